@@ -1,0 +1,124 @@
+//! A folder as a store: created, checked, locked against a second process, and cleaned after a crash.
+//!
+//! The file `lock` in the folder is held with an exclusive file lock, which the kernel drops when the process ends
+//! however it ends. It contains the holder's process id while the folder is open and nothing after a clean close; so
+//! a process id that is found there by the next one tells of a crash, and only then is the folder walked for the
+//! temporary files of unfinished writes. A clean start reads nothing but the lock.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::StoreError;
+
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    file: File,
+    /// Writes that have begun and not come back: dropped futures whose temporary file may be left behind.
+    unfinished: AtomicUsize,
+}
+
+impl FolderLock {
+    /// Creates the folder where needed, checks that files can be made in it, and locks it.
+    pub(super) fn acquire(folder: &Path) -> Result<FolderLock, StoreError> {
+        let fail = |source| StoreError::Folder { path: folder.to_owned(), source };
+        create_folder(folder).map_err(fail)?;
+        let mut options = OpenOptions::new();
+        let path = folder.join("lock");
+        let mut file = options.create(true).truncate(false).read(true).write(true).open(path).map_err(fail)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Locked { path: folder.to_owned(), pid: read_pid(&mut file).ok().flatten() });
+            }
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
+        check_writable(folder).map_err(fail)?;
+        let crashed = file.metadata().map_err(fail)?.len() > 0;
+        if crashed {
+            remove_unfinished(folder).map_err(fail)?;
+        }
+        write_pid(&mut file).map_err(fail)?;
+        Ok(FolderLock { file, unfinished: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn begin_write(&self) {
+        self.unfinished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn end_write(&self) {
+        self.unfinished.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        if *self.unfinished.get_mut() == 0 {
+            // Should this fail, the next start walks the folder once more than needed.
+            let _ = self.file.set_len(0);
+        }
+    }
+}
+
+/// Creates the folder with its missing parents, each of them durably.
+fn create_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.exists()).collect();
+    fs::create_dir_all(folder)?;
+    for created in missing {
+        let parent = match created.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => continue,
+        };
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn check_writable(folder: &Path) -> io::Result<()> {
+    let probe = folder.join("lock#1");
+    File::create(&probe)?;
+    fs::remove_file(probe)
+}
+
+fn read_pid(file: &mut File) -> io::Result<Option<u32>> {
+    let mut text = String::new();
+    file.rewind()?;
+    file.take(32).read_to_string(&mut text)?;
+    Ok(text.trim().parse().ok())
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+/// Deletes the temporary files of writes that a crash cut off: `<object>#<number>`, a name no object has.
+fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    let mut folders = VecDeque::from([PathBuf::from(folder)]);
+    while let Some(folder) = folders.pop_front() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                folders.push_back(entry.path());
+            } else if kind.is_file() && is_unfinished(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_unfinished(name: &str) -> bool {
+    name.split_once('#')
+        .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+}

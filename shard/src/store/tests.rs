@@ -1,0 +1,190 @@
+use std::fs;
+
+use futures::executor::block_on;
+use object_store::memory::InMemory;
+
+use super::*;
+
+fn folder() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", folder.path().join("data").display());
+    (folder, url)
+}
+
+fn stores() -> Vec<(Option<tempfile::TempDir>, Store)> {
+    let (folder, url) = folder();
+    vec![(Some(folder), Store::open(&url).unwrap()), (None, Store::memory())]
+}
+
+#[test]
+fn objects_are_created_once_and_read_back() {
+    for (_folder, store) in stores() {
+        block_on(async {
+            store.put_new("db/a/chunk/1", "hello").await.unwrap();
+            let again = store.put_new("db/a/chunk/1", "other").await.unwrap_err();
+            assert_eq!(again.to_string(), "db/a/chunk/1: exists already");
+            assert_eq!(store.get("db/a/chunk/1").await.unwrap(), "hello");
+            assert_eq!(store.get_range("db/a/chunk/1", 1..3).await.unwrap(), "el");
+            assert_eq!(store.get_range("db/a/chunk/1", 2..2).await.unwrap(), "");
+            assert_eq!(store.get_suffix("db/a/chunk/1", 2).await.unwrap(), ("lo".into(), 5));
+            assert_eq!(store.get_suffix("db/a/chunk/1", 20).await.unwrap(), ("hello".into(), 5));
+            assert_eq!(store.size("db/a/chunk/1").await.unwrap(), 5);
+        });
+    }
+}
+
+#[test]
+fn errors_name_the_object() {
+    for (_folder, store) in stores() {
+        block_on(async {
+            store.put_new("db/a/chunk/1", "hello").await.unwrap();
+            let text = |result: Result<Bytes, StoreError>| result.unwrap_err().to_string();
+            assert_eq!(text(store.get("db/a/none").await), "db/a/none: missing from the store");
+            assert_eq!(text(store.get_range("db/a/none", 0..4).await), "db/a/none: missing from the store");
+            for range in [3..9, 5..9, 7..9] {
+                let (start, end) = (range.start, range.end);
+                let short = format!("db/a/chunk/1: 5 bytes long, but bytes {start} to {end} were wanted");
+                assert_eq!(text(store.get_range("db/a/chunk/1", range).await), short);
+            }
+            for name in ["db/../../etc/passwd", "db/./a", "db//a", "a\nb"] {
+                let error = store.put_new(name, "x").await.unwrap_err();
+                assert!(matches!(error, StoreError::Name(_)), "{name}: {error}");
+                assert!(store.get(name).await.is_err(), "{name}");
+            }
+        });
+    }
+}
+
+#[test]
+fn listing_is_ordered_and_deleting_is_idempotent() {
+    for (_folder, store) in stores() {
+        block_on(async {
+            assert_eq!(store.list("db").await.unwrap(), vec![]);
+            assert_eq!(store.list_folders("db").await.unwrap(), Vec::<String>::new());
+            for name in ["db/b/chunk/2", "db/b%2f/chunk/1", "db/a/manifest/1", "db/b/chunk/10"] {
+                store.put_new(name, "x").await.unwrap();
+            }
+            let names =
+                async |prefix| store.list(prefix).await.unwrap().into_iter().map(|o| o.name).collect::<Vec<_>>();
+            assert_eq!(names("db/b/chunk").await, ["db/b/chunk/10", "db/b/chunk/2"]);
+            assert_eq!(names("db/b").await, ["db/b/chunk/10", "db/b/chunk/2"]);
+            assert_eq!(names("db/b%2f").await, ["db/b%2f/chunk/1"]);
+            assert_eq!(store.list_folders("db").await.unwrap(), ["a", "b", "b%2f"]);
+            for _ in 0..2 {
+                store.delete("db/a/manifest/1").await.unwrap();
+            }
+            assert_eq!(names("db/a").await, [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn urls_say_what_is_wrong() {
+    let text = |url| Store::open(url).unwrap_err().to_string();
+    assert_eq!(text("s3://key:secret@b"), "unknown store scheme s3://; this build supports file://, memory://");
+    assert!(text("./data").starts_with("a store is named by a URL"), "{}", text("./data"));
+    assert!(text("file://").contains("needs a folder"));
+}
+
+#[test]
+fn a_second_opener_learns_who_holds_the_folder() {
+    let (_folder, url) = folder();
+    let store = Store::open(&url).unwrap();
+    let clone = store.clone();
+    drop(store);
+    let path = url.strip_prefix("file://").unwrap();
+    let error = Store::open(&url).unwrap_err();
+    assert!(matches!(error, StoreError::Locked { .. }));
+    let expected = format!("the store folder {path} is in use by this process (pid {})", std::process::id());
+    assert_eq!(error.to_string(), expected);
+
+    let reader = Store::open_read_only(&url).unwrap();
+    block_on(async {
+        clone.put_new("db/a/1", "x").await.unwrap();
+        assert_eq!(reader.get("db/a/1").await.unwrap(), "x");
+        assert!(matches!(reader.put_new("db/a/2", "x").await, Err(StoreError::ReadOnly { .. })));
+        assert!(matches!(reader.delete("db/a/1").await, Err(StoreError::ReadOnly { .. })));
+    });
+    drop(clone);
+    Store::open(&url).unwrap();
+}
+
+#[test]
+fn an_unusable_folder_is_named_with_the_reason() {
+    let (folder, _) = folder();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let path = folder.path().join("file/below");
+    let error = Store::open(&format!("file://{}", path.display())).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot use the store folder {}: Not a directory", path.display())), "{error}");
+    let absent = folder.path().join("absent");
+    assert!(Store::open_read_only(&format!("file://{}", absent.display())).is_err());
+    assert!(!absent.exists());
+}
+
+#[test]
+fn temporary_files_of_a_crash_are_removed_at_the_next_start() {
+    let (_folder, url) = folder();
+    let path = std::path::PathBuf::from(url.strip_prefix("file://").unwrap());
+    drop(Store::open(&url).unwrap());
+    assert_eq!(fs::read(path.join("lock")).unwrap(), b"", "a clean close empties the lock file");
+    fs::create_dir_all(path.join("db/a/chunk")).unwrap();
+    fs::write(path.join("db/a/chunk/1#1"), "half").unwrap();
+    fs::write(path.join("db/a/chunk/1"), "whole").unwrap();
+    fs::write(path.join("lock"), "4242\n").unwrap();
+
+    let store = Store::open(&url).unwrap();
+    assert!(!path.join("db/a/chunk/1#1").exists());
+    assert_eq!(block_on(store.get("db/a/chunk/1")).unwrap(), "whole");
+    assert_eq!(fs::read_to_string(path.join("lock")).unwrap(), format!("{}\n", std::process::id()));
+}
+
+#[test]
+fn a_write_that_was_dropped_halfway_leaves_the_mark_of_a_crash() {
+    let (_folder, url) = folder();
+    let path = std::path::PathBuf::from(url.strip_prefix("file://").unwrap());
+    let store = Store::open(&url).unwrap();
+    store.lock.as_ref().unwrap().begin_write();
+    drop(store);
+    assert_ne!(fs::read(path.join("lock")).unwrap(), b"");
+}
+
+#[test]
+fn a_full_disk_is_told_apart_and_writes_nothing() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Store::over(faulty.clone(), "memory://");
+    block_on(async {
+        faulty.fail_put_after(1, Fault::Full);
+        store.put_new("a/1", "x").await.unwrap();
+        assert_eq!(store.put_new("a/2", "x").await.unwrap_err().to_string(), "a/2: no space left in the store");
+        assert!(store.get("a/2").await.unwrap_err().is_missing());
+        store.put_new("a/2", "x").await.unwrap();
+
+        faulty.fail_put_after(0, Fault::Unanswered);
+        assert!(matches!(store.put_new("a/3", "x").await, Err(StoreError::Unavailable { .. })));
+        assert_eq!(store.get("a/3").await.unwrap(), "x");
+
+        faulty.flip("a/3", 0);
+        assert_eq!(store.get("a/3").await.unwrap(), "y");
+        faulty.hide("a/3");
+        assert!(store.get("a/3").await.unwrap_err().is_missing());
+
+        faulty.fail_put_after(0, Fault::Crash);
+        assert!(store.put_new("a/4", "x").await.is_err());
+        assert!(store.get("a/1").await.is_err());
+        faulty.revive();
+        assert_eq!(store.get("a/1").await.unwrap(), "x");
+    });
+}
+
+#[test]
+fn a_held_store_answers_when_released() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Store::over(faulty.clone(), "memory://");
+    faulty.hold_puts();
+    block_on(async {
+        let mut put = Box::pin(store.put_new("a/1", "x"));
+        assert!(futures::poll!(&mut put).is_pending());
+        faulty.release_puts();
+        put.await.unwrap();
+    });
+}
