@@ -1,1 +1,52 @@
+//! Real clients against a real server.
 //!
+//! Every test here starts a server of its own on a free port, with its data in a temporary folder, and talks to it over
+//! TCP as a user would: nothing is known of the server's inside but its command line.
+//!
+//! 1. [`Server`] starts the program, waits until it answers `PING`, restarts it on the same port and data, and kills it
+//!    when dropped, so that a failed assertion leaves no process behind.
+//! 2. [`Suite`] runs a client suite, a program in the client's own language, as a child process (see below).
+//! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
+//! 4. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
+//!
+//! # What a suite is told, and what it says
+//!
+//! The runner gives a suite its server in the environment: `DORMOUSE_TEST_PORT` on 127.0.0.1, and `DORMOUSE_TEST_SERVER`,
+//! which is `dormouse` or `redis`. With `redis`, the suite leaves out what only Dormouse knows (`DORMOUSE SLEEP`).
+//!
+//! A suite that wants the server restarted writes the line `RESTART` to its standard output and waits for a line on its
+//! standard input: `RESTARTED` says that the server answers again, on the same port and with the same data. Every other
+//! line is passed on to the test's output. The last one is `N passed, M failed`; the exit code is 0 when M is 0.
+//!
+//! # Settings
+//!
+//! | variable | meaning |
+//! | --- | --- |
+//! | `DORMOUSE_BIN` | the server to test; without it, cargo builds the one of this workspace |
+//! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
+//! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
+//! | `CI=true` | a missing toolchain fails the test instead of skipping it |
+
+pub mod resp;
+pub mod server;
+mod suite;
+pub mod toolchain;
+
+pub use server::{Kind, Server, Settings};
+pub use suite::Suite;
+
+use std::time::{Duration, Instant};
+
+/// Asks `condition` again and again until it has an answer, at most for `limit`.
+pub fn wait_for<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(answer) = condition() {
+            return Some(answer);
+        }
+        if Instant::now() >= deadline {
+            return None;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}

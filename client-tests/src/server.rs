@@ -1,0 +1,222 @@
+//! One server process: started, restarted, and never left behind.
+
+use std::{
+    fs,
+    fs::File,
+    io,
+    io::{Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{toolchain, wait_for};
+
+const START_LIMIT: Duration = Duration::from_secs(60);
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Dormouse,
+    Redis,
+}
+
+impl Kind {
+    /// The server that the tests are about: Dormouse, unless `DORMOUSE_TEST_SERVER=redis`.
+    pub fn under_test() -> Self {
+        match std::env::var("DORMOUSE_TEST_SERVER").as_deref() {
+            Ok("redis") => Self::Redis,
+            Ok("dormouse") | Err(_) => Self::Dormouse,
+            Ok(other) => panic!("DORMOUSE_TEST_SERVER is `{other}`, not `dormouse` or `redis`"),
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dormouse => "dormouse",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// What a test may want otherwise than by default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    pub max_clients: Option<u32>,
+}
+
+pub struct Server {
+    kind: Kind,
+    port: u16,
+    settings: Settings,
+    folder: TempDir,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// Starts the server under test with its defaults.
+    pub fn start() -> Self {
+        Self::start_with(Kind::under_test(), Settings::default())
+    }
+
+    /// A free port can be taken by somebody else before the server binds it, hence the second and third try.
+    pub fn start_with(kind: Kind, settings: Settings) -> Self {
+        let mut complaint = String::new();
+        for _ in 0..3 {
+            let folder = tempfile::Builder::new().prefix("dormouse-test-").tempdir().expect("a temporary folder");
+            let mut server = Self { kind, port: free_port(), settings, folder, process: None };
+            match server.launch() {
+                Ok(()) => return server,
+                Err(problem) => complaint = problem,
+            }
+        }
+        panic!("{complaint}");
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The folder that holds the server's data.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Ends the server as an operator does (SIGTERM) and starts it again on the same port and data.
+    pub fn restart(&mut self) {
+        let status = self.stop();
+        assert!(status.success(), "the server ended with {status} after SIGTERM\n{}", self.log_tail());
+        if let Err(complaint) = self.launch() {
+            panic!("{complaint}");
+        }
+    }
+
+    /// Asks the server to end and waits until it has.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut process = self.process.take().expect("the server was started");
+        terminate(&process);
+        match wait_for(STOP_LIMIT, || process.try_wait().expect("the server is our child")) {
+            Some(status) => status,
+            None => {
+                _ = process.kill();
+                _ = process.wait();
+                panic!("the server still ran {STOP_LIMIT:?} after SIGTERM\n{}", self.log_tail());
+            }
+        }
+    }
+
+    fn launch(&mut self) -> Result<(), String> {
+        fs::create_dir_all(self.data()).map_err(|e| format!("cannot create {}: {e}", self.data().display()))?;
+        let log = File::options().create(true).append(true).open(self.log_path()).map_err(|e| e.to_string())?;
+        let process = command(self.kind, self.port, &self.data(), self.settings)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(|e| e.to_string())?)
+            .stderr(log)
+            .spawn()
+            .map_err(|e| format!("cannot start {}: {e}", self.kind.name()))?;
+        let process = self.process.insert(process);
+        let port = self.port;
+        let answer = wait_for(START_LIMIT, || match process.try_wait() {
+            Ok(Some(status)) => Some(Err(format!("ended with {status} instead of serving"))),
+            _ => ping(port).ok().map(Ok),
+        });
+        match answer {
+            Some(Ok(())) => Ok(()),
+            Some(Err(problem)) => Err(format!("{} {problem}\n{}", self.kind.name(), self.log_tail())),
+            None => Err(format!("{} answers no PING after {START_LIMIT:?}\n{}", self.kind.name(), self.log_tail())),
+        }
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read(self.log_path()).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(4096)..]).into_owned();
+        format!("--- the end of the server's log ---\n{tail}--- end ---")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            _ = process.kill();
+            _ = process.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.log_tail());
+        }
+    }
+}
+
+/// The command line of a server, for tests that expect it to fail too.
+pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Command {
+    let port = port.to_string();
+    match kind {
+        Kind::Dormouse => {
+            let mut command = Command::new(dormouse());
+            command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--sleep-after", "never"]);
+            command.arg("--store").arg(format!("file://{}", data.display()));
+            if let Some(count) = settings.max_clients {
+                command.args(["--max-clients", &count.to_string()]);
+            }
+            command
+        }
+        Kind::Redis => {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "3600 1"]).arg("--dir").arg(data);
+            if let Some(count) = settings.max_clients {
+                command.args(["--maxclients", &count.to_string()]);
+            }
+            command
+        }
+    }
+}
+
+/// The program under test. Cargo is asked each time, so that nobody tests yesterday's build.
+fn dormouse() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(path) = std::env::var_os("DORMOUSE_BIN") {
+            return fs::canonicalize(&path).unwrap_or_else(|e| panic!("DORMOUSE_BIN {}: {e}", path.display()));
+        }
+        let (profile, folder) = if cfg!(debug_assertions) { ("dev", "debug") } else { ("release", "release") };
+        let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args(["build", "--quiet", "--package", "dormouse", "--profile", profile])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the server does not build");
+        toolchain::target().join(folder).join("dormouse")
+    })
+}
+
+pub fn terminate(process: &Child) {
+    let pid = Pid::from_child(process);
+    // It may have ended by itself: then there is nobody to tell.
+    _ = kill_process(pid, Signal::TERM);
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("a bound address").port()
+}
+
+fn ping(port: u16) -> io::Result<()> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(b"PING\r\n")?;
+    let mut reply = [0; 7];
+    stream.read_exact(&mut reply)?;
+    if reply == *b"+PONG\r\n" { Ok(()) } else { Err(io::Error::other("no PONG")) }
+}

@@ -1,0 +1,79 @@
+//! A suite in another language: started, listened to, answered, and ended in time.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+use crate::{Server, wait_for};
+
+/// Far more than any suite needs (about 3 s), also on a machine that builds something else meanwhile.
+const LIMIT: Duration = Duration::from_secs(180);
+
+pub struct Suite {
+    process: Child,
+}
+
+impl Suite {
+    /// Runs `command` against a fresh server and fails unless every step passed.
+    pub fn run(command: &mut Command) {
+        let mut server = Server::start();
+        let mut suite = Self::spawn(command, &server);
+        let (lines, received) = mpsc::channel();
+        suite.forward_lines(lines);
+        let deadline = Instant::now() + LIMIT;
+        let mut last_line = String::new();
+        loop {
+            match received.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == "RESTART" => {
+                    server.restart();
+                    let input = suite.process.stdin.as_mut().expect("its input is a pipe");
+                    input.write_all(b"RESTARTED\n").expect("the suite waits for this line");
+                }
+                Ok(line) => {
+                    println!("{line}");
+                    last_line = line;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the suite still runs after {LIMIT:?}"),
+            }
+        }
+        let ended = wait_for(Duration::from_secs(10), || suite.process.try_wait().expect("it is our child"));
+        let status = ended.expect("a suite that closed its output ends");
+        assert!(status.success(), "the suite ended with {status}: {last_line}");
+        let passed: u32 = last_line
+            .strip_suffix(" passed, 0 failed")
+            .and_then(|count| count.parse().ok())
+            .unwrap_or_else(|| panic!("the suite's last line is `{last_line}`, not `N passed, 0 failed`"));
+        assert!(passed > 0, "the suite checked nothing");
+    }
+
+    fn spawn(command: &mut Command, server: &Server) -> Self {
+        let process = command
+            .env("DORMOUSE_TEST_PORT", server.port().to_string())
+            .env("DORMOUSE_TEST_SERVER", server.kind().name())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        Self { process }
+    }
+
+    /// Standard output goes to `lines`, standard error to the test's own. Both threads end with the process.
+    fn forward_lines(&mut self, lines: mpsc::Sender<String>) {
+        let output = BufReader::new(self.process.stdout.take().expect("its output is a pipe"));
+        let errors = BufReader::new(self.process.stderr.take().expect("its errors are a pipe"));
+        std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+        std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(|line| eprintln!("{line}")));
+    }
+}
+
+impl Drop for Suite {
+    fn drop(&mut self) {
+        _ = self.process.kill();
+        _ = self.process.wait();
+    }
+}
