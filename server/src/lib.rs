@@ -1,0 +1,6 @@
+//! The Dormouse server: everything between a socket and the engine.
+
+#![forbid(unsafe_code)]
+
+pub mod logging;
+pub mod options;

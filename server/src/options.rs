@@ -1,0 +1,350 @@
+//! What the command line, the environment and a file say.
+//!
+//! Every option of `serve` can be given in three places. The first that has it wins:
+//!
+//! 1. the command line: `--sleep-after 5m`;
+//! 2. the environment: `DORMOUSE_SLEEP_AFTER=5m`; where an option takes several values, spaces part them;
+//! 3. the file that `--config` names, in TOML: `sleep-after = "5m"`; several values are an array;
+//! 4. else its default.
+//!
+//! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that an
+//! option which is declared once, in [`Options`], is understood everywhere.
+
+mod token;
+mod values;
+
+use std::ffi::OsString;
+use std::io;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use self::token::{DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of};
+pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
+
+/// What the user asked the program to do.
+#[derive(Debug)]
+pub enum Invocation {
+    Serve(Box<Options>),
+    Version,
+}
+
+impl Invocation {
+    /// Reads the process's arguments, its environment and the configuration file. Prints help or what is wrong, and
+    /// ends the process, where there is nothing to run.
+    pub fn from_process() -> Invocation {
+        match Invocation::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+            Ok(invocation) => invocation,
+            Err(error) => error.exit(),
+        }
+    }
+
+    /// The same from explicit inputs; the first argument is the program's name.
+    pub fn parse(
+        arguments: impl IntoIterator<Item = OsString>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Invocation, clap::Error> {
+        let arguments: Vec<OsString> = arguments.into_iter().collect();
+        // Help, `version` and mistakes in the arguments come first, whatever the other places hold.
+        let alone = CommandLine::read(CommandLine::command(), &arguments)?;
+        if let Some(Command::Version) = alone.subcommand {
+            return Ok(Invocation::Version);
+        }
+        let environment = environment_defaults(environment)?;
+        let mut command = with_defaults(CommandLine::command(), &environment);
+        if let Some(path) = CommandLine::read(command.clone(), &arguments)?.options().config {
+            let file = file_defaults(&path)?;
+            command = with_defaults(with_defaults(CommandLine::command(), &file), &environment);
+        }
+        let options = CommandLine::read(command, &arguments)?.options();
+        options.checked().map(Invocation::Serve)
+    }
+}
+
+/// The line that `dormouse version` prints.
+pub fn version() -> String {
+    format!("dormouse {}", env!("CARGO_PKG_VERSION"))
+}
+
+#[derive(Parser)]
+#[command(
+    name = "dormouse",
+    version,
+    about = "A serverless Redis: databases that fall asleep when nobody uses them",
+    args_conflicts_with_subcommands = true,
+    after_help = "Every option also reads DORMOUSE_<OPTION> from the environment (DORMOUSE_SLEEP_AFTER=10m), and \
+                  stands under its own name in the file of --config (sleep-after = \"10m\")."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    subcommand: Option<Command>,
+    #[command(flatten)]
+    options: Box<Options>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the server (also what happens without a command)
+    Serve(Box<Options>),
+    /// Print the version
+    Version,
+}
+
+impl CommandLine {
+    fn read(command: clap::Command, arguments: &[OsString]) -> Result<CommandLine, clap::Error> {
+        command.try_get_matches_from(arguments).and_then(|matches| CommandLine::from_arg_matches(&matches))
+    }
+
+    fn options(self) -> Box<Options> {
+        match self.subcommand {
+            Some(Command::Serve(options)) => options,
+            Some(Command::Version) | None => self.options,
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// The options of `dormouse serve`. Their names are spelled here and nowhere else.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Address to listen on; may be repeated
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Listening")]
+    pub bind: Vec<Bind>,
+
+    /// Port of the Redis protocol (0: no TCP)
+    #[arg(long, value_name = "PORT", default_value_t = 6379, help_heading = "Listening")]
+    pub port: u16,
+
+    /// Port of /metrics, /healthz and /readyz (0: off)
+    #[arg(long, value_name = "PORT", default_value_t = 8379, help_heading = "Listening")]
+    pub http_port: u16,
+
+    /// Also listen on a Unix socket
+    #[arg(long, value_name = "PATH", help_heading = "Listening")]
+    pub unix_socket: Option<PathBuf>,
+
+    /// Permissions of the Unix socket, in octal
+    #[arg(long, value_name = "MODE", default_value = "700", help_heading = "Listening")]
+    pub unix_socket_mode: FileMode,
+
+    /// Most clients at once; more are refused
+    #[arg(long, value_name = "CLIENTS", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..),
+          help_heading = "Listening")]
+    pub max_clients: u32,
+
+    /// Disconnect a client that has been idle for so many seconds (0: never)
+    #[arg(long, value_name = "SECONDS", default_value_t = 0,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), help_heading = "Listening")]
+    pub timeout: u32,
+
+    /// Unsent output that costs a client its connection, as `CLASS HARD SOFT SECONDS` for normal, replica and pubsub
+    #[arg(long, value_name = "LIMITS", default_value_t, help_heading = "Listening")]
+    pub client_output_buffer_limit: OutputBufferLimits,
+
+    /// A secret that clients present with AUTH; may be repeated. `dm_<database>_<secret>` opens that database, any
+    /// other opens `default`. Best given as DORMOUSE_TOKEN: other users can see the command line
+    #[arg(long = "token", value_name = "TOKEN", hide_default_value = true, help_heading = "Listening")]
+    token_texts: Vec<String>,
+
+    /// The parsed tokens.
+    #[arg(skip)]
+    pub tokens: Vec<Token>,
+
+    /// Where data lies: file://PATH, or memory:// to keep nothing
+    #[arg(long, value_name = "URL", default_value = "file://./dormouse-data", help_heading = "Databases")]
+    pub store: String,
+
+    /// Put a database to sleep when nobody has used it for so long (or `never`)
+    #[arg(long, value_name = "DURATION", default_value = "5m", help_heading = "Databases")]
+    pub sleep_after: Interval,
+
+    /// Write what changed to the store so often while a database is awake (or `never`)
+    #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Databases")]
+    pub checkpoint_every: Interval,
+
+    /// Most memory for the data of one database, such as 100mb (0: no limit)
+    #[arg(long, value_name = "SIZE", default_value = "0", help_heading = "Databases")]
+    pub max_memory: Size,
+
+    /// What to do when a write would exceed it
+    #[arg(long, value_name = "POLICY", default_value_t, value_enum, help_heading = "Databases")]
+    pub max_memory_policy: EvictionPolicy,
+
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = parse_workers, help_heading = "Running")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Log commands that take at least so many microseconds in SLOWLOG (-1: none, 0: all)
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 10_000, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-1..), help_heading = "Running")]
+    pub slowlog_log_slower_than: i64,
+
+    /// Most entries that SLOWLOG keeps
+    #[arg(long, value_name = "ENTRIES", default_value_t = 128,
+          value_parser = clap::value_parser!(u32).range(..=1_000_000), help_heading = "Running")]
+    pub slowlog_max_len: u32,
+
+    /// How log lines look
+    #[arg(long, value_name = "FORMAT", default_value = "text", value_enum, help_heading = "Running")]
+    pub log_format: LogFormat,
+
+    /// What is logged: error, warn, info, debug, trace or off; also by module, as in `info,dormouse=debug`
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = crate::logging::parse_level,
+          help_heading = "Running")]
+    pub log_level: crate::logging::Level,
+
+    /// Read options from this TOML file
+    #[arg(long, value_name = "FILE", help_heading = "Running")]
+    pub config: Option<PathBuf>,
+}
+
+impl Options {
+    /// The number of worker threads: as asked for, or one for each core.
+    pub fn worker_count(&self) -> NonZeroUsize {
+        self.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Which database a presented token opens.
+    pub fn database_of(&self, presented: &[u8]) -> Option<&str> {
+        database_of(&self.tokens, presented)
+    }
+
+    /// Rules between options, which no single value can break.
+    fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
+        // The texts are taken out of the options so that nothing which prints them prints a secret.
+        for text in std::mem::take(&mut self.token_texts) {
+            self.tokens.push(text.parse().map_err(|error| invalid(format!("invalid value for '--token': {error}")))?);
+        }
+        if self.port == 0 && self.unix_socket.is_none() {
+            return Err(invalid("nowhere to listen: with --port 0, give a --unix-socket".to_string()));
+        }
+        let exposed = self.bind.iter().find(|bind| !bind.is_loopback());
+        if let Some(bind) = exposed
+            && self.tokens.is_empty()
+            && (self.port != 0 || self.http_port != 0)
+        {
+            return Err(invalid(format!(
+                "refusing to listen on {bind} without a token: whoever reaches it could read and change everything.\n\
+                 Set one with DORMOUSE_TOKEN or --token (`openssl rand -hex 24` makes a good one), or listen only on \
+                 this machine with --bind 127.0.0.1"
+            )));
+        }
+        Ok(self)
+    }
+}
+
+fn parse_workers(text: &str) -> Result<NonZeroUsize, String> {
+    match text.parse::<NonZeroUsize>() {
+        Ok(workers) if workers.get() <= 1024 => Ok(workers),
+        _ => Err("expected a number from 1 to 1024".to_string()),
+    }
+}
+
+fn invalid(message: String) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, message + "\n")
+}
+
+/// An option's name, and its values.
+type Defaults = Vec<(String, Vec<OsString>)>;
+
+/// `command` with the defaults of the named options replaced, at its top and in `serve`. The values have been checked.
+fn with_defaults(command: clap::Command, defaults: &Defaults) -> clap::Command {
+    let replace = |mut command: clap::Command| {
+        for (name, values) in defaults {
+            let id = command.get_arguments().find(|option| option.get_long() == Some(name)).map(|o| o.get_id().clone());
+            if let Some(id) = id {
+                command = command.mut_arg(id, |option| option.default_values(values.clone()));
+            }
+        }
+        command
+    };
+    replace(command).mut_subcommand("serve", replace)
+}
+
+fn options_command() -> clap::Command {
+    <Options as clap::Args>::augment_args(clap::Command::new("dormouse"))
+}
+
+fn environment_defaults(environment: impl Fn(&str) -> Option<OsString>) -> Result<Defaults, clap::Error> {
+    let mut defaults = Defaults::new();
+    for option in options_command().get_arguments() {
+        let Some(name) = option.get_long() else { continue };
+        let variable = format!("DORMOUSE_{}", name.to_uppercase().replace('-', "_"));
+        let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else { continue };
+        let text = value.to_str().ok_or_else(|| invalid(format!("{variable} is not UTF-8")))?;
+        // Kubernetes sets DORMOUSE_PORT=tcp://10.0.0.1:6379 in every pod beside a Service named `dormouse`.
+        if variable == "DORMOUSE_PORT" && text.starts_with("tcp://") {
+            continue;
+        }
+        let values = match takes_several(option) {
+            true => text.split_ascii_whitespace().map(str::to_string).collect(),
+            false => vec![text.to_string()],
+        };
+        defaults.push((name.to_string(), checked_values(option, values, &variable)?));
+    }
+    Ok(defaults)
+}
+
+fn file_defaults(path: &Path) -> Result<Defaults, clap::Error> {
+    let place = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let advice = if error.kind() == io::ErrorKind::NotFound { " (named by --config)" } else { "" };
+        invalid(format!("cannot read {place}{advice}: {error}"))
+    })?;
+    let table: toml::Table = text.parse().map_err(|error| invalid(format!("in {place}: {error}")))?;
+    let command = options_command();
+    let mut defaults = Defaults::new();
+    for (name, value) in table {
+        let option = command
+            .get_arguments()
+            .find(|option| option.get_long() == Some(name.as_str()) && name != "config")
+            .ok_or_else(|| invalid(format!("in {place}: unknown option `{name}` (see `dormouse --help`)")))?;
+        let values = match value {
+            toml::Value::Array(values) if takes_several(option) => values.into_iter().map(scalar).collect(),
+            value => scalar(value).map(|text| vec![text]),
+        };
+        let values = values.ok_or_else(|| invalid(format!("in {place}: `{name}` has a value of the wrong type")))?;
+        defaults.push((name, checked_values(option, values, &place)?));
+    }
+    Ok(defaults)
+}
+
+fn scalar(value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn takes_several(option: &clap::Arg) -> bool {
+    matches!(option.get_action(), ArgAction::Append)
+}
+
+/// The values as the option's own parser accepts them; else its complaint, which then says where the value stands.
+fn checked_values(option: &clap::Arg, values: Vec<String>, place: &str) -> Result<Vec<OsString>, clap::Error> {
+    let name = option.get_long().unwrap_or_default();
+    let written = values.iter().map(|value| format!("--{name}={value}"));
+    clap::Command::new("dormouse")
+        .no_binary_name(true)
+        .disable_help_flag(true)
+        .arg(option.clone())
+        .try_get_matches_from(written)
+        .map_err(|error| {
+            let complaint = error.to_string();
+            let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
+            invalid(format!("in {place}: {}", complaint.split("\n\nFor more").next().unwrap_or_default()))
+        })?;
+    Ok(values.into_iter().map(OsString::from).collect())
+}
+
+#[cfg(test)]
+mod tests;

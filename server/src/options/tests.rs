@@ -1,0 +1,186 @@
+use std::collections::HashMap;
+use std::io::Write;
+
+use super::*;
+
+fn parse(arguments: &str, environment: &[(&str, &str)]) -> Result<Invocation, String> {
+    let arguments = std::iter::once("dormouse").chain(arguments.split_ascii_whitespace()).map(OsString::from);
+    let environment: HashMap<&str, &str> = environment.iter().copied().collect();
+    Invocation::parse(arguments, |name| environment.get(name).map(OsString::from)).map_err(|error| error.to_string())
+}
+
+fn options(arguments: &str, environment: &[(&str, &str)]) -> Options {
+    match parse(arguments, environment) {
+        Ok(Invocation::Serve(options)) => *options,
+        other => panic!("{arguments}: {other:?}"),
+    }
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    CommandLine::command().debug_assert();
+    let help = CommandLine::command().render_long_help().to_string();
+    assert!(help.contains("--sleep-after"), "{help}");
+}
+
+#[test]
+fn bare_and_serve_are_the_same() {
+    for (arguments, port) in [("", 6379), ("serve", 6379), ("--port 1", 1), ("serve --port 2", 2)] {
+        let options = options(arguments, &[]);
+        assert_eq!(options.port, port, "{arguments}");
+        assert_eq!(options.http_port, 8379);
+        assert_eq!(options.bind, ["127.0.0.1".parse().unwrap()]);
+        assert_eq!(options.sleep_after.to_string(), "5m");
+        assert_eq!(options.checkpoint_every.to_string(), "1m");
+        assert_eq!(options.store, "file://./dormouse-data");
+        assert_eq!(options.max_memory, Size(0));
+        assert!(options.worker_count().get() >= 1);
+    }
+    assert!(matches!(parse("version", &[("DORMOUSE_PORT", "many")]), Ok(Invocation::Version)));
+    assert!(parse("--help", &[("DORMOUSE_PORT", "many")]).unwrap_err().contains("Usage:"));
+    assert!(version().starts_with("dormouse "));
+}
+
+#[test]
+fn the_command_line_wins_then_the_environment_then_the_file() {
+    let file =
+        file("port = 1\nhttp-port = 1\nmax-clients = 1\nbind = [\"127.0.0.1\", \"::1\"]\nsleep-after = \"1h\"\n");
+    let path = file.path().to_str().unwrap();
+    for arguments in [format!("--config {path} --port 3"), format!("serve --config {path} --port 3")] {
+        let options = options(&arguments, &[("DORMOUSE_PORT", "2"), ("DORMOUSE_HTTP_PORT", "2")]);
+        assert_eq!((options.port, options.http_port, options.max_clients), (3, 2, 1), "{arguments}");
+        assert_eq!(options.bind.len(), 2);
+        assert_eq!(options.sleep_after.to_string(), "1h");
+        assert_eq!(options.slowlog_max_len, 128);
+    }
+    let by_environment = options("", &[("DORMOUSE_CONFIG", path), ("DORMOUSE_BIND", "127.0.0.1")]);
+    assert_eq!((by_environment.port, by_environment.bind.len()), (1, 1));
+}
+
+#[test]
+fn every_option_reads_every_place() {
+    // Of each option: a value that is not its default, and how it shows in the options' `Debug`.
+    let rows = [
+        ("bind", "::1", "bind: [Bind(::1)]"),
+        ("port", "7", "port: 7"),
+        ("http-port", "0", "http_port: 0"),
+        ("unix-socket", "/tmp/x", "unix_socket: Some(\"/tmp/x\")"),
+        ("unix-socket-mode", "660", "unix_socket_mode: FileMode(432)"),
+        ("max-clients", "9", "max_clients: 9"),
+        ("timeout", "9", "timeout: 9"),
+        ("client-output-buffer-limit", "normal 1 1 1", "normal: OutputBufferLimit { hard_bytes: 1,"),
+        ("token", "dm_shop_x", "tokens: [Token { database: \"shop\""),
+        ("store", "memory://", "store: \"memory://\""),
+        ("sleep-after", "never", "sleep_after: Never"),
+        ("checkpoint-every", "3s", "checkpoint_every: Every(3s)"),
+        ("max-memory", "1kb", "max_memory: Size(1024)"),
+        ("max-memory-policy", "allkeys-lru", "max_memory_policy: AllkeysLru"),
+        ("workers", "3", "workers: Some(3)"),
+        ("slowlog-log-slower-than", "-1", "slowlog_log_slower_than: -1"),
+        ("slowlog-max-len", "3", "slowlog_max_len: 3"),
+        ("log-format", "json", "log_format: Json"),
+        ("log-level", "debug", "DEBUG"),
+    ];
+    let defaults = format!("{:?}", options("", &[]));
+    for (name, value, expected) in rows {
+        assert!(!defaults.contains(expected), "{name}: {value} is the default");
+        let file = file(&format!("{name} = \"{value}\""));
+        let path = file.path().to_str().unwrap();
+        let variable = format!("DORMOUSE_{}", name.to_uppercase().replace('-', "_"));
+        let argument = [OsString::from("dormouse"), OsString::from(format!("--{name}={value}"))];
+        let Ok(Invocation::Serve(by_argument)) = Invocation::parse(argument, |_| None) else { panic!("{name}") };
+        for options in [*by_argument, options("", &[(&variable, value)]), options(&format!("--config {path}"), &[])] {
+            let shown = format!("{options:?}");
+            assert!(shown.contains(expected), "{name}: {shown}");
+        }
+    }
+    let declared = options_command().get_arguments().filter(|option| option.get_long() != Some("config")).count();
+    assert_eq!(declared, rows.len(), "an option is missing in this test");
+}
+
+#[test]
+fn several_values() {
+    let by_line = options("--bind 127.0.0.1 --bind ::1 --token a --token dm_shop_b", &[]);
+    let by_environment = options("", &[("DORMOUSE_BIND", "127.0.0.1 ::1"), ("DORMOUSE_TOKEN", "a  dm_shop_b")]);
+    for options in [by_line, by_environment] {
+        assert_eq!(options.bind.len(), 2);
+        assert_eq!(options.database_of(b"a"), Some("default"));
+        assert_eq!(options.database_of(b"dm_shop_b"), Some("shop"));
+        assert_eq!(options.database_of(b"b"), None);
+        assert!(!format!("{options:?}").contains("dm_shop_b"));
+    }
+}
+
+#[test]
+fn complaints() {
+    let rows: &[(&str, &[(&str, &str)], &[&str])] = &[
+        ("--port 65536", &[], &["65536", "--port"]),
+        ("--nope", &[], &["--nope"]),
+        ("nope", &[], &["nope"]),
+        ("--sleep-after 0", &[], &["--sleep-after", "never"]),
+        ("--max-memory lots", &[], &["expected a size"]),
+        ("--max-clients 0", &[], &["--max-clients"]),
+        ("--workers 0", &[], &["1 to 1024"]),
+        ("--timeout 3000000000", &[], &["--timeout"]),
+        ("--slowlog-log-slower-than -2", &[], &["--slowlog-log-slower-than"]),
+        ("--max-memory-policy lru", &[], &["allkeys-lru"]),
+        ("--log-level loud", &[], &["expected error, warn"]),
+        ("--port 0", &[], &["nowhere to listen", "--unix-socket"]),
+        ("--config /nonexistent/x.toml", &[], &["cannot read /nonexistent/x.toml", "--config"]),
+        ("", &[("DORMOUSE_PORT", "many")], &["in DORMOUSE_PORT", "'many'"]),
+        ("serve", &[("DORMOUSE_BIND", "127.0.0.1 nope")], &["in DORMOUSE_BIND", "'nope'"]),
+        ("--bind 0.0.0.0", &[], &["0.0.0.0", "without a token", "DORMOUSE_TOKEN", "--bind 127.0.0.1"]),
+        ("--bind 127.0.0.1 --bind ::", &[], &["listen on ::"]),
+        ("--port 1 serve", &[], &["serve"]),
+    ];
+    for (arguments, environment, parts) in rows {
+        let error = parse(arguments, environment).unwrap_err();
+        for part in *parts {
+            assert!(error.contains(part), "{arguments} {environment:?}: {error}");
+        }
+    }
+    let error = parse("--token dm_oops", &[]).unwrap_err();
+    assert!(error.contains("dm_<database>_<secret>") && !error.contains("dm_oops"), "{error}");
+}
+
+#[test]
+fn complaints_about_a_file() {
+    for (text, parts) in [
+        ("port = \"many\"", &["'many'", "--port"][..]),
+        ("port = true", &["`port` has a value of the wrong type"]),
+        ("port = [1, 2]", &["wrong type"]),
+        ("bind = [true]", &["wrong type"]),
+        ("prot = 1", &["unknown option `prot`"]),
+        ("config = \"x\"", &["unknown option `config`"]),
+        ("port = ", &["line 1"]),
+        ("[server]\nport = 1", &["unknown option `server`"]),
+    ] {
+        let file = file(text);
+        let path = file.path().to_str().unwrap();
+        let error = parse(&format!("--config {path}"), &[]).unwrap_err();
+        for part in parts.iter().chain(&[path]) {
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_token_or_loopback() {
+    let with_token = [("DORMOUSE_TOKEN", "secret")];
+    assert_eq!(options("--bind 0.0.0.0", &with_token).tokens.len(), 1);
+    options("--bind 127.0.0.2 --bind ::1", &[]);
+    // No TCP at all: the address does not matter.
+    options("--bind 0.0.0.0 --port 0 --http-port 0 --unix-socket /tmp/x", &[]);
+}
+
+#[test]
+fn a_service_of_kubernetes_is_no_port() {
+    assert_eq!(options("", &[("DORMOUSE_PORT", "tcp://10.0.0.1:6379")]).port, 6379);
+    assert_eq!(options("", &[("DORMOUSE_PORT", "")]).port, 6379);
+}
