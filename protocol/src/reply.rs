@@ -1,0 +1,279 @@
+use crate::double::format_double;
+
+/// The version of the protocol that a client asked for with `HELLO`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    #[default]
+    Resp2,
+    Resp3,
+}
+
+/// Writes replies to a buffer. What RESP2 lacks is written as what Redis answers there: a map as an array of twice the
+/// length, a double as a bulk string.
+///
+/// Aggregates are headers: after `array(n)`, the caller writes n replies.
+#[derive(Clone, Debug, Default)]
+pub struct Reply {
+    pub buffer: Vec<u8>,
+    version: Version,
+}
+
+impl Reply {
+    pub fn new(version: Version) -> Self {
+        Self { buffer: Vec::new(), version }
+    }
+
+    #[inline]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// How many bytes have been written; with `truncate`, the way to take a reply back.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    #[inline]
+    pub fn truncate(&mut self, len: usize) {
+        self.buffer.truncate(len);
+    }
+
+    #[inline]
+    pub fn ok(&mut self) {
+        self.buffer.extend_from_slice(b"+OK\r\n");
+    }
+
+    /// `+text`. The text must not hold line ends.
+    pub fn simple(&mut self, text: &str) {
+        debug_assert!(!text.contains(['\r', '\n']), "a simple string is one line");
+        self.line(b'+', text.as_bytes());
+    }
+
+    /// `-text`, the code in front of the text included (`ERR syntax error`). Line ends become spaces: error texts
+    /// repeat what clients sent.
+    pub fn error(&mut self, text: &str) {
+        self.buffer.push(b'-');
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(text.as_bytes());
+        for byte in &mut self.buffer[start..] {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.buffer.extend_from_slice(b"\r\n");
+    }
+
+    #[inline]
+    pub fn integer(&mut self, value: i64) {
+        match value {
+            0 => self.buffer.extend_from_slice(b":0\r\n"),
+            1 => self.buffer.extend_from_slice(b":1\r\n"),
+            _ => self.line(b':', itoa::Buffer::new().format(value).as_bytes()),
+        }
+    }
+
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        // Header and end take at most 25 bytes.
+        self.buffer.reserve(bytes.len() + 25);
+        self.header(b'$', bytes.len());
+        self.buffer.extend_from_slice(bytes);
+        self.buffer.extend_from_slice(b"\r\n");
+    }
+
+    /// The decimal digits of an integer as a bulk string: a string value that is kept as an integer.
+    pub fn bulk_integer(&mut self, value: i64) {
+        self.bulk(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// RESP2: a bulk string.
+    pub fn double(&mut self, value: f64) {
+        let text = format_double(value);
+        match self.version {
+            Version::Resp2 => self.bulk(&text),
+            Version::Resp3 => self.line(b',', &text),
+        }
+    }
+
+    /// An integer beyond 64 bits, in decimal digits. RESP2: a bulk string.
+    pub fn big_number(&mut self, digits: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk(digits.as_bytes()),
+            Version::Resp3 => self.line(b'(', digits.as_bytes()),
+        }
+    }
+
+    /// Text to be shown as it is; `format` is three letters, `txt` or `mkd`. RESP2: a bulk string.
+    pub fn verbatim(&mut self, format: &str, text: &[u8]) {
+        debug_assert_eq!(format.len(), 3, "a verbatim string's format is three letters");
+        match self.version {
+            Version::Resp2 => self.bulk(text),
+            Version::Resp3 => {
+                self.header(b'=', text.len() + 4);
+                self.buffer.extend_from_slice(format.as_bytes());
+                self.buffer.push(b':');
+                self.buffer.extend_from_slice(text);
+                self.buffer.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
+    /// The reply for a missing value.
+    #[inline]
+    pub fn null(&mut self) {
+        self.by_version(b"$-1\r\n", b"_\r\n");
+    }
+
+    /// The reply where there would be an array.
+    #[inline]
+    pub fn null_array(&mut self) {
+        self.by_version(b"*-1\r\n", b"_\r\n");
+    }
+
+    /// RESP2: 1 or 0.
+    pub fn boolean(&mut self, value: bool) {
+        match value {
+            true => self.by_version(b":1\r\n", b"#t\r\n"),
+            false => self.by_version(b":0\r\n", b"#f\r\n"),
+        }
+    }
+
+    #[inline]
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len);
+    }
+
+    /// `pairs` keys, each followed by its value. RESP2: an array.
+    pub fn map(&mut self, pairs: usize) {
+        match self.version {
+            Version::Resp2 => self.header(b'*', pairs * 2),
+            Version::Resp3 => self.header(b'%', pairs),
+        }
+    }
+
+    /// RESP2: an array.
+    pub fn set(&mut self, len: usize) {
+        self.header(if self.version == Version::Resp3 { b'~' } else { b'*' }, len);
+    }
+
+    /// What comes unasked, such as a published message. RESP2: an array.
+    pub fn push(&mut self, len: usize) {
+        self.header(if self.version == Version::Resp3 { b'>' } else { b'*' }, len);
+    }
+
+    /// Puts the header of an array before what has been written since the buffer was `start` bytes long: `len`
+    /// replies, which the caller could not count beforehand.
+    pub fn array_since(&mut self, start: usize, len: usize) {
+        let end = self.buffer.len();
+        self.array(len);
+        let header = self.buffer.len() - end;
+        self.buffer[start..].rotate_right(header);
+    }
+
+    /// Bytes that are replies already.
+    #[inline]
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn by_version(&mut self, resp2: &[u8], resp3: &[u8]) {
+        self.buffer.extend_from_slice(if self.version == Version::Resp3 { resp3 } else { resp2 });
+    }
+
+    #[inline]
+    fn header(&mut self, kind: u8, len: usize) {
+        match len as u8 {
+            digit if len < 10 => self.buffer.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']),
+            number if len < 100 => {
+                let digits = [kind, b'0' + number / 10, b'0' + number % 10, b'\r', b'\n'];
+                self.buffer.extend_from_slice(&digits);
+            }
+            _ => self.line(kind, itoa::Buffer::new().format(len).as_bytes()),
+        }
+    }
+
+    fn line(&mut self, kind: u8, text: &[u8]) {
+        self.buffer.reserve(text.len() + 3);
+        self.buffer.push(kind);
+        self.buffer.extend_from_slice(text);
+        self.buffer.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reply_in_both_versions() {
+        type Write = fn(&mut Reply);
+        let rows: &[(Write, &str, &str)] = &[
+            (|r| r.ok(), "+OK\r\n", "+OK\r\n"),
+            (|r| r.simple("PONG"), "+PONG\r\n", "+PONG\r\n"),
+            (|r| r.error("ERR no\r\nsuch"), "-ERR no  such\r\n", "-ERR no  such\r\n"),
+            (|r| r.integer(0), ":0\r\n", ":0\r\n"),
+            (|r| r.integer(1), ":1\r\n", ":1\r\n"),
+            (|r| r.integer(i64::MIN), ":-9223372036854775808\r\n", ":-9223372036854775808\r\n"),
+            (|r| r.bulk(b""), "$0\r\n\r\n", "$0\r\n\r\n"),
+            (|r| r.bulk(b"a\r\nb"), "$4\r\na\r\nb\r\n", "$4\r\na\r\nb\r\n"),
+            (|r| r.bulk(b"0123456789"), "$10\r\n0123456789\r\n", "$10\r\n0123456789\r\n"),
+            (|r| r.bulk_integer(-12), "$3\r\n-12\r\n", "$3\r\n-12\r\n"),
+            (|r| r.double(3.1), "$3\r\n3.1\r\n", ",3.1\r\n"),
+            (|r| r.double(1e20), "$5\r\n1e+20\r\n", ",1e+20\r\n"),
+            (|r| r.double(f64::INFINITY), "$3\r\ninf\r\n", ",inf\r\n"),
+            (|r| r.double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n"),
+            (|r| r.double(f64::NAN), "$3\r\nnan\r\n", ",nan\r\n"),
+            (
+                |r| r.big_number("-123456789012345678901"),
+                "$22\r\n-123456789012345678901\r\n",
+                "(-123456789012345678901\r\n",
+            ),
+            (|r| r.verbatim("txt", b"a\nb"), "$3\r\na\nb\r\n", "=7\r\ntxt:a\nb\r\n"),
+            (|r| r.null(), "$-1\r\n", "_\r\n"),
+            (|r| r.null_array(), "*-1\r\n", "_\r\n"),
+            (|r| r.boolean(true), ":1\r\n", "#t\r\n"),
+            (|r| r.boolean(false), ":0\r\n", "#f\r\n"),
+            (|r| r.array(0), "*0\r\n", "*0\r\n"),
+            (|r| r.array(99), "*99\r\n", "*99\r\n"),
+            (|r| r.array(100), "*100\r\n", "*100\r\n"),
+            (|r| r.array(266), "*266\r\n", "*266\r\n"),
+            (|r| r.map(50), "*100\r\n", "%50\r\n"),
+            (|r| r.set(2), "*2\r\n", "~2\r\n"),
+            (|r| r.push(3), "*3\r\n", ">3\r\n"),
+            (|r| r.raw(b":7\r\n"), ":7\r\n", ":7\r\n"),
+        ];
+        for (row, &(write, resp2, resp3)) in rows.iter().enumerate() {
+            for (version, expected) in [(Version::Resp2, resp2), (Version::Resp3, resp3)] {
+                let mut reply = Reply::new(version);
+                write(&mut reply);
+                assert_eq!(String::from_utf8_lossy(&reply.buffer), expected, "row {row}, {version:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reply_can_be_taken_back_and_counted_late() {
+        let mut reply = Reply::new(Version::Resp3);
+        reply.ok();
+        let start = reply.len();
+        reply.bulk(b"lost");
+        reply.truncate(start);
+        for n in 10..22 {
+            reply.integer(n);
+        }
+        reply.array_since(start, 12);
+        assert!(reply.buffer.starts_with(b"+OK\r\n*12\r\n:10\r\n:11\r\n"));
+        assert!(reply.buffer.ends_with(b":21\r\n"));
+    }
+}

@@ -1,0 +1,134 @@
+use std::fmt;
+
+/// Where one argument lies in the bytes of its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub offset: u32,
+    pub len: u32,
+}
+
+/// One command: a view of its bytes; `arg(0)` is its name. A read buffer and an [`OwnedRequest`] give the same view.
+///
+/// Invariant: every span lies inside the buffer.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    buffer: &'a [u8],
+    spans: &'a [Span],
+}
+
+impl<'a> Request<'a> {
+    pub fn new(buffer: &'a [u8], spans: &'a [Span]) -> Self {
+        Self { buffer, spans }
+    }
+
+    /// How many arguments, the command's name included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there is no argument, not even a name: `*0` or a blank line, which is skipped without a reply.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The argument at `index`. Panics if there is none: callers have checked the command's arity.
+    #[inline]
+    pub fn arg(&self, index: usize) -> &'a [u8] {
+        self.slice(self.spans[index])
+    }
+
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.spans.get(index).map(|&span| self.slice(span))
+    }
+
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
+        let request = *self;
+        self.spans.iter().map(move |&span| request.slice(span))
+    }
+
+    /// The request's payload in bytes: all arguments, without the protocol around them.
+    pub fn bytes(&self) -> usize {
+        self.spans.iter().map(|span| span.len as usize).sum()
+    }
+
+    /// A copy that outlives the read buffer.
+    pub fn to_owned(&self) -> OwnedRequest {
+        OwnedRequest::collect(self.iter(), self.bytes())
+    }
+
+    #[inline]
+    fn slice(&self, span: Span) -> &'a [u8] {
+        let offset = span.offset as usize;
+        &self.buffer[offset..offset + span.len as usize]
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|arg| arg.escape_ascii().to_string())).finish()
+    }
+}
+
+/// A command with its own bytes, in two allocations however many arguments there are. For what outlives the read
+/// buffer: queued in a transaction, blocked on a key, sent to another thread.
+#[derive(Clone)]
+pub struct OwnedRequest {
+    bytes: Box<[u8]>,
+    spans: Box<[Span]>,
+}
+
+impl OwnedRequest {
+    /// Panics if the arguments exceed 4 GiB: a parsed request is bounded far below.
+    pub fn from_args(args: &[&[u8]]) -> Self {
+        Self::collect(args.iter().copied(), args.iter().map(|arg| arg.len()).sum())
+    }
+
+    pub fn as_request(&self) -> Request<'_> {
+        Request { buffer: &self.bytes, spans: &self.spans }
+    }
+
+    /// What the copy occupies beyond its own size.
+    pub fn heap_bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.spans)
+    }
+
+    fn collect<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, total: usize) -> Self {
+        assert!(u32::try_from(total).is_ok(), "a request is smaller than 4 GiB");
+        let mut bytes = Vec::with_capacity(total);
+        let mut spans = Vec::with_capacity(args.len());
+        for arg in args {
+            spans.push(Span { offset: bytes.len() as u32, len: arg.len() as u32 });
+            bytes.extend_from_slice(arg);
+        }
+        Self { bytes: bytes.into_boxed_slice(), spans: spans.into_boxed_slice() }
+    }
+}
+
+impl fmt::Debug for OwnedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_request().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owned_copy_gives_the_same_view() {
+        let buffer = b"..SETkv..";
+        let spans = [Span { offset: 2, len: 3 }, Span { offset: 6, len: 1 }, Span { offset: 0, len: 0 }];
+        let request = Request::new(buffer, &spans);
+        let owned = request.to_owned();
+        for view in [request, owned.as_request(), OwnedRequest::from_args(&[b"SET", b"v", b""]).as_request()] {
+            assert_eq!(view.iter().collect::<Vec<_>>(), [&b"SET"[..], b"v", b""]);
+            assert_eq!((view.len(), view.bytes(), view.is_empty()), (3, 4, false));
+            assert_eq!((view.arg(1), view.get(2), view.get(3)), (&b"v"[..], Some(&b""[..]), None));
+        }
+        assert_eq!(owned.heap_bytes(), 4 + 3 * 8);
+    }
+}
