@@ -1,0 +1,277 @@
+//! The load generator: closed-loop connections from one thread, cheap enough not to be what is measured.
+//!
+//! 1. Commands are built beforehand, all of one length, end to end in one buffer: a batch for the wire is a slice of it.
+//! 2. Each connection sends a batch, and the next when the whole reply has come. Replies all have one length too, so that
+//!    reading one is counting its bytes, and looking at its start and its end.
+//! 3. One epoll, edge-triggered: a complete reply is followed by nothing until the next batch, so no read is wasted on
+//!    finding out that there is no more.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::Result;
+use crate::client::command;
+
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Commands of one kind, ready for the wire.
+pub(crate) struct Commands {
+    bytes: Vec<u8>,
+    command_length: usize,
+    count: usize,
+    reply_start: Vec<u8>,
+    reply_length: usize,
+}
+
+impl Commands {
+    /// `SET key value` for random keys among the first `keys` (see [`key`]), with values of `value_length` bytes.
+    pub fn set(keys: u64, value_length: usize) -> Self {
+        let mut text = vec![0; value_length];
+        Self::build(keys, b"+OK\r\n".to_vec(), 5, |index, request| {
+            value(index.wrapping_mul(31), &mut text);
+            command(request, &[b"SET", key(index).as_bytes(), &text]);
+        })
+    }
+
+    /// `GET key` for random keys among the first `keys`, all of which must hold values of `value_length` bytes.
+    pub fn get(keys: u64, value_length: usize) -> Self {
+        let start = format!("${value_length}\r\n").into_bytes();
+        let reply_length = start.len() + value_length + 2;
+        Self::build(keys, start, reply_length, |index, request| {
+            command(request, &[b"GET", key(index).as_bytes()]);
+        })
+    }
+
+    fn build(keys: u64, reply_start: Vec<u8>, reply_length: usize, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        // Enough that the server's caches see the whole keyspace, and few enough to stay small here.
+        let count = keys.clamp(1024, 256 * 1024) as usize;
+        let mut random = fastrand::Rng::with_seed(keys);
+        let mut bytes = Vec::new();
+        (0..count).for_each(|_| write(random.u64(..keys), &mut bytes));
+        Self { command_length: bytes.len() / count, bytes, count, reply_start, reply_length }
+    }
+
+    fn batch(&self, pipeline: usize, random: &mut fastrand::Rng) -> &[u8] {
+        let start = random.usize(..=self.count - pipeline);
+        &self.bytes[start * self.command_length..(start + pipeline) * self.command_length]
+    }
+}
+
+/// What happened in a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tally {
+    pub commands: u64,
+    pub elapsed: Duration,
+}
+
+/// Connections that are idle between runs.
+pub(crate) struct Load<'a> {
+    poll: Poll,
+    connections: Vec<Connection>,
+    /// Each batch is of one kind, chosen at random.
+    kinds: &'a [Commands],
+    pipeline: usize,
+    random: fastrand::Rng,
+}
+
+struct Connection {
+    stream: TcpStream,
+    kind: usize,
+    sent_at: Instant,
+    received: usize,
+    busy: bool,
+}
+
+impl<'a> Load<'a> {
+    pub fn connect(address: SocketAddr, connections: usize, pipeline: usize, kinds: &'a [Commands]) -> Result<Self> {
+        let poll = Poll::new()?;
+        let mut opened = Vec::with_capacity(connections);
+        for token in 0..connections {
+            // Connected while it blocks, so that a refusal is an error here.
+            let stream = std::net::TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
+            opened.push(Connection { stream, kind: 0, sent_at: Instant::now(), received: 0, busy: false });
+        }
+        Ok(Self { poll, connections: opened, kinds, pipeline, random: fastrand::Rng::with_seed(1) })
+    }
+
+    /// Keeps every connection busy for so long, then waits until all are answered.
+    pub fn run_for(&mut self, duration: Duration) -> Result<Tally> {
+        let deadline = Instant::now() + duration;
+        self.run(|now| now < deadline, |_| {})
+    }
+
+    /// Keeps every connection busy while `go_on` says so, then waits until all are answered. `answered` is told how long
+    /// each batch took.
+    pub fn run(&mut self, mut go_on: impl FnMut(Instant) -> bool, mut answered: impl FnMut(Duration)) -> Result<Tally> {
+        let started = Instant::now();
+        let mut scratch = vec![0; 64 * 1024];
+        let mut events = Events::with_capacity(self.connections.len());
+        let mut commands = 0;
+        let mut busy = self.connections.len();
+        for connection in &mut self.connections {
+            connection.send(started, self.kinds, self.pipeline, &mut self.random)?;
+        }
+        let mut now = started;
+        while busy > 0 {
+            match self.poll.poll(&mut events, Some(STALLED)) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result?,
+            }
+            if events.is_empty() {
+                return Err(format!("no reply on {busy} connections for {STALLED:?}").into());
+            }
+            for event in &events {
+                let connection = &mut self.connections[event.token().0];
+                if !connection.busy || !connection.receive(&mut scratch, self.kinds, self.pipeline)? {
+                    continue;
+                }
+                now = Instant::now();
+                commands += self.pipeline as u64;
+                answered(now - connection.sent_at);
+                if go_on(now) {
+                    connection.send(now, self.kinds, self.pipeline, &mut self.random)?;
+                } else {
+                    connection.busy = false;
+                    busy -= 1;
+                }
+            }
+        }
+        Ok(Tally { commands, elapsed: now - started })
+    }
+}
+
+impl Connection {
+    fn send(&mut self, now: Instant, kinds: &[Commands], pipeline: usize, random: &mut fastrand::Rng) -> Result<()> {
+        self.kind = if kinds.len() == 1 { 0 } else { random.usize(..kinds.len()) };
+        let batch = kinds[self.kind].batch(pipeline, random);
+        (self.sent_at, self.received, self.busy) = (now, 0, true);
+        // Nothing else is under way on this connection, so its send buffer is empty and much larger than a batch.
+        match self.stream.write(batch)? {
+            written if written == batch.len() => Ok(()),
+            written => Err(format!("only {written} of {} bytes fit into the socket", batch.len()).into()),
+        }
+    }
+
+    /// Reads what has come; whether that completes the reply.
+    fn receive(&mut self, scratch: &mut [u8], kinds: &[Commands], pipeline: usize) -> Result<bool> {
+        let commands = &kinds[self.kind];
+        let expected = commands.reply_length * pipeline;
+        loop {
+            let length = match self.stream.read(scratch) {
+                Ok(0) => return Err("the server closed a connection".into()),
+                Ok(length) => length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let reply = &scratch[..length];
+            let compared = commands.reply_start.len().min(length);
+            let starts_well = self.received > 0 || reply[..compared] == commands.reply_start[..compared];
+            self.received += length;
+            let ends_well = self.received < expected || (self.received == expected && reply.ends_with(b"\n"));
+            if !starts_well || !ends_well {
+                let shown = String::from_utf8_lossy(&reply[..length.min(100)]);
+                return Err(format!("unexpected reply: {shown:?}").into());
+            }
+            if self.received == expected {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// The key of that number: 16 bytes.
+pub(crate) fn key(index: u64) -> String {
+    format!("key:{index:012}")
+}
+
+/// Fills `text` with characters that `index` alone decides, of 64 different ones: it compresses to three quarters at best,
+/// so that a server which compresses what it stores has little from it.
+pub(crate) fn value(index: u64, text: &mut [u8]) {
+    const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut random = fastrand::Rng::with_seed(index);
+    for piece in text.chunks_mut(8) {
+        let bits = random.u64(..);
+        piece.iter_mut().enumerate().for_each(|(at, byte)| *byte = CHARACTERS[(bits >> (6 * at)) as usize % 64]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn commands_have_one_length_each() {
+        let set = Commands::set(1000, 64);
+        assert_eq!(set.command_length, "*3\r\n$3\r\nSET\r\n$16\r\n\r\n$64\r\n\r\n".len() + 16 + 64);
+        assert_eq!(set.bytes.len(), set.count * set.command_length);
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..100 {
+            let batch = set.batch(16, &mut random);
+            assert_eq!(batch.len(), 16 * set.command_length);
+            assert!(batch.starts_with(b"*3\r\n$3\r\nSET\r\n$16\r\nkey:"));
+        }
+        assert_eq!(Commands::get(1000, 64).reply_length, 71);
+    }
+
+    #[test]
+    fn values_depend_on_their_index_alone() {
+        let of = |index| {
+            let mut text = vec![0; 20];
+            value(index, &mut text);
+            text
+        };
+        assert_eq!(of(3), of(3));
+        assert_ne!(of(3), of(4));
+        assert!(of(5).iter().all(u8::is_ascii_graphic));
+    }
+
+    /// A server of one connection that answers each request of `request_length` bytes by `reply`, in two writes.
+    fn answering(request_length: usize, reply: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = vec![0; request_length];
+            while stream.read_exact(&mut request).is_ok() {
+                let (first, second) = reply.split_at(reply.len() / 2);
+                if stream.write_all(first).and_then(|()| stream.write_all(second)).is_err() {
+                    return;
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn counts_what_is_answered_and_refuses_what_is_wrong() {
+        let kinds = [Commands::get(100, 3)];
+        let length = kinds[0].command_length * 2;
+        let mut load = Load::connect(answering(length, b"$3\r\nabc\r\n$3\r\nabc\r\n"), 1, 2, &kinds).unwrap();
+        let mut replies = 0;
+        let mut left = 4;
+        let more = |_| {
+            left -= 1;
+            left > 0
+        };
+        let tally = load.run(more, |_| replies += 1).unwrap();
+        assert_eq!((tally.commands, replies), (8, 4));
+
+        for wrong in [&b"$-1\r\n$3\r\nabc\r\n"[..], b"-ERR no such command, none\r\n"] {
+            let mut load = Load::connect(answering(length, wrong), 1, 2, &kinds).unwrap();
+            let error = load.run(|_| false, |_| {}).unwrap_err().to_string();
+            assert!(error.starts_with("unexpected reply"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! A server under measure: started on core 0 in a folder of its own, ended with its value.
+//!
+//! `setpriv --pdeathsig` has the kernel kill it when this process ends in any other way (Ctrl-C, a panic that aborts), and
+//! `taskset` pins it; both then become the server by `exec`, so that its process id is the child's.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tempfile::TempDir;
+
+use crate::Result;
+use crate::client::Client;
+
+pub(crate) const SERVER_CORE: usize = 0;
+pub(crate) const LOAD_CORE: usize = 1;
+
+/// Loading five million keys takes a peer several seconds, on a busy machine many.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Redis,
+    Valkey,
+    Dormouse,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Redis => "redis",
+            Kind::Valkey => "valkey",
+            Kind::Dormouse => "dormouse",
+        }
+    }
+}
+
+/// An installed server.
+pub(crate) struct Program {
+    pub kind: Kind,
+    pub path: PathBuf,
+    pub version: String,
+}
+
+impl Program {
+    pub fn find(kind: Kind, path: &Path) -> Result<Self> {
+        let argument = if kind == Kind::Dormouse { "version" } else { "--version" };
+        let output = Command::new(path).arg(argument).output();
+        let output = output.map_err(|error| format!("cannot run {}: {error}", path.display()))?;
+        let version = version_number(&String::from_utf8_lossy(&output.stdout));
+        Ok(Self { kind, path: path.to_owned(), version })
+    }
+
+    /// Starts it empty in a new folder and waits until it answers.
+    pub fn start(&self) -> Result<Server> {
+        let folder = tempfile::Builder::new().prefix("dormouse-bench-").tempdir()?;
+        self.start_in(folder)
+    }
+
+    /// Starts it on the data that an earlier one left in `folder` and waits until it answers.
+    pub fn start_in(&self, folder: TempDir) -> Result<Server> {
+        let mut server = self.spawn(folder)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            if Client::connect(server.address).and_then(|mut client| client.call(&["PING"])).is_ok() {
+                return Ok(server);
+            }
+            server.check_running()?;
+            if Instant::now() > deadline {
+                return Err(format!("{} does not answer after {START_TIMEOUT:?}", self.path.display()).into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts it and returns at once, before it listens.
+    pub fn spawn(&self, folder: TempDir) -> Result<Server> {
+        let port = free_port()?;
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &SERVER_CORE.to_string()]);
+        command.arg(&self.path).arg("--port").arg(port.to_string());
+        match self.kind {
+            Kind::Redis | Kind::Valkey => {
+                command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(folder.path());
+            }
+            Kind::Dormouse => {
+                let store = format!("file://{}", folder.path().join("store").display());
+                command.args(["--bind", "127.0.0.1", "--http-port", &free_port()?.to_string(), "--store", &store]);
+                command.args(["--sleep-after", "never", "--checkpoint-every", "never", "--workers", "1"]);
+            }
+        }
+        let log = File::create(folder.path().join("log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().map_err(|error| format!("cannot run setpriv (of util-linux): {error}"))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Ok(Server { kind: self.kind, address, child, folder: Some(folder) })
+    }
+}
+
+/// A running server; dropping it ends it and removes its folder.
+pub(crate) struct Server {
+    pub kind: Kind,
+    pub address: SocketAddr,
+    child: Child,
+    folder: Option<TempDir>,
+}
+
+impl Server {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn client(&self) -> Result<Client> {
+        Client::connect(self.address)
+    }
+
+    /// Ends it as a crash would and gives back its folder.
+    pub fn kill(mut self) -> Result<TempDir> {
+        self.end();
+        self.folder.take().ok_or_else(|| "the server has no folder".into())
+    }
+
+    /// An error with the end of its log where it has ended by itself.
+    pub fn check_running(&mut self) -> Result<()> {
+        let Some(status) = self.child.try_wait()? else { return Ok(()) };
+        let log = self.folder.as_ref().map(|folder| fs::read_to_string(folder.path().join("log")));
+        let log = log.transpose()?.unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(10)..].join("\n");
+        Err(format!("{} ended by itself ({status}):\n{tail}", self.kind.name()).into())
+    }
+
+    fn end(&mut self) {
+        // It may have ended already, which is all that is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// A port that is free now. Somebody else may take it before the server does; it then ends with a clear message.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// The first thing that looks like a version in what a program says of itself: `Redis server v=7.0.15 sha=...`.
+fn version_number(text: &str) -> String {
+    let words = text.split(|separator: char| separator.is_whitespace() || separator == '=');
+    let mut numbers = words.map(|word| word.trim_start_matches('v'));
+    let number = numbers.find(|word| word.starts_with(|first: char| first.is_ascii_digit()) && word.contains('.'));
+    number.unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_version() {
+        for (text, expected) in [
+            ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64", "7.0.15"),
+            ("Server v=255.255.255 sha=1", "255.255.255"),
+            ("dormouse 0.1.0\n", "0.1.0"),
+            ("dormouse", "unknown"),
+        ] {
+            assert_eq!(version_number(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_server_runs_where_it_is_pinned_and_ends() {
+        let Ok(program) = Program::find(Kind::Redis, Path::new("redis-server")) else {
+            assert!(std::env::var_os("CI").is_none(), "redis-server is not installed");
+            eprintln!("SKIPPED: redis-server is not installed");
+            return;
+        };
+        let server = program.start().unwrap();
+        let pid = server.pid();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert_eq!(crate::machine::after_colon(&status, "Name"), Some("redis-server"));
+        assert_eq!(crate::machine::after_colon(&status, "Cpus_allowed_list"), Some("0"));
+        assert_eq!(server.client().unwrap().call(&["ECHO", "hi"]).unwrap(), "hi");
+        let folder = server.kill().unwrap();
+        assert!(folder.path().exists());
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    }
+}
