@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod logging;
+pub mod metering;
 pub mod options;

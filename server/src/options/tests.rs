@@ -119,7 +119,8 @@ fn several_values() {
 
 #[test]
 fn complaints() {
-    let rows: &[(&str, &[(&str, &str)], &[&str])] = &[
+    type Row = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+    let rows: &[Row] = &[
         ("--port 65536", &[], &["65536", "--port"]),
         ("--nope", &[], &["--nope"]),
         ("nope", &[], &["nope"]),

@@ -1,0 +1,196 @@
+//! Metering: what each database uses, exact, and nearly free where commands run.
+//!
+//! 1. A worker counts a batch of commands in a [`Batch`], a plain value of its own.
+//! 2. At the end of the batch it commits the batch to its [`Writer`] for that database. A writer owns a block of
+//!    counters that nobody else writes, on cache lines of its own. A count is therefore a load and a store, not a locked
+//!    instruction, and no increment can be lost; that the cells are atomic only lets others read them.
+//! 3. Whoever wants to know ([`DatabaseMeters::totals`]) sums the blocks. A block whose writer is dropped is folded into
+//!    the sum that is kept for good, under the lock that readers hold, so it is never seen twice, nor missed.
+//!
+//! What happens rarely (a sleep, a split, a change of the number of bytes) goes to the [`DatabaseMeters`] directly.
+//!
+//! The clock is read once a batch. Its time is shared evenly among the batch's commands, but for those that were timed
+//! by themselves because they were expected to be slow.
+
+mod batch;
+mod saved;
+mod totals;
+mod usage;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use self::batch::Block;
+pub use self::batch::{Batch, Writer};
+pub use self::saved::SavedMetersError;
+use self::saved::{Saved, decode, encode};
+pub use self::totals::{CommandTotals, METERS, Meter, Totals};
+use self::usage::{ByteTime, OpenWindow};
+pub use self::usage::{Event, Window};
+
+/// Bytes that one request unit pays for.
+pub const REQUEST_UNIT_BYTES: u64 = 1024;
+
+/// The length of a usage window.
+pub const WINDOW_MS: u64 = 3_600_000;
+
+/// The request units of one command that moved so many bytes of payload.
+pub fn request_units(bytes_in: u64, bytes_out: u64) -> u64 {
+    (bytes_in + bytes_out).div_ceil(REQUEST_UNIT_BYTES).max(1)
+}
+
+/// The meters of one database, shared by all workers.
+#[derive(Debug)]
+pub struct DatabaseMeters {
+    database: String,
+    /// Length of the command table.
+    commands: usize,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Debug)]
+struct Ledger {
+    /// What finished writers counted, what happened rarely, and what was restored.
+    folded: Totals,
+    /// Time that finished writers counted. In nanoseconds, so that many short batches add up.
+    folded_cpu_ns: u128,
+    blocks: Vec<Arc<Block>>,
+    memory: ByteTime,
+    store: ByteTime,
+    window: OpenWindow,
+    /// What the meters showed when statistics were last reset.
+    statistics_from: Totals,
+}
+
+impl DatabaseMeters {
+    /// All at zero. `commands` is the length of the command table.
+    pub fn new(database: &str, commands: usize, now_ms: u64) -> Arc<DatabaseMeters> {
+        let totals = Totals::default();
+        let window = OpenWindow::new(WINDOW_MS, now_ms, &totals);
+        let store = ByteTime { at_ms: now_ms, ..ByteTime::default() };
+        DatabaseMeters::from_saved(database, commands, now_ms, Saved { totals, window, store })
+    }
+
+    /// Continues from what [`DatabaseMeters::save`] wrote. Data in the store was there all the while, so its bytes are
+    /// counted from the moment of the save on. `names` is the command table's: the name at each index.
+    pub fn restore(
+        database: &str,
+        saved: &[u8],
+        names: &[&str],
+        now_ms: u64,
+    ) -> Result<Arc<DatabaseMeters>, SavedMetersError> {
+        Ok(DatabaseMeters::from_saved(database, names.len(), now_ms, decode(saved, names)?))
+    }
+
+    fn from_saved(database: &str, commands: usize, now_ms: u64, saved: Saved) -> Arc<DatabaseMeters> {
+        let ledger = Ledger {
+            statistics_from: saved.totals.clone(),
+            folded: saved.totals,
+            folded_cpu_ns: 0,
+            blocks: Vec::new(),
+            memory: ByteTime { at_ms: now_ms, ..ByteTime::default() },
+            store: saved.store,
+            window: saved.window,
+        };
+        Arc::new(DatabaseMeters { database: database.to_string(), commands, ledger: Mutex::new(ledger) })
+    }
+
+    /// Everything so far, for [`DatabaseMeters::restore`] after a sleep or a restart.
+    pub fn save(&self, names: &[&str], now_ms: u64) -> Vec<u8> {
+        let mut ledger = self.ledger.lock();
+        let totals = ledger.totals(now_ms);
+        encode(&Saved { totals, window: ledger.window.clone(), store: ledger.store }, names)
+    }
+
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// A writer for one worker. Its counts are kept when it is dropped.
+    pub fn writer(self: &Arc<Self>) -> Writer {
+        let block = Arc::new(Block::new(self.commands));
+        self.ledger.lock().blocks.push(block.clone());
+        Writer::new(self.clone(), block)
+    }
+
+    /// Counts what happens outside of batches.
+    pub fn count(&self, meter: Meter, more: u64) {
+        self.ledger.lock().folded[meter] += u128::from(more);
+    }
+
+    /// Says how much memory the data takes from now on.
+    pub fn observe_memory(&self, now_ms: u64, bytes: u64) {
+        self.ledger.lock().memory.observe(now_ms, bytes);
+    }
+
+    /// Says how much the store holds from now on.
+    pub fn observe_store(&self, now_ms: u64, bytes: u64) {
+        self.ledger.lock().store.observe(now_ms, bytes);
+    }
+
+    /// Every meter since the database was created.
+    pub fn totals(&self, now_ms: u64) -> Totals {
+        self.ledger.lock().totals(now_ms)
+    }
+
+    /// Every meter since the process started or statistics were reset, as `INFO` shows them.
+    pub fn statistics(&self, now_ms: u64) -> Totals {
+        let mut ledger = self.ledger.lock();
+        ledger.totals(now_ms).since(&ledger.statistics_from)
+    }
+
+    /// `CONFIG RESETSTAT`: statistics start from zero again. What is billed does not.
+    pub fn reset_statistics(&self, now_ms: u64) {
+        let mut ledger = self.ledger.lock();
+        ledger.statistics_from = ledger.totals(now_ms);
+    }
+
+    /// What was used so far in the window that is open.
+    pub fn usage(&self, now_ms: u64) -> Window {
+        let mut ledger = self.ledger.lock();
+        let totals = ledger.totals(now_ms);
+        ledger.window.window(&self.database, &totals)
+    }
+
+    /// The open window, if its time is over; then the next one is open. To be called every few seconds: what is counted
+    /// between a window's end and this call is still the old window's.
+    pub fn close_window(&self, now_ms: u64) -> Option<Window> {
+        let mut ledger = self.ledger.lock();
+        if !ledger.window.is_over(now_ms) {
+            return None;
+        }
+        let totals = ledger.totals(now_ms);
+        let window = ledger.window.window(&self.database, &totals);
+        ledger.window = OpenWindow::new(WINDOW_MS, now_ms, &totals);
+        Some(window)
+    }
+
+    fn fold(&self, block: &Arc<Block>) {
+        let mut ledger = self.ledger.lock();
+        block.add_to(&mut ledger.folded);
+        ledger.folded_cpu_ns += block.cpu_ns();
+        ledger.blocks.retain(|other| !Arc::ptr_eq(other, block));
+    }
+}
+
+impl Ledger {
+    fn totals(&mut self, now_ms: u64) -> Totals {
+        for (time, meter) in
+            [(&mut self.memory, Meter::MemoryByteMilliseconds), (&mut self.store, Meter::StoreByteMilliseconds)]
+        {
+            time.advance(now_ms);
+            self.folded[meter] = self.folded[meter].saturating_add(std::mem::take(&mut time.byte_milliseconds));
+        }
+        let mut totals = self.folded.clone();
+        for block in &self.blocks {
+            block.add_to(&mut totals);
+        }
+        let cpu_ns = self.folded_cpu_ns + self.blocks.iter().map(|block| block.cpu_ns()).sum::<u128>();
+        totals[Meter::CpuMicroseconds] += cpu_ns / 1000;
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests;

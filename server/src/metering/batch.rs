@@ -1,0 +1,222 @@
+//! The hot half of metering: what a worker counts while commands run.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use smallvec::SmallVec;
+
+use super::totals::{CommandTotals, METERS, Meter, Totals};
+use super::{DatabaseMeters, request_units};
+
+/// What one worker counts for one database while a batch of commands runs. Plain numbers: counting is adding.
+#[derive(Debug, Default)]
+pub struct Batch {
+    requests: u64,
+    request_units: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    pub keyspace_hits: u64,
+    pub keyspace_misses: u64,
+    pub expired_keys: u64,
+    pub evicted_keys: u64,
+    /// The different commands of the batch. A pipeline mostly repeats one or two.
+    commands: SmallVec<[CommandCount; 4]>,
+}
+
+#[derive(Debug, Default)]
+struct CommandCount {
+    command: usize,
+    totals: CommandTotals,
+    /// How many of the calls were timed by themselves; `totals.nanoseconds` is their time.
+    timed: u64,
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// A command ran: its index in the command table, the payload of its arguments and of its reply.
+    #[inline]
+    pub fn request(&mut self, command: usize, bytes_in: u64, bytes_out: u64) {
+        self.requests += 1;
+        self.request_units += request_units(bytes_in, bytes_out);
+        self.bytes_in += bytes_in;
+        self.bytes_out += bytes_out;
+        self.command(command).totals.calls += 1;
+    }
+
+    /// The command, counted by [`Batch::request`] too, answered an error.
+    pub fn failed(&mut self, command: usize) {
+        self.command(command).totals.failed += 1;
+    }
+
+    /// The command was refused before it ran. It is not a request, and not billed.
+    pub fn rejected(&mut self, command: usize) {
+        self.command(command).totals.rejected += 1;
+    }
+
+    /// One call, counted by [`Batch::request`] too, was timed by itself.
+    pub fn timed(&mut self, command: usize, nanoseconds: u64) {
+        let count = self.command(command);
+        count.totals.nanoseconds += nanoseconds;
+        count.timed += 1;
+    }
+
+    /// Requests counted since the last commit.
+    pub fn requests(&self) -> u64 {
+        self.requests
+    }
+
+    #[inline]
+    fn command(&mut self, command: usize) -> &mut CommandCount {
+        // Looked for from the end: most commands are of the kind of the one before.
+        let found = self.commands.iter().rposition(|count| count.command == command);
+        let index = found.unwrap_or_else(|| {
+            self.commands.push(CommandCount { command, ..CommandCount::default() });
+            self.commands.len() - 1
+        });
+        &mut self.commands[index]
+    }
+
+    /// Shares the time that belongs to no timed call evenly among the others. The shares' sum is the batch's time.
+    fn share_time(&mut self, elapsed_ns: u64) -> u64 {
+        let timed_ns: u64 = self.commands.iter().map(|count| count.totals.nanoseconds).sum();
+        let mut calls: u64 = self.commands.iter().map(CommandCount::untimed).sum();
+        let mut left = elapsed_ns.saturating_sub(timed_ns);
+        for count in self.commands.iter_mut().filter(|count| count.untimed() > 0) {
+            let share = u128::from(left) * u128::from(count.untimed()) / u128::from(calls);
+            let share = u64::try_from(share).expect("a share is at most the whole");
+            calls -= count.untimed();
+            left -= share;
+            count.totals.nanoseconds += share;
+        }
+        elapsed_ns.max(timed_ns)
+    }
+}
+
+impl CommandCount {
+    fn untimed(&self) -> u64 {
+        self.totals.calls.saturating_sub(self.timed)
+    }
+}
+
+/// One worker's way to the meters of one database. It can move to another thread, but not be shared: each block of
+/// counters has one writer.
+#[derive(Debug)]
+pub struct Writer {
+    meters: Arc<DatabaseMeters>,
+    block: Arc<Block>,
+    one_thread: PhantomData<Cell<()>>,
+}
+
+impl Writer {
+    pub(super) fn new(meters: Arc<DatabaseMeters>, block: Arc<Block>) -> Writer {
+        Writer { meters, block, one_thread: PhantomData }
+    }
+
+    pub fn meters(&self) -> &Arc<DatabaseMeters> {
+        &self.meters
+    }
+
+    /// Adds a batch, which took so long, and empties it for the next.
+    pub fn commit(&self, batch: &mut Batch, elapsed_ns: u64) {
+        let block = &*self.block;
+        let cpu_ns = batch.share_time(elapsed_ns);
+        for (meter, more) in [
+            (Meter::Requests, batch.requests),
+            (Meter::RequestUnits, batch.request_units),
+            (Meter::BytesIn, batch.bytes_in),
+            (Meter::BytesOut, batch.bytes_out),
+            (Meter::CpuMicroseconds, cpu_ns),
+            (Meter::KeyspaceHits, batch.keyspace_hits),
+            (Meter::KeyspaceMisses, batch.keyspace_misses),
+            (Meter::ExpiredKeys, batch.expired_keys),
+            (Meter::EvictedKeys, batch.evicted_keys),
+        ] {
+            bump(&block.meters[meter as usize], more);
+        }
+        for count in &batch.commands {
+            block.count_command(count.command, &count.totals);
+        }
+        let mut commands = std::mem::take(&mut batch.commands);
+        commands.clear();
+        *batch = Batch { commands, ..Batch::default() };
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.meters.fold(&self.block);
+    }
+}
+
+/// The counters of one writer. They are allocated 16 commands at a time: most databases use few commands.
+#[derive(Debug)]
+#[repr(align(128))] // two cache lines, since processors fetch them in pairs
+pub(super) struct Block {
+    /// By `Meter`; that of the CPU's time holds nanoseconds.
+    meters: [AtomicU64; METERS],
+    commands: Box<[OnceLock<Box<Page>>]>,
+}
+
+const PAGE: usize = 16;
+
+type Page = [CommandCells; PAGE];
+
+#[derive(Debug, Default)]
+struct CommandCells {
+    calls: AtomicU64,
+    nanoseconds: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Block {
+    pub fn new(commands: usize) -> Block {
+        let commands = (0..commands.div_ceil(PAGE)).map(|_| OnceLock::new()).collect();
+        Block { meters: Default::default(), commands }
+    }
+
+    fn count_command(&self, command: usize, more: &CommandTotals) {
+        debug_assert!(command / PAGE < self.commands.len(), "command {command} is not in the table");
+        let Some(page) = self.commands.get(command / PAGE) else { return };
+        let cells = &page.get_or_init(Box::default)[command % PAGE];
+        bump(&cells.calls, more.calls);
+        bump(&cells.nanoseconds, more.nanoseconds);
+        if more.rejected | more.failed != 0 {
+            bump(&cells.rejected, more.rejected);
+            bump(&cells.failed, more.failed);
+        }
+    }
+
+    pub fn cpu_ns(&self) -> u128 {
+        u128::from(self.meters[Meter::CpuMicroseconds as usize].load(Ordering::Relaxed))
+    }
+
+    /// Adds everything but the CPU's time, which has another unit here.
+    pub fn add_to(&self, totals: &mut Totals) {
+        for meter in Meter::ALL.into_iter().filter(|meter| *meter != Meter::CpuMicroseconds) {
+            totals[meter] += u128::from(self.meters[meter as usize].load(Ordering::Relaxed));
+        }
+        for (index, page) in self.commands.iter().enumerate() {
+            for (offset, cells) in page.get().into_iter().flat_map(|page| page.iter().enumerate()) {
+                let command = CommandTotals {
+                    calls: cells.calls.load(Ordering::Relaxed),
+                    nanoseconds: cells.nanoseconds.load(Ordering::Relaxed),
+                    rejected: cells.rejected.load(Ordering::Relaxed),
+                    failed: cells.failed.load(Ordering::Relaxed),
+                };
+                totals.add_command(index * PAGE + offset, command);
+            }
+        }
+    }
+}
+
+/// Adds to a cell that only this thread writes, so nothing can come between the load and the store.
+#[inline]
+fn bump(cell: &AtomicU64, more: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
