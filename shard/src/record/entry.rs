@@ -1,0 +1,34 @@
+//! What a segment stores.
+
+/// A thin owning pointer to one allocation that begins with (or near) its key.
+///
+/// A segment stores entries as they are, so they must have the size of a pointer; that is checked when a segment of them
+/// is compiled.
+pub trait Entry: Sized {
+    /// What the entry is found by.
+    fn key(&self) -> &[u8];
+
+    /// The bytes that the entry owns, rounded to size classes, itself not counted.
+    fn heap_bytes(&self) -> usize;
+
+    /// Where the allocation is: only ever prefetched.
+    fn address(&self) -> *const u8;
+}
+
+/// Asks for the cache line at `address`. Any address will do, also one that is not mapped.
+#[inline(always)]
+pub fn prefetch(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch accesses no memory that the program could notice, and SSE is part of x86_64.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: a prefetch accesses no memory that the program could notice, and changes no register or flag.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = address;
+}

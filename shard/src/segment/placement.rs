@@ -1,0 +1,155 @@
+//! Where an entry belongs: its position, which never changes.
+//!
+//! A key's position is `slot (14 bits) ‖ hash (50 bits)`: the slot is Redis Cluster's, so that a run of slots is a run of
+//! positions; the hash is keyed by the database's seed, so that nobody outside can choose keys that collide. Members and
+//! fields of a collection have no slot; all their 64 bits are hash.
+//!
+//! Positions are written to disk, so both functions are fixed for ever: CRC16/XMODEM and the portable version 3 of
+//! rapidhash, with secrets derived from the seed as in [`hash`].
+
+use memchr::memchr;
+use rapidhash::v3::{RapidSecrets, rapidhash_v3_seeded};
+
+/// Redis Cluster's number of slots.
+pub const SLOTS: u16 = 1 << SLOT_BITS;
+
+pub const SLOT_BITS: u32 = 14;
+
+/// How entries are placed: keyed, and stable for ever.
+pub trait Placement: Copy {
+    fn position(&self, key: &[u8]) -> u64;
+}
+
+/// The keys of a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotPlacement {
+    pub seed: u64,
+}
+
+impl Placement for SlotPlacement {
+    #[inline]
+    fn position(&self, key: &[u8]) -> u64 {
+        u64::from(slot_of(key)) << (64 - SLOT_BITS) | hash(self.seed, key) >> SLOT_BITS
+    }
+}
+
+/// The members or fields of a collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashPlacement {
+    pub seed: u64,
+}
+
+impl Placement for HashPlacement {
+    #[inline]
+    fn position(&self, key: &[u8]) -> u64 {
+        hash(self.seed, key)
+    }
+}
+
+/// The slot of a key: of its hash tag where it has one, that is, of what stands between the first `{` and the next `}`
+/// unless that is nothing.
+#[inline]
+pub fn slot_of(key: &[u8]) -> u16 {
+    crc16(hash_tag(key).unwrap_or(key)) % SLOTS
+}
+
+#[inline]
+fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+    let tagged = &key[memchr(b'{', key)? + 1..];
+    let len = memchr(b'}', tagged)?;
+    (len > 0).then(|| &tagged[..len])
+}
+
+/// rapidhash with published secrets has inputs that collide under every seed (a multiplication by zero swallows the
+/// other half of the input), so each secret is mixed with the seed.
+#[inline]
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let mut keyed = RapidSecrets::seed_cpp(seed);
+    let mut turn = 0;
+    while turn < keyed.secrets.len() {
+        keyed.secrets[turn] ^= seed.rotate_left(9 * turn as u32 + 5);
+        turn += 1;
+    }
+    rapidhash_v3_seeded(bytes, &keyed)
+}
+
+/// CRC16/XMODEM, eight bytes a step: `CRC[k][byte]` is the checksum of `byte` followed by k zeros, and a checksum is linear.
+#[inline]
+fn crc16(bytes: &[u8]) -> u16 {
+    let mut crc = 0u16;
+    let mut steps = bytes.chunks_exact(8);
+    for step in &mut steps {
+        crc = CRC[7][usize::from(crc.to_be_bytes()[0] ^ step[0])]
+            ^ CRC[6][usize::from(crc.to_be_bytes()[1] ^ step[1])]
+            ^ CRC[5][usize::from(step[2])]
+            ^ CRC[4][usize::from(step[3])]
+            ^ CRC[3][usize::from(step[4])]
+            ^ CRC[2][usize::from(step[5])]
+            ^ CRC[1][usize::from(step[6])]
+            ^ CRC[0][usize::from(step[7])];
+    }
+    for &byte in steps.remainder() {
+        crc = crc << 8 ^ CRC[0][usize::from(crc.to_be_bytes()[0] ^ byte)];
+    }
+    crc
+}
+
+static CRC: [[u16; 256]; 8] = {
+    const POLYNOMIAL: u16 = 0x1021;
+    let mut tables = [[0u16; 256]; 8];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = crc << 1 ^ if crc >> 15 == 1 { POLYNOMIAL } else { 0 };
+            bit += 1;
+        }
+        tables[0][byte] = crc;
+        byte += 1;
+    }
+    let mut zeros = 1;
+    while zeros < 8 {
+        let mut byte = 0;
+        while byte < 256 {
+            let before = tables[zeros - 1][byte];
+            tables[zeros][byte] = before << 8 ^ tables[0][(before >> 8) as usize];
+            byte += 1;
+        }
+        zeros += 1;
+    }
+    tables
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_redis_clusters() {
+        for (key, slot) in [
+            ("", 0),
+            ("123456789", 0x31c3),
+            ("foo", 12182),
+            ("bar", 5061),
+            ("{user1000}.following", slot_of(b"user1000")),
+            ("foo{}{bar}", crc16(b"foo{}{bar}") % SLOTS),
+            ("foo{{bar}}zap", slot_of(b"{bar")),
+            ("foo{bar}{zap}", 5061),
+            ("foo{bar", crc16(b"foo{bar") % SLOTS),
+            ("foo}bar{", crc16(b"foo}bar{") % SLOTS),
+        ] {
+            assert_eq!(slot_of(key.as_bytes()), slot, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_step_of_eight_bytes_is_eight_steps_of_one() {
+        let text: Vec<u8> = (0..100u8).map(|i| i.wrapping_mul(37) ^ 0xa5).collect();
+        for end in 0..text.len() {
+            let bytewise =
+                text[..end].iter().fold(0u16, |crc, byte| crc << 8 ^ CRC[0][usize::from((crc >> 8) as u8 ^ byte)]);
+            assert_eq!(crc16(&text[..end]), bytewise, "{end} bytes");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Segments, directories and tables against ordered maps, under random operations.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// An entry of the simplest kind.
+#[derive(Debug)]
+struct Word(Box<Box<[u8]>>);
+
+impl Word {
+    fn new(key: &[u8]) -> Self {
+        Word(Box::new(key.into()))
+    }
+
+    fn of(number: u64) -> Self {
+        Self::new(&number.to_be_bytes())
+    }
+
+    fn number(&self) -> u64 {
+        u64::from_be_bytes(self.0[..8].try_into().unwrap())
+    }
+}
+
+impl Entry for Word {
+    fn key(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn heap_bytes(&self) -> usize {
+        16 + size_class(self.0.len())
+    }
+
+    fn address(&self) -> *const u8 {
+        (&raw const *self.0).cast()
+    }
+}
+
+/// Puts keys of eight bytes exactly where a test wants them.
+#[derive(Clone, Copy)]
+struct Exact;
+
+impl Placement for Exact {
+    fn position(&self, key: &[u8]) -> u64 {
+        u64::from_be_bytes(key[..8].try_into().unwrap())
+    }
+}
+
+const SEED: HashPlacement = HashPlacement { seed: 0x9e37_79b9_7f4a_7c15 };
+
+/// Keys in several patterns: spread evenly, in crowds of neighbours, at few positions, all at one.
+#[derive(Clone, Copy, Debug)]
+enum Crowd {
+    Even,
+    Runs,
+    OneSlot,
+    FewPositions,
+    OnePosition,
+}
+
+impl Crowd {
+    fn key(self, number: u64) -> u64 {
+        let even = scramble(number + 1);
+        match self {
+            Crowd::Even => even,
+            Crowd::Runs => scramble(number / 40) & !0xfff_ffff | even & 0xfff_ffff,
+            Crowd::OneSlot => 0x1234 << 50 | even >> 14,
+            Crowd::FewPositions => scramble(number % 5) & !0x7ff | number & 0x7ff,
+            Crowd::OnePosition => 0xabcd_ef01_2345_6000 | number & 0x7ff,
+        }
+    }
+}
+
+fn any_crowd() -> impl Strategy<Value = Crowd> {
+    prop_oneof![
+        Just(Crowd::Even),
+        Just(Crowd::Runs),
+        Just(Crowd::OneSlot),
+        Just(Crowd::FewPositions),
+        Just(Crowd::OnePosition)
+    ]
+}
+
+impl<E: Entry> Segment<E> {
+    /// Checks everything that the module's documentation promises.
+    fn check<P: Placement>(&self, placement: &P) {
+        let mut stashed = HashMap::new();
+        for entry in self.stash.iter().flat_map(|stash| stash.iter()) {
+            *stashed.entry(self.home(prefix53(placement.position(entry.key())))).or_insert(0) += 1;
+        }
+        let mut len = self.stash_len();
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            let homes: Vec<_> = bucket.iter().map(|it| self.home(prefix53(placement.position(it.key())))).collect();
+            let own = self.own_len(index);
+            assert!(homes[..own].iter().all(|&home| home == index), "own entries come first");
+            assert!(homes[own..].iter().all(|&home| home + 1 == index), "then those of the bucket before");
+            assert_eq!(bucket.occupied() & ((1 << own) - 1), (1 << own) - 1, "own entries leave no gap");
+            assert_eq!(
+                bucket.occupied() >> own << own,
+                ((1 << WIDTH) - 1) >> (WIDTH - (homes.len() - own)) << (WIDTH - (homes.len() - own)),
+                "nor do others"
+            );
+            assert!(bucket.in_next() == 0 || bucket.is_full());
+            assert_eq!(bucket.may_be_stashed(), stashed.get(&index).copied().unwrap_or(0) > 0);
+            len += homes.len();
+        }
+        assert_eq!(len, self.len());
+        assert!(self.stash.as_ref().is_none_or(|stash| !stash.is_empty()));
+    }
+}
+
+impl<E: Entry, P: Placement> Table<E, P> {
+    fn check(&self) {
+        self.segments.iter().for_each(|segment| segment.check(&self.placement));
+        let entries: usize = self.iter().map(Entry::heap_bytes).sum();
+        let segments: usize = self.segments.iter().map(Segment::heap_bytes).sum();
+        assert_eq!(self.bytes, entries + segments);
+        assert_eq!(self.len(), self.segments.iter().map(Segment::len).sum());
+        self.segments.check();
+    }
+}
+
+impl<S: Ranged> Directory<S> {
+    fn check(&self) {
+        for (index, segment) in self.iter().enumerate() {
+            let range = segment.range();
+            for prefix in [range.start, range.start + (1 << range.bits) / 3, range.end() - 1] {
+                assert_eq!(self.find(prefix), index);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_of_many_keys() {
+    let mut table = Table::new(SEED);
+    for number in 0..20_000 {
+        assert!(table.insert(Word::of(number)).is_none());
+    }
+    table.check();
+    for number in 0..20_000u64 {
+        assert_eq!(table.get(&number.to_be_bytes()).unwrap().number(), number);
+        assert!(table.get(&(number + 20_000).to_be_bytes()).is_none());
+    }
+    for number in 0..19_990u64 {
+        assert_eq!(table.remove(&number.to_be_bytes()).unwrap().number(), number);
+        assert!(table.remove(&number.to_be_bytes()).is_none());
+    }
+    table.check();
+    assert_eq!((table.len(), table.iter().count(), table.segments.len()), (10, 10, 1));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert { from: u64, count: u64 },
+    Remove { from: u64, count: u64 },
+    Scan,
+    Random(u64),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..4000u64, 1..700u64).prop_map(|(from, count)| Step::Insert { from, count }),
+        3 => (0..4000u64, 1..900u64).prop_map(|(from, count)| Step::Remove { from, count }),
+        2 => Just(Step::Scan),
+        1 => any::<u64>().prop_map(Step::Random),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 96 }, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_table_is_a_map(crowd in any_crowd(), steps in prop::collection::vec(any_step(), 1..40)) {
+        let mut table = Table::new(Exact);
+        let mut model = BTreeSet::new();
+        // Of the scan under way: where it is, what it has visited, what was there all along.
+        let (mut cursor, mut visited, mut lasting) = (0, BTreeMap::new(), BTreeSet::new());
+        for step in steps {
+            match step {
+                Step::Insert { from, count } => {
+                    for key in (from..from + count).map(|number| crowd.key(number)) {
+                        let replaced = table.insert(Word::of(key));
+                        prop_assert_eq!(replaced.is_some(), !model.insert(key));
+                    }
+                }
+                Step::Remove { from, count } => {
+                    for key in (from..from + count).map(|number| crowd.key(number)) {
+                        let removed = table.remove(&key.to_be_bytes());
+                        prop_assert_eq!(removed.map(|word| word.number()), model.remove(&key).then_some(key));
+                        lasting.remove(&key);
+                    }
+                }
+                Step::Scan => {
+                    if cursor == 0 {
+                        visited.clear();
+                        lasting = model.clone();
+                    }
+                    cursor = table.scan(cursor, 60, |word| *visited.entry(word.number()).or_insert(0) += 1);
+                    prop_assert!(cursor < PREFIX_END);
+                    if cursor == 0 {
+                        prop_assert!(lasting.iter().all(|key| visited.contains_key(key)));
+                    }
+                    prop_assert!(visited.values().all(|&times| times == 1));
+                }
+                Step::Random(seed) => {
+                    let mut seed = seed;
+                    let picked = table.random(&mut || { seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15); scramble(seed) });
+                    prop_assert_eq!(picked.is_some(), !model.is_empty());
+                    prop_assert!(picked.is_none_or(|word| model.contains(&word.number())));
+                }
+            }
+            table.check();
+            prop_assert_eq!(table.len(), model.len());
+            prop_assert!(model.iter().all(|key| table.contains(&key.to_be_bytes())));
+            prop_assert!(table.iter().all(|word| model.contains(&word.number())));
+        }
+        let mut left: Vec<_> = table.into_iter().map(|word| word.number()).collect();
+        left.sort_unstable();
+        prop_assert!(left.into_iter().eq(model));
+    }
+}
