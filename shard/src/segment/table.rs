@@ -132,7 +132,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         self.bytes = self.bytes - before + segment.heap_bytes() - removed.heap_bytes();
         self.len -= 1;
         // Looking at the neighbours is cheap, but not free.
-        if segment.len() % 8 == 0 {
+        if segment.len().is_multiple_of(8) {
             self.merge_around(index);
         }
         Some(removed)
