@@ -1,0 +1,122 @@
+//! Where to cut a shard so that each half carries about half of what was too much.
+//!
+//! 1. Of all boundaries between the histogram's parts, take the one whose heavier side is lightest.
+//! 2. If its lighter side still has a fair share, cut there.
+//! 3. Otherwise one part outweighs all others. A part of one slot is indivisible: nothing is gained by cutting. A
+//!    wider one may hold several busy slots: cut at its edge. The shard that is left around it is narrower, so its
+//!    next histogram is finer.
+
+use crate::{Part, Policy, ShardLoad};
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// Strictly inside the shard.
+    At(u16),
+    /// The shard is one slot.
+    OneSlot,
+    /// One slot outweighs all others.
+    HotSlot(u16),
+}
+
+pub(crate) fn cut(shard: &ShardLoad, histogram: &[Part], policy: &Policy) -> Cut {
+    let slots = shard.slots();
+    if slots <= 1 {
+        return Cut::OneSlot;
+    }
+    let middle = shard.first_slot + slots / 2;
+    let parts = within(shard, histogram);
+    let total: f64 = parts.iter().map(|part| part.weight).sum();
+    let Some(heaviest) = (0..parts.len()).max_by(|&a, &b| parts[a].weight.total_cmp(&parts[b].weight)) else {
+        return Cut::At(middle);
+    };
+    // Without weights, or with all of them in one heap, the histogram says nothing about where to cut.
+    if parts.len() == 1 || total <= 0.0 || !total.is_finite() {
+        return Cut::At(middle);
+    }
+
+    let mut left = 0.0;
+    let mut best = (f64::INFINITY, middle);
+    for pair in parts.windows(2) {
+        left += pair[0].weight;
+        let heavier = f64::max(left, total - left);
+        if heavier < best.0 {
+            best = (heavier, pair[1].first_slot);
+        }
+    }
+    let (heavier, at_slot) = best;
+    let end_of_heaviest = parts.get(heaviest + 1).map_or(shard.end_slot, |next| next.first_slot);
+    let one_slot = end_of_heaviest - parts[heaviest].first_slot == 1;
+    if one_slot && total - heavier < policy.lighter_half_min * total {
+        return Cut::HotSlot(parts[heaviest].first_slot);
+    }
+    Cut::At(at_slot)
+}
+
+/// The parts that lie inside the shard, in order, the first moved to its start, weights made sane: an observer's
+/// histogram may be from before a split.
+fn within(shard: &ShardLoad, histogram: &[Part]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::with_capacity(histogram.len());
+    for part in histogram.iter().filter(|part| part.first_slot < shard.end_slot) {
+        let part = Part { first_slot: part.first_slot.max(shard.first_slot), weight: part.weight.max(0.0) };
+        match parts.last_mut() {
+            Some(last) if last.first_slot >= part.first_slot => last.weight += part.weight,
+            _ => parts.push(part),
+        }
+    }
+    if let Some(first) = parts.first_mut() {
+        first.first_slot = shard.first_slot;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut_of(slots: std::ops::Range<u16>, histogram: &[(u16, f64)]) -> Cut {
+        let shard = ShardLoad { first_slot: slots.start, end_slot: slots.end, ..Default::default() };
+        let parts: Vec<Part> = histogram.iter().map(|&(first_slot, weight)| Part { first_slot, weight }).collect();
+        cut(&shard, &parts, &Policy::default())
+    }
+
+    #[test]
+    fn halves_the_weight_not_the_range() {
+        assert_eq!(cut_of(0..400, &[(0, 1.0), (100, 1.0), (200, 1.0), (300, 1.0)]), Cut::At(200));
+        assert_eq!(cut_of(0..400, &[(0, 5.0), (100, 4.0), (200, 1.0), (300, 0.0)]), Cut::At(100));
+        assert_eq!(cut_of(0..400, &[(0, 0.0), (100, 0.0), (200, 3.0), (300, 3.0)]), Cut::At(300));
+    }
+
+    #[test]
+    fn without_a_histogram_the_range_is_halved() {
+        assert_eq!(cut_of(100..400, &[]), Cut::At(250));
+        assert_eq!(cut_of(100..400, &[(100, 0.0), (200, 0.0)]), Cut::At(250));
+        assert_eq!(cut_of(100..102, &[(100, 7.0)]), Cut::At(101));
+    }
+
+    #[test]
+    fn one_slot_is_the_least() {
+        assert_eq!(cut_of(7..8, &[(7, 9.0)]), Cut::OneSlot);
+        assert_eq!(cut_of(7..7, &[]), Cut::OneSlot);
+        assert_eq!(cut_of(0..400, &[(0, 1.0), (100, 97.0), (101, 1.0)]), Cut::HotSlot(100));
+    }
+
+    #[test]
+    fn a_hot_slot_is_cut_off_where_the_rest_is_worth_it() {
+        assert_eq!(cut_of(0..400, &[(0, 20.0), (100, 80.0), (101, 0.0)]), Cut::At(100));
+    }
+
+    #[test]
+    fn a_coarse_histogram_is_narrowed_down() {
+        assert_eq!(cut_of(0..400, &[(0, 0.0), (100, 9.0), (200, 0.0), (300, 0.0)]), Cut::At(100));
+        assert_eq!(cut_of(100..400, &[(100, 9.0), (200, 0.0), (300, 0.0)]), Cut::At(200));
+    }
+
+    #[test]
+    fn a_histogram_that_does_not_fit_the_shard_cannot_cut_outside_it() {
+        assert_eq!(cut_of(100..200, &[(0, 5.0), (50, 5.0), (150, 1.0), (300, 50.0)]), Cut::At(150));
+        assert_eq!(cut_of(100..200, &[(300, 50.0)]), Cut::At(150));
+        assert_eq!(cut_of(100..200, &[(150, 1.0)]), Cut::At(150));
+        assert_eq!(cut_of(100..200, &[(100, f64::NAN), (150, f64::INFINITY)]), Cut::At(150));
+        assert_eq!(cut_of(100..200, &[(180, 1.0), (120, 1.0)]), Cut::At(150));
+    }
+}

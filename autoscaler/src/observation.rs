@@ -1,0 +1,78 @@
+//! What the policy is shown: numbers about one node at one moment.
+
+use serde::{Deserialize, Serialize};
+
+/// One look at a node. Rates and shares are over the time since the look before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    pub node: NodeLoad,
+    /// The databases that are awake; one that is missing here is asleep or gone, and forgotten.
+    pub databases: Vec<DatabaseLoad>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    pub workers: usize,
+    /// Share of all workers' time that was spent running, 0 to 1.
+    pub cpu_busy: f64,
+    /// Resident bytes.
+    pub memory_bytes: u64,
+    /// The most that the node may use; 0 where nobody said.
+    pub memory_bytes_max: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseLoad {
+    pub id: String,
+    /// In slot order.
+    pub shards: Vec<ShardLoad>,
+    /// When a client last sent a command that counts as use, on the clock of `now`.
+    pub last_command_ms: u64,
+    /// The database's own option; `None`: never.
+    pub sleep_after_ms: Option<u64>,
+    pub connected_clients: usize,
+    /// Those of the connected that wait in a blocking command. They do not keep a database awake: the write that
+    /// serves them wakes it.
+    pub parked_clients: usize,
+    /// Bytes changed since the last checkpoint.
+    pub dirty_bytes: u64,
+    /// Since the last checkpoint, or, where there was none, since the first change.
+    pub checkpoint_age_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShardLoad {
+    pub id: u64,
+    pub first_slot: u16,
+    /// Exclusive: the slots are `first_slot..end_slot`, 16384 at most.
+    pub end_slot: u16,
+    pub keys: u64,
+    pub bytes: u64,
+    pub operations_per_second: f64,
+    /// Share of the lock's acquisitions that found it taken, 0 to 1.
+    pub contended_share: f64,
+    /// Acquisitions that found it taken, a second.
+    pub waits_per_second: f64,
+    /// Share of one worker's time that this shard's commands took; over 1 is possible where readers share it.
+    pub busy_share: f64,
+    /// How the operations lie over the slots. Any number of parts of any width, the finer where there is more, the
+    /// better the cut: 16 equal parts do; parts taken from a sample of slots, where a hot slot stands alone, spare
+    /// the cuts that only look for it. Empty where unknown.
+    pub load_histogram: Vec<Part>,
+    /// How the bytes lie over the slots.
+    pub size_histogram: Vec<Part>,
+}
+
+/// The slots from `first_slot` to the next part's, or the shard's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    pub first_slot: u16,
+    /// In any unit, the same for all parts of a histogram.
+    pub weight: f64,
+}
+
+impl ShardLoad {
+    pub(crate) fn slots(&self) -> u16 {
+        self.end_slot.saturating_sub(self.first_slot)
+    }
+}
