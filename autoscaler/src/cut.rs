@@ -1,10 +1,10 @@
 //! Where to cut a shard so that each half carries about half of what was too much.
 //!
-//! 1. Of all boundaries between the histogram's parts, take the one whose heavier side is lightest.
-//! 2. If its lighter side still has a fair share, cut there.
-//! 3. Otherwise one part outweighs all others. A part of one slot is indivisible: nothing is gained by cutting. A
-//!    wider one may hold several busy slots: cut at its edge. The shard that is left around it is narrower, so its
-//!    next histogram is finer.
+//! 1. Find the part of the histogram that holds the median of the weight. The best boundary is one of its two edges:
+//!    the one whose heavier side is lighter, or, where that is a draw, the one that cuts off more slots.
+//! 2. A median part of one slot is indivisible: if the lighter side gets next to nothing, cutting is no use.
+//! 3. A wider one may hold several busy slots. Even a cut that only frees it of idle slots is of use then: the shard
+//!    around it is narrower, so that its next histogram is finer.
 
 use crate::{Part, Policy, ShardLoad};
 
@@ -26,30 +26,32 @@ pub(crate) fn cut(shard: &ShardLoad, histogram: &[Part], policy: &Policy) -> Cut
     let middle = shard.first_slot + slots / 2;
     let parts = within(shard, histogram);
     let total: f64 = parts.iter().map(|part| part.weight).sum();
-    let Some(heaviest) = (0..parts.len()).max_by(|&a, &b| parts[a].weight.total_cmp(&parts[b].weight)) else {
-        return Cut::At(middle);
-    };
     // Without weights, or with all of them in one heap, the histogram says nothing about where to cut.
-    if parts.len() == 1 || total <= 0.0 || !total.is_finite() {
+    if parts.len() < 2 || total <= 0.0 || !total.is_finite() {
         return Cut::At(middle);
     }
 
-    let mut left = 0.0;
-    let mut best = (f64::INFINITY, middle);
-    for pair in parts.windows(2) {
-        left += pair[0].weight;
-        let heavier = f64::max(left, total - left);
-        if heavier < best.0 {
-            best = (heavier, pair[1].first_slot);
-        }
+    let mut before = 0.0;
+    let mut median = 0;
+    while median + 1 < parts.len() && before + parts[median].weight < total / 2.0 {
+        before += parts[median].weight;
+        median += 1;
     }
-    let (heavier, at_slot) = best;
-    let end_of_heaviest = parts.get(heaviest + 1).map_or(shard.end_slot, |next| next.first_slot);
-    let one_slot = end_of_heaviest - parts[heaviest].first_slot == 1;
-    if one_slot && total - heavier < policy.lighter_half_min * total {
-        return Cut::HotSlot(parts[heaviest].first_slot);
+    let after = total - before - parts[median].weight;
+    let first = parts[median].first_slot;
+    let end = parts.get(median + 1).map_or(shard.end_slot, |next| next.first_slot);
+    let (cut_off_left, cut_off_right) = (first - shard.first_slot, shard.end_slot - end);
+    // At the edges of the shard there is nothing to cut off; the parts are two at least, so one side has something.
+    let left = if cut_off_right == 0 {
+        true
+    } else {
+        cut_off_left > 0 && (before > after || before == after && cut_off_left > cut_off_right)
+    };
+    let lighter = if left { before } else { after };
+    if end - first == 1 && lighter < policy.lighter_half_min * total {
+        return Cut::HotSlot(first);
     }
-    Cut::At(at_slot)
+    Cut::At(if left { first } else { end })
 }
 
 /// The parts that lie inside the shard, in order, the first moved to its start, weights made sane: an observer's
@@ -107,8 +109,10 @@ mod tests {
 
     #[test]
     fn a_coarse_histogram_is_narrowed_down() {
-        assert_eq!(cut_of(0..400, &[(0, 0.0), (100, 9.0), (200, 0.0), (300, 0.0)]), Cut::At(100));
+        assert_eq!(cut_of(0..400, &[(0, 0.0), (100, 9.0), (200, 0.0), (300, 0.0)]), Cut::At(200));
+        assert_eq!(cut_of(0..400, &[(0, 0.0), (100, 0.0), (200, 9.0), (300, 0.0)]), Cut::At(200));
         assert_eq!(cut_of(100..400, &[(100, 9.0), (200, 0.0), (300, 0.0)]), Cut::At(200));
+        assert_eq!(cut_of(0..400, &[(0, 0.0), (300, 9.0)]), Cut::At(300));
     }
 
     #[test]
