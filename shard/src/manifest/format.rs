@@ -1,0 +1,291 @@
+//! The bytes of a manifest.
+//!
+//! ```text
+//! +----------------+ 0
+//! | "DMMANIF\n"    | 8 bytes
+//! | format version | u32 LE, 1
+//! +----------------+ 12
+//! | fields         | a sealed block
+//! +----------------+
+//!
+//! fields, numbers as varints, texts with a length before them:
+//!   number | epoch | writer u64 LE | database | seed u64 LE | created ms
+//!   16 keyspaces | next keyspace | sequence | next object
+//!   count, shard cuts as differences
+//!   count, chunks:   bytes shared with the name before | rest of the name | bytes
+//!   count, segments: keyspace, as a difference | bits u8 | gap
+//!                    chunk, as a signed difference | offset, as a signed difference to the end before | length
+//!                    records | expiring | heap bytes | sequence, as a signed difference | crc u64 LE
+//!   tail: 0, or 1 | name | bytes | effects | from sequence
+//!   count, meters:   name | value
+//! ```
+//!
+//! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
+//! start: nothing, as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about
+//! 24 bytes.
+
+use std::collections::BTreeMap;
+
+use super::{ChunkInfo, Manifest, SELECT_INDEXES, SegmentInfo, TailInfo};
+use crate::{
+    chunk::SegmentLocation,
+    codec::{
+        CodecError, Reader,
+        block::{open, seal_into},
+        checked_range, read_header,
+        reader::{write_bytes, write_varint, write_zigzag},
+        write_header,
+    },
+};
+
+const MAGIC: &[u8; 8] = b"DMMANIF\n";
+const VERSION: u32 = 1;
+
+const CHUNK_BYTES_MIN: usize = 3;
+const SEGMENT_BYTES_MIN: usize = 18;
+const METER_BYTES_MIN: usize = 2;
+
+/// Encodes the manifest as the one with this number.
+pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
+    let mut fields = Vec::with_capacity(256 + manifest.segments.len() * 32);
+    let out = &mut fields;
+    write_varint(out, number);
+    write_varint(out, manifest.epoch);
+    out.extend_from_slice(&manifest.writer.to_le_bytes());
+    write_bytes(out, manifest.database.as_bytes());
+    out.extend_from_slice(&manifest.seed.to_le_bytes());
+    write_varint(out, manifest.created_ms);
+    for keyspace in manifest.keyspaces {
+        write_varint(out, u64::from(keyspace));
+    }
+    write_varint(out, u64::from(manifest.next_keyspace));
+    write_varint(out, manifest.sequence);
+    write_varint(out, manifest.next_object);
+
+    write_varint(out, manifest.shard_cuts.len() as u64);
+    let mut before = 0;
+    for cut in &manifest.shard_cuts {
+        write_varint(out, u64::from(cut.wrapping_sub(before)));
+        before = *cut;
+    }
+
+    write_varint(out, manifest.chunks.len() as u64);
+    let mut before = "";
+    for chunk in &manifest.chunks {
+        let shared = shared_bytes(before, &chunk.name);
+        write_varint(out, shared as u64);
+        write_bytes(out, &chunk.name.as_bytes()[shared..]);
+        write_varint(out, chunk.bytes);
+        before = &chunk.name;
+    }
+
+    write_varint(out, manifest.segments.len() as u64);
+    let mut before = Before::default();
+    for segment in &manifest.segments {
+        before.write(out, segment);
+    }
+
+    match &manifest.tail {
+        None => out.push(0),
+        Some(tail) => {
+            out.push(1);
+            write_bytes(out, tail.name.as_bytes());
+            write_varint(out, tail.bytes);
+            write_varint(out, tail.effects);
+            write_varint(out, tail.from_sequence);
+        }
+    }
+
+    write_varint(out, manifest.meters.len() as u64);
+    for (name, value) in &manifest.meters {
+        write_bytes(out, name.as_bytes());
+        write_varint(out, *value);
+    }
+
+    let mut object = Vec::with_capacity(fields.len() + 32);
+    write_header(&mut object, MAGIC, VERSION);
+    seal_into(&fields, &mut object);
+    object
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
+    let mut reader = Reader::new(bytes);
+    read_header(&mut reader, MAGIC, "manifest", VERSION)?;
+    let fields = open(reader.rest())?;
+    let mut reader = Reader::new(&fields);
+    let manifest = read(&mut reader)?;
+    reader.finish()?;
+    manifest.check().map_err(CodecError::Malformed)?;
+    Ok(manifest)
+}
+
+fn read(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
+    let number = reader.varint()?;
+    let epoch = reader.varint()?;
+    let writer = reader.u64_le()?;
+    let database = reader.text()?.to_owned();
+    let seed = reader.u64_le()?;
+    let created_ms = reader.varint()?;
+    let mut keyspaces = [0; SELECT_INDEXES];
+    for keyspace in &mut keyspaces {
+        *keyspace = reader.varint_u32()?;
+    }
+    let next_keyspace = reader.varint_u32()?;
+    let sequence = reader.varint()?;
+    let next_object = reader.varint()?;
+    Ok(Manifest {
+        number,
+        epoch,
+        writer,
+        database,
+        seed,
+        created_ms,
+        keyspaces,
+        next_keyspace,
+        sequence,
+        next_object,
+        shard_cuts: read_cuts(reader)?,
+        chunks: read_chunks(reader)?,
+        segments: read_segments(reader)?,
+        tail: read_tail(reader)?,
+        meters: read_meters(reader)?,
+    })
+}
+
+fn read_cuts(reader: &mut Reader<'_>) -> Result<Vec<u16>, CodecError> {
+    let count = reader.count(1)?;
+    let mut cuts = Vec::with_capacity(count);
+    let mut cut = 0u64;
+    for _ in 0..count {
+        cut = cut.saturating_add(reader.varint()?);
+        cuts.push(u16::try_from(cut).map_err(|_| CodecError::Malformed("shard cut"))?);
+    }
+    Ok(cuts)
+}
+
+fn read_chunks(reader: &mut Reader<'_>) -> Result<Vec<ChunkInfo>, CodecError> {
+    let count = reader.count(CHUNK_BYTES_MIN)?;
+    let mut chunks: Vec<ChunkInfo> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let before = chunks.last().map_or("", |chunk| chunk.name.as_str());
+        let shared = usize::try_from(reader.varint()?).ok().and_then(|shared| before.get(..shared));
+        let shared = shared.ok_or(CodecError::Malformed("chunk name"))?;
+        let rest = reader.text()?;
+        if shared.len() + rest.len() > NAME_BYTES_MAX {
+            return Err(CodecError::Malformed("chunk name"));
+        }
+        let name = [shared, rest].concat();
+        chunks.push(ChunkInfo { name, bytes: reader.varint()? });
+    }
+    Ok(chunks)
+}
+
+/// Object stores allow 1,024. Bounds what names that share long beginnings can unfold to.
+const NAME_BYTES_MAX: usize = 1024;
+
+fn shared_bytes(before: &str, name: &str) -> usize {
+    let shared = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+    (0..=shared).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<SegmentInfo>, CodecError> {
+    let count = reader.count(SEGMENT_BYTES_MIN)?;
+    let mut segments = Vec::with_capacity(count);
+    let mut before = Before::default();
+    for _ in 0..count {
+        segments.push(before.read(reader)?);
+    }
+    Ok(segments)
+}
+
+/// What a segment's fields are differences from.
+#[derive(Default)]
+struct Before {
+    keyspace: u32,
+    end: u64,
+    chunk: u32,
+    offset: u64,
+    sequence: u64,
+}
+
+impl Before {
+    fn write(&mut self, out: &mut Vec<u8>, segment: &SegmentInfo) {
+        let SegmentInfo { keyspace, range, location, records, expiring, heap_bytes, sequence, crc } = *segment;
+        // What `Manifest::check` would refuse wraps here, and is refused when it is read.
+        write_varint(out, u64::from(keyspace.wrapping_sub(self.keyspace)));
+        out.push(range.bits);
+        let end = if keyspace == self.keyspace { self.end } else { 0 };
+        write_varint(out, range.start.wrapping_sub(end));
+        write_zigzag(out, i64::from(location.chunk) - i64::from(self.chunk));
+        let offset_before = if location.chunk == self.chunk { self.offset } else { 0 };
+        write_zigzag(out, location.offset.wrapping_sub(offset_before) as i64);
+        write_varint(out, location.len);
+        write_varint(out, u64::from(records));
+        write_varint(out, u64::from(expiring));
+        write_varint(out, heap_bytes);
+        write_zigzag(out, sequence.wrapping_sub(self.sequence) as i64);
+        out.extend_from_slice(&crc.to_le_bytes());
+        *self = Before::after(segment);
+    }
+
+    fn read(&mut self, reader: &mut Reader<'_>) -> Result<SegmentInfo, CodecError> {
+        let broken = CodecError::Malformed("segment");
+        let difference = reader.varint_u32()?;
+        let keyspace = self.keyspace.checked_add(difference).ok_or(broken.clone())?;
+        let bits = reader.u8()?;
+        let end = if difference == 0 { self.end } else { 0 };
+        let range = checked_range(end.checked_add(reader.varint()?).ok_or(broken.clone())?, bits)?;
+        let chunk = i64::from(self.chunk).checked_add(reader.zigzag()?).and_then(|chunk| u32::try_from(chunk).ok());
+        let chunk = chunk.ok_or(broken)?;
+        let offset_before = if chunk == self.chunk { self.offset } else { 0 };
+        let offset = offset_before.wrapping_add(reader.zigzag()? as u64);
+        let location = SegmentLocation { chunk, offset, len: reader.varint()? };
+        let segment = SegmentInfo {
+            keyspace,
+            range,
+            location,
+            records: reader.varint_u32()?,
+            expiring: reader.varint_u32()?,
+            heap_bytes: reader.varint()?,
+            sequence: self.sequence.wrapping_add(reader.zigzag()? as u64),
+            crc: reader.u64_le()?,
+        };
+        *self = Before::after(&segment);
+        Ok(segment)
+    }
+
+    fn after(segment: &SegmentInfo) -> Before {
+        Before {
+            keyspace: segment.keyspace,
+            end: segment.range.end(),
+            chunk: segment.location.chunk,
+            offset: segment.location.offset.wrapping_add(segment.location.len),
+            sequence: segment.sequence,
+        }
+    }
+}
+
+fn read_tail(reader: &mut Reader<'_>) -> Result<Option<TailInfo>, CodecError> {
+    match reader.u8()? {
+        0 => Ok(None),
+        1 => Ok(Some(TailInfo {
+            name: reader.text()?.to_owned(),
+            bytes: reader.varint()?,
+            effects: reader.varint()?,
+            from_sequence: reader.varint()?,
+        })),
+        _ => Err(CodecError::Malformed("tail")),
+    }
+}
+
+fn read_meters(reader: &mut Reader<'_>) -> Result<BTreeMap<String, u64>, CodecError> {
+    let count = reader.count(METER_BYTES_MIN)?;
+    let mut meters = BTreeMap::new();
+    for _ in 0..count {
+        let name = reader.text()?.to_owned();
+        if meters.insert(name, reader.varint()?).is_some() {
+            return Err(CodecError::Malformed("meter twice"));
+        }
+    }
+    Ok(meters)
+}

@@ -1,0 +1,153 @@
+//! The names of a database's objects.
+
+use std::fmt::Write;
+
+use crate::store::StoreError;
+
+/// The folder of all databases.
+pub(super) const ROOT: &str = "db";
+
+/// Longer names would not fit the file name limit of 255 bytes when every byte is escaped.
+const DATABASE_BYTES_MAX: usize = 80;
+
+/// Where the objects of one database lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    folder: String,
+}
+
+impl Names {
+    /// An error for a name that is empty or longer than 80 bytes.
+    pub fn new(database: &str) -> Result<Names, StoreError> {
+        if database.is_empty() || database.len() > DATABASE_BYTES_MAX {
+            return Err(StoreError::Name(database.chars().take(DATABASE_BYTES_MAX).collect()));
+        }
+        Ok(Names { folder: format!("{ROOT}/{}", escape(database)) })
+    }
+
+    /// The folder of all the database's objects.
+    pub fn folder(&self) -> &str {
+        &self.folder
+    }
+
+    pub fn manifests(&self) -> String {
+        format!("{}/manifest", self.folder)
+    }
+
+    pub fn chunks(&self) -> String {
+        format!("{}/chunk", self.folder)
+    }
+
+    pub fn tails(&self) -> String {
+        format!("{}/tail", self.folder)
+    }
+
+    pub fn manifest(&self, number: u64) -> String {
+        format!("{}/manifest/{number:020}", self.folder)
+    }
+
+    pub fn chunk(&self, epoch: u64, writer: u64, counter: u64) -> String {
+        format!("{}/chunk/{epoch:010}-{writer:016x}-{counter:010}", self.folder)
+    }
+
+    pub fn tail(&self, epoch: u64, writer: u64, counter: u64) -> String {
+        format!("{}/tail/{epoch:010}-{writer:016x}-{counter:010}", self.folder)
+    }
+}
+
+/// The number of a manifest, from its object's name.
+pub(super) fn manifest_number(name: &str) -> Option<u64> {
+    let (_, digits) = name.rsplit_once('/')?;
+    if digits.len() == 20 { digits.parse().ok() } else { None }
+}
+
+/// Epoch, writer and counter, from the name of a chunk or tail.
+pub(super) fn object_origin(name: &str) -> Option<(u64, u64, u64)> {
+    let (_, last) = name.rsplit_once('/')?;
+    let mut parts = last.split('-');
+    let epoch = parts.next()?.parse().ok()?;
+    let writer = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let counter = parts.next()?.parse().ok()?;
+    if parts.next().is_none() { Some((epoch, writer, counter)) } else { None }
+}
+
+/// A database's name as one folder name. What is not a small letter, digit, `-`, `_` or inner dot becomes `%` and two hex
+/// digits: so no name leads out of its folder, and names that differ in case stay apart also where file names do not.
+pub(super) fn escape(database: &str) -> String {
+    let mut escaped = String::with_capacity(database.len());
+    for (at, byte) in database.bytes().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(byte)),
+            b'.' if at > 0 => escaped.push('.'),
+            _ => write!(escaped, "%{byte:02x}").expect("writing to a String cannot fail"),
+        }
+    }
+    escaped
+}
+
+/// The inverse of [`escape`]; nothing for a folder name that it never makes.
+pub(super) fn unescape(folder: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(folder.len());
+    let mut rest = folder.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        bytes.push(match byte {
+            b'%' => {
+                let (digits, after) = rest.split_first_chunk::<2>()?;
+                rest = after;
+                u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok().filter(|database| escape(database) == folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn escaped_names_stay_in_their_folder() {
+        for (database, folder) in [
+            ("default", "default"),
+            ("my-app_2.test", "my-app_2.test"),
+            ("App", "%41pp"),
+            ("..", "%2e."),
+            (".", "%2e"),
+            ("../../etc/passwd", "%2e.%2f..%2fetc%2fpasswd"),
+            ("a b#1", "a%20b%231"),
+            ("ü%", "%c3%bc%25"),
+        ] {
+            assert_eq!(escape(database), folder);
+            assert_eq!(unescape(folder).as_deref(), Some(database));
+        }
+        for folder in ["App", "%", "%4", "%4G", "%61", "%2F", "%c3", "%+1", ".", ".."] {
+            assert_eq!(unescape(folder), None, "{folder}");
+        }
+        assert!(Names::new("").is_err());
+        assert!(Names::new(&"x".repeat(81)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn names_survive(database: String) {
+            prop_assert_eq!(unescape(&escape(&database)), Some(database));
+        }
+    }
+
+    #[test]
+    fn objects_tell_their_origin() {
+        let names = Names::new("a").unwrap();
+        assert_eq!(names.manifest(42), "db/a/manifest/00000000000000000042");
+        assert_eq!(manifest_number(&names.manifest(u64::MAX)), Some(u64::MAX));
+        assert_eq!(manifest_number("db/a/manifest/42"), None);
+        for origin in [(1, 2, 3), (u64::MAX, u64::MAX, u64::MAX)] {
+            assert_eq!(object_origin(&names.chunk(origin.0, origin.1, origin.2)), Some(origin));
+            assert_eq!(object_origin(&names.tail(origin.0, origin.1, origin.2)), Some(origin));
+        }
+        assert_eq!(object_origin("db/a/chunk/1-2"), None);
+    }
+}

@@ -1,0 +1,242 @@
+use std::sync::Arc;
+
+use futures::executor::block_on;
+use object_store::memory::InMemory;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    codec::tests::for_each_damage,
+    store::{Fault, FaultyStore, Store},
+};
+
+fn sample() -> Manifest {
+    let names = Names::new("My App").unwrap();
+    let mut manifest = Manifest::new("My App", 0xfeed, 77, 1_700_000_000_000);
+    manifest.number = 41;
+    manifest.epoch = 3;
+    manifest.sequence = 9000;
+    manifest.next_object = 12;
+    manifest.keyspaces.swap(0, 3);
+    manifest.next_keyspace = 20;
+    manifest.shard_cuts = vec![5, 8192, 16383];
+    for counter in [9, 10] {
+        manifest.chunks.push(ChunkInfo { name: names.chunk(3, 77, counter), bytes: 10_000 });
+    }
+    let (low, high) = Range53::WHOLE.halves();
+    for (at, (keyspace, range)) in
+        [(0, low), (0, high.halves().1), (3, Range53::WHOLE), (7, high)].into_iter().enumerate()
+    {
+        manifest.segments.push(SegmentInfo {
+            keyspace,
+            range,
+            location: SegmentLocation { chunk: 1 - at as u32 / 2, offset: 12 + 100 * (at as u64 % 2), len: 100 },
+            records: 1000,
+            expiring: 10 * at as u32,
+            heap_bytes: 123_456,
+            sequence: 9000 - at as u64,
+            crc: u64::MAX / (at as u64 + 1),
+        });
+    }
+    manifest.tail = Some(TailInfo { name: names.tail(3, 77, 11), bytes: 99, effects: 4, from_sequence: 8990 });
+    manifest.meters.insert("requests".to_owned(), 5);
+    manifest
+}
+
+#[test]
+fn a_manifest_survives() {
+    let manifest = sample();
+    manifest.check().unwrap();
+    assert_eq!(Manifest::decode(&manifest.encode()).unwrap(), manifest);
+    assert_eq!(manifest.segments_of(0).len(), 2);
+    assert_eq!(manifest.segments_of(3).len(), 1);
+    assert_eq!(manifest.segments_of(5), []);
+    assert_eq!(manifest.objects().count(), 3);
+    assert_eq!(manifest.stored_bytes(), 20_099);
+    let new = Manifest::new("default", 1, 2, 3);
+    assert_eq!(Manifest::decode(&new.encode()).unwrap(), new);
+}
+
+#[test]
+fn consecutive_segments_take_little_room() {
+    let mut manifest = Manifest::new("default", 1, 2, 3);
+    manifest.chunks.push(ChunkInfo { name: Names::new("default").unwrap().chunk(1, 2, 3), bytes: u64::MAX });
+    for at in 0..4096u64 {
+        manifest.segments.push(SegmentInfo {
+            keyspace: 0,
+            range: Range53 { start: at << 41, bits: 41 },
+            location: SegmentLocation { chunk: 0, offset: at * 1000, len: 1000 },
+            records: 2000,
+            expiring: 0,
+            heap_bytes: 300_000,
+            sequence: 1_000_000,
+            crc: at.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        });
+    }
+    let bytes = manifest.encode();
+    assert!(bytes.len() < 4096 * 24, "{} bytes a segment", bytes.len() / 4096);
+    assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
+}
+
+#[test]
+fn every_damage_is_noticed() {
+    for_each_damage(&sample().encode(), |damaged| Manifest::decode(damaged).is_err());
+}
+
+#[test]
+fn what_does_not_hold_together_is_refused() {
+    let refused = |change: fn(&mut Manifest), problem: &str| {
+        let mut manifest = sample();
+        change(&mut manifest);
+        assert_eq!(manifest.check(), Err(problem));
+        assert!(Manifest::decode(&manifest.encode()).is_err(), "{problem}");
+        let error = block_on(commit(&Store::memory(), &mut manifest)).unwrap_err().to_string();
+        assert!(error.contains(problem) || problem == "database name", "{error}");
+    };
+    refused(|m| m.database.clear(), "database name");
+    refused(|m| m.shard_cuts = vec![0], "shard cuts are not ascending slots");
+    refused(|m| m.shard_cuts = vec![7, 7], "shard cuts are not ascending slots");
+    refused(|m| m.shard_cuts = vec![16384], "shard cuts are not ascending slots");
+    refused(|m| m.next_keyspace = 15, "a SELECT index shows a keyspace that does not exist yet");
+    refused(|m| m.segments.swap(0, 1), "segments overlap or are out of order");
+    refused(|m| m.segments[1].range = Range53::WHOLE, "segments overlap or are out of order");
+    refused(|m| m.segments[1].location.chunk = 2, "segment in a chunk that is not listed");
+    refused(|m| m.segments[1].location.offset = u64::MAX, "segment beyond the end of its chunk");
+    refused(|m| m.segments[1].expiring = 1001, "more expiries than records");
+}
+
+proptest! {
+    #[test]
+    fn noise_is_no_manifest(bytes: Vec<u8>, valid_header: bool) {
+        let mut object = Vec::new();
+        if valid_header {
+            object.extend_from_slice(b"DMMANIF\n\x01\0\0\0");
+            crate::codec::block::seal_into(&bytes, &mut object);
+        } else {
+            object = bytes;
+        }
+        prop_assert!(Manifest::decode(&object).is_err());
+    }
+}
+
+#[test]
+fn only_one_of_two_writers_commits() {
+    block_on(async {
+        let store = Store::memory();
+        assert_eq!(latest(&store, "a").await.unwrap(), None);
+        let mut first = Manifest::new("a", 1, 100, 0);
+        commit(&store, &mut first).await.unwrap();
+        assert_eq!(first.number, 1);
+
+        let mut second = latest(&store, "a").await.unwrap().unwrap();
+        assert_eq!(second, first);
+        second.epoch += 1;
+        second.writer = 200;
+        commit(&store, &mut second).await.unwrap();
+        let fenced = commit(&store, &mut first).await.unwrap_err();
+        assert_eq!(fenced.to_string(), "database `a` was taken over by another writer: manifest 2 exists already");
+        assert_eq!(first.number, 1);
+        assert!(matches!(collect_garbage(&store, &first).await, Err(StoreError::Fenced { number: 2, .. })));
+        assert_eq!(latest(&store, "a").await.unwrap().unwrap(), second);
+    });
+}
+
+#[test]
+fn a_commit_whose_answer_was_lost_is_no_stranger() {
+    block_on(async {
+        let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+        let store = Store::over(faulty.clone(), "memory://");
+        let mut manifest = Manifest::new("a", 1, 100, 0);
+        for changed in [false, true] {
+            let before = manifest.number;
+            faulty.fail_put_after(0, Fault::Unanswered);
+            assert!(matches!(commit(&store, &mut manifest).await, Err(StoreError::Unavailable { .. })));
+            assert_eq!(manifest.number, before);
+            manifest.sequence += u64::from(changed);
+            commit(&store, &mut manifest).await.unwrap();
+            assert_eq!(manifest.number, before + if changed { 2 } else { 1 });
+            assert_eq!(latest(&store, "a").await.unwrap().unwrap(), manifest);
+        }
+        faulty.fail_put_after(0, Fault::Full);
+        let before = manifest.number;
+        assert!(matches!(commit(&store, &mut manifest).await, Err(StoreError::Full { .. })));
+        commit(&store, &mut manifest).await.unwrap();
+        assert_eq!(manifest.number, before + 1);
+    });
+}
+
+#[test]
+fn garbage_is_what_the_last_two_manifests_do_not_name() {
+    block_on(async {
+        let store = Store::memory();
+        let names = Names::new("a").unwrap();
+        let mut manifest = Manifest::new("a", 1, 100, 0);
+        for counter in 0..4 {
+            let name = names.chunk(1, 100, counter);
+            store.put_new(&name, "12345").await.unwrap();
+            manifest.chunks = vec![ChunkInfo { name, bytes: 5 }];
+            manifest.next_object = counter + 1;
+            commit(&store, &mut manifest).await.unwrap();
+        }
+        let tail = names.tail(1, 100, 4);
+        let upcoming = names.chunk(1, 100, 5);
+        let newer_writer = names.chunk(2, 300, 0);
+        let older_writer = names.chunk(1, 300, 9);
+        let stranger = format!("{}/readme", names.chunks());
+        for name in [&tail, &upcoming, &newer_writer, &older_writer, &stranger] {
+            store.put_new(name, "12345").await.unwrap();
+        }
+        manifest.next_object = 5;
+        assert_eq!(history(&store, "a").await.unwrap().len(), 4);
+        let garbage = collect_garbage(&store, &manifest).await.unwrap();
+        assert_eq!(garbage, Garbage { objects: 6, bytes: 20 });
+        let mut left: Vec<_> =
+            store.list(names.folder()).await.unwrap().into_iter().map(|object| object.name).collect();
+        let mut expected = vec![names.manifest(3), names.manifest(4), names.chunk(1, 100, 2), names.chunk(1, 100, 3)];
+        expected.extend([upcoming, newer_writer, stranger]);
+        left.sort();
+        expected.sort();
+        assert_eq!(left, expected);
+        assert_eq!(collect_garbage(&store, &manifest).await.unwrap(), Garbage::default());
+    });
+}
+
+#[test]
+fn damaged_and_misplaced_manifests_are_named() {
+    block_on(async {
+        let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+        let store = Store::over(faulty.clone(), "memory://");
+        let mut manifest = Manifest::new("a", 1, 100, 0);
+        commit(&store, &mut manifest).await.unwrap();
+        commit(&store, &mut manifest).await.unwrap();
+        let newest = Names::new("a").unwrap().manifest(2);
+        faulty.flip(&newest, 30);
+        let error = latest(&store, "a").await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{newest}: checksum mismatch")), "{error}");
+        let history = history(&store, "a").await.unwrap();
+        assert!(matches!(&history[..], [(2, Err(StoreError::Corrupt { .. })), (1, Ok(_))]));
+
+        let names = Names::new("b").unwrap();
+        store.put_new(&names.manifest(7), manifest.encode()).await.unwrap();
+        let error = latest(&store, "b").await.unwrap_err().to_string();
+        assert_eq!(error, "db/b/manifest/00000000000000000007: holds manifest 2");
+    });
+}
+
+#[test]
+fn databases_are_listed_and_deleted() {
+    block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&format!("file://{}", folder.path().display())).unwrap();
+        assert_eq!(databases(&store).await.unwrap(), [""; 0]);
+        for name in ["b", "A/../b", "ü", "a"] {
+            commit(&store, &mut Manifest::new(name, 1, 1, 1)).await.unwrap();
+        }
+        assert_eq!(databases(&store).await.unwrap(), ["A/../b", "a", "b", "ü"]);
+        delete_database(&store, "A/../b").await.unwrap();
+        delete_database(&store, "none").await.unwrap();
+        assert_eq!(databases(&store).await.unwrap(), ["a", "b", "ü"]);
+        assert_eq!(latest(&store, "A/../b").await.unwrap(), None);
+        assert_eq!(latest(&store, "b").await.unwrap().unwrap().number, 1);
+    });
+}
