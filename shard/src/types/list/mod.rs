@@ -1,0 +1,405 @@
+//! Lists: one listpack while small, else a deque of listpacks.
+//!
+//! The list is one listpack up to the size (or count) that `list-max-listpack-size` gives a listpack, and a [`Chunked`]
+//! beyond. It goes back to one listpack when a single one is left and that has shrunk to half the limit, so that a list
+//! on the border does not change to and fro. All of this is as Redis 7.2 does it, for `OBJECT ENCODING`.
+//!
+//! Reading works on chunks in both forms: a packed list is a list of one chunk.
+
+mod chunked;
+
+pub use chunked::ChunkRef;
+use chunked::Chunked;
+
+use super::item::Item;
+use super::listpack::{Listpack, ListpackRef};
+use super::{Limits, Malformed};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Head,
+    Tail,
+}
+
+#[derive(Clone, Debug)]
+pub struct List(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    Packed(Listpack),
+    Chunked(Box<Chunked>),
+}
+
+/// How much one listpack of a list may hold, from the setting `list-max-listpack-size`.
+#[derive(Clone, Copy, Debug)]
+struct Fill {
+    bytes_max: usize,
+    count_max: usize,
+}
+
+impl Fill {
+    /// No listpack that is limited by its count grows beyond this.
+    const SAFE_BYTES: usize = 8192;
+
+    fn new(limits: &Limits) -> Self {
+        match limits.list_max_listpack_size {
+            size @ 0.. => Fill { bytes_max: Self::SAFE_BYTES, count_max: size.clamp(1, 0x7FFF) as usize },
+            size => Fill { bytes_max: 4096 << (-1 - size.max(-5)), count_max: usize::MAX },
+        }
+    }
+
+    fn exceeded(self, bytes: usize, count: usize) -> bool {
+        bytes > self.bytes_max || count > self.count_max
+    }
+}
+
+impl Default for List {
+    fn default() -> Self {
+        List(Form::Packed(Listpack::new()))
+    }
+}
+
+impl List {
+    pub fn new() -> Self {
+        List::default()
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.view().len(),
+            Form::Chunked(chunked) => chunked.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn encoding(&self) -> &'static str {
+        match &self.0 {
+            Form::Packed(_) => "listpack",
+            Form::Chunked(_) => "quicklist",
+        }
+    }
+
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.heap_bytes(),
+            Form::Chunked(chunked) => chunked.heap_bytes(),
+        }
+    }
+
+    pub fn push(&mut self, end: End, value: &[u8], limits: &Limits) {
+        self.make_room(value.len(), 1, limits);
+        let item = Item::parse(value);
+        match (&mut self.0, end) {
+            (Form::Packed(listpack), End::Head) => listpack.push_front(item),
+            (Form::Packed(listpack), End::Tail) => listpack.push_back(item),
+            (Form::Chunked(chunked), _) => chunked.push(end, value, Fill::new(limits)),
+        }
+    }
+
+    /// Pushes one value after the other. The values are looked at first, so that the form changes at most once.
+    pub fn push_all<'v, I>(&mut self, end: End, values: I, limits: &Limits)
+    where
+        I: IntoIterator<Item = &'v [u8]>,
+        I::IntoIter: Clone,
+    {
+        let values = values.into_iter();
+        let (bytes, count) = values.clone().fold((0, 0), |(bytes, count), value| (bytes + value.len(), count + 1));
+        self.make_room(bytes, count, limits);
+        for value in values {
+            self.push(end, value, limits);
+        }
+    }
+
+    /// The element at either end.
+    pub fn peek(&self, end: End) -> Option<Item<'_>> {
+        match end {
+            End::Head => self.iter().next(),
+            End::Tail => self.iter().next_back(),
+        }
+    }
+
+    /// Shows the element at one end to `read`, then removes it.
+    pub fn pop<R>(&mut self, end: End, limits: &Limits, read: impl FnOnce(Item<'_>) -> R) -> Option<R> {
+        let answer = self.peek(end).map(read)?;
+        self.drop_end(end, 1, limits);
+        Some(answer)
+    }
+
+    /// Removes up to `count` elements from one end.
+    pub fn drop_end(&mut self, end: End, count: usize, limits: &Limits) {
+        match (&mut self.0, end) {
+            (Form::Packed(listpack), End::Head) => listpack.remove(listpack.view().start(), count),
+            (Form::Packed(listpack), End::Tail) => {
+                let len = listpack.view().len();
+                if let Some(at) = listpack.view().seek(len.saturating_sub(count)) {
+                    listpack.remove(at, count);
+                }
+            }
+            (Form::Chunked(chunked), _) => {
+                chunked.drop_end(end, count);
+                self.shrink(limits);
+            }
+        }
+    }
+
+    /// Keeps the elements from index `start` to before `end`.
+    pub fn trim(&mut self, start: usize, end: usize, limits: &Limits) {
+        let len = self.len();
+        self.drop_end(End::Tail, len - end.clamp(start.min(len), len), limits);
+        self.drop_end(End::Head, start.min(len), limits);
+    }
+
+    pub fn get(&self, index: usize) -> Option<Item<'_>> {
+        let place = self.place(index)?;
+        Some(self.at(place))
+    }
+
+    /// Replaces the element at `index`; answers false if there is none.
+    pub fn set(&mut self, index: usize, value: &[u8], limits: &Limits) -> bool {
+        if index >= self.len() {
+            return false;
+        }
+        self.make_room(value.len(), 1, limits);
+        let Some(place) = self.place(index) else { return false };
+        match &mut self.0 {
+            Form::Packed(listpack) => listpack.replace(place.at, Item::parse(value)),
+            Form::Chunked(chunked) => {
+                chunked.replace(place.chunk, place.at, value, Fill::new(limits));
+                self.shrink(limits);
+            }
+        }
+        true
+    }
+
+    /// Inserts before the element at `index`; at the end if there is none.
+    pub fn insert(&mut self, index: usize, value: &[u8], limits: &Limits) {
+        if index >= self.len() {
+            return self.push(End::Tail, value, limits);
+        }
+        self.make_room(value.len(), 1, limits);
+        let Some(place) = self.place(index) else { return };
+        match &mut self.0 {
+            Form::Packed(listpack) => {
+                listpack.insert(place.at, Item::parse(value));
+            }
+            Form::Chunked(chunked) => chunked.insert(place.chunk, place.at, value, Fill::new(limits)),
+        }
+    }
+
+    /// The index of the first element equal to `value`.
+    pub fn position(&self, value: &[u8]) -> Option<usize> {
+        let wanted = Item::parse(value);
+        self.iter().position(|item| item == wanted)
+    }
+
+    /// Removes up to `count` elements equal to `value`, looking from `from` on. Answers how many were removed.
+    pub fn remove(&mut self, value: &[u8], count: usize, from: End, limits: &Limits) -> usize {
+        match &mut self.0 {
+            Form::Packed(listpack) => chunked::remove_equal(listpack, Item::parse(value), count, from),
+            Form::Chunked(chunked) => {
+                let removed = chunked.remove(value, count, from, Fill::new(limits));
+                self.shrink(limits);
+                removed
+            }
+        }
+    }
+
+    /// All elements, from either end.
+    pub fn iter(&self) -> Range<'_> {
+        self.range(0, self.len())
+    }
+
+    /// The elements from index `start` to before `end`, from either end.
+    pub fn range(&self, start: usize, end: usize) -> Range<'_> {
+        let end = end.min(self.len());
+        Range { list: self, start: start.min(end), end, front: None, back: None }
+    }
+
+    /// The chunks in order, to be stored as they are.
+    pub fn chunks(&self) -> impl ExactSizeIterator<Item = ChunkRef<'_>> {
+        let (packed, chunked) = match &self.0 {
+            Form::Packed(listpack) => (Some(listpack), None),
+            Form::Chunked(chunked) => (None, Some(chunked)),
+        };
+        let count =
+            chunked.map_or(usize::from(packed.is_some_and(|listpack| !listpack.view().is_empty())), |c| c.chunks());
+        (0..count).map(|index| self.chunk(index))
+    }
+
+    /// Appends a listpack from outside. Call [`List::loaded`] after the last one.
+    pub fn append_listpack(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        let listpack = Listpack::from_bytes(bytes)?;
+        if !listpack.view().is_empty() {
+            self.chunked().append_listpack(listpack);
+        }
+        Ok(())
+    }
+
+    /// Appends a single element as a chunk of its own. Call [`List::loaded`] after the last one.
+    pub fn append_plain(&mut self, value: &[u8]) {
+        self.chunked().append_plain(value);
+    }
+
+    /// Chooses the form after a list has been loaded chunk by chunk.
+    pub fn loaded(&mut self, limits: &Limits) {
+        let fill = Fill::new(limits);
+        self.pack_within(fill);
+    }
+
+    pub fn dismantle(&mut self, budget: usize) -> bool {
+        let done = match &mut self.0 {
+            Form::Packed(_) => true,
+            Form::Chunked(chunked) => chunked.dismantle(budget),
+        };
+        if done {
+            *self = List::new();
+        }
+        done
+    }
+
+    fn chunked(&mut self) -> &mut Chunked {
+        if let Form::Packed(listpack) = &mut self.0 {
+            self.0 = Form::Chunked(Box::new(Chunked::new(std::mem::take(listpack))));
+        }
+        match &mut self.0 {
+            Form::Chunked(chunked) => chunked,
+            Form::Packed(_) => unreachable!("a packed list has just been made a chunked one"),
+        }
+    }
+
+    /// Leaves the packed form if `count` values of `bytes` bytes would exceed it.
+    fn make_room(&mut self, bytes: usize, count: usize, limits: &Limits) {
+        if let Form::Packed(listpack) = &self.0 {
+            let view = listpack.view();
+            if Fill::new(limits).exceeded(view.bytes_len() + bytes, view.len() + count) {
+                self.chunked();
+            }
+        }
+    }
+
+    /// Goes back to the packed form if that is at most half full.
+    fn shrink(&mut self, limits: &Limits) {
+        let Fill { bytes_max, count_max } = Fill::new(limits);
+        self.pack_within(Fill { bytes_max: bytes_max / 2, count_max: count_max / 2 });
+    }
+
+    fn pack_within(&mut self, fill: Fill) {
+        if let Form::Chunked(chunked) = &mut self.0
+            && let Some(listpack) = chunked.take_only_listpack(fill)
+        {
+            self.0 = Form::Packed(listpack);
+        }
+    }
+
+    fn chunk(&self, index: usize) -> ChunkRef<'_> {
+        match &self.0 {
+            Form::Packed(listpack) => ChunkRef::Packed(listpack.view()),
+            Form::Chunked(chunked) => chunked.chunk(index),
+        }
+    }
+
+    fn place(&self, index: usize) -> Option<Place> {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.view().seek(index).map(|at| Place { chunk: 0, at }),
+            Form::Chunked(chunked) => {
+                let (chunk, inside) = chunked.seek(index)?;
+                let at = match chunked.chunk(chunk) {
+                    ChunkRef::Packed(view) => view.seek(inside)?,
+                    ChunkRef::Plain(_) => 0,
+                };
+                Some(Place { chunk, at })
+            }
+        }
+    }
+
+    fn at(&self, place: Place) -> Item<'_> {
+        match self.chunk(place.chunk) {
+            ChunkRef::Packed(view) => view.item(place.at),
+            ChunkRef::Plain(bytes) => Item::Bytes(bytes),
+        }
+    }
+
+    /// The place behind one that is not the last.
+    fn after(&self, place: Place) -> Place {
+        if let ChunkRef::Packed(view) = self.chunk(place.chunk)
+            && let Some(at) = view.next(place.at)
+        {
+            return Place { at, ..place };
+        }
+        let chunk = place.chunk + 1;
+        Place { chunk, at: self.chunk(chunk).view().map_or(0, ListpackRef::start) }
+    }
+
+    /// The place before one that is not the first.
+    fn before(&self, place: Place) -> Place {
+        if let ChunkRef::Packed(view) = self.chunk(place.chunk)
+            && let Some(at) = view.previous(place.at)
+        {
+            return Place { at, ..place };
+        }
+        let chunk = place.chunk - 1;
+        Place { chunk, at: self.chunk(chunk).view().map_or(0, |view| view.before(view.end())) }
+    }
+}
+
+/// Where an element is: its chunk, and its position in the chunk's listpack.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    chunk: usize,
+    at: usize,
+}
+
+/// Elements in order; see [`List::range`].
+#[derive(Clone)]
+pub struct Range<'a> {
+    list: &'a List,
+    start: usize,
+    end: usize,
+    /// Of the elements given last from either end.
+    front: Option<Place>,
+    back: Option<Place>,
+}
+
+impl<'a> Iterator for Range<'a> {
+    type Item = Item<'a>;
+
+    fn next(&mut self) -> Option<Item<'a>> {
+        if self.start >= self.end {
+            return None;
+        }
+        let place = match self.front {
+            Some(place) => self.list.after(place),
+            None => self.list.place(self.start)?,
+        };
+        self.front = Some(place);
+        self.start += 1;
+        Some(self.list.at(place))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.end - self.start, Some(self.end - self.start))
+    }
+}
+
+impl DoubleEndedIterator for Range<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.start >= self.end {
+            return None;
+        }
+        let place = match self.back {
+            Some(place) => self.list.before(place),
+            None => self.list.place(self.end - 1)?,
+        };
+        self.back = Some(place);
+        self.end -= 1;
+        Some(self.list.at(place))
+    }
+}
+
+impl ExactSizeIterator for Range<'_> {}
+
+#[cfg(test)]
+mod tests;

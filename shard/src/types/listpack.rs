@@ -1,0 +1,579 @@
+//! Redis's listpack: a sequence of strings and integers in one allocation.
+//!
+//! ```text
+//! total bytes u32 LE | count u16 LE | entry ... | 0xFF
+//! entry: encoding and data | back-length
+//!
+//! 0xxxxxxx                       integer 0..127
+//! 110xxxxx xxxxxxxx              integer of 13 bits, two's complement, high bits first
+//! 0xF1 0xF2 0xF3 0xF4            integer of 16, 24, 32, 64 bits, little-endian
+//! 10xxxxxx                       string of up to 63 bytes
+//! 1110xxxx xxxxxxxx              string of up to 4095 bytes, high bits first
+//! 0xF0 u32 LE                    string of up to 4 GiB
+//! ```
+//!
+//! The back-length is the length of encoding and data in 7-bit digits, most significant first; every digit but the first
+//! has its high bit set, so that it can be read from right to left to find where the entry before starts. A count of
+//! 0xFFFF means that the entries must be counted.
+//!
+//! Positions are byte offsets. The storage may be longer than the listpack (it is as long as the allocator's size class),
+//! so that most insertions happen in place; a listpack without entries has no storage at all.
+//!
+//! [`Listpack`] and [`ListpackRef`] trust their bytes; what comes from outside goes through [`Listpack::from_bytes`].
+//! Every item has one encoding, the shortest, so that items can be compared without decoding them.
+
+use super::Malformed;
+use super::heap;
+use super::item::Item;
+
+const HEADER: usize = 6;
+const END: u8 = 0xFF;
+const EMPTY: &[u8] = &[7, 0, 0, 0, 0, 0, END];
+const COUNT_UNKNOWN: u16 = u16::MAX;
+
+/// A listpack never grows beyond this, whatever the settings say.
+pub const BYTES_MAX: usize = 1 << 30;
+
+/// An owned listpack.
+#[derive(Clone, Default)]
+pub struct Listpack {
+    storage: Box<[u8]>,
+}
+
+/// A borrowed listpack.
+#[derive(Clone, Copy)]
+pub struct ListpackRef<'a> {
+    storage: &'a [u8],
+}
+
+impl Listpack {
+    pub fn new() -> Self {
+        Listpack::default()
+    }
+
+    /// Copies a listpack from outside, after checking every byte of it.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let (count, canonical) = check(bytes)?;
+        let mut listpack = Listpack::new();
+        if canonical && count > 0 {
+            heap::resize(&mut listpack.storage, 0, bytes.len());
+            listpack.storage[..bytes.len()].copy_from_slice(bytes);
+            listpack.set_count(count);
+        } else {
+            let (mut at, mut left) = (HEADER, count);
+            while left > 0 {
+                let len = entry_len(&bytes[at..]);
+                listpack.push_back(decode(&bytes[at..]));
+                at += len + back_length_len(len);
+                left -= 1;
+            }
+        }
+        Ok(listpack)
+    }
+
+    /// What [`Listpack::into_storage`] gave.
+    pub(super) fn from_storage(storage: Box<[u8]>) -> Self {
+        Listpack { storage }
+    }
+
+    pub(super) fn into_storage(self) -> Box<[u8]> {
+        self.storage
+    }
+
+    pub fn view(&self) -> ListpackRef<'_> {
+        ListpackRef { storage: &self.storage }
+    }
+
+    pub fn heap_bytes(&self) -> usize {
+        heap::allocation(self.storage.len())
+    }
+
+    pub fn push_back(&mut self, item: Item<'_>) {
+        self.insert(self.view().end(), item);
+    }
+
+    pub fn push_front(&mut self, item: Item<'_>) {
+        self.insert(HEADER, item);
+    }
+
+    /// Inserts before the entry at `at`, or at the end. Answers where the entry after the new one is.
+    pub fn insert(&mut self, at: usize, item: Item<'_>) -> usize {
+        let entry = Encoded::new(item);
+        self.splice(at, at, entry.len(), 1);
+        entry.write(&mut self.storage[at..at + entry.len()]);
+        at + entry.len()
+    }
+
+    /// Inserts two entries that belong together.
+    pub fn insert_pair(&mut self, at: usize, first: Item<'_>, second: Item<'_>) {
+        let (first, second) = (Encoded::new(first), Encoded::new(second));
+        let between = at + first.len();
+        let after = between + second.len();
+        self.splice(at, at, after - at, 2);
+        first.write(&mut self.storage[at..between]);
+        second.write(&mut self.storage[between..after]);
+    }
+
+    pub fn replace(&mut self, at: usize, item: Item<'_>) {
+        let entry = Encoded::new(item);
+        let after = self.view().after(at);
+        self.splice(at, after, entry.len(), 0);
+        entry.write(&mut self.storage[at..at + entry.len()]);
+    }
+
+    /// Removes `entries` entries from `at` on (as many as there are). What followed them is at `at` then.
+    pub fn remove(&mut self, at: usize, entries: usize) {
+        let (mut after, mut removed) = (at, 0);
+        let end = self.view().end();
+        while removed < entries && after < end {
+            after = self.view().after(after);
+            removed += 1;
+        }
+        self.splice(at, after, 0, -(removed as isize));
+    }
+
+    /// Cuts the listpack in two at `at`; answers the second part.
+    pub fn split_off(&mut self, at: usize) -> Listpack {
+        let view = self.view();
+        let (end, count) = (view.end(), view.len());
+        let mut moved = 0;
+        let mut from = at;
+        while from < end {
+            from = view.after(from);
+            moved += 1;
+        }
+        let mut second = Listpack::new();
+        if moved > 0 {
+            second.splice(HEADER, HEADER, end - at, moved as isize);
+            second.storage[HEADER..HEADER + end - at].copy_from_slice(&self.storage[at..end]);
+            if moved == count {
+                self.storage = Box::default();
+            } else {
+                self.splice(at, end, 0, -(moved as isize));
+            }
+        }
+        second
+    }
+
+    /// Copies all entries of `other` behind its own.
+    pub fn append(&mut self, other: ListpackRef<'_>) {
+        if other.is_empty() {
+            return;
+        }
+        let (at, body) = (self.view().end(), other.body());
+        self.splice(at, at, body.len(), other.len() as isize);
+        self.storage[at..at + body.len()].copy_from_slice(body);
+    }
+
+    /// Replaces the bytes between two positions by `fresh` new ones, which the caller fills, and counts `entries` more.
+    fn splice(&mut self, from: usize, to: usize, fresh: usize, entries: isize) {
+        let view = self.view();
+        let (used, count) = (view.bytes_len(), view.len());
+        let count = count.wrapping_add_signed(entries);
+        if count == 0 {
+            self.storage = Box::default();
+            return;
+        }
+        let wanted = used - (to - from) + fresh;
+        if self.storage.is_empty() {
+            heap::resize(&mut self.storage, 0, wanted);
+            self.storage[HEADER] = END;
+        } else if wanted > used {
+            heap::resize(&mut self.storage, used, wanted);
+        }
+        if from + fresh != to {
+            self.storage.copy_within(to..used, from + fresh);
+        }
+        if wanted < used {
+            heap::resize(&mut self.storage, wanted, wanted);
+        }
+        self.storage[..4].copy_from_slice(&(wanted as u32).to_le_bytes());
+        self.set_count(count);
+    }
+
+    fn set_count(&mut self, count: usize) {
+        let count = u16::try_from(count).unwrap_or(COUNT_UNKNOWN);
+        self.storage[4..HEADER].copy_from_slice(&count.to_le_bytes());
+    }
+}
+
+impl std::fmt::Debug for Listpack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.view().iter()).finish()
+    }
+}
+
+impl<'a> ListpackRef<'a> {
+    /// `storage` is that of a [`Listpack`].
+    pub(super) fn from_storage(storage: &'a [u8]) -> Self {
+        ListpackRef { storage }
+    }
+
+    /// The listpack in Redis's format.
+    pub fn bytes(self) -> &'a [u8] {
+        if self.storage.is_empty() { EMPTY } else { &self.storage[..self.bytes_len()] }
+    }
+
+    pub fn bytes_len(self) -> usize {
+        match self.storage {
+            [a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize,
+            _ => EMPTY.len(),
+        }
+    }
+
+    /// The number of entries; beyond 65534 they must be counted.
+    pub fn len(self) -> usize {
+        match self.storage {
+            [_, _, _, _, a, b, ..] => match u16::from_le_bytes([*a, *b]) {
+                COUNT_UNKNOWN => self.count(),
+                count => usize::from(count),
+            },
+            _ => 0,
+        }
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.storage.is_empty()
+    }
+
+    fn count(self) -> usize {
+        let (mut at, mut count) = (HEADER, 0);
+        while self.storage[at] != END {
+            at = self.after(at);
+            count += 1;
+        }
+        count
+    }
+
+    /// The encoded entries alone.
+    fn body(self) -> &'a [u8] {
+        &self.bytes()[HEADER..self.end()]
+    }
+
+    /// Where the first entry is, or would be.
+    pub fn start(self) -> usize {
+        HEADER
+    }
+
+    /// The position behind the last entry.
+    pub fn end(self) -> usize {
+        self.bytes_len() - 1
+    }
+
+    pub fn first(self) -> Option<usize> {
+        (!self.is_empty()).then_some(HEADER)
+    }
+
+    pub fn last(self) -> Option<usize> {
+        (!self.is_empty()).then(|| self.before(self.end()))
+    }
+
+    /// The position behind the entry at `at`.
+    pub fn after(self, at: usize) -> usize {
+        let len = entry_len(&self.storage[at..]);
+        at + len + back_length_len(len)
+    }
+
+    pub fn next(self, at: usize) -> Option<usize> {
+        let next = self.after(at);
+        (self.storage[next] != END).then_some(next)
+    }
+
+    /// The entry before position `at`, which must not be the start.
+    pub fn before(self, at: usize) -> usize {
+        let (len, digits) = read_back_length(&self.storage[..at]);
+        at - len - digits
+    }
+
+    pub fn previous(self, at: usize) -> Option<usize> {
+        (at > HEADER).then(|| self.before(at))
+    }
+
+    pub fn item(self, at: usize) -> Item<'a> {
+        decode(&self.storage[at..])
+    }
+
+    /// The position of an entry by its index, from the nearer end.
+    pub fn seek(self, index: usize) -> Option<usize> {
+        let count = self.len();
+        if index >= count {
+            return None;
+        }
+        if index <= count / 2 {
+            Some((0..index).fold(HEADER, |at, _| self.after(at)))
+        } else {
+            Some((index..count).fold(self.end(), |at, _| self.before(at)))
+        }
+    }
+
+    pub fn get(self, index: usize) -> Option<Item<'a>> {
+        self.seek(index).map(|at| self.item(at))
+    }
+
+    /// The first entry equal to `text` among the entry at `from`, the one `skip` entries behind it, and so on.
+    pub fn find(self, from: usize, text: &[u8], skip: usize) -> Option<usize> {
+        let end = self.end();
+        let mut at = from;
+        let wanted = Encoded::new(Item::parse(text));
+        let head = wanted.head();
+        while at < end {
+            let rest = &self.storage[at..end];
+            if rest.starts_with(head) && rest[head.len()..].starts_with(wanted.body) {
+                return Some(at);
+            }
+            at = self.after(at);
+            for _ in 0..skip {
+                if at >= end {
+                    return None;
+                }
+                at = self.after(at);
+            }
+        }
+        None
+    }
+
+    pub fn iter(self) -> Iter<'a> {
+        Iter { listpack: self, front: HEADER, back: self.end() }
+    }
+}
+
+impl<'a> IntoIterator for ListpackRef<'a> {
+    type Item = Item<'a>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The entries from either end.
+#[derive(Clone)]
+pub struct Iter<'a> {
+    listpack: ListpackRef<'a>,
+    front: usize,
+    back: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = Item<'a>;
+
+    fn next(&mut self) -> Option<Item<'a>> {
+        (self.front < self.back).then(|| {
+            let item = self.listpack.item(self.front);
+            self.front = self.listpack.after(self.front);
+            item
+        })
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        (self.front < self.back).then(|| {
+            self.back = self.listpack.before(self.back);
+            self.listpack.item(self.back)
+        })
+    }
+}
+
+/// The bytes that an item takes in a listpack.
+pub fn encoded_len(item: Item<'_>) -> usize {
+    Encoded::new(item).len()
+}
+
+/// An entry about to be written: encoding byte, length or number, the string's bytes.
+struct Encoded<'a> {
+    head: [u8; 9],
+    head_len: u8,
+    body: &'a [u8],
+}
+
+impl<'a> Encoded<'a> {
+    fn new(item: Item<'a>) -> Self {
+        match item {
+            Item::Int(number) => Encoded::integer(number),
+            // Only what is not the text of an integer may be stored as a string.
+            Item::Bytes(text) => match super::parse_i64(text) {
+                Some(number) => Encoded::integer(number),
+                None => Encoded::string(text),
+            },
+        }
+    }
+
+    fn integer(number: i64) -> Self {
+        let bytes = number.to_le_bytes();
+        let mut head = [0; 9];
+        let head_len = match number {
+            0..=127 => {
+                head[0] = bytes[0];
+                1
+            }
+            -4096..=4095 => {
+                head[0] = 0xC0 | (bytes[1] & 0x1F);
+                head[1] = bytes[0];
+                2
+            }
+            _ => {
+                let (code, width) = match number {
+                    -0x8000..=0x7FFF => (0xF1, 2),
+                    -0x80_0000..=0x7F_FFFF => (0xF2, 3),
+                    -0x8000_0000..=0x7FFF_FFFF => (0xF3, 4),
+                    _ => (0xF4, 8),
+                };
+                head[0] = code;
+                head[1..=width].copy_from_slice(&bytes[..width]);
+                1 + width as u8
+            }
+        };
+        Encoded { head, head_len, body: &[] }
+    }
+
+    fn string(text: &'a [u8]) -> Self {
+        let len = (text.len() as u32).to_le_bytes();
+        let mut head = [0; 9];
+        let head_len = match text.len() {
+            0..64 => {
+                head[0] = 0x80 | len[0];
+                1
+            }
+            64..4096 => {
+                head[0] = 0xE0 | len[1];
+                head[1] = len[0];
+                2
+            }
+            _ => {
+                head[0] = 0xF0;
+                head[1..5].copy_from_slice(&len);
+                5
+            }
+        };
+        Encoded { head, head_len, body: text }
+    }
+
+    fn head(&self) -> &[u8] {
+        &self.head[..usize::from(self.head_len)]
+    }
+
+    /// The entry's bytes with its back-length.
+    fn len(&self) -> usize {
+        let len = usize::from(self.head_len) + self.body.len();
+        len + back_length_len(len)
+    }
+
+    fn write(&self, out: &mut [u8]) {
+        let (head, rest) = out.split_at_mut(usize::from(self.head_len));
+        head.copy_from_slice(self.head());
+        let (body, back) = rest.split_at_mut(self.body.len());
+        body.copy_from_slice(self.body);
+        let mut len = usize::from(self.head_len) + self.body.len();
+        for (i, digit) in back.iter_mut().enumerate().rev() {
+            *digit = (len & 0x7F) as u8 | if i == 0 { 0 } else { 0x80 };
+            len >>= 7;
+        }
+    }
+}
+
+/// How many digits the back-length of an entry of `len` bytes has. The odd limits are Redis's.
+fn back_length_len(len: usize) -> usize {
+    match len {
+        0..=127 => 1,
+        128..16_383 => 2,
+        16_383..2_097_151 => 3,
+        2_097_151..268_435_455 => 4,
+        _ => 5,
+    }
+}
+
+/// Reads the back-length that ends where `bytes` ends: its value and its digits.
+fn read_back_length(bytes: &[u8]) -> (usize, usize) {
+    let (mut value, mut digits) = (0, 0);
+    for &digit in bytes.iter().rev().take(5) {
+        value |= usize::from(digit & 0x7F) << (7 * digits);
+        digits += 1;
+        if digit & 0x80 == 0 {
+            break;
+        }
+    }
+    (value, digits)
+}
+
+/// The bytes of the entry's encoding and data. `bytes` starts with a well-formed entry.
+fn entry_len(bytes: &[u8]) -> usize {
+    match bytes[0] {
+        0..0x80 => 1,
+        code @ 0x80..0xC0 => 1 + usize::from(code & 0x3F),
+        0xC0..0xE0 => 2,
+        code @ 0xE0..0xF0 => 2 + (usize::from(code & 0x0F) << 8 | usize::from(bytes[1])),
+        0xF0 => 5 + u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize,
+        0xF1 => 3,
+        0xF2 => 4,
+        0xF3 => 5,
+        _ => 9,
+    }
+}
+
+fn decode(bytes: &[u8]) -> Item<'_> {
+    let integer = |width: usize| {
+        let mut number = [if bytes[width] & 0x80 == 0 { 0 } else { 0xFF }; 8];
+        number[..width].copy_from_slice(&bytes[1..=width]);
+        Item::Int(i64::from_le_bytes(number))
+    };
+    match bytes[0] {
+        small @ 0..0x80 => Item::Int(i64::from(small)),
+        0x80..0xC0 => Item::Bytes(&bytes[1..entry_len(bytes)]),
+        high @ 0xC0..0xE0 => {
+            let number = i16::from_be_bytes([high, bytes[1]]);
+            // Drops the three bits of the encoding and extends the sign of the 13 others.
+            Item::Int(i64::from(number << 3 >> 3))
+        }
+        0xE0..0xF0 => Item::Bytes(&bytes[2..entry_len(bytes)]),
+        0xF0 => Item::Bytes(&bytes[5..entry_len(bytes)]),
+        0xF1 => integer(2),
+        0xF2 => integer(3),
+        0xF3 => integer(4),
+        _ => integer(8),
+    }
+}
+
+/// Checks a listpack from outside: every length, every back-length, and the count. Answers the number of entries, and
+/// whether each has the encoding that Redis (and [`ListpackRef::find`]) would choose for it.
+fn check(bytes: &[u8]) -> Result<(usize, bool), Malformed> {
+    const BAD: Malformed = Malformed("listpack");
+    let [a, b, c, d, e, f, .., END] = *bytes else { return Err(BAD) };
+    if u32::from_le_bytes([a, b, c, d]) as usize != bytes.len() || bytes.len() > BYTES_MAX {
+        return Err(BAD);
+    }
+    let entries = &bytes[..bytes.len() - 1];
+    let (mut at, mut count, mut canonical) = (HEADER, 0, true);
+    while at < entries.len() {
+        let rest = &entries[at..];
+        let header = match rest[0] {
+            0..0xC0 => 1,
+            0xC0..0xF0 => 2,
+            0xF0 => 5,
+            0xF1..=0xF4 => 1,
+            _ => return Err(BAD),
+        };
+        if rest.len() < header {
+            return Err(BAD);
+        }
+        let len = entry_len(rest);
+        let digits = back_length_len(len);
+        if rest.len() < len + digits {
+            return Err(BAD);
+        }
+        if read_back_length(&rest[..len + digits]) != (len, digits) {
+            return Err(BAD);
+        }
+        canonical &= rest.starts_with(Encoded::new(decode(rest)).head());
+        at += len + digits;
+        count += 1;
+    }
+    match u16::from_le_bytes([e, f]) {
+        COUNT_UNKNOWN => Ok((count, canonical)),
+        claimed if usize::from(claimed) == count => Ok((count, canonical)),
+        _ => Err(BAD),
+    }
+}
+
+#[cfg(test)]
+mod tests;
