@@ -7,3 +7,4 @@ pub mod record;
 pub mod segment;
 pub mod store;
 pub mod tail;
+pub mod types;
