@@ -189,7 +189,7 @@ pub struct Options {
 
     /// Most entries that SLOWLOG keeps
     #[arg(long, value_name = "ENTRIES", default_value_t = 128,
-          value_parser = clap::value_parser!(u32).range(..=1_000_000), help_heading = "Running")]
+          value_parser = clap::value_parser!(u32).range(..=i64::from(crate::config::SLOWLOG_LEN_MAX)), help_heading = "Running")]
     pub slowlog_max_len: u32,
 
     /// How log lines look

@@ -194,7 +194,7 @@ pub enum EvictionPolicy {
 }
 
 impl EvictionPolicy {
-    pub const ALL: [EvictionPolicy; 2] = [EvictionPolicy::Noeviction, EvictionPolicy::AllkeysLru];
+    pub const ALL: [EvictionPolicy; 2] = [EvictionPolicy::AllkeysLru, EvictionPolicy::Noeviction];
 
     /// Redis's name for it.
     pub fn name(self) -> &'static str {

@@ -1,0 +1,385 @@
+//! The settings behind `CONFIG GET` and `CONFIG SET`: one row for each parameter, with Redis's name, how it is read, and
+//! how it is changed where it can be.
+//!
+//! A setting belongs to the whole node or to one database. Both are plain values: whoever holds them publishes a changed
+//! copy as a whole, so a `CONFIG SET` of several parameters happens at once or not at all.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::str::FromStr;
+
+use dormouse_protocol::glob;
+use thiserror::Error;
+
+use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, Size};
+
+/// How many logical databases `SELECT` reaches.
+pub const LOGICAL_DATABASES: usize = 16;
+
+/// Most entries that `SLOWLOG` may be told to keep.
+pub const SLOWLOG_LEN_MAX: u32 = 1_000_000;
+
+/// What is fixed when the server starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub bind: String,
+    pub port: u16,
+    pub http_port: u16,
+    pub unix_socket: String,
+    pub unix_socket_mode: u32,
+    pub store: String,
+    pub workers: usize,
+}
+
+/// What holds for every connection of the node, whichever database it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSettings {
+    pub max_clients: u32,
+    /// Seconds after which an idle client is disconnected; 0: never.
+    pub timeout_seconds: u32,
+    /// Microseconds; -1 logs nothing.
+    pub slowlog_slower_than: i64,
+    pub slowlog_len_max: u32,
+    pub output_buffer_limits: OutputBufferLimits,
+    pub checkpoint_every: Interval,
+}
+
+/// What each database has for itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    /// Bytes; 0: no limit.
+    pub max_memory: u64,
+    pub max_memory_policy: EvictionPolicy,
+    /// Keys that eviction chooses among.
+    pub max_memory_samples: u32,
+    pub sleep_after: Interval,
+    pub hash_max_listpack_entries: usize,
+    pub hash_max_listpack_value: usize,
+    pub list_max_listpack_size: i32,
+    pub set_max_intset_entries: usize,
+    pub set_max_listpack_entries: usize,
+    pub set_max_listpack_value: usize,
+    pub zset_max_listpack_entries: usize,
+    pub zset_max_listpack_value: usize,
+}
+
+/// What one connection sees: the node's settings and those of its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub facts: Facts,
+    pub node: NodeSettings,
+    pub database: DatabaseSettings,
+}
+
+impl Settings {
+    /// The settings that the command line asks for; those of the database are what a new database begins with.
+    pub fn new(options: &Options) -> Settings {
+        let bind: Vec<String> = options.bind.iter().map(ToString::to_string).collect();
+        Settings {
+            facts: Facts {
+                bind: bind.join(" "),
+                port: options.port,
+                http_port: options.http_port,
+                unix_socket: options.unix_socket.as_deref().map(|path| path.display().to_string()).unwrap_or_default(),
+                unix_socket_mode: options.unix_socket_mode.0,
+                store: options.store.clone(),
+                workers: options.worker_count().get(),
+            },
+            node: NodeSettings {
+                max_clients: options.max_clients,
+                timeout_seconds: options.timeout,
+                slowlog_slower_than: options.slowlog_log_slower_than,
+                slowlog_len_max: options.slowlog_max_len,
+                output_buffer_limits: options.client_output_buffer_limit,
+                checkpoint_every: options.checkpoint_every,
+            },
+            database: DatabaseSettings {
+                max_memory: options.max_memory.0,
+                max_memory_policy: options.max_memory_policy,
+                max_memory_samples: 5,
+                sleep_after: options.sleep_after,
+                hash_max_listpack_entries: 128,
+                hash_max_listpack_value: 64,
+                list_max_listpack_size: -2,
+                set_max_intset_entries: 512,
+                set_max_listpack_entries: 128,
+                set_max_listpack_value: 64,
+                zset_max_listpack_entries: 128,
+                zset_max_listpack_value: 64,
+            },
+        }
+    }
+}
+
+/// Who asks for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// May change the settings of the node too, which other databases share.
+    Node,
+    /// May change those of its own database only.
+    Database,
+}
+
+/// Which part of the settings was set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub node: bool,
+    pub database: bool,
+}
+
+/// Why nothing was set. The text is Redis's, to be sent after `ERR `.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("Unknown option or number of arguments for CONFIG SET - '{0}'")]
+    Unknown(String),
+    #[error("CONFIG SET failed (possibly related to argument '{name}') - {reason}")]
+    Failed { name: String, reason: String },
+}
+
+/// The parameters that any of the names or glob patterns means, each once, with their values.
+pub fn get(settings: &Settings, patterns: &[&[u8]]) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut taken = vec![false; 2 * PARAMETERS.len()];
+    for pattern in patterns {
+        let is_glob = pattern.iter().any(|byte| b"*?[".contains(byte));
+        for (index, (name, parameter)) in names().enumerate() {
+            if taken[index] {
+                continue;
+            }
+            let shown = match is_glob {
+                true if glob::matches_nocase(pattern, name.as_bytes()) => name.to_string(),
+                // Redis repeats a plain name as the client spelled it.
+                false if name.as_bytes().eq_ignore_ascii_case(pattern) => String::from_utf8_lossy(pattern).into_owned(),
+                _ => continue,
+            };
+            taken[index] = true;
+            found.push((shown, (parameter.get)(settings)));
+        }
+    }
+    found
+}
+
+/// Sets all of the parameters, or none and says why.
+pub fn set(settings: &mut Settings, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Changes, ConfigError> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let failed = |name: &[u8], reason: &str| ConfigError::Failed { name: text(name), reason: reason.to_string() };
+    let mut steps: Vec<Step> = Vec::new();
+    for (name, value) in pairs {
+        let found = names().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
+        let (known, parameter) = found.ok_or_else(|| ConfigError::Unknown(text(name)))?;
+        let setter = parameter.set.ok_or_else(|| failed(name, "can't set immutable config"))?;
+        if parameter.scope == Scope::Node && access == Access::Database {
+            return Err(failed(name, "can't set protected config"));
+        }
+        if steps.iter().any(|step| step.known == known) {
+            return Err(failed(name, "duplicate parameter"));
+        }
+        steps.push(Step { name, known, scope: parameter.scope, setter, value });
+    }
+    let mut changed = settings.clone();
+    let mut changes = Changes::default();
+    for step in steps {
+        (step.setter)(&mut changed, &text(step.value)).map_err(|reason| failed(step.name, &reason))?;
+        changes.node |= step.scope == Scope::Node;
+        changes.database |= step.scope == Scope::Database;
+    }
+    *settings = changed;
+    Ok(changes)
+}
+
+/// One parameter of a `CONFIG SET` that names nothing wrong; its value has yet to be read.
+struct Step<'a> {
+    /// As the client spelled it.
+    name: &'a [u8],
+    known: &'static str,
+    scope: Scope,
+    setter: Setter,
+    value: &'a [u8],
+}
+
+/// Whose a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    Node,
+    Database,
+    /// Nobody's: it says how things are.
+    Fact,
+}
+
+type Setter = fn(&mut Settings, &str) -> Result<(), String>;
+
+struct Parameter {
+    name: &'static str,
+    /// Its name in older versions of Redis.
+    alias: Option<&'static str>,
+    scope: Scope,
+    get: fn(&Settings) -> String,
+    /// `None` where it cannot be changed while the server runs.
+    set: Option<Setter>,
+}
+
+impl Parameter {
+    const fn fact(name: &'static str, get: fn(&Settings) -> String) -> Parameter {
+        Parameter { name, alias: None, scope: Scope::Fact, get, set: None }
+    }
+
+    const fn node(name: &'static str, get: fn(&Settings) -> String, set: Setter) -> Parameter {
+        Parameter { name, alias: None, scope: Scope::Node, get, set: Some(set) }
+    }
+
+    const fn database(name: &'static str, get: fn(&Settings) -> String, set: Setter) -> Parameter {
+        Parameter { name, alias: None, scope: Scope::Database, get, set: Some(set) }
+    }
+
+    const fn alias(mut self, alias: &'static str) -> Parameter {
+        self.alias = Some(alias);
+        self
+    }
+
+    const fn settable(mut self, set: Setter) -> Parameter {
+        self.set = Some(set);
+        self
+    }
+}
+
+/// A row for a number of a database's settings, within a range.
+macro_rules! database_number {
+    ($name:literal, $field:ident, $range:expr) => {
+        Parameter::database(
+            $name,
+            |settings| settings.database.$field.to_string(),
+            |settings, text| assign(&mut settings.database.$field, number(text, $range)),
+        )
+    };
+}
+
+/// The same for the node.
+macro_rules! node_number {
+    ($name:literal, $field:ident, $range:expr) => {
+        Parameter::node(
+            $name,
+            |settings| settings.node.$field.to_string(),
+            |settings, text| assign(&mut settings.node.$field, number(text, $range)),
+        )
+    };
+}
+
+const ANY_COUNT: RangeInclusive<i64> = 0..=i64::MAX;
+
+const PARAMETERS: &[Parameter] = &[
+    // Each database's own.
+    Parameter::database(
+        "maxmemory",
+        |settings| settings.database.max_memory.to_string(),
+        |settings, text| assign(&mut settings.database.max_memory, memory(text)),
+    ),
+    Parameter::database(
+        "maxmemory-policy",
+        |settings| settings.database.max_memory_policy.to_string(),
+        |settings, text| assign(&mut settings.database.max_memory_policy, policy(text)),
+    ),
+    database_number!("maxmemory-samples", max_memory_samples, 1..=i64::from(i32::MAX)),
+    Parameter::database(
+        "sleep-after",
+        |settings| settings.database.sleep_after.to_string(),
+        |settings, text| assign(&mut settings.database.sleep_after, parsed(text)),
+    ),
+    database_number!("hash-max-listpack-entries", hash_max_listpack_entries, ANY_COUNT)
+        .alias("hash-max-ziplist-entries"),
+    database_number!("hash-max-listpack-value", hash_max_listpack_value, ANY_COUNT).alias("hash-max-ziplist-value"),
+    database_number!("list-max-listpack-size", list_max_listpack_size, i32::MIN as i64..=i32::MAX as i64)
+        .alias("list-max-ziplist-size"),
+    database_number!("set-max-intset-entries", set_max_intset_entries, ANY_COUNT),
+    database_number!("set-max-listpack-entries", set_max_listpack_entries, ANY_COUNT),
+    database_number!("set-max-listpack-value", set_max_listpack_value, ANY_COUNT),
+    database_number!("zset-max-listpack-entries", zset_max_listpack_entries, ANY_COUNT)
+        .alias("zset-max-ziplist-entries"),
+    database_number!("zset-max-listpack-value", zset_max_listpack_value, ANY_COUNT).alias("zset-max-ziplist-value"),
+    // The node's.
+    node_number!("maxclients", max_clients, 1..=u32::MAX as i64),
+    node_number!("timeout", timeout_seconds, 0..=i32::MAX as i64),
+    node_number!("slowlog-log-slower-than", slowlog_slower_than, -1..=i64::MAX),
+    node_number!("slowlog-max-len", slowlog_len_max, 0..=SLOWLOG_LEN_MAX as i64),
+    Parameter::node(
+        "client-output-buffer-limit",
+        |settings| settings.node.output_buffer_limits.redis_text(),
+        |settings, text| {
+            let limits = settings.node.output_buffer_limits.with(text).map_err(str::to_string);
+            assign(&mut settings.node.output_buffer_limits, limits)
+        },
+    ),
+    Parameter::node(
+        "checkpoint-every",
+        |settings| settings.node.checkpoint_every.to_string(),
+        |settings, text| assign(&mut settings.node.checkpoint_every, parsed(text)),
+    ),
+    // How things are.
+    Parameter::fact("databases", |_| LOGICAL_DATABASES.to_string()),
+    Parameter::fact("port", |settings| settings.facts.port.to_string()),
+    Parameter::fact("bind", |settings| settings.facts.bind.clone()),
+    Parameter::fact("http-port", |settings| settings.facts.http_port.to_string()),
+    Parameter::fact("unixsocket", |settings| settings.facts.unix_socket.clone()),
+    Parameter::fact("unixsocketperm", |settings| format!("{:o}", settings.facts.unix_socket_mode)),
+    Parameter::fact("workers", |settings| settings.facts.workers.to_string()),
+    Parameter::fact("store", |settings| settings.facts.store.clone()),
+    Parameter::fact("dir", |settings| directory(&settings.facts.store)),
+    Parameter::fact("cluster-enabled", |_| "no".to_string()),
+    Parameter::fact("daemonize", |_| "no".to_string()),
+    // What checkpoints do here. Scripts that switch Redis's snapshots off may go on doing so.
+    Parameter::fact("save", |_| String::new()).settable(|_, text| only("", text)),
+    Parameter::fact("appendonly", |_| "no".to_string()).settable(|_, text| only("no", text)),
+];
+
+/// Every name, aliases too, with its row.
+fn names() -> impl Iterator<Item = (&'static str, &'static Parameter)> {
+    PARAMETERS
+        .iter()
+        .flat_map(|parameter| std::iter::once(parameter.name).chain(parameter.alias).map(move |name| (name, parameter)))
+}
+
+fn assign<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn number<T: TryFrom<i64>>(text: &str, range: RangeInclusive<i64>) -> Result<T, String> {
+    let number = text.parse::<i64>().ok().filter(|number| number.to_string() == text);
+    let number = number.ok_or("argument couldn't be parsed into an integer")?;
+    range
+        .contains(&number)
+        .then_some(number)
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| format!("argument must be between {} and {} inclusive", range.start(), range.end()))
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    text.parse::<Size>().map(|size| size.0).map_err(|_| "argument must be a memory value".to_string())
+}
+
+fn policy(text: &str) -> Result<EvictionPolicy, String> {
+    EvictionPolicy::ALL.into_iter().find(|policy| policy.name().eq_ignore_ascii_case(text)).ok_or_else(|| {
+        let names = EvictionPolicy::ALL.map(EvictionPolicy::name).join(", ");
+        format!("argument(s) must be one of the following: {names}")
+    })
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn only(value: &str, text: &str) -> Result<(), String> {
+    match text.eq_ignore_ascii_case(value) {
+        true => Ok(()),
+        false => Err(format!("argument must be '{value}': checkpoints go to the store, see checkpoint-every")),
+    }
+}
+
+/// The directory of a `file://` store; empty for others.
+fn directory(store: &str) -> String {
+    let Some(path) = store.strip_prefix("file://") else { return String::new() };
+    std::path::absolute(Path::new(path)).map_or_else(|_| path.to_string(), |path| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use std::ffi::OsString;
+
+use super::*;
+use crate::options::Invocation;
+
+fn settings() -> Settings {
+    let arguments = ["dormouse", "--store", "file:///data", "--unix-socket", "/run/d.sock"].map(OsString::from);
+    match Invocation::parse(arguments, |_| None) {
+        Ok(Invocation::Serve(options)) => Settings::new(&options),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The pairs as in `CONFIG SET`, with commas for spaces within values; the error, or an empty text.
+fn config_set(settings: &mut Settings, line: &str, access: Access) -> String {
+    let words: Vec<String> = line.split(' ').map(|word| word.replace(',', " ")).collect();
+    let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0].as_bytes(), pair[1].as_bytes())).collect();
+    match set(settings, &pairs, access) {
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn value(settings: &Settings, name: &str) -> String {
+    let found = get(settings, &[name.as_bytes()]);
+    assert_eq!(found.len(), 1, "{name}");
+    found[0].1.clone()
+}
+
+#[test]
+fn names_are_unique_and_defaults_are_redis_s() {
+    let mut all: Vec<&str> = names().map(|(name, _)| name).collect();
+    all.sort_unstable();
+    let unique = all.len();
+    all.dedup();
+    assert_eq!(all.len(), unique);
+    let settings = settings();
+    for (name, expected) in [
+        ("maxmemory", "0"),
+        ("maxmemory-policy", "noeviction"),
+        ("maxmemory-samples", "5"),
+        ("maxclients", "10000"),
+        ("timeout", "0"),
+        ("databases", "16"),
+        ("save", ""),
+        ("appendonly", "no"),
+        ("port", "6379"),
+        ("bind", "127.0.0.1"),
+        ("dir", "/data"),
+        ("unixsocket", "/run/d.sock"),
+        ("unixsocketperm", "700"),
+        ("list-max-ziplist-size", "-2"),
+        ("slowlog-log-slower-than", "10000"),
+        ("slowlog-max-len", "128"),
+        ("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"),
+        ("sleep-after", "5m"),
+        ("checkpoint-every", "1m"),
+    ] {
+        assert_eq!(value(&settings, name), expected, "{name}");
+    }
+}
+
+#[test]
+fn get_takes_names_and_patterns() {
+    let settings = settings();
+    for (patterns, expected) in [
+        (&["timeout"][..], &["timeout"][..]),
+        (&["TimeOut"], &["TimeOut"]),
+        (&["MAXM*"], &["maxmemory", "maxmemory-policy", "maxmemory-samples"]),
+        (&["list-max-*"], &["list-max-listpack-size", "list-max-ziplist-size"]),
+        (&["*", "timeout"], &[]),
+        (&["timeout", "TIMEOUT", "time*"], &["timeout"]),
+        (&["slowlog-*", "port"], &["slowlog-log-slower-than", "slowlog-max-len", "port"]),
+        (&["nothing", "t[x-z]meout"], &[]),
+        (&["por?"], &["port"]),
+        (&["requirepass"], &[]),
+    ] {
+        let bytes: Vec<&[u8]> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
+        let found: Vec<String> = get(&settings, &bytes).into_iter().map(|(name, _)| name).collect();
+        match patterns[0] {
+            "*" => assert_eq!(found, names().map(|(name, _)| name.to_string()).collect::<Vec<_>>()),
+            _ => assert_eq!(found, expected, "{patterns:?}"),
+        }
+    }
+}
+
+#[test]
+fn set_changes_what_get_shows() {
+    for (line, name, expected) in [
+        ("maxmemory 100mb", "maxmemory", "104857600"),
+        ("MaxMemory 1k", "maxmemory", "1000"),
+        ("maxmemory-policy ALLKEYS-LRU", "maxmemory-policy", "allkeys-lru"),
+        ("maxmemory-samples 10", "maxmemory-samples", "10"),
+        ("sleep-after never", "sleep-after", "never"),
+        ("sleep-after 90s", "sleep-after", "1m30s"),
+        ("checkpoint-every 5s", "checkpoint-every", "5s"),
+        ("hash-max-ziplist-entries 7", "hash-max-listpack-entries", "7"),
+        ("hash-max-listpack-value 8", "hash-max-ziplist-value", "8"),
+        ("list-max-listpack-size -5", "list-max-ziplist-size", "-5"),
+        ("set-max-intset-entries 0", "set-max-intset-entries", "0"),
+        ("set-max-listpack-entries 1", "set-max-listpack-entries", "1"),
+        ("set-max-listpack-value 2", "set-max-listpack-value", "2"),
+        ("zset-max-ziplist-entries 3", "zset-max-listpack-entries", "3"),
+        ("zset-max-ziplist-value 9223372036854775807", "zset-max-listpack-value", "9223372036854775807"),
+        ("maxclients 5", "maxclients", "5"),
+        ("timeout 6", "timeout", "6"),
+        ("slowlog-log-slower-than -1", "slowlog-log-slower-than", "-1"),
+        ("slowlog-max-len 0", "slowlog-max-len", "0"),
+        (
+            "client-output-buffer-limit normal,1mb,0,0,slave,1,2,3",
+            "client-output-buffer-limit",
+            "normal 1048576 0 0 slave 1 2 3 pubsub 33554432 8388608 60",
+        ),
+        ("appendonly no", "appendonly", "no"),
+        ("save ", "save", ""),
+        ("timeout 1 hash-max-ziplist-entries 5 hash-max-listpack-entries 6", "hash-max-listpack-entries", "6"),
+    ] {
+        let mut settings = settings();
+        assert_eq!(config_set(&mut settings, line, Access::Node), "", "{line}");
+        assert_eq!(value(&settings, name), expected, "{line}");
+    }
+}
+
+#[test]
+fn errors_are_redis_s_and_change_nothing() {
+    const UNKNOWN: &str = "Unknown option or number of arguments for CONFIG SET - ";
+    let failed =
+        |name: &str, reason: &str| format!("CONFIG SET failed (possibly related to argument '{name}') - {reason}");
+    for (line, expected) in [
+        ("nope 1", format!("{UNKNOWN}'nope'")),
+        ("maxmemory 1 nope 1", format!("{UNKNOWN}'nope'")),
+        ("timeout 5 maxmemory abc", failed("maxmemory", "argument must be a memory value")),
+        ("maxmemory -1", failed("maxmemory", "argument must be a memory value")),
+        ("timeout 5 port 1", failed("port", "can't set immutable config")),
+        ("databases 3", failed("databases", "can't set immutable config")),
+        ("timeout 1 timeout 2", failed("timeout", "duplicate parameter")),
+        ("timeout 1 TIMEOUT 2", failed("TIMEOUT", "duplicate parameter")),
+        ("timeout -1", failed("timeout", "argument must be between 0 and 2147483647 inclusive")),
+        ("timeout 1.5", failed("timeout", "argument couldn't be parsed into an integer")),
+        ("timeout 007", failed("timeout", "argument couldn't be parsed into an integer")),
+        ("maxclients 0", failed("maxclients", "argument must be between 1 and 4294967295 inclusive")),
+        ("maxmemory-samples 0", failed("maxmemory-samples", "argument must be between 1 and 2147483647 inclusive")),
+        (
+            "maxmemory-policy lru",
+            failed("maxmemory-policy", "argument(s) must be one of the following: allkeys-lru, noeviction"),
+        ),
+        (
+            "slowlog-log-slower-than -2",
+            failed("slowlog-log-slower-than", "argument must be between -1 and 9223372036854775807 inclusive"),
+        ),
+        (
+            "client-output-buffer-limit normal,0,0",
+            failed("client-output-buffer-limit", "Wrong number of arguments in buffer limit configuration."),
+        ),
+        (
+            "hash-max-listpack-entries 1kb",
+            failed("hash-max-listpack-entries", "argument couldn't be parsed into an integer"),
+        ),
+        (
+            "appendonly yes",
+            failed("appendonly", "argument must be 'no': checkpoints go to the store, see checkpoint-every"),
+        ),
+        ("sleep-after 0", failed("sleep-after", "must be longer than zero (to switch it off, write `never`)")),
+    ] {
+        let (before, mut settings) = (settings(), settings());
+        assert_eq!(config_set(&mut settings, line, Access::Node), expected, "{line}");
+        assert_eq!(settings, before, "{line}");
+    }
+}
+
+#[test]
+fn a_database_changes_its_own_settings_only() {
+    let mut settings = settings();
+    assert_eq!(config_set(&mut settings, "maxmemory 5 sleep-after 1h save ", Access::Database), "");
+    let error = config_set(&mut settings, "maxmemory 6 maxclients 1", Access::Database);
+    assert_eq!(error, "CONFIG SET failed (possibly related to argument 'maxclients') - can't set protected config");
+    assert_eq!(value(&settings, "maxmemory"), "5");
+    let changes = set(&mut settings, &[(b"timeout", b"1")], Access::Node);
+    assert_eq!(changes, Ok(Changes { node: true, database: false }));
+}
