@@ -1,0 +1,93 @@
+//! Allocations of a size class, and lengths inside them.
+
+use std::{
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    ptr::NonNull,
+    slice,
+};
+
+use super::size_class;
+
+/// A length of 0..=254 takes one byte, any other this byte and four more.
+const LONG: u8 = u8::MAX;
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(size_class(bytes), 8).expect("a record is smaller than the address space")
+}
+
+/// An allocation for so many bytes (not none), aligned to 8.
+pub fn allocate(bytes: usize) -> NonNull<u8> {
+    debug_assert!(bytes > 0);
+    let layout = layout(bytes);
+    // SAFETY: the layout is not empty, because `bytes` is not 0.
+    let block = unsafe { alloc(layout) };
+    NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+/// # Safety
+/// `block` comes from `allocate` with a number of bytes of the same size class, and is not used again.
+pub unsafe fn free(block: NonNull<u8>, bytes: usize) {
+    // SAFETY: the layout depends on the size class only.
+    unsafe { dealloc(block.as_ptr(), layout(bytes)) };
+}
+
+/// The bytes that a length takes.
+pub fn length_bytes(len: usize) -> usize {
+    if len < usize::from(LONG) { 1 } else { 5 }
+}
+
+/// Writes a length; answers where it ends.
+///
+/// # Safety
+/// `length_bytes(len)` bytes at `at` are writable.
+pub unsafe fn write_length(at: *mut u8, len: usize) -> *mut u8 {
+    // SAFETY: the caller's promise covers each byte written.
+    unsafe {
+        if len < usize::from(LONG) {
+            at.write(len as u8);
+            at.add(1)
+        } else {
+            let len = u32::try_from(len).expect("no element is longer than 512 MiB");
+            at.write(LONG);
+            at.add(1).cast::<u32>().write_unaligned(len);
+            at.add(5)
+        }
+    }
+}
+
+/// Reads a length; answers it and where it ends.
+///
+/// # Safety
+/// `write_length` wrote it at `at`.
+#[inline(always)]
+pub unsafe fn read_length(at: *const u8) -> (usize, *const u8) {
+    // SAFETY: what was written is readable.
+    unsafe {
+        let len = at.read();
+        if len < LONG {
+            (usize::from(len), at.add(1))
+        } else {
+            (at.add(1).cast::<u32>().read_unaligned() as usize, at.add(5))
+        }
+    }
+}
+
+/// Writes bytes; answers where they end.
+///
+/// # Safety
+/// As many bytes at `at` are writable, and they do not overlap `bytes`.
+pub unsafe fn write_bytes(at: *mut u8, bytes: &[u8]) -> *mut u8 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        at.add(bytes.len())
+    }
+}
+
+/// # Safety
+/// So many bytes at `at` are initialised, and stay as they are for 'a.
+#[inline(always)]
+pub unsafe fn read_bytes<'a>(at: *const u8, len: usize) -> &'a [u8] {
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(at, len) }
+}
