@@ -134,7 +134,8 @@ fn text(frame: OwnedFrame) -> Result<String> {
     }
 }
 
-fn info_field(info: &str, field: &str) -> Option<u64> {
+/// The number of a `field:number` line.
+pub(crate) fn info_field(info: &str, field: &str) -> Option<u64> {
     let value = info.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     value.trim().parse().ok()
 }

@@ -1,6 +1,9 @@
 //! The measures, one file each: what it starts, what it does to it, and its tables.
 
+mod connections;
 mod cpu;
+mod memory;
+mod wake;
 
 use clap::ValueEnum;
 
@@ -11,6 +14,12 @@ use crate::{Bench, Result};
 pub(crate) enum Measure {
     /// Server CPU per command, and throughput, by pipeline.
     Cpu,
+    /// Bytes per key or element.
+    Memory,
+    /// First reply after sleep, full load, checkpoint.
+    Wake,
+    /// Memory of an idle connection, ten thousand at once.
+    Connections,
 }
 
 impl Measure {
@@ -21,12 +30,18 @@ impl Measure {
     pub fn name(self) -> &'static str {
         match self {
             Measure::Cpu => "cpu",
+            Measure::Memory => "memory",
+            Measure::Wake => "wake",
+            Measure::Connections => "connections",
         }
     }
 
     pub fn run(self, bench: &Bench) -> Result<Vec<Table>> {
         match self {
             Measure::Cpu => cpu::measure(bench),
+            Measure::Memory => memory::measure(bench),
+            Measure::Wake => wake::measure(bench),
+            Measure::Connections => connections::measure(bench),
         }
     }
 }
