@@ -76,6 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
+    server::sweep();
     process::raise_open_files();
     process::pin_to_core(server::LOAD_CORE)?;
     let mut programs = vec![Program::find(Kind::Redis, &options.redis)?];

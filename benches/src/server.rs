@@ -19,6 +19,9 @@ use crate::client::Client;
 pub(crate) const SERVER_CORE: usize = 0;
 pub(crate) const LOAD_CORE: usize = 1;
 
+/// Its servers' folders are named after the process that runs the benches.
+const FOLDER: &str = "dormouse-bench-";
+
 /// Loading five million keys takes a peer several seconds, on a busy machine many.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -58,7 +61,8 @@ impl Program {
 
     /// Starts it empty in a new folder and waits until it answers.
     pub fn start(&self) -> Result<Server> {
-        let folder = tempfile::Builder::new().prefix("dormouse-bench-").tempdir()?;
+        let prefix = format!("{FOLDER}{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         self.start_in(folder)
     }
 
@@ -153,6 +157,22 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
+/// Removes what runs that were interrupted left behind: folders of processes that are no more.
+pub(crate) fn sweep() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten() {
+        let owner = entry.file_name().to_str().and_then(folder_owner);
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another's folder, perhaps: then it stays.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn folder_owner(name: &str) -> Option<u32> {
+    name.strip_prefix(FOLDER)?.split_once('-')?.0.parse().ok()
+}
+
 /// The first thing that looks like a version in what a program says of itself: `Redis server v=7.0.15 sha=...`.
 fn version_number(text: &str) -> String {
     let words = text.split(|separator: char| separator.is_whitespace() || separator == '=');
@@ -174,6 +194,15 @@ mod tests {
             ("dormouse", "unknown"),
         ] {
             assert_eq!(version_number(text), expected);
+        }
+    }
+
+    #[test]
+    fn knows_its_own_folders() {
+        for (name, owner) in
+            [("dormouse-bench-4242-xYz", Some(4242)), ("dormouse-bench-xYz", None), ("dormouse-4242-xYz", None)]
+        {
+            assert_eq!(folder_owner(name), owner);
         }
     }
 

@@ -3,6 +3,7 @@
 mod connections;
 mod cpu;
 mod memory;
+mod stalls;
 mod wake;
 
 use clap::ValueEnum;
@@ -18,6 +19,8 @@ pub(crate) enum Measure {
     Memory,
     /// First reply after sleep, full load, checkpoint.
     Wake,
+    /// Replies during a checkpoint, a split, a background load.
+    Stalls,
     /// Memory of an idle connection, ten thousand at once.
     Connections,
 }
@@ -32,6 +35,7 @@ impl Measure {
             Measure::Cpu => "cpu",
             Measure::Memory => "memory",
             Measure::Wake => "wake",
+            Measure::Stalls => "stalls",
             Measure::Connections => "connections",
         }
     }
@@ -41,6 +45,7 @@ impl Measure {
             Measure::Cpu => cpu::measure(bench),
             Measure::Memory => memory::measure(bench),
             Measure::Wake => wake::measure(bench),
+            Measure::Stalls => stalls::measure(bench),
             Measure::Connections => connections::measure(bench),
         }
     }

@@ -1,0 +1,165 @@
+//! The longest waits that clients see while a million keys are checkpointed, split, or loaded in the background.
+//!
+//! 50 connections in a closed loop, half GETs and half SETs over a million keys of 16 bytes with values of 64, one at a
+//! time. An event and a quiet time just as long take turns, several times over; the replies of each side are one
+//! histogram. A window begins 100 ms before its event and ends 50 ms after, and is at least 250 ms long: long enough for
+//! a percentile, short enough that a short event is not diluted by the rest of a run. The load of a background load begins
+//! with the wake, so that the first replies after sleep are in it.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use super::wake::{checkpoint, wait_until_resident};
+use crate::client::{Client, command};
+use crate::load::{Commands, Load, key, value};
+use crate::report::{Table, Target, Unit};
+use crate::server::{Kind, Program};
+use crate::{Bench, Result};
+
+const CONNECTIONS: usize = 50;
+const KEYS: u64 = 1_000_000;
+const VALUE_LENGTH: usize = 64;
+
+const LEAD: Duration = Duration::from_millis(100);
+const TAIL: Duration = Duration::from_millis(50);
+const WINDOW_MIN: Duration = Duration::from_millis(250);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Event {
+    Checkpoint,
+    Split,
+    BackgroundLoad,
+}
+
+const EVENTS: [(Event, &str); 3] =
+    [(Event::Checkpoint, "checkpoint"), (Event::Split, "split"), (Event::BackgroundLoad, "background load")];
+
+/// What is read off a histogram, with what an event may add to it.
+const MARKS: [(&str, f64, Option<f64>); 3] =
+    [("p99", 99.0, None), ("p99.9", 99.9, Some(5.0)), ("max", 100.0, Some(20.0))];
+
+/// Microseconds of every reply, in the windows with an event and in those without.
+struct Waits {
+    with: Histogram<u64>,
+    without: Histogram<u64>,
+    windows: Duration,
+}
+
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
+    let keys = bench.amount(KEYS, 10_000);
+    let of_one = |program: &Program| stalls(bench, program, keys);
+    let all: Vec<Vec<Option<Waits>>> = bench.programs.iter().map(of_one).collect::<Result<_>>()?;
+    let mut tables = Vec::new();
+    for (at, (_, name)) in EVENTS.iter().enumerate() {
+        let mut table =
+            Table::new(&format!("Replies during a {name} of {keys} keys, under full load"), &bench.programs);
+        for (mark, percent, limit) in MARKS {
+            let read = |side: fn(&Waits) -> &Histogram<u64>| -> Vec<Option<f64>> {
+                let one = |waits: &Vec<Option<Waits>>| Some(milliseconds(side(waits[at].as_ref()?), percent));
+                all.iter().map(one).collect()
+            };
+            let (with, without) = (read(|waits| &waits.with), read(|waits| &waits.without));
+            let above = with.iter().zip(&without).map(|(with, without)| Some((*with)? - (*without)?)).collect();
+            table.row(format!("{mark}, with"), Unit::Milliseconds, with, None);
+            table.row(format!("{mark}, without"), Unit::Milliseconds, without, None);
+            table.row(format!("{mark}, above"), Unit::Milliseconds, above, limit.map(Target::Most));
+        }
+        let windows = all.iter().map(|waits| Some(waits[at].as_ref()?.windows.as_secs_f64() * 1e3)).collect();
+        table.row("windows in all", Unit::Milliseconds, windows, None);
+        tables.push(table);
+    }
+    Ok(tables)
+}
+
+fn stalls(bench: &Bench, program: &Program, keys: u64) -> Result<Vec<Option<Waits>>> {
+    let server = program.start()?;
+    let mut client = server.client()?;
+    let mut text = [0; VALUE_LENGTH];
+    client.fill(keys, |index, request| {
+        value(index, &mut text);
+        command(request, &[b"SET", key(index).as_bytes(), &text]);
+    })?;
+    let kinds = [Commands::get(keys, VALUE_LENGTH), Commands::set(keys, VALUE_LENGTH)];
+    let mut load = Load::connect(server.address, CONNECTIONS, 1, &kinds)?;
+    load.run_for(Duration::from_millis(bench.amount(1000, 50)))?;
+    let mut all = Vec::new();
+    for (event, _) in EVENTS {
+        // Peers neither split nor load behind a running server.
+        if event != Event::Checkpoint && program.kind != Kind::Dormouse {
+            all.push(None);
+            continue;
+        }
+        let mut waits = Waits { with: Histogram::new(3)?, without: Histogram::new(3)?, windows: Duration::ZERO };
+        for _ in 0..bench.amount(8, 2) {
+            let lead = if event == Event::BackgroundLoad { Duration::ZERO } else { LEAD };
+            if event == Event::BackgroundLoad {
+                client.call(&["DORMOUSE", "SLEEP"])?;
+            }
+            let took = window(&mut load, &mut waits.with, lead, || happen(event, &mut client, keys))?;
+            waits.windows += took;
+            // What the event leaves behind (a child that ends, memory given back) is not the quiet's.
+            load.run_for(Duration::from_millis(bench.amount(300, 10)))?;
+            let rest = took.saturating_sub(lead + TAIL);
+            window(&mut load, &mut waits.without, lead, || {
+                thread::sleep(rest);
+                Ok(())
+            })?;
+        }
+        all.push(Some(waits));
+    }
+    Ok(all)
+}
+
+fn happen(event: Event, client: &mut Client, keys: u64) -> Result<()> {
+    match event {
+        Event::Checkpoint => checkpoint(client).map(|_| ()),
+        Event::Split => client.call(&["DORMOUSE", "SPLIT"]).map(|_| ()),
+        Event::BackgroundLoad => wait_until_resident(client, keys),
+    }
+}
+
+/// Runs the load, and `event` in the midst of it on another thread; how long the window was.
+fn window(
+    load: &mut Load,
+    waits: &mut Histogram<u64>,
+    lead: Duration,
+    event: impl FnOnce() -> Result<()> + Send,
+) -> Result<Duration> {
+    let done = AtomicBool::new(false);
+    let tally = thread::scope(|scope| {
+        let happening = scope.spawn(|| {
+            let started = Instant::now();
+            thread::sleep(lead);
+            let happened = event();
+            thread::sleep(TAIL.max(WINDOW_MIN.saturating_sub(started.elapsed())));
+            done.store(true, Relaxed);
+            happened
+        });
+        let tally = load.run(|_| !done.load(Relaxed), |took| waits.saturating_record(took.as_micros() as u64));
+        happening.join().map_err(|_| "the thread of the event panicked")??;
+        tally
+    })?;
+    Ok(tally.elapsed)
+}
+
+/// The value that `percent` of all replies did not exceed.
+fn milliseconds(waits: &Histogram<u64>, percent: f64) -> f64 {
+    waits.value_at_percentile(percent) as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_histogram() {
+        let mut waits = Histogram::new(3).unwrap();
+        (0..9_995).for_each(|_| waits.record(200).unwrap());
+        (0..5).for_each(|_| waits.record(30_000).unwrap());
+        let close = |percent, expected: f64| (milliseconds(&waits, percent) / expected - 1.0).abs() < 0.01;
+        assert!(close(99.0, 0.2) && close(99.9, 0.2) && close(100.0, 30.0));
+    }
+}
