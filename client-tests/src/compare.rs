@@ -1,0 +1,109 @@
+//! What may differ between two servers' replies to the same commands, and nothing else.
+//!
+//! | replies | are compared |
+//! | --- | --- |
+//! | without an order (`KEYS`, `SMEMBERS`, `HGETALL`, ...) | sorted |
+//! | scores | as numbers: Redis 7.0 prints 17 digits, 7.2 the shortest that read back the same |
+//! | times to live | within two seconds, for the two servers' clocks start a moment apart |
+//! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; where `hashtable` of a set, likewise |
+//! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
+//! | `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
+//! | all others, and all errors | byte for byte |
+
+use crate::resp::{Reply, Words};
+
+/// Milliseconds, or seconds where the reply is in seconds.
+const CLOCK_TOLERANCE_SECONDS: f64 = 2.0;
+
+/// Whether `ours` is a right answer to `words` where Redis 7.0 answers `theirs`.
+pub fn agree(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    if ours == theirs {
+        return true;
+    }
+    if ours.is_error() || theirs.is_error() {
+        return false;
+    }
+    let upper = |i: usize| words.get(i).map(|word| word.to_ascii_uppercase()).unwrap_or_default();
+    let name = upper(0);
+    match name.as_slice() {
+        b"KEYS" | b"SMEMBERS" | b"SINTER" | b"SUNION" | b"SDIFF" | b"HKEYS" | b"HVALS" => {
+            sorted(ours, 1) == sorted(theirs, 1)
+        }
+        b"HGETALL" => sorted(ours, 2) == sorted(theirs, 2),
+        b"TTL" | b"EXPIRETIME" => close(ours, theirs, CLOCK_TOLERANCE_SECONDS),
+        b"PTTL" | b"PEXPIRETIME" => close(ours, theirs, 1000.0 * CLOCK_TOLERANCE_SECONDS),
+        b"SCAN" | b"SSCAN" | b"HSCAN" | b"ZSCAN" => is_page(ours) && is_page(theirs),
+        b"SLOWLOG" => std::mem::discriminant(ours) == std::mem::discriminant(theirs),
+        b"MEMORY" => ours.number().is_some() && theirs.number().is_some(),
+        b"OBJECT" => match upper(1).as_slice() {
+            b"ENCODING" => same_encoding(ours, theirs),
+            _ => ours.number().is_some() && theirs.number().is_some(),
+        },
+        _ if name.starts_with(b"Z") => same_numbers(ours, theirs),
+        _ => false,
+    }
+}
+
+/// The kind of a many-item reply with its items in order, `width` of them always together.
+fn sorted(reply: &Reply, width: usize) -> Option<(char, Vec<Vec<Reply>>)> {
+    let Reply::Many(kind, Some(items)) = reply else { return None };
+    let mut groups: Vec<_> = items.chunks(width).map(<[Reply]>::to_vec).collect();
+    groups.sort();
+    Some((*kind, groups))
+}
+
+fn is_page(reply: &Reply) -> bool {
+    matches!(reply.items(), Some([Reply::Bulk('$', Some(_)), Reply::Many('*', Some(_))]))
+}
+
+fn close(ours: &Reply, theirs: &Reply, tolerance: f64) -> bool {
+    let (Some(ours), Some(theirs)) = (ours.number(), theirs.number()) else { return false };
+    // -1 and -2 are no times.
+    ours >= 0.0 && theirs >= 0.0 && (ours - theirs).abs() <= tolerance
+}
+
+fn same_encoding(ours: &Reply, theirs: &Reply) -> bool {
+    let old = [Some(b"quicklist".as_slice()), Some(b"hashtable")];
+    ours.bytes() == Some(b"listpack") && old.contains(&theirs.bytes())
+}
+
+fn same_numbers(ours: &Reply, theirs: &Reply) -> bool {
+    match (ours, theirs) {
+        (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) => {
+            kind == other && ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same_numbers(a, b))
+        }
+        (Reply::Bulk(..), Reply::Bulk(..)) | (Reply::Line(',', _), Reply::Line(',', _)) => {
+            ours == theirs || ours.number().is_some_and(|number| Some(number) == theirs.number())
+        }
+        _ => ours == theirs,
+    }
+}
+
+/// Whether `ours` is a fair draw from what `list` holds, of the size and form of `theirs`.
+pub fn fair_draw(draw: &Words, list: &Reply, ours: &Reply, theirs: &Reply) -> bool {
+    let pairs = draw.last().is_some_and(|word| word.starts_with(b"WITH"));
+    let width = if pairs { 2 } else { 1 };
+    let (drawn, expected) = (leaves(ours), leaves(theirs));
+    if std::mem::discriminant(ours) != std::mem::discriminant(theirs) || drawn.len() != expected.len() {
+        return false;
+    }
+    if ours.is_error() || drawn.is_empty() {
+        return ours == theirs;
+    }
+    let all = leaves(list);
+    let all: Vec<_> = all.chunks(width).collect();
+    let mut drawn: Vec<_> = drawn.chunks(width).collect();
+    let may_repeat = draw.get(2).is_some_and(|count| count.starts_with(b"-"));
+    let number = drawn.len();
+    drawn.sort();
+    drawn.dedup();
+    drawn.iter().all(|member| all.contains(member)) && (may_repeat || drawn.len() == number)
+}
+
+/// The strings and numbers of a reply, however deep.
+fn leaves(reply: &Reply) -> Vec<&[u8]> {
+    match reply {
+        Reply::Many(_, items) => items.iter().flatten().flat_map(leaves).collect(),
+        _ => reply.bytes().into_iter().collect(),
+    }
+}

@@ -1,0 +1,194 @@
+//! A long random script of commands, the same for the same seed.
+//!
+//! 1. A step begins as a template of [`templates`], filled with words from small pools: few keys, so that types collide,
+//!    few members, so that sets overlap, and numbers that sit at the edges.
+//! 2. Some commands are then spoiled: a word dropped, doubled, swapped, or replaced by junk.
+//! 3. Some steps need more than one command: a transaction, a second connection that writes to a watched key, an iteration
+//!    to its end, a draw at random with the members it draws from.
+//!
+//! Nothing in a script depends on how fast it runs: a key's expiry is hours away, or past, and no two are alike.
+
+mod pools;
+mod templates;
+
+use crate::resp::Words;
+use pools::Pools;
+use templates::Template;
+
+pub enum Step {
+    Command(Words),
+    /// `MULTI`, the commands, then `EXEC` or `DISCARD`.
+    Transaction {
+        commands: Vec<Words>,
+        end: &'static str,
+    },
+    /// `WATCH`, another connection's command, then a transaction of one command.
+    Watched {
+        watch: Words,
+        other: Words,
+        command: Words,
+    },
+    /// A command that draws at random, between one that lists what it can draw from and one that evens out what it left.
+    Draw {
+        list: Words,
+        draw: Words,
+        after: Words,
+    },
+    /// A SCAN command with a cursor of 0 at the place `cursor`, to be followed to its end.
+    Iteration {
+        command: Words,
+        cursor: usize,
+    },
+    /// A command that lets its key expire at once; the script goes on when the key is gone.
+    Expiry {
+        key: Vec<u8>,
+        command: Words,
+    },
+    /// Everything that is there is compared.
+    Inventory,
+}
+
+pub struct Script {
+    random: Random,
+    pools: Pools,
+    templates: Vec<Template>,
+    total_weight: u32,
+    emitted: usize,
+}
+
+impl Script {
+    pub fn new(seed: u64) -> Self {
+        let templates = templates::all();
+        let total_weight = templates.iter().map(|template| template.weight).sum();
+        Self { random: Random(seed), pools: Pools::default(), templates, total_weight, emitted: 0 }
+    }
+
+    fn transaction(&mut self) -> Step {
+        let commands = (0..self.random.below(7)).map(|_| self.command()).collect();
+        Step::Transaction { commands, end: if self.random.one_in(6) { "DISCARD" } else { "EXEC" } }
+    }
+
+    fn watched(&mut self) -> Step {
+        let keys = 1 + self.random.below(3);
+        let watch = std::iter::once(b"WATCH".to_vec()).chain((0..keys).map(|_| self.word("key"))).collect();
+        Step::Watched { watch, other: self.command(), command: self.command() }
+    }
+
+    fn iteration(&mut self) -> Step {
+        let template = self.random.pick(&templates::ITERATIONS);
+        let command = Template::parse(1, template).fill(&mut self.random, &mut self.pools);
+        Step::Iteration { cursor: if command[0] == b"SCAN" { 1 } else { 2 }, command }
+    }
+
+    fn draw(&mut self) -> Step {
+        let (list, draw, pool) = *self.random.pick(&templates::DRAWS);
+        let key = self.word(pool);
+        let count = self.random.pick(&["1", "2", "5", "0", "1000", "-1", "-7"]).as_bytes().to_vec();
+        let fill = |template: &str| -> Words {
+            let word = |word| match word {
+                "<key>" => key.clone(),
+                "<count>" => count.clone(),
+                _ => Vec::from(word),
+            };
+            template.split_whitespace().map(word).collect()
+        };
+        let after = if draw.starts_with("SPOP") { "DEL <key>" } else { "EXISTS <key>" };
+        Step::Draw { list: fill(list), draw: fill(draw), after: fill(after) }
+    }
+
+    fn expiry(&mut self) -> Step {
+        let key = self.word("key");
+        let template = self.random.pick(&templates::EXPIRIES);
+        let fill = |word| if word == "<key>" { key.clone() } else { Vec::from(word) };
+        Step::Expiry { command: template.split_whitespace().map(fill).collect(), key }
+    }
+
+    /// One command from the templates, perhaps spoiled.
+    fn command(&mut self) -> Words {
+        let mut draw = self.random.below(self.total_weight as usize) as u32;
+        let template = self.templates.iter().find(|template| match draw.checked_sub(template.weight) {
+            Some(rest) => {
+                draw = rest;
+                false
+            }
+            None => true,
+        });
+        let mut words = template.expect("the draw is below the total").fill(&mut self.random, &mut self.pools);
+        if self.random.one_in(16) {
+            self.spoil(&mut words);
+        }
+        if self.random.one_in(8) {
+            words[0].make_ascii_lowercase();
+        }
+        words
+    }
+
+    fn spoil(&mut self, words: &mut Words) {
+        if words.iter().any(|word| word.starts_with(b"x")) {
+            return; // A lexicographic key must not get a second score.
+        }
+        let place = 1 + self.random.below(words.len());
+        let Some(word) = words.get(place).cloned() else {
+            return words.push(self.word("junk"));
+        };
+        // Swapped words could make a number of seconds out of a value, and a key that expires while the script runs.
+        let sets_expiry = words[0].windows(2).any(|pair| pair == b"EX" || pair == b"ET");
+        match self.random.below(if sets_expiry { 3 } else { 4 }) {
+            0 => _ = words.remove(place),
+            1 => words.insert(place, word),
+            2 => words[place] = self.word("junk"),
+            _ => {
+                let other = 1 + self.random.below(words.len() - 1);
+                words.swap(place, other);
+            }
+        }
+    }
+
+    fn word(&mut self, pool: &str) -> Vec<u8> {
+        self.pools.word(pool, &mut self.random)
+    }
+}
+
+impl Iterator for Script {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        self.emitted += 1;
+        if self.emitted.is_multiple_of(1000) {
+            return Some(Step::Inventory);
+        }
+        Some(match self.random.below(400) {
+            0..12 => self.transaction(),
+            12..18 => self.watched(),
+            18..26 => self.iteration(),
+            26..36 => self.draw(),
+            36 => self.expiry(),
+            _ => Step::Command(self.command()),
+        })
+    }
+}
+
+/// splitmix64, by Sebastiano Vigna: <https://prng.di.unimi.it/splitmix64.c>
+pub struct Random(pub u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+}

@@ -1,0 +1,162 @@
+//! The words that fill the holes of a template.
+
+use super::Random;
+
+/// Keys that a family likes best, so that most commands meet the type they want. The others come by chance.
+const KEYS: [(&str, &[&str]); 5] = [
+    ("string", &["s1", "s2", "s3", "{s}4"]),
+    ("hash", &["h1", "h2", "h3"]),
+    ("list", &["l1", "l2", "l3", "{l}4"]),
+    ("set", &["t1", "t2", "t3", "{t}4"]),
+    ("zset", &["z1", "z2", "z3", "{z}4"]),
+];
+
+const JUNK: [&[u8]; 15] = [
+    b"",
+    b"junk",
+    b"0",
+    b"-1",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"9223372036854775808",
+    b"1e400",
+    b"nan",
+    b"3.0",
+    b" 7",
+    b"+1",
+    b"-0",
+    b"\0\xff\r\n",
+    b"LIMIT",
+];
+
+const LONG: [u8; 90] = [b'x'; 90];
+
+/// How many expiries were given out: no two are alike, so that GT and LT never meet a tie which the clock decides.
+#[derive(Default)]
+pub struct Pools {
+    expiries: u64,
+}
+
+impl Pools {
+    pub fn word(&mut self, pool: &str, random: &mut Random) -> Vec<u8> {
+        let pick = |random: &mut Random, words: &[&str]| random.pick(words).as_bytes().to_vec();
+        let number = |n: i64| n.to_string().into_bytes();
+        match pool {
+            "string" | "hash" | "list" | "set" | "zset" if !random.one_in(6) => {
+                let (_, keys) = KEYS.iter().find(|(family, _)| *family == pool).expect("one of the families");
+                pick(random, keys)
+            }
+            "key" | "string" | "hash" | "list" | "set" | "zset" => {
+                if random.one_in(12) {
+                    return b"nokey".to_vec();
+                }
+                let (_, keys) = random.pick(&KEYS);
+                pick(random, keys)
+            }
+            "junk" => random.pick(&JUNK).to_vec(),
+            "value" => match random.below(12) {
+                0..3 => number(random.below(200) as i64 - 100),
+                3 => pick(
+                    random,
+                    &[
+                        "9223372036854775807",
+                        "-9223372036854775808",
+                        "9223372036854775806",
+                        "007",
+                        "1.5",
+                        "3.0e3",
+                        " 1",
+                    ],
+                ),
+                4 => LONG[..random.below(91)].to_vec(),
+                5 => vec![b'y'; 30 + random.below(30)],
+                6 => random.pick(&JUNK).to_vec(),
+                _ => pick(random, &["hello", "world", "ohmytext", "mynewtext", "a", "b", "", "größe"]),
+            },
+            "member" | "field" => match random.below(20) {
+                0..8 => number(random.below(12) as i64),
+                8 => LONG[..60 + random.below(10)].to_vec(),
+                9 => random.pick(&JUNK).to_vec(),
+                _ => vec![b'a' + random.below(12) as u8],
+            },
+            // Members in the order of their bytes make sense only where all scores are the same: these keys see no other.
+            "lex" => pick(random, &["x1", "x1", "x2", "x3"]),
+            "letter" => vec![b'a' + random.below(12) as u8],
+            "number" => number(random.below(300) as i64),
+            "int" => match random.below(10) {
+                0 => pick(
+                    random,
+                    &["9223372036854775807", "-9223372036854775808", "x", "1.0", "", "01", "9223372036854775808"],
+                ),
+                _ => number(random.below(40) as i64 - 20),
+            },
+            "index" => number(random.below(18) as i64 - 8),
+            "count" => number(random.below(8) as i64),
+            "offset" => pick(random, &["0", "1", "3", "5", "12", "100", "-1", "536870912", "x"]),
+            "float" => pick(
+                random,
+                &[
+                    "0.1", "0.2", "1.5", "-2.25", "3", "1e3", "5.0e-2", "-0.1", "100", "inf", "nan", "x", "", " 1",
+                    "1e17", "-3.14159",
+                ],
+            ),
+            // Quarters add up exactly in any order. There is one infinity only, for two would make sums depend on theirs.
+            "score" => match random.below(20) {
+                0 => b"inf".to_vec(),
+                1 => pick(random, &["nan", "x", "", "1e3", "-0", "+2", "0x10", "1e20"]),
+                _ => quarters(random),
+            },
+            "min" | "max" => match random.below(10) {
+                0 => pick(random, &["-inf", "+inf", "inf", "(inf", "(-inf"]),
+                1 => pick(random, &["x", "", "(", "(x", "nan", "[1"]),
+                2..5 => [b"(", quarters(random).as_slice()].concat(),
+                _ => quarters(random),
+            },
+            "lexmin" | "lexmax" => match random.below(10) {
+                0 => pick(random, &["x", "", "(", "[", "-x", "+x"]),
+                1..3 => pick(random, &["-", "+"]),
+                _ => [pick(random, &["[", "("]), vec![b'a' + random.below(12) as u8]].concat(),
+            },
+            "weight" => pick(random, &["0", "1", "2", "0.5", "3", "nan", "x", "2"]),
+            "pattern" => pick(
+                random,
+                &["*", "s*", "?1", "[hl]*", "[^s]1", "{*", "z[1-2]", "\\{?}4", "*1*", "none", "", "[", "h\\1"],
+            ),
+            "db" => pick(random, &["0", "0", "0", "1", "2", "15", "16", "-1", "x"]),
+            "seconds" => match random.below(12) {
+                0 => pick(
+                    random,
+                    &["0", "-1", "x", "", "9223372036854775807", "-9223372036854775808", "9223372036854775", "1.5"],
+                ),
+                _ => number(10_000 + self.expiry()),
+            },
+            "milliseconds" => match random.below(12) {
+                0 => pick(
+                    random,
+                    &["0", "-5", "x", "9223372036854775807", "-9223372036854775808", "9223372036854775000"],
+                ),
+                _ => number(1000 * (10_000 + self.expiry())),
+            },
+            "moment" => match random.below(12) {
+                0 => pick(random, &["0", "-1", "1", "x", "1700000000", "9223372036854775807", "9223372036854775"]),
+                _ => number(4_000_000_000 + self.expiry()),
+            },
+            "moment-ms" => match random.below(12) {
+                0 => pick(random, &["0", "-1", "1", "x", "1700000000000", "9223372036854775807"]),
+                _ => number(1000 * (5_000_000_000 + self.expiry())),
+            },
+            "type" => pick(random, &["string", "hash", "list", "set", "zset", "ZSET", "stream"]),
+            _ => panic!("there is no pool `{pool}`"),
+        }
+    }
+
+    fn expiry(&mut self) -> i64 {
+        self.expiries += 1;
+        // A prime step walks through all of the range before it repeats, in no order.
+        (self.expiries * 7919 % 1_000_003) as i64
+    }
+}
+
+fn quarters(random: &mut Random) -> Vec<u8> {
+    ((random.below(60) as f64 - 20.0) / 4.0).to_string().into_bytes()
+}

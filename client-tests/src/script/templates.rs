@@ -1,0 +1,354 @@
+//! The commands and their forms.
+//!
+//! `<pool>` is a word of a pool, `[a | b]` one of these or nothing, `(a | b)` one of these, `{a}` some of it, `<3 pool>`
+//! as many as that, `<n pool>` a number and as many words, `<weights>` as many weights as the last such number.
+
+use super::{Pools, Random};
+use crate::resp::Words;
+
+/// (weight, forms of about equal weight)
+const TEMPLATES: &[(u32, &[&str])] = &[
+    (
+        30,
+        &[
+            "SET <string> <value> [NX | XX] [GET] [EX <seconds> | PX <milliseconds> | EXAT <moment> | PXAT <moment-ms> | KEEPTTL]",
+            "SET <string> <value>",
+            "GET <string>",
+            "GETSET <string> <value>",
+            "GETDEL <string>",
+            "GETEX <string> [EX <seconds> | PX <milliseconds> | EXAT <moment> | PXAT <moment-ms> | PERSIST]",
+            "SETEX <string> <seconds> <value>",
+            "PSETEX <string> <milliseconds> <value>",
+            "SETNX <string> <value>",
+            "MGET {<key>}",
+            "MSET {<string> <value>}",
+            "MSETNX {<string> <value>}",
+            "STRLEN <string>",
+            "APPEND <string> <value>",
+            "SETRANGE <string> <offset> <value>",
+            "GETRANGE <string> <index> <index>",
+            "SUBSTR <string> <index> <index>",
+            "INCR <string>",
+            "DECR <string>",
+            "INCRBY <string> <int>",
+            "DECRBY <string> <int>",
+            "INCRBYFLOAT <string> <float>",
+            "LCS <string> <string> [LEN] [IDX] [MINMATCHLEN <int>] [WITHMATCHLEN]",
+        ],
+    ),
+    (
+        14,
+        &[
+            "DEL {<key>}",
+            "UNLINK <key>",
+            "EXISTS {<key>}",
+            "TYPE <key>",
+            "TOUCH {<key>}",
+            "RENAME <key> <key>",
+            "RENAMENX <key> <key>",
+            "COPY <key> <key> [DB <db>] [REPLACE]",
+            "MOVE <key> <db>",
+            "KEYS <pattern>",
+            "DBSIZE",
+            "OBJECT (ENCODING | REFCOUNT | IDLETIME | FREQ | NONSENSE) <key>",
+            "MEMORY USAGE <key> [SAMPLES <count>]",
+            "PERSIST <key>",
+            "(TTL | PTTL | EXPIRETIME | PEXPIRETIME) <key>",
+            "(TTL | PTTL) <key>",
+        ],
+    ),
+    (
+        6,
+        &[
+            "EXPIRE <key> <seconds> [NX | XX | GT | LT | XX GT | XX LT | NX GT | GT LT | junk]",
+            "PEXPIRE <key> <milliseconds> [NX | XX | GT | LT]",
+            "EXPIREAT <key> <moment> [NX | XX | GT | LT]",
+            "PEXPIREAT <key> <moment-ms> [NX | XX | GT | LT]",
+        ],
+    ),
+    (1, &["SELECT <db>", "SELECT 0", "SWAPDB <db> <db>", "FLUSHDB [ASYNC | SYNC | junk]", "FLUSHALL [ASYNC | SYNC]"]),
+    (
+        20,
+        &[
+            "HSET <hash> {<field> <value>}",
+            "HSET <hash> {<field> <value>}",
+            "HMSET <hash> {<field> <value>}",
+            "HSETNX <hash> <field> <value>",
+            "HGET <hash> <field>",
+            "HMGET <hash> {<field>}",
+            "HGETALL <hash>",
+            "HKEYS <hash>",
+            "HVALS <hash>",
+            "HLEN <hash>",
+            "HSTRLEN <hash> <field>",
+            "HEXISTS <hash> <field>",
+            "HDEL <hash> {<field>}",
+            "HINCRBY <hash> <field> <int>",
+            "HINCRBYFLOAT <hash> <field> <float>",
+        ],
+    ),
+    (
+        22,
+        &[
+            "(LPUSH | RPUSH) <list> {<value>}",
+            "(LPUSH | RPUSH) <list> {<member>}",
+            "(LPUSHX | RPUSHX) <list> {<value>}",
+            "(LPOP | RPOP) <list> [<int>]",
+            "LLEN <list>",
+            "LRANGE <list> <index> <index>",
+            "LINDEX <list> <index>",
+            "LSET <list> <index> <value>",
+            "LINSERT <list> (BEFORE | AFTER | after | junk) <member> <value>",
+            "LREM <list> <index> <member>",
+            "LTRIM <list> <index> <index>",
+            "LPOS <list> <member> [RANK <index>] [COUNT <index>] [MAXLEN <index>]",
+            "RPOPLPUSH <list> <list>",
+            "LMOVE <list> <list> (LEFT | RIGHT | junk) (LEFT | right)",
+            "LMPOP <n list> (LEFT | RIGHT) [COUNT <int>]",
+        ],
+    ),
+    (
+        20,
+        &[
+            "SADD <set> {<member>}",
+            "SADD <set> {<number>}",
+            "SREM <set> {<member>}",
+            "SMOVE <set> <set> <member>",
+            "SCARD <set>",
+            "SISMEMBER <set> <member>",
+            "SMISMEMBER <set> {<member>}",
+            "SMEMBERS <set>",
+            "(SINTER | SUNION | SDIFF) {<set>}",
+            "(SINTERSTORE | SUNIONSTORE | SDIFFSTORE) <set> {<set>}",
+            "SINTERCARD <n set> [LIMIT <index>]",
+        ],
+    ),
+    (
+        40,
+        &[
+            "ZADD <zset> {<score> <member>}",
+            "ZADD <zset> {<score> <member>}",
+            "ZADD <zset> [NX | XX] [GT | LT] [CH] [INCR] {<score> <member>}",
+            "ZADD <zset> [NX | XX] [GT | LT] [CH] INCR <score> <member>",
+            "ZINCRBY <zset> <score> <member>",
+            "ZREM <zset> {<member>}",
+            "ZADD <lex> {0 <letter>}",
+            "ZADD <lex> {0 <letter>}",
+            "(ZREM <lex> <letter> | ZRANGE <lex> 0 -1 | ZUNIONSTORE <zset> 2 <lex> <zset>)",
+            "ZCARD <zset>",
+            "ZSCORE <zset> <member>",
+            "ZMSCORE <zset> {<member>}",
+            "(ZRANK | ZREVRANK) <zset> <member>",
+            "ZCOUNT <zset> <min> <max>",
+            "ZLEXCOUNT <lex> <lexmin> <lexmax>",
+            "ZRANGE <zset> <index> <index> [REV] [WITHSCORES]",
+            "ZRANGE <zset> <min> <max> BYSCORE [LIMIT <index> <index>] [WITHSCORES]",
+            "ZRANGE <zset> <max> <min> BYSCORE REV [LIMIT <index> <index>] [WITHSCORES]",
+            "ZRANGE <lex> <lexmin> <lexmax> BYLEX [LIMIT <index> <index>] [WITHSCORES]",
+            "ZRANGE <lex> <lexmax> <lexmin> BYLEX REV [LIMIT <index> <index>]",
+            "ZRANGE <zset> <index> <index> [BYSCORE | BYLEX] [REV] [LIMIT <index> <index>] [WITHSCORES]",
+            "ZRANGESTORE <zset> <zset> <index> <index> [REV]",
+            "ZRANGESTORE <zset> <zset> <min> <max> BYSCORE [REV] [LIMIT <index> <index>]",
+            "ZRANGESTORE <lex> <lex> <lexmin> <lexmax> BYLEX [REV] [LIMIT <index> <index>]",
+            "ZREVRANGE <zset> <index> <index> [WITHSCORES]",
+            "ZRANGEBYSCORE <zset> <min> <max> [WITHSCORES] [LIMIT <index> <index>]",
+            "ZREVRANGEBYSCORE <zset> <max> <min> [WITHSCORES] [LIMIT <index> <index>]",
+            "ZRANGEBYLEX <lex> <lexmin> <lexmax> [LIMIT <index> <index>]",
+            "ZREVRANGEBYLEX <lex> <lexmax> <lexmin> [LIMIT <index> <index>]",
+            "ZREMRANGEBYRANK <zset> <index> <index>",
+            "ZREMRANGEBYSCORE <zset> <min> <max>",
+            "ZREMRANGEBYLEX <lex> <lexmin> <lexmax>",
+            "(ZPOPMIN | ZPOPMAX) <zset> [<int>]",
+            "ZMPOP <n zset> (MIN | MAX) [COUNT <int>]",
+            "(ZUNION | ZINTER) <n zset> [WEIGHTS <weights>] [AGGREGATE (SUM | MIN | MAX)] [WITHSCORES]",
+            "(ZUNIONSTORE | ZINTERSTORE) <zset> <n zset> [WEIGHTS <weights>] [AGGREGATE (SUM | MIN | MAX | junk)]",
+            "(ZUNION | ZINTERSTORE) <zset> 2 <set> <zset>",
+            "ZDIFF <n zset> [WITHSCORES]",
+            "ZDIFFSTORE <zset> <n zset>",
+            "ZINTERCARD <n zset> [LIMIT <index>]",
+        ],
+    ),
+    // Large ones, past the thresholds of the packed encodings.
+    (
+        1,
+        &[
+            "HSET <hash> <150 field-pairs>",
+            "SADD <set> <200 number>",
+            "SADD <set> <600 number>",
+            "ZADD <zset> <150 score-pairs>",
+            "RPUSH <list> <300 value>",
+            "DEL <key> <key> <key> <key> <key> <key>",
+        ],
+    ),
+    (
+        4,
+        &[
+            "PING [<value>]",
+            "ECHO <value>",
+            "CLIENT (GETNAME | SETNAME <field> | NO-EVICT (ON | OFF | junk))",
+            "COMMAND GETKEYS (GET <key> | MSET <key> v <key> v | ZUNIONSTORE <zset> <n zset> | PING | NONSENSE | SET <key>)",
+            "COMMAND COUNT junk",
+            "CONFIG SET nonsense 1",
+            "SLOWLOG (LEN | GET | RESET) junk",
+            "SCAN (x | 1.5 | 99999999999999999999) [MATCH <pattern>]",
+            "SCAN 0 (COUNT 0 | COUNT x | junk | MATCH)",
+            "(SSCAN | HSCAN | ZSCAN) <key> 0 (COUNT 0 | COUNT -1 | junk | TYPE string)",
+            "(EXEC | DISCARD | UNWATCH)",
+            "NONSENSE <value> <value>",
+            "PUBLISH channel <value>",
+            "PUBSUB (CHANNELS | NUMSUB <key> | NUMPAT | NONSENSE)",
+        ],
+    ),
+];
+
+pub(super) const ITERATIONS: [&str; 6] = [
+    "SCAN 0 [MATCH <pattern>] [COUNT 1 | COUNT 7 | COUNT 1000]",
+    "SCAN 0 TYPE <type> [MATCH <pattern>]",
+    "SSCAN <set> 0 [MATCH *1*] [COUNT 3]",
+    "HSCAN <hash> 0 [COUNT 1000]",
+    "ZSCAN <zset> 0 [MATCH ?] [COUNT 10]",
+    "HSCAN <key> 0",
+];
+
+/// (a list of all, a draw from it, the key's pool)
+pub(super) const DRAWS: [(&str, &str, &str); 10] = [
+    ("SMEMBERS <key>", "SRANDMEMBER <key>", "set"),
+    ("SMEMBERS <key>", "SRANDMEMBER <key> <count>", "set"),
+    ("SMEMBERS <key>", "SPOP <key>", "set"),
+    ("SMEMBERS <key>", "SPOP <key> <count>", "set"),
+    ("HKEYS <key>", "HRANDFIELD <key>", "hash"),
+    ("HKEYS <key>", "HRANDFIELD <key> <count>", "hash"),
+    ("HGETALL <key>", "HRANDFIELD <key> <count> WITHVALUES", "hash"),
+    ("ZRANGE <key> 0 -1", "ZRANDMEMBER <key> <count>", "zset"),
+    ("ZRANGE <key> 0 -1 WITHSCORES", "ZRANDMEMBER <key> <count> WITHSCORES", "zset"),
+    ("KEYS *", "RANDOMKEY", "key"),
+];
+
+pub(super) const EXPIRIES: [&str; 4] =
+    ["SET <key> v PX 1", "PEXPIRE <key> 1", "PSETEX <key> 1 v", "PEXPIREAT <key> 1700000000000"];
+
+pub(super) fn all() -> Vec<Template> {
+    TEMPLATES
+        .iter()
+        .flat_map(|(weight, forms)| {
+            let each = (weight * 1000 / forms.len() as u32).max(1);
+            forms.iter().map(move |form| Template::parse(each, form))
+        })
+        .collect()
+}
+
+pub(super) struct Template {
+    pub weight: u32,
+    nodes: Vec<Node>,
+}
+
+enum Node {
+    Literal(&'static str),
+    Word(&'static str),
+    Several(usize, &'static str),
+    Numbered(&'static str),
+    Weights,
+    Optional(Vec<Vec<Node>>),
+    Choice(Vec<Vec<Node>>),
+    Some(Vec<Node>),
+}
+
+impl Template {
+    pub fn parse(weight: u32, form: &'static str) -> Self {
+        let mut rest = form;
+        let nodes = parse(&mut rest).pop().expect("a sequence ends each parse");
+        assert!(rest.is_empty(), "an unbalanced template: {form}");
+        Self { weight, nodes }
+    }
+
+    pub fn fill(&self, random: &mut Random, pools: &mut Pools) -> Words {
+        let mut words = Vec::new();
+        let mut count = 0;
+        fill(&self.nodes, &mut words, &mut count, random, pools);
+        words
+    }
+}
+
+/// Reads alternatives up to a closing bracket, which stays, or to the end.
+fn parse(rest: &mut &'static str) -> Vec<Vec<Node>> {
+    let mut alternatives = vec![Vec::new()];
+    loop {
+        *rest = rest.trim_start();
+        let Some(first) = rest.chars().next() else { return alternatives };
+        let node = match first {
+            ']' | ')' | '}' => return alternatives,
+            '|' => {
+                *rest = &rest[1..];
+                alternatives.push(Vec::new());
+                continue;
+            }
+            '[' | '(' | '{' => {
+                *rest = &rest[1..];
+                let mut inner = parse(rest);
+                *rest = &rest[1..];
+                match first {
+                    '[' => Node::Optional(inner),
+                    '(' => Node::Choice(inner),
+                    _ => Node::Some(inner.pop().expect("at least one")),
+                }
+            }
+            '<' => {
+                let (hole, after) = rest[1..].split_once('>').expect("a hole is closed");
+                *rest = after;
+                match hole.split_once(' ') {
+                    None if hole == "weights" => Node::Weights,
+                    None => Node::Word(hole),
+                    Some(("n", pool)) => Node::Numbered(pool),
+                    Some((count, pool)) => Node::Several(count.parse().expect("a count"), pool),
+                }
+            }
+            _ => {
+                let end = rest.find([' ', ']', ')', '}', '|']).unwrap_or(rest.len());
+                let (word, after) = rest.split_at(end);
+                *rest = after;
+                Node::Literal(word)
+            }
+        };
+        alternatives.last_mut().expect("never empty").push(node);
+    }
+}
+
+fn fill(nodes: &[Node], words: &mut Words, count: &mut usize, random: &mut Random, pools: &mut Pools) {
+    for node in nodes {
+        match node {
+            Node::Literal(word) => words.push(word.as_bytes().to_vec()),
+            Node::Word(pool) => words.push(pools.word(pool, random)),
+            Node::Several(times, "field-pairs") => {
+                words.extend((0..2 * times).map(|i| pools.word(["number", "value"][i % 2], random)));
+            }
+            Node::Several(times, "score-pairs") => {
+                words.extend(
+                    (0..2 * times).map(|i| if i % 2 == 0 { b"2.5".to_vec() } else { pools.word("number", random) }),
+                );
+            }
+            Node::Several(times, pool) => words.extend((0..*times).map(|_| pools.word(pool, random))),
+            Node::Numbered(pool) => {
+                *count = 1 + random.below(3);
+                let told = if random.one_in(15) { random.below(5) } else { *count };
+                words.push(told.to_string().into_bytes());
+                words.extend((0..*count).map(|_| pools.word(pool, random)));
+            }
+            Node::Weights => words.extend((0..*count).map(|_| pools.word("weight", random))),
+            Node::Optional(alternatives) => {
+                if random.one_in(2) {
+                    let chosen: &Vec<Node> = random.pick(alternatives);
+                    fill(chosen, words, count, random, pools);
+                }
+            }
+            Node::Choice(alternatives) => {
+                let chosen: &Vec<Node> = random.pick(alternatives);
+                fill(chosen, words, count, random, pools);
+            }
+            Node::Some(inner) => {
+                for _ in 0..1 + random.below(4) {
+                    fill(inner, words, count, random, pools);
+                }
+            }
+        }
+    }
+}

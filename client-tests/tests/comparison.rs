@@ -1,0 +1,275 @@
+//! The same long random script for the server and for a real redis-server: every reply must be the same.
+
+use std::{collections::VecDeque, env, time::Duration};
+
+use dormouse_client_tests::{
+    Kind, Server, Settings, compare,
+    resp::{Connection, Reply, Words, request},
+    script::{Script, Step},
+    toolchain, wait_for,
+};
+
+const SEEDS: &str = "1-4";
+const COMMANDS: usize = 20_000;
+
+#[test]
+fn random_scripts_get_the_replies_of_redis() {
+    if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
+        return;
+    }
+    let (ours, theirs) = (Server::start(), Server::start_with(Kind::Redis, Settings::default()));
+    let commands = env::var("DORMOUSE_COMPARE_COMMANDS").map_or(COMMANDS, |n| n.parse().expect("a number of commands"));
+    let seeds = env::var("DORMOUSE_COMPARE_SEEDS").unwrap_or_else(|_| SEEDS.into());
+    let (first, last) = seeds.split_once('-').unwrap_or((&seeds, &seeds));
+    for seed in first.parse().expect("a seed")..=last.parse::<u64>().expect("a seed") {
+        let mut comparison = Comparison::new(seed, ours.port(), theirs.port());
+        let mut script = Script::new(seed);
+        while comparison.commands < commands {
+            comparison.step(script.next().expect("a script has no end"));
+        }
+        comparison.inventory();
+        println!("seed {seed}: {} commands, {} of them refused", comparison.commands, comparison.refused);
+    }
+}
+
+/// What a hand-picked command says, for what chance would find too rarely.
+#[test]
+fn edges_get_the_replies_of_redis() {
+    if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
+        return;
+    }
+    let (ours, theirs) = (Server::start(), Server::start_with(Kind::Redis, Settings::default()));
+    for resp3 in [0, 1] {
+        let mut comparison = Comparison::new(resp3, ours.port(), theirs.port());
+        for line in include_str!("edges.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let words = line.split(' ').map(|word| if word == "\"\"" { Vec::new() } else { word.as_bytes().to_vec() });
+            comparison.command(words.collect());
+        }
+        comparison.inventory();
+    }
+}
+
+/// Both servers, at the same place of the script.
+struct Comparison {
+    seed: u64,
+    ours: Connection,
+    theirs: Connection,
+    ports: (u16, u16),
+    /// Commands that were answered QUEUED since MULTI: EXEC's reply is theirs.
+    queued: Vec<Words>,
+    /// The latest commands and their replies, for the report.
+    history: VecDeque<(usize, Words, Reply)>,
+    commands: usize,
+    refused: usize,
+}
+
+impl Comparison {
+    /// Even seeds speak RESP2, odd ones RESP3.
+    fn new(seed: u64, ours: u16, theirs: u16) -> Self {
+        let connect = |port| {
+            let mut connection = Connection::open(port);
+            if seed % 2 == 1 {
+                connection.run("HELLO 3");
+            }
+            assert_eq!(connection.run("FLUSHALL"), Reply::Line('+', "OK".into()));
+            connection
+        };
+        Self {
+            seed,
+            ours: connect(ours),
+            theirs: connect(theirs),
+            ports: (ours, theirs),
+            queued: Vec::new(),
+            history: VecDeque::new(),
+            commands: 0,
+            refused: 0,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Command(words) => _ = self.command(words),
+            Step::Transaction { commands, end } => self.transaction(commands, end),
+            Step::Watched { watch, other, command } => {
+                self.command(watch);
+                self.from_elsewhere(&other);
+                self.transaction(vec![command], "EXEC");
+            }
+            Step::Draw { list, draw, after } => {
+                let members = self.command(list);
+                let (ours, theirs) = self.ask(&draw);
+                if !compare::fair_draw(&draw, &members, &ours, &theirs) {
+                    self.mismatch(&draw, &ours, &theirs);
+                }
+                self.remember(draw, ours);
+                self.command(after);
+            }
+            Step::Iteration { command, cursor } => self.iteration(command, cursor),
+            Step::Expiry { key, command } => {
+                self.command(command);
+                let exists: Words = vec![b"EXISTS".to_vec(), key];
+                let gone = wait_for(Duration::from_secs(10), || {
+                    let (ours, theirs) = self.ask(&exists);
+                    (ours == theirs && ours.number() == Some(0.0)).then_some(())
+                });
+                assert!(gone.is_some(), "seed {}: still there after 10 s: {}", self.seed, text(&exists));
+            }
+            Step::Inventory => self.inventory(),
+        }
+    }
+
+    fn transaction(&mut self, commands: Vec<Words>, end: &str) {
+        self.command(vec![b"MULTI".to_vec()]);
+        for words in commands {
+            self.command(words);
+        }
+        self.command(vec![end.as_bytes().to_vec()]);
+    }
+
+    /// Sends one command to both, compares, and answers our reply.
+    fn command(&mut self, words: Words) -> Reply {
+        let (ours, theirs) = self.ask(&words);
+        if !self.agree(&words, &ours, &theirs) {
+            self.mismatch(&words, &ours, &theirs);
+        }
+        self.remember(words, ours.clone());
+        ours
+    }
+
+    fn agree(&mut self, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+        if *ours == Reply::Line('+', "QUEUED".into()) {
+            self.queued.push(words.clone());
+            return ours == theirs;
+        }
+        let ends = [b"EXEC".as_slice(), b"DISCARD"].iter().any(|end| words[0].eq_ignore_ascii_case(end));
+        let queued = if ends { std::mem::take(&mut self.queued) } else { Vec::new() };
+        match (ours.items(), theirs.items()) {
+            (Some(ours), Some(theirs)) if !queued.is_empty() => {
+                ours.len() == queued.len()
+                    && theirs.len() == queued.len()
+                    && queued
+                        .iter()
+                        .zip(ours.iter().zip(theirs))
+                        .all(|(words, (ours, theirs))| compare::agree(words, ours, theirs))
+            }
+            _ => compare::agree(words, ours, theirs),
+        }
+    }
+
+    fn ask(&mut self, words: &Words) -> (Reply, Reply) {
+        let bytes = request(words);
+        self.ours.write(&bytes).and_then(|()| self.theirs.write(&bytes)).expect("both servers read");
+        let theirs = self.theirs.read().expect("redis-server replies");
+        match self.ours.read() {
+            Ok(ours) => (ours, theirs),
+            Err(problem) => self.fail(words, &format!("ours:   {problem}\ntheirs: {theirs:?}")),
+        }
+    }
+
+    /// A command on a connection of its own, in the database that is selected at first.
+    fn from_elsewhere(&mut self, words: &Words) {
+        let (ours, theirs) = (Connection::open(self.ports.0).call(words), Connection::open(self.ports.1).call(words));
+        // Its replies are RESP2's, which a draw of RESP3 seeds must not confuse: the rules are the same.
+        if !compare::agree(words, &ours, &theirs) {
+            self.mismatch(words, &ours, &theirs);
+        }
+        self.remember(words.clone(), ours);
+    }
+
+    /// Each server's cursor is its own; what they bring until it is 0 again must be the same.
+    fn iteration(&mut self, command: Words, cursor: usize) {
+        let ours = follow(&mut self.ours, command.clone(), cursor);
+        let theirs = follow(&mut self.theirs, command.clone(), cursor);
+        if ours != theirs {
+            self.mismatch(&command, &ours, &theirs);
+        }
+        self.remember(command, ours);
+    }
+
+    /// Compares all that the first databases hold, and goes on in the first.
+    fn inventory(&mut self) {
+        for database in ["2", "1", "0"] {
+            self.command(vec![b"SELECT".to_vec(), database.into()]);
+            self.command(vec![b"DBSIZE".to_vec()]);
+            let keys = self.command(vec![b"KEYS".to_vec(), b"*".to_vec()]);
+            for key in keys.items().unwrap_or_default().iter().filter_map(Reply::bytes) {
+                let kind = self.command(vec![b"TYPE".to_vec(), key.to_vec()]);
+                let read = match kind.bytes() {
+                    Some(b"string") => "GET <key>",
+                    Some(b"hash") => "HGETALL <key>",
+                    Some(b"list") => "LRANGE <key> 0 -1",
+                    Some(b"set") => "SMEMBERS <key>",
+                    _ => "ZRANGE <key> 0 -1 WITHSCORES",
+                };
+                for form in [read, "PTTL <key>", "OBJECT ENCODING <key>"] {
+                    let word = |word| if word == "<key>" { key.to_vec() } else { Vec::from(word) };
+                    self.command(form.split(' ').map(word).collect());
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, words: Words, ours: Reply) {
+        self.commands += 1;
+        self.refused += usize::from(ours.is_error());
+        self.history.push_back((self.commands, words, ours));
+        if self.history.len() > 5000 {
+            self.history.pop_front();
+        }
+    }
+
+    fn mismatch(&self, words: &Words, ours: &Reply, theirs: &Reply) -> ! {
+        self.fail(words, &format!("ours:   {ours:?}\ntheirs: {theirs:?}"))
+    }
+
+    fn fail(&self, words: &Words, replies: &str) -> ! {
+        let keys: Vec<_> = words.iter().skip(1).filter(|word| is_key(word)).collect();
+        let related = |words: &Words| {
+            let everywhere = ["FLUSH", "SELECT", "SWAPDB", "MULTI", "EXEC", "DISCARD"];
+            let name = String::from_utf8_lossy(&words[0]).to_ascii_uppercase();
+            words.iter().any(|word| keys.contains(&word)) || everywhere.iter().any(|prefix| name.starts_with(prefix))
+        };
+        let mut before: Vec<_> = self.history.iter().rev().filter(|(_, words, _)| related(words)).take(15).collect();
+        before.reverse();
+        let before: String =
+            before.iter().map(|(step, words, reply)| format!("  {step}: {} -> {reply:?}\n", text(words))).collect();
+        panic!(
+            "seed {}, command {}: {}\n{replies}\nbefore, on these keys (our replies):\n{before}",
+            self.seed,
+            self.commands + 1,
+            text(words)
+        );
+    }
+}
+
+/// Scripts name their keys by a letter and a digit.
+fn is_key(word: &[u8]) -> bool {
+    let word: Vec<u8> = word.iter().copied().filter(|byte| !b"{}".contains(byte)).collect();
+    word == b"nokey" || (word.len() == 2 && b"shltzx".contains(&word[0]) && word[1].is_ascii_digit())
+}
+
+fn text(words: &Words) -> String {
+    let mut text: Vec<_> = words.iter().take(40).map(|word| format!("\"{}\"", word.escape_ascii())).collect();
+    if words.len() > 40 {
+        text.push(format!("... ({} words)", words.len()));
+    }
+    text.join(" ")
+}
+
+/// All that a SCAN command brings, sorted and once; or the first reply that is no page.
+fn follow(connection: &mut Connection, mut words: Words, cursor: usize) -> Reply {
+    let width = if [b"HSCAN", b"ZSCAN"].iter().any(|name| words[0].eq_ignore_ascii_case(*name)) { 2 } else { 1 };
+    let mut found: Vec<Vec<Reply>> = Vec::new();
+    for _ in 0..100_000 {
+        let reply = connection.call(&words);
+        let Some([Reply::Bulk('$', Some(next)), Reply::Many('*', Some(page))]) = reply.items() else { return reply };
+        found.extend(page.chunks(width).map(<[Reply]>::to_vec));
+        if next == b"0" {
+            found.sort();
+            found.dedup();
+            return Reply::Many('*', Some(found.concat()));
+        }
+        words[cursor] = next.clone();
+    }
+    panic!("the iteration does not end: {}", text(&words));
+}
