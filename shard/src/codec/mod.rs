@@ -4,7 +4,9 @@
 //! | --- | --- |
 //! | [`reader`] | a cursor over bytes that nobody vouches for |
 //! | [`block`] | a compressed, checksummed run of bytes: what all durable objects are made of |
-//! | [`lzf`] | the compression of strings in RDB |
+//! | [`string`], [`lzf`] | RDB's strings and the compression that some have |
+//! | [`ziplist`] | what Redis packed collections with before listpacks |
+//! | [`value`] | RDB's encodings of values: for chunks, `DUMP` and `RESTORE`, RDB files |
 //! | [`segment`] | the records of one segment |
 //!
 //! Everything here reads bytes that may have been damaged or forged. The rules: a length is compared with what is left
@@ -15,6 +17,9 @@ pub mod block;
 pub mod lzf;
 pub mod reader;
 pub mod segment;
+pub mod string;
+pub mod value;
+pub mod ziplist;
 
 pub use self::reader::Reader;
 

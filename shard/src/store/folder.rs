@@ -37,12 +37,12 @@ impl FolderLock {
             }
             Err(TryLockError::Error(source)) => return Err(fail(source)),
         }
-        check_writable(folder).map_err(fail)?;
+        unless_full(check_writable(folder)).map_err(fail)?;
         let crashed = file.metadata().map_err(fail)?.len() > 0;
         if crashed {
             remove_unfinished(folder).map_err(fail)?;
         }
-        write_pid(&mut file).map_err(fail)?;
+        unless_full(write_pid(&mut file)).map_err(fail)?;
         Ok(FolderLock { file, unfinished: AtomicUsize::new(0) })
     }
 
@@ -80,6 +80,14 @@ fn create_folder(folder: &Path) -> io::Result<()> {
         File::open(parent)?.sync_all()?;
     }
     Ok(())
+}
+
+/// A full disk can still be read, and waking a database must not depend on writing.
+fn unless_full(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => Ok(()),
+        result => result,
+    }
 }
 
 fn check_writable(folder: &Path) -> io::Result<()> {

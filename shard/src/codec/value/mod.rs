@@ -1,0 +1,94 @@
+//! RDB's encodings of values: what lies in chunks, `DUMP` payloads and RDB files.
+//!
+//! | type | value | written | read |
+//! | --- | --- | --- | --- |
+//! | 0 | string | yes | yes |
+//! | 1 / 10 / 14 / 18 | list: plain / ziplist / quicklist of ziplists / quicklist of listpacks | 18 | all |
+//! | 2 / 11 / 20 | set: plain / intset / listpack | all | all |
+//! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
+//! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
+//!
+//! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
+//! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
+
+mod list;
+
+use super::{
+    CodecError, Reader,
+    string::{RdbString, read_string, write_integer, write_plain_string},
+};
+use crate::{
+    record::Value,
+    types::{Limits, Malformed, Object},
+};
+
+/// The numbers of the encodings.
+pub mod kind {
+    pub const STRING: u8 = 0;
+    pub const LIST: u8 = 1;
+    pub const SET: u8 = 2;
+    pub const SORTED_SET_TEXT: u8 = 3;
+    pub const HASH: u8 = 4;
+    pub const SORTED_SET: u8 = 5;
+    pub const HASH_ZIPMAP: u8 = 9;
+    pub const LIST_ZIPLIST: u8 = 10;
+    pub const SET_INTSET: u8 = 11;
+    pub const SORTED_SET_ZIPLIST: u8 = 12;
+    pub const HASH_ZIPLIST: u8 = 13;
+    pub const LIST_QUICKLIST: u8 = 14;
+    pub const HASH_LISTPACK: u8 = 16;
+    pub const SORTED_SET_LISTPACK: u8 = 17;
+    pub const LIST_QUICKLIST_2: u8 = 18;
+    pub const SET_LISTPACK: u8 = 20;
+}
+
+/// A value that has been read.
+#[derive(Debug)]
+pub enum Loaded<'a> {
+    Text(RdbString<'a>),
+    Object(Object),
+}
+
+/// Appends the value of a record and answers the number of its encoding.
+#[inline]
+pub fn encode_value(value: &Value<'_>, out: &mut Vec<u8>) -> u8 {
+    match value {
+        Value::Int(number) => write_integer(out, *number),
+        Value::Raw(bytes) => write_plain_string(out, bytes),
+        Value::Object(object) => return encode_object(object, out),
+    }
+    kind::STRING
+}
+
+/// Appends the value of an object and answers the number of its encoding.
+pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
+    match object {
+        Object::Text(text) => {
+            write_plain_string(out, text);
+            kind::STRING
+        }
+        Object::List(list) => list::encode(list, out),
+    }
+}
+
+/// Reads a value whose encoding has the number `kind`; the reader stands behind it afterwards.
+pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> Result<Loaded<'a>, CodecError> {
+    let object = match kind {
+        kind::STRING => return read_string(reader).map(Loaded::Text),
+        kind::LIST => list::decode_plain(reader, limits)?,
+        kind::LIST_ZIPLIST => list::decode_ziplist(reader, limits)?,
+        kind::LIST_QUICKLIST => list::decode_quicklist(reader, limits)?,
+        kind::LIST_QUICKLIST_2 => list::decode_quicklist_2(reader, limits)?,
+        other => return Err(CodecError::Type(other)),
+    };
+    if object.is_empty() {
+        return Err(CodecError::Malformed("empty collection"));
+    }
+    Ok(Loaded::Object(object))
+}
+
+impl From<Malformed> for CodecError {
+    fn from(Malformed(what): Malformed) -> Self {
+        CodecError::Malformed(what)
+    }
+}
