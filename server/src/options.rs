@@ -10,6 +10,7 @@
 //! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that an
 //! option which is declared once, in [`Options`], is understood everywhere.
 
+mod reshaping;
 mod token;
 mod values;
 
@@ -20,7 +21,9 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use dormouse_autoscaler::Policy;
 
+use self::reshaping::Reshaping;
 pub use self::token::{DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of};
 pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
 
@@ -178,6 +181,13 @@ pub struct Options {
     #[arg(long, value_name = "POLICY", default_value_t, value_enum, help_heading = "Databases")]
     pub max_memory_policy: EvictionPolicy,
 
+    #[command(flatten)]
+    reshaping: Reshaping,
+
+    /// When shards split and merge and databases are checkpointed, as all of the options together say.
+    #[arg(skip)]
+    pub policy: Policy,
+
     /// Worker threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = parse_workers, help_heading = "Running")]
     pub workers: Option<NonZeroUsize>,
@@ -226,6 +236,7 @@ impl Options {
         if self.port == 0 && self.unix_socket.is_none() {
             return Err(invalid("nowhere to listen: with --port 0, give a --unix-socket".to_string()));
         }
+        self.policy = self.reshaping.policy(self.checkpoint_every).map_err(invalid)?;
         let exposed = self.bind.iter().find(|bind| !bind.is_loopback());
         if let Some(bind) = exposed
             && self.tokens.is_empty()
@@ -321,6 +332,7 @@ fn scalar(value: toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text),
         toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
         _ => None,
     }
 }

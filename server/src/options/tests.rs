@@ -40,6 +40,7 @@ fn bare_and_serve_are_the_same() {
         assert_eq!(options.checkpoint_every.to_string(), "1m");
         assert_eq!(options.store, "file://./dormouse-data");
         assert_eq!(options.max_memory, Size(0));
+        assert_eq!(options.policy, Policy::default());
         assert!(options.worker_count().get() >= 1);
     }
     assert!(matches!(parse("version", &[("DORMOUSE_PORT", "many")]), Ok(Invocation::Version)));
@@ -81,6 +82,17 @@ fn every_option_reads_every_place() {
         ("checkpoint-every", "3s", "checkpoint_every: Every(3s)"),
         ("max-memory", "1kb", "max_memory: Size(1024)"),
         ("max-memory-policy", "allkeys-lru", "max_memory_policy: AllkeysLru"),
+        ("split-keys", "7", "keys_max: 7"),
+        ("split-size", "7kb", "bytes_max: 7168"),
+        ("split-size-window", "7s", "size_window_ms: 7000"),
+        ("split-busy", "0.33", "busy_share_max: 0.33"),
+        ("split-operations", "77", "operations_per_second_max: 77.0"),
+        ("split-contention", "0.77", "contended_share_max: 0.77"),
+        ("split-load-window", "7m", "load_window_ms: 420000"),
+        ("shards-per-worker", "7", "shards_per_worker: 7.0"),
+        ("merge-fraction", "0.1", "merge_fraction: 0.1"),
+        ("merge-window", "never", "merge_window_ms: 3153600000000"),
+        ("checkpoint-size", "7mb", "dirty_bytes_max: 7340032"),
         ("workers", "3", "workers: Some(3)"),
         ("slowlog-log-slower-than", "-1", "slowlog_log_slower_than: -1"),
         ("slowlog-max-len", "3", "slowlog_max_len: 3"),
@@ -138,6 +150,9 @@ fn complaints() {
         ("serve", &[("DORMOUSE_BIND", "127.0.0.1 nope")], &["in DORMOUSE_BIND", "'nope'"]),
         ("--bind 0.0.0.0", &[], &["0.0.0.0", "without a token", "DORMOUSE_TOKEN", "--bind 127.0.0.1"]),
         ("--bind 127.0.0.1 --bind ::", &[], &["listen on ::"]),
+        ("--merge-fraction 0.5", &[], &["--merge-fraction", "at most a third"]),
+        ("--split-busy NaN", &[], &["--split-busy", "more than 0"]),
+        ("--split-size 0", &[], &["--split-size", "at least 1"]),
         ("--port 1 serve", &[], &["serve"]),
     ];
     for (arguments, environment, parts) in rows {

@@ -75,6 +75,12 @@ impl Interval {
             Interval::Every(duration) => Some(duration),
         }
     }
+
+    /// `never` is a hundred years.
+    pub fn milliseconds(self) -> u64 {
+        let ms = self.duration().and_then(|duration| u64::try_from(duration.as_millis()).ok());
+        ms.unwrap_or(INTERVAL_MS_MAX)
+    }
 }
 
 impl FromStr for Interval {
