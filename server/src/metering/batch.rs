@@ -5,8 +5,6 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use smallvec::SmallVec;
-
 use super::totals::{CommandTotals, METERS, Meter, Totals};
 use super::{DatabaseMeters, request_units};
 
@@ -21,8 +19,10 @@ pub struct Batch {
     pub keyspace_misses: u64,
     pub expired_keys: u64,
     pub evicted_keys: u64,
-    /// The different commands of the batch. A pipeline mostly repeats one or two.
-    commands: SmallVec<[CommandCount; 4]>,
+    /// The different commands of the batch. A pipeline mostly repeats one or two. Its allocation serves every batch.
+    commands: Vec<CommandCount>,
+    /// The place there of the command that was counted last.
+    last: usize,
 }
 
 #[derive(Debug, Default)]
@@ -72,13 +72,19 @@ impl Batch {
 
     #[inline]
     fn command(&mut self, command: usize) -> &mut CommandCount {
-        // Looked for from the end: most commands are of the kind of the one before.
-        let found = self.commands.iter().rposition(|count| count.command == command);
-        let index = found.unwrap_or_else(|| {
+        if self.commands.get(self.last).is_none_or(|count| count.command != command) {
+            self.find(command);
+        }
+        &mut self.commands[self.last]
+    }
+
+    #[cold]
+    fn find(&mut self, command: usize) {
+        let found = self.commands.iter().position(|count| count.command == command);
+        self.last = found.unwrap_or_else(|| {
             self.commands.push(CommandCount { command, ..CommandCount::default() });
             self.commands.len() - 1
         });
-        &mut self.commands[index]
     }
 
     /// Shares the time that belongs to no timed call evenly among the others. The shares' sum is the batch's time.
@@ -87,8 +93,14 @@ impl Batch {
         let mut calls: u64 = self.commands.iter().map(CommandCount::untimed).sum();
         let mut left = elapsed_ns.saturating_sub(timed_ns);
         for count in self.commands.iter_mut().filter(|count| count.untimed() > 0) {
-            let share = u128::from(left) * u128::from(count.untimed()) / u128::from(calls);
-            let share = u64::try_from(share).expect("a share is at most the whole");
+            let share = match count.untimed() {
+                // Mostly there is one kind of command; dividing 128 bits would cost more than the rest of the batch.
+                untimed if untimed == calls => left,
+                untimed => {
+                    let share = u128::from(left) * u128::from(untimed) / u128::from(calls);
+                    u64::try_from(share).expect("a share is at most the whole")
+                }
+            };
             calls -= count.untimed();
             left -= share;
             count.totals.nanoseconds += share;
