@@ -101,7 +101,11 @@ impl Unit {
             middling if middling < 1000.0 => 1,
             _ => 0,
         };
-        format!("{}{}", grouped(&format!("{value:.digits$}")), self.suffix())
+        let number = format!("{value:.digits$}");
+        // A difference that rounds to nothing has no sign.
+        let nothing = number.trim_matches(['-', '0', '.']).is_empty();
+        let number = if nothing { number.trim_start_matches('-') } else { &number };
+        format!("{}{}", grouped(number), self.suffix())
     }
 
     fn suffix(self) -> &'static str {
@@ -226,6 +230,19 @@ mod tests {
             text,
             "CPU\n          redis  dormouse  ratio  target\n  SET  1,234 us   8.26 us   0.01  <= 20,000 us  met\n"
         );
+    }
+
+    #[test]
+    fn prints_numbers() {
+        for (value, unit, expected) in [
+            (-0.0004, Unit::Milliseconds, "0.00 ms"),
+            (-0.25, Unit::Milliseconds, "-0.25 ms"),
+            (12.34, Unit::Percent, "12.3 %"),
+            (1234.5, Unit::Bytes, "1,234 B"),
+            (5.0, Unit::Count, "5"),
+        ] {
+            assert_eq!(unit.text(value), expected);
+        }
     }
 
     #[test]

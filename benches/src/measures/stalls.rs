@@ -92,7 +92,7 @@ fn stalls(bench: &Bench, program: &Program, keys: u64) -> Result<Vec<Option<Wait
             all.push(None);
             continue;
         }
-        let mut waits = Waits { with: Histogram::new(3)?, without: Histogram::new(3)?, windows: Duration::ZERO };
+        let mut waits = Waits { with: histogram()?, without: histogram()?, windows: Duration::ZERO };
         for _ in 0..bench.amount(8, 2) {
             let lead = if event == Event::BackgroundLoad { Duration::ZERO } else { LEAD };
             if event == Event::BackgroundLoad {
@@ -138,11 +138,20 @@ fn window(
             done.store(true, Relaxed);
             happened
         });
-        let tally = load.run(|_| !done.load(Relaxed), |took| waits.saturating_record(took.as_micros() as u64));
+        let tally = load.run(|_| !done.load(Relaxed), |took| record(waits, took));
         happening.join().map_err(|_| "the thread of the event panicked")??;
         tally
     })?;
     Ok(tally.elapsed)
+}
+
+/// Of microseconds, up to longer than the load waits for any reply.
+fn histogram() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1, 600_000_000, 3)?)
+}
+
+fn record(waits: &mut Histogram<u64>, took: Duration) {
+    waits.saturating_record(took.as_micros() as u64);
 }
 
 /// The value that `percent` of all replies did not exceed.
@@ -156,9 +165,9 @@ mod tests {
 
     #[test]
     fn reads_a_histogram() {
-        let mut waits = Histogram::new(3).unwrap();
-        (0..9_995).for_each(|_| waits.record(200).unwrap());
-        (0..5).for_each(|_| waits.record(30_000).unwrap());
+        let mut waits = histogram().unwrap();
+        (0..9_995).for_each(|_| record(&mut waits, Duration::from_micros(200)));
+        (0..5).for_each(|_| record(&mut waits, Duration::from_millis(30)));
         let close = |percent, expected: f64| (milliseconds(&waits, percent) / expected - 1.0).abs() < 0.01;
         assert!(close(99.0, 0.2) && close(99.9, 0.2) && close(100.0, 30.0));
     }
