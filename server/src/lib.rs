@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod http;
 pub mod logging;
 pub mod metering;
+pub mod metrics;
 pub mod options;

@@ -137,7 +137,7 @@ impl Totals {
         self.commands.get(index).copied().unwrap_or_default()
     }
 
-    pub(super) fn add_command(&mut self, index: usize, more: CommandTotals) {
+    pub(crate) fn add_command(&mut self, index: usize, more: CommandTotals) {
         if more == CommandTotals::default() {
             return;
         }

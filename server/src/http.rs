@@ -1,0 +1,317 @@
+//! The HTTP port: `/healthz`, `/readyz` and `/metrics`.
+//!
+//! It has a thread and a runtime of its own, so that a scrape never delays a worker. Everything that a client can draw
+//! out is bounded: how many connections there are, the time for a request's head and its size, how long a connection
+//! lasts. Bodies are not read.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
+
+const CONNECTIONS_MAX: usize = 128;
+const HEAD_BYTES_MAX: usize = 16 << 10;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// After so long a connection ends with the request that it is at.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+/// For a request that is being answered when its connection has to end.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why the server should get no traffic now; ready when nothing is the matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Its listeners do not accept connections yet.
+    pub starting: bool,
+    /// It is shutting down.
+    pub draining: bool,
+    /// What the store answered last, where that was an error.
+    pub store_error: Option<String>,
+}
+
+impl Readiness {
+    fn reasons(&self) -> Vec<String> {
+        let starting = self.starting.then(|| "the server is starting".to_string());
+        let draining = self.draining.then(|| "the server is shutting down".to_string());
+        let store = self.store_error.as_ref().map(|error| format!("the store cannot be reached: {error}"));
+        [starting, draining, store].into_iter().flatten().collect()
+    }
+}
+
+/// The running service. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Http {
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Http {
+    /// Serves on listeners that are bound already. `readiness` is asked on every `/readyz`, and must not block.
+    pub fn start(
+        listeners: Vec<TcpListener>,
+        registry: Registry,
+        readiness: impl Fn() -> Readiness + Send + Sync + 'static,
+    ) -> io::Result<Http> {
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
+        let router = router(Service { registry, readiness: Arc::new(readiness) });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listeners = {
+            let _context = runtime.enter();
+            listeners
+                .into_iter()
+                .map(|listener| {
+                    listener.set_nonblocking(true)?;
+                    tokio::net::TcpListener::from_std(listener)
+                })
+                .collect::<io::Result<Vec<_>>>()?
+        };
+        let (stop, stopped) = watch::channel(false);
+        let run = move || runtime.block_on(serve(listeners, router, stopped));
+        let thread = std::thread::Builder::new().name("http".to_string()).spawn(run)?;
+        Ok(Http { addresses, stop, thread: Some(thread) })
+    }
+
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+}
+
+impl Drop for Http {
+    /// Answers what was asked already, within two seconds.
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the HTTP thread panicked");
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Service {
+    registry: Registry,
+    readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+fn router(service: Service) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(service)
+}
+
+/// The process runs, and that is all it says.
+async fn healthz() -> Response {
+    Json(json!({ "status": "ok" })).into_response()
+}
+
+async fn readyz(State(service): State<Service>) -> Response {
+    let reasons = (service.readiness)().reasons();
+    match reasons.is_empty() {
+        true => Json(json!({ "status": "ready" })).into_response(),
+        false => {
+            let body = json!({ "status": "not ready", "reasons": reasons });
+            (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+        }
+    }
+}
+
+async fn metrics(State(service): State<Service>) -> Response {
+    match TextEncoder::new().encode_to_string(&service.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "metrics cannot be encoded");
+            failure(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded")
+        }
+    }
+}
+
+async fn not_found(uri: Uri) -> Response {
+    let path: String = uri.path().chars().take(100).collect();
+    failure(StatusCode::NOT_FOUND, &format!("nothing is at {path}; try /healthz, /readyz or /metrics"))
+}
+
+async fn method_not_allowed() -> Response {
+    failure(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here")
+}
+
+fn failure(status: StatusCode, message: &str) -> Response {
+    (status, Json(json!({ "error": message }))).into_response()
+}
+
+async fn serve(listeners: Vec<tokio::net::TcpListener>, router: Router, stopped: watch::Receiver<bool>) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    for listener in listeners {
+        tokio::spawn(accept(listener, router.clone(), connections.clone(), stopped.clone()));
+    }
+    until_stopped(stopped).await;
+    // All permits are back when the last connection has ended. Those that take too long end with the runtime.
+    let _ = timeout(FINISH_TIMEOUT, connections.acquire_many(CONNECTIONS_MAX as u32)).await;
+}
+
+async fn accept(
+    listener: tokio::net::TcpListener,
+    router: Router,
+    connections: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+) {
+    let accept_all = async {
+        // A client beyond the limit waits in the kernel's queue. The semaphore is never closed.
+        while let Ok(permit) = connections.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    tokio::spawn(connection(stream, router.clone(), permit, stopped.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an HTTP connection cannot be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accept_all => {}
+        () = until_stopped(stopped.clone()) => {}
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, permit: OwnedSemaphorePermit, stopped: watch::Receiver<bool>) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut served = std::pin::pin!(served);
+    // Errors are those of clients that went away or talked nonsense, and were told so.
+    tokio::select! {
+        _ = served.as_mut() => {}
+        _ = timeout(CONNECTION_LIFE, until_stopped(stopped)) => {
+            served.as_mut().graceful_shutdown();
+            let _ = timeout(FINISH_TIMEOUT, served).await;
+        }
+    }
+    drop(permit);
+}
+
+async fn until_stopped(mut stopped: watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is a stop too.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::metrics::{ServerSnapshot, registry};
+
+    fn start(readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Http {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let registry = registry(|| ServerSnapshot { uptime_seconds: 42, ..ServerSnapshot::default() }).unwrap();
+        Http::start(vec![listener], registry, readiness).unwrap()
+    }
+
+    fn connect(http: &Http) -> std::net::TcpStream {
+        let stream = std::net::TcpStream::connect(http.addresses()[0]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+
+    fn send(http: &Http, request: &str) -> String {
+        let mut stream = connect(http);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn paths() {
+        let http = start(Readiness::default);
+        for (line, status, part) in [
+            ("GET /healthz", "200 OK", r#"{"status":"ok"}"#),
+            ("GET /readyz", "200 OK", r#"{"status":"ready"}"#),
+            ("GET /metrics", "200 OK", "\nredis_uptime_in_seconds 42\n"),
+            ("GET /metrics", "200 OK", "text/plain; version=0.0.4"),
+            ("HEAD /healthz", "200 OK", "content-length: 15"),
+            ("GET /", "404 Not Found", r#"{"error":"nothing is at /; try"#),
+            ("GET /metrics/x", "404 Not Found", "application/json"),
+            ("POST /metrics", "405 Method Not Allowed", r#"{"error":"only GET"#),
+        ] {
+            let answer = send(&http, &format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{line}: {answer}");
+            assert!(answer.contains(part), "{line}: {answer}");
+        }
+    }
+
+    #[test]
+    fn readiness_says_what_is_the_matter() {
+        let state = Arc::new(Mutex::new(Readiness::default()));
+        let http = start({
+            let state = state.clone();
+            move || state.lock().unwrap().clone()
+        });
+        for (readiness, part) in [
+            (Readiness { starting: true, ..Readiness::default() }, "starting"),
+            (Readiness { draining: true, ..Readiness::default() }, "shutting down"),
+            (Readiness { store_error: Some("no space".to_string()), ..Readiness::default() }, "reached: no space"),
+        ] {
+            *state.lock().unwrap() = readiness;
+            let answer = send(&http, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            assert!(answer.contains(part), "{answer}");
+        }
+    }
+
+    #[test]
+    fn nonsense_ends_the_connection() {
+        let http = start(Readiness::default);
+        let answer = send(&http, "*1\r\n$4\r\nPING\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        // The server closes with bytes unread, so the client may see a reset in place of the answer.
+        let mut stream = connect(&http);
+        stream.write_all(&vec![b'x'; 2 * HEAD_BYTES_MAX]).unwrap();
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => assert!(answer.starts_with(b"HTTP/1.1 4")),
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+        // A body that never comes holds nothing up.
+        let answer = send(&http, "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"));
+    }
+
+    #[test]
+    fn dropping_it_closes_idle_connections_and_the_port() {
+        let http = start(Readiness::default);
+        let address = http.addresses()[0];
+        let mut idle = connect(&http);
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        let mut first = [0; 15];
+        idle.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        drop(http);
+        idle.read_to_end(&mut Vec::new()).unwrap();
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+}
