@@ -1,20 +1,12 @@
-//! How many bytes an allocation really takes.
+//! What the collections share: the bytes that an allocation takes, storage that follows the allocator's size classes, and
+//! the freeing of tables in pieces.
+
+use crate::record::{Entry, size_class};
+use crate::segment::{Placement, Table};
 
 /// The bytes that an allocation of `bytes` takes: the allocator's size class, nothing for nothing.
 pub(super) const fn allocation(bytes: usize) -> usize {
-    if bytes == 0 { 0 } else { size_class(bytes) }
-}
-
-const fn size_class(bytes: usize) -> usize {
-    if bytes <= 8 {
-        return 8;
-    }
-    if bytes <= 128 {
-        return (bytes + 15) & !15;
-    }
-    let group = usize::BITS - (bytes - 1).leading_zeros() - 1;
-    let step = 1 << (group - 2);
-    (bytes + step - 1) & !(step - 1)
+    size_class(bytes)
 }
 
 /// A byte buffer that is grown and shrunk from one size class to the next, so that small changes happen in place.
@@ -31,4 +23,18 @@ pub(super) fn resize(storage: &mut Box<[u8]>, used: usize, wanted: usize) {
     }
     bytes.resize(capacity, 0);
     *storage = bytes.into_boxed_slice();
+}
+
+/// A number below `limit` (0 if that is 0) from a random one.
+pub(super) fn below(random: u64, limit: usize) -> usize {
+    ((u128::from(random) * limit as u128) >> 64) as usize
+}
+
+/// Frees at least `budget` entries, a segment at a time; answers whether none is left.
+pub(super) fn dismantle_table<E: Entry, P: Placement>(table: &mut Table<E, P>, budget: usize) -> bool {
+    let mut freed = 0;
+    while freed < budget && !table.is_empty() {
+        freed += table.take_some().len();
+    }
+    table.is_empty()
 }

@@ -5,6 +5,9 @@
 
 use std::cmp::Ordering;
 
+/// The number that a text is in canonical form, the only text that is kept as a number.
+pub use crate::record::canonical_integer as parse_i64;
+
 /// Room for the text of any integer item.
 pub type Digits = itoa::Buffer;
 
@@ -83,33 +86,6 @@ impl Eq for Item<'_> {}
 impl PartialEq<[u8]> for Item<'_> {
     fn eq(&self, other: &[u8]) -> bool {
         self.compare(other).is_eq()
-    }
-}
-
-/// Reads the canonical decimal text of an `i64`, the only text that is kept as a number.
-pub fn parse_i64(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text {
-        [b'-', digits @ ..] => (true, digits),
-        digits => (false, digits),
-    };
-    match digits {
-        [b'0'] if !negative => return Some(0),
-        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
-        _ => return None,
-    }
-    let mut magnitude: u64 = 0;
-    for &digit in digits {
-        let digit = digit.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        // 19 digits stay below 10^19, which fits.
-        magnitude = magnitude * 10 + u64::from(digit);
-    }
-    match negative {
-        false => i64::try_from(magnitude).ok(),
-        true if magnitude <= i64::MIN.unsigned_abs() => Some((magnitude as i64).wrapping_neg()),
-        true => None,
     }
 }
 

@@ -332,6 +332,33 @@ impl<'a> ListpackRef<'a> {
         None
     }
 
+    /// Whether `bytes` more bytes of text, of two items at most, leave the listpack within what one may ever be.
+    pub(super) fn has_room(self, bytes: usize) -> bool {
+        self.bytes_len().saturating_add(bytes) < BYTES_MAX
+    }
+
+    /// Whether two of the first items of every `step` are the same.
+    pub(super) fn has_duplicates(self, step: usize) -> bool {
+        let mut items: Vec<&[u8]> = Vec::with_capacity(self.len() / step);
+        let (mut at, end, mut index) = (HEADER, self.end(), 0);
+        while at < end {
+            let after = self.after(at);
+            if index % step == 0 {
+                items.push(&self.storage[at..after]);
+            }
+            index += 1;
+            at = after;
+        }
+        items.sort_unstable();
+        items.windows(2).any(|two| two[0] == two[1])
+    }
+
+    /// The items two by two.
+    pub fn pairs(self) -> impl Iterator<Item = (Item<'a>, Item<'a>)> + Clone {
+        let mut items = self.iter();
+        std::iter::from_fn(move || Some((items.next()?, items.next()?)))
+    }
+
     pub fn iter(self) -> Iter<'a> {
         Iter { listpack: self, front: HEADER, back: self.end() }
     }

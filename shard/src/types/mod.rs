@@ -15,15 +15,21 @@
 //!
 //! Every collection knows the bytes that it has allocated, rounded to the allocator's size classes, without counting.
 
+pub mod hash;
 pub mod intset;
 pub mod item;
 pub mod list;
 pub mod listpack;
+pub mod set;
+pub mod sorted_set;
 
 mod heap;
 
+pub use hash::Hash;
 pub use item::{Digits, Item, parse_i64};
 pub use list::{End, List};
+pub use set::Set;
+pub use sorted_set::{Inserted, LexBound, LexRange, ScoreRange, SortedSet};
 
 /// A value that is more than the plain bytes of a record.
 #[derive(Clone, Debug)]
@@ -31,6 +37,9 @@ pub enum Object {
     /// A string that is too large to be stored with its key.
     Text(Vec<u8>),
     List(List),
+    Hash(Hash),
+    Set(Set),
+    SortedSet(SortedSet),
 }
 
 const _: () = assert!(size_of::<Object>() == 24);
@@ -40,6 +49,9 @@ impl Object {
         match self {
             Object::Text(_) => Kind::String,
             Object::List(_) => Kind::List,
+            Object::Hash(_) => Kind::Hash,
+            Object::Set(_) => Kind::Set,
+            Object::SortedSet(_) => Kind::SortedSet,
         }
     }
 
@@ -48,6 +60,9 @@ impl Object {
         match self {
             Object::Text(text) => heap::allocation(text.capacity()),
             Object::List(list) => list.heap_bytes(),
+            Object::Hash(hash) => hash.heap_bytes(),
+            Object::Set(set) => set.heap_bytes(),
+            Object::SortedSet(set) => set.heap_bytes(),
         }
     }
 
@@ -56,6 +71,9 @@ impl Object {
         match self {
             Object::Text(_) => "raw",
             Object::List(list) => list.encoding(),
+            Object::Hash(hash) => hash.encoding(),
+            Object::Set(set) => set.encoding(),
+            Object::SortedSet(set) => set.encoding(),
         }
     }
 
@@ -64,6 +82,9 @@ impl Object {
         match self {
             Object::Text(text) => text.len(),
             Object::List(list) => list.len(),
+            Object::Hash(hash) => hash.len(),
+            Object::Set(set) => set.len(),
+            Object::SortedSet(set) => set.len(),
         }
     }
 
@@ -80,6 +101,9 @@ impl Object {
                 true
             }
             Object::List(list) => list.dismantle(budget),
+            Object::Hash(hash) => hash.dismantle(budget),
+            Object::Set(set) => set.dismantle(budget),
+            Object::SortedSet(set) => set.dismantle(budget),
         }
     }
 }
@@ -122,19 +146,24 @@ pub struct Limits {
     pub seed: u64,
 }
 
+impl Limits {
+    /// Redis 7.2's defaults.
+    pub const REDIS: Limits = Limits {
+        hash_max_listpack_entries: 128,
+        hash_max_listpack_value: 64,
+        list_max_listpack_size: -2,
+        set_max_intset_entries: 512,
+        set_max_listpack_entries: 128,
+        set_max_listpack_value: 64,
+        zset_max_listpack_entries: 128,
+        zset_max_listpack_value: 64,
+        seed: 0,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            hash_max_listpack_entries: 128,
-            hash_max_listpack_value: 64,
-            list_max_listpack_size: -2,
-            set_max_intset_entries: 512,
-            set_max_listpack_entries: 128,
-            set_max_listpack_value: 64,
-            zset_max_listpack_entries: 128,
-            zset_max_listpack_value: 64,
-            seed: 0,
-        }
+        Limits::REDIS
     }
 }
 
@@ -205,7 +234,7 @@ macro_rules! collections {
     )*};
 }
 
-collections!(List);
+collections!(List, Hash, Set, SortedSet);
 
 /// Bytes from outside that claim to be a packed collection and are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

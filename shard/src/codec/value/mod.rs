@@ -15,7 +15,8 @@ mod list;
 
 use super::{
     CodecError, Reader,
-    string::{RdbString, read_string, write_integer, write_plain_string},
+    reader::write_rdb_length,
+    string::{RdbString, read_string, write_integer, write_item, write_plain_string},
 };
 use crate::{
     record::Value,
@@ -68,6 +69,43 @@ pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
             kind::STRING
         }
         Object::List(list) => list::encode(list, out),
+        Object::Hash(hash) => {
+            if let Some(listpack) = hash.packed() {
+                write_plain_string(out, listpack.bytes());
+                return kind::HASH_LISTPACK;
+            }
+            write_rdb_length(out, hash.len() as u64);
+            for (field, value) in hash.iter() {
+                write_item(out, field);
+                write_item(out, value);
+            }
+            kind::HASH
+        }
+        Object::Set(set) => {
+            if let Some(integers) = set.integers() {
+                write_plain_string(out, integers.bytes());
+                return kind::SET_INTSET;
+            }
+            if let Some(listpack) = set.packed() {
+                write_plain_string(out, listpack.bytes());
+                return kind::SET_LISTPACK;
+            }
+            write_rdb_length(out, set.len() as u64);
+            set.iter().for_each(|member| write_item(out, member));
+            kind::SET
+        }
+        Object::SortedSet(set) => {
+            if let Some(listpack) = set.packed() {
+                write_plain_string(out, listpack.bytes());
+                return kind::SORTED_SET_LISTPACK;
+            }
+            write_rdb_length(out, set.len() as u64);
+            for (member, score) in set.iter().rev() {
+                write_item(out, member);
+                out.extend_from_slice(&score.to_le_bytes());
+            }
+            kind::SORTED_SET
+        }
     }
 }
 

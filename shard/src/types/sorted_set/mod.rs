@@ -1,0 +1,494 @@
+//! Sorted sets: a listpack of alternating members and scores while small, else a hash table of members beside a [`tree`]
+//! of the same members in order.
+//!
+//! Redis 7.2's rules: packed up to `zset-max-listpack-entries` members of up to `zset-max-listpack-value` bytes. A set that
+//! has once left the packed form does not come back to it.
+//!
+//! The order is by score, then by the members' bytes; 0 and -0 are equal. Scores are never NaN: who calls has refused it.
+//! Every range is one of ranks: [`SortedSet::score_ranks`] and [`SortedSet::lex_ranks`] find it, [`SortedSet::range`] reads
+//! it, [`SortedSet::remove_ranks`] removes it, and its length is the count.
+
+mod range;
+mod tree;
+
+use std::ops::Range;
+
+use dormouse_protocol::format_double;
+
+pub use range::{LexBound, LexRange, ScoreRange};
+use tree::{Entries, Tree};
+
+use super::heap;
+use super::item::Item;
+use super::listpack::{Listpack, ListpackRef};
+use super::{Limits, Malformed};
+use crate::record::Scored;
+use crate::segment::{HashPlacement, Placement, Table};
+
+#[derive(Clone)]
+pub struct SortedSet(Form);
+
+enum Form {
+    Packed(Listpack),
+    Large(Box<Large>),
+}
+
+/// Invariant: the table and the tree share the same members, and each is in the tree by the score that it has.
+struct Large {
+    table: Table<Scored, HashPlacement>,
+    tree: Tree,
+}
+
+/// What [`SortedSet::insert`] did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Inserted {
+    Added,
+    /// The member was there with this other score.
+    Updated(f64),
+    Same,
+}
+
+impl Default for SortedSet {
+    fn default() -> Self {
+        SortedSet(Form::Packed(Listpack::new()))
+    }
+}
+
+impl SortedSet {
+    pub fn new() -> Self {
+        SortedSet::default()
+    }
+
+    /// An empty set in the form that `members` members will need at least, with room for them.
+    pub fn with_capacity(members: usize, limits: &Limits) -> Self {
+        let mut set = SortedSet::new();
+        set.expect(members, 0, limits);
+        set
+    }
+
+    /// Loads what [`SortedSet::packed`] gave, or Redis; chooses the form anew, and puts right what is out of order.
+    pub fn from_listpack(bytes: &[u8], limits: &Limits) -> Result<Self, Malformed> {
+        const BAD: Malformed = Malformed("sorted set");
+        let listpack = Listpack::from_bytes(bytes)?;
+        let view = listpack.view();
+        if !view.len().is_multiple_of(2) || view.has_duplicates(2) {
+            return Err(BAD);
+        }
+        let (mut longest, mut sorted, mut last) = (0, true, None);
+        for (member, score) in view.pairs() {
+            let score = read_score(score).ok_or(BAD)?;
+            sorted &= last.is_none_or(|last| before(last, score, member));
+            last = Some((member, score));
+            longest = longest.max(member.len());
+        }
+        let many = view.len() / 2 > limits.zset_max_listpack_entries;
+        let mut set = SortedSet(Form::Packed(listpack));
+        if many || longest > limits.zset_max_listpack_value || !sorted {
+            let mut again = SortedSet::with_capacity(set.len(), limits);
+            for (member, score) in set.iter() {
+                member.with_text(|member| again.insert(score, member, limits));
+            }
+            set = again;
+        }
+        Ok(set)
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.view().len() / 2,
+            Form::Large(large) => large.tree.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn encoding(&self) -> &'static str {
+        match &self.0 {
+            Form::Packed(_) => "listpack",
+            Form::Large(_) => "skiplist",
+        }
+    }
+
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.heap_bytes(),
+            Form::Large(large) => {
+                heap::allocation(size_of::<Large>()) + large.table.heap_bytes() + large.tree.heap_bytes()
+            }
+        }
+    }
+
+    /// The listpack, if the set is one.
+    pub fn packed(&self) -> Option<ListpackRef<'_>> {
+        match &self.0 {
+            Form::Packed(listpack) => Some(listpack.view()),
+            Form::Large(_) => None,
+        }
+    }
+
+    /// Says that `members` members of up to `longest` bytes are about to be added, so that the form changes at most once.
+    pub fn expect(&mut self, members: usize, longest: usize, limits: &Limits) {
+        if let Form::Packed(_) = self.0
+            && (members > limits.zset_max_listpack_entries || longest > limits.zset_max_listpack_value)
+        {
+            self.large(members, limits);
+        }
+    }
+
+    pub fn score(&self, member: &[u8]) -> Option<f64> {
+        match &self.0 {
+            Form::Packed(listpack) => {
+                let view = listpack.view();
+                let at = view.find(view.start(), member, 1)?;
+                Some(score_at(view, view.after(at)))
+            }
+            Form::Large(large) => large.table.get(member).map(Scored::score),
+        }
+    }
+
+    pub fn contains(&self, member: &[u8]) -> bool {
+        self.score(member).is_some()
+    }
+
+    /// Gives a member this score.
+    pub fn insert(&mut self, score: f64, member: &[u8], limits: &Limits) -> Inserted {
+        if let Form::Packed(listpack) = &mut self.0 {
+            let view = listpack.view();
+            if let Some(at) = view.find(view.start(), member, 1) {
+                let old = score_at(view, view.after(at));
+                if old == score {
+                    return Inserted::Same;
+                }
+                listpack.remove(at, 2);
+                insert_packed(listpack, score, member);
+                return Inserted::Updated(old);
+            }
+            if view.len() / 2 < limits.zset_max_listpack_entries
+                && member.len() <= limits.zset_max_listpack_value
+                && view.has_room(member.len())
+            {
+                insert_packed(listpack, score, member);
+                return Inserted::Added;
+            }
+        }
+        self.large(1, limits).insert(score, member)
+    }
+
+    /// Answers the score that the member had.
+    pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
+        match &mut self.0 {
+            Form::Packed(listpack) => {
+                let view = listpack.view();
+                let at = view.find(view.start(), member, 1)?;
+                let score = score_at(view, view.after(at));
+                listpack.remove(at, 2);
+                Some(score)
+            }
+            Form::Large(large) => {
+                let score = large.table.remove(member)?.score();
+                large.tree.remove(score, member);
+                Some(score)
+            }
+        }
+    }
+
+    /// How many members come before this one, and its score.
+    pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
+        match &self.0 {
+            Form::Packed(listpack) => {
+                let wanted = Item::parse(member);
+                let found = listpack.view().pairs().enumerate().find(|(_, (member, _))| *member == wanted);
+                found.map(|(rank, (_, score))| (rank, read_score(score).unwrap_or(0.0)))
+            }
+            Form::Large(large) => {
+                let score = large.table.get(member)?.score();
+                Some((large.tree.rank(|entry| entry.compare(score, member).is_lt()), score))
+            }
+        }
+    }
+
+    /// The ranks of the members whose scores are in the range.
+    pub fn score_ranks(&self, range: &ScoreRange) -> Range<usize> {
+        let (start, end) = match &self.0 {
+            Form::Packed(listpack) => {
+                let scores = || listpack.view().pairs().map(|(_, score)| read_score(score).unwrap_or(0.0));
+                let start = scores().take_while(|&score| range.begins_after(score)).count();
+                (start, scores().take_while(|&score| range.ends_at_or_after(score)).count())
+            }
+            Form::Large(large) => (
+                large.tree.rank(|entry| range.begins_after(entry.score)),
+                large.tree.rank(|entry| range.ends_at_or_after(entry.score)),
+            ),
+        };
+        start..end.max(start)
+    }
+
+    /// The ranks of the members that are in the range, if all scores are equal.
+    pub fn lex_ranks(&self, range: &LexRange<'_>) -> Range<usize> {
+        let (start, end) = match &self.0 {
+            Form::Packed(listpack) => {
+                let members = || listpack.view().pairs().map(|(member, _)| member);
+                let start =
+                    members().take_while(|member| member.with_text(|member| range.begins_after(member))).count();
+                (
+                    start,
+                    members().take_while(|member| member.with_text(|member| range.ends_at_or_after(member))).count(),
+                )
+            }
+            Form::Large(large) => (
+                large.tree.rank(|entry| range.begins_after(entry.member.member())),
+                large.tree.rank(|entry| range.ends_at_or_after(entry.member.member())),
+            ),
+        };
+        start..end.max(start)
+    }
+
+    /// The members with these ranks and their scores, from either end.
+    pub fn range(&self, ranks: Range<usize>) -> Members<'_> {
+        let end = ranks.end.min(self.len());
+        let start = ranks.start.min(end);
+        match &self.0 {
+            Form::Packed(listpack) => {
+                let view = listpack.view();
+                let position = |rank: usize| view.seek(2 * rank).unwrap_or(view.end());
+                Members(Source::Packed { view, front: position(start), back: position(end), left: end - start })
+            }
+            Form::Large(large) => Members(Source::Tree(large.tree.range(start..end))),
+        }
+    }
+
+    pub fn iter(&self) -> Members<'_> {
+        self.range(0..self.len())
+    }
+
+    /// Removes the members with these ranks, showing each to `visit` in order. Answers how many.
+    pub fn remove_ranks(&mut self, ranks: Range<usize>, mut visit: impl FnMut(Item<'_>, f64)) -> usize {
+        let end = ranks.end.min(self.len());
+        let start = ranks.start.min(end);
+        match &mut self.0 {
+            Form::Packed(listpack) => {
+                let view = listpack.view();
+                let Some(at) = view.seek(2 * start) else { return 0 };
+                self.range(start..end).for_each(|(member, score)| visit(member, score));
+                if let Form::Packed(listpack) = &mut self.0 {
+                    listpack.remove(at, 2 * (end - start));
+                }
+            }
+            Form::Large(large) => {
+                let Large { table, tree } = &mut **large;
+                tree.remove_range(start..end, &mut |entry| {
+                    table.remove(entry.member.member());
+                    visit(Item::Bytes(entry.member.member()), entry.score);
+                });
+            }
+        }
+        end - start
+    }
+
+    /// Visits about `count` members from `cursor` on, first 0; answers the next cursor, 0 at the end. A packed set is
+    /// visited whole.
+    pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>, f64)) -> u64 {
+        match &self.0 {
+            Form::Packed(_) => {
+                self.iter().for_each(|(member, score)| visit(member, score));
+                0
+            }
+            Form::Large(large) => {
+                large.table.scan(cursor, count, |entry| visit(Item::Bytes(entry.member()), entry.score()))
+            }
+        }
+    }
+
+    /// A member at random, each as likely as any other.
+    pub fn random(&self, random: &mut impl FnMut() -> u64) -> Option<(Item<'_>, f64)> {
+        let rank = heap::below(random(), self.len());
+        self.range(rank..rank + 1).next()
+    }
+
+    /// Frees about `budget` members. Until it answers true nothing else may be done with the set.
+    pub fn dismantle(&mut self, budget: usize) -> bool {
+        let done = match &mut self.0 {
+            Form::Packed(_) => true,
+            Form::Large(large) => {
+                if heap::dismantle_table(&mut large.table, budget) {
+                    let len = large.tree.len();
+                    large.tree.remove_range(len.saturating_sub(budget)..len, &mut drop);
+                }
+                large.tree.len() == 0
+            }
+        };
+        if done {
+            *self = SortedSet::new();
+        }
+        done
+    }
+
+    /// The large form, made if it is not there, with room for `more` members.
+    fn large(&mut self, more: usize, limits: &Limits) -> &mut Large {
+        if let Form::Packed(_) = &self.0 {
+            let mut large = Large::new(HashPlacement { seed: limits.seed }, self.len() + more);
+            for (member, score) in self.iter() {
+                member.with_text(|member| large.insert(score, member));
+            }
+            self.0 = Form::Large(Box::new(large));
+        }
+        match &mut self.0 {
+            Form::Large(large) => large,
+            Form::Packed(_) => unreachable!("a packed set has just been made a large one"),
+        }
+    }
+}
+
+impl Large {
+    fn new(placement: HashPlacement, members: usize) -> Self {
+        Large { table: Table::with_capacity(placement, members), tree: Tree::new() }
+    }
+
+    fn insert(&mut self, score: f64, member: &[u8]) -> Inserted {
+        let position = self.table.placement().position(member);
+        match self.table.get_at(position, member) {
+            Some(entry) => {
+                let old = entry.score();
+                if old == score {
+                    return Inserted::Same;
+                }
+                self.tree.remove(old, member);
+                entry.set_score(score);
+                self.tree.insert(tree::Entry::new(entry));
+                Inserted::Updated(old)
+            }
+            None => {
+                let entry = Scored::new(score, member);
+                self.tree.insert(tree::Entry::new(&entry));
+                self.table.insert_at(position, entry);
+                Inserted::Added
+            }
+        }
+    }
+}
+
+impl Clone for Form {
+    fn clone(&self) -> Self {
+        match self {
+            Form::Packed(listpack) => Form::Packed(listpack.clone()),
+            Form::Large(large) => {
+                // The members of two sets are never shared.
+                let mut copy = Large::new(*large.table.placement(), large.table.len());
+                for entry in large.tree.range(0..large.tree.len()) {
+                    copy.insert(entry.score, entry.member.member());
+                }
+                Form::Large(Box::new(copy))
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for SortedSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Members and their scores in order; see [`SortedSet::range`].
+#[derive(Clone)]
+pub struct Members<'a>(Source<'a>);
+
+#[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "it lives on the stack, and an allocation would cost more")]
+enum Source<'a> {
+    Packed { view: ListpackRef<'a>, front: usize, back: usize, left: usize },
+    Tree(Entries<'a>),
+}
+
+fn show(entry: &tree::Entry) -> (Item<'_>, f64) {
+    (Item::Bytes(entry.member.member()), entry.score)
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (Item<'a>, f64);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Source::Packed { view, front, left, .. } => {
+                *left = left.checked_sub(1)?;
+                let score = view.after(*front);
+                let shown = (view.item(*front), score_at(*view, score));
+                *front = view.after(score);
+                Some(shown)
+            }
+            Source::Tree(entries) => entries.next().map(show),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = match &self.0 {
+            Source::Packed { left, .. } => *left,
+            Source::Tree(entries) => entries.len(),
+        };
+        (left, Some(left))
+    }
+}
+
+impl DoubleEndedIterator for Members<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Source::Packed { view, back, left, .. } => {
+                *left = left.checked_sub(1)?;
+                let score = view.before(*back);
+                *back = view.before(score);
+                Some((view.item(*back), score_at(*view, score)))
+            }
+            Source::Tree(entries) => entries.next_back().map(show),
+        }
+    }
+}
+
+impl ExactSizeIterator for Members<'_> {}
+
+/// Inserts a pair where it belongs. The member is not there.
+fn insert_packed(listpack: &mut Listpack, score: f64, member: &[u8]) {
+    let view = listpack.view();
+    let mut place = view.end();
+    let mut at = view.first();
+    while let Some(position) = at {
+        let score_position = view.after(position);
+        let other = score_at(view, score_position);
+        if other > score || (other == score && view.item(position).compare(member).is_gt()) {
+            place = position;
+            break;
+        }
+        at = view.next(score_position);
+    }
+    match whole(score) {
+        Some(number) => listpack.insert_pair(place, Item::parse(member), Item::Int(number)),
+        None => listpack.insert_pair(place, Item::parse(member), Item::parse(&format_double(score))),
+    }
+}
+
+/// The score as an integer where it is one that every double can tell apart from its neighbours; -0 is 0 then, as in Redis
+/// (`double2ll`).
+fn whole(score: f64) -> Option<i64> {
+    const EXACT: f64 = (1u64 << 52) as f64;
+    (score.abs() < EXACT && score.trunc() == score).then_some(score as i64)
+}
+
+fn read_score(item: Item<'_>) -> Option<f64> {
+    match item {
+        Item::Int(number) => Some(number as f64),
+        Item::Bytes(text) => fast_float2::parse(text).ok().filter(|score: &f64| !score.is_nan()),
+    }
+}
+
+/// The score at a position of a listpack that has been checked.
+fn score_at(view: ListpackRef<'_>, at: usize) -> f64 {
+    read_score(view.item(at)).unwrap_or(0.0)
+}
+
+fn before((last, last_score): (Item<'_>, f64), score: f64, member: Item<'_>) -> bool {
+    last_score < score || (last_score == score && member.with_text(|member| last.compare(member).is_lt()))
+}
+
+#[cfg(test)]
+mod tests;
