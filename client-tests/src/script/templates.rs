@@ -49,7 +49,6 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "COPY <key> <key> [DB <db>] [REPLACE]",
             "MOVE <key> <db>",
             "KEYS <pattern>",
-            "DBSIZE",
             "OBJECT (ENCODING | REFCOUNT | IDLETIME | FREQ | NONSENSE) <key>",
             "MEMORY USAGE <key> [SAMPLES <count>]",
             "PERSIST <key>",
