@@ -27,6 +27,8 @@
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |
 
+#![forbid(unsafe_code)]
+
 pub mod compare;
 pub mod resp;
 pub mod script;

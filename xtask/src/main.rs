@@ -1,1 +1,93 @@
-fn main() {}
+//! `cargo xtask`: the tasks of the workspace, in Rust, so that a user needs nothing but the toolchain to start.
+//!
+//! | task | what it does |
+//! | --- | --- |
+//! | `test` | everything that must pass: see [`test`] |
+//! | `tidy` | the rules that neither rustc nor clippy know: see [`tidy`] |
+//! | `clients` | real clients of many languages against a real server |
+//! | `chart` | the Helm chart: lint, templates, and values that must be refused |
+//! | `bench` | Dormouse beside real peers, on this machine |
+
+#![forbid(unsafe_code)]
+
+mod chart;
+mod count;
+mod run;
+mod test;
+mod tidy;
+mod tools;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::count::Count;
+
+/// What a task answers: what it counted, or why it could not go on.
+pub(crate) type Outcome = Result<Count, String>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the workspace")]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every check and test
+    Test {
+        /// Only these steps, in their own order
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<test::Step>,
+    },
+    /// Check layering, file lengths, names, and words
+    Tidy,
+    /// Run the client suites of other languages
+    Clients {
+        /// Passed on to the tests: part of a suite's name, for example
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Check the Helm chart
+    Chart,
+    /// Measure against real peers; --help for what there is to measure
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let root = root.parent().expect("this crate lies in the workspace's folder");
+    let outcome = match CommandLine::parse().task {
+        Task::Test { only } => return test::run(root, &only),
+        Task::Tidy => tidy::run(root),
+        Task::Clients { arguments } => test::clients(root, &arguments),
+        Task::Chart => chart::run(root),
+        Task::Bench { arguments } => bench(root, &arguments),
+    };
+    match outcome {
+        Ok(count) => {
+            println!("{count}");
+            if count.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds the server as users get it, then measures it. Standard output belongs to the tables.
+fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
+    tools::redis_server();
+    let quiet = ["build", "--quiet", "--release", "--package", "dormouse", "--package", "dormouse-benches"];
+    run::cargo(root).args(quiet).status().map_err(|error| error.to_string()).and_then(run::succeeded)?;
+    let mut bench = run::cargo(root);
+    bench.args(["run", "--quiet", "--release", "--package", "dormouse-benches", "--"]).args(arguments);
+    let status = bench.status().map_err(|error| error.to_string())?;
+    std::process::exit(status.code().unwrap_or(1))
+}

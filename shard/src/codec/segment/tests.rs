@@ -124,6 +124,7 @@ fn forged_bodies_are_refused() {
 /// Not a test but a measurement: `cargo test --release ... -- --ignored --nocapture segment_speed`.
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 fn segment_speed() {
     let records: Vec<_> = (0..1500u64)
         .map(|at| {

@@ -1,0 +1,265 @@
+//! `cargo xtask chart`: helm's own linter, then each case is rendered: values that must work with what must (not)
+//! come out, and values that must be refused, with the words that say why.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Count, Outcome, run, tools};
+
+struct Case {
+    name: &'static str,
+    /// Arguments of `helm template`.
+    arguments: &'static [&'static str],
+    expect: Expect,
+}
+
+enum Expect {
+    Renders { with: &'static [&'static str], without: &'static [&'static str] },
+    Fails(&'static str),
+}
+
+use Expect::{Fails, Renders};
+
+const CASES: &[Case] = &[
+    Case {
+        name: "the defaults are safe and complete",
+        arguments: &[],
+        expect: Renders {
+            with: &[
+                "kind: StatefulSet",
+                "kind: ServiceAccount",
+                "clusterIP: None",
+                "runAsNonRoot: true",
+                "readOnlyRootFilesystem: true",
+                "allowPrivilegeEscalation: false",
+                "type: RuntimeDefault",
+                "- ALL",
+                "automountServiceAccountToken: false",
+                "terminationGracePeriodSeconds: 300",
+                "path: /healthz",
+                "path: /readyz",
+                "volumeClaimTemplates:",
+                "storage: 8Gi",
+                "image: \"dormouse:0.1.0\"",
+                "helm.sh/hook: test",
+            ],
+            without: &["kind: NetworkPolicy", "kind: PodDisruptionBudget", "kind: ServiceMonitor", "emptyDir"],
+        },
+    },
+    Case {
+        name: "every option reaches the server under its name",
+        arguments: &[
+            "--show-only=templates/statefulset.yaml",
+            "--set=config.sleepAfter=1h30m",
+            "--set=config.checkpointEvery=never",
+            "--set=config.maxMemory=512mb",
+            "--set=config.maxMemoryPolicy=allkeys-lru",
+            "--set=config.maxClients=2500000",
+            "--set=config.workers=3",
+            "--set=config.logFormat=text",
+        ],
+        expect: Renders {
+            with: &[
+                "name: DORMOUSE_BIND\n              value: 0.0.0.0",
+                "name: DORMOUSE_STORE\n              value: file:///data",
+                "name: DORMOUSE_SLEEP_AFTER\n              value: \"1h30m\"",
+                "name: DORMOUSE_CHECKPOINT_EVERY\n              value: \"never\"",
+                "name: DORMOUSE_MAX_MEMORY\n              value: \"512mb\"",
+                "name: DORMOUSE_MAX_MEMORY_POLICY\n              value: \"allkeys-lru\"",
+                "name: DORMOUSE_MAX_CLIENTS\n              value: \"2500000\"",
+                "name: DORMOUSE_WORKERS\n              value: \"3\"",
+                "name: DORMOUSE_LOG_FORMAT\n              value: \"text\"",
+            ],
+            without: &[],
+        },
+    },
+    Case {
+        name: "numbers from a values file are written out, and workers are left to the server",
+        arguments: &["--show-only=templates/statefulset.yaml"],
+        expect: Renders { with: &["value: \"10000\""], without: &["DORMOUSE_WORKERS"] },
+    },
+    Case {
+        name: "a Secret of the user's is used, and none is made",
+        arguments: &["--set=auth.existingSecret=mine", "--set=auth.existingSecretKey=the-token"],
+        expect: Renders {
+            with: &["name: mine\n                  key: the-token"],
+            without: &["kind: Secret", "checksum/token"],
+        },
+    },
+    Case {
+        name: "a given token is kept in a Secret and nowhere else",
+        arguments: &["--set=auth.token=hunter2"],
+        expect: Renders { with: &["token: aHVudGVyMg=="], without: &["hunter2"] },
+    },
+    Case {
+        name: "a claim of the user's",
+        arguments: &["--set=persistence.existingClaim=mine"],
+        expect: Renders { with: &["claimName: mine"], without: &["volumeClaimTemplates", "emptyDir"] },
+    },
+    Case {
+        name: "no persistence, whatever else is said about it",
+        arguments: &["--set=persistence.enabled=false", "--set=persistence.existingClaim=mine"],
+        expect: Renders { with: &["emptyDir: {}"], without: &["volumeClaimTemplates", "claimName"] },
+    },
+    Case {
+        name: "a storage class",
+        arguments: &["--set=persistence.storageClass=fast", "--set=persistence.size=100Gi"],
+        expect: Renders { with: &["storageClassName: \"fast\"", "storage: 100Gi"], without: &[] },
+    },
+    Case {
+        name: "no storage class at all",
+        arguments: &["--set=persistence.storageClass=-"],
+        expect: Renders { with: &["storageClassName: \"\""], without: &[] },
+    },
+    Case {
+        name: "a digest wins over the tag",
+        arguments: &[
+            "--set=image.registry=registry.example",
+            "--set-string=image.tag=9",
+            "--set=image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        ],
+        expect: Renders { with: &["image: \"registry.example/dormouse@sha256:0123"], without: &["dormouse:9"] },
+    },
+    Case {
+        name: "monitoring, disruption and network policies on demand",
+        arguments: &[
+            "--set=metrics.serviceMonitor.enabled=true",
+            "--set=metrics.serviceMonitor.labels.release=prometheus",
+            "--set=podDisruptionBudget.enabled=true",
+            "--set=networkPolicy.enabled=true",
+            "--set-json=networkPolicy.clients=[{\"podSelector\":{\"matchLabels\":{\"uses\":\"dormouse\"}}}]",
+        ],
+        expect: Renders {
+            with: &[
+                "kind: ServiceMonitor",
+                "release: prometheus",
+                "path: /metrics",
+                "maxUnavailable: 1",
+                "kind: NetworkPolicy",
+                "uses: dormouse",
+                "policyTypes: [Ingress, Egress]",
+            ],
+            without: &[],
+        },
+    },
+    Case {
+        name: "scheduling, environment and names",
+        arguments: &[
+            "--set=fullnameOverride=cache",
+            "--set-json=extraEnv=[{\"name\":\"RUST_BACKTRACE\",\"value\":\"1\"}]",
+            "--set-json=topologySpreadConstraints=[{\"maxSkew\":1,\"topologyKey\":\"zone\"}]",
+            "--set=resources.limits.memory=2Gi",
+        ],
+        expect: Renders {
+            with: &["name: cache-headless", "name: RUST_BACKTRACE", "topologyKey: zone", "memory: 2Gi"],
+            without: &["name: release-dormouse"],
+        },
+    },
+    Case {
+        name: "an account of the user's",
+        arguments: &["--set=serviceAccount.create=false", "--set=serviceAccount.name=mine"],
+        expect: Renders { with: &["serviceAccountName: mine"], without: &["kind: ServiceAccount"] },
+    },
+    Case {
+        name: "a misspelled value",
+        arguments: &["--set=presistence.size=1Gi"],
+        expect: Fails("'presistence' not allowed"),
+    },
+    Case {
+        name: "a misspelled option",
+        arguments: &["--set=config.sleepafter=5m"],
+        expect: Fails("'sleepafter' not allowed"),
+    },
+    Case {
+        name: "more than one pod",
+        arguments: &["--set=replicaCount=3"],
+        expect: Fails("'replicaCount' not allowed"),
+    },
+    Case { name: "no duration", arguments: &["--set=config.sleepAfter=soon"], expect: Fails("/config/sleepAfter") },
+    Case { name: "no size", arguments: &["--set=config.maxMemory=lots"], expect: Fails("/config/maxMemory") },
+    Case {
+        name: "an unknown policy",
+        arguments: &["--set=config.maxMemoryPolicy=random"],
+        expect: Fails("/config/maxMemoryPolicy"),
+    },
+    Case { name: "no clients", arguments: &["--set=config.maxClients=0"], expect: Fails("/config/maxClients") },
+    Case { name: "a port that is none", arguments: &["--set=service.port=70000"], expect: Fails("/service/port") },
+    Case {
+        name: "a token beside a Secret",
+        arguments: &["--set=auth.existingSecret=mine", "--set=auth.token=x"],
+        expect: Fails("/auth"),
+    },
+    Case {
+        name: "a volume that is none",
+        arguments: &["--set=persistence.size=big"],
+        expect: Fails("/persistence/size"),
+    },
+    Case {
+        name: "a volume that cannot be written",
+        arguments: &["--set-json=persistence.accessModes=[\"ReadOnlyMany\"]"],
+        expect: Fails("/persistence/accessModes"),
+    },
+    Case {
+        name: "too little time to fall asleep",
+        arguments: &["--set=terminationGracePeriodSeconds=1"],
+        expect: Fails("/terminationGracePeriodSeconds"),
+    },
+    Case { name: "a digest that is none", arguments: &["--set=image.digest=latest"], expect: Fails("/image/digest") },
+    Case {
+        name: "a variable without a name",
+        arguments: &["--set-json=extraEnv=[{\"value\":\"1\"}]"],
+        expect: Fails("/extraEnv/0"),
+    },
+];
+
+pub(crate) fn run(root: &Path) -> Outcome {
+    let helm = match tools::helm(root) {
+        Ok(helm) => helm,
+        Err(problem) => return tools::missing("the chart was", &problem),
+    };
+    let chart = root.join("charts/dormouse");
+    let mut count = run::check(Command::new(&helm).args(["lint", "--strict", "--quiet"]).arg(&chart))?;
+    for case in CASES {
+        let mut template = Command::new(&helm);
+        template.args(["template", "release"]).arg(&chart).args(case.arguments);
+        let (rendered, text) = run::output(&mut template)?;
+        let problems = case.expect.problems(rendered, &text);
+        for problem in &problems {
+            eprintln!("chart: {}: {problem}", case.name);
+        }
+        count += Count::of(problems.is_empty());
+    }
+    Ok(count)
+}
+
+impl Expect {
+    fn problems(&self, rendered: bool, text: &str) -> Vec<String> {
+        match self {
+            Renders { .. } if !rendered => vec![format!("is refused:\n{text}")],
+            Renders { with, without } => {
+                let missing = with.iter().filter(|part| !text.contains(**part)).map(|part| format!("lacks `{part}`"));
+                let extra = without.iter().filter(|part| text.contains(**part)).map(|part| format!("has `{part}`"));
+                missing.chain(extra).collect()
+            }
+            Fails(_) if rendered => vec!["is not refused".to_owned()],
+            Fails(why) if !text.contains(why) => vec![format!("is refused without saying `{why}`:\n{text}")],
+            Fails(_) => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_fails_where_it_should() {
+        let renders = Renders { with: &["kind: Service"], without: &["emptyDir"] };
+        assert_eq!(renders.problems(true, "kind: Service"), [""; 0]);
+        assert_eq!(renders.problems(true, "emptyDir"), ["lacks `kind: Service`", "has `emptyDir`"]);
+        assert_eq!(renders.problems(false, "kind: Service").len(), 1);
+        assert_eq!(Fails("/port").problems(false, "at /port"), [""; 0]);
+        assert_eq!(Fails("/port").problems(false, "at /size").len(), 1);
+        assert_eq!(Fails("/port").problems(true, "at /port").len(), 1);
+    }
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask test`: every check, quickest first, all of them even where one fails.
+//!
+//! | step | what must hold |
+//! | --- | --- |
+//! | `format` | rustfmt changes nothing |
+//! | `tidy` | [`crate::tidy`] finds nothing |
+//! | `lint` | clippy has no warning |
+//! | `units` | the crates' own tests pass |
+//! | `clients` | real clients get along with a real server |
+//! | `chart` | [`crate::chart`] finds nothing |
+//! | `deny` | dependencies have permissive licences, known sources, and no known holes |
+//!
+//! The last line sums what the runners counted. A missing toolchain skips its part loudly, and fails under `CI=true`.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use crate::{Count, Outcome, chart, run, tidy, tools};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    Format,
+    Tidy,
+    Lint,
+    Units,
+    Clients,
+    Chart,
+    Deny,
+}
+
+pub(crate) fn run(root: &Path, only: &[Step]) -> ExitCode {
+    let steps = Step::value_variants().iter().filter(|step| only.is_empty() || only.contains(step));
+    let mut total = Count::default();
+    let mut report = Vec::new();
+    for &step in steps {
+        println!("\n== {}", step.name());
+        let start = Instant::now();
+        let count = step.run(root).unwrap_or_else(|problem| {
+            eprintln!("{problem}");
+            Count::of(false)
+        });
+        total += count;
+        report.push(format!("{:<8} {:>6.1} s  {count}", step.name(), start.elapsed().as_secs_f64()));
+    }
+    println!("\n{}\n{total}", report.join("\n"));
+    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl Step {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn run(self, root: &Path) -> Outcome {
+        match self {
+            Step::Format => run::check(run::cargo(root).args(["fmt", "--all", "--check"])),
+            Step::Tidy => tidy::run(root),
+            Step::Lint => run::check(run::cargo(root).args([
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ])),
+            Step::Units => run::tests(run::cargo(root).args([
+                "test",
+                "--workspace",
+                "--exclude",
+                "dormouse-client-tests",
+                "--no-fail-fast",
+            ])),
+            Step::Clients => clients(root, &[]),
+            Step::Chart => chart::run(root),
+            Step::Deny => deny(root),
+        }
+    }
+}
+
+/// The client suites are tests of their crate; it builds the server and installs the clients.
+pub(crate) fn clients(root: &Path, arguments: &[String]) -> Outcome {
+    tools::redis_server();
+    let test = ["test", "--package", "dormouse-client-tests", "--no-fail-fast", "--"];
+    run::tests(run::cargo(root).args(test).args(arguments))
+}
+
+fn deny(root: &Path) -> Outcome {
+    let deny = match tools::cargo_deny(root) {
+        Ok(deny) => deny,
+        Err(problem) => return tools::missing("dependencies were", &problem),
+    };
+    let mut command = Command::new(&deny);
+    let mut count = run::check(command.current_dir(root).args(["check", "bans", "licenses", "sources"]))?;
+    // Advisories are fetched from a repository that not every machine can reach.
+    let (clean, text) = run::output(Command::new(&deny).current_dir(root).args(["check", "advisories"]))?;
+    if !clean && text.contains("failed to fetch advisory database") {
+        eprintln!("advisories were NOT checked: their database cannot be reached from here");
+        count += Count::skipped();
+    } else {
+        print!("{text}");
+        count += Count::of(clean);
+    }
+    Ok(count)
+}

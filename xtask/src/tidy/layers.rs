@@ -1,0 +1,173 @@
+//! Who may know whom. ARCHITECTURE.md says why; here it is checked. (The clock is banned from the whole engine too,
+//! by `shard/clippy.toml`, since there are exceptions to that, with reasons.)
+
+use serde_json::Value;
+
+use super::{Problem, source};
+
+struct Folder {
+    /// Files whose path starts so.
+    path: &'static str,
+    /// Paths that they must not name, nor anything below.
+    must_not_name: &'static [&'static str],
+    what: &'static str,
+}
+
+const FOLDERS: &[Folder] = &[
+    Folder {
+        path: "protocol/src/",
+        must_not_name: &["std::net", "std::fs", "std::thread", "std::future", "tokio", "futures"],
+        what: "the protocol must not know sockets, files, or async",
+    },
+    Folder {
+        path: "autoscaler/src/",
+        must_not_name: &[
+            "std::time",
+            "std::net",
+            "std::fs",
+            "std::thread",
+            "std::env",
+            "dormouse_protocol",
+            "dormouse_shard",
+        ],
+        what: "the policy must not know clocks, IO, RESP, commands, or formats",
+    },
+    Folder {
+        path: "shard/src/segment/",
+        must_not_name: &["crate::types", "crate::commands", "crate::keyspace", "crate::store", "dormouse_protocol"],
+        what: "segments must not know values or commands",
+    },
+    Folder {
+        path: "shard/src/types/",
+        must_not_name: &[
+            "crate::commands",
+            "crate::keyspace",
+            "crate::store",
+            "dormouse_protocol::Reply",
+            "std::fs",
+            "std::net",
+            "tokio",
+        ],
+        what: "data structures must not know commands, replies, or IO",
+    },
+    Folder {
+        path: "shard/src/keyspace/",
+        must_not_name: &["dormouse_protocol::Reply", "dormouse_protocol::Version", "std::fs", "std::net", "tokio"],
+        what: "the keyspace must not know replies or IO",
+    },
+    Folder {
+        path: "shard/src/commands/",
+        must_not_name: &["tokio", "futures", "std::net", "std::fs", "std::time", "object_store", "crate::store"],
+        what: "commands must not know sockets, async, the store, or the system clock",
+    },
+    Folder {
+        path: "shard/src/",
+        must_not_name: &["std::net", "tokio::net", "axum", "clap", "prometheus"],
+        what: "the engine must not know connections, HTTP, or options",
+    },
+    Folder {
+        path: "server/src/",
+        must_not_name: &["dormouse_shard::types", "dormouse_shard::record", "dormouse_shard::segment"],
+        what: "the server must not know how a value is stored",
+    },
+    Folder {
+        path: "client-tests/",
+        must_not_name: &["dormouse_shard", "dormouse_protocol", "dormouse_autoscaler", "dormouse"],
+        what: "client tests know the server by its sockets only",
+    },
+    Folder {
+        path: "benches/",
+        must_not_name: &["dormouse_shard", "dormouse_protocol", "dormouse_autoscaler", "dormouse"],
+        what: "benches know the server by its sockets only",
+    },
+];
+
+pub(crate) fn uses(path: &str, text: &str) -> Vec<Problem> {
+    let folders: Vec<&Folder> = FOLDERS.iter().filter(|folder| path.starts_with(folder.path)).collect();
+    if folders.is_empty() || !path.ends_with(".rs") {
+        return Vec::new();
+    }
+    let below = |path: &str, ancestor: &str| {
+        path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let mut problems = Vec::new();
+    for (line, named) in source::paths(&source::module(path), &source::code(text)) {
+        for folder in &folders {
+            if folder.must_not_name.iter().any(|banned| below(&named, banned)) {
+                problems.push(Problem::at(line, format!("{}: {named}", folder.what)));
+                break;
+            }
+        }
+    }
+    problems
+}
+
+/// Which crates of the workspace each may depend on. Arrows point down only.
+const CRATES: &[(&str, &[&str])] = &[
+    ("dormouse", &["dormouse-autoscaler", "dormouse-shard", "dormouse-protocol"]),
+    ("dormouse-shard", &["dormouse-protocol"]),
+    ("dormouse-protocol", &[]),
+    ("dormouse-autoscaler", &[]),
+    ("dormouse-benches", &[]),
+    ("dormouse-client-tests", &[]),
+    ("xtask", &[]),
+];
+
+/// The arrows between crates, from `cargo metadata`.
+pub(crate) fn dependencies(metadata: &Value) -> Vec<String> {
+    let array = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let packages = array(&metadata["packages"]);
+    let own: Vec<String> = packages.iter().map(name).collect();
+    let mut problems = Vec::new();
+    for package in &packages {
+        let from = name(package);
+        let Some((_, allowed)) = CRATES.iter().find(|(crate_name, _)| *crate_name == from) else {
+            problems.push(format!("{from}: say in xtask/src/tidy/layers.rs which crates it may depend on"));
+            continue;
+        };
+        for to in array(&package["dependencies"]).iter().map(name).filter(|to| own.contains(to)) {
+            if !allowed.contains(&to.as_str()) {
+                problems.push(format!("{from} must not depend on {to}: arrows point down only"));
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(path: &str, text: &str) -> usize {
+        uses(path, text).len()
+    }
+
+    #[test]
+    fn a_folder_does_not_know_what_it_must_not() {
+        assert_eq!(problems("shard/src/types/list.rs", "use crate::commands::Row;"), 1);
+        assert_eq!(problems("shard/src/types/list.rs", "use crate::{codec, commands};"), 1);
+        assert_eq!(problems("shard/src/types/list.rs", "use super::super::commands::Row;"), 1);
+        assert_eq!(problems("shard/src/types/list.rs", "fn f() { std::fs::read(path) }"), 1);
+        assert_eq!(problems("shard/src/commands/list.rs", "use crate::types::List;"), 0);
+        assert_eq!(problems("shard/src/commands/list.rs", "use std::time::Duration;"), 1);
+        assert_eq!(problems("shard/src/shard.rs", "use std::time::Duration;"), 0);
+        assert_eq!(problems("shard/src/shard.rs", "use std::{net, time};"), 1);
+        assert_eq!(problems("server/src/session.rs", "use dormouse_shard::{Shard, types::List};"), 1);
+        assert_eq!(problems("autoscaler/src/lib.rs", "// std::time is not ours\nlet a = \"std::time::Instant\";"), 0);
+        assert_eq!(problems("client-tests/src/lib.rs", "use dormouse_client_tests::Suite;"), 0);
+    }
+
+    #[test]
+    fn arrows_point_down() {
+        let metadata = serde_json::json!({ "packages": [
+            { "name": "dormouse-protocol", "dependencies": [{ "name": "itoa" }, { "name": "dormouse-shard" }] },
+            { "name": "dormouse-shard", "dependencies": [{ "name": "dormouse-protocol" }] },
+            { "name": "dormouse-console", "dependencies": [] },
+        ] });
+        let problems = dependencies(&metadata);
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("dormouse-protocol must not depend on dormouse-shard"));
+        assert!(problems[1].starts_with("dormouse-console"));
+    }
+}

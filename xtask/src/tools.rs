@@ -1,0 +1,109 @@
+//! Tools from outside the workspace: found, installed, or loudly missed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Count, Outcome, run};
+
+/// A Go module, pinned: the templates are checked by the same program everywhere.
+const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
+const CARGO_DENY: &str = "0.20.2";
+
+/// Whether a missing tool fails the run instead of skipping a step.
+pub(crate) fn must_have_all() -> bool {
+    std::env::var("CI").as_deref() == Ok("true")
+}
+
+/// Says loudly that something was not checked. Under `CI=true` that is a failure.
+pub(crate) fn missing(what: &str, why: &str) -> Outcome {
+    let text = format!("{what} NOT checked: {why}");
+    let bar = "=".repeat(text.chars().count().min(100));
+    eprintln!("{bar}\n{text}\n{bar}");
+    Ok(if must_have_all() { Count::of(false) } else { Count::skipped() })
+}
+
+pub(crate) fn is_present(program: impl AsRef<std::ffi::OsStr>) -> bool {
+    Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Debian's, for comparisons; installed where that needs no password. The steps that need it say what they miss.
+pub(crate) fn redis_server() {
+    if is_present("redis-server") || !is_present("apt-get") || !is_root() {
+        return;
+    }
+    let install = || {
+        let mut install = Command::new("apt-get");
+        install.args(["install", "--yes", "--quiet", "--no-install-recommends", "redis-server"]);
+        // The run level keeps the package from starting a server on port 6379.
+        install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
+        run::output(&mut install)
+    };
+    let installed = install().and_then(|(ok, text)| {
+        if ok {
+            return Ok((ok, text));
+        }
+        run::output(Command::new("apt-get").args(["update", "--quiet"]))?;
+        install()
+    });
+    match installed {
+        Ok((true, _)) => println!("installed redis-server"),
+        Ok((false, text)) => eprintln!("apt-get could not install redis-server:\n{text}"),
+        Err(problem) => eprintln!("{problem}"),
+    }
+}
+
+fn is_root() -> bool {
+    run::output(Command::new("id").arg("-u")).is_ok_and(|(_, text)| text.trim() == "0")
+}
+
+/// Helm, built into `target/tools` from its Go module unless it is there.
+pub(crate) fn helm(root: &Path) -> Result<PathBuf, String> {
+    let folder = folder(root)?;
+    let helm = folder.join("helm");
+    let is_pinned = |text: &str| HELM.rsplit_once('@').is_some_and(|(_, version)| text.contains(version));
+    // Built by `go install`, helm calls itself by its major version only; the stamp says which it is.
+    let stamp = folder.join("helm.version");
+    if helm.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| is_pinned(&text)) {
+        return Ok(helm);
+    }
+    if run::output(Command::new("go").arg("version")).is_err() {
+        return Err("`go` is missing, which builds helm (Debian: apt-get install golang)".to_owned());
+    }
+    println!("building helm into {}", folder.display());
+    let (built, text) = run::output(Command::new("go").args(["install", HELM]).env("GOBIN", &folder))?;
+    if !built {
+        return Err(format!("helm could not be built:\n{text}"));
+    }
+    std::fs::write(&stamp, HELM).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    Ok(helm)
+}
+
+/// `cargo deny`: the user's own, or one built into `target/tools`.
+pub(crate) fn cargo_deny(root: &Path) -> Result<PathBuf, String> {
+    if is_present("cargo-deny") {
+        return Ok("cargo-deny".into());
+    }
+    let folder = folder(root)?;
+    let deny = folder.join("bin/cargo-deny");
+    if is_present(&deny) {
+        return Ok(deny);
+    }
+    println!("building cargo-deny into {}, which takes minutes, once", folder.display());
+    let mut install = run::cargo(root);
+    install.args(["install", "--quiet", "--locked", "cargo-deny", "--version", CARGO_DENY, "--root"]).arg(&folder);
+    let (built, text) = run::output(install.env("CARGO_TARGET_DIR", folder.join("build")))?;
+    if built { Ok(deny) } else { Err(format!("cargo-deny could not be built:\n{text}")) }
+}
+
+fn folder(root: &Path) -> Result<PathBuf, String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let folder = root.join(target).join("tools");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    Ok(folder)
+}
