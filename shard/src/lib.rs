@@ -1,10 +1,23 @@
-//! The engine of Dormouse.
+//! The engine of Dormouse: the keyspace and its commands, shards and their locks, chunks and manifests.
+//!
+//! It knows no sockets, no tokens, no HTTP: a server hands it requests and gets replies.
 
+pub mod checkpoint;
 pub mod chunk;
 pub mod codec;
+pub mod commands;
+pub mod database;
+pub mod error;
+pub mod gate;
+pub mod keyspace;
+pub mod lane;
 pub mod manifest;
 pub mod record;
+pub mod residency;
+pub mod scaling;
 pub mod segment;
+pub mod shard;
 pub mod store;
 pub mod tail;
+pub mod topology;
 pub mod types;

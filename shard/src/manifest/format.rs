@@ -17,14 +17,12 @@
 //!                    chunk, as a signed difference | offset, as a signed difference to the end before | length
 //!                    records | expiring | heap bytes | sequence, as a signed difference | crc u64 LE
 //!   tail: 0, or 1 | name | bytes | effects | from sequence
-//!   count, meters:   name | value
+//!   meters:          length | bytes
 //! ```
 //!
 //! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
 //! start: nothing, as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about
 //! 24 bytes.
-
-use std::collections::BTreeMap;
 
 use super::{ChunkInfo, Manifest, SELECT_INDEXES, SegmentInfo, TailInfo};
 use crate::{
@@ -43,7 +41,6 @@ const VERSION: u32 = 1;
 
 const CHUNK_BYTES_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 18;
-const METER_BYTES_MIN: usize = 2;
 
 /// Encodes the manifest as the one with this number.
 pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
@@ -96,11 +93,7 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
         }
     }
 
-    write_varint(out, manifest.meters.len() as u64);
-    for (name, value) in &manifest.meters {
-        write_bytes(out, name.as_bytes());
-        write_varint(out, *value);
-    }
+    write_bytes(out, &manifest.meters);
 
     let mut object = Vec::with_capacity(fields.len() + 32);
     write_header(&mut object, MAGIC, VERSION);
@@ -148,7 +141,7 @@ fn read(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
         chunks: read_chunks(reader)?,
         segments: read_segments(reader)?,
         tail: read_tail(reader)?,
-        meters: read_meters(reader)?,
+        meters: reader.bytes()?.to_vec(),
     })
 }
 
@@ -276,16 +269,4 @@ fn read_tail(reader: &mut Reader<'_>) -> Result<Option<TailInfo>, CodecError> {
         })),
         _ => Err(CodecError::Malformed("tail")),
     }
-}
-
-fn read_meters(reader: &mut Reader<'_>) -> Result<BTreeMap<String, u64>, CodecError> {
-    let count = reader.count(METER_BYTES_MIN)?;
-    let mut meters = BTreeMap::new();
-    for _ in 0..count {
-        let name = reader.text()?.to_owned();
-        if meters.insert(name, reader.varint()?).is_some() {
-            return Err(CodecError::Malformed("meter twice"));
-        }
-    }
-    Ok(meters)
 }

@@ -23,8 +23,6 @@ mod catalog;
 mod format;
 mod names;
 
-use std::collections::BTreeMap;
-
 pub use self::{
     catalog::{Garbage, collect_garbage, commit, databases, delete_database, history, latest},
     names::Names,
@@ -66,8 +64,8 @@ pub struct Manifest {
     /// Ordered by keyspace and range, not overlapping. A range that is missing is empty.
     pub segments: Vec<SegmentInfo>,
     pub tail: Option<TailInfo>,
-    /// Counters that belong to the database, by name.
-    pub meters: BTreeMap<String, u64>,
+    /// Counters that belong to the database, as the server writes them.
+    pub meters: Vec<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +118,7 @@ impl Manifest {
             chunks: Vec::new(),
             segments: Vec::new(),
             tail: None,
-            meters: BTreeMap::new(),
+            meters: Vec::new(),
         }
     }
 

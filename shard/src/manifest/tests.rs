@@ -39,7 +39,7 @@ fn sample() -> Manifest {
         });
     }
     manifest.tail = Some(TailInfo { name: names.tail(3, 77, 11), bytes: 99, effects: 4, from_sequence: 8990 });
-    manifest.meters.insert("requests".to_owned(), 5);
+    manifest.meters = b"requests".to_vec();
     manifest
 }
 

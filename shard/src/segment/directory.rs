@@ -150,6 +150,11 @@ impl<S: Ranged> Directory<S> {
         self.build_cells();
     }
 
+    /// What it covers, in order.
+    pub fn into_segments(self) -> Vec<S> {
+        self.segments
+    }
+
     /// The bytes of the directory itself, not those that the segments own.
     pub fn heap_bytes(&self) -> usize {
         size_class(self.segments.capacity() * size_of::<S>()) + size_class(self.cells.capacity() * size_of::<u32>())

@@ -1,0 +1,333 @@
+//! Arguments that parse themselves: the tuple of types that a command's function takes *is* its syntax.
+//!
+//! Each type takes what it needs from the front of [`Args`] and brings its exact Redis error. [`parse`] refuses what is
+//! left over, so a command never runs on a half-read request.
+
+use dormouse_protocol::Request;
+
+use crate::error::{Error, Result};
+
+/// A cursor over the arguments after the command's name.
+#[derive(Debug, Clone, Copy)]
+pub struct Args<'a> {
+    request: Request<'a>,
+    next: usize,
+}
+
+impl<'a> Args<'a> {
+    /// `skip`: words of the name, 1 for `GET`, 2 for `OBJECT ENCODING`.
+    pub fn new(request: Request<'a>, skip: usize) -> Self {
+        Self { request, next: skip }
+    }
+
+    pub fn len(&self) -> usize {
+        self.request.len() - self.next
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn peek(&self) -> Option<&'a [u8]> {
+        self.request.get(self.next)
+    }
+
+    /// The next argument; a syntax error where there is none.
+    pub fn bytes(&mut self) -> Result<&'a [u8]> {
+        let bytes = self.peek().ok_or(Error::Syntax)?;
+        self.next += 1;
+        Ok(bytes)
+    }
+
+    pub fn take<T: Argument<'a>>(&mut self) -> Result<T> {
+        T::take(self)
+    }
+
+    /// Takes the next argument if it is `word`, in any case. `word` is upper case.
+    pub fn word(&mut self, word: &str) -> bool {
+        let found = self.peek().is_some_and(|next| next.eq_ignore_ascii_case(word.as_bytes()));
+        self.next += usize::from(found);
+        found
+    }
+
+    /// The next argument in upper case, for matching options; not taken. Longer than 16 bytes: the empty word.
+    pub fn upper(&self) -> Option<Word> {
+        self.peek().map(Word::new)
+    }
+
+    /// Takes the next argument.
+    pub fn skip(&mut self) {
+        self.next += 1;
+    }
+
+    /// The arguments that are left.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
+        let (request, next) = (self.request, self.next);
+        (next..request.len()).map(move |i| request.arg(i))
+    }
+
+    /// The next `count` arguments.
+    pub fn split_to(&mut self, count: usize) -> Result<Rest<'a>> {
+        if count > self.len() {
+            return Err(Error::Syntax);
+        }
+        let rest = Rest { request: self.request, start: self.next, end: self.next + count };
+        self.next += count;
+        Ok(rest)
+    }
+}
+
+/// Up to 16 bytes in upper case, to match option names without allocating.
+#[derive(Debug, Clone, Copy)]
+pub struct Word([u8; 16], u8);
+
+impl Word {
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut word = Self([0; 16], 0);
+        if bytes.len() <= 16 {
+            word.1 = bytes.len() as u8;
+            for (upper, byte) in word.0.iter_mut().zip(bytes) {
+                *upper = byte.to_ascii_uppercase();
+            }
+        }
+        word
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0[..usize::from(self.1)]
+    }
+}
+
+/// Something that an argument, or a run of them, can be read as.
+pub trait Argument<'a>: Sized {
+    fn take(args: &mut Args<'a>) -> Result<Self>;
+}
+
+/// Reads all arguments after the name's `skip` words as a `T`; a syntax error when something is left.
+pub fn parse<'a, T: Argument<'a>>(request: Request<'a>, skip: usize) -> Result<T> {
+    let mut args = Args::new(request, skip);
+    let parsed = T::take(&mut args)?;
+    if args.is_empty() { Ok(parsed) } else { Err(Error::Syntax) }
+}
+
+impl<'a> Argument<'a> for &'a [u8] {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        args.bytes()
+    }
+}
+
+/// A signed 64-bit integer as Redis reads it: canonical decimal, no spaces, no plus sign.
+impl<'a> Argument<'a> for i64 {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        integer(args.bytes()?)
+    }
+}
+
+/// A finite or infinite double; not NaN.
+impl<'a> Argument<'a> for f64 {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        float(args.bytes()?)
+    }
+}
+
+impl<'a, T: Argument<'a>> Argument<'a> for Option<T> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.is_empty() { Ok(None) } else { T::take(args).map(Some) }
+    }
+}
+
+impl<'a> Argument<'a> for () {
+    fn take(_: &mut Args<'a>) -> Result<Self> {
+        Ok(())
+    }
+}
+
+macro_rules! tuples {
+    ($($name:ident)+) => {
+        impl<'a, $($name: Argument<'a>),+> Argument<'a> for ($($name,)+) {
+            fn take(args: &mut Args<'a>) -> Result<Self> {
+                Ok(($($name::take(args)?,)+))
+            }
+        }
+    };
+}
+tuples!(A);
+tuples!(A B);
+tuples!(A B C);
+tuples!(A B C D);
+tuples!(A B C D E);
+
+/// A run of arguments: all that are left, as an argument type.
+#[derive(Debug, Clone, Copy)]
+pub struct Rest<'a> {
+    request: Request<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl<'a> Rest<'a> {
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// # Panics
+    /// If `index` is out of range.
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        assert!(index < self.len());
+        self.request.arg(self.start + index)
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
+        let (request, start, end) = (self.request, self.start, self.end);
+        (start..end).map(move |i| request.arg(i))
+    }
+}
+
+impl<'a> Argument<'a> for Rest<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        args.split_to(args.len())
+    }
+}
+
+/// `numkeys key [key ...]`
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a>(pub Rest<'a>);
+
+impl<'a> Argument<'a> for Counted<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let count: i64 = args.take()?;
+        if count <= 0 {
+            return Err(Error::NumkeysNotPositive);
+        }
+        let count = usize::try_from(count).map_err(|_| Error::NumkeysTooLarge)?;
+        if count > args.len() {
+            return Err(Error::NumkeysTooLarge);
+        }
+        args.split_to(count).map(Counted)
+    }
+}
+
+/// Pairs of arguments to the end: `field value [field value ...]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs<'a>(Rest<'a>);
+
+impl<'a> Pairs<'a> {
+    pub fn new(rest: Rest<'a>) -> Option<Self> {
+        (rest.len() % 2 == 0 && !rest.is_empty()).then_some(Self(rest))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len() / 2
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + DoubleEndedIterator + Clone + use<'a> {
+        let rest = self.0;
+        (0..self.len()).map(move |i| (rest.at(2 * i), rest.at(2 * i + 1)))
+    }
+}
+
+/// Reads a canonical decimal i64 (what `string2ll` takes).
+pub fn integer(bytes: &[u8]) -> Result<i64> {
+    canonical_integer(bytes).ok_or(Error::NotAnInteger)
+}
+
+/// The i64 that `bytes` spells canonically: `-0`, `+1`, `01` and spaces are none.
+pub fn canonical_integer(bytes: &[u8]) -> Option<i64> {
+    let (negative, digits) = match bytes {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [b'0'] => return (!negative).then_some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
+    }
+    let mut value: u64 = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    if negative { (value <= 1 << 63).then(|| (value as i64).wrapping_neg()) } else { i64::try_from(value).ok() }
+}
+
+/// Reads a double as Redis does: decimal, exponent, `inf`, hexadecimal is refused; NaN is refused.
+pub fn float(bytes: &[u8]) -> Result<f64> {
+    parse_double(bytes).ok_or(Error::NotAFloat)
+}
+
+/// The double that `bytes` spells, infinities included; NaN and surrounding spaces are none.
+pub fn parse_double(bytes: &[u8]) -> Option<f64> {
+    let (negative, digits) = match bytes {
+        [b'-', rest @ ..] => (true, rest),
+        [b'+', rest @ ..] => (false, rest),
+        rest => (false, rest),
+    };
+    if digits.eq_ignore_ascii_case(b"inf") || digits.eq_ignore_ascii_case(b"infinity") {
+        return Some(if negative { f64::NEG_INFINITY } else { f64::INFINITY });
+    }
+    // What fast-float would take beyond strtod: "nan" and a second sign.
+    if !matches!(digits.first(), Some(b'0'..=b'9' | b'.')) {
+        return None;
+    }
+    let value: f64 = fast_float2::parse(digits).ok()?;
+    // strtod reports overflow; Redis refuses it.
+    if value.is_infinite() {
+        return None;
+    }
+    Some(if negative { -value } else { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_integers() {
+        for n in [0, 1, -1, 10, i64::MAX, i64::MIN, 1234567890123456789] {
+            assert_eq!(canonical_integer(n.to_string().as_bytes()), Some(n));
+        }
+        for bad in [
+            "",
+            "-",
+            "-0",
+            "+1",
+            "01",
+            "1 ",
+            " 1",
+            "9223372036854775808",
+            "-9223372036854775809",
+            "1e3",
+            "99999999999999999999",
+        ] {
+            assert_eq!(canonical_integer(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn doubles() {
+        for (text, value) in [
+            ("1", 1.0),
+            ("-1.5", -1.5),
+            ("1e3", 1e3),
+            (".5", 0.5),
+            ("+inf", f64::INFINITY),
+            ("-Infinity", f64::NEG_INFINITY),
+        ] {
+            assert_eq!(parse_double(text.as_bytes()), Some(value), "{text}");
+        }
+        for bad in ["", "nan", "--1", " 1", "1 ", "1x", "-", "+", "-nan", "1e999", "+-1"] {
+            assert_eq!(parse_double(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The command table: a row and a function for each command over the keyspace, one file a family.
+//!
+//! A family's file opens with its rows; the functions follow in the rows' order. A function takes the keyspace, the reply
+//! to write to, and its arguments as a tuple of types that parse themselves. It never sees a socket, a tenant or the
+//! clock. [`call`] is the one wrapper around all of them: the error reply, the effect, the fault.
+
+pub mod args;
+pub mod row;
+
+mod hashes;
+mod keys;
+mod lists;
+mod sets;
+mod sorted_sets;
+mod strings;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use dormouse_protocol::{Reply, Request};
+
+pub use row::{Access, Arity, Category, Command, Family, Find, Flags, KeySpec, Row, at_least, exactly};
+
+use crate::error::Result;
+use crate::keyspace::effect::{self, Body, Effect};
+use crate::keyspace::{Fault, Keyspace};
+use crate::record::Record;
+use crate::{codec, error::Error};
+
+/// What runs a command over the keyspace.
+pub type Run = fn(&mut Keyspace<'_>, &mut Reply, Request<'_>) -> Result<()>;
+
+/// Every family over the keyspace.
+pub const FAMILIES: &[Family<Run>] =
+    &[strings::FAMILY, keys::FAMILY, hashes::FAMILY, lists::FAMILY, sets::FAMILY, sorted_sets::FAMILY];
+
+/// `run!(get)` wraps `fn get(db, reply, arguments)` so that its argument tuple is parsed from the request; for a
+/// subcommand `run!(encoding, 2)` skips both words of its name.
+macro_rules! run {
+    ($function:path) => {
+        $crate::commands::run!($function, 1)
+    };
+    ($function:path, $skip:expr) => {{
+        fn run(
+            db: &mut $crate::keyspace::Keyspace<'_>,
+            reply: &mut ::dormouse_protocol::Reply,
+            request: ::dormouse_protocol::Request<'_>,
+        ) -> $crate::error::Result<()> {
+            $function(db, reply, $crate::commands::args::parse(request, $skip)?)
+        }
+        run as $crate::commands::Run
+    }};
+}
+pub(crate) use run;
+
+/// Runs one command whose arity has been checked, and writes exactly one reply, or none if it needs a place loaded first.
+///
+/// # Errors
+/// The place that must be loaded before the command is run again. Nothing was changed.
+pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<(), Fault> {
+    db.begin(row.flags.contains(Flags::BY_KEY));
+    let start = reply.len();
+    let outcome = run(db, reply, request);
+    if let Some(fault) = db.take_fault() {
+        debug_assert_eq!(db.changes(), 0, "{} faulted after it had changed something", row.name);
+        reply.truncate(start);
+        return Err(fault);
+    }
+    if let Err(error) = outcome {
+        reply.truncate(start);
+        reply.error(&error.to_string());
+    }
+    if db.changes() > 0
+        && let Some(key) = row.key_indexes(request).next()
+    {
+        db.record_verbatim(request, key);
+    }
+    Ok(())
+}
+
+/// Replays one effect onto the keyspace, whose `now` must be the effect's.
+///
+/// # Errors
+/// Where the body is malformed, or its command is none of ours.
+pub fn replay(db: &mut Keyspace<'_>, effect: &Effect) -> Result<()> {
+    let malformed = || Error::Store("an effect record is malformed".into());
+    match effect::read(&effect.body).ok_or_else(malformed)? {
+        Body::Delete { key } => {
+            db.delete(&key);
+        }
+        Body::Expiry { key, expiry } => {
+            db.set_expiry(&key, expiry);
+        }
+        Body::Value { key, expiry, kind, value } => {
+            let limits = *db.limits();
+            let mut reader = codec::Reader::new(&value);
+            let loaded = codec::value::decode_value(kind, &mut reader, &limits).map_err(|_| malformed())?;
+            reader.finish().map_err(|_| malformed())?;
+            let record = match loaded {
+                codec::value::Loaded::Text(text) => text.with_bytes(|bytes| Record::new_raw(&key, bytes, expiry)),
+                codec::value::Loaded::Object(object) => Record::new_object(&key, object, expiry),
+            };
+            db.replace(&key, record);
+        }
+        Body::Command(request) => {
+            let request = request.as_request();
+            let (row, run) = find(request).ok_or_else(malformed)?;
+            let mut reply = Reply::new(dormouse_protocol::Version::Resp2);
+            // A place is replayed when it is resident, so there is no fault; the reply is nobody's.
+            let _ = call(row, run, db, &mut reply, request);
+        }
+    }
+    Ok(())
+}
+
+/// Reads a SCAN cursor: a prefix53.
+pub fn cursor_of(bytes: &[u8]) -> Option<u64> {
+    let cursor: u64 = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    Some(cursor)
+}
+
+/// The row and function of a request's command. For the request path the server keeps a faster table.
+pub fn find(request: Request<'_>) -> Option<(&'static Row, Run)> {
+    let name = request.get(0)?;
+    let same = |row: &Row, name: &[u8]| row.name.as_bytes().eq_ignore_ascii_case(name);
+    let command = FAMILIES.iter().flat_map(|family| family.commands).find(|command| same(&command.row, name))?;
+    let command = match request.get(1) {
+        Some(sub) if !command.subcommands.is_empty() => {
+            command.subcommands.iter().find(|command| same(&command.row, sub))?
+        }
+        _ => command,
+    };
+    command.row.arity.accepts(request.len()).then_some(())?;
+    Some((&command.row, command.run?))
+}

@@ -1,0 +1,280 @@
+//! What a command's row says of it: everything that the rest of the system needs to know without running it.
+//!
+//! A row names the arity, the keys (for routing, residency, `COMMAND GETKEYS` and later ACL), the flags, and the
+//! documentation. `COMMAND INFO` and `COMMAND DOCS` are answered from rows alone.
+
+use bitflags::bitflags;
+use dormouse_protocol::Request;
+
+bitflags! {
+    /// Redis's command flags, and below the gap those of our own.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Flags: u32 {
+        const READ = 1;
+        const WRITE = 1 << 1;
+        const FAST = 1 << 2;
+        const DENY_OOM = 1 << 3;
+        const ADMIN = 1 << 4;
+        const PUBSUB = 1 << 5;
+        const NO_SCRIPT = 1 << 6;
+        const LOADING = 1 << 7;
+        const STALE = 1 << 8;
+        const NO_AUTH = 1 << 9;
+        const NO_MULTI = 1 << 10;
+        const ALLOW_BUSY = 1 << 11;
+        const NO_MANDATORY_KEYS = 1 << 12;
+        const SKIP_SLOWLOG = 1 << 13;
+        const SKIP_MONITOR = 1 << 14;
+        const BLOCKING = 1 << 15;
+        const NO_ASYNC_LOADING = 1 << 16;
+        const MOVABLE_KEYS = 1 << 17;
+
+        /// Its effects are recorded key by key by the keyspace's own primitives, not as the command verbatim: because
+        /// it writes several keys, or its outcome depends on another key or on chance.
+        const BY_KEY = 1 << 24;
+        /// It reads or writes the whole keyspace: it takes every shard.
+        const WHOLE = 1 << 25;
+        /// Its cost grows with the keyspace: it runs on the slow lane.
+        const SLOW_LANE = 1 << 26;
+        /// Everything must be in memory before it runs.
+        const ALL_RESIDENT = 1 << 27;
+        /// Its first argument is a SCAN cursor, which says which shard it goes to.
+        const BY_CURSOR = 1 << 28;
+    }
+}
+
+bitflags! {
+    /// ACL categories that a row names itself; `@read @write @fast @slow` follow from its flags.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Category: u32 {
+        const KEYSPACE = 1;
+        const STRING = 1 << 1;
+        const LIST = 1 << 2;
+        const SET = 1 << 3;
+        const SORTED_SET = 1 << 4;
+        const HASH = 1 << 5;
+        const CONNECTION = 1 << 6;
+        const TRANSACTION = 1 << 7;
+        const PUBSUB = 1 << 8;
+        const ADMIN = 1 << 9;
+        const DANGEROUS = 1 << 10;
+        const BLOCKING = 1 << 11;
+        const STREAM = 1 << 12;
+        const SCRIPTING = 1 << 13;
+        const BITMAP = 1 << 14;
+        const HYPERLOGLOG = 1 << 15;
+        const GEO = 1 << 16;
+    }
+}
+
+bitflags! {
+    /// What a command does with the keys of one [`KeySpec`], in Redis's words.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Access: u16 {
+        const RO = 1;
+        const RW = 1 << 1;
+        const OW = 1 << 2;
+        const RM = 1 << 3;
+        const ACCESS = 1 << 4;
+        const UPDATE = 1 << 5;
+        const INSERT = 1 << 6;
+        const DELETE = 1 << 7;
+        const NOT_KEY = 1 << 8;
+        const INCOMPLETE = 1 << 9;
+        const VARIABLE_FLAGS = 1 << 10;
+    }
+}
+
+/// How many arguments a command takes, its name counted: exactly `n`, or at least `-n` where negative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arity(pub i16);
+
+pub const fn exactly(n: i16) -> Arity {
+    Arity(n)
+}
+
+pub const fn at_least(n: i16) -> Arity {
+    Arity(-n)
+}
+
+impl Arity {
+    pub const fn accepts(self, len: usize) -> bool {
+        if self.0 >= 0 { len == self.0 as usize } else { len >= (-self.0) as usize }
+    }
+}
+
+/// Where some of a command's keys stand among its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySpec {
+    pub access: Access,
+    pub find: Find,
+    pub notes: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Find {
+    /// From argument `first` to `last` (relative to `first`; -1: the last argument), every `step`th.
+    Range { first: u8, last: i8, step: u8 },
+    /// Argument `at` holds their number; they follow it.
+    Counted { at: u8 },
+}
+
+impl KeySpec {
+    pub const fn one(at: u8, access: Access) -> Self {
+        Self { access, find: Find::Range { first: at, last: 0, step: 1 }, notes: "" }
+    }
+
+    /// All arguments from `first` on.
+    pub const fn rest(first: u8, access: Access) -> Self {
+        Self { access, find: Find::Range { first, last: -1, step: 1 }, notes: "" }
+    }
+
+    /// Every second argument from `first` on: `MSET key value [key value ...]`.
+    pub const fn pairs(first: u8, access: Access) -> Self {
+        Self { access, find: Find::Range { first, last: -1, step: 2 }, notes: "" }
+    }
+
+    /// As many as argument `at` says, after it: `ZUNION numkeys key [key ...]`.
+    pub const fn counted(at: u8, access: Access) -> Self {
+        Self { access, find: Find::Counted { at }, notes: "" }
+    }
+
+    pub const fn notes(mut self, notes: &'static str) -> Self {
+        self.notes = notes;
+        self
+    }
+
+    /// The indexes of this spec's keys in `request`; empty where the request is malformed.
+    pub fn indexes(&self, request: Request<'_>) -> impl Iterator<Item = usize> + use<> {
+        let len = request.len();
+        let (first, end, step) = match self.find {
+            Find::Range { first, last, step } => {
+                let end =
+                    if last >= 0 { first as usize + last as usize + 1 } else { len + 1 - last.unsigned_abs() as usize };
+                (first as usize, end.min(len), step as usize)
+            }
+            Find::Counted { at } => {
+                let at = at as usize;
+                let count =
+                    request.get(at).and_then(|n| std::str::from_utf8(n).ok()?.parse::<usize>().ok()).unwrap_or(0);
+                let end = (at + 1).saturating_add(count);
+                (at + 1, if end <= len { end } else { 0 }, 1)
+            }
+        };
+        (first..end.max(first)).step_by(step)
+    }
+}
+
+/// One command, or one subcommand, without the function that runs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Upper case; a subcommand's own name only (`ENCODING` of `OBJECT`).
+    pub name: &'static str,
+    pub arity: Arity,
+    pub keys: &'static [KeySpec],
+    pub flags: Flags,
+    /// Added to its family's category.
+    pub category: Category,
+    pub summary: &'static str,
+    pub since: &'static str,
+    pub complexity: &'static str,
+    pub tips: &'static [&'static str],
+}
+
+impl Row {
+    /// The indexes of all keys in `request`.
+    pub fn key_indexes<'a>(&'a self, request: Request<'a>) -> impl Iterator<Item = usize> + 'a {
+        self.keys.iter().flat_map(move |spec| spec.indexes(request))
+    }
+
+    /// Redis's legacy triple: first key, last key, step; zeros where there are none or they move.
+    pub fn key_range(&self) -> (i64, i64, i64) {
+        let mut triple = (0, 0, 0);
+        for spec in self.keys {
+            if let Find::Range { first, last, step } = spec.find {
+                let first = i64::from(first);
+                let last = if last >= 0 { first + i64::from(last) } else { i64::from(last) };
+                if triple.0 == 0 {
+                    triple = (first, last, i64::from(step));
+                } else if triple.1 >= 0 && last >= 0 && triple.1 + 1 == first {
+                    triple.1 = last;
+                } else if triple.1 + 1 == first {
+                    triple.1 = last;
+                }
+            }
+        }
+        triple
+    }
+}
+
+/// A row and what runs it. `R` is a [`super::Run`] for commands over the keyspace; the server has its own kind for those
+/// that concern the connection. A container (`OBJECT`) has subcommands and no function of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Command<R: 'static> {
+    pub row: Row,
+    pub run: Option<R>,
+    pub subcommands: &'static [Command<R>],
+}
+
+impl<R: Copy> Command<R> {
+    pub const fn new(name: &'static str, arity: Arity, keys: &'static [KeySpec], flags: Flags, run: R) -> Self {
+        let row = Row {
+            name,
+            arity,
+            keys,
+            flags,
+            category: Category::empty(),
+            summary: "",
+            since: "",
+            complexity: "",
+            tips: &[],
+        };
+        Self { row, run: Some(run), subcommands: &[] }
+    }
+
+    pub const fn container(name: &'static str, subcommands: &'static [Command<R>]) -> Self {
+        let row = Row {
+            name,
+            arity: at_least(2),
+            keys: &[],
+            flags: Flags::empty(),
+            category: Category::empty(),
+            summary: "",
+            since: "",
+            complexity: "",
+            tips: &[],
+        };
+        Self { row, run: None, subcommands }
+    }
+
+    pub const fn doc(mut self, since: &'static str, complexity: &'static str, summary: &'static str) -> Self {
+        self.row.since = since;
+        self.row.complexity = complexity;
+        self.row.summary = summary;
+        self
+    }
+
+    pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
+        self.row.tips = tips;
+        self
+    }
+
+    pub const fn also(mut self, category: Category) -> Self {
+        self.row.category = category;
+        self
+    }
+
+    pub const fn subcommands(mut self, subcommands: &'static [Command<R>]) -> Self {
+        self.subcommands = subcommands;
+        self
+    }
+}
+
+/// The commands of one file, and what they share.
+#[derive(Debug, Clone, Copy)]
+pub struct Family<R: 'static> {
+    /// Redis's documentation group: `sorted-set`.
+    pub group: &'static str,
+    pub category: Category,
+    pub commands: &'static [Command<R>],
+}

@@ -1,0 +1,125 @@
+//! Commands are tested as commands: tables of command and reply over one keyspace whose clock stands still.
+
+use dormouse_protocol::{OwnedRequest, Reply, Version};
+
+use super::{call, find};
+use crate::error::Error;
+use crate::keyspace::{Contents, INDEXES, Keyspace, Shared};
+use crate::topology::SLOTS;
+
+/// One shard with one database, a held clock and a fixed seed.
+pub(crate) struct Bench {
+    pub contents: Contents,
+    pub shared: Shared,
+    pub select: u8,
+    pub now_ms: u64,
+    pub version: Version,
+    seed: u64,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let shared = Shared::new("test", 7);
+        let contents =
+            Contents::empty(0, SLOTS, shared.placement, std::array::from_fn::<u32, INDEXES, _>(|id| id as u32));
+        Self { contents, shared, select: 0, now_ms: 1_700_000_000_000, version: Version::Resp2, seed: 1 }
+    }
+
+    /// Runs a command given as a line: words between spaces, or in double quotes with `\xHH`, `\n`, `\"` and `\\`.
+    pub fn run(&mut self, line: &str) -> String {
+        let words = words(line);
+        let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        self.run_args(&args)
+    }
+
+    /// Runs a command and shows its reply as `redis-cli` would, on one line: `nil`, `[a b [c]]`, `(error) ...`.
+    pub fn run_args(&mut self, args: &[&[u8]]) -> String {
+        let reply = self.run_raw(args);
+        show(&mut &reply[..])
+    }
+
+    pub fn run_raw(&mut self, args: &[&[u8]]) -> Vec<u8> {
+        let request = OwnedRequest::from_args(args);
+        let mut reply = Reply::new(self.version);
+        match find(request.as_request()) {
+            None => reply.error(&Error::WrongArity(String::from_utf8_lossy(args[0]).to_lowercase()).to_string()),
+            Some((row, run)) => {
+                self.seed += 1;
+                let mut db = Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed);
+                call(row, run, &mut db, &mut reply, request.as_request()).expect("everything is resident");
+            }
+        }
+        reply.buffer.clone()
+    }
+}
+
+/// Runs each command and compares its reply.
+pub(crate) fn check(table: &[(&str, &str)]) {
+    let mut bench = Bench::new();
+    for (at, (command, expected)) in table.iter().enumerate() {
+        assert_eq!(&bench.run(command), expected, "reply to line {at}: {command}");
+    }
+}
+
+fn words(line: &str) -> Vec<Vec<u8>> {
+    let mut words = Vec::new();
+    let mut bytes = line.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        let mut word = Vec::new();
+        match byte {
+            b' ' => continue,
+            b'"' => {
+                while let Some(byte) = bytes.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => match bytes.next() {
+                            Some(b'x') => {
+                                let hex: String =
+                                    [bytes.next(), bytes.next()].into_iter().flatten().map(char::from).collect();
+                                word.push(u8::from_str_radix(&hex, 16).expect("two hexadecimal digits"));
+                            }
+                            Some(b'n') => word.push(b'\n'),
+                            Some(other) => word.push(other),
+                            None => break,
+                        },
+                        other => word.push(other),
+                    }
+                }
+            }
+            other => {
+                word.push(other);
+                while let Some(byte) = bytes.next_if(|byte| *byte != b' ') {
+                    word.push(byte);
+                }
+            }
+        }
+        words.push(word);
+    }
+    words
+}
+
+/// One reply as text, taken off the front of `bytes`.
+fn show(bytes: &mut &[u8]) -> String {
+    let end = bytes.iter().position(|byte| *byte == b'\r').expect("a line ends");
+    let kind = bytes[0];
+    let line = String::from_utf8_lossy(&bytes[1..end]).into_owned();
+    *bytes = &bytes[end + 2..];
+    let many = |bytes: &mut &[u8], count: usize| (0..count).map(|_| show(bytes)).collect::<Vec<_>>().join(" ");
+    match kind {
+        b'+' | b':' | b',' | b'(' => line,
+        b'-' => format!("(error) {line}"),
+        b'_' => "nil".into(),
+        b'#' => if line == "t" { "true" } else { "false" }.into(),
+        b'$' | b'=' if line == "-1" => "nil".into(),
+        b'$' | b'=' => {
+            let len: usize = line.parse().expect("a length");
+            let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
+            *bytes = &bytes[len + 2..];
+            if text.is_empty() { "\"\"".into() } else { text }
+        }
+        b'*' if line == "-1" => "nil".into(),
+        b'*' | b'~' | b'>' => format!("[{}]", many(bytes, line.parse().expect("a length"))),
+        b'%' => format!("{{{}}}", many(bytes, 2 * line.parse::<usize>().expect("a length"))),
+        other => panic!("no reply begins with {:?}", char::from(other)),
+    }
+}

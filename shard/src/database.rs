@@ -1,0 +1,336 @@
+//! A database: one tenant's Redis, asleep or awake.
+//!
+//! Asleep it is a name, its settings and its meters; everything else lies in the store. Awake it is a [`Topology`] of
+//! shards. Invariants:
+//!
+//! 1. Transitions (wake, sleep, checkpoint, split, merge) exclude each other: they take `transition`. Commands never do.
+//! 2. Contents that were put to sleep or merged away are marked retired under their lock before another topology (or
+//!    none) is published, so that no command can change what nobody will write.
+//! 3. The manifest that it was loaded from, or last committed, is `manifest`; what is stored is described by it alone.
+//! 4. A database whose manifest cannot be read, or whose epoch was overtaken, answers every command with an error that
+//!    names the object; nothing is overwritten.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::error::{Error, Result};
+use crate::keyspace::contents::INDEXES;
+use crate::keyspace::index::{Index, aligned};
+use crate::keyspace::place::{Body, Holding, Place, Stored};
+use crate::keyspace::{Contents, Shared};
+use crate::lane::Lane;
+use crate::manifest::{self, Manifest, SegmentInfo};
+use crate::segment::Range53;
+use crate::shard::{HeldShard, Shard, ShardGate};
+use crate::store::Store;
+use crate::tail::Tail;
+use crate::topology::{SLOTS, Topology, hold};
+
+/// What all databases of a node use.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    pub store: Arc<Store>,
+    pub lane: Lane,
+    /// Where loads and checkpoints run: never on a worker.
+    pub background: Handle,
+    /// Unix milliseconds; a clock that a test can hold.
+    pub clock: fn() -> u64,
+    /// Tells this process from others that write the same store.
+    pub writer: u64,
+    /// Gives freed memory back to the system.
+    pub give_back: fn(),
+}
+
+/// Answers the counters that a manifest keeps for its database.
+pub type Meters = Box<dyn Fn() -> Vec<u8> + Send>;
+
+pub struct Database {
+    pub shared: Arc<Shared>,
+    pub engine: Engine,
+    topology: ArcSwapOption<Topology>,
+    pub(crate) transition: AsyncMutex<()>,
+    /// What the store holds; `None` while it was never read. Replaced only under `transition`.
+    pub(crate) manifest: Mutex<Option<Arc<Manifest>>>,
+    /// Effects that stored places need when they are loaded.
+    pub(crate) tail: Mutex<Option<Arc<Tail>>>,
+    pub(crate) meters: Mutex<Meters>,
+    /// Keys, and keys with an expiry, of each logical index in the newest manifest.
+    stored_counts: Mutex<[(u64, u64); INDEXES]>,
+    /// Loads of the same place wait for each other.
+    pub(crate) turns: [AsyncMutex<()>; 64],
+    pub counters: Counters,
+}
+
+/// What happened to the database since the process started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub wakes: AtomicU64,
+    pub sleeps: AtomicU64,
+    pub splits: AtomicU64,
+    pub merges: AtomicU64,
+    pub checkpoints: AtomicU64,
+    pub checkpoint_errors: AtomicU64,
+    pub checkpoint_us_last: AtomicU64,
+    pub checkpoint_keys_last: AtomicU64,
+    pub checkpoint_running: AtomicU64,
+    /// Unix milliseconds of the last committed manifest.
+    pub saved_ms: AtomicU64,
+    pub wake_us_last: AtomicU64,
+    pub sleep_us_last: AtomicU64,
+    pub loads: AtomicU64,
+    pub loaded_keys: AtomicU64,
+    pub loading: AtomicU64,
+    pub load_us_last: AtomicU64,
+    pub load_errors: AtomicU64,
+    /// Bytes that the store holds for it.
+    pub stored_bytes: AtomicU64,
+}
+
+impl Database {
+    /// A database that is asleep, whether or not the store knows it. `seed` places its keys if it is new.
+    ///
+    /// # Errors
+    /// When the store's newest manifest cannot be read: the text names the object.
+    pub async fn open(name: &str, seed: u64, engine: Engine) -> Result<Arc<Self>> {
+        let found = manifest::latest(&engine.store, name).await.map_err(store_error)?;
+        let manifest = found.map(Arc::new);
+        let seed = manifest.as_ref().map_or(seed, |manifest| manifest.seed);
+        let shared = Arc::new(Shared::new(name, seed));
+        let database = Self {
+            shared,
+            engine,
+            topology: ArcSwapOption::empty(),
+            transition: AsyncMutex::new(()),
+            manifest: Mutex::new(None),
+            tail: Mutex::new(None),
+            meters: Mutex::new(Box::new(Vec::new)),
+            stored_counts: Mutex::default(),
+            turns: std::array::from_fn(|_| AsyncMutex::new(())),
+            counters: Counters::default(),
+        };
+        if let Some(manifest) = &manifest {
+            database.counters.saved_ms.store(manifest.created_ms, Ordering::Relaxed);
+            database.note_manifest(manifest);
+        }
+        *database.manifest.lock() = manifest;
+        Ok(Arc::new(database))
+    }
+
+    /// Says what a manifest is to keep beside the data; handed back by [`Self::saved_meters`].
+    pub fn keep_meters(&self, meters: Meters) {
+        *self.meters.lock() = meters;
+    }
+
+    /// What the newest manifest kept; empty where there is none.
+    pub fn saved_meters(&self) -> Vec<u8> {
+        self.manifest.lock().as_ref().map(|manifest| manifest.meters.clone()).unwrap_or_default()
+    }
+
+    /// Keys of each logical index, as the newest manifest says, without waking.
+    pub fn stored_counts(&self) -> [(u64, u64); INDEXES] {
+        *self.stored_counts.lock()
+    }
+
+    /// What the newest manifest says, for those who ask without waking.
+    pub(crate) fn note_manifest(&self, manifest: &Manifest) {
+        self.counters.stored_bytes.store(manifest.stored_bytes(), Ordering::Relaxed);
+        let counts = manifest.keyspaces.map(|id| {
+            let segments = manifest.segments_of(id).iter();
+            segments.fold((0, 0), |(keys, expiring), segment| {
+                (keys + u64::from(segment.records), expiring + u64::from(segment.expiring))
+            })
+        });
+        *self.stored_counts.lock() = counts;
+    }
+
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The shards, if it is awake.
+    pub fn topology(&self) -> Option<Arc<Topology>> {
+        self.topology.load_full()
+    }
+
+    /// The same without counting a reference, for one batch.
+    pub fn topology_guard(&self) -> arc_swap::Guard<Option<Arc<Topology>>> {
+        self.topology.load()
+    }
+
+    pub fn is_awake(&self) -> bool {
+        self.topology.load().is_some()
+    }
+
+    pub(crate) fn publish(&self, topology: Option<Topology>) {
+        self.topology.store(topology.map(Arc::new));
+    }
+
+    /// The shards; it is woken if it sleeps.
+    ///
+    /// # Errors
+    /// When what is stored cannot be read; the text names the object.
+    pub async fn awake(self: &Arc<Self>) -> Result<Arc<Topology>> {
+        if let Some(topology) = self.topology() {
+            return Ok(topology);
+        }
+        let database = Arc::clone(self);
+        // On the background threads, and to its end even if the client goes away.
+        let woken = self.engine.background.spawn(async move { database.wake().await });
+        woken.await.map_err(|error| Error::Store(format!("the wake of database {} failed: {error}", self.name())))?
+    }
+
+    async fn wake(self: &Arc<Self>) -> Result<Arc<Topology>> {
+        let _transition = self.transition.lock().await;
+        if let Some(topology) = self.topology() {
+            return Ok(topology);
+        }
+        let started = Instant::now();
+        let manifest = self.read_manifest().await?;
+        let topology = match &manifest {
+            None => {
+                let ids = std::array::from_fn(|id| id as u32);
+                let contents = Contents::empty(0, SLOTS, self.shared.placement, ids);
+                Topology::new(vec![(0, Shard::gate(contents, &self.shared, &self.engine.lane))])
+            }
+            Some(manifest) => self.from_manifest(manifest).await?,
+        };
+        let topology = Arc::new(topology);
+        self.topology.store(Some(Arc::clone(&topology)));
+        self.counters.wakes.fetch_add(1, Ordering::Relaxed);
+        self.counters.wake_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        if manifest.is_some_and(|manifest| !manifest.segments.is_empty() || manifest.tail.is_some()) {
+            self.load_in_background();
+        }
+        Ok(topology)
+    }
+
+    async fn read_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+        if let Some(manifest) = self.manifest.lock().clone() {
+            return Ok(Some(manifest));
+        }
+        let manifest = manifest::latest(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
+        self.manifest.lock().clone_from(&manifest);
+        Ok(manifest)
+    }
+
+    /// Shards whose places are all in the store.
+    async fn from_manifest(&self, manifest: &Arc<Manifest>) -> Result<Topology> {
+        let tail = match &manifest.tail {
+            Some(info) => Some(Arc::new(Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?)),
+            None => None,
+        };
+        self.shared.sequence.fetch_max(manifest.sequence, Ordering::SeqCst);
+        self.shared.next_id.fetch_max(manifest.next_keyspace, Ordering::SeqCst);
+        let firsts: Vec<u16> = std::iter::once(0).chain(manifest.shard_cuts.iter().copied()).collect();
+        let mut shards = Vec::new();
+        for (at, &first) in firsts.iter().enumerate() {
+            let end = firsts.get(at + 1).copied().unwrap_or(SLOTS);
+            let mut contents = Contents::empty(first, end, self.shared.placement, manifest.keyspaces);
+            for select in 0..INDEXES as u8 {
+                let id = manifest.keyspaces[usize::from(select)];
+                let places = places(manifest, tail.as_deref(), id, first, end);
+                if places.iter().any(|place| place.stored().is_some()) {
+                    contents.put_index(select, Some(Box::new(Index::new(id, places))));
+                }
+            }
+            shards.push((first, Shard::gate(contents, &self.shared, &self.engine.lane)));
+        }
+        *self.tail.lock() = tail;
+        Ok(Topology::new(shards))
+    }
+
+    /// Takes every lock of the database; `None` when it is asleep.
+    pub async fn hold_all(&self) -> Option<(Arc<Topology>, Vec<HeldShard>)> {
+        loop {
+            let topology = self.topology()?;
+            let held = hold(topology.shards.clone()).await;
+            if held.iter().all(|held| !held.contents().retired) && held.len() == topology.shards.len() {
+                return Some((topology, held));
+            }
+        }
+    }
+
+    /// Bytes of memory, as the shards last published them.
+    pub fn used_bytes(&self) -> usize {
+        self.shared.used.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn retire(&self, held: &[HeldShard]) -> Vec<Contents> {
+        let mut retired = Vec::new();
+        for shard in held {
+            let mut contents = shard.contents();
+            let (first, end, placement, ids) =
+                (contents.first_slot, contents.end_slot, contents.placement, contents.ids);
+            let mut gone = Contents::empty(first, end, placement, ids);
+            gone.retired = true;
+            retired.push(std::mem::replace(&mut *contents, gone));
+        }
+        retired
+    }
+
+    pub fn gate(&self, contents: Contents) -> ShardGate {
+        Shard::gate(contents, &self.shared, &self.engine.lane)
+    }
+}
+
+/// The places of keyspace `id` in `first..end` as the manifest describes them: stored where there is something, resident
+/// and empty where there is nothing.
+fn places(manifest: &Manifest, tail: Option<&Tail>, id: u32, first: u16, end: u16) -> Vec<Place> {
+    let tailed = |range: Range53| tail.is_some_and(|tail| tail.touches(id, range));
+    let mut places = Vec::new();
+    for range in aligned(first, end) {
+        cover(manifest, id, range, &tailed, &mut places);
+    }
+    places
+}
+
+/// Fills `range` with the stored segments inside it, and what lies between with empty places.
+fn cover(manifest: &Manifest, id: u32, range: Range53, tailed: &dyn Fn(Range53) -> bool, places: &mut Vec<Place>) {
+    let inside = inside(manifest.segments_of(id), range);
+    let stored = |body: Option<Body>, records, sequence, range| Place {
+        range,
+        dirty: false,
+        bytes: 0,
+        expiring: 0,
+        soonest: u64::MAX,
+        holding: Holding::Stored(Arc::new(Stored { body, records, sequence, tailed: tailed(range) })),
+    };
+    match inside {
+        [] if tailed(range) => places.push(stored(None, 0, 0, range)),
+        [] => places.push(Place::empty(range)),
+        [segment] if segment.range == range => {
+            let body = Body {
+                chunk: manifest.chunks[segment.location.chunk as usize].name.as_str().into(),
+                offset: segment.location.offset,
+                len: segment.location.len,
+                checksum: segment.crc,
+            };
+            let mut place = stored(Some(body), segment.records, segment.sequence, range);
+            place.expiring = segment.expiring;
+            place.soonest = 0;
+            places.push(place);
+        }
+        _ => {
+            let half = range.bits - 1;
+            cover(manifest, id, Range53 { start: range.start, bits: half }, tailed, places);
+            cover(manifest, id, Range53 { start: range.start + (1 << half), bits: half }, tailed, places);
+        }
+    }
+}
+
+/// Those of `segments`, which are in order, that lie inside `range`.
+fn inside(segments: &[SegmentInfo], range: Range53) -> &[SegmentInfo] {
+    let start = segments.partition_point(|segment| segment.range.start < range.start);
+    let len = segments[start..].partition_point(|segment| segment.range.start < range.end());
+    &segments[start..start + len]
+}
+
+pub(crate) fn store_error(error: impl std::fmt::Display) -> Error {
+    Error::Store(error.to_string())
+}

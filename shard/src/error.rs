@@ -1,0 +1,81 @@
+//! Every error text that a command can answer with, in one place, as Redis 7.2 spells it.
+
+use std::borrow::Cow;
+
+/// Why a command was refused. `Display` is what the client sees, without the leading `-`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
+    WrongType,
+    #[error("ERR syntax error")]
+    Syntax,
+    #[error("ERR value is not an integer or out of range")]
+    NotAnInteger,
+    #[error("ERR value is not a valid float")]
+    NotAFloat,
+    #[error("ERR value is out of range, must be positive")]
+    NotPositive,
+    #[error("ERR value is out of range")]
+    OutOfRange,
+    #[error("ERR no such key")]
+    NoSuchKey,
+    #[error("ERR index out of range")]
+    IndexOutOfRange,
+    #[error("ERR offset is out of range")]
+    OffsetOutOfRange,
+    #[error("ERR increment or decrement would overflow")]
+    Overflow,
+    #[error("ERR decrement would overflow")]
+    DecrementOverflow,
+    #[error("ERR increment would produce NaN or Infinity")]
+    NotFinite,
+    #[error("ERR string exceeds maximum allowed size (proto-max-bulk-len)")]
+    StringTooLong,
+    #[error("ERR wrong number of arguments for '{0}' command")]
+    WrongArity(String),
+    #[error("ERR invalid expire time in '{0}' command")]
+    InvalidExpire(&'static str),
+    #[error("ERR hash value is not an integer")]
+    HashValueNotAnInteger,
+    #[error("ERR hash value is not a float")]
+    HashValueNotAFloat,
+    #[error("ERR invalid cursor")]
+    InvalidCursor,
+    #[error("ERR DB index is out of range")]
+    DbIndexOutOfRange,
+    #[error("ERR invalid DB index")]
+    InvalidDbIndex,
+    #[error("ERR source and destination objects are the same")]
+    SameObject,
+    #[error("ERR numkeys should be greater than 0")]
+    NumkeysNotPositive,
+    #[error("ERR Number of keys can't be greater than number of args")]
+    NumkeysTooLarge,
+    #[error("ERR at least 1 input key is needed for '{0}' command")]
+    NoInputKeys(&'static str),
+    #[error("ERR min or max is not a float")]
+    MinMaxNotAFloat,
+    #[error("ERR min or max not valid string range item")]
+    MinMaxNotAString,
+    #[error("ERR resulting score is not a number (NaN)")]
+    ScoreIsNan,
+    #[error("ERR weight value is not a float")]
+    WeightNotAFloat,
+    #[error("OOM command not allowed when used memory > 'maxmemory'.")]
+    OutOfMemory,
+    /// The value of a key lies in an object that is missing or damaged; the text names it.
+    #[error("STORE {0}")]
+    Store(String),
+    /// A text that only one command has.
+    #[error("{0}")]
+    Text(Cow<'static, str>),
+}
+
+impl Error {
+    /// A text that only one command has, with its code: `ERR ...`.
+    pub const fn text(text: &'static str) -> Self {
+        Self::Text(Cow::Borrowed(text))
+    }
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;

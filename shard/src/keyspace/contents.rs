@@ -1,0 +1,131 @@
+//! What one shard holds: the sixteen logical indexes of a contiguous run of slots.
+
+use crate::keyspace::effect::Effect;
+use crate::keyspace::index::{Index, slot_start};
+use crate::segment::SlotPlacement;
+
+pub const INDEXES: usize = 16;
+
+/// The state behind a shard's lock.
+///
+/// Invariant: all shards of a database agree on `ids`; they change only under all of its locks.
+pub struct Contents {
+    pub first_slot: u16,
+    /// One past the last: 16384 at most.
+    pub end_slot: u16,
+    pub placement: SlotPlacement,
+    /// The keyspace that each logical index shows. A flush gives it a new one, so what was recorded for the old one dies.
+    pub ids: [u32; INDEXES],
+    indexes: [Option<Box<Index>>; INDEXES],
+    /// Since when effects are kept: while a checkpoint runs.
+    pub recorder: Option<Vec<Effect>>,
+    /// It was put to sleep, or merged away: whoever holds it must route again.
+    pub retired: bool,
+    pub load: Load,
+}
+
+/// What the autoscaler wants to know; read and reset when it looks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Load {
+    pub operations: u64,
+    pub busy_ns: u64,
+    /// Sampled operations by sixteenth of the slot range.
+    pub heat: [u32; 16],
+}
+
+impl Contents {
+    pub fn empty(first_slot: u16, end_slot: u16, placement: SlotPlacement, ids: [u32; INDEXES]) -> Self {
+        let indexes = [const { None }; INDEXES];
+        Self { first_slot, end_slot, placement, ids, indexes, recorder: None, retired: false, load: Load::default() }
+    }
+
+    pub fn covers(&self, slot: u16) -> bool {
+        (self.first_slot..self.end_slot).contains(&slot)
+    }
+
+    pub fn index(&self, select: u8) -> Option<&Index> {
+        self.indexes[usize::from(select)].as_deref()
+    }
+
+    pub fn index_mut(&mut self, select: u8) -> Option<&mut Index> {
+        self.indexes[usize::from(select)].as_deref_mut()
+    }
+
+    /// The index, made when it is not there yet.
+    pub fn index_or_new(&mut self, select: u8) -> &mut Index {
+        let (id, first, end) = (self.ids[usize::from(select)], self.first_slot, self.end_slot);
+        self.indexes[usize::from(select)].get_or_insert_with(|| Box::new(Index::empty(id, first, end)))
+    }
+
+    pub fn put_index(&mut self, select: u8, index: Option<Box<Index>>) -> Option<Box<Index>> {
+        std::mem::replace(&mut self.indexes[usize::from(select)], index)
+    }
+
+    pub fn swap(&mut self, a: u8, b: u8) {
+        self.indexes.swap(usize::from(a), usize::from(b));
+        self.ids.swap(usize::from(a), usize::from(b));
+    }
+
+    pub fn indexes(&self) -> impl Iterator<Item = (u8, &Index)> {
+        (0..).zip(&self.indexes).filter_map(|(select, index)| Some((select, index.as_deref()?)))
+    }
+
+    pub fn indexes_mut(&mut self) -> impl Iterator<Item = (u8, &mut Index)> {
+        (0..).zip(&mut self.indexes).filter_map(|(select, index)| Some((select, index.as_deref_mut()?)))
+    }
+
+    pub fn by_id(&mut self, id: u32) -> Option<&mut Index> {
+        self.indexes.iter_mut().flatten().map(|index| &mut **index).find(|index| index.id == id)
+    }
+
+    /// Whether everything is in memory.
+    pub fn is_resident(&self) -> bool {
+        self.indexes().all(|(_, index)| index.stored() == 0)
+    }
+
+    pub fn records(&self) -> usize {
+        self.indexes().map(|(_, index)| index.len()).sum()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.indexes().map(|(_, index)| index.bytes() + size_of::<Index>()).sum()
+    }
+
+    /// Prepares a split: every index gets a boundary at `slot`. False where a place that is not resident is in the way.
+    pub fn cut(&mut self, slot: u16) -> bool {
+        let placement = self.placement;
+        self.indexes_mut().all(|(_, index)| index.cut(slot_start(slot), &placement))
+    }
+
+    /// Moves the slots from `slot` on into contents of their own. [`Self::cut`] must have succeeded.
+    pub fn split_off(&mut self, slot: u16) -> Self {
+        let mut right = Self::empty(slot, self.end_slot, self.placement, self.ids);
+        for (index, other) in self.indexes.iter_mut().zip(&mut right.indexes) {
+            *other = index.as_mut().map(|index| Box::new(index.split_off(slot_start(slot))));
+        }
+        if let Some(effects) = &mut self.recorder {
+            let boundary = u64::from(slot) << 50;
+            right.recorder = Some(effects.extract_if(.., |effect| effect.position >= boundary).collect());
+        }
+        self.end_slot = slot;
+        right
+    }
+
+    /// Takes over what `right` holds; its slots follow these.
+    pub fn append(&mut self, mut right: Self) {
+        for select in 0..INDEXES as u8 {
+            if right.index(select).is_none() && self.index(select).is_none() {
+                continue;
+            }
+            right.index_or_new(select);
+            if let Some(index) = right.put_index(select, None) {
+                self.index_or_new(select).append(*index);
+            }
+        }
+        if let (Some(effects), Some(more)) = (&mut self.recorder, right.recorder) {
+            effects.extend(more);
+            effects.sort_by_key(|effect| effect.sequence);
+        }
+        self.end_slot = right.end_slot;
+    }
+}

@@ -1,0 +1,434 @@
+//! One logical index (what `SELECT` chooses) of one shard: its places in position order, with exact sums.
+//!
+//! Invariants: the places cover the shard's slots without a gap or an overlap; `records`, `expiring` and `bytes` are the
+//! sums over the places; `stored` counts the places that are not resident. Every change of a record passes through a
+//! method of this module, which keeps the sums.
+
+use std::sync::Arc;
+
+use crate::keyspace::place::{Holding, Place, Stored};
+use crate::record::{Entry, Record};
+use crate::segment::{Directory, Placement, Range53, Segment, SlotPlacement};
+
+/// Two neighbours are merged when together they hold less than this share of what one segment can.
+const MERGE_BELOW: usize = 400;
+
+pub struct Index {
+    /// Names this keyspace for ever: a flush gives the logical index a new one.
+    pub id: u32,
+    places: Directory<Place>,
+    records: usize,
+    expiring: usize,
+    bytes: usize,
+    stored: usize,
+}
+
+/// The first prefix53 of `slot`.
+pub const fn slot_start(slot: u16) -> u64 {
+    (slot as u64) << 39
+}
+
+pub const fn prefix(position: u64) -> u64 {
+    position >> 11
+}
+
+/// Aligned ranges that together cover `first_slot..end_slot`.
+pub fn aligned(first_slot: u16, end_slot: u16) -> Vec<Range53> {
+    let mut ranges = Vec::new();
+    let (mut at, end) = (u64::from(first_slot), u64::from(end_slot));
+    while at < end {
+        let align = if at == 0 { 14 } else { at.trailing_zeros().min(14) };
+        let fits = (end - at).ilog2();
+        let slots = align.min(fits);
+        ranges.push(Range53 { start: at << 39, bits: 39 + slots as u8 });
+        at += 1 << slots;
+    }
+    ranges
+}
+
+impl Index {
+    /// Nothing in `first_slot..end_slot`.
+    pub fn empty(id: u32, first_slot: u16, end_slot: u16) -> Self {
+        Self::new(id, aligned(first_slot, end_slot).into_iter().map(Place::empty).collect())
+    }
+
+    /// `places` in order, without a gap.
+    pub fn new(id: u32, places: Vec<Place>) -> Self {
+        let mut index = Self { id, places: Directory::new(places), records: 0, expiring: 0, bytes: 0, stored: 0 };
+        index.recount();
+        index
+    }
+
+    fn recount(&mut self) {
+        self.records = self.places.iter().map(Place::records).sum();
+        self.expiring = self.places.iter().map(|place| place.expiring as usize).sum();
+        self.bytes = self.places.iter().map(Place::resident_bytes).sum();
+        self.stored = self.places.iter().filter(|place| place.stored().is_some()).count();
+    }
+
+    pub fn len(&self) -> usize {
+        self.records
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Records that are in memory.
+    pub fn resident_records(&self) -> usize {
+        self.places.iter().filter_map(Place::segment).map(Segment::len).sum()
+    }
+
+    pub fn expiring(&self) -> usize {
+        self.expiring
+    }
+
+    /// Exact bytes of memory: records, tables, directory.
+    pub fn bytes(&self) -> usize {
+        self.bytes + self.places.heap_bytes()
+    }
+
+    /// Places that are not in memory.
+    pub fn stored(&self) -> usize {
+        self.stored
+    }
+
+    pub fn places(&self) -> &Directory<Place> {
+        &self.places
+    }
+
+    pub fn place(&self, prefix: u64) -> &Place {
+        place_at(&self.places, self.places.find(prefix))
+    }
+
+    /// Whether a prefix53 lies in these places.
+    pub fn covers(&self, prefix: u64) -> bool {
+        (self.places.start()..self.places.end()).contains(&prefix)
+    }
+
+    pub fn into_places(self) -> Vec<Place> {
+        self.places.into_segments()
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.places.iter().any(|place| place.dirty)
+    }
+
+    /// Marks the resident places that share positions with `range`.
+    pub fn mark_dirty(&mut self, range: Range53) {
+        let shares = |place: &Place| place.range.contains(range.start) || range.contains(place.range.start);
+        self.places
+            .iter_mut()
+            .filter(|place| shares(place) && place.stored().is_none())
+            .for_each(|place| place.dirty = true);
+    }
+
+    pub fn is_resident(&self, position: u64) -> bool {
+        self.stored == 0 || self.place(prefix(position)).stored().is_none()
+    }
+
+    pub fn prefetch(&self, position: u64) {
+        if let Some(segment) = self.place(prefix(position)).segment() {
+            segment.prefetch(position);
+        }
+    }
+
+    pub fn get(&self, position: u64, key: &[u8]) -> Option<&Record> {
+        self.place(prefix(position)).segment()?.get(position, key)
+    }
+
+    /// For a change that keeps the record's bytes and expiry: its access clock.
+    pub fn get_mut(&mut self, position: u64, key: &[u8]) -> Option<&mut Record> {
+        let at = self.places.find(prefix(position));
+        place_mut(&mut self.places, at).segment_mut()?.get_mut(position, key)
+    }
+
+    /// Changes the record of `key` in place, and marks its place dirty if `change` says that it did.
+    pub fn update<R>(&mut self, position: u64, key: &[u8], change: impl FnOnce(&mut Record) -> (bool, R)) -> Option<R> {
+        let at = self.places.find(prefix(position));
+        let place = place_mut(&mut self.places, at);
+        let Holding::Resident(segment) = &mut place.holding else { return None };
+        let record = segment.get_mut(position, key)?;
+        let (bytes, expiry) = (record.heap_bytes(), record.expiry());
+        let (changed, result) = change(record);
+        let (bytes_now, expiry_now) = (record.heap_bytes(), record.expiry());
+        place.dirty |= changed;
+        place.bytes = place.bytes - bytes + bytes_now;
+        self.bytes = self.bytes - bytes + bytes_now;
+        if expiry != expiry_now {
+            place.expiring = place.expiring - u32::from(expiry.is_some()) + u32::from(expiry_now.is_some());
+            self.expiring = self.expiring - usize::from(expiry.is_some()) + usize::from(expiry_now.is_some());
+            place.soonest = place.soonest.min(expiry_now.unwrap_or(u64::MAX));
+        }
+        Some(result)
+    }
+
+    /// Adds a record whose key is not there. Ignored where the place is not resident (the caller checks first).
+    pub fn insert(&mut self, position: u64, record: Record, placement: &SlotPlacement) {
+        let at = self.places.find(prefix(position));
+        let place = place_mut(&mut self.places, at);
+        let Holding::Resident(segment) = &mut place.holding else { return };
+        let (bytes, expiry) = (record.heap_bytes(), record.expiry());
+        let table = segment.heap_bytes();
+        segment.insert(position, record, placement);
+        let table_now = segment.heap_bytes();
+        let full = segment.wants_split();
+        place.dirty = true;
+        place.bytes += bytes;
+        self.bytes = self.bytes + bytes - table + table_now;
+        self.records += 1;
+        if let Some(expiry) = expiry {
+            place.expiring += 1;
+            place.soonest = place.soonest.min(expiry);
+            self.expiring += 1;
+        }
+        if full {
+            self.split(at, placement);
+        }
+    }
+
+    /// Takes the record of `key` out. `dirty`: whether the stored copy of the place is outdated by it (not so when the
+    /// record has expired, which the stored copy will find by itself).
+    pub fn remove(&mut self, position: u64, key: &[u8], dirty: bool, placement: &SlotPlacement) -> Option<Record> {
+        let at = self.places.find(prefix(position));
+        let place = place_mut(&mut self.places, at);
+        let Holding::Resident(segment) = &mut place.holding else { return None };
+        let table = segment.heap_bytes();
+        let record = segment.remove(position, key, placement)?;
+        let table_now = segment.heap_bytes();
+        let (few, bytes) = (segment.len() < MERGE_BELOW / 4, record.heap_bytes());
+        place.dirty |= dirty;
+        place.bytes -= bytes;
+        self.bytes = self.bytes - bytes - table + table_now;
+        self.records -= 1;
+        if record.expiry().is_some() {
+            place.expiring -= 1;
+            self.expiring -= 1;
+        }
+        if few {
+            self.merge(at, placement);
+        }
+        Some(record)
+    }
+
+    /// Splits place `at` into halves, again where skew leaves one of them full.
+    fn split(&mut self, at: usize, placement: &SlotPlacement) {
+        let range = place_at(&self.places, at).range;
+        let place = std::mem::replace(place_mut(&mut self.places, at), Place::empty(range));
+        let Holding::Resident(segment) = place.holding else {
+            *place_mut(&mut self.places, at) = place;
+            return;
+        };
+        self.bytes -= segment.heap_bytes();
+        let mut pieces = Vec::new();
+        let mut todo = vec![segment];
+        while let Some(segment) = todo.pop() {
+            if segment.wants_split() {
+                let (left, right) = segment.split(placement);
+                todo.push(right);
+                todo.push(left);
+            } else {
+                self.bytes += segment.heap_bytes();
+                // Both halves are dirty: the chunk holds them as one.
+                pieces.push(Place::resident(segment, true));
+            }
+        }
+        self.places.replace(at, pieces);
+    }
+
+    /// Merges place `at` with its sibling where both are small.
+    fn merge(&mut self, at: usize, placement: &SlotPlacement) {
+        let range = place_at(&self.places, at).range;
+        if range.bits >= 53 {
+            return;
+        }
+        let sibling = range.start ^ (1 << range.bits);
+        let other = if sibling < range.start { at.checked_sub(1) } else { Some(at + 1) };
+        let Some(other) = other.filter(|&other| other < self.places.len()) else { return };
+        let together = place_at(&self.places, at).records() + place_at(&self.places, other).records();
+        let same = place_at(&self.places, other).range == Range53 { start: sibling, bits: range.bits };
+        if !same
+            || together > MERGE_BELOW
+            || place_at(&self.places, at).segment().is_none()
+            || place_at(&self.places, other).segment().is_none()
+        {
+            return;
+        }
+        let first = at.min(other);
+        let take = |place: &mut Place| {
+            let range = place.range;
+            std::mem::replace(place, Place::empty(range))
+        };
+        let left = take(place_mut(&mut self.places, first));
+        let right = take(place_mut(&mut self.places, first + 1));
+        let (Holding::Resident(left), Holding::Resident(right)) = (left.holding, right.holding) else { return };
+        self.bytes -= left.heap_bytes() + right.heap_bytes();
+        let merged = left.merge(right, placement);
+        self.bytes += merged.heap_bytes();
+        self.places.splice(first..first + 2, [Place::resident(merged, true)]);
+    }
+
+    /// Makes `at` (a prefix53) a boundary between two places, splitting segments as it must.
+    /// Returns false where a place that is not resident straddles it.
+    pub fn cut(&mut self, at: u64, placement: &SlotPlacement) -> bool {
+        loop {
+            let place = self.places.find(at);
+            let range = place_at(&self.places, place).range;
+            if range.start == at {
+                return true;
+            }
+            let empty = Place::empty(range);
+            let whole = std::mem::replace(place_mut(&mut self.places, place), empty);
+            match whole.holding {
+                Holding::Resident(segment) => {
+                    self.bytes -= segment.heap_bytes();
+                    let (left, right) = segment.split(placement);
+                    self.bytes += left.heap_bytes() + right.heap_bytes();
+                    self.places.replace(place, [Place::resident(left, true), Place::resident(right, true)]);
+                }
+                Holding::Stored(_) => {
+                    *place_mut(&mut self.places, place) = whole;
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Moves the places from prefix53 `at` on, which must be a boundary, into an index of their own. No key is rehashed.
+    pub fn split_off(&mut self, at: u64) -> Self {
+        let mut right =
+            Self { id: self.id, places: self.places.split_off(at), records: 0, expiring: 0, bytes: 0, stored: 0 };
+        right.recount();
+        self.recount();
+        right
+    }
+
+    /// Takes over the places of `right`, which begin where these end.
+    pub fn append(&mut self, right: Self) {
+        self.places.append(right.places);
+        self.recount();
+    }
+
+    /// Puts what was loaded in place of a stored place. Returns false when that place is no longer what was asked for:
+    /// somebody else has loaded it.
+    pub fn install(&mut self, wanted: &Arc<Stored>, range: Range53, loaded: Vec<Place>) -> bool {
+        let at = self.places.find(range.start);
+        let place = place_at(&self.places, at);
+        if place.range != range || place.stored().is_none_or(|stored| !Arc::ptr_eq(stored, wanted)) {
+            return false;
+        }
+        self.records -= place.records();
+        self.expiring -= place.expiring as usize;
+        self.stored -= 1;
+        for piece in &loaded {
+            self.records += piece.records();
+            self.expiring += piece.expiring as usize;
+            self.bytes += piece.resident_bytes();
+        }
+        self.places.replace(at, loaded);
+        true
+    }
+
+    /// Visits the records of the bucket that holds `from` (a prefix53), and says where the next bucket begins.
+    /// `Err`: the place there is not resident.
+    pub fn scan(&self, from: u64, placement: &SlotPlacement, visit: impl FnMut(&Record)) -> Result<u64, u64> {
+        match &self.place(from).holding {
+            Holding::Resident(segment) => Ok(segment.scan(from, placement, visit)),
+            Holding::Stored(_) => Err(from),
+        }
+    }
+
+    /// Every resident record, in the order of places.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.places.iter().filter_map(Place::segment).flat_map(Segment::iter)
+    }
+
+    /// A random key, all equally likely; `Err(prefix53)`: it lies in a place that is not resident.
+    pub fn random(&self, mut random: impl FnMut() -> u64) -> Result<Option<&Record>, u64> {
+        if self.records == 0 {
+            return Ok(None);
+        }
+        // Rejection: a place at random, kept with probability records / most. Skew (many empty places) makes that slow,
+        // so after a few tries a walk by weight decides.
+        for _ in 0..64 {
+            let place = place_at(&self.places, (random() % self.places.len() as u64) as usize);
+            if (random() % 2048) < place.records() as u64 {
+                return Self::random_in(place, random());
+            }
+        }
+        let mut target = (random() % self.records as u64) as usize;
+        for place in self.places.iter() {
+            match target.checked_sub(place.records()) {
+                Some(rest) => target = rest,
+                None => return Self::random_in(place, random()),
+            }
+        }
+        Ok(None)
+    }
+
+    fn random_in(place: &Place, random: u64) -> Result<Option<&Record>, u64> {
+        match &place.holding {
+            Holding::Resident(segment) => Ok(segment.random(random)),
+            Holding::Stored(_) => Err(place.range.start),
+        }
+    }
+
+    /// Collects up to `limit` keys that are past their expiry in places from prefix53 `from` on, visiting at most
+    /// `buckets` buckets. Returns where to go on; 0 when the end was reached.
+    pub fn expired(
+        &mut self,
+        from: u64,
+        now: u64,
+        limit: usize,
+        placement: &SlotPlacement,
+        keys: &mut Vec<(u64, Box<[u8]>)>,
+    ) -> u64 {
+        let mut at = self.places.find(from);
+        let mut visited = 0;
+        while at < self.places.len() {
+            let place = place_mut(&mut self.places, at);
+            if place.expiring > 0 && place.soonest <= now {
+                let Holding::Resident(segment) = &place.holding else {
+                    at += 1;
+                    continue;
+                };
+                let mut soonest = u64::MAX;
+                for record in segment.iter() {
+                    match record.expiry() {
+                        Some(expiry) if expiry <= now => {
+                            keys.push((placement.position(record.key()), record.key().into()))
+                        }
+                        Some(expiry) => soonest = soonest.min(expiry),
+                        None => {}
+                    }
+                }
+                visited += segment.len();
+                place.soonest = soonest;
+                if keys.len() >= limit || visited >= 4 * limit {
+                    return place.range.start + (1 << place.range.bits);
+                }
+            }
+            at += 1;
+        }
+        0
+    }
+
+    /// The next dirty resident place that reaches beyond prefix53 `from`.
+    pub fn next_dirty(&mut self, from: u64) -> Option<&mut Place> {
+        let first = self.places.find(from);
+        let at = (first..self.places.len()).find(|&at| place_at(&self.places, at).dirty)?;
+        Some(place_mut(&mut self.places, at))
+    }
+
+    pub fn dirty_bytes(&self) -> usize {
+        self.places.iter().filter(|place| place.dirty).map(Place::resident_bytes).sum()
+    }
+}
+
+fn place_at(places: &Directory<Place>, at: usize) -> &Place {
+    places.get(at).expect("the directory found it there")
+}
+
+fn place_mut(places: &mut Directory<Place>, at: usize) -> &mut Place {
+    places.get_mut(at).expect("the directory found it there")
+}

@@ -1,0 +1,826 @@
+//! The keyspace: positions, places, records, expiry, eviction, memory accounting. It knows nothing of replies.
+//!
+//! A command is handed a [`Keyspace`]: one logical index of a database, seen through the shards whose locks are held. It
+//! finds its record like this:
+//!
+//! 1. the key's position (slot and keyed hash) says which of the held shards,
+//! 2. the shard's [`Index`] finds the place in its directory,
+//! 3. the place's segment finds the record: home bucket, neighbour, stash.
+//!
+//! Invariants:
+//! - Time and chance come from the keyspace, never from the system: a log replays exactly.
+//! - Every change goes through a method here, which marks the place dirty, touches watches and records the effect. A
+//!   command that forgets nothing needs to remember nothing.
+//! - A place that is not resident is never mistaken for an empty one: the keyspace notes a [`Fault`], and the caller loads
+//!   the place and runs the command again. Commands with named keys are checked before they run, so that a fault can only
+//!   come from one that has not changed anything.
+
+pub mod contents;
+pub mod effect;
+pub mod eviction;
+pub mod index;
+pub mod place;
+pub mod settings;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::Request;
+use smallvec::SmallVec;
+
+pub use contents::{Contents, INDEXES, Load};
+pub use index::Index;
+pub use settings::{Eviction, Settings, Shared};
+
+use crate::error::{Error, Result};
+use crate::keyspace::effect::Effect;
+use crate::keyspace::index::prefix;
+use crate::record::{Entry, Record, Value};
+use crate::segment::Placement;
+use crate::types::{Collection, Kind, Limits, Object};
+
+/// Objects with more heap than this are freed in pieces on the slow lane.
+const BURY_ABOVE: usize = 64 << 10;
+
+/// A string's bytes as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub enum Text<'a> {
+    Int(i64),
+    Raw(&'a [u8]),
+}
+
+impl Text<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Int(n) => itoa::Buffer::new().format(*n).len(),
+            Self::Raw(bytes) => bytes.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn to_vec(&self) -> Vec<u8> {
+        match self {
+            Self::Int(n) => itoa::Buffer::new().format(*n).as_bytes().to_vec(),
+            Self::Raw(bytes) => bytes.to_vec(),
+        }
+    }
+}
+
+/// What happens to the expiry of a key whose value is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    None,
+    Keep,
+    /// Unix milliseconds.
+    At(u64),
+}
+
+/// Whether a change changed anything, with its result.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<R> {
+    Yes(R),
+    No(R),
+}
+
+impl<R> Change<R> {
+    pub fn when(changed: bool, result: R) -> Self {
+        if changed { Self::Yes(result) } else { Self::No(result) }
+    }
+
+    fn split(self) -> (bool, R) {
+        match self {
+            Self::Yes(result) => (true, result),
+            Self::No(result) => (false, result),
+        }
+    }
+}
+
+/// A place that must be loaded before the command can be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    pub select: u8,
+    pub prefix: u64,
+}
+
+/// The value and expiry of a key that was taken out.
+#[derive(Debug)]
+pub struct Taken {
+    record: Record,
+}
+
+/// How the effects of the command that runs are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Recording {
+    /// Nobody keeps them.
+    Off,
+    /// The wrapper records the command verbatim if it changed anything.
+    Verbatim,
+    /// The primitives record each key.
+    ByKey,
+}
+
+/// One logical index of a database, over the shards that are held.
+pub struct Keyspace<'a> {
+    /// In slot order; together they cover every key that the command names.
+    shards: SmallVec<[&'a mut Contents; 1]>,
+    shared: &'a Shared,
+    settings: Arc<Settings>,
+    select: u8,
+    now_ms: u64,
+    random: u64,
+    /// The access clock of records read or written now, 24 bits: seconds.
+    clock: u32,
+    recording: Recording,
+    sequence: u64,
+    in_transaction: bool,
+    changes: u64,
+    fault: Option<Fault>,
+    graveyard: Vec<Record>,
+    pub hits: u64,
+    pub misses: u64,
+    keep_access: bool,
+}
+
+/// Seconds, 24 bits: wraps after 194 days.
+pub const fn access_clock(now_ms: u64) -> u32 {
+    ((now_ms / 1000) & 0xff_ffff) as u32
+}
+
+impl<'a> Keyspace<'a> {
+    /// `now_ms`: unix milliseconds; `seed`: chance for this batch.
+    pub fn new(
+        shards: impl IntoIterator<Item = &'a mut Contents>,
+        shared: &'a Shared,
+        select: u8,
+        now_ms: u64,
+        seed: u64,
+    ) -> Self {
+        Self {
+            shards: shards.into_iter().collect(),
+            shared,
+            settings: shared.settings.load_full(),
+            select,
+            now_ms,
+            random: seed | 1,
+            clock: access_clock(now_ms),
+            recording: Recording::Off,
+            sequence: 0,
+            in_transaction: false,
+            changes: 0,
+            fault: None,
+            graveyard: Vec::new(),
+            hits: 0,
+            misses: 0,
+            keep_access: false,
+        }
+    }
+
+    pub fn now(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Uniform 64 bits (SplitMix64).
+    pub fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn shared(&self) -> &'a Shared {
+        self.shared
+    }
+
+    pub fn selected(&self) -> u8 {
+        self.select
+    }
+
+    /// Chooses the logical index that the following calls see.
+    pub fn select(&mut self, select: u8) {
+        self.select = select;
+    }
+
+    /// The access clock is left alone: `TOUCH`-less reads such as `OBJECT IDLETIME`.
+    pub fn without_access(&mut self, keep: bool) {
+        self.keep_access = keep;
+    }
+
+    // ---- one command ------------------------------------------------------------------------------------------------
+
+    /// Before each command. `by_key`: its primitives record its effects.
+    pub(crate) fn begin(&mut self, by_key: bool) {
+        self.changes = 0;
+        self.keep_access = false;
+        self.recording = match (self.shards[0].recorder.is_some(), by_key) {
+            (false, _) => Recording::Off,
+            (true, false) => Recording::Verbatim,
+            (true, true) => Recording::ByKey,
+        };
+        if self.recording != Recording::Off && !self.in_transaction {
+            self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+        }
+    }
+
+    /// The commands until [`Self::commit`] are one record.
+    pub fn begin_transaction(&mut self) {
+        self.in_transaction = true;
+        self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+    }
+
+    pub fn commit(&mut self) {
+        self.in_transaction = false;
+    }
+
+    /// After each command: `request` with its first key at `key`, if it changed anything.
+    pub(crate) fn record_verbatim(&mut self, request: Request<'_>, key: usize) {
+        if self.recording == Recording::Verbatim && self.changes > 0 {
+            self.record(request.arg(key), effect::verbatim(request));
+        }
+    }
+
+    /// How many changes the command made.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    pub fn take_fault(&mut self) -> Option<Fault> {
+        self.fault.take()
+    }
+
+    /// Big values that were dropped, to be freed elsewhere.
+    pub fn take_graveyard(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.graveyard)
+    }
+
+    /// Records what a command did to `key` where it differs from the command itself: `db.effect(key, &[b"SREM", key, member])`.
+    pub fn effect(&mut self, key: &[u8], args: &[&[u8]]) {
+        if self.recording == Recording::ByKey {
+            self.record(key, effect::command(args.iter().copied()));
+        }
+    }
+
+    fn record(&mut self, key: &[u8], body: Box<[u8]>) {
+        let position = self.position(key);
+        let (sequence, now_ms, select) = (self.sequence, self.now_ms, self.select);
+        let shard = self.shard(position);
+        let keyspace = shard.ids[usize::from(select)];
+        if let Some(effects) = &mut shard.recorder {
+            effects.push(Effect { sequence, now_ms, keyspace, position, body });
+        }
+    }
+
+    // ---- finding ------------------------------------------------------------------------------------------------------
+
+    pub fn position(&self, key: &[u8]) -> u64 {
+        self.shared.placement.position(key)
+    }
+
+    fn shard(&mut self, position: u64) -> &mut Contents {
+        let at = self.shard_at(position);
+        self.shards[at]
+    }
+
+    fn shard_at(&self, position: u64) -> usize {
+        if self.shards.len() == 1 {
+            return 0;
+        }
+        let slot = (position >> 50) as u16;
+        self.shards.partition_point(|shard| shard.end_slot <= slot).min(self.shards.len() - 1)
+    }
+
+    /// The record of `key`, unless it has expired: then it is removed.
+    fn find(&mut self, position: u64, key: &[u8]) -> Option<&mut Record> {
+        let (select, now, placement) = (self.select, self.now_ms, self.shared.placement);
+        let at = self.shard_at(position);
+        let resident = self.shards[at].index(select)?.is_resident(position);
+        if !resident {
+            self.fault.get_or_insert(Fault { select, prefix: prefix(position) });
+            return None;
+        }
+        if self.shards[at].index(select)?.expiring() > 0 {
+            let index = self.shards[at].index_mut(select)?;
+            if index.get(position, key)?.expiry().is_some_and(|at| at <= now) {
+                let record = index.remove(position, key, false, &placement);
+                self.shared.expired.fetch_add(1, Ordering::Relaxed);
+                self.shared.watches.touch(select, key);
+                self.bury(record);
+                return None;
+            }
+        }
+        self.shards[at].index_mut(select)?.get_mut(position, key)
+    }
+
+    fn read_record(&mut self, key: &[u8]) -> Option<&Record> {
+        let position = self.position(key);
+        let (clock, keep) = (self.clock, self.keep_access);
+        // Counted first: the borrow of the record outlives the look-up.
+        self.hits += 1;
+        let found = self.find(position, key).is_some();
+        if !found {
+            self.hits -= 1;
+            self.misses += 1;
+            return None;
+        }
+        let select = self.select;
+        let record = self.shard(position).index_mut(select)?.get_mut(position, key)?;
+        if !keep && record.access() != clock {
+            record.set_access(clock);
+        }
+        Some(record)
+    }
+
+    fn bury(&mut self, record: Option<Record>) {
+        if let Some(record) = record
+            && record.heap_bytes() > BURY_ABOVE
+        {
+            self.graveyard.push(record);
+        }
+    }
+
+    /// After every change of `key`: the place is dirty already.
+    fn touch(&mut self, key: &[u8]) {
+        self.changes += 1;
+        self.shared.watches.touch(self.select, key);
+    }
+
+    // ---- keys -----------------------------------------------------------------------------------------------------------
+
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        self.read_record(key).is_some()
+    }
+
+    pub fn kind(&mut self, key: &[u8]) -> Option<Kind> {
+        self.read_record(key).map(kind_of)
+    }
+
+    /// The record itself, for `OBJECT`, `MEMORY USAGE`, `DUMP`.
+    pub fn record_of(&mut self, key: &[u8]) -> Option<&Record> {
+        self.read_record(key)
+    }
+
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        self.take(key).map(|taken| self.bury(Some(taken.record))).is_some()
+    }
+
+    /// Takes `key` out with its value and expiry.
+    pub fn take(&mut self, key: &[u8]) -> Option<Taken> {
+        let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
+        self.find(position, key)?;
+        let record = self.shard(position).index_mut(select)?.remove(position, key, true, &placement)?;
+        self.touch(key);
+        if self.recording == Recording::ByKey {
+            self.record(key, effect::delete(key));
+        }
+        Some(Taken { record })
+    }
+
+    /// Puts what was taken (or copied) under `key`, replacing what is there. Its expiry comes along.
+    pub fn put_taken(&mut self, key: &[u8], taken: Taken) {
+        let Taken { mut record } = taken;
+        let expiry = record.expiry();
+        let moved = match record.take_object() {
+            Some(object) => Record::new_object(key, object, expiry),
+            None => match record.value() {
+                Value::Int(n) => Record::new_raw(key, itoa::Buffer::new().format(n).as_bytes(), expiry),
+                Value::Raw(bytes) => Record::new_raw(key, bytes, expiry),
+                Value::Object(_) => unreachable!("take_object answered None"),
+            },
+        };
+        self.replace(key, moved);
+    }
+
+    /// A copy of `key`'s value and expiry.
+    pub fn copy_of(&mut self, key: &[u8]) -> Option<Taken> {
+        let record = self.read_record(key)?;
+        let expiry = record.expiry();
+        let record = match record.value() {
+            Value::Int(n) => Record::new_raw(key, itoa::Buffer::new().format(n).as_bytes(), expiry),
+            Value::Raw(bytes) => Record::new_raw(key, bytes, expiry),
+            Value::Object(object) => Record::new_object(key, object.clone(), expiry),
+        };
+        Some(Taken { record })
+    }
+
+    /// Unix milliseconds; `None`: no such key; `Some(None)`: it never expires.
+    pub fn expiry(&mut self, key: &[u8]) -> Option<Option<u64>> {
+        self.read_record(key).map(Record::expiry)
+    }
+
+    /// Sets or removes the expiry. False: no such key, or nothing to remove.
+    pub fn set_expiry(&mut self, key: &[u8], expiry: Option<u64>) -> bool {
+        let position = self.position(key);
+        let select = self.select;
+        if self.find(position, key).is_none() {
+            return false;
+        }
+        let changed = self.shard(position).index_mut(select).and_then(|index| {
+            index.update(position, key, |record| {
+                let changed = record.expiry().is_some() || expiry.is_some();
+                if changed {
+                    record.set_expiry(expiry);
+                }
+                (changed, changed)
+            })
+        });
+        if changed != Some(true) {
+            return false;
+        }
+        self.touch(key);
+        if self.recording == Recording::ByKey {
+            self.record(key, effect::expiry(key, expiry));
+        }
+        true
+    }
+
+    // ---- strings --------------------------------------------------------------------------------------------------------
+
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
+        self.read_record(key).map(text_of).transpose()
+    }
+
+    /// Sets `key` to a string, whatever it was.
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        let (position, select, clock) = (self.position(key), self.select, self.clock);
+        if let Some(record) = self.find(position, key) {
+            let big = record.heap_bytes() > BURY_ABOVE;
+            let expiry = match expiry {
+                Expiry::None => None,
+                Expiry::Keep => record.expiry(),
+                Expiry::At(at) => Some(at),
+            };
+            if big {
+                self.replace(key, Record::new_raw(key, value, expiry));
+                return;
+            }
+            if let Some(index) = self.shard(position).index_mut(select) {
+                index.update(position, key, |record| {
+                    record.set_raw(value, expiry);
+                    record.set_access(clock);
+                    (true, ())
+                });
+            }
+            self.after_write(key, position);
+        } else {
+            let expiry = if let Expiry::At(at) = expiry { Some(at) } else { None };
+            self.add(position, Record::new_raw(key, value, expiry));
+        }
+    }
+
+    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Made when absent; its expiry stays.
+    pub fn update_string<R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Vec<u8>) -> Result<Change<R>>,
+    ) -> Result<R> {
+        let (position, select) = (self.position(key), self.select);
+        let existing = self.find(position, key).map(|record| text_of(record).map(|_| ())).transpose()?;
+        if existing.is_none() {
+            let mut bytes = Vec::new();
+            let (changed, result) = change(&mut bytes)?.split();
+            if changed {
+                self.add(position, Record::new_raw(key, &bytes, None));
+            }
+            return Ok(result);
+        }
+        let outcome = self.shard(position).index_mut(select).and_then(|index| {
+            index.update(position, key, |record| {
+                let outcome = if let Some(Object::Text(bytes)) = record.object_mut() {
+                    change(bytes).map(Change::split)
+                } else {
+                    let mut bytes = text_of(record).map(|text| text.to_vec()).unwrap_or_default();
+                    let outcome = change(&mut bytes).map(Change::split);
+                    if let Ok((true, _)) = &outcome {
+                        let expiry = record.expiry();
+                        record.set_raw(&bytes, expiry);
+                    }
+                    outcome
+                };
+                (matches!(outcome, Ok((true, _))), outcome)
+            })
+        });
+        let (changed, result) = outcome.ok_or(Error::NoSuchKey)??;
+        if changed {
+            self.after_write(key, position);
+        }
+        Ok(result)
+    }
+
+    // ---- collections ------------------------------------------------------------------------------------------------------
+
+    pub fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>> {
+        match self.read_record(key).map(Record::value) {
+            None => Ok(None),
+            Some(Value::Object(object)) => T::as_object(object).map(Some).ok_or(Error::WrongType),
+            Some(_) => Err(Error::WrongType),
+        }
+    }
+
+    /// Changes the collection under `key`: made when absent, deleted when emptied.
+    pub fn update<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut T, &Limits) -> Change<R>,
+    ) -> Result<R> {
+        let position = self.position(key);
+        if self.find(position, key).is_some() {
+            return self.change_existing(key, position, change);
+        }
+        let mut made = T::new();
+        let (_, result) = change(&mut made, &self.settings.limits).split();
+        if !made.is_empty() {
+            self.add(position, Record::new_object(key, made.into_object(), None));
+        }
+        Ok(result)
+    }
+
+    /// Changes the collection under `key` if there is one; deleted when emptied.
+    pub fn update_existing<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut T, &Limits) -> Change<R>,
+    ) -> Result<Option<R>> {
+        let position = self.position(key);
+        if self.find(position, key).is_none() {
+            return Ok(None);
+        }
+        self.change_existing(key, position, change).map(Some)
+    }
+
+    fn change_existing<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        position: u64,
+        change: impl FnOnce(&mut T, &Limits) -> Change<R>,
+    ) -> Result<R> {
+        let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
+        let settings = Arc::clone(&self.settings);
+        let index = self.shard(position).index_mut(select).ok_or(Error::NoSuchKey)?;
+        let outcome = index.update(position, key, |record| {
+            let Some(collection) = record.object_mut().and_then(T::as_object_mut) else {
+                return (false, Err(Error::WrongType));
+            };
+            let (changed, result) = change(collection, &settings.limits).split();
+            let empty = collection.is_empty();
+            record.set_access(clock);
+            (changed, Ok((changed, empty, result)))
+        });
+        let (changed, empty, result) = outcome.ok_or(Error::NoSuchKey)??;
+        if empty {
+            let record = index.remove(position, key, true, &placement);
+            self.bury(record);
+        }
+        if changed || empty {
+            self.touch(key);
+        }
+        Ok(result)
+    }
+
+    /// Sets `key` to `object`, whatever it was; an empty one deletes it. The expiry is `expiry` or none.
+    pub fn put(&mut self, key: &[u8], object: impl Collection, expiry: Option<u64>) {
+        if object.is_empty() {
+            self.delete(key);
+        } else {
+            self.replace(key, Record::new_object(key, object.into_object(), expiry));
+        }
+    }
+
+    /// Records the value that `key` has now as the effect: for a change by `update` in a command that records by key.
+    pub fn effect_value(&mut self, key: &[u8]) {
+        if self.recording != Recording::ByKey {
+            return;
+        }
+        let position = self.position(key);
+        let select = self.select;
+        let body = match self.shard(position).index(select).and_then(|index| index.get(position, key)) {
+            Some(record) => effect::value(record),
+            None => effect::delete(key),
+        };
+        self.record(key, body);
+    }
+
+    pub(crate) fn replace(&mut self, key: &[u8], record: Record) {
+        let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
+        if self.find(position, key).is_some() {
+            let old =
+                self.shard(position).index_mut(select).and_then(|index| index.remove(position, key, true, &placement));
+            self.bury(old);
+        }
+        self.add(position, record);
+    }
+
+    fn add(&mut self, position: u64, mut record: Record) {
+        let (select, placement) = (self.select, self.shared.placement);
+        record.set_access(self.clock);
+        let body = (self.recording == Recording::ByKey).then(|| effect::value(&record));
+        self.changes += 1;
+        self.shared.watches.touch(select, record.key());
+        if let Some(body) = body {
+            let key: Box<[u8]> = record.key().into();
+            self.record(&key, body);
+        }
+        self.shard(position).index_or_new(select).insert(position, record, &placement);
+    }
+
+    fn after_write(&mut self, key: &[u8], position: u64) {
+        self.touch(key);
+        if self.recording == Recording::ByKey {
+            let select = self.select;
+            if let Some(record) = self.shard(position).index(select).and_then(|index| index.get(position, key)) {
+                let body = effect::value(record);
+                self.record(key, body);
+            }
+        }
+    }
+
+    // ---- the whole index ----------------------------------------------------------------------------------------------------
+
+    /// Keys in the selected index, expired ones that nobody has looked at included.
+    pub fn len(&self) -> usize {
+        self.shards.iter().filter_map(|shard| shard.index(self.select)).map(Index::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits the records (expired ones left out) from `cursor` on, at least `count` of them where there are as many, and
+    /// returns the next cursor; 0 when the end was reached. A cursor is a prefix53, so it means the same for ever.
+    pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&Record)) -> u64 {
+        let (now, select, placement) = (self.now_ms, self.select, self.shared.placement);
+        let mut at = cursor;
+        let mut seen = 0;
+        // A bucket may be empty: bound the buckets as Redis does.
+        let mut buckets = count.saturating_mul(10).max(10);
+        while at < 1 << 53 {
+            let shard = &self.shards[self.shard_at(at << 11)];
+            let end = index::slot_start(shard.end_slot);
+            if at >= end || at < index::slot_start(shard.first_slot) {
+                // Another shard has the rest: the client comes back for it.
+                return at;
+            }
+            let Some(index) = shard.index(select) else {
+                at = end;
+                continue;
+            };
+            let scanned = index.scan(at, &placement, |record| {
+                if record.expiry().is_none_or(|expiry| expiry > now) {
+                    seen += 1;
+                    visit(record);
+                }
+            });
+            match scanned {
+                Ok(next) => at = next,
+                Err(prefix) => {
+                    if seen == 0 {
+                        self.fault = Some(Fault { select, prefix });
+                    }
+                    return prefix;
+                }
+            }
+            buckets -= 1;
+            if seen >= count || buckets == 0 {
+                break;
+            }
+        }
+        if at >= 1 << 53 { 0 } else { at }
+    }
+
+    /// Visits every record of the selected index that has not expired. All must be resident.
+    pub fn for_each(&mut self, mut visit: impl FnMut(&Record)) {
+        let (now, select) = (self.now_ms, self.select);
+        let mut fault = None;
+        for index in self.shards.iter().filter_map(|shard| shard.index(select)) {
+            if index.stored() > 0 {
+                fault = index.places().iter().find(|place| place.stored().is_some()).map(|place| place.range.start);
+                break;
+            }
+            index.iter().filter(|record| record.expiry().is_none_or(|at| at > now)).for_each(&mut visit);
+        }
+        if let Some(prefix) = fault {
+            self.fault = Some(Fault { select, prefix });
+        }
+    }
+
+    /// A random key that has not expired.
+    pub fn random_key(&mut self) -> Option<Box<[u8]>> {
+        for attempt in 0..200 {
+            let total = self.len();
+            if total == 0 {
+                return None;
+            }
+            let mut target = (self.random() % total as u64) as usize;
+            let mut seed = self.random();
+            let (now, select) = (self.now_ms, self.select);
+            let shards = self.shards.iter().filter_map(|shard| shard.index(select));
+            let index = shards.into_iter().find(|index| match target.checked_sub(index.len()) {
+                Some(rest) => {
+                    target = rest;
+                    false
+                }
+                None => true,
+            })?;
+            let found = index.random(|| {
+                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                seed ^ (seed >> 32)
+            });
+            match found {
+                Ok(Some(record)) if attempt < 199 && record.expiry().is_some_and(|at| at <= now) => {}
+                Ok(record) => return record.map(|record| record.key().into()),
+                Err(prefix) => {
+                    self.fault = Some(Fault { select, prefix });
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Empties logical index `select`; its keyspace gets a new id, so that neither chunks nor effects of the old one count.
+    /// Every shard must be held. What was there is handed back, to be freed elsewhere.
+    pub fn flush(&mut self, select: u8) -> Vec<Box<Index>> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
+        let mut old = Vec::new();
+        let shared = self.shared;
+        shared.watches.touch_all(
+            |of| of == select,
+            |_, key| {
+                let position = shared.placement.position(key);
+                self.shards[self.shard_at(position)]
+                    .index(select)
+                    .is_some_and(|index| index.get(position, key).is_some())
+            },
+        );
+        for shard in &mut self.shards {
+            shard.ids[usize::from(select)] = id;
+            old.extend(shard.put_index(select, None));
+        }
+        self.changes += 1;
+        old
+    }
+
+    /// Exchanges two logical indexes. Every shard must be held.
+    pub fn swap(&mut self, a: u8, b: u8) {
+        self.shared.watches.touch_all(|of| of == a || of == b, |_, _| true);
+        self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
+        self.changes += 1;
+    }
+
+    /// Keys, keys with an expiry, by logical index; for `INFO keyspace`.
+    pub fn counts(&self, select: u8) -> (usize, usize) {
+        let indexes = self.shards.iter().filter_map(|shard| shard.index(select));
+        indexes.fold((0, 0), |(keys, expiring), index| (keys + index.len(), expiring + index.expiring()))
+    }
+
+    // ---- prefetching ----------------------------------------------------------------------------------------------------------
+
+    pub fn prefetch(&self, position: u64) {
+        if let Some(index) = self.shards[self.shard_at(position)].index(self.select) {
+            index.prefetch(position);
+        }
+    }
+
+    /// Whether every key at `positions` can be looked at; else the first place that cannot.
+    pub fn missing(&self, position: u64) -> Option<Fault> {
+        let index = self.shards[self.shard_at(position)].index(self.select)?;
+        (!index.is_resident(position)).then(|| Fault { select: self.select, prefix: prefix(position) })
+    }
+
+    /// Whether all that is held is in memory.
+    pub fn is_resident(&self) -> bool {
+        self.shards.iter().all(|shard| shard.is_resident())
+    }
+}
+
+impl Taken {
+    pub fn expiry(&self) -> Option<u64> {
+        self.record.expiry()
+    }
+}
+
+pub fn kind_of(record: &Record) -> Kind {
+    match record.value() {
+        Value::Int(_) | Value::Raw(_) => Kind::String,
+        Value::Object(object) => object.kind(),
+    }
+}
+
+fn text_of(record: &Record) -> Result<Text<'_>> {
+    match record.value() {
+        Value::Int(n) => Ok(Text::Int(n)),
+        Value::Raw(bytes) => Ok(Text::Raw(bytes)),
+        Value::Object(Object::Text(bytes)) => Ok(Text::Raw(bytes)),
+        Value::Object(_) => Err(Error::WrongType),
+    }
+}

@@ -1,0 +1,106 @@
+//! A place: one segment of a keyspace, in memory or only in the store.
+
+use std::sync::Arc;
+
+use crate::record::{Entry, Record};
+use crate::segment::{Range53, Ranged, Segment};
+
+/// The keys of one range of positions.
+///
+/// Invariant: `bytes` is the sum of `heap_bytes` of the resident segment's records, `expiring` the number of those with
+/// an expiry, `soonest` no later than the earliest of them. For a stored place they are what the manifest says.
+pub struct Place {
+    pub range: Range53,
+    pub holding: Holding,
+    /// Changed since it was last written to a chunk, or never written.
+    pub dirty: bool,
+    pub bytes: usize,
+    pub expiring: u32,
+    pub soonest: u64,
+}
+
+pub enum Holding {
+    Resident(Segment<Record>),
+    Stored(Arc<Stored>),
+}
+
+/// Where a segment lies in the store, and what is known of it without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
+    pub body: Option<Body>,
+    pub records: u32,
+    /// Effects after this one are replayed onto it.
+    pub sequence: u64,
+    /// Whether the tail holds effects for it.
+    pub tailed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    pub chunk: Arc<str>,
+    pub offset: u64,
+    pub len: u64,
+    pub checksum: u64,
+}
+
+impl Ranged for Place {
+    fn range(&self) -> Range53 {
+        self.range
+    }
+}
+
+impl Place {
+    pub fn empty(range: Range53) -> Self {
+        Self::resident(Segment::new(range), false)
+    }
+
+    /// Takes the counts of `segment` by looking at each record.
+    pub fn resident(segment: Segment<Record>, dirty: bool) -> Self {
+        let (mut bytes, mut expiring, mut soonest) = (0, 0, u64::MAX);
+        for record in segment.iter() {
+            bytes += record.heap_bytes();
+            if let Some(at) = record.expiry() {
+                expiring += 1;
+                soonest = soonest.min(at);
+            }
+        }
+        Self { range: segment.range(), holding: Holding::Resident(segment), dirty, bytes, expiring, soonest }
+    }
+
+    pub fn segment(&self) -> Option<&Segment<Record>> {
+        match &self.holding {
+            Holding::Resident(segment) => Some(segment),
+            Holding::Stored(_) => None,
+        }
+    }
+
+    pub fn segment_mut(&mut self) -> Option<&mut Segment<Record>> {
+        match &mut self.holding {
+            Holding::Resident(segment) => Some(segment),
+            Holding::Stored(_) => None,
+        }
+    }
+
+    pub fn stored(&self) -> Option<&Arc<Stored>> {
+        match &self.holding {
+            Holding::Resident(_) => None,
+            Holding::Stored(stored) => Some(stored),
+        }
+    }
+
+    pub fn records(&self) -> usize {
+        match &self.holding {
+            Holding::Resident(segment) => segment.len(),
+            Holding::Stored(stored) => stored.records as usize,
+        }
+    }
+
+    /// Bytes of memory that it takes beyond its entry in the directory.
+    pub fn resident_bytes(&self) -> usize {
+        match &self.holding {
+            Holding::Resident(segment) => self.bytes + segment.heap_bytes(),
+            Holding::Stored(_) => 0,
+        }
+    }
+}

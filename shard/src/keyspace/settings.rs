@@ -1,0 +1,121 @@
+//! What is set per database and read on the path of commands.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::segment::SlotPlacement;
+use crate::types::Limits;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    NoEviction,
+    AllKeysLru,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub limits: Limits,
+    /// Bytes; 0: no limit.
+    pub memory_max: usize,
+    pub eviction: Eviction,
+    pub eviction_samples: usize,
+}
+
+impl Settings {
+    pub fn new(seed: u64) -> Self {
+        Self {
+            limits: Limits { seed, ..Limits::default() },
+            memory_max: 0,
+            eviction: Eviction::NoEviction,
+            eviction_samples: 5,
+        }
+    }
+}
+
+/// What all shards of a database share.
+#[derive(Debug)]
+pub struct Shared {
+    pub name: Box<str>,
+    pub placement: SlotPlacement,
+    pub settings: ArcSwap<Settings>,
+    /// The number of the last effect record.
+    pub sequence: AtomicU64,
+    /// The next keyspace id that a flush takes.
+    pub next_id: AtomicU32,
+    /// Bytes of memory over all shards, as each last published.
+    pub used: AtomicUsize,
+    pub watches: Watches,
+    pub expired: AtomicU64,
+    pub evicted: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(name: &str, seed: u64) -> Self {
+        Self {
+            name: name.into(),
+            placement: SlotPlacement { seed },
+            settings: ArcSwap::from_pointee(Settings::new(seed)),
+            sequence: AtomicU64::new(0),
+            next_id: AtomicU32::new(super::contents::INDEXES as u32),
+            used: AtomicUsize::new(0),
+            watches: Watches::default(),
+            expired: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+        }
+    }
+}
+
+type Watched = HashMap<(u8, Box<[u8]>), Vec<Arc<AtomicBool>>>;
+
+/// Who watches which key. It belongs to the database, not to a shard, so that a watch survives split, sleep and wake.
+#[derive(Debug, Default)]
+pub struct Watches {
+    count: AtomicUsize,
+    map: Mutex<Watched>,
+}
+
+impl Watches {
+    pub fn add(&self, select: u8, key: &[u8], flag: &Arc<AtomicBool>) {
+        let mut map = self.map.lock();
+        map.entry((select, key.into())).or_default().push(Arc::clone(flag));
+        self.count.store(map.len(), Ordering::SeqCst);
+    }
+
+    pub fn remove(&self, select: u8, key: &[u8], flag: &Arc<AtomicBool>) {
+        let mut map = self.map.lock();
+        let watched = (select, Box::from(key));
+        if let Some(flags) = map.get_mut(&watched) {
+            flags.retain(|other| !Arc::ptr_eq(other, flag));
+            if flags.is_empty() {
+                map.remove(&watched);
+            }
+        }
+        self.count.store(map.len(), Ordering::SeqCst);
+    }
+
+    /// `key` was changed: whoever watches it fails at EXEC. Costs one load where nobody watches anything.
+    pub fn touch(&self, select: u8, key: &[u8]) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        if let Some(flags) = self.map.lock().get(&(select, Box::from(key))) {
+            flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
+        }
+    }
+
+    /// Every key of the logical indexes that `which` chooses was changed, if `exists` says it was there.
+    pub fn touch_all(&self, which: impl Fn(u8) -> bool, mut changed: impl FnMut(u8, &[u8]) -> bool) {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        for ((select, key), flags) in self.map.lock().iter() {
+            if which(*select) && changed(*select, key) {
+                flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Residency: places that are in the store only are loaded when a command needs them, the others in the background.
+//!
+//! 1. Under the shard's lock: what is stored of the place (an `Arc` that names its body).
+//! 2. Without the lock: read the body, check it, decode it, replay the tail's effects onto it.
+//! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, somebody else was faster.
+//!
+//! A body that cannot be read leaves the place as it is: commands that need it are answered with an error that names the
+//! object, the others go on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::chunk::{read_segment, segment_error};
+use crate::codec;
+use crate::commands;
+use crate::database::{Database, store_error};
+use crate::error::{Error, Result};
+use crate::keyspace::contents::INDEXES;
+use crate::keyspace::effect::Effect;
+use crate::keyspace::index::Index;
+use crate::keyspace::place::{Body, Place, Stored};
+use crate::keyspace::{Contents, Fault, Keyspace, Shared};
+use crate::segment::{Range53, Segment};
+use crate::tail::TailRecord;
+use crate::topology::{SLOTS, hold};
+
+/// Neighbouring bodies are read together up to so many bytes.
+const READ_TOGETHER: u64 = 1 << 20;
+
+/// A stored place: where it belongs and what is stored.
+#[derive(Debug, Clone)]
+struct Wanted {
+    keyspace: u32,
+    range: Range53,
+    stored: Arc<Stored>,
+}
+
+impl Database {
+    /// Loads the place that a command asked for. Nothing to do where it is there already.
+    ///
+    /// # Errors
+    /// When it cannot be read; the text names the object.
+    pub async fn load(self: &Arc<Self>, fault: Fault) -> Result<()> {
+        let database = Arc::clone(self);
+        let loaded = self.engine.background.spawn(async move {
+            let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
+            match database.wanted(fault).await {
+                Some(wanted) => database.load_one(&wanted, None).await,
+                None => Ok(()),
+            }
+        });
+        loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
+    }
+
+    /// Loads everything.
+    ///
+    /// # Errors
+    /// At the first place that cannot be read.
+    pub async fn load_all(self: &Arc<Self>) -> Result<()> {
+        let database = Arc::clone(self);
+        let loaded = self.engine.background.spawn(async move {
+            let wanted = database.all_stored(|_| true).await;
+            database.load_many(wanted).await.map_or(Ok(()), Err)
+        });
+        loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
+    }
+
+    /// Loads the places that the tail has effects for, so that the tail is not needed any more.
+    pub(crate) async fn load_tailed(self: &Arc<Self>) -> Result<()> {
+        let wanted = self.all_stored(|stored| stored.tailed).await;
+        self.load_many(wanted).await.map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn load_in_background(self: &Arc<Self>) {
+        let database = Arc::clone(self);
+        self.engine.background.spawn(async move {
+            let started = Instant::now();
+            database.counters.loading.store(1, Ordering::Relaxed);
+            let wanted = database.all_stored(|_| true).await;
+            if let Some(error) = database.load_many(wanted).await {
+                tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
+            }
+            database.counters.load_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+            database.counters.loading.store(0, Ordering::Relaxed);
+        });
+    }
+
+    async fn wanted(&self, fault: Fault) -> Option<Wanted> {
+        let topology = self.topology()?;
+        let gate = Arc::clone(&topology.shards[topology.of_slot((fault.prefix >> 39) as u16)]);
+        let held = hold(vec![gate]).await;
+        let contents = held.first()?.contents();
+        let index = contents.index(fault.select).filter(|_| contents.covers((fault.prefix >> 39) as u16))?;
+        let place = index.place(fault.prefix);
+        place.stored().map(|stored| Wanted { keyspace: index.id, range: place.range, stored: Arc::clone(stored) })
+    }
+
+    async fn all_stored(&self, which: impl Fn(&Stored) -> bool) -> Vec<Wanted> {
+        let Some(topology) = self.topology() else { return Vec::new() };
+        let mut all = Vec::new();
+        for gate in &topology.shards {
+            for held in hold(vec![Arc::clone(gate)]).await {
+                for (_, index) in held.contents().indexes() {
+                    let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
+                    all.extend(stored.filter(|(_, stored)| which(stored)).map(|(range, stored)| Wanted {
+                        keyspace: index.id,
+                        range,
+                        stored: Arc::clone(stored),
+                    }));
+                }
+            }
+        }
+        all
+    }
+
+    /// Loads places in order, reading neighbours together. Goes on after an error; the first one is returned.
+    async fn load_many(self: &Arc<Self>, wanted: Vec<Wanted>) -> Option<Error> {
+        let mut failed = None;
+        let mut rest = &wanted[..];
+        while let [first, ..] = rest {
+            if !self.is_awake() {
+                break;
+            }
+            let run = together(rest);
+            let (group, after) = rest.split_at(run);
+            rest = after;
+            let bytes = match read_together(self, group).await {
+                Ok(bytes) => bytes,
+                Err(_) if group.len() > 1 => None,
+                Err(error) => {
+                    self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
+                    failed.get_or_insert(error);
+                    continue;
+                }
+            };
+            let start = first.stored.body.as_ref().map_or(0, |body| body.offset);
+            for wanted in group {
+                let slice = wanted.stored.body.as_ref().zip(bytes.as_ref()).map(|(body, bytes)| {
+                    let at = (body.offset - start) as usize;
+                    bytes.slice(at..at + body.len as usize)
+                });
+                if let Err(error) = self.load_one(wanted, slice).await {
+                    self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
+                    failed.get_or_insert(error);
+                }
+                // Other tasks of the background threads get their turn between two places.
+                tokio::task::yield_now().await;
+            }
+        }
+        failed
+    }
+
+    /// Loads one place; `read`: its body, where that was read already.
+    async fn load_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
+        let Wanted { keyspace, range, stored } = wanted;
+        let segment = match &stored.body {
+            None => Segment::new(*range),
+            Some(body) => {
+                let bytes = match read {
+                    Some(bytes) if codec::block::stored_checksum(&bytes) == body.checksum => bytes,
+                    _ => {
+                        let location = body.offset..body.offset + body.len;
+                        read_segment(&self.engine.store, &body.chunk, location, *range, body.checksum)
+                            .await
+                            .map_err(store_error)?
+                    }
+                };
+                let limits = self.shared.settings.load().limits;
+                codec::segment::decode_segment(&bytes, &self.shared.placement, &limits, *range)
+                    .map_err(|error| store_error(segment_error(&body.chunk, *range, &error)))?
+            }
+        };
+        let effects = match self.tail.lock().clone().filter(|_| stored.tailed) {
+            Some(tail) => tail.effects(*keyspace, *range, stored.sequence).map_err(store_error)?,
+            None => Vec::new(),
+        };
+        let records = segment.len();
+        let mut places = Some(replayed(&self.shared, *keyspace, segment, effects)?);
+        // The shards may have been split or merged meanwhile: the one that has the place now is asked.
+        let Some(topology) = self.topology() else { return Ok(()) };
+        let gate = Arc::clone(&topology.shards[topology.of_slot((range.start >> 39) as u16)]);
+        for held in hold(vec![gate]).await {
+            let mut contents = held.contents();
+            let index = contents.by_id(*keyspace).filter(|index| index.covers(range.start));
+            if let Some((index, places)) = index.zip(places.take())
+                && index.install(stored, *range, places)
+            {
+                self.counters.loads.fetch_add(1, Ordering::Relaxed);
+                self.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How many of the first places have bodies that follow each other in one chunk.
+fn together(wanted: &[Wanted]) -> usize {
+    let Some(Body { chunk, offset, .. }) = wanted[0].stored.body.as_ref() else { return 1 };
+    let mut end = *offset;
+    let follows = |wanted: &&Wanted| {
+        let Some(body) = wanted.stored.body.as_ref() else { return false };
+        let next = Arc::ptr_eq(&body.chunk, chunk) || body.chunk == *chunk;
+        let fits = next && body.offset == end && body.offset + body.len - offset <= READ_TOGETHER;
+        end = body.offset + body.len;
+        fits
+    };
+    wanted.iter().take_while(follows).count().max(1)
+}
+
+async fn read_together(database: &Database, group: &[Wanted]) -> Result<Option<Bytes>> {
+    let bodies = || group.iter().filter_map(|wanted| wanted.stored.body.as_ref());
+    let (Some(first), Some(last)) = (bodies().next(), bodies().next_back()) else { return Ok(None) };
+    let range = first.offset..last.offset + last.len;
+    database.engine.store.get_range(&first.chunk, range).await.map(Some).map_err(store_error)
+}
+
+/// The places that a segment becomes when `effects` are replayed onto it.
+fn replayed(
+    shared: &Shared,
+    keyspace: u32,
+    segment: Segment<crate::record::Record>,
+    effects: Vec<TailRecord>,
+) -> Result<Vec<Place>> {
+    if effects.is_empty() {
+        return Ok(vec![Place::resident(segment, false)]);
+    }
+    // Replayed in a scratch keyspace, so that nobody's watches are touched and nothing is recorded.
+    let scratch = Shared::new(&shared.name, shared.placement.seed);
+    scratch.settings.store(shared.settings.load_full());
+    let mut contents = Contents::empty(0, SLOTS, shared.placement, [keyspace; INDEXES]);
+    contents.put_index(0, Some(Box::new(Index::new(keyspace, vec![Place::resident(segment, true)]))));
+    for TailRecord { sequence, now_ms, keyspace, position, body } in effects {
+        let effect = Effect { sequence, now_ms, keyspace, position, body: body.to_vec().into() };
+        let mut db = Keyspace::new([&mut contents], &scratch, 0, now_ms, 0);
+        commands::replay(&mut db, &effect)?;
+    }
+    Ok(contents.put_index(0, None).map(|index| index.into_places()).unwrap_or_default())
+}

@@ -1,0 +1,138 @@
+//! Splitting and merging shards, while they are written to.
+//!
+//! A split cuts the index's places at a slot (splitting the one segment that straddles it), moves the places behind the cut
+//! into contents of their own, and publishes the new topology, all under the shard's lock: a fraction of a millisecond,
+//! whatever the number of keys, as places are moved and nothing is rehashed. Commands that were routed by the old topology
+//! find that the contents do not match it, and route again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::keyspace::contents::INDEXES;
+use crate::keyspace::index::slot_start;
+use crate::keyspace::{Fault, Load};
+use crate::topology::{SLOTS, Topology, hold};
+
+/// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
+#[derive(Debug, Clone, Default)]
+pub struct ShardView {
+    pub first_slot: u16,
+    /// One past the last.
+    pub end_slot: u16,
+    pub keys: usize,
+    pub expiring: usize,
+    pub bytes: usize,
+    pub dirty_bytes: usize,
+    /// Places in memory, and in the store only.
+    pub resident: usize,
+    pub stored: usize,
+    /// Keys that are in memory.
+    pub resident_keys: usize,
+    /// Since the counters were last taken.
+    pub load: Load,
+    pub contended: u64,
+}
+
+impl Database {
+    /// Splits the shard that has `slot` so that it begins one. False where one begins there already.
+    ///
+    /// # Errors
+    /// When the slot is none, or what straddles the cut cannot be loaded.
+    pub async fn split(self: &Arc<Self>, slot: u16) -> Result<bool> {
+        if slot >= SLOTS {
+            return Err(Error::text("ERR slot is out of range (0-16383)"));
+        }
+        let _transition = self.transition.lock().await;
+        loop {
+            let Some(topology) = self.topology() else { return Ok(false) };
+            let at = topology.of_slot(slot);
+            if topology.firsts[at] == slot {
+                return Ok(false);
+            }
+            let straddling = {
+                let held = hold(vec![Arc::clone(&topology.shards[at])]).await;
+                let Some(shard) = held.first() else { continue };
+                let mut contents = shard.contents();
+                if contents.cut(slot) {
+                    let right = contents.split_off(slot);
+                    let mut next = Topology::clone(&topology);
+                    next.firsts.insert(at + 1, slot);
+                    next.shards.insert(at + 1, self.gate(right));
+                    self.publish(Some(next));
+                    self.counters.splits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(true);
+                }
+                let prefix = slot_start(slot);
+                let stored = |select: &u8| {
+                    contents.index(*select).is_some_and(|index| {
+                        let place = index.place(prefix);
+                        place.stored().is_some() && place.range.start != prefix
+                    })
+                };
+                (0..INDEXES as u8).find(stored).map(|select| Fault { select, prefix })
+            };
+            if let Some(fault) = straddling {
+                self.load(fault).await?;
+            }
+        }
+    }
+
+    /// Merges the shard that begins at `slot` into the one before it. False where none begins there, or it is the first.
+    ///
+    /// # Errors
+    /// None so far; a result for the sake of its callers.
+    pub async fn merge(self: &Arc<Self>, slot: u16) -> Result<bool> {
+        let _transition = self.transition.lock().await;
+        let Some(topology) = self.topology() else { return Ok(false) };
+        let at = topology.of_slot(slot);
+        if at == 0 || topology.firsts[at] != slot {
+            return Ok(false);
+        }
+        let gates = vec![Arc::clone(&topology.shards[at - 1]), Arc::clone(&topology.shards[at])];
+        let held = hold(gates).await;
+        let [left, right] = &held[..] else { return Ok(false) };
+        let Some(moved) = self.retire(std::slice::from_ref(right)).pop() else { return Ok(false) };
+        left.contents().append(moved);
+        let mut next = Topology::clone(&topology);
+        next.firsts.remove(at);
+        next.shards.remove(at);
+        self.publish(Some(next));
+        self.counters.merges.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// The shards as they are; empty while the database sleeps. `take`: the load counters start again from zero.
+    pub async fn shards(&self, take: bool) -> Vec<ShardView> {
+        let Some(topology) = self.topology() else { return Vec::new() };
+        let mut views = Vec::new();
+        for gate in &topology.shards {
+            for held in hold(vec![Arc::clone(gate)]).await {
+                let mut contents = held.contents();
+                let mut view = ShardView {
+                    first_slot: contents.first_slot,
+                    end_slot: contents.end_slot,
+                    keys: contents.records(),
+                    bytes: contents.bytes(),
+                    load: contents.load,
+                    contended: gate.guarded.contended.load(Ordering::Relaxed),
+                    ..ShardView::default()
+                };
+                for (_, index) in contents.indexes() {
+                    view.expiring += index.expiring();
+                    view.dirty_bytes += index.dirty_bytes();
+                    view.stored += index.stored();
+                    view.resident += index.places().len() - index.stored();
+                    view.resident_keys += index.resident_records();
+                }
+                if take {
+                    contents.load = Load::default();
+                    gate.guarded.contended.store(0, Ordering::Relaxed);
+                }
+                views.push(view);
+            }
+        }
+        views
+    }
+}

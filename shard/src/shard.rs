@@ -1,0 +1,63 @@
+//! A shard: a contiguous run of slots behind one lock with a mailbox; the unit of locking, splitting and merging.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::gate::{Gate, Guarded, Held};
+use crate::keyspace::{Contents, Shared};
+use crate::lane::Lane;
+
+/// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
+pub struct Shard {
+    contents: Mutex<Contents>,
+    shared: Arc<Shared>,
+    lane: Lane,
+    /// Bytes as last added to the database's sum.
+    published: AtomicUsize,
+    /// Batches that found the lock taken, since the autoscaler last looked.
+    pub contended: AtomicU64,
+}
+
+pub type ShardGate = Arc<Gate<Shard>>;
+pub type HeldShard = Held<Shard>;
+
+impl Shard {
+    pub fn gate(contents: Contents, shared: &Arc<Shared>, lane: &Lane) -> ShardGate {
+        let published = contents.bytes();
+        shared.used.fetch_add(published, Ordering::Relaxed);
+        Gate::new(Self {
+            contents: Mutex::new(contents),
+            shared: Arc::clone(shared),
+            lane: lane.clone(),
+            published: AtomicUsize::new(published),
+            contended: AtomicU64::new(0),
+        })
+    }
+
+    pub fn published(&self) -> usize {
+        self.published.load(Ordering::Relaxed)
+    }
+}
+
+impl Guarded for Shard {
+    fn hand_over(held: HeldShard) {
+        let lane = held.gate().guarded.lane.clone();
+        lane.run(move || drop(held));
+    }
+
+    fn publish(&self) {
+        let bytes = self.contents.lock().bytes();
+        let before = self.published.swap(bytes, Ordering::Relaxed);
+        if bytes != before {
+            self.shared.used.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Held<Shard> {
+    pub fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.gate().guarded.contents.lock()
+    }
+}
