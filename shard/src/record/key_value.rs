@@ -367,7 +367,10 @@ impl Record {
         // it; it is dropped last, when the record is whole again.
         let _object = unsafe {
             let object = (before & OBJECT != 0).then(|| self.object_at(before).read());
-            start.add(Self::key_offset(meta)).copy_from(start.add(Self::key_offset(before)), key_len);
+            let (from, to) = (Self::key_offset(before), Self::key_offset(meta));
+            if from != to {
+                start.add(to).copy_from(start.add(from), key_len);
+            }
             self.write_around_key(meta, key_len, access, body, expiry);
             object
         };

@@ -119,7 +119,7 @@ impl<S: Ranged> Directory<S> {
         );
         let cells = self.cells.len();
         let len = self.segments.len();
-        if len > SEARCHED_MAX && len * 3 > cells * 2 || len * 16 < cells {
+        if len > SEARCHED_MAX && len * 3 > cells * 2 || len * 16 <= cells {
             self.build_cells();
         } else if cells > 0 {
             self.update_cells(span, replaced, added);
@@ -162,6 +162,9 @@ impl<S: Ranged> Directory<S> {
 
     fn build_cells(&mut self) {
         self.cells = Vec::new();
+        if self.segments.capacity() > self.segments.len() * 3 {
+            self.segments.shrink_to(self.segments.len() * 3 / 2);
+        }
         if self.segments.len() <= SEARCHED_MAX {
             return;
         }

@@ -143,6 +143,50 @@ mod tests {
         }
     }
 
+    /// Written once: data on disk are placed so. A change here means that they cannot be found.
+    #[test]
+    fn positions_never_change() {
+        let long = "x".repeat(200);
+        for (seed, key, position, hash) in [
+            (0, "", 0xce3712f8b3b, 0x338dc4be2cecdae),
+            (0, "a", 0xf21d667d1f7cce8b, 0x599f47df33a2e1eb),
+            (0, "123456789", 0xc70df9f40cee5ae4, 0x7e7d033b96b916a1),
+            (0x9e3779b97f4a7c15, "", 0x2ee2c0b32870d, 0xbb8b02cca1c36a53),
+            (0x9e3779b97f4a7c15, "a", 0xf21d14a016e1a985, 0x452805b86a614237),
+            (0x9e3779b97f4a7c15, "foo", 0xbe59cb58e63134be, 0x72d6398c4d2fbbd1),
+            (0x9e3779b97f4a7c15, "key:000000000001", 0x8b723206d2b32019, 0x8c81b4acc8064101),
+            (0x9e3779b97f4a7c15, "{user1000}.following", 0x35cee7105c994b14, 0xb9c4172652c5158b),
+            (0x9e3779b97f4a7c15, "twenty-four bytes of key", 0xb91f081dd109e747, 0xc207744279d1d9ee),
+            (
+                1,
+                "a key of more than sixteen, and of more than forty-eight bytes in all",
+                0x9d65e7ed9a298b33,
+                0x79fb668a62ccd854,
+            ),
+            (0xffffffffffffffff, &long, 0x98718929b63801a7, 0x624a6d8e0069f1b4),
+        ] {
+            assert_eq!(SlotPlacement { seed }.position(key.as_bytes()), position, "{key:?} with {seed:#x}");
+            assert_eq!(HashPlacement { seed }.position(key.as_bytes()), hash, "{key:?} with {seed:#x}");
+        }
+    }
+
+    /// The first half of these keys makes one factor of unkeyed rapidhash 0, whatever the seed; the other half then counts
+    /// for nothing.
+    #[test]
+    fn published_secrets_make_no_collisions() {
+        let mut key = [0u8; 16];
+        key[..8].copy_from_slice(&0x8bb8_4b93_962e_acc9u64.to_le_bytes());
+        let mut hashes: Vec<_> = (0..1000u64)
+            .map(|number| {
+                key[8..].copy_from_slice(&number.to_le_bytes());
+                HashPlacement { seed: 0x5eed }.position(&key)
+            })
+            .collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 1000);
+    }
+
     #[test]
     fn a_step_of_eight_bytes_is_eight_steps_of_one() {
         let text: Vec<u8> = (0..100u8).map(|i| i.wrapping_mul(37) ^ 0xa5).collect();

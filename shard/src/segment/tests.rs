@@ -24,6 +24,12 @@ impl Word {
     }
 }
 
+impl Ranged for Range53 {
+    fn range(&self) -> Range53 {
+        *self
+    }
+}
+
 impl Entry for Word {
     fn key(&self) -> &[u8] {
         &self.0
@@ -117,7 +123,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         let entries: usize = self.iter().map(Entry::heap_bytes).sum();
         let segments: usize = self.segments.iter().map(Segment::heap_bytes).sum();
         assert_eq!(self.bytes, entries + segments);
-        assert_eq!(self.len(), self.segments.iter().map(Segment::len).sum());
+        assert_eq!(self.len(), self.segments.iter().map(Segment::len).sum::<usize>());
         self.segments.check();
     }
 }
@@ -150,6 +156,92 @@ fn a_table_of_many_keys() {
     }
     table.check();
     assert_eq!((table.len(), table.iter().count(), table.segments.len()), (10, 10, 1));
+}
+
+/// Many tags of a few keys each: entries come in crowds that fill a bucket or overflow it.
+#[test]
+fn small_crowds_cost_a_little_more() {
+    let mut table = Table::new(SlotPlacement { seed: 7 });
+    for tag in 0..3000 {
+        for number in 0..10 {
+            table.insert(Word::new(format!("user:{{{tag}}}:{number}").as_bytes()));
+        }
+    }
+    table.check();
+    let entries: usize = table.iter().map(Entry::heap_bytes).sum();
+    let each = (table.heap_bytes() - entries) / table.len();
+    assert!(each < 20, "{each} bytes of table for each entry");
+}
+
+#[test]
+fn even_entries_cost_twelve_bytes_of_table() {
+    let mut table = Table::new(SEED);
+    let (mut samples, mut sum) = (0, 0.0);
+    for number in 0..60_000u64 {
+        table.insert(Word::of(number));
+        if number > 2_000 && number % 500 == 0 {
+            let entries = table.len() * 24;
+            sum += (table.heap_bytes() - entries) as f64 / table.len() as f64;
+            samples += 1;
+        }
+    }
+    let each = sum / f64::from(samples);
+    assert!(each < 12.0, "{each:.2} bytes of table for each entry");
+}
+
+#[test]
+fn little_costs_little() {
+    let mut segment = Segment::new(Range53::WHOLE);
+    assert_eq!(segment.heap_bytes(), 0);
+    for number in 0..3u64 {
+        segment.insert(SEED.position(&number.to_be_bytes()), Word::of(number), &SEED);
+    }
+    assert_eq!(segment.heap_bytes(), 128);
+    for number in 0..3u64 {
+        segment.remove(SEED.position(&number.to_be_bytes()), &number.to_be_bytes(), &SEED);
+    }
+    assert_eq!(segment.heap_bytes(), 0);
+    let table: Table<Word, _> = Table::new(SEED);
+    assert!(table.heap_bytes() <= 64);
+}
+
+/// Five hundred picks of each entry, in crowds of all sizes; if their odds differed by two in a hundred, this would fail.
+#[test]
+#[cfg_attr(miri, ignore)]
+fn every_entry_is_as_likely() {
+    for crowd in [Crowd::Even, Crowd::Runs, Crowd::OnePosition] {
+        let mut table = Table::new(Exact);
+        for number in 0..2_000 {
+            table.insert(Word::of(crowd.key(number)));
+        }
+        let mut counts: HashMap<u64, f64> = table.iter().map(|word| (word.number(), 0.0)).collect();
+        let picks = 500 * counts.len();
+        let mut state = 0u64;
+        for _ in 0..picks {
+            let mut random = || {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                scramble(state)
+            };
+            *counts.get_mut(&table.random(&mut random).unwrap().number()).unwrap() += 1.0;
+        }
+        // The sum of the squared deviations, each over its variance, is the number of entries, give or take its root.
+        let chi_squared: f64 = counts.values().map(|count| (count - 500.0f64).powi(2) / 500.0).sum();
+        let (expected, spread) = (counts.len() as f64, (2.0 * counts.len() as f64).sqrt());
+        assert!((chi_squared - expected).abs() < 5.0 * spread, "{crowd:?}: {chi_squared:.0} of {expected:.0}");
+    }
+}
+
+#[test]
+fn a_scan_goes_on_where_it_was_when_the_table_has_changed() {
+    let mut table = Table::new(Exact);
+    (0..1000).for_each(|number| drop(table.insert(Word::of(Crowd::Even.key(number)))));
+    let mut visited = Vec::new();
+    let cursor = table.scan(0, 300, |word| visited.push(word.number()));
+    (1000..20_000).for_each(|number| drop(table.insert(Word::of(Crowd::Even.key(number)))));
+    visited.extend(table.iter().map(Word::number).filter(|&number| prefix53(number) >= cursor));
+    visited.sort_unstable();
+    visited.dedup();
+    assert!((0..1000).all(|number| visited.binary_search(&Crowd::Even.key(number)).is_ok()));
 }
 
 #[derive(Clone, Debug)]
@@ -220,5 +312,64 @@ proptest! {
         let mut left: Vec<_> = table.into_iter().map(|word| word.number()).collect();
         left.sort_unstable();
         prop_assert!(left.into_iter().eq(model));
+    }
+
+    #[test]
+    fn a_directory_finds_what_covers(
+        skewed in any::<bool>(),
+        first_slot in 0..200u64,
+        steps in prop::collection::vec((any::<u64>(), 0..4u8), 1..300),
+    ) {
+        // A shard's directory covers any run of slots; here each begins as a segment.
+        let slot_bits = (PREFIX_BITS - SLOT_BITS) as u8;
+        let whole = (first_slot..first_slot + 3).map(|slot| Range53 { start: slot << slot_bits, bits: slot_bits });
+        let mut directory = Directory::new(whole.collect());
+        let (start, end) = (directory.start(), directory.end());
+        for (random, what) in steps {
+            let offset = fraction(random, (end - start) as usize) as u64;
+            let prefix = start + if skewed { offset >> 20 } else { offset };
+            let index = directory.find(prefix);
+            let range = *directory.get(index).unwrap();
+            prop_assert!(range.contains(prefix));
+            match what {
+                0 if index + 1 < directory.len() => {
+                    if let Some(joined) = range.joined(*directory.get(index + 1).unwrap()) {
+                        directory.splice(index..index + 2, [joined]);
+                    }
+                }
+                1 if index > 0 => {
+                    let rest = directory.split_off(range.start);
+                    directory.check();
+                    rest.check();
+                    directory.append(rest);
+                }
+                _ if range.bits > 0 => {
+                    let (low, high) = range.halves();
+                    prop_assert_eq!(directory.replace(index, [low, high]), range);
+                }
+                _ => {}
+            }
+            directory.check();
+            prop_assert_eq!((directory.start(), directory.end()), (start, end));
+        }
+    }
+
+    #[test]
+    fn a_segment_splits_and_merges(crowd in any_crowd(), count in 0..3000u64) {
+        let mut segment = Segment::new(Range53::WHOLE);
+        let keys: BTreeSet<_> = (0..count).map(|number| crowd.key(number)).collect();
+        for &key in &keys {
+            segment.insert(key, Word::of(key), &Exact);
+        }
+        segment.check(&Exact);
+        let (low, high) = segment.split(&Exact);
+        low.check(&Exact);
+        high.check(&Exact);
+        prop_assert!(low.iter().all(|word| word.number() >> 63 == 0) && high.iter().all(|word| word.number() >> 63 == 1));
+        let merged = low.merge(high, &Exact);
+        merged.check(&Exact);
+        let mut left: Vec<_> = merged.into_iter().map(|word| word.number()).collect();
+        left.sort_unstable();
+        prop_assert!(left.into_iter().eq(keys));
     }
 }
