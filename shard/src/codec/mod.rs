@@ -7,6 +7,7 @@
 //! | [`string`], [`lzf`] | RDB's strings and the compression that some have |
 //! | [`ziplist`] | what Redis packed collections with before listpacks |
 //! | [`value`] | RDB's encodings of values: for chunks, `DUMP` and `RESTORE`, RDB files |
+//! | [`dump`] | a value on its own, as `DUMP` answers it |
 //! | [`segment`] | the records of one segment |
 //!
 //! Everything here reads bytes that may have been damaged or forged. The rules: a length is compared with what is left
@@ -14,6 +15,7 @@
 //! would have written (unsorted, repeated, trailing) is an error rather than a guess.
 
 pub mod block;
+pub mod dump;
 pub mod lzf;
 pub mod reader;
 pub mod segment;

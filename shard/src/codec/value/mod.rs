@@ -11,12 +11,14 @@
 //! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
 //! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
 
+mod hash;
 mod list;
+mod set;
+mod sorted_set;
 
 use super::{
     CodecError, Reader,
-    reader::write_rdb_length,
-    string::{RdbString, read_string, write_integer, write_item, write_plain_string},
+    string::{RdbString, read_string, write_integer, write_plain_string},
 };
 use crate::{
     record::Value,
@@ -69,43 +71,9 @@ pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
             kind::STRING
         }
         Object::List(list) => list::encode(list, out),
-        Object::Hash(hash) => {
-            if let Some(listpack) = hash.packed() {
-                write_plain_string(out, listpack.bytes());
-                return kind::HASH_LISTPACK;
-            }
-            write_rdb_length(out, hash.len() as u64);
-            for (field, value) in hash.iter() {
-                write_item(out, field);
-                write_item(out, value);
-            }
-            kind::HASH
-        }
-        Object::Set(set) => {
-            if let Some(integers) = set.integers() {
-                write_plain_string(out, integers.bytes());
-                return kind::SET_INTSET;
-            }
-            if let Some(listpack) = set.packed() {
-                write_plain_string(out, listpack.bytes());
-                return kind::SET_LISTPACK;
-            }
-            write_rdb_length(out, set.len() as u64);
-            set.iter().for_each(|member| write_item(out, member));
-            kind::SET
-        }
-        Object::SortedSet(set) => {
-            if let Some(listpack) = set.packed() {
-                write_plain_string(out, listpack.bytes());
-                return kind::SORTED_SET_LISTPACK;
-            }
-            write_rdb_length(out, set.len() as u64);
-            for (member, score) in set.iter().rev() {
-                write_item(out, member);
-                out.extend_from_slice(&score.to_le_bytes());
-            }
-            kind::SORTED_SET
-        }
+        Object::Hash(hash) => hash::encode(hash, out),
+        Object::Set(set) => set::encode(set, out),
+        Object::SortedSet(set) => sorted_set::encode(set, out),
     }
 }
 
@@ -117,6 +85,17 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
         kind::LIST_ZIPLIST => list::decode_ziplist(reader, limits)?,
         kind::LIST_QUICKLIST => list::decode_quicklist(reader, limits)?,
         kind::LIST_QUICKLIST_2 => list::decode_quicklist_2(reader, limits)?,
+        kind::HASH => hash::decode_plain(reader, limits)?,
+        kind::HASH_ZIPMAP => hash::decode_zipmap(reader, limits)?,
+        kind::HASH_ZIPLIST => hash::decode_ziplist(reader, limits)?,
+        kind::HASH_LISTPACK => hash::decode_listpack(reader, limits)?,
+        kind::SET => set::decode_plain(reader, limits)?,
+        kind::SET_INTSET => set::decode_intset(reader, limits)?,
+        kind::SET_LISTPACK => set::decode_listpack(reader, limits)?,
+        kind::SORTED_SET_TEXT => sorted_set::decode_text(reader, limits)?,
+        kind::SORTED_SET => sorted_set::decode_binary(reader, limits)?,
+        kind::SORTED_SET_ZIPLIST => sorted_set::decode_ziplist(reader, limits)?,
+        kind::SORTED_SET_LISTPACK => sorted_set::decode_listpack(reader, limits)?,
         other => return Err(CodecError::Type(other)),
     };
     if object.is_empty() {
@@ -130,3 +109,6 @@ impl From<Malformed> for CodecError {
         CodecError::Malformed(what)
     }
 }
+
+#[cfg(test)]
+mod tests;
