@@ -28,7 +28,7 @@ use crate::count::Count;
 pub(crate) type Outcome = Result<Count, String>;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Tasks of the workspace")]
+#[command(name = "cargo-xtask", bin_name = "cargo xtask", about = "Tasks of the workspace")]
 struct CommandLine {
     #[command(subcommand)]
     task: Task,
@@ -52,7 +52,8 @@ enum Task {
     },
     /// Check the Helm chart
     Chart,
-    /// Measure against real peers; --help for what there is to measure
+    /// Measure against real peers; `bench --help` for what there is to measure
+    #[command(disable_help_flag = true)]
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -84,8 +85,12 @@ fn main() -> ExitCode {
 /// Builds the server as users get it, then measures it. Standard output belongs to the tables.
 fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     tools::redis_server();
-    let quiet = ["build", "--quiet", "--release", "--package", "dormouse", "--package", "dormouse-benches"];
-    run::cargo(root).args(quiet).status().map_err(|error| error.to_string()).and_then(run::succeeded)?;
+    let needs_server = !arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h" | "--peers-only"));
+    if needs_server {
+        let mut build = run::cargo(root);
+        build.args(["build", "--quiet", "--release", "--package", "dormouse"]);
+        build.status().map_err(|error| error.to_string()).and_then(run::succeeded)?;
+    }
     let mut bench = run::cargo(root);
     bench.args(["run", "--quiet", "--release", "--package", "dormouse-benches", "--"]).args(arguments);
     let status = bench.status().map_err(|error| error.to_string())?;
