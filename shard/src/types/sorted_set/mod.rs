@@ -354,9 +354,13 @@ impl Large {
                 if old == score {
                     return Inserted::Same;
                 }
-                self.tree.remove(old, member);
-                entry.set_score(score);
-                self.tree.insert(tree::Entry::new(entry));
+                if self.tree.change_score(old, member, score) {
+                    entry.set_score(score);
+                } else {
+                    self.tree.remove(old, member);
+                    entry.set_score(score);
+                    self.tree.insert(tree::Entry::new(entry));
+                }
                 Inserted::Updated(old)
             }
             None => {

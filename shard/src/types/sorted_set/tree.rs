@@ -110,6 +110,36 @@ impl Tree {
         removed
     }
 
+    /// Gives an entry another score if it keeps its place with it, which is looked at inside its leaf only. Answers false
+    /// if nothing was done.
+    pub fn change_score(&mut self, old: f64, member: &[u8], new: f64) -> bool {
+        let mut node = &mut self.root;
+        loop {
+            match node {
+                Node::Leaf(entries) => {
+                    let index = entries.partition_point(|entry| entry.compare(old, member).is_lt());
+                    // The first entry of a leaf is known to its parents too.
+                    let Some([before, entry, after]) =
+                        index.checked_sub(1).and_then(|i| entries[i..].first_chunk_mut())
+                    else {
+                        return false;
+                    };
+                    let keeps_place = before.compare(new, member).is_lt() && after.compare(new, member).is_gt();
+                    if keeps_place && entry.compare(old, member).is_eq() {
+                        entry.score = new;
+                        return true;
+                    }
+                    return false;
+                }
+                Node::Inner(children) => {
+                    let after = children.partition_point(|child| child.first.compare(old, member).is_le());
+                    let Some(index) = after.checked_sub(1) else { return false };
+                    node = &mut children[index].node;
+                }
+            }
+        }
+    }
+
     /// Removes the entries with these ranks, showing each to `visit`.
     pub fn remove_range(&mut self, ranks: Range<usize>, visit: &mut impl FnMut(Entry)) {
         let end = ranks.end.min(self.len);
