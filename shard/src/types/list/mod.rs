@@ -48,6 +48,14 @@ impl Fill {
         }
     }
 
+    /// What a list must have shrunk to before it is packed again: half of the limit that was set.
+    fn half(self) -> Self {
+        match self.count_max {
+            usize::MAX => Fill { bytes_max: self.bytes_max / 2, ..self },
+            count_max => Fill { count_max: count_max / 2, ..self },
+        }
+    }
+
     fn exceeded(self, bytes: usize, count: usize) -> bool {
         bytes > self.bytes_max || count > self.count_max
     }
@@ -282,8 +290,7 @@ impl List {
 
     /// Goes back to the packed form if that is at most half full.
     fn shrink(&mut self, limits: &Limits) {
-        let Fill { bytes_max, count_max } = Fill::new(limits);
-        self.pack_within(Fill { bytes_max: bytes_max / 2, count_max: count_max / 2 });
+        self.pack_within(Fill::new(limits).half());
     }
 
     fn pack_within(&mut self, fill: Fill) {

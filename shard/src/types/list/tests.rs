@@ -30,6 +30,16 @@ fn the_form_changes_at_the_thresholds_of_redis() {
     list.pop(End::Tail, &by_count, |_| ()).unwrap();
     assert_eq!((list.len(), list.encoding()), (2, "listpack"));
 
+    // Where the count is limited, half of that is all that matters.
+    let mut wide = List::new();
+    for _ in 0..5 {
+        wide.push(End::Tail, &[b'x'; 2500], &by_count);
+    }
+    wide.drop_end(End::Tail, 2, &by_count);
+    assert_eq!((wide.len(), wide.encoding()), (3, "quicklist"));
+    wide.drop_end(End::Tail, 1, &by_count);
+    assert_eq!((wide.len(), wide.encoding()), (2, "listpack"));
+
     // A listpack's 7 bytes, and the text's 8185, are the 8192 that still fit.
     let by_size = limits(-2);
     for (len, encoding) in [(8185, "listpack"), (8186, "quicklist")] {
