@@ -1,0 +1,194 @@
+//! Every version of every format on disk stays readable: one file each, written once by the build that brought the
+//! version, never again.
+//!
+//! A new version adds files and a test; `cargo test -p dormouse-shard --test golden -- --ignored` writes those that are
+//! missing and touches no other.
+
+use std::{fs, path::PathBuf};
+
+use dormouse_shard::{
+    chunk::{ChunkIndex, ChunkWriter, SegmentLocation},
+    codec::segment::{decode_segment, encode_segment},
+    manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo},
+    record::{Record, Value},
+    segment::{Placement, Range53, SlotPlacement, prefix53},
+    tail::{Tail, TailRecord, encode_tail},
+    types::{End, Hash, Limits, List, Object, Set, SortedSet},
+};
+
+const PLACEMENT: SlotPlacement = SlotPlacement { seed: 0x0123_4567_89ab_cdef };
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect()
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn records() -> Vec<Record> {
+    let limits = Limits::default();
+    let mut records = vec![
+        Record::new_raw(b"text", b"hello world", None),
+        Record::new_raw(b"empty", b"", Some(NOW_MS + 5)),
+        Record::new_raw(b"{tag}number", b"-9000000000", Some(NOW_MS)),
+        Record::new_raw(b"long text", &b"dormouse ".repeat(3000), None),
+    ];
+    for count in [3, 400] {
+        let (mut list, mut hash, mut set) = (List::new(), Hash::new(), Set::new());
+        let (mut sorted, mut numbers) = (SortedSet::new(), Set::new());
+        for at in 0..count {
+            let element = format!("element {at}");
+            list.push(End::Tail, element.repeat(at % 9).as_bytes(), &limits);
+            hash.set(element.as_bytes(), at.to_string().as_bytes(), &limits);
+            set.add(element.as_bytes(), &limits);
+            sorted.insert(at as f64 / 8.0, element.as_bytes(), &limits);
+            numbers.add((at * 1000).to_string().as_bytes(), &limits);
+        }
+        let objects = [
+            ("list", Object::List(list)),
+            ("hash", Object::Hash(hash)),
+            ("set", Object::Set(set)),
+            ("sorted set", Object::SortedSet(sorted)),
+            ("numbers", Object::Set(numbers)),
+        ];
+        for (name, object) in objects {
+            records.push(Record::new_object(format!("{name} of {count}").as_bytes(), object, None));
+        }
+    }
+    for (at, record) in records.iter_mut().enumerate() {
+        record.set_access([0, 0x12_3456, 0x12_3456, 7][at % 4]);
+    }
+    records
+}
+
+fn show(record: &Record) -> String {
+    let item = |item: dormouse_shard::types::Item<'_>| String::from_utf8_lossy(&item.to_vec()).into_owned();
+    let mut elements: Vec<String> = match record.value() {
+        Value::Int(number) => vec![number.to_string()],
+        Value::Raw(bytes) => vec![String::from_utf8_lossy(bytes).into_owned()],
+        Value::Object(Object::Text(text)) => vec![String::from_utf8_lossy(text).into_owned()],
+        Value::Object(Object::List(list)) => {
+            list.iter().map(item).enumerate().map(|(at, it)| format!("{at}: {it}")).collect()
+        }
+        Value::Object(Object::Hash(hash)) => {
+            hash.iter().map(|(field, value)| item(field) + "=" + &item(value)).collect()
+        }
+        Value::Object(Object::Set(set)) => set.iter().map(item).collect(),
+        Value::Object(Object::SortedSet(set)) => {
+            set.iter().map(|(it, score)| item(it) + "=" + &score.to_string()).collect()
+        }
+    };
+    elements.sort();
+    let key = String::from_utf8_lossy(record.key()).into_owned();
+    format!("{key} {:?} {} {elements:?}", record.expiry(), record.access())
+}
+
+fn shown<'r>(records: impl IntoIterator<Item = &'r Record>) -> Vec<String> {
+    let mut shown: Vec<_> = records.into_iter().map(show).collect();
+    shown.sort();
+    shown
+}
+
+fn manifest() -> Manifest {
+    let names = Names::new("Golden/1").expect("a good name");
+    let mut manifest = Manifest::new("Golden/1", PLACEMENT.seed, 0xfeed, NOW_MS);
+    manifest.number = 42;
+    manifest.epoch = 3;
+    manifest.sequence = 9000;
+    manifest.next_object = 12;
+    manifest.keyspaces.swap(0, 3);
+    manifest.next_keyspace = 20;
+    manifest.shard_cuts = vec![5, 8192, 16383];
+    manifest.chunks =
+        (9..11).map(|counter| ChunkInfo { name: names.chunk(3, 0xfeed, counter), bytes: 10_000 }).collect();
+    let (low, high) = Range53::WHOLE.halves();
+    for (at, (keyspace, range)) in [(0, low), (0, high.halves().1), (3, Range53::WHOLE)].into_iter().enumerate() {
+        let at = at as u32;
+        manifest.segments.push(SegmentInfo {
+            keyspace,
+            range,
+            location: SegmentLocation { chunk: at / 2, offset: 12 + 100 * u64::from(at % 2), len: 100 },
+            records: 1000 + at,
+            expiring: 10 * at,
+            heap_bytes: 123_456,
+            sequence: 9000 - u64::from(at),
+            crc: 0xdead_beef_0000_0000 + u64::from(at),
+        });
+    }
+    manifest.tail = Some(TailInfo { name: names.tail(3, 0xfeed, 11), bytes: 99, effects: 4, from_sequence: 8990 });
+    manifest.meters = b"requests: 5".to_vec();
+    manifest
+}
+
+fn effects() -> Vec<TailRecord> {
+    let effect = |sequence: u64| TailRecord {
+        sequence: 100 + sequence,
+        now_ms: NOW_MS + sequence * 3,
+        keyspace: (sequence % 2) as u32,
+        position: PLACEMENT.position(sequence.to_string().as_bytes()),
+        body: format!("SET {sequence} value").into(),
+    };
+    (0..50).map(effect).collect()
+}
+
+fn chunk() -> Vec<u8> {
+    let (low, high) = Range53::WHOLE.halves();
+    let mut writer = ChunkWriter::new();
+    for range in [low, high] {
+        let records = records();
+        let inside = |record: &&Record| range.contains(prefix53(PLACEMENT.position(record.key())));
+        writer.push(3, range, &encode_segment(records.iter().filter(inside)));
+    }
+    writer.finish().to_vec()
+}
+
+#[test]
+fn segment_version_1() {
+    let segment =
+        decode_segment(&golden("segment-v1.bin"), &PLACEMENT, &Limits::default(), Range53::WHOLE).expect("readable");
+    assert_eq!(shown(segment.iter()), shown(&records()));
+}
+
+#[test]
+fn chunk_version_1() {
+    let chunk = golden("chunk-v1.bin");
+    let index = ChunkIndex::parse(&chunk).expect("readable");
+    let mut found = Vec::new();
+    for entry in &index.entries {
+        let body = &chunk[entry.offset as usize..][..entry.len as usize];
+        let segment = decode_segment(body, &PLACEMENT, &Limits::default(), entry.range).expect("readable");
+        assert_eq!((entry.keyspace, entry.records as usize), (3, segment.len()));
+        found.extend(shown(segment.iter()));
+    }
+    found.sort();
+    assert_eq!(found, shown(&records()));
+}
+
+#[test]
+fn manifest_version_1() {
+    assert_eq!(Manifest::decode(&golden("manifest-v1.bin")).expect("readable"), manifest());
+}
+
+#[test]
+fn tail_version_1() {
+    let tail = Tail::decode("tail", golden("tail-v1.bin").into()).expect("readable");
+    assert_eq!(tail.all().expect("readable"), effects());
+}
+
+#[test]
+#[ignore = "only for a new version"]
+fn write_what_is_missing() {
+    let files = [
+        ("segment-v1.bin", encode_segment(&records()).bytes),
+        ("chunk-v1.bin", chunk()),
+        ("manifest-v1.bin", manifest().encode()),
+        ("tail-v1.bin", encode_tail(effects()).to_vec()),
+    ];
+    for (name, bytes) in files {
+        if !path(name).exists() {
+            fs::write(path(name), bytes).expect("writable");
+        }
+    }
+}
