@@ -18,7 +18,7 @@ pub(crate) mod testing;
 
 use dormouse_protocol::{Reply, Request};
 
-pub use row::{Access, Arity, Category, Command, Family, Find, Flags, KeySpec, Row, at_least, exactly};
+pub use row::{Access, Arity, Category, Command, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
 
 use crate::error::Result;
 use crate::keyspace::effect::{self, Body, Effect};

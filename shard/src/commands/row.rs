@@ -6,6 +6,8 @@
 use bitflags::bitflags;
 use dormouse_protocol::Request;
 
+use crate::keyspace::Keyspace;
+
 bitflags! {
     /// Redis's command flags, and below the gap those of our own.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,6 +167,10 @@ impl KeySpec {
     }
 }
 
+/// About how many elements a request will look at: what takes thousands belongs on the slow lane. It must itself be quick,
+/// and changes nothing; keys that are not in memory count as nothing.
+pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
+
 /// One command, or one subcommand, without the function that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -179,6 +185,8 @@ pub struct Row {
     pub since: &'static str,
     pub complexity: &'static str,
     pub tips: &'static [&'static str],
+    /// For commands whose cost is neither small nor known from the request alone.
+    pub cost: Option<Cost>,
 }
 
 impl Row {
@@ -228,6 +236,7 @@ impl<R: Copy> Command<R> {
             since: "",
             complexity: "",
             tips: &[],
+            cost: None,
         };
         Self { row, run: Some(run), subcommands: &[] }
     }
@@ -243,6 +252,7 @@ impl<R: Copy> Command<R> {
             since: "",
             complexity: "",
             tips: &[],
+            cost: None,
         };
         Self { row, run: None, subcommands }
     }
@@ -256,6 +266,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn tips(mut self, tips: &'static [&'static str]) -> Self {
         self.row.tips = tips;
+        self
+    }
+
+    pub const fn cost(mut self, cost: Cost) -> Self {
+        self.row.cost = Some(cost);
         self
     }
 

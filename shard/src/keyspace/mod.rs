@@ -527,6 +527,29 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// How many elements the collection under `key` has, 0 where there is none or it is not in memory. Looking leaves no
+    /// trace: no access clock, no hit or miss, no fault.
+    pub fn cardinality(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Object::Text(_)) | None => 0,
+            Some(object) => object.len(),
+        }
+    }
+
+    /// The collection under `key`, if it is one of this kind and in memory. Looking leaves no trace, as above.
+    pub fn peek_collection<T: Collection>(&self, key: &[u8]) -> Option<&T> {
+        self.peek(key).and_then(T::as_object)
+    }
+
+    fn peek(&self, key: &[u8]) -> Option<&Object> {
+        let position = self.position(key);
+        let record = self.shards[self.shard_at(position)].index(self.select)?.get(position, key)?;
+        match record.value() {
+            Value::Object(object) if record.expiry().is_none_or(|at| at > self.now_ms) => Some(object),
+            _ => None,
+        }
+    }
+
     /// Changes the collection under `key`: made when absent, deleted when emptied.
     pub fn update<T: Collection, R>(
         &mut self,
