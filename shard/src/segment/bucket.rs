@@ -177,7 +177,10 @@ impl<E: Entry> Bucket<E> {
     #[inline]
     pub fn prefetch_candidates(&self, fingerprint: u8) {
         for slot in ones(self.matches(fingerprint)) {
-            prefetch(self.entry(slot).address());
+            // Key and value of a small record often lie on two lines.
+            let address = self.entry(slot).address();
+            prefetch(address);
+            prefetch(address.wrapping_add(64));
         }
     }
 

@@ -28,7 +28,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         Self::with_capacity(placement, 0)
     }
 
-    /// Room for about `entries`, if they are spread evenly.
+    /// Room for about `entries`, if they are spread evenly. It is allocated at once, so the number must be trusted.
     pub fn with_capacity(placement: P, entries: usize) -> Self {
         // Filled to between two and four fifths.
         const ENTRIES_EACH: usize = 1200;
