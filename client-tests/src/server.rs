@@ -86,6 +86,14 @@ impl Server {
         self.port
     }
 
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> u64 {
+        let pid = self.process.as_ref().expect("the server was started").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells about our child");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a running process has memory");
+        1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB")
+    }
+
     /// The folder that holds the server's data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")

@@ -92,7 +92,7 @@ impl Comparison {
             Step::Transaction { commands, end } => self.transaction(commands, end),
             Step::Watched { watch, other, command } => {
                 self.command(watch);
-                self.from_elsewhere(&other);
+                self.elsewhere(&other);
                 self.transaction(vec![command], "EXEC");
             }
             Step::Draw { list, draw, after } => {
@@ -167,9 +167,8 @@ impl Comparison {
     }
 
     /// A command on a connection of its own, in the database that is selected at first.
-    fn from_elsewhere(&mut self, words: &Words) {
+    fn elsewhere(&mut self, words: &Words) {
         let (ours, theirs) = (Connection::open(self.ports.0).call(words), Connection::open(self.ports.1).call(words));
-        // Its replies are RESP2's, which a draw of RESP3 seeds must not confuse: the rules are the same.
         if !compare::agree(words, &ours, &theirs) {
             self.mismatch(words, &ours, &theirs);
         }

@@ -1,0 +1,70 @@
+//! A server that cannot serve says why, in one clear message, and ends with exit code 1.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use dormouse_client_tests::{
+    Kind, Server, Settings,
+    resp::Connection,
+    server::{command, free_port},
+    wait_for,
+};
+
+/// What the server says before it gives up.
+#[track_caller]
+fn gives_up(command: &mut Command) -> String {
+    let mut process =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the server starts");
+    let ended = wait_for(Duration::from_secs(30), || process.try_wait().expect("it is our child"));
+    if ended.is_none() {
+        _ = process.kill();
+    }
+    let output = process.wait_with_output().expect("it has ended");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+#[test]
+fn a_port_in_use() {
+    let first = Server::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let said = gives_up(&mut command(first.kind(), first.port(), folder.path(), Settings::default()));
+    assert!(said.contains(&first.port().to_string()), "{said}");
+    assert!(said.to_lowercase().contains("already in use"), "{said}");
+    assert_eq!(format!("{:?}", Connection::open(first.port()).run("PING")), "+PONG");
+}
+
+#[test]
+fn a_store_held_by_another_process() {
+    let first = Server::start();
+    if first.kind() != Kind::Dormouse {
+        return;
+    }
+    let mut connection = Connection::open(first.port());
+    connection.run("SET k v");
+    let said = gives_up(&mut command(Kind::Dormouse, free_port(), &first.data(), Settings::default()));
+    assert!(said.contains(&first.data().display().to_string()), "{said}");
+    assert!(said.contains("another process") || said.contains("already held"), "{said}");
+    assert_eq!(format!("{:?}", connection.run("GET k")), "\"v\"");
+}
+
+#[test]
+fn a_store_that_is_not_writable() {
+    if Kind::under_test() != Kind::Dormouse {
+        return;
+    }
+    // A file where a folder should be refuses everybody, root as well.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("file");
+    fs::write(&file, "in the way").expect("a temporary file");
+    for store in [file.as_path(), &file.join("below"), Path::new("/proc/dormouse-data")] {
+        let said = gives_up(&mut command(Kind::Dormouse, free_port(), store, Settings::default()));
+        assert!(said.contains(&store.display().to_string()), "{said}");
+    }
+}
