@@ -17,6 +17,10 @@ pub enum Error {
     NotPositive,
     #[error("ERR value is out of range")]
     OutOfRange,
+    #[error("ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807")]
+    NotNegatable,
+    #[error("ERR count should be greater than 0")]
+    CountNotPositive,
     #[error("ERR no such key")]
     NoSuchKey,
     #[error("ERR index out of range")]

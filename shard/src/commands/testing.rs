@@ -1,11 +1,15 @@
 //! Commands are tested as commands: tables of command and reply over one keyspace whose clock stands still.
 
+use std::collections::BTreeMap;
+
 use dormouse_protocol::{OwnedRequest, Reply, Version};
 
-use super::{call, find};
+use super::{call, find, replay};
 use crate::error::Error;
 use crate::keyspace::{Contents, INDEXES, Keyspace, Shared};
+use crate::record::Value;
 use crate::topology::SLOTS;
+use crate::types::Object;
 
 /// One shard with one database, a held clock and a fixed seed.
 pub(crate) struct Bench {
@@ -51,14 +55,69 @@ impl Bench {
         }
         reply.buffer.clone()
     }
+
+    /// Every key of the selected index: its expiry and its value, elements without an order of their own sorted.
+    pub fn data(&mut self) -> BTreeMap<Vec<u8>, (Option<u64>, String)> {
+        let mut data = BTreeMap::new();
+        let mut db = Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed);
+        db.for_each(|record| {
+            let value = match record.value() {
+                Value::Object(Object::Hash(hash)) => sorted(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec()))),
+                Value::Object(Object::Set(set)) => sorted(set.iter().map(|member| (member.to_vec(), Vec::new()))),
+                Value::Object(Object::List(list)) => {
+                    format!("{:?}", list.iter().map(|i| i.to_vec()).collect::<Vec<_>>())
+                }
+                other => format!("{other:?}"),
+            };
+            data.insert(record.key().to_vec(), (record.expiry(), value));
+        });
+        data
+    }
+}
+
+fn sorted(pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> String {
+    let mut pairs: Vec<_> = pairs.collect();
+    pairs.sort();
+    format!("{pairs:?}")
 }
 
 /// Runs each command and compares its reply.
 pub(crate) fn check(table: &[(&str, &str)]) {
+    check_with(Version::Resp2, table);
+}
+
+/// Runs each command and compares its reply, by a client that has said `HELLO 3`.
+pub(crate) fn check_resp3(table: &[(&str, &str)]) {
+    check_with(Version::Resp3, table);
+}
+
+fn check_with(version: Version, table: &[(&str, &str)]) {
     let mut bench = Bench::new();
+    bench.version = version;
     for (at, (command, expected)) in table.iter().enumerate() {
         assert_eq!(&bench.run(command), expected, "reply to line {at}: {command}");
     }
+}
+
+/// Runs the commands and checks that their effects make the same data of nothing. The effects are replayed key by key, as
+/// segments are: one that needed another key would show.
+pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
+    let mut bench = Bench::new();
+    bench.contents.recorder = Some(Vec::new());
+    for command in commands {
+        let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
+        bench.run_args(&args);
+        bench.now_ms += 1;
+    }
+    let mut effects = bench.contents.recorder.take().expect("the recorder was set above");
+    effects.sort_by_key(|effect| effect.position);
+    let mut replayed = Bench::new();
+    for effect in &effects {
+        let mut db = Keyspace::new([&mut replayed.contents], &replayed.shared, 0, effect.now_ms, 1);
+        replay(&mut db, effect).expect("effects are well-formed");
+    }
+    replayed.now_ms = bench.now_ms;
+    assert_eq!(replayed.data(), bench.data());
 }
 
 fn words(line: &str) -> Vec<Vec<u8>> {

@@ -182,13 +182,15 @@ impl<'a> Keyspace<'a> {
         self.now_ms
     }
 
-    /// Uniform 64 bits (SplitMix64).
+    /// Uniform 64 bits.
     pub fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        split_mix(&mut self.random)
+    }
+
+    /// Numbers like those of [`Self::random`], to be taken while a value is borrowed.
+    pub fn randoms(&mut self) -> impl FnMut() -> u64 + use<> {
+        let mut state = self.random();
+        move || split_mix(&mut state)
     }
 
     pub fn limits(&self) -> &Limits {
@@ -830,6 +832,15 @@ impl Taken {
     pub fn expiry(&self) -> Option<u64> {
         self.record.expiry()
     }
+}
+
+/// SplitMix64.
+fn split_mix(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 pub fn kind_of(record: &Record) -> Kind {

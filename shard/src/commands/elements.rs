@@ -1,0 +1,165 @@
+//! What the commands over collections share: how an element is written, `SCAN`'s options within one key, counts, and the
+//! choice of elements at random.
+
+use dormouse_protocol::{Reply, glob};
+
+use crate::commands::args::{Args, Argument, Rest, integer};
+use crate::commands::cursor_of;
+use crate::error::{Error, Result};
+use crate::types::Item;
+
+/// How large a reply may become that draws elements with repetition: `HRANDFIELD key -1000000000` would otherwise fill the
+/// memory from a single field. One element more is always written.
+const REPEATS_BYTES_MAX: usize = 64 << 20;
+
+pub fn write_item(reply: &mut Reply, item: Item<'_>) {
+    match item {
+        Item::Int(number) => reply.bulk_integer(number),
+        Item::Bytes(bytes) => reply.bulk(bytes),
+    }
+}
+
+/// How many elements to pop: an integer that is not negative.
+#[derive(Debug, Clone, Copy)]
+pub struct Count(pub usize);
+
+impl<'a> Argument<'a> for Count {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let count = integer(args.bytes()?).ok().and_then(|count| usize::try_from(count).ok());
+        count.map(Count).ok_or(Error::NotPositive)
+    }
+}
+
+/// An integer whose negation is one too.
+#[derive(Debug, Clone, Copy)]
+pub struct Negatable(pub i64);
+
+impl<'a> Argument<'a> for Negatable {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        match args.take()? {
+            i64::MIN => Err(Error::NotNegatable),
+            number => Ok(Self(number)),
+        }
+    }
+}
+
+/// The cursor of `HSCAN`, `SSCAN`, `ZSCAN`.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor(pub u64);
+
+impl<'a> Argument<'a> for Cursor {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        cursor_of(args.bytes()?).map(Cursor).ok_or(Error::InvalidCursor)
+    }
+}
+
+/// `[MATCH pattern] [COUNT count]`. Redis reads them when it has found the key: without one it answers nothing, whatever
+/// they are.
+#[derive(Debug, Clone, Copy)]
+pub struct ScanOptions<'a> {
+    pattern: Option<&'a [u8]>,
+    pub count: usize,
+}
+
+impl<'a> ScanOptions<'a> {
+    pub fn read(options: Rest<'a>) -> Result<Self> {
+        let mut read = Self { pattern: None, count: 10 };
+        let mut words = options.iter();
+        while let Some(word) = words.next() {
+            let value = words.next().ok_or(Error::Syntax)?;
+            if word.eq_ignore_ascii_case(b"MATCH") {
+                read.pattern = (value != b"*").then_some(value);
+            } else if word.eq_ignore_ascii_case(b"COUNT") {
+                let count = integer(value)?;
+                read.count = usize::try_from(count).ok().filter(|count| *count > 0).ok_or(Error::Syntax)?;
+            } else {
+                return Err(Error::Syntax);
+            }
+        }
+        Ok(read)
+    }
+
+    pub fn matches(&self, item: Item<'_>) -> bool {
+        self.pattern.is_none_or(|pattern| item.with_text(|text| glob::matches(pattern, text)))
+    }
+}
+
+/// Makes `[cursor [...]]` of the `len` replies that were written since the reply was `start` bytes long.
+pub fn write_page(reply: &mut Reply, start: usize, cursor: u64, len: usize) {
+    reply.array_since(start, len);
+    let end = reply.len();
+    reply.array(2);
+    reply.bulk(itoa::Buffer::new().format(cursor).as_bytes());
+    let head = reply.len() - end;
+    reply.buffer[start..].rotate_right(head);
+}
+
+/// Chooses some of a number of elements that go by, every choice as likely as any other: each is taken with the
+/// likelihood of what is still wanted in what is still to come (Knuth's algorithm S).
+#[derive(Debug, Clone, Copy)]
+pub struct Selection {
+    left: usize,
+    wanted: usize,
+}
+
+impl Selection {
+    pub fn new(wanted: usize, of: usize) -> Self {
+        Self { left: of, wanted: wanted.min(of) }
+    }
+
+    /// Whether the next element is chosen; `random` is uniform.
+    pub fn takes(&mut self, random: u64) -> bool {
+        let rank = ((u128::from(random) * self.left as u128) >> 64) as usize;
+        let takes = rank < self.wanted;
+        self.left = self.left.saturating_sub(1);
+        self.wanted -= usize::from(takes);
+        takes
+    }
+}
+
+/// Calls `write` to write an element at random, `count` times.
+///
+/// # Errors
+/// `Error::OutOfRange` when the reply becomes too large.
+pub fn write_repeatedly(reply: &mut Reply, count: u64, mut write: impl FnMut(&mut Reply)) -> Result<()> {
+    let start = reply.len();
+    for _ in 0..count {
+        if reply.len() - start > REPEATS_BYTES_MAX {
+            return Err(Error::OutOfRange);
+        }
+        write(reply);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selection_takes_as_many_as_wanted_and_each_as_often() {
+        let mut random = 1u64;
+        let mut taken = [0; 10];
+        for _ in 0..3000 {
+            let mut selection = Selection::new(3, 10);
+            let mut count = 0;
+            for of in &mut taken {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                if selection.takes(random ^ (random >> 32)) {
+                    *of += 1;
+                    count += 1;
+                }
+            }
+            assert_eq!(count, 3);
+        }
+        assert!(taken.iter().all(|of| (750..1050).contains(of)), "{taken:?}");
+    }
+
+    #[test]
+    fn repetition_is_bounded() {
+        let mut reply = Reply::default();
+        let outcome = write_repeatedly(&mut reply, u64::MAX, |reply| reply.bulk(&[b'x'; 1 << 20]));
+        assert_eq!(outcome, Err(Error::OutOfRange));
+        assert!(reply.len() <= REPEATS_BYTES_MAX + (2 << 20));
+    }
+}
