@@ -11,6 +11,7 @@ pub mod row;
 mod hashes;
 mod keys;
 mod lists;
+mod long_double;
 mod sets;
 mod sorted_sets;
 mod strings;

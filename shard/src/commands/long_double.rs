@@ -1,0 +1,252 @@
+//! The arithmetic of `INCRBYFLOAT` and `HINCRBYFLOAT`: the 80-bit extended precision that C calls `long double` on x86-64.
+//!
+//! Redis adds in this format and prints with `%.17Lf`, so the digits that clients see depend on it: 64 bits of mantissa
+//! make 3.0e3 + 200 come out as 3200, and 0.1 + 0.2 as 0.3. The sum is computed in software, so that a log replays to the
+//! same digits on every machine. Printing is exact: the value is an integer times a power of two, and
+//!
+//! 1. with a power above 0 it is an integer, printed from its big decimal form;
+//! 2. below, `mantissa * 10^17` fits 128 bits, and a shift with ties to even leaves the integer of all digits.
+
+use rustc_apfloat::Float;
+use rustc_apfloat::ieee::X87DoubleExtended;
+
+/// Redis reads numbers into a buffer of this many bytes, the terminator included.
+const TEXT_MAX: usize = 5 * 1024;
+/// Exponents beyond this overflow or underflow whatever the digits, of which there are fewer than [`TEXT_MAX`].
+const EXPONENT_MAX: i64 = 1 << 20;
+const DECIMALS: usize = 17;
+const MANTISSA_BITS: u32 = 64;
+/// The exponent field of a number whose lowest mantissa bit is worth 1.
+const EXPONENT_OF_ONE: i32 = 16383 + 63;
+
+/// A number in x87 extended precision; not NaN.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LongDouble(X87DoubleExtended);
+
+impl LongDouble {
+    /// What `strtold` makes of the whole of `text`, as Redis takes it: decimal or hexadecimal digits with an exponent, or
+    /// an infinity; no NaN, no spaces, nothing that overflows or vanishes.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.is_empty() || text.len() >= TEXT_MAX {
+            return None;
+        }
+        let (is_negative, digits) = match text {
+            [b'-', digits @ ..] => (true, digits),
+            [b'+', digits @ ..] => (false, digits),
+            digits => (false, digits),
+        };
+        let magnitude = if digits.eq_ignore_ascii_case(b"inf") || digits.eq_ignore_ascii_case(b"infinity") {
+            X87DoubleExtended::INFINITY
+        } else {
+            magnitude(digits)?
+        };
+        Some(Self(if is_negative { -magnitude } else { magnitude }))
+    }
+
+    pub fn from_integer(value: i64) -> Self {
+        Self(X87DoubleExtended::from_i128(i128::from(value)).value)
+    }
+
+    /// The sum; `None` where it is no finite number.
+    pub fn plus(self, other: Self) -> Option<Self> {
+        let sum = (self.0 + other.0).value;
+        sum.is_finite().then_some(Self(sum))
+    }
+
+    /// `%.17Lf` without the zeros at its end. The number must be finite.
+    pub fn format(self) -> String {
+        let bits = self.0.to_bits();
+        let mantissa = bits as u64;
+        let field = (bits >> MANTISSA_BITS) as i32 & 0x7fff;
+        // The field of subnormal numbers is 0 and means the same as 1.
+        let exponent = field.max(1) - EXPONENT_OF_ONE;
+        let mut text = if exponent >= 0 {
+            integer_digits(mantissa, exponent as u32)
+        } else {
+            fraction_digits(mantissa, exponent.unsigned_abs())
+        };
+        if self.0.is_negative() && text != "0" {
+            text.insert(0, '-');
+        }
+        text
+    }
+}
+
+/// The number that unsigned `digits` spell.
+fn magnitude(digits: &[u8]) -> Option<X87DoubleExtended> {
+    let text = std::str::from_utf8(digits).ok()?;
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let (body, marks) = hex.map_or((text, ['e', 'E']), |hex| (hex, ['p', 'P']));
+    let (significand, exponent) = match body.split_once(marks) {
+        Some((significand, exponent)) => (significand, exponent_of(exponent)?),
+        None => (body, 0),
+    };
+    let is_digit = |c: char| if hex.is_some() { c.is_ascii_hexdigit() } else { c.is_ascii_digit() };
+    let dots = significand.matches('.').count();
+    if dots > 1 || significand.len() == dots || !significand.chars().all(|c| c == '.' || is_digit(c)) {
+        return None;
+    }
+    if significand.chars().all(|c| matches!(c, '0' | '.')) {
+        return Some(X87DoubleExtended::ZERO);
+    }
+    if exponent.abs() > EXPONENT_MAX {
+        return None;
+    }
+    let plain = if hex.is_some() { format!("0x{significand}p{exponent}") } else { format!("{significand}e{exponent}") };
+    let parsed = plain.parse::<X87DoubleExtended>().ok()?;
+    (parsed.is_finite() && !parsed.is_zero()).then_some(parsed)
+}
+
+/// Saturates: what is beyond [`EXPONENT_MAX`] only needs to stay there.
+fn exponent_of(text: &str) -> Option<i64> {
+    let (is_negative, digits) = match text.as_bytes() {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let magnitude =
+        digits.iter().fold(0i64, |sum, digit| sum.saturating_mul(10).saturating_add(i64::from(digit - b'0')));
+    Some(if is_negative { -magnitude } else { magnitude })
+}
+
+/// The digits of `mantissa * 2^exponent`.
+fn integer_digits(mantissa: u64, exponent: u32) -> String {
+    const LIMB: u64 = 1_000_000_000;
+    /// A limb shifted by this much, with a carry, fits 64 bits.
+    const STEP: u32 = 32;
+    if mantissa == 0 {
+        return "0".into();
+    }
+    // Little-endian, nine decimal digits a limb.
+    let mut limbs = vec![mantissa % LIMB, mantissa / LIMB % LIMB, mantissa / LIMB / LIMB];
+    let mut left = exponent;
+    while left > 0 {
+        let shift = left.min(STEP);
+        let mut carry = 0;
+        for limb in &mut limbs {
+            let value = (*limb << shift) + carry;
+            *limb = value % LIMB;
+            carry = value / LIMB;
+        }
+        while carry > 0 {
+            limbs.push(carry % LIMB);
+            carry /= LIMB;
+        }
+        left -= shift;
+    }
+    let digits: String = limbs.iter().rev().map(|limb| format!("{limb:09}")).collect();
+    digits.trim_start_matches('0').into()
+}
+
+/// The digits of `mantissa / 2^shift`, rounded to 17 decimals, those that are 0 at the end left out.
+fn fraction_digits(mantissa: u64, shift: u32) -> String {
+    let scale = 10u128.pow(DECIMALS as u32);
+    // Below 2^121.
+    let scaled = u128::from(mantissa) * scale;
+    let rounded = if shift >= u128::BITS {
+        0
+    } else {
+        let (floor, rest, half) = (scaled >> shift, scaled & ((1 << shift) - 1), 1 << (shift - 1));
+        let up = rest > half || (rest == half && floor & 1 == 1);
+        floor + u128::from(up)
+    };
+    let text = format!("{}.{:017}", rounded / scale, rounded % scale);
+    text.trim_end_matches('0').trim_end_matches('.').into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sum(a: &str, b: &str) -> Option<String> {
+        let (a, b) = (LongDouble::parse(a.as_bytes()).expect(a), LongDouble::parse(b.as_bytes()).expect(b));
+        a.plus(b).map(LongDouble::format)
+    }
+
+    #[test]
+    fn sums_print_as_in_redis() {
+        for (a, b, expected) in [
+            ("10.50", "0.1", "10.6"),
+            ("0.1", "0.2", "0.3"),
+            ("5.0e3", "2.0e2", "5200"),
+            ("3.0e3", "200", "3200"),
+            ("1", "-1", "0"),
+            ("0", "-0", "0"),
+            ("-1e-18", "0", "0"),
+            ("-0.5", "0.25", "-0.25"),
+            ("9223372036854775807", "1", "9223372036854775808"),
+            ("17179869184", "1.5", "17179869185.5"),
+            ("1e19", "0", "10000000000000000000"),
+            ("1e20", "1", "100000000000000000000"),
+            ("0x10", "0", "16"),
+            ("0x1.8p1", "0X.8P1", "4"),
+            ("1.23456789012345678", "0", "1.23456789012345678"),
+            ("3.141592653589793238462643", "0", "3.14159265358979324"),
+            ("1e-17", "0", "0.00000000000000001"),
+            ("+1", "1", "2"),
+            (".5", "5.", "5.5"),
+            ("1e-4940", "0", "0"),
+        ] {
+            assert_eq!(sum(a, b).as_deref(), Some(expected), "{a} + {b}");
+        }
+        let huge = sum("1e4932", "0").expect("a finite sum");
+        assert_eq!(huge.len(), 4933);
+        assert!(huge.starts_with("9999999999999999999") || huge.starts_with("1000000000000000000"), "{huge}");
+    }
+
+    #[test]
+    fn sums_beyond_all_numbers_are_refused() {
+        for (a, b) in [("inf", "1"), ("-Infinity", "1"), ("inf", "-inf"), ("1.1e4932", "1.1e4932")] {
+            assert_eq!(sum(a, b), None, "{a} + {b}");
+        }
+    }
+
+    #[test]
+    fn what_strtold_does_not_take_whole_is_refused() {
+        let long = "1".repeat(TEXT_MAX);
+        for text in [
+            "",
+            "-",
+            "+",
+            ".",
+            "e5",
+            "1e",
+            "1e+",
+            "1e5x",
+            " 1",
+            "1 ",
+            "--1",
+            "nan",
+            "-nan",
+            "0x",
+            "0xg",
+            "0x1p",
+            "1p3",
+            "1.2.3",
+            "1e4933",
+            "1e-5000",
+            "1e99999999999999999999",
+            "1e-99999999999999999999",
+            "0x1p99999999999",
+            "infinit",
+            "١",
+            &long,
+        ] {
+            assert!(LongDouble::parse(text.as_bytes()).is_none(), "{text}");
+        }
+        let long = format!("{}e-5000", "9".repeat(TEXT_MAX - 10));
+        for text in ["0e99999999999999999999", "0x0p-99999999999", &long, "00012", "0x1p16383", "0x1p-16445"] {
+            assert!(LongDouble::parse(text.as_bytes()).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_are_exact() {
+        for value in [0, 1, -1, i64::MAX, i64::MIN, 1 << 53] {
+            assert_eq!(LongDouble::from_integer(value).format(), value.to_string());
+        }
+    }
+}
