@@ -2,9 +2,26 @@
 
 #![forbid(unsafe_code)]
 
+pub mod clients;
+pub mod commands;
 pub mod config;
+pub mod connection;
+pub mod databases;
 pub mod http;
+pub mod keeper;
+pub mod listener;
 pub mod logging;
+pub mod memory;
 pub mod metering;
 pub mod metrics;
+pub mod node;
 pub mod options;
+pub mod process;
+pub mod pubsub;
+pub mod server;
+pub mod session;
+pub mod slowlog;
+pub mod snapshot;
+pub mod table;
+pub mod task;
+pub mod worker;

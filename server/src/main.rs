@@ -1,1 +1,29 @@
-fn main() {}
+//! The binary: configures, builds, waits, drains.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use dormouse::options::{Invocation, version};
+use dormouse::server::Server;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let options = match Invocation::from_process() {
+        Invocation::Serve(options) => options,
+        Invocation::Version => {
+            println!("{}", version());
+            return ExitCode::SUCCESS;
+        }
+    };
+    let logging = dormouse::logging::start(options.log_format, &options.log_level).map_err(|error| error.to_string());
+    match logging.and_then(|()| Server::start(*options)).and_then(Server::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dormouse: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -11,7 +11,7 @@
 //!    names the object; nothing is overwritten.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
@@ -59,6 +59,8 @@ pub struct Database {
     pub(crate) manifest: Mutex<Option<Arc<Manifest>>>,
     /// Effects that stored places need when they are loaded.
     pub(crate) tail: Mutex<Option<Arc<Tail>>>,
+    /// It sleeps for good: the process ends.
+    closed: AtomicBool,
     pub(crate) meters: Mutex<Meters>,
     /// Keys, and keys with an expiry, of each logical index in the newest manifest.
     stored_counts: Mutex<[(u64, u64); INDEXES]>,
@@ -93,13 +95,14 @@ pub struct Counters {
 }
 
 impl Database {
-    /// A database that is asleep, whether or not the store knows it. `seed` places its keys if it is new.
-    ///
-    /// # Errors
-    /// When the store's newest manifest cannot be read: the text names the object.
-    pub async fn open(name: &str, seed: u64, engine: Engine) -> Result<Arc<Self>> {
-        let found = manifest::latest(&engine.store, name).await.map_err(store_error)?;
-        let manifest = found.map(Arc::new);
+    /// A database that is asleep, whether or not the store knows it. `seed` places its keys if it is new. Where the
+    /// store's newest manifest cannot be read, every wake says so.
+    pub async fn open(name: &str, seed: u64, engine: Engine) -> Arc<Self> {
+        let manifest = manifest::latest(&engine.store, name).await.unwrap_or_else(|error| {
+            tracing::error!(database = name, %error, "the database cannot be read");
+            None
+        });
+        let manifest = manifest.map(Arc::new);
         let seed = manifest.as_ref().map_or(seed, |manifest| manifest.seed);
         let shared = Arc::new(Shared::new(name, seed));
         let database = Self {
@@ -109,6 +112,7 @@ impl Database {
             transition: AsyncMutex::new(()),
             manifest: Mutex::new(None),
             tail: Mutex::new(None),
+            closed: AtomicBool::new(false),
             meters: Mutex::new(Box::new(Vec::new)),
             stored_counts: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),
@@ -119,7 +123,7 @@ impl Database {
             database.note_manifest(manifest);
         }
         *database.manifest.lock() = manifest;
-        Ok(Arc::new(database))
+        Arc::new(database)
     }
 
     /// Says what a manifest is to keep beside the data; handed back by [`Self::saved_meters`].
@@ -147,6 +151,19 @@ impl Database {
             })
         });
         *self.stored_counts.lock() = counts;
+    }
+
+    /// Keys, and keys with an expiry, of each logical index. Nothing is woken for it.
+    pub async fn counts(&self) -> [(u64, u64); INDEXES] {
+        let Some((_, held)) = self.hold_all().await else { return self.stored_counts() };
+        let mut counts = [(0, 0); INDEXES];
+        for shard in &held {
+            for (select, index) in shard.contents().indexes() {
+                let count = &mut counts[usize::from(select)];
+                *count = (count.0 + index.len() as u64, count.1 + index.expiring() as u64);
+            }
+        }
+        counts
     }
 
     pub fn name(&self) -> &str {
@@ -179,6 +196,9 @@ impl Database {
         if let Some(topology) = self.topology() {
             return Ok(topology);
         }
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::text("ERR the server is shutting down"));
+        }
         let database = Arc::clone(self);
         // On the background threads, and to its end even if the client goes away.
         let woken = self.engine.background.spawn(async move { database.wake().await });
@@ -189,6 +209,9 @@ impl Database {
         let _transition = self.transition.lock().await;
         if let Some(topology) = self.topology() {
             return Ok(topology);
+        }
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::text("ERR the server is shutting down"));
         }
         let started = Instant::now();
         let manifest = self.read_manifest().await?;
@@ -215,6 +238,10 @@ impl Database {
             return Ok(Some(manifest));
         }
         let manifest = manifest::latest(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
+        if manifest.as_ref().is_some_and(|manifest| manifest.seed != self.shared.placement.seed) {
+            let text = "the manifest has become readable since the server started; restart it to serve this database";
+            return Err(Error::Store(format!("database {}: {text}", self.name())));
+        }
         self.manifest.lock().clone_from(&manifest);
         Ok(manifest)
     }
@@ -243,6 +270,16 @@ impl Database {
         }
         *self.tail.lock() = tail;
         Ok(Topology::new(shards))
+    }
+
+    /// Puts the database to sleep for good: whatever comes after is refused, so that nothing is acknowledged that nobody
+    /// will write.
+    ///
+    /// # Errors
+    /// When the checkpoint fails: what it did not write is lost with the process.
+    pub async fn close(self: &Arc<Self>) -> Result<()> {
+        self.closed.store(true, Ordering::SeqCst);
+        self.sleep().await.map(drop)
     }
 
     /// Takes every lock of the database; `None` when it is asleep.

@@ -21,3 +21,5 @@ pub mod store;
 pub mod tail;
 pub mod topology;
 pub mod types;
+
+pub use segment::slot_of;

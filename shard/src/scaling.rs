@@ -18,6 +18,7 @@ use crate::topology::{SLOTS, Topology, hold};
 /// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
 #[derive(Debug, Clone, Default)]
 pub struct ShardView {
+    pub id: u64,
     pub first_slot: u16,
     /// One past the last.
     pub end_slot: u16,
@@ -30,6 +31,8 @@ pub struct ShardView {
     pub stored: usize,
     /// Keys that are in memory.
     pub resident_keys: usize,
+    /// Keys by sixteenth of the slot range.
+    pub sizes: [u32; 16],
     /// Since the counters were last taken.
     pub load: Load,
     pub contended: u64,
@@ -103,6 +106,19 @@ impl Database {
         Ok(true)
     }
 
+    /// Removes keys that have expired, a bounded number from each shard whose lock is free.
+    pub fn expire_slice(&self, limit: usize) {
+        let Some(topology) = self.topology() else { return };
+        for gate in &topology.shards {
+            let Some(held) = gate.try_hold() else { continue };
+            let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
+            drop(held);
+            if !freed.is_empty() {
+                self.engine.lane.run(move || drop(freed));
+            }
+        }
+    }
+
     /// The shards as they are; empty while the database sleeps. `take`: the load counters start again from zero.
     pub async fn shards(&self, take: bool) -> Vec<ShardView> {
         let Some(topology) = self.topology() else { return Vec::new() };
@@ -111,6 +127,7 @@ impl Database {
             for held in hold(vec![Arc::clone(gate)]).await {
                 let mut contents = held.contents();
                 let mut view = ShardView {
+                    id: gate.guarded.id,
                     first_slot: contents.first_slot,
                     end_slot: contents.end_slot,
                     keys: contents.records(),
@@ -125,6 +142,7 @@ impl Database {
                     view.stored += index.stored();
                     view.resident += index.places().len() - index.stored();
                     view.resident_keys += index.resident_records();
+                    index.add_sizes(view.first_slot, view.end_slot, &mut view.sizes);
                 }
                 if take {
                     contents.load = Load::default();

@@ -11,6 +11,8 @@ use crate::lane::Lane;
 
 /// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
 pub struct Shard {
+    /// Tells shards of this process apart; the left half of a split keeps it.
+    pub id: u64,
     contents: Mutex<Contents>,
     shared: Arc<Shared>,
     lane: Lane,
@@ -27,7 +29,9 @@ impl Shard {
     pub fn gate(contents: Contents, shared: &Arc<Shared>, lane: &Lane) -> ShardGate {
         let published = contents.bytes();
         shared.used.fetch_add(published, Ordering::Relaxed);
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
         Gate::new(Self {
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             contents: Mutex::new(contents),
             shared: Arc::clone(shared),
             lane: lane.clone(),

@@ -1,7 +1,9 @@
 //! What one shard holds: the sixteen logical indexes of a contiguous run of slots.
 
+use crate::keyspace::Shared;
 use crate::keyspace::effect::Effect;
 use crate::keyspace::index::{Index, slot_start};
+use crate::record::Record;
 use crate::segment::SlotPlacement;
 
 pub const INDEXES: usize = 16;
@@ -22,12 +24,16 @@ pub struct Contents {
     /// It was put to sleep, or merged away: whoever holds it must route again.
     pub retired: bool,
     pub load: Load,
+    /// Where active expiry goes on: logical index and prefix53.
+    expiring_from: (u8, u64),
 }
 
 /// What the autoscaler wants to know; read and reset when it looks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
     pub operations: u64,
+    /// Times that the lock was taken for them.
+    pub batches: u64,
     pub busy_ns: u64,
     /// Sampled operations by sixteenth of the slot range.
     pub heat: [u32; 16],
@@ -36,7 +42,43 @@ pub struct Load {
 impl Contents {
     pub fn empty(first_slot: u16, end_slot: u16, placement: SlotPlacement, ids: [u32; INDEXES]) -> Self {
         let indexes = [const { None }; INDEXES];
-        Self { first_slot, end_slot, placement, ids, indexes, recorder: None, retired: false, load: Load::default() }
+        Self {
+            first_slot,
+            end_slot,
+            placement,
+            ids,
+            indexes,
+            recorder: None,
+            retired: false,
+            load: Load::default(),
+            expiring_from: (0, 0),
+        }
+    }
+
+    /// Removes keys that have expired, at most about `limit` of them, going round the indexes. Returns how many.
+    pub fn expire(&mut self, shared: &Shared, now_ms: u64, limit: usize) -> (usize, Vec<Record>) {
+        let (placement, mut removed, mut freed) = (self.placement, 0, Vec::new());
+        let (first, _) = self.expiring_from;
+        for turn in 0..INDEXES as u8 {
+            let select = (first + turn) % INDEXES as u8;
+            let from = if turn == 0 { self.expiring_from.1 } else { 0 };
+            let start = slot_start(self.first_slot);
+            let Some(index) = self.index_mut(select).filter(|index| index.expiring() > 0) else { continue };
+            let mut keys = Vec::new();
+            let next = index.expired(from.max(start), now_ms, limit, &placement, &mut keys);
+            for (position, key) in &keys {
+                freed.extend(index.remove(*position, key, false, &placement));
+                shared.watches.touch(select, key);
+            }
+            removed += keys.len();
+            if next != 0 {
+                self.expiring_from = (select, next);
+                break;
+            }
+            self.expiring_from = ((select + 1) % INDEXES as u8, 0);
+        }
+        shared.expired.fetch_add(removed as u64, std::sync::atomic::Ordering::Relaxed);
+        (removed, freed)
     }
 
     pub fn covers(&self, slot: u16) -> bool {

@@ -822,6 +822,20 @@ impl<'a> Keyspace<'a> {
         (!index.is_resident(position)).then(|| Fault { select: self.select, prefix: prefix(position) })
     }
 
+    /// A place of the selected index that is not in memory, if there is one.
+    pub fn any_missing(&self) -> Option<Fault> {
+        let index = self.shards.iter().filter_map(|shard| shard.index(self.select)).find(|index| index.stored() > 0)?;
+        let place = index.places().iter().find(|place| place.stored().is_some())?;
+        Some(Fault { select: self.select, prefix: place.range.start })
+    }
+
+    /// Removes `key` if it has expired; whoever watches it is told.
+    pub fn expire(&mut self, key: &[u8]) {
+        self.find(self.position(key), key);
+        // A place that is not resident keeps what has expired until it is loaded.
+        self.fault = None;
+    }
+
     /// Whether all that is held is in memory.
     pub fn is_resident(&self) -> bool {
         self.shards.iter().all(|shard| shard.is_resident())

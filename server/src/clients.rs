@@ -1,0 +1,204 @@
+//! Who is connected: what other connections may see of a client, and what they may tell it.
+//!
+//! A [`Client`] is shared; its session is not. The session writes here what `CLIENT LIST` shows; others put messages in
+//! its outbox or mark it killed, and wake it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+/// Where a client comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    Tcp { remote: SocketAddr, local: SocketAddr },
+    Unix(Arc<str>),
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { remote, .. } => write!(f, "{remote}"),
+            Self::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Client {
+    pub id: u64,
+    pub peer: Peer,
+    pub connected_ms: u64,
+    /// Unix milliseconds of its last batch.
+    pub active_ms: AtomicU64,
+    /// Unix milliseconds of its last command over the keyspace: what keeps a database awake.
+    pub worked_ms: AtomicU64,
+    pub select: AtomicU8,
+    pub resp: AtomicU8,
+    /// Index into the command table; `u16::MAX`: none yet.
+    pub last_command: AtomicU16,
+    pub channels: AtomicU32,
+    pub patterns: AtomicU32,
+    /// Commands queued by MULTI; -1 (all ones): no transaction.
+    pub queued: AtomicU32,
+    pub watching: AtomicU32,
+    pub no_evict: AtomicBool,
+    /// Bytes that lie in its query buffer and its output buffer.
+    pub input_bytes: AtomicUsize,
+    pub output_bytes: AtomicUsize,
+    pub told: Mutex<Told>,
+    killed: AtomicBool,
+    outbox: Mutex<Outbox>,
+    outbox_bytes: AtomicUsize,
+    pub waker: AtomicWaker,
+}
+
+/// What a client has said of itself, and which database it speaks to.
+#[derive(Debug, Default, Clone)]
+pub struct Told {
+    pub name: Box<[u8]>,
+    pub library: Box<str>,
+    pub library_version: Box<str>,
+    pub database: Arc<str>,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    messages: Vec<u8>,
+    /// Since when it has been above the soft limit.
+    soft_since_ms: Option<u64>,
+}
+
+/// An output buffer limit: bytes at once, or bytes for so many seconds; 0: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputLimit {
+    pub hard_bytes: usize,
+    pub soft_bytes: usize,
+    pub soft_seconds: u64,
+}
+
+impl Client {
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+
+    /// Its connection is closed when it comes to it.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub fn has_messages(&self) -> bool {
+        self.outbox_bytes.load(Ordering::Acquire) > 0
+    }
+
+    /// Gives it `message`, already encoded. When its outbox is over the limit it is killed: a slow reader must not take
+    /// the server's memory.
+    pub fn tell(&self, message: &[u8], limit: OutputLimit, now_ms: u64) {
+        let mut outbox = self.outbox.lock();
+        outbox.messages.extend_from_slice(message);
+        let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
+        self.outbox_bytes.store(outbox.messages.len(), Ordering::Release);
+        let soft = limit.soft_bytes > 0 && bytes > limit.soft_bytes;
+        let since = if soft { Some(outbox.soft_since_ms.unwrap_or(now_ms)) } else { None };
+        outbox.soft_since_ms = since;
+        let too_long = since.is_some_and(|since| now_ms.saturating_sub(since) > limit.soft_seconds * 1000);
+        if limit.hard_bytes > 0 && bytes > limit.hard_bytes || too_long {
+            outbox.messages = Vec::new();
+            drop(outbox);
+            tracing::warn!(client = self.id, peer = %self.peer, bytes, "closed: it reads its messages too slowly");
+            self.kill();
+            return;
+        }
+        drop(outbox);
+        self.waker.wake();
+    }
+
+    /// Appends what others have told it to `to`.
+    pub fn take_messages(&self, to: &mut Vec<u8>) {
+        let mut outbox = self.outbox.lock();
+        to.append(&mut outbox.messages);
+        if outbox.messages.capacity() > 4096 {
+            outbox.messages = Vec::new();
+        }
+        outbox.soft_since_ms = None;
+        self.outbox_bytes.store(0, Ordering::Release);
+    }
+
+    pub fn outbox_bytes(&self) -> usize {
+        self.outbox_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// All clients of the node.
+#[derive(Debug, Default)]
+pub struct Clients {
+    all: Mutex<BTreeMap<u64, Arc<Client>>>,
+    last_id: AtomicU64,
+    count: AtomicUsize,
+    pub accepted: AtomicU64,
+    pub rejected: AtomicU64,
+}
+
+impl Clients {
+    /// A new client, unless there are `max` already.
+    pub fn add(&self, peer: Peer, database: Arc<str>, now_ms: u64, max: usize) -> Option<Arc<Client>> {
+        let mut all = self.all.lock();
+        if all.len() >= max {
+            self.rejected.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = Arc::new(Client {
+            id,
+            peer,
+            connected_ms: now_ms,
+            active_ms: AtomicU64::new(now_ms),
+            worked_ms: AtomicU64::new(0),
+            select: AtomicU8::new(0),
+            resp: AtomicU8::new(2),
+            last_command: AtomicU16::new(u16::MAX),
+            channels: AtomicU32::new(0),
+            patterns: AtomicU32::new(0),
+            queued: AtomicU32::new(u32::MAX),
+            watching: AtomicU32::new(0),
+            no_evict: AtomicBool::new(false),
+            input_bytes: AtomicUsize::new(0),
+            output_bytes: AtomicUsize::new(0),
+            told: Mutex::new(Told { database, ..Told::default() }),
+            killed: AtomicBool::new(false),
+            outbox: Mutex::default(),
+            outbox_bytes: AtomicUsize::new(0),
+            waker: AtomicWaker::new(),
+        });
+        all.insert(id, Arc::clone(&client));
+        self.count.store(all.len(), Ordering::Relaxed);
+        Some(client)
+    }
+
+    pub fn remove(&self, id: u64) {
+        let mut all = self.all.lock();
+        all.remove(&id);
+        self.count.store(all.len(), Ordering::Relaxed);
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// In the order of their ids.
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        self.all.lock().values().cloned().collect()
+    }
+
+    /// Those of one database: no tenant sees another.
+    pub fn of_database(&self, database: &str) -> Vec<Arc<Client>> {
+        let mut clients = self.list();
+        clients.retain(|client| &*client.told.lock().database == database);
+        clients
+    }
+}

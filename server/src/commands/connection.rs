@@ -1,0 +1,219 @@
+//! The connection: who the client is, how it speaks, which logical index it sees.
+
+use std::sync::Arc;
+
+use dormouse_protocol::{Reply, Request, Version};
+use dormouse_shard::commands::args::{Args, Argument, Rest};
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::error::{Error, Result};
+use dormouse_shard::keyspace::INDEXES;
+
+use crate::commands::now;
+use crate::metrics::REDIS_VERSION;
+use crate::options::DEFAULT_DATABASE;
+use crate::session::{ReplyMode, Session, SessionRun};
+
+const FAST: Flags = Flags::FAST;
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const UNKNOWN: Flags = Flags::NO_SCRIPT.union(ANY_TIME).union(FAST).union(Flags::NO_AUTH).union(Flags::ALLOW_BUSY);
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "connection",
+    category: Category::CONNECTION,
+    commands: &[
+        Command::new("PING", at_least(1), &[], FAST, now!(ping))
+            .doc("1.0.0", "O(1)", "Returns the server's liveliness response.")
+            .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+        Command::new("ECHO", exactly(2), &[], ANY_TIME.union(FAST), now!(echo)).doc(
+            "1.0.0",
+            "O(1)",
+            "Returns the given string.",
+        ),
+        Command::new("SELECT", exactly(2), &[], ANY_TIME.union(FAST), now!(select)).doc(
+            "1.0.0",
+            "O(1)",
+            "Changes the selected database.",
+        ),
+        Command::new("AUTH", at_least(2), &[], UNKNOWN, now!(auth)).doc(
+            "1.0.0",
+            "O(N) where N is the number of passwords defined for the user",
+            "Authenticates the connection.",
+        ),
+        Command::new("HELLO", at_least(1), &[], UNKNOWN, now!(hello)).doc(
+            "6.0.0",
+            "O(1)",
+            "Handshakes with the Redis server.",
+        ),
+        Command::new("QUIT", at_least(1), &[], UNKNOWN, SessionRun::Now(quit)).doc(
+            "1.0.0",
+            "O(1)",
+            "Closes the connection.",
+        ),
+        Command::new("RESET", exactly(1), &[], UNKNOWN, now!(reset)).doc("6.2.0", "O(1)", "Resets the connection."),
+    ],
+};
+
+/// `PING [message]`
+fn ping(session: &mut Session, reply: &mut Reply, (message,): (Option<&[u8]>,)) -> Result<()> {
+    if session.version == Version::Resp2 && session.subscriptions.is_some() {
+        reply.array(2);
+        reply.bulk(b"pong");
+        reply.bulk(message.unwrap_or_default());
+        return Ok(());
+    }
+    match message {
+        Some(message) => reply.bulk(message),
+        None => reply.simple("PONG"),
+    }
+    Ok(())
+}
+
+/// `ECHO message`
+fn echo(_: &mut Session, reply: &mut Reply, (message,): (&[u8],)) -> Result<()> {
+    reply.bulk(message);
+    Ok(())
+}
+
+/// `SELECT index`
+fn select(session: &mut Session, reply: &mut Reply, (index,): (i64,)) -> Result<()> {
+    let index =
+        u8::try_from(index).ok().filter(|index| usize::from(*index) < INDEXES).ok_or(Error::DbIndexOutOfRange)?;
+    session.select(index);
+    reply.ok();
+    Ok(())
+}
+
+/// `AUTH [username] token`
+fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+    match words.len() {
+        1 => log_in(session, None, words.at(0))?,
+        2 => log_in(session, Some(words.at(0)), words.at(1))?,
+        _ => return Err(Error::Syntax),
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// A user's name is `default`, or the name of the database that the token leads to.
+fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()> {
+    let node = Arc::clone(&session.node);
+    if !node.tenants.needs_token() {
+        return match user {
+            None => Err(Error::text(
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+            )),
+            // The default user has no password, so any will do.
+            Some(user) if user == DEFAULT_DATABASE.as_bytes() => Ok(()),
+            Some(_) => Err(wrong_password()),
+        };
+    }
+    let tenant = node.tenants.of_token(token).ok_or_else(wrong_password)?;
+    if user.is_some_and(|user| user != b"default" && user != tenant.name().as_bytes()) {
+        return Err(wrong_password());
+    }
+    session.enter(Arc::clone(tenant));
+    Ok(())
+}
+
+fn wrong_password() -> Error {
+    Error::text("WRONGPASS invalid username-password pair or user is disabled.")
+}
+
+/// `HELLO [protover [AUTH username token] [SETNAME name]]`
+fn hello(session: &mut Session, reply: &mut Reply, (options,): (Option<Hello>,)) -> Result<()> {
+    if let Some(options) = &options
+        && let Some((user, token)) = options.auth
+    {
+        log_in(session, Some(user), token)?;
+    }
+    if !session.authenticated {
+        return Err(Error::text(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(options) = options {
+        if let Some(name) = options.name {
+            set_name(session, name)?;
+        }
+        session.set_version(options.version);
+        reply.set_version(options.version);
+    }
+    reply.map(7);
+    reply.bulk(b"server");
+    reply.bulk(b"redis");
+    reply.bulk(b"version");
+    reply.bulk(REDIS_VERSION.as_bytes());
+    reply.bulk(b"proto");
+    reply.integer(if session.version == Version::Resp3 { 3 } else { 2 });
+    reply.bulk(b"id");
+    reply.integer(session.client.id as i64);
+    reply.bulk(b"mode");
+    reply.bulk(b"standalone");
+    reply.bulk(b"role");
+    reply.bulk(b"master");
+    reply.bulk(b"modules");
+    reply.array(0);
+    Ok(())
+}
+
+struct Hello<'a> {
+    version: Version,
+    auth: Option<(&'a [u8], &'a [u8])>,
+    name: Option<&'a [u8]>,
+}
+
+impl<'a> Argument<'a> for Hello<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let version = match args.take::<i64>() {
+            Ok(2) => Version::Resp2,
+            Ok(3) => Version::Resp3,
+            Ok(_) => return Err(Error::text("NOPROTO unsupported protocol version")),
+            Err(_) => return Err(Error::text("ERR Protocol version is not an integer or out of range")),
+        };
+        let mut hello = Self { version, auth: None, name: None };
+        while let Some(word) = args.peek() {
+            let unknown =
+                || Error::Text(format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(word)).into());
+            if args.word("AUTH") && args.len() >= 2 {
+                hello.auth = Some((args.bytes()?, args.bytes()?));
+            } else if args.word("SETNAME") && !args.is_empty() {
+                hello.name = Some(args.bytes()?);
+            } else {
+                return Err(unknown());
+            }
+        }
+        Ok(hello)
+    }
+}
+
+/// Names the connection for `CLIENT LIST`.
+///
+/// # Errors
+/// Where the name has spaces or characters that do not print.
+pub fn set_name(session: &Session, name: &[u8]) -> Result<()> {
+    if !name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        return Err(Error::text("ERR Client names cannot contain spaces, newlines or special characters."));
+    }
+    session.client.told.lock().name = name.into();
+    Ok(())
+}
+
+/// `QUIT`
+fn quit(session: &mut Session, reply: &mut Reply, _: Request<'_>) -> Result<()> {
+    reply.ok();
+    session.closing = true;
+    Ok(())
+}
+
+/// `RESET`
+fn reset(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    session.leave();
+    session.select(0);
+    session.set_version(Version::Resp2);
+    reply.set_version(Version::Resp2);
+    session.reply_mode = ReplyMode::On;
+    session.client.told.lock().name = Box::default();
+    session.authenticated = !session.node.tenants.needs_token();
+    reply.simple("RESET");
+    Ok(())
+}

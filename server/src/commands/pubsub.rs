@@ -1,0 +1,194 @@
+//! Publish and subscribe. Nothing here wakes the database.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::Reply;
+use dormouse_shard::commands::args::Rest;
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::error::Result;
+
+use crate::commands::now;
+use crate::pubsub::Kind;
+use crate::session::{Session, SessionRun, Subscriptions};
+
+const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
+const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT);
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "pubsub",
+    category: Category::PUBSUB,
+    commands: &[
+        Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, now!(subscribe)).doc(
+            "2.0.0",
+            "O(N) where N is the number of channels to subscribe to.",
+            "Listens for messages published to channels.",
+        ),
+        Command::new("UNSUBSCRIBE", at_least(1), &[], SUBSCRIBER, now!(unsubscribe)).doc(
+            "2.0.0",
+            "O(N) where N is the number of channels to unsubscribe.",
+            "Stops listening to messages posted to channels.",
+        ),
+        Command::new("PSUBSCRIBE", at_least(2), &[], SUBSCRIBER, now!(psubscribe)).doc(
+            "2.0.0",
+            "O(N) where N is the number of patterns to subscribe to.",
+            "Listens for messages published to channels that match one or more patterns.",
+        ),
+        Command::new("PUNSUBSCRIBE", at_least(1), &[], SUBSCRIBER, now!(punsubscribe)).doc(
+            "2.0.0",
+            "O(N) where N is the number of patterns to unsubscribe.",
+            "Stops listening to messages published to channels that match one or more patterns.",
+        ),
+        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST), now!(publish)).doc(
+            "2.0.0",
+            "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
+            "Posts a message to a channel.",
+        ),
+        Command::container(
+            "PUBSUB",
+            &[
+                Command::new("CHANNELS", at_least(2), &[], BASE, now!(channels, 2)).doc(
+                    "2.8.0",
+                    "O(N) where N is the number of active channels, and assuming constant time pattern matching (relatively short channels and patterns)",
+                    "Returns the active channels.",
+                ),
+                Command::new("NUMSUB", at_least(2), &[], BASE, now!(numsub, 2)).doc(
+                    "2.8.0",
+                    "O(N) for the NUMSUB subcommand, where N is the number of requested channels",
+                    "Returns a count of subscribers to channels.",
+                ),
+                Command::new("NUMPAT", exactly(2), &[], BASE, now!(numpat, 2)).doc(
+                    "2.8.0",
+                    "O(1)",
+                    "Returns a count of unique pattern subscriptions.",
+                ),
+            ],
+        )
+        .doc("2.8.0", "Depends on subcommand.", "A container for Pub/Sub commands."),
+    ],
+};
+
+/// What RESP2 allows a subscriber.
+pub fn allowed_while_subscribed(name: &str) -> bool {
+    matches!(name, "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset")
+}
+
+/// `SUBSCRIBE channel [channel ...]`
+fn subscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    names.iter().for_each(|name| add(session, reply, Kind::Channel, name));
+    Ok(())
+}
+
+/// `PSUBSCRIBE pattern [pattern ...]`
+fn psubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    names.iter().for_each(|name| add(session, reply, Kind::Pattern, name));
+    Ok(())
+}
+
+/// `UNSUBSCRIBE [channel [channel ...]]`
+fn unsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    remove(session, reply, Kind::Channel, names);
+    Ok(())
+}
+
+/// `PUNSUBSCRIBE [pattern [pattern ...]]`
+fn punsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    remove(session, reply, Kind::Pattern, names);
+    Ok(())
+}
+
+/// `PUBLISH channel message`
+fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8], &[u8])) -> Result<()> {
+    let (_, now_ms) = session.worker.now();
+    let limit = session.node.output_limit_pubsub();
+    reply.integer(session.tenant.pubsub.publish(channel, message, limit, now_ms) as i64);
+    Ok(())
+}
+
+/// `PUBSUB CHANNELS [pattern]`
+fn channels(session: &mut Session, reply: &mut Reply, (pattern,): (Option<&[u8]>,)) -> Result<()> {
+    let channels = session.tenant.pubsub.channels(pattern);
+    reply.array(channels.len());
+    channels.iter().for_each(|channel| reply.bulk(channel));
+    Ok(())
+}
+
+/// `PUBSUB NUMSUB [channel [channel ...]]`
+fn numsub(session: &mut Session, reply: &mut Reply, (channels,): (Rest<'_>,)) -> Result<()> {
+    reply.array(2 * channels.len());
+    for channel in channels.iter() {
+        reply.bulk(channel);
+        reply.integer(session.tenant.pubsub.subscribers(channel) as i64);
+    }
+    Ok(())
+}
+
+/// `PUBSUB NUMPAT`
+fn numpat(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.integer(session.tenant.pubsub.patterns() as i64);
+    Ok(())
+}
+
+fn list(subscriptions: &mut Subscriptions, kind: Kind) -> &mut Vec<Box<[u8]>> {
+    match kind {
+        Kind::Channel => &mut subscriptions.channels,
+        Kind::Pattern => &mut subscriptions.patterns,
+    }
+}
+
+fn add(session: &mut Session, reply: &mut Reply, kind: Kind, name: &[u8]) {
+    let subscriptions = session.subscriptions.get_or_insert_default();
+    let names = list(subscriptions, kind);
+    if !names.iter().any(|other| **other == *name) {
+        names.push(name.into());
+        session.tenant.pubsub.subscribe(kind, name, &session.client);
+    }
+    let word = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
+    confirm(session, reply, word, Some(name));
+}
+
+fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) {
+    let word = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
+    let mut gone: Vec<Box<[u8]>> = names.iter().map(Into::into).collect();
+    if names.is_empty() {
+        gone =
+            session.subscriptions.as_mut().map(|subscriptions| list(subscriptions, kind).clone()).unwrap_or_default();
+        if gone.is_empty() {
+            confirm(session, reply, word, None);
+        }
+    }
+    for name in gone {
+        if let Some(subscriptions) = &mut session.subscriptions {
+            list(subscriptions, kind).retain(|other| *other != name);
+            session.tenant.pubsub.unsubscribe(kind, &name, session.client.id);
+        }
+        confirm(session, reply, word, Some(&name));
+    }
+    if session.subscriptions.as_ref().is_some_and(|left| left.channels.is_empty() && left.patterns.is_empty()) {
+        session.subscriptions = None;
+    }
+}
+
+fn confirm(session: &Session, reply: &mut Reply, word: &str, name: Option<&[u8]>) {
+    let (channels, patterns) =
+        session.subscriptions.as_ref().map_or((0, 0), |all| (all.channels.len(), all.patterns.len()));
+    session.client.channels.store(channels as u32, Ordering::Relaxed);
+    session.client.patterns.store(patterns as u32, Ordering::Relaxed);
+    reply.push(3);
+    reply.bulk(word.as_bytes());
+    match name {
+        Some(name) => reply.bulk(name),
+        None => reply.null(),
+    }
+    reply.integer((channels + patterns) as i64);
+}
+
+/// The session leaves its database.
+pub fn unsubscribe_all(session: &mut Session) {
+    let Some(subscriptions) = session.subscriptions.take() else { return };
+    let pubsub = &Arc::clone(&session.tenant).pubsub;
+    subscriptions.channels.iter().for_each(|name| pubsub.unsubscribe(Kind::Channel, name, session.client.id));
+    subscriptions.patterns.iter().for_each(|name| pubsub.unsubscribe(Kind::Pattern, name, session.client.id));
+    session.client.channels.store(0, Ordering::Relaxed);
+    session.client.patterns.store(0, Ordering::Relaxed);
+}

@@ -1,0 +1,345 @@
+//! Transactions: MULTI queues, EXEC runs the queue under the locks of all the shards that it needs, WATCH says when not to.
+//!
+//! A transaction's effects are one record, also across shards, and nobody sees it half done: its locks are taken in shard
+//! order before its first command and let go after its last.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::{OwnedRequest, Reply, Request};
+use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
+use dormouse_shard::error::{Error, Result};
+use dormouse_shard::keyspace::{Contents, Keyspace};
+use dormouse_shard::shard::{HeldShard, ShardGate};
+use dormouse_shard::topology::{Topology, hold};
+use parking_lot::MutexGuard;
+
+use crate::commands::now;
+use crate::session::{Session, SessionRun, Transaction, Watching, missing};
+use crate::table::{Action, Entry, TABLE};
+use crate::task;
+
+/// Bytes that a transaction may queue: the query buffer limit of one client.
+const QUEUED_BYTES_MAX: usize = 1 << 30;
+
+const BASE: Flags = Flags::NO_SCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::FAST);
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "transactions",
+    category: Category::TRANSACTION,
+    commands: &[
+        Command::new("MULTI", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY), now!(multi)).doc(
+            "1.2.0",
+            "O(1)",
+            "Starts a transaction.",
+        ),
+        Command::new(
+            "EXEC",
+            exactly(1),
+            &[],
+            Flags::NO_SCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::SKIP_SLOWLOG),
+            SessionRun::Exec,
+        )
+        .doc("1.2.0", "Depends on commands in the transaction", "Executes all commands in a transaction."),
+        Command::new("DISCARD", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY), now!(discard)).doc(
+            "2.0.0",
+            "O(N), when N is the number of queued commands",
+            "Discards a transaction.",
+        ),
+        Command::new(
+            "WATCH",
+            at_least(2),
+            &[KeySpec::rest(1, commands::Access::RO)],
+            BASE.union(Flags::ALLOW_BUSY),
+            SessionRun::Watch,
+        )
+        .doc(
+            "2.2.0",
+            "O(1) for every key.",
+            "Monitors changes to keys to determine the execution of a transaction.",
+        ),
+        Command::new("UNWATCH", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY), now!(unwatch)).doc(
+            "2.2.0",
+            "O(1)",
+            "Forgets about watched keys of a transaction.",
+        ),
+    ],
+};
+
+/// `MULTI`
+fn multi(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    if session.transaction.is_some() {
+        return Err(Error::text("ERR MULTI calls can not be nested"));
+    }
+    session.transaction = Some(Box::new(Transaction::default()));
+    session.client.queued.store(0, Ordering::Relaxed);
+    reply.ok();
+    Ok(())
+}
+
+/// `DISCARD`
+fn discard(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    if session.transaction.is_none() {
+        return Err(Error::text("ERR DISCARD without MULTI"));
+    }
+    end(session);
+    reply.ok();
+    Ok(())
+}
+
+/// `UNWATCH`
+fn unwatch(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    session.unwatch();
+    reply.ok();
+    Ok(())
+}
+
+fn end(session: &mut Session) -> Option<Box<Transaction>> {
+    session.unwatch();
+    session.client.queued.store(u32::MAX, Ordering::Relaxed);
+    session.transaction.take()
+}
+
+/// Whether a command is run in the middle of a transaction rather than queued.
+pub fn runs_at_once(entry: &Entry) -> bool {
+    matches!(&*entry.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+/// Queues a command, or says why it cannot be.
+pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, reply: &mut Reply) {
+    let Some(transaction) = &mut session.transaction else { return };
+    let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
+    if entry.row.flags.contains(Flags::NO_MULTI) || waits {
+        transaction.broken = true;
+        reply.error("ERR Command not allowed inside a transaction");
+        return;
+    }
+    transaction.bytes += request.heap_bytes() + size_of::<OwnedRequest>();
+    if transaction.bytes > QUEUED_BYTES_MAX {
+        transaction.broken = true;
+        transaction.queue = Vec::new();
+        reply.error("ERR the transaction is larger than the query buffer limit");
+        return;
+    }
+    transaction.queue.push(request);
+    session.client.queued.store(transaction.queue.len() as u32, Ordering::Relaxed);
+    reply.simple("QUEUED");
+}
+
+/// `EXEC`
+pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
+    let Some(transaction) = session.transaction.take() else {
+        reply.error("ERR EXEC without MULTI");
+        return;
+    };
+    session.client.queued.store(u32::MAX, Ordering::Relaxed);
+    if transaction.broken {
+        session.unwatch();
+        reply.error("EXECABORT Transaction discarded because of previous errors.");
+        return;
+    }
+    let outcome = run_queue(session, &transaction, reply, now_ms).await;
+    session.unwatch();
+    if let Err(error) = outcome {
+        reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
+    }
+}
+
+/// Takes the locks, looks at the watched keys, and runs the queue.
+async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut Reply, now_ms: u64) -> Result<()> {
+    let database = Arc::clone(&session.tenant.database);
+    let entries: Vec<&Entry> =
+        transaction.queue.iter().filter_map(|request| TABLE.resolve(request.as_request()).ok()).collect();
+    if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE)) || !entries.is_empty() {
+        session.client.worked_ms.store(now_ms, Ordering::Relaxed);
+    }
+    let select = session.select;
+    loop {
+        let topology = database.awake().await?;
+        if entries.iter().any(|entry| entry.row.flags.contains(Flags::ALL_RESIDENT)) {
+            database.load_all().await?;
+        }
+        let shards = route(session, &topology, transaction, &entries);
+        let gates: Vec<ShardGate> = shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect();
+        let held = hold(gates).await;
+        let start = reply.len();
+        match under(session, &topology, &shards, &held, transaction, &entries, reply, now_ms) {
+            Ran::Done => return Ok(()),
+            Ran::Rerouted => {}
+            Ran::Fault(fault) => {
+                drop(held);
+                reply.truncate(start);
+                session.select(select);
+                database.load(fault).await?;
+            }
+        }
+    }
+}
+
+enum Ran {
+    Done,
+    Rerouted,
+    Fault(dormouse_shard::keyspace::Fault),
+}
+
+/// The shards of all keys that are queued or watched.
+fn route(session: &Session, topology: &Topology, transaction: &Transaction, entries: &[&Entry]) -> Vec<usize> {
+    let whole = Flags::WHOLE.union(Flags::BY_CURSOR);
+    if entries.iter().any(|entry| entry.row.flags.intersects(whole)) {
+        return (0..topology.shards.len()).collect();
+    }
+    let mut shards: Vec<usize> = Vec::new();
+    for (request, entry) in transaction.queue.iter().zip(entries) {
+        let request = request.as_request();
+        if matches!(entry.action, Action::Keyspace(_)) {
+            shards.extend(entry.row.key_indexes(request).map(|key| topology.of_key(request.arg(key))));
+        }
+    }
+    if let Some(watching) = &session.watching {
+        shards.extend(watching.keys.iter().map(|(_, key)| topology.of_key(key)));
+    }
+    if shards.is_empty() {
+        shards.push(0);
+    }
+    shards.sort_unstable();
+    shards.dedup();
+    shards
+}
+
+#[expect(clippy::too_many_arguments, reason = "the state of one transaction between two awaits")]
+fn under(
+    session: &mut Session,
+    topology: &Topology,
+    shards: &[usize],
+    held: &[HeldShard],
+    transaction: &Transaction,
+    entries: &[&Entry],
+    reply: &mut Reply,
+    now_ms: u64,
+) -> Ran {
+    let mut contents: Vec<MutexGuard<'_, Contents>> = held.iter().map(HeldShard::contents).collect();
+    let moved =
+        contents.iter().zip(shards).any(|(contents, &shard)| contents.retired || !topology.matches(shard, contents));
+    if contents.len() != shards.len() || moved {
+        return Ran::Rerouted;
+    }
+    let published = held.iter().map(|held| held.gate().guarded.published()).sum();
+    let database = Arc::clone(&session.tenant.database);
+    let seed = session.worker.random();
+    let parts = contents.iter_mut().map(|contents| &mut **contents);
+    let mut db = Keyspace::new(parts, &database.shared, session.select, now_ms, seed);
+    if let Some(watching) = &session.watching {
+        for (select, key) in &watching.keys {
+            // A watched key that has expired counts as changed: looking at it says so.
+            db.select(*select);
+            db.expire(key);
+        }
+        db.select(session.select);
+        if watching.touched.load(Ordering::SeqCst) {
+            reply.null_array();
+            return Ran::Done;
+        }
+    }
+    // Everything that the queue needs must be there before its first command changes anything.
+    let mut select = session.select;
+    for (request, entry) in transaction.queue.iter().zip(entries) {
+        let request = request.as_request();
+        if &*entry.name == "select" {
+            select = commands::args::integer(request.arg(1))
+                .ok()
+                .and_then(|n| u8::try_from(n).ok())
+                .filter(|n| *n < 16)
+                .unwrap_or(select);
+        }
+        db.select(select);
+        if let Some(fault) = missing(&db, entry.row, request) {
+            return Ran::Fault(fault);
+        }
+        if entry.row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
+            && !entry.row.flags.contains(Flags::WRITE)
+            && let Some(fault) = db.any_missing()
+        {
+            return Ran::Fault(fault);
+        }
+    }
+    db.select(session.select);
+    db.begin_transaction();
+    reply.array(transaction.queue.len());
+    for (request, entry) in transaction.queue.iter().zip(entries) {
+        let request = request.as_request();
+        let before = reply.len();
+        match entry.action {
+            Action::Keyspace(run) => {
+                if task::step(&mut db, entry.row, run, request, reply, published).is_err() {
+                    reply.error("ERR a part of the database was not in memory");
+                }
+            }
+            Action::Session(SessionRun::Now(run)) => {
+                if let Err(error) = run(session, reply, request) {
+                    reply.truncate(before);
+                    reply.error(&error.to_string());
+                }
+                db.select(session.select);
+            }
+            Action::Session(_) | Action::Container => reply.error("ERR Command not allowed inside a transaction"),
+        }
+        reply.set_version(session.version);
+        session.count_queued(entry.id, request, reply, before);
+    }
+    db.commit();
+    session.count_keyspace(db.hits, db.misses);
+    let dead = db.take_graveyard();
+    if !dead.is_empty() {
+        database.engine.lane.run(move || drop(dead));
+    }
+    Ran::Done
+}
+
+/// `WATCH key [key ...]`
+pub async fn watch(session: &mut Session, reply: &mut Reply, request: Request<'_>, now_ms: u64) {
+    if session.transaction.is_some() {
+        reply.error("ERR WATCH inside MULTI is not allowed");
+        return;
+    }
+    match watch_keys(session, request, now_ms).await {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(&error.to_string()),
+    }
+}
+
+async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) -> Result<()> {
+    let database = Arc::clone(&session.tenant.database);
+    let select = session.select;
+    for key in request.iter().skip(1) {
+        loop {
+            let topology = database.awake().await?;
+            let shard = topology.of_key(key);
+            let held = hold(vec![Arc::clone(&topology.shards[shard])]).await;
+            let Some(shard_held) = held.first() else { continue };
+            let mut contents = shard_held.contents();
+            if contents.retired || !topology.matches(shard, &contents) {
+                continue;
+            }
+            let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, 1);
+            if let Some(fault) = db.missing(db.position(key)) {
+                drop(db);
+                drop(contents);
+                drop(held);
+                database.load(fault).await?;
+                continue;
+            }
+            // What has expired already does not count as changed later.
+            db.expire(key);
+            let watching = session.watching.get_or_insert_with(|| Box::new(Watching::default()));
+            if !watching.keys.iter().any(|(other, watched)| *other == select && **watched == *key) {
+                database.shared.watches.add(select, key, &watching.touched);
+                watching.keys.push((select, key.into()));
+            }
+            break;
+        }
+    }
+    if let Some(watching) = &session.watching {
+        session.client.watching.store(watching.keys.len() as u32, Ordering::Relaxed);
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! The databases of a node, and the tokens that lead to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::keyspace::{Eviction, Settings as EngineSettings};
+use dormouse_shard::types::Limits;
+
+use crate::config::DatabaseSettings;
+use crate::metering::DatabaseMeters;
+use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Token, database_of};
+use crate::pubsub::PubSub;
+use crate::slowlog::Slowlog;
+use crate::table::TABLE;
+
+/// One database as the server sees it: the engine's, and all that is counted, published and logged for it.
+pub struct Tenant {
+    pub database: Arc<Database>,
+    pub meters: Arc<DatabaseMeters>,
+    pub pubsub: PubSub,
+    pub slowlog: Slowlog,
+    settings: ArcSwap<DatabaseSettings>,
+    /// Unix milliseconds of the last command over the keyspace, as far as closed connections and jobs know.
+    pub worked_ms: AtomicU64,
+}
+
+impl Tenant {
+    /// Opens a database of the store, or a new one. One whose manifest cannot be read is there too: it answers with the
+    /// error.
+    pub async fn open(name: &str, engine: &Engine, settings: &DatabaseSettings, seed: u64) -> Arc<Self> {
+        let now_ms = (engine.clock)();
+        let database = Database::open(name, seed, engine.clone()).await;
+        let names: Vec<&str> = TABLE.entries().iter().map(|entry| &*entry.name).collect();
+        let saved = database.saved_meters();
+        let meters = if saved.is_empty() {
+            DatabaseMeters::new(name, names.len(), now_ms)
+        } else {
+            DatabaseMeters::restore(name, &saved, &names, now_ms).unwrap_or_else(|error| {
+                tracing::error!(database = name, %error, "the meters in the manifest cannot be read; they start from zero");
+                DatabaseMeters::new(name, names.len(), now_ms)
+            })
+        };
+        let (kept, clock) = (Arc::clone(&meters), engine.clock);
+        database.keep_meters(Box::new(move || {
+            let names: Vec<&str> = TABLE.entries().iter().map(|entry| &*entry.name).collect();
+            kept.save(&names, clock())
+        }));
+        let tenant = Self {
+            database,
+            meters,
+            pubsub: PubSub::default(),
+            slowlog: Slowlog::default(),
+            settings: ArcSwap::from_pointee(settings.clone()),
+            worked_ms: AtomicU64::new(now_ms),
+        };
+        tenant.configure(settings.clone());
+        Arc::new(tenant)
+    }
+
+    pub fn name(&self) -> &str {
+        self.database.name()
+    }
+
+    pub fn settings(&self) -> Arc<DatabaseSettings> {
+        self.settings.load_full()
+    }
+
+    /// Takes over changed settings, for the engine too.
+    pub fn configure(&self, settings: DatabaseSettings) {
+        let seed = self.database.shared.placement.seed;
+        self.database.shared.settings.store(Arc::new(EngineSettings {
+            limits: Limits {
+                hash_max_listpack_entries: settings.hash_max_listpack_entries,
+                hash_max_listpack_value: settings.hash_max_listpack_value,
+                list_max_listpack_size: settings.list_max_listpack_size,
+                set_max_intset_entries: settings.set_max_intset_entries,
+                set_max_listpack_entries: settings.set_max_listpack_entries,
+                set_max_listpack_value: settings.set_max_listpack_value,
+                zset_max_listpack_entries: settings.zset_max_listpack_entries,
+                zset_max_listpack_value: settings.zset_max_listpack_value,
+                seed,
+            },
+            memory_max: usize::try_from(settings.max_memory).unwrap_or(usize::MAX),
+            eviction: match settings.max_memory_policy {
+                EvictionPolicy::Noeviction => Eviction::NoEviction,
+                EvictionPolicy::AllkeysLru => Eviction::AllKeysLru,
+            },
+            eviction_samples: settings.max_memory_samples as usize,
+        }));
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Notes that a command over the keyspace was run.
+    pub fn worked(&self, now_ms: u64) {
+        self.worked_ms.fetch_max(now_ms, Ordering::Relaxed);
+    }
+}
+
+/// All databases of the node. Which there are is settled when it starts.
+pub struct Tenants {
+    by_name: BTreeMap<Box<str>, Arc<Tenant>>,
+    default: Arc<Tenant>,
+    tokens: Vec<Token>,
+}
+
+impl Tenants {
+    /// Opens `default` and every database that a token names.
+    pub async fn open(
+        tokens: Vec<Token>,
+        engine: &Engine,
+        settings: &DatabaseSettings,
+        mut seed: impl FnMut() -> u64,
+    ) -> Self {
+        let default = Tenant::open(DEFAULT_DATABASE, engine, settings, seed()).await;
+        let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
+        for token in &tokens {
+            if !by_name.contains_key(token.database()) {
+                by_name.insert(token.database().into(), Tenant::open(token.database(), engine, settings, seed()).await);
+            }
+        }
+        Self { by_name, default, tokens }
+    }
+
+    pub fn default(&self) -> &Arc<Tenant> {
+        &self.default
+    }
+
+    /// Whether a client must say who it is.
+    pub fn needs_token(&self) -> bool {
+        !self.tokens.is_empty()
+    }
+
+    /// The database that a token leads to. Takes the same time whatever is presented.
+    pub fn of_token(&self, presented: &[u8]) -> Option<&Arc<Tenant>> {
+        self.by_name.get(database_of(&self.tokens, presented)?)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Tenant>> {
+        self.by_name.values()
+    }
+}

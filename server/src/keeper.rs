@@ -1,0 +1,244 @@
+//! The keeper: what has to be done from time to time, away from the workers.
+//!
+//! Ten times a second it removes keys that have expired. Once a second it looks at every database, asks the autoscaler
+//! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
+use dormouse_shard::scaling::ShardView;
+
+use crate::databases::Tenant;
+use crate::metering::Meter;
+use crate::node::{Node, Rates};
+
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Expired keys removed from a shard at a time: a fraction of a millisecond.
+const EXPIRE_KEYS: usize = 500;
+
+/// Starts the keeper's tasks in the current runtime. They end when the node drains.
+pub fn start(node: &Arc<Node>, autoscaler: Autoscaler) {
+    tokio::spawn(expire(Arc::clone(node)));
+    tokio::spawn(look(Arc::clone(node), autoscaler));
+}
+
+async fn expire(node: Arc<Node>) {
+    let mut every = tokio::time::interval(EXPIRE_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !node.is_draining() {
+        every.tick().await;
+        node.tenants.all().for_each(|tenant| tenant.database.expire_slice(EXPIRE_KEYS));
+    }
+}
+
+async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
+    let mut every = tokio::time::interval(LOOK_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = Before::default();
+    while !node.is_draining() {
+        every.tick().await;
+        let now_ms = (node.engine.clock)();
+        before.rates(&node, now_ms);
+        close_idle_clients(&node, now_ms);
+        let mut databases = Vec::new();
+        let mut used = 0;
+        for tenant in node.tenants.all() {
+            let bytes = tenant.database.used_bytes() as u64;
+            used += bytes;
+            tenant.meters.observe_memory(now_ms, bytes);
+            tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
+            // Nobody takes the windows yet; an open one is shown by DORMOUSE USAGE.
+            drop(tenant.meters.close_window(now_ms));
+            count(tenant);
+            if tenant.database.is_awake() {
+                databases.push(observe(&node, tenant, now_ms).await);
+            }
+        }
+        node.memory_peak.fetch_max(used, Ordering::Relaxed);
+        let observation = Observation {
+            node: NodeLoad {
+                workers: node.facts.workers,
+                cpu_busy: before.cpu_busy,
+                memory_bytes: used,
+                memory_bytes_max: 0,
+            },
+            databases,
+        };
+        let plan = autoscaler.step(&observation, monotonic_ms(&node));
+        plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
+        for action in plan.actions {
+            tracing::info!("{action}");
+            // Each in its own task: a long checkpoint of one database does not hold up another's.
+            tokio::spawn(apply(Arc::clone(&node), action, observation.clone()));
+        }
+    }
+}
+
+fn monotonic_ms(node: &Node) -> u64 {
+    node.started.elapsed().as_millis() as u64
+}
+
+/// Brings what the engine counts into the meters.
+fn count(tenant: &Tenant) {
+    let shared = &tenant.database.shared;
+    for (counter, meter) in [(&shared.expired, Meter::ExpiredKeys), (&shared.evicted, Meter::EvictedKeys)] {
+        let more = counter.swap(0, Ordering::Relaxed);
+        if more > 0 {
+            tenant.meters.count(meter, more);
+        }
+    }
+    let counters = &tenant.database.counters;
+    for (counter, meter) in [
+        (&counters.sleeps, Meter::Sleeps),
+        (&counters.wakes, Meter::Wakes),
+        (&counters.checkpoints, Meter::Checkpoints),
+        (&counters.checkpoint_errors, Meter::CheckpointErrors),
+        (&counters.splits, Meter::Splits),
+        (&counters.merges, Meter::Merges),
+    ] {
+        let more = counter.swap(0, Ordering::Relaxed);
+        if more > 0 {
+            tenant.meters.count(meter, more);
+        }
+    }
+}
+
+/// Brings the meters of `tenant` up to date before somebody reads them.
+pub fn settle(tenant: &Tenant, now_ms: u64) {
+    count(tenant);
+    tenant.meters.observe_memory(now_ms, tenant.database.used_bytes() as u64);
+    tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
+}
+
+async fn observe(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseLoad {
+    let clients = node.clients.of_database(tenant.name());
+    let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
+    let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));
+    let views = tenant.database.shards(true).await;
+    let saved = tenant.database.counters.saved_ms.load(Ordering::Relaxed);
+    DatabaseLoad {
+        id: tenant.name().to_string(),
+        dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
+        shards: views.iter().map(shard_load).collect(),
+        last_command_ms: monotonic_ms(node).saturating_sub(now_ms.saturating_sub(worked)),
+        sleep_after_ms: tenant.settings().sleep_after.duration().map(|after| after.as_millis() as u64),
+        connected_clients: clients.len(),
+        parked_clients: 0,
+        checkpoint_age_ms: now_ms.saturating_sub(saved.max(node.started_ms)),
+    }
+}
+
+fn shard_load(view: &ShardView) -> ShardLoad {
+    let seconds = LOOK_EVERY.as_secs_f64();
+    let operations = view.load.batches.max(1) as f64;
+    let span = view.end_slot - view.first_slot;
+    let parts = view.load.heat.len() as u16;
+    let first_of = |part: u16| view.first_slot + (u32::from(span) * u32::from(part) / u32::from(parts)) as u16;
+    let histogram = |weights: &[u32]| {
+        let mut histogram: Vec<Part> = Vec::new();
+        for (part, &weight) in (0..parts).zip(weights) {
+            match histogram.last_mut() {
+                // A shard of few slots has fewer parts than sixteen.
+                Some(last) if last.first_slot == first_of(part) => last.weight += f64::from(weight),
+                _ => histogram.push(Part { first_slot: first_of(part), weight: f64::from(weight) }),
+            }
+        }
+        histogram
+    };
+    ShardLoad {
+        id: view.id,
+        first_slot: view.first_slot,
+        end_slot: view.end_slot,
+        keys: view.keys as u64,
+        bytes: view.bytes as u64,
+        operations_per_second: view.load.operations as f64 / seconds,
+        contended_share: (view.contended as f64 / (operations + view.contended as f64)).min(1.0),
+        waits_per_second: view.contended as f64 / seconds,
+        busy_share: (view.load.busy_ns as f64 / 1e9 / seconds).min(1.0),
+        load_histogram: histogram(&view.load.heat),
+        size_histogram: histogram(&view.sizes),
+    }
+}
+
+async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
+    let tenant_of = |name: &str| node.tenants.all().find(|tenant| tenant.name() == name).cloned();
+    let outcome = match &action {
+        Action::SplitShard { database, at_slot, .. } => match tenant_of(database) {
+            Some(tenant) => tenant.database.split(*at_slot).await.map(drop),
+            None => return,
+        },
+        Action::MergeShards { database, right, .. } => {
+            let loads = seen.databases.iter().find(|load| load.id == *database);
+            let shard = loads.and_then(|load| load.shards.iter().find(|shard| shard.id == *right));
+            match tenant_of(database).zip(shard) {
+                Some((tenant, shard)) => tenant.database.merge(shard.first_slot).await.map(drop),
+                None => return,
+            }
+        }
+        Action::Checkpoint { database } => match tenant_of(database) {
+            Some(tenant) => remember(&node, tenant.database.checkpoint().await.map(drop)),
+            None => return,
+        },
+        Action::Sleep { database } => match tenant_of(database) {
+            Some(tenant) => remember(&node, tenant.database.sleep().await.map(drop)),
+            None => return,
+        },
+    };
+    if let Err(error) = outcome {
+        tracing::error!(%error, "could not: {action}");
+    }
+}
+
+/// Keeps what the store answered for the readiness probe.
+pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dormouse_shard::error::Result<()> {
+    *node.store_error.lock() = outcome.as_ref().err().map(ToString::to_string);
+    outcome
+}
+
+fn close_idle_clients(node: &Node, now_ms: u64) {
+    let seconds = u64::from(node.settings().timeout_seconds);
+    if seconds == 0 {
+        return;
+    }
+    for client in node.clients.list() {
+        let listens = client.channels.load(Ordering::Relaxed) + client.patterns.load(Ordering::Relaxed) > 0;
+        let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
+        if !listens && idle_ms > seconds * 1000 {
+            client.kill();
+        }
+    }
+}
+
+/// Totals as they were at the last look.
+#[derive(Debug, Default)]
+struct Before {
+    at_ms: u64,
+    requests: u128,
+    bytes_in: u128,
+    bytes_out: u128,
+    cpu_seconds: f64,
+    cpu_busy: f64,
+}
+
+impl Before {
+    fn rates(&mut self, node: &Node, now_ms: u64) {
+        let sum = |meter: Meter| node.tenants.all().map(|tenant| tenant.meters.totals(now_ms)[meter]).sum::<u128>();
+        let (requests, bytes_in, bytes_out) = (sum(Meter::Requests), sum(Meter::BytesIn), sum(Meter::BytesOut));
+        let (user, system) = crate::process::cpu_seconds();
+        let seconds = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0;
+        if self.at_ms > 0 && seconds > 0.0 {
+            let per_second = |now: u128, before: u128| now.saturating_sub(before) as f64 / seconds;
+            *node.rates.lock() = Rates {
+                operations: per_second(requests, self.requests),
+                bytes_in: per_second(bytes_in, self.bytes_in),
+                bytes_out: per_second(bytes_out, self.bytes_out),
+            };
+            self.cpu_busy = ((user + system - self.cpu_seconds) / seconds / node.facts.workers as f64).clamp(0.0, 1.0);
+        }
+        *self =
+            Self { at_ms: now_ms, requests, bytes_in, bytes_out, cpu_seconds: user + system, cpu_busy: self.cpu_busy };
+    }
+}

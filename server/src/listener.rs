@@ -1,0 +1,196 @@
+//! Listeners: TCP addresses and a Unix socket; connections are dealt out to the workers in turn.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::clients::Peer;
+use crate::connection::Stream;
+use crate::node::Node;
+use crate::worker::Handle;
+
+const BACKLOG: i32 = 4096;
+/// Seconds after which an idle connection is asked whether it is still there, as in Redis.
+const KEEPALIVE_SECONDS: u64 = 300;
+
+/// Sockets that are bound and not yet accepted from.
+#[derive(Debug)]
+pub struct Listeners {
+    tcp: Vec<std::net::TcpListener>,
+    unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
+}
+
+impl Listeners {
+    /// # Errors
+    /// A text that names the address and says what to do.
+    pub fn bind(addresses: &[IpAddr], port: u16, unix: Option<(&Path, u32)>) -> Result<Self, String> {
+        let mut tcp = Vec::new();
+        for address in addresses {
+            tcp.push(bind(SocketAddr::new(*address, port)).map_err(|error| explain(*address, port, &error))?);
+        }
+        let unix = unix.map(|(path, mode)| bind_unix(path, mode)).transpose()?;
+        Ok(Self { tcp, unix })
+    }
+
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn unix_only(unix: Option<(&Path, u32)>) -> Result<Self, String> {
+        let (path, mode) = unix.ok_or("nothing to listen on: --port 0 needs --unix-socket PATH")?;
+        Ok(Self { tcp: Vec::new(), unix: Some(bind_unix(path, mode)?) })
+    }
+
+    /// The sockets of the HTTP port.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub fn http(addresses: &[IpAddr], port: u16) -> Result<Vec<std::net::TcpListener>, String> {
+        let bind = |address: &IpAddr| {
+            bind(SocketAddr::new(*address, port))
+                .map_err(|error| explain(*address, port, &error).replace("--port", "--http-port"))
+        };
+        addresses.iter().map(bind).collect()
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.unix.as_ref().map(|(_, path)| path.as_path())
+    }
+
+    /// Accepts until the node drains; must be called within a runtime.
+    ///
+    /// # Errors
+    /// When the runtime cannot take a socket over.
+    pub fn accept(self, node: &Arc<Node>, workers: &[Handle]) -> io::Result<()> {
+        for listener in self.tcp {
+            let listener = TcpListener::from_std(listener)?;
+            let (node, workers) = (Arc::clone(node), workers.to_vec());
+            tokio::spawn(async move {
+                let mut turn = 0;
+                loop {
+                    tokio::select! {
+                        accepted = listener.accept() => match accepted {
+                            Ok((stream, remote)) => {
+                                turn += 1;
+                                serve_tcp(stream, remote, &workers[turn % workers.len()]);
+                            }
+                            Err(error) => pause_after(&error).await,
+                        },
+                        () = node.until_drained() => return,
+                    }
+                }
+            });
+        }
+        if let Some((listener, path)) = self.unix {
+            let listener = UnixListener::from_std(listener)?;
+            let (node, workers) = (Arc::clone(node), workers.to_vec());
+            tokio::spawn(async move {
+                let mut turn = 0;
+                let shown: Arc<str> = path.display().to_string().into();
+                loop {
+                    tokio::select! {
+                        accepted = listener.accept() => match accepted {
+                            Ok((stream, _)) => {
+                                turn += 1;
+                                serve_unix(stream, &shown, &workers[turn % workers.len()]);
+                            }
+                            Err(error) => pause_after(&error).await,
+                        },
+                        () = node.until_drained() => {
+                            // Whoever starts next would find it in the way.
+                            let _ = std::fs::remove_file(&path);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A socket belongs to the event loop of the worker that serves it, so it leaves that of the acceptor.
+fn serve_tcp(stream: TcpStream, remote: SocketAddr, worker: &Handle) {
+    let (Ok(local), Ok(stream)) = (stream.local_addr(), stream.into_std()) else { return };
+    let options = socket2::SockRef::from(&stream);
+    // Without these a connection still works.
+    let _ = options.set_tcp_nodelay(true);
+    let _ = options
+        .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(KEEPALIVE_SECONDS)));
+    worker.serve(crate::worker::Accepted::Tcp(stream), Peer::Tcp { remote, local });
+}
+
+fn serve_unix(stream: UnixStream, path: &Arc<str>, worker: &Handle) {
+    if let Ok(stream) = stream.into_std() {
+        worker.serve(crate::worker::Accepted::Unix(stream), Peer::Unix(Arc::clone(path)));
+    }
+}
+
+/// Out of descriptors, most likely: trying again at once would only burn time.
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn explain(address: IpAddr, port: u16, error: &io::Error) -> String {
+    let at = SocketAddr::new(address, port);
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "cannot listen on {at}: another process has the port (is a Redis or another Dormouse running?); choose one with --port"
+            )
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("cannot listen on {at}: this machine does not have that address; choose one with --bind")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot listen on {at}: not permitted (ports below 1024 are reserved); choose one with --port")
+        }
+        _ => format!("cannot listen on {at}: {error}"),
+    }
+}
+
+fn bind_unix(path: &Path, mode: u32) -> Result<(std::os::unix::net::UnixListener, PathBuf), String> {
+    let failed = |error: io::Error| format!("cannot listen on unix socket {}: {error}", path.display());
+    // A socket that nobody answers on is what a killed process has left.
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    Ok((listener, path.to_path_buf()))
+}
+
+impl Stream {
+    /// Takes an accepted socket into the event loop of the calling thread.
+    ///
+    /// # Errors
+    /// When the event loop refuses.
+    pub fn adopt(accepted: crate::worker::Accepted) -> io::Result<Self> {
+        Ok(match accepted {
+            crate::worker::Accepted::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            crate::worker::Accepted::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}

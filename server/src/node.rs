@@ -1,0 +1,166 @@
+//! A node: one process with its workers, databases and clients.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use dormouse_autoscaler::Policy;
+use dormouse_shard::database::Engine;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::clients::{Client, Clients, OutputLimit};
+use crate::config::{Facts, NodeSettings, Settings};
+use crate::databases::{Tenant, Tenants};
+use crate::options::OutputBufferLimit;
+use crate::slowlog::Slowlog;
+
+pub struct Node {
+    pub tenants: Tenants,
+    pub clients: Clients,
+    pub engine: Engine,
+    pub facts: Facts,
+    pub policy: Policy,
+    settings: ArcSwap<NodeSettings>,
+    /// Copies of what the request path reads.
+    slowlog_us: AtomicI64,
+    slowlog_kept: AtomicUsize,
+    /// Differs from process to process.
+    pub seed: u64,
+    pub run_id: String,
+    pub started: Instant,
+    pub started_ms: u64,
+    pub memory_peak: AtomicU64,
+    /// Commands, bytes in and bytes out a second, lately.
+    pub rates: Mutex<Rates>,
+    /// The last error of the store, until it answers again.
+    pub store_error: Mutex<Option<String>>,
+    draining: watch::Sender<bool>,
+    /// Told to end the process, by `SHUTDOWN`: whether to save.
+    pub shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
+}
+
+/// How a process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Every database is put to sleep first.
+    Save,
+    /// What no checkpoint has is lost, as somebody asked for.
+    NoSave,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    pub operations: f64,
+    pub bytes_in: f64,
+    pub bytes_out: f64,
+}
+
+impl Node {
+    pub fn new(
+        tenants: Tenants,
+        engine: Engine,
+        settings: Settings,
+        policy: Policy,
+        seed: u64,
+        shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
+    ) -> Arc<Self> {
+        let started_ms = (engine.clock)();
+        let node = Self {
+            tenants,
+            clients: Clients::default(),
+            engine,
+            facts: settings.facts,
+            policy,
+            slowlog_us: AtomicI64::new(settings.node.slowlog_slower_than),
+            slowlog_kept: AtomicUsize::new(settings.node.slowlog_len_max as usize),
+            settings: ArcSwap::from_pointee(settings.node),
+            seed,
+            run_id: run_id(seed, started_ms),
+            started: Instant::now(),
+            started_ms,
+            memory_peak: AtomicU64::new(0),
+            rates: Mutex::default(),
+            store_error: Mutex::default(),
+            draining: watch::channel(false).0,
+            shutdown,
+        };
+        Arc::new(node)
+    }
+
+    pub fn settings(&self) -> Arc<NodeSettings> {
+        self.settings.load_full()
+    }
+
+    pub fn configure(&self, settings: NodeSettings) {
+        self.slowlog_us.store(settings.slowlog_slower_than, Ordering::Relaxed);
+        self.slowlog_kept.store(settings.slowlog_len_max as usize, Ordering::Relaxed);
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// The settings that a connection to `tenant` sees.
+    pub fn settings_for(&self, tenant: &Tenant) -> Settings {
+        Settings { facts: self.facts.clone(), node: (*self.settings()).clone(), database: (*tenant.settings()).clone() }
+    }
+
+    pub fn max_clients(&self) -> usize {
+        self.settings.load().max_clients as usize
+    }
+
+    pub fn output_limit_normal(&self) -> OutputLimit {
+        output_limit(self.settings.load().output_buffer_limits.normal)
+    }
+
+    pub fn output_limit_pubsub(&self) -> OutputLimit {
+        output_limit(self.settings.load().output_buffer_limits.pubsub)
+    }
+
+    /// Logs a command that took long.
+    pub fn note_slow(
+        &self,
+        log: &Slowlog,
+        client: &Client,
+        request: dormouse_protocol::Request<'_>,
+        took: std::time::Duration,
+        now_ms: u64,
+    ) {
+        let (threshold, kept) = (self.slowlog_us.load(Ordering::Relaxed), self.slowlog_kept.load(Ordering::Relaxed));
+        log.note(client, request, took, now_ms, threshold, kept);
+    }
+
+    /// Until the node stops serving.
+    pub async fn until_drained(&self) {
+        // The sender lives as long as the node.
+        let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Closes every connection; nobody is accepted any more.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+        self.clients.list().iter().for_each(|client| client.kill());
+    }
+}
+
+fn output_limit(limit: OutputBufferLimit) -> OutputLimit {
+    OutputLimit {
+        hard_bytes: usize::try_from(limit.hard_bytes).unwrap_or(usize::MAX),
+        soft_bytes: usize::try_from(limit.soft_bytes).unwrap_or(usize::MAX),
+        soft_seconds: limit.soft_seconds,
+    }
+}
+
+/// 40 hexadecimal digits.
+fn run_id(seed: u64, started_ms: u64) -> String {
+    let mut state = seed ^ started_ms.rotate_left(32);
+    let mut digits = String::with_capacity(48);
+    while digits.len() < 40 {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        digits += &format!("{:08x}", state >> 32);
+    }
+    digits
+}

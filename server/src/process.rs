@@ -1,0 +1,28 @@
+//! What the system knows of this process.
+
+use std::fs;
+
+/// Clock ticks a second in `/proc`: fixed by the kernel's interface.
+const TICKS: f64 = 100.0;
+
+/// User and system CPU seconds so far; zeros where the system does not say.
+pub fn cpu_seconds() -> (f64, f64) {
+    let Ok(stat) = fs::read_to_string("/proc/self/stat") else { return (0.0, 0.0) };
+    // The name in parentheses may hold spaces: fields are counted after it.
+    let Some((_, fields)) = stat.rsplit_once(')') else { return (0.0, 0.0) };
+    let mut fields = fields.split_ascii_whitespace().skip(11).map(|field| field.parse::<f64>().unwrap_or(0.0) / TICKS);
+    (fields.next().unwrap_or(0.0), fields.next().unwrap_or(0.0))
+}
+
+/// Resident memory in bytes; 0 where the system does not say.
+pub fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// How many files this process may open; `None` where the system does not say.
+pub fn open_files_max() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace().next()?.parse().ok()
+}

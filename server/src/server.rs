@@ -1,0 +1,178 @@
+//! The server: everything built in order, run until somebody ends it, and put to sleep in order.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use dormouse_autoscaler::Autoscaler;
+use dormouse_shard::database::Engine;
+use dormouse_shard::lane::Lane;
+use dormouse_shard::store::Store;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::Settings;
+use crate::databases::Tenants;
+use crate::http::{Http, Readiness};
+use crate::listener::Listeners;
+use crate::node::{Node, Shutdown};
+use crate::options::Options;
+use crate::worker::{self, now_ms};
+use crate::{keeper, memory, metrics, snapshot};
+
+/// Threads for loads and checkpoints.
+const BACKGROUND_THREADS: usize = 2;
+const LANE_THREADS: usize = 2;
+
+/// A server that listens.
+pub struct Server {
+    node: Arc<Node>,
+    background: Runtime,
+    workers: Vec<std::thread::JoinHandle<()>>,
+    http: Option<Http>,
+    ends: mpsc::UnboundedReceiver<Shutdown>,
+}
+
+impl Server {
+    /// # Errors
+    /// A text that says what is in the way and what to do about it.
+    pub fn start(options: Options) -> Result<Self, String> {
+        let store = Arc::new(Store::open(&options.store).map_err(|error| error.to_string())?);
+        let addresses: Vec<_> = options.bind.iter().map(|bind| bind.0).collect();
+        let unix = options.unix_socket.as_deref().map(|path| (path, options.unix_socket_mode.0));
+        let listeners = if options.port == 0 {
+            Listeners::unix_only(unix)
+        } else {
+            Listeners::bind(&addresses, options.port, unix)
+        }?;
+        let http_listeners =
+            if options.http_port == 0 { Vec::new() } else { Listeners::http(&addresses, options.http_port)? };
+        let background = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(BACKGROUND_THREADS)
+            .thread_name("background")
+            .enable_all()
+            .build()
+            .map_err(failed("the background threads"))?;
+        let lane = Lane::new(LANE_THREADS).map_err(failed("the slow lane"))?;
+        let seed = random_seed();
+        let engine = Engine {
+            store,
+            lane,
+            background: background.handle().clone(),
+            clock: now_ms,
+            writer: seed,
+            give_back: memory::give_back,
+        };
+        let mut settings = Settings::new(&options);
+        let addresses = listeners.addresses();
+        settings.facts.port = addresses.first().map_or(0, |address| address.port());
+        let workers = options.worker_count().get();
+        settings.facts.workers = workers;
+        let mut seeds = seed;
+        let next_seed = || {
+            seeds = seeds.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            seeds ^ (seeds >> 29)
+        };
+        let tenants =
+            background.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, next_seed));
+        let (shutdown, ends) = mpsc::unbounded_channel();
+        let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;
+        let node = Node::new(tenants, engine, settings, options.policy.clone(), seed, shutdown);
+        let started: Result<Vec<_>, _> = (0..workers).map(|number| worker::start(number, Arc::clone(&node))).collect();
+        let (handles, workers): (Vec<_>, Vec<_>) = started.map_err(failed("a worker"))?.into_iter().unzip();
+        let entered = background.enter();
+        let unix_path = listeners.unix_path().map(|path| path.display().to_string());
+        listeners.accept(&node, &handles).map_err(failed("listening"))?;
+        keeper::start(&node, autoscaler);
+        drop(entered);
+        let http = Self::start_http(&node, http_listeners)?;
+        announce(&node, &addresses, unix_path.as_deref(), http.as_ref());
+        Ok(Self { node, background, workers, http, ends })
+    }
+
+    fn start_http(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>) -> Result<Option<Http>, String> {
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        let of = Arc::clone(node);
+        let registry = metrics::registry(move || snapshot::of_node(&of)).map_err(|error| error.to_string())?;
+        let of = Arc::clone(node);
+        let ready = move || Readiness {
+            starting: false,
+            draining: of.is_draining(),
+            store_error: of.store_error.lock().clone(),
+        };
+        Http::start(listeners, registry, ready)
+            .map(Some)
+            .map_err(|error| format!("cannot start the HTTP port: {error}"))
+    }
+
+    /// Serves until a signal or `SHUTDOWN`, then puts every database to sleep.
+    ///
+    /// # Errors
+    /// When a database could not be saved.
+    pub fn run(mut self) -> Result<(), String> {
+        let how = self
+            .background
+            .block_on(wait(&mut self.ends))
+            .map_err(|error| format!("cannot wait for signals: {error}"))?;
+        self.node.drain();
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has said so on standard error.
+            let _ = worker.join();
+        }
+        let mut failed = Vec::new();
+        if how == Shutdown::Save {
+            for tenant in self.node.tenants.all() {
+                if let Err(error) = self.background.block_on(tenant.database.close()) {
+                    failed.push(format!("database {} could not be saved: {error}", tenant.name()));
+                }
+            }
+        }
+        drop(self.http.take());
+        if failed.is_empty() {
+            tracing::info!("every database sleeps; bye");
+            Ok(())
+        } else {
+            Err(failed.join("; "))
+        }
+    }
+}
+
+async fn wait(ends: &mut mpsc::UnboundedReceiver<Shutdown>) -> std::io::Result<Shutdown> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => Shutdown::Save,
+        _ = terminate.recv() => Shutdown::Save,
+        how = ends.recv() => how.unwrap_or(Shutdown::Save),
+    })
+}
+
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
+    move |error| format!("cannot start {what}: {error}")
+}
+
+/// The one line on standard output, and how to go on.
+fn announce(node: &Node, addresses: &[std::net::SocketAddr], unix: Option<&str>, http: Option<&Http>) {
+    let mut places: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    places.extend(unix.map(ToString::to_string));
+    let mut text = format!("Dormouse {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
+    if let Some(address) = http.and_then(|http| http.addresses().first()) {
+        text += &format!(" and http://{address}");
+    }
+    text += &format!("; data in {}", node.engine.store.url());
+    text += &match (addresses.first(), unix) {
+        (Some(address), _) => format!("; try: redis-cli -p {} SET hello world", address.port()),
+        (None, Some(path)) => format!("; try: redis-cli -s {path} SET hello world"),
+        (None, None) => String::new(),
+    };
+    // A closed standard output is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// From the system's source, by way of the standard library's hash keys.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() ^ now_ms().rotate_left(20)
+}

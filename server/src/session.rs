@@ -1,0 +1,546 @@
+//! A session: who the client is, which database it speaks to, and the way of each of its commands.
+//!
+//! There are two ways:
+//!
+//! - **The batch** ([`Session::batch`]), which nearly every command takes: parse, look the command up, take the lock of its
+//!   shard with `try_hold`, run every following command of the read buffer that belongs to the same shard, let the lock
+//!   go. Nothing here awaits, allocates or copies a request.
+//! - **The slow way** ([`Session::execute`]), for whatever may have to wait: the database sleeps, a place must be loaded,
+//!   the lock is taken, several shards are needed, the command is of the slow lane, it concerns the connection. The
+//!   request is copied, and the batch goes on after it.
+//!
+//! Invariant: a connection's commands run and answer in their order.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
+use dormouse_shard::commands::{self, Flags, Row};
+use dormouse_shard::error::Error;
+use dormouse_shard::keyspace::{Fault, Keyspace};
+use dormouse_shard::slot_of;
+use futures::future::BoxFuture;
+
+use crate::clients::Client;
+use crate::databases::Tenant;
+use crate::metering::{Batch, Writer};
+use crate::node::Node;
+use crate::table::{Action, Entry, TABLE};
+use crate::task::{self, Outcome, Task};
+use crate::worker::Worker;
+
+/// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
+const REPLY_HIGH_WATER: usize = 1 << 20;
+
+/// One batch in so many is timed for the autoscaler.
+const SAMPLE: u64 = 16;
+
+/// What a command that has to wait answers with.
+pub type Answer = Box<dyn FnOnce(&mut Reply) + Send>;
+
+/// How a command that concerns the connection or the server is run.
+#[derive(Clone, Copy)]
+pub enum SessionRun {
+    Now(fn(&mut Session, &mut Reply, Request<'_>) -> Result<(), Error>),
+    /// It waits for something. Not allowed in a transaction, whose locks it might wait for.
+    Later(fn(&mut Session, Request<'_>) -> Result<BoxFuture<'static, Answer>, Error>),
+    Exec,
+    Watch,
+}
+
+impl std::fmt::Debug for SessionRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionRun")
+    }
+}
+
+/// What the connection has to do before the batch can go on.
+#[derive(Debug)]
+pub enum Next {
+    /// Read more: all whole requests are answered.
+    Read,
+    /// Send the replies so far.
+    Flush,
+    /// Run this request on the slow way.
+    Slow(OwnedRequest),
+    Close,
+}
+
+/// `CLIENT REPLY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyMode {
+    On,
+    Off,
+    /// The reply of the next command is left out.
+    SkipNext,
+    Skip,
+}
+
+/// Commands queued since MULTI.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub queue: Vec<OwnedRequest>,
+    pub bytes: usize,
+    /// A command was refused while queueing: EXEC is.
+    pub broken: bool,
+}
+
+/// Keys watched for the next EXEC.
+#[derive(Debug, Default)]
+pub struct Watching {
+    pub touched: Arc<AtomicBool>,
+    pub keys: Vec<(u8, Box<[u8]>)>,
+}
+
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    pub channels: Vec<Box<[u8]>>,
+    pub patterns: Vec<Box<[u8]>>,
+}
+
+pub struct Session {
+    pub node: Arc<Node>,
+    pub worker: Rc<Worker>,
+    pub client: Arc<Client>,
+    pub tenant: Arc<Tenant>,
+    writer: Rc<Writer>,
+    pub version: Version,
+    pub select: u8,
+    pub authenticated: bool,
+    pub closing: bool,
+    pub reply_mode: ReplyMode,
+    pub transaction: Option<Box<Transaction>>,
+    pub watching: Option<Box<Watching>>,
+    pub subscriptions: Option<Box<Subscriptions>>,
+}
+
+/// Why a run of commands under one lock ended.
+enum Stop {
+    /// The input is used up.
+    Read,
+    Flush,
+    /// The next request is none that can be run under this lock.
+    Other,
+    /// The next request must take the slow way.
+    Slow,
+}
+
+impl Session {
+    pub fn new(node: &Arc<Node>, worker: &Rc<Worker>, client: &Arc<Client>, tenant: Arc<Tenant>) -> Self {
+        Self {
+            writer: worker.writer(&tenant),
+            authenticated: !node.tenants.needs_token(),
+            node: Arc::clone(node),
+            worker: Rc::clone(worker),
+            client: Arc::clone(client),
+            tenant,
+            version: Version::Resp2,
+            select: 0,
+            closing: false,
+            reply_mode: ReplyMode::On,
+            transaction: None,
+            watching: None,
+            subscriptions: None,
+        }
+    }
+
+    /// Speaks to `tenant` from now on.
+    pub fn enter(&mut self, tenant: Arc<Tenant>) {
+        if !Arc::ptr_eq(&tenant, &self.tenant) {
+            self.leave();
+            self.client.told.lock().database = tenant.database.name().into();
+            self.writer = self.worker.writer(&tenant);
+            self.tenant = tenant;
+            self.select(0);
+        }
+        self.authenticated = true;
+    }
+
+    /// Gives up what the session has in its database: transaction, watches, subscriptions.
+    pub fn leave(&mut self) {
+        self.transaction = None;
+        self.unwatch();
+        crate::commands::pubsub::unsubscribe_all(self);
+    }
+
+    /// The connection is over.
+    pub fn end(&mut self) {
+        self.leave();
+        self.tenant.worked(self.client.worked_ms.load(Ordering::Relaxed));
+    }
+
+    pub fn select(&mut self, select: u8) {
+        self.select = select;
+        self.client.select.store(select, Ordering::Relaxed);
+    }
+
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+        self.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Ordering::Relaxed);
+    }
+
+    pub fn limits(&self) -> &'static Limits {
+        static FULL: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::default);
+        static UNAUTHENTICATED: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::unauthenticated);
+        if self.authenticated { &FULL } else { &UNAUTHENTICATED }
+    }
+
+    pub fn unwatch(&mut self) {
+        if let Some(watching) = self.watching.take() {
+            let watches = &self.tenant.database.shared.watches;
+            watching.keys.iter().for_each(|(select, key)| watches.remove(*select, key, &watching.touched));
+            self.client.watching.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether commands are simply run and answered.
+    fn is_plain(&self) -> bool {
+        self.authenticated && self.transaction.is_none() && self.reply_mode == ReplyMode::On && !self.is_subscribed()
+    }
+
+    /// Whether it is in RESP2's subscribed state, where few commands are allowed.
+    fn is_subscribed(&self) -> bool {
+        self.version == Version::Resp2 && self.subscriptions.is_some()
+    }
+
+    /// Counts one command of a transaction.
+    pub fn count_queued(&self, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
+        let mut batch = self.worker.take_batch();
+        count(&mut batch, command, request, reply, before);
+        self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+    }
+
+    pub fn count_keyspace(&self, hits: u64, misses: u64) {
+        let mut batch = self.worker.take_batch();
+        batch.keyspace_hits += hits;
+        batch.keyspace_misses += misses;
+        self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+    }
+
+    // ---- the batch ----------------------------------------------------------------------------------------------------
+
+    /// Runs the requests in `input`. Returns the bytes that it has consumed, and what to do next.
+    pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
+        let (started, now_ms) = self.worker.now();
+        self.client.active_ms.store(now_ms, Ordering::Relaxed);
+        let mut batch = self.worker.take_batch();
+        let (used, next) = self.run_batch(parser, input, reply, &mut batch, now_ms);
+        self.worker.commit(&self.writer, batch, started.elapsed());
+        (used, next)
+    }
+
+    fn run_batch(
+        &mut self,
+        parser: &mut Parser,
+        input: &[u8],
+        reply: &mut Reply,
+        batch: &mut Batch,
+        now_ms: u64,
+    ) -> (usize, Next) {
+        let mut at = 0;
+        loop {
+            if reply.len() > REPLY_HIGH_WATER {
+                return (at, Next::Flush);
+            }
+            let (request, consumed) = match parser.parse(&input[at..]) {
+                Ok(Parsed::Complete { request, consumed }) => (request, consumed),
+                Ok(Parsed::Incomplete { .. }) => return (at, Next::Read),
+                Err(error) => {
+                    reply.error(&format!("ERR {error}"));
+                    return (input.len(), Next::Close);
+                }
+            };
+            if request.is_empty() {
+                at += consumed;
+                continue;
+            }
+            let entry = TABLE.by_name(request.arg(0));
+            let slow = match entry {
+                Some(entry) if self.is_plain() && entry.row.arity.accepts(request.len()) => match entry.action {
+                    Action::Keyspace(_)
+                        if !entry.row.flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR) =>
+                    {
+                        let slot = request_slot(entry.row, request);
+                        let (used, stop) = self.run_held(parser, &input[at..], entry, slot, reply, batch, now_ms);
+                        at += used;
+                        match stop {
+                            Stop::Read => return (at, Next::Read),
+                            Stop::Flush => return (at, Next::Flush),
+                            Stop::Other if used > 0 => continue,
+                            Stop::Other | Stop::Slow => true,
+                        }
+                    }
+                    Action::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() => {
+                        let before = reply.len();
+                        if let Err(error) = run(self, reply, request) {
+                            reply.truncate(before);
+                            reply.error(&error.to_string());
+                        }
+                        count(batch, entry.id, request, reply, before);
+                        at += consumed;
+                        if self.closing {
+                            return (at, Next::Close);
+                        }
+                        continue;
+                    }
+                    _ => true,
+                },
+                _ => true,
+            };
+            debug_assert!(slow);
+            // Parsed again: `run_held` may have used the parser since.
+            return match parser.parse(&input[at..]) {
+                Ok(Parsed::Complete { request, consumed }) => (at + consumed, Next::Slow(request.to_owned())),
+                _ => (at, Next::Read),
+            };
+        }
+    }
+
+    /// Runs requests under the lock of the shard that has `slot`, as long as they belong to it.
+    #[expect(clippy::too_many_arguments, reason = "the state of one batch, on the hottest path")]
+    fn run_held(
+        &mut self,
+        parser: &mut Parser,
+        input: &[u8],
+        first: &Entry,
+        slot: Option<u16>,
+        reply: &mut Reply,
+        batch: &mut Batch,
+        now_ms: u64,
+    ) -> (usize, Stop) {
+        let database = Arc::clone(&self.tenant.database);
+        let topology = database.topology_guard();
+        let Some(topology) = topology.as_ref() else { return (0, Stop::Slow) };
+        let single = topology.shards.len() == 1;
+        let shard = match slot {
+            _ if single => 0,
+            Some(slot) => topology.of_slot(slot),
+            None => 0,
+        };
+        let Some(held) = task::try_hold(&topology.shards[shard]) else { return (0, Stop::Slow) };
+        let mut contents = held.contents();
+        if contents.retired || !topology.matches(shard, &contents) {
+            return (0, Stop::Slow);
+        }
+        self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+        self.client.last_command.store(first.id as u16, Ordering::Relaxed);
+        let sampled = sample(&mut contents, slot);
+        let resident = contents.is_resident();
+        let range = (contents.first_slot, contents.end_slot);
+        let mut operations = 0;
+        let mut db = Keyspace::new([&mut *contents], &database.shared, self.select, now_ms, self.worker.random());
+        let bounded = db.settings().memory_max > 0;
+        let published = held.gate().guarded.published();
+        let mut at = 0;
+        let stop = loop {
+            if reply.len() > REPLY_HIGH_WATER {
+                break Stop::Flush;
+            }
+            let (request, consumed) = match parser.parse(&input[at..]) {
+                Ok(Parsed::Complete { request, consumed }) => (request, consumed),
+                Ok(Parsed::Incomplete { .. }) => break Stop::Read,
+                // Met again, and answered, outside.
+                Err(_) => break Stop::Other,
+            };
+            if request.is_empty() {
+                at += consumed;
+                continue;
+            }
+            let Some(entry) = TABLE.by_name(request.arg(0)) else { break Stop::Other };
+            let Action::Keyspace(run) = entry.action else { break Stop::Other };
+            let flags = entry.row.flags;
+            if flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR)
+                || !entry.row.arity.accepts(request.len())
+            {
+                break Stop::Other;
+            }
+            if !single && !belongs(entry.row, request, range) {
+                break Stop::Other;
+            }
+            if !resident && missing(&db, entry.row, request).is_some() {
+                break Stop::Slow;
+            }
+            let before = reply.len();
+            operations += 1;
+            if bounded
+                && flags.contains(Flags::DENY_OOM)
+                && let Err(error) = db.make_room(published)
+            {
+                reply.error(&error.to_string());
+            } else if entry.timed {
+                let started = std::time::Instant::now();
+                if commands::call(entry.row, run, &mut db, reply, request).is_err() {
+                    break Stop::Slow;
+                }
+                let elapsed = started.elapsed();
+                batch.timed(entry.id, elapsed.as_nanos() as u64);
+                self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
+            } else if commands::call(entry.row, run, &mut db, reply, request).is_err() {
+                break Stop::Slow;
+            }
+            count(batch, entry.id, request, reply, before);
+            at += consumed;
+        };
+        batch.keyspace_hits += db.hits;
+        batch.keyspace_misses += db.misses;
+        let dead = db.take_graveyard();
+        drop(db);
+        contents.load.operations += operations;
+        if let Some(started) = sampled {
+            contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
+        }
+        if !dead.is_empty() {
+            database.engine.lane.run(move || drop(dead));
+        }
+        (at, stop)
+    }
+
+    // ---- the slow way ---------------------------------------------------------------------------------------------------
+
+    /// Runs one request, waiting for what it needs.
+    pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
+        let (started, now_ms) = self.worker.now();
+        let before = reply.len();
+        let id = self.dispatch(&request, reply, now_ms).await;
+        let request = request.as_request();
+        if let Some(id) = id {
+            let elapsed = started.elapsed();
+            self.client.last_command.store(id as u16, Ordering::Relaxed);
+            let mut batch = self.worker.take_batch();
+            count(&mut batch, id, request, reply, before);
+            self.worker.commit(&self.writer, batch, elapsed);
+            if !TABLE.get(id).row.flags.contains(Flags::SKIP_SLOWLOG) {
+                self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
+            }
+        }
+        reply.set_version(self.version);
+        match self.reply_mode {
+            ReplyMode::On => {}
+            ReplyMode::Off => reply.truncate(before),
+            ReplyMode::SkipNext => self.reply_mode = ReplyMode::Skip,
+            ReplyMode::Skip => {
+                reply.truncate(before);
+                self.reply_mode = ReplyMode::On;
+            }
+        }
+    }
+
+    /// Answers one request; its index in the table where it is a command.
+    async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Option<usize> {
+        let request = owned.as_request();
+        let entry = match TABLE.resolve(request) {
+            Ok(entry) => entry,
+            Err(text) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.broken = true;
+                }
+                if self.authenticated {
+                    reply.error(&text);
+                } else {
+                    reply.error("NOAUTH Authentication required.");
+                }
+                return None;
+            }
+        };
+        if let Err(refusal) = self.admit(entry) {
+            if let Some(transaction) = &mut self.transaction {
+                transaction.broken = true;
+            }
+            reply.error(&refusal);
+            let mut batch = self.worker.take_batch();
+            batch.rejected(entry.id);
+            self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+            return None;
+        }
+        if self.transaction.is_some() && !crate::commands::transaction::runs_at_once(entry) {
+            crate::commands::transaction::enqueue(self, entry, owned.clone(), reply);
+            return Some(entry.id);
+        }
+        match entry.action {
+            Action::Keyspace(run) => {
+                let task = Task::new(entry.row, run, owned.clone(), self, now_ms);
+                self.run_task(task, reply).await;
+            }
+            Action::Session(SessionRun::Now(run)) => {
+                let before = reply.len();
+                if let Err(error) = run(self, reply, request) {
+                    reply.truncate(before);
+                    reply.error(&error.to_string());
+                }
+            }
+            Action::Session(SessionRun::Later(run)) => match run(self, request) {
+                Ok(answer) => answer.await(reply),
+                Err(error) => reply.error(&error.to_string()),
+            },
+            Action::Session(SessionRun::Exec) => crate::commands::transaction::exec(self, reply, now_ms).await,
+            Action::Session(SessionRun::Watch) => {
+                crate::commands::transaction::watch(self, reply, request, now_ms).await
+            }
+            Action::Container => reply.error(&crate::table::wrong_arity(&entry.name)),
+        }
+        Some(entry.id)
+    }
+
+    /// Whether the client may run this command now.
+    fn admit(&self, entry: &Entry) -> Result<(), String> {
+        if !self.authenticated && !entry.row.flags.contains(Flags::NO_AUTH) {
+            return Err("NOAUTH Authentication required.".into());
+        }
+        if self.is_subscribed() && !crate::commands::pubsub::allowed_while_subscribed(&entry.name) {
+            return Err(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                entry.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs one command over the keyspace, wherever and whenever it can.
+    async fn run_task(&mut self, task: Task, reply: &mut Reply) {
+        self.client.worked_ms.store(task.now_ms, Ordering::Relaxed);
+        match task::run(&self.tenant.database, task).await {
+            Ok(Outcome { reply: bytes, hits, misses }) => {
+                reply.raw(&bytes);
+                self.count_keyspace(hits, misses);
+            }
+            Err(error) => reply.error(&error.to_string()),
+        }
+    }
+}
+
+/// Counts a batch for the autoscaler; one in [`SAMPLE`] is timed and its slot noted.
+fn sample(contents: &mut dormouse_shard::keyspace::Contents, slot: Option<u16>) -> Option<std::time::Instant> {
+    contents.load.batches += 1;
+    if contents.load.batches % SAMPLE != 1 {
+        return None;
+    }
+    if let Some(slot) = slot {
+        let (first, end) = (u32::from(contents.first_slot), u32::from(contents.end_slot));
+        let part = u32::from(slot).saturating_sub(first) * contents.load.heat.len() as u32 / (end - first);
+        contents.load.heat[part as usize] += 1;
+    }
+    Some(std::time::Instant::now())
+}
+
+/// Counts a command whose reply begins at `before`.
+fn count(batch: &mut Batch, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
+    batch.request(command, request.bytes() as u64, (reply.len() - before) as u64);
+    if reply.buffer.get(before) == Some(&b'-') {
+        batch.failed(command);
+    }
+}
+
+/// The slot of a request's first key.
+fn request_slot(row: &Row, request: Request<'_>) -> Option<u16> {
+    row.key_indexes(request).next().map(|key| slot_of(request.arg(key)))
+}
+
+fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {
+    row.key_indexes(request).all(|key| (first..end).contains(&slot_of(request.arg(key))))
+}
+
+/// A place that the request's keys need and that is not in memory.
+pub fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> {
+    row.key_indexes(request).find_map(|key| db.missing(db.position(request.arg(key))))
+}

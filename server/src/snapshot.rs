@@ -1,0 +1,72 @@
+//! What the metrics show, gathered when somebody asks.
+
+use std::sync::atomic::Ordering;
+
+use dormouse_shard::keyspace::INDEXES;
+use futures::executor::block_on;
+
+use crate::databases::Tenant;
+use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot};
+use crate::node::Node;
+use crate::table::TABLE;
+use crate::{keeper, process};
+
+pub fn of_node(node: &Node) -> ServerSnapshot {
+    let now_ms = (node.engine.clock)();
+    let (cpu_user_seconds, cpu_system_seconds) = process::cpu_seconds();
+    ServerSnapshot {
+        run_id: node.run_id.clone(),
+        tcp_port: node.facts.port,
+        max_memory_policy: node.tenants.default().settings().max_memory_policy.name().to_string(),
+        started_unix_seconds: node.started_ms / 1000,
+        uptime_seconds: node.started.elapsed().as_secs(),
+        workers: node.facts.workers as u64,
+        connected_clients: node.clients.count() as u64,
+        blocked_clients: 0,
+        max_clients: node.max_clients() as u64,
+        connections_received: node.clients.accepted.load(Ordering::Relaxed),
+        connections_rejected: node.clients.rejected.load(Ordering::Relaxed),
+        pubsub_channels: node.tenants.all().map(|tenant| tenant.pubsub.channels(None).len() as u64).sum(),
+        pubsub_patterns: node.tenants.all().map(|tenant| tenant.pubsub.patterns() as u64).sum(),
+        memory_resident_bytes: process::resident_bytes(),
+        memory_used_peak_bytes: node.memory_peak.load(Ordering::Relaxed),
+        cpu_user_seconds,
+        cpu_system_seconds,
+        slowlog_entries: node.tenants.all().map(|tenant| tenant.slowlog.len() as u64).sum(),
+        commands: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
+        databases: node.tenants.all().map(|tenant| of_tenant(node, tenant, now_ms)).collect(),
+    }
+}
+
+fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
+    keeper::settle(tenant, now_ms);
+    let database = &tenant.database;
+    // A scrape has a thread of its own, so it may wait for the shards' locks. It does not wake anything.
+    let views = block_on(database.shards(false));
+    let saved = database.counters.saved_ms.load(Ordering::Relaxed);
+    DatabaseSnapshot {
+        name: tenant.name().to_string(),
+        awake: database.is_awake(),
+        connected_clients: node.clients.of_database(tenant.name()).len() as u64,
+        blocked_clients: 0,
+        shards: views.len() as u64,
+        memory_bytes: database.used_bytes() as u64,
+        memory_max_bytes: tenant.settings().max_memory,
+        store_bytes: database.counters.stored_bytes.load(Ordering::Relaxed),
+        dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
+        last_checkpoint_unix_ms: (saved > 0).then_some(saved),
+        logical: logical(tenant),
+        totals: tenant.meters.totals(now_ms),
+        statistics: tenant.meters.statistics(now_ms),
+    }
+}
+
+/// Keys by logical index, of those that have any; asleep, what the manifest says.
+pub fn logical(tenant: &Tenant) -> Vec<LogicalSnapshot> {
+    let counts = block_on(tenant.database.counts());
+    (0..INDEXES as u8)
+        .zip(counts)
+        .filter(|(_, (keys, _))| *keys > 0)
+        .map(|(index, (keys, keys_expiring))| LogicalSnapshot { index, keys, keys_expiring, ttl_ms_average: 0 })
+        .collect()
+}

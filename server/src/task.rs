@@ -1,0 +1,187 @@
+//! One command that could not be run in its batch: it waits for shards, for places, or for a thread of the slow lane.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::{OwnedRequest, Reply, Version};
+use dormouse_shard::commands::{self, Flags, Row, Run};
+use dormouse_shard::database::Database;
+use dormouse_shard::error::Error;
+use dormouse_shard::gate::Job;
+use dormouse_shard::keyspace::{Contents, Fault, Keyspace};
+use dormouse_shard::shard::{HeldShard, ShardGate};
+use dormouse_shard::topology::{Topology, hold};
+use futures::channel::oneshot;
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+use crate::session::{Session, missing};
+
+/// Tries before a lock counts as taken: about a microsecond, less than it takes to wake another thread.
+const SPINS: usize = 64;
+
+/// Everything that a command needs to run on any thread.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub row: &'static Row,
+    pub run: Run,
+    pub request: OwnedRequest,
+    pub select: u8,
+    pub version: Version,
+    pub now_ms: u64,
+    pub seed: u64,
+}
+
+#[derive(Debug)]
+pub struct Outcome {
+    pub reply: Vec<u8>,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+/// How a try under the locks went.
+#[derive(Debug)]
+enum Try {
+    Done(Outcome),
+    /// A place must be loaded first.
+    Fault(Fault),
+    /// The shards are not what they were: route again.
+    Rerouted,
+}
+
+impl Task {
+    pub fn new(row: &'static Row, run: Run, request: OwnedRequest, session: &Session, now_ms: u64) -> Self {
+        let seed = session.worker.random();
+        Self { row, run, request, select: session.select, version: session.version, now_ms, seed }
+    }
+}
+
+/// The lock, after a few tries; `None`: leave a job.
+pub fn try_hold(gate: &ShardGate) -> Option<HeldShard> {
+    for _ in 0..SPINS {
+        if let Some(held) = gate.try_hold() {
+            return Some(held);
+        }
+        std::hint::spin_loop();
+    }
+    gate.guarded.contended.fetch_add(1, Ordering::Relaxed);
+    None
+}
+
+/// Runs a task to its end.
+///
+/// # Errors
+/// When the database cannot be woken or a place cannot be loaded.
+pub async fn run(database: &Arc<Database>, task: Task) -> Result<Outcome, Error> {
+    loop {
+        let topology = database.awake().await?;
+        if task.row.flags.contains(Flags::ALL_RESIDENT) {
+            database.load_all().await?;
+        }
+        match attempt(database, &topology, &task).await {
+            Try::Done(outcome) => return Ok(outcome),
+            Try::Fault(fault) => database.load(fault).await?,
+            Try::Rerouted => {}
+        }
+    }
+}
+
+async fn attempt(database: &Arc<Database>, topology: &Arc<Topology>, task: &Task) -> Try {
+    let shards = route(topology, task);
+    let gates: Vec<ShardGate> = shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect();
+    if task.row.flags.contains(Flags::SLOW_LANE) {
+        let held = hold(gates).await;
+        let (sender, receiver) = oneshot::channel();
+        let (task, topology, shards, of) = (task.clone(), Arc::clone(topology), shards, Arc::clone(database));
+        database.engine.lane.run(move || {
+            // Whoever asked may have gone.
+            let _ = sender.send(under(&of, &topology, &shards, &held, &task));
+        });
+        return receiver.await.unwrap_or(Try::Rerouted);
+    }
+    if let [gate] = &gates[..] {
+        if let Some(held) = try_hold(gate) {
+            return under(database, topology, &shards, &[held], task);
+        }
+        // Whoever holds the lock runs it: that costs no change of thread while the lock is held.
+        let (sender, receiver) = oneshot::channel();
+        let (task, topology, of) = (task.clone(), Arc::clone(topology), Arc::clone(database));
+        gate.leave(Job::Run(Box::new(move |held| {
+            let _ = sender.send(under(&of, &topology, &shards, std::slice::from_ref(held), &task));
+        })));
+        return receiver.await.unwrap_or(Try::Rerouted);
+    }
+    let held = hold(gates).await;
+    under(database, topology, &shards, &held, task)
+}
+
+/// The shards that a task needs, ascending.
+fn route(topology: &Topology, task: &Task) -> SmallVec<[usize; 4]> {
+    let request = task.request.as_request();
+    if task.row.flags.contains(Flags::WHOLE) {
+        return (0..topology.shards.len()).collect();
+    }
+    if topology.shards.len() == 1 {
+        return [0].into_iter().collect();
+    }
+    if task.row.flags.contains(Flags::BY_CURSOR) {
+        let cursor = request.get(1).and_then(commands::cursor_of).unwrap_or(0);
+        return [topology.of_slot((cursor >> 39) as u16)].into_iter().collect();
+    }
+    let mut shards: SmallVec<[usize; 4]> =
+        task.row.key_indexes(request).map(|key| topology.of_key(request.arg(key))).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    if shards.is_empty() {
+        shards.push(0);
+    }
+    shards
+}
+
+/// Runs a task under the locks that it needs.
+fn under(database: &Database, topology: &Topology, shards: &[usize], held: &[HeldShard], task: &Task) -> Try {
+    let mut contents: SmallVec<[MutexGuard<'_, Contents>; 4]> = held.iter().map(HeldShard::contents).collect();
+    if contents.len() != shards.len()
+        || contents.iter().zip(shards).any(|(contents, &shard)| contents.retired || !topology.matches(shard, contents))
+    {
+        return Try::Rerouted;
+    }
+    let published = held.iter().map(|held| held.gate().guarded.published()).sum();
+    let parts = contents.iter_mut().map(|contents| &mut **contents);
+    let mut db = Keyspace::new(parts, &database.shared, task.select, task.now_ms, task.seed);
+    let mut reply = Reply::new(task.version);
+    let step = step(&mut db, task.row, task.run, task.request.as_request(), &mut reply, published);
+    let (hits, misses) = (db.hits, db.misses);
+    let dead = db.take_graveyard();
+    if !dead.is_empty() {
+        database.engine.lane.run(move || drop(dead));
+    }
+    match step {
+        Ok(()) => Try::Done(Outcome { reply: std::mem::take(&mut reply.buffer), hits, misses }),
+        Err(fault) => Try::Fault(fault),
+    }
+}
+
+/// One command with all that goes before it: residency and room.
+///
+/// # Errors
+/// The place that must be loaded first.
+pub fn step(
+    db: &mut Keyspace<'_>,
+    row: &Row,
+    run: Run,
+    request: dormouse_protocol::Request<'_>,
+    reply: &mut Reply,
+    published: usize,
+) -> Result<(), Fault> {
+    if let Some(fault) = missing(db, row, request) {
+        return Err(fault);
+    }
+    if row.flags.contains(Flags::DENY_OOM)
+        && let Err(error) = db.make_room(published)
+    {
+        reply.error(&error.to_string());
+        return Ok(());
+    }
+    commands::call(row, run, db, reply, request)
+}

@@ -1,0 +1,158 @@
+//! A worker: an OS thread with its own event loop. A connection lives on one worker from its first byte to its last.
+//!
+//! What a connection needs only while it is being served belongs to the worker: the buffer that sockets are read into,
+//! and the one that replies are written to. An idle connection holds neither.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+use crate::clients::Peer;
+use crate::connection::{self, Stream};
+use crate::databases::Tenant;
+use crate::metering::{Batch, Writer};
+use crate::node::Node;
+
+/// Bytes that one read takes at most.
+pub const READ_BYTES: usize = 64 << 10;
+/// A reply buffer that grew larger than this is not kept.
+const REPLY_KEPT_BYTES: usize = 256 << 10;
+
+pub struct Worker {
+    pub scratch: RefCell<Box<[u8]>>,
+    reply: RefCell<Vec<u8>>,
+    writers: RefCell<HashMap<Arc<str>, Rc<Writer>>>,
+    /// Kept for its allocation.
+    batch: Cell<Batch>,
+    random: Cell<u64>,
+    clock: Cell<(Instant, u64)>,
+}
+
+impl Worker {
+    fn new(seed: u64) -> Self {
+        Self {
+            scratch: RefCell::new(vec![0; READ_BYTES].into()),
+            reply: RefCell::default(),
+            writers: RefCell::default(),
+            batch: Cell::default(),
+            random: Cell::new(seed | 1),
+            clock: Cell::new((Instant::now(), now_ms())),
+        }
+    }
+
+    /// The time of one batch: the monotonic clock is read once, unix milliseconds follow from it. The two are brought
+    /// together again every second, as the system's clock may be set.
+    pub fn now(&self) -> (Instant, u64) {
+        let now = Instant::now();
+        let (base, base_ms) = self.clock.get();
+        let elapsed = now.duration_since(base);
+        if elapsed.as_secs() >= 1 {
+            let base_ms = now_ms();
+            self.clock.set((now, base_ms));
+            return (now, base_ms);
+        }
+        (now, base_ms + elapsed.as_millis() as u64)
+    }
+
+    pub fn random(&self) -> u64 {
+        // xorshift64*
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// The worker's reply buffer, empty.
+    pub fn take_reply(&self) -> Vec<u8> {
+        std::mem::take(&mut self.reply.borrow_mut())
+    }
+
+    pub fn give_reply(&self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= REPLY_KEPT_BYTES {
+            buffer.clear();
+            *self.reply.borrow_mut() = buffer;
+        }
+    }
+
+    /// An empty batch to count in; [`Self::commit`] takes it back.
+    pub fn take_batch(&self) -> Batch {
+        self.batch.take()
+    }
+
+    /// Adds a batch to what `writer` counts.
+    pub fn commit(&self, writer: &Writer, mut batch: Batch, took: std::time::Duration) {
+        writer.commit(&mut batch, took.as_nanos() as u64);
+        self.batch.set(batch);
+    }
+
+    /// Where this worker counts what `tenant` uses.
+    pub fn writer(&self, tenant: &Tenant) -> Rc<Writer> {
+        let mut writers = self.writers.borrow_mut();
+        let name: Arc<str> = tenant.database.name().into();
+        Rc::clone(writers.entry(name).or_insert_with(|| Rc::new(tenant.meters.writer())))
+    }
+}
+
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A socket that no event loop has yet.
+#[derive(Debug)]
+pub enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+/// Gives a worker connections to serve.
+#[derive(Debug, Clone)]
+pub struct Handle(mpsc::UnboundedSender<(Accepted, Peer)>);
+
+impl Handle {
+    pub fn serve(&self, stream: Accepted, peer: Peer) {
+        // A worker ends only with the process.
+        let _ = self.0.send((stream, peer));
+    }
+}
+
+/// Starts a worker thread. It ends when the node drains and its last connection is closed.
+///
+/// # Errors
+/// When the system refuses a thread or an event loop.
+pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
+    let (sender, mut incoming) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let worker = Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, async {
+            loop {
+                tokio::select! {
+                    next = incoming.recv() => match next {
+                        Some((accepted, peer)) => {
+                            let stream = match Stream::adopt(accepted) {
+                                Ok(stream) => stream,
+                                Err(error) => {
+                                    tracing::warn!(%error, "a connection could not be served");
+                                    continue;
+                                }
+                            };
+                            let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
+                            tokio::task::spawn_local(async move { connection::serve(stream, peer, worker, node).await });
+                        }
+                        None => break,
+                    },
+                    () = node.until_drained() => break,
+                }
+            }
+        });
+    })?;
+    Ok((Handle(sender), thread))
+}
