@@ -176,6 +176,17 @@ impl Reply {
     pub fn array_since(&mut self, start: usize, len: usize) {
         let end = self.buffer.len();
         self.array(len);
+        self.move_header(start, end);
+    }
+
+    /// As [`Self::array_since`], with the header of a set.
+    pub fn set_since(&mut self, start: usize, len: usize) {
+        let end = self.buffer.len();
+        self.set(len);
+        self.move_header(start, end);
+    }
+
+    fn move_header(&mut self, start: usize, end: usize) {
         let header = self.buffer.len() - end;
         self.buffer[start..].rotate_right(header);
     }
@@ -275,5 +286,9 @@ mod tests {
         reply.array_since(start, 12);
         assert!(reply.buffer.starts_with(b"+OK\r\n*12\r\n:10\r\n:11\r\n"));
         assert!(reply.buffer.ends_with(b":21\r\n"));
+        reply.truncate(start);
+        reply.bulk(b"a");
+        reply.set_since(start, 1);
+        assert_eq!(reply.buffer, b"+OK\r\n~1\r\n$1\r\na\r\n");
     }
 }

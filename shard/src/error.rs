@@ -57,6 +57,8 @@ pub enum Error {
     NumkeysTooLarge,
     #[error("ERR at least 1 input key is needed for '{0}' command")]
     NoInputKeys(&'static str),
+    #[error("ERR LIMIT can't be negative")]
+    LimitNegative,
     #[error("ERR min or max is not a float")]
     MinMaxNotAFloat,
     #[error("ERR min or max not valid string range item")]

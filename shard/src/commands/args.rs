@@ -193,13 +193,24 @@ impl<'a> Argument<'a> for Rest<'a> {
     }
 }
 
+/// The last argument, if there is one. More than one is a syntax error, whatever it says: Redis looks at their number
+/// first.
+#[derive(Debug, Clone, Copy)]
+pub struct Last<T>(pub Option<T>);
+
+impl<'a, T: Argument<'a>> Argument<'a> for Last<T> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.len() > 1 { Err(Error::Syntax) } else { args.take().map(Last) }
+    }
+}
+
 /// `numkeys key [key ...]`
 #[derive(Debug, Clone, Copy)]
 pub struct Counted<'a>(pub Rest<'a>);
 
 impl<'a> Argument<'a> for Counted<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let count: i64 = args.take()?;
+        let count: i64 = args.take().map_err(|_| Error::NumkeysNotPositive)?;
         if count <= 0 {
             return Err(Error::NumkeysNotPositive);
         }

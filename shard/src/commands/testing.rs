@@ -56,6 +56,16 @@ impl Bench {
         reply.buffer.clone()
     }
 
+    /// What the command's row says that the line will cost; `None` where it says nothing.
+    pub fn cost(&mut self, line: &str) -> Option<usize> {
+        let words = words(line);
+        let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let request = OwnedRequest::from_args(&args);
+        let (row, _) = find(request.as_request()).expect("a command");
+        let db = Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed);
+        row.cost.map(|cost| cost(&db, request.as_request()))
+    }
+
     /// Every key of the selected index: its expiry and its value, elements without an order of their own sorted.
     pub fn data(&mut self) -> BTreeMap<Vec<u8>, (Option<u64>, String)> {
         let mut data = BTreeMap::new();
@@ -66,6 +76,9 @@ impl Bench {
                 Value::Object(Object::Set(set)) => sorted(set.iter().map(|member| (member.to_vec(), Vec::new()))),
                 Value::Object(Object::List(list)) => {
                     format!("{:?}", list.iter().map(|i| i.to_vec()).collect::<Vec<_>>())
+                }
+                Value::Object(Object::SortedSet(set)) => {
+                    format!("{:?}", set.iter().map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>())
                 }
                 other => format!("{other:?}"),
             };

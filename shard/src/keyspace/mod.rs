@@ -529,27 +529,41 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// The values under several keys at once.
+    pub fn values<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+    ) -> impl Iterator<Item = Option<Value<'_>>> {
+        // What has expired goes first, which needs the keyspace for itself.
+        for key in keys.clone() {
+            let _ = self.read_record(key);
+        }
+        let seen: &Self = self;
+        keys.map(move |key| seen.peek(key))
+    }
+
     /// How many elements the collection under `key` has, 0 where there is none or it is not in memory. Looking leaves no
     /// trace: no access clock, no hit or miss, no fault.
     pub fn cardinality(&self, key: &[u8]) -> usize {
         match self.peek(key) {
-            Some(Object::Text(_)) | None => 0,
-            Some(object) => object.len(),
+            Some(Value::Object(Object::Text(_))) => 0,
+            Some(Value::Object(object)) => object.len(),
+            _ => 0,
         }
     }
 
     /// The collection under `key`, if it is one of this kind and in memory. Looking leaves no trace, as above.
     pub fn peek_collection<T: Collection>(&self, key: &[u8]) -> Option<&T> {
-        self.peek(key).and_then(T::as_object)
-    }
-
-    fn peek(&self, key: &[u8]) -> Option<&Object> {
-        let position = self.position(key);
-        let record = self.shards[self.shard_at(position)].index(self.select)?.get(position, key)?;
-        match record.value() {
-            Value::Object(object) if record.expiry().is_none_or(|at| at > self.now_ms) => Some(object),
+        match self.peek(key)? {
+            Value::Object(object) => T::as_object(object),
             _ => None,
         }
+    }
+
+    fn peek(&self, key: &[u8]) -> Option<Value<'_>> {
+        let position = self.position(key);
+        let record = self.shards[self.shard_at(position)].index(self.select)?.get(position, key)?;
+        record.expiry().is_none_or(|at| at > self.now_ms).then(|| record.value())
     }
 
     /// Changes the collection under `key`: made when absent, deleted when emptied.
@@ -619,6 +633,11 @@ impl<'a> Keyspace<'a> {
         } else {
             self.replace(key, Record::new_object(key, object.into_object(), expiry));
         }
+    }
+
+    /// Whether what [`Self::effect`] is given is kept.
+    pub fn records_by_key(&self) -> bool {
+        self.recording == Recording::ByKey
     }
 
     /// Records the value that `key` has now as the effect: for a change by `update` in a command that records by key.

@@ -4,6 +4,7 @@
 //! minus, no leading zeros, no `-0`) is ever kept as a number, so the text of every item survives the round trip.
 
 use std::cmp::Ordering;
+use std::hash::{Hash, Hasher};
 
 /// The number that a text is in canonical form, the only text that is kept as a number.
 pub use crate::record::canonical_integer as parse_i64;
@@ -82,6 +83,18 @@ impl PartialEq for Item<'_> {
 }
 
 impl Eq for Item<'_> {}
+
+impl Hash for Item<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match *self {
+            Item::Int(number) => number.hash(state),
+            Item::Bytes(bytes) => match parse_i64(bytes) {
+                Some(number) => number.hash(state),
+                None => bytes.hash(state),
+            },
+        }
+    }
+}
 
 impl PartialEq<[u8]> for Item<'_> {
     fn eq(&self, other: &[u8]) -> bool {

@@ -1,0 +1,196 @@
+//! Intersection, union and difference of sets, read or stored.
+//!
+//! Each is an iterator over members that stay where they are; only a result that is stored is copied.
+//!
+//! - Intersection: the members of the smallest set that all others hold.
+//! - Union: the members of the largest set, then those of the others that it does not hold; what several of the others
+//!   share is told apart by a table of references.
+//! - Difference: the members of the first set that no other holds. If the others are many and small beside the first,
+//!   their members are gathered in a table of references once, instead of asking each of them for every member.
+
+use std::collections::HashSet;
+
+use dormouse_protocol::{Reply, Request};
+use smallvec::SmallVec;
+
+use crate::commands::args::{Args, Argument, Counted, Rest, integer};
+use crate::commands::elements::write_item;
+use crate::error::{Error, Result};
+use crate::keyspace::Keyspace;
+use crate::record::Value;
+use crate::types::{Item, Limits, Object, Set};
+
+/// The sets under some keys; `None` where there is none.
+type Sets<'s> = SmallVec<[Option<&'s Set>; 4]>;
+
+/// `SINTER key [key ...]`
+pub fn sinter(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
+    write_members(reply, intersection(sets(db, keys)?));
+    Ok(())
+}
+
+/// `SINTERSTORE destination key [key ...]`
+pub fn sinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
+    let limits = *db.limits();
+    let result = collect(intersection(sets(db, keys)?), &limits);
+    store(db, reply, key, result);
+    Ok(())
+}
+
+/// `SINTERCARD numkeys key [key ...] [LIMIT limit]`
+pub fn sintercard(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (Counted(keys), Limit(limit)): (Counted<'_>, Limit),
+) -> Result<()> {
+    reply.integer(intersection(sets(db, keys)?).take(limit).count() as i64);
+    Ok(())
+}
+
+/// `SUNION key [key ...]`
+pub fn sunion(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
+    write_members(reply, union(sets(db, keys)?));
+    Ok(())
+}
+
+/// `SUNIONSTORE destination key [key ...]`
+pub fn sunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
+    let limits = *db.limits();
+    let result = collect(union(sets(db, keys)?), &limits);
+    store(db, reply, key, result);
+    Ok(())
+}
+
+/// `SDIFF key [key ...]`
+pub fn sdiff(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
+    write_members(reply, difference(sets(db, keys)?));
+    Ok(())
+}
+
+/// `SDIFFSTORE destination key [key ...]`
+pub fn sdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
+    let limits = *db.limits();
+    let result = collect(difference(sets(db, keys)?), &limits);
+    store(db, reply, key, result);
+    Ok(())
+}
+
+/// `[LIMIT limit]`, any number of times; 0: none.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit(pub usize);
+
+impl<'a> Argument<'a> for Limit {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let mut limit = 0;
+        while args.word("LIMIT") {
+            let most = integer(args.bytes()?).ok().and_then(|most| usize::try_from(most).ok());
+            limit = most.ok_or(Error::LimitNegative)?;
+        }
+        Ok(Self(if limit == 0 { usize::MAX } else { limit }))
+    }
+}
+
+/// Whether a set holds an item; numbers are looked up in an intset as they are.
+pub fn holds(set: &Set, item: Item<'_>) -> bool {
+    match (item, set.integers()) {
+        (Item::Int(number), Some(integers)) => integers.contains(number),
+        _ => item.with_text(|text| set.contains(text)),
+    }
+}
+
+/// The cost of an intersection, whose keys begin at argument 1: the smallest set, as often as there are sets.
+pub fn inter_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    smallest_cost(db, request.iter().skip(1))
+}
+
+pub fn inter_store_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    smallest_cost(db, request.iter().skip(2))
+}
+
+/// As above, for keys that argument 1 counts. The arguments behind them cost nothing.
+pub fn inter_card_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.get(1).and_then(|count| integer(count).ok()).and_then(|count| usize::try_from(count).ok());
+    smallest_cost(db, request.iter().skip(2).take(count.unwrap_or(0)))
+}
+
+/// The cost of a union or a difference, whose keys begin at argument 1: all elements.
+pub fn sum_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    request.iter().skip(1).map(|key| db.cardinality(key)).sum()
+}
+
+pub fn sum_store_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    request.iter().skip(2).map(|key| db.cardinality(key)).sum()
+}
+
+pub(in crate::commands) fn smallest_cost<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+    let (count, least) =
+        keys.fold((0usize, usize::MAX), |(count, least), key| (count + 1, least.min(db.cardinality(key))));
+    count.saturating_mul(least)
+}
+
+fn sets<'s>(db: &'s mut Keyspace<'_>, keys: Rest<'_>) -> Result<Sets<'s>> {
+    let set = |value: Option<Value<'s>>| match value {
+        None => Ok(None),
+        Some(Value::Object(Object::Set(set))) => Ok(Some(set)),
+        Some(_) => Err(Error::WrongType),
+    };
+    db.values(keys.iter()).map(set).collect()
+}
+
+fn write_members<'s>(reply: &mut Reply, members: impl Iterator<Item = Item<'s>>) {
+    let start = reply.len();
+    let count = members.map(|member| write_item(reply, member)).count();
+    reply.set_since(start, count);
+}
+
+fn collect<'s>(members: impl Iterator<Item = Item<'s>>, limits: &Limits) -> Set {
+    let mut set = Set::new();
+    for member in members {
+        member.with_text(|text| set.add(text, limits));
+    }
+    set
+}
+
+fn store(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], result: Set) {
+    reply.integer(result.len() as i64);
+    db.put(key, result, None);
+}
+
+fn intersection<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
+    let all = sets.iter().all(Option::is_some);
+    let mut sets: SmallVec<[&Set; 4]> = sets.into_iter().flatten().filter(|_| all).collect();
+    sets.sort_by_key(|set| set.len());
+    let smallest = sets.first().copied();
+    let members = smallest.into_iter().flat_map(Set::iter);
+    members.filter(move |member| sets[1..].iter().all(|set| holds(set, *member)))
+}
+
+fn union<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
+    let mut sets: SmallVec<[&Set; 4]> = sets.into_iter().flatten().collect();
+    sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
+    let largest = sets.first().copied();
+    let several = sets.len() > 2;
+    let mut seen = HashSet::new();
+    let others = sets.into_iter().skip(1).flat_map(Set::iter);
+    let new = others
+        .filter(move |member| !largest.is_some_and(|set| holds(set, *member)) && (!several || seen.insert(*member)));
+    largest.into_iter().flat_map(Set::iter).chain(new)
+}
+
+fn difference<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
+    let first = sets.first().copied().flatten();
+    let mut others: SmallVec<[&Set; 4]> = sets.into_iter().skip(1).flatten().collect();
+    // The largest is the likeliest to hold a member.
+    others.sort_by_key(|set| std::cmp::Reverse(set.len()));
+    let mut gathered = HashSet::new();
+    if let Some(first) = first {
+        let elements: usize = others.iter().map(|set| set.len()).sum();
+        // A member gathered costs about as much as two looked up.
+        if first.len().saturating_mul(others.len()) > first.len().saturating_add(elements.saturating_mul(2)) {
+            let held = others.drain(..).flat_map(Set::iter).filter(|member| holds(first, *member));
+            gathered.extend(held);
+        }
+    }
+    let members = first.into_iter().flat_map(Set::iter);
+    members.filter(move |member| !gathered.contains(member) && !others.iter().any(|set| holds(set, *member)))
+}
