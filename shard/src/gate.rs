@@ -19,19 +19,7 @@
 //! Push-then-acquire on one side and unlock-then-look on the other is Dekker's pattern: both sides need sequentially
 //! consistent order, which the fences give. `tests/gate_loom.rs` checks it over all interleavings.
 
-#[cfg(loom)]
-use loom::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering, fence},
-};
-#[cfg(not(loom))]
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering, fence},
-};
-
-#[cfg(not(loom))]
-use crossbeam::queue::SegQueue;
+use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, fence};
 
 /// Jobs that one release runs at most before it hands over.
 pub const DRAIN_MAX: usize = 64;
@@ -88,14 +76,6 @@ impl<T: Guarded> Gate<T> {
         // Dropping what was acquired drains the mailbox.
         drop(self.acquire());
     }
-
-    /// Asks for the lock: `granted` gets it, now or when those before have had it.
-    pub fn request(self: &Arc<Self>, granted: impl FnOnce(Held<T>) -> Option<Held<T>> + Send + 'static) {
-        match self.try_hold() {
-            Some(held) => drop(granted(held)),
-            None => self.leave(Job::Grant(Box::new(granted))),
-        }
-    }
 }
 
 impl<T: Guarded> Held<T> {
@@ -142,44 +122,5 @@ impl<T: Guarded> Drop for Held<T> {
                 None => return,
             }
         }
-    }
-}
-
-#[cfg(not(loom))]
-struct Mailbox<J>(SegQueue<J>);
-
-#[cfg(not(loom))]
-impl<J> Mailbox<J> {
-    fn new() -> Self {
-        Self(SegQueue::new())
-    }
-    fn push(&self, job: J) {
-        self.0.push(job);
-    }
-    fn pop(&self) -> Option<J> {
-        self.0.pop()
-    }
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Loom does not know crossbeam's queue: what matters to the algorithm is only that it is a queue.
-#[cfg(loom)]
-struct Mailbox<J>(Mutex<std::collections::VecDeque<J>>);
-
-#[cfg(loom)]
-impl<J> Mailbox<J> {
-    fn new() -> Self {
-        Self(Mutex::new(std::collections::VecDeque::new()))
-    }
-    fn push(&self, job: J) {
-        self.0.lock().unwrap().push_back(job);
-    }
-    fn pop(&self) -> Option<J> {
-        self.0.lock().unwrap().pop_front()
-    }
-    fn is_empty(&self) -> bool {
-        self.0.lock().unwrap().is_empty()
     }
 }

@@ -18,6 +18,7 @@ pub mod scaling;
 pub mod segment;
 pub mod shard;
 pub mod store;
+mod sync;
 pub mod tail;
 pub mod topology;
 pub mod types;
