@@ -10,11 +10,14 @@ pub mod row;
 
 mod hashes;
 mod keys;
+mod lcs;
 mod lists;
 mod long_double;
 mod sets;
 mod sorted_sets;
 mod strings;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 

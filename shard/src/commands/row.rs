@@ -46,7 +46,7 @@ bitflags! {
 }
 
 bitflags! {
-    /// ACL categories that a row names itself; `@read @write @fast @slow` follow from its flags.
+    /// ACL categories. A row names what its family's does not say; those from [`Self::READ`] on follow from its flags.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Category: u32 {
         const KEYSPACE = 1;
@@ -66,6 +66,11 @@ bitflags! {
         const BITMAP = 1 << 14;
         const HYPERLOGLOG = 1 << 15;
         const GEO = 1 << 16;
+
+        const READ = 1 << 20;
+        const WRITE = 1 << 21;
+        const FAST = 1 << 22;
+        const SLOW = 1 << 23;
     }
 }
 
@@ -84,6 +89,83 @@ bitflags! {
         const NOT_KEY = 1 << 8;
         const INCOMPLETE = 1 << 9;
         const VARIABLE_FLAGS = 1 << 10;
+    }
+}
+
+impl Flags {
+    /// Redis's names, in the order of its `COMMAND` replies. Those of our own have none.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        const NAMES: &[(Flags, &str)] = &[
+            (Flags::WRITE, "write"),
+            (Flags::READ, "readonly"),
+            (Flags::DENY_OOM, "denyoom"),
+            (Flags::ADMIN, "admin"),
+            (Flags::PUBSUB, "pubsub"),
+            (Flags::NO_SCRIPT, "noscript"),
+            (Flags::BLOCKING, "blocking"),
+            (Flags::LOADING, "loading"),
+            (Flags::STALE, "stale"),
+            (Flags::SKIP_MONITOR, "skip_monitor"),
+            (Flags::SKIP_SLOWLOG, "skip_slowlog"),
+            (Flags::FAST, "fast"),
+            (Flags::NO_AUTH, "no_auth"),
+            (Flags::NO_MANDATORY_KEYS, "no_mandatory_keys"),
+            (Flags::NO_ASYNC_LOADING, "no_async_loading"),
+            (Flags::NO_MULTI, "no_multi"),
+            (Flags::MOVABLE_KEYS, "movablekeys"),
+            (Flags::ALLOW_BUSY, "allow_busy"),
+        ];
+        NAMES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| *name)
+    }
+}
+
+impl Category {
+    /// Redis's names, in the order of its `COMMAND` replies.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        const NAMES: &[(Category, &str)] = &[
+            (Category::KEYSPACE, "@keyspace"),
+            (Category::READ, "@read"),
+            (Category::WRITE, "@write"),
+            (Category::SET, "@set"),
+            (Category::SORTED_SET, "@sortedset"),
+            (Category::LIST, "@list"),
+            (Category::HASH, "@hash"),
+            (Category::STRING, "@string"),
+            (Category::BITMAP, "@bitmap"),
+            (Category::HYPERLOGLOG, "@hyperloglog"),
+            (Category::GEO, "@geo"),
+            (Category::STREAM, "@stream"),
+            (Category::PUBSUB, "@pubsub"),
+            (Category::ADMIN, "@admin"),
+            (Category::FAST, "@fast"),
+            (Category::SLOW, "@slow"),
+            (Category::BLOCKING, "@blocking"),
+            (Category::DANGEROUS, "@dangerous"),
+            (Category::CONNECTION, "@connection"),
+            (Category::TRANSACTION, "@transaction"),
+            (Category::SCRIPTING, "@scripting"),
+        ];
+        NAMES.iter().filter(move |(category, _)| self.contains(*category)).map(|(_, name)| *name)
+    }
+}
+
+impl Access {
+    /// Redis's names, in the order of its `COMMAND` replies.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        const NAMES: &[(Access, &str)] = &[
+            (Access::RO, "RO"),
+            (Access::RW, "RW"),
+            (Access::OW, "OW"),
+            (Access::RM, "RM"),
+            (Access::ACCESS, "access"),
+            (Access::UPDATE, "update"),
+            (Access::INSERT, "insert"),
+            (Access::DELETE, "delete"),
+            (Access::NOT_KEY, "not_key"),
+            (Access::INCOMPLETE, "incomplete"),
+            (Access::VARIABLE_FLAGS, "variable_flags"),
+        ];
+        NAMES.iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| *name)
     }
 }
 
@@ -124,6 +206,11 @@ pub enum Find {
 impl KeySpec {
     pub const fn one(at: u8, access: Access) -> Self {
         Self { access, find: Find::Range { first: at, last: 0, step: 1 }, notes: "" }
+    }
+
+    /// The arguments from `first` to `first + more`.
+    pub const fn range(first: u8, more: i8, access: Access) -> Self {
+        Self { access, find: Find::Range { first, last: more, step: 1 }, notes: "" }
     }
 
     /// All arguments from `first` on.
@@ -195,23 +282,63 @@ impl Row {
         self.keys.iter().flat_map(move |spec| spec.indexes(request))
     }
 
-    /// Redis's legacy triple: first key, last key, step; zeros where there are none or they move.
+    /// Redis's legacy triple: first key, last key (negative: from the end), step. Zeros where there are no keys in a plain
+    /// run of arguments.
     pub fn key_range(&self) -> (i64, i64, i64) {
-        let mut triple = (0, 0, 0);
+        self.legacy().0
+    }
+
+    /// The flags, with [`Flags::MOVABLE_KEYS`] where the legacy triple doesn't tell all keys.
+    pub fn flags_derived(&self) -> Flags {
+        if self.legacy().1 { self.flags | Flags::MOVABLE_KEYS } else { self.flags }
+    }
+
+    /// The triple, and whether there are keys that it leaves out. Redis's rule: one run of arguments is told as it is; of
+    /// several specs, those are joined that are runs of step 1, each beginning where the one before ends.
+    fn legacy(&self) -> ((i64, i64, i64), bool) {
+        let mut incomplete = false;
+        let mut joined: Option<(i64, i64)> = None;
         for spec in self.keys {
-            if let Find::Range { first, last, step } = spec.find {
-                let first = i64::from(first);
-                let last = if last >= 0 { first + i64::from(last) } else { i64::from(last) };
-                if triple.0 == 0 {
-                    triple = (first, last, i64::from(step));
-                } else if triple.1 >= 0 && last >= 0 && triple.1 + 1 == first {
-                    triple.1 = last;
-                } else if triple.1 + 1 == first {
-                    triple.1 = last;
-                }
+            incomplete |= spec.access.contains(Access::INCOMPLETE);
+            let Find::Range { first, last, step } = spec.find else {
+                incomplete = true;
+                continue;
+            };
+            let first = i64::from(first);
+            let last = if last >= 0 { first + i64::from(last) } else { i64::from(last) };
+            if self.keys.len() == 1 {
+                return ((first, last, i64::from(step)), incomplete);
+            }
+            if step != 1 || joined.is_some_and(|(_, end)| end + 1 != first) {
+                incomplete = true;
+                continue;
+            }
+            joined = Some((joined.map_or(first, |(start, _)| start), last));
+        }
+        match joined {
+            Some((first, last)) => ((first, last, 1), incomplete),
+            None => ((0, 0, 0), incomplete),
+        }
+    }
+
+    /// All ACL categories: the row's own, its `family`'s, and those that Redis derives from the flags.
+    pub fn categories(&self, family: Category) -> Category {
+        const IMPLIED: &[(Flags, Category)] = &[
+            (Flags::WRITE, Category::WRITE),
+            (Flags::ADMIN, Category::ADMIN.union(Category::DANGEROUS)),
+            (Flags::PUBSUB, Category::PUBSUB),
+            (Flags::BLOCKING, Category::BLOCKING),
+        ];
+        let mut categories = self.category | family;
+        for (flag, implied) in IMPLIED {
+            if self.flags.contains(*flag) {
+                categories |= *implied;
             }
         }
-        triple
+        if self.flags.contains(Flags::READ) && !categories.contains(Category::SCRIPTING) {
+            categories |= Category::READ;
+        }
+        categories | if self.flags.contains(Flags::FAST) { Category::FAST } else { Category::SLOW }
     }
 }
 
@@ -255,6 +382,11 @@ impl<R: Copy> Command<R> {
             cost: None,
         };
         Self { row, run: None, subcommands }
+    }
+
+    /// All ACL categories of a command of `family`; a container has none but `@slow`, its subcommands have theirs.
+    pub fn categories(&self, family: Category) -> Category {
+        if self.run.is_none() { Category::SLOW } else { self.row.categories(family) }
     }
 
     pub const fn doc(mut self, since: &'static str, complexity: &'static str, summary: &'static str) -> Self {

@@ -1,36 +1,164 @@
 //! Strings: bytes, or the decimal digits of an integer.
 
 use dormouse_protocol::Reply;
+use smallvec::SmallVec;
 
-use crate::commands::args::{Args, Argument};
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
+use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, integer};
+use crate::commands::long_double::LongDouble;
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, lcs, run};
 use crate::error::{Error, Result};
-use crate::keyspace::{Expiry, Keyspace, Text};
+use crate::keyspace::{Change, Expiry, Keyspace, Text};
+
+/// Redis's `proto-max-bulk-len`.
+const LENGTH_MAX: usize = 512 << 20;
 
 const READ: Flags = Flags::READ;
-const WRITE: Flags = Flags::WRITE;
-const FAST: Flags = Flags::FAST;
-const DENY_OOM: Flags = Flags::DENY_OOM;
+const READ_FAST: Flags = Flags::READ.union(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM);
+const WRITE_FAST: Flags = WRITE.union(Flags::FAST);
+const REMOVE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
 
-const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
+const READS: Access = Access::RO.union(Access::ACCESS);
+const REPLACES: Access = Access::OW.union(Access::UPDATE);
+const CREATES: Access = Access::OW.union(Access::INSERT);
+const CHANGES: Access = Access::RW.union(Access::ACCESS).union(Access::UPDATE);
+
+const KEY_READ: &[KeySpec] = &[KeySpec::one(1, READS)];
+const KEY_ASKED: &[KeySpec] = &[KeySpec::one(1, Access::RO)];
+const KEY_REPLACED: &[KeySpec] = &[KeySpec::one(1, REPLACES)];
+const KEY_CREATED: &[KeySpec] = &[KeySpec::one(1, CREATES)];
+const KEY_CHANGED: &[KeySpec] = &[KeySpec::one(1, CHANGES)];
+const KEY_OVERWRITTEN: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::UPDATE))];
+const KEY_APPENDED: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::INSERT))];
+const KEY_TAKEN: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::ACCESS).union(Access::DELETE))];
 const KEY_SET: &[KeySpec] =
-    &[KeySpec::one(1, Access::RW.union(Access::ACCESS).union(Access::UPDATE).union(Access::VARIABLE_FLAGS))
-        .notes("RW and ACCESS due to the optional `GET` argument")];
+    &[KeySpec::one(1, CHANGES.union(Access::VARIABLE_FLAGS)).notes("RW and ACCESS due to the optional `GET` argument")];
+const KEY_GETEX: &[KeySpec] = &[KeySpec::one(1, CHANGES).notes("RW and UPDATE because it changes the TTL")];
+const KEYS_READ: &[KeySpec] = &[KeySpec::rest(1, READS)];
+const KEYS_REPLACED: &[KeySpec] = &[KeySpec::pairs(1, REPLACES)];
+const KEYS_CREATED: &[KeySpec] = &[KeySpec::pairs(1, CREATES)];
+const TWO_KEYS_READ: &[KeySpec] = &[KeySpec::range(1, 1, READS)];
 
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "string",
     category: Category::STRING,
     commands: &[
-        Command::new("GET", exactly(2), KEY_READ, READ.union(FAST), run!(get)).doc(
+        Command::new("GET", exactly(2), KEY_READ, READ_FAST, run!(get)).doc(
             "1.0.0",
             "O(1)",
             "Returns the string value of a key.",
         ),
-        Command::new("SET", at_least(3), KEY_SET, WRITE.union(DENY_OOM), run!(set)).doc(
+        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set)).doc(
             "1.0.0",
             "O(1)",
             "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
         ),
+        Command::new("SETNX", exactly(3), KEY_CREATED, WRITE_FAST, run!(setnx)).doc(
+            "1.0.0",
+            "O(1)",
+            "Set the string value of a key only when the key doesn't exist.",
+        ),
+        Command::new("SETEX", exactly(4), KEY_REPLACED, WRITE, run!(setex)).doc(
+            "2.0.0",
+            "O(1)",
+            "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
+        ),
+        Command::new("PSETEX", exactly(4), KEY_REPLACED, WRITE, run!(psetex)).doc(
+            "2.6.0",
+            "O(1)",
+            "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
+        ),
+        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST, run!(getset)).doc(
+            "1.0.0",
+            "O(1)",
+            "Returns the previous string value of a key after setting it to a new value.",
+        ),
+        Command::new("GETDEL", exactly(2), KEY_TAKEN, REMOVE_FAST, run!(getdel)).doc(
+            "6.2.0",
+            "O(1)",
+            "Returns the string value of a key after deleting the key.",
+        ),
+        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST, run!(getex)).doc(
+            "6.2.0",
+            "O(1)",
+            "Returns the string value of a key after setting its expiration time.",
+        ),
+        Command::new("INCR", exactly(2), KEY_CHANGED, WRITE_FAST, run!(incr)).doc(
+            "1.0.0",
+            "O(1)",
+            "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
+        ),
+        Command::new("DECR", exactly(2), KEY_CHANGED, WRITE_FAST, run!(decr)).doc(
+            "1.0.0",
+            "O(1)",
+            "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
+        ),
+        Command::new("INCRBY", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrby)).doc(
+            "1.0.0",
+            "O(1)",
+            "Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+        ),
+        Command::new("DECRBY", exactly(3), KEY_CHANGED, WRITE_FAST, run!(decrby)).doc(
+            "1.0.0",
+            "O(1)",
+            "Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
+        ),
+        Command::new("INCRBYFLOAT", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrbyfloat)).doc(
+            "2.6.0",
+            "O(1)",
+            "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
+        ),
+        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).doc(
+            "2.0.0",
+            "O(1), amortized over the appends to a value, whose room is doubled when it is full.",
+            "Appends a string to the value of a key. Creates the key if it doesn't exist.",
+        ),
+        Command::new("STRLEN", exactly(2), KEY_ASKED, READ_FAST, run!(strlen)).doc(
+            "2.2.0",
+            "O(1)",
+            "Returns the length of a string value.",
+        ),
+        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).doc(
+            "2.2.0",
+            "O(M) where M is the length of the value argument, and O(N) where the string must become N bytes long.",
+            "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
+        ),
+        Command::new("GETRANGE", exactly(4), KEY_READ, READ, run!(getrange)).doc(
+            "2.4.0",
+            "O(N) where N is the length of the returned string.",
+            "Returns a substring of the string stored at a key.",
+        ),
+        Command::new("SUBSTR", exactly(4), KEY_READ, READ, run!(getrange)).doc(
+            "1.0.0",
+            "O(N) where N is the length of the returned string.",
+            "Returns a substring from a string value.",
+        ),
+        Command::new("MGET", at_least(2), KEYS_READ, READ_FAST, run!(mget))
+            .doc(
+                "1.0.0",
+                "O(N) where N is the number of keys to retrieve.",
+                "Atomically returns the string values of one or more keys.",
+            )
+            .tips(&["request_policy:multi_shard"]),
+        Command::new("MSET", at_least(3), KEYS_REPLACED, WRITE.union(Flags::BY_KEY), run!(mset))
+            .doc(
+                "1.0.1",
+                "O(N) where N is the number of keys to set.",
+                "Atomically creates or modifies the string values of one or more keys.",
+            )
+            .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
+        Command::new("MSETNX", at_least(3), KEYS_CREATED, WRITE.union(Flags::BY_KEY), run!(msetnx)).doc(
+            "1.0.1",
+            "O(N) where N is the number of keys to set.",
+            "Atomically modifies the string values of one or more keys only when all keys don't exist.",
+        ),
+        Command::new("LCS", at_least(3), TWO_KEYS_READ, READ, run!(lcs::lcs))
+            .doc(
+                "7.0.0",
+                "O(N*M) where N and M are the lengths of s1 and s2, respectively",
+                "Finds the longest common substring.",
+            )
+            .cost(lcs::cost),
     ],
 };
 
@@ -41,12 +169,16 @@ fn get(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()>
 }
 
 /// `SET key value [NX | XX] [GET] [EX seconds | PX milliseconds | EXAT unix-time | PXAT unix-time-ms | KEEPTTL]`
-fn set(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value, options): (&[u8], &[u8], SetOptions)) -> Result<()> {
-    let expiry = options.expiry(db.now())?;
+fn set(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value, options): (&[u8], &[u8], SetOptions<'_>)) -> Result<()> {
+    let expiry = match options.ttl {
+        Ttl::Unsaid => Expiry::None,
+        Ttl::Keep => Expiry::Keep,
+        Ttl::At(unit, number) => Expiry::At(unit.moment(number, db.now(), "set")?),
+    };
     if options.get {
         write_text(reply, db.string(key)?);
     }
-    let wanted = options.when.is_none_or(|exists| db.exists(key) == exists);
+    let wanted = options.when.is_none_or(|exists| db.contains(key) == exists);
     if wanted {
         db.set_string(key, value, expiry);
     }
@@ -58,6 +190,199 @@ fn set(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value, options): (&[u8], 
     Ok(())
 }
 
+/// `SETNX key value`
+fn setnx(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value): (&[u8], &[u8])) -> Result<()> {
+    let wanted = !db.contains(key);
+    if wanted {
+        db.set_string(key, value, Expiry::None);
+    }
+    reply.integer(i64::from(wanted));
+    Ok(())
+}
+
+/// `SETEX key seconds value`
+fn setex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, seconds, value): (&[u8], &[u8], &[u8])) -> Result<()> {
+    let at = Unit::Seconds.moment(seconds, db.now(), "setex")?;
+    db.set_string(key, value, Expiry::At(at));
+    reply.ok();
+    Ok(())
+}
+
+/// `PSETEX key milliseconds value`
+fn psetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, ms, value): (&[u8], &[u8], &[u8])) -> Result<()> {
+    let at = Unit::Milliseconds.moment(ms, db.now(), "psetex")?;
+    db.set_string(key, value, Expiry::At(at));
+    reply.ok();
+    Ok(())
+}
+
+/// `GETSET key value`
+fn getset(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value): (&[u8], &[u8])) -> Result<()> {
+    write_text(reply, db.string(key)?);
+    db.set_string(key, value, Expiry::None);
+    Ok(())
+}
+
+/// `GETDEL key`
+fn getdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    write_text(reply, db.string(key)?);
+    db.delete(key);
+    Ok(())
+}
+
+/// `GETEX key [EX seconds | PX milliseconds | EXAT unix-time | PXAT unix-time-ms | PERSIST]`
+fn getex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, GetexOptions(ttl)): (&[u8], GetexOptions<'_>)) -> Result<()> {
+    let now = db.now();
+    let Some(text) = db.string(key)? else {
+        reply.null();
+        return Ok(());
+    };
+    write_text(reply, Some(text));
+    match ttl {
+        GetexTtl::Unsaid => {}
+        GetexTtl::Persist => {
+            db.set_expiry(key, None);
+        }
+        GetexTtl::At(unit, number) => {
+            let at = unit.moment(number, now, "getex")?;
+            if at <= now {
+                db.delete(key);
+            } else {
+                db.set_expiry(key, Some(at));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `INCR key`
+fn incr(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    add(db, reply, key, 1)
+}
+
+/// `DECR key`
+fn decr(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    add(db, reply, key, -1)
+}
+
+/// `INCRBY key increment`
+fn incrby(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], i64)) -> Result<()> {
+    add(db, reply, key, by)
+}
+
+/// `DECRBY key decrement`
+fn decrby(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], i64)) -> Result<()> {
+    add(db, reply, key, by.checked_neg().ok_or(Error::DecrementOverflow)?)
+}
+
+fn add(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], by: i64) -> Result<()> {
+    let sum = db.rewrite_string(key, |text| {
+        let before = match text {
+            None => 0,
+            Some(Text::Int(n)) => n,
+            Some(Text::Raw(bytes)) => canonical_integer(bytes).ok_or(Error::NotAnInteger)?,
+        };
+        let sum = before.checked_add(by).ok_or(Error::Overflow)?;
+        Ok((SmallVec::<[u8; 24]>::from_slice(itoa::Buffer::new().format(sum).as_bytes()), sum))
+    })?;
+    reply.integer(sum);
+    Ok(())
+}
+
+/// `INCRBYFLOAT key increment`
+fn incrbyfloat(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], &[u8])) -> Result<()> {
+    let sum = db.rewrite_string(key, |text| {
+        let before = match text {
+            None => LongDouble::from_integer(0),
+            Some(Text::Int(n)) => LongDouble::from_integer(n),
+            Some(Text::Raw(bytes)) => LongDouble::parse(bytes).ok_or(Error::NotAFloat)?,
+        };
+        let by = LongDouble::parse(by).ok_or(Error::NotAFloat)?;
+        let sum = before.plus(by).ok_or(Error::NotFinite)?.format();
+        Ok((sum.clone(), sum))
+    })?;
+    reply.bulk(sum.as_bytes());
+    Ok(())
+}
+
+/// `APPEND key value`
+fn append(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value): (&[u8], &[u8])) -> Result<()> {
+    let len = db.update_string(key, |bytes| {
+        check_length(bytes.len(), value.len())?;
+        bytes.extend_from_slice(value);
+        Ok(Change::Yes(bytes.len()))
+    })?;
+    reply.integer(len as i64);
+    Ok(())
+}
+
+/// `STRLEN key`
+fn strlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    reply.integer(db.string(key)?.map_or(0, |text| text.len()) as i64);
+    Ok(())
+}
+
+/// `SETRANGE key offset value`
+fn setrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u8], i64, &[u8])) -> Result<()> {
+    let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
+    let len = db.update_string(key, |bytes| {
+        if value.is_empty() {
+            return Ok(Change::No(bytes.len()));
+        }
+        check_length(offset, value.len())?;
+        let end = offset + value.len();
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        bytes[offset..end].copy_from_slice(value);
+        Ok(Change::Yes(bytes.len()))
+    })?;
+    reply.integer(len as i64);
+    Ok(())
+}
+
+/// `GETRANGE key start end`, and `SUBSTR`, its old name.
+fn getrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, start, end): (&[u8], i64, i64)) -> Result<()> {
+    match db.string(key)? {
+        Some(text) => text.with_bytes(|bytes| reply.bulk(part(bytes, start, end))),
+        None => reply.bulk(b""),
+    }
+    Ok(())
+}
+
+/// `MGET key [key ...]`
+fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
+    reply.array(keys.len());
+    for key in keys.iter() {
+        // What is no string is nothing to MGET.
+        write_text(reply, db.string(key).unwrap_or(None));
+    }
+    Ok(())
+}
+
+/// `MSET key value [key value ...]`
+fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, (pairs,): (Rest<'_>,)) -> Result<()> {
+    let pairs = Pairs::new(pairs).ok_or_else(|| Error::WrongArity("mset".into()))?;
+    for (key, value) in pairs.iter() {
+        db.set_string(key, value, Expiry::None);
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// `MSETNX key value [key value ...]`
+fn msetnx(db: &mut Keyspace<'_>, reply: &mut Reply, (pairs,): (Rest<'_>,)) -> Result<()> {
+    let pairs = Pairs::new(pairs).ok_or_else(|| Error::WrongArity("msetnx".into()))?;
+    let wanted = !pairs.iter().any(|(key, _)| db.contains(key));
+    if wanted {
+        for (key, value) in pairs.iter() {
+            db.set_string(key, value, Expiry::None);
+        }
+    }
+    reply.integer(i64::from(wanted));
+    Ok(())
+}
+
 fn write_text(reply: &mut Reply, text: Option<Text<'_>>) {
     match text {
         Some(Text::Raw(bytes)) => reply.bulk(bytes),
@@ -66,89 +391,122 @@ fn write_text(reply: &mut Reply, text: Option<Text<'_>>) {
     }
 }
 
-/// The options of `SET`, in any order.
-#[derive(Debug, Default)]
-struct SetOptions {
-    /// Only if the key exists (XX), or only if it does not (NX).
-    when: Option<bool>,
-    get: bool,
-    keep: bool,
-    /// Number, whether it is in seconds, whether it counts from now.
-    at: Option<(i64, bool, bool)>,
+fn check_length(len: usize, more: usize) -> Result<()> {
+    let total = len.checked_add(more).filter(|total| *total <= LENGTH_MAX);
+    total.map(|_| ()).ok_or(Error::StringTooLong)
 }
 
-impl SetOptions {
-    fn expiry(&self, now_ms: u64) -> Result<Expiry> {
-        let invalid = Error::InvalidExpire("set");
-        let Some((number, seconds, relative)) = self.at else {
-            return Ok(if self.keep { Expiry::Keep } else { Expiry::None });
-        };
-        let ms = if seconds { number.checked_mul(1000) } else { Some(number) }
-            .filter(|ms| *ms > 0)
-            .ok_or(invalid.clone())?;
-        let base = if relative { now_ms as i64 } else { 0 };
-        base.checked_add(ms).map(|at| Expiry::At(at as u64)).ok_or(invalid)
+/// The bytes from `start` to `end`, both included; negative: from the end.
+fn part(bytes: &[u8], start: i64, end: i64) -> &[u8] {
+    if start < 0 && end < 0 && start > end {
+        return b"";
+    }
+    let len = bytes.len() as i64;
+    let from_front = |at: i64| if at < 0 { (len + at).max(0) } else { at };
+    let (start, end) = (from_front(start), from_front(end).min(len - 1));
+    if start > end { b"" } else { &bytes[start as usize..=end as usize] }
+}
+
+/// What a time to live, or the moment when it ends, is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Seconds,
+    Milliseconds,
+    UnixSeconds,
+    UnixMilliseconds,
+}
+
+impl Unit {
+    /// `EX`, `PX`, `EXAT`, `PXAT`.
+    fn named(word: &[u8]) -> Option<Self> {
+        match word {
+            b"EX" => Some(Self::Seconds),
+            b"PX" => Some(Self::Milliseconds),
+            b"EXAT" => Some(Self::UnixSeconds),
+            b"PXAT" => Some(Self::UnixMilliseconds),
+            _ => None,
+        }
+    }
+
+    /// The moment in Unix milliseconds that `number` means now, for `command`'s error.
+    fn moment(self, number: &[u8], now_ms: u64, command: &'static str) -> Result<u64> {
+        let number = integer(number)?;
+        let scale = if matches!(self, Self::Seconds | Self::UnixSeconds) { 1000 } else { 1 };
+        let base = if matches!(self, Self::Seconds | Self::Milliseconds) { now_ms as i64 } else { 0 };
+        let moment = number.checked_mul(scale).filter(|ms| *ms > 0).and_then(|ms| ms.checked_add(base));
+        moment.map(|ms| ms as u64).ok_or(Error::InvalidExpire(command))
     }
 }
 
-impl<'a> Argument<'a> for SetOptions {
+/// The options of `SET`, in any order.
+struct SetOptions<'a> {
+    /// Only if the key exists (XX), or only if it does not (NX).
+    when: Option<bool>,
+    get: bool,
+    ttl: Ttl<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Ttl<'a> {
+    Unsaid,
+    Keep,
+    At(Unit, &'a [u8]),
+}
+
+impl<'a> Argument<'a> for SetOptions<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let mut options = Self::default();
+        let mut options = Self { when: None, get: false, ttl: Ttl::Unsaid };
         while let Some(word) = args.upper() {
             args.skip();
-            let at = |seconds, relative| (seconds, relative);
-            let (seconds, relative) = match word.as_bytes() {
-                b"NX" if options.when.is_none() => {
-                    options.when = Some(false);
-                    continue;
+            // Said twice, an option counts once; of two times in one unit, the last.
+            match (word.as_bytes(), options.ttl) {
+                (b"NX", _) if options.when != Some(true) => options.when = Some(false),
+                (b"XX", _) if options.when != Some(false) => options.when = Some(true),
+                (b"GET", _) => options.get = true,
+                (b"KEEPTTL", Ttl::Unsaid | Ttl::Keep) => options.ttl = Ttl::Keep,
+                (word, before) => {
+                    let unit = Unit::named(word).ok_or(Error::Syntax)?;
+                    match before {
+                        Ttl::Unsaid => {}
+                        Ttl::At(said, _) if said == unit => {}
+                        _ => return Err(Error::Syntax),
+                    }
+                    options.ttl = Ttl::At(unit, args.bytes()?);
                 }
-                b"XX" if options.when.is_none() => {
-                    options.when = Some(true);
-                    continue;
-                }
-                b"GET" => {
-                    options.get = true;
-                    continue;
-                }
-                b"KEEPTTL" if options.at.is_none() => {
-                    options.keep = true;
-                    continue;
-                }
-                b"EX" => at(true, true),
-                b"PX" => at(false, true),
-                b"EXAT" => at(true, false),
-                b"PXAT" => at(false, false),
-                _ => return Err(Error::Syntax),
-            };
-            if options.at.is_some() || options.keep {
-                return Err(Error::Syntax);
             }
-            options.at = Some((args.take()?, seconds, relative));
         }
         Ok(options)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use crate::commands::testing::check;
+struct GetexOptions<'a>(GetexTtl<'a>);
 
-    #[test]
-    fn set_and_get() {
-        check(&[
-            ("GET k", "nil"),
-            ("SET k v", "OK"),
-            ("GET k", "v"),
-            ("SET k 12", "OK"),
-            ("GET k", "12"),
-            ("SET k x NX", "nil"),
-            ("SET n x XX", "nil"),
-            ("SET k y XX GET", "12"),
-            ("GET k", "y"),
-            ("SET k v EX 0", "(error) ERR invalid expire time in 'set' command"),
-            ("SET k v NX XX", "(error) ERR syntax error"),
-            ("SET k v EX", "(error) ERR syntax error"),
-            ("SET k v EX x", "(error) ERR value is not an integer or out of range"),
-        ]);
+#[derive(Clone, Copy)]
+enum GetexTtl<'a> {
+    Unsaid,
+    Persist,
+    At(Unit, &'a [u8]),
+}
+
+impl<'a> Argument<'a> for GetexOptions<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let mut ttl = GetexTtl::Unsaid;
+        while let Some(word) = args.upper() {
+            args.skip();
+            ttl = match (word.as_bytes(), ttl) {
+                (b"PERSIST", GetexTtl::Unsaid | GetexTtl::Persist) => GetexTtl::Persist,
+                (word, before) => {
+                    let unit = Unit::named(word).ok_or(Error::Syntax)?;
+                    match before {
+                        GetexTtl::Unsaid => {}
+                        GetexTtl::At(said, _) if said == unit => {}
+                        _ => return Err(Error::Syntax),
+                    }
+                    GetexTtl::At(unit, args.bytes()?)
+                }
+            };
+        }
+        Ok(Self(ttl))
     }
 }
+

@@ -136,6 +136,11 @@ impl Index {
         self.stored == 0 || self.place(prefix(position)).stored().is_none()
     }
 
+    /// False: no key that shares a place with `position` has expired at `now`.
+    pub fn may_have_expired(&self, position: u64, now_ms: u64) -> bool {
+        self.expiring > 0 && self.place(prefix(position)).soonest <= now_ms
+    }
+
     pub fn prefetch(&self, position: u64) {
         if let Some(segment) = self.place(prefix(position)).segment() {
             segment.prefetch(position);

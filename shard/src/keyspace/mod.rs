@@ -61,11 +61,16 @@ impl Text<'_> {
         self.len() == 0
     }
 
-    pub fn to_vec(&self) -> Vec<u8> {
+    /// Reads the bytes, of which an integer's are only made for it.
+    pub fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         match self {
-            Self::Int(n) => itoa::Buffer::new().format(*n).as_bytes().to_vec(),
-            Self::Raw(bytes) => bytes.to_vec(),
+            Self::Int(n) => read(itoa::Buffer::new().format(*n).as_bytes()),
+            Self::Raw(bytes) => read(bytes),
         }
+    }
+
+    pub fn to_vec(&self) -> Vec<u8> {
+        self.with_bytes(<[u8]>::to_vec)
     }
 }
 
@@ -138,7 +143,7 @@ pub struct Keyspace<'a> {
     in_transaction: bool,
     changes: u64,
     fault: Option<Fault>,
-    graveyard: Vec<Record>,
+    graveyard: Vec<Box<dyn Send>>,
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
@@ -261,8 +266,8 @@ impl<'a> Keyspace<'a> {
         self.fault.take()
     }
 
-    /// Big values that were dropped, to be freed elsewhere.
-    pub fn take_graveyard(&mut self) -> Vec<Record> {
+    /// Big values and whole indexes that were dropped, to be freed elsewhere.
+    pub fn take_graveyard(&mut self) -> Vec<Box<dyn Send>> {
         std::mem::take(&mut self.graveyard)
     }
 
@@ -302,41 +307,46 @@ impl<'a> Keyspace<'a> {
         self.shards.partition_point(|shard| shard.end_slot <= slot).min(self.shards.len() - 1)
     }
 
-    /// The record of `key`, unless it has expired: then it is removed.
-    fn find(&mut self, position: u64, key: &[u8]) -> Option<&mut Record> {
-        let (select, now, placement) = (self.select, self.now_ms, self.shared.placement);
+    /// The shard to look for `key` in, where its place is resident. If `key` has expired, it is removed first.
+    fn ready(&mut self, position: u64, key: &[u8]) -> Option<usize> {
+        let (select, now) = (self.select, self.now_ms);
         let at = self.shard_at(position);
-        let resident = self.shards[at].index(select)?.is_resident(position);
-        if !resident {
+        let index = self.shards[at].index(select)?;
+        if !index.is_resident(position) {
             self.fault.get_or_insert(Fault { select, prefix: prefix(position) });
             return None;
         }
-        if self.shards[at].index(select)?.expiring() > 0 {
-            let index = self.shards[at].index_mut(select)?;
-            if index.get(position, key)?.expiry().is_some_and(|at| at <= now) {
-                let record = index.remove(position, key, false, &placement);
-                self.shared.expired.fetch_add(1, Ordering::Relaxed);
-                self.shared.watches.touch(select, key);
-                self.bury(record);
-                return None;
-            }
+        if index.may_have_expired(position, now)
+            && index.get(position, key)?.expiry().is_some_and(|expiry| expiry <= now)
+        {
+            let placement = self.shared.placement;
+            let record = self.shards[at].index_mut(select)?.remove(position, key, false, &placement);
+            self.shared.expired.fetch_add(1, Ordering::Relaxed);
+            self.shared.watches.touch(select, key);
+            self.bury(record);
+            return None;
         }
-        self.shards[at].index_mut(select)?.get_mut(position, key)
+        Some(at)
+    }
+
+    /// The record of `key`, unless it has expired.
+    fn find(&mut self, position: u64, key: &[u8]) -> Option<&mut Record> {
+        let at = self.ready(position, key)?;
+        self.shards[at].index_mut(self.select)?.get_mut(position, key)
     }
 
     fn read_record(&mut self, key: &[u8]) -> Option<&Record> {
         let position = self.position(key);
-        let (clock, keep) = (self.clock, self.keep_access);
-        // Counted first: the borrow of the record outlives the look-up.
-        self.hits += 1;
-        let found = self.find(position, key).is_some();
-        if !found {
-            self.hits -= 1;
+        let (clock, keep, select) = (self.clock, self.keep_access, self.select);
+        let found = match self.ready(position, key) {
+            Some(at) => self.shards[at].index_mut(select).and_then(|index| index.get_mut(position, key)),
+            None => None,
+        };
+        let Some(record) = found else {
             self.misses += 1;
             return None;
-        }
-        let select = self.select;
-        let record = self.shard(position).index_mut(select)?.get_mut(position, key)?;
+        };
+        self.hits += 1;
         if !keep && record.access() != clock {
             record.set_access(clock);
         }
@@ -347,7 +357,7 @@ impl<'a> Keyspace<'a> {
         if let Some(record) = record
             && record.heap_bytes() > BURY_ABOVE
         {
-            self.graveyard.push(record);
+            self.graveyard.push(Box::new(record));
         }
     }
 
@@ -361,6 +371,12 @@ impl<'a> Keyspace<'a> {
 
     pub fn exists(&mut self, key: &[u8]) -> bool {
         self.read_record(key).is_some()
+    }
+
+    /// Whether a write would find `key` there: no read is counted.
+    pub fn contains(&mut self, key: &[u8]) -> bool {
+        let position = self.position(key);
+        self.find(position, key).is_some()
     }
 
     pub fn kind(&mut self, key: &[u8]) -> Option<Kind> {
@@ -379,8 +395,8 @@ impl<'a> Keyspace<'a> {
     /// Takes `key` out with its value and expiry.
     pub fn take(&mut self, key: &[u8]) -> Option<Taken> {
         let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
-        self.find(position, key)?;
-        let record = self.shard(position).index_mut(select)?.remove(position, key, true, &placement)?;
+        let at = self.ready(position, key)?;
+        let record = self.shards[at].index_mut(select)?.remove(position, key, true, &placement)?;
         self.touch(key);
         if self.recording == Recording::ByKey {
             self.record(key, effect::delete(key));
@@ -423,11 +439,9 @@ impl<'a> Keyspace<'a> {
     /// Sets or removes the expiry. False: no such key, or nothing to remove.
     pub fn set_expiry(&mut self, key: &[u8], expiry: Option<u64>) -> bool {
         let position = self.position(key);
-        let select = self.select;
-        if self.find(position, key).is_none() {
-            return false;
-        }
-        let changed = self.shard(position).index_mut(select).and_then(|index| {
+        let (select, at) = (self.select, self.ready(position, key));
+        let index = at.and_then(|at| self.shards[at].index_mut(select));
+        let changed = index.and_then(|index| {
             index.update(position, key, |record| {
                 let changed = record.expiry().is_some() || expiry.is_some();
                 if changed {
@@ -454,30 +468,77 @@ impl<'a> Keyspace<'a> {
 
     /// Sets `key` to a string, whatever it was.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
-        let (position, select, clock) = (self.position(key), self.select, self.clock);
-        if let Some(record) = self.find(position, key) {
-            let big = record.heap_bytes() > BURY_ABOVE;
+        let position = self.position(key);
+        let set = self.update_record(position, key, |record| {
             let expiry = match expiry {
                 Expiry::None => None,
                 Expiry::Keep => record.expiry(),
                 Expiry::At(at) => Some(at),
             };
-            if big {
-                self.replace(key, Record::new_raw(key, value, expiry));
-                return;
+            // The memory of a long text may serve again.
+            let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > BURY_ABOVE;
+            let old = if is_big { record.take_object() } else { None };
+            record.set_raw(value, expiry);
+            (true, old)
+        });
+        match set {
+            Some(old) => {
+                if let Some(old) = old {
+                    self.graveyard.push(Box::new(old));
+                }
+                self.after_write(key, position);
             }
-            if let Some(index) = self.shard(position).index_mut(select) {
-                index.update(position, key, |record| {
-                    record.set_raw(value, expiry);
-                    record.set_access(clock);
-                    (true, ())
-                });
+            None => {
+                let expiry = if let Expiry::At(at) = expiry { Some(at) } else { None };
+                self.add(position, Record::new_raw(key, value, expiry));
             }
-            self.after_write(key, position);
-        } else {
-            let expiry = if let Expiry::At(at) = expiry { Some(at) } else { None };
-            self.add(position, Record::new_raw(key, value, expiry));
         }
+    }
+
+    /// Sets the string under `key` to what `change` makes of it; its expiry stays. One look-up: `INCR`.
+    pub fn rewrite_string<B: AsRef<[u8]>, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(Option<Text<'_>>) -> Result<(B, R)>,
+    ) -> Result<R> {
+        let position = self.position(key);
+        let mut change = Some(change);
+        let mut once = move |text: Option<Text<'_>>| change.take().expect("the change is asked for once")(text);
+        let rewritten = self.update_record(position, key, |record| {
+            let outcome = text_of(record).and_then(|text| once(Some(text)));
+            if let Ok((bytes, _)) = &outcome {
+                let expiry = record.expiry();
+                record.set_raw(bytes.as_ref(), expiry);
+            }
+            (outcome.is_ok(), outcome)
+        });
+        match rewritten {
+            Some(outcome) => {
+                let (_, result) = outcome?;
+                self.after_write(key, position);
+                Ok(result)
+            }
+            None => {
+                let (bytes, result) = once(None)?;
+                self.add(position, Record::new_raw(key, bytes.as_ref(), None));
+                Ok(result)
+            }
+        }
+    }
+
+    /// Changes the record of `key` in place, as [`Index::update`]; `None` where there is none.
+    fn update_record<R>(
+        &mut self,
+        position: u64,
+        key: &[u8],
+        change: impl FnOnce(&mut Record) -> (bool, R),
+    ) -> Option<R> {
+        let (select, clock) = (self.select, self.clock);
+        let at = self.ready(position, key)?;
+        self.shards[at].index_mut(select)?.update(position, key, |record| {
+            record.set_access(clock);
+            change(record)
+        })
     }
 
     /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Made when absent; its expiry stays.
@@ -486,37 +547,42 @@ impl<'a> Keyspace<'a> {
         key: &[u8],
         change: impl FnOnce(&mut Vec<u8>) -> Result<Change<R>>,
     ) -> Result<R> {
-        let (position, select) = (self.position(key), self.select);
-        let existing = self.find(position, key).map(|record| text_of(record).map(|_| ())).transpose()?;
-        if existing.is_none() {
-            let mut bytes = Vec::new();
-            let (changed, result) = change(&mut bytes)?.split();
-            if changed {
-                self.add(position, Record::new_raw(key, &bytes, None));
-            }
-            return Ok(result);
-        }
-        let outcome = self.shard(position).index_mut(select).and_then(|index| {
-            index.update(position, key, |record| {
-                let outcome = if let Some(Object::Text(bytes)) = record.object_mut() {
-                    change(bytes).map(Change::split)
-                } else {
-                    let mut bytes = text_of(record).map(|text| text.to_vec()).unwrap_or_default();
-                    let outcome = change(&mut bytes).map(Change::split);
+        let position = self.position(key);
+        let mut change = Some(change);
+        let mut once =
+            move |bytes: &mut Vec<u8>| change.take().expect("the change is asked for once")(bytes).map(Change::split);
+        let updated = self.update_record(position, key, |record| {
+            let outcome = if let Some(Object::Text(bytes)) = record.object_mut() {
+                once(bytes)
+            } else {
+                text_of(record).map(|text| text.to_vec()).and_then(|mut bytes| {
+                    let outcome = once(&mut bytes);
                     if let Ok((true, _)) = &outcome {
                         let expiry = record.expiry();
                         record.set_raw(&bytes, expiry);
                     }
                     outcome
-                };
-                (matches!(outcome, Ok((true, _))), outcome)
-            })
+                })
+            };
+            (matches!(outcome, Ok((true, _))), outcome)
         });
-        let (changed, result) = outcome.ok_or(Error::NoSuchKey)??;
-        if changed {
-            self.after_write(key, position);
+        match updated {
+            Some(outcome) => {
+                let (changed, result) = outcome?;
+                if changed {
+                    self.after_write(key, position);
+                }
+                Ok(result)
+            }
+            None => {
+                let mut bytes = Vec::new();
+                let (changed, result) = once(&mut bytes)?;
+                if changed {
+                    self.add(position, Record::new_raw(key, &bytes, None));
+                }
+                Ok(result)
+            }
         }
-        Ok(result)
     }
 
     // ---- collections ------------------------------------------------------------------------------------------------------
@@ -560,6 +626,16 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// How many bytes the string under `key` has, 0 where there is none or it is not in memory; no trace either.
+    pub fn string_length(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Int(n)) => Text::Int(n).len(),
+            Some(Value::Raw(bytes)) => bytes.len(),
+            Some(Value::Object(Object::Text(bytes))) => bytes.len(),
+            Some(Value::Object(_)) | None => 0,
+        }
+    }
+
     fn peek(&self, key: &[u8]) -> Option<Value<'_>> {
         let position = self.position(key);
         let record = self.shards[self.shard_at(position)].index(self.select)?.get(position, key)?;
@@ -573,9 +649,11 @@ impl<'a> Keyspace<'a> {
         change: impl FnOnce(&mut T, &Limits) -> Change<R>,
     ) -> Result<R> {
         let position = self.position(key);
-        if self.find(position, key).is_some() {
-            return self.change_existing(key, position, change);
+        let mut change = Some(change);
+        if let Some(result) = self.change_existing(key, position, &mut change)? {
+            return Ok(result);
         }
+        let change = change.expect("where there is no record, nothing was asked to change it");
         let mut made = T::new();
         let (_, result) = change(&mut made, &self.settings.limits).split();
         if !made.is_empty() {
@@ -590,32 +668,32 @@ impl<'a> Keyspace<'a> {
         key: &[u8],
         change: impl FnOnce(&mut T, &Limits) -> Change<R>,
     ) -> Result<Option<R>> {
-        let position = self.position(key);
-        if self.find(position, key).is_none() {
-            return Ok(None);
-        }
-        self.change_existing(key, position, change).map(Some)
+        self.change_existing(key, self.position(key), &mut Some(change))
     }
 
-    fn change_existing<T: Collection, R>(
+    /// Takes `change` and runs it if there is such a key.
+    fn change_existing<T: Collection, R, F: FnOnce(&mut T, &Limits) -> Change<R>>(
         &mut self,
         key: &[u8],
         position: u64,
-        change: impl FnOnce(&mut T, &Limits) -> Change<R>,
-    ) -> Result<R> {
+        change: &mut Option<F>,
+    ) -> Result<Option<R>> {
         let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
-        let settings = Arc::clone(&self.settings);
-        let index = self.shard(position).index_mut(select).ok_or(Error::NoSuchKey)?;
+        let Some(at) = self.ready(position, key) else { return Ok(None) };
+        let Some(index) = self.shards[at].index_mut(select) else { return Ok(None) };
+        let limits = &self.settings.limits;
         let outcome = index.update(position, key, |record| {
             let Some(collection) = record.object_mut().and_then(T::as_object_mut) else {
                 return (false, Err(Error::WrongType));
             };
-            let (changed, result) = change(collection, &settings.limits).split();
+            let change = change.take().expect("a record is updated once");
+            let (changed, result) = change(collection, limits).split();
             let empty = collection.is_empty();
             record.set_access(clock);
             (changed, Ok((changed, empty, result)))
         });
-        let (changed, empty, result) = outcome.ok_or(Error::NoSuchKey)??;
+        let Some(outcome) = outcome else { return Ok(None) };
+        let (changed, empty, result) = outcome?;
         if empty {
             let record = index.remove(position, key, true, &placement);
             self.bury(record);
@@ -623,7 +701,7 @@ impl<'a> Keyspace<'a> {
         if changed || empty {
             self.touch(key);
         }
-        Ok(result)
+        Ok(Some(result))
     }
 
     /// Sets `key` to `object`, whatever it was; an empty one deletes it. The expiry is `expiry` or none.
@@ -656,9 +734,8 @@ impl<'a> Keyspace<'a> {
 
     pub(crate) fn replace(&mut self, key: &[u8], record: Record) {
         let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
-        if self.find(position, key).is_some() {
-            let old =
-                self.shard(position).index_mut(select).and_then(|index| index.remove(position, key, true, &placement));
+        if let Some(at) = self.ready(position, key) {
+            let old = self.shards[at].index_mut(select).and_then(|index| index.remove(position, key, true, &placement));
             self.bury(old);
         }
         self.add(position, record);
@@ -792,10 +869,9 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Empties logical index `select`; its keyspace gets a new id, so that neither chunks nor effects of the old one count.
-    /// Every shard must be held. What was there is handed back, to be freed elsewhere.
-    pub fn flush(&mut self, select: u8) -> Vec<Box<Index>> {
+    /// Every shard must be held. What was there goes to the graveyard.
+    pub fn flush(&mut self, select: u8) {
         let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
-        let mut old = Vec::new();
         let shared = self.shared;
         shared.watches.touch_all(
             |of| of == select,
@@ -808,10 +884,11 @@ impl<'a> Keyspace<'a> {
         );
         for shard in &mut self.shards {
             shard.ids[usize::from(select)] = id;
-            old.extend(shard.put_index(select, None));
+            if let Some(index) = shard.put_index(select, None) {
+                self.graveyard.push(index);
+            }
         }
         self.changes += 1;
-        old
     }
 
     /// Exchanges two logical indexes. Every shard must be held.

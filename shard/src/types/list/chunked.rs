@@ -396,7 +396,7 @@ impl Chunked {
     /// What `heap_bytes` says, counted; also checks the other invariants.
     pub fn counted_bytes(&self) -> usize {
         assert!(self.chunks.iter().all(|chunk| chunk.count > 0));
-        assert_eq!(self.len, self.chunks.iter().map(|chunk| chunk.count as usize).sum());
+        assert_eq!(self.len, self.chunks.iter().map(|chunk| chunk.count as usize).sum::<usize>());
         let chunks: usize = self.chunks.iter().map(Chunk::heap_bytes).sum();
         heap::allocation(size_of::<Self>()) + heap::allocation(self.chunks.capacity() * size_of::<Chunk>()) + chunks
     }

@@ -1,0 +1,178 @@
+//! What holds for every row: it is whole, it does not contradict itself, and it says what Redis 7.2 says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Category, Command, FAMILIES, Find, Flags, KeySpec, Row, Run};
+
+/// Every command and subcommand with its family's category and its name as Redis spells it: `object|encoding`.
+fn rows() -> Vec<(String, Category, &'static Command<Run>)> {
+    let mut rows = Vec::new();
+    for family in FAMILIES {
+        for command in family.commands {
+            let name = command.row.name.to_lowercase();
+            for sub in command.subcommands {
+                rows.push((format!("{name}|{}", sub.row.name.to_lowercase()), family.category, sub));
+            }
+            rows.push((name, family.category, command));
+        }
+    }
+    rows
+}
+
+/// Redis's table: its `COMMAND` reply, by name.
+fn redis() -> BTreeMap<String, Value> {
+    let table: Vec<Value> =
+        serde_json::from_str(include_str!("../../tests/data/command-table-7.2.json")).expect("the table is JSON");
+    let mut commands = BTreeMap::new();
+    for mut command in table {
+        let subcommands = command.as_object_mut().and_then(|command| command.remove("subcommands"));
+        let subcommands = subcommands.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
+        for command in subcommands.into_iter().chain([command]) {
+            commands.insert(command["name"].as_str().expect("a name").to_owned(), command);
+        }
+    }
+    commands
+}
+
+#[test]
+fn names_are_unique_and_upper_case() {
+    let mut seen = BTreeSet::new();
+    for (name, _, command) in rows() {
+        assert_eq!(command.row.name, command.row.name.to_uppercase());
+        assert!(seen.insert(name.clone()), "{name} stands twice");
+    }
+}
+
+#[test]
+fn the_arity_covers_the_keys() {
+    for (name, _, Command { row, .. }) in rows() {
+        let least = i64::from(row.arity.0.abs());
+        for spec in row.keys {
+            let needed = match spec.find {
+                Find::Range { first, last, .. } => i64::from(first) + i64::from(last).max(0),
+                Find::Counted { at } => i64::from(at) + 1,
+            };
+            assert!(needed < least, "{name} may be too short for its keys");
+        }
+    }
+}
+
+#[test]
+fn a_command_reads_or_writes() {
+    for (name, _, Command { row, .. }) in rows() {
+        let (reads, writes) = (row.flags.contains(Flags::READ), row.flags.contains(Flags::WRITE));
+        assert!(!(reads && writes), "{name}");
+        assert!(reads || writes || row.keys.is_empty(), "{name} has keys and does nothing with them");
+        assert!(writes || !row.flags.contains(Flags::DENY_OOM), "{name} needs memory and does not write");
+    }
+}
+
+#[test]
+fn what_writes_by_more_than_one_key_records_by_key() {
+    for (name, _, Command { row, .. }) in rows() {
+        let one = matches!(row.keys, [KeySpec { find: Find::Range { last: 0, .. }, .. }]);
+        if row.flags.contains(Flags::WRITE) && !row.keys.is_empty() && !one {
+            assert!(row.flags.contains(Flags::BY_KEY), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_takes_the_whole_names_no_key() {
+    for (name, _, Command { row, .. }) in rows() {
+        if row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR) {
+            assert!(row.keys.is_empty(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_command_is_documented() {
+    for (name, _, Command { row, .. }) in rows() {
+        for (what, text) in [("summary", row.summary), ("since", row.since), ("complexity", row.complexity)] {
+            assert!(!text.is_empty(), "{name} lacks its {what}");
+        }
+        assert!(row.summary.ends_with('.'), "the summary of {name} is a sentence");
+        assert_eq!(row.since.split('.').count(), 3, "{name} is since {:?}", row.since);
+    }
+}
+
+#[test]
+fn every_command_is_as_in_redis() {
+    let redis = redis();
+    let mut checked = 0;
+    for (name, family, command) in rows() {
+        let Some(theirs) = redis.get(&name) else { continue };
+        assert_eq!(ours(&command.row, command.categories(family)), facts(theirs), "{name}");
+        checked += 1;
+    }
+    assert!(checked > 0);
+}
+
+/// What the two tables are compared by. Sets of words are in alphabetical order.
+#[derive(Debug, PartialEq)]
+struct Facts {
+    arity: i64,
+    flags: BTreeSet<String>,
+    key_range: (i64, i64, i64),
+    categories: BTreeSet<String>,
+    tips: Vec<String>,
+    keys: Vec<(BTreeSet<String>, String, String)>,
+}
+
+fn ours(row: &Row, categories: Category) -> Facts {
+    let words = |names: &mut dyn Iterator<Item = &'static str>| names.map(str::to_owned).collect();
+    let keys = row.keys.iter().map(|spec| {
+        let place = match spec.find {
+            Find::Range { first, last, step } => format!("{first}: range {last} {step}"),
+            Find::Counted { at } => format!("{at}: keynum 0 1 1"),
+        };
+        (words(&mut spec.access.names()), spec.notes.to_owned(), place)
+    });
+    Facts {
+        arity: i64::from(row.arity.0),
+        flags: words(&mut row.flags_derived().names()),
+        key_range: row.key_range(),
+        categories: words(&mut categories.names()),
+        tips: row.tips.iter().map(|tip| (*tip).to_owned()).collect(),
+        keys: keys.collect(),
+    }
+}
+
+fn facts(command: &Value) -> Facts {
+    let number = |value: &Value| value.as_i64().expect("a number");
+    let keys = command["key_specs"].as_array().expect("an array").iter().map(|spec| {
+        let find = &spec["find_keys"]["spec"];
+        let place = match spec["find_keys"]["type"].as_str() {
+            Some("range") => format!("range {} {}", find["lastkey"], find["keystep"]),
+            Some("keynum") => format!("keynum {} {} {}", find["keynumidx"], find["firstkey"], find["keystep"]),
+            other => format!("{other:?}"),
+        };
+        let place = format!("{}: {place}", spec["begin_search"]["spec"]["index"]);
+        (words(&spec["flags"]), spec["notes"].as_str().unwrap_or_default().to_owned(), place)
+    });
+    Facts {
+        arity: number(&command["arity"]),
+        flags: words(&command["flags"]),
+        key_range: (number(&command["first_key"]), number(&command["last_key"]), number(&command["key_step"])),
+        categories: words(&command["acl_categories"]),
+        tips: words_in_order(&command["tips"]),
+        keys: keys.collect(),
+    }
+}
+
+fn words(value: &Value) -> BTreeSet<String> {
+    words_in_order(value).into_iter().collect()
+}
+
+/// The words of a list; the recording has some sets of an even number of words as maps.
+fn words_in_order(value: &Value) -> Vec<String> {
+    let word = |value: &Value| value.as_str().expect("a word").to_owned();
+    match value {
+        Value::Array(words) => words.iter().map(word).collect(),
+        Value::Object(pairs) => pairs.iter().flat_map(|(key, value)| [key.clone(), word(value)]).collect(),
+        other => panic!("{other} are no words"),
+    }
+}
