@@ -20,6 +20,11 @@ impl<'a> Args<'a> {
         Self { request, next: skip }
     }
 
+    /// The command's name as error texts have it.
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(self.request.arg(0)).to_lowercase()
+    }
+
     pub fn len(&self) -> usize {
         self.request.len() - self.next
     }

@@ -62,15 +62,18 @@ impl Bench {
         let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let request = OwnedRequest::from_args(&args);
         let (row, _) = find(request.as_request()).expect("a command");
-        let db = Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed);
+        let db = self.keyspace();
         row.cost.map(|cost| cost(&db, request.as_request()))
+    }
+
+    pub fn keyspace(&mut self) -> Keyspace<'_> {
+        Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed)
     }
 
     /// Every key of the selected index: its expiry and its value, elements without an order of their own sorted.
     pub fn data(&mut self) -> BTreeMap<Vec<u8>, (Option<u64>, String)> {
         let mut data = BTreeMap::new();
-        let mut db = Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed);
-        db.for_each(|record| {
+        self.keyspace().for_each(|record| {
             let value = match record.value() {
                 Value::Object(Object::Hash(hash)) => sorted(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec()))),
                 Value::Object(Object::Set(set)) => sorted(set.iter().map(|member| (member.to_vec(), Vec::new()))),
@@ -126,8 +129,8 @@ pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
     effects.sort_by_key(|effect| effect.position);
     let mut replayed = Bench::new();
     for effect in &effects {
-        let mut db = Keyspace::new([&mut replayed.contents], &replayed.shared, 0, effect.now_ms, 1);
-        replay(&mut db, effect).expect("effects are well-formed");
+        replayed.now_ms = effect.now_ms;
+        replay(&mut replayed.keyspace(), effect).expect("effects are well-formed");
     }
     replayed.now_ms = bench.now_ms;
     assert_eq!(replayed.data(), bench.data());
