@@ -48,6 +48,8 @@ impl Kind {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     pub max_clients: Option<u32>,
+    /// Without one, whoever connects is served. Redis takes the first for its password.
+    pub tokens: &'static [&'static str],
 }
 
 pub struct Server {
@@ -178,6 +180,9 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
             if let Some(count) = settings.max_clients {
                 command.args(["--max-clients", &count.to_string()]);
             }
+            for token in settings.tokens {
+                command.args(["--token", token]);
+            }
             command
         }
         Kind::Redis => {
@@ -185,6 +190,9 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
             command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "3600 1"]).arg("--dir").arg(data);
             if let Some(count) = settings.max_clients {
                 command.args(["--maxclients", &count.to_string()]);
+            }
+            if let Some(password) = settings.tokens.first() {
+                command.args(["--requirepass", password]);
             }
             command
         }
@@ -224,7 +232,8 @@ fn ping(port: u16) -> io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"PING\r\n")?;
-    let mut reply = [0; 7];
+    let mut reply = [0; 5];
     stream.read_exact(&mut reply)?;
-    if reply == *b"+PONG\r\n" { Ok(()) } else { Err(io::Error::other("no PONG")) }
+    // A server that asks for a token first serves as well.
+    if [b"+PONG", b"-NOAU"].contains(&&reply) { Ok(()) } else { Err(io::Error::other("no PONG")) }
 }

@@ -198,7 +198,7 @@ fn unknown_commands_and_wrong_arities_are_named() {
 
 #[test]
 fn clients_over_the_limit_are_told() {
-    let server = Server::start_with(Kind::under_test(), Settings { max_clients: Some(10) });
+    let server = Server::start_with(Kind::under_test(), Settings { max_clients: Some(10), ..Settings::default() });
     let mut served = Vec::new();
     let refused = wait_for(Duration::from_secs(10), || {
         let mut connection = Connection::open(server.port());

@@ -1,0 +1,109 @@
+//! Tokens: who has none gets nowhere, and who has one sees one database.
+
+use dormouse_client_tests::{Kind, Server, Settings, resp::Connection};
+
+const TOKENS: &[&str] = &["dm_one_3f9a41c07be2", "dm_two_a7701dce5598"];
+
+fn server() -> Server {
+    Server::start_with(Kind::under_test(), Settings { tokens: TOKENS, ..Settings::default() })
+}
+
+#[track_caller]
+fn check(connection: &mut Connection, line: &str, reply: &str) {
+    assert_eq!(format!("{:?}", connection.run(line)), reply, "{line}");
+}
+
+#[test]
+fn nothing_is_answered_without_a_token() {
+    let server = server();
+    let mut connection = Connection::open(server.port());
+    for line in ["PING", "GET k", "SET k v", "MULTI", "SUBSCRIBE a", "INFO", "CLIENT ID", "SELECT 1", "COMMAND"] {
+        check(&mut connection, line, "-NOAUTH Authentication required.");
+    }
+    check(&mut connection, "AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.");
+    check(&mut connection, "AUTH nobody wrong", "-WRONGPASS invalid username-password pair or user is disabled.");
+    check(&mut connection, "AUTH a b c", "-ERR syntax error");
+    check(&mut connection, "AUTH", "-ERR wrong number of arguments for 'auth' command");
+    check(
+        &mut connection,
+        "HELLO 3 AUTH default wrong",
+        "-WRONGPASS invalid username-password pair or user is disabled.",
+    );
+    let hello = "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+                 <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
+                 the same time";
+    // Redis 7.0 left the version out.
+    let old = if server.kind() == Kind::Redis { "<proto> " } else { "" };
+    check(&mut connection, "HELLO 3", &hello.replace(old, ""));
+    check(&mut connection, "GET k", "-NOAUTH Authentication required.");
+    check(&mut connection, &format!("AUTH {}", TOKENS[0]), "+OK");
+    check(&mut connection, "SET k v", "+OK");
+    check(&mut connection, "AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.");
+    check(&mut connection, "GET k", "\"v\"");
+    check(&mut connection, "RESET", "+RESET");
+    check(&mut connection, "GET k", "-NOAUTH Authentication required.");
+    check(&mut connection, &format!("AUTH default {}", TOKENS[0]), "+OK");
+    check(&mut connection, "GET k", "\"v\"");
+}
+
+#[test]
+fn hello_may_bring_the_token() {
+    let server = server();
+    let mut connection = Connection::open(server.port());
+    let hello = connection.run(&format!("HELLO 3 AUTH default {} SETNAME tour", TOKENS[0]));
+    assert!(format!("{hello:?}").starts_with("%[\"server\", \"redis\", "), "{hello:?}");
+    check(&mut connection, "CLIENT GETNAME", "\"tour\"");
+    check(&mut connection, "GET none", "_");
+}
+
+#[test]
+fn who_has_no_token_sends_little() {
+    let server = server();
+    for (bytes, problem) in [
+        ("*11\r\n", "unauthenticated multibulk length"),
+        ("*2\r\n$4\r\nAUTH\r\n$16385\r\n", "unauthenticated bulk length"),
+    ] {
+        let mut connection = Connection::open(server.port());
+        connection.write(bytes.as_bytes()).expect("the server reads");
+        let said = String::from_utf8_lossy(&connection.read_to_end()).into_owned();
+        assert_eq!(said, format!("-ERR Protocol error: {problem}\r\n"));
+    }
+}
+
+#[test]
+fn a_server_without_tokens_says_so() {
+    let server = Server::start();
+    let mut connection = Connection::open(server.port());
+    let text = "-ERR AUTH <password> called without any password configured for the default user. Are you sure your \
+                configuration is correct?";
+    check(&mut connection, "AUTH secret", text);
+    check(&mut connection, "PING", "+PONG");
+}
+
+#[test]
+fn each_token_opens_its_own_database() {
+    let mut server = server();
+    if server.kind() != Kind::Dormouse {
+        return;
+    }
+    let open = |server: &Server, token: &str| {
+        let mut connection = Connection::open(server.port());
+        check(&mut connection, &format!("AUTH {token}"), "+OK");
+        connection
+    };
+    let (mut one, mut two) = (open(&server, TOKENS[0]), open(&server, TOKENS[1]));
+    check(&mut one, "SET k one", "+OK");
+    check(&mut two, "GET k", "$-1");
+    check(&mut two, "SET k two", "+OK");
+    check(&mut two, "SUBSCRIBE news", "*[\"subscribe\", \"news\", :1]");
+    check(&mut one, "PUBLISH news hello", ":0");
+    check(&mut one, "PUBSUB CHANNELS", "*[]");
+    check(&mut one, "DORMOUSE SLEEP", "+OK");
+    check(&mut two, "UNSUBSCRIBE", "*[\"unsubscribe\", \"news\", :0]");
+    check(&mut two, "GET k", "\"two\"");
+    check(&mut two, "FLUSHALL", "+OK");
+    check(&mut one, "GET k", "\"one\"");
+    server.restart();
+    check(&mut open(&server, TOKENS[0]), "GET k", "\"one\"");
+    check(&mut open(&server, TOKENS[1]), "DBSIZE", ":0");
+}
