@@ -11,6 +11,8 @@ use crate::types::Item;
 /// How large a reply may become that draws elements with repetition: `HRANDFIELD key -1000000000` would otherwise fill the
 /// memory from a single field. One element more is always written.
 const REPEATS_BYTES_MAX: usize = 64 << 20;
+/// The reply of an empty element: `$0`, and two line ends.
+const ELEMENT_BYTES_MIN: usize = 6;
 
 pub fn write_item(reply: &mut Reply, item: Item<'_>) {
     match item {
@@ -122,6 +124,9 @@ impl Selection {
 /// # Errors
 /// `Error::OutOfRange` when the reply becomes too large.
 pub fn write_repeatedly(reply: &mut Reply, count: u64, mut write: impl FnMut(&mut Reply)) -> Result<()> {
+    if count > (REPEATS_BYTES_MAX / ELEMENT_BYTES_MIN) as u64 {
+        return Err(Error::OutOfRange);
+    }
     let start = reply.len();
     for _ in 0..count {
         if reply.len() - start > REPEATS_BYTES_MAX {
@@ -158,8 +163,10 @@ mod tests {
     #[test]
     fn repetition_is_bounded() {
         let mut reply = Reply::default();
-        let outcome = write_repeatedly(&mut reply, u64::MAX, |reply| reply.bulk(&[b'x'; 1 << 20]));
+        let outcome = write_repeatedly(&mut reply, 1000, |reply| reply.bulk(&[b'x'; 1 << 20]));
         assert_eq!(outcome, Err(Error::OutOfRange));
         assert!(reply.len() <= REPEATS_BYTES_MAX + (2 << 20));
+        let outcome = write_repeatedly(&mut reply, u64::MAX, |_| panic!("nothing is written when it cannot end well"));
+        assert_eq!(outcome, Err(Error::OutOfRange));
     }
 }

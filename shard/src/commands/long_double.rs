@@ -47,6 +47,10 @@ impl LongDouble {
         Self(X87DoubleExtended::from_i128(i128::from(value)).value)
     }
 
+    pub fn is_finite(self) -> bool {
+        self.0.is_finite()
+    }
+
     /// The sum; `None` where it is no finite number.
     pub fn plus(self, other: Self) -> Option<Self> {
         let sum = (self.0 + other.0).value;
