@@ -186,6 +186,12 @@ impl<'a> Rest<'a> {
         self.request.arg(self.start + index)
     }
 
+    /// The first `count` of them and what follows; `None` where there are not as many.
+    pub fn split_at(&self, count: usize) -> Option<(Self, Self)> {
+        let middle = self.start.checked_add(count).filter(|middle| *middle <= self.end)?;
+        Some((Self { end: middle, ..*self }, Self { start: middle, ..*self }))
+    }
+
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + DoubleEndedIterator + Clone + use<'a> {
         let (request, start, end) = (self.request, self.start, self.end);
         (start..end).map(move |i| request.arg(i))
@@ -282,8 +288,14 @@ pub fn float(bytes: &[u8]) -> Result<f64> {
     parse_double(bytes).ok_or(Error::NotAFloat)
 }
 
-/// The double that `bytes` spells, infinities included; NaN and surrounding spaces are none.
+/// The double that `bytes` spells, infinities included; NaN, surrounding spaces and what is too large are none.
 pub fn parse_double(bytes: &[u8]) -> Option<f64> {
+    // strtod reports overflow; Redis refuses it.
+    parse_double_or_infinity(bytes).filter(|value| value.is_finite() || !bytes.iter().any(u8::is_ascii_digit))
+}
+
+/// As [`parse_double`], but what is too large is infinite: as the ends of ranges are read.
+pub fn parse_double_or_infinity(bytes: &[u8]) -> Option<f64> {
     let (negative, digits) = match bytes {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
@@ -297,10 +309,6 @@ pub fn parse_double(bytes: &[u8]) -> Option<f64> {
         return None;
     }
     let value: f64 = fast_float2::parse(digits).ok()?;
-    // strtod reports overflow; Redis refuses it.
-    if value.is_infinite() {
-        return None;
-    }
     Some(if negative { -value } else { value })
 }
 

@@ -5,6 +5,7 @@
 //! clock. [`call`] is the one wrapper around all of them: the error reply, the effect, the fault.
 
 pub mod args;
+pub(crate) mod cost;
 pub(crate) mod elements;
 pub mod row;
 

@@ -509,4 +509,3 @@ impl<'a> Argument<'a> for GetexOptions<'a> {
         Ok(Self(ttl))
     }
 }
-

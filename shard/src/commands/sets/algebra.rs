@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 
-use dormouse_protocol::{Reply, Request};
+use dormouse_protocol::Reply;
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Counted, Rest, integer};
@@ -79,14 +79,23 @@ pub fn sdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8],
 #[derive(Debug, Clone, Copy)]
 pub struct Limit(pub usize);
 
+impl Limit {
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        match integer(bytes).ok().and_then(|limit| usize::try_from(limit).ok()) {
+            Some(0) => Ok(Self(usize::MAX)),
+            Some(limit) => Ok(Self(limit)),
+            None => Err(Error::LimitNegative),
+        }
+    }
+}
+
 impl<'a> Argument<'a> for Limit {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let mut limit = 0;
+        let mut limit = Self(usize::MAX);
         while args.word("LIMIT") {
-            let most = integer(args.bytes()?).ok().and_then(|most| usize::try_from(most).ok());
-            limit = most.ok_or(Error::LimitNegative)?;
+            limit = Self::read(args.bytes()?)?;
         }
-        Ok(Self(if limit == 0 { usize::MAX } else { limit }))
+        Ok(limit)
     }
 }
 
@@ -96,36 +105,6 @@ pub fn holds(set: &Set, item: Item<'_>) -> bool {
         (Item::Int(number), Some(integers)) => integers.contains(number),
         _ => item.with_text(|text| set.contains(text)),
     }
-}
-
-/// The cost of an intersection, whose keys begin at argument 1: the smallest set, as often as there are sets.
-pub fn inter_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    smallest_cost(db, request.iter().skip(1))
-}
-
-pub fn inter_store_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    smallest_cost(db, request.iter().skip(2))
-}
-
-/// As above, for keys that argument 1 counts. The arguments behind them cost nothing.
-pub fn inter_card_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let count = request.get(1).and_then(|count| integer(count).ok()).and_then(|count| usize::try_from(count).ok());
-    smallest_cost(db, request.iter().skip(2).take(count.unwrap_or(0)))
-}
-
-/// The cost of a union or a difference, whose keys begin at argument 1: all elements.
-pub fn sum_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    request.iter().skip(1).map(|key| db.cardinality(key)).sum()
-}
-
-pub fn sum_store_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    request.iter().skip(2).map(|key| db.cardinality(key)).sum()
-}
-
-pub(in crate::commands) fn smallest_cost<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> usize {
-    let (count, least) =
-        keys.fold((0usize, usize::MAX), |(count, least), key| (count + 1, least.min(db.cardinality(key))));
-    count.saturating_mul(least)
 }
 
 fn sets<'s>(db: &'s mut Keyspace<'_>, keys: Rest<'_>) -> Result<Sets<'s>> {

@@ -6,16 +6,18 @@ mod tests;
 
 use std::collections::HashSet;
 
-use dormouse_protocol::{Reply, Request};
+use dormouse_protocol::Reply;
 
-use crate::commands::args::{Last, Rest, canonical_integer};
+use crate::commands::args::{Last, Rest};
 use crate::commands::elements::{
     Count, Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly,
 };
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::Result;
 use crate::keyspace::{Change, Keyspace};
 use crate::types::Set;
+
+pub(super) use algebra::{Limit, holds};
 
 const READ: Flags = Flags::READ;
 const WRITE: Flags = Flags::WRITE;
@@ -38,25 +40,122 @@ const KEYS_READ: &[KeySpec] = &[KeySpec::rest(1, READS)];
 const KEYS_COUNTED: &[KeySpec] = &[KeySpec::counted(1, READS)];
 const KEYS_STORE: &[KeySpec] = &[KeySpec::one(1, Access::OW.union(Access::UPDATE)), KeySpec::rest(2, READS)];
 
-pub(crate) const FAMILY: Family<Run> = Family { group: "set", category: Category::SET, commands: &[
-Command::new("SADD", at_least(3), KEY_INSERT, WRITE.union(DENY_OOM).union(FAST), run!(sadd)).doc("1.0.0", "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.", "Adds one or more members to a set. Creates the key if it doesn't exist."),
-Command::new("SREM", at_least(3), KEY_DELETE, WRITE.union(FAST), run!(srem)).doc("1.0.0", "O(N) where N is the number of members to be removed.", "Removes one or more members from a set. Deletes the set if the last member was removed."),
-Command::new("SMEMBERS", exactly(2), KEY_READ, READ, run!(smembers)).doc("1.0.0", "O(N) where N is the set cardinality.", "Returns all members of a set.").tips(&["nondeterministic_output_order"]).cost(whole),
-Command::new("SISMEMBER", exactly(3), KEY_LOOK, READ.union(FAST), run!(sismember)).doc("1.0.0", "O(1)", "Determines whether a member belongs to a set."),
-Command::new("SMISMEMBER", at_least(3), KEY_READ, READ.union(FAST), run!(smismember)).doc("6.2.0", "O(N) where N is the number of elements being checked for membership", "Determines whether multiple members belong to a set."),
-Command::new("SCARD", exactly(2), KEY_LOOK, READ.union(FAST), run!(scard)).doc("1.0.0", "O(1)", "Returns the number of members in a set."),
-Command::new("SPOP", at_least(2), KEY_POP, WRITE.union(FAST).union(BY_KEY), run!(spop)).doc("1.0.0", "Without the count argument O(1), otherwise O(N) where N is the value of the passed count.", "Returns one or more random members from a set after removing them. Deletes the set if the last member was popped.").tips(&["nondeterministic_output"]).cost(counted),
-Command::new("SRANDMEMBER", at_least(2), KEY_READ, READ, run!(srandmember)).doc("1.0.0", "Without the count argument O(1), otherwise O(N) where N is the absolute value of the passed count.", "Get one or multiple random members from a set").tips(&["nondeterministic_output"]).cost(counted),
-Command::new("SMOVE", exactly(4), KEYS_MOVE, WRITE.union(FAST).union(BY_KEY), run!(smove)).doc("1.0.0", "O(1)", "Moves a member from one set to another."),
-Command::new("SINTER", at_least(2), KEYS_READ, READ, run!(algebra::sinter)).doc("1.0.0", "O(N*M) worst case where N is the cardinality of the smallest set and M is the number of sets.", "Returns the intersect of multiple sets.").tips(&["nondeterministic_output_order"]).cost(algebra::inter_cost),
-Command::new("SINTERSTORE", at_least(3), KEYS_STORE, WRITE.union(DENY_OOM).union(BY_KEY), run!(algebra::sinterstore)).doc("1.0.0", "O(N*M) worst case where N is the cardinality of the smallest set and M is the number of sets.", "Stores the intersect of multiple sets in a key.").cost(algebra::inter_store_cost),
-Command::new("SINTERCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::sintercard)).doc("7.0.0", "O(N*M) worst case where N is the cardinality of the smallest set and M is the number of sets.", "Returns the number of members of the intersect of multiple sets.").cost(algebra::inter_card_cost),
-Command::new("SUNION", at_least(2), KEYS_READ, READ, run!(algebra::sunion)).doc("1.0.0", "O(N) where N is the total number of elements in all given sets.", "Returns the union of multiple sets.").tips(&["nondeterministic_output_order"]).cost(algebra::sum_cost),
-Command::new("SUNIONSTORE", at_least(3), KEYS_STORE, WRITE.union(DENY_OOM).union(BY_KEY), run!(algebra::sunionstore)).doc("1.0.0", "O(N) where N is the total number of elements in all given sets.", "Stores the union of multiple sets in a key.").cost(algebra::sum_store_cost),
-Command::new("SDIFF", at_least(2), KEYS_READ, READ, run!(algebra::sdiff)).doc("1.0.0", "O(N) where N is the total number of elements in all given sets.", "Returns the difference of multiple sets.").tips(&["nondeterministic_output_order"]).cost(algebra::sum_cost),
-Command::new("SDIFFSTORE", at_least(3), KEYS_STORE, WRITE.union(DENY_OOM).union(BY_KEY), run!(algebra::sdiffstore)).doc("1.0.0", "O(N) where N is the total number of elements in all given sets.", "Stores the difference of multiple sets in a key.").cost(algebra::sum_store_cost),
-Command::new("SSCAN", at_least(3), KEY_READ, READ, run!(sscan)).doc("2.8.0", "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor to return back to 0. N is the number of elements inside the collection.", "Iterates over members of a set.").tips(&["nondeterministic_output"]).cost(scanned),
-]};
+const ANY_ORDER: &[&str] = &["nondeterministic_output_order"];
+const ANY_OUTPUT: &[&str] = &["nondeterministic_output"];
+
+const INTER_COMPLEXITY: &str =
+    "O(N*M) worst case where N is the cardinality of the smallest set and M is the number of sets.";
+const SUM_COMPLEXITY: &str = "O(N) where N is the total number of elements in all given sets.";
+
+pub(crate) const FAMILY: Family<Run> = Family {
+    group: "set",
+    category: Category::SET,
+    commands: &[
+        Command::new("SADD", at_least(3), KEY_INSERT, WRITE.union(DENY_OOM).union(FAST), run!(sadd)).doc(
+            "1.0.0",
+            "O(1) for each element added, so O(N) to add N elements when the command is called with multiple \
+             arguments.",
+            "Adds one or more members to a set. Creates the key if it doesn't exist.",
+        ),
+        Command::new("SREM", at_least(3), KEY_DELETE, WRITE.union(FAST), run!(srem)).doc(
+            "1.0.0",
+            "O(N) where N is the number of members to be removed.",
+            "Removes one or more members from a set. Deletes the set if the last member was removed.",
+        ),
+        Command::new("SMEMBERS", exactly(2), KEY_READ, READ, run!(smembers))
+            .doc("1.0.0", "O(N) where N is the set cardinality.", "Returns all members of a set.")
+            .tips(ANY_ORDER)
+            .cost(cost::whole),
+        Command::new("SISMEMBER", exactly(3), KEY_LOOK, READ.union(FAST), run!(sismember)).doc(
+            "1.0.0",
+            "O(1)",
+            "Determines whether a member belongs to a set.",
+        ),
+        Command::new("SMISMEMBER", at_least(3), KEY_READ, READ.union(FAST), run!(smismember)).doc(
+            "6.2.0",
+            "O(N) where N is the number of elements being checked for membership",
+            "Determines whether multiple members belong to a set.",
+        ),
+        Command::new("SCARD", exactly(2), KEY_LOOK, READ.union(FAST), run!(scard)).doc(
+            "1.0.0",
+            "O(1)",
+            "Returns the number of members in a set.",
+        ),
+        Command::new("SPOP", at_least(2), KEY_POP, WRITE.union(FAST).union(BY_KEY), run!(spop))
+            .doc(
+                "1.0.0",
+                "Without the count argument O(1), otherwise O(N) where N is the value of the passed count.",
+                "Returns one or more random members from a set after removing them. Deletes the set if the last \
+             member was popped.",
+            )
+            .tips(ANY_OUTPUT)
+            .cost(cost::counted),
+        Command::new("SRANDMEMBER", at_least(2), KEY_READ, READ, run!(srandmember))
+            .doc(
+                "1.0.0",
+                "Without the count argument O(1), otherwise O(N) where N is the absolute value of the passed count.",
+                "Returns one or more random members of a set.",
+            )
+            .tips(ANY_OUTPUT)
+            .cost(cost::counted),
+        Command::new("SMOVE", exactly(4), KEYS_MOVE, WRITE.union(FAST).union(BY_KEY), run!(smove)).doc(
+            "1.0.0",
+            "O(1)",
+            "Moves a member from one set to another.",
+        ),
+        Command::new("SINTER", at_least(2), KEYS_READ, READ, run!(algebra::sinter))
+            .doc("1.0.0", INTER_COMPLEXITY, "Returns the intersect of multiple sets.")
+            .tips(ANY_ORDER)
+            .cost(|db, request| cost::smallest(db, request.iter().skip(1))),
+        Command::new(
+            "SINTERSTORE",
+            at_least(3),
+            KEYS_STORE,
+            WRITE.union(DENY_OOM).union(BY_KEY),
+            run!(algebra::sinterstore),
+        )
+        .doc("1.0.0", INTER_COMPLEXITY, "Stores the intersect of multiple sets in a key.")
+        .cost(|db, request| cost::smallest(db, request.iter().skip(2))),
+        Command::new("SINTERCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::sintercard))
+            .doc("7.0.0", INTER_COMPLEXITY, "Returns the number of members of the intersect of multiple sets.")
+            .cost(|db, request| cost::smallest(db, cost::counted_keys(request, 1))),
+        Command::new("SUNION", at_least(2), KEYS_READ, READ, run!(algebra::sunion))
+            .doc("1.0.0", SUM_COMPLEXITY, "Returns the union of multiple sets.")
+            .tips(ANY_ORDER)
+            .cost(|db, request| cost::sum(db, request.iter().skip(1))),
+        Command::new(
+            "SUNIONSTORE",
+            at_least(3),
+            KEYS_STORE,
+            WRITE.union(DENY_OOM).union(BY_KEY),
+            run!(algebra::sunionstore),
+        )
+        .doc("1.0.0", SUM_COMPLEXITY, "Stores the union of multiple sets in a key.")
+        .cost(|db, request| cost::sum(db, request.iter().skip(2))),
+        Command::new("SDIFF", at_least(2), KEYS_READ, READ, run!(algebra::sdiff))
+            .doc("1.0.0", SUM_COMPLEXITY, "Returns the difference of multiple sets.")
+            .tips(ANY_ORDER)
+            .cost(|db, request| cost::sum(db, request.iter().skip(1))),
+        Command::new(
+            "SDIFFSTORE",
+            at_least(3),
+            KEYS_STORE,
+            WRITE.union(DENY_OOM).union(BY_KEY),
+            run!(algebra::sdiffstore),
+        )
+        .doc("1.0.0", SUM_COMPLEXITY, "Stores the difference of multiple sets in a key.")
+        .cost(|db, request| cost::sum(db, request.iter().skip(2))),
+        Command::new("SSCAN", at_least(3), KEY_READ, READ, run!(sscan))
+            .doc(
+                "2.8.0",
+                "O(1) for every call. O(N) for a complete iteration, including enough command calls for the cursor \
+             to return back to 0. N is the number of elements inside the collection.",
+                "Iterates over members of a set.",
+            )
+            .tips(ANY_OUTPUT)
+            .cost(cost::scanned),
+    ],
+};
 
 /// `SADD key member [member ...]`
 fn sadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, members): (&[u8], Rest<'_>)) -> Result<()> {
@@ -255,26 +354,4 @@ fn sscan(
 fn write_set(reply: &mut Reply, set: &Set) {
     reply.set(set.len());
     set.iter().for_each(|member| write_item(reply, member));
-}
-
-/// The cost of looking at all elements of the first key.
-pub(super) fn whole(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    db.cardinality(request.arg(1))
-}
-
-/// The cost of as many elements of the first key as the second argument says; repeated ones, if it is negative.
-pub(super) fn counted(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    match request.get(2).map(canonical_integer) {
-        None => 1,
-        Some(None) => 0,
-        Some(Some(count)) if count < 0 => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
-        // Where many of the elements are chosen, all of them go by.
-        Some(Some(count)) => db.cardinality(request.arg(1)).min(usize::try_from(count).unwrap_or(0).saturating_mul(3)),
-    }
-}
-
-/// The cost of a scan: its `COUNT`, as far as there are elements.
-pub(super) fn scanned(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let count = request.iter().skip(4).filter_map(canonical_integer).max().unwrap_or(10);
-    db.cardinality(request.arg(1)).min(usize::try_from(count).unwrap_or(0))
 }

@@ -345,7 +345,8 @@ proptest! {
         let diff: BTreeSet<&String> = model[0].iter().filter(|m| counts[m] == 1).collect();
         for (command, expected) in [("SUNION", union), ("SINTER", inter), ("SDIFF", diff)] {
             let reply = bench.run(&format!("{command}{keys}"));
-            let read: Vec<String> = reply.trim_matches(['[', ']']).split(' ').filter(|m| !m.is_empty()).map(String::from).collect();
+            let words = reply.trim_matches(['[', ']']).split(' ').filter(|member| !member.is_empty());
+            let read: Vec<String> = words.map(String::from).collect();
             prop_assert_eq!(read.len(), expected.len());
             prop_assert!(read.iter().all(|member| expected.contains(member)));
             prop_assert_eq!(bench.run(&format!("{command}STORE d{keys}")), expected.len().to_string());

@@ -1,0 +1,46 @@
+//! What rows say of the cost of their requests: about how many elements will be looked at. See [`super::row::Cost`].
+
+use dormouse_protocol::Request;
+
+use crate::commands::args::canonical_integer;
+use crate::keyspace::Keyspace;
+
+/// All elements of the first key.
+pub fn whole(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    sum(db, request.iter().skip(1).take(1))
+}
+
+/// As many elements of the first key as the second argument says; repeated ones, if it is negative.
+pub fn counted(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    match request.get(2).map(canonical_integer) {
+        None => 1,
+        Some(None) => 0,
+        Some(Some(count)) if count < 0 => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
+        // Where many of the elements are chosen, all of them go by.
+        Some(Some(count)) => whole(db, request).min(usize::try_from(count).unwrap_or(0).saturating_mul(3)),
+    }
+}
+
+/// A scan of the first key: its `COUNT`, as far as there are elements.
+pub fn scanned(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.iter().skip(4).filter_map(canonical_integer).max().unwrap_or(10);
+    whole(db, request).min(usize::try_from(count).unwrap_or(0))
+}
+
+/// All elements of all keys: a union, a difference.
+pub fn sum<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+    keys.map(|key| db.cardinality(key)).sum()
+}
+
+/// The smallest of the keys, as often as there are keys: an intersection.
+pub fn smallest<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> usize {
+    let (count, least) =
+        keys.fold((0usize, usize::MAX), |(count, least), key| (count + 1, least.min(db.cardinality(key))));
+    count.saturating_mul(least)
+}
+
+/// The keys that follow argument `at`, which is their number.
+pub fn counted_keys<'k>(request: Request<'k>, at: usize) -> impl Iterator<Item = &'k [u8]> {
+    let count = request.get(at).and_then(canonical_integer).and_then(|count| usize::try_from(count).ok());
+    request.iter().skip(at + 1).take(count.unwrap_or(0))
+}
