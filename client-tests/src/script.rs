@@ -124,8 +124,9 @@ impl Script {
     }
 
     fn spoil(&mut self, words: &mut Words) {
-        if words.iter().any(|word| word.starts_with(b"x")) {
-            return; // A lexicographic key must not get a second score.
+        // A lexicographic key must not get a second score, and ZRANK got an optional word after Redis 7.0.
+        if words[0].ends_with(b"RANK") || words.iter().any(|word| word.starts_with(b"x")) {
+            return;
         }
         let place = 1 + self.random.below(words.len());
         let Some(word) = words.get(place).cloned() else {
