@@ -9,11 +9,14 @@ pub(crate) mod cost;
 pub(crate) mod elements;
 pub mod row;
 
+mod expiry;
 mod hashes;
+mod indexes;
 mod keys;
 mod lcs;
 mod lists;
 mod long_double;
+mod memory;
 mod sets;
 mod sorted_sets;
 mod strings;
@@ -36,8 +39,17 @@ use crate::{codec, error::Error};
 pub type Run = fn(&mut Keyspace<'_>, &mut Reply, Request<'_>) -> Result<()>;
 
 /// Every family over the keyspace.
-pub const FAMILIES: &[Family<Run>] =
-    &[strings::FAMILY, keys::FAMILY, hashes::FAMILY, lists::FAMILY, sets::FAMILY, sorted_sets::FAMILY];
+pub const FAMILIES: &[Family<Run>] = &[
+    strings::FAMILY,
+    keys::FAMILY,
+    expiry::FAMILY,
+    indexes::FAMILY,
+    memory::FAMILY,
+    hashes::FAMILY,
+    lists::FAMILY,
+    sets::FAMILY,
+    sorted_sets::FAMILY,
+];
 
 /// `run!(get)` wraps `fn get(db, reply, arguments)` so that its argument tuple is parsed from the request; for a
 /// subcommand `run!(encoding, 2)` skips both words of its name.
@@ -116,6 +128,15 @@ pub fn replay(db: &mut Keyspace<'_>, effect: &Effect) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Answers a container's `HELP`: a line on the command, the `lines` on its other subcommands, and on `HELP`.
+pub fn write_help(reply: &mut Reply, name: &str, lines: &[&str]) {
+    reply.array(lines.len() + 3);
+    reply.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| reply.simple(line));
+    reply.simple("HELP");
+    reply.simple("    Print this help.");
 }
 
 /// Reads a SCAN cursor: a prefix53.

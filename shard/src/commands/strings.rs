@@ -509,3 +509,6 @@ impl<'a> Argument<'a> for GetexOptions<'a> {
         Ok(Self(ttl))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -266,6 +266,12 @@ impl<'a> Keyspace<'a> {
         self.fault.take()
     }
 
+    /// Whether a place that was looked at must be loaded: what it seemed to hold means nothing, and nothing may be changed.
+    /// For commands that look where their keys don't say, in another index.
+    pub fn has_fault(&self) -> bool {
+        self.fault.is_some()
+    }
+
     /// Big values and whole indexes that were dropped, to be freed elsewhere.
     pub fn take_graveyard(&mut self) -> Vec<Box<dyn Send>> {
         std::mem::take(&mut self.graveyard)
@@ -434,6 +440,12 @@ impl<'a> Keyspace<'a> {
     /// Unix milliseconds; `None`: no such key; `Some(None)`: it never expires.
     pub fn expiry(&mut self, key: &[u8]) -> Option<Option<u64>> {
         self.read_record(key).map(Record::expiry)
+    }
+
+    /// As [`Self::expiry`], for a write: no read is counted.
+    pub fn expiry_unread(&mut self, key: &[u8]) -> Option<Option<u64>> {
+        let position = self.position(key);
+        self.find(position, key).map(|record| record.expiry())
     }
 
     /// Sets or removes the expiry. False: no such key, or nothing to remove.
