@@ -40,19 +40,19 @@ const KEYS_RANGE_STORE: &[KeySpec] = &[KeySpec::one(1, STORES), KeySpec::one(2, 
 
 const ANY_OUTPUT: &[&str] = &["nondeterministic_output"];
 
-const POP_COMPLEXITY: &str = "O(log(N)*M) with N being the number of elements in the sorted set, and M being the number of elements \
-     popped.";
-const RANGE_COMPLEXITY: &str = "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements being \
-     returned. If M is constant (e.g. always asking for the first 10 elements with LIMIT), you can consider it \
-     O(log(N)).";
-const REMOVE_COMPLEXITY: &str = "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements removed by \
-     the operation.";
-const UNION_COMPLEXITY: &str = "O(N)+O(M*log(M)) with N being the sum of the sizes of the input sorted sets, and M being the number of \
-     elements in the resulting sorted set.";
-const INTER_COMPLEXITY: &str = "O(N*K)+O(M*log(M)) worst case with N being the smallest input sorted set, K being the number of input sorted \
-     sets and M being the number of elements in the resulting sorted set.";
-const DIFF_COMPLEXITY: &str = "O(L + (N-K)log(N)) worst case where L is the total number of elements in all the sets, N is the size of the \
-     first set, and K is the size of the result set.";
+const POP_COMPLEXITY: &str = "O(log(N)*M) with N being the number of elements in the sorted set, and M being the \
+    number of elements popped.";
+const RANGE_COMPLEXITY: &str = "O(log(N)+M) with N being the number of elements in the sorted set and M the number \
+    of elements being returned. If M is constant (e.g. always asking for the first 10 elements with LIMIT), you \
+    can consider it O(log(N)).";
+const REMOVE_COMPLEXITY: &str = "O(log(N)+M) with N being the number of elements in the sorted set and M the number \
+    of elements removed by the operation.";
+const UNION_COMPLEXITY: &str = "O(N)+O(M*log(M)) with N being the sum of the sizes of the input sorted sets, and M \
+    being the number of elements in the resulting sorted set.";
+const INTER_COMPLEXITY: &str = "O(N*K)+O(M*log(M)) worst case with N being the smallest input sorted set, K being \
+    the number of input sorted sets and M being the number of elements in the resulting sorted set.";
+const DIFF_COMPLEXITY: &str = "O(L + (N-K)log(N)) worst case where L is the total number of elements in all the \
+    sets, N is the size of the first set, and K is the size of the result set.";
 
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "sorted-set",
