@@ -62,9 +62,14 @@ impl Reply {
     /// `-text`, the code in front of the text included (`ERR syntax error`). Line ends become spaces: error texts
     /// repeat what clients sent.
     pub fn error(&mut self, text: &str) {
+        self.error_bytes(text.as_bytes());
+    }
+
+    /// The same for a text that repeats bytes which need not be UTF-8.
+    pub fn error_bytes(&mut self, text: &[u8]) {
         self.buffer.push(b'-');
         let start = self.buffer.len();
-        self.buffer.extend_from_slice(text.as_bytes());
+        self.buffer.extend_from_slice(text);
         for byte in &mut self.buffer[start..] {
             if matches!(byte, b'\r' | b'\n') {
                 *byte = b' ';

@@ -358,7 +358,7 @@ impl Session {
             if !single && !belongs(entry.row, request, range) {
                 break Stop::Other;
             }
-            if !resident && missing(&db, entry.row, request).is_some() {
+            if !resident && missing(&db, entry.row, request).is_some() || task::is_long(&mut db, entry.row, request) {
                 break Stop::Slow;
             }
             let before = reply.len();
@@ -432,11 +432,20 @@ impl Session {
         let entry = match TABLE.resolve(request) {
             Ok(entry) => entry,
             Err(text) => {
-                if let Some(transaction) = &mut self.transaction {
-                    transaction.broken = true;
+                let is_exec = request.arg(0).eq_ignore_ascii_case(b"exec");
+                match &mut self.transaction {
+                    Some(_) if is_exec => {
+                        // What is wrong with EXEC itself ends the transaction.
+                        crate::commands::transaction::abort(self);
+                        let why = String::from_utf8_lossy(&text).replacen("ERR ", "", 1);
+                        reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+                        return None;
+                    }
+                    Some(transaction) => transaction.broken = true,
+                    None => {}
                 }
-                if self.authenticated {
-                    reply.error(&text);
+                if self.authenticated || crate::commands::connection::before_auth(request) {
+                    reply.error_bytes(&text);
                 } else {
                     reply.error("NOAUTH Authentication required.");
                 }

@@ -145,21 +145,23 @@ impl Table {
     }
 
     /// The command of a request, or the text of the error: unknown command, subcommand or wrong arity.
-    pub fn resolve(&self, request: Request<'_>) -> Result<&Entry, String> {
+    pub fn resolve(&self, request: Request<'_>) -> Result<&Entry, Vec<u8>> {
         let entry = self.by_name(request.arg(0)).ok_or_else(|| unknown_command(request))?;
         let entry = match (entry.subcommands.is_empty(), request.get(1)) {
             (true, _) => entry,
-            (false, None) if matches!(entry.action, Action::Container) => return Err(wrong_arity(&entry.name)),
+            (false, None) if matches!(entry.action, Action::Container) => return Err(wrong_arity(&entry.name).into_bytes()),
             (false, None) => entry,
             (false, Some(sub)) => match self.subcommand(entry, sub) {
                 Some(entry) => entry,
                 None => {
-                    let sub = String::from_utf8_lossy(&sub[..sub.len().min(128)]);
-                    return Err(format!("ERR unknown subcommand '{sub}'. Try {} HELP.", entry.row.name));
+                    let mut text = b"ERR unknown subcommand '".to_vec();
+                    text.extend_from_slice(shown(sub, 128));
+                    text.extend_from_slice(format!("'. Try {} HELP.", entry.row.name).as_bytes());
+                    return Err(text);
                 }
             },
         };
-        if entry.row.arity.accepts(request.len()) { Ok(entry) } else { Err(wrong_arity(&entry.name)) }
+        if entry.row.arity.accepts(request.len()) { Ok(entry) } else { Err(wrong_arity(&entry.name).into_bytes()) }
     }
 }
 
@@ -167,20 +169,25 @@ pub fn wrong_arity(name: &str) -> String {
     format!("ERR wrong number of arguments for '{name}' command")
 }
 
-fn unknown_command(request: Request<'_>) -> String {
-    let name = request.arg(0);
-    let mut args = String::new();
+fn unknown_command(request: Request<'_>) -> Vec<u8> {
+    let mut args = Vec::new();
     for arg in request.iter().skip(1) {
         if args.len() >= 128 {
             break;
         }
         let room = 128 - args.len();
-        args += &format!("'{}' ", String::from_utf8_lossy(&arg[..arg.len().min(room)]));
+        args.push(b'\'');
+        args.extend_from_slice(shown(arg, room));
+        args.extend_from_slice(b"' ");
     }
-    format!(
-        "ERR unknown command '{}', with args beginning with: {args}",
-        String::from_utf8_lossy(&name[..name.len().min(128)])
-    )
+    let name = shown(request.arg(0), 128);
+    [b"ERR unknown command '", name, b"', with args beginning with: ", &args].concat()
+}
+
+/// As much of an argument as an error text shows: up to a NUL, and not too long.
+fn shown(bytes: &[u8], room: usize) -> &[u8] {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    &bytes[..end.min(room)]
 }
 
 /// Up to 16 bytes in one case; never 0 for a name.

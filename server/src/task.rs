@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::{OwnedRequest, Reply, Version};
+use dormouse_protocol::{OwnedRequest, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
@@ -19,6 +19,14 @@ use crate::session::{Session, missing};
 
 /// Tries before a lock counts as taken: about a microsecond, less than it takes to wake another thread.
 const SPINS: usize = 64;
+
+/// A command that looks at more elements than this is run on the slow lane: about a millisecond.
+const ELEMENTS_INLINE: usize = 10_000;
+
+/// Whether a command would keep the thread that it runs on for too long.
+pub fn is_long(db: &mut Keyspace<'_>, row: &Row, request: Request<'_>) -> bool {
+    row.cost.is_some_and(|cost| cost(db, request) > ELEMENTS_INLINE)
+}
 
 /// Everything that a command needs to run on any thread.
 #[derive(Debug, Clone)]
@@ -47,6 +55,8 @@ enum Try {
     Fault(Fault),
     /// The shards are not what they were: route again.
     Rerouted,
+    /// It would take too long here: it goes to the slow lane.
+    Long,
 }
 
 impl Task {
@@ -78,41 +88,62 @@ pub async fn run(database: &Arc<Database>, task: Task) -> Result<Outcome, Error>
         if task.row.flags.contains(Flags::ALL_RESIDENT) {
             database.load_all().await?;
         }
-        match attempt(database, &topology, &task).await {
+        let mut tried = attempt(database, &topology, &task).await;
+        if let Try::Long = tried {
+            tried = attempt_on_lane(database, &topology, &task).await;
+        }
+        match tried {
             Try::Done(outcome) => return Ok(outcome),
             Try::Fault(fault) => database.load(fault).await?,
-            Try::Rerouted => {}
+            Try::Rerouted | Try::Long => {}
         }
     }
 }
 
 async fn attempt(database: &Arc<Database>, topology: &Arc<Topology>, task: &Task) -> Try {
-    let shards = route(topology, task);
-    let gates: Vec<ShardGate> = shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect();
     if task.row.flags.contains(Flags::SLOW_LANE) {
-        let held = hold(gates).await;
-        let (sender, receiver) = oneshot::channel();
-        let (task, topology, shards, of) = (task.clone(), Arc::clone(topology), shards, Arc::clone(database));
-        database.engine.lane.run(move || {
-            // Whoever asked may have gone.
-            let _ = sender.send(under(&of, &topology, &shards, &held, &task));
-        });
-        return receiver.await.unwrap_or(Try::Rerouted);
+        return attempt_on_lane(database, topology, task).await;
     }
+    let shards = route(topology, task);
+    let gates = gates(topology, &shards);
     if let [gate] = &gates[..] {
         if let Some(held) = try_hold(gate) {
-            return under(database, topology, &shards, &[held], task);
+            return under(database, topology, &shards, &[held], task, Place::Worker);
         }
         // Whoever holds the lock runs it: that costs no change of thread while the lock is held.
         let (sender, receiver) = oneshot::channel();
         let (task, topology, of) = (task.clone(), Arc::clone(topology), Arc::clone(database));
         gate.leave(Job::Run(Box::new(move |held| {
-            let _ = sender.send(under(&of, &topology, &shards, std::slice::from_ref(held), &task));
+            let _ = sender.send(under(&of, &topology, &shards, std::slice::from_ref(held), &task, Place::Worker));
         })));
         return receiver.await.unwrap_or(Try::Rerouted);
     }
     let held = hold(gates).await;
-    under(database, topology, &shards, &held, task)
+    under(database, topology, &shards, &held, task, Place::Worker)
+}
+
+/// Runs a task on a thread of the slow lane, which keeps the locks meanwhile; the worker goes on.
+async fn attempt_on_lane(database: &Arc<Database>, topology: &Arc<Topology>, task: &Task) -> Try {
+    let shards = route(topology, task);
+    let held = hold(gates(topology, &shards)).await;
+    let (sender, receiver) = oneshot::channel();
+    let (task, topology, of) = (task.clone(), Arc::clone(topology), Arc::clone(database));
+    database.engine.lane.run(move || {
+        // Whoever asked may have gone.
+        let _ = sender.send(under(&of, &topology, &shards, &held, &task, Place::Lane));
+    });
+    receiver.await.unwrap_or(Try::Rerouted)
+}
+
+/// Where a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Worker,
+    Lane,
+}
+
+fn gates(topology: &Topology, shards: &[usize]) -> Vec<ShardGate> {
+    shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect()
 }
 
 /// The shards that a task needs, ascending.
@@ -139,7 +170,7 @@ fn route(topology: &Topology, task: &Task) -> SmallVec<[usize; 4]> {
 }
 
 /// Runs a task under the locks that it needs.
-fn under(database: &Database, topology: &Topology, shards: &[usize], held: &[HeldShard], task: &Task) -> Try {
+fn under(database: &Database, topology: &Topology, shards: &[usize], held: &[HeldShard], task: &Task, place: Place) -> Try {
     let mut contents: SmallVec<[MutexGuard<'_, Contents>; 4]> = held.iter().map(HeldShard::contents).collect();
     if contents.len() != shards.len()
         || contents.iter().zip(shards).any(|(contents, &shard)| contents.retired || !topology.matches(shard, contents))
@@ -149,6 +180,9 @@ fn under(database: &Database, topology: &Topology, shards: &[usize], held: &[Hel
     let published = held.iter().map(|held| held.gate().guarded.published()).sum();
     let parts = contents.iter_mut().map(|contents| &mut **contents);
     let mut db = Keyspace::new(parts, &database.shared, task.select, task.now_ms, task.seed);
+    if place == Place::Worker && is_long(&mut db, task.row, task.request.as_request()) {
+        return Try::Long;
+    }
     let mut reply = Reply::new(task.version);
     let step = step(&mut db, task.row, task.run, task.request.as_request(), &mut reply, published);
     let (hits, misses) = (db.hits, db.misses);
@@ -170,7 +204,7 @@ pub fn step(
     db: &mut Keyspace<'_>,
     row: &Row,
     run: Run,
-    request: dormouse_protocol::Request<'_>,
+    request: Request<'_>,
     reply: &mut Reply,
     published: usize,
 ) -> Result<(), Fault> {

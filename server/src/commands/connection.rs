@@ -53,8 +53,19 @@ pub const FAMILY: Family<SessionRun> = Family {
     ],
 };
 
+/// Whether a request that cannot be run is answered with what is wrong with it even to somebody who has not said who he is.
+pub fn before_auth(request: Request<'_>) -> bool {
+    FAMILY.commands.iter().any(|command| {
+        command.row.flags.contains(Flags::NO_AUTH) && command.row.name.as_bytes().eq_ignore_ascii_case(request.arg(0))
+    })
+}
+
 /// `PING [message]`
-fn ping(session: &mut Session, reply: &mut Reply, (message,): (Option<&[u8]>,)) -> Result<()> {
+fn ping(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+    let message = words.iter().next();
+    if words.len() > 1 {
+        return Err(Error::WrongArity("ping".into()));
+    }
     if session.version == Version::Resp2 && session.subscriptions.is_some() {
         reply.array(2);
         reply.bulk(b"pong");
@@ -76,6 +87,9 @@ fn echo(_: &mut Session, reply: &mut Reply, (message,): (&[u8],)) -> Result<()> 
 
 /// `SELECT index`
 fn select(session: &mut Session, reply: &mut Reply, (index,): (i64,)) -> Result<()> {
+    if i32::try_from(index).is_err() {
+        return Err(Error::text("ERR value is out of range, value must between -2147483648 and 2147483647"));
+    }
     let index =
         u8::try_from(index).ok().filter(|index| usize::from(*index) < INDEXES).ok_or(Error::DbIndexOutOfRange)?;
     session.select(index);

@@ -82,7 +82,7 @@ fn discard(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     if session.transaction.is_none() {
         return Err(Error::text("ERR DISCARD without MULTI"));
     }
-    end(session);
+    abort(session);
     reply.ok();
     Ok(())
 }
@@ -94,10 +94,11 @@ fn unwatch(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-fn end(session: &mut Session) -> Option<Box<Transaction>> {
+/// Forgets what is queued and watched.
+pub fn abort(session: &mut Session) {
     session.unwatch();
     session.client.queued.store(u32::MAX, Ordering::Relaxed);
-    session.transaction.take()
+    session.transaction = None;
 }
 
 /// Whether a command is run in the middle of a transaction rather than queued.

@@ -1,0 +1,386 @@
+//! Databases under load while they are checkpointed, split, merged, put to sleep and woken; stores that fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use dormouse::task::{self, Task};
+use dormouse_protocol::{OwnedRequest, Version};
+use dormouse_shard::commands;
+use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::lane::Lane;
+use dormouse_shard::store::{Fault, FaultyStore, Store};
+use tokio::runtime::Runtime;
+
+/// The held clock.
+const NOW_MS: u64 = 1_700_000_000_000;
+
+struct Bench {
+    runtime: Runtime,
+    store: Arc<Store>,
+    faults: Arc<FaultyStore>,
+    writers: AtomicU64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
+        let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
+        let store = Arc::new(Store::over(faults.clone(), "memory://"));
+        Self { runtime, store, faults, writers: AtomicU64::new(1) }
+    }
+
+    /// A database as another process would open it.
+    fn open(&self) -> Arc<Database> {
+        let engine = Engine {
+            store: Arc::clone(&self.store),
+            lane: Lane::new(2).expect("threads"),
+            background: self.runtime.handle().clone(),
+            clock: || NOW_MS,
+            writer: self.writers.fetch_add(1, Ordering::SeqCst),
+            give_back: || {},
+        };
+        self.runtime.block_on(Database::open("test", 42, engine))
+    }
+
+    fn run(&self, database: &Arc<Database>, words: &[&str]) -> String {
+        self.runtime.block_on(run(database, words))
+    }
+
+    fn first_object(&self, folder: &str) -> String {
+        let objects = self.runtime.block_on(self.store.list(&format!("db/test/{folder}"))).expect("a listing");
+        objects.last().expect("an object").name.clone()
+    }
+}
+
+async fn run(database: &Arc<Database>, words: &[&str]) -> String {
+    run_at(database, words, NOW_MS).await
+}
+
+async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String {
+    let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let request = OwnedRequest::from_args(&args);
+    let (row, run) = commands::find(request.as_request()).expect("a command");
+    let task = Task { row, run, request, select: 0, version: Version::Resp2, now_ms, seed: 7 };
+    match task::run(database, task).await {
+        Ok(outcome) => String::from_utf8_lossy(&outcome.reply).into_owned(),
+        Err(error) => format!("-{error}\r\n"),
+    }
+}
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// xorshift64: the same run for the same seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn everything_survives_sleep_and_another_process() {
+    let bench = Bench::new();
+    let database = bench.open();
+    let long = "x".repeat(100_000);
+    let table: &[(&[&str], &[&str], &str)] = &[
+        (&["SET", "int", "12345"], &["GET", "int"], "$5\r\n12345\r\n"),
+        (&["SET", "raw", "hello"], &["GET", "raw"], "$5\r\nhello\r\n"),
+        (&["SET", "big", &long], &["STRLEN", "big"], ":100000\r\n"),
+        (&["RPUSH", "list", "a", "b", "1"], &["LRANGE", "list", "0", "-1"], "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\n1\r\n"),
+        (&["HSET", "hash", "f", "v"], &["HGETALL", "hash"], "*2\r\n$1\r\nf\r\n$1\r\nv\r\n"),
+        (&["SADD", "ints", "3", "1", "2"], &["SMEMBERS", "ints"], "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"),
+        (
+            &["ZADD", "zset", "1.5", "a", "-1", "b"],
+            &["ZRANGE", "zset", "0", "-1", "WITHSCORES"],
+            "*4\r\n$1\r\nb\r\n$2\r\n-1\r\n$1\r\na\r\n$3\r\n1.5\r\n",
+        ),
+    ];
+    for (write, ..) in table {
+        assert!(!bench.run(&database, write).starts_with('-'), "{write:?}");
+    }
+    for n in 0..2000 {
+        bench.run(&database, &["ZADD", "manyz", &n.to_string(), &format!("member-{n}")]);
+        bench.run(&database, &["SADD", "manys", &format!("member-{n}")]);
+        bench.run(&database, &["HSET", "manyh", &format!("field-{n}"), &format!("value-{n}")]);
+        bench.run(&database, &["RPUSH", "manyl", &format!("element-{n}")]);
+    }
+    let check = |database: &Arc<Database>| {
+        for (_, read, expected) in table {
+            assert_eq!(&bench.run(database, read), expected, "{read:?}");
+        }
+        for (read, expected) in [
+            (&["ZCARD", "manyz"][..], ":2000\r\n"),
+            (&["ZRANK", "manyz", "member-1999"], ":1999\r\n"),
+            (&["SCARD", "manys"], ":2000\r\n"),
+            (&["HGET", "manyh", "field-77"], "$8\r\nvalue-77\r\n"),
+            (&["LINDEX", "manyl", "-1"], "$12\r\nelement-1999\r\n"),
+            (&["DBSIZE"], ":11\r\n"),
+        ] {
+            assert_eq!(bench.run(database, read), expected, "{read:?}");
+        }
+    };
+    check(&database);
+    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(true));
+    assert!(!database.is_awake());
+    assert!(database.used_bytes() < 4096, "{} bytes are still held", database.used_bytes());
+    check(&database);
+    assert!(database.is_awake());
+    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(true));
+    drop(database);
+    check(&bench.open());
+}
+
+/// Pairs of keys in different shards are always written together. However many writers run, what a checkpoint restores
+/// to has both or none of each pair's writes, and everything that was acknowledged before it began.
+#[test]
+fn a_checkpoint_restores_to_one_moment() {
+    let bench = Bench::new();
+    let database = bench.open();
+    for n in 0..3000 {
+        bench.run(&database, &["SET", &format!("filler:{n}"), "some value to make segments real"]);
+    }
+    for slot in [4000, 8192, 12000] {
+        assert_eq!(bench.runtime.block_on(database.split(slot)), Ok(true));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged: Arc<Vec<AtomicU64>> = Arc::new((0..8).map(|_| AtomicU64::new(0)).collect());
+    let writers: Vec<_> = (0..8)
+        .map(|pair| {
+            let (database, stop, acknowledged) = (Arc::clone(&database), Arc::clone(&stop), Arc::clone(&acknowledged));
+            bench.runtime.spawn(async move {
+                let mut n = 0_u64;
+                while !stop.load(Ordering::SeqCst) {
+                    n += 1;
+                    let (value, noise) = (n.to_string(), format!("noise:{pair}:{n}"));
+                    let (left, right) = (format!("left:{pair}"), format!("right:{pair}"));
+                    let words = ["MSET", &left, &value, &right, &value, &noise, &value];
+                    assert_eq!(run(&database, &words).await, "+OK\r\n");
+                    acknowledged[pair].store(n, Ordering::SeqCst);
+                    if n % 16 == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for round in 0..25 {
+        let before: Vec<u64> = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).collect();
+        bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+        let restored = bench.open();
+        for (pair, before) in before.iter().enumerate() {
+            let left = bench.run(&restored, &["GET", &format!("left:{pair}")]);
+            let right = bench.run(&restored, &["GET", &format!("right:{pair}")]);
+            assert_eq!(left, right, "round {round}, pair {pair}");
+            let value: u64 = left.lines().nth(1).map_or(0, |digits| digits.parse().expect("a number"));
+            assert!(value >= *before, "round {round}, pair {pair}: {value} is restored, {before} was acknowledged");
+            // The noise of that very write is there, and none of a later one.
+            let noise = |n: u64| bench.run(&restored, &["EXISTS", &format!("noise:{pair}:{n}")]);
+            assert_eq!(noise(value), format!(":{}\r\n", u8::from(value > 0)), "round {round}, pair {pair}");
+            assert_eq!(noise(value + 1), ":0\r\n", "round {round}, pair {pair}");
+        }
+        assert_eq!(bench.run(&restored, &["EXISTS", "filler:0", "filler:2999"]), ":2\r\n");
+    }
+    stop.store(true, Ordering::SeqCst);
+    writers.into_iter().for_each(|writer| bench.runtime.block_on(writer).expect("it does not panic"));
+}
+
+/// Writers keep their own books while the database is split, merged, checkpointed and put to sleep under them.
+#[test]
+fn nothing_is_lost_however_the_shards_move() {
+    let bench = Bench::new();
+    let database = bench.open();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (1..=4)
+        .map(|writer| {
+            let (database, stop) = (Arc::clone(&database), Arc::clone(&stop));
+            bench.runtime.spawn(keep_books(database, stop, writer))
+        })
+        .collect();
+    let mut chance = Chance(88_172_645_463_325_252);
+    for _ in 0..150 {
+        let slot = chance.below(16384) as u16;
+        match chance.below(8) {
+            0..=2 => drop(bench.runtime.block_on(database.split(slot)).expect("it can be split")),
+            3 | 4 => {
+                let firsts = database.topology().map(|topology| topology.firsts.clone()).unwrap_or_default();
+                if let Some(&first) = firsts.get(usize::from(slot) % firsts.len().max(1)) {
+                    bench.runtime.block_on(database.merge(first)).expect("it can be merged");
+                }
+            }
+            5 | 6 => drop(bench.runtime.block_on(database.checkpoint()).expect("the store is well")),
+            _ => drop(bench.runtime.block_on(database.sleep()).expect("the store is well")),
+        }
+    }
+    stop.store(true, Ordering::SeqCst);
+    let books: Vec<_> =
+        writers.into_iter().map(|writer| bench.runtime.block_on(writer).expect("it does not panic")).collect();
+    let verify = |database: &Arc<Database>| {
+        let mut keys = 0;
+        for (key, value) in books.iter().flatten() {
+            keys += usize::from(value.is_some());
+            let expected = value.as_ref().map_or("$-1\r\n".to_string(), |value| bulk(value));
+            assert_eq!(bench.run(database, &["GET", key]), expected, "{key}");
+        }
+        assert_eq!(bench.run(database, &["DBSIZE"]), format!(":{keys}\r\n"));
+        assert_eq!(scanned(&bench, database).len(), keys);
+    };
+    verify(&database);
+    bench.runtime.block_on(database.sleep()).expect("the store is well");
+    verify(&database);
+    verify(&bench.open());
+}
+
+/// Writes and reads keys that are this writer's own, and answers what each must hold.
+async fn keep_books(database: Arc<Database>, stop: Arc<AtomicBool>, writer: u64) -> BTreeMap<String, Option<String>> {
+    let mut book: BTreeMap<String, Option<String>> = BTreeMap::new();
+    let mut chance = Chance(writer.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut n = 0_u64;
+    while !stop.load(Ordering::SeqCst) {
+        n += 1;
+        let key = format!("w{writer}:{}", chance.below(2000));
+        match chance.below(10) {
+            0 | 1 => {
+                let had = book.insert(key.clone(), None).flatten().is_some();
+                assert_eq!(run(&database, &["DEL", &key]).await, format!(":{}\r\n", u8::from(had)), "{key}");
+            }
+            2 => {
+                let expected = book.get(&key).cloned().flatten();
+                let reply = run(&database, &["GET", &key]).await;
+                assert_eq!(reply, expected.map_or("$-1\r\n".to_string(), |value| bulk(&value)), "{key}");
+            }
+            3 => {
+                let value = book.get(&key).cloned().flatten().unwrap_or_default() + "+";
+                assert_eq!(run(&database, &["APPEND", &key, "+"]).await, format!(":{}\r\n", value.len()), "{key}");
+                book.insert(key, Some(value));
+            }
+            _ => {
+                let value = format!("{n}-{}", "v".repeat(chance.below(100) as usize));
+                assert_eq!(run(&database, &["SET", &key, &value]).await, "+OK\r\n");
+                book.insert(key, Some(value));
+            }
+        }
+        if n % 8 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    book
+}
+
+/// All keys by SCAN, from the first cursor to the last.
+fn scanned(bench: &Bench, database: &Arc<Database>) -> BTreeSet<String> {
+    let (mut keys, mut cursor) = (BTreeSet::new(), "0".to_string());
+    loop {
+        let reply = bench.run(database, &["SCAN", &cursor, "COUNT", "100"]);
+        let mut lines = reply.split("\r\n").filter(|line| !line.starts_with(['*', '$']) && !line.is_empty());
+        cursor = lines.next().expect("a cursor").to_string();
+        keys.extend(lines.map(str::to_string));
+        if cursor == "0" {
+            return keys;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "a", "1"]);
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    for good in 0..2 {
+        let value = format!("2{good}");
+        bench.run(&database, &["SET", "a", &value]);
+        bench.run(&database, &["SET", "b", "3"]);
+        bench.faults.fail_put_after(good, Fault::Full);
+        let error = bench.runtime.block_on(database.sleep()).expect_err("no room").to_string();
+        assert!(error.contains("db/test/"), "the error names the object: {error}");
+        assert!(database.is_awake(), "it stays awake");
+        assert_eq!(bench.run(&database, &["GET", "b"]), bulk("3"));
+        let before = if good == 0 { "1" } else { "20" };
+        assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk(before), "what the store had stays valid");
+        bench.faults.revive();
+        bench.runtime.block_on(database.sleep()).expect("there is room again");
+        assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk(&value));
+        assert_eq!(bench.run(&bench.open(), &["GET", "b"]), bulk("3"));
+    }
+    assert_eq!(database.counters.checkpoint_errors.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_damaged_chunk_is_named_and_kept() {
+    let bench = Bench::new();
+    let database = bench.open();
+    let names: Vec<String> = (0..5000).map(|n| format!("key:{n}")).collect();
+    for name in &names {
+        bench.run(&database, &["SET", name, "value"]);
+    }
+    bench.runtime.block_on(database.sleep()).expect("the store is well");
+    drop(database);
+    let chunk = bench.first_object("chunk");
+    // In the middle of the first body.
+    bench.faults.flip(&chunk, 200);
+    let database = bench.open();
+    let replies: BTreeMap<&String, String> =
+        names.iter().map(|name| (name, bench.run(&database, &["GET", name]))).collect();
+    let failed: Vec<_> = replies.values().filter(|reply| reply.starts_with("-STORE")).collect();
+    assert!(!failed.is_empty() && failed.len() < replies.len(), "{} of {} failed", failed.len(), replies.len());
+    assert!(failed.iter().all(|reply| reply.contains(&chunk)), "{}", failed[0]);
+    // What can be read goes on, and nothing is overwritten.
+    let (alive, _) = replies.iter().find(|(_, reply)| **reply == bulk("value")).expect("most are alive");
+    assert_eq!(bench.run(&database, &["SET", alive, "new"]), "+OK\r\n");
+    bench.runtime.block_on(database.sleep()).expect("what is well is written");
+    let after = bench.runtime.block_on(bench.store.list("db/test/chunk")).expect("a listing");
+    assert!(after.iter().any(|object| object.name == chunk));
+    assert_eq!(bench.run(&bench.open(), &["GET", alive]), bulk("new"));
+}
+
+#[test]
+fn a_missing_chunk_and_a_damaged_manifest_are_named() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "a", "1"]);
+    bench.runtime.block_on(database.sleep()).expect("the store is well");
+    let chunk = bench.first_object("chunk");
+    bench.faults.hide(&chunk);
+    let reply = bench.run(&bench.open(), &["GET", "a"]);
+    assert!(reply.starts_with("-STORE") && reply.contains(&chunk), "{reply}");
+    let manifest = bench.first_object("manifest");
+    bench.faults.flip(&manifest, 60);
+    let damaged = bench.open();
+    for words in [&["GET", "a"][..], &["SET", "a", "2"]] {
+        let reply = bench.run(&damaged, words);
+        assert!(reply.starts_with("-STORE") && reply.contains(&manifest), "{reply}");
+    }
+}
+
+#[test]
+fn the_one_who_was_overtaken_stops_writing() {
+    let bench = Bench::new();
+    let (first, second) = (bench.open(), bench.open());
+    bench.run(&first, &["SET", "a", "first"]);
+    bench.run(&second, &["SET", "a", "second"]);
+    bench.runtime.block_on(second.sleep()).expect("the first to commit");
+    let error = bench.runtime.block_on(first.sleep()).expect_err("overtaken").to_string();
+    assert!(error.contains("test"), "{error}");
+    assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk("second"));
+}
+
+#[test]
+fn expired_keys_do_not_come_back() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "gone", "v", "PXAT", &(NOW_MS + 5).to_string()]);
+    bench.run(&database, &["SET", "stays", "v", "PXAT", &(NOW_MS + 1_000_000).to_string()]);
+    bench.runtime.block_on(database.sleep()).expect("the store is well");
+    let at = |words: &'static [&'static str]| bench.runtime.block_on(run_at(&database, words, NOW_MS + 10));
+    assert_eq!(at(&["GET", "gone"]), "$-1\r\n");
+    assert_eq!(at(&["GET", "stays"]), bulk("v"));
+    assert_eq!(at(&["PTTL", "stays"]), ":999990\r\n");
+}
