@@ -304,6 +304,14 @@ impl Database {
         manifest
     }
 
+    /// A number for an object's name that no checkpoint of this process has used, not even one that failed.
+    fn take_number(&self, manifest: &mut Manifest) -> u64 {
+        let number = self.next_object.fetch_max(manifest.next_object, Ordering::SeqCst).max(manifest.next_object);
+        self.next_object.store(number + 1, Ordering::SeqCst);
+        manifest.next_object = number + 1;
+        number
+    }
+
     async fn put_chunk(
         &self,
         manifest: &mut Manifest,
@@ -312,8 +320,7 @@ impl Database {
         chunks: &mut Vec<ChunkInfo>,
         report: &mut Report,
     ) -> Result<()> {
-        let name = names.chunk(manifest.epoch, manifest.writer, manifest.next_object);
-        manifest.next_object += 1;
+        let name = names.chunk(manifest.epoch, manifest.writer, self.take_number(manifest));
         let bytes = writer.finish();
         let info = ChunkInfo { name, bytes: bytes.len() as u64 };
         report.bytes += info.bytes;
@@ -352,8 +359,7 @@ impl Database {
         let count = records.len();
         manifest.tail = None;
         if let Some(first) = records.iter().map(|record| record.sequence).min() {
-            let name = names.tail(manifest.epoch, manifest.writer, manifest.next_object);
-            manifest.next_object += 1;
+            let name = names.tail(manifest.epoch, manifest.writer, self.take_number(manifest));
             let object = encode_tail(records);
             *bytes += object.len() as u64;
             let info = TailInfo { name, bytes: object.len() as u64, effects: count as u64, from_sequence: first - 1 };

@@ -61,6 +61,8 @@ pub struct Database {
     pub(crate) tail: Mutex<Option<Arc<Tail>>>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
+    /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
+    pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
     /// Keys, and keys with an expiry, of each logical index in the newest manifest.
     stored_counts: Mutex<[(u64, u64); INDEXES]>,
@@ -113,6 +115,7 @@ impl Database {
             manifest: Mutex::new(None),
             tail: Mutex::new(None),
             closed: AtomicBool::new(false),
+            next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
             stored_counts: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),
