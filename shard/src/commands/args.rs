@@ -239,7 +239,7 @@ pub struct Pairs<'a>(Rest<'a>);
 
 impl<'a> Pairs<'a> {
     pub fn new(rest: Rest<'a>) -> Option<Self> {
-        (rest.len() % 2 == 0 && !rest.is_empty()).then_some(Self(rest))
+        (rest.len().is_multiple_of(2) && !rest.is_empty()).then_some(Self(rest))
     }
 
     pub fn len(&self) -> usize {

@@ -141,7 +141,8 @@ enum Aggregate {
 }
 
 impl Aggregate {
-    /// Infinities that cancel each other out are 0.
+    /// Infinities that cancel each other out are 0. `left` is a number; where `right` is none, it is not the least nor the
+    /// greatest.
     fn of(self, left: f64, right: f64) -> f64 {
         match self {
             Self::Sum => number(left + right),
@@ -179,13 +180,13 @@ impl<'s> Input<'s> {
         }
     }
 
-    /// The weighed score of a member.
+    /// The weighed score of a member; infinity times nothing is not a number, and makes 0 of a sum.
     fn score(&self, member: Item<'_>) -> Option<f64> {
         let score = match self.source? {
             Source::Plain(set) => holds(set, member).then_some(1.0),
             Source::Sorted(set) => member.with_text(|text| set.score(text)),
         };
-        Some(number(score? * self.weight))
+        Some(score? * self.weight)
     }
 
     fn holds(&self, member: Item<'_>) -> bool {

@@ -208,19 +208,17 @@ impl<'a> Query<'a> {
     /// The ranks from the least member on, also if they are to be read backwards.
     fn ranks(&self, set: &SortedSet) -> Range<usize> {
         let Range { start, end } = self.ends.ranks(set);
+        if let Ends::Ranks(..) = self.ends {
+            return if self.reverse { set.len() - end..set.len() - start } else { start..end };
+        }
         let Ok(offset) = usize::try_from(self.offset) else { return 0..0 };
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        match (&self.ends, self.reverse) {
-            (Ends::Ranks(..), false) => start..end,
-            (Ends::Ranks(..), true) => set.len() - end..set.len() - start,
-            (_, false) => {
-                let start = start.saturating_add(offset).min(end);
-                start..start.saturating_add(limit).min(end)
-            }
-            (_, true) => {
-                let end = end.saturating_sub(offset).max(start);
-                end.saturating_sub(limit).max(start)..end
-            }
+        if self.reverse {
+            let end = end.saturating_sub(offset).max(start);
+            end.saturating_sub(limit).max(start)..end
+        } else {
+            let start = start.saturating_add(offset).min(end);
+            start..start.saturating_add(limit).min(end)
         }
     }
 }

@@ -195,6 +195,7 @@ fn ranges_by_rank() {
         ("ZRANGE none 0 -1", "[]"),
         ("ZRANGE z 0 -1 LIMIT 0 1", LIMIT_NEEDS_BY),
         ("ZRANGE z 0 -1 LIMIT 0 -1", "[a b c d]"),
+        ("ZRANGE z 0 1 REV LIMIT -2 -1", "[d c]"),
         ("ZREVRANGE z 0 -1 LIMIT 0 1", LIMIT_NEEDS_BY),
         ("ZREVRANGE z 0 -1 REV", SYNTAX),
         ("ZREVRANGE z 0 -1 BYSCORE", SYNTAX),
@@ -406,6 +407,12 @@ fn union_and_intersection() {
         ("ZINTER 2 i j WITHSCORES", "[m 0]"),
         ("ZINTER 1 i WEIGHTS 0 WITHSCORES", "[m 0]"),
         ("ZUNION 1 i WEIGHTS 0 WITHSCORES", "[m 0]"),
+        ("ZADD f 5 m", "1"),
+        ("ZADD g 0 m 1 n", "2"),
+        ("ZUNION 2 f g WEIGHTS 1 inf WITHSCORES", "[m 5 n inf]"),
+        ("ZINTER 2 f g WEIGHTS 1 inf WITHSCORES", "[m 0]"),
+        ("ZINTER 2 f g WEIGHTS 1 inf AGGREGATE MAX WITHSCORES", "[m 5]"),
+        ("ZINTER 2 f g WEIGHTS 1 inf AGGREGATE MIN WITHSCORES", "[m 5]"),
     ]);
 }
 
