@@ -3,6 +3,9 @@
 //! Results are gathered as references to members that stay where they are, then sorted; only a result that is stored is
 //! copied, in order, so that its tree is filled from left to right.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
 
