@@ -53,6 +53,8 @@ fn members_and_scores() {
         ("ZRANGE z 0 -1 WITHSCORES", "[down -inf zero 0 h 0.5 k 1000 up inf]"),
         ("ZADD z 0.1 h 3.0 k 1e21 big", "1"),
         ("ZMSCORE z h k big", "[0.1 3 1e+21]"),
+        ("ZADD z -0 minus", "1"),
+        ("ZSCORE z minus", "0"),
         ("ZINCRBY z -inf up", "(error) ERR resulting score is not a number (NaN)"),
         ("ZADD z INCR -inf up", "(error) ERR resulting score is not a number (NaN)"),
         ("ZSCORE z up", "inf"),
@@ -440,6 +442,8 @@ fn a_large_set_answers_as_a_small_one() {
         ("ZREMRANGEBYRANK z -100 -1", "100"),
         ("ZCARD z", "199"),
         ("ZRANGE z 0 0", "[m200]"),
+        ("ZADD z -0 minus", "1"),
+        ("ZSCORE z minus", "0"),
     ] {
         assert_eq!(bench.run(command), expected, "{command}");
     }

@@ -4,7 +4,8 @@
 //! Redis 7.2's rules: packed up to `zset-max-listpack-entries` members of up to `zset-max-listpack-value` bytes. A set that
 //! has once left the packed form does not come back to it.
 //!
-//! The order is by score, then by the members' bytes; 0 and -0 are equal. Scores are never NaN: who calls has refused it.
+//! The order is by score, then by the members' bytes. Scores are never NaN: who calls has refused it. Nor are they -0, which
+//! the packed form, as Redis's, cannot tell from 0: a set must not change when it is stored and loaded again.
 //! Every range is one of ranks: [`SortedSet::score_ranks`] and [`SortedSet::lex_ranks`] find it, [`SortedSet::range`] reads
 //! it, [`SortedSet::remove_ranks`] removes it, and its length is the count.
 
@@ -152,8 +153,9 @@ impl SortedSet {
         self.score(member).is_some()
     }
 
-    /// Gives a member this score.
+    /// Gives a member this score; -0 becomes 0.
     pub fn insert(&mut self, score: f64, member: &[u8], limits: &Limits) -> Inserted {
+        let score = score + 0.0;
         if let Form::Packed(listpack) = &mut self.0 {
             let view = listpack.view();
             if let Some(at) = view.find(view.start(), member, 1) {
