@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
-use crate::commands::testing::{Bench, check};
+use proptest::prelude::*;
+
+use crate::commands::testing::{Bench, check, check_effects};
 
 const WRONG_DB: &str = "(error) ERR DB index is out of range";
 const SYNTAX: &str = "(error) ERR syntax error";
@@ -210,6 +212,78 @@ fn scanning_finds_every_key_once() {
         assert_eq!(bench.run(command), format!("(error) {error}"), "{command}");
     }
     assert_eq!(bench.run("SCAN 18446744073709551615"), "[0 []]");
+}
+
+/// Commands over strings and keys, `K` a key, `N` a number, `V` a value.
+const WRITES: &[&str] = &[
+    "SET K V",
+    "SET K V EX 1",
+    "SET K V PX N",
+    "SET K V NX GET",
+    "SET K V XX KEEPTTL",
+    "SET K V PXAT N",
+    "SETNX K V",
+    "SETEX K 1 V",
+    "PSETEX K N V",
+    "GETSET K V",
+    "GETDEL K",
+    "GETEX K PX N",
+    "GETEX K PERSIST",
+    "GETEX K EXAT N",
+    "INCR K",
+    "INCRBY K N",
+    "DECRBY K N",
+    "INCRBYFLOAT K 0.1",
+    "APPEND K V",
+    "APPEND K N",
+    "SETRANGE K N V",
+    "MSET K V K N K V",
+    "MSETNX K V K N",
+    "DEL K K",
+    "UNLINK K",
+    "EXPIRE K N",
+    "PEXPIRE K N NX",
+    "PEXPIRE K N GT",
+    "PEXPIRE K N LT",
+    "PEXPIREAT K N",
+    "PERSIST K",
+    "RENAME K K",
+    "RENAMENX K K",
+    "COPY K K",
+    "COPY K K REPLACE",
+    "COPY K K DB 1 REPLACE",
+    "MOVE K 1",
+    "MOVE K 2",
+    "SWAPDB 0 1",
+    "SWAPDB 1 2",
+    "FLUSHDB",
+    "FLUSHALL",
+    "RPUSH K V N",
+    "SADD K V N",
+    "HSET K V N",
+    "ZADD K N V",
+    "SORT K ALPHA STORE K",
+    "LCS K K",
+    "TOUCH K",
+];
+
+proptest! {
+    #[test]
+    fn effects_make_the_same_keys(
+        commands in prop::collection::vec((0..WRITES.len(), prop::array::uniform3(0..4usize), -3..40i32, 0..5usize), 1..120),
+    ) {
+        let commands: Vec<Vec<Vec<u8>>> = commands.iter().map(|(template, keys, number, value)| {
+            let mut keys = keys.iter().map(|key| format!("key:{key}"));
+            let words = WRITES[*template].split(' ').map(|word| match word {
+                "K" => keys.next().expect("a template has three keys at most"),
+                "N" => number.to_string(),
+                "V" => ["", "v", "7", "-0", &"long".repeat(30)][*value].to_owned(),
+                word => word.to_owned(),
+            });
+            words.map(String::into_bytes).collect()
+        }).collect();
+        check_effects(&commands);
+    }
 }
 
 /// The words of `[a b c]`.
