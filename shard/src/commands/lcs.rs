@@ -8,7 +8,7 @@
 
 use dormouse_protocol::{Reply, Request};
 
-use crate::commands::args::{Args, Argument};
+use crate::commands::args::{Rest, Word, integer};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -18,11 +18,12 @@ const CELLS_MAX: usize = 1 << 30;
 const CELLS_PER_ELEMENT: usize = 16;
 
 /// `LCS key1 key2 [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]`
-pub(super) fn lcs(db: &mut Keyspace<'_>, reply: &mut Reply, (a, b, options): (&[u8], &[u8], Options)) -> Result<()> {
+pub(super) fn lcs(db: &mut Keyspace<'_>, reply: &mut Reply, (a, b, options): (&[u8], &[u8], Rest<'_>)) -> Result<()> {
     const NOT_STRINGS: Error = Error::text("ERR The specified keys must contain string values");
     let mut text =
         |key| db.string(key).map_err(|_| NOT_STRINGS).map(|text| text.map_or(Vec::new(), |text| text.to_vec()));
     let (a, b) = (text(a)?, text(b)?);
+    let options = Options::read(options)?;
     if options.index && options.length {
         return Err(Error::text("ERR If you want both the length and indexes, please just use IDX."));
     }
@@ -78,30 +79,28 @@ struct Match {
     len: usize,
 }
 
-pub(super) struct Options {
+struct Options {
     length: bool,
     index: bool,
     with_length: bool,
     length_min: i64,
 }
 
-impl<'a> Argument<'a> for Options {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
-        let mut options = Self { length: false, index: false, with_length: false, length_min: 0 };
-        while !args.is_empty() {
-            if args.word("LEN") {
-                options.length = true;
-            } else if args.word("IDX") {
-                options.index = true;
-            } else if args.word("WITHMATCHLEN") {
-                options.with_length = true;
-            } else if args.word("MINMATCHLEN") {
-                options.length_min = args.take()?;
-            } else {
-                return Err(Error::Syntax);
+impl Options {
+    /// Redis reads them when it has found two strings.
+    fn read(options: Rest<'_>) -> Result<Self> {
+        let mut read = Self { length: false, index: false, with_length: false, length_min: 0 };
+        let mut words = options.iter();
+        while let Some(word) = words.next() {
+            match Word::new(word).as_bytes() {
+                b"LEN" => read.length = true,
+                b"IDX" => read.index = true,
+                b"WITHMATCHLEN" => read.with_length = true,
+                b"MINMATCHLEN" => read.length_min = integer(words.next().ok_or(Error::Syntax)?)?,
+                _ => return Err(Error::Syntax),
             }
         }
-        Ok(options)
+        Ok(read)
     }
 }
 

@@ -18,6 +18,7 @@ mod lists;
 mod long_double;
 mod memory;
 mod sets;
+mod sort;
 mod sorted_sets;
 mod strings;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     expiry::FAMILY,
     indexes::FAMILY,
     memory::FAMILY,
+    sort::FAMILY,
     hashes::FAMILY,
     lists::FAMILY,
     sets::FAMILY,

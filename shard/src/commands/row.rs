@@ -201,6 +201,11 @@ pub enum Find {
     Range { first: u8, last: i8, step: u8 },
     /// Argument `at` holds their number; they follow it.
     Counted { at: u8 },
+    /// The last argument after the word `STORE`, which may stand anywhere among the options of `SORT`. Redis calls it
+    /// unknown.
+    Store,
+    /// The arguments don't say: the names are made from values.
+    Unknown,
 }
 
 impl KeySpec {
@@ -249,6 +254,12 @@ impl KeySpec {
                 let end = (at + 1).saturating_add(count);
                 (at + 1, if end <= len { end } else { 0 }, 1)
             }
+            Find::Store => {
+                let stores = |at: &usize| request.arg(at - 1).eq_ignore_ascii_case(b"STORE");
+                let at = (3..len).rev().find(stores).unwrap_or(len);
+                (at, (at + 1).min(len), 1)
+            }
+            Find::Unknown => (len, len, 1),
         };
         (first..end.max(first)).step_by(step)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dormouse_protocol::OwnedRequest;
 use serde_json::Value;
 
 use super::{Category, Command, FAMILIES, Find, Flags, KeySpec, Row, Run};
@@ -53,6 +54,7 @@ fn the_arity_covers_the_keys() {
             let needed = match spec.find {
                 Find::Range { first, last, .. } => i64::from(first) + i64::from(last).max(0),
                 Find::Counted { at } => i64::from(at) + 1,
+                Find::Store | Find::Unknown => 0,
             };
             assert!(needed < least, "{name} may be too short for its keys");
         }
@@ -80,12 +82,30 @@ fn what_writes_by_more_than_one_key_records_by_key() {
 }
 
 #[test]
-fn what_takes_the_whole_names_no_key() {
+fn what_takes_the_whole_does_not_name_all_its_keys() {
     for (name, _, Command { row, .. }) in rows() {
+        let unknown = row.keys.iter().any(|spec| spec.find == Find::Unknown);
         if row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR) {
-            assert!(row.keys.is_empty(), "{name}");
+            assert!(row.keys.is_empty() || unknown, "{name}");
+        } else {
+            assert!(!unknown, "{name} looks for keys on shards that it does not hold");
         }
     }
+}
+
+#[test]
+fn the_key_after_store_is_found() {
+    let keys = |words: &[&[u8]]| {
+        let request = OwnedRequest::from_args(words);
+        let request = request.as_request();
+        let (row, _) = super::find(request).expect("SORT is ours");
+        row.key_indexes(request).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&[b"SORT", b"k"]), [1]);
+    assert_eq!(keys(&[b"SORT", b"k", b"store", b"d"]), [1, 3]);
+    assert_eq!(keys(&[b"SORT", b"k", b"STORE", b"d", b"STORE", b"e", b"ALPHA"]), [1, 5]);
+    assert_eq!(keys(&[b"SORT", b"k", b"STORE"]), [1]);
+    assert_eq!(keys(&[b"SORT", b"STORE", b"d"]), [1]);
 }
 
 #[test]
@@ -127,6 +147,7 @@ fn ours(row: &Row, categories: Category) -> Facts {
         let place = match spec.find {
             Find::Range { first, last, step } => format!("{first}: range {last} {step}"),
             Find::Counted { at } => format!("{at}: keynum 0 1 1"),
+            Find::Store | Find::Unknown => "unknown".to_owned(),
         };
         (words(&mut spec.access.names()), spec.notes.to_owned(), place)
     });
@@ -147,9 +168,10 @@ fn facts(command: &Value) -> Facts {
         let place = match spec["find_keys"]["type"].as_str() {
             Some("range") => format!("range {} {}", find["lastkey"], find["keystep"]),
             Some("keynum") => format!("keynum {} {} {}", find["keynumidx"], find["firstkey"], find["keystep"]),
-            other => format!("{other:?}"),
+            other => other.expect("a word").to_owned(),
         };
-        let place = format!("{}: {place}", spec["begin_search"]["spec"]["index"]);
+        let index = spec["begin_search"]["spec"]["index"].as_i64();
+        let place = index.map_or(place.clone(), |index| format!("{index}: {place}"));
         (words(&spec["flags"]), spec["notes"].as_str().unwrap_or_default().to_owned(), place)
     });
     Facts {
