@@ -101,6 +101,11 @@ impl Autoscaler {
         &self.policy
     }
 
+    /// Changes how old the last checkpoint of a changed database may be; `None`: as old as it likes.
+    pub fn checkpoint_every(&mut self, every_ms: Option<u64>) {
+        self.policy.checkpoint_every_ms = every_ms;
+    }
+
     /// Takes one look and says what to do. `now` is in milliseconds, on the same clock as the observation's
     /// moments. Where that clock runs backwards nothing that was remembered can be dated any more, so it is
     /// forgotten, and every window starts over.

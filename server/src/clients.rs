@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
+
+use crate::table::TABLE;
 
 /// Where a client comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +29,23 @@ impl std::fmt::Display for Peer {
     }
 }
 
+impl Peer {
+    /// The address that it connected to.
+    pub fn local(&self) -> String {
+        match self {
+            Self::Tcp { local, .. } => local.to_string(),
+            Self::Unix(path) => format!("{path}:0"),
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Client {
     pub id: u64,
     pub peer: Peer,
     pub connected_ms: u64,
+    /// Its socket; -1 while there is none.
+    pub fd: AtomicI32,
     /// Unix milliseconds of its last batch.
     pub active_ms: AtomicU64,
     /// Unix milliseconds of its last command over the keyspace: what keeps a database awake.
@@ -56,7 +70,7 @@ pub struct Client {
     pub waker: AtomicWaker,
 }
 
-/// What a client has said of itself, and which database it speaks to.
+/// What a client has said of itself, and which database it speaks to (none before it has said who it is).
 #[derive(Debug, Default, Clone)]
 pub struct Told {
     pub name: Box<[u8]>,
@@ -131,6 +145,58 @@ impl Client {
     pub fn outbox_bytes(&self) -> usize {
         self.outbox_bytes.load(Ordering::Relaxed)
     }
+
+    pub fn is_subscriber(&self) -> bool {
+        self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
+    }
+
+    /// Its line of `CLIENT LIST`, with every field of Redis's in Redis's order.
+    pub fn line(&self, now_ms: u64) -> String {
+        let number = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
+        let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
+        let told = self.told.lock().clone();
+        let last = usize::from(self.last_command.load(Ordering::Relaxed));
+        let (input, output) = (self.input_bytes.load(Ordering::Relaxed), self.output_bytes.load(Ordering::Relaxed));
+        let outbox = self.outbox_bytes();
+        format!(
+            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 multi={} \
+             qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll={} omem={outbox} tot-mem={} \
+             events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+            self.id,
+            self.peer,
+            self.peer.local(),
+            self.fd.load(Ordering::Relaxed),
+            String::from_utf8_lossy(&told.name),
+            seconds(self.connected_ms),
+            seconds(self.active_ms.load(Ordering::Relaxed)),
+            self.flags(),
+            self.select.load(Ordering::Relaxed),
+            number(&self.channels),
+            number(&self.patterns),
+            number(&self.queued) as i32,
+            u8::from(outbox > 0),
+            input + output + outbox + size_of::<Self>(),
+            if output > 0 { "rw" } else { "r" },
+            if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
+            told.database,
+            self.resp.load(Ordering::Relaxed),
+            told.library,
+            told.library_version,
+        )
+    }
+
+    /// Redis's letters.
+    fn flags(&self) -> String {
+        let letters = [
+            (self.is_subscriber(), 'P'),
+            (self.queued.load(Ordering::Relaxed) != u32::MAX, 'x'),
+            (self.is_killed(), 'A'),
+            (matches!(self.peer, Peer::Unix(_)), 'U'),
+            (self.no_evict.load(Ordering::Relaxed), 'e'),
+        ];
+        let flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
+        if flags.is_empty() { "N".into() } else { flags }
+    }
 }
 
 /// All clients of the node.
@@ -157,6 +223,7 @@ impl Clients {
             id,
             peer,
             connected_ms: now_ms,
+            fd: AtomicI32::new(-1),
             active_ms: AtomicU64::new(now_ms),
             worked_ms: AtomicU64::new(0),
             select: AtomicU8::new(0),

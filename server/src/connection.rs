@@ -10,6 +10,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,15 @@ use crate::worker::Worker;
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
 }
 
 impl Stream {
@@ -58,7 +68,8 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     let (_, now_ms) = worker.now();
     let tenant = Arc::clone(node.tenants.default());
     let max = node.max_clients();
-    let name: Arc<str> = tenant.database.name().into();
+    // Before a client has said who it is, no database shows it.
+    let name: Arc<str> = if node.tenants.needs_token() { "".into() } else { tenant.database.name().into() };
     let Some(client) = node.clients.add(peer, name, now_ms, max) else {
         let mut stream = stream;
         let refusal = b"-ERR max number of clients reached\r\n";
@@ -66,6 +77,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
         let _ = poll_fn(|cx| stream.poll_write(cx, refusal)).await;
         return;
     };
+    client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let session = Session::new(&node, &worker, &client, tenant);
     let limits = if session.authenticated { Limits::default() } else { Limits::unauthenticated() };
     let mut connection = Connection { stream, client, session, parser: Parser::new(limits), rest: Vec::new() };

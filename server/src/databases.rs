@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use dormouse_shard::commands::Flags;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::keyspace::{Eviction, Settings as EngineSettings};
 use dormouse_shard::types::Limits;
+use parking_lot::Mutex;
 
 use crate::config::DatabaseSettings;
-use crate::metering::DatabaseMeters;
+use crate::errors::Errors;
+use crate::metering::{DatabaseMeters, Totals};
 use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Token, database_of};
 use crate::pubsub::PubSub;
 use crate::slowlog::Slowlog;
@@ -25,6 +28,33 @@ pub struct Tenant {
     settings: ArcSwap<DatabaseSettings>,
     /// Unix milliseconds of the last command over the keyspace, as far as closed connections and jobs know.
     pub worked_ms: AtomicU64,
+    /// The error replies that its clients got.
+    pub errors: Errors,
+    /// Connections that chose it, since the start or the last reset of statistics.
+    pub connections: AtomicU64,
+    /// Most bytes of its data in memory, since the start.
+    pub memory_peak: AtomicU64,
+    /// Lately, a second.
+    pub rates: Mutex<Rates>,
+    /// What each shard did in the last second, by its id.
+    loads: Mutex<BTreeMap<u64, Lately>>,
+    /// Write commands that had succeeded when the last checkpoint began.
+    writes_saved: Arc<AtomicU64>,
+}
+
+/// Commands, bytes in and bytes out a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    pub operations: f64,
+    pub bytes_in: f64,
+    pub bytes_out: f64,
+}
+
+/// The load of one shard in the last second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lately {
+    pub operations: u64,
+    pub contended: u64,
 }
 
 impl Tenant {
@@ -44,7 +74,11 @@ impl Tenant {
             })
         };
         let (kept, clock) = (Arc::clone(&meters), engine.clock);
+        let writes_saved = Arc::new(AtomicU64::new(writes(&meters.totals(now_ms))));
+        let saved = Arc::clone(&writes_saved);
+        // Asked for at the beginning of each checkpoint.
         database.keep_meters(Box::new(move || {
+            saved.store(writes(&kept.totals(clock())), Ordering::Relaxed);
             let names: Vec<&str> = TABLE.entries().iter().map(|entry| &*entry.name).collect();
             kept.save(&names, clock())
         }));
@@ -55,6 +89,12 @@ impl Tenant {
             slowlog: Slowlog::default(),
             settings: ArcSwap::from_pointee(settings.clone()),
             worked_ms: AtomicU64::new(now_ms),
+            errors: Errors::default(),
+            connections: AtomicU64::new(0),
+            memory_peak: AtomicU64::new(0),
+            rates: Mutex::default(),
+            loads: Mutex::default(),
+            writes_saved,
         };
         tenant.configure(settings.clone());
         Arc::new(tenant)
@@ -93,10 +133,30 @@ impl Tenant {
         self.settings.store(Arc::new(settings));
     }
 
+    /// Write commands that have succeeded since the last checkpoint.
+    pub fn writes_unsaved(&self, totals: &Totals) -> u64 {
+        writes(totals).saturating_sub(self.writes_saved.load(Ordering::Relaxed))
+    }
+
+    /// Says what the shards did in the last second.
+    pub fn keep_loads(&self, loads: impl Iterator<Item = (u64, Lately)>) {
+        *self.loads.lock() = loads.collect();
+    }
+
+    pub fn load_of(&self, shard: u64) -> Lately {
+        self.loads.lock().get(&shard).copied().unwrap_or_default()
+    }
+
     /// Notes that a command over the keyspace was run.
     pub fn worked(&self, now_ms: u64) {
         self.worked_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
+}
+
+/// Write commands that have succeeded.
+fn writes(totals: &Totals) -> u64 {
+    let writes = totals.commands().filter(|(id, _)| TABLE.get(*id).row.flags.contains(Flags::WRITE));
+    writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
 }
 
 /// All databases of the node. Which there are is settled when it starts.

@@ -3,6 +3,7 @@
 //! Ten times a second it removes keys that have expired. Once a second it looks at every database, asks the autoscaler
 //! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use std::time::Duration;
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::scaling::ShardView;
 
-use crate::databases::Tenant;
+use crate::databases::{Lately, Rates, Tenant};
 use crate::metering::Meter;
-use crate::node::{Node, Rates};
+use crate::node::Node;
 
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -48,6 +49,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         for tenant in node.tenants.all() {
             let bytes = tenant.database.used_bytes() as u64;
             used += bytes;
+            tenant.memory_peak.fetch_max(bytes, Ordering::Relaxed);
             tenant.meters.observe_memory(now_ms, bytes);
             tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
             // Nobody takes the windows yet; an open one is shown by DORMOUSE USAGE.
@@ -67,6 +69,8 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             },
             databases,
         };
+        let every = node.settings().checkpoint_every.duration();
+        autoscaler.checkpoint_every(every.map(|every| every.as_millis() as u64));
         let plan = autoscaler.step(&observation, monotonic_ms(&node));
         plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
         for action in plan.actions {
@@ -118,6 +122,8 @@ async fn observe(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseLoad {
     let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
     let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));
     let views = tenant.database.shards(true).await;
+    let lately = |view: &ShardView| Lately { operations: view.load.operations, contended: view.contended };
+    tenant.keep_loads(views.iter().map(|view| (view.id, lately(view))));
     let saved = tenant.database.counters.saved_ms.load(Ordering::Relaxed);
     DatabaseLoad {
         id: tenant.name().to_string(),
@@ -216,29 +222,31 @@ fn close_idle_clients(node: &Node, now_ms: u64) {
 #[derive(Debug, Default)]
 struct Before {
     at_ms: u64,
-    requests: u128,
-    bytes_in: u128,
-    bytes_out: u128,
+    /// Requests, bytes in, bytes out, by database.
+    totals: BTreeMap<String, [u128; 3]>,
     cpu_seconds: f64,
     cpu_busy: f64,
 }
 
 impl Before {
     fn rates(&mut self, node: &Node, now_ms: u64) {
-        let sum = |meter: Meter| node.tenants.all().map(|tenant| tenant.meters.totals(now_ms)[meter]).sum::<u128>();
-        let (requests, bytes_in, bytes_out) = (sum(Meter::Requests), sum(Meter::BytesIn), sum(Meter::BytesOut));
         let (user, system) = crate::process::cpu_seconds();
         let seconds = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0;
-        if self.at_ms > 0 && seconds > 0.0 {
-            let per_second = |now: u128, before: u128| now.saturating_sub(before) as f64 / seconds;
-            *node.rates.lock() = Rates {
-                operations: per_second(requests, self.requests),
-                bytes_in: per_second(bytes_in, self.bytes_in),
-                bytes_out: per_second(bytes_out, self.bytes_out),
-            };
+        let known = self.at_ms > 0 && seconds > 0.0;
+        for tenant in node.tenants.all() {
+            let totals = tenant.meters.totals(now_ms);
+            let now = [totals[Meter::Requests], totals[Meter::BytesIn], totals[Meter::BytesOut]];
+            let before = self.totals.insert(tenant.name().to_string(), now);
+            if let Some(before) = before.filter(|_| known) {
+                let per_second = |at: usize| now[at].saturating_sub(before[at]) as f64 / seconds;
+                *tenant.rates.lock() =
+                    Rates { operations: per_second(0), bytes_in: per_second(1), bytes_out: per_second(2) };
+            }
+        }
+        if known {
             self.cpu_busy = ((user + system - self.cpu_seconds) / seconds / node.facts.workers as f64).clamp(0.0, 1.0);
         }
-        *self =
-            Self { at_ms: now_ms, requests, bytes_in, bytes_out, cpu_seconds: user + system, cpu_busy: self.cpu_busy };
+        self.at_ms = now_ms;
+        self.cpu_seconds = user + system;
     }
 }

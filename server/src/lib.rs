@@ -7,6 +7,7 @@ pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod databases;
+pub mod errors;
 pub mod http;
 pub mod keeper;
 pub mod listener;

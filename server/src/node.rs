@@ -23,6 +23,8 @@ pub struct Node {
     pub facts: Facts,
     pub policy: Policy,
     settings: ArcSwap<NodeSettings>,
+    /// Held while somebody reads settings, changes them and publishes the change.
+    pub changing: Mutex<()>,
     /// Copies of what the request path reads.
     slowlog_us: AtomicI64,
     slowlog_kept: AtomicUsize,
@@ -32,8 +34,6 @@ pub struct Node {
     pub started: Instant,
     pub started_ms: u64,
     pub memory_peak: AtomicU64,
-    /// Commands, bytes in and bytes out a second, lately.
-    pub rates: Mutex<Rates>,
     /// The last error of the store, until it answers again.
     pub store_error: Mutex<Option<String>>,
     draining: watch::Sender<bool>,
@@ -48,13 +48,6 @@ pub enum Shutdown {
     Save,
     /// What no checkpoint has is lost, as somebody asked for.
     NoSave,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Rates {
-    pub operations: f64,
-    pub bytes_in: f64,
-    pub bytes_out: f64,
 }
 
 impl Node {
@@ -76,12 +69,12 @@ impl Node {
             slowlog_us: AtomicI64::new(settings.node.slowlog_slower_than),
             slowlog_kept: AtomicUsize::new(settings.node.slowlog_len_max as usize),
             settings: ArcSwap::from_pointee(settings.node),
+            changing: Mutex::default(),
             seed,
             run_id: run_id(seed, started_ms),
             started: Instant::now(),
             started_ms,
             memory_peak: AtomicU64::new(0),
-            rates: Mutex::default(),
             store_error: Mutex::default(),
             draining: watch::channel(false).0,
             shutdown,

@@ -128,9 +128,13 @@ enum Stop {
 
 impl Session {
     pub fn new(node: &Arc<Node>, worker: &Rc<Worker>, client: &Arc<Client>, tenant: Arc<Tenant>) -> Self {
+        let authenticated = !node.tenants.needs_token();
+        if authenticated {
+            tenant.connections.fetch_add(1, Ordering::Relaxed);
+        }
         Self {
             writer: worker.writer(&tenant),
-            authenticated: !node.tenants.needs_token(),
+            authenticated,
             node: Arc::clone(node),
             worker: Rc::clone(worker),
             client: Arc::clone(client),
@@ -149,12 +153,28 @@ impl Session {
     pub fn enter(&mut self, tenant: Arc<Tenant>) {
         if !Arc::ptr_eq(&tenant, &self.tenant) {
             self.leave();
-            self.client.told.lock().database = tenant.database.name().into();
+            self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
             self.writer = self.worker.writer(&tenant);
             self.tenant = tenant;
             self.select(0);
+            self.authenticated = false;
         }
-        self.authenticated = true;
+        if !self.authenticated {
+            self.tenant.connections.fetch_add(1, Ordering::Relaxed);
+            self.client.told.lock().database = self.tenant.name().into();
+            self.authenticated = true;
+        }
+    }
+
+    /// As a new connection: where tokens are asked for, it has to present one again.
+    pub fn forget(&mut self) {
+        self.leave();
+        self.select(0);
+        if self.node.tenants.needs_token() {
+            self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
+            self.client.told.lock().database = "".into();
+            self.authenticated = false;
+        }
     }
 
     /// Gives up what the session has in its database: transaction, watches, subscriptions.
@@ -207,7 +227,7 @@ impl Session {
     /// Counts one command of a transaction.
     pub fn count_queued(&self, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
         let mut batch = self.worker.take_batch();
-        count(&mut batch, command, request, reply, before);
+        count(&mut batch, &self.tenant, command, request, reply, before);
         self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
     }
 
@@ -273,11 +293,12 @@ impl Session {
                     }
                     Action::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() => {
                         let before = reply.len();
+                        self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
                         if let Err(error) = run(self, reply, request) {
                             reply.truncate(before);
                             reply.error(&error.to_string());
                         }
-                        count(batch, entry.id, request, reply, before);
+                        count(batch, &self.tenant, entry.id, request, reply, before);
                         at += consumed;
                         if self.closing {
                             return (at, Next::Close);
@@ -379,7 +400,7 @@ impl Session {
             } else if commands::call(entry.row, run, &mut db, reply, request).is_err() {
                 break Stop::Slow;
             }
-            count(batch, entry.id, request, reply, before);
+            count(batch, &self.tenant, entry.id, request, reply, before);
             at += consumed;
         };
         batch.keyspace_hits += db.hits;
@@ -406,13 +427,14 @@ impl Session {
         let request = request.as_request();
         if let Some(id) = id {
             let elapsed = started.elapsed();
-            self.client.last_command.store(id as u16, Ordering::Relaxed);
             let mut batch = self.worker.take_batch();
-            count(&mut batch, id, request, reply, before);
+            count(&mut batch, &self.tenant, id, request, reply, before);
             self.worker.commit(&self.writer, batch, elapsed);
             if !TABLE.get(id).row.flags.contains(Flags::SKIP_SLOWLOG) {
                 self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
             }
+        } else if reply.len() > before {
+            self.tenant.errors.count(&reply.buffer[before..]);
         }
         reply.set_version(self.version);
         match self.reply_mode {
@@ -429,6 +451,11 @@ impl Session {
     /// Answers one request; its index in the table where it is a command.
     async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Option<usize> {
         let request = owned.as_request();
+        if is_http(request.arg(0)) {
+            tracing::warn!(peer = %self.client.peer, "closed: it speaks HTTP, as a web page would that was made to attack the server");
+            self.closing = true;
+            return None;
+        }
         let entry = match TABLE.resolve(request) {
             Ok(entry) => entry,
             Err(text) => {
@@ -466,6 +493,7 @@ impl Session {
             crate::commands::transaction::enqueue(self, entry, owned.clone(), reply);
             return Some(entry.id);
         }
+        self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
         match entry.action {
             Action::Keyspace(run) => {
                 let task = Task::new(entry.row, run, owned.clone(), self, now_ms);
@@ -533,11 +561,18 @@ fn sample(contents: &mut dormouse_shard::keyspace::Contents, slot: Option<u16>) 
 }
 
 /// Counts a command whose reply begins at `before`.
-fn count(batch: &mut Batch, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
+fn count(batch: &mut Batch, tenant: &Tenant, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
     batch.request(command, request.bytes() as u64, (reply.len() - before) as u64);
     if reply.buffer.get(before) == Some(&b'-') {
         batch.failed(command);
+        tenant.errors.count(&reply.buffer[before..]);
     }
+}
+
+/// Whether a command's name is a line of an HTTP request: a browser can be made to send one to a port of this machine,
+/// with commands in its body.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
 }
 
 /// The slot of a request's first key.

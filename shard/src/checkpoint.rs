@@ -142,6 +142,7 @@ impl Database {
         self.counters.checkpoint_running.store(0, Ordering::Relaxed);
         match outcome {
             Ok(report) => {
+                self.counters.checkpoint_failed.store(false, Ordering::Relaxed);
                 if report != Report::default() {
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
@@ -151,6 +152,7 @@ impl Database {
             }
             Err(error) => {
                 self.undo(&topology, held, &visited).await;
+                self.counters.checkpoint_failed.store(true, Ordering::Relaxed);
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(database = self.name(), %error, "checkpoint failed; the database stays awake and the last one stays valid");
                 Err(error)

@@ -83,6 +83,8 @@ pub struct Counters {
     pub checkpoint_us_last: AtomicU64,
     pub checkpoint_keys_last: AtomicU64,
     pub checkpoint_running: AtomicU64,
+    /// Whether the last checkpoint failed.
+    pub checkpoint_failed: AtomicBool,
     /// Unix milliseconds of the last committed manifest.
     pub saved_ms: AtomicU64,
     pub wake_us_last: AtomicU64,

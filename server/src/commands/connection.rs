@@ -221,13 +221,11 @@ fn quit(session: &mut Session, reply: &mut Reply, _: Request<'_>) -> Result<()> 
 
 /// `RESET`
 fn reset(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    session.leave();
-    session.select(0);
+    session.forget();
     session.set_version(Version::Resp2);
     reply.set_version(Version::Resp2);
     session.reply_mode = ReplyMode::On;
     session.client.told.lock().name = Box::default();
-    session.authenticated = !session.node.tenants.needs_token();
     reply.simple("RESET");
     Ok(())
 }

@@ -1,14 +1,53 @@
 //! Commands that concern the connection, the server, or other clients. Those over the keyspace are the engine's.
 
+pub mod client;
+pub mod config;
 pub mod connection;
+pub mod dormouse;
+pub mod info;
 pub mod pubsub;
 pub mod transaction;
 
+use dormouse_protocol::Reply;
 use dormouse_shard::commands::Family;
+use dormouse_shard::error::Result;
 
-use crate::session::SessionRun;
+use crate::config::Access;
+use crate::options::DEFAULT_DATABASE;
+use crate::session::{Answer, Session, SessionRun};
 
-pub const FAMILIES: &[Family<SessionRun>] = &[connection::FAMILY, transaction::FAMILY, pubsub::FAMILY];
+pub const FAMILIES: &[Family<SessionRun>] = &[
+    connection::FAMILY,
+    transaction::FAMILY,
+    pubsub::FAMILY,
+    client::FAMILY,
+    config::FAMILY,
+    info::FAMILY,
+    dormouse::FAMILY,
+];
+
+/// What a session may change. Where there are tokens, only that of the default database speaks for the whole node.
+pub fn access(session: &Session) -> Access {
+    let speaks_for_all = !session.node.tenants.needs_token() || session.tenant.name() == DEFAULT_DATABASE;
+    if speaks_for_all { Access::Node } else { Access::Database }
+}
+
+/// The answer of a command that has waited for `outcome`.
+fn answer<T: Send + 'static>(outcome: Result<T>, write: impl FnOnce(T, &mut Reply) + Send + 'static) -> Answer {
+    Box::new(move |reply| match outcome {
+        Ok(outcome) => write(outcome, reply),
+        Err(error) => reply.error(&error.to_string()),
+    })
+}
+
+/// The reply to `HELP` of a container.
+fn help(reply: &mut Reply, container: &str, lines: &[&str]) {
+    reply.array(lines.len() + 3);
+    reply.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    lines.iter().for_each(|line| reply.simple(line));
+    reply.simple("HELP");
+    reply.simple("    Prints this help.");
+}
 
 /// `now!(ping)` wraps `fn ping(session, reply, arguments)` so that its arguments are parsed from the request; for a
 /// subcommand `now!(list, 2)` skips both words of its name.

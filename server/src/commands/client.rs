@@ -1,0 +1,406 @@
+//! `CLIENT`: the connection itself, and the other connections to the same database. Those to other databases do not exist
+//! here: they are neither shown nor can they be closed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::{Reply, Request};
+use dormouse_shard::commands::args::{Args, Argument, Rest, integer};
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::error::{Error, Result};
+
+use crate::clients::Client;
+use crate::commands::connection::set_name;
+use crate::commands::{help, now};
+use crate::session::{ReplyMode, Session, SessionRun};
+
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const BASE: Flags = ANY_TIME.union(Flags::NO_SCRIPT);
+const ADMIN: Flags = BASE.union(Flags::ADMIN);
+const EVERYWHERE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+const VARIES: &[&str] = &["nondeterministic_output"];
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "connection",
+    category: Category::CONNECTION,
+    commands: &[Command::container(
+        "CLIENT",
+        &[
+            Command::new("ID", exactly(2), &[], BASE, now!(id, 2)).doc(
+                "5.0.0",
+                "O(1)",
+                "Returns the unique client ID of the connection.",
+            ),
+            Command::new("INFO", exactly(2), &[], BASE, now!(info, 2))
+                .doc("6.2.0", "O(1)", "Returns information about the connection.")
+                .tips(VARIES),
+            Command::new("LIST", at_least(2), &[], ADMIN, now!(list, 2))
+                .doc("2.4.0", "O(N) where N is the number of client connections", "Lists open connections.")
+                .tips(VARIES),
+            Command::new("SETNAME", exactly(3), &[], BASE, now!(setname, 2))
+                .doc("2.6.9", "O(1)", "Sets the connection name.")
+                .tips(EVERYWHERE),
+            Command::new("GETNAME", exactly(2), &[], BASE, now!(getname, 2)).doc(
+                "2.6.9",
+                "O(1)",
+                "Returns the name of the connection.",
+            ),
+            Command::new("SETINFO", exactly(4), &[], BASE, now!(setinfo, 2))
+                .doc("7.2.0", "O(1)", "Sets information specific to the client or connection.")
+                .tips(EVERYWHERE),
+            Command::new("KILL", at_least(3), &[], ADMIN, SessionRun::Now(kill)).doc(
+                "2.4.0",
+                "O(N) where N is the number of client connections",
+                "Terminates open connections.",
+            ),
+            Command::new("NO-EVICT", exactly(3), &[], ADMIN, now!(no_evict, 2)).doc(
+                "7.0.0",
+                "O(1)",
+                "Sets the client eviction mode of the connection.",
+            ),
+            Command::new("REPLY", exactly(3), &[], BASE, now!(reply_mode, 2)).doc(
+                "3.2.0",
+                "O(1)",
+                "Instructs the server whether to reply to commands.",
+            ),
+            Command::new("GETREDIR", exactly(2), &[], BASE, now!(getredir, 2)).doc(
+                "6.0.0",
+                "O(1)",
+                "Returns the client ID to which the connection's tracking notifications are redirected.",
+            ),
+            Command::new("TRACKINGINFO", exactly(2), &[], BASE, now!(trackinginfo, 2)).doc(
+                "6.2.0",
+                "O(1)",
+                "Returns information about server-assisted client-side caching for the connection.",
+            ),
+            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
+                "5.0.0",
+                "O(1)",
+                "Returns helpful text about the different subcommands.",
+            ),
+        ],
+    )
+    .doc("2.4.0", "Depends on subcommand.", "A container for client connection commands.")],
+};
+
+/// `CLIENT ID`
+fn id(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.integer(session.client.id as i64);
+    Ok(())
+}
+
+/// `CLIENT INFO`
+fn info(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    let (_, now_ms) = session.worker.now();
+    reply.verbatim("txt", format!("{}\n", session.client.line(now_ms)).as_bytes());
+    Ok(())
+}
+
+/// `CLIENT LIST [TYPE type] [ID id [id ...]]`
+fn list(session: &mut Session, reply: &mut Reply, (which,): (Which,)) -> Result<()> {
+    let (_, now_ms) = session.worker.now();
+    let mut text = String::new();
+    for client in session.node.clients.of_database(session.tenant.name()) {
+        if which.takes(&client) {
+            text += &client.line(now_ms);
+            text.push('\n');
+        }
+    }
+    reply.verbatim("txt", text.as_bytes());
+    Ok(())
+}
+
+enum Which {
+    All,
+    Class(Class),
+    Ids(Vec<u64>),
+}
+
+impl<'a> Argument<'a> for Which {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.is_empty() {
+            return Ok(Self::All);
+        }
+        if args.word("TYPE") && args.len() == 1 {
+            return Class::named(args.bytes()?).map(Self::Class);
+        }
+        if args.word("ID") && !args.is_empty() {
+            let ids: Rest<'_> = args.take()?;
+            let invalid = || Error::text("ERR Invalid client ID");
+            let id = |id| integer(id).ok().and_then(|id| u64::try_from(id).ok()).ok_or_else(invalid);
+            return ids.iter().map(id).collect::<Result<_>>().map(Self::Ids);
+        }
+        Err(Error::Syntax)
+    }
+}
+
+impl Which {
+    fn takes(&self, client: &Client) -> bool {
+        match self {
+            Self::All => true,
+            Self::Class(class) => *class == Class::of(client),
+            Self::Ids(ids) => ids.contains(&client.id),
+        }
+    }
+}
+
+/// Redis's client types. There are no replicas and no master among ours, but one may ask for them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Normal,
+    PubSub,
+    Replica,
+    Master,
+}
+
+impl Class {
+    fn named(name: &[u8]) -> Result<Self> {
+        match name.to_ascii_lowercase().as_slice() {
+            b"normal" => Ok(Self::Normal),
+            b"pubsub" => Ok(Self::PubSub),
+            b"slave" | b"replica" => Ok(Self::Replica),
+            b"master" => Ok(Self::Master),
+            _ => Err(Error::Text(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)).into())),
+        }
+    }
+
+    fn of(client: &Client) -> Self {
+        if client.is_subscriber() { Self::PubSub } else { Self::Normal }
+    }
+}
+
+/// `CLIENT SETNAME connection-name`
+fn setname(session: &mut Session, reply: &mut Reply, (name,): (&[u8],)) -> Result<()> {
+    set_name(session, name)?;
+    reply.ok();
+    Ok(())
+}
+
+/// `CLIENT GETNAME`
+fn getname(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    match &*session.client.told.lock().name {
+        b"" => reply.null(),
+        name => reply.bulk(name),
+    }
+    Ok(())
+}
+
+/// `CLIENT SETINFO <LIB-NAME libname | LIB-VER libver>`
+fn setinfo(session: &mut Session, reply: &mut Reply, (what, value): (&[u8], &[u8])) -> Result<()> {
+    let is_name = what.eq_ignore_ascii_case(b"lib-name");
+    if !is_name && !what.eq_ignore_ascii_case(b"lib-ver") {
+        return Err(Error::Text(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(what)).into()));
+    }
+    let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)));
+    let word = if is_name { "lib-name" } else { "lib-ver" };
+    let unclean = || Error::Text(format!("ERR {word} cannot contain spaces, newlines or special characters.").into());
+    let text = text.ok_or_else(unclean)?;
+    let mut told = session.client.told.lock();
+    *(if is_name { &mut told.library } else { &mut told.library_version }) = text.into();
+    reply.ok();
+    Ok(())
+}
+
+/// `CLIENT KILL <ip:port | [ID id] [TYPE type] [USER user] [ADDR ip:port] [LADDR ip:port] [SKIPME yes|no] [MAXAGE s] ...>`
+fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let old = request.len() == 3;
+    let mut args = Args::new(request, 2);
+    let filter = if old {
+        Filter { address: Some(args.bytes()?), skip_me: false, ..Filter::default() }
+    } else {
+        args.take::<Filter<'_>>()?
+    };
+    let (_, now_ms) = session.worker.now();
+    let mut killed = 0;
+    for client in session.node.clients.of_database(session.tenant.name()) {
+        if !filter.takes(&client, session, now_ms) {
+            continue;
+        }
+        if client.id == session.client.id {
+            // After the reply.
+            session.closing = true;
+        } else {
+            client.kill();
+        }
+        killed += 1;
+    }
+    match (old, killed) {
+        (true, 0) => return Err(Error::text("ERR No such client")),
+        (true, _) => reply.ok(),
+        (false, killed) => reply.integer(killed),
+    }
+    Ok(())
+}
+
+struct Filter<'a> {
+    id: Option<u64>,
+    class: Option<Class>,
+    user: Option<&'a [u8]>,
+    address: Option<&'a [u8]>,
+    local_address: Option<&'a [u8]>,
+    age_seconds: Option<u64>,
+    skip_me: bool,
+}
+
+impl Default for Filter<'_> {
+    fn default() -> Self {
+        Self { id: None, class: None, user: None, address: None, local_address: None, age_seconds: None, skip_me: true }
+    }
+}
+
+impl<'a> Argument<'a> for Filter<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let mut filter = Self::default();
+        while !args.is_empty() {
+            let word = args.upper().ok_or(Error::Syntax)?;
+            args.skip();
+            let value = args.bytes()?;
+            match word.as_bytes() {
+                b"ID" => filter.id = Some(positive(value, "ERR client-id should be greater than 0")?),
+                b"TYPE" => filter.class = Some(Class::named(value)?),
+                b"USER" => filter.user = Some(value),
+                b"ADDR" => filter.address = Some(value),
+                b"LADDR" => filter.local_address = Some(value),
+                b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.skip_me = true,
+                b"SKIPME" if value.eq_ignore_ascii_case(b"no") => filter.skip_me = false,
+                b"MAXAGE" => filter.age_seconds = Some(positive(value, "ERR maxage should be greater than 0")?),
+                _ => return Err(Error::Syntax),
+            }
+        }
+        Ok(filter)
+    }
+}
+
+fn positive(value: &[u8], otherwise: &'static str) -> Result<u64> {
+    integer(value).ok().and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).ok_or(Error::text(otherwise))
+}
+
+impl Filter<'_> {
+    fn takes(&self, client: &Arc<Client>, session: &Session, now_ms: u64) -> bool {
+        let age_seconds = now_ms.saturating_sub(client.connected_ms) / 1000;
+        self.id.is_none_or(|id| id == client.id)
+            && self.class.is_none_or(|class| class == Class::of(client))
+            && self.user.is_none_or(|user| user == session.tenant.name().as_bytes())
+            && self.address.is_none_or(|address| address == client.peer.to_string().as_bytes())
+            && self.local_address.is_none_or(|address| address == client.peer.local().as_bytes())
+            && self.age_seconds.is_none_or(|age| age_seconds >= age)
+            && !(self.skip_me && client.id == session.client.id)
+    }
+}
+
+/// `CLIENT NO-EVICT <ON | OFF>`
+fn no_evict(session: &mut Session, reply: &mut Reply, (switch,): (Switch,)) -> Result<()> {
+    session.client.no_evict.store(switch.0, Ordering::Relaxed);
+    reply.ok();
+    Ok(())
+}
+
+struct Switch(bool);
+
+impl<'a> Argument<'a> for Switch {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        match args.word("ON") {
+            true => Ok(Self(true)),
+            false if args.word("OFF") => Ok(Self(false)),
+            false => Err(Error::Syntax),
+        }
+    }
+}
+
+/// `CLIENT REPLY <ON | OFF | SKIP>`
+fn reply_mode(session: &mut Session, reply: &mut Reply, (mode,): (ReplyMode,)) -> Result<()> {
+    match mode {
+        ReplyMode::On => {
+            session.reply_mode = ReplyMode::On;
+            reply.ok();
+        }
+        ReplyMode::SkipNext | ReplyMode::Skip if session.reply_mode == ReplyMode::Off => {}
+        mode => session.reply_mode = mode,
+    }
+    Ok(())
+}
+
+impl<'a> Argument<'a> for ReplyMode {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        for (word, mode) in [("ON", Self::On), ("OFF", Self::Off), ("SKIP", Self::SkipNext)] {
+            if args.word(word) {
+                return Ok(mode);
+            }
+        }
+        Err(Error::Syntax)
+    }
+}
+
+/// `CLIENT GETREDIR`: nothing is tracked, so nothing is redirected.
+fn getredir(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.integer(-1);
+    Ok(())
+}
+
+/// `CLIENT TRACKINGINFO`
+fn trackinginfo(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.map(3);
+    reply.bulk(b"flags");
+    reply.set(1);
+    reply.bulk(b"off");
+    reply.bulk(b"redirect");
+    reply.integer(-1);
+    reply.bulk(b"prefixes");
+    reply.array(0);
+    Ok(())
+}
+
+/// `CLIENT HELP`
+fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(
+        reply,
+        "CLIENT",
+        &[
+            "GETNAME",
+            "    Return the name of the current connection.",
+            "GETREDIR",
+            "    Return the client ID we are redirecting to when tracking is enabled.",
+            "ID",
+            "    Return the ID of the current connection.",
+            "INFO",
+            "    Return information about the current client connection.",
+            "KILL <ip:port>",
+            "    Kill connection made from <ip:port>.",
+            "KILL <option> <value> [<option> <value> [...]]",
+            "    Kill connections. Options are:",
+            "    * ADDR (<ip:port>|<unixsocket>:0)",
+            "      Kill connections made from the specified address",
+            "    * LADDR (<ip:port>|<unixsocket>:0)",
+            "      Kill connections made to specified local address",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "      Kill connections by type.",
+            "    * USER <username>",
+            "      Kill connections authenticated by <username>.",
+            "    * SKIPME (YES|NO)",
+            "      Skip killing current connection (default: yes).",
+            "    * ID <client-id>",
+            "      Kill connections by client id.",
+            "    * MAXAGE <maxage>",
+            "      Kill connections older than the specified age.",
+            "LIST [options ...]",
+            "    Return information about client connections to this database. Options:",
+            "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
+            "      Return clients of specified type.",
+            "    * ID <client-id> [<client-id> ...]",
+            "      Return clients with the specified ids.",
+            "NO-EVICT (ON|OFF)",
+            "    Protect current client connection from eviction.",
+            "REPLY (ON|OFF|SKIP)",
+            "    Control the replies sent to the current connection.",
+            "SETINFO <option> <value>",
+            "    Set client meta attr. Options are:",
+            "    * LIB-NAME: the client lib name.",
+            "    * LIB-VER: the client lib version.",
+            "SETNAME <name>",
+            "    Assign the name <name> to the current connection.",
+            "TRACKINGINFO",
+            "    Report tracking status for the current connection.",
+        ],
+    );
+    Ok(())
+}

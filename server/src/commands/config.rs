@@ -1,0 +1,120 @@
+//! `CONFIG`: what is set, and changes of it. The parameters themselves stand in [`crate::config`].
+
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::Reply;
+use dormouse_shard::commands::args::{Pairs, Rest};
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::error::{Error, Result};
+
+use crate::commands::{access, help, now};
+use crate::config::{self, Access};
+use crate::keeper;
+use crate::session::{Session, SessionRun};
+
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN);
+const EVERYWHERE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "server",
+    category: Category::empty(),
+    commands: &[Command::container(
+        "CONFIG",
+        &[
+            Command::new("GET", at_least(3), &[], ADMIN, now!(get, 2)).doc(
+                "2.0.0",
+                "O(N) when N is the number of configuration parameters provided",
+                "Returns the effective values of configuration parameters.",
+            ),
+            Command::new("SET", at_least(4), &[], ADMIN, now!(set, 2))
+                .doc(
+                    "2.0.0",
+                    "O(N) when N is the number of configuration parameters provided",
+                    "Sets configuration parameters in-flight.",
+                )
+                .tips(EVERYWHERE),
+            Command::new("RESETSTAT", exactly(2), &[], ADMIN, now!(resetstat, 2))
+                .doc("2.0.0", "O(1)", "Resets the server's statistics.")
+                .tips(EVERYWHERE),
+            Command::new("REWRITE", exactly(2), &[], ADMIN, now!(rewrite, 2))
+                .doc("2.8.0", "O(1)", "Persists the effective configuration to file.")
+                .tips(EVERYWHERE),
+            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
+                "5.0.0",
+                "O(1)",
+                "Returns helpful text about the different subcommands.",
+            ),
+        ],
+    )
+    .doc("2.0.0", "Depends on subcommand.", "A container for server configuration commands.")],
+};
+
+/// `CONFIG GET parameter [parameter ...]`
+fn get(session: &mut Session, reply: &mut Reply, (patterns,): (Rest<'_>,)) -> Result<()> {
+    let patterns: Vec<&[u8]> = patterns.iter().collect();
+    let found = config::get(&session.node.settings_for(&session.tenant), &patterns);
+    reply.map(found.len());
+    for (name, value) in found {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    Ok(())
+}
+
+/// `CONFIG SET parameter value [parameter value ...]`
+fn set(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+    let pairs: Vec<(&[u8], &[u8])> = Pairs::new(words).ok_or(Error::Syntax)?.iter().collect();
+    let node = &session.node;
+    // Two changes at the same time must not undo each other's.
+    let _changing = node.changing.lock();
+    let mut settings = node.settings_for(&session.tenant);
+    let changes = config::set(&mut settings, &pairs, access(session))
+        .map_err(|error| Error::Text(format!("ERR {error}").into()))?;
+    if changes.node {
+        node.configure(settings.node);
+    }
+    if changes.database {
+        session.tenant.configure(settings.database);
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// `CONFIG RESETSTAT`
+fn resetstat(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    let (_, now_ms) = session.worker.now();
+    keeper::settle(&session.tenant, now_ms);
+    session.tenant.meters.reset_statistics(now_ms);
+    session.tenant.errors.reset();
+    session.tenant.connections.store(0, Ordering::Relaxed);
+    if access(session) == Access::Node {
+        session.node.clients.rejected.store(0, Ordering::Relaxed);
+    }
+    reply.ok();
+    Ok(())
+}
+
+/// `CONFIG REWRITE`
+fn rewrite(_: &mut Session, _: &mut Reply, (): ()) -> Result<()> {
+    Err(Error::text("ERR The server is running without a config file"))
+}
+
+/// `CONFIG HELP`
+fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(
+        reply,
+        "CONFIG",
+        &[
+            "GET <pattern>",
+            "    Return parameters matching the glob-like <pattern> and their values.",
+            "SET <directive> <value>",
+            "    Set the configuration <directive> to <value>.",
+            "RESETSTAT",
+            "    Reset statistics reported by the INFO command.",
+            "REWRITE",
+            "    Rewrite the configuration file.",
+        ],
+    );
+    Ok(())
+}

@@ -1,0 +1,406 @@
+//! `INFO`: Redis's sections with Redis's field names, and one of our own. The numbers are those of the session's database;
+//! where only the process has a number (its CPU time, its resident memory) it is the process's.
+//!
+//! Whatever is asked, the database is left as it is: a sleeping one stays asleep, nothing is loaded.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_shard::commands::args::Rest;
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least};
+use dormouse_shard::error::Result;
+use dormouse_shard::keyspace::INDEXES;
+use dormouse_shard::scaling::ShardView;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::clients::Client;
+use crate::commands::{answer, later};
+use crate::databases::Tenant;
+use crate::metering::{Meter, Totals};
+use crate::metrics::REDIS_VERSION;
+use crate::node::Node;
+use crate::session::{Answer, Session, SessionRun};
+use crate::table::TABLE;
+use crate::{keeper, memory, process};
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "server",
+    category: Category::empty(),
+    commands: &[Command::new("INFO", at_least(1), &[], Flags::LOADING.union(Flags::STALE), later!(info))
+        .doc("1.0.0", "O(1)", "Returns information and statistics about the server.")
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .also(Category::DANGEROUS)],
+};
+
+/// `INFO [section [section ...]]`
+fn info(session: &mut Session, (wanted,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
+    let wanted: Vec<String> = wanted.iter().map(|name| String::from_utf8_lossy(name).to_lowercase()).collect();
+    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    Ok(async move {
+        let state = State::gather(node, tenant).await;
+        answer(Ok(()), move |(), reply| reply.verbatim("txt", text(&state, &wanted).as_bytes()))
+    }
+    .boxed())
+}
+
+/// What the sections are written from, as it was at one moment.
+struct State {
+    node: Arc<Node>,
+    tenant: Arc<Tenant>,
+    now_ms: u64,
+    /// Keys, and keys with an expiry, by logical index.
+    counts: [(u64, u64); INDEXES],
+    shards: Vec<ShardView>,
+    clients: Vec<Arc<Client>>,
+    /// Since the database was created, and since statistics were last reset.
+    totals: Totals,
+    statistics: Totals,
+}
+
+impl State {
+    async fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
+        let now_ms = (node.engine.clock)();
+        let counts = tenant.database.counts().await;
+        let shards = tenant.database.shards(false).await;
+        keeper::settle(&tenant, now_ms);
+        let clients = node.clients.of_database(tenant.name());
+        let (totals, statistics) = (tenant.meters.totals(now_ms), tenant.meters.statistics(now_ms));
+        Self { node, tenant, now_ms, counts, shards, clients, totals, statistics }
+    }
+
+    /// Bytes that a checkpoint would have to write.
+    fn dirty_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.dirty_bytes).sum()
+    }
+}
+
+/// When a section is shown without being named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Always,
+    /// With `all` and `everything` only.
+    OnDemand,
+}
+
+type Write = fn(&State, &mut Section<'_>);
+
+const SECTIONS: &[(&str, Shown, Write)] = &[
+    ("Server", Shown::Always, server),
+    ("Clients", Shown::Always, clients),
+    ("Memory", Shown::Always, memory_section),
+    ("Persistence", Shown::Always, persistence),
+    ("Stats", Shown::Always, stats),
+    ("Replication", Shown::Always, replication),
+    ("CPU", Shown::Always, cpu),
+    ("Modules", Shown::Always, |_, _| {}),
+    ("Commandstats", Shown::OnDemand, commandstats),
+    ("Errorstats", Shown::Always, errorstats),
+    // Commands have times, but no distributions of them.
+    ("Latencystats", Shown::OnDemand, |_, _| {}),
+    ("Cluster", Shown::Always, |_, section| section.field("cluster_enabled", 0)),
+    ("Keyspace", Shown::Always, keyspace),
+    ("Dormouse", Shown::Always, dormouse),
+];
+
+fn text(state: &State, wanted: &[String]) -> String {
+    let named = |word: &str| wanted.iter().any(|wanted| wanted == word);
+    let every = named("all") || named("everything");
+    let default = wanted.is_empty() || named("default");
+    let mut text = String::new();
+    for (name, shown, write) in SECTIONS {
+        if every || default && *shown == Shown::Always || named(&name.to_lowercase()) {
+            if !text.is_empty() {
+                text += "\r\n";
+            }
+            text += &format!("# {name}\r\n");
+            write(state, &mut Section(&mut text));
+        }
+    }
+    text
+}
+
+struct Section<'a>(&'a mut String);
+
+impl Section<'_> {
+    fn field(&mut self, name: impl Display, value: impl Display) {
+        *self.0 += &format!("{name}:{value}\r\n");
+    }
+
+    /// Bytes, exact and as people read them.
+    fn bytes(&mut self, name: &str, bytes: u64) {
+        self.field(name, bytes);
+        self.field(format_args!("{name}_human"), human(bytes));
+    }
+}
+
+/// As Redis shortens bytes: `1.50M`.
+fn human(bytes: u64) -> String {
+    const UNITS: &[(u32, &str)] = &[(50, "P"), (40, "T"), (30, "G"), (20, "M"), (10, "K")];
+    match UNITS.iter().find(|(bits, _)| bytes >> bits > 0) {
+        Some((bits, unit)) => format!("{:.2}{unit}", bytes as f64 / (1u64 << bits) as f64),
+        None => format!("{bytes}B"),
+    }
+}
+
+fn server(state: &State, section: &mut Section<'_>) {
+    let node = &state.node;
+    let uptime = node.started.elapsed().as_secs();
+    section.field("redis_version", REDIS_VERSION);
+    section.field("redis_git_sha1", "00000000");
+    section.field("redis_git_dirty", 0);
+    section.field("redis_build_id", concat!("dormouse-", env!("CARGO_PKG_VERSION")));
+    section.field("redis_mode", "standalone");
+    section.field("server_name", "dormouse");
+    section.field("dormouse_version", env!("CARGO_PKG_VERSION"));
+    section.field("os", process::system());
+    section.field("arch_bits", usize::BITS);
+    section.field("multiplexing_api", "epoll");
+    section.field("process_id", std::process::id());
+    section.field("process_supervised", "no");
+    section.field("run_id", &node.run_id);
+    section.field("tcp_port", node.facts.port);
+    section.field("server_time_usec", state.now_ms * 1000);
+    section.field("uptime_in_seconds", uptime);
+    section.field("uptime_in_days", uptime / 86_400);
+    section.field("hz", 10);
+    section.field("configured_hz", 10);
+    section.field("lru_clock", state.now_ms / 1000 & 0xff_ffff);
+    section.field("io_threads_active", 0);
+}
+
+fn clients(state: &State, section: &mut Section<'_>) {
+    let largest = |bytes: fn(&Client) -> usize| state.clients.iter().map(|client| bytes(client)).max().unwrap_or(0);
+    section.field("connected_clients", state.clients.len());
+    section.field("cluster_connections", 0);
+    section.field("maxclients", state.node.max_clients());
+    let input = largest(|client| client.input_bytes.load(Ordering::Relaxed));
+    section.field("client_recent_max_input_buffer", input);
+    let output = largest(|client| client.output_bytes.load(Ordering::Relaxed) + client.outbox_bytes());
+    section.field("client_recent_max_output_buffer", output);
+    section.field("blocked_clients", 0);
+    section.field("tracking_clients", 0);
+    section.field("clients_in_timeout_table", 0);
+}
+
+fn memory_section(state: &State, section: &mut Section<'_>) {
+    let settings = state.tenant.settings();
+    let used = state.tenant.database.used_bytes() as u64;
+    let peak = state.tenant.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
+    let (resident, allocated) = (process::resident_bytes(), memory::allocated_bytes());
+    let percent = |part: u64, whole: u64| format!("{:.2}%", part as f64 * 100.0 / whole.max(1) as f64);
+    let buffers = |client: &Arc<Client>| {
+        let (input, output) = (client.input_bytes.load(Ordering::Relaxed), client.output_bytes.load(Ordering::Relaxed));
+        input + output + client.outbox_bytes()
+    };
+    // The data of this database, to the byte.
+    section.bytes("used_memory", used);
+    section.bytes("used_memory_rss", resident);
+    section.bytes("used_memory_peak", peak);
+    section.field("used_memory_peak_perc", percent(used, peak));
+    section.field("used_memory_overhead", 0);
+    section.field("used_memory_startup", 0);
+    section.field("used_memory_dataset", used);
+    section.field("used_memory_dataset_perc", percent(used, used));
+    section.field("allocator_allocated", allocated);
+    section.bytes("total_system_memory", process::system_memory_bytes());
+    section.bytes("used_memory_lua", 0);
+    section.bytes("used_memory_scripts", 0);
+    section.field("number_of_cached_scripts", 0);
+    section.field("number_of_functions", 0);
+    section.field("number_of_libraries", 0);
+    section.bytes("maxmemory", settings.max_memory);
+    section.field("maxmemory_policy", settings.max_memory_policy.name());
+    section.field("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / allocated.max(1) as f64));
+    section.field("mem_fragmentation_bytes", resident.saturating_sub(allocated));
+    section.field("mem_not_counted_for_evict", 0);
+    section.field("mem_replication_backlog", 0);
+    section.field("mem_clients_slaves", 0);
+    section.field("mem_clients_normal", state.clients.iter().map(buffers).sum::<usize>());
+    section.field("mem_aof_buffer", 0);
+    section.field("mem_allocator", "jemalloc");
+    section.field("active_defrag_running", 0);
+    section.field("lazyfree_pending_objects", 0);
+    section.field("lazyfreed_objects", 0);
+}
+
+fn persistence(state: &State, section: &mut Section<'_>) {
+    let counters = &state.tenant.database.counters;
+    let saved_ms = counters.saved_ms.load(Ordering::Relaxed);
+    let checkpoints = state.statistics[Meter::Checkpoints];
+    let seconds_last = match checkpoints {
+        0 => -1,
+        _ => (counters.checkpoint_us_last.load(Ordering::Relaxed) / 1_000_000) as i64,
+    };
+    let unsaved = if state.dirty_bytes() == 0 { 0 } else { state.tenant.writes_unsaved(&state.totals) };
+    let failed = counters.checkpoint_failed.load(Ordering::Relaxed);
+    // Data is loaded while commands are served: there is no time when they are refused for it.
+    section.field("loading", 0);
+    section.field("async_loading", 0);
+    section.field("current_cow_size", 0);
+    section.field("current_save_keys_processed", 0);
+    section.field("current_save_keys_total", 0);
+    section.field("rdb_changes_since_last_save", unsaved);
+    section.field("rdb_bgsave_in_progress", counters.checkpoint_running.load(Ordering::Relaxed));
+    section.field("rdb_last_save_time", if saved_ms > 0 { saved_ms } else { state.node.started_ms } / 1000);
+    section.field("rdb_last_bgsave_status", if failed { "err" } else { "ok" });
+    section.field("rdb_last_bgsave_time_sec", seconds_last);
+    section.field("rdb_current_bgsave_time_sec", -1);
+    section.field("rdb_saves", checkpoints);
+    section.field("rdb_last_cow_size", 0);
+    section.field("rdb_last_load_keys_expired", 0);
+    section.field("rdb_last_load_keys_loaded", counters.loaded_keys.load(Ordering::Relaxed));
+    section.field("aof_enabled", 0);
+    section.field("aof_rewrite_in_progress", 0);
+    section.field("aof_rewrite_scheduled", 0);
+    section.field("aof_last_rewrite_time_sec", -1);
+    section.field("aof_current_rewrite_time_sec", -1);
+    section.field("aof_last_bgrewrite_status", "ok");
+    section.field("aof_last_write_status", "ok");
+    section.field("aof_last_cow_size", 0);
+    section.field("module_fork_in_progress", 0);
+    section.field("module_fork_last_cow_size", 0);
+}
+
+fn stats(state: &State, section: &mut Section<'_>) {
+    let (statistics, tenant) = (&state.statistics, &state.tenant);
+    let rates = *tenant.rates.lock();
+    section.field("total_connections_received", tenant.connections.load(Ordering::Relaxed));
+    section.field("total_commands_processed", statistics[Meter::Requests]);
+    section.field("instantaneous_ops_per_sec", rates.operations.round());
+    section.field("total_net_input_bytes", statistics[Meter::BytesIn]);
+    section.field("total_net_output_bytes", statistics[Meter::BytesOut]);
+    section.field("total_net_repl_input_bytes", 0);
+    section.field("total_net_repl_output_bytes", 0);
+    section.field("instantaneous_input_kbps", format_args!("{:.2}", rates.bytes_in / 1024.0));
+    section.field("instantaneous_output_kbps", format_args!("{:.2}", rates.bytes_out / 1024.0));
+    section.field("instantaneous_input_repl_kbps", "0.00");
+    section.field("instantaneous_output_repl_kbps", "0.00");
+    section.field("rejected_connections", state.node.clients.rejected.load(Ordering::Relaxed));
+    section.field("sync_full", 0);
+    section.field("sync_partial_ok", 0);
+    section.field("sync_partial_err", 0);
+    section.field("expired_keys", statistics[Meter::ExpiredKeys]);
+    section.field("expired_stale_perc", "0.00");
+    section.field("expired_time_cap_reached_count", 0);
+    section.field("evicted_keys", statistics[Meter::EvictedKeys]);
+    section.field("evicted_clients", 0);
+    section.field("keyspace_hits", statistics[Meter::KeyspaceHits]);
+    section.field("keyspace_misses", statistics[Meter::KeyspaceMisses]);
+    section.field("pubsub_channels", tenant.pubsub.channels(None).len());
+    section.field("pubsub_patterns", tenant.pubsub.patterns());
+    section.field("pubsubshard_channels", 0);
+    section.field("latest_fork_usec", 0);
+    section.field("total_forks", 0);
+    section.field("migrate_cached_sockets", 0);
+    section.field("slave_expires_tracked_keys", 0);
+    section.field("active_defrag_hits", 0);
+    section.field("active_defrag_misses", 0);
+    section.field("tracking_total_keys", 0);
+    section.field("tracking_total_items", 0);
+    section.field("tracking_total_prefixes", 0);
+    section.field("unexpected_error_replies", 0);
+    section.field("total_error_replies", tenant.errors.total());
+}
+
+fn replication(state: &State, section: &mut Section<'_>) {
+    section.field("role", "master");
+    section.field("connected_slaves", 0);
+    section.field("master_failover_state", "no-failover");
+    section.field("master_replid", &state.node.run_id);
+    section.field("master_replid2", "0".repeat(40));
+    section.field("master_repl_offset", 0);
+    section.field("second_repl_offset", -1);
+    section.field("repl_backlog_active", 0);
+    section.field("repl_backlog_size", 0);
+    section.field("repl_backlog_first_byte_offset", 0);
+    section.field("repl_backlog_histlen", 0);
+}
+
+fn cpu(_: &State, section: &mut Section<'_>) {
+    let (user, system) = process::cpu_seconds();
+    section.field("used_cpu_sys", format_args!("{system:.6}"));
+    section.field("used_cpu_user", format_args!("{user:.6}"));
+    section.field("used_cpu_sys_children", "0.000000");
+    section.field("used_cpu_user_children", "0.000000");
+}
+
+fn commandstats(state: &State, section: &mut Section<'_>) {
+    for (id, command) in state.statistics.commands() {
+        let name = &TABLE.get(id).name;
+        let microseconds = command.microseconds();
+        let each = if command.calls == 0 { 0.0 } else { microseconds as f64 / command.calls as f64 };
+        section.field(
+            format_args!("cmdstat_{name}"),
+            format_args!(
+                "calls={},usec={microseconds},usec_per_call={each:.2},rejected_calls={},failed_calls={}",
+                command.calls, command.rejected, command.failed
+            ),
+        );
+    }
+}
+
+fn errorstats(state: &State, section: &mut Section<'_>) {
+    for (word, count) in state.tenant.errors.by_word() {
+        section.field(format_args!("errorstat_{word}"), format_args!("count={count}"));
+    }
+}
+
+fn keyspace(state: &State, section: &mut Section<'_>) {
+    for (index, (keys, expiring)) in state.counts.iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
+        section.field(format_args!("db{index}"), format_args!("keys={keys},expires={expiring},avg_ttl=0"));
+    }
+}
+
+fn dormouse(state: &State, section: &mut Section<'_>) {
+    let (database, totals) = (&state.tenant.database, &state.totals);
+    let counter = |cell: &std::sync::atomic::AtomicU64| cell.load(Ordering::Relaxed);
+    let sum = |of: fn(&ShardView) -> usize| state.shards.iter().map(of).sum::<usize>();
+    let counters = &database.counters;
+    section.field("database", state.tenant.name());
+    section.field("awake", u8::from(database.is_awake()));
+    section.field("workers", state.node.facts.workers);
+    section.field("shards", state.shards.len());
+    section.field("keys", state.counts.iter().map(|(keys, _)| keys).sum::<u64>());
+    section.field("resident_keys", sum(|shard| shard.resident_keys));
+    section.field("resident_segments", sum(|shard| shard.resident));
+    // Places that are in the store only.
+    section.field("loading_segments", sum(|shard| shard.stored));
+    section.field("loading_in_background", counter(&counters.loading));
+    section.field("memory_bytes", database.used_bytes());
+    section.field("dirty_bytes", state.dirty_bytes());
+    section.field("store_bytes", counter(&counters.stored_bytes));
+    section.field("store", state.node.store_error.lock().as_deref().unwrap_or("ok").replace(['\r', '\n'], " "));
+    section.field("last_checkpoint_ms", counter(&counters.saved_ms));
+    section.field("last_checkpoint_us", counter(&counters.checkpoint_us_last));
+    section.field("last_checkpoint_keys", counter(&counters.checkpoint_keys_last));
+    section.field("last_wake_us", counter(&counters.wake_us_last));
+    section.field("last_sleep_ms", counter(&counters.sleep_us_last) / 1000);
+    section.field("last_load_us", counter(&counters.load_us_last));
+    section.field("load_errors", counter(&counters.load_errors));
+    let clients = state.clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
+    section.field("last_command_ms", clients.max(state.tenant.worked_ms.load(Ordering::Relaxed)));
+    for (meter, total) in totals.meters() {
+        section.field(meter.name(), total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_shortened_as_redis_does() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1.00K"),
+            (1_572_864, "1.50M"),
+            (25_276_502_016, "23.54G"),
+            (u64::MAX, "16384.00P"),
+        ] {
+            assert_eq!(human(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The error replies of one database, counted by their first word, as `INFO errorstats` shows them.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+
+/// There are few words, but a custom error of a script can be any.
+const WORDS_MAX: usize = 128;
+
+#[derive(Debug, Default)]
+pub struct Errors {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    by_word: BTreeMap<Box<str>, u64>,
+    total: u64,
+}
+
+impl Errors {
+    /// Counts an encoded error reply: `-WRONGTYPE Operation ...`.
+    pub fn count(&self, reply: &[u8]) {
+        let text = reply.strip_prefix(b"-").unwrap_or(reply);
+        let word = text.split(|byte| matches!(byte, b' ' | b'\r')).next().unwrap_or_default();
+        let word = std::str::from_utf8(word).unwrap_or("ERR");
+        let mut counts = self.counts.lock();
+        counts.total += 1;
+        if let Some(count) = counts.by_word.get_mut(word) {
+            *count += 1;
+        } else if counts.by_word.len() < WORDS_MAX {
+            counts.by_word.insert(word.into(), 1);
+        }
+    }
+
+    pub fn total(&self) -> u64 {
+        self.counts.lock().total
+    }
+
+    /// In the order of the words.
+    pub fn by_word(&self) -> Vec<(Box<str>, u64)> {
+        self.counts.lock().by_word.iter().map(|(word, count)| (word.clone(), *count)).collect()
+    }
+
+    pub fn reset(&self) {
+        *self.counts.lock() = Counts::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_counted_by_their_first_word() {
+        let errors = Errors::default();
+        for reply in ["-ERR syntax error\r\n", "-ERR no\r\n", "-WRONGTYPE x\r\n", "-ODD\r\n"] {
+            errors.count(reply.as_bytes());
+        }
+        let counts = errors.by_word();
+        let counts: Vec<(&str, u64)> = counts.iter().map(|(word, count)| (&**word, *count)).collect();
+        assert_eq!(counts, [("ERR", 2), ("ODD", 1), ("WRONGTYPE", 1)]);
+        for n in 0..1000 {
+            errors.count(format!("-E{n} x\r\n").as_bytes());
+        }
+        assert_eq!((errors.by_word().len(), errors.total()), (WORDS_MAX, 1004));
+        errors.reset();
+        assert_eq!((errors.by_word().len(), errors.total()), (0, 0));
+    }
+}
