@@ -586,5 +586,9 @@ fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {
 
 /// A place that the request's keys need and that is not in memory.
 pub fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> {
-    row.key_indexes(request).find_map(|key| db.missing(db.position(request.arg(key))))
+    let here = row.key_indexes(request).find_map(|key| db.missing(db.position(request.arg(key))));
+    here.or_else(|| {
+        let (select, key) = row.elsewhere?(request)?;
+        db.missing_in(select, db.position(request.arg(key)))
+    })
 }

@@ -149,7 +149,9 @@ impl Table {
         let entry = self.by_name(request.arg(0)).ok_or_else(|| unknown_command(request))?;
         let entry = match (entry.subcommands.is_empty(), request.get(1)) {
             (true, _) => entry,
-            (false, None) if matches!(entry.action, Action::Container) => return Err(wrong_arity(&entry.name).into_bytes()),
+            (false, None) if matches!(entry.action, Action::Container) => {
+                return Err(wrong_arity(&entry.name).into_bytes());
+            }
             (false, None) => entry,
             (false, Some(sub)) => match self.subcommand(entry, sub) {
                 Some(entry) => entry,

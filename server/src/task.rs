@@ -170,7 +170,14 @@ fn route(topology: &Topology, task: &Task) -> SmallVec<[usize; 4]> {
 }
 
 /// Runs a task under the locks that it needs.
-fn under(database: &Database, topology: &Topology, shards: &[usize], held: &[HeldShard], task: &Task, place: Place) -> Try {
+fn under(
+    database: &Database,
+    topology: &Topology,
+    shards: &[usize],
+    held: &[HeldShard],
+    task: &Task,
+    place: Place,
+) -> Try {
     let mut contents: SmallVec<[MutexGuard<'_, Contents>; 4]> = held.iter().map(HeldShard::contents).collect();
     if contents.len() != shards.len()
         || contents.iter().zip(shards).any(|(contents, &shard)| contents.retired || !topology.matches(shard, contents))

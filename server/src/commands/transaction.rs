@@ -257,7 +257,8 @@ fn under(
             return Ran::Fault(fault);
         }
         if entry.row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
-            && !entry.row.flags.contains(Flags::WRITE)
+            // What writes the whole need not read it, unless it starts from a key: SORT follows patterns anywhere.
+            && (!entry.row.flags.contains(Flags::WRITE) || !entry.row.keys.is_empty())
             && let Some(fault) = db.any_missing()
         {
             return Ran::Fault(fault);

@@ -73,12 +73,11 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(N) worst case for collections, where N is the number of nested items. O(1) for string values.",
                 "Copies the value of a key to a new key.",
             )
-            .cost(|db, request| db.cardinality(request.arg(1))),
-        Command::new("MOVE", exactly(3), KEY_MOVED, WRITE_FAST, run!(move_key)).doc(
-            "1.0.0",
-            "O(1)",
-            "Moves a key to another database.",
-        ),
+            .cost(|db, request| db.cardinality(request.arg(1)))
+            .elsewhere(|request| Some((CopyOptions::take(&mut Args::new(request, 3)).ok()?.select?, 2))),
+        Command::new("MOVE", exactly(3), KEY_MOVED, WRITE_FAST, run!(move_key))
+            .doc("1.0.0", "O(1)", "Moves a key to another database.")
+            .elsewhere(|request| Some((Select::take(&mut Args::new(request, 2)).ok()?.0, 1))),
         Command::new("TOUCH", at_least(2), KEYS_ASKED, READ_FAST, run!(touch))
             .doc(
                 "3.2.1",

@@ -269,6 +269,9 @@ impl KeySpec {
 /// and changes nothing; keys that are not in memory count as nothing.
 pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
 
+/// A key that lies in another logical index than the selected one: which index, and which argument names it.
+pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
+
 /// One command, or one subcommand, without the function that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -285,6 +288,8 @@ pub struct Row {
     pub tips: &'static [&'static str],
     /// For commands whose cost is neither small nor known from the request alone.
     pub cost: Option<Cost>,
+    /// For commands over two logical indexes. The key is one of the row's too, so it lies on a shard that is held.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 impl Row {
@@ -375,6 +380,7 @@ impl<R: Copy> Command<R> {
             complexity: "",
             tips: &[],
             cost: None,
+            elsewhere: None,
         };
         Self { row, run: Some(run), subcommands: &[] }
     }
@@ -391,6 +397,7 @@ impl<R: Copy> Command<R> {
             complexity: "",
             tips: &[],
             cost: None,
+            elsewhere: None,
         };
         Self { row, run: None, subcommands }
     }
@@ -414,6 +421,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn cost(mut self, cost: Cost) -> Self {
         self.row.cost = Some(cost);
+        self
+    }
+
+    pub const fn elsewhere(mut self, elsewhere: Elsewhere) -> Self {
+        self.row.elsewhere = Some(elsewhere);
         self
     }
 

@@ -94,6 +94,22 @@ fn what_takes_the_whole_does_not_name_all_its_keys() {
 }
 
 #[test]
+fn keys_of_other_indexes_are_known() {
+    let elsewhere = |words: &[&[u8]]| {
+        let request = OwnedRequest::from_args(words);
+        let request = request.as_request();
+        let (row, _) = super::find(request).expect("the command is ours");
+        row.elsewhere.and_then(|elsewhere| elsewhere(request))
+    };
+    assert_eq!(elsewhere(&[b"MOVE", b"k", b"3"]), Some((3, 1)));
+    assert_eq!(elsewhere(&[b"MOVE", b"k", b"16"]), None);
+    assert_eq!(elsewhere(&[b"COPY", b"a", b"b"]), None);
+    assert_eq!(elsewhere(&[b"COPY", b"a", b"b", b"REPLACE", b"db", b"5"]), Some((5, 2)));
+    assert_eq!(elsewhere(&[b"COPY", b"a", b"b", b"DB"]), None);
+    assert_eq!(elsewhere(&[b"RENAME", b"a", b"b"]), None);
+}
+
+#[test]
 fn the_key_after_store_is_found() {
     let keys = |words: &[&[u8]]| {
         let request = OwnedRequest::from_args(words);

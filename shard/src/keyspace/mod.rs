@@ -926,8 +926,13 @@ impl<'a> Keyspace<'a> {
 
     /// Whether every key at `positions` can be looked at; else the first place that cannot.
     pub fn missing(&self, position: u64) -> Option<Fault> {
-        let index = self.shards[self.shard_at(position)].index(self.select)?;
-        (!index.is_resident(position)).then(|| Fault { select: self.select, prefix: prefix(position) })
+        self.missing_in(self.select, position)
+    }
+
+    /// The same in another logical index.
+    pub fn missing_in(&self, select: u8, position: u64) -> Option<Fault> {
+        let index = self.shards[self.shard_at(position)].index(select)?;
+        (!index.is_resident(position)).then(|| Fault { select, prefix: prefix(position) })
     }
 
     /// A place of the selected index that is not in memory, if there is one.
