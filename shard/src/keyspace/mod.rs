@@ -985,3 +985,6 @@ fn text_of(record: &Record) -> Result<Text<'_>> {
         Value::Object(_) => Err(Error::WrongType),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::topology::SLOTS;
+use crate::types::{End, List};
+
+const NOW: u64 = 1_700_000_000_000;
+
+type Act = fn(&mut Keyspace<'_>);
+
+/// Every primitive that changes `key`, which holds `1`, or `list`, which holds a list.
+const CHANGES: &[(&str, &[u8], Act)] = &[
+    ("set a string", b"key", |db| db.set_string(b"key", b"v", Expiry::None)),
+    ("set a new string", b"new", |db| db.set_string(b"new", b"v", Expiry::At(NOW + 1))),
+    ("set a string where a list is", b"list", |db| db.set_string(b"list", b"v", Expiry::Keep)),
+    ("rewrite a string", b"key", |db| db.rewrite_string(b"key", |_| Ok(("2", ()))).expect("a string")),
+    ("rewrite a new string", b"new", |db| db.rewrite_string(b"new", |_| Ok(("2", ()))).expect("nothing")),
+    ("update a string", b"key", |db| {
+        db.update_string(b"key", |bytes| Ok(Change::Yes(bytes.push(b'x')))).expect("a string");
+    }),
+    ("update a new string", b"new", |db| {
+        db.update_string(b"new", |bytes| Ok(Change::Yes(bytes.push(b'x')))).expect("nothing");
+    }),
+    ("delete", b"key", |db| assert!(db.delete(b"key"))),
+    ("set an expiry", b"key", |db| assert!(db.set_expiry(b"key", Some(NOW + 1)))),
+    ("put", b"new", |db| {
+        let taken = db.copy_of(b"key").expect("there is a key");
+        db.put_taken(b"new", taken);
+    }),
+    ("put over another", b"list", |db| {
+        let taken = db.copy_of(b"key").expect("there is a key");
+        db.put_taken(b"list", taken);
+    }),
+];
+
+/// Everything that looks like a change and is none.
+const NO_CHANGES: &[(&str, Act)] = &[
+    ("contains", |db| assert!(db.contains(b"key") && !db.contains(b"new"))),
+    ("rewrite what is no string", |db| {
+        let refused = db.rewrite_string(b"list", |_| Ok(("2", ())));
+        assert_eq!(refused, Err(Error::WrongType));
+    }),
+    ("rewrite and be refused", |db| {
+        let refused = db.rewrite_string(b"key", |_| Err::<(&str, ()), _>(Error::Overflow));
+        assert_eq!(refused, Err(Error::Overflow));
+    }),
+    ("rewrite nothing and be refused", |db| {
+        let refused = db.rewrite_string(b"new", |text| {
+            assert!(text.is_none());
+            Err::<(&str, ()), _>(Error::Overflow)
+        });
+        assert_eq!(refused, Err(Error::Overflow));
+    }),
+    ("update what is no string", |db| {
+        assert_eq!(db.update_string(b"list", |_| Ok(Change::Yes(()))), Err(Error::WrongType));
+    }),
+    ("update a string and leave it", |db| {
+        assert_eq!(db.update_string(b"key", |bytes| Ok(Change::No(bytes.len()))), Ok(1));
+        assert_eq!(db.update_string(b"new", |bytes| Ok(Change::No(bytes.len()))), Ok(0));
+    }),
+    ("delete nothing", |db| assert!(!db.delete(b"new"))),
+    ("persist what never expires", |db| assert!(!db.set_expiry(b"key", None))),
+    ("read an expiry", |db| assert_eq!((db.expiry_unread(b"key"), db.expiry_unread(b"new")), (Some(None), None))),
+];
+
+/// A keyspace with `key` and `list`, nothing in it changed since it was written; what `act` makes of it: changes, whether a
+/// watch on `watched` was touched, whether the places of what was changed are dirty, effects.
+fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Effect>) {
+    let shared = Shared::new("test", 7);
+    let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
+    {
+        let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
+        db.set_string(b"key", b"1", Expiry::None);
+        let mut list = List::new();
+        list.push(End::Tail, b"element", db.limits());
+        db.put(b"list", list, None);
+    }
+    let index = contents.put_index(0, None).expect("there are keys");
+    let id = index.id;
+    let mut places = index.into_places();
+    places.iter_mut().for_each(|place| place.dirty = false);
+    contents.put_index(0, Some(Box::new(Index::new(id, places))));
+    contents.recorder = Some(Vec::new());
+    let touched = Arc::new(AtomicBool::new(false));
+    shared.watches.add(0, watched, &touched);
+    let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
+    db.begin(true);
+    act(&mut db);
+    let changes = db.changes();
+    drop(db);
+    let dirty = contents.index(0).is_some_and(Index::is_dirty);
+    (changes, touched.load(Ordering::SeqCst), dirty, contents.recorder.take().expect("it was set"))
+}
+
+#[test]
+fn every_change_is_marked_told_and_recorded() {
+    for (what, key, act) in CHANGES {
+        let (changes, touched, dirty, effects) = after(key, *act);
+        assert_eq!((changes, touched, dirty, effects.len()), (1, true, true, 1), "{what}");
+        assert_eq!(effects[0].position, Shared::new("test", 7).placement.position(key), "{what}");
+    }
+}
+
+#[test]
+fn what_changes_nothing_leaves_no_trace() {
+    for (what, act) in NO_CHANGES {
+        for watched in [&b"key"[..], b"list", b"new"] {
+            let (changes, touched, dirty, effects) = after(watched, *act);
+            assert_eq!((changes, touched, dirty, effects.len()), (0, false, false, 0), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_rewritten_string_keeps_its_expiry() {
+    let shared = Shared::new("test", 7);
+    let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
+    let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
+    db.set_string(b"key", b"1", Expiry::At(NOW + 5));
+    let before = db.rewrite_string(b"key", |text| Ok(("long enough for another size class", text.map(|t| t.to_vec()))));
+    assert_eq!(before, Ok(Some(b"1".to_vec())));
+    assert_eq!(db.expiry(b"key"), Some(Some(NOW + 5)));
+}
+
+#[test]
+fn what_is_large_is_freed_elsewhere() {
+    let shared = Shared::new("test", 7);
+    let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
+    let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
+    let overwrite: &[Act] = &[
+        |db| db.set_string(b"key", b"small", Expiry::None),
+        |db| assert!(db.delete(b"key")),
+        |db| {
+            let small = db.copy_of(b"small").expect("it was set");
+            db.put_taken(b"key", small);
+        },
+        |db| db.flush(0),
+    ];
+    for (at, overwrite) in overwrite.iter().enumerate() {
+        db.set_string(b"small", b"v", Expiry::None);
+        let mut list = List::new();
+        for _ in 0..2 * BURY_ABOVE / 100 {
+            list.push(End::Tail, &[b'x'; 100], db.limits());
+        }
+        db.put(b"key", list, None);
+        assert_eq!(db.take_graveyard().len(), 0);
+        overwrite(&mut db);
+        assert_eq!(db.take_graveyard().len(), 1, "case {at}");
+    }
+}
