@@ -17,10 +17,18 @@ const CHANGES: &[(&str, &[u8], Act)] = &[
     ("rewrite a string", b"key", |db| db.rewrite_string(b"key", |_| Ok(("2", ()))).expect("a string")),
     ("rewrite a new string", b"new", |db| db.rewrite_string(b"new", |_| Ok(("2", ()))).expect("nothing")),
     ("update a string", b"key", |db| {
-        db.update_string(b"key", |bytes| Ok(Change::Yes(bytes.push(b'x')))).expect("a string");
+        db.update_string(b"key", |bytes| {
+            bytes.push(b'x');
+            Ok(Change::Yes(()))
+        })
+        .expect("a string");
     }),
     ("update a new string", b"new", |db| {
-        db.update_string(b"new", |bytes| Ok(Change::Yes(bytes.push(b'x')))).expect("nothing");
+        db.update_string(b"new", |bytes| {
+            bytes.push(b'x');
+            Ok(Change::Yes(()))
+        })
+        .expect("nothing");
     }),
     ("delete", b"key", |db| assert!(db.delete(b"key"))),
     ("set an expiry", b"key", |db| assert!(db.set_expiry(b"key", Some(NOW + 1)))),

@@ -1,0 +1,131 @@
+//! Strings in the keyspace: read, set, rewritten, changed in place.
+
+use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
+use crate::error::Result;
+use crate::record::{Entry, Record, Value};
+use crate::types::Object;
+
+impl Keyspace<'_> {
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
+        self.read_record(key).map(text_of).transpose()
+    }
+
+    /// Sets `key` to a string, whatever it was.
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+        let position = self.position(key);
+        let set = self.update_record(position, key, |record| {
+            let expiry = match expiry {
+                Expiry::None => None,
+                Expiry::Keep => record.expiry(),
+                Expiry::At(at) => Some(at),
+            };
+            // The memory of a long text may serve again.
+            let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > BURY_ABOVE;
+            let old = if is_big { record.take_object() } else { None };
+            record.set_raw(value, expiry);
+            (true, old)
+        });
+        match set {
+            Some(old) => {
+                if let Some(old) = old {
+                    self.graveyard.push(Box::new(old));
+                }
+                self.after_write(key, position);
+            }
+            None => {
+                let expiry = if let Expiry::At(at) = expiry { Some(at) } else { None };
+                self.add(position, Record::new_raw(key, value, expiry));
+            }
+        }
+    }
+
+    /// Sets the string under `key` to what `change` makes of it; its expiry stays. One look-up: `INCR`.
+    pub fn rewrite_string<B: AsRef<[u8]>, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(Option<Text<'_>>) -> Result<(B, R)>,
+    ) -> Result<R> {
+        let position = self.position(key);
+        let mut change = Some(change);
+        let mut once = move |text: Option<Text<'_>>| change.take().expect("the change is asked for once")(text);
+        let rewritten = self.update_record(position, key, |record| {
+            let outcome = text_of(record).and_then(|text| once(Some(text)));
+            if let Ok((bytes, _)) = &outcome {
+                let expiry = record.expiry();
+                record.set_raw(bytes.as_ref(), expiry);
+            }
+            (outcome.is_ok(), outcome)
+        });
+        match rewritten {
+            Some(outcome) => {
+                let (_, result) = outcome?;
+                self.after_write(key, position);
+                Ok(result)
+            }
+            None => {
+                let (bytes, result) = once(None)?;
+                self.add(position, Record::new_raw(key, bytes.as_ref(), None));
+                Ok(result)
+            }
+        }
+    }
+
+    /// Changes the record of `key` in place, as [`Index::update`]; `None` where there is none.
+    fn update_record<R>(
+        &mut self,
+        position: u64,
+        key: &[u8],
+        change: impl FnOnce(&mut Record) -> (bool, R),
+    ) -> Option<R> {
+        let (select, clock) = (self.select, self.clock);
+        let at = self.ready(position, key)?;
+        self.shards[at].index_mut(select)?.update(position, key, |record| {
+            record.set_access(clock);
+            change(record)
+        })
+    }
+
+    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Made when absent; its expiry stays.
+    pub fn update_string<R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Vec<u8>) -> Result<Change<R>>,
+    ) -> Result<R> {
+        let position = self.position(key);
+        let mut change = Some(change);
+        let mut once =
+            move |bytes: &mut Vec<u8>| change.take().expect("the change is asked for once")(bytes).map(Change::split);
+        let updated = self.update_record(position, key, |record| {
+            let outcome = if let Some(Object::Text(bytes)) = record.object_mut() {
+                once(bytes)
+            } else {
+                text_of(record).map(|text| text.to_vec()).and_then(|mut bytes| {
+                    let outcome = once(&mut bytes);
+                    if let Ok((true, _)) = &outcome {
+                        let expiry = record.expiry();
+                        record.set_raw(&bytes, expiry);
+                    }
+                    outcome
+                })
+            };
+            (matches!(outcome, Ok((true, _))), outcome)
+        });
+        match updated {
+            Some(outcome) => {
+                let (changed, result) = outcome?;
+                if changed {
+                    self.after_write(key, position);
+                }
+                Ok(result)
+            }
+            None => {
+                let mut bytes = Vec::new();
+                let (changed, result) = once(&mut bytes)?;
+                if changed {
+                    self.add(position, Record::new_raw(key, &bytes, None));
+                }
+                Ok(result)
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! What concerns a logical index as a whole: its size, its keys one after the other, emptying and swapping it.
+
+use std::sync::atomic::Ordering;
+
+use super::index::{self, Index};
+use super::{Fault, Keyspace};
+use crate::record::Record;
+use crate::segment::Placement;
+
+impl Keyspace<'_> {
+    /// Keys in the selected index, expired ones that nobody has looked at included.
+    pub fn len(&self) -> usize {
+        self.shards.iter().filter_map(|shard| shard.index(self.select)).map(Index::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits the records (expired ones left out) from `cursor` on, at least `count` of them where there are as many, and
+    /// returns the next cursor; 0 when the end was reached. A cursor is a prefix53, so it means the same for ever.
+    pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&Record)) -> u64 {
+        let (now, select, placement) = (self.now_ms, self.select, self.shared.placement);
+        let mut at = cursor;
+        let mut seen = 0;
+        // A bucket may be empty: bound the buckets as Redis does.
+        let mut buckets = count.saturating_mul(10).max(10);
+        while at < 1 << 53 {
+            let shard = &self.shards[self.shard_at(at << 11)];
+            let end = index::slot_start(shard.end_slot);
+            if at >= end || at < index::slot_start(shard.first_slot) {
+                // Another shard has the rest: the client comes back for it.
+                return at;
+            }
+            let Some(index) = shard.index(select) else {
+                at = end;
+                continue;
+            };
+            let scanned = index.scan(at, &placement, |record| {
+                if record.expiry().is_none_or(|expiry| expiry > now) {
+                    seen += 1;
+                    visit(record);
+                }
+            });
+            match scanned {
+                Ok(next) => at = next,
+                Err(prefix) => {
+                    if seen == 0 {
+                        self.fault = Some(Fault { select, prefix });
+                    }
+                    return prefix;
+                }
+            }
+            buckets -= 1;
+            if seen >= count || buckets == 0 {
+                break;
+            }
+        }
+        if at >= 1 << 53 { 0 } else { at }
+    }
+
+    /// Visits every record of the selected index that has not expired. All must be resident.
+    pub fn for_each(&mut self, mut visit: impl FnMut(&Record)) {
+        let (now, select) = (self.now_ms, self.select);
+        let mut fault = None;
+        for index in self.shards.iter().filter_map(|shard| shard.index(select)) {
+            if index.stored() > 0 {
+                fault = index.places().iter().find(|place| place.stored().is_some()).map(|place| place.range.start);
+                break;
+            }
+            index.iter().filter(|record| record.expiry().is_none_or(|at| at > now)).for_each(&mut visit);
+        }
+        if let Some(prefix) = fault {
+            self.fault = Some(Fault { select, prefix });
+        }
+    }
+
+    /// A random key that has not expired.
+    pub fn random_key(&mut self) -> Option<Box<[u8]>> {
+        for attempt in 0..200 {
+            let total = self.len();
+            if total == 0 {
+                return None;
+            }
+            let mut target = (self.random() % total as u64) as usize;
+            let mut seed = self.random();
+            let (now, select) = (self.now_ms, self.select);
+            let shards = self.shards.iter().filter_map(|shard| shard.index(select));
+            let index = shards.into_iter().find(|index| match target.checked_sub(index.len()) {
+                Some(rest) => {
+                    target = rest;
+                    false
+                }
+                None => true,
+            })?;
+            let found = index.random(|| {
+                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                seed ^ (seed >> 32)
+            });
+            match found {
+                Ok(Some(record)) if attempt < 199 && record.expiry().is_some_and(|at| at <= now) => {}
+                Ok(record) => return record.map(|record| record.key().into()),
+                Err(prefix) => {
+                    self.fault = Some(Fault { select, prefix });
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Empties logical index `select`; its keyspace gets a new id, so that neither chunks nor effects of the old one count.
+    /// Every shard must be held. What was there goes to the graveyard.
+    pub fn flush(&mut self, select: u8) {
+        let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
+        let shared = self.shared;
+        shared.watches.touch_all(
+            |of| of == select,
+            |_, key| {
+                let position = shared.placement.position(key);
+                self.shards[self.shard_at(position)]
+                    .index(select)
+                    .is_some_and(|index| index.get(position, key).is_some())
+            },
+        );
+        for shard in &mut self.shards {
+            shard.ids[usize::from(select)] = id;
+            if let Some(index) = shard.put_index(select, None) {
+                self.graveyard.push(index);
+            }
+        }
+        self.changes += 1;
+    }
+
+    /// Exchanges two logical indexes. Every shard must be held.
+    pub fn swap(&mut self, a: u8, b: u8) {
+        self.shared.watches.touch_all(|of| of == a || of == b, |_, _| true);
+        self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
+        self.changes += 1;
+    }
+
+    /// Keys, keys with an expiry, by logical index; for `INFO keyspace`.
+    pub fn counts(&self, select: u8) -> (usize, usize) {
+        let indexes = self.shards.iter().filter_map(|shard| shard.index(select));
+        indexes.fold((0, 0), |(keys, expiring), index| (keys + index.len(), expiring + index.expiring()))
+    }
+}
