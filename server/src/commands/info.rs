@@ -371,7 +371,7 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     section.field("memory_bytes", database.used_bytes());
     section.field("dirty_bytes", state.dirty_bytes());
     section.field("store_bytes", counter(&counters.stored_bytes));
-    section.field("store", state.node.store_error.lock().as_deref().unwrap_or("ok").replace(['\r', '\n'], " "));
+    section.field("store_status", if state.node.store_error.lock().is_some() { "err" } else { "ok" });
     section.field("last_checkpoint_ms", counter(&counters.saved_ms));
     section.field("last_checkpoint_us", counter(&counters.checkpoint_us_last));
     section.field("last_checkpoint_keys", counter(&counters.checkpoint_keys_last));

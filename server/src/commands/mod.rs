@@ -5,7 +5,9 @@ pub mod config;
 pub mod connection;
 pub mod dormouse;
 pub mod info;
+pub mod introspection;
 pub mod pubsub;
+pub mod server;
 pub mod transaction;
 
 use dormouse_protocol::Reply;
@@ -22,7 +24,12 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     pubsub::FAMILY,
     client::FAMILY,
     config::FAMILY,
+    introspection::FAMILY,
     info::FAMILY,
+    server::FAMILY,
+    server::CLUSTER,
+    server::GENERIC,
+    server::ACL,
     dormouse::FAMILY,
 ];
 

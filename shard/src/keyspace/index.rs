@@ -79,13 +79,22 @@ impl Index {
         self.places.iter().filter_map(Place::segment).map(Segment::len).sum()
     }
 
-    /// Adds the keys of each sixteenth of `first..end` to `sizes`. A place counts where it begins.
+    /// Adds the keys of each sixteenth of `first..end` to `sizes`. Those of a place that reaches over several are shared
+    /// among them: its positions are spread evenly.
     pub fn add_sizes(&self, first: u16, end: u16, sizes: &mut [u32; 16]) {
+        let part_of = |slot: u16| usize::from(slot - first) * sizes.len() / usize::from(end - first);
+        let mut parts = *sizes;
         for place in self.places.iter() {
-            let slot = ((place.range.start >> 39) as u16).max(first);
-            let part = usize::from(slot - first) * sizes.len() / usize::from(end - first);
-            sizes[part] += place.records() as u32;
+            let slot = |prefix: u64| ((prefix >> 39) as u16).clamp(first, end - 1);
+            let covered = part_of(slot(place.range.start))..part_of(slot(place.range.end() - 1)) + 1;
+            let mut left = place.records() as u32;
+            for part in covered.clone() {
+                let share = left / (covered.end - part) as u32;
+                parts[part] += share;
+                left -= share;
+            }
         }
+        *sizes = parts;
     }
 
     pub fn expiring(&self) -> usize {

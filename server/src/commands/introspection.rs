@@ -1,0 +1,326 @@
+//! `COMMAND`: what the command table says of each command, in the shape that Redis 7.2 gives it. Everything here is read
+//! from the rows.
+
+use std::borrow::Cow;
+
+use dormouse_protocol::{OwnedRequest, Reply, Request, glob};
+use dormouse_shard::commands::args::{Args, Argument, Rest};
+use dormouse_shard::commands::{Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
+use dormouse_shard::error::{Error, Result};
+
+use crate::commands::{help, now};
+use crate::session::{Session, SessionRun};
+use crate::table::{Action, Entry, TABLE};
+
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "server",
+    category: Category::CONNECTION,
+    commands: &[Command::new("COMMAND", at_least(1), &[], ANY_TIME, now!(all))
+        .doc(
+            "2.8.13",
+            "O(N) where N is the total number of Redis commands",
+            "Returns detailed information about all commands.",
+        )
+        .tips(UNORDERED)
+        .subcommands(&[
+            Command::new("COUNT", exactly(2), &[], ANY_TIME, now!(count, 2)).doc(
+                "2.8.13",
+                "O(1)",
+                "Returns a count of commands.",
+            ),
+            Command::new("INFO", at_least(2), &[], ANY_TIME, now!(info, 2))
+                .doc(
+                    "2.8.13",
+                    "O(N) where N is the number of commands to look up",
+                    "Returns information about one, multiple or all commands.",
+                )
+                .tips(UNORDERED),
+            Command::new("DOCS", at_least(2), &[], ANY_TIME, now!(docs, 2))
+                .doc(
+                    "7.0.0",
+                    "O(N) where N is the number of commands to look up",
+                    "Returns documentary information about one, multiple or all commands.",
+                )
+                .tips(UNORDERED),
+            Command::new("LIST", at_least(2), &[], ANY_TIME, now!(list, 2))
+                .doc("7.0.0", "O(N) where N is the total number of Redis commands", "Returns a list of command names.")
+                .tips(UNORDERED),
+            Command::new("GETKEYS", at_least(3), &[], ANY_TIME, SessionRun::Now(getkeys)).doc(
+                "2.8.13",
+                "O(N) where N is the number of arguments to the command",
+                "Extracts the key names from an arbitrary command.",
+            ),
+            Command::new("GETKEYSANDFLAGS", at_least(3), &[], ANY_TIME, SessionRun::Now(getkeysandflags)).doc(
+                "7.0.0",
+                "O(N) where N is the number of arguments to the command",
+                "Extracts the key names and access flags for an arbitrary command.",
+            ),
+            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
+                "5.0.0",
+                "O(1)",
+                "Returns helpful text about the different subcommands.",
+            ),
+        ])],
+};
+
+/// `COMMAND`
+fn all(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.array(TABLE.commands().count());
+    TABLE.commands().for_each(|entry| write_info(reply, entry));
+    Ok(())
+}
+
+/// `COMMAND COUNT`
+fn count(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.integer(TABLE.commands().count() as i64);
+    Ok(())
+}
+
+/// `COMMAND INFO [name [name ...]]`
+fn info(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    if names.is_empty() {
+        return all(session, reply, ());
+    }
+    reply.array(names.len());
+    for name in names.iter() {
+        match TABLE.by_full_name(name) {
+            Some(entry) => write_info(reply, entry),
+            None => reply.null_array(),
+        }
+    }
+    Ok(())
+}
+
+/// The ten elements of a command.
+fn write_info(reply: &mut Reply, entry: &Entry) {
+    let row = entry.row;
+    let (first, last, step) = row.key_range();
+    reply.array(10);
+    reply.bulk(entry.name.as_bytes());
+    reply.integer(i64::from(row.arity.0));
+    write_names(reply, row.flags_derived().names());
+    reply.integer(first);
+    reply.integer(last);
+    reply.integer(step);
+    write_names(reply, categories(entry).names());
+    reply.set(row.tips.len());
+    row.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
+    reply.set(row.keys.len());
+    row.keys.iter().for_each(|spec| write_key_spec(reply, spec));
+    if entry.subcommands.is_empty() {
+        reply.set(0);
+    } else {
+        reply.array(entry.subcommands.len());
+        entry.subcommands.iter().for_each(|&id| write_info(reply, TABLE.get(id)));
+    }
+}
+
+fn categories(entry: &Entry) -> Category {
+    match entry.action {
+        Action::Container => Category::SLOW,
+        _ => entry.row.categories(entry.category),
+    }
+}
+
+fn write_names(reply: &mut Reply, names: impl Iterator<Item = &'static str>) {
+    let names: Vec<&str> = names.collect();
+    reply.set(names.len());
+    names.iter().for_each(|name| reply.simple(name));
+}
+
+fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
+    reply.map(3 + usize::from(!spec.notes.is_empty()));
+    if !spec.notes.is_empty() {
+        reply.bulk(b"notes");
+        reply.bulk(spec.notes.as_bytes());
+    }
+    reply.bulk(b"flags");
+    write_names(reply, spec.access.names());
+    reply.bulk(b"begin_search");
+    let begin = match spec.find {
+        Find::Range { first, .. } => Some(i64::from(first)),
+        Find::Counted { at } => Some(i64::from(at)),
+        Find::Store | Find::Unknown => None,
+    };
+    match begin {
+        Some(index) => write_search(reply, "index", &[("index", index)]),
+        None => write_search(reply, "unknown", &[]),
+    }
+    reply.bulk(b"find_keys");
+    match spec.find {
+        Find::Range { last, step, .. } => {
+            let fields = [("lastkey", i64::from(last)), ("keystep", i64::from(step)), ("limit", 0)];
+            write_search(reply, "range", &fields);
+        }
+        Find::Counted { .. } => write_search(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]),
+        Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
+    }
+}
+
+fn write_search(reply: &mut Reply, kind: &str, fields: &[(&str, i64)]) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(kind.as_bytes());
+    reply.bulk(b"spec");
+    reply.map(fields.len());
+    for (name, value) in fields {
+        reply.bulk(name.as_bytes());
+        reply.integer(*value);
+    }
+}
+
+/// `COMMAND DOCS [name [name ...]]`
+fn docs(_: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    let found: Vec<&Entry> = match names.is_empty() {
+        true => TABLE.commands().collect(),
+        false => names.iter().filter_map(|name| TABLE.by_full_name(name)).collect(),
+    };
+    reply.map(found.len());
+    found.iter().for_each(|entry| write_docs(reply, entry));
+    Ok(())
+}
+
+fn write_docs(reply: &mut Reply, entry: &Entry) {
+    let row = entry.row;
+    reply.bulk(entry.name.as_bytes());
+    let fields =
+        [("summary", row.summary), ("since", row.since), ("group", entry.group), ("complexity", row.complexity)];
+    let has_subcommands = !entry.subcommands.is_empty();
+    reply.map(fields.len() + usize::from(has_subcommands));
+    for (name, value) in fields {
+        reply.bulk(name.as_bytes());
+        reply.bulk(value.as_bytes());
+    }
+    if has_subcommands {
+        reply.bulk(b"subcommands");
+        reply.map(entry.subcommands.len());
+        entry.subcommands.iter().for_each(|&id| write_docs(reply, TABLE.get(id)));
+    }
+}
+
+/// `COMMAND LIST [FILTERBY <MODULE name | ACLCAT category | PATTERN pattern>]`
+fn list(_: &mut Session, reply: &mut Reply, (filter,): (Option<Filter>,)) -> Result<()> {
+    let start = reply.len();
+    let mut found = 0;
+    for entry in TABLE.entries() {
+        let takes = match &filter {
+            None => true,
+            Some(Filter::Module) => false,
+            Some(Filter::Category(wanted)) => {
+                categories(entry).names().any(|name| name[1..].as_bytes().eq_ignore_ascii_case(wanted))
+            }
+            Some(Filter::Pattern(pattern)) => glob::matches_nocase(pattern, entry.name.as_bytes()),
+        };
+        if takes {
+            reply.bulk(entry.name.as_bytes());
+            found += 1;
+        }
+    }
+    reply.array_since(start, found);
+    Ok(())
+}
+
+enum Filter {
+    /// There are no modules.
+    Module,
+    Category(Box<[u8]>),
+    Pattern(Box<[u8]>),
+}
+
+impl<'a> Argument<'a> for Filter {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if !args.word("FILTERBY") || args.len() != 2 {
+            return Err(Error::Syntax);
+        }
+        let word = args.upper().ok_or(Error::Syntax)?;
+        args.skip();
+        let value = args.bytes()?.into();
+        match word.as_bytes() {
+            b"MODULE" => Ok(Self::Module),
+            b"ACLCAT" => Ok(Self::Category(value)),
+            b"PATTERN" => Ok(Self::Pattern(value)),
+            _ => Err(Error::Syntax),
+        }
+    }
+}
+
+/// `COMMAND GETKEYS command [arg ...]`
+fn getkeys(_: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let keys = keys_of(request)?;
+    reply.array(keys.len());
+    keys.iter().for_each(|(key, _)| reply.bulk(key));
+    Ok(())
+}
+
+/// `COMMAND GETKEYSANDFLAGS command [arg ...]`
+fn getkeysandflags(_: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let keys = keys_of(request)?;
+    reply.array(keys.len());
+    for (key, spec) in keys {
+        reply.array(2);
+        reply.bulk(key);
+        write_names(reply, spec.access.names());
+    }
+    Ok(())
+}
+
+/// The keys of the command that follows the first two words, each with the spec that found it.
+fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], &'static KeySpec)>> {
+    let refused = |text: &'static str| Error::Text(Cow::Borrowed(text));
+    let words: Vec<&[u8]> = request.iter().skip(2).collect();
+    let invalid = || refused("ERR Invalid command specified");
+    let mut entry = TABLE.by_name(words[0]).ok_or_else(invalid)?;
+    if let Some(sub) = words.get(1).filter(|_| !entry.subcommands.is_empty()) {
+        entry = TABLE.subcommand(entry, sub).ok_or_else(invalid)?;
+    }
+    if entry.row.keys.is_empty() {
+        return Err(refused("ERR The command has no key arguments"));
+    }
+    if !entry.row.arity.accepts(words.len()) {
+        return Err(refused("ERR Invalid number of arguments specified for command"));
+    }
+    let owned = OwnedRequest::from_args(&words);
+    let indexes = |spec: &'static KeySpec| spec.indexes(owned.as_request()).map(move |index| (index, spec));
+    let keys: Vec<(&[u8], &KeySpec)> =
+        entry.row.keys.iter().flat_map(indexes).map(|(index, spec)| (words[index], spec)).collect();
+    let complete = entry.row.keys.iter().all(|spec| {
+        let counted = matches!(spec.find, Find::Counted { .. });
+        !counted || spec.indexes(owned.as_request()).next().is_some()
+    });
+    if complete && !keys.is_empty() || entry.row.flags.contains(Flags::NO_MANDATORY_KEYS) {
+        return Ok(keys);
+    }
+    Err(refused("ERR Invalid arguments specified for command"))
+}
+
+/// `COMMAND HELP`
+fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(
+        reply,
+        "COMMAND",
+        &[
+            "(no subcommand)",
+            "    Return details about all Redis commands.",
+            "COUNT",
+            "    Return the total number of commands in this Redis server.",
+            "LIST",
+            "    Return a list of all commands in this Redis server.",
+            "INFO [<command-name> ...]",
+            "    Return details about multiple Redis commands.",
+            "    If no command names are given, documentation details for all",
+            "    commands are returned.",
+            "DOCS [<command-name> ...]",
+            "    Return documentation details about multiple Redis commands.",
+            "    If no command names are given, documentation details for all",
+            "    commands are returned.",
+            "GETKEYS <full-command>",
+            "    Return the keys from a full Redis command.",
+            "GETKEYSANDFLAGS <full-command>",
+            "    Return the keys and the access flags from a full Redis command.",
+        ],
+    );
+    Ok(())
+}

@@ -1,0 +1,450 @@
+//! The server: saving, the end, the slow log, and what monitors ask for that there is little to say about here.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_protocol::Reply;
+use dormouse_shard::commands::args::{Args, Argument, Rest};
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::error::{Error, Result};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::commands::{access, answer, help, later, now};
+use crate::config::Access;
+use crate::databases::Tenant;
+use crate::keeper;
+use crate::node::{Node, Shutdown};
+use crate::session::{Answer, Session, SessionRun};
+
+const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);
+const ADMIN_ALONE: Flags = ADMIN.union(Flags::NO_SCRIPT);
+const SAVES: Flags = Flags::ADMIN.union(Flags::NO_SCRIPT).union(Flags::NO_ASYNC_LOADING);
+const VARIES: &[&str] = &["nondeterministic_output"];
+const VARIES_BY_NODE: &[&str] = &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
+const HELP_DOC: &str = "Returns helpful text about the different subcommands.";
+
+pub const FAMILY: Family<SessionRun> = Family {
+    group: "server",
+    category: Category::empty(),
+    commands: &[
+        Command::new("TIME", exactly(1), &[], ANY_TIME.union(Flags::FAST), now!(time))
+            .doc("2.6.0", "O(1)", "Returns the server time.")
+            .tips(VARIES),
+        Command::new("SAVE", exactly(1), &[], SAVES.union(Flags::NO_MULTI), later!(save)).doc(
+            "1.0.0",
+            "O(N) where N is the total number of keys in all databases",
+            "Synchronously saves the database(s) to disk.",
+        ),
+        Command::new("BGSAVE", at_least(1), &[], SAVES, now!(bgsave)).doc(
+            "1.0.0",
+            "O(1)",
+            "Asynchronously saves the database(s) to disk.",
+        ),
+        Command::new("LASTSAVE", exactly(1), &[], ANY_TIME.union(Flags::FAST), now!(lastsave))
+            .doc("1.0.0", "O(1)", "Returns the Unix timestamp of the last successful save to disk.")
+            .tips(VARIES)
+            .also(Category::ADMIN.union(Category::DANGEROUS)),
+        Command::new(
+            "SHUTDOWN",
+            at_least(1),
+            &[],
+            ADMIN_ALONE.union(Flags::NO_MULTI).union(Flags::ALLOW_BUSY),
+            later!(shutdown),
+        )
+        .doc(
+            "1.0.0",
+            "O(N) when saving, where N is the total number of keys in all databases when saving data, otherwise O(1)",
+            "Synchronously saves the database(s) to disk and shuts down the Redis server.",
+        ),
+        Command::container(
+            "SLOWLOG",
+            &[
+                Command::new("GET", at_least(2), &[], ADMIN, now!(slowlog_get, 2))
+                    .doc("2.2.12", "O(N) where N is the number of entries returned", "Returns the slow log's entries.")
+                    .tips(&["request_policy:all_nodes", "nondeterministic_output"]),
+                Command::new("LEN", exactly(2), &[], ADMIN, now!(slowlog_len, 2))
+                    .doc("2.2.12", "O(1)", "Returns the number of entries in the slow log.")
+                    .tips(&["request_policy:all_nodes", "response_policy:agg_sum", "nondeterministic_output"]),
+                Command::new("RESET", exactly(2), &[], ADMIN, now!(slowlog_reset, 2))
+                    .doc(
+                        "2.2.12",
+                        "O(N) where N is the number of entries in the slowlog",
+                        "Clears all entries from the slow log.",
+                    )
+                    .tips(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+                Command::new("HELP", exactly(2), &[], ANY_TIME, now!(slowlog_help, 2)).doc("6.2.0", "O(1)", HELP_DOC),
+            ],
+        )
+        .doc("2.2.12", "Depends on subcommand.", "A container for slow log commands."),
+        Command::container(
+            "LATENCY",
+            &[
+                Command::new("LATEST", exactly(2), &[], ADMIN_ALONE, now!(latency_latest, 2))
+                    .doc("2.8.13", "O(1)", "Returns the latest latency samples for all events.")
+                    .tips(VARIES_BY_NODE),
+                Command::new("HISTORY", exactly(3), &[], ADMIN_ALONE, now!(latency_history, 2))
+                    .doc("2.8.13", "O(1)", "Returns timestamp-latency samples for an event.")
+                    .tips(VARIES_BY_NODE),
+                Command::new("HISTOGRAM", at_least(2), &[], ADMIN_ALONE, now!(latency_histogram, 2))
+                    .doc(
+                        "7.0.0",
+                        "O(N) where N is the number of commands with latency information being retrieved.",
+                        "Returns the cumulative distribution of latencies of a subset or all commands.",
+                    )
+                    .tips(VARIES_BY_NODE),
+                Command::new("RESET", at_least(2), &[], ADMIN_ALONE, now!(latency_reset, 2))
+                    .doc("2.8.13", "O(1)", "Resets the latency data for one or more events.")
+                    .tips(&["request_policy:all_nodes", "response_policy:agg_sum"]),
+                Command::new("HELP", exactly(2), &[], ANY_TIME, now!(latency_help, 2)).doc("2.8.13", "O(1)", HELP_DOC),
+            ],
+        )
+        .doc("2.8.13", "Depends on subcommand.", "A container for latency diagnostics commands."),
+        Command::container(
+            "MODULE",
+            &[
+                Command::new("LIST", exactly(2), &[], Flags::ADMIN.union(Flags::NO_SCRIPT), now!(module_list, 2))
+                    .doc("4.0.0", "O(N) where N is the number of loaded modules.", "Returns all loaded modules.")
+                    .tips(&["nondeterministic_output_order"]),
+                Command::new("HELP", exactly(2), &[], ANY_TIME, now!(module_help, 2)).doc("5.0.0", "O(1)", HELP_DOC),
+            ],
+        )
+        .doc("4.0.0", "Depends on subcommand.", "A container for module commands."),
+    ],
+};
+
+/// Who speaks for whom, and in which company: one node, no replicas, a user for each database.
+pub const CLUSTER: Family<SessionRun> = Family {
+    group: "cluster",
+    category: Category::empty(),
+    commands: &[Command::container(
+        "CLUSTER",
+        &[
+            Command::new("INFO", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
+                .doc("3.0.0", "O(1)", "Returns information about the state of a node.")
+                .tips(VARIES),
+            Command::new("MYID", exactly(2), &[], ANY_TIME, now!(no_cluster, 2)).doc(
+                "3.0.0",
+                "O(1)",
+                "Returns the ID of a node.",
+            ),
+            Command::new("NODES", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
+                .doc(
+                    "3.0.0",
+                    "O(N) where N is the total number of Cluster nodes",
+                    "Returns the cluster configuration for a node.",
+                )
+                .tips(VARIES),
+            Command::new("SHARDS", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
+                .doc(
+                    "7.0.0",
+                    "O(N) where N is the total number of cluster nodes",
+                    "Returns the mapping of cluster slots to shards.",
+                )
+                .tips(VARIES),
+            Command::new("SLOTS", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
+                .doc(
+                    "3.0.0",
+                    "O(N) where N is the total number of Cluster nodes",
+                    "Returns the mapping of cluster slots to nodes.",
+                )
+                .tips(VARIES),
+            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(no_cluster, 2)).doc("5.0.0", "O(1)", HELP_DOC),
+        ],
+    )
+    .doc("3.0.0", "Depends on subcommand.", "A container for Redis Cluster commands.")],
+};
+
+pub const GENERIC: Family<SessionRun> = Family {
+    group: "generic",
+    category: Category::CONNECTION,
+    commands: &[Command::new("WAIT", exactly(3), &[], Flags::BLOCKING, now!(wait))
+        .doc(
+            "3.0.0",
+            "O(1)",
+            "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
+        )
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])],
+};
+
+pub const ACL: Family<SessionRun> = Family {
+    group: "server",
+    category: Category::empty(),
+    commands: &[Command::container(
+        "ACL",
+        &[
+            Command::new("WHOAMI", exactly(2), &[], ANY_TIME.union(Flags::NO_SCRIPT), now!(whoami, 2)).doc(
+                "6.0.0",
+                "O(1)",
+                "Returns the authenticated username of the current connection.",
+            ),
+            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(acl_help, 2)).doc("6.0.0", "O(1)", HELP_DOC),
+        ],
+    )
+    .doc("6.0.0", "Depends on subcommand.", "A container for Access List Control commands.")],
+};
+
+/// `TIME`
+fn time(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    reply.array(2);
+    reply.bulk_integer(since.as_secs() as i64);
+    reply.bulk_integer(i64::from(since.subsec_micros()));
+    Ok(())
+}
+
+/// `SAVE`
+fn save(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
+    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    Ok(async move { answer(save_all(&node, &tenant).await, |(), reply| reply.ok()) }.boxed())
+}
+
+/// Writes what changed. Where nothing has, that is as good as saved now, and LASTSAVE says so.
+async fn save_all(node: &Node, tenant: &Tenant) -> Result<()> {
+    keeper::remember(node, tenant.database.checkpoint().await.map(drop))?;
+    tenant.database.counters.saved_ms.store((node.engine.clock)(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// `BGSAVE [SCHEDULE]`
+fn bgsave(session: &mut Session, reply: &mut Reply, (schedule,): (Option<Schedule>,)) -> Result<()> {
+    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    let running = tenant.database.counters.checkpoint_running.load(Ordering::Relaxed) > 0;
+    match (running, schedule) {
+        (true, None) => return Err(Error::text("ERR Background save already in progress")),
+        // It waits for the one that runs.
+        (true, Some(Schedule)) => reply.simple("Background saving scheduled"),
+        (false, _) => reply.simple("Background saving started"),
+    }
+    session.node.engine.background.spawn(async move {
+        // What failed has been logged, and INFO says so.
+        let _ = save_all(&node, &tenant).await;
+    });
+    Ok(())
+}
+
+struct Schedule;
+
+impl<'a> Argument<'a> for Schedule {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.word("SCHEDULE") { Ok(Self) } else { Err(Error::Syntax) }
+    }
+}
+
+/// `LASTSAVE`
+fn lastsave(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    let saved_ms = session.tenant.database.counters.saved_ms.load(Ordering::Relaxed);
+    let at_ms = if saved_ms > 0 { saved_ms } else { session.node.started_ms };
+    reply.integer((at_ms / 1000) as i64);
+    Ok(())
+}
+
+/// `SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]`
+fn shutdown(session: &mut Session, (how,): (How,)) -> Result<BoxFuture<'static, Answer>> {
+    if access(session) != Access::Node {
+        return Err(Error::text("NOPERM only the database 'default' may shut the server down"));
+    }
+    let node = Arc::clone(&session.node);
+    Ok(async move {
+        if how.save && !how.force {
+            // Who cannot save goes on serving: nothing is lost as long as the process lives.
+            for tenant in node.tenants.all() {
+                if keeper::remember(&node, tenant.database.checkpoint().await.map(drop)).is_err() {
+                    return answer(Err(Error::text("ERR Errors trying to SHUTDOWN. Check logs.")), |(), _| {});
+                }
+            }
+        }
+        // Nobody receives when the server is ending already. There is no reply: the connection closes.
+        let _ = node.shutdown.send(if how.save { Shutdown::Save } else { Shutdown::NoSave });
+        answer(Ok(()), |(), _| {})
+    }
+    .boxed())
+}
+
+struct How {
+    save: bool,
+    force: bool,
+}
+
+impl<'a> Argument<'a> for How {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let (mut save, mut force, mut abort, mut now) = (None, false, false, false);
+        while !args.is_empty() {
+            if args.word("NOW") {
+                now = true;
+            } else if args.word("FORCE") {
+                force = true;
+            } else if args.word("ABORT") {
+                abort = true;
+            } else if save.is_none() && args.word("SAVE") {
+                save = Some(true);
+            } else if save.is_none() && args.word("NOSAVE") {
+                save = Some(false);
+            } else {
+                return Err(Error::Syntax);
+            }
+        }
+        match abort {
+            true if save.is_some() || force || now => Err(Error::Syntax),
+            true => Err(Error::text("ERR No shutdown in progress.")),
+            false => Ok(Self { save: save.unwrap_or(true), force }),
+        }
+    }
+}
+
+/// `SLOWLOG GET [count]`
+fn slowlog_get(session: &mut Session, reply: &mut Reply, (count,): (SlowlogCount,)) -> Result<()> {
+    let entries = session.tenant.slowlog.newest(count.0);
+    reply.array(entries.len());
+    for entry in entries {
+        reply.array(6);
+        reply.integer(entry.id as i64);
+        reply.integer(entry.at_seconds as i64);
+        reply.integer(entry.microseconds as i64);
+        reply.array(entry.arguments.len());
+        entry.arguments.iter().for_each(|argument| reply.bulk(argument));
+        reply.bulk(entry.peer.as_bytes());
+        reply.bulk(&entry.name);
+    }
+    Ok(())
+}
+
+struct SlowlogCount(usize);
+
+impl<'a> Argument<'a> for SlowlogCount {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let wrong = Error::text("ERR count should be greater than or equal to -1");
+        match args.take::<Option<i64>>() {
+            Ok(None) => Ok(Self(10)),
+            Ok(Some(-1)) => Ok(Self(usize::MAX)),
+            Ok(Some(count)) => usize::try_from(count).map(Self).map_err(|_| wrong),
+            Err(_) => Err(wrong),
+        }
+    }
+}
+
+/// `SLOWLOG LEN`
+fn slowlog_len(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.integer(session.tenant.slowlog.len() as i64);
+    Ok(())
+}
+
+/// `SLOWLOG RESET`
+fn slowlog_reset(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    session.tenant.slowlog.reset();
+    reply.ok();
+    Ok(())
+}
+
+/// `SLOWLOG HELP`
+fn slowlog_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(
+        reply,
+        "SLOWLOG",
+        &[
+            "GET [<count>]",
+            "    Return top <count> entries from the slowlog (default: 10, -1 mean all).",
+            "    Entries are made of:",
+            "    id, timestamp, time in microseconds, arguments array, client IP and port,",
+            "    client name",
+            "LEN",
+            "    Return the length of the slowlog.",
+            "RESET",
+            "    Reset the slowlog.",
+        ],
+    );
+    Ok(())
+}
+
+/// `LATENCY LATEST`: no events are recorded.
+fn latency_latest(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.array(0);
+    Ok(())
+}
+
+/// `LATENCY HISTORY event`
+fn latency_history(_: &mut Session, reply: &mut Reply, (_event,): (&[u8],)) -> Result<()> {
+    reply.array(0);
+    Ok(())
+}
+
+/// `LATENCY HISTOGRAM [command ...]`: no distributions are recorded.
+fn latency_histogram(_: &mut Session, reply: &mut Reply, (_commands,): (Rest<'_>,)) -> Result<()> {
+    reply.map(0);
+    Ok(())
+}
+
+/// `LATENCY RESET [event ...]`
+fn latency_reset(_: &mut Session, reply: &mut Reply, (_events,): (Rest<'_>,)) -> Result<()> {
+    reply.integer(0);
+    Ok(())
+}
+
+/// `LATENCY HELP`
+fn latency_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(
+        reply,
+        "LATENCY",
+        &[
+            "HISTORY <event>",
+            "    Return time-latency samples for the <event> class.",
+            "LATEST",
+            "    Return the latest latency samples for all events.",
+            "RESET [<event> ...]",
+            "    Reset latency data of one or more <event> classes.",
+            "    (default: reset all data for all event classes)",
+            "HISTOGRAM [COMMAND ...]",
+            "    Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
+        ],
+    );
+    Ok(())
+}
+
+/// `MODULE LIST`
+fn module_list(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.array(0);
+    Ok(())
+}
+
+/// `MODULE HELP`
+fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(reply, "MODULE", &["LIST", "    Return a list of loaded modules."]);
+    Ok(())
+}
+
+/// `CLUSTER ...`: as a Redis that is no cluster.
+fn no_cluster(_: &mut Session, _: &mut Reply, (): ()) -> Result<()> {
+    Err(Error::text("ERR This instance has cluster support disabled"))
+}
+
+/// `WAIT numreplicas timeout`: there are no replicas to wait for.
+fn wait(_: &mut Session, reply: &mut Reply, (_replicas, timeout): (i64, Timeout)) -> Result<()> {
+    let Timeout = timeout;
+    reply.integer(0);
+    Ok(())
+}
+
+struct Timeout;
+
+impl<'a> Argument<'a> for Timeout {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        match args.take::<i64>() {
+            Ok(ms) if ms >= 0 => Ok(Self),
+            Ok(_) => Err(Error::text("ERR timeout is negative")),
+            Err(_) => Err(Error::text("ERR timeout is not an integer or out of range")),
+        }
+    }
+}
+
+/// `ACL WHOAMI`: a user is called as its database.
+fn whoami(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    reply.bulk(session.tenant.name().as_bytes());
+    Ok(())
+}
+
+/// `ACL HELP`
+fn acl_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(reply, "ACL", &["WHOAMI", "    Return the current connection username."]);
+    Ok(())
+}
