@@ -122,6 +122,14 @@ impl Parser {
         self.missing > 0
     }
 
+    /// Forgets the request that is under way: the next call begins at an earlier request, which was parsed before and was
+    /// not consumed.
+    pub fn restart(&mut self) {
+        self.missing = 0;
+        self.searched = 0;
+        self.bulk = NO_BULK;
+    }
+
     /// Gives back the memory that a large request took. To be called when a connection falls idle; parsing an empty
     /// buffer does it too. A request that is under way is kept.
     pub fn rest(&mut self) {

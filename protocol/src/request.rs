@@ -50,6 +50,13 @@ impl<'a> Request<'a> {
         self.spans.iter().map(move |&span| request.slice(span))
     }
 
+    /// Where its arguments lie in `buffer`, if that is what they are a view of. A quoted inline request is not: its words
+    /// lie elsewhere, without their quotes.
+    #[inline]
+    pub fn spans_in(&self, buffer: &[u8]) -> Option<&'a [Span]> {
+        std::ptr::eq(self.buffer, buffer).then_some(self.spans)
+    }
+
     /// The request's payload in bytes: all arguments, without the protocol around them.
     pub fn bytes(&self) -> usize {
         self.spans.iter().map(|span| span.len as usize).sum()

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ahead;
 pub mod clients;
 pub mod commands;
 pub mod config;

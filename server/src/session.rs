@@ -22,6 +22,7 @@ use dormouse_shard::keyspace::{Fault, Keyspace};
 use dormouse_shard::slot_of;
 use futures::future::BoxFuture;
 
+use crate::ahead::{self, Ahead, Waiting};
 use crate::clients::Client;
 use crate::databases::Tenant;
 use crate::metering::{Batch, Writer};
@@ -354,55 +355,51 @@ impl Session {
         let bounded = db.settings().memory_max > 0;
         let published = held.gate().guarded.published();
         let mut at = 0;
-        let stop = loop {
-            if reply.len() > REPLY_HIGH_WATER {
-                break Stop::Flush;
-            }
-            let (request, consumed) = match parser.parse(&input[at..]) {
-                Ok(Parsed::Complete { request, consumed }) => (request, consumed),
-                Ok(Parsed::Incomplete { .. }) => break Stop::Read,
-                // Met again, and answered, outside.
-                Err(_) => break Stop::Other,
-            };
-            if request.is_empty() {
-                at += consumed;
-                continue;
-            }
-            let Some(entry) = TABLE.by_name(request.arg(0)) else { break Stop::Other };
-            let Action::Keyspace(run) = entry.action else { break Stop::Other };
-            let flags = entry.row.flags;
-            if flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR)
-                || !entry.row.arity.accepts(request.len())
-            {
-                break Stop::Other;
-            }
-            if !single && !belongs(entry.row, request, range) {
-                break Stop::Other;
-            }
-            if !resident && missing(&db, entry.row, request).is_some() || task::is_long(&mut db, entry.row, request) {
-                break Stop::Slow;
-            }
-            let before = reply.len();
-            operations += 1;
-            if bounded
-                && flags.contains(Flags::DENY_OOM)
-                && let Err(error) = db.make_room(published)
-            {
-                reply.error(&error.to_string());
-            } else if entry.timed {
-                let started = std::time::Instant::now();
-                if commands::call(entry.row, run, &mut db, reply, request).is_err() {
-                    break Stop::Slow;
+        let mut ahead = self.worker.take_ahead();
+        let stop = 'windows: loop {
+            let belongs = |row: &Row, request: Request<'_>| single || belongs(row, request, range);
+            let (parsed, after) = look_ahead(&mut ahead, parser, input, at, &db, belongs);
+            for turn in 0..ahead.len() {
+                let Waiting { entry, run, end, key, .. } = ahead.get(turn);
+                let request = ahead.request(turn, input);
+                if let Some((_, position)) = key {
+                    db.expect(ahead.key(turn, input), position);
                 }
-                let elapsed = started.elapsed();
-                batch.timed(entry.id, elapsed.as_nanos() as u64);
-                self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
-            } else if commands::call(entry.row, run, &mut db, reply, request).is_err() {
-                break Stop::Slow;
+                if reply.len() > REPLY_HIGH_WATER {
+                    parser.restart();
+                    break 'windows Stop::Flush;
+                }
+                if !resident && missing(&db, entry.row, request).is_some() || task::is_long(&mut db, entry.row, request)
+                {
+                    parser.restart();
+                    break 'windows Stop::Slow;
+                }
+                let before = reply.len();
+                let started = entry.timed.then(std::time::Instant::now);
+                if bounded
+                    && entry.row.flags.contains(Flags::DENY_OOM)
+                    && let Err(error) = db.make_room(published)
+                {
+                    reply.error(&error.to_string());
+                } else if commands::call(entry.row, run, &mut db, reply, request).is_err() {
+                    parser.restart();
+                    break 'windows Stop::Slow;
+                }
+                if let Some(started) = started {
+                    let elapsed = started.elapsed();
+                    batch.timed(entry.id, elapsed.as_nanos() as u64);
+                    self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
+                }
+                count(batch, &self.tenant, entry.id, request, reply, before);
+                operations += 1;
+                at = end;
             }
-            count(batch, &self.tenant, entry.id, request, reply, before);
-            at += consumed;
+            at = parsed;
+            if let Some(stop) = after {
+                break stop;
+            }
         };
+        self.worker.give_ahead(ahead);
         batch.keyspace_hits += db.hits;
         batch.keyspace_misses += db.misses;
         let dead = db.take_graveyard();
@@ -544,6 +541,56 @@ impl Session {
             Err(error) => reply.error(&error.to_string()),
         }
     }
+}
+
+/// Parses up to a window of requests that may be run under this lock, from `at` on, and asks for what they will read.
+/// Returns where it stopped, and why if not because the window is full.
+fn look_ahead(
+    ahead: &mut Ahead,
+    parser: &mut Parser,
+    input: &[u8],
+    mut at: usize,
+    db: &Keyspace<'_>,
+    belongs: impl Fn(&Row, Request<'_>) -> bool,
+) -> (usize, Option<Stop>) {
+    ahead.clear();
+    let stop = loop {
+        if ahead.len() == ahead::WINDOW {
+            break None;
+        }
+        let rest = &input[at..];
+        let (request, consumed) = match parser.parse(rest) {
+            Ok(Parsed::Complete { request, consumed }) => (request, consumed),
+            Ok(Parsed::Incomplete { .. }) => break Some(Stop::Read),
+            // Met again, and answered, outside.
+            Err(_) => break Some(Stop::Other),
+        };
+        if request.is_empty() {
+            at += consumed;
+            continue;
+        }
+        let (Some(entry), Some(spans)) = (TABLE.by_name(request.arg(0)), request.spans_in(rest)) else {
+            break Some(Stop::Other);
+        };
+        let row = entry.row;
+        match entry.action {
+            Action::Keyspace(run)
+                if !row.flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR)
+                    && row.arity.accepts(request.len())
+                    && belongs(row, request) =>
+            {
+                let key = row.key_indexes(request).next().map(|key| (key, db.position(request.arg(key))));
+                ahead.push(entry, run, at, at + consumed, key, spans);
+            }
+            _ => break Some(Stop::Other),
+        }
+        at += consumed;
+    };
+    if ahead.len() >= ahead::PREFETCHED_MIN {
+        ahead.positions().for_each(|position| db.prefetch(position));
+        ahead.positions().for_each(|position| db.prefetch_record(position));
+    }
+    (at, stop)
 }
 
 /// Counts a batch for the autoscaler; one in [`SAMPLE`] is timed and its slot noted.

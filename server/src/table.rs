@@ -1,7 +1,8 @@
 //! All commands: those over the keyspace and those that concern the connection or the server, found by name.
 //!
-//! The look-up is on the path of every command: up to 16 bytes of the name are folded to one case in a 128-bit word, which
-//! is hashed by a multiplication into a table that is sparse enough to be right at the first try.
+//! The look-up is on the path of every command: the ends of the name are loaded as one 128-bit word, folded to one case
+//! and hashed by a multiplication into a table that is sparse enough to be right at the first try. Clients write names in
+//! upper or in lower case, so the word itself is compared with both before anything longer is.
 
 use std::sync::LazyLock;
 
@@ -38,9 +39,20 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Table {
     entries: Vec<Entry>,
-    /// Folded names with the index of their entry, by hash; empty where the name is 0.
-    buckets: Box<[(u128, u16)]>,
+    /// By hash of the name.
+    buckets: Box<[Bucket]>,
 }
+
+/// Up to one command. An empty bucket has words that no name has.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    upper: u128,
+    lower: u128,
+    len: u8,
+    id: u16,
+}
+
+const EMPTY: Bucket = Bucket { upper: 0, lower: 0, len: 0, id: 0 };
 
 pub static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
 
@@ -48,7 +60,7 @@ const BUCKETS: usize = 2048;
 
 impl Table {
     fn new() -> Self {
-        let mut table = Self { entries: Vec::new(), buckets: vec![(0, 0); BUCKETS].into() };
+        let mut table = Self { entries: Vec::new(), buckets: vec![EMPTY; BUCKETS].into() };
         for family in commands::FAMILIES {
             table.add(family, Action::Keyspace);
         }
@@ -61,13 +73,23 @@ impl Table {
     fn add<R: Copy>(&mut self, family: &'static Family<R>, action: fn(R) -> Action) {
         for command in family.commands {
             let id = self.push(family, command, None, action);
-            let folded = fold(command.row.name.as_bytes());
-            let mut at = bucket(folded);
-            while self.buckets[at].0 != 0 {
-                assert_ne!(self.buckets[at].0, folded, "command {} stands twice in the table", command.row.name);
+            let (upper, name) = (command.row.name, command.row.name.to_ascii_lowercase());
+            let found = Bucket {
+                upper: word(upper.as_bytes()),
+                lower: word(name.as_bytes()),
+                len: upper.len() as u8,
+                id: id as u16,
+            };
+            let mut at = bucket(found.upper);
+            while self.buckets[at].len != 0 {
+                let other = self.buckets[at];
+                assert!(
+                    (other.upper, other.len) != (found.upper, found.len),
+                    "command {upper} stands twice in the table"
+                );
                 at = (at + 1) % BUCKETS;
             }
-            self.buckets[at] = (folded, id as u16);
+            self.buckets[at] = found;
             for sub in command.subcommands {
                 let sub = self.push(family, sub, Some(id), action);
                 self.entries[id].subcommands.push(sub);
@@ -115,17 +137,25 @@ impl Table {
     }
 
     /// By name in any case, containers unresolved.
+    #[inline]
     pub fn by_name(&self, name: &[u8]) -> Option<&Entry> {
-        let folded = fold(name);
-        let mut at = bucket(folded);
+        let wanted = word(name);
+        let mut at = bucket(wanted);
         loop {
-            let (found, id) = self.buckets[at];
-            if found == folded {
-                let entry = &self.entries[usize::from(id)];
-                return entry.row.name.as_bytes().eq_ignore_ascii_case(name).then_some(entry);
+            let found = &self.buckets[at];
+            if usize::from(found.len) == name.len()
+                && name.len() <= 16
+                && (wanted == found.upper || wanted == found.lower)
+            {
+                return (!name.is_empty()).then(|| &self.entries[usize::from(found.id)]);
             }
-            if found == 0 {
+            if found.len == 0 {
                 return None;
+            }
+            // Mixed case, or another name.
+            let entry = &self.entries[usize::from(found.id)];
+            if entry.row.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(entry);
             }
             at = (at + 1) % BUCKETS;
         }
@@ -192,15 +222,50 @@ fn shown(bytes: &[u8], room: usize) -> &[u8] {
     &bytes[..end.min(room)]
 }
 
-/// Up to 16 bytes in one case; never 0 for a name.
-fn fold(name: &[u8]) -> u128 {
-    let mut bytes = [0; 16];
-    let len = name.len().min(16);
-    bytes[..len].copy_from_slice(&name[..len]);
-    (u128::from_le_bytes(bytes) | 0x2020_2020_2020_2020_2020_2020_2020_2020) ^ ((name.len() as u128) << 120)
+/// The first and the last bytes of a name, which are all of it up to 16.
+#[inline]
+fn word(name: &[u8]) -> u128 {
+    let wide = |bytes: &[u8; 8]| u128::from(u64::from_le_bytes(*bytes));
+    if let (Some(first), Some(last)) = (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        return wide(first) | wide(last) << 64;
+    }
+    let narrow = |bytes: &[u8; 4]| u128::from(u32::from_le_bytes(*bytes));
+    if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+        return narrow(first) | narrow(last) << 32;
+    }
+    name.iter().fold(0, |word, byte| word << 8 | u128::from(*byte))
 }
 
-fn bucket(folded: u128) -> usize {
-    let mixed = (folded as u64 ^ (folded >> 64) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 53) as usize
+/// Where to look for a name with this word, in whatever case.
+#[inline]
+fn bucket(word: u128) -> usize {
+    let folded = word | 0x2020_2020_2020_2020_2020_2020_2020_2020;
+    let mixed = (folded as u64).rotate_left(20) ^ (folded >> 64) as u64;
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_found_in_every_case() {
+        for entry in TABLE.commands() {
+            let name = entry.row.name;
+            let mixed: String =
+                name.char_indices().map(|(i, c)| if i % 2 == 0 { c.to_ascii_lowercase() } else { c }).collect();
+            for spelled in [name, &name.to_ascii_lowercase(), &mixed] {
+                assert_eq!(TABLE.by_name(spelled.as_bytes()).map(|found| found.id), Some(entry.id), "{spelled}");
+            }
+            let longer = format!("{name}X");
+            assert!(TABLE.by_name(longer.as_bytes()).is_none_or(|found| found.row.name == longer), "{longer}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_command_is_not_found() {
+        for name in ["", "G", "GE", "GE\x54x", "GE\x00", "\x07ET", "a name much longer than any command has", "SETT"] {
+            assert!(TABLE.by_name(name.as_bytes()).is_none(), "{name:?}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::ahead::Ahead;
 use crate::clients::Peer;
 use crate::connection::{self, Stream};
 use crate::databases::Tenant;
@@ -29,6 +30,7 @@ pub struct Worker {
     writers: RefCell<HashMap<Arc<str>, Rc<Writer>>>,
     /// Kept for its allocation.
     batch: Cell<Batch>,
+    ahead: Cell<Ahead>,
     random: Cell<u64>,
     clock: Cell<(Instant, u64)>,
 }
@@ -40,6 +42,7 @@ impl Worker {
             reply: RefCell::default(),
             writers: RefCell::default(),
             batch: Cell::default(),
+            ahead: Cell::default(),
             random: Cell::new(seed | 1),
             clock: Cell::new((Instant::now(), now_ms())),
         }
@@ -84,6 +87,14 @@ impl Worker {
     /// An empty batch to count in; [`Self::commit`] takes it back.
     pub fn take_batch(&self) -> Batch {
         self.batch.take()
+    }
+
+    pub fn take_ahead(&self) -> Ahead {
+        self.ahead.take()
+    }
+
+    pub fn give_ahead(&self, ahead: Ahead) {
+        self.ahead.set(ahead);
     }
 
     /// Adds a batch to what `writer` counts.

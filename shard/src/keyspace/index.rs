@@ -156,6 +156,12 @@ impl Index {
         }
     }
 
+    pub fn prefetch_record(&self, position: u64) {
+        if let Some(segment) = self.place(prefix(position)).segment() {
+            segment.prefetch_entry(position);
+        }
+    }
+
     pub fn get(&self, position: u64, key: &[u8]) -> Option<&Record> {
         self.place(prefix(position)).segment()?.get(position, key)
     }

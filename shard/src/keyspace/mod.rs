@@ -145,6 +145,8 @@ pub struct Keyspace<'a> {
     in_transaction: bool,
     changes: u64,
     fault: Option<Fault>,
+    /// A key, and its position.
+    expected: (&'a [u8], u64),
     graveyard: Vec<Box<dyn Send>>,
     pub hits: u64,
     pub misses: u64,
@@ -178,6 +180,7 @@ impl<'a> Keyspace<'a> {
             in_transaction: false,
             changes: 0,
             fault: None,
+            expected: (&[], 0),
             graveyard: Vec::new(),
             hits: 0,
             misses: 0,
@@ -299,7 +302,16 @@ impl<'a> Keyspace<'a> {
     // ---- finding ------------------------------------------------------------------------------------------------------
 
     pub fn position(&self, key: &[u8]) -> u64 {
+        if std::ptr::eq(key, self.expected.0) {
+            return self.expected.1;
+        }
         self.shared.placement.position(key)
+    }
+
+    /// Says where the key of the next command is, where the caller has computed it already. `key` is recognised by its
+    /// address, so it must outlive this view unchanged.
+    pub fn expect(&mut self, key: &'a [u8], position: u64) {
+        self.expected = (key, position);
     }
 
     fn shard(&mut self, position: u64) -> &mut Contents {
@@ -656,9 +668,17 @@ impl<'a> Keyspace<'a> {
 
     // ---- prefetching ----------------------------------------------------------------------------------------------------------
 
+    /// Asks for the bucket that a look-up will read.
     pub fn prefetch(&self, position: u64) {
         if let Some(index) = self.shards[self.shard_at(position)].index(self.select) {
             index.prefetch(position);
+        }
+    }
+
+    /// Asks for the records that a look-up will compare with, once their bucket has come.
+    pub fn prefetch_record(&self, position: u64) {
+        if let Some(index) = self.shards[self.shard_at(position)].index(self.select) {
+            index.prefetch_record(position);
         }
     }
 
