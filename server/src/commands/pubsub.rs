@@ -8,7 +8,7 @@ use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::Result;
 
-use crate::commands::now;
+use crate::commands::{help, now};
 use crate::pubsub::Kind;
 use crate::session::{Session, SessionRun, Subscriptions};
 
@@ -17,7 +17,8 @@ const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "pubsub",
-    category: Category::PUBSUB,
+    // Their flag says it, but of HELP.
+    category: Category::empty(),
     commands: &[
         Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, now!(subscribe)).doc(
             "2.0.0",
@@ -61,6 +62,11 @@ pub const FAMILY: Family<SessionRun> = Family {
                     "2.8.0",
                     "O(1)",
                     "Returns a count of unique pattern subscriptions.",
+                ),
+                Command::new("HELP", exactly(2), &[], Flags::LOADING.union(Flags::STALE), now!(show_help, 2)).doc(
+                    "6.2.0",
+                    "O(1)",
+                    "Returns helpful text about the different subcommands.",
                 ),
             ],
         )
@@ -126,6 +132,24 @@ fn numsub(session: &mut Session, reply: &mut Reply, (channels,): (Rest<'_>,)) ->
 /// `PUBSUB NUMPAT`
 fn numpat(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     reply.integer(session.tenant.pubsub.patterns() as i64);
+    Ok(())
+}
+
+/// `PUBSUB HELP`
+fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    help(
+        reply,
+        "PUBSUB",
+        &[
+            "CHANNELS [<pattern>]",
+            "    Return the currently active channels matching a <pattern> (default: '*').",
+            "NUMPAT",
+            "    Return number of subscriptions to patterns.",
+            "NUMSUB [<channel> ...]",
+            "    Return the number of subscribers for the specified channels, excluding",
+            "    pattern subscriptions(default: no channels).",
+        ],
+    );
     Ok(())
 }
 

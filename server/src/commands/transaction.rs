@@ -23,16 +23,13 @@ use crate::task;
 const QUEUED_BYTES_MAX: usize = 1 << 30;
 
 const BASE: Flags = Flags::NO_SCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::FAST);
+const ALONE: Flags = BASE.union(Flags::ALLOW_BUSY).union(Flags::NO_MULTI);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "transactions",
     category: Category::TRANSACTION,
     commands: &[
-        Command::new("MULTI", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY), now!(multi)).doc(
-            "1.2.0",
-            "O(1)",
-            "Starts a transaction.",
-        ),
+        Command::new("MULTI", exactly(1), &[], ALONE, now!(multi)).doc("1.2.0", "O(1)", "Starts a transaction."),
         Command::new(
             "EXEC",
             exactly(1),
@@ -46,14 +43,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(N), when N is the number of queued commands",
             "Discards a transaction.",
         ),
-        Command::new(
-            "WATCH",
-            at_least(2),
-            &[KeySpec::rest(1, commands::Access::RO)],
-            BASE.union(Flags::ALLOW_BUSY),
-            SessionRun::Watch,
-        )
-        .doc(
+        Command::new("WATCH", at_least(2), &[KeySpec::rest(1, commands::Access::RO)], ALONE, SessionRun::Watch).doc(
             "2.2.0",
             "O(1) for every key.",
             "Monitors changes to keys to determine the execution of a transaction.",

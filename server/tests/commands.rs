@@ -1,0 +1,519 @@
+//! The commands that concern the connection and the server, over TCP.
+
+mod served;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value as Json;
+
+use served::{Served, Value};
+
+#[test]
+fn commands_answer_as_redis_does() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    for (command, reply) in [
+        ("PING", "+PONG"),
+        ("NOPE a b", "-ERR unknown command 'NOPE', with args beginning with: 'a' 'b' "),
+        ("CLIENT", "-ERR wrong number of arguments for 'client' command"),
+        ("CLIENT NOPE", "-ERR unknown subcommand 'NOPE'. Try CLIENT HELP."),
+        ("CLIENT ID x", "-ERR wrong number of arguments for 'client|id' command"),
+        ("CLIENT GETNAME", "nil"),
+        ("CLIENT SETNAME worker-1", "+OK"),
+        ("CLIENT GETNAME", "\"worker-1\""),
+        ("CLIENT SETNAME a\u{1}b", "-ERR Client names cannot contain spaces, newlines or special characters."),
+        ("CLIENT SETINFO lib-name redis-rs", "+OK"),
+        ("CLIENT SETINFO LIB-VER 1.0", "+OK"),
+        ("CLIENT SETINFO lib-what 1.0", "-ERR Unrecognized option 'lib-what'"),
+        ("CLIENT SETINFO lib-ver a\tb", "-ERR lib-ver cannot contain spaces, newlines or special characters."),
+        ("CLIENT NO-EVICT ON", "+OK"),
+        ("CLIENT NO-EVICT maybe", "-ERR syntax error"),
+        ("CLIENT REPLY maybe", "-ERR syntax error"),
+        ("CLIENT REPLY ON", "+OK"),
+        ("CLIENT GETREDIR", ":-1"),
+        ("CLIENT TRACKINGINFO", "[\"flags\" [\"off\"] \"redirect\" :-1 \"prefixes\" []]"),
+        ("CLIENT LIST TYPE nope", "-ERR Unknown client type 'nope'"),
+        ("CLIENT LIST ID x", "-ERR Invalid client ID"),
+        ("CLIENT LIST NOPE", "-ERR syntax error"),
+        ("CLIENT LIST TYPE replica", "\"\""),
+        ("CLIENT KILL 1.2.3.4:5", "-ERR No such client"),
+        ("CLIENT KILL ID 0", "-ERR client-id should be greater than 0"),
+        ("CLIENT KILL ID 99999", ":0"),
+        ("CLIENT KILL TYPE nope", "-ERR Unknown client type 'nope'"),
+        ("CLIENT KILL SKIPME maybe", "-ERR syntax error"),
+        ("CLIENT KILL ADDR", "-ERR No such client"),
+        ("CONFIG GET maxmemory nope", "[\"maxmemory\" \"0\"]"),
+        ("CONFIG SET maxmemory 1mb sleep-after never", "+OK"),
+        ("CONFIG GET maxmemory sleep-after", "[\"maxmemory\" \"1048576\" \"sleep-after\" \"never\"]"),
+        ("CONFIG SET maxmemory 2mb timeout", "-ERR syntax error"),
+        ("CONFIG SET nope 1", "-ERR Unknown option or number of arguments for CONFIG SET - 'nope'"),
+        (
+            "CONFIG SET maxmemory 2mb port 1",
+            "-ERR CONFIG SET failed (possibly related to argument 'port') - can't set immutable config",
+        ),
+        ("CONFIG GET maxmemory", "[\"maxmemory\" \"1048576\"]"),
+        ("CONFIG REWRITE", "-ERR The server is running without a config file"),
+        ("CONFIG RESETSTAT", "+OK"),
+        ("SLOWLOG LEN", ":0"),
+        ("SLOWLOG GET", "[]"),
+        ("SLOWLOG GET -2", "-ERR count should be greater than or equal to -1"),
+        ("SLOWLOG GET x", "-ERR count should be greater than or equal to -1"),
+        ("BGSAVE nope", "-ERR syntax error"),
+        ("SAVE", "+OK"),
+        ("SHUTDOWN nope", "-ERR syntax error"),
+        ("SHUTDOWN SAVE NOSAVE", "-ERR syntax error"),
+        ("SHUTDOWN ABORT", "-ERR No shutdown in progress."),
+        ("SHUTDOWN ABORT NOW", "-ERR syntax error"),
+        ("LATENCY LATEST", "[]"),
+        ("LATENCY HISTOGRAM get", "[]"),
+        ("LATENCY HISTORY command", "[]"),
+        ("LATENCY RESET", ":0"),
+        ("MODULE LIST", "[]"),
+        ("CLUSTER SLOTS", "-ERR This instance has cluster support disabled"),
+        ("CLUSTER INFO", "-ERR This instance has cluster support disabled"),
+        ("WAIT 1 100", ":0"),
+        ("WAIT x 100", "-ERR value is not an integer or out of range"),
+        ("WAIT 1 -1", "-ERR timeout is negative"),
+        ("WAIT 1 x", "-ERR timeout is not an integer or out of range"),
+        ("ACL WHOAMI", "\"default\""),
+        ("COMMAND INFO nope", "[nil]"),
+        ("COMMAND LIST FILTERBY PATTERN pu*l?SH", "[\"publish\"]"),
+        ("COMMAND LIST FILTERBY MODULE json", "[]"),
+        ("COMMAND LIST FILTERBY nope x", "-ERR syntax error"),
+        ("COMMAND GETKEYS MSET a 1 b 2", "[\"a\" \"b\"]"),
+        ("COMMAND GETKEYS ZUNIONSTORE to 2 a b WEIGHTS 1 2", "[\"to\" \"a\" \"b\"]"),
+        ("COMMAND GETKEYS OBJECT ENCODING key", "[\"key\"]"),
+        ("COMMAND GETKEYS PING", "-ERR The command has no key arguments"),
+        ("COMMAND GETKEYS NOPE", "-ERR Invalid command specified"),
+        ("COMMAND GETKEYS OBJECT NOPE", "-ERR Invalid command specified"),
+        ("COMMAND GETKEYS GET", "-ERR Invalid number of arguments specified for command"),
+        ("COMMAND GETKEYS ZUNIONSTORE to 5 a", "-ERR Invalid arguments specified for command"),
+        ("COMMAND GETKEYSANDFLAGS SET a 1", "[[\"a\" [\"RW\" \"access\" \"update\" \"variable_flags\"]]]"),
+        ("DORMOUSE SPLIT 16384", "-ERR slot is out of range (0-16383)"),
+        ("DORMOUSE SPLIT x", "-ERR value is not an integer or out of range"),
+        ("DORMOUSE SPLIT 0", "-ERR a shard begins at slot 0 already"),
+        ("DORMOUSE MERGE 0", "-ERR the first shard has none before it"),
+        ("DORMOUSE MERGE 5", "-ERR no shard begins at slot 5"),
+        ("DORMOUSE CHECKPOINT", "+OK"),
+    ] {
+        // Names of flags are simple strings; here they read as texts.
+        let answer = client.say(command).to_string();
+        let plain = |text: &str| text.replace(['"', '+'], "");
+        assert_eq!(plain(&answer), plain(reply), "{command}");
+    }
+    for container in ["CLIENT", "CONFIG", "COMMAND", "SLOWLOG", "LATENCY", "MODULE", "ACL", "PUBSUB", "DORMOUSE"] {
+        let help = client.say(&format!("{container} HELP"));
+        let first = format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+        assert_eq!(help.items()[0].text(), first);
+    }
+}
+
+#[test]
+fn clients_are_listed_with_redis_fields() {
+    let server = Served::start(&[]);
+    let (mut client, mut listener) = (server.connect(), server.connect());
+    client.say("CLIENT SETNAME main");
+    client.say("CLIENT SETINFO lib-name tests");
+    client.say("SELECT 3");
+    listener.say("PSUBSCRIBE news.*");
+    let fields = "id addr laddr fd name age idle flags db sub psub ssub multi qbuf qbuf-free argv-mem multi-mem rbs rbp \
+                  obl oll omem tot-mem events cmd user redir resp lib-name lib-ver";
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let info = client.say("CLIENT INFO").text().to_string();
+    let pairs: Vec<(&str, &str)> = info.trim_end().split(' ').map(|pair| pair.split_once('=').unwrap()).collect();
+    assert_eq!(pairs.iter().map(|(name, _)| *name).collect::<Vec<_>>(), fields);
+    for (name, value) in
+        [("name", "main"), ("db", "3"), ("cmd", "client|info"), ("lib-name", "tests"), ("multi", "-1"), ("flags", "N")]
+    {
+        assert!(pairs.contains(&(name, value)), "{name}={value} in {info}");
+    }
+    let all = client.say("CLIENT LIST");
+    assert_eq!(all.text().lines().count(), 2);
+    let listening = client.say("CLIENT LIST TYPE pubsub");
+    let line = listening.text().trim_end();
+    assert!(line.contains(" flags=P ") && line.contains(" psub=1 ") && line.contains(" cmd=psubscribe "), "{line}");
+    let id = client.say("CLIENT ID").integer();
+    assert!(client.say(&format!("CLIENT LIST ID {id} 12345")).text().starts_with(&format!("id={id} ")));
+}
+
+#[test]
+fn clients_are_killed_by_address_id_and_type() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    let mut victims: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    let address = victims[0].say("CLIENT INFO").text().split(' ').nth(1).unwrap()["addr=".len()..].to_string();
+    assert_eq!(client.say(&format!("CLIENT KILL {address}")).to_string(), "+OK");
+    assert_eq!(victims[0].read(), None);
+    let id = victims[1].say("CLIENT ID").integer();
+    assert_eq!(client.say(&format!("CLIENT KILL ID {id} TYPE pubsub")).integer(), 0);
+    assert_eq!(client.say(&format!("CLIENT KILL ID {id} TYPE normal")).integer(), 1);
+    assert_eq!(victims[1].read(), None);
+    victims[2].say("SUBSCRIBE news");
+    assert_eq!(client.say("CLIENT KILL TYPE pubsub").integer(), 1);
+    assert_eq!(victims[2].read(), None);
+    // Oneself: after the reply, and only if asked for.
+    let id = client.say("CLIENT ID").integer();
+    assert_eq!(client.say(&format!("CLIENT KILL ID {id}")).integer(), 0);
+    assert_eq!(client.say(&format!("CLIENT KILL ID {id} SKIPME no")).integer(), 1);
+    assert_eq!(client.read(), None);
+}
+
+#[test]
+fn replies_can_be_switched_off() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.send(&["CLIENT", "REPLY", "SKIP"]);
+    client.send(&["SET", "a", "1"]);
+    assert_eq!(client.say("GET a").text(), "1");
+    client.send(&["CLIENT", "REPLY", "OFF"]);
+    client.send(&["INCR", "a"]);
+    client.send(&["CLIENT", "REPLY", "SKIP"]);
+    client.send(&["INCR", "a"]);
+    client.send(&["INCR", "a"]);
+    assert_eq!(client.say("CLIENT REPLY ON").to_string(), "+OK");
+    assert_eq!(client.say("GET a").text(), "4");
+}
+
+#[test]
+fn info_has_the_sections_and_fields_that_monitors_read() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    for command in ["SET a 1", "SET b 2 EX 1000", "GET a", "GET nope", "LPUSH a 1", "INCR x y", "NOPE"] {
+        client.say(command);
+    }
+    let info = client.say("INFO ALL");
+    for section in
+        "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats Errorstats Latencystats Cluster \
+         Keyspace Dormouse"
+            .split(' ')
+            .filter(|section| !section.is_empty())
+    {
+        assert!(info.text().contains(&format!("# {section}\r\n")), "{section}");
+    }
+    for (name, value) in [
+        ("redis_version", "7.2.4"),
+        ("redis_mode", "standalone"),
+        ("role", "master"),
+        ("connected_slaves", "0"),
+        ("connected_clients", "1"),
+        ("maxmemory_policy", "noeviction"),
+        ("db0", "keys=2,expires=1,avg_ttl=0"),
+        ("keyspace_hits", "1"),
+        ("keyspace_misses", "1"),
+        ("rdb_changes_since_last_save", "2"),
+        ("rdb_last_bgsave_status", "ok"),
+        ("rdb_bgsave_in_progress", "0"),
+        ("errorstat_WRONGTYPE", "count=1"),
+        ("errorstat_ERR", "count=2"),
+        ("total_error_replies", "3"),
+        ("cluster_enabled", "0"),
+        ("database", "default"),
+        ("awake", "1"),
+        ("resident_keys", "2"),
+        ("loading_segments", "0"),
+    ] {
+        assert_eq!(info.field(name), value, "{name}");
+    }
+    let set = info.field("cmdstat_set");
+    assert!(set.starts_with("calls=2,usec=") && set.ends_with(",rejected_calls=0,failed_calls=0"), "{set}");
+    assert!(info.field("cmdstat_lpush").ends_with("failed_calls=1"));
+    assert!(info.field("used_memory").parse::<u64>().unwrap() > 100);
+    let names = "redis_build_id os run_id process_id tcp_port uptime_in_seconds uptime_in_days used_memory_human \
+                 used_memory_rss used_memory_peak_human maxmemory mem_allocator blocked_clients master_replid \
+                 instantaneous_ops_per_sec instantaneous_input_kbps instantaneous_output_kbps used_cpu_sys used_cpu_user \
+                 total_connections_received total_commands_processed total_net_input_bytes total_net_output_bytes \
+                 expired_keys evicted_keys number_of_cached_scripts server_name dirty_bytes last_checkpoint_ms \
+                 last_wake_us last_sleep_ms store_bytes requests request_units";
+    names.split_whitespace().for_each(|name| assert!(!info.field(name).is_empty(), "{name}"));
+    let default = client.say("INFO");
+    assert!(!default.text().contains("# Commandstats") && default.text().contains("# Keyspace"));
+    assert_eq!(client.say("INFO nothing").text(), "");
+    let two = client.say("INFO Keyspace cpu").text().to_string();
+    assert_eq!(two.matches("# ").count(), 2);
+    client.say("CONFIG RESETSTAT");
+    let after = client.say("INFO everything");
+    assert_eq!((after.field("total_error_replies"), after.field("keyspace_hits")), ("0", "0"));
+    assert!(!after.text().contains("cmdstat_set"));
+}
+
+#[test]
+fn a_sleeping_database_is_looked_at_without_being_woken() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("SET a 1");
+    client.say("SET b 2");
+    assert_eq!(client.say("DORMOUSE SLEEP").to_string(), "+OK");
+    assert_eq!(client.say("DORMOUSE SLEEP").to_string(), "+OK");
+    for command in ["INFO everything", "DORMOUSE SHARDS", "DORMOUSE USAGE", "CLIENT LIST", "COMMAND COUNT", "SAVE"] {
+        client.say(command);
+        let info = client.say("INFO");
+        assert_eq!((info.field("awake"), info.field("used_memory")), ("0", "0"), "{command}");
+        assert_eq!(info.field("db0"), "keys=2,expires=0,avg_ttl=0", "{command}");
+    }
+    assert_eq!(client.say("DORMOUSE SHARDS").items(), []);
+    assert_eq!(client.say("GET a").text(), "1");
+    let info = client.say("INFO dormouse");
+    assert_eq!((info.field("awake"), info.field("sleeps"), info.field("wakes")), ("1", "1", "2"));
+}
+
+#[test]
+fn shards_split_and_merge_by_hand() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("HELLO 3");
+    for key in 0..2000 {
+        client.say(&format!("SET key:{key} {key}"));
+    }
+    assert_eq!(client.say("DORMOUSE SPLIT").to_string(), "+OK");
+    let halves = client.say("DORMOUSE SHARDS");
+    assert_eq!(halves.items().len(), 2);
+    for half in halves.items() {
+        // A histogram of sixteen parts does not tell the middle to the key.
+        assert!((800..=1200).contains(&half.at("keys").integer()), "{halves}");
+    }
+    let cut = halves.items()[1].at("first_slot").integer();
+    assert_eq!(halves.items()[0].at("last_slot").integer(), cut - 1);
+    assert_eq!(client.say("DORMOUSE SPLIT 100").to_string(), "+OK");
+    let shards = client.say("DORMOUSE SHARDS");
+    let firsts: Vec<i64> = shards.items().iter().map(|shard| shard.at("first_slot").integer()).collect();
+    assert_eq!(firsts, [0, 100, cut]);
+    for name in ["expiring", "bytes", "dirty_bytes", "resident_segments", "stored_segments", "operations", "contended"]
+    {
+        shards.items()[0].at(name).integer();
+    }
+    assert_eq!(client.say(&format!("DORMOUSE MERGE {cut}")).to_string(), "+OK");
+    assert_eq!(client.say("DORMOUSE MERGE 100").to_string(), "+OK");
+    assert_eq!(client.say("DORMOUSE SHARDS").items().len(), 1);
+    assert_eq!(client.say("GET key:1999").text(), "1999");
+    let usage = client.say("DORMOUSE USAGE");
+    let meters = usage.at("meters");
+    assert!(meters.at("requests").text().parse::<u64>().unwrap() > 2000);
+    assert_eq!((meters.at("splits").text(), meters.at("merges").text()), ("2", "2"));
+    let window = usage.at("window");
+    let start = window.at("start_ms").integer();
+    let ids: Vec<&str> = window.at("events").items().iter().map(|event| event.at("id").text()).collect();
+    assert!(ids.contains(&format!("default:requests:{}", start / 1000).as_str()), "{ids:?}");
+}
+
+#[test]
+fn saves_are_seen_by_those_who_wait_for_them() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("SET a 1");
+    let before = client.say("LASTSAVE").integer();
+    assert_eq!(client.say("BGSAVE").text(), "Background saving started");
+    client.say_until("INFO persistence", |info| info.field("rdb_saves") == "1");
+    let info = client.say("INFO persistence");
+    assert_eq!(info.field("rdb_changes_since_last_save"), "0");
+    assert!(client.say("LASTSAVE").integer() >= before);
+    // Nothing has changed, which is as good as saved.
+    client.say_until("SAVE", |_| true);
+    client.say_until("BGSAVE SCHEDULE", |reply| reply.text().starts_with("Background saving"));
+    let last = client.say("LASTSAVE").integer();
+    client.say_until("TIME", |time| time.items()[0].text().parse::<i64>().unwrap() > last);
+    client.say("SAVE");
+    assert!(client.say("LASTSAVE").integer() > last);
+}
+
+#[test]
+fn a_changed_checkpoint_interval_is_acted_upon() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("SET a 1");
+    assert_eq!(client.say("CONFIG SET checkpoint-every 1s").to_string(), "+OK");
+    client.say_until("INFO persistence", |info| info.field("rdb_saves") != "0");
+}
+
+#[test]
+fn slow_commands_are_logged_with_who_sent_them() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("CLIENT SETNAME me");
+    client.say("CONFIG SET slowlog-log-slower-than 0");
+    client.say("DORMOUSE CHECKPOINT");
+    client.say("CONFIG SET slowlog-log-slower-than -1");
+    let log = client.say("SLOWLOG GET -1");
+    let entry = log.items().iter().find(|entry| entry.items()[3].to_string() == "[\"DORMOUSE\" \"CHECKPOINT\"]");
+    let entry = entry.unwrap_or_else(|| panic!("{log}")).items();
+    assert_eq!((entry.len(), entry[5].text()), (6, "me"));
+    assert!(entry[4].text().starts_with("127.0.0.1:"));
+    client.say("SLOWLOG RESET");
+    assert_eq!(client.say("SLOWLOG LEN").integer(), 0);
+}
+
+#[test]
+fn http_is_hung_up_on() {
+    let server = Served::start(&[]);
+    for line in ["POST / HTTP/1.1\r\n", "Host: 127.0.0.1:6379\r\n"] {
+        let mut client = server.connect();
+        client.write(line.as_bytes());
+        client.write(b"SET stolen 1\r\n");
+        assert_eq!(client.read(), None);
+    }
+    assert_eq!(server.connect().say("EXISTS stolen").integer(), 0);
+}
+
+#[test]
+fn shutdown_ends_the_server() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("SET a 1");
+    client.send(&["SHUTDOWN"]);
+    assert_eq!(client.read(), None);
+    assert_eq!(server.ended(), Ok(()));
+}
+
+#[test]
+fn no_database_sees_another() {
+    let tokens = ["--token", "root", "--token", "dm_blue_sky", "--token", "dm_red_rose"];
+    let server = Served::start(&tokens);
+    let (mut blue, mut red, mut root) =
+        (server.connect_with("dm_blue_sky"), server.connect_with("dm_red_rose"), server.connect());
+    let mut nobody = server.connect_without();
+    assert_eq!(nobody.say("CLIENT LIST").to_string(), "-NOAUTH Authentication required.");
+    assert_eq!(blue.say("ACL WHOAMI").text(), "blue");
+    // Keys.
+    blue.say("SET key blue");
+    assert_eq!(red.say("GET key").to_string(), "nil");
+    assert_eq!(red.say("FLUSHALL").to_string(), "+OK");
+    assert_eq!(blue.say("GET key").text(), "blue");
+    assert_eq!((red.say("DBSIZE").integer(), blue.say("DBSIZE").integer()), (0, 1));
+    // Clients.
+    for client in [&mut blue, &mut red, &mut root] {
+        assert_eq!(client.say("CLIENT LIST").text().lines().count(), 1);
+        assert_eq!(client.say("INFO clients").field("connected_clients"), "1");
+    }
+    let victim = blue.say("CLIENT INFO").text().to_string();
+    let (id, address) = (&victim.split(' ').next().unwrap()[3..], &victim.split(' ').nth(1).unwrap()[5..]);
+    assert_eq!(red.say(&format!("CLIENT KILL ID {id}")).integer(), 0);
+    assert_eq!(red.say(&format!("CLIENT KILL {address}")).to_string(), "-ERR No such client");
+    assert_eq!(red.say("CLIENT KILL USER blue").integer(), 0);
+    assert_eq!(red.say("CLIENT KILL TYPE normal").integer(), 0);
+    assert_eq!(blue.say("PING").to_string(), "+PONG");
+    // Settings.
+    assert_eq!(red.say("CONFIG SET maxmemory 5mb").to_string(), "+OK");
+    assert_eq!(blue.say("CONFIG GET maxmemory").to_string(), "[\"maxmemory\" \"0\"]");
+    let refused = red.say("CONFIG SET maxmemory 6mb timeout 5");
+    assert!(refused.text().ends_with("can't set protected config"), "{refused}");
+    assert_eq!(red.say("CONFIG GET maxmemory timeout").to_string(), "[\"maxmemory\" \"5242880\" \"timeout\" \"0\"]");
+    assert_eq!(root.say("CONFIG SET timeout 50").to_string(), "+OK");
+    assert!(red.say("SHUTDOWN").text().starts_with("NOPERM"));
+    // Messages.
+    red.say("SUBSCRIBE news");
+    assert_eq!(blue.say("PUBLISH news hello").integer(), 0);
+    assert_eq!(blue.say("PUBSUB CHANNELS").items(), []);
+    assert_eq!(server.connect_with("dm_red_rose").say("PUBLISH news hello").integer(), 1);
+    assert_eq!(red.read().unwrap().to_string(), "[\"message\" \"news\" \"hello\"]");
+    // Statistics, the slow log, sleep.
+    blue.say("LPUSH key 1");
+    let (of_blue, of_root) = (blue.say("INFO all"), root.say("INFO all"));
+    assert_eq!(of_blue.field("errorstat_WRONGTYPE"), "count=1");
+    assert!(!of_root.text().contains("WRONGTYPE") && !of_root.text().contains("cmdstat_lpush"));
+    assert_eq!((of_root.field("database"), of_blue.field("database")), ("default", "blue"));
+    root.say("CONFIG SET slowlog-log-slower-than 0");
+    blue.say("DORMOUSE SLEEP");
+    root.say("CONFIG SET slowlog-log-slower-than -1");
+    assert!(!root.say("SLOWLOG GET -1").to_string().contains("SLEEP"));
+    assert_eq!(blue.say("INFO").field("awake"), "0");
+    assert_eq!(server.connect_with("dm_red_rose").say("SET key red").to_string(), "+OK");
+    // Who leaves a database is no longer seen there. (Connections that were closed go when the server comes to it.)
+    let mut observer = server.connect_with("dm_red_rose");
+    let id = blue.say("CLIENT ID").integer();
+    let mine = format!("id={id} ");
+    blue.say("AUTH dm_red_rose");
+    assert_eq!(blue.say("GET key").text(), "red");
+    assert!(observer.say("CLIENT LIST").text().contains(&mine));
+    blue.say("RESET");
+    assert!(!observer.say("CLIENT LIST").text().contains(&mine));
+    assert_eq!(blue.say("GET key").to_string(), "-NOAUTH Authentication required.");
+}
+
+/// Every command that Redis has too is described as Redis 7.2 describes it.
+#[test]
+fn command_info_is_that_of_redis() {
+    let table: Vec<Json> = serde_json::from_str(include_str!("../../shard/tests/data/command-table-7.2.json")).unwrap();
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("HELLO 3");
+    let ours = client.say("COMMAND");
+    assert_eq!(client.say("COMMAND COUNT").integer() as usize, ours.items().len());
+    assert_eq!(client.say("COMMAND INFO"), ours);
+    let mut wrong = Vec::new();
+    for command in ours.items() {
+        let name = command.items()[0].text();
+        match table.iter().find(|theirs| theirs["name"] == name) {
+            Some(theirs) => compare(command, theirs, &mut wrong),
+            None => assert_eq!(name, "dormouse", "Redis has no such command"),
+        }
+        let docs = client.say(&format!("COMMAND DOCS {name}"));
+        let docs = docs.at(name);
+        ["summary", "since", "group", "complexity"]
+            .iter()
+            .for_each(|field| assert!(!docs.at(field).text().is_empty(), "{name}"));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let names: BTreeSet<String> =
+        client.say("COMMAND LIST").items().iter().map(|name| name.text().to_string()).collect();
+    assert!(names.contains("client|list") && names.contains("get"));
+}
+
+fn compare(ours: &Value, theirs: &Json, wrong: &mut Vec<String>) {
+    let [name, arity, flags, first, last, step, categories, tips, specs, subcommands] = ours.items() else {
+        panic!("{ours} has not ten elements");
+    };
+    let name = name.text();
+    let mut differs = |what: &str, ours: String, theirs: String| {
+        if ours != theirs {
+            wrong.push(format!("{name}: {what}: {ours}, Redis: {theirs}"));
+        }
+    };
+    for (what, ours) in [("arity", arity), ("first_key", first), ("last_key", last), ("key_step", step)] {
+        differs(what, ours.integer().to_string(), theirs[what].to_string());
+    }
+    let sorted = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>();
+    let texts = |value: &Value| sorted(value.items().iter().map(|item| item.text().to_string()).collect());
+    let strings = |json: &Json| {
+        let json = json.as_array().cloned().unwrap_or_default();
+        sorted(json.iter().map(|item| item.as_str().unwrap_or_default().to_string()).collect())
+    };
+    for (what, ours) in [("flags", flags), ("acl_categories", categories), ("tips", tips)] {
+        differs(what, format!("{:?}", texts(ours)), format!("{:?}", strings(&theirs[what])));
+    }
+    let spec = |spec: &Value| {
+        let search = |name: &str| {
+            let search = spec.at(name);
+            let pairs = search.at("spec").items().chunks_exact(2);
+            let fields: BTreeSet<String> =
+                pairs.map(|pair| format!("{}={}", pair[0].text(), pair[1].integer())).collect();
+            format!("{} {fields:?}", search.at("type").text())
+        };
+        format!("{:?} {} {}", texts(spec.at("flags")), search("begin_search"), search("find_keys"))
+    };
+    let their_spec = |spec: &Json| {
+        let search = |name: &str| {
+            let fields = spec[name]["spec"].as_object().cloned().unwrap_or_default();
+            let fields: BTreeSet<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            format!("{} {fields:?}", spec[name]["type"].as_str().unwrap())
+        };
+        // The file holds the flags as pairs, or as a list where there is but one.
+        let flags = match &spec["flags"] {
+            Json::Object(pairs) => {
+                let words = pairs.iter().flat_map(|(a, b)| [a.clone(), b.as_str().unwrap().to_string()]);
+                words.collect()
+            }
+            list => strings(list),
+        };
+        format!("{flags:?} {} {}", search("begin_search"), search("find_keys"))
+    };
+    let our_specs: Vec<String> = specs.items().iter().map(spec).collect();
+    let their_specs: Vec<String> = theirs["key_specs"].as_array().unwrap().iter().map(their_spec).collect();
+    differs("key_specs", our_specs.join("; "), their_specs.join("; "));
+    let of_theirs = theirs["subcommands"].as_array().cloned().unwrap_or_default();
+    for subcommand in subcommands.items() {
+        let name = subcommand.items()[0].text();
+        match of_theirs.iter().find(|theirs| theirs["name"] == name) {
+            Some(theirs) => compare(subcommand, theirs, wrong),
+            None => wrong.push(format!("Redis has no {name}")),
+        }
+    }
+}

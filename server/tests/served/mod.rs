@@ -1,0 +1,224 @@
+//! A real server in this process, and connections that speak RESP to it.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use dormouse::options::Invocation;
+use dormouse::server::Server;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Served {
+    port: u16,
+    token: Option<String>,
+    thread: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl Served {
+    /// A server over a store in memory, with these options too.
+    pub fn start(more: &[&str]) -> Self {
+        let token = more.iter().position(|word| *word == "--token").map(|at| more[at + 1].to_string());
+        // Another process may take the port in between.
+        for _ in 0..20 {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+            let words = ["dormouse", "--port", &port, "--http-port", "0", "--store", "memory://", "--workers", "2"];
+            let words = words.iter().chain(more).map(OsString::from);
+            let Invocation::Serve(options) = Invocation::parse(words, |_| None).unwrap() else { unreachable!() };
+            if let Ok(server) = Server::start(*options) {
+                let thread = std::thread::spawn(move || server.run());
+                return Self { port: port.parse().unwrap(), token, thread: Some(thread) };
+            }
+        }
+        panic!("no port is free");
+    }
+
+    /// A connection that has presented the first token, where there are any.
+    pub fn connect(&self) -> Connection {
+        match &self.token {
+            Some(token) => self.connect_with(token),
+            None => self.connect_without(),
+        }
+    }
+
+    pub fn connect_with(&self, token: &str) -> Connection {
+        let mut connection = self.connect_without();
+        assert_eq!(connection.run(&["AUTH", token]).to_string(), "+OK");
+        connection
+    }
+
+    pub fn connect_without(&self) -> Connection {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Connection { stream: BufReader::new(stream) }
+    }
+
+    /// What the server said when it had ended.
+    pub fn ended(mut self) -> Result<(), String> {
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            self.connect().send(&["SHUTDOWN", "NOSAVE"]);
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.unwrap().unwrap();
+            }
+        }
+    }
+}
+
+pub struct Connection {
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Sends a command and reads its reply.
+    pub fn run(&mut self, words: &[&str]) -> Value {
+        self.send(words);
+        self.read().unwrap_or_else(|| panic!("the server closed the connection at {words:?}"))
+    }
+
+    /// The same; the words are parted by spaces.
+    pub fn say(&mut self, line: &str) -> Value {
+        self.run(&line.split(' ').collect::<Vec<_>>())
+    }
+
+    /// Repeats a command until its reply is as wanted.
+    pub fn say_until(&mut self, line: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let reply = self.say(line);
+            if wanted(&reply) {
+                return reply;
+            }
+            assert!(start.elapsed() < PATIENCE, "{line} goes on answering {reply}");
+        }
+    }
+
+    pub fn send(&mut self, words: &[&str]) {
+        let mut request = format!("*{}\r\n", words.len());
+        words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
+        self.write(request.as_bytes());
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// The next reply or message; `None` where the server has closed the connection.
+    pub fn read(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line) {
+            Ok(0) => return None,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+            read => read.unwrap(),
+        };
+        let line = line.strip_suffix("\r\n").unwrap();
+        let (kind, text) = line.split_at(1);
+        let len = || text.parse::<i64>().unwrap();
+        let mut several = |count: i64| (0..count).map(|_| self.read().unwrap()).collect::<Vec<_>>();
+        Some(match kind {
+            "+" => Value::Simple(text.into()),
+            "-" => Value::Error(text.into()),
+            ":" => Value::Integer(len()),
+            "_" => Value::Null,
+            "$" | "*" if len() < 0 => Value::Null,
+            "$" | "=" => {
+                let mut bytes = vec![0; len() as usize + 2];
+                self.stream.read_exact(&mut bytes).unwrap();
+                bytes.truncate(bytes.len() - 2);
+                let text = String::from_utf8(bytes).unwrap();
+                Value::Bulk(if kind == "=" { text[4..].into() } else { text })
+            }
+            "*" => Value::Array(several(len())),
+            "~" => Value::Set(several(len())),
+            ">" => Value::Push(several(len())),
+            "%" => Value::Map(several(2 * len())),
+            _ => panic!("a reply begins with {kind}"),
+        })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Simple(String),
+    Error(String),
+    Integer(i64),
+    Bulk(String),
+    Null,
+    Array(Vec<Value>),
+    Set(Vec<Value>),
+    Push(Vec<Value>),
+    /// Keys and values in turn.
+    Map(Vec<Value>),
+}
+
+impl Value {
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Simple(text) | Self::Bulk(text) | Self::Error(text) => text,
+            other => panic!("{other} is no text"),
+        }
+    }
+
+    pub fn integer(&self) -> i64 {
+        match self {
+            Self::Integer(integer) => *integer,
+            other => panic!("{other} is no integer"),
+        }
+    }
+
+    pub fn items(&self) -> &[Value] {
+        match self {
+            Self::Array(items) | Self::Set(items) | Self::Push(items) | Self::Map(items) => items,
+            other => panic!("{other} has no items"),
+        }
+    }
+
+    /// The value of `name` in a map, or in an array of names and values.
+    pub fn at(&self, name: &str) -> &Value {
+        let mut pairs = self.items().chunks_exact(2);
+        pairs.find(|pair| pair[0].text() == name).map(|pair| &pair[1]).unwrap_or_else(|| panic!("no {name} in {self}"))
+    }
+
+    /// The value of `name:value` among the lines of `INFO`.
+    pub fn field(&self, name: &str) -> &str {
+        let lines = self.text().lines();
+        let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        values.next().unwrap_or_else(|| panic!("no {name} in {self}"))
+    }
+}
+
+/// Compact: `+OK`, `-ERR ...`, `:1`, `"text"`, `nil`, `[...]`, `{...}`, `(...)`, `>[...]`.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut several = |open: &str, items: &[Value], close: &str| {
+            f.write_str(open)?;
+            for (at, item) in items.iter().enumerate() {
+                f.write_str(if at > 0 { " " } else { "" })?;
+                item.fmt(f)?;
+            }
+            f.write_str(close)
+        };
+        match self {
+            Self::Array(items) => several("[", items, "]"),
+            Self::Set(items) => several("(", items, ")"),
+            Self::Push(items) => several(">[", items, "]"),
+            Self::Map(items) => several("{", items, "}"),
+            Self::Simple(text) => write!(f, "+{text}"),
+            Self::Error(text) => write!(f, "-{text}"),
+            Self::Integer(integer) => write!(f, ":{integer}"),
+            Self::Bulk(text) => write!(f, "{text:?}"),
+            Self::Null => f.write_str("nil"),
+        }
+    }
+}
