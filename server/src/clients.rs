@@ -60,6 +60,8 @@ pub struct Client {
     pub queued: AtomicU32,
     pub watching: AtomicU32,
     pub no_evict: AtomicBool,
+    /// Its commands leave the keys' access clocks alone.
+    pub no_touch: AtomicBool,
     /// Bytes that lie in its query buffer and its output buffer.
     pub input_bytes: AtomicUsize,
     pub output_bytes: AtomicUsize,
@@ -193,6 +195,7 @@ impl Client {
             (self.is_killed(), 'A'),
             (matches!(self.peer, Peer::Unix(_)), 'U'),
             (self.no_evict.load(Ordering::Relaxed), 'e'),
+            (self.no_touch.load(Ordering::Relaxed), 'T'),
         ];
         let flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
         if flags.is_empty() { "N".into() } else { flags }
@@ -234,6 +237,7 @@ impl Clients {
             queued: AtomicU32::new(u32::MAX),
             watching: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
             told: Mutex::new(Told { database, ..Told::default() }),

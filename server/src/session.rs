@@ -352,6 +352,7 @@ impl Session {
         let range = (contents.first_slot, contents.end_slot);
         let mut operations = 0;
         let mut db = Keyspace::new([&mut *contents], &database.shared, self.select, now_ms, self.worker.random());
+        db.no_touch(self.client.no_touch.load(Ordering::Relaxed));
         let bounded = db.settings().memory_max > 0;
         let published = held.gate().guarded.published();
         let mut at = 0;

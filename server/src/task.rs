@@ -35,6 +35,7 @@ pub struct Task {
     pub run: Run,
     pub request: OwnedRequest,
     pub select: u8,
+    pub no_touch: bool,
     pub version: Version,
     pub now_ms: u64,
     pub seed: u64,
@@ -61,8 +62,8 @@ enum Try {
 
 impl Task {
     pub fn new(row: &'static Row, run: Run, request: OwnedRequest, session: &Session, now_ms: u64) -> Self {
-        let seed = session.worker.random();
-        Self { row, run, request, select: session.select, version: session.version, now_ms, seed }
+        let (seed, no_touch) = (session.worker.random(), session.client.no_touch.load(Ordering::Relaxed));
+        Self { row, run, request, select: session.select, no_touch, version: session.version, now_ms, seed }
     }
 }
 
@@ -187,6 +188,7 @@ fn under(
     let published = held.iter().map(|held| held.gate().guarded.published()).sum();
     let parts = contents.iter_mut().map(|contents| &mut **contents);
     let mut db = Keyspace::new(parts, &database.shared, task.select, task.now_ms, task.seed);
+    db.no_touch(task.no_touch);
     if place == Place::Worker && is_long(&mut db, task.row, task.request.as_request()) {
         return Try::Long;
     }

@@ -1,5 +1,7 @@
 //! The commands that concern the connection and the server, over TCP.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod served;
 
 use std::collections::BTreeSet;
@@ -28,6 +30,7 @@ fn commands_answer_as_redis_does() {
         ("CLIENT SETINFO lib-ver a\tb", "-ERR lib-ver cannot contain spaces, newlines or special characters."),
         ("CLIENT NO-EVICT ON", "+OK"),
         ("CLIENT NO-EVICT maybe", "-ERR syntax error"),
+        ("CLIENT NO-TOUCH maybe", "-ERR syntax error"),
         ("CLIENT REPLY maybe", "-ERR syntax error"),
         ("CLIENT REPLY ON", "+OK"),
         ("CLIENT GETREDIR", ":-1"),
@@ -172,6 +175,28 @@ fn replies_can_be_switched_off() {
     client.send(&["INCR", "a"]);
     assert_eq!(client.say("CLIENT REPLY ON").to_string(), "+OK");
     assert_eq!(client.say("GET a").text(), "4");
+}
+
+#[test]
+fn reads_without_touching_leave_idle_times_alone() {
+    let server = Served::start(&[]);
+    let (mut client, mut quiet) = (server.connect(), server.connect());
+    client.say("SET a 1");
+    assert_eq!(quiet.say("CLIENT NO-TOUCH ON").to_string(), "+OK");
+    let idle = |client: &mut served::Connection| client.say("OBJECT IDLETIME a").integer();
+    client.say_until("OBJECT IDLETIME a", |idle| idle.integer() >= 2);
+    quiet.say("GET a");
+    quiet.say("MULTI");
+    quiet.say("STRLEN a");
+    quiet.say("EXEC");
+    assert!(idle(&mut client) >= 2);
+    assert!(quiet.say("CLIENT INFO").text().contains(" flags=T "));
+    quiet.say("TOUCH a");
+    assert!(idle(&mut client) < 2);
+    client.say_until("OBJECT IDLETIME a", |idle| idle.integer() >= 2);
+    quiet.say("CLIENT NO-TOUCH OFF");
+    quiet.say("GET a");
+    assert!(idle(&mut client) < 2);
 }
 
 #[test]

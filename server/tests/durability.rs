@@ -62,7 +62,7 @@ async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task = Task { row, run, request, select: 0, version: Version::Resp2, now_ms, seed: 7 };
+    let task = Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms, seed: 7 };
     match task::run(database, task).await {
         Ok(outcome) => String::from_utf8_lossy(&outcome.reply).into_owned(),
         Err(error) => format!("-{error}\r\n"),

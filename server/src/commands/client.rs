@@ -58,6 +58,11 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(1)",
                 "Sets the client eviction mode of the connection.",
             ),
+            Command::new("NO-TOUCH", exactly(3), &[], BASE, now!(no_touch, 2)).doc(
+                "7.2.0",
+                "O(1)",
+                "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
+            ),
             Command::new("REPLY", exactly(3), &[], BASE, now!(reply_mode, 2)).doc(
                 "3.2.0",
                 "O(1)",
@@ -295,6 +300,13 @@ fn no_evict(session: &mut Session, reply: &mut Reply, (switch,): (Switch,)) -> R
     Ok(())
 }
 
+/// `CLIENT NO-TOUCH <ON | OFF>`
+fn no_touch(session: &mut Session, reply: &mut Reply, (switch,): (Switch,)) -> Result<()> {
+    session.client.no_touch.store(switch.0, Ordering::Relaxed);
+    reply.ok();
+    Ok(())
+}
+
 struct Switch(bool);
 
 impl<'a> Argument<'a> for Switch {
@@ -390,6 +402,8 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "      Return clients with the specified ids.",
             "NO-EVICT (ON|OFF)",
             "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
             "SETINFO <option> <value>",

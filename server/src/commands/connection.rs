@@ -1,6 +1,7 @@
 //! The connection: who the client is, how it speaks, which logical index it sees.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request, Version};
 use dormouse_shard::commands::args::{Args, Argument, Rest};
@@ -226,6 +227,8 @@ fn reset(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     reply.set_version(Version::Resp2);
     session.reply_mode = ReplyMode::On;
     session.client.told.lock().name = Box::default();
+    session.client.no_evict.store(false, Ordering::Relaxed);
+    session.client.no_touch.store(false, Ordering::Relaxed);
     reply.simple("RESET");
     Ok(())
 }

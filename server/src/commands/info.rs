@@ -166,7 +166,7 @@ fn server(state: &State, section: &mut Section<'_>) {
     section.field("uptime_in_days", uptime / 86_400);
     section.field("hz", 10);
     section.field("configured_hz", 10);
-    section.field("lru_clock", state.now_ms / 1000 & 0xff_ffff);
+    section.field("lru_clock", (state.now_ms / 1000) & 0xff_ffff);
     section.field("io_threads_active", 0);
 }
 

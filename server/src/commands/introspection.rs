@@ -210,7 +210,7 @@ fn list(_: &mut Session, reply: &mut Reply, (filter,): (Option<Filter>,)) -> Res
             None => true,
             Some(Filter::Module) => false,
             Some(Filter::Category(wanted)) => {
-                categories(entry).names().any(|name| name[1..].as_bytes().eq_ignore_ascii_case(wanted))
+                categories(entry).names().any(|name| name.as_bytes()[1..].eq_ignore_ascii_case(wanted))
             }
             Some(Filter::Pattern(pattern)) => glob::matches_nocase(pattern, entry.name.as_bytes()),
         };

@@ -219,6 +219,7 @@ fn under(
     let seed = session.worker.random();
     let parts = contents.iter_mut().map(|contents| &mut **contents);
     let mut db = Keyspace::new(parts, &database.shared, session.select, now_ms, seed);
+    db.no_touch(session.client.no_touch.load(Ordering::Relaxed));
     if let Some(watching) = &session.watching {
         for (select, key) in &watching.keys {
             // A watched key that has expired counts as changed: looking at it says so.

@@ -221,6 +221,7 @@ fn move_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Select(there)): (&[u
 
 /// `TOUCH key [key ...]`
 fn touch(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
+    db.without_access(false);
     let found = keys.iter().filter(|key| db.exists(key)).count();
     reply.integer(found as i64);
     Ok(())

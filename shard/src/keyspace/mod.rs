@@ -151,6 +151,8 @@ pub struct Keyspace<'a> {
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
+    /// What `keep_access` is at the beginning of each command.
+    no_touch: bool,
 }
 
 /// Seconds, 24 bits: wraps after 194 days.
@@ -185,6 +187,7 @@ impl<'a> Keyspace<'a> {
             hits: 0,
             misses: 0,
             keep_access: false,
+            no_touch: false,
         }
     }
 
@@ -229,12 +232,17 @@ impl<'a> Keyspace<'a> {
         self.keep_access = keep;
     }
 
+    /// `CLIENT NO-TOUCH`: only `TOUCH` itself changes access clocks.
+    pub fn no_touch(&mut self, on: bool) {
+        self.no_touch = on;
+    }
+
     // ---- one command ------------------------------------------------------------------------------------------------
 
     /// Before each command. `by_key`: its primitives record its effects.
     pub(crate) fn begin(&mut self, by_key: bool) {
         self.changes = 0;
-        self.keep_access = false;
+        self.keep_access = self.no_touch;
         self.recording = match (self.shards[0].recorder.is_some(), by_key) {
             (false, _) => Recording::Off,
             (true, false) => Recording::Verbatim,
