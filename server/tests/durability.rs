@@ -384,3 +384,23 @@ fn expired_keys_do_not_come_back() {
     assert_eq!(at(&["GET", "stays"]), bulk("v"));
     assert_eq!(at(&["PTTL", "stays"]), ":999990\r\n");
 }
+
+#[test]
+fn active_expiry_reaches_the_end_and_begins_again() {
+    let bench = Bench::new();
+    let database = bench.open();
+    for round in 0..2 {
+        for n in 0..20_000 {
+            let (key, at) = (format!("key:{n}"), (NOW_MS - 1).to_string());
+            bench.runtime.block_on(run_at(&database, &["SET", &key, "v", "PXAT", &at], NOW_MS - 10));
+        }
+        if round == 1 {
+            // Where it goes on lies in another shard now.
+            bench.runtime.block_on(database.split(100)).expect("it can be split");
+        }
+        for _ in 0..200 {
+            database.expire_slice(500);
+        }
+        assert_eq!(bench.run(&database, &["DBSIZE"]), ":0\r\n");
+    }
+}

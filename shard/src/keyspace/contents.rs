@@ -1,5 +1,7 @@
 //! What one shard holds: the sixteen logical indexes of a contiguous run of slots.
 
+use std::sync::atomic::Ordering;
+
 use crate::keyspace::Shared;
 use crate::keyspace::effect::Effect;
 use crate::keyspace::index::{Index, slot_start};
@@ -62,10 +64,12 @@ impl Contents {
         for turn in 0..INDEXES as u8 {
             let select = (first + turn) % INDEXES as u8;
             let from = if turn == 0 { self.expiring_from.1 } else { 0 };
-            let start = slot_start(self.first_slot);
+            // Where the last round stopped may belong to another shard by now.
+            let slots = slot_start(self.first_slot)..slot_start(self.end_slot);
+            let from = if slots.contains(&from) { from } else { slots.start };
             let Some(index) = self.index_mut(select).filter(|index| index.expiring() > 0) else { continue };
             let mut keys = Vec::new();
-            let next = index.expired(from.max(start), now_ms, limit, &placement, &mut keys);
+            let next = index.expired(from, now_ms, limit, &placement, &mut keys);
             for (position, key) in &keys {
                 freed.extend(index.remove(*position, key, false, &placement));
                 shared.watches.touch(select, key);
@@ -77,7 +81,7 @@ impl Contents {
             }
             self.expiring_from = ((select + 1) % INDEXES as u8, 0);
         }
-        shared.expired.fetch_add(removed as u64, std::sync::atomic::Ordering::Relaxed);
+        shared.expired.fetch_add(removed as u64, Ordering::Relaxed);
         (removed, freed)
     }
 

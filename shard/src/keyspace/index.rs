@@ -434,7 +434,8 @@ impl Index {
                 visited += segment.len();
                 place.soonest = soonest;
                 if keys.len() >= limit || visited >= 4 * limit {
-                    return place.range.start + (1 << place.range.bits);
+                    let next = place.range.end();
+                    return if next < self.places.end() { next } else { 0 };
                 }
             }
             at += 1;
