@@ -10,6 +10,7 @@ use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::store::{Fault, FaultyStore, Store};
+use dormouse_shard::topology::hold;
 use tokio::runtime::Runtime;
 
 /// The held clock.
@@ -403,4 +404,22 @@ fn active_expiry_reaches_the_end_and_begins_again() {
         }
         assert_eq!(bench.run(&database, &["DBSIZE"]), ":0\r\n");
     }
+}
+
+#[test]
+fn a_count_that_waits_for_a_split_counts_both_halves() {
+    let bench = Bench::new();
+    let database = bench.open();
+    for n in 0..1000 {
+        bench.run(&database, &["SET", &format!("key:{n}"), "v"]);
+    }
+    let gates = database.topology().expect("it is awake").shards.clone();
+    let counts = bench.runtime.block_on(async {
+        let held = hold(gates).await;
+        // Both wait for the lock, the split first.
+        let (split, counts, ()) = tokio::join!(database.split(8192), database.counts(), async { drop(held) });
+        assert_eq!(split, Ok(true));
+        counts
+    });
+    assert_eq!(counts[0].0, 1000);
 }

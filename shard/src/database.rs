@@ -292,7 +292,11 @@ impl Database {
         loop {
             let topology = self.topology()?;
             let held = hold(topology.shards.clone()).await;
-            if held.iter().all(|held| !held.contents().retired) && held.len() == topology.shards.len() {
+            let same = |(at, held): (usize, &HeldShard)| {
+                let contents = held.contents();
+                !contents.retired && topology.matches(at, &contents)
+            };
+            if held.len() == topology.shards.len() && held.iter().enumerate().all(same) {
                 return Some((topology, held));
             }
         }
