@@ -1,5 +1,6 @@
 //! One command that could not be run in its batch: it waits for shards, for places, or for a thread of the slow lane.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -58,6 +59,8 @@ enum Try {
     Rerouted,
     /// It would take too long here: it goes to the slow lane.
     Long,
+    /// It panicked on a thread that is not its client's.
+    Panicked,
 }
 
 impl Task {
@@ -97,6 +100,7 @@ pub async fn run(database: &Arc<Database>, task: Task) -> Result<Outcome, Error>
             Try::Done(outcome) => return Ok(outcome),
             Try::Fault(fault) => database.load(fault).await?,
             Try::Rerouted | Try::Long => {}
+            Try::Panicked => return Err(Error::text("ERR the command failed; the server's log says how")),
         }
     }
 }
@@ -115,9 +119,13 @@ async fn attempt(database: &Arc<Database>, topology: &Arc<Topology>, task: &Task
         let (sender, receiver) = oneshot::channel();
         let (task, topology, of) = (task.clone(), Arc::clone(topology), Arc::clone(database));
         gate.leave(Job::Run(Box::new(move |held| {
-            let _ = sender.send(under(&of, &topology, &shards, std::slice::from_ref(held), &task, Place::Worker));
+            let run = || under(&of, &topology, &shards, std::slice::from_ref(held), &task, Place::Worker);
+            // The thread belongs to another client, who is not to suffer from a panic.
+            if let Ok(tried) = catch_unwind(AssertUnwindSafe(run)) {
+                let _ = sender.send(tried);
+            }
         })));
-        return receiver.await.unwrap_or(Try::Rerouted);
+        return receiver.await.unwrap_or(Try::Panicked);
     }
     let held = hold(gates).await;
     under(database, topology, &shards, &held, task, Place::Worker)
@@ -133,7 +141,7 @@ async fn attempt_on_lane(database: &Arc<Database>, topology: &Arc<Topology>, tas
         // Whoever asked may have gone.
         let _ = sender.send(under(&of, &topology, &shards, &held, &task, Place::Lane));
     });
-    receiver.await.unwrap_or(Try::Rerouted)
+    receiver.await.unwrap_or(Try::Panicked)
 }
 
 /// Where a task runs.

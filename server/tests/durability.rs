@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dormouse::task::{self, Task};
-use dormouse_protocol::{OwnedRequest, Version};
+use dormouse_protocol::{OwnedRequest, Reply, Request, Version};
 use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::error::Error;
+use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::lane::Lane;
 use dormouse_shard::store::{Fault, FaultyStore, Store};
 use dormouse_shard::topology::hold;
@@ -422,4 +424,43 @@ fn a_count_that_waits_for_a_split_counts_both_halves() {
         counts
     });
     assert_eq!(counts[0].0, 1000);
+}
+
+fn explode(_: &mut Keyspace<'_>, _: &mut Reply, _: Request<'_>) -> Result<(), Error> {
+    panic!("a command that goes wrong");
+}
+
+/// A command that panics costs its client an error, and nobody else anything.
+#[test]
+fn a_panic_wedges_nothing() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "a", "1"]);
+    let broken = |name: &str| {
+        let request = OwnedRequest::from_args(&[name.as_bytes(), b"a"]);
+        let (row, _) = commands::find(request.as_request()).expect("a command");
+        Task {
+            row,
+            run: explode,
+            request,
+            select: 0,
+            version: Version::Resp2,
+            now_ms: NOW_MS,
+            seed: 7,
+            no_touch: false,
+        }
+    };
+    // On the slow lane, more often than it has threads.
+    for _ in 0..5 {
+        assert!(bench.runtime.block_on(task::run(&database, broken("KEYS"))).is_err());
+    }
+    assert_eq!(bench.run(&database, &["KEYS", "*"]), "*1\r\n$1\r\na\r\n");
+    // Left as a job, and run by another who lets the lock go.
+    let gates = database.topology().expect("it is awake").shards.clone();
+    let outcome = bench.runtime.block_on(async {
+        let held = hold(gates).await;
+        tokio::join!(task::run(&database, broken("GET")), async { drop(held) }).0
+    });
+    assert!(outcome.is_err());
+    assert_eq!(bench.run(&database, &["GET", "a"]), bulk("1"));
 }

@@ -3,6 +3,7 @@
 //! A thread here may wait for a shard's lock and hold it for long. It never waits for another job of the lane, so that
 //! the lane cannot lock itself up.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -24,7 +25,8 @@ impl Lane {
             let queue = queue.clone();
             thread::Builder::new()
                 .name(format!("slow-lane-{n}"))
-                .spawn(move || queue.iter().for_each(|task| task()))?;
+                // A task that panics has said so on standard error, and the thread goes on.
+                .spawn(move || queue.iter().for_each(|task| drop(catch_unwind(AssertUnwindSafe(task)))))?;
         }
         Ok(Self { tasks: Arc::new(tasks) })
     }
