@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::keyspace::Shared;
-use crate::keyspace::effect::Effect;
+use crate::keyspace::effect::{self, Effect};
 use crate::keyspace::index::{Index, slot_start};
 use crate::record::Record;
 use crate::segment::SlotPlacement;
@@ -73,6 +73,19 @@ impl Contents {
             for (position, key) in &keys {
                 freed.extend(index.remove(*position, key, false, &placement));
                 shared.watches.touch(select, key);
+            }
+            let keyspace = index.id;
+            if let Some(effects) = &mut self.recorder {
+                // A command may still come whose time is before this: replay must not find these keys again.
+                let sequence = shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+                let gone = |(position, key): &(u64, Box<[u8]>)| Effect {
+                    sequence,
+                    now_ms,
+                    keyspace,
+                    position: *position,
+                    body: effect::delete(key),
+                };
+                effects.extend(keys.iter().map(gone));
             }
             removed += keys.len();
             if next != 0 {

@@ -352,6 +352,14 @@ impl<'a> Keyspace<'a> {
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
             self.shared.watches.touch(select, key);
             self.bury(record);
+            if self.shards[at].recorder.is_some() {
+                // A later command's time may be before this one's, as it waited or another worker's clock is behind:
+                // replay must not find the key again.
+                if self.recording == Recording::Off {
+                    self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+                }
+                self.record(key, effect::delete(key));
+            }
             return None;
         }
         Some(at)

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
+use crate::commands::testing::Bench;
 use crate::topology::SLOTS;
 use crate::types::{End, List};
 
@@ -155,5 +156,32 @@ fn what_is_large_is_freed_elsewhere() {
         assert_eq!(db.take_graveyard().len(), 0);
         overwrite(&mut db);
         assert_eq!(db.take_graveyard().len(), 1, "case {at}");
+    }
+}
+
+/// A command's time may be before that of one that ran before it: what the earlier one saw expire stays gone.
+#[test]
+fn what_has_expired_does_not_come_back_in_replay() {
+    for actively in [false, true] {
+        let mut bench = Bench::new();
+        bench.run("SET k 5 PX 10");
+        bench.contents.recorder = Some(Vec::new());
+        bench.now_ms += 20;
+        if actively {
+            assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0, 1);
+        } else {
+            assert_eq!(bench.run("GET k"), "nil");
+        }
+        bench.now_ms -= 15;
+        assert_eq!(bench.run("INCR k"), "1");
+        let effects = bench.contents.recorder.take().expect("it was set above");
+        assert!(effects.is_sorted_by_key(|effect| effect.sequence));
+        let mut replayed = Bench::new();
+        replayed.run("SET k 5 PX 10");
+        for effect in &effects {
+            let mut db = Keyspace::new([&mut replayed.contents], &replayed.shared, 0, effect.now_ms, 1);
+            crate::commands::replay(&mut db, effect).expect("effects are well-formed");
+        }
+        assert_eq!(replayed.data(), bench.data());
     }
 }
