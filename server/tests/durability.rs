@@ -464,3 +464,31 @@ fn a_panic_wedges_nothing() {
     assert!(outcome.is_err());
     assert_eq!(bench.run(&database, &["GET", "a"]), bulk("1"));
 }
+
+/// What the tail holds is not counted by the manifest.
+#[test]
+fn keys_of_the_tail_are_counted_at_once() {
+    let bench = Bench::new();
+    let database = bench.open();
+    let mut tails = 0;
+    for round in 0..200 {
+        let checkpoint = {
+            let database = Arc::clone(&database);
+            bench.runtime.spawn(async move { database.checkpoint().await })
+        };
+        for n in 0..50 {
+            bench.run(&database, &["SET", &format!("key:{round}:{n}"), "v"]);
+        }
+        let report = bench.runtime.block_on(checkpoint).expect("it does not panic").expect("the store is well");
+        if report.effects > 0 {
+            tails += 1;
+            let restored = bench.open();
+            let size = bench.run(&restored, &["DBSIZE"]);
+            let random = bench.run(&bench.open(), &["RANDOMKEY"]);
+            assert_ne!(random, "$-1\r\n");
+            bench.runtime.block_on(restored.load_all()).expect("the store is well");
+            assert_eq!(size, bench.run(&restored, &["DBSIZE"]), "round {round}");
+        }
+    }
+    assert!(tails > 0, "no checkpoint had a tail");
+}

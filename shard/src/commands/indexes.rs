@@ -33,7 +33,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
 
 /// `DBSIZE`
 fn dbsize(db: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
-    reply.integer(db.len() as i64);
+    reply.integer(db.count() as i64);
     Ok(())
 }
 

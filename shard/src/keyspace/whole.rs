@@ -7,6 +7,9 @@ use super::{Fault, Keyspace};
 use crate::record::Record;
 use crate::segment::Placement;
 
+/// Draws before [`Keyspace::random_key`] takes what it finds first.
+const RANDOM_ATTEMPTS: usize = 200;
+
 impl Keyspace<'_> {
     /// Keys in the selected index, expired ones that nobody has looked at included.
     pub fn len(&self) -> usize {
@@ -15,6 +18,23 @@ impl Keyspace<'_> {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The same number once all is known: a place that the tail holds effects for must be loaded to be counted.
+    pub fn count(&mut self) -> usize {
+        let uncounted = |index: &Index| {
+            let stored = || index.places().iter().filter_map(|place| Some((place, place.stored()?)));
+            if index.stored() > 0 {
+                stored().find(|(_, stored)| stored.tailed).map(|(place, _)| place.range.start)
+            } else {
+                None
+            }
+        };
+        let select = self.select;
+        if let Some(prefix) = self.shards.iter().filter_map(|shard| shard.index(select)).find_map(uncounted) {
+            self.fault = Some(Fault { select, prefix });
+        }
+        self.len()
     }
 
     /// Visits the records (expired ones left out) from `cursor` on, at least `count` of them where there are as many, and
@@ -75,11 +95,11 @@ impl Keyspace<'_> {
         }
     }
 
-    /// A random key that has not expired.
+    /// A random key that has not expired. Those that have and are met go.
     pub fn random_key(&mut self) -> Option<Box<[u8]>> {
-        for attempt in 0..200 {
-            let total = self.len();
-            if total == 0 {
+        for _ in 0..RANDOM_ATTEMPTS {
+            let total = self.count();
+            if total == 0 || self.has_fault() {
                 return None;
             }
             let mut target = (self.random() % total as u64) as usize;
@@ -97,16 +117,25 @@ impl Keyspace<'_> {
                 seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
                 seed ^ (seed >> 32)
             });
-            match found {
-                Ok(Some(record)) if attempt < 199 && record.expiry().is_some_and(|at| at <= now) => {}
-                Ok(record) => return record.map(|record| record.key().into()),
+            let (key, expired): (Box<[u8]>, bool) = match found {
+                Ok(record) => {
+                    let record = record?;
+                    (record.key().into(), record.expiry().is_some_and(|at| at <= now))
+                }
                 Err(prefix) => {
                     self.fault = Some(Fault { select, prefix });
                     return None;
                 }
+            };
+            if !expired {
+                return Some(key);
             }
+            self.expire(&key);
         }
-        None
+        // Nearly all have expired and wait for their turn to be removed: any that has not will do.
+        let alive = |record: &&Record| record.expiry().is_none_or(|at| at > self.now_ms);
+        let indexes = self.shards.iter().filter_map(|shard| shard.index(self.select));
+        indexes.flat_map(Index::iter).find(alive).map(|record| record.key().into())
     }
 
     /// Empties logical index `select`; its keyspace gets a new id, so that neither chunks nor effects of the old one count.

@@ -290,3 +290,16 @@ proptest! {
 fn keys_of(reply: &str) -> BTreeSet<String> {
     reply.trim_matches(['[', ']']).split(' ').filter(|key| !key.is_empty()).map(str::to_owned).collect()
 }
+
+#[test]
+fn a_random_key_is_alive() {
+    let mut bench = Bench::new();
+    for n in 0..1000 {
+        bench.run(&format!("SET gone:{n} v PX 10"));
+    }
+    bench.run("SET here v");
+    bench.now_ms += 10;
+    assert_eq!(bench.run("RANDOMKEY"), "here");
+    bench.run("DEL here");
+    assert_eq!(bench.run("RANDOMKEY"), "nil");
+}
