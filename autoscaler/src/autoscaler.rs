@@ -347,11 +347,16 @@ impl Memory {
     }
 
     fn checkpoint_due(&self, policy: &Policy, database: &DatabaseLoad) -> Option<f64> {
-        let by_age = policy.checkpoint_every_ms.map_or(0.0, |every| database.checkpoint_age_ms as f64 / every as f64);
-        let urgency = by_age.max(database.dirty_bytes as f64 / policy.dirty_bytes_max as f64);
+        let by_age = database.checkpoint_age_ms as f64 / policy.checkpoint_every_ms? as f64;
+        let by_size = database.dirty_bytes as f64 / policy.dirty_bytes_max as f64;
+        // A large database that is written to all over is dirty again at once: it must not be written without a pause.
+        let urgency = if by_age < EARLY { by_age } else { by_age.max(by_size) };
         (urgency >= 1.0 && self.dirty.observations >= 2).then_some(urgency)
     }
 }
+
+/// Many changes bring a checkpoint forward to this share of its interval, and no further.
+const EARLY: f64 = 0.25;
 
 /// Which databases sleep early because the node runs out of memory: unattended ones first, then the longest idle,
 /// until what they free is enough.

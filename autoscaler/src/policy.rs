@@ -50,10 +50,9 @@ pub struct Policy {
     pub reshapes_max: usize,
     /// Checkpoints and sleeps in one plan, at most.
     pub writes_max: usize,
-    /// A database with changes is checkpointed when its last checkpoint is this old. `None`: by `dirty_bytes_max`
-    /// alone.
+    /// A database with changes is checkpointed when its last checkpoint is this old. `None`: never.
     pub checkpoint_every_ms: Option<u64>,
-    /// A database is checkpointed when this many bytes have changed, however young its last checkpoint.
+    /// A database is checkpointed when this many bytes have changed, as soon as a quarter of `checkpoint_every_ms` is over.
     pub dirty_bytes_max: u64,
     /// A checkpoint or a sleep that was planned is given this long before it is planned again.
     pub retry_ms: u64,

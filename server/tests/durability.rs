@@ -167,7 +167,7 @@ fn a_checkpoint_restores_to_one_moment() {
                     let words = ["MSET", &left, &value, &right, &value, &noise, &value];
                     assert_eq!(run(&database, &words).await, "+OK\r\n");
                     acknowledged[pair].store(n, Ordering::SeqCst);
-                    if n % 16 == 0 {
+                    if n.is_multiple_of(16) {
                         tokio::task::yield_now().await;
                     }
                 }
@@ -270,7 +270,7 @@ async fn keep_books(database: Arc<Database>, stop: Arc<AtomicBool>, writer: u64)
                 book.insert(key, Some(value));
             }
         }
-        if n % 8 == 0 {
+        if n.is_multiple_of(8) {
             tokio::task::yield_now().await;
         }
     }

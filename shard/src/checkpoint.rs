@@ -18,7 +18,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crate::chunk::{ChunkEntry, ChunkWriter, SegmentLocation};
 use crate::codec::segment::RawSegment;
@@ -29,6 +28,7 @@ use crate::keyspace::effect::Effect;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
 use crate::segment::{Range53, prefix53};
 use crate::shard::{HeldShard, ShardGate};
+use crate::stopwatch::Stopwatch;
 use crate::store::StoreError;
 use crate::tail::{TailRecord, encode_tail};
 use crate::topology::{Topology, hold};
@@ -102,7 +102,7 @@ impl Database {
         if !self.is_awake() {
             return Ok(false);
         }
-        let started = Instant::now();
+        let started = Stopwatch::start();
         for _ in 0..SLEEP_ATTEMPTS {
             if self.checkpoint_with(None).await?.segments == 0 {
                 break;
@@ -125,14 +125,14 @@ impl Database {
         // Whoever asked for the sleep is told when the memory is free.
         let _ = freed.await;
         (self.engine.give_back)();
-        self.counters.sleep_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(true)
     }
 
     /// `held`: all locks, where the caller holds them.
     async fn checkpoint_with(self: &Arc<Self>, held: Option<&[HeldShard]>) -> Result<Report> {
         let Some(topology) = self.topology() else { return Ok(Report::default()) };
-        let started = Instant::now();
+        let started = Stopwatch::start();
         if held.is_none() {
             self.load_tailed().await?;
         }
@@ -145,7 +145,7 @@ impl Database {
                 self.counters.checkpoint_failed.store(false, Ordering::Relaxed);
                 if report != Report::default() {
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-                    self.counters.checkpoint_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    self.counters.checkpoint_us_last.store(started.us(), Ordering::Relaxed);
                     self.counters.checkpoint_keys_last.store(report.keys as u64, Ordering::Relaxed);
                 }
                 Ok(report)

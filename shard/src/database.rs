@@ -12,7 +12,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -28,6 +27,7 @@ use crate::lane::Lane;
 use crate::manifest::{self, Manifest, SegmentInfo};
 use crate::segment::Range53;
 use crate::shard::{HeldShard, Shard, ShardGate};
+use crate::stopwatch::Stopwatch;
 use crate::store::Store;
 use crate::tail::Tail;
 use crate::topology::{SLOTS, Topology, hold};
@@ -218,7 +218,7 @@ impl Database {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::text("ERR the server is shutting down"));
         }
-        let started = Instant::now();
+        let started = Stopwatch::start();
         let manifest = self.read_manifest().await?;
         let topology = match &manifest {
             None => {
@@ -226,12 +226,12 @@ impl Database {
                 let contents = Contents::empty(0, SLOTS, self.shared.placement, ids);
                 Topology::new(vec![(0, Shard::gate(contents, &self.shared, &self.engine.lane))])
             }
-            Some(manifest) => self.from_manifest(manifest).await?,
+            Some(manifest) => self.shards_of(manifest).await?,
         };
         let topology = Arc::new(topology);
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
-        self.counters.wake_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+        self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);
         if manifest.is_some_and(|manifest| !manifest.segments.is_empty() || manifest.tail.is_some()) {
             self.load_in_background();
         }
@@ -252,7 +252,7 @@ impl Database {
     }
 
     /// Shards whose places are all in the store.
-    async fn from_manifest(&self, manifest: &Arc<Manifest>) -> Result<Topology> {
+    async fn shards_of(&self, manifest: &Arc<Manifest>) -> Result<Topology> {
         let tail = match &manifest.tail {
             Some(info) => Some(Arc::new(Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?)),
             None => None,

@@ -24,11 +24,14 @@ use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, fence};
 /// Jobs that one release runs at most before it hands over.
 pub const DRAIN_MAX: usize = 64;
 
+type Work<T> = Box<dyn FnOnce(&Held<T>) + Send>;
+type Wish<T> = Box<dyn FnOnce(Held<T>) -> Option<Held<T>> + Send>;
+
 /// A job that runs under the lock, or that takes it.
 pub enum Job<T: Guarded> {
-    Run(Box<dyn FnOnce(&Held<T>) + Send>),
+    Run(Work<T>),
     /// Hands it back when nobody wants it any more.
-    Grant(Box<dyn FnOnce(Held<T>) -> Option<Held<T>> + Send>),
+    Grant(Wish<T>),
 }
 
 /// What a gate guards.

@@ -17,6 +17,7 @@ pub mod residency;
 pub mod scaling;
 pub mod segment;
 pub mod shard;
+pub mod stopwatch;
 pub mod store;
 mod sync;
 pub mod tail;

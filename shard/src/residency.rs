@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -24,6 +23,7 @@ use crate::keyspace::index::Index;
 use crate::keyspace::place::{Body, Place, Stored};
 use crate::keyspace::{Contents, Fault, Keyspace, Shared};
 use crate::segment::{Range53, Segment};
+use crate::stopwatch::Stopwatch;
 use crate::tail::TailRecord;
 use crate::topology::{SLOTS, hold};
 
@@ -77,13 +77,13 @@ impl Database {
     pub(crate) fn load_in_background(self: &Arc<Self>) {
         let database = Arc::clone(self);
         self.engine.background.spawn(async move {
-            let started = Instant::now();
+            let started = Stopwatch::start();
             database.counters.loading.store(1, Ordering::Relaxed);
             let wanted = database.all_stored(|_| true).await;
             if let Some(error) = database.load_many(wanted).await {
                 tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
             }
-            database.counters.load_us_last.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+            database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
             database.counters.loading.store(0, Ordering::Relaxed);
         });
     }

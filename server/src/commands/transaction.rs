@@ -302,37 +302,52 @@ pub async fn watch(session: &mut Session, reply: &mut Reply, request: Request<'_
 
 async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) -> Result<()> {
     let database = Arc::clone(&session.tenant.database);
-    let select = session.select;
     for key in request.iter().skip(1) {
         loop {
             let topology = database.awake().await?;
             let shard = topology.of_key(key);
             let held = hold(vec![Arc::clone(&topology.shards[shard])]).await;
-            let Some(shard_held) = held.first() else { continue };
-            let mut contents = shard_held.contents();
-            if contents.retired || !topology.matches(shard, &contents) {
-                continue;
+            let ran = held.first().map(|held| watch_key(session, held, &topology, shard, key, now_ms));
+            // A load needs the lock.
+            drop(held);
+            match ran {
+                Some(Ran::Done) => break,
+                Some(Ran::Fault(fault)) => database.load(fault).await?,
+                Some(Ran::Rerouted) | None => {}
             }
-            let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, 1);
-            if let Some(fault) = db.missing(db.position(key)) {
-                drop(db);
-                drop(contents);
-                drop(held);
-                database.load(fault).await?;
-                continue;
-            }
-            // What has expired already does not count as changed later.
-            db.expire(key);
-            let watching = session.watching.get_or_insert_with(|| Box::new(Watching::default()));
-            if !watching.keys.iter().any(|(other, watched)| *other == select && **watched == *key) {
-                database.shared.watches.add(select, key, &watching.touched);
-                watching.keys.push((select, key.into()));
-            }
-            break;
         }
     }
     if let Some(watching) = &session.watching {
         session.client.watching.store(watching.keys.len() as u32, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Watches one key under its shard's lock.
+fn watch_key(
+    session: &mut Session,
+    held: &HeldShard,
+    topology: &Topology,
+    shard: usize,
+    key: &[u8],
+    now_ms: u64,
+) -> Ran {
+    let database = Arc::clone(&session.tenant.database);
+    let mut contents = held.contents();
+    if contents.retired || !topology.matches(shard, &contents) {
+        return Ran::Rerouted;
+    }
+    let select = session.select;
+    let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, 1);
+    if let Some(fault) = db.missing(db.position(key)) {
+        return Ran::Fault(fault);
+    }
+    // What has expired already does not count as changed later.
+    db.expire(key);
+    let watching = session.watching.get_or_insert_with(|| Box::new(Watching::default()));
+    if !watching.keys.iter().any(|(other, watched)| *other == select && **watched == *key) {
+        database.shared.watches.add(select, key, &watching.touched);
+        watching.keys.push((select, key.into()));
+    }
+    Ran::Done
 }
