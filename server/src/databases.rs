@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use dormouse_shard::commands::Flags;
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::keyspace::{Eviction, Settings as EngineSettings};
-use dormouse_shard::types::Limits;
+use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
+
 use parking_lot::Mutex;
 
 use crate::config::DatabaseSettings;

@@ -34,12 +34,14 @@ pub use contents::{Contents, INDEXES, Load};
 pub use index::Index;
 pub use settings::{Eviction, Settings, Shared};
 
+pub use crate::types::Limits;
+
 use crate::error::{Error, Result};
 use crate::keyspace::effect::Effect;
 use crate::keyspace::index::prefix;
 use crate::record::{Entry, Record, Value};
 use crate::segment::Placement;
-use crate::types::{Collection, Kind, Limits, Object};
+use crate::types::{Collection, Kind, Object};
 
 /// Objects with more heap than this are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
