@@ -222,8 +222,13 @@ fn under(
     db.no_touch(session.client.no_touch.load(Ordering::Relaxed));
     if let Some(watching) = &session.watching {
         for (select, key) in &watching.keys {
-            // A watched key that has expired counts as changed: looking at it says so.
             db.select(*select);
+            if let Some(fault) = db.missing(db.position(key))
+                && !watching.touched.load(Ordering::SeqCst)
+            {
+                return Ran::Fault(fault);
+            }
+            // A watched key that has expired counts as changed: looking at it says so.
             db.expire(key);
         }
         db.select(session.select);

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
 use crate::record::Record;
-use crate::segment::Placement;
 
 /// Draws before [`Keyspace::random_key`] takes what it finds first.
 const RANDOM_ATTEMPTS: usize = 200;
@@ -143,15 +142,7 @@ impl Keyspace<'_> {
     pub fn flush(&mut self, select: u8) {
         let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
         let shared = self.shared;
-        shared.watches.touch_all(
-            |of| of == select,
-            |_, key| {
-                let position = shared.placement.position(key);
-                self.shards[self.shard_at(position)]
-                    .index(select)
-                    .is_some_and(|index| index.get(position, key).is_some())
-            },
-        );
+        shared.watches.touch_all(|of| of == select, |_, key| self.may_hold(select, key));
         for shard in &mut self.shards {
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
@@ -161,9 +152,17 @@ impl Keyspace<'_> {
         self.changes += 1;
     }
 
+    /// Whether `key` is in an index. What lies in a place that is not in memory, as after a sleep, may be any key.
+    fn may_hold(&self, select: u8, key: &[u8]) -> bool {
+        let position = self.position(key);
+        let index = self.shards[self.shard_at(position)].index(select);
+        index.is_some_and(|index| !index.is_resident(position) || index.get(position, key).is_some())
+    }
+
     /// Exchanges two logical indexes. Every shard must be held.
     pub fn swap(&mut self, a: u8, b: u8) {
-        self.shared.watches.touch_all(|of| of == a || of == b, |_, _| true);
+        let changed = |_: u8, key: &[u8]| self.may_hold(a, key) || self.may_hold(b, key);
+        self.shared.watches.touch_all(|of| of == a || of == b, changed);
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
         self.changes += 1;
     }

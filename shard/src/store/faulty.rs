@@ -73,6 +73,11 @@ impl FaultyStore {
         self.state.lock().hidden.insert(name.to_owned());
     }
 
+    /// Ends [`FaultyStore::hide`].
+    pub fn show(&self, name: &str) {
+        self.state.lock().hidden.remove(name);
+    }
+
     /// Reads of the object find bit 0 of the byte at `offset` changed.
     pub fn flip(&self, name: &str, offset: usize) {
         self.state.lock().flipped.insert((name.to_owned(), offset));

@@ -1,0 +1,184 @@
+//! What a client sees on its connection: order, transactions, subscriptions, and what it is billed for.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dormouse::clients::Peer;
+use dormouse::config::Settings;
+use dormouse::databases::{Tenant, Tenants};
+use dormouse::node::Node;
+use dormouse::options::Invocation;
+use dormouse::worker::{self, Accepted, Handle};
+use dormouse_shard::database::Engine;
+use dormouse_shard::lane::Lane;
+use dormouse_shard::store::{FaultyStore, Store};
+use tokio::runtime::Runtime;
+
+/// The held clock of the engine; workers have their own.
+static CLOCK_MS: AtomicU64 = AtomicU64::new(1_700_000_000_000);
+
+struct Bench {
+    node: Arc<Node>,
+    runtime: Runtime,
+    worker: Handle,
+    faults: Arc<FaultyStore>,
+}
+
+impl Bench {
+    fn new(tokens: &[&str]) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+        let words = ["dormouse", "--store", "memory://"].into_iter().map(OsString::from);
+        let tokens = tokens.iter().flat_map(|token| ["--token", token]).map(OsString::from);
+        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(tokens), |_| None) else {
+            panic!("the options are accepted");
+        };
+        let settings = Settings::new(&options);
+        let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
+        let engine = Engine {
+            store: Arc::new(Store::over(faults.clone(), "memory://")),
+            lane: Lane::new(2).expect("threads"),
+            background: runtime.handle().clone(),
+            clock: || CLOCK_MS.load(Ordering::SeqCst),
+            writer: 1,
+            give_back: || {},
+        };
+        let tenants = runtime.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, || 42));
+        let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
+        let node = Node::new(tenants, engine, settings, options.policy.clone(), 1, shutdown);
+        let (worker, _) = worker::start(0, Arc::clone(&node)).expect("a thread");
+        Self { node, runtime, worker, faults }
+    }
+
+    fn tenant(&self, name: &str) -> Arc<Tenant> {
+        Arc::clone(self.node.tenants.all().find(|tenant| tenant.name() == name).expect("a database of that name"))
+    }
+
+    fn connect(&self) -> Connection {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        theirs.set_nonblocking(true).expect("a socket");
+        ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        self.worker.serve(Accepted::Unix(theirs), Peer::Unix("test".into()));
+        Connection { stream: ours }
+    }
+
+    fn sleep(&self) {
+        self.runtime.block_on(self.tenant("default").database.sleep()).expect("the store is well");
+    }
+
+    /// Lets `default` sleep and wakes it with nothing in memory: what loads it in the background finds nothing.
+    fn unload(&self) {
+        self.sleep();
+        let database = Arc::clone(&self.tenant("default").database);
+        self.runtime.block_on(async {
+            let chunks = self.node.engine.store.list("db/default/chunk").await.expect("a listing");
+            chunks.iter().for_each(|chunk| self.faults.hide(&chunk.name));
+            let failed = database.counters.load_errors.load(Ordering::SeqCst);
+            database.awake().await.expect("the manifest is there");
+            while database.counters.load_errors.load(Ordering::SeqCst) == failed
+                || database.counters.loading.load(Ordering::SeqCst) > 0
+            {
+                tokio::task::yield_now().await;
+            }
+            chunks.iter().for_each(|chunk| self.faults.show(&chunk.name));
+        });
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.node.drain();
+    }
+}
+
+struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// Sends lines, each a command of words, in one write.
+    fn send(&mut self, lines: &[&str]) {
+        let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        self.stream.write_all(text.as_bytes()).expect("an open connection");
+    }
+
+    /// Reads exactly what is expected.
+    #[track_caller]
+    fn expect(&mut self, expected: &str) {
+        let mut read = vec![0; expected.len()];
+        let mut len = 0;
+        while len < read.len() && expected.as_bytes().starts_with(&read[..len]) {
+            len += match self.stream.read(&mut read[len..]) {
+                Ok(0) | Err(_) => break,
+                Ok(more) => more,
+            };
+        }
+        assert_eq!(String::from_utf8_lossy(&read[..len]), expected);
+    }
+
+    #[track_caller]
+    fn check(&mut self, line: &str, expected: &str) {
+        self.send(&[line]);
+        self.expect(expected);
+    }
+
+    #[track_caller]
+    fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("an end");
+        assert_eq!(String::from_utf8_lossy(&rest), "");
+    }
+}
+
+#[test]
+fn replies_come_in_order_whatever_way_commands_take() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.send(&["SET a 1", "DBSIZE", "INCR a", "KEYS a", "NONSENSE", "GET", "PING", "SCAN 0", "GET a"]);
+    client
+        .expect("+OK\r\n:1\r\n:2\r\n*1\r\n$1\r\na\r\n-ERR unknown command 'NONSENSE', with args beginning with: \r\n");
+    client.expect("-ERR wrong number of arguments for 'get' command\r\n+PONG\r\n");
+    client.expect("*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n$1\r\n2\r\n");
+    client.send(&["SET b 2", "GET b", "*1", "x", "GET a"]);
+    client.expect("+OK\r\n$1\r\n2\r\n-ERR Protocol error: expected '$', got 'x'\r\n");
+    client.expect_end();
+}
+
+#[test]
+fn a_watch_survives_sleep() {
+    let bench = Bench::new(&[]);
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    for (meanwhile, answer) in [("FLUSHALL", "+OK\r\n"), ("DEL k", ":1\r\n"), ("SWAPDB 0 1", "+OK\r\n")] {
+        client.check("FLUSHALL", "+OK\r\n");
+        client.check("SET k v", "+OK\r\n");
+        client.check("WATCH k", "+OK\r\n");
+        bench.unload();
+        other.check(meanwhile, answer);
+        client.send(&["MULTI", "SET k w", "EXEC"]);
+        client.expect("+OK\r\n+QUEUED\r\n*-1\r\n");
+    }
+    client.check("SET k v", "+OK\r\n");
+    client.check("WATCH k", "+OK\r\n");
+    bench.unload();
+    client.send(&["MULTI", "GET k", "EXEC"]);
+    client.expect("+OK\r\n+QUEUED\r\n*1\r\n$1\r\nv\r\n");
+}
+
+#[test]
+fn a_watched_key_that_expires_while_the_database_sleeps_was_changed() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("SET k v PX 60", "+OK\r\n");
+    client.check("WATCH k", "+OK\r\n");
+    bench.unload();
+    let until = std::time::Instant::now() + Duration::from_millis(80);
+    while std::time::Instant::now() < until {
+        client.check("PING", "+PONG\r\n");
+    }
+    client.send(&["MULTI", "PING", "EXEC"]);
+    client.expect("+OK\r\n+QUEUED\r\n*-1\r\n");
+}
