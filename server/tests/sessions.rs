@@ -182,3 +182,24 @@ fn a_watched_key_that_expires_while_the_database_sleeps_was_changed() {
     client.send(&["MULTI", "PING", "EXEC"]);
     client.expect("+OK\r\n+QUEUED\r\n*-1\r\n");
 }
+
+/// What a transaction looks at by way of another index is in memory before its first command runs.
+#[test]
+fn a_transaction_on_a_sleeping_database_is_whole() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    for (lines, replies) in [
+        (&["COPY a b DB 1", "SELECT 1", "GET b"][..], ":1\r\n+OK\r\n$1\r\n1\r\n"),
+        (&["MOVE a 2", "SELECT 2", "GET a"], ":1\r\n+OK\r\n$1\r\n1\r\n"),
+        (&["SWAPDB 0 1", "GET x", "GET y"], "+OK\r\n$1\r\n7\r\n$1\r\n8\r\n"),
+    ] {
+        client.send(&["FLUSHALL", "SELECT 1", "MSET x 7 y 8", "SELECT 2", "SET z 9", "SELECT 0", "SET a 1"]);
+        client.expect(&"+OK\r\n".repeat(7));
+        bench.unload();
+        client.send(&["MULTI"]);
+        client.send(lines);
+        client.send(&["EXEC", "SELECT 0"]);
+        let queued = "+QUEUED\r\n".repeat(lines.len());
+        client.expect(&format!("+OK\r\n{queued}*{}\r\n{replies}+OK\r\n", lines.len()));
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::keyspace::{Contents, Keyspace};
+use dormouse_shard::keyspace::{Contents, INDEXES, Keyspace};
 use dormouse_shard::shard::{HeldShard, ShardGate};
 use dormouse_shard::topology::{Topology, hold};
 use parking_lot::MutexGuard;
@@ -238,6 +238,7 @@ fn under(
         }
     }
     // Everything that the queue needs must be there before its first command changes anything.
+    let swaps = entries.iter().any(|entry| &*entry.name == "swapdb");
     let mut select = session.select;
     for (request, entry) in transaction.queue.iter().zip(entries) {
         let request = request.as_request();
@@ -245,19 +246,22 @@ fn under(
             select = commands::args::integer(request.arg(1))
                 .ok()
                 .and_then(|n| u8::try_from(n).ok())
-                .filter(|n| *n < 16)
+                .filter(|n| usize::from(*n) < INDEXES)
                 .unwrap_or(select);
         }
-        db.select(select);
-        if let Some(fault) = missing(&db, entry.row, request) {
-            return Ran::Fault(fault);
-        }
-        if entry.row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
-            // What writes the whole need not read it, unless it starts from a key: SORT follows patterns anywhere.
-            && (!entry.row.flags.contains(Flags::WRITE) || !entry.row.keys.is_empty())
-            && let Some(fault) = db.any_missing()
-        {
-            return Ran::Fault(fault);
+        // After a SWAPDB a command may see any index.
+        for index in if swaps { 0..INDEXES as u8 } else { select..select + 1 } {
+            db.select(index);
+            if let Some(fault) = missing(&db, entry.row, request) {
+                return Ran::Fault(fault);
+            }
+            if entry.row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
+                // What writes the whole need not read it, unless it starts from a key: SORT follows patterns anywhere.
+                && (!entry.row.flags.contains(Flags::WRITE) || !entry.row.keys.is_empty())
+                && let Some(fault) = db.any_missing()
+            {
+                return Ran::Fault(fault);
+            }
         }
     }
     db.select(session.select);
