@@ -225,10 +225,15 @@ impl Session {
         self.version == Version::Resp2 && self.subscriptions.is_some()
     }
 
-    /// Counts one command of a transaction.
-    pub fn count_queued(&self, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
+    /// Counts one command of a transaction that was run. Its request was counted when it was queued, its reply is
+    /// part of that to EXEC.
+    pub fn count_queued(&self, command: usize, reply: &Reply, before: usize) {
         let mut batch = self.worker.take_batch();
-        count(&mut batch, &self.tenant, command, request, reply, before);
+        batch.called(command);
+        if reply.buffer.get(before) == Some(&b'-') {
+            batch.failed(command);
+            self.tenant.errors.count(&reply.buffer[before..]);
+        }
         self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
     }
 
@@ -431,7 +436,7 @@ impl Session {
             if !TABLE.get(id).row.flags.contains(Flags::SKIP_SLOWLOG) {
                 self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
             }
-        } else if reply.len() > before {
+        } else if reply.buffer.get(before) == Some(&b'-') {
             self.tenant.errors.count(&reply.buffer[before..]);
         }
         reply.set_version(self.version);
@@ -488,8 +493,12 @@ impl Session {
             return None;
         }
         if self.transaction.is_some() && !crate::commands::transaction::runs_at_once(entry) {
+            let before = reply.len();
             crate::commands::transaction::enqueue(self, entry, owned.clone(), reply);
-            return Some(entry.id);
+            let mut batch = self.worker.take_batch();
+            batch.queued(request.bytes() as u64, (reply.len() - before) as u64);
+            self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+            return None;
         }
         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
         match entry.action {

@@ -10,8 +10,10 @@ use std::time::Duration;
 use dormouse::clients::Peer;
 use dormouse::config::Settings;
 use dormouse::databases::{Tenant, Tenants};
+use dormouse::metering::{Meter, Totals};
 use dormouse::node::Node;
 use dormouse::options::Invocation;
+use dormouse::table::TABLE;
 use dormouse::worker::{self, Accepted, Handle};
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
@@ -87,6 +89,11 @@ impl Bench {
             chunks.iter().for_each(|chunk| self.faults.show(&chunk.name));
         });
     }
+
+    /// The meters of a database once all that was answered is counted: that happens just after the reply is made.
+    fn totals(&self, name: &str) -> Totals {
+        self.tenant(name).meters.totals(CLOCK_MS.load(Ordering::SeqCst))
+    }
 }
 
 impl Drop for Bench {
@@ -132,6 +139,10 @@ impl Connection {
         self.stream.read_to_end(&mut rest).expect("an end");
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
+}
+
+fn calls(totals: &Totals, name: &str) -> u64 {
+    totals.command(TABLE.by_name(name.as_bytes()).expect("a command").id).calls
 }
 
 #[test]
@@ -202,4 +213,29 @@ fn a_transaction_on_a_sleeping_database_is_whole() {
         let queued = "+QUEUED\r\n".repeat(lines.len());
         client.expect(&format!("+OK\r\n{queued}*{}\r\n{replies}+OK\r\n", lines.len()));
     }
+}
+
+#[test]
+fn a_queued_command_is_counted_once() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("PING", "+PONG\r\n");
+    client.check("PING", "+PONG\r\n");
+    let before = bench.totals("default");
+    client.send(&["MULTI", "SET a 1", "GET a", "EXEC"]);
+    client.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n$1\r\n1\r\n");
+    client.check("DBSIZE", ":1\r\n");
+    client.check("DBSIZE", ":1\r\n");
+    let spent = bench.totals("default").since(&before);
+    for (name, expected) in [("MULTI", 1), ("SET", 1), ("GET", 1), ("EXEC", 1)] {
+        assert_eq!(calls(&spent, name), expected, "{name}");
+    }
+    let bytes_in = "MULTI".len() + "SETa1".len() + "GETa".len() + "EXEC".len();
+    let bytes_out = "+OK\r\n".len() + 2 * "+QUEUED\r\n".len() + "*2\r\n+OK\r\n$1\r\n1\r\n".len();
+    // DBSIZE, and its reply, once or twice: the second is counted after its reply.
+    let pings = (spent[Meter::BytesIn] as usize - bytes_in) / "DBSIZE".len();
+    assert_eq!(spent[Meter::BytesIn] as usize, bytes_in + pings * "DBSIZE".len());
+    assert_eq!(spent[Meter::BytesOut] as usize, bytes_out + pings * ":1\r\n".len());
+    assert!((1..=2).contains(&pings), "{pings}");
+    assert_eq!(spent[Meter::Requests] as usize, 4 + pings);
 }

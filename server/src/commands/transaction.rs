@@ -286,7 +286,7 @@ fn under(
             Action::Session(_) | Action::Container => reply.error("ERR Command not allowed inside a transaction"),
         }
         reply.set_version(session.version);
-        session.count_queued(entry.id, request, reply, before);
+        session.count_queued(entry.id, reply, before);
     }
     db.commit();
     session.count_keyspace(db.hits, db.misses);

@@ -41,10 +41,22 @@ impl Batch {
     /// A command ran: its index in the command table, the payload of its arguments and of its reply.
     #[inline]
     pub fn request(&mut self, command: usize, bytes_in: u64, bytes_out: u64) {
+        self.queued(bytes_in, bytes_out);
+        self.called(command);
+    }
+
+    /// A request was taken whose command runs later, if at all: in a transaction.
+    #[inline]
+    pub fn queued(&mut self, bytes_in: u64, bytes_out: u64) {
         self.requests += 1;
         self.request_units += request_units(bytes_in, bytes_out);
         self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
+    }
+
+    /// The command of such a request ran.
+    #[inline]
+    pub fn called(&mut self, command: usize) {
         self.command(command).totals.calls += 1;
     }
 
