@@ -297,7 +297,10 @@ impl Session {
                             Stop::Other | Stop::Slow => true,
                         }
                     }
-                    Action::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() => {
+                    // What may lead to another database ends the batch, which is counted for this one.
+                    Action::Session(SessionRun::Now(run))
+                        if entry.subcommands.is_empty() && !entry.row.flags.contains(Flags::NO_AUTH) =>
+                    {
                         let before = reply.len();
                         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
                         if let Err(error) = run(self, reply, request) {

@@ -216,6 +216,22 @@ fn a_transaction_on_a_sleeping_database_is_whole() {
 }
 
 #[test]
+fn everybody_pays_for_what_he_ran() {
+    let bench = Bench::new(&["dm_one_secret", "dm_two_secret"]);
+    let mut client = bench.connect();
+    client.check("AUTH dm_one_secret", "+OK\r\n");
+    let lines: Vec<&str> =
+        std::iter::repeat_n("SET a 1", 10).chain(["AUTH dm_two_secret", "SET b 1", "PING"]).collect();
+    client.send(&lines);
+    client.expect(&("+OK\r\n".repeat(12) + "+PONG\r\n"));
+    // Answered after it was counted.
+    client.check("PING", "+PONG\r\n");
+    let (one, two) = (bench.totals("one"), bench.totals("two"));
+    assert_eq!((calls(&one, "SET"), calls(&two, "SET")), (10, 1));
+    client.check("DBSIZE", ":1\r\n");
+}
+
+#[test]
 fn a_queued_command_is_counted_once() {
     let bench = Bench::new(&[]);
     let mut client = bench.connect();
