@@ -255,3 +255,15 @@ fn a_queued_command_is_counted_once() {
     assert!((1..=2).contains(&pings), "{pings}");
     assert_eq!(spent[Meter::Requests] as usize, 4 + pings);
 }
+
+#[test]
+fn a_transaction_stays_in_its_database() {
+    let bench = Bench::new(&["dm_one_secret", "dm_two_secret"]);
+    let mut client = bench.connect();
+    client.check("AUTH dm_one_secret", "+OK\r\n");
+    for login in ["AUTH dm_two_secret", "HELLO 2 AUTH default dm_two_secret"] {
+        client.send(&["MULTI", login, "SET a 1", "EXEC"]);
+        client.expect("+OK\r\n-ERR Command not allowed inside a transaction\r\n+QUEUED\r\n");
+        client.expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
+    }
+}

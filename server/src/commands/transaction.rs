@@ -100,7 +100,14 @@ pub fn runs_at_once(entry: &Entry) -> bool {
 pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, reply: &mut Reply) {
     let Some(transaction) = &mut session.transaction else { return };
     let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
-    if entry.row.flags.contains(Flags::NO_MULTI) || waits {
+    // The transaction holds the locks of one database: it cannot go on in another.
+    let leaves = session.node.tenants.needs_token()
+        && match &*entry.name {
+            "auth" => true,
+            "hello" => request.as_request().iter().skip(2).any(|word| word.eq_ignore_ascii_case(b"AUTH")),
+            _ => false,
+        };
+    if entry.row.flags.contains(Flags::NO_MULTI) || waits || leaves {
         transaction.broken = true;
         reply.error("ERR Command not allowed inside a transaction");
         return;
