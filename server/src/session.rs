@@ -429,6 +429,7 @@ impl Session {
     pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
         let (started, now_ms) = self.worker.now();
         let before = reply.len();
+        let subscribed = self.subscribed();
         let id = self.dispatch(&request, reply, now_ms).await;
         let request = request.as_request();
         if let Some(id) = id {
@@ -452,6 +453,16 @@ impl Session {
                 self.reply_mode = ReplyMode::On;
             }
         }
+        if self.subscribed() < subscribed && self.client.has_messages() {
+            // They were sent while it still listened: after the confirmation nobody would expect them.
+            let mut messages = Vec::new();
+            self.client.take_messages(&mut messages);
+            reply.buffer.splice(before..before, messages);
+        }
+    }
+
+    fn subscribed(&self) -> usize {
+        self.subscriptions.as_ref().map_or(0, |all| all.channels.len() + all.patterns.len())
     }
 
     /// Answers one request; its index in the table where it is a command.

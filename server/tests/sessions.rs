@@ -215,6 +215,43 @@ fn a_transaction_on_a_sleeping_database_is_whole() {
     }
 }
 
+/// The client leaves the subscribed state with the confirmation: what came later would be taken for a reply.
+#[test]
+fn no_message_comes_after_the_last_confirmation() {
+    let bench = Bench::new(&[]);
+    let tenant = bench.tenant("default");
+    let limit = bench.node.output_limit_pubsub();
+    for (leave, confirmed) in
+        [("UNSUBSCRIBE", "*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n"), ("RESET", "+RESET\r\n")]
+    {
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let publisher = {
+            let (tenant, stop) = (Arc::clone(&tenant), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    tenant.pubsub.publish(b"c", b"m", limit, 0);
+                }
+            })
+        };
+        for _ in 0..300 {
+            let mut client = bench.connect();
+            let pings = ["PING"; 100];
+            client.send(&[&["SUBSCRIBE c"], &pings[..], &[leave]].concat());
+            let mut text = String::new();
+            while !text.contains(confirmed) {
+                let mut bytes = [0; 4096];
+                let len = client.stream.read(&mut bytes).expect("an open connection");
+                text += std::str::from_utf8(&bytes[..len]).expect("text");
+            }
+            client.stream.shutdown(std::net::Shutdown::Write).expect("an open connection");
+            client.stream.read_to_string(&mut text).expect("an end");
+            assert!(text.ends_with(confirmed), "something follows {leave}: {text}");
+        }
+        stop.store(true, Ordering::SeqCst);
+        publisher.join().expect("it does not panic");
+    }
+}
+
 #[test]
 fn everybody_pays_for_what_he_ran() {
     let bench = Bench::new(&["dm_one_secret", "dm_two_secret"]);
