@@ -11,6 +11,7 @@
 //!
 //! Invariant: a connection's commands run and answer in their order.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,13 +92,13 @@ pub struct Transaction {
 #[derive(Debug, Default)]
 pub struct Watching {
     pub touched: Arc<AtomicBool>,
-    pub keys: Vec<(u8, Box<[u8]>)>,
+    pub keys: BTreeSet<(u8, Box<[u8]>)>,
 }
 
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    pub channels: Vec<Box<[u8]>>,
-    pub patterns: Vec<Box<[u8]>>,
+    pub channels: BTreeSet<Box<[u8]>>,
+    pub patterns: BTreeSet<Box<[u8]>>,
 }
 
 pub struct Session {

@@ -253,6 +253,28 @@ fn no_message_comes_after_the_last_confirmation() {
 }
 
 #[test]
+fn many_channels_and_watched_keys_cost_no_more_each() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    let names: Vec<String> = (0..100_000).map(|n| format!("{n:06}")).collect();
+    let request = |command: &str| {
+        let args: String = names.iter().map(|name| format!("$6\r\n{name}\r\n")).collect();
+        format!("*{}\r\n${}\r\n{command}\r\n{args}", names.len() + 1, command.len())
+    };
+    let mut writer = client.stream.try_clone().expect("a socket");
+    let requests = request("WATCH") + &request("SUBSCRIBE") + &request("UNSUBSCRIBE");
+    let sender = std::thread::spawn(move || writer.write_all(requests.as_bytes()).expect("an open connection"));
+    client.expect("+OK\r\n");
+    for (at, name) in (1..).zip(&names) {
+        client.expect(&format!("*3\r\n$9\r\nsubscribe\r\n$6\r\n{name}\r\n:{at}\r\n"));
+    }
+    for (at, name) in (1..).zip(&names) {
+        client.expect(&format!("*3\r\n$11\r\nunsubscribe\r\n$6\r\n{name}\r\n:{}\r\n", names.len() - at));
+    }
+    sender.join().expect("it does not panic");
+}
+
+#[test]
 fn everybody_pays_for_what_he_ran() {
     let bench = Bench::new(&["dm_one_secret", "dm_two_secret"]);
     let mut client = bench.connect();

@@ -1,5 +1,6 @@
 //! Publish and subscribe. Nothing here wakes the database.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -153,7 +154,7 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-fn list(subscriptions: &mut Subscriptions, kind: Kind) -> &mut Vec<Box<[u8]>> {
+fn names_of(subscriptions: &mut Subscriptions, kind: Kind) -> &mut BTreeSet<Box<[u8]>> {
     match kind {
         Kind::Channel => &mut subscriptions.channels,
         Kind::Pattern => &mut subscriptions.patterns,
@@ -162,9 +163,7 @@ fn list(subscriptions: &mut Subscriptions, kind: Kind) -> &mut Vec<Box<[u8]>> {
 
 fn add(session: &mut Session, reply: &mut Reply, kind: Kind, name: &[u8]) {
     let subscriptions = session.subscriptions.get_or_insert_default();
-    let names = list(subscriptions, kind);
-    if !names.iter().any(|other| **other == *name) {
-        names.push(name.into());
+    if names_of(subscriptions, kind).insert(name.into()) {
         session.tenant.pubsub.subscribe(kind, name, &session.client);
     }
     let word = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
@@ -175,15 +174,15 @@ fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>)
     let word = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
     let mut gone: Vec<Box<[u8]>> = names.iter().map(Into::into).collect();
     if names.is_empty() {
-        gone =
-            session.subscriptions.as_mut().map(|subscriptions| list(subscriptions, kind).clone()).unwrap_or_default();
+        let all = session.subscriptions.as_mut().map(|subscriptions| names_of(subscriptions, kind));
+        gone = all.map(|names| names.iter().cloned().collect()).unwrap_or_default();
         if gone.is_empty() {
             confirm(session, reply, word, None);
         }
     }
     for name in gone {
         if let Some(subscriptions) = &mut session.subscriptions {
-            list(subscriptions, kind).retain(|other| *other != name);
+            names_of(subscriptions, kind).remove(&name);
             session.tenant.pubsub.unsubscribe(kind, &name, session.client.id);
         }
         confirm(session, reply, word, Some(&name));

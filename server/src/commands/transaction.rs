@@ -361,9 +361,8 @@ fn watch_key(
     // What has expired already does not count as changed later.
     db.expire(key);
     let watching = session.watching.get_or_insert_with(|| Box::new(Watching::default()));
-    if !watching.keys.iter().any(|(other, watched)| *other == select && **watched == *key) {
+    if watching.keys.insert((select, key.into())) {
         database.shared.watches.add(select, key, &watching.touched);
-        watching.keys.push((select, key.into()));
     }
     Ran::Done
 }
