@@ -181,8 +181,7 @@ impl Session {
 
     /// Gives up what the session has in its database: transaction, watches, subscriptions.
     pub fn leave(&mut self) {
-        self.transaction = None;
-        self.unwatch();
+        crate::commands::transaction::abort(self);
         crate::commands::pubsub::unsubscribe_all(self);
     }
 
