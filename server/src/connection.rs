@@ -82,8 +82,14 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     let limits = if session.authenticated { Limits::default() } else { Limits::unauthenticated() };
     let mut connection = Connection { stream, client, session, parser: Parser::new(limits), rest: Vec::new() };
     let _ = connection.run().await;
-    connection.session.end();
-    node.clients.remove(connection.client.id);
+}
+
+/// Also where a command has panicked: nobody may count, watch or listen for ever on behalf of a client that is gone.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.session.end();
+        self.session.node.clients.remove(self.client.id);
+    }
 }
 
 struct Connection {
