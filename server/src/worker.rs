@@ -143,27 +143,20 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         let worker = Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, async {
-            loop {
-                tokio::select! {
-                    next = incoming.recv() => match next {
-                        Some((accepted, peer)) => {
-                            let stream = match Stream::adopt(accepted) {
-                                Ok(stream) => stream,
-                                Err(error) => {
-                                    tracing::warn!(%error, "a connection could not be served");
-                                    continue;
-                                }
-                            };
-                            let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
-                            tokio::task::spawn_local(async move { connection::serve(stream, peer, worker, node).await });
-                        }
-                        None => break,
-                    },
-                    () = node.until_drained() => break,
+        // A task of its own: what is blocked on is polled at every turn of the loop.
+        let accepting = tasks.spawn_local(async move {
+            while let Some((accepted, peer)) = incoming.recv().await {
+                match Stream::adopt(accepted) {
+                    Ok(stream) => {
+                        let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
+                        tokio::task::spawn_local(connection::serve(stream, peer, worker, node));
+                    }
+                    Err(error) => tracing::warn!(%error, "a connection could not be served"),
                 }
             }
         });
+        // It ends when the node stops accepting and drops its handles.
+        let _ = tasks.block_on(&runtime, accepting);
     })?;
     Ok((Handle(sender), thread))
 }
