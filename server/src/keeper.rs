@@ -39,9 +39,11 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = Before::default();
+    let mut uses = LastUses::default();
     while !node.is_draining() {
         every.tick().await;
         let now_ms = (node.engine.clock)();
+        uses.look(now_ms, monotonic_ms(&node));
         before.rates(&node, now_ms);
         close_idle_clients(&node, now_ms);
         let mut databases = Vec::new();
@@ -56,7 +58,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             drop(tenant.meters.close_window(now_ms));
             count(tenant);
             if tenant.database.is_awake() {
-                databases.push(observe(&node, tenant, now_ms).await);
+                databases.push(observe(&node, tenant, now_ms, &mut uses).await);
             }
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
@@ -117,7 +119,7 @@ pub fn settle(tenant: &Tenant, now_ms: u64) {
     tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
 }
 
-async fn observe(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseLoad {
+async fn observe(node: &Node, tenant: &Tenant, now_ms: u64, uses: &mut LastUses) -> DatabaseLoad {
     let clients = node.clients.of_database(tenant.name());
     let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
     let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));
@@ -129,7 +131,7 @@ async fn observe(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseLoad {
         id: tenant.name().to_string(),
         dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
         shards: views.iter().map(shard_load).collect(),
-        last_command_ms: monotonic_ms(node).saturating_sub(now_ms.saturating_sub(worked)),
+        last_command_ms: uses.moment(tenant.name(), worked),
         sleep_after_ms: tenant.settings().sleep_after.duration().map(|after| after.as_millis() as u64),
         connected_clients: clients.len(),
         parked_clients: 0,
@@ -218,6 +220,36 @@ fn close_idle_clients(node: &Node, now_ms: u64) {
     }
 }
 
+/// When each database was last used, on the monotonic clock.
+///
+/// Clients note it on the system's clock. Two clocks do not tick together, so that the same use, converted at every look,
+/// would shiver by a millisecond: to the autoscaler that is a database in use. So each use is converted once.
+#[derive(Debug, Default)]
+struct LastUses {
+    now_ms: u64,
+    monotonic_ms: u64,
+    /// By database: the use on the system's clock, and on the monotonic one.
+    moments: BTreeMap<String, (u64, u64)>,
+}
+
+impl LastUses {
+    fn look(&mut self, now_ms: u64, monotonic_ms: u64) {
+        self.now_ms = now_ms;
+        self.monotonic_ms = monotonic_ms;
+    }
+
+    fn moment(&mut self, database: &str, worked_ms: u64) -> u64 {
+        if let Some(&(known, moment)) = self.moments.get(database)
+            && known == worked_ms
+        {
+            return moment;
+        }
+        let moment = self.monotonic_ms.saturating_sub(self.now_ms.saturating_sub(worked_ms));
+        self.moments.insert(database.to_string(), (worked_ms, moment));
+        moment
+    }
+}
+
 /// Totals as they were at the last look.
 #[derive(Debug, Default)]
 struct Before {
@@ -248,5 +280,27 @@ impl Before {
         }
         self.at_ms = now_ms;
         self.cpu_seconds = user + system;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_has_one_moment_however_the_clocks_tick() {
+        let mut uses = LastUses::default();
+        uses.look(10_000, 500);
+        assert_eq!(uses.moment("a", 9_900), 400);
+        assert_eq!(uses.moment("b", 9_990), 490);
+        // The system's clock ticked between the two readings, and then was set forward by an hour.
+        for (now_ms, monotonic_ms) in [(11_001, 1_500), (3_612_000, 2_500)] {
+            uses.look(now_ms, monotonic_ms);
+            assert_eq!(uses.moment("a", 9_900), 400);
+        }
+        assert_eq!(uses.moment("b", 3_611_999), 2_499);
+        // A use before the process began, and one from a clock that was set back since.
+        assert_eq!(uses.moment("c", 0), 0);
+        assert_eq!(uses.moment("d", 9_000_000), 2_500);
     }
 }
