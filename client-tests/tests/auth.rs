@@ -46,6 +46,21 @@ fn nothing_is_answered_without_a_token() {
     check(&mut connection, "GET k", "\"v\"");
 }
 
+/// redis-cli reads an empty name out of `redis://:TOKEN@host` and sends it. Redis has no such user.
+#[test]
+fn an_empty_user_is_none() {
+    let server = server();
+    if server.kind() == Kind::Redis {
+        return;
+    }
+    let mut connection = Connection::open(server.port());
+    let reply = connection.call(&["AUTH", "", TOKENS[1]]);
+    assert_eq!(format!("{reply:?}"), "+OK");
+    check(&mut connection, "SET k v", "+OK");
+    let reply = connection.call(&["AUTH", "", "wrong"]);
+    assert_eq!(format!("{reply:?}"), "-WRONGPASS invalid username-password pair or user is disabled.");
+}
+
 #[test]
 fn hello_may_bring_the_token() {
     let server = server();

@@ -109,9 +109,11 @@ fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Resu
     Ok(())
 }
 
-/// A user's name is `default`, or the name of the database that the token leads to.
+/// A user's name is `default`, or the name of the database that the token leads to. An empty one is none: it is what
+/// redis-cli sends for `redis://:TOKEN@host`.
 fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()> {
     let node = Arc::clone(&session.node);
+    let user = user.filter(|user| !user.is_empty());
     if !node.tenants.needs_token() {
         return match user {
             None => Err(Error::text(
