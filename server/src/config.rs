@@ -376,7 +376,7 @@ fn only(value: &str, text: &str) -> Result<(), String> {
 }
 
 /// The directory of a `file://` store; empty for others.
-fn directory(store: &str) -> String {
+pub fn directory(store: &str) -> String {
     let Some(path) = store.strip_prefix("file://") else { return String::new() };
     std::path::absolute(Path::new(path)).map_or_else(|_| path.to_string(), |path| path.display().to_string())
 }

@@ -170,7 +170,14 @@ fn explain(address: IpAddr, port: u16, error: &io::Error) -> String {
 }
 
 fn bind_unix(path: &Path, mode: u32) -> Result<(std::os::unix::net::UnixListener, PathBuf), String> {
-    let failed = |error: io::Error| format!("cannot listen on unix socket {}: {error}", path.display());
+    let failed = |error: io::Error| {
+        let what = match error.kind() {
+            io::ErrorKind::AddrInUse => "another process answers there, or it is a file that is no socket".to_string(),
+            io::ErrorKind::NotFound => "its folder does not exist".to_string(),
+            _ => error.to_string(),
+        };
+        format!("cannot listen on the Unix socket {}: {what}; choose one with --unix-socket", path.display())
+    };
     // A socket that nobody answers on is what a killed process has left.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -192,5 +199,25 @@ impl Stream {
             crate::worker::Accepted::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
             crate::worker::Accepted::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_cannot_be_made_is_explained() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::write(path("file"), "").unwrap();
+        let _held = std::os::unix::net::UnixListener::bind(path("held")).unwrap();
+        drop(std::os::unix::net::UnixListener::bind(path("left")).unwrap());
+        for (name, expected) in [("file", "is no socket"), ("held", "another process"), ("no/where", "its folder")] {
+            let error = Listeners::unix_only(Some((&path(name), 0o700))).unwrap_err();
+            assert!(error.contains(expected) && error.contains("--unix-socket"), "{error}");
+        }
+        assert!(path("file").exists(), "what is no socket is left alone");
+        Listeners::unix_only(Some((&path("left"), 0o700))).unwrap();
     }
 }

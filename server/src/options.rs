@@ -236,6 +236,9 @@ impl Options {
         if self.port == 0 && self.unix_socket.is_none() {
             return Err(invalid("nowhere to listen: with --port 0, give a --unix-socket".to_string()));
         }
+        if self.port != 0 && self.port == self.http_port {
+            return Err(invalid(format!("--port and --http-port are both {}: they need a port each", self.port)));
+        }
         self.policy = self.reshaping.policy(self.checkpoint_every).map_err(invalid)?;
         let exposed = self.bind.iter().find(|bind| !bind.is_loopback());
         if let Some(bind) = exposed

@@ -1,17 +1,18 @@
 //! The server: everything built in order, run until somebody ends it, and put to sleep in order.
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
-use dormouse_shard::store::Store;
+use dormouse_shard::store::{Store, StoreError};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::Settings;
+use crate::config::{Settings, directory};
 use crate::databases::Tenants;
 use crate::http::{Http, Readiness};
 use crate::listener::Listeners;
@@ -37,7 +38,7 @@ impl Server {
     /// # Errors
     /// A text that says what is in the way and what to do about it.
     pub fn start(options: Options) -> Result<Self, String> {
-        let store = Arc::new(Store::open(&options.store).map_err(|error| error.to_string())?);
+        let store = Arc::new(Store::open(&options.store).map_err(|error| explain(&error))?);
         let addresses: Vec<_> = options.bind.iter().map(|bind| bind.0).collect();
         let unix = options.unix_socket.as_deref().map(|path| (path, options.unix_socket_mode.0));
         let listeners = if options.port == 0 {
@@ -154,25 +155,110 @@ fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
 }
 
 /// The one line on standard output, and how to go on.
-fn announce(node: &Node, addresses: &[std::net::SocketAddr], unix: Option<&str>, http: Option<&Http>) {
+fn announce(node: &Node, addresses: &[SocketAddr], unix: Option<&str>, http: Option<&Http>) {
+    let http = http.and_then(|http| http.addresses().first().copied());
+    let text = announcement(&node.facts.store, addresses, unix, http, node.tenants.needs_token());
+    // A closed standard output is no reason not to serve.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn announcement(
+    store: &str,
+    addresses: &[SocketAddr],
+    unix: Option<&str>,
+    http: Option<SocketAddr>,
+    needs_token: bool,
+) -> String {
     let mut places: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     places.extend(unix.map(ToString::to_string));
     let mut text = format!("Dormouse {} listens on {}", env!("CARGO_PKG_VERSION"), places.join(", "));
-    if let Some(address) = http.and_then(|http| http.addresses().first()) {
+    if let Some(address) = http {
         text += &format!(" and http://{address}");
     }
-    text += &format!("; data in {}", node.engine.store.url());
-    text += &match (addresses.first(), unix) {
-        (Some(address), _) => format!("; try: redis-cli -p {} SET hello world", address.port()),
-        (None, Some(path)) => format!("; try: redis-cli -s {path} SET hello world"),
-        (None, None) => String::new(),
+    text += &match directory(store) {
+        folder if folder.is_empty() => format!("; data in {store}"),
+        folder => format!("; data in {folder}"),
     };
-    // A closed standard output is no reason not to serve.
-    let _ = writeln!(std::io::stdout(), "{text}");
+    if store.starts_with("memory://") {
+        text += ", gone when it ends";
+    }
+    let token = if needs_token { "-a TOKEN " } else { "" };
+    let place = match (addresses.first(), unix) {
+        (Some(address), _) if address.ip().is_unspecified() || address.ip() == Ipv4Addr::LOCALHOST => {
+            format!("-p {}", address.port())
+        }
+        (Some(address), _) => format!("-h {} -p {}", address.ip(), address.port()),
+        (None, Some(path)) => format!("-s {path}"),
+        (None, None) => return text,
+    };
+    text + &format!("; try: redis-cli {place} {token}SET hello world")
+}
+
+/// What is wrong with the store, and where it does not lie in the store, what to do.
+fn explain(error: &StoreError) -> String {
+    match error {
+        StoreError::Locked { .. } => {
+            format!("{error}; end that one, or choose another folder with --store file://PATH")
+        }
+        StoreError::Folder { .. } => format!("{error}; choose another with --store file://PATH"),
+        _ => error.to_string(),
+    }
 }
 
 /// From the system's source, by way of the standard library's hash keys.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() ^ now_ms().rotate_left(20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_announcement_says_where_and_how() {
+        let address = |text: &str| vec![text.parse::<SocketAddr>().unwrap()];
+        let rows = [
+            (
+                ("file:///var/d", address("127.0.0.1:6379"), None, false),
+                "; data in /var/d; try: redis-cli -p 6379 SET ",
+            ),
+            (
+                ("memory://", address("127.0.0.1:1"), None, true),
+                "; data in memory://, gone when it ends; try: redis-cli -p 1 -a TOKEN SET ",
+            ),
+            (("file:///d", address("0.0.0.0:1"), None, true), "redis-cli -p 1 -a TOKEN SET "),
+            (
+                ("file:///d", address("[::1]:1"), Some("/run/d"), false),
+                "listens on [::1]:1, /run/d; data in /d; try: redis-cli -h ::1 -p 1 SET ",
+            ),
+            (
+                ("file:///d", Vec::new(), Some("/run/d"), false),
+                "listens on /run/d; data in /d; try: redis-cli -s /run/d SET ",
+            ),
+        ];
+        for ((store, addresses, unix, needs_token), expected) in rows {
+            let text = announcement(store, &addresses, unix, None, needs_token);
+            assert!(text.contains(expected), "{text}");
+        }
+        let here = std::env::current_dir().unwrap();
+        let text = announcement("file://./data", &[], None, "127.0.0.1:2".parse().ok(), false);
+        let folder = here.join("data");
+        assert!(text.ends_with(&format!("and http://127.0.0.1:2; data in {}", folder.display())), "{text}");
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_had_names_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let open = |path: &std::path::Path| Store::open(&format!("file://{}", path.display()));
+        let held = open(folder.path()).unwrap();
+        for path in [folder.path(), &file] {
+            let error = explain(&open(path).unwrap_err());
+            assert!(error.contains("--store file://"), "{error}");
+        }
+        drop(held);
+        assert!(!explain(&Store::open("s3://bucket").unwrap_err()).contains("--store"));
+    }
 }

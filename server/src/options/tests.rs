@@ -51,7 +51,7 @@ fn bare_and_serve_are_the_same() {
 #[test]
 fn the_command_line_wins_then_the_environment_then_the_file() {
     let file =
-        file("port = 1\nhttp-port = 1\nmax-clients = 1\nbind = [\"127.0.0.1\", \"::1\"]\nsleep-after = \"1h\"\n");
+        file("port = 1\nhttp-port = 8\nmax-clients = 1\nbind = [\"127.0.0.1\", \"::1\"]\nsleep-after = \"1h\"\n");
     let path = file.path().to_str().unwrap();
     for arguments in [format!("--config {path} --port 3"), format!("serve --config {path} --port 3")] {
         let options = options(&arguments, &[("DORMOUSE_PORT", "2"), ("DORMOUSE_HTTP_PORT", "2")]);
@@ -144,6 +144,7 @@ fn complaints() {
         ("--slowlog-log-slower-than -2", &[], &["--slowlog-log-slower-than"]),
         ("--max-memory-policy lru", &[], &["allkeys-lru"]),
         ("--log-level loud", &[], &["expected error, warn"]),
+        ("--port 7 --http-port 7", &[], &["--port and --http-port are both 7"]),
         ("--port 0", &[], &["nowhere to listen", "--unix-socket"]),
         ("--config /nonexistent/x.toml", &[], &["cannot read /nonexistent/x.toml", "--config"]),
         ("", &[("DORMOUSE_PORT", "many")], &["in DORMOUSE_PORT", "'many'"]),
