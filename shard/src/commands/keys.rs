@@ -7,7 +7,7 @@ use crate::commands::elements::{Cursor, write_page};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, write_help};
 use crate::error::{Error, Result};
 use crate::keyspace::{INDEXES, Keyspace, access_clock, kind_of};
-use crate::record::{Record, Value};
+use crate::record::{Origin, Record, Value};
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);
@@ -272,7 +272,7 @@ fn encoding(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Resul
     examine(db, reply, key, |reply, record| {
         let name = match record.value() {
             Value::Int(_) => "int",
-            Value::Raw(bytes) if bytes.len() <= EMBSTR_MAX => "embstr",
+            Value::Raw(bytes) if bytes.len() <= EMBSTR_MAX && record.origin() != Origin::Edited => "embstr",
             Value::Raw(_) => "raw",
             Value::Object(object) => object.encoding(),
         };

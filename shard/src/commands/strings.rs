@@ -8,6 +8,7 @@ use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, lcs, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Expiry, Keyspace, Text};
+use crate::record::Origin;
 
 /// Redis's `proto-max-bulk-len`.
 const LENGTH_MAX: usize = 512 << 20;
@@ -276,7 +277,7 @@ fn decrby(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], i64)) -> 
 }
 
 fn add(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], by: i64) -> Result<()> {
-    let sum = db.rewrite_string(key, |text| {
+    let sum = db.rewrite_string(key, Origin::Given, |text| {
         let before = match text {
             None => 0,
             Some(Text::Int(n)) => n,
@@ -291,7 +292,7 @@ fn add(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], by: i64) -> Result<
 
 /// `INCRBYFLOAT key increment`
 fn incrbyfloat(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], &[u8])) -> Result<()> {
-    let sum = db.rewrite_string(key, |text| {
+    let sum = db.rewrite_string(key, Origin::Computed, |text| {
         let before = match text {
             None => LongDouble::from_integer(0),
             Some(Text::Int(n)) => LongDouble::from_integer(n),
@@ -307,7 +308,7 @@ fn incrbyfloat(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], &[u8
 
 /// `APPEND key value`
 fn append(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value): (&[u8], &[u8])) -> Result<()> {
-    let len = db.update_string(key, |bytes| {
+    let len = db.update_string(key, Origin::Given, |bytes| {
         check_length(bytes.len(), value.len())?;
         bytes.extend_from_slice(value);
         Ok(Change::Yes(bytes.len()))
@@ -325,7 +326,7 @@ fn strlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<
 /// `SETRANGE key offset value`
 fn setrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u8], i64, &[u8])) -> Result<()> {
     let offset = usize::try_from(offset).map_err(|_| Error::OffsetOutOfRange)?;
-    let len = db.update_string(key, |bytes| {
+    let len = db.update_string(key, Origin::Edited, |bytes| {
         if value.is_empty() {
             return Ok(Change::No(bytes.len()));
         }

@@ -83,7 +83,9 @@ impl Bench {
                 Value::Object(Object::SortedSet(set)) => {
                     format!("{:?}", set.iter().map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>())
                 }
-                other => format!("{other:?}"),
+                // What a string was made by is forgotten when it is stored.
+                Value::Int(number) => format!("{:?}", number.to_string().as_bytes()),
+                other => format!("{other:?}").trim_start_matches("Raw(").trim_end_matches(')').into(),
             };
             data.insert(record.key().to_vec(), (record.expiry(), value));
         });

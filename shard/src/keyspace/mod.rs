@@ -450,7 +450,7 @@ impl<'a> Keyspace<'a> {
             Some(object) => Record::new_object(key, object, expiry),
             None => match record.value() {
                 Value::Int(n) => Record::new_raw(key, itoa::Buffer::new().format(n).as_bytes(), expiry),
-                Value::Raw(bytes) => Record::new_raw(key, bytes, expiry),
+                Value::Raw(bytes) => Record::new_string(key, bytes, record.origin(), expiry),
                 Value::Object(_) => unreachable!("take_object answered None"),
             },
         };
@@ -463,7 +463,7 @@ impl<'a> Keyspace<'a> {
         let expiry = record.expiry();
         let record = match record.value() {
             Value::Int(n) => Record::new_raw(key, itoa::Buffer::new().format(n).as_bytes(), expiry),
-            Value::Raw(bytes) => Record::new_raw(key, bytes, expiry),
+            Value::Raw(bytes) => Record::new_string(key, bytes, record.origin(), expiry),
             Value::Object(object) => Record::new_object(key, object.clone(), expiry),
         };
         Some(Taken { record })

@@ -2,7 +2,7 @@
 
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
 use crate::error::Result;
-use crate::record::{Entry, Record, Value};
+use crate::record::{Entry, Origin, Record, Value};
 use crate::types::Object;
 
 impl Keyspace<'_> {
@@ -39,10 +39,11 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Sets the string under `key` to what `change` makes of it; its expiry stays. One look-up: `INCR`.
+    /// Sets the string under `key` to what `change` makes of it, which is of `origin`; its expiry stays. One look-up: `INCR`.
     pub fn rewrite_string<B: AsRef<[u8]>, R>(
         &mut self,
         key: &[u8],
+        origin: Origin,
         change: impl FnOnce(Option<Text<'_>>) -> Result<(B, R)>,
     ) -> Result<R> {
         let position = self.position(key);
@@ -52,7 +53,7 @@ impl Keyspace<'_> {
             let outcome = text_of(record).and_then(|text| once(Some(text)));
             if let Ok((bytes, _)) = &outcome {
                 let expiry = record.expiry();
-                record.set_raw(bytes.as_ref(), expiry);
+                record.set_string(bytes.as_ref(), origin, expiry);
             }
             (outcome.is_ok(), outcome)
         });
@@ -64,7 +65,7 @@ impl Keyspace<'_> {
             }
             None => {
                 let (bytes, result) = once(None)?;
-                self.add(position, Record::new_raw(key, bytes.as_ref(), None));
+                self.add(position, Record::new_string(key, bytes.as_ref(), origin, None));
                 Ok(result)
             }
         }
@@ -85,10 +86,11 @@ impl Keyspace<'_> {
         })
     }
 
-    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Made when absent; its expiry stays.
+    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Made when absent, of origin `made`; its expiry stays.
     pub fn update_string<R>(
         &mut self,
         key: &[u8],
+        made: Origin,
         change: impl FnOnce(&mut Vec<u8>) -> Result<Change<R>>,
     ) -> Result<R> {
         let position = self.position(key);
@@ -103,7 +105,7 @@ impl Keyspace<'_> {
                     let outcome = once(&mut bytes);
                     if let Ok((true, _)) = &outcome {
                         let expiry = record.expiry();
-                        record.set_raw(&bytes, expiry);
+                        record.set_string(&bytes, Origin::Edited, expiry);
                     }
                     outcome
                 })
@@ -122,7 +124,7 @@ impl Keyspace<'_> {
                 let mut bytes = Vec::new();
                 let (changed, result) = once(&mut bytes)?;
                 if changed {
-                    self.add(position, Record::new_raw(key, &bytes, None));
+                    self.add(position, Record::new_string(key, &bytes, made, None));
                 }
                 Ok(result)
             }

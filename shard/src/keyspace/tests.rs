@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::commands::testing::Bench;
+use crate::record::Origin;
 use crate::topology::SLOTS;
 use crate::types::{End, List};
 
@@ -15,17 +16,19 @@ const CHANGES: &[(&str, &[u8], Act)] = &[
     ("set a string", b"key", |db| db.set_string(b"key", b"v", Expiry::None)),
     ("set a new string", b"new", |db| db.set_string(b"new", b"v", Expiry::At(NOW + 1))),
     ("set a string where a list is", b"list", |db| db.set_string(b"list", b"v", Expiry::Keep)),
-    ("rewrite a string", b"key", |db| db.rewrite_string(b"key", |_| Ok(("2", ()))).expect("a string")),
-    ("rewrite a new string", b"new", |db| db.rewrite_string(b"new", |_| Ok(("2", ()))).expect("nothing")),
+    ("rewrite a string", b"key", |db| db.rewrite_string(b"key", Origin::Given, |_| Ok(("2", ()))).expect("a string")),
+    ("rewrite a new string", b"new", |db| {
+        db.rewrite_string(b"new", Origin::Given, |_| Ok(("2", ()))).expect("nothing")
+    }),
     ("update a string", b"key", |db| {
-        db.update_string(b"key", |bytes| {
+        db.update_string(b"key", Origin::Given, |bytes| {
             bytes.push(b'x');
             Ok(Change::Yes(()))
         })
         .expect("a string");
     }),
     ("update a new string", b"new", |db| {
-        db.update_string(b"new", |bytes| {
+        db.update_string(b"new", Origin::Given, |bytes| {
             bytes.push(b'x');
             Ok(Change::Yes(()))
         })
@@ -47,26 +50,26 @@ const CHANGES: &[(&str, &[u8], Act)] = &[
 const NO_CHANGES: &[(&str, Act)] = &[
     ("contains", |db| assert!(db.contains(b"key") && !db.contains(b"new"))),
     ("rewrite what is no string", |db| {
-        let refused = db.rewrite_string(b"list", |_| Ok(("2", ())));
+        let refused = db.rewrite_string(b"list", Origin::Given, |_| Ok(("2", ())));
         assert_eq!(refused, Err(Error::WrongType));
     }),
     ("rewrite and be refused", |db| {
-        let refused = db.rewrite_string(b"key", |_| Err::<(&str, ()), _>(Error::Overflow));
+        let refused = db.rewrite_string(b"key", Origin::Given, |_| Err::<(&str, ()), _>(Error::Overflow));
         assert_eq!(refused, Err(Error::Overflow));
     }),
     ("rewrite nothing and be refused", |db| {
-        let refused = db.rewrite_string(b"new", |text| {
+        let refused = db.rewrite_string(b"new", Origin::Given, |text| {
             assert!(text.is_none());
             Err::<(&str, ()), _>(Error::Overflow)
         });
         assert_eq!(refused, Err(Error::Overflow));
     }),
     ("update what is no string", |db| {
-        assert_eq!(db.update_string(b"list", |_| Ok(Change::Yes(()))), Err(Error::WrongType));
+        assert_eq!(db.update_string(b"list", Origin::Given, |_| Ok(Change::Yes(()))), Err(Error::WrongType));
     }),
     ("update a string and leave it", |db| {
-        assert_eq!(db.update_string(b"key", |bytes| Ok(Change::No(bytes.len()))), Ok(1));
-        assert_eq!(db.update_string(b"new", |bytes| Ok(Change::No(bytes.len()))), Ok(0));
+        assert_eq!(db.update_string(b"key", Origin::Given, |bytes| Ok(Change::No(bytes.len()))), Ok(1));
+        assert_eq!(db.update_string(b"new", Origin::Given, |bytes| Ok(Change::No(bytes.len()))), Ok(0));
     }),
     ("delete nothing", |db| assert!(!db.delete(b"new"))),
     ("persist what never expires", |db| assert!(!db.set_expiry(b"key", None))),
@@ -127,7 +130,9 @@ fn a_rewritten_string_keeps_its_expiry() {
     let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
     let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
     db.set_string(b"key", b"1", Expiry::At(NOW + 5));
-    let before = db.rewrite_string(b"key", |text| Ok(("long enough for another size class", text.map(|t| t.to_vec()))));
+    let before = db.rewrite_string(b"key", Origin::Given, |text| {
+        Ok(("long enough for another size class", text.map(|t| t.to_vec())))
+    });
     assert_eq!(before, Ok(Some(b"1".to_vec())));
     assert_eq!(db.expiry(b"key"), Some(Some(NOW + 5)));
 }

@@ -25,6 +25,17 @@ pub enum Value<'a> {
     Object(&'a Object),
 }
 
+/// How a string came to be, which `OBJECT ENCODING` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Given by a client: what spells an integer is stored as one.
+    Given,
+    /// Computed (`INCRBYFLOAT`): bytes, even where they spell an integer.
+    Computed,
+    /// Changed in place (`APPEND`, `SETRANGE`): bytes, marked as such.
+    Edited,
+}
+
 /// A key of the keyspace: one allocation that holds the header, the expiry, the key and the value.
 ///
 /// ```text
@@ -35,8 +46,8 @@ pub enum Value<'a> {
 /// | meta | access | key length          | data length | ...                                with a key above 255 bytes
 /// ```
 ///
-/// Meta says what the data are (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object), and whether there is an
-/// expiry and a long key. Lengths and numbers are little endian and unaligned; the object is aligned. Access is a clock or
+/// Meta says what the data are (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object), whether bytes were changed
+/// in place, and whether there is an expiry and a long key. Lengths and numbers are little endian and unaligned; the object is aligned. Access is a clock or
 /// counter of 24 bits that eviction looks at.
 pub struct Record(NonNull<u8>);
 
@@ -54,6 +65,9 @@ const INT: u8 = 1 << 0;
 const OBJECT: u8 = 1 << 1;
 const EXPIRY: u8 = 1 << 2;
 const LONG_KEY: u8 = 1 << 3;
+/// Says nothing about the layout.
+const EDITED: u8 = 1 << 4;
+/// As many layouts as there are metas without [`EDITED`].
 const METAS: usize = 1 << 4;
 
 const ACCESS: usize = 1;
@@ -73,6 +87,7 @@ const fn object_offset(meta: u8) -> usize {
 enum Body<'a> {
     Int(i64),
     Raw(&'a [u8]),
+    Edited(&'a [u8]),
     Object(Object),
 }
 
@@ -81,6 +96,7 @@ impl Body<'_> {
         match self {
             Body::Int(_) => INT,
             Body::Raw(_) => 0,
+            Body::Edited(_) => EDITED,
             Body::Object(_) => OBJECT,
         }
     }
@@ -88,18 +104,19 @@ impl Body<'_> {
     fn data_len(&self) -> usize {
         match self {
             Body::Int(number) => number::width(*number),
-            Body::Raw(bytes) => bytes.len(),
+            Body::Raw(bytes) | Body::Edited(bytes) => bytes.len(),
             Body::Object(_) => 0,
         }
     }
 }
 
 impl<'a> Body<'a> {
-    fn string(bytes: &'a [u8]) -> Self {
-        match canonical_integer(bytes) {
-            Some(number) => Body::Int(number),
-            None if bytes.len() > RAW_MAX => Body::Object(Object::Text(bytes.to_vec())),
-            None => Body::Raw(bytes),
+    fn string(bytes: &'a [u8], origin: Origin) -> Self {
+        match origin {
+            _ if bytes.len() > RAW_MAX => Body::Object(Object::Text(bytes.to_vec())),
+            Origin::Given => canonical_integer(bytes).map_or(Body::Raw(bytes), Body::Int),
+            Origin::Computed => Body::Raw(bytes),
+            Origin::Edited => Body::Edited(bytes),
         }
     }
 }
@@ -129,7 +146,12 @@ impl Record {
 
     /// A record of a string; `expiry` in Unix milliseconds. The record itself finds out whether the value is an integer.
     pub fn new_raw(key: &[u8], value: &[u8], expiry: Option<u64>) -> Self {
-        Self::build(key, 0, Body::string(value), expiry)
+        Self::new_string(key, value, Origin::Given, expiry)
+    }
+
+    /// As [`Self::new_raw`], for a string of any origin.
+    pub fn new_string(key: &[u8], value: &[u8], origin: Origin, expiry: Option<u64>) -> Self {
+        Self::build(key, 0, Body::string(value, origin), expiry)
     }
 
     /// A record of anything else, or of a string too long to be stored with its key.
@@ -157,6 +179,16 @@ impl Record {
             read_bytes(at, self.data_len(meta))
         };
         if meta & INT != 0 { Value::Int(number::decode(data)) } else { Value::Raw(data) }
+    }
+
+    /// How the string came to be, as far as its form still says so: [`Origin::Computed`] for other bytes that were not changed
+    /// in place, so that a copy of that origin has the same form.
+    pub fn origin(&self) -> Origin {
+        match self.value() {
+            Value::Int(_) => Origin::Given,
+            _ if self.meta() & EDITED != 0 => Origin::Edited,
+            _ => Origin::Computed,
+        }
     }
 
     /// The value, if it is a string of plain bytes, to be changed in place. Bytes that come to spell an integer stay bytes.
@@ -232,6 +264,11 @@ impl Record {
 
     /// Replaces value and expiry. Nothing is allocated when the new ones need an allocation of the same size class.
     pub fn set_raw(&mut self, value: &[u8], expiry: Option<u64>) {
+        self.set_string(value, Origin::Given, expiry);
+    }
+
+    /// As [`Self::set_raw`], for a string of any origin.
+    pub fn set_string(&mut self, value: &[u8], origin: Origin, expiry: Option<u64>) {
         if value.len() > RAW_MAX
             && let Some(Object::Text(text)) = self.object_mut()
             && (value.len()..=value.len().saturating_mul(2)).contains(&text.capacity())
@@ -241,7 +278,7 @@ impl Record {
             self.set_expiry(expiry);
             return;
         }
-        self.replace(Body::string(value), expiry);
+        self.replace(Body::string(value, origin), expiry);
     }
 
     /// Replaces value and expiry.
@@ -347,7 +384,7 @@ impl Record {
             let data = start.add(Self::key_offset(meta) + key_len);
             match body {
                 Body::Int(number) => drop(write_bytes(data, &number.to_le_bytes()[..number::width(number)])),
-                Body::Raw(bytes) => drop(write_bytes(data, bytes)),
+                Body::Raw(bytes) | Body::Edited(bytes) => drop(write_bytes(data, bytes)),
                 Body::Object(object) => self.object_at(meta).write(object),
             }
         }

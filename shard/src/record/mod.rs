@@ -25,7 +25,7 @@ mod tests;
 pub use self::{
     entry::{Entry, prefetch},
     field::Field,
-    key_value::{RAW_MAX, Record, Value},
+    key_value::{Origin, RAW_MAX, Record, Value},
     member::Member,
     number::canonical_integer,
     scored::Scored,

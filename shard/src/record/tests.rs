@@ -72,7 +72,7 @@ fn holders_share_one_allocation() {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Raw(Vec<u8>, Option<u64>),
+    Raw(Vec<u8>, Origin, Option<u64>),
     Object(Vec<u8>, Option<u64>),
     Expiry(Option<u64>),
     Access(u32),
@@ -89,10 +89,15 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+fn any_origin() -> impl Strategy<Value = Origin> {
+    prop_oneof![2 => Just(Origin::Given), 1 => Just(Origin::Computed), 1 => Just(Origin::Edited)]
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let expiry = || prop::option::of(any::<u64>());
     prop_oneof![
-        4 => (any_value(), expiry()).prop_map(|(value, expiry)| Change::Raw(value, expiry)),
+        4 => (any_value(), any_origin(), expiry())
+            .prop_map(|(value, origin, expiry)| Change::Raw(value, origin, expiry)),
         2 => (any_value(), expiry()).prop_map(|(value, expiry)| Change::Object(value, expiry)),
         3 => expiry().prop_map(Change::Expiry),
         1 => (0..1u32 << 24).prop_map(Change::Access),
@@ -111,10 +116,14 @@ proptest! {
     ) {
         let mut record = Record::new_raw(&key, b"", None);
         let (mut value, mut is_object, mut expiry, mut access) = (Vec::new(), false, None, 0);
+        let mut origin = Origin::Computed;
         for change in changes {
             match change {
-                Change::Raw(bytes, until) => {
-                    record.set_raw(&bytes, until);
+                Change::Raw(bytes, made, until) => {
+                    record.set_string(&bytes, made, until);
+                    // Bytes that spell no integer do not tell the first two apart.
+                    let is_bytes = made == Origin::Given && canonical_integer(&bytes).is_none();
+                    origin = if is_bytes { Origin::Computed } else { made };
                     (is_object, expiry) = (bytes.len() > RAW_MAX, until);
                     value = bytes;
                 }
@@ -148,6 +157,10 @@ proptest! {
             prop_assert_eq!(record.key(), &key[..]);
             prop_assert_eq!(spelled(&record), (value.clone(), is_object));
             prop_assert_eq!((record.expiry(), record.access()), (expiry, access));
+            if is_object {
+                origin = Origin::Computed;
+            }
+            prop_assert_eq!(record.origin(), origin);
             let owned = if let Value::Object(object) = record.value() { object.heap_bytes() } else { 0 };
             prop_assert_eq!(record.heap_bytes(), record.shell_bytes() + owned);
         }

@@ -50,6 +50,37 @@ fn types_and_encodings() {
     assert_eq!(bench.run("OBJECT ENCODING none"), "nil");
 }
 
+/// Strings that were put together keep another encoding, wherever they go, until they are set anew.
+#[test]
+fn encodings_of_strings_that_were_changed() {
+    check(&[
+        ("APPEND n 12", "2"),
+        ("OBJECT ENCODING n", "int"),
+        ("APPEND n 3", "3"),
+        ("OBJECT ENCODING n", "raw"),
+        ("EXPIRE n 100", "1"),
+        ("RENAME n m", "OK"),
+        ("COPY m k", "1"),
+        ("PERSIST k", "1"),
+        ("OBJECT ENCODING m", "raw"),
+        ("OBJECT ENCODING k", "raw"),
+        ("INCR m", "124"),
+        ("OBJECT ENCODING m", "int"),
+        ("SET k 123", "OK"),
+        ("OBJECT ENCODING k", "int"),
+        ("SETRANGE r 3 x", "4"),
+        ("OBJECT ENCODING r", "raw"),
+        ("SETRANGE m 0 \"\"", "3"),
+        ("OBJECT ENCODING m", "int"),
+        ("INCRBYFLOAT f 3", "3"),
+        ("OBJECT ENCODING f", "embstr"),
+        ("RENAME f g", "OK"),
+        ("OBJECT ENCODING g", "embstr"),
+        ("INCR g", "4"),
+        ("OBJECT ENCODING g", "int"),
+    ]);
+}
+
 #[test]
 fn objects() {
     let mut bench = Bench::new();

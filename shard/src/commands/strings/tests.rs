@@ -175,7 +175,7 @@ fn incrbyfloat() {
         ("INCRBYFLOAT k -5", "5.6"),
         ("SET k 5.0e3", "OK"),
         ("INCRBYFLOAT k 2.0e2", "5200"),
-        ("OBJECT ENCODING k", "int"),
+        ("OBJECT ENCODING k", "embstr"),
         ("PEXPIRE k 100", "1"),
         ("INCRBYFLOAT k 1", "5201"),
         ("PTTL k", "100"),
