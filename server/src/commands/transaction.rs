@@ -17,7 +17,6 @@ use parking_lot::MutexGuard;
 use crate::commands::now;
 use crate::session::{Session, SessionRun, Transaction, Watching, missing};
 use crate::table::{Action, Entry, TABLE};
-use crate::task;
 
 /// Bytes that a transaction may queue: the query buffer limit of one client.
 const QUEUED_BYTES_MAX: usize = 1 << 30;
@@ -112,6 +111,11 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
         reply.error("ERR Command not allowed inside a transaction");
         return;
     }
+    if session.tenant.database.shared.is_full() {
+        transaction.broken = true;
+        reply.error(&Error::OutOfMemory.to_string());
+        return;
+    }
     transaction.bytes += request.heap_bytes() + size_of::<OwnedRequest>();
     if transaction.bytes > QUEUED_BYTES_MAX {
         transaction.broken = true;
@@ -163,6 +167,7 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
         let start = reply.len();
         match under(session, &topology, &shards, &held, transaction, &entries, reply, now_ms) {
             Ran::Done => return Ok(()),
+            Ran::Refused(error) => return Err(error),
             Ran::Rerouted => {}
             Ran::Fault(fault) => {
                 drop(held);
@@ -176,6 +181,8 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
 
 enum Ran {
     Done,
+    /// Before its first command.
+    Refused(Error),
     Rerouted,
     Fault(dormouse_shard::keyspace::Fault),
 }
@@ -272,6 +279,12 @@ fn under(
         }
     }
     db.select(session.select);
+    // Room is made once: a transaction is not refused halfway.
+    if entries.iter().any(|entry| entry.row.flags.contains(Flags::DENY_OOM))
+        && let Err(error) = db.make_room(published)
+    {
+        return Ran::Refused(error);
+    }
     db.begin_transaction();
     reply.array(transaction.queue.len());
     for (request, entry) in transaction.queue.iter().zip(entries) {
@@ -279,7 +292,7 @@ fn under(
         let before = reply.len();
         match entry.action {
             Action::Keyspace(run) => {
-                if task::step(&mut db, entry.row, run, request, reply, published).is_err() {
+                if commands::call(entry.row, run, &mut db, reply, request).is_err() {
                     reply.error("ERR a part of the database was not in memory");
                 }
             }
@@ -328,6 +341,7 @@ async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) ->
             drop(held);
             match ran {
                 Some(Ran::Done) => break,
+                Some(Ran::Refused(error)) => return Err(error),
                 Some(Ran::Fault(fault)) => database.load(fault).await?,
                 Some(Ran::Rerouted) | None => {}
             }

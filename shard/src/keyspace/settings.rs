@@ -67,6 +67,14 @@ impl Shared {
             evicted: AtomicU64::new(0),
         }
     }
+
+    /// Whether memory is over its limit, and nothing may be evicted.
+    pub fn is_full(&self) -> bool {
+        let settings = self.settings.load();
+        settings.memory_max > 0
+            && settings.eviction == Eviction::NoEviction
+            && self.used.load(Ordering::Relaxed) > settings.memory_max
+    }
 }
 
 type Watched = HashMap<(u8, Box<[u8]>), Vec<Arc<AtomicBool>>>;
