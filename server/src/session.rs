@@ -476,17 +476,15 @@ impl Session {
         let entry = match TABLE.resolve(request) {
             Ok(entry) => entry,
             Err(text) => {
-                let is_exec = request.arg(0).eq_ignore_ascii_case(b"exec");
-                match &mut self.transaction {
-                    Some(_) if is_exec => {
-                        // What is wrong with EXEC itself ends the transaction.
-                        crate::commands::transaction::abort(self);
-                        let why = String::from_utf8_lossy(&text).replacen("ERR ", "", 1);
-                        reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
-                        return None;
-                    }
-                    Some(transaction) => transaction.broken = true,
-                    None => {}
+                if request.arg(0).eq_ignore_ascii_case(b"exec") {
+                    // What is wrong with EXEC itself ends the transaction, and is told so even where there is none.
+                    crate::commands::transaction::abort(self);
+                    let why = String::from_utf8_lossy(&text).replacen("ERR ", "", 1);
+                    reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+                    return None;
+                }
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.broken = true;
                 }
                 if self.authenticated || crate::commands::connection::before_auth(request) {
                     reply.error_bytes(&text);
