@@ -84,4 +84,9 @@ impl Error {
     }
 }
 
+/// A client's word as errors repeat it: up to its first zero byte, where a C string ends.
+pub fn repeated(word: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(word.split(|byte| *byte == 0).next().unwrap_or_default())
+}
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;

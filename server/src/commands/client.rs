@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::args::{Args, Argument, Rest, integer};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
-use dormouse_shard::error::{Error, Result};
+use dormouse_shard::error::{Error, Result, repeated};
 
 use crate::clients::Client;
 use crate::commands::connection::set_name;
@@ -165,7 +165,7 @@ impl Class {
             b"pubsub" => Ok(Self::PubSub),
             b"slave" | b"replica" => Ok(Self::Replica),
             b"master" => Ok(Self::Master),
-            _ => Err(Error::Text(format!("ERR Unknown client type '{}'", String::from_utf8_lossy(name)).into())),
+            _ => Err(Error::Text(format!("ERR Unknown client type '{}'", repeated(name)).into())),
         }
     }
 
@@ -194,7 +194,7 @@ fn getname(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 fn setinfo(session: &mut Session, reply: &mut Reply, (what, value): (&[u8], &[u8])) -> Result<()> {
     let is_name = what.eq_ignore_ascii_case(b"lib-name");
     if !is_name && !what.eq_ignore_ascii_case(b"lib-ver") {
-        return Err(Error::Text(format!("ERR Unrecognized option '{}'", String::from_utf8_lossy(what)).into()));
+        return Err(Error::Text(format!("ERR Unrecognized option '{}'", repeated(what)).into()));
     }
     let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)));
     let word = if is_name { "lib-name" } else { "lib-ver" };

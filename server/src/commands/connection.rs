@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::{Reply, Request, Version};
 use dormouse_shard::commands::args::{Args, Argument, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
-use dormouse_shard::error::{Error, Result};
+use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::keyspace::INDEXES;
 
 use crate::commands::now;
@@ -190,7 +190,7 @@ impl<'a> Argument<'a> for Hello<'a> {
         let mut hello = Self { version, auth: None, name: None };
         while let Some(word) = args.peek() {
             let unknown =
-                || Error::Text(format!("ERR Syntax error in HELLO option '{}'", String::from_utf8_lossy(word)).into());
+                || Error::Text(format!("ERR Syntax error in HELLO option '{}'", repeated(word)).into());
             if args.word("AUTH") && args.len() >= 2 {
                 hello.auth = Some((args.bytes()?, args.bytes()?));
             } else if args.word("SETNAME") && !args.is_empty() {

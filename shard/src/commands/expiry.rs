@@ -4,7 +4,7 @@ use dormouse_protocol::Reply;
 
 use crate::commands::args::{Args, Argument, integer};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, repeated};
 use crate::keyspace::Keyspace;
 
 const READ: Flags = Flags::READ.union(Flags::FAST);
@@ -182,7 +182,7 @@ impl<'a> Argument<'a> for Condition {
                 Some(b"GT") => &mut condition.if_later,
                 Some(b"LT") => &mut condition.if_sooner,
                 _ => {
-                    let text = format!("ERR Unsupported option {}", String::from_utf8_lossy(word));
+                    let text = format!("ERR Unsupported option {}", repeated(word));
                     return Err(Error::Text(text.into()));
                 }
             };
