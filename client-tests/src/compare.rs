@@ -5,9 +5,10 @@
 //! | without an order (`KEYS`, `SMEMBERS`, `HGETALL`, ...) | sorted |
 //! | scores | as numbers: Redis 7.0 prints 17 digits, 7.2 the shortest that read back the same |
 //! | times to live | within two seconds, for the two servers' clocks start a moment apart |
-//! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; where `hashtable` of a set, likewise |
+//! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
+//! | `LPOS` with the lowest `RANK` | refused, as 7.2 does |
 //! | all others, and all errors | byte for byte |
 
 use crate::resp::{Reply, Words};
@@ -21,7 +22,7 @@ pub fn agree(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
         return true;
     }
     if ours.is_error() || theirs.is_error() {
-        return false;
+        return is_newer(words, ours);
     }
     let upper = |i: usize| words.get(i).map(|word| word.to_ascii_uppercase()).unwrap_or_default();
     let name = upper(0);
@@ -44,6 +45,12 @@ pub fn agree(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
+/// Whether `ours` is an error that Redis 7.2 gives and 7.0 does not.
+fn is_newer(words: &Words, ours: &Reply) -> bool {
+    let range = "value must between -9223372036854775807 and 9223372036854775807";
+    words[0].eq_ignore_ascii_case(b"LPOS") && *ours == Reply::error(&format!("ERR value is out of range, {range}"))
+}
+
 /// The kind of a many-item reply with its items in order, `width` of them always together.
 fn sorted(reply: &Reply, width: usize) -> Option<(char, Vec<Vec<Reply>>)> {
     let Reply::Many(kind, Some(items)) = reply else { return None };
@@ -62,9 +69,17 @@ fn close(ours: &Reply, theirs: &Reply, tolerance: f64) -> bool {
     ours >= 0.0 && theirs >= 0.0 && (ours - theirs).abs() <= tolerance
 }
 
+/// 7.2 packs small lists and sets, and chooses the encoding of what it makes by the number of members that it is told, of
+/// which some may be the same.
 fn same_encoding(ours: &Reply, theirs: &Reply) -> bool {
-    let old = [Some(b"quicklist".as_slice()), Some(b"hashtable")];
-    ours.bytes() == Some(b"listpack") && old.contains(&theirs.bytes())
+    let (Some(ours), Some(theirs)) = (ours.bytes(), theirs.bytes()) else { return false };
+    let legitimate: [(&[u8], &[u8]); 4] = [
+        (b"listpack", b"quicklist"),
+        (b"listpack", b"hashtable"),
+        (b"hashtable", b"intset"),
+        (b"skiplist", b"listpack"),
+    ];
+    legitimate.contains(&(ours, theirs))
 }
 
 fn same_numbers(ours: &Reply, theirs: &Reply) -> bool {

@@ -124,8 +124,9 @@ impl Script {
     }
 
     fn spoil(&mut self, words: &mut Words) {
-        // A lexicographic key must not get a second score, and ZRANK got an optional word after Redis 7.0.
-        if words[0].ends_with(b"RANK") || words.iter().any(|word| word.starts_with(b"x")) {
+        // A lexicographic key must not get a second score. After Redis 7.0, ZRANK got an optional word, and COMMAND GETKEYS
+        // says another error where the command in it has no argument.
+        if words[0].ends_with(b"RANK") || words[0] == b"COMMAND" || words.iter().any(|word| word.starts_with(b"x")) {
             return;
         }
         let place = 1 + self.random.below(words.len());

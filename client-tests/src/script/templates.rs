@@ -185,7 +185,7 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "PING [<value>]",
             "ECHO <value>",
             "CLIENT (GETNAME | SETNAME <field> | NO-EVICT (ON | OFF | junk))",
-            "COMMAND GETKEYS (GET <key> | MSET <key> v <key> v | ZUNIONSTORE <zset> <n zset> | PING | NONSENSE | SET <key>)",
+            "COMMAND GETKEYS (GET <key> | MSET <key> v <key> v | ZUNIONSTORE <zset> <n zset> | PING x | NONSENSE x | SET <key>)",
             "COMMAND COUNT junk",
             "CONFIG SET nonsense 1",
             "SLOWLOG (LEN | GET | RESET) junk",
