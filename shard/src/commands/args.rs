@@ -283,33 +283,85 @@ pub fn canonical_integer(bytes: &[u8]) -> Option<i64> {
     if negative { (value <= 1 << 63).then(|| (value as i64).wrapping_neg()) } else { i64::try_from(value).ok() }
 }
 
-/// Reads a double as Redis does: decimal, exponent, `inf`, hexadecimal is refused; NaN is refused.
+/// Reads a double as Redis does: decimal or hexadecimal, with an exponent, or an infinity; NaN is refused.
 pub fn float(bytes: &[u8]) -> Result<f64> {
     parse_double(bytes).ok_or(Error::NotAFloat)
 }
 
-/// The double that `bytes` spells, infinities included; NaN, surrounding spaces and what is too large are none.
+/// The double that `bytes` spells, infinities included; NaN, surrounding spaces and what is too large or too small are none.
 pub fn parse_double(bytes: &[u8]) -> Option<f64> {
-    // strtod reports overflow; Redis refuses it.
-    parse_double_or_infinity(bytes).filter(|value| value.is_finite() || !bytes.iter().any(u8::is_ascii_digit))
+    let value = strtod(bytes)?;
+    let vanished = value == 0.0 && bytes.split(|byte| b"eEpP".contains(byte)).next().is_some_and(has_value);
+    let overflowed = value.is_infinite() && bytes.iter().any(u8::is_ascii_digit);
+    (!vanished && !overflowed).then_some(value)
 }
 
-/// As [`parse_double`], but what is too large is infinite: as the ends of ranges are read.
-pub fn parse_double_or_infinity(bytes: &[u8]) -> Option<f64> {
+/// A double as the ends of ranges are read: as a C string, which a zero byte ends, behind spaces; nothing is 0, and what is
+/// too large is infinite.
+pub fn parse_bound(bytes: &[u8]) -> Option<f64> {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    if text.is_empty() { Some(0.0) } else { strtod(text.trim_ascii_start()) }
+}
+
+/// What C's `strtod` makes of the whole of `bytes`, but NaN and leading spaces.
+fn strtod(bytes: &[u8]) -> Option<f64> {
     let (negative, digits) = match bytes {
         [b'-', rest @ ..] => (true, rest),
         [b'+', rest @ ..] => (false, rest),
         rest => (false, rest),
     };
-    if digits.eq_ignore_ascii_case(b"inf") || digits.eq_ignore_ascii_case(b"infinity") {
-        return Some(if negative { f64::NEG_INFINITY } else { f64::INFINITY });
+    let value = match digits {
+        [b'0', b'x' | b'X', rest @ ..] => hexadecimal(rest)?,
+        // What fast-float would take beyond strtod: "nan" and a second sign.
+        [b'0'..=b'9' | b'.', ..] => fast_float2::parse(digits).ok()?,
+        _ if digits.eq_ignore_ascii_case(b"inf") || digits.eq_ignore_ascii_case(b"infinity") => f64::INFINITY,
+        _ => return None,
+    };
+    Some(if negative { -value } else { value })
+}
+
+/// Hexadecimal digits, perhaps with a point and a binary exponent: `1.8p1` is 3.
+fn hexadecimal(bytes: &[u8]) -> Option<f64> {
+    let mut parts = bytes.splitn(2, |byte| matches!(byte, b'p' | b'P'));
+    let significand = parts.next()?;
+    let mut exponent = parts.next().map_or(Some(0), binary_exponent)?;
+    let (mut mantissa, mut is_fraction, mut digits) = (0u64, false, 0);
+    for byte in significand {
+        if *byte == b'.' && !is_fraction {
+            is_fraction = true;
+            continue;
+        }
+        let digit = u64::from(char::from(*byte).to_digit(16)?);
+        digits += 1;
+        if mantissa >> 59 == 0 {
+            mantissa = mantissa << 4 | digit;
+            exponent -= if is_fraction { 4 } else { 0 };
+        } else {
+            // Digits beyond the precision of a double only say on which side of a tie the number lies.
+            mantissa |= u64::from(digit != 0);
+            exponent += if is_fraction { 0 } else { 4 };
+        }
     }
-    // What fast-float would take beyond strtod: "nan" and a second sign.
-    if !matches!(digits.first(), Some(b'0'..=b'9' | b'.')) {
+    // In two steps, since a power of two may be out of range where the product is not.
+    let exponent = exponent.clamp(-2000, 2000) as i32;
+    let (half, rest) = (exponent / 2, exponent - exponent / 2);
+    (digits > 0).then(|| mantissa as f64 * 2f64.powi(half) * 2f64.powi(rest))
+}
+
+/// Saturates far beyond what is in range, and far from overflow.
+fn binary_exponent(bytes: &[u8]) -> Option<i64> {
+    let digits = bytes.strip_prefix(b"-").or(bytes.strip_prefix(b"+")).unwrap_or(bytes);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let value: f64 = fast_float2::parse(digits).ok()?;
-    Some(if negative { -value } else { value })
+    let size = digits.iter().fold(0i64, |sum, digit| (sum * 10 + i64::from(digit - b'0')).min(1 << 40));
+    Some(if bytes[0] == b'-' { -size } else { size })
+}
+
+/// Whether the digits of a number, as far as its exponent, are more than zeros.
+fn has_value(digits: &[u8]) -> bool {
+    let digits = digits.iter().filter(|byte| byte.is_ascii_hexdigit());
+    digits.clone().any(|byte| *byte != b'0')
 }
 
 #[cfg(test)]
@@ -347,11 +399,47 @@ mod tests {
             (".5", 0.5),
             ("+inf", f64::INFINITY),
             ("-Infinity", f64::NEG_INFINITY),
+            ("0x10", 16.0),
+            ("-0X1.8p1", -3.0),
+            ("0x.8", 0.5),
+            ("0x1p-1074", 5e-324),
+            ("0x123456789abcdef01", 0x12_3456_789a_bcdf_u64 as f64 * 4096.0),
+            ("0x1.fffffffffffff8p0", 2.0),
+            ("0x1.fffffffffffff7p0", 1.9999999999999998),
+            ("0x0p99999999999999999999", 0.0),
+            ("0e5", 0.0),
+            ("1e-320", 1e-320),
         ] {
             assert_eq!(parse_double(text.as_bytes()), Some(value), "{text}");
         }
-        for bad in ["", "nan", "--1", " 1", "1 ", "1x", "-", "+", "-nan", "1e999", "+-1"] {
+        for bad in [
+            "",
+            "nan",
+            "--1",
+            " 1",
+            "1 ",
+            "1x",
+            "-",
+            "+",
+            "-nan",
+            "1e999",
+            "+-1",
+            "0x",
+            "0x1p",
+            "0x1.2.3",
+            "0xg",
+            "0x1p1024",
+            "0x1p-1080",
+            "1e-400",
+            "1\0",
+        ] {
             assert_eq!(parse_double(bad.as_bytes()), None, "{bad}");
+        }
+        for (text, value) in [("", 0.0), ("\t 5", 5.0), ("7\0junk", 7.0), ("1e999", f64::INFINITY), ("1e-999", 0.0)] {
+            assert_eq!(parse_bound(text.as_bytes()), Some(value), "{text}");
+        }
+        for bad in [" ", "5 ", "nan", "- 5", "(5"] {
+            assert_eq!(parse_bound(bad.as_bytes()), None, "{bad}");
         }
     }
 }

@@ -141,10 +141,22 @@ pub fn write_help(reply: &mut Reply, name: &str, lines: &[&str]) {
     reply.simple("    Print this help.");
 }
 
-/// Reads a SCAN cursor: a prefix53.
+/// Reads a SCAN cursor, a prefix53, as C's `strtoul` does: with a sign, after which it wraps around; nothing is 0.
 pub fn cursor_of(bytes: &[u8]) -> Option<u64> {
-    let cursor: u64 = std::str::from_utf8(bytes).ok()?.parse().ok()?;
-    Some(cursor)
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return text.is_empty().then_some(0);
+    }
+    let value = digits.iter().try_fold(0u64, |value, byte| {
+        let digit = char::from(*byte).to_digit(10)?;
+        value.checked_mul(10)?.checked_add(u64::from(digit))
+    })?;
+    Some(if negative { value.wrapping_neg() } else { value })
 }
 
 /// The row and function of a request's command. For the request path the server keeps a faster table.

@@ -234,7 +234,9 @@ fn scanning_finds_every_key_once() {
     }
     for (command, error) in [
         ("SCAN x", "ERR invalid cursor"),
-        ("SCAN -1", "ERR invalid cursor"),
+        ("SCAN -", "ERR invalid cursor"),
+        ("SCAN \" 1\"", "ERR invalid cursor"),
+        ("SCAN 18446744073709551616", "ERR invalid cursor"),
         ("SCAN 0 COUNT 0", "ERR syntax error"),
         ("SCAN 0 COUNT x", "ERR value is not an integer or out of range"),
         ("SCAN 0 MATCH", "ERR syntax error"),
@@ -242,7 +244,9 @@ fn scanning_finds_every_key_once() {
     ] {
         assert_eq!(bench.run(command), format!("(error) {error}"), "{command}");
     }
-    assert_eq!(bench.run("SCAN 18446744073709551615"), "[0 []]");
+    for beyond in ["18446744073709551615", "-1", "+9007199254740992"] {
+        assert_eq!(bench.run(&format!("SCAN {beyond}")), "[0 []]");
+    }
 }
 
 /// Commands over strings and keys, `K` a key, `N` a number, `V` a value.

@@ -8,7 +8,7 @@ use std::ops::{Bound, Range};
 use dormouse_protocol::{Reply, Request};
 
 use super::{write_header, write_member};
-use crate::commands::args::{Args, Argument, Rest, Word, integer, parse, parse_double_or_infinity};
+use crate::commands::args::{Args, Argument, Rest, Word, integer, parse, parse_bound};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
 use crate::types::{LexBound, LexRange, ScoreRange, SortedSet};
@@ -256,12 +256,9 @@ impl<'a> Ends<'a> {
     }
 }
 
-/// `score`, or `(score` to exclude it. Nothing is 0, as in Redis.
+/// `score`, or `(score` to exclude it.
 fn score_bound(bytes: &[u8]) -> Result<Bound<f64>> {
-    let score = |bytes: &[u8]| match bytes {
-        [] => Ok(0.0),
-        bytes => parse_double_or_infinity(bytes).ok_or(Error::MinMaxNotAFloat),
-    };
+    let score = |bytes: &[u8]| parse_bound(bytes).ok_or(Error::MinMaxNotAFloat);
     match bytes {
         [b'(', rest @ ..] => score(rest).map(Bound::Excluded),
         bytes => score(bytes).map(Bound::Included),
