@@ -189,8 +189,7 @@ impl<'a> Argument<'a> for Hello<'a> {
         };
         let mut hello = Self { version, auth: None, name: None };
         while let Some(word) = args.peek() {
-            let unknown =
-                || Error::Text(format!("ERR Syntax error in HELLO option '{}'", repeated(word)).into());
+            let unknown = || Error::Text(format!("ERR Syntax error in HELLO option '{}'", repeated(word)).into());
             if args.word("AUTH") && args.len() >= 2 {
                 hello.auth = Some((args.bytes()?, args.bytes()?));
             } else if args.word("SETNAME") && !args.is_empty() {

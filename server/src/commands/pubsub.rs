@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
-use dormouse_shard::commands::args::Rest;
+use dormouse_shard::commands::args::{LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::Result;
 
@@ -113,7 +113,11 @@ fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8],
 }
 
 /// `PUBSUB CHANNELS [pattern]`
-fn channels(session: &mut Session, reply: &mut Reply, (pattern,): (Option<&[u8]>,)) -> Result<()> {
+fn channels(
+    session: &mut Session,
+    reply: &mut Reply,
+    (LastOfSubcommand(pattern),): (LastOfSubcommand<&[u8]>,),
+) -> Result<()> {
     let channels = session.tenant.pubsub.channels(pattern);
     reply.array(channels.len());
     channels.iter().for_each(|channel| reply.bulk(channel));

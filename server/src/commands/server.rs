@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
-use dormouse_shard::commands::args::{Args, Argument, Rest};
+use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use futures::FutureExt;
@@ -294,8 +294,9 @@ impl<'a> Argument<'a> for How {
 }
 
 /// `SLOWLOG GET [count]`
-fn slowlog_get(session: &mut Session, reply: &mut Reply, (count,): (SlowlogCount,)) -> Result<()> {
-    let entries = session.tenant.slowlog.newest(count.0);
+fn slowlog_get(session: &mut Session, reply: &mut Reply, (count,): (LastOfSubcommand<SlowlogCount>,)) -> Result<()> {
+    let count = count.0.map_or(10, |count| count.0);
+    let entries = session.tenant.slowlog.newest(count);
     reply.array(entries.len());
     for entry in entries {
         reply.array(6);
@@ -315,10 +316,9 @@ struct SlowlogCount(usize);
 impl<'a> Argument<'a> for SlowlogCount {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         let wrong = Error::text("ERR count should be greater than or equal to -1");
-        match args.take::<Option<i64>>() {
-            Ok(None) => Ok(Self(10)),
-            Ok(Some(-1)) => Ok(Self(usize::MAX)),
-            Ok(Some(count)) => usize::try_from(count).map(Self).map_err(|_| wrong),
+        match args.take::<i64>() {
+            Ok(-1) => Ok(Self(usize::MAX)),
+            Ok(count) => usize::try_from(count).map(Self).map_err(|_| wrong),
             Err(_) => Err(wrong),
         }
     }

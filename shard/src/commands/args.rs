@@ -5,7 +5,7 @@
 
 use dormouse_protocol::Request;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, repeated};
 
 /// A cursor over the arguments after the command's name.
 #[derive(Debug, Clone, Copy)]
@@ -212,6 +212,23 @@ pub struct Last<T>(pub Option<T>);
 impl<'a, T: Argument<'a>> Argument<'a> for Last<T> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         if args.len() > 1 { Err(Error::Syntax) } else { args.take().map(Last) }
+    }
+}
+
+/// The last argument of a subcommand, if there is one. Of more, Redis says the same as of an unknown subcommand.
+#[derive(Debug, Clone, Copy)]
+pub struct LastOfSubcommand<T>(pub Option<T>);
+
+impl<'a, T: Argument<'a>> Argument<'a> for LastOfSubcommand<T> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        if args.len() <= 1 {
+            return args.take().map(Self);
+        }
+        let (container, subcommand) = (repeated(args.request.arg(0)).to_uppercase(), repeated(args.request.arg(1)));
+        Err(Error::Text(
+            format!("ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {container} HELP.")
+                .into(),
+        ))
     }
 }
 
