@@ -94,6 +94,11 @@ fn same_numbers(ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
+/// Whether all that a SCAN command brought us, in order, is what it brought from Redis.
+pub fn same_elements(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    ours == theirs || (words[0] == b"ZSCAN" && same_numbers(ours, theirs))
+}
+
 /// Whether `ours` is a fair draw from what `list` holds, of the size and form of `theirs`.
 pub fn fair_draw(draw: &Words, list: &Reply, ours: &Reply, theirs: &Reply) -> bool {
     let pairs = draw.last().is_some_and(|word| word.starts_with(b"WITH"));

@@ -241,7 +241,7 @@ impl Comparison {
     fn iteration(&mut self, command: Words, cursor: usize) {
         let ours = follow(&mut self.ours, command.clone(), cursor);
         let theirs = follow(&mut self.theirs, command.clone(), cursor);
-        if ours != theirs {
+        if !compare::same_elements(&command, &ours, &theirs) {
             self.mismatch(&command, &ours, &theirs);
         }
         self.remember(command, ours);
