@@ -141,7 +141,8 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     let (sender, mut incoming) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let worker = Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        let worker =
+            Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
         let tasks = LocalSet::new();
         // A task of its own: what is blocked on is polled at every turn of the loop.
         let accepting = tasks.spawn_local(async move {

@@ -1,5 +1,8 @@
 //! `cargo xtask chart`: helm's own linter, then each case is rendered: values that must work with what must (not)
-//! come out, and values that must be refused, with the words that say why.
+//! come out, and values that must be refused, with the words that say why. Last, the server is started with the
+//! environment that was rendered ([`environment`]).
+
+mod environment;
 
 use std::path::Path;
 use std::process::Command;
@@ -218,6 +221,7 @@ pub(crate) fn run(root: &Path) -> Outcome {
         Err(problem) => return tools::missing("the chart was", &problem),
     };
     let chart = root.join("charts/dormouse");
+    let server = environment::server(root)?;
     let mut count = run::check(Command::new(&helm).args(["lint", "--strict", "--quiet"]).arg(&chart))?;
     for case in CASES {
         let mut template = Command::new(&helm);
@@ -228,6 +232,13 @@ pub(crate) fn run(root: &Path) -> Outcome {
             eprintln!("chart: {}: {problem}", case.name);
         }
         count += Count::of(problems.is_empty());
+        if rendered && text.contains("- name: DORMOUSE_") {
+            let problems = environment::problems(&server, &text)?;
+            for problem in &problems {
+                eprintln!("chart: {}: {problem}", case.name);
+            }
+            count += Count::of(problems.is_empty());
+        }
     }
     Ok(count)
 }

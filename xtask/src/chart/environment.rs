@@ -1,0 +1,126 @@
+//! What the chart puts into the container's environment, held against the server that reads it.
+//!
+//! 1. Each `DORMOUSE_<OPTION>` that is rendered must be an option which `dormouse serve --help` lists: the server takes no
+//!    notice of a variable that it does not know.
+//! 2. The server is started with exactly these variables, and must say that it listens. Only where it would collide with
+//!    what runs on this machine does its command line say otherwise, which wins; the variables are checked all the same.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::run;
+
+/// Stands for what the pod takes from its Secret.
+const SECRET: &str = "dm_shop_0123456789abcdef 0123456789abcdef";
+
+/// What is wrong with the environment in a rendered StatefulSet.
+pub(super) fn problems(server: &Path, rendered: &str) -> Result<Vec<String>, String> {
+    let environment = environment(rendered);
+    let (_, help) = run::output(Command::new(server).args(["serve", "--help"]))?;
+    let mut problems: Vec<String> = unknown(&environment, &help).collect();
+    if environment.is_empty() {
+        problems.push("the container has no environment".to_owned());
+    }
+    problems.extend(refusal(server, &environment)?);
+    Ok(problems)
+}
+
+/// The `env` of the only container. A value that comes from a Secret has none here.
+fn environment(rendered: &str) -> Vec<(String, String)> {
+    let mut variables: Vec<(String, String)> = Vec::new();
+    for line in rendered.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix("- name: ") {
+            variables.push((name.to_owned(), SECRET.to_owned()));
+        } else if let (Some(value), Some((_, last))) = (line.strip_prefix("value: "), variables.last_mut()) {
+            *last = value.trim_matches('"').to_owned();
+        }
+    }
+    variables.retain(|(name, _)| name.starts_with("DORMOUSE_"));
+    variables
+}
+
+fn unknown<'a>(environment: &'a [(String, String)], help: &'a str) -> impl Iterator<Item = String> + 'a {
+    environment.iter().filter_map(|(name, _)| {
+        let option = name.trim_start_matches("DORMOUSE_").to_lowercase().replace('_', "-");
+        let known = help.split_ascii_whitespace().any(|word| word.strip_prefix("--") == Some(&option));
+        (!known).then(|| format!("{name} is set, and there is no option --{option}"))
+    })
+}
+
+/// Why the server does not start with this environment, if it does not.
+fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<String>, String> {
+    let socket = std::env::temp_dir().join(format!("dormouse-chart-{}.sock", std::process::id()));
+    let mut command = Command::new(server);
+    command.env_clear().envs(environment.iter().cloned());
+    command.args(["serve", "--port", "0", "--http-port", "0", "--store", "memory://", "--unix-socket"]).arg(&socket);
+    let mut process = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{}: {error}", server.display()))?;
+    let mut line = String::new();
+    let read = process.stdout.take().map(|output| BufReader::new(output).read_line(&mut line));
+    // It has started, or ended by itself; in memory there is nothing to save.
+    let _ = process.kill();
+    let ended = process.wait_with_output().map_err(|error| error.to_string())?;
+    let _ = std::fs::remove_file(&socket);
+    let listens = matches!(read, Some(Ok(_))) && line.contains("listens on");
+    Ok((!listens).then(|| format!("the server refuses it: {}", String::from_utf8_lossy(&ended.stderr).trim())))
+}
+
+/// The server as the tests build it.
+pub(super) fn server(root: &Path) -> Result<PathBuf, String> {
+    let mut build = run::cargo(root);
+    build.args(["build", "--quiet", "--package", "dormouse", "--message-format", "json-render-diagnostics"]);
+    let (built, text) = run::output(&mut build)?;
+    let executable = text.lines().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is_server = message["target"]["name"] == "dormouse" && message["target"]["kind"][0] == "bin";
+        is_server.then(|| message["executable"].as_str().map(Into::into)).flatten()
+    });
+    executable.last().filter(|_| built).ok_or_else(|| format!("the server could not be built:\n{text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RENDERED: &str = "          env:
+            - name: DORMOUSE_PORT
+              value: \"6379\"
+            - name: RUST_BACKTRACE
+              value: full
+            - name: DORMOUSE_TOKEN
+              valueFrom:
+                secretKeyRef:
+                  name: release-dormouse
+                  key: token
+            - name: DORMOUSE_SLEEPAFTER
+              value: 5m
+            - name: DORMOUSE_MAX_MEMORY
+              value: \"0\"
+          ports:
+            - name: redis
+              containerPort: 6379
+";
+
+    #[test]
+    fn an_environment_is_read_and_a_wrong_name_found() {
+        let environment = environment(RENDERED);
+        let shown: Vec<_> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                ("DORMOUSE_PORT", "6379"),
+                ("DORMOUSE_TOKEN", SECRET),
+                ("DORMOUSE_SLEEPAFTER", "5m"),
+                ("DORMOUSE_MAX_MEMORY", "0")
+            ]
+        );
+        let help = "--port <PORT> --token <TOKEN> --sleep-after <DURATION> --max-memory <SIZE> --max-memory-policy";
+        let unknown: Vec<String> = unknown(&environment, help).collect();
+        assert_eq!(unknown, ["DORMOUSE_SLEEPAFTER is set, and there is no option --sleepafter"]);
+    }
+}
