@@ -49,6 +49,8 @@ pub struct Report {
 struct Visited {
     keyspace: u32,
     range: Range53,
+    /// The last effect that it had seen.
+    sequence: u64,
     /// `None`: it was empty.
     written: Option<Written>,
 }
@@ -59,7 +61,6 @@ struct Written {
     chunk: usize,
     expiring: u32,
     heap_bytes: u64,
-    sequence: u64,
 }
 
 /// The state of the database at the cut.
@@ -209,12 +210,14 @@ impl Database {
         if !writer.is_empty() {
             self.put_chunk(&mut manifest, &names, &mut writer, &mut chunks, &mut report).await?;
         }
-        let cut = self.take_cut(topology, held).await;
+        let mut cut = self.take_cut(topology, held).await;
         manifest.sequence = cut.sequence;
         manifest.keyspaces = cut.ids;
         manifest.next_keyspace = cut.next_id;
         manifest.shard_cuts = cuts(topology);
-        replace_segments(&mut manifest, visited, chunks);
+        let seen = last_seen(visited);
+        cut.effects.retain(|effect| comes_after(&seen, effect));
+        replace_segments(&mut manifest, &seen, chunks);
         report.effects = self.put_tail(&mut manifest, &names, cut.effects, &mut report.bytes).await?;
         manifest::commit(&self.engine.store, &mut manifest).await.map_err(store_error)?;
         self.committed(manifest).await;
@@ -265,8 +268,8 @@ impl Database {
             let raw = (!segment.is_empty()).then(|| RawSegment::collect(segment.iter(), heap_bytes as usize));
             let sequence = shared.sequence.load(Ordering::SeqCst);
             let empty = ChunkEntry { keyspace, range, offset: 0, len: 0, raw_len: 0, records: 0, crc: 0 };
-            let written = raw.is_some().then_some(Written { entry: empty, chunk, expiring, heap_bytes, sequence });
-            Some((Visited { keyspace, range, written }, raw, range.end()))
+            let written = raw.is_some().then_some(Written { entry: empty, chunk, expiring, heap_bytes });
+            Some((Visited { keyspace, range, sequence, written }, raw, range.end()))
         };
         match held {
             Some(held) => encode(held),
@@ -415,21 +418,13 @@ fn cuts(topology: &Topology) -> Vec<u16> {
 
 /// Puts the visited places in the stead of the stored segments that they overlap, and drops keyspaces that are gone and
 /// chunks that nothing refers to.
-fn replace_segments(manifest: &mut Manifest, visited: &[Visited], added: Vec<ChunkInfo>) {
+fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, added: Vec<ChunkInfo>) {
     let first_added = manifest.chunks.len();
     manifest.chunks.extend(added);
-    // What was visited twice, because it merged in between, counts as it was seen last.
-    let mut seen: BTreeMap<(u32, u64), &Visited> = BTreeMap::new();
-    for visited in visited {
-        while let Some(key) = overlapping(&seen, visited.keyspace, visited.range) {
-            seen.remove(&key);
-        }
-        seen.insert((visited.keyspace, visited.range.start), visited);
-    }
     let alive = manifest.keyspaces;
     manifest
         .segments
-        .retain(|old| alive.contains(&old.keyspace) && overlapping(&seen, old.keyspace, old.range).is_none());
+        .retain(|old| alive.contains(&old.keyspace) && overlapping(seen, old.keyspace, old.range).is_none());
     for visited in seen.values().filter(|visited| alive.contains(&visited.keyspace)) {
         let Some(written) = &visited.written else { continue };
         manifest.segments.push(SegmentInfo {
@@ -443,7 +438,7 @@ fn replace_segments(manifest: &mut Manifest, visited: &[Visited], added: Vec<Chu
             records: written.entry.records,
             expiring: written.expiring,
             heap_bytes: written.heap_bytes,
-            sequence: written.sequence,
+            sequence: visited.sequence,
             crc: written.entry.crc,
         });
     }
@@ -451,8 +446,31 @@ fn replace_segments(manifest: &mut Manifest, visited: &[Visited], added: Vec<Chu
     drop_unused_chunks(manifest);
 }
 
+/// Visited places by keyspace and the prefix53 that they begin with; none overlaps another.
+type Seen<'a> = BTreeMap<(u32, u64), &'a Visited>;
+
+/// What was visited twice, because it merged in between, counts as it was seen last.
+fn last_seen(visited: &[Visited]) -> Seen<'_> {
+    let mut seen = Seen::new();
+    for visited in visited {
+        while let Some(key) = overlapping(&seen, visited.keyspace, visited.range) {
+            seen.remove(&key);
+        }
+        seen.insert((visited.keyspace, visited.range.start), visited);
+    }
+    seen
+}
+
+/// Whether what was seen of the effect's place does not have it yet. A place that was seen empty has a stamp like any
+/// other: what had emptied it would, replayed onto nothing, not always end with nothing.
+fn comes_after(seen: &Seen<'_>, effect: &Effect) -> bool {
+    let position = Range53 { start: prefix53(effect.position), bits: 0 };
+    let place = overlapping(seen, effect.keyspace, position).and_then(|key| seen.get(&key));
+    place.is_none_or(|place| place.sequence < effect.sequence)
+}
+
 /// The key of some visited place that shares positions with `range`.
-fn overlapping(seen: &BTreeMap<(u32, u64), &Visited>, keyspace: u32, range: Range53) -> Option<(u32, u64)> {
+fn overlapping(seen: &Seen<'_>, keyspace: u32, range: Range53) -> Option<(u32, u64)> {
     let before = seen.range(..(keyspace, range.end())).next_back()?;
     (before.0.0 == keyspace && before.1.range.end() > range.start).then_some(*before.0)
 }
@@ -469,4 +487,39 @@ fn drop_unused_chunks(manifest: &mut Manifest) {
     let mut keep = used.iter();
     manifest.chunks.retain(|_| keep.next().copied().unwrap_or(false));
     manifest.segments.iter_mut().for_each(|segment| segment.location.chunk = moved[segment.location.chunk as usize]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyspace::effect;
+
+    #[test]
+    fn a_place_that_was_seen_empty_keeps_no_earlier_effect() {
+        let (left, right) = Range53::WHOLE.halves();
+        let visit = |range, sequence| Visited { keyspace: 3, range, sequence, written: None };
+        // Seen in two halves, and again when they had merged.
+        let visited = [visit(left, 4), visit(right, 5), visit(Range53::WHOLE, 6)];
+        let effect = |keyspace, sequence, position| Effect {
+            sequence,
+            now_ms: 0,
+            keyspace,
+            position,
+            body: effect::delete(b"k"),
+        };
+        for (visited, keyspace, sequence, position, expected) in [
+            (&visited[..1], 3, 4, 0, false),
+            (&visited[..1], 3, 5, 0, true),
+            (&visited[..1], 3, 4, u64::MAX, true),
+            (&visited[..2], 3, 5, u64::MAX, false),
+            (&visited[..], 3, 6, 0, false),
+            (&visited[..], 3, 6, u64::MAX, false),
+            (&visited[..], 3, 7, u64::MAX, true),
+            (&visited[..], 2, 1, 0, true),
+            (&visited[..], 4, 1, 0, true),
+        ] {
+            let after = comes_after(&last_seen(visited), &effect(keyspace, sequence, position));
+            assert_eq!(after, expected, "{} visited, {keyspace} {sequence} {position}", visited.len());
+        }
+    }
 }
