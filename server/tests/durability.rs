@@ -492,3 +492,45 @@ fn keys_of_the_tail_are_counted_at_once() {
     }
     assert!(tails > 0, "no checkpoint had a tail");
 }
+
+/// Its effects stay in the tail, and all the rest can still be written.
+#[test]
+fn a_place_that_cannot_be_loaded_keeps_its_effects() {
+    let bench = Bench::new();
+    let database = bench.open();
+    for n in 0..5000 {
+        bench.run(&database, &["SET", &format!("key:{n}"), "v"]);
+    }
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    let mut n = 0_u64;
+    loop {
+        let checkpoint = {
+            let database = Arc::clone(&database);
+            bench.runtime.spawn(async move { database.checkpoint().await })
+        };
+        for _ in 0..50 {
+            n += 1;
+            bench.run(&database, &["INCR", "hot"]);
+        }
+        if bench.runtime.block_on(checkpoint).expect("it does not panic").expect("the store is well").effects > 0 {
+            break;
+        }
+    }
+    drop(database);
+    let chunk = bench.first_object("chunk");
+    let expected = bench.run(&bench.open(), &["GET", "hot"]);
+    bench.faults.hide(&chunk);
+    let database = bench.open();
+    assert!(bench.run(&database, &["GET", "hot"]).starts_with("-STORE"), "after {n}");
+    let alive =
+        (0..5000).map(|n| format!("key:{n}")).find(|key| bench.run(&database, &["SET", key, "new"]) == "+OK\r\n");
+    let alive = alive.expect("most can be loaded");
+    for _ in 0..2 {
+        bench.runtime.block_on(database.checkpoint()).expect("the rest is written");
+    }
+    assert_eq!(bench.run(&bench.open(), &["GET", &alive]), bulk("new"));
+    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(true));
+    bench.faults.show(&chunk);
+    assert_eq!(bench.run(&database, &["GET", "hot"]), expected);
+    assert_eq!(bench.run(&bench.open(), &["GET", "hot"]), expected);
+}

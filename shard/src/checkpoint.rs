@@ -30,7 +30,7 @@ use crate::segment::{Range53, prefix53};
 use crate::shard::{HeldShard, ShardGate};
 use crate::stopwatch::Stopwatch;
 use crate::store::StoreError;
-use crate::tail::{TailRecord, encode_tail};
+use crate::tail::{Tail, TailRecord, encode_tail};
 use crate::topology::{Topology, hold};
 
 /// Fuzzy checkpoints before a database that will not stop being written to is held for the last one.
@@ -61,6 +61,13 @@ struct Written {
     chunk: usize,
     expiring: u32,
     heap_bytes: u64,
+}
+
+/// A place that could not be loaded, with effects in the tail.
+struct Unloaded {
+    keyspace: u32,
+    range: Range53,
+    sequence: u64,
 }
 
 /// The state of the database at the cut.
@@ -135,7 +142,10 @@ impl Database {
         let Some(topology) = self.topology() else { return Ok(Report::default()) };
         let started = Stopwatch::start();
         if held.is_none() {
-            self.load_tailed().await?;
+            // What cannot be loaded keeps its effects: one damaged object must not keep all the rest from being written.
+            if let Err(error) = self.load_tailed().await {
+                tracing::error!(database = self.name(), %error, "a part of the database cannot be loaded");
+            }
         }
         self.counters.checkpoint_running.store(1, Ordering::Relaxed);
         let mut visited = Vec::new();
@@ -168,7 +178,7 @@ impl Database {
         visited: &mut Vec<Visited>,
     ) -> Result<Report> {
         let before = self.manifest.lock().clone();
-        let (ids, dirty) = self.begin(topology, held).await;
+        let (ids, dirty, unloaded) = self.begin(topology, held).await;
         let unchanged = before.as_ref().map_or(ids == std::array::from_fn(|id| id as u32), |manifest| {
             manifest.keyspaces == ids && manifest.shard_cuts == cuts(topology) && manifest.tail.is_none()
         });
@@ -218,29 +228,56 @@ impl Database {
         let seen = last_seen(visited);
         cut.effects.retain(|effect| comes_after(&seen, effect));
         replace_segments(&mut manifest, &seen, chunks);
-        report.effects = self.put_tail(&mut manifest, &names, cut.effects, &mut report.bytes).await?;
+        let carried = self.carried(&unloaded)?;
+        let keeps = !carried.is_empty();
+        let effects = carried.into_iter().chain(cut.effects).collect();
+        let tail = self.put_tail(&mut manifest, &names, effects).await?;
+        report.effects = manifest.tail.as_ref().map_or(0, |tail| tail.effects as usize);
+        report.bytes += manifest.tail.as_ref().map_or(0, |tail| tail.bytes);
         manifest::commit(&self.engine.store, &mut manifest).await.map_err(store_error)?;
-        self.committed(manifest).await;
+        self.committed(manifest, tail.filter(|_| keeps)).await;
         Ok(report)
     }
 
-    /// Step 1. Answers the keyspaces, and whether any place is dirty.
-    async fn begin(&self, topology: &Topology, held: Option<&[HeldShard]>) -> ([u32; INDEXES], bool) {
+    /// Step 1. Answers the keyspaces, whether any place is dirty, and the places that still need the present tail.
+    async fn begin(&self, topology: &Topology, held: Option<&[HeldShard]>) -> ([u32; INDEXES], bool, Vec<Unloaded>) {
         let record = |held: &[HeldShard]| {
             let mut dirty = false;
             let mut ids = [0; INDEXES];
+            let mut unloaded = Vec::new();
             for shard in held {
                 let mut contents = shard.contents();
                 contents.recorder = Some(Vec::new());
                 ids = contents.ids;
                 dirty |= contents.indexes().any(|(_, index)| index.is_dirty());
+                for (_, index) in contents.indexes().filter(|(_, index)| index.stored() > 0) {
+                    let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
+                    unloaded.extend(stored.filter(|(_, stored)| stored.tailed).map(|(range, stored)| Unloaded {
+                        keyspace: index.id,
+                        range,
+                        sequence: stored.sequence,
+                    }));
+                }
             }
-            (ids, dirty)
+            (ids, dirty, unloaded)
         };
         match held {
             Some(held) => record(held),
             None => record(&hold(topology.shards.clone()).await),
         }
+    }
+
+    /// The effects of the present tail that places need when they are loaded at last.
+    fn carried(&self, unloaded: &[Unloaded]) -> Result<Vec<Effect>> {
+        let Some(tail) = self.tail.lock().clone() else { return Ok(Vec::new()) };
+        let mut carried = Vec::new();
+        for Unloaded { keyspace, range, sequence } in unloaded {
+            let records = tail.effects(*keyspace, *range, *sequence).map_err(store_error)?;
+            carried.extend(records.into_iter().map(|TailRecord { sequence, now_ms, keyspace, position, body }| {
+                Effect { sequence, now_ms, keyspace, position, body: body.to_vec().into() }
+            }));
+        }
+        Ok(carried)
     }
 
     /// Step 2 for the next dirty place of one keyspace in one shard, from prefix `from` on: what was seen, its records
@@ -334,14 +371,8 @@ impl Database {
         Ok(())
     }
 
-    /// Writes the effects that some segment's body does not have yet.
-    async fn put_tail(
-        &self,
-        manifest: &mut Manifest,
-        names: &Names,
-        effects: Vec<Effect>,
-        bytes: &mut u64,
-    ) -> Result<usize> {
+    /// Writes the effects that some segment's body does not have yet, and answers what it wrote.
+    async fn put_tail(&self, manifest: &mut Manifest, names: &Names, effects: Vec<Effect>) -> Result<Option<Tail>> {
         let needed = |effect: &Effect| {
             let segments = manifest.segments_of(effect.keyspace);
             let prefix = prefix53(effect.position);
@@ -366,16 +397,17 @@ impl Database {
         if let Some(first) = records.iter().map(|record| record.sequence).min() {
             let name = names.tail(manifest.epoch, manifest.writer, self.take_number(manifest));
             let object = encode_tail(records);
-            *bytes += object.len() as u64;
             let info = TailInfo { name, bytes: object.len() as u64, effects: count as u64, from_sequence: first - 1 };
+            let tail = Tail::decode(&info.name, object.clone()).map_err(store_error)?;
             self.engine.store.put_new(&info.name, object).await.map_err(store_error)?;
             manifest.tail = Some(info);
+            return Ok(Some(tail));
         }
-        Ok(count)
+        Ok(None)
     }
 
-    /// After step 4.
-    async fn committed(&self, manifest: Manifest) {
+    /// After step 4. `tail`: what places that are still in the store only need of the new one.
+    async fn committed(&self, manifest: Manifest, tail: Option<Tail>) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
         self.note_manifest(&manifest);
         match manifest::collect_garbage(&self.engine.store, &manifest).await {
@@ -387,7 +419,7 @@ impl Database {
             Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
         }
         *self.manifest.lock() = Some(Arc::new(manifest));
-        *self.tail.lock() = None;
+        *self.tail.lock() = tail.map(Arc::new);
     }
 
     /// After a failure: what was visited is dirty again, and nobody records.
