@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Clock ticks a second in `/proc`: fixed by the kernel's interface.
 const TICKS: f64 = 100.0;
 
@@ -21,10 +23,20 @@ pub fn resident_bytes() -> u64 {
     line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// How many files this process may open; `None` where the system does not say.
-pub fn open_files_max() -> Option<u64> {
-    let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace().next()?.parse().ok()
+/// Files that a process needs beside its clients' connections: the store, the event loops, the HTTP port.
+const FILES_BESIDE: u64 = 64;
+
+/// Raises the limit of open files so that `clients` can connect, as far as the system lets us. Answers how many can.
+pub fn allow_clients(clients: u64) -> u64 {
+    let wanted = clients + FILES_BESIDE;
+    let mut limit = getrlimit(Resource::Nofile);
+    let allowed = |limit: &Rlimit| limit.current.unwrap_or(u64::MAX);
+    if allowed(&limit) < wanted {
+        limit.current = Some(limit.maximum.map_or(wanted, |maximum| wanted.min(maximum)));
+        // Refused: then it is what it was.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    allowed(&getrlimit(Resource::Nofile)).saturating_sub(FILES_BESIDE).min(clients)
 }
 
 /// The system's memory in bytes; 0 where it does not say.

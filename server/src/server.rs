@@ -19,7 +19,7 @@ use crate::listener::Listeners;
 use crate::node::{Node, Shutdown};
 use crate::options::Options;
 use crate::worker::{self, now_ms};
-use crate::{keeper, memory, metrics, snapshot};
+use crate::{keeper, memory, metrics, process, snapshot};
 
 /// Threads for loads and checkpoints.
 const BACKGROUND_THREADS: usize = 2;
@@ -38,6 +38,13 @@ impl Server {
     /// # Errors
     /// A text that says what is in the way and what to do about it.
     pub fn start(options: Options) -> Result<Self, String> {
+        let clients = u64::from(options.max_clients);
+        let possible = process::allow_clients(clients);
+        if possible < clients {
+            tracing::warn!(
+                "the limit of open files allows {possible} clients, not {clients}: raise it (ulimit -n) or lower --max-clients"
+            );
+        }
         let store = Arc::new(Store::open(&options.store).map_err(|error| explain(&error))?);
         let addresses: Vec<_> = options.bind.iter().map(|bind| bind.0).collect();
         let unix = options.unix_socket.as_deref().map(|path| (path, options.unix_socket_mode.0));
