@@ -557,7 +557,10 @@ impl<'a> Keyspace<'a> {
 
     fn peek(&self, key: &[u8]) -> Option<Value<'_>> {
         let position = self.position(key);
-        let record = self.shards[self.shard_at(position)].index(self.select)?.get(position, key)?;
+        let shard = &self.shards[self.shard_at(position)];
+        // A malformed request is looked at before it is refused, and its words are no keys to those who route it.
+        shard.covers((position >> 50) as u16).then_some(())?;
+        let record = shard.index(self.select)?.get(position, key)?;
         record.expiry().is_none_or(|at| at > self.now_ms).then(|| record.value())
     }
 

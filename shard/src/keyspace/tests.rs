@@ -138,6 +138,25 @@ fn a_rewritten_string_keeps_its_expiry() {
 }
 
 #[test]
+fn keys_of_other_shards_are_not_looked_up() {
+    let shared = Shared::new("test", 7);
+    let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
+    for key in [b"a", b"b", b"c", b"d"] {
+        let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
+        db.set_string(key, b"value", Expiry::None);
+    }
+    assert!(contents.cut(SLOTS / 2));
+    let mut other = contents.split_off(SLOTS / 2);
+    let mut held = [0, 0];
+    for (half, held) in [&mut contents, &mut other].into_iter().zip(&mut held) {
+        let db = Keyspace::new([half], &shared, 0, NOW, 1);
+        *held = [b"a", b"b", b"c", b"d"].iter().filter(|key| db.string_length(**key) > 0).count();
+    }
+    assert!(held[0] > 0 && held[1] > 0, "{held:?}");
+    assert_eq!(held[0] + held[1], 4);
+}
+
+#[test]
 fn what_is_large_is_freed_elsewhere() {
     let shared = Shared::new("test", 7);
     let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
