@@ -7,7 +7,8 @@
 //!    when dropped, so that a failed assertion leaves no process behind.
 //! 2. [`Suite`] runs a client suite, a program in the client's own language, as a child process (see below).
 //! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
-//! 4. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
+//! 4. [`unrest`] splits, merges and puts to sleep what a test is at work on.
+//! 5. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
 //!
 //! # What a suite is told, and what it says
 //!
@@ -35,6 +36,7 @@ pub mod script;
 pub mod server;
 mod suite;
 pub mod toolchain;
+pub mod unrest;
 
 pub use server::{Kind, Server, Settings};
 pub use suite::Suite;

@@ -90,6 +90,11 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Another handle to write with while the replies are read.
+    pub fn writer(&self) -> TcpStream {
+        self.stream.get_ref().try_clone().expect("a handle to a socket")
+    }
+
     pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Reply {
         self.write(&request(words)).expect("the server reads");
         self.read().expect("the server replies")

@@ -48,6 +48,8 @@ impl Kind {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     pub max_clients: Option<u32>,
+    /// Worker threads of Dormouse.
+    pub workers: Option<u32>,
     /// Without one, whoever connects is served. Redis takes the first for its password.
     pub tokens: &'static [&'static str],
 }
@@ -179,6 +181,9 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
             command.arg("--store").arg(format!("file://{}", data.display()));
             if let Some(count) = settings.max_clients {
                 command.args(["--max-clients", &count.to_string()]);
+            }
+            if let Some(count) = settings.workers {
+                command.args(["--workers", &count.to_string()]);
             }
             for token in settings.tokens {
                 command.args(["--token", token]);

@@ -1,23 +1,29 @@
 //! The same long random script for the server and for a real redis-server: every reply must be the same.
 
-use std::{collections::VecDeque, env, time::Duration};
+use std::{collections::VecDeque, env, io::Write, time::Duration};
 
 use dormouse_client_tests::{
     Kind, Server, Settings, compare,
     resp::{Connection, Reply, Words, request},
     script::{Script, Step},
-    toolchain, wait_for,
+    toolchain,
+    unrest::Unrest,
+    wait_for,
 };
 
 const SEEDS: &str = "1-4";
 const COMMANDS: usize = 20_000;
+/// Commands that are on their way at once.
+const PIPELINE: usize = 8000;
+/// More than there are cores on a small machine, so that shards move between workers everywhere.
+const WORKERS: Settings = Settings { max_clients: None, workers: Some(4), tokens: &[] };
 
 #[test]
 fn random_scripts_get_the_replies_of_redis() {
     if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
         return;
     }
-    let (mut ours, theirs) = (Server::start(), Server::start_with(Kind::Redis, Settings::default()));
+    let (mut ours, theirs) = pair();
     let commands = env::var("DORMOUSE_COMPARE_COMMANDS").map_or(COMMANDS, |n| n.parse().expect("a number of commands"));
     let seeds = env::var("DORMOUSE_COMPARE_SEEDS").unwrap_or_else(|_| SEEDS.into());
     let (first, last) = seeds.split_once('-').unwrap_or((&seeds, &seeds));
@@ -25,18 +31,43 @@ fn random_scripts_get_the_replies_of_redis() {
         let mut comparison = Comparison::new(seed, ours.port(), theirs.port());
         let mut script = Script::new(seed);
         let mut restarted = !comparison.sleeps;
+        let mut unrest = comparison.unrest();
         while comparison.commands < commands {
             comparison.step(script.next().expect("a script has no end"));
             if !restarted && comparison.commands > commands / 2 {
                 restarted = true;
                 comparison.flush();
+                drop(unrest.take());
                 ours.restart();
                 comparison.reconnect();
+                unrest = comparison.unrest();
             }
         }
         comparison.flush();
         comparison.inventory();
         println!("seed {seed}: {} commands, {} of them refused", comparison.commands, comparison.refused);
+    }
+}
+
+/// One long pipeline, answered in order and as Redis does, while the database falls asleep all the time.
+#[test]
+fn a_pipeline_does_not_notice_sleep() {
+    if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
+        return;
+    }
+    let (ours, theirs) = pair();
+    for seed in [102, 103] {
+        let mut comparison = Comparison::new(seed, ours.port(), theirs.port());
+        let commands = Script::new(seed).filter_map(|step| match step {
+            Step::Command(words) => Some(words),
+            _ => None,
+        });
+        comparison.pending = commands.take(PIPELINE).collect();
+        let unrest = (ours.kind() == Kind::Dormouse)
+            .then(|| (Unrest::of_sleep(ours.port(), seed), Unrest::of_shards(ours.port(), seed)));
+        comparison.flush();
+        drop(unrest);
+        comparison.inventory();
     }
 }
 
@@ -46,7 +77,7 @@ fn edges_get_the_replies_of_redis() {
     if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
         return;
     }
-    let (ours, theirs) = (Server::start(), Server::start_with(Kind::Redis, Settings::default()));
+    let (ours, theirs) = pair();
     for resp3 in [0, 1] {
         let mut comparison = Comparison::new(resp3, ours.port(), theirs.port());
         for line in include_str!("edges.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -57,10 +88,15 @@ fn edges_get_the_replies_of_redis() {
     }
 }
 
+fn pair() -> (Server, Server) {
+    (Server::start_with(Kind::under_test(), WORKERS), Server::start_with(Kind::Redis, Settings::default()))
+}
+
 /// Both servers, at the same place of the script.
 ///
-/// Even seeds speak RESP2, odd ones RESP3. The seed also says how many commands go out together, and in half of the
-/// scripts our server sleeps after each inventory and is restarted midway: what it says must be the same.
+/// Even seeds speak RESP2, odd ones RESP3. The seed also says how many commands go out together. In half of the scripts our
+/// server sleeps after each inventory and is restarted midway, and in more than half its shards are split and merged all
+/// the time: what it says must be the same.
 struct Comparison {
     seed: u64,
     batch: usize,
@@ -95,6 +131,12 @@ impl Comparison {
         };
         comparison.command(vec![b"FLUSHALL".to_vec()]);
         comparison
+    }
+
+    /// Splits and merges the shards of our server, if that belongs to this seed.
+    fn unrest(&self) -> Option<Unrest> {
+        let restless = self.seed % 5 % 2 == 0 && Kind::under_test() == Kind::Dormouse;
+        restless.then(|| Unrest::of_shards(self.ports.0, self.seed))
     }
 
     /// New connections to both, so that what a connection remembers is the same again.
@@ -172,11 +214,17 @@ impl Comparison {
     fn flush(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         let bytes: Vec<u8> = pending.iter().flat_map(|words| request(words)).collect();
-        self.ours.write(&bytes).and_then(|()| self.theirs.write(&bytes)).expect("both servers read");
-        for words in pending {
-            let (ours, theirs) = self.replies(&words);
-            self.compare(words, ours, theirs);
-        }
+        let mut writers = [self.ours.writer(), self.theirs.writer()];
+        std::thread::scope(|scope| {
+            // Sockets hold only so much: who does not read the replies cannot send on.
+            for writer in &mut writers {
+                scope.spawn(|| writer.write_all(&bytes).expect("the server reads"));
+            }
+            for words in pending {
+                let (ours, theirs) = self.replies(&words);
+                self.compare(words, ours, theirs);
+            }
+        });
     }
 
     fn sleep(&mut self) {

@@ -1,0 +1,77 @@
+//! What no client may notice: a database that is split, merged, put to sleep all the time, from another connection.
+
+use std::{
+    sync::mpsc::{RecvTimeoutError, Sender, channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crate::{
+    resp::{Connection, Reply},
+    script::Random,
+};
+
+const SLOTS: usize = 16384;
+
+/// More shards than workers, not more than a command over all of them can lock quickly.
+const SHARDS_MAX: usize = 8;
+
+/// Goes on until it is dropped.
+pub struct Unrest {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Unrest {
+    /// Splits and merges shards at random.
+    pub fn of_shards(port: u16, seed: u64) -> Self {
+        let mut random = Random(seed);
+        Self::start(port, move |connection| {
+            let shards = connection.run("DORMOUSE SHARDS");
+            let number = shards.items().map_or(0, <[Reply]>::len);
+            if number < SHARDS_MAX && (number < 2 || random.one_in(2)) {
+                connection.run(&format!("DORMOUSE SPLIT {}", 1 + random.below(SLOTS - 1)));
+            } else if number > 1 {
+                let shard = shards.items().and_then(|shards| shards[1 + random.below(number - 1)].items());
+                connection.run(&format!("DORMOUSE MERGE {}", field(shard.unwrap_or_default(), b"first_slot")));
+            }
+            Duration::from_millis(random.below(20) as u64)
+        })
+    }
+
+    /// Puts the database to sleep again and again.
+    pub fn of_sleep(port: u16, seed: u64) -> Self {
+        let mut random = Random(seed);
+        Self::start(port, move |connection| {
+            assert_eq!(connection.run("DORMOUSE SLEEP"), Reply::Line('+', "OK".into()));
+            Duration::from_millis(random.below(10) as u64)
+        })
+    }
+
+    /// `once` says how long to wait until the next time.
+    fn start(port: u16, mut once: impl FnMut(&mut Connection) -> Duration + Send + 'static) -> Self {
+        let (stop, stopped) = channel();
+        let thread = std::thread::spawn(move || {
+            let mut connection = Connection::open(port);
+            let mut pause = Duration::ZERO;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                pause = once(&mut connection);
+            }
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Unrest {
+    fn drop(&mut self) {
+        self.stop.take();
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))), "the unrest came to a bad end");
+    }
+}
+
+/// The number that a flat map calls `name`.
+fn field(map: &[Reply], name: &[u8]) -> u64 {
+    let pair = map.chunks_exact(2).find(|pair| pair[0].bytes() == Some(name));
+    pair.and_then(|pair| pair[1].number()).expect("a field of the shard") as u64
+}
