@@ -220,17 +220,18 @@ impl Database {
         if !writer.is_empty() {
             self.put_chunk(&mut manifest, &names, &mut writer, &mut chunks, &mut report).await?;
         }
-        let mut cut = self.take_cut(topology, held).await;
+        let cut = self.take_cut(topology, held).await;
         manifest.sequence = cut.sequence;
         manifest.keyspaces = cut.ids;
         manifest.next_keyspace = cut.next_id;
         manifest.shard_cuts = cuts(topology);
         let seen = last_seen(visited);
-        cut.effects.retain(|effect| comes_after(&seen, effect));
         replace_segments(&mut manifest, &seen, chunks);
         let carried = self.carried(&unloaded)?;
         let keeps = !carried.is_empty();
-        let effects = carried.into_iter().chain(cut.effects).collect();
+        // A place may have been loaded after all, and visited.
+        let mut effects: Vec<Effect> = carried.into_iter().chain(cut.effects).collect();
+        effects.retain(|effect| comes_after(&seen, effect));
         let tail = self.put_tail(&mut manifest, &names, effects).await?;
         report.effects = manifest.tail.as_ref().map_or(0, |tail| tail.effects as usize);
         report.bytes += manifest.tail.as_ref().map_or(0, |tail| tail.bytes);
