@@ -372,6 +372,10 @@ fn the_one_who_was_overtaken_stops_writing() {
     bench.runtime.block_on(second.sleep()).expect("the first to commit");
     let error = bench.runtime.block_on(first.sleep()).expect_err("overtaken").to_string();
     assert!(error.contains("test"), "{error}");
+    for words in [&["GET", "a"][..], &["SET", "a", "again"]] {
+        let reply = bench.run(&first, words);
+        assert!(reply.starts_with("-STORE") && reply.contains("another writer"), "{reply}");
+    }
     assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk("second"));
 }
 

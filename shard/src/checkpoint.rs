@@ -87,7 +87,9 @@ impl Database {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
-            database.checkpoint_with(None).await
+            let done = database.checkpoint_with(None).await;
+            database.stop_if_overtaken().await;
+            done
         });
         done.await
             .map_err(|error| Error::Store(format!("the checkpoint of database {} failed: {error}", self.name())))?
@@ -101,7 +103,9 @@ impl Database {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
-            database.fall_asleep().await
+            let done = database.fall_asleep().await;
+            database.stop_if_overtaken().await;
+            done
         });
         done.await.map_err(|error| Error::Store(format!("the sleep of database {} failed: {error}", self.name())))?
     }
@@ -235,7 +239,7 @@ impl Database {
         let tail = self.put_tail(&mut manifest, &names, effects).await?;
         report.effects = manifest.tail.as_ref().map_or(0, |tail| tail.effects as usize);
         report.bytes += manifest.tail.as_ref().map_or(0, |tail| tail.bytes);
-        manifest::commit(&self.engine.store, &mut manifest).await.map_err(store_error)?;
+        manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_overtaken(error))?;
         self.committed(manifest, tail.filter(|_| keeps)).await;
         Ok(report)
     }
@@ -414,13 +418,39 @@ impl Database {
         match manifest::collect_garbage(&self.engine.store, &manifest).await {
             Ok(_) => {}
             Err(error @ StoreError::Fenced { .. }) => {
-                tracing::error!(database = self.name(), %error, "another process writes this database")
+                let error = self.note_overtaken(error);
+                tracing::error!(database = self.name(), %error, "another process writes this database");
             }
             // It is found again by the next checkpoint.
             Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
         }
         *self.manifest.lock() = Some(Arc::new(manifest));
         *self.tail.lock() = tail.map(Arc::new);
+    }
+
+    fn note_overtaken(&self, error: StoreError) -> Error {
+        let is_fenced = matches!(error, StoreError::Fenced { .. });
+        let error = store_error(error);
+        if is_fenced {
+            // The first one says it.
+            let _ = self.overtaken.set(error.clone());
+        }
+        error
+    }
+
+    /// What is in memory when another process writes the database can be written by nobody: from here on every command
+    /// is answered with the error, so that nothing more is acknowledged.
+    async fn stop_if_overtaken(&self) {
+        if self.overtaken.get().is_none() {
+            return;
+        }
+        let Some((_, held)) = self.hold_all().await else { return };
+        let contents = self.retire(&held);
+        self.publish(None);
+        drop(held);
+        *self.manifest.lock() = None;
+        *self.tail.lock() = None;
+        self.engine.lane.run(move || drop(contents));
     }
 
     /// After a failure: what was visited is dirty again, and nobody records.

@@ -10,8 +10,8 @@
 //! 4. A database whose manifest cannot be read, or whose epoch was overtaken, answers every command with an error that
 //!    names the object; nothing is overwritten.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -61,6 +61,8 @@ pub struct Database {
     pub(crate) tail: Mutex<Option<Arc<Tail>>>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
+    /// Set when another process has committed in its stead: what every command is answered from then on.
+    pub(crate) overtaken: OnceLock<Error>,
     /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
     pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
@@ -117,6 +119,7 @@ impl Database {
             manifest: Mutex::new(None),
             tail: Mutex::new(None),
             closed: AtomicBool::new(false),
+            overtaken: OnceLock::new(),
             next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
             stored_counts: Mutex::default(),
@@ -201,13 +204,19 @@ impl Database {
         if let Some(topology) = self.topology() {
             return Ok(topology);
         }
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::text("ERR the server is shutting down"));
-        }
+        self.check_open()?;
         let database = Arc::clone(self);
         // On the background threads, and to its end even if the client goes away.
         let woken = self.engine.background.spawn(async move { database.wake().await });
         woken.await.map_err(|error| Error::Store(format!("the wake of database {} failed: {error}", self.name())))?
+    }
+
+    /// Whether it may be woken.
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::text("ERR the server is shutting down"));
+        }
+        self.overtaken.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     async fn wake(self: &Arc<Self>) -> Result<Arc<Topology>> {
@@ -215,9 +224,7 @@ impl Database {
         if let Some(topology) = self.topology() {
             return Ok(topology);
         }
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::text("ERR the server is shutting down"));
-        }
+        self.check_open()?;
         let started = Stopwatch::start();
         let manifest = self.read_manifest().await?;
         let topology = match &manifest {
