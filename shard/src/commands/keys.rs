@@ -146,7 +146,8 @@ fn del(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result
 /// `EXISTS key [key ...]`
 fn exists(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
     db.without_access(true);
-    touch(db, reply, (keys,))
+    reply.integer(keys.iter().filter(|key| db.exists(key)).count() as i64);
+    Ok(())
 }
 
 /// `TYPE key`
