@@ -95,8 +95,8 @@ fn pair() -> (Server, Server) {
 /// Both servers, at the same place of the script.
 ///
 /// Even seeds speak RESP2, odd ones RESP3. The seed also says how many commands go out together. In half of the scripts our
-/// server sleeps after each inventory and is restarted midway, and in more than half its shards are split and merged all
-/// the time: what it says must be the same.
+/// server sleeps after each inventory and is restarted midway, in more than half its shards are split and merged all the
+/// time, in some of both it sleeps all the time: what it says must be the same.
 struct Comparison {
     seed: u64,
     batch: usize,
@@ -133,10 +133,11 @@ impl Comparison {
         comparison
     }
 
-    /// Splits and merges the shards of our server, if that belongs to this seed.
-    fn unrest(&self) -> Option<Unrest> {
+    /// Splits and merges the shards of our server, and lets it fall asleep, as this seed has it.
+    fn unrest(&self) -> Option<(Unrest, Option<Unrest>)> {
         let restless = self.seed % 5 % 2 == 0 && Kind::under_test() == Kind::Dormouse;
-        restless.then(|| Unrest::of_shards(self.ports.0, self.seed))
+        let (port, seed) = (self.ports.0, self.seed);
+        restless.then(|| (Unrest::of_shards(port, seed), self.sleeps.then(|| Unrest::of_sleep(port, seed))))
     }
 
     /// New connections to both, so that what a connection remembers is the same again.
