@@ -364,6 +364,21 @@ fn a_missing_chunk_and_a_damaged_manifest_are_named() {
 }
 
 #[test]
+fn a_sleep_keeps_the_meters_of_a_database_that_was_only_read() {
+    let bench = Bench::new();
+    let database = bench.open();
+    let metered = Arc::new(AtomicU64::new(1));
+    let of = Arc::clone(&metered);
+    database.keep_meters(Box::new(move || of.load(Ordering::SeqCst).to_le_bytes().to_vec()));
+    bench.run(&database, &["SET", "a", "1"]);
+    bench.runtime.block_on(database.sleep()).expect("the store is well");
+    metered.store(2, Ordering::SeqCst);
+    assert_eq!(bench.run(&database, &["GET", "a"]), bulk("1"));
+    bench.runtime.block_on(database.sleep()).expect("the store is well");
+    assert_eq!(bench.open().saved_meters(), 2_u64.to_le_bytes());
+}
+
+#[test]
 fn the_one_who_was_overtaken_stops_writing() {
     let bench = Bench::new();
     let (first, second) = (bench.open(), bench.open());
