@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
-use tokio::task::LocalSet;
 
 use crate::ahead::Ahead;
 use crate::clients::Peer;
@@ -139,13 +139,19 @@ impl Handle {
 /// When the system refuses a thread or an event loop.
 pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
     let (sender, mut incoming) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(61).build()?;
+    let (started, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // An event loop whose tasks need not be `Send` cannot leave the thread that it is made on.
+        let made = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = match made {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        // Whoever starts a worker waits for this answer.
+        let _ = started.send(Ok(()));
         let worker =
             Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
-        let tasks = LocalSet::new();
-        // A task of its own: what is blocked on is polled at every turn of the loop.
-        let accepting = tasks.spawn_local(async move {
+        runtime.block_on(async move {
             while let Some((accepted, peer)) = incoming.recv().await {
                 match Stream::adopt(accepted) {
                     Ok(stream) => {
@@ -155,9 +161,9 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                     Err(error) => tracing::warn!(%error, "a connection could not be served"),
                 }
             }
+            // Nobody is accepted any more: the node drains.
         });
-        // It ends when the node stops accepting and drops its handles.
-        let _ = tasks.block_on(&runtime, accepting);
     })?;
+    outcome.recv().map_err(std::io::Error::other)??;
     Ok((Handle(sender), thread))
 }
