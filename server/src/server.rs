@@ -24,6 +24,8 @@ use crate::{keeper, memory, metrics, process, snapshot};
 /// Threads for loads and checkpoints.
 const BACKGROUND_THREADS: usize = 2;
 const LANE_THREADS: usize = 2;
+/// How much work that nobody waits for gives way to clients' on a busy core.
+const NICER: i32 = 10;
 
 /// A server that listens.
 pub struct Server {
@@ -58,14 +60,22 @@ impl Server {
         let background = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(BACKGROUND_THREADS)
             .thread_name("background")
+            // Refused: then they are as pressing as the others.
+            .on_thread_start(|| {
+                let _ = rustix::process::nice(NICER);
+            })
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;
-        let lane = Lane::new(LANE_THREADS).map_err(failed("the slow lane"))?;
+        let lane = Lane::new("slow-lane", LANE_THREADS, 0).map_err(failed("the slow lane"))?;
+        let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
+        let patient = Lane::new("patient", 1, NICER).map_err(failed("the patient lane"))?;
         let seed = random_seed();
         let engine = Engine {
             store,
             lane,
+            loader,
+            patient,
             background: background.handle().clone(),
             clock: now_ms,
             writer: seed,

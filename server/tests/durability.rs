@@ -38,7 +38,9 @@ impl Bench {
     fn open(&self) -> Arc<Database> {
         let engine = Engine {
             store: Arc::clone(&self.store),
-            lane: Lane::new(2).expect("threads"),
+            lane: Lane::new("lane", 2, 0).expect("threads"),
+            loader: Lane::new("loader", 2, 0).expect("threads"),
+            patient: Lane::new("patient", 1, 0).expect("threads"),
             background: self.runtime.handle().clone(),
             clock: || NOW_MS,
             writer: self.writers.fetch_add(1, Ordering::SeqCst),

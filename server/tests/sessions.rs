@@ -43,7 +43,9 @@ impl Bench {
         let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
         let engine = Engine {
             store: Arc::new(Store::over(faults.clone(), "memory://")),
-            lane: Lane::new(2).expect("threads"),
+            lane: Lane::new("lane", 2, 0).expect("threads"),
+            loader: Lane::new("loader", 2, 0).expect("threads"),
+            patient: Lane::new("patient", 1, 0).expect("threads"),
             background: runtime.handle().clone(),
             clock: || CLOCK_MS.load(Ordering::SeqCst),
             writer: 1,

@@ -37,7 +37,11 @@ use crate::topology::{SLOTS, Topology, hold};
 pub struct Engine {
     pub store: Arc<Store>,
     pub lane: Lane,
-    /// Where loads and checkpoints run: never on a worker.
+    /// Loads that somebody waits for.
+    pub loader: Lane,
+    /// Loads that nobody waits for.
+    pub patient: Lane,
+    /// Where wakes and checkpoints run: never on a worker.
     pub background: Handle,
     /// Unix milliseconds; a clock that a test can hold.
     pub clock: fn() -> u64,

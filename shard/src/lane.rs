@@ -1,4 +1,7 @@
-//! The slow lane: a few threads for what would keep a worker from its other connections.
+//! Lanes: a few threads each for what would keep a worker from its other connections.
+//!
+//! The slow lane runs long commands, the loader what clients wait for from the store, the patient lane what nobody waits
+//! for. Reads of a local store happen on the lane's thread itself: each change of thread would wait for a busy core.
 //!
 //! A thread here may wait for a shard's lock and hold it for long. It never waits for another job of the lane, so that
 //! the lane cannot lock itself up.
@@ -8,6 +11,8 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam::channel::{self, Sender};
+use futures::channel::oneshot;
+use futures::executor::block_on;
 
 type Task = Box<dyn FnOnce() + Send>;
 
@@ -17,18 +22,31 @@ pub struct Lane {
 }
 
 impl Lane {
+    /// Threads called `name`, and so much nicer than others (0-19) to whoever wants their core.
+    ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn new(threads: usize) -> std::io::Result<Self> {
+    pub fn new(name: &str, threads: usize, nicer: i32) -> std::io::Result<Self> {
         let (tasks, queue) = channel::unbounded::<Task>();
         for n in 0..threads.max(1) {
             let queue = queue.clone();
-            thread::Builder::new()
-                .name(format!("slow-lane-{n}"))
+            thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
+                if nicer > 0 {
+                    // Refused: then it is as pressing as the others.
+                    let _ = rustix::process::nice(nicer);
+                }
                 // A task that panics has said so on standard error, and the thread goes on.
-                .spawn(move || queue.iter().for_each(|task| drop(catch_unwind(AssertUnwindSafe(task)))))?;
+                queue.iter().for_each(|task| drop(catch_unwind(AssertUnwindSafe(task))));
+            })?;
         }
         Ok(Self { tasks: Arc::new(tasks) })
+    }
+
+    /// Runs a future to its end on a thread of the lane, even if nobody waits for it any more. `None`: it panicked.
+    pub async fn drive<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.run(move || drop(sender.send(block_on(future))));
+        receiver.await.ok()
     }
 
     pub fn run(&self, task: impl FnOnce() + Send + 'static) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use futures::executor::block_on;
 
 use crate::chunk::{read_segment, segment_error};
 use crate::codec;
@@ -45,14 +46,14 @@ impl Database {
     /// When it cannot be read; the text names the object.
     pub async fn load(self: &Arc<Self>, fault: Fault) -> Result<()> {
         let database = Arc::clone(self);
-        let loaded = self.engine.background.spawn(async move {
+        let loaded = self.engine.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
             match database.wanted(fault).await {
                 Some(wanted) => database.load_one(&wanted, None).await,
                 None => Ok(()),
             }
         });
-        loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
+        loaded.await.unwrap_or_else(|| Err(Error::Store(format!("a load of database {} failed", self.name()))))
     }
 
     /// Loads everything.
@@ -76,15 +77,17 @@ impl Database {
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
         let database = Arc::clone(self);
-        self.engine.background.spawn(async move {
-            let started = Stopwatch::start();
-            database.counters.loading.store(1, Ordering::Relaxed);
-            let wanted = database.all_stored(|_| true).await;
-            if let Some(error) = database.load_many(wanted).await {
-                tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
-            }
-            database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
-            database.counters.loading.store(0, Ordering::Relaxed);
+        self.engine.patient.run(move || {
+            block_on(async move {
+                let started = Stopwatch::start();
+                database.counters.loading.store(1, Ordering::Relaxed);
+                let wanted = database.all_stored(|_| true).await;
+                if let Some(error) = database.load_many(wanted).await {
+                    tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
+                }
+                database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
+                database.counters.loading.store(0, Ordering::Relaxed);
+            })
         });
     }
 
