@@ -24,7 +24,8 @@ use crate::{keeper, memory, metrics, process, snapshot};
 /// Threads for loads and checkpoints.
 const BACKGROUND_THREADS: usize = 2;
 const LANE_THREADS: usize = 2;
-/// How much work that nobody waits for gives way to clients' on a busy core.
+/// How much loads that nobody waits for give way to clients on a busy core. Not so a checkpoint: the longer it takes, the
+/// more effects it has to keep.
 const NICER: i32 = 10;
 
 /// A server that listens.
@@ -60,10 +61,6 @@ impl Server {
         let background = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(BACKGROUND_THREADS)
             .thread_name("background")
-            // Refused: then they are as pressing as the others.
-            .on_thread_start(|| {
-                let _ = rustix::process::nice(NICER);
-            })
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;
