@@ -179,6 +179,13 @@ fn a_watch_survives_sleep() {
     bench.unload();
     client.send(&["MULTI", "GET k", "EXEC"]);
     client.expect("+OK\r\n+QUEUED\r\n*1\r\n$1\r\nv\r\n");
+    // A key that is not there is not changed by a flush, however little of the database is in memory.
+    client.check("SET other v", "+OK\r\n");
+    client.check("WATCH missing", "+OK\r\n");
+    bench.unload();
+    other.check("FLUSHALL", "+OK\r\n");
+    client.send(&["MULTI", "PING", "EXEC"]);
+    client.expect("+OK\r\n+QUEUED\r\n*1\r\n+PONG\r\n");
 }
 
 #[test]

@@ -276,6 +276,12 @@ fn under(
             {
                 return Ran::Fault(fault);
             }
+            // A flush or a swap in the queue says which watched keys it changes.
+            if entry.row.flags.contains(Flags::WHOLE | Flags::WRITE)
+                && let Some(fault) = db.watched_missing()
+            {
+                return Ran::Fault(fault);
+            }
         }
     }
     db.select(session.select);

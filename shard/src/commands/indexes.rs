@@ -39,15 +39,19 @@ fn dbsize(db: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
 
 /// `FLUSHDB [ASYNC | SYNC]`
 fn flushdb(db: &mut Keyspace<'_>, reply: &mut Reply, (_,): (Manner,)) -> Result<()> {
-    db.flush(db.selected());
-    reply.ok();
+    if !db.needs_watched() {
+        db.flush(db.selected());
+        reply.ok();
+    }
     Ok(())
 }
 
 /// `FLUSHALL [ASYNC | SYNC]`
 fn flushall(db: &mut Keyspace<'_>, reply: &mut Reply, (_,): (Manner,)) -> Result<()> {
-    (0..INDEXES as u8).for_each(|select| db.flush(select));
-    reply.ok();
+    if !db.needs_watched() {
+        (0..INDEXES as u8).for_each(|select| db.flush(select));
+        reply.ok();
+    }
     Ok(())
 }
 
@@ -59,6 +63,9 @@ fn swapdb(db: &mut Keyspace<'_>, reply: &mut Reply, (a, b): (&[u8], &[u8])) -> R
     let index = |number| u8::try_from(number).ok().filter(|index| usize::from(*index) < INDEXES);
     let (Some(a), Some(b)) = (index(a), index(b)) else { return Err(Error::DbIndexOutOfRange) };
     if a != b {
+        if db.needs_watched() {
+            return Ok(());
+        }
         db.swap(a, b);
     }
     reply.ok();

@@ -115,6 +115,14 @@ impl Watches {
         }
     }
 
+    /// What `look` finds at some watched key.
+    pub fn find<R>(&self, mut look: impl FnMut(u8, &[u8]) -> Option<R>) -> Option<R> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.map.lock().keys().find_map(|(select, key)| look(*select, key))
+    }
+
     /// Every key of the logical indexes that `which` chooses was changed, if `exists` says it was there.
     pub fn touch_all(&self, which: impl Fn(u8) -> bool, mut changed: impl FnMut(u8, &[u8]) -> bool) {
         if self.count.load(Ordering::Relaxed) == 0 {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::contents::INDEXES;
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
 use crate::record::Record;
@@ -150,6 +151,22 @@ impl Keyspace<'_> {
             }
         }
         self.changes += 1;
+    }
+
+    /// A place that a watched key may lie in and that is not in memory: only there can be seen whether a flush or a swap
+    /// changes the key.
+    pub fn watched_missing(&self) -> Option<Fault> {
+        let shared = self.shared;
+        shared.watches.find(|_, key| {
+            let position = self.position(key);
+            (0..INDEXES as u8).find_map(|select| self.missing_in(select, position))
+        })
+    }
+
+    /// The same, noted as this command's fault. Whether there is one.
+    pub fn needs_watched(&mut self) -> bool {
+        self.fault = self.watched_missing();
+        self.fault.is_some()
     }
 
     /// Whether `key` is in an index. What lies in a place that is not in memory, as after a sleep, may be any key.

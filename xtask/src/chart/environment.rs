@@ -75,12 +75,12 @@ pub(super) fn server(root: &Path) -> Result<PathBuf, String> {
     let mut build = run::cargo(root);
     build.args(["build", "--quiet", "--package", "dormouse", "--message-format", "json-render-diagnostics"]);
     let (built, text) = run::output(&mut build)?;
-    let executable = text.lines().filter_map(|line| {
+    let mut executable = text.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_server = message["target"]["name"] == "dormouse" && message["target"]["kind"][0] == "bin";
         is_server.then(|| message["executable"].as_str().map(Into::into)).flatten()
     });
-    executable.last().filter(|_| built).ok_or_else(|| format!("the server could not be built:\n{text}"))
+    executable.next_back().filter(|_| built).ok_or_else(|| format!("the server could not be built:\n{text}"))
 }
 
 #[cfg(test)]
