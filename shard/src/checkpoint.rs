@@ -228,6 +228,7 @@ impl Database {
         }
         let cut = self.take_cut(topology, held).await;
         manifest.sequence = cut.sequence;
+        manifest.cut = cut.sequence;
         manifest.keyspaces = cut.ids;
         manifest.next_keyspace = cut.next_id;
         manifest.shard_cuts = cuts(topology);

@@ -119,6 +119,28 @@ fn manifest() -> Manifest {
     }
     manifest.tail = Some(TailInfo { name: names.tail(3, 0xfeed, 11), bytes: 99, effects: 4, from_sequence: 8990 });
     manifest.meters = b"requests: 5".to_vec();
+    manifest.cut = manifest.sequence;
+    manifest
+}
+
+/// What version 2 added.
+fn manifest_2() -> Manifest {
+    let mut manifest = manifest();
+    manifest.cut = 9007;
+    manifest.source = Some("Golden".to_owned());
+    manifest.expires_ms = Some(NOW_MS + 1);
+    manifest.settings.insert("loss-window".to_owned(), "0".to_owned());
+    let last = manifest.segments[2];
+    let location = SegmentLocation { chunk: 0, offset: 0, len: 0 };
+    manifest.segments.push(SegmentInfo {
+        keyspace: 19,
+        location,
+        records: 0,
+        expiring: 0,
+        heap_bytes: 0,
+        crc: 0,
+        ..last
+    });
     manifest
 }
 
@@ -172,6 +194,11 @@ fn manifest_version_1() {
 }
 
 #[test]
+fn manifest_version_2() {
+    assert_eq!(Manifest::decode(&golden("manifest-v2.bin")).expect("readable"), manifest_2());
+}
+
+#[test]
 fn tail_version_1() {
     let tail = Tail::decode("tail", golden("tail-v1.bin").into()).expect("readable");
     assert_eq!(tail.all().expect("readable"), effects());
@@ -183,7 +210,7 @@ fn write_what_is_missing() {
     let files = [
         ("segment-v1.bin", encode_segment(&records()).bytes),
         ("chunk-v1.bin", chunk()),
-        ("manifest-v1.bin", manifest().encode()),
+        ("manifest-v2.bin", manifest_2().encode()),
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
     ];
     for (name, bytes) in files {

@@ -3,7 +3,7 @@
 //! ```text
 //! +----------------+ 0
 //! | "DMMANIF\n"    | 8 bytes
-//! | format version | u32 LE, 1
+//! | format version | u32 LE, 2
 //! +----------------+ 12
 //! | fields         | a sealed block
 //! +----------------+
@@ -18,11 +18,15 @@
 //!                    records | expiring | heap bytes | sequence, as a signed difference | crc u64 LE
 //!   tail: 0, or 1 | name | bytes | effects | from sequence
 //!   meters:          length | bytes
+//!   since version 2: cut, as the difference to the sequence | source, empty: none | expires ms, 0: never
+//!                    count, settings: name | value
 //! ```
 //!
 //! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
 //! start: nothing, as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about
 //! 24 bytes.
+
+use std::collections::BTreeMap;
 
 use super::{ChunkInfo, Manifest, SELECT_INDEXES, SegmentInfo, TailInfo};
 use crate::{
@@ -37,10 +41,11 @@ use crate::{
 };
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const CHUNK_BYTES_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 18;
+const SETTING_BYTES_MIN: usize = 2;
 
 /// Encodes the manifest as the one with this number.
 pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
@@ -94,6 +99,14 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
     }
 
     write_bytes(out, &manifest.meters);
+    write_varint(out, manifest.cut.wrapping_sub(manifest.sequence));
+    write_bytes(out, manifest.source.as_deref().unwrap_or_default().as_bytes());
+    write_varint(out, manifest.expires_ms.unwrap_or(0));
+    write_varint(out, manifest.settings.len() as u64);
+    for (name, value) in &manifest.settings {
+        write_bytes(out, name.as_bytes());
+        write_bytes(out, value.as_bytes());
+    }
 
     let mut object = Vec::with_capacity(fields.len() + 32);
     write_header(&mut object, MAGIC, VERSION);
@@ -103,10 +116,13 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     let mut reader = Reader::new(bytes);
-    read_header(&mut reader, MAGIC, "manifest", VERSION)?;
+    let version = read_header(&mut reader, MAGIC, "manifest", VERSION)?;
     let fields = open(reader.rest())?;
     let mut reader = Reader::new(&fields);
-    let manifest = read(&mut reader)?;
+    let mut manifest = read(&mut reader)?;
+    if version >= 2 {
+        read_since_2(&mut reader, &mut manifest)?;
+    }
     reader.finish()?;
     manifest.check().map_err(CodecError::Malformed)?;
     Ok(manifest)
@@ -136,13 +152,31 @@ fn read(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
         keyspaces,
         next_keyspace,
         sequence,
+        cut: sequence,
         next_object,
         shard_cuts: read_cuts(reader)?,
         chunks: read_chunks(reader)?,
         segments: read_segments(reader)?,
         tail: read_tail(reader)?,
         meters: reader.bytes()?.to_vec(),
+        source: None,
+        expires_ms: None,
+        settings: BTreeMap::new(),
     })
+}
+
+fn read_since_2(reader: &mut Reader<'_>, manifest: &mut Manifest) -> Result<(), CodecError> {
+    let cut = manifest.sequence.checked_add(reader.varint()?);
+    manifest.cut = cut.ok_or(CodecError::Malformed("cut"))?;
+    manifest.source = Some(reader.text()?.to_owned()).filter(|source| !source.is_empty());
+    manifest.expires_ms = Some(reader.varint()?).filter(|at| *at != 0);
+    for _ in 0..reader.count(SETTING_BYTES_MIN)? {
+        let (name, value) = (reader.text()?.to_owned(), reader.text()?.to_owned());
+        if manifest.settings.insert(name, value).is_some() {
+            return Err(CodecError::Malformed("a setting twice"));
+        }
+    }
+    Ok(())
 }
 
 fn read_cuts(reader: &mut Reader<'_>) -> Result<Vec<u16>, CodecError> {

@@ -23,6 +23,8 @@ mod catalog;
 mod format;
 mod names;
 
+use std::collections::BTreeMap;
+
 pub use self::{
     catalog::{Garbage, collect_garbage, commit, databases, delete_database, history, latest},
     names::Names,
@@ -54,8 +56,11 @@ pub struct Manifest {
     pub keyspaces: [u32; SELECT_INDEXES],
     /// The next keyspace that has never been used.
     pub next_keyspace: u32,
-    /// Every effect up to this one is in the segments and the tail.
+    /// Every effect up to this one is in the segments and the tail; a segment's own stamp may be later.
     pub sequence: u64,
+    /// The log must hold the effects from [`Self::sequence`] up to this one: with fewer, what the segments hold is not the
+    /// state of one moment. The same as `sequence` where nothing was written during the checkpoint.
+    pub cut: u64,
     /// The next counter for the name of a chunk or tail.
     pub next_object: u64,
     /// The first slots of all shards but the first, ascending.
@@ -66,6 +71,12 @@ pub struct Manifest {
     pub tail: Option<TailInfo>,
     /// Counters that belong to the database, as the server writes them.
     pub meters: Vec<u8>,
+    /// The database that it was branched from.
+    pub source: Option<String>,
+    /// When it is to be deleted, unix milliseconds.
+    pub expires_ms: Option<u64>,
+    /// What was declared for this database rather than for the node, by name: `loss-window`.
+    pub settings: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +102,13 @@ pub struct SegmentInfo {
     pub crc: u64,
 }
 
+impl SegmentInfo {
+    /// Whether it has no body: it only says up to which effect the range is known to be empty.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0 && self.location.len == 0
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailInfo {
     pub name: String,
@@ -113,12 +131,16 @@ impl Manifest {
             keyspaces: std::array::from_fn(|index| index as u32),
             next_keyspace: SELECT_INDEXES as u32,
             sequence: 0,
+            cut: 0,
             next_object: 0,
             shard_cuts: Vec::new(),
             chunks: Vec::new(),
             segments: Vec::new(),
             tail: None,
             meters: Vec::new(),
+            source: None,
+            expires_ms: None,
+            settings: BTreeMap::new(),
         }
     }
 
@@ -166,7 +188,13 @@ impl Manifest {
         if !self.segments.is_sorted_by(follows) {
             return Err("segments overlap or are out of order");
         }
+        if self.cut < self.sequence {
+            return Err("the cut lies before what it must hold");
+        }
         for segment in &self.segments {
+            if segment.is_empty() {
+                continue;
+            }
             let SegmentLocation { chunk, offset, len } = segment.location;
             let chunk_bytes = match self.chunks.get(chunk as usize) {
                 Some(chunk) => chunk.bytes,

@@ -40,6 +40,10 @@ fn sample() -> Manifest {
     }
     manifest.tail = Some(TailInfo { name: names.tail(3, 77, 11), bytes: 99, effects: 4, from_sequence: 8990 });
     manifest.meters = b"requests".to_vec();
+    manifest.cut = 9010;
+    manifest.source = Some("shop".to_owned());
+    manifest.expires_ms = Some(1_700_000_000_001);
+    manifest.settings.insert("loss-window".to_owned(), "0".to_owned());
     manifest
 }
 
@@ -102,6 +106,7 @@ fn what_does_not_hold_together_is_refused() {
     refused(|m| m.segments[1].range = Range53::WHOLE, "segments overlap or are out of order");
     refused(|m| m.segments[1].location.chunk = 2, "segment in a chunk that is not listed");
     refused(|m| m.segments[1].location.offset = u64::MAX, "segment beyond the end of its chunk");
+    refused(|m| m.cut = m.sequence - 1, "the cut lies before what it must hold");
     refused(|m| m.segments[1].expiring = 1001, "more expiries than records");
 }
 
@@ -152,7 +157,7 @@ fn a_commit_whose_answer_was_lost_is_no_stranger() {
             faulty.fail_put_after(0, Fault::Unanswered);
             assert!(matches!(commit(&store, &mut manifest).await, Err(StoreError::Unavailable { .. })));
             assert_eq!(manifest.number, before);
-            manifest.sequence += u64::from(changed);
+            manifest.cut += u64::from(changed);
             commit(&store, &mut manifest).await.unwrap();
             assert_eq!(manifest.number, before + if changed { 2 } else { 1 });
             assert_eq!(latest(&store, "a").await.unwrap().unwrap(), manifest);
