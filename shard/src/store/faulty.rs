@@ -83,6 +83,11 @@ impl FaultyStore {
         self.state.lock().flipped.insert((name.to_owned(), offset));
     }
 
+    /// Ends [`FaultyStore::flip`].
+    pub fn mend(&self, name: &str) {
+        self.state.lock().flipped.retain(|(flipped, _)| flipped != name);
+    }
+
     /// How many puts have been asked for.
     pub fn puts(&self) -> usize {
         self.state.lock().puts

@@ -64,6 +64,15 @@ pub enum StoreError {
     /// An object holds something else than was written.
     #[error("{name}: {problem}")]
     Corrupt { name: String, problem: String },
+    /// A file of the log could not be worked with.
+    #[error("cannot {action} {name}: {source}")]
+    Log { action: &'static str, name: String, source: io::Error },
+    /// The log failed; the text says why.
+    #[error("{0}")]
+    LogFailed(String),
+    /// Another process has taken over the store, and this one's log is closed.
+    #[error("the store was taken over by another process: nothing can be written here any more")]
+    LogSealed,
     /// A newer writer owns the database; this one must stop.
     #[error("database `{database}` was taken over by another writer: manifest {number} exists already")]
     Fenced { database: String, number: u64 },
@@ -140,6 +149,19 @@ impl Store {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The folder that it is, where it is one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match scheme(&self.url) {
+            Ok(Scheme::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether it is gone with this process.
+    pub fn is_volatile(&self) -> bool {
+        matches!(scheme(&self.url), Ok(Scheme::Memory))
     }
 
     /// Creates `name` durably, or fails with [`StoreError::Exists`] and changes nothing.
