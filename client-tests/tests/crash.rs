@@ -37,6 +37,13 @@ fn a_checkpoint_is_there() {
     survives(Kind::Dormouse, "checkpoint", 50);
 }
 
+#[test]
+fn a_full_disk_breaks_no_promise() {
+    for mode in ["0", "100ms", "checkpoint"] {
+        run(Kind::Dormouse, mode, 20, true);
+    }
+}
+
 /// Whether the harness asks for too much.
 #[test]
 fn redis_keeps_its_promises_too() {
@@ -48,6 +55,10 @@ fn redis_keeps_its_promises_too() {
 }
 
 fn survives(kind: Kind, mode: &str, rounds: usize) {
+    run(kind, mode, rounds, false);
+}
+
+fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool) {
     if kind == Kind::Dormouse && mode != "checkpoint" && !node::knows_loss_windows() {
         // Past the test harness's capture.
         _ = writeln!(std::io::stderr(), "\nloss window {mode} was NOT tested: the server has no such option");
@@ -57,7 +68,8 @@ fn survives(kind: Kind, mode: &str, rounds: usize) {
     let seed = number("DORMOUSE_CRASH_SEED").unwrap_or_else(node::unix_ms);
     let rounds = number("DORMOUSE_CRASH_ROUNDS").map_or(rounds, |rounds| rounds as usize);
     let mode = mode.parse().expect("a mode");
-    let settings = Settings { kind, mode, seed, rounds, rounds_per_store: ROUNDS_PER_STORE };
+    let settings =
+        Settings { kind, mode, seed, rounds, rounds_per_store: ROUNDS_PER_STORE, each_database: false, full_disk };
     println!("{}, mode {mode}, seed {seed}", kind.name());
     match crash::run(settings, |_| {}) {
         Ok(summary) => println!("{summary}"),

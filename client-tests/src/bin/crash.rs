@@ -30,16 +30,32 @@ struct Options {
     #[arg(long, default_value_t = 25)]
     rounds_per_store: usize,
 
+    /// Judge each database by itself, as if it had a log of its own
+    #[arg(long)]
+    each_database: bool,
+
+    /// Let the disk be full for a while in half of the rounds
+    #[arg(long)]
+    full_disk: bool,
+
     /// Which server: dormouse, or redis, which shows whether the harness is right
     #[arg(long, default_value = "dormouse", value_parser = kind)]
     server: Kind,
 }
 
 fn main() -> ExitCode {
-    let Options { rounds, seed, mode, rounds_per_store, server } = Options::parse();
+    let Options { rounds, seed, mode, rounds_per_store, each_database, full_disk, server } = Options::parse();
     let seed = seed.unwrap_or_else(node::unix_ms);
     println!("{rounds} rounds of {}, mode {mode}, seed {seed}", server.name());
-    let settings = Settings { kind: server, mode, seed, rounds, rounds_per_store: rounds_per_store.max(1) };
+    let settings = Settings {
+        kind: server,
+        mode,
+        seed,
+        rounds,
+        rounds_per_store: rounds_per_store.max(1),
+        each_database,
+        full_disk,
+    };
     let mut told = 0;
     let ended = crash::run(settings, |summary| {
         if summary.rounds >= told + 500 {

@@ -78,7 +78,8 @@ impl Client {
         Ok(Self { connections, selected: [0; DATABASES], first_index })
     }
 
-    /// Writes until the server is gone. A reply that is wrong, or an end before `ending` is set, is a fault.
+    /// Writes until the server is gone, or refuses, where it `may_refuse`: nobody can say whether what it refused will
+    /// be there. A reply that is wrong, or an end before `ending` is set, is a fault.
     pub fn run(
         mut self,
         workload: &mut Workload,
@@ -86,19 +87,21 @@ impl Client {
         pace: Pace,
         random: &mut Random,
         ending: &AtomicBool,
+        may_refuse: bool,
     ) -> (History, Option<String>) {
         let mut history = History { base, records: Vec::new() };
         let mut space = history.base.clone();
         while history.records.len() < pace.operations_max {
-            match self.batch(workload, &mut history, &mut space, pace, random) {
-                Ok(None) => {}
+            let fault = match self.batch(workload, &mut history, &mut space, pace, random) {
+                Ok(None) => None,
                 // A server that was told to end may say so.
                 Ok(Some(_)) | Err(_) if ending.load(Ordering::Relaxed) => break,
-                Ok(Some(fault)) => return (history, Some(format!("client {}: {fault}", workload.client))),
-                Err(problem) => {
-                    let fault = format!("client {}: the connection broke before the kill: {problem}", workload.client);
-                    return (history, Some(fault));
-                }
+                Ok(Some(Unexpected { refusal: true, .. })) if may_refuse => break,
+                Ok(Some(Unexpected { text, .. })) => Some(text),
+                Err(problem) => Some(format!("the connection broke before the kill: {problem}")),
+            };
+            if let Some(fault) = fault {
+                return (history, Some(format!("client {}: {fault}", workload.client)));
             }
             if !pace.pause.is_zero() {
                 std::thread::park_timeout(pace.pause);
@@ -114,7 +117,7 @@ impl Client {
         space: &mut Space,
         pace: Pace,
         random: &mut Random,
-    ) -> io::Result<Option<String>> {
+    ) -> io::Result<Option<Unexpected>> {
         let database = random.below(DATABASES);
         let first = history.records.len();
         let (mut bytes, mut expected) = (Vec::new(), Vec::new());
@@ -144,7 +147,7 @@ impl Client {
             if selects {
                 let reply = connection.read()?;
                 if reply.is_error() {
-                    return Ok(Some(format!("SELECT was answered {reply:?}")));
+                    return Ok(Some(Unexpected { refusal: true, text: format!("SELECT was answered {reply:?}") }));
                 }
             }
             let replies = replies(connection, record.operation.transaction)?;
@@ -155,7 +158,8 @@ impl Client {
                     None => !reply.is_error(),
                 });
             if !right {
-                return Ok(Some(format!("{operation:?} was answered {replies:?} instead of {expected:?}")));
+                let text = format!("{operation:?} was answered {replies:?} instead of {expected:?}");
+                return Ok(Some(Unexpected { refusal: replies.iter().any(Reply::is_error), text }));
             }
             record.acknowledged = Some(Instant::now());
             if let ([Change::Draw { drawn, .. }], Some(Reply::Bulk(_, Some(member)))) =
@@ -168,6 +172,13 @@ impl Client {
         }
         Ok(None)
     }
+}
+
+/// A reply that the model does not give.
+struct Unexpected {
+    /// It is an error.
+    refusal: bool,
+    text: String,
 }
 
 fn requests(operation: &Operation, selects: Option<usize>, first_index: usize) -> Vec<u8> {

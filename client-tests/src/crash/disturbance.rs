@@ -38,6 +38,18 @@ impl Temper {
     }
 }
 
+/// How it ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// When the last checkpoint that was answered was asked for.
+    pub checkpoint: Option<Instant>,
+    /// What the server was at when it was killed.
+    pub unanswered: Option<String>,
+    /// Requests that a full disk has kept from succeeding.
+    pub refused: usize,
+    pub fault: Option<String>,
+}
+
 pub struct Disturbance {
     kind: Kind,
     connection: Connection,
@@ -49,46 +61,52 @@ impl Disturbance {
         Ok(Self { kind: target.kind, connection: target.connect(database)?, database })
     }
 
-    /// Goes on until the server is gone; tells `begun` of everything that it is about to ask for. The answer is when
-    /// the last checkpoint that succeeded was asked for, and what was wrong.
+    /// Goes on until the server is gone; tells `begun` of everything that it is about to ask for.
     pub fn run(
         mut self,
         temper: Temper,
         random: &mut Random,
-        begun: &Sender<()>,
+        begun: &Sender<String>,
         ending: &AtomicBool,
-    ) -> (Option<Instant>, Option<String>) {
-        let mut checkpoint = None;
-        loop {
+        may_refuse: bool,
+    ) -> Ended {
+        let mut ended = Ended::default();
+        let fault = loop {
             std::thread::park_timeout(Duration::from_millis(random.below(temper.pause_ms_max) as u64));
-            let fault = match self.once(temper, random, begun, &mut checkpoint) {
-                Ok(None) => continue,
-                Ok(Some(fault)) => fault,
-                Err(problem) => format!("the connection broke before the kill: {problem}"),
-            };
-            // A server that was told to end may say so.
-            let expected = ending.load(Ordering::Relaxed);
-            return (checkpoint, (!expected).then(|| format!("database {}: {fault}", self.database)));
+            match self.once(temper, random, begun, &mut ended) {
+                Ok(None) => {}
+                Ok(Some(_)) if may_refuse => ended.refused += 1,
+                Ok(Some(refusal)) => break refusal,
+                Err(problem) => break format!("the connection broke before the kill: {problem}"),
+            }
+        };
+        // A server that was told to end may say so.
+        if !ending.load(Ordering::Relaxed) {
+            ended.fault = Some(format!("database {}: {fault}", self.database));
         }
+        ended
     }
 
     fn once(
         &mut self,
         temper: Temper,
         random: &mut Random,
-        begun: &Sender<()>,
-        checkpoint: &mut Option<Instant>,
+        begun: &Sender<String>,
+        ended: &mut Ended,
     ) -> io::Result<Option<String>> {
         let words = self.choose(temper, random)?;
+        let name = words.iter().find(|word| *word != "DORMOUSE").cloned().unwrap_or_default();
+        let saves = ["SAVE", "SLEEP", "CHECKPOINT"].contains(&name.as_str());
         let asked = Instant::now();
         // Nobody listens any more when the kill has been decided.
-        _ = begun.send(());
+        _ = begun.send(name.clone());
+        ended.unanswered = Some(name);
         let reply = self.connection.try_call(&words)?;
-        let saves = ["SAVE", "SLEEP", "CHECKPOINT"].contains(&words[words.len() - 1].as_str());
+        ended.unanswered = None;
         if saves && !reply.is_error() {
-            *checkpoint = Some(asked);
+            ended.checkpoint = Some(asked);
         }
-        let refused = reply.is_error() && !self.may_refuse(&words);
+        let refused = reply.is_error() && !self.races(&words);
         Ok(refused.then(|| format!("{} was answered {reply:?}", words.join(" "))))
     }
 
@@ -115,7 +133,7 @@ impl Disturbance {
     }
 
     /// Shards may have been split or merged by the server itself since they were looked at. Redis saves once at a time.
-    fn may_refuse(&self, words: &[String]) -> bool {
+    fn races(&self, words: &[String]) -> bool {
         self.kind == Kind::Redis || ["SPLIT", "MERGE"].contains(&words[1].as_str())
     }
 }

@@ -8,6 +8,7 @@
 //!    and merge their shards.
 //! 3. At a random moment, often just after a disturbance has begun something, the process gets SIGKILL; in a few rounds
 //!    SIGTERM, which must lose nothing. Sometimes it is killed again while it recovers.
+//!    Where asked for, writes to files fail for a while in half of the rounds, as on a full disk.
 //! 4. [`reading`] takes down all that the server then holds, and [`verdict`] judges it by what the [`mode`] promises.
 //!    The state that was found is where the next round begins: what has survived once has to stay.
 //!
@@ -24,11 +25,12 @@ pub mod verdict;
 pub mod workload;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::Path,
     sync::{
         atomic::{AtomicBool, Ordering},
-        mpsc::channel,
+        mpsc::{Receiver, channel},
     },
     time::{Duration, Instant},
 };
@@ -59,6 +61,10 @@ pub struct Settings {
     pub rounds: usize,
     /// After so many, the store is thrown away and begun anew.
     pub rounds_per_store: usize,
+    /// Judges each database by itself, as if it had a log of its own.
+    pub each_database: bool,
+    /// Whether the disk is full for a while in some rounds.
+    pub full_disk: bool,
 }
 
 /// What many rounds came to.
@@ -66,6 +72,10 @@ pub struct Settings {
 pub struct Summary {
     pub rounds: usize,
     pub toll: Toll,
+    /// Requests that a full disk has kept from succeeding.
+    pub refused: usize,
+    /// How often the server was killed while it was at what.
+    pub killed_in: BTreeMap<String, usize>,
     /// From the start of the process to the first reply, after a crash.
     pub starts: Vec<Duration>,
     pub took: Duration,
@@ -127,11 +137,12 @@ impl Store {
             Some(target) => target,
             None => self.node.start(&mut random)?,
         };
-        let trial = self.load_and_kill(&target, &mut random)?;
+        let trial = self.load_and_kill(&target, &mut random, summary)?;
         let killed_ms = unix_ms();
         while random.one_in(4) {
             let after = Duration::from_micros(random.below(80_000) as u64);
             self.node.start_and_kill(&mut random, after)?;
+            *summary.killed_in.entry("recovery".into()).or_insert(0) += 1;
         }
         let target = self.node.start(&mut random)?;
         while unix_ms() <= killed_ms + BRIEF_MS {
@@ -145,7 +156,7 @@ impl Store {
         Ok(())
     }
 
-    fn load_and_kill(&mut self, target: &Target, random: &mut Random) -> Result<Trial, String> {
+    fn load_and_kill(&mut self, target: &Target, random: &mut Random, summary: &mut Summary) -> Result<Trial, String> {
         let connected = |problem| format!("a client cannot connect: {problem}");
         let clients: Vec<Client> =
             (0..CLIENTS).map(|_| Client::connect(target)).collect::<Result<_, _>>().map_err(connected)?;
@@ -153,32 +164,41 @@ impl Store {
             (0..DATABASES).map(|n| Disturbance::connect(target, n)).collect::<Result<_, _>>().map_err(connected)?;
         let ending = &AtomicBool::new(false);
         let (begun, begins) = channel();
+        let full = self.settings.full_disk && random.one_in(2);
         // Redis without its own log saves nothing when it is told to end.
         let saves = self.settings.kind == Kind::Dormouse || self.settings.mode.one_log();
         let orderly = random.one_in(12) && saves;
         std::thread::scope(|scope| {
             let mut writers = Vec::new();
             for ((client, workload), base) in clients.into_iter().zip(&mut self.workloads).zip(&self.state.spaces) {
-                let (pace, mut random) = (Pace::random(random), fork(random));
+                let (mut pace, mut random) = (Pace::random(random), fork(random));
+                if full {
+                    // What follows a refusal at once must not be there without it.
+                    pace.batch_len_max = 1;
+                }
                 let base = base.clone();
-                writers.push(scope.spawn(move || client.run(workload, base, pace, &mut random, ending)));
+                writers.push(scope.spawn(move || client.run(workload, base, pace, &mut random, ending, full)));
             }
             let mut disturbers = Vec::new();
             for disturbance in disturbances {
                 let (temper, mut random, begun) = (Temper::random(random), fork(random), begun.clone());
-                disturbers.push(scope.spawn(move || disturbance.run(temper, &mut random, &begun, ending)));
+                disturbers.push(scope.spawn(move || disturbance.run(temper, &mut random, &begun, ending, full)));
             }
             std::thread::park_timeout(self.settings.mode.load(random));
-            if random.one_in(2) {
-                // What has begun before is not what is aimed at.
-                while begins.try_recv().is_ok() {}
-                _ = begins.recv_timeout(AIM_LIMIT);
-                std::thread::park_timeout(Duration::from_micros(random.below(5000) as u64));
+            let mut faults: Vec<String> = Vec::new();
+            if full {
+                faults.extend(self.node.limit_files(Some(random.below(30_000) as u64)).err());
+                std::thread::park_timeout(self.settings.mode.load(random));
+                if orderly || random.one_in(2) {
+                    faults.extend(self.node.limit_files(None).err());
+                    std::thread::park_timeout(self.settings.mode.load(random) / 4);
+                }
             }
+            aim(&begins, random);
             ending.store(true, Ordering::Relaxed);
             let killed = (!orderly).then(Instant::now);
             let ended = if orderly { self.node.stop() } else { self.node.kill() };
-            let mut faults: Vec<String> = ended.err().into_iter().collect();
+            faults.extend(ended.err());
             let mut histories: Vec<History> = Vec::new();
             for writer in writers {
                 let (history, fault) = writer.join().expect("a client does not panic");
@@ -187,16 +207,42 @@ impl Store {
             }
             let mut checkpoints = [None; DATABASES];
             for (database, disturber) in disturbers.into_iter().enumerate() {
-                let (checkpoint, fault) = disturber.join().expect("a disturbance does not panic");
-                checkpoints[database] = checkpoint;
-                faults.extend(fault);
+                let ended = disturber.join().expect("a disturbance does not panic");
+                checkpoints[database] = ended.checkpoint;
+                faults.extend(ended.fault);
+                summary.refused += ended.refused;
+                if let Some(what) = ended.unanswered.filter(|_| !orderly) {
+                    *summary.killed_in.entry(what).or_insert(0) += 1;
+                }
             }
             let counters = self.state.counters.clone();
+            let Settings { mode, each_database, .. } = self.settings;
+            let one_log = mode.one_log() && !each_database;
             match faults.is_empty() {
-                true => Ok(Trial { mode: self.settings.mode, histories, counters, killed, checkpoints }),
+                true => Ok(Trial { mode, one_log, histories, counters, killed, checkpoints }),
                 false => Err(faults.join("\n")),
             }
         })
+    }
+}
+
+/// Returns at once, or just after a disturbance has begun something: often something of one kind.
+fn aim(begins: &Receiver<String>, random: &mut Random) {
+    let Some(kind) = *random.pick(&[None, Some(""), Some("SLEEP"), Some("CHECKPOINT"), Some("SPLIT"), Some("MERGE")])
+    else {
+        return;
+    };
+    // What has begun before is not what is aimed at.
+    while begins.try_recv().is_ok() {}
+    let deadline = Instant::now() + AIM_LIMIT;
+    while let Ok(begun) = begins.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        if kind.is_empty() || begun == kind {
+            break;
+        }
+    }
+    let after_us = if random.one_in(2) { random.below(5000) } else { random.below(300) };
+    if after_us > 50 {
+        std::thread::park_timeout(Duration::from_micros(after_us as u64));
     }
 }
 
@@ -215,6 +261,11 @@ impl fmt::Display for Summary {
             "lost, as allowed: {lost}, the oldest acknowledged {} ms before the kill",
             lost_age_max.as_millis()
         )?;
+        if self.refused > 0 {
+            writeln!(f, "refused for the full disk: {} requests", self.refused)?;
+        }
+        let killed_in = self.killed_in.iter().map(|(what, times)| format!("{what} {times}"));
+        writeln!(f, "killed in: {}", killed_in.collect::<Vec<_>>().join(", "))?;
         let mut starts = self.starts.clone();
         starts.sort();
         let ms = |start: Option<&Duration>| start.map_or(0.0, |start| start.as_secs_f64() * 1000.0);

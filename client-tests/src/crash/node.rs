@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
 use super::{
     mode::Mode,
     workload::{DATABASES, INDEXES},
@@ -111,6 +113,16 @@ impl Node {
         }
     }
 
+    /// Makes writes fail that reach past so many bytes of a file, as on a full disk; `None`: not any more.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<(), String> {
+        let (process, _) = self.process.as_ref().expect("it was started");
+        // The upper limit stays as it is, which anybody may ask for.
+        let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+        let limit = Rlimit { current: bytes.or(maximum), maximum };
+        let limited = prlimit(Some(Pid::from_child(process)), Resource::Fsize, limit);
+        limited.map(drop).map_err(|problem| format!("cannot limit the size of files: {problem}"))
+    }
+
     /// SIGTERM, which loses nothing.
     pub fn stop(&mut self) -> Result<(), String> {
         let (mut process, _) = self.process.take().expect("it was started");
@@ -134,13 +146,18 @@ impl Node {
     fn launch(&mut self, random: &mut Random) -> Result<Instant, String> {
         let data = self.folder.join("data");
         fs::create_dir_all(&data).map_err(|e| format!("cannot create {}: {e}", data.display()))?;
-        let log = File::options().create(true).append(true).open(self.folder.join("log")).map_err(|e| e.to_string())?;
+        let mut log =
+            File::options().create(true).append(true).open(self.folder.join("log")).map_err(|e| e.to_string())?;
         let port = free_port();
+        // What is said goes through a pipe, since it must not fail when files are limited.
+        let (mut said, says) = io::pipe().map_err(|e| e.to_string())?;
         let mut command = self.command(port, &data, random);
-        let errors = log.try_clone().map_err(|e| e.to_string())?;
+        command.stdin(Stdio::null()).stdout(says.try_clone().map_err(|e| e.to_string())?).stderr(says);
         let begun = Instant::now();
-        let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+        let process = command.spawn();
         self.process = Some((process.map_err(|e| format!("cannot start {}: {e}", self.kind.name()))?, port));
+        // It ends with the process. What a full disk keeps out of the log is no reason to fail.
+        std::thread::spawn(move || _ = io::copy(&mut said, &mut log));
         Ok(begun)
     }
 
@@ -151,7 +168,9 @@ impl Node {
         let mut command;
         match self.kind {
             Kind::Dormouse => {
-                command = Command::new(dormouse());
+                // A write past a limit is answered by a signal, unless it is ignored, and then by an error.
+                command = Command::new("sh");
+                command.args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""]).arg(dormouse());
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--log-level", "info"]);
                 command.arg("--store").arg(format!("file://{}", data.display()));
                 command.args(["--checkpoint-every", &option(&["never", "20ms", "100ms", "1s"])]);

@@ -31,6 +31,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct Trial {
     pub mode: Mode,
+    /// Whether what is lost was last in the whole node, and not only in each database.
+    pub one_log: bool,
     /// By client.
     pub histories: Vec<History>,
     /// The shared counters before the round.
@@ -83,7 +85,7 @@ impl Trial {
             return Err(Wrong::Strange(found.strange.clone()));
         }
         // How many databases a scope has.
-        let breadth = if self.mode.one_log() { DATABASES } else { 1 };
+        let breadth = if self.one_log { DATABASES } else { 1 };
         let mut toll = Toll::default();
         let mut counters = self.counters.clone();
         for scope in (0..DATABASES).step_by(breadth).map(|database| database..database + breadth) {

@@ -64,7 +64,14 @@ impl Imagined {
             state.spaces.iter_mut().for_each(|space| space.retain(|_, entry| !entry.expired(READ_MS)));
         }
         let killed = Some(first + STEP * operations as u32);
-        let trial = Trial { mode, histories, counters: BTreeMap::new(), killed, checkpoints: [None; DATABASES] };
+        let trial = Trial {
+            mode,
+            one_log: mode.one_log(),
+            histories,
+            counters: BTreeMap::new(),
+            killed,
+            checkpoints: [None; DATABASES],
+        };
         Self { trial, states, first }
     }
 
