@@ -43,7 +43,7 @@ use self::{
     mode::Mode,
     node::{Node, Target, unix_ms},
     reading::State,
-    verdict::{Toll, Trial},
+    verdict::{Toll, Trial, Wrong},
     workload::{CLIENTS, DATABASES, Workload},
 };
 use crate::{Kind, script::Random};
@@ -149,7 +149,7 @@ impl Store {
             std::thread::park_timeout(Duration::from_millis(1));
         }
         let found = State::read(&target).map_err(|problem| format!("the state cannot be read: {problem}"))?;
-        let toll = trial.judge(&found).map_err(|wrong| wrong.to_string())?;
+        let toll = trial.judge(&found).map_err(|wrong| explain(&trial, &found, &wrong))?;
         summary.toll.add(&toll);
         self.state = found;
         self.running = Some(target);
@@ -223,6 +223,24 @@ impl Store {
                 false => Err(faults.join("\n")),
             }
         })
+    }
+}
+
+/// What is wrong, and whether it is only that databases have fallen behind each other.
+fn explain(trial: &Trial, found: &State, wrong: &Wrong) -> String {
+    if !trial.one_log {
+        return wrong.to_string();
+    }
+    let by_itself = Trial { one_log: false, ..trial.clone() };
+    match by_itself.judge(found) {
+        Ok(_) => format!(
+            "{wrong}
+each database by itself is as it may be; together they are not one moment"
+        ),
+        Err(also) => format!(
+            "{wrong}
+judged each database by itself: {also}"
+        ),
     }
 }
 
