@@ -9,6 +9,7 @@
 //! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
 //! 4. [`unrest`] splits, merges and puts to sleep what a test is at work on.
 //! 5. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
+//! 6. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //!
 //! # What a suite is told, and what it says
 //!
@@ -26,11 +27,13 @@
 //! | `DORMOUSE_BIN` | the server to test; without it, cargo builds the one of this workspace |
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
+//! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |
 
 #![forbid(unsafe_code)]
 
 pub mod compare;
+pub mod crash;
 pub mod resp;
 pub mod script;
 pub mod server;
