@@ -111,9 +111,16 @@ fn the_second_process_takes_over() {
     let later = format!("{:?}", to_first.run("SET owner nobody"));
     assert!(later.starts_with('-') && later.contains("taken over"), "{later}");
 
+    // A third that is not the first to write again has not taken anything.
+    let third = Server::start_on(&store);
+    let mut to_third = Connection::open(third.port());
+    to_third.run("SET owner third");
     to_second.run("SET more 1");
     expect(&mut to_second, "DORMOUSE CHECKPOINT", "+OK");
-    drop((to_first, first));
+    let fenced = format!("{:?}", to_third.run("DORMOUSE CHECKPOINT"));
+    assert!(fenced.starts_with('-') && fenced.contains("was taken over by another writer"), "{fenced}");
+
+    drop((to_first, first, to_third, third));
     second.restart();
     let mut to_second = Connection::open(second.port());
     expect(&mut to_second, "MGET owner more", "*[\"second\", \"1\"]");
@@ -241,7 +248,13 @@ fn a_store_that_cannot_be_used_is_explained() {
         store
     };
     let nobody = format!("http://127.0.0.1:{}", free_port());
-    let rows: [(Remote, &[&str]); 6] = [
+    let mut without_keys = with("AWS_SECRET_ACCESS_KEY", "");
+    without_keys.environment.retain(|(name, _)| *name != "AWS_ACCESS_KEY_ID");
+    // Where a machine of Amazon's would answer.
+    without_keys.environment.push(("AWS_METADATA_ENDPOINT", nobody.clone()));
+    let rows: [(Remote, &[&str]); 8] = [
+        (without_keys, &["there are no credentials: set AWS_ACCESS_KEY_ID"]),
+        (with("AWS_ENDPOINT_URL", &format!("https://127.0.0.1:{}", bucket.port())), &["cannot be reached"]),
         (with("AWS_SECRET_ACCESS_KEY", "not it"), &["403", "AWS_SECRET_ACCESS_KEY"]),
         (with("AWS_SECRET_ACCESS_KEY", ""), &["but not AWS_SECRET_ACCESS_KEY"]),
         (with("AWS_ALLOW_HTTP", ""), &["AWS_ALLOW_HTTP=true"]),

@@ -236,6 +236,8 @@ fn advice(service: Service, error: &StoreError) -> String {
         format!("{text}; create it first")
     } else if ["metadata", "credential", "identity", "token"].iter().any(|sign| text.contains(sign)) {
         format!("{text}; there are no credentials: set {}", service.credentials())
+    } else if text.contains("certificate") {
+        format!("{text}; its authority is not trusted: SSL_CERT_FILE can name a file with authorities")
     } else if is_transport(source) {
         format!("{text}; it cannot be reached: see {}", service.endpoint())
     } else {
@@ -246,6 +248,8 @@ fn advice(service: Service, error: &StoreError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Environment = &'static [(&'static str, &'static str)];
 
     fn place(service: Service, text: &str) -> Place {
         Place::parse(service, text).unwrap()
@@ -278,14 +282,14 @@ mod tests {
 
     #[test]
     fn an_environment_that_cannot_work_is_explained() {
-        let refusal = |service, text, environment: &[(&str, &str)]| {
+        let refusal = |service, text, environment: Environment| {
             let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             let result = connect(service, "URL", place(service, text), environment);
             let error = result.map(drop).unwrap_err().to_string();
             assert!(!error.contains("hunter2") && error.starts_with("cannot use the store URL: "), "{error}");
             error
         };
-        let rows: [(&[(&str, &str)], &str); 5] = [
+        let rows: [(Environment, &str); 5] = [
             (&[("AWS_ACCESS_KEY_ID", "k")], "but not AWS_SECRET_ACCESS_KEY"),
             (&[("AWS_SECRET_ACCESS_KEY", "hunter2")], "but not AWS_ACCESS_KEY_ID"),
             (&[("AWS_ENDPOINT", "http://127.0.0.1:1")], "AWS_ALLOW_HTTP=true"),
@@ -303,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_complete_environment_connects_without_asking() {
-        let rows: [(Service, &str, &[(&str, &str)]); 4] = [
+        let rows: [(Service, &str, Environment); 4] = [
             (Service::S3, "b/a", &[("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_ENDPOINT", "")]),
             (Service::S3, "b", &[("AWS_ENDPOINT_URL", "http://[::1]:1"), ("AWS_ALLOW_HTTP", "true")]),
             (Service::Azure, "c@account", &[("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")]),

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use tokio::{runtime::Runtime, task::JoinHandle};
 
-use super::error::is_passing;
+use super::error::{brief, is_passing};
 
 /// For connections and their encryption. They never wait for a shard or a client.
 const THREADS: usize = 2;
@@ -80,7 +80,8 @@ impl Patience {
         if failed >= self.attempts {
             return Err(error);
         }
-        tracing::debug!(name, failed, %error, "a request to the store failed and is tried again");
+        let error = brief(&error);
+        tracing::info!(object = name, failed, error, "a request to the store failed and is made again");
         tokio::time::sleep(self.pause(failed, name)).await;
         Ok(())
     }
