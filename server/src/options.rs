@@ -162,7 +162,8 @@ pub struct Options {
     #[arg(skip)]
     pub tokens: Vec<Token>,
 
-    /// Where data lies: file://PATH, or memory:// to keep nothing
+    /// Where data lies: file://PATH; s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with credentials from
+    /// the environment (AWS_..., GOOGLE_..., AZURE_...); or memory:// to keep nothing
     #[arg(long, value_name = "URL", default_value = "file://./dormouse-data", help_heading = "Databases")]
     pub store: String,
 

@@ -284,6 +284,6 @@ mod tests {
             assert!(error.contains("--store file://"), "{error}");
         }
         drop(held);
-        assert!(!explain(&Store::open("s3://bucket").unwrap_err()).contains("--store"));
+        assert!(!explain(&Store::open("ftp://bucket").unwrap_err()).contains("--store"));
     }
 }
