@@ -107,6 +107,11 @@ impl Server {
     pub fn restart(&mut self) {
         let status = self.stop();
         assert!(status.success(), "the server ended with {status} after SIGTERM\n{}", self.log_tail());
+        self.resume();
+    }
+
+    /// Starts a stopped server again on the same port and data.
+    pub fn resume(&mut self) {
         if let Err(complaint) = self.launch() {
             panic!("{complaint}");
         }
@@ -202,6 +207,13 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
             command
         }
     }
+}
+
+/// The program under test, to be run as a tool: `dormouse export ...`.
+pub fn tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(dormouse());
+    command.args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// The program under test. Cargo is asked each time, so that nobody tests yesterday's build.

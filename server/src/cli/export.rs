@@ -8,7 +8,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use dormouse_shard::manifest;
-use dormouse_shard::rdb::export::{ExportError, Exported, export};
+use dormouse_shard::rdb::export::{About, ExportError, Exported, export};
+use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_shard::snapshot::{NoEffects, Snapshot};
 use dormouse_shard::store::Store;
 use futures::executor::block_on;
@@ -27,6 +28,11 @@ pub struct Export {
     /// checkpoint is (`DORMOUSE SLEEP` or `SAVE` make one)
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    /// The version of the file: 11 for Redis 7.2 and later, 10 for Redis 7.0, 9 for Redis 5 and 6
+    #[arg(long, value_name = "VERSION", default_value_t = VERSION_MAX,
+          value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
+    rdb_version: u16,
 
     #[command(flatten)]
     place: Place,
@@ -90,10 +96,11 @@ impl Export {
                 return Err(format!("the last checkpoint of database `{database}` is not whole without its log"));
             }
             let tail = snapshot.tail().await.map_err(|error| error.to_string())?;
+            let about = About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms() };
             let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
             let done = match &tail {
-                Some(tail) => export(&snapshot, tail, out, REDIS_VERSION, now_ms(), watch).await,
-                None => export(&snapshot, &NoEffects, out, REDIS_VERSION, now_ms(), watch).await,
+                Some(tail) => export(&snapshot, tail, out, about, watch).await,
+                None => export(&snapshot, &NoEffects, out, about, watch).await,
             };
             done.map_err(|error| match error {
                 ExportError::Output(error) => format!("cannot write {}: {error}", self.file.display()),

@@ -28,8 +28,18 @@ pub enum ExportError {
     Database(#[from] Error),
 }
 
-/// Writes all of a database. `server`: the version of Redis that readers are told. `now_ms`: unix milliseconds. `watch` is
-/// told how far it is.
+/// What an export is told of beside the database.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The version of RDB, see [`RdbWriter::with_version`].
+    pub version: u16,
+    /// The version of Redis that readers are told.
+    pub server: &'a str,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// Writes all of a database. `watch` is told how far it is.
 ///
 /// # Errors
 /// When something of the database cannot be read, or `out` refuses to take more.
@@ -37,11 +47,11 @@ pub async fn export<W: Write + Send>(
     snapshot: &Snapshot<'_>,
     effects: &(dyn Effects + Sync),
     out: W,
-    server: &str,
-    now_ms: u64,
+    about: About<'_>,
     watch: &mut (dyn FnMut(Exported) + Send),
 ) -> Result<(W, Exported), ExportError> {
-    let mut rdb = RdbWriter::new(out);
+    let About { version, server, now_ms } = about;
+    let mut rdb = RdbWriter::with_version(out, version);
     rdb.aux("redis-ver", server)?;
     rdb.aux("redis-bits", "64")?;
     rdb.aux("ctime", &(now_ms / 1000).to_string())?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::executor::block_on;
 use proptest::prelude::*;
 
-use super::export::{Exported, export};
+use super::export::{About, Exported, export};
 use super::import::{Import, ImportError, Imported, Step};
 use super::*;
 use crate::codec::checksum;
@@ -100,11 +100,16 @@ impl Setup {
     }
 
     fn export(&self) -> (Vec<u8>, Exported) {
+        self.export_version(11)
+    }
+
+    fn export_version(&self, version: u16) -> (Vec<u8>, Exported) {
+        let about = About { version, server: "7.2.4", now_ms: NOW };
         block_on(async {
             let snapshot = Snapshot::open(&self.store, "shop").await.unwrap().unwrap();
             match snapshot.tail().await.unwrap() {
-                Some(tail) => export(&snapshot, &tail, Vec::new(), "7.2.4", NOW, &mut |_| {}).await,
-                None => export(&snapshot, &NoEffects, Vec::new(), "7.2.4", NOW, &mut |_| {}).await,
+                Some(tail) => export(&snapshot, &tail, Vec::new(), about, &mut |_| {}).await,
+                None => export(&snapshot, &NoEffects, Vec::new(), about, &mut |_| {}).await,
             }
             .unwrap()
         })
@@ -179,6 +184,19 @@ fn what_goes_in_comes_out() {
         let (again, exported) = setup.export();
         assert_eq!((exported.keys, exported.bytes), (expected.len() as u64, again.len() as u64));
         assert!(data(&again) == expected);
+        for (version, newest) in [(9, 11), (10, 18)] {
+            let (old, _) = setup.export_version(version);
+            assert!(data(&old) == expected, "version {version}");
+            let mut reader = RdbReader::new(&old[..]).unwrap();
+            assert_eq!(reader.version(), u32::from(version));
+            loop {
+                match reader.next().unwrap() {
+                    Entry::Key(record) => assert!(record.kind <= newest, "type {} in {version}", record.kind),
+                    Entry::End => break,
+                    _ => {}
+                }
+            }
+        }
     }
 }
 
