@@ -125,6 +125,11 @@ impl Server {
     pub fn restart(&mut self) {
         let status = self.stop();
         assert!(status.success(), "the server ended with {status} after SIGTERM\n{}", self.log_tail());
+        self.resume();
+    }
+
+    /// Starts a stopped server again on the same port and data.
+    pub fn resume(&mut self) {
         if let Err(complaint) = self.launch() {
             panic!("{complaint}");
         }
@@ -253,6 +258,13 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     for token in settings.tokens {
         command.args(["--token", token]);
     }
+    command
+}
+
+/// The program under test, to be run as a tool: `dormouse export ...`.
+pub fn tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(dormouse());
+    command.args(arguments).stdin(Stdio::null());
     command
 }
 

@@ -157,6 +157,11 @@ impl Database {
         {
             log.settled(&identity, manifest.sequence);
         }
+        if let Some(log) = &engine.log {
+            // Others had this name; the log need not be kept for them.
+            let others = engine.recovered.lock().others_of(&identity);
+            others.iter().for_each(|other| log.settled(other, u64::MAX));
+        }
         let shared = Arc::new(shared);
         let database = Self {
             shared,
@@ -399,7 +404,7 @@ impl Database {
 
 /// The places of keyspace `id` in `first..end` as the manifest and the log describe them: stored where there is something,
 /// resident and empty where there is nothing.
-fn places(manifest: &Manifest, replay: &Arc<Replay>, id: u32, first: u16, end: u16) -> Vec<Place> {
+pub(crate) fn places(manifest: &Manifest, replay: &Arc<Replay>, id: u32, first: u16, end: u16) -> Vec<Place> {
     let mut places = Vec::new();
     for range in aligned(first, end) {
         cover(manifest, replay, id, range, &mut places);

@@ -151,7 +151,19 @@ impl Log {
         Self::over(sink, writer, clock).map(Some)
     }
 
-    /// The same over any sink.
+    /// What the log has of all databases, for somebody who only looks, perhaps beside the process that writes it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn look(store: &Arc<Store>) -> Result<Recovered, StoreError> {
+        Ok(match store.folder() {
+            Some(folder) => recovery::collect(recovery::look(&mut Files::new(&folder))?),
+            None if store.is_volatile() => Recovered::default(),
+            None => recovery::collect(recovery::look(&mut Objects::new(Arc::clone(store)))?),
+        })
+    }
+
+    /// As [`Self::open`], over any sink.
     ///
     /// # Errors
     /// As [`Self::open`].

@@ -56,6 +56,18 @@ impl Recovered {
         same.map(|(identity, _)| identity).max_by_key(|identity| identity.created_ms).cloned()
     }
 
+    /// Databases that have had the name of this one before.
+    pub fn others_of(&self, identity: &Identity) -> Vec<Identity> {
+        let others = self.databases.keys().filter(|other| other.name == identity.name && *other != identity);
+        others.cloned().collect()
+    }
+
+    /// Whether the log has anything of a database called `name` beyond its manifest's entry `cut`.
+    pub fn goes_beyond(&self, name: &str, cut: u64) -> bool {
+        let same = self.databases.iter().filter(|(identity, _)| &*identity.name == name);
+        same.flat_map(|(_, entries)| &entries.entries).any(|entry| entry.sequence > cut)
+    }
+
     /// All databases, ordered.
     pub fn identities(&self) -> Vec<&Identity> {
         let mut all: Vec<_> = self.databases.keys().collect();
