@@ -39,7 +39,7 @@ fn at_last(connection: &mut Connection, line: &str) -> (Reply, usize) {
 }
 
 #[test]
-fn a_database_lives_there() {
+fn a_database_lives_on_s3() {
     let Some(bucket) = bucket() else { return };
     let store = bucket.store("some/folder", bucket.port());
     let mut server = Server::start_on(&store);
@@ -90,7 +90,7 @@ fn a_database_lives_there() {
 }
 
 #[test]
-fn the_second_process_takes_over() {
+fn a_second_process_on_s3_takes_over() {
     let Some(bucket) = bucket() else { return };
     let store = bucket.store("", bucket.port());
     let first = Server::start_on(&store);
@@ -127,7 +127,7 @@ fn the_second_process_takes_over() {
 }
 
 #[test]
-fn a_bad_network_loses_and_doubles_nothing() {
+fn a_bad_network_to_s3_loses_and_doubles_nothing() {
     let Some(bucket) = bucket() else { return };
     let network = Network::before(bucket.port(), 20);
     let mut server = Server::start_on(&bucket.store("", network.port()));
@@ -164,7 +164,7 @@ fn a_bad_network_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_lost_answer_is_made_up_for() {
+fn a_lost_answer_of_s3_is_made_up_for() {
     let Some(bucket) = bucket() else { return };
     let network = Network::before(bucket.port(), 0);
     let mut server = Server::start_on(&bucket.store("", network.port()));
@@ -190,7 +190,7 @@ fn a_lost_answer_is_made_up_for() {
 }
 
 #[test]
-fn a_network_that_is_down_is_told_and_survived() {
+fn s3_that_is_down_is_told_and_survived() {
     let Some(bucket) = bucket() else { return };
     let network = Network::before(bucket.port(), 0);
     let mut server = Server::start_on(&bucket.store("", network.port()));
@@ -236,7 +236,7 @@ fn gives_up(store: &Remote) -> String {
 }
 
 #[test]
-fn a_store_that_cannot_be_used_is_explained() {
+fn s3_that_cannot_be_used_is_explained() {
     let Some(bucket) = bucket() else { return };
     let store = bucket.store("", bucket.port());
     let with = |name: &'static str, value: &str| {

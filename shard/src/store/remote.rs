@@ -180,7 +180,8 @@ fn contradictions(builder: &AmazonS3Builder) -> Result<(), String> {
         (None, Some(_)) => return Err("AWS_SECRET_ACCESS_KEY is set, but not AWS_ACCESS_KEY_ID".to_owned()),
         _ => {}
     }
-    let Some(endpoint) = value(AmazonS3ConfigKey::Endpoint) else { return Ok(()) };
+    let endpoint = value(AmazonS3ConfigKey::S3Endpoint).or_else(|| value(AmazonS3ConfigKey::Endpoint));
+    let Some(endpoint) = endpoint else { return Ok(()) };
     match endpoint.split_once("://") {
         Some(("https", _)) => Ok(()),
         Some(("http", _)) => {
@@ -289,10 +290,11 @@ mod tests {
             assert!(!error.contains("hunter2") && error.starts_with("cannot use the store URL: "), "{error}");
             error
         };
-        let rows: [(Environment, &str); 5] = [
+        let rows: [(Environment, &str); 6] = [
             (&[("AWS_ACCESS_KEY_ID", "k")], "but not AWS_SECRET_ACCESS_KEY"),
             (&[("AWS_SECRET_ACCESS_KEY", "hunter2")], "but not AWS_ACCESS_KEY_ID"),
             (&[("AWS_ENDPOINT", "http://127.0.0.1:1")], "AWS_ALLOW_HTTP=true"),
+            (&[("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:1")], "AWS_ALLOW_HTTP=true"),
             (&[("AWS_ENDPOINT_URL", "s3.example.com")], "needs a scheme"),
             (&[("AWS_ALLOW_HTTP", "perhaps")], "perhaps"),
         ];

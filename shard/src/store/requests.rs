@@ -49,12 +49,12 @@ impl Patience {
         Duration::from_millis(self.answer_ms.saturating_add(more))
     }
 
-    /// How long to wait before attempt number `attempt`, counted from 0. Those who failed together should not all come
+    /// How long to wait before attempt number `attempt`; the first has number 0. Those who failed together should not all come
     /// back together, so a quarter of it depends on the object's name.
     fn pause(&self, attempt: u32, name: &str) -> Duration {
-        let whole = self.pause_ms << attempt.saturating_sub(1).min(5);
+        let whole = self.pause_ms.saturating_mul(1 << attempt.saturating_sub(1).min(5));
         let spread = rapidhash::v3::rapidhash_v3(name.as_bytes()).wrapping_add(u64::from(attempt)) % 256;
-        Duration::from_millis(whole - whole * spread / 1024)
+        Duration::from_millis(whole - (whole / 4).saturating_mul(spread) / 256)
     }
 
     /// Asks until there is an answer, or an error that will not pass, or nothing is left of the patience. `ask` is told

@@ -314,15 +314,15 @@ fn patience_ends() {
 
 #[test]
 fn an_answer_that_does_not_come_is_asked_for_again() {
-    let (faulty, store) = network(Patience { answer_ms: 20, ..PATIENCE });
+    let (faulty, store) = network(Patience { answer_ms: 100, ..PATIENCE });
     block_on(async {
         store.put_new("a/1", "x").await.unwrap();
         faulty.hold(Request::Get);
         let error = store.get("a/1").await.unwrap_err().to_string();
-        assert_eq!(error, "cannot read a/1: Generic store error: no answer within 20 ms");
+        assert_eq!(error, "cannot read a/1: Generic store error: no answer within 100 ms");
         assert_eq!(faulty.asked(Request::Get), 4);
     });
-    let (faulty, store) = network(Patience { attempts: u32::MAX, answer_ms: 20, ..PATIENCE });
+    let (faulty, store) = network(Patience { attempts: u32::MAX, answer_ms: 100, ..PATIENCE });
     block_on(async {
         faulty.hold(Request::Put);
         let mut put = Box::pin(store.put_new("a/1", "x"));
