@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
+use dormouse_shard::error::Error;
 use dormouse_shard::scaling::ShardView;
 
 use crate::databases::{Lately, Rates, Tenant};
@@ -42,6 +43,9 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     let mut uses = LastUses::default();
     while !node.is_draining() {
         every.tick().await;
+        if stop_if_sealed(&node).await {
+            return;
+        }
         let now_ms = (node.engine.clock)();
         uses.look(now_ms, monotonic_ms(&node));
         before.rates(&node, now_ms);
@@ -81,6 +85,21 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             tokio::spawn(apply(Arc::clone(&node), action, observation.clone()));
         }
     }
+}
+
+/// Whether another process has taken over the store. Then nothing here can be written any more, and what is read may be
+/// outdated: every database stops.
+async fn stop_if_sealed(node: &Node) -> bool {
+    if !node.engine.log.as_ref().is_some_and(|log| log.is_sealed()) {
+        return false;
+    }
+    let text = "the store was taken over by another process: this one serves no database any more";
+    tracing::error!("{text}");
+    *node.store_error.lock() = Some(text.to_string());
+    for tenant in node.tenants.all() {
+        tenant.database.stop(Error::Store(text.to_string())).await;
+    }
+    true
 }
 
 fn monotonic_ms(node: &Node) -> u64 {

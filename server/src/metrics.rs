@@ -40,6 +40,15 @@ pub struct ServerSnapshot {
     pub cpu_user_seconds: f64,
     pub cpu_system_seconds: f64,
     pub slowlog_entries: u64,
+    /// For how long the oldest write that is not durable has waited.
+    pub log_lag_ms: u64,
+    /// Bytes of effects that were logged, and bytes written for that.
+    pub log_effect_bytes: u64,
+    pub log_bytes: u64,
+    pub log_flushes: u64,
+    pub log_files: u64,
+    /// Whether the log cannot be written.
+    pub log_failing: bool,
     /// The command table's names, by index.
     pub commands: Vec<&'static str>,
     pub databases: Vec<DatabaseSnapshot>,
@@ -60,6 +69,8 @@ pub struct DatabaseSnapshot {
     /// Changed since the last checkpoint.
     pub dirty_bytes: u64,
     pub last_checkpoint_unix_ms: Option<u64>,
+    /// Bytes that checkpoints have written since the server started.
+    pub checkpoint_bytes: u64,
     /// Those of the 16 that hold keys.
     pub logical: Vec<LogicalSnapshot>,
     /// Since the database was created.
@@ -88,6 +99,12 @@ impl ServerSnapshot {
         let mut sum = Totals::default();
         self.databases.iter().for_each(|database| sum.add(&database.statistics));
         sum
+    }
+
+    /// Bytes written to the log and the store for each byte of effects; 0 where nothing was logged.
+    fn write_amplification(&self) -> f64 {
+        let written = self.log_bytes + self.databases.iter().map(|database| database.checkpoint_bytes).sum::<u64>();
+        if self.log_effect_bytes == 0 { 0.0 } else { written as f64 / self.log_effect_bytes as f64 }
     }
 
     fn memory_max_bytes(&self) -> u64 {
@@ -184,6 +201,17 @@ const SERVER: &[ServerRow] = &[
     (GAUGE, "redis_slowlog_length", "Entries in the slow log", |s| s.slowlog_entries as f64),
     (GAUGE, "redis_connected_slaves", "Replicas connected now", |_| 0.0),
     (GAUGE, "dormouse_workers", "Threads that serve connections", |s| s.workers as f64),
+    (GAUGE, "dormouse_log_lag_seconds", "How long the oldest write that is not durable has waited", |s| {
+        s.log_lag_ms as f64 / 1e3
+    }),
+    (GAUGE, "dormouse_log_failing", "1 while the log cannot be written", |s| f64::from(u8::from(s.log_failing))),
+    (COUNTER, "dormouse_log_effect_bytes_total", "Bytes of effects logged", |s| s.log_effect_bytes as f64),
+    (COUNTER, "dormouse_log_bytes_total", "Bytes written to the log", |s| s.log_bytes as f64),
+    (COUNTER, "dormouse_log_flushes_total", "Times that the log was made durable", |s| s.log_flushes as f64),
+    (GAUGE, "dormouse_log_files", "Files of the log that are still needed", |s| s.log_files as f64),
+    (GAUGE, "dormouse_write_amplification", "Bytes written to log and store for each byte of effects", |s| {
+        s.write_amplification()
+    }),
 ];
 
 /// Sums over all databases, under the names of the exporter.
@@ -210,6 +238,9 @@ const DATABASE: &[DatabaseRow] = &[
         d.memory_max_bytes as f64
     }),
     (GAUGE, "dormouse_database_store_bytes", "Bytes that it takes in the store", |d| d.store_bytes as f64),
+    (COUNTER, "dormouse_checkpoint_bytes_total", "Bytes that its checkpoints have written", |d| {
+        d.checkpoint_bytes as f64
+    }),
     (GAUGE, "dormouse_database_dirty_bytes", "Bytes changed since its last checkpoint", |d| d.dirty_bytes as f64),
 ];
 

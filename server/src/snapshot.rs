@@ -14,6 +14,7 @@ use crate::{keeper, process};
 pub fn of_node(node: &Node) -> ServerSnapshot {
     let now_ms = (node.engine.clock)();
     let (cpu_user_seconds, cpu_system_seconds) = process::cpu_seconds();
+    let log = node.engine.log.as_ref();
     ServerSnapshot {
         run_id: node.run_id.clone(),
         tcp_port: node.facts.port,
@@ -33,6 +34,12 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         cpu_user_seconds,
         cpu_system_seconds,
         slowlog_entries: node.tenants.all().map(|tenant| tenant.slowlog.len() as u64).sum(),
+        log_lag_ms: log.map_or(0, |log| log.lag_ms(now_ms)),
+        log_effect_bytes: log.map_or(0, |log| log.end()),
+        log_bytes: log.map_or(0, |log| log.counters.bytes.load(Ordering::Relaxed)),
+        log_flushes: log.map_or(0, |log| log.counters.flushes.load(Ordering::Relaxed)),
+        log_files: log.map_or(0, |log| log.files() as u64),
+        log_failing: log.is_some_and(|log| log.problem().is_some()),
         commands: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
         databases: node.tenants.all().map(|tenant| of_tenant(node, tenant, now_ms)).collect(),
     }
@@ -55,6 +62,7 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         store_bytes: database.counters.stored_bytes.load(Ordering::Relaxed),
         dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
         last_checkpoint_unix_ms: (saved > 0).then_some(saved),
+        checkpoint_bytes: database.counters.checkpoint_bytes.load(Ordering::Relaxed),
         logical: logical(tenant),
         totals: tenant.meters.totals(now_ms),
         statistics: tenant.meters.statistics(now_ms),

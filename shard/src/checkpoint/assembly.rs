@@ -179,3 +179,6 @@ pub(super) fn drop_unused_chunks(manifest: &mut Manifest) {
         segment.location.chunk = moved[segment.location.chunk as usize];
     }
 }
+
+#[cfg(test)]
+mod tests;

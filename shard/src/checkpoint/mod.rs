@@ -531,6 +531,15 @@ impl Database {
         error
     }
 
+    /// Stops serving: whatever is asked from here on is answered with `error`. For a database whose store another process
+    /// has taken over.
+    pub async fn stop(&self, error: Error) {
+        let _transition = self.transition.lock().await;
+        // The first one says it.
+        let _ = self.refused.set(error);
+        self.stop_if_overtaken().await;
+    }
+
     /// What is in memory when another process writes the database can be written by nobody: from here on every command
     /// is answered with the error, so that nothing more is acknowledged.
     async fn stop_if_overtaken(&self) {
