@@ -28,10 +28,22 @@ pub enum Fault {
 struct State {
     /// The fault of the next put that comes after this many good ones.
     next: Option<(usize, Fault)>,
+    /// How many more puts and deletes are let through before the process dies.
+    changes_left: Option<usize>,
     dead: bool,
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
     puts: usize,
+}
+
+impl State {
+    fn count_change(&mut self) {
+        match &mut self.changes_left {
+            Some(0) => self.dead = true,
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
 }
 
 /// Wraps a store; faults are set from outside while it is in use.
@@ -52,6 +64,16 @@ impl FaultyStore {
         self.state.lock().next = Some((good, fault));
     }
 
+    /// Lets so many puts and deletes through; with the next the process dies, as with [`Fault::Crash`].
+    pub fn crash_after(&self, changes: usize) {
+        self.state.lock().changes_left = Some(changes);
+    }
+
+    /// Whether the process has died.
+    pub fn is_dead(&self) -> bool {
+        self.state.lock().dead
+    }
+
     /// The store is as slow as can be: puts wait until it is released.
     pub fn hold_puts(&self) {
         self.held.send_replace(true);
@@ -66,6 +88,7 @@ impl FaultyStore {
         let mut state = self.state.lock();
         state.dead = false;
         state.next = None;
+        state.changes_left = None;
     }
 
     /// Reads of the object find nothing.
@@ -91,6 +114,7 @@ impl FaultyStore {
     fn next_fault(&self) -> Option<Fault> {
         let mut state = self.state.lock();
         state.puts += 1;
+        state.count_change();
         if state.dead {
             return Some(Fault::Crash);
         }
@@ -172,7 +196,9 @@ impl ObjectStore for FaultyStore {
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
+    /// Each call counts as one change: Dormouse deletes one object at a time.
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.state.lock().count_change();
         match self.alive() {
             Ok(()) => self.inner.delete_stream(locations),
             Err(error) => futures::stream::once(async { Err(error) }).boxed(),
