@@ -139,23 +139,19 @@ pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garba
     let Some(of_branches) = needed_by_branches(store, database, &names, &folder.markers).await? else {
         return Ok(garbage);
     };
+    needed.extend(of_branches);
     // What an earlier database of this name has left, whatever its epoch was.
-    let left = folder.left(store).await?;
+    let lists = folder.lists(store).await?;
     let folders = [names.chunks() + "/", names.tails() + "/"];
     for object in &folder.objects {
         let name = &object.name;
         let is_known = folders.iter().any(|folder| name.starts_with(folder));
-        let is_old = is_known && is_settled(name, manifest) || left.contains(name);
-        if is_old && !needed.contains(name) && !of_branches.contains(name) {
+        let is_old = is_known && is_settled(name, manifest) || lists.contains(name);
+        if is_old && !needed.contains(name) {
             delete_object(store, object, &mut garbage).await?;
         }
     }
-    if !folder.objects.iter().any(|object| left.contains(&object.name) && of_branches.contains(&object.name)) {
-        for list in &folder.left {
-            store.delete(list).await?;
-            garbage.objects += 1;
-        }
-    }
+    lists.delete_unneeded(store, &folder, &needed, &mut garbage).await?;
     Ok(garbage)
 }
 

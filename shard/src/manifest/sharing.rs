@@ -138,12 +138,12 @@ pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
         let names = Names::new(&database)?;
         if numbers(store, &names).await?.is_empty() {
             let mut folder = Folder::list(store, &names).await?;
-            let listed = folder.left(store).await?;
+            let lists = folder.lists(store).await?;
             let is_old = |object: &ObjectInfo| {
                 let written_ms = u64::try_from(object.modified_ms).unwrap_or(0);
                 now_ms.saturating_sub(written_ms) > FIRST_COMMIT_MS_MAX
             };
-            folder.objects.retain(|object| is_old(object) && !listed.contains(&object.name));
+            folder.objects.retain(|object| is_old(object) && !lists.contains(&object.name));
             if !folder.objects.is_empty() {
                 put_left_list(store, &names, &folder).await?;
             }
@@ -166,27 +166,18 @@ pub(super) async fn collect_left(store: &Store, database: &str) -> Result<Garbag
         return Ok(garbage);
     }
     let folder = Folder::list(store, &names).await?;
-    let listed = folder.left(store).await?;
+    let lists = folder.lists(store).await?;
     let Some(needed) = needed_by_branches(store, database, &names, &folder.markers).await? else { return Ok(garbage) };
     // A branch may by now have taken the name, and what was left with it. Where it comes later, then from a database
     // that was just seen to need the same.
     if !numbers(store, &names).await?.is_empty() {
         return Ok(garbage);
     }
-    let (kept, gone): (Vec<_>, Vec<_>) = folder
-        .objects
-        .iter()
-        .filter(|object| listed.contains(&object.name))
-        .partition(|object| needed.contains(&object.name));
-    for object in gone {
+    for object in folder.objects.iter().filter(|object| lists.contains(&object.name) && !needed.contains(&object.name))
+    {
         delete_object(store, object, &mut garbage).await?;
     }
-    if kept.is_empty() {
-        for list in &folder.left {
-            store.delete(list).await?;
-            garbage.objects += 1;
-        }
-    }
+    lists.delete_unneeded(store, &folder, &needed, &mut garbage).await?;
     Ok(garbage)
 }
 
@@ -276,7 +267,7 @@ async fn put_left_list(store: &Store, names: &Names, folder: &Folder) -> Result<
     }
 }
 
-fn decode_list(name: &str, bytes: &[u8]) -> Result<Vec<String>, StoreError> {
+fn decode_list(name: &str, bytes: &[u8]) -> Result<HashSet<String>, StoreError> {
     let text = block::open(bytes).map_err(|error| StoreError::corrupt(name, error))?;
     let text = std::str::from_utf8(&text).map_err(|error| StoreError::corrupt(name, error))?;
     Ok(text.lines().map(str::to_owned).collect())
@@ -319,22 +310,47 @@ impl Folder {
         Ok(folder)
     }
 
-    /// What the lists say was left.
-    pub(super) async fn left(&self, store: &Store) -> Result<HashSet<String>, StoreError> {
-        let mut left = HashSet::new();
-        for list in &self.left {
-            match store.get(list).await {
-                Ok(bytes) => left.extend(decode_list(list, &bytes)?),
+    pub(super) async fn lists(&self, store: &Store) -> Result<Lists, StoreError> {
+        let mut lists = Lists(Vec::new());
+        for name in &self.left {
+            match store.get(name).await {
+                Ok(bytes) => lists.0.push((name.clone(), decode_list(name, &bytes)?)),
                 // Somebody else has been here.
                 Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(left)
+        Ok(lists)
     }
 
     async fn list_markers(store: &Store, names: &Names) -> Result<Vec<Marker>, StoreError> {
         Ok(store.list(&names.branches()).await?.iter().filter_map(|object| Marker::parse(&object.name)).collect())
+    }
+}
+
+/// What was left, by the name of the list that says so.
+pub(super) struct Lists(Vec<(String, HashSet<String>)>);
+
+impl Lists {
+    pub(super) fn contains(&self, object: &str) -> bool {
+        self.0.iter().any(|(_, objects)| objects.contains(object))
+    }
+
+    /// Deletes the lists of which nothing is needed. What is not has been deleted.
+    pub(super) async fn delete_unneeded(
+        &self,
+        store: &Store,
+        folder: &Folder,
+        needed: &HashSet<String>,
+        garbage: &mut Garbage,
+    ) -> Result<(), StoreError> {
+        for (list, objects) in &self.0 {
+            if !folder.objects.iter().any(|object| objects.contains(&object.name) && needed.contains(&object.name)) {
+                store.delete(list).await?;
+                garbage.objects += 1;
+            }
+        }
+        Ok(())
     }
 }
 
