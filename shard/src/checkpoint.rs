@@ -115,17 +115,11 @@ impl Database {
             return Ok(false);
         }
         let started = Stopwatch::start();
-        for _ in 0..SLEEP_ATTEMPTS {
-            if self.checkpoint_with(None).await?.segments == 0 {
-                break;
-            }
-        }
-        let Some((_, held)) = self.hold_all().await else { return Ok(false) };
-        // Under all locks there is nothing left, or the little that was written since.
-        self.checkpoint_with(Some(&held)).await?;
+        let Some(held) = self.write_everything().await? else { return Ok(false) };
         let contents = self.retire(&held);
         self.publish(None);
         drop(held);
+        self.collect_superseded().await;
         *self.manifest.lock() = None;
         *self.tail.lock() = None;
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
@@ -139,6 +133,23 @@ impl Database {
         (self.engine.give_back)();
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Writes everything, the last of it under all locks, which are handed back: the store has what was acknowledged until
+    /// they are let go. None where it sleeps.
+    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<Option<Vec<HeldShard>>> {
+        if !self.is_awake() {
+            return Ok(None);
+        }
+        for _ in 0..SLEEP_ATTEMPTS {
+            if self.checkpoint_with(None).await?.segments == 0 {
+                break;
+            }
+        }
+        let Some((_, held)) = self.hold_all().await else { return Ok(None) };
+        // Under all locks there is nothing left, or the little that was written since.
+        self.checkpoint_with(Some(&held)).await?;
+        Ok(Some(held))
     }
 
     /// `held`: all locks, where the caller holds them.
@@ -243,7 +254,11 @@ impl Database {
         report.effects = manifest.tail.as_ref().map_or(0, |tail| tail.effects as usize);
         report.bytes += manifest.tail.as_ref().map_or(0, |tail| tail.bytes);
         manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_overtaken(error))?;
-        self.committed(manifest, tail.filter(|_| keeps)).await;
+        self.committed(manifest, tail.filter(|_| keeps));
+        // Where the caller holds the locks, it collects when it has let them go.
+        if held.is_none() {
+            self.collect_superseded().await;
+        }
         Ok(report)
     }
 
@@ -415,23 +430,14 @@ impl Database {
     }
 
     /// After step 4. `tail`: what places that are still in the store only need of the new one.
-    async fn committed(&self, manifest: Manifest, tail: Option<Tail>) {
+    fn committed(&self, manifest: Manifest, tail: Option<Tail>) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
         self.note_manifest(&manifest);
-        match manifest::collect_garbage(&self.engine.store, &manifest).await {
-            Ok(_) => {}
-            Err(error @ StoreError::Fenced { .. }) => {
-                let error = self.note_overtaken(error);
-                tracing::error!(database = self.name(), %error, "another process writes this database");
-            }
-            // It is found again by the next checkpoint.
-            Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
-        }
         *self.manifest.lock() = Some(Arc::new(manifest));
         *self.tail.lock() = tail.map(Arc::new);
     }
 
-    fn note_overtaken(&self, error: StoreError) -> Error {
+    pub(crate) fn note_overtaken(&self, error: StoreError) -> Error {
         let is_fenced = matches!(error, StoreError::Fenced { .. });
         let error = store_error(error);
         if is_fenced {
@@ -443,7 +449,7 @@ impl Database {
 
     /// What is in memory when another process writes the database can be written by nobody: from here on every command
     /// is answered with the error, so that nothing more is acknowledged.
-    async fn stop_if_overtaken(&self) {
+    pub(crate) async fn stop_if_overtaken(&self) {
         if self.overtaken.get().is_none() {
             return;
         }

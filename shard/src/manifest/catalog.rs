@@ -44,6 +44,11 @@ pub async fn latest(store: &Store, database: &str) -> Result<Option<Manifest>, S
     }
 }
 
+/// Whether there is such a database.
+pub async fn exists(store: &Store, database: &str) -> Result<bool, StoreError> {
+    Ok(!numbers(store, &Names::new(database)?).await?.is_empty())
+}
+
 /// Every manifest that is kept, the newest first, each as readable as it is.
 pub async fn history(store: &Store, database: &str) -> Result<Vec<(u64, Result<Manifest, StoreError>)>, StoreError> {
     let names = Names::new(database)?;

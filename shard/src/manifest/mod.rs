@@ -27,7 +27,7 @@ mod sharing;
 use std::collections::BTreeMap;
 
 pub use self::{
-    catalog::{Garbage, collect_garbage, commit, databases, history, latest},
+    catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest},
     names::Names,
     sharing::{create_branch, delete_database, sweep},
 };
