@@ -1,7 +1,8 @@
 //! The keeper: what has to be done from time to time, away from the workers.
 //!
 //! Ten times a second it removes keys that have expired. Once a second it looks at every database, asks the autoscaler
-//! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here.
+//! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here. It also deletes
+//! branches whose time is over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::scaling::ShardView;
+use tokio::sync::Mutex;
 
 use crate::databases::{Lately, Rates, Tenant};
 use crate::metering::Meter;
@@ -40,12 +42,14 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = Before::default();
     let mut uses = LastUses::default();
+    let deleting = Arc::default();
     while !node.is_draining() {
         every.tick().await;
         let now_ms = (node.engine.clock)();
         uses.look(now_ms, monotonic_ms(&node));
         before.rates(&node, now_ms);
         close_idle_clients(&node, now_ms);
+        delete_expired(&node, now_ms, &deleting);
         let mut databases = Vec::new();
         let mut used = 0;
         for tenant in node.tenants.all() {
@@ -56,9 +60,9 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
             // Nobody takes the windows yet; an open one is shown by DORMOUSE USAGE.
             drop(tenant.meters.close_window(now_ms));
-            count(tenant);
+            count(&tenant);
             if tenant.database.is_awake() {
-                databases.push(observe(&node, tenant, now_ms, &mut uses).await);
+                databases.push(observe(&node, &tenant, now_ms, &mut uses).await);
             }
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
@@ -172,7 +176,7 @@ fn shard_load(view: &ShardView) -> ShardLoad {
 }
 
 async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
-    let tenant_of = |name: &str| node.tenants.all().find(|tenant| tenant.name() == name).cloned();
+    let tenant_of = |name: &str| node.tenants.of_name(name);
     let outcome = match &action {
         Action::SplitShard { database, at_slot, .. } => match tenant_of(database) {
             Some(tenant) => tenant.database.split(*at_slot).await.map(drop),
@@ -204,6 +208,34 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
 pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dormouse_shard::error::Result<()> {
     *node.store_error.lock() = outcome.as_ref().err().map(ToString::to_string);
     outcome
+}
+
+/// Deletes branches whose time is over, one at a time, and away from the look at all databases.
+fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<()>>) {
+    let is_over = |tenant: &Arc<Tenant>| tenant.database.lineage().expires_ms.is_some_and(|end| end <= now_ms);
+    let expired: Vec<_> = node.tenants.all().filter(is_over).collect();
+    if expired.is_empty() {
+        return;
+    }
+    let (node, deleting) = (Arc::clone(node), Arc::clone(deleting));
+    tokio::spawn(async move {
+        let Ok(_alone) = deleting.try_lock() else { return };
+        for tenant in expired {
+            tracing::info!(database = tenant.name(), "deleted: the time of the branch is over");
+            if let Err(error) = delete(&node, &tenant).await {
+                // It is tried again at the next look.
+                tracing::error!(database = tenant.name(), %error, "a branch whose time is over could not be deleted");
+            }
+        }
+    });
+}
+
+/// Deletes a database and disconnects its clients.
+pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error::Result<()> {
+    let deleted = node.tenants.delete(tenant).await;
+    // Whatever came of it, from now on they would be answered with errors only.
+    node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
+    remember(node, deleted)
 }
 
 fn close_idle_clients(node: &Node, now_ms: u64) {
