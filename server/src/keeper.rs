@@ -47,6 +47,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         every.tick().await;
         let now_ms = (node.engine.clock)();
         uses.look(now_ms, monotonic_ms(&node));
+        uses.moments.retain(|name, _| node.tenants.of_name(name).is_some());
         before.rates(&node, now_ms);
         close_idle_clients(&node, now_ms);
         delete_expired(&node, now_ms, &deleting);
@@ -57,7 +58,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             used += bytes;
             tenant.memory_peak.fetch_max(bytes, Ordering::Relaxed);
             tenant.meters.observe_memory(now_ms, bytes);
-            tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
+            tenant.meters.observe_store(now_ms, own_bytes(&tenant));
             // Nobody takes the windows yet; an open one is shown by DORMOUSE USAGE.
             drop(tenant.meters.close_window(now_ms));
             count(&tenant);
@@ -120,7 +121,13 @@ fn count(tenant: &Tenant) {
 pub fn settle(tenant: &Tenant, now_ms: u64) {
     count(tenant);
     tenant.meters.observe_memory(now_ms, tenant.database.used_bytes() as u64);
-    tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
+    tenant.meters.observe_store(now_ms, own_bytes(tenant));
+}
+
+/// Bytes in the store that are metered: what a branch shares is the database's that has written it.
+fn own_bytes(tenant: &Tenant) -> u64 {
+    let stored = tenant.database.counters.stored_bytes.load(Ordering::Relaxed);
+    stored.saturating_sub(tenant.database.lineage().shared_bytes)
 }
 
 async fn observe(node: &Node, tenant: &Tenant, now_ms: u64, uses: &mut LastUses) -> DatabaseLoad {
@@ -297,6 +304,8 @@ impl Before {
         let (user, system) = crate::process::cpu_seconds();
         let seconds = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0;
         let known = self.at_ms > 0 && seconds > 0.0;
+        // Of a database that was deleted nothing is kept.
+        self.totals.retain(|name, _| node.tenants.of_name(name).is_some());
         for tenant in node.tenants.all() {
             let totals = tenant.meters.totals(now_ms);
             let now = [totals[Meter::Requests], totals[Meter::BytesIn], totals[Meter::BytesOut]];
