@@ -3,7 +3,10 @@
 use std::{collections::HashSet, fmt, io, sync::Arc};
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream::BoxStream};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
@@ -31,6 +34,8 @@ struct State {
     /// How many more puts and deletes are let through before the process dies.
     changes_left: Option<usize>,
     dead: bool,
+    /// Every operation lets others have their turn first.
+    interleaved: bool,
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
     puts: usize,
@@ -67,6 +72,12 @@ impl FaultyStore {
     /// Lets so many puts and deletes through; with the next the process dies, as with [`Fault::Crash`].
     pub fn crash_after(&self, changes: usize) {
         self.state.lock().changes_left = Some(changes);
+    }
+
+    /// From now on every operation gives way once before it is done: an executor that chooses whom it polls runs the tasks
+    /// that use the store in any order of their operations.
+    pub fn interleave(&self) {
+        self.state.lock().interleaved = true;
     }
 
     /// Whether the process has died.
@@ -133,6 +144,15 @@ impl FaultyStore {
         }
     }
 
+    fn turn(&self) -> impl Future<Output = ()> + Send + 'static {
+        let interleaved = self.state.lock().interleaved;
+        async move {
+            if interleaved {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
     fn alive(&self) -> Result<()> {
         if self.state.lock().dead { Err(failure(io::ErrorKind::BrokenPipe)) } else { Ok(()) }
     }
@@ -151,6 +171,7 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        self.turn().await;
         // The sender lives as long as self, so waiting cannot fail.
         let _ = self.held.subscribe().wait_for(|held| !held).await;
         match self.next_fault() {
@@ -169,6 +190,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.turn().await;
         self.alive()?;
         if self.state.lock().hidden.contains(location.as_ref()) {
             let source = Box::new(io::Error::from(io::ErrorKind::NotFound));
@@ -192,24 +214,36 @@ impl ObjectStore for FaultyStore {
                 *byte ^= 1;
             }
         }
-        let payload = GetResultPayload::Stream(futures::stream::once(async { Ok(bytes.into()) }).boxed());
+        let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes.into()) }).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     /// Each call counts as one change: Dormouse deletes one object at a time.
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         self.state.lock().count_change();
-        match self.alive() {
-            Ok(()) => self.inner.delete_stream(locations),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        }
+        let (turn, alive, inner) = (self.turn(), self.alive(), Arc::clone(&self.inner));
+        stream::once(async move {
+            turn.await;
+            match alive {
+                Ok(()) => inner.delete_stream(locations),
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            }
+        })
+        .flatten()
+        .boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.alive() {
-            Ok(()) => self.inner.list(prefix),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        }
+        let (turn, alive, inner, prefix) = (self.turn(), self.alive(), Arc::clone(&self.inner), prefix.cloned());
+        stream::once(async move {
+            turn.await;
+            match alive {
+                Ok(()) => inner.list(prefix.as_ref()),
+                Err(error) => stream::once(async { Err(error) }).boxed(),
+            }
+        })
+        .flatten()
+        .boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {

@@ -1,8 +1,11 @@
 //! Databases as their manifests see them: made, changed, branched, deleted, with a crash after any change of the store.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Waker},
+};
 
-use futures::executor::block_on;
+use futures::{executor::block_on, lock::Mutex};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 
@@ -14,6 +17,7 @@ use crate::{
 
 /// A store, and a process that may die.
 struct World {
+    inner: Arc<InMemory>,
     faults: Arc<FaultyStore>,
     store: Store,
     /// What the process knows of the databases; forgotten when it dies.
@@ -46,9 +50,10 @@ const NAMES: [&str; 5] = ["a", "B/x", "c", "d", "e"];
 
 impl World {
     fn new() -> World {
-        let faults = FaultyStore::new(Arc::new(InMemory::new()));
+        let inner = Arc::new(InMemory::new());
+        let faults = FaultyStore::new(inner.clone());
         let store = Store::over(faults.clone(), "memory://");
-        World { faults, store, known: BTreeMap::new(), writer: 1, crashes: 0 }
+        World { inner, faults, store, known: BTreeMap::new(), writer: 1, crashes: 0 }
     }
 
     async fn step(&mut self, step: &Step) {
@@ -367,4 +372,125 @@ proptest! {
             world.settle().await;
         });
     }
+}
+
+/// The databases of one process, each behind the lock that its changes take.
+struct Process {
+    store: Store,
+    known: BTreeMap<&'static str, Mutex<Option<Manifest>>>,
+}
+
+impl Process {
+    async fn checkpoint(&self, database: &str, dropped: u64) -> Result<(), StoreError> {
+        let mut known = self.known[database].lock().await;
+        let Some(mut manifest) = known.clone() else { return Ok(()) };
+        let mut at = 0;
+        manifest.chunks.retain(|_| {
+            at += 1;
+            dropped >> (at - 1) & 1 == 0
+        });
+        manifest.next_object += 1;
+        let name = Names::new(database)?.chunk(manifest.epoch, manifest.writer, manifest.next_object - 1);
+        self.store.put_new(&name, "chunk").await?;
+        manifest.chunks.push(ChunkInfo { name, bytes: 5 });
+        commit(&self.store, &mut manifest).await?;
+        *known = Some(manifest.clone());
+        collect_garbage(&self.store, &manifest).await.map(drop)
+    }
+
+    async fn branch(&self, source: &str, branch: &str, counter: u64) -> Result<(), StoreError> {
+        let known = self.known[source].lock().await;
+        let Some(manifest) = known.as_ref() else { return Ok(()) };
+        let mut made = Manifest { database: branch.to_owned(), source: Some(source.to_owned()), ..manifest.clone() };
+        made.next_object = counter;
+        match create_branch(&self.store, manifest, &mut made).await {
+            // Nobody else holds its lock for long: it is not known yet.
+            Ok(()) => *self.known[branch].lock().await = Some(made),
+            Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, database: &str) -> Result<(), StoreError> {
+        let mut known = self.known[database].lock().await;
+        if known.is_some() {
+            delete_database(&self.store, database).await?;
+            *known = None;
+        }
+        Ok(())
+    }
+
+    /// Some changes of one database, or of branches made from it, by chance.
+    async fn live(&self, name: &'static str, mut chance: Chance) {
+        for turn in 0..14 {
+            let other = NAMES[chance.below(NAMES.len() as u64) as usize];
+            match chance.below(8) {
+                0..=3 => self.checkpoint(name, chance.below(256)).await.unwrap(),
+                // Names of objects that were deleted are not used again: as with a clock that goes on.
+                4..=6 => self.branch(name, other, 1000 * (turn + 1) + chance.below(1000)).await.unwrap(),
+                _ if name != NAMES[0] => self.delete(name).await.unwrap(),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// xorshift64.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn collections_and_branches_in_any_order_of_their_steps_delete_nothing_in_use() {
+    let (mut branches, mut deleted) = (0, 0);
+    for seed in 1..=60u64 {
+        let mut world = World::new();
+        block_on(async {
+            world.checkpoint(NAMES[0], 0, false).await.unwrap();
+            world.checkpoint(NAMES[0], 0, false).await.unwrap();
+        });
+        let known = NAMES.map(|name| (name, Mutex::new(world.known.get(name).cloned())));
+        // The invariants are checked beside it, at once.
+        let inner = Arc::clone(&world.inner);
+        let faults = FaultyStore::new(inner);
+        faults.interleave();
+        let process = Process { store: Store::over(faults, "memory://"), known: BTreeMap::from(known) };
+        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut tasks: Vec<_> = NAMES
+            .iter()
+            .flat_map(|name| [name, name])
+            .map(|name| Box::pin(process.live(name, Chance(chance.below(u64::MAX) | 1))))
+            .collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut polls = 0;
+        while !tasks.is_empty() {
+            let task = chance.below(tasks.len() as u64) as usize;
+            // A few steps of one in a row, or of all in turn.
+            for _ in 0..=chance.below(6) {
+                if tasks[task].as_mut().poll(&mut context).is_ready() {
+                    drop(tasks.swap_remove(task));
+                    break;
+                }
+            }
+            polls += 1;
+            if polls % 7 == 0 {
+                block_on(world.check());
+            }
+            assert!(polls < 1_000_000, "they wait for each other");
+        }
+        drop(tasks);
+        let there = process.known.into_values().filter_map(|known| known.into_inner()).count();
+        branches += there - 1;
+        deleted += NAMES.len() - there;
+        block_on(world.settle());
+    }
+    assert!(branches > 60 && deleted > 20, "{branches} branches, {deleted} names that are free");
 }
