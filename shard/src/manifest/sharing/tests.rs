@@ -448,6 +448,42 @@ impl Chance {
     }
 }
 
+/// `c` is a branch of `a`. While `a` is collected, stopped after any of its steps, `d` is made from `c`, and `c` gives up
+/// what `d` has of `a`.
+#[test]
+fn a_branch_that_is_made_while_its_owner_is_collected_keeps_what_it_needs() {
+    let mut steps = 0;
+    loop {
+        let mut world = World::new();
+        block_on(async {
+            world.checkpoint("a", 0, false).await.unwrap();
+            world.branch("a", "c").await.unwrap();
+            for _ in 0..2 {
+                world.checkpoint("a", 0xff, false).await.unwrap();
+            }
+        });
+        let faults = FaultyStore::new(Arc::clone(&world.inner) as Arc<dyn object_store::ObjectStore>);
+        faults.interleave();
+        let (store, newest) = (Store::over(faults, "memory://"), world.known["a"].clone());
+        let mut collection = Box::pin(collect_garbage(&store, &newest));
+        let mut context = Context::from_waker(Waker::noop());
+        let is_over = (0..steps).any(|_| collection.as_mut().poll(&mut context).is_ready());
+        if is_over {
+            break;
+        }
+        block_on(async {
+            world.branch("c", "d").await.unwrap();
+            for _ in 0..2 {
+                world.checkpoint("c", 0xff, false).await.unwrap();
+            }
+            collection.await.unwrap();
+            world.check().await;
+        });
+        steps += 1;
+    }
+    assert!(steps > 5, "the collection has {steps} steps only");
+}
+
 #[test]
 fn collections_and_branches_in_any_order_of_their_steps_delete_nothing_in_use() {
     let (mut branches, mut deleted) = (0, 0);
