@@ -7,14 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use dormouse_shard::commands::Flags;
 use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
-
+use dormouse_shard::manifest;
 use parking_lot::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
 use crate::metering::{DatabaseMeters, Totals};
-use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Token, database_of};
+use crate::options::{
+    DEFAULT_DATABASE, EvictionPolicy, Token, check_database_name, database_of, inherits, named_database,
+};
 use crate::pubsub::PubSub;
 use crate::slowlog::Slowlog;
 use crate::table::TABLE;
@@ -104,6 +108,15 @@ impl Tenant {
         self.database.name()
     }
 
+    pub fn is_branch(&self) -> bool {
+        self.database.lineage().source().is_some()
+    }
+
+    /// Whether it is a branch of the database `name`, or a branch of such a one.
+    pub fn descends_from(&self, name: &str) -> bool {
+        self.database.lineage().ancestors.iter().any(|ancestor| ancestor == name)
+    }
+
     pub fn settings(&self) -> Arc<DatabaseSettings> {
         self.settings.load_full()
     }
@@ -160,15 +173,21 @@ fn writes(totals: &Totals) -> u64 {
     writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
 }
 
-/// All databases of the node. Which there are is settled when it starts.
+/// All databases of the node: `default`, those that tokens name, and branches, which come and go.
+///
+/// Invariant: what is made, deleted or renamed is so in the store first, under `changing`, and in the map after. So the map
+/// names nothing that the store does not have but for databases that nobody has written yet.
 pub struct Tenants {
-    by_name: BTreeMap<Box<str>, Arc<Tenant>>,
+    /// Replaced whole: looked at by those who log in and by the keeper, changed seldom.
+    by_name: ArcSwap<BTreeMap<Box<str>, Arc<Tenant>>>,
     default: Arc<Tenant>,
     tokens: Vec<Token>,
+    /// Held while a database is made or deleted.
+    changing: AsyncMutex<()>,
 }
 
 impl Tenants {
-    /// Opens `default` and every database that a token names.
+    /// Opens `default`, every database that a token names, and every branch that the store has.
     pub async fn open(
         tokens: Vec<Token>,
         engine: &Engine,
@@ -185,6 +204,22 @@ impl Tenants {
                 by_name.insert(name.into(), Tenant::open(name, engine, settings, seed()).await);
             }
         }
+        // A process that died while it deleted something has left it.
+        if let Err(error) = manifest::sweep(&engine.store, (engine.clock)()).await {
+            tracing::warn!(%error, "what deleted databases have left could not be looked for");
+        }
+        let stored = manifest::databases(&engine.store).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the store cannot be asked for its branches");
+            Vec::new()
+        });
+        for name in stored.iter().filter(|name| check_database_name(name).is_ok()) {
+            if !by_name.contains_key(name.as_str()) {
+                let tenant = Tenant::open(name, engine, settings, seed()).await;
+                if tenant.is_branch() {
+                    by_name.insert(name.as_str().into(), tenant);
+                }
+            }
+        }
         for tenant in by_name.values().filter(|tenant| tenant.database.has_recovered()) {
             let database = Arc::clone(&tenant.database);
             engine.background.spawn(async move {
@@ -193,7 +228,7 @@ impl Tenants {
                 }
             });
         }
-        Self { by_name, default, tokens }
+        Self { by_name: ArcSwap::from_pointee(by_name), default, tokens, changing: AsyncMutex::default() }
     }
 
     pub fn default(&self) -> &Arc<Tenant> {
@@ -205,12 +240,83 @@ impl Tenants {
         !self.tokens.is_empty()
     }
 
-    /// The database that a token leads to. Takes the same time whatever is presented.
-    pub fn of_token(&self, presented: &[u8]) -> Option<&Arc<Tenant>> {
-        self.by_name.get(database_of(&self.tokens, presented)?)
+    /// The database that a token leads to: its own, or, where it names a branch, that branch, if the secret is one of a
+    /// database that the branch descends from. Compares all tokens, whatever is presented.
+    pub fn of_token(&self, presented: &[u8]) -> Option<Arc<Tenant>> {
+        let by_name = self.by_name.load();
+        let branch = named_database(presented).and_then(|name| by_name.get(name));
+        let ancestors = branch.map(|tenant| tenant.database.lineage().ancestors).unwrap_or_default();
+        let inherited = inherits(&self.tokens, presented, &ancestors);
+        match database_of(&self.tokens, presented) {
+            Some(name) => by_name.get(name).cloned(),
+            None => branch.filter(|_| inherited).cloned(),
+        }
     }
 
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Tenant>> {
-        self.by_name.values()
+    pub fn of_name(&self, name: &str) -> Option<Arc<Tenant>> {
+        self.by_name.load().get(name).cloned()
+    }
+
+    /// In the order of their names, as they are now.
+    pub fn all(&self) -> impl Iterator<Item = Arc<Tenant>> + use<> {
+        self.by_name.load().values().cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    /// The branches of a database, and their branches.
+    pub fn branches_of(&self, name: &str) -> impl Iterator<Item = Arc<Tenant>> + use<> {
+        let name = name.to_string();
+        self.all().filter(move |tenant| tenant.descends_from(&name))
+    }
+
+    /// Makes the database `name` out of `source` as it is now. Who is connected to a database of that name that nobody
+    /// has ever written to is answered with an error from then on.
+    ///
+    /// # Errors
+    /// Where there is a database of that name, and where the store refuses.
+    pub async fn branch(&self, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let engine = &source.database.engine;
+        let unused = self.of_name(name);
+        if let Some(unused) = &unused
+            && !unused.database.give_up_name().await?
+        {
+            return Err(Error::text("ERR a database of that name exists"));
+        }
+        let made = source.database.branch(name, expires_ms).await;
+        if made.is_ok() || unused.is_some() {
+            let seed = source.database.shared.placement.seed ^ (engine.clock)();
+            let tenant = Tenant::open(name, engine, &source.settings(), seed).await;
+            self.change(|by_name| by_name.insert(name.into(), tenant));
+        }
+        made
+    }
+
+    /// Deletes a database for good. Its clients are to be told by the caller.
+    ///
+    /// # Errors
+    /// Where the store refuses: the database answers with an error, and deleting may be tried again.
+    pub async fn delete(&self, tenant: &Arc<Tenant>) -> Result<()> {
+        let _changing = self.changing.lock().await;
+        let is_here = self.of_name(tenant.name()).is_some_and(|here| Arc::ptr_eq(&here, tenant));
+        if !is_here {
+            return Ok(());
+        }
+        let ancestors = tenant.database.lineage().ancestors;
+        tenant.database.delete().await?;
+        self.change(|by_name| by_name.remove(tenant.name()));
+        for ancestor in ancestors.iter().filter_map(|name| self.of_name(name)) {
+            // What only the branch needed. The next checkpoint of the ancestor would find it too.
+            if let Err(error) = ancestor.database.collect_garbage().await {
+                tracing::warn!(database = ancestor.name(), %error, "what a deleted branch needed is still there");
+            }
+        }
+        Ok(())
+    }
+
+    /// Under `changing`.
+    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<Box<str>, Arc<Tenant>>) -> T) {
+        let mut by_name = (**self.by_name.load()).clone();
+        change(&mut by_name);
+        self.by_name.store(Arc::new(by_name));
     }
 }

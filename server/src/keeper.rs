@@ -1,7 +1,8 @@
 //! The keeper: what has to be done from time to time, away from the workers.
 //!
 //! Ten times a second it removes keys that have expired. Once a second it looks at every database, asks the autoscaler
-//! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here.
+//! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here. It also deletes
+//! branches whose time is over.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::error::Error;
 use dormouse_shard::scaling::ShardView;
+use tokio::sync::Mutex;
 
 use crate::databases::{Lately, Rates, Tenant};
 use crate::metering::Meter;
@@ -41,6 +43,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = Before::default();
     let mut uses = LastUses::default();
+    let deleting = Arc::default();
     while !node.is_draining() {
         every.tick().await;
         if stop_if_sealed(&node).await {
@@ -48,8 +51,10 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         }
         let now_ms = (node.engine.clock)();
         uses.look(now_ms, monotonic_ms(&node));
+        uses.moments.retain(|name, _| node.tenants.of_name(name).is_some());
         before.rates(&node, now_ms);
         close_idle_clients(&node, now_ms);
+        delete_expired(&node, now_ms, &deleting);
         let mut databases = Vec::new();
         let mut used = 0;
         for tenant in node.tenants.all() {
@@ -57,12 +62,12 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             used += bytes;
             tenant.memory_peak.fetch_max(bytes, Ordering::Relaxed);
             tenant.meters.observe_memory(now_ms, bytes);
-            tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
+            tenant.meters.observe_store(now_ms, own_bytes(&tenant));
             // Nobody takes the windows yet; an open one is shown by DORMOUSE USAGE.
             drop(tenant.meters.close_window(now_ms));
-            count(tenant);
+            count(&tenant);
             if tenant.database.is_awake() {
-                databases.push(observe(&node, tenant, now_ms, &mut uses).await);
+                databases.push(observe(&node, &tenant, now_ms, &mut uses).await);
             }
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
@@ -135,7 +140,13 @@ fn count(tenant: &Tenant) {
 pub fn settle(tenant: &Tenant, now_ms: u64) {
     count(tenant);
     tenant.meters.observe_memory(now_ms, tenant.database.used_bytes() as u64);
-    tenant.meters.observe_store(now_ms, tenant.database.counters.stored_bytes.load(Ordering::Relaxed));
+    tenant.meters.observe_store(now_ms, own_bytes(tenant));
+}
+
+/// Bytes in the store that are metered: what a branch shares is the database's that has written it.
+fn own_bytes(tenant: &Tenant) -> u64 {
+    let stored = tenant.database.counters.stored_bytes.load(Ordering::Relaxed);
+    stored.saturating_sub(tenant.database.lineage().shared_bytes)
 }
 
 async fn observe(node: &Node, tenant: &Tenant, now_ms: u64, uses: &mut LastUses) -> DatabaseLoad {
@@ -191,7 +202,7 @@ fn shard_load(view: &ShardView) -> ShardLoad {
 }
 
 async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
-    let tenant_of = |name: &str| node.tenants.all().find(|tenant| tenant.name() == name).cloned();
+    let tenant_of = |name: &str| node.tenants.of_name(name);
     let outcome = match &action {
         Action::SplitShard { database, at_slot, .. } => match tenant_of(database) {
             Some(tenant) => tenant.database.split(*at_slot).await.map(drop),
@@ -223,6 +234,34 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
 pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dormouse_shard::error::Result<()> {
     *node.store_error.lock() = outcome.as_ref().err().map(ToString::to_string);
     outcome
+}
+
+/// Deletes branches whose time is over, one at a time, and away from the look at all databases.
+fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<()>>) {
+    let is_over = |tenant: &Arc<Tenant>| tenant.database.lineage().expires_ms.is_some_and(|end| end <= now_ms);
+    let expired: Vec<_> = node.tenants.all().filter(is_over).collect();
+    if expired.is_empty() {
+        return;
+    }
+    let (node, deleting) = (Arc::clone(node), Arc::clone(deleting));
+    tokio::spawn(async move {
+        let Ok(_alone) = deleting.try_lock() else { return };
+        for tenant in expired {
+            tracing::info!(database = tenant.name(), "deleted: the time of the branch is over");
+            if let Err(error) = delete(&node, &tenant).await {
+                // It is tried again at the next look.
+                tracing::error!(database = tenant.name(), %error, "a branch whose time is over could not be deleted");
+            }
+        }
+    });
+}
+
+/// Deletes a database and disconnects its clients.
+pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error::Result<()> {
+    let deleted = node.tenants.delete(tenant).await;
+    // Whatever came of it, from now on they would be answered with errors only.
+    node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
+    remember(node, deleted)
 }
 
 fn close_idle_clients(node: &Node, now_ms: u64) {
@@ -284,6 +323,8 @@ impl Before {
         let (user, system) = crate::process::cpu_seconds();
         let seconds = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0;
         let known = self.at_ms > 0 && seconds > 0.0;
+        // Of a database that was deleted nothing is kept.
+        self.totals.retain(|name, _| node.tenants.of_name(name).is_some());
         for tenant in node.tenants.all() {
             let totals = tenant.meters.totals(now_ms);
             let now = [totals[Meter::Requests], totals[Meter::BytesIn], totals[Meter::BytesOut]];

@@ -66,6 +66,10 @@ pub struct DatabaseSnapshot {
     /// 0: no limit.
     pub memory_max_bytes: u64,
     pub store_bytes: u64,
+    /// It was made out of another one.
+    pub is_branch: bool,
+    /// Of the bytes in the store, those that belong to other databases.
+    pub shared_bytes: u64,
     /// Changed since the last checkpoint.
     pub dirty_bytes: u64,
     pub last_checkpoint_unix_ms: Option<u64>,
@@ -241,6 +245,12 @@ const DATABASE: &[DatabaseRow] = &[
     (COUNTER, "dormouse_checkpoint_bytes_total", "Bytes that its checkpoints have written", |d| {
         d.checkpoint_bytes as f64
     }),
+    (
+        GAUGE,
+        "dormouse_database_shared_bytes",
+        "Of these, bytes that belong to databases that it was branched from",
+        |d| d.shared_bytes as f64,
+    ),
     (GAUGE, "dormouse_database_dirty_bytes", "Bytes changed since its last checkpoint", |d| d.dirty_bytes as f64),
 ];
 
@@ -336,6 +346,8 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     let states = [("awake", awake), ("asleep", databases.len() - awake)];
     let states = states.map(|(state, count)| series(GAUGE, &[("state", state)], count as f64));
     add(GAUGE, "dormouse_databases", "Databases, by state", states.to_vec());
+    let branches = databases.iter().filter(|database| database.is_branch).count();
+    add(GAUGE, "dormouse_branches", "Databases that are branches", vec![series(GAUGE, &[], branches as f64)]);
     for (kind, name, help, value) in DATABASE {
         let each = databases.iter().map(|d| series(*kind, &[("database", &d.name)], value(d)));
         add(*kind, name, help, each.collect());
@@ -439,6 +451,8 @@ mod tests {
             "redis_db_keys_expiring{database=\"default\",db=\"db3\"} 4",
             "redis_db_avg_ttl_seconds{database=\"default\",db=\"db3\"} 1.5",
             "dormouse_databases{state=\"asleep\"} 1",
+            "dormouse_branches 0",
+            "dormouse_database_shared_bytes{database=\"shop\"} 0",
             "dormouse_database_awake{database=\"default\"} 1",
             "dormouse_database_awake{database=\"shop\"} 0",
             "dormouse_database_keys{database=\"shop\"} 9",

@@ -25,7 +25,9 @@ use dormouse_autoscaler::Policy;
 use dormouse_shard::log::Window;
 
 use self::reshaping::Reshaping;
-pub use self::token::{DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of};
+pub use self::token::{
+    DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of, inherits, named_database,
+};
 pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
 use crate::cli::Tool;
 

@@ -181,7 +181,7 @@ impl Session {
         }
     }
 
-    /// As a new connection: where tokens are asked for, it has to present one again.
+    /// As a new connection: where tokens are asked for, it has to present one again, else it is in the default database.
     pub fn forget(&mut self) {
         self.leave();
         self.select(0);
@@ -189,6 +189,8 @@ impl Session {
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
             self.client.told.lock().database = "".into();
             self.authenticated = false;
+        } else {
+            self.enter(Arc::clone(self.node.tenants.default()));
         }
     }
 

@@ -41,7 +41,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         log_files: log.map_or(0, |log| log.files() as u64),
         log_failing: log.is_some_and(|log| log.problem().is_some()),
         commands: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
-        databases: node.tenants.all().map(|tenant| of_tenant(node, tenant, now_ms)).collect(),
+        databases: node.tenants.all().map(|tenant| of_tenant(node, &tenant, now_ms)).collect(),
     }
 }
 
@@ -60,6 +60,8 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         memory_bytes: database.used_bytes() as u64,
         memory_max_bytes: tenant.settings().max_memory,
         store_bytes: database.counters.stored_bytes.load(Ordering::Relaxed),
+        is_branch: database.lineage().source().is_some(),
+        shared_bytes: database.lineage().shared_bytes,
         dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
         last_checkpoint_unix_ms: (saved > 0).then_some(saved),
         checkpoint_bytes: database.counters.checkpoint_bytes.load(Ordering::Relaxed),

@@ -23,6 +23,8 @@ use crate::node::Node;
 pub const READ_BYTES: usize = 64 << 10;
 /// A reply buffer that grew larger than this is not kept.
 const REPLY_KEPT_BYTES: usize = 256 << 10;
+/// With so many, those that no connection uses are dropped.
+const WRITERS_KEPT: usize = 256;
 
 pub struct Worker {
     pub scratch: RefCell<Box<[u8]>>,
@@ -107,7 +109,17 @@ impl Worker {
     pub fn writer(&self, tenant: &Tenant) -> Rc<Writer> {
         let mut writers = self.writers.borrow_mut();
         let name: Arc<str> = tenant.database.name().into();
-        Rc::clone(writers.entry(name).or_insert_with(|| Rc::new(tenant.meters.writer())))
+        if writers.len() >= WRITERS_KEPT {
+            // Branches come and go; what a writer has counted is kept when it is dropped.
+            writers.retain(|_, writer| Rc::strong_count(writer) > 1);
+        }
+        let new = || Rc::new(tenant.meters.writer());
+        let writer = writers.entry(name).or_insert_with(new);
+        // A database that was deleted and made again has other meters.
+        if !writer.counts_for(&tenant.meters) {
+            *writer = new();
+        }
+        Rc::clone(writer)
     }
 }
 

@@ -61,7 +61,7 @@ impl Bench {
     }
 
     fn tenant(&self, name: &str) -> Arc<Tenant> {
-        Arc::clone(self.node.tenants.all().find(|tenant| tenant.name() == name).expect("a database of that name"))
+        self.node.tenants.of_name(name).expect("a database of that name")
     }
 
     fn connect(&self) -> Connection {

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::branch::Lineage;
 use crate::error::{Error, Result};
 use crate::keyspace::contents::INDEXES;
 use crate::keyspace::index::{Index, aligned};
@@ -83,6 +84,7 @@ pub struct Database {
     pub(crate) meters: Mutex<Meters>,
     /// Keys, and keys with an expiry, of each logical index in the newest manifest.
     stored_counts: Mutex<[(u64, u64); INDEXES]>,
+    pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
     pub counters: Counters,
@@ -176,6 +178,7 @@ impl Database {
             next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
             stored_counts: Mutex::default(),
+            lineage: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),
             counters: Counters::default(),
         };
@@ -205,6 +208,7 @@ impl Database {
     /// What the newest manifest says, for those who ask without waking.
     pub(crate) fn note_manifest(&self, manifest: &Manifest) {
         self.counters.stored_bytes.store(manifest.stored_bytes(), Ordering::Relaxed);
+        *self.lineage.lock() = Lineage::of(manifest);
         let counts = manifest.keyspaces.map(|id| {
             let segments = manifest.segments_of(id).iter();
             segments.fold((0, 0), |(keys, expiring), segment| {
@@ -265,7 +269,7 @@ impl Database {
     }
 
     /// Whether it may be woken.
-    fn check_open(&self) -> Result<()> {
+    pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::text("ERR the server is shutting down"));
         }
@@ -313,7 +317,7 @@ impl Database {
         Manifest::new(self.name(), self.identity.seed, self.engine.writer, self.identity.created_ms)
     }
 
-    async fn read_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+    pub(crate) async fn read_manifest(&self) -> Result<Option<Arc<Manifest>>> {
         if let Some(manifest) = self.manifest.lock().clone() {
             return Ok(Some(manifest));
         }

@@ -1,5 +1,7 @@
 //! The subcommands that are tools: they run to an end, beside a server or without one.
 
+mod client;
+mod db;
 mod export;
 mod import;
 mod progress;
@@ -9,6 +11,8 @@ use std::process::ExitCode;
 /// A subcommand that does something and ends.
 #[derive(clap::Subcommand, Debug)]
 pub enum Tool {
+    /// List, branch, delete, show, put to sleep and wake the databases of a running server
+    Db(db::Db),
     /// Write a database into an RDB file, which Redis and Valkey load
     Export(export::Export),
     /// Read an RDB file of Redis or Valkey into a database
@@ -18,6 +22,7 @@ pub enum Tool {
 impl Tool {
     pub fn run(self) -> ExitCode {
         let done = match self {
+            Tool::Db(db) => db.run(),
             Tool::Export(export) => export.run(),
             Tool::Import(import) => import.run(),
         };

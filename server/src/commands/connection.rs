@@ -11,7 +11,6 @@ use dormouse_shard::keyspace::INDEXES;
 
 use crate::commands::now;
 use crate::metrics::REDIS_VERSION;
-use crate::options::DEFAULT_DATABASE;
 use crate::session::{ReplyMode, Session, SessionRun};
 
 const FAST: Flags = Flags::FAST;
@@ -110,7 +109,8 @@ fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Resu
 }
 
 /// A user's name is `default`, or the name of the database that the token leads to. An empty one is none: it is what
-/// redis-cli sends for `redis://:TOKEN@host`.
+/// redis-cli sends for `redis://:TOKEN@host`. Where there are no tokens, a name alone leads to its database, with any
+/// password.
 fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()> {
     let node = Arc::clone(&session.node);
     let user = user.filter(|user| !user.is_empty());
@@ -119,16 +119,18 @@ fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()
             None => Err(Error::text(
                 "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
             )),
-            // The default user has no password, so any will do.
-            Some(user) if user == DEFAULT_DATABASE.as_bytes() => Ok(()),
-            Some(_) => Err(wrong_password()),
+            Some(user) => {
+                let named = std::str::from_utf8(user).ok().and_then(|name| node.tenants.of_name(name));
+                session.enter(named.ok_or_else(wrong_password)?);
+                Ok(())
+            }
         };
     }
     let tenant = node.tenants.of_token(token).ok_or_else(wrong_password)?;
     if user.is_some_and(|user| user != b"default" && user != tenant.name().as_bytes()) {
         return Err(wrong_password());
     }
-    session.enter(Arc::clone(tenant));
+    session.enter(tenant);
     Ok(())
 }
 

@@ -1,8 +1,10 @@
-//! `DORMOUSE`: what Redis has no word for: sleep, shards, usage.
+//! `DORMOUSE`: what Redis has no word for: sleep, shards, branches, usage.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
+use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::scaling::ShardView;
@@ -10,7 +12,9 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::commands::{answer, help, later, now};
+use crate::databases::Tenant;
 use crate::keeper;
+use crate::options::{DEFAULT_DATABASE, check_database_name};
 use crate::session::{Answer, Session, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
@@ -47,6 +51,21 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) where N is the number of segments of the shard",
                 "Merges the shard that begins at a slot into the one before it.",
             ),
+            Command::new("BRANCH", at_least(3), &[], ADMIN, later!(branch, 2)).doc(
+                "0.1.0",
+                "O(N) where N is the number of keys that changed since the last checkpoint",
+                "Makes a database out of this one as it is now; the two share what neither changes.",
+            ),
+            Command::new("DATABASES", exactly(2), &[], ADMIN, later!(databases, 2)).doc(
+                "0.1.0",
+                "O(N) where N is the number of databases",
+                "Returns the database and its branches.",
+            ),
+            Command::new("DELETE", exactly(3), &[], ADMIN, later!(delete, 2)).doc(
+                "0.1.0",
+                "O(N) where N is the number of chunks that the branch has alone",
+                "Deletes a branch of the database for good and disconnects its clients.",
+            ),
             Command::new("USAGE", exactly(2), &[], ADMIN, now!(usage, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of commands",
@@ -59,7 +78,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             ),
         ],
     )
-    .doc("0.1.0", "Depends on subcommand.", "A container for commands about sleep, shards and usage.")],
+    .doc("0.1.0", "Depends on subcommand.", "A container for commands about sleep, shards, branches and usage.")],
 };
 
 /// `DORMOUSE SLEEP`
@@ -183,6 +202,112 @@ fn middle(views: &[ShardView]) -> Option<u16> {
     u16::try_from(slot.clamp(first + 1, end - 1)).ok()
 }
 
+/// `DORMOUSE BRANCH name [TTL milliseconds]`
+fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<BoxFuture<'static, Answer>> {
+    let name = database_name(name)?;
+    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    let expires_ms = match options.len() {
+        0 => None,
+        2 if options.at(0).eq_ignore_ascii_case(b"TTL") => {
+            let ttl_ms = number(options.at(1)).filter(|ttl_ms| *ttl_ms > 0);
+            let end = ttl_ms.and_then(|ttl_ms| (node.engine.clock)().checked_add(ttl_ms));
+            // Replies show it as a signed number.
+            let end = end.filter(|end| i64::try_from(*end).is_ok());
+            Some(end.ok_or(Error::text("ERR invalid expire time in 'dormouse|branch' command"))?)
+        }
+        _ => return Err(Error::Syntax),
+    };
+    Ok(async move {
+        // Those who speak to a database of that name that nobody has written to find the branch when they connect again.
+        let (unused, stale) = (node.tenants.of_name(&name), node.clients.of_database(&name));
+        let made = node.tenants.branch(&tenant, &name, expires_ms).await;
+        if let Some((unused, here)) = unused.zip(node.tenants.of_name(&name))
+            && !Arc::ptr_eq(&unused, &here)
+        {
+            stale.iter().for_each(|client| client.kill());
+        }
+        if let Err(Error::Store(_)) = &made {
+            return answer(keeper::remember(&node, made), |(), reply| reply.ok());
+        }
+        answer(made, |(), reply| reply.ok())
+    }
+    .boxed())
+}
+
+/// `DORMOUSE DATABASES`
+fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
+    let visible = visible(session);
+    Ok(async move {
+        let mut shown = Vec::with_capacity(visible.len());
+        for tenant in visible {
+            let keys = tenant.database.counts().await.iter().map(|(keys, _)| keys).sum::<u64>();
+            shown.push((tenant, keys));
+        }
+        answer(Ok(()), move |(), reply| {
+            reply.array(shown.len());
+            for (tenant, keys) in &shown {
+                let (database, lineage) = (&tenant.database, tenant.database.lineage());
+                reply.map(8);
+                reply.bulk(b"name");
+                reply.bulk(tenant.name().as_bytes());
+                reply.bulk(b"source");
+                match lineage.source() {
+                    Some(source) => reply.bulk(source.as_bytes()),
+                    None => reply.null(),
+                }
+                for (name, value) in [
+                    ("awake", Some(u64::from(database.is_awake()))),
+                    ("keys", Some(*keys)),
+                    ("stored_bytes", Some(database.counters.stored_bytes.load(Ordering::Relaxed))),
+                    ("shared_bytes", Some(lineage.shared_bytes)),
+                    ("created_ms", (lineage.created_ms > 0).then_some(lineage.created_ms)),
+                    ("expires_ms", lineage.expires_ms),
+                ] {
+                    reply.bulk(name.as_bytes());
+                    match value {
+                        Some(value) => reply.integer(value as i64),
+                        None => reply.null(),
+                    }
+                }
+            }
+        })
+    }
+    .boxed())
+}
+
+/// `DORMOUSE DELETE name`
+fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static, Answer>> {
+    let name = database_name(name)?;
+    let found = visible(session).into_iter().find(|tenant| tenant.name() == name);
+    if found.as_ref().is_some_and(|tenant| !tenant.is_branch()) {
+        return Err(Error::text("ERR only a branch can be deleted"));
+    }
+    // Its own deletion would be refused a client of the database, and it is none of its branches.
+    let branch = found.filter(|tenant| tenant.name() != session.tenant.name());
+    let branch =
+        branch.ok_or(Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database"))?;
+    let node = Arc::clone(&session.node);
+    Ok(async move { answer(keeper::delete(&node, &branch).await, |(), reply| reply.ok()) }.boxed())
+}
+
+/// The databases that a session may know of: its own and the branches of that one. Where there are no tokens, `default`
+/// shows all.
+fn visible(session: &Session) -> Vec<Arc<Tenant>> {
+    let (tenants, own) = (&session.node.tenants, session.tenant.name());
+    let all = !tenants.needs_token() && own == DEFAULT_DATABASE;
+    tenants.all().filter(|tenant| all || tenant.name() == own || tenant.descends_from(own)).collect()
+}
+
+fn database_name(name: &[u8]) -> Result<String> {
+    let name = String::from_utf8_lossy(name).into_owned();
+    check_database_name(&name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
+    Ok(name)
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// `DORMOUSE USAGE`
 fn usage(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     let (_, now_ms) = session.worker.now();
@@ -235,6 +360,12 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Split the shard that has <slot> there; without a slot, the largest shard in its middle.",
             "MERGE <slot>",
             "    Merge the shard that begins at <slot> into the one before it.",
+            "BRANCH <name> [TTL <milliseconds>]",
+            "    Make a database out of this one as it is now; with TTL, it is deleted after so long.",
+            "DATABASES",
+            "    Show the database and its branches.",
+            "DELETE <name>",
+            "    Delete a branch of the database for good and disconnect its clients.",
             "USAGE",
             "    Show the meters of the database and the open usage window.",
         ],

@@ -100,12 +100,15 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
     let Some(transaction) = &mut session.transaction else { return };
     let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
     // The transaction holds the locks of one database: it cannot go on in another.
-    let leaves = session.node.tenants.needs_token()
-        && match &*entry.name {
-            "auth" => true,
-            "hello" => request.as_request().iter().skip(2).any(|word| word.eq_ignore_ascii_case(b"AUTH")),
-            _ => false,
-        };
+    let needs_token = session.node.tenants.needs_token();
+    let other = |user: Option<&[u8]>| user.is_some_and(|user| needs_token || user != session.tenant.name().as_bytes());
+    let words = request.as_request();
+    let leaves = match &*entry.name {
+        "auth" if words.len() == 2 => needs_token,
+        "auth" => other(words.iter().nth(1)),
+        "hello" => other(words.iter().skip(2).skip_while(|word| !word.eq_ignore_ascii_case(b"AUTH")).nth(1)),
+        _ => false,
+    };
     if entry.row.flags.contains(Flags::NO_MULTI) || waits || leaves {
         transaction.broken = true;
         reply.error("ERR Command not allowed inside a transaction");

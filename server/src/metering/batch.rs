@@ -145,6 +145,11 @@ impl Writer {
         &self.meters
     }
 
+    /// Whether it counts for these very meters.
+    pub fn counts_for(&self, meters: &Arc<DatabaseMeters>) -> bool {
+        Arc::ptr_eq(&self.meters, meters)
+    }
+
     /// Adds a batch, which took so long, and empties it for the next.
     pub fn commit(&self, batch: &mut Batch, elapsed_ns: u64) {
         let block = &*self.block;

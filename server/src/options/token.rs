@@ -1,6 +1,8 @@
 //! Tokens: a secret that names its database, so that `redis://:TOKEN@host` is all that a client needs.
 //!
-//! `dm_<database>_<secret>` opens `<database>`; any other text opens the database `default`.
+//! `dm_<database>_<secret>` opens `<database>`; any other text is as a whole the secret of the database `default`. A secret
+//! opens the branches of its database too, and theirs: with `dm_shop_x`, a client enters the branch `pr-1` of `shop` with
+//! `dm_pr-1_x`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,10 +29,40 @@ impl Token {
 
     /// Whether `presented` is this token, whole. Takes as long for a near miss as for a far one.
     pub fn matches(&self, presented: &[u8]) -> bool {
-        let secret = self.secret.as_bytes();
-        let differing = secret.iter().zip(presented).fold(0, |differing, (a, b)| differing | (a ^ b));
-        secret.len() == presented.len() && std::hint::black_box(differing) == 0
+        same(self.secret.as_bytes(), presented)
     }
+
+    /// What is secret of it: the text behind `dm_<database>_`.
+    fn secret_part(&self) -> &[u8] {
+        parts(self.secret.as_bytes()).map_or(self.secret.as_bytes(), |(_, secret)| secret)
+    }
+}
+
+/// Takes as long for a near miss as for a far one.
+fn same(secret: &[u8], presented: &[u8]) -> bool {
+    let differing = secret.iter().zip(presented).fold(0, |differing, (a, b)| differing | (a ^ b));
+    secret.len() == presented.len() && std::hint::black_box(differing) == 0
+}
+
+/// The database and the secret of `dm_<database>_<secret>`.
+fn parts(token: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = token.strip_prefix(PREFIX.as_bytes())?;
+    let end = memchr::memchr(b'_', rest)?;
+    Some((&rest[..end], &rest[end + 1..]))
+}
+
+/// The database that a presented text names, whether or not its secret is right.
+pub fn named_database(presented: &[u8]) -> Option<&str> {
+    parts(presented).and_then(|(database, _)| std::str::from_utf8(database).ok())
+}
+
+/// Whether a presented text has the secret of a token of one of `ancestors`. Every token is compared.
+pub fn inherits(tokens: &[Token], presented: &[u8], ancestors: &[String]) -> bool {
+    let secret = parts(presented).map_or(&[][..], |(_, secret)| secret);
+    tokens.iter().fold(false, |found, token| {
+        let is_right = same(token.secret_part(), secret);
+        found | (is_right & ancestors.iter().any(|ancestor| ancestor == token.database()))
+    })
 }
 
 /// Which database a presented token opens. Every token is compared, so that the time says nothing about their order.
@@ -125,6 +157,30 @@ mod tests {
                 (got, _) => panic!("{text} -> {got:?}, expected {expected:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_branch_has_the_secrets_of_what_it_descends_from() {
+        let tokens: Vec<Token> = ["hunter2", "dm_shop_x_1", "dm_other_x2"].iter().map(|t| t.parse().unwrap()).collect();
+        let ancestors = |names: &str| names.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+        for (presented, from, expected) in [
+            ("dm_pr-1_x_1", "shop", true),
+            ("dm_pr-1_x_1", "pr-0 shop", true),
+            ("dm_pr-1_hunter2", "default", true),
+            ("dm_pr-1_x2", "shop", false),
+            ("dm_pr-1_x_1", "default", false),
+            ("dm_pr-1_x_1", "", false),
+            ("dm_pr-1_x_", "shop", false),
+            ("dm_pr-1_", "shop default", false),
+            ("x_1", "shop", false),
+            ("hunter2", "default", false),
+            ("", "shop default", false),
+        ] {
+            assert_eq!(inherits(&tokens, presented.as_bytes(), &ancestors(from)), expected, "{presented} from {from}");
+        }
+        assert_eq!(named_database(b"dm_pr-1_x_1"), Some("pr-1"));
+        assert_eq!(named_database(b"dm_pr-1"), None);
+        assert_eq!(named_database(b"hunter2"), None);
     }
 
     #[test]

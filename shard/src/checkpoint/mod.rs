@@ -110,17 +110,11 @@ impl Database {
             return Ok(false);
         }
         let started = Stopwatch::start();
-        for _ in 0..SLEEP_ATTEMPTS {
-            if self.checkpoint_with(None).await?.segments == 0 {
-                break;
-            }
-        }
-        let Some((_, held)) = self.hold_all().await else { return Ok(false) };
-        // Under all locks there is nothing left, or the little that was written since.
-        self.checkpoint_with(Some(&held)).await?;
+        let Some(held) = self.write_everything().await? else { return Ok(false) };
         let contents = self.retire(&held);
         self.publish(None);
         drop(held);
+        self.collect_superseded().await;
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
@@ -132,6 +126,23 @@ impl Database {
         });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(true)
+    }
+
+    /// Writes everything, the last of it under all locks, which are handed back: the store has what was acknowledged until
+    /// they are let go. None where it sleeps.
+    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<Option<Vec<HeldShard>>> {
+        if !self.is_awake() {
+            return Ok(None);
+        }
+        for _ in 0..SLEEP_ATTEMPTS {
+            if self.checkpoint_with(None).await?.segments == 0 {
+                break;
+            }
+        }
+        let Some((_, held)) = self.hold_all().await else { return Ok(None) };
+        // Under all locks there is nothing left, or the little that was written since.
+        self.checkpoint_with(Some(&held)).await?;
+        Ok(Some(held))
     }
 
     /// `held`: all locks, where the caller holds them.
@@ -260,6 +271,10 @@ impl Database {
         output.report.bytes += manifest.encode().len() as u64;
         manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_refused(error))?;
         self.committed(manifest, topology, held, &moved).await;
+        // Where the caller holds the locks, it collects when it has let them go.
+        if held.is_none() {
+            self.collect_superseded().await;
+        }
         Ok(output.report)
     }
 
@@ -470,15 +485,6 @@ impl Database {
         } else {
             *self.recovered.lock() = None;
         }
-        match manifest::collect_garbage(&self.engine.store, &manifest).await {
-            Ok(_) => {}
-            Err(error @ StoreError::Fenced { .. }) => {
-                let error = self.note_refused(error);
-                tracing::error!(database = self.name(), %error, "another process writes this database");
-            }
-            // It is found again by the next checkpoint.
-            Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
-        }
         if let Some(log) = self.shared.journal.log() {
             log.settled(&self.identity, manifest.sequence);
         }
@@ -521,7 +527,7 @@ impl Database {
         Ok(())
     }
 
-    fn note_refused(&self, error: StoreError) -> Error {
+    pub(crate) fn note_refused(&self, error: StoreError) -> Error {
         let is_fenced = matches!(error, StoreError::Fenced { .. } | StoreError::LogSealed);
         let error = store_error(error);
         if is_fenced {
@@ -542,7 +548,7 @@ impl Database {
 
     /// What is in memory when another process writes the database can be written by nobody: from here on every command
     /// is answered with the error, so that nothing more is acknowledged.
-    async fn stop_if_overtaken(&self) {
+    pub(crate) async fn stop_if_overtaken(&self) {
         if self.refused.get().is_none() {
             return;
         }

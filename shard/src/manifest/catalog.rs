@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use super::{
     Manifest, Names, format,
     names::{ROOT, manifest_number, object_origin, unescape},
+    sharing::{Folder, collect_left, needed_by_branches, owners},
 };
-use crate::store::{Store, StoreError};
+use crate::store::{ObjectInfo, Store, StoreError};
 
 /// How many manifests are kept, the newest included.
-const KEPT: u64 = 2;
+pub(super) const KEPT: usize = 2;
 
 /// A manifest that is listed may be deleted before it is read, when a newer one was committed in between.
 const READ_ATTEMPTS: usize = 3;
@@ -19,6 +20,13 @@ const READ_ATTEMPTS: usize = 3;
 pub struct Garbage {
     pub objects: u64,
     pub bytes: u64,
+}
+
+impl Garbage {
+    pub(super) fn add(&mut self, more: Garbage) {
+        self.objects += more.objects;
+        self.bytes += more.bytes;
+    }
 }
 
 /// The newest manifest of a database; none where there is no such database. A damaged one is an error: what lies before
@@ -34,6 +42,11 @@ pub async fn latest(store: &Store, database: &str) -> Result<Option<Manifest>, S
             result => return result.map(Some),
         }
     }
+}
+
+/// Whether there is such a database.
+pub async fn exists(store: &Store, database: &str) -> Result<bool, StoreError> {
+    Ok(!numbers(store, &Names::new(database)?).await?.is_empty())
 }
 
 /// Every manifest that is kept, the newest first, each as readable as it is.
@@ -83,46 +96,75 @@ pub async fn commit(store: &Store, manifest: &mut Manifest) -> Result<(), StoreE
     Ok(())
 }
 
-/// Deletes manifests before the last two, then the chunks and tails that neither of these names. `manifest` is the one
-/// committed last by the caller; when there is a newer one the caller is fenced and nothing is deleted. Objects that the
-/// caller, or a newer writer, may be about to commit are left alone, so this may run beside a checkpoint.
+/// Deletes manifests before the last two, then the chunks and tails that neither of these names, nor one of the last two
+/// of any branch (see [`super::sharing`]). `manifest` is the one committed last by the caller; when there is a newer one
+/// the caller is fenced and nothing is deleted. Objects that the caller, or a newer writer, may be about to commit are left
+/// alone, so this may run beside a checkpoint.
+///
+/// A branch also looks after the deleted databases whose objects it names, or has named until now.
 pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garbage, StoreError> {
     let database = &manifest.database;
     let names = Names::new(database)?;
-    let numbers = numbers(store, &names).await?;
-    match numbers.last() {
+    let folder = Folder::list(store, &names).await?;
+    match folder.manifests.last() {
         Some(newest) if *newest == manifest.number => {}
         Some(newest) => return Err(StoreError::Fenced { database: database.clone(), number: *newest }),
         None => return Err(StoreError::Missing { name: names.manifest(manifest.number) }),
     }
     let mut garbage = Garbage::default();
     let mut needed: HashSet<String> = manifest.objects().map(str::to_owned).collect();
-    for number in numbers {
-        if number == manifest.number {
+    let (old, kept) = folder.manifests.split_at(folder.manifests.len().saturating_sub(KEPT));
+    let mut shared = owners(manifest);
+    for &number in folder.manifests.iter().filter(|number| **number != manifest.number) {
+        let is_kept = kept.contains(&number);
+        // Only a branch names objects of others.
+        if !is_kept && manifest.source.is_none() {
             continue;
         }
-        if manifest.number - number < KEPT {
-            match read(store, database, &names, number).await {
-                Ok(kept) => needed.extend(kept.objects().map(str::to_owned)),
-                // What cannot be read keeps nothing alive.
-                Err(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {}
-                Err(error) => return Err(error),
+        match read(store, database, &names, number).await {
+            Ok(before) => {
+                shared.extend(owners(&before));
+                if is_kept {
+                    needed.extend(before.objects().map(str::to_owned));
+                }
             }
-        } else {
-            store.delete(&names.manifest(number)).await?;
-            garbage.objects += 1;
+            // What cannot be read keeps nothing alive.
+            Err(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {}
+            Err(error) => return Err(error),
         }
     }
-    for folder in [names.chunks(), names.tails()] {
-        for object in store.list(&folder).await? {
-            if !needed.contains(&object.name) && is_settled(&object.name, manifest) {
-                store.delete(&object.name).await?;
-                garbage.objects += 1;
-                garbage.bytes += object.bytes;
-            }
+    // Before the old manifests go, which say where to look: so that a crash in between forgets nothing.
+    for owner in shared.iter().filter(|owner| *owner != database) {
+        garbage.add(collect_left(store, owner).await?);
+    }
+    for &number in old {
+        store.delete(&names.manifest(number)).await?;
+        garbage.objects += 1;
+    }
+    let Some(of_branches) = needed_by_branches(store, database, &names, &folder.markers).await? else {
+        return Ok(garbage);
+    };
+    needed.extend(of_branches);
+    // What an earlier database of this name has left, whatever its epoch was.
+    let lists = folder.lists(store).await?;
+    let folders = [names.chunks() + "/", names.tails() + "/"];
+    for object in &folder.objects {
+        let name = &object.name;
+        let is_known = folders.iter().any(|folder| name.starts_with(folder));
+        let is_old = is_known && is_settled(name, manifest) || lists.contains(name);
+        if is_old && !needed.contains(name) {
+            delete_object(store, object, &mut garbage).await?;
         }
     }
+    lists.delete_unneeded(store, &folder, &needed, &mut garbage).await?;
     Ok(garbage)
+}
+
+pub(super) async fn delete_object(store: &Store, object: &ObjectInfo, garbage: &mut Garbage) -> Result<(), StoreError> {
+    store.delete(&object.name).await?;
+    garbage.objects += 1;
+    garbage.bytes += object.bytes;
+    Ok(())
 }
 
 /// Whether an object is old enough that no manifest after this one can be the first to name it.
@@ -141,26 +183,13 @@ pub async fn databases(store: &Store) -> Result<Vec<String>, StoreError> {
     Ok(found)
 }
 
-/// Deletes a database: its manifests from the oldest to the newest, so that until the last of them is gone it is whole, then
-/// the rest.
-pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreError> {
-    let names = Names::new(database)?;
-    for number in numbers(store, &names).await? {
-        store.delete(&names.manifest(number)).await?;
-    }
-    for object in store.list(names.folder()).await? {
-        store.delete(&object.name).await?;
-    }
-    Ok(())
-}
-
-async fn numbers(store: &Store, names: &Names) -> Result<Vec<u64>, StoreError> {
+pub(super) async fn numbers(store: &Store, names: &Names) -> Result<Vec<u64>, StoreError> {
     let listed = store.list(&names.manifests()).await?;
     // The names have leading zeros, so the order of names is that of numbers.
     Ok(listed.iter().filter_map(|object| manifest_number(&object.name)).collect())
 }
 
-async fn read(store: &Store, database: &str, names: &Names, number: u64) -> Result<Manifest, StoreError> {
+pub(super) async fn read(store: &Store, database: &str, names: &Names, number: u64) -> Result<Manifest, StoreError> {
     let name = names.manifest(number);
     let manifest = Manifest::decode(&store.get(&name).await?).map_err(|error| StoreError::corrupt(&name, error))?;
     if manifest.number != number {

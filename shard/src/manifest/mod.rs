@@ -7,7 +7,7 @@
 //! 2. It puts new chunks, then commits manifest n+1, by creating that object **if absent**. Of two writers that both
 //!    started at n only one can succeed; the other is fenced ([`StoreError::Fenced`]) and must stop writing.
 //! 3. After a commit the last two manifests are kept: somebody may still be reading through the one before. Chunks and tails
-//!    that neither names are deleted ([`collect_garbage`]).
+//!    that neither names are deleted ([`collect_garbage`]), unless a branch needs them ([`sharing`]).
 //!
 //! ```text
 //! db/<database>/manifest/00000000000000000042
@@ -22,12 +22,14 @@
 mod catalog;
 mod format;
 mod names;
+mod sharing;
 
 use std::collections::BTreeMap;
 
 pub use self::{
-    catalog::{Garbage, collect_garbage, commit, databases, delete_database, history, latest},
+    catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest},
     names::Names,
+    sharing::{create_branch, delete_database, sweep},
 };
 use crate::{
     chunk::SegmentLocation,
@@ -173,6 +175,15 @@ impl Manifest {
     pub fn stored_bytes(&self) -> u64 {
         let chunks = self.chunks.iter().map(|chunk| chunk.bytes);
         chunks.chain(self.tails.iter().map(|tail| tail.bytes)).fold(0, u64::saturating_add)
+    }
+
+    /// Of these, the bytes that belong to other databases: those that this one was branched from.
+    pub fn shared_bytes(&self) -> u64 {
+        let Ok(names) = Names::new(&self.database) else { return 0 };
+        let own = format!("{}/", names.folder());
+        let chunks = self.chunks.iter().map(|chunk| (&chunk.name, chunk.bytes));
+        let all = chunks.chain(self.tails.iter().map(|tail| (&tail.name, tail.bytes)));
+        all.filter(|(name, _)| !name.starts_with(&own)).fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
     }
 
     /// The decoded form of an object that claims to be a manifest.

@@ -42,6 +42,25 @@ impl Names {
         format!("{}/tail", self.folder)
     }
 
+    /// The folder of the markers that say which databases may need objects of this one: see [`super::sharing`].
+    pub fn branches(&self) -> String {
+        format!("{}/branch", self.folder)
+    }
+
+    /// The marker of `branch`, which is made from manifest `number` of `source`.
+    pub(super) fn branch(&self, branch: &str, source: &str, number: u64) -> String {
+        format!("{}/branch/{}/{}/{number:020}", self.folder, escape(branch), escape(source))
+    }
+
+    /// The folder of the lists of what was left when the database was deleted.
+    pub(super) fn left(&self) -> String {
+        format!("{}/left", self.folder)
+    }
+
+    pub(super) fn left_list(&self, number: u64) -> String {
+        format!("{}/left/{number:020}", self.folder)
+    }
+
     pub fn manifest(&self, number: u64) -> String {
         format!("{}/manifest/{number:020}", self.folder)
     }
@@ -59,6 +78,24 @@ impl Names {
 pub(super) fn manifest_number(name: &str) -> Option<u64> {
     let (_, digits) = name.rsplit_once('/')?;
     if digits.len() == 20 { digits.parse().ok() } else { None }
+}
+
+/// The database in whose folder an object lies.
+pub(super) fn owner(object: &str) -> Option<String> {
+    let folder = object.strip_prefix(ROOT)?.strip_prefix('/')?;
+    let (folder, _) = folder.split_once('/')?;
+    unescape(folder)
+}
+
+/// Branch, source and number, from the name of a marker.
+pub(super) fn marker_parts(name: &str) -> Option<(String, String, u64)> {
+    let mut parts = name.rsplit('/');
+    let digits = parts.next()?;
+    let (source, branch) = (parts.next()?, parts.next()?);
+    if digits.len() != 20 || parts.next() != Some("branch") {
+        return None;
+    }
+    Some((unescape(branch)?, unescape(source)?, digits.parse().ok()?))
 }
 
 /// Epoch, writer and counter, from the name of a chunk or tail.
@@ -149,5 +186,20 @@ mod tests {
             assert_eq!(object_origin(&names.tail(origin.0, origin.1, origin.2)), Some(origin));
         }
         assert_eq!(object_origin("db/a/chunk/1-2"), None);
+    }
+
+    #[test]
+    fn objects_tell_their_owner_and_markers_their_branch() {
+        let names = Names::new("A/b").unwrap();
+        assert_eq!(owner(&names.chunk(1, 2, 3)).as_deref(), Some("A/b"));
+        for object in ["db/a", "db", "dbx/a/chunk/1", "log/a/1", "db/A/chunk/1"] {
+            assert_eq!(owner(object), None, "{object}");
+        }
+        let marker = names.branch("pr/1", "..", 7);
+        assert_eq!(marker, "db/%41%2fb/branch/pr%2f1/%2e./00000000000000000007");
+        assert_eq!(marker_parts(&marker), Some(("pr/1".to_owned(), "..".to_owned(), 7)));
+        for name in ["db/a/branch/b/c/7", "db/a/branch/b/00000000000000000007", "db/a/left/b/c/00000000000000000007"] {
+            assert_eq!(marker_parts(name), None, "{name}");
+        }
     }
 }

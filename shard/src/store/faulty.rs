@@ -58,7 +58,11 @@ struct Plan {
 #[derive(Debug, Default)]
 struct State {
     plans: HashMap<Request, Plan>,
+    /// How many more puts and deletes are let through before the process dies.
+    changes_left: Option<usize>,
     dead: bool,
+    /// Every request lets others have their turn first.
+    interleaved: bool,
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
     torn: HashMap<String, u64>,
@@ -102,6 +106,22 @@ impl FaultyStore {
         self.held.send_if_modified(|held| held.remove(&request));
     }
 
+    /// Lets so many puts and deletes through; with the next the process dies, as with [`Fault::Crash`].
+    pub fn crash_after(&self, changes: usize) {
+        self.state.lock().changes_left = Some(changes);
+    }
+
+    /// From now on every request gives way once before it is done: an executor that chooses whom it polls runs the tasks
+    /// that use the store in any order of their requests.
+    pub fn interleave(&self) {
+        self.state.lock().interleaved = true;
+    }
+
+    /// Whether the process has died.
+    pub fn is_dead(&self) -> bool {
+        self.state.lock().dead
+    }
+
     pub fn hold_puts(&self) {
         self.hold(Request::Put);
     }
@@ -115,6 +135,7 @@ impl FaultyStore {
         let mut state = self.state.lock();
         state.dead = false;
         state.plans.clear();
+        state.changes_left = None;
     }
 
     /// Reads of the object find nothing.
@@ -155,6 +176,7 @@ impl FaultyStore {
     /// Counts the request, waits while its kind is held, and answers what shall happen to it.
     async fn next_fault(&self, request: Request) -> Option<Fault> {
         *self.state.lock().asked.entry(request).or_default() += 1;
+        turn(&self.state).await;
         // The sender lives as long as self, so waiting cannot fail.
         let _ = self.held.subscribe().wait_for(|held| !held.contains(&request)).await;
         self.state.lock().next_fault(request)
@@ -163,6 +185,13 @@ impl FaultyStore {
 
 impl State {
     fn next_fault(&mut self, request: Request) -> Option<Fault> {
+        if matches!(request, Request::Put | Request::Delete) {
+            match &mut self.changes_left {
+                Some(0) => self.dead = true,
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
         if self.dead {
             return Some(Fault::Crash);
         }
@@ -178,6 +207,14 @@ impl State {
         }
         self.dead = fault == Fault::Crash;
         Some(fault)
+    }
+}
+
+/// Gives way once, where requests are interleaved.
+async fn turn(state: &Mutex<State>) {
+    let interleaved = state.lock().interleaved;
+    if interleaved {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -278,6 +315,7 @@ impl ObjectStore for FaultyStore {
             async move {
                 let location = location?;
                 *state.lock().asked.entry(Request::Delete).or_default() += 1;
+                turn(&state).await;
                 // It fails where the store is gone: then nobody holds anything.
                 let _ = held.wait_for(|held| !held.contains(&Request::Delete)).await;
                 let fault = state.lock().next_fault(Request::Delete);
@@ -327,6 +365,7 @@ impl FaultyStore {
         let (state, mut held) = (Arc::clone(&self.state), self.held.subscribe());
         *state.lock().asked.entry(Request::List).or_default() += 1;
         let begin = async move {
+            turn(&state).await;
             // It fails where the store is gone: then nobody holds anything.
             let _ = held.wait_for(|held| !held.contains(&Request::List)).await;
             let fault = state.lock().next_fault(Request::List);

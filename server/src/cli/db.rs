@@ -1,0 +1,369 @@
+//! `dormouse db`: the databases of a running server, asked over its own protocol.
+//!
+//! With a token, the connection is in the token's database, and enters its branches with the same secret. Without one (a
+//! server that only listens on this machine), it enters any database by name.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use super::client::{Address, Client, Reply, Trouble};
+use crate::options::{DEFAULT_DATABASE, Interval, check_database_name, named_database};
+
+const URL: &str = "redis://127.0.0.1:6379";
+
+#[derive(clap::Args, Debug)]
+pub struct Db {
+    #[command(subcommand)]
+    action: Action,
+
+    /// The server, as redis://[:TOKEN@]HOST:PORT [default: DORMOUSE_URL, or redis://127.0.0.1:6379; a token is also
+    /// taken from DORMOUSE_TOKEN]
+    #[arg(long, value_name = "URL", global = true)]
+    url: Option<Address>,
+
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Action {
+    /// List the database and its branches
+    List,
+    /// Make a database out of another one as it is now; the two share what neither changes
+    Branch {
+        /// The database to branch
+        #[arg(value_parser = parse_name)]
+        source: String,
+        /// The name of the branch
+        #[arg(value_parser = parse_name)]
+        name: String,
+        /// Delete the branch after so long, such as 1h or 7d
+        #[arg(long, value_name = "DURATION", default_value = "never", hide_default_value = true)]
+        ttl: Interval,
+    },
+    /// Delete a branch for good
+    Delete {
+        #[arg(value_parser = parse_name)]
+        name: String,
+    },
+    /// Show one database
+    Show {
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+    },
+    /// Put a database to sleep
+    Sleep {
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+    },
+    /// Wake a database
+    Wake {
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+    },
+    /// Show what a database has used
+    Usage {
+        #[arg(value_parser = parse_name)]
+        name: Option<String>,
+    },
+}
+
+impl Db {
+    /// # Errors
+    /// A text that says what is in the way and what to do about it.
+    pub fn run(self) -> Result<(), String> {
+        let mut session = Session::start(self.url)?;
+        let started = Instant::now();
+        let (text, value) = match self.action {
+            Action::List => {
+                session.enter(None)?;
+                let databases = session.call(&["DORMOUSE", "DATABASES"])?;
+                (table(databases.items(), now_ms()), json_of_many(&databases))
+            }
+            Action::Branch { source, name, ttl } => {
+                session.enter(Some(&source))?;
+                let ttl_ms = ttl.duration().map(|ttl| ttl.as_millis().to_string());
+                match &ttl_ms {
+                    Some(ttl_ms) => session.call(&["DORMOUSE", "BRANCH", &name, "TTL", ttl_ms])?,
+                    None => session.call(&["DORMOUSE", "BRANCH", &name])?,
+                };
+                let took = started.elapsed();
+                let way = session.way_into(&name);
+                let end = ttl.duration().map_or_else(String::new, |ttl| format!(", to be deleted in {}", span(ttl)));
+                let text = format!("{name} is a branch of {source}, made in {} ms{end}\n{way}\n", took.as_millis());
+                (text, json!({ "name": name, "source": source, "made_in_ms": took.as_millis() as u64 }))
+            }
+            Action::Delete { name } => {
+                session.enter(None)?;
+                session.call(&["DORMOUSE", "DELETE", &name])?;
+                (format!("{name} is deleted\n"), json!({ "name": name, "deleted": true }))
+            }
+            Action::Show { name } => {
+                session.enter(None)?;
+                let name = name.unwrap_or_else(|| session.own());
+                let databases = session.call(&["DORMOUSE", "DATABASES"])?;
+                let named = |database: &&Reply| database.at("name").and_then(Reply::text) == Some(&name);
+                let found = databases.items().iter().find(named).ok_or_else(|| unknown(&name))?;
+                (listing(found, ""), json_of(found))
+            }
+            Action::Sleep { name } => {
+                let name = session.enter(name.as_deref())?;
+                session.call(&["DORMOUSE", "SLEEP"])?;
+                (format!("{name} sleeps\n"), json!({ "name": name, "awake": false }))
+            }
+            Action::Wake { name } => {
+                let name = session.enter(name.as_deref())?;
+                // The first command that needs the keyspace wakes it.
+                let keys = session.call(&["DBSIZE"])?.integer().unwrap_or(0);
+                (format!("{name} is awake\n"), json!({ "name": name, "awake": true, "keys": keys }))
+            }
+            Action::Usage { name } => {
+                session.enter(name.as_deref())?;
+                let usage = session.call(&["DORMOUSE", "USAGE"])?;
+                let meters = usage.at("meters").map(|meters| listing(meters, "")).unwrap_or_default();
+                (meters, json_of(&usage))
+            }
+        };
+        if self.json {
+            println!("{value}")
+        } else {
+            print!("{text}")
+        }
+        Ok(())
+    }
+}
+
+/// A connection, and what opens databases for it.
+struct Session {
+    client: Client,
+    address: Address,
+}
+
+impl Session {
+    fn start(url: Option<Address>) -> Result<Self, String> {
+        let by_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let mut address = match url {
+            Some(address) => address,
+            None => {
+                let url = by_environment("DORMOUSE_URL");
+                let parsed = url.as_deref().unwrap_or(URL).parse::<Address>();
+                parsed.map_err(|problem| format!("DORMOUSE_URL: {problem}"))?
+            }
+        };
+        if address.token.is_none() {
+            let tokens = by_environment("DORMOUSE_TOKEN");
+            address.token = tokens.and_then(|tokens| tokens.split_ascii_whitespace().next().map(str::to_string));
+        }
+        Ok(Self { client: Client::connect(&address)?, address })
+    }
+
+    /// The database that the token opens by itself.
+    fn own(&self) -> String {
+        let named = self.address.token.as_ref().and_then(|token| named_database(token.as_bytes()));
+        named.unwrap_or(DEFAULT_DATABASE).to_string()
+    }
+
+    /// Enters a database: its own, where none is named. Answers its name.
+    fn enter(&mut self, name: Option<&str>) -> Result<String, String> {
+        let own = self.own();
+        let name = name.unwrap_or(&own).to_string();
+        let entered = match &self.address.token {
+            Some(token) if name == own => self.client.call(&["AUTH", token]),
+            Some(token) => self.client.call(&["AUTH", &token_for(&name, token)]),
+            // Where there is nothing to say, nothing is said: a server that wants a token says so with the next command.
+            None if name == DEFAULT_DATABASE => return Ok(name),
+            None => self.client.call(&["AUTH", &name, "-"]),
+        };
+        match entered {
+            Ok(_) => Ok(name),
+            // A server without tokens has no use for the one that the environment has.
+            Err(Trouble::Refused(text)) if text.contains("without any password configured") => {
+                self.address.token = None;
+                self.enter(Some(&name))
+            }
+            Err(Trouble::Refused(text)) if text.starts_with("WRONGPASS") => Err(match &self.address.token {
+                Some(_) if name == own => "the server does not know this token".to_string(),
+                Some(_) => format!("the token of {own} does not open {name}: it opens {own} and its branches"),
+                None => unknown(&name) + ", or the server asks for a token: set DORMOUSE_TOKEN",
+            }),
+            Err(trouble) => Err(trouble.to_string()),
+        }
+    }
+
+    fn call(&mut self, words: &[&str]) -> Result<Reply, String> {
+        self.client.call(words).map_err(|trouble| match trouble {
+            Trouble::Refused(text) if text.starts_with("NOAUTH") => {
+                "the server asks for a token: set DORMOUSE_TOKEN, or use --url redis://:TOKEN@HOST:PORT".to_string()
+            }
+            Trouble::Refused(text) if text.starts_with("ERR unknown command 'DORMOUSE'") => {
+                format!("the server at {} is no Dormouse", self.address)
+            }
+            // The first word is for programs.
+            Trouble::Refused(text) => text.strip_prefix("ERR ").unwrap_or(&text).to_string(),
+            Trouble::Broken(text) => text,
+        })
+    }
+
+    /// How any client gets into the branch `name`.
+    fn way_into(&self, name: &str) -> String {
+        match &self.address.token {
+            // The secret itself is not repeated: a terminal has a history.
+            Some(_) => format!("enter it with the token dm_{name}_SECRET, where SECRET is that of your own token"),
+            None => format!("enter it with: redis-cli -u redis://{name}:x@{}", self.address),
+        }
+    }
+}
+
+/// The token of a branch, from that of a database that it descends from.
+fn token_for(branch: &str, token: &str) -> String {
+    let secret = named_database(token.as_bytes()).and_then(|own| token.strip_prefix(&format!("dm_{own}_")));
+    format!("dm_{branch}_{}", secret.unwrap_or(token))
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no database {name} that you may see: `dormouse db list` shows those")
+}
+
+fn parse_name(name: &str) -> Result<String, String> {
+    check_database_name(name).map(|()| name.to_string())
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Databases, one a line, below a line of headings.
+fn table(databases: &[Reply], now_ms: u64) -> String {
+    let mut rows = vec![["NAME", "STATE", "KEYS", "STORED", "SHARED", "SOURCE", "EXPIRES"].map(str::to_string)];
+    for database in databases {
+        let text = |name: &str| database.at(name).and_then(Reply::text).unwrap_or("-").to_string();
+        let number = |name: &str| database.at(name).and_then(Reply::integer).map(|number| number.max(0) as u64);
+        let left = |end: u64| format!("in {}", span(Duration::from_millis(end.saturating_sub(now_ms))));
+        rows.push([
+            text("name"),
+            if number("awake") == Some(1) { "awake" } else { "asleep" }.to_string(),
+            number("keys").unwrap_or(0).to_string(),
+            size(number("stored_bytes").unwrap_or(0)),
+            size(number("shared_bytes").unwrap_or(0)),
+            text("source"),
+            number("expires_ms").map_or_else(|| "never".to_string(), left),
+        ]);
+    }
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 7] = std::array::from_fn(width);
+    let mut out = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
+        out += cells.join("  ").trim_end();
+        out += "\n";
+    }
+    out
+}
+
+/// A map, one field a line.
+fn listing(map: &Reply, indent: &str) -> String {
+    let mut out = String::new();
+    for pair in map.items().chunks_exact(2) {
+        let value = match &pair[1] {
+            Reply::Text(text) => text.clone(),
+            Reply::Integer(integer) => integer.to_string(),
+            Reply::Null | Reply::Many(_) => "-".to_string(),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "{indent}{}: {value}", pair[0].text().unwrap_or_default());
+    }
+    out
+}
+
+fn json_of_many(list: &Reply) -> Value {
+    list.items().iter().map(json_of).collect()
+}
+
+/// Maps come as keys and values in turn: what begins with a text, and every second of which is one, is taken for a map.
+fn json_of(reply: &Reply) -> Value {
+    match reply {
+        Reply::Text(text) => json!(text),
+        Reply::Integer(integer) => json!(integer),
+        Reply::Null => Value::Null,
+        Reply::Many(items) => {
+            let keys: Option<Vec<&str>> = items.iter().step_by(2).map(Reply::text).collect();
+            match keys.filter(|keys| !keys.is_empty() && keys.len() * 2 == items.len()) {
+                Some(keys) => {
+                    let values = items.iter().skip(1).step_by(2).map(json_of);
+                    Value::Object(keys.into_iter().map(str::to_string).zip(values).collect::<Map<_, _>>())
+                }
+                None => items.iter().map(json_of).collect(),
+            }
+        }
+    }
+}
+
+/// Bytes as people read them.
+fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// The two largest units of a time.
+fn span(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let parts = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds % 60, "s")];
+    let shown: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).take(2).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if shown.is_empty() { "0s".to_string() } else { shown.join("") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, Reply)]) -> Reply {
+        Reply::Many(fields.iter().flat_map(|(name, value)| [Reply::Text((*name).into()), value.clone()]).collect())
+    }
+
+    #[test]
+    fn databases_are_shown_in_columns() {
+        let text = |text: &str| Reply::Text(text.into());
+        let databases = [
+            map(&[
+                ("name", text("default")),
+                ("source", Reply::Null),
+                ("awake", Reply::Integer(1)),
+                ("keys", Reply::Integer(7)),
+            ]),
+            map(&[
+                ("name", text("pr-1")),
+                ("source", text("default")),
+                ("awake", Reply::Integer(0)),
+                ("keys", Reply::Integer(200_000)),
+                ("stored_bytes", Reply::Integer(2_763_505)),
+                ("shared_bytes", Reply::Integer(2000)),
+                ("expires_ms", Reply::Integer(3_600_000 + 61_000)),
+            ]),
+        ];
+        let expected = "\
+NAME     STATE   KEYS    STORED   SHARED   SOURCE   EXPIRES
+default  awake   7       0 B      0 B      -        never
+pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
+";
+        assert_eq!(table(&databases, 1000), expected);
+        assert_eq!(json_of(&databases[0]).to_string(), r#"{"awake":1,"keys":7,"name":"default","source":null}"#);
+        assert_eq!(listing(&databases[0], ""), "name: default\nsource: -\nawake: 1\nkeys: 7\n");
+    }
+
+    #[test]
+    fn a_branch_is_entered_with_the_secret_of_its_source() {
+        for (token, expected) in
+            [("dm_shop_x_1", "dm_pr-1_x_1"), ("hunter2", "dm_pr-1_hunter2"), ("dm_shop", "dm_pr-1_dm_shop")]
+        {
+            assert_eq!(token_for("pr-1", token), expected);
+        }
+    }
+}

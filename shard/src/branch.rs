@@ -1,0 +1,207 @@
+//! Branches: a database that begins as another one is now, without a copy of anything.
+//!
+//! 1. *Write*: the source is brought up to date in the store, as before a sleep; the last and smallest part is written under
+//!    all of its locks. So the branch is one moment of the source, and everything that was acknowledged before is in it.
+//!    A source that sleeps is in the store already.
+//! 2. *Make*: the first manifest of the branch names the chunks and the tail that the source's newest manifest names. Who
+//!    may delete them from then on is told in [`crate::manifest`].
+//! 3. The source goes on. From here on each of the two writes its own.
+//!
+//! Invariant: all of it happens under the source's `transition`, so nobody in this process commits a manifest of the
+//! source, or deletes what its newest one names, before the branch's first manifest is there.
+
+use std::sync::Arc;
+
+use crate::database::{Database, store_error};
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest};
+use crate::store::StoreError;
+
+/// Under this name a manifest's settings keep the databases that it descends from, so that they are known when one in
+/// between is deleted.
+const ANCESTORS: &str = "ancestors";
+
+/// Where a database comes from, and when it goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The database that it was branched from, that one's source, and so on; empty for one that is no branch.
+    pub ancestors: Vec<String>,
+    /// When it was made; 0 while the store does not know it.
+    pub created_ms: u64,
+    /// When it is to be deleted.
+    pub expires_ms: Option<u64>,
+    /// Bytes in the store that belong to other databases.
+    pub shared_bytes: u64,
+}
+
+impl Lineage {
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        let mut ancestors: Vec<String> = manifest.source.iter().cloned().collect();
+        if let Some(further) = manifest.settings.get(ANCESTORS) {
+            ancestors.extend(further.split('\n').map(str::to_owned));
+        }
+        Self {
+            ancestors,
+            created_ms: manifest.created_ms,
+            expires_ms: manifest.expires_ms,
+            shared_bytes: manifest.shared_bytes(),
+        }
+    }
+
+    pub fn source(&self) -> Option<&str> {
+        self.ancestors.first().map(String::as_str)
+    }
+}
+
+impl Database {
+    /// Where it comes from, as the newest manifest says, without waking.
+    pub fn lineage(&self) -> Lineage {
+        self.lineage.lock().clone()
+    }
+
+    /// Makes the database `name` out of this one as it is now.
+    ///
+    /// # Errors
+    /// Where there is a database of that name, and where the store refuses.
+    pub async fn branch(self: &Arc<Self>, name: &str, expires_ms: Option<u64>) -> Result<()> {
+        if self.has_recovered() {
+            // The store does not have it all: what only the log has is loaded, and written below.
+            self.awake().await?;
+        }
+        let (database, name) = (Arc::clone(self), name.to_owned());
+        let made = self.engine.background.spawn(async move {
+            let _transition = database.transition.lock().await;
+            let made = database.make_branch(&name, expires_ms).await;
+            database.stop_if_overtaken().await;
+            if made.is_ok() {
+                database.collect_superseded().await;
+            }
+            made
+        });
+        made.await.map_err(|error| Error::Store(format!("a branch of database {} failed: {error}", self.name())))?
+    }
+
+    async fn make_branch(self: &Arc<Self>, name: &str, expires_ms: Option<u64>) -> Result<()> {
+        self.check_open()?;
+        let store = &self.engine.store;
+        // Asked first, so that nothing is written for a branch that cannot be.
+        if manifest::exists(store, name).await.map_err(store_error)? {
+            return Err(taken());
+        }
+        drop(self.write_everything().await?);
+        let now_ms = (self.engine.clock)();
+        let new = || Manifest::new(self.name(), self.shared.placement.seed, self.engine.writer, now_ms);
+        let source = self.newest_manifest().await?.map_or_else(new, |manifest| (*manifest).clone());
+        let mut branch = source.clone();
+        name.clone_into(&mut branch.database);
+        branch.writer = self.engine.writer;
+        branch.created_ms = now_ms;
+        branch.expires_ms = expires_ms;
+        branch.meters = Vec::new();
+        // A name that an earlier database of this name has used is not used again, whoever still means to delete it.
+        branch.next_object = now_ms;
+        branch.source = Some(self.name().to_owned());
+        let further = Lineage::of(&source).ancestors;
+        branch.settings.remove(ANCESTORS);
+        if !further.is_empty() {
+            branch.settings.insert(ANCESTORS.to_owned(), further.join("\n"));
+        }
+        match manifest::create_branch(store, &source, &mut branch).await {
+            Ok(()) => Ok(()),
+            Err(StoreError::Exists { .. }) => Err(taken()),
+            Err(error) => Err(self.note_refused(error)),
+        }
+    }
+
+    /// What the store has, without keeping it in memory for a database that sleeps.
+    async fn newest_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+        let known = self.manifest.lock().clone();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let manifest = self.read_manifest().await?;
+        if !self.is_awake() {
+            *self.manifest.lock() = None;
+        }
+        Ok(manifest)
+    }
+
+    /// Deletes the database, awake or asleep: from now on every command is answered with an error. What its branches need
+    /// of it stays in the store. May be tried again after an error.
+    ///
+    /// # Errors
+    /// Where the store refuses, and where another process writes the database.
+    pub async fn delete(self: &Arc<Self>) -> Result<()> {
+        let database = Arc::clone(self);
+        let done = self.engine.background.spawn(async move {
+            let _transition = database.transition.lock().await;
+            database.stop_for_good().await?;
+            manifest::delete_database(&database.engine.store, database.name()).await.map_err(store_error)?;
+            if let Some(log) = database.shared.journal.log() {
+                log.forget(&database.identity);
+            }
+            Ok(())
+        });
+        done.await.map_err(|error| Error::Store(format!("database {} was not deleted: {error}", self.name())))?
+    }
+
+    /// Ends a database that nobody has used and the store does not know, so that its name is free; false for any other.
+    ///
+    /// # Errors
+    /// Where the store cannot be asked.
+    pub async fn give_up_name(&self) -> Result<bool> {
+        let _transition = self.transition.lock().await;
+        if self.is_awake() || manifest::exists(&self.engine.store, self.name()).await.map_err(store_error)? {
+            return Ok(false);
+        }
+        self.stop_for_good().await.map(|()| true)
+    }
+
+    async fn stop_for_good(&self) -> Result<()> {
+        let gone = Error::Text(format!("ERR the database '{}' was deleted", self.name()).into());
+        if let Some(error) = self.refused.get().filter(|error| **error != gone) {
+            return Err(error.clone());
+        }
+        // It is this very error, or there is none yet.
+        let _ = self.refused.set(gone);
+        self.stop_if_overtaken().await;
+        Ok(())
+    }
+
+    /// Deletes what neither this database nor a branch of it needs any more, for instance because a branch is gone.
+    ///
+    /// # Errors
+    /// Where the store refuses.
+    pub async fn collect_garbage(self: &Arc<Self>) -> Result<()> {
+        let database = Arc::clone(self);
+        let done = self.engine.background.spawn(async move {
+            let _transition = database.transition.lock().await;
+            database.check_open()?;
+            let Some(manifest) = database.newest_manifest().await? else { return Ok(()) };
+            let collected = manifest::collect_garbage(&database.engine.store, &manifest).await;
+            let outcome = collected.map(drop).map_err(|error| database.note_refused(error));
+            database.stop_if_overtaken().await;
+            outcome
+        });
+        done.await.map_err(|error| Error::Store(format!("database {} was not tidied: {error}", self.name())))?
+    }
+
+    /// Deletes what the last checkpoint has superseded. Under `transition`; under no shard's lock, as it asks every branch
+    /// what it needs.
+    pub(crate) async fn collect_superseded(&self) {
+        let Some(manifest) = self.manifest.lock().clone() else { return };
+        match manifest::collect_garbage(&self.engine.store, &manifest).await {
+            Ok(_) => {}
+            Err(error @ StoreError::Fenced { .. }) => {
+                let error = self.note_refused(error);
+                tracing::error!(database = self.name(), %error, "another process writes this database");
+            }
+            // It is found again by the next checkpoint.
+            Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
+        }
+    }
+}
+
+fn taken() -> Error {
+    Error::text("ERR a database of that name exists")
+}

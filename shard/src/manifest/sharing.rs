@@ -1,0 +1,365 @@
+//! Objects that several databases name: branches, and what may be deleted beside them.
+//!
+//! A branch begins as a copy of its source's manifest: it names the source's chunks and tail where they are, by their full
+//! names, and so takes no time and no room, whatever the size. From then on each of the two writes its own. The database
+//! in whose folder an object lies is its **owner**; only the owner's collection deletes it.
+//!
+//! ```text
+//! db/<owner>/branch/<branch>/<source>/<number>   a marker: <branch>, made from manifest <number> of <source>, may need
+//!                                                objects of <owner>; a branch of a branch has a marker at each owner
+//! db/<owner>/left/<number>                       a list: the objects that there were when <owner> was deleted
+//! ```
+//!
+//! Invariants, for the **kept** (the last two) manifests of every database, at every moment, so after a crash too:
+//!
+//! 1. An object that a kept manifest names is there.
+//! 2. Where a kept manifest names an object of another owner, that owner has a marker of its database.
+//! 3. A database comes to name other owners' objects with its first manifest only; later ones name fewer of them. And what
+//!    that first one names, the source's newest manifest names too, which stays the newest until the branch is made.
+//!
+//! Making a branch ([`create_branch`]), while nobody commits a manifest of the source:
+//!
+//! 1. Put a marker at every owner whose objects the source's newest manifest names.
+//! 2. Create manifest number 1 of the branch. From here on it is there; before, the markers alone mean nothing.
+//!
+//! Finding what branches need of an owner ([`needed_by_branches`]):
+//!
+//! 1. List the owner's markers.
+//! 2. For each: is the source's newest manifest still the one that the marker speaks of? Then the branch may be about to be
+//!    made, and the marker stays; what it will name is what its source names, which is needed by (3) anyhow.
+//! 3. Only now read the kept manifests of each branch: what they name of the owner is needed. A marker of a branch that
+//!    names nothing is not needed any more, unless (2) keeps it. In this order, as a branch that is made in between is seen
+//!    by its manifest.
+//! 4. List the markers again. If there are more, a branch was made in between from a database that was read later, and may
+//!    by then have given up what its branch has: begin again.
+//! 5. Delete the markers that are not needed.
+//!
+//! Deleting a database ([`delete_database`]): list what it has, put the list, delete its manifests from the oldest to the
+//! newest, and collect. What branches still need stays, and the list with it. That the database has no manifests says that
+//! nobody looks after it: the branches do, with each collection of their own ([`collect_left`]), until nothing is left. Only
+//! what is on the list is deleted: a new database of that name may be about to commit its first manifest.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::{
+    Garbage, Manifest, Names,
+    catalog::{KEPT, delete_object, numbers, read},
+    databases,
+    names::{manifest_number, marker_parts, object_origin, owner},
+};
+use crate::{
+    codec::block,
+    store::{ObjectInfo, Store, StoreError},
+};
+
+/// How often what branches need is looked for again, when branches are made meanwhile, before it is left for later.
+const LOOK_ATTEMPTS: usize = 4;
+
+/// No process takes so long from the first object of a new database to its first manifest.
+const FIRST_COMMIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// Makes a branch: `branch` is its first manifest, not yet committed, and names objects that `source`, the newest manifest
+/// of its source, names too. The caller sees to it that nobody commits a manifest of the source meanwhile. Sets the
+/// branch's number, and its epoch, so that it takes no name of an object that an earlier database of its name has left.
+///
+/// # Errors
+/// [`StoreError::Exists`] where there is a database of that name. [`StoreError::Fenced`] where somebody else has written
+/// the source. After any error there is no branch, or, where the store did not answer, perhaps a whole one.
+pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manifest) -> Result<(), StoreError> {
+    let names = Names::new(&branch.database)?;
+    let first = names.manifest(1);
+    let folder = Folder::list(store, &names).await?;
+    if !folder.manifests.is_empty() {
+        return Err(StoreError::Exists { name: first });
+    }
+    let epochs = folder.objects.iter().filter_map(|object| object_origin(&object.name)).map(|(epoch, ..)| epoch);
+    branch.epoch = epochs.max().unwrap_or(0).saturating_add(1);
+    branch.number = 1;
+    branch.check().map_err(|problem| StoreError::corrupt(&first, format!("refusing to write: {problem}")))?;
+    for owner in owners(branch) {
+        let marker = Names::new(&owner)?.branch(&branch.database, &source.database, source.number);
+        match store.put_new(&marker, "").await {
+            Ok(()) | Err(StoreError::Exists { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let bytes = branch.encode();
+    if let Err(error) = store.put_new(&first, bytes.clone()).await {
+        // It may have been written with its answer lost.
+        let is_ours = store.get(&first).await.is_ok_and(|found| found == bytes);
+        if !is_ours {
+            return Err(error);
+        }
+    }
+    // Somebody else may have made a database of that name and be past its first manifest.
+    if numbers(store, &names).await? != [1] {
+        store.delete(&first).await?;
+        return Err(StoreError::Exists { name: first });
+    }
+    let newest = newest(store, &source.database).await?;
+    if source.number > 0 && newest != Some(source.number) {
+        store.delete(&first).await?;
+        return Err(StoreError::Fenced { database: source.database.clone(), number: newest.unwrap_or(0) });
+    }
+    Ok(())
+}
+
+/// Deletes a database but for what its branches need, which goes when the last of them goes or needs it no more. Until the
+/// last of its manifests is gone it is whole. Nobody may write it meanwhile.
+pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreError> {
+    let names = Names::new(database)?;
+    let folder = Folder::list(store, &names).await?;
+    let mut shared = BTreeSet::new();
+    for &number in &folder.manifests {
+        match read(store, database, &names, number).await {
+            Ok(manifest) => shared.extend(owners(&manifest)),
+            Err(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if !folder.objects.is_empty() {
+        put_left_list(store, &names, &folder).await?;
+    }
+    for &number in &folder.manifests {
+        store.delete(&names.manifest(number)).await?;
+    }
+    shared.insert(database.to_owned());
+    for owner in shared {
+        collect_left(store, &owner).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what deleted databases have left and nobody needs, and what was put for databases that never came to be: for the
+/// start of a process, as the one before may have died in between. `now_ms`: unix milliseconds.
+pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
+    let mut garbage = Garbage::default();
+    for database in databases(store).await? {
+        let names = Names::new(&database)?;
+        if numbers(store, &names).await?.is_empty() {
+            let mut folder = Folder::list(store, &names).await?;
+            let lists = folder.lists(store).await?;
+            let is_old = |object: &ObjectInfo| {
+                let written_ms = u64::try_from(object.modified_ms).unwrap_or(0);
+                now_ms.saturating_sub(written_ms) > FIRST_COMMIT_MS_MAX
+            };
+            folder.objects.retain(|object| is_old(object) && !lists.contains(&object.name));
+            if !folder.objects.is_empty() {
+                put_left_list(store, &names, &folder).await?;
+            }
+            garbage.add(collect_left(store, &database).await?);
+        }
+    }
+    Ok(garbage)
+}
+
+/// The owners of all objects that a manifest names.
+pub(super) fn owners(manifest: &Manifest) -> BTreeSet<String> {
+    manifest.objects().filter_map(owner).collect()
+}
+
+/// Deletes what a deleted database has left and nobody needs. Nothing to do for one that is there.
+pub(super) async fn collect_left(store: &Store, database: &str) -> Result<Garbage, StoreError> {
+    let names = Names::new(database)?;
+    let mut garbage = Garbage::default();
+    if !numbers(store, &names).await?.is_empty() {
+        return Ok(garbage);
+    }
+    let folder = Folder::list(store, &names).await?;
+    let lists = folder.lists(store).await?;
+    let Some(needed) = needed_by_branches(store, database, &names, &folder.markers).await? else { return Ok(garbage) };
+    // A branch may by now have taken the name, and what was left with it. Where it comes later, then from a database
+    // that was just seen to need the same.
+    if !numbers(store, &names).await?.is_empty() {
+        return Ok(garbage);
+    }
+    for object in folder.objects.iter().filter(|object| lists.contains(&object.name) && !needed.contains(&object.name))
+    {
+        delete_object(store, object, &mut garbage).await?;
+    }
+    lists.delete_unneeded(store, &folder, &needed, &mut garbage).await?;
+    Ok(garbage)
+}
+
+/// The objects of `owner` that other databases' kept manifests name. None when that cannot be told: then nothing of the
+/// owner may be deleted now.
+pub(super) async fn needed_by_branches(
+    store: &Store,
+    owner: &str,
+    names: &Names,
+    markers: &[Marker],
+) -> Result<Option<HashSet<String>>, StoreError> {
+    let mut markers = markers.to_vec();
+    for _ in 0..LOOK_ATTEMPTS {
+        if markers.is_empty() {
+            return Ok(Some(HashSet::new()));
+        }
+        let mut newest_of = BTreeMap::new();
+        for Marker { source, .. } in &markers {
+            if !newest_of.contains_key(source) {
+                newest_of.insert(source.clone(), newest(store, source).await?);
+            }
+        }
+        let mut needed_of: BTreeMap<&str, HashSet<String>> = BTreeMap::new();
+        for Marker { branch, .. } in &markers {
+            if !needed_of.contains_key(branch.as_str()) {
+                let Some(named) = named_by(store, branch, owner).await? else { return Ok(None) };
+                needed_of.insert(branch, named);
+            }
+        }
+        let again = Folder::list_markers(store, names).await?;
+        let seen: HashSet<&str> = markers.iter().map(|marker| marker.name.as_str()).collect();
+        if again.iter().any(|marker| !seen.contains(marker.name.as_str())) {
+            markers = again;
+            continue;
+        }
+        for marker in &markers {
+            let about_to_be_made = newest_of[&marker.source] == Some(marker.number);
+            if !about_to_be_made && needed_of[marker.branch.as_str()].is_empty() {
+                store.delete(&marker.name).await?;
+            }
+        }
+        return Ok(Some(needed_of.into_values().flatten().collect()));
+    }
+    Ok(None)
+}
+
+/// The objects of `owner` that the kept manifests of `database` name. None where one of them is damaged, as nobody knows
+/// what it names.
+async fn named_by(store: &Store, database: &str, owner: &str) -> Result<Option<HashSet<String>>, StoreError> {
+    let names = Names::new(database)?;
+    let folder = format!("{}/", Names::new(owner)?.folder());
+    'newer: loop {
+        let numbers = numbers(store, &names).await?;
+        let mut named = HashSet::new();
+        for &number in numbers.iter().rev().take(KEPT) {
+            match read(store, database, &names, number).await {
+                Ok(manifest) => {
+                    named.extend(manifest.objects().filter(|name| name.starts_with(&folder)).map(str::to_owned));
+                }
+                // A newer one was committed in between, and this one deleted.
+                Err(StoreError::Missing { .. }) if self::numbers(store, &names).await? != numbers => continue 'newer,
+                Err(error @ (StoreError::Corrupt { .. } | StoreError::Missing { .. })) => {
+                    tracing::warn!(owner, %error, "nothing of the database is deleted while a branch cannot be read");
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        return Ok(Some(named));
+    }
+}
+
+async fn newest(store: &Store, database: &str) -> Result<Option<u64>, StoreError> {
+    Ok(numbers(store, &Names::new(database)?).await?.pop())
+}
+
+/// Puts the list of what a database has that is about to be deleted.
+async fn put_left_list(store: &Store, names: &Names, folder: &Folder) -> Result<(), StoreError> {
+    let text = folder.objects.iter().map(|object| object.name.as_str()).collect::<Vec<_>>().join("\n");
+    let bytes = block::seal(text.as_bytes());
+    let mut number = folder.left.iter().filter_map(|name| manifest_number(name)).max().map_or(1, |last| last + 1);
+    loop {
+        match store.put_new(&names.left_list(number), bytes.clone()).await {
+            Err(StoreError::Exists { .. }) => number += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn decode_list(name: &str, bytes: &[u8]) -> Result<HashSet<String>, StoreError> {
+    let text = block::open(bytes).map_err(|error| StoreError::corrupt(name, error))?;
+    let text = std::str::from_utf8(&text).map_err(|error| StoreError::corrupt(name, error))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// What lies in a database's folder.
+pub(super) struct Folder {
+    /// Ascending.
+    pub manifests: Vec<u64>,
+    pub markers: Vec<Marker>,
+    /// The names of lists.
+    pub left: Vec<String>,
+    /// Chunks, tails, and what nobody knows.
+    pub objects: Vec<ObjectInfo>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Marker {
+    name: String,
+    branch: String,
+    source: String,
+    number: u64,
+}
+
+impl Folder {
+    pub(super) async fn list(store: &Store, names: &Names) -> Result<Folder, StoreError> {
+        let mut folder = Folder { manifests: Vec::new(), markers: Vec::new(), left: Vec::new(), objects: Vec::new() };
+        let (manifests, left) = (format!("{}/", names.manifests()), format!("{}/", names.left()));
+        for object in store.list(names.folder()).await? {
+            if let Some(marker) = Marker::parse(&object.name) {
+                folder.markers.push(marker);
+            } else if object.name.starts_with(&manifests) {
+                folder.manifests.extend(manifest_number(&object.name));
+            } else if object.name.starts_with(&left) {
+                folder.left.push(object.name);
+            } else {
+                folder.objects.push(object);
+            }
+        }
+        Ok(folder)
+    }
+
+    pub(super) async fn lists(&self, store: &Store) -> Result<Lists, StoreError> {
+        let mut lists = Lists(Vec::new());
+        for name in &self.left {
+            match store.get(name).await {
+                Ok(bytes) => lists.0.push((name.clone(), decode_list(name, &bytes)?)),
+                // Somebody else has been here.
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lists)
+    }
+
+    async fn list_markers(store: &Store, names: &Names) -> Result<Vec<Marker>, StoreError> {
+        Ok(store.list(&names.branches()).await?.iter().filter_map(|object| Marker::parse(&object.name)).collect())
+    }
+}
+
+/// What was left, by the name of the list that says so.
+pub(super) struct Lists(Vec<(String, HashSet<String>)>);
+
+impl Lists {
+    pub(super) fn contains(&self, object: &str) -> bool {
+        self.0.iter().any(|(_, objects)| objects.contains(object))
+    }
+
+    /// Deletes the lists of which nothing is needed. What is not has been deleted.
+    pub(super) async fn delete_unneeded(
+        &self,
+        store: &Store,
+        folder: &Folder,
+        needed: &HashSet<String>,
+        garbage: &mut Garbage,
+    ) -> Result<(), StoreError> {
+        for (list, objects) in &self.0 {
+            if !folder.objects.iter().any(|object| objects.contains(&object.name) && needed.contains(&object.name)) {
+                store.delete(list).await?;
+                garbage.objects += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Marker {
+    fn parse(name: &str) -> Option<Marker> {
+        let (branch, source, number) = marker_parts(name)?;
+        Some(Marker { name: name.to_owned(), branch, source, number })
+    }
+}
+
+#[cfg(test)]
+mod tests;
