@@ -11,10 +11,10 @@ use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::Error;
 use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::lane::Lane;
-use dormouse_shard::log::Log;
 use dormouse_shard::log::flusher::Flusher;
 use dormouse_shard::log::recovery::{self, Recovered};
 use dormouse_shard::log::sink::Objects;
+use dormouse_shard::log::{Log, Window};
 use dormouse_shard::manifest;
 use dormouse_shard::segment::{Placement, SlotPlacement, prefix53};
 use dormouse_shard::store::{Fault, FaultyStore, Store};
@@ -317,6 +317,38 @@ fn scanned(bench: &Bench, database: &Arc<Database>) -> BTreeSet<String> {
         if cursor == "0" {
             return keys;
         }
+    }
+}
+
+/// A few changed keys of a large place go into the tail; whether they were logged or not, they must be told from what the
+/// place's body has.
+#[test]
+fn sparse_changes_survive_in_every_window() {
+    for window in [Window::None, Window::Ms(1000), Window::Zero] {
+        let bench = Bench::new();
+        let database = bench.open();
+        database.shared.journal.declare(window);
+        for n in 0..3000 {
+            bench.run(&database, &["SET", &format!("key:{n}"), "old"]);
+        }
+        let mut expected = "old".to_string();
+        for round in 0..30 {
+            assert_eq!(bench.run(&database, &["GET", "key:7"]), bulk(&expected), "{window}, round {round}");
+            assert_eq!(bench.run(&database, &["EXISTS", "gone"]), ":0\r\n", "{window}, round {round}");
+            expected = format!("new:{round}");
+            bench.run(&database, &["SET", "key:7", &expected]);
+            bench.run(&database, &["SET", "gone", "v"]);
+            if round % 3 == 0 {
+                bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+            }
+            bench.run(&database, &["DEL", "gone"]);
+            if round % 3 != 1 {
+                bench.runtime.block_on(database.sleep()).expect("the store is well");
+                assert_eq!(database.stored_counts()[0].0, 3000, "{window}, round {round}");
+            }
+        }
+        let chunks = bench.runtime.block_on(bench.store.list("db/test/chunk")).expect("a listing");
+        assert_eq!(chunks.len(), 1, "{window}: nothing was rewritten");
     }
 }
 

@@ -308,9 +308,14 @@ impl Database {
                 }
             };
             let needed = dirty || !unchanged;
-            if needed && !shared.journal.is_recording() && fuzzy && shared.journal.log().is_some() {
-                shared.journal.resume(&shared.sequence, (self.engine.clock)());
-                shared.journal.record(true);
+            if needed && !shared.journal.is_recording() {
+                // What was written took no numbers: what is seen from here on must be told from what was seen before.
+                if fuzzy && shared.journal.log().is_some() {
+                    shared.journal.resume(&shared.sequence, (self.engine.clock)());
+                    shared.journal.record(true);
+                } else {
+                    shared.sequence.fetch_add(1, Ordering::SeqCst);
+                }
             }
             let sequence = shared.sequence.load(Ordering::SeqCst);
             let next_id = shared.next_id.load(Ordering::SeqCst);
