@@ -1,6 +1,7 @@
 //! Listpacks from outside.
 //!
-//! What is taken must read the same forwards, backwards, by index and by search, be the bytes that came, and bear changes.
+//! What is taken must read the same forwards, backwards, by index and by search, and bear changes. Items that another
+//! writer would have packed tighter are packed tighter, which is then the form that stays.
 #![no_main]
 
 use dormouse_shard::types::Item;
@@ -10,7 +11,8 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let Ok(mut listpack) = Listpack::from_bytes(input) else { return };
     let view = listpack.view();
-    assert_eq!(view.bytes(), input);
+    assert!(view.bytes_len() <= input.len());
+    assert_eq!(Listpack::from_bytes(view.bytes()).expect("our own form").view().bytes(), view.bytes());
     let mut forwards = Vec::new();
     let mut at = view.first();
     while let Some(entry) = at {
