@@ -7,7 +7,7 @@
 //! | times to live | within two seconds, for the two servers' clocks start a moment apart |
 //! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
-//! | `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
+//! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
 //! | `LPOS` with the lowest `RANK` | refused, as 7.2 does |
 //! | all others, and all errors | byte for byte |
 
@@ -36,6 +36,7 @@ pub fn agree(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
         b"SCAN" | b"SSCAN" | b"HSCAN" | b"ZSCAN" => is_page(ours) && is_page(theirs),
         b"SLOWLOG" => std::mem::discriminant(ours) == std::mem::discriminant(theirs),
         b"MEMORY" => ours.number().is_some() && theirs.number().is_some(),
+        b"DUMP" => ours.bytes().is_some() && theirs.bytes().is_some(),
         b"OBJECT" => match upper(1).as_slice() {
             b"ENCODING" => same_encoding(ours, theirs),
             _ => ours.number().is_some() && theirs.number().is_some(),

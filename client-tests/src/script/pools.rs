@@ -29,6 +29,24 @@ const JUNK: [&[u8]; 15] = [
     b"LIMIT",
 ];
 
+/// What Redis 7.0 answers to DUMP for a value of each kind, in hexadecimal, and what is not quite such an answer.
+const PAYLOADS: [&str; 14] = [
+    "00c00c0a003c2af8515c04bcd5",
+    "000b68656c6c6f20776f726c640a000bfc49b9a6c7a034",
+    "00c30b3c0361626361e02d020162630a006f6029e4afd764ac",
+    "120102c31a32123200000005008161020101dffb02c12c029e62e01400011fff0a003e1ec3ad8587dcd0",
+    "0b0e02000000030000000100020005000a000cfdf322d175e14c",
+    "020301620161c0030a00004a88f007b5be1d",
+    "101616000000040081610201018162028568656c6c6f06ff0a00e8c5fe99ee07955d",
+    "11191900000006000301dffd02816102010181620283322e3504ff0a00d527cbbec397837c",
+    "04020161c3094046017878e03900017878c003c0040a00bb66b89c626886e9",
+    "050201620000000000000440c3094046017979e03900017979000000000000f43f0a0017368dcd5d4fdf77",
+    "00c00c0a003c2af8515c04bcd6",
+    "00c00cff003c2af8515c04bcd5",
+    "00c00c",
+    "",
+];
+
 const LONG: [u8; 90] = [b'x'; 90];
 
 /// How many expiries were given out: no two are alike, so that GT and LT never meet a tie which the clock decides.
@@ -118,6 +136,11 @@ impl Pools {
                 _ => [pick(random, &["[", "("]), vec![b'a' + random.below(12) as u8]].concat(),
             },
             "weight" => pick(random, &["0", "1", "2", "0.5", "3", "nan", "x", "2"]),
+            "payload" => {
+                let text = random.pick(&PAYLOADS);
+                let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("two hexadecimal digits");
+                (0..text.len()).step_by(2).map(byte).collect()
+            }
             "pattern" => pick(
                 random,
                 &["*", "s*", "?1", "[hl]*", "[^s]1", "{*", "z[1-2]", "\\{?}4", "*1*", "none", "", "[", "h\\1"],

@@ -34,7 +34,7 @@ pub struct Import {
     #[arg(long)]
     skip_unsupported: bool,
 
-    /// Where to keep what does not fit into the memory [default: the system's folder for temporary files]
+    /// Where to keep what does not fit into the memory [default: the store's folder]
     #[arg(long, value_name = "FOLDER")]
     temporary: Option<PathBuf>,
 

@@ -72,8 +72,8 @@ fn restore_key(
     let expiry = match ttl {
         0 => None,
         at if options.absolute => Some(at),
-        // Both are below 2^63.
-        after => Some(db.now() + after),
+        // What is beyond the end of time has passed, as in Redis.
+        after => Some(db.now().checked_add(after).filter(|at| i64::try_from(*at).is_ok()).unwrap_or(0)),
     };
     if expiry.is_some_and(|at| at <= db.now()) {
         if options.replace {
@@ -218,6 +218,7 @@ mod tests {
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"7000", &good, b"REPLACE", b"FREQ", b"255"]), "OK");
         assert_eq!((bench.run("PTTL n"), bench.run("OBJECT IDLETIME n")), ("7000".into(), "0".into()));
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"9223372036854775807", &good, b"REPLACE"]), "OK");
+        assert_eq!(bench.run("EXISTS n"), "0", "it is beyond the end of time");
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"1", &good, b"REPLACE", b"ABSTTL"]), "OK");
         assert_eq!(bench.run("EXISTS n"), "0");
     }

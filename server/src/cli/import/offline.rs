@@ -1,5 +1,6 @@
 //! An import into the store itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dormouse_shard::log::Log;
@@ -17,7 +18,8 @@ const MEMORY_BYTES: usize = 256 << 20;
 
 pub(super) fn run(import: &Import) -> Result<(), String> {
     let (input, bytes) = import.open()?;
-    let store = Arc::new(Store::open(&import.place.store_url()).map_err(|error| match error {
+    let url = import.place.store_url();
+    let store = Arc::new(Store::open(&url).map_err(|error| match error {
         StoreError::Locked { .. } => {
             format!("{error}. Import through the running server with --to redis://127.0.0.1:6379, or end it first")
         }
@@ -25,7 +27,9 @@ pub(super) fn run(import: &Import) -> Result<(), String> {
     })?);
     let recovered = Log::look(&store).map_err(|error| error.to_string())?;
     let database = &import.place.database;
-    let folder = import.temporary.clone().unwrap_or_else(std::env::temp_dir);
+    // The disk that is to hold the data has room for them; the system's temporary files may lie in memory.
+    let beside = || url.strip_prefix("file://").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = import.temporary.clone().unwrap_or_else(beside);
     let order = Order {
         store: &store,
         recovered: &recovered,

@@ -11,6 +11,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use dormouse_shard::codec::value::kind;
 use dormouse_shard::rdb::import::shown;
 use dormouse_shard::rdb::{Entry, RdbReader, RdbRecord};
 
@@ -23,9 +24,6 @@ use crate::worker::now_ms;
 const PENDING_MAX: usize = 4096;
 
 const BUFFER_BYTES: usize = 256 << 10;
-
-/// Redis 7.2's; the values that we take have not changed since.
-const PAYLOAD_VERSION_MAX: u32 = 11;
 
 /// How often progress is told: after so many keys.
 const STEP: u64 = 256;
@@ -186,7 +184,6 @@ fn send(
     let broken = |error: &dyn std::fmt::Display| format!("{}: {error}", import.name());
     let lost = |error: io::Error| format!("the connection to {target:?} is lost: {error}");
     let mut reader = RdbReader::new(input).map_err(|error| broken(&error))?;
-    let version = reader.version().min(PAYLOAD_VERSION_MAX) as u16;
     let mut sent = Sent::default();
     let mut indexes = Indexes::new(target);
     let mut selected = 0;
@@ -201,7 +198,7 @@ fn send(
                 if record.expiry_ms.is_some_and(|at| at <= now_ms()) {
                     sent.expired += 1;
                 } else {
-                    writer.restore(&record, version).map_err(lost)?;
+                    writer.restore(&record).map_err(lost)?;
                     sent.keys += 1;
                 }
                 if sent.keys % STEP == 0 {
@@ -237,11 +234,11 @@ impl Writer {
         self.expect(Pending::Select(index))
     }
 
-    fn restore(&mut self, record: &RdbRecord<'_>, version: u16) -> io::Result<()> {
+    fn restore(&mut self, record: &RdbRecord<'_>) -> io::Result<()> {
         self.payload.clear();
         self.payload.push(record.kind);
         self.payload.extend_from_slice(record.value);
-        self.payload.extend_from_slice(&version.to_le_bytes());
+        self.payload.extend_from_slice(&payload_version(record.kind).to_le_bytes());
         let checksum = dormouse_shard::codec::checksum(&self.payload);
         self.payload.extend_from_slice(&checksum.to_le_bytes());
         let (out, payload, replace) = (&mut self.out, &self.payload, self.replace);
@@ -273,6 +270,15 @@ impl Writer {
                 self.pending.send(pending).map_err(gone)
             }
         }
+    }
+}
+
+/// The oldest version of RDB that has an encoding: a server refuses payloads of versions newer than its own.
+fn payload_version(encoding: u8) -> u16 {
+    match encoding {
+        kind::SET_LISTPACK => 11,
+        kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => 10,
+        _ => 9,
     }
 }
 

@@ -1,0 +1,47 @@
+//! The decoders of values.
+//!
+//! The first byte of the input is the number of the encoding, the rest a value. What is taken must survive being encoded,
+//! packed and unpacked.
+#![no_main]
+
+use dormouse_shard::codec::Reader;
+use dormouse_shard::codec::value::{Loaded, decode_value, encode_object, encode_unpacked};
+use dormouse_shard::types::{Limits, Object};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&kind, value)) = input.split_first() else { return };
+    let Ok(Loaded::Object(object)) = decode_value(kind % 32, &mut Reader::new(value), &Limits::default()) else {
+        return;
+    };
+    let mut packed = Vec::new();
+    let kind = encode_object(&object, &mut packed);
+    assert_eq!(elements(&decoded(kind, &packed)), elements(&object));
+    let mut unpacked = Vec::new();
+    let kind = encode_unpacked(&object, &mut unpacked);
+    assert_eq!(elements(&decoded(kind, &unpacked)), elements(&object));
+});
+
+/// Each element, with its value or the bits of its score; sorted where the type has no order.
+fn elements(object: &Object) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut elements: Vec<_> = match object {
+        Object::Text(text) => vec![(text.clone(), Vec::new())],
+        Object::List(list) => return list.iter().map(|item| (item.to_vec(), Vec::new())).collect(),
+        Object::Set(set) => set.iter().map(|member| (member.to_vec(), Vec::new())).collect(),
+        Object::Hash(hash) => hash.iter().map(|(field, value)| (field.to_vec(), value.to_vec())).collect(),
+        // A packed score of -0 is 0.
+        Object::SortedSet(set) => {
+            return set.iter().map(|(member, score)| (member.to_vec(), (score + 0.0).to_le_bytes().to_vec())).collect();
+        }
+    };
+    elements.sort();
+    elements
+}
+
+fn decoded(kind: u8, bytes: &[u8]) -> Object {
+    let mut reader = Reader::new(bytes);
+    match decode_value(kind, &mut reader, &Limits::default()) {
+        Ok(Loaded::Object(object)) if reader.is_empty() => object,
+        other => panic!("our own encoding of type {kind} decodes to {other:?}"),
+    }
+}
