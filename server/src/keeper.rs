@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
+use dormouse_shard::error::Error;
 use dormouse_shard::scaling::ShardView;
 use tokio::sync::Mutex;
 
@@ -242,7 +243,10 @@ pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error:
     let deleted = node.tenants.delete(tenant).await;
     // Whatever came of it, from now on they would be answered with errors only.
     node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
-    remember(node, deleted)
+    match deleted {
+        Ok(()) | Err(Error::Store(_)) => remember(node, deleted),
+        Err(_) => deleted,
+    }
 }
 
 fn close_idle_clients(node: &Node, now_ms: u64) {

@@ -1,5 +1,7 @@
 //! `DORMOUSE BRANCH`, `DATABASES` and `DELETE` over a socket, and the ways into a branch.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod served;
 
 use served::{Connection, Served, Value};
