@@ -1,6 +1,6 @@
 //! The databases of a node, and the tokens that lead to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,6 @@ use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
 use dormouse_shard::manifest;
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
 
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
@@ -175,15 +174,15 @@ fn writes(totals: &Totals) -> u64 {
 
 /// All databases of the node: `default`, those that tokens name, and branches, which come and go.
 ///
-/// Invariant: what is made, deleted or renamed is so in the store first, under `changing`, and in the map after. So the map
-/// names nothing that the store does not have but for databases that nobody has written yet.
+/// Invariant: what is made or deleted is so in the store first, and in the map after; meanwhile its name is in `changing`. So
+/// the map names nothing that the store does not have, but for databases that nobody has written yet.
 pub struct Tenants {
     /// Replaced whole: looked at by those who log in and by the keeper, changed seldom.
     by_name: ArcSwap<BTreeMap<Box<str>, Arc<Tenant>>>,
     default: Arc<Tenant>,
     tokens: Vec<Token>,
-    /// Held while a database is made or deleted.
-    changing: AsyncMutex<()>,
+    /// The names of databases that are being made or deleted.
+    changing: Mutex<BTreeSet<String>>,
 }
 
 impl Tenants {
@@ -228,7 +227,7 @@ impl Tenants {
                 }
             });
         }
-        Self { by_name: ArcSwap::from_pointee(by_name), default, tokens, changing: AsyncMutex::default() }
+        Self { by_name: ArcSwap::from_pointee(by_name), default, tokens, changing: Mutex::default() }
     }
 
     pub fn default(&self) -> &Arc<Tenant> {
@@ -274,7 +273,7 @@ impl Tenants {
     /// # Errors
     /// Where there is a database of that name, and where the store refuses.
     pub async fn branch(&self, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
-        let _changing = self.changing.lock().await;
+        let _changing = Changing::begin(self, name)?;
         let engine = &source.database.engine;
         let unused = self.of_name(name);
         if let Some(unused) = &unused
@@ -283,10 +282,14 @@ impl Tenants {
             return Err(Error::text("ERR a database of that name exists"));
         }
         let made = source.database.branch(name, expires_ms).await;
-        if made.is_ok() || unused.is_some() {
+        let perhaps = matches!(made, Err(Error::Store(_)));
+        if made.is_ok() || unused.is_some() || perhaps {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
             let tenant = Tenant::open(name, engine, &source.settings(), seed).await;
-            self.change(|by_name| by_name.insert(name.into(), tenant));
+            // A store that did not answer may have made it all the same.
+            if made.is_ok() || unused.is_some() || tenant.is_branch() {
+                self.change(|by_name| drop(by_name.insert(name.into(), Arc::clone(&tenant))));
+            }
         }
         made
     }
@@ -296,14 +299,15 @@ impl Tenants {
     /// # Errors
     /// Where the store refuses: the database answers with an error, and deleting may be tried again.
     pub async fn delete(&self, tenant: &Arc<Tenant>) -> Result<()> {
-        let _changing = self.changing.lock().await;
+        let changing = Changing::begin(self, tenant.name())?;
         let is_here = self.of_name(tenant.name()).is_some_and(|here| Arc::ptr_eq(&here, tenant));
         if !is_here {
             return Ok(());
         }
         let ancestors = tenant.database.lineage().ancestors;
         tenant.database.delete().await?;
-        self.change(|by_name| by_name.remove(tenant.name()));
+        self.change(|by_name| drop(by_name.remove(tenant.name())));
+        drop(changing);
         for ancestor in ancestors.iter().filter_map(|name| self.of_name(name)) {
             // What only the branch needed. The next checkpoint of the ancestor would find it too.
             if let Err(error) = ancestor.database.collect_garbage().await {
@@ -313,10 +317,32 @@ impl Tenants {
         Ok(())
     }
 
-    /// Under `changing`.
-    fn change<T>(&self, change: impl FnOnce(&mut BTreeMap<Box<str>, Arc<Tenant>>) -> T) {
-        let mut by_name = (**self.by_name.load()).clone();
-        change(&mut by_name);
-        self.by_name.store(Arc::new(by_name));
+    fn change(&self, change: impl Fn(&mut BTreeMap<Box<str>, Arc<Tenant>>)) {
+        self.by_name.rcu(|by_name| {
+            let mut by_name = (**by_name).clone();
+            change(&mut by_name);
+            by_name
+        });
+    }
+}
+
+/// A name that only its holder changes.
+struct Changing<'a> {
+    tenants: &'a Tenants,
+    name: String,
+}
+
+impl<'a> Changing<'a> {
+    fn begin(tenants: &'a Tenants, name: &str) -> Result<Self> {
+        if !tenants.changing.lock().insert(name.to_string()) {
+            return Err(Error::text("ERR a database of that name is just being made or deleted"));
+        }
+        Ok(Self { tenants, name: name.to_string() })
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.tenants.changing.lock().remove(&self.name);
     }
 }

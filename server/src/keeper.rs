@@ -261,7 +261,10 @@ pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error:
     let deleted = node.tenants.delete(tenant).await;
     // Whatever came of it, from now on they would be answered with errors only.
     node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
-    remember(node, deleted)
+    match deleted {
+        Ok(()) | Err(Error::Store(_)) => remember(node, deleted),
+        Err(_) => deleted,
+    }
 }
 
 fn close_idle_clients(node: &Node, now_ms: u64) {

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use crate::commands::{answer, help, later, now};
 use crate::databases::Tenant;
 use crate::keeper;
+use crate::node::Node;
 use crate::options::{DEFAULT_DATABASE, check_database_name};
 use crate::session::{Answer, Session, SessionRun};
 
@@ -218,20 +219,32 @@ fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<B
         _ => return Err(Error::Syntax),
     };
     Ok(async move {
-        // Those who speak to a database of that name that nobody has written to find the branch when they connect again.
-        let (unused, stale) = (node.tenants.of_name(&name), node.clients.of_database(&name));
-        let made = node.tenants.branch(&tenant, &name, expires_ms).await;
-        if let Some((unused, here)) = unused.zip(node.tenants.of_name(&name))
-            && !Arc::ptr_eq(&unused, &here)
-        {
-            stale.iter().for_each(|client| client.kill());
-        }
-        if let Err(Error::Store(_)) = &made {
-            return answer(keeper::remember(&node, made), |(), reply| reply.ok());
-        }
-        answer(made, |(), reply| reply.ok())
+        // To its end even if the client goes away, so that nothing is made or deleted by halves.
+        let background = node.engine.background.clone();
+        let made = background.spawn(async move { make_branch(&node, &tenant, &name, expires_ms).await }).await;
+        answer(finished(made), |(), reply| reply.ok())
     }
     .boxed())
+}
+
+async fn make_branch(node: &Node, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
+    // Those who speak to a database of that name that nobody has written to find the branch when they connect again.
+    let (unused, stale) = (node.tenants.of_name(name), node.clients.of_database(name));
+    let made = node.tenants.branch(source, name, expires_ms).await;
+    if let Some((unused, here)) = unused.zip(node.tenants.of_name(name))
+        && !Arc::ptr_eq(&unused, &here)
+    {
+        stale.iter().for_each(|client| client.kill());
+    }
+    match made {
+        Ok(()) | Err(Error::Store(_)) => keeper::remember(node, made),
+        // That is no trouble of the store.
+        Err(_) => made,
+    }
+}
+
+fn finished(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    outcome.unwrap_or_else(|error| Err(Error::Store(format!("the command did not come to its end: {error}"))))
 }
 
 /// `DORMOUSE DATABASES`
@@ -287,7 +300,12 @@ fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static,
     let branch =
         branch.ok_or(Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database"))?;
     let node = Arc::clone(&session.node);
-    Ok(async move { answer(keeper::delete(&node, &branch).await, |(), reply| reply.ok()) }.boxed())
+    Ok(async move {
+        let background = node.engine.background.clone();
+        let deleted = background.spawn(async move { keeper::delete(&node, &branch).await }).await;
+        answer(finished(deleted), |(), reply| reply.ok())
+    }
+    .boxed())
 }
 
 /// The databases that a session may know of: its own and the branches of that one. Where there are no tokens, `default`
