@@ -12,6 +12,7 @@ pub mod gate;
 pub mod keyspace;
 pub mod lane;
 pub mod manifest;
+pub mod rdb;
 pub mod record;
 pub mod residency;
 pub mod scaling;

@@ -9,6 +9,7 @@ pub(crate) mod cost;
 pub(crate) mod elements;
 pub mod row;
 
+mod dump;
 mod expiry;
 mod hashes;
 mod indexes;
@@ -43,6 +44,7 @@ pub type Run = fn(&mut Keyspace<'_>, &mut Reply, Request<'_>) -> Result<()>;
 pub const FAMILIES: &[Family<Run>] = &[
     strings::FAMILY,
     keys::FAMILY,
+    dump::FAMILY,
     expiry::FAMILY,
     indexes::FAMILY,
     memory::FAMILY,

@@ -20,6 +20,7 @@ pub mod effect;
 pub mod eviction;
 pub mod index;
 pub mod place;
+mod restored;
 pub mod settings;
 mod strings;
 mod whole;

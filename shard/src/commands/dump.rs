@@ -1,0 +1,239 @@
+//! Values as bytes: what moves a key to another server.
+
+use dormouse_protocol::{Reply, Request};
+
+use crate::codec::dump::{RestoreError, dump, restore};
+use crate::codec::value::kind;
+use crate::commands::args::{Args, Argument, integer};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
+use crate::error::{Error, Result};
+use crate::keyspace::Keyspace;
+
+const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
+const KEY_WRITTEN: &[KeySpec] = &[KeySpec::one(1, Access::OW.union(Access::UPDATE))];
+
+/// By key: what is recorded is the value and the moment of its expiry, however they were said.
+const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM).union(Flags::BY_KEY);
+
+/// About what a small element of a collection takes in a payload.
+const ELEMENT_BYTES: usize = 16;
+
+pub(crate) const FAMILY: Family<Run> = Family {
+    group: "generic",
+    category: Category::KEYSPACE,
+    commands: &[
+        Command::new("DUMP", exactly(2), KEY_READ, Flags::READ, run!(dump_key))
+            .doc(
+                "2.6.0",
+                "O(1) to access the key and additional O(N*M) to serialize it, where N is the number of Redis objects \
+                 composing the value and M their average size. For small string values the time complexity is thus O(1).",
+                "Returns a serialized representation of the value stored at a key.",
+            )
+            .tips(&["nondeterministic_output"])
+            .cost(|db, request| db.cardinality(request.arg(1))),
+        Command::new("RESTORE", at_least(4), KEY_WRITTEN, WRITE, run!(restore_key))
+            .doc(
+                "2.6.0",
+                "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, where N is the \
+                 number of Redis objects composing the value and M their average size. For small string values the time \
+                 complexity is thus O(1). However for sorted set values the complexity is O(N*M*log(N)) because inserting \
+                 values into sorted sets is O(log(N)).",
+                "Creates a key from the serialized representation of a value.",
+            )
+            .also(Category::DANGEROUS)
+            .cost(restore_cost),
+    ],
+};
+
+/// `DUMP key`
+fn dump_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    match db.record_of(key) {
+        Some(record) => reply.bulk(&dump(&record.value())),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// `RESTORE key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds | FREQ frequency]`
+fn restore_key(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, ttl, payload, options): (&[u8], &[u8], &[u8], Options),
+) -> Result<()> {
+    if !options.replace && db.contains(key) {
+        return Err(Error::text("BUSYKEY Target key name already exists."));
+    }
+    let ttl = integer(ttl)?;
+    let ttl = u64::try_from(ttl).map_err(|_| Error::text("ERR Invalid TTL value, must be >= 0"))?;
+    let value = restore(payload, db.limits()).map_err(|error| match error {
+        RestoreError::Envelope => Error::text("ERR DUMP payload version or checksum are wrong"),
+        RestoreError::Value(_) => Error::text("ERR Bad data format"),
+    })?;
+    let expiry = match ttl {
+        0 => None,
+        at if options.absolute => Some(at),
+        // Both are below 2^63.
+        after => Some(db.now() + after),
+    };
+    if expiry.is_some_and(|at| at <= db.now()) {
+        if options.replace {
+            db.delete(key);
+        }
+    } else {
+        db.restore(key, value, expiry, options.idle_s);
+    }
+    reply.ok();
+    Ok(())
+}
+
+fn restore_cost(_: &Keyspace<'_>, request: Request<'_>) -> usize {
+    match request.get(3) {
+        Some([kind::STRING, ..]) | None => 0,
+        Some(payload) => payload.len() / ELEMENT_BYTES,
+    }
+}
+
+#[derive(Debug, Default)]
+struct Options {
+    replace: bool,
+    absolute: bool,
+    idle_s: Option<u64>,
+    frequency: Option<u8>,
+}
+
+impl<'a> Argument<'a> for Options {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let mut options = Options::default();
+        while !args.is_empty() {
+            if args.word("REPLACE") {
+                options.replace = true;
+            } else if args.word("ABSTTL") {
+                options.absolute = true;
+            } else if options.frequency.is_none() && args.len() > 1 && args.word("IDLETIME") {
+                let idle = u64::try_from(args.take::<i64>()?);
+                options.idle_s = Some(idle.map_err(|_| Error::text("ERR Invalid IDLETIME value, must be >= 0"))?);
+            } else if options.idle_s.is_none() && args.len() > 1 && args.word("FREQ") {
+                // No eviction policy here counts accesses: it is checked and forgotten.
+                let frequency = u8::try_from(args.take::<i64>()?);
+                let refusal = |_| Error::text("ERR Invalid FREQ value, must be >= 0 and <= 255");
+                options.frequency = Some(frequency.map_err(refusal)?);
+            } else {
+                return Err(Error::Syntax);
+            }
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Bench, check_effects};
+
+    /// The payload that `DUMP key` answers, as a bulk string.
+    fn payload(bench: &mut Bench, key: &str) -> Vec<u8> {
+        let reply = bench.run_raw(&[b"DUMP", key.as_bytes()]);
+        let start = reply.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        reply[start..reply.len() - 2].to_vec()
+    }
+
+    #[test]
+    fn values_come_back_as_they_were() {
+        let mut bench = Bench::new();
+        for line in [
+            "SET text hello",
+            "SET number 12345",
+            "RPUSH list a 2 c",
+            "SADD integers 1 2 3",
+            "SADD words x y z",
+            "HSET hash f v g 1",
+            "ZADD scores 1.5 a 2 b",
+        ] {
+            bench.run(line);
+        }
+        assert_eq!(bench.run("DUMP none"), "nil");
+        let before = bench.data();
+        let keys: Vec<Vec<u8>> = before.keys().cloned().collect();
+        for key in &keys {
+            let payload = payload(&mut bench, std::str::from_utf8(key).unwrap());
+            assert_eq!(
+                bench.run_args(&[b"RESTORE", key, b"0", &payload]),
+                "(error) BUSYKEY Target key name already exists."
+            );
+            assert_eq!(bench.run_args(&[b"RESTORE", b"other", b"0", &payload]), "OK");
+            assert_eq!(bench.run_args(&[b"RESTORE", key, b"0", &payload, b"REPLACE"]), "OK");
+            let data = bench.data();
+            assert_eq!(data[key], data[&b"other"[..]]);
+            bench.run("DEL other");
+        }
+        assert_eq!(bench.data(), before);
+    }
+
+    #[test]
+    fn options_and_errors() {
+        let mut bench = Bench::new();
+        bench.run("SET k v");
+        let good = payload(&mut bench, "k");
+        let mut newer = good.clone();
+        newer[3] = 13;
+        let sealed = |mut body: Vec<u8>| {
+            body.extend_from_slice(&11u16.to_le_bytes());
+            body.extend_from_slice(&crate::codec::checksum(&body).to_le_bytes());
+            body
+        };
+        let now = bench.now_ms.to_string();
+        let then = (bench.now_ms + 5000).to_string();
+        for (words, expected) in [
+            (vec!["k", "x", "PAYLOAD"], "(error) BUSYKEY Target key name already exists."),
+            (vec!["n", "x", "PAYLOAD"], "(error) ERR value is not an integer or out of range"),
+            (vec!["n", "-1", "PAYLOAD"], "(error) ERR Invalid TTL value, must be >= 0"),
+            (vec!["n", "0", "junk"], "(error) ERR DUMP payload version or checksum are wrong"),
+            (vec!["n", "0", ""], "(error) ERR DUMP payload version or checksum are wrong"),
+            (vec!["n", "0", "PAYLOAD", "IDLETIME", "-1"], "(error) ERR Invalid IDLETIME value, must be >= 0"),
+            (vec!["n", "0", "PAYLOAD", "FREQ", "256"], "(error) ERR Invalid FREQ value, must be >= 0 and <= 255"),
+            (vec!["n", "0", "PAYLOAD", "FREQ", "-1"], "(error) ERR Invalid FREQ value, must be >= 0 and <= 255"),
+            (vec!["n", "0", "PAYLOAD", "FREQ", "x"], "(error) ERR value is not an integer or out of range"),
+            (vec!["n", "0", "PAYLOAD", "FREQ"], "(error) ERR syntax error"),
+            (vec!["n", "0", "PAYLOAD", "FREQ", "1", "IDLETIME", "1"], "(error) ERR syntax error"),
+            (vec!["n", "0", "PAYLOAD", "KEEP"], "(error) ERR syntax error"),
+            (vec!["n", &now, "PAYLOAD", "ABSTTL"], "OK"),
+        ] {
+            let mut args: Vec<&[u8]> = vec![b"RESTORE"];
+            args.extend(words.iter().map(|word| if *word == "PAYLOAD" { &good[..] } else { word.as_bytes() }));
+            assert_eq!(bench.run_args(&args), expected, "{words:?}");
+            assert_eq!(bench.run("EXISTS n"), "0", "{words:?}");
+        }
+        let wrong = "(error) ERR DUMP payload version or checksum are wrong";
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"0", &newer]), wrong);
+        for body in [&b"\x00\x05v"[..], b"\x00\x01vv", b"\x01\x00", b"\x0f\x00", b"\x07\x00"] {
+            let payload = sealed(body.to_vec());
+            assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"0", &payload]), "(error) ERR Bad data format");
+        }
+        assert_eq!(
+            bench.run_args(&[b"RESTORE", b"n", b"5000", &good, b"idletime", b"100", b"absttl", b"replace"]),
+            "OK"
+        );
+        assert_eq!(bench.run("EXISTS n"), "0", "it had expired in 1970");
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", then.as_bytes(), &good, b"absttl", b"IDLETIME", b"100"]), "OK");
+        assert_eq!((bench.run("PTTL n"), bench.run("OBJECT IDLETIME n")), ("5000".into(), "100".into()));
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"7000", &good, b"REPLACE", b"FREQ", b"255"]), "OK");
+        assert_eq!((bench.run("PTTL n"), bench.run("OBJECT IDLETIME n")), ("7000".into(), "0".into()));
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"9223372036854775807", &good, b"REPLACE"]), "OK");
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"1", &good, b"REPLACE", b"ABSTTL"]), "OK");
+        assert_eq!(bench.run("EXISTS n"), "0");
+    }
+
+    #[test]
+    fn effects_are_values() {
+        let mut bench = Bench::new();
+        bench.run("RPUSH k a b c");
+        let good = payload(&mut bench, "k");
+        let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Vec<_>>();
+        check_effects(&[
+            words(&[b"SET", b"a", b"1"]),
+            words(&[b"RESTORE", b"a", b"0", &good, b"REPLACE"]),
+            words(&[b"RESTORE", b"b", b"100000", &good]),
+            words(&[b"SET", b"c", b"1"]),
+            words(&[b"RESTORE", b"c", b"1", &good, b"REPLACE", b"ABSTTL"]),
+        ]);
+    }
+}

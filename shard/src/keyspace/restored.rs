@@ -1,0 +1,26 @@
+//! Values that come from elsewhere, with an idle time of their own.
+
+use super::{Keyspace, access_clock};
+use crate::codec::value::Loaded;
+use crate::record::Record;
+
+/// The access clock has 24 bits: nothing can have been idle for longer.
+const IDLE_MAX: u64 = 0xff_ffff;
+
+impl Keyspace<'_> {
+    /// Sets `key` to `value`, whatever it was. `idle_s`: seconds since it was used, where that is not now.
+    pub fn restore(&mut self, key: &[u8], value: Loaded<'_>, expiry: Option<u64>, idle_s: Option<u64>) {
+        let record = match value {
+            Loaded::Text(text) => text.with_bytes(|bytes| Record::new_raw(key, bytes, expiry)),
+            Loaded::Object(object) => Record::new_object(key, object, expiry),
+        };
+        self.replace(key, record);
+        let Some(idle) = idle_s else { return };
+        let (position, select) = (self.position(key), self.select);
+        let clock = access_clock(self.now_ms).wrapping_sub(idle.min(IDLE_MAX) as u32) & IDLE_MAX as u32;
+        let index = self.shard(position).index_mut(select);
+        if let Some(record) = index.and_then(|index| index.get_mut(position, key)) {
+            record.set_access(clock);
+        }
+    }
+}

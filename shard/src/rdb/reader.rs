@@ -1,0 +1,271 @@
+//! Reading RDB from a stream, item by item.
+//!
+//! 1. The header says who wrote it and in which version.
+//! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key behind them.
+//! 3. A type that the codec knows: key and value are found by skimming, stay in the buffer, and are lent to the caller.
+//! 4. A type that it does not know: the key is copied, the value is passed over without being kept.
+//! 5. The end: the checksum is compared, and nothing behind it is read as part of the RDB. What the buffer had taken from
+//!    the stream already is given back by [`RdbReader::into_inner`].
+
+use std::io::{self, Read};
+
+use super::input::Input;
+use super::skim::{self, Support};
+use super::{
+    OPCODE_AUX, OPCODE_END, OPCODE_EXPIRY_MS, OPCODE_EXPIRY_S, OPCODE_FREQUENCY, OPCODE_FUNCTION,
+    OPCODE_FUNCTION_EARLY, OPCODE_IDLE, OPCODE_MODULE_AUX, OPCODE_RESIZE, OPCODE_SELECT, OPCODE_SLOT_INFO, REDIS,
+    VALKEY,
+};
+use crate::codec::string::{RdbString, STRING_BYTES_MAX, read_string};
+use crate::codec::{CodecError, Reader};
+
+/// Redis 8's.
+const REDIS_VERSION_MAX: u32 = 12;
+/// Valkey 9's.
+const VALKEY_VERSION: u32 = 80;
+/// From here on there is a checksum.
+const VERSION_WITH_CHECKSUM: u32 = 5;
+
+type Result<T, E = RdbError> = std::result::Result<T, E>;
+
+/// Why an RDB could not be read on, and at which of its bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("at byte {offset}: {problem}")]
+pub struct RdbError {
+    pub offset: u64,
+    pub problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error(transparent)]
+    Input(#[from] io::Error),
+    #[error(transparent)]
+    Content(#[from] CodecError),
+    #[error("behind the value of key `{key}`, {what}, whose end cannot be found")]
+    Endless { key: String, what: &'static str },
+    #[error("opcode {0}, which this build does not know")]
+    Opcode(u8),
+}
+
+/// What an RDB consists of.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    /// Something about the writer, such as `redis-ver`.
+    Aux {
+        name: Vec<u8>,
+        value: Vec<u8>,
+    },
+    /// The keys behind it belong to this logical index.
+    Select(u64),
+    /// How many keys the index has, and how many of them expire: a hint.
+    Resize {
+        keys: u64,
+        expires: u64,
+    },
+    /// The source of a library of functions.
+    Function(Vec<u8>),
+    /// What a module keeps beside keys. It was passed over.
+    ModuleAux {
+        module: String,
+    },
+    Key(RdbRecord<'a>),
+    /// A key with a value that this build cannot take. It was passed over.
+    Unsupported {
+        key: Vec<u8>,
+        what: String,
+    },
+    /// Nothing follows; the checksum was right.
+    End,
+}
+
+/// A key and its value.
+#[derive(Debug)]
+pub struct RdbRecord<'a> {
+    /// Unix milliseconds.
+    pub expiry_ms: Option<u64>,
+    /// Seconds since the key was used.
+    pub idle_s: Option<u64>,
+    /// How often it is used, as Redis counts it.
+    pub frequency: Option<u8>,
+    /// The number of the value's encoding; one that the codec decodes.
+    pub kind: u8,
+    pub key: RdbString<'a>,
+    /// The value as it stands in the RDB. Its inside has not been looked at.
+    pub value: &'a [u8],
+}
+
+/// Reads one RDB. Nothing comes after [`Entry::End`] or an error.
+pub struct RdbReader<R> {
+    input: Input<R>,
+    valkey: bool,
+    version: u32,
+    done: bool,
+}
+
+impl<R: Read> RdbReader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When the stream holds no RDB, or one of a version that this build does not know.
+    pub fn new(inner: R) -> Result<Self> {
+        let mut input = Input::new(inner);
+        let header: [u8; 9] = input.array()?;
+        let digits = header.strip_prefix(REDIS).map(|digits| (digits, false));
+        let digits = digits.or_else(|| header.strip_prefix(VALKEY).map(|digits| (digits, true)));
+        let version = digits.filter(|(digits, _)| digits.iter().all(u8::is_ascii_digit)).map(|(digits, valkey)| {
+            (digits.iter().fold(0, |version, digit| version * 10 + u32::from(digit - b'0')), valkey)
+        });
+        let Some((version, valkey)) = version else {
+            return Err(input.error(CodecError::Magic("Redis data set (RDB)")));
+        };
+        let known = if valkey { version == VALKEY_VERSION } else { (1..=REDIS_VERSION_MAX).contains(&version) };
+        if !known {
+            return Err(input.error(CodecError::Version { what: "RDB", version }));
+        }
+        Ok(RdbReader { input, valkey, version, done: false })
+    }
+
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// How many bytes have been read as items.
+    pub fn offset(&self) -> u64 {
+        self.input.offset()
+    }
+
+    /// The next item.
+    ///
+    /// # Errors
+    /// When the stream ends early, cannot be read, or holds what no RDB holds; nothing more can be read then.
+    #[allow(clippy::should_implement_trait, reason = "the item is lent, which an Iterator cannot do")]
+    pub fn next(&mut self) -> Result<Entry<'_>> {
+        if self.done {
+            return Ok(Entry::End);
+        }
+        // Set again where there is something behind this item.
+        self.done = true;
+        let (mut expiry_ms, mut idle_s, mut frequency) = (None, None, None);
+        let input = &mut self.input;
+        let entry = loop {
+            input.keep();
+            match input.u8()? {
+                OPCODE_EXPIRY_MS => expiry_ms = Some(i64::from_le_bytes(input.array()?)),
+                OPCODE_EXPIRY_S => {
+                    let expiry_s = i32::from_le_bytes(input.array()?);
+                    expiry_ms = Some(i64::from(expiry_s) * 1000);
+                }
+                OPCODE_IDLE => idle_s = Some(skim::length(input)?),
+                OPCODE_FREQUENCY => frequency = Some(input.u8()?),
+                OPCODE_AUX => break Entry::Aux { name: text(input)?, value: text(input)? },
+                OPCODE_SELECT => break Entry::Select(skim::length(input)?),
+                OPCODE_RESIZE => {
+                    break Entry::Resize { keys: skim::length(input)?, expires: skim::length(input)? };
+                }
+                OPCODE_FUNCTION => break Entry::Function(text(input)?),
+                OPCODE_FUNCTION_EARLY => {
+                    let problem = CodecError::Malformed("functions as only release candidates of Redis 7 wrote them");
+                    return Err(input.error(problem));
+                }
+                OPCODE_MODULE_AUX => {
+                    let module = skim::module_name(skim::length(input)?);
+                    input.discard();
+                    skim::module_fields(input)?;
+                    break Entry::ModuleAux { module };
+                }
+                OPCODE_SLOT_INFO => {
+                    for _ in 0..3 {
+                        skim::length(input)?;
+                    }
+                }
+                OPCODE_END => {
+                    check_end(input, self.version)?;
+                    return Ok(Entry::End);
+                }
+                kind => {
+                    let support = skim::support(kind);
+                    if support == Support::Unknown {
+                        return Err(input.error(Problem::Opcode(kind)));
+                    }
+                    let key_from = input.mark();
+                    skim::string(input)?;
+                    let value_from = input.mark();
+                    if support == Support::Whole {
+                        skim::value(input, kind, self.valkey)?;
+                        self.done = false;
+                        let value_end = self.input.mark();
+                        let key = parse(&self.input, key_from, value_from)?;
+                        let value = self.input.kept(value_from, value_end);
+                        // A time before 1970 has passed.
+                        let expiry_ms = expiry_ms.map(|at| u64::try_from(at).unwrap_or(0));
+                        return Ok(Entry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind, key, value }));
+                    }
+                    let key = parse(input, key_from, value_from)?.into_vec();
+                    break pass_over(input, key, kind, support, self.valkey)?;
+                }
+            }
+        };
+        self.done = false;
+        Ok(entry)
+    }
+
+    /// The stream, and what was taken from it that is not part of what was read.
+    pub fn into_inner(self) -> (R, Vec<u8>) {
+        self.input.into_inner()
+    }
+}
+
+fn check_end<R: Read>(input: &mut Input<R>, version: u32) -> Result<()> {
+    if version < VERSION_WITH_CHECKSUM {
+        return Ok(());
+    }
+    let computed = input.checksum();
+    match u64::from_le_bytes(input.array()?) {
+        stored if stored == 0 || stored == computed => Ok(()),
+        stored => Err(input.error(CodecError::Checksum { stored, computed })),
+    }
+}
+
+fn pass_over<R: Read>(
+    input: &mut Input<R>,
+    key: Vec<u8>,
+    kind: u8,
+    support: Support,
+    valkey: bool,
+) -> Result<Entry<'static>> {
+    let what = match support {
+        Support::Endless(what) => {
+            let key = String::from_utf8_lossy(&key).into_owned();
+            return Err(input.error(Problem::Endless { key, what }));
+        }
+        Support::Skipped(what) if kind == skim::MODULE_2 => {
+            let module = skim::module_name(skim::length(input)?);
+            input.discard();
+            skim::module_fields(input)?;
+            return Ok(Entry::Unsupported { key, what: format!("{what} ({module})") });
+        }
+        Support::Skipped(what) => what,
+        Support::Whole | Support::Unknown => return Err(input.error(Problem::Opcode(kind))),
+    };
+    input.discard();
+    skim::value(input, kind, valkey)?;
+    Ok(Entry::Unsupported { key, what: what.to_owned() })
+}
+
+/// The string that was skimmed between two marks.
+fn parse<R: Read>(input: &Input<R>, from: usize, to: usize) -> Result<RdbString<'_>> {
+    let string = read_string(&mut Reader::new(input.kept(from, to))).map_err(|problem| input.error(problem))?;
+    match &string {
+        RdbString::Bytes(bytes) if bytes.len() as u64 > STRING_BYTES_MAX => {
+            Err(input.error(CodecError::Malformed("string over 512 MiB")))
+        }
+        _ => Ok(string),
+    }
+}
+
+fn text<R: Read>(input: &mut Input<R>) -> Result<Vec<u8>> {
+    let from = input.mark();
+    skim::string(input)?;
+    Ok(parse(input, from, input.mark())?.into_vec())
+}

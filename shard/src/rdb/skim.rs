@@ -1,0 +1,223 @@
+//! Where a value ends.
+//!
+//! RDB does not say how long a value is, so a reader of a stream goes through its structure: lengths, and strings past
+//! which it jumps. Nothing inside a string is looked at; that is done when the value is decoded.
+//!
+//! | type | structure |
+//! | --- | --- |
+//! | 0, 9-13, 16, 17, 20 | string |
+//! | 1, 2, 14 | n, n strings |
+//! | 3 | n, n of (string, score as text) |
+//! | 4 | n, 2n strings |
+//! | 5 | n, n of (string, f64) |
+//! | 18 | n, n of (length, string) |
+//! | 15, 19, 21 | stream, see [`stream`] |
+//! | 7 | module id, then numbered fields up to a zero, see [`module_fields`] |
+//! | 22, Valkey | n, n of (string, string, i64) |
+//! | 22, 24, Redis | (24: i64), n, n of (length, string, string) |
+//! | 23, 25, Redis | (25: i64), string |
+
+use std::io::Read;
+
+use super::input::Input;
+use super::reader::RdbError;
+use crate::codec::CodecError;
+use crate::codec::reader::RdbLength;
+use crate::codec::value::kind;
+
+type Result<T, E = RdbError> = std::result::Result<T, E>;
+
+const MODULE: u8 = 6;
+pub(super) const MODULE_2: u8 = 7;
+const STREAM: u8 = 15;
+const STREAM_2: u8 = 19;
+const STREAM_3: u8 = 21;
+const FIELD_TTLS_EARLY: u8 = 22;
+const FIELD_TTLS_LISTPACK_EARLY: u8 = 23;
+const FIELD_TTLS: u8 = 24;
+const FIELD_TTLS_LISTPACK: u8 = 25;
+
+/// What a value is, as far as this build is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Support {
+    /// The codec decodes it.
+    Whole,
+    /// It can be passed over. What it is, for messages.
+    Skipped(&'static str),
+    /// Not even its end can be found.
+    Endless(&'static str),
+    Unknown,
+}
+
+pub(super) fn support(kind: u8) -> Support {
+    match kind {
+        kind::STRING..=kind::SORTED_SET
+        | kind::HASH_ZIPMAP..=kind::LIST_QUICKLIST
+        | kind::HASH_LISTPACK..=kind::LIST_QUICKLIST_2
+        | kind::SET_LISTPACK => Support::Whole,
+        STREAM | STREAM_2 | STREAM_3 => Support::Skipped("a stream"),
+        FIELD_TTLS_EARLY..=FIELD_TTLS_LISTPACK => Support::Skipped("a hash whose fields expire"),
+        MODULE_2 => Support::Skipped("a module's value"),
+        MODULE => Support::Endless("a module's value in the form of Redis 4"),
+        _ => Support::Unknown,
+    }
+}
+
+/// Reads past a value. `valkey`: the header says that Valkey wrote it.
+pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, valkey: bool) -> Result<()> {
+    match kind {
+        kind::STRING
+        | kind::HASH_ZIPMAP..=kind::HASH_ZIPLIST
+        | kind::HASH_LISTPACK
+        | kind::SORTED_SET_LISTPACK
+        | kind::SET_LISTPACK => string(input),
+        kind::LIST | kind::SET | kind::LIST_QUICKLIST => times(input, string),
+        kind::HASH => times(input, pair),
+        kind::SORTED_SET_TEXT => times(input, |input| {
+            string(input)?;
+            match input.u8()? {
+                253..=255 => Ok(()),
+                length => input.advance(u64::from(length)),
+            }
+        }),
+        kind::SORTED_SET => times(input, |input| {
+            string(input)?;
+            input.advance(8)
+        }),
+        kind::LIST_QUICKLIST_2 => times(input, |input| {
+            length(input)?;
+            string(input)
+        }),
+        STREAM | STREAM_2 | STREAM_3 => stream(input, kind),
+        MODULE_2 => {
+            length(input)?;
+            module_fields(input)
+        }
+        FIELD_TTLS_EARLY if valkey => times(input, |input| {
+            pair(input)?;
+            input.advance(8)
+        }),
+        FIELD_TTLS_EARLY if !valkey => times(input, field_with_ttl),
+        FIELD_TTLS_LISTPACK_EARLY if !valkey => string(input),
+        FIELD_TTLS if !valkey => {
+            input.advance(8)?;
+            times(input, field_with_ttl)
+        }
+        FIELD_TTLS_LISTPACK if !valkey => {
+            input.advance(8)?;
+            string(input)
+        }
+        other => Err(input.error(CodecError::Type(other))),
+    }
+}
+
+#[inline]
+pub(super) fn string<R: Read>(input: &mut Input<R>) -> Result<()> {
+    let bytes = match length_or_encoding(input)? {
+        RdbLength::Length(length) => length,
+        RdbLength::Encoding(0) => 1,
+        RdbLength::Encoding(1) => 2,
+        RdbLength::Encoding(2) => 4,
+        RdbLength::Encoding(3) => {
+            let compressed = length(input)?;
+            length(input)?;
+            compressed
+        }
+        RdbLength::Encoding(_) => return Err(input.error(CodecError::Malformed("unknown string encoding"))),
+    };
+    input.advance(bytes)
+}
+
+/// A length where no string may stand.
+pub(super) fn length<R: Read>(input: &mut Input<R>) -> Result<u64> {
+    match length_or_encoding(input)? {
+        RdbLength::Length(length) => Ok(length),
+        RdbLength::Encoding(_) => Err(input.error(CodecError::Malformed("string encoding in place of a length"))),
+    }
+}
+
+#[inline]
+fn length_or_encoding<R: Read>(input: &mut Input<R>) -> Result<RdbLength> {
+    let first = input.u8()?;
+    Ok(RdbLength::Length(match (first >> 6, first & 0x3f) {
+        (0, low) => u64::from(low),
+        (1, low) => u64::from(low) << 8 | u64::from(input.u8()?),
+        (2, 0) => u64::from(u32::from_be_bytes(input.array()?)),
+        (2, 1) => u64::from_be_bytes(input.array()?),
+        (2, _) => return Err(input.error(CodecError::Malformed("unknown kind of length"))),
+        (_, encoding) => return Ok(RdbLength::Encoding(encoding)),
+    }))
+}
+
+/// A count, then that many of something. Each takes a byte at least, so a count that lies ends where the stream does.
+fn times<R: Read>(input: &mut Input<R>, mut one: impl FnMut(&mut Input<R>) -> Result<()>) -> Result<()> {
+    let count = length(input)?;
+    (0..count).try_for_each(|_| one(input))
+}
+
+fn pair<R: Read>(input: &mut Input<R>) -> Result<()> {
+    string(input)?;
+    string(input)
+}
+
+fn field_with_ttl<R: Read>(input: &mut Input<R>) -> Result<()> {
+    length(input)?;
+    pair(input)
+}
+
+/// Reads past the fields of a module's value, each with a number that says of what kind it is, and the zero behind them.
+pub(super) fn module_fields<R: Read>(input: &mut Input<R>) -> Result<()> {
+    const END: u64 = 0;
+    const SIGNED: u64 = 1;
+    const UNSIGNED: u64 = 2;
+    const F32: u64 = 3;
+    const F64: u64 = 4;
+    const STRING: u64 = 5;
+    loop {
+        match length(input)? {
+            END => return Ok(()),
+            SIGNED | UNSIGNED => drop(length(input)?),
+            F32 => input.advance(4)?,
+            F64 => input.advance(8)?,
+            STRING => string(input)?,
+            _ => return Err(input.error(CodecError::Malformed("field of a module's value"))),
+        }
+    }
+}
+
+/// The name of a module's type: nine letters of six bits, above ten bits of its own version.
+pub(super) fn module_name(id: u64) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    (0..9).map(|at| char::from(LETTERS[(id >> (10 + 6 * (8 - at)) & 63) as usize])).collect()
+}
+
+/// ```text
+/// nodes x (id 16 bytes as a string, listpack as a string)
+/// length, last id (2 lengths)
+/// since the second form: first id (2), greatest deleted id (2), entries added
+/// groups x (name, last id (2), since the second form: entries read,
+///   pending x (id 16 bytes, i64, deliveries)
+///   consumers x (name, i64 seen, since the third form: i64 active, pending x id 16 bytes))
+/// ```
+fn stream<R: Read>(input: &mut Input<R>, kind: u8) -> Result<()> {
+    const ID_BYTES: u64 = 16;
+    times(input, pair)?;
+    lengths(input, if kind == STREAM { 3 } else { 8 })?;
+    times(input, |input| {
+        string(input)?;
+        lengths(input, if kind == STREAM { 2 } else { 3 })?;
+        times(input, |input| {
+            input.advance(ID_BYTES + 8)?;
+            length(input).map(drop)
+        })?;
+        times(input, |input| {
+            string(input)?;
+            input.advance(if kind == STREAM_3 { 16 } else { 8 })?;
+            times(input, |input| input.advance(ID_BYTES))
+        })
+    })
+}
+
+fn lengths<R: Read>(input: &mut Input<R>, count: usize) -> Result<()> {
+    (0..count).try_for_each(|_| length(input).map(drop))
+}
