@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ahead;
+pub mod cli;
 pub mod clients;
 pub mod commands;
 pub mod config;

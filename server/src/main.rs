@@ -13,6 +13,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let options = match Invocation::from_process() {
         Invocation::Serve(options) => options,
+        Invocation::Tool(tool) => return tool.run(),
         Invocation::Version => {
             println!("{}", version());
             return ExitCode::SUCCESS;

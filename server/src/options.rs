@@ -26,11 +26,13 @@ use dormouse_autoscaler::Policy;
 use self::reshaping::Reshaping;
 pub use self::token::{DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of};
 pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
+use crate::cli::Tool;
 
 /// What the user asked the program to do.
 #[derive(Debug)]
 pub enum Invocation {
     Serve(Box<Options>),
+    Tool(Box<Tool>),
     Version,
 }
 
@@ -52,8 +54,10 @@ impl Invocation {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         // Help, `version` and mistakes in the arguments come first, whatever the other places hold.
         let alone = CommandLine::read(CommandLine::command(), &arguments)?;
-        if let Some(Command::Version) = alone.subcommand {
-            return Ok(Invocation::Version);
+        match alone.subcommand {
+            Some(Command::Version) => return Ok(Invocation::Version),
+            Some(Command::Tool(tool)) => return Ok(Invocation::Tool(Box::new(tool))),
+            Some(Command::Serve(_)) | None => {}
         }
         let environment = environment_defaults(environment)?;
         let mut command = with_defaults(CommandLine::command(), &environment);
@@ -91,6 +95,8 @@ struct CommandLine {
 enum Command {
     /// Start the server (also what happens without a command)
     Serve(Box<Options>),
+    #[command(flatten)]
+    Tool(Tool),
     /// Print the version
     Version,
 }
@@ -103,7 +109,7 @@ impl CommandLine {
     fn options(self) -> Box<Options> {
         match self.subcommand {
             Some(Command::Serve(options)) => options,
-            Some(Command::Version) | None => self.options,
+            Some(Command::Version | Command::Tool(_)) | None => self.options,
         }
     }
 }

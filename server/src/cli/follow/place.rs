@@ -78,7 +78,9 @@ mod tests {
         ] {
             assert_eq!(Place::parse(place.to_string().as_bytes()).unwrap(), place);
         }
-        for text in ["", "hello", "2 incomplete h 1 1", "1 following h abc -1 0", "1 following h a\n 1 0", "1 following h ab 1"] {
+        for text in
+            ["", "hello", "2 incomplete h 1 1", "1 following h abc -1 0", "1 following h a\n 1 0", "1 following h ab 1"]
+        {
             assert!(Place::parse(text.as_bytes()).is_err(), "{text}");
         }
         assert!(Place::parse(b"\xff").is_err());

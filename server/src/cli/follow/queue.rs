@@ -66,11 +66,16 @@ pub struct Unit {
     requests: Vec<(u64, usize)>,
     pub swaps: bool,
     /// Whether the place matters without any request: a new history, the end of a full sync.
-    pub turns: bool,
+    turns: bool,
     pub is_key: bool,
 }
 
 impl Unit {
+    /// Nothing to send, only a place to record.
+    pub fn turn() -> Self {
+        Unit { turns: true, ..Unit::default() }
+    }
+
     pub fn add(&mut self, index: u64, request: &[u8]) {
         self.bytes.extend_from_slice(request);
         self.requests.push((index, self.bytes.len()));
@@ -211,10 +216,12 @@ mod tests {
     #[test]
     fn what_was_pushed_comes_before_the_end() {
         let queue = Queue::default();
-        let mut turn = Unit { turns: true, ..Unit::default() };
+        let mut turn = Unit::turn();
         queue.push(&mut turn, place(7)).unwrap();
         queue.end(Ok(()));
-        assert!(matches!(queue.take(Duration::ZERO), Taken::Batch(batch) if batch.must_record && batch.requests.is_empty()));
+        assert!(
+            matches!(queue.take(Duration::ZERO), Taken::Batch(batch) if batch.must_record && batch.requests.is_empty())
+        );
         assert!(matches!(queue.take(Duration::ZERO), Taken::End(Ok(()))));
     }
 
@@ -228,7 +235,9 @@ mod tests {
                 queue.push(&mut unit(&[(0, &large)]), place(2)).unwrap();
                 queue.push(&mut unit(&[(0, "y")]), place(3))
             });
-            assert!(matches!(queue.take(Duration::from_secs(10)), Taken::Batch(batch) if batch.place == Some(place(1))));
+            assert!(
+                matches!(queue.take(Duration::from_secs(10)), Taken::Batch(batch) if batch.place == Some(place(1)))
+            );
             assert!(matches!(queue.take(Duration::from_secs(10)), Taken::Batch(_)));
             reader.join().unwrap().unwrap();
             // Whether the last unit came with the one before it or after it.

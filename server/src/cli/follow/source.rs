@@ -50,7 +50,7 @@ impl Feed {
         let stream = connect(address, PATIENCE).map_err(dropped)?;
         let mut feed = Feed { stream, buffer: Vec::new(), at: 0 };
         // Before AUTH this may be refused, which AUTH then explains better.
-        feed.ask(&[b"PING"]).map_err(dropped)?;
+        let _ = feed.ask(&[b"PING"]).map_err(dropped)?;
         if let Some(words) = address.auth() {
             feed.ask(&words).map_err(dropped)?.map_err(|text| refusal(&name, &text))?;
         }
@@ -67,8 +67,9 @@ impl Feed {
             None => feed.ask(&[b"PSYNC", b"?", b"-1"]),
         };
         let reply = reply.map_err(dropped)?.map_err(|text| refusal(&name, &text))?;
-        let answer = parse_answer(&reply)
-            .ok_or_else(|| Fault::Final(format!("{name} answers PSYNC with {reply:?}, which this version does not know")))?;
+        let answer = parse_answer(&reply).ok_or_else(|| {
+            Fault::Final(format!("{name} answers PSYNC with {reply:?}, which this version does not know"))
+        })?;
         Ok((feed, answer))
     }
 
@@ -207,7 +208,11 @@ impl Command {
             return Err(closed());
         }
         let Some(digits) = line.strip_suffix(b"\r\n") else {
-            return Err(if line.len() as u64 == HEADER_BYTES_MAX { garbled("a line without an end") } else { closed() });
+            return Err(if line.len() as u64 == HEADER_BYTES_MAX {
+                garbled("a line without an end")
+            } else {
+                closed()
+            });
         };
         let digits = digits.strip_prefix(&[kind]).filter(|digits| digits.iter().all(u8::is_ascii_digit));
         let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
@@ -262,7 +267,10 @@ mod tests {
         let full = Answer::Full { replid: replid.to_string(), offset: 2443808505 };
         assert_eq!(parse_answer(&format!("FULLRESYNC {replid} 2443808505")), Some(full));
         assert_eq!(parse_answer("CONTINUE"), Some(Answer::Continue { replid: None }));
-        assert_eq!(parse_answer(&format!("CONTINUE {replid}")), Some(Answer::Continue { replid: Some(replid.to_string()) }));
+        assert_eq!(
+            parse_answer(&format!("CONTINUE {replid}")),
+            Some(Answer::Continue { replid: Some(replid.to_string()) })
+        );
         for reply in ["OK", "FULLRESYNC", "FULLRESYNC a -1", "FULLRESYNC a\u{7f} 1", "CONTINUE a b"] {
             assert_eq!(parse_answer(reply), None, "{reply}");
         }
@@ -270,7 +278,8 @@ mod tests {
 
     #[test]
     fn commands_keep_their_bytes() {
-        let mut stream = &b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$0\r\n\r\n$4\r\na\r\nb\r\n"[..];
+        let mut stream =
+            &b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$0\r\n\r\n$4\r\na\r\nb\r\n"[..];
         let mut command = Command::default();
         command.read(&mut stream).unwrap();
         assert_eq!((command.word(0), command.word(1), command.word(2)), (&b"SELECT"[..], &b"3"[..], &b""[..]));

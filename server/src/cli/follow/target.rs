@@ -283,7 +283,8 @@ fn describe(bytes: &[u8]) -> String {
         rest = behind;
         Some(line)
     };
-    let words: i64 = line().map_or(0, |line| String::from_utf8_lossy(line).trim_start_matches('*').trim().parse().unwrap_or(0));
+    let words: i64 =
+        line().map_or(0, |line| String::from_utf8_lossy(line).trim_start_matches('*').trim().parse().unwrap_or(0));
     let mut text = String::new();
     for at in 0..words.clamp(0, 2) {
         line();

@@ -205,7 +205,9 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_ends_in_an_error() {
-        for bytes in [&b""[..], b"+OK", b"?\r\n", b"$5\r\nab\r\n", b"$99999999999\r\n", b":x\r\n", b"*2\r\n:1\r\n", b"\r\n"] {
+        for bytes in
+            [&b""[..], b"+OK", b"?\r\n", b"$5\r\nab\r\n", b"$99999999999\r\n", b":x\r\n", b"*2\r\n:1\r\n", b"\r\n"]
+        {
             assert!(read(bytes).is_err(), "{}", bytes.escape_ascii());
         }
         // Nothing is allocated for what only a number announces.

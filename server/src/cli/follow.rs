@@ -1,0 +1,263 @@
+//! Moving in from a live Redis: `dormouse import redis://source --follow --to redis://:TOKEN@target`.
+//!
+//! A process that is a replica to the source and a client to the target, so that both may be anywhere.
+//!
+//! # Exactly once
+//!
+//! The stream holds INCRs, so a command that is applied twice is as wrong as one that is missing. The links may drop at
+//! any moment, and this process may be killed.
+//!
+//! 1. A key in the target, [`KEY`](place::KEY), says which offset of the source's history the target is at. It is written
+//!    in the transaction that brings it there, so it is always true. Where the target loses its last writes in a crash, it
+//!    loses both together.
+//! 2. **Invariant: a batch is applied only if the key holds the place that the batch begins at.** [`target`] says how
+//!    WATCH sees to that, also for batches of earlier connections that arrive late, and for a second importer.
+//! 3. After any failure, and after a restart, everything begins with that key: PSYNC asks for the byte behind it. Nothing
+//!    that this process remembers is needed, so there is one way to go on, whatever has failed.
+//! 4. A place is always between two units. A unit is a command, or a transaction of the source, which is therefore never
+//!    split: neither by a dropped link, nor for a reader of the target.
+//! 5. A full sync that was interrupted leaves the target marked as incomplete, and the next one empties it first.
+//! 6. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
+//!    as incomplete right after, which a crash between the two would leave undone.
+//!
+//! # What may differ at the end
+//!
+//! A source deletes a key that has expired when it finds it, and says so in the stream; the target expires keys by its own
+//! clock meanwhile. A command that comes for such a key in the last moment may find it gone in the target and make it
+//! anew, without an expiry, until the source's DEL arrives. Only what the source has not found expired before the cutover
+//! is left with that.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`session`] | one attempt: connect, compare, copy until a link drops |
+//! | [`source`], [`reader`] | the replication protocol; the RDB and the stream as units |
+//! | [`queue`] | units on their way into the next batch |
+//! | [`target`], [`place`] | batches as transactions; the bookkeeping |
+//! | [`pulse`], [`meters`], [`progress`] | acknowledgements, lag, display |
+//! | [`address`], [`wire`], [`signals`] | URLs, a blocking connection, Ctrl-C |
+
+mod address;
+mod meters;
+mod place;
+mod progress;
+mod pulse;
+mod queue;
+mod reader;
+mod session;
+mod signals;
+mod source;
+mod target;
+mod wire;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use indicatif::HumanCount;
+
+pub use self::address::Address;
+use self::meters::Meters;
+use self::place::KEY;
+use self::progress::Progress;
+use self::session::{Import, Memory, Outcome};
+use self::signals::Signals;
+use crate::options::Interval;
+
+/// How often the same batch may fail before we stop to believe that the link is at fault.
+const FAILURES_MAX: u32 = 20;
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
+
+/// The options of an import whose source is a running server.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// Where to import to: the URL of a running Dormouse, redis://[:TOKEN@]host:port. A password can stand in
+    /// DORMOUSE_TARGET_PASSWORD instead, that of the source in DORMOUSE_SOURCE_PASSWORD
+    #[arg(long, value_name = "URL", help_heading = "From a running Redis")]
+    to: Option<Link>,
+
+    /// After the copy, follow the writes of the source until Ctrl-C cuts over
+    #[arg(long, help_heading = "From a running Redis")]
+    follow: bool,
+
+    /// Delete everything that the target holds first
+    #[arg(long, help_heading = "From a running Redis")]
+    replace: bool,
+
+    /// Leave out, and count, what the target has no command or type for, instead of ending
+    #[arg(long, help_heading = "From a running Redis")]
+    skip_unsupported: bool,
+
+    /// Cut over by itself as soon as the target has everything
+    #[arg(long, requires = "follow", help_heading = "From a running Redis")]
+    stop_when_caught_up: bool,
+
+    /// When cutting over, have the source hold writes back for so long (CLIENT PAUSE), so that none is lost between
+    /// the last one that is copied and the moment when clients go to the target
+    #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running Redis")]
+    pause_source: Option<Interval>,
+}
+
+/// A URL as it was given. It does not show itself, for it may hold a password.
+#[derive(Clone)]
+pub struct Link(String);
+
+impl Link {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Link {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Link(text.to_string()))
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Link")
+    }
+}
+
+/// Why a session ended before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Trying again helps, or may.
+    Dropped(String),
+    Final(String),
+}
+
+impl Fault {
+    fn dropped(who: &str, error: &io::Error) -> Self {
+        let text = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it closed the connection".to_string(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it has not answered for too long".to_string(),
+            _ => error.to_string(),
+        };
+        Self::Dropped(format!("{who}: {text}"))
+    }
+
+    /// The bookkeeping is not what it was.
+    fn overtaken(who: &str) -> Self {
+        Self::Dropped(format!("{who}: the key {KEY} was changed by another import or by a batch that came late"))
+    }
+}
+
+/// Imports from the running server at `source`, a `redis://` URL.
+pub fn run(source: &str, options: Options) -> ExitCode {
+    match import(source, options) {
+        Ok(code) => code,
+        Err(text) => {
+            eprintln!("dormouse: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn import(source: &str, options: Options) -> Result<ExitCode, String> {
+    let source = address(source, "DORMOUSE_SOURCE_PASSWORD").map_err(|error| format!("the source: {error}"))?;
+    let Some(Link(target)) = &options.to else {
+        return Err("where to? Name a running Dormouse: --to redis://127.0.0.1:6379".to_string());
+    };
+    let target = address(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
+    if source.to_string() == target.to_string() {
+        return Err("source and target are the same server".to_string());
+    }
+    let import = Import {
+        source,
+        target,
+        follows: options.follow,
+        replaces: options.replace,
+        skips: options.skip_unsupported,
+        stops_when_caught_up: options.stop_when_caught_up,
+        pause: options.pause_source.and_then(Interval::duration),
+        meters: Meters::default(),
+        progress: Progress::new(),
+        signals: Signals::catch().map_err(|error| format!("cannot wait for signals: {error}"))?,
+    };
+    import.progress.note(&format!("importing from {} to {}", import.source, import.target));
+    let outcome = sessions(&import);
+    import.progress.clear();
+    for (what, count) in import.meters.skipped() {
+        import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
+    }
+    Ok(match outcome? {
+        Outcome::CutOver { paused } => {
+            println!("{}", summary(&import, paused));
+            ExitCode::SUCCESS
+        }
+        Outcome::Stopped => {
+            import.progress.note(&format!(
+                "stopped before the cutover; the same command goes on from here. The target keeps the key {KEY} until then"
+            ));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// Session after session, until one ends well or nothing helps.
+fn sessions(import: &Import) -> Result<Outcome, String> {
+    let mut memory = Memory::default();
+    let mut backoff = BACKOFF_MIN;
+    let (mut failures, mut reached) = (0, 0);
+    loop {
+        let started = Instant::now();
+        let text = match import.session(&mut memory) {
+            Ok(outcome) => return Ok(outcome),
+            Err(Fault::Final(text)) => return Err(text),
+            Err(Fault::Dropped(text)) if !memory.reached => return Err(text),
+            Err(Fault::Dropped(text)) => text,
+        };
+        let applied = import.meters.applied();
+        if applied != reached {
+            (failures, reached) = (0, applied);
+        }
+        failures += u32::from(memory.sending);
+        if failures > FAILURES_MAX {
+            return Err(format!("{text}; this happened {failures} times without getting any further"));
+        }
+        import.progress.note(&format!("{text}; trying again"));
+        backoff = if started.elapsed() > BACKOFF_MAX { BACKOFF_MIN } else { BACKOFF_MAX.min(backoff * 2) };
+        let until = Instant::now() + backoff;
+        while Instant::now() < until {
+            if import.is_stopped() {
+                return Ok(Outcome::Stopped);
+            }
+            std::thread::park_timeout(POLL);
+        }
+    }
+}
+
+fn address(text: &str, variable: &str) -> Result<Address, String> {
+    let mut address: Address = text.parse()?;
+    if address.password.is_none() {
+        address.password = std::env::var(variable).ok().filter(|password| !password.is_empty());
+    }
+    Ok(address)
+}
+
+fn summary(import: &Import, paused: Option<Duration>) -> String {
+    let keys = HumanCount(import.meters.keys.load(Ordering::Relaxed));
+    let commands = HumanCount(import.meters.commands.load(Ordering::Relaxed));
+    let advice = match (import.follows, paused) {
+        (false, _) => "what was written to the source since is not in the target".to_string(),
+        (true, None) => "what is written to the source from now on is not in the target".to_string(),
+        (true, Some(left)) => {
+            format!(
+                "the source takes no writes for another {:.1} s: point clients to the target now",
+                left.as_secs_f64()
+            )
+        }
+    };
+    let what = if import.follows {
+        format!("cut over: {keys} keys copied, then {commands} commands applied")
+    } else {
+        format!("imported {keys} keys")
+    };
+    format!("{what}; {advice}")
+}
