@@ -205,7 +205,7 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
 }
 
 /// The program under test. Cargo is asked each time, so that nobody tests yesterday's build.
-fn dormouse() -> &'static Path {
+pub fn dormouse() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         if let Some(path) = std::env::var_os("DORMOUSE_BIN") {
