@@ -117,7 +117,7 @@ fn counters(random: &mut Random, commands: &mut Vec<Words>, expires: bool) {
         21 => format!("PEXPIRE counter:{n} 7200000"),
         22 => format!("DEL hash:{n}"),
         23 => format!("RENAME text:{n} text:{m}"),
-        24 => format!("SET large:{n} {}", "x".repeat(random.below(40_000))),
+        24 => format!("SET large:{n} {}", "x".repeat(random.below(5_000))),
         25 => format!("COPY list:{n} list:{m} REPLACE"),
         26 => {
             let lines = [

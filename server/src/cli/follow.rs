@@ -206,7 +206,6 @@ fn sessions(import: &Import) -> Result<Outcome, String> {
     let mut backoff = BACKOFF_MIN;
     let (mut failures, mut reached) = (0, 0);
     loop {
-        let started = Instant::now();
         let text = match import.session(&mut memory) {
             Ok(outcome) => return Ok(outcome),
             Err(Fault::Final(text)) => return Err(text),
@@ -216,14 +215,15 @@ fn sessions(import: &Import) -> Result<Outcome, String> {
         let applied = import.meters.applied();
         if applied != reached {
             (failures, reached) = (0, applied);
+            backoff = BACKOFF_MIN;
         }
         failures += u32::from(memory.sending);
         if failures > FAILURES_MAX {
             return Err(format!("{text}; this happened {failures} times without getting any further"));
         }
         import.progress.note(&format!("{text}; trying again"));
-        backoff = if started.elapsed() > BACKOFF_MAX { BACKOFF_MIN } else { BACKOFF_MAX.min(backoff * 2) };
         let until = Instant::now() + backoff;
+        backoff = BACKOFF_MAX.min(backoff * 2);
         while Instant::now() < until {
             if import.is_stopped() {
                 return Ok(Outcome::Stopped);

@@ -74,6 +74,9 @@ impl Progress {
 fn describe(meters: &Meters, rate: f64, now: Instant) -> String {
     if !meters.following.load(Ordering::Relaxed) {
         let read = meters.snapshot_bytes.load(Ordering::Relaxed);
+        if read == 0 {
+            return "full sync: waiting for the source, which prepares its RDB".to_string();
+        }
         let total = match meters.snapshot_total.load(Ordering::Relaxed) {
             0 => String::new(),
             total => format!(" of {}", BinaryBytes(total)),
