@@ -107,6 +107,11 @@ impl Server {
     pub fn restart(&mut self) {
         let status = self.stop();
         assert!(status.success(), "the server ended with {status} after SIGTERM\n{}", self.log_tail());
+        self.resume();
+    }
+
+    /// Starts a stopped server again on the same port and data.
+    pub fn resume(&mut self) {
         if let Err(complaint) = self.launch() {
             panic!("{complaint}");
         }
@@ -204,8 +209,15 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
     }
 }
 
+/// The program under test, to be run as a tool: `dormouse export ...`.
+pub fn tool(arguments: &[&str]) -> Command {
+    let mut command = Command::new(dormouse());
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
 /// The program under test. Cargo is asked each time, so that nobody tests yesterday's build.
-pub fn dormouse() -> &'static Path {
+fn dormouse() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         if let Some(path) = std::env::var_os("DORMOUSE_BIN") {

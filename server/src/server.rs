@@ -220,7 +220,7 @@ fn explain(error: &StoreError) -> String {
 }
 
 /// From the system's source, by way of the standard library's hash keys.
-fn random_seed() -> u64 {
+pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish() ^ now_ms().rotate_left(20)
 }

@@ -18,6 +18,7 @@ pub mod residency;
 pub mod scaling;
 pub mod segment;
 pub mod shard;
+pub mod snapshot;
 pub mod stopwatch;
 pub mod store;
 mod sync;

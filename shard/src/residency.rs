@@ -221,7 +221,7 @@ async fn read_together(database: &Database, group: &[Wanted]) -> Result<Option<B
 }
 
 /// The places that a segment becomes when `effects` are replayed onto it.
-fn replayed(
+pub(crate) fn replayed(
     shared: &Shared,
     keyspace: u32,
     segment: Segment<crate::record::Record>,

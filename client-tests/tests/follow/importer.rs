@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use dormouse_client_tests::{server, wait_for};
@@ -18,10 +18,7 @@ impl Importer {
     pub fn start(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let file = |name: &str| File::create(folder.path().join(name)).expect("a temporary file");
-        let process = Command::new(server::dormouse())
-            .arg("import")
-            .args(arguments)
-            .stdin(Stdio::null())
+        let process = server::tool(&[&["import"], arguments].concat())
             .stdout(file("out"))
             .stderr(file("err"))
             .spawn()

@@ -50,18 +50,18 @@ mod target;
 mod wire;
 
 use std::io;
-use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 
-pub use self::address::Address;
+use self::address::Address;
 use self::meters::Meters;
 use self::place::KEY;
 use self::progress::Progress;
 use self::session::{Import, Memory, Outcome};
 use self::signals::Signals;
+use super::import::target::Target;
 use crate::options::Interval;
 
 /// How often the same batch may fail before we stop to believe that the link is at fault.
@@ -70,57 +70,32 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
-/// The options of an import whose source is a running server.
+/// The options that only an import from a running server has.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Where to import to: the URL of a running Dormouse, redis://[:TOKEN@]host:port. A password can stand in
-    /// DORMOUSE_TARGET_PASSWORD instead, that of the source in DORMOUSE_SOURCE_PASSWORD
-    #[arg(long, value_name = "URL", help_heading = "From a running Redis")]
-    to: Option<Link>,
-
     /// After the copy, follow the writes of the source until Ctrl-C cuts over
-    #[arg(long, help_heading = "From a running Redis")]
+    #[arg(long, help_heading = "From a running server")]
     follow: bool,
 
-    /// Delete everything that the target holds first
-    #[arg(long, help_heading = "From a running Redis")]
-    replace: bool,
-
-    /// Leave out, and count, what the target has no command or type for, instead of ending
-    #[arg(long, help_heading = "From a running Redis")]
-    skip_unsupported: bool,
-
     /// Cut over by itself as soon as the target has everything
-    #[arg(long, requires = "follow", help_heading = "From a running Redis")]
+    #[arg(long, requires = "follow", help_heading = "From a running server")]
     stop_when_caught_up: bool,
 
     /// When cutting over, have the source hold writes back for so long (CLIENT PAUSE), so that none is lost between
     /// the last one that is copied and the moment when clients go to the target
-    #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running Redis")]
+    #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running server")]
     pause_source: Option<Interval>,
 }
 
-/// A URL as it was given. It does not show itself, for it may hold a password.
-#[derive(Clone)]
-pub struct Link(String);
-
-impl Link {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::str::FromStr for Link {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Link(text.to_string()))
-    }
-}
-
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Link")
+impl Options {
+    /// # Errors
+    /// When they are given although the source is a file.
+    pub fn check_file(&self) -> Result<(), String> {
+        if self.follow {
+            Err("--follow needs a running server to import from: redis://host:port".to_string())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -148,23 +123,21 @@ impl Fault {
     }
 }
 
-/// Imports from the running server at `source`, a `redis://` URL.
-pub fn run(source: &str, options: Options) -> ExitCode {
-    match import(source, options) {
-        Ok(code) => code,
-        Err(text) => {
-            eprintln!("dormouse: {text}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn import(source: &str, options: Options) -> Result<ExitCode, String> {
-    let source = address(source, "DORMOUSE_SOURCE_PASSWORD").map_err(|error| format!("the source: {error}"))?;
-    let Some(Link(target)) = &options.to else {
-        return Err("where to? Name a running Dormouse: --to redis://127.0.0.1:6379".to_string());
-    };
-    let target = address(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
+/// Imports from the running server at `source`, a URL, to another.
+///
+/// # Errors
+/// Why the target is not the user's yet.
+pub fn run(
+    source: &str,
+    target: Option<&Target>,
+    replaces: bool,
+    skips: bool,
+    options: &Options,
+) -> Result<(), String> {
+    let source = source.parse().and_then(|url| Address::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
+    let source = source.map_err(|error| format!("the source: {error}"))?;
+    let target = target.ok_or("where to? Name a running Dormouse: --to redis://:TOKEN@127.0.0.1:6379")?;
+    let target = Address::new(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
     if source.to_string() == target.to_string() {
         return Err("source and target are the same server".to_string());
     }
@@ -172,8 +145,8 @@ fn import(source: &str, options: Options) -> Result<ExitCode, String> {
         source,
         target,
         follows: options.follow,
-        replaces: options.replace,
-        skips: options.skip_unsupported,
+        replaces,
+        skips,
         stops_when_caught_up: options.stop_when_caught_up,
         pause: options.pause_source.and_then(Interval::duration),
         meters: Meters::default(),
@@ -186,18 +159,15 @@ fn import(source: &str, options: Options) -> Result<ExitCode, String> {
     for (what, count) in import.meters.skipped() {
         import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
     }
-    Ok(match outcome? {
+    match outcome? {
         Outcome::CutOver { paused } => {
             println!("{}", summary(&import, paused));
-            ExitCode::SUCCESS
+            Ok(())
         }
-        Outcome::Stopped => {
-            import.progress.note(&format!(
-                "stopped before the cutover; the same command goes on from here. The target keeps the key {KEY} until then"
-            ));
-            ExitCode::FAILURE
-        }
-    })
+        Outcome::Stopped => Err(format!(
+            "stopped before the cutover; the same command goes on from here. The target keeps the key {KEY} until then"
+        )),
+    }
 }
 
 /// Session after session, until one ends well or nothing helps.
@@ -231,14 +201,6 @@ fn sessions(import: &Import) -> Result<Outcome, String> {
             std::thread::park_timeout(POLL);
         }
     }
-}
-
-fn address(text: &str, variable: &str) -> Result<Address, String> {
-    let mut address: Address = text.parse()?;
-    if address.password.is_none() {
-        address.password = std::env::var(variable).ok().filter(|password| !password.is_empty());
-    }
-    Ok(address)
 }
 
 fn summary(import: &Import, paused: Option<Duration>) -> String {

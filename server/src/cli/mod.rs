@@ -1,21 +1,57 @@
 //! The subcommands that are tools: they run to an end, beside a server or without one.
 
+mod export;
 mod follow;
 mod import;
+mod progress;
 
 use std::process::ExitCode;
 
 /// A subcommand that does something and ends.
 #[derive(clap::Subcommand, Debug)]
 pub enum Tool {
-    /// Import the data of a Redis or Valkey
-    Import(import::Import),
+    /// Write a database into an RDB file, which Redis and Valkey load
+    Export(export::Export),
+    /// Read an RDB file into a database, or move in from a running Redis or Valkey
+    Import(Box<import::Import>),
 }
 
 impl Tool {
     pub fn run(self) -> ExitCode {
-        match self {
+        let done = match self {
+            Tool::Export(export) => export.run(),
             Tool::Import(import) => import.run(),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(complaint) => {
+                eprintln!("dormouse: {complaint}");
+                ExitCode::FAILURE
+            }
         }
     }
+}
+
+/// Where data lie and in which database, for tools that work on the store.
+#[derive(clap::Args, Clone, Debug)]
+struct Place {
+    /// The database
+    #[arg(long, value_name = "NAME", default_value = crate::options::DEFAULT_DATABASE,
+          value_parser = parse_database)]
+    database: String,
+
+    /// Where data lie, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+}
+
+impl Place {
+    fn store_url(&self) -> String {
+        let by_environment = || std::env::var("DORMOUSE_STORE").ok().filter(|url| !url.is_empty());
+        self.store.clone().or_else(by_environment).unwrap_or_else(|| "file://./dormouse-data".to_owned())
+    }
+}
+
+fn parse_database(name: &str) -> Result<String, String> {
+    crate::options::check_database_name(name).map(|()| name.to_owned())
 }

@@ -84,8 +84,29 @@ impl RawSegment {
         RawSegment { raw, records: count, expiring }
     }
 
+    /// The same of records that were never in memory as such. `capacity` is a guess at the bytes that will take.
+    pub fn collect_encoded<'r>(records: impl IntoIterator<Item = EncodedRecord<'r>>, capacity: usize) -> RawSegment {
+        let mut raw = Vec::with_capacity(capacity);
+        raw.extend_from_slice(&[0; 4]);
+        let mut before = Before::default();
+        let (mut count, mut expiring) = (0u32, 0u32);
+        for EncodedRecord { key, expiry, access, kind, value } in records {
+            count += 1;
+            expiring += u32::from(expiry.is_some());
+            let head = before.write_head(&mut raw, key, access, expiry);
+            raw[head] |= kind;
+            raw.extend_from_slice(value);
+        }
+        raw[..4].copy_from_slice(&count.to_le_bytes());
+        RawSegment { raw, records: count, expiring }
+    }
+
     pub fn records(&self) -> u32 {
         self.records
+    }
+
+    pub fn expiring(&self) -> u32 {
+        self.expiring
     }
 
     pub fn bytes(&self) -> usize {
@@ -99,6 +120,17 @@ impl RawSegment {
         let raw_len = self.raw.len() as u64;
         SegmentBody { bytes, raw_len, records: self.records, expiring: self.expiring, crc }
     }
+}
+
+/// A record whose value is encoded already.
+#[derive(Debug, Clone, Copy)]
+pub struct EncodedRecord<'a> {
+    pub key: &'a [u8],
+    pub expiry: Option<u64>,
+    pub access: u32,
+    /// The number of the value's encoding, which is one that [`encode_value`] writes.
+    pub kind: u8,
+    pub value: &'a [u8],
 }
 
 /// Both steps at once.
@@ -150,25 +182,33 @@ struct Before {
 impl Before {
     /// Appends a record; answers whether it expires.
     fn write(&mut self, out: &mut Vec<u8>, record: &Record) -> bool {
+        let expiry = record.expiry();
+        let head = self.write_head(out, record.key(), record.access(), expiry);
+        out[head] |= encode_value(&record.value(), out);
+        expiry.is_some()
+    }
+
+    /// Appends everything before the value; answers where the head is, which lacks the number of the value's encoding.
+    #[inline]
+    fn write_head(&mut self, out: &mut Vec<u8>, key: &[u8], access: u32, expiry: Option<u64>) -> usize {
         let start = out.len();
         let mut head = 0;
         out.push(0);
-        match record.access() {
+        match access {
             access if access == self.access => head |= SAME_ACCESS,
             access => {
                 out.extend_from_slice(&access.to_le_bytes()[..3]);
                 self.access = access;
             }
         }
-        let expiry = record.expiry();
         if let Some(expiry) = expiry {
             head |= EXPIRES;
             write_zigzag(out, expiry.wrapping_sub(self.expiry) as i64);
             self.expiry = expiry;
         }
-        write_bytes(out, record.key());
-        out[start] = head | encode_value(&record.value(), out);
-        expiry.is_some()
+        write_bytes(out, key);
+        out[start] = head;
+        start
     }
 }
 

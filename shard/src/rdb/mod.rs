@@ -18,12 +18,18 @@
 //! | [`input`] | the stream's buffer, with the position and the checksum of what was read |
 //! | [`skim`] | where a value ends, found without decoding it |
 //! | [`writer`] | items into a stream |
+//! | [`export`] | a database in the store becomes an RDB |
+//! | [`import`] | an RDB becomes a database's chunks, by way of [`sorter`] and [`cutter`] |
 //!
 //! How a value is decoded once it is there whole is [`crate::codec::value`]'s business.
 
+mod cutter;
+pub mod export;
+pub mod import;
 mod input;
 pub mod reader;
 mod skim;
+mod sorter;
 pub mod writer;
 
 pub use reader::{Entry, RdbError, RdbReader, RdbRecord};
@@ -50,3 +56,5 @@ const OPCODE_END: u8 = 255;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transfer_tests;

@@ -1,6 +1,15 @@
 //! Writing RDB into a stream.
 //!
-//! The version is 11, which Redis 7.2 and everything later read. The caller says the items in the order in which readers
+//! The version is 11, which Redis 7.2 and everything later read, or an older one: then values whose packed form it does
+//! not know are written element by element.
+//!
+//! | version | read since | packed forms |
+//! | --- | --- | --- |
+//! | 11 | Redis 7.2 | all |
+//! | 10 | Redis 7.0 | all but those of sets |
+//! | 9 | Redis 5.0 | sets of integers |
+//!
+//! The caller says the items in the order in which readers
 //! want them: [`RdbWriter::aux`], then for each index [`RdbWriter::select`], [`RdbWriter::resize`] and its records, then
 //! [`RdbWriter::finish`]. Bytes are gathered and written in long runs; a value is gathered whole.
 
@@ -15,7 +24,7 @@ use super::{
 use crate::codec::dump::RDB_VERSION;
 use crate::codec::reader::write_rdb_length;
 use crate::codec::string::{write_plain_string, write_string};
-use crate::codec::value::encode_value;
+use crate::codec::value::{encode_unpacked, encode_value, kind};
 use crate::record::Value;
 
 /// Bytes that are gathered before they are written.
@@ -23,10 +32,16 @@ const RUN_BYTES: usize = 64 << 10;
 
 pub struct RdbWriter<W> {
     inner: W,
+    version: u16,
     run: Vec<u8>,
     digest: Digest,
     written: u64,
 }
+
+/// The oldest version that can be written.
+pub const VERSION_MIN: u16 = 9;
+/// The newest.
+pub const VERSION_MAX: u16 = RDB_VERSION;
 
 /// What stands beside a key's value.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,11 +55,17 @@ pub struct Beside {
 }
 
 impl<W: Write> RdbWriter<W> {
-    /// Begins with the header.
+    /// Begins with the header of the newest version.
     pub fn new(inner: W) -> Self {
+        Self::with_version(inner, VERSION_MAX)
+    }
+
+    /// Begins with the header of `version`, or what is nearest to it of the versions that can be written.
+    pub fn with_version(inner: W, version: u16) -> Self {
+        let version = version.clamp(VERSION_MIN, VERSION_MAX);
         let mut run = Vec::with_capacity(2 * RUN_BYTES);
-        run.extend_from_slice(format!("REDIS{RDB_VERSION:04}").as_bytes());
-        RdbWriter { inner, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0 }
+        run.extend_from_slice(format!("REDIS{version:04}").as_bytes());
+        RdbWriter { inner, version, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0 }
     }
 
     /// Something about the writer, such as `redis-ver`.
@@ -81,11 +102,18 @@ impl<W: Write> RdbWriter<W> {
     pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
         let kind = self.begin(beside);
         write_string(&mut self.run, key);
+        let start = self.run.len();
         self.run[kind] = encode_value(value, &mut self.run);
+        if let Value::Object(object) = value
+            && !is_known(self.run[kind], self.version)
+        {
+            self.run.truncate(start);
+            self.run[kind] = encode_unpacked(object, &mut self.run);
+        }
         self.write_run()
     }
 
-    /// A key and its value as it stands in RDB.
+    /// A key and its value as it stands in RDB of the written version.
     pub fn encoded(&mut self, key: &[u8], kind: u8, value: &[u8], beside: Beside) -> io::Result<()> {
         let at = self.begin(beside);
         self.run[at] = kind;
@@ -139,5 +167,14 @@ impl<W: Write> RdbWriter<W> {
             self.run.shrink_to(2 * RUN_BYTES);
         }
         Ok(())
+    }
+}
+
+/// Whether readers of that version know an encoding.
+fn is_known(encoding: u8, version: u16) -> bool {
+    match encoding {
+        kind::SET_LISTPACK => version >= 11,
+        kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
+        _ => true,
     }
 }

@@ -30,6 +30,8 @@ use super::wire::request;
 
 /// A bulk string of a request may not be larger, nor may a value be that travels in one.
 const PAYLOAD_BYTES_MAX: usize = 512 << 20;
+/// Redis 7.2's; the encodings that we read have not changed since.
+const PAYLOAD_VERSION_MAX: u16 = 11;
 
 /// Where the stream stands.
 #[derive(Clone, Debug)]
@@ -101,7 +103,8 @@ impl Reader<'_> {
         let mut loading = Loading { queue: self.queue, unit: Unit::default(), source: &source, run, step: 0, index: 0 };
         let faulty = |error: RdbError| rdb_fault(&source, &error);
         let mut rdb = RdbReader::new(self.feed.by_ref().take(bytes)).map_err(faulty)?;
-        let version = rdb.version();
+        let version =
+            u16::try_from(rdb.version()).map_or(PAYLOAD_VERSION_MAX, |version| version.min(PAYLOAD_VERSION_MAX));
         loop {
             match rdb.next().map_err(faulty)? {
                 Entry::Key(record) => loading.restore(version, record)?,
@@ -209,7 +212,7 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    fn restore(&mut self, version: u32, record: RdbRecord<'_>) -> Result<(), Stop> {
+    fn restore(&mut self, version: u16, record: RdbRecord<'_>) -> Result<(), Stop> {
         let key = record.key.into_vec();
         if key == KEY.as_bytes() {
             let text =
@@ -226,8 +229,7 @@ impl Loading<'_> {
         let mut payload = Vec::with_capacity(record.value.len() + 11);
         payload.push(record.kind);
         payload.extend_from_slice(record.value);
-        // The newest is Valkey's 80.
-        payload.extend_from_slice(&u16::try_from(version).unwrap_or(u16::MAX).to_le_bytes());
+        payload.extend_from_slice(&version.to_le_bytes());
         payload.extend_from_slice(&checksum(&payload).to_le_bytes());
         // Nought would mean that the key does not expire: one millisecond later it has expired just as well.
         let expiry = record.expiry_ms.map_or(0, |at| at.max(1)).to_string();

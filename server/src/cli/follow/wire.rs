@@ -93,7 +93,7 @@ impl Connection {
 /// A connected socket, with keepalive, without Nagle's delay.
 pub fn connect(address: &Address, patience: Duration) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for place in (address.host(), address.port).to_socket_addrs()? {
+    for place in (address.host.as_str(), address.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&place, CONNECT_PATIENCE) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;

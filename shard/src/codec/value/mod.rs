@@ -18,7 +18,8 @@ mod sorted_set;
 
 use super::{
     CodecError, Reader,
-    string::{RdbString, read_string, write_integer, write_plain_string},
+    reader::write_rdb_length,
+    string::{RdbString, read_string, write_integer, write_item, write_plain_string},
 };
 use crate::{
     record::Value,
@@ -74,6 +75,39 @@ pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
         Object::Hash(hash) => hash::encode(hash, out),
         Object::Set(set) => set::encode(set, out),
         Object::SortedSet(set) => sorted_set::encode(set, out),
+    }
+}
+
+/// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads.
+pub fn encode_unpacked(object: &Object, out: &mut Vec<u8>) -> u8 {
+    match object {
+        Object::List(list) => {
+            write_rdb_length(out, list.len() as u64);
+            list.iter().for_each(|element| write_item(out, element));
+            kind::LIST
+        }
+        Object::Hash(hash) => {
+            write_rdb_length(out, hash.len() as u64);
+            for (field, value) in hash.iter() {
+                write_item(out, field);
+                write_item(out, value);
+            }
+            kind::HASH
+        }
+        Object::Set(set) => {
+            write_rdb_length(out, set.len() as u64);
+            set.iter().for_each(|member| write_item(out, member));
+            kind::SET
+        }
+        Object::SortedSet(set) => {
+            write_rdb_length(out, set.len() as u64);
+            for (member, score) in set.iter().rev() {
+                write_item(out, member);
+                out.extend_from_slice(&score.to_le_bytes());
+            }
+            kind::SORTED_SET
+        }
+        Object::Text(_) => encode_object(object, out),
     }
 }
 

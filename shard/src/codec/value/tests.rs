@@ -216,6 +216,15 @@ proptest! {
     }
 
     #[test]
+    fn objects_survive_unpacked(object in object()) {
+        let mut bytes = Vec::new();
+        let kind = encode_unpacked(&object, &mut bytes);
+        prop_assert!(kind <= kind::SORTED_SET);
+        // Members of a set may stand in another order, but the same ones.
+        prop_assert_eq!(decode(kind, &bytes).unwrap(), show(&object));
+    }
+
+    #[test]
     fn noise_does_no_harm(kind in 0u8..26, noise: Vec<u8>) {
         let _ = decode(kind, &noise);
         let mut string = vec![noise.len() as u8];

@@ -1,0 +1,115 @@
+//! `dormouse export`: a database as an RDB file.
+//!
+//! It reads the store and locks nothing, so it may run beside a server; what it writes is what the database was at its
+//! last checkpoint. The file appears under its name when it is whole and on the disk.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use dormouse_shard::manifest;
+use dormouse_shard::rdb::export::{About, ExportError, Exported, export};
+use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
+use dormouse_shard::snapshot::{NoEffects, Snapshot};
+use dormouse_shard::store::Store;
+use futures::executor::block_on;
+
+use super::Place;
+use super::progress::Progress;
+use crate::metrics::REDIS_VERSION;
+use crate::worker::now_ms;
+
+/// A server beside us may delete what we are about to read; then everything begins again.
+const ATTEMPTS: usize = 3;
+
+#[derive(clap::Args, Debug)]
+pub struct Export {
+    /// The file to write, or `-` for standard output. What a server has not saved yet is not in it: the database's last
+    /// checkpoint is (`DORMOUSE SLEEP` or `SAVE` make one)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// The version of the file: 11 for Redis 7.2 and later, 10 for Redis 7.0, 9 for Redis 5 and 6
+    #[arg(long, value_name = "VERSION", default_value_t = VERSION_MAX,
+          value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
+    rdb_version: u16,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+impl Export {
+    pub(super) fn run(self) -> Result<(), String> {
+        let store = Store::open_read_only(&self.place.store_url()).map_err(|error| error.to_string())?;
+        let progress = Progress::new("exporting", None);
+        let exported = if self.file == Path::new("-") {
+            let out = BufWriter::new(io::stdout());
+            self.attempt(&store, out, &progress).map(|(_, exported)| exported)
+        } else {
+            self.to_file(&store, &progress)
+        }?;
+        eprintln!("exported {}", progress.summary(exported.keys, exported.bytes));
+        Ok(())
+    }
+
+    fn to_file(&self, store: &Store, progress: &Progress) -> Result<Exported, String> {
+        let mut name = self.file.clone().into_os_string();
+        name.push(".tmp");
+        let unfinished = PathBuf::from(name);
+        let failed = |error: io::Error| format!("cannot write {}: {error}", self.file.display());
+        let mut attempts = 0;
+        let written = loop {
+            attempts += 1;
+            let before = self.newest(store)?;
+            let out = File::create(&unfinished).map_err(failed)?;
+            match self.attempt(store, out, progress) {
+                Ok(written) => break Ok(written),
+                Err(_) if attempts < ATTEMPTS && self.newest(store)? != before => {}
+                Err(error) => break Err(error),
+            }
+        };
+        let placed = written.and_then(|(file, exported)| {
+            file.sync_all().and_then(|()| fs::rename(&unfinished, &self.file)).map_err(failed)?;
+            let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)?;
+            Ok(exported)
+        });
+        if placed.is_err() {
+            // What matters has been said already.
+            let _ = fs::remove_file(&unfinished);
+        }
+        placed
+    }
+
+    fn newest(&self, store: &Store) -> Result<u64, String> {
+        let newest = block_on(manifest::latest(store, &self.place.database)).map_err(|error| error.to_string())?;
+        newest.map(|manifest| manifest.number).ok_or_else(|| self.unknown(store))
+    }
+
+    fn attempt<W: Write + Send>(&self, store: &Store, out: W, progress: &Progress) -> Result<(W, Exported), String> {
+        block_on(async {
+            let database = &self.place.database;
+            let snapshot = Snapshot::open(store, database).await.map_err(|error| error.to_string())?;
+            let snapshot = snapshot.ok_or_else(|| self.unknown(store))?;
+            let manifest = snapshot.manifest();
+            if manifest.cut > manifest.sequence {
+                return Err(format!("the last checkpoint of database `{database}` is not whole without its log"));
+            }
+            let tail = snapshot.tail().await.map_err(|error| error.to_string())?;
+            let about = About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms() };
+            let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
+            let done = match &tail {
+                Some(tail) => export(&snapshot, tail, out, about, watch).await,
+                None => export(&snapshot, &NoEffects, out, about, watch).await,
+            };
+            done.map_err(|error| match error {
+                ExportError::Output(error) => format!("cannot write {}: {error}", self.file.display()),
+                ExportError::Database(_) => error.to_string(),
+            })
+        })
+    }
+
+    fn unknown(&self, store: &Store) -> String {
+        format!("there is no database `{}` in {}", self.place.database, store.url())
+    }
+}

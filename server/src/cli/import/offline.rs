@@ -1,0 +1,62 @@
+//! An import into the store itself.
+
+use dormouse_shard::rdb::import::{Import as Order, ImportError, Step};
+use dormouse_shard::store::{Store, StoreError};
+use futures::executor::block_on;
+
+use super::{Import, note_unsupported};
+use crate::cli::progress::Progress;
+use crate::server::random_seed;
+use crate::worker::now_ms;
+
+/// Records that are held in memory before they go to a temporary file.
+const MEMORY_BYTES: usize = 256 << 20;
+
+pub(super) fn run(import: &Import) -> Result<(), String> {
+    let (input, bytes) = import.open()?;
+    let store = Store::open(&import.place.store_url()).map_err(|error| match error {
+        StoreError::Locked { .. } => {
+            format!("{error}. Import through the running server with --to redis://127.0.0.1:6379, or end it first")
+        }
+        _ => error.to_string(),
+    })?;
+    let database = &import.place.database;
+    let folder = import.temporary.clone().unwrap_or_else(std::env::temp_dir);
+    let order = Order {
+        store: &store,
+        database,
+        replace: import.replace,
+        skip_unsupported: import.skip_unsupported,
+        now_ms: now_ms(),
+        seed: random_seed(),
+        writer: random_seed(),
+        folder: &folder,
+        memory_bytes: MEMORY_BYTES,
+    };
+    let progress = Progress::new("reading", bytes);
+    let mut read = 0;
+    let done = block_on(order.run(input, &mut |step| match step {
+        Step::Read { bytes, keys } => {
+            read = bytes;
+            progress.at(bytes, keys);
+        }
+        Step::Unsupported { name, what } => note_unsupported(&progress, name, what),
+        Step::Written { keys } => progress.writing(keys),
+    }));
+    let imported = done.map_err(|error| match error {
+        ImportError::Unsupported(count) => import.advice(count),
+        ImportError::HoldsData(_) => format!("{error}; --replace replaces them"),
+        ImportError::Rdb(_) | ImportError::Trailing => format!("nothing was imported: {}: {error}", import.name()),
+        ImportError::Spill(_) => format!("nothing was imported: {error} in {}", folder.display()),
+        _ => format!("nothing was imported: {error}"),
+    })?;
+    let mut line = format!("imported {} into database `{database}`", progress.summary(imported.keys, read));
+    if imported.expired > 0 {
+        line += &format!("; {} had expired", imported.expired);
+    }
+    if imported.unsupported > 0 {
+        line += &format!("; {} left out", imported.unsupported);
+    }
+    eprintln!("{line}");
+    Ok(())
+}

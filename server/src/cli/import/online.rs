@@ -1,0 +1,336 @@
+//! An import through a running server: RESTORE after RESTORE, without waiting for each answer.
+//!
+//! 1. A file is read to its end first, so that damage, and what cannot be taken, is known before anything is sent. Standard
+//!    input cannot be read twice: there, what came before is in the server when something is wrong.
+//! 2. This thread reads the RDB and writes requests; what was asked goes into a queue of bounded length.
+//! 3. Another thread reads one reply for each entry of the queue. At the first error it shuts the connection, at which the
+//!    writer ends, too.
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use dormouse_shard::rdb::import::shown;
+use dormouse_shard::rdb::{Entry, RdbReader, RdbRecord};
+
+use super::target::Target;
+use super::{Import, note_unsupported};
+use crate::cli::progress::Progress;
+use crate::worker::now_ms;
+
+/// Requests without a reply yet.
+const PENDING_MAX: usize = 4096;
+
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Redis 7.2's; the values that we take have not changed since.
+const PAYLOAD_VERSION_MAX: u32 = 11;
+
+/// How often progress is told: after so many keys.
+const STEP: u64 = 256;
+
+/// A request that waits for its reply.
+enum Pending {
+    Select(u64),
+    Restore(Box<[u8]>),
+}
+
+pub(super) fn run(import: &Import, target: &Target) -> Result<(), String> {
+    let mut skipped = 0;
+    if !import.is_stream() {
+        let progress = Progress::new("checking", import.open()?.1);
+        skipped = check(import, target, &progress)?;
+        if skipped > 0 && !import.skip_unsupported {
+            return Err(import.advice(skipped));
+        }
+    }
+    let (input, bytes) = import.open()?;
+    let progress = Progress::new("importing", bytes);
+    let stream = connect(target)?;
+    let replies = stream.try_clone().map_err(|error| error.to_string())?;
+    let (sender, receiver) = sync_channel(PENDING_MAX);
+    let listener = thread::spawn(move || listen(replies, receiver));
+    let mut writer = Writer {
+        out: BufWriter::with_capacity(BUFFER_BYTES, stream),
+        pending: sender,
+        replace: import.replace,
+        payload: Vec::new(),
+    };
+    let sent = send(import, target, input, &mut writer, &progress);
+    if sent.is_err() {
+        // The listener must not wait for replies to what was never sent whole.
+        let _ = writer.out.get_ref().shutdown(Shutdown::Both);
+    }
+    drop(writer);
+    let answered = listener.join().map_err(|_| "the thread that reads replies failed".to_owned())?;
+    match (sent, answered) {
+        // What the server refused is why the connection was shut.
+        (_, Err(Refusal::Reply(complaint))) => Err(complaint),
+        (Err(complaint), _) | (_, Err(Refusal::Connection(complaint))) => Err(complaint),
+        (Ok(sent), Ok(())) => {
+            let mut line = format!("imported {} into {target:?}", progress.summary(sent.keys, sent.bytes));
+            if sent.expired > 0 {
+                line += &format!("; {} had expired", sent.expired);
+            }
+            if skipped.max(sent.skipped) > 0 {
+                line += &format!("; {} left out", skipped.max(sent.skipped));
+            }
+            eprintln!("{line}");
+            Ok(())
+        }
+    }
+}
+
+/// Reads the whole file, names what cannot be taken and counts it.
+fn check(import: &Import, target: &Target, progress: &Progress) -> Result<u64, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("nothing was imported: {}: {error}", import.name());
+    let mut reader = RdbReader::new(import.open()?.0).map_err(|error| failed(&error))?;
+    let (mut unsupported, mut keys) = (0, 0);
+    let mut indexes = Indexes::new(target);
+    loop {
+        match reader.next().map_err(|error| failed(&error))? {
+            Entry::Key(_) => {
+                indexes.use_one().map_err(|error| failed(&error))?;
+                keys += 1;
+                if keys % STEP == 0 {
+                    progress.at(reader.offset(), keys);
+                }
+            }
+            Entry::Select(index) => indexes.select(index),
+            Entry::End => return Ok(unsupported),
+            entry => unsupported += u64::from(is_unsupported(&entry, progress)),
+        }
+    }
+}
+
+/// Whether an item is something that cannot be taken; it is named.
+fn is_unsupported(entry: &Entry<'_>, progress: &Progress) -> bool {
+    match entry {
+        Entry::Unsupported { key, what } => note_unsupported(progress, key, what),
+        Entry::Function(source) => {
+            let first = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            note_unsupported(progress, first, "a library of functions");
+        }
+        Entry::ModuleAux { module } => {
+            note_unsupported(progress, module.as_bytes(), "what a module keeps beside keys");
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Which index of the target the keys of an index of the RDB belong to.
+struct Indexes {
+    fixed: Option<u64>,
+    now: u64,
+    used: Option<u64>,
+}
+
+impl Indexes {
+    fn new(target: &Target) -> Self {
+        Indexes { fixed: target.index, now: 0, used: None }
+    }
+
+    fn select(&mut self, index: u64) {
+        self.now = index;
+    }
+
+    /// The index for the next key.
+    fn use_one(&mut self) -> Result<u64, String> {
+        let Some(fixed) = self.fixed else { return Ok(self.now) };
+        match self.used.replace(self.now) {
+            Some(before) if before != self.now => Err(format!(
+                "it has keys of the indexes {before} and {}, which cannot all go into index {fixed}: leave it off the URL",
+                self.now
+            )),
+            _ => Ok(fixed),
+        }
+    }
+}
+
+fn connect(target: &Target) -> Result<TcpStream, String> {
+    let failed = |error: io::Error| format!("cannot reach {target:?}: {error}");
+    let mut stream = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
+    stream.set_nodelay(true).map_err(failed)?;
+    let by_environment = || std::env::var("DORMOUSE_TARGET_PASSWORD").ok().filter(|password| !password.is_empty());
+    let Some(password) = target.password.clone().or_else(by_environment) else { return Ok(stream) };
+    let mut words: Vec<&[u8]> = vec![b"AUTH"];
+    words.extend(target.user.as_ref().map(|user| user.as_bytes()));
+    words.push(password.as_bytes());
+    let mut request = Vec::new();
+    write_request(&mut request, &words).and_then(|()| stream.write_all(&request)).map_err(failed)?;
+    let reply = read_line(&mut BufReader::new(&stream)).map_err(failed)?;
+    match reply.strip_prefix('-') {
+        Some(refusal) => Err(format!("{target:?} refuses: {refusal}")),
+        None => Ok(stream),
+    }
+}
+
+/// What was sent.
+#[derive(Default)]
+struct Sent {
+    keys: u64,
+    bytes: u64,
+    expired: u64,
+    skipped: u64,
+}
+
+fn send(
+    import: &Import,
+    target: &Target,
+    input: Box<dyn Read>,
+    writer: &mut Writer,
+    progress: &Progress,
+) -> Result<Sent, String> {
+    let broken = |error: &dyn std::fmt::Display| format!("{}: {error}", import.name());
+    let lost = |error: io::Error| format!("the connection to {target:?} is lost: {error}");
+    let mut reader = RdbReader::new(input).map_err(|error| broken(&error))?;
+    let version = reader.version().min(PAYLOAD_VERSION_MAX) as u16;
+    let mut sent = Sent::default();
+    let mut indexes = Indexes::new(target);
+    let mut selected = 0;
+    loop {
+        match reader.next().map_err(|error| broken(&error))? {
+            Entry::Key(record) => {
+                let index = indexes.use_one().map_err(|error| broken(&error))?;
+                if index != selected {
+                    selected = index;
+                    writer.select(index).map_err(lost)?;
+                }
+                if record.expiry_ms.is_some_and(|at| at <= now_ms()) {
+                    sent.expired += 1;
+                } else {
+                    writer.restore(&record, version).map_err(lost)?;
+                    sent.keys += 1;
+                }
+                if sent.keys % STEP == 0 {
+                    progress.at(reader.offset(), sent.keys);
+                }
+            }
+            Entry::Select(index) => indexes.select(index),
+            Entry::End => break,
+            entry if is_unsupported(&entry, progress) => {
+                sent.skipped += 1;
+                if !import.skip_unsupported {
+                    return Err("stopped there; --skip-unsupported leaves it out".to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    sent.bytes = reader.offset();
+    writer.out.flush().map_err(lost)?;
+    Ok(sent)
+}
+
+struct Writer {
+    out: BufWriter<TcpStream>,
+    pending: std::sync::mpsc::SyncSender<Pending>,
+    replace: bool,
+    payload: Vec<u8>,
+}
+
+impl Writer {
+    fn select(&mut self, index: u64) -> io::Result<()> {
+        write_request(&mut self.out, &[b"SELECT", index.to_string().as_bytes()])?;
+        self.expect(Pending::Select(index))
+    }
+
+    fn restore(&mut self, record: &RdbRecord<'_>, version: u16) -> io::Result<()> {
+        self.payload.clear();
+        self.payload.push(record.kind);
+        self.payload.extend_from_slice(record.value);
+        self.payload.extend_from_slice(&version.to_le_bytes());
+        let checksum = dormouse_shard::codec::checksum(&self.payload);
+        self.payload.extend_from_slice(&checksum.to_le_bytes());
+        let (out, payload, replace) = (&mut self.out, &self.payload, self.replace);
+        let key: Box<[u8]> = record.key.with_bytes(|key| key.into());
+        let ttl = record.expiry_ms.unwrap_or(0).to_string();
+        let idle = record.idle_s.map(|idle| idle.to_string());
+        let frequency = record.frequency.map(|frequency| frequency.to_string());
+        let mut words: Vec<&[u8]> = vec![b"RESTORE", &key, ttl.as_bytes(), payload, b"ABSTTL"];
+        if replace {
+            words.push(b"REPLACE");
+        }
+        match (&idle, &frequency) {
+            (Some(idle), _) => words.extend([&b"IDLETIME"[..], idle.as_bytes()]),
+            (None, Some(frequency)) => words.extend([&b"FREQ"[..], frequency.as_bytes()]),
+            (None, None) => {}
+        }
+        write_request(out, &words)?;
+        self.expect(Pending::Restore(key))
+    }
+
+    fn expect(&mut self, pending: Pending) -> io::Result<()> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        match self.pending.try_send(pending) {
+            Ok(()) => Ok(()),
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(io::ErrorKind::BrokenPipe.into()),
+            Err(std::sync::mpsc::TrySendError::Full(pending)) => {
+                // Whoever is to reply must have been asked first.
+                self.out.flush()?;
+                self.pending.send(pending).map_err(gone)
+            }
+        }
+    }
+}
+
+fn write_request(out: &mut impl Write, words: &[&[u8]]) -> io::Result<()> {
+    write!(out, "*{}\r\n", words.len())?;
+    for word in words {
+        write!(out, "${}\r\n", word.len())?;
+        out.write_all(word)?;
+        out.write_all(b"\r\n")?;
+    }
+    Ok(())
+}
+
+/// Why the listener stopped.
+enum Refusal {
+    Reply(String),
+    Connection(String),
+}
+
+fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> {
+    let mut replies = BufReader::new(&stream);
+    for asked in &pending {
+        let reply = read_line(&mut replies);
+        let reply = reply.map_err(|error| Refusal::Connection(format!("the connection is lost: {error}")));
+        let refused = match reply {
+            Ok(reply) => {
+                let Some(text) = reply.strip_prefix('-') else { continue };
+                Refusal::Reply(match asked {
+                    Pending::Select(index) => format!("the server has no index {index}: {text}"),
+                    Pending::Restore(key) if text.starts_with("BUSYKEY") => {
+                        format!(
+                            "key `{}` is there already; --replace replaces such keys. The import stopped in the middle",
+                            shown(&key)
+                        )
+                    }
+                    Pending::Restore(key) => {
+                        format!("the server refuses key `{}`: {text}. The import stopped in the middle", shown(&key))
+                    }
+                })
+            }
+            Err(lost) => lost,
+        };
+        let _ = stream.shutdown(Shutdown::Both);
+        return Err(refused);
+    }
+    Ok(())
+}
+
+/// A reply of one line, which is all that these commands have. A server that says anything else is none.
+fn read_line(replies: &mut impl BufRead) -> io::Result<String> {
+    const LINE_BYTES_MAX: u64 = 64 << 10;
+    let mut line = Vec::new();
+    replies.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    match line.strip_suffix(b"\r\n") {
+        Some(line) if line.starts_with(b"+") || line.starts_with(b"-") => {
+            Ok(String::from_utf8_lossy(line).into_owned())
+        }
+        Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "what answers is no Redis")),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}

@@ -1,0 +1,81 @@
+//! How far a tool is: a bar with rates on a terminal, else nothing until the summary.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// On standard error, so that data may go to standard output.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+}
+
+impl Progress {
+    /// `total`: bytes, where they are known. `what`: what is being done to them.
+    pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
+        // Hidden by itself where standard error is no terminal.
+        let bar = ProgressBar::no_length();
+        if let Some(total) = total {
+            bar.set_length(total);
+        }
+        let template = if total.is_some() {
+            "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg} {eta}"
+        } else {
+            "{prefix} {spinner} {bytes} {bytes_per_sec} {msg}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(what);
+        if std::io::stderr().is_terminal() {
+            bar.enable_steady_tick(TICK);
+        }
+        Progress { bar, started: Instant::now() }
+    }
+
+    pub(super) fn at(&self, bytes: u64, keys: u64) {
+        self.bar.set_position(bytes);
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("{} keys, {}", HumanCount(keys), self.rate(keys)));
+        }
+    }
+
+    /// All has been read; what follows is counted in keys.
+    pub(super) fn writing(&self, keys: u64) {
+        self.bar.set_prefix("writing");
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("{} keys written", HumanCount(keys)));
+        }
+    }
+
+    /// A line about something on the way.
+    pub(super) fn note(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    /// `1,000 keys, 2 MiB, in 3 seconds (333 keys/s)`
+    pub(super) fn summary(&self, keys: u64, bytes: u64) -> String {
+        self.bar.finish_and_clear();
+        let took = self.started.elapsed();
+        let took = if took < Duration::from_secs(10) {
+            format!("{:.2} seconds", took.as_secs_f64())
+        } else {
+            HumanDuration(took).to_string()
+        };
+        format!("{} keys, {}, in {took} ({})", HumanCount(keys), HumanBytes(bytes), self.rate(keys))
+    }
+
+    fn rate(&self, keys: u64) -> String {
+        let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+        format!("{} keys/s", HumanCount((keys as f64 / seconds) as u64))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

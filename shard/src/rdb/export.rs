@@ -1,0 +1,103 @@
+//! A database as it lies in the store becomes an RDB, without a server.
+//!
+//! Keys that have expired are left out. The order of keys is that of their positions.
+
+use std::io::{self, Write};
+
+use super::writer::{Beside, RdbWriter};
+use crate::error::Error;
+use crate::keyspace::{INDEXES, access_clock};
+use crate::snapshot::{Effects, Snapshot};
+
+/// How often progress is told: after so many records.
+const STEP: u64 = 1 << 12;
+
+/// What an export wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exported {
+    pub keys: u64,
+    pub bytes: u64,
+}
+
+/// Why an export is not whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+    #[error(transparent)]
+    Database(#[from] Error),
+}
+
+/// What an export is told of beside the database.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The version of RDB, see [`RdbWriter::with_version`].
+    pub version: u16,
+    /// The version of Redis that readers are told.
+    pub server: &'a str,
+    /// Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// Writes all of a database. `watch` is told how far it is.
+///
+/// # Errors
+/// When something of the database cannot be read, or `out` refuses to take more.
+pub async fn export<W: Write + Send>(
+    snapshot: &Snapshot<'_>,
+    effects: &(dyn Effects + Sync),
+    out: W,
+    about: About<'_>,
+    watch: &mut (dyn FnMut(Exported) + Send),
+) -> Result<(W, Exported), ExportError> {
+    let About { version, server, now_ms } = about;
+    let mut rdb = RdbWriter::with_version(out, version);
+    rdb.aux("redis-ver", server)?;
+    rdb.aux("redis-bits", "64")?;
+    rdb.aux("ctime", &(now_ms / 1000).to_string())?;
+    rdb.aux("aof-base", "0")?;
+    let mut exported = Exported::default();
+    let clock = access_clock(now_ms);
+    for index in 0..INDEXES {
+        let counts = snapshot.counts(index);
+        let mut selected = false;
+        // An error of the output cannot pass through the visit, whose errors are the database's.
+        let mut refused = None;
+        let visited = snapshot
+            .visit(index, effects, &mut |record| {
+                let expiry_ms = record.expiry();
+                if expiry_ms.is_some_and(|at| at <= now_ms) {
+                    return Ok(());
+                }
+                // The clock wraps; what seems to be half a turn old was used after `now_ms`.
+                let idle = Some(clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
+                let beside =
+                    Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
+                let written = (|| {
+                    if !selected {
+                        selected = true;
+                        rdb.select(index as u64)?;
+                        rdb.resize(counts.keys, counts.expiring)?;
+                    }
+                    rdb.record(record.key(), &record.value(), beside)
+                })();
+                exported.keys += 1;
+                if exported.keys % STEP == 0 {
+                    watch(Exported { bytes: rdb.written(), ..exported });
+                }
+                written.map_err(|error| {
+                    refused = Some(error);
+                    Error::text("ERR the output refused")
+                })
+            })
+            .await;
+        if let Some(error) = refused {
+            return Err(error.into());
+        }
+        visited?;
+    }
+    let (out, bytes) = rdb.finish()?;
+    exported.bytes = bytes;
+    watch(exported);
+    Ok((out, exported))
+}
