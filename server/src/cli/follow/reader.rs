@@ -1,8 +1,8 @@
 //! What comes from the source, turned into units for the queue: first the RDB, then the stream.
 //!
-//! 1. A key of the RDB becomes `RESTORE key expiry payload REPLACE ABSTTL`, where the payload is the value's bytes as they
-//!    stand in the RDB, the RDB's version, and a checksum. Until the RDB is over, the place says that the target is
-//!    incomplete; its end is a unit of its own, which says from where on the stream is followed.
+//! 1. A key of the RDB becomes `RESTORE key expiry payload REPLACE ABSTTL [IDLETIME seconds]`, where the payload is the
+//!    value's bytes as they stand in the RDB, the RDB's version, and a checksum. Until the RDB is over, the place says that
+//!    the target is incomplete; its end is a unit of its own, which says from where on the stream is followed.
 //! 2. A command of the stream is passed on byte for byte. Every byte of the stream counts for the offset, also of what is
 //!    not passed on:
 //!    - `SELECT` says where the commands behind it belong;
@@ -233,7 +233,12 @@ impl Loading<'_> {
         payload.extend_from_slice(&checksum(&payload).to_le_bytes());
         // Nought would mean that the key does not expire: one millisecond later it has expired just as well.
         let expiry = record.expiry_ms.map_or(0, |at| at.max(1)).to_string();
-        self.push(&[b"RESTORE", &key, expiry.as_bytes(), &payload, b"REPLACE", b"ABSTTL"], true)
+        let idle = record.idle_s.map(|idle| idle.to_string());
+        let mut words: Vec<&[u8]> = vec![b"RESTORE", &key, expiry.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
+        if let Some(idle) = &idle {
+            words.extend([&b"IDLETIME"[..], idle.as_bytes()]);
+        }
+        self.push(&words, true)
     }
 
     fn function(&mut self, code: &[u8]) -> Result<(), Stop> {
