@@ -26,6 +26,8 @@ use super::source::{Answer, Feed, acknowledge, close};
 use super::target::{Refusals, Target};
 
 const TICK: Duration = Duration::from_millis(100);
+/// A source that we may not ask is taken to have said everything by then.
+const SILENCE: Duration = Duration::from_secs(10);
 /// So close to the source we begin to cut over by ourselves.
 const NEAR_BYTES: u64 = 1 << 20;
 
@@ -318,6 +320,10 @@ impl Import {
         };
         if cutover.until.is_none() {
             cutover.until = newest.filter(|sample| sample.asked >= cutover.begun).map(|sample| sample.offset);
+            if cutover.until.is_none() && cutover.begun.elapsed() > SILENCE {
+                self.progress.note("the source does not answer INFO: cutting over with what has come until now");
+                cutover.until = Some(applied);
+            }
         }
         if cutover.until.is_none_or(|until| until > applied) {
             return Ok(false);
