@@ -8,7 +8,9 @@
 //! 2. [`Suite`] runs a client suite, a program in the client's own language, as a child process (see below).
 //! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
 //! 4. [`unrest`] splits, merges and puts to sleep what a test is at work on.
-//! 5. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
+//! 5. [`bucket`] is a real S3 server, and a bad network in front of it.
+//! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
+//! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //!
 //! # What a suite is told, and what it says
 //!
@@ -24,13 +26,17 @@
 //! | variable | meaning |
 //! | --- | --- |
 //! | `DORMOUSE_BIN` | the server to test; without it, cargo builds the one of this workspace |
+//! | `DORMOUSE_S3_SERVER` | the S3 server of the tests of stores; without it, the one in `target/tools` |
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
+//! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |
 
 #![forbid(unsafe_code)]
 
+pub mod bucket;
 pub mod compare;
+pub mod crash;
 pub mod resp;
 pub mod script;
 pub mod server;

@@ -77,12 +77,16 @@ pub struct Connection {
 
 impl Connection {
     pub fn open(port: u16) -> Self {
-        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the server accepts connections");
-        stream.set_nodelay(true).expect("a TCP option");
+        Self::try_open(port).expect("the server accepts connections")
+    }
+
+    pub fn try_open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        stream.set_nodelay(true)?;
         // A server that does not answer fails the test instead of hanging it.
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a TCP option");
-        stream.set_write_timeout(Some(Duration::from_secs(30))).expect("a TCP option");
-        Self { stream: BufReader::new(stream) }
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(30)))?;
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     /// Sends bytes as they are.
@@ -98,6 +102,12 @@ impl Connection {
     pub fn call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> Reply {
         self.write(&request(words)).expect("the server reads");
         self.read().expect("the server replies")
+    }
+
+    /// `call` of a server that may be gone.
+    pub fn try_call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> io::Result<Reply> {
+        self.write(&request(words))?;
+        self.read()
     }
 
     /// `call` for words without spaces: `connection.run("SET k v")`.

@@ -54,10 +54,18 @@ pub struct Settings {
     pub tokens: &'static [&'static str],
 }
 
+/// A store behind a network: its URL, and the environment that says how to reach it.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    pub url: String,
+    pub environment: Vec<(&'static str, String)>,
+}
+
 pub struct Server {
     kind: Kind,
     port: u16,
     settings: Settings,
+    remote: Option<Remote>,
     folder: TempDir,
     process: Option<Child>,
 }
@@ -68,12 +76,22 @@ impl Server {
         Self::start_with(Kind::under_test(), Settings::default())
     }
 
-    /// A free port can be taken by somebody else before the server binds it, hence the second and third try.
+    /// Starts Dormouse with its data elsewhere than in a folder.
+    pub fn start_on(remote: &Remote) -> Self {
+        Self::start_somewhere(Kind::Dormouse, Settings::default(), Some(remote.clone()))
+    }
+
     pub fn start_with(kind: Kind, settings: Settings) -> Self {
+        Self::start_somewhere(kind, settings, None)
+    }
+
+    /// A free port can be taken by somebody else before the server binds it, hence the second and third try.
+    fn start_somewhere(kind: Kind, settings: Settings, remote: Option<Remote>) -> Self {
         let mut complaint = String::new();
         for _ in 0..3 {
             let folder = tempfile::Builder::new().prefix("dormouse-test-").tempdir().expect("a temporary folder");
-            let mut server = Self { kind, port: free_port(), settings, folder, process: None };
+            let remote = remote.clone();
+            let mut server = Self { kind, port: free_port(), settings, remote, folder, process: None };
             match server.launch() {
                 Ok(()) => return server,
                 Err(problem) => complaint = problem,
@@ -125,6 +143,22 @@ impl Server {
         }
     }
 
+    /// Ends the server without a warning (SIGKILL) and starts it again on the same port and data.
+    pub fn crash(&mut self) {
+        let mut process = self.process.take().expect("the server was started");
+        process.kill().expect("the server is our child");
+        process.wait().expect("the server is our child");
+        if let Err(complaint) = self.launch() {
+            panic!("{complaint}");
+        }
+    }
+
+    /// What the server has said on its standard output and error.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
+    }
+
+    /// Asks the server to end and waits until it has.
     /// Asks the server to end and waits until it has.
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server was started");
@@ -142,7 +176,11 @@ impl Server {
     fn launch(&mut self) -> Result<(), String> {
         fs::create_dir_all(self.data()).map_err(|e| format!("cannot create {}: {e}", self.data().display()))?;
         let log = File::options().create(true).append(true).open(self.log_path()).map_err(|e| e.to_string())?;
-        let process = command(self.kind, self.port, &self.data(), self.settings)
+        let mut command = match &self.remote {
+            Some(remote) => command_on(remote, self.port, self.settings),
+            None => command(self.kind, self.port, &self.data(), self.settings),
+        };
+        let process = command
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
             .stderr(log)
@@ -186,25 +224,11 @@ impl Drop for Server {
 
 /// The command line of a server, for tests that expect it to fail too.
 pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Command {
-    let port = port.to_string();
     match kind {
-        Kind::Dormouse => {
-            let mut command = Command::new(dormouse());
-            command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--sleep-after", "never"]);
-            command.arg("--store").arg(format!("file://{}", data.display()));
-            if let Some(count) = settings.max_clients {
-                command.args(["--max-clients", &count.to_string()]);
-            }
-            if let Some(count) = settings.workers {
-                command.args(["--workers", &count.to_string()]);
-            }
-            for token in settings.tokens {
-                command.args(["--token", token]);
-            }
-            command
-        }
+        Kind::Dormouse => dormouse_command(&format!("file://{}", data.display()), port, settings),
         Kind::Redis => {
             let mut command = Command::new("redis-server");
+            let port = port.to_string();
             command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "3600 1"]).arg("--dir").arg(data);
             if let Some(count) = settings.max_clients {
                 command.args(["--maxclients", &count.to_string()]);
@@ -217,6 +241,34 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
     }
 }
 
+/// The command line and environment of Dormouse with its data behind a network.
+pub fn command_on(remote: &Remote, port: u16, settings: Settings) -> Command {
+    let mut command = dormouse_command(&remote.url, port, settings);
+    // What the environment of the tests says about stores is not meant for this one.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.envs(remote.environment.iter().map(|(name, value)| (name, value)));
+    command
+}
+
+fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
+    let mut command = Command::new(dormouse());
+    let port = port.to_string();
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--sleep-after", "never"]);
+    command.args(["--store", store]);
+    if let Some(count) = settings.max_clients {
+        command.args(["--max-clients", &count.to_string()]);
+    }
+    if let Some(count) = settings.workers {
+        command.args(["--workers", &count.to_string()]);
+    }
+    for token in settings.tokens {
+        command.args(["--token", token]);
+    }
+    command
+}
+
 /// The program under test, to be run as a tool: `dormouse export ...`.
 pub fn tool(arguments: &[&str]) -> Command {
     let mut command = Command::new(dormouse());
@@ -225,7 +277,7 @@ pub fn tool(arguments: &[&str]) -> Command {
 }
 
 /// The program under test. Cargo is asked each time, so that nobody tests yesterday's build.
-fn dormouse() -> &'static Path {
+pub fn dormouse() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         if let Some(path) = std::env::var_os("DORMOUSE_BIN") {

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use dormouse_protocol::glob;
+use dormouse_shard::log::Window;
 use thiserror::Error;
 
 use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, Size};
@@ -54,6 +55,8 @@ pub struct DatabaseSettings {
     /// Keys that eviction chooses among.
     pub max_memory_samples: u32,
     pub sleep_after: Interval,
+    /// What a crash may lose.
+    pub loss_window: Window,
     pub hash_max_listpack_entries: usize,
     pub hash_max_listpack_value: usize,
     pub list_max_listpack_size: i32,
@@ -99,6 +102,7 @@ impl Settings {
                 max_memory_policy: options.max_memory_policy,
                 max_memory_samples: 5,
                 sleep_after: options.sleep_after,
+                loss_window: options.loss_window,
                 hash_max_listpack_entries: 128,
                 hash_max_listpack_value: 64,
                 list_max_listpack_size: -2,
@@ -281,6 +285,11 @@ const PARAMETERS: &[Parameter] = &[
     ),
     database_number!("maxmemory-samples", max_memory_samples, 1..=i64::from(i32::MAX)),
     Parameter::database(
+        "loss-window",
+        |settings| settings.database.loss_window.to_string(),
+        |settings, text| assign(&mut settings.database.loss_window, parsed(text)),
+    ),
+    Parameter::database(
         "sleep-after",
         |settings| settings.database.sleep_after.to_string(),
         |settings, text| assign(&mut settings.database.sleep_after, parsed(text)),
@@ -327,8 +336,17 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("cluster-enabled", |_| "no".to_string()),
     Parameter::fact("daemonize", |_| "no".to_string()),
     // What checkpoints do here. Scripts that switch Redis's snapshots off may go on doing so.
-    Parameter::fact("save", |_| String::new()).settable(|_, text| only("", text)),
-    Parameter::fact("appendonly", |_| "no".to_string()).settable(|_, text| only("no", text)),
+    Parameter::fact("save", |_| String::new()).settable(|_, text| only(&[""], text)),
+    Parameter::fact("appendonly", |settings| yes_no(settings.database.loss_window != Window::None))
+        .settable(|settings, text| only(&["no", &yes_no(settings.database.loss_window != Window::None)], text)),
+    Parameter::fact("appendfsync", |settings| {
+        match settings.database.loss_window {
+            Window::None => "no",
+            Window::Zero => "always",
+            Window::Ms(_) => "everysec",
+        }
+        .to_string()
+    }),
 ];
 
 /// Every name, aliases too, with its row.
@@ -368,10 +386,15 @@ fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
 }
 
-fn only(value: &str, text: &str) -> Result<(), String> {
-    match text.eq_ignore_ascii_case(value) {
+fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_string()
+}
+
+/// What may be said and changes nothing: how much a crash may lose is said by another parameter.
+fn only(values: &[&str], text: &str) -> Result<(), String> {
+    match values.iter().any(|value| text.eq_ignore_ascii_case(value)) {
         true => Ok(()),
-        false => Err(format!("argument must be '{value}': checkpoints go to the store, see checkpoint-every")),
+        false => Err(format!("argument must be '{}': see checkpoint-every and loss-window", values[0])),
     }
 }
 

@@ -8,10 +8,10 @@
 //!
 //! Invariant: the worker's buffers are never held over an await. What must outlive one is copied to the connection first.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -209,10 +209,31 @@ impl Connection {
         .await
     }
 
+    /// Holds the replies back until what they tell of is durable, where the loss window is zero.
+    async fn until_durable(&mut self) -> Result<(), End> {
+        let awaited = std::mem::take(&mut self.session.awaited);
+        let database = Arc::clone(&self.session.tenant.database);
+        let Some(log) = database.shared.journal.log().filter(|log| log.flushed() < awaited) else { return Ok(()) };
+        let mut durable = pin!(log.durable(awaited));
+        let client = &self.client;
+        poll_fn(|cx| {
+            client.waker.register(cx.waker());
+            if client.is_killed() {
+                return Poll::Ready(Err(End::Closed));
+            }
+            // Nobody can know any more whether what the replies tell of will survive: they are not sent.
+            durable.as_mut().poll(cx).map_err(|_| End::Failed)
+        })
+        .await
+    }
+
     /// Writes all of `buffer` and leaves it empty.
     async fn send(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
         if buffer.is_empty() {
             return Ok(());
+        }
+        if self.session.awaited > 0 {
+            self.until_durable().await?;
         }
         let limit = self.session.node.output_limit_normal();
         let mut sent = 0;

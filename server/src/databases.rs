@@ -130,6 +130,7 @@ impl Tenant {
             },
             eviction_samples: settings.max_memory_samples as usize,
         }));
+        self.database.shared.journal.declare(settings.loss_window);
         self.settings.store(Arc::new(settings));
     }
 
@@ -176,10 +177,21 @@ impl Tenants {
     ) -> Self {
         let default = Tenant::open(DEFAULT_DATABASE, engine, settings, seed()).await;
         let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
-        for token in &tokens {
-            if !by_name.contains_key(token.database()) {
-                by_name.insert(token.database().into(), Tenant::open(token.database(), engine, settings, seed()).await);
+        // What a crash left in the log is brought into the store, also of databases that no token names any more.
+        let logged: Vec<Box<str>> =
+            engine.recovered.lock().identities().iter().map(|identity| identity.name.clone()).collect();
+        for name in tokens.iter().map(Token::database).chain(logged.iter().map(|name| &**name)) {
+            if !by_name.contains_key(name) {
+                by_name.insert(name.into(), Tenant::open(name, engine, settings, seed()).await);
             }
+        }
+        for tenant in by_name.values().filter(|tenant| tenant.database.has_recovered()) {
+            let database = Arc::clone(&tenant.database);
+            engine.background.spawn(async move {
+                if let Err(error) = database.awake().await {
+                    tracing::error!(database = database.name(), %error, "what the log has cannot be brought into the store");
+                }
+            });
         }
         Self { by_name, default, tokens }
     }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dormouse_autoscaler::Policy;
+use dormouse_shard::log::Window;
 
 use self::reshaping::Reshaping;
 pub use self::token::{DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of};
@@ -167,7 +168,8 @@ pub struct Options {
     #[arg(skip)]
     pub tokens: Vec<Token>,
 
-    /// Where data lies: file://PATH, or memory:// to keep nothing
+    /// Where data lies: file://PATH; s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with credentials from
+    /// the environment (AWS_..., GOOGLE_..., AZURE_...); or memory:// to keep nothing
     #[arg(long, value_name = "URL", default_value = "file://./dormouse-data", help_heading = "Databases")]
     pub store: String,
 
@@ -178,6 +180,10 @@ pub struct Options {
     /// Write what changed to the store so often while a database is awake (or `never`)
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Databases")]
     pub checkpoint_every: Interval,
+
+    /// The most recent writes that a crash may lose: 0, a duration such as 100ms, or `none` for all since the last checkpoint
+    #[arg(long, value_name = "WINDOW", default_value = "1s", help_heading = "Databases")]
+    pub loss_window: Window,
 
     /// Most memory for the data of one database, such as 100mb (0: no limit)
     #[arg(long, value_name = "SIZE", default_value = "0", help_heading = "Databases")]

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
+use dormouse_shard::log::Log;
+use dormouse_shard::log::flusher::Flusher;
 use dormouse_shard::store::{Store, StoreError};
+use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -32,6 +35,8 @@ const NICER: i32 = 10;
 pub struct Server {
     node: Arc<Node>,
     background: Runtime,
+    /// Ends after the databases.
+    flusher: Option<Flusher>,
     workers: Vec<std::thread::JoinHandle<()>>,
     http: Option<Http>,
     ends: mpsc::UnboundedReceiver<Shutdown>,
@@ -64,10 +69,13 @@ impl Server {
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;
+        let seed = random_seed();
+        let logs = Log::open(&store, seed, now_ms).map_err(|error| explain(&error))?;
+        let (log, recovered) = logs.unzip();
+        let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
         let lane = Lane::new("slow-lane", LANE_THREADS, 0).map_err(failed("the slow lane"))?;
         let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
         let patient = Lane::new("patient", 1, NICER).map_err(failed("the patient lane"))?;
-        let seed = random_seed();
         let engine = Engine {
             store,
             lane,
@@ -76,6 +84,8 @@ impl Server {
             background: background.handle().clone(),
             clock: now_ms,
             writer: seed,
+            log,
+            recovered: Arc::new(Mutex::new(recovered.unwrap_or_default())),
             give_back: memory::give_back,
         };
         let mut settings = Settings::new(&options);
@@ -102,7 +112,7 @@ impl Server {
         drop(entered);
         let http = Self::start_http(&node, http_listeners)?;
         announce(&node, &addresses, unix_path.as_deref(), http.as_ref());
-        Ok(Self { node, background, workers, http, ends })
+        Ok(Self { node, background, flusher, workers, http, ends })
     }
 
     fn start_http(node: &Arc<Node>, listeners: Vec<std::net::TcpListener>) -> Result<Option<Http>, String> {
@@ -144,6 +154,7 @@ impl Server {
                 }
             }
         }
+        drop(self.flusher.take());
         drop(self.http.take());
         if failed.is_empty() {
             tracing::info!("every database sleeps; bye");
@@ -273,6 +284,6 @@ mod tests {
             assert!(error.contains("--store file://"), "{error}");
         }
         drop(held);
-        assert!(!explain(&Store::open("s3://bucket").unwrap_err()).contains("--store"));
+        assert!(!explain(&Store::open("ftp://bucket").unwrap_err()).contains("--store"));
     }
 }

@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row};
 use dormouse_shard::error::Error;
-use dormouse_shard::keyspace::{Fault, Keyspace};
+use dormouse_shard::keyspace::{Fault, Keyspace, Left};
+use dormouse_shard::log::Lsn;
 use dormouse_shard::slot_of;
 use futures::future::BoxFuture;
 
@@ -115,6 +116,10 @@ pub struct Session {
     pub transaction: Option<Box<Transaction>>,
     pub watching: Option<Box<Watching>>,
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// What must be durable before the replies so far may leave.
+    pub awaited: Lsn,
+    /// The last write of this connection, for `WAITAOF`.
+    pub written: Lsn,
 }
 
 /// Why a run of commands under one lock ended.
@@ -148,7 +153,15 @@ impl Session {
             transaction: None,
             watching: None,
             subscriptions: None,
+            awaited: 0,
+            written: 0,
         }
+    }
+
+    /// Notes what a batch under a lock has left: what its replies wait for.
+    pub fn note(&mut self, left: Left) {
+        self.awaited = self.awaited.max(left.awaited);
+        self.written = self.written.max(left.written);
     }
 
     /// Speaks to `tenant` from now on.
@@ -362,6 +375,7 @@ impl Session {
         let mut db = Keyspace::new([&mut *contents], &database.shared, self.select, now_ms, self.worker.random());
         db.no_touch(self.client.no_touch.load(Ordering::Relaxed));
         let bounded = db.settings().memory_max > 0;
+        let refusal = database.shared.journal.admit(now_ms).err();
         let published = held.gate().guarded.published();
         let mut at = 0;
         let mut ahead = self.worker.take_ahead();
@@ -385,7 +399,9 @@ impl Session {
                 }
                 let before = reply.len();
                 let started = entry.timed.then(std::time::Instant::now);
-                if bounded
+                if let Some(refusal) = refusal.as_ref().filter(|_| entry.row.flags.contains(Flags::WRITE)) {
+                    reply.error(&refusal.to_string());
+                } else if bounded
                     && entry.row.flags.contains(Flags::DENY_OOM)
                     && let Err(error) = db.make_room(published)
                 {
@@ -412,6 +428,7 @@ impl Session {
         batch.keyspace_hits += db.hits;
         batch.keyspace_misses += db.misses;
         let dead = db.take_graveyard();
+        self.note(db.finish());
         drop(db);
         contents.load.operations += operations;
         if let Some(started) = sampled {
@@ -556,7 +573,8 @@ impl Session {
     async fn run_task(&mut self, task: Task, reply: &mut Reply) {
         self.client.worked_ms.store(task.now_ms, Ordering::Relaxed);
         match task::run(&self.tenant.database, task).await {
-            Ok(Outcome { reply: bytes, hits, misses }) => {
+            Ok(Outcome { reply: bytes, hits, misses, left }) => {
+                self.note(left);
                 reply.raw(&bytes);
                 self.count_keyspace(hits, misses);
             }

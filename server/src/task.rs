@@ -9,7 +9,7 @@ use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
 use dormouse_shard::gate::Job;
-use dormouse_shard::keyspace::{Contents, Fault, Keyspace};
+use dormouse_shard::keyspace::{Contents, Fault, Keyspace, Left};
 use dormouse_shard::shard::{HeldShard, ShardGate};
 use dormouse_shard::topology::{Topology, hold};
 use futures::channel::oneshot;
@@ -47,6 +47,7 @@ pub struct Outcome {
     pub reply: Vec<u8>,
     pub hits: u64,
     pub misses: u64,
+    pub left: Left,
 }
 
 /// How a try under the locks went.
@@ -208,7 +209,10 @@ fn under(
         database.engine.lane.run(move || drop(dead));
     }
     match step {
-        Ok(()) => Try::Done(Outcome { reply: std::mem::take(&mut reply.buffer), hits, misses }),
+        Ok(()) => {
+            let left = db.finish();
+            Try::Done(Outcome { reply: std::mem::take(&mut reply.buffer), hits, misses, left })
+        }
         Err(fault) => Try::Fault(fault),
     }
 }
@@ -227,6 +231,12 @@ pub fn step(
 ) -> Result<(), Fault> {
     if let Some(fault) = missing(db, row, request) {
         return Err(fault);
+    }
+    if row.flags.contains(Flags::WRITE)
+        && let Err(error) = db.shared().journal.admit(db.now())
+    {
+        reply.error(&error.to_string());
+        return Ok(());
     }
     if row.flags.contains(Flags::DENY_OOM)
         && let Err(error) = db.make_room(published)

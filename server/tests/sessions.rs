@@ -49,6 +49,8 @@ impl Bench {
             background: runtime.handle().clone(),
             clock: || CLOCK_MS.load(Ordering::SeqCst),
             writer: 1,
+            log: None,
+            recovered: Arc::default(),
             give_back: || {},
         };
         let tenants = runtime.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, || 42));

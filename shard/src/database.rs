@@ -24,12 +24,16 @@ use crate::keyspace::index::{Index, aligned};
 use crate::keyspace::place::{Body, Holding, Place, Stored};
 use crate::keyspace::{Contents, Shared};
 use crate::lane::Lane;
+use crate::log::format::Identity;
+use crate::log::recovery::Recovered;
+use crate::log::tail::LogTail;
+use crate::log::{Journal, Log, Window};
 use crate::manifest::{self, Manifest, SegmentInfo};
+use crate::replay::Replay;
 use crate::segment::Range53;
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::stopwatch::Stopwatch;
 use crate::store::Store;
-use crate::tail::Tail;
 use crate::topology::{SLOTS, Topology, hold};
 
 /// What all databases of a node use.
@@ -47,6 +51,10 @@ pub struct Engine {
     pub clock: fn() -> u64,
     /// Tells this process from others that write the same store.
     pub writer: u64,
+    /// The node's log; none where the store is gone with the process.
+    pub log: Option<Arc<Log>>,
+    /// What earlier processes left in it.
+    pub recovered: Arc<Mutex<Recovered>>,
     /// Gives freed memory back to the system.
     pub give_back: fn(),
 }
@@ -61,12 +69,15 @@ pub struct Database {
     pub(crate) transition: AsyncMutex<()>,
     /// What the store holds; `None` while it was never read. Replaced only under `transition`.
     pub(crate) manifest: Mutex<Option<Arc<Manifest>>>,
-    /// Effects that stored places need when they are loaded.
-    pub(crate) tail: Mutex<Option<Arc<Tail>>>,
+    /// Tells it from others that have had its name.
+    pub(crate) identity: Identity,
+    /// What a crash left in the log only, until a manifest holds it.
+    pub(crate) recovered: Mutex<Option<Arc<LogTail>>>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
-    /// Set when another process has committed in its stead: what every command is answered from then on.
-    pub(crate) overtaken: OnceLock<Error>,
+    /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
+    /// every command is answered from then on.
+    pub(crate) refused: OnceLock<Error>,
     /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
     pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
@@ -88,6 +99,8 @@ pub struct Counters {
     pub checkpoint_errors: AtomicU64,
     pub checkpoint_us_last: AtomicU64,
     pub checkpoint_keys_last: AtomicU64,
+    /// Bytes that checkpoints have written: chunks, tails and manifests.
+    pub checkpoint_bytes: AtomicU64,
     pub checkpoint_running: AtomicU64,
     /// Whether the last checkpoint failed.
     pub checkpoint_failed: AtomicBool,
@@ -108,22 +121,58 @@ impl Database {
     /// A database that is asleep, whether or not the store knows it. `seed` places its keys if it is new. Where the
     /// store's newest manifest cannot be read, every wake says so.
     pub async fn open(name: &str, seed: u64, engine: Engine) -> Arc<Self> {
-        let manifest = manifest::latest(&engine.store, name).await.unwrap_or_else(|error| {
-            tracing::error!(database = name, %error, "the database cannot be read");
-            None
-        });
-        let manifest = manifest.map(Arc::new);
-        let seed = manifest.as_ref().map_or(seed, |manifest| manifest.seed);
-        let shared = Arc::new(Shared::new(name, seed));
+        let read = manifest::latest(&engine.store, name).await;
+        let (manifest, is_readable) = match read {
+            Ok(manifest) => (manifest.map(Arc::new), true),
+            Err(error) => {
+                tracing::error!(database = name, %error, "the database cannot be read");
+                (None, false)
+            }
+        };
+        let identity = match &manifest {
+            Some(manifest) => Identity { name: name.into(), seed: manifest.seed, created_ms: manifest.created_ms },
+            None => {
+                let logged = engine.recovered.lock().identity_of(name).filter(|_| is_readable);
+                logged.unwrap_or_else(|| Identity { name: name.into(), seed, created_ms: (engine.clock)() })
+            }
+        };
+        let mut shared = Shared::new(name, identity.seed);
+        if let Some(log) = &engine.log {
+            shared.journal = Journal::of(log, &identity);
+        }
+        let (floor, cut) = manifest.as_ref().map_or((0, 0), |manifest| (manifest.sequence, manifest.cut));
+        let refused = OnceLock::new();
+        let recovered = match is_readable {
+            true => LogTail::new(engine.recovered.lock().take(&identity), floor, cut).unwrap_or_else(|problem| {
+                tracing::error!(database = name, problem, "the database is refused");
+                let error = Error::Store(format!("database {name}: {problem}"));
+                refused.get_or_init(|| error);
+                LogTail::default()
+            }),
+            false => LogTail::default(),
+        };
+        shared.sequence = AtomicU64::new(recovered.sequence.max(floor));
+        if let Some(log) = &engine.log
+            && let Some(manifest) = &manifest
+        {
+            log.settled(&identity, manifest.sequence);
+        }
+        if let Some(log) = &engine.log {
+            // Others had this name; the log need not be kept for them.
+            let others = engine.recovered.lock().others_of(&identity);
+            others.iter().for_each(|other| log.settled(other, u64::MAX));
+        }
+        let shared = Arc::new(shared);
         let database = Self {
             shared,
             engine,
             topology: ArcSwapOption::empty(),
             transition: AsyncMutex::new(()),
             manifest: Mutex::new(None),
-            tail: Mutex::new(None),
+            identity,
+            recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
             closed: AtomicBool::new(false),
-            overtaken: OnceLock::new(),
+            refused,
             next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
             stored_counts: Mutex::default(),
@@ -220,7 +269,7 @@ impl Database {
         if self.closed.load(Ordering::SeqCst) {
             return Err(Error::text("ERR the server is shutting down"));
         }
-        self.overtaken.get().map_or(Ok(()), |error| Err(error.clone()))
+        self.refused.get().map_or(Ok(()), |error| Err(error.clone()))
     }
 
     async fn wake(self: &Arc<Self>) -> Result<Arc<Topology>> {
@@ -230,23 +279,38 @@ impl Database {
         }
         self.check_open()?;
         let started = Stopwatch::start();
-        let manifest = self.read_manifest().await?;
-        let topology = match &manifest {
-            None => {
-                let ids = std::array::from_fn(|id| id as u32);
-                let contents = Contents::empty(0, SLOTS, self.shared.placement, ids);
-                Topology::new(vec![(0, Shard::gate(contents, &self.shared, &self.engine.lane))])
-            }
-            Some(manifest) => self.shards_of(manifest).await?,
+        let stored = self.read_manifest().await?;
+        let manifest = match stored {
+            Some(manifest) => manifest,
+            None => Arc::new(self.first_manifest()),
         };
-        let topology = Arc::new(topology);
+        let topology = Arc::new(self.shards_of(&manifest).await?);
+        let journal = &self.shared.journal;
+        // Nothing has been written that was not logged: it goes on from the manifest, or from what the log had.
+        journal.record(journal.log().is_some() && journal.window() != Window::None);
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
         self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);
-        if manifest.is_some_and(|manifest| !manifest.segments.is_empty() || manifest.tail.is_some()) {
+        if !manifest.segments.is_empty() || self.recovered.lock().is_some() {
             self.load_in_background();
         }
         Ok(topology)
+    }
+
+    /// Whether a crash has left something in the log that no manifest holds yet.
+    pub fn has_recovered(&self) -> bool {
+        self.recovered.lock().is_some()
+    }
+
+    /// Whether what was declared cannot be kept before the next checkpoint: it was not logged so far.
+    pub fn lacks_log(&self) -> bool {
+        let journal = &self.shared.journal;
+        self.is_awake() && journal.log().is_some() && journal.window() != Window::None && !journal.is_recording()
+    }
+
+    /// The manifest of a database that has none yet.
+    pub(crate) fn first_manifest(&self) -> Manifest {
+        Manifest::new(self.name(), self.identity.seed, self.engine.writer, self.identity.created_ms)
     }
 
     async fn read_manifest(&self) -> Result<Option<Arc<Manifest>>> {
@@ -264,27 +328,29 @@ impl Database {
 
     /// Shards whose places are all in the store.
     async fn shards_of(&self, manifest: &Arc<Manifest>) -> Result<Topology> {
-        let tail = match &manifest.tail {
-            Some(info) => Some(Arc::new(Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?)),
-            None => None,
+        let log = self.recovered.lock().clone();
+        let (ids, next_id) = match log.as_ref().and_then(|log| log.ids) {
+            Some(changed) => changed,
+            None => (manifest.keyspaces, manifest.next_keyspace),
         };
-        self.shared.sequence.fetch_max(manifest.sequence, Ordering::SeqCst);
-        self.shared.next_id.fetch_max(manifest.next_keyspace, Ordering::SeqCst);
+        let replay = Replay::read(&self.engine.store, manifest, log).await.map_err(store_error)?;
+        let replay = Arc::new(replay);
+        self.shared.sequence.fetch_max(manifest.cut, Ordering::SeqCst);
+        self.shared.next_id.fetch_max(next_id, Ordering::SeqCst);
         let firsts: Vec<u16> = std::iter::once(0).chain(manifest.shard_cuts.iter().copied()).collect();
         let mut shards = Vec::new();
         for (at, &first) in firsts.iter().enumerate() {
             let end = firsts.get(at + 1).copied().unwrap_or(SLOTS);
-            let mut contents = Contents::empty(first, end, self.shared.placement, manifest.keyspaces);
+            let mut contents = Contents::empty(first, end, self.shared.placement, ids);
             for select in 0..INDEXES as u8 {
-                let id = manifest.keyspaces[usize::from(select)];
-                let places = places(manifest, tail.as_deref(), id, first, end);
+                let id = ids[usize::from(select)];
+                let places = places(manifest, &replay, id, first, end);
                 if places.iter().any(|place| place.stored().is_some()) {
                     contents.put_index(select, Some(Box::new(Index::new(id, places))));
                 }
             }
             shards.push((first, Shard::gate(contents, &self.shared, &self.engine.lane)));
         }
-        *self.tail.lock() = tail;
         Ok(Topology::new(shards))
     }
 
@@ -336,48 +402,67 @@ impl Database {
     }
 }
 
-/// The places of keyspace `id` in `first..end` as the manifest describes them: stored where there is something, resident
-/// and empty where there is nothing.
-fn places(manifest: &Manifest, tail: Option<&Tail>, id: u32, first: u16, end: u16) -> Vec<Place> {
-    let tailed = |range: Range53| tail.is_some_and(|tail| tail.touches(id, range));
+/// The places of keyspace `id` in `first..end` as the manifest and the log describe them: stored where there is something,
+/// resident and empty where there is nothing.
+pub(crate) fn places(manifest: &Manifest, replay: &Arc<Replay>, id: u32, first: u16, end: u16) -> Vec<Place> {
     let mut places = Vec::new();
     for range in aligned(first, end) {
-        cover(manifest, id, range, &tailed, &mut places);
+        cover(manifest, replay, id, range, &mut places);
     }
     places
 }
 
 /// Fills `range` with the stored segments inside it, and what lies between with empty places.
-fn cover(manifest: &Manifest, id: u32, range: Range53, tailed: &dyn Fn(Range53) -> bool, places: &mut Vec<Place>) {
-    let inside = inside(manifest.segments_of(id), range);
-    let stored = |body: Option<Body>, records, sequence, range| Place {
-        range,
-        dirty: false,
-        bytes: 0,
-        expiring: 0,
-        soonest: u64::MAX,
-        holding: Holding::Stored(Arc::new(Stored { body, records, sequence, tailed: tailed(range) })),
-    };
-    match inside {
-        [] if tailed(range) => places.push(stored(None, 0, 0, range)),
+fn cover(manifest: &Manifest, replay: &Arc<Replay>, id: u32, range: Range53, places: &mut Vec<Place>) {
+    match inside(manifest.segments_of(id), range) {
+        [] if replay.is_logged(id, range) => {
+            let stored = Stored {
+                body: None,
+                records: 0,
+                sequence: 0,
+                seen: manifest.sequence,
+                tailed: false,
+                logged: true,
+                replay: Some(Arc::clone(replay)),
+            };
+            places.push(Place { holding: Holding::Stored(Arc::new(stored)), ..Place::empty(range) });
+        }
         [] => places.push(Place::empty(range)),
         [segment] if segment.range == range => {
-            let body = Body {
-                chunk: manifest.chunks[segment.location.chunk as usize].name.as_str().into(),
-                offset: segment.location.offset,
-                len: segment.location.len,
-                checksum: segment.crc,
-            };
-            let mut place = stored(Some(body), segment.records, segment.sequence, range);
+            let mut place = Place::empty(range);
             place.expiring = segment.expiring;
             place.soonest = 0;
+            place.holding = Holding::Stored(Arc::new(stored(manifest, segment, replay)));
             places.push(place);
         }
         _ => {
             let half = range.bits - 1;
-            cover(manifest, id, Range53 { start: range.start, bits: half }, tailed, places);
-            cover(manifest, id, Range53 { start: range.start + (1 << half), bits: half }, tailed, places);
+            cover(manifest, replay, id, Range53 { start: range.start, bits: half }, places);
+            cover(manifest, replay, id, Range53 { start: range.start + (1 << half), bits: half }, places);
         }
+    }
+}
+
+/// What a manifest says of one segment.
+pub(crate) fn stored(manifest: &Manifest, segment: &SegmentInfo, replay: &Arc<Replay>) -> Stored {
+    let body = segment.has_body().then(|| Body {
+        chunk: manifest.chunks[segment.location.chunk as usize].name.as_str().into(),
+        offset: segment.location.offset,
+        len: segment.location.len,
+        checksum: segment.crc,
+    });
+    // What is not stamped later has seen everything up to the manifest's number.
+    let seen = segment.seen.max(manifest.sequence);
+    let tailed = segment.seen > segment.sequence;
+    let logged = replay.is_logged(segment.keyspace, segment.range);
+    Stored {
+        body,
+        records: segment.records,
+        sequence: segment.sequence,
+        seen,
+        tailed,
+        logged,
+        replay: (tailed || logged).then(|| Arc::clone(replay)),
     }
 }
 

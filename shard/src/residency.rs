@@ -1,7 +1,7 @@
 //! Residency: places that are in the store only are loaded when a command needs them, the others in the background.
 //!
 //! 1. Under the shard's lock: what is stored of the place (an `Arc` that names its body).
-//! 2. Without the lock: read the body, check it, decode it, replay the tail's effects onto it.
+//! 2. Without the lock: read the body, check it, decode it, replay the effects of the tails and the log onto it.
 //! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, somebody else was faster.
 //!
 //! A body that cannot be read leaves the place as it is: commands that need it are answered with an error that names the
@@ -15,18 +15,14 @@ use futures::executor::block_on;
 
 use crate::chunk::{read_segment, segment_error};
 use crate::codec;
-use crate::commands;
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
-use crate::keyspace::contents::INDEXES;
-use crate::keyspace::effect::Effect;
-use crate::keyspace::index::Index;
-use crate::keyspace::place::{Body, Place, Stored};
-use crate::keyspace::{Contents, Fault, Keyspace, Shared};
+use crate::keyspace::Fault;
+use crate::keyspace::place::{Body, Stored};
+use crate::replay::{Effects, replayed};
 use crate::segment::{Range53, Segment};
 use crate::stopwatch::Stopwatch;
-use crate::tail::TailRecord;
-use crate::topology::{SLOTS, hold};
+use crate::topology::hold;
 
 /// Neighbouring bodies are read together up to so many bytes.
 const READ_TOGETHER: u64 = 1 << 20;
@@ -69,9 +65,9 @@ impl Database {
         loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
     }
 
-    /// Loads the places that the tail has effects for, so that the tail is not needed any more.
-    pub(crate) async fn load_tailed(self: &Arc<Self>) -> Result<()> {
-        let wanted = self.all_stored(|stored| stored.tailed).await;
+    /// Loads the places that `which` chooses.
+    pub(crate) async fn load_where(self: &Arc<Self>, which: impl Fn(&Stored) -> bool) -> Result<()> {
+        let wanted = self.all_stored(which).await;
         self.load_many(wanted).await.map_or(Ok(()), Err)
     }
 
@@ -176,12 +172,12 @@ impl Database {
                     .map_err(|error| store_error(segment_error(&body.chunk, *range, &error)))?
             }
         };
-        let effects = match self.tail.lock().clone().filter(|_| stored.tailed) {
-            Some(tail) => tail.effects(*keyspace, *range, stored.sequence).map_err(store_error)?,
-            None => Vec::new(),
+        let effects = match &stored.replay {
+            Some(replay) => replay.effects(*keyspace, *range, stored).map_err(store_error)?,
+            None => Effects::default(),
         };
         let records = segment.len();
-        let mut places = Some(replayed(&self.shared, *keyspace, segment, effects)?);
+        let mut places = Some(replayed(&self.shared, *keyspace, segment, &effects)?);
         // The shards may have been split or merged meanwhile: the one that has the place now is asked.
         let Some(topology) = self.topology() else { return Ok(()) };
         let gate = Arc::clone(&topology.shards[topology.of_slot((range.start >> 39) as u16)]);
@@ -218,27 +214,4 @@ async fn read_together(database: &Database, group: &[Wanted]) -> Result<Option<B
     let (Some(first), Some(last)) = (bodies().next(), bodies().next_back()) else { return Ok(None) };
     let range = first.offset..last.offset + last.len;
     database.engine.store.get_range(&first.chunk, range).await.map(Some).map_err(store_error)
-}
-
-/// The places that a segment becomes when `effects` are replayed onto it.
-pub(crate) fn replayed(
-    shared: &Shared,
-    keyspace: u32,
-    segment: Segment<crate::record::Record>,
-    effects: Vec<TailRecord>,
-) -> Result<Vec<Place>> {
-    if effects.is_empty() {
-        return Ok(vec![Place::resident(segment, false)]);
-    }
-    // Replayed in a scratch keyspace, so that nobody's watches are touched and nothing is recorded.
-    let scratch = Shared::new(&shared.name, shared.placement.seed);
-    scratch.settings.store(shared.settings.load_full());
-    let mut contents = Contents::empty(0, SLOTS, shared.placement, [keyspace; INDEXES]);
-    contents.put_index(0, Some(Box::new(Index::new(keyspace, vec![Place::resident(segment, true)]))));
-    for TailRecord { sequence, now_ms, keyspace, position, body } in effects {
-        let effect = Effect { sequence, now_ms, keyspace, position, body: body.to_vec().into() };
-        let mut db = Keyspace::new([&mut contents], &scratch, 0, now_ms, 0);
-        commands::replay(&mut db, &effect)?;
-    }
-    Ok(contents.put_index(0, None).map(|index| index.into_places()).unwrap_or_default())
 }

@@ -114,10 +114,11 @@ fn manifest() -> Manifest {
             expiring: 10 * at,
             heap_bytes: 123_456,
             sequence: 9000 - u64::from(at),
+            seen: 9000 - u64::from(at),
             crc: 0xdead_beef_0000_0000 + u64::from(at),
         });
     }
-    manifest.tail = Some(TailInfo { name: names.tail(3, 0xfeed, 11), bytes: 99, effects: 4, from_sequence: 8990 });
+    manifest.tails = vec![TailInfo { name: names.tail(3, 0xfeed, 11), bytes: 99, effects: 4, from_sequence: 8990 }];
     manifest.meters = b"requests: 5".to_vec();
     manifest.cut = manifest.sequence;
     manifest
@@ -130,6 +131,8 @@ fn manifest_2() -> Manifest {
     manifest.source = Some("Golden".to_owned());
     manifest.expires_ms = Some(NOW_MS + 1);
     manifest.settings.insert("loss-window".to_owned(), "0".to_owned());
+    manifest.tails.push(TailInfo { name: "db/golden/tail/12".to_owned(), bytes: 7, effects: 1, from_sequence: 9000 });
+    manifest.segments[0].seen = 9005;
     let last = manifest.segments[2];
     let location = SegmentLocation { chunk: 0, offset: 0, len: 0 };
     manifest.segments.push(SegmentInfo {

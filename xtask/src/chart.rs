@@ -64,7 +64,7 @@ const CASES: &[Case] = &[
         expect: Renders {
             with: &[
                 "name: DORMOUSE_BIND\n              value: 0.0.0.0",
-                "name: DORMOUSE_STORE\n              value: file:///data",
+                "name: DORMOUSE_STORE\n              value: \"file:///data\"",
                 "name: DORMOUSE_SLEEP_AFTER\n              value: \"1h30m\"",
                 "name: DORMOUSE_CHECKPOINT_EVERY\n              value: \"never\"",
                 "name: DORMOUSE_MAX_MEMORY\n              value: \"512mb\"",
@@ -103,6 +103,27 @@ const CASES: &[Case] = &[
         name: "no persistence, whatever else is said about it",
         arguments: &["--set=persistence.enabled=false", "--set=persistence.existingClaim=mine"],
         expect: Renders { with: &["emptyDir: {}"], without: &["volumeClaimTemplates", "claimName"] },
+    },
+    Case {
+        name: "a bucket needs no volume",
+        arguments: &[
+            "--set=store.url=s3://bucket/some/folder",
+            "--set=store.existingSecret=bucket-keys",
+            "--set-json=extraEnv=[{\"name\":\"AWS_REGION\",\"value\":\"eu-central-1\"}]",
+        ],
+        expect: Renders {
+            with: &[
+                "value: \"s3://bucket/some/folder\"",
+                "envFrom:\n            - secretRef:\n                name: bucket-keys",
+                "name: AWS_REGION",
+            ],
+            without: &["volumeClaimTemplates", "volumeMounts", "volumes:", "file:///data"],
+        },
+    },
+    Case {
+        name: "a bucket that a role opens, though a volume is described",
+        arguments: &["--set=store.url=az://container@account", "--set=persistence.existingClaim=mine"],
+        expect: Renders { with: &["value: \"az://container@account\""], without: &["envFrom", "claimName"] },
     },
     Case {
         name: "a storage class",
@@ -192,6 +213,12 @@ const CASES: &[Case] = &[
         arguments: &["--set=auth.existingSecret=mine", "--set=auth.token=x"],
         expect: Fails("/auth"),
     },
+    Case {
+        name: "credentials in a URL",
+        arguments: &["--set=store.url=s3://key:secret@bucket"],
+        expect: Fails("/store/url"),
+    },
+    Case { name: "no bucket", arguments: &["--set=store.url=file:///data"], expect: Fails("/store/url") },
     Case {
         name: "a volume that is none",
         arguments: &["--set=persistence.size=big"],

@@ -5,6 +5,7 @@
 //! | `test` | everything that must pass: see [`test`] |
 //! | `tidy` | the rules that neither rustc nor clippy know: see [`tidy`] |
 //! | `clients` | real clients of many languages against a real server |
+//! | `crash` | a server that is killed again and again, and what it has kept |
 //! | `chart` | the Helm chart: lint, templates, and values that must be refused |
 //! | `bench` | Dormouse beside real peers, on this machine |
 
@@ -12,6 +13,7 @@
 
 mod chart;
 mod count;
+mod crash;
 mod run;
 mod test;
 mod tidy;
@@ -50,6 +52,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kill a server again and again and check what it kept; `crash --help` for its options
+    #[command(disable_help_flag = true)]
+    Crash {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check the Helm chart
     Chart,
     /// Measure against real peers; `bench --help` for what there is to measure
@@ -67,6 +75,7 @@ fn main() -> ExitCode {
         Task::Test { only } => return test::run(root, &only),
         Task::Tidy => tidy::run(root),
         Task::Clients { arguments } => test::clients(root, &arguments),
+        Task::Crash { arguments } => crash::run(root, &arguments),
         Task::Chart => chart::run(root),
         Task::Bench { arguments } => bench(root, &arguments),
     };

@@ -85,7 +85,17 @@ impl Step {
 pub(crate) fn clients(root: &Path, arguments: &[String]) -> Outcome {
     tools::redis_server();
     let test = ["test", "--package", "dormouse-client-tests", "--no-fail-fast", "--"];
-    run::tests(run::cargo(root).args(test).args(arguments))
+    let mut tests = run::cargo(root);
+    tests.args(test).args(arguments);
+    // Whoever asks for one suite should not wait for what it does not need.
+    if arguments.is_empty() || arguments.iter().any(|argument| argument.contains("s3")) {
+        match tools::s3_server(root) {
+            Ok(program) => drop(tests.env("DORMOUSE_S3_SERVER", program)),
+            // The tests that need it say so too, and fail under `CI=true`.
+            Err(problem) => drop(tools::missing("stores on S3 were", &problem)?),
+        }
+    }
+    run::tests(&mut tests)
 }
 
 fn deny(root: &Path) -> Outcome {

@@ -5,8 +5,10 @@ use std::process::{Command, Stdio};
 
 use crate::{Count, Outcome, run};
 
-/// A Go module, pinned: the templates are checked by the same program everywhere.
+/// Go modules, pinned: the templates are checked by the same program everywhere.
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
+/// Under the Apache licence, as a test tool that is only run; it creates objects only where none is when asked to.
+const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
 const CARGO_DENY: &str = "0.20.2";
 
 /// Whether a missing tool fails the run instead of skipping a step.
@@ -66,24 +68,32 @@ fn is_root() -> bool {
 
 /// Helm, built into `target/tools` from its Go module unless it is there.
 pub(crate) fn helm(root: &Path) -> Result<PathBuf, String> {
+    go_program(root, "helm", HELM)
+}
+
+/// A server that speaks S3 over a folder, for the tests of `s3://` stores.
+pub(crate) fn s3_server(root: &Path) -> Result<PathBuf, String> {
+    go_program(root, "versitygw", S3_SERVER)
+}
+
+fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> {
     let folder = folder(root)?;
-    let helm = folder.join("helm");
-    let is_pinned = |text: &str| HELM.rsplit_once('@').is_some_and(|(_, version)| text.contains(version));
-    // Built by `go install`, helm calls itself by its major version only; the stamp says which it is.
-    let stamp = folder.join("helm.version");
-    if helm.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| is_pinned(&text)) {
-        return Ok(helm);
+    let program = folder.join(name);
+    // Built by `go install`, programs do not know their whole version; the stamp says which it is.
+    let stamp = folder.join(format!("{name}.version"));
+    if program.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == module) {
+        return Ok(program);
     }
     if run::output(Command::new("go").arg("version")).is_err() {
-        return Err("`go` is missing, which builds helm (Debian: apt-get install golang)".to_owned());
+        return Err(format!("`go` is missing, which builds {name} (Debian: apt-get install golang)"));
     }
-    println!("building helm into {}", folder.display());
-    let (built, text) = run::output(Command::new("go").args(["install", HELM]).env("GOBIN", &folder))?;
+    println!("building {name} into {}", folder.display());
+    let (built, text) = run::output(Command::new("go").args(["install", module]).env("GOBIN", &folder))?;
     if !built {
-        return Err(format!("helm could not be built:\n{text}"));
+        return Err(format!("{name} could not be built:\n{text}"));
     }
-    std::fs::write(&stamp, HELM).map_err(|error| format!("{}: {error}", stamp.display()))?;
-    Ok(helm)
+    std::fs::write(&stamp, module).map_err(|error| format!("{}: {error}", stamp.display()))?;
+    Ok(program)
 }
 
 /// `cargo deny`: the user's own, or one built into `target/tools`.

@@ -1,16 +1,18 @@
 //! `dormouse export`: a database as an RDB file.
 //!
-//! It reads the store and locks nothing, so it may run beside a server; what it writes is what the database was at its
-//! last checkpoint. The file appears under its name when it is whole and on the disk.
+//! It reads the store and the log and locks nothing, so it may run beside a server; what it writes is what the database was
+//! when the log was last flushed. The file appears under its name when it is whole and on the disk.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use dormouse_shard::log::Log;
 use dormouse_shard::manifest;
 use dormouse_shard::rdb::export::{About, ExportError, Exported, export};
 use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
-use dormouse_shard::snapshot::{NoEffects, Snapshot};
+use dormouse_shard::snapshot::Snapshot;
 use dormouse_shard::store::Store;
 use futures::executor::block_on;
 
@@ -40,7 +42,7 @@ pub struct Export {
 
 impl Export {
     pub(super) fn run(self) -> Result<(), String> {
-        let store = Store::open_read_only(&self.place.store_url()).map_err(|error| error.to_string())?;
+        let store = Arc::new(Store::open_read_only(&self.place.store_url()).map_err(|error| error.to_string())?);
         let progress = Progress::new("exporting", None);
         let exported = if self.file == Path::new("-") {
             let out = BufWriter::new(io::stdout());
@@ -52,7 +54,7 @@ impl Export {
         Ok(())
     }
 
-    fn to_file(&self, store: &Store, progress: &Progress) -> Result<Exported, String> {
+    fn to_file(&self, store: &Arc<Store>, progress: &Progress) -> Result<Exported, String> {
         let mut name = self.file.clone().into_os_string();
         name.push(".tmp");
         let unfinished = PathBuf::from(name);
@@ -81,27 +83,25 @@ impl Export {
         placed
     }
 
-    fn newest(&self, store: &Store) -> Result<u64, String> {
+    fn newest(&self, store: &Arc<Store>) -> Result<u64, String> {
         let newest = block_on(manifest::latest(store, &self.place.database)).map_err(|error| error.to_string())?;
         newest.map(|manifest| manifest.number).ok_or_else(|| self.unknown(store))
     }
 
-    fn attempt<W: Write + Send>(&self, store: &Store, out: W, progress: &Progress) -> Result<(W, Exported), String> {
+    fn attempt<W: Write + Send>(
+        &self,
+        store: &Arc<Store>,
+        out: W,
+        progress: &Progress,
+    ) -> Result<(W, Exported), String> {
         block_on(async {
             let database = &self.place.database;
-            let snapshot = Snapshot::open(store, database).await.map_err(|error| error.to_string())?;
+            let recovered = Log::look(store).map_err(|error| error.to_string())?;
+            let snapshot = Snapshot::open(store, database, recovered).await.map_err(|error| error.to_string())?;
             let snapshot = snapshot.ok_or_else(|| self.unknown(store))?;
-            let manifest = snapshot.manifest();
-            if manifest.cut > manifest.sequence {
-                return Err(format!("the last checkpoint of database `{database}` is not whole without its log"));
-            }
-            let tail = snapshot.tail().await.map_err(|error| error.to_string())?;
-            let about = About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms() };
             let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
-            let done = match &tail {
-                Some(tail) => export(&snapshot, tail, out, about, watch).await,
-                None => export(&snapshot, &NoEffects, out, about, watch).await,
-            };
+            let about = About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms() };
+            let done = export(&snapshot, out, about, watch).await;
             done.map_err(|error| match error {
                 ExportError::Output(error) => format!("cannot write {}: {error}", self.file.display()),
                 ExportError::Database(_) => error.to_string(),
@@ -109,7 +109,7 @@ impl Export {
         })
     }
 
-    fn unknown(&self, store: &Store) -> String {
+    fn unknown(&self, store: &Arc<Store>) -> String {
         format!("there is no database `{}` in {}", self.place.database, store.url())
     }
 }

@@ -1,16 +1,19 @@
 //! `CONFIG`: what is set, and changes of it. The parameters themselves stand in [`crate::config`].
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
 use dormouse_shard::commands::args::{Pairs, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
-use crate::commands::{access, help, now};
+use crate::commands::{access, answer, help, later, now};
 use crate::config::{self, Access};
 use crate::keeper;
-use crate::session::{Session, SessionRun};
+use crate::session::{Answer, Session, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN);
@@ -27,7 +30,7 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) when N is the number of configuration parameters provided",
                 "Returns the effective values of configuration parameters.",
             ),
-            Command::new("SET", at_least(4), &[], ADMIN, now!(set, 2))
+            Command::new("SET", at_least(4), &[], ADMIN, later!(set, 2))
                 .doc(
                     "2.0.0",
                     "O(N) when N is the number of configuration parameters provided",
@@ -63,7 +66,7 @@ fn get(session: &mut Session, reply: &mut Reply, (patterns,): (Rest<'_>,)) -> Re
 }
 
 /// `CONFIG SET parameter value [parameter value ...]`
-fn set(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
+fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
     let pairs: Vec<(&[u8], &[u8])> = Pairs::new(words).ok_or(Error::Syntax)?.iter().collect();
     let node = &session.node;
     // Two changes at the same time must not undo each other's.
@@ -77,8 +80,16 @@ fn set(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Resul
     if changes.database {
         session.tenant.configure(settings.database);
     }
-    reply.ok();
-    Ok(())
+    let (node, database) = (Arc::clone(node), Arc::clone(&session.tenant.database));
+    Ok(async move {
+        // Whoever is told OK has the promise from now on.
+        let kept = match database.lacks_log() {
+            true => keeper::remember(&node, database.checkpoint().await.map(drop)),
+            false => Ok(()),
+        };
+        answer(kept, |(), reply| reply.ok())
+    }
+    .boxed())
 }
 
 /// `CONFIG RESETSTAT`

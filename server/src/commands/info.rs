@@ -11,6 +11,7 @@ use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least};
 use dormouse_shard::error::Result;
 use dormouse_shard::keyspace::INDEXES;
+use dormouse_shard::log::Window;
 use dormouse_shard::scaling::ShardView;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -251,14 +252,27 @@ fn persistence(state: &State, section: &mut Section<'_>) {
     section.field("rdb_last_cow_size", 0);
     section.field("rdb_last_load_keys_expired", 0);
     section.field("rdb_last_load_keys_loaded", counters.loaded_keys.load(Ordering::Relaxed));
-    section.field("aof_enabled", 0);
+    let journal = &state.tenant.database.shared.journal;
+    let log = journal.log();
+    let problem = log.and_then(|log| log.problem());
+    section.field("aof_enabled", u8::from(journal.window() != Window::None && log.is_some()));
     section.field("aof_rewrite_in_progress", 0);
     section.field("aof_rewrite_scheduled", 0);
     section.field("aof_last_rewrite_time_sec", -1);
     section.field("aof_current_rewrite_time_sec", -1);
     section.field("aof_last_bgrewrite_status", "ok");
-    section.field("aof_last_write_status", "ok");
+    section.field("aof_last_write_status", if problem.is_some() { "err" } else { "ok" });
     section.field("aof_last_cow_size", 0);
+    section.field("loss_window", journal.window());
+    if let Some(log) = log {
+        section.field("log_lag_ms", log.lag_ms(state.now_ms));
+        section.field("log_entries", log.counters.entries.load(Ordering::Relaxed));
+        section.field("log_bytes", log.counters.bytes.load(Ordering::Relaxed));
+        section.field("log_flushes", log.counters.flushes.load(Ordering::Relaxed));
+        section.field("log_files", log.files());
+        section.field("log_problem", problem.as_deref().unwrap_or_default());
+    }
+    section.field("checkpoint_bytes", counters.checkpoint_bytes.load(Ordering::Relaxed));
     section.field("module_fork_in_progress", 0);
     section.field("module_fork_last_cow_size", 0);
 }

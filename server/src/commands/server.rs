@@ -7,6 +7,7 @@ use dormouse_protocol::Reply;
 use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::log::Window;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -159,13 +160,22 @@ pub const CLUSTER: Family<SessionRun> = Family {
 pub const GENERIC: Family<SessionRun> = Family {
     group: "generic",
     category: Category::CONNECTION,
-    commands: &[Command::new("WAIT", exactly(3), &[], Flags::BLOCKING, now!(wait))
+    commands: &[
+        Command::new("WAIT", exactly(3), &[], Flags::BLOCKING, now!(wait))
         .doc(
             "3.0.0",
             "O(1)",
             "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
         )
-        .tips(&["request_policy:all_shards", "response_policy:agg_min"])],
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
+        Command::new("WAITAOF", exactly(4), &[], Flags::BLOCKING, later!(wait_log))
+            .doc(
+                "7.2.0",
+                "O(1)",
+                "Blocks until all of the preceding write commands sent by the connection are written to the append-only file of the master and/or replicas.",
+            )
+            .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
+    ],
 };
 
 pub const ACL: Family<SessionRun> = Family {
@@ -435,6 +445,49 @@ impl<'a> Argument<'a> for Timeout {
             Err(_) => Err(Error::text("ERR timeout is not an integer or out of range")),
         }
     }
+}
+
+/// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here; there are no replicas
+/// to wait for.
+fn wait_log(session: &mut Session, (local, replicas, ms): (i64, i64, i64)) -> Result<BoxFuture<'static, Answer>> {
+    if !(0..=1).contains(&local) {
+        return Err(Error::text("ERR value is out of range, must be between 0 and 1"));
+    }
+    if replicas < 0 {
+        return Err(Error::NotPositive);
+    }
+    if ms < 0 {
+        return Err(Error::text("ERR timeout is negative"));
+    }
+    let database = Arc::clone(&session.tenant.database);
+    let journal = &database.shared.journal;
+    if local > 0 && (journal.window() == Window::None || journal.log().is_none()) {
+        return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
+    }
+    let written = session.written;
+    Ok(async move {
+        let Some(log) = database.shared.journal.log() else { return wait_answer(false) };
+        let durable = log.durable(written);
+        let is_durable = match (local, ms) {
+            // Who does not wait for it is told how it is.
+            (0, _) => log.flushed() >= written,
+            (_, 0) => durable.await.is_ok(),
+            (_, ms) => {
+                let timeout = std::time::Duration::from_millis(ms as u64);
+                matches!(tokio::time::timeout(timeout, durable).await, Ok(Ok(())))
+            }
+        };
+        wait_answer(is_durable)
+    }
+    .boxed())
+}
+
+fn wait_answer(is_durable: bool) -> Answer {
+    answer(Ok(()), move |(), reply| {
+        reply.array(2);
+        reply.integer(i64::from(is_durable));
+        reply.integer(0);
+    })
 }
 
 /// `ACL WHOAMI`: a user is called as its database.

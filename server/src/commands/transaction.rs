@@ -1,6 +1,6 @@
 //! Transactions: MULTI queues, EXEC runs the queue under the locks of all the shards that it needs, WATCH says when not to.
 //!
-//! A transaction's effects are one record, also across shards, and nobody sees it half done: its locks are taken in shard
+//! A transaction's effects are one entry of the log, also across shards, and nobody sees it half done: its locks are taken in shard
 //! order before its first command and let go after its last.
 
 use std::sync::Arc;
@@ -285,13 +285,17 @@ fn under(
         }
     }
     db.select(session.select);
+    if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE))
+        && let Err(error) = database.shared.journal.admit(now_ms)
+    {
+        return Ran::Refused(error);
+    }
     // Room is made once: a transaction is not refused halfway.
     if entries.iter().any(|entry| entry.row.flags.contains(Flags::DENY_OOM))
         && let Err(error) = db.make_room(published)
     {
         return Ran::Refused(error);
     }
-    db.begin_transaction();
     reply.array(transaction.queue.len());
     for (request, entry) in transaction.queue.iter().zip(entries) {
         let request = request.as_request();
@@ -314,7 +318,7 @@ fn under(
         reply.set_version(session.version);
         session.count_queued(entry.id, reply, before);
     }
-    db.commit();
+    session.note(db.finish());
     session.count_keyspace(db.hits, db.misses);
     let dead = db.take_graveyard();
     if !dead.is_empty() {

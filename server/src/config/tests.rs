@@ -43,7 +43,9 @@ fn names_are_unique_and_defaults_are_redis_s() {
         ("timeout", "0"),
         ("databases", "16"),
         ("save", ""),
-        ("appendonly", "no"),
+        ("appendonly", "yes"),
+        ("appendfsync", "everysec"),
+        ("loss-window", "1s"),
         ("port", "6379"),
         ("bind", "127.0.0.1"),
         ("dir", "/data"),
@@ -111,7 +113,10 @@ fn set_changes_what_get_shows() {
             "client-output-buffer-limit",
             "normal 1048576 0 0 slave 1 2 3 pubsub 33554432 8388608 60",
         ),
-        ("appendonly no", "appendonly", "no"),
+        ("appendonly no", "appendonly", "yes"),
+        ("loss-window none", "appendonly", "no"),
+        ("loss-window 0", "appendfsync", "always"),
+        ("loss-window 250ms", "loss-window", "250ms"),
         ("save ", "save", ""),
         ("timeout 1 hash-max-ziplist-entries 5 hash-max-listpack-entries 6", "hash-max-listpack-entries", "6"),
     ] {
@@ -156,10 +161,7 @@ fn errors_are_redis_s_and_change_nothing() {
             "hash-max-listpack-entries 1kb",
             failed("hash-max-listpack-entries", "argument couldn't be parsed into an integer"),
         ),
-        (
-            "appendonly yes",
-            failed("appendonly", "argument must be 'no': checkpoints go to the store, see checkpoint-every"),
-        ),
+        ("appendonly maybe", failed("appendonly", "argument must be 'no': see checkpoint-every and loss-window")),
         ("sleep-after 0", failed("sleep-after", "must be longer than zero (to switch it off, write `never`)")),
     ] {
         let (before, mut settings) = (settings(), settings());

@@ -79,6 +79,7 @@ fn every_option_reads_every_place() {
         ("token", "dm_shop_x", "tokens: [Token { database: \"shop\""),
         ("store", "memory://", "store: \"memory://\""),
         ("sleep-after", "never", "sleep_after: Never"),
+        ("loss-window", "250ms", "loss_window: Ms(250)"),
         ("checkpoint-every", "3s", "checkpoint_every: Every(3s)"),
         ("max-memory", "1kb", "max_memory: Size(1024)"),
         ("max-memory-policy", "allkeys-lru", "max_memory_policy: AllkeysLru"),

@@ -61,6 +61,20 @@ pub struct SegmentBody {
     pub crc: u64,
 }
 
+impl SegmentBody {
+    /// A body that was sealed before, as it lies in a chunk.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn of_sealed(bytes: &[u8]) -> Result<Self, CodecError> {
+        let raw = open(bytes)?;
+        let records = Reader::new(&raw).u32_le()?;
+        let (raw_len, crc) = (raw.len() as u64, stored_checksum(bytes));
+        // How many expire is in the manifest only.
+        Ok(Self { bytes: bytes.to_vec(), raw_len, records, expiring: 0, crc })
+    }
+}
+
 /// The records of a segment as bytes, not compressed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RawSegment {

@@ -32,7 +32,7 @@ use dormouse_protocol::{Reply, Request};
 pub use row::{Access, Arity, Category, Command, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
 
 use crate::error::Result;
-use crate::keyspace::effect::{self, Body, Effect};
+use crate::keyspace::effect::{self, Body};
 use crate::keyspace::{Fault, Keyspace};
 use crate::record::Record;
 use crate::{codec, error::Error};
@@ -80,6 +80,9 @@ pub(crate) use run;
 /// The place that must be loaded before the command is run again. Nothing was changed.
 pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<(), Fault> {
     db.begin(row.flags.contains(Flags::BY_KEY));
+    if db.is_strict() {
+        depend(row, db, request);
+    }
     let start = reply.len();
     let outcome = run(db, reply, request);
     if let Some(fault) = db.take_fault() {
@@ -99,13 +102,19 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
     Ok(())
 }
 
-/// Replays one effect onto the keyspace, whose `now` must be the effect's.
+/// Says what a command's reply tells of.
+fn depend(row: &Row, db: &mut Keyspace<'_>, request: Request<'_>) {
+    let finds_keys = row.keys.is_empty() || row.keys.iter().any(|spec| spec.find == Find::Unknown);
+    db.depend_on((!finds_keys).then(|| row.key_indexes(request).map(|key| request.arg(key))));
+}
+
+/// Replays the body of one effect onto the keyspace, whose `now` must be the effect's.
 ///
 /// # Errors
 /// Where the body is malformed, or its command is none of ours.
-pub fn replay(db: &mut Keyspace<'_>, effect: &Effect) -> Result<()> {
+pub fn replay(db: &mut Keyspace<'_>, body: &[u8]) -> Result<()> {
     let malformed = || Error::Store("an effect record is malformed".into());
-    match effect::read(&effect.body).ok_or_else(malformed)? {
+    match effect::read(body).ok_or_else(malformed)? {
         Body::Delete { key } => {
             db.delete(&key);
         }

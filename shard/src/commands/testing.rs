@@ -121,13 +121,13 @@ fn check_with(version: Version, table: &[(&str, &str)]) {
 /// segments are: one that needed another key would show.
 pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
     let mut bench = Bench::new();
-    bench.contents.recorder = Some(Vec::new());
+    bench.shared.journal.record(true);
     for command in commands {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         bench.run_args(&args);
         bench.now_ms += 1;
     }
-    let mut effects = bench.contents.recorder.take().expect("the recorder was set above");
+    let mut effects = std::mem::take(&mut *bench.shared.journal.kept.lock());
     effects.sort_by_key(|effect| effect.position);
     for select in 0..INDEXES as u8 {
         // An effect belongs to a keyspace, whichever index shows that now, if any still does.
@@ -135,7 +135,7 @@ pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
         let mut replayed = Bench::new();
         for effect in effects.iter().filter(|effect| effect.keyspace == keyspace) {
             let mut db = Keyspace::new([&mut replayed.contents], &replayed.shared, 0, effect.now_ms, 1);
-            replay(&mut db, effect).expect("effects are well-formed");
+            replay(&mut db, &effect.body).expect("effects are well-formed");
         }
         replayed.now_ms = bench.now_ms;
         bench.select = select;

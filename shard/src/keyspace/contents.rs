@@ -1,10 +1,12 @@
 //! What one shard holds: the sixteen logical indexes of a contiguous run of slots.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use crate::keyspace::Shared;
-use crate::keyspace::effect::{self, Effect};
+use crate::keyspace::effect;
 use crate::keyspace::index::{Index, slot_start};
+use crate::log::{self, Lsn};
 use crate::record::Record;
 use crate::segment::SlotPlacement;
 
@@ -21,8 +23,8 @@ pub struct Contents {
     /// The keyspace that each logical index shows. A flush gives it a new one, so what was recorded for the old one dies.
     pub ids: [u32; INDEXES],
     indexes: [Option<Box<Index>>; INDEXES],
-    /// Since when effects are kept: while a checkpoint runs.
-    pub recorder: Option<Vec<Effect>>,
+    /// Writes that replies must wait for, where the loss window is zero.
+    pub unflushed: Unflushed,
     /// It was put to sleep, or merged away: whoever holds it must route again.
     pub retired: bool,
     pub load: Load,
@@ -41,6 +43,54 @@ pub struct Load {
     pub heat: [u32; 16],
 }
 
+/// Positions of keys whose last write is perhaps not durable yet.
+#[derive(Debug, Clone, Default)]
+pub struct Unflushed {
+    positions: HashMap<u64, Lsn>,
+    /// A write that concerns every key.
+    whole: Lsn,
+    last: Lsn,
+}
+
+impl Unflushed {
+    /// Forgets what is durable, when all of it is.
+    pub fn settle(&mut self, flushed: Lsn) {
+        if self.last != 0 && self.last <= flushed {
+            *self = Self { positions: std::mem::take(&mut self.positions), ..Self::default() };
+            self.positions.clear();
+        }
+    }
+
+    pub fn note(&mut self, position: u64, lsn: Lsn) {
+        self.positions.insert(position, lsn);
+        self.last = self.last.max(lsn);
+    }
+
+    pub fn note_all(&mut self, lsn: Lsn) {
+        self.whole = lsn;
+        self.last = self.last.max(lsn);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.last == 0
+    }
+
+    /// What a reply that tells of the key there has to wait for.
+    pub fn of(&self, position: u64) -> Lsn {
+        self.positions.get(&position).copied().unwrap_or(0).max(self.whole)
+    }
+
+    pub fn last(&self) -> Lsn {
+        self.last
+    }
+
+    fn append(&mut self, other: Self) {
+        other.positions.iter().for_each(|(position, lsn)| self.note(*position, *lsn));
+        self.whole = self.whole.max(other.whole);
+        self.last = self.last.max(other.last);
+    }
+}
+
 impl Contents {
     pub fn empty(first_slot: u16, end_slot: u16, placement: SlotPlacement, ids: [u32; INDEXES]) -> Self {
         let indexes = [const { None }; INDEXES];
@@ -50,7 +100,7 @@ impl Contents {
             placement,
             ids,
             indexes,
-            recorder: None,
+            unflushed: Unflushed::default(),
             retired: false,
             load: Load::default(),
             expiring_from: (0, 0),
@@ -75,17 +125,16 @@ impl Contents {
                 shared.watches.touch(select, key);
             }
             let keyspace = index.id;
-            if let Some(effects) = &mut self.recorder {
+            if shared.journal.is_recording() && !keys.is_empty() {
                 // A command may still come whose time is before this: replay must not find these keys again.
-                let sequence = shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
-                let gone = |(position, key): &(u64, Box<[u8]>)| Effect {
-                    sequence,
-                    now_ms,
-                    keyspace,
-                    position: *position,
-                    body: effect::delete(key),
-                };
-                effects.extend(keys.iter().map(gone));
+                let mut items = Vec::new();
+                for (position, key) in &keys {
+                    log::format::write_effect(&mut items, keyspace, *position, |body| effect::delete(body, key));
+                }
+                let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
+                if shared.journal.is_strict() {
+                    keys.iter().for_each(|(position, _)| self.unflushed.note(*position, lsn));
+                }
             }
             removed += keys.len();
             if next != 0 {
@@ -162,10 +211,7 @@ impl Contents {
         for (index, other) in self.indexes.iter_mut().zip(&mut right.indexes) {
             *other = index.as_mut().map(|index| Box::new(index.split_off(slot_start(slot))));
         }
-        if let Some(effects) = &mut self.recorder {
-            let boundary = u64::from(slot) << 50;
-            right.recorder = Some(effects.extract_if(.., |effect| effect.position >= boundary).collect());
-        }
+        right.unflushed = self.unflushed.clone();
         self.end_slot = slot;
         right
     }
@@ -181,10 +227,7 @@ impl Contents {
                 self.index_or_new(select).append(*index);
             }
         }
-        if let (Some(effects), Some(more)) = (&mut self.recorder, right.recorder) {
-            effects.extend(more);
-            effects.sort_by_key(|effect| effect.sequence);
-        }
+        self.unflushed.append(right.unflushed);
         self.end_slot = right.end_slot;
     }
 }

@@ -1,8 +1,8 @@
 //! Effects: what a write came down to, one key at a time.
 //!
-//! Invariant: an effect touches exactly one key and needs nothing but that key's present value and its own `now_ms`, so
-//! the effects of one segment can be replayed without any other segment. Effects of one command or one transaction carry
-//! the same sequence number, over all shards.
+//! Invariant: an effect touches exactly one key and needs nothing but that key's present value and its own time, so the
+//! effects of one segment can be replayed without any other segment. Those of one batch or transaction are one entry of the
+//! log, over all shards.
 //!
 //! A body is one byte of kind and what follows it:
 //!
@@ -20,16 +20,6 @@ use dormouse_protocol::{OwnedRequest, Request};
 use crate::codec;
 use crate::record::Record;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effect {
-    pub sequence: u64,
-    pub now_ms: u64,
-    /// The keyspace id, not the logical index: a flush or SWAPDB in between does not confuse it.
-    pub keyspace: u32,
-    pub position: u64,
-    pub body: Box<[u8]>,
-}
-
 /// A body, read.
 #[derive(Debug)]
 pub enum Body {
@@ -44,38 +34,44 @@ const VALUE: u8 = 1;
 const EXPIRY: u8 = 2;
 const COMMAND: u8 = 3;
 
-pub fn delete(key: &[u8]) -> Box<[u8]> {
-    let mut body = vec![DELETE];
-    put(&mut body, key);
-    body.into()
+pub fn delete(body: &mut Vec<u8>, key: &[u8]) {
+    body.push(DELETE);
+    put(body, key);
 }
 
-pub fn value(record: &Record) -> Box<[u8]> {
-    let mut body = vec![VALUE];
-    body.extend(record.expiry().unwrap_or(0).to_le_bytes());
+pub fn value(body: &mut Vec<u8>, record: &Record) {
+    body.push(VALUE);
+    body.extend_from_slice(&record.expiry().unwrap_or(0).to_le_bytes());
     let kind = body.len();
     body.push(0);
-    put(&mut body, record.key());
-    body[kind] = codec::value::encode_value(&record.value(), &mut body);
-    body.into()
+    put(body, record.key());
+    body[kind] = codec::value::encode_value(&record.value(), body);
 }
 
-pub fn expiry(key: &[u8], expiry: Option<u64>) -> Box<[u8]> {
-    let mut body = vec![EXPIRY];
-    body.extend(expiry.unwrap_or(0).to_le_bytes());
-    put(&mut body, key);
-    body.into()
+pub fn expiry(body: &mut Vec<u8>, key: &[u8], expiry: Option<u64>) {
+    body.push(EXPIRY);
+    body.extend_from_slice(&expiry.unwrap_or(0).to_le_bytes());
+    put(body, key);
 }
 
-pub fn command<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>) -> Box<[u8]> {
-    let mut body = vec![COMMAND];
-    put_varint(&mut body, args.len() as u64);
-    args.for_each(|arg| put(&mut body, arg));
-    body.into()
+pub fn command<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    body.push(COMMAND);
+    put_varint(body, args.len() as u64);
+    args.for_each(|arg| put(body, arg));
 }
 
-pub fn verbatim(request: Request<'_>) -> Box<[u8]> {
-    command(request.iter())
+pub fn verbatim(body: &mut Vec<u8>, request: Request<'_>) {
+    command(body, request.iter());
+}
+
+/// The key of a body that says all there is to know of it, whatever went before: that it is gone, or its value.
+pub fn absolute_key(body: &[u8]) -> Option<&[u8]> {
+    let (kind, mut rest) = body.split_first()?;
+    match *kind {
+        DELETE => take(&mut rest),
+        VALUE => take(&mut rest.get(9..)?),
+        _ => None,
+    }
 }
 
 /// Reads a body; `None` where it is malformed.
@@ -153,20 +149,40 @@ fn take_expiry(from: &mut &[u8]) -> Option<Option<u64>> {
 mod tests {
     use super::*;
 
+    fn made(make: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut body = Vec::new();
+        make(&mut body);
+        body
+    }
+
     #[test]
     fn a_command_comes_back() {
-        let body = command([&b"SET"[..], b"key", b""].into_iter());
+        let body = made(|body| command(body, [&b"SET"[..], b"key", b""].into_iter()));
         let Some(Body::Command(request)) = read(&body) else { panic!("{body:?}") };
         assert_eq!(request.as_request().iter().collect::<Vec<_>>(), [&b"SET"[..], b"key", b""]);
     }
 
     #[test]
     fn whatever_is_cut_off_is_refused() {
-        for body in [delete(b"key"), expiry(b"key", Some(7)), command([&b"DEL"[..], b"k"].into_iter())] {
+        let bodies = [
+            made(|body| delete(body, b"key")),
+            made(|body| expiry(body, b"key", Some(7))),
+            made(|body| command(body, [&b"DEL"[..], b"k"].into_iter())),
+        ];
+        for body in bodies {
             assert!(read(&body).is_some());
             for len in 0..body.len() {
                 assert!(read(&body[..len]).is_none(), "{body:?} cut to {len}");
             }
         }
+    }
+
+    #[test]
+    fn absolute_bodies_name_their_key() {
+        let record = Record::new_raw(b"key", b"value", Some(7));
+        assert_eq!(absolute_key(&made(|body| delete(body, b"key"))), Some(&b"key"[..]));
+        assert_eq!(absolute_key(&made(|body| value(body, &record))), Some(&b"key"[..]));
+        assert_eq!(absolute_key(&made(|body| expiry(body, b"key", None))), None);
+        assert_eq!(absolute_key(&[VALUE, 1]), None);
     }
 }

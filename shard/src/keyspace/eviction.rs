@@ -69,9 +69,8 @@ impl Keyspace<'_> {
         self.bury(record);
         self.shared.watches.touch(select, &key);
         self.shared.evicted.fetch_add(1, Ordering::Relaxed);
-        if self.shards[0].recorder.is_some() {
-            self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
-            self.record(&key, effect::delete(&key));
+        if self.shared.journal.is_recording() {
+            self.record(&key, |body| effect::delete(body, &key));
         }
         self.select = selected;
         evicted

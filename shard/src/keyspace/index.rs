@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::keyspace::place::{Holding, Place, Stored};
+use crate::keyspace::place::{Dirty, Holding, Place, Stored};
 use crate::record::{Entry, Record};
 use crate::segment::{Directory, Placement, Range53, Segment, SlotPlacement};
 
@@ -129,7 +129,7 @@ impl Index {
     }
 
     pub fn is_dirty(&self) -> bool {
-        self.places.iter().any(|place| place.dirty)
+        self.places.iter().any(|place| !place.dirty.is_clean())
     }
 
     /// Marks the resident places that share positions with `range`.
@@ -138,7 +138,7 @@ impl Index {
         self.places
             .iter_mut()
             .filter(|place| shares(place) && place.stored().is_none())
-            .for_each(|place| place.dirty = true);
+            .for_each(|place| place.dirty = Dirty::Whole);
     }
 
     pub fn is_resident(&self, position: u64) -> bool {
@@ -181,7 +181,9 @@ impl Index {
         let (bytes, expiry) = (record.heap_bytes(), record.expiry());
         let (changed, result) = change(record);
         let (bytes_now, expiry_now) = (record.heap_bytes(), record.expiry());
-        place.dirty |= changed;
+        if changed {
+            place.dirty.note(position, key);
+        }
         place.bytes = place.bytes - bytes + bytes_now;
         self.bytes = self.bytes - bytes + bytes_now;
         if expiry != expiry_now {
@@ -199,10 +201,10 @@ impl Index {
         let Holding::Resident(segment) = &mut place.holding else { return };
         let (bytes, expiry) = (record.heap_bytes(), record.expiry());
         let table = segment.heap_bytes();
+        place.dirty.note(position, record.key());
         segment.insert(position, record, placement);
         let table_now = segment.heap_bytes();
         let full = segment.wants_split();
-        place.dirty = true;
         place.bytes += bytes;
         self.bytes = self.bytes + bytes - table + table_now;
         self.records += 1;
@@ -226,7 +228,9 @@ impl Index {
         let record = segment.remove(position, key, placement)?;
         let table_now = segment.heap_bytes();
         let (few, bytes) = (segment.len() < MERGE_BELOW / 4, record.heap_bytes());
-        place.dirty |= dirty;
+        if dirty {
+            place.dirty.note(position, key);
+        }
         place.bytes -= bytes;
         self.bytes = self.bytes - bytes - table + table_now;
         self.records -= 1;
@@ -259,7 +263,7 @@ impl Index {
             } else {
                 self.bytes += segment.heap_bytes();
                 // Both halves are dirty: the chunk holds them as one.
-                pieces.push(Place::resident(segment, true));
+                pieces.push(Place::resident(segment, Dirty::Whole));
             }
         }
         self.places.replace(at, pieces);
@@ -294,7 +298,7 @@ impl Index {
         self.bytes -= left.heap_bytes() + right.heap_bytes();
         let merged = left.merge(right, placement);
         self.bytes += merged.heap_bytes();
-        self.places.splice(first..first + 2, [Place::resident(merged, true)]);
+        self.places.splice(first..first + 2, [Place::resident(merged, Dirty::Whole)]);
     }
 
     /// Makes `at` (a prefix53) a boundary between two places, splitting segments as it must.
@@ -313,7 +317,8 @@ impl Index {
                     self.bytes -= segment.heap_bytes();
                     let (left, right) = segment.split(placement);
                     self.bytes += left.heap_bytes() + right.heap_bytes();
-                    self.places.replace(place, [Place::resident(left, true), Place::resident(right, true)]);
+                    self.places
+                        .replace(place, [Place::resident(left, Dirty::Whole), Place::resident(right, Dirty::Whole)]);
                 }
                 Holding::Stored(_) => {
                     *place_mut(&mut self.places, place) = whole;
@@ -356,6 +361,18 @@ impl Index {
         }
         self.places.replace(at, loaded);
         true
+    }
+
+    /// Says anew where the place of `range`, if it is not in memory, lies in the store.
+    pub fn relocate(&mut self, range: Range53, stored: Stored) {
+        let at = self.places.find(range.start);
+        let place = place_mut(&mut self.places, at);
+        if place.range == range
+            && let Holding::Stored(before) = &mut place.holding
+        {
+            self.records = self.records - before.records as usize + stored.records as usize;
+            *before = Arc::new(stored);
+        }
     }
 
     /// Visits the records of the bucket that holds `from` (a prefix53), and says where the next bucket begins.
@@ -446,12 +463,12 @@ impl Index {
     /// The next dirty resident place that reaches beyond prefix53 `from`.
     pub fn next_dirty(&mut self, from: u64) -> Option<&mut Place> {
         let first = self.places.find(from);
-        let at = (first..self.places.len()).find(|&at| place_at(&self.places, at).dirty)?;
+        let at = (first..self.places.len()).find(|&at| !place_at(&self.places, at).dirty.is_clean())?;
         Some(place_mut(&mut self.places, at))
     }
 
     pub fn dirty_bytes(&self) -> usize {
-        self.places.iter().filter(|place| place.dirty).map(Place::resident_bytes).sum()
+        self.places.iter().map(Place::dirty_bytes).sum()
     }
 }
 

@@ -25,6 +25,7 @@ pub mod settings;
 mod strings;
 mod whole;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,8 +39,8 @@ pub use settings::{Eviction, Settings, Shared};
 pub use crate::types::Limits;
 
 use crate::error::{Error, Result};
-use crate::keyspace::effect::Effect;
 use crate::keyspace::index::prefix;
+use crate::log::{self, Lsn};
 use crate::record::{Entry, Record, Value};
 use crate::segment::Placement;
 use crate::types::{Collection, Kind, Object};
@@ -121,6 +122,15 @@ pub struct Taken {
     record: Record,
 }
 
+/// What a batch has left in the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// What must be durable before the replies may leave; 0: nothing.
+    pub awaited: Lsn,
+    /// Behind its own entry; 0: it wrote nothing.
+    pub written: Lsn,
+}
+
 /// How the effects of the command that runs are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recording {
@@ -144,8 +154,11 @@ pub struct Keyspace<'a> {
     /// The access clock of records read or written now, 24 bits: seconds.
     clock: u32,
     recording: Recording,
-    sequence: u64,
-    in_transaction: bool,
+    /// What the commands so far have done, as items of the log.
+    items: Vec<u8>,
+    /// What replies must wait for before they leave.
+    awaited: Lsn,
+    strict: bool,
     changes: u64,
     fault: Option<Fault>,
     /// A key, and its position.
@@ -181,8 +194,9 @@ impl<'a> Keyspace<'a> {
             random: seed | 1,
             clock: access_clock(now_ms),
             recording: Recording::Off,
-            sequence: 0,
-            in_transaction: false,
+            items: Vec::new(),
+            awaited: 0,
+            strict: shared.journal.is_strict(),
             changes: 0,
             fault: None,
             expected: (&[], 0),
@@ -246,30 +260,72 @@ impl<'a> Keyspace<'a> {
     pub(crate) fn begin(&mut self, by_key: bool) {
         self.changes = 0;
         self.keep_access = self.no_touch;
-        self.recording = match (self.shards[0].recorder.is_some(), by_key) {
+        self.recording = match (self.shared.journal.is_recording(), by_key) {
             (false, _) => Recording::Off,
             (true, false) => Recording::Verbatim,
             (true, true) => Recording::ByKey,
         };
-        if self.recording != Recording::Off && !self.in_transaction {
-            self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+    }
+
+    /// Leaves what was done to the log, as one entry, while the locks are held. Dropping does the same, for whoever holds
+    /// no replies back.
+    pub fn finish(&mut self) -> Left {
+        if self.items.is_empty() {
+            return Left { awaited: self.awaited, written: 0 };
+        }
+        let items = std::mem::take(&mut self.items);
+        let lsn = self.shared.journal.append(&self.shared.sequence, self.now_ms, &items);
+        if self.strict {
+            self.note_unflushed(&items, lsn);
+            self.awaited = lsn;
+        }
+        give_items(items);
+        Left { awaited: self.awaited, written: lsn }
+    }
+
+    fn note_unflushed(&mut self, items: &[u8], lsn: Lsn) {
+        let flushed = self.shared.journal.log().map_or(0, |log| log.flushed());
+        self.shards.iter_mut().for_each(|shard| shard.unflushed.settle(flushed));
+        let mut reader = crate::codec::Reader::new(items);
+        while let Ok(item) = log::format::read_item(&mut reader) {
+            match item {
+                log::format::Item::Effect { position, .. } => self.shard(position).unflushed.note(position, lsn),
+                log::format::Item::Ids { .. } => self.shards.iter_mut().for_each(|shard| shard.unflushed.note_all(lsn)),
+            }
         }
     }
 
-    /// The commands until [`Self::commit`] are one record.
-    pub fn begin_transaction(&mut self) {
-        self.in_transaction = true;
-        self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
+    /// Before each command of a database whose loss window is zero: its reply tells of these keys, so it waits for what was
+    /// written to them. `keys`: none where it finds its keys by itself.
+    pub(crate) fn depend_on<'k>(&mut self, keys: Option<impl Iterator<Item = &'k [u8]>>) {
+        if self.shards.iter().all(|shard| shard.unflushed.is_empty()) {
+            return;
+        }
+        let flushed = self.shared.journal.log().map_or(0, |log| log.flushed());
+        let mut awaited = 0;
+        match keys {
+            Some(keys) => {
+                for key in keys {
+                    let position = self.position(key);
+                    awaited = awaited.max(self.shards[self.shard_at(position)].unflushed.of(position));
+                }
+            }
+            None => awaited = self.shards.iter().map(|shard| shard.unflushed.last()).max().unwrap_or(0),
+        }
+        if awaited > flushed {
+            self.awaited = self.awaited.max(awaited);
+        }
     }
 
-    pub fn commit(&mut self) {
-        self.in_transaction = false;
+    /// Whether replies wait for what they tell of to be durable.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.strict
     }
 
     /// After each command: `request` with its first key at `key`, if it changed anything.
     pub(crate) fn record_verbatim(&mut self, request: Request<'_>, key: usize) {
         if self.recording == Recording::Verbatim && self.changes > 0 {
-            self.record(request.arg(key), effect::verbatim(request));
+            self.record(request.arg(key), |body| effect::verbatim(body, request));
         }
     }
 
@@ -296,17 +352,44 @@ impl<'a> Keyspace<'a> {
     /// Records what a command did to `key` where it differs from the command itself: `db.effect(key, &[b"SREM", key, member])`.
     pub fn effect(&mut self, key: &[u8], args: &[&[u8]]) {
         if self.recording == Recording::ByKey {
-            self.record(key, effect::command(args.iter().copied()));
+            self.record(key, |body| effect::command(body, args.iter().copied()));
         }
     }
 
-    fn record(&mut self, key: &[u8], body: Box<[u8]>) {
+    fn record(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
         let position = self.position(key);
-        let (sequence, now_ms, select) = (self.sequence, self.now_ms, self.select);
-        let shard = self.shard(position);
+        let select = usize::from(self.select);
+        let keyspace = self.shard(position).ids[select];
+        self.take_items();
+        log::format::write_effect(&mut self.items, keyspace, position, write);
+    }
+
+    /// Records the value that `key` has now, or that it is gone.
+    fn record_value(&mut self, key: &[u8]) {
+        let (position, select) = (self.position(key), self.select);
+        self.take_items();
+        let shard = &self.shards[self.shard_at(position)];
         let keyspace = shard.ids[usize::from(select)];
-        if let Some(effects) = &mut shard.recorder {
-            effects.push(Effect { sequence, now_ms, keyspace, position, body });
+        let record = shard.index(select).and_then(|index| index.get(position, key));
+        log::format::write_effect(&mut self.items, keyspace, position, |body| match record {
+            Some(record) => effect::value(body, record),
+            None => effect::delete(body, key),
+        });
+    }
+
+    /// Records which keyspaces the logical indexes show from now on.
+    fn record_ids(&mut self) {
+        if self.recording != Recording::Off {
+            self.take_items();
+            let next = self.shared.next_id.load(Ordering::SeqCst);
+            log::format::write_ids(&mut self.items, &self.shards[0].ids, next);
+        }
+    }
+
+    /// A buffer with room, at the first effect of a batch.
+    fn take_items(&mut self) {
+        if self.items.capacity() == 0 {
+            self.items = SPARE_ITEMS.take();
         }
     }
 
@@ -355,13 +438,10 @@ impl<'a> Keyspace<'a> {
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
             self.shared.watches.touch(select, key);
             self.bury(record);
-            if self.shards[at].recorder.is_some() {
+            if self.shared.journal.is_recording() {
                 // A later command's time may be before this one's, as it waited or another worker's clock is behind:
                 // replay must not find the key again.
-                if self.recording == Recording::Off {
-                    self.sequence = self.shared.sequence.fetch_add(1, Ordering::SeqCst) + 1;
-                }
-                self.record(key, effect::delete(key));
+                self.record(key, |body| effect::delete(body, key));
             }
             return None;
         }
@@ -438,7 +518,7 @@ impl<'a> Keyspace<'a> {
         let record = self.shards[at].index_mut(select)?.remove(position, key, true, &placement)?;
         self.touch(key);
         if self.recording == Recording::ByKey {
-            self.record(key, effect::delete(key));
+            self.record(key, |body| effect::delete(body, key));
         }
         Some(Taken { record })
     }
@@ -500,7 +580,7 @@ impl<'a> Keyspace<'a> {
         }
         self.touch(key);
         if self.recording == Recording::ByKey {
-            self.record(key, effect::expiry(key, expiry));
+            self.record(key, |body| effect::expiry(body, key, expiry));
         }
         true
     }
@@ -643,16 +723,9 @@ impl<'a> Keyspace<'a> {
 
     /// Records the value that `key` has now as the effect: for a change by `update` in a command that records by key.
     pub fn effect_value(&mut self, key: &[u8]) {
-        if self.recording != Recording::ByKey {
-            return;
+        if self.recording == Recording::ByKey {
+            self.record_value(key);
         }
-        let position = self.position(key);
-        let select = self.select;
-        let body = match self.shard(position).index(select).and_then(|index| index.get(position, key)) {
-            Some(record) => effect::value(record),
-            None => effect::delete(key),
-        };
-        self.record(key, body);
     }
 
     pub(crate) fn replace(&mut self, key: &[u8], record: Record) {
@@ -667,24 +740,20 @@ impl<'a> Keyspace<'a> {
     fn add(&mut self, position: u64, mut record: Record) {
         let (select, placement) = (self.select, self.shared.placement);
         record.set_access(self.clock);
-        let body = (self.recording == Recording::ByKey).then(|| effect::value(&record));
         self.changes += 1;
         self.shared.watches.touch(select, record.key());
-        if let Some(body) = body {
-            let key: Box<[u8]> = record.key().into();
-            self.record(&key, body);
+        if self.recording == Recording::ByKey {
+            let keyspace = self.shard(position).ids[usize::from(select)];
+            self.take_items();
+            log::format::write_effect(&mut self.items, keyspace, position, |body| effect::value(body, &record));
         }
         self.shard(position).index_or_new(select).insert(position, record, &placement);
     }
 
-    fn after_write(&mut self, key: &[u8], position: u64) {
+    fn after_write(&mut self, key: &[u8]) {
         self.touch(key);
         if self.recording == Recording::ByKey {
-            let select = self.select;
-            if let Some(record) = self.shard(position).index(select).and_then(|index| index.get(position, key)) {
-                let body = effect::value(record);
-                self.record(key, body);
-            }
+            self.record_value(key);
         }
     }
 
@@ -738,6 +807,27 @@ impl<'a> Keyspace<'a> {
 impl Taken {
     pub fn expiry(&self) -> Option<u64> {
         self.record.expiry()
+    }
+}
+
+impl Drop for Keyspace<'_> {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+thread_local! {
+    /// The buffer of the last batch, for the next.
+    static SPARE_ITEMS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A larger buffer is not kept for the next batch.
+const SPARE_ITEMS_BYTES_MAX: usize = 256 << 10;
+
+fn give_items(mut items: Vec<u8>) {
+    if items.capacity() <= SPARE_ITEMS_BYTES_MAX {
+        items.clear();
+        SPARE_ITEMS.set(items);
     }
 }
 

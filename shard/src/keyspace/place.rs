@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::record::{Entry, Record};
+use crate::replay::Replay;
 use crate::segment::{Range53, Ranged, Segment};
 
 /// The keys of one range of positions.
@@ -12,8 +13,8 @@ use crate::segment::{Range53, Ranged, Segment};
 pub struct Place {
     pub range: Range53,
     pub holding: Holding,
-    /// Changed since it was last written to a chunk, or never written.
-    pub dirty: bool,
+    /// What of it the store does not have.
+    pub dirty: Dirty,
     pub bytes: usize,
     pub expiring: u32,
     pub soonest: u64,
@@ -25,15 +26,65 @@ pub enum Holding {
 }
 
 /// Where a segment lies in the store, and what is known of it without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Stored {
     /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
     pub body: Option<Body>,
     pub records: u32,
-    /// Effects after this one are replayed onto it.
+    /// Effects up to this one are in the body.
     pub sequence: u64,
-    /// Whether the tail holds effects for it.
+    /// Effects up to this one are in the body and the tails.
+    pub seen: u64,
+    /// Whether the tails hold effects for it.
     pub tailed: bool,
+    /// Whether the log does: its counts are not known before it is loaded.
+    pub logged: bool,
+    /// Where those effects are.
+    pub replay: Option<Arc<Replay>>,
+}
+
+/// How many changed keys a place remembers before it counts as changed altogether.
+const DIRTY_KEYS_MAX: usize = 64;
+
+/// What has changed in a place since it was last written to the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Dirty {
+    #[default]
+    Clean,
+    /// These keys only, with their positions.
+    Keys(Box<Vec<(u64, Box<[u8]>)>>),
+    Whole,
+}
+
+impl Dirty {
+    /// Notes that `key` was changed.
+    #[inline]
+    pub fn note(&mut self, position: u64, key: &[u8]) {
+        if !matches!(self, Self::Whole) {
+            self.note_key(position, key);
+        }
+    }
+
+    fn note_key(&mut self, position: u64, key: &[u8]) {
+        match self {
+            Self::Clean => *self = Self::Keys(Box::new(vec![(position, key.into())])),
+            Self::Keys(keys) => {
+                if keys.iter().any(|(known, other)| *known == position && **other == *key) {
+                    return;
+                }
+                if keys.len() == DIRTY_KEYS_MAX {
+                    *self = Self::Whole;
+                } else {
+                    keys.push((position, key.into()));
+                }
+            }
+            Self::Whole => {}
+        }
+    }
+
+    pub fn is_clean(&self) -> bool {
+        matches!(self, Self::Clean)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,11 +103,11 @@ impl Ranged for Place {
 
 impl Place {
     pub fn empty(range: Range53) -> Self {
-        Self::resident(Segment::new(range), false)
+        Self::resident(Segment::new(range), Dirty::Clean)
     }
 
     /// Takes the counts of `segment` by looking at each record.
-    pub fn resident(segment: Segment<Record>, dirty: bool) -> Self {
+    pub fn resident(segment: Segment<Record>, dirty: Dirty) -> Self {
         let (mut bytes, mut expiring, mut soonest) = (0, 0, u64::MAX);
         for record in segment.iter() {
             bytes += record.heap_bytes();
@@ -101,6 +152,15 @@ impl Place {
         match &self.holding {
             Holding::Resident(segment) => self.bytes + segment.heap_bytes(),
             Holding::Stored(_) => 0,
+        }
+    }
+
+    /// Bytes that the next checkpoint has to write for it, about.
+    pub fn dirty_bytes(&self) -> usize {
+        match &self.dirty {
+            Dirty::Clean => 0,
+            Dirty::Keys(keys) => keys.len() * (self.bytes / self.records().max(1)),
+            Dirty::Whole => self.resident_bytes(),
         }
     }
 }

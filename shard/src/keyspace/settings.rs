@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::log::Journal;
 use crate::segment::SlotPlacement;
 use crate::types::Limits;
 
@@ -42,8 +43,10 @@ pub struct Shared {
     pub name: Box<str>,
     pub placement: SlotPlacement,
     pub settings: ArcSwap<Settings>,
-    /// The number of the last effect record.
+    /// The number of the last entry in the log.
     pub sequence: AtomicU64,
+    /// Where batches leave their effects.
+    pub journal: Journal,
     /// The next keyspace id that a flush takes.
     pub next_id: AtomicU32,
     /// Bytes of memory over all shards, as each last published.
@@ -60,6 +63,7 @@ impl Shared {
             placement: SlotPlacement { seed },
             settings: ArcSwap::from_pointee(Settings::new(seed)),
             sequence: AtomicU64::new(0),
+            journal: Journal::none(),
             next_id: AtomicU32::new(super::contents::INDEXES as u32),
             used: AtomicUsize::new(0),
             watches: Watches::default(),

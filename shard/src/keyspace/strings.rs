@@ -30,7 +30,7 @@ impl Keyspace<'_> {
                 if let Some(old) = old {
                     self.graveyard.push(Box::new(old));
                 }
-                self.after_write(key, position);
+                self.after_write(key);
             }
             None => {
                 let expiry = if let Expiry::At(at) = expiry { Some(at) } else { None };
@@ -60,7 +60,7 @@ impl Keyspace<'_> {
         match rewritten {
             Some(outcome) => {
                 let (_, result) = outcome?;
-                self.after_write(key, position);
+                self.after_write(key);
                 Ok(result)
             }
             None => {
@@ -116,7 +116,7 @@ impl Keyspace<'_> {
             Some(outcome) => {
                 let (changed, result) = outcome?;
                 if changed {
-                    self.after_write(key, position);
+                    self.after_write(key);
                 }
                 Ok(result)
             }

@@ -3,6 +3,8 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::commands::testing::Bench;
+use crate::keyspace::place::Dirty;
+use crate::log::Kept;
 use crate::record::Origin;
 use crate::topology::SLOTS;
 use crate::types::{End, List};
@@ -78,7 +80,7 @@ const NO_CHANGES: &[(&str, Act)] = &[
 
 /// A keyspace with `key` and `list`, nothing in it changed since it was written; what `act` makes of it: changes, whether a
 /// watch on `watched` was touched, whether the places of what was changed are dirty, effects.
-fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Effect>) {
+fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Kept>) {
     let shared = Shared::new("test", 7);
     let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
     {
@@ -91,9 +93,9 @@ fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Effect>) {
     let index = contents.put_index(0, None).expect("there are keys");
     let id = index.id;
     let mut places = index.into_places();
-    places.iter_mut().for_each(|place| place.dirty = false);
+    places.iter_mut().for_each(|place| place.dirty = Dirty::Clean);
     contents.put_index(0, Some(Box::new(Index::new(id, places))));
-    contents.recorder = Some(Vec::new());
+    shared.journal.record(true);
     let touched = Arc::new(AtomicBool::new(false));
     shared.watches.add(0, watched, &touched);
     let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
@@ -102,7 +104,8 @@ fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Effect>) {
     let changes = db.changes();
     drop(db);
     let dirty = contents.index(0).is_some_and(Index::is_dirty);
-    (changes, touched.load(Ordering::SeqCst), dirty, contents.recorder.take().expect("it was set"))
+    let kept = std::mem::take(&mut *shared.journal.kept.lock());
+    (changes, touched.load(Ordering::SeqCst), dirty, kept)
 }
 
 #[test]
@@ -189,7 +192,7 @@ fn what_has_expired_does_not_come_back_in_replay() {
     for actively in [false, true] {
         let mut bench = Bench::new();
         bench.run("SET k 5 PX 10");
-        bench.contents.recorder = Some(Vec::new());
+        bench.shared.journal.record(true);
         bench.now_ms += 20;
         if actively {
             assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0, 1);
@@ -198,13 +201,13 @@ fn what_has_expired_does_not_come_back_in_replay() {
         }
         bench.now_ms -= 15;
         assert_eq!(bench.run("INCR k"), "1");
-        let effects = bench.contents.recorder.take().expect("it was set above");
+        let effects = std::mem::take(&mut *bench.shared.journal.kept.lock());
         assert!(effects.is_sorted_by_key(|effect| effect.sequence));
         let mut replayed = Bench::new();
         replayed.run("SET k 5 PX 10");
         for effect in &effects {
             let mut db = Keyspace::new([&mut replayed.contents], &replayed.shared, 0, effect.now_ms, 1);
-            crate::commands::replay(&mut db, effect).expect("effects are well-formed");
+            crate::commands::replay(&mut db, &effect.body).expect("effects are well-formed");
         }
         assert_eq!(replayed.data(), bench.data());
     }

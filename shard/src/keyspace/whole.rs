@@ -20,12 +20,12 @@ impl Keyspace<'_> {
         self.len() == 0
     }
 
-    /// The same number once all is known: a place that the tail holds effects for must be loaded to be counted.
+    /// The same number once all is known: a place that the log holds effects for must be loaded to be counted.
     pub fn count(&mut self) -> usize {
         let uncounted = |index: &Index| {
             let stored = || index.places().iter().filter_map(|place| Some((place, place.stored()?)));
             if index.stored() > 0 {
-                stored().find(|(_, stored)| stored.tailed).map(|(place, _)| place.range.start)
+                stored().find(|(_, stored)| stored.logged).map(|(place, _)| place.range.start)
             } else {
                 None
             }
@@ -151,6 +151,7 @@ impl Keyspace<'_> {
             }
         }
         self.changes += 1;
+        self.record_ids();
     }
 
     /// A place that a watched key may lie in and that is not in memory: only there can be seen whether a flush or a swap
@@ -182,6 +183,7 @@ impl Keyspace<'_> {
         self.shared.watches.touch_all(|of| of == a || of == b, changed);
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
         self.changes += 1;
+        self.record_ids();
     }
 
     /// Keys, keys with an expiry, by logical index; for `INFO keyspace`.

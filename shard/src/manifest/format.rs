@@ -16,7 +16,8 @@
 //!   count, segments: keyspace, as a difference | bits u8 | gap
 //!                    chunk, as a signed difference | offset, as a signed difference to the end before | length
 //!                    records | expiring | heap bytes | sequence, as a signed difference | crc u64 LE
-//!   tail: 0, or 1 | name | bytes | effects | from sequence
+//!                    since version 2: seen, as the difference to the sequence
+//!   tails: count, each name | bytes | effects | from sequence; at most 1 in version 1
 //!   meters:          length | bytes
 //!   since version 2: cut, as the difference to the sequence | source, empty: none | expires ms, 0: never
 //!                    count, settings: name | value
@@ -46,6 +47,7 @@ const VERSION: u32 = 2;
 const CHUNK_BYTES_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 18;
 const SETTING_BYTES_MIN: usize = 2;
+const TAIL_BYTES_MIN: usize = 4;
 
 /// Encodes the manifest as the one with this number.
 pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
@@ -87,15 +89,12 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
         before.write(out, segment);
     }
 
-    match &manifest.tail {
-        None => out.push(0),
-        Some(tail) => {
-            out.push(1);
-            write_bytes(out, tail.name.as_bytes());
-            write_varint(out, tail.bytes);
-            write_varint(out, tail.effects);
-            write_varint(out, tail.from_sequence);
-        }
+    write_varint(out, manifest.tails.len() as u64);
+    for tail in &manifest.tails {
+        write_bytes(out, tail.name.as_bytes());
+        write_varint(out, tail.bytes);
+        write_varint(out, tail.effects);
+        write_varint(out, tail.from_sequence);
     }
 
     write_bytes(out, &manifest.meters);
@@ -119,7 +118,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     let version = read_header(&mut reader, MAGIC, "manifest", VERSION)?;
     let fields = open(reader.rest())?;
     let mut reader = Reader::new(&fields);
-    let mut manifest = read(&mut reader)?;
+    let mut manifest = read(&mut reader, version)?;
     if version >= 2 {
         read_since_2(&mut reader, &mut manifest)?;
     }
@@ -128,7 +127,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     Ok(manifest)
 }
 
-fn read(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
+fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
     let number = reader.varint()?;
     let epoch = reader.varint()?;
     let writer = reader.u64_le()?;
@@ -156,8 +155,8 @@ fn read(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
         next_object,
         shard_cuts: read_cuts(reader)?,
         chunks: read_chunks(reader)?,
-        segments: read_segments(reader)?,
-        tail: read_tail(reader)?,
+        segments: read_segments(reader, version)?,
+        tails: read_tails(reader)?,
         meters: reader.bytes()?.to_vec(),
         source: None,
         expires_ms: None,
@@ -215,12 +214,12 @@ fn shared_bytes(before: &str, name: &str) -> usize {
     (0..=shared).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0)
 }
 
-fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<SegmentInfo>, CodecError> {
+fn read_segments(reader: &mut Reader<'_>, version: u32) -> Result<Vec<SegmentInfo>, CodecError> {
     let count = reader.count(SEGMENT_BYTES_MIN)?;
     let mut segments = Vec::with_capacity(count);
     let mut before = Before::default();
     for _ in 0..count {
-        segments.push(before.read(reader)?);
+        segments.push(before.read(reader, version)?);
     }
     Ok(segments)
 }
@@ -237,7 +236,7 @@ struct Before {
 
 impl Before {
     fn write(&mut self, out: &mut Vec<u8>, segment: &SegmentInfo) {
-        let SegmentInfo { keyspace, range, location, records, expiring, heap_bytes, sequence, crc } = *segment;
+        let SegmentInfo { keyspace, range, location, records, expiring, heap_bytes, sequence, seen, crc } = *segment;
         // What `Manifest::check` would refuse wraps here, and is refused when it is read.
         write_varint(out, u64::from(keyspace.wrapping_sub(self.keyspace)));
         out.push(range.bits);
@@ -252,10 +251,11 @@ impl Before {
         write_varint(out, heap_bytes);
         write_zigzag(out, sequence.wrapping_sub(self.sequence) as i64);
         out.extend_from_slice(&crc.to_le_bytes());
+        write_varint(out, seen.wrapping_sub(sequence));
         *self = Before::after(segment);
     }
 
-    fn read(&mut self, reader: &mut Reader<'_>) -> Result<SegmentInfo, CodecError> {
+    fn read(&mut self, reader: &mut Reader<'_>, version: u32) -> Result<SegmentInfo, CodecError> {
         let broken = CodecError::Malformed("segment");
         let difference = reader.varint_u32()?;
         let keyspace = self.keyspace.checked_add(difference).ok_or(broken.clone())?;
@@ -267,7 +267,7 @@ impl Before {
         let offset_before = if chunk == self.chunk { self.offset } else { 0 };
         let offset = offset_before.wrapping_add(reader.zigzag()? as u64);
         let location = SegmentLocation { chunk, offset, len: reader.varint()? };
-        let segment = SegmentInfo {
+        let mut segment = SegmentInfo {
             keyspace,
             range,
             location,
@@ -275,7 +275,12 @@ impl Before {
             expiring: reader.varint_u32()?,
             heap_bytes: reader.varint()?,
             sequence: self.sequence.wrapping_add(reader.zigzag()? as u64),
+            seen: 0,
             crc: reader.u64_le()?,
+        };
+        segment.seen = match version {
+            1 => segment.sequence,
+            _ => segment.sequence.checked_add(reader.varint()?).ok_or(CodecError::Malformed("segment"))?,
         };
         *self = Before::after(&segment);
         Ok(segment)
@@ -292,15 +297,16 @@ impl Before {
     }
 }
 
-fn read_tail(reader: &mut Reader<'_>) -> Result<Option<TailInfo>, CodecError> {
-    match reader.u8()? {
-        0 => Ok(None),
-        1 => Ok(Some(TailInfo {
+fn read_tails(reader: &mut Reader<'_>) -> Result<Vec<TailInfo>, CodecError> {
+    let count = reader.count(TAIL_BYTES_MIN)?;
+    let mut tails = Vec::with_capacity(count);
+    for _ in 0..count {
+        tails.push(TailInfo {
             name: reader.text()?.to_owned(),
             bytes: reader.varint()?,
             effects: reader.varint()?,
             from_sequence: reader.varint()?,
-        })),
-        _ => Err(CodecError::Malformed("tail")),
+        });
     }
+    Ok(tails)
 }

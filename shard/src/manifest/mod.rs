@@ -56,7 +56,7 @@ pub struct Manifest {
     pub keyspaces: [u32; SELECT_INDEXES],
     /// The next keyspace that has never been used.
     pub next_keyspace: u32,
-    /// Every effect up to this one is in the segments and the tail; a segment's own stamp may be later.
+    /// Every effect up to this one is in the segments and the tails; a segment's own stamp may be later.
     pub sequence: u64,
     /// The log must hold the effects from [`Self::sequence`] up to this one: with fewer, what the segments hold is not the
     /// state of one moment. The same as `sequence` where nothing was written during the checkpoint.
@@ -68,7 +68,8 @@ pub struct Manifest {
     pub chunks: Vec<ChunkInfo>,
     /// Ordered by keyspace and range, not overlapping. A range that is missing is empty.
     pub segments: Vec<SegmentInfo>,
-    pub tail: Option<TailInfo>,
+    /// What was written after some of the segments, from the oldest to the newest.
+    pub tails: Vec<TailInfo>,
     /// Counters that belong to the database, as the server writes them.
     pub meters: Vec<u8>,
     /// The database that it was branched from.
@@ -91,6 +92,7 @@ pub struct SegmentInfo {
     pub keyspace: u32,
     pub range: Range53,
     pub location: SegmentLocation,
+    /// With what the tails hold.
     pub records: u32,
     /// How many of the records have an expiry.
     pub expiring: u32,
@@ -98,14 +100,16 @@ pub struct SegmentInfo {
     pub heap_bytes: u64,
     /// Effects up to this one are in the body.
     pub sequence: u64,
+    /// Effects up to this one are in the body and the tails; at least `sequence`.
+    pub seen: u64,
     /// The checksum of the body on disk.
     pub crc: u64,
 }
 
 impl SegmentInfo {
-    /// Whether it has no body: it only says up to which effect the range is known to be empty.
-    pub fn is_empty(&self) -> bool {
-        self.records == 0 && self.location.len == 0
+    /// Without a body the tails hold all that there is, or there is nothing, up to the effect that was seen.
+    pub fn has_body(&self) -> bool {
+        self.location.len > 0
     }
 }
 
@@ -136,7 +140,7 @@ impl Manifest {
             shard_cuts: Vec::new(),
             chunks: Vec::new(),
             segments: Vec::new(),
-            tail: None,
+            tails: Vec::new(),
             meters: Vec::new(),
             source: None,
             expires_ms: None,
@@ -151,16 +155,24 @@ impl Manifest {
         &self.segments[start..start + len]
     }
 
+    /// The segment of a keyspace that holds `prefix` (a prefix53).
+    pub fn segment(&self, keyspace: u32, prefix: u64) -> Option<&SegmentInfo> {
+        let after =
+            self.segments.partition_point(|segment| (segment.keyspace, segment.range.start) <= (keyspace, prefix));
+        let segment = self.segments[..after].last()?;
+        (segment.keyspace == keyspace && segment.range.contains(prefix)).then_some(segment)
+    }
+
     /// The names of all objects that the manifest needs.
     pub fn objects(&self) -> impl Iterator<Item = &str> {
         let chunks = self.chunks.iter().map(|chunk| chunk.name.as_str());
-        chunks.chain(self.tail.iter().map(|tail| tail.name.as_str()))
+        chunks.chain(self.tails.iter().map(|tail| tail.name.as_str()))
     }
 
     /// The bytes that the database takes in the store, its manifest not counted.
     pub fn stored_bytes(&self) -> u64 {
         let chunks = self.chunks.iter().map(|chunk| chunk.bytes);
-        chunks.chain(self.tail.iter().map(|tail| tail.bytes)).fold(0, u64::saturating_add)
+        chunks.chain(self.tails.iter().map(|tail| tail.bytes)).fold(0, u64::saturating_add)
     }
 
     /// The decoded form of an object that claims to be a manifest.
@@ -192,7 +204,13 @@ impl Manifest {
             return Err("the cut lies before what it must hold");
         }
         for segment in &self.segments {
-            if segment.is_empty() {
+            if segment.seen < segment.sequence {
+                return Err("a segment's body has more than was seen of it");
+            }
+            if segment.expiring > segment.records {
+                return Err("more expiries than records");
+            }
+            if !segment.has_body() {
                 continue;
             }
             let SegmentLocation { chunk, offset, len } = segment.location;
@@ -202,9 +220,6 @@ impl Manifest {
             };
             if offset.checked_add(len).is_none_or(|end| end > chunk_bytes) {
                 return Err("segment beyond the end of its chunk");
-            }
-            if segment.expiring > segment.records {
-                return Err("more expiries than records");
             }
         }
         Ok(())

@@ -35,10 +35,14 @@ fn sample() -> Manifest {
             expiring: 10 * at as u32,
             heap_bytes: 123_456,
             sequence: 9000 - at as u64,
+            seen: 9000,
             crc: u64::MAX / (at as u64 + 1),
         });
     }
-    manifest.tail = Some(TailInfo { name: names.tail(3, 77, 11), bytes: 99, effects: 4, from_sequence: 8990 });
+    for counter in [8, 11] {
+        let name = names.tail(3, 77, counter);
+        manifest.tails.push(TailInfo { name, bytes: 99, effects: 4, from_sequence: 8990 });
+    }
     manifest.meters = b"requests".to_vec();
     manifest.cut = 9010;
     manifest.source = Some("shop".to_owned());
@@ -55,8 +59,8 @@ fn a_manifest_survives() {
     assert_eq!(manifest.segments_of(0).len(), 2);
     assert_eq!(manifest.segments_of(3).len(), 1);
     assert_eq!(manifest.segments_of(5), []);
-    assert_eq!(manifest.objects().count(), 3);
-    assert_eq!(manifest.stored_bytes(), 20_099);
+    assert_eq!(manifest.objects().count(), 4);
+    assert_eq!(manifest.stored_bytes(), 20_198);
     let new = Manifest::new("default", 1, 2, 3);
     assert_eq!(Manifest::decode(&new.encode()).unwrap(), new);
 }
@@ -74,11 +78,12 @@ fn consecutive_segments_take_little_room() {
             expiring: 0,
             heap_bytes: 300_000,
             sequence: 1_000_000,
+            seen: 1_000_000,
             crc: at.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         });
     }
     let bytes = manifest.encode();
-    assert!(bytes.len() < 4096 * 24, "{} bytes a segment", bytes.len() / 4096);
+    assert!(bytes.len() < 4096 * 25, "{} bytes a segment", bytes.len() / 4096);
     assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
 }
 
@@ -107,6 +112,7 @@ fn what_does_not_hold_together_is_refused() {
     refused(|m| m.segments[1].location.chunk = 2, "segment in a chunk that is not listed");
     refused(|m| m.segments[1].location.offset = u64::MAX, "segment beyond the end of its chunk");
     refused(|m| m.cut = m.sequence - 1, "the cut lies before what it must hold");
+    refused(|m| m.segments[1].seen = 1, "a segment's body has more than was seen of it");
     refused(|m| m.segments[1].expiring = 1001, "more expiries than records");
 }
 

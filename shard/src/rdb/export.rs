@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use super::writer::{Beside, RdbWriter};
 use crate::error::Error;
 use crate::keyspace::{INDEXES, access_clock};
-use crate::snapshot::{Effects, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// How often progress is told: after so many records.
 const STEP: u64 = 1 << 12;
@@ -45,7 +45,6 @@ pub struct About<'a> {
 /// When something of the database cannot be read, or `out` refuses to take more.
 pub async fn export<W: Write + Send>(
     snapshot: &Snapshot<'_>,
-    effects: &(dyn Effects + Sync),
     out: W,
     about: About<'_>,
     watch: &mut (dyn FnMut(Exported) + Send),
@@ -64,7 +63,7 @@ pub async fn export<W: Write + Send>(
         // An error of the output cannot pass through the visit, whose errors are the database's.
         let mut refused = None;
         let visited = snapshot
-            .visit(index, effects, &mut |record| {
+            .visit(index, &mut |record| {
                 let expiry_ms = record.expiry();
                 if expiry_ms.is_some_and(|at| at <= now_ms) {
                     return Ok(());

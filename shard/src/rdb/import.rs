@@ -22,6 +22,7 @@ use crate::codec::string::{RdbString, write_plain_string};
 use crate::codec::value::{Loaded, decode_value, encode_object, kind};
 use crate::codec::{CodecError, Reader};
 use crate::keyspace::access_clock;
+use crate::log::recovery::Recovered;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo};
 use crate::record::size_class;
 use crate::segment::{Placement, SlotPlacement};
@@ -41,6 +42,8 @@ const STEP: u64 = 1 << 14;
 #[derive(Debug, Clone)]
 pub struct Import<'a> {
     pub store: &'a Store,
+    /// What the log has of all databases.
+    pub recovered: &'a Recovered,
     pub database: &'a str,
     /// Whether what the database holds is replaced; else it must hold nothing.
     pub replace: bool,
@@ -147,21 +150,23 @@ impl Import<'_> {
 
     /// The manifest that follows what is there, without data.
     async fn next_manifest(&self) -> Result<Manifest, ImportError> {
-        let Some(mut manifest) = manifest::latest(self.store, self.database).await? else {
-            return Ok(Manifest::new(self.database, self.seed, self.writer, self.now_ms));
-        };
-        let holds = manifest.segments.iter().any(|segment| !segment.is_empty()) || manifest.tail.is_some();
-        if (holds || manifest.cut > manifest.sequence) && !self.replace {
+        // A new database, told by its seed and its creation from the one that the log may still speak of.
+        let mut manifest = Manifest::new(self.database, self.seed, self.writer, self.now_ms);
+        let before = manifest::latest(self.store, self.database).await?;
+        let stored = before.as_ref().is_some_and(|before| before.segments.iter().any(|segment| segment.records > 0));
+        let cut = before.as_ref().map_or(0, |before| before.cut);
+        let unfinished = before.as_ref().is_some_and(|before| before.cut > before.sequence);
+        if (stored || unfinished || self.recovered.goes_beyond(self.database, cut)) && !self.replace {
             return Err(ImportError::HoldsData(self.database.to_owned()));
         }
-        manifest.epoch += 1;
-        manifest.writer = self.writer;
-        manifest.keyspaces = std::array::from_fn(|index| manifest.next_keyspace + index as u32);
-        manifest.next_keyspace += SELECT_INDEXES as u32;
-        manifest.sequence = manifest.cut;
-        manifest.chunks.clear();
-        manifest.segments.clear();
-        manifest.tail = None;
+        if let Some(before) = before {
+            manifest.number = before.number;
+            manifest.epoch = before.epoch + 1;
+            manifest.next_object = before.next_object;
+            manifest.meters = before.meters;
+            manifest.settings = before.settings;
+            (manifest.source, manifest.expires_ms) = (before.source, before.expires_ms);
+        }
         Ok(manifest)
     }
 
@@ -248,6 +253,7 @@ impl Import<'_> {
                 expiring: body.expiring,
                 heap_bytes,
                 sequence: manifest.sequence,
+                seen: manifest.sequence,
                 crc: body.crc,
             });
             imported.segments += 1;

@@ -8,13 +8,15 @@ use proptest::prelude::*;
 use super::export::{About, Exported, export};
 use super::import::{Import, ImportError, Imported, Step};
 use super::*;
+use crate::chunk::SegmentLocation;
 use crate::codec::checksum;
 use crate::codec::value::{Loaded, decode_value};
 use crate::keyspace::effect;
-use crate::manifest::{self, Names, TailInfo};
+use crate::log::recovery::Recovered;
+use crate::manifest::{self, Names, SegmentInfo, TailInfo};
 use crate::record::Value;
-use crate::segment::{Placement, SlotPlacement};
-use crate::snapshot::{NoEffects, Snapshot};
+use crate::segment::{Placement, Range53, SlotPlacement};
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tail::{TailRecord, encode_tail};
 use crate::types::{End, Hash, Limits, List, Object, Set, SortedSet};
@@ -77,6 +79,7 @@ impl Setup {
     fn import_with(&mut self, rdb: &[u8], change: impl FnOnce(&mut Import<'_>)) -> Result<Imported, ImportError> {
         let mut import = Import {
             store: &self.store,
+            recovered: &Recovered::default(),
             database: "shop",
             replace: false,
             skip_unsupported: false,
@@ -106,12 +109,8 @@ impl Setup {
     fn export_version(&self, version: u16) -> (Vec<u8>, Exported) {
         let about = About { version, server: "7.2.4", now_ms: NOW };
         block_on(async {
-            let snapshot = Snapshot::open(&self.store, "shop").await.unwrap().unwrap();
-            match snapshot.tail().await.unwrap() {
-                Some(tail) => export(&snapshot, &tail, Vec::new(), about, &mut |_| {}).await,
-                None => export(&snapshot, &NoEffects, Vec::new(), about, &mut |_| {}).await,
-            }
-            .unwrap()
+            let snapshot = Snapshot::open(&self.store, "shop", Recovered::default()).await.unwrap().unwrap();
+            export(&snapshot, Vec::new(), about, &mut |_| {}).await.unwrap()
         })
     }
 
@@ -310,23 +309,34 @@ fn effects_are_exported_too() {
     // A tail that deletes a key, changes one, and makes one in an index that has no segments.
     let mut manifest = block_on(manifest::latest(&setup.store, "shop")).unwrap().unwrap();
     let placement = SlotPlacement { seed: manifest.seed };
-    let record = |sequence, index: usize, key: &[u8], body: Box<[u8]>| TailRecord {
+    let record = |sequence, index: usize, key: &[u8], body: Vec<u8>| TailRecord {
         sequence,
         now_ms: NOW,
         keyspace: manifest.keyspaces[index],
         position: placement.position(key),
-        body: body.to_vec().into(),
+        body: body.into(),
     };
-    let value = |key: &[u8]| effect::value(&crate::record::Record::new_raw(key, b"changed", None));
+    let value = |key: &[u8]| {
+        let mut body = Vec::new();
+        effect::value(&mut body, &crate::record::Record::new_raw(key, b"changed", None));
+        body
+    };
+    let mut gone = Vec::new();
+    effect::delete(&mut gone, b"key:7");
     let records = vec![
-        record(1, 0, b"key:7", effect::delete(b"key:7")),
+        record(1, 0, b"key:7", gone),
         record(2, 0, b"key:8", value(b"key:8")),
         record(3, 7, b"fresh", value(b"fresh")),
     ];
     let object = encode_tail(records);
     let name = Names::new("shop").unwrap().tail(1, 9, 1000);
     block_on(setup.store.put_new(&name, object.clone())).unwrap();
-    manifest.tail = Some(TailInfo { name, bytes: object.len() as u64, effects: 3, from_sequence: 0 });
+    manifest.tails.push(TailInfo { name, bytes: object.len() as u64, effects: 3, from_sequence: 0 });
+    manifest.segments.iter_mut().for_each(|segment| segment.seen = 3);
+    let location = SegmentLocation { chunk: 0, offset: 0, len: 0 };
+    let fresh =
+        SegmentInfo { keyspace: manifest.keyspaces[7], range: Range53::WHOLE, location, ..manifest.segments[0] };
+    manifest.segments.push(SegmentInfo { records: 1, expiring: 0, sequence: 0, ..fresh });
     (manifest.sequence, manifest.cut) = (3, 3);
     block_on(manifest::commit(&setup.store, &mut manifest)).unwrap();
     expected.remove(&(0, b"key:7".to_vec()));

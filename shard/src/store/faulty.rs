@@ -1,71 +1,120 @@
-//! A store that fails on demand, for crash and disk-full tests: any other store, wrapped.
+//! A store that fails on demand, for crash, disk-full and network tests: any other store, wrapped.
+//!
+//! Faults are told by the kind of request: the next one after so many good ones, or several in a row. What an object looks
+//! like when it is read (hidden, flipped, torn) is told by its name.
 
-use std::{collections::HashSet, fmt, io, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt, io,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-/// What happens to a put.
+/// The kinds of requests, each of which fails by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Request {
+    Put,
+    /// Reads of contents and of sizes.
+    Get,
+    List,
+    /// One for each object, also where many are deleted together.
+    Delete,
+}
+
+/// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is written: no space left.
+    /// Nothing is done: no space left.
     Full,
-    /// Nothing is written, and the error does not say why.
+    /// Nothing is done, and the error does not say why.
     Lost,
-    /// The object is written, yet an error is reported: the answer was lost.
+    /// It is done, yet an error is reported: the answer was lost.
     Unanswered,
-    /// This put and all that follows fails, reads too, until [`FaultyStore::revive`]: the process died here.
+    /// Success is reported, and nothing is done: a delete that does not stick. A read that is ignored finds nothing.
+    Ignored,
+    /// Half is done, and an error is reported: a put leaves the first half of the object, a read or a list ends early.
+    Torn,
+    /// This request and all that follow fail, of every kind, until [`FaultyStore::revive`]: the process died here.
     Crash,
+}
+
+/// Faults to come.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    good: usize,
+    bad: usize,
+    fault: Fault,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The fault of the next put that comes after this many good ones.
-    next: Option<(usize, Fault)>,
+    plans: HashMap<Request, Plan>,
     dead: bool,
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
-    puts: usize,
+    torn: HashMap<String, u64>,
+    asked: HashMap<Request, usize>,
 }
 
 /// Wraps a store; faults are set from outside while it is in use.
 #[derive(Debug)]
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    state: Mutex<State>,
-    held: watch::Sender<bool>,
+    state: Arc<Mutex<State>>,
+    held: watch::Sender<HashSet<Request>>,
 }
 
 impl FaultyStore {
     pub fn new(inner: Arc<dyn ObjectStore>) -> Arc<FaultyStore> {
-        Arc::new(FaultyStore { inner, state: Mutex::default(), held: watch::Sender::new(false) })
+        Arc::new(FaultyStore { inner, state: Arc::default(), held: watch::Sender::default() })
+    }
+
+    /// The store below, without faults: what another process would see, and do.
+    pub fn inner(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner
+    }
+
+    /// Lets `good` requests of the kind through, then applies `fault` to the `bad` ones that follow.
+    pub fn fail(&self, request: Request, good: usize, bad: usize, fault: Fault) {
+        self.state.lock().plans.insert(request, Plan { good, bad, fault });
     }
 
     /// Lets `good` puts through, then applies `fault` to one.
     pub fn fail_put_after(&self, good: usize, fault: Fault) {
-        self.state.lock().next = Some((good, fault));
+        self.fail(Request::Put, good, 1, fault);
     }
 
-    /// The store is as slow as can be: puts wait until it is released.
+    /// The store is as slow as can be: requests of the kind wait until they are released.
+    pub fn hold(&self, request: Request) {
+        self.held.send_if_modified(|held| held.insert(request));
+    }
+
+    pub fn release(&self, request: Request) {
+        self.held.send_if_modified(|held| held.remove(&request));
+    }
+
     pub fn hold_puts(&self) {
-        self.held.send_replace(true);
+        self.hold(Request::Put);
     }
 
     pub fn release_puts(&self) {
-        self.held.send_replace(false);
+        self.release(Request::Put);
     }
 
-    /// Ends a crash: what was written is there, and the store works again.
+    /// Ends a crash: what was written is there, and the store works again. No fault is to come any more.
     pub fn revive(&self) {
         let mut state = self.state.lock();
         state.dead = false;
-        state.next = None;
+        state.plans.clear();
     }
 
     /// Reads of the object find nothing.
@@ -83,39 +132,61 @@ impl FaultyStore {
         self.state.lock().flipped.insert((name.to_owned(), offset));
     }
 
+    /// Ends [`FaultyStore::flip`].
+    pub fn mend(&self, name: &str) {
+        self.state.lock().flipped.retain(|(flipped, _)| flipped != name);
+    }
+
+    /// Reads of the object find its first `bytes` bytes only, as after a write that was cut off.
+    pub fn tear(&self, name: &str, bytes: u64) {
+        self.state.lock().torn.insert(name.to_owned(), bytes);
+    }
+
+    /// How many requests of the kind there have been, those that wait or failed included.
+    pub fn asked(&self, request: Request) -> usize {
+        self.state.lock().asked.get(&request).copied().unwrap_or_default()
+    }
+
     /// How many puts have been asked for.
     pub fn puts(&self) -> usize {
-        self.state.lock().puts
+        self.asked(Request::Put)
     }
 
-    fn next_fault(&self) -> Option<Fault> {
-        let mut state = self.state.lock();
-        state.puts += 1;
-        if state.dead {
+    /// Counts the request, waits while its kind is held, and answers what shall happen to it.
+    async fn next_fault(&self, request: Request) -> Option<Fault> {
+        *self.state.lock().asked.entry(request).or_default() += 1;
+        // The sender lives as long as self, so waiting cannot fail.
+        let _ = self.held.subscribe().wait_for(|held| !held.contains(&request)).await;
+        self.state.lock().next_fault(request)
+    }
+}
+
+impl State {
+    fn next_fault(&mut self, request: Request) -> Option<Fault> {
+        if self.dead {
             return Some(Fault::Crash);
         }
-        match &mut state.next {
-            Some((0, fault)) => {
-                let fault = *fault;
-                state.next = None;
-                state.dead = fault == Fault::Crash;
-                Some(fault)
-            }
-            Some((good, _)) => {
-                *good -= 1;
-                None
-            }
-            None => None,
+        let plan = self.plans.get_mut(&request)?;
+        if plan.good > 0 {
+            plan.good -= 1;
+            return None;
         }
-    }
-
-    fn alive(&self) -> Result<()> {
-        if self.state.lock().dead { Err(failure(io::ErrorKind::BrokenPipe)) } else { Ok(()) }
+        let fault = plan.fault;
+        plan.bad = plan.bad.saturating_sub(1);
+        if plan.bad == 0 {
+            self.plans.remove(&request);
+        }
+        self.dead = fault == Fault::Crash;
+        Some(fault)
     }
 }
 
 fn failure(kind: io::ErrorKind) -> Error {
     Error::Generic { store: "FaultyStore", source: Box::new(io::Error::from(kind)) }
+}
+
+fn nothing_at(location: &Path) -> Error {
+    Error::NotFound { path: location.to_string(), source: Box::new(io::Error::from(io::ErrorKind::NotFound)) }
 }
 
 impl fmt::Display for FaultyStore {
@@ -127,15 +198,19 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        // The sender lives as long as self, so waiting cannot fail.
-        let _ = self.held.subscribe().wait_for(|held| !held).await;
-        match self.next_fault() {
+        match self.next_fault(Request::Put).await {
             None => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::Full) => Err(failure(io::ErrorKind::StorageFull)),
             Some(Fault::Lost | Fault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
             Some(Fault::Unanswered) => {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(failure(io::ErrorKind::TimedOut))
+            }
+            Some(Fault::Ignored) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
+            Some(Fault::Torn) => {
+                let whole = Bytes::from(payload);
+                self.inner.put_opts(location, whole.slice(..whole.len() / 2).into(), opts).await?;
+                Err(failure(io::ErrorKind::BrokenPipe))
             }
         }
     }
@@ -144,55 +219,129 @@ impl ObjectStore for FaultyStore {
         Err(failure(io::ErrorKind::Unsupported))
     }
 
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.alive()?;
-        if self.state.lock().hidden.contains(location.as_ref()) {
-            let source = Box::new(io::Error::from(io::ErrorKind::NotFound));
-            return Err(Error::NotFound { path: location.to_string(), source });
+    async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
+        let fault = self.next_fault(Request::Get).await;
+        let name = location.as_ref();
+        let hidden = self.state.lock().hidden.contains(name);
+        match fault {
+            Some(Fault::Full) => return Err(failure(io::ErrorKind::StorageFull)),
+            Some(Fault::Lost | Fault::Crash) => return Err(failure(io::ErrorKind::BrokenPipe)),
+            Some(Fault::Unanswered) => return Err(failure(io::ErrorKind::TimedOut)),
+            Some(Fault::Ignored) => return Err(nothing_at(location)),
+            None | Some(Fault::Torn) if hidden => return Err(nothing_at(location)),
+            None | Some(Fault::Torn) => {}
         }
-        let head = options.head;
-        let result = self.inner.get_opts(location, options).await?;
-        let flipped: Vec<usize> = {
+        let (flipped, torn): (Vec<usize>, Option<u64>) = {
             let state = self.state.lock();
-            let of_this = state.flipped.iter().filter(|(name, _)| name == location.as_ref());
-            of_this.map(|(_, offset)| *offset).collect()
+            let of_this = state.flipped.iter().filter(|(flipped, _)| flipped == name);
+            (of_this.map(|(_, offset)| *offset).collect(), state.torn.get(name).copied())
         };
-        if flipped.is_empty() || head {
-            return Ok(result);
+        let head = options.head;
+        if flipped.is_empty() && torn.is_none() && fault.is_none() {
+            return self.inner.get_opts(location, options).await;
         }
-        let (meta, range, attributes) = (result.meta.clone(), result.range.clone(), result.attributes.clone());
-        let extensions = result.extensions.clone();
+        let wanted = options.range.take();
+        let result = self.inner.get_opts(location, options).await?;
+        let (mut meta, attributes, extensions) =
+            (result.meta.clone(), result.attributes.clone(), result.extensions.clone());
+        meta.size = meta.size.min(torn.unwrap_or(u64::MAX));
+        let range = match wanted {
+            Some(wanted) => {
+                let range = wanted.as_range(meta.size);
+                range.map_err(|error| Error::Generic { store: "FaultyStore", source: Box::new(error) })?
+            }
+            None => 0..meta.size,
+        };
+        if head {
+            let payload = GetResultPayload::Stream(futures::stream::empty().boxed());
+            return Ok(GetResult { payload, meta, range, attributes, extensions });
+        }
         let mut bytes = result.bytes().await?.to_vec();
         for offset in flipped {
-            if let Some(byte) = (offset as u64).checked_sub(range.start).and_then(|at| bytes.get_mut(at as usize)) {
+            if let Some(byte) = bytes.get_mut(offset) {
                 *byte ^= 1;
             }
         }
-        let payload = GetResultPayload::Stream(futures::stream::once(async { Ok(bytes.into()) }).boxed());
+        let bytes = Bytes::from(bytes).slice(range.start as usize..range.end as usize);
+        let parts = match fault {
+            Some(_) => vec![Ok(bytes.slice(..bytes.len() / 2)), Err(failure(io::ErrorKind::ConnectionReset))],
+            None => vec![Ok(bytes)],
+        };
+        let payload = GetResultPayload::Stream(futures::stream::iter(parts).boxed());
         Ok(GetResult { payload, meta, range, attributes, extensions })
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.alive() {
-            Ok(()) => self.inner.delete_stream(locations),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        }
+        let (inner, state, held) = (Arc::clone(&self.inner), Arc::clone(&self.state), self.held.subscribe());
+        let delete = move |location: Result<Path>| {
+            let (inner, state, mut held) = (Arc::clone(&inner), Arc::clone(&state), held.clone());
+            async move {
+                let location = location?;
+                *state.lock().asked.entry(Request::Delete).or_default() += 1;
+                // It fails where the store is gone: then nobody holds anything.
+                let _ = held.wait_for(|held| !held.contains(&Request::Delete)).await;
+                let fault = state.lock().next_fault(Request::Delete);
+                match fault {
+                    None => inner.delete(&location).await.map(|()| location),
+                    Some(Fault::Full) => Err(failure(io::ErrorKind::StorageFull)),
+                    Some(Fault::Lost | Fault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
+                    Some(Fault::Unanswered | Fault::Torn) => {
+                        inner.delete(&location).await?;
+                        Err(failure(io::ErrorKind::TimedOut))
+                    }
+                    Some(Fault::Ignored) => Ok(location),
+                }
+            }
+        };
+        locations.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        match self.alive() {
-            Ok(()) => self.inner.list(prefix),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        }
+        self.listing(self.inner.list(prefix))
+    }
+
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.listing(self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.alive()?;
-        self.inner.list_with_delimiter(prefix).await
+        match self.next_fault(Request::List).await {
+            None => self.inner.list_with_delimiter(prefix).await,
+            Some(Fault::Ignored) => {
+                Ok(ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() })
+            }
+            Some(_) => Err(failure(io::ErrorKind::BrokenPipe)),
+        }
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.alive()?;
+        if self.state.lock().dead {
+            return Err(failure(io::ErrorKind::BrokenPipe));
+        }
         self.inner.copy_opts(from, to, options).await
+    }
+}
+
+impl FaultyStore {
+    fn listing(&self, listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (state, mut held) = (Arc::clone(&self.state), self.held.subscribe());
+        *state.lock().asked.entry(Request::List).or_default() += 1;
+        let begin = async move {
+            // It fails where the store is gone: then nobody holds anything.
+            let _ = held.wait_for(|held| !held.contains(&Request::List)).await;
+            let fault = state.lock().next_fault(Request::List);
+            match fault {
+                None => listing,
+                Some(Fault::Ignored) => futures::stream::empty().boxed(),
+                Some(Fault::Torn) => {
+                    let all: Vec<_> = listing.collect().await;
+                    let half = all.len() / 2;
+                    let broken = Err(failure(io::ErrorKind::ConnectionReset));
+                    futures::stream::iter(all.into_iter().take(half).chain([broken])).boxed()
+                }
+                Some(_) => futures::stream::iter([Err(failure(io::ErrorKind::BrokenPipe))]).boxed(),
+            }
+        };
+        futures::stream::once(begin).flatten().boxed()
     }
 }

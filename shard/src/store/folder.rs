@@ -4,20 +4,30 @@
 //! however it ends. It contains the holder's process id while the folder is open and nothing after a clean close; so
 //! a process id that is found there by the next one tells of a crash, and only then is the folder walked for the
 //! temporary files of unfinished writes. A clean start reads nothing but the lock.
+//!
+//! A file survives a power cut when it and every folder above it are synced. Whoever creates a folder syncs its parent, but
+//! another write can find the folder there before that, and a process may die in between. So a process syncs the way up
+//! from each folder that it writes to once by itself ([`FolderLock::sync_way_to`]).
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use object_store::path;
+use parking_lot::Mutex;
+
 use super::StoreError;
 
 #[derive(Debug)]
 pub(super) struct FolderLock {
     file: File,
+    folder: PathBuf,
+    /// Folders of objects whose way up to `folder` was synced by this process, and which have not been removed since.
+    synced: Mutex<HashSet<PathBuf>>,
     /// Writes that have begun and not come back: dropped futures whose temporary file may be left behind.
     unfinished: AtomicUsize,
 }
@@ -43,7 +53,7 @@ impl FolderLock {
             remove_unfinished(folder).map_err(fail)?;
         }
         unless_full(write_pid(&mut file)).map_err(fail)?;
-        Ok(FolderLock { file, unfinished: AtomicUsize::new(0) })
+        Ok(FolderLock { file, folder: folder.to_owned(), synced: Mutex::default(), unfinished: AtomicUsize::new(0) })
     }
 
     pub(super) fn begin_write(&self) {
@@ -52,6 +62,34 @@ impl FolderLock {
 
     pub(super) fn end_write(&self) {
         self.unfinished.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// After an object was created: makes the folders on the way to it durable, unless that was done before.
+    pub(super) fn sync_way_to(&self, object: &path::Path) -> io::Result<()> {
+        let object = self.folder.join(object.as_ref());
+        let Some(parent) = object.parent().filter(|parent| !self.synced.lock().contains(*parent)) else {
+            return Ok(());
+        };
+        for folder in parent.ancestors().take_while(|folder| folder.starts_with(&self.folder)) {
+            File::open(folder)?.sync_all()?;
+        }
+        self.synced.lock().insert(parent.to_owned());
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn ways(&self) -> usize {
+        self.synced.lock().len()
+    }
+
+    /// A delete removes folders that have become empty; they may be created anew.
+    pub(super) fn forget_way_to(&self, object: &path::Path) {
+        if let Some(parent) = self.folder.join(object.as_ref()).parent()
+            && !parent.exists()
+        {
+            // Its parents may be gone too, and with them the ways to other folders.
+            self.synced.lock().clear();
+        }
     }
 }
 

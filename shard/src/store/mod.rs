@@ -7,85 +7,58 @@
 //! | URL | store |
 //! | --- | --- |
 //! | `file://PATH` | a folder: `file:///var/lib/dormouse` is absolute, `file://./dormouse-data` relative to the process |
+//! | `s3://BUCKET/PREFIX`, `gs://...`, `az://CONTAINER/PREFIX` | credentials come from the environment |
 //! | `memory://` | this process's memory; gone with it |
 //!
-//! When [`Store::put_new`] returns, the object survives a power cut: on a file system the object is written beside its
-//! name, synced, linked to its name, and the folders are synced too. So a manifest that is committed after its chunks
-//! never names a chunk that is missing or short.
+//! # What is guaranteed
+//!
+//! When [`Store::put_new`] returns, the object is whole, under its name, and survives a power cut:
+//!
+//! 1. In a folder it is written to `<name>#<number>`, synced, linked to its name (which fails where the name is taken), and
+//!    the folder is synced. Folders that had to be made for it are synced with their parents before. So a manifest that is
+//!    committed after its chunks never names a chunk that is missing or short.
+//! 2. A store behind a network makes it durable before it answers. An answer that is late or lost is asked for again, and
+//!    what a lost answer had created is recognised (see `requests.rs`).
+//!
+//! When it fails with [`StoreError::Unavailable`], the object may be there or not, or appear later: callers never use the
+//! name again for something else. Deletes are not synced: a deleted object may be back after a power cut, and is garbage.
+//!
+//! One process at a time has a folder open. A store behind a network has no such lock: two processes may write it at
+//! once, and each database is fenced by its manifests alone.
 
+mod error;
 mod faulty;
 mod folder;
+mod remote;
+mod requests;
 
-use std::{error::Error as _, io, ops::Range, path::PathBuf, sync::Arc};
+use std::{io, ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, memory::InMemory,
-    path::Path,
+    Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem,
+    memory::InMemory, path::Path,
 };
 
-pub use self::faulty::{Fault, FaultyStore};
+use self::error::is_transport;
 use self::folder::FolderLock;
+use self::remote::{Place, Service};
+use self::requests::{Limits, Requests};
+pub use self::{
+    error::StoreError,
+    faulty::{Fault, FaultyStore, Request},
+    requests::Patience,
+};
 
 /// The schemes that this build can open, for messages and `--help`.
-pub const SCHEMES: &[&str] = &["file://", "memory://"];
+pub const SCHEMES: &[&str] = &["file://", "s3://", "gs://", "az://", "memory://"];
 
-/// What can go wrong with the store, by who must act.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The operator gave a URL that means nothing here.
-    #[error("{0}")]
-    Url(String),
-    /// The store's folder cannot be used.
-    #[error("cannot use the store folder {}: {source}", path.display())]
-    Folder { path: PathBuf, source: io::Error },
-    /// Another process has the folder open.
-    #[error("the store folder {} is in use by {}", path.display(), holder(*pid))]
-    Locked { path: PathBuf, pid: Option<u32> },
-    /// A name that no object can have.
-    #[error("`{0}` cannot be the name of an object or database")]
-    Name(String),
-    /// The object is not there.
-    #[error("{name}: missing from the store")]
-    Missing { name: String },
-    /// Create-only put of something that exists.
-    #[error("{name}: exists already")]
-    Exists { name: String },
-    /// The disk (or quota) is full; nothing was written.
-    #[error("{name}: no space left in the store")]
-    Full { name: String },
-    /// The store was opened for reading only.
-    #[error("{name}: the store is open for reading only")]
-    ReadOnly { name: String },
-    /// The store could not do it; trying again may help.
-    #[error("cannot {action} {name}: {source}")]
-    Unavailable { action: &'static str, name: String, source: object_store::Error },
-    /// An object holds something else than was written.
-    #[error("{name}: {problem}")]
-    Corrupt { name: String, problem: String },
-    /// A newer writer owns the database; this one must stop.
-    #[error("database `{database}` was taken over by another writer: manifest {number} exists already")]
-    Fenced { database: String, number: u64 },
-}
+/// More deletes than this are not under way at once.
+const DELETES_TOGETHER: usize = 1000;
 
-impl StoreError {
-    pub(crate) fn corrupt(name: &str, problem: impl ToString) -> Self {
-        StoreError::Corrupt { name: name.to_owned(), problem: problem.to_string() }
-    }
-
-    pub fn is_missing(&self) -> bool {
-        matches!(self, StoreError::Missing { .. })
-    }
-}
-
-fn holder(pid: Option<u32>) -> String {
-    match pid {
-        Some(pid) if pid == std::process::id() => format!("this process (pid {pid})"),
-        Some(pid) => format!("another process (pid {pid})"),
-        None => "another process".to_owned(),
-    }
-}
+/// A request that covers many objects may take as long as reading so many bytes.
+const MANY: u64 = 32 << 20;
 
 /// One listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,20 +75,24 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     url: Arc<str>,
     lock: Option<Arc<FolderLock>>,
+    /// There for a store behind a network.
+    requests: Option<Arc<Requests>>,
     writable: bool,
 }
 
 impl Store {
     /// Opens the store for writing. A folder is created when it is not there, checked, and locked against a second
-    /// process until the last clone is dropped.
+    /// process until the last clone is dropped. A store behind a network is asked whether it can do what is needed of it,
+    /// which takes a request or two and up to a minute where it does not answer.
     pub fn open(url: &str) -> Result<Store, StoreError> {
         match scheme(url)? {
             Scheme::Memory => Ok(Store::over(Arc::new(InMemory::new()), url)),
             Scheme::File(path) => {
                 let lock = FolderLock::acquire(&path)?;
                 let objects = local(&path)?;
-                Ok(Store { objects, url: url.into(), lock: Some(Arc::new(lock)), writable: true })
+                Ok(Store { objects, url: url.into(), lock: Some(Arc::new(lock)), requests: None, writable: true })
             }
+            Scheme::Remote(service, place) => remote::open(service, url, place, true),
         }
     }
 
@@ -124,7 +101,8 @@ impl Store {
     pub fn open_read_only(url: &str) -> Result<Store, StoreError> {
         match scheme(url)? {
             Scheme::Memory => Ok(Store { writable: false, ..Store::over(Arc::new(InMemory::new()), url) }),
-            Scheme::File(path) => Ok(Store { objects: local(&path)?, url: url.into(), lock: None, writable: false }),
+            Scheme::File(path) => Ok(Store { writable: false, ..Store::over(local(&path)?, url) }),
+            Scheme::Remote(service, place) => remote::open(service, url, place, false),
         }
     }
 
@@ -133,81 +111,143 @@ impl Store {
         Store::over(Arc::new(InMemory::new()), "memory://")
     }
 
-    /// Any object store, for example a [`FaultyStore`].
+    /// Any object store, for example a [`FaultyStore`]. Each request is made once and waited for without limit.
     pub fn over(objects: Arc<dyn ObjectStore>, url: &str) -> Store {
-        Store { objects, url: url.into(), lock: None, writable: true }
+        Store { objects, url: url.into(), lock: None, requests: None, writable: true }
+    }
+
+    /// Any object store as one behind a network: with limits, and asked again.
+    ///
+    /// # Errors
+    /// When the system refuses threads.
+    pub fn over_network(objects: Arc<dyn ObjectStore>, url: &str, patience: Patience) -> Result<Store, StoreError> {
+        let requests = Requests::start(patience).map_err(|error| StoreError::Unusable {
+            url: url.to_owned(),
+            problem: format!("its threads cannot be started: {error}"),
+        })?;
+        Ok(Store { requests: Some(Arc::new(requests)), ..Store::over(objects, url) })
     }
 
     pub fn url(&self) -> &str {
         &self.url
     }
 
+    /// The folder that it is, where it is one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match scheme(&self.url) {
+            Ok(Scheme::File(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Whether it is gone with this process.
+    pub fn is_volatile(&self) -> bool {
+        matches!(scheme(&self.url), Ok(Scheme::Memory))
+    }
+
     /// Creates `name` durably, or fails with [`StoreError::Exists`] and changes nothing.
     pub async fn put_new(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<(), StoreError> {
         let path = self.path_to_change(name)?;
-        let _unfinished = self.lock.as_ref().map(|lock| lock.begin_write());
-        let result = self.objects.put_opts(&path, bytes.into(), PutMode::Create.into()).await;
+        let created = match &self.requests {
+            Some(requests) => requests.create(&self.objects, &path, bytes.into()).await,
+            None => self.create_local(&path, bytes.into()).await,
+        };
+        created.map_err(|source| StoreError::of("write", name, source))
+    }
+
+    async fn create_local(&self, path: &Path, bytes: PutPayload) -> Result<(), Error> {
         if let Some(lock) = &self.lock {
-            lock.end_write();
+            lock.begin_write();
         }
-        result.map(drop).map_err(|source| translate("write", name, source))
+        let result = self.objects.put_opts(path, bytes, PutMode::Create.into()).await;
+        let Some(lock) = &self.lock else { return result.map(drop) };
+        lock.end_write();
+        result?;
+        // Once in the life of a folder, so the few syncs may as well happen on this thread.
+        lock.sync_way_to(path).map_err(|error| Error::Generic { store: "folder", source: Box::new(error) })
     }
 
     /// The whole object.
     pub async fn get(&self, name: &str) -> Result<Bytes, StoreError> {
-        let read = async { self.objects.get(&parse(name)?).await?.bytes().await };
-        read.await.map_err(|source| translate("read", name, source))
+        let read = async {
+            let path = parse(name)?;
+            self.repeat(name, move |objects, limits| {
+                let path = path.clone();
+                async move {
+                    let found = limits.answer(0, objects.get(&path)).await?;
+                    limits.answer(found.meta.size, found.bytes()).await
+                }
+            })
+            .await
+        };
+        read.await.map_err(|source| StoreError::of("read", name, source))
     }
 
-    /// Exactly the bytes of `range`; an object that is too short for it is corrupt.
+    /// Exactly the bytes of `range`; an object that is too short for it is corrupt. One request.
     pub async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let options = GetOptions::default().with_range(Some(GetRange::Bounded(range.clone())));
+        let (start, end) = (range.start, range.end);
         let read = async {
-            let found = self.objects.get_opts(&parse(name)?, options).await?;
-            let size = found.meta.size;
-            if size < range.end {
-                return Ok(Err(size));
-            }
-            Ok(Ok(found.bytes().await?))
-        };
-        let short = |size| {
-            let problem = format!("{size} bytes long, but bytes {} to {} were wanted", range.start, range.end);
-            StoreError::corrupt(name, problem)
+            let path = parse(name)?;
+            self.repeat(name, move |objects, limits| {
+                let path = path.clone();
+                async move { read_range(&objects, &path, start..end, limits).await }
+            })
+            .await
         };
         match read.await {
-            Ok(Ok(bytes)) if bytes.len() as u64 == range.end - range.start => Ok(bytes),
-            Ok(Ok(bytes)) => Err(short(range.start + bytes.len() as u64)),
-            Ok(Err(size)) => Err(short(size)),
-            // A range that begins past the end is an error of the store itself; tell it apart by the object's size.
-            Err(source) => match self.size(name).await {
-                Ok(size) if size < range.end => Err(short(size)),
-                _ => Err(translate("read", name, source)),
-            },
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(size)) => {
+                let problem = format!("{size} bytes long, but bytes {start} to {end} were wanted");
+                Err(StoreError::corrupt(name, problem))
+            }
+            Err(source) => Err(StoreError::of("read", name, source)),
         }
     }
 
-    /// The last `bytes` bytes of the object, or all of a shorter one; with the object's whole size.
+    /// The last `bytes` bytes of the object, or all of a shorter one; with the object's whole size. One request, where the
+    /// store knows how to be asked for that.
     pub async fn get_suffix(&self, name: &str, bytes: u64) -> Result<(Bytes, u64), StoreError> {
-        let size = self.size(name).await?;
-        let bytes = self.get_range(name, size.saturating_sub(bytes)..size).await?;
-        Ok((bytes, size))
+        let read = async {
+            let path = parse(name)?;
+            self.repeat(name, move |objects, limits| {
+                let path = path.clone();
+                async move { read_suffix(&objects, &path, bytes, limits).await }
+            })
+            .await
+        };
+        match read.await {
+            Ok((bytes, size)) => Ok((bytes, size)),
+            Err(source) => Err(StoreError::of("read", name, source)),
+        }
     }
 
     /// The object's size in bytes.
     pub async fn size(&self, name: &str) -> Result<u64, StoreError> {
-        let read = async { Ok(self.objects.head(&parse(name)?).await?.size) };
-        read.await.map_err(|source| translate("read", name, source))
+        let read = async {
+            let path = parse(name)?;
+            self.repeat(name, move |objects, limits| {
+                let path = path.clone();
+                async move { Ok(limits.answer(0, objects.head(&path)).await?.size) }
+            })
+            .await
+        };
+        read.await.map_err(|source| StoreError::of("read", name, source))
     }
 
     /// Every object below the folder `prefix`, ordered by name.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        let read = async { self.objects.list(Some(&parse(prefix)?)).try_collect::<Vec<_>>().await };
-        let mut found: Vec<_> = read
-            .await
-            .map_err(|source| translate("list", prefix, source))?
+        let read = async {
+            let path = parse(prefix)?;
+            match &self.requests {
+                Some(requests) => requests.list(&self.objects, path).await,
+                None => self.objects.list(Some(&path)).try_collect().await,
+            }
+        };
+        let found: Vec<ObjectMeta> = read.await.map_err(|source| StoreError::of("list", prefix, source))?;
+        let mut found: Vec<_> = found
             .into_iter()
             .map(|object| ObjectInfo {
                 name: object.location.into(),
@@ -221,8 +261,15 @@ impl Store {
 
     /// The names of the folders directly in the folder `prefix`, ordered.
     pub async fn list_folders(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        let read = async { self.objects.list_with_delimiter(Some(&parse(prefix)?)).await };
-        let found = read.await.map_err(|source| translate("list", prefix, source))?;
+        let read = async {
+            let path = parse(prefix)?;
+            self.repeat(prefix, move |objects, limits| {
+                let path = path.clone();
+                async move { limits.answer(MANY, objects.list_with_delimiter(Some(&path))).await }
+            })
+            .await
+        };
+        let found = read.await.map_err(|source| StoreError::of("list", prefix, source))?;
         let mut names: Vec<String> =
             found.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect();
         names.sort_unstable();
@@ -232,10 +279,59 @@ impl Store {
     /// Deletes an object; one that is not there is no error.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path_to_change(name)?;
-        match self.objects.delete(&path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(translate("delete", name, source)),
+        let doomed = path.clone();
+        let deleted = self.repeat(name, move |objects, limits| {
+            let path = doomed.clone();
+            async move { limits.answer(0, objects.delete(&path)).await }
+        });
+        let deleted = deleted.await;
+        self.forget_ways([&path]);
+        match deleted {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(StoreError::of("delete", name, source)),
         }
+    }
+
+    /// Deletes objects, many with one request where the store can do that. Those that are not there are no error; after
+    /// an error some are deleted and some are not.
+    pub async fn delete_many(&self, names: &[String]) -> Result<(), StoreError> {
+        let paths = names.iter().map(|name| self.path_to_change(name)).collect::<Result<Vec<_>, _>>()?;
+        for some in paths.chunks(DELETES_TOGETHER) {
+            let name = some.first().map(ToString::to_string).unwrap_or_default();
+            let doomed = some.to_vec();
+            let deleted = self.repeat(&name, move |objects, limits| {
+                let doomed = doomed.clone();
+                async move { limits.answer(MANY, delete_all(&objects, doomed)).await }
+            });
+            let deleted = deleted.await;
+            self.forget_ways(some);
+            deleted.map_err(|source| StoreError::of("delete", &name, source))?;
+        }
+        Ok(())
+    }
+
+    fn forget_ways<'a>(&self, deleted: impl IntoIterator<Item = &'a Path>) {
+        if let Some(lock) = &self.lock {
+            deleted.into_iter().for_each(|path| lock.forget_way_to(path));
+        }
+    }
+
+    /// Asks once where the store is near, and with its patience where it is behind a network.
+    async fn repeat<T, F>(
+        &self,
+        name: &str,
+        ask: impl Fn(Arc<dyn ObjectStore>, Limits) -> F + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let objects = Arc::clone(&self.objects);
+        let Some(requests) = &self.requests else { return ask(objects, Limits(None)).await };
+        let (patience, name) = (requests.patience, name.to_owned());
+        let request =
+            async move { patience.repeat(&name, move |_| ask(Arc::clone(&objects), Limits(Some(patience)))).await };
+        requests.run(request).await
     }
 
     fn path_to_change(&self, name: &str) -> Result<Path, StoreError> {
@@ -249,6 +345,7 @@ impl Store {
 enum Scheme {
     File(PathBuf),
     Memory,
+    Remote(Service, Place),
 }
 
 fn scheme(url: &str) -> Result<Scheme, StoreError> {
@@ -258,6 +355,9 @@ fn scheme(url: &str) -> Result<Scheme, StoreError> {
         Some(("file", "")) => Err(StoreError::Url("file:// needs a folder, as in file://./dormouse-data".to_owned())),
         Some(("file", path)) => Ok(Scheme::File(PathBuf::from(path))),
         Some(("memory", _)) => Ok(Scheme::Memory),
+        Some(("s3", place)) => Ok(Scheme::Remote(Service::S3, Place::parse(Service::S3, place)?)),
+        Some(("gs", place)) => Ok(Scheme::Remote(Service::Google, Place::parse(Service::Google, place)?)),
+        Some(("az", place)) => Ok(Scheme::Remote(Service::Azure, Place::parse(Service::Azure, place)?)),
         Some((scheme, _)) => {
             Err(StoreError::Url(format!("unknown store scheme {scheme}://; this build supports {supported}")))
         }
@@ -274,33 +374,73 @@ fn local(path: &std::path::Path) -> Result<Arc<dyn ObjectStore>, StoreError> {
     Ok(Arc::new(objects.with_fsync(true).with_automatic_cleanup(true)))
 }
 
-fn parse(name: &str) -> Result<Path, object_store::Error> {
+/// The bytes, or the size of an object that is too short for them.
+async fn read_range(
+    objects: &Arc<dyn ObjectStore>,
+    path: &Path,
+    range: Range<u64>,
+    limits: Limits,
+) -> Result<Result<Bytes, u64>, Error> {
+    let wanted = range.end - range.start;
+    let options = GetOptions::default().with_range(Some(GetRange::Bounded(range.clone())));
+    match limits.answer(0, objects.get_opts(path, options)).await {
+        Ok(found) if found.meta.size < range.end => Ok(Err(found.meta.size)),
+        Ok(found) => {
+            let bytes = limits.answer(wanted, found.bytes()).await?;
+            let size = bytes.len() as u64;
+            Ok(if size == wanted { Ok(bytes) } else { Err(range.start + size) })
+        }
+        // A range that begins past the end is an error of the store itself; tell it apart by the object's size.
+        Err(error) if !is_transport(&error) => match limits.answer(0, objects.head(path)).await {
+            Ok(meta) if meta.size < range.end => Ok(Err(meta.size)),
+            _ => Err(error),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+async fn read_suffix(
+    objects: &Arc<dyn ObjectStore>,
+    path: &Path,
+    bytes: u64,
+    limits: Limits,
+) -> Result<(Bytes, u64), Error> {
+    let options = GetOptions::default().with_range(Some(GetRange::Suffix(bytes)));
+    let by_size = match limits.answer(0, objects.get_opts(path, options)).await {
+        Ok(found) => {
+            let size = found.meta.size;
+            let bytes = limits.answer(bytes.min(size), found.bytes()).await?;
+            return Ok((bytes, size));
+        }
+        Err(error @ Error::NotFound { .. }) => return Err(error),
+        Err(error) if is_transport(&error) => return Err(error),
+        // Azure has no such ranges, and S3 refuses them for an empty object.
+        Err(_) => limits.answer(0, objects.head(path)).await?.size,
+    };
+    if by_size == 0 || bytes == 0 {
+        return Ok((Bytes::new(), by_size));
+    }
+    match read_range(objects, path, by_size.saturating_sub(bytes)..by_size, limits).await? {
+        Ok(bytes) => Ok((bytes, by_size)),
+        Err(size) => Err(Error::Generic { store: "store", source: format!("{size} bytes, not {by_size}").into() }),
+    }
+}
+
+/// The first error of all the deletes, when each has been tried.
+async fn delete_all(objects: &Arc<dyn ObjectStore>, paths: Vec<Path>) -> Result<(), Error> {
+    let mut results = objects.delete_stream(futures::stream::iter(paths.into_iter().map(Ok)).boxed());
+    let mut failed = Ok(());
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(_) | Err(Error::NotFound { .. }) => {}
+            Err(error) => failed = failed.and(Err(error)),
+        }
+    }
+    failed
+}
+
+fn parse(name: &str) -> Result<Path, Error> {
     Ok(Path::parse(name)?)
-}
-
-fn translate(action: &'static str, name: &str, source: object_store::Error) -> StoreError {
-    let name = name.to_owned();
-    match source {
-        object_store::Error::NotFound { .. } => StoreError::Missing { name },
-        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. } => {
-            StoreError::Exists { name }
-        }
-        object_store::Error::InvalidPath { .. } => StoreError::Name(name),
-        source if is_full(&source) => StoreError::Full { name },
-        source => StoreError::Unavailable { action, name, source },
-    }
-}
-
-/// Whether an I/O error somewhere below says that the disk or the quota is full.
-fn is_full(error: &object_store::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

@@ -5,6 +5,15 @@ use object_store::memory::InMemory;
 
 use super::*;
 
+/// Quick to lose, so that tests of failures are quick too.
+const PATIENCE: Patience = Patience { attempts: 4, pause_ms: 1, answer_ms: 60_000, answer_ms_per_mib: 0 };
+
+fn network(patience: Patience) -> (Arc<FaultyStore>, Store) {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Store::over_network(faulty.clone(), "memory://", patience).unwrap();
+    (faulty, store)
+}
+
 fn folder() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("file://{}", folder.path().join("data").display());
@@ -13,7 +22,7 @@ fn folder() -> (tempfile::TempDir, String) {
 
 fn stores() -> Vec<(Option<tempfile::TempDir>, Store)> {
     let (folder, url) = folder();
-    vec![(Some(folder), Store::open(&url).unwrap()), (None, Store::memory())]
+    vec![(Some(folder), Store::open(&url).unwrap()), (None, Store::memory()), (None, network(PATIENCE).1)]
 }
 
 #[test]
@@ -74,6 +83,13 @@ fn listing_is_ordered_and_deleting_is_idempotent() {
                 store.delete("db/a/manifest/1").await.unwrap();
             }
             assert_eq!(names("db/a").await, [""; 0]);
+            let doomed: Vec<String> = (0..2500).map(|n| format!("db/c/chunk/{n}")).collect();
+            for name in doomed.iter().step_by(50) {
+                store.put_new(name, "x").await.unwrap();
+            }
+            store.delete_many(&doomed).await.unwrap();
+            assert_eq!(names("db/c").await, [""; 0]);
+            assert_eq!(store.list_folders("db").await.unwrap(), ["b", "b%2f"]);
         });
     }
 }
@@ -81,7 +97,9 @@ fn listing_is_ordered_and_deleting_is_idempotent() {
 #[test]
 fn urls_say_what_is_wrong() {
     let text = |url| Store::open(url).unwrap_err().to_string();
-    assert_eq!(text("s3://key:secret@b"), "unknown store scheme s3://; this build supports file://, memory://");
+    let supported = "this build supports file://, s3://, gs://, az://, memory://";
+    assert_eq!(text("ftp://key:secret@b"), format!("unknown store scheme ftp://; {supported}"));
+    assert_eq!(text("s3://k:secret@b"), "a s3:// URL holds no credentials: they are read from the environment");
     assert!(text("./data").starts_with("a store is named by a URL"), "{}", text("./data"));
     assert!(text("file://").contains("needs a folder"));
 }
@@ -186,5 +204,206 @@ fn a_held_store_answers_when_released() {
         assert!(futures::poll!(&mut put).is_pending());
         faulty.release_puts();
         put.await.unwrap();
+    });
+}
+
+#[test]
+fn a_put_whose_answer_was_lost_is_recognised() {
+    let (faulty, store) = network(PATIENCE);
+    block_on(async {
+        faulty.fail(Request::Put, 0, 1, Fault::Unanswered);
+        store.put_new("a/1", "mine").await.unwrap();
+        assert_eq!(store.get("a/1").await.unwrap(), "mine");
+        assert_eq!(faulty.puts(), 2, "created, and found");
+
+        // A first attempt that finds something there was not ours, whatever it holds.
+        assert!(matches!(store.put_new("a/1", "mine").await, Err(StoreError::Exists { .. })));
+    });
+}
+
+#[test]
+fn what_another_put_meanwhile_is_not_taken_for_ours() {
+    for other in ["them", "other", ""] {
+        let (faulty, store) = network(PATIENCE);
+        block_on(async {
+            faulty.fail(Request::Put, 0, 1, Fault::Lost);
+            faulty.hold(Request::Put);
+            let mut put = Box::pin(store.put_new("a/1", "mine"));
+            assert!(futures::poll!(&mut put).is_pending());
+            while faulty.puts() == 0 {
+                std::thread::yield_now();
+            }
+            let inner = faulty.inner();
+            inner.put(&Path::from("a/1"), other.into()).await.unwrap();
+            faulty.release(Request::Put);
+            assert!(matches!(put.await, Err(StoreError::Exists { .. })), "{other}");
+            assert_eq!(store.get("a/1").await.unwrap(), other);
+        });
+    }
+}
+
+#[test]
+fn comparing_survives_failures_too() {
+    let (faulty, store) = network(PATIENCE);
+    block_on(async {
+        faulty.fail(Request::Put, 0, 1, Fault::Unanswered);
+        // The size, then the contents.
+        faulty.fail(Request::Get, 1, 1, Fault::Torn);
+        store.put_new("a/1", "mine").await.unwrap();
+        assert_eq!((faulty.puts(), faulty.asked(Request::Get)), (3, 4));
+    });
+}
+
+#[test]
+fn a_torn_object_of_ours_is_not_taken_for_whole() {
+    let (faulty, store) = network(PATIENCE);
+    block_on(async {
+        faulty.fail(Request::Put, 0, 1, Fault::Torn);
+        assert!(matches!(store.put_new("a/1", "mine").await, Err(StoreError::Exists { .. })));
+    });
+}
+
+#[test]
+fn failures_that_pass_are_not_noticed() {
+    for fault in [Fault::Lost, Fault::Unanswered, Fault::Torn] {
+        let (faulty, store) = network(PATIENCE);
+        block_on(async {
+            for n in 0..10 {
+                store.put_new(&format!("a/b/{n}"), format!("hello {n}")).await.unwrap();
+            }
+            faulty.fail(Request::Get, 0, 3, fault);
+            assert_eq!(store.get("a/b/1").await.unwrap(), "hello 1");
+            faulty.fail(Request::Get, 0, 3, fault);
+            assert_eq!(store.get_range("a/b/1", 1..3).await.unwrap(), "el");
+            faulty.fail(Request::Get, 0, 3, fault);
+            assert_eq!(store.get_suffix("a/b/1", 3).await.unwrap(), ("o 1".into(), 7));
+            faulty.fail(Request::List, 0, 3, fault);
+            let names: Vec<String> = store.list("a").await.unwrap().into_iter().map(|object| object.name).collect();
+            assert_eq!(names, (0..10).map(|n| format!("a/b/{n}")).collect::<Vec<_>>(), "none lost, none twice");
+            faulty.fail(Request::List, 0, 3, fault);
+            assert_eq!(store.list_folders("a").await.unwrap(), ["b"]);
+            faulty.fail(Request::Delete, 0, 3, fault);
+            store.delete("a/b/1").await.unwrap();
+            faulty.fail(Request::Delete, 1, 2, fault);
+            store.delete_many(&["a/b/2".to_owned(), "a/b/3".to_owned(), "a/b/4".to_owned()]).await.unwrap();
+            assert_eq!(store.list("a").await.unwrap().len(), 6);
+        });
+    }
+}
+
+#[test]
+fn patience_ends() {
+    let (faulty, store) = network(PATIENCE);
+    block_on(async {
+        faulty.fail(Request::Put, 0, 4, Fault::Lost);
+        let error = store.put_new("a/1", "x").await.unwrap_err();
+        assert_eq!(error.to_string(), "cannot write a/1: Generic FaultyStore error: broken pipe");
+        assert_eq!(faulty.puts(), 4);
+        store.put_new("a/1", "x").await.unwrap();
+        faulty.fail(Request::Get, 0, 4, Fault::Torn);
+        assert!(matches!(store.get("a/1").await, Err(StoreError::Unavailable { .. })));
+        assert_eq!(faulty.asked(Request::Get), 4);
+        // What will not pass is asked for once.
+        assert!(store.get("a/2").await.unwrap_err().is_missing());
+        assert_eq!(faulty.asked(Request::Get), 5);
+        faulty.fail(Request::Put, 0, 4, Fault::Full);
+        assert!(matches!(store.put_new("a/2", "x").await, Err(StoreError::Full { .. })));
+        assert_eq!(faulty.puts(), 6);
+    });
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_asked_for_again() {
+    let (faulty, store) = network(Patience { answer_ms: 100, ..PATIENCE });
+    block_on(async {
+        store.put_new("a/1", "x").await.unwrap();
+        faulty.hold(Request::Get);
+        let error = store.get("a/1").await.unwrap_err().to_string();
+        assert_eq!(error, "cannot read a/1: Generic store error: no answer within 100 ms");
+        assert_eq!(faulty.asked(Request::Get), 4);
+    });
+    let (faulty, store) = network(Patience { attempts: u32::MAX, answer_ms: 100, ..PATIENCE });
+    block_on(async {
+        faulty.hold(Request::Put);
+        let mut put = Box::pin(store.put_new("a/1", "x"));
+        assert!(futures::poll!(&mut put).is_pending());
+        while faulty.puts() < 3 {
+            std::thread::yield_now();
+        }
+        faulty.release(Request::Put);
+        put.await.unwrap();
+    });
+}
+
+#[test]
+fn a_request_that_nobody_waits_for_ends() {
+    let (faulty, store) = network(Patience { attempts: u32::MAX, answer_ms: 1, ..PATIENCE });
+    faulty.hold(Request::Put);
+    let mut put = Box::pin(store.put_new("a/1", "x"));
+    block_on(async { assert!(futures::poll!(&mut put).is_pending()) });
+    while faulty.puts() < 2 {
+        std::thread::yield_now();
+    }
+    drop(put);
+    let strong = || Arc::strong_count(&faulty);
+    while strong() > 2 {
+        std::thread::yield_now();
+    }
+    drop(store);
+    assert_eq!(strong(), 1);
+}
+
+#[test]
+fn faults_of_reading_and_deleting() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Store::over(faulty.clone(), "memory://");
+    block_on(async {
+        store.put_new("a/1", "hello").await.unwrap();
+        faulty.tear("a/1", 3);
+        assert_eq!(store.get("a/1").await.unwrap(), "hel");
+        assert_eq!(store.size("a/1").await.unwrap(), 3);
+        assert_eq!(store.get_suffix("a/1", 2).await.unwrap(), ("el".into(), 3));
+        for range in [2..5, 4..5] {
+            assert!(matches!(store.get_range("a/1", range).await, Err(StoreError::Corrupt { .. })));
+        }
+        faulty.fail(Request::Delete, 0, 1, Fault::Ignored);
+        store.delete("a/1").await.unwrap();
+        assert_eq!(store.list("a").await.unwrap().len(), 1, "the delete was lost");
+        faulty.fail(Request::Put, 0, 1, Fault::Torn);
+        assert!(store.put_new("a/2", "hello").await.is_err());
+        assert_eq!(store.get("a/2").await.unwrap(), "he");
+        for request in [Request::Get, Request::List, Request::Delete] {
+            faulty.fail(request, 1, 1, Fault::Crash);
+            store.get("a/2").await.unwrap();
+            assert_eq!(store.list("a").await.unwrap().len(), 2);
+            store.delete("a/3").await.unwrap();
+            let failed = match request {
+                Request::Get => store.get("a/2").await.is_err(),
+                Request::List => store.list("a").await.is_err(),
+                _ => store.delete("a/2").await.is_err(),
+            };
+            assert!(failed && store.get("a/2").await.is_err() && store.put_new("a/4", "").await.is_err());
+            faulty.revive();
+            assert_eq!(store.get("a/2").await.unwrap(), "he");
+        }
+    });
+}
+
+#[test]
+fn every_folder_on_the_way_is_synced_once() {
+    let (_folder, url) = folder();
+    let store = Store::open(&url).unwrap();
+    let lock = store.lock.as_ref().unwrap();
+    block_on(async {
+        store.put_new("db/a/chunk/1", "x").await.unwrap();
+        store.put_new("db/a/tail/1", "x").await.unwrap();
+        assert_eq!(lock.ways(), 2);
+        store.put_new("db/a/tail/2", "x").await.unwrap();
+        store.delete("db/a/tail/2").await.unwrap();
+        assert_eq!(lock.ways(), 2);
+        store.delete("db/a/tail/1").await.unwrap();
+        assert_eq!(lock.ways(), 0, "the folder is gone, and may come back");
+        store.put_new("db/a/tail/1", "x").await.unwrap();
+        assert_eq!(lock.ways(), 1);
     });
 }

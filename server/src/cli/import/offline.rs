@@ -1,5 +1,8 @@
 //! An import into the store itself.
 
+use std::sync::Arc;
+
+use dormouse_shard::log::Log;
 use dormouse_shard::rdb::import::{Import as Order, ImportError, Step};
 use dormouse_shard::store::{Store, StoreError};
 use futures::executor::block_on;
@@ -14,16 +17,18 @@ const MEMORY_BYTES: usize = 256 << 20;
 
 pub(super) fn run(import: &Import) -> Result<(), String> {
     let (input, bytes) = import.open()?;
-    let store = Store::open(&import.place.store_url()).map_err(|error| match error {
+    let store = Arc::new(Store::open(&import.place.store_url()).map_err(|error| match error {
         StoreError::Locked { .. } => {
             format!("{error}. Import through the running server with --to redis://127.0.0.1:6379, or end it first")
         }
         _ => error.to_string(),
-    })?;
+    })?);
+    let recovered = Log::look(&store).map_err(|error| error.to_string())?;
     let database = &import.place.database;
     let folder = import.temporary.clone().unwrap_or_else(std::env::temp_dir);
     let order = Order {
         store: &store,
+        recovered: &recovered,
         database,
         replace: import.replace,
         skip_unsupported: import.skip_unsupported,

@@ -1,0 +1,144 @@
+//! What goes on in the server besides writes, so that a kill falls into it: checkpoints, sleep and wake, splits, merges.
+//!
+//! A checkpoint that was answered is a promise too: what was acknowledged before it was asked for is there.
+
+use std::{
+    io,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
+    time::{Duration, Instant},
+};
+
+use super::{node::Target, workload::DATABASES};
+use crate::{
+    resp::{Connection, Reply},
+    script::Random,
+    server::Kind,
+};
+
+const SLOTS: usize = 16384;
+const SHARDS_MAX: usize = 6;
+
+/// When the last checkpoint that was answered was asked for, by database.
+pub type Checkpoints = [Option<Instant>; DATABASES];
+
+/// How often what is done to one database.
+#[derive(Clone, Copy, Debug)]
+pub struct Temper {
+    pub pause_ms_max: usize,
+    /// Out of ten; the rest are checkpoints and splits.
+    pub sleeps: usize,
+}
+
+impl Temper {
+    pub fn random(random: &mut Random) -> Self {
+        Self { pause_ms_max: *random.pick(&[2, 10, 40, 200]), sleeps: *random.pick(&[0, 2, 5]) }
+    }
+}
+
+/// How it ended.
+#[derive(Debug, Default)]
+pub struct Ended {
+    /// When the last checkpoint that was answered was asked for.
+    pub checkpoint: Option<Instant>,
+    /// What the server was at when it was killed.
+    pub unanswered: Option<String>,
+    /// Requests that a full disk has kept from succeeding.
+    pub refused: usize,
+    pub fault: Option<String>,
+}
+
+pub struct Disturbance {
+    kind: Kind,
+    connection: Connection,
+    database: usize,
+}
+
+impl Disturbance {
+    pub fn connect(target: &Target, database: usize) -> io::Result<Self> {
+        Ok(Self { kind: target.kind, connection: target.connect(database)?, database })
+    }
+
+    /// Goes on until the server is gone; tells `begun` of everything that it is about to ask for.
+    pub fn run(
+        mut self,
+        temper: Temper,
+        random: &mut Random,
+        begun: &Sender<String>,
+        ending: &AtomicBool,
+        may_refuse: bool,
+    ) -> Ended {
+        let mut ended = Ended::default();
+        let fault = loop {
+            std::thread::park_timeout(Duration::from_millis(random.below(temper.pause_ms_max) as u64));
+            match self.once(temper, random, begun, &mut ended) {
+                Ok(None) => {}
+                Ok(Some(_)) if may_refuse => ended.refused += 1,
+                Ok(Some(refusal)) => break refusal,
+                Err(problem) => break format!("the connection broke before the kill: {problem}"),
+            }
+        };
+        // A server that was told to end may say so.
+        if !ending.load(Ordering::Relaxed) {
+            ended.fault = Some(format!("database {}: {fault}", self.database));
+        }
+        ended
+    }
+
+    fn once(
+        &mut self,
+        temper: Temper,
+        random: &mut Random,
+        begun: &Sender<String>,
+        ended: &mut Ended,
+    ) -> io::Result<Option<String>> {
+        let words = self.choose(temper, random)?;
+        let name = words.iter().find(|word| *word != "DORMOUSE").cloned().unwrap_or_default();
+        let saves = ["SAVE", "SLEEP", "CHECKPOINT"].contains(&name.as_str());
+        let asked = Instant::now();
+        // Nobody listens any more when the kill has been decided.
+        _ = begun.send(name.clone());
+        ended.unanswered = Some(name);
+        let reply = self.connection.try_call(&words)?;
+        ended.unanswered = None;
+        if saves && !reply.is_error() {
+            ended.checkpoint = Some(asked);
+        }
+        let refused = reply.is_error() && !self.races(&words);
+        Ok(refused.then(|| format!("{} was answered {reply:?}", words.join(" "))))
+    }
+
+    fn choose(&mut self, temper: Temper, random: &mut Random) -> io::Result<Vec<String>> {
+        let chosen = random.below(10);
+        let line = match self.kind {
+            Kind::Redis if chosen < 5 => "SAVE".into(),
+            Kind::Redis if chosen < 7 => "BGSAVE".into(),
+            Kind::Redis => "BGREWRITEAOF".into(),
+            Kind::Dormouse if chosen < temper.sleeps => "DORMOUSE SLEEP".into(),
+            Kind::Dormouse if chosen < 7 => "DORMOUSE CHECKPOINT".into(),
+            Kind::Dormouse => {
+                let shards = self.connection.try_call(&["DORMOUSE", "SHARDS"])?;
+                let first_slots: Vec<u64> = shards.items().unwrap_or_default().iter().filter_map(first_slot).collect();
+                match first_slots.len() {
+                    number if number < 2 || (number < SHARDS_MAX && random.one_in(2)) => {
+                        format!("DORMOUSE SPLIT {}", 1 + random.below(SLOTS - 1))
+                    }
+                    number => format!("DORMOUSE MERGE {}", first_slots[1 + random.below(number - 1)]),
+                }
+            }
+        };
+        Ok(line.split(' ').map(String::from).collect())
+    }
+
+    /// Shards may have been split or merged by the server itself since they were looked at. Redis saves once at a time.
+    fn races(&self, words: &[String]) -> bool {
+        self.kind == Kind::Redis || ["SPLIT", "MERGE"].contains(&words[1].as_str())
+    }
+}
+
+fn first_slot(shard: &Reply) -> Option<u64> {
+    let pair = shard.items()?.chunks_exact(2).find(|pair| pair[0].bytes() == Some(b"first_slot"))?;
+    pair[1].number().map(|number| number as u64)
+}

@@ -1,0 +1,293 @@
+//! Kills a server at random moments, and checks that what it holds afterwards is what it promised to hold.
+//!
+//! A **round**, of which many follow one another on the same store:
+//!
+//! 1. [`node`] starts the server, and measures how long that takes until the first command is answered.
+//! 2. [`client`]s write to all databases; they know the state after each of their operations by a [`model`] of a
+//!    Redis, and when each was sent and acknowledged. [`disturbance`]s make checkpoints, put databases to sleep, split
+//!    and merge their shards.
+//! 3. At a random moment, often just after a disturbance has begun something, the process gets SIGKILL; in a few rounds
+//!    SIGTERM, which must lose nothing. Sometimes it is killed again while it recovers.
+//!    Where asked for, writes to files fail for a while in half of the rounds, as on a full disk.
+//! 4. [`reading`] takes down all that the server then holds, and [`verdict`] judges it by what the [`mode`] promises.
+//!    The state that was found is where the next round begins: what has survived once has to stay.
+//!
+//! Loads, moments and options of a round follow from the seed and the round's number. Threads of two programs run as
+//! they like, though, so a seed repeats what was asked for, and not every interleaving.
+
+pub mod client;
+pub mod disturbance;
+pub mod mode;
+pub mod model;
+pub mod node;
+pub mod reading;
+pub mod verdict;
+pub mod workload;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use self::{
+    client::{Client, History, Pace},
+    disturbance::{Disturbance, Temper},
+    mode::Mode,
+    node::{Node, Target, unix_ms},
+    reading::State,
+    verdict::{Toll, Trial, Wrong},
+    workload::{CLIENTS, DATABASES, Workload},
+};
+use crate::{Kind, script::Random};
+
+/// How long the kill waits for the next thing that a disturbance begins.
+const AIM_LIMIT: Duration = Duration::from_millis(60);
+/// Longer than the briefest keys live.
+const BRIEF_MS: u64 = 30;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub kind: Kind,
+    pub mode: Mode,
+    pub seed: u64,
+    pub rounds: usize,
+    /// After so many, the store is thrown away and begun anew.
+    pub rounds_per_store: usize,
+    /// Judges each database by itself, as if it had a log of its own.
+    pub each_database: bool,
+    /// Whether the disk is full for a while in some rounds.
+    pub full_disk: bool,
+}
+
+/// What many rounds came to.
+#[derive(Debug, Default)]
+pub struct Summary {
+    pub rounds: usize,
+    pub toll: Toll,
+    /// Requests that a full disk has kept from succeeding.
+    pub refused: usize,
+    /// How often the server was killed while it was at what.
+    pub killed_in: BTreeMap<String, usize>,
+    /// From the start of the process to the first reply, after a crash.
+    pub starts: Vec<Duration>,
+    pub took: Duration,
+}
+
+/// Runs the rounds. A failure tells where, and what was expected; the store is kept, and its path told. `progress` is
+/// called after each store.
+pub fn run(settings: Settings, mut progress: impl FnMut(&Summary)) -> Result<Summary, String> {
+    let begun = Instant::now();
+    let mut summary = Summary::default();
+    while summary.rounds < settings.rounds {
+        let folder = tempfile::Builder::new().prefix("dormouse-crash-").tempdir().map_err(|e| e.to_string())?;
+        let mut store = Store::new(settings, folder.path());
+        let rounds = settings.rounds_per_store.min(settings.rounds - summary.rounds);
+        for _ in 0..rounds {
+            let number = summary.rounds;
+            if let Err(problem) = store.round(number, &mut summary) {
+                return Err(failure(settings, number, &problem, &store, folder));
+            }
+            summary.rounds += 1;
+        }
+        summary.starts.append(&mut store.node.starts);
+        progress(&summary);
+    }
+    summary.took = begun.elapsed();
+    Ok(summary)
+}
+
+fn failure(settings: Settings, round: usize, problem: &str, store: &Store, folder: TempDir) -> String {
+    let Settings { kind, mode, seed, .. } = settings;
+    let log = store.node.log_tail();
+    let folder = folder.keep();
+    format!(
+        "round {round} of {}, mode {mode}, seed {seed}: {problem}\n{log}\nthe store is kept: {}",
+        kind.name(),
+        folder.display()
+    )
+}
+
+/// One store over its rounds, and what must be in it.
+struct Store {
+    settings: Settings,
+    node: Node,
+    running: Option<Target>,
+    workloads: Vec<Workload>,
+    state: State,
+}
+
+impl Store {
+    fn new(settings: Settings, folder: &Path) -> Self {
+        let node = Node::new(settings.kind, settings.mode, folder);
+        let workloads = (0..CLIENTS).map(Workload::new).collect();
+        Self { settings, node, running: None, workloads, state: State::empty() }
+    }
+
+    fn round(&mut self, number: usize, summary: &mut Summary) -> Result<(), String> {
+        let mut random = Random(self.settings.seed ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
+        let target = match self.running.take() {
+            Some(target) => target,
+            None => self.node.start(&mut random)?,
+        };
+        let trial = self.load_and_kill(&target, &mut random, summary)?;
+        let killed_ms = unix_ms();
+        while random.one_in(4) {
+            let after = Duration::from_micros(random.below(80_000) as u64);
+            self.node.start_and_kill(&mut random, after)?;
+            *summary.killed_in.entry("recovery".into()).or_insert(0) += 1;
+        }
+        let target = self.node.start(&mut random)?;
+        while unix_ms() <= killed_ms + BRIEF_MS {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        let found = State::read(&target).map_err(|problem| format!("the state cannot be read: {problem}"))?;
+        let toll = trial.judge(&found).map_err(|wrong| explain(&trial, &found, &wrong))?;
+        summary.toll.add(&toll);
+        self.state = found;
+        self.running = Some(target);
+        Ok(())
+    }
+
+    fn load_and_kill(&mut self, target: &Target, random: &mut Random, summary: &mut Summary) -> Result<Trial, String> {
+        let connected = |problem| format!("a client cannot connect: {problem}");
+        let clients: Vec<Client> =
+            (0..CLIENTS).map(|_| Client::connect(target)).collect::<Result<_, _>>().map_err(connected)?;
+        let disturbances: Vec<Disturbance> =
+            (0..DATABASES).map(|n| Disturbance::connect(target, n)).collect::<Result<_, _>>().map_err(connected)?;
+        let ending = &AtomicBool::new(false);
+        let (begun, begins) = channel();
+        let full = self.settings.full_disk && random.one_in(2);
+        // Redis without its own log saves nothing when it is told to end.
+        let saves = self.settings.kind == Kind::Dormouse || self.settings.mode.one_log();
+        let orderly = random.one_in(12) && saves;
+        std::thread::scope(|scope| {
+            let mut writers = Vec::new();
+            for ((client, workload), base) in clients.into_iter().zip(&mut self.workloads).zip(&self.state.spaces) {
+                let (mut pace, mut random) = (Pace::random(random), fork(random));
+                if full {
+                    // What follows a refusal at once must not be there without it.
+                    pace.batch_len_max = 1;
+                }
+                let base = base.clone();
+                writers.push(scope.spawn(move || client.run(workload, base, pace, &mut random, ending, full)));
+            }
+            let mut disturbers = Vec::new();
+            for disturbance in disturbances {
+                let (temper, mut random, begun) = (Temper::random(random), fork(random), begun.clone());
+                disturbers.push(scope.spawn(move || disturbance.run(temper, &mut random, &begun, ending, full)));
+            }
+            std::thread::park_timeout(self.settings.mode.load(random));
+            let mut faults: Vec<String> = Vec::new();
+            if full {
+                faults.extend(self.node.limit_files(Some(random.below(30_000) as u64)).err());
+                std::thread::park_timeout(self.settings.mode.load(random));
+                if orderly || random.one_in(2) {
+                    faults.extend(self.node.limit_files(None).err());
+                    std::thread::park_timeout(self.settings.mode.load(random) / 4);
+                }
+            }
+            aim(&begins, random);
+            ending.store(true, Ordering::Relaxed);
+            let killed = (!orderly).then(Instant::now);
+            let ended = if orderly { self.node.stop() } else { self.node.kill() };
+            faults.extend(ended.err());
+            let mut histories: Vec<History> = Vec::new();
+            for writer in writers {
+                let (history, fault) = writer.join().expect("a client does not panic");
+                histories.push(history);
+                faults.extend(fault);
+            }
+            let mut checkpoints = [None; DATABASES];
+            for (database, disturber) in disturbers.into_iter().enumerate() {
+                let ended = disturber.join().expect("a disturbance does not panic");
+                checkpoints[database] = ended.checkpoint;
+                faults.extend(ended.fault);
+                summary.refused += ended.refused;
+                if let Some(what) = ended.unanswered.filter(|_| !orderly) {
+                    *summary.killed_in.entry(what).or_insert(0) += 1;
+                }
+            }
+            let counters = self.state.counters.clone();
+            let Settings { mode, each_database, .. } = self.settings;
+            let one_log = mode.one_log() && !each_database;
+            match faults.is_empty() {
+                true => Ok(Trial { mode, one_log, histories, counters, killed, checkpoints }),
+                false => Err(faults.join("\n")),
+            }
+        })
+    }
+}
+
+/// What is wrong, and whether it is only that databases have fallen behind each other.
+fn explain(trial: &Trial, found: &State, wrong: &Wrong) -> String {
+    if !trial.one_log {
+        return wrong.to_string();
+    }
+    let by_itself = Trial { one_log: false, ..trial.clone() };
+    match by_itself.judge(found) {
+        Ok(_) => format!(
+            "{wrong}
+each database by itself is as it may be; together they are not one moment"
+        ),
+        Err(also) => format!(
+            "{wrong}
+judged each database by itself: {also}"
+        ),
+    }
+}
+
+/// Returns at once, or just after a disturbance has begun something: often something of one kind.
+fn aim(begins: &Receiver<String>, random: &mut Random) {
+    let Some(kind) = *random.pick(&[None, Some(""), Some("SLEEP"), Some("CHECKPOINT"), Some("SPLIT"), Some("MERGE")])
+    else {
+        return;
+    };
+    // What has begun before is not what is aimed at.
+    while begins.try_recv().is_ok() {}
+    let deadline = Instant::now() + AIM_LIMIT;
+    while let Ok(begun) = begins.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        if kind.is_empty() || begun == kind {
+            break;
+        }
+    }
+    let after_us = if random.one_in(2) { random.below(5000) } else { random.below(300) };
+    if after_us > 50 {
+        std::thread::park_timeout(Duration::from_micros(after_us as u64));
+    }
+}
+
+/// For a thread of its own.
+fn fork(random: &mut Random) -> Random {
+    Random(random.below(usize::MAX) as u64)
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Toll { sent, acknowledged, promised, lost, lost_age_max } = self.toll;
+        writeln!(f, "{} rounds in {:.1} s", self.rounds, self.took.as_secs_f64())?;
+        writeln!(f, "operations: {sent} sent, {acknowledged} acknowledged, {promised} promised")?;
+        writeln!(
+            f,
+            "lost, as allowed: {lost}, the oldest acknowledged {} ms before the kill",
+            lost_age_max.as_millis()
+        )?;
+        if self.refused > 0 {
+            writeln!(f, "refused for the full disk: {} requests", self.refused)?;
+        }
+        let killed_in = self.killed_in.iter().map(|(what, times)| format!("{what} {times}"));
+        writeln!(f, "killed in: {}", killed_in.collect::<Vec<_>>().join(", "))?;
+        let mut starts = self.starts.clone();
+        starts.sort();
+        let ms = |start: Option<&Duration>| start.map_or(0.0, |start| start.as_secs_f64() * 1000.0);
+        let (min, median, max) = (ms(starts.first()), ms(starts.get(starts.len() / 2)), ms(starts.last()));
+        write!(f, "first reply after a start: {min:.1} ms at least, {median:.1} ms in the median, {max:.1} ms at most")
+    }
+}

@@ -1,0 +1,221 @@
+//! The process that is killed: started with options that change from start to start, on a store that stays.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+use super::{
+    mode::Mode,
+    workload::{DATABASES, INDEXES},
+};
+use crate::{
+    resp::{Connection, Reply},
+    script::Random,
+    server::{Kind, dormouse, free_port, terminate},
+    wait_for,
+};
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+const TOKENS: [&str; DATABASES] = ["dm_alpha_1", "dm_beta_2", "dm_gamma_3"];
+
+/// Where clients connect to.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub kind: Kind,
+    pub port: u16,
+}
+
+impl Target {
+    /// A connection to a database, in its first index. Redis has no databases but indexes.
+    pub fn connect(&self, database: usize) -> io::Result<Connection> {
+        let mut connection = Connection::try_open(self.port)?;
+        let greeting = match self.kind {
+            Kind::Dormouse => ["AUTH".to_string(), TOKENS[database].to_string()],
+            Kind::Redis => ["SELECT".to_string(), self.first_index(database).to_string()],
+        };
+        match connection.try_call(&greeting)? {
+            Reply::Line('+', _) => Ok(connection),
+            other => Err(io::Error::other(format!("{} was answered {other:?}", greeting[0]))),
+        }
+    }
+
+    /// What the server calls the first index of a database.
+    pub fn first_index(&self, database: usize) -> usize {
+        if self.kind == Kind::Redis { INDEXES * database } else { 0 }
+    }
+}
+
+pub struct Node {
+    kind: Kind,
+    mode: Mode,
+    folder: PathBuf,
+    process: Option<(Child, u16)>,
+    /// How long each start took until the first command was answered.
+    pub starts: Vec<Duration>,
+}
+
+impl Node {
+    pub fn new(kind: Kind, mode: Mode, folder: &Path) -> Self {
+        Self { kind, mode, folder: folder.to_path_buf(), process: None, starts: Vec::new() }
+    }
+
+    /// Starts the process and waits until it has answered a command of its first database.
+    pub fn start(&mut self, random: &mut Random) -> Result<Target, String> {
+        let begun = self.launch(random)?;
+        let (process, port) = self.process.as_mut().expect("it was just launched");
+        let target = Target { kind: self.kind, port: *port };
+        let deadline = begun + START_LIMIT;
+        let mut problem = io::Error::other("no answer");
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = process.try_wait() {
+                return Err(format!("the server ended with {status} instead of serving"));
+            }
+            match target.connect(0).and_then(|mut connection| connection.try_call(&["GET", "c0:text:0"])) {
+                Ok(Reply::Line('-', text)) if !text.starts_with("LOADING") => {
+                    return Err(format!("the server came up, but answers {text}"));
+                }
+                Ok(Reply::Line('-', text)) => problem = io::Error::other(text),
+                Ok(_) => {
+                    self.starts.push(begun.elapsed());
+                    return Ok(target);
+                }
+                Err(error) => problem = error,
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        Err(format!("the server did not serve within {START_LIMIT:?}: {problem}"))
+    }
+
+    /// Starts the process and kills it `after` so long, be it that it serves by then or not.
+    pub fn start_and_kill(&mut self, random: &mut Random, after: Duration) -> Result<(), String> {
+        self.launch(random)?;
+        std::thread::park_timeout(after);
+        self.kill()
+    }
+
+    /// SIGKILL. That the process had ended by itself is a fault.
+    pub fn kill(&mut self) -> Result<(), String> {
+        let (mut process, _) = self.process.take().expect("it was started");
+        let ended = process.try_wait();
+        _ = process.kill();
+        _ = process.wait();
+        match ended {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(format!("the server ended with {status} before it was killed")),
+            Err(problem) => Err(format!("the server cannot be killed: {problem}")),
+        }
+    }
+
+    /// Makes writes fail that reach past so many bytes of a file, as on a full disk; `None`: not any more.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<(), String> {
+        let (process, _) = self.process.as_ref().expect("it was started");
+        // The upper limit stays as it is, which anybody may ask for.
+        let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+        let limit = Rlimit { current: bytes.or(maximum), maximum };
+        let limited = prlimit(Some(Pid::from_child(process)), Resource::Fsize, limit);
+        limited.map(drop).map_err(|problem| format!("cannot limit the size of files: {problem}"))
+    }
+
+    /// SIGTERM, which loses nothing.
+    pub fn stop(&mut self) -> Result<(), String> {
+        let (mut process, _) = self.process.take().expect("it was started");
+        terminate(&process);
+        let status = wait_for(STOP_LIMIT, || process.try_wait().ok().flatten());
+        _ = process.kill();
+        _ = process.wait();
+        match status {
+            Some(status) if ExitStatus::success(&status) => Ok(()),
+            Some(status) => Err(format!("the server ended with {status} after SIGTERM")),
+            None => Err(format!("the server still ran {STOP_LIMIT:?} after SIGTERM")),
+        }
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = fs::read(self.folder.join("log")).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(6000)..]).into_owned();
+        format!("--- the end of the server's log ---\n{tail}--- end ---")
+    }
+
+    fn launch(&mut self, random: &mut Random) -> Result<Instant, String> {
+        let data = self.folder.join("data");
+        fs::create_dir_all(&data).map_err(|e| format!("cannot create {}: {e}", data.display()))?;
+        let mut log =
+            File::options().create(true).append(true).open(self.folder.join("log")).map_err(|e| e.to_string())?;
+        let port = free_port();
+        // What is said goes through a pipe, since it must not fail when files are limited.
+        let (mut said, says) = io::pipe().map_err(|e| e.to_string())?;
+        let mut command = self.command(port, &data, random);
+        command.stdin(Stdio::null()).stdout(says.try_clone().map_err(|e| e.to_string())?).stderr(says);
+        let begun = Instant::now();
+        let process = command.spawn();
+        self.process = Some((process.map_err(|e| format!("cannot start {}: {e}", self.kind.name()))?, port));
+        // It ends with the process. What a full disk keeps out of the log is no reason to fail.
+        std::thread::spawn(move || _ = io::copy(&mut said, &mut log));
+        Ok(begun)
+    }
+
+    /// Small and changing values, so that checkpoints, sleep, splits and merges come by themselves too.
+    fn command(&self, port: u16, data: &Path, random: &mut Random) -> Command {
+        let port = port.to_string();
+        let mut option = |values: &[&str]| random.pick(values).to_string();
+        let mut command;
+        match self.kind {
+            Kind::Dormouse => {
+                // A write past a limit is answered by a signal, unless it is ignored, and then by an error.
+                command = Command::new("sh");
+                command.args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""]).arg(dormouse());
+                command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--log-level", "info"]);
+                command.arg("--store").arg(format!("file://{}", data.display()));
+                command.args(["--checkpoint-every", &option(&["never", "20ms", "100ms", "1s"])]);
+                command.args(["--checkpoint-size", &option(&["64kb", "256mb"])]);
+                command.args(["--sleep-after", &option(&["never", "never", "5ms", "50ms"])]);
+                command.args(["--split-keys", &option(&["400", "4000000"]), "--split-size-window", "10ms"]);
+                command.args(["--merge-window", &option(&["10ms", "1m"])]);
+                command.args(["--workers", &option(&["1", "2", "4"])]);
+                TOKENS.iter().for_each(|token| _ = command.args(["--token", token]));
+                match self.mode {
+                    Mode::Window(_) | Mode::NoLog => _ = command.args(["--loss-window", &self.mode.to_string()]),
+                    Mode::Checkpoint => {}
+                }
+            }
+            Kind::Redis => {
+                command = Command::new("redis-server");
+                command.args(["--bind", "127.0.0.1", "--port", &port, "--save", ""]).arg("--dir").arg(data);
+                command.args(["--databases", &(DATABASES * INDEXES).to_string()]);
+                match self.mode.window() {
+                    Some(Duration::ZERO) => command.args(["--appendonly", "yes", "--appendfsync", "always"]),
+                    Some(_) => command.args(["--appendonly", "yes", "--appendfsync", "everysec"]),
+                    None => command.args(["--appendonly", "no"]),
+                };
+            }
+        }
+        command
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some((mut process, _)) = self.process.take() {
+            _ = process.kill();
+            _ = process.wait();
+        }
+    }
+}
+
+/// Whether the server can be told a loss window.
+pub fn knows_loss_windows() -> bool {
+    let help = Command::new(dormouse()).arg("--help").output().expect("the server tells its options");
+    String::from_utf8_lossy(&help.stdout).contains("--loss-window")
+}
+
+/// Milliseconds of the Unix clock.
+pub fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

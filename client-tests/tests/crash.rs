@@ -1,0 +1,78 @@
+//! Kills the server again and again, and checks what it has kept: see `dormouse_client_tests::crash`.
+//!
+//! `cargo xtask crash` does the same for as many rounds as one likes.
+
+use std::{env, io::Write};
+
+use dormouse_client_tests::{
+    Kind,
+    crash::{self, Settings, node},
+    toolchain,
+};
+
+const ROUNDS_PER_STORE: usize = 25;
+
+#[test]
+fn nothing_that_was_acknowledged_is_lost() {
+    survives(Kind::Dormouse, "0", 100);
+}
+
+#[test]
+fn a_loss_window_is_kept() {
+    survives(Kind::Dormouse, "100ms", 60);
+}
+
+#[test]
+fn the_usual_loss_window_is_kept() {
+    survives(Kind::Dormouse, "1s", 10);
+}
+
+#[test]
+fn a_checkpoint_is_there_without_a_log() {
+    survives(Kind::Dormouse, "none", 50);
+}
+
+#[test]
+fn a_checkpoint_is_there() {
+    survives(Kind::Dormouse, "checkpoint", 50);
+}
+
+#[test]
+fn a_full_disk_breaks_no_promise() {
+    for mode in ["0", "100ms", "checkpoint"] {
+        run(Kind::Dormouse, mode, 20, true);
+    }
+}
+
+/// Whether the harness asks for too much.
+#[test]
+fn redis_keeps_its_promises_too() {
+    if toolchain::present("the crash harness with redis-server", &[("redis-server", "redis-server")]) {
+        for mode in ["0", "2s", "checkpoint"] {
+            survives(Kind::Redis, mode, 10);
+        }
+    }
+}
+
+fn survives(kind: Kind, mode: &str, rounds: usize) {
+    run(kind, mode, rounds, false);
+}
+
+fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool) {
+    if kind == Kind::Dormouse && mode != "checkpoint" && !node::knows_loss_windows() {
+        // Past the test harness's capture.
+        _ = writeln!(std::io::stderr(), "\nloss window {mode} was NOT tested: the server has no such option");
+        return;
+    }
+    let number = |variable: &str| env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seed = number("DORMOUSE_CRASH_SEED").unwrap_or_else(node::unix_ms);
+    let rounds = number("DORMOUSE_CRASH_ROUNDS").map_or(rounds, |rounds| rounds as usize);
+    let mode = mode.parse().expect("a mode");
+    let settings =
+        Settings { kind, mode, seed, rounds, rounds_per_store: ROUNDS_PER_STORE, each_database: false, full_disk };
+    println!("{}, mode {mode}, seed {seed}", kind.name());
+    match crash::run(settings, |_| {}) {
+        Ok(summary) => println!("{summary}"),
+        Err(problem) => panic!("{problem}"),
+    }
+}

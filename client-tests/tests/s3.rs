@@ -1,0 +1,279 @@
+//! A database whose data lies on S3: a real server process, a real S3 server, and a network that fails between them.
+
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
+
+use dormouse_client_tests::{
+    Kind, Server, Settings,
+    bucket::{Bucket, Network, Trouble},
+    resp::{Connection, Reply},
+    server::{Remote, command_on, free_port},
+    wait_for,
+};
+
+/// The S3 server, unless there is none, or another server than Dormouse is under test.
+fn bucket() -> Option<Bucket> {
+    if Kind::under_test() == Kind::Dormouse { Bucket::start() } else { None }
+}
+
+fn ok() -> Reply {
+    Reply::Line('+', "OK".into())
+}
+
+#[track_caller]
+fn expect(connection: &mut Connection, line: &str, expected: &str) {
+    assert_eq!(format!("{:?}", connection.run(line)), expected, "{line}");
+}
+
+/// Asks again where the store was at fault, which must be said clearly; answers how often it was.
+#[track_caller]
+fn at_last(connection: &mut Connection, line: &str) -> (Reply, usize) {
+    for failed in 0..10 {
+        match connection.run(line) {
+            Reply::Line('-', text) => {
+                assert!(text.contains("cannot ") && text.contains("db/default/"), "{line}: {text}");
+            }
+            reply => return (reply, failed),
+        }
+    }
+    panic!("{line} fails again and again");
+}
+
+#[test]
+fn a_database_lives_on_s3() {
+    let Some(bucket) = bucket() else { return };
+    let store = bucket.store("some/folder", bucket.port());
+    let mut server = Server::start_on(&store);
+    let mut connection = Connection::open(server.port());
+    let large = "x".repeat(3 << 20);
+    for n in 0..2000 {
+        connection.run(&format!("SET key:{n} {n}"));
+    }
+    connection.run("RPUSH list a b c");
+    connection.run("ZADD scores 1 a 2 b");
+    connection.call(&["SET", "large", &large]);
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    let objects = bucket.objects("some/folder");
+    assert!(objects.iter().any(|name| name.starts_with("db/default/manifest/")), "{objects:?}");
+    assert!(objects.iter().any(|name| name.starts_with("db/default/chunk/")), "{objects:?}");
+    assert_eq!(bucket.objects("").len(), objects.len(), "nothing lies outside its folder");
+
+    let check = |connection: &mut Connection| {
+        expect(connection, "DBSIZE", ":2003");
+        for n in (0..2000).step_by(97) {
+            expect(connection, &format!("GET key:{n}"), &format!("\"{n}\""));
+        }
+        expect(connection, "LRANGE list 0 -1", "*[\"a\", \"b\", \"c\"]");
+        expect(connection, "ZSCORE scores b", "\"2\"");
+        expect(connection, "STRLEN large", &format!(":{}", large.len()));
+    };
+    expect(&mut connection, "DORMOUSE SLEEP", "+OK");
+    check(&mut connection);
+    server.restart();
+    check(&mut Connection::open(server.port()));
+
+    let mut connection = Connection::open(server.port());
+    connection.run("RPUSH list d");
+    connection.run("DEL key:0");
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    server.crash();
+    let mut connection = Connection::open(server.port());
+    expect(&mut connection, "LRANGE list 0 -1", "*[\"a\", \"b\", \"c\", \"d\"]");
+    expect(&mut connection, "DBSIZE", ":2002");
+
+    // What no manifest names any more is deleted.
+    for n in 0..5 {
+        connection.run(&format!("SET key:1 {n}"));
+        expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    }
+    let manifests = |names: &[String]| names.iter().filter(|name| name.contains("/manifest/")).count();
+    assert_eq!(manifests(&bucket.objects("some/folder")), 2);
+}
+
+#[test]
+fn a_second_process_on_s3_takes_over() {
+    let Some(bucket) = bucket() else { return };
+    let store = bucket.store("", bucket.port());
+    let first = Server::start_on(&store);
+    let mut to_first = Connection::open(first.port());
+    to_first.run("SET owner first");
+    expect(&mut to_first, "DORMOUSE CHECKPOINT", "+OK");
+
+    let mut second = Server::start_on(&store);
+    let mut to_second = Connection::open(second.port());
+    expect(&mut to_second, "GET owner", "\"first\"");
+    to_second.run("SET owner second");
+    expect(&mut to_second, "DORMOUSE CHECKPOINT", "+OK");
+
+    to_first.run("SET owner nobody");
+    let fenced = format!("{:?}", to_first.run("DORMOUSE CHECKPOINT"));
+    assert!(fenced.starts_with('-') && fenced.contains("was taken over by another writer"), "{fenced}");
+    assert!(first.log().contains("was taken over by another writer"), "{}", first.log());
+    let later = format!("{:?}", to_first.run("SET owner nobody"));
+    assert!(later.starts_with('-') && later.contains("taken over"), "{later}");
+
+    // A third that is not the first to write again has not taken anything.
+    let third = Server::start_on(&store);
+    let mut to_third = Connection::open(third.port());
+    to_third.run("SET owner third");
+    to_second.run("SET more 1");
+    expect(&mut to_second, "DORMOUSE CHECKPOINT", "+OK");
+    let fenced = format!("{:?}", to_third.run("DORMOUSE CHECKPOINT"));
+    assert!(fenced.starts_with('-') && fenced.contains("was taken over by another writer"), "{fenced}");
+
+    drop((to_first, first, to_third, third));
+    second.restart();
+    let mut to_second = Connection::open(second.port());
+    expect(&mut to_second, "MGET owner more", "*[\"second\", \"1\"]");
+}
+
+#[test]
+fn a_bad_network_to_s3_loses_and_doubles_nothing() {
+    let Some(bucket) = bucket() else { return };
+    let network = Network::before(bucket.port(), 20);
+    let mut server = Server::start_on(&bucket.store("", network.port()));
+    network.trouble_one_in(5);
+    let mut model = BTreeMap::new();
+    let mut pushed = 0;
+    for round in 0..12 {
+        let mut connection = Connection::open(server.port());
+        for n in 0..40 {
+            let key = format!("key:{}", (n * 7 + round * 11) % 100);
+            let value = format!("{round}-{n}");
+            assert_eq!(at_last(&mut connection, &format!("SET {key} {value}")).0, ok());
+            model.insert(key, value);
+        }
+        // A command that failed for the store has done nothing.
+        pushed += 1;
+        assert_eq!(at_last(&mut connection, "RPUSH list x").0, Reply::Line(':', pushed.to_string()));
+        assert_eq!(at_last(&mut connection, "INCR counter").0, Reply::Line(':', pushed.to_string()));
+        let save = if round % 3 == 0 { "DORMOUSE SLEEP" } else { "DORMOUSE CHECKPOINT" };
+        assert_eq!(at_last(&mut connection, save).0, ok());
+        if round % 4 == 3 {
+            server.crash();
+        }
+        let mut connection = Connection::open(server.port());
+        for (key, value) in &model {
+            let (reply, _) = at_last(&mut connection, &format!("GET {key}"));
+            assert_eq!(reply.bytes(), Some(value.as_bytes()), "{key} in round {round}");
+        }
+        assert_eq!(at_last(&mut connection, "LLEN list").0, Reply::Line(':', pushed.to_string()));
+        assert_eq!(at_last(&mut connection, "DBSIZE").0, Reply::Line(':', (model.len() + 2).to_string()));
+    }
+    assert!(network.met_any() > 20, "only {} requests met trouble", network.met_any());
+    assert!(!server.log().contains("taken over"), "it fenced itself\n{}", server.log());
+}
+
+#[test]
+fn a_lost_answer_of_s3_is_made_up_for() {
+    let Some(bucket) = bucket() else { return };
+    let network = Network::before(bucket.port(), 0);
+    let mut server = Server::start_on(&bucket.store("", network.port()));
+    let mut connection = Connection::open(server.port());
+    for (n, trouble) in
+        [Trouble::Unanswered, Trouble::Denied, Trouble::Half, Trouble::Lost, Trouble::Refused].into_iter().enumerate()
+    {
+        connection.run(&format!("SET k {n}"));
+        // The chunk, then the manifest that names it, and the answer to the question whether it is ours.
+        for _ in 0..3 {
+            network.trouble_next("PUT", trouble);
+        }
+        network.trouble_next("HEAD", trouble);
+        expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+        assert!(network.met(trouble) >= 3, "{trouble:?}");
+        network.trouble_next("GET", trouble);
+        expect(&mut connection, "DORMOUSE SLEEP", "+OK");
+        expect(&mut connection, "GET k", &format!("\"{n}\""));
+    }
+    assert!(!server.log().contains("taken over"), "it fenced itself\n{}", server.log());
+    server.crash();
+    expect(&mut Connection::open(server.port()), "GET k", "\"4\"");
+}
+
+#[test]
+fn s3_that_is_down_is_told_and_survived() {
+    let Some(bucket) = bucket() else { return };
+    let network = Network::before(bucket.port(), 0);
+    let mut server = Server::start_on(&bucket.store("", network.port()));
+    let mut connection = Connection::open(server.port());
+    connection.run("SET k before");
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    connection.run("SET k meanwhile");
+    network.set_down(true);
+    let failed = format!("{:?}", connection.run("DORMOUSE CHECKPOINT"));
+    assert!(failed.starts_with('-') && failed.contains("cannot write db/default/"), "{failed}");
+    assert!(!failed.contains("dormouse-test"), "no credentials: {failed}");
+    expect(&mut connection, "GET k", "\"meanwhile\"");
+    network.set_down(false);
+    expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
+    expect(&mut connection, "DORMOUSE SLEEP", "+OK");
+    network.set_down(true);
+    let failed = format!("{:?}", connection.run("GET k"));
+    assert!(failed.starts_with('-') && failed.contains("cannot "), "{failed}");
+    network.set_down(false);
+    expect(&mut connection, "GET k", "\"meanwhile\"");
+    server.restart();
+    expect(&mut Connection::open(server.port()), "GET k", "\"meanwhile\"");
+}
+
+/// What Dormouse says before it gives up.
+#[track_caller]
+fn gives_up(store: &Remote) -> String {
+    let mut process = command_on(store, free_port(), Settings::default())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let ended = wait_for(Duration::from_secs(60), || process.try_wait().expect("it is our child"));
+    if ended.is_none() {
+        _ = process.kill();
+    }
+    let output = process.wait_with_output().expect("it has ended");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(ended.and_then(|status| status.code()), Some(1), "{said}");
+    assert!(!said.contains("panicked") && !said.contains("secret"), "{said}");
+    said
+}
+
+#[test]
+fn s3_that_cannot_be_used_is_explained() {
+    let Some(bucket) = bucket() else { return };
+    let store = bucket.store("", bucket.port());
+    let with = |name: &'static str, value: &str| {
+        let mut store = store.clone();
+        store.environment.retain(|(other, _)| *other != name);
+        if !value.is_empty() {
+            store.environment.push((name, value.to_owned()));
+        }
+        store
+    };
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let mut without_keys = with("AWS_SECRET_ACCESS_KEY", "");
+    without_keys.environment.retain(|(name, _)| *name != "AWS_ACCESS_KEY_ID");
+    // Where a machine of Amazon's would answer.
+    without_keys.environment.push(("AWS_METADATA_ENDPOINT", nobody.clone()));
+    let rows: [(Remote, &[&str]); 8] = [
+        (without_keys, &["there are no credentials: set AWS_ACCESS_KEY_ID"]),
+        (with("AWS_ENDPOINT_URL", &format!("https://127.0.0.1:{}", bucket.port())), &["cannot be reached"]),
+        (with("AWS_SECRET_ACCESS_KEY", "not it"), &["403", "AWS_SECRET_ACCESS_KEY"]),
+        (with("AWS_SECRET_ACCESS_KEY", ""), &["but not AWS_SECRET_ACCESS_KEY"]),
+        (with("AWS_ALLOW_HTTP", ""), &["AWS_ALLOW_HTTP=true"]),
+        (with("AWS_ENDPOINT_URL", &nobody), &["cannot be reached", "AWS_ENDPOINT_URL"]),
+        (Remote { url: "s3://no-such-bucket".to_owned(), ..store.clone() }, &["NoSuchBucket", "create it first"]),
+        (Remote { url: "s3://a:secret@bucket".to_owned(), ..store.clone() }, &["holds no credentials"]),
+    ];
+    for (store, expected) in rows {
+        let said = gives_up(&store);
+        for expected in expected {
+            assert!(said.contains(expected), "`{expected}` is not in: {said}");
+        }
+    }
+
+    // One that overwrites what is there could not keep two writers apart.
+    let network = Network::before(bucket.port(), 0);
+    for _ in 0..3 {
+        network.trouble_next("PUT", Trouble::Pretended);
+    }
+    let said = gives_up(&bucket.store("", network.port()));
+    assert!(said.contains("overwrites objects that are there"), "{said}");
+}

@@ -1,0 +1,181 @@
+//! What a checkpoint saw, put into a manifest.
+
+use std::collections::BTreeMap;
+
+use super::visit::{Visited, Written};
+use crate::chunk::SegmentLocation;
+use crate::keyspace::effect;
+use crate::manifest::{ChunkInfo, Manifest, SegmentInfo, TailInfo};
+use crate::segment::{Range53, prefix53};
+use crate::tail::TailRecord;
+
+/// A tail is merged with the next older one unless that is larger by more than this factor: so a record is rewritten a
+/// number of times that is the logarithm of how much there is.
+const TAIL_GROWTH: u64 = 3;
+
+/// Tails may hold this part of all that is stored, or this many bytes, before the places that they tell of are written whole.
+const TAILED_FRACTION: u64 = 8;
+const TAILED_BYTES_MIN: u64 = 1 << 20;
+
+/// Chunks of which less than this part (in percent) is used are copied together, when that gains at least so much.
+const CHUNK_USED_MIN: u64 = 60;
+const CHUNK_GAIN_MIN: u64 = 4 << 20;
+
+/// Visited places by keyspace and the prefix53 that they begin with; none overlaps another.
+pub(super) type Seen<'a> = BTreeMap<(u32, u64), &'a Visited>;
+
+/// What was visited twice, because it merged in between, counts as it was seen last.
+pub(super) fn last_seen(visited: &[Visited]) -> Seen<'_> {
+    let mut seen = Seen::new();
+    for visited in visited {
+        while let Some(key) = overlapping(&seen, visited.keyspace, visited.range) {
+            seen.remove(&key);
+        }
+        seen.insert((visited.keyspace, visited.range.start), visited);
+    }
+    seen
+}
+
+/// The key of some visited place that shares positions with `range`.
+fn overlapping(seen: &Seen<'_>, keyspace: u32, range: Range53) -> Option<(u32, u64)> {
+    let before = seen.range(..(keyspace, range.end())).next_back()?;
+    (before.0.0 == keyspace && before.1.range.end() > range.start).then_some(*before.0)
+}
+
+/// Puts the visited places in the stead of the stored segments that they overlap, and drops keyspaces that are gone.
+pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks: Vec<ChunkInfo>) {
+    let first_added = manifest.chunks.len();
+    manifest.chunks.extend(chunks);
+    let alive = manifest.keyspaces;
+    let mut kept = Vec::with_capacity(manifest.segments.len());
+    for mut old in std::mem::take(&mut manifest.segments) {
+        if !alive.contains(&old.keyspace) {
+            continue;
+        }
+        match overlapping(seen, old.keyspace, old.range).and_then(|key| seen.get(&key)) {
+            None => kept.push(old),
+            // The body stays; what has changed is in the tail.
+            Some(visited) if matches!(visited.written, Written::Keys) => {
+                old.seen = visited.sequence;
+                old.records = visited.records;
+                old.expiring = visited.expiring;
+                old.heap_bytes = visited.heap_bytes;
+                kept.push(old);
+            }
+            Some(_) => {}
+        }
+    }
+    let is_kept = |visited: &Visited| {
+        kept.binary_search_by_key(&(visited.keyspace, visited.range.start), |old: &SegmentInfo| {
+            (old.keyspace, old.range.start)
+        })
+        .is_ok()
+    };
+    let mut added = Vec::new();
+    for visited in seen.values().filter(|visited| alive.contains(&visited.keyspace)) {
+        let mut segment = SegmentInfo {
+            keyspace: visited.keyspace,
+            range: visited.range,
+            location: SegmentLocation { chunk: 0, offset: 0, len: 0 },
+            records: visited.records,
+            expiring: visited.expiring,
+            heap_bytes: visited.heap_bytes,
+            sequence: visited.sequence,
+            seen: visited.sequence,
+            crc: 0,
+        };
+        match &visited.written {
+            Written::Body { entry, chunk } => {
+                let chunk = (first_added + chunk) as u32;
+                segment.location = SegmentLocation { chunk, offset: entry.offset, len: entry.len };
+                segment.crc = entry.crc;
+            }
+            Written::Keys if is_kept(visited) => continue,
+            Written::Keys => segment.sequence = 0,
+            Written::Empty => {}
+        }
+        added.push(segment);
+    }
+    kept.append(&mut added);
+    manifest.segments = kept;
+    manifest.segments.sort_by_key(|segment| (segment.keyspace, segment.range.start));
+}
+
+/// Drops what says only that a range is empty, where there is nothing left that would have to be told so; and all tails,
+/// where every place has been written since.
+pub(super) fn prune(manifest: &mut Manifest) {
+    if manifest.segments.iter().all(|segment| segment.seen == segment.sequence) {
+        manifest.tails.clear();
+        let floor = manifest.sequence;
+        manifest.segments.retain(|segment| segment.has_body() || segment.records > 0 || segment.seen > floor);
+    }
+}
+
+/// Whether the tails have outgrown their part of what is stored.
+pub(super) fn is_outgrown(manifest: &Manifest) -> bool {
+    let tails: u64 = manifest.tails.iter().map(|tail| tail.bytes).sum();
+    tails > TAILED_BYTES_MIN.max(manifest.stored_bytes() / TAILED_FRACTION)
+}
+
+/// Takes the newest tails out of the manifest that a new one of about `bytes` is to be merged with.
+pub(super) fn tails_to_merge(manifest: &mut Manifest, mut bytes: u64) -> Vec<TailInfo> {
+    let mut merged = Vec::new();
+    while let Some(last) = manifest.tails.last()
+        && last.bytes <= bytes * TAIL_GROWTH
+    {
+        bytes += last.bytes;
+        merged.extend(manifest.tails.pop());
+    }
+    merged
+}
+
+/// Leaves out what some segment's body has already, what belongs to no keyspace any more, and what a newer record of the
+/// same key makes superfluous.
+pub(super) fn needed_only(manifest: &Manifest, records: &mut Vec<TailRecord>) {
+    records.retain(|record| {
+        let segment = manifest.segment(record.keyspace, prefix53(record.position));
+        manifest.keyspaces.contains(&record.keyspace)
+            && segment.is_some_and(|segment| segment.sequence < record.sequence)
+    });
+    records.sort_by_key(|record| (record.keyspace, record.position, record.sequence));
+    let superseded = |record: &TailRecord, next: &TailRecord| {
+        let key = effect::absolute_key(&next.body);
+        (record.keyspace, record.position) == (next.keyspace, next.position)
+            && key.is_some()
+            && effect::absolute_key(&record.body) == key
+    };
+    let keep: Vec<bool> =
+        (0..records.len()).map(|at| !records.get(at + 1).is_some_and(|next| superseded(&records[at], next))).collect();
+    let mut keep = keep.into_iter();
+    records.retain(|_| keep.next().unwrap_or(true));
+}
+
+/// The chunks, by their place in the manifest, whose segments are to be copied into new ones: too little of them is used.
+pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
+    let mut used = vec![0u64; manifest.chunks.len()];
+    for segment in manifest.segments.iter().filter(|segment| segment.has_body()) {
+        used[segment.location.chunk as usize] += segment.location.len;
+    }
+    let is_sparse = |at: &usize| used[*at] * 100 < manifest.chunks[*at].bytes * CHUNK_USED_MIN;
+    let sparse: Vec<usize> = (0..used.len()).filter(|at| used[*at] > 0).filter(is_sparse).collect();
+    let gain: u64 = sparse.iter().map(|&at| manifest.chunks[at].bytes - used[at]).sum();
+    if gain < CHUNK_GAIN_MIN { Vec::new() } else { sparse.into_iter().map(|at| at as u32).collect() }
+}
+
+pub(super) fn drop_unused_chunks(manifest: &mut Manifest) {
+    let mut used = vec![false; manifest.chunks.len()];
+    for segment in manifest.segments.iter().filter(|segment| segment.has_body()) {
+        used[segment.location.chunk as usize] = true;
+    }
+    let mut moved = Vec::with_capacity(used.len());
+    let mut kept = 0;
+    for &used in &used {
+        moved.push(kept);
+        kept += u32::from(used);
+    }
+    let mut keep = used.iter();
+    manifest.chunks.retain(|_| keep.next().copied().unwrap_or(false));
+    for segment in manifest.segments.iter_mut().filter(|segment| segment.has_body()) {
+        segment.location.chunk = moved[segment.location.chunk as usize];
+    }
+}

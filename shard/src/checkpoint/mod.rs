@@ -1,0 +1,593 @@
+//! Checkpoints: what changed since the last one becomes chunks, a tail and a manifest, while writes go on.
+//!
+//! 1. *Begin*, under all locks, briefly: the number of the last entry in the log is the manifest's `sequence`. A database that
+//!    is not logged (loss window `none`) is from here on.
+//! 2. *Visit* each dirty place under its shard's lock, for as long as it takes to encode it: it is clean from here on, and
+//!    stamped with the number of the last entry. Where few keys have changed, their values are taken, for the tail; else
+//!    all of it, for a chunk. Compression and writing happen without the lock.
+//! 3. *Cut*: the number of the last entry that any place can have seen. The log must be durable up to there: what the store
+//!    then holds, with the log from `sequence` on replayed onto places as far as they have not seen it, is the state after
+//!    the last entry that survives, which is one moment, whatever each place had seen.
+//! 4. *Commit* by creating the next manifest. Only now anything that went before may be deleted, in the store and in the log.
+//!
+//! Invariant: until step 4 has succeeded, the store's newest manifest is valid and nothing that it needs was touched. When
+//! anything fails the visited places are dirty again, so nothing is forgotten.
+//!
+//! The manifest lists stored segments, not places: a place that splits after it was visited does not matter, as the log
+//! covers it. A place that was split since the last checkpoint is dirty in both halves, and ranges are aligned, so a new
+//! segment replaces every stored one that it overlaps.
+//!
+//! Tails are merged like the runs of a log-structured tree. When they have outgrown their part of what is stored, the places
+//! that they tell of are written whole. Chunks of which little is used are copied together.
+
+mod assembly;
+mod visit;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use self::assembly::{
+    drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
+};
+use self::visit::{Contents as Found, Look, Visited, Written};
+use crate::chunk::{ChunkWriter, read_segment};
+use crate::codec::segment::SegmentBody;
+use crate::database::{Database, store_error, stored};
+use crate::error::{Error, Result};
+use crate::keyspace::contents::INDEXES;
+use crate::log::Window;
+use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use crate::replay::Replay;
+use crate::segment::Range53;
+use crate::shard::HeldShard;
+use crate::stopwatch::Stopwatch;
+use crate::store::StoreError;
+use crate::tail::{Tail, TailRecord, encode_tail};
+use crate::topology::{Topology, hold};
+
+/// Bytes of changed values that one checkpoint puts into its tail; what is changed beyond is written whole.
+const TAIL_BYTES_MAX: usize = 32 << 20;
+/// Bytes of segments that one checkpoint copies out of sparse chunks.
+const COPIED_BYTES_MAX: u64 = 32 << 20;
+
+/// Fuzzy checkpoints before a database that will not stop being written to is held for the last one.
+const SLEEP_ATTEMPTS: usize = 3;
+
+/// What a checkpoint wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    pub segments: usize,
+    pub keys: usize,
+    pub bytes: u64,
+    pub effects: usize,
+}
+
+/// What a checkpoint begins with.
+struct Beginning {
+    sequence: u64,
+    ids: [u32; INDEXES],
+    next_id: u32,
+    /// Whether there is anything to write.
+    needed: bool,
+    /// Places that only the log has something of, and that could not be loaded.
+    unloaded: Vec<(u32, Range53, u64)>,
+}
+
+impl Database {
+    /// Writes what changed. Nothing is written where nothing changed.
+    ///
+    /// # Errors
+    /// When the store refuses: everything is as before, and the text says what failed.
+    pub async fn checkpoint(self: &Arc<Self>) -> Result<Report> {
+        let database = Arc::clone(self);
+        let done = self.engine.background.spawn(async move {
+            let _transition = database.transition.lock().await;
+            let done = database.checkpoint_with(None).await;
+            database.stop_if_overtaken().await;
+            done
+        });
+        done.await
+            .map_err(|error| Error::Store(format!("the checkpoint of database {} failed: {error}", self.name())))?
+    }
+
+    /// Writes what changed, gives the memory back and leaves the database asleep. False: it was asleep already.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`]; the database stays awake.
+    pub async fn sleep(self: &Arc<Self>) -> Result<bool> {
+        let database = Arc::clone(self);
+        let done = self.engine.background.spawn(async move {
+            let _transition = database.transition.lock().await;
+            let done = database.fall_asleep().await;
+            database.stop_if_overtaken().await;
+            done
+        });
+        done.await.map_err(|error| Error::Store(format!("the sleep of database {} failed: {error}", self.name())))?
+    }
+
+    async fn fall_asleep(self: &Arc<Self>) -> Result<bool> {
+        if !self.is_awake() {
+            return Ok(false);
+        }
+        let started = Stopwatch::start();
+        for _ in 0..SLEEP_ATTEMPTS {
+            if self.checkpoint_with(None).await?.segments == 0 {
+                break;
+            }
+        }
+        let Some((_, held)) = self.hold_all().await else { return Ok(false) };
+        // Under all locks there is nothing left, or the little that was written since.
+        self.checkpoint_with(Some(&held)).await?;
+        let contents = self.retire(&held);
+        self.publish(None);
+        drop(held);
+        *self.manifest.lock() = None;
+        *self.recovered.lock() = None;
+        self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
+        let give_back = self.engine.give_back;
+        // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
+        self.engine.lane.run(move || {
+            drop(contents);
+            give_back();
+        });
+        self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
+        Ok(true)
+    }
+
+    /// `held`: all locks, where the caller holds them.
+    pub(crate) async fn checkpoint_with(self: &Arc<Self>, held: Option<&[HeldShard]>) -> Result<Report> {
+        let Some(topology) = self.topology() else { return Ok(Report::default()) };
+        let started = Stopwatch::start();
+        if held.is_none() {
+            self.load_what_is_rewritten(&topology).await;
+        }
+        self.counters.checkpoint_running.store(1, Ordering::Relaxed);
+        let mut visited = Vec::new();
+        let outcome = self.write(&topology, held, &mut visited).await;
+        self.counters.checkpoint_running.store(0, Ordering::Relaxed);
+        match outcome {
+            Ok(report) => {
+                self.counters.checkpoint_failed.store(false, Ordering::Relaxed);
+                if report != Report::default() {
+                    self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+                    self.counters.checkpoint_us_last.store(started.us(), Ordering::Relaxed);
+                    self.counters.checkpoint_keys_last.store(report.keys as u64, Ordering::Relaxed);
+                    self.counters.checkpoint_bytes.fetch_add(report.bytes, Ordering::Relaxed);
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                self.undo(&topology, held, &visited).await;
+                self.counters.checkpoint_failed.store(true, Ordering::Relaxed);
+                self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(database = self.name(), %error, "checkpoint failed; the database stays awake and the last one stays valid");
+                Err(error)
+            }
+        }
+    }
+
+    /// What only the log has is loaded, so that it can be written; where the tails have outgrown their part, also the
+    /// places that they tell of, which are dirty then.
+    async fn load_what_is_rewritten(self: &Arc<Self>, topology: &Topology) {
+        let before = self.manifest.lock().clone();
+        let compacts = before.as_ref().is_some_and(|manifest| is_outgrown(manifest));
+        // What cannot be loaded keeps its effects: one damaged object must not keep all the rest from being written.
+        if let Err(error) = self.load_where(|stored| stored.logged || compacts && stored.tailed).await {
+            tracing::error!(database = self.name(), %error, "a part of the database cannot be loaded");
+        }
+        let Some(manifest) = before.filter(|_| compacts) else { return };
+        for shard in &topology.shards {
+            for held in hold(vec![Arc::clone(shard)]).await {
+                let mut contents = held.contents();
+                for segment in manifest.segments.iter().filter(|segment| segment.seen > segment.sequence) {
+                    if let Some(index) = contents.by_id(segment.keyspace) {
+                        index.mark_dirty(segment.range);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write(
+        self: &Arc<Self>,
+        topology: &Topology,
+        held: Option<&[HeldShard]>,
+        visited: &mut Vec<Visited>,
+    ) -> Result<Report> {
+        let before = self.manifest.lock().clone();
+        let begun = self.begin(topology, held, before.as_deref()).await;
+        // The last one before a sleep keeps the meters, also of a database that was only read.
+        let meters = held.is_some() && before.is_some();
+        if !begun.needed && !meters {
+            return Ok(Report::default());
+        }
+        let mut manifest = self.next_manifest(before.as_deref());
+        let names = Names::new(self.name()).map_err(store_error)?;
+        let mut output = Output::default();
+        let mut changes: Vec<TailRecord> = Vec::new();
+        let mut changed_bytes = 0;
+        let in_tail = |keyspace: u32, range: Range53| {
+            before.as_ref().is_none_or(|manifest| fits_stored(manifest, keyspace, range))
+        };
+        for (at, gate) in topology.shards.iter().enumerate() {
+            for id in begun.ids {
+                let mut from = 0;
+                loop {
+                    let look = Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX };
+                    let visit = self.visit(gate, held.map(|held| &held[at]), id, from, &look).await;
+                    let Some((mut seen, found, next)) = visit else { break };
+                    from = next;
+                    output.report.segments += 1;
+                    match found {
+                        Found::Body(raw) => {
+                            let body = raw.seal();
+                            let entry = output.writer.push(id, seen.range, &body);
+                            output.report.keys += entry.records as usize;
+                            seen.written = Written::Body { entry, chunk: output.chunks.len() };
+                        }
+                        Found::Keys(records) => {
+                            output.report.keys += records.len();
+                            changed_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
+                            changes.extend(records);
+                        }
+                        Found::Empty => {}
+                    }
+                    visited.push(seen);
+                    if output.writer.is_full() {
+                        self.put_chunk(&mut manifest, &names, &mut output).await?;
+                    }
+                    if held.is_none() {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+        }
+        self.put_chunk(&mut manifest, &names, &mut output).await?;
+        let cut = self.cut(topology, held).await?;
+        manifest.sequence = begun.sequence;
+        manifest.cut = cut;
+        manifest.keyspaces = begun.ids;
+        manifest.next_keyspace = begun.next_id;
+        manifest.shard_cuts = cuts(topology);
+        replace_segments(&mut manifest, &last_seen(visited), std::mem::take(&mut output.chunks));
+        changes.extend(self.carry(&mut manifest, &begun.unloaded));
+        let mut moved = self.copy_sparse_chunks(&mut manifest, &names, &mut output).await?;
+        moved.extend(begun.unloaded.iter().map(|(keyspace, range, _)| (*keyspace, *range)));
+        self.put_tail(&mut manifest, &names, changes, &mut output.report).await?;
+        prune(&mut manifest);
+        drop_unused_chunks(&mut manifest);
+        output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
+        output.report.bytes += manifest.encode().len() as u64;
+        manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.committed(manifest, topology, held, &moved).await;
+        Ok(output.report)
+    }
+
+    /// Step 1.
+    async fn begin(&self, topology: &Topology, held: Option<&[HeldShard]>, before: Option<&Manifest>) -> Beginning {
+        // Held to its end, it sees one moment and needs no log.
+        let fuzzy = held.is_none();
+        let begin = |held: &[HeldShard]| {
+            let shared = &self.shared;
+            let mut dirty = false;
+            let mut ids = [0; INDEXES];
+            let mut unloaded = Vec::new();
+            for shard in held {
+                let contents = shard.contents();
+                ids = contents.ids;
+                dirty |= contents.indexes().any(|(_, index)| index.is_dirty());
+                for (_, index) in contents.indexes().filter(|(_, index)| index.stored() > 0) {
+                    let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
+                    unloaded.extend(
+                        stored
+                            .filter(|(_, stored)| stored.logged)
+                            .map(|(range, stored)| (index.id, range, stored.seen)),
+                    );
+                }
+            }
+            let sequence = shared.sequence.load(Ordering::SeqCst);
+            let unchanged = match before {
+                None => sequence == 0 && ids == std::array::from_fn(|id| id as u32),
+                Some(manifest) => {
+                    manifest.keyspaces == ids && manifest.shard_cuts == cuts(topology) && manifest.sequence == sequence
+                }
+            };
+            let needed = dirty || !unchanged;
+            if needed && !shared.journal.is_recording() && fuzzy && shared.journal.log().is_some() {
+                shared.journal.resume(&shared.sequence, (self.engine.clock)());
+                shared.journal.record(true);
+            }
+            let sequence = shared.sequence.load(Ordering::SeqCst);
+            let next_id = shared.next_id.load(Ordering::SeqCst);
+            Beginning { sequence, ids, next_id, needed, unloaded }
+        };
+        match held {
+            Some(held) => begin(held),
+            None => begin(&hold(topology.shards.clone()).await),
+        }
+    }
+
+    /// Step 3.
+    ///
+    /// # Errors
+    /// When the log cannot be made durable.
+    async fn cut(&self, topology: &Topology, held: Option<&[HeldShard]>) -> Result<u64> {
+        let journal = &self.shared.journal;
+        if held.is_none() && journal.window() == Window::None {
+            let _held = hold(topology.shards.clone()).await;
+            journal.record(false);
+        }
+        let cut = self.shared.sequence.load(Ordering::SeqCst);
+        if let Some(log) = journal.log() {
+            // Also where all that there is was visited and this database needs no log: a crash must not keep what it did
+            // and lose what another database did before.
+            log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
+        }
+        Ok(cut)
+    }
+
+    /// What the log has of places that could not be loaded goes into the tail: the log is not kept for them.
+    fn carry(&self, manifest: &mut Manifest, unloaded: &[(u32, Range53, u64)]) -> Vec<TailRecord> {
+        let mut carried = Vec::new();
+        let Some(log) = self.recovered.lock().clone() else { return carried };
+        for (keyspace, range, seen) in unloaded {
+            let effects = log.effects(*keyspace, *range, *seen);
+            let Some(last) = effects.last().map(|effect| effect.sequence) else { continue };
+            match manifest.segments.iter_mut().find(|segment| segment.keyspace == *keyspace && segment.range == *range)
+            {
+                Some(segment) => segment.seen = last,
+                None => manifest.segments.push(SegmentInfo {
+                    keyspace: *keyspace,
+                    range: *range,
+                    location: crate::chunk::SegmentLocation { chunk: 0, offset: 0, len: 0 },
+                    records: 0,
+                    expiring: 0,
+                    heap_bytes: 0,
+                    sequence: 0,
+                    seen: last,
+                    crc: 0,
+                }),
+            }
+            carried.extend(effects);
+        }
+        manifest.segments.sort_by_key(|segment| (segment.keyspace, segment.range.start));
+        carried
+    }
+
+    fn next_manifest(&self, before: Option<&Manifest>) -> Manifest {
+        let mut manifest = match before {
+            Some(manifest) => manifest.clone(),
+            None => self.first_manifest(),
+        };
+        if manifest.writer != self.engine.writer {
+            manifest.writer = self.engine.writer;
+            manifest.epoch += 1;
+        }
+        manifest.meters = (self.meters.lock())();
+        manifest
+    }
+
+    /// A number for an object's name that no checkpoint of this process has used, not even one that failed.
+    fn take_number(&self, manifest: &mut Manifest) -> u64 {
+        let number = self.next_object.fetch_max(manifest.next_object, Ordering::SeqCst).max(manifest.next_object);
+        self.next_object.store(number + 1, Ordering::SeqCst);
+        manifest.next_object = number + 1;
+        number
+    }
+
+    async fn put_chunk(&self, manifest: &mut Manifest, names: &Names, output: &mut Output) -> Result<()> {
+        if output.writer.is_empty() {
+            return Ok(());
+        }
+        let name = names.chunk(manifest.epoch, manifest.writer, self.take_number(manifest));
+        let bytes = output.writer.finish();
+        let info = ChunkInfo { name, bytes: bytes.len() as u64 };
+        output.report.bytes += info.bytes;
+        self.engine.store.put_new(&info.name, bytes).await.map_err(store_error)?;
+        output.chunks.push(info);
+        Ok(())
+    }
+
+    /// Copies the segments of chunks that are hardly used into new ones, some at a time, and answers which were copied.
+    /// Those that are not in memory are told by it where they lie now.
+    async fn copy_sparse_chunks(
+        &self,
+        manifest: &mut Manifest,
+        names: &Names,
+        output: &mut Output,
+    ) -> Result<Vec<(u32, Range53)>> {
+        let sparse = sparse_chunks(manifest);
+        let mut copied = Vec::new();
+        let mut bytes = 0;
+        for at in 0..manifest.segments.len() {
+            let old = manifest.segments[at];
+            if !old.has_body() || !sparse.contains(&old.location.chunk) || bytes > COPIED_BYTES_MAX {
+                continue;
+            }
+            let chunk = manifest.chunks[old.location.chunk as usize].name.clone();
+            let location = old.location.offset..old.location.offset + old.location.len;
+            let read = read_segment(&self.engine.store, &chunk, location, old.range, old.crc).await;
+            // One that is damaged or missing stays where it is, for whoever can mend it.
+            let Some(body) = read.ok().and_then(|bytes| SegmentBody::of_sealed(&bytes).ok()) else { continue };
+            bytes += old.location.len;
+            let entry = output.writer.push(old.keyspace, old.range, &body);
+            let segment = &mut manifest.segments[at];
+            segment.location.offset = entry.offset;
+            segment.location.chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
+            copied.push((segment.keyspace, segment.range));
+            if output.writer.is_full() {
+                self.put_chunk(manifest, names, output).await?;
+            }
+        }
+        self.put_chunk(manifest, names, output).await?;
+        manifest.chunks.append(&mut output.chunks);
+        Ok(copied)
+    }
+
+    /// Writes a tail of what has changed in places that were not written whole, merged with the newest tails before.
+    async fn put_tail(
+        &self,
+        manifest: &mut Manifest,
+        names: &Names,
+        mut records: Vec<TailRecord>,
+        report: &mut Report,
+    ) -> Result<()> {
+        needed_only(manifest, &mut records);
+        if records.is_empty() {
+            return Ok(());
+        }
+        let bytes = records.iter().map(|record| record.body.len() as u64 + 16).sum();
+        for info in tails_to_merge(manifest, bytes) {
+            let tail = Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?;
+            records.extend(tail.all().map_err(store_error)?);
+        }
+        needed_only(manifest, &mut records);
+        let count = records.len() as u64;
+        let first = records.iter().map(|record| record.sequence).min().unwrap_or(1);
+        let name = names.tail(manifest.epoch, manifest.writer, self.take_number(manifest));
+        let object = encode_tail(records);
+        let info =
+            TailInfo { name, bytes: object.len() as u64, effects: count, from_sequence: first.saturating_sub(1) };
+        report.bytes += info.bytes;
+        self.engine.store.put_new(&info.name, object).await.map_err(store_error)?;
+        manifest.tails.push(info);
+        Ok(())
+    }
+
+    /// After step 4.
+    async fn committed(
+        &self,
+        manifest: Manifest,
+        topology: &Topology,
+        held: Option<&[HeldShard]>,
+        moved: &[(u32, Range53)],
+    ) {
+        self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
+        self.note_manifest(&manifest);
+        if let Err(error) = self.relocate(&manifest, topology, held, moved).await {
+            // Those places are still found where they were until the next start.
+            tracing::error!(database = self.name(), %error, "a tail that was just written cannot be read");
+        } else {
+            *self.recovered.lock() = None;
+        }
+        match manifest::collect_garbage(&self.engine.store, &manifest).await {
+            Ok(_) => {}
+            Err(error @ StoreError::Fenced { .. }) => {
+                let error = self.note_refused(error);
+                tracing::error!(database = self.name(), %error, "another process writes this database");
+            }
+            // It is found again by the next checkpoint.
+            Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
+        }
+        if let Some(log) = self.shared.journal.log() {
+            log.settled(&self.identity, manifest.sequence);
+        }
+        *self.manifest.lock() = Some(Arc::new(manifest));
+    }
+
+    /// Tells places that are not in memory what the store has of them now.
+    async fn relocate(
+        &self,
+        manifest: &Manifest,
+        topology: &Topology,
+        held: Option<&[HeldShard]>,
+        moved: &[(u32, Range53)],
+    ) -> std::result::Result<(), StoreError> {
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let replay = Arc::new(Replay::read(&self.engine.store, manifest, None).await?);
+        let relocate = |held: &[HeldShard]| {
+            for shard in held {
+                let mut contents = shard.contents();
+                for (keyspace, range) in moved {
+                    let segment = manifest.segment(*keyspace, range.start).filter(|segment| segment.range == *range);
+                    if let (Some(index), Some(segment)) = (contents.by_id(*keyspace), segment)
+                        && index.covers(range.start)
+                    {
+                        index.relocate(*range, stored(manifest, segment, &replay));
+                    }
+                }
+            }
+        };
+        match held {
+            Some(held) => relocate(held),
+            None => {
+                for gate in &topology.shards {
+                    relocate(&hold(vec![Arc::clone(gate)]).await);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_refused(&self, error: StoreError) -> Error {
+        let is_fenced = matches!(error, StoreError::Fenced { .. } | StoreError::LogSealed);
+        let error = store_error(error);
+        if is_fenced {
+            // The first one says it.
+            let _ = self.refused.set(error.clone());
+        }
+        error
+    }
+
+    /// What is in memory when another process writes the database can be written by nobody: from here on every command
+    /// is answered with the error, so that nothing more is acknowledged.
+    async fn stop_if_overtaken(&self) {
+        if self.refused.get().is_none() {
+            return;
+        }
+        let Some((_, held)) = self.hold_all().await else { return };
+        let contents = self.retire(&held);
+        self.publish(None);
+        drop(held);
+        *self.manifest.lock() = None;
+        *self.recovered.lock() = None;
+        self.engine.lane.run(move || drop(contents));
+    }
+
+    /// After a failure: what was visited is dirty again, and nobody records.
+    async fn undo(&self, topology: &Topology, held: Option<&[HeldShard]>, visited: &[Visited]) {
+        let own;
+        let held = match held {
+            Some(held) => held,
+            None => {
+                own = hold(topology.shards.clone()).await;
+                &own[..]
+            }
+        };
+        if self.shared.journal.window() == Window::None {
+            self.shared.journal.record(false);
+        }
+        for shard in held {
+            let mut contents = shard.contents();
+            for seen in visited {
+                if let Some(index) = contents.by_id(seen.keyspace) {
+                    index.mark_dirty(seen.range);
+                }
+            }
+        }
+    }
+}
+
+fn cuts(topology: &Topology) -> Vec<u16> {
+    topology.firsts[1..].to_vec()
+}
+
+/// Whether the store has just this range as a segment, or nothing of it: then what changes in it can go into the tail.
+fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
+    let segments = manifest.segments_of(keyspace);
+    let from = segments.partition_point(|segment| segment.range.end() <= range.start);
+    match segments.get(from) {
+        Some(segment) if segment.range.start < range.end() => segment.range == range,
+        _ => true,
+    }
+}
+
+/// What a checkpoint is about to write, or has.
+#[derive(Default)]
+struct Output {
+    writer: ChunkWriter,
+    chunks: Vec<ChunkInfo>,
+    report: Report,
+}

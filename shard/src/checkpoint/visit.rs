@@ -1,0 +1,135 @@
+//! One visit: what has changed in one place, encoded under its shard's lock.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::chunk::ChunkEntry;
+use crate::codec::segment::RawSegment;
+use crate::database::Database;
+use crate::keyspace::effect;
+use crate::keyspace::place::{Dirty, Place};
+use crate::record::Record;
+use crate::segment::{Range53, Segment};
+use crate::shard::{HeldShard, ShardGate};
+use crate::tail::TailRecord;
+use crate::topology::hold;
+
+/// A place with fewer records for each changed key is written whole.
+const RECORDS_PER_KEY_MIN: usize = 8;
+/// Changed keys that hold more than one part in so many of a place's bytes are not worth leaving the rest.
+const BYTES_FRACTION: usize = 4;
+
+/// A place that was seen by a checkpoint.
+#[derive(Debug)]
+pub(super) struct Visited {
+    pub keyspace: u32,
+    pub range: Range53,
+    /// The last entry of the log that it had seen.
+    pub sequence: u64,
+    pub records: u32,
+    pub expiring: u32,
+    pub heap_bytes: u64,
+    pub written: Written,
+}
+
+/// What a checkpoint wrote of a place.
+#[derive(Debug)]
+pub(super) enum Written {
+    /// All of it: where, and in which of this checkpoint's chunks.
+    Body { entry: ChunkEntry, chunk: usize },
+    /// What had changed, into the tail.
+    Keys,
+    /// Nothing, as there is nothing.
+    Empty,
+}
+
+/// What was found in a place.
+pub(super) enum Contents {
+    Body(RawSegment),
+    Keys(Vec<TailRecord>),
+    Empty,
+}
+
+/// How a checkpoint looks at places.
+pub(super) struct Look<'a> {
+    /// Whether what changed in a place may go into the tail: the store has just this range, or nothing of it.
+    pub in_tail: &'a (dyn Fn(u32, Range53) -> bool + Sync),
+    /// The tail has grown enough.
+    pub whole: bool,
+}
+
+impl Database {
+    /// Visits the next dirty place of one keyspace in one shard, from prefix53 `from` on: it is clean from here on. Answers
+    /// what was seen, what is to be written, and where to go on.
+    pub(super) async fn visit(
+        &self,
+        gate: &ShardGate,
+        held: Option<&HeldShard>,
+        keyspace: u32,
+        from: u64,
+        look: &Look<'_>,
+    ) -> Option<(Visited, Contents, u64)> {
+        let see = |held: &HeldShard| {
+            let mut contents = held.contents();
+            let from = from.max(u64::from(contents.first_slot) << 39);
+            if from >= u64::from(contents.end_slot) << 39 {
+                return None;
+            }
+            let place = contents.by_id(keyspace)?.next_dirty(from)?;
+            let sequence = self.shared.sequence.load(Ordering::SeqCst);
+            let dirty = std::mem::take(&mut place.dirty);
+            let place: &Place = place;
+            let segment = place.segment()?;
+            let found = match dirty {
+                Dirty::Keys(keys) if !look.whole && (look.in_tail)(keyspace, place.range) => {
+                    changed(place, segment, keyspace, sequence, &keys)
+                }
+                _ => None,
+            };
+            let found = found.unwrap_or_else(|| match segment.is_empty() {
+                true => Contents::Empty,
+                false => Contents::Body(RawSegment::collect(segment.iter(), place.resident_bytes())),
+            });
+            let visited = Visited {
+                keyspace,
+                range: place.range,
+                sequence,
+                records: segment.len() as u32,
+                expiring: place.expiring,
+                heap_bytes: place.resident_bytes() as u64,
+                written: if matches!(found, Contents::Keys(_)) { Written::Keys } else { Written::Empty },
+            };
+            Some((visited, found, place.range.end()))
+        };
+        match held {
+            Some(held) => see(held),
+            None => see(hold(vec![Arc::clone(gate)]).await.first()?),
+        }
+    }
+}
+
+/// The present values of the keys that have changed, where that is little.
+fn changed(
+    place: &Place,
+    segment: &Segment<Record>,
+    keyspace: u32,
+    sequence: u64,
+    keys: &[(u64, Box<[u8]>)],
+) -> Option<Contents> {
+    if keys.len() * RECORDS_PER_KEY_MIN > segment.len() {
+        return None;
+    }
+    let mut left = place.bytes / BYTES_FRACTION;
+    let mut records = Vec::with_capacity(keys.len());
+    for (position, key) in keys {
+        let record = segment.get(*position, key);
+        left = left.checked_sub(record.map_or(0, crate::record::Entry::heap_bytes))?;
+        let mut body = Vec::new();
+        match record {
+            Some(record) => effect::value(&mut body, record),
+            None => effect::delete(&mut body, key),
+        }
+        records.push(TailRecord { sequence, now_ms: 0, keyspace, position: *position, body: body.into() });
+    }
+    Some(Contents::Keys(records))
+}

@@ -1,0 +1,269 @@
+//! A journal: one database's part in the node's log, and what was promised for it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::format::{Identity, Kind};
+use super::{Log, Lsn};
+use crate::error::Error;
+
+/// With a loss window of zero replies wait for their flush, so that the promise holds however long that takes; beyond
+/// this, new writes are refused.
+const HELD_MS_MAX: u64 = 1_000;
+
+/// The most recent writes that a crash may lose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Nothing is logged: whatever was written since the last checkpoint may be lost.
+    None,
+    /// No reply leaves before its write is durable.
+    Zero,
+    /// Milliseconds.
+    Ms(u64),
+}
+
+impl Window {
+    const NONE: u64 = u64::MAX;
+
+    fn encoded(self) -> u64 {
+        match self {
+            Self::None => Self::NONE,
+            Self::Zero => 0,
+            Self::Ms(ms) => ms,
+        }
+    }
+
+    fn decoded(ms: u64) -> Self {
+        match ms {
+            Self::NONE => Self::None,
+            0 => Self::Zero,
+            ms => Self::Ms(ms),
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Zero => f.write_str("0"),
+            Self::Ms(ms) if ms % 1000 == 0 => write!(f, "{}s", ms / 1000),
+            Self::Ms(ms) => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    /// `0`, `none`, or a duration of at least 10 ms: `100ms`, `1s`, `2m`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no loss window: 0, none, or a duration such as 100ms or 1s (10ms to 1h)");
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self::None);
+        }
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+        let unit = match &text[digits..] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" if number == 0 => 1,
+            _ => return Err(wrong()),
+        };
+        match number.checked_mul(unit) {
+            Some(0) => Ok(Self::Zero),
+            Some(ms @ 10..=3_600_000) => Ok(Self::Ms(ms)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Where a database's batches leave their effects.
+///
+/// Invariant: `recording` changes only under all locks of the database, so that a batch is logged whole or not at all.
+#[derive(Debug)]
+pub struct Journal {
+    log: Option<(Arc<Log>, u32)>,
+    window: AtomicU64,
+    recording: AtomicBool,
+    /// What was appended, for tests without a log.
+    #[cfg(test)]
+    pub kept: parking_lot::Mutex<Vec<Kept>>,
+}
+
+/// An effect as a test sees it.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub sequence: u64,
+    pub now_ms: u64,
+    pub keyspace: u32,
+    pub position: u64,
+    pub body: Vec<u8>,
+}
+
+impl Journal {
+    /// For a database that is not logged.
+    pub fn none() -> Self {
+        Self {
+            log: None,
+            window: AtomicU64::new(Window::NONE),
+            recording: AtomicBool::new(false),
+            #[cfg(test)]
+            kept: parking_lot::Mutex::default(),
+        }
+    }
+
+    pub fn of(log: &Arc<Log>, database: &Identity) -> Self {
+        let number = log.register(database);
+        Self { log: Some((Arc::clone(log), number)), ..Self::none() }
+    }
+
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref().map(|(log, _)| log)
+    }
+
+    pub fn window(&self) -> Window {
+        Window::decoded(self.window.load(Ordering::Relaxed))
+    }
+
+    /// Declares the window. Who turns logging on by that has to make a checkpoint too; see [`crate::checkpoint`].
+    pub fn declare(&self, window: Window) {
+        self.window.store(window.encoded(), Ordering::SeqCst);
+    }
+
+    /// Whether batches leave their effects.
+    pub fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    pub fn record(&self, on: bool) {
+        self.recording.store(on, Ordering::SeqCst);
+    }
+
+    /// Whether replies wait for what they tell of to be durable.
+    pub fn is_strict(&self) -> bool {
+        self.log.is_some() && self.window.load(Ordering::Relaxed) == 0
+    }
+
+    /// Appends what a batch did. 0 where there is no log.
+    pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
+        match &self.log {
+            Some((log, number)) => log.append(*number, sequence, Kind::Effects, now_ms, items, self.within_ms()),
+            None => {
+                #[cfg(test)]
+                self.keep(sequence, now_ms, items);
+                0
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn keep(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) {
+        let sequence = sequence.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut reader = crate::codec::Reader::new(items);
+        while let Ok(item) = super::format::read_item(&mut reader) {
+            if let super::format::Item::Effect { keyspace, position, body } = item {
+                self.kept.lock().push(Kept { sequence, now_ms, keyspace, position, body: body.to_vec() });
+            }
+        }
+    }
+
+    /// Writes that were not logged lie before what follows.
+    pub fn resume(&self, sequence: &AtomicU64, now_ms: u64) {
+        match &self.log {
+            Some((log, number)) => {
+                log.append(*number, sequence, Kind::Resume, now_ms, &[], self.within_ms());
+            }
+            None => {
+                sequence.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn within_ms(&self) -> u64 {
+        match self.window() {
+            // Whoever waits asks for a flush; what nobody waits for is flushed soon all the same.
+            Window::Zero => 100,
+            Window::None => 1_000,
+            Window::Ms(ms) => ms / 4,
+        }
+    }
+
+    /// Whether everything before `lsn` is durable.
+    pub fn is_durable(&self, lsn: Lsn) -> bool {
+        self.log.as_ref().is_none_or(|(log, _)| log.flushed() >= lsn)
+    }
+
+    /// Whether a write at `now_ms` must be refused, as the log has fallen behind what was declared.
+    ///
+    /// # Errors
+    /// The refusal, with the lag in its text.
+    #[inline]
+    pub fn admit(&self, now_ms: u64) -> Result<(), Error> {
+        let Some((log, _)) = &self.log else { return Ok(()) };
+        let allowed = match self.window.load(Ordering::Relaxed) {
+            Window::NONE => return Ok(()),
+            window => {
+                if window == 0 {
+                    HELD_MS_MAX
+                } else {
+                    window
+                }
+            }
+        };
+        if log.lag_ms(now_ms) <= allowed && !log.full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(self.refusal(log, now_ms))
+    }
+
+    #[cold]
+    fn refusal(&self, log: &Log, now_ms: u64) -> Error {
+        let lag = log.lag_ms(now_ms);
+        let why = log.problem().map(|problem| format!(": {problem}")).unwrap_or_default();
+        Error::Text(
+            format!(
+                "MISCONF the log is {lag} ms behind and the loss window of this database is {}: writes are refused \
+                 until the store has caught up{why}",
+                self.window()
+            )
+            .into(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_read_and_written() {
+        for (text, window, shown) in [
+            ("0", Some(Window::Zero), "0"),
+            ("none", Some(Window::None), "none"),
+            ("NONE", Some(Window::None), "none"),
+            ("1s", Some(Window::Ms(1000)), "1s"),
+            ("1500ms", Some(Window::Ms(1500)), "1500ms"),
+            ("2m", Some(Window::Ms(120_000)), "120s"),
+            ("0s", Some(Window::Zero), "0"),
+            ("5ms", None, ""),
+            ("5", None, ""),
+            ("2h", None, ""),
+            ("", None, ""),
+            ("s", None, ""),
+            ("-1s", None, ""),
+            ("99999999999999999999s", None, ""),
+        ] {
+            assert_eq!(text.parse::<Window>().ok(), window, "{text}");
+            if let Some(window) = window {
+                assert_eq!(window.to_string(), shown);
+                assert_eq!(Window::decoded(window.encoded()), window);
+            }
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! The log: what was written since, an ordered record of effects, one log a node, shared by all its databases.
+//!
+//! 1. A batch of commands runs under its shard's lock and leaves items in a buffer of its own. Before the lock is let go the
+//!    buffer is appended to the log's, in memory, with the database's next sequence number ([`Journal::append`]): one
+//!    short critical section a batch. So the order of the log is the order of cause and effect, over all shards and
+//!    databases, and whatever prefix of it survives is a state that somebody could have seen.
+//! 2. The flusher ([`flusher`]) takes the buffer, writes it as one frame and syncs it ([`Log::flush`]): for all
+//!    databases at once. While it does, the next frame fills up.
+//! 3. Whoever must not answer before its write is durable waits for the frame ([`Log::durable`]).
+//! 4. After a crash the frames are read once ([`recovery`]), and each database gets what its manifest does not hold
+//!    ([`tail`]), to be replayed onto its segments as they are loaded.
+//! 5. When every database that a file mentions has a manifest which holds what the file says of it, the file is deleted
+//!    ([`ledger`]).
+//!
+//! Invariants:
+//! - What was appended is kept in memory until it is durable. After an error it is written again, into another file.
+//! - A sequence number of a database is given to one entry only, and without gaps: a reader knows what is missing.
+//! - `flushed` only grows; everything before it is durable.
+//! - The clock is handed in: lag is measured with the times that the batches themselves have.
+
+pub mod flusher;
+pub mod format;
+mod journal;
+mod ledger;
+pub mod recovery;
+pub mod sink;
+pub mod tail;
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::{Condvar, Mutex};
+
+use self::format::{EntryHead, FileHead, Identity, Kind, Name, write_frame};
+#[cfg(test)]
+pub use self::journal::Kept;
+pub use self::journal::{Journal, Window};
+use self::ledger::Ledger;
+use self::recovery::Recovered;
+use self::sink::{Files, Objects, Sink};
+use crate::store::{Store, StoreError};
+
+/// A place in this process's log: bytes of entries before it.
+pub type Lsn = u64;
+
+/// Entries are flushed early when so much waits.
+const FLUSH_BYTES: usize = 8 << 20;
+/// More is not kept: until some of it is durable, writes are refused.
+const KEPT_BYTES_MAX: u64 = 256 << 20;
+/// A buffer that grew larger is not used again.
+const SPARE_BYTES_MAX: usize = 16 << 20;
+/// How often an idle log looks whether it was sealed.
+const SEAL_EVERY_MS: u64 = 5_000;
+
+/// The log of one process.
+pub struct Log {
+    writer: u64,
+    clock: fn() -> u64,
+    active: Mutex<Active>,
+    /// Told when there is something for the flusher to do.
+    work: Condvar,
+    flushed: AtomicU64,
+    /// When the oldest entry that is not durable was appended, unix milliseconds; `u64::MAX`: there is none.
+    oldest_ms: AtomicU64,
+    /// Bytes that are not durable are too many.
+    full: AtomicBool,
+    waiters: Mutex<Vec<(Lsn, Waker)>>,
+    output: Mutex<Output>,
+    ledger: Mutex<Ledger>,
+    /// The last error of the sink, until a flush succeeds.
+    problem: Mutex<Option<Arc<str>>>,
+    /// Flushes that failed.
+    failures: AtomicU64,
+    /// Somebody else has taken the store over: nothing more can be written.
+    sealed: AtomicBool,
+    pub counters: Counters,
+}
+
+/// What the log did since the process started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub entries: AtomicU64,
+    pub bytes: AtomicU64,
+    pub flushes: AtomicU64,
+    pub flush_us: AtomicU64,
+    pub files: AtomicU64,
+}
+
+/// What has been appended since the last flush.
+#[derive(Default)]
+struct Active {
+    entries: Vec<u8>,
+    /// The databases that they are of, with the last sequence number of each.
+    touched: Vec<(u32, u64)>,
+    /// All databases, by number.
+    names: Vec<Name>,
+    end: Lsn,
+    oldest_ms: u64,
+    /// The flusher is to come this soon after the first entry.
+    within_ms: u64,
+    /// Somebody waits.
+    urgent: bool,
+    closing: bool,
+    /// A buffer to be used again.
+    spare: Vec<u8>,
+}
+
+/// A frame that is to be written.
+struct Pending {
+    frame: Vec<u8>,
+    entries: Vec<u8>,
+    end: Lsn,
+    oldest_ms: u64,
+    touched: Vec<(u32, u64)>,
+}
+
+struct Output {
+    sink: Box<dyn Sink>,
+    /// Of the file that is written, with its bytes; none: the next frame begins one.
+    file: Option<(u64, u64)>,
+    next_number: u64,
+    synced: Lsn,
+    pending: VecDeque<Pending>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Opens the log that fits the store, and reads what earlier processes left in it. `None`: a store that keeps nothing
+    /// beyond the process has no use for one. The flusher is to be started by the caller.
+    ///
+    /// # Errors
+    /// When an earlier log cannot be read.
+    pub fn open(
+        store: &Arc<Store>,
+        writer: u64,
+        clock: fn() -> u64,
+    ) -> Result<Option<(Arc<Log>, Recovered)>, StoreError> {
+        let sink: Box<dyn Sink> = match store.folder() {
+            Some(folder) => Box::new(Files::new(&folder)),
+            None if store.is_volatile() => return Ok(None),
+            None => Box::new(Objects::new(Arc::clone(store))),
+        };
+        Self::over(sink, writer, clock).map(Some)
+    }
+
+    /// What the log has of all databases, for somebody who only looks, perhaps beside the process that writes it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn look(store: &Arc<Store>) -> Result<Recovered, StoreError> {
+        Ok(match store.folder() {
+            Some(folder) => recovery::collect(recovery::look(&mut Files::new(&folder))?),
+            None if store.is_volatile() => Recovered::default(),
+            None => recovery::collect(recovery::look(&mut Objects::new(Arc::clone(store)))?),
+        })
+    }
+
+    /// As [`Self::open`], over any sink.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn over(mut sink: Box<dyn Sink>, writer: u64, clock: fn() -> u64) -> Result<(Arc<Log>, Recovered), StoreError> {
+        let (recovered, files) = recovery::take_over(&mut *sink)?;
+        let log = Log {
+            writer,
+            clock,
+            active: Mutex::new(Active { within_ms: u64::MAX, oldest_ms: u64::MAX, ..Active::default() }),
+            work: Condvar::new(),
+            flushed: AtomicU64::new(0),
+            oldest_ms: AtomicU64::new(u64::MAX),
+            full: AtomicBool::new(false),
+            waiters: Mutex::default(),
+            output: Mutex::new(Output { sink, file: None, next_number: 1, synced: 0, pending: VecDeque::new() }),
+            ledger: Mutex::new(Ledger::new(files)),
+            problem: Mutex::default(),
+            failures: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+            counters: Counters::default(),
+        };
+        Ok((Arc::new(log), recovered))
+    }
+
+    /// The number that stands for a database in this process's log.
+    fn register(&self, identity: &Identity) -> u32 {
+        let mut active = self.active.lock();
+        if let Some(known) = active.names.iter().find(|known| known.identity == *identity) {
+            return known.number;
+        }
+        let number = active.names.len() as u32;
+        active.names.push(Name { number, identity: identity.clone() });
+        number
+    }
+
+    /// Appends an entry with the next number of `sequence`, and answers the lsn behind it.
+    fn append(
+        &self,
+        database: u32,
+        sequence: &AtomicU64,
+        kind: Kind,
+        now_ms: u64,
+        items: &[u8],
+        within_ms: u64,
+    ) -> Lsn {
+        let mut active = self.active.lock();
+        let sequence = sequence.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        let was_empty = active.entries.is_empty();
+        if was_empty {
+            active.entries = std::mem::take(&mut active.spare);
+            active.oldest_ms = now_ms;
+            // What is being flushed is older.
+            let _ = self.oldest_ms.compare_exchange(u64::MAX, now_ms, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let before = active.entries.len();
+        EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(&mut active.entries);
+        active.entries.extend_from_slice(items);
+        active.end += (active.entries.len() - before) as u64;
+        match active.touched.iter_mut().find(|(touched, _)| *touched == database) {
+            Some((_, last)) => *last = sequence,
+            None => active.touched.push((database, sequence)),
+        }
+        let sooner = within_ms < active.within_ms;
+        if sooner {
+            active.within_ms = within_ms;
+        }
+        let large = before < FLUSH_BYTES && active.entries.len() >= FLUSH_BYTES;
+        let end = active.end;
+        if active.end - self.flushed.load(Ordering::Relaxed) > KEPT_BYTES_MAX {
+            self.full.store(true, Ordering::SeqCst);
+        }
+        drop(active);
+        if was_empty || sooner || large {
+            self.work.notify_one();
+        }
+        self.counters.entries.fetch_add(1, Ordering::Relaxed);
+        end
+    }
+
+    /// The lsn behind everything that was appended.
+    pub fn end(&self) -> Lsn {
+        self.active.lock().end
+    }
+
+    /// Everything before it is durable.
+    pub fn flushed(&self) -> Lsn {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::SeqCst)
+    }
+
+    /// For how long the oldest entry that is not durable has waited, milliseconds.
+    pub fn lag_ms(&self, now_ms: u64) -> u64 {
+        match self.oldest_ms.load(Ordering::Relaxed) {
+            u64::MAX => 0,
+            oldest => now_ms.saturating_sub(oldest),
+        }
+    }
+
+    /// The same at the clock's present time.
+    pub fn lag_ms_now(&self) -> u64 {
+        self.lag_ms((self.clock)())
+    }
+
+    /// Why the last flush failed.
+    pub fn problem(&self) -> Option<Arc<str>> {
+        self.problem.lock().clone()
+    }
+
+    /// Waits until everything before `lsn` is durable, however long that takes.
+    ///
+    /// # Errors
+    /// When the log was sealed: it never will be.
+    pub async fn durable(&self, lsn: Lsn) -> Result<(), StoreError> {
+        self.wait(lsn, None).await
+    }
+
+    /// The same, but no longer than until a flush fails.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub async fn durable_or_failed(&self, lsn: Lsn) -> Result<(), StoreError> {
+        self.wait(lsn, Some(self.failures.load(Ordering::SeqCst))).await
+    }
+
+    fn wait(&self, lsn: Lsn, failures: Option<u64>) -> Wait<'_> {
+        Wait { log: self, lsn, failures }
+    }
+
+    /// One turn of the flusher: writes what has been appended, and all that failed before, and tells who waits.
+    ///
+    /// # Errors
+    /// When the sink refuses: everything is kept for the next turn.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let mut output = self.output.lock();
+        self.collect(&mut output);
+        let mut outcome = Ok(());
+        while let Some(pending) = output.pending.pop_front() {
+            match self.write(&mut output, &pending) {
+                Ok(()) => self.advance(&mut output, pending),
+                Err(error) => {
+                    output.pending.push_front(pending);
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        self.publish_oldest(&output);
+        if let Err(error) = &outcome {
+            *self.problem.lock() = Some(error.to_string().into());
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            if matches!(error, StoreError::LogSealed) {
+                self.sealed.store(true, Ordering::SeqCst);
+            }
+            self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+        }
+        outcome
+    }
+
+    /// Makes a frame of what was appended.
+    fn collect(&self, output: &mut Output) {
+        let (entries, touched, names, end, oldest_ms) = {
+            let mut active = self.active.lock();
+            active.urgent = false;
+            active.within_ms = u64::MAX;
+            if active.entries.is_empty() {
+                return;
+            }
+            let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
+            let touched = std::mem::take(&mut active.touched);
+            let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
+            (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
+        };
+        let mut frame = Vec::new();
+        write_frame(&mut frame, end - entries.len() as u64, output.synced, &names, &entries);
+        output.pending.push_back(Pending { frame, entries, end, oldest_ms, touched });
+    }
+
+    fn write(&self, output: &mut Output, pending: &Pending) -> Result<(), StoreError> {
+        if self.is_sealed() {
+            return Err(StoreError::LogSealed);
+        }
+        let full = output.sink.file_bytes();
+        if output.file.is_none_or(|(_, bytes)| bytes >= full.max(1)) {
+            let number = output.next_number;
+            let lsn = pending.end - pending.entries.len() as u64;
+            let head = FileHead { writer: self.writer, number, lsn }.encode();
+            output.file = None;
+            // A number that was begun is not begun again where a part of it may be there.
+            if full > 0 {
+                output.next_number += 1;
+            }
+            output.sink.begin(self.writer, number, &head)?;
+            output.file = Some((number, head.len() as u64));
+            self.counters.files.fetch_add(1, Ordering::Relaxed);
+        }
+        let Some((number, bytes)) = output.file else { return Ok(()) };
+        output.sink.append(&pending.frame).inspect_err(|_| output.file = None)?;
+        output.file = Some((number, bytes + pending.frame.len() as u64));
+        if full == 0 {
+            output.file = None;
+            output.next_number = number + 1;
+        }
+        let names = &self.active.lock().names;
+        let mut ledger = self.ledger.lock();
+        for (database, sequence) in &pending.touched {
+            let identity = &names[*database as usize].identity;
+            match sequence {
+                0 => ledger.gone(self.writer, number, identity),
+                sequence => ledger.mention(self.writer, number, identity, *sequence),
+            }
+        }
+        Ok(())
+    }
+
+    /// `pending` is durable.
+    fn advance(&self, output: &mut Output, pending: Pending) {
+        output.synced = pending.end;
+        self.counters.bytes.fetch_add(pending.frame.len() as u64, Ordering::Relaxed);
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.flushed.store(pending.end, Ordering::SeqCst);
+        *self.problem.lock() = None;
+        let mut spare = pending.entries;
+        {
+            let mut active = self.active.lock();
+            if active.end - pending.end <= KEPT_BYTES_MAX / 2 {
+                self.full.store(false, Ordering::SeqCst);
+            }
+            if spare.capacity() <= SPARE_BYTES_MAX
+                && spare.len() >= spare.capacity() / 8
+                && active.spare.capacity() == 0
+            {
+                spare.clear();
+                active.spare = spare;
+            }
+        }
+        let mut waiters = self.waiters.lock();
+        let ready: Vec<Waker> =
+            waiters.extract_if(.., |(lsn, _)| *lsn <= pending.end).map(|(_, waker)| waker).collect();
+        drop(waiters);
+        ready.into_iter().for_each(Waker::wake);
+    }
+
+    fn publish_oldest(&self, output: &Output) {
+        let active = self.active.lock();
+        let oldest = output.pending.front().map_or(u64::MAX, |pending| pending.oldest_ms);
+        self.oldest_ms.store(oldest.min(active.oldest_ms), Ordering::SeqCst);
+    }
+
+    /// A manifest of this database holds everything up to `sequence`. Files that nobody needs are deleted by the flusher.
+    pub fn settled(&self, database: &Identity, sequence: u64) {
+        if self.ledger.lock().settled(database, sequence) {
+            self.work.notify_one();
+        }
+    }
+
+    /// The database is deleted: nobody needs what the log says of it, and a reader must know.
+    pub fn forget(&self, database: &Identity) {
+        let number = self.register(database);
+        // Sequence number 0 belongs to no effect.
+        let none = AtomicU64::new(u64::MAX);
+        self.append(number, &none, Kind::Gone, (self.clock)(), &[], SEAL_EVERY_MS);
+        self.settled(database, u64::MAX);
+    }
+
+    /// Deletes the files that nobody needs. Answers how many.
+    ///
+    /// # Errors
+    /// When the store refuses: they are tried again.
+    pub fn remove_settled(&self) -> Result<usize, StoreError> {
+        let mut output = self.output.lock();
+        let current = output.file.map(|(number, _)| (self.writer, number));
+        let unneeded = self.ledger.lock().unneeded(current);
+        for (writer, number) in &unneeded {
+            output.sink.remove(*writer, *number)?;
+            self.ledger.lock().removed(*writer, *number);
+        }
+        Ok(unneeded.len())
+    }
+
+    /// Files that are kept, for metrics.
+    pub fn files(&self) -> usize {
+        self.ledger.lock().len()
+    }
+
+    /// Flushes and, where nobody needs it any more, deletes the last file too.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub fn finish(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.output.lock().file = None;
+        self.remove_settled().map(drop)
+    }
+
+    /// Looks whether somebody else has taken the store over.
+    fn look_for_seal(&self) {
+        let mut output = self.output.lock();
+        let last = output.next_number.saturating_sub(1);
+        if matches!(output.sink.is_sealed(self.writer, last), Ok(true)) {
+            self.sealed.store(true, Ordering::SeqCst);
+            *self.problem.lock() = Some(StoreError::LogSealed.to_string().into());
+            drop(output);
+            self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+        }
+    }
+}
+
+/// See [`Log::durable`].
+struct Wait<'a> {
+    log: &'a Log,
+    lsn: Lsn,
+    /// The failures before; none: they do not matter.
+    failures: Option<u64>,
+}
+
+impl Future for Wait<'_> {
+    type Output = Result<(), StoreError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let log = self.log;
+        if log.flushed() >= self.lsn {
+            return Poll::Ready(Ok(()));
+        }
+        // Registered first, looked at after: a flush in between would otherwise wake nobody.
+        log.waiters.lock().push((self.lsn, context.waker().clone()));
+        if log.flushed() >= self.lsn {
+            return Poll::Ready(Ok(()));
+        }
+        if log.is_sealed() {
+            return Poll::Ready(Err(StoreError::LogSealed));
+        }
+        if self.failures.is_some_and(|failures| failures != log.failures.load(Ordering::SeqCst)) {
+            let problem = log.problem().unwrap_or_else(|| "the log could not be written".into());
+            return Poll::Ready(Err(StoreError::LogFailed(problem.to_string())));
+        }
+        let mut active = log.active.lock();
+        if !active.urgent {
+            active.urgent = true;
+            drop(active);
+            log.work.notify_one();
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,330 @@
+//! Reading what earlier processes left in the log.
+//!
+//! 1. Every log in the store is sealed, where its writer could still be alive, and read: file after file, frame after frame, in
+//!    the order of their lsns. A frame that comes twice (it was written again after an error) counts once.
+//! 2. Where no valid frame follows, a log ends. If what lies there was never durable, as no later frame says so, it is what
+//!    a crash tore, and is cut off. If it was, it is damage.
+//! 3. Entries are collected by database.
+//!
+//! A database is refused rather than served without what it has acknowledged: where its log is damaged, or lacks a
+//! sequence number. It is not told from the manifest here what a database needs; see [`super::tail`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::format::{EntryHead, FileHead, HEADER_BYTES, Identity, Kind, read_frame};
+use super::ledger::Mentions;
+use super::sink::{Found, Sink};
+use crate::codec::{CodecError, Reader};
+use crate::store::StoreError;
+
+/// What one batch or transaction did to a database.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub sequence: u64,
+    pub now_ms: u64,
+    pub kind: Kind,
+    pub items: Bytes,
+}
+
+/// What the log has of one database.
+#[derive(Debug, Clone, Default)]
+pub struct Entries {
+    /// In the order of their sequence numbers.
+    pub entries: Vec<Entry>,
+    /// What is wrong with a log that mentions it.
+    pub damage: Option<String>,
+}
+
+/// What the logs have of all databases. Those that were deleted are left out.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    databases: HashMap<Identity, Entries>,
+}
+
+impl Recovered {
+    /// Takes out what there is of one database.
+    pub fn take(&mut self, identity: &Identity) -> Entries {
+        self.databases.remove(identity).unwrap_or_default()
+    }
+
+    /// The database of this name that is in the log, where no manifest says which it is: the newest.
+    pub fn identity_of(&self, name: &str) -> Option<Identity> {
+        let same = self.databases.iter().filter(|(identity, entries)| &*identity.name == name && entries.is_new());
+        same.map(|(identity, _)| identity).max_by_key(|identity| identity.created_ms).cloned()
+    }
+
+    /// Databases that have had the name of this one before.
+    pub fn others_of(&self, identity: &Identity) -> Vec<Identity> {
+        let others = self.databases.keys().filter(|other| other.name == identity.name && *other != identity);
+        others.cloned().collect()
+    }
+
+    /// Whether the log has anything of a database called `name` beyond its manifest's entry `cut`.
+    pub fn goes_beyond(&self, name: &str, cut: u64) -> bool {
+        let same = self.databases.iter().filter(|(identity, _)| &*identity.name == name);
+        same.flat_map(|(_, entries)| &entries.entries).any(|entry| entry.sequence > cut)
+    }
+
+    /// All databases, ordered.
+    pub fn identities(&self) -> Vec<&Identity> {
+        let mut all: Vec<_> = self.databases.keys().collect();
+        all.sort();
+        all
+    }
+
+    pub fn get(&self, identity: &Identity) -> Option<&Entries> {
+        self.databases.get(identity)
+    }
+}
+
+impl Entries {
+    /// Whether they begin with the database's first write: else what remains is of one that was deleted.
+    fn is_new(&self) -> bool {
+        self.damage.is_some() || self.entries.first().is_some_and(|entry| entry.sequence == 1)
+    }
+}
+
+/// Something that is wrong with a file of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub writer: u64,
+    pub number: u64,
+    pub problem: String,
+}
+
+/// One log, read.
+#[derive(Debug, Default)]
+pub struct ReadLog {
+    pub writer: u64,
+    /// The files that are there, with what they mention.
+    pub files: BTreeMap<u64, Mentions>,
+    pub databases: HashMap<Identity, Vec<Entry>>,
+    pub gone: HashSet<Identity>,
+    pub damages: Vec<Damage>,
+    /// Where the last file ends for a reader.
+    pub end: Option<(u64, u64)>,
+    pub frames: usize,
+}
+
+/// Seals, reads and cuts every log that is there.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, BTreeMap<(u64, u64), Mentions>), StoreError> {
+    let mut logs = Vec::new();
+    for mut found in sink.found()? {
+        let last = found.numbers.last().copied().unwrap_or(0);
+        found.numbers.extend(sink.seal(found.writer, last)?);
+        let log = read(sink, &found)?;
+        if let Some((number, length)) = log.end
+            && log.damages.is_empty()
+        {
+            sink.cut(found.writer, number, length)?;
+        }
+        logs.push(log);
+    }
+    let mut files = BTreeMap::new();
+    for log in &logs {
+        for damage in &log.damages {
+            tracing::error!(file = damage.number, "the log is damaged: {}", damage.problem);
+        }
+        for (number, mentions) in &log.files {
+            let mut mentions = mentions.clone();
+            if !log.damages.is_empty() {
+                // Whoever finds out what was lost needs all of it.
+                mentions.last.insert(Identity { name: "".into(), seed: 0, created_ms: 0 }, u64::MAX);
+            }
+            files.insert((log.writer, *number), mentions);
+        }
+    }
+    Ok((collect(logs), files))
+}
+
+/// The same for somebody who only looks, perhaps beside the process that writes.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
+    let found = sink.found()?;
+    found.iter().map(|found| read(sink, found)).collect()
+}
+
+/// The entries of all logs by database.
+pub fn collect(logs: Vec<ReadLog>) -> Recovered {
+    let mut recovered = Recovered::default();
+    let mut gone = HashSet::new();
+    for log in logs {
+        let damage = log.damages.first().map(|damage| damage.problem.clone());
+        for (identity, mut entries) in log.databases {
+            let all = recovered.databases.entry(identity).or_default();
+            all.entries.append(&mut entries);
+            if all.damage.is_none() {
+                all.damage.clone_from(&damage);
+            }
+        }
+        gone.extend(log.gone);
+    }
+    recovered.databases.retain(|identity, _| !gone.contains(identity));
+    for entries in recovered.databases.values_mut() {
+        entries.entries.sort_by_key(|entry| entry.sequence);
+    }
+    recovered
+}
+
+fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
+    let mut log = ReadLog { writer: found.writer, ..ReadLog::default() };
+    let mut expected = None;
+    let mut before = None;
+    // Where a frame was expected in vain.
+    let mut broken: Option<(u64, usize, u64, CodecError)> = None;
+    for &number in &found.numbers {
+        let file = match sink.read(found.writer, number) {
+            Ok(file) => file,
+            // Deleted meanwhile by the process that writes it, which has no need of it.
+            Err(error) if error.is_missing() => continue,
+            Err(error) => return Err(error),
+        };
+        // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
+        if before.is_some_and(|before| before + 1 != number) {
+            expected = None;
+        }
+        before = Some(number);
+        log.files.insert(number, Mentions::default());
+        log.end = Some((number, 0));
+        let head = match FileHead::decode(&file) {
+            Ok(head) => head,
+            // A file that was begun and never synced.
+            Err(_) if file.len() < HEADER_BYTES || file.iter().all(|byte| *byte == 0) => continue,
+            Err(error) => {
+                log.damages.push(damage(found.writer, number, 0, &error));
+                continue;
+            }
+        };
+        let from = *expected.get_or_insert(head.lsn);
+        if head.lsn > from {
+            let problem =
+                format!("log {:016x} lacks what lies between its bytes {from} and {}", found.writer, head.lsn);
+            log.damages.push(Damage { writer: found.writer, number, problem });
+            expected = Some(head.lsn);
+        }
+        if let Some(at) = read_frames(&mut log, number, &file, HEADER_BYTES, &mut expected)? {
+            let error = read_frame(&file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
+            broken = Some((number, at, expected.unwrap_or(0), error));
+            if let Some(problem) = beyond(&mut log, number, &file, at, &mut expected)? {
+                log.damages.push(Damage { writer: found.writer, number, problem });
+            }
+        } else {
+            broken = None;
+        }
+    }
+    // A file's broken end may have been written again into the next one.
+    if let Some((number, at, at_lsn, error)) = broken
+        && expected == Some(at_lsn)
+    {
+        tracing::info!(file = number, byte = at, %error, "the end of a log was not complete: it is cut off");
+    }
+    Ok(log)
+}
+
+fn damage(writer: u64, number: u64, at: usize, error: &CodecError) -> Damage {
+    let problem = format!("log/{writer:016x}/{number:012} is damaged at byte {at}: {error}");
+    Damage { writer, number, problem }
+}
+
+/// Reads frames from `at` on. `Some`: where none could be read although the file goes on there.
+fn read_frames(
+    log: &mut ReadLog,
+    number: u64,
+    file: &Bytes,
+    mut at: usize,
+    expected: &mut Option<u64>,
+) -> Result<Option<usize>, StoreError> {
+    loop {
+        let frame = match read_frame(file, at) {
+            Ok(frame) => frame,
+            Err(_) => {
+                log.end = Some((number, at as u64));
+                let is_end = file[at.min(file.len())..].iter().all(|byte| *byte == 0);
+                return Ok(if is_end { None } else { Some(at) });
+            }
+        };
+        let end = frame.lsn.saturating_add(frame.entries.len() as u64);
+        let wanted = expected.unwrap_or(frame.lsn);
+        if frame.lsn > wanted || (frame.lsn < wanted && end > wanted) {
+            return Ok(Some(at));
+        }
+        let names: HashMap<u32, &Identity> = frame.names.iter().map(|name| (name.number, &name.identity)).collect();
+        // Written before, and read then.
+        let again = frame.lsn < wanted;
+        if let Err(error) = read_entries(log, number, file, frame.entries.clone(), &names, again) {
+            let name = format!("log/{:016x}/{number:012}", log.writer);
+            return Err(StoreError::corrupt(&name, format!("frame at byte {at}: {error}")));
+        }
+        log.frames += 1;
+        *expected = Some(wanted.max(end));
+        at = frame.end;
+    }
+}
+
+fn read_entries(
+    log: &mut ReadLog,
+    number: u64,
+    file: &Bytes,
+    range: Range<usize>,
+    names: &HashMap<u32, &Identity>,
+    again: bool,
+) -> Result<(), CodecError> {
+    let mut reader = Reader::new(&file[range]);
+    while !reader.is_empty() {
+        let head = EntryHead::read(&mut reader)?;
+        let items = reader.take_u64(head.items_bytes)?;
+        let identity = *names.get(&head.database).ok_or(CodecError::Malformed("entry of a database without a name"))?;
+        let mentions = log.files.entry(number).or_default();
+        if head.kind == Kind::Gone {
+            mentions.gone.push(identity.clone());
+            log.gone.insert(identity.clone());
+            continue;
+        }
+        let last = mentions.last.entry(identity.clone()).or_default();
+        *last = head.sequence.max(*last);
+        if again {
+            continue;
+        }
+        let entry =
+            Entry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items: file.slice_ref(items) };
+        match log.databases.get_mut(identity) {
+            Some(entries) => entries.push(entry),
+            None => drop(log.databases.insert(identity.clone(), vec![entry])),
+        }
+    }
+    Ok(())
+}
+
+/// Looks for frames behind a place where none could be read. `Some`: what lay there was durable, so it is damage; what
+/// follows it is read all the same.
+fn beyond(
+    log: &mut ReadLog,
+    number: u64,
+    file: &Bytes,
+    at: usize,
+    expected: &mut Option<u64>,
+) -> Result<Option<String>, StoreError> {
+    let wanted = expected.unwrap_or(0);
+    for next in memchr::memmem::find_iter(&file[at + 1..], super::format::FRAME_MAGIC) {
+        let next = at + 1 + next;
+        let Ok(frame) = read_frame(file, next) else { continue };
+        if frame.lsn <= wanted || frame.synced <= wanted {
+            // It was not durable either.
+            continue;
+        }
+        let error = read_frame(file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
+        let problem = damage(log.writer, number, at, &error).problem;
+        *expected = Some(frame.lsn);
+        read_frames(log, number, file, next, expected)?;
+        return Ok(Some(problem));
+    }
+    Ok(None)
+}

@@ -1,0 +1,363 @@
+//! Where a log's bytes go: files in a folder, or objects in a store.
+//!
+//! Each process writes a log of its own, `log/<writer>/<number>`. A file that is begun is never begun again: after an error
+//! whatever was not durable goes into the next one, since nobody knows what the system still holds of the old one.
+//!
+//! - [`Files`]: an append-only file each 64 MiB. A short stretch behind its end is filled with zeros ahead of time, so that
+//!   most syncs change no metadata: a third faster. Zeros are no frame, so they end the file for a reader.
+//! - [`Objects`]: an object for each flush, created only if absent. Whoever takes the store over creates the next number in
+//!   the stead of its writer, as a *seal*: from then on the old writer's flushes fail, and it is fenced. Everything that
+//!   it has acknowledged lies before the seal.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::executor::block_on;
+
+use crate::store::{Store, StoreError};
+
+/// Where the logs lie in a store.
+pub const FOLDER: &str = "log";
+
+/// Zeros ahead of the end of a file: at least, and at most.
+const AHEAD_BYTES: (usize, usize) = (64 << 10, 1 << 20);
+
+/// A log that was found: the writer, and the numbers of its files in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub writer: u64,
+    pub numbers: Vec<u64>,
+}
+
+/// All calls come from one thread at a time, and may wait.
+pub trait Sink: Send {
+    /// Every log in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    fn found(&mut self) -> Result<Vec<Found>, StoreError>;
+    /// All bytes of one file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError>;
+    /// Keeps the writer from adding to its log, which ends with `last`. Answers the numbers that it has added meanwhile.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError>;
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// When the store refuses; [`StoreError::Fenced`] when somebody else has it.
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError>;
+    /// Appends to the file that was begun last and makes all of it durable.
+    ///
+    /// # Errors
+    /// When the store refuses: the file is not to be written any more.
+    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError>;
+    /// Cuts what follows byte `length` off a file that another process left behind.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError>;
+    /// Deletes a file; one that is not there is no error.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError>;
+    /// Whether somebody else has sealed this log after file `number`.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError>;
+    /// Bytes after which a new file is begun; 0: with each frame.
+    fn file_bytes(&self) -> u64;
+}
+
+fn name(writer: u64, number: u64) -> String {
+    format!("{FOLDER}/{writer:016x}/{number:012}")
+}
+
+/// Writer and number from the end of a path or of an object's name.
+fn parse(writer: &str, number: &str) -> Option<(u64, u64)> {
+    let whole = writer.len() == 16 && number.len() == 12;
+    whole.then(|| Some((u64::from_str_radix(writer, 16).ok()?, number.parse().ok()?))).flatten()
+}
+
+fn grouped(mut all: Vec<(u64, u64)>) -> Vec<Found> {
+    all.sort_unstable();
+    let mut found: Vec<Found> = Vec::new();
+    for (writer, number) in all {
+        match found.last_mut() {
+            Some(last) if last.writer == writer => last.numbers.push(number),
+            _ => found.push(Found { writer, numbers: vec![number] }),
+        }
+    }
+    found
+}
+
+/// A log in a folder of a local file system.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    current: Option<Current>,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: File,
+    name: String,
+    /// Where the next frame goes, and where the zeros ahead end.
+    at: u64,
+    filled: u64,
+}
+
+impl Files {
+    /// Bytes of one file, more or less.
+    pub const BYTES: u64 = 64 << 20;
+
+    /// `folder`: the store's.
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), current: None }
+    }
+
+    fn path(&self, writer: u64, number: u64) -> PathBuf {
+        self.folder.join(name(writer, number))
+    }
+}
+
+fn failed(action: &'static str, name: &str, source: io::Error) -> StoreError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { name: name.to_owned() },
+        io::ErrorKind::NotFound => StoreError::Missing { name: name.to_owned() },
+        _ => StoreError::Log { action, name: name.to_owned(), source },
+    }
+}
+
+/// The names in a folder that may not be there.
+fn entries(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
+}
+
+impl Sink for Files {
+    fn found(&mut self) -> Result<Vec<Found>, StoreError> {
+        let logs = self.folder.join(FOLDER);
+        let list = || -> io::Result<Vec<(u64, u64)>> {
+            let mut all = Vec::new();
+            for writer in entries(&logs)? {
+                for number in entries(&logs.join(&writer))? {
+                    all.extend(parse(&writer, &number));
+                }
+            }
+            Ok(all)
+        };
+        list().map(grouped).map_err(|error| failed("list", FOLDER, error))
+    }
+
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
+        let read = fs::read(self.path(writer, number));
+        read.map(Bytes::from).map_err(|error| failed("read", &name(writer, number), error))
+    }
+
+    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
+        // The folder's lock says that its writer is gone.
+        Ok(Vec::new())
+    }
+
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
+        self.current = None;
+        let path = self.path(writer, number);
+        let begin = || -> io::Result<File> {
+            let folder = path.parent().unwrap_or(&self.folder);
+            let is_new = !folder.exists();
+            fs::create_dir_all(folder)?;
+            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+            file.write_all_at(head, 0)?;
+            // The name must be durable before what is written under it counts.
+            File::open(folder)?.sync_all()?;
+            if is_new {
+                for parent in folder.ancestors().skip(1).take(2) {
+                    File::open(parent)?.sync_all()?;
+                }
+            }
+            Ok(file)
+        };
+        let name = name(writer, number);
+        let file = begin().map_err(|error| failed("begin", &name, error))?;
+        self.current = Some(Current { file, name, at: head.len() as u64, filled: head.len() as u64 });
+        Ok(())
+    }
+
+    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+        let Some(current) = &mut self.current else {
+            return Err(failed("write", FOLDER, io::Error::other("no file was begun")));
+        };
+        let mut write = || -> io::Result<()> {
+            current.file.write_all_at(frame, current.at)?;
+            current.at += frame.len() as u64;
+            if current.at > current.filled {
+                let (least, most) = AHEAD_BYTES;
+                current.filled = current.at;
+                if frame.len() < most {
+                    let ahead = (frame.len() * 8).clamp(least, most);
+                    // Where there is no room for zeros there may be for frames.
+                    if current.file.write_all_at(&vec![0; ahead], current.at).is_ok() {
+                        current.filled += ahead as u64;
+                    }
+                }
+            }
+            current.file.sync_data()
+        };
+        let written = write().map_err(|error| failed("write", &current.name, error));
+        if written.is_err() {
+            self.current = None;
+        }
+        written
+    }
+
+    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
+        let path = self.path(writer, number);
+        let cut = || -> io::Result<()> {
+            let file = OpenOptions::new().write(true).open(&path)?;
+            if file.metadata()?.len() > length {
+                file.set_len(length)?;
+                file.sync_all()?;
+            }
+            Ok(())
+        };
+        cut().map_err(|error| failed("cut", &name(writer, number), error))
+    }
+
+    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
+        let path = self.path(writer, number);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("delete", &name(writer, number), error));
+            }
+            _ => {}
+        }
+        // Fails, as it should, while there are other files in it.
+        let _ = path.parent().map(fs::remove_dir);
+        Ok(())
+    }
+
+    fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        Self::BYTES
+    }
+}
+
+/// A log of objects.
+#[derive(Debug)]
+pub struct Objects {
+    store: Arc<Store>,
+    begun: Option<(u64, u64, Vec<u8>)>,
+}
+
+/// What a seal holds.
+const SEAL: &[u8] = b"DMSEAL\n\n";
+
+impl Objects {
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, begun: None }
+    }
+}
+
+impl Sink for Objects {
+    fn found(&mut self) -> Result<Vec<Found>, StoreError> {
+        let all = block_on(self.store.list(FOLDER))?;
+        let numbers = all.iter().filter_map(|object| {
+            let mut parts = object.name.rsplit('/');
+            let (number, writer) = (parts.next()?, parts.next()?);
+            parse(writer, number)
+        });
+        Ok(grouped(numbers.collect()))
+    }
+
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
+        let bytes = block_on(self.store.get(&name(writer, number)))?;
+        // A seal is the end of a log: nothing.
+        Ok(if &bytes[..] == SEAL { Bytes::new() } else { bytes })
+    }
+
+    fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError> {
+        let mut added = Vec::new();
+        if last > 0 && &block_on(self.store.get(&name(writer, last)))?[..] == SEAL {
+            return Ok(added);
+        }
+        let mut next = last + 1;
+        loop {
+            match block_on(self.store.put_new(&name(writer, next), SEAL)) {
+                Ok(()) => return Ok(added),
+                Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if &block_on(self.store.get(&name(writer, next)))?[..] == SEAL {
+                return Ok(added);
+            }
+            added.push(next);
+            next += 1;
+        }
+    }
+
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
+        self.begun = Some((writer, number, head.to_vec()));
+        Ok(())
+    }
+
+    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+        let Some((writer, number, mut object)) = self.begun.take() else {
+            return Err(failed("write", FOLDER, io::Error::other("no object was begun")));
+        };
+        object.extend_from_slice(frame);
+        let name = name(writer, number);
+        match block_on(self.store.put_new(&name, object.clone())) {
+            Err(StoreError::Exists { .. }) => match block_on(self.store.get(&name)) {
+                // The answer to an earlier attempt was lost.
+                Ok(there) if there[..] == object => Ok(()),
+                Ok(there) if &there[..] == SEAL => Err(StoreError::LogSealed),
+                Ok(_) => Err(StoreError::Exists { name }),
+                Err(error) => Err(error),
+            },
+            // It may have been written all the same: the next attempt is for this very object.
+            Err(error) => {
+                self.begun = Some((writer, number, object[..object.len() - frame.len()].to_vec()));
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn cut(&mut self, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
+        // An object is there whole or not at all.
+        Ok(())
+    }
+
+    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
+        block_on(self.store.delete(&name(writer, number)))
+    }
+
+    fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError> {
+        match block_on(self.store.get(&name(writer, number + 1))) {
+            Ok(bytes) => Ok(&bytes[..] == SEAL),
+            Err(error) if error.is_missing() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn file_bytes(&self) -> u64 {
+        0
+    }
+}
