@@ -1,24 +1,25 @@
-//! `dormouse import`: an RDB file into a database.
+//! `dormouse import`: an RDB file into a database, or the data of a running server ([`follow`]).
 //!
 //! Without `--to` it works on the store itself, which no server may have open: [`offline`]. With `--to` it is a client of a
 //! running server: [`online`].
 
 mod offline;
 mod online;
-mod target;
+pub(super) mod target;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use self::target::Target;
-use super::Place;
 use super::progress::Progress;
+use super::{Place, follow};
 
 #[derive(clap::Args, Debug)]
 pub struct Import {
-    /// The RDB file, or `-` for standard input
-    #[arg(value_name = "FILE")]
+    /// The RDB file, `-` for standard input, or a running Redis or Valkey, redis://[user:password@]host[:port], whose
+    /// password can stand in DORMOUSE_SOURCE_PASSWORD instead
+    #[arg(value_name = "SOURCE")]
     file: PathBuf,
 
     /// Send the keys to a running server, redis://[:TOKEN@]host:port[/index], rather than writing the store. The password
@@ -26,11 +27,12 @@ pub struct Import {
     #[arg(long, value_name = "URL", conflicts_with_all = ["database", "store"])]
     to: Option<Target>,
 
-    /// Replace what is there: all data of the database, or with --to the keys that the file has too
+    /// Replace what is there: all data of the database, or with --to the keys that the file has too; when moving in from
+    /// a running server all data of the target
     #[arg(long)]
     replace: bool,
 
-    /// Leave out what cannot be taken, such as streams and values of modules, rather than importing nothing
+    /// Leave out what cannot be taken, such as streams and values of modules, rather than giving up
     #[arg(long)]
     skip_unsupported: bool,
 
@@ -39,11 +41,18 @@ pub struct Import {
     temporary: Option<PathBuf>,
 
     #[command(flatten)]
+    live: follow::Options,
+
+    #[command(flatten)]
     place: Place,
 }
 
 impl Import {
     pub(super) fn run(self) -> Result<(), String> {
+        if let Some(source) = self.file.to_str().filter(|text| text.contains("://")) {
+            return follow::run(source, self.to.as_ref(), self.replace, self.skip_unsupported, &self.live);
+        }
+        self.live.check_file()?;
         match &self.to {
             Some(target) => online::run(&self, target),
             None => offline::run(&self),

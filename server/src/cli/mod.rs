@@ -3,6 +3,7 @@
 mod client;
 mod db;
 mod export;
+mod follow;
 mod import;
 mod progress;
 
@@ -15,8 +16,8 @@ pub enum Tool {
     Db(db::Db),
     /// Write a database into an RDB file, which Redis and Valkey load
     Export(export::Export),
-    /// Read an RDB file of Redis or Valkey into a database
-    Import(import::Import),
+    /// Read an RDB file into a database, or move in from a running Redis or Valkey
+    Import(Box<import::Import>),
 }
 
 impl Tool {

@@ -1,0 +1,160 @@
+//! A wire that can be cut: what connects to the proxy's port is connected to the server's.
+//!
+//! A link is cut in two ways: at once, or so that what the client has sent arrives at the server late, when the client has
+//! long taken the link for dead and opened another.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dormouse_client_tests::wait_for;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    links: Mutex<Vec<Link>>,
+    held_back: AtomicBool,
+    over: AtomicBool,
+}
+
+struct Link {
+    client: TcpStream,
+    server: TcpStream,
+    late: Arc<Late>,
+}
+
+/// What a link does with the client's bytes when it is to be cut late.
+#[derive(Default)]
+struct Late {
+    /// They are kept.
+    keeps: AtomicBool,
+    /// There are some.
+    has: AtomicBool,
+}
+
+impl Proxy {
+    pub fn start(server: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("a bound address").port();
+        let shared = Arc::new(Shared::default());
+        let acceptor = {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || {
+                for client in listener.incoming().flatten() {
+                    if shared.over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    // The server may be restarting: then the client is turned away, as the server would.
+                    let _ = shared.connect(client, server);
+                }
+            })
+        };
+        Self { port, shared, acceptor: Some(acceptor) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cuts all links. What is on its way is lost, or is not.
+    pub fn drop_links(&self) {
+        for link in self.shared.links().drain(..) {
+            // To the client first: what the server does with its last bytes the client never learns.
+            _ = link.client.shutdown(Shutdown::Both);
+            _ = link.server.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Cuts all links while something is on its way, and lets that through a moment after the client has come back.
+    pub fn drop_links_late(&self, moment: Duration) {
+        let links: Vec<Link> = self.shared.links().drain(..).collect();
+        links.iter().for_each(|link| link.late.keeps.store(true, Ordering::SeqCst));
+        let sent = || links.iter().any(|link| link.late.has.load(Ordering::SeqCst)).then_some(());
+        assert!(wait_for(LIMIT, sent).is_some(), "the client sends nothing");
+        links.iter().for_each(|link| _ = link.client.shutdown(Shutdown::Both));
+        assert!(wait_for(LIMIT, || self.has_links().then_some(())).is_some(), "the client does not come back");
+        std::thread::park_timeout(moment);
+        links.iter().for_each(|link| link.late.keeps.store(false, Ordering::SeqCst));
+    }
+
+    pub fn has_links(&self) -> bool {
+        !self.shared.links().is_empty()
+    }
+
+    /// Cuts all links, and allows no new ones.
+    pub fn hold_back(&self) {
+        self.shared.held_back.store(true, Ordering::SeqCst);
+        self.drop_links();
+    }
+
+    pub fn let_through(&self) {
+        self.shared.held_back.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.drop_links();
+        // Wakes the acceptor up.
+        _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        if let Some(acceptor) = self.acceptor.take() {
+            _ = acceptor.join();
+        }
+    }
+}
+
+impl Shared {
+    fn links(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.links.lock().expect("no thread panics with the links in its hand")
+    }
+
+    fn connect(&self, client: TcpStream, server: u16) -> io::Result<()> {
+        let server = TcpStream::connect((Ipv4Addr::LOCALHOST, server))?;
+        for stream in [&client, &server] {
+            stream.set_nodelay(true)?;
+        }
+        let mut links = self.links();
+        if self.held_back.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let late = Arc::new(Late::default());
+        for (from, to, late) in [(&client, &server, Arc::clone(&late)), (&server, &client, Arc::default())] {
+            let (from, to) = (from.try_clone()?, to.try_clone()?);
+            std::thread::spawn(move || copy(from, to, &late));
+        }
+        links.push(Link { client, server, late });
+        Ok(())
+    }
+}
+
+/// Passes bytes on until one end closes. What was read before a cut is still passed on.
+fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late) {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => {
+                if late.keeps.load(Ordering::SeqCst) {
+                    late.has.store(true, Ordering::SeqCst);
+                    _ = wait_for(LIMIT, || (!late.keeps.load(Ordering::SeqCst)).then_some(()));
+                }
+                if to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    _ = to.shutdown(Shutdown::Both);
+    _ = from.shutdown(Shutdown::Both);
+}

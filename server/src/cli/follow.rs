@@ -1,0 +1,225 @@
+//! Moving in from a live Redis: `dormouse import redis://source --follow --to redis://:TOKEN@target`.
+//!
+//! A process that is a replica to the source and a client to the target, so that both may be anywhere.
+//!
+//! # Exactly once
+//!
+//! The stream holds INCRs, so a command that is applied twice is as wrong as one that is missing. The links may drop at
+//! any moment, and this process may be killed.
+//!
+//! 1. A key in the target, [`KEY`](place::KEY), says which offset of the source's history the target is at. It is written
+//!    in the transaction that brings it there, so it is always true. Where the target loses its last writes in a crash, it
+//!    loses both together.
+//! 2. **Invariant: a batch is applied only if the key holds the place that the batch begins at.** [`target`] says how
+//!    WATCH sees to that, also for batches of earlier connections that arrive late, and for a second importer.
+//! 3. After any failure, and after a restart, everything begins with that key: PSYNC asks for the byte behind it. Nothing
+//!    that this process remembers is needed, so there is one way to go on, whatever has failed.
+//! 4. A place is always between two units. A unit is a command, or a transaction of the source, which is therefore never
+//!    split: neither by a dropped link, nor for a reader of the target.
+//! 5. A full sync that was interrupted leaves the target marked as incomplete, and the next one empties it first.
+//! 6. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
+//!    as incomplete right after, which a crash between the two would leave undone.
+//!
+//! # What may differ at the end
+//!
+//! A source deletes a key that has expired when it finds it, and says so in the stream; the target expires keys by its own
+//! clock meanwhile. A command that comes for such a key in the last moment may find it gone in the target and make it
+//! anew, without an expiry, until the source's DEL arrives. Only what the source has not found expired before the cutover
+//! is left with that.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`session`] | one attempt: connect, compare, copy until a link drops |
+//! | [`source`], [`reader`] | the replication protocol; the RDB and the stream as units |
+//! | [`queue`] | units on their way into the next batch |
+//! | [`target`], [`place`] | batches as transactions; the bookkeeping |
+//! | [`pulse`], [`meters`], [`progress`] | acknowledgements, lag, display |
+//! | [`address`], [`wire`], [`signals`] | URLs, a blocking connection, Ctrl-C |
+
+mod address;
+mod meters;
+mod place;
+mod progress;
+mod pulse;
+mod queue;
+mod reader;
+mod session;
+mod signals;
+mod source;
+mod target;
+mod wire;
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use indicatif::HumanCount;
+
+use self::address::Address;
+use self::meters::Meters;
+use self::place::KEY;
+use self::progress::Progress;
+use self::session::{Import, Memory, Outcome};
+use self::signals::Signals;
+use super::import::target::Target;
+use crate::options::Interval;
+
+/// How often the same batch may fail before we stop to believe that the link is at fault.
+const FAILURES_MAX: u32 = 20;
+const BACKOFF_MIN: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
+
+/// The options that only an import from a running server has.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Options {
+    /// After the copy, follow the writes of the source until Ctrl-C cuts over
+    #[arg(long, help_heading = "From a running server")]
+    follow: bool,
+
+    /// Cut over by itself as soon as the target has everything
+    #[arg(long, requires = "follow", help_heading = "From a running server")]
+    stop_when_caught_up: bool,
+
+    /// When cutting over, have the source hold writes back for so long (CLIENT PAUSE), so that none is lost between
+    /// the last one that is copied and the moment when clients go to the target
+    #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running server")]
+    pause_source: Option<Interval>,
+}
+
+impl Options {
+    /// # Errors
+    /// When they are given although the source is a file.
+    pub fn check_file(&self) -> Result<(), String> {
+        if self.follow {
+            Err("--follow needs a running server to import from: redis://host:port".to_string())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Why a session ended before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Trying again helps, or may.
+    Dropped(String),
+    Final(String),
+}
+
+impl Fault {
+    fn dropped(who: &str, error: &io::Error) -> Self {
+        let text = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it closed the connection".to_string(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it has not answered for too long".to_string(),
+            _ => error.to_string(),
+        };
+        Self::Dropped(format!("{who}: {text}"))
+    }
+
+    /// The bookkeeping is not what it was.
+    fn overtaken(who: &str) -> Self {
+        Self::Dropped(format!("{who}: the key {KEY} was changed by another import or by a batch that came late"))
+    }
+}
+
+/// Imports from the running server at `source`, a URL, to another.
+///
+/// # Errors
+/// Why the target is not the user's yet.
+pub fn run(
+    source: &str,
+    target: Option<&Target>,
+    replaces: bool,
+    skips: bool,
+    options: &Options,
+) -> Result<(), String> {
+    let source = source.parse().and_then(|url| Address::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
+    let source = source.map_err(|error| format!("the source: {error}"))?;
+    let target = target.ok_or("where to? Name a running Dormouse: --to redis://:TOKEN@127.0.0.1:6379")?;
+    let target = Address::new(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
+    if source.to_string() == target.to_string() {
+        return Err("source and target are the same server".to_string());
+    }
+    let import = Import {
+        source,
+        target,
+        follows: options.follow,
+        replaces,
+        skips,
+        stops_when_caught_up: options.stop_when_caught_up,
+        pause: options.pause_source.and_then(Interval::duration),
+        meters: Meters::default(),
+        progress: Progress::new(),
+        signals: Signals::catch().map_err(|error| format!("cannot wait for signals: {error}"))?,
+    };
+    import.progress.note(&format!("importing from {} to {}", import.source, import.target));
+    let outcome = sessions(&import);
+    import.progress.clear();
+    for (what, count) in import.meters.skipped() {
+        import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
+    }
+    match outcome? {
+        Outcome::CutOver { paused } => {
+            println!("{}", summary(&import, paused));
+            Ok(())
+        }
+        Outcome::Stopped => Err(format!(
+            "stopped before the cutover; the same command goes on from here. The target keeps the key {KEY} until then"
+        )),
+    }
+}
+
+/// Session after session, until one ends well or nothing helps.
+fn sessions(import: &Import) -> Result<Outcome, String> {
+    let mut memory = Memory::default();
+    let mut backoff = BACKOFF_MIN;
+    let (mut failures, mut reached) = (0, 0);
+    loop {
+        let text = match import.session(&mut memory) {
+            Ok(outcome) => return Ok(outcome),
+            Err(Fault::Final(text)) => return Err(text),
+            Err(Fault::Dropped(text)) if !memory.reached => return Err(text),
+            Err(Fault::Dropped(text)) => text,
+        };
+        let applied = import.meters.applied();
+        if applied != reached {
+            (failures, reached) = (0, applied);
+            backoff = BACKOFF_MIN;
+        }
+        failures += u32::from(memory.sending);
+        if failures > FAILURES_MAX {
+            return Err(format!("{text}; this happened {failures} times without getting any further"));
+        }
+        import.progress.note(&format!("{text}; trying again"));
+        let until = Instant::now() + backoff;
+        backoff = BACKOFF_MAX.min(backoff * 2);
+        while Instant::now() < until {
+            if import.is_stopped() {
+                return Ok(Outcome::Stopped);
+            }
+            std::thread::park_timeout(POLL);
+        }
+    }
+}
+
+fn summary(import: &Import, paused: Option<Duration>) -> String {
+    let keys = HumanCount(import.meters.keys.load(Ordering::Relaxed));
+    let commands = HumanCount(import.meters.commands.load(Ordering::Relaxed));
+    let advice = match (import.follows, paused) {
+        (false, _) => "what was written to the source since is not in the target".to_string(),
+        (true, None) => "what is written to the source from now on is not in the target".to_string(),
+        (true, Some(left)) => {
+            format!(
+                "the source takes no writes for another {:.1} s: point clients to the target now",
+                left.as_secs_f64()
+            )
+        }
+    };
+    let what = if import.follows {
+        format!("cut over: {keys} keys copied, then {commands} commands applied")
+    } else {
+        format!("imported {keys} keys")
+    };
+    format!("{what}; {advice}")
+}

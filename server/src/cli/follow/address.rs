@@ -1,0 +1,80 @@
+//! Where a source or a target listens, and who we are there.
+
+use std::fmt;
+
+use crate::cli::import::target::Target;
+
+/// It shows itself without the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    pub host: String,
+    pub port: u16,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+impl Address {
+    /// The server that a URL names. `variable` of the environment has the password where the URL has none.
+    ///
+    /// # Errors
+    /// When the URL names an index: an import takes all of them.
+    pub fn new(url: &Target, variable: &str) -> Result<Self, String> {
+        let Target { host, port, user, password, index } = url.clone();
+        if host.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
+            return Err("the name of the host has a space in it".to_string());
+        }
+        if index.is_some_and(|index| index != 0) {
+            return Err("the URL names an index, but all SELECT indexes are imported, each into its own".to_string());
+        }
+        let by_environment = || std::env::var(variable).ok().filter(|password| !password.is_empty());
+        Ok(Address { host, port, user, password: password.or_else(by_environment) })
+    }
+
+    /// The words of the AUTH command, where one is needed.
+    pub fn auth(&self) -> Option<Vec<&[u8]>> {
+        let password = self.password.as_deref()?;
+        let mut words: Vec<&[u8]> = vec![b"AUTH"];
+        words.extend(self.user.as_deref().map(str::as_bytes));
+        words.push(password.as_bytes());
+        Some(words)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_shows_itself_without_the_password() {
+        let address = |url: &str| Address::new(&url.parse().unwrap(), "NOTHING_HAS_THIS_NAME");
+        for (url, shown, auth) in [
+            ("redis://h", "h:6379", ""),
+            ("redis://h:7/0", "h:7", ""),
+            ("redis://:secret@[::1]:7", "[::1]:7", "AUTH secret"),
+            ("redis://ada:secret@h", "h:6379", "AUTH ada secret"),
+        ] {
+            let address = address(url).unwrap();
+            assert_eq!(format!("{address} {address:?}"), format!("{shown} {shown}"));
+            assert_eq!(address.auth().unwrap_or_default().join(&b' '), auth.as_bytes(), "{url}");
+        }
+        for url in ["redis://h/3", "redis://a b"] {
+            assert!(address(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What an import counts, for its display and its decisions.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Names of what was left out that are kept apart; the rest is counted together.
+const SKIPPED_NAMES_MAX: usize = 200;
+
+/// Counters of one import, over all of its sessions.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// Whether the full sync is over.
+    pub following: AtomicBool,
+    pub snapshot_bytes: AtomicU64,
+    /// Nought where the source does not know either.
+    pub snapshot_total: AtomicU64,
+    pub keys: AtomicU64,
+    pub commands: AtomicU64,
+    /// The offset up to which the target has everything.
+    pub applied: AtomicU64,
+    /// The source wants to hear as soon as this offset is applied; nought: it does not.
+    pub acknowledge_from: AtomicU64,
+    lag: Mutex<Lag>,
+    skipped: Mutex<BTreeMap<String, u64>>,
+}
+
+/// How far the source was at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When it was asked: what it then answers is at least as new.
+    pub asked: Instant,
+    pub offset: u64,
+}
+
+/// Samples, oldest first, of which all but perhaps the last are not applied yet.
+#[derive(Debug, Default)]
+struct Lag {
+    samples: VecDeque<Sample>,
+    newest: Option<Sample>,
+}
+
+const SAMPLES_MAX: usize = 100_000;
+
+impl Meters {
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Relaxed)
+    }
+
+    pub fn sample(&self, sample: Sample) {
+        let mut lag = lock(&self.lag);
+        lag.newest = Some(sample);
+        if lag.samples.len() < SAMPLES_MAX && lag.samples.back().is_none_or(|last| last.offset != sample.offset) {
+            lag.samples.push_back(sample);
+        }
+    }
+
+    /// The last sample.
+    pub fn newest(&self) -> Option<Sample> {
+        lock(&self.lag).newest
+    }
+
+    /// Forgets samples of what may be another history.
+    pub fn forget_samples(&self) {
+        *lock(&self.lag) = Lag::default();
+    }
+
+    /// How many bytes the target is behind, and for how long the oldest of them has been missing.
+    pub fn lag(&self, now: Instant) -> Option<(u64, Duration)> {
+        let applied = self.applied();
+        let mut lag = lock(&self.lag);
+        while lag.samples.front().is_some_and(|sample| sample.offset <= applied) {
+            lag.samples.pop_front();
+        }
+        let newest = lag.newest?;
+        let oldest = lag.samples.front().map_or(Duration::ZERO, |sample| now.saturating_duration_since(sample.asked));
+        Some((newest.offset.saturating_sub(applied), oldest))
+    }
+
+    pub fn skip(&self, what: &str) {
+        let mut skipped = lock(&self.skipped);
+        let name = if skipped.len() < SKIPPED_NAMES_MAX || skipped.contains_key(what) { what } else { "others" };
+        *skipped.entry(name.to_string()).or_default() += 1;
+    }
+
+    /// What was left out, and how often.
+    pub fn skipped(&self) -> Vec<(String, u64)> {
+        lock(&self.skipped).iter().map(|(what, count)| (what.clone(), *count)).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_is_as_old_as_the_oldest_byte_that_is_missing() {
+        let meters = Meters::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(meters.lag(at(0)), None);
+        for (seconds, offset) in [(0, 100), (1, 100), (2, 150), (3, 200), (4, 200)] {
+            meters.sample(Sample { asked: at(seconds), offset });
+        }
+        for (applied, bytes, seconds) in
+            [(0, 200, 5), (99, 101, 5), (100, 100, 3), (150, 50, 2), (200, 0, 0), (300, 0, 0)]
+        {
+            meters.applied.store(applied, Ordering::Relaxed);
+            assert_eq!(meters.lag(at(5)), Some((bytes, Duration::from_secs(seconds))), "{applied}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What was read from the source and is not yet sent to the target: one batch that grows while the one before it is on
+//! its way.
+//!
+//! 1. The reader pushes **units**: a command, a whole transaction, or a restored key. A unit is never split.
+//! 2. The writer takes all that is there as one [`Batch`]. On a slow link batches get larger by themselves.
+//! 3. A batch that is large enough makes the reader wait, and thereby the source: memory stays bounded.
+//!
+//! A batch begins in index 0 and carries the SELECTs that it needs.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Fault;
+use super::place::Place;
+use super::wire::request;
+
+const BATCH_BYTES: usize = 2 << 20;
+const BATCH_REQUESTS: usize = 4096;
+
+/// Requests, and what the target holds once they are applied.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub requests: Vec<u8>,
+    /// Where each request begins.
+    pub starts: Vec<usize>,
+    /// The index that is selected at its end.
+    pub index: u64,
+    /// Whether indexes are swapped in it, which would carry the bookkeeping away.
+    pub swaps: bool,
+    /// The place at its end. Where only keepalives came, it need not be recorded.
+    pub place: Option<Place>,
+    pub must_record: bool,
+    pub keys: u64,
+    pub commands: u64,
+}
+
+impl Batch {
+    fn is_full(&self) -> bool {
+        self.requests.len() >= BATCH_BYTES || self.starts.len() >= BATCH_REQUESTS
+    }
+
+    fn is_empty(&self) -> bool {
+        self.place.is_none()
+    }
+
+    fn select(&mut self, index: u64) {
+        if index != self.index {
+            self.index = index;
+            self.starts.push(self.requests.len());
+            request(&mut self.requests, &[b"SELECT", index.to_string().as_bytes()]);
+        }
+    }
+
+    fn add(&mut self, index: u64, bytes: &[u8]) {
+        self.select(index);
+        self.starts.push(self.requests.len());
+        self.requests.extend_from_slice(bytes);
+    }
+}
+
+/// What belongs together, with the place behind it.
+#[derive(Debug, Default)]
+pub struct Unit {
+    bytes: Vec<u8>,
+    /// Of each request, its index and where it ends.
+    requests: Vec<(u64, usize)>,
+    pub swaps: bool,
+    /// Whether the place matters without any request: a new history, the end of a full sync.
+    turns: bool,
+    pub is_key: bool,
+}
+
+impl Unit {
+    /// Nothing to send, only a place to record.
+    pub fn turn() -> Self {
+        Unit { turns: true, ..Unit::default() }
+    }
+
+    pub fn add(&mut self, index: u64, request: &[u8]) {
+        self.bytes.extend_from_slice(request);
+        self.requests.push((index, self.bytes.len()));
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        if self.bytes.capacity() > 2 * BATCH_BYTES {
+            self.bytes = Vec::new();
+        }
+        self.requests.clear();
+        (self.swaps, self.turns, self.is_key) = (false, false, false);
+    }
+}
+
+/// What [`Queue::take`] found.
+#[derive(Debug)]
+pub enum Taken {
+    Batch(Batch),
+    Nothing,
+    /// The reader has ended, everything that it pushed was taken.
+    End(Result<(), Fault>),
+}
+
+/// The reader ends quietly when it sees this: the session is over.
+#[derive(Debug)]
+pub struct Closed;
+
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    pending: Batch,
+    end: Option<Result<(), Fault>>,
+    closed: bool,
+}
+
+impl Queue {
+    /// Adds a unit and empties it.
+    pub fn push(&self, unit: &mut Unit, place: Place) -> Result<(), Closed> {
+        let mut state = self.lock();
+        while state.pending.is_full() && !state.closed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.closed {
+            return Err(Closed);
+        }
+        let batch = &mut state.pending;
+        let mut from = 0;
+        for &(index, to) in &unit.requests {
+            batch.add(index, &unit.bytes[from..to]);
+            from = to;
+        }
+        batch.swaps |= unit.swaps;
+        batch.must_record |= unit.turns || !unit.requests.is_empty();
+        if unit.is_key {
+            batch.keys += 1;
+        } else {
+            batch.commands += unit.requests.len() as u64;
+        }
+        batch.place = Some(place);
+        unit.clear();
+        drop(state);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// The reader says that nothing follows.
+    pub fn end(&self, outcome: Result<(), Fault>) {
+        self.lock().end = Some(outcome);
+        self.changed.notify_all();
+    }
+
+    /// The writer says that it takes nothing more.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// All that is there, after at most `patience`.
+    pub fn take(&self, patience: Duration) -> Taken {
+        let mut state = self.lock();
+        if state.pending.is_empty() && state.end.is_none() {
+            let waited = self.changed.wait_timeout(state, patience);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !state.pending.is_empty() {
+            let batch = std::mem::take(&mut state.pending);
+            drop(state);
+            self.changed.notify_all();
+            return Taken::Batch(batch);
+        }
+        state.end.take().map_or(Taken::Nothing, Taken::End)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: u64) -> Place {
+        Place::Following { source: "h:1".into(), replid: "a".into(), offset, index: 0 }
+    }
+
+    fn unit(requests: &[(u64, &str)]) -> Unit {
+        let mut unit = Unit::default();
+        requests.iter().for_each(|(index, request)| unit.add(*index, request.as_bytes()));
+        unit
+    }
+
+    #[test]
+    fn a_batch_selects_what_it_needs_and_begins_in_index_0() {
+        let queue = Queue::default();
+        for _ in 0..2 {
+            queue.push(&mut unit(&[(0, "a"), (3, "b"), (3, "c")]), place(1)).unwrap();
+            queue.push(&mut unit(&[(3, "d"), (0, "e")]), place(2)).unwrap();
+            let Taken::Batch(batch) = queue.take(Duration::ZERO) else { panic!("nothing was taken") };
+            let select = |index: u8| format!("*2\r\n$6\r\nSELECT\r\n$1\r\n{index}\r\n");
+            let expected = format!("a{}bcd{}e", select(3), select(0));
+            assert_eq!(String::from_utf8_lossy(&batch.requests), expected);
+            assert_eq!((batch.starts.len(), batch.commands, batch.place), (7, 5, Some(place(2))));
+        }
+        assert!(matches!(queue.take(Duration::ZERO), Taken::Nothing));
+    }
+
+    #[test]
+    fn what_was_pushed_comes_before_the_end() {
+        let queue = Queue::default();
+        let mut turn = Unit::turn();
+        queue.push(&mut turn, place(7)).unwrap();
+        queue.end(Ok(()));
+        assert!(
+            matches!(queue.take(Duration::ZERO), Taken::Batch(batch) if batch.must_record && batch.requests.is_empty())
+        );
+        assert!(matches!(queue.take(Duration::ZERO), Taken::End(Ok(()))));
+    }
+
+    #[test]
+    fn a_full_batch_holds_the_reader_back_until_it_is_taken_or_the_queue_is_closed() {
+        let queue = Queue::default();
+        let large = "x".repeat(BATCH_BYTES);
+        queue.push(&mut unit(&[(0, &large)]), place(1)).unwrap();
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                queue.push(&mut unit(&[(0, &large)]), place(2)).unwrap();
+                queue.push(&mut unit(&[(0, "y")]), place(3))
+            });
+            assert!(
+                matches!(queue.take(Duration::from_secs(10)), Taken::Batch(batch) if batch.place == Some(place(1)))
+            );
+            assert!(matches!(queue.take(Duration::from_secs(10)), Taken::Batch(_)));
+            reader.join().unwrap().unwrap();
+            // Whether the last unit came with the one before it or after it.
+            let _ = queue.take(Duration::ZERO);
+            queue.push(&mut unit(&[(0, &large)]), place(4)).unwrap();
+            let reader = scope.spawn(|| queue.push(&mut unit(&[(0, "z")]), place(5)));
+            queue.close();
+            assert!(reader.join().unwrap().is_err());
+        });
+    }
+}

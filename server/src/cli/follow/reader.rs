@@ -1,0 +1,282 @@
+//! What comes from the source, turned into units for the queue: first the RDB, then the stream.
+//!
+//! 1. A key of the RDB becomes `RESTORE key expiry payload REPLACE ABSTTL [IDLETIME seconds]`, where the payload is the
+//!    value's bytes as they stand in the RDB, the RDB's version, and a checksum. Until the RDB is over, the place says that
+//!    the target is incomplete; its end is a unit of its own, which says from where on the stream is followed.
+//! 2. A command of the stream is passed on byte for byte. Every byte of the stream counts for the offset, also of what is
+//!    not passed on:
+//!    - `SELECT` says where the commands behind it belong;
+//!    - what stands between `MULTI` and `EXEC` becomes one unit, which the target applies in one transaction anyway;
+//!    - `PING` and `REPLCONF GETACK` are meant for us.
+//! 3. What the target has no command for ends the import with its name, or is counted where that was asked for.
+//!
+//! The stream holds effects (`SREM` for a SPOP, `PEXPIREAT` for an EXPIRE, `DEL` for an expiry, what a script has called),
+//! so applying it gives the same data anywhere.
+
+use std::io::{self, Read};
+use std::sync::atomic::Ordering;
+
+use dormouse_shard::codec::{CodecError, checksum};
+use dormouse_shard::rdb::reader::{Problem, RdbError};
+use dormouse_shard::rdb::{Entry, RdbReader, RdbRecord};
+
+use super::Fault;
+use super::meters::Meters;
+use super::place::{KEY, Place};
+use super::queue::{Closed, Queue, Unit};
+use super::source::{COMMAND_BYTES_MAX, Command, Feed, Framing};
+use super::target::Abilities;
+use super::wire::request;
+
+/// A bulk string of a request may not be larger, nor may a value be that travels in one.
+const PAYLOAD_BYTES_MAX: usize = 512 << 20;
+/// Redis 7.2's; the encodings that we read have not changed since.
+const PAYLOAD_VERSION_MAX: u16 = 11;
+
+/// Where the stream stands.
+#[derive(Clone, Debug)]
+pub struct Position {
+    pub replid: String,
+    /// The number of the last byte that was read.
+    pub offset: u64,
+    pub index: u64,
+}
+
+pub struct Reader<'a> {
+    pub feed: &'a mut Feed,
+    pub queue: &'a Queue,
+    pub meters: &'a Meters,
+    pub abilities: Abilities,
+    /// What the target cannot take is counted instead of ending the import.
+    pub skips: bool,
+    /// As the bookkeeping names it.
+    pub source: String,
+    pub run: u64,
+    pub position: Position,
+}
+
+/// Why reading ended.
+enum Stop {
+    Fault(Fault),
+    /// Nobody wants to know more.
+    Closed,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<Closed> for Stop {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl Reader<'_> {
+    /// Reads the RDB where one comes, then, where `follows`, the stream until the session is over. Tells the queue how it
+    /// ended.
+    pub fn run(mut self, snapshot: bool, follows: bool) {
+        let outcome = match self.read(snapshot, follows) {
+            Ok(()) | Err(Stop::Closed) => Ok(()),
+            Err(Stop::Fault(fault)) => Err(fault),
+        };
+        self.queue.end(outcome);
+    }
+
+    fn read(&mut self, snapshot: bool, follows: bool) -> Result<(), Stop> {
+        if snapshot {
+            self.snapshot()?;
+        }
+        if follows { self.stream() } else { Ok(()) }
+    }
+
+    fn snapshot(&mut self) -> Result<(), Stop> {
+        let framing = self.feed.framing().map_err(|error| self.dropped(&error))?;
+        let framing = framing
+            .map_err(|line| Fault::Dropped(format!("the source {} sends {line:?} in place of an RDB", self.source)))?;
+        let bytes = if let Framing::Bytes(bytes) = framing { bytes } else { u64::MAX };
+        self.meters.snapshot_total.store(if bytes == u64::MAX { 0 } else { bytes }, Ordering::Relaxed);
+        // The reader is lent the feed, the rest of us goes on beside it.
+        let (source, run, indexes) = (self.source.clone(), self.run, self.abilities.indexes);
+        let mut loading = Loading { queue: self.queue, unit: Unit::default(), source: &source, run, step: 0, index: 0 };
+        let faulty = |error: RdbError| rdb_fault(&source, &error);
+        let mut rdb = RdbReader::new(self.feed.by_ref().take(bytes)).map_err(faulty)?;
+        let version =
+            u16::try_from(rdb.version()).map_or(PAYLOAD_VERSION_MAX, |version| version.min(PAYLOAD_VERSION_MAX));
+        loop {
+            match rdb.next().map_err(faulty)? {
+                Entry::Key(record) => loading.restore(version, record)?,
+                Entry::Select(index) if index < indexes => loading.index = index,
+                Entry::Select(index) => return Err(too_high(index, indexes).into()),
+                Entry::Aux { name, value } if name == b"repl-stream-db" => {
+                    // A replica that is our source passes on a stream in which something is selected already.
+                    let index = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                    self.position.index = index.unwrap_or(0);
+                }
+                Entry::Function(code) if self.abilities.commands.contains("FUNCTION") => loading.function(&code)?,
+                Entry::Function(_) => refuse(self.skips, self.meters, "a library of functions", "it")?,
+                Entry::ModuleAux { module } => {
+                    refuse(self.skips, self.meters, &format!("data of the module {module}"), "it")?;
+                }
+                Entry::Unsupported { key, what } => {
+                    let key = format!("key `{}` of index {}", key.escape_ascii(), loading.index);
+                    refuse(self.skips, self.meters, &what, &key)?;
+                }
+                Entry::Aux { .. } | Entry::Resize { .. } => {}
+                Entry::End => break,
+            }
+            self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
+        }
+        self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
+        let (limited, rest) = rdb.into_inner();
+        let unread = limited.limit();
+        self.feed.unread(rest);
+        match framing {
+            Framing::Bytes(_) if unread == 0 => {}
+            Framing::Bytes(_) => return Err(Fault::Final("the RDB is shorter than the source has said".into()).into()),
+            Framing::Mark(mark) => {
+                let mut end = [0; 40];
+                self.feed.read_exact(&mut end).map_err(|error| self.dropped(&error))?;
+                if end != mark {
+                    return Err(Fault::Final("the RDB does not end where the source has said".into()).into());
+                }
+            }
+        }
+        self.queue.push(&mut Unit::turn(), self.place())?;
+        Ok(())
+    }
+
+    fn stream(&mut self) -> Result<(), Stop> {
+        let mut command = Command::default();
+        let mut unit = Unit::default();
+        let mut transaction = false;
+        loop {
+            command.read(self.feed).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => Fault::Final(format!("the source {}: {error}", self.source)),
+                _ => self.dropped(&error),
+            })?;
+            self.position.offset += command.bytes.len() as u64;
+            let name = String::from_utf8_lossy(command.word(0)).to_ascii_uppercase();
+            match name.as_str() {
+                "PING" => {}
+                "REPLCONF" => self.meters.acknowledge_from.store(self.position.offset, Ordering::Relaxed),
+                "SELECT" => {
+                    let index = std::str::from_utf8(command.word(1)).ok().and_then(|text| text.parse::<u64>().ok());
+                    let index = index.ok_or_else(|| Fault::Final("the stream selects what is no index".into()))?;
+                    if index >= self.abilities.indexes {
+                        return Err(too_high(index, self.abilities.indexes).into());
+                    }
+                    self.position.index = index;
+                }
+                "MULTI" => transaction = true,
+                "EXEC" => transaction = false,
+                _ if !self.abilities.commands.contains(&name) => {
+                    let key = command.word(1);
+                    let key = format!("`{}`", key[..key.len().min(80)].escape_ascii());
+                    refuse(self.skips, self.meters, &format!("the command {name}"), &key)?;
+                }
+                _ => {
+                    unit.add(self.position.index, &command.bytes);
+                    unit.swaps |= name == "SWAPDB";
+                    if unit.bytes() as u64 > COMMAND_BYTES_MAX {
+                        return Err(Fault::Final("a transaction of more than a gigabyte".into()).into());
+                    }
+                }
+            }
+            if !transaction {
+                self.queue.push(&mut unit, self.place())?;
+            }
+        }
+    }
+
+    fn place(&self) -> Place {
+        let Position { replid, offset, index } = self.position.clone();
+        Place::Following { source: self.source.clone(), replid, offset, index }
+    }
+
+    fn dropped(&self, error: &io::Error) -> Fault {
+        Fault::dropped(&format!("the source {}", self.source), error)
+    }
+}
+
+/// The RDB on its way into the queue.
+struct Loading<'a> {
+    queue: &'a Queue,
+    unit: Unit,
+    source: &'a str,
+    run: u64,
+    step: u64,
+    index: u64,
+}
+
+impl Loading<'_> {
+    fn restore(&mut self, version: u16, record: RdbRecord<'_>) -> Result<(), Stop> {
+        let key = record.key.into_vec();
+        if key == KEY.as_bytes() {
+            let text =
+                format!("the source has a key {KEY}: remove it there, the bookkeeping of the import has this name");
+            return Err(Fault::Final(text).into());
+        }
+        if record.value.len() > PAYLOAD_BYTES_MAX - 16 {
+            let key = key.escape_ascii();
+            return Err(Fault::Final(format!(
+                "key `{key}` has a value of more than 512 MiB, which no request can carry"
+            ))
+            .into());
+        }
+        let mut payload = Vec::with_capacity(record.value.len() + 11);
+        payload.push(record.kind);
+        payload.extend_from_slice(record.value);
+        payload.extend_from_slice(&version.to_le_bytes());
+        payload.extend_from_slice(&checksum(&payload).to_le_bytes());
+        // Nought would mean that the key does not expire: one millisecond later it has expired just as well.
+        let expiry = record.expiry_ms.map_or(0, |at| at.max(1)).to_string();
+        let idle = record.idle_s.map(|idle| idle.to_string());
+        let mut words: Vec<&[u8]> = vec![b"RESTORE", &key, expiry.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];
+        if let Some(idle) = &idle {
+            words.extend([&b"IDLETIME"[..], idle.as_bytes()]);
+        }
+        self.push(&words, true)
+    }
+
+    fn function(&mut self, code: &[u8]) -> Result<(), Stop> {
+        self.push(&[b"FUNCTION", b"LOAD", b"REPLACE", code], false)
+    }
+
+    fn push(&mut self, words: &[&[u8]], is_key: bool) -> Result<(), Stop> {
+        let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
+        request(&mut bytes, words);
+        self.unit.add(self.index, &bytes);
+        self.unit.is_key = is_key;
+        self.step += 1;
+        let place = Place::Incomplete { source: self.source.to_string(), run: self.run, step: self.step };
+        self.queue.push(&mut self.unit, place)?;
+        Ok(())
+    }
+}
+
+/// Counts what the target cannot take, or ends the import.
+fn refuse(skips: bool, meters: &Meters, what: &str, whose: &str) -> Result<(), Fault> {
+    if skips {
+        meters.skip(what);
+        return Ok(());
+    }
+    Err(Fault::Final(format!(
+        "the target cannot take {what} ({whose}); with --skip-unsupported such things are left out and counted"
+    )))
+}
+
+fn too_high(index: u64, indexes: u64) -> Fault {
+    Fault::Final(format!("the source uses the SELECT index {index}, the target has {indexes}"))
+}
+
+fn rdb_fault(source: &str, error: &RdbError) -> Fault {
+    match &error.problem {
+        Problem::Input(_) | Problem::Content(CodecError::Truncated) => {
+            Fault::Dropped(format!("the source {source}, in the middle of the RDB, {error}"))
+        }
+        _ => Fault::Final(format!("the RDB of the source {source}, {error}")),
+    }
+}

@@ -1,0 +1,371 @@
+//! One session: a link to the target, a link to the source, and what passes between them until one of them drops.
+//!
+//! 1. Connect to the target and read the bookkeeping.
+//! 2. Ask the source for what comes behind it, or for everything. In the second case the target is emptied in the same
+//!    transaction that records it as incomplete.
+//! 3. Three threads: the reader fills the queue, this one takes batches out of it and has the target apply them, the
+//!    pulse keeps the source informed and the user too.
+//! 4. When it is time to cut over, ask the source how far it is, apply everything until there, and remove the bookkeeping.
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use indicatif::HumanCount;
+
+use super::Fault;
+use super::address::Address;
+use super::meters::Meters;
+use super::place::{KEY, Place};
+use super::progress::Progress;
+use super::pulse::{Pulse, ask};
+use super::queue::{Batch, Queue, Taken};
+use super::reader::{Position, Reader};
+use super::signals::{Signals, Wish};
+use super::source::{Answer, Feed, acknowledge, close};
+use super::target::{Refusals, Target};
+
+const TICK: Duration = Duration::from_millis(100);
+/// A source that we may not ask is taken to have said everything by then.
+const SILENCE: Duration = Duration::from_secs(10);
+/// So close to the source we begin to cut over by ourselves.
+const NEAR_BYTES: u64 = 1 << 20;
+
+/// What the user asked for, and what all sessions share.
+pub struct Import {
+    pub source: Address,
+    pub target: Address,
+    pub follows: bool,
+    pub replaces: bool,
+    pub skips: bool,
+    pub stops_when_caught_up: bool,
+    pub pause: Option<Duration>,
+    pub meters: Meters,
+    pub progress: Progress,
+    pub signals: Signals,
+}
+
+/// What this process remembers from one session to the next. What matters for the data lies in the target.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Both servers have been reached once: what fails from now on is tried again.
+    pub reached: bool,
+    /// The bookkeeping is ours.
+    begun: bool,
+    /// The removal of the bookkeeping was sent.
+    removing: bool,
+    full_syncs: u32,
+    cutover: Option<Cutover>,
+    /// A batch was being applied when the session ended: the failure may be due to what is in it.
+    pub sending: bool,
+}
+
+#[derive(Debug)]
+struct Cutover {
+    begun: Instant,
+    /// Everything until there is applied first.
+    until: Option<u64>,
+    paused_until: Option<Instant>,
+}
+
+/// How an import ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target is the user's from now on. `paused`: for so long the source takes no writes.
+    CutOver { paused: Option<Duration> },
+    /// The bookkeeping is still there.
+    Stopped,
+}
+
+impl Import {
+    /// Whether the user wants an end. There is nothing to cut over to before a full sync is over.
+    pub fn is_stopped(&self) -> bool {
+        match self.signals.wish() {
+            Wish::Stop => true,
+            Wish::CutOver => !self.meters.following.load(Ordering::Relaxed),
+            Wish::GoOn => false,
+        }
+    }
+
+    /// Copies until a link drops, or the import ends.
+    pub fn session(&self, memory: &mut Memory) -> Result<Outcome, Fault> {
+        memory.sending = false;
+        let (mut target, place) = Target::open(&self.target)?;
+        if place.is_none() && memory.removing {
+            return Ok(self.outcome(memory));
+        }
+        let full = self.judge(&mut target, place.as_ref(), memory)?;
+        let have = match &place {
+            Some(Place::Following { replid, offset, .. }) => Some((replid.as_str(), *offset)),
+            _ => None,
+        };
+        let (mut feed, answer) = Feed::open(&self.source, have)?;
+        memory.reached = true;
+        self.meters.acknowledge_from.store(0, Ordering::Relaxed);
+        let run = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
+        let snapshot = matches!(answer, Answer::Full { .. });
+        let position = match (answer, &place) {
+            (Answer::Full { replid, offset }, _) => {
+                self.begin(&mut target, place.as_ref(), full, run, memory)?;
+                Position { replid, offset, index: 0 }
+            }
+            (Answer::Continue { replid: new }, Some(Place::Following { replid, offset, index, .. })) => {
+                self.meters.applied.store(*offset, Ordering::Relaxed);
+                self.meters.following.store(true, Ordering::Release);
+                self.progress.note(&format!("the source goes on from offset {offset}"));
+                memory.begun = true;
+                Position { replid: new.unwrap_or_else(|| replid.clone()), offset: *offset, index: *index }
+            }
+            (Answer::Continue { .. }, _) => {
+                return Err(Fault::Final("the source continues what was never begun".to_string()));
+            }
+        };
+        let link = feed.stream().map_err(|error| Fault::dropped(&format!("the source {}", self.source), &error))?;
+        let (queue, over) = (Queue::default(), AtomicBool::new(false));
+        let reader = Reader {
+            feed: &mut feed,
+            queue: &queue,
+            meters: &self.meters,
+            abilities: target.abilities.clone(),
+            skips: self.skips,
+            source: self.source.to_string(),
+            run,
+            position,
+        };
+        let pulse = Pulse {
+            source: &self.source,
+            link: &link,
+            meters: &self.meters,
+            progress: &self.progress,
+            over: &over,
+            speaks: memory.full_syncs <= 1 && snapshot,
+        };
+        // Without following, the stream is left where it begins.
+        let follows = self.follows;
+        std::thread::scope(|scope| {
+            scope.spawn(move || reader.run(snapshot, follows));
+            let pulse = scope.spawn(move || pulse.run());
+            let outcome = self.write(&mut target, &queue, &link, run, memory);
+            over.store(true, Ordering::Release);
+            queue.close();
+            close(&link);
+            target.close();
+            pulse.thread().unpark();
+            outcome
+        })
+    }
+
+    /// Whether we may write to the target, and, where a full sync comes, whether it holds anything.
+    fn judge(&self, target: &mut Target, place: Option<&Place>, memory: &Memory) -> Result<Content, Fault> {
+        match place {
+            None if memory.begun => Err(Fault::Final(format!(
+                "the key {KEY} has vanished from the target, which was perhaps flushed by somebody else; start again with \
+                 --replace"
+            ))),
+            None => match target.keys()? {
+                0 => Ok(Content::Nothing),
+                keys if self.replaces => Ok(Content::Foreign(keys)),
+                keys => Err(Fault::Final(format!(
+                    "the target {} holds {} keys: give an empty one, or --replace to delete everything in it first",
+                    self.target,
+                    HumanCount(keys)
+                ))),
+            },
+            Some(place) if memory.begun || self.replaces || place.source() == self.source.to_string() => {
+                Ok(Content::Ours)
+            }
+            Some(place) => Ok(Content::OfAnother(place.source().to_string())),
+        }
+    }
+
+    /// Empties the target and marks it as incomplete.
+    fn begin(
+        &self,
+        target: &mut Target,
+        place: Option<&Place>,
+        content: Content,
+        run: u64,
+        memory: &mut Memory,
+    ) -> Result<(), Fault> {
+        let note = |text: &str| self.progress.note(text);
+        match &content {
+            Content::Nothing => {}
+            Content::Foreign(keys) => {
+                note(&format!("deleting the {} keys of the target (--replace)", HumanCount(*keys)))
+            }
+            Content::OfAnother(source) => {
+                return Err(Fault::Final(format!(
+                    "the target holds an unfinished import from {source}; --replace deletes it and begins anew"
+                )));
+            }
+            Content::Ours => match place {
+                Some(Place::Following { offset, .. }) => note(&format!(
+                    "the source has no longer what followed offset {offset}: the target is emptied, and everything is copied \
+                     again. A larger repl-backlog-size there helps against that"
+                )),
+                _ => note(
+                    "the last full sync did not come to its end: the target is emptied, and everything is copied again",
+                ),
+            },
+        }
+        memory.full_syncs += 1;
+        if memory.full_syncs == 3 {
+            note(
+                "a source gives up on us when too many writes wait for the end of a full sync: for a large or busy one, \
+                 CONFIG SET client-output-buffer-limit \"replica 0 0 0\" there while the import runs",
+            );
+        }
+        memory.cutover = None;
+        self.meters.following.store(false, Ordering::Release);
+        self.meters.forget_samples();
+        self.meters.keys.store(0, Ordering::Relaxed);
+        self.meters.snapshot_bytes.store(0, Ordering::Relaxed);
+        let start = Place::Incomplete { source: self.source.to_string(), run, step: 0 };
+        let flush = !matches!(content, Content::Nothing);
+        memory.begun = true;
+        target.apply(flush, &Batch::default(), Some(&start)).map(drop)
+    }
+
+    /// Takes batches and applies them.
+    fn write(
+        &self,
+        target: &mut Target,
+        queue: &Queue,
+        link: &TcpStream,
+        run: u64,
+        memory: &mut Memory,
+    ) -> Result<Outcome, Fault> {
+        loop {
+            if self.is_stopped() {
+                return Ok(Outcome::Stopped);
+            }
+            match queue.take(TICK) {
+                Taken::Batch(batch) => {
+                    memory.sending = true;
+                    self.apply(target, &batch, run)?;
+                    memory.sending = false;
+                }
+                Taken::End(Ok(())) => return self.remove(target, memory),
+                Taken::End(Err(fault)) => return Err(fault),
+                Taken::Nothing => {}
+            }
+            let following = self.meters.following.load(Ordering::Relaxed);
+            let wanted = self.meters.acknowledge_from.load(Ordering::Relaxed);
+            if following && wanted != 0 && self.meters.applied() >= wanted {
+                self.meters.acknowledge_from.store(0, Ordering::Relaxed);
+                // A link that is broken is noticed by who reads from it.
+                let _ = acknowledge(link, self.meters.applied());
+            }
+            if self.follows && following && self.is_time(memory)? {
+                return self.remove(target, memory);
+            }
+        }
+    }
+
+    fn apply(&self, target: &mut Target, batch: &Batch, run: u64) -> Result<(), Fault> {
+        let Some(place) = &batch.place else { return Ok(()) };
+        // A place that only keepalives lead to is not worth a write, which would keep the target awake.
+        if batch.must_record && !target.has_recorded(place) {
+            let refusals = target.apply(false, batch, Some(place))?;
+            self.judge_refusals(target, &refusals, run)?;
+        }
+        self.meters.keys.fetch_add(batch.keys, Ordering::Relaxed);
+        self.meters.commands.fetch_add(batch.commands, Ordering::Relaxed);
+        if let Place::Following { offset, .. } = place {
+            self.meters.applied.store(*offset, Ordering::Relaxed);
+            if !self.meters.following.swap(true, Ordering::AcqRel) && self.follows {
+                let keys = HumanCount(self.meters.keys.load(Ordering::Relaxed));
+                self.progress.note(&format!("full sync done: {keys} keys; now following the source"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A request failed although its transaction ran: the target is not what the source is.
+    fn judge_refusals(&self, target: &mut Target, refusals: &Refusals, run: u64) -> Result<(), Fault> {
+        let kind = |error: &str| error.split(' ').next().unwrap_or_default().to_string();
+        let passing = |error: &str| !["ERR", "WRONGTYPE", "BUSYGROUP", "NOGROUP"].contains(&kind(error).as_str());
+        let worst = refusals.kept.iter().find(|(_, error)| !self.skips || passing(error));
+        if let Some((what, error)) = worst {
+            // The place was recorded with the batch, and would hide what is missing.
+            let broken = Place::Incomplete { source: self.source.to_string(), run, step: u64::MAX };
+            target.apply(false, &Batch::default(), Some(&broken))?;
+            return Err(Fault::Final(format!(
+                "the target {} answers {what} with: {error}; with --skip-unsupported such commands are left out and \
+                 counted. What was copied is incomplete now: the next import begins with a full sync",
+                self.target
+            )));
+        }
+        for (what, error) in &refusals.kept {
+            let command = what.split(' ').next().unwrap_or_default();
+            self.meters.skip(&format!("the command {command}: {error}"));
+        }
+        for _ in refusals.kept.len() as u64..refusals.count {
+            self.meters.skip("others");
+        }
+        Ok(())
+    }
+
+    /// Whether the target has all that it should have before it is cut over.
+    fn is_time(&self, memory: &mut Memory) -> Result<bool, Fault> {
+        let applied = self.meters.applied();
+        let newest = self.meters.newest();
+        let Some(cutover) = &mut memory.cutover else {
+            let near = newest.is_some_and(|sample| sample.offset <= applied + NEAR_BYTES);
+            if self.signals.wish() == Wish::CutOver || self.stops_when_caught_up && near {
+                let paused_until = self.pause.map(|pause| self.pause_source(pause)).transpose()?;
+                memory.cutover = Some(Cutover { begun: Instant::now(), until: None, paused_until });
+            }
+            return Ok(false);
+        };
+        if cutover.until.is_none() {
+            cutover.until = newest.filter(|sample| sample.asked >= cutover.begun).map(|sample| sample.offset);
+            if cutover.until.is_none() && cutover.begun.elapsed() > SILENCE {
+                self.progress.note("the source does not answer INFO: cutting over with what has come until now");
+                cutover.until = Some(applied);
+            }
+        }
+        if cutover.until.is_none_or(|until| until > applied) {
+            return Ok(false);
+        }
+        if cutover.paused_until.is_some_and(|until| until <= Instant::now()) {
+            self.progress.note("the source was not paused for long enough to catch up with it: once more");
+            memory.cutover = None;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Has the source hold writes back; answers until when.
+    fn pause_source(&self, pause: Duration) -> Result<Instant, Fault> {
+        let until = Instant::now() + pause;
+        let name = format!("the source {}", self.source);
+        let mut connection = ask(&self.source).map_err(|error| Fault::Dropped(format!("{name}: {error}")))?;
+        let reply = connection.call(&[b"CLIENT", b"PAUSE", pause.as_millis().to_string().as_bytes(), b"WRITE"]);
+        let reply = reply.map_err(|error| Fault::dropped(&name, &error))?;
+        reply.checked().map_err(|text| Fault::Final(format!("{name} cannot be paused: {text}")))?;
+        self.progress.note(&format!("writes to the source are held back for {} s", pause.as_secs_f64()));
+        Ok(until)
+    }
+
+    fn remove(&self, target: &mut Target, memory: &mut Memory) -> Result<Outcome, Fault> {
+        memory.removing = true;
+        target.apply(false, &Batch::default(), None)?;
+        Ok(self.outcome(memory))
+    }
+
+    fn outcome(&self, memory: &Memory) -> Outcome {
+        let paused_until = memory.cutover.as_ref().and_then(|cutover| cutover.paused_until);
+        Outcome::CutOver { paused: paused_until.map(|until| until.saturating_duration_since(Instant::now())) }
+    }
+}
+
+/// What the target holds before a full sync.
+enum Content {
+    Nothing,
+    /// Keys that no import has brought.
+    Foreign(u64),
+    /// What an unfinished import of the same source has brought, or of any where the user has said --replace.
+    Ours,
+    OfAnother(String),
+}

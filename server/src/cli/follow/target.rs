@@ -1,0 +1,326 @@
+//! The running Dormouse (or Redis) that is filled: one transaction for each batch, and only if nobody was faster.
+//!
+//! What is sent for a batch, in one write:
+//!
+//! ```text
+//! MULTI  <the batch's requests>  SELECT 0  SET __dormouse_import__ <place>  EXEC
+//! WATCH __dormouse_import__  GET __dormouse_import__
+//! ```
+//!
+//! 1. The last two prepare the next one: when GET answers the place just written, the key has not changed since, and EXEC
+//!    will refuse if it changes from now on.
+//! 2. So a batch is applied only onto the place that it was made for. That also holds for a batch which an earlier
+//!    connection sent, which lay somewhere on the way, and which arrives when we have long connected anew: by then the key
+//!    has changed, or its EXEC changes the key and ours is refused.
+//! 3. Hence one batch is on its way at a time, and pipelining takes place inside of it.
+
+use std::collections::HashSet;
+use std::io;
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Fault;
+use super::address::Address;
+use super::place::{KEY, Place};
+use super::queue::Batch;
+use super::wire::{Connection, Reply, request};
+
+/// How long one batch may take.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// What a server has that does not say.
+const INDEXES: u64 = 16;
+/// Answers to so many requests fit into any socket's buffer: below it nobody needs to read while we write.
+const ANSWERS_BUFFERED: usize = 512;
+const ERRORS_KEPT: usize = 20;
+
+/// The commands that the target has, in capitals, and how many logical indexes.
+#[derive(Clone, Debug)]
+pub struct Abilities {
+    pub commands: Arc<HashSet<String>>,
+    pub indexes: u64,
+}
+
+pub struct Target {
+    connection: Connection,
+    /// What the key held when it was last watched.
+    recorded: Option<Vec<u8>>,
+    pub abilities: Abilities,
+    name: String,
+}
+
+/// Requests that the target answered with an error although it ran the transaction: what was asked, and the error.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    pub kept: Vec<(String, String)>,
+    pub count: u64,
+}
+
+impl Target {
+    /// Connects, and reads what the bookkeeping says.
+    pub fn open(address: &Address) -> Result<(Self, Option<Place>), Fault> {
+        let name = format!("the target {address}");
+        let dropped = |error: io::Error| Fault::dropped(&name, &error);
+        let mut connection = Connection::open(address, PATIENCE).map_err(dropped)?;
+        if let Some(words) = address.auth() {
+            connection.call(&words).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
+        }
+        connection.call(&[b"PING"]).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
+        let commands = commands(&mut connection).map_err(dropped)?;
+        if let Some(missing) = ["MULTI", "WATCH", "RESTORE"].iter().find(|name| !commands.contains(**name)) {
+            return Err(Fault::Final(format!("{name} has no {missing}, which an import needs")));
+        }
+        let indexes = match connection.call(&[b"CONFIG", b"GET", b"databases"]).map_err(dropped)? {
+            Reply::Array(pair) => match pair.get(1) {
+                Some(Reply::Bulk(number)) => String::from_utf8_lossy(number).parse().unwrap_or(INDEXES),
+                _ => INDEXES,
+            },
+            _ => INDEXES,
+        };
+        connection.call(&[b"WATCH", KEY.as_bytes()]).map_err(dropped)?.checked().map_err(|t| refusal(&name, &t))?;
+        let recorded = match connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
+            Reply::Bulk(text) => Some(text),
+            Reply::Null => None,
+            other => return Err(Fault::Final(format!("{name} answers GET {KEY} with {other:?}"))),
+        };
+        let place = recorded.as_deref().map(Place::parse).transpose().map_err(Fault::Final)?;
+        let abilities = Abilities { commands: Arc::new(commands), indexes };
+        Ok((Target { connection, recorded, abilities, name }, place))
+    }
+
+    /// The number of keys in all indexes. Index 0 is selected afterwards, as before.
+    pub fn keys(&mut self) -> Result<u64, Fault> {
+        let mut keys = 0;
+        for index in (0..self.abilities.indexes).rev() {
+            for words in [&[b"SELECT", index.to_string().as_bytes()][..], &[b"DBSIZE"]] {
+                match self.connection.call(words).map_err(|error| Fault::dropped(&self.name, &error))? {
+                    Reply::Number(number) => keys += u64::try_from(number).unwrap_or(0),
+                    reply => drop(reply.checked().map_err(|text| refusal(&self.name, &text))?),
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Applies a batch and records where that leaves us; `None` removes the bookkeeping. With `flush`, everything that the
+    /// target holds goes first.
+    ///
+    /// # Errors
+    /// When it is not known whether the batch was applied, or it was not.
+    pub fn apply(&mut self, flush: bool, batch: &Batch, place: Option<&Place>) -> Result<Refusals, Fault> {
+        let recorded = place.map(|place| place.to_string().into_bytes());
+        let mut head = Vec::new();
+        request(&mut head, &[b"MULTI"]);
+        let mut before = 0;
+        if flush {
+            request(&mut head, &[b"FLUSHALL"]);
+            before += 1;
+        }
+        if batch.swaps {
+            // A swap would leave the bookkeeping in another index.
+            request(&mut head, &[b"DEL", KEY.as_bytes()]);
+            before += 1;
+        }
+        let mut tail = Vec::new();
+        let mut after = 1;
+        if batch.index != 0 {
+            request(&mut tail, &[b"SELECT", b"0"]);
+            after += 1;
+        }
+        match &recorded {
+            Some(text) => request(&mut tail, &[b"SET", KEY.as_bytes(), text]),
+            None => request(&mut tail, &[b"DEL", KEY.as_bytes()]),
+        }
+        request(&mut tail, &[b"EXEC"]);
+        request(&mut tail, &[b"WATCH", KEY.as_bytes()]);
+        request(&mut tail, &[b"GET", KEY.as_bytes()]);
+        let pieces = [&head[..], &batch.requests, &tail];
+        let counts = Counts { before, batch: batch.starts.len(), after };
+        let refusals = if counts.all() <= ANSWERS_BUFFERED {
+            let written = pieces.iter().try_for_each(|piece| self.connection.write(piece));
+            // An error may stand in front of the end of the connection, and says more.
+            self.answers(batch, counts).and_then(|answers| {
+                written.map_err(|error| Fault::dropped(&self.name, &error))?;
+                Ok(answers)
+            })
+        } else {
+            let mut stream = self.connection.stream().map_err(|error| Fault::dropped(&self.name, &error))?;
+            std::thread::scope(|scope| {
+                scope.spawn(move || pieces.iter().try_for_each(|piece| stream.write_all(piece)));
+                let answers = self.answers(batch, counts);
+                if answers.is_err() {
+                    // Nobody reads any more: whoever still writes must not wait.
+                    self.connection.close();
+                }
+                answers
+            })
+        }?;
+        if self.watched()? != recorded {
+            return Err(Fault::overtaken(&self.name));
+        }
+        self.recorded = recorded;
+        Ok(refusals)
+    }
+
+    /// Whether the key, as it was last seen, holds this place.
+    pub fn has_recorded(&self, place: &Place) -> bool {
+        self.recorded.as_deref() == Some(place.to_string().as_bytes())
+    }
+
+    pub fn close(&self) {
+        self.connection.close();
+    }
+
+    /// The answers to MULTI, to what was queued, and to EXEC.
+    fn answers(&mut self, batch: &Batch, counts: Counts) -> Result<Refusals, Fault> {
+        let name = self.name.clone();
+        let dropped = |error: io::Error| Fault::dropped(&name, &error);
+        let what = |at: usize| match at.checked_sub(counts.before) {
+            Some(at) if at < counts.batch => describe(batch.requests.get(batch.starts[at]..).unwrap_or_default()),
+            _ => "its bookkeeping".to_string(),
+        };
+        self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
+        let mut complaint = None;
+        for at in 0..counts.all() {
+            if let Reply::Error(text) = self.connection.reply().map_err(dropped)? {
+                complaint.get_or_insert((at, text));
+            }
+        }
+        match self.connection.array().map_err(dropped)? {
+            Ok(count) if count == counts.all() as u64 => {}
+            Ok(_) | Err(Reply::Simple(_) | Reply::Bulk(_) | Reply::Number(_) | Reply::Array(_)) => {
+                return Err(Fault::Final(format!("{name} answers EXEC with what is not its result")));
+            }
+            Err(Reply::Null) => return Err(Fault::overtaken(&name)),
+            Err(Reply::Error(text)) => {
+                return Err(match complaint {
+                    Some((at, cause)) => refusal(&format!("{name}, asked for {},", what(at)), &cause),
+                    None => refusal(&name, text.trim_start_matches("EXECABORT Transaction discarded because of: ")),
+                });
+            }
+        }
+        let mut refusals = Refusals::default();
+        for at in 0..counts.all() {
+            if let Reply::Error(text) = self.connection.reply().map_err(dropped)? {
+                if at < counts.before || at >= counts.before + counts.batch {
+                    return Err(refusal(&format!("{name}, asked for its bookkeeping,"), &text));
+                }
+                refusals.count += 1;
+                if refusals.kept.len() < ERRORS_KEPT {
+                    refusals.kept.push((what(at), text));
+                }
+            }
+        }
+        Ok(refusals)
+    }
+
+    /// The answers to WATCH and GET.
+    fn watched(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let dropped = |error: io::Error| Fault::dropped(&self.name, &error);
+        self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))?;
+        match self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))? {
+            Reply::Bulk(text) => Ok(Some(text)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Requests of a transaction: ours, the batch's, ours.
+#[derive(Clone, Copy)]
+struct Counts {
+    before: usize,
+    batch: usize,
+    after: usize,
+}
+
+impl Counts {
+    fn all(self) -> usize {
+        self.before + self.batch + self.after
+    }
+}
+
+fn commands(connection: &mut Connection) -> io::Result<HashSet<String>> {
+    let mut reply = connection.call(&[b"COMMAND", b"LIST"])?;
+    if matches!(reply, Reply::Error(_)) {
+        // Redis 6 has no list of names.
+        reply = connection.call(&[b"COMMAND"])?;
+    }
+    let Reply::Array(items) = reply else { return Ok(HashSet::new()) };
+    let name = |item: Reply| match item {
+        Reply::Bulk(name) => Some(String::from_utf8_lossy(&name).to_uppercase()),
+        Reply::Simple(name) => Some(name.to_uppercase()),
+        _ => None,
+    };
+    let names = items.into_iter().filter_map(|item| match item {
+        Reply::Array(row) => row.into_iter().next().and_then(name),
+        item => name(item),
+    });
+    Ok(names.collect())
+}
+
+/// What an error of the target means: some pass by themselves.
+fn refusal(name: &str, text: &str) -> Fault {
+    let kind = text.split(' ').next().unwrap_or_default();
+    let passes = ["LOADING", "BUSY", "TRYAGAIN", "MISCONF", "MASTERDOWN", "CLUSTERDOWN"].contains(&kind)
+        || text.to_ascii_lowercase().contains("try again");
+    if passes {
+        return Fault::Dropped(format!("{name} answers: {text}"));
+    }
+    let advice = match kind {
+        "OOM" => "; give it more memory (CONFIG SET maxmemory) and start the import again: it goes on where it stopped",
+        "NOAUTH" | "WRONGPASS" => "; give the token in the URL: redis://:TOKEN@host:port",
+        _ => "",
+    };
+    Fault::Final(format!("{name} answers: {text}{advice}"))
+}
+
+/// The first words of a request, for a message.
+fn describe(bytes: &[u8]) -> String {
+    let mut rest = bytes;
+    let mut line = || {
+        let end = rest.iter().position(|&byte| byte == b'\n')?;
+        let (line, behind) = rest.split_at(end + 1);
+        rest = behind;
+        Some(line)
+    };
+    let words: i64 =
+        line().map_or(0, |line| String::from_utf8_lossy(line).trim_start_matches('*').trim().parse().unwrap_or(0));
+    let mut text = String::new();
+    for at in 0..words.clamp(0, 2) {
+        line();
+        let Some(word) = line() else { break };
+        let word = word.strip_suffix(b"\r\n").unwrap_or(word);
+        if at > 0 {
+            text.push(' ');
+        }
+        text.push_str(&word[..word.len().min(80)].escape_ascii().to_string());
+    }
+    if words > 2 {
+        text.push_str(" ...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_described_by_its_first_words() {
+        let mut bytes = Vec::new();
+        request(&mut bytes, &[b"RESTORE", b"a\xff", b"0", b"..."]);
+        request(&mut bytes, &[b"DEL", b"x"]);
+        assert_eq!(describe(&bytes), "RESTORE a\\xff ...");
+        assert_eq!(describe(b"*1\r\n$8\r\nFLUSHALL\r\n"), "FLUSHALL");
+        assert_eq!(describe(b"*9\r\n$"), " ...");
+        assert_eq!(describe(b""), "");
+    }
+
+    #[test]
+    fn errors_that_pass_are_told_from_those_that_do_not() {
+        assert!(matches!(refusal("t", "LOADING Redis is loading the dataset in memory"), Fault::Dropped(_)));
+        assert!(matches!(refusal("t", "ERR the log is behind, try again"), Fault::Dropped(_)));
+        assert!(matches!(refusal("t", "OOM command not allowed"), Fault::Final(text) if text.contains("maxmemory")));
+        assert!(matches!(refusal("t", "ERR syntax error"), Fault::Final(_)));
+    }
+}
