@@ -322,9 +322,20 @@ fn a_file_moves_in_through_a_running_server() {
 fn what_cannot_be_taken_is_named() {
     let Some(redis) = redis() else { return };
     let mut connection = Connection::open(redis.port());
-    for line in
-        ["SET before 1", "XADD events:1 * f v", "XGROUP CREATE events:1 g 0", "XADD events:2 * f v", "SET after 2"]
-    {
+    for line in [
+        "SET before 1",
+        "XADD events:1 1-1 f v",
+        "XADD events:1 1-2 f v g w",
+        "XADD events:1 2-1 other fields",
+        "XDEL events:1 1-2",
+        "XGROUP CREATE events:1 idle 0",
+        "XGROUP CREATE events:1 busy 0",
+        "XGROUP CREATECONSUMER events:1 busy nobody",
+        "XREADGROUP GROUP busy somebody COUNT 5 STREAMS events:1 >",
+        "XACK events:1 busy 1-1",
+        "XADD events:2 * f v",
+        "SET after 2",
+    ] {
         assert!(!connection.run(line).is_error());
     }
     save(&redis);
