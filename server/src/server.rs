@@ -24,11 +24,12 @@ use crate::options::Options;
 use crate::worker::{self, now_ms};
 use crate::{keeper, memory, metrics, process, snapshot};
 
-/// Threads for loads and checkpoints.
+/// Threads for wakes, sleeps and what else is not to keep a worker.
 const BACKGROUND_THREADS: usize = 2;
 const LANE_THREADS: usize = 2;
-/// How much loads that nobody waits for give way to clients on a busy core. Not so a checkpoint: the longer it takes, the
-/// more effects it has to keep.
+/// For what nobody waits for: checkpoints, and loads in the background.
+const PATIENT_THREADS: usize = 2;
+/// How much what nobody waits for gives way to clients on a busy core.
 const NICER: i32 = 10;
 
 /// A server that listens.
@@ -75,7 +76,7 @@ impl Server {
         let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
         let lane = Lane::new("slow-lane", LANE_THREADS, 0).map_err(failed("the slow lane"))?;
         let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
-        let patient = Lane::new("patient", 1, NICER).map_err(failed("the patient lane"))?;
+        let patient = Lane::new("patient", PATIENT_THREADS, NICER).map_err(failed("the patient lane"))?;
         let engine = Engine {
             store,
             lane,

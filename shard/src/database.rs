@@ -44,9 +44,9 @@ pub struct Engine {
     pub lane: Lane,
     /// Loads that somebody waits for.
     pub loader: Lane,
-    /// Loads that nobody waits for.
+    /// Loads that nobody waits for, and checkpoints.
     pub patient: Lane,
-    /// Where wakes and checkpoints run: never on a worker.
+    /// Where wakes and sleeps run: never on a worker.
     pub background: Handle,
     /// Unix milliseconds; a clock that a test can hold.
     pub clock: fn() -> u64,

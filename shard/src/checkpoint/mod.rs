@@ -80,14 +80,15 @@ impl Database {
     /// When the store refuses: everything is as before, and the text says what failed.
     pub async fn checkpoint(self: &Arc<Self>) -> Result<Report> {
         let database = Arc::clone(self);
-        let done = self.engine.background.spawn(async move {
+        // It gives way to clients: nobody waits for it, and it keeps nothing in memory however long it takes.
+        let done = self.engine.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let done = database.checkpoint_with(None).await;
             database.stop_if_overtaken().await;
             done
         });
-        done.await
-            .map_err(|error| Error::Store(format!("the checkpoint of database {} failed: {error}", self.name())))?
+        let failed = || Err(Error::Store(format!("the checkpoint of database {} failed", self.name())));
+        done.await.unwrap_or_else(failed)
     }
 
     /// Writes what changed, gives the memory back and leaves the database asleep. False: it was asleep already.
