@@ -128,14 +128,6 @@ impl Server {
         self.resume();
     }
 
-    /// Ends the server as a power cut does, and starts it again on the same port and what lies in the store.
-    pub fn crash(&mut self) {
-        let mut process = self.process.take().expect("the server was started");
-        process.kill().expect("a child can be killed");
-        process.wait().expect("the server is our child");
-        self.resume();
-    }
-
     /// Starts a stopped server again on the same port and data.
     pub fn resume(&mut self) {
         if let Err(complaint) = self.launch() {
@@ -158,7 +150,6 @@ impl Server {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
-    /// Asks the server to end and waits until it has.
     /// Asks the server to end and waits until it has.
     pub fn stop(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server was started");

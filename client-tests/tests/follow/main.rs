@@ -307,7 +307,14 @@ impl MoveIn {
 
     fn kill_and_start_again(&mut self) {
         self.kill();
-        self.importer = Some(self.follow(&[]));
+        let importer = self.follow(&[]);
+        // Before it has reached both servers once, a dropped link ends it: nothing there may be right.
+        let reached = || {
+            let log = importer.log();
+            (log.contains("goes on from offset") || log.contains("full sync")).then_some(())
+        };
+        assert!(wait_for(LIMIT, reached).is_some(), "{}", importer.log());
+        self.importer = Some(importer);
     }
 
     /// Two importers at once, which take turns with the same bookkeeping, until one is killed.
