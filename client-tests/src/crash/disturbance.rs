@@ -117,6 +117,10 @@ impl Disturbance {
             Kind::Redis if chosen < 7 => "BGSAVE".into(),
             Kind::Redis => "BGREWRITEAOF".into(),
             Kind::Dormouse if chosen < temper.sleeps => "DORMOUSE SLEEP".into(),
+            // Branches come and go beside it; what it shares with them it must not lose.
+            Kind::Dormouse if chosen < 7 && random.one_in(4) => {
+                format!("DORMOUSE BRANCH branch-{} TTL 300", random.below(1 << 40))
+            }
             Kind::Dormouse if chosen < 7 => "DORMOUSE CHECKPOINT".into(),
             Kind::Dormouse => {
                 let shards = self.connection.try_call(&["DORMOUSE", "SHARDS"])?;

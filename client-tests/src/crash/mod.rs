@@ -246,8 +246,15 @@ judged each database by itself: {also}"
 
 /// Returns at once, or just after a disturbance has begun something: often something of one kind.
 fn aim(begins: &Receiver<String>, random: &mut Random) {
-    let Some(kind) = *random.pick(&[None, Some(""), Some("SLEEP"), Some("CHECKPOINT"), Some("SPLIT"), Some("MERGE")])
-    else {
+    let Some(kind) = *random.pick(&[
+        None,
+        Some(""),
+        Some("SLEEP"),
+        Some("CHECKPOINT"),
+        Some("SPLIT"),
+        Some("MERGE"),
+        Some("BRANCH"),
+    ]) else {
         return;
     };
     // What has begun before is not what is aimed at.

@@ -209,12 +209,6 @@ impl Drop for Node {
     }
 }
 
-/// Whether the server can be told a loss window.
-pub fn knows_loss_windows() -> bool {
-    let help = Command::new(dormouse()).arg("--help").output().expect("the server tells its options");
-    String::from_utf8_lossy(&help.stdout).contains("--loss-window")
-}
-
 /// Milliseconds of the Unix clock.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

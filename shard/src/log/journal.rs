@@ -216,7 +216,7 @@ impl Journal {
                 }
             }
         };
-        if log.lag_ms(now_ms) <= allowed && !log.full.load(Ordering::Relaxed) {
+        if log.lag_ms(now_ms) <= allowed && !log.full.load(Ordering::Relaxed) && !log.sealed.load(Ordering::Relaxed) {
             return Ok(());
         }
         Err(self.refusal(log, now_ms))

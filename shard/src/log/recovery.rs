@@ -192,6 +192,10 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             expected = None;
         }
         before = Some(number);
+        if file.is_empty() {
+            // A seal stays: the process that it shuts out may not have noticed it yet.
+            continue;
+        }
         log.files.insert(number, Mentions::default());
         log.end = Some((number, 0));
         let head = match FileHead::decode(&file) {
@@ -278,29 +282,36 @@ fn read_entries(
     again: bool,
 ) -> Result<(), CodecError> {
     let mut reader = Reader::new(&file[range]);
+    // Dealt out by number first: a frame has many entries of few databases.
+    let mut found: HashMap<u32, (u64, Vec<Entry>)> = HashMap::new();
+    let mentions = log.files.entry(number).or_default();
     while !reader.is_empty() {
         let head = EntryHead::read(&mut reader)?;
         let items = reader.take_u64(head.items_bytes)?;
-        let identity = *names.get(&head.database).ok_or(CodecError::Malformed("entry of a database without a name"))?;
-        let mentions = log.files.entry(number).or_default();
         if head.kind == Kind::Gone {
+            let identity = named(names, head.database)?;
             mentions.gone.push(identity.clone());
             log.gone.insert(identity.clone());
             continue;
         }
-        let last = mentions.last.entry(identity.clone()).or_default();
+        let (last, entries) = found.entry(head.database).or_default();
         *last = head.sequence.max(*last);
-        if again {
-            continue;
-        }
-        let entry =
-            Entry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items: file.slice_ref(items) };
-        match log.databases.get_mut(identity) {
-            Some(entries) => entries.push(entry),
-            None => drop(log.databases.insert(identity.clone(), vec![entry])),
+        if !again {
+            let items = file.slice_ref(items);
+            entries.push(Entry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items });
         }
     }
+    for (database, (last, mut entries)) in found {
+        let identity = named(names, database)?;
+        let mentioned = mentions.last.entry(identity.clone()).or_default();
+        *mentioned = last.max(*mentioned);
+        log.databases.entry(identity.clone()).or_default().append(&mut entries);
+    }
     Ok(())
+}
+
+fn named<'n>(names: &HashMap<u32, &'n Identity>, database: u32) -> Result<&'n Identity, CodecError> {
+    names.get(&database).copied().ok_or(CodecError::Malformed("entry of a database without a name"))
 }
 
 /// Looks for frames behind a place where none could be read. `Some`: what lay there was durable, so it is damage; what
