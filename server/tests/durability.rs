@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use dormouse::task::{self, Task};
-use dormouse_protocol::{OwnedRequest, Reply, Request, Version};
+use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
 use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::Error;
@@ -17,7 +17,7 @@ use dormouse_shard::log::sink::Objects;
 use dormouse_shard::log::{Log, Window};
 use dormouse_shard::manifest;
 use dormouse_shard::segment::{Placement, SlotPlacement, prefix53};
-use dormouse_shard::store::{Fault, FaultyStore, Store};
+use dormouse_shard::store::{Fault, FaultyStore, Request, Store};
 use dormouse_shard::topology::hold;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -352,6 +352,56 @@ fn sparse_changes_survive_in_every_window() {
     }
 }
 
+/// What a process logged for a checkpoint that it never committed is not taken by the next one, whose own entries must not be
+/// mistaken for it, nor it for theirs.
+#[test]
+fn what_was_logged_for_a_checkpoint_that_failed_is_left_out_for_ever() {
+    for windows in [[Window::None; 3], [Window::None, Window::Ms(1000), Window::Ms(1000)]] {
+        let bench = Bench::new();
+        let first = bench.open();
+        bench.run(&first, &["SET", "a", "first"]);
+        bench.runtime.block_on(first.checkpoint()).expect("the store is well");
+        for (round, window) in windows.into_iter().enumerate() {
+            let database = bench.open();
+            database.shared.journal.declare(window);
+            assert_eq!(bench.run(&database, &["GET", "a"]), bulk("first"), "{window}, round {round}");
+            assert_eq!(bench.run(&database, &["EXISTS", "b"]), ":0\r\n", "{window}, round {round}");
+            if window != Window::None {
+                break;
+            }
+            bench.run(&database, &["SET", "a", "lost"]);
+            bench.faults.hold_puts();
+            let before = bench.faults.puts();
+            let checkpoint = {
+                let database = Arc::clone(&database);
+                bench.runtime.spawn(async move { database.checkpoint().await })
+            };
+            while bench.faults.puts() == before {
+                std::thread::yield_now();
+            }
+            bench.run(&database, &["SET", "b", "logged"]);
+            bench.run(&database, &["FLUSHALL"]);
+            database.engine.log.as_ref().expect("a log").flush().expect("the log is well");
+            bench.faults.fail(Request::Put, 0, 1, Fault::Lost);
+            bench.faults.release_puts();
+            bench.runtime.block_on(checkpoint).expect("it does not panic").expect_err("the put was lost");
+            bench.faults.revive();
+        }
+        let database = bench.open();
+        database.shared.journal.declare(windows[2]);
+        bench.run(&database, &["SET", "b", "kept"]);
+        match windows[2] {
+            Window::None => drop(bench.runtime.block_on(database.checkpoint()).expect("the store is well")),
+            _ => database.engine.log.as_ref().expect("a log").flush().expect("the log is well"),
+        }
+        for _ in 0..2 {
+            let database = bench.open();
+            database.shared.journal.declare(windows[2]);
+            assert_eq!(bench.run(&database, &["MGET", "a", "b"]), "*2\r\n$5\r\nfirst\r\n$4\r\nkept\r\n", "{windows:?}");
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let bench = Bench::new();
@@ -506,7 +556,7 @@ fn a_count_that_waits_for_a_split_counts_both_halves() {
     assert_eq!(counts[0].0, 1000);
 }
 
-fn explode(_: &mut Keyspace<'_>, _: &mut Reply, _: Request<'_>) -> Result<(), Error> {
+fn explode(_: &mut Keyspace<'_>, _: &mut Reply, _: Words<'_>) -> Result<(), Error> {
     panic!("a command that goes wrong");
 }
 

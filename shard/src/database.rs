@@ -74,6 +74,8 @@ pub struct Database {
     pub(crate) identity: Identity,
     /// What a crash left in the log only, until a manifest holds it.
     pub(crate) recovered: Mutex<Option<Arc<LogTail>>>,
+    /// The entry of the log that it goes on from, where there are others behind that; until a manifest lies beyond them.
+    pub(crate) goes_on_after: Mutex<Option<u64>>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
     /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
@@ -153,7 +155,9 @@ impl Database {
             }),
             false => LogTail::default(),
         };
-        shared.sequence = AtomicU64::new(recovered.sequence.max(floor));
+        // A number is used once, also where nobody took what had it.
+        shared.sequence = AtomicU64::new(recovered.highest.max(recovered.sequence).max(floor));
+        let goes_on_after = Some(recovered.sequence).filter(|last| *last < recovered.highest);
         if let Some(log) = &engine.log
             && let Some(manifest) = &manifest
         {
@@ -172,6 +176,7 @@ impl Database {
             transition: AsyncMutex::new(()),
             manifest: Mutex::new(None),
             identity,
+            goes_on_after: Mutex::new(goes_on_after),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
             closed: AtomicBool::new(false),
             refused,
@@ -291,7 +296,11 @@ impl Database {
         let topology = Arc::new(self.shards_of(&manifest).await?);
         let journal = &self.shared.journal;
         // Nothing has been written that was not logged: it goes on from the manifest, or from what the log had.
-        journal.record(journal.log().is_some() && journal.window() != Window::None);
+        let records = journal.log().is_some() && journal.window() != Window::None;
+        if records && let Some(after) = self.goes_on_after.lock().take() {
+            journal.continue_after(&self.shared.sequence, (self.engine.clock)(), after);
+        }
+        journal.record(records);
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
         self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);

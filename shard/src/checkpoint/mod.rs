@@ -491,6 +491,7 @@ impl Database {
         } else {
             *self.recovered.lock() = None;
         }
+        *self.goes_on_after.lock() = None;
         if let Some(log) = self.shared.journal.log() {
             log.settled(&self.identity, manifest.sequence);
         }

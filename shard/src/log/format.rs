@@ -34,7 +34,8 @@
 //! An entry is what one batch of commands
 //! under one lock, or one transaction, did to one database: it has one sequence number, and is there whole or not at all.
 //! Kind 0 holds effects; kind 1 says that writes before it were not logged, so that only a manifest which holds everything
-//! up to its sequence number may be continued by what follows; kind 2 that the database was deleted. An item's body is an effect's, see
+//! up to its sequence number may be continued by what follows; kind 2 that the database was deleted; kind 3 that
+//! it goes on from the entry with the number that its items hold (u64), whatever lies between. An item's body is an effect's, see
 //! [`crate::keyspace::effect`]; keyspace `u32::MAX` instead tells which keyspaces the logical indexes show from here on:
 //! 16 x u32, then the next new one, u32.
 
@@ -190,6 +191,8 @@ pub enum Kind {
     Resume,
     /// The database was deleted.
     Gone,
+    /// What lies between the entry that its items name, a number of 8 bytes, and this one was not taken by who goes on here.
+    Continue,
 }
 
 /// The head of an entry; its items follow.
@@ -208,6 +211,7 @@ impl EntryHead {
             Kind::Effects => 0u32,
             Kind::Resume => 1,
             Kind::Gone => 2,
+            Kind::Continue => 3,
         };
         out.extend_from_slice(&self.database.to_le_bytes());
         out.extend_from_slice(&kind.to_le_bytes());
@@ -224,6 +228,7 @@ impl EntryHead {
             0 => Kind::Effects,
             1 => Kind::Resume,
             2 => Kind::Gone,
+            3 => Kind::Continue,
             _ => return Err(CodecError::Malformed("kind of log entry")),
         };
         let (sequence, now_ms, items_bytes) = (reader.u64_le()?, reader.u64_le()?, reader.u64_le()?);

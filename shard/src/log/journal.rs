@@ -185,6 +185,13 @@ impl Journal {
         }
     }
 
+    /// What follows goes on from entry `after`: a reader is to leave out what lies between.
+    pub fn continue_after(&self, sequence: &AtomicU64, now_ms: u64, after: u64) {
+        if let Some((log, number)) = &self.log {
+            log.append(*number, sequence, Kind::Continue, now_ms, &after.to_le_bytes(), self.within_ms());
+        }
+    }
+
     fn within_ms(&self) -> u64 {
         match self.window() {
             // Whoever waits asks for a flush; what nobody waits for is flushed soon all the same.

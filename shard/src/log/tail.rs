@@ -1,7 +1,8 @@
 //! What the log has of one database beyond its manifest, found by segment.
 //!
-//! 1. The entries after the manifest's sequence number are taken in order, up to the first that is missing, or that says that
-//!    writes before it were not logged.
+//! 1. The entries after the manifest's sequence number are taken in order, up to one that says that writes before it were
+//!    not logged: it and what follows belong to a manifest that was never committed. Where a later process has gone on
+//!    from there all the same, it says so, and its entries are next.
 //! 2. Their effects are sorted by keyspace and position. When a segment is loaded, those of its range are replayed onto
 //!    it, as far as they are younger than what it has seen.
 //!
@@ -11,7 +12,7 @@
 use bytes::Bytes;
 
 use super::format::{Item, Kind, read_item};
-use super::recovery::Entries;
+use super::recovery::{Entries, Entry};
 use crate::codec::Reader;
 use crate::keyspace::contents::INDEXES;
 use crate::segment::{Range53, prefix53};
@@ -37,8 +38,15 @@ pub struct LogTail {
     effects: Vec<Place>,
     /// The number of the last entry; the manifest's where there is none.
     pub sequence: u64,
+    /// The highest number that was used, by entries that were left out too.
+    pub highest: u64,
     /// Which keyspaces the logical indexes show, and the next new one, if that has changed.
     pub ids: Option<([u32; INDEXES], u32)>,
+}
+
+/// The number of the entry that a process has gone on from.
+fn continues(entry: &Entry) -> Option<u64> {
+    Some(u64::from_le_bytes(entry.items[..].try_into().ok()?))
 }
 
 impl LogTail {
@@ -50,13 +58,20 @@ impl LogTail {
         if let Some(damage) = recovered.damage {
             return Err(format!("{damage}; `dormouse check` tells more"));
         }
-        let mut tail = LogTail { sequence: floor, ..LogTail::default() };
-        for entry in recovered.entries {
-            if entry.sequence <= floor {
-                continue;
-            }
+        let mut tail = LogTail { sequence: floor, highest: floor, ..LogTail::default() };
+        let entries = recovered.entries;
+        tail.highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
+        let mut at = entries.partition_point(|entry| entry.sequence <= floor);
+        while let Some(entry) = entries.get(at) {
             if entry.kind == Kind::Resume {
-                break;
+                let goes_on = |later: &Entry| later.kind == Kind::Continue && continues(later) == Some(tail.sequence);
+                match entries[at..].iter().position(goes_on) {
+                    Some(later) => at += later,
+                    None => break,
+                }
+                tail.sequence = entries[at].sequence;
+                at += 1;
+                continue;
             }
             if entry.sequence != tail.sequence + 1 {
                 let (from, to) = (tail.sequence + 1, entry.sequence.saturating_sub(1));
@@ -66,7 +81,10 @@ impl LogTail {
                 });
             }
             tail.sequence = entry.sequence;
-            tail.read(entry.sequence, entry.now_ms, entry.items)?;
+            if entry.kind == Kind::Effects {
+                tail.read(entry.sequence, entry.now_ms, entry.items.clone())?;
+            }
+            at += 1;
         }
         if tail.sequence < cut {
             return Err(format!(
