@@ -77,9 +77,15 @@ impl Proxy {
 
     /// Cuts all links while something is on its way, and lets that through a moment after the client has come back.
     pub fn drop_links_late(&self, moment: Duration) {
-        let links: Vec<Link> = self.shared.links().drain(..).collect();
-        links.iter().for_each(|link| link.late.keeps.store(true, Ordering::SeqCst));
-        let sent = || links.iter().any(|link| link.late.has.load(Ordering::SeqCst)).then_some(());
+        let mut links: Vec<Link> = Vec::new();
+        let sent = || {
+            // The client may be just about to connect; links that are dead send nothing.
+            for link in self.shared.links().drain(..) {
+                link.late.keeps.store(true, Ordering::SeqCst);
+                links.push(link);
+            }
+            links.iter().any(|link| link.late.has.load(Ordering::SeqCst)).then_some(())
+        };
         assert!(wait_for(LIMIT, sent).is_some(), "the client sends nothing");
         links.iter().for_each(|link| _ = link.client.shutdown(Shutdown::Both));
         assert!(wait_for(LIMIT, || self.has_links().then_some(())).is_some(), "the client does not come back");

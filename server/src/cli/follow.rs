@@ -25,7 +25,7 @@
 //! A source deletes a key that has expired when it finds it, and says so in the stream; the target expires keys by its own
 //! clock meanwhile. A command that comes for such a key in the last moment may find it gone in the target and make it
 //! anew, without an expiry, until the source's DEL arrives. Only what the source has not found expired before the cutover
-//! is left with that.
+//! is left with that; a SCAN of the source right before it finds everything.
 //!
 //! | module | holds |
 //! | --- | --- |
