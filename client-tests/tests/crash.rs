@@ -19,7 +19,7 @@ fn nothing_that_was_acknowledged_is_lost() {
 
 #[test]
 fn a_loss_window_is_kept() {
-    survives(Kind::Dormouse, "100ms", 60);
+    survives(Kind::Dormouse, "200ms", 60);
 }
 
 #[test]
