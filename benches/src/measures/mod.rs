@@ -2,6 +2,7 @@
 
 mod connections;
 mod cpu;
+mod durability;
 mod memory;
 mod stalls;
 mod wake;
@@ -23,6 +24,8 @@ pub(crate) enum Measure {
     Stalls,
     /// Memory of an idle connection, ten thousand at once.
     Connections,
+    /// What the log costs, recovery, incremental checkpoints, import.
+    Durability,
 }
 
 impl Measure {
@@ -37,6 +40,7 @@ impl Measure {
             Measure::Wake => "wake",
             Measure::Stalls => "stalls",
             Measure::Connections => "connections",
+            Measure::Durability => "durability",
         }
     }
 
@@ -47,6 +51,7 @@ impl Measure {
             Measure::Wake => wake::measure(bench),
             Measure::Stalls => stalls::measure(bench),
             Measure::Connections => connections::measure(bench),
+            Measure::Durability => durability::measure(bench),
         }
     }
 }
