@@ -9,6 +9,7 @@ mod wake;
 
 use clap::ValueEnum;
 
+pub(crate) use self::durability::Part;
 use crate::report::Table;
 use crate::{Bench, Result};
 

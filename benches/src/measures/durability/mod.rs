@@ -13,6 +13,8 @@ mod import;
 mod large;
 mod stalls;
 
+use clap::ValueEnum;
+
 use crate::client::{Client, command};
 use crate::load::{key, value};
 use crate::report::Table;
@@ -25,17 +27,36 @@ const MEBIBYTE: f64 = 1024.0 * 1024.0;
 /// What `statfs` calls a file system in memory (`linux/magic.h`).
 const TMPFS_MAGIC: i128 = 0x0102_1994;
 
+/// What can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Part {
+    /// CPU and throughput by loss window.
+    Cost,
+    /// Replies during checkpoints.
+    Stalls,
+    /// Recovery, sleep, branches, and write amplification of 1 GiB.
+    Large,
+    /// `dormouse import`.
+    Import,
+}
+
+impl Part {
+    fn run(self, bench: &Bench) -> Result<Vec<Table>> {
+        match self {
+            Part::Cost => cost::measure(bench),
+            Part::Stalls => stalls::measure(bench),
+            Part::Large => large::measure(bench),
+            Part::Import => import::measure(bench),
+        }
+    }
+}
+
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     check_disk()?;
     let mut tables = Vec::new();
-    for (name, part) in [
-        ("cost", cost::measure as fn(&Bench) -> Result<Vec<Table>>),
-        ("stalls", stalls::measure),
-        ("large", large::measure),
-        ("import", import::measure),
-    ] {
-        eprintln!("  {name} ...");
-        tables.extend(part(bench)?);
+    for part in Part::value_variants().iter().filter(|part| bench.part.is_none_or(|chosen| chosen == **part)) {
+        eprintln!("  {part:?} ...");
+        tables.extend(part.run(bench)?);
     }
     tables.push(Table::of_targets("All targets", &tables, &bench.programs));
     Ok(tables)
