@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::measures::Measure;
+use crate::measures::{Measure, Part};
 use crate::server::{Kind, Program};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -39,6 +39,9 @@ struct Options {
     /// Keeps the tables under `benches/record/`, as text and as JSON.
     #[arg(long, conflicts_with = "quick")]
     record: bool,
+    /// Of `durability`, this part alone.
+    #[arg(long, value_enum, conflicts_with = "record")]
+    part: Option<Part>,
     /// Measures the peers alone.
     #[arg(long)]
     peers_only: bool,
@@ -56,6 +59,8 @@ pub(crate) struct Bench {
     /// Redis first: it is what ratios are taken against.
     pub programs: Vec<Program>,
     pub quick: bool,
+    /// The one part of a measure that has several.
+    pub part: Option<Part>,
 }
 
 impl Bench {
@@ -86,7 +91,7 @@ fn run(options: &Options) -> Result<()> {
         let found = Program::find(Kind::Dormouse, &options.dormouse);
         programs.push(found.map_err(|error| format!("{error}; build it with `cargo build --release`"))?);
     }
-    let bench = Bench { programs, quick: options.quick };
+    let bench = Bench { programs, quick: options.quick, part: options.part };
     let machine = machine::Machine::look(&bench.programs);
     eprintln!("{}", machine.summary());
 

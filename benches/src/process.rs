@@ -41,9 +41,21 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     if nanoseconds > 0 {
         return Ok(nanoseconds as f64 / 1e9);
     }
+    coarse_cpu_seconds(pid)
+}
+
+/// The same from `stat`: in hundredths of a second, with threads that have ended. For runs of many seconds.
+pub(crate) fn coarse_cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let ticks = stat_ticks(&stat).ok_or_else(|| format!("cannot read /proc/{pid}/stat"))?;
     Ok(ticks as f64 / TICKS_A_SECOND)
+}
+
+/// Bytes that a process has had written to disks, in whole pages, with children that have ended.
+pub(crate) fn written_bytes(pid: u32) -> Result<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let bytes = after_colon(&io, "write_bytes").and_then(|bytes| bytes.parse().ok());
+    Ok(bytes.ok_or_else(|| format!("/proc/{pid}/io has no write_bytes"))?)
 }
 
 /// `utime + stime`: fields 14 and 15, counted from behind the command's name, which may hold spaces and parentheses.
@@ -117,5 +129,6 @@ mod tests {
         while busy.elapsed() < Duration::from_millis(30) {}
         assert!(cpu_seconds(pid).unwrap() > 0.0);
         assert!(memory_bytes(pid).unwrap() > 100 * 1024);
+        assert!(written_bytes(pid).is_ok());
     }
 }

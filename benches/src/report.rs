@@ -25,7 +25,7 @@ pub(crate) struct Table {
     pub rows: Vec<Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(crate) struct Row {
     pub label: String,
     pub unit: Unit,
@@ -58,6 +58,8 @@ pub(crate) enum Target {
     Least(f64),
     /// At most this share of Redis's value in the same run.
     OfRedis(f64),
+    /// At least this multiple of Redis's value in the same run.
+    TimesRedis(f64),
 }
 
 impl Table {
@@ -73,6 +75,17 @@ impl Table {
         let ratio = redis.zip(dormouse).filter(|(redis, _)| *redis > 0.0).map(|(redis, dormouse)| dormouse / redis);
         let met = target.and_then(|target| target.met(dormouse, ratio));
         self.rows.push(Row { label: label.into(), unit, values, ratio, target, met });
+    }
+
+    /// Every row of `tables` that has a target, once more, under the titles of their tables.
+    pub fn of_targets(title: &str, tables: &[Table], programs: &[Program]) -> Self {
+        let mut all = Self::new(title, programs);
+        for table in tables {
+            for row in table.rows.iter().filter(|row| row.target.is_some()) {
+                all.rows.push(Row { label: format!("{}: {}", table.title, row.label), ..row.clone() });
+            }
+        }
+        all
     }
 
     fn text(&self) -> String {
@@ -128,6 +141,7 @@ impl Target {
             Target::Most(limit) => dormouse.map(|value| value <= limit),
             Target::Least(limit) => dormouse.map(|value| value >= limit),
             Target::OfRedis(limit) => ratio.map(|ratio| ratio <= limit),
+            Target::TimesRedis(limit) => ratio.map(|ratio| ratio >= limit),
         }
     }
 
@@ -136,6 +150,7 @@ impl Target {
             Target::Most(limit) => format!("<= {}{}", grouped(&limit.to_string()), unit.suffix()),
             Target::Least(limit) => format!(">= {}{}", grouped(&limit.to_string()), unit.suffix()),
             Target::OfRedis(limit) => format!("<= {limit:.2} of redis"),
+            Target::TimesRedis(limit) => format!(">= {limit:.2} of redis"),
         }
     }
 }
@@ -216,6 +231,8 @@ mod tests {
             ([Some(10.0), None], Target::Most(5.0), None, None),
             ([None, Some(5.0)], Target::Most(5.0), None, Some(true)),
             ([None, Some(5.0)], Target::Least(6.0), None, Some(false)),
+            ([Some(10.0), Some(15.0)], Target::TimesRedis(1.5), Some(1.5), Some(true)),
+            ([Some(10.0), Some(14.0)], Target::TimesRedis(1.5), Some(1.4), Some(false)),
         ] {
             let table = table(values, target);
             assert_eq!(table.rows[0].ratio, ratio);

@@ -43,6 +43,51 @@ impl Kind {
     }
 }
 
+/// What a crash may lose: the same promise in the words of each server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loss {
+    /// All since the last checkpoint: no log.
+    All,
+    /// The last second.
+    Second,
+    /// Nothing that was answered.
+    Nothing,
+}
+
+/// How a server is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setup {
+    pub loss: Loss,
+    /// Dormouse's `--checkpoint-every`; peers save when they are told to.
+    pub checkpoint_every: &'static str,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { loss: Loss::All, checkpoint_every: "never" }
+    }
+}
+
+impl Loss {
+    /// Peers' `appendfsync`, where they keep a log at all.
+    pub fn appendfsync(self) -> Option<&'static str> {
+        match self {
+            Loss::All => None,
+            Loss::Second => Some("everysec"),
+            Loss::Nothing => Some("always"),
+        }
+    }
+
+    /// Dormouse's `--loss-window`.
+    pub fn window(self) -> &'static str {
+        match self {
+            Loss::All => "none",
+            Loss::Second => "1s",
+            Loss::Nothing => "0",
+        }
+    }
+}
+
 /// An installed server.
 pub(crate) struct Program {
     pub kind: Kind,
@@ -59,16 +104,19 @@ impl Program {
         Ok(Self { kind, path: path.to_owned(), version })
     }
 
-    /// Starts it empty in a new folder and waits until it answers.
+    /// Starts it empty in a new folder, without a log, and waits until it answers.
     pub fn start(&self) -> Result<Server> {
-        let prefix = format!("{FOLDER}{}-", std::process::id());
-        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
-        self.start_in(folder)
+        self.start_as(Setup::default())
+    }
+
+    /// The same with what it is to keep.
+    pub fn start_as(&self, setup: Setup) -> Result<Server> {
+        self.start_in(new_folder()?, setup)
     }
 
     /// Starts it on the data that an earlier one left in `folder` and waits until it answers.
-    pub fn start_in(&self, folder: TempDir) -> Result<Server> {
-        let mut server = self.spawn(folder)?;
+    pub fn start_in(&self, folder: TempDir, setup: Setup) -> Result<Server> {
+        let mut server = self.spawn(folder, setup)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if Client::connect(server.address).and_then(|mut client| client.call(&["PING"])).is_ok() {
@@ -83,19 +131,26 @@ impl Program {
     }
 
     /// Starts it and returns at once, before it listens.
-    pub fn spawn(&self, folder: TempDir) -> Result<Server> {
+    pub fn spawn(&self, folder: TempDir, setup: Setup) -> Result<Server> {
         let port = free_port()?;
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &SERVER_CORE.to_string()]);
-        command.arg(&self.path).arg("--port").arg(port.to_string());
+        let mut command = self.command();
+        command.arg("--port").arg(port.to_string());
         match self.kind {
             Kind::Redis | Kind::Valkey => {
-                command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]).arg(folder.path());
+                command.args(["--bind", "127.0.0.1", "--save", "", "--dir"]).arg(folder.path());
+                match setup.loss.appendfsync() {
+                    None => command.args(["--appendonly", "no"]),
+                    // Its log is rewritten when it is told to, as Dormouse makes a checkpoint when it is told to.
+                    Some(when) => command
+                        .args(["--appendonly", "yes", "--appendfsync", when])
+                        .args(["--auto-aof-rewrite-percentage", "0"]),
+                };
             }
             Kind::Dormouse => {
                 let store = format!("file://{}", folder.path().join("store").display());
                 command.args(["--bind", "127.0.0.1", "--http-port", &free_port()?.to_string(), "--store", &store]);
-                command.args(["--sleep-after", "never", "--checkpoint-every", "never", "--workers", "1"]);
+                command.args(["--sleep-after", "never", "--workers", "1"]);
+                command.args(["--checkpoint-every", setup.checkpoint_every, "--loss-window", setup.loss.window()]);
             }
         }
         let log = File::create(folder.path().join("log"))?;
@@ -104,6 +159,19 @@ impl Program {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Ok(Server { kind: self.kind, address, child, folder: Some(folder) })
     }
+
+    /// The program without arguments, on the servers' core, to be killed when this process ends.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &SERVER_CORE.to_string()]).arg(&self.path);
+        command
+    }
+}
+
+/// A folder of this run, for a server or a file.
+pub(crate) fn new_folder() -> Result<TempDir> {
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    Ok(tempfile::Builder::new().prefix(&prefix).tempdir()?)
 }
 
 /// A running server; dropping it ends it and removes its folder.

@@ -2,12 +2,14 @@
 
 mod connections;
 mod cpu;
+mod durability;
 mod memory;
 mod stalls;
 mod wake;
 
 use clap::ValueEnum;
 
+pub(crate) use self::durability::Part;
 use crate::report::Table;
 use crate::{Bench, Result};
 
@@ -23,6 +25,8 @@ pub(crate) enum Measure {
     Stalls,
     /// Memory of an idle connection, ten thousand at once.
     Connections,
+    /// What the log costs, recovery, incremental checkpoints, import.
+    Durability,
 }
 
 impl Measure {
@@ -37,6 +41,7 @@ impl Measure {
             Measure::Wake => "wake",
             Measure::Stalls => "stalls",
             Measure::Connections => "connections",
+            Measure::Durability => "durability",
         }
     }
 
@@ -47,6 +52,7 @@ impl Measure {
             Measure::Wake => wake::measure(bench),
             Measure::Stalls => stalls::measure(bench),
             Measure::Connections => connections::measure(bench),
+            Measure::Durability => durability::measure(bench),
         }
     }
 }

@@ -42,7 +42,7 @@ const MARKS: [(&str, f64, Option<f64>); 3] =
     [("p99", 99.0, None), ("p99.9", 99.9, Some(5.0)), ("max", 100.0, Some(20.0))];
 
 /// Microseconds of every reply, in the windows with an event and in those without.
-struct Waits {
+pub(super) struct Waits {
     with: Histogram<u64>,
     without: Histogram<u64>,
     windows: Duration,
@@ -56,22 +56,32 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     for (at, (_, name)) in EVENTS.iter().enumerate() {
         let mut table =
             Table::new(&format!("Replies during a {name} of {keys} keys, under full load"), &bench.programs);
-        for (mark, percent, limit) in MARKS {
-            let read = |side: fn(&Waits) -> &Histogram<u64>| -> Vec<Option<f64>> {
-                let one = |waits: &Vec<Option<Waits>>| Some(milliseconds(side(waits[at].as_ref()?), percent));
-                all.iter().map(one).collect()
-            };
-            let (with, without) = (read(|waits| &waits.with), read(|waits| &waits.without));
-            let above = with.iter().zip(&without).map(|(with, without)| Some((*with)? - (*without)?)).collect();
-            table.row(format!("{mark}, with"), Unit::Milliseconds, with, None);
-            table.row(format!("{mark}, without"), Unit::Milliseconds, without, None);
-            table.row(format!("{mark}, above"), Unit::Milliseconds, above, limit.map(Target::Most));
-        }
-        let windows = all.iter().map(|waits| Some(waits[at].as_ref()?.windows.as_secs_f64() * 1e3)).collect();
-        table.row("windows in all", Unit::Milliseconds, windows, None);
+        let waits: Vec<Option<&Waits>> = all.iter().map(|waits| waits[at].as_ref()).collect();
+        rows(&mut table, "", &waits);
         tables.push(table);
     }
     Ok(tables)
+}
+
+/// The marks of both histograms and what lies between them; `what` stands before each.
+pub(super) fn rows(table: &mut Table, what: &str, all: &[Option<&Waits>]) {
+    for (mark, percent, limit) in MARKS {
+        let read = |side: fn(&Waits) -> &Histogram<u64>| -> Vec<Option<f64>> {
+            all.iter().map(|waits| Some(milliseconds(side((*waits)?), percent))).collect()
+        };
+        let (with, without) = (read(|waits| &waits.with), read(|waits| &waits.without));
+        let above = with.iter().zip(&without).map(|(with, without)| Some((*with)? - (*without)?)).collect();
+        table.row(format!("{what}{mark}, with"), Unit::Milliseconds, with, None);
+        table.row(format!("{what}{mark}, without"), Unit::Milliseconds, without, None);
+        table.row(format!("{what}{mark}, above"), Unit::Milliseconds, above, limit.map(Target::Most));
+    }
+    let windows = all.iter().map(|waits| Some((*waits)?.windows.as_secs_f64() * 1e3)).collect();
+    table.row(format!("{what}windows in all"), Unit::Milliseconds, windows, None);
+}
+
+/// The same load with checkpoints and without, in turns.
+pub(super) fn of_checkpoints(bench: &Bench, load: &mut Load, client: &mut Client) -> Result<Waits> {
+    in_turns(bench, load, LEAD, || Ok(()), || checkpoint(client).map(|_| ()))
 }
 
 fn stalls(bench: &Bench, program: &Program, keys: u64) -> Result<Vec<Option<Waits>>> {
@@ -92,25 +102,39 @@ fn stalls(bench: &Bench, program: &Program, keys: u64) -> Result<Vec<Option<Wait
             all.push(None);
             continue;
         }
-        let mut waits = Waits { with: histogram()?, without: histogram()?, windows: Duration::ZERO };
-        for _ in 0..bench.amount(8, 2) {
-            let lead = if event == Event::BackgroundLoad { Duration::ZERO } else { LEAD };
-            if event == Event::BackgroundLoad {
-                client.call(&["DORMOUSE", "SLEEP"])?;
-            }
-            let took = window(&mut load, &mut waits.with, lead, || happen(event, &mut client, keys))?;
-            waits.windows += took;
-            // What the event leaves behind (a child that ends, memory given back) is not the quiet's.
-            load.run_for(Duration::from_millis(bench.amount(300, 10)))?;
-            let rest = took.saturating_sub(lead + TAIL);
-            window(&mut load, &mut waits.without, lead, || {
-                thread::sleep(rest);
-                Ok(())
-            })?;
-        }
-        all.push(Some(waits));
+        let lead = if event == Event::BackgroundLoad { Duration::ZERO } else { LEAD };
+        let mut other = server.client()?;
+        let before = || match event {
+            Event::BackgroundLoad => other.call(&["DORMOUSE", "SLEEP"]).map(|_| ()),
+            Event::Checkpoint | Event::Split => Ok(()),
+        };
+        all.push(Some(in_turns(bench, &mut load, lead, before, || happen(event, &mut client, keys))?));
     }
     Ok(all)
+}
+
+/// Windows with an event and quiet ones of the same length; `before` comes before each window with an event.
+fn in_turns(
+    bench: &Bench,
+    load: &mut Load,
+    lead: Duration,
+    mut before: impl FnMut() -> Result<()>,
+    mut event: impl FnMut() -> Result<()> + Send,
+) -> Result<Waits> {
+    let mut waits = Waits { with: histogram()?, without: histogram()?, windows: Duration::ZERO };
+    for _ in 0..bench.amount(8, 2) {
+        before()?;
+        let took = window(load, &mut waits.with, lead, &mut event)?;
+        waits.windows += took;
+        // What the event leaves behind (a child that ends, memory given back) is not the quiet's.
+        load.run_for(Duration::from_millis(bench.amount(300, 10)))?;
+        let rest = took.saturating_sub(lead + TAIL);
+        window(load, &mut waits.without, lead, || {
+            thread::sleep(rest);
+            Ok(())
+        })?;
+    }
+    Ok(waits)
 }
 
 fn happen(event: Event, client: &mut Client, keys: u64) -> Result<()> {

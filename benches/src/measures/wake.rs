@@ -19,7 +19,7 @@ use crate::client::{Client, command};
 use crate::load::{Commands, Load, key, value};
 use crate::process::{memory_bytes, settled_resident_bytes};
 use crate::report::{Table, Target, Unit};
-use crate::server::{Kind, Program, Server};
+use crate::server::{Kind, Program, Server, Setup};
 use crate::statistics::{median, percentile};
 use crate::{Bench, Result};
 
@@ -109,8 +109,9 @@ fn coming(program: &Program, keys: u64, repeats: usize) -> Result<Coming> {
     for _ in 0..repeats.min(if keys < LARGE { 10 } else { 3 }) {
         let folder = server.kill()?;
         let started = Instant::now();
-        server = program.spawn(folder)?;
-        first_reply_of(&mut server, fastrand::u64(..keys))?;
+        server = program.spawn(folder, Setup::default())?;
+        let index = fastrand::u64(..keys);
+        check_value(index, &first_reply(&mut server, &key(index))?)?;
         let took = started.elapsed();
         coming.first_replies.push(took.as_secs_f64() * 1e3);
     }
@@ -223,8 +224,8 @@ fn checkpoint_under_load(server: &Server, client: &mut Client, keys: u64) -> Res
     })
 }
 
-/// Milliseconds until a server that was just spawned answers a GET with the right value.
-fn first_reply_of(server: &mut Server, index: u64) -> Result<()> {
+/// What GET answers first on a server that was just spawned.
+pub(super) fn first_reply(server: &mut Server, key: &str) -> Result<String> {
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut client = None;
     loop {
@@ -232,8 +233,8 @@ fn first_reply_of(server: &mut Server, index: u64) -> Result<()> {
             client = server.client().ok();
         }
         // Refused, or LOADING: not yet.
-        if let Some(Ok(text)) = client.as_mut().map(|client| client.call(&["GET", &key(index)])) {
-            return check_value(index, &text);
+        if let Some(Ok(text)) = client.as_mut().map(|client| client.call(&["GET", key])) {
+            return Ok(text);
         }
         server.check_running()?;
         if Instant::now() > deadline {
@@ -251,7 +252,7 @@ fn fill(client: &mut Client, keys: u64) -> Result<()> {
     })
 }
 
-fn timed(client: &mut Client, arguments: &[&str]) -> Result<f64> {
+pub(super) fn timed(client: &mut Client, arguments: &[&str]) -> Result<f64> {
     let started = Instant::now();
     client.call(arguments)?;
     Ok(started.elapsed().as_secs_f64() * 1e3)
