@@ -105,6 +105,7 @@ pub struct Counters {
     pub checkpoint_keys_last: AtomicU64,
     /// Bytes that checkpoints have written: chunks, tails and manifests.
     pub checkpoint_bytes: AtomicU64,
+    /// Checkpoints that run, or are about to.
     pub checkpoint_running: AtomicU64,
     /// Whether the last checkpoint failed.
     pub checkpoint_failed: AtomicBool,

@@ -243,7 +243,8 @@ fn persistence(state: &State, section: &mut Section<'_>) {
     section.field("current_save_keys_processed", 0);
     section.field("current_save_keys_total", 0);
     section.field("rdb_changes_since_last_save", unsaved);
-    section.field("rdb_bgsave_in_progress", counters.checkpoint_running.load(Ordering::Relaxed));
+    let running = counters.checkpoint_running.load(Ordering::Relaxed) > 0;
+    section.field("rdb_bgsave_in_progress", u8::from(running));
     section.field("rdb_last_save_time", if saved_ms > 0 { saved_ms } else { state.node.started_ms } / 1000);
     section.field("rdb_last_bgsave_status", if failed { "err" } else { "ok" });
     section.field("rdb_last_bgsave_time_sec", seconds_last);

@@ -227,9 +227,12 @@ fn bgsave(session: &mut Session, reply: &mut Reply, (schedule,): (Option<Schedul
         (true, Some(Schedule)) => reply.simple("Background saving scheduled"),
         (false, _) => reply.simple("Background saving started"),
     }
+    // It runs from here on, for whoever asks.
+    tenant.database.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
     session.node.engine.background.spawn(async move {
         // What failed has been logged, and INFO says so.
         let _ = save_all(&node, &tenant).await;
+        tenant.database.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
     });
     Ok(())
 }

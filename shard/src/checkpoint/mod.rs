@@ -153,10 +153,10 @@ impl Database {
         if held.is_none() {
             self.load_what_is_rewritten(&topology).await;
         }
-        self.counters.checkpoint_running.store(1, Ordering::Relaxed);
+        self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
         let mut visited = Vec::new();
         let outcome = self.write(&topology, held, &mut visited).await;
-        self.counters.checkpoint_running.store(0, Ordering::Relaxed);
+        self.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(report) => {
                 self.counters.checkpoint_failed.store(false, Ordering::Relaxed);
