@@ -2,6 +2,7 @@
 //!
 //! It knows no sockets, no tokens, no HTTP: a server hands it requests and gets replies.
 
+pub mod check;
 pub mod checkpoint;
 pub mod chunk;
 pub mod codec;

@@ -39,7 +39,7 @@ use self::format::{EntryHead, FileHead, Identity, Kind, Name, write_frame};
 pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
 use self::ledger::Ledger;
-use self::recovery::Recovered;
+use self::recovery::{ReadLog, Recovered};
 use self::sink::{Files, Objects, Sink};
 use crate::store::{Store, StoreError};
 
@@ -156,11 +156,19 @@ impl Log {
     /// # Errors
     /// When it cannot be read.
     pub fn look(store: &Arc<Store>) -> Result<Recovered, StoreError> {
-        Ok(match store.folder() {
-            Some(folder) => recovery::collect(recovery::look(&mut Files::new(&folder))?),
-            None if store.is_volatile() => Recovered::default(),
-            None => recovery::collect(recovery::look(&mut Objects::new(Arc::clone(store)))?),
-        })
+        Self::read(store).map(recovery::collect)
+    }
+
+    /// The same, log by log, with what is wrong with each.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read(store: &Arc<Store>) -> Result<Vec<ReadLog>, StoreError> {
+        match store.folder() {
+            Some(folder) => recovery::look(&mut Files::new(&folder)),
+            // Another process's memory cannot be seen, but a test looks at its own.
+            None => recovery::look(&mut Objects::new(Arc::clone(store))),
+        }
     }
 
     /// As [`Self::open`], over any sink.

@@ -50,6 +50,11 @@ impl Recovered {
         self.databases.remove(identity).unwrap_or_default()
     }
 
+    /// The same for somebody who only looks.
+    pub fn entries_of(&self, identity: &Identity) -> Entries {
+        self.databases.get(identity).cloned().unwrap_or_default()
+    }
+
     /// The database of this name that is in the log, where no manifest says which it is: the newest.
     pub fn identity_of(&self, name: &str) -> Option<Identity> {
         let same = self.databases.iter().filter(|(identity, entries)| &*identity.name == name && entries.is_new());
@@ -107,6 +112,10 @@ pub struct ReadLog {
     /// Where the last file ends for a reader.
     pub end: Option<(u64, u64)>,
     pub frames: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What a crash tore, or is being written at this moment: it was never durable.
+    pub torn: Option<String>,
 }
 
 /// Seals, reads and cuts every log that is there.
@@ -119,6 +128,9 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, BTreeMap<(u64, u64),
         let last = found.numbers.last().copied().unwrap_or(0);
         found.numbers.extend(sink.seal(found.writer, last)?);
         let log = read(sink, &found)?;
+        if let Some(torn) = &log.torn {
+            tracing::info!("{torn}: it is cut off");
+        }
         if let Some((number, length)) = log.end
             && log.damages.is_empty()
         {
@@ -192,6 +204,7 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             expected = None;
         }
         before = Some(number);
+        log.bytes += file.len() as u64;
         log.files.insert(number, Mentions::default());
         log.end = Some((number, 0));
         let head = match FileHead::decode(&file) {
@@ -224,7 +237,8 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
     if let Some((number, at, at_lsn, error)) = broken
         && expected == Some(at_lsn)
     {
-        tracing::info!(file = number, byte = at, %error, "the end of a log was not complete: it is cut off");
+        log.torn =
+            Some(format!("{} is not complete from byte {at} on: {error}", super::sink::name(found.writer, number)));
     }
     Ok(log)
 }

@@ -79,7 +79,8 @@ pub trait Sink: Send {
     fn file_bytes(&self) -> u64;
 }
 
-fn name(writer: u64, number: u64) -> String {
+/// The name of a file or object.
+pub fn name(writer: u64, number: u64) -> String {
     format!("{FOLDER}/{writer:016x}/{number:012}")
 }
 

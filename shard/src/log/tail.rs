@@ -11,7 +11,7 @@
 use bytes::Bytes;
 
 use super::format::{Item, Kind, read_item};
-use super::recovery::Entries;
+use super::recovery::{Entries, Entry};
 use crate::codec::Reader;
 use crate::keyspace::contents::INDEXES;
 use crate::segment::{Range53, prefix53};
@@ -50,23 +50,9 @@ impl LogTail {
         if let Some(damage) = recovered.damage {
             return Err(format!("{damage}; `dormouse check` tells more"));
         }
-        let mut tail = LogTail { sequence: floor, ..LogTail::default() };
-        for entry in recovered.entries {
-            if entry.sequence <= floor {
-                continue;
-            }
-            if entry.kind == Kind::Resume {
-                break;
-            }
-            if entry.sequence != tail.sequence + 1 {
-                let (from, to) = (tail.sequence + 1, entry.sequence.saturating_sub(1));
-                return Err(match to.checked_sub(from) {
-                    Some(_) => format!("the log lacks writes {from} to {to}"),
-                    None => format!("the log has write {} twice", entry.sequence),
-                });
-            }
-            tail.sequence = entry.sequence;
-            tail.read(entry.sequence, entry.now_ms, entry.items)?;
+        let (tail, problem) = Self::prefix(recovered.entries, floor);
+        if let Some(problem) = problem {
+            return Err(problem);
         }
         if tail.sequence < cut {
             return Err(format!(
@@ -74,8 +60,43 @@ impl LogTail {
                 tail.sequence
             ));
         }
-        tail.effects.sort_unstable();
         Ok(tail)
+    }
+
+    /// As much as can be replayed after the manifest's sequence number `floor`, and why it is not all of them.
+    pub fn prefix(entries: Vec<Entry>, floor: u64) -> (Self, Option<String>) {
+        let mut tail = LogTail { sequence: floor, ..LogTail::default() };
+        let problem = tail.append(entries, floor).err();
+        tail.effects.sort_unstable();
+        (tail, problem)
+    }
+
+    fn append(&mut self, entries: Vec<Entry>, floor: u64) -> Result<(), String> {
+        for entry in entries {
+            if entry.sequence <= floor {
+                continue;
+            }
+            if entry.kind == Kind::Resume {
+                break;
+            }
+            let next = self.sequence.saturating_add(1);
+            if entry.sequence != next {
+                let (from, to) = (next, entry.sequence.saturating_sub(1));
+                return Err(match to.checked_sub(from) {
+                    Some(_) => format!("the log lacks writes {from} to {to}"),
+                    None => format!("the log has write {} twice", entry.sequence),
+                });
+            }
+            let before = (self.effects.len(), self.ids);
+            if let Err(problem) = self.read(entry.sequence, entry.now_ms, entry.items) {
+                // An entry counts whole or not at all.
+                self.effects.truncate(before.0);
+                self.ids = before.1;
+                return Err(problem);
+            }
+            self.sequence = entry.sequence;
+        }
+        Ok(())
     }
 
     fn read(&mut self, sequence: u64, now_ms: u64, items: Bytes) -> Result<(), String> {
