@@ -31,6 +31,11 @@ impl Ledger {
         Self { files, floors: HashMap::new(), untidy }
     }
 
+    /// A file is there that mentions nobody yet.
+    pub fn begun(&mut self, writer: u64, number: u64) {
+        self.files.entry((writer, number)).or_default();
+    }
+
     pub fn mention(&mut self, writer: u64, number: u64, database: &Identity, sequence: u64) {
         let last = &mut self.files.entry((writer, number)).or_default().last;
         match last.get_mut(database) {

@@ -79,9 +79,8 @@ impl LogTail {
             if entry.kind == Kind::Resume {
                 break;
             }
-            let next = self.sequence.saturating_add(1);
-            if entry.sequence != next {
-                let (from, to) = (next, entry.sequence.saturating_sub(1));
+            if Some(entry.sequence) != self.sequence.checked_add(1) {
+                let (from, to) = (self.sequence.saturating_add(1), entry.sequence.saturating_sub(1));
                 return Err(match to.checked_sub(from) {
                     Some(_) => format!("the log lacks writes {from} to {to}"),
                     None => format!("the log has write {} twice", entry.sequence),
@@ -160,3 +159,6 @@ impl LogTail {
         self.effects.len()
     }
 }
+
+#[cfg(test)]
+mod tests;
