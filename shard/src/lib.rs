@@ -9,6 +9,8 @@ pub mod codec;
 pub mod commands;
 pub mod database;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod keyspace;
 pub mod lane;
