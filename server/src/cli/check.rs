@@ -11,7 +11,7 @@ use std::sync::Arc;
 use dormouse_shard::check::salvage::salvage;
 use dormouse_shard::check::{Checked, CheckedLog, Report, check};
 use dormouse_shard::rdb::export::{About, Exported};
-use dormouse_shard::rdb::writer::VERSION_MAX;
+use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_shard::store::Store;
 use indicatif::{HumanBytes, HumanCount};
 
@@ -33,6 +33,11 @@ pub struct Check {
     /// Write everything that can be read of the database into an RDB file, which `dormouse import` and Redis load
     #[arg(long, value_name = "FILE", requires = "database")]
     salvage: Option<PathBuf>,
+
+    /// The version of that file: 11 for Redis 7.2 and later, 10 for Redis 7.0, 9 for Redis 5 and 6
+    #[arg(long, value_name = "VERSION", requires = "salvage", default_value_t = VERSION_MAX,
+          value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
+    rdb_version: u16,
 }
 
 impl Check {
@@ -40,7 +45,7 @@ impl Check {
         let url = store_url(self.store.as_deref());
         let store = Arc::new(Store::open_read_only(&url).map_err(|error| error.to_string())?);
         match (&self.salvage, &self.database) {
-            (Some(file), Some(database)) => save(&store, database, file),
+            (Some(file), Some(database)) => save(&store, database, file, self.rdb_version),
             _ => self.look(&store),
         }
     }
@@ -101,14 +106,14 @@ fn summary(report: &Report) -> String {
 }
 
 /// The file appears under its name when it is whole and on the disk.
-fn save(store: &Arc<Store>, database: &str, file: &Path) -> Result<ExitCode, String> {
+fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result<ExitCode, String> {
     let failed = |error: io::Error| format!("cannot write {}: {error}", file.display());
     let mut name = file.to_owned().into_os_string();
     name.push(".tmp");
     let unfinished = PathBuf::from(name);
     let progress = Progress::new("salvaging", None);
     let out = BufWriter::new(File::create(&unfinished).map_err(failed)?);
-    let about = About { version: VERSION_MAX, server: REDIS_VERSION, now_ms: now_ms() };
+    let about = About { version, server: REDIS_VERSION, now_ms: now_ms() };
     let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
     let saved = salvage(store, database, out, about, watch).map_err(|error| error.to_string()).and_then(|saved| {
         let mut out = saved.out;
