@@ -201,7 +201,8 @@ fn a_log_that_does_not_reach_the_cut_is_found() {
 
 #[test]
 fn wrong_counts_and_places_are_found() {
-    let changes: [(&str, fn(&mut Manifest)); 4] = [
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change); 4] = [
         ("records", |manifest| manifest.segments.iter_mut().for_each(|segment| segment.records += 1)),
         ("checksum", |manifest| manifest.segments[0].crc ^= 1),
         ("another key's place", |manifest| manifest.seed ^= 1),

@@ -15,7 +15,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::format::{EntryHead, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, Kind, frame_head, read_frame};
-use super::ledger::Mentions;
+use super::ledger::{Files, Mentions};
 use super::sink::{Found, Sink};
 use crate::codec::{CodecError, Reader};
 use crate::store::StoreError;
@@ -132,7 +132,7 @@ pub struct ReadLog {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, BTreeMap<(u64, u64), Mentions>), StoreError> {
+pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
     let mut logs = Vec::new();
     for mut found in sink.found()? {
         let last = found.numbers.last().copied().unwrap_or(0);
