@@ -135,11 +135,16 @@ impl Server {
         }
     }
 
-    /// Ends the server without a warning (SIGKILL) and starts it again on the same port and data.
-    pub fn crash(&mut self) {
+    /// Ends the server without a warning (SIGKILL).
+    pub fn kill(&mut self) {
         let mut process = self.process.take().expect("the server was started");
         process.kill().expect("the server is our child");
         process.wait().expect("the server is our child");
+    }
+
+    /// Ends the server without a warning (SIGKILL) and starts it again on the same port and data.
+    pub fn crash(&mut self) {
+        self.kill();
         if let Err(complaint) = self.launch() {
             panic!("{complaint}");
         }

@@ -155,12 +155,17 @@ pub struct ChunkIndex {
 }
 
 impl ChunkIndex {
-    /// Reads the index of a whole chunk and checks all of its segments' checksums.
-    pub fn parse(chunk: &[u8]) -> Result<ChunkIndex, CodecError> {
+    /// Reads the index of a whole chunk and none of its segments.
+    pub fn of_chunk(chunk: &[u8]) -> Result<ChunkIndex, CodecError> {
         read_header(&mut Reader::new(chunk), MAGIC, "chunk", VERSION)?;
         let index = read_trailer(chunk, chunk.len() as u64, END_MAGIC, "complete chunk")?;
         // The whole chunk is here, so its index range lies inside it.
-        let index = Self::parse_index(&chunk[index.start as usize..index.end as usize], index.start)?;
+        Self::parse_index(&chunk[index.start as usize..index.end as usize], index.start)
+    }
+
+    /// Reads the index of a whole chunk and checks all of its segments' checksums.
+    pub fn parse(chunk: &[u8]) -> Result<ChunkIndex, CodecError> {
+        let index = Self::of_chunk(chunk)?;
         for entry in &index.entries {
             let body = &chunk[entry.offset as usize..(entry.offset + entry.len) as usize];
             let computed = verify(body)?;

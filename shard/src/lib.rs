@@ -3,12 +3,15 @@
 //! It knows no sockets, no tokens, no HTTP: a server hands it requests and gets replies.
 
 pub mod branch;
+pub mod check;
 pub mod checkpoint;
 pub mod chunk;
 pub mod codec;
 pub mod commands;
 pub mod database;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gate;
 pub mod keyspace;
 pub mod lane;

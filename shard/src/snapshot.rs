@@ -73,10 +73,16 @@ impl<'a> Snapshot<'a> {
         };
         let log = LogTail::new(recovered.take(&identity), manifest.sequence, manifest.cut)
             .map_err(|problem| Error::Store(format!("database {database}: {problem}")))?;
-        let ids = log.ids.map_or(manifest.keyspaces, |(ids, _)| ids);
         let log = Some(Arc::new(log)).filter(|log| !log.is_empty());
-        let replay = Arc::new(Replay::read(store, &manifest, log).await.map_err(store_error)?);
-        Ok(Some(Self { store, ids, replay, shared: Shared::new(database, manifest.seed), manifest }))
+        let replay = Replay::read(store, &manifest, log).await.map_err(store_error)?;
+        Ok(Some(Self::of(store, manifest, replay)))
+    }
+
+    /// A database as a manifest and what is replayed onto it say, whether or not that is all there is.
+    pub fn of(store: &'a Store, manifest: Manifest, replay: Replay) -> Self {
+        let ids = replay.log.as_ref().and_then(|log| log.ids).map_or(manifest.keyspaces, |(ids, _)| ids);
+        let shared = Shared::new(&manifest.database, manifest.seed);
+        Self { store, ids, replay: Arc::new(replay), shared, manifest }
     }
 
     pub fn manifest(&self) -> &Manifest {

@@ -94,9 +94,10 @@ impl Export {
         out: W,
         progress: &Progress,
     ) -> Result<(W, Exported), String> {
+        // It waits by itself, which cannot be done inside another wait.
+        let recovered = Log::look(store).map_err(|error| error.to_string())?;
         block_on(async {
             let database = &self.place.database;
-            let recovered = Log::look(store).map_err(|error| error.to_string())?;
             let snapshot = Snapshot::open(store, database, recovered).await.map_err(|error| error.to_string())?;
             let snapshot = snapshot.ok_or_else(|| self.unknown(store))?;
             let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);

@@ -1,5 +1,6 @@
 //! The subcommands that are tools: they run to an end, beside a server or without one.
 
+mod check;
 mod client;
 mod db;
 mod export;
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 /// A subcommand that does something and ends.
 #[derive(clap::Subcommand, Debug)]
 pub enum Tool {
+    /// Check that all data in a store can be read, or write what can be read of a database into an RDB file
+    Check(check::Check),
     /// List, branch, delete, show, put to sleep and wake the databases of a running server
     Db(db::Db),
     /// Write a database into an RDB file, which Redis and Valkey load
@@ -23,12 +26,13 @@ pub enum Tool {
 impl Tool {
     pub fn run(self) -> ExitCode {
         let done = match self {
-            Tool::Db(db) => db.run(),
-            Tool::Export(export) => export.run(),
-            Tool::Import(import) => import.run(),
+            Tool::Db(db) => db.run().map(|()| ExitCode::SUCCESS),
+            Tool::Check(check) => check.run(),
+            Tool::Export(export) => export.run().map(|()| ExitCode::SUCCESS),
+            Tool::Import(import) => import.run().map(|()| ExitCode::SUCCESS),
         };
         match done {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(code) => code,
             Err(complaint) => {
                 eprintln!("dormouse: {complaint}");
                 ExitCode::FAILURE
@@ -52,9 +56,13 @@ struct Place {
 
 impl Place {
     fn store_url(&self) -> String {
-        let by_environment = || std::env::var("DORMOUSE_STORE").ok().filter(|url| !url.is_empty());
-        self.store.clone().or_else(by_environment).unwrap_or_else(|| "file://./dormouse-data".to_owned())
+        store_url(self.store.as_deref())
     }
+}
+
+fn store_url(given: Option<&str>) -> String {
+    let by_environment = || std::env::var("DORMOUSE_STORE").ok().filter(|url| !url.is_empty());
+    given.map(str::to_owned).or_else(by_environment).unwrap_or_else(|| "file://./dormouse-data".to_owned())
 }
 
 fn parse_database(name: &str) -> Result<String, String> {

@@ -141,8 +141,8 @@ pub struct Frame {
     pub end: usize,
 }
 
-/// The lsn, the synced lsn and the length of what claims to be a frame at `at`.
-fn frame_head(file: &[u8], at: usize) -> Result<(u64, u64, usize, usize, u32), CodecError> {
+/// The lsn, the synced lsn, the lengths of names and entries, and the number of names of what claims to be a frame at `at`.
+pub(super) fn frame_head(file: &[u8], at: usize) -> Result<(u64, u64, usize, usize, u32), CodecError> {
     let mut reader = Reader::new(file.get(at..).ok_or(CodecError::Truncated)?);
     if reader.take(4)? != FRAME_MAGIC {
         return Err(CodecError::Magic("log frame"));

@@ -16,19 +16,27 @@ pub struct Mentions {
     pub gone: Vec<Identity>,
 }
 
+/// All files, by writer and number.
+pub type Files = BTreeMap<(u64, u64), Mentions>;
+
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By writer and number.
-    files: BTreeMap<(u64, u64), Mentions>,
+    files: Files,
     /// What the manifest of each database holds.
     floors: HashMap<Identity, u64>,
     untidy: bool,
 }
 
 impl Ledger {
-    pub fn new(files: BTreeMap<(u64, u64), Mentions>) -> Self {
+    pub fn new(files: Files) -> Self {
         let untidy = files.values().any(|mentions| mentions.last.is_empty());
         Self { files, floors: HashMap::new(), untidy }
+    }
+
+    /// A file is there that mentions nobody yet.
+    pub fn begun(&mut self, writer: u64, number: u64) {
+        self.files.entry((writer, number)).or_default();
     }
 
     pub fn mention(&mut self, writer: u64, number: u64, database: &Identity, sequence: u64) {

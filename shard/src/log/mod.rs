@@ -25,6 +25,10 @@ mod ledger;
 pub mod recovery;
 pub mod sink;
 pub mod tail;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -39,7 +43,7 @@ use self::format::{EntryHead, FileHead, Identity, Kind, Name, write_frame};
 pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
 use self::ledger::Ledger;
-use self::recovery::Recovered;
+use self::recovery::{ReadLog, Recovered};
 use self::sink::{Files, Objects, Sink};
 use crate::store::{Store, StoreError};
 
@@ -111,6 +115,7 @@ struct Active {
 /// A frame that is to be written.
 struct Pending {
     frame: Vec<u8>,
+    names: Vec<Name>,
     entries: Vec<u8>,
     end: Lsn,
     oldest_ms: u64,
@@ -156,11 +161,19 @@ impl Log {
     /// # Errors
     /// When it cannot be read.
     pub fn look(store: &Arc<Store>) -> Result<Recovered, StoreError> {
-        Ok(match store.folder() {
-            Some(folder) => recovery::collect(recovery::look(&mut Files::new(&folder))?),
-            None if store.is_volatile() => Recovered::default(),
-            None => recovery::collect(recovery::look(&mut Objects::new(Arc::clone(store)))?),
-        })
+        Self::read(store).map(recovery::collect)
+    }
+
+    /// The same, log by log, with what is wrong with each.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read(store: &Arc<Store>) -> Result<Vec<ReadLog>, StoreError> {
+        match store.folder() {
+            Some(folder) => recovery::look(&mut Files::new(&folder)),
+            // Another process's memory cannot be seen, but a test looks at its own.
+            None => recovery::look(&mut Objects::new(Arc::clone(store))),
+        }
     }
 
     /// As [`Self::open`], over any sink.
@@ -169,6 +182,17 @@ impl Log {
     /// As [`Self::open`].
     pub fn over(mut sink: Box<dyn Sink>, writer: u64, clock: fn() -> u64) -> Result<(Arc<Log>, Recovered), StoreError> {
         let (recovered, files) = recovery::take_over(&mut *sink)?;
+        let mut ledger = Ledger::new(files);
+        let mut next_number = 1;
+        if sink.file_bytes() == 0 {
+            // Whoever takes the store over from us must find something to seal, also when we have not written yet.
+            let mut frame = Vec::new();
+            sink.begin(writer, next_number, &FileHead { writer, number: next_number, lsn: 0 }.encode())?;
+            write_frame(&mut frame, 0, 0, &[], &[]);
+            sink.append(&frame)?;
+            ledger.begun(writer, next_number);
+            next_number += 1;
+        }
         let log = Log {
             writer,
             clock,
@@ -178,8 +202,8 @@ impl Log {
             oldest_ms: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
             waiters: Mutex::default(),
-            output: Mutex::new(Output { sink, file: None, next_number: 1, synced: 0, pending: VecDeque::new() }),
-            ledger: Mutex::new(Ledger::new(files)),
+            output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new() }),
+            ledger: Mutex::new(ledger),
             problem: Mutex::default(),
             failures: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -303,8 +327,8 @@ impl Log {
         let mut output = self.output.lock();
         self.collect(&mut output);
         let mut outcome = Ok(());
-        while let Some(pending) = output.pending.pop_front() {
-            match self.write(&mut output, &pending) {
+        while let Some(mut pending) = output.pending.pop_front() {
+            match self.write(&mut output, &mut pending) {
                 Ok(()) => self.advance(&mut output, pending),
                 Err(error) => {
                     output.pending.push_front(pending);
@@ -339,19 +363,20 @@ impl Log {
             let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
             (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
         };
-        let mut frame = Vec::new();
-        write_frame(&mut frame, end - entries.len() as u64, output.synced, &names, &entries);
-        output.pending.push_back(Pending { frame, entries, end, oldest_ms, touched });
+        output.pending.push_back(Pending { frame: Vec::new(), names, entries, end, oldest_ms, touched });
     }
 
-    fn write(&self, output: &mut Output, pending: &Pending) -> Result<(), StoreError> {
+    fn write(&self, output: &mut Output, pending: &mut Pending) -> Result<(), StoreError> {
         if self.is_sealed() {
             return Err(StoreError::LogSealed);
         }
+        // Only now: a frame that waited for others to be written must say that they are durable.
+        pending.frame.clear();
+        let lsn = pending.end - pending.entries.len() as u64;
+        write_frame(&mut pending.frame, lsn, output.synced, &pending.names, &pending.entries);
         let full = output.sink.file_bytes();
         if output.file.is_none_or(|(_, bytes)| bytes >= full.max(1)) {
             let number = output.next_number;
-            let lsn = pending.end - pending.entries.len() as u64;
             let head = FileHead { writer: self.writer, number, lsn }.encode();
             output.file = None;
             // A number that was begun is not begun again where a part of it may be there.
@@ -437,7 +462,13 @@ impl Log {
     /// When the store refuses: they are tried again.
     pub fn remove_settled(&self) -> Result<usize, StoreError> {
         let mut output = self.output.lock();
-        let current = output.file.map(|(number, _)| (self.writer, number));
+        // The last object stays, so that there is something to seal.
+        let last = (output.sink.file_bytes() == 0).then(|| output.next_number.saturating_sub(1));
+        let current = output.file.map(|(number, _)| number).or(last).map(|number| (self.writer, number));
+        self.remove(&mut output, current)
+    }
+
+    fn remove(&self, output: &mut Output, current: Option<(u64, u64)>) -> Result<usize, StoreError> {
         let unneeded = self.ledger.lock().unneeded(current);
         for (writer, number) in &unneeded {
             output.sink.remove(*writer, *number)?;
@@ -457,8 +488,9 @@ impl Log {
     /// As [`Self::flush`].
     pub fn finish(&self) -> Result<(), StoreError> {
         self.flush()?;
-        self.output.lock().file = None;
-        self.remove_settled().map(drop)
+        let mut output = self.output.lock();
+        output.file = None;
+        self.remove(&mut output, None).map(drop)
     }
 
     /// Looks whether somebody else has taken the store over.

@@ -14,8 +14,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::format::{EntryHead, FileHead, HEADER_BYTES, Identity, Kind, read_frame};
-use super::ledger::Mentions;
+use super::format::{EntryHead, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, Kind, frame_head, read_frame};
+use super::ledger::{Files, Mentions};
 use super::sink::{Found, Sink};
 use crate::codec::{CodecError, Reader};
 use crate::store::StoreError;
@@ -42,12 +42,27 @@ pub struct Entries {
 #[derive(Debug, Default)]
 pub struct Recovered {
     databases: HashMap<Identity, Entries>,
+    /// The first damage of all. What could not be read may have been of any database, so it counts for each.
+    damage: Option<String>,
 }
 
 impl Recovered {
     /// Takes out what there is of one database.
     pub fn take(&mut self, identity: &Identity) -> Entries {
-        self.databases.remove(identity).unwrap_or_default()
+        let entries = self.databases.remove(identity).unwrap_or_default();
+        self.with_damage(entries)
+    }
+
+    /// The same for somebody who only looks.
+    pub fn entries_of(&self, identity: &Identity) -> Entries {
+        self.with_damage(self.databases.get(identity).cloned().unwrap_or_default())
+    }
+
+    fn with_damage(&self, mut entries: Entries) -> Entries {
+        if entries.damage.is_none() {
+            entries.damage.clone_from(&self.damage);
+        }
+        entries
     }
 
     /// The database of this name that is in the log, where no manifest says which it is: the newest.
@@ -107,18 +122,25 @@ pub struct ReadLog {
     /// Where the last file ends for a reader.
     pub end: Option<(u64, u64)>,
     pub frames: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What a crash tore, or is being written at this moment: it was never durable.
+    pub torn: Option<String>,
 }
 
 /// Seals, reads and cuts every log that is there.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, BTreeMap<(u64, u64), Mentions>), StoreError> {
+pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
     let mut logs = Vec::new();
     for mut found in sink.found()? {
         let last = found.numbers.last().copied().unwrap_or(0);
         found.numbers.extend(sink.seal(found.writer, last)?);
         let log = read(sink, &found)?;
+        if let Some(torn) = &log.torn {
+            tracing::info!("{torn}: it is cut off");
+        }
         if let Some((number, length)) = log.end
             && log.damages.is_empty()
         {
@@ -158,6 +180,9 @@ pub fn collect(logs: Vec<ReadLog>) -> Recovered {
     let mut gone = HashSet::new();
     for log in logs {
         let damage = log.damages.first().map(|damage| damage.problem.clone());
+        if recovered.damage.is_none() {
+            recovered.damage.clone_from(&damage);
+        }
         for (identity, mut entries) in log.databases {
             let all = recovered.databases.entry(identity).or_default();
             all.entries.append(&mut entries);
@@ -196,15 +221,24 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             // A seal stays: the process that it shuts out may not have noticed it yet.
             continue;
         }
+        log.bytes += file.len() as u64;
         log.files.insert(number, Mentions::default());
         log.end = Some((number, 0));
         let head = match FileHead::decode(&file) {
             Ok(head) => head,
             // A file that was begun and never synced.
-            Err(_) if file.len() < HEADER_BYTES || file.iter().all(|byte| *byte == 0) => continue,
+            Err(_) if file.len() < HEADER_BYTES || is_empty(&file) => continue,
             Err(error) => {
                 log.damages.push(damage(found.writer, number, 0, &error));
-                continue;
+                if matches!(error, CodecError::Version { .. }) {
+                    continue;
+                }
+                // The frames have checksums of their own.
+                FileHead {
+                    writer: found.writer,
+                    number,
+                    lsn: read_frame(&file, HEADER_BYTES).map_or(0, |frame| frame.lsn),
+                }
             }
         };
         let from = *expected.get_or_insert(head.lsn);
@@ -228,7 +262,8 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
     if let Some((number, at, at_lsn, error)) = broken
         && expected == Some(at_lsn)
     {
-        tracing::info!(file = number, byte = at, %error, "the end of a log was not complete: it is cut off");
+        log.torn =
+            Some(format!("{} is not complete from byte {at} on: {error}", super::sink::name(found.writer, number)));
     }
     Ok(log)
 }
@@ -324,18 +359,57 @@ fn beyond(
     expected: &mut Option<u64>,
 ) -> Result<Option<String>, StoreError> {
     let wanted = expected.unwrap_or(0);
-    for next in memchr::memmem::find_iter(&file[at + 1..], super::format::FRAME_MAGIC) {
-        let next = at + 1 + next;
-        let Ok(frame) = read_frame(file, next) else { continue };
-        if frame.lsn <= wanted || frame.synced <= wanted {
-            // It was not durable either.
+    // Others were not durable either.
+    let is_later = |lsn, synced| lsn > wanted && synced > wanted;
+    let problem = || {
+        let error = read_frame(file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
+        damage(log.writer, number, at, &error).problem
+    };
+    match find_frame(file, at + 1, is_later) {
+        Search::Nothing => Ok(None),
+        Search::TooMuch => Ok(Some(problem())),
+        Search::Found(next, lsn) => {
+            let problem = problem();
+            *expected = Some(lsn);
+            read_frames(log, number, file, next, expected)?;
+            Ok(Some(problem))
+        }
+    }
+}
+
+/// Whether a file was begun and never synced: its first sector was not written, so that its first frame is not whole.
+fn is_empty(file: &Bytes) -> bool {
+    file[..HEADER_BYTES].iter().all(|byte| *byte == 0) && matches!(find_frame(file, 0, |_, _| true), Search::Nothing)
+}
+
+enum Search {
+    Nothing,
+    /// Where it begins, and its lsn.
+    Found(usize, u64),
+    /// So much looks like frames that nobody can tell.
+    TooMuch,
+}
+
+/// Frames are looked for at the cost of so many times the file's length, since what looks like one may be in a value.
+const SEARCH_FACTOR: u64 = 16;
+
+/// Looks for a whole frame from `from` on whose lsn and synced lsn are `wanted`.
+fn find_frame(file: &Bytes, from: usize, wanted: impl Fn(u64, u64) -> bool) -> Search {
+    let mut budget = SEARCH_FACTOR * file.len() as u64;
+    let rest = file.get(from..).unwrap_or_default();
+    for at in memchr::memmem::find_iter(rest, FRAME_MAGIC) {
+        let Ok((lsn, synced, names, entries, _)) = frame_head(file, from + at) else { continue };
+        if !wanted(lsn, synced) {
             continue;
         }
-        let error = read_frame(file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
-        let problem = damage(log.writer, number, at, &error).problem;
-        *expected = Some(frame.lsn);
-        read_frames(log, number, file, next, expected)?;
-        return Ok(Some(problem));
+        if read_frame(file, from + at).is_ok() {
+            return Search::Found(from + at, lsn);
+        }
+        let Some(left) = budget.checked_sub((names + entries) as u64) else { return Search::TooMuch };
+        budget = left;
     }
-    Ok(None)
+    Search::Nothing
 }
+
+#[cfg(test)]
+mod tests;

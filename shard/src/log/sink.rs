@@ -79,7 +79,8 @@ pub trait Sink: Send {
     fn file_bytes(&self) -> u64;
 }
 
-fn name(writer: u64, number: u64) -> String {
+/// The name of a file or object.
+pub fn name(writer: u64, number: u64) -> String {
     format!("{FOLDER}/{writer:016x}/{number:012}")
 }
 
@@ -273,6 +274,12 @@ impl Objects {
     pub fn new(store: Arc<Store>) -> Self {
         Self { store, begun: None }
     }
+
+    /// The numbers of a writer's objects after `number`.
+    fn after(&mut self, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
+        let found = self.found()?.into_iter().find(|found| found.writer == writer);
+        Ok(found.map_or_else(Vec::new, |found| found.numbers.into_iter().filter(|other| *other > number).collect()))
+    }
 }
 
 impl Sink for Objects {
@@ -294,18 +301,33 @@ impl Sink for Objects {
 
     fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError> {
         let mut added = Vec::new();
-        if last > 0 && &block_on(self.store.get(&name(writer, last)))?[..] == SEAL {
-            return Ok(added);
+        if last > 0 {
+            match block_on(self.store.get(&name(writer, last))) {
+                Ok(there) if &there[..] == SEAL => return Ok(added),
+                // Deleted since it was found: its writer is alive, and has written a newer one before.
+                Err(error) if !error.is_missing() => return Err(error),
+                _ => {}
+            }
         }
         let mut next = last + 1;
         loop {
             match block_on(self.store.put_new(&name(writer, next), SEAL)) {
-                Ok(()) => return Ok(added),
+                // A seal counts only at the end: the writer may have deleted what was there, after it wrote more. It
+                // keeps its last object, so that would be found.
+                Ok(()) => {
+                    let newer = self.after(writer, next)?;
+                    let Some(last) = newer.last().copied() else { return Ok(added) };
+                    added.extend(newer);
+                    next = last + 1;
+                    continue;
+                }
                 Err(StoreError::Exists { .. }) => {}
                 Err(error) => return Err(error),
             }
-            if &block_on(self.store.get(&name(writer, next)))?[..] == SEAL {
-                return Ok(added);
+            match block_on(self.store.get(&name(writer, next))) {
+                Ok(there) if &there[..] == SEAL => return Ok(added),
+                Err(error) if !error.is_missing() => return Err(error),
+                _ => {}
             }
             added.push(next);
             next += 1;
@@ -361,3 +383,6 @@ impl Sink for Objects {
         0
     }
 }
+
+#[cfg(test)]
+mod tests;

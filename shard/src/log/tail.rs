@@ -58,33 +58,9 @@ impl LogTail {
         if let Some(damage) = recovered.damage {
             return Err(format!("{damage}; `dormouse check` tells more"));
         }
-        let mut tail = LogTail { sequence: floor, highest: floor, ..LogTail::default() };
-        let entries = recovered.entries;
-        tail.highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
-        let mut at = entries.partition_point(|entry| entry.sequence <= floor);
-        while let Some(entry) = entries.get(at) {
-            if entry.kind == Kind::Resume {
-                let goes_on = |later: &Entry| later.kind == Kind::Continue && continues(later) == Some(tail.sequence);
-                match entries[at..].iter().position(goes_on) {
-                    Some(later) => at += later,
-                    None => break,
-                }
-                tail.sequence = entries[at].sequence;
-                at += 1;
-                continue;
-            }
-            if entry.sequence != tail.sequence + 1 {
-                let (from, to) = (tail.sequence + 1, entry.sequence.saturating_sub(1));
-                return Err(match to.checked_sub(from) {
-                    Some(_) => format!("the log lacks writes {from} to {to}"),
-                    None => format!("the log has write {} twice", entry.sequence),
-                });
-            }
-            tail.sequence = entry.sequence;
-            if entry.kind == Kind::Effects {
-                tail.read(entry.sequence, entry.now_ms, entry.items.clone())?;
-            }
-            at += 1;
+        let (tail, problem) = Self::prefix(recovered.entries, floor);
+        if let Some(problem) = problem {
+            return Err(problem);
         }
         if tail.sequence < cut {
             return Err(format!(
@@ -92,8 +68,51 @@ impl LogTail {
                 tail.sequence
             ));
         }
-        tail.effects.sort_unstable();
         Ok(tail)
+    }
+
+    /// As much as can be replayed after the manifest's sequence number `floor`, and why it is not all of them.
+    pub fn prefix(entries: Vec<Entry>, floor: u64) -> (Self, Option<String>) {
+        let mut tail = LogTail { sequence: floor, ..LogTail::default() };
+        tail.highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
+        let problem = tail.append(&entries, floor).err();
+        tail.effects.sort_unstable();
+        (tail, problem)
+    }
+
+    fn append(&mut self, entries: &[Entry], floor: u64) -> Result<(), String> {
+        let mut at = entries.partition_point(|entry| entry.sequence <= floor);
+        while let Some(entry) = entries.get(at) {
+            if entry.kind == Kind::Resume {
+                let goes_on = |later: &Entry| later.kind == Kind::Continue && continues(later) == Some(self.sequence);
+                match entries[at..].iter().position(goes_on) {
+                    Some(later) => at += later,
+                    None => break,
+                }
+                self.sequence = entries[at].sequence;
+                at += 1;
+                continue;
+            }
+            if Some(entry.sequence) != self.sequence.checked_add(1) {
+                let (from, to) = (self.sequence.saturating_add(1), entry.sequence.saturating_sub(1));
+                return Err(match to.checked_sub(from) {
+                    Some(_) => format!("the log lacks writes {from} to {to}"),
+                    None => format!("the log has write {} twice", entry.sequence),
+                });
+            }
+            let before = (self.effects.len(), self.ids);
+            if entry.kind == Kind::Effects
+                && let Err(problem) = self.read(entry.sequence, entry.now_ms, entry.items.clone())
+            {
+                // An entry counts whole or not at all.
+                self.effects.truncate(before.0);
+                self.ids = before.1;
+                return Err(problem);
+            }
+            self.sequence = entry.sequence;
+            at += 1;
+        }
+        Ok(())
     }
 
     fn read(&mut self, sequence: u64, now_ms: u64, items: Bytes) -> Result<(), String> {
@@ -157,3 +176,6 @@ impl LogTail {
         self.effects.len()
     }
 }
+
+#[cfg(test)]
+mod tests;

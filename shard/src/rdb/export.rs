@@ -49,6 +49,20 @@ pub async fn export<W: Write + Send>(
     about: About<'_>,
     watch: &mut (dyn FnMut(Exported) + Send),
 ) -> Result<(W, Exported), ExportError> {
+    export_readable(snapshot, out, about, watch, &mut |error| Err(error)).await
+}
+
+/// The same, but for each part that cannot be read `damaged` is asked whether to go on without it.
+///
+/// # Errors
+/// What `damaged` answers, or when `out` refuses to take more.
+pub async fn export_readable<W: Write + Send>(
+    snapshot: &Snapshot<'_>,
+    out: W,
+    about: About<'_>,
+    watch: &mut (dyn FnMut(Exported) + Send),
+    damaged: &mut (dyn FnMut(Error) -> Result<(), Error> + Send),
+) -> Result<(W, Exported), ExportError> {
     let About { version, server, now_ms } = about;
     let mut rdb = RdbWriter::with_version(out, version);
     rdb.aux("redis-ver", server)?;
@@ -63,32 +77,36 @@ pub async fn export<W: Write + Send>(
         // An error of the output cannot pass through the visit, whose errors are the database's.
         let mut refused = None;
         let visited = snapshot
-            .visit(index, &mut |record| {
-                let expiry_ms = record.expiry();
-                if expiry_ms.is_some_and(|at| at <= now_ms) {
-                    return Ok(());
-                }
-                // The clock wraps; what seems to be half a turn old was used after `now_ms`.
-                let idle = Some(clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
-                let beside =
-                    Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
-                let written = (|| {
-                    if !selected {
-                        selected = true;
-                        rdb.select(index as u64)?;
-                        rdb.resize(counts.keys, counts.expiring)?;
+            .visit_readable(
+                index,
+                &mut |record| {
+                    let expiry_ms = record.expiry();
+                    if expiry_ms.is_some_and(|at| at <= now_ms) {
+                        return Ok(());
                     }
-                    rdb.record(record.key(), &record.value(), beside)
-                })();
-                exported.keys += 1;
-                if exported.keys % STEP == 0 {
-                    watch(Exported { bytes: rdb.written(), ..exported });
-                }
-                written.map_err(|error| {
-                    refused = Some(error);
-                    Error::text("ERR the output refused")
-                })
-            })
+                    // The clock wraps; what seems to be half a turn old was used after `now_ms`.
+                    let idle = Some(clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
+                    let beside =
+                        Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
+                    let written = (|| {
+                        if !selected {
+                            selected = true;
+                            rdb.select(index as u64)?;
+                            rdb.resize(counts.keys, counts.expiring)?;
+                        }
+                        rdb.record(record.key(), &record.value(), beside)
+                    })();
+                    exported.keys += 1;
+                    if exported.keys % STEP == 0 {
+                        watch(Exported { bytes: rdb.written(), ..exported });
+                    }
+                    written.map_err(|error| {
+                        refused = Some(error);
+                        Error::text("ERR the output refused")
+                    })
+                },
+                &mut *damaged,
+            )
             .await;
         if let Some(error) = refused {
             return Err(error.into());

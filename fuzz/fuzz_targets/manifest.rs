@@ -1,0 +1,4 @@
+//! See `dormouse_shard::fuzzing::manifest`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::manifest(input));

@@ -1,0 +1,136 @@
+//! `dormouse check`: whether all data of a store can be read, and getting out what can.
+//!
+//! It reads and changes nothing, so it may run beside a server.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dormouse_shard::check::salvage::salvage;
+use dormouse_shard::check::{Checked, CheckedLog, Report, check};
+use dormouse_shard::rdb::export::{About, Exported};
+use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
+use dormouse_shard::store::Store;
+use indicatif::{HumanBytes, HumanCount};
+
+use super::progress::Progress;
+use super::{parse_database, store_url};
+use crate::metrics::REDIS_VERSION;
+use crate::worker::now_ms;
+
+#[derive(clap::Args, Debug)]
+pub struct Check {
+    /// Where data lie, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+
+    /// Only this database, and the log
+    #[arg(long, value_name = "NAME", value_parser = parse_database)]
+    database: Option<String>,
+
+    /// Write everything that can be read of the database into an RDB file, which `dormouse import` and Redis load
+    #[arg(long, value_name = "FILE", requires = "database")]
+    salvage: Option<PathBuf>,
+
+    /// The version of that file: 11 for Redis 7.2 and later, 10 for Redis 7.0, 9 for Redis 5 and 6
+    #[arg(long, value_name = "VERSION", requires = "salvage", default_value_t = VERSION_MAX,
+          value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
+    rdb_version: u16,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<ExitCode, String> {
+        let url = store_url(self.store.as_deref());
+        let store = Arc::new(Store::open_read_only(&url).map_err(|error| error.to_string())?);
+        match (&self.salvage, &self.database) {
+            (Some(file), Some(database)) => save(&store, database, file, self.rdb_version),
+            _ => self.look(&store),
+        }
+    }
+
+    fn look(&self, store: &Arc<Store>) -> Result<ExitCode, String> {
+        let report = check(store, self.database.as_deref(), &mut tell).map_err(|error| error.to_string())?;
+        if report.databases.is_empty() && self.database.is_some() {
+            let name = self.database.as_deref().unwrap_or_default();
+            return Err(format!("there is no database `{name}` in {}", store.url()));
+        }
+        println!("{}", summary(&report));
+        Ok(if report.problems() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// One line where all is well, and one more for each problem.
+fn tell(checked: &Checked) {
+    let Checked { name, manifest, keys, bytes, chunks, tails, logged, .. } = checked;
+    let state = if checked.problems.is_empty() { "fine" } else { "DAMAGED" };
+    let manifest = manifest.map_or_else(|| "no manifest yet".to_owned(), |number| format!("manifest {number}"));
+    print!(
+        "{name}: {state}: {} keys, {}, {chunks} chunks, {tails} tails, {logged} writes in the log, {manifest}",
+        HumanCount(*keys),
+        HumanBytes(*bytes),
+    );
+    if checked.garbage.objects > 0 {
+        let garbage = checked.garbage;
+        print!(", {} of garbage in {} objects", HumanBytes(garbage.bytes), garbage.objects);
+    }
+    if checked.markers > 0 {
+        print!(", {} markers of branches", checked.markers);
+    }
+    println!();
+    checked.problems.iter().for_each(|problem| println!("  {problem}"));
+}
+
+fn summary(report: &Report) -> String {
+    let CheckedLog { logs, files, frames, bytes, torn, problems, .. } = &report.log;
+    let state = if problems.is_empty() { "fine" } else { "DAMAGED" };
+    let mut lines =
+        vec![format!("log: {state}: {files} files of {logs} processes, {frames} frames, {}", HumanBytes(*bytes))];
+    lines
+        .extend(torn.iter().map(|torn| format!("  {torn} (a crash tore it, or it is being written: nothing is lost)")));
+    lines.extend(problems.iter().map(|problem| format!("  {problem}")));
+    if report.unfinished.objects > 0 {
+        let unfinished = report.unfinished;
+        lines.push(format!(
+            "unfinished writes: {} in {} files, which the next server removes",
+            HumanBytes(unfinished.bytes),
+            unfinished.objects
+        ));
+    }
+    lines.push(match report.problems() {
+        0 => format!("{} databases: no problem was found", report.databases.len()),
+        problems => format!("{} databases: {problems} problems were found", report.databases.len()),
+    });
+    lines.join("\n")
+}
+
+/// The file appears under its name when it is whole and on the disk.
+fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result<ExitCode, String> {
+    let failed = |error: io::Error| format!("cannot write {}: {error}", file.display());
+    let mut name = file.to_owned().into_os_string();
+    name.push(".tmp");
+    let unfinished = PathBuf::from(name);
+    let progress = Progress::new("salvaging", None);
+    let out = BufWriter::new(File::create(&unfinished).map_err(failed)?);
+    let about = About { version, server: REDIS_VERSION, now_ms: now_ms() };
+    let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
+    let saved = salvage(store, database, out, about, watch).map_err(|error| error.to_string()).and_then(|saved| {
+        let mut out = saved.out;
+        let synced = out.flush().and_then(|()| out.get_ref().sync_all());
+        synced.and_then(|()| fs::rename(&unfinished, file)).map_err(failed)?;
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new("."))).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok((saved.exported, saved.left_out))
+    });
+    let (exported, left_out) = saved.inspect_err(|_| {
+        // What matters has been said already.
+        let _ = fs::remove_file(&unfinished);
+    })?;
+    println!("salvaged {}", progress.summary(exported.keys, exported.bytes));
+    left_out.iter().for_each(|what| println!("left out: {what}"));
+    if left_out.is_empty() {
+        println!("nothing was left out");
+    }
+    Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

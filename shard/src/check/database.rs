@@ -1,0 +1,239 @@
+//! One database: its manifests, what they name, and what the log has beyond them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::objects::{Fault, Wanted, check_chunk, check_tail};
+use super::{Checked, Problem};
+use crate::codec::Reader;
+use crate::keyspace::effect::{self, Body};
+use crate::log::format::{Identity, Item, Kind, read_item};
+use crate::log::recovery::Recovered;
+use crate::log::sink::FOLDER;
+use crate::log::tail::LogTail;
+use crate::manifest::{self, Manifest, Names};
+use crate::segment::{Placement, SlotPlacement};
+use crate::store::{Store, StoreError};
+
+/// Problems of one object that are told one by one.
+const TOLD_MAX: usize = 8;
+
+/// What is kept of a database, newest first.
+type History = Vec<(u64, Result<Manifest, StoreError>)>;
+
+/// `None`: neither a manifest nor the log knows the database.
+pub(super) async fn check_database(
+    store: &Store,
+    name: &str,
+    needed: &HashSet<String>,
+    recovered: &Recovered,
+) -> Result<Option<Checked>, StoreError> {
+    let history = manifest::history(store, name).await?;
+    check_history(store, name, history, needed, recovered).await
+}
+
+/// The same where the manifests have been read.
+pub(super) async fn check_history(
+    store: &Store,
+    name: &str,
+    history: History,
+    needed: &HashSet<String>,
+    recovered: &Recovered,
+) -> Result<Option<Checked>, StoreError> {
+    let names = Names::new(name)?;
+    let mut checked = Checked { name: name.to_owned(), manifests: history.len(), ..Checked::default() };
+    checked.manifest = history.first().map(|(number, _)| *number);
+    let mut readable = Vec::new();
+    for (at, (number, read)) in history.into_iter().enumerate() {
+        match read {
+            Ok(manifest) => readable.push((at == 0, manifest)),
+            // Deleted after it was listed, as a newer one was committed.
+            Err(error) if error.is_missing() => {}
+            Err(error) => checked.problems.push(damaged_manifest(&names.manifest(number), at == 0, &error)),
+        }
+    }
+    if let Some((_, manifest)) = readable.first() {
+        checked.keys = manifest.segments.iter().map(|segment| u64::from(segment.records)).sum();
+        checked.bytes = manifest.stored_bytes();
+        checked.chunks = manifest.chunks.len();
+        checked.tails = manifest.tails.len();
+    }
+    check_chunks(store, &readable, &mut checked).await?;
+    check_tails(store, &readable, &mut checked).await?;
+    let newest = readable.first().filter(|(is_newest, _)| *is_newest).map(|(_, manifest)| manifest);
+    let is_known = check_logged(name, newest, checked.manifest.is_some(), recovered, &mut checked);
+    count_others(store, &names, needed, &mut checked).await?;
+    Ok((checked.manifest.is_some() || is_known).then_some(checked))
+}
+
+fn damaged_manifest(object: &str, is_newest: bool, error: &StoreError) -> Problem {
+    let (affected, remedy) = match is_newest {
+        true => (
+            "the whole database: it is refused",
+            "salvage it (--salvage), which goes back to the manifest before; or move the damaged manifest away with the \
+             server stopped, which loses what only it knew",
+        ),
+        false => ("no key: a newer manifest is there", "nothing: it is deleted after the next checkpoints"),
+    };
+    let what = error.to_string();
+    let what = what.strip_prefix(object).map_or(&*what, |what| what.trim_start_matches(": ")).to_owned();
+    Problem { object: object.to_owned(), what, affected: affected.to_owned(), remedy: remedy.to_owned() }
+}
+
+async fn check_chunks(store: &Store, manifests: &[(bool, Manifest)], checked: &mut Checked) -> Result<(), StoreError> {
+    // Each chunk once, whichever manifests name it.
+    let mut chunks: BTreeMap<&str, (u64, Vec<Wanted>)> = BTreeMap::new();
+    let Some((_, first)) = manifests.first() else { return Ok(()) };
+    let placement = SlotPlacement { seed: first.seed };
+    for (is_newest, manifest) in manifests {
+        for chunk in &manifest.chunks {
+            chunks.entry(&chunk.name).or_insert((chunk.bytes, Vec::new()));
+        }
+        for segment in manifest.segments.iter().filter(|segment| segment.has_body()) {
+            let name = &manifest.chunks[segment.location.chunk as usize].name;
+            let Some((_, wanted)) = chunks.get_mut(name.as_str()) else { continue };
+            let shown = manifest.keyspaces.contains(&segment.keyspace);
+            let same = |wanted: &&mut Wanted| wanted.segment.location.offset == segment.location.offset;
+            match wanted.iter_mut().find(same) {
+                Some(_) => {}
+                None => wanted.push(Wanted { segment: *segment, is_current: *is_newest && shown }),
+            }
+        }
+    }
+    for (name, (bytes, wanted)) in chunks {
+        let faults = check_chunk(store, name, bytes, &wanted, &placement).await?;
+        tell(name, faults, checked);
+    }
+    Ok(())
+}
+
+async fn check_tails(store: &Store, manifests: &[(bool, Manifest)], checked: &mut Checked) -> Result<(), StoreError> {
+    let mut seen = HashSet::new();
+    for (is_newest, manifest) in manifests {
+        let placement = SlotPlacement { seed: manifest.seed };
+        for info in &manifest.tails {
+            if seen.insert(&info.name) {
+                let faults = check_tail(store, info, *is_newest, &placement).await?;
+                tell(&info.name, faults, checked);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn tell(object: &str, faults: Vec<Fault>, checked: &mut Checked) {
+    let more = faults.len().saturating_sub(TOLD_MAX);
+    let rest: u64 = faults.iter().skip(TOLD_MAX).map(|fault| fault.keys).sum();
+    for fault in faults.into_iter().take(TOLD_MAX) {
+        let Fault { what, place, keys } = fault;
+        let affected = match (keys, place) {
+            (0, _) => "no key of the newest manifest".to_owned(),
+            (keys, Some(place)) => format!("{keys} keys: {place}"),
+            (keys, None) => format!("{keys} keys or writes"),
+        };
+        let remedy = REMEDY.to_owned();
+        checked.problems.push(Problem { object: object.to_owned(), what, affected, remedy });
+    }
+    if more > 0 {
+        checked.problems.push(Problem {
+            object: object.to_owned(),
+            what: format!("{more} more problems of this kind"),
+            affected: format!("{rest} keys"),
+            remedy: REMEDY.to_owned(),
+        });
+    }
+}
+
+const REMEDY: &str = "restore the object from a copy of the store; or salvage the database (--salvage) without what \
+                      cannot be read, and import that";
+
+/// Whether the log follows the manifest. Answers whether it knows the database.
+fn check_logged(
+    name: &str,
+    newest: Option<&Manifest>,
+    has_manifests: bool,
+    recovered: &Recovered,
+    checked: &mut Checked,
+) -> bool {
+    let identity = match newest {
+        Some(manifest) => Identity { name: name.into(), seed: manifest.seed, created_ms: manifest.created_ms },
+        // Without its newest manifest nobody knows where the log goes on.
+        None if has_manifests => return true,
+        None => match recovered.identity_of(name) {
+            Some(identity) => identity,
+            None => return false,
+        },
+    };
+    let entries = recovered.entries_of(&identity);
+    let (floor, cut) = newest.map_or((0, 0), |manifest| (manifest.sequence, manifest.cut));
+    let is_known = !entries.entries.is_empty();
+    let mut problem = |what: String, affected: &str| {
+        let remedy = "salvage the database (--salvage), which takes the log as far as it can be read; or remove what is \
+                      left of the log with the server stopped, which loses every write since the newest manifest";
+        let problem =
+            Problem { object: FOLDER.to_owned(), what, affected: affected.to_owned(), remedy: remedy.to_owned() };
+        checked.problems.push(problem);
+    };
+    let mut logged = 0;
+    let mut malformed = HashMap::new();
+    for entry in entries.entries.iter().filter(|entry| entry.sequence > floor && entry.kind == Kind::Effects) {
+        logged += 1;
+        if let Some(what) = malformed_item(&entry.items, &SlotPlacement { seed: identity.seed }) {
+            malformed.entry(what).or_insert(entry.sequence);
+        }
+    }
+    for (what, sequence) in malformed {
+        problem(format!("write {sequence} of database {name} is malformed: {what}"), "the keys that it is about");
+    }
+    // A damaged log is told of once, as such.
+    let is_damaged = entries.damage.is_some();
+    match LogTail::new(entries, floor, cut) {
+        Err(what) if !is_damaged => problem(format!("database {name}: {what}"), "the whole database: it is refused"),
+        _ => {}
+    }
+    checked.logged = logged;
+    is_known
+}
+
+fn malformed_item(items: &[u8], placement: &SlotPlacement) -> Option<String> {
+    let mut reader = Reader::new(items);
+    while !reader.is_empty() {
+        match read_item(&mut reader) {
+            Err(error) => return Some(error.to_string()),
+            Ok(Item::Ids { .. }) => {}
+            Ok(Item::Effect { position, body, .. }) => {
+                if let Some(what) = malformed_effect(position, body, placement) {
+                    return Some(what.to_owned());
+                }
+            }
+        }
+    }
+    None
+}
+
+/// What is wrong with an effect, if anything.
+pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlacement) -> Option<&'static str> {
+    let key = match effect::read(body) {
+        None => return Some("an effect that cannot be read"),
+        Some(Body::Command(_)) => return None,
+        Some(Body::Delete { key } | Body::Value { key, .. } | Body::Expiry { key, .. }) => key,
+    };
+    (placement.position(&key) != position).then_some("an effect at another key's place")
+}
+
+/// Counts the objects in the database's folder that no manifest names.
+async fn count_others(
+    store: &Store,
+    names: &Names,
+    needed: &HashSet<String>,
+    checked: &mut Checked,
+) -> Result<(), StoreError> {
+    for folder in [names.chunks(), names.tails()] {
+        for object in store.list(&folder).await? {
+            if !needed.contains(&object.name) {
+                checked.garbage.add(object.bytes);
+            }
+        }
+    }
+    checked.markers = store.list(&format!("{}/branch", names.folder())).await?.len() as u64;
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Checks of a store, which only read: whatever a database needs is looked at, byte for byte.
+//!
+//! 1. The log is read once, all of it ([`log`]).
+//! 2. Of each database the kept manifests are read, then every chunk and tail that they name ([`objects`]): that it is there,
+//!    is as long as the manifest says, and decodes with every key where it belongs.
+//! 3. What the log has beyond the newest manifest must follow it without a gap and reach its cut.
+//! 4. Objects of the database that no manifest in the store names are counted: they are garbage, or about to be named.
+//!
+//! A server may be writing the store meanwhile. It deletes only what its newest manifest does not need, and the log is at
+//! least as new as a manifest that was read before it. So where something seems wrong the database is checked again, from
+//! its manifests on, with a log that is read after them; only what is still wrong under the same newest manifest is.
+//!
+//! [`salvage`] gets out of a damaged database what can be read of it.
+
+mod database;
+mod log;
+mod objects;
+pub mod salvage;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::executor::block_on;
+
+use self::database::{check_database, check_history};
+pub use self::log::CheckedLog;
+use crate::log::Log;
+use crate::log::recovery::{Recovered, collect};
+use crate::manifest;
+use crate::store::{Store, StoreError};
+
+/// Looks at one database until its newest manifest holds still, and at most so often.
+const ATTEMPTS: usize = 4;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The object, by its name in the store.
+    pub object: String,
+    pub what: String,
+    /// Which keys are lost by it, or how many.
+    pub affected: String,
+    /// What can be done.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}", self.object, self.what)?;
+        writeln!(f, "    affected: {}", self.affected)?;
+        write!(f, "    remedy:   {}", self.remedy)
+    }
+}
+
+/// Objects that are there and not needed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spare {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+impl Spare {
+    fn add(&mut self, bytes: u64) {
+        self.objects += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// What was found of one database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    pub name: String,
+    /// The newest manifest; none: only the log has the database, or it was deleted meanwhile.
+    pub manifest: Option<u64>,
+    pub manifests: usize,
+    /// As the newest manifest counts them, without what the log adds or takes away.
+    pub keys: u64,
+    pub bytes: u64,
+    pub chunks: usize,
+    pub tails: usize,
+    /// Entries in the log beyond the newest manifest.
+    pub logged: usize,
+    /// Objects that no manifest names.
+    pub garbage: Spare,
+    /// Markers of branches that may need objects of this database.
+    pub markers: u64,
+    pub problems: Vec<Problem>,
+}
+
+/// What was found in a store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub databases: Vec<Checked>,
+    pub log: CheckedLog,
+    /// What unfinished writes left in a folder; a running server may be at it.
+    pub unfinished: Spare,
+}
+
+impl Report {
+    pub fn problems(&self) -> usize {
+        self.log.problems.len() + self.databases.iter().map(|database| database.problems.len()).sum::<usize>()
+    }
+}
+
+/// Checks the log and all databases, or `only` one. `watch` is shown each database when it has been checked. It waits by
+/// itself, so it is not to be called where something is waited for.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub fn check(store: &Arc<Store>, only: Option<&str>, watch: &mut dyn FnMut(&Checked)) -> Result<Report, StoreError> {
+    let (log, recovered) = log::check_log(store);
+    let mut report = Report { log, ..Report::default() };
+    let mut all = block_on(manifest::databases(store))?;
+    all.extend(recovered.identities().into_iter().map(|identity| identity.name.to_string()));
+    all.sort_unstable();
+    all.dedup();
+    let needed = block_on(needed(store, &all))?;
+    for name in all.iter().filter(|name| only.is_none_or(|only| only == *name)) {
+        let checked = settled(store, name, &recovered, &needed)?;
+        // A folder without manifests is what a deleted database left, or one that is only about to be there.
+        if let Some(checked) = checked {
+            watch(&checked);
+            report.databases.push(checked);
+        }
+    }
+    if let Some(folder) = store.folder() {
+        count_unfinished(&folder, 0, &mut report.unfinished);
+    }
+    Ok(report)
+}
+
+/// Checks a database until its newest manifest has been the same before and after, if anything seems wrong.
+fn settled(
+    store: &Arc<Store>,
+    name: &str,
+    recovered: &Recovered,
+    needed: &HashSet<String>,
+) -> Result<Option<Checked>, StoreError> {
+    let mut checked = block_on(check_database(store, name, needed, recovered))?;
+    for _ in 1..ATTEMPTS {
+        if checked.as_ref().is_none_or(|checked| checked.problems.is_empty()) {
+            break;
+        }
+        let before = checked.and_then(|checked| checked.manifest);
+        let again = check_again(store, name, needed)?;
+        let same = again.as_ref().and_then(|checked| checked.manifest) == before;
+        checked = again;
+        if same {
+            break;
+        }
+    }
+    Ok(checked)
+}
+
+/// The manifests first, the log after them.
+fn check_again(store: &Arc<Store>, name: &str, needed: &HashSet<String>) -> Result<Option<Checked>, StoreError> {
+    let history = block_on(manifest::history(store, name))?;
+    let fresh = Log::read(store).map(collect).unwrap_or_default();
+    block_on(check_history(store, name, history, needed, &fresh))
+}
+
+/// The names of all objects that some manifest names.
+async fn needed(store: &Store, all: &[String]) -> Result<HashSet<String>, StoreError> {
+    let mut needed = HashSet::new();
+    for name in all {
+        // What cannot be read is told where its database is checked.
+        for (_, manifest) in manifest::history(store, name).await? {
+            needed.extend(manifest.iter().flat_map(manifest::Manifest::objects).map(str::to_owned));
+        }
+    }
+    Ok(needed)
+}
+
+/// Databases lie two folders below the store's, and their objects at most four below that.
+const DEPTH_MAX: usize = 8;
+
+fn count_unfinished(folder: &Path, depth: usize, found: &mut Spare) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() && depth < DEPTH_MAX {
+            count_unfinished(&entry.path(), depth + 1, found);
+        }
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.rsplit_once('#'));
+        if metadata.is_file() && number.is_some_and(|(_, digits)| digits.bytes().all(|byte| byte.is_ascii_digit())) {
+            found.add(metadata.len());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

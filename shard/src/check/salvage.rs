@@ -1,0 +1,126 @@
+//! Getting out of a damaged database what can be read of it.
+//!
+//! 1. The newest manifest that can be read says what there is.
+//! 2. Its tails are taken up to the first that cannot be read. What comes after that, the log too, is left out: it says how
+//!    values changed that are not known.
+//! 3. The log is taken as far as it follows without a gap.
+//! 4. Each place whose body cannot be read is left out.
+//!
+//! Whatever is left out is told.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use futures::executor::block_on;
+
+use crate::log::Log;
+use crate::log::format::Identity;
+use crate::log::recovery::{Recovered, collect};
+use crate::log::tail::LogTail;
+use crate::manifest::{self, Manifest};
+use crate::rdb::export::{About, ExportError, Exported, export_readable};
+use crate::replay::Replay;
+use crate::snapshot::Snapshot;
+use crate::store::{Store, StoreError};
+use crate::tail::Tail;
+
+/// What was got out.
+#[derive(Debug)]
+pub struct Salvaged<W> {
+    pub out: W,
+    pub exported: Exported,
+    /// What was not, in plain words.
+    pub left_out: Vec<String>,
+}
+
+/// Why nothing was.
+#[derive(Debug, thiserror::Error)]
+pub enum SalvageError {
+    #[error("there is nothing of database `{0}` that can be read")]
+    Nothing(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+}
+
+/// Writes everything readable of a database. It waits by itself, so it is not to be called where something is waited for.
+///
+/// # Errors
+/// When there is nothing, the store cannot be asked, or `out` refuses to take more.
+pub fn salvage<W: Write + Send>(
+    store: &Arc<Store>,
+    database: &str,
+    out: W,
+    about: About<'_>,
+    watch: &mut (dyn FnMut(Exported) + Send),
+) -> Result<Salvaged<W>, SalvageError> {
+    let mut left_out = Vec::new();
+    let history = block_on(manifest::history(store, database))?;
+    let recovered = Log::read(store).map(collect).unwrap_or_else(|error| {
+        left_out.push(format!("the log: {error}"));
+        Recovered::default()
+    });
+    let manifest = choose(database, history, &recovered, &mut left_out)?;
+    let (tails, is_whole) = block_on(readable_tails(store, &manifest, &mut left_out));
+    let log = match is_whole {
+        true => readable_log(&manifest, &recovered, &mut left_out),
+        false => LogTail::default(),
+    };
+    let log = Some(Arc::new(log)).filter(|log| !log.is_empty());
+    let snapshot = Snapshot::of(store, manifest, Replay { tails, log });
+    let mut damaged = |error: crate::error::Error| {
+        left_out.push(error.to_string());
+        Ok(())
+    };
+    let (out, exported) = block_on(export_readable(&snapshot, out, about, watch, &mut damaged))?;
+    Ok(Salvaged { out, exported, left_out })
+}
+
+/// The newest manifest that can be read.
+fn choose(
+    database: &str,
+    history: Vec<(u64, Result<Manifest, StoreError>)>,
+    recovered: &Recovered,
+    left_out: &mut Vec<String>,
+) -> Result<Manifest, SalvageError> {
+    let has_manifests = !history.is_empty();
+    for (number, read) in history {
+        match read {
+            Ok(manifest) => return Ok(manifest),
+            Err(error) => left_out.push(format!("what only manifest {number} knew: {error}")),
+        }
+    }
+    let logged = recovered.identity_of(database).filter(|_| !has_manifests);
+    let identity = logged.ok_or_else(|| SalvageError::Nothing(database.to_owned()))?;
+    Ok(Manifest::new(database, identity.seed, 0, identity.created_ms))
+}
+
+/// The tails up to the first that cannot be read, and whether that is all of them.
+async fn readable_tails(store: &Store, manifest: &Manifest, left_out: &mut Vec<String>) -> (Vec<Arc<Tail>>, bool) {
+    let mut tails = Vec::with_capacity(manifest.tails.len());
+    for info in &manifest.tails {
+        let read = Tail::read(store, &info.name).await;
+        match read.and_then(|tail| tail.verify().and_then(|()| tail.all()).map(|_| tail)) {
+            Ok(tail) => tails.push(Arc::new(tail)),
+            Err(error) => {
+                left_out.push(format!("the writes after {}, and the log: {error}", info.from_sequence));
+                return (tails, false);
+            }
+        }
+    }
+    (tails, true)
+}
+
+fn readable_log(manifest: &Manifest, recovered: &Recovered, left_out: &mut Vec<String>) -> LogTail {
+    let Manifest { seed, created_ms, sequence, cut, .. } = *manifest;
+    let identity = Identity { name: manifest.database.as_str().into(), seed, created_ms };
+    let entries = recovered.entries_of(&identity);
+    let damage = entries.damage;
+    let (log, problem) = LogTail::prefix(entries.entries, sequence);
+    let short = (log.sequence < cut).then(|| format!("it ends before write {cut}, so keys are not all of one moment"));
+    if let Some(problem) = problem.or(damage).or(short) {
+        left_out.push(format!("the writes after {} in the log: {problem}", log.sequence));
+    }
+    log
+}

@@ -1,0 +1,222 @@
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+
+use super::salvage::salvage;
+use super::*;
+use crate::chunk::{ChunkWriter, SegmentLocation};
+use crate::codec::segment::encode_segment;
+use crate::keyspace::effect;
+use crate::log::Journal;
+use crate::log::format::{Identity, write_effect};
+use crate::log::sink::Objects;
+use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use crate::rdb::export::About;
+use crate::record::Record;
+use crate::segment::{Placement, Range53, SlotPlacement, prefix53};
+use crate::tail::{TailRecord, encode_tail};
+
+const SEED: u64 = 42;
+const KEYS: u64 = 100;
+
+fn placement() -> SlotPlacement {
+    SlotPlacement { seed: SEED }
+}
+
+fn record(at: u64) -> Record {
+    Record::new_raw(format!("key {at}").as_bytes(), b"value", None)
+}
+
+/// A store with one database: two manifests over a chunk of two segments; the newer one has a tail with a key of its own,
+/// and the log has one more.
+fn store() -> Arc<Store> {
+    let store = Arc::new(Store::memory());
+    let names = Names::new("a").unwrap();
+    let mut manifest = Manifest::new("a", SEED, 9, 5);
+    let (low, high) = Range53::WHOLE.halves();
+    let mut writer = ChunkWriter::new();
+    let all: Vec<Record> = (0..KEYS).map(record).collect();
+    for range in [low, high] {
+        let inside = |record: &&Record| range.contains(prefix53(placement().position(record.key())));
+        let body = encode_segment(all.iter().filter(inside));
+        let entry = writer.push(0, range, &body);
+        manifest.segments.push(SegmentInfo {
+            keyspace: 0,
+            range,
+            location: SegmentLocation { chunk: 0, offset: entry.offset, len: entry.len },
+            records: entry.records,
+            expiring: 0,
+            heap_bytes: 1,
+            sequence: KEYS,
+            seen: KEYS,
+            crc: entry.crc,
+        });
+    }
+    let chunk = writer.finish();
+    manifest.chunks = vec![ChunkInfo { name: names.chunk(1, 9, 0), bytes: chunk.len() as u64 }];
+    (manifest.sequence, manifest.cut, manifest.next_object) = (KEYS, KEYS, 1);
+    block_on(store.put_new(&manifest.chunks[0].name, chunk)).unwrap();
+    block_on(manifest::commit(&store, &mut manifest)).unwrap();
+
+    let (position, body) = write_of(KEYS);
+    let sequence = KEYS + 1;
+    let tail = encode_tail(vec![TailRecord { sequence, now_ms: 5, keyspace: 0, position, body: body.into() }]);
+    let info = TailInfo { name: names.tail(1, 9, 1), bytes: tail.len() as u64, effects: 1, from_sequence: KEYS };
+    block_on(store.put_new(&info.name, tail)).unwrap();
+    manifest.tails.push(info);
+    (manifest.sequence, manifest.cut, manifest.next_object) = (KEYS + 1, KEYS + 2, 2);
+    let segment = manifest.segments.iter_mut().find(|segment| segment.range.contains(prefix53(position))).unwrap();
+    (segment.seen, segment.records) = (KEYS + 1, segment.records + 1);
+    block_on(manifest::commit(&store, &mut manifest)).unwrap();
+
+    let (log, _) = Log::over(Box::new(Objects::new(Arc::clone(&store))), 9, || 5).unwrap();
+    let journal = Journal::of(&log, &Identity { name: "a".into(), seed: SEED, created_ms: 5 });
+    let (position, body) = write_of(KEYS + 1);
+    let mut items = Vec::new();
+    write_effect(&mut items, 0, position, |out| out.extend_from_slice(&body));
+    journal.append(&AtomicU64::new(KEYS + 1), 5, &items);
+    log.flush().unwrap();
+    store
+}
+
+fn write_of(at: u64) -> (u64, Vec<u8>) {
+    let record = record(at);
+    let mut body = Vec::new();
+    effect::value(&mut body, &record);
+    (placement().position(record.key()), body)
+}
+
+fn look(store: &Arc<Store>) -> Report {
+    check(store, None, &mut |_| {}).unwrap()
+}
+
+/// The objects and texts of all problems.
+fn problems(store: &Arc<Store>) -> Vec<String> {
+    let report = look(store);
+    let all = report.databases.iter().flat_map(|database| &database.problems).chain(&report.log.problems);
+    all.map(ToString::to_string).collect()
+}
+
+/// How many keys can be got out, and what cannot.
+fn salvaged(store: &Arc<Store>) -> (u64, Vec<String>) {
+    let about = About { version: 11, server: "7.2.0", now_ms: 5 };
+    let salvaged = salvage(store, "a", Vec::new(), about, &mut |_| {}).unwrap();
+    (salvaged.exported.keys, salvaged.left_out)
+}
+
+fn names(store: &Arc<Store>, folder: &str) -> Vec<String> {
+    block_on(store.list(folder)).unwrap().into_iter().map(|object| object.name).collect()
+}
+
+fn replace(store: &Arc<Store>, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = block_on(store.get(name)).unwrap().to_vec();
+    change(&mut bytes);
+    block_on(store.delete(name)).unwrap();
+    block_on(store.put_new(name, Bytes::from(bytes))).unwrap();
+}
+
+#[test]
+fn a_good_store_has_no_problem() {
+    let store = store();
+    let report = look(&store);
+    assert_eq!(report.problems(), 0, "{report:?}");
+    let [checked] = &report.databases[..] else { panic!("{report:?}") };
+    assert_eq!((&*checked.name, checked.manifest, checked.manifests), ("a", Some(2), 2));
+    assert_eq!((checked.keys, checked.chunks, checked.tails, checked.logged), (KEYS + 1, 1, 1, 1));
+    assert_eq!((checked.garbage, report.log.databases), (Spare::default(), 1));
+    assert_eq!(salvaged(&store), (KEYS + 2, vec![]));
+    assert_eq!(look(&Arc::new(Store::memory())), Report::default());
+}
+
+#[test]
+fn garbage_is_counted_and_no_problem() {
+    let store = store();
+    block_on(store.put_new("db/a/chunk/0000000001-0000000000000009-0000000007", Bytes::from_static(b"1234"))).unwrap();
+    block_on(store.put_new("db/b/chunk/0000000001-0000000000000009-0000000007", Bytes::from_static(b"1234"))).unwrap();
+    let report = look(&store);
+    assert_eq!(report.problems(), 0);
+    assert_eq!(report.databases.len(), 1);
+    assert_eq!(report.databases[0].garbage, Spare { objects: 1, bytes: 4 });
+}
+
+#[test]
+fn every_flipped_byte_of_a_chunk_is_found() {
+    let name = names(&store(), "db/a/chunk")[0].clone();
+    let length = block_on(store().get(&name)).unwrap().len();
+    for at in (0..length).step_by(7).chain([length - 1]) {
+        let store = store();
+        replace(&store, &name, |bytes| bytes[at] ^= 0x10);
+        let problems = problems(&store);
+        assert!(!problems.is_empty() && problems.iter().all(|text| text.starts_with(&name)), "{at}: {problems:?}");
+        let (keys, left_out) = salvaged(&store);
+        assert!(keys == KEYS + 2 || keys > 10 && left_out.len() == 1, "{at}: {keys} {left_out:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_short_is_found() {
+    for folder in ["db/a/chunk", "db/a/tail"] {
+        let store = store();
+        let name = names(&store, folder)[0].clone();
+        block_on(store.delete(&name)).unwrap();
+        let found = problems(&store);
+        assert!(found.len() == 1 && found[0].contains("missing from the store"), "{found:?}");
+        let (keys, left_out) = salvaged(&store);
+        // Without the tail what the log says after it is not taken either; without the chunk both are all that there is.
+        let wanted = if folder.ends_with("tail") { KEYS } else { 0 };
+        assert!((wanted..=wanted + 1).contains(&keys) && !left_out.is_empty(), "{keys} {left_out:?}");
+        let store = self::store();
+        replace(&store, &name, |bytes| bytes.truncate(bytes.len() - 1));
+        assert!(!problems(&store).is_empty());
+    }
+}
+
+#[test]
+fn a_damaged_manifest_is_found_and_the_one_before_salvaged() {
+    let store = store();
+    replace(&store, "db/a/manifest/00000000000000000002", |bytes| bytes[20] ^= 1);
+    let found = problems(&store);
+    assert!(found.len() == 1 && found[0].starts_with("db/a/manifest/00000000000000000002: "), "{found:?}");
+    let (keys, left_out) = salvaged(&store);
+    assert_eq!(keys, KEYS);
+    assert!(left_out[0].contains("manifest 2"), "{left_out:?}");
+    let store = self::store();
+    replace(&store, "db/a/manifest/00000000000000000001", |bytes| bytes[20] ^= 1);
+    let found = problems(&store);
+    assert!(found.len() == 1 && found[0].contains("no key"), "{found:?}");
+    assert_eq!(salvaged(&store), (KEYS + 2, vec![]));
+}
+
+#[test]
+fn a_log_that_does_not_reach_the_cut_is_found() {
+    let store = store();
+    for name in names(&store, "log") {
+        block_on(store.delete(&name)).unwrap();
+    }
+    let found = problems(&store);
+    assert!(found.len() == 1 && found[0].contains("the log ends at write 101"), "{found:?}");
+    let (keys, left_out) = salvaged(&store);
+    assert_eq!((keys, left_out.len()), (KEYS + 1, 1));
+}
+
+#[test]
+fn wrong_counts_and_places_are_found() {
+    type Change = fn(&mut Manifest);
+    let changes: [(&str, Change); 4] = [
+        ("records", |manifest| manifest.segments.iter_mut().for_each(|segment| segment.records += 1)),
+        ("checksum", |manifest| manifest.segments[0].crc ^= 1),
+        ("another key's place", |manifest| manifest.seed ^= 1),
+        ("ends beyond", |manifest| {
+            manifest.chunks[0].bytes += 1000;
+            manifest.segments[1].location.len += 1000;
+        }),
+    ];
+    for (wanted, change) in changes {
+        let store = store();
+        let mut manifest = block_on(manifest::latest(&store, "a")).unwrap().unwrap();
+        change(&mut manifest);
+        block_on(manifest::commit(&store, &mut manifest)).unwrap();
+        let found = problems(&store);
+        assert!(found.iter().any(|text| text.contains(wanted)), "{wanted}: {found:?}");
+    }
+}

@@ -1,0 +1,188 @@
+use std::sync::atomic::AtomicUsize;
+use std::task::Wake;
+
+use super::testing::{MemorySink, NOW_MS, Writer, identity, numbers, open};
+use super::*;
+
+/// Counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn sink(file_bytes: u64) -> MemorySink {
+    let sink = MemorySink::default();
+    sink.0.lock().file_bytes = file_bytes;
+    sink
+}
+
+#[test]
+fn who_waits_is_woken_by_the_flush_that_reaches_it() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    let writer = Writer::new(&log, "a");
+    let first = writer.write();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    let mut wait = Box::pin(log.durable(first));
+    assert!(wait.as_mut().poll(&mut context).is_pending());
+    assert!(!writer.journal.is_durable(first));
+    assert!(log.active.lock().urgent, "the flusher is told that somebody waits");
+    log.flush().unwrap();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    assert!(writer.journal.is_durable(first));
+    // What is durable already is not waited for.
+    assert!(matches!(Box::pin(log.durable(first)).as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+}
+
+#[test]
+fn a_flush_that_fails_loses_nothing_and_heals() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    let (a, b) = (Writer::new(&log, "a"), Writer::new(&log, "b"));
+    a.write();
+    log.flush().unwrap();
+    sink.0.lock().fails = true;
+    let lsn = a.write();
+    b.write();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut context = Context::from_waker(&waker);
+    let (mut patient, mut impatient) = (Box::pin(log.durable(lsn)), Box::pin(log.durable_or_failed(lsn)));
+    assert!(patient.as_mut().poll(&mut context).is_pending());
+    assert!(impatient.as_mut().poll(&mut context).is_pending());
+    assert!(log.flush().is_err());
+    assert!(log.problem().is_some_and(|problem| problem.contains("no space left")));
+    assert!(woken.0.load(Ordering::SeqCst) >= 2);
+    assert!(patient.as_mut().poll(&mut context).is_pending());
+    let failed = impatient.as_mut().poll(&mut context);
+    assert!(matches!(failed, Poll::Ready(Err(StoreError::LogFailed(_)))), "{failed:?}");
+    a.write();
+    assert!(log.flush().is_err());
+    sink.0.lock().fails = false;
+    log.flush().unwrap();
+    assert_eq!(log.problem(), None);
+    assert_eq!(log.flushed(), log.end());
+    assert!(matches!(patient.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    let mut recovered = recovery::take_over(&mut sink.clone()).unwrap().0;
+    for (name, wanted) in [("a", &[1, 2, 3][..]), ("b", &[1])] {
+        let entries = recovered.take(&identity(name));
+        assert_eq!((numbers(&entries), entries.damage), (wanted.to_vec(), None));
+    }
+}
+
+#[test]
+fn writes_are_refused_when_the_log_falls_behind() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    let writer = Writer::new(&log, "a");
+    writer.journal.declare(Window::Ms(100));
+    assert!(writer.journal.admit(NOW_MS + 1_000_000).is_ok(), "nothing waits");
+    sink.0.lock().fails = true;
+    writer.write();
+    assert_eq!(log.lag_ms(NOW_MS + 70), 70);
+    assert!(writer.journal.admit(NOW_MS + 100).is_ok());
+    log.flush().unwrap_err();
+    let refused = writer.journal.admit(NOW_MS + 101).unwrap_err().to_string();
+    assert!(refused.starts_with("MISCONF the log is 101 ms behind"), "{refused}");
+    assert!(refused.contains("100ms") && refused.contains("no space left"), "{refused}");
+    // What is written later does not make what waits younger.
+    writer.write();
+    log.flush().unwrap_err();
+    assert_eq!(log.lag_ms(NOW_MS + 101), 101);
+    for (window, is_admitted) in [(Window::None, true), (Window::Zero, true), (Window::Ms(50), false)] {
+        writer.journal.declare(window);
+        assert_eq!(writer.journal.admit(NOW_MS + 500).is_ok(), is_admitted, "{window}");
+    }
+    writer.journal.declare(Window::Zero);
+    assert!(writer.journal.admit(NOW_MS + 1_001).is_err(), "who waits for its reply is not held forever");
+    sink.0.lock().fails = false;
+    log.flush().unwrap();
+    assert!(writer.journal.admit(NOW_MS + 1_000_000).is_ok());
+    assert_eq!(log.lag_ms(NOW_MS + 1_000_000), 0);
+}
+
+#[test]
+fn files_that_nobody_needs_are_deleted() {
+    let sink = sink(1);
+    let log = open(&sink);
+    let (a, b) = (Writer::new(&log, "a"), Writer::new(&log, "b"));
+    for writer in [&a, &b, &a] {
+        writer.write();
+        log.flush().unwrap();
+    }
+    let files = || sink.0.lock().files.keys().map(|(_, number)| *number).collect::<Vec<_>>();
+    assert_eq!(files(), [1, 2, 3]);
+    assert_eq!(log.remove_settled().unwrap(), 0);
+    log.settled(&identity("a"), 2);
+    assert_eq!(log.remove_settled().unwrap(), 1);
+    assert_eq!(files(), [2, 3], "the last is being written");
+    log.settled(&identity("b"), 1);
+    log.remove_settled().unwrap();
+    assert_eq!(files(), [3]);
+    log.finish().unwrap();
+    assert_eq!((files().len(), log.files()), (0, 0));
+}
+
+#[test]
+fn that_a_database_is_gone_is_found() {
+    let sink = sink(1);
+    let log = open(&sink);
+    let (a, b) = (Writer::new(&log, "a"), Writer::new(&log, "b"));
+    a.write();
+    b.write();
+    log.flush().unwrap();
+    log.forget(&identity("a"));
+    log.flush().unwrap();
+    log.remove_settled().unwrap();
+    let mut recovered = recovery::take_over(&mut sink.clone()).unwrap().0;
+    assert!(recovered.take(&identity("a")).entries.is_empty());
+    assert_eq!(numbers(&recovered.take(&identity("b"))), [1]);
+}
+
+#[test]
+fn a_sealed_log_tells_who_waits() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    let writer = Writer::new(&log, "a");
+    let lsn = writer.write();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut wait = Box::pin(log.durable(lsn));
+    assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    sink.0.lock().sealed = true;
+    assert!(matches!(log.flush(), Err(StoreError::LogSealed)));
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    let ready = wait.as_mut().poll(&mut Context::from_waker(&waker));
+    assert!(matches!(ready, Poll::Ready(Err(StoreError::LogSealed))));
+    // Not even where the store has room again.
+    sink.0.lock().sealed = false;
+    assert!(matches!(log.flush(), Err(StoreError::LogSealed)));
+}
+
+#[test]
+fn frames_that_waited_for_the_disk_together_are_missed_one_by_one() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    sink.0.lock().fails = true;
+    for name in ["a", "b"] {
+        Writer::new(&log, name).write();
+        log.flush().unwrap_err();
+    }
+    sink.0.lock().fails = false;
+    log.flush().unwrap();
+    let last = sink.0.lock().files.last_key_value().map(|(_, file)| file.clone()).unwrap();
+    let first = format::read_frame(&last, format::HEADER_BYTES).unwrap();
+    for at in format::HEADER_BYTES..first.end {
+        let mut flipped = last.clone();
+        flipped[at] ^= 1;
+        let mut recovered = super::testing::recover([(1, flipped)]);
+        assert!(recovered.take(&identity("a")).damage.is_some(), "byte {at}");
+    }
+}

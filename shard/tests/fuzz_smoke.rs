@@ -1,0 +1,89 @@
+//! The fuzz targets, with the golden files damaged at random as their input: for as many inputs as an ordinary test run has
+//! time for. `cargo fuzz run TARGET` in the root searches for longer.
+
+use std::{fs, path::PathBuf};
+
+use dormouse_shard::fuzzing::TARGETS;
+
+const INPUTS: u64 = 1_500;
+
+/// Golden files that are good input for a target.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let names: &[&str] = match target {
+        "chunk" => &["chunk-v1.bin"],
+        "segment" => &["segment-v1.bin"],
+        "manifest" => &["manifest-v1.bin", "manifest-v2.bin"],
+        "tail" => &["tail-v1.bin"],
+        "log" => &["log-v1.bin"],
+        _ => return effects(),
+    };
+    let path = |name: &str| -> PathBuf { [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect() };
+    names.iter().map(|name| fs::read(path(name)).expect("golden files are there")).collect()
+}
+
+/// Bodies of each kind, with their lengths before them.
+fn effects() -> Vec<Vec<u8>> {
+    let bodies: [&[u8]; 6] = [
+        b"\x00\x01k",
+        b"\x02\0\0\0\0\0\0\0\0\x01k",
+        b"\x01\0\0\0\0\0\0\0\0\0\x01k\x05value",
+        b"\x03\x03\x06APPEND\x01k\x05value",
+        b"\x03\x04\x05RPUSH\x01l\x01a\x01b",
+        b"\x03\x04\x04ZADD\x01z\x011\x01m",
+    ];
+    vec![bodies.iter().flat_map(|body| [&[body.len() as u8], *body].concat()).collect()]
+}
+
+/// Numbers without an order (xorshift64*), the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end.max(1)
+    }
+
+    /// Flips, sets, cuts, repeats or swaps some of the bytes.
+    fn damage(&mut self, input: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            let at = self.below(input.len());
+            match self.below(6) {
+                0 if at < input.len() => input[at] ^= 1 << self.below(8),
+                1 if at < input.len() => input[at] = [0, 0xff, 0x7f, 0x80][self.below(4)],
+                2 => input.truncate(at),
+                3 => input.insert(at, self.below(256) as u8),
+                4 if at < input.len() => {
+                    let end = at + self.below(input.len() - at);
+                    let part = input[at..end].to_vec();
+                    let to = self.below(input.len());
+                    input.splice(to..to, part);
+                }
+                _ => {
+                    let end = (at + 8).min(input.len());
+                    input[at..end].fill(0xff);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_damage_makes_a_reader_panic() {
+    for (name, target) in TARGETS {
+        let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+        for seed in seeds(name) {
+            target(&seed);
+            for _ in 0..INPUTS {
+                let mut input = seed.clone();
+                noise.damage(&mut input);
+                target(&input);
+            }
+        }
+        for length in 0..300 {
+            let input: Vec<u8> = (0..length).map(|_| noise.below(256) as u8).collect();
+            target(&input);
+        }
+    }
+}
