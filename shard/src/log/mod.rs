@@ -114,7 +114,6 @@ struct Active {
 
 /// A frame that is to be written.
 struct Pending {
-    frame: Vec<u8>,
     names: Vec<Name>,
     entries: Vec<u8>,
     end: Lsn,
@@ -129,6 +128,8 @@ struct Output {
     next_number: u64,
     synced: Lsn,
     pending: VecDeque<Pending>,
+    /// The frame that is written; kept for the next, as fresh memory costs more than what is copied into it.
+    frame: Vec<u8>,
 }
 
 impl std::fmt::Debug for Log {
@@ -202,7 +203,7 @@ impl Log {
             oldest_ms: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
             waiters: Mutex::default(),
-            output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new() }),
+            output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new(), frame: Vec::new() }),
             ledger: Mutex::new(ledger),
             problem: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -327,8 +328,8 @@ impl Log {
         let mut output = self.output.lock();
         self.collect(&mut output);
         let mut outcome = Ok(());
-        while let Some(mut pending) = output.pending.pop_front() {
-            match self.write(&mut output, &mut pending) {
+        while let Some(pending) = output.pending.pop_front() {
+            match self.write(&mut output, &pending) {
                 Ok(()) => self.advance(&mut output, pending),
                 Err(error) => {
                     output.pending.push_front(pending);
@@ -363,17 +364,26 @@ impl Log {
             let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
             (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
         };
-        output.pending.push_back(Pending { frame: Vec::new(), names, entries, end, oldest_ms, touched });
+        output.pending.push_back(Pending { names, entries, end, oldest_ms, touched });
     }
 
-    fn write(&self, output: &mut Output, pending: &mut Pending) -> Result<(), StoreError> {
+    fn write(&self, output: &mut Output, pending: &Pending) -> Result<(), StoreError> {
         if self.is_sealed() {
             return Err(StoreError::LogSealed);
         }
         // Only now: a frame that waited for others to be written must say that they are durable.
-        pending.frame.clear();
         let lsn = pending.end - pending.entries.len() as u64;
-        write_frame(&mut pending.frame, lsn, output.synced, &pending.names, &pending.entries);
+        let mut frame = std::mem::take(&mut output.frame);
+        frame.clear();
+        write_frame(&mut frame, lsn, output.synced, &pending.names, &pending.entries);
+        let written = self.write_out(output, pending, lsn, &frame);
+        if frame.capacity() <= SPARE_BYTES_MAX && frame.len() >= frame.capacity() / 8 {
+            output.frame = frame;
+        }
+        written
+    }
+
+    fn write_out(&self, output: &mut Output, pending: &Pending, lsn: Lsn, frame: &[u8]) -> Result<(), StoreError> {
         let full = output.sink.file_bytes();
         if output.file.is_none_or(|(_, bytes)| bytes >= full.max(1)) {
             let number = output.next_number;
@@ -388,8 +398,9 @@ impl Log {
             self.counters.files.fetch_add(1, Ordering::Relaxed);
         }
         let Some((number, bytes)) = output.file else { return Ok(()) };
-        output.sink.append(&pending.frame).inspect_err(|_| output.file = None)?;
-        output.file = Some((number, bytes + pending.frame.len() as u64));
+        output.sink.append(frame).inspect_err(|_| output.file = None)?;
+        self.counters.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        output.file = Some((number, bytes + frame.len() as u64));
         if full == 0 {
             output.file = None;
             output.next_number = number + 1;
@@ -409,7 +420,6 @@ impl Log {
     /// `pending` is durable.
     fn advance(&self, output: &mut Output, pending: Pending) {
         output.synced = pending.end;
-        self.counters.bytes.fetch_add(pending.frame.len() as u64, Ordering::Relaxed);
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         self.flushed.store(pending.end, Ordering::SeqCst);
         *self.problem.lock() = None;

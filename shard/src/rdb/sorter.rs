@@ -33,7 +33,9 @@ impl Sorter {
     /// `folder`: where runs lie. `bytes_max`: what is held in memory, at most 2 GiB; a single larger row is held too.
     pub(super) fn new(folder: &Path, bytes_max: usize) -> Self {
         let bytes_max = bytes_max.min(2 << 30);
-        Sorter { folder: folder.to_owned(), bytes_max, rows: Vec::new(), order: Vec::new(), runs: Vec::new() }
+        // Room for all of it at once: memory that is never written to costs nothing, growing costs a copy each time.
+        let rows = Vec::with_capacity(bytes_max);
+        Sorter { folder: folder.to_owned(), bytes_max, rows, order: Vec::new(), runs: Vec::new() }
     }
 
     /// Adds a row whose content `write` appends.
@@ -79,7 +81,6 @@ impl Sorter {
         self.runs.push(run.into_inner().map_err(io::IntoInnerError::into_error)?);
         self.order.clear();
         self.rows.clear();
-        self.rows.shrink_to(self.bytes_max);
         Ok(())
     }
 }

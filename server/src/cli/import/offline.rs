@@ -14,7 +14,7 @@ use crate::server::random_seed;
 use crate::worker::now_ms;
 
 /// Records that are held in memory before they go to a temporary file.
-const MEMORY_BYTES: usize = 256 << 20;
+const MEMORY_BYTES: usize = 512 << 20;
 
 pub(super) fn run(import: &Import) -> Result<(), String> {
     let (input, bytes) = import.open()?;
