@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures::executor::block_on;
 
 use crate::chunk::{read_segment, segment_error};
 use crate::codec;
@@ -73,17 +72,15 @@ impl Database {
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
         let database = Arc::clone(self);
-        self.engine.patient.run(move || {
-            block_on(async move {
-                let started = Stopwatch::start();
-                database.counters.loading.store(1, Ordering::Relaxed);
-                let wanted = database.all_stored(|_| true).await;
-                if let Some(error) = database.load_many(wanted).await {
-                    tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
-                }
-                database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
-                database.counters.loading.store(0, Ordering::Relaxed);
-            })
+        self.engine.patient.start(async move {
+            let started = Stopwatch::start();
+            database.counters.loading.store(1, Ordering::Relaxed);
+            let wanted = database.all_stored(|_| true).await;
+            if let Some(error) = database.load_many(wanted).await {
+                tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
+            }
+            database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
+            database.counters.loading.store(0, Ordering::Relaxed);
         });
     }
 

@@ -108,6 +108,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-shard", &["dormouse-protocol"]),
     ("dormouse-protocol", &[]),
     ("dormouse-autoscaler", &[]),
+    ("dormouse-simulation", &["dormouse-shard", "dormouse-protocol"]),
     ("dormouse-benches", &[]),
     ("dormouse-client-tests", &[]),
     ("xtask", &[]),

@@ -1,0 +1,258 @@
+//! What was asked of a node and what was promised for it; after a crash, whether that was kept.
+//!
+//! 1. Every batch is noted while its locks are held, so in the order of cause and effect: what it asked, what it was
+//!    answered, and where its entry in the log ends. The models run it too, and their replies must be the same.
+//! 2. A batch is *promised* when the log has said that its entry is durable, or when a checkpoint that began after it has been
+//!    committed; and nothing that went before it in its database is neither.
+//! 3. What a crash leaves must be, in each database, the state after some prefix of the batches with all that were promised.
+//!    Databases of which everything was logged must show the same prefix. One that was not logged must not be ahead
+//!    of them: a manifest may not keep what it did and lose what the others had done before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dormouse_shard::log::Lsn;
+
+use crate::clock;
+use crate::disk::Disk;
+use crate::model::{Key, Model, Touched};
+use crate::script::Asked;
+
+/// One entry of the log, or a batch that only read.
+#[derive(Debug)]
+pub struct Batch {
+    pub database: usize,
+    pub commands: Vec<(Asked, String)>,
+    pub now_ms: u64,
+    /// Behind its entry; 0: it wrote nothing, or nothing was logged.
+    pub written: Lsn,
+    /// The database's sequence number after it.
+    pub sequence: u64,
+    /// It may have written and was not logged.
+    pub unlogged: bool,
+}
+
+#[derive(Debug, Default)]
+struct Database {
+    /// What it held when the process started.
+    base: Model,
+    live: Model,
+    /// So many of the process's batches, those of other databases included, lie before a checkpoint that was committed.
+    covered: usize,
+    /// Where the last write of a key ends in the log; of all keys.
+    written: BTreeMap<Key, Lsn>,
+    written_whole: Lsn,
+}
+
+pub struct Book {
+    /// Where batches are traced.
+    disk: Arc<Disk>,
+    databases: Vec<Database>,
+    batches: Vec<Batch>,
+    /// Whether a process lives that may note anything.
+    pub is_open: bool,
+    /// The first thing that was wrong.
+    pub failure: Option<String>,
+}
+
+impl Book {
+    pub fn new(disk: &Arc<Disk>, databases: usize) -> Self {
+        let databases = (0..databases).map(|_| Database::default()).collect();
+        Self { disk: Arc::clone(disk), databases, batches: Vec::new(), is_open: false, failure: None }
+    }
+
+    pub fn fail(&mut self, problem: String) {
+        self.failure.get_or_insert(problem);
+    }
+
+    pub fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Notes a batch, while its locks are held. `is_strict`: its reply must wait for what it tells of; `awaited`: for what
+    /// it does; `flushed`: what is durable.
+    pub fn note(&mut self, mut batch: Batch, is_strict: bool, awaited: Lsn, flushed: Lsn) {
+        if !self.is_open {
+            return;
+        }
+        self.disk.note(format!(
+            "{} batch {} of database {}: {}, up to {}, number {}",
+            batch.now_ms - clock::START_MS,
+            self.batches.len() + 1,
+            batch.database,
+            shown(&batch.commands),
+            batch.written,
+            batch.sequence
+        ));
+        let database = &mut self.databases[batch.database];
+        for (asked, reply) in &mut batch.commands {
+            let (expected, touched) = database.live.run(asked.select, &asked.words, batch.now_ms, reply);
+            if *reply != expected {
+                let asked = asked.words.join(" ");
+                self.failure.get_or_insert(format!("`{asked}` was answered {reply:?} instead of {expected:?}"));
+            }
+            let told = match &touched {
+                Touched::Keys(keys) => keys.iter().filter_map(|key| database.written.get(key)).max().copied(),
+                Touched::All => None,
+            };
+            let told = told.unwrap_or(0).max(database.written_whole);
+            if is_strict && told > flushed && told > awaited {
+                let asked = asked.words.join(" ");
+                self.failure.get_or_insert(format!("`{asked}` tells of byte {told} of the log and awaits {awaited}"));
+            }
+            if batch.written > 0 {
+                match touched {
+                    Touched::Keys(keys) => {
+                        database.written.extend(keys.into_iter().map(|key| (key, batch.written)));
+                    }
+                    Touched::All => database.written_whole = batch.written,
+                }
+            }
+        }
+        if is_strict && batch.written > awaited {
+            self.failure.get_or_insert(format!("a write up to {} awaits only {awaited}", batch.written));
+        }
+        self.batches.push(batch);
+    }
+
+    /// A checkpoint of the database was committed that began after so many batches.
+    pub fn cover(&mut self, database: usize, batches: usize) {
+        if self.is_open {
+            let covered = &mut self.databases[database].covered;
+            *covered = batches.max(*covered);
+        }
+    }
+
+    pub fn live(&self, database: usize) -> &Model {
+        &self.databases[database].live
+    }
+
+    /// How many batches must be there: up to the last that was promised; with the sequence number after it.
+    fn promised(&self, at: usize, flushed: Lsn) -> (usize, u64) {
+        let covered = self.databases[at].covered;
+        let mut promised = (covered, 0);
+        for (number, batch) in self.batches.iter().enumerate().filter(|(_, batch)| batch.database == at) {
+            if number >= covered {
+                if batch.unlogged || batch.written > flushed {
+                    break;
+                }
+                if batch.written == 0 {
+                    continue;
+                }
+                promised.0 = number + 1;
+            }
+            promised.1 = batch.sequence;
+        }
+        promised
+    }
+
+    /// Checks what a crash has left. `found`: what each database holds, and its sequence number. The models are what was
+    /// found from here on.
+    ///
+    /// # Errors
+    /// What was lost, or can never have been.
+    pub fn check(&mut self, found: Vec<(Model, u64)>, flushed: Lsn) -> Result<(), String> {
+        let now_ms = clock::now_ms();
+        // The prefixes, by their lengths, that all logged databases show.
+        let mut common: Option<BTreeSet<usize>> = None;
+        let mut least_unlogged = 0;
+        let mut logged_promise = 0;
+        for (at, (found, sequence)) in found.iter().enumerate() {
+            let (promised, promised_sequence) = self.promised(at, flushed);
+            let fitting = self.fitting(at, found, now_ms);
+            let fitting: BTreeSet<usize> = match fitting {
+                Ok(fitting) => fitting.into_iter().filter(|length| *length >= promised).collect(),
+                Err(problem) => return Err(format!("database {at} shows no state that it ever had: {problem}")),
+            };
+            if fitting.is_empty() {
+                return Err(format!(
+                    "database {at} shows a state from before batch {promised} of {}, which was promised",
+                    self.batches.len()
+                ));
+            }
+            if *sequence < promised_sequence {
+                return Err(format!("database {at} goes on at {sequence}, but {promised_sequence} was promised"));
+            }
+            if self.batches.iter().any(|batch| batch.database == at && batch.unlogged) {
+                least_unlogged = least_unlogged.max(fitting.first().copied().unwrap_or(0));
+            } else {
+                logged_promise = logged_promise.max(promised);
+                common = Some(match common {
+                    Some(common) => common.intersection(&fitting).copied().collect(),
+                    None => fitting,
+                });
+            }
+        }
+        if let Some(common) = common {
+            match common.last() {
+                None => return Err("the databases show different moments".into()),
+                Some(last) if *last < least_unlogged => {
+                    return Err(format!("a database shows batch {least_unlogged}, the logged ones only {last}"));
+                }
+                Some(last) if *last < logged_promise => return Err("the databases are behind their promise".into()),
+                Some(_) => {}
+            }
+        }
+        for (database, (found, _)) in self.databases.iter_mut().zip(found) {
+            *database = Database { base: found.clone(), live: found, ..Database::default() };
+        }
+        self.batches.clear();
+        Ok(())
+    }
+
+    /// The lengths of the prefixes after which a database held what was found.
+    fn fitting(&self, at: usize, found: &Model, now_ms: u64) -> Result<BTreeSet<usize>, String> {
+        let mut state = self.databases[at].base.clone();
+        let alive = |state: &Model, key: &Key| {
+            state.keys.get(key).filter(|entry| entry.expiry.is_none_or(|at| at > now_ms)).cloned()
+        };
+        let differs = |state: &Model, key: &Key| alive(state, key) != alive(found, key);
+        let all = |state: &Model| -> BTreeSet<Key> {
+            state.keys.keys().chain(found.keys.keys()).filter(|key| differs(state, key)).cloned().collect()
+        };
+        let mut wrong = all(&state);
+        let mut fitting = BTreeSet::new();
+        let mut closest = (usize::MAX, 0, BTreeSet::new());
+        for length in 0..=self.batches.len() {
+            if let Some(batch) = length.checked_sub(1).map(|last| &self.batches[last])
+                && batch.database == at
+            {
+                for (asked, reply) in &batch.commands {
+                    match state.run(asked.select, &asked.words, batch.now_ms, reply).1 {
+                        Touched::All => wrong = all(&state),
+                        Touched::Keys(keys) => {
+                            for key in keys {
+                                if differs(&state, &key) {
+                                    wrong.insert(key)
+                                } else {
+                                    wrong.remove(&key)
+                                };
+                            }
+                        }
+                    }
+                }
+            }
+            if wrong.is_empty() {
+                fitting.insert(length);
+            }
+            if wrong.len() < closest.0 {
+                closest = (wrong.len(), length, wrong.clone());
+            }
+        }
+        if fitting.is_empty() {
+            let keys: Vec<&Key> = closest.2.iter().take(5).collect();
+            let shown: Vec<_> = keys.iter().map(|key| found.keys.get(key)).collect();
+            return Err(format!("after batch {} it differs in {keys:?}: {shown:?}", closest.1));
+        }
+        Ok(fitting)
+    }
+}
+
+fn shown(commands: &[(Asked, String)]) -> String {
+    let short = |text: &str| text.chars().take(40).collect::<String>().replace("\r\n", " ");
+    let one = |(asked, reply): &(Asked, String)| {
+        let words: Vec<String> = asked.words.iter().map(|word| short(word)).collect();
+        format!("{}:{} -> {}", asked.select, words.join(" "), short(reply))
+    };
+    commands.iter().map(one).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,392 @@
+//! The simulated disk: what a node's store and log have written, and what of it would survive.
+//!
+//! 1. A request to the store waits until the schedule answers it, in whatever order that chooses: done, refused, done
+//!    with the answer lost. Requests of the log, and all of them while the disk is [`Disk::at_once`], are answered when
+//!    they come.
+//! 2. A *crash* ends the process: requests under way happen or don't, and every handle of before is dead. It may come in the
+//!    middle of any request.
+//! 3. A *power cut* is a crash that also takes what was not durable: deletes may be undone, and of a log file's bytes
+//!    that were not synced any subset of sectors survives, see [`crate::files`].
+//!
+//! Objects are created whole or not at all, as a folder does it by a link and an object store by its protocol.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::{fmt, io};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use parking_lot::Mutex;
+
+use crate::chance::Chance;
+use crate::files::LogFile;
+use crate::trace::Trace;
+
+/// What is asked of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Put,
+    Get,
+    List,
+    Delete,
+}
+
+/// What happens to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Done,
+    /// Nothing is done: no space left.
+    Full,
+    /// Nothing is done, and the error does not say why.
+    Lost,
+    /// It is done, yet an error is reported.
+    Unanswered,
+    /// The process dies before it is done, or after.
+    Crash {
+        done: bool,
+    },
+}
+
+/// How often what goes wrong, in a thousand requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    pub store: u64,
+    pub log: u64,
+    /// The process dies in the request.
+    pub crash: u64,
+}
+
+struct Waiting {
+    kind: Kind,
+    name: String,
+    /// What a put would create.
+    bytes: Option<Bytes>,
+    answer: oneshot::Sender<Verdict>,
+}
+
+pub struct State {
+    pub chance: Chance,
+    pub rates: Rates,
+    pub at_once: bool,
+    /// The process that may use the disk; handles of earlier ones are dead.
+    pub process: u64,
+    /// The process has died in a request: nothing more is done for it.
+    pub dead: bool,
+    /// Faults of this process's life.
+    pub faults: u64,
+    pub logs: BTreeMap<(u64, u64), LogFile>,
+    /// Files whose removal was not synced.
+    pub removed_logs: BTreeMap<(u64, u64), LogFile>,
+    pub trace: Trace,
+    waiting: BTreeMap<u64, Waiting>,
+    asked: u64,
+    deleted: BTreeMap<String, Bytes>,
+}
+
+pub struct Disk {
+    state: Mutex<State>,
+    objects: InMemory,
+    /// Deletes are not durable before a power cut: a folder.
+    pub is_folder: bool,
+}
+
+impl Disk {
+    pub fn new(chance: Chance, rates: Rates, is_folder: bool) -> Arc<Self> {
+        let state = State {
+            chance,
+            rates,
+            at_once: true,
+            process: 0,
+            dead: false,
+            faults: 0,
+            logs: BTreeMap::new(),
+            removed_logs: BTreeMap::new(),
+            trace: Trace::default(),
+            waiting: BTreeMap::new(),
+            asked: 0,
+            deleted: BTreeMap::new(),
+        };
+        Arc::new(Self { state: Mutex::new(state), objects: InMemory::new(), is_folder })
+    }
+
+    pub fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        look(&mut self.state.lock())
+    }
+
+    pub fn note(&self, step: String) {
+        self.state.lock().trace.note(step);
+    }
+
+    /// Answers one of the requests that wait, chosen by chance. False: none waits.
+    pub fn answer_one(&self) -> bool {
+        let mut state = self.state.lock();
+        let chosen = state.chance.next() as usize % state.waiting.len().max(1);
+        let Some(id) = state.waiting.keys().nth(chosen).copied() else { return false };
+        state.answer(id);
+        true
+    }
+
+    /// From here on nothing waits and nothing fails; what waits is done.
+    pub fn calm(&self) {
+        let mut state = self.state.lock();
+        state.rates = Rates::default();
+        state.at_once = true;
+        while let Some(id) = state.waiting.keys().next().copied() {
+            state.answer(id);
+        }
+    }
+
+    /// The process is gone: what it has asked for happens or doesn't.
+    pub fn crash(&self) {
+        let waiting = {
+            let mut state = self.state.lock();
+            state.dead = false;
+            state.process += 1;
+            state.faults = 0;
+            state.at_once = true;
+            std::mem::take(&mut state.waiting)
+        };
+        for Waiting { kind, name, bytes, .. } in waiting.into_values() {
+            if !self.with(|state| state.chance.permille(500)) {
+                continue;
+            }
+            self.note(format!("  after all: {kind:?} {name}"));
+            let path = Path::from(name);
+            match kind {
+                Kind::Put => drop(self.create(&path, bytes.unwrap_or_default())),
+                Kind::Delete => drop(self.delete(&path)),
+                Kind::Get | Kind::List => {}
+            }
+        }
+    }
+
+    /// What was not durable is lost. After [`Self::crash`].
+    pub fn cut_power(&self) {
+        let mut back = Vec::new();
+        self.with(|state| {
+            let State { chance, logs, removed_logs, deleted, trace, .. } = state;
+            for (place, file) in std::mem::take(removed_logs) {
+                if chance.permille(400) && file.has_name {
+                    trace.note(format!("  removed log file {} is back", place.1));
+                    logs.insert(place, file);
+                }
+            }
+            logs.retain(|_, file| file.has_name || chance.permille(500));
+            for (place, file) in logs.iter_mut() {
+                let lost = file.cut_power(chance);
+                if lost > 0 {
+                    trace.note(format!("  log file {} lost {lost} sectors", place.1));
+                }
+            }
+            back.extend(std::mem::take(deleted).into_iter().filter(|_| chance.permille(300)));
+        });
+        for (name, bytes) in back {
+            self.note(format!("  deleted object {name} is back"));
+            let _ = self.create(&Path::from(name), bytes);
+        }
+    }
+
+    /// Changes one bit of an object. Answers its name.
+    pub fn flip_object(&self) -> Option<String> {
+        let mut all: Vec<ObjectMeta> =
+            now(self.objects.list(None).collect::<Vec<_>>())?.into_iter().flatten().collect();
+        all.sort_by(|a, b| a.location.cmp(&b.location));
+        let chosen = self.with(|state| state.chance.next()) as usize % all.len().max(1);
+        let path = all.get(chosen)?.location.clone();
+        let mut bytes = now(async { self.objects.get(&path).await?.bytes().await })?.ok()?.to_vec();
+        let at = self.with(|state| state.chance.below(bytes.len() as u64)) as usize;
+        *bytes.get_mut(at)? ^= 1;
+        now(self.objects.put(&path, bytes.into()))?.ok()?;
+        Some(format!("{path} at byte {at}"))
+    }
+
+    fn create(&self, path: &Path, bytes: Bytes) -> Result<PutResult> {
+        let options = PutOptions { mode: object_store::PutMode::Create, ..PutOptions::default() };
+        now(self.objects.put_opts(path, bytes.into(), options)).unwrap_or_else(|| Err(failure(io::ErrorKind::Other)))
+    }
+
+    fn delete(&self, path: &Path) -> Result<()> {
+        if self.is_folder
+            && let Some(Ok(bytes)) = now(async { self.objects.get(path).await?.bytes().await })
+        {
+            self.with(|state| state.deleted.insert(path.to_string(), bytes));
+        }
+        now(self.objects.delete(path)).unwrap_or(Ok(()))
+    }
+}
+
+impl State {
+    /// What happens to a request of the log.
+    pub fn log_verdict(&mut self) -> Verdict {
+        let fault = self.rates.log;
+        self.draw(Kind::Put, fault)
+    }
+
+    fn draw(&mut self, kind: Kind, rate: u64) -> Verdict {
+        if self.dead {
+            return Verdict::Lost;
+        }
+        if self.rates.crash > 0 && self.chance.permille(self.rates.crash) {
+            self.dead = true;
+            return Verdict::Crash { done: self.chance.permille(500) };
+        }
+        if rate == 0 || !self.chance.permille(rate) {
+            return Verdict::Done;
+        }
+        self.faults += 1;
+        match kind {
+            Kind::Put => self.chance.pick(&[Verdict::Full, Verdict::Lost, Verdict::Unanswered]),
+            Kind::Delete => self.chance.pick(&[Verdict::Lost, Verdict::Unanswered]),
+            Kind::Get | Kind::List => Verdict::Lost,
+        }
+    }
+
+    fn answer(&mut self, id: u64) {
+        let Some(waiting) = self.waiting.remove(&id) else { return };
+        let rate = self.rates.store;
+        let verdict = self.draw(waiting.kind, rate);
+        self.trace.note(format!("  {:?} {}: {verdict:?}", waiting.kind, waiting.name));
+        // Whoever asked may have gone.
+        let _ = waiting.answer.send(verdict);
+    }
+}
+
+/// One process's handle on the disk's objects.
+pub struct Objects {
+    disk: Arc<Disk>,
+    process: u64,
+}
+
+impl Objects {
+    pub fn new(disk: &Arc<Disk>) -> Arc<Self> {
+        Arc::new(Self { disk: Arc::clone(disk), process: disk.with(|state| state.process) })
+    }
+
+    async fn ask(&self, kind: Kind, name: &str, bytes: Option<Bytes>) -> Verdict {
+        let answer = self.disk.with(|state| {
+            if state.process != self.process || state.dead {
+                return Err(Verdict::Lost);
+            }
+            // The log asks from inside a turn of its flusher, which waits for nothing else.
+            if state.at_once || name.starts_with("log/") {
+                let rate = if name.starts_with("log/") { state.rates.log } else { state.rates.store };
+                let verdict = state.draw(kind, rate);
+                if verdict != Verdict::Done {
+                    state.trace.note(format!("  {kind:?} {name}: {verdict:?}"));
+                }
+                return Err(verdict);
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.asked += 1;
+            let id = state.asked;
+            state.waiting.insert(id, Waiting { kind, name: name.to_owned(), bytes, answer: sender });
+            Ok(receiver)
+        });
+        match answer {
+            Ok(receiver) => receiver.await.unwrap_or(Verdict::Lost),
+            Err(verdict) => verdict,
+        }
+    }
+}
+
+/// The outcome of a future that never waits.
+fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    future.now_or_never()
+}
+
+fn failure(kind: io::ErrorKind) -> Error {
+    Error::Generic { store: "simulation", source: Box::new(io::Error::from(kind)) }
+}
+
+impl fmt::Debug for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Objects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("simulation")
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Objects {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, _: PutOptions) -> Result<PutResult> {
+        let bytes = Bytes::from(payload);
+        match self.ask(Kind::Put, location.as_ref(), Some(bytes.clone())).await {
+            Verdict::Done => self.disk.create(location, bytes),
+            Verdict::Unanswered | Verdict::Crash { done: true } => {
+                self.disk.create(location, bytes)?;
+                Err(failure(io::ErrorKind::TimedOut))
+            }
+            Verdict::Full => Err(failure(io::ErrorKind::StorageFull)),
+            Verdict::Lost | Verdict::Crash { done: false } => Err(failure(io::ErrorKind::BrokenPipe)),
+        }
+    }
+
+    async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        Err(failure(io::ErrorKind::Unsupported))
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        match self.ask(Kind::Get, location.as_ref(), None).await {
+            Verdict::Done => self.disk.objects.get_opts(location, options).await,
+            _ => Err(failure(io::ErrorKind::BrokenPipe)),
+        }
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        let handle = Self { disk: Arc::clone(&self.disk), process: self.process };
+        let handle = Arc::new(handle);
+        let delete = move |location: Result<Path>| {
+            let handle = Arc::clone(&handle);
+            async move {
+                let location = location?;
+                match handle.ask(Kind::Delete, location.as_ref(), None).await {
+                    Verdict::Done => handle.disk.delete(&location).map(|()| location),
+                    Verdict::Unanswered | Verdict::Crash { done: true } => {
+                        handle.disk.delete(&location)?;
+                        Err(failure(io::ErrorKind::TimedOut))
+                    }
+                    _ => Err(failure(io::ErrorKind::BrokenPipe)),
+                }
+            }
+        };
+        locations.then(delete).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let handle = Self { disk: Arc::clone(&self.disk), process: self.process };
+        let prefix = prefix.cloned();
+        let listing = async move {
+            let name = prefix.as_ref().map(ToString::to_string).unwrap_or_default();
+            let found: Vec<Result<ObjectMeta>> = match handle.ask(Kind::List, &name, None).await {
+                Verdict::Done => handle.disk.objects.list(prefix.as_ref()).collect().await,
+                _ => vec![Err(failure(io::ErrorKind::BrokenPipe))],
+            };
+            futures::stream::iter(found)
+        };
+        futures::stream::once(listing).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        match self.ask(Kind::List, prefix.map_or("", |prefix| prefix.as_ref()), None).await {
+            Verdict::Done => self.disk.objects.list_with_delimiter(prefix).await,
+            _ => Err(failure(io::ErrorKind::BrokenPipe)),
+        }
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {
+        Err(failure(io::ErrorKind::Unsupported))
+    }
+}

@@ -1,0 +1,257 @@
+//! The log's files on the simulated disk: the twin of the engine's `log::sink::Files`, call for call.
+//!
+//! A file has what programs see of it, and what is durable. A sync that succeeds makes them equal. One that fails may have
+//! written any sectors, and the system forgets that the others still had to be written: a later sync of the same file
+//! says nothing about them. A power cut leaves what is durable, any of the other sectors, and zeros.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dormouse_shard::log::sink::{Found, Sink};
+use dormouse_shard::store::StoreError;
+
+use crate::chance::Chance;
+use crate::disk::{Disk, State, Verdict};
+
+const SECTOR_BYTES: usize = 512;
+/// Zeros ahead of the end of a file.
+const AHEAD_BYTES: usize = 4096;
+
+/// A file of the log.
+#[derive(Debug, Clone, Default)]
+pub struct LogFile {
+    /// As programs see it.
+    pub seen: Vec<u8>,
+    durable: Vec<u8>,
+    /// Sectors that a failed sync has left for lost.
+    lost: Vec<usize>,
+    /// Whether its name survives a power cut.
+    pub has_name: bool,
+}
+
+impl LogFile {
+    fn sync(&mut self) {
+        let mut durable = self.seen.clone();
+        for &sector in &self.lost {
+            let (from, to) = (sector * SECTOR_BYTES, ((sector + 1) * SECTOR_BYTES).min(durable.len()));
+            for at in from..to {
+                durable[at] = self.durable.get(at).copied().unwrap_or(0);
+            }
+        }
+        self.durable = durable;
+    }
+
+    /// Sectors in which what is seen differs from what is durable.
+    fn unsynced(&self) -> Vec<usize> {
+        let sectors = self.seen.len().max(self.durable.len()).div_ceil(SECTOR_BYTES);
+        let of = |bytes: &[u8], sector: usize| {
+            let from = (sector * SECTOR_BYTES).min(bytes.len());
+            bytes[from..(from + SECTOR_BYTES).min(bytes.len())].to_vec()
+        };
+        (0..sectors).filter(|&sector| of(&self.seen, sector) != of(&self.durable, sector)).collect()
+    }
+
+    fn write_sector(&mut self, sector: usize) {
+        let from = sector * SECTOR_BYTES;
+        let to = (from + SECTOR_BYTES).min(self.seen.len());
+        if from < to {
+            if self.durable.len() < to {
+                self.durable.resize(to, 0);
+            }
+            self.durable[from..to].copy_from_slice(&self.seen[from..to]);
+        }
+    }
+
+    fn fail_sync(&mut self, chance: &mut Chance) {
+        for sector in self.unsynced() {
+            if chance.permille(500) {
+                self.write_sector(sector);
+            } else {
+                self.lost.push(sector);
+            }
+        }
+    }
+
+    /// Answers how many sectors are lost.
+    pub fn cut_power(&mut self, chance: &mut Chance) -> usize {
+        let (mut lost, odds) = (0, chance.pick(&[0, 300, 700, 1000]));
+        for sector in self.unsynced() {
+            if chance.permille(odds) {
+                self.write_sector(sector);
+            } else {
+                lost += 1;
+            }
+        }
+        self.seen = self.durable.clone();
+        self.lost.clear();
+        self.has_name = true;
+        lost
+    }
+
+    /// Changes one bit of what is durable and no zero. Answers where.
+    pub fn flip(&mut self, chance: &mut Chance) -> Option<usize> {
+        let end = self.seen.iter().rposition(|byte| *byte != 0)? + 1;
+        let at = chance.below(end as u64) as usize;
+        self.seen[at] ^= 1;
+        self.durable = self.seen.clone();
+        Some(at)
+    }
+}
+
+/// One process's handle on the log's files.
+pub struct SimulatedFiles {
+    disk: Arc<Disk>,
+    process: u64,
+    current: Option<Current>,
+}
+
+struct Current {
+    place: (u64, u64),
+    at: usize,
+    filled: usize,
+}
+
+impl SimulatedFiles {
+    /// Bytes of one file, more or less.
+    pub const BYTES: u64 = 6000;
+
+    pub fn new(disk: &Arc<Disk>) -> Self {
+        Self { disk: Arc::clone(disk), process: disk.with(|state| state.process), current: None }
+    }
+
+    /// Does something to the disk as its fate is.
+    fn act<R>(
+        &self,
+        action: &'static str,
+        place: (u64, u64),
+        act: impl FnOnce(&mut State, Verdict) -> Option<R>,
+    ) -> Result<R, StoreError> {
+        let name = format!("log/{:016x}/{:012}", place.0, place.1);
+        self.disk.with(|state| {
+            let verdict = if state.process == self.process { state.log_verdict() } else { Verdict::Lost };
+            if verdict != Verdict::Done {
+                state.trace.note(format!("  {action} log file {}: {verdict:?}", place.1));
+            }
+            let done = act(state, verdict);
+            match (done, verdict) {
+                (Some(done), Verdict::Done) => Ok(done),
+                (None, Verdict::Done) => Err(StoreError::Missing { name }),
+                (_, Verdict::Full) => Err(StoreError::Full { name }),
+                _ => Err(StoreError::Log { action, name, source: io::Error::from(io::ErrorKind::Other) }),
+            }
+        })
+    }
+}
+
+impl Sink for SimulatedFiles {
+    fn found(&mut self) -> Result<Vec<Found>, StoreError> {
+        let places: Vec<(u64, u64)> = self.disk.with(|state| state.logs.keys().copied().collect());
+        let mut found: Vec<Found> = Vec::new();
+        for (writer, number) in places {
+            match found.last_mut() {
+                Some(last) if last.writer == writer => last.numbers.push(number),
+                _ => found.push(Found { writer, numbers: vec![number] }),
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
+        let place = (writer, number);
+        let bytes = self.disk.with(|state| state.logs.get(&place).map(|file| Bytes::from(file.seen.clone())));
+        bytes.ok_or_else(|| StoreError::Missing { name: format!("log/{writer:016x}/{number:012}") })
+    }
+
+    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
+        self.current = None;
+        let place = (writer, number);
+        self.act("begin", place, |state, verdict| {
+            if matches!(verdict, Verdict::Full | Verdict::Lost | Verdict::Crash { done: false }) {
+                return None;
+            }
+            let is_new = !state.logs.contains_key(&place);
+            assert!(is_new, "a log file is begun twice");
+            // Where the answer is lost, its name was not synced.
+            let has_name = verdict == Verdict::Done;
+            state.logs.insert(place, LogFile { seen: head.to_vec(), has_name, ..LogFile::default() });
+            Some(())
+        })?;
+        self.current = Some(Current { place, at: head.len(), filled: head.len() });
+        Ok(())
+    }
+
+    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+        let Some(mut current) = self.current.take() else {
+            return Err(StoreError::LogFailed("no file was begun".into()));
+        };
+        self.act("append to", current.place, |state, verdict| {
+            let State { logs, chance, .. } = state;
+            let file = logs.get_mut(&current.place)?;
+            // No space, or death: some of it is written.
+            let written = match verdict {
+                Verdict::Lost if chance.permille(500) => return None,
+                Verdict::Full | Verdict::Crash { done: false } => chance.below(frame.len() as u64) as usize,
+                _ => frame.len(),
+            };
+            let end = current.at + written;
+            if file.seen.len() < end {
+                file.seen.resize(end, 0);
+            }
+            file.seen[current.at..end].copy_from_slice(&frame[..written]);
+            if written < frame.len() {
+                return None;
+            }
+            current.at = end;
+            // Where there is no room for zeros there may be for frames.
+            if current.at > current.filled && chance.permille(800) {
+                current.filled = current.at + AHEAD_BYTES;
+                file.seen.resize(current.filled, 0);
+            }
+            match verdict {
+                Verdict::Done => file.sync(),
+                Verdict::Crash { .. } => {}
+                _ => file.fail_sync(chance),
+            }
+            Some(())
+        })?;
+        self.current = Some(current);
+        Ok(())
+    }
+
+    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
+        let place = (writer, number);
+        self.act("cut", place, |state, verdict| {
+            let file = state.logs.get_mut(&place)?;
+            if verdict == Verdict::Done && file.seen.len() as u64 > length {
+                file.seen.truncate(length as usize);
+                file.sync();
+            }
+            Some(())
+        })
+    }
+
+    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
+        let place = (writer, number);
+        self.act("remove", place, |state, verdict| {
+            if matches!(verdict, Verdict::Done | Verdict::Unanswered | Verdict::Crash { done: true })
+                && let Some(file) = state.logs.remove(&place)
+            {
+                state.removed_logs.insert(place, file);
+            }
+            Some(())
+        })
+    }
+
+    fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        Self::BYTES
+    }
+}

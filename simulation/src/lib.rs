@@ -1,0 +1,30 @@
+//! The engine on a simulated disk under a held clock: one process after the other, each step decided by a seed.
+//!
+//! 1. A seed decides a [`plan`] and then every step: which command comes next, which request of the store is answered and
+//!    how, when the log is flushed, a checkpoint begins, a shard splits, the clock moves, the process dies.
+//! 2. All of the engine runs on one thread: its lanes are tasks of the run's runtime, the log has no flusher, and requests to
+//!    the store wait until the schedule answers them ([`disk`]). So the same seed gives the same run.
+//! 3. [`model`]s run the same commands, and must answer the same.
+//! 4. After a crash the [`book`] checks that what was promised is there, and that what is there has once been, for all keys and
+//!    databases at once.
+//!
+//! The engine is the real one, from the commands down to the bytes; only the log's files have a twin ([`files`]), as what a
+//! power cut does to a file cannot be asked of a real one.
+
+#![forbid(unsafe_code)]
+
+pub mod book;
+pub mod chance;
+pub mod client;
+pub mod clock;
+pub mod disk;
+pub mod files;
+pub mod model;
+pub mod node;
+pub mod plan;
+pub mod run;
+pub mod script;
+pub mod state;
+pub mod trace;
+
+pub use run::{Outcome, run};

@@ -1,0 +1,356 @@
+//! The model: a database as naive maps, and what each command must answer.
+//!
+//! Only what a reply can be foretold from is modelled. A reply of chance (`SPOP`) is believed as far as it is possible, and what
+//! it says is what happened.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Logical indexes that the schedules use.
+pub const INDEXES: u8 = 3;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Text(String),
+    List(VecDeque<String>),
+    Hash(BTreeMap<String, String>),
+    Set(BTreeSet<String>),
+    Sorted(BTreeMap<String, i64>),
+}
+
+/// A value with its expiry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub value: Value,
+    pub expiry: Option<u64>,
+}
+
+pub type Key = (u8, String);
+
+/// Keys that a command has perhaps changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touched {
+    Keys(Vec<Key>),
+    All,
+}
+
+/// All that one database holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    pub keys: BTreeMap<Key, Entry>,
+}
+
+const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+const NOT_AN_INTEGER: &str = "-ERR value is not an integer or out of range\r\n";
+const OK: &str = "+OK\r\n";
+const NIL: &str = "$-1\r\n";
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+fn integer(n: impl TryInto<i64>) -> String {
+    format!(":{}\r\n", n.try_into().unwrap_or(i64::MAX))
+}
+
+fn array(all: impl ExactSizeIterator<Item = String>) -> String {
+    format!("*{}\r\n{}", all.len(), all.collect::<String>())
+}
+
+/// The only line of a bulk reply.
+fn bulk_text(reply: &str) -> Option<&str> {
+    reply.strip_prefix('$')?.split_once("\r\n")?.1.strip_suffix("\r\n")
+}
+
+/// The collection of one kind under a key, made where there is none. `Err`: the reply that refuses.
+macro_rules! of_kind {
+    ($self:ident, $key:expr, $kind:ident) => {{
+        let made = || Entry { value: Value::$kind(Default::default()), expiry: None };
+        match &mut $self.keys.entry($key.clone()).or_insert_with(made).value {
+            Value::$kind(found) => found,
+            _ => return Err(WRONG_TYPE.into()),
+        }
+    }};
+}
+
+impl Model {
+    /// What is there at `now_ms`.
+    pub fn alive(&self, now_ms: u64) -> Self {
+        let keys = self.keys.iter().filter(|(_, entry)| entry.expiry.is_none_or(|at| at > now_ms));
+        Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect() }
+    }
+
+    /// Runs a command. Answers the reply that must come and the keys that it was about. `replied`: what came.
+    pub fn run(&mut self, select: u8, words: &[String], now_ms: u64, replied: &str) -> (String, Touched) {
+        let touched = touched(select, words);
+        if let Touched::Keys(keys) = &touched {
+            for key in keys {
+                if self.keys.get(key).is_some_and(|entry| entry.expiry.is_some_and(|at| at <= now_ms)) {
+                    self.keys.remove(key);
+                }
+            }
+        }
+        let reply = self.reply(select, words, now_ms, replied).unwrap_or_else(|error| error);
+        if let Touched::Keys(keys) = &touched {
+            for key in keys {
+                let is_empty = self.keys.get(key).is_some_and(|entry| match &entry.value {
+                    Value::Text(_) => false,
+                    Value::List(list) => list.is_empty(),
+                    Value::Hash(hash) => hash.is_empty(),
+                    Value::Set(set) => set.is_empty(),
+                    Value::Sorted(set) => set.is_empty(),
+                });
+                if is_empty {
+                    self.keys.remove(key);
+                }
+            }
+        }
+        (reply, touched)
+    }
+
+    fn reply(&mut self, select: u8, words: &[String], now_ms: u64, replied: &str) -> Result<String, String> {
+        let key = |at: usize| -> Key { (select, words[at].clone()) };
+        let rest = |from: usize| words[from..].iter();
+        Ok(match words[0].as_str() {
+            "SET" => {
+                let flag = words.get(3).map_or("", String::as_str);
+                if flag == "NX" && self.keys.contains_key(&key(1)) {
+                    return Ok(NIL.into());
+                }
+                let expiry = match flag {
+                    "PX" => words[4].parse::<u64>().ok().map(|ms| now_ms + ms),
+                    "KEEPTTL" => self.keys.get(&key(1)).and_then(|entry| entry.expiry),
+                    _ => None,
+                };
+                self.keys.insert(key(1), Entry { value: Value::Text(words[2].clone()), expiry });
+                OK.into()
+            }
+            "MSET" => {
+                for at in (1..words.len()).step_by(2) {
+                    self.keys.insert(key(at), Entry { value: Value::Text(words[at + 1].clone()), expiry: None });
+                }
+                OK.into()
+            }
+            "GET" => self.text(&key(1))?.map_or(NIL.into(), bulk),
+            "GETDEL" => {
+                let reply = self.text(&key(1))?.map_or(NIL.into(), bulk);
+                self.keys.remove(&key(1));
+                reply
+            }
+            "MGET" => array((1..words.len()).map(|at| self.text(&key(at)).ok().flatten().map_or(NIL.into(), bulk))),
+            "APPEND" => {
+                let text = of_kind!(self, &key(1), Text);
+                text.push_str(&words[2]);
+                integer(text.len())
+            }
+            "INCRBY" => {
+                let before: i64 = match self.text(&key(1))? {
+                    Some(text) => text.parse().ok().filter(|n: &i64| n.to_string() == text).ok_or(NOT_AN_INTEGER)?,
+                    None => 0,
+                };
+                let after = before + words[2].parse::<i64>().unwrap_or(0);
+                *of_kind!(self, &key(1), Text) = after.to_string();
+                integer(after)
+            }
+            "DEL" => integer((1..words.len()).filter(|at| self.keys.remove(&key(*at)).is_some()).count()),
+            "EXISTS" => integer((1..words.len()).filter(|at| self.keys.contains_key(&key(*at))).count()),
+            "PEXPIREAT" => {
+                let at: u64 = words[2].parse().unwrap_or(0);
+                match self.keys.get_mut(&key(1)) {
+                    Some(entry) => entry.expiry = Some(at),
+                    None => return Ok(integer(0)),
+                }
+                if at <= now_ms {
+                    self.keys.remove(&key(1));
+                }
+                integer(1)
+            }
+            "PERSIST" => {
+                integer(u8::from(self.keys.get_mut(&key(1)).is_some_and(|entry| entry.expiry.take().is_some())))
+            }
+            "RENAME" => {
+                let entry = self.keys.remove(&key(1)).ok_or("-ERR no such key\r\n")?;
+                self.keys.insert(key(2), entry);
+                OK.into()
+            }
+            "COPY" | "MOVE" if (words[0] == "COPY" && key(1) == key(2)) || words[2] == select.to_string() => {
+                "-ERR source and destination objects are the same\r\n".into()
+            }
+            "COPY" => {
+                let Some(entry) = self.keys.get(&key(1)).cloned() else { return Ok(integer(0)) };
+                self.keys.insert(key(2), entry);
+                integer(1)
+            }
+            "MOVE" => {
+                let to = (words[2].parse().unwrap_or(0), words[1].clone());
+                if !self.keys.contains_key(&key(1)) || self.keys.contains_key(&to) {
+                    return Ok(integer(0));
+                }
+                let entry = self.keys.remove(&key(1)).ok_or_else(String::new)?;
+                self.keys.insert(to, entry);
+                integer(1)
+            }
+            "LPUSH" | "RPUSH" => {
+                let list = of_kind!(self, &key(1), List);
+                for element in rest(2) {
+                    if words[0] == "LPUSH" { list.push_front(element.clone()) } else { list.push_back(element.clone()) }
+                }
+                integer(list.len())
+            }
+            "LPOP" => of_kind!(self, &key(1), List).pop_front().map_or(NIL.into(), |element| bulk(&element)),
+            "RPOPLPUSH" => {
+                if !self.keys.contains_key(&key(1)) {
+                    return Ok(NIL.into());
+                }
+                of_kind!(self, &key(1), List);
+                of_kind!(self, &key(2), List);
+                let moved = of_kind!(self, &key(1), List).pop_back().unwrap_or_default();
+                of_kind!(self, &key(2), List).push_front(moved.clone());
+                bulk(&moved)
+            }
+            "LRANGE" => array(of_kind!(self, &key(1), List).iter().map(|element| bulk(element))),
+            "LTRIM" => {
+                // LTRIM key 1 -1
+                of_kind!(self, &key(1), List).pop_front();
+                OK.into()
+            }
+            "HSET" => {
+                let hash = of_kind!(self, &key(1), Hash);
+                let pairs = words[2..].chunks(2);
+                integer(pairs.filter(|pair| hash.insert(pair[0].clone(), pair[1].clone()).is_none()).count())
+            }
+            "HDEL" => {
+                let hash = of_kind!(self, &key(1), Hash);
+                integer(rest(2).filter(|field| hash.remove(*field).is_some()).count())
+            }
+            "HGET" => of_kind!(self, &key(1), Hash).get(&words[2]).map_or(NIL.into(), |value| bulk(value)),
+            "HINCRBY" => {
+                let hash = of_kind!(self, &key(1), Hash);
+                let before = match hash.get(&words[2]) {
+                    Some(value) => value.parse::<i64>().map_err(|_| "-ERR hash value is not an integer\r\n")?,
+                    None => 0,
+                };
+                let after = before + words[3].parse::<i64>().unwrap_or(0);
+                hash.insert(words[2].clone(), after.to_string());
+                integer(after)
+            }
+            "SADD" => {
+                let set = of_kind!(self, &key(1), Set);
+                integer(rest(2).filter(|member| set.insert((*member).clone())).count())
+            }
+            "SREM" => {
+                let set = of_kind!(self, &key(1), Set);
+                integer(rest(2).filter(|member| set.remove(*member)).count())
+            }
+            "SCARD" => integer(of_kind!(self, &key(1), Set).len()),
+            "SPOP" => {
+                let set = of_kind!(self, &key(1), Set);
+                let popped = bulk_text(replied).filter(|member| set.remove(*member));
+                match popped {
+                    Some(_) => replied.to_owned(),
+                    None if set.is_empty() => NIL.into(),
+                    None => format!("one of {set:?}"),
+                }
+            }
+            "SMOVE" => {
+                if !self.keys.contains_key(&key(1)) {
+                    return Ok(integer(0));
+                }
+                of_kind!(self, &key(1), Set);
+                if self.keys.contains_key(&key(2)) {
+                    of_kind!(self, &key(2), Set);
+                }
+                if !of_kind!(self, &key(1), Set).contains(&words[3]) {
+                    return Ok(integer(0));
+                }
+                of_kind!(self, &key(1), Set).remove(&words[3]);
+                of_kind!(self, &key(2), Set).insert(words[3].clone());
+                integer(1)
+            }
+            "SUNIONSTORE" => {
+                let mut union = BTreeSet::new();
+                for at in 2..words.len() {
+                    match self.keys.get(&key(at)).map(|entry| &entry.value) {
+                        Some(Value::Set(set)) => union.extend(set.iter().cloned()),
+                        Some(_) => return Err(WRONG_TYPE.into()),
+                        None => {}
+                    }
+                }
+                let count = union.len();
+                self.keys.insert(key(1), Entry { value: Value::Set(union), expiry: None });
+                integer(count)
+            }
+            "ZADD" => {
+                let set = of_kind!(self, &key(1), Sorted);
+                let pairs = words[2..].chunks(2);
+                integer(
+                    pairs.filter(|pair| set.insert(pair[1].clone(), pair[0].parse().unwrap_or(0)).is_none()).count(),
+                )
+            }
+            "ZINCRBY" => {
+                let score = of_kind!(self, &key(1), Sorted).entry(words[3].clone()).or_default();
+                *score += words[2].parse::<i64>().unwrap_or(0);
+                bulk(&score.to_string())
+            }
+            "ZREM" => {
+                let set = of_kind!(self, &key(1), Sorted);
+                integer(rest(2).filter(|member| set.remove(*member).is_some()).count())
+            }
+            "ZSCORE" => {
+                of_kind!(self, &key(1), Sorted).get(&words[2]).map_or(NIL.into(), |score| bulk(&score.to_string()))
+            }
+            "ZPOPMIN" => {
+                let set = of_kind!(self, &key(1), Sorted);
+                let Some((score, member)) = set.iter().map(|(member, score)| (*score, member.clone())).min() else {
+                    return Ok("*0\r\n".into());
+                };
+                set.remove(&member);
+                array([bulk(&member), bulk(&score.to_string())].into_iter())
+            }
+            "FLUSHDB" => {
+                self.keys.retain(|(index, _), _| *index != select);
+                OK.into()
+            }
+            "FLUSHALL" => {
+                self.keys.clear();
+                OK.into()
+            }
+            "SWAPDB" => {
+                let (a, b): (u8, u8) = (words[1].parse().unwrap_or(0), words[2].parse().unwrap_or(0));
+                let other = |index: u8| {
+                    if index == a {
+                        b
+                    } else if index == b {
+                        a
+                    } else {
+                        index
+                    }
+                };
+                let all = std::mem::take(&mut self.keys).into_iter();
+                self.keys = all.map(|((index, key), entry)| ((other(index), key), entry)).collect();
+                OK.into()
+            }
+            other => format!("no such command in the model: {other}"),
+        })
+    }
+
+    fn text(&self, key: &Key) -> Result<Option<&str>, String> {
+        match self.keys.get(key).map(|entry| &entry.value) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(_) => Err(WRONG_TYPE.into()),
+        }
+    }
+}
+
+/// The keys that a command is about.
+fn touched(select: u8, words: &[String]) -> Touched {
+    let key = |at: usize| (select, words[at].clone());
+    Touched::Keys(match words[0].as_str() {
+        "FLUSHDB" | "FLUSHALL" | "SWAPDB" => return Touched::All,
+        "MSET" => (1..words.len()).step_by(2).map(key).collect(),
+        "MGET" | "DEL" | "EXISTS" | "SUNIONSTORE" => (1..words.len()).map(key).collect(),
+        "RENAME" | "COPY" | "RPOPLPUSH" | "SMOVE" => vec![key(1), key(2)],
+        "MOVE" => vec![key(1), (words[2].parse().unwrap_or(0), words[1].clone())],
+        _ => vec![key(1)],
+    })
+}

@@ -1,0 +1,105 @@
+//! One process: its log and its databases, opened on what the disk holds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::lane::Lane;
+use dormouse_shard::log::recovery::{self, Recovered};
+use dormouse_shard::log::sink::{self, Sink};
+use dormouse_shard::log::{Log, Lsn};
+use dormouse_shard::store::Store;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use crate::clock;
+use crate::disk::{Disk, Objects};
+use crate::files::SimulatedFiles;
+use crate::model::Model;
+use crate::plan::Plan;
+use crate::state;
+
+pub struct Node {
+    pub log: Arc<Log>,
+    pub databases: Vec<Arc<Database>>,
+}
+
+pub fn name(database: usize) -> &'static str {
+    ["a", "b"][database]
+}
+
+fn store(disk: &Arc<Disk>) -> Arc<Store> {
+    Arc::new(Store::over(Objects::new(disk), "simulation://"))
+}
+
+fn sink(disk: &Arc<Disk>, store: &Arc<Store>) -> Box<dyn Sink> {
+    match disk.is_folder {
+        true => Box::new(SimulatedFiles::new(disk)),
+        false => Box::new(sink::Objects::new(Arc::clone(store))),
+    }
+}
+
+impl Node {
+    /// # Errors
+    /// When an earlier log cannot be read.
+    pub async fn start(disk: &Arc<Disk>, plan: &Plan, writer: u64) -> Result<Self, String> {
+        let store = store(disk);
+        let (log, recovered) =
+            Log::over(sink(disk, &store), writer, clock::now_ms).map_err(|error| error.to_string())?;
+        let lane = Lane::on(&Handle::current());
+        let engine = Engine {
+            store,
+            lane: lane.clone(),
+            loader: lane.clone(),
+            patient: lane,
+            background: Handle::current(),
+            clock: clock::now_ms,
+            writer,
+            log: Some(Arc::clone(&log)),
+            recovered: Arc::new(Mutex::new(recovered)),
+            give_back: || {},
+        };
+        let mut databases = Vec::new();
+        for (at, seed) in plan.seeds.iter().enumerate() {
+            let database = Database::open(name(at), *seed, engine.clone()).await;
+            database.shared.journal.declare(plan.windows[at]);
+            databases.push(database);
+        }
+        Ok(Self { log, databases })
+    }
+
+    /// The sequence number of each database.
+    pub fn sequences(&self) -> Vec<u64> {
+        self.databases.iter().map(|database| database.shared.sequence.load(Ordering::SeqCst)).collect()
+    }
+
+    /// Puts everything to sleep and ends the log, as a process that is told to end does.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub async fn close(&self) -> Result<(), String> {
+        for database in &self.databases {
+            database.close().await.map_err(|error| error.to_string())?;
+        }
+        self.log.finish().map_err(|error| error.to_string())
+    }
+
+    pub fn flushed(&self) -> Lsn {
+        self.log.flushed()
+    }
+}
+
+/// What the disk holds of each database, as somebody sees it who only looks.
+///
+/// # Errors
+/// What cannot be read.
+pub async fn look(disk: &Arc<Disk>, plan: &Plan) -> Result<Vec<Model>, String> {
+    let store = store(disk);
+    let mut models = Vec::new();
+    for at in 0..plan.seeds.len() {
+        let logs = recovery::look(&mut *sink(disk, &store)).map_err(|error| error.to_string())?;
+        let recovered: Recovered = recovery::collect(logs);
+        models.push(state::stored(&store, name(at), recovered).await.map_err(|error| error.to_string())?);
+    }
+    Ok(models)
+}

@@ -1,0 +1,444 @@
+//! A run: processes one after the other, each living until the schedule ends it.
+
+use std::sync::Arc;
+
+use dormouse_shard::error::Error;
+use parking_lot::Mutex;
+use tokio::runtime::Runtime;
+use tokio::task::{JoinHandle, yield_now};
+
+use crate::book::Book;
+use crate::chance::Chance;
+use crate::client::{self, Ended};
+use crate::clock;
+use crate::disk::{Disk, Rates};
+use crate::node::{self, Node};
+use crate::plan::{Action, Plan};
+use crate::state;
+
+/// Batches under way at once.
+const CLIENTS_MAX: usize = 8;
+/// Turns after which tasks that are not done never will be.
+const TURNS_MAX: usize = 20_000;
+/// Expired keys removed at a time.
+const EXPIRE_KEYS: usize = 20;
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of every step.
+    pub hash: u64,
+    pub steps: u64,
+    /// Processes that lived.
+    pub processes: u64,
+    pub failure: Option<String>,
+    /// The last steps.
+    pub trace: String,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Crash,
+    /// It was told to end; whether all went well.
+    Closed(bool),
+    /// The run is over.
+    Over,
+}
+
+struct Schedule {
+    chance: Chance,
+    plan: Plan,
+    disk: Arc<Disk>,
+    book: Arc<Mutex<Book>>,
+    steps_left: u64,
+    processes: u64,
+}
+
+/// Runs the schedule of a seed. `loud`: every step goes to standard error.
+pub fn run(seed: u64, loud: bool) -> Outcome {
+    clock::set(clock::START_MS);
+    let mut chance = Chance::new(seed);
+    let plan = Plan::new(&mut chance);
+    let disk = Disk::new(Chance::new(chance.next()), Rates::default(), plan.is_folder);
+    disk.with(|state| state.trace.loud = loud);
+    disk.note(format!("{plan:?}"));
+    let book = Arc::new(Mutex::new(Book::new(&disk, plan.seeds.len())));
+    let steps_left = plan.steps;
+    let mut schedule = Schedule { chance, plan, disk, book, steps_left, processes: 0 };
+    if let Err(problem) = schedule.run() {
+        schedule.book.lock().fail(problem);
+    }
+    let failure = schedule.book.lock().failure.take();
+    schedule.disk.with(|state| Outcome {
+        hash: state.trace.hash(),
+        steps: state.trace.steps(),
+        processes: schedule.processes,
+        failure,
+        trace: state.trace.last(),
+    })
+}
+
+/// One thread; a task's turn ends at each point where it could wait, and the schedule goes on after each.
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.event_interval(1).build().expect("a runtime without drivers needs nothing")
+}
+
+impl Schedule {
+    fn run(&mut self) -> Result<(), String> {
+        let mut before = None;
+        loop {
+            let runtime = runtime();
+            let node = runtime.block_on(self.start(before))?;
+            let end = runtime.block_on(self.live(&node))?;
+            if let Some(failure) = self.book.lock().failure.take() {
+                return Err(failure);
+            }
+            let flushed = node.flushed();
+            before = Some(flushed);
+            {
+                let mut book = self.book.lock();
+                book.is_open = false;
+                self.disk.note(format!("{end:?}: {flushed} bytes of the log are durable"));
+            }
+            drop(node);
+            drop(runtime);
+            self.disk.crash();
+            // Whoever has closed all has nothing left that a power cut could take.
+            if self.chance.permille(600) {
+                self.disk.note("power cut".into());
+                self.disk.cut_power();
+            }
+            if end == End::Over {
+                break;
+            }
+        }
+        let runtime = runtime();
+        let node = runtime.block_on(self.start(before))?;
+        runtime.block_on(self.compare(&node))
+    }
+
+    /// Starts a process. `before`: what was durable of the log of the one before; what that has left is checked.
+    async fn start(&mut self, before: Option<u64>) -> Result<Node, String> {
+        let found = node::look(&self.disk, &self.plan).await.map_err(|problem| format!("what is left: {problem}"))?;
+        self.processes += 1;
+        let writer = self.chance.next();
+        self.disk.note(format!("process {} begins, writer {writer:016x}", self.processes));
+        let node = Node::start(&self.disk, &self.plan, writer).await?;
+        if let Some(flushed) = before {
+            let found = found.into_iter().zip(node.sequences()).collect();
+            self.book.lock().check(found, flushed)?;
+        }
+        if self.chance.permille(300) {
+            self.compare(&node).await?;
+        }
+        self.book.lock().is_open = true;
+        let rates = self.plan.rates;
+        self.disk.with(|state| {
+            state.rates = rates;
+            state.at_once = false;
+        });
+        Ok(node)
+    }
+
+    /// What is in memory is what the models say.
+    async fn compare(&self, node: &Node) -> Result<(), String> {
+        for (at, database) in node.databases.iter().enumerate() {
+            let found = state::awake(database).await.map_err(|error| format!("database {at}: {error}"))?;
+            compare(&self.book.lock(), at, &found)?;
+        }
+        Ok(())
+    }
+
+    async fn live(&mut self, node: &Node) -> Result<End, String> {
+        let mut tasks: Vec<(Action, JoinHandle<()>)> = Vec::new();
+        if self.processes == 1 {
+            self.fill(node, &mut tasks);
+        }
+        while self.steps_left > 0 {
+            self.steps_left -= 1;
+            if self.disk.with(|state| state.dead) {
+                return Ok(End::Crash);
+            }
+            if self.book.lock().failure.is_some() {
+                return Ok(End::Over);
+            }
+            reap(&mut tasks).await?;
+            let action = self.plan.next(&mut self.chance);
+            match action {
+                Action::Crash => return Ok(End::Crash),
+                Action::Restart => {
+                    let begun = self.book.lock().batches();
+                    self.disk.note("close".into());
+                    let closed = self.finish(node.close()).await?;
+                    if self.disk.with(|state| state.dead) {
+                        return Ok(End::Crash);
+                    }
+                    if closed.is_ok() {
+                        let mut book = self.book.lock();
+                        let batches = book.batches();
+                        // Whoever slept already may have had clients while another fell asleep; it refuses them.
+                        (0..node.databases.len()).for_each(|at| book.cover(at, batches.max(begun)));
+                    }
+                    return Ok(End::Closed(closed.is_ok()));
+                }
+                action => self.act(action, node, &mut tasks).await,
+            }
+        }
+        self.settle(node, tasks).await?;
+        Ok(if self.disk.with(|state| state.dead) { End::Crash } else { End::Over })
+    }
+
+    /// Waits for `future` while the store answers.
+    async fn finish<T>(&mut self, future: impl Future<Output = T>) -> Result<T, String> {
+        let mut future = Box::pin(future);
+        for _ in 0..TURNS_MAX {
+            if let std::task::Poll::Ready(done) = futures::poll!(&mut future) {
+                return Ok(done);
+            }
+            // An error is the waiters' to see.
+            let _ = self.node_turn();
+            yield_now().await;
+        }
+        Err("what should have ended did not".into())
+    }
+
+    fn node_turn(&mut self) -> bool {
+        self.disk.answer_one()
+    }
+
+    fn fill(&mut self, node: &Node, tasks: &mut Vec<(Action, JoinHandle<()>)>) {
+        for (at, script) in self.plan.scripts.iter().enumerate() {
+            if self.chance.permille(700) {
+                tasks.push((Action::Ask, self.ask(node, at, script.fill(), 1)));
+            }
+        }
+    }
+
+    fn ask(&self, node: &Node, at: usize, asked: Vec<crate::script::Asked>, seed: u64) -> JoinHandle<()> {
+        let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
+        tokio::spawn(async move {
+            match client::run(&database, at, &asked, seed, &book).await {
+                Ok(Ended::Done { replies, .. }) => {
+                    disk.note(format!("answered: {} replies of database {at}", replies.len()));
+                    let halfway = replies.iter().find(|reply| reply.contains("was not in memory"));
+                    halfway.into_iter().for_each(|reply| book.lock().fail(reply.clone()));
+                }
+                Ok(Ended::Refused(error)) => disk.note(format!("refused: {error}")),
+                Err(error) => excuse(&disk, &book, "a command", &error),
+            }
+        })
+    }
+
+    async fn act(&mut self, action: Action, node: &Node, tasks: &mut Vec<(Action, JoinHandle<()>)>) {
+        let at = self.chance.below(node.databases.len() as u64) as usize;
+        let database = Arc::clone(&node.databases[at]);
+        let (book, disk) = (Arc::clone(&self.book), Arc::clone(&self.disk));
+        let draw = self.chance.next();
+        let running = |which: Action| tasks.iter().filter(|(action, _)| *action == which).count();
+        match action {
+            Action::Ask => {
+                if running(Action::Ask) < CLIENTS_MAX {
+                    let asked = self.plan.scripts[at].batch(&mut self.chance);
+                    tasks.push((action, self.ask(node, at, asked, draw)));
+                }
+            }
+            Action::Go => {
+                for _ in 0..1 + draw % 12 {
+                    yield_now().await;
+                }
+            }
+            Action::Flush => {
+                let outcome = node.log.flush();
+                let end = node.flushed();
+                let failed = outcome.err().map(|error| format!(", {error}")).unwrap_or_default();
+                disk.note(format!("flush: durable up to {end}{failed}"));
+                if draw % 3 == 0
+                    && let Ok(removed @ 1..) = node.log.remove_settled()
+                {
+                    disk.note(format!("{removed} log files removed"));
+                }
+            }
+            Action::Answer => {
+                disk.answer_one();
+            }
+            Action::Checkpoint | Action::Sleep => {
+                if running(action) > 1 {
+                    return;
+                }
+                disk.note(format!("{action:?} of database {at}"));
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        let begun = book.lock().batches();
+                        let done = match action {
+                            Action::Sleep => database.sleep().await.map(|slept| slept.to_string()),
+                            _ => database.checkpoint().await.map(|report| format!("{report:?}")),
+                        };
+                        match done {
+                            Ok(report) => {
+                                book.lock().cover(at, begun);
+                                disk.note(format!("{action:?} of database {at} after batch {begun}: {report}"));
+                            }
+                            Err(error) => excuse(&disk, &book, "a checkpoint", &error),
+                        }
+                    }),
+                ));
+            }
+            Action::Split | Action::Merge | Action::LoadAll => {
+                if running(action) > 1 {
+                    return;
+                }
+                disk.note(format!("{action:?} of database {at}"));
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        let slot = (draw % 16384) as u16;
+                        let done = match action {
+                            Action::Split => database.split(slot).await.map(drop),
+                            Action::Merge => {
+                                let firsts = database.topology().map(|topology| topology.firsts.clone());
+                                let firsts = firsts.unwrap_or_else(|| vec![0]);
+                                database.merge(firsts[usize::from(slot) % firsts.len()]).await.map(drop)
+                            }
+                            _ => database.load_all().await,
+                        };
+                        match done {
+                            Ok(()) => disk.note(format!("{action:?} of database {at} done")),
+                            Err(error) => excuse(&disk, &book, "a change of shards", &error),
+                        }
+                    }),
+                ));
+            }
+            Action::Expire => database.expire_slice(EXPIRE_KEYS),
+            Action::Wait => clock::advance(1 + draw % [10, 200, 1500][(draw >> 32) as usize % 3]),
+            Action::Declare => {
+                let window = self.plan.choices[draw as usize % self.plan.choices.len()];
+                disk.note(format!("loss window {window} for database {at}"));
+                self.plan.windows[at] = window;
+                database.shared.journal.declare(window);
+                if database.lacks_log() {
+                    tasks.push((
+                        action,
+                        tokio::spawn(async move {
+                            let begun = book.lock().batches();
+                            match database.checkpoint().await {
+                                Ok(_) => book.lock().cover(at, begun),
+                                Err(error) => excuse(&disk, &book, "a checkpoint", &error),
+                            }
+                        }),
+                    ));
+                }
+            }
+            Action::Compare => {
+                if running(action) > 0 {
+                    return;
+                }
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        match state::awake(&database).await {
+                            Ok(found) => {
+                                let mut book = book.lock();
+                                if book.is_open
+                                    && let Err(problem) = compare(&book, at, &found)
+                                {
+                                    book.fail(problem);
+                                }
+                            }
+                            Err(error) => excuse(&disk, &book, "a load", &error),
+                        }
+                    }),
+                ));
+            }
+            Action::Crash | Action::Restart => {}
+        }
+    }
+
+    /// Lets everything come to its end on a disk without faults, and looks at what there is.
+    async fn settle(&mut self, node: &Node, mut tasks: Vec<(Action, JoinHandle<()>)>) -> Result<(), String> {
+        if self.disk.with(|state| state.dead) || self.book.lock().failure.is_some() {
+            return Ok(());
+        }
+        self.disk.note("settle".into());
+        self.disk.calm();
+        for _ in 0..TURNS_MAX {
+            if tasks.is_empty() {
+                break;
+            }
+            node.log.flush().map_err(|error| format!("the log cannot be flushed: {error}"))?;
+            yield_now().await;
+            reap(&mut tasks).await?;
+        }
+        if let Some((action, _)) = tasks.first() {
+            return Err(format!("{} tasks never end, {action:?} among them", tasks.len()));
+        }
+        if self.book.lock().failure.is_some() {
+            return Ok(());
+        }
+        self.compare(node).await?;
+        for (at, database) in node.databases.iter().enumerate() {
+            if self.chance.permille(500) {
+                let begun = self.book.lock().batches();
+                let log = Arc::clone(&node.log);
+                let sleep = tokio::spawn({
+                    let database = Arc::clone(database);
+                    async move { database.sleep().await }
+                });
+                for _ in 0..TURNS_MAX {
+                    if sleep.is_finished() {
+                        break;
+                    }
+                    log.flush().map_err(|error| format!("the log cannot be flushed: {error}"))?;
+                    yield_now().await;
+                }
+                if !sleep.is_finished() {
+                    return Err(format!("database {at} never falls asleep"));
+                }
+                sleep.await.map_err(|error| error.to_string())?.map_err(|error| format!("the last sleep: {error}"))?;
+                self.book.lock().cover(at, begun);
+                self.disk.note(format!("database {at} sleeps"));
+            }
+        }
+        self.compare(node).await
+    }
+}
+
+fn compare(book: &Book, at: usize, found: &crate::model::Model) -> Result<(), String> {
+    let expected = book.live(at).alive(clock::now_ms());
+    if *found == expected {
+        return Ok(());
+    }
+    let all = expected.keys.keys().chain(found.keys.keys());
+    let key = all.into_iter().find(|key| expected.keys.get(*key) != found.keys.get(*key));
+    let pair = key.map(|key| (key, expected.keys.get(key), found.keys.get(key)));
+    Err(format!("database {at} in memory is not as the model: key, model, memory: {pair:?}"))
+}
+
+/// An error has its cause in a fault, or is one.
+fn excuse(disk: &Disk, book: &Mutex<Book>, what: &str, error: &Error) {
+    disk.note(format!("{what} failed: {error}"));
+    let is_excused = disk.with(|state| state.faults > 0 || state.dead);
+    let mut book = book.lock();
+    if book.is_open && (!is_excused || error.to_string().contains("panicked")) {
+        let is_closed = error.to_string().contains("shutting down");
+        if !is_closed {
+            book.fail(format!("{what} failed without a cause: {error}"));
+        }
+    }
+}
+
+/// Takes out the tasks that are done.
+async fn reap(tasks: &mut Vec<(Action, JoinHandle<()>)>) -> Result<(), String> {
+    let mut at = 0;
+    while at < tasks.len() {
+        if tasks[at].1.is_finished() {
+            let (action, task) = tasks.remove(at);
+            task.await.map_err(|error| format!("{action:?}: {error}"))?;
+        } else {
+            at += 1;
+        }
+    }
+    Ok(())
+}

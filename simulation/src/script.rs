@@ -1,0 +1,129 @@
+//! What clients ask for: commands by chance, over few enough keys that they meet.
+
+use crate::chance::Chance;
+use crate::model::INDEXES;
+
+/// One command and the logical index that it is for.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    pub select: u8,
+    pub words: Vec<String>,
+}
+
+/// What one database's clients do.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Keys of each kind.
+    pub keys: u64,
+    /// Commands in a thousand that concern whole indexes.
+    pub whole: u64,
+    pub selects: u8,
+}
+
+impl Script {
+    pub fn new(chance: &mut Chance) -> Self {
+        let keys = chance.pick(&[2, 6, 60]);
+        Self { keys, whole: chance.pick(&[0, 0, 5, 30]), selects: chance.pick(&[1, 1, INDEXES]) }
+    }
+
+    /// One entry of the log: a command, or a transaction of several.
+    pub fn batch(&self, chance: &mut Chance) -> Vec<Asked> {
+        let many = if chance.permille(250) { 2 + chance.below(4) } else { 1 };
+        (0..many).map(|_| self.command(chance)).collect()
+    }
+
+    /// Commands that make all the texts there can be.
+    pub fn fill(&self) -> Vec<Asked> {
+        let key = |n: u64| [format!("t{n}"), format!("filled-{n}")];
+        let all: Vec<u64> = (0..self.keys).collect();
+        all.chunks(50)
+            .map(|some| {
+                let words = ["MSET".to_owned()].into_iter().chain(some.iter().flat_map(|&n| key(n))).collect();
+                Asked { select: 0, words }
+            })
+            .collect()
+    }
+
+    fn command(&self, chance: &mut Chance) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        let words = if chance.permille(self.whole) { self.whole(chance) } else { self.keyed(chance) };
+        Asked { select, words: words.into_iter().filter(|word| !word.is_empty()).collect() }
+    }
+
+    fn whole(&self, chance: &mut Chance) -> Vec<String> {
+        let index = |chance: &mut Chance| chance.below(u64::from(INDEXES)).to_string();
+        match chance.below(6) {
+            0..3 => vec!["FLUSHDB".into()],
+            3 => vec!["FLUSHALL".into()],
+            _ => vec!["SWAPDB".into(), index(chance), index(chance)],
+        }
+    }
+
+    fn keyed(&self, chance: &mut Chance) -> Vec<String> {
+        let keys = self.keys;
+        // A key is nearly always of its own kind.
+        let key = |chance: &mut Chance, kind: char| {
+            let kind = if chance.permille(15) { chance.pick(&['t', 'l', 'h', 's', 'z']) } else { kind };
+            format!("{kind}{}", chance.below(keys))
+        };
+        let any = |chance: &mut Chance| {
+            let kind = chance.pick(&['t', 'l', 'h', 's', 'z']);
+            key(chance, kind)
+        };
+        let few = |chance: &mut Chance| format!("m{}", chance.below(12));
+        let text = |chance: &mut Chance| {
+            let length = match chance.below(60) {
+                0 => 3000,
+                1..5 => 200,
+                _ => chance.below(20),
+            };
+            format!("v{}{}", chance.below(1000), "x".repeat(length as usize))
+        };
+        let small = |chance: &mut Chance| (chance.below(21) as i64 - 10).to_string();
+        let c = chance;
+        match c.below(40) {
+            0..4 => vec!["SET".into(), key(c, 't'), text(c)],
+            4 => vec!["SET".into(), key(c, 't'), text(c), "PX".into(), (1 + c.below(3000)).to_string()],
+            5 => vec!["SET".into(), key(c, 't'), text(c), c.pick(&["NX", "KEEPTTL"]).into()],
+            6 => vec!["MSET".into(), key(c, 't'), text(c), key(c, 't'), text(c)],
+            7 | 8 => vec!["GET".into(), key(c, 't')],
+            9 => vec!["MGET".into(), key(c, 't'), key(c, 't'), key(c, 't')],
+            10 => vec!["APPEND".into(), key(c, 't'), text(c)],
+            // Numbers have keys of their own.
+            11..14 => vec!["INCRBY".into(), format!("n{}", c.below(keys)), small(c)],
+            14 => vec!["GETDEL".into(), key(c, 't')],
+            15 => vec!["DEL".into(), any(c), any(c)],
+            16 => vec!["EXISTS".into(), any(c)],
+            17 => {
+                let at = crate::clock::now_ms() + c.below(4000);
+                vec!["PEXPIREAT".into(), any(c), at.saturating_sub(500).to_string()]
+            }
+            18 => vec!["PERSIST".into(), any(c)],
+            19 => vec!["RENAME".into(), any(c), any(c)],
+            20 => vec!["COPY".into(), key(c, 'h'), key(c, 'l'), "REPLACE".into()],
+            21 => vec!["MOVE".into(), any(c), c.below(u64::from(INDEXES)).to_string()],
+            22 => vec!["LPUSH".into(), key(c, 'l'), text(c)],
+            23 => vec!["RPUSH".into(), key(c, 'l'), text(c), few(c)],
+            24 => vec!["LPOP".into(), key(c, 'l')],
+            25 => vec!["RPOPLPUSH".into(), key(c, 'l'), key(c, 'l')],
+            26 => vec!["LRANGE".into(), key(c, 'l'), "0".into(), "-1".into()],
+            27 => vec!["LTRIM".into(), key(c, 'l'), "1".into(), "-1".into()],
+            28 => vec!["HSET".into(), key(c, 'h'), few(c), small(c), few(c), small(c)],
+            29 => vec!["HDEL".into(), key(c, 'h'), few(c), few(c)],
+            30 => vec!["HGET".into(), key(c, 'h'), few(c)],
+            31 => vec!["HINCRBY".into(), key(c, 'h'), few(c), small(c)],
+            32 => vec!["SADD".into(), key(c, 's'), few(c), few(c)],
+            33 => vec!["SREM".into(), key(c, 's'), few(c)],
+            34 => vec!["SPOP".into(), key(c, 's')],
+            35 => vec!["SMOVE".into(), key(c, 's'), key(c, 's'), few(c)],
+            36 => vec!["SUNIONSTORE".into(), key(c, 's'), key(c, 's'), key(c, 's')],
+            37 => vec!["ZADD".into(), key(c, 'z'), small(c), few(c), small(c), few(c)],
+            38 => vec!["ZINCRBY".into(), key(c, 'z'), small(c), few(c)],
+            _ => match c.below(3) {
+                0 => vec!["ZREM".into(), key(c, 'z'), few(c)],
+                1 => vec!["ZSCORE".into(), key(c, 'z'), few(c)],
+                _ => vec!["ZPOPMIN".into(), key(c, 'z')],
+            },
+        }
+    }
+}

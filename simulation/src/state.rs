@@ -1,0 +1,78 @@
+//! What a database holds, as the models say it: read from the store and the log without waking it, or from memory.
+
+use std::sync::Arc;
+
+use dormouse_shard::database::Database;
+use dormouse_shard::error::Result;
+use dormouse_shard::keyspace::Keyspace;
+use dormouse_shard::log::recovery::Recovered;
+use dormouse_shard::record::{Record, Value as Held};
+use dormouse_shard::snapshot::Snapshot;
+use dormouse_shard::store::Store;
+use dormouse_shard::types::Object;
+
+use crate::clock;
+use crate::model::{Entry, INDEXES, Model, Value};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn entry(record: &Record) -> Entry {
+    let value = match record.value() {
+        Held::Int(number) => Value::Text(number.to_string()),
+        Held::Raw(bytes) => Value::Text(text(bytes)),
+        Held::Object(Object::Text(bytes)) => Value::Text(text(bytes)),
+        Held::Object(Object::List(list)) => Value::List(list.iter().map(|item| text(&item.to_vec())).collect()),
+        Held::Object(Object::Hash(hash)) => {
+            Value::Hash(hash.iter().map(|(field, value)| (text(&field.to_vec()), text(&value.to_vec()))).collect())
+        }
+        Held::Object(Object::Set(set)) => Value::Set(set.iter().map(|member| text(&member.to_vec())).collect()),
+        Held::Object(Object::SortedSet(set)) => {
+            Value::Sorted(set.iter().map(|(member, score)| (text(&member.to_vec()), score as i64)).collect())
+        }
+    };
+    Entry { value, expiry: record.expiry() }
+}
+
+/// What the store and the log hold of a database.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<Model> {
+    let mut model = Model::default();
+    if let Some(snapshot) = Snapshot::open(store, name, recovered).await? {
+        for select in 0..INDEXES {
+            let mut visit = |record: &Record| {
+                model.keys.insert((select, text(record.key())), entry(record));
+                Ok(())
+            };
+            snapshot.visit(usize::from(select), &mut visit).await?;
+        }
+    }
+    Ok(model.alive(clock::now_ms()))
+}
+
+/// What a database holds in memory, all of it loaded.
+///
+/// # Errors
+/// When a part cannot be loaded.
+pub async fn awake(database: &Arc<Database>) -> Result<Model> {
+    loop {
+        database.awake().await?;
+        database.load_all().await?;
+        let Some((_, held)) = database.hold_all().await else { continue };
+        let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
+        let parts = contents.iter_mut().map(|contents| &mut **contents);
+        let mut db = Keyspace::new(parts, &database.shared, 0, clock::now_ms(), 1);
+        if !db.is_resident() {
+            continue;
+        }
+        let mut model = Model::default();
+        for select in 0..INDEXES {
+            db.select(select);
+            db.for_each(|record| drop(model.keys.insert((select, text(record.key())), entry(record))));
+        }
+        return Ok(model);
+    }
+}
