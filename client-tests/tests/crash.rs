@@ -37,10 +37,12 @@ fn a_checkpoint_is_there() {
     survives(Kind::Dormouse, "checkpoint", 50);
 }
 
+/// What was answered shortly before the disk filled up is in memory only, so that a crash while it is full breaks a window
+/// that is a duration. That is why writes are refused then; what never waits in memory must be there.
 #[test]
 fn a_full_disk_breaks_no_promise() {
-    for mode in ["0", "100ms", "checkpoint"] {
-        run(Kind::Dormouse, mode, 20, true);
+    for mode in ["0", "checkpoint"] {
+        run(Kind::Dormouse, mode, 25, true);
     }
 }
 

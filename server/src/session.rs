@@ -12,9 +12,11 @@
 //! Invariant: a connection's commands run and answer in their order.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row};
@@ -42,12 +44,18 @@ const SAMPLE: u64 = 16;
 /// What a command that has to wait answers with.
 pub type Answer = Box<dyn FnOnce(&mut Reply) + Send>;
 
+/// A command of the session that does not wait, and one that may.
+pub type InTransaction = fn(&mut Session, &mut Reply, Request<'_>) -> Result<(), Error>;
+pub type Patient = fn(&mut Session, Request<'_>) -> Result<BoxFuture<'static, Answer>, Error>;
+
 /// How a command that concerns the connection or the server is run.
 #[derive(Clone, Copy)]
 pub enum SessionRun {
-    Now(fn(&mut Session, &mut Reply, Request<'_>) -> Result<(), Error>),
+    Now(InTransaction),
     /// It waits for something. Not allowed in a transaction, whose locks it might wait for.
-    Later(fn(&mut Session, Request<'_>) -> Result<BoxFuture<'static, Answer>, Error>),
+    Later(Patient),
+    /// It may wait for something, but for what it does in a transaction.
+    Either(InTransaction, Patient),
     Exec,
     Watch,
 }
@@ -418,6 +426,10 @@ impl Session {
                     self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
                 }
                 count(batch, &self.tenant, entry.id, request, reply, before);
+                if db.is_laden() {
+                    let left = db.finish();
+                    self.note(left);
+                }
                 operations += 1;
                 at = end;
             }
@@ -544,8 +556,8 @@ impl Session {
                     reply.error(&error.to_string());
                 }
             }
-            Action::Session(SessionRun::Later(run)) => match run(self, request) {
-                Ok(answer) => answer.await(reply),
+            Action::Session(SessionRun::Later(run) | SessionRun::Either(_, run)) => match run(self, request) {
+                Ok(answer) => self.await_answer(answer, reply).await,
                 Err(error) => reply.error(&error.to_string()),
             },
             Action::Session(SessionRun::Exec) => crate::commands::transaction::exec(self, reply, now_ms).await,
@@ -555,6 +567,23 @@ impl Session {
             Action::Container => reply.error(&crate::table::wrong_arity(&entry.name)),
         }
         Some(entry.id)
+    }
+
+    /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it.
+    async fn await_answer(&mut self, mut answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
+        let client = &self.client;
+        let answered = poll_fn(|cx| {
+            client.waker.register(cx.waker());
+            match client.is_killed() {
+                true => Poll::Ready(None),
+                false => answer.as_mut().poll(cx).map(Some),
+            }
+        })
+        .await;
+        match answered {
+            Some(answer) => answer(reply),
+            None => self.closing = true,
+        }
     }
 
     /// Whether the client may run this command now.

@@ -27,8 +27,9 @@ fn a_branch_is_entered_by_name_where_there_are_no_tokens() {
     check(&mut main, "DORMOUSE BRANCH default", "-ERR a database of that name exists");
 
     let mut branch = served.connect();
-    check(&mut branch, "AUTH pr-2 x", WRONG);
-    check(&mut branch, "GET k", "\"main\"");
+    // Whoever meant another database does not go on in this one.
+    check(&mut branch, "AUTH pr-2 x", "-WRONGPASS there is no database 'pr-2'");
+    check(&mut branch, "GET k", "-NOAUTH Authentication required.");
     check(&mut branch, "AUTH pr-1 whatever", "+OK");
     check(&mut branch, "SET k branch", "+OK");
     check(&mut main, "GET k", "\"main\"");
@@ -112,7 +113,7 @@ fn a_deleted_branch_is_gone_and_its_name_is_free() {
     check(&mut main, "DORMOUSE DELETE pr", "+OK");
     assert_eq!(old.read(), None);
     let mut new = served.connect();
-    check(&mut new, "AUTH pr x", WRONG);
+    check(&mut new, "AUTH pr x", "-WRONGPASS there is no database 'pr'");
     check(&mut main, "DORMOUSE BRANCH pr", "+OK");
     check(&mut new, "AUTH pr x", "+OK");
     check(&mut new, "MGET k mine", "[\"two\" nil]");

@@ -73,7 +73,7 @@ impl Bench {
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
         };
-        self.runtime.block_on(Database::open("test", 42, engine))
+        self.runtime.block_on(Database::open("test", 42 + writer, engine))
     }
 
     fn run(&self, database: &Arc<Database>, words: &[&str]) -> String {
@@ -402,6 +402,37 @@ fn what_was_logged_for_a_checkpoint_that_failed_is_left_out_for_ever() {
     }
 }
 
+/// Who cannot read the manifest does not know whose the entries in the log are: nothing of them may go.
+#[test]
+fn a_manifest_that_cannot_be_read_costs_nothing_of_the_log() {
+    let bench = Bench::new();
+    let first = bench.open();
+    first.shared.journal.declare(Window::Zero);
+    bench.run(&first, &["SET", "a", "1"]);
+    bench.runtime.block_on(first.checkpoint()).expect("the store is well");
+    bench.run(&first, &["SET", "a", "2"]);
+    first.engine.log.as_ref().expect("a log").flush().expect("the log is well");
+    bench.faults.fail(Request::Get, 0, 1, Fault::Lost);
+    let second = bench.open();
+    second.engine.log.as_ref().expect("a log").remove_settled().expect("the log is well");
+    assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk("2"));
+}
+
+/// A window that is declared later is kept from when that was answered, also where the first attempt failed.
+#[test]
+fn a_window_is_kept_from_when_it_was_answered() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "a", "before"]);
+    database.shared.journal.declare(Window::Zero);
+    bench.faults.fail(Request::Put, 0, 1, Fault::Full);
+    bench.runtime.block_on(database.secure()).expect_err("the checkpoint fails");
+    bench.runtime.block_on(database.secure()).expect("the store is well");
+    bench.run(&database, &["SET", "b", "after"]);
+    database.engine.log.as_ref().expect("a log").flush().expect("the log is well");
+    assert_eq!(bench.run(&bench.open(), &["MGET", "a", "b"]), "*2\r\n$6\r\nbefore\r\n$5\r\nafter\r\n");
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let bench = Bench::new();
@@ -497,10 +528,10 @@ fn the_one_who_was_overtaken_stops_writing() {
     bench.run(&second, &["SET", "a", "second"]);
     bench.runtime.block_on(second.sleep()).expect("the first to commit");
     let error = bench.runtime.block_on(first.sleep()).expect_err("overtaken").to_string();
-    assert!(error.contains("test"), "{error}");
+    assert!(error.contains("taken over"), "{error}");
     for words in [&["GET", "a"][..], &["SET", "a", "again"]] {
         let reply = bench.run(&first, words);
-        assert!(reply.starts_with("-STORE") && reply.contains("another writer"), "{reply}");
+        assert!(reply.starts_with("-STORE") && reply.contains("taken over by another"), "{reply}");
     }
     assert_eq!(bench.run(&bench.peek(), &["GET", "a"]), bulk("second"));
 }

@@ -34,8 +34,11 @@ use crate::replay::Replay;
 use crate::segment::Range53;
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::stopwatch::Stopwatch;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::topology::{SLOTS, Topology, hold};
+
+/// How often a process that was taken over may be in the midst of a commit.
+const TAKE_OVER_ATTEMPTS: usize = 5;
 
 /// What all databases of a node use.
 #[derive(Debug, Clone)]
@@ -76,6 +79,8 @@ pub struct Database {
     pub(crate) recovered: Mutex<Option<Arc<LogTail>>>,
     /// The entry of the log that it goes on from, where there are others behind that; until a manifest lies beyond them.
     pub(crate) goes_on_after: Mutex<Option<u64>>,
+    /// Places that were to be told where the store has them now, and could not.
+    pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
     /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
@@ -164,7 +169,8 @@ impl Database {
         {
             log.settled(&identity, manifest.sequence);
         }
-        if let Some(log) = &engine.log {
+        // Who is meant is known only where the manifest could be read.
+        if let Some(log) = engine.log.as_ref().filter(|_| is_readable) {
             // Others had this name; the log need not be kept for them.
             let others = engine.recovered.lock().others_of(&identity);
             others.iter().for_each(|other| log.settled(other, u64::MAX));
@@ -178,6 +184,7 @@ impl Database {
             manifest: Mutex::new(None),
             identity,
             goes_on_after: Mutex::new(goes_on_after),
+            unmoved: Mutex::default(),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
             closed: AtomicBool::new(false),
             refused,
@@ -289,8 +296,7 @@ impl Database {
         }
         self.check_open()?;
         let started = Stopwatch::start();
-        let stored = self.read_manifest().await?;
-        let manifest = match stored {
+        let manifest = match self.owned_manifest().await? {
             Some(manifest) => manifest,
             None => Arc::new(self.first_manifest()),
         };
@@ -302,6 +308,7 @@ impl Database {
             journal.continue_after(&self.shared.sequence, (self.engine.clock)(), after);
         }
         journal.record(records);
+        journal.cover(records);
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
         self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);
@@ -311,15 +318,52 @@ impl Database {
         Ok(topology)
     }
 
+    /// The newest manifest, as one of this process: where others may still be writing (the store has no lock), it commits one
+    /// of a higher epoch before it serves anything, so that whoever wrote before cannot commit any more.
+    async fn owned_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+        for _ in 0..TAKE_OVER_ATTEMPTS {
+            let Some(manifest) = self.read_manifest().await? else { return Ok(None) };
+            let shared = self.engine.log.as_ref().is_some_and(|log| log.is_shared());
+            if manifest.writer == self.engine.writer || !shared {
+                return Ok(Some(manifest));
+            }
+            let mut owned = (*manifest).clone();
+            (owned.writer, owned.epoch) = (self.engine.writer, owned.epoch + 1);
+            *self.manifest.lock() = match manifest::commit(&self.engine.store, &mut owned).await {
+                Ok(()) => Some(Arc::new(owned)),
+                // The one before was just about to commit; its log is sealed, so it will not do so for ever.
+                Err(StoreError::Fenced { .. }) => None,
+                Err(error) => return Err(store_error(error)),
+            };
+        }
+        Err(Error::Store(format!("database {}: another process goes on writing it", self.name())))
+    }
+
     /// Whether a crash has left something in the log that no manifest holds yet.
     pub fn has_recovered(&self) -> bool {
         self.recovered.lock().is_some()
     }
 
-    /// Whether what was declared cannot be kept before the next checkpoint: it was not logged so far.
-    pub fn lacks_log(&self) -> bool {
+    /// Sees to it that the loss window that was declared is kept from now on: what was not logged goes into a checkpoint,
+    /// and what was answered before is durable.
+    ///
+    /// # Errors
+    /// When the store or the log refuses: the promise is not in force.
+    pub async fn secure(self: &Arc<Self>) -> Result<()> {
+        // Whoever wakes it or makes a checkpoint now may have begun before the window was declared.
+        drop(self.transition.lock().await);
         let journal = &self.shared.journal;
-        self.is_awake() && journal.log().is_some() && journal.window() != Window::None && !journal.is_recording()
+        let Some(log) = journal.log() else { return Ok(()) };
+        if self.is_awake() && journal.window() != Window::None && !journal.is_covered() {
+            self.checkpoint().await?;
+            if self.is_awake() && !journal.is_covered() {
+                return Err(Error::text("ERR the loss window could not be secured; try again"));
+            }
+        }
+        match journal.window() {
+            Window::Zero => log.durable_or_failed(log.end()).await.map_err(store_error),
+            Window::Ms(_) | Window::None => Ok(()),
+        }
     }
 
     /// The manifest of a database that has none yet.

@@ -26,8 +26,7 @@ const ATTEMPTS: usize = 3;
 
 #[derive(clap::Args, Debug)]
 pub struct Export {
-    /// The file to write, or `-` for standard output. What a server has not saved yet is not in it: the database's last
-    /// checkpoint is (`DORMOUSE SLEEP` or `SAVE` make one)
+    /// The file to write, or `-` for standard output. It holds what is durable: the last checkpoint, and what the log has since
     #[arg(value_name = "FILE")]
     file: PathBuf,
 

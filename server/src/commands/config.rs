@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::Reply;
-use dormouse_shard::commands::args::{Pairs, Rest};
+use dormouse_protocol::{Reply, Request};
+use dormouse_shard::commands::args::{self, Pairs, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::commands::{access, answer, help, later, now};
-use crate::config::{self, Access};
+use crate::commands::{access, answer, help, now};
+use crate::config::{self, Access, DatabaseSettings};
 use crate::keeper;
 use crate::session::{Answer, Session, SessionRun};
 
@@ -30,7 +30,7 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) when N is the number of configuration parameters provided",
                 "Returns the effective values of configuration parameters.",
             ),
-            Command::new("SET", at_least(4), &[], ADMIN, later!(set, 2))
+            Command::new("SET", at_least(4), &[], ADMIN, SessionRun::Either(set_at_once, set_and_secure))
                 .doc(
                     "2.0.0",
                     "O(N) when N is the number of configuration parameters provided",
@@ -66,6 +66,23 @@ fn get(session: &mut Session, reply: &mut Reply, (patterns,): (Rest<'_>,)) -> Re
 }
 
 /// `CONFIG SET parameter value [parameter value ...]`
+fn set_and_secure(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
+    set(session, args::parse(request, 2)?)
+}
+
+/// The same in a transaction, where nothing can be waited for.
+fn set_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let (words,): (Rest<'_>,) = args::parse(request, 2)?;
+    let pairs = Pairs::new(words).ok_or(Error::Syntax)?;
+    if pairs.iter().any(|(name, _): (&[u8], &[u8])| name.eq_ignore_ascii_case(b"loss-window")) {
+        return Err(Error::text("ERR loss-window cannot be set in a transaction: it has to be waited for"));
+    }
+    // Without a new window there is nothing to wait for.
+    drop(set(session, (words,))?);
+    reply.ok();
+    Ok(())
+}
+
 fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
     let pairs: Vec<(&[u8], &[u8])> = Pairs::new(words).ok_or(Error::Syntax)?.iter().collect();
     let node = &session.node;
@@ -77,16 +94,22 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
     if changes.node {
         node.configure(settings.node);
     }
+    let (node, tenant) = (Arc::clone(node), Arc::clone(&session.tenant));
+    let before = tenant.settings().loss_window;
+    let declared = settings.database.loss_window;
     if changes.database {
-        session.tenant.configure(settings.database);
+        tenant.configure(settings.database);
     }
-    let (node, database) = (Arc::clone(node), Arc::clone(&session.tenant.database));
     Ok(async move {
-        // Whoever is told OK has the promise from now on.
-        let kept = match database.lacks_log() {
-            true => keeper::remember(&node, database.checkpoint().await.map(drop)),
-            false => Ok(()),
+        // Whoever is told OK has the promise from now on; who is not has the one before.
+        let kept = match declared == before {
+            true => Ok(()),
+            false => keeper::remember(&node, tenant.database.secure().await),
         };
+        if kept.is_err() {
+            let _changing = node.changing.lock();
+            tenant.configure(DatabaseSettings { loss_window: before, ..(*tenant.settings()).clone() });
+        }
         answer(kept, |(), reply| reply.ok())
     }
     .boxed())

@@ -121,7 +121,14 @@ fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()
             )),
             Some(user) => {
                 let named = std::str::from_utf8(user).ok().and_then(|name| node.tenants.of_name(name));
-                session.enter(named.ok_or_else(wrong_password)?);
+                let Some(named) = named else {
+                    // Whoever meant another database must not go on in the one that they are in.
+                    session.leave();
+                    session.authenticated = false;
+                    let name = String::from_utf8_lossy(user).escape_debug().to_string();
+                    return Err(Error::Text(format!("WRONGPASS there is no database '{name}'").into()));
+                };
+                session.enter(named);
                 Ok(())
             }
         };

@@ -250,7 +250,10 @@ fn under(
         }
         db.select(session.select);
         if watching.touched.load(Ordering::SeqCst) {
+            // It tells of somebody's write.
+            db.depend_on_all();
             reply.null_array();
+            session.note(db.finish());
             return Ran::Done;
         }
     }
@@ -289,7 +292,7 @@ fn under(
     }
     db.select(session.select);
     if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE))
-        && let Err(error) = database.shared.journal.admit(now_ms)
+        && let Err(error) = database.shared.journal.admit_waited()
     {
         return Ran::Refused(error);
     }
@@ -309,7 +312,7 @@ fn under(
                     reply.error("ERR a part of the database was not in memory");
                 }
             }
-            Action::Session(SessionRun::Now(run)) => {
+            Action::Session(SessionRun::Now(run) | SessionRun::Either(run, _)) => {
                 if let Err(error) = run(session, reply, request) {
                     reply.truncate(before);
                     reply.error(&error.to_string());

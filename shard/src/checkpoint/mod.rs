@@ -336,7 +336,10 @@ impl Database {
         let journal = &self.shared.journal;
         if held.is_none() && journal.window() == Window::None {
             let _held = hold(topology.shards.clone()).await;
-            journal.record(false);
+            // It may have been declared while the locks were asked for.
+            if journal.window() == Window::None {
+                journal.record(false);
+            }
         }
         let cut = self.shared.sequence.load(Ordering::SeqCst);
         if let Some(log) = journal.log() {
@@ -352,7 +355,12 @@ impl Database {
         let mut carried = Vec::new();
         let Some(log) = self.recovered.lock().clone() else { return carried };
         for (keyspace, range, seen) in unloaded {
-            let effects = log.effects(*keyspace, *range, *seen);
+            // A client may have had it loaded after all, and then it was visited.
+            let visited = manifest.segment(*keyspace, range.start).map_or(0, |segment| segment.seen);
+            if visited > *seen && manifest.segment(*keyspace, range.start).is_none_or(|found| found.range != *range) {
+                continue;
+            }
+            let effects = log.effects(*keyspace, *range, (*seen).max(visited));
             let Some(last) = effects.last().map(|effect| effect.sequence) else { continue };
             match manifest.segments.iter_mut().find(|segment| segment.keyspace == *keyspace && segment.range == *range)
             {
@@ -485,13 +493,17 @@ impl Database {
     ) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
         self.note_manifest(&manifest);
-        if let Err(error) = self.relocate(&manifest, topology, held, moved).await {
-            // Those places are still found where they were until the next start.
+        let mut moved = moved.to_vec();
+        moved.append(&mut self.unmoved.lock());
+        if let Err(error) = self.relocate(&manifest, topology, held, &moved).await {
+            // They are told by the next checkpoint; until then they are found where they were.
+            *self.unmoved.lock() = moved;
             tracing::error!(database = self.name(), %error, "a tail that was just written cannot be read");
         } else {
             *self.recovered.lock() = None;
         }
         *self.goes_on_after.lock() = None;
+        self.shared.journal.cover(self.shared.journal.is_recording());
         if let Some(log) = self.shared.journal.log() {
             log.settled(&self.identity, manifest.sequence);
         }
@@ -568,7 +580,7 @@ impl Database {
         self.engine.lane.run(move || drop(contents));
     }
 
-    /// After a failure: what was visited is dirty again, and nobody records.
+    /// After a failure: what was visited is dirty again, and where the window is none nobody records.
     async fn undo(&self, topology: &Topology, held: Option<&[HeldShard]>, visited: &[Visited]) {
         let own;
         let held = match held {

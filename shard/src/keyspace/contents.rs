@@ -44,50 +44,65 @@ pub struct Load {
 }
 
 /// Positions of keys whose last write is perhaps not durable yet.
+///
+/// In two generations: writes go into the new one. When all of the old one is durable it is dropped, and the new one is the
+/// old: so what is kept is bounded by what is written during two flushes.
 #[derive(Debug, Clone, Default)]
 pub struct Unflushed {
-    positions: HashMap<u64, Lsn>,
+    old: Generation,
+    new: Generation,
     /// A write that concerns every key.
     whole: Lsn,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Generation {
+    positions: HashMap<u64, Lsn>,
     last: Lsn,
 }
 
 impl Unflushed {
-    /// Forgets what is durable, when all of it is.
+    /// Forgets what is durable.
     pub fn settle(&mut self, flushed: Lsn) {
-        if self.last != 0 && self.last <= flushed {
-            *self = Self { positions: std::mem::take(&mut self.positions), ..Self::default() };
-            self.positions.clear();
+        if self.old.last <= flushed {
+            self.old = std::mem::take(&mut self.new);
+        }
+        if self.old.last <= flushed && self.old.last != 0 {
+            self.old = Generation::default();
+        }
+        if self.whole <= flushed {
+            self.whole = 0;
         }
     }
 
     pub fn note(&mut self, position: u64, lsn: Lsn) {
-        self.positions.insert(position, lsn);
-        self.last = self.last.max(lsn);
+        self.new.positions.insert(position, lsn);
+        self.new.last = self.new.last.max(lsn);
     }
 
     pub fn note_all(&mut self, lsn: Lsn) {
-        self.whole = lsn;
-        self.last = self.last.max(lsn);
+        self.whole = self.whole.max(lsn);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.last == 0
+        self.last() == 0
     }
 
     /// What a reply that tells of the key there has to wait for.
     pub fn of(&self, position: u64) -> Lsn {
-        self.positions.get(&position).copied().unwrap_or(0).max(self.whole)
+        let of = |generation: &Generation| generation.positions.get(&position).copied().unwrap_or(0);
+        of(&self.old).max(of(&self.new)).max(self.whole)
     }
 
     pub fn last(&self) -> Lsn {
-        self.last
+        self.old.last.max(self.new.last).max(self.whole)
     }
 
     fn append(&mut self, other: Self) {
-        other.positions.iter().for_each(|(position, lsn)| self.note(*position, *lsn));
+        for generation in [other.old, other.new] {
+            generation.positions.iter().for_each(|(position, lsn)| self.note(*position, *lsn));
+        }
         self.whole = self.whole.max(other.whole);
-        self.last = self.last.max(other.last);
     }
 }
 
@@ -121,7 +136,8 @@ impl Contents {
             let mut keys = Vec::new();
             let next = index.expired(from, now_ms, limit, &placement, &mut keys);
             for (position, key) in &keys {
-                freed.extend(index.remove(*position, key, false, &placement));
+                // The stored copy finds by itself that it has expired, but a later write of an earlier time would not.
+                freed.extend(index.remove(*position, key, shared.journal.is_recording(), &placement));
                 shared.watches.touch(select, key);
             }
             let keyspace = index.id;
@@ -229,5 +245,30 @@ impl Contents {
         }
         self.unflushed.append(right.unflushed);
         self.end_slot = right.end_slot;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_durable_is_known_and_what_is_forgotten() {
+        let mut unflushed = Unflushed::default();
+        for lsn in 1..1000 {
+            unflushed.settle(u64::saturating_sub(lsn, 3));
+            unflushed.note(lsn, lsn);
+            unflushed.note(7777, lsn);
+            for position in (1..lsn).filter(|position| *position > lsn.saturating_sub(3)) {
+                assert_eq!(unflushed.of(position), position, "it is perhaps not durable at {lsn}");
+            }
+            assert_eq!((unflushed.of(7777), unflushed.last()), (lsn, lsn));
+            assert!(unflushed.old.positions.len() + unflushed.new.positions.len() < 20);
+        }
+        unflushed.note_all(1000);
+        assert_eq!(unflushed.of(5), 1000);
+        unflushed.settle(1000);
+        unflushed.settle(1000);
+        assert!(unflushed.is_empty());
     }
 }

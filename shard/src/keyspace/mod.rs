@@ -317,6 +317,18 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// Whether so much has gathered that an entry of the log should end here.
+    pub fn is_laden(&self) -> bool {
+        self.items.len() > ITEMS_BYTES_MAX
+    }
+
+    /// What is told by a reply that looks at no key, but at what others have done to some.
+    pub fn depend_on_all(&mut self) {
+        if self.strict {
+            self.depend_on(None::<std::iter::Empty<&[u8]>>);
+        }
+    }
+
     /// Whether replies wait for what they tell of to be durable.
     pub(crate) fn is_strict(&self) -> bool {
         self.strict
@@ -434,7 +446,9 @@ impl<'a> Keyspace<'a> {
             && index.get(position, key)?.expiry().is_some_and(|expiry| expiry <= now)
         {
             let placement = self.shared.placement;
-            let record = self.shards[at].index_mut(select)?.remove(position, key, false, &placement);
+            // The stored copy finds by itself that it has expired, but a later write of an earlier time would not.
+            let dirty = self.shared.journal.is_recording();
+            let record = self.shards[at].index_mut(select)?.remove(position, key, dirty, &placement);
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
             self.shared.watches.touch(select, key);
             self.bury(record);
@@ -820,6 +834,9 @@ thread_local! {
     /// The buffer of the last batch, for the next.
     static SPARE_ITEMS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
+
+/// A pipeline leaves an entry when it has done so much; a transaction is one, however large.
+const ITEMS_BYTES_MAX: usize = 4 << 20;
 
 /// A larger buffer is not kept for the next batch.
 const SPARE_ITEMS_BYTES_MAX: usize = 256 << 10;

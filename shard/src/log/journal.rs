@@ -90,6 +90,8 @@ pub struct Journal {
     log: Option<(Arc<Log>, u32)>,
     window: AtomicU64,
     recording: AtomicBool,
+    /// Whether what is recorded goes on from what the store has.
+    covered: AtomicBool,
     /// What was appended, for tests without a log.
     #[cfg(test)]
     pub kept: parking_lot::Mutex<Vec<Kept>>,
@@ -113,6 +115,7 @@ impl Journal {
             log: None,
             window: AtomicU64::new(Window::NONE),
             recording: AtomicBool::new(false),
+            covered: AtomicBool::new(false),
             #[cfg(test)]
             kept: parking_lot::Mutex::default(),
         }
@@ -143,6 +146,18 @@ impl Journal {
 
     pub fn record(&self, on: bool) {
         self.recording.store(on, Ordering::SeqCst);
+        if !on {
+            self.covered.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a crash now would lose no more than the window: what is recorded goes on from what the store has.
+    pub fn is_covered(&self) -> bool {
+        self.is_recording() && self.covered.load(Ordering::SeqCst)
+    }
+
+    pub fn cover(&self, on: bool) {
+        self.covered.store(on, Ordering::SeqCst);
     }
 
     /// Whether replies wait for what they tell of to be durable.
@@ -177,6 +192,7 @@ impl Journal {
     pub fn resume(&self, sequence: &AtomicU64, now_ms: u64) {
         match &self.log {
             Some((log, number)) => {
+                self.cover(false);
                 log.append(*number, sequence, Kind::Resume, now_ms, &[], self.within_ms());
             }
             None => {
@@ -213,20 +229,24 @@ impl Journal {
     #[inline]
     pub fn admit(&self, now_ms: u64) -> Result<(), Error> {
         let Some((log, _)) = &self.log else { return Ok(()) };
+        let sealed = log.sealed.load(Ordering::Relaxed);
         let allowed = match self.window.load(Ordering::Relaxed) {
-            Window::NONE => return Ok(()),
-            window => {
-                if window == 0 {
-                    HELD_MS_MAX
-                } else {
-                    window
-                }
-            }
+            Window::NONE if !sealed => return Ok(()),
+            0 => HELD_MS_MAX,
+            window => window,
         };
-        if log.lag_ms(now_ms) <= allowed && !log.full.load(Ordering::Relaxed) && !log.sealed.load(Ordering::Relaxed) {
+        if log.lag_ms(now_ms) <= allowed && !log.full.load(Ordering::Relaxed) && !sealed {
             return Ok(());
         }
         Err(self.refusal(log, now_ms))
+    }
+
+    /// The same for a write that has waited, whose own time is long ago.
+    ///
+    /// # Errors
+    /// As [`Self::admit`].
+    pub fn admit_waited(&self) -> Result<(), Error> {
+        self.log.as_ref().map_or(Ok(()), |(log, _)| self.admit((log.clock)()))
     }
 
     #[cold]

@@ -62,6 +62,8 @@ const SEAL_EVERY_MS: u64 = 5_000;
 /// The log of one process.
 pub struct Log {
     writer: u64,
+    /// It lies in a store without a lock.
+    shared: bool,
     clock: fn() -> u64,
     active: Mutex<Active>,
     /// Told when there is something for the flusher to do.
@@ -196,6 +198,7 @@ impl Log {
         }
         let log = Log {
             writer,
+            shared: sink.file_bytes() == 0,
             clock,
             active: Mutex::new(Active { within_ms: u64::MAX, oldest_ms: u64::MAX, ..Active::default() }),
             work: Condvar::new(),
@@ -203,7 +206,14 @@ impl Log {
             oldest_ms: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
             waiters: Mutex::default(),
-            output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new(), frame: Vec::new() }),
+            output: Mutex::new(Output {
+                sink,
+                file: None,
+                next_number,
+                synced: 0,
+                pending: VecDeque::new(),
+                frame: Vec::new(),
+            }),
             ledger: Mutex::new(ledger),
             problem: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -239,9 +249,11 @@ impl Log {
         let was_empty = active.entries.is_empty();
         if was_empty {
             active.entries = std::mem::take(&mut active.spare);
-            active.oldest_ms = now_ms;
+            // The batch's own time may be long ago, where it has waited for something.
+            let appended_ms = (self.clock)();
+            active.oldest_ms = appended_ms;
             // What is being flushed is older.
-            let _ = self.oldest_ms.compare_exchange(u64::MAX, now_ms, Ordering::SeqCst, Ordering::SeqCst);
+            let _ = self.oldest_ms.compare_exchange(u64::MAX, appended_ms, Ordering::SeqCst, Ordering::SeqCst);
         }
         let before = active.entries.len();
         EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(&mut active.entries);
@@ -276,6 +288,11 @@ impl Log {
     /// Everything before it is durable.
     pub fn flushed(&self) -> Lsn {
         self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Whether other processes may write to the same store.
+    pub fn is_shared(&self) -> bool {
+        self.shared
     }
 
     pub fn is_sealed(&self) -> bool {

@@ -146,6 +146,10 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
         {
             sink.cut(found.writer, number, length)?;
         }
+        let writes: usize = log.databases.values().map(Vec::len).sum();
+        if writes > 0 {
+            tracing::info!(writes, databases = log.databases.len(), "read the log of an earlier process");
+        }
         logs.push(log);
     }
     let mut files = BTreeMap::new();

@@ -26,7 +26,7 @@ struct Place {
     order: u32,
     /// Which entry, and where in its items the body lies.
     entry: u32,
-    start: u32,
+    start: u64,
     len: u32,
 }
 
@@ -126,7 +126,7 @@ impl LogTail {
                     // The body ends where the reader stands now.
                     let end = all - reader.remaining();
                     let (Ok(start), Ok(len), Ok(order)) =
-                        (u32::try_from(end - body.len()), u32::try_from(body.len()), u32::try_from(self.effects.len()))
+                        (u64::try_from(end - body.len()), u32::try_from(body.len()), u32::try_from(self.effects.len()))
                     else {
                         return Err(format!("write {sequence} in the log is too large"));
                     };
@@ -154,7 +154,7 @@ impl LogTail {
         for place in self.of(keyspace, range) {
             let (at, now_ms, items) = &self.entries[place.entry as usize];
             if *at > sequence {
-                let body = items.slice(place.start as usize..(place.start + place.len) as usize);
+                let body = items.slice(place.start as usize..place.start as usize + place.len as usize);
                 let record = TailRecord { sequence: *at, now_ms: *now_ms, keyspace, position: place.position, body };
                 found.push((place.order, record));
             }
@@ -171,7 +171,7 @@ impl LogTail {
         &self.effects[start..start + len]
     }
 
-    /// Keyspaces that have effects.
+    /// How many effects there are.
     pub fn len(&self) -> usize {
         self.effects.len()
     }
