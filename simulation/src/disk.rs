@@ -150,6 +150,7 @@ impl Disk {
         let waiting = {
             let mut state = self.state.lock();
             state.dead = false;
+            state.rates = Rates::default();
             state.process += 1;
             state.faults = 0;
             state.at_once = true;

@@ -134,11 +134,6 @@ impl Schedule {
             self.compare(&node).await?;
         }
         self.book.lock().is_open = true;
-        let rates = self.plan.rates;
-        self.disk.with(|state| {
-            state.rates = rates;
-            state.at_once = false;
-        });
         Ok(node)
     }
 
@@ -152,6 +147,11 @@ impl Schedule {
     }
 
     async fn live(&mut self, node: &Node) -> Result<End, String> {
+        let rates = self.plan.rates;
+        self.disk.with(|state| {
+            state.rates = rates;
+            state.at_once = false;
+        });
         let mut tasks: Vec<(Action, JoinHandle<()>)> = Vec::new();
         if self.processes == 1 {
             self.fill(node, &mut tasks);
@@ -171,7 +171,7 @@ impl Schedule {
                 Action::Restart => {
                     let begun = self.book.lock().batches();
                     self.disk.note("close".into());
-                    let closed = self.finish(node.close()).await?;
+                    let closed = self.finish(node, node.close()).await?;
                     if self.disk.with(|state| state.dead) {
                         return Ok(End::Crash);
                     }
@@ -190,22 +190,19 @@ impl Schedule {
         Ok(if self.disk.with(|state| state.dead) { End::Crash } else { End::Over })
     }
 
-    /// Waits for `future` while the store answers.
-    async fn finish<T>(&mut self, future: impl Future<Output = T>) -> Result<T, String> {
+    /// Waits for `future` while the store answers and the log is flushed.
+    async fn finish<T>(&mut self, node: &Node, future: impl Future<Output = T>) -> Result<T, String> {
         let mut future = Box::pin(future);
         for _ in 0..TURNS_MAX {
             if let std::task::Poll::Ready(done) = futures::poll!(&mut future) {
                 return Ok(done);
             }
+            self.disk.answer_one();
             // An error is the waiters' to see.
-            let _ = self.node_turn();
+            let _ = node.log.flush();
             yield_now().await;
         }
         Err("what should have ended did not".into())
-    }
-
-    fn node_turn(&mut self) -> bool {
-        self.disk.answer_one()
     }
 
     fn fill(&mut self, node: &Node, tasks: &mut Vec<(Action, JoinHandle<()>)>) {
