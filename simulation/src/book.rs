@@ -30,6 +30,8 @@ pub struct Batch {
     pub sequence: u64,
     /// It may have written and was not logged.
     pub unlogged: bool,
+    /// The models say that it changed something; set by [`Book::note`].
+    pub changed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -86,11 +88,14 @@ impl Book {
         ));
         let database = &mut self.databases[batch.database];
         for (asked, reply) in &mut batch.commands {
+            let before = database.live.clone();
             let (expected, touched) = database.live.run(asked.select, &asked.words, batch.now_ms, reply);
             if *reply != expected {
                 let asked = asked.words.join(" ");
                 self.failure.get_or_insert(format!("`{asked}` was answered {reply:?} instead of {expected:?}"));
             }
+            let changed = before != database.live;
+            batch.changed |= changed;
             let told = match &touched {
                 Touched::Keys(keys) => keys.iter().filter_map(|key| database.written.get(key)).max().copied(),
                 Touched::All => None,
@@ -100,10 +105,12 @@ impl Book {
                 let asked = asked.words.join(" ");
                 self.failure.get_or_insert(format!("`{asked}` tells of byte {told} of the log and awaits {awaited}"));
             }
-            if batch.written > 0 {
+            if batch.written > 0 && changed {
                 match touched {
                     Touched::Keys(keys) => {
-                        database.written.extend(keys.into_iter().map(|key| (key, batch.written)));
+                        let changed =
+                            keys.into_iter().filter(|key| before.keys.get(key) != database.live.keys.get(key));
+                        database.written.extend(changed.map(|key| (key, batch.written)));
                     }
                     Touched::All => database.written_whole = batch.written,
                 }
@@ -130,18 +137,14 @@ impl Book {
     /// How many batches must be there: up to the last that was promised; with the sequence number after it.
     fn promised(&self, at: usize, flushed: Lsn) -> (usize, u64) {
         let covered = self.databases[at].covered;
-        let mut promised = (covered, 0);
+        let mut promised = (0, 0);
         for (number, batch) in self.batches.iter().enumerate().filter(|(_, batch)| batch.database == at) {
-            if number >= covered {
-                if batch.unlogged || batch.written > flushed {
-                    break;
-                }
-                if batch.written == 0 {
-                    continue;
-                }
-                promised.0 = number + 1;
+            if number >= covered && (batch.unlogged || batch.written > flushed) {
+                break;
             }
-            promised.1 = batch.sequence;
+            if batch.changed {
+                promised = (number + 1, batch.sequence);
+            }
         }
         promised
     }

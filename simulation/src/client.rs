@@ -52,13 +52,11 @@ pub async fn run(
     book: &Mutex<Book>,
 ) -> Result<Ended, Error> {
     let prepared: Vec<Prepared> = asked.iter().map(prepare).collect();
-    // A command's time is that of its arrival.
-    let now_ms = clock::now_ms();
     let ended = loop {
         let topology = database.awake().await?;
         let shards = route(&topology, &prepared);
         let held = hold(shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect()).await;
-        match under(database, &topology, &shards, &held, at, asked, &prepared, now_ms, seed, book) {
+        match under(database, &topology, &shards, &held, at, asked, &prepared, seed, book) {
             Try::Ended(ended) => break ended,
             Try::Rerouted => {}
             Try::Fault(fault) => {
@@ -116,10 +114,11 @@ fn under(
     at: usize,
     asked: &[Asked],
     prepared: &[Prepared],
-    now_ms: u64,
     seed: u64,
     book: &Mutex<Book>,
 ) -> Try {
+    // The models know nothing of keys that were removed at a time after that of a command which waited.
+    let now_ms = clock::now_ms();
     let mut contents: Vec<_> = held.iter().map(HeldShard::contents).collect();
     let moved =
         contents.iter().zip(shards).any(|(contents, &shard)| contents.retired || !topology.matches(shard, contents));
@@ -163,6 +162,7 @@ fn under(
         written: left.written,
         sequence: shared.sequence.load(std::sync::atomic::Ordering::SeqCst),
         unlogged,
+        changed: false,
     };
     book.lock().note(batch, is_strict, left.awaited, flushed);
     Try::Ended(Ended::Done { replies, awaited: left.awaited })
