@@ -44,6 +44,8 @@ struct Database {
     /// Where the last write of a key ends in the log; of all keys.
     written: BTreeMap<Key, Lsn>,
     written_whole: Lsn,
+    /// Where the log ended when a loss window was last declared: what was written before was promised less.
+    declared: Lsn,
 }
 
 pub struct Book {
@@ -101,7 +103,7 @@ impl Book {
                 Touched::All => None,
             };
             let told = told.unwrap_or(0).max(database.written_whole);
-            if is_strict && told > flushed && told > awaited {
+            if is_strict && told > flushed.max(database.declared) && told > awaited {
                 let asked = asked.words.join(" ");
                 self.failure.get_or_insert(format!("`{asked}` tells of byte {told} of the log and awaits {awaited}"));
             }
@@ -128,6 +130,11 @@ impl Book {
             let covered = &mut self.databases[database].covered;
             *covered = batches.max(*covered);
         }
+    }
+
+    /// A loss window was declared when the log ended at `end`.
+    pub fn declare(&mut self, database: usize, end: Lsn) {
+        self.databases[database].declared = end;
     }
 
     pub fn live(&self, database: usize) -> &Model {

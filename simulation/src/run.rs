@@ -315,6 +315,7 @@ impl Schedule {
                 disk.note(format!("loss window {window} for database {at}"));
                 self.plan.windows[at] = window;
                 database.shared.journal.declare(window);
+                book.lock().declare(at, node.log.end());
                 if database.lacks_log() {
                     tasks.push((
                         action,
