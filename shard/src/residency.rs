@@ -126,6 +126,7 @@ impl Database {
             let bytes = match read_together(self, group).await {
                 Ok(bytes) => bytes,
                 Err(_) if group.len() > 1 => None,
+                Err(_) if !self.is_wanted(first).await => continue,
                 Err(error) => {
                     self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
                     failed.get_or_insert(error);
@@ -149,8 +150,27 @@ impl Database {
         failed
     }
 
-    /// Loads one place; `read`: its body, where that was read already.
+    /// Loads one place; `read`: its body, where that was read already. It is no error that it cannot be read when it is no
+    /// longer wanted: somebody else was faster, and what it was read from may have been replaced and deleted since.
     async fn load_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
+        match self.read_one(wanted, read).await {
+            Err(error) if self.is_wanted(wanted).await => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a place is still in the store only, and there.
+    async fn is_wanted(&self, wanted: &Wanted) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        let gate = Arc::clone(&topology.shards[topology.of_slot((wanted.range.start >> 39) as u16)]);
+        let held = hold(vec![gate]).await;
+        let Some(mut contents) = held.first().map(|held| held.contents()) else { return false };
+        let index = contents.by_id(wanted.keyspace).filter(|index| index.covers(wanted.range.start));
+        let stored = index.and_then(|index| index.place(wanted.range.start).stored().cloned());
+        stored.is_some_and(|stored| Arc::ptr_eq(&stored, &wanted.stored))
+    }
+
+    async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
         let Wanted { keyspace, range, stored } = wanted;
         let segment = match &stored.body {
             None => Segment::new(*range),

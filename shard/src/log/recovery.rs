@@ -217,9 +217,7 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             Err(error) => return Err(error),
         };
         // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
-        if before.is_some_and(|before| before + 1 != number) {
-            expected = None;
-        }
+        let follows = before.is_none_or(|before| before + 1 == number);
         before = Some(number);
         if file.is_empty() {
             // A seal stays: the process that it shuts out may not have noticed it yet.
@@ -247,9 +245,11 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         };
         let from = *expected.get_or_insert(head.lsn);
         if head.lsn > from {
-            let problem =
-                format!("log {:016x} lacks what lies between its bytes {from} and {}", found.writer, head.lsn);
-            log.damages.push(Damage { writer: found.writer, number, problem });
+            if follows {
+                let problem =
+                    format!("log {:016x} lacks what lies between its bytes {from} and {}", found.writer, head.lsn);
+                log.damages.push(Damage { writer: found.writer, number, problem });
+            }
             expected = Some(head.lsn);
         }
         if let Some(at) = read_frames(&mut log, number, &file, HEADER_BYTES, &mut expected)? {
