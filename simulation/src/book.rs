@@ -90,13 +90,13 @@ impl Book {
         ));
         let database = &mut self.databases[batch.database];
         for (asked, reply) in &mut batch.commands {
-            let before = database.live.clone();
+            let before = database.live.alive(batch.now_ms);
             let (expected, touched) = database.live.run(asked.select, &asked.words, batch.now_ms, reply);
             if *reply != expected {
                 let asked = asked.words.join(" ");
                 self.failure.get_or_insert(format!("`{asked}` was answered {reply:?} instead of {expected:?}"));
             }
-            let changed = before != database.live;
+            let changed = before != database.live.alive(batch.now_ms);
             batch.changed |= changed;
             let told = match &touched {
                 Touched::Keys(keys) => keys.iter().filter_map(|key| database.written.get(key)).max().copied(),
@@ -122,6 +122,23 @@ impl Book {
             self.failure.get_or_insert(format!("a write up to {} awaits only {awaited}", batch.written));
         }
         self.batches.push(batch);
+    }
+
+    /// A checkpoint begins of a database that is perhaps not logged: what follows is promised when it is committed.
+    pub fn gap(&mut self, database: usize) {
+        if self.is_open {
+            let now_ms = clock::now_ms();
+            let nothing = Batch {
+                database,
+                commands: Vec::new(),
+                now_ms,
+                written: 0,
+                sequence: 0,
+                unlogged: true,
+                changed: false,
+            };
+            self.batches.push(nothing);
+        }
     }
 
     /// A checkpoint of the database was committed that began after so many batches.

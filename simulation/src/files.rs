@@ -227,9 +227,14 @@ impl Sink for SimulatedFiles {
         let place = (writer, number);
         self.act("cut", place, |state, verdict| {
             let file = state.logs.get_mut(&place)?;
-            if verdict == Verdict::Done && file.seen.len() as u64 > length {
+            if verdict == Verdict::Done {
                 file.seen.truncate(length as usize);
-                file.sync();
+                *file = LogFile {
+                    durable: file.seen.clone(),
+                    seen: std::mem::take(&mut file.seen),
+                    lost: Vec::new(),
+                    has_name: true,
+                };
             }
             Some(())
         })

@@ -316,7 +316,8 @@ impl Schedule {
                 self.plan.windows[at] = window;
                 database.shared.journal.declare(window);
                 book.lock().declare(at, node.log.end());
-                if database.lacks_log() {
+                let journal = &database.shared.journal;
+                if database.is_awake() && window != dormouse_shard::log::Window::None && !journal.is_covered() {
                     tasks.push((
                         action,
                         tokio::spawn(async move {

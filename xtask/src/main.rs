@@ -6,6 +6,7 @@
 //! | `tidy` | the rules that neither rustc nor clippy know: see [`tidy`] |
 //! | `clients` | real clients of many languages against a real server |
 //! | `crash` | a server that is killed again and again, and what it has kept |
+//! | `simulate` | the engine on a simulated disk, a schedule of faults and crashes for each seed |
 //! | `chart` | the Helm chart: lint, templates, and values that must be refused |
 //! | `bench` | Dormouse beside real peers, on this machine |
 
@@ -58,6 +59,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the engine on a simulated disk; `simulate --help` for its options
+    #[command(disable_help_flag = true)]
+    Simulate {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check the Helm chart
     Chart,
     /// Measure against real peers; `bench --help` for what there is to measure
@@ -76,6 +83,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(root),
         Task::Clients { arguments } => test::clients(root, &arguments),
         Task::Crash { arguments } => crash::run(root, &arguments),
+        Task::Simulate { arguments } => simulate(root, &arguments),
         Task::Chart => chart::run(root),
         Task::Bench { arguments } => bench(root, &arguments),
     };
@@ -89,6 +97,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Built without optimisations, as assertions are part of what is checked.
+fn simulate(root: &std::path::Path, arguments: &[String]) -> Outcome {
+    let mut simulation = run::cargo(root);
+    simulation.args(["run", "--quiet", "--package", "dormouse-simulation", "--"]).args(arguments);
+    run::check(&mut simulation)
 }
 
 /// Builds the server as users get it, then measures it. Standard output belongs to the tables.

@@ -5,6 +5,7 @@
 //! 2. Where no valid frame follows, a log ends. If what lies there was never durable, as no later frame says so, it is what
 //!    a crash tore, and is cut off. If it was, it is damage.
 //! 3. Entries are collected by database.
+//! 4. What was read is made durable before anything is built on it, or told to anybody.
 //!
 //! A database is refused rather than served without what it has acknowledged: where its log is damaged, or lacks a
 //! sequence number. It is not told from the manifest here what a database needs; see [`super::tail`].
@@ -121,6 +122,8 @@ pub struct ReadLog {
     pub damages: Vec<Damage>,
     /// Where the last file ends for a reader.
     pub end: Option<(u64, u64)>,
+    /// The last file with a frame, and where that ends.
+    pub last_frame: Option<(u64, u64)>,
     pub frames: usize,
     /// Bytes of all files.
     pub bytes: u64,
@@ -128,7 +131,7 @@ pub struct ReadLog {
     pub torn: Option<String>,
 }
 
-/// Seals, reads and cuts every log that is there.
+/// Seals, reads and cuts every log that is there, and makes durable what was read.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -141,10 +144,13 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
         if let Some(torn) = &log.torn {
             tracing::info!("{torn}: it is cut off");
         }
-        if let Some((number, length)) = log.end
-            && log.damages.is_empty()
-        {
-            sink.cut(found.writer, number, length)?;
+        if log.damages.is_empty() {
+            // The process may have ended before it had synced what is read here, or its last sync may have failed. All of
+            // that is in the last file with a frame: each file begins with the first one that was not durable.
+            let behind = log.end.filter(|(number, _)| log.last_frame.is_none_or(|(last, _)| last != *number));
+            for (number, length) in log.last_frame.into_iter().chain(behind) {
+                sink.cut(found.writer, number, length)?;
+            }
         }
         let writes: usize = log.databases.values().map(Vec::len).sum();
         if writes > 0 {
@@ -207,6 +213,7 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
     let mut log = ReadLog { writer: found.writer, ..ReadLog::default() };
     let mut expected = None;
     let mut before = None;
+    let mut gap = false;
     // Where a frame was expected in vain.
     let mut broken: Option<(u64, usize, u64, CodecError)> = None;
     for &number in &found.numbers {
@@ -217,7 +224,7 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             Err(error) => return Err(error),
         };
         // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
-        let follows = before.is_none_or(|before| before + 1 == number);
+        gap |= before.is_some_and(|before| before + 1 != number);
         before = Some(number);
         if file.is_empty() {
             // A seal stays: the process that it shuts out may not have noticed it yet.
@@ -245,13 +252,14 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         };
         let from = *expected.get_or_insert(head.lsn);
         if head.lsn > from {
-            if follows {
+            if !gap {
                 let problem =
                     format!("log {:016x} lacks what lies between its bytes {from} and {}", found.writer, head.lsn);
                 log.damages.push(Damage { writer: found.writer, number, problem });
             }
             expected = Some(head.lsn);
         }
+        gap = false;
         if let Some(at) = read_frames(&mut log, number, &file, HEADER_BYTES, &mut expected)? {
             let error = read_frame(&file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
             broken = Some((number, at, expected.unwrap_or(0), error));
@@ -309,6 +317,7 @@ fn read_frames(
         log.frames += 1;
         *expected = Some(wanted.max(end));
         at = frame.end;
+        log.last_frame = Some((number, at as u64));
     }
 }
 

@@ -71,6 +71,11 @@ const FOLDERS: &[Folder] = &[
         what: "the server must not know how a value is stored",
     },
     Folder {
+        path: "simulation/",
+        must_not_name: &["std::net", "std::fs", "std::time", "tokio::time", "dormouse"],
+        what: "a simulation must not know sockets, files, or the system clock",
+    },
+    Folder {
         path: "client-tests/",
         must_not_name: &["dormouse_shard", "dormouse_protocol", "dormouse_autoscaler", "dormouse"],
         what: "client tests know the server by its sockets only",
