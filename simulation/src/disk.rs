@@ -129,7 +129,7 @@ impl Disk {
     /// Answers one of the requests that wait, chosen by chance. False: none waits.
     pub fn answer_one(&self) -> bool {
         let mut state = self.state.lock();
-        let chosen = state.chance.next() as usize % state.waiting.len().max(1);
+        let chosen = state.chance.draw() as usize % state.waiting.len().max(1);
         let Some(id) = state.waiting.keys().nth(chosen).copied() else { return false };
         state.answer(id);
         true
@@ -201,7 +201,7 @@ impl Disk {
         let mut all: Vec<ObjectMeta> =
             now(self.objects.list(None).collect::<Vec<_>>())?.into_iter().flatten().collect();
         all.sort_by(|a, b| a.location.cmp(&b.location));
-        let chosen = self.with(|state| state.chance.next()) as usize % all.len().max(1);
+        let chosen = self.with(|state| state.chance.draw()) as usize % all.len().max(1);
         let path = all.get(chosen)?.location.clone();
         let mut bytes = now(async { self.objects.get(&path).await?.bytes().await })?.ok()?.to_vec();
         let at = self.with(|state| state.chance.below(bytes.len() as u64)) as usize;

@@ -35,8 +35,8 @@ impl LogFile {
         let mut durable = self.seen.clone();
         for &sector in &self.lost {
             let (from, to) = (sector * SECTOR_BYTES, ((sector + 1) * SECTOR_BYTES).min(durable.len()));
-            for at in from..to {
-                durable[at] = self.durable.get(at).copied().unwrap_or(0);
+            for (byte, at) in durable[from.min(to)..to].iter_mut().zip(from..) {
+                *byte = self.durable.get(at).copied().unwrap_or(0);
             }
         }
         self.durable = durable;

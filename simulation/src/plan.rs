@@ -77,7 +77,7 @@ impl Plan {
         let weights = weights.collect();
         Self {
             scripts: (0..databases).map(|_| Script::new(chance)).collect(),
-            seeds: (0..databases).map(|_| chance.next()).collect(),
+            seeds: (0..databases).map(|_| chance.draw()).collect(),
             is_folder: chance.permille(650),
             rates: Rates {
                 store: chance.pick(&[0, 0, 20, 150]),

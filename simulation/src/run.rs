@@ -60,7 +60,7 @@ pub fn run(seed: u64, loud: bool) -> Outcome {
     clock::set(clock::START_MS);
     let mut chance = Chance::new(seed);
     let plan = Plan::new(&mut chance);
-    let disk = Disk::new(Chance::new(chance.next()), Rates::default(), plan.is_folder);
+    let disk = Disk::new(Chance::new(chance.draw()), Rates::default(), plan.is_folder);
     disk.with(|state| state.trace.loud = loud);
     disk.note(format!("{plan:?}"));
     let book = Arc::new(Mutex::new(Book::new(&disk, plan.seeds.len())));
@@ -123,7 +123,7 @@ impl Schedule {
     async fn start(&mut self, before: Option<u64>) -> Result<Node, String> {
         let found = node::look(&self.disk, &self.plan).await.map_err(|problem| format!("what is left: {problem}"))?;
         self.processes += 1;
-        let writer = self.chance.next();
+        let writer = self.chance.draw();
         self.disk.note(format!("process {} begins, writer {writer:016x}", self.processes));
         let node = Node::start(&self.disk, &self.plan, writer).await?;
         if let Some(flushed) = before {
@@ -232,7 +232,7 @@ impl Schedule {
         let at = self.chance.below(node.databases.len() as u64) as usize;
         let database = Arc::clone(&node.databases[at]);
         let (book, disk) = (Arc::clone(&self.book), Arc::clone(&self.disk));
-        let draw = self.chance.next();
+        let draw = self.chance.draw();
         let running = |which: Action| tasks.iter().filter(|(action, _)| *action == which).count();
         match action {
             Action::Ask => {
@@ -251,7 +251,7 @@ impl Schedule {
                 let end = node.flushed();
                 let failed = outcome.err().map(|error| format!(", {error}")).unwrap_or_default();
                 disk.note(format!("flush: durable up to {end}{failed}"));
-                if draw % 3 == 0
+                if draw.is_multiple_of(3)
                     && let Ok(removed @ 1..) = node.log.remove_settled()
                 {
                     disk.note(format!("{removed} log files removed"));
