@@ -100,7 +100,12 @@ impl Unflushed {
 
     fn append(&mut self, other: Self) {
         for generation in [other.old, other.new] {
-            generation.positions.iter().for_each(|(position, lsn)| self.note(*position, *lsn));
+            for (position, lsn) in generation.positions {
+                // What was split off knows older writes of the other half's keys too.
+                let known = self.new.positions.entry(position).or_default();
+                *known = lsn.max(*known);
+                self.new.last = self.new.last.max(lsn);
+            }
         }
         self.whole = self.whole.max(other.whole);
     }
@@ -270,5 +275,16 @@ mod tests {
         unflushed.settle(1000);
         unflushed.settle(1000);
         assert!(unflushed.is_empty());
+    }
+
+    #[test]
+    fn a_merge_keeps_the_latest_write_of_a_key() {
+        let mut left = Unflushed::default();
+        left.note(1, 10);
+        let mut right = left.clone();
+        left.note(1, 20);
+        right.note(2, 30);
+        left.append(right);
+        assert_eq!((left.of(1), left.of(2), left.last()), (20, 30, 30));
     }
 }
