@@ -278,6 +278,8 @@ impl<'a> Keyspace<'a> {
         if self.strict {
             self.note_unflushed(&items, lsn);
             self.awaited = lsn;
+        } else if self.shared.journal.is_behind(self.now_ms) {
+            self.awaited = lsn;
         }
         give_items(items);
         Left { awaited: self.awaited, written: lsn }

@@ -165,6 +165,14 @@ impl Journal {
         self.log.is_some() && self.window.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether the log has used up half of the window: whoever writes on waits for it, so that it need not be refused.
+    pub fn is_behind(&self, now_ms: u64) -> bool {
+        match (&self.log, self.window()) {
+            (Some((log, _)), Window::Ms(ms)) => log.lag_ms(now_ms) > ms / 2,
+            _ => false,
+        }
+    }
+
     /// Appends what a batch did. 0 where there is no log.
     pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
         match &self.log {
