@@ -16,6 +16,7 @@ use crate::ahead::Ahead;
 use crate::clients::Peer;
 use crate::connection::{self, Stream};
 use crate::databases::Tenant;
+use crate::held::Held;
 use crate::metering::{Batch, Writer};
 use crate::node::Node;
 
@@ -33,6 +34,7 @@ pub struct Worker {
     /// Kept for its allocation.
     batch: Cell<Batch>,
     ahead: Cell<Ahead>,
+    pub held: Held,
     random: Cell<u64>,
     clock: Cell<(Instant, u64)>,
 }
@@ -45,6 +47,7 @@ impl Worker {
             writers: RefCell::default(),
             batch: Cell::default(),
             ahead: Cell::default(),
+            held: Held::default(),
             random: Cell::new(seed | 1),
             clock: Cell::new((Instant::now(), now_ms())),
         }
@@ -164,6 +167,10 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
         let worker =
             Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
         runtime.block_on(async move {
+            if let Some(log) = node.engine.log.clone() {
+                let worker = Rc::clone(&worker);
+                tokio::task::spawn_local(async move { worker.held.follow(log).await });
+            }
             while let Some((accepted, peer)) = incoming.recv().await {
                 match Stream::adopt(accepted) {
                     Ok(stream) => {
