@@ -132,7 +132,7 @@ impl Sink for OneFile {
         Err(StoreError::LogSealed)
     }
 
-    fn append(&mut self, _: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, _: &[&[u8]]) -> Result<(), StoreError> {
         Err(StoreError::LogSealed)
     }
 

@@ -185,7 +185,8 @@ impl Sink for SimulatedFiles {
         Ok(())
     }
 
-    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
+        let frame = frame.concat();
         let Some(mut current) = self.current.take() else {
             return Err(StoreError::LogFailed("no file was begun".into()));
         };

@@ -54,6 +54,13 @@ pub fn checksum(bytes: &[u8]) -> u64 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Redis, bytes)
 }
 
+/// The same of parts, one after the other.
+pub fn checksum_of(parts: &[&[u8]]) -> u64 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Redis);
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize()
+}
+
 /// The first 12 bytes of every durable object: 8 that name the format, then its version, u32 LE.
 pub const HEADER_BYTES: usize = 12;
 

@@ -1,8 +1,9 @@
 //! The flusher: the thread that makes the log durable.
 //!
-//! It sleeps while there is nothing to do. It flushes at once when somebody waits or much has gathered, else a quarter of
-//! the shortest window of those who wrote after the first entry, so that a slow disk has the rest of it. After an error it
-//! tries again, less and less often.
+//! It flushes at once when somebody waits or much has gathered, else within a quarter of the shortest window of those who
+//! wrote, so that a slow disk has the rest of it. After a flush it naps for as long, so that the first entry of the next
+//! frame need not wake it; it sleeps when a whole nap has brought nothing. After an error it tries again, less and less
+//! often.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -80,17 +81,19 @@ fn wait(log: &Log) -> bool {
         if active.urgent || active.entries.len() >= FLUSH_BYTES || log.ledger.lock().is_untidy() {
             return true;
         }
-        if active.entries.is_empty() {
-            if log.work.wait_for(&mut active, Duration::from_millis(SEAL_EVERY_MS)).timed_out() {
-                drop(active);
-                log.look_for_seal();
-                active = log.active.lock();
-            }
+        let nap = Duration::from_millis(active.nap_ms.min(SEAL_EVERY_MS));
+        if !log.work.wait_for(&mut active, nap).timed_out() {
             continue;
         }
-        let within = active.within_ms;
-        if within == 0 || log.work.wait_for(&mut active, Duration::from_millis(within)).timed_out() {
+        if !active.entries.is_empty() {
             return true;
+        }
+        if active.nap_ms == u64::MAX {
+            drop(active);
+            log.look_for_seal();
+            active = log.active.lock();
+        } else {
+            active.nap_ms = u64::MAX;
         }
     }
 }

@@ -39,7 +39,7 @@
 //! [`crate::keyspace::effect`]; keyspace `u32::MAX` instead tells which keyspaces the logical indexes show from here on:
 //! 16 x u32, then the next new one, u32.
 
-use crate::codec::{CodecError, Reader, checksum};
+use crate::codec::{CodecError, Reader, checksum, checksum_of};
 use crate::keyspace::contents::INDEXES;
 
 pub const MAGIC: &[u8; 8] = b"DMLOG\n\n\n";
@@ -107,26 +107,30 @@ pub struct Name {
 
 const NAME_BYTES_MIN: usize = 24;
 
-/// Appends a frame.
-pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[Name], entries: &[u8]) {
-    let start = out.len();
+/// What stands before the entries of a frame, and the checksum that stands behind them.
+pub fn frame_around(lsn: u64, synced: u64, names: &[Name], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
     let names_bytes: usize = names.iter().map(|name| NAME_BYTES_MIN + name.identity.name.len()).sum();
-    out.reserve(FRAME_HEAD_BYTES + names_bytes + entries.len() + CHECKSUM_BYTES);
-    out.extend_from_slice(FRAME_MAGIC);
-    out.extend_from_slice(&(names.len() as u32).to_le_bytes());
+    let mut head = Vec::with_capacity(FRAME_HEAD_BYTES + names_bytes);
+    head.extend_from_slice(FRAME_MAGIC);
+    head.extend_from_slice(&(names.len() as u32).to_le_bytes());
     for field in [lsn, synced, names_bytes as u64, entries.len() as u64] {
-        out.extend_from_slice(&field.to_le_bytes());
+        head.extend_from_slice(&field.to_le_bytes());
     }
     for Name { number, identity: Identity { name, seed, created_ms } } in names {
-        out.extend_from_slice(&number.to_le_bytes());
-        out.extend_from_slice(&seed.to_le_bytes());
-        out.extend_from_slice(&created_ms.to_le_bytes());
-        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        out.extend_from_slice(name.as_bytes());
+        head.extend_from_slice(&number.to_le_bytes());
+        head.extend_from_slice(&seed.to_le_bytes());
+        head.extend_from_slice(&created_ms.to_le_bytes());
+        head.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        head.extend_from_slice(name.as_bytes());
     }
-    out.extend_from_slice(entries);
-    let sum = checksum(&out[start..]);
-    out.extend_from_slice(&sum.to_le_bytes());
+    let sum = checksum_of(&[&head, entries]);
+    (head, sum.to_le_bytes())
+}
+
+/// Appends a frame.
+pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[Name], entries: &[u8]) {
+    let (head, sum) = frame_around(lsn, synced, names, entries);
+    [&head, entries, &sum].iter().for_each(|part| out.extend_from_slice(part));
 }
 
 /// A frame whose checksum is right.
@@ -213,11 +217,13 @@ impl EntryHead {
             Kind::Gone => 2,
             Kind::Continue => 3,
         };
-        out.extend_from_slice(&self.database.to_le_bytes());
-        out.extend_from_slice(&kind.to_le_bytes());
-        for field in [self.sequence, self.now_ms, self.items_bytes] {
-            out.extend_from_slice(&field.to_le_bytes());
+        let mut head = [0; ENTRY_HEAD_BYTES];
+        head[..4].copy_from_slice(&self.database.to_le_bytes());
+        head[4..8].copy_from_slice(&kind.to_le_bytes());
+        for (at, field) in [self.sequence, self.now_ms, self.items_bytes].into_iter().enumerate() {
+            head[8 + 8 * at..16 + 8 * at].copy_from_slice(&field.to_le_bytes());
         }
+        out.extend_from_slice(&head);
     }
 
     /// # Errors
@@ -250,9 +256,11 @@ pub enum Item<'a> {
 #[inline]
 pub fn write_effect(out: &mut Vec<u8>, keyspace: u32, position: u64, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&keyspace.to_le_bytes());
-    out.extend_from_slice(&position.to_le_bytes());
+    // In one piece: this is done for each write.
+    let mut head = [0; ITEM_HEAD_BYTES];
+    head[4..8].copy_from_slice(&keyspace.to_le_bytes());
+    head[8..].copy_from_slice(&position.to_le_bytes());
+    out.extend_from_slice(&head);
     write(out);
     end_item(out, start);
 }

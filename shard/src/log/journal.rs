@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::format::{Identity, Kind};
-use super::{Log, Lsn};
+use super::{Log, Lsn, SEAL_EVERY_MS};
 use crate::error::Error;
 
 /// With a loss window of zero replies wait for their flush, so that the promise holds however long that takes; beyond
@@ -221,7 +221,7 @@ impl Journal {
             // Whoever waits asks for a flush; what nobody waits for is flushed soon all the same.
             Window::Zero => 100,
             Window::None => 1_000,
-            Window::Ms(ms) => ms / 4,
+            Window::Ms(ms) => (ms / 4).min(SEAL_EVERY_MS),
         }
     }
 

@@ -38,7 +38,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::format::{EntryHead, FileHead, Identity, Kind, Name, write_frame};
+use self::format::{EntryHead, FileHead, Identity, Kind, Name, frame_around};
 #[cfg(test)]
 pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
@@ -51,7 +51,7 @@ use crate::store::{Store, StoreError};
 pub type Lsn = u64;
 
 /// Entries are flushed early when so much waits.
-const FLUSH_BYTES: usize = 8 << 20;
+const FLUSH_BYTES: usize = 1 << 20;
 /// More is not kept: until some of it is durable, writes are refused.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
 /// A buffer that grew larger is not used again.
@@ -107,6 +107,8 @@ struct Active {
     oldest_ms: u64,
     /// The flusher is to come this soon after the first entry.
     within_ms: u64,
+    /// It comes by itself this soon after it has fallen asleep; `u64::MAX`: only when it is told.
+    nap_ms: u64,
     /// Somebody waits.
     urgent: bool,
     closing: bool,
@@ -130,8 +132,6 @@ struct Output {
     next_number: u64,
     synced: Lsn,
     pending: VecDeque<Pending>,
-    /// The frame that is written; kept for the next, as fresh memory costs more than what is copied into it.
-    frame: Vec<u8>,
 }
 
 impl std::fmt::Debug for Log {
@@ -189,10 +189,9 @@ impl Log {
         let mut next_number = 1;
         if sink.file_bytes() == 0 {
             // Whoever takes the store over from us must find something to seal, also when we have not written yet.
-            let mut frame = Vec::new();
             sink.begin(writer, next_number, &FileHead { writer, number: next_number, lsn: 0 }.encode())?;
-            write_frame(&mut frame, 0, 0, &[], &[]);
-            sink.append(&frame)?;
+            let (head, sum) = frame_around(0, 0, &[], &[]);
+            sink.append(&[&head, &sum])?;
             ledger.begun(writer, next_number);
             next_number += 1;
         }
@@ -200,20 +199,18 @@ impl Log {
             writer,
             shared: sink.file_bytes() == 0,
             clock,
-            active: Mutex::new(Active { within_ms: u64::MAX, oldest_ms: u64::MAX, ..Active::default() }),
+            active: Mutex::new(Active {
+                within_ms: u64::MAX,
+                nap_ms: u64::MAX,
+                oldest_ms: u64::MAX,
+                ..Active::default()
+            }),
             work: Condvar::new(),
             flushed: AtomicU64::new(0),
             oldest_ms: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
             waiters: Mutex::default(),
-            output: Mutex::new(Output {
-                sink,
-                file: None,
-                next_number,
-                synced: 0,
-                pending: VecDeque::new(),
-                frame: Vec::new(),
-            }),
+            output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new() }),
             ledger: Mutex::new(ledger),
             problem: Mutex::default(),
             failures: AtomicU64::new(0),
@@ -263,9 +260,10 @@ impl Log {
             Some((_, last)) => *last = sequence,
             None => active.touched.push((database, sequence)),
         }
-        let sooner = within_ms < active.within_ms;
+        active.within_ms = active.within_ms.min(within_ms);
+        let sooner = within_ms < active.nap_ms;
         if sooner {
-            active.within_ms = within_ms;
+            active.nap_ms = within_ms;
         }
         let large = before < FLUSH_BYTES && active.entries.len() >= FLUSH_BYTES;
         let end = active.end;
@@ -273,7 +271,7 @@ impl Log {
             self.full.store(true, Ordering::SeqCst);
         }
         drop(active);
-        if was_empty || sooner || large {
+        if sooner || large {
             self.work.notify_one();
         }
         self.counters.entries.fetch_add(1, Ordering::Relaxed);
@@ -321,16 +319,16 @@ impl Log {
     ///
     /// # Errors
     /// When the log was sealed: it never will be.
-    pub async fn durable(&self, lsn: Lsn) -> Result<(), StoreError> {
-        self.wait(lsn, None).await
+    pub fn durable(&self, lsn: Lsn) -> impl Future<Output = Result<(), StoreError>> + Unpin {
+        self.wait(lsn, None)
     }
 
     /// The same, but no longer than until a flush fails.
     ///
     /// # Errors
     /// Why it failed.
-    pub async fn durable_or_failed(&self, lsn: Lsn) -> Result<(), StoreError> {
-        self.wait(lsn, Some(self.failures.load(Ordering::SeqCst))).await
+    pub fn durable_or_failed(&self, lsn: Lsn) -> impl Future<Output = Result<(), StoreError>> + Unpin {
+        self.wait(lsn, Some(self.failures.load(Ordering::SeqCst)))
     }
 
     fn wait(&self, lsn: Lsn, failures: Option<u64>) -> Wait<'_> {
@@ -372,10 +370,10 @@ impl Log {
         let (entries, touched, names, end, oldest_ms) = {
             let mut active = self.active.lock();
             active.urgent = false;
-            active.within_ms = u64::MAX;
             if active.entries.is_empty() {
                 return;
             }
+            active.nap_ms = std::mem::replace(&mut active.within_ms, u64::MAX);
             let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
             let touched = std::mem::take(&mut active.touched);
             let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
@@ -388,19 +386,7 @@ impl Log {
         if self.is_sealed() {
             return Err(StoreError::LogSealed);
         }
-        // Only now: a frame that waited for others to be written must say that they are durable.
         let lsn = pending.end - pending.entries.len() as u64;
-        let mut frame = std::mem::take(&mut output.frame);
-        frame.clear();
-        write_frame(&mut frame, lsn, output.synced, &pending.names, &pending.entries);
-        let written = self.write_out(output, pending, lsn, &frame);
-        if frame.capacity() <= SPARE_BYTES_MAX && frame.len() >= frame.capacity() / 8 {
-            output.frame = frame;
-        }
-        written
-    }
-
-    fn write_out(&self, output: &mut Output, pending: &Pending, lsn: Lsn, frame: &[u8]) -> Result<(), StoreError> {
         let full = output.sink.file_bytes();
         if output.file.is_none_or(|(_, bytes)| bytes >= full.max(1)) {
             let number = output.next_number;
@@ -415,9 +401,12 @@ impl Log {
             self.counters.files.fetch_add(1, Ordering::Relaxed);
         }
         let Some((number, bytes)) = output.file else { return Ok(()) };
-        output.sink.append(frame).inspect_err(|_| output.file = None)?;
-        self.counters.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-        output.file = Some((number, bytes + frame.len() as u64));
+        // Only now: a frame that waited for others to be written must say that they are durable.
+        let (head, sum) = frame_around(lsn, output.synced, &pending.names, &pending.entries);
+        output.sink.append(&[&head, &pending.entries, &sum]).inspect_err(|_| output.file = None)?;
+        let frame_bytes = (head.len() + pending.entries.len() + sum.len()) as u64;
+        self.counters.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        output.file = Some((number, bytes + frame_bytes));
         if full == 0 {
             output.file = None;
             output.next_number = number + 1;

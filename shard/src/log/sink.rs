@@ -3,13 +3,14 @@
 //! Each process writes a log of its own, `log/<writer>/<number>`. A file that is begun is never begun again: after an error
 //! whatever was not durable goes into the next one, since nobody knows what the system still holds of the old one.
 //!
-//! - [`Files`]: an append-only file each 16 MiB. A short stretch behind its end is filled with zeros ahead of time, so that
-//!   most syncs change no metadata: a third faster. Zeros are no frame, so they end the file for a reader.
+//! - [`Files`]: an append-only file each 16 MiB, written past the page cache ([`direct`]).
 //! - [`Objects`]: an object for each flush, created only if absent. Whoever takes the store over creates the next number in
 //!   the stead of its writer, as a *seal*: from then on the old writer's flushes fail, and it is fenced. Everything that
 //!   it has acknowledged lies before the seal.
 
-use std::fs::{self, File, OpenOptions};
+mod direct;
+
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::executor::block_on;
 
+use self::direct::DirectFile;
 use crate::store::{Store, StoreError};
 
 /// Where the logs lie in a store.
 pub const FOLDER: &str = "log";
-
-/// Zeros ahead of the end of a file: at least, and at most.
-const AHEAD_BYTES: (usize, usize) = (64 << 10, 1 << 20);
 
 /// A log that was found: the writer, and the numbers of its files in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +54,11 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store refuses; [`StoreError::Fenced`] when somebody else has it.
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError>;
-    /// Appends to the file that was begun last and makes all of it durable.
+    /// Appends a frame, given in parts, to the file that was begun last and makes all of it durable.
     ///
     /// # Errors
     /// When the store refuses: the file is not to be written any more.
-    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError>;
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError>;
     /// Cuts what follows byte `length` off a file that another process left behind, and makes what remains durable, also where
     /// that process's last sync has failed.
     ///
@@ -107,16 +106,8 @@ fn grouped(mut all: Vec<(u64, u64)>) -> Vec<Found> {
 #[derive(Debug)]
 pub struct Files {
     folder: PathBuf,
-    current: Option<Current>,
-}
-
-#[derive(Debug)]
-struct Current {
-    file: File,
-    name: String,
-    /// Where the next frame goes, and where the zeros ahead end.
-    at: u64,
-    filled: u64,
+    /// The file that was begun last, and its name.
+    current: Option<(DirectFile, String)>,
 }
 
 impl Files {
@@ -183,12 +174,11 @@ impl Sink for Files {
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
         self.current = None;
         let path = self.path(writer, number);
-        let begin = || -> io::Result<File> {
+        let begin = || -> io::Result<DirectFile> {
             let folder = path.parent().unwrap_or(&self.folder);
             let is_new = !folder.exists();
             fs::create_dir_all(folder)?;
-            let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-            file.write_all_at(head, 0)?;
+            let file = DirectFile::create(&path, head)?;
             // The name must be durable before what is written under it counts.
             File::open(folder)?.sync_all()?;
             if is_new {
@@ -200,35 +190,17 @@ impl Sink for Files {
         };
         let name = name(writer, number);
         let file = begin().map_err(|error| failed("begin", &name, error))?;
-        self.current = Some(Current { file, name, at: head.len() as u64, filled: head.len() as u64 });
+        self.current = Some((file, name));
         Ok(())
     }
 
-    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
-        let Some(current) = &mut self.current else {
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
+        let Some((mut file, name)) = self.current.take() else {
             return Err(failed("write", FOLDER, io::Error::other("no file was begun")));
         };
-        let mut write = || -> io::Result<()> {
-            current.file.write_all_at(frame, current.at)?;
-            current.at += frame.len() as u64;
-            if current.at > current.filled {
-                let (least, most) = AHEAD_BYTES;
-                current.filled = current.at;
-                if frame.len() < most {
-                    let ahead = (frame.len() * 8).clamp(least, most);
-                    // Where there is no room for zeros there may be for frames.
-                    if current.file.write_all_at(&vec![0; ahead], current.at).is_ok() {
-                        current.filled += ahead as u64;
-                    }
-                }
-            }
-            current.file.sync_data()
-        };
-        let written = write().map_err(|error| failed("write", &current.name, error));
-        if written.is_err() {
-            self.current = None;
-        }
-        written
+        file.append(frame).map_err(|error| failed("write", &name, error))?;
+        self.current = Some((file, name));
+        Ok(())
     }
 
     fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
@@ -350,11 +322,11 @@ impl Sink for Objects {
         Ok(())
     }
 
-    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
-        let Some((writer, number, mut object)) = self.begun.take() else {
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
+        let Some((writer, number, head)) = self.begun.take() else {
             return Err(failed("write", FOLDER, io::Error::other("no object was begun")));
         };
-        object.extend_from_slice(frame);
+        let object = [&head[..], &frame.concat()].concat();
         let name = name(writer, number);
         match block_on(self.store.put_new(&name, object.clone())) {
             Err(StoreError::Exists { .. }) => match block_on(self.store.get(&name)) {
@@ -366,7 +338,7 @@ impl Sink for Objects {
             },
             // It may have been written all the same: the next attempt is for this very object.
             Err(error) => {
-                self.begun = Some((writer, number, object[..object.len() - frame.len()].to_vec()));
+                self.begun = Some((writer, number, head));
                 Err(error)
             }
             Ok(()) => Ok(()),

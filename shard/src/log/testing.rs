@@ -68,13 +68,14 @@ impl Sink for MemorySink {
     }
 
     /// When it fails, half of the frame is there.
-    fn append(&mut self, frame: &[u8]) -> Result<(), StoreError> {
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
+        let frame = frame.concat();
         let held = &mut *self.0.lock();
         if held.sealed {
             return Err(StoreError::LogSealed);
         }
         let current = held.current.expect("a file was begun");
-        let written = if held.fails { &frame[..frame.len() / 2] } else { frame };
+        let written = if held.fails { &frame[..frame.len() / 2] } else { &frame[..] };
         held.files.get_mut(&current).expect("it was begun").extend_from_slice(written);
         if held.fails { Err(StoreError::Full { name: "file".to_owned() }) } else { Ok(()) }
     }
