@@ -1,7 +1,8 @@
 //! What one shard holds: the sixteen logical indexes of a contiguous run of slots.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+
+use rapidhash::RapidHashMap;
 
 use crate::keyspace::Shared;
 use crate::keyspace::effect;
@@ -57,18 +58,32 @@ pub struct Unflushed {
 
 #[derive(Debug, Clone, Default)]
 struct Generation {
-    positions: HashMap<u64, Lsn>,
+    positions: RapidHashMap<u64, Lsn>,
     last: Lsn,
+}
+
+/// What a generation keeps for the next one, at most.
+const POSITIONS_KEPT: usize = 1024;
+
+impl Generation {
+    fn clear(&mut self) {
+        if self.positions.capacity() > POSITIONS_KEPT {
+            self.positions = RapidHashMap::default();
+        }
+        self.positions.clear();
+        self.last = 0;
+    }
 }
 
 impl Unflushed {
     /// Forgets what is durable.
     pub fn settle(&mut self, flushed: Lsn) {
-        if self.old.last <= flushed {
-            self.old = std::mem::take(&mut self.new);
+        if self.old.last <= flushed && self.new.last != 0 {
+            std::mem::swap(&mut self.old, &mut self.new);
+            self.new.clear();
         }
         if self.old.last <= flushed && self.old.last != 0 {
-            self.old = Generation::default();
+            self.old.clear();
         }
         if self.whole <= flushed {
             self.whole = 0;

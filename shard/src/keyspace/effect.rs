@@ -113,8 +113,14 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+#[inline]
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_varint(out, bytes.len() as u64);
+    if bytes.len() < 0x80 {
+        out.reserve(1 + bytes.len());
+        out.push(bytes.len() as u8);
+    } else {
+        put_varint(out, bytes.len() as u64);
+    }
     out.extend_from_slice(bytes);
 }
 
