@@ -13,6 +13,10 @@ use crate::error::Error;
 /// this, new writes are refused.
 const HELD_MS_MAX: u64 = 1_000;
 
+/// Who writes while so much is not durable waits for it: enough to keep a disk busy, and little enough that a disk which
+/// has become slow has it within a second.
+const BEHIND_BYTES: u64 = 8 << 20;
+
 /// The most recent writes that a crash may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
@@ -165,10 +169,13 @@ impl Journal {
         self.log.is_some() && self.window.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the log has used up half of the window: whoever writes on waits for it, so that it need not be refused.
-    pub fn is_behind(&self, now_ms: u64) -> bool {
+    /// Whether what ends at `lsn` is to be waited for, so that writes need not be refused: the log has used up half of the
+    /// window, or so much waits for the disk that it might, should that become slow.
+    pub fn is_behind(&self, now_ms: u64, lsn: Lsn) -> bool {
         match (&self.log, self.window()) {
-            (Some((log, _)), Window::Ms(ms)) => log.lag_ms(now_ms) > ms / 2,
+            (Some((log, _)), Window::Ms(ms)) => {
+                lsn.saturating_sub(log.flushed()) > BEHIND_BYTES || log.lag_ms(now_ms) > ms / 2
+            }
             _ => false,
         }
     }

@@ -109,6 +109,29 @@ fn writes_are_refused_when_the_log_falls_behind() {
 }
 
 #[test]
+fn who_writes_waits_before_writes_are_refused() {
+    let log = open(&sink(1 << 20));
+    let writer = Writer::new(&log, "a");
+    writer.journal.declare(Window::Ms(100));
+    let lsn = writer.write();
+    assert!(!writer.journal.is_behind(NOW_MS + 50, lsn));
+    assert!(writer.journal.is_behind(NOW_MS + 51, lsn), "half of the window is used up");
+    log.flush().unwrap();
+    assert!(!writer.journal.is_behind(NOW_MS + 51, lsn));
+    let large = vec![0; 1 << 20];
+    let mut ahead = 0;
+    while !writer.journal.is_behind(NOW_MS, log.end()) {
+        writer.journal.append(&writer.sequence, NOW_MS, &large);
+        ahead += 1;
+    }
+    assert_eq!(ahead, 8, "a disk that has become slow would need long for more");
+    for window in [Window::None, Window::Zero] {
+        writer.journal.declare(window);
+        assert!(!writer.journal.is_behind(NOW_MS + 51, log.end()), "{window}");
+    }
+}
+
+#[test]
 fn files_that_nobody_needs_are_deleted() {
     let sink = sink(1);
     let log = open(&sink);
