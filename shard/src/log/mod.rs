@@ -51,7 +51,7 @@ use crate::store::{Store, StoreError};
 pub type Lsn = u64;
 
 /// Entries are flushed early when so much waits.
-const FLUSH_BYTES: usize = 1 << 20;
+const FLUSH_BYTES: usize = 2 << 20;
 /// More is not kept: until some of it is durable, writes are refused.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
 /// A buffer that grew larger is not used again.
