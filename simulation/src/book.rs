@@ -28,7 +28,7 @@ pub struct Batch {
     pub written: Lsn,
     /// The database's sequence number after it.
     pub sequence: u64,
-    /// It may have written and was not logged.
+    /// It may have written, and was not logged or was logged behind a gap that no checkpoint has closed yet.
     pub unlogged: bool,
     /// The models say that it changed something; set by [`Book::note`].
     pub changed: bool,
@@ -124,28 +124,13 @@ impl Book {
         self.batches.push(batch);
     }
 
-    /// A checkpoint begins of a database that is perhaps not logged: what follows is promised when it is committed.
-    pub fn gap(&mut self, database: usize) {
-        if self.is_open {
-            let now_ms = clock::now_ms();
-            let nothing = Batch {
-                database,
-                commands: Vec::new(),
-                now_ms,
-                written: 0,
-                sequence: 0,
-                unlogged: true,
-                changed: false,
-            };
-            self.batches.push(nothing);
-        }
-    }
-
-    /// A checkpoint of the database was committed that began after so many batches.
+    /// A checkpoint of the database was committed that began after so many batches. What was logged since is promised too.
     pub fn cover(&mut self, database: usize, batches: usize) {
         if self.is_open {
             let covered = &mut self.databases[database].covered;
             *covered = batches.max(*covered);
+            let since = self.batches.iter_mut().skip(batches).filter(|batch| batch.database == database);
+            since.filter(|batch| batch.written > 0).for_each(|batch| batch.unlogged = false);
         }
     }
 

@@ -151,7 +151,7 @@ fn under(
         }
         replies.push(String::from_utf8_lossy(&reply.buffer).into_owned());
     }
-    let (is_strict, unlogged) = (shared.journal.is_strict(), writes && !shared.journal.is_recording());
+    let (is_strict, unlogged) = (shared.journal.is_strict(), writes && !shared.journal.is_covered());
     let left = db.finish();
     drop(db.take_graveyard());
     let flushed = shared.journal.log().map_or(0, |log| log.flushed());
