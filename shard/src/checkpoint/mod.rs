@@ -468,7 +468,8 @@ impl Database {
         let bytes = records.iter().map(|record| record.body.len() as u64 + 16).sum();
         for info in tails_to_merge(manifest, bytes) {
             let tail = Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?;
-            records.extend(tail.all().map_err(store_error)?);
+            // Older ones first: a value that was seen later may bear the number of the last effect that it holds.
+            records.splice(..0, tail.all().map_err(store_error)?);
         }
         needed_only(manifest, &mut records);
         let count = records.len() as u64;
