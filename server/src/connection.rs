@@ -8,10 +8,10 @@
 //!
 //! Invariant: the worker's buffers are never held over an await. What must outlive one is copied to the connection first.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -215,14 +215,15 @@ impl Connection {
         let awaited = std::mem::take(&mut self.session.awaited);
         let database = Arc::clone(&self.session.tenant.database);
         let Some(log) = database.shared.journal.log().filter(|log| log.flushed() < awaited) else { return Ok(()) };
-        let (client, held) = (&self.client, &self.session.worker.held);
+        let client = &self.client;
+        let mut durable = pin!(self.session.worker.held.until_durable(log, awaited));
         poll_fn(|cx| {
             client.waker.register(cx.waker());
             if client.is_killed() {
                 return Poll::Ready(Err(End::Closed));
             }
             // Nobody can know any more whether what the replies tell of will survive: they are not sent.
-            held.poll(log, awaited, cx).map_err(|Sealed| End::Failed)
+            durable.as_mut().poll(cx).map_err(|Sealed| End::Failed)
         })
         .await
     }

@@ -9,7 +9,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use dormouse_shard::log::{Log, Lsn};
@@ -23,8 +23,6 @@ pub struct Held(RefCell<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     waiting: Vec<(Lsn, Waker)>,
-    /// Behind everything that somebody waits for.
-    last: Lsn,
     /// Of the task, while nobody waits.
     task: Option<Waker>,
 }
@@ -34,35 +32,44 @@ struct Inner {
 pub struct Sealed;
 
 impl Held {
-    /// Ready when everything before `lsn` is durable.
-    pub fn poll(&self, log: &Log, lsn: Lsn, cx: &Context<'_>) -> Poll<Result<(), Sealed>> {
-        if log.flushed() >= lsn {
-            return Poll::Ready(Ok(()));
-        }
-        if log.is_sealed() {
-            return Poll::Ready(Err(Sealed));
-        }
-        let mut inner = self.0.borrow_mut();
-        inner.last = inner.last.max(lsn);
-        inner.waiting.push((lsn, cx.waker().clone()));
-        if let Some(task) = inner.task.take() {
-            task.wake();
-        }
-        Poll::Pending
+    /// Waits until everything before `lsn` is durable.
+    ///
+    /// # Errors
+    /// When it never will be.
+    pub async fn until_durable(&self, log: &Log, lsn: Lsn) -> Result<(), Sealed> {
+        let mut is_registered = false;
+        poll_fn(|cx| {
+            if log.flushed() >= lsn {
+                return Poll::Ready(Ok(()));
+            }
+            if log.is_sealed() {
+                return Poll::Ready(Err(Sealed));
+            }
+            if !std::mem::replace(&mut is_registered, true) {
+                let mut inner = self.0.borrow_mut();
+                inner.waiting.push((lsn, cx.waker().clone()));
+                if let Some(task) = inner.task.take() {
+                    task.wake();
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// The task. It ends with its worker.
     pub async fn follow(&self, log: Arc<Log>) {
         loop {
-            let last = self.gathered().await;
+            // A flush takes all that there is, so one that was asked for while we gathered may have the first of them only.
+            let first = self.gathered().await;
             // Where the log was sealed, each of them is to see for itself.
-            let flushed = log.durable(last).await.map_or(Lsn::MAX, |()| log.flushed());
+            let flushed = log.durable(first).await.map_or(Lsn::MAX, |()| log.flushed());
             let mut inner = self.0.borrow_mut();
             inner.waiting.extract_if(.., |(lsn, _)| *lsn <= flushed).for_each(|(_, waker)| waker.wake());
         }
     }
 
-    /// Until somebody waits, and then for as long as more of them come. Answers what has to be durable.
+    /// Until somebody waits, and then for as long as more of them come. Answers the first thing that has to be durable.
     async fn gathered(&self) -> Lsn {
         let mut known = poll_fn(|cx| {
             let mut inner = self.0.borrow_mut();
@@ -76,9 +83,108 @@ impl Held {
             tokio::task::yield_now().await;
             let inner = self.0.borrow();
             if inner.waiting.len() == known || began.elapsed() > GATHER_MAX {
-                return inner.last;
+                return inner.waiting.iter().map(|(lsn, _)| *lsn).min().unwrap_or(0);
             }
             known = inner.waiting.len();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::atomic::AtomicU64;
+
+    use dormouse_shard::log::format::Identity;
+    use dormouse_shard::log::sink::Objects;
+    use dormouse_shard::log::{Journal, Window};
+    use dormouse_shard::store::Store;
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
+    use super::*;
+
+    fn open(store: &Arc<Store>, writer: u64) -> Arc<Log> {
+        let sink = Box::new(Objects::new(Arc::clone(store)));
+        Log::over(sink, writer, || 1).expect("memory can be read").0
+    }
+
+    struct Writer {
+        journal: Journal,
+        sequence: AtomicU64,
+    }
+
+    impl Writer {
+        fn new(log: &Arc<Log>) -> Self {
+            let journal = Journal::of(log, &Identity { name: "a".into(), seed: 1, created_ms: 1 });
+            journal.declare(Window::Zero);
+            Self { journal, sequence: AtomicU64::new(0) }
+        }
+
+        fn write(&self) -> Lsn {
+            self.journal.append(&self.sequence, 1, b"items")
+        }
+    }
+
+    /// Lets everything that can go on do so.
+    async fn settle() {
+        for _ in 0..100 {
+            yield_now().await;
+        }
+    }
+
+    /// Runs `test` beside the task; it is handed somebody who waits for a byte of the log.
+    async fn beside<F: Future<Output = ()>>(test: impl FnOnce(Arc<Log>, Arc<Store>, Rc<Held>) -> F) {
+        let store = Arc::new(Store::memory());
+        let log = open(&store, 1);
+        let held = Rc::new(Held::default());
+        let (of, task) = (Arc::clone(&log), Rc::clone(&held));
+        LocalSet::new()
+            .run_until(async move {
+                spawn_local(async move { task.follow(of).await });
+                test(log, store, held).await;
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_flush_frees_whom_it_reaches() {
+        beside(|log, _, held| async move {
+            let writer = Writer::new(&log);
+            let wait = |lsn| {
+                let (log, held) = (Arc::clone(&log), Rc::clone(&held));
+                spawn_local(async move { held.until_durable(&log, lsn).await.is_ok() })
+            };
+            let first = [wait(writer.write()), wait(writer.write())];
+            settle().await;
+            assert!(first.iter().all(|waiting| !waiting.is_finished()));
+            log.flush().unwrap();
+            // One that came after the flush does not keep the others.
+            let second = wait(writer.write());
+            settle().await;
+            assert!(first.iter().all(|waiting| waiting.is_finished()));
+            assert!(!second.is_finished());
+            log.flush().unwrap();
+            assert!(second.await.unwrap());
+            assert!(wait(log.flushed()).await.unwrap(), "who comes late does not wait");
+            assert!(held.0.borrow().waiting.is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_seal_frees_everybody() {
+        beside(|log, store, held| async move {
+            let lsn = Writer::new(&log).write();
+            let waiting = spawn_local({
+                let (log, held) = (Arc::clone(&log), Rc::clone(&held));
+                async move { held.until_durable(&log, lsn).await.is_err() }
+            });
+            settle().await;
+            let _next = open(&store, 2);
+            log.flush().unwrap_err();
+            assert!(waiting.await.unwrap());
+            assert!(held.until_durable(&log, lsn).await.is_err());
+        })
+        .await;
     }
 }

@@ -120,6 +120,10 @@ impl Sink for OneFile {
         Ok(vec![Found { writer: 1, numbers: vec![1] }])
     }
 
+    fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn read(&mut self, _: u64, _: u64) -> Result<Bytes, StoreError> {
         Ok(self.0.clone())
     }

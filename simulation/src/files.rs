@@ -108,6 +108,8 @@ pub struct SimulatedFiles {
 
 struct Current {
     place: (u64, u64),
+    /// The head of a file in which nothing is yet.
+    unwritten: Vec<u8>,
     at: usize,
     filled: usize,
 }
@@ -157,6 +159,14 @@ impl Sink for SimulatedFiles {
         Ok(found)
     }
 
+    fn settle(&mut self) -> Result<(), StoreError> {
+        self.disk.with(|state| {
+            state.removed_logs.clear();
+            state.logs.values_mut().for_each(|file| file.has_name = true);
+        });
+        Ok(())
+    }
+
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
         let place = (writer, number);
         let bytes = self.disk.with(|state| state.logs.get(&place).map(|file| Bytes::from(file.seen.clone())));
@@ -178,18 +188,18 @@ impl Sink for SimulatedFiles {
             assert!(is_new, "a log file is begun twice");
             // Where the answer is lost, its name was not synced.
             let has_name = verdict == Verdict::Done;
-            state.logs.insert(place, LogFile { seen: head.to_vec(), has_name, ..LogFile::default() });
+            state.logs.insert(place, LogFile { has_name, ..LogFile::default() });
             Some(())
         })?;
-        self.current = Some(Current { place, at: head.len(), filled: head.len() });
+        self.current = Some(Current { place, unwritten: head.to_vec(), at: 0, filled: 0 });
         Ok(())
     }
 
     fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
-        let frame = frame.concat();
         let Some(mut current) = self.current.take() else {
             return Err(StoreError::LogFailed("no file was begun".into()));
         };
+        let frame = [std::mem::take(&mut current.unwritten), frame.concat()].concat();
         self.act("append to", current.place, |state, verdict| {
             let State { logs, chance, .. } = state;
             let file = logs.get_mut(&current.place)?;

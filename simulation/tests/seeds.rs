@@ -13,6 +13,8 @@ const FOUND: &[(u64, &str)] = &[
     (1227, "what was not logged was dropped by the last checkpoint before a sleep"),
     (1252, "a gap between files was forgotten at one that could not be read"),
     (3413, "a load failed that somebody else had made unneeded"),
+    (61797, "an effect that a tail had carried was replayed onto a value that held it"),
+    (110_251, "a log file that a process had deleted came back when the next one had gone on without it"),
 ];
 const SEEDS: u64 = 1500;
 

@@ -46,7 +46,7 @@ pub struct Load {
 
 /// Positions of keys whose last write is perhaps not durable yet.
 ///
-/// In two generations: writes go into the new one. When all of the old one is durable it is dropped, and the new one is the
+/// In two generations: writes go into the new one. When all of the old one is durable it is forgotten, and the new one is the
 /// old: so what is kept is bounded by what is written during two flushes.
 #[derive(Debug, Clone, Default)]
 pub struct Unflushed {

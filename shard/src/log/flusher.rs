@@ -2,14 +2,15 @@
 //!
 //! It flushes at once when somebody waits or much has gathered, else within a quarter of the shortest window of those who
 //! wrote, so that a slow disk has the rest of it. After a flush it naps for as long, so that the first entry of the next
-//! frame need not wake it; it sleeps when a whole nap has brought nothing. After an error it tries again, less and less
-//! often.
+//! frame need not wake it; when a whole nap has brought nothing it sleeps until it is told, but for a look now and then
+//! whether the log was sealed. After an error it tries again, less and less often.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::{FLUSH_BYTES, Log, SEAL_EVERY_MS};
+use crate::stopwatch::Stopwatch;
 
 const RETRY_MS: (u64, u64) = (20, 1_000);
 
@@ -73,7 +74,9 @@ fn run(log: &Log) {
 
 /// Until there is something to do. False: it is over.
 fn wait(log: &Log) -> bool {
+    let seal_every = Duration::from_millis(SEAL_EVERY_MS);
     let mut active = log.active.lock();
+    let (mut asleep, mut nap_ms) = (Stopwatch::start(), active.nap_ms);
     loop {
         if active.closing {
             return false;
@@ -81,19 +84,64 @@ fn wait(log: &Log) -> bool {
         if active.urgent || active.entries.len() >= FLUSH_BYTES || log.ledger.lock().is_untidy() {
             return true;
         }
-        let nap = Duration::from_millis(active.nap_ms.min(SEAL_EVERY_MS));
-        if !log.work.wait_for(&mut active, nap).timed_out() {
-            continue;
+        // Somebody wants it sooner.
+        if active.nap_ms != nap_ms {
+            (asleep, nap_ms) = (Stopwatch::start(), active.nap_ms);
         }
-        if !active.entries.is_empty() {
-            return true;
-        }
-        if active.nap_ms == u64::MAX {
+        let left = Duration::from_millis(nap_ms).saturating_sub(Duration::from_micros(asleep.us()));
+        if left.is_zero() {
+            if !active.entries.is_empty() {
+                return true;
+            }
+            active.nap_ms = u64::MAX;
+        } else if log.work.wait_for(&mut active, left.min(seal_every)).timed_out() && left > seal_every {
             drop(active);
             log.look_for_seal();
             active = log.active.lock();
-        } else {
-            active.nap_ms = u64::MAX;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{MemorySink, Writer, open};
+    use crate::log::{Lsn, Window};
+
+    fn flushed(log: &Log, lsn: Lsn) {
+        while log.flushed() < lsn {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn it_comes_by_itself() {
+        let log = open(&MemorySink::default());
+        let flusher = Flusher::start(&log).unwrap();
+        let writer = Writer::new(&log, "a");
+        for window in [Window::Ms(40), Window::Zero, Window::Ms(10)] {
+            writer.journal.declare(window);
+            // It sleeps, it has just flushed, and it sleeps again.
+            flushed(&log, writer.write());
+            flushed(&log, writer.write());
+            while log.active.lock().nap_ms != u64::MAX {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let last = writer.write();
+        drop(flusher);
+        assert_eq!(log.flushed(), last, "what is left is flushed at the end");
+    }
+
+    #[test]
+    fn a_shorter_window_is_not_slept_through() {
+        let log = open(&MemorySink::default());
+        let _flusher = Flusher::start(&log).unwrap();
+        let (slow, fast) = (Writer::new(&log, "a"), Writer::new(&log, "b"));
+        slow.journal.declare(Window::Ms(3_600_000));
+        fast.journal.declare(Window::Ms(10));
+        slow.write();
+        assert_eq!(log.flushed(), 0);
+        flushed(&log, fast.write());
     }
 }

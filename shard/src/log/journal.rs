@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::format::{Identity, Kind};
-use super::{Log, Lsn, SEAL_EVERY_MS};
+use super::{Log, Lsn};
 use crate::error::Error;
 
 /// With a loss window of zero replies wait for their flush, so that the promise holds however long that takes; beyond
 /// this, new writes are refused.
 const HELD_MS_MAX: u64 = 1_000;
 
-/// Who writes while so much is not durable waits for it: enough to keep a disk busy, and little enough that a disk which
-/// has become slow has it within a second.
-const BEHIND_BYTES: u64 = 8 << 20;
+/// Who writes while so much is not durable waits for it, by each millisecond of the window: a disk that has become slow, down
+/// to 16 MB a second, then has it within half of the window.
+const BEHIND_BYTES_PER_MS: u64 = 8 << 10;
+/// The same for any window: enough to keep a disk busy, and less than is kept.
+const BEHIND_BYTES: (u64, u64) = (1 << 20, super::KEPT_BYTES_MAX / 2);
 
 /// The most recent writes that a crash may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +176,9 @@ impl Journal {
     pub fn is_behind(&self, now_ms: u64, lsn: Lsn) -> bool {
         match (&self.log, self.window()) {
             (Some((log, _)), Window::Ms(ms)) => {
-                lsn.saturating_sub(log.flushed()) > BEHIND_BYTES || log.lag_ms(now_ms) > ms / 2
+                let (least, most) = BEHIND_BYTES;
+                let allowed = ms.saturating_mul(BEHIND_BYTES_PER_MS).clamp(least, most);
+                lsn.saturating_sub(log.flushed()) > allowed || log.lag_ms(now_ms) > ms / 2
             }
             _ => false,
         }
@@ -228,7 +232,7 @@ impl Journal {
             // Whoever waits asks for a flush; what nobody waits for is flushed soon all the same.
             Window::Zero => 100,
             Window::None => 1_000,
-            Window::Ms(ms) => (ms / 4).min(SEAL_EVERY_MS),
+            Window::Ms(ms) => ms / 4,
         }
     }
 

@@ -107,7 +107,7 @@ struct Active {
     oldest_ms: u64,
     /// The flusher is to come this soon after the first entry.
     within_ms: u64,
-    /// It comes by itself this soon after it has fallen asleep; `u64::MAX`: only when it is told.
+    /// It flushes by itself this soon after it has fallen asleep; `u64::MAX`: only when it is told.
     nap_ms: u64,
     /// Somebody waits.
     urgent: bool,

@@ -137,6 +137,7 @@ pub struct ReadLog {
 /// When a file cannot be read.
 pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
     let mut logs = Vec::new();
+    sink.settle()?;
     for mut found in sink.found()? {
         let last = found.numbers.last().copied().unwrap_or(0);
         found.numbers.extend(sink.seal(found.writer, last)?);
@@ -227,7 +228,10 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         gap |= before.is_some_and(|before| before + 1 != number);
         before = Some(number);
         if file.is_empty() {
-            // A seal stays: the process that it shuts out may not have noticed it yet.
+            // A seal stays: the process that it shuts out may not have noticed it yet. A file was begun and never written.
+            if sink.file_bytes() > 0 {
+                log.files.insert(number, Mentions::default());
+            }
             continue;
         }
         log.bytes += file.len() as u64;

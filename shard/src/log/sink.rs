@@ -3,7 +3,7 @@
 //! Each process writes a log of its own, `log/<writer>/<number>`. A file that is begun is never begun again: after an error
 //! whatever was not durable goes into the next one, since nobody knows what the system still holds of the old one.
 //!
-//! - [`Files`]: an append-only file each 16 MiB, written past the page cache ([`direct`]).
+//! - [`Files`]: an append-only file each 16 MiB, written past the page cache where the system lets us ([`direct`]).
 //! - [`Objects`]: an object for each flush, created only if absent. Whoever takes the store over creates the next number in
 //!   the stead of its writer, as a *seal*: from then on the old writer's flushes fail, and it is fenced. Everything that
 //!   it has acknowledged lies before the seal.
@@ -39,6 +39,11 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store cannot be listed.
     fn found(&mut self) -> Result<Vec<Found>, StoreError>;
+    /// Makes durable which files there are, so that none that an earlier process has deleted comes back.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn settle(&mut self) -> Result<(), StoreError>;
     /// All bytes of one file.
     ///
     /// # Errors
@@ -49,7 +54,7 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store refuses.
     fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError>;
-    /// Begins a file.
+    /// Begins a file. Nothing need be in it before something is appended.
     ///
     /// # Errors
     /// When the store refuses; [`StoreError::Fenced`] when somebody else has it.
@@ -159,6 +164,19 @@ impl Sink for Files {
             Ok(all)
         };
         list().map(grouped).map_err(|error| failed("list", FOLDER, error))
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let logs = self.folder.join(FOLDER);
+        let sync = || -> io::Result<()> {
+            for writer in entries(&logs)? {
+                if logs.join(&writer).is_dir() {
+                    File::open(logs.join(&writer))?.sync_all()?;
+                }
+            }
+            if logs.exists() { File::open(&logs)?.sync_all() } else { Ok(()) }
+        };
+        sync().map_err(|error| failed("sync", FOLDER, error))
     }
 
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
@@ -276,6 +294,11 @@ impl Sink for Objects {
         Ok(grouped(numbers.collect()))
     }
 
+    fn settle(&mut self) -> Result<(), StoreError> {
+        // What a store has answered is durable.
+        Ok(())
+    }
+
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
         let bytes = block_on(self.store.get(&name(writer, number)))?;
         // A seal is the end of a log: nothing.
@@ -326,12 +349,12 @@ impl Sink for Objects {
         let Some((writer, number, head)) = self.begun.take() else {
             return Err(failed("write", FOLDER, io::Error::other("no object was begun")));
         };
-        let object = [&head[..], &frame.concat()].concat();
+        let object = Bytes::from([&[&head[..]], frame].concat().concat());
         let name = name(writer, number);
         match block_on(self.store.put_new(&name, object.clone())) {
             Err(StoreError::Exists { .. }) => match block_on(self.store.get(&name)) {
                 // The answer to an earlier attempt was lost.
-                Ok(there) if there[..] == object => Ok(()),
+                Ok(there) if there == object => Ok(()),
                 Ok(there) if &there[..] == SEAL => Err(StoreError::LogSealed),
                 Ok(_) => Err(StoreError::Exists { name }),
                 Err(error) => Err(error),

@@ -50,6 +50,10 @@ impl Sink for MemorySink {
         Ok(found)
     }
 
+    fn settle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
         let file = self.0.lock().files.get(&(writer, number)).cloned();
         file.map(Bytes::from).ok_or(StoreError::Missing { name: "file".to_owned() })

@@ -13,6 +13,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+#[cfg(target_os = "linux")]
+use rustix::io::Errno;
+
 /// Writes begin and end at multiples of this, in the file and in memory: enough for every disk.
 const BLOCK: usize = 4096;
 /// Bytes of one write, at most.
@@ -87,7 +90,7 @@ impl DirectFile {
             match self.write(length) {
                 Ok(()) => self.filled = self.at + length as u64,
                 // Where there is no room for zeros there may be for frames.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => self.write(needed)?,
+                Err(_) if needed < length => self.write(needed)?,
                 Err(error) => return Err(error),
             }
         } else {
@@ -107,7 +110,11 @@ impl DirectFile {
         let bytes = &self.memory[start..start + length];
         match self.file.write_all_at(bytes, self.at) {
             #[cfg(target_os = "linux")]
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            Err(error)
+                if [Errno::INVAL, Errno::OPNOTSUPP]
+                    .iter()
+                    .any(|one| error.raw_os_error() == Some(one.raw_os_error())) =>
+            {
                 rustix::fs::fcntl_setfl(&self.file, rustix::fs::OFlags::empty())?;
                 self.file.write_all_at(bytes, self.at)
             }
