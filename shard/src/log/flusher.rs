@@ -110,7 +110,7 @@ mod tests {
 
     fn flushed(log: &Log, lsn: Lsn) {
         while log.flushed() < lsn {
-            thread::sleep(Duration::from_millis(1));
+            thread::yield_now();
         }
     }
 
@@ -125,7 +125,7 @@ mod tests {
             flushed(&log, writer.write());
             flushed(&log, writer.write());
             while log.active.lock().nap_ms != u64::MAX {
-                thread::sleep(Duration::from_millis(1));
+                thread::yield_now();
             }
         }
         let last = writer.write();
