@@ -30,7 +30,7 @@ const LANE_THREADS: usize = 2;
 /// For what nobody waits for: checkpoints, and loads in the background.
 const PATIENT_THREADS: usize = 2;
 /// How much what nobody waits for gives way to clients on a busy core.
-const NICER: i32 = 10;
+const NICER: i32 = 15;
 
 /// A server that listens.
 pub struct Server {
