@@ -39,7 +39,9 @@ pub fn skip(suite: &str, reason: &str) {
 /// Cargo's target folder, found from this very program.
 pub fn target() -> PathBuf {
     let program = env::current_exe().expect("a running program has a path");
-    let target = program.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    // Cargo leaves the tag out where the folder was there before it, the other file nowhere.
+    let marks = ["CACHEDIR.TAG", ".rustc_info.json"];
+    let target = program.ancestors().find(|folder| marks.iter().any(|mark| folder.join(mark).exists()));
     target.expect("tests are built inside a target folder").to_path_buf()
 }
 
