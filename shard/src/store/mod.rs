@@ -155,6 +155,15 @@ impl Store {
         created.map_err(|source| StoreError::of("write", name, source))
     }
 
+    /// Whether `put_new` can be relied on. Creates `name` where it is not there.
+    async fn creates_only_what_is_new(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<bool, StoreError> {
+        let path = self.path_to_change(name)?;
+        // The file system's own promise.
+        let Some(requests) = &self.requests else { return Ok(true) };
+        let answer = requests.create_is_exclusive(&self.objects, &path, bytes.into()).await;
+        answer.map_err(|source| StoreError::of("write", name, source))
+    }
+
     async fn create_local(&self, path: &Path, bytes: PutPayload) -> Result<(), Error> {
         if let Some(lock) = &self.lock {
             lock.begin_write();
@@ -330,7 +339,7 @@ impl Store {
         let Some(requests) = &self.requests else { return ask(objects, Limits(None)).await };
         let (patience, name) = (requests.patience, name.to_owned());
         let request =
-            async move { patience.repeat(&name, move |_| ask(Arc::clone(&objects), Limits(Some(patience)))).await };
+            async move { patience.repeat(&name, move || ask(Arc::clone(&objects), Limits(Some(patience)))).await };
         requests.run(request).await
     }
 

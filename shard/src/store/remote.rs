@@ -5,7 +5,8 @@
 //! 2. Everything else comes from the environment, by the names that the service's own tools use: `AWS_...`, `GOOGLE_...`,
 //!    `AZURE_...`. What is evidently missing or contradictory is said at once, without asking anybody.
 //! 3. The store is asked whether it creates objects only where none is, since all fencing rests on that: the object
-//!    `create-only` is created, where it is not there yet, and creating it once more must be refused. So credentials,
+//!    `create-only` is created, where it is not there yet, and creating it once more must be refused. Requests are repeated,
+//!    but a refusal is one whichever attempt it comes from, so a bad network cannot change the answer. So credentials,
 //!    permissions and the bucket are checked too, before the first client comes.
 
 use std::sync::Arc;
@@ -29,8 +30,6 @@ const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 const PROBE: &str = "create-only";
 const PROBE_TEXT: &str = "Dormouse creates this object to see that the store refuses to create it twice.\n";
-/// An answer may be lost, and then a second attempt of one put counts as a success.
-const PROBES: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
@@ -202,17 +201,11 @@ fn check(service: Service, store: &Store) -> Result<(), StoreError> {
     let asked = store.clone();
     let requests = store.requests.as_ref().expect("a store behind a network has requests");
     let answer = requests.wait(async move {
-        if !asked.writable {
-            return asked.list_folders("").await.map(|_| true);
+        if asked.writable {
+            asked.creates_only_what_is_new(PROBE, PROBE_TEXT).await
+        } else {
+            asked.list_folders("").await.map(|_| true)
         }
-        for _ in 0..PROBES {
-            match asked.put_new(PROBE, PROBE_TEXT).await {
-                Ok(()) => {}
-                Err(StoreError::Exists { .. }) => return Ok(true),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(false)
     });
     match answer {
         Ok(Ok(true)) => Ok(()),

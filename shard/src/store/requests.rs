@@ -10,9 +10,19 @@
 //! Reads and deletes can be repeated as they are. Creating an object cannot: a first attempt may have been carried out and
 //! only its answer lost, and then the second one finds the object there. So when a repeated attempt finds the name taken,
 //! the contents are compared ([`Requests::create`]). Names carry the number of their writer, so that a writer that finds
-//! its own bytes under a name it has just tried to create has found its own object. A first attempt is taken at its word.
+//! its own bytes under a name it has just tried to create has found its own object. Where no attempt before may have been
+//! carried out, a refusal is taken at its word.
 
-use std::{fmt, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
@@ -57,15 +67,14 @@ impl Patience {
         Duration::from_millis(whole - (whole / 4).saturating_mul(spread) / 256)
     }
 
-    /// Asks until there is an answer, or an error that will not pass, or nothing is left of the patience. `ask` is told
-    /// how many attempts there were before.
-    pub(super) async fn repeat<T, F>(self, name: &str, mut ask: impl FnMut(u32) -> F) -> Result<T, Error>
+    /// Asks until there is an answer, or an error that will not pass, or nothing is left of the patience.
+    pub(super) async fn repeat<T, F>(self, name: &str, mut ask: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let mut attempt = 0;
         loop {
-            match ask(attempt).await {
+            match ask().await {
                 Err(error) if is_passing(&error) => {
                     attempt += 1;
                     self.pause_after(attempt, name, error).await?;
@@ -163,8 +172,34 @@ impl Requests {
         let (objects, path, patience) = (Arc::clone(objects), path.clone(), self.patience);
         let limit = patience.limit(bytes.content_length() as u64);
         self.run(async move {
-            let attempt = |before| create_once(&objects, &path, &bytes, before > 0, limit);
+            let doubtful = AtomicBool::new(false);
+            let attempt = || create_once(&objects, &path, &bytes, &doubtful, limit);
             patience.repeat(path.as_ref(), attempt).await
+        })
+        .await
+    }
+
+    /// Whether the store refuses to create an object where one is. Any refusal says so, also that of an attempt which finds
+    /// what one before has created.
+    pub(super) async fn create_is_exclusive(
+        &self,
+        objects: &Arc<dyn ObjectStore>,
+        path: &Path,
+        bytes: PutPayload,
+    ) -> Result<bool, Error> {
+        let (objects, path, patience) = (Arc::clone(objects), path.clone(), self.patience);
+        let limit = patience.limit(bytes.content_length() as u64);
+        self.run(async move {
+            // The first is accepted where the object is new.
+            for _ in 0..2 {
+                let attempt = || within(limit, objects.put_opts(&path, bytes.clone(), PutMode::Create.into()));
+                match patience.repeat(path.as_ref(), attempt).await {
+                    Ok(_) => {}
+                    Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => return Ok(true),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(false)
         })
         .await
     }
@@ -215,19 +250,22 @@ impl fmt::Debug for Requests {
     }
 }
 
-/// One attempt. `repeated`: an earlier one may have been carried out.
+/// One attempt. `doubtful`: an earlier one may have been carried out.
 async fn create_once(
     objects: &Arc<dyn ObjectStore>,
     path: &Path,
     bytes: &PutPayload,
-    repeated: bool,
+    doubtful: &AtomicBool,
     limit: Duration,
 ) -> Result<(), Error> {
     let put = objects.put_opts(path, bytes.clone(), PutMode::Create.into());
     let taken = match within(limit, put).await {
         Ok(_) => return Ok(()),
         Err(error @ (Error::AlreadyExists { .. } | Error::Precondition { .. })) => error,
-        Err(error) => return Err(error),
+        Err(error) => {
+            doubtful.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
     };
     let size = match within(limit, objects.head(path)).await {
         Ok(meta) => meta.size,
@@ -235,7 +273,7 @@ async fn create_once(
         Err(Error::NotFound { .. }) => return Err(Error::Generic { store: "store", source: Box::new(taken) }),
         Err(error) => return Err(error),
     };
-    if !repeated || size != bytes.content_length() as u64 {
+    if !doubtful.load(Ordering::Relaxed) || size != bytes.content_length() as u64 {
         return Err(taken);
     }
     let found = within(limit, async { objects.get(path).await?.bytes().await }).await?;

@@ -222,6 +222,41 @@ fn a_put_whose_answer_was_lost_is_recognised() {
 }
 
 #[test]
+fn a_refusal_is_not_forgotten_when_the_next_question_fails() {
+    let (faulty, store) = network(PATIENCE);
+    block_on(async {
+        store.put_new("a/1", "mine").await.unwrap();
+        faulty.fail(Request::Get, 0, 3, Fault::Lost);
+        let error = store.put_new("a/1", "mine").await.unwrap_err();
+        assert!(matches!(error, StoreError::Exists { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_store_that_creates_only_what_is_new_is_known_by_any_refusal() {
+    for (fault, failures, asked) in
+        [(Fault::Lost, 1, 3), (Fault::Lost, 3, 5), (Fault::Unanswered, 1, 2), (Fault::Unanswered, 3, 2)]
+    {
+        let (faulty, store) = network(PATIENCE);
+        block_on(async {
+            faulty.fail(Request::Put, 0, failures, fault);
+            assert!(store.creates_only_what_is_new("probe", "x").await.unwrap());
+            assert_eq!(faulty.puts(), asked, "{fault:?}, {failures} times");
+            // Nothing else is needed to know it.
+            faulty.fail(Request::Get, 0, 100, Fault::Lost);
+            assert!(store.creates_only_what_is_new("probe", "x").await.unwrap());
+        });
+    }
+    let (faulty, store) = network(PATIENCE);
+    block_on(async {
+        faulty.fail(Request::Put, 0, 4, Fault::Ignored);
+        assert!(!store.creates_only_what_is_new("probe", "x").await.unwrap());
+        faulty.fail(Request::Put, 0, 4, Fault::Lost);
+        assert!(matches!(store.creates_only_what_is_new("probe", "x").await, Err(StoreError::Unavailable { .. })));
+    });
+}
+
+#[test]
 fn what_another_put_meanwhile_is_not_taken_for_ours() {
     for other in ["them", "other", ""] {
         let (faulty, store) = network(PATIENCE);
