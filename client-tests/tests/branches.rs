@@ -109,6 +109,38 @@ fn branches_from_the_command_line() {
     tool.fails("list --url http://127.0.0.1:1", "expected redis://");
 }
 
+/// A database keeps the loss window that it has declared, and its branches have it too; others have the server's.
+#[test]
+fn a_declared_window_outlives_the_server() {
+    let Some(mut tool) = Tool::start(&[]) else { return };
+    let mut main = Connection::open(tool.server.port());
+    tool.says("branch default before");
+    check(&mut main, "CONFIG SET loss-window 0", "+OK");
+    check(&mut main, "SET k 1", "+OK");
+    tool.says("branch default after");
+    check(&mut tool.enter("after"), "CONFIG SET maxmemory-samples 7", "+OK");
+    let windows = [("default", "0"), ("before", "1s"), ("after", "0")];
+    for kill in [false, true] {
+        if kill {
+            tool.server.crash();
+        } else {
+            tool.server.restart();
+        }
+        for (name, window) in windows {
+            let said = format!("{:?}", tool.enter(name).run("CONFIG GET loss-window"));
+            assert!(said.contains(&format!("\"{window}\"")), "{name}: {said}");
+        }
+    }
+    check(&mut tool.enter("after"), "CONFIG SET loss-window 250ms", "+OK");
+    check(&mut tool.enter("after"), "DORMOUSE SLEEP", "+OK");
+    check(&mut tool.enter("default"), "CONFIG SET loss-window 1s", "+OK");
+    tool.server.crash();
+    for (name, window) in [("default", "1s"), ("after", "250ms")] {
+        let said = format!("{:?}", tool.enter(name).run("CONFIG GET loss-window"));
+        assert!(said.contains(&format!("\"{window}\"")), "{name}: {said}");
+    }
+}
+
 #[test]
 fn a_source_goes_on_while_its_branch_reads_old_chunks() {
     let Some(mut tool) = Tool::start(&[]) else { return };

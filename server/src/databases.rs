@@ -99,7 +99,11 @@ impl Tenant {
             loads: Mutex::default(),
             writes_saved,
         };
-        tenant.configure(settings.clone());
+        let own = tenant.database.own_window().filter(|own| *own != settings.loss_window);
+        if let Some(own) = own {
+            tracing::info!(database = name, loss_window = %own, "the database has a loss window of its own");
+        }
+        tenant.configure(DatabaseSettings { loss_window: own.unwrap_or(settings.loss_window), ..settings.clone() });
         Arc::new(tenant)
     }
 

@@ -433,6 +433,73 @@ fn a_window_is_kept_from_when_it_was_answered() {
     assert_eq!(bench.run(&bench.open(), &["MGET", "a", "b"]), "*2\r\n$6\r\nbefore\r\n$5\r\nafter\r\n");
 }
 
+/// The window is in the store when it was answered, whatever the database has been doing, and not where it was refused.
+#[test]
+fn a_declared_window_is_found_by_whoever_comes_next() {
+    let keep = |bench: &Bench, database: &Arc<Database>, window| {
+        database.shared.journal.declare(window);
+        bench.runtime.block_on(database.keep_window())
+    };
+    for written in [false, true] {
+        for asleep in [false, true] {
+            for checkpoints in [0, 2] {
+                let bench = Bench::new();
+                let first = bench.open();
+                assert_eq!(first.own_window(), None);
+                if written {
+                    first.shared.journal.declare(Window::Zero);
+                    bench.run(&first, &["SET", "a", "1"]);
+                }
+                for _ in 0..checkpoints {
+                    bench.runtime.block_on(first.checkpoint()).expect("the store is well");
+                }
+                if asleep {
+                    bench.runtime.block_on(first.sleep()).expect("the store is well");
+                }
+                let log = first.engine.log.as_ref().expect("a log");
+                log.flush().expect("the log is well");
+                for window in [Window::Zero, Window::None, Window::Zero] {
+                    keep(&bench, &first, window).expect("the store is well");
+                    assert_eq!(first.own_window(), Some(window));
+                    assert_eq!(bench.peek().own_window(), Some(window));
+                }
+                bench.faults.fail(Request::Put, 0, 1, Fault::Full);
+                keep(&bench, &first, Window::Ms(500)).expect_err("the put fails");
+                first.shared.journal.declare(Window::Zero);
+                bench.run(&first, &["SET", "b", "2"]);
+                bench.runtime.block_on(first.checkpoint()).expect("the store is well");
+                bench.run(&first, &["SET", "c", "3"]);
+                log.flush().expect("the log is well");
+                let second = bench.open();
+                assert_eq!(second.own_window(), Some(Window::Zero));
+                assert_eq!(second.shared.journal.window(), Window::Zero);
+                let a = if written { "$1\r\n1" } else { "$-1" };
+                assert_eq!(
+                    bench.run(&second, &["MGET", "a", "b", "c"]),
+                    format!("*3\r\n{a}\r\n$1\r\n2\r\n$1\r\n3\r\n")
+                );
+            }
+        }
+    }
+}
+
+/// Only who may write the database may declare something for it.
+#[test]
+fn a_window_cannot_be_declared_for_what_another_process_writes() {
+    let bench = Bench::new();
+    let first = bench.open();
+    bench.run(&first, &["SET", "a", "1"]);
+    bench.runtime.block_on(first.checkpoint()).expect("the store is well");
+    let second = bench.open();
+    bench.run(&second, &["SET", "a", "2"]);
+    bench.runtime.block_on(second.checkpoint()).expect("the store is well");
+    first.shared.journal.declare(Window::None);
+    let refused = bench.runtime.block_on(first.keep_window()).expect_err("it is overtaken").to_string();
+    assert!(refused.contains("taken over"), "{refused}");
+    assert_eq!(bench.peek().own_window(), None);
+    assert_eq!(bench.run(&second, &["GET", "a"]), bulk("2"));
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let bench = Bench::new();

@@ -114,7 +114,7 @@ impl Database {
     }
 
     /// What the store has, without keeping it in memory for a database that sleeps.
-    async fn newest_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+    pub(crate) async fn newest_manifest(&self) -> Result<Option<Arc<Manifest>>> {
         let known = self.manifest.lock().clone();
         if known.is_some() {
             return Ok(known);

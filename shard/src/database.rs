@@ -36,6 +36,7 @@ use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::stopwatch::Stopwatch;
 use crate::store::{Store, StoreError};
 use crate::topology::{SLOTS, Topology, hold};
+use crate::window;
 
 /// How often a process that was taken over may be in the midst of a commit.
 const TAKE_OVER_ATTEMPTS: usize = 5;
@@ -81,6 +82,8 @@ pub struct Database {
     pub(crate) goes_on_after: Mutex<Option<u64>>,
     /// Places that were to be told where the store has them now, and could not.
     pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
+    /// The journal's loss window was declared for this database rather than for the node.
+    pub(crate) has_own_window: AtomicBool,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
     /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
@@ -175,6 +178,10 @@ impl Database {
             let others = engine.recovered.lock().others_of(&identity);
             others.iter().for_each(|other| log.settled(other, u64::MAX));
         }
+        let own_window = manifest.as_deref().and_then(window::declared);
+        if let Some(window) = own_window {
+            shared.journal.declare(window);
+        }
         let shared = Arc::new(shared);
         let database = Self {
             shared,
@@ -186,6 +193,7 @@ impl Database {
             goes_on_after: Mutex::new(goes_on_after),
             unmoved: Mutex::default(),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
+            has_own_window: AtomicBool::new(own_window.is_some()),
             closed: AtomicBool::new(false),
             refused,
             next_object: AtomicU64::new(0),
@@ -342,28 +350,6 @@ impl Database {
     /// Whether a crash has left something in the log that no manifest holds yet.
     pub fn has_recovered(&self) -> bool {
         self.recovered.lock().is_some()
-    }
-
-    /// Sees to it that the loss window that was declared is kept from now on: what was not logged goes into a checkpoint,
-    /// and what was answered before is durable.
-    ///
-    /// # Errors
-    /// When the store or the log refuses: the promise is not in force.
-    pub async fn secure(self: &Arc<Self>) -> Result<()> {
-        // Whoever wakes it or makes a checkpoint now may have begun before the window was declared.
-        drop(self.transition.lock().await);
-        let journal = &self.shared.journal;
-        let Some(log) = journal.log() else { return Ok(()) };
-        if self.is_awake() && journal.window() != Window::None && !journal.is_covered() {
-            self.checkpoint().await?;
-            if self.is_awake() && !journal.is_covered() {
-                return Err(Error::text("ERR the loss window could not be secured; try again"));
-            }
-        }
-        match journal.window() {
-            Window::Zero => log.durable_or_failed(log.end()).await.map_err(store_error),
-            Window::Ms(_) | Window::None => Ok(()),
-        }
     }
 
     /// The manifest of a database that has none yet.

@@ -31,5 +31,6 @@ mod sync;
 pub mod tail;
 pub mod topology;
 pub mod types;
+pub mod window;
 
 pub use segment::slot_of;

@@ -74,13 +74,17 @@ fn set_and_secure(session: &mut Session, request: Request<'_>) -> Result<BoxFutu
 fn set_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (words,): (Rest<'_>,) = args::parse(request, 2)?;
     let pairs = Pairs::new(words).ok_or(Error::Syntax)?;
-    if pairs.iter().any(|(name, _): (&[u8], &[u8])| name.eq_ignore_ascii_case(b"loss-window")) {
+    if pairs.iter().any(names_window) {
         return Err(Error::text("ERR loss-window cannot be set in a transaction: it has to be waited for"));
     }
     // Without a new window there is nothing to wait for.
     drop(set(session, (words,))?);
     reply.ok();
     Ok(())
+}
+
+fn names_window((name, _): (&[u8], &[u8])) -> bool {
+    name.eq_ignore_ascii_case(b"loss-window")
 }
 
 fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
@@ -96,15 +100,15 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
     }
     let (node, tenant) = (Arc::clone(node), Arc::clone(&session.tenant));
     let before = tenant.settings().loss_window;
-    let declared = settings.database.loss_window;
+    let is_declared = pairs.iter().copied().any(names_window);
     if changes.database {
         tenant.configure(settings.database);
     }
     Ok(async move {
         // Whoever is told OK has the promise from now on; who is not has the one before.
-        let kept = match declared == before {
-            true => Ok(()),
-            false => keeper::remember(&node, tenant.database.secure().await),
+        let kept = match is_declared {
+            true => keeper::remember(&node, tenant.database.keep_window().await),
+            false => Ok(()),
         };
         if kept.is_err() {
             let _changing = node.changing.lock();

@@ -213,7 +213,8 @@ impl Database {
         if !begun.needed && !meters {
             return Ok(Report::default());
         }
-        let mut manifest = self.next_manifest(before.as_deref());
+        let mut manifest = self.manifest_after(before.as_deref());
+        manifest.meters = (self.meters.lock())();
         let names = Names::new(self.name()).map_err(store_error)?;
         let mut output = Output::default();
         let mut changes: Vec<TailRecord> = Vec::new();
@@ -381,19 +382,6 @@ impl Database {
         }
         manifest.segments.sort_by_key(|segment| (segment.keyspace, segment.range.start));
         carried
-    }
-
-    fn next_manifest(&self, before: Option<&Manifest>) -> Manifest {
-        let mut manifest = match before {
-            Some(manifest) => manifest.clone(),
-            None => self.first_manifest(),
-        };
-        if manifest.writer != self.engine.writer {
-            manifest.writer = self.engine.writer;
-            manifest.epoch += 1;
-        }
-        manifest.meters = (self.meters.lock())();
-        manifest
     }
 
     /// A number for an object's name that no checkpoint of this process has used, not even one that failed.
