@@ -650,7 +650,7 @@ fn look_ahead(
                     && row.arity.accepts(request.len())
                     && belongs(row, request) =>
             {
-                let key = row.key_indexes(request).next().map(|key| (key, db.position(request.arg(key))));
+                let key = row.first_key(request).map(|key| (key, db.position(request.arg(key))));
                 ahead.push(entry, run, at, at + consumed, key, spans);
             }
             _ => break Some(Stop::Other),
@@ -695,7 +695,7 @@ fn is_http(name: &[u8]) -> bool {
 
 /// The slot of a request's first key.
 fn request_slot(row: &Row, request: Request<'_>) -> Option<u16> {
-    row.key_indexes(request).next().map(|key| slot_of(request.arg(key)))
+    row.first_key(request).map(|key| slot_of(request.arg(key)))
 }
 
 fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {

@@ -94,8 +94,8 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
         reply.truncate(start);
         reply.error(&error.to_string());
     }
-    if db.changes() > 0
-        && let Some(key) = row.key_indexes(request).next()
+    if db.is_to_record()
+        && let Some(key) = row.first_key(request)
     {
         db.record_verbatim(request, key);
     }

@@ -298,6 +298,17 @@ impl Row {
         self.keys.iter().flat_map(move |spec| spec.indexes(request))
     }
 
+    /// The index of the first key in `request`. Asked for each write, so the common case is quick.
+    #[inline]
+    pub fn first_key(&self, request: Request<'_>) -> Option<usize> {
+        match self.keys {
+            [KeySpec { find: Find::Range { first, last: 0.., .. }, .. }, ..] if usize::from(*first) < request.len() => {
+                Some(usize::from(*first))
+            }
+            _ => self.key_indexes(request).next(),
+        }
+    }
+
     /// Redis's legacy triple: first key, last key (negative: from the end), step. Zeros where there are no keys in a plain
     /// run of arguments.
     pub fn key_range(&self) -> (i64, i64, i64) {

@@ -336,11 +336,14 @@ impl<'a> Keyspace<'a> {
         self.strict
     }
 
-    /// After each command: `request` with its first key at `key`, if it changed anything.
+    /// After each command: whether it has changed something and is its own effect.
+    pub(crate) fn is_to_record(&self) -> bool {
+        self.recording == Recording::Verbatim && self.changes > 0
+    }
+
+    /// Records `request`, whose first key is its argument number `key`.
     pub(crate) fn record_verbatim(&mut self, request: Request<'_>, key: usize) {
-        if self.recording == Recording::Verbatim && self.changes > 0 {
-            self.record(request.arg(key), |body| effect::verbatim(body, request));
-        }
+        self.record(request.arg(key), |body| effect::verbatim(body, request));
     }
 
     /// How many changes the command made.
