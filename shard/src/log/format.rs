@@ -49,7 +49,7 @@ pub const FRAME_MAGIC: &[u8; 4] = b"DMFR";
 pub const FRAME_HEAD_BYTES: usize = 40;
 pub const ENTRY_HEAD_BYTES: usize = 32;
 pub const ITEM_HEAD_BYTES: usize = 16;
-const CHECKSUM_BYTES: usize = 8;
+pub const CHECKSUM_BYTES: usize = 8;
 /// The keyspace of an item that says which keyspaces there are.
 pub const IDS: u32 = u32::MAX;
 
@@ -107,10 +107,19 @@ pub struct Name {
 
 const NAME_BYTES_MIN: usize = 24;
 
+/// Bytes that stand before the entries of a frame.
+pub fn frame_head_bytes(names: &[Name]) -> usize {
+    FRAME_HEAD_BYTES + names_bytes(names)
+}
+
+fn names_bytes(names: &[Name]) -> usize {
+    names.iter().map(|name| NAME_BYTES_MIN + name.identity.name.len()).sum()
+}
+
 /// What stands before the entries of a frame, and the checksum that stands behind them.
 pub fn frame_around(lsn: u64, synced: u64, names: &[Name], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
-    let names_bytes: usize = names.iter().map(|name| NAME_BYTES_MIN + name.identity.name.len()).sum();
-    let mut head = Vec::with_capacity(FRAME_HEAD_BYTES + names_bytes);
+    let names_bytes = names_bytes(names);
+    let mut head = Vec::with_capacity(frame_head_bytes(names));
     head.extend_from_slice(FRAME_MAGIC);
     head.extend_from_slice(&(names.len() as u32).to_le_bytes());
     for field in [lsn, synced, names_bytes as u64, entries.len() as u64] {

@@ -20,6 +20,7 @@
 
 pub mod flusher;
 pub mod format;
+mod gathered;
 mod journal;
 mod ledger;
 pub mod recovery;
@@ -38,22 +39,28 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::format::{EntryHead, FileHead, Identity, Kind, Name, frame_around};
+use self::format::{
+    CHECKSUM_BYTES, EntryHead, FileHead, HEADER_BYTES, Identity, Kind, Name, frame_around, frame_head_bytes,
+};
+use self::gathered::Gathered;
 #[cfg(test)]
 pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
 use self::ledger::Ledger;
 use self::recovery::{ReadLog, Recovered};
 use self::sink::{Files, Objects, Sink};
+use crate::record::{CACHE_LINE, prefetch_to_write};
 use crate::store::{Store, StoreError};
 
 /// A place in this process's log: bytes of entries before it.
 pub type Lsn = u64;
 
 /// Entries are flushed early when so much waits.
-const FLUSH_BYTES: usize = 2 << 20;
+const FLUSH_BYTES: usize = 1 << 20;
 /// More is not kept: until some of it is durable, writes are refused.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
+/// Of the room behind an entry, so much is asked for at most before the next one comes.
+const AHEAD_BYTES: usize = 4 << 10;
 /// A buffer that grew larger is not used again.
 const SPARE_BYTES_MAX: usize = 16 << 20;
 /// How often an idle log looks whether it was sealed.
@@ -98,7 +105,7 @@ pub struct Counters {
 /// What has been appended since the last flush.
 #[derive(Default)]
 struct Active {
-    entries: Vec<u8>,
+    entries: Gathered,
     /// The databases that they are of, with the last sequence number of each.
     touched: Vec<(u32, u64)>,
     /// All databases, by number.
@@ -114,12 +121,14 @@ struct Active {
     closing: bool,
     /// A buffer to be used again.
     spare: Vec<u8>,
+    /// Where in its file the next frame's entries will probably begin.
+    begins_at: usize,
 }
 
 /// A frame that is to be written.
 struct Pending {
     names: Vec<Name>,
-    entries: Vec<u8>,
+    entries: Gathered,
     end: Lsn,
     oldest_ms: u64,
     touched: Vec<(u32, u64)>,
@@ -132,6 +141,21 @@ struct Output {
     next_number: u64,
     synced: Lsn,
     pending: VecDeque<Pending>,
+}
+
+impl Output {
+    /// Whether the next frame begins a file.
+    fn begins_file(&self, bytes: u64) -> bool {
+        bytes >= self.sink.file_bytes().max(1)
+    }
+
+    /// Where in its file the entries of the frame after the next one begin, if its head is as long as that of the next.
+    fn next_entries_at(&self, head_bytes: usize, entries_bytes: usize) -> usize {
+        let begin = self.file.map(|(_, bytes)| bytes).filter(|bytes| !self.begins_file(*bytes));
+        let end = begin.unwrap_or(HEADER_BYTES as u64) + (head_bytes + entries_bytes + CHECKSUM_BYTES) as u64;
+        let next = if self.begins_file(end) { HEADER_BYTES as u64 } else { end };
+        next as usize + head_bytes
+    }
 }
 
 impl std::fmt::Debug for Log {
@@ -245,7 +269,7 @@ impl Log {
         let sequence = sequence.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         let was_empty = active.entries.is_empty();
         if was_empty {
-            active.entries = std::mem::take(&mut active.spare);
+            active.entries = Gathered::begin(std::mem::take(&mut active.spare), active.begins_at);
             // The batch's own time may be long ago, where it has waited for something.
             let appended_ms = (self.clock)();
             active.oldest_ms = appended_ms;
@@ -253,8 +277,8 @@ impl Log {
             let _ = self.oldest_ms.compare_exchange(u64::MAX, appended_ms, Ordering::SeqCst, Ordering::SeqCst);
         }
         let before = active.entries.len();
-        EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(&mut active.entries);
-        active.entries.extend_from_slice(items);
+        EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(active.entries.end());
+        active.entries.end().extend_from_slice(items);
         active.end += (active.entries.len() - before) as u64;
         match active.touched.iter_mut().find(|(touched, _)| *touched == database) {
             Some((_, last)) => *last = sequence,
@@ -267,10 +291,14 @@ impl Log {
         }
         let large = before < FLUSH_BYTES && active.entries.len() >= FLUSH_BYTES;
         let end = active.end;
+        let room = active.entries.end().spare_capacity_mut();
+        let (room, ahead) = (room.as_ptr().cast::<u8>(), room.len().min(items.len()).min(AHEAD_BYTES));
         if active.end - self.flushed.load(Ordering::Relaxed) > KEPT_BYTES_MAX {
             self.full.store(true, Ordering::SeqCst);
         }
         drop(active);
+        // The buffer is larger than the near caches: copying the next entry would wait for each of its lines.
+        (0..ahead).step_by(CACHE_LINE).for_each(|at| prefetch_to_write(room.wrapping_add(at)));
         if sooner || large {
             self.work.notify_one();
         }
@@ -343,8 +371,8 @@ impl Log {
         let mut output = self.output.lock();
         self.collect(&mut output);
         let mut outcome = Ok(());
-        while let Some(pending) = output.pending.pop_front() {
-            match self.write(&mut output, &pending) {
+        while let Some(mut pending) = output.pending.pop_front() {
+            match self.write(&mut output, &mut pending) {
                 Ok(()) => self.advance(&mut output, pending),
                 Err(error) => {
                     output.pending.push_front(pending);
@@ -377,18 +405,19 @@ impl Log {
             let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
             let touched = std::mem::take(&mut active.touched);
             let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
+            active.begins_at = output.next_entries_at(frame_head_bytes(&names), active.entries.len());
             (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
         };
         output.pending.push_back(Pending { names, entries, end, oldest_ms, touched });
     }
 
-    fn write(&self, output: &mut Output, pending: &Pending) -> Result<(), StoreError> {
+    fn write(&self, output: &mut Output, pending: &mut Pending) -> Result<(), StoreError> {
         if self.is_sealed() {
             return Err(StoreError::LogSealed);
         }
         let lsn = pending.end - pending.entries.len() as u64;
         let full = output.sink.file_bytes();
-        if output.file.is_none_or(|(_, bytes)| bytes >= full.max(1)) {
+        if output.file.is_none_or(|(_, bytes)| output.begins_file(bytes)) {
             let number = output.next_number;
             let head = FileHead { writer: self.writer, number, lsn }.encode();
             output.file = None;
@@ -402,8 +431,8 @@ impl Log {
         }
         let Some((number, bytes)) = output.file else { return Ok(()) };
         // Only now: a frame that waited for others to be written must say that they are durable.
-        let (head, sum) = frame_around(lsn, output.synced, &pending.names, &pending.entries);
-        output.sink.append(&[&head, &pending.entries, &sum]).inspect_err(|_| output.file = None)?;
+        let (head, sum) = frame_around(lsn, output.synced, &pending.names, pending.entries.entries());
+        output.sink.append_gathered(&head, &mut pending.entries, &sum).inspect_err(|_| output.file = None)?;
         let frame_bytes = (head.len() + pending.entries.len() + sum.len()) as u64;
         self.counters.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         output.file = Some((number, bytes + frame_bytes));
@@ -429,7 +458,7 @@ impl Log {
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         self.flushed.store(pending.end, Ordering::SeqCst);
         *self.problem.lock() = None;
-        let mut spare = pending.entries;
+        let mut spare = pending.entries.into_spare();
         {
             let mut active = self.active.lock();
             if active.end - pending.end <= KEPT_BYTES_MAX / 2 {

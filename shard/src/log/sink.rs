@@ -20,6 +20,7 @@ use bytes::Bytes;
 use futures::executor::block_on;
 
 use self::direct::DirectFile;
+use super::gathered::Gathered;
 use crate::store::{Store, StoreError};
 
 /// Where the logs lie in a store.
@@ -64,6 +65,13 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store refuses: the file is not to be written any more.
     fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError>;
+    /// The same of a frame whose entries may be written from where they are; they remain.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    fn append_gathered(&mut self, head: &[u8], entries: &mut Gathered, sum: &[u8]) -> Result<(), StoreError> {
+        self.append(&[head, entries.entries(), sum])
+    }
     /// Cuts what follows byte `length` off a file that another process left behind, and makes what remains durable, also where
     /// that process's last sync has failed.
     ///
@@ -126,6 +134,16 @@ impl Files {
 
     fn path(&self, writer: u64, number: u64) -> PathBuf {
         self.folder.join(name(writer, number))
+    }
+
+    /// Writes to the file that was begun, which ends with the first error.
+    fn write(&mut self, write: impl FnOnce(&mut DirectFile) -> io::Result<()>) -> Result<(), StoreError> {
+        let Some((mut file, name)) = self.current.take() else {
+            return Err(failed("write", FOLDER, io::Error::other("no file was begun")));
+        };
+        write(&mut file).map_err(|error| failed("write", &name, error))?;
+        self.current = Some((file, name));
+        Ok(())
     }
 }
 
@@ -213,12 +231,11 @@ impl Sink for Files {
     }
 
     fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
-        let Some((mut file, name)) = self.current.take() else {
-            return Err(failed("write", FOLDER, io::Error::other("no file was begun")));
-        };
-        file.append(frame).map_err(|error| failed("write", &name, error))?;
-        self.current = Some((file, name));
-        Ok(())
+        self.write(|file| file.append(frame))
+    }
+
+    fn append_gathered(&mut self, head: &[u8], entries: &mut Gathered, sum: &[u8]) -> Result<(), StoreError> {
+        self.write(|file| file.append_gathered(head, entries, sum))
     }
 
     fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {

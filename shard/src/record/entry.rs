@@ -15,6 +15,27 @@ pub trait Entry: Sized {
     fn address(&self) -> *const u8;
 }
 
+/// Bytes of a cache line, on most machines.
+pub const CACHE_LINE: usize = 64;
+
+/// The same of a line that is to be written.
+#[inline(always)]
+pub fn prefetch_to_write(address: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: as in `prefetch`; a processor without this instruction takes it for one that does nothing. The intrinsic would
+    // ask for the line to be read where the build does not promise that the instruction is there.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: as in `prefetch`.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+    #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+    let _ = address;
+}
+
 /// Asks for the cache line at `address`. Any address will do, also one that is not mapped.
 #[inline(always)]
 pub fn prefetch(address: *const u8) {

@@ -23,7 +23,7 @@ mod size_class;
 mod tests;
 
 pub use self::{
-    entry::{Entry, prefetch},
+    entry::{CACHE_LINE, Entry, prefetch, prefetch_to_write},
     field::Field,
     key_value::{Origin, RAW_MAX, Record, Value},
     member::Member,

@@ -5,6 +5,8 @@
 //! block is kept as far as it is filled and written again with what follows; zeros fill its rest. A file system that
 //! refuses gets the same writes through its cache.
 //!
+//! A large frame is written from where it has gathered instead, if its bytes lie right ([`Gathered`]).
+//!
 //! Zeros are written ahead of the end, so that most syncs change no metadata: a third faster. They are no frame, so they
 //! end the file for a reader.
 
@@ -16,9 +18,9 @@ use std::path::Path;
 #[cfg(target_os = "linux")]
 use rustix::io::Errno;
 
-/// Writes begin and end at multiples of this, in the file and in memory: enough for every disk.
-const BLOCK: usize = 4096;
-/// Bytes of one write, at most.
+use crate::log::gathered::{BLOCK, Gathered};
+
+/// Bytes of one write from this buffer, at most.
 const BUFFER: usize = 1 << 20;
 /// Zeros ahead of the end: at least, at most, and as a multiple of what was appended.
 const AHEAD: (usize, usize) = (64 << 10, 512 << 10);
@@ -81,6 +83,27 @@ impl DirectFile {
         self.file.sync_data()
     }
 
+    /// Appends a frame, from where its entries are where that can be.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_gathered(&mut self, head: &[u8], entries: &mut Gathered, sum: &[u8]) -> io::Result<()> {
+        if entries.len() < AHEAD.1 {
+            return self.append(&[head, entries.entries(), sum]);
+        }
+        let held = &self.memory[self.start..self.start + self.held];
+        let written = entries.in_blocks([held, head], sum, |bytes, length| {
+            let whole = length / BLOCK * BLOCK;
+            write_at(&self.file, bytes, self.at).map(|()| (whole, bytes[whole..length].to_vec()))
+        });
+        let Some(written) = written else { return self.append(&[head, entries.entries(), sum]) };
+        let (whole, rest) = written?;
+        self.buffer()[..rest.len()].copy_from_slice(&rest);
+        self.held = rest.len();
+        self.at += whole as u64;
+        self.file.sync_data()
+    }
+
     /// Writes what is held and keeps what of it is no whole block.
     fn write_end(&mut self, appended: usize) -> io::Result<()> {
         let needed = self.held.next_multiple_of(BLOCK);
@@ -107,23 +130,25 @@ impl DirectFile {
     fn write(&mut self, length: usize) -> io::Result<()> {
         let (start, held) = (self.start, self.held);
         self.buffer()[held..length].fill(0);
-        let bytes = &self.memory[start..start + length];
-        match self.file.write_all_at(bytes, self.at) {
-            #[cfg(target_os = "linux")]
-            Err(error)
-                if [Errno::INVAL, Errno::OPNOTSUPP]
-                    .iter()
-                    .any(|one| error.raw_os_error() == Some(one.raw_os_error())) =>
-            {
-                rustix::fs::fcntl_setfl(&self.file, rustix::fs::OFlags::empty())?;
-                self.file.write_all_at(bytes, self.at)
-            }
-            written => written,
-        }
+        write_at(&self.file, &self.memory[start..start + length], self.at)
     }
 
     fn buffer(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + BUFFER]
+    }
+}
+
+/// Writes blocks, through the system's cache where it will not have them otherwise.
+fn write_at(file: &File, blocks: &[u8], at: u64) -> io::Result<()> {
+    match file.write_all_at(blocks, at) {
+        #[cfg(target_os = "linux")]
+        Err(error)
+            if [Errno::INVAL, Errno::OPNOTSUPP].iter().any(|one| error.raw_os_error() == Some(one.raw_os_error())) =>
+        {
+            rustix::fs::fcntl_setfl(file, rustix::fs::OFlags::empty())?;
+            file.write_all_at(blocks, at)
+        }
+        written => written,
     }
 }
 
@@ -155,6 +180,30 @@ mod tests {
         written(&lengths.map(|length| &bytes[..length]));
         for first in [BLOCK - 5, BLOCK - 4, BLOCK - 3, BUFFER - 4, BUFFER - 5, BUFFER - 3] {
             written(&[&bytes[..first], &bytes[..10], &bytes[..10]]);
+        }
+    }
+
+    #[test]
+    fn frames_are_written_from_where_they_gathered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = DirectFile::create(&path, b"head").unwrap();
+        let mut whole = b"head".to_vec();
+        let mut spare = Vec::with_capacity(4 << 20);
+        let lengths = [AHEAD.1, BUFFER, 2 << 20, 100, AHEAD.1 + BLOCK, 3 << 20, AHEAD.1 - 1, AHEAD.1 + 1];
+        for (n, length) in (0..).zip(lengths.iter().cycle().take(24)) {
+            // Every third guess is wrong.
+            let mut gathered = Gathered::begin(spare, file.held + 5 + usize::from(n % 3 == 2));
+            gathered.end().extend(std::iter::repeat_n(n + 1, *length));
+            whole.extend_from_slice(b"begin");
+            whole.extend_from_slice(gathered.entries());
+            whole.extend_from_slice(b"end");
+            file.append_gathered(b"begin", &mut gathered, b"end").unwrap();
+            let found = std::fs::read(&path).unwrap();
+            assert!(found[..whole.len()] == whole, "frame {n}");
+            assert!(found[whole.len()..].iter().all(|byte| *byte == 0));
+            assert_eq!(gathered.len(), *length);
+            spare = gathered.into_spare();
         }
     }
 
