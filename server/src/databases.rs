@@ -120,8 +120,15 @@ impl Tenant {
         self.database.lineage().ancestors.iter().any(|ancestor| ancestor == name)
     }
 
+    /// As they were configured; see [`Self::settings_now`] for the loss window.
     pub fn settings(&self) -> Arc<DatabaseSettings> {
         self.settings.load_full()
+    }
+
+    /// The same with the loss window that is in force: another process may have declared one before we took over.
+    pub fn settings_now(&self) -> DatabaseSettings {
+        let loss_window = self.database.shared.journal.window();
+        DatabaseSettings { loss_window, ..(*self.settings()).clone() }
     }
 
     /// Takes over changed settings, for the engine too.
@@ -290,7 +297,7 @@ impl Tenants {
         let perhaps = matches!(made, Err(Error::Store(_)));
         if made.is_ok() || unused.is_some() || perhaps {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
-            let tenant = Tenant::open(name, engine, &source.settings(), seed).await;
+            let tenant = Tenant::open(name, engine, &source.settings_now(), seed).await;
             // A store that did not answer may have made it all the same.
             if made.is_ok() || unused.is_some() || tenant.is_branch() {
                 self.change(|by_name| drop(by_name.insert(name.into(), Arc::clone(&tenant))));

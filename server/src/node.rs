@@ -94,7 +94,7 @@ impl Node {
 
     /// The settings that a connection to `tenant` sees.
     pub fn settings_for(&self, tenant: &Tenant) -> Settings {
-        Settings { facts: self.facts.clone(), node: (*self.settings()).clone(), database: (*tenant.settings()).clone() }
+        Settings { facts: self.facts.clone(), node: (*self.settings()).clone(), database: tenant.settings_now() }
     }
 
     pub fn max_clients(&self) -> usize {

@@ -500,6 +500,26 @@ fn a_window_cannot_be_declared_for_what_another_process_writes() {
     assert_eq!(bench.run(&second, &["GET", "a"]), bulk("2"));
 }
 
+/// Who takes a database over takes its promise over, also where that was made after this process had looked.
+#[test]
+fn a_window_is_taken_over_with_the_database() {
+    let bench = Bench::new();
+    let before = bench.open();
+    bench.run(&before, &["SET", "a", "1"]);
+    bench.runtime.block_on(before.checkpoint()).expect("the store is well");
+    let first = bench.open();
+    let second = bench.open();
+    second.shared.journal.declare(Window::Zero);
+    bench.runtime.block_on(second.keep_window()).expect("the store is well");
+    assert_eq!(first.own_window(), None);
+    let third = bench.open();
+    second.shared.journal.declare(Window::Ms(10));
+    bench.runtime.block_on(second.keep_window()).expect("nobody has taken it over yet");
+    assert_eq!(third.own_window(), Some(Window::Zero));
+    bench.run(&third, &["GET", "a"]);
+    assert_eq!(third.own_window(), Some(Window::Ms(10)));
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let bench = Bench::new();

@@ -36,7 +36,6 @@ use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::stopwatch::Stopwatch;
 use crate::store::{Store, StoreError};
 use crate::topology::{SLOTS, Topology, hold};
-use crate::window;
 
 /// How often a process that was taken over may be in the midst of a commit.
 const TAKE_OVER_ATTEMPTS: usize = 5;
@@ -178,10 +177,6 @@ impl Database {
             let others = engine.recovered.lock().others_of(&identity);
             others.iter().for_each(|other| log.settled(other, u64::MAX));
         }
-        let own_window = manifest.as_deref().and_then(window::declared);
-        if let Some(window) = own_window {
-            shared.journal.declare(window);
-        }
         let shared = Arc::new(shared);
         let database = Self {
             shared,
@@ -193,7 +188,7 @@ impl Database {
             goes_on_after: Mutex::new(goes_on_after),
             unmoved: Mutex::default(),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
-            has_own_window: AtomicBool::new(own_window.is_some()),
+            has_own_window: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             refused,
             next_object: AtomicU64::new(0),
@@ -206,6 +201,7 @@ impl Database {
         if let Some(manifest) = &manifest {
             database.counters.saved_ms.store(manifest.created_ms, Ordering::Relaxed);
             database.note_manifest(manifest);
+            database.adopt_window(manifest);
         }
         *database.manifest.lock() = manifest;
         Arc::new(database)
@@ -335,6 +331,7 @@ impl Database {
             if manifest.writer == self.engine.writer || !shared {
                 return Ok(Some(manifest));
             }
+            self.adopt_window(&manifest);
             let mut owned = (*manifest).clone();
             (owned.writer, owned.epoch) = (self.engine.writer, owned.epoch + 1);
             *self.manifest.lock() = match manifest::commit(&self.engine.store, &mut owned).await {

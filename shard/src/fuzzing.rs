@@ -11,7 +11,7 @@ use crate::keyspace::contents::INDEXES;
 use crate::keyspace::{Contents, Keyspace, Shared, effect};
 use crate::log::format::{FileHead, Identity, Name, write_frame};
 use crate::log::recovery::{collect, look};
-use crate::log::sink::{Found, Sink};
+use crate::log::sink::{Found, Remover, Sink};
 use crate::log::tail::LogTail;
 use crate::manifest::Manifest;
 use crate::segment::{Range53, SlotPlacement};
@@ -144,8 +144,8 @@ impl Sink for OneFile {
         Ok(())
     }
 
-    fn remove(&mut self, _: u64, _: u64) -> Result<(), StoreError> {
-        Ok(())
+    fn remover(&self) -> Remover {
+        Box::new(|_, _| Ok(()))
     }
 
     fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {

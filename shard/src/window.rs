@@ -46,6 +46,8 @@ impl Database {
         kept
     }
 
+    /// What was written until now keeps the window too.
+    ///
     /// # Errors
     /// As [`Self::keep_window`].
     pub async fn secure(self: &Arc<Self>) -> Result<()> {
@@ -88,6 +90,15 @@ impl Database {
         self.note_manifest(&manifest);
         *self.manifest.lock() = self.is_awake().then(|| Arc::new(manifest));
         Ok(())
+    }
+
+    /// Takes the window over from `manifest`, which another process has committed.
+    pub(crate) fn adopt_window(&self, manifest: &Manifest) {
+        let window = declared(manifest);
+        self.has_own_window.store(window.is_some(), Ordering::SeqCst);
+        if let Some(window) = window {
+            self.shared.journal.declare(window);
+        }
     }
 
     /// The manifest that would be committed next if nothing had been written.

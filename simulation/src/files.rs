@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dormouse_shard::log::sink::{Found, Sink};
+use dormouse_shard::log::sink::{Found, Remover, Sink};
 use dormouse_shard::store::StoreError;
 
 use crate::chance::Chance;
@@ -251,15 +251,18 @@ impl Sink for SimulatedFiles {
         })
     }
 
-    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
-        let place = (writer, number);
-        self.act("remove", place, |state, verdict| {
-            if matches!(verdict, Verdict::Done | Verdict::Unanswered | Verdict::Crash { done: true })
-                && let Some(file) = state.logs.remove(&place)
-            {
-                state.removed_logs.insert(place, file);
-            }
-            Some(())
+    fn remover(&self) -> Remover {
+        let files = Self { disk: Arc::clone(&self.disk), process: self.process, current: None };
+        Box::new(move |writer, number| {
+            let place = (writer, number);
+            files.act("remove", place, |state, verdict| {
+                if matches!(verdict, Verdict::Done | Verdict::Unanswered | Verdict::Crash { done: true })
+                    && let Some(file) = state.logs.remove(&place)
+                {
+                    state.removed_logs.insert(place, file);
+                }
+                Some(())
+            })
         })
     }
 

@@ -99,7 +99,7 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
         node.configure(settings.node);
     }
     let (node, tenant) = (Arc::clone(node), Arc::clone(&session.tenant));
-    let before = tenant.settings().loss_window;
+    let before = tenant.settings_now().loss_window;
     let is_declared = pairs.iter().copied().any(names_window);
     if changes.database {
         tenant.configure(settings.database);

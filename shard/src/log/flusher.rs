@@ -4,8 +4,12 @@
 //! wrote, so that a slow disk has the rest of it. After a flush it naps for as long, so that the first entry of the next
 //! frame need not wake it; when a whole nap has brought nothing it sleeps until it is told, but for a look now and then
 //! whether the log was sealed. After an error it tries again, less and less often.
+//!
+//! Beside it another thread deletes the files that nobody needs any more: a gigabyte of them may take seconds, for which
+//! nobody's write must wait.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,29 +18,37 @@ use crate::stopwatch::Stopwatch;
 
 const RETRY_MS: (u64, u64) = (20, 1_000);
 
-/// Ends the flusher when it is dropped, after everything is durable.
+/// Ends both threads when it is dropped, after everything is durable.
 #[derive(Debug)]
 pub struct Flusher {
     log: Arc<Log>,
-    thread: Option<JoinHandle<()>>,
+    /// In the order in which they end.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Flusher {
     /// # Errors
     /// When the system refuses a thread.
     pub fn start(log: &Arc<Log>) -> std::io::Result<Self> {
-        let of = Arc::clone(log);
-        let thread = thread::Builder::new().name("log".into()).spawn(move || run(&of))?;
-        Ok(Self { log: Arc::clone(log), thread: Some(thread) })
+        let mut flusher = Self { log: Arc::clone(log), threads: Vec::new() };
+        for (name, run) in [("log-tidy", tidy as fn(&Log)), ("log", run)] {
+            let of = Arc::clone(log);
+            flusher.threads.push(thread::Builder::new().name(name.into()).spawn(move || run(&of))?);
+        }
+        Ok(flusher)
     }
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
-        self.log.active.lock().closing = true;
+        self.log.closing.store(true, Ordering::SeqCst);
+        // Who has looked just before holds the lock until it waits.
+        drop(self.log.ledger.lock());
+        self.log.untidy.notify_one();
+        drop(self.log.active.lock());
         self.log.work.notify_one();
-        if let Some(thread) = self.thread.take() {
-            // A flusher that panicked has said so on standard error.
+        for thread in self.threads.drain(..) {
+            // One that panicked has said so on standard error.
             let _ = thread.join();
         }
     }
@@ -55,7 +67,7 @@ fn run(log: &Log) {
             Err(error) => {
                 tracing::error!(%error, "the log cannot be written; it is tried again");
                 let mut active = log.active.lock();
-                if active.closing || log.is_sealed() {
+                if log.is_closing() || log.is_sealed() {
                     return;
                 }
                 log.work.wait_for(&mut active, Duration::from_millis(retry_ms));
@@ -63,12 +75,27 @@ fn run(log: &Log) {
                 retry_ms = (retry_ms * 2).min(RETRY_MS.1);
             }
         }
-        if let Err(error) = log.remove_settled() {
-            tracing::warn!(%error, "a log file that nobody needs could not be deleted");
-        }
     }
     if let Err(error) = log.finish() {
         tracing::error!(%error, "the end of the log could not be written");
+    }
+}
+
+fn tidy(log: &Log) {
+    loop {
+        {
+            let mut ledger = log.ledger.lock();
+            while !ledger.is_untidy() && !log.is_closing() {
+                log.untidy.wait(&mut ledger);
+            }
+        }
+        // What is left then is deleted at the end, or by the process that comes next.
+        if log.is_closing() {
+            return;
+        }
+        if let Err(error) = log.remove_settled() {
+            tracing::warn!(%error, "a log file that nobody needs could not be deleted");
+        }
     }
 }
 
@@ -78,10 +105,10 @@ fn wait(log: &Log) -> bool {
     let mut active = log.active.lock();
     let (mut asleep, mut nap_ms) = (Stopwatch::start(), active.nap_ms);
     loop {
-        if active.closing {
+        if log.is_closing() {
             return false;
         }
-        if active.urgent || active.entries.len() >= FLUSH_BYTES || log.ledger.lock().is_untidy() {
+        if active.urgent || active.entries.len() >= FLUSH_BYTES {
             return true;
         }
         // Somebody wants it sooner.
@@ -105,7 +132,7 @@ fn wait(log: &Log) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::testing::{MemorySink, Writer, open};
+    use crate::log::testing::{MemorySink, Writer, identity, open};
     use crate::log::{Lsn, Window};
 
     fn flushed(log: &Log, lsn: Lsn) {
@@ -131,6 +158,32 @@ mod tests {
         let last = writer.write();
         drop(flusher);
         assert_eq!(log.flushed(), last, "what is left is flushed at the end");
+    }
+
+    #[test]
+    fn nobody_waits_for_files_to_be_deleted() {
+        let sink = MemorySink::default();
+        sink.0.lock().file_bytes = 1;
+        let log = open(&sink);
+        let flusher = Flusher::start(&log).unwrap();
+        let writer = Writer::new(&log, "a");
+        writer.journal.declare(Window::Zero);
+        flushed(&log, writer.write());
+        flushed(&log, writer.write());
+        let slow = Arc::clone(&sink.0.lock().slow_removes);
+        let held = slow.lock();
+        log.settled(&identity("a"), 1);
+        flushed(&log, writer.write());
+        flushed(&log, writer.write());
+        let first = |sink: &MemorySink| sink.0.lock().files.contains_key(&(1, 1));
+        assert!(first(&sink));
+        drop(held);
+        while first(&sink) {
+            thread::yield_now();
+        }
+        log.settled(&identity("a"), 4);
+        drop(flusher);
+        assert!(sink.0.lock().files.is_empty());
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Ledger {
         self.untidy
     }
 
-    /// The files that no database needs, but for `current`.
+    /// The files that no database needs, but for `current`, in the order in which they may be deleted: while one mentions a
+    /// database that is gone, another says so.
     pub fn unneeded(&mut self, current: Option<(u64, u64)>) -> Vec<(u64, u64)> {
         self.untidy = false;
         let unsettled = |mentions: &Mentions| {
@@ -79,7 +80,8 @@ impl Ledger {
             unsettled(mentions) || kept.iter().any(|(other, others)| *other != file && tells(others))
         };
         let unneeded = self.files.iter().filter(|(file, mentions)| Some(**file) != current && !needed(file, mentions));
-        unneeded.map(|(file, _)| *file).collect()
+        let (silent, telling): (Vec<_>, Vec<_>) = unneeded.partition(|(_, mentions)| mentions.gone.is_empty());
+        silent.into_iter().chain(telling).map(|(file, _)| *file).collect()
     }
 
     pub fn removed(&mut self, writer: u64, number: u64) {
@@ -133,5 +135,7 @@ mod tests {
         assert_eq!(ledger.unneeded(None), []);
         ledger.settled(&b, 5);
         assert_eq!(ledger.unneeded(None), [(1, 1), (1, 2)]);
+        ledger.mention(2, 1, &a, 5);
+        assert_eq!(ledger.unneeded(None), [(1, 1), (2, 1), (1, 2)], "a crash may come after each");
     }
 }

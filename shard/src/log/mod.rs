@@ -48,7 +48,7 @@ pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
 use self::ledger::Ledger;
 use self::recovery::{ReadLog, Recovered};
-use self::sink::{Files, Objects, Sink};
+use self::sink::{Files, Objects, Remover, Sink};
 use crate::record::{CACHE_LINE, prefetch_to_write};
 use crate::store::{Store, StoreError};
 
@@ -83,6 +83,11 @@ pub struct Log {
     waiters: Mutex<Vec<(Lsn, Waker)>>,
     output: Mutex<Output>,
     ledger: Mutex<Ledger>,
+    /// Told when there may be files that nobody needs.
+    untidy: Condvar,
+    remover: Remover,
+    /// The threads are to end.
+    closing: AtomicBool,
     /// The last error of the sink, until a flush succeeds.
     problem: Mutex<Option<Arc<str>>>,
     /// Flushes that failed.
@@ -118,7 +123,6 @@ struct Active {
     nap_ms: u64,
     /// Somebody waits.
     urgent: bool,
-    closing: bool,
     /// A buffer to be used again.
     spare: Vec<u8>,
     /// Where in its file the next frame's entries will probably begin.
@@ -234,8 +238,11 @@ impl Log {
             oldest_ms: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
             waiters: Mutex::default(),
+            remover: sink.remover(),
             output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new() }),
             ledger: Mutex::new(ledger),
+            untidy: Condvar::new(),
+            closing: AtomicBool::new(false),
             problem: Mutex::default(),
             failures: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
@@ -319,6 +326,10 @@ impl Log {
     /// Whether other processes may write to the same store.
     pub fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
     }
 
     pub fn is_sealed(&self) -> bool {
@@ -485,10 +496,10 @@ impl Log {
         self.oldest_ms.store(oldest.min(active.oldest_ms), Ordering::SeqCst);
     }
 
-    /// A manifest of this database holds everything up to `sequence`. Files that nobody needs are deleted by the flusher.
+    /// A manifest of this database holds everything up to `sequence`. Files that nobody needs are deleted by a thread of their own.
     pub fn settled(&self, database: &Identity, sequence: u64) {
         if self.ledger.lock().settled(database, sequence) {
-            self.work.notify_one();
+            self.untidy.notify_one();
         }
     }
 
@@ -506,20 +517,23 @@ impl Log {
     /// # Errors
     /// When the store refuses: they are tried again.
     pub fn remove_settled(&self) -> Result<usize, StoreError> {
-        let mut output = self.output.lock();
-        // The last object stays, so that there is something to seal.
-        let last = (output.sink.file_bytes() == 0).then(|| output.next_number.saturating_sub(1));
-        let current = output.file.map(|(number, _)| number).or(last).map(|number| (self.writer, number));
-        self.remove(&mut output, current)
+        let unneeded = {
+            // Whoever begins a file meanwhile waits: it is not among those that were looked at.
+            let output = self.output.lock();
+            // The last object stays, so that there is something to seal.
+            let last = (output.sink.file_bytes() == 0).then(|| output.next_number.saturating_sub(1));
+            let current = output.file.map(|(number, _)| number).or(last).map(|number| (self.writer, number));
+            self.ledger.lock().unneeded(current)
+        };
+        self.remove(&unneeded)
     }
 
-    fn remove(&self, output: &mut Output, current: Option<(u64, u64)>) -> Result<usize, StoreError> {
-        let unneeded = self.ledger.lock().unneeded(current);
-        for (writer, number) in &unneeded {
-            output.sink.remove(*writer, *number)?;
+    fn remove(&self, files: &[(u64, u64)]) -> Result<usize, StoreError> {
+        for (writer, number) in files {
+            (self.remover)(*writer, *number)?;
             self.ledger.lock().removed(*writer, *number);
         }
-        Ok(unneeded.len())
+        Ok(files.len())
     }
 
     /// Files that are kept, for metrics.
@@ -533,9 +547,9 @@ impl Log {
     /// As [`Self::flush`].
     pub fn finish(&self) -> Result<(), StoreError> {
         self.flush()?;
-        let mut output = self.output.lock();
-        output.file = None;
-        self.remove(&mut output, None).map(drop)
+        self.output.lock().file = None;
+        let unneeded = self.ledger.lock().unneeded(None);
+        self.remove(&unneeded).map(drop)
     }
 
     /// Looks whether somebody else has taken the store over.

@@ -33,6 +33,10 @@ pub struct Found {
     pub numbers: Vec<u64>,
 }
 
+/// Deletes the file of a writer with that number, or fails when the store refuses. Called beside all else, since deleting may
+/// take long: a file system that discards blocks does so meanwhile.
+pub type Remover = Box<dyn Fn(u64, u64) -> Result<(), StoreError> + Send + Sync>;
+
 /// All calls come from one thread at a time, and may wait.
 pub trait Sink: Send {
     /// Every log in the store.
@@ -78,11 +82,8 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store refuses.
     fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError>;
-    /// Deletes a file; one that is not there is no error.
-    ///
-    /// # Errors
-    /// When the store refuses.
-    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError>;
+    /// What deletes a file that is written no more; one that is not there is no error.
+    fn remover(&self) -> Remover;
     /// Whether somebody else has sealed this log after file `number`.
     ///
     /// # Errors
@@ -254,19 +255,22 @@ impl Sink for Files {
         cut().map_err(|error| failed("cut", &name(writer, number), error))
     }
 
-    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
-        let path = self.path(writer, number);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("delete", &name(writer, number), error));
+    fn remover(&self) -> Remover {
+        let folder = self.folder.clone();
+        Box::new(move |writer, number| {
+            let path = folder.join(name(writer, number));
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("delete", &name(writer, number), error));
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        // Left by a process that ended while it wrote it.
-        let _ = fs::remove_file(anew(&path));
-        // Fails, as it should, while there are other files in it.
-        let _ = path.parent().map(fs::remove_dir);
-        Ok(())
+            // Left by a process that ended while it wrote it.
+            let _ = fs::remove_file(anew(&path));
+            // Fails, as it should, while there are other files in it.
+            let _ = path.parent().map(fs::remove_dir);
+            Ok(())
+        })
     }
 
     fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {
@@ -390,8 +394,9 @@ impl Sink for Objects {
         Ok(())
     }
 
-    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
-        block_on(self.store.delete(&name(writer, number)))
+    fn remover(&self) -> Remover {
+        let store = Arc::clone(&self.store);
+        Box::new(move |writer, number| block_on(store.delete(&name(writer, number))))
     }
 
     fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError> {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::format::{EntryHead, Identity, Kind, Name, write_effect, write_frame};
 use super::recovery::{Entries, Recovered, take_over};
-use super::sink::{Found, Sink};
+use super::sink::{Found, Remover, Sink};
 use super::{Journal, Log};
 use crate::store::StoreError;
 
@@ -27,6 +27,8 @@ pub struct Held {
     /// What was cut, where to.
     pub cut: Vec<(u64, u64)>,
     pub file_bytes: u64,
+    /// While it is locked nothing is deleted, and who would waits.
+    pub slow_removes: Arc<Mutex<()>>,
     current: Option<(u64, u64)>,
 }
 
@@ -89,9 +91,14 @@ impl Sink for MemorySink {
         Ok(())
     }
 
-    fn remove(&mut self, writer: u64, number: u64) -> Result<(), StoreError> {
-        self.0.lock().files.remove(&(writer, number));
-        Ok(())
+    fn remover(&self) -> Remover {
+        let held = Arc::clone(&self.0);
+        Box::new(move |writer, number| {
+            let slow = Arc::clone(&held.lock().slow_removes);
+            drop(slow.lock());
+            held.lock().files.remove(&(writer, number));
+            Ok(())
+        })
     }
 
     fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {

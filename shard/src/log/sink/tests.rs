@@ -27,7 +27,7 @@ fn files_end_with_zeros_and_are_cut() {
     fs::remove_file(folder.path().join("log/notes.txt")).unwrap();
     assert_eq!(files.found().unwrap(), [one, other]);
     for number in [1, 1, 2] {
-        files.remove(1, number).unwrap();
+        files.remover()(1, number).unwrap();
     }
     assert!(!folder.path().join("log/0000000000000001").exists());
     assert!(files.read(1, 1).unwrap_err().is_missing());
