@@ -17,12 +17,12 @@ use super::{FLUSH_BYTES, Log, SEAL_EVERY_MS};
 use crate::stopwatch::Stopwatch;
 
 const RETRY_MS: (u64, u64) = (20, 1_000);
+const TIDY_RETRY_MS: u64 = 10_000;
 
 /// Ends both threads when it is dropped, after everything is durable.
 #[derive(Debug)]
 pub struct Flusher {
     log: Arc<Log>,
-    /// In the order in which they end.
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -95,6 +95,11 @@ fn tidy(log: &Log) {
         }
         if let Err(error) = log.remove_settled() {
             tracing::warn!(%error, "a log file that nobody needs could not be deleted");
+            let mut ledger = log.ledger.lock();
+            if !log.is_closing() {
+                log.untidy.wait_for(&mut ledger, Duration::from_millis(TIDY_RETRY_MS));
+            }
+            ledger.look_again();
         }
     }
 }

@@ -41,6 +41,11 @@ impl Window {
         }
     }
 
+    /// Whether a crash may lose more.
+    pub(crate) fn is_laxer_than(self, other: Self) -> bool {
+        self.encoded() > other.encoded()
+    }
+
     fn decoded(ms: u64) -> Self {
         match ms {
             Self::NONE => Self::None,

@@ -62,13 +62,18 @@ impl Ledger {
         self.untidy
     }
 
+    /// Another file is written from now on, or one could not be deleted.
+    pub fn look_again(&mut self) {
+        self.untidy = true;
+    }
+
     /// Whether somebody is to look for unneeded files.
     pub fn is_untidy(&self) -> bool {
         self.untidy
     }
 
-    /// The files that no database needs, but for `current`, in the order in which they may be deleted: while one mentions a
-    /// database that is gone, another says so.
+    /// The files that no database needs, but for `current`, in the order in which they may be deleted: what tells that a
+    /// database is gone after what mentions it.
     pub fn unneeded(&mut self, current: Option<(u64, u64)>) -> Vec<(u64, u64)> {
         self.untidy = false;
         let unsettled = |mentions: &Mentions| {
@@ -80,8 +85,17 @@ impl Ledger {
             unsettled(mentions) || kept.iter().any(|(other, others)| *other != file && tells(others))
         };
         let unneeded = self.files.iter().filter(|(file, mentions)| Some(**file) != current && !needed(file, mentions));
-        let (silent, telling): (Vec<_>, Vec<_>) = unneeded.partition(|(_, mentions)| mentions.gone.is_empty());
-        silent.into_iter().chain(telling).map(|(file, _)| *file).collect()
+        let (silent, mut telling): (Vec<_>, Vec<_>) = unneeded.partition(|(_, mentions)| mentions.gone.is_empty());
+        let mut ordered: Vec<_> = silent.into_iter().map(|(file, _)| *file).collect();
+        while !telling.is_empty() {
+            let is_last = |mentions: &Mentions| {
+                let mentioned = |gone| telling.iter().any(|(_, other)| other.last.contains_key(gone));
+                !mentions.gone.iter().any(mentioned)
+            };
+            let next = telling.iter().position(|(_, mentions)| is_last(mentions)).unwrap_or(0);
+            ordered.push(*telling.remove(next).0);
+        }
+        ordered
     }
 
     pub fn removed(&mut self, writer: u64, number: u64) {
@@ -137,5 +151,7 @@ mod tests {
         assert_eq!(ledger.unneeded(None), [(1, 1), (1, 2)]);
         ledger.mention(2, 1, &a, 5);
         assert_eq!(ledger.unneeded(None), [(1, 1), (2, 1), (1, 2)], "a crash may come after each");
+        ledger.gone(2, 1, &b);
+        assert_eq!(ledger.unneeded(None), [(1, 1), (2, 1), (1, 2)]);
     }
 }

@@ -428,7 +428,8 @@ impl Log {
         }
         let lsn = pending.end - pending.entries.len() as u64;
         let full = output.sink.file_bytes();
-        if output.file.is_none_or(|(_, bytes)| output.begins_file(bytes)) {
+        let begun = output.file.is_none_or(|(_, bytes)| output.begins_file(bytes));
+        if begun {
             let number = output.next_number;
             let head = FileHead { writer: self.writer, number, lsn }.encode();
             output.file = None;
@@ -459,6 +460,11 @@ impl Log {
                 0 => ledger.gone(self.writer, number, identity),
                 sequence => ledger.mention(self.writer, number, identity, *sequence),
             }
+        }
+        if begun {
+            // The one before may be needed no more.
+            ledger.look_again();
+            self.untidy.notify_one();
         }
         Ok(())
     }

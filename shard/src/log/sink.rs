@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::executor::block_on;
+use parking_lot::Mutex;
 
 use self::direct::DirectFile;
 use super::gathered::Gathered;
@@ -122,6 +123,8 @@ pub struct Files {
     folder: PathBuf,
     /// The file that was begun last, and its name.
     current: Option<(DirectFile, String)>,
+    /// Held while a folder comes or goes: one that goes just when a file is begun in it would take the file's name along.
+    folders: Arc<Mutex<()>>,
 }
 
 impl Files {
@@ -130,7 +133,7 @@ impl Files {
 
     /// `folder`: the store's.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), current: None }
+        Self { folder: folder.to_owned(), current: None, folders: Arc::default() }
     }
 
     fn path(&self, writer: u64, number: u64) -> PathBuf {
@@ -211,6 +214,7 @@ impl Sink for Files {
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
         self.current = None;
         let path = self.path(writer, number);
+        let _folders = self.folders.lock();
         let begin = || -> io::Result<DirectFile> {
             let folder = path.parent().unwrap_or(&self.folder);
             let is_new = !folder.exists();
@@ -256,7 +260,7 @@ impl Sink for Files {
     }
 
     fn remover(&self) -> Remover {
-        let folder = self.folder.clone();
+        let (folder, folders) = (self.folder.clone(), Arc::clone(&self.folders));
         Box::new(move |writer, number| {
             let path = folder.join(name(writer, number));
             match fs::remove_file(&path) {
@@ -267,6 +271,7 @@ impl Sink for Files {
             }
             // Left by a process that ended while it wrote it.
             let _ = fs::remove_file(anew(&path));
+            let _folders = folders.lock();
             // Fails, as it should, while there are other files in it.
             let _ = path.parent().map(fs::remove_dir);
             Ok(())

@@ -33,6 +33,23 @@ fn files_end_with_zeros_and_are_cut() {
     assert!(files.read(1, 1).unwrap_err().is_missing());
 }
 
+/// Whoever deletes the last file of a folder meanwhile does not take the new one with it.
+#[test]
+fn files_come_while_others_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Files::new(folder.path());
+    for number in 1..100 {
+        files.begin(1, number, b"head").unwrap();
+        let remove = files.remover();
+        let remover = std::thread::spawn(move || remove(1, number));
+        files.begin(1, number + 1000, b"head").unwrap();
+        files.append(&[FRAME]).unwrap();
+        remover.join().unwrap().unwrap();
+        assert!(!files.read(1, number + 1000).unwrap().is_empty());
+        files.remover()(1, number + 1000).unwrap();
+    }
+}
+
 #[test]
 fn a_file_is_begun_once() {
     let folder = tempfile::tempdir().unwrap();
