@@ -99,11 +99,14 @@ impl Tenant {
             loads: Mutex::default(),
             writes_saved,
         };
-        let own = tenant.database.own_window().filter(|own| *own != settings.loss_window);
-        if let Some(own) = own {
-            tracing::info!(database = name, loss_window = %own, "the database has a loss window of its own");
+        tenant.configure(settings.clone());
+        match tenant.database.own_window() {
+            Some(own) if own != settings.loss_window => {
+                tracing::info!(database = name, loss_window = %own, "the database has a loss window of its own");
+            }
+            Some(_) => {}
+            None => tenant.database.shared.journal.declare(settings.loss_window),
         }
-        tenant.configure(DatabaseSettings { loss_window: own.unwrap_or(settings.loss_window), ..settings.clone() });
         Arc::new(tenant)
     }
 
@@ -120,18 +123,18 @@ impl Tenant {
         self.database.lineage().ancestors.iter().any(|ancestor| ancestor == name)
     }
 
-    /// As they were configured; see [`Self::settings_now`] for the loss window.
+    /// As they were configured. The loss window is the journal's: see [`Self::settings_now`].
     pub fn settings(&self) -> Arc<DatabaseSettings> {
         self.settings.load_full()
     }
 
-    /// The same with the loss window that is in force: another process may have declared one before we took over.
+    /// The same with the loss window that is in force.
     pub fn settings_now(&self) -> DatabaseSettings {
         let loss_window = self.database.shared.journal.window();
         DatabaseSettings { loss_window, ..(*self.settings()).clone() }
     }
 
-    /// Takes over changed settings, for the engine too.
+    /// Takes over changed settings, for the engine too; but for the loss window, which [`Database::declare_window`] changes.
     pub fn configure(&self, settings: DatabaseSettings) {
         let seed = self.database.shared.placement.seed;
         self.database.shared.settings.store(Arc::new(EngineSettings {
@@ -153,7 +156,6 @@ impl Tenant {
             },
             eviction_samples: settings.max_memory_samples as usize,
         }));
-        self.database.shared.journal.declare(settings.loss_window);
         self.settings.store(Arc::new(settings));
     }
 

@@ -436,10 +436,8 @@ fn a_window_is_kept_from_when_it_was_answered() {
 /// The window is in the store when it was answered, whatever the database has been doing, and not where it was refused.
 #[test]
 fn a_declared_window_is_found_by_whoever_comes_next() {
-    let keep = |bench: &Bench, database: &Arc<Database>, window| {
-        database.shared.journal.declare(window);
-        bench.runtime.block_on(database.keep_window())
-    };
+    let keep =
+        |bench: &Bench, database: &Arc<Database>, window| bench.runtime.block_on(database.declare_window(window));
     for written in [false, true] {
         for asleep in [false, true] {
             for checkpoints in [0, 2] {
@@ -463,9 +461,20 @@ fn a_declared_window_is_found_by_whoever_comes_next() {
                     assert_eq!(first.own_window(), Some(window));
                     assert_eq!(bench.peek().own_window(), Some(window));
                 }
-                bench.faults.fail(Request::Put, 0, 1, Fault::Full);
-                keep(&bench, &first, Window::Ms(500)).expect_err("the put fails");
-                first.shared.journal.declare(Window::Zero);
+                for (refused, fault) in [(Window::Ms(500), Fault::Full), (Window::None, Fault::Unanswered)] {
+                    bench.faults.fail(Request::Put, 0, 1, fault);
+                    keep(&bench, &first, refused).expect_err("the put fails");
+                    assert_eq!(first.own_window(), Some(Window::Zero));
+                    assert_eq!(first.shared.journal.window(), Window::Zero);
+                }
+                assert_eq!(bench.peek().own_window(), Some(Window::None), "nobody could tell");
+                if !written {
+                    keep(&bench, &first, Window::Zero).expect("the store is well");
+                    assert_eq!(bench.peek().own_window(), Some(Window::Zero));
+                } else if !asleep {
+                    bench.runtime.block_on(first.checkpoint()).expect("the store is well");
+                    assert_eq!(bench.peek().own_window(), Some(Window::Zero));
+                }
                 bench.run(&first, &["SET", "b", "2"]);
                 bench.runtime.block_on(first.checkpoint()).expect("the store is well");
                 bench.run(&first, &["SET", "c", "3"]);
@@ -493,8 +502,7 @@ fn a_window_cannot_be_declared_for_what_another_process_writes() {
     let second = bench.open();
     bench.run(&second, &["SET", "a", "2"]);
     bench.runtime.block_on(second.checkpoint()).expect("the store is well");
-    first.shared.journal.declare(Window::None);
-    let refused = bench.runtime.block_on(first.keep_window()).expect_err("it is overtaken").to_string();
+    let refused = bench.runtime.block_on(first.declare_window(Window::None)).expect_err("it is overtaken").to_string();
     assert!(refused.contains("taken over"), "{refused}");
     assert_eq!(bench.peek().own_window(), None);
     assert_eq!(bench.run(&second, &["GET", "a"]), bulk("2"));
@@ -509,15 +517,17 @@ fn a_window_is_taken_over_with_the_database() {
     bench.runtime.block_on(before.checkpoint()).expect("the store is well");
     let first = bench.open();
     let second = bench.open();
-    second.shared.journal.declare(Window::Zero);
-    bench.runtime.block_on(second.keep_window()).expect("the store is well");
+    bench.runtime.block_on(second.declare_window(Window::Zero)).expect("the store is well");
     assert_eq!(first.own_window(), None);
     let third = bench.open();
-    second.shared.journal.declare(Window::Ms(10));
-    bench.runtime.block_on(second.keep_window()).expect("nobody has taken it over yet");
+    let fourth = bench.open();
+    bench.runtime.block_on(second.declare_window(Window::Ms(10))).expect("nobody has taken it over yet");
     assert_eq!(third.own_window(), Some(Window::Zero));
     bench.run(&third, &["GET", "a"]);
     assert_eq!(third.own_window(), Some(Window::Ms(10)));
+    // What it knows of the store is old, and what it declares counts all the same.
+    bench.runtime.block_on(fourth.declare_window(Window::None)).expect("it takes the database over");
+    assert_eq!(bench.peek().own_window(), Some(Window::None));
 }
 
 #[test]

@@ -81,8 +81,11 @@ pub struct Database {
     pub(crate) goes_on_after: Mutex<Option<u64>>,
     /// Places that were to be told where the store has them now, and could not.
     pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
-    /// The journal's loss window was declared for this database rather than for the node.
-    pub(crate) has_own_window: AtomicBool,
+    /// The loss window that was declared for this database rather than for the node, as the next manifest says it.
+    pub(crate) own_window: Mutex<Option<Window>>,
+    /// The store may have a manifest that says another one.
+    pub(crate) is_window_unsure: AtomicBool,
+    pub(crate) declaring: AsyncMutex<()>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
     /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
@@ -188,7 +191,9 @@ impl Database {
             goes_on_after: Mutex::new(goes_on_after),
             unmoved: Mutex::default(),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
-            has_own_window: AtomicBool::new(false),
+            own_window: Mutex::default(),
+            is_window_unsure: AtomicBool::new(false),
+            declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
             refused,
             next_object: AtomicU64::new(0),
@@ -324,7 +329,7 @@ impl Database {
 
     /// The newest manifest, as one of this process: where others may still be writing (the store has no lock), it commits one
     /// of a higher epoch before it serves anything, so that whoever wrote before cannot commit any more.
-    async fn owned_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+    pub(crate) async fn owned_manifest(&self) -> Result<Option<Arc<Manifest>>> {
         for _ in 0..TAKE_OVER_ATTEMPTS {
             let Some(manifest) = self.read_manifest().await? else { return Ok(None) };
             let shared = self.engine.log.as_ref().is_some_and(|log| log.is_shared());

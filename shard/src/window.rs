@@ -1,11 +1,13 @@
 //! The loss window that a database declares for itself: in force from when that is answered, also after a restart.
 //!
-//! 1. The journal is told of it ([`crate::log::Journal::declare`]), so what is written from then on keeps it.
-//! 2. *Secure*: what was not logged until then goes into a checkpoint, and what was answered before is durable.
-//! 3. *Remember*: the newest manifest says it, in a copy of the one before if need be. Whoever opens the database finds it there.
+//! 1. *Claim*: the newest manifest is one of this process, so nobody else's window can take the place of the declared one.
+//! 2. A stricter window is told to the journal, so what is written from then on keeps it; *secured*: what was not logged until
+//!    then goes into a checkpoint, and what was answered before is durable; and *remembered*: the manifest says it, in a
+//!    copy of the one before. When anything fails, the window before is in force again.
+//! 3. A laxer one is remembered first, and the journal told after. When that fails nothing has changed.
 //!
-//! When the store does not answer, the manifest may say it all the same. So after an error in steps 2 and 3 the caller tells the
-//! journal of the window before, and the next manifest says that one.
+//! When the store does not answer, its manifest may say the new window all the same. So after a failure the next checkpoint
+//! commits one that does not, also where nothing else was written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,38 +20,62 @@ use crate::manifest::{self, Manifest};
 /// Where a manifest's settings have it.
 const LOSS_WINDOW: &str = "loss-window";
 
-/// The window that the manifest was told of.
-pub(crate) fn declared(manifest: &Manifest) -> Option<Window> {
-    // What a later version may have written here is kept by the strictest that this one has.
-    manifest.settings.get(LOSS_WINDOW).map(|text| text.parse().unwrap_or(Window::Zero))
-}
-
 impl Database {
     /// The window that was declared for this database rather than for the node.
     pub fn own_window(&self) -> Option<Window> {
-        self.has_own_window.load(Ordering::SeqCst).then(|| self.shared.journal.window())
+        *self.own_window.lock()
     }
 
-    /// Sees to it that the window which the journal has been told of is kept from now on: secures and remembers it.
+    /// Declares a window. One declaration waits for another.
     ///
     /// # Errors
-    /// When the store or the log refuses: the promise is not in force.
-    pub async fn keep_window(self: &Arc<Self>) -> Result<()> {
-        let before = self.has_own_window.swap(true, Ordering::SeqCst);
-        let kept = match self.secure().await {
-            Ok(()) => self.remember_window().await,
-            refused => refused,
-        };
-        if kept.is_err() {
-            self.has_own_window.store(before, Ordering::SeqCst);
+    /// When the store or the log refuses: the window before is in force.
+    pub async fn declare_window(self: &Arc<Self>, window: Window) -> Result<()> {
+        let database = Arc::clone(self);
+        // To its end, even if the client goes away.
+        let done = self.engine.background.spawn(async move {
+            let _turn = database.declaring.lock().await;
+            database.claim().await?;
+            let journal = &database.shared.journal;
+            let before = journal.window();
+            if window.is_laxer_than(before) {
+                database.remember_window(window).await?;
+                journal.declare(window);
+                return Ok(());
+            }
+            journal.declare(window);
+            let kept = match database.secure().await {
+                Ok(()) => database.remember_window(window).await,
+                refused => refused,
+            };
+            if kept.is_err() {
+                journal.declare(before);
+            }
+            kept
+        });
+        done.await.map_err(|error| Error::Store(format!("database {}: {error}", self.name())))?
+    }
+
+    /// Takes the window over from a manifest that another process has committed.
+    pub(crate) fn adopt_window(&self, manifest: &Manifest) {
+        // What a later version may have written here is kept by the strictest window that this one has.
+        let window = manifest.settings.get(LOSS_WINDOW).map(|text| text.parse().unwrap_or(Window::Zero));
+        *self.own_window.lock() = window;
+        if let Some(window) = window {
+            self.shared.journal.declare(window);
         }
-        kept
     }
 
-    /// What was written until now keeps the window too.
+    async fn claim(&self) -> Result<()> {
+        let _transition = self.transition.lock().await;
+        self.check_open()?;
+        self.owned_manifest().await.map(drop)
+    }
+
+    /// Sees to it that what was written until now keeps the window that the journal was told of.
     ///
     /// # Errors
-    /// As [`Self::keep_window`].
+    /// When the store or the log refuses.
     pub async fn secure(self: &Arc<Self>) -> Result<()> {
         // Whoever wakes it or makes a checkpoint now may have begun before the window was declared.
         drop(self.transition.lock().await);
@@ -67,38 +93,31 @@ impl Database {
         }
     }
 
-    async fn remember_window(self: &Arc<Self>) -> Result<()> {
-        let database = Arc::clone(self);
-        // To its end, even if the client goes away.
-        let done = self.engine.background.spawn(async move {
-            let _transition = database.transition.lock().await;
-            let done = database.write_window().await;
-            database.stop_if_overtaken().await;
-            done
-        });
-        done.await.map_err(|error| Error::Store(format!("database {}: {error}", self.name())))?
+    async fn remember_window(&self, window: Window) -> Result<()> {
+        let _transition = self.transition.lock().await;
+        let before = self.own_window.lock().replace(window);
+        let done = self.write_window().await;
+        if done.is_err() {
+            *self.own_window.lock() = before;
+        }
+        self.stop_if_overtaken().await;
+        done
     }
 
     async fn write_window(&self) -> Result<()> {
         self.check_open()?;
         let before = self.newest_manifest().await?;
         let mut manifest = self.manifest_after(before.as_deref());
-        if before.is_some_and(|before| before.settings == manifest.settings) {
+        let is_known = before.is_some_and(|before| before.settings == manifest.settings);
+        if is_known && !self.is_window_unsure.load(Ordering::SeqCst) {
             return Ok(());
         }
+        self.is_window_unsure.store(true, Ordering::SeqCst);
         manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.is_window_unsure.store(false, Ordering::SeqCst);
         self.note_manifest(&manifest);
         *self.manifest.lock() = self.is_awake().then(|| Arc::new(manifest));
         Ok(())
-    }
-
-    /// Takes the window over from `manifest`, which another process has committed.
-    pub(crate) fn adopt_window(&self, manifest: &Manifest) {
-        let window = declared(manifest);
-        self.has_own_window.store(window.is_some(), Ordering::SeqCst);
-        if let Some(window) = window {
-            self.shared.journal.declare(window);
-        }
     }
 
     /// The manifest that would be committed next if nothing had been written.

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::commands::{access, answer, help, now};
-use crate::config::{self, Access, DatabaseSettings};
+use crate::config::{self, Access};
 use crate::keeper;
 use crate::session::{Answer, Session, SessionRun};
 
@@ -98,22 +98,17 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
     if changes.node {
         node.configure(settings.node);
     }
-    let (node, tenant) = (Arc::clone(node), Arc::clone(&session.tenant));
-    let before = tenant.settings_now().loss_window;
-    let is_declared = pairs.iter().copied().any(names_window);
+    let declared = pairs.iter().copied().any(names_window).then_some(settings.database.loss_window);
     if changes.database {
-        tenant.configure(settings.database);
+        session.tenant.configure(settings.database);
     }
+    let tenant = Arc::clone(&session.tenant);
     Ok(async move {
         // Whoever is told OK has the promise from now on; who is not has the one before.
-        let kept = match is_declared {
-            true => keeper::remember(&node, tenant.database.keep_window().await),
-            false => Ok(()),
+        let kept = match declared {
+            Some(window) => tenant.database.declare_window(window).await,
+            None => Ok(()),
         };
-        if kept.is_err() {
-            let _changing = node.changing.lock();
-            tenant.configure(DatabaseSettings { loss_window: before, ..(*tenant.settings()).clone() });
-        }
         answer(kept, |(), reply| reply.ok())
     }
     .boxed())

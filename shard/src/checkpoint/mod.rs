@@ -272,6 +272,7 @@ impl Database {
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
         output.report.bytes += manifest.encode().len() as u64;
         manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.is_window_unsure.store(false, Ordering::SeqCst);
         self.committed(manifest, topology, held, &moved).await;
         // Where the caller holds the locks, it collects when it has let them go.
         if held.is_none() {
@@ -309,7 +310,7 @@ impl Database {
                     manifest.keyspaces == ids && manifest.shard_cuts == cuts(topology) && manifest.sequence == sequence
                 }
             };
-            let needed = dirty || !unchanged;
+            let needed = dirty || !unchanged || self.is_window_unsure.load(Ordering::SeqCst);
             if needed && !shared.journal.is_recording() {
                 // What was written took no numbers: what is seen from here on must be told from what was seen before.
                 if fuzzy && shared.journal.log().is_some() {
