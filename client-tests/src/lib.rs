@@ -27,6 +27,7 @@
 //! | --- | --- |
 //! | `DORMOUSE_BIN` | the server to test; without it, cargo builds the one of this workspace |
 //! | `DORMOUSE_S3_SERVER` | the S3 server of the tests of stores; without it, the one in `target/tools` |
+//! | `DORMOUSE_VALKEY_SERVER`, `DORMOUSE_REDIS8_SERVER` | Valkey 9.1.2 and Redis 8.10.2; without them, those in `target/tools` |
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
 //! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |

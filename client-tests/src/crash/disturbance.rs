@@ -113,9 +113,9 @@ impl Disturbance {
     fn choose(&mut self, temper: Temper, random: &mut Random) -> io::Result<Vec<String>> {
         let chosen = random.below(10);
         let line = match self.kind {
-            Kind::Redis if chosen < 5 => "SAVE".into(),
-            Kind::Redis if chosen < 7 => "BGSAVE".into(),
-            Kind::Redis => "BGREWRITEAOF".into(),
+            Kind::Redis | Kind::Valkey | Kind::Redis8 if chosen < 5 => "SAVE".into(),
+            Kind::Redis | Kind::Valkey | Kind::Redis8 if chosen < 7 => "BGSAVE".into(),
+            Kind::Redis | Kind::Valkey | Kind::Redis8 => "BGREWRITEAOF".into(),
             Kind::Dormouse if chosen < temper.sleeps => "DORMOUSE SLEEP".into(),
             // Branches come and go beside it; what it shares with them it must not lose.
             Kind::Dormouse if chosen < 7 && random.one_in(4) => {
@@ -138,7 +138,7 @@ impl Disturbance {
 
     /// Shards may have been split or merged by the server itself since they were looked at. Redis saves once at a time.
     fn races(&self, words: &[String]) -> bool {
-        self.kind == Kind::Redis || ["SPLIT", "MERGE"].contains(&words[1].as_str())
+        self.kind != Kind::Dormouse || ["SPLIT", "MERGE"].contains(&words[1].as_str())
     }
 }
 

@@ -38,7 +38,7 @@ impl Target {
         let mut connection = Connection::try_open(self.port)?;
         let greeting = match self.kind {
             Kind::Dormouse => ["AUTH".to_string(), TOKENS[database].to_string()],
-            Kind::Redis => ["SELECT".to_string(), self.first_index(database).to_string()],
+            Kind::Redis | Kind::Valkey | Kind::Redis8 => ["SELECT".to_string(), self.first_index(database).to_string()],
         };
         match connection.try_call(&greeting)? {
             Reply::Line('+', _) => Ok(connection),
@@ -48,7 +48,7 @@ impl Target {
 
     /// What the server calls the first index of a database.
     pub fn first_index(&self, database: usize) -> usize {
-        if self.kind == Kind::Redis { INDEXES * database } else { 0 }
+        if self.kind == Kind::Dormouse { 0 } else { INDEXES * database }
     }
 }
 
@@ -185,8 +185,8 @@ impl Node {
                     Mode::Checkpoint => {}
                 }
             }
-            Kind::Redis => {
-                command = Command::new("redis-server");
+            Kind::Redis | Kind::Valkey | Kind::Redis8 => {
+                command = Command::new(self.kind.program());
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", ""]).arg("--dir").arg(data);
                 command.args(["--databases", &(DATABASES * INDEXES).to_string()]);
                 match self.mode.window() {
