@@ -145,7 +145,7 @@ impl Sink for OneFile {
     }
 
     fn remover(&self) -> Remover {
-        Box::new(|_, _| Ok(()))
+        Box::new(|_| Ok(()))
     }
 
     fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {

@@ -253,15 +253,16 @@ impl Sink for SimulatedFiles {
 
     fn remover(&self) -> Remover {
         let files = Self { disk: Arc::clone(&self.disk), process: self.process, current: None };
-        Box::new(move |writer, number| {
-            let place = (writer, number);
-            files.act("remove", place, |state, verdict| {
-                if matches!(verdict, Verdict::Done | Verdict::Unanswered | Verdict::Crash { done: true })
-                    && let Some(file) = state.logs.remove(&place)
-                {
-                    state.removed_logs.insert(place, file);
-                }
-                Some(())
+        Box::new(move |places| {
+            places.iter().try_for_each(|place| {
+                files.act("remove", *place, |state, verdict| {
+                    if matches!(verdict, Verdict::Done | Verdict::Unanswered | Verdict::Crash { done: true })
+                        && let Some(file) = state.logs.remove(place)
+                    {
+                        state.removed_logs.insert(*place, file);
+                    }
+                    Some(())
+                })
             })
         })
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::log::recovery::{self, Recovered};
-use dormouse_shard::log::sink::{self, Sink};
+use dormouse_shard::log::sink::{self, Restating, Sink};
 use dormouse_shard::log::{Log, Lsn};
 use dormouse_shard::store::Store;
 use parking_lot::Mutex;
@@ -35,7 +35,8 @@ fn store(disk: &Arc<Disk>) -> Arc<Store> {
 fn sink(disk: &Arc<Disk>, store: &Arc<Store>) -> Box<dyn Sink> {
     match disk.is_folder {
         true => Box::new(SimulatedFiles::new(disk)),
-        false => Box::new(sink::Objects::new(Arc::clone(store))),
+        // Often, so that a short run has it too.
+        false => Box::new(sink::Objects::restating(Arc::clone(store), Restating { objects: 4, bytes: 4_000 })),
     }
 }
 

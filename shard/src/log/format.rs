@@ -5,7 +5,7 @@
 //! ```text
 //! +---------------------+ 0
 //! | "DMLOG\n\n\n"       | 8 bytes
-//! | format version      | u32 LE, 1
+//! | format version      | u32 LE, 1, or 2 of an object that restates
 //! | writer              | u64 LE, the process that wrote it
 //! | number              | u64 LE, counts the writer's files
 //! | lsn                 | u64 LE, of its first entry
@@ -26,6 +26,9 @@
 //! | item: length of what follows u32 | keyspace u32 | position u64 | body |
 //! ```
 //!
+//! A file of version 2 *restates*: its first frames are those of earlier files of the log, which may be gone, and its lsn is
+//! that of the first of them. All else is as in version 1. Only objects in a bucket do it, see `sink/recent.rs`.
+//!
 //! All numbers are little-endian. An *lsn* counts the bytes of all entries of this writer; a frame's lsn is that of its first
 //! entry. `synced` is the lsn up to which everything was durable when the frame was written: a damaged frame before that is
 //! damage, one after it may be a write that a power cut tore.
@@ -44,6 +47,8 @@ use crate::keyspace::contents::INDEXES;
 
 pub const MAGIC: &[u8; 8] = b"DMLOG\n\n\n";
 pub const VERSION: u32 = 1;
+/// Of a file that restates others.
+pub const VERSION_RESTATING: u32 = 2;
 pub const HEADER_BYTES: usize = 44;
 pub const FRAME_MAGIC: &[u8; 4] = b"DMFR";
 pub const FRAME_HEAD_BYTES: usize = 40;
@@ -63,9 +68,18 @@ pub struct FileHead {
 
 impl FileHead {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        self.encode_as(VERSION)
+    }
+
+    /// The head of a file that begins with frames of earlier ones; `lsn` is that of the first of them.
+    pub fn encode_restating(&self) -> [u8; HEADER_BYTES] {
+        self.encode_as(VERSION_RESTATING)
+    }
+
+    fn encode_as(&self, version: u32) -> [u8; HEADER_BYTES] {
         let mut out = Vec::with_capacity(HEADER_BYTES);
         out.extend_from_slice(MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&version.to_le_bytes());
         for field in [self.writer, self.number, self.lsn] {
             out.extend_from_slice(&field.to_le_bytes());
         }
@@ -81,12 +95,18 @@ impl FileHead {
             return Err(CodecError::Magic("log"));
         }
         match reader.u32_le()? {
-            VERSION => {}
+            VERSION | VERSION_RESTATING => {}
             version => return Err(CodecError::Version { what: "log", version }),
         }
         let head = Self { writer: reader.u64_le()?, number: reader.u64_le()?, lsn: reader.u64_le()? };
         let (stored, computed) = (reader.u64_le()?, checksum(&bytes[..HEADER_BYTES - CHECKSUM_BYTES]));
         if stored == computed { Ok(head) } else { Err(CodecError::Checksum { stored, computed }) }
+    }
+
+    /// Whether the file says that it restates others. Its head may be damaged otherwise.
+    pub fn is_restating(file: &[u8]) -> bool {
+        let is_log = file.starts_with(MAGIC);
+        is_log && file.get(MAGIC.len()..MAGIC.len() + 4) == Some(&VERSION_RESTATING.to_le_bytes()[..])
     }
 }
 

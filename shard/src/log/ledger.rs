@@ -1,11 +1,13 @@
 //! Which files of the log are still needed.
 //!
 //! A file mentions databases, each up to some sequence number. A database needs it until its newest manifest holds
-//! everything up to that number. Files of earlier processes are in the ledger too.
+//! everything up to that number. Files of earlier processes are in the ledger too. A file that another one restates is
+//! needed no more, whatever it mentions; the other one mentions all of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::format::Identity;
+use super::sink::Restated;
 
 /// What one file mentions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,13 +27,40 @@ pub struct Ledger {
     files: Files,
     /// What the manifest of each database holds.
     floors: HashMap<Identity, u64>,
+    /// Files whose contents another one has.
+    restated: BTreeSet<(u64, u64)>,
+    /// What files mentioned that are deleted, but may still be restated: the frames are in memory.
+    deleted: Files,
+    /// The writer that restates its files, from this number on.
+    restatable: Option<(u64, u64)>,
     untidy: bool,
+}
+
+/// The files that no database needs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Unneeded {
+    /// These say of no database that it is gone, and may be deleted in any order.
+    silent: Vec<(u64, u64)>,
+    /// These are deleted afterwards, one after the other: what tells that a database is gone after what mentions it.
+    telling: Vec<(u64, u64)>,
+}
+
+impl Unneeded {
+    /// What may be deleted at once, in the order of the steps.
+    pub fn steps(&self) -> impl Iterator<Item = &[(u64, u64)]> {
+        let silent = Some(&self.silent[..]).filter(|silent| !silent.is_empty());
+        silent.into_iter().chain(self.telling.chunks(1))
+    }
+
+    pub fn len(&self) -> usize {
+        self.silent.len() + self.telling.len()
+    }
 }
 
 impl Ledger {
     pub fn new(files: Files) -> Self {
         let untidy = files.values().any(|mentions| mentions.last.is_empty());
-        Self { files, floors: HashMap::new(), untidy }
+        Self { files, untidy, ..Self::default() }
     }
 
     /// A file is there that mentions nobody yet.
@@ -50,6 +79,23 @@ impl Ledger {
     /// A file says that a database is gone.
     pub fn gone(&mut self, writer: u64, number: u64, database: &Identity) {
         self.files.entry((writer, number)).or_default().gone.push(database.clone());
+    }
+
+    /// The file `by` of a writer has all that some earlier ones have. It mentions all of it, even what was deleted with one of
+    /// them: the frames are there again.
+    pub fn restated(&mut self, writer: u64, restated: Restated, by: u64) {
+        for number in restated.numbers {
+            let file = (writer, number);
+            let Some(mentions) = self.files.get(&file).or_else(|| self.deleted.get(&file)).cloned() else { continue };
+            mentions.last.iter().for_each(|(database, last)| self.mention(writer, by, database, *last));
+            mentions.gone.iter().for_each(|database| self.gone(writer, by, database));
+            if self.files.contains_key(&file) {
+                self.restated.insert(file);
+                self.untidy = true;
+            }
+        }
+        self.deleted.retain(|(_, number), _| *number >= restated.from);
+        self.restatable = Some((writer, restated.from));
     }
 
     /// Says what a manifest holds; true where a file may have become unneeded by that. `u64::MAX`: all, as the database
@@ -72,34 +118,41 @@ impl Ledger {
         self.untidy
     }
 
-    /// The files that no database needs, but for `current`, in the order in which they may be deleted: what tells that a
-    /// database is gone after what mentions it.
-    pub fn unneeded(&mut self, current: Option<(u64, u64)>) -> Vec<(u64, u64)> {
+    /// The files that no database needs, but for `current`.
+    pub fn unneeded(&mut self, current: Option<(u64, u64)>) -> Unneeded {
         self.untidy = false;
-        let unsettled = |mentions: &Mentions| {
-            mentions.last.iter().any(|(database, last)| self.floors.get(database).is_none_or(|floor| floor < last))
+        let unsettled = |file: &(u64, u64), mentions: &Mentions| {
+            let is_open = |(database, last)| self.floors.get(database).is_none_or(|floor| floor < last);
+            !self.restated.contains(file) && mentions.last.iter().any(is_open)
         };
-        let kept: Vec<_> = self.files.iter().filter(|(_, mentions)| unsettled(mentions)).collect();
+        let kept: Vec<_> = self.files.iter().filter(|(file, mentions)| unsettled(file, mentions)).collect();
         let needed = |file: &(u64, u64), mentions: &Mentions| {
             let tells = |other: &Mentions| mentions.gone.iter().any(|gone| other.last.contains_key(gone));
-            unsettled(mentions) || kept.iter().any(|(other, others)| *other != file && tells(others))
+            unsettled(file, mentions)
+                || (!self.restated.contains(file) && kept.iter().any(|(other, others)| *other != file && tells(others)))
         };
         let unneeded = self.files.iter().filter(|(file, mentions)| Some(**file) != current && !needed(file, mentions));
         let (silent, mut telling): (Vec<_>, Vec<_>) = unneeded.partition(|(_, mentions)| mentions.gone.is_empty());
-        let mut ordered: Vec<_> = silent.into_iter().map(|(file, _)| *file).collect();
+        let mut unneeded =
+            Unneeded { silent: silent.into_iter().map(|(file, _)| *file).collect(), telling: Vec::new() };
         while !telling.is_empty() {
             let is_last = |mentions: &Mentions| {
                 let mentioned = |gone| telling.iter().any(|(_, other)| other.last.contains_key(gone));
                 !mentions.gone.iter().any(mentioned)
             };
             let next = telling.iter().position(|(_, mentions)| is_last(mentions)).unwrap_or(0);
-            ordered.push(*telling.remove(next).0);
+            unneeded.telling.push(*telling.remove(next).0);
         }
-        ordered
+        unneeded
     }
 
     pub fn removed(&mut self, writer: u64, number: u64) {
-        self.files.remove(&(writer, number));
+        self.restated.remove(&(writer, number));
+        let mentions = self.files.remove(&(writer, number));
+        let is_restatable = self.restatable.is_some_and(|(of, from)| of == writer && number >= from);
+        if let Some(mentions) = mentions.filter(|_| is_restatable) {
+            self.deleted.insert((writer, number), mentions);
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -115,6 +168,10 @@ mod tests {
         Identity { name: name.into(), seed: 1, created_ms: 2 }
     }
 
+    fn unneeded(ledger: &mut Ledger, current: Option<(u64, u64)>) -> Vec<(u64, u64)> {
+        ledger.unneeded(current).steps().flatten().copied().collect()
+    }
+
     #[test]
     fn a_file_is_needed_until_every_database_in_it_has_settled() {
         let (a, b) = (identity("a"), identity("b"));
@@ -124,17 +181,17 @@ mod tests {
         ledger.mention(2, 1, &a, 7);
         ledger.mention(2, 2, &a, 8);
         assert!(ledger.is_untidy());
-        assert_eq!(ledger.unneeded(None), [(1, 1)]);
+        assert_eq!(unneeded(&mut ledger, None), [(1, 1)]);
         ledger.removed(1, 1);
         assert!(!ledger.is_untidy());
         ledger.settled(&a, 7);
-        assert_eq!(ledger.unneeded(None), []);
+        assert_eq!(unneeded(&mut ledger, None), []);
         ledger.settled(&b, 9);
-        assert_eq!(ledger.unneeded(Some((2, 1))), []);
+        assert_eq!(unneeded(&mut ledger, Some((2, 1))), []);
         ledger.settled(&a, 6);
-        assert_eq!(ledger.unneeded(Some((2, 2))), [(2, 1)]);
+        assert_eq!(unneeded(&mut ledger, Some((2, 2))), [(2, 1)]);
         ledger.settled(&a, u64::MAX);
-        assert_eq!(ledger.unneeded(None), [(2, 1), (2, 2)]);
+        assert_eq!(unneeded(&mut ledger, None), [(2, 1), (2, 2)]);
         assert_eq!(ledger.len(), 2);
     }
 
@@ -146,12 +203,57 @@ mod tests {
         ledger.mention(1, 1, &b, 5);
         ledger.gone(1, 2, &a);
         ledger.settled(&a, u64::MAX);
-        assert_eq!(ledger.unneeded(None), []);
+        assert_eq!(unneeded(&mut ledger, None), []);
         ledger.settled(&b, 5);
-        assert_eq!(ledger.unneeded(None), [(1, 1), (1, 2)]);
+        assert_eq!(unneeded(&mut ledger, None), [(1, 1), (1, 2)]);
         ledger.mention(2, 1, &a, 5);
-        assert_eq!(ledger.unneeded(None), [(1, 1), (2, 1), (1, 2)], "a crash may come after each");
+        assert_eq!(unneeded(&mut ledger, None), [(1, 1), (2, 1), (1, 2)], "a crash may come after each");
         ledger.gone(2, 1, &b);
-        assert_eq!(ledger.unneeded(None), [(1, 1), (2, 1), (1, 2)]);
+        assert_eq!(unneeded(&mut ledger, None), [(1, 1), (2, 1), (1, 2)]);
+    }
+
+    #[test]
+    fn a_file_that_is_restated_is_needed_no_more() {
+        let (a, b) = (identity("a"), identity("b"));
+        let mut ledger = Ledger::default();
+        ledger.mention(1, 1, &a, 5);
+        ledger.gone(1, 2, &b);
+        ledger.mention(1, 2, &a, 6);
+        ledger.mention(1, 3, &b, 7);
+        ledger.restated(1, Restated { numbers: vec![1, 2, 9], from: 4 }, 4);
+        assert!(ledger.is_untidy());
+        assert_eq!(unneeded(&mut ledger, Some((1, 4))), [(1, 1), (1, 2)]);
+        for number in [1, 2] {
+            ledger.removed(1, number);
+        }
+        // What the last one has taken over keeps it: a write of `a`, and that `b` is gone.
+        assert_eq!(unneeded(&mut ledger, None), []);
+        ledger.settled(&a, 6);
+        assert_eq!(unneeded(&mut ledger, None), []);
+        ledger.settled(&b, u64::MAX);
+        assert_eq!(unneeded(&mut ledger, None), [(1, 3), (1, 4)]);
+    }
+
+    #[test]
+    fn a_restated_file_may_have_been_deleted() {
+        let (a, b) = (identity("a"), identity("b"));
+        let mut ledger = Ledger::default();
+        ledger.restated(1, Restated { numbers: vec![], from: 1 }, 1);
+        ledger.mention(1, 1, &a, 5);
+        ledger.settled(&a, 5);
+        ledger.mention(1, 2, &b, 1);
+        assert_eq!(unneeded(&mut ledger, None), [(1, 1)]);
+        ledger.removed(1, 1);
+        ledger.restated(1, Restated { numbers: vec![1, 2], from: 3 }, 3);
+        ledger.removed(1, 2);
+        // The write of `a` stands in the third file. Should `a` be deleted, that is told as long as the file is there.
+        ledger.settled(&a, u64::MAX);
+        ledger.gone(1, 4, &a);
+        assert_eq!(unneeded(&mut ledger, None), []);
+        ledger.settled(&b, 1);
+        assert_eq!(unneeded(&mut ledger, None), [(1, 3), (1, 4)]);
+        ledger.removed(1, 3);
+        ledger.restated(1, Restated { numbers: vec![], from: 5 }, 5);
+        assert!(ledger.deleted.is_empty());
     }
 }

@@ -46,7 +46,7 @@ use self::gathered::Gathered;
 #[cfg(test)]
 pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Unneeded};
 use self::recovery::{ReadLog, Recovered};
 use self::sink::{Files, Objects, Remover, Sink};
 use crate::record::{CACHE_LINE, prefetch_to_write};
@@ -461,6 +461,7 @@ impl Log {
                 sequence => ledger.mention(self.writer, number, identity, *sequence),
             }
         }
+        ledger.restated(self.writer, output.sink.restated(), number);
         if begun {
             // The one before may be needed no more.
             ledger.look_again();
@@ -534,12 +535,13 @@ impl Log {
         self.remove(&unneeded)
     }
 
-    fn remove(&self, files: &[(u64, u64)]) -> Result<usize, StoreError> {
-        for (writer, number) in files {
-            (self.remover)(*writer, *number)?;
-            self.ledger.lock().removed(*writer, *number);
+    fn remove(&self, unneeded: &Unneeded) -> Result<usize, StoreError> {
+        for files in unneeded.steps() {
+            (self.remover)(files)?;
+            let mut ledger = self.ledger.lock();
+            files.iter().for_each(|(writer, number)| ledger.removed(*writer, *number));
         }
-        Ok(files.len())
+        Ok(unneeded.len())
     }
 
     /// Files that are kept, for metrics.

@@ -2,6 +2,7 @@
 //!
 //! 1. Every log in the store is sealed, where its writer could still be alive, and read: file after file, frame after frame, in
 //!    the order of their lsns. A frame that comes twice (it was written again after an error) counts once.
+//!    An object that restates others is read before those of them that are still there.
 //! 2. Where no valid frame follows, a log ends. If what lies there was never durable, as no later frame says so, it is what
 //!    a crash tore, and is cut off. If it was, it is damage.
 //! 3. Entries are collected by database.
@@ -129,6 +130,8 @@ pub struct ReadLog {
     pub bytes: u64,
     /// What a crash tore, or is being written at this moment: it was never durable.
     pub torn: Option<String>,
+    /// Whether a file was deleted after the log was listed.
+    pub vanished: bool,
 }
 
 /// Seals, reads and cuts every log that is there, and makes durable what was read.
@@ -181,9 +184,20 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
 /// # Errors
 /// When a file cannot be read.
 pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
-    let found = sink.found()?;
-    found.iter().map(|found| read(sink, found)).collect()
+    let mut attempt = 1;
+    loop {
+        let found = sink.found()?;
+        let logs: Vec<_> = found.iter().map(|found| read(sink, found)).collect::<Result<_, _>>()?;
+        // An object that has gone meanwhile may be restated by one that was not there yet.
+        if attempt == LOOKS_MAX || logs.iter().all(|log| !log.vanished) {
+            return Ok(logs);
+        }
+        attempt += 1;
+    }
 }
+
+/// So often a log is read whose writer deletes parts of it meanwhile.
+const LOOKS_MAX: usize = 8;
 
 /// The entries of all logs by database.
 pub fn collect(logs: Vec<ReadLog>) -> Recovered {
@@ -217,16 +231,10 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
     let mut gap = false;
     // Where a frame was expected in vain.
     let mut broken: Option<(u64, usize, u64, CodecError)> = None;
-    for &number in &found.numbers {
-        let file = match sink.read(found.writer, number) {
-            Ok(file) => file,
-            // Deleted meanwhile by the process that writes it, which has no need of it.
-            Err(error) if error.is_missing() => continue,
-            Err(error) => return Err(error),
-        };
+    for (number, file) in files_of(sink, found, &mut log)? {
         // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
         gap |= before.is_some_and(|before| before + 1 != number);
-        before = Some(number);
+        before = before.max(Some(number));
         if file.is_empty() {
             // A seal stays: the process that it shuts out may not have noticed it yet. A file was begun and never written.
             if sink.file_bytes() > 0 {
@@ -282,6 +290,33 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             Some(format!("{} is not complete from byte {at} on: {error}", super::sink::name(found.writer, number)));
     }
     Ok(log)
+}
+
+/// The files of a log, in the order in which their frames follow each other.
+fn files_of(sink: &mut dyn Sink, found: &Found, log: &mut ReadLog) -> Result<Vec<(u64, Bytes)>, StoreError> {
+    let mut files = Vec::with_capacity(found.numbers.len());
+    sink.read_each(found.writer, &found.numbers, &mut |number, file| {
+        match file {
+            Ok(file) => files.push((number, file)),
+            // Deleted meanwhile by the process that writes it, which has no need of it.
+            Err(error) if error.is_missing() => log.vanished = true,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    })?;
+    // All other logs are read in the order of their numbers, however damaged they are.
+    if files.iter().any(|(_, file)| FileHead::is_restating(file)) {
+        let mut begins_at = 0;
+        let mut placed = Vec::with_capacity(files.len());
+        for (number, file) in files {
+            // A file whose head cannot be read stays behind the one before it.
+            begins_at = FileHead::decode(&file).map_or(begins_at, |head| head.lsn);
+            placed.push((begins_at, number, file));
+        }
+        placed.sort_by_key(|(begins_at, number, _)| (*begins_at, *number));
+        files = placed.into_iter().map(|(_, number, file)| (number, file)).collect();
+    }
+    Ok(files)
 }
 
 fn damage(writer: u64, number: u64, at: usize, error: &CodecError) -> Damage {

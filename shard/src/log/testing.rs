@@ -93,10 +93,10 @@ impl Sink for MemorySink {
 
     fn remover(&self) -> Remover {
         let held = Arc::clone(&self.0);
-        Box::new(move |writer, number| {
+        Box::new(move |files| {
             let slow = Arc::clone(&held.lock().slow_removes);
             drop(slow.lock());
-            held.lock().files.remove(&(writer, number));
+            files.iter().for_each(|file| drop(held.lock().files.remove(file)));
             Ok(())
         })
     }

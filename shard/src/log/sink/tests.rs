@@ -1,6 +1,9 @@
+use object_store::memory::InMemory;
+
 use super::super::testing::{Writer, identity, numbers};
 use super::super::{Log, recovery};
 use super::*;
+use crate::store::{Fault, FaultyStore, Request};
 
 const FRAME: &[u8] = b"a frame";
 
@@ -26,9 +29,7 @@ fn files_end_with_zeros_and_are_cut() {
     let (one, other) = (Found { writer: 1, numbers: vec![1, 2] }, Found { writer: 0xfeed, numbers: vec![7] });
     fs::remove_file(folder.path().join("log/notes.txt")).unwrap();
     assert_eq!(files.found().unwrap(), [one, other]);
-    for number in [1, 1, 2] {
-        files.remover()(1, number).unwrap();
-    }
+    files.remover()(&[(1, 1), (1, 1), (1, 2)]).unwrap();
     assert!(!folder.path().join("log/0000000000000001").exists());
     assert!(files.read(1, 1).unwrap_err().is_missing());
 }
@@ -41,12 +42,12 @@ fn files_come_while_others_go() {
     for number in 1..100 {
         files.begin(1, number, b"head").unwrap();
         let remove = files.remover();
-        let remover = std::thread::spawn(move || remove(1, number));
+        let remover = std::thread::spawn(move || remove(&[(1, number)]));
         files.begin(1, number + 1000, b"head").unwrap();
         files.append(&[FRAME]).unwrap();
         remover.join().unwrap().unwrap();
         assert!(!files.read(1, number + 1000).unwrap().is_empty());
-        files.remover()(1, number + 1000).unwrap();
+        files.remover()(&[(1, number + 1000)]).unwrap();
     }
 }
 
@@ -136,4 +137,137 @@ fn what_an_object_log_wrote_without_an_answer_is_not_written_twice() {
     objects.append(&[FRAME]).unwrap();
     objects.begin(1, 1, b"head").unwrap();
     assert!(matches!(objects.append(&[b"another"]), Err(StoreError::Exists { .. })));
+}
+
+const FEW: Restating = Restating { objects: 4, bytes: 2_000 };
+
+/// A log in `store` that restates often, beside what it has found there.
+fn open(store: &Arc<Store>, writer: u64) -> (Arc<Log>, recovery::Recovered) {
+    let sink = Objects::restating(Arc::clone(store), FEW);
+    Log::over(Box::new(sink), writer, || 5).expect("memory can be read")
+}
+
+fn objects(store: &Arc<Store>) -> usize {
+    block_on(store.list(FOLDER)).unwrap().len()
+}
+
+#[test]
+fn small_objects_are_restated_and_deleted() {
+    let store = Arc::new(Store::memory());
+    let (log, _) = open(&store, 1);
+    let writers = [Writer::new(&log, "a"), Writer::new(&log, "b")];
+    let mut most = 0;
+    for round in 1..=100 {
+        writers[round % 2].write();
+        log.flush().unwrap();
+        // Each moment is one at which the process may die, before and after it deletes what it has restated.
+        for deleted in [false, true] {
+            if deleted {
+                log.remove_settled().unwrap();
+            }
+            let looked = recovery::collect(recovery::look(&mut Objects::new(Arc::clone(&store))).unwrap());
+            for (at, name) in ["a", "b"].into_iter().enumerate() {
+                let entries = looked.entries_of(&identity(name));
+                let written = (round + at) as u64 / 2;
+                assert_eq!(entries.damage, None);
+                assert_eq!(numbers(&entries), (1..=written).collect::<Vec<_>>(), "{name} in round {round}, {deleted}");
+            }
+        }
+        most = most.max(objects(&store));
+    }
+    // Ten of the full size, and the newest.
+    assert!(most <= 16, "{most} objects");
+    let names = block_on(store.list(FOLDER)).unwrap();
+    let largest = names.iter().map(|object| object.bytes).max().unwrap();
+    assert!(largest < 2 * FEW.bytes as u64, "{largest} bytes");
+    for (name, last) in [("a", 50), ("b", 50)] {
+        log.settled(&identity(name), last);
+    }
+    log.finish().unwrap();
+    assert_eq!(objects(&store), 0);
+}
+
+#[test]
+fn any_of_the_restated_objects_may_be_left() {
+    let store = Arc::new(Store::memory());
+    let (log, _) = open(&store, 1);
+    let writer = Writer::new(&log, "a");
+    for _ in 0..4 {
+        writer.write();
+        log.flush().unwrap();
+    }
+    writer.write();
+    let all = block_on(store.list(FOLDER)).unwrap();
+    for left in 0..1 << all.len() {
+        let copy = Arc::new(Store::memory());
+        for (at, object) in all.iter().enumerate() {
+            if left & 1 << at != 0 || at + 1 == all.len() {
+                let bytes = block_on(store.get(&object.name)).unwrap();
+                block_on(copy.put_new(&object.name, bytes)).unwrap();
+            }
+        }
+        let logs = recovery::look(&mut Objects::new(copy)).unwrap();
+        assert_eq!(logs[0].damages, [], "{left:b}");
+        let recovered = recovery::collect(logs);
+        assert_eq!(numbers(&recovered.entries_of(&identity("a"))), [1, 2, 3, 4], "{left:b}");
+    }
+}
+
+#[test]
+fn an_object_without_an_answer_is_tried_again_as_it_was() {
+    for fault in [Fault::Lost, Fault::Unanswered] {
+        let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+        let store = Arc::new(Store::over(Arc::clone(&faulty) as _, "s3://test"));
+        let (log, _) = open(&store, 1);
+        let writer = Writer::new(&log, "a");
+        for _ in 0..3 {
+            writer.write();
+            log.flush().unwrap();
+        }
+        // The fifth object restates four; meanwhile these are needed no more.
+        faulty.fail_put_after(0, fault);
+        writer.write();
+        log.flush().unwrap_err();
+        log.settled(&identity("a"), 3);
+        log.remove_settled().unwrap();
+        log.flush().unwrap();
+        writer.write();
+        log.flush().unwrap();
+        log.remove_settled().unwrap();
+        let (_next, mut recovered) = open(&store, 2);
+        let entries = recovered.take(&identity("a"));
+        assert_eq!((numbers(&entries), entries.damage), (vec![1, 2, 3, 4, 5], None), "{fault:?}");
+    }
+}
+
+#[test]
+fn objects_are_read_many_at_a_time() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Arc::new(Store::over(Arc::clone(&faulty) as _, "s3://test"));
+    let mut objects = Objects::new(store);
+    let last = 2 * READS_TOGETHER as u64;
+    for number in 1..=last {
+        objects.begin(1, number, &[]).unwrap();
+        objects.append(&[&number.to_le_bytes()]).unwrap();
+    }
+    faulty.hold(Request::Get);
+    let reader = std::thread::spawn(move || {
+        let mut found = Vec::new();
+        let numbers: Vec<u64> = (1..=last).collect();
+        let read = objects.read_each(1, &numbers, &mut |number, file| {
+            found.push((number, file?));
+            Ok(())
+        });
+        read.map(|()| found)
+    });
+    while faulty.asked(Request::Get) < READS_TOGETHER {
+        std::thread::yield_now();
+    }
+    assert_eq!(faulty.asked(Request::Get), READS_TOGETHER, "memory is bounded");
+    faulty.release(Request::Get);
+    let found = reader.join().unwrap().unwrap();
+    assert_eq!(found.len() as u64, last);
+    for ((number, file), wanted) in found.into_iter().zip(1_u64..) {
+        assert_eq!((number, &file[..]), (wanted, &wanted.to_le_bytes()[..]));
+    }
 }
