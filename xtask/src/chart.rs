@@ -1,6 +1,6 @@
-//! `cargo xtask chart`: helm's own linter, then each case is rendered: values that must work with what must (not)
-//! come out, and values that must be refused, with the words that say why. Last, the server is started with the
-//! environment that was rendered ([`environment`]).
+//! `cargo xtask chart`: helm's own linter, then each case is rendered twice, as a pipeline does that compares: values that
+//! must work with what must (not) come out, and values that must be refused, with the words that say why. Last, the server
+//! is started with the environment that was rendered ([`environment`]).
 
 mod environment;
 
@@ -22,6 +22,9 @@ enum Expect {
 }
 
 use Expect::{Fails, Renders};
+
+/// Given to every case that says nothing of `auth` itself.
+const TOKEN: &str = "--set=auth.token=0123456789abcdef";
 
 const CASES: &[Case] = &[
     Case {
@@ -95,6 +98,27 @@ const CASES: &[Case] = &[
         expect: Renders { with: &["token: aHVudGVyMg=="], without: &["hunter2"] },
     },
     Case {
+        name: "several tokens",
+        arguments: &["--set=auth.token=dm_shop_s3cret dm_blog_0_ther hunter2"],
+        expect: Renders { with: &["token: ZG1fc2hvcF9zM2NyZXQgZG1fYmxvZ18wX3RoZXIgaHVudGVyMg=="], without: &[] },
+    },
+    Case { name: "no token", arguments: &["--set=auth.token="], expect: Fails("Set auth.token") },
+    Case {
+        name: "a token that names no database",
+        arguments: &["--set=auth.token=dm_bad"],
+        expect: Fails("has the form dm_<database>_<secret>"),
+    },
+    Case {
+        name: "tokens separated by a comma",
+        arguments: &["--set-string=auth.token=dm_a_x\\,dm_b_y"],
+        expect: Fails("separated by spaces"),
+    },
+    Case {
+        name: "a token that no client can send",
+        arguments: &["--set=auth.token=gr\u{fc}n"],
+        expect: Fails("printable ASCII"),
+    },
+    Case {
         name: "a claim of the user's",
         arguments: &["--set=persistence.existingClaim=mine"],
         expect: Renders { with: &["claimName: mine"], without: &["volumeClaimTemplates", "emptyDir"] },
@@ -165,6 +189,42 @@ const CASES: &[Case] = &[
             ],
             without: &[],
         },
+    },
+    Case {
+        name: "a network policy with the data on a volume",
+        arguments: &["--set=networkPolicy.enabled=true", "--show-only=templates/networkpolicy.yaml"],
+        expect: Renders { with: &["egress: []"], without: &["port: 443"] },
+    },
+    Case {
+        name: "a network policy lets Dormouse reach its bucket, a name server, and the role's credentials",
+        arguments: &[
+            "--set=networkPolicy.enabled=true",
+            "--set=store.url=s3://bucket",
+            "--set=networkPolicy.storePorts={443,9000}",
+            "--set-json=networkPolicy.egress=[{\"ports\":[{\"port\":4317}]}]",
+            "--show-only=templates/networkpolicy.yaml",
+        ],
+        expect: Renders {
+            with: &[
+                "port: 53\n          protocol: UDP",
+                "port: 443\n",
+                "port: 9000\n",
+                "cidr: 169.254.169.254/32",
+                "port: 4317",
+            ],
+            without: &["egress: []"],
+        },
+    },
+    Case {
+        name: "a network policy that names the store",
+        arguments: &[
+            "--set=networkPolicy.enabled=true",
+            "--set=store.url=s3://bucket",
+            "--set=store.existingSecret=keys",
+            "--set-json=networkPolicy.store=[{\"ipBlock\":{\"cidr\":\"10.1.0.0/16\"}}]",
+            "--show-only=templates/networkpolicy.yaml",
+        ],
+        expect: Renders { with: &["to:\n        - ipBlock:\n            cidr: 10.1.0.0/16"], without: &["169.254"] },
     },
     Case {
         name: "scheduling, environment and names",
@@ -253,8 +313,14 @@ pub(crate) fn run(root: &Path) -> Outcome {
     for case in CASES {
         let mut template = Command::new(&helm);
         template.args(["template", "release"]).arg(&chart).args(case.arguments);
+        if !case.arguments.iter().any(|argument| argument.contains("=auth.")) {
+            template.arg(TOKEN);
+        }
         let (rendered, text) = run::output(&mut template)?;
-        let problems = case.expect.problems(rendered, &text);
+        let mut problems = case.expect.problems(rendered, &text);
+        if rendered && run::output(&mut template)?.1 != text {
+            problems.push("comes out differently the second time".to_owned());
+        }
         for problem in &problems {
             eprintln!("chart: {}: {problem}", case.name);
         }

@@ -40,6 +40,31 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.auth.existingSecret }}{{ .Values.auth.existingSecretKey }}{{ else }}token{{ end }}
 {{- end }}
 
+{{/*
+The tokens of the chart's own Secret. A token that is made while rendering would be another one each time, which a
+pipeline that renders and applies would notice only by its clients' errors. So one has to be given, and an upgrade
+without it keeps the one that the cluster has.
+*/}}
+{{- define "dormouse.token" -}}
+{{- $present := lookup "v1" "Secret" .Release.Namespace (include "dormouse.fullname" .) | default dict }}
+{{- $tokens := .Values.auth.token | default (dig "data" "token" "" $present | b64dec) }}
+{{- if not (trim $tokens) }}
+{{- fail "auth: clients need a token. Set auth.token, for example to the output of `openssl rand -hex 20`, or auth.existingSecret" }}
+{{- end }}
+{{- range $token := splitList " " $tokens }}
+{{- if and $token (not (regexMatch "^[!-~]{1,512}$" $token)) }}
+{{- fail "auth.token: a token is at most 512 printable ASCII characters; several tokens are separated by spaces" }}
+{{- end }}
+{{- if regexMatch "[,;]dm_" $token }}
+{{- fail "auth.token: several tokens are separated by spaces, not by commas or semicolons" }}
+{{- end }}
+{{- if and (hasPrefix "dm_" $token) (not (regexMatch "^dm_[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?_." $token)) }}
+{{- fail "auth.token: a token that starts with dm_ has the form dm_<database>_<secret>, the database's name being 1 to 63 lower-case letters, digits and inner hyphens" }}
+{{- end }}
+{{- end }}
+{{- $tokens }}
+{{- end }}
+
 {{- define "dormouse.image" -}}
 {{- $repository := .Values.image.repository }}
 {{- if .Values.image.registry }}
