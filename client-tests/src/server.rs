@@ -290,7 +290,7 @@ pub fn command_on(remote: &Remote, port: u16, settings: Settings) -> Command {
 }
 
 fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
-    let mut command = Command::new(dormouse());
+    let mut command = tool(&[]);
     let port = port.to_string();
     command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--sleep-after", "never"]);
     command.args(["--store", store]);
@@ -310,6 +310,10 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
 pub fn tool(arguments: &[&str]) -> Command {
     let mut command = Command::new(dormouse());
     command.args(arguments).stdin(Stdio::null());
+    // Variables of the tests name no options.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
+        command.env_remove(name);
+    }
     command
 }
 

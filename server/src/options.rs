@@ -3,13 +3,14 @@
 //! Every option of `serve` can be given in three places. The first that has it wins:
 //!
 //! 1. the command line: `--sleep-after 5m`;
-//! 2. the environment: `DORMOUSE_SLEEP_AFTER=5m`; where an option takes several values, spaces part them;
+//! 2. the environment ([`environment`]): `DORMOUSE_SLEEP_AFTER=5m`; several values are separated by spaces;
 //! 3. the file that `--config` names, in TOML: `sleep-after = "5m"`; several values are an array;
 //! 4. else its default.
 //!
 //! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that an
 //! option which is declared once, in [`Options`], is understood everywhere.
 
+mod environment;
 mod reshaping;
 mod token;
 mod values;
@@ -43,7 +44,7 @@ impl Invocation {
     /// Reads the process's arguments, its environment and the configuration file. Prints help or what is wrong, and
     /// ends the process, where there is nothing to run.
     pub fn from_process() -> Invocation {
-        match Invocation::parse(std::env::args_os(), |name| std::env::var_os(name)) {
+        match Invocation::parse(std::env::args_os(), std::env::vars_os()) {
             Ok(invocation) => invocation,
             Err(error) => error.exit(),
         }
@@ -52,7 +53,7 @@ impl Invocation {
     /// The same from explicit inputs; the first argument is the program's name.
     pub fn parse(
         arguments: impl IntoIterator<Item = OsString>,
-        environment: impl Fn(&str) -> Option<OsString>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Invocation, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
         // Help, `version` and mistakes in the arguments come first, whatever the other places hold.
@@ -62,7 +63,7 @@ impl Invocation {
             Some(Command::Tool(tool)) => return Ok(Invocation::Tool(Box::new(tool))),
             Some(Command::Serve(_)) | None => {}
         }
-        let environment = environment_defaults(environment)?;
+        let environment = environment::defaults(environment.into_iter())?;
         let mut command = with_defaults(CommandLine::command(), &environment);
         if let Some(path) = CommandLine::read(command.clone(), &arguments)?.options().config {
             let file = file_defaults(&path)?;
@@ -245,7 +246,10 @@ impl Options {
     fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
         // The texts are taken out of the options so that nothing which prints them prints a secret.
         for text in std::mem::take(&mut self.token_texts) {
-            self.tokens.push(text.parse().map_err(|error| invalid(format!("invalid value for '--token': {error}")))?);
+            self.tokens.push(
+                text.parse()
+                    .map_err(|error| invalid(format!("invalid value for '--token' or DORMOUSE_TOKEN: {error}")))?,
+            );
         }
         if self.port == 0 && self.unix_socket.is_none() {
             return Err(invalid("nowhere to listen: with --port 0, give a --unix-socket".to_string()));
@@ -299,26 +303,6 @@ fn with_defaults(command: clap::Command, defaults: &Defaults) -> clap::Command {
 
 fn options_command() -> clap::Command {
     <Options as clap::Args>::augment_args(clap::Command::new("dormouse"))
-}
-
-fn environment_defaults(environment: impl Fn(&str) -> Option<OsString>) -> Result<Defaults, clap::Error> {
-    let mut defaults = Defaults::new();
-    for option in options_command().get_arguments() {
-        let Some(name) = option.get_long() else { continue };
-        let variable = format!("DORMOUSE_{}", name.to_uppercase().replace('-', "_"));
-        let Some(value) = environment(&variable).filter(|value| !value.is_empty()) else { continue };
-        let text = value.to_str().ok_or_else(|| invalid(format!("{variable} is not UTF-8")))?;
-        // Kubernetes sets DORMOUSE_PORT=tcp://10.0.0.1:6379 in every pod beside a Service named `dormouse`.
-        if variable == "DORMOUSE_PORT" && text.starts_with("tcp://") {
-            continue;
-        }
-        let values = match takes_several(option) {
-            true => text.split_ascii_whitespace().map(str::to_string).collect(),
-            false => vec![text.to_string()],
-        };
-        defaults.push((name.to_string(), checked_values(option, values, &variable)?));
-    }
-    Ok(defaults)
 }
 
 fn file_defaults(path: &Path) -> Result<Defaults, clap::Error> {

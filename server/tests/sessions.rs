@@ -36,7 +36,7 @@ impl Bench {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         let words = ["dormouse", "--store", "memory://"].into_iter().map(OsString::from);
         let tokens = tokens.iter().flat_map(|token| ["--token", token]).map(OsString::from);
-        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(tokens), |_| None) else {
+        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(tokens), []) else {
             panic!("the options are accepted");
         };
         let settings = Settings::new(&options);

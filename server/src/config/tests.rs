@@ -5,7 +5,7 @@ use crate::options::Invocation;
 
 fn settings() -> Settings {
     let arguments = ["dormouse", "--store", "file:///data", "--unix-socket", "/run/d.sock"].map(OsString::from);
-    match Invocation::parse(arguments, |_| None) {
+    match Invocation::parse(arguments, []) {
         Ok(Invocation::Serve(options)) => Settings::new(&options),
         other => panic!("{other:?}"),
     }

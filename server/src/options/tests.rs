@@ -1,12 +1,11 @@
-use std::collections::HashMap;
 use std::io::Write;
 
 use super::*;
 
 fn parse(arguments: &str, environment: &[(&str, &str)]) -> Result<Invocation, String> {
     let arguments = std::iter::once("dormouse").chain(arguments.split_ascii_whitespace()).map(OsString::from);
-    let environment: HashMap<&str, &str> = environment.iter().copied().collect();
-    Invocation::parse(arguments, |name| environment.get(name).map(OsString::from)).map_err(|error| error.to_string())
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Invocation::parse(arguments, environment).map_err(|error| error.to_string())
 }
 
 fn options(arguments: &str, environment: &[(&str, &str)]) -> Options {
@@ -107,7 +106,7 @@ fn every_option_reads_every_place() {
         let path = file.path().to_str().unwrap();
         let variable = format!("DORMOUSE_{}", name.to_uppercase().replace('-', "_"));
         let argument = [OsString::from("dormouse"), OsString::from(format!("--{name}={value}"))];
-        let Ok(Invocation::Serve(by_argument)) = Invocation::parse(argument, |_| None) else { panic!("{name}") };
+        let Ok(Invocation::Serve(by_argument)) = Invocation::parse(argument, []) else { panic!("{name}") };
         for options in [*by_argument, options("", &[(&variable, value)]), options(&format!("--config {path}"), &[])] {
             let shown = format!("{options:?}");
             assert!(shown.contains(expected), "{name}: {shown}");
@@ -150,6 +149,10 @@ fn complaints() {
         ("--config /nonexistent/x.toml", &[], &["cannot read /nonexistent/x.toml", "--config"]),
         ("", &[("DORMOUSE_PORT", "many")], &["in DORMOUSE_PORT", "'many'"]),
         ("serve", &[("DORMOUSE_BIND", "127.0.0.1 nope")], &["in DORMOUSE_BIND", "'nope'"]),
+        ("", &[("DORMOUSE_SLEEPAFTER", "1m")], &["DORMOUSE_SLEEPAFTER names no option", "mean DORMOUSE_SLEEP_AFTER?"]),
+        ("", &[("DORMOUSE_X", "1")], &["DORMOUSE_X names no option", "`dormouse --help`"]),
+        ("", &[("DORMOUSE_TOKEN", "dm_a_x,dm_b_y")], &["DORMOUSE_TOKEN", "separated by spaces"]),
+        ("", &[("DORMOUSE_TOKEN", "hunter2;dm_b_y")], &["DORMOUSE_TOKEN", "separated by spaces"]),
         ("--bind 0.0.0.0", &[], &["0.0.0.0", "without a token", "DORMOUSE_TOKEN", "--bind 127.0.0.1"]),
         ("--bind 127.0.0.1 --bind ::", &[], &["listen on ::"]),
         ("--merge-fraction 0.5", &[], &["--merge-fraction", "at most a third"]),
@@ -201,4 +204,18 @@ fn a_token_or_loopback() {
 fn a_service_of_kubernetes_is_no_port() {
     assert_eq!(options("", &[("DORMOUSE_PORT", "tcp://10.0.0.1:6379")]).port, 6379);
     assert_eq!(options("", &[("DORMOUSE_PORT", "")]).port, 6379);
+    for (variable, value) in [
+        ("DORMOUSE_SERVICE_HOST", "10.0.0.1"),
+        ("DORMOUSE_SERVICE_PORT", "6379"),
+        ("DORMOUSE_SERVICE_PORT_REDIS", "6379"),
+        ("DORMOUSE_PORT_6379_TCP", "tcp://10.0.0.1:6379"),
+        ("DORMOUSE_PORT_6379_TCP_PROTO", "tcp"),
+        ("DORMOUSE_PORT_6379_TCP_ADDR", "10.0.0.1"),
+        ("DORMOUSE_CACHE_PORT", "tcp://10.0.0.2:6379"),
+        ("DORMOUSE_CACHE_SERVICE_HOST", "10.0.0.2"),
+        ("DORMOUSE_URL", "redis://127.0.0.1"),
+        ("DORMOUSE_SOURCE_PASSWORD", "hunter2"),
+    ] {
+        assert_eq!(options("", &[(variable, value)]).port, 6379, "{variable}");
+    }
 }

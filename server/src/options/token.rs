@@ -97,6 +97,9 @@ impl FromStr for Token {
         if text.len() > 512 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("a token is at most 512 printable ASCII characters without spaces".to_string());
         }
+        if [",dm_", ";dm_"].iter().any(|separated| text.contains(separated)) {
+            return Err("several tokens are separated by spaces, not by commas or semicolons".to_string());
+        }
         let database = match text.strip_prefix(PREFIX) {
             None => DEFAULT_DATABASE,
             Some(rest) => match rest.split_once('_') {

@@ -28,7 +28,7 @@ impl Served {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
             let words = ["dormouse", "--port", &port, "--http-port", "0", "--store", "memory://", "--workers", "2"];
             let words = words.iter().chain(more).map(OsString::from);
-            let Invocation::Serve(options) = Invocation::parse(words, |_| None).unwrap() else { unreachable!() };
+            let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
             if let Ok(server) = Server::start(*options) {
                 let thread = std::thread::spawn(move || server.run());
                 return Self { port: port.parse().unwrap(), token, thread: Some(thread) };
