@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,49 +16,73 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const LINE_BYTES_MAX: u64 = 64 << 10;
 const DEPTH_MAX: usize = 16;
 
-/// `redis://[[user]:token@]host[:port]`. Nothing that prints it prints the token.
+/// A running server: `redis://[[user]:token@]host[:port]` or `unix://[[user]:token@]/path`. Nothing that prints it prints the
+/// token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
-    pub host: String,
-    pub port: u16,
+    pub endpoint: Endpoint,
     pub token: Option<String>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
 }
 
 impl FromStr for Address {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        let malformed = || "expected redis://host:port or redis://:TOKEN@host:port".to_string();
-        let rest = match url.split_once("://") {
-            Some(("redis", rest)) => rest,
-            Some(("rediss", _)) => return Err("rediss:// needs TLS, which is not there yet".to_string()),
-            _ => return Err(malformed()),
+        let malformed =
+            || "expected redis://host:port, redis://:TOKEN@host:port or unix://:TOKEN@/path/of/a/socket".to_string();
+        let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
+        let token_of = |user: &str| {
+            let token = user.split_once(':').map_or(user, |(_, token)| token);
+            Some(token).filter(|token| !token.is_empty()).map(str::to_string)
         };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (user, place) = match rest.rsplit_once('@') {
-            Some((user, place)) => (Some(user), place),
-            None => (None, rest),
-        };
-        let token = user.map(|user| user.split_once(':').map_or(user, |(_, token)| token));
-        let (host, port) = match place.rsplit_once(':') {
-            // A colon inside brackets belongs to the address.
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| malformed())?),
-            _ => (place, 6379),
-        };
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if host.is_empty() || host.contains('/') {
-            return Err(malformed());
+        match scheme {
+            "redis" => {
+                let rest = rest.strip_suffix('/').unwrap_or(rest);
+                let (user, host) = match rest.rsplit_once('@') {
+                    Some((user, host)) => (Some(user), host),
+                    None => (None, rest),
+                };
+                let (host, port) = match host.rsplit_once(':') {
+                    // A colon inside brackets belongs to the address.
+                    Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| malformed())?),
+                    _ => (host, 6379),
+                };
+                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                if host.is_empty() || host.contains('/') {
+                    return Err(malformed());
+                }
+                Ok(Self { endpoint: Endpoint::Tcp { host: host.to_string(), port }, token: user.and_then(token_of) })
+            }
+            "unix" => {
+                // The path begins with the first slash behind the token, which may hold slashes itself.
+                let (user, path) = match rest.rsplit_once("@/") {
+                    Some((user, path)) => (Some(user), format!("/{path}")),
+                    None => (None, rest.to_string()),
+                };
+                if !path.starts_with('/') || path.len() < 2 {
+                    return Err(malformed());
+                }
+                Ok(Self { endpoint: Endpoint::Unix(path.into()), token: user.and_then(token_of) })
+            }
+            "rediss" => Err("rediss:// needs TLS, which Dormouse does not speak yet".to_string()),
+            _ => Err(malformed()),
         }
-        Ok(Self { host: host.to_string(), port, token: token.filter(|t| !t.is_empty()).map(str::to_string) })
     }
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        match &self.endpoint {
+            Endpoint::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Endpoint::Unix(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -66,6 +92,49 @@ impl fmt::Debug for Address {
         write!(f, "Address({self})")
     }
 }
+
+impl Address {
+    /// The words that make redis-cli enter the database `name` without a token.
+    pub fn redis_cli(&self, name: &str) -> String {
+        match &self.endpoint {
+            Endpoint::Tcp { .. } => format!("redis-cli -u redis://{name}:x@{self}"),
+            Endpoint::Unix(_) => format!("redis-cli -s {self} --user {name} --pass x"),
+        }
+    }
+
+    fn connect(&self) -> Result<Box<dyn Transport>, String> {
+        let last = match &self.endpoint {
+            Endpoint::Unix(path) => match UnixStream::connect(path) {
+                Ok(stream) => return Ok(Box::new(stream)),
+                Err(error) => Some(error),
+            },
+            Endpoint::Tcp { host, port } => {
+                let addresses = (host.as_str(), *port).to_socket_addrs();
+                let mut last = None;
+                for address in addresses.map_err(|error| format!("the host {host} is unknown: {error}"))? {
+                    match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+                        Ok(stream) => {
+                            // Without it, small requests are slower; they still arrive.
+                            let _ = stream.set_nodelay(true);
+                            return Ok(Box::new(stream));
+                        }
+                        Err(error) => last = Some(error),
+                    }
+                }
+                last
+            }
+        };
+        let why = last.map_or_else(|| "the host has no address".to_string(), |error| error.to_string());
+        Err(format!(
+            "no server answers at {self} ({why}): start one with `dormouse serve`, or name another with --url or DORMOUSE_URL"
+        ))
+    }
+}
+
+/// A connection's bytes, whatever carries them.
+trait Transport: Read + Write + fmt::Debug {}
+
+impl<T: Read + Write + fmt::Debug> Transport for T {}
 
 /// A reply that is no error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +168,7 @@ impl Reply {
 
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Transport>>,
     address: Address,
 }
 
@@ -123,25 +192,7 @@ impl Client {
     /// # Errors
     /// A text that says what to do.
     pub fn connect(address: &Address) -> Result<Self, String> {
-        let found = (address.host.as_str(), address.port)
-            .to_socket_addrs()
-            .map_err(|error| format!("{} is not known here: {error}", address.host))?;
-        let mut last = None;
-        for place in found {
-            match TcpStream::connect_timeout(&place, CONNECT_TIMEOUT) {
-                Ok(stream) => {
-                    // Without it, small requests are slower; they still arrive.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(Self { stream: BufReader::new(stream), address: address.clone() });
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        let why = last.map_or_else(|| "no address".to_string(), |error| error.to_string());
-        Err(format!(
-            "no server answers at {address} ({why}): start one with `dormouse serve`, or say where it is with --url \
-             redis://HOST:PORT or DORMOUSE_URL"
-        ))
+        Ok(Self { stream: BufReader::new(address.connect()?), address: address.clone() })
     }
 
     pub fn call(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
@@ -199,28 +250,36 @@ mod tests {
     #[test]
     fn addresses() {
         for (url, expected) in [
-            ("redis://127.0.0.1:7000", Ok(("127.0.0.1", 7000, None))),
-            ("redis://localhost", Ok(("localhost", 6379, None))),
-            ("redis://localhost/", Ok(("localhost", 6379, None))),
-            ("redis://:dm_shop_x@host:1", Ok(("host", 1, Some("dm_shop_x")))),
-            ("redis://shop:dm_shop_x@host:1", Ok(("host", 1, Some("dm_shop_x")))),
-            ("redis://:p@ss@host:1", Ok(("host", 1, Some("p@ss")))),
-            ("redis://[::1]:7", Ok(("::1", 7, None))),
-            ("redis://[::1]", Ok(("::1", 6379, None))),
+            ("redis://127.0.0.1:7000", Ok(("127.0.0.1:7000", None))),
+            ("redis://localhost", Ok(("localhost:6379", None))),
+            ("redis://localhost/", Ok(("localhost:6379", None))),
+            ("redis://:dm_shop_x@host:1", Ok(("host:1", Some("dm_shop_x")))),
+            ("redis://shop:dm_shop_x@host:1", Ok(("host:1", Some("dm_shop_x")))),
+            ("redis://:p@ss@host:1", Ok(("host:1", Some("p@ss")))),
+            ("redis://[::1]:7", Ok(("[::1]:7", None))),
+            ("redis://[::1]", Ok(("[::1]:6379", None))),
+            ("unix:///run/dormouse.sock", Ok(("/run/dormouse.sock", None))),
+            ("unix://:dm_shop_x@/run/dormouse.sock", Ok(("/run/dormouse.sock", Some("dm_shop_x")))),
+            ("unix://shop:p/ss@/run/dormouse.sock", Ok(("/run/dormouse.sock", Some("p/ss")))),
             ("redis://", Err("expected redis://")),
             ("redis://host:port", Err("expected redis://")),
             ("localhost:6379", Err("expected redis://")),
+            ("unix://dormouse.sock", Err("unix://:TOKEN@/path")),
+            ("unix:///", Err("unix://:TOKEN@/path")),
             ("rediss://host", Err("TLS")),
         ] {
             match (url.parse::<Address>(), expected) {
-                (Ok(address), Ok(expected)) => {
-                    assert_eq!((address.host.as_str(), address.port, address.token.as_deref()), expected, "{url}");
+                (Ok(address), Ok((shown, token))) => {
+                    assert_eq!((address.to_string().as_str(), address.token.as_deref()), (shown, token), "{url}");
                     assert!(!format!("{address} {address:?}").contains("dm_shop_x"));
                 }
                 (Err(error), Err(part)) => assert!(error.contains(part), "{url}: {error}"),
                 (got, _) => panic!("{url}: {got:?}"),
             }
         }
+        let enter = |url: &str| url.parse::<Address>().unwrap().redis_cli("pr-1");
+        assert_eq!(enter("redis://[::1]"), "redis-cli -u redis://pr-1:x@[::1]:6379");
+        assert_eq!(enter("unix:///run/d.sock"), "redis-cli -s /run/d.sock --user pr-1 --pass x");
     }
 
     #[test]

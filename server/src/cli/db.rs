@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::client::{Address, Client, Reply, Trouble};
 use crate::options::{DEFAULT_DATABASE, Interval, check_database_name, named_database};
@@ -18,8 +18,8 @@ pub struct Db {
     #[command(subcommand)]
     action: Action,
 
-    /// The server, as redis://[:TOKEN@]HOST:PORT [default: DORMOUSE_URL, or redis://127.0.0.1:6379; a token is also
-    /// taken from DORMOUSE_TOKEN]
+    /// The server, as redis://[:TOKEN@]HOST:PORT or unix://[:TOKEN@]/PATH [default: DORMOUSE_URL, or
+    /// redis://127.0.0.1:6379; a token is also taken from DORMOUSE_TOKEN]
     #[arg(long, value_name = "URL", global = true)]
     url: Option<Address>,
 
@@ -212,7 +212,7 @@ impl Session {
         match &self.address.token {
             // The secret itself is not repeated: a terminal has a history.
             Some(_) => format!("enter it with the token dm_{name}_SECRET, where SECRET is that of your own token"),
-            None => format!("enter it with: redis-cli -u redis://{name}:x@{}", self.address),
+            None => format!("enter it with: {}", self.address.redis_cli(name)),
         }
     }
 }
@@ -292,13 +292,42 @@ fn json_of(reply: &Reply) -> Value {
             let keys: Option<Vec<&str>> = items.iter().step_by(2).map(Reply::text).collect();
             match keys.filter(|keys| !keys.is_empty() && keys.len() * 2 == items.len()) {
                 Some(keys) => {
-                    let values = items.iter().skip(1).step_by(2).map(json_of);
-                    Value::Object(keys.into_iter().map(str::to_string).zip(values).collect::<Map<_, _>>())
+                    let values = items.iter().skip(1).step_by(2);
+                    Value::Object(keys.into_iter().zip(values).map(|(key, value)| field(key, value)).collect())
                 }
                 None => items.iter().map(json_of).collect(),
             }
         }
     }
+}
+
+/// A field with its value in JSON's own types. RESP2 has neither booleans nor times nor numbers beyond 63 bits.
+fn field(name: &str, value: &Reply) -> (String, Value) {
+    match (name, value) {
+        ("awake", Reply::Integer(awake)) => (name.to_string(), json!(*awake != 0)),
+        ("start_ms" | "end_ms" | "expires_ms", value) => {
+            let stem = name.trim_end_matches("_ms");
+            let stem = if stem == "expires" { "expires_at" } else { stem };
+            (stem.to_string(), value.integer().and_then(rfc3339).map_or(Value::Null, Value::String))
+        }
+        ("quantity", Reply::Text(text)) => (name.to_string(), number(text)),
+        ("meters", Reply::Many(meters)) => {
+            let meters = meters.chunks_exact(2).filter_map(|pair| Some((pair[0].text()?, pair[1].text()?)));
+            (name.to_string(), meters.map(|(meter, total)| (meter.to_string(), number(total))).collect())
+        }
+        _ => (name.to_string(), json_of(value)),
+    }
+}
+
+/// A count; a text where it is too large for a JSON number that programs read without loss.
+fn number(text: &str) -> Value {
+    text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
+}
+
+/// Unix milliseconds as RFC 3339 has them, in UTC.
+fn rfc3339(unix_ms: i64) -> Option<String> {
+    let time = chrono::DateTime::from_timestamp_millis(unix_ms)?;
+    Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
 /// Bytes as people read them.
@@ -354,8 +383,38 @@ default  awake   7       0 B      0 B      -        never
 pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
 ";
         assert_eq!(table(&databases, 1000), expected);
-        assert_eq!(json_of(&databases[0]).to_string(), r#"{"awake":1,"keys":7,"name":"default","source":null}"#);
+        assert_eq!(json_of(&databases[0]).to_string(), r#"{"awake":true,"keys":7,"name":"default","source":null}"#);
+        let branch = json_of(&databases[1]);
+        assert_eq!((&branch["awake"], &branch["expires_at"]), (&json!(false), &json!("1970-01-01T01:01:01.000Z")));
         assert_eq!(listing(&databases[0], ""), "name: default\nsource: -\nawake: 1\nkeys: 7\n");
+    }
+
+    #[test]
+    fn usage_has_numbers_and_times() {
+        let text = |text: &str| Reply::Text(text.into());
+        let event = map(&[("id", text("7:requests:0")), ("meter", text("requests")), ("quantity", text("12"))]);
+        let usage = map(&[
+            ("database", text("7")),
+            ("meters", map(&[("requests", text("12")), ("memory_byte_milliseconds", text("18446744073709551615"))])),
+            (
+                "window",
+                map(&[
+                    ("start_ms", Reply::Integer(1_795_424_400_000)),
+                    ("end_ms", Reply::Integer(1_795_428_000_000)),
+                    ("events", Reply::Many(vec![event])),
+                ]),
+            ),
+        ]);
+        let expected = json!({
+            "database": "7",
+            "meters": { "requests": 12, "memory_byte_milliseconds": 18_446_744_073_709_551_615_u64 },
+            "window": {
+                "start": "2026-11-23T09:00:00.000Z",
+                "end": "2026-11-23T10:00:00.000Z",
+                "events": [{ "id": "7:requests:0", "meter": "requests", "quantity": 12 }],
+            },
+        });
+        assert_eq!(json_of(&usage), expected);
     }
 
     #[test]
