@@ -1,11 +1,16 @@
 //! What comes from a disk, thrown at the code that reads it: bodies of the targets in `fuzz/`, which `tests/fuzz_smoke.rs`
 //! runs too. None of them may panic, hang, or allocate much more than its input, whatever that is.
 
+use std::io::{self, Read};
+
 use bytes::Bytes;
 
 use crate::chunk::ChunkIndex;
 use crate::codec::block::seal;
+use crate::codec::dump::{self, RDB_VERSION, restore};
 use crate::codec::segment::{decode_segment, visit_segment};
+use crate::codec::value::{Loaded, decode_value};
+use crate::codec::{Reader, checksum};
 use crate::commands;
 use crate::keyspace::contents::INDEXES;
 use crate::keyspace::{Contents, Keyspace, Shared, effect};
@@ -14,6 +19,8 @@ use crate::log::recovery::{collect, look};
 use crate::log::sink::{Found, Remover, Sink};
 use crate::log::tail::LogTail;
 use crate::manifest::Manifest;
+use crate::rdb::{Beside, Entry, RdbReader, RdbRecord, RdbWriter};
+use crate::record::Value;
 use crate::segment::{Range53, SlotPlacement};
 use crate::store::StoreError;
 use crate::tail::Tail;
@@ -25,13 +32,15 @@ const PLACEMENT: SlotPlacement = SlotPlacement { seed: 0x0123_4567_89ab_cdef };
 /// A target: its name and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 8] = [
     ("chunk", chunk),
     ("segment", segment),
     ("manifest", manifest),
     ("tail", tail),
     ("log", log),
     ("effects", effects),
+    ("rdb", rdb),
+    ("dump", dump),
 ];
 
 pub fn chunk(input: &[u8]) {
@@ -110,6 +119,114 @@ pub fn effects(mut input: &[u8]) {
         // What is malformed is refused, and the next may be good.
         let _ = commands::replay(&mut db, body);
     }
+}
+
+/// An RDB: the first byte says in which pieces the rest arrives. However it arrives, the same items and the same error come
+/// out, and what follows the end is given back. Values that decode are written again and come out of that as they were.
+///
+/// The rest is taken as it is, and as items behind headers that are right.
+pub fn rdb(input: &[u8]) {
+    let Some((&piece, rest)) = input.split_first() else { return };
+    for header in ["", "REDIS0011", "REDIS0015", "VALKEY080"] {
+        let bytes = [header.as_bytes(), rest].concat();
+        let whole = items(Pieces(&bytes, bytes.len().max(1)));
+        let pieces = items(Pieces(&bytes, usize::from(piece % 16) + 1));
+        assert_eq!(whole, pieces);
+    }
+}
+
+struct Pieces<'a>(&'a [u8], usize);
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.1.min(into.len());
+        (&mut self.0).take(count as u64).read(into)
+    }
+}
+
+fn items(stream: Pieces<'_>) -> Vec<String> {
+    let total = stream.0.len() as u64;
+    let mut reader = match RdbReader::new(stream) {
+        Ok(reader) => reader,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut items = Vec::new();
+    loop {
+        items.push(match reader.next() {
+            Ok(Entry::Key(record)) => {
+                write_again(&record);
+                format!("{record:?}")
+            }
+            Ok(Entry::End) => break,
+            Ok(entry) => format!("{entry:?}"),
+            Err(error) => {
+                items.push(error.to_string());
+                return items;
+            }
+        });
+    }
+    let read = reader.offset();
+    let (stream, rest) = reader.into_inner();
+    assert_eq!(read + rest.len() as u64 + stream.0.len() as u64, total);
+    items
+}
+
+fn write_again(record: &RdbRecord<'_>) {
+    let mut inside = Reader::new(record.value);
+    if decode_value(record.kind, &mut inside, &Limits::default()).is_err() {
+        return;
+    }
+    assert!(inside.is_empty(), "the decoder ends before the skimmer");
+    let RdbRecord { expiry_ms, idle_s, frequency, kind, .. } = *record;
+    let key = record.key.with_bytes(<[u8]>::to_vec);
+    let mut writer = RdbWriter::new(Vec::new());
+    let written = writer
+        .encoded(&key, kind, record.value, Beside { expiry_ms, idle_s, frequency })
+        .and_then(|()| writer.finish())
+        .map(|(bytes, _)| bytes);
+    let bytes = written.unwrap_or_default();
+    let again = RdbReader::new(&bytes[..]).and_then(|mut reader| match reader.next()? {
+        Entry::Key(again) => {
+            assert_eq!((again.expiry_ms, again.idle_s, again.frequency), (expiry_ms, idle_s, frequency));
+            assert_eq!((again.kind, again.value), (kind, record.value));
+            assert_eq!(again.key.into_vec(), key);
+            reader.next().map(|entry| matches!(entry, Entry::End))
+        }
+        _ => Ok(false),
+    });
+    assert!(again.is_ok_and(|whole| whole), "what was written comes back");
+}
+
+/// A payload of RESTORE: the input as it is, and as the body of payloads of every origin whose checksum is right. What is
+/// restored survives DUMP.
+pub fn dump(input: &[u8]) {
+    restored(input);
+    for version in [RDB_VERSION, 15, 80] {
+        let mut sealed = input.to_vec();
+        sealed.extend_from_slice(&version.to_le_bytes());
+        sealed.extend_from_slice(&checksum(&sealed).to_le_bytes());
+        restored(&sealed);
+    }
+}
+
+fn restored(payload: &[u8]) {
+    let limits = Limits::default();
+    let again = match restore(payload, &limits) {
+        Ok(Loaded::Text(text)) => {
+            let text = text.into_vec();
+            let payload = dump::dump(&Value::Raw(&text));
+            matches!(restore(&payload, &limits), Ok(Loaded::Text(again)) if again.with_bytes(|bytes| bytes == text))
+        }
+        Ok(Loaded::Object(object)) => {
+            let payload = dump::dump(&Value::Object(&object));
+            match restore(&payload, &limits) {
+                Ok(Loaded::Object(again)) => dump::dump(&Value::Object(&again)).len() == payload.len(),
+                _ => false,
+            }
+        }
+        Err(_) => return,
+    };
+    assert!(again, "what was restored survives DUMP");
 }
 
 /// A log that is one file.

@@ -15,10 +15,48 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
         "manifest" => &["manifest-v1.bin", "manifest-v2.bin"],
         "tail" => &["tail-v1.bin"],
         "log" => &["log-v1.bin"],
+        "rdb" => return files_of_servers(),
+        "dump" => return payloads(),
         _ => return effects(),
     };
-    let path = |name: &str| -> PathBuf { [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect() };
-    names.iter().map(|name| fs::read(path(name)).expect("golden files are there")).collect()
+    names.iter().map(|name| golden(name)).collect()
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect();
+    fs::read(path).expect("golden files are there")
+}
+
+/// Files of Redis and Valkey behind the byte that says how they arrive, and the items that no older server writes, small
+/// enough to be hit.
+fn files_of_servers() -> Vec<Vec<u8>> {
+    let files = ["redis-8.10.2.rdb", "valkey-9.1.2.rdb"].map(golden);
+    let small: [&[u8]; 7] = [
+        b"\xf2\x01\x02\x01f\x01g\x20\x01h\x01\x01v\x01w\xff",
+        b"\xf2\x01\x01\x01f\x1e\x01h\x0b\x0b\0\0\0\x02\0\x01\x01\x02\x01\xff\xff",
+        b"\x16\x01h\x01\x01f\x01v\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x18\x01h........\x02\x00\x01f\x01v\x00\x01g\x01w\xff",
+        b"\x19\x01h........\x0f\x0f\0\0\0\x03\0\x81f\x02\x81v\x02\x00\x01\xff\xff",
+        b"\x1c\x01a\x02\x01\x07\x00\x01........\x01\x00\x01x\xff",
+        b"\xf3\x01....\x02\x01\x00\x00\x01k\x01v\xff",
+    ];
+    let whole = files.iter().map(|file| [&[3], &file[..]].concat());
+    whole.chain(small.iter().map(|items| [&[1], *items].concat())).collect()
+}
+
+/// Type and value of payloads.
+fn payloads() -> Vec<Vec<u8>> {
+    let payloads: [&[u8]; 8] = [
+        b"\x00\x05hello",
+        b"\x14\x0d\x0d\0\0\0\x02\0\x81a\x02\x81b\x02\xff",
+        b"\x16\x01\x01f\x01v\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x18........\x02\x00\x01f\x01v\x00\x01g\x01w",
+        b"\x19........\x0f\x0f\0\0\0\x03\0\x81f\x02\x81v\x02\x00\x01\xff",
+        b"\x1d\x01\x01\x01f\x0c\x0c\0\0\0\x02\0\x01\x01\x81v\x02\xff",
+        b"\x1d\x00\x0a\x0a\0\0\0\x01\0\x81f\x02\xff\x0c\x0c\0\0\0\x02\0\x01\x01\x81v\x02\xff",
+        b"\x1f\x01\x02\x01f\x01g\x01v\xc0\x07",
+    ];
+    payloads.map(<[u8]>::to_vec).to_vec()
 }
 
 /// Bodies of each kind, with their lengths before them.

@@ -5,18 +5,23 @@
 //! | type | value | RDB version u16 LE | CRC-64 of all before, u64 LE |
 //! +------+-------+--------------------+------------------------------+
 //! ```
+//!
+//! A checksum of zero is not compared: Redis 8.10 sends such payloads to its replicas.
 
 use super::{
     CodecError, Reader, checksum,
-    value::{Loaded, decode_value, encode_value},
+    value::{
+        Loaded, decode_value, encode_value, kind,
+        newer::{Flattened, Origin, Templates, flatten, is_newer_hash, unsupported},
+    },
 };
 use crate::{record::Value, types::Limits};
 
 /// Redis 7.2's, which is what we write.
 pub const RDB_VERSION: u16 = 11;
-/// Redis 8's.
-const RDB_VERSION_MAX: u16 = 12;
-/// Valkey 9's.
+/// Redis 8.10's.
+const RDB_VERSION_MAX: u16 = 15;
+/// Valkey 9.0's and 9.1's.
 const VALKEY_VERSION: u16 = 80;
 
 /// Why a payload was not restored.
@@ -28,6 +33,9 @@ pub enum RestoreError {
     /// Redis answers `Bad data format`.
     #[error(transparent)]
     Value(#[from] CodecError),
+    /// A value that is whole, but of a type that there is none of here.
+    #[error("{0} cannot be restored")]
+    Unsupported(&'static str),
 }
 
 pub fn dump(value: &Value<'_>) -> Vec<u8> {
@@ -42,12 +50,41 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, Res
     let (rest, sum) = payload.split_last_chunk::<8>().ok_or(RestoreError::Envelope)?;
     let (body, version) = rest.split_last_chunk::<2>().ok_or(RestoreError::Envelope)?;
     let version = u16::from_le_bytes(*version);
-    if version > RDB_VERSION_MAX && version != VALKEY_VERSION || checksum(rest) != u64::from_le_bytes(*sum) {
+    let origin = match version {
+        VALKEY_VERSION => Origin::Valkey,
+        ..=RDB_VERSION_MAX => Origin::Redis,
+        _ => return Err(RestoreError::Envelope),
+    };
+    let sum = u64::from_le_bytes(*sum);
+    if sum != 0 && checksum(rest) != sum {
         return Err(RestoreError::Envelope);
     }
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
+    if let Some(what) = unsupported(kind, origin) {
+        return Err(RestoreError::Unsupported(what));
+    }
+    if is_newer_hash(kind, origin) {
+        return restore_hash(kind, origin, &mut reader, limits);
+    }
     let value = decode_value(kind, &mut reader, limits)?;
     reader.finish()?;
     Ok(value)
+}
+
+fn restore_hash(
+    kind: u8,
+    origin: Origin,
+    reader: &mut Reader<'_>,
+    limits: &Limits,
+) -> Result<Loaded<'static>, RestoreError> {
+    let mut flat = Vec::new();
+    match flatten(kind, origin, &Templates::default(), reader, &mut flat)? {
+        Flattened::Plain => reader.finish()?,
+        Flattened::FieldsExpire => return Err(RestoreError::Unsupported("a hash whose fields expire")),
+    }
+    match decode_value(kind::HASH, &mut Reader::new(&flat), limits)? {
+        Loaded::Object(object) => Ok(Loaded::Object(object)),
+        Loaded::Text(_) => Err(CodecError::Type(kind).into()),
+    }
 }

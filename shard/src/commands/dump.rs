@@ -68,6 +68,7 @@ fn restore_key(
     let value = restore(payload, db.limits()).map_err(|error| match error {
         RestoreError::Envelope => Error::text("ERR DUMP payload version or checksum are wrong"),
         RestoreError::Value(_) => Error::text("ERR Bad data format"),
+        RestoreError::Unsupported(what) => Error::Text(format!("ERR Bad data format: {what} is not supported").into()),
     })?;
     let expiry = match ttl {
         0 => None,
@@ -204,10 +205,29 @@ mod tests {
         }
         let wrong = "(error) ERR DUMP payload version or checksum are wrong";
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"0", &newer]), wrong);
-        for body in [&b"\x00\x05v"[..], b"\x00\x01vv", b"\x01\x00", b"\x0f\x00", b"\x07\x00"] {
+        for (body, complaint) in [
+            (&b"\x00\x05v"[..], ""),
+            (b"\x00\x01vv", ""),
+            (b"\x01\x00", ""),
+            (b"\x1e\x00", ""),
+            (b"\x21\x00", ""),
+            (b"\x0f\x00", ": a stream is not supported"),
+            (b"\x1b\x00", ": a stream is not supported"),
+            (b"\x07\x00", ": a module's value is not supported"),
+            (b"\x1c\x00", ": an array is not supported"),
+            (b"\x18........\x01\x01\x01f\x01v", ": a hash whose fields expire is not supported"),
+        ] {
             let payload = sealed(body.to_vec());
-            assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"0", &payload]), "(error) ERR Bad data format");
+            let expected = format!("(error) ERR Bad data format{complaint}");
+            assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"0", &payload]), expected);
         }
+        // A checksum of zero is not compared, a version is.
+        for (version, expected) in [(15, "OK"), (80, "OK"), (16, wrong), (79, wrong), (81, wrong)] {
+            let mut unsummed = good[..good.len() - 10].to_vec();
+            unsummed.extend_from_slice(&[version, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"0", &unsummed, b"REPLACE"]), expected, "{version}");
+        }
+        bench.run("DEL n");
         assert_eq!(
             bench.run_args(&[b"RESTORE", b"n", b"5000", &good, b"idletime", b"100", b"absttl", b"replace"]),
             "OK"

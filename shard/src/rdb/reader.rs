@@ -3,8 +3,9 @@
 //! 1. The header says who wrote it and in which version.
 //! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key behind them.
 //! 3. A type that the codec knows: key and value are found by skimming, stay in the buffer, and are lent to the caller.
-//! 4. A type that it does not know: the key is copied, the value is passed over without being kept.
-//! 5. The end: the checksum is compared, and nothing behind it is read as part of the RDB. What the buffer had taken from
+//! 4. A hash in a form that only newer servers have is made a plain one, unless its fields expire.
+//! 5. A type that it does not know: the key is copied, the value is passed over without being kept.
+//! 6. The end: the checksum is compared, and nothing behind it is read as part of the RDB. What the buffer had taken from
 //!    the stream already is given back by [`RdbReader::into_inner`].
 
 use std::io::{self, Read};
@@ -13,15 +14,17 @@ use super::input::Input;
 use super::skim::{self, Support};
 use super::{
     OPCODE_AUX, OPCODE_END, OPCODE_EXPIRY_MS, OPCODE_EXPIRY_S, OPCODE_FREQUENCY, OPCODE_FUNCTION,
-    OPCODE_FUNCTION_EARLY, OPCODE_IDLE, OPCODE_MODULE_AUX, OPCODE_RESIZE, OPCODE_SELECT, OPCODE_SLOT_INFO, REDIS,
-    VALKEY,
+    OPCODE_FUNCTION_EARLY, OPCODE_HASH_TEMPLATE, OPCODE_IDLE, OPCODE_KEY_METADATA, OPCODE_MODULE_AUX, OPCODE_RESIZE,
+    OPCODE_SELECT, OPCODE_SLOT_IMPORT, OPCODE_SLOT_INFO, REDIS, VALKEY,
 };
 use crate::codec::string::{RdbString, STRING_BYTES_MAX, read_string};
+use crate::codec::value::kind;
+use crate::codec::value::newer::{Flattened, Origin, Templates, flatten};
 use crate::codec::{CodecError, Reader};
 
-/// Redis 8's.
-const REDIS_VERSION_MAX: u32 = 12;
-/// Valkey 9's.
+/// Redis 8.10's.
+const REDIS_VERSION_MAX: u32 = 15;
+/// Valkey 9.0's and 9.1's.
 const VALKEY_VERSION: u32 = 80;
 /// From here on there is a checksum.
 const VERSION_WITH_CHECKSUM: u32 = 5;
@@ -44,6 +47,8 @@ pub enum Problem {
     Content(#[from] CodecError),
     #[error("behind the value of key `{key}`, {what}, whose end cannot be found")]
     Endless { key: String, what: &'static str },
+    #[error("the value of key `{key}` is damaged: {problem}")]
+    Value { key: String, problem: CodecError },
     #[error("opcode {0}, which this build does not know")]
     Opcode(u8),
 }
@@ -98,8 +103,11 @@ pub struct RdbRecord<'a> {
 /// Reads one RDB. Nothing comes after [`Entry::End`] or an error.
 pub struct RdbReader<R> {
     input: Input<R>,
-    valkey: bool,
+    origin: Origin,
     version: u32,
+    templates: Templates,
+    /// The plain form of a hash that has another one.
+    flat: Vec<u8>,
     done: bool,
 }
 
@@ -111,19 +119,22 @@ impl<R: Read> RdbReader<R> {
     pub fn new(inner: R) -> Result<Self> {
         let mut input = Input::new(inner);
         let header: [u8; 9] = input.array()?;
-        let digits = header.strip_prefix(REDIS).map(|digits| (digits, false));
-        let digits = digits.or_else(|| header.strip_prefix(VALKEY).map(|digits| (digits, true)));
-        let version = digits.filter(|(digits, _)| digits.iter().all(u8::is_ascii_digit)).map(|(digits, valkey)| {
-            (digits.iter().fold(0, |version, digit| version * 10 + u32::from(digit - b'0')), valkey)
+        let digits = header.strip_prefix(REDIS).map(|digits| (digits, Origin::Redis));
+        let digits = digits.or_else(|| header.strip_prefix(VALKEY).map(|digits| (digits, Origin::Valkey)));
+        let version = digits.filter(|(digits, _)| digits.iter().all(u8::is_ascii_digit)).map(|(digits, origin)| {
+            (digits.iter().fold(0, |version, digit| version * 10 + u32::from(digit - b'0')), origin)
         });
-        let Some((version, valkey)) = version else {
+        let Some((version, origin)) = version else {
             return Err(input.error(CodecError::Magic("Redis data set (RDB)")));
         };
-        let known = if valkey { version == VALKEY_VERSION } else { (1..=REDIS_VERSION_MAX).contains(&version) };
+        let known = match origin {
+            Origin::Redis => (1..=REDIS_VERSION_MAX).contains(&version),
+            Origin::Valkey => version == VALKEY_VERSION,
+        };
         if !known {
             return Err(input.error(CodecError::Version { what: "RDB", version }));
         }
-        Ok(RdbReader { input, valkey, version, done: false })
+        Ok(RdbReader { input, origin, version, templates: Templates::default(), flat: Vec::new(), done: false })
     }
 
     pub fn version(&self) -> u32 {
@@ -146,7 +157,7 @@ impl<R: Read> RdbReader<R> {
         }
         // Set again where there is something behind this item.
         self.done = true;
-        let (mut expiry_ms, mut idle_s, mut frequency) = (None, None, None);
+        let (mut expiry_ms, mut idle_s, mut frequency, mut has_metadata) = (None, None, None, false);
         let input = &mut self.input;
         let entry = loop {
             input.keep();
@@ -179,30 +190,66 @@ impl<R: Read> RdbReader<R> {
                         skim::length(input)?;
                     }
                 }
+                OPCODE_HASH_TEMPLATE if self.origin == Origin::Redis => {
+                    let (number, fields) = skim::template(input)?;
+                    let added = self.templates.add(number, input.kept(fields, input.mark()));
+                    added.map_err(|problem| input.error(problem))?;
+                }
+                OPCODE_KEY_METADATA if self.origin == Origin::Redis => {
+                    skim::key_metadata(input)?;
+                    has_metadata = true;
+                }
+                OPCODE_SLOT_IMPORT if self.origin == Origin::Valkey => {
+                    let from = input.mark();
+                    let end = skim::slot_import(input)?;
+                    let key = parse(input, from, end)?.into_vec();
+                    break Entry::Unsupported { key, what: "an import of slots that had not ended".to_owned() };
+                }
                 OPCODE_END => {
                     check_end(input, self.version)?;
                     return Ok(Entry::End);
                 }
                 kind => {
-                    let support = skim::support(kind);
+                    let support = skim::support(kind, self.origin);
                     if support == Support::Unknown {
                         return Err(input.error(Problem::Opcode(kind)));
                     }
                     let key_from = input.mark();
                     skim::string(input)?;
                     let value_from = input.mark();
-                    if support == Support::Whole {
-                        skim::value(input, kind, self.valkey)?;
-                        self.done = false;
-                        let value_end = self.input.mark();
-                        let key = parse(&self.input, key_from, value_from)?;
-                        let value = self.input.kept(value_from, value_end);
-                        // A time before 1970 has passed.
-                        let expiry_ms = expiry_ms.map(|at| u64::try_from(at).unwrap_or(0));
-                        return Ok(Entry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind, key, value }));
+                    if has_metadata || !matches!(support, Support::Whole | Support::Hash) {
+                        let key = parse(input, key_from, value_from)?.into_vec();
+                        let mut what = pass_over(input, &key, kind, support, (self.origin, &self.templates))?;
+                        if has_metadata {
+                            what += " with metadata of a module";
+                        }
+                        break Entry::Unsupported { key, what };
                     }
-                    let key = parse(input, key_from, value_from)?.into_vec();
-                    break pass_over(input, key, kind, support, self.valkey)?;
+                    skim::value(input, kind, self.origin, &self.templates)?;
+                    let mut form = kind;
+                    if support == Support::Hash {
+                        form = kind::HASH;
+                        let key = parse(input, key_from, value_from)?;
+                        let mut inside = Reader::new(input.kept(value_from, input.mark()));
+                        match flatten(kind, self.origin, &self.templates, &mut inside, &mut self.flat) {
+                            Ok(Flattened::Plain) => {}
+                            Ok(Flattened::FieldsExpire) => {
+                                let what = "a hash whose fields expire".to_owned();
+                                break Entry::Unsupported { key: key.into_vec(), what };
+                            }
+                            Err(problem) => {
+                                let key = key.with_bytes(|key| String::from_utf8_lossy(key).into_owned());
+                                return Err(input.error(Problem::Value { key, problem }));
+                            }
+                        }
+                    }
+                    self.done = false;
+                    let key = parse(&self.input, key_from, value_from)?;
+                    let value = self.input.kept(value_from, self.input.mark());
+                    let value = if form == kind { value } else { &self.flat };
+                    // A time before 1970 has passed.
+                    let expiry_ms = expiry_ms.map(|at| u64::try_from(at).unwrap_or(0));
+                    return Ok(Entry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind: form, key, value }));
                 }
             }
         };
@@ -227,30 +274,31 @@ fn check_end<R: Read>(input: &mut Input<R>, version: u32) -> Result<()> {
     }
 }
 
+/// Reads past a value without keeping it, and answers what it is.
 fn pass_over<R: Read>(
     input: &mut Input<R>,
-    key: Vec<u8>,
+    key: &[u8],
     kind: u8,
     support: Support,
-    valkey: bool,
-) -> Result<Entry<'static>> {
+    (origin, templates): (Origin, &Templates),
+) -> Result<String> {
     let what = match support {
         Support::Endless(what) => {
-            let key = String::from_utf8_lossy(&key).into_owned();
+            let key = String::from_utf8_lossy(key).into_owned();
             return Err(input.error(Problem::Endless { key, what }));
         }
-        Support::Skipped(what) if kind == skim::MODULE_2 => {
-            let module = skim::module_name(skim::length(input)?);
+        Support::Skipped(_) if kind == kind::MODULE_2 => {
+            let what = skim::module_value(skim::length(input)?);
             input.discard();
             skim::module_fields(input)?;
-            return Ok(Entry::Unsupported { key, what: format!("{what} ({module})") });
+            return Ok(what);
         }
         Support::Skipped(what) => what,
-        Support::Whole | Support::Unknown => return Err(input.error(Problem::Opcode(kind))),
+        Support::Whole | Support::Hash | Support::Unknown => "a value",
     };
     input.discard();
-    skim::value(input, kind, valkey)?;
-    Ok(Entry::Unsupported { key, what: what.to_owned() })
+    skim::value(input, kind, origin, templates)?;
+    Ok(what.to_owned())
 }
 
 /// The string that was skimmed between two marks.

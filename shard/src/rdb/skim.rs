@@ -11,11 +11,14 @@
 //! | 4 | n, 2n strings |
 //! | 5 | n, n of (string, f64) |
 //! | 18 | n, n of (length, string) |
-//! | 15, 19, 21 | stream, see [`stream`] |
+//! | 15, 19, 21, 26, 27 | stream, see [`stream`] |
 //! | 7 | module id, then numbered fields up to a zero, see [`module_fields`] |
 //! | 22, Valkey | n, n of (string, string, i64) |
 //! | 22, 24, Redis | (24: i64), n, n of (length, string, string) |
 //! | 23, 25, Redis | (25: i64), string |
+//! | 28 | n, 0 or 1 and a length, n of (length, element), see [`array`] |
+//! | 30 | string |
+//! | 32 | number of a template, as many strings as that has fields |
 
 use std::io::Read;
 
@@ -24,24 +27,20 @@ use super::reader::RdbError;
 use crate::codec::CodecError;
 use crate::codec::reader::RdbLength;
 use crate::codec::value::kind;
+use crate::codec::value::newer::{Origin, Templates, is_newer_hash, unsupported};
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
 
-const MODULE: u8 = 6;
-pub(super) const MODULE_2: u8 = 7;
-const STREAM: u8 = 15;
-const STREAM_2: u8 = 19;
-const STREAM_3: u8 = 21;
-const FIELD_TTLS_EARLY: u8 = 22;
-const FIELD_TTLS_LISTPACK_EARLY: u8 = 23;
-const FIELD_TTLS: u8 = 24;
-const FIELD_TTLS_LISTPACK: u8 = 25;
+/// The module inside Redis that has vector sets.
+const VECTOR_SETS: &str = "vectorset";
 
 /// What a value is, as far as this build is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Support {
     /// The codec decodes it.
     Whole,
+    /// A hash that may be a plain one in another form.
+    Hash,
     /// It can be passed over. What it is, for messages.
     Skipped(&'static str),
     /// Not even its end can be found.
@@ -49,22 +48,22 @@ pub(super) enum Support {
     Unknown,
 }
 
-pub(super) fn support(kind: u8) -> Support {
+pub(super) fn support(kind: u8, origin: Origin) -> Support {
     match kind {
         kind::STRING..=kind::SORTED_SET
         | kind::HASH_ZIPMAP..=kind::LIST_QUICKLIST
         | kind::HASH_LISTPACK..=kind::LIST_QUICKLIST_2
         | kind::SET_LISTPACK => Support::Whole,
-        STREAM | STREAM_2 | STREAM_3 => Support::Skipped("a stream"),
-        FIELD_TTLS_EARLY..=FIELD_TTLS_LISTPACK => Support::Skipped("a hash whose fields expire"),
-        MODULE_2 => Support::Skipped("a module's value"),
-        MODULE => Support::Endless("a module's value in the form of Redis 4"),
-        _ => Support::Unknown,
+        kind::MODULE => Support::Endless("a module's value in the form of Redis 4"),
+        // Only payloads have hashes with a template of their own.
+        kind::HASH_TEMPLATE_LISTPACK | kind::HASH_TEMPLATE_VALUES => Support::Unknown,
+        _ if is_newer_hash(kind, origin) => Support::Hash,
+        _ => unsupported(kind, origin).map_or(Support::Unknown, Support::Skipped),
     }
 }
 
-/// Reads past a value. `valkey`: the header says that Valkey wrote it.
-pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, valkey: bool) -> Result<()> {
+/// Reads past a value.
+pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, origin: Origin, templates: &Templates) -> Result<()> {
     match kind {
         kind::STRING
         | kind::HASH_ZIPMAP..=kind::HASH_ZIPLIST
@@ -88,24 +87,30 @@ pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, valkey: bool) -> Re
             length(input)?;
             string(input)
         }),
-        STREAM | STREAM_2 | STREAM_3 => stream(input, kind),
-        MODULE_2 => {
+        kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | kind::STREAM_4 | kind::STREAM_5 => stream(input, kind),
+        kind::ARRAY => array(input),
+        kind::MODULE_2 => {
             length(input)?;
             module_fields(input)
         }
-        FIELD_TTLS_EARLY if valkey => times(input, |input| {
+        kind::HASH_TTL_EARLY if origin == Origin::Valkey => times(input, |input| {
             pair(input)?;
             input.advance(8)
         }),
-        FIELD_TTLS_EARLY if !valkey => times(input, field_with_ttl),
-        FIELD_TTLS_LISTPACK_EARLY if !valkey => string(input),
-        FIELD_TTLS if !valkey => {
+        kind::HASH_TTL_EARLY => times(input, field_with_ttl),
+        kind::HASH_TTL_LISTPACK_EARLY | kind::HASH_TEMPLATE_LISTPACK_REFERRED => string(input),
+        kind::HASH_TTL => {
             input.advance(8)?;
             times(input, field_with_ttl)
         }
-        FIELD_TTLS_LISTPACK if !valkey => {
+        kind::HASH_TTL_LISTPACK => {
             input.advance(8)?;
             string(input)
+        }
+        kind::HASH_TEMPLATE_VALUES_REFERRED => {
+            let number = length(input)?;
+            let count = templates.count(number).map_err(|problem| input.error(problem))?;
+            (0..count).try_for_each(|_| string(input))
         }
         other => Err(input.error(CodecError::Type(other))),
     }
@@ -185,6 +190,39 @@ pub(super) fn module_fields<R: Read>(input: &mut Input<R>) -> Result<()> {
     }
 }
 
+/// What a module's value is, for messages.
+pub(super) fn module_value(id: u64) -> String {
+    match module_name(id) {
+        name if name == VECTOR_SETS => "a vector set".to_owned(),
+        name => format!("a module's value ({name})"),
+    }
+}
+
+/// Reads past what modules keep beside a key: n, n of (class u32, fields).
+pub(super) fn key_metadata<R: Read>(input: &mut Input<R>) -> Result<()> {
+    times(input, |input| {
+        input.advance(4)?;
+        module_fields(input)
+    })
+}
+
+/// Reads past a template: its number; n, n strings. Answers the number, and the mark of what stands behind it.
+pub(super) fn template<R: Read>(input: &mut Input<R>) -> Result<(u64, usize)> {
+    let number = length(input)?;
+    let fields = input.mark();
+    times(input, string)?;
+    Ok((number, fields))
+}
+
+/// Reads past slots that were being imported, and answers the mark where their job's name ends: name; n, n of (first,
+/// last).
+pub(super) fn slot_import<R: Read>(input: &mut Input<R>) -> Result<usize> {
+    string(input)?;
+    let end = input.mark();
+    times(input, |input| lengths(input, 2))?;
+    Ok(end)
+}
+
 /// The name of a module's type: nine letters of six bits, above ten bits of its own version.
 pub(super) fn module_name(id: u64) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -197,24 +235,62 @@ pub(super) fn module_name(id: u64) -> String {
 /// since the second form: first id (2), greatest deleted id (2), entries added
 /// groups x (name, last id (2), since the second form: entries read,
 ///   pending x (id 16 bytes, i64, deliveries)
-///   consumers x (name, i64 seen, since the third form: i64 active, pending x id 16 bytes))
+///   consumers x (name, i64 seen, since the third form: i64 active, pending x id 16 bytes),
+///   since the fifth form: released x id 16 bytes)
+/// since the fourth form: duration, size,
+///   producers x (name, messages x (name, id (2))), messages added, repeats
 /// ```
 fn stream<R: Read>(input: &mut Input<R>, kind: u8) -> Result<()> {
     const ID_BYTES: u64 = 16;
     times(input, pair)?;
-    lengths(input, if kind == STREAM { 3 } else { 8 })?;
+    lengths(input, if kind == kind::STREAM { 3 } else { 8 })?;
     times(input, |input| {
         string(input)?;
-        lengths(input, if kind == STREAM { 2 } else { 3 })?;
+        lengths(input, if kind == kind::STREAM { 2 } else { 3 })?;
         times(input, |input| {
             input.advance(ID_BYTES + 8)?;
             length(input).map(drop)
         })?;
         times(input, |input| {
             string(input)?;
-            input.advance(if kind == STREAM_3 { 16 } else { 8 })?;
+            input.advance(if kind >= kind::STREAM_3 { 16 } else { 8 })?;
             times(input, |input| input.advance(ID_BYTES))
+        })?;
+        if kind >= kind::STREAM_5 { times(input, |input| input.advance(ID_BYTES)) } else { Ok(()) }
+    })?;
+    if kind < kind::STREAM_4 {
+        return Ok(());
+    }
+    lengths(input, 2)?;
+    times(input, |input| {
+        string(input)?;
+        times(input, |input| {
+            string(input)?;
+            lengths(input, 2)
         })
+    })?;
+    lengths(input, 2)
+}
+
+/// ```text
+/// n, 0 or (1, where the next element goes)
+/// n x (index, 0 | 3: string, 1: i64, 2: f64)
+/// ```
+fn array<R: Read>(input: &mut Input<R>) -> Result<()> {
+    const BAD: CodecError = CodecError::Malformed("array");
+    let count = length(input)?;
+    match length(input)? {
+        0 => {}
+        1 => drop(length(input)?),
+        _ => return Err(input.error(BAD)),
+    }
+    (0..count).try_for_each(|_| {
+        length(input)?;
+        match length(input)? {
+            0 | 3 => string(input),
+            1 | 2 => input.advance(8),
+            _ => Err(input.error(BAD)),
+        }
     })
 }
 

@@ -9,7 +9,8 @@ use crate::codec::tests::for_each_damage;
 use crate::codec::value::decode_value;
 use crate::codec::{Reader, checksum};
 use crate::record::Value;
-use crate::types::Limits;
+use crate::types::listpack::Listpack;
+use crate::types::{Item, Limits};
 
 /// Everything in an RDB, a line each; the last one is the error where there is one.
 fn lines(stream: impl Read) -> Vec<String> {
@@ -121,24 +122,85 @@ fn every_item_is_read() {
             &["j is a module's value (ReJSON-RL)", "k type 0 value \\x00"],
         ),
         (
+            "REDIS0015",
+            [
+                &b"\x07\x01v"[..],
+                &module("vectorset"),
+                b"\x02\x05\x00\x1c\x01a\x02\x01\x07\x03\x00\x01x\x04\x01........\x00\x01k\x00",
+            ]
+            .concat(),
+            &["v is a vector set", "a is an array", "k type 0 value \\x00"],
+        ),
+        // Metadata of two modules before a key.
+        (
+            "REDIS0015",
+            b"\xfd\x01\0\0\0\xf3\x02....\x02\x07\x00....\x05\x01x\x00\x00\x01k\x01v\x00\x01l\x01w".to_vec(),
+            &["k is a value with metadata of a module", "l type 0 value \\x01w"],
+        ),
+        (
+            "VALKEY080",
+            b"\xf3\x03job\x01\x05\x40\xff\x00\x01k\x00".to_vec(),
+            &["job is an import of slots that had not ended", "k type 0 value \\x00"],
+        ),
+        (
             "REDIS0011",
             [&b"\xf7"[..], &module("scripting"), b"\x02\x01\x05\x01x\x00\x00\x01k\x00"].concat(),
             &["module scripting", "k type 0 value \\x00"],
         ),
         (
             "VALKEY080",
-            b"\x16\x01h\x01\x01f\x01v\xff\xff\xff\xff\xff\xff\xff\xff\x00\x01k\x00".to_vec(),
-            &["h is a hash whose fields expire", "k type 0 value \\x00"],
+            b"\x16\x01h\x01\x01f\x01v\xff\xff\xff\xff\xff\xff\xff\xff\x16\x01i\x01\x01f\x01v\0\0\0\0\x01\0\0\0"
+                .to_vec(),
+            &["h type 4 value \\x01\\x01f\\x01v", "i is a hash whose fields expire"],
         ),
         (
             "REDIS0012",
-            b"\x18\x01h........\x01\x05\x01f\x01v\x19\x01i........\x01p\x16\x01j\x01\x05\x01f\x01v\x17\x01k\x01p"
-                .to_vec(),
+            [
+                &b"\x18\x01h........\x01\x05\x01f\x01v\x19\x01i........"[..],
+                &listpack(&["f", "v", "99999"]),
+                b"\x16\x01j\x02\x00\x01e\x01v\x05\x01f\x01v\x17\x01k",
+                &listpack(&["e", "v", "0", "f", "v", "99999"]),
+            ]
+            .concat(),
             &[
                 "h is a hash whose fields expire",
                 "i is a hash whose fields expire",
                 "j is a hash whose fields expire",
                 "k is a hash whose fields expire",
+            ],
+        ),
+        // None of the fields expires.
+        (
+            "REDIS0012",
+            [
+                &b"\x18\x01h........\x01\x00\x01f\xc0\x07\x19\x01i........"[..],
+                &listpack(&["f", "7", "0", "g", "v", "0"]),
+                b"\x16\x01j\x01\x00\x01f\x01v\xfd\x01\0\0\0\x17\x01k",
+                &listpack(&["f", "v", "0"]),
+            ]
+            .concat(),
+            &[
+                "h type 4 value \\x01\\x01f\\xc0\\x07",
+                "i type 4 value \\x02\\x01f\\xc0\\x07\\x01g\\x01v",
+                "j type 4 value \\x01\\x01f\\x01v",
+                "k type 4 value \\x01\\x01f\\x01v expiry 1000",
+            ],
+        ),
+        // Templates, and hashes that name them.
+        (
+            "REDIS0015",
+            [
+                &b"\xf2\x07\x02\x01a\xc0\x05\xf2\x08\x01\x01b\xfe\x00\x20\x01h\x07\x01v\x01w\x1e\x01i"[..],
+                &listpack(&["8", "v"]),
+                b"\xfd\x01\0\0\0\x1e\x01j",
+                &listpack(&["7", "1", "w"]),
+            ]
+            .concat(),
+            &[
+                "select 0",
+                "h type 4 value \\x02\\x01a\\x01v\\xc0\\x05\\x01w",
+                "i type 4 value \\x01\\x01b\\x01v",
+                "j type 4 value \\x02\\x01a\\xc0\\x01\\xc0\\x05\\x01w expiry 1000",
             ],
         ),
     ];
@@ -149,6 +211,15 @@ fn every_item_is_read() {
             assert_eq!(lines(Drip(&bytes, count)), *expected);
         }
     }
+}
+
+/// A listpack as a string.
+fn listpack(items: &[&str]) -> Vec<u8> {
+    let mut listpack = Listpack::new();
+    items.iter().for_each(|item| listpack.push_back(Item::parse(item.as_bytes())));
+    let mut bytes = Vec::new();
+    write_plain_string(&mut bytes, listpack.view().bytes());
+    bytes
 }
 
 /// A module's id as a length.
@@ -168,18 +239,30 @@ fn what_cannot_be_read_is_named() {
         (b"REDIX0011\xff".to_vec(), "at byte 9: not a Redis data set (RDB)"),
         (b"REDIS001x\xff".to_vec(), "at byte 9: not a Redis data set (RDB)"),
         (b"REDIS0000\xff".to_vec(), "at byte 9: RDB of format version 0, which this build cannot read"),
-        (b"REDIS0013\xff".to_vec(), "at byte 9: RDB of format version 13, which this build cannot read"),
+        (b"REDIS0016\xff".to_vec(), "at byte 9: RDB of format version 16, which this build cannot read"),
         (b"REDIS0080\xff".to_vec(), "at byte 9: RDB of format version 80, which this build cannot read"),
         (b"VALKEY081\xff".to_vec(), "at byte 9: RDB of format version 81, which this build cannot read"),
         (rdb("REDIS0011", &[b"\x08"]), "at byte 10: opcode 8, which this build does not know"),
-        (rdb("REDIS0011", &[b"\xf3"]), "at byte 10: opcode 243, which this build does not know"),
+        (rdb("REDIS0015", &[b"\xf1"]), "at byte 10: opcode 241, which this build does not know"),
+        (rdb("VALKEY080", &[b"\xf2"]), "at byte 10: opcode 242, which this build does not know"),
+        (rdb("REDIS0015", &[b"\x1d"]), "at byte 10: opcode 29, which this build does not know"),
+        (rdb("REDIS0015", &[b"\x20\x01h\x07\x01v"]), "at byte 13: malformed: hash without its template"),
+        (rdb("REDIS0015", &[b"\xf2\x07\x01\x01a\xf2\x07\x01\x01b"]), "at byte 19: malformed: hash template twice"),
+        (
+            rdb("REDIS0015", &[b"\xf2\x07\x01\x01a\x1e\x01h", &listpack(&["7", "v", "w"])]),
+            "at byte 33: the value of key `h` is damaged: malformed: hash listpack",
+        ),
+        (
+            rdb("REDIS0015", &[b"\x19\x01h........\x01x"]),
+            "at byte 22: the value of key `h` is damaged: malformed: listpack",
+        ),
         (
             rdb("REDIS0011", &[b"\x06\x01k"]),
             "at byte 12: behind the value of key `k`, a module's value in the form of Redis 4, whose end cannot be found",
         ),
         (rdb("REDIS0011", &[b"\x00\xc4"]), "at byte 11: malformed: unknown string encoding"),
         (rdb("REDIS0011", &[b"\x01\x01k\xc0\x01"]), "at byte 13: malformed: string encoding in place of a length"),
-        (rdb("VALKEY080", &[b"\x17\x01h\x01x"]), "at byte 12: value of type 23, which this build cannot read"),
+        (rdb("VALKEY080", &[b"\x17\x01h\x01x"]), "at byte 10: opcode 23, which this build does not know"),
         (b"REDIS0011\x00\x01k\x81\xff\xff\xff\xff\xff\xff\xff\xff.".to_vec(), "at byte 21: ends too early"),
         (b"REDIS0011\xff12345678".to_vec(), "at byte 18: checksum mismatch (stored 3837363534333231, computed "),
     ] {
@@ -305,20 +388,20 @@ proptest! {
     }
 
     #[test]
-    fn noise_does_no_harm(noise: Vec<u8>, kind in 0u8..26) {
+    fn noise_does_no_harm(noise: Vec<u8>, kind in 0u8..34) {
         lines(&[b"REDIS0011", &noise[..]].concat()[..]);
-        lines(&[&b"REDIS0012"[..], &[kind, 1, b'k'][..], &noise[..]].concat()[..]);
+        lines(&[&b"REDIS0015\xf2\x01\x01\x01f"[..], &[kind, 1, b'k'][..], &noise[..]].concat()[..]);
         lines(&[&b"VALKEY080"[..], &[kind, 1, b'k'][..], &noise[..]].concat()[..]);
     }
 
     /// What the skimmer takes for a value's end is where the decoder ends, too.
     #[test]
-    fn the_decoder_ends_where_the_skimmer_does(noise: Vec<u8>, kind in 0u8..21) {
-        let bytes = [&b"REDIS0001"[..], &[kind, 1, b'k'][..], &noise[..]].concat();
+    fn the_decoder_ends_where_the_skimmer_does(noise: Vec<u8>, kind in 0u8..33) {
+        let bytes = [&b"REDIS0001\xf2\x01\x01\x01f"[..], &[kind, 1, b'k'][..], &noise[..]].concat();
         let mut reader = RdbReader::new(&bytes[..]).unwrap();
         if let Ok(Entry::Key(record)) = reader.next() {
             let mut inside = Reader::new(record.value);
-            if decode_value(kind, &mut inside, &Limits::default()).is_ok() {
+            if decode_value(record.kind, &mut inside, &Limits::default()).is_ok() {
                 prop_assert!(inside.is_empty());
             }
         }

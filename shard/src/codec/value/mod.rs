@@ -8,11 +8,14 @@
 //! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //!
+//! Hashes in forms of newer servers become plain ones first: see [`newer`].
+//!
 //! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
 //! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
 
 mod hash;
 mod list;
+pub mod newer;
 mod set;
 mod sorted_set;
 
@@ -44,6 +47,27 @@ pub mod kind {
     pub const SORTED_SET_LISTPACK: u8 = 17;
     pub const LIST_QUICKLIST_2: u8 = 18;
     pub const SET_LISTPACK: u8 = 20;
+
+    // What Dormouse has nothing for.
+    pub const MODULE: u8 = 6;
+    pub const MODULE_2: u8 = 7;
+    pub const STREAM: u8 = 15;
+    pub const STREAM_2: u8 = 19;
+    pub const STREAM_3: u8 = 21;
+    pub const STREAM_4: u8 = 26;
+    pub const STREAM_5: u8 = 27;
+    pub const ARRAY: u8 = 28;
+
+    // Hashes in the forms of newer servers, see [`super::newer`]. What is early, only release candidates wrote; Valkey has
+    // given the first number to a form of its own.
+    pub const HASH_TTL_EARLY: u8 = 22;
+    pub const HASH_TTL_LISTPACK_EARLY: u8 = 23;
+    pub const HASH_TTL: u8 = 24;
+    pub const HASH_TTL_LISTPACK: u8 = 25;
+    pub const HASH_TEMPLATE_LISTPACK: u8 = 29;
+    pub const HASH_TEMPLATE_LISTPACK_REFERRED: u8 = 30;
+    pub const HASH_TEMPLATE_VALUES: u8 = 31;
+    pub const HASH_TEMPLATE_VALUES_REFERRED: u8 = 32;
 }
 
 /// A value that has been read.
