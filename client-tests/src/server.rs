@@ -198,14 +198,19 @@ impl Server {
 
     /// Asks the server to end and waits until it has.
     pub fn stop(&mut self) -> ExitStatus {
+        terminate(self.process.as_ref().expect("the server was started"));
+        self.wait()
+    }
+
+    /// Waits until the server has ended.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut process = self.process.take().expect("the server was started");
-        terminate(&process);
         match wait_for(STOP_LIMIT, || process.try_wait().expect("the server is our child")) {
             Some(status) => status,
             None => {
                 _ = process.kill();
                 _ = process.wait();
-                panic!("the server still ran {STOP_LIMIT:?} after SIGTERM\n{}", self.log_tail());
+                panic!("the server still ran after {STOP_LIMIT:?}\n{}", self.log_tail());
             }
         }
     }

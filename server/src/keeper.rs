@@ -16,16 +16,19 @@ use tokio::sync::Mutex;
 
 use crate::databases::{Lately, Rates, Tenant};
 use crate::metering::Meter;
-use crate::node::Node;
+use crate::node::{Node, OVERTAKEN, Shutdown};
 
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For so long a process that was overtaken tells clients and probes why, before it ends.
+const REFUSE_FOR: Duration = Duration::from_secs(2);
 /// Expired keys removed from a shard at a time: a fraction of a millisecond.
 const EXPIRE_KEYS: usize = 500;
 
 /// Starts the keeper's tasks in the current runtime. They end when the node drains.
 pub fn start(node: &Arc<Node>, autoscaler: Autoscaler) {
     tokio::spawn(expire(Arc::clone(node)));
+    tokio::spawn(stop_when_overtaken(Arc::clone(node)));
     tokio::spawn(look(Arc::clone(node), autoscaler));
 }
 
@@ -46,7 +49,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     let deleting = Arc::default();
     while !node.is_draining() {
         every.tick().await;
-        if stop_if_sealed(&node).await {
+        if node.is_overtaken() {
             return;
         }
         let now_ms = (node.engine.clock)();
@@ -92,19 +95,20 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     }
 }
 
-/// Whether another process has taken over the store. Then nothing here can be written any more, and what is read may be
-/// outdated: every database stops.
-async fn stop_if_sealed(node: &Node) -> bool {
-    if !node.engine.log.as_ref().is_some_and(|log| log.is_sealed()) {
-        return false;
-    }
-    let text = "the store was taken over by another process: this one serves no database any more";
-    tracing::error!("{text}");
-    *node.store_error.lock() = Some(text.to_string());
+/// When another process takes the store over, nothing here can be written any more, and what is read may be outdated: every
+/// database stops, and a moment later the process ends, for a supervisor to start it again.
+async fn stop_when_overtaken(node: Arc<Node>) {
+    let Some(owner) = node.engine.log.as_ref().and_then(|log| log.owner().cloned()) else { return };
+    owner.until_lost().await;
+    tracing::error!("{OVERTAKEN}");
+    *node.store_error.lock() = Some(OVERTAKEN.to_owned());
     for tenant in node.tenants.all() {
-        tenant.database.stop(Error::Store(text.to_string())).await;
+        // A checkpoint may be waiting for the store; the others need not wait for that.
+        tokio::spawn(async move { tenant.database.stop(Error::Store(OVERTAKEN.to_owned())).await });
     }
-    true
+    tokio::time::sleep(REFUSE_FOR).await;
+    // Nobody receives when the server is ending already.
+    let _ = node.shutdown.send(Shutdown::Taken);
 }
 
 fn monotonic_ms(node: &Node) -> u64 {
@@ -232,7 +236,9 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
 
 /// Keeps what the store answered for the readiness probe.
 pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dormouse_shard::error::Result<()> {
-    *node.store_error.lock() = outcome.as_ref().err().map(ToString::to_string);
+    if !node.is_overtaken() {
+        *node.store_error.lock() = outcome.as_ref().err().map(ToString::to_string);
+    }
     outcome
 }
 

@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use dormouse::options::{Invocation, version};
-use dormouse::server::Server;
+use dormouse::server::{Failure, Server};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -19,12 +19,13 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
-    let logging = dormouse::logging::start(options.log_format, &options.log_level).map_err(|error| error.to_string());
+    let logging = dormouse::logging::start(options.log_format, &options.log_level);
+    let logging = logging.map_err(|error| Failure::Other(error.to_string()));
     match logging.and_then(|()| Server::start(*options)).and_then(Server::run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("dormouse: {error}");
-            ExitCode::FAILURE
+        Err(failure) => {
+            eprintln!("dormouse: {failure}");
+            failure.exit_code().into()
         }
     }
 }

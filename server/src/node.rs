@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use dormouse_autoscaler::Policy;
 use dormouse_shard::database::Engine;
+use dormouse_shard::error::Error;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -48,7 +49,12 @@ pub enum Shutdown {
     Save,
     /// What no checkpoint has is lost, as somebody asked for.
     NoSave,
+    /// Another process has taken the store over: nothing can be written any more.
+    Taken,
 }
+
+/// What clients and probes are told when another process has taken the store over.
+pub const OVERTAKEN: &str = "the store was taken over by another process: this one serves no database any more";
 
 impl Node {
     pub fn new(
@@ -95,6 +101,19 @@ impl Node {
     /// The settings that a connection to `tenant` sees.
     pub fn settings_for(&self, tenant: &Tenant) -> Settings {
         Settings { facts: self.facts.clone(), node: (*self.settings()).clone(), database: tenant.settings_now() }
+    }
+
+    /// Whether another process is known to have taken the store over.
+    pub fn is_overtaken(&self) -> bool {
+        self.engine.log.as_ref().is_some_and(|log| log.is_sealed())
+    }
+
+    /// Refuses what only the owner of the store can promise.
+    ///
+    /// # Errors
+    /// When another process is known to have taken the store over.
+    pub fn check_owner(&self) -> Result<(), Error> {
+        if self.is_overtaken() { Err(Error::Store(OVERTAKEN.to_owned())) } else { Ok(()) }
     }
 
     pub fn max_clients(&self) -> usize {

@@ -86,7 +86,9 @@ pub fn version() -> String {
     about = "A serverless Redis: databases that fall asleep when nobody uses them",
     args_conflicts_with_subcommands = true,
     after_help = "Every option also reads DORMOUSE_<OPTION> from the environment (DORMOUSE_SLEEP_AFTER=10m), and \
-                  stands under its own name in the file of --config (sleep-after = \"10m\")."
+                  stands under its own name in the file of --config (sleep-after = \"10m\").\n\n\
+                  The server ends with 0 after it has saved every database, with 1 after a failure, with 2 when an \
+                  option is wrong, and with 3 when another process has taken the store over."
 )]
 struct CommandLine {
     #[command(subcommand)]

@@ -19,7 +19,7 @@ use crate::config::{Settings, directory};
 use crate::databases::Tenants;
 use crate::http::{Http, Readiness};
 use crate::listener::Listeners;
-use crate::node::{Node, Shutdown};
+use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::Options;
 use crate::worker::{self, now_ms};
 use crate::{keeper, memory, metrics, process, snapshot};
@@ -31,6 +31,40 @@ const LANE_THREADS: usize = 2;
 const PATIENT_THREADS: usize = 2;
 /// How much what nobody waits for gives way to clients on a busy core.
 const NICER: i32 = 15;
+
+/// Why a server does not serve, or did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// Another process owns the store; a supervisor may start this one again.
+    Taken(String),
+    /// Anything else, and what to do about it.
+    Other(String),
+}
+
+impl Failure {
+    /// What the process ends with when another one owns the store; other failures end it with 1, wrong options with 2.
+    const TAKEN_CODE: u8 = 3;
+
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Taken(_) => Self::TAKEN_CODE,
+            Self::Other(_) => 1,
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self::Other(problem)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Taken(problem) | Self::Other(problem)) = self;
+        f.write_str(problem)
+    }
+}
 
 /// A server that listens.
 pub struct Server {
@@ -45,8 +79,8 @@ pub struct Server {
 
 impl Server {
     /// # Errors
-    /// A text that says what is in the way and what to do about it.
-    pub fn start(options: Options) -> Result<Self, String> {
+    /// What is in the way and what to do about it.
+    pub fn start(options: Options) -> Result<Self, Failure> {
         let clients = u64::from(options.max_clients);
         let possible = process::allow_clients(clients);
         if possible < clients {
@@ -71,7 +105,10 @@ impl Server {
             .build()
             .map_err(failed("the background threads"))?;
         let seed = random_seed();
-        let logs = Log::open(&store, seed, now_ms).map_err(|error| explain(&error))?;
+        let logs = Log::open(&store, seed, now_ms).map_err(|error| match error.is_taken() {
+            true => Failure::Taken(format!("{error}; this process ends")),
+            false => Failure::Other(explain(&error)),
+        })?;
         let (log, recovered) = logs.unzip();
         let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
         let lane = Lane::new("slow-lane", LANE_THREADS, 0).map_err(failed("the slow lane"))?;
@@ -136,8 +173,8 @@ impl Server {
     /// Serves until a signal or `SHUTDOWN`, then puts every database to sleep.
     ///
     /// # Errors
-    /// When a database could not be saved.
-    pub fn run(mut self) -> Result<(), String> {
+    /// When a database could not be saved, or another process has taken the store over.
+    pub fn run(mut self) -> Result<(), Failure> {
         let how = self
             .background
             .block_on(wait(&mut self.ends))
@@ -155,13 +192,16 @@ impl Server {
                 }
             }
         }
+        // The end of the log tells whether another process has taken the store over.
         drop(self.flusher.take());
         drop(self.http.take());
-        if failed.is_empty() {
+        if self.node.is_overtaken() {
+            Err(Failure::Taken(format!("{OVERTAKEN}; this process ends")))
+        } else if failed.is_empty() {
             tracing::info!("every database sleeps; bye");
             Ok(())
         } else {
-            Err(failed.join("; "))
+            Err(failed.join("; ").into())
         }
     }
 }
@@ -231,10 +271,10 @@ fn explain(error: &StoreError) -> String {
     }
 }
 
-/// From the system's source, by way of the standard library's hash keys.
+/// From the system's source, by way of the standard library's hash keys; never 0.
 pub(crate) fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish() ^ now_ms().rotate_left(20)
+    (RandomState::new().build_hasher().finish() ^ now_ms().rotate_left(20)).max(1)
 }
 
 #[cfg(test)]

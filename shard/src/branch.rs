@@ -83,6 +83,7 @@ impl Database {
 
     async fn make_branch(self: &Arc<Self>, name: &str, expires_ms: Option<u64>) -> Result<()> {
         self.check_open()?;
+        self.check_owner().await?;
         let store = &self.engine.store;
         // Asked first, so that nothing is written for a branch that cannot be.
         if manifest::exists(store, name).await.map_err(store_error)? {
@@ -106,6 +107,7 @@ impl Database {
         if !further.is_empty() {
             branch.settings.insert(ANCESTORS.to_owned(), further.join("\n"));
         }
+        self.check_owner().await?;
         match manifest::create_branch(store, &source, &mut branch).await {
             Ok(()) => Ok(()),
             Err(StoreError::Exists { .. }) => Err(taken()),
@@ -135,6 +137,7 @@ impl Database {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
+            database.check_owner().await?;
             database.stop_for_good().await?;
             manifest::delete_database(&database.engine.store, database.name()).await.map_err(store_error)?;
             if let Some(log) = database.shared.journal.log() {
@@ -177,6 +180,7 @@ impl Database {
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
             database.check_open()?;
+            database.check_owner().await?;
             let Some(manifest) = database.newest_manifest().await? else { return Ok(()) };
             let collected = manifest::collect_garbage(&database.engine.store, &manifest).await;
             let outcome = collected.map(drop).map_err(|error| database.note_refused(error));

@@ -91,6 +91,8 @@ pub struct Database {
     /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
     /// every command is answered from then on.
     pub(crate) refused: OnceLock<Error>,
+    /// Another process has taken it over: what this one has not written is lost.
+    pub(crate) is_overtaken: AtomicBool,
     /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
     pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
@@ -196,6 +198,7 @@ impl Database {
             declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
             refused,
+            is_overtaken: AtomicBool::new(false),
             next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
             stored_counts: Mutex::default(),
@@ -305,7 +308,10 @@ impl Database {
         }
         self.check_open()?;
         let started = Stopwatch::start();
-        let manifest = match self.owned_manifest().await? {
+        // What is in the store may be another process's by now.
+        let (looked, manifest) = futures::future::join(self.check_owner(), self.owned_manifest()).await;
+        looked?;
+        let manifest = match manifest? {
             Some(manifest) => manifest,
             None => Arc::new(self.first_manifest()),
         };
@@ -327,6 +333,22 @@ impl Database {
         Ok(topology)
     }
 
+    /// Fails when another process has taken the store over: then nothing that this one knows may be told any more.
+    pub(crate) async fn check_owner(&self) -> Result<()> {
+        match self.engine.log.as_ref().and_then(|log| log.owner()) {
+            Some(owner) => owner.look().await.map_err(|error| self.note_refused(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Commits a manifest, unless another process has taken the store over.
+    pub(crate) async fn commit(&self, manifest: &mut Manifest) -> std::result::Result<(), StoreError> {
+        if let Some(owner) = self.engine.log.as_ref().and_then(|log| log.owner()) {
+            owner.look().await?;
+        }
+        manifest::commit(&self.engine.store, manifest).await
+    }
+
     /// The newest manifest, as one of this process: where others may still be writing (the store has no lock), it commits one
     /// of a higher epoch before it serves anything, so that whoever wrote before cannot commit any more.
     pub(crate) async fn owned_manifest(&self) -> Result<Option<Arc<Manifest>>> {
@@ -339,10 +361,12 @@ impl Database {
             self.adopt_window(&manifest);
             let mut owned = (*manifest).clone();
             (owned.writer, owned.epoch) = (self.engine.writer, owned.epoch + 1);
-            *self.manifest.lock() = match manifest::commit(&self.engine.store, &mut owned).await {
+            // It looks at the owner after it has read the manifest: an earlier process finds that the later one has the store.
+            *self.manifest.lock() = match self.commit(&mut owned).await {
                 Ok(()) => Some(Arc::new(owned)),
                 // The one before was just about to commit; its log is sealed, so it will not do so for ever.
                 Err(StoreError::Fenced { .. }) => None,
+                Err(error) if error.is_taken() => return Err(self.note_refused(error)),
                 Err(error) => return Err(store_error(error)),
             };
         }
@@ -404,7 +428,8 @@ impl Database {
     /// will write.
     ///
     /// # Errors
-    /// When the checkpoint fails: what it did not write is lost with the process.
+    /// When the checkpoint fails, or another process has taken the database over: what was not written is lost with the
+    /// process.
     pub async fn close(self: &Arc<Self>) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
         self.sleep().await.map(drop)

@@ -17,6 +17,7 @@ pub mod keyspace;
 pub mod lane;
 pub mod log;
 pub mod manifest;
+pub mod owner;
 pub mod rdb;
 pub mod record;
 pub mod replay;

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::log::Window;
-use crate::manifest::{self, Manifest};
+use crate::manifest::Manifest;
 
 /// Where a manifest's settings have it.
 const LOSS_WINDOW: &str = "loss-window";
@@ -69,6 +69,7 @@ impl Database {
     async fn claim(&self) -> Result<()> {
         let _transition = self.transition.lock().await;
         self.check_open()?;
+        self.check_owner().await?;
         self.owned_manifest().await.map(drop)
     }
 
@@ -113,7 +114,7 @@ impl Database {
             return Ok(());
         }
         self.is_window_unsure.store(true, Ordering::SeqCst);
-        manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.commit(&mut manifest).await.map_err(|error| self.note_refused(error))?;
         self.is_window_unsure.store(false, Ordering::SeqCst);
         self.note_manifest(&manifest);
         *self.manifest.lock() = self.is_awake().then(|| Arc::new(manifest));

@@ -219,6 +219,7 @@ async fn save_all(node: &Node, tenant: &Tenant) -> Result<()> {
 
 /// `BGSAVE [SCHEDULE]`
 fn bgsave(session: &mut Session, reply: &mut Reply, (schedule,): (Option<Schedule>,)) -> Result<()> {
+    session.node.check_owner()?;
     let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
     let running = tenant.database.counters.checkpoint_running.load(Ordering::Relaxed) > 0;
     match (running, schedule) {
@@ -247,6 +248,7 @@ impl<'a> Argument<'a> for Schedule {
 
 /// `LASTSAVE`
 fn lastsave(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    session.node.check_owner()?;
     let saved_ms = session.tenant.database.counters.saved_ms.load(Ordering::Relaxed);
     let at_ms = if saved_ms > 0 { saved_ms } else { session.node.started_ms };
     reply.integer((at_ms / 1000) as i64);
@@ -467,7 +469,8 @@ fn wait_log(session: &mut Session, (local, replicas, ms): (i64, i64, i64)) -> Re
     if local > 0 && (journal.window() == Window::None || journal.log().is_none()) {
         return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
     }
-    let written = session.written;
+    session.node.check_owner()?;
+    let (node, written) = (Arc::clone(&session.node), session.written);
     Ok(async move {
         let Some(log) = database.shared.journal.log() else { return wait_answer(false) };
         let durable = log.durable(written);
@@ -480,7 +483,10 @@ fn wait_log(session: &mut Session, (local, replicas, ms): (i64, i64, i64)) -> Re
                 matches!(tokio::time::timeout(timeout, durable).await, Ok(Ok(())))
             }
         };
-        wait_answer(is_durable)
+        match node.check_owner() {
+            Err(error) if local > 0 && !is_durable => answer(Err(error), |(), _| {}),
+            _ => wait_answer(is_durable),
+        }
     }
     .boxed())
 }

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Served {
     port: u16,
     token: Option<String>,
-    thread: Option<JoinHandle<Result<(), String>>>,
+    thread: Option<JoinHandle<Result<(), dormouse::server::Failure>>>,
 }
 
 impl Served {

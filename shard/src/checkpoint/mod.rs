@@ -36,7 +36,7 @@ use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
 use crate::keyspace::contents::INDEXES;
 use crate::log::Window;
-use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
 use crate::replay::Replay;
 use crate::segment::Range53;
 use crate::shard::HeldShard;
@@ -83,7 +83,10 @@ impl Database {
         // It gives way to clients: nobody waits for it, and it keeps nothing in memory however long it takes.
         let done = self.engine.patient.drive(async move {
             let _transition = database.transition.lock().await;
-            let done = database.checkpoint_with(None).await;
+            let done = match database.check_promise().await {
+                Ok(()) => database.checkpoint_with(None).await,
+                Err(error) => Err(error),
+            };
             database.stop_if_overtaken().await;
             done
         });
@@ -99,11 +102,22 @@ impl Database {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
-            let done = database.fall_asleep().await;
+            let done = match database.check_promise().await {
+                Ok(()) => database.fall_asleep().await,
+                Err(error) => Err(error),
+            };
             database.stop_if_overtaken().await;
             done
         });
         done.await.map_err(|error| Error::Store(format!("the sleep of database {} failed: {error}", self.name())))?
+    }
+
+    /// Whether this process may still say that something is in the store, even where it has nothing to write.
+    async fn check_promise(&self) -> Result<()> {
+        match self.refused.get().filter(|_| self.is_overtaken.load(Ordering::SeqCst)) {
+            Some(error) => Err(error.clone()),
+            None => self.check_owner().await,
+        }
     }
 
     async fn fall_asleep(self: &Arc<Self>) -> Result<bool> {
@@ -271,7 +285,7 @@ impl Database {
         drop_unused_chunks(&mut manifest);
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
         output.report.bytes += manifest.encode().len() as u64;
-        manifest::commit(&self.engine.store, &mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.commit(&mut manifest).await.map_err(|error| self.note_refused(error))?;
         self.is_window_unsure.store(false, Ordering::SeqCst);
         self.committed(manifest, topology, held, &moved).await;
         // Where the caller holds the locks, it collects when it has let them go.
@@ -542,6 +556,7 @@ impl Database {
         if is_fenced {
             // The first one says it.
             let _ = self.refused.set(error.clone());
+            self.is_overtaken.store(true, Ordering::SeqCst);
         }
         error
     }
@@ -552,6 +567,7 @@ impl Database {
         let _transition = self.transition.lock().await;
         // The first one says it.
         let _ = self.refused.set(error);
+        self.is_overtaken.store(true, Ordering::SeqCst);
         self.stop_if_overtaken().await;
     }
 

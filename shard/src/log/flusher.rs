@@ -82,6 +82,9 @@ fn run(log: &Log) {
 }
 
 fn tidy(log: &Log) {
+    if let Err(error) = log.collect_owners() {
+        tracing::warn!(%error, "records of earlier owners of the store could not be deleted");
+    }
     loop {
         {
             let mut ledger = log.ledger.lock();

@@ -27,7 +27,7 @@ pub mod recovery;
 pub mod sink;
 pub mod tail;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use futures::executor::block_on;
 use parking_lot::{Condvar, Mutex};
 
 use self::format::{
@@ -49,7 +50,9 @@ pub use self::journal::{Journal, Window};
 use self::ledger::{Ledger, Unneeded};
 use self::recovery::{ReadLog, Recovered};
 use self::sink::{Files, Objects, Remover, Sink};
+use crate::owner::Ownership;
 use crate::record::{CACHE_LINE, prefetch_to_write};
+use crate::stopwatch::Stopwatch;
 use crate::store::{Store, StoreError};
 
 /// A place in this process's log: bytes of entries before it.
@@ -63,13 +66,15 @@ const KEPT_BYTES_MAX: u64 = 256 << 20;
 const AHEAD_BYTES: usize = 4 << 10;
 /// A buffer that grew larger is not used again.
 const SPARE_BYTES_MAX: usize = 16 << 20;
-/// How often an idle log looks whether it was sealed.
-const SEAL_EVERY_MS: u64 = 5_000;
+/// How often an idle log looks whether another process has taken the store over.
+const SEAL_EVERY_MS: u64 = 2_000;
 
 /// The log of one process.
 pub struct Log {
     writer: u64,
-    /// It lies in a store without a lock.
+    /// What says that this process owns the store, where there is no lock.
+    owner: Option<Arc<Ownership>>,
+    /// It is in a store without a lock.
     shared: bool,
     clock: fn() -> u64,
     active: Mutex<Active>,
@@ -169,11 +174,13 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log that fits the store, and reads what earlier processes left in it. `None`: a store that keeps nothing
-    /// beyond the process has no use for one. The flusher is to be started by the caller.
+    /// Opens the log that fits the store, and reads what earlier processes left in it. Where the store has no lock, it is
+    /// taken first. `None`: a store that keeps nothing beyond the process has no use for a log. The flusher is to be
+    /// started by the caller.
     ///
     /// # Errors
-    /// When an earlier log cannot be read.
+    /// When an earlier log cannot be read; [`StoreError::Taken`] and [`StoreError::LogSealed`] when another process owns the
+    /// store.
     pub fn open(
         store: &Arc<Store>,
         writer: u64,
@@ -182,9 +189,17 @@ impl Log {
         let sink: Box<dyn Sink> = match store.folder() {
             Some(folder) => Box::new(Files::new(&folder)),
             None if store.is_volatile() => return Ok(None),
-            None => Box::new(Objects::new(Arc::clone(store))),
+            None => Box::new(Objects::take(Arc::clone(store), writer, clock)?),
         };
-        Self::over(sink, writer, clock).map(Some)
+        let (began, takes_over) = (Stopwatch::start(), !sink.predecessors().is_empty());
+        let opened = Self::over(sink, writer, clock)?;
+        if takes_over {
+            tracing::info!(
+                ms = began.us() / 1000,
+                "the store is taken over: the logs of earlier processes are sealed and read"
+            );
+        }
+        Ok(Some(opened))
     }
 
     /// What the log has of all databases, for somebody who only looks, perhaps beside the process that writes it.
@@ -223,8 +238,13 @@ impl Log {
             ledger.begun(writer, next_number);
             next_number += 1;
         }
+        let owner = sink.owner();
+        if let Some(owner) = &owner {
+            block_on(owner.look())?;
+        }
         let log = Log {
             writer,
+            owner,
             shared: sink.file_bytes() == 0,
             clock,
             active: Mutex::new(Active {
@@ -332,8 +352,19 @@ impl Log {
         self.closing.load(Ordering::SeqCst)
     }
 
+    /// Whether another process has taken the store over.
     pub fn is_sealed(&self) -> bool {
-        self.sealed.load(Ordering::SeqCst)
+        self.sealed.load(Ordering::SeqCst) || self.owner.as_ref().is_some_and(|owner| owner.is_lost())
+    }
+
+    /// What says that this process owns the store, where there is no lock.
+    pub fn owner(&self) -> Option<&Arc<Ownership>> {
+        self.owner.as_ref()
+    }
+
+    fn seal(&self) {
+        self.sealed.store(true, Ordering::SeqCst);
+        self.owner.iter().for_each(|owner| owner.lose());
     }
 
     /// For how long the oldest entry that is not durable has waited, milliseconds.
@@ -397,7 +428,7 @@ impl Log {
             *self.problem.lock() = Some(error.to_string().into());
             self.failures.fetch_add(1, Ordering::SeqCst);
             if matches!(error, StoreError::LogSealed) {
-                self.sealed.store(true, Ordering::SeqCst);
+                self.seal();
             }
             self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
         }
@@ -549,7 +580,7 @@ impl Log {
         self.ledger.lock().len()
     }
 
-    /// Flushes and, where nobody needs it any more, deletes the last file too.
+    /// Flushes and, where nobody needs it any more, deletes the last file too. Then the store is released.
     ///
     /// # Errors
     /// As [`Self::flush`].
@@ -557,7 +588,19 @@ impl Log {
         self.flush()?;
         self.output.lock().file = None;
         let unneeded = self.ledger.lock().unneeded(None);
-        self.remove(&unneeded).map(drop)
+        self.remove(&unneeded)?;
+        match &self.owner {
+            Some(owner) => block_on(owner.release()),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes what the store keeps of owners long ago. Answers how many records that were.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn collect_owners(&self) -> Result<usize, StoreError> {
+        self.owner.as_ref().map_or(Ok(0), |owner| block_on(owner.collect()))
     }
 
     /// Looks whether somebody else has taken the store over.
@@ -565,7 +608,7 @@ impl Log {
         let mut output = self.output.lock();
         let last = output.next_number.saturating_sub(1);
         if matches!(output.sink.is_sealed(self.writer, last), Ok(true)) {
-            self.sealed.store(true, Ordering::SeqCst);
+            self.seal();
             *self.problem.lock() = Some(StoreError::LogSealed.to_string().into());
             drop(output);
             self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures::executor::block_on;
 
 use super::format::{EntryHead, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, Kind, frame_head, read_frame};
 use super::ledger::{Files, Mentions};
@@ -141,7 +142,17 @@ pub struct ReadLog {
 pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
     let mut logs = Vec::new();
     sink.settle()?;
-    for mut found in sink.found()? {
+    let mut all = sink.found()?;
+    // A process that was overtaken before it came this far must not seal the log of the one that has overtaken it.
+    if let Some(owner) = sink.owner() {
+        block_on(owner.look())?;
+    }
+    for writer in sink.predecessors() {
+        if all.iter().all(|found| found.writer != writer) {
+            all.push(Found { writer, numbers: Vec::new() });
+        }
+    }
+    for mut found in all {
         let last = found.numbers.last().copied().unwrap_or(0);
         found.numbers.extend(sink.seal(found.writer, last)?);
         let log = read(sink, &found)?;

@@ -4,13 +4,14 @@
 //! whatever was not durable goes into the next one, since nobody knows what the system still holds of the old one.
 //!
 //! - [`Files`]: an append-only file each 16 MiB, written past the page cache where the system lets us ([`direct`]).
-//! - [`Objects`]: an object for each flush, created only if absent. Whoever takes the store over creates the next number in
-//!   the stead of its writer, as a *seal*: from then on the old writer's flushes fail, and it is fenced. Everything that
-//!   it has acknowledged lies before the seal.
+//! - [`Objects`]: an object for each flush, created only if absent. A process that takes the store over ([`crate::owner`])
+//!   creates the next object of the log itself, as a *seal*: from then on the old writer's flushes fail, and it is fenced.
+//!   Everything that it has acknowledged lies before the seal.
 
 mod direct;
 mod recent;
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -26,10 +27,14 @@ use self::direct::DirectFile;
 pub use self::recent::Restating;
 use self::recent::{Composed, Recent};
 use super::gathered::Gathered;
+use crate::owner::{Ownership, Predecessors};
+use crate::stopwatch::Stopwatch;
 use crate::store::{Store, StoreError};
 
 /// Where the logs lie in a store.
 pub const FOLDER: &str = "log";
+/// A seal that takes longer is told, and told again after each such time.
+const SLOW_SEAL_US: u64 = 1_000_000;
 
 /// A log that was found: the writer, and the numbers of its files in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +86,16 @@ pub trait Sink: Send {
     ) -> Result<(), StoreError> {
         numbers.iter().try_for_each(|number| each(*number, self.read(writer, *number)))
     }
-    /// Keeps the writer from adding to its log, which ends with `last`. Answers the numbers that it has added meanwhile.
+    /// Processes that may be alive and have no log yet that could be found.
+    fn predecessors(&self) -> Vec<u64> {
+        Vec::new()
+    }
+    /// What says that this process owns the store, where there is no lock.
+    fn owner(&self) -> Option<Arc<Ownership>> {
+        None
+    }
+    /// Keeps the writer from adding to its log, which ends with `last`; 0: it has none. Answers the numbers that it has added
+    /// meanwhile.
     ///
     /// # Errors
     /// When the store refuses.
@@ -328,9 +342,13 @@ pub struct Objects {
     /// What was to be created under this number when the store did not answer. It may be there, so nothing else can be.
     unanswered: Option<(u64, Composed)>,
     restated: Vec<u64>,
+    owner: Option<Arc<Ownership>>,
+    before: Predecessors,
+    /// Writers whose logs were found sealed.
+    sealed: HashSet<u64>,
 }
 
-/// What a seal holds.
+/// What a seal holds. No other object of a log is as short.
 const SEAL: &[u8] = b"DMSEAL\n\n";
 
 /// Objects of a log that are read at the same time. A round trip of 30 ms and objects of a few KiB make that about 2,000
@@ -344,31 +362,113 @@ async fn read_object(store: &Store, writer: u64, number: u64) -> Result<Bytes, S
 }
 
 impl Objects {
+    /// For a process that only looks, and for one that owns the store by other means.
     pub fn new(store: Arc<Store>) -> Self {
         Self::restating(store, Restating::default())
     }
 
     /// The same where small objects are restated sooner or later than they would be.
     pub fn restating(store: Arc<Store>, restating: Restating) -> Self {
-        Self { store, begun: None, recent: Recent::new(restating), unanswered: None, restated: Vec::new() }
+        Self {
+            store,
+            begun: None,
+            recent: Recent::new(restating),
+            unanswered: None,
+            restated: Vec::new(),
+            owner: None,
+            before: Predecessors::default(),
+            sealed: HashSet::new(),
+        }
+    }
+
+    /// Takes the store for the process that writes as `writer`.
+    ///
+    /// # Errors
+    /// As [`Ownership::take`].
+    pub fn take(store: Arc<Store>, writer: u64, clock: fn() -> u64) -> Result<Self, StoreError> {
+        let (owner, before) = block_on(Ownership::take(&store, writer, clock))?;
+        for record in before.alive() {
+            tracing::info!(
+                number = owner.number(),
+                "taking the store over from the process that has had it since {} (unix ms); it may have ended",
+                record.since_ms
+            );
+        }
+        Ok(Self { owner: Some(owner), before, ..Self::new(store) })
+    }
+
+    fn folder(writer: u64) -> String {
+        format!("{FOLDER}/{writer:016x}")
     }
 
     /// The numbers of a writer's objects after `number`.
-    fn after(&mut self, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
-        let found = self.found()?.into_iter().find(|found| found.writer == writer);
-        Ok(found.map_or_else(Vec::new, |found| found.numbers.into_iter().filter(|other| *other > number).collect()))
+    fn after(&self, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
+        let listed = block_on(self.store.list(&Self::folder(writer)))?;
+        let numbers = listed.iter().filter_map(|object| parse_name(&object.name));
+        Ok(numbers.map(|(_, other)| other).filter(|other| *other > number).collect())
     }
+
+    async fn write(&self, name: &str, object: Bytes) -> Result<(), StoreError> {
+        match self.store.put_new(name, object.clone()).await {
+            Err(StoreError::Exists { .. }) => match self.store.get(name).await {
+                // The answer to an earlier attempt was lost.
+                Ok(there) if there == object => Ok(()),
+                Ok(there) if &there[..] == SEAL => Err(StoreError::LogSealed),
+                Ok(_) => Err(StoreError::Exists { name: name.to_owned() }),
+                Err(error) => Err(error),
+            },
+            written => written,
+        }
+    }
+}
+
+/// Writer and number of an object.
+fn parse_name(name: &str) -> Option<(u64, u64)> {
+    let mut parts = name.rsplit('/');
+    let (number, writer) = (parts.next()?, parts.next()?);
+    parse(writer, number)
+}
+
+/// Deletes the seal of a log of which nothing else is left; false where there is more.
+///
+/// # Errors
+/// When the store refuses.
+pub(crate) async fn delete_seal(store: &Store, writer: u64) -> Result<bool, StoreError> {
+    let left = store.list(&Objects::folder(writer)).await?;
+    if left.iter().any(|object| object.bytes != SEAL.len() as u64) {
+        return Ok(false);
+    }
+    for object in &left {
+        store.delete(&object.name).await?;
+    }
+    Ok(true)
 }
 
 impl Sink for Objects {
     fn found(&mut self) -> Result<Vec<Found>, StoreError> {
         let all = block_on(self.store.list(FOLDER))?;
-        let numbers = all.iter().filter_map(|object| {
-            let mut parts = object.name.rsplit('/');
-            let (number, writer) = (parts.next()?, parts.next()?);
-            parse(writer, number)
-        });
-        Ok(grouped(numbers.collect()))
+        let (mut numbers, mut seals) = (Vec::new(), HashMap::new());
+        for object in &all {
+            let Some((writer, number)) = parse_name(&object.name) else { continue };
+            match object.bytes == SEAL.len() as u64 {
+                true => drop(seals.insert(writer, number)),
+                false => numbers.push((writer, number)),
+            }
+        }
+        let found = grouped(numbers);
+        // A seal counts only at the end: the writer may have deleted what was there before, after it wrote more.
+        let last = |writer: u64| found.iter().find(|found| found.writer == writer)?.numbers.last().copied();
+        self.sealed =
+            seals.into_iter().filter(|(writer, seal)| last(*writer) < Some(*seal)).map(|(writer, _)| writer).collect();
+        Ok(found)
+    }
+
+    fn predecessors(&self) -> Vec<u64> {
+        self.before.alive().map(|record| record.writer).collect()
+    }
+
+    fn owner(&self) -> Option<Arc<Ownership>> {
+        self.owner.clone()
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
@@ -397,19 +497,18 @@ impl Sink for Objects {
 
     fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError> {
         let mut added = Vec::new();
-        if last > 0 {
-            match block_on(self.store.get(&name(writer, last))) {
-                Ok(there) if &there[..] == SEAL => return Ok(added),
-                // Deleted since it was found: its writer is alive, and has written a newer one before.
-                Err(error) if !error.is_missing() => return Err(error),
-                _ => {}
-            }
+        if self.sealed.contains(&writer) || self.before.has_ended(writer) {
+            return Ok(added);
         }
         let mut next = last + 1;
+        let mut told = Stopwatch::start();
         loop {
+            if told.us() > SLOW_SEAL_US {
+                told = Stopwatch::start();
+                tracing::warn!(log = Self::folder(writer), added = added.len(), "its writer still adds to the log");
+            }
             match block_on(self.store.put_new(&name(writer, next), SEAL)) {
-                // A seal counts only at the end: the writer may have deleted what was there, after it wrote more. It
-                // keeps its last object, so that would be found.
+                // The writer keeps its last object, so what it has written beyond the seal would be found.
                 Ok(()) => {
                     let newer = self.after(writer, next)?;
                     let Some(last) = newer.last().copied() else { return Ok(added) };
@@ -442,24 +541,20 @@ impl Sink for Objects {
         let tried = self.unanswered.take().filter(|(tried, object)| *tried == number && object.is_of(frame));
         let object = tried.map_or_else(|| self.recent.compose(&head, frame), |(_, object)| object);
         let name = name(writer, number);
-        match block_on(self.store.put_new(&name, object.bytes.clone())) {
-            Err(StoreError::Exists { .. }) => match block_on(self.store.get(&name)) {
-                // The answer to an earlier attempt was lost.
-                Ok(there) if there == object.bytes => {}
-                Ok(there) if &there[..] == SEAL => return Err(StoreError::LogSealed),
-                Ok(_) => return Err(StoreError::Exists { name }),
-                Err(error) => {
-                    self.unanswered = Some((number, object));
-                    return Err(error);
-                }
-            },
+        let write = self.write(&name, object.bytes.clone());
+        let written = match &self.owner {
+            Some(owner) => block_on(owner.beside(write)),
+            None => block_on(write),
+        };
+        match written {
+            Ok(()) => {}
+            Err(error @ (StoreError::Exists { .. } | StoreError::LogSealed)) => return Err(error),
             // It may have been written all the same: the next attempt is for this very object.
             Err(error) => {
                 self.begun = Some((writer, number, head));
                 self.unanswered = Some((number, object));
                 return Err(error);
             }
-            Ok(()) => {}
         }
         self.restated = self.recent.written(number, object);
         Ok(())
@@ -483,10 +578,19 @@ impl Sink for Objects {
     }
 
     fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError> {
-        match block_on(self.store.get(&name(writer, number + 1))) {
-            Ok(bytes) => Ok(&bytes[..] == SEAL),
-            Err(error) if error.is_missing() => Ok(false),
-            Err(error) => Err(error),
+        let next = name(writer, number + 1);
+        let sealed = async {
+            match self.store.get(&next).await {
+                Ok(bytes) => Ok(&bytes[..] == SEAL),
+                Err(error) if error.is_missing() => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        let Some(owner) = &self.owner else { return block_on(sealed) };
+        // A version that keeps no records seals all the same.
+        match block_on(futures::future::join(sealed, owner.look())) {
+            (_, Err(StoreError::LogSealed)) | (Ok(true), _) => Ok(true),
+            (sealed, looked) => looked.and(sealed),
         }
     }
 

@@ -47,6 +47,11 @@ pub enum StoreError {
     /// The log failed; the text says why.
     #[error("{0}")]
     LogFailed(String),
+    /// Another process has taken the store at the same moment.
+    #[error(
+        "another process that started at the same moment has taken the store: owner record {number} exists already"
+    )]
+    Taken { number: u64 },
     /// Another process has taken over the store, and this one's log is closed.
     #[error("the store was taken over by another process: nothing can be written here any more")]
     LogSealed,
@@ -62,6 +67,11 @@ impl StoreError {
 
     pub fn is_missing(&self) -> bool {
         matches!(self, StoreError::Missing { .. })
+    }
+
+    /// Whether it says that another process owns the store.
+    pub fn is_taken(&self) -> bool {
+        matches!(self, StoreError::Taken { .. } | StoreError::LogSealed)
     }
 
     /// What the failure of `action` on `name` means.
