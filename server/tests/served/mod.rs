@@ -59,7 +59,7 @@ impl Served {
     }
 
     /// What the server said when it had ended.
-    pub fn ended(mut self) -> Result<(), String> {
+    pub fn ended(mut self) -> Result<(), dormouse::server::Failure> {
         self.thread.take().unwrap().join().unwrap()
     }
 }
