@@ -1,0 +1,292 @@
+//! Valkey 9.1.2 and Redis 8.10.2, as sources and as targets: what their own commands made of the data moves in as a file,
+//! through a running server and key by key, and out again to both.
+
+use std::{fs, path::Path};
+
+use dormouse_client_tests::{
+    Kind, Server,
+    resp::{Connection, Words},
+    script::{Script, Step},
+};
+
+use crate::data::{Data, FAR, Pipeline, assert_same, data, fill};
+use crate::{dormouse, fails, peer, save, succeeds, text};
+
+/// How much of a random script runs before the rest.
+const STEPS: usize = 4000;
+
+/// What a script says to the server or about the connection, which is not data.
+const NOT_DATA: [&[u8]; 10] = [
+    b"QUIT",
+    b"RESET",
+    b"HELLO",
+    b"AUTH",
+    b"CLIENT",
+    b"CONFIG",
+    b"SUBSCRIBE",
+    b"PSUBSCRIBE",
+    b"SSUBSCRIBE",
+    b"SHUTDOWN",
+];
+
+#[test]
+fn moves_from_and_to_valkey() {
+    moves(Kind::Valkey, b"VALKEY080");
+}
+
+#[test]
+fn moves_from_and_to_redis8() {
+    moves(Kind::Redis8, b"REDIS0015");
+}
+
+fn moves(kind: Kind, header: &[u8]) {
+    let Some(mut source) = peer(kind) else { return };
+    write(source.port(), kind);
+    save(&source);
+    let expected = data(source.port());
+    assert!(expected.len() > 1000, "{} keys", expected.len());
+    let dump = source.data().join("dump.rdb");
+    assert!(fs::read(&dump).expect("the source has saved").starts_with(header));
+
+    let mut server = dormouse();
+    assert!(server.stop().success());
+    let store = format!("file://{}", server.data().display());
+    succeeds(&["import", text(&dump), "--store", &store]);
+    server.resume();
+    assert_same(&data(server.port()), &expected);
+
+    let online = dormouse();
+    succeeds(&["import", text(&dump), "--to", &format!("redis://127.0.0.1:{}", online.port())]);
+    assert_same(&data(online.port()), &expected);
+    exchange(&expected, source.port(), online.port());
+    assert_same(&data(online.port()), &expected);
+    assert_same(&data(source.port()), &expected);
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("out.rdb");
+    succeeds(&["export", text(&file), "--store", &store]);
+    load(&mut source, &file);
+    assert_same(&data(source.port()), &expected);
+    for (kind, version) in [(Kind::Valkey, "11"), (Kind::Redis8, "11"), (Kind::Redis, "10")] {
+        let Some(mut target) = Some(kind).filter(|kind| *kind != source.kind()).and_then(peer) else { continue };
+        succeeds(&["export", text(&file), "--store", &store, "--rdb-version", version]);
+        load(&mut target, &file);
+        assert_same(&data(target.port()), &expected);
+    }
+}
+
+/// Each key goes as a payload from there to here, and as another back.
+fn exchange(keys: &Data, there: u16, here: u16) {
+    let (mut there, mut here) = (Connection::open(there), Connection::open(here));
+    let mut selected = None;
+    for ((index, key), (_, expiry, _)) in keys {
+        if selected.replace(*index) != Some(*index) {
+            there.run(&format!("SELECT {index}"));
+            here.run(&format!("SELECT {index}"));
+        }
+        let expiry = (*expiry).max(0).to_string();
+        let mut pass = |from: bool| {
+            let (from, to) = if from { (&mut there, &mut here) } else { (&mut here, &mut there) };
+            let payload = from.call(&[b"DUMP", &key[..]]);
+            let payload = payload.bytes().expect("the key is there");
+            let restored = to.call(&[b"RESTORE", &key[..], expiry.as_bytes(), payload, b"REPLACE", b"ABSTTL"]);
+            assert_eq!(format!("{restored:?}"), "+OK", "{}", key.escape_ascii());
+        };
+        pass(true);
+        pass(false);
+    }
+}
+
+/// Starts a server again with a file for its data.
+fn load(server: &mut Server, file: &Path) {
+    assert!(server.stop().success());
+    fs::copy(file, server.data().join("dump.rdb")).expect("the folder is ours");
+    server.resume();
+}
+
+/// Every type in every encoding, by commands of every age.
+fn write(port: u16, kind: Kind) {
+    let mut connection = Connection::open(port);
+    // One says how long ago a key was used, the other how often it is.
+    let policy = if kind == Kind::Redis8 { "allkeys-lfu" } else { "allkeys-lru" };
+    assert!(!connection.run(&format!("CONFIG SET maxmemory-policy {policy}")).is_error());
+    let mut script = Script::new(7);
+    for _ in 0..STEPS {
+        for words in script.next().map(commands).into_iter().flatten() {
+            // Many are wrong on purpose.
+            drop(connection.call(&words));
+        }
+    }
+    fill(port, &[0, 9], 300);
+    newer(&mut Pipeline::open(port), kind);
+}
+
+fn commands(step: Step) -> Vec<Words> {
+    let mut commands = match step {
+        Step::Command(words) | Step::Draw { draw: words, .. } | Step::Expiry { command: words, .. } => vec![words],
+        Step::Transaction { commands, end } => {
+            [vec![vec![b"MULTI".to_vec()]], commands, vec![vec![end.as_bytes().to_vec()]]].concat()
+        }
+        Step::Watched { other, command, .. } => vec![other, command],
+        Step::Iteration { .. } | Step::Inventory => Vec::new(),
+    };
+    commands.retain(|words| words.first().is_some_and(|name| !NOT_DATA.contains(&&name.to_ascii_uppercase()[..])));
+    commands
+}
+
+/// What only commands younger than 7.2 do.
+fn newer(pipeline: &mut Pipeline, kind: Kind) {
+    let long = "long ".repeat(30);
+    for size in [1, 3, 100, 600] {
+        for element in 0..size {
+            let (field, value) = (format!("field {element}"), format!("value {element}"));
+            pipeline.add(&["HSET", &format!("persisted:{size}"), &field, &value, &element.to_string(), "17"]);
+        }
+        // Its fields have expired once, and do no more.
+        pipeline.add(&["HPEXPIREAT", &format!("persisted:{size}"), &FAR.to_string(), "FIELDS", "2", "field 0", "0"]);
+        pipeline.add(&["HPERSIST", &format!("persisted:{size}"), "FIELDS", "2", "field 0", "0"]);
+    }
+    pipeline.add(&["HSET", "persisted:long", "f", &long, "g", "1"]);
+    pipeline.add(&["HEXPIRE", "persisted:long", "1000", "FIELDS", "1", "f"]);
+    pipeline.add(&["HPERSIST", "persisted:long", "FIELDS", "1", "f"]);
+    for line in [
+        "HSETEX newer:hash FIELDS 3 f 1 g 2 h 3",
+        "HGETDEL newer:hash FIELDS 1 g",
+        "HINCRBYFLOAT newer:hash f 0.5",
+        "MSETEX 2 newer:a 1 newer:b 2 EX 100000",
+        "MSETEX 1 newer:c 3",
+        "SET newer:c 4 IFEQ 3",
+        "RPUSH newer:list a b c d e",
+    ] {
+        pipeline.line(line);
+    }
+    let own: &[&str] = match kind {
+        Kind::Valkey => &["SET newer:d 1", "DELIFEQ newer:d 1"],
+        _ => &[
+            "LMOVEM newer:list newer:moved LEFT RIGHT COUNT 2 BULK",
+            "INCREX newer:count BYINT 5 EX 100000",
+            "SET newer:c 6 IFNE 5",
+            "SET newer:d 1",
+            "DELEX newer:d IFEQ 1",
+            "HIMPORT PREPARE person name age",
+            "HIMPORT SET person:1 person dora 41",
+            "HIMPORT SET person:2 person emil seven",
+            "HIMPORT SET person:3 person 1 2",
+            "HSET person:3 age 3",
+            "HIMPORT SET person:4 person fred 8",
+            "HSET person:4 more 1",
+            "PEXPIREAT person:1 4102444800000",
+        ],
+    };
+    own.iter().for_each(|line| pipeline.line(line));
+    if kind == Kind::Redis8 {
+        pipeline.add(&["HIMPORT", "SET", "person:long", "person", &long, "40"]);
+        let numbers: Vec<String> = (0..700).map(|number| number.to_string()).collect();
+        let words = |first: &[&str]| {
+            let first = first.iter().map(|word| (*word).to_owned());
+            first.chain(numbers.iter().cloned()).collect::<Vec<_>>()
+        };
+        pipeline.add(&words(&["HIMPORT", "PREPARE", "many"]));
+        pipeline.add(&words(&["HIMPORT", "SET", "many:1", "many"]));
+        pipeline.add(&["HIMPORT", "PREPARE", "long", &long, "short"]);
+        pipeline.add(&["HIMPORT", "SET", "long:1", "long", "1", &long]);
+    }
+    pipeline.finish();
+}
+
+#[test]
+fn what_valkey_has_more_is_named() {
+    names(Kind::Valkey, &[]);
+}
+
+#[test]
+fn what_redis8_has_more_is_named() {
+    let vectors = ["VADD vectors VALUES 3 1 2 3 one", "VADD vectors VALUES 3 3 2 1 two"];
+    let array = ["ARSET array 0 zero one 2 3.5", "ARINSERT array more"];
+    let stream = [
+        "XADD stream:2 IDMP producer message * f v",
+        "XGROUP CREATE stream:2 group 0",
+        "XREADGROUP GROUP group dora STREAMS stream:2 >",
+        "XNACK stream:2 group FAIL IDS 1 0-1",
+    ];
+    let template = [
+        "HIMPORT PREPARE person name age",
+        "HIMPORT SET person:1 person dora 41",
+        "HEXPIRE person:1 1000 FIELDS 1 age",
+    ];
+    names(
+        Kind::Redis8,
+        &[
+            ("vectors", "a vector set", &vectors),
+            ("array", "an array", &array),
+            ("stream:2", "a stream", &stream),
+            ("person:1", "a hash whose fields expire", &template),
+        ],
+    );
+}
+
+/// What cannot be taken is named, with its key, before anything is written; or left out, and everything else is there.
+fn names(kind: Kind, own: &[(&str, &str, &[&str])]) {
+    let Some(source) = peer(kind) else { return };
+    let mut pipeline = Pipeline::open(source.port());
+    let common: [(&str, &str, &[&str]); 4] = [
+        ("stream", "a stream", &["XADD stream 1-1 f v", "XGROUP CREATE stream group 0"]),
+        ("small", "a hash whose fields expire", &["HSET small f v g w", "HEXPIRE small 1000 FIELDS 1 f"]),
+        ("read", "a hash whose fields expire", &["HSET read f v", "HGETEX read EX 1000 FIELDS 1 f"]),
+        ("set", "a hash whose fields expire", &["HSETEX set EX 1000 FIELDS 1 f v"]),
+    ];
+    pipeline.line("SET before 1");
+    let named: Vec<_> = common.iter().chain(own).collect();
+    named.iter().flat_map(|(_, _, lines)| *lines).for_each(|line| pipeline.line(line));
+    pipeline.add(&["FUNCTION", "LOAD", "#!lua name=lib\nredis.register_function('f', function() return 1 end)"]);
+    for field in 0..600 {
+        pipeline.line(&format!("HSET large {field} v"));
+    }
+    pipeline.line("HEXPIRE large 1000 FIELDS 1 7");
+    pipeline.line("SET after 2");
+    pipeline.finish();
+    save(&source);
+    let dump = source.data().join("dump.rdb");
+    let mut server = dormouse();
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let store = format!("file://{}", server.data().display());
+    for arguments in [["--to", &url], ["--store", &store]] {
+        let offline = arguments[0] == "--store";
+        if offline {
+            assert!(server.stop().success());
+        }
+        let import = |more: &[&'static str]| [&["import", text(&dump)], &arguments[..], more].concat();
+        let said = fails(&import(&[]));
+        let large = ("large", "a hash whose fields expire", &[][..]);
+        let library = ("#!lua name=lib", "a library of functions", &[][..]);
+        for (key, what, _) in named.iter().copied().chain([&large, &library]) {
+            assert!(said.contains(&format!("`{key}`: {what}")), "{said}");
+        }
+        assert!(said.contains("nothing was imported") && said.contains("--skip-unsupported"), "{said}");
+        if offline {
+            server.resume();
+        }
+        let mut connection = Connection::open(server.port());
+        assert_eq!(connection.run("DBSIZE").number(), Some(0.0));
+        if offline {
+            assert!(server.stop().success());
+        }
+        let said = succeeds(&import(&["--skip-unsupported"]));
+        assert!(said.contains(&format!("{} left out", named.len() + 2)), "{said}");
+        if offline {
+            server.resume();
+        }
+        let mut connection = Connection::open(server.port());
+        assert_eq!(connection.run("DBSIZE").number(), Some(2.0));
+        connection.run("FLUSHALL");
+    }
+    // The same by payload.
+    let (mut theirs, mut ours) = (Connection::open(source.port()), Connection::open(server.port()));
+    for (key, what, _) in named {
+        let payload = theirs.run(&format!("DUMP {key}"));
+        let refused = ours.call(&[b"RESTORE", key.as_bytes(), b"0", payload.bytes().expect("the key is there")]);
+        let what = if *what == "a vector set" { "a module's value" } else { what };
+        assert_eq!(format!("{refused:?}"), format!("-ERR Bad data format: {what} is not supported"));
+    }
+    assert_eq!(ours.run("DBSIZE").number(), Some(0.0));
+}
