@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
+use crate::keeper::Saving;
 use crate::metering::{DatabaseMeters, Totals};
 use crate::options::{
     DEFAULT_DATABASE, EvictionPolicy, Token, check_database_name, database_of, inherits, named_database,
@@ -39,6 +40,8 @@ pub struct Tenant {
     pub memory_peak: AtomicU64,
     /// Lately, a second.
     pub rates: Mutex<Rates>,
+    /// Checkpoints and sleeps that the keeper begins.
+    pub saving: Mutex<Saving>,
     /// What each shard did in the last second, by its id.
     loads: Mutex<BTreeMap<u64, Lately>>,
     /// Write commands that had succeeded when the last checkpoint began.
@@ -96,6 +99,7 @@ impl Tenant {
             connections: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
             rates: Mutex::default(),
+            saving: Mutex::default(),
             loads: Mutex::default(),
             writes_saved,
         };

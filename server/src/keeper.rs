@@ -4,13 +4,14 @@
 //! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here. It also deletes
 //! branches whose time is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::error::Error;
+use dormouse_shard::retry::{Notice, Retry};
 use dormouse_shard::scaling::ShardView;
 use tokio::sync::Mutex;
 
@@ -22,8 +23,62 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For so long a process that was overtaken tells clients and probes why, before it ends.
 const REFUSE_FOR: Duration = Duration::from_secs(2);
+/// How soon what has failed is tried again.
+const RETRY_MS: (u64, u64) = (1_000, 60_000);
 /// Expired keys removed from a shard at a time: a fraction of a millisecond.
 const EXPIRE_KEYS: usize = 500;
+
+/// One thing that is tried again, less and less often, until it succeeds.
+#[derive(Debug)]
+pub struct Attempts {
+    retry: Retry,
+    due: Option<Instant>,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { retry: Retry::new(RETRY_MS.0, RETRY_MS.1), due: None }
+    }
+}
+
+impl Attempts {
+    pub fn is_due(&self) -> bool {
+        self.due.is_none_or(|due| due <= Instant::now())
+    }
+
+    /// Notes how an attempt went. Answers what to log.
+    pub fn note(&mut self, succeeded: bool) -> Notice {
+        if succeeded {
+            self.retry.succeeded();
+            self.due = None;
+            return Notice::Silent;
+        }
+        let (pause, notice) = self.retry.failed();
+        self.due = Some(Instant::now() + pause);
+        notice
+    }
+}
+
+/// The checkpoints and sleeps of one database that nobody has asked for.
+#[derive(Debug, Default)]
+pub struct Saving {
+    attempts: Attempts,
+    is_running: bool,
+}
+
+impl Saving {
+    /// Whether another one is to begin now.
+    fn begin(&mut self) -> bool {
+        let begins = !self.is_running && self.attempts.is_due();
+        self.is_running |= begins;
+        begins
+    }
+
+    fn end(&mut self, succeeded: bool) -> Notice {
+        self.is_running = false;
+        self.attempts.note(succeeded)
+    }
+}
 
 /// Starts the keeper's tasks in the current runtime. They end when the node drains.
 pub fn start(node: &Arc<Node>, autoscaler: Autoscaler) {
@@ -45,8 +100,9 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
     let mut every = tokio::time::interval(LOOK_EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut before = Before::default();
-    let mut uses = LastUses::default();
-    let deleting = Arc::default();
+    let (mut uses, mut saves) = (LastUses::<String>::default(), LastUses::<String>::default());
+    let mut clients = LastUses::<u64>::default();
+    let deleting: Arc<Mutex<Attempts>> = Arc::default();
     while !node.is_draining() {
         every.tick().await;
         if node.is_overtaken() {
@@ -55,8 +111,11 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         let now_ms = (node.engine.clock)();
         uses.look(now_ms, monotonic_ms(&node));
         uses.moments.retain(|name, _| node.tenants.of_name(name).is_some());
+        saves.look(now_ms, monotonic_ms(&node));
+        saves.moments.retain(|name, _| node.tenants.of_name(name).is_some());
         before.rates(&node, now_ms);
-        close_idle_clients(&node, now_ms);
+        clients.look(now_ms, monotonic_ms(&node));
+        close_idle_clients(&node, &mut clients);
         delete_expired(&node, now_ms, &deleting);
         let mut databases = Vec::new();
         let mut used = 0;
@@ -70,7 +129,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             drop(tenant.meters.close_window(now_ms));
             count(&tenant);
             if tenant.database.is_awake() {
-                databases.push(observe(&node, &tenant, now_ms, &mut uses).await);
+                databases.push(observe(&node, &tenant, &mut uses, &mut saves).await);
             }
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
@@ -87,8 +146,22 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         autoscaler.checkpoint_every(every.map(|every| every.as_millis() as u64));
         let plan = autoscaler.step(&observation, monotonic_ms(&node));
         plan.notes.iter().for_each(|note| tracing::warn!("{note}"));
-        for action in plan.actions {
-            tracing::info!("{action}");
+        let urgent = node.tenants.all().filter(|tenant| tenant.database.needs_checkpoint());
+        let urgent = urgent.map(|tenant| Action::Checkpoint { database: tenant.name().to_string() });
+        let writes = |action: &Action| match action {
+            Action::Checkpoint { database } | Action::Sleep { database } => node.tenants.of_name(database),
+            _ => None,
+        };
+        for action in plan.actions.into_iter().chain(urgent) {
+            let tenant = writes(&action);
+            if tenant.as_ref().is_some_and(|tenant| !tenant.saving.lock().begin()) {
+                continue;
+            }
+            match tenant {
+                // It was logged when it was tried first.
+                Some(tenant) if tenant.saving.lock().attempts.retry.is_failing() => tracing::debug!("{action}"),
+                _ => tracing::info!("{action}"),
+            }
             // Each in its own task: a long checkpoint of one database does not hold up another's.
             tokio::spawn(apply(Arc::clone(&node), action, observation.clone()));
         }
@@ -153,7 +226,12 @@ fn own_bytes(tenant: &Tenant) -> u64 {
     stored.saturating_sub(tenant.database.lineage().shared_bytes)
 }
 
-async fn observe(node: &Node, tenant: &Tenant, now_ms: u64, uses: &mut LastUses) -> DatabaseLoad {
+async fn observe(
+    node: &Node,
+    tenant: &Tenant,
+    uses: &mut LastUses<String>,
+    saves: &mut LastUses<String>,
+) -> DatabaseLoad {
     let clients = node.clients.of_database(tenant.name());
     let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
     let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));
@@ -165,11 +243,11 @@ async fn observe(node: &Node, tenant: &Tenant, now_ms: u64, uses: &mut LastUses)
         id: tenant.name().to_string(),
         dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
         shards: views.iter().map(shard_load).collect(),
-        last_command_ms: uses.moment(tenant.name(), worked),
+        last_command_ms: uses.moment(tenant.name().to_string(), worked),
         sleep_after_ms: tenant.settings().sleep_after.duration().map(|after| after.as_millis() as u64),
         connected_clients: clients.len(),
         parked_clients: 0,
-        checkpoint_age_ms: now_ms.saturating_sub(saved.max(node.started_ms)),
+        checkpoint_age_ms: saves.age(tenant.name().to_string(), saved.max(node.started_ms)),
     }
 }
 
@@ -220,12 +298,20 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
                 None => return,
             }
         }
-        Action::Checkpoint { database } => match tenant_of(database) {
-            Some(tenant) => remember(&node, tenant.database.checkpoint().await.map(drop)),
-            None => return,
-        },
-        Action::Sleep { database } => match tenant_of(database) {
-            Some(tenant) => remember(&node, tenant.database.sleep().await.map(drop)),
+        Action::Checkpoint { database } | Action::Sleep { database } => match tenant_of(database) {
+            Some(tenant) => {
+                let done = match &action {
+                    Action::Sleep { .. } => tenant.database.sleep().await.map(drop),
+                    _ => tenant.database.checkpoint().await.map(drop),
+                };
+                let notice = tenant.saving.lock().end(done.is_ok());
+                if let (Notice::Still(failures), Err(error)) = (notice, &done) {
+                    tracing::error!(%error, failures, "still failing: {action}");
+                }
+                // The engine has said that it began to fail.
+                drop(remember(&node, done));
+                return;
+            }
             None => return,
         },
     };
@@ -243,7 +329,7 @@ pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dorm
 }
 
 /// Deletes branches whose time is over, one at a time, and away from the look at all databases.
-fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<()>>) {
+fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>) {
     let is_over = |tenant: &Arc<Tenant>| tenant.database.lineage().expires_ms.is_some_and(|end| end <= now_ms);
     let expired: Vec<_> = node.tenants.all().filter(is_over).collect();
     if expired.is_empty() {
@@ -251,12 +337,21 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<()>>) {
     }
     let (node, deleting) = (Arc::clone(node), Arc::clone(deleting));
     tokio::spawn(async move {
-        let Ok(_alone) = deleting.try_lock() else { return };
+        let Ok(mut attempts) = deleting.try_lock() else { return };
+        if !attempts.is_due() {
+            return;
+        }
         for tenant in expired {
-            tracing::info!(database = tenant.name(), "deleted: the time of the branch is over");
-            if let Err(error) = delete(&node, &tenant).await {
-                // It is tried again at the next look.
-                tracing::error!(database = tenant.name(), %error, "a branch whose time is over could not be deleted");
+            match delete(&node, &tenant).await {
+                Ok(()) => {
+                    attempts.note(true);
+                    tracing::info!(database = tenant.name(), "deleted: the time of the branch is over");
+                }
+                Err(error) => {
+                    if attempts.note(false) != Notice::Silent {
+                        tracing::error!(database = tenant.name(), %error, "failed to delete a branch whose time is over");
+                    }
+                }
             }
         }
     });
@@ -273,54 +368,71 @@ pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error:
     }
 }
 
-fn close_idle_clients(node: &Node, now_ms: u64) {
+fn close_idle_clients(node: &Node, active: &mut LastUses<u64>) {
     let seconds = u64::from(node.settings().timeout_seconds);
     if seconds == 0 {
+        active.moments.clear();
         return;
     }
-    for client in node.clients.list() {
+    let clients = node.clients.list();
+    let known: BTreeSet<u64> = clients.iter().map(|client| client.id).collect();
+    active.moments.retain(|id, _| known.contains(id));
+    for client in clients {
         let listens = client.channels.load(Ordering::Relaxed) + client.patterns.load(Ordering::Relaxed) > 0;
-        let idle_ms = now_ms.saturating_sub(client.active_ms.load(Ordering::Relaxed));
+        let idle_ms = active.age(client.id, client.active_ms.load(Ordering::Relaxed));
         if !listens && idle_ms > seconds * 1000 {
             client.kill();
         }
     }
 }
 
-/// When each database was last used, on the monotonic clock.
+/// When each database or client was last used, or each database last saved, on the monotonic clock.
 ///
-/// Clients note it on the system's clock. Two clocks do not tick together, so that the same use, converted at every look,
-/// would shiver by a millisecond: to the autoscaler that is a database in use. So each use is converted once.
-#[derive(Debug, Default)]
-struct LastUses {
+/// It is noted on the system's clock. Two clocks do not tick together, so that the same use, converted at every look,
+/// would shiver by a millisecond: to the autoscaler that is a database in use. And the system's clock may be set. So each
+/// use is converted once.
+#[derive(Debug)]
+struct LastUses<K> {
     now_ms: u64,
     monotonic_ms: u64,
-    /// By database: the use on the system's clock, and on the monotonic one.
-    moments: BTreeMap<String, (u64, u64)>,
+    /// The use on the system's clock, and on the monotonic one.
+    moments: BTreeMap<K, (u64, u64)>,
 }
 
-impl LastUses {
+impl<K> Default for LastUses<K> {
+    fn default() -> Self {
+        Self { now_ms: 0, monotonic_ms: 0, moments: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord> LastUses<K> {
     fn look(&mut self, now_ms: u64, monotonic_ms: u64) {
         self.now_ms = now_ms;
         self.monotonic_ms = monotonic_ms;
     }
 
-    fn moment(&mut self, database: &str, worked_ms: u64) -> u64 {
-        if let Some(&(known, moment)) = self.moments.get(database)
-            && known == worked_ms
+    fn moment(&mut self, of: K, used_ms: u64) -> u64 {
+        if let Some(&(known, moment)) = self.moments.get(&of)
+            && known == used_ms
         {
             return moment;
         }
-        let moment = self.monotonic_ms.saturating_sub(self.now_ms.saturating_sub(worked_ms));
-        self.moments.insert(database.to_string(), (worked_ms, moment));
+        let moment = self.monotonic_ms.saturating_sub(self.now_ms.saturating_sub(used_ms));
+        self.moments.insert(of, (used_ms, moment));
         moment
+    }
+
+    /// Milliseconds since then.
+    fn age(&mut self, of: K, used_ms: u64) -> u64 {
+        let now_ms = self.monotonic_ms;
+        now_ms.saturating_sub(self.moment(of, used_ms))
     }
 }
 
 /// Totals as they were at the last look.
 #[derive(Debug, Default)]
 struct Before {
-    at_ms: u64,
+    at: Option<Instant>,
     /// Requests, bytes in, bytes out, by database.
     totals: BTreeMap<String, [u128; 3]>,
     cpu_seconds: f64,
@@ -330,16 +442,17 @@ struct Before {
 impl Before {
     fn rates(&mut self, node: &Node, now_ms: u64) {
         let (user, system) = crate::process::cpu_seconds();
-        let seconds = now_ms.saturating_sub(self.at_ms) as f64 / 1000.0;
-        let known = self.at_ms > 0 && seconds > 0.0;
+        let now = Instant::now();
+        let seconds = self.at.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
+        let known = seconds > 0.0;
         // Of a database that was deleted nothing is kept.
         self.totals.retain(|name, _| node.tenants.of_name(name).is_some());
         for tenant in node.tenants.all() {
             let totals = tenant.meters.totals(now_ms);
-            let now = [totals[Meter::Requests], totals[Meter::BytesIn], totals[Meter::BytesOut]];
-            let before = self.totals.insert(tenant.name().to_string(), now);
+            let sums = [totals[Meter::Requests], totals[Meter::BytesIn], totals[Meter::BytesOut]];
+            let before = self.totals.insert(tenant.name().to_string(), sums);
             if let Some(before) = before.filter(|_| known) {
-                let per_second = |at: usize| now[at].saturating_sub(before[at]) as f64 / seconds;
+                let per_second = |at: usize| sums[at].saturating_sub(before[at]) as f64 / seconds;
                 *tenant.rates.lock() =
                     Rates { operations: per_second(0), bytes_in: per_second(1), bytes_out: per_second(2) };
             }
@@ -347,7 +460,7 @@ impl Before {
         if known {
             self.cpu_busy = ((user + system - self.cpu_seconds) / seconds / node.facts.workers as f64).clamp(0.0, 1.0);
         }
-        self.at_ms = now_ms;
+        self.at = Some(now);
         self.cpu_seconds = user + system;
     }
 }
@@ -358,18 +471,18 @@ mod tests {
 
     #[test]
     fn a_use_has_one_moment_however_the_clocks_tick() {
-        let mut uses = LastUses::default();
+        let mut uses: LastUses<String> = LastUses::default();
         uses.look(10_000, 500);
-        assert_eq!(uses.moment("a", 9_900), 400);
-        assert_eq!(uses.moment("b", 9_990), 490);
+        assert_eq!(uses.moment("a".into(), 9_900), 400);
+        assert_eq!(uses.moment("b".into(), 9_990), 490);
         // The system's clock ticked between the two readings, and then was set forward by an hour.
         for (now_ms, monotonic_ms) in [(11_001, 1_500), (3_612_000, 2_500)] {
             uses.look(now_ms, monotonic_ms);
-            assert_eq!(uses.moment("a", 9_900), 400);
+            assert_eq!(uses.moment("a".into(), 9_900), 400);
         }
-        assert_eq!(uses.moment("b", 3_611_999), 2_499);
+        assert_eq!(uses.moment("b".into(), 3_611_999), 2_499);
         // A use before the process began, and one from a clock that was set back since.
-        assert_eq!(uses.moment("c", 0), 0);
-        assert_eq!(uses.moment("d", 9_000_000), 2_500);
+        assert_eq!(uses.moment("c".into(), 0), 0);
+        assert_eq!(uses.moment("d".into(), 9_000_000), 2_500);
     }
 }

@@ -21,7 +21,7 @@ use crate::http::{Http, Readiness};
 use crate::listener::Listeners;
 use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::Options;
-use crate::worker::{self, now_ms};
+use crate::worker::{self, monotonic_ms, now_ms};
 use crate::{keeper, memory, metrics, process, snapshot};
 
 /// Threads for wakes, sleeps and what else is not to keep a worker.
@@ -105,7 +105,7 @@ impl Server {
             .build()
             .map_err(failed("the background threads"))?;
         let seed = random_seed();
-        let logs = Log::open(&store, seed, now_ms).map_err(|error| match error.is_taken() {
+        let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
             false => Failure::Other(explain(&error)),
         })?;

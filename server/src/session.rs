@@ -385,7 +385,7 @@ impl Session {
         let mut db = Keyspace::new([&mut *contents], &database.shared, self.select, now_ms, self.worker.random());
         db.no_touch(self.client.no_touch.load(Ordering::Relaxed));
         let bounded = db.settings().memory_max > 0;
-        let refusal = database.shared.journal.admit(now_ms).err();
+        let refusal = database.shared.journal.admit().err();
         let published = held.gate().guarded.published();
         let mut at = 0;
         let mut ahead = self.worker.take_ahead();

@@ -233,7 +233,7 @@ pub fn step(
         return Err(fault);
     }
     if row.flags.contains(Flags::WRITE)
-        && let Err(error) = db.shared().journal.admit_waited()
+        && let Err(error) = db.shared().journal.admit()
     {
         reply.error(&error.to_string());
         return Ok(());

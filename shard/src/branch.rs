@@ -141,7 +141,7 @@ impl Database {
             database.stop_for_good().await?;
             manifest::delete_database(&database.engine.store, database.name()).await.map_err(store_error)?;
             if let Some(log) = database.shared.journal.log() {
-                log.forget(&database.identity);
+                log.forget(&database.identity, (database.engine.clock)());
             }
             Ok(())
         });

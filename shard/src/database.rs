@@ -293,6 +293,12 @@ impl Database {
         woken.await.map_err(|error| Error::Store(format!("the wake of database {} failed: {error}", self.name())))?
     }
 
+    /// Whether the log is in trouble that a checkpoint of this database would help to end.
+    pub fn needs_checkpoint(&self) -> bool {
+        let log = self.engine.log.as_ref();
+        log.is_some_and(|log| log.needs_checkpoints() && self.is_awake() && log.is_kept_for(&self.identity))
+    }
+
     /// Whether it may be woken.
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::SeqCst) {

@@ -22,6 +22,7 @@ pub mod rdb;
 pub mod record;
 pub mod replay;
 pub mod residency;
+pub mod retry;
 pub mod scaling;
 pub mod segment;
 pub mod shard;

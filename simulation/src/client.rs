@@ -139,7 +139,7 @@ fn under(
         }
     }
     let writes = prepared.iter().any(|one| one.row.flags.contains(Flags::WRITE));
-    if writes && let Err(error) = shared.journal.admit(now_ms) {
+    if writes && let Err(error) = shared.journal.admit() {
         return Try::Ended(Ended::Refused(error));
     }
     let mut replies = Vec::new();

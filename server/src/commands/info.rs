@@ -266,7 +266,7 @@ fn persistence(state: &State, section: &mut Section<'_>) {
     section.field("aof_last_cow_size", 0);
     section.field("loss_window", journal.window());
     if let Some(log) = log {
-        section.field("log_lag_ms", log.lag_ms(state.now_ms));
+        section.field("log_lag_ms", log.lag_ms_now());
         section.field("log_entries", log.counters.entries.load(Ordering::Relaxed));
         section.field("log_bytes", log.counters.bytes.load(Ordering::Relaxed));
         section.field("log_flushes", log.counters.flushes.load(Ordering::Relaxed));

@@ -292,7 +292,7 @@ fn under(
     }
     db.select(session.select);
     if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE))
-        && let Err(error) = database.shared.journal.admit_waited()
+        && let Err(error) = database.shared.journal.admit()
     {
         return Ran::Refused(error);
     }

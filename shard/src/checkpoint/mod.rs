@@ -26,6 +26,8 @@ mod visit;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use self::assembly::{
     drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
 };
@@ -168,12 +170,14 @@ impl Database {
             self.load_what_is_rewritten(&topology).await;
         }
         self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
-        let mut visited = Vec::new();
-        let outcome = self.write(&topology, held, &mut visited).await;
+        let (mut visited, mut output) = (Vec::new(), Output::default());
+        let outcome = self.write(&topology, held, &mut visited, &mut output).await;
         self.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(report) => {
-                self.counters.checkpoint_failed.store(false, Ordering::Relaxed);
+                if self.counters.checkpoint_failed.swap(false, Ordering::Relaxed) {
+                    tracing::info!(database = self.name(), "checkpoints succeed again");
+                }
                 if report != Report::default() {
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us_last.store(started.us(), Ordering::Relaxed);
@@ -184,9 +188,12 @@ impl Database {
             }
             Err(error) => {
                 self.undo(&topology, held, &visited).await;
-                self.counters.checkpoint_failed.store(true, Ordering::Relaxed);
+                self.take_back(output).await;
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(database = self.name(), %error, "checkpoint failed; the database stays awake and the last one stays valid");
+                // That it still fails is said by who tries again.
+                if !self.counters.checkpoint_failed.swap(true, Ordering::Relaxed) {
+                    tracing::error!(database = self.name(), %error, "checkpoint failed; the database stays awake and the last one stays valid");
+                }
                 Err(error)
             }
         }
@@ -219,6 +226,7 @@ impl Database {
         topology: &Topology,
         held: Option<&[HeldShard]>,
         visited: &mut Vec<Visited>,
+        output: &mut Output,
     ) -> Result<Report> {
         let before = self.manifest.lock().clone();
         let begun = self.begin(topology, held, before.as_deref()).await;
@@ -230,7 +238,6 @@ impl Database {
         let mut manifest = self.manifest_after(before.as_deref());
         manifest.meters = (self.meters.lock())();
         let names = Names::new(self.name()).map_err(store_error)?;
-        let mut output = Output::default();
         let mut changes: Vec<TailRecord> = Vec::new();
         let mut changed_bytes = 0;
         let in_tail = |keyspace: u32, range: Range53| {
@@ -261,7 +268,7 @@ impl Database {
                     }
                     visited.push(seen);
                     if output.writer.is_full() {
-                        self.put_chunk(&mut manifest, &names, &mut output).await?;
+                        self.put_chunk(&mut manifest, &names, output).await?;
                     }
                     if held.is_none() {
                         tokio::task::yield_now().await;
@@ -269,7 +276,7 @@ impl Database {
                 }
             }
         }
-        self.put_chunk(&mut manifest, &names, &mut output).await?;
+        self.put_chunk(&mut manifest, &names, output).await?;
         let cut = self.cut(topology, held).await?;
         manifest.sequence = begun.sequence;
         manifest.cut = cut;
@@ -278,14 +285,14 @@ impl Database {
         manifest.shard_cuts = cuts(topology);
         replace_segments(&mut manifest, &last_seen(visited), std::mem::take(&mut output.chunks));
         changes.extend(self.carry(&mut manifest, &begun.unloaded));
-        let mut moved = self.copy_sparse_chunks(&mut manifest, &names, &mut output).await?;
+        let mut moved = self.copy_sparse_chunks(&mut manifest, &names, output).await?;
         moved.extend(begun.unloaded.iter().map(|(keyspace, range, _)| (*keyspace, *range)));
-        self.put_tail(&mut manifest, &names, changes, &mut output.report).await?;
+        self.put_tail(&mut manifest, &names, changes, output).await?;
         prune(&mut manifest);
         drop_unused_chunks(&mut manifest);
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
         output.report.bytes += manifest.encode().len() as u64;
-        self.commit(&mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
         self.is_window_unsure.store(false, Ordering::SeqCst);
         self.committed(manifest, topology, held, &moved).await;
         // Where the caller holds the locks, it collects when it has let them go.
@@ -415,9 +422,54 @@ impl Database {
         let bytes = output.writer.finish();
         let info = ChunkInfo { name, bytes: bytes.len() as u64 };
         output.report.bytes += info.bytes;
-        self.engine.store.put_new(&info.name, bytes).await.map_err(store_error)?;
+        self.put(&info.name, bytes, output).await?;
         output.chunks.push(info);
         Ok(())
+    }
+
+    /// Puts an object that the manifest will name. On a full disk the reserve is used.
+    async fn put(&self, name: &str, bytes: Bytes, output: &mut Output) -> Result<()> {
+        output.objects.push(name.to_owned());
+        loop {
+            match self.engine.store.put_new(name, bytes.clone()).await {
+                Err(StoreError::Full { .. }) if self.makes_room(bytes.len()) => {}
+                put => return put.map_err(store_error),
+            }
+        }
+    }
+
+    /// Step 4 itself. On a full disk the reserve is used.
+    async fn commit_with_reserve(
+        &self,
+        manifest: &mut Manifest,
+        output: &mut Output,
+    ) -> std::result::Result<(), StoreError> {
+        loop {
+            match self.commit(manifest).await {
+                Err(StoreError::Full { .. }) if self.makes_room(0) => {}
+                Err(error) => {
+                    // Without an answer it may be committed all the same, and name what was written.
+                    output.is_doubtful = !matches!(error, StoreError::Full { .. });
+                    return Err(error);
+                }
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn makes_room(&self, bytes: usize) -> bool {
+        self.engine.log.as_ref().is_some_and(|log| log.make_room(bytes as u64))
+    }
+
+    /// Deletes what a failed checkpoint has written, as no manifest will ever name it.
+    async fn take_back(&self, output: Output) {
+        if output.is_doubtful || output.objects.is_empty() {
+            return;
+        }
+        if let Err(error) = self.engine.store.delete_many(&output.objects).await {
+            // The next collection finds it.
+            tracing::debug!(database = self.name(), %error, "failed to delete what a failed checkpoint has written");
+        }
     }
 
     /// Copies the segments of chunks that are hardly used into new ones, some at a time, and answers which were copied.
@@ -462,7 +514,7 @@ impl Database {
         manifest: &mut Manifest,
         names: &Names,
         mut records: Vec<TailRecord>,
-        report: &mut Report,
+        output: &mut Output,
     ) -> Result<()> {
         needed_only(manifest, &mut records);
         if records.is_empty() {
@@ -481,8 +533,8 @@ impl Database {
         let object = encode_tail(records);
         let info =
             TailInfo { name, bytes: object.len() as u64, effects: count, from_sequence: first.saturating_sub(1) };
-        report.bytes += info.bytes;
-        self.engine.store.put_new(&info.name, object).await.map_err(store_error)?;
+        output.report.bytes += info.bytes;
+        self.put(&info.name, object, output).await?;
         manifest.tails.push(info);
         Ok(())
     }
@@ -630,4 +682,8 @@ struct Output {
     writer: ChunkWriter,
     chunks: Vec<ChunkInfo>,
     report: Report,
+    /// Names of all objects that it has put, or has tried to.
+    objects: Vec<String>,
+    /// The manifest may have been committed.
+    is_doubtful: bool,
 }

@@ -278,7 +278,7 @@ impl<'a> Keyspace<'a> {
         if self.strict {
             self.note_unflushed(&items, lsn);
             self.awaited = lsn;
-        } else if self.shared.journal.is_behind(self.now_ms, lsn) {
+        } else if self.shared.journal.is_behind(lsn) {
             self.awaited = lsn;
         }
         give_items(items);

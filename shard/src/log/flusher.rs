@@ -14,10 +14,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::{FLUSH_BYTES, Log, SEAL_EVERY_MS};
+use crate::retry::{Notice, Retry};
 use crate::stopwatch::Stopwatch;
 
 const RETRY_MS: (u64, u64) = (20, 1_000);
-const TIDY_RETRY_MS: u64 = 10_000;
+const TIDY_RETRY_MS: (u64, u64) = (1_000, 60_000);
+/// How often a log in trouble looks whether it is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Ends both threads when it is dropped, after everything is durable.
 #[derive(Debug)]
@@ -55,24 +58,25 @@ impl Drop for Flusher {
 }
 
 fn run(log: &Log) {
-    let mut retry_ms = RETRY_MS.0;
+    let mut retry = Retry::new(RETRY_MS.0, RETRY_MS.1);
     while wait(log) {
         match log.flush() {
             Ok(()) => {
-                if retry_ms > RETRY_MS.0 {
-                    tracing::info!("the log is durable again");
+                if let Some(failures) = retry.succeeded() {
+                    tracing::info!(failures, "the log is durable again");
                 }
-                retry_ms = RETRY_MS.0;
             }
             Err(error) => {
-                tracing::error!(%error, "the log cannot be written; it is tried again");
-                let mut active = log.active.lock();
-                if log.is_closing() || log.is_sealed() {
+                let (pause, notice) = retry.failed();
+                match notice {
+                    Notice::Began => tracing::error!(%error, "the log cannot be written; it is tried again"),
+                    Notice::Still(failures) => tracing::error!(%error, failures, "the log still cannot be written"),
+                    Notice::Silent => {}
+                }
+                if !rest(log, pause) || log.is_sealed() {
                     return;
                 }
-                log.work.wait_for(&mut active, Duration::from_millis(retry_ms));
-                active.urgent = true;
-                retry_ms = (retry_ms * 2).min(RETRY_MS.1);
+                log.active.lock().urgent = true;
             }
         }
     }
@@ -81,14 +85,28 @@ fn run(log: &Log) {
     }
 }
 
+/// Waits for so long, whoever asks for a flush meanwhile. False: it is over.
+fn rest(log: &Log, pause: Duration) -> bool {
+    let began = Stopwatch::start();
+    let mut active = log.active.lock();
+    loop {
+        let left = pause.saturating_sub(Duration::from_micros(began.us()));
+        if log.is_closing() || left.is_zero() {
+            return !log.is_closing();
+        }
+        log.work.wait_for(&mut active, left);
+    }
+}
+
 fn tidy(log: &Log) {
     if let Err(error) = log.collect_owners() {
         tracing::warn!(%error, "records of earlier owners of the store could not be deleted");
     }
+    let mut retry = Retry::new(TIDY_RETRY_MS.0, TIDY_RETRY_MS.1);
     loop {
         {
             let mut ledger = log.ledger.lock();
-            while !ledger.is_untidy() && !log.is_closing() {
+            while !ledger.is_untidy() && !log.needs_checkpoints() && !log.is_closing() {
                 log.untidy.wait(&mut ledger);
             }
         }
@@ -96,13 +114,27 @@ fn tidy(log: &Log) {
         if log.is_closing() {
             return;
         }
-        if let Err(error) = log.remove_settled() {
-            tracing::warn!(%error, "a log file that nobody needs could not be deleted");
+        let pause = match log.remove_settled() {
+            Ok(_) => {
+                retry.succeeded();
+                log.keep_room();
+                // While it is in trouble it is looked at again and again.
+                log.needs_checkpoints().then_some(LOOK_AGAIN)
+            }
+            Err(error) => {
+                let (pause, notice) = retry.failed();
+                if notice != Notice::Silent {
+                    tracing::warn!(%error, "failed to delete a log file that is not needed any more");
+                }
+                log.ledger.lock().look_again();
+                Some(pause)
+            }
+        };
+        if let Some(pause) = pause {
             let mut ledger = log.ledger.lock();
             if !log.is_closing() {
-                log.untidy.wait_for(&mut ledger, Duration::from_millis(TIDY_RETRY_MS));
+                log.untidy.wait_for(&mut ledger, pause);
             }
-            ledger.look_again();
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::format::{Identity, Kind};
+use super::trouble::{LOST, SHORT};
 use super::{Log, Lsn};
 use crate::error::Error;
 
@@ -178,15 +179,25 @@ impl Journal {
 
     /// Whether what ends at `lsn` is to be waited for, so that writes need not be refused: the log has used up half of the
     /// window, or so much waits for the disk that it might, should that become slow.
-    pub fn is_behind(&self, now_ms: u64, lsn: Lsn) -> bool {
+    pub fn is_behind(&self, lsn: Lsn) -> bool {
+        self.is_behind_by(lsn, Log::lag_ms_now)
+    }
+
+    fn is_behind_by(&self, lsn: Lsn, lag_ms: impl Fn(&Log) -> u64) -> bool {
         match (&self.log, self.window()) {
             (Some((log, _)), Window::Ms(ms)) => {
                 let (least, most) = BEHIND_BYTES;
                 let allowed = ms.saturating_mul(BEHIND_BYTES_PER_MS).clamp(least, most);
-                lsn.saturating_sub(log.flushed()) > allowed || log.lag_ms(now_ms) > ms / 2
+                lsn.saturating_sub(log.flushed()) > allowed || lag_ms(log) > ms / 2
             }
             _ => false,
         }
+    }
+
+    /// As it will be at `now_ms` by the log's clock.
+    #[cfg(test)]
+    pub(super) fn is_behind_at(&self, now_ms: u64, lsn: Lsn) -> bool {
+        self.is_behind_by(lsn, |log| log.lag_ms(now_ms))
     }
 
     /// Appends what a batch did. 0 where there is no log.
@@ -246,45 +257,56 @@ impl Journal {
         self.log.as_ref().is_none_or(|(log, _)| log.flushed() >= lsn)
     }
 
-    /// Whether a write at `now_ms` must be refused, as the log has fallen behind what was declared.
+    /// Whether a write must be refused, as the log has fallen behind what was declared or is in trouble.
     ///
     /// # Errors
-    /// The refusal, with the lag in its text.
+    /// The refusal, with the reason in its text.
     #[inline]
-    pub fn admit(&self, now_ms: u64) -> Result<(), Error> {
+    pub fn admit(&self) -> Result<(), Error> {
+        self.admit_by(Log::lag_ms_now)
+    }
+
+    #[inline]
+    fn admit_by(&self, lag_ms: impl Fn(&Log) -> u64) -> Result<(), Error> {
         let Some((log, _)) = &self.log else { return Ok(()) };
         let sealed = log.sealed.load(Ordering::Relaxed);
+        let refusing = log.refusing.load(Ordering::Relaxed);
         let allowed = match self.window.load(Ordering::Relaxed) {
-            Window::NONE if !sealed => return Ok(()),
+            // What it promises needs a checkpoint, and that needs room.
+            Window::NONE if !sealed && refusing & SHORT == 0 => return Ok(()),
             0 => HELD_MS_MAX,
             window => window,
         };
-        if log.lag_ms(now_ms) <= allowed && !log.full.load(Ordering::Relaxed) && !sealed {
+        let lag_ms = lag_ms(log);
+        if lag_ms <= allowed && refusing == 0 && !sealed {
             return Ok(());
         }
-        Err(self.refusal(log, now_ms))
+        Err(self.refusal(log, lag_ms, refusing))
     }
 
-    /// The same for a write that has waited, whose own time is long ago.
-    ///
-    /// # Errors
-    /// As [`Self::admit`].
-    pub fn admit_waited(&self) -> Result<(), Error> {
-        self.log.as_ref().map_or(Ok(()), |(log, _)| self.admit((log.clock)()))
+    /// As it will be at `now_ms` by the log's clock.
+    #[cfg(test)]
+    pub(super) fn admit_at(&self, now_ms: u64) -> Result<(), Error> {
+        self.admit_by(|log| log.lag_ms(now_ms))
     }
 
     #[cold]
-    fn refusal(&self, log: &Log, now_ms: u64) -> Error {
-        let lag = log.lag_ms(now_ms);
-        let why = log.problem().map(|problem| format!(": {problem}")).unwrap_or_default();
-        Error::Text(
-            format!(
-                "MISCONF the log is {lag} ms behind and the loss window of this database is {}: writes are refused \
-                 until the store has caught up{why}",
-                self.window()
-            )
-            .into(),
-        )
+    fn refusal(&self, log: &Log, lag_ms: u64, refusing: u8) -> Error {
+        let why = log.problem();
+        let text = match why {
+            Some(why) if refusing & (SHORT | LOST) != 0 => {
+                format!("MISCONF the log cannot be written: {why}: writes are refused until that is over")
+            }
+            why => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                format!(
+                    "MISCONF the log is {lag_ms} ms behind and the loss window of this database is {}: writes are refused \
+                     until the store has caught up{why}",
+                    self.window()
+                )
+            }
+        };
+        Error::Text(text.into())
     }
 }
 

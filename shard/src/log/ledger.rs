@@ -55,6 +55,10 @@ impl Unneeded {
     pub fn len(&self) -> usize {
         self.silent.len() + self.telling.len()
     }
+
+    pub fn has(&self, file: (u64, u64)) -> bool {
+        self.silent.contains(&file) || self.telling.contains(&file)
+    }
 }
 
 impl Ledger {
@@ -153,6 +157,22 @@ impl Ledger {
         if let Some(mentions) = mentions.filter(|_| is_restatable) {
             self.deleted.insert((writer, number), mentions);
         }
+    }
+
+    /// Whether a file is kept for this database.
+    pub fn is_kept_for(&self, database: &Identity) -> bool {
+        let floor = self.floors.get(database).copied().unwrap_or(0);
+        self.files.values().any(|mentions| mentions.last.get(database).is_some_and(|last| *last > floor))
+    }
+
+    /// Whether a file is there, as far as is known.
+    pub fn has(&self, writer: u64, number: u64) -> bool {
+        self.files.contains_key(&(writer, number))
+    }
+
+    /// The numbers of a writer's files.
+    pub fn of(&self, writer: u64) -> Vec<u64> {
+        self.files.range((writer, 0)..=(writer, u64::MAX)).map(|((_, number), _)| *number).collect()
     }
 
     pub fn len(&self) -> usize {

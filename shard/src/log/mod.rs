@@ -16,7 +16,7 @@
 //! - What was appended is kept in memory until it is durable. After an error it is written again, into another file.
 //! - A sequence number of a database is given to one entry only, and without gaps: a reader knows what is missing.
 //! - `flushed` only grows; everything before it is durable.
-//! - The clock is handed in: lag is measured with the times that the batches themselves have.
+//! - The clock is handed in. It only measures how long something has waited, so it must never be set back: a monotonic one.
 
 pub mod flusher;
 pub mod format;
@@ -24,17 +24,19 @@ mod gathered;
 mod journal;
 mod ledger;
 pub mod recovery;
+mod reserve;
 pub mod sink;
 pub mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trouble;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use futures::executor::block_on;
@@ -49,7 +51,9 @@ pub use self::journal::Kept;
 pub use self::journal::{Journal, Window};
 use self::ledger::{Ledger, Unneeded};
 use self::recovery::{ReadLog, Recovered};
+use self::reserve::Reserve;
 use self::sink::{Files, Objects, Remover, Sink};
+use self::trouble::{FULL, LOST};
 use crate::owner::Ownership;
 use crate::record::{CACHE_LINE, prefetch_to_write};
 use crate::stopwatch::Stopwatch;
@@ -81,10 +85,18 @@ pub struct Log {
     /// Told when there is something for the flusher to do.
     work: Condvar,
     flushed: AtomicU64,
-    /// When the oldest entry that is not durable was appended, unix milliseconds; `u64::MAX`: there is none.
+    /// Everything before it was written and synced. Beyond `flushed` only where a file was lost.
+    written: AtomicU64,
+    /// When the oldest entry that is not durable was appended, by the log's clock; `u64::MAX`: there is none.
     oldest_ms: AtomicU64,
-    /// Bytes that are not durable are too many.
-    full: AtomicBool,
+    /// Why writes are refused: bits of [`trouble`].
+    refusing: AtomicU8,
+    /// Files of this process that another program has removed or truncated, and that are needed.
+    lost: Mutex<Vec<u64>>,
+    /// Room on the disk for what has to be written when there is none; `None`: the store is no folder.
+    reserve: Mutex<Option<Reserve>>,
+    /// Bytes of the files of this process that are there.
+    kept_bytes: AtomicU64,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
     output: Mutex<Output>,
     ledger: Mutex<Ledger>,
@@ -148,6 +160,10 @@ struct Output {
     /// Of the file that is written, with its bytes; none: the next frame begins one.
     file: Option<(u64, u64)>,
     next_number: u64,
+    /// The bytes of each file that is there.
+    sizes: BTreeMap<u64, u64>,
+    /// The file that the last write failed in.
+    failed: Option<u64>,
     synced: Lsn,
     pending: VecDeque<Pending>,
 }
@@ -175,7 +191,7 @@ impl std::fmt::Debug for Log {
 
 impl Log {
     /// Opens the log that fits the store, and reads what earlier processes left in it. Where the store has no lock, it is
-    /// taken first. `None`: a store that keeps nothing beyond the process has no use for a log. The flusher is to be
+    /// taken first, at a time of `unix_ms`. `None`: a store that keeps nothing beyond the process has no use for a log. The flusher is to be
     /// started by the caller.
     ///
     /// # Errors
@@ -185,11 +201,12 @@ impl Log {
         store: &Arc<Store>,
         writer: u64,
         clock: fn() -> u64,
+        unix_ms: fn() -> u64,
     ) -> Result<Option<(Arc<Log>, Recovered)>, StoreError> {
         let sink: Box<dyn Sink> = match store.folder() {
             Some(folder) => Box::new(Files::new(&folder)),
             None if store.is_volatile() => return Ok(None),
-            None => Box::new(Objects::take(Arc::clone(store), writer, clock)?),
+            None => Box::new(Objects::take(Arc::clone(store), writer, unix_ms)?),
         };
         let (began, takes_over) = (Stopwatch::start(), !sink.predecessors().is_empty());
         let opened = Self::over(sink, writer, clock)?;
@@ -198,6 +215,9 @@ impl Log {
                 ms = began.us() / 1000,
                 "the store is taken over: the logs of earlier processes are sealed and read"
             );
+        }
+        if let Some(folder) = store.folder() {
+            opened.0.reserve_in(&folder);
         }
         Ok(Some(opened))
     }
@@ -255,11 +275,23 @@ impl Log {
             }),
             work: Condvar::new(),
             flushed: AtomicU64::new(0),
+            written: AtomicU64::new(0),
             oldest_ms: AtomicU64::new(u64::MAX),
-            full: AtomicBool::new(false),
+            refusing: AtomicU8::new(0),
+            lost: Mutex::default(),
+            reserve: Mutex::default(),
+            kept_bytes: AtomicU64::new(0),
             waiters: Mutex::default(),
             remover: sink.remover(),
-            output: Mutex::new(Output { sink, file: None, next_number, synced: 0, pending: VecDeque::new() }),
+            output: Mutex::new(Output {
+                sink,
+                file: None,
+                next_number,
+                sizes: BTreeMap::new(),
+                failed: None,
+                synced: 0,
+                pending: VecDeque::new(),
+            }),
             ledger: Mutex::new(ledger),
             untidy: Condvar::new(),
             closing: AtomicBool::new(false),
@@ -321,7 +353,7 @@ impl Log {
         let room = active.entries.end().spare_capacity_mut();
         let (room, ahead) = (room.as_ptr().cast::<u8>(), room.len().min(items.len()).min(AHEAD_BYTES));
         if active.end - self.flushed.load(Ordering::Relaxed) > KEPT_BYTES_MAX {
-            self.full.store(true, Ordering::SeqCst);
+            self.refusing.fetch_or(FULL, Ordering::SeqCst);
         }
         drop(active);
         // The buffer is larger than the near caches: copying the next entry would wait for each of its lines.
@@ -375,14 +407,19 @@ impl Log {
         }
     }
 
-    /// The same at the clock's present time.
+    /// The same at the clock's present time. The clock is not read where nothing waits.
+    #[inline]
     pub fn lag_ms_now(&self) -> u64 {
-        self.lag_ms((self.clock)())
+        match self.oldest_ms.load(Ordering::Relaxed) {
+            u64::MAX => 0,
+            oldest => (self.clock)().saturating_sub(oldest),
+        }
     }
 
-    /// Why the last flush failed.
+    /// Why the last flush failed, or why writes are refused all the same.
     pub fn problem(&self) -> Option<Arc<str>> {
-        self.problem.lock().clone()
+        let failed = self.problem.lock().clone();
+        failed.or_else(|| self.trouble().map(Into::into))
     }
 
     /// Waits until everything before `lsn` is durable, however long that takes.
@@ -393,7 +430,8 @@ impl Log {
         self.wait(lsn, None)
     }
 
-    /// The same, but no longer than until a flush fails.
+    /// Waits until everything before `lsn` was written, but no longer than until a flush fails. For checkpoints: after the loss
+    /// of a file only they make what follows durable.
     ///
     /// # Errors
     /// Why it failed.
@@ -413,17 +451,26 @@ impl Log {
         let mut output = self.output.lock();
         self.collect(&mut output);
         let mut outcome = Ok(());
+        let mut losses = 0;
         while let Some(mut pending) = output.pending.pop_front() {
             match self.write(&mut output, &mut pending) {
                 Ok(()) => self.advance(&mut output, pending),
                 Err(error) => {
+                    let bytes = pending.entries.len() as u64;
                     output.pending.push_front(pending);
+                    losses += usize::from(matches!(error, StoreError::LogLost { .. }));
+                    if losses <= 1 && self.relieve(&output, &error, bytes) {
+                        continue;
+                    }
                     outcome = Err(error);
                     break;
                 }
             }
         }
         self.publish_oldest(&output);
+        if outcome.is_ok() {
+            self.keep_room();
+        }
         if let Err(error) = &outcome {
             *self.problem.lock() = Some(error.to_string().into());
             self.failures.fetch_add(1, Ordering::SeqCst);
@@ -468,17 +515,25 @@ impl Log {
             if full > 0 {
                 output.next_number += 1;
             }
-            output.sink.begin(self.writer, number, &head)?;
+            output.sink.begin(self.writer, number, &head).inspect_err(|_| self.take_back(output, number))?;
             output.file = Some((number, head.len() as u64));
-            self.counters.files.fetch_add(1, Ordering::Relaxed);
         }
         let Some((number, bytes)) = output.file else { return Ok(()) };
         // Only now: a frame that waited for others to be written must say that they are durable.
         let (head, sum) = frame_around(lsn, output.synced, &pending.names, pending.entries.entries());
-        output.sink.append_gathered(&head, &mut pending.entries, &sum).inspect_err(|_| output.file = None)?;
+        if let Err(error) = output.sink.append_gathered(&head, &mut pending.entries, &sum) {
+            (output.file, output.failed) = (None, Some(number));
+            if begun {
+                self.take_back(output, number);
+            }
+            return Err(error);
+        }
         let frame_bytes = (head.len() + pending.entries.len() + sum.len()) as u64;
         self.counters.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        self.counters.files.fetch_add(u64::from(begun), Ordering::Relaxed);
         output.file = Some((number, bytes + frame_bytes));
+        *output.sizes.entry(number).or_default() += frame_bytes;
+        self.kept_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         if full == 0 {
             output.file = None;
             output.next_number = number + 1;
@@ -501,17 +556,28 @@ impl Log {
         Ok(())
     }
 
+    /// Removes a file that was begun and in which nothing could be written, so that failures leave nothing behind. Its
+    /// number is used again where it is gone.
+    fn take_back(&self, output: &mut Output, number: u64) {
+        if output.sink.file_bytes() > 0 && (self.remover)(&[(self.writer, number)]).is_ok() {
+            output.next_number = number;
+        }
+    }
+
     /// `pending` is durable.
     fn advance(&self, output: &mut Output, pending: Pending) {
         output.synced = pending.end;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
-        self.flushed.store(pending.end, Ordering::SeqCst);
+        self.written.store(pending.end, Ordering::SeqCst);
+        if !self.is_refusing(LOST) {
+            self.flushed.store(pending.end, Ordering::SeqCst);
+        }
         *self.problem.lock() = None;
         let mut spare = pending.entries.into_spare();
         {
             let mut active = self.active.lock();
             if active.end - pending.end <= KEPT_BYTES_MAX / 2 {
-                self.full.store(false, Ordering::SeqCst);
+                self.refusing.fetch_and(!FULL, Ordering::SeqCst);
             }
             if spare.capacity() <= SPARE_BYTES_MAX
                 && spare.len() >= spare.capacity() / 8
@@ -542,11 +608,11 @@ impl Log {
     }
 
     /// The database is deleted: nobody needs what the log says of it, and a reader must know.
-    pub fn forget(&self, database: &Identity) {
+    pub fn forget(&self, database: &Identity, now_ms: u64) {
         let number = self.register(database);
         // Sequence number 0 belongs to no effect.
         let none = AtomicU64::new(u64::MAX);
-        self.append(number, &none, Kind::Gone, (self.clock)(), &[], SEAL_EVERY_MS);
+        self.append(number, &none, Kind::Gone, now_ms, &[], SEAL_EVERY_MS);
         self.settled(database, u64::MAX);
     }
 
@@ -557,11 +623,22 @@ impl Log {
     pub fn remove_settled(&self) -> Result<usize, StoreError> {
         let unneeded = {
             // Whoever begins a file meanwhile waits: it is not among those that were looked at.
-            let output = self.output.lock();
+            let mut output = self.output.lock();
+            self.look_for_lost(&mut output);
             // The last object stays, so that there is something to seal.
             let last = (output.sink.file_bytes() == 0).then(|| output.next_number.saturating_sub(1));
             let current = output.file.map(|(number, _)| number).or(last).map(|number| (self.writer, number));
-            self.ledger.lock().unneeded(current)
+            let mut ledger = self.ledger.lock();
+            if let Some(current) = current.filter(|_| last.is_none() && self.needs_checkpoints())
+                && ledger.unneeded(None).has(current)
+            {
+                // Its room is needed: the next frame begins another one.
+                output.file = None;
+                output.sink.end();
+                ledger.unneeded(None)
+            } else {
+                ledger.unneeded(current)
+            }
         };
         self.remove(&unneeded)
     }
@@ -569,9 +646,16 @@ impl Log {
     fn remove(&self, unneeded: &Unneeded) -> Result<usize, StoreError> {
         for files in unneeded.steps() {
             (self.remover)(files)?;
-            let mut ledger = self.ledger.lock();
-            files.iter().for_each(|(writer, number)| ledger.removed(*writer, *number));
+            {
+                let mut ledger = self.ledger.lock();
+                files.iter().for_each(|(writer, number)| ledger.removed(*writer, *number));
+            }
+            let own = files.iter().filter(|(writer, _)| *writer == self.writer);
+            let mut output = self.output.lock();
+            let freed = own.filter_map(|(_, number)| output.sizes.remove(number)).sum();
+            self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
+        self.recover_from_loss();
         Ok(unneeded.len())
     }
 
@@ -629,12 +713,13 @@ impl Future for Wait<'_> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let log = self.log;
-        if log.flushed() >= self.lsn {
+        let reached = if self.failures.is_some() { &log.written } else { &log.flushed };
+        if reached.load(Ordering::Acquire) >= self.lsn {
             return Poll::Ready(Ok(()));
         }
         // Registered first, looked at after: a flush in between would otherwise wake nobody.
         log.waiters.lock().push((self.lsn, context.waker().clone()));
-        if log.flushed() >= self.lsn {
+        if reached.load(Ordering::Acquire) >= self.lsn {
             return Poll::Ready(Ok(()));
         }
         if log.is_sealed() {

@@ -12,7 +12,7 @@ mod direct;
 mod recent;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -121,6 +121,12 @@ pub trait Sink: Send {
     fn restated(&mut self) -> Restated {
         Restated { numbers: Vec::new(), from: u64::MAX }
     }
+    /// Nothing more is appended to the file that was begun last.
+    fn end(&mut self) {}
+    /// Whether a file is there, as far as that can be told at once.
+    fn is_there(&mut self, _writer: u64, _number: u64) -> bool {
+        true
+    }
     /// Cuts what follows byte `length` off a file that another process left behind, and makes what remains durable, also where
     /// that process's last sync has failed.
     ///
@@ -189,7 +195,15 @@ impl Files {
         let Some((mut file, name)) = self.current.take() else {
             return Err(failed("write", FOLDER, io::Error::other("no file was begun")));
         };
+        let look = |file: &DirectFile| match file.loss() {
+            Ok(None) => Ok(()),
+            Ok(Some(how)) => Err(StoreError::LogLost { name: name.clone(), how }),
+            Err(error) => Err(failed("look at", &name, error)),
+        };
+        look(&file)?;
         write(&mut file).map_err(|error| failed("write", &name, error))?;
+        look(&file)?;
+        file.is_whole();
         self.current = Some((file, name));
         Ok(())
     }
@@ -203,7 +217,7 @@ fn failed(action: &'static str, name: &str, source: io::Error) -> StoreError {
     }
 }
 
-/// Where a file is written anew; the name is none of a log's.
+/// Where earlier versions wrote a file again; the name is none of a log's.
 fn anew(path: &Path) -> PathBuf {
     path.with_extension("anew")
 }
@@ -287,20 +301,35 @@ impl Sink for Files {
         self.write(|file| file.append_gathered(head, entries, sum))
     }
 
+    fn end(&mut self) {
+        self.current = None;
+    }
+
+    fn is_there(&mut self, writer: u64, number: u64) -> bool {
+        !matches!(self.path(writer, number).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
         let path = self.path(writer, number);
         let cut = || -> io::Result<()> {
-            // Written anew: after a sync that failed another one of the same file says nothing of what that has left out.
             let mut bytes = fs::read(&path)?;
             bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
-            let anew = anew(&path);
-            let file = File::create(&anew)?;
+            // Written again, in place: after a sync that failed, another one of the same file says nothing of what that has
+            // left out. The bytes are the same, so a crash in between harms nothing, and no room is needed.
+            let file = OpenOptions::new().write(true).open(&path)?;
             file.write_all_at(&bytes, 0)?;
+            file.set_len(bytes.len() as u64)?;
             file.sync_all()?;
-            fs::rename(&anew, &path)?;
             File::open(path.parent().unwrap_or(&self.folder))?.sync_all()
         };
-        cut().map_err(|error| failed("cut", &name(writer, number), error))
+        match cut().map_err(|error| failed("cut", &name(writer, number), error)) {
+            // A file system that writes elsewhere what is overwritten. What can be read is served all the same.
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::warn!(%error, "the end of an earlier process's log could not be made durable again");
+                Ok(())
+            }
+            cut => cut,
+        }
     }
 
     fn remover(&self) -> Remover {

@@ -83,13 +83,13 @@ fn writes_are_refused_when_the_log_falls_behind() {
     let log = open(&sink);
     let writer = Writer::new(&log, "a");
     writer.journal.declare(Window::Ms(100));
-    assert!(writer.journal.admit(NOW_MS + 1_000_000).is_ok(), "nothing waits");
+    assert!(writer.journal.admit_at(NOW_MS + 1_000_000).is_ok(), "nothing waits");
     sink.0.lock().fails = true;
     writer.write();
     assert_eq!(log.lag_ms(NOW_MS + 70), 70);
-    assert!(writer.journal.admit(NOW_MS + 100).is_ok());
+    assert!(writer.journal.admit_at(NOW_MS + 100).is_ok());
     log.flush().unwrap_err();
-    let refused = writer.journal.admit(NOW_MS + 101).unwrap_err().to_string();
+    let refused = writer.journal.admit_at(NOW_MS + 101).unwrap_err().to_string();
     assert!(refused.starts_with("MISCONF the log is 101 ms behind"), "{refused}");
     assert!(refused.contains("100ms") && refused.contains("no space left"), "{refused}");
     // What is written later does not make what waits younger.
@@ -98,13 +98,13 @@ fn writes_are_refused_when_the_log_falls_behind() {
     assert_eq!(log.lag_ms(NOW_MS + 101), 101);
     for (window, is_admitted) in [(Window::None, true), (Window::Zero, true), (Window::Ms(50), false)] {
         writer.journal.declare(window);
-        assert_eq!(writer.journal.admit(NOW_MS + 500).is_ok(), is_admitted, "{window}");
+        assert_eq!(writer.journal.admit_at(NOW_MS + 500).is_ok(), is_admitted, "{window}");
     }
     writer.journal.declare(Window::Zero);
-    assert!(writer.journal.admit(NOW_MS + 1_001).is_err(), "who waits for its reply is not held forever");
+    assert!(writer.journal.admit_at(NOW_MS + 1_001).is_err(), "who waits for its reply is not held forever");
     sink.0.lock().fails = false;
     log.flush().unwrap();
-    assert!(writer.journal.admit(NOW_MS + 1_000_000).is_ok());
+    assert!(writer.journal.admit_at(NOW_MS + 1_000_000).is_ok());
     assert_eq!(log.lag_ms(NOW_MS + 1_000_000), 0);
 }
 
@@ -114,13 +114,13 @@ fn who_writes_waits_before_writes_are_refused() {
     let writer = Writer::new(&log, "a");
     writer.journal.declare(Window::Ms(1000));
     let lsn = writer.write();
-    assert!(!writer.journal.is_behind(NOW_MS + 500, lsn));
-    assert!(writer.journal.is_behind(NOW_MS + 501, lsn), "half of the window is used up");
+    assert!(!writer.journal.is_behind_at(NOW_MS + 500, lsn));
+    assert!(writer.journal.is_behind_at(NOW_MS + 501, lsn), "half of the window is used up");
     log.flush().unwrap();
-    assert!(!writer.journal.is_behind(NOW_MS + 501, lsn));
+    assert!(!writer.journal.is_behind_at(NOW_MS + 501, lsn));
     let large = vec![0; 1 << 20];
     let mut ahead = 0;
-    while !writer.journal.is_behind(NOW_MS, log.end()) {
+    while !writer.journal.is_behind_at(NOW_MS, log.end()) {
         writer.journal.append(&writer.sequence, NOW_MS, &large);
         ahead += 1;
     }
@@ -129,7 +129,7 @@ fn who_writes_waits_before_writes_are_refused() {
         [(Window::None, false), (Window::Zero, false), (Window::Ms(2000), false), (Window::Ms(10), true)]
     {
         writer.journal.declare(window);
-        assert_eq!(writer.journal.is_behind(NOW_MS, log.end()), is_behind, "{window}");
+        assert_eq!(writer.journal.is_behind_at(NOW_MS, log.end()), is_behind, "{window}");
     }
 }
 
@@ -163,7 +163,7 @@ fn that_a_database_is_gone_is_found() {
     a.write();
     b.write();
     log.flush().unwrap();
-    log.forget(&identity("a"));
+    log.forget(&identity("a"), NOW_MS);
     log.flush().unwrap();
     log.remove_settled().unwrap();
     let mut recovered = recovery::take_over(&mut sink.clone()).unwrap().0;

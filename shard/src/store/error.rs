@@ -44,6 +44,9 @@ pub enum StoreError {
     /// A file of the log could not be worked with.
     #[error("cannot {action} {name}: {source}")]
     Log { action: &'static str, name: String, source: io::Error },
+    /// A file of the log does not hold any more what was written to it.
+    #[error("{name}: the file was {how} by another program")]
+    LogLost { name: String, how: &'static str },
     /// The log failed; the text says why.
     #[error("{0}")]
     LogFailed(String),

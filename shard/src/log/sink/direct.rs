@@ -12,7 +12,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 #[cfg(target_os = "linux")]
@@ -37,6 +37,8 @@ pub struct DirectFile {
     at: u64,
     /// Where the zeros ahead end.
     filled: u64,
+    /// The length that it had when it was last known to be whole.
+    whole: u64,
 }
 
 impl DirectFile {
@@ -51,7 +53,7 @@ impl DirectFile {
         let _ = rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::DIRECT);
         let memory = vec![0; BUFFER + BLOCK].into_boxed_slice();
         let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
-        let mut made = Self { file, memory, start, held: 0, at: 0, filled: 0 };
+        let mut made = Self { file, memory, start, held: 0, at: 0, filled: 0, whole: 0 };
         made.buffer()[..head.len()].copy_from_slice(head);
         made.held = head.len();
         Ok(made)
@@ -102,6 +104,27 @@ impl DirectFile {
         self.held = rest.len();
         self.at += whole as u64;
         self.file.sync_data()
+    }
+
+    /// What another program has done to the file, so that what was appended is not there any more. To be asked before and
+    /// after each write: one that reaches past the end of a truncated file makes it long again.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn loss(&self) -> io::Result<Option<&'static str>> {
+        let found = self.file.metadata()?;
+        Ok(if found.nlink() == 0 {
+            Some("removed")
+        } else if found.len() < self.whole {
+            Some("truncated")
+        } else {
+            None
+        })
+    }
+
+    /// All that was appended is there.
+    pub fn is_whole(&mut self) {
+        self.whole = self.at + self.held as u64;
     }
 
     /// Writes what is held and keeps what of it is no whole block.
