@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::error::Error;
+use dormouse_shard::keyspace::INDEXES;
 use dormouse_shard::retry::{Notice, Retry};
 use dormouse_shard::scaling::ShardView;
 use tokio::sync::Mutex;
 
+use crate::clients::Client;
 use crate::databases::{Lately, Rates, Tenant};
 use crate::metering::Meter;
 use crate::node::{Node, OVERTAKEN, Shutdown};
@@ -129,6 +131,8 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             drop(tenant.meters.close_window(now_ms));
             count(&tenant);
             if tenant.database.is_awake() {
+                let is_filling = |client: &Arc<Client>| usize::from(client.select.load(Ordering::Relaxed)) >= INDEXES;
+                tenant.database.settle_import(node.clients.of_database(tenant.name()).iter().any(is_filling)).await;
                 databases.push(observe(&node, &tenant, &mut uses, &mut saves).await);
             }
         }

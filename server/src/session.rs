@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
-use dormouse_shard::commands::{self, Flags, Row};
+use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::error::Error;
 use dormouse_shard::keyspace::{Fault, Keyspace, Left};
 use dormouse_shard::log::Lsn;
@@ -58,6 +58,8 @@ pub enum SessionRun {
     Either(InTransaction, Patient),
     Exec,
     Watch,
+    /// A command over the keyspace that the server's table has a row for: the table resolves it.
+    Keyspace(Run),
 }
 
 impl std::fmt::Debug for SessionRun {
@@ -564,7 +566,9 @@ impl Session {
             Action::Session(SessionRun::Watch) => {
                 crate::commands::transaction::watch(self, reply, request, now_ms).await
             }
-            Action::Container => reply.error(&crate::table::wrong_arity(&entry.name)),
+            Action::Session(SessionRun::Keyspace(_)) | Action::Container => {
+                reply.error(&crate::table::wrong_arity(&entry.name))
+            }
         }
         Some(entry.id)
     }

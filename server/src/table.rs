@@ -65,7 +65,10 @@ impl Table {
             table.add(family, Action::Keyspace);
         }
         for family in crate::commands::FAMILIES {
-            table.add(family, Action::Session);
+            table.add(family, |run| match run {
+                SessionRun::Keyspace(run) => Action::Keyspace(run),
+                run => Action::Session(run),
+            });
         }
         table
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
+use crate::keyspace::contents::{INDEXES, NO_KEYSPACE};
 use crate::manifest::{self, Manifest};
 use crate::store::StoreError;
 
@@ -101,6 +102,11 @@ impl Database {
         branch.meters = Vec::new();
         // A name that an earlier database of this name has used is not used again, whoever still means to delete it.
         branch.next_object = now_ms;
+        // An import goes on in the database that it was begun in, not in what was branched from it.
+        branch.followed = 0;
+        branch.keyspaces[INDEXES..].fill(NO_KEYSPACE);
+        let shown = branch.keyspaces;
+        branch.segments.retain(|segment| shown.contains(&segment.keyspace));
         branch.source = Some(self.name().to_owned());
         let further = Lineage::of(&source).ancestors;
         branch.settings.remove(ANCESTORS);

@@ -20,7 +20,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::branch::Lineage;
 use crate::error::{Error, Result};
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::{ALL_INDEXES, Shown};
 use crate::keyspace::index::{Index, aligned};
 use crate::keyspace::place::{Body, Holding, Place, Stored};
 use crate::keyspace::{Contents, Shared};
@@ -97,12 +97,15 @@ pub struct Database {
     pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
     /// Keys, and keys with an expiry, of each logical index in the newest manifest.
-    stored_counts: Mutex<[(u64, u64); INDEXES]>,
+    stored_counts: Mutex<Counts>,
     pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
     pub counters: Counters,
 }
+
+/// Keys, and keys with an expiry, of each logical index, the staged ones included.
+pub type Counts = [(u64, u64); ALL_INDEXES];
 
 /// What happened to the database since the process started.
 #[derive(Debug, Default)]
@@ -182,6 +185,10 @@ impl Database {
             let others = engine.recovered.lock().others_of(&identity);
             others.iter().for_each(|other| log.settled(other, u64::MAX));
         }
+        if let Some(manifest) = &manifest {
+            let followed = shown(manifest, Some(&recovered)).followed;
+            shared.followed.store(followed, Ordering::Relaxed);
+        }
         let shared = Arc::new(shared);
         let database = Self {
             shared,
@@ -226,7 +233,7 @@ impl Database {
     }
 
     /// Keys of each logical index, as the newest manifest says, without waking.
-    pub fn stored_counts(&self) -> [(u64, u64); INDEXES] {
+    pub fn stored_counts(&self) -> Counts {
         *self.stored_counts.lock()
     }
 
@@ -244,9 +251,9 @@ impl Database {
     }
 
     /// Keys, and keys with an expiry, of each logical index. Nothing is woken for it.
-    pub async fn counts(&self) -> [(u64, u64); INDEXES] {
+    pub async fn counts(&self) -> Counts {
         let Some((_, held)) = self.hold_all().await else { return self.stored_counts() };
-        let mut counts = [(0, 0); INDEXES];
+        let mut counts = [(0, 0); ALL_INDEXES];
         for shard in &held {
             for (select, index) in shard.contents().indexes() {
                 let count = &mut counts[usize::from(select)];
@@ -405,20 +412,18 @@ impl Database {
     /// Shards whose places are all in the store.
     async fn shards_of(&self, manifest: &Arc<Manifest>) -> Result<Topology> {
         let log = self.recovered.lock().clone();
-        let (ids, next_id) = match log.as_ref().and_then(|log| log.ids) {
-            Some(changed) => changed,
-            None => (manifest.keyspaces, manifest.next_keyspace),
-        };
+        let Shown { ids, followed, next } = shown(manifest, log.as_deref());
+        self.shared.followed.store(followed, Ordering::Relaxed);
         let replay = Replay::read(&self.engine.store, manifest, log).await.map_err(store_error)?;
         let replay = Arc::new(replay);
         self.shared.sequence.fetch_max(manifest.cut, Ordering::SeqCst);
-        self.shared.next_id.fetch_max(next_id, Ordering::SeqCst);
+        self.shared.next_id.fetch_max(next, Ordering::SeqCst);
         let firsts: Vec<u16> = std::iter::once(0).chain(manifest.shard_cuts.iter().copied()).collect();
         let mut shards = Vec::new();
         for (at, &first) in firsts.iter().enumerate() {
             let end = firsts.get(at + 1).copied().unwrap_or(SLOTS);
             let mut contents = Contents::empty(first, end, self.shared.placement, ids);
-            for select in 0..INDEXES as u8 {
+            for select in 0..ALL_INDEXES as u8 {
                 let id = ids[usize::from(select)];
                 let places = places(manifest, &replay, id, first, end);
                 if places.iter().any(|place| place.stored().is_some()) {
@@ -477,6 +482,12 @@ impl Database {
     pub fn gate(&self, contents: Contents) -> ShardGate {
         Shard::gate(contents, &self.shared, &self.engine.lane)
     }
+}
+
+/// Which keyspaces a database shows: what the log says last, else what the manifest says.
+fn shown(manifest: &Manifest, log: Option<&LogTail>) -> Shown {
+    let stored = Shown { ids: manifest.keyspaces, followed: manifest.followed, next: manifest.next_keyspace };
+    log.and_then(|log| log.shown).unwrap_or(stored)
 }
 
 /// The places of keyspace `id` in `first..end` as the manifest and the log describe them: stored where there is something,

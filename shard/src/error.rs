@@ -49,6 +49,8 @@ pub enum Error {
     DbIndexOutOfRange,
     #[error("ERR invalid DB index")]
     InvalidDbIndex,
+    #[error("ERR nothing is being staged: DORMOUSE IMPORT BEGIN comes first")]
+    NothingStaged,
     #[error("ERR source and destination objects are the same")]
     SameObject,
     #[error("ERR numkeys should be greater than 0")]

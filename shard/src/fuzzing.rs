@@ -12,7 +12,7 @@ use crate::codec::segment::{decode_segment, visit_segment};
 use crate::codec::value::{Loaded, decode_value};
 use crate::codec::{Reader, checksum};
 use crate::commands;
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::ALL_INDEXES;
 use crate::keyspace::{Contents, Keyspace, Shared, effect};
 use crate::log::format::{FileHead, Identity, Name, write_frame};
 use crate::log::recovery::{collect, look};
@@ -111,7 +111,7 @@ fn log_file(file: Bytes) {
 /// Effects one after the other, each with a byte for its length before it, replayed onto one keyspace.
 pub fn effects(mut input: &[u8]) {
     let shared = Shared::new("fuzz", PLACEMENT.seed);
-    let mut contents = Contents::empty(0, SLOTS, PLACEMENT, [0; INDEXES]);
+    let mut contents = Contents::empty(0, SLOTS, PLACEMENT, [0; ALL_INDEXES]);
     while let Some((length, rest)) = input.split_first() {
         let (body, after) = rest.split_at(rest.len().min(usize::from(*length)));
         input = after;

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod commands;
 pub mod database;
 pub mod error;
+mod following;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;

@@ -4,11 +4,13 @@
 //! log from there on: what the tails tell of a place is what a checkpoint saw of it, and it saw everything before.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::commands;
 use crate::error::Result;
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::ALL_INDEXES;
 use crate::keyspace::place::{Dirty, Place, Stored};
+use crate::keyspace::staging::FOLLOWED_TIME;
 use crate::keyspace::{Contents, Index, Keyspace, Shared};
 use crate::log::tail::LogTail;
 use crate::manifest::Manifest;
@@ -87,10 +89,11 @@ pub fn replayed(shared: &Shared, keyspace: u32, segment: Segment<Record>, effect
     scratch.settings.store(shared.settings.load_full());
     let mut places = vec![Place::resident(segment, Dirty::Clean)];
     for (effects, are_stored) in [(&effects.tailed, true), (&effects.logged, false)] {
-        let mut contents = Contents::empty(0, SLOTS, shared.placement, [keyspace; INDEXES]);
+        let mut contents = Contents::empty(0, SLOTS, shared.placement, [keyspace; ALL_INDEXES]);
         contents.put_index(0, Some(Box::new(Index::new(keyspace, places))));
         for TailRecord { now_ms, body, .. } in effects {
-            let mut db = Keyspace::new([&mut contents], &scratch, 0, *now_ms, 0);
+            scratch.followed.store(u32::from(now_ms & FOLLOWED_TIME != 0), Ordering::Relaxed);
+            let mut db = Keyspace::new([&mut contents], &scratch, 0, now_ms & !FOLLOWED_TIME, 0);
             commands::replay(&mut db, body)?;
         }
         places = contents.put_index(0, None).map(|index| index.into_places()).unwrap_or_default();

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::ALL_INDEXES;
 use crate::keyspace::index::slot_start;
 use crate::keyspace::{Fault, Load};
 use crate::topology::{SLOTS, Topology, hold};
@@ -74,7 +74,7 @@ impl Database {
                         place.stored().is_some() && place.range.start != prefix
                     })
                 };
-                (0..INDEXES as u8).find(stored).map(|select| Fault { select, prefix })
+                (0..ALL_INDEXES as u8).find(stored).map(|select| Fault { select, prefix })
             };
             if let Some(fault) = straddling {
                 self.load(fault).await?;

@@ -17,7 +17,7 @@ use crate::codec::segment::decode_segment;
 use crate::database::{places, store_error};
 use crate::error::{Error, Result};
 use crate::keyspace::Shared;
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::Ids;
 use crate::keyspace::place::{Body, Place, Stored};
 use crate::log::format::Identity;
 use crate::log::recovery::Recovered;
@@ -44,7 +44,7 @@ pub struct Counts {
 pub struct Snapshot<'a> {
     store: &'a Store,
     manifest: Manifest,
-    ids: [u32; INDEXES],
+    ids: Ids,
     replay: Arc<Replay>,
     shared: Shared,
 }
@@ -80,7 +80,7 @@ impl<'a> Snapshot<'a> {
 
     /// A database as a manifest and what is replayed onto it say, whether or not that is all there is.
     pub fn of(store: &'a Store, manifest: Manifest, replay: Replay) -> Self {
-        let ids = replay.log.as_ref().and_then(|log| log.ids).map_or(manifest.keyspaces, |(ids, _)| ids);
+        let ids = replay.log.as_ref().and_then(|log| log.shown).map_or(manifest.keyspaces, |shown| shown.ids);
         let shared = Shared::new(&manifest.database, manifest.seed);
         Self { store, ids, replay: Arc::new(replay), shared, manifest }
     }

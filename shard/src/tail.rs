@@ -12,7 +12,7 @@
 //! ```text
 //! +----------------+ 0
 //! | "DMTAIL\n\n"   | 8 bytes
-//! | format version | u32 LE, 1
+//! | format version | u32 LE, 1; 2 where an effect's index was followed
 //! +----------------+ 12
 //! | block          | a sealed block of effects:
 //! | ...            |   sequence varint | now ms varint, both as signed differences to the effect before in the block
@@ -37,13 +37,14 @@ use crate::{
         reader::{write_bytes, write_varint, write_zigzag},
         write_header, write_trailer,
     },
+    keyspace::staging::FOLLOWED_TIME,
     segment::{Range53, prefix53},
     store::{Store, StoreError},
 };
 
 const MAGIC: &[u8; 8] = b"DMTAIL\n\n";
 const END_MAGIC: &[u8; 8] = b"DMTEND\n\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Raw bytes after which a block ends.
 const BLOCK_BYTES: usize = 64 << 10;
@@ -55,7 +56,8 @@ const ENTRY_BYTES_MIN: usize = 28;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailRecord {
     pub sequence: u64,
-    /// The time at which the effect happened, unix milliseconds: replay runs at that time again.
+    /// The time at which the effect happened, unix milliseconds: replay runs at that time again. With [`FOLLOWED_TIME`]
+    /// where its index was followed: then nothing has expired at that time.
     pub now_ms: u64,
     pub keyspace: u32,
     pub position: u64,
@@ -72,7 +74,9 @@ impl TailRecord {
 pub fn encode_tail(mut records: Vec<TailRecord>) -> Bytes {
     records.sort_by_key(|record| (record.place(), record.sequence));
     let mut object = Vec::new();
-    write_header(&mut object, MAGIC, VERSION);
+    // The time of such an effect would mislead an older version.
+    let version = if records.iter().any(|record| record.now_ms & FOLLOWED_TIME != 0) { VERSION } else { 1 };
+    write_header(&mut object, MAGIC, version);
     let mut blocks = Vec::new();
     let mut raw = Vec::new();
     let mut rest = &records[..];

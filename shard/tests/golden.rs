@@ -9,6 +9,7 @@ use std::{fs, path::PathBuf};
 use dormouse_shard::{
     chunk::{ChunkIndex, ChunkWriter, SegmentLocation},
     codec::segment::{decode_segment, encode_segment},
+    keyspace::contents::{Shown, first_ids},
     log::{
         format::{EntryHead, FileHead, HEADER_BYTES, Identity, Kind, Name, write_effect, write_frame, write_ids},
         recovery::{self, Recovered},
@@ -175,6 +176,13 @@ fn chunk() -> Vec<u8> {
     writer.finish().to_vec()
 }
 
+/// All indexes show keyspace `id`, and nothing is staged.
+fn plain(id: u32, next: u32) -> Shown {
+    let mut ids = first_ids();
+    ids[..16].fill(id);
+    Shown { ids, followed: 0, next }
+}
+
 fn identity(number: u32) -> Identity {
     Identity { name: format!("Golden/{number}").into(), seed: PLACEMENT.seed, created_ms: NOW_MS + u64::from(number) }
 }
@@ -199,7 +207,7 @@ fn log(head: impl Fn(&FileHead) -> [u8; HEADER_BYTES]) -> Vec<u8> {
                 write_effect(&mut items, database, sequence << 50, |body| body.extend_from_slice(b"\0\x05other"));
             }
             if (database, sequence) == (2, 1) {
-                write_ids(&mut items, &[3; 16], 20);
+                write_ids(&mut items, &plain(3, 20));
             }
             let items_bytes = items.len() as u64;
             EntryHead { database, kind, sequence, now_ms: NOW_MS + sequence, items_bytes }.write(&mut entries);
@@ -290,11 +298,11 @@ fn check_log(file: &[u8]) {
     };
     let entries = recovered.take(&identity(1));
     let before = LogTail::new(entries.clone(), 0, 2).expect("whole");
-    assert_eq!((before.sequence, shown(&before, 1), before.ids), (2, [both(1), both(2)].concat(), None));
+    assert_eq!((before.sequence, shown(&before, 1), before.shown), (2, [both(1), both(2)].concat(), None));
     let after = LogTail::new(entries, 3, 4).expect("whole");
     assert_eq!((after.sequence, shown(&after, 1)), (4, both(4).to_vec()));
     let other = LogTail::new(recovered.take(&identity(2)), 0, 2).expect("whole");
-    assert_eq!((shown(&other, 2), other.ids), ([both(1), both(2)].concat(), Some(([3; 16], 20))));
+    assert_eq!((shown(&other, 2), other.shown), ([both(1), both(2)].concat(), Some(plain(3, 20))));
 }
 
 #[test]

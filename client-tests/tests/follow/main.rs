@@ -7,9 +7,12 @@
 //!    through all of them.
 //! 4. The load ends, everything that is about to expire does so, the import is cut over, and every key is compared.
 
+mod expiry;
 mod importer;
 mod load;
+mod newer;
 mod proxy;
+mod replace;
 
 use std::time::Duration;
 
@@ -233,7 +236,7 @@ fn what_is_in_the_way_is_said() {
     assert!(!success && text.contains("--replace to delete everything"), "{text}");
     connection.run("SET not-from-there 1");
     let (success, text) = ends(&[&good, "--to", &open, "--skip-unsupported", "--replace"]);
-    assert!(success && text.contains("deleting the "), "{text}");
+    assert!(success && text.contains("the target keeps its "), "{text}");
     assert_eq!(connection.run("EXISTS not-from-there").number(), Some(0.0));
 }
 
@@ -252,10 +255,14 @@ struct MoveIn {
 
 impl MoveIn {
     fn start(target: Kind, seed: u64) -> Option<Self> {
-        if !toolchain::present("imports from redis-server", &[("redis-server", "redis-server")]) {
+        Self::start_from(Kind::Redis, target, seed)
+    }
+
+    fn start_from(source: Kind, target: Kind, seed: u64) -> Option<Self> {
+        if !source.is_present("imports from running servers") {
             return None;
         }
-        let source = Server::start_with(Kind::Redis, Settings::default());
+        let source = Server::start_with(source, Settings::default());
         let target = Server::start_with(target, Settings { workers: Some(3), ..Settings::default() });
         let mut connection = Connection::open(source.port());
         connection.run("CONFIG SET repl-diskless-sync-delay 0");
@@ -372,14 +379,32 @@ impl MoveIn {
         assert_eq!(wait_for(LIMIT, || self.difference().is_none().then_some(())), Some(()), "{:?}", self.difference());
     }
 
+    /// Waits until the target has everything that the source has said until now.
+    fn catch_up(&mut self) {
+        let written = Connection::open(self.source.port()).run("INCR caught-up").number();
+        assert!(written.is_some(), "the source takes no write");
+        let applied = || {
+            let arrived = Connection::open(self.target.port()).run("GET caught-up").number();
+            (arrived == written).then_some(())
+        };
+        let log = || self.importer.as_ref().map_or_else(String::new, Importer::log);
+        assert!(wait_for(LIMIT, applied).is_some(), "the target does not catch up\n{}", log());
+    }
+
     fn difference(&self) -> Option<String> {
-        let (mut ours, mut theirs) = (Connection::open(self.target.port()), Connection::open(self.source.port()));
+        self.difference_to(self.source.port())
+    }
+
+    /// Where the target differs from the server at `port`. The import's own key is left out.
+    fn difference_to(&self, port: u16) -> Option<String> {
+        let (mut ours, mut theirs) = (Connection::open(self.target.port()), Connection::open(port));
         let mut compared = 0;
         for index in 0..INDEXES {
             for connection in [&mut ours, &mut theirs] {
                 connection.run(&format!("SELECT {index}"));
             }
             let (mut here, mut there) = (keys(&mut ours), keys(&mut theirs));
+            here.retain(|key| key != KEY.as_bytes());
             here.sort();
             there.sort();
             if here != there {
@@ -439,8 +464,13 @@ fn questions(connection: &mut Connection, key: &[u8]) -> Vec<Words> {
 }
 
 fn offset(source: &mut Connection) -> u64 {
-    let text = source.run("INFO replication");
+    field(source, "replication", "master_repl_offset").parse().expect("Redis tells its offset")
+}
+
+/// A field of a section of INFO; empty where it is not there.
+fn field(connection: &mut Connection, section: &str, name: &str) -> String {
+    let text = connection.run(&format!("INFO {section}"));
     let text = String::from_utf8_lossy(text.bytes().unwrap_or_default()).into_owned();
-    let offset = text.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
-    offset.and_then(|offset| offset.trim().parse().ok()).expect("Redis tells its offset")
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap_or_default().trim().to_owned()
 }

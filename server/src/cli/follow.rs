@@ -16,21 +16,18 @@
 //!    that this process remembers is needed, so there is one way to go on, whatever has failed.
 //! 4. A place is always between two units. A unit is a command, or a transaction of the source, which is therefore never
 //!    split: neither by a dropped link, nor for a reader of the target.
-//! 5. A full sync that was interrupted leaves the target marked as incomplete, and the next one empties it first.
-//! 6. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
+//! 5. A full sync fills a copy beside what the target holds, and replaces that in the transaction that says so. One that was
+//!    interrupted leaves a copy that the target drops.
+//! 6. From then on until the cutover the target expires nothing by itself: the stream says what has expired. So a command of
+//!    the stream finds every key that it found in the source. [`dormouse_shard::keyspace::staging`] has the details.
+//! 7. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
 //!    as incomplete right after, which a crash between the two would leave undone.
-//!
-//! # What may differ at the end
-//!
-//! A source deletes a key that has expired when it finds it, and says so in the stream; the target expires keys by its own
-//! clock meanwhile. A command that comes for such a key in the last moment may find it gone in the target and make it
-//! anew, without an expiry, until the source's DEL arrives. Only what the source has not found expired before the cutover
-//! is left with that; a SCAN of the source right before it finds everything.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`session`] | one attempt: connect, compare, copy until a link drops |
-//! | [`source`], [`reader`] | the replication protocol; the RDB and the stream as units |
+//! | [`preflight`] | what cannot be taken, as far as the source tells before the copy |
+//! | [`source`], [`reader`], [`translate`] | the replication protocol; the RDB and the stream as units; what newer servers say |
 //! | [`queue`] | units on their way into the next batch |
 //! | [`target`], [`place`] | batches as transactions; the bookkeeping |
 //! | [`pulse`], [`meters`], [`progress`] | acknowledgements, lag, display |
@@ -39,6 +36,7 @@
 mod address;
 mod meters;
 mod place;
+mod preflight;
 mod progress;
 mod pulse;
 mod queue;
@@ -47,6 +45,7 @@ mod session;
 mod signals;
 mod source;
 mod target;
+mod translate;
 mod wire;
 
 use std::io;
@@ -66,6 +65,10 @@ use crate::options::Interval;
 
 /// How often the same batch may fail before we stop to believe that the link is at fault.
 const FAILURES_MAX: u32 = 20;
+/// How often a source may end a full sync before its first byte, and altogether.
+const CUT_OFF_AT_ONCE_MAX: u32 = 3;
+const CUT_OFF_MAX: u32 = 10;
+const BACKOFF_SOURCE: Duration = Duration::from_secs(1);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
@@ -154,7 +157,9 @@ pub fn run(
         signals: Signals::catch().map_err(|error| format!("cannot wait for signals: {error}"))?,
     };
     import.progress.note(&format!("importing from {} to {}", import.source, import.target));
-    let outcome = sessions(&import);
+    let mut memory = Memory::default();
+    let outcome = sessions(&import, &mut memory);
+    import.clean_up(&memory);
     import.progress.clear();
     for (what, count) in import.meters.skipped() {
         import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
@@ -164,6 +169,9 @@ pub fn run(
             println!("{}", summary(&import, paused));
             Ok(())
         }
+        Outcome::Stopped if memory.syncing => {
+            Err("stopped before the copy was complete: the target is as it was".to_string())
+        }
         Outcome::Stopped => Err(format!(
             "stopped before the cutover; the same command goes on from here. The target keeps the key {KEY} until then"
         )),
@@ -171,12 +179,11 @@ pub fn run(
 }
 
 /// Session after session, until one ends well or nothing helps.
-fn sessions(import: &Import) -> Result<Outcome, String> {
-    let mut memory = Memory::default();
+fn sessions(import: &Import, memory: &mut Memory) -> Result<Outcome, String> {
     let mut backoff = BACKOFF_MIN;
     let (mut failures, mut reached) = (0, 0);
     loop {
-        let text = match import.session(&mut memory) {
+        let text = match import.session(memory) {
             Ok(outcome) => return Ok(outcome),
             Err(Fault::Final(text)) => return Err(text),
             Err(Fault::Dropped(text)) if !memory.reached => return Err(text),
@@ -186,6 +193,11 @@ fn sessions(import: &Import) -> Result<Outcome, String> {
         if applied != reached {
             (failures, reached) = (0, applied);
             backoff = BACKOFF_MIN;
+        }
+        if memory.syncing && text.starts_with("the source") {
+            judge_source(import, memory, &text)?;
+            // The source has forked for nothing, and shall not do so all the time.
+            backoff = backoff.max(BACKOFF_SOURCE);
         }
         failures += u32::from(memory.sending);
         if failures > FAILURES_MAX {
@@ -201,6 +213,32 @@ fn sessions(import: &Import) -> Result<Outcome, String> {
             std::thread::park_timeout(POLL);
         }
     }
+}
+
+/// Gives up on a source that ends one full sync after the other.
+fn judge_source(import: &Import, memory: &mut Memory, text: &str) -> Result<(), String> {
+    memory.cut_off += 1;
+    if import.meters.snapshot_bytes.load(Ordering::Relaxed) == 0 {
+        memory.cut_off_at_once += 1;
+        if memory.cut_off_at_once >= CUT_OFF_AT_ONCE_MAX {
+            return Err(format!(
+                "{text}. It did so {} times before it sent any of its data; its log says why: perhaps it cannot fork, or \
+                 cannot write a value in the format that replicas are sent",
+                memory.cut_off_at_once
+            ));
+        }
+        return Ok(());
+    }
+    memory.cut_off_at_once = 0;
+    let advice = "a source gives up on a replica that is too slow when too many writes wait for the end of a full sync: for \
+                  a large or busy one, CONFIG SET client-output-buffer-limit \"replica 0 0 0\" there while the import runs";
+    if memory.cut_off >= CUT_OFF_MAX {
+        return Err(format!("{text}. This happened {} times in the middle of a full sync; {advice}", memory.cut_off));
+    }
+    if memory.cut_off == 2 {
+        import.progress.note(advice);
+    }
+    Ok(())
 }
 
 fn summary(import: &Import, paused: Option<Duration>) -> String {

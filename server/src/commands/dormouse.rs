@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
 use dormouse_shard::commands::args::Rest;
-use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly, staging};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::keyspace::INDEXES;
 use dormouse_shard::scaling::ShardView;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,6 +21,9 @@ use crate::session::{Answer, Session, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN).union(Flags::NO_MULTI);
+
+/// It works on all shards at once, also in a transaction.
+const IMPORT: Flags = Flags::WRITE.union(Flags::WHOLE).union(Flags::NO_SCRIPT);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
@@ -72,6 +76,16 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) where N is the number of commands",
                 "Returns the meters of the database, and what the open usage window holds so far.",
             ),
+            Command::new("IMPORT", at_least(3), &[], IMPORT, SessionRun::Keyspace(staging::IMPORT)).doc(
+                "0.2.0",
+                "O(1): what is dropped is freed by another thread.",
+                "Stages data beside the database, shows it in its place, and ends what an import has begun.",
+            ),
+            Command::new("STAGED", exactly(3), &[], Flags::NO_SCRIPT, now!(staged, 2)).doc(
+                "0.2.0",
+                "O(1)",
+                "Selects a logical index of the data that is being staged.",
+            ),
             Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
                 "0.1.0",
                 "O(1)",
@@ -81,6 +95,13 @@ pub const FAMILY: Family<SessionRun> = Family {
     )
     .doc("0.1.0", "Depends on subcommand.", "A container for commands about sleep, shards, branches and usage.")],
 };
+
+/// `DORMOUSE STAGED index`
+fn staged(session: &mut Session, reply: &mut Reply, (index,): (&[u8],)) -> Result<()> {
+    session.select(staging::index(index).ok_or(Error::DbIndexOutOfRange)?);
+    reply.ok();
+    Ok(())
+}
 
 /// `DORMOUSE SLEEP`
 fn sleep(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
@@ -253,7 +274,7 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
     Ok(async move {
         let mut shown = Vec::with_capacity(visible.len());
         for tenant in visible {
-            let keys = tenant.database.counts().await.iter().map(|(keys, _)| keys).sum::<u64>();
+            let keys = tenant.database.counts().await[..INDEXES].iter().map(|(keys, _)| keys).sum::<u64>();
             shown.push((tenant, keys));
         }
         answer(Ok(()), move |(), reply| {
@@ -384,6 +405,10 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Show the database and its branches.",
             "DELETE <name>",
             "    Delete a branch of the database for good and disconnect its clients.",
+            "IMPORT BEGIN | SHOW [REPLACE] | END | DISCARD",
+            "    Stage data beside the database; show it in its place; let its keys expire again; drop what is staged.",
+            "STAGED <index>",
+            "    Select a logical index of what is being staged. SELECT leads back.",
             "USAGE",
             "    Show the meters of the database and the open usage window.",
         ],

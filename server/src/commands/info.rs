@@ -9,8 +9,10 @@ use std::sync::atomic::Ordering;
 
 use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least};
+use dormouse_shard::database::Counts;
 use dormouse_shard::error::Result;
 use dormouse_shard::keyspace::INDEXES;
+use dormouse_shard::keyspace::staging::{STAGED_MASK, VISIBLE_MASK};
 use dormouse_shard::log::Window;
 use dormouse_shard::scaling::ShardView;
 use futures::FutureExt;
@@ -52,7 +54,7 @@ struct State {
     tenant: Arc<Tenant>,
     now_ms: u64,
     /// Keys, and keys with an expiry, by logical index.
-    counts: [(u64, u64); INDEXES],
+    counts: Counts,
     shards: Vec<ShardView>,
     clients: Vec<Arc<Client>>,
     /// Since the database was created, and since statistics were last reset.
@@ -363,7 +365,7 @@ fn errorstats(state: &State, section: &mut Section<'_>) {
 }
 
 fn keyspace(state: &State, section: &mut Section<'_>) {
-    for (index, (keys, expiring)) in state.counts.iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
+    for (index, (keys, expiring)) in state.counts[..INDEXES].iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
         section.field(format_args!("db{index}"), format_args!("keys={keys},expires={expiring},avg_ttl=0"));
     }
 }
@@ -377,7 +379,13 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     section.field("awake", u8::from(database.is_awake()));
     section.field("workers", state.node.facts.workers);
     section.field("shards", state.shards.len());
-    section.field("keys", state.counts.iter().map(|(keys, _)| keys).sum::<u64>());
+    let keys = |counts: &[(u64, u64)]| counts.iter().map(|(keys, _)| keys).sum::<u64>();
+    section.field("keys", keys(&state.counts[..INDEXES]));
+    let followed = database.shared.followed.load(Ordering::Relaxed);
+    // While it follows a source, nothing expires by this server's clock.
+    section.field("import_following", u8::from(followed & VISIBLE_MASK != 0));
+    section.field("import_staging", u8::from(followed & STAGED_MASK != 0));
+    section.field("import_staged_keys", keys(&state.counts[INDEXES..]));
     section.field("resident_keys", sum(|shard| shard.resident_keys));
     section.field("resident_segments", sum(|shard| shard.resident));
     // Places that are in the store only.

@@ -269,6 +269,9 @@ fn under(
                 .filter(|n| usize::from(*n) < INDEXES)
                 .unwrap_or(select);
         }
+        if &*entry.name == "dormouse|staged" {
+            select = commands::staging::index(request.arg(2)).unwrap_or(select);
+        }
         // After a SWAPDB a command may see any index.
         for index in if swaps { 0..INDEXES as u8 } else { select..select + 1 } {
             db.select(index);

@@ -199,7 +199,7 @@ fn malformed_item(items: &[u8], placement: &SlotPlacement) -> Option<String> {
     while !reader.is_empty() {
         match read_item(&mut reader) {
             Err(error) => return Some(error.to_string()),
-            Ok(Item::Ids { .. }) => {}
+            Ok(Item::Ids(_)) => {}
             Ok(Item::Effect { position, body, .. }) => {
                 if let Some(what) = malformed_effect(position, body, placement) {
                     return Some(what.to_owned());

@@ -36,7 +36,7 @@ use crate::chunk::{ChunkWriter, read_segment};
 use crate::codec::segment::SegmentBody;
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::{ALL_INDEXES, Ids, first_ids};
 use crate::log::Window;
 use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
 use crate::replay::Replay;
@@ -67,7 +67,8 @@ pub struct Report {
 /// What a checkpoint begins with.
 struct Beginning {
     sequence: u64,
-    ids: [u32; INDEXES],
+    ids: Ids,
+    followed: u32,
     next_id: u32,
     /// Whether there is anything to write.
     needed: bool,
@@ -281,6 +282,7 @@ impl Database {
         manifest.sequence = begun.sequence;
         manifest.cut = cut;
         manifest.keyspaces = begun.ids;
+        manifest.followed = begun.followed;
         manifest.next_keyspace = begun.next_id;
         manifest.shard_cuts = cuts(topology);
         replace_segments(&mut manifest, &last_seen(visited), std::mem::take(&mut output.chunks));
@@ -309,7 +311,7 @@ impl Database {
         let begin = |held: &[HeldShard]| {
             let shared = &self.shared;
             let mut dirty = false;
-            let mut ids = [0; INDEXES];
+            let mut ids = [0; ALL_INDEXES];
             let mut unloaded = Vec::new();
             for shard in held {
                 let contents = shard.contents();
@@ -325,10 +327,14 @@ impl Database {
                 }
             }
             let sequence = shared.sequence.load(Ordering::SeqCst);
+            let followed = shared.followed.load(Ordering::Relaxed);
             let unchanged = match before {
-                None => sequence == 0 && ids == std::array::from_fn(|id| id as u32),
+                None => sequence == 0 && ids == first_ids(),
                 Some(manifest) => {
-                    manifest.keyspaces == ids && manifest.shard_cuts == cuts(topology) && manifest.sequence == sequence
+                    manifest.keyspaces == ids
+                        && manifest.followed == followed
+                        && manifest.shard_cuts == cuts(topology)
+                        && manifest.sequence == sequence
                 }
             };
             let needed = dirty || !unchanged || self.is_window_unsure.load(Ordering::SeqCst);
@@ -343,7 +349,7 @@ impl Database {
             }
             let sequence = shared.sequence.load(Ordering::SeqCst);
             let next_id = shared.next_id.load(Ordering::SeqCst);
-            Beginning { sequence, ids, next_id, needed, unloaded }
+            Beginning { sequence, ids, followed, next_id, needed, unloaded }
         };
         match held {
             Some(held) => begin(held),

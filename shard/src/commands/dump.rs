@@ -76,7 +76,7 @@ fn restore_key(
         // What is beyond the end of time has passed, as in Redis.
         after => Some(db.now().checked_add(after).filter(|at| i64::try_from(*at).is_ok()).unwrap_or(0)),
     };
-    if expiry.is_some_and(|at| at <= db.now()) {
+    if expiry.is_some_and(|at| db.has_passed(at)) {
         if options.replace {
             db.delete(key);
         }

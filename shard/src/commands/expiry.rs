@@ -132,7 +132,7 @@ fn expire_at(
     };
     if wanted {
         match u64::try_from(moment) {
-            Ok(at) if at > db.now() => db.set_expiry(key, Some(at)),
+            Ok(at) if !db.has_passed(at) => db.set_expiry(key, Some(at)),
             _ => db.delete(key),
         };
     }

@@ -21,6 +21,7 @@ mod memory;
 mod sets;
 mod sort;
 mod sorted_sets;
+pub mod staging;
 mod strings;
 #[cfg(test)]
 mod table_tests;
@@ -79,7 +80,11 @@ pub(crate) use run;
 /// # Errors
 /// The place that must be loaded before the command is run again. Nothing was changed.
 pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<(), Fault> {
-    db.begin(row.flags.contains(Flags::BY_KEY));
+    db.begin(row.flags.contains(Flags::BY_KEY), row.flags.contains(Flags::WRITE));
+    if !db.is_selectable() {
+        reply.error(&Error::NothingStaged.to_string());
+        return Ok(());
+    }
     if db.is_strict() {
         depend(row, db, request);
     }

@@ -246,7 +246,7 @@ fn getex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, GetexOptions(ttl)): (&[
         }
         GetexTtl::At(unit, number) => {
             let at = unit.moment(number, now, "getex")?;
-            if at <= now {
+            if db.has_passed(at) {
                 db.delete(key);
             } else {
                 db.set_expiry(key, Some(at));

@@ -6,6 +6,7 @@ use dormouse_protocol::{OwnedRequest, Reply, Version};
 
 use super::{call, find, replay};
 use crate::error::Error;
+use crate::keyspace::contents::first_ids;
 use crate::keyspace::{Contents, INDEXES, Keyspace, Shared};
 use crate::record::Value;
 use crate::topology::SLOTS;
@@ -24,8 +25,7 @@ pub(crate) struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let shared = Shared::new("test", 7);
-        let contents =
-            Contents::empty(0, SLOTS, shared.placement, std::array::from_fn::<u32, INDEXES, _>(|id| id as u32));
+        let contents = Contents::empty(0, SLOTS, shared.placement, first_ids());
         Self { contents, shared, select: 0, now_ms: 1_700_000_000_000, version: Version::Resp2, seed: 1 }
     }
 

@@ -1,4 +1,4 @@
-//! What one shard holds: the sixteen logical indexes of a contiguous run of slots.
+//! What one shard holds: the logical indexes of a contiguous run of slots.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,33 @@ use crate::log::{self, Lsn};
 use crate::record::Record;
 use crate::segment::SlotPlacement;
 
+/// The logical indexes that `SELECT` chooses from.
 pub const INDEXES: usize = 16;
+
+/// Those, and behind them a hidden one for each, in which an import stages what will replace it. See
+/// [`staging`](super::staging).
+pub const ALL_INDEXES: usize = 2 * INDEXES;
+
+/// The id of a staged index while nothing is staged.
+pub const NO_KEYSPACE: u32 = u32::MAX >> 1;
+
+/// The keyspace that each logical index shows, the staged ones included.
+pub type Ids = [u32; ALL_INDEXES];
+
+/// Which keyspaces the logical indexes show, as the log and the manifest record it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    pub ids: Ids,
+    /// A bit for each index whose keys do not expire by this server's clock. See [`staging`](super::staging).
+    pub followed: u32,
+    /// The next id that a flush takes.
+    pub next: u32,
+}
+
+/// What a new database shows: nothing is staged.
+pub fn first_ids() -> Ids {
+    std::array::from_fn(|index| if index < INDEXES { index as u32 } else { NO_KEYSPACE })
+}
 
 /// The state behind a shard's lock.
 ///
@@ -22,8 +48,8 @@ pub struct Contents {
     pub end_slot: u16,
     pub placement: SlotPlacement,
     /// The keyspace that each logical index shows. A flush gives it a new one, so what was recorded for the old one dies.
-    pub ids: [u32; INDEXES],
-    indexes: [Option<Box<Index>>; INDEXES],
+    pub ids: Ids,
+    indexes: [Option<Box<Index>>; ALL_INDEXES],
     /// Writes that replies must wait for, where the loss window is zero.
     pub unflushed: Unflushed,
     /// It was put to sleep, or merged away: whoever holds it must route again.
@@ -127,8 +153,8 @@ impl Unflushed {
 }
 
 impl Contents {
-    pub fn empty(first_slot: u16, end_slot: u16, placement: SlotPlacement, ids: [u32; INDEXES]) -> Self {
-        let indexes = [const { None }; INDEXES];
+    pub fn empty(first_slot: u16, end_slot: u16, placement: SlotPlacement, ids: Ids) -> Self {
+        let indexes = [const { None }; ALL_INDEXES];
         Self {
             first_slot,
             end_slot,
@@ -152,6 +178,9 @@ impl Contents {
             // Where the last round stopped may belong to another shard by now.
             let slots = slot_start(self.first_slot)..slot_start(self.end_slot);
             let from = if slots.contains(&from) { from } else { slots.start };
+            if shared.is_followed(select) {
+                continue;
+            }
             let Some(index) = self.index_mut(select).filter(|index| index.expiring() > 0) else { continue };
             let mut keys = Vec::new();
             let next = index.expired(from, now_ms, limit, &placement, &mut keys);
@@ -254,7 +283,7 @@ impl Contents {
 
     /// Takes over what `right` holds; its slots follow these.
     pub fn append(&mut self, mut right: Self) {
-        for select in 0..INDEXES as u8 {
+        for select in 0..ALL_INDEXES as u8 {
             if right.index(select).is_none() && self.index(select).is_none() {
                 continue;
             }

@@ -2,7 +2,8 @@
 //!
 //! 1. What counts is the exact memory of all shards of the database: those that are held, as they are now, the others as
 //!    they last published it.
-//! 2. While that is over the limit: sample a few keys of the held shards, drop the one that was idle longest.
+//! 2. While that is over the limit: sample a few keys of the held shards, drop the one that was idle longest. Keys of an
+//!    index that follows a source are left alone.
 //! 3. Where nothing is left to drop, or the policy is `noeviction`, the command is refused.
 
 use std::sync::atomic::Ordering;
@@ -42,7 +43,8 @@ impl Keyspace<'_> {
         let now = access_clock(self.now_ms);
         let selected = self.select;
         let mut worst: Option<(u32, u8, Box<[u8]>)> = None;
-        for select in 0..INDEXES as u8 {
+        // What is followed or staged goes when its source says so.
+        for select in (0..INDEXES as u8).filter(|select| !self.shared.is_followed(*select)) {
             for shard in 0..self.shards.len() {
                 for _ in 0..self.settings.eviction_samples {
                     let seeds = [self.random(), self.random(), self.random()];

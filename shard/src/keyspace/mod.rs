@@ -22,6 +22,7 @@ pub mod index;
 pub mod place;
 mod restored;
 pub mod settings;
+pub mod staging;
 mod strings;
 mod whole;
 
@@ -32,7 +33,7 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::Request;
 use smallvec::SmallVec;
 
-pub use contents::{Contents, INDEXES, Load};
+pub use contents::{ALL_INDEXES, Contents, INDEXES, Load, Shown};
 pub use index::Index;
 pub use settings::{Eviction, Settings, Shared};
 
@@ -149,6 +150,10 @@ pub struct Keyspace<'a> {
     shared: &'a Shared,
     settings: Arc<Settings>,
     select: u8,
+    /// See [`Shared::followed`].
+    followed: u32,
+    /// Whether keys of a followed index that have expired are still there for the command that runs.
+    sees_expired: bool,
     now_ms: u64,
     random: u64,
     /// The access clock of records read or written now, 24 bits: seconds.
@@ -190,6 +195,8 @@ impl<'a> Keyspace<'a> {
             shared,
             settings: shared.settings.load_full(),
             select,
+            followed: shared.followed.load(Ordering::Relaxed),
+            sees_expired: true,
             now_ms,
             random: seed | 1,
             clock: access_clock(now_ms),
@@ -256,9 +263,10 @@ impl<'a> Keyspace<'a> {
 
     // ---- one command ------------------------------------------------------------------------------------------------
 
-    /// Before each command. `by_key`: its primitives record its effects.
-    pub(crate) fn begin(&mut self, by_key: bool) {
+    /// Before each command. `by_key`: its primitives record its effects. `writes`: it is there to change keys.
+    pub(crate) fn begin(&mut self, by_key: bool, writes: bool) {
         self.changes = 0;
+        self.sees_expired = writes;
         self.keep_access = self.no_touch;
         self.recording = match (self.shared.journal.is_recording(), by_key) {
             (false, _) => Recording::Off,
@@ -292,7 +300,7 @@ impl<'a> Keyspace<'a> {
         while let Ok(item) = log::format::read_item(&mut reader) {
             match item {
                 log::format::Item::Effect { position, .. } => self.shard(position).unflushed.note(position, lsn),
-                log::format::Item::Ids { .. } => self.shards.iter_mut().for_each(|shard| shard.unflushed.note_all(lsn)),
+                log::format::Item::Ids(_) => self.shards.iter_mut().for_each(|shard| shard.unflushed.note_all(lsn)),
             }
         }
     }
@@ -377,6 +385,7 @@ impl<'a> Keyspace<'a> {
         let position = self.position(key);
         let select = usize::from(self.select);
         let keyspace = self.shard(position).ids[select];
+        let keyspace = self.marked(keyspace);
         self.take_items();
         log::format::write_effect(&mut self.items, keyspace, position, write);
     }
@@ -386,7 +395,7 @@ impl<'a> Keyspace<'a> {
         let (position, select) = (self.position(key), self.select);
         self.take_items();
         let shard = &self.shards[self.shard_at(position)];
-        let keyspace = shard.ids[usize::from(select)];
+        let keyspace = self.marked(shard.ids[usize::from(select)]);
         let record = shard.index(select).and_then(|index| index.get(position, key));
         log::format::write_effect(&mut self.items, keyspace, position, |body| match record {
             Some(record) => effect::value(body, record),
@@ -399,7 +408,8 @@ impl<'a> Keyspace<'a> {
         if self.recording != Recording::Off {
             self.take_items();
             let next = self.shared.next_id.load(Ordering::SeqCst);
-            log::format::write_ids(&mut self.items, &self.shards[0].ids, next);
+            let shown = Shown { ids: self.shards[0].ids, followed: self.followed, next };
+            log::format::write_ids(&mut self.items, &shown);
         }
     }
 
@@ -438,7 +448,8 @@ impl<'a> Keyspace<'a> {
         self.shards.partition_point(|shard| shard.end_slot <= slot).min(self.shards.len() - 1)
     }
 
-    /// The shard to look for `key` in, where its place is resident. If `key` has expired, it is removed first.
+    /// The shard to look for `key` in, where its place is resident. If `key` has expired, it is removed first, unless the
+    /// index is followed: then a command that writes finds it, and one that reads does not.
     fn ready(&mut self, position: u64, key: &[u8]) -> Option<usize> {
         let (select, now) = (self.select, self.now_ms);
         let at = self.shard_at(position);
@@ -450,6 +461,10 @@ impl<'a> Keyspace<'a> {
         if index.may_have_expired(position, now)
             && index.get(position, key)?.expiry().is_some_and(|expiry| expiry <= now)
         {
+            if self.is_followed() {
+                // Its source says when it goes.
+                return self.sees_expired.then_some(at);
+            }
             let placement = self.shared.placement;
             // The stored copy finds by itself that it has expired, but a later write of an earlier time would not.
             let dirty = self.shared.journal.is_recording();
@@ -661,7 +676,7 @@ impl<'a> Keyspace<'a> {
         // A malformed request is looked at before it is refused, and its words are no keys to those who route it.
         shard.covers((position >> 50) as u16).then_some(())?;
         let record = shard.index(self.select)?.get(position, key)?;
-        record.expiry().is_none_or(|at| at > self.now_ms).then(|| record.value())
+        record.expiry().is_none_or(|at| at > self.horizon()).then(|| record.value())
     }
 
     /// Changes the collection under `key`: made when absent, deleted when emptied.
@@ -763,6 +778,7 @@ impl<'a> Keyspace<'a> {
         self.shared.watches.touch(select, record.key());
         if self.recording == Recording::ByKey {
             let keyspace = self.shard(position).ids[usize::from(select)];
+            let keyspace = self.marked(keyspace);
             self.take_items();
             log::format::write_effect(&mut self.items, keyspace, position, |body| effect::value(body, &record));
         }

@@ -54,6 +54,9 @@ pub struct Shared {
     pub watches: Watches,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
+    /// A bit for each logical index, the staged ones included, whose keys do not expire by this server's clock. It changes
+    /// only under all locks of the database.
+    pub followed: AtomicU32,
 }
 
 impl Shared {
@@ -69,7 +72,13 @@ impl Shared {
             watches: Watches::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            followed: AtomicU32::new(0),
         }
+    }
+
+    /// Whether the keys of a logical index expire when their source says so, and not before.
+    pub fn is_followed(&self, select: u8) -> bool {
+        self.followed.load(Ordering::Relaxed) >> select & 1 != 0
     }
 
     /// Whether memory is over its limit, and nothing may be evicted.

@@ -99,7 +99,7 @@ fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Kept>) {
     let touched = Arc::new(AtomicBool::new(false));
     shared.watches.add(0, watched, &touched);
     let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
-    db.begin(true);
+    db.begin(true, true);
     act(&mut db);
     let changes = db.changes();
     drop(db);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::contents::INDEXES;
+use super::contents::ALL_INDEXES;
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
 use crate::record::Record;
@@ -40,7 +40,7 @@ impl Keyspace<'_> {
     /// Visits the records (expired ones left out) from `cursor` on, at least `count` of them where there are as many, and
     /// returns the next cursor; 0 when the end was reached. A cursor is a prefix53, so it means the same for ever.
     pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&Record)) -> u64 {
-        let (now, select, placement) = (self.now_ms, self.select, self.shared.placement);
+        let (now, select, placement) = (self.horizon(), self.select, self.shared.placement);
         let mut at = cursor;
         let mut seen = 0;
         // A bucket may be empty: bound the buckets as Redis does.
@@ -81,7 +81,7 @@ impl Keyspace<'_> {
 
     /// Visits every record of the selected index that has not expired. All must be resident.
     pub fn for_each(&mut self, mut visit: impl FnMut(&Record)) {
-        let (now, select) = (self.now_ms, self.select);
+        let (now, select) = (self.horizon(), self.select);
         let mut fault = None;
         for index in self.shards.iter().filter_map(|shard| shard.index(select)) {
             if index.stored() > 0 {
@@ -97,14 +97,14 @@ impl Keyspace<'_> {
 
     /// A random key that has not expired. Those that have and are met go.
     pub fn random_key(&mut self) -> Option<Box<[u8]>> {
-        for _ in 0..RANDOM_ATTEMPTS {
+        for attempt in 1..=RANDOM_ATTEMPTS {
             let total = self.count();
             if total == 0 || self.has_fault() {
                 return None;
             }
             let mut target = (self.random() % total as u64) as usize;
             let mut seed = self.random();
-            let (now, select) = (self.now_ms, self.select);
+            let (now, select) = (self.horizon(), self.select);
             let shards = self.shards.iter().filter_map(|shard| shard.index(select));
             let index = shards.into_iter().find(|index| match target.checked_sub(index.len()) {
                 Some(rest) => {
@@ -127,13 +127,14 @@ impl Keyspace<'_> {
                     return None;
                 }
             };
-            if !expired {
+            // In a followed index those that have expired stay, so the search ends with one of them, as in a replica of Redis.
+            if !expired || attempt == RANDOM_ATTEMPTS && self.is_followed() {
                 return Some(key);
             }
             self.expire(&key);
         }
         // Nearly all have expired and wait for their turn to be removed: any that has not will do.
-        let alive = |record: &&Record| record.expiry().is_none_or(|at| at > self.now_ms);
+        let alive = |record: &&Record| record.expiry().is_none_or(|at| at > self.horizon());
         let indexes = self.shards.iter().filter_map(|shard| shard.index(self.select));
         indexes.flat_map(Index::iter).find(alive).map(|record| record.key().into())
     }
@@ -160,7 +161,7 @@ impl Keyspace<'_> {
         let shared = self.shared;
         shared.watches.find(|_, key| {
             let position = self.position(key);
-            (0..INDEXES as u8).find_map(|select| self.missing_in(select, position))
+            (0..ALL_INDEXES as u8).find_map(|select| self.missing_in(select, position))
         })
     }
 
@@ -171,7 +172,7 @@ impl Keyspace<'_> {
     }
 
     /// Whether `key` is in an index. What lies in a place that is not in memory, as after a sleep, may be any key.
-    fn may_hold(&self, select: u8, key: &[u8]) -> bool {
+    pub(super) fn may_hold(&self, select: u8, key: &[u8]) -> bool {
         let position = self.position(key);
         let index = self.shards[self.shard_at(position)].index(select);
         index.is_some_and(|index| !index.is_resident(position) || index.get(position, key).is_some())
@@ -182,6 +183,7 @@ impl Keyspace<'_> {
         let changed = |_: u8, key: &[u8]| self.may_hold(a, key) || self.may_hold(b, key);
         self.shared.watches.touch_all(|of| of == a || of == b, changed);
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
+        self.swap_followed(a, b);
         self.changes += 1;
         self.record_ids();
     }

@@ -39,11 +39,14 @@
 //! Kind 0 holds effects; kind 1 says that writes before it were not logged, so that only a manifest which holds everything
 //! up to its sequence number may be continued by what follows; kind 2 that the database was deleted; kind 3 that
 //! it goes on from the entry with the number that its items hold (u64), whatever lies between. An item's body is an effect's, see
-//! [`crate::keyspace::effect`]; keyspace `u32::MAX` instead tells which keyspaces the logical indexes show from here on:
-//! 16 x u32, then the next new one, u32.
+//! [`crate::keyspace::effect`]; its keyspace has the top bit set where the index was followed
+//! ([`crate::keyspace::staging`]). Keyspace `u32::MAX` instead tells which keyspaces the logical indexes show from here on:
+//! 16 x u32, and during an import another 16 for the staged ones, each with the top bit set where it is followed; then the next
+//! new one, u32.
 
 use crate::codec::{CodecError, Reader, checksum, checksum_of};
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::{ALL_INDEXES, INDEXES, NO_KEYSPACE, Shown};
+use crate::keyspace::staging::FOLLOWED;
 
 pub const MAGIC: &[u8; 8] = b"DMLOG\n\n\n";
 pub const VERSION: u32 = 1;
@@ -277,11 +280,17 @@ impl EntryHead {
 /// One item of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
-    Effect { keyspace: u32, position: u64, body: &'a [u8] },
-    Ids { ids: [u32; INDEXES], next: u32 },
+    /// `followed`: nothing had expired for it.
+    Effect {
+        keyspace: u32,
+        followed: bool,
+        position: u64,
+        body: &'a [u8],
+    },
+    Ids(Shown),
 }
 
-/// Appends an effect whose body `write` appends.
+/// Appends an effect whose body `write` appends. `keyspace` may have the bit that says that it was followed.
 #[inline]
 pub fn write_effect(out: &mut Vec<u8>, keyspace: u32, position: u64, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
@@ -295,12 +304,19 @@ pub fn write_effect(out: &mut Vec<u8>, keyspace: u32, position: u64, write: impl
 }
 
 /// Appends which keyspaces the logical indexes show.
-pub fn write_ids(out: &mut Vec<u8>, ids: &[u32; INDEXES], next: u32) {
+pub fn write_ids(out: &mut Vec<u8>, shown: &Shown) {
     let start = out.len();
+    let Shown { ids, followed, next } = shown;
+    // What older versions understand, where it says all.
+    let is_plain = *followed == 0 && ids[INDEXES..].iter().all(|id| *id == NO_KEYSPACE);
+    let count = if is_plain { INDEXES } else { ALL_INDEXES };
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&IDS.to_le_bytes());
     out.extend_from_slice(&[0; 8]);
-    ids.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
+    for (select, id) in ids[..count].iter().enumerate() {
+        let mark = if followed >> select & 1 != 0 { FOLLOWED } else { 0 };
+        out.extend_from_slice(&(id | mark).to_le_bytes());
+    }
     out.extend_from_slice(&next.to_le_bytes());
     end_item(out, start);
 }
@@ -320,15 +336,19 @@ pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, CodecError> {
     let mut item = Reader::new(reader.take(length)?);
     let (keyspace, position) = (item.u32_le()?, item.u64_le()?);
     if keyspace != IDS {
-        return Ok(Item::Effect { keyspace, position, body: item.rest() });
+        let followed = keyspace & FOLLOWED != 0;
+        return Ok(Item::Effect { keyspace: keyspace & !FOLLOWED, followed, position, body: item.rest() });
     }
-    let mut ids = [0; INDEXES];
-    for id in &mut ids {
-        *id = item.u32_le()?;
+    let count = if item.remaining() > 4 * (INDEXES + 1) { ALL_INDEXES } else { INDEXES };
+    let mut shown = Shown { ids: [NO_KEYSPACE; ALL_INDEXES], followed: 0, next: 0 };
+    for (select, id) in shown.ids[..count].iter_mut().enumerate() {
+        let marked = item.u32_le()?;
+        *id = marked & !FOLLOWED;
+        shown.followed |= u32::from(marked & FOLLOWED != 0) << select;
     }
-    let next = item.u32_le()?;
+    shown.next = item.u32_le()?;
     item.finish()?;
-    Ok(Item::Ids { ids, next })
+    Ok(Item::Ids(shown))
 }
 
 #[cfg(test)]
@@ -373,12 +393,13 @@ mod tests {
     #[test]
     fn items_come_back() {
         let mut items = Vec::new();
-        write_effect(&mut items, 3, u64::MAX, |out| out.extend_from_slice(b"body"));
-        write_ids(&mut items, &[5; INDEXES], 21);
+        write_effect(&mut items, 3 | FOLLOWED, u64::MAX, |out| out.extend_from_slice(b"body"));
+        let shown = Shown { ids: crate::keyspace::contents::first_ids(), followed: 0, next: 21 };
+        write_ids(&mut items, &shown);
         let mut reader = Reader::new(&items);
         let effect = read_item(&mut reader).unwrap();
-        assert_eq!(effect, Item::Effect { keyspace: 3, position: u64::MAX, body: b"body" });
-        assert_eq!(read_item(&mut reader), Ok(Item::Ids { ids: [5; INDEXES], next: 21 }));
+        assert_eq!(effect, Item::Effect { keyspace: 3, followed: true, position: u64::MAX, body: b"body" });
+        assert_eq!(read_item(&mut reader), Ok(Item::Ids(shown)));
         assert!(reader.finish().is_ok());
         for length in 1..items.len() {
             let mut reader = Reader::new(&items[..length]);

@@ -116,6 +116,7 @@ pub struct Kept {
     pub sequence: u64,
     pub now_ms: u64,
     pub keyspace: u32,
+    pub followed: bool,
     pub position: u64,
     pub body: Vec<u8>,
 }
@@ -217,8 +218,8 @@ impl Journal {
         let sequence = sequence.fetch_add(1, Ordering::SeqCst) + 1;
         let mut reader = crate::codec::Reader::new(items);
         while let Ok(item) = super::format::read_item(&mut reader) {
-            if let super::format::Item::Effect { keyspace, position, body } = item {
-                self.kept.lock().push(Kept { sequence, now_ms, keyspace, position, body: body.to_vec() });
+            if let super::format::Item::Effect { keyspace, followed, position, body } = item {
+                self.kept.lock().push(Kept { sequence, now_ms, keyspace, followed, position, body: body.to_vec() });
             }
         }
     }

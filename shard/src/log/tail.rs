@@ -14,7 +14,8 @@ use bytes::Bytes;
 use super::format::{Item, Kind, read_item};
 use super::recovery::{Entries, Entry};
 use crate::codec::Reader;
-use crate::keyspace::contents::INDEXES;
+use crate::keyspace::contents::Shown;
+use crate::keyspace::staging::FOLLOWED_TIME;
 use crate::segment::{Range53, prefix53};
 use crate::tail::TailRecord;
 
@@ -28,6 +29,8 @@ struct Place {
     entry: u32,
     start: u64,
     len: u32,
+    /// Its index was followed.
+    followed: bool,
 }
 
 /// Effects of a database that are in the log only.
@@ -40,8 +43,8 @@ pub struct LogTail {
     pub sequence: u64,
     /// The highest number that was used, by entries that were left out too.
     pub highest: u64,
-    /// Which keyspaces the logical indexes show, and the next new one, if that has changed.
-    pub ids: Option<([u32; INDEXES], u32)>,
+    /// Which keyspaces the logical indexes show, if that has changed.
+    pub shown: Option<Shown>,
 }
 
 /// The number of the entry that a process has gone on from.
@@ -100,13 +103,13 @@ impl LogTail {
                     None => format!("the log has write {} twice", entry.sequence),
                 });
             }
-            let before = (self.effects.len(), self.ids);
+            let before = (self.effects.len(), self.shown);
             if entry.kind == Kind::Effects
                 && let Err(problem) = self.read(entry.sequence, entry.now_ms, entry.items.clone())
             {
                 // An entry counts whole or not at all.
                 self.effects.truncate(before.0);
-                self.ids = before.1;
+                self.shown = before.1;
                 return Err(problem);
             }
             self.sequence = entry.sequence;
@@ -122,7 +125,7 @@ impl LogTail {
         let all = items.len();
         while !reader.is_empty() {
             match read_item(&mut reader).map_err(malformed)? {
-                Item::Effect { keyspace, position, body } => {
+                Item::Effect { keyspace, followed, position, body } => {
                     // The body ends where the reader stands now.
                     let end = all - reader.remaining();
                     let (Ok(start), Ok(len), Ok(order)) =
@@ -130,9 +133,9 @@ impl LogTail {
                     else {
                         return Err(format!("write {sequence} in the log is too large"));
                     };
-                    self.effects.push(Place { keyspace, position, order, entry, start, len });
+                    self.effects.push(Place { keyspace, position, order, entry, start, len, followed });
                 }
-                Item::Ids { ids, next } => self.ids = Some((ids, next)),
+                Item::Ids(shown) => self.shown = Some(shown),
             }
         }
         self.entries.push((sequence, now_ms, items));
@@ -155,7 +158,8 @@ impl LogTail {
             let (at, now_ms, items) = &self.entries[place.entry as usize];
             if *at > sequence {
                 let body = items.slice(place.start as usize..place.start as usize + place.len as usize);
-                let record = TailRecord { sequence: *at, now_ms: *now_ms, keyspace, position: place.position, body };
+                let now_ms = if place.followed { now_ms | FOLLOWED_TIME } else { *now_ms };
+                let record = TailRecord { sequence: *at, now_ms, keyspace, position: place.position, body };
                 found.push((place.order, record));
             }
         }

@@ -3,7 +3,7 @@
 //! ```text
 //! +----------------+ 0
 //! | "DMMANIF\n"    | 8 bytes
-//! | format version | u32 LE, 2
+//! | format version | u32 LE, 2; 3 during an import
 //! +----------------+ 12
 //! | fields         | a sealed block
 //! +----------------+
@@ -21,6 +21,7 @@
 //!   meters:          length | bytes
 //!   since version 2: cut, as the difference to the sequence | source, empty: none | expires ms, 0: never
 //!                    count, settings: name | value
+//!   since version 3: 16 staged keyspaces | followed indexes, a bit each
 //! ```
 //!
 //! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
@@ -39,10 +40,11 @@ use crate::{
         reader::{write_bytes, write_varint, write_zigzag},
         write_header,
     },
+    keyspace::contents::{ALL_INDEXES, NO_KEYSPACE},
 };
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const CHUNK_BYTES_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 18;
@@ -59,7 +61,8 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
     write_bytes(out, manifest.database.as_bytes());
     out.extend_from_slice(&manifest.seed.to_le_bytes());
     write_varint(out, manifest.created_ms);
-    for keyspace in manifest.keyspaces {
+    let (keyspaces, staged) = manifest.keyspaces.split_at(SELECT_INDEXES);
+    for &keyspace in keyspaces {
         write_varint(out, u64::from(keyspace));
     }
     write_varint(out, u64::from(manifest.next_keyspace));
@@ -106,9 +109,15 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
         write_bytes(out, name.as_bytes());
         write_bytes(out, value.as_bytes());
     }
+    // Without an import it is what older versions understand.
+    let has_import = manifest.followed != 0 || staged.iter().any(|keyspace| *keyspace != NO_KEYSPACE);
+    if has_import {
+        staged.iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
+        write_varint(out, u64::from(manifest.followed));
+    }
 
     let mut object = Vec::with_capacity(fields.len() + 32);
-    write_header(&mut object, MAGIC, VERSION);
+    write_header(&mut object, MAGIC, if has_import { VERSION } else { 2 });
     seal_into(&fields, &mut object);
     object
 }
@@ -122,6 +131,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     if version >= 2 {
         read_since_2(&mut reader, &mut manifest)?;
     }
+    if version >= 3 {
+        for keyspace in &mut manifest.keyspaces[SELECT_INDEXES..] {
+            *keyspace = reader.varint_u32()?;
+        }
+        manifest.followed = reader.varint_u32()?;
+    }
     reader.finish()?;
     manifest.check().map_err(CodecError::Malformed)?;
     Ok(manifest)
@@ -134,8 +149,8 @@ fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
     let database = reader.text()?.to_owned();
     let seed = reader.u64_le()?;
     let created_ms = reader.varint()?;
-    let mut keyspaces = [0; SELECT_INDEXES];
-    for keyspace in &mut keyspaces {
+    let mut keyspaces = [NO_KEYSPACE; ALL_INDEXES];
+    for keyspace in &mut keyspaces[..SELECT_INDEXES] {
         *keyspace = reader.varint_u32()?;
     }
     let next_keyspace = reader.varint_u32()?;
@@ -149,6 +164,7 @@ fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
         seed,
         created_ms,
         keyspaces,
+        followed: 0,
         next_keyspace,
         sequence,
         cut: sequence,

@@ -33,6 +33,7 @@ pub use self::{
 };
 use crate::{
     chunk::SegmentLocation,
+    keyspace::contents::{Ids, NO_KEYSPACE, first_ids},
     segment::{Range53, SLOTS},
     store::StoreError,
 };
@@ -54,8 +55,10 @@ pub struct Manifest {
     pub seed: u64,
     /// When the database was created, unix milliseconds.
     pub created_ms: u64,
-    /// Which keyspace each `SELECT` index shows. `FLUSHDB` shows a new one, `SWAPDB` swaps two.
-    pub keyspaces: [u32; SELECT_INDEXES],
+    /// Which keyspace each `SELECT` index shows, and each staged one. `FLUSHDB` shows a new one, `SWAPDB` swaps two.
+    pub keyspaces: Ids,
+    /// A bit for each index whose keys do not expire by this server's clock, see [`crate::keyspace::staging`].
+    pub followed: u32,
     /// The next keyspace that has never been used.
     pub next_keyspace: u32,
     /// Every effect up to this one is in the segments and the tails; a segment's own stamp may be later.
@@ -134,7 +137,8 @@ impl Manifest {
             database: database.to_owned(),
             seed,
             created_ms,
-            keyspaces: std::array::from_fn(|index| index as u32),
+            keyspaces: first_ids(),
+            followed: 0,
             next_keyspace: SELECT_INDEXES as u32,
             sequence: 0,
             cut: 0,
@@ -205,7 +209,7 @@ impl Manifest {
         {
             return Err("shard cuts are not ascending slots");
         }
-        if self.keyspaces.iter().any(|keyspace| *keyspace >= self.next_keyspace) {
+        if self.keyspaces.iter().any(|keyspace| *keyspace >= self.next_keyspace && *keyspace != NO_KEYSPACE) {
             return Err("a SELECT index shows a keyspace that does not exist yet");
         }
         if !self.segments.is_sorted_by(follows) {

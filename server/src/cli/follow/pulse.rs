@@ -98,7 +98,7 @@ pub fn ask(source: &Address) -> Result<Connection, String> {
     Ok(connection)
 }
 
-fn information(connection: &mut Connection, section: &str) -> Option<String> {
+pub fn information(connection: &mut Connection, section: &str) -> Option<String> {
     match connection.call(&[b"INFO", section.as_bytes()]) {
         Ok(Reply::Bulk(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
         _ => None,
@@ -106,7 +106,7 @@ fn information(connection: &mut Connection, section: &str) -> Option<String> {
 }
 
 /// The value of a line `name:value`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

@@ -5,7 +5,7 @@
 //! 2. The writer takes all that is there as one [`Batch`]. On a slow link batches get larger by themselves.
 //! 3. A batch that is large enough makes the reader wait, and thereby the source: memory stays bounded.
 //!
-//! A batch begins in index 0 and carries the SELECTs that it needs.
+//! A batch begins in index 0, of the staged data or of the other, and carries the SELECTs that it needs.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,6 +13,9 @@ use std::time::Duration;
 use super::Fault;
 use super::place::Place;
 use super::wire::request;
+
+/// Added to an index that is staged: see [`dormouse_shard::keyspace::staging`].
+pub const STAGED: u64 = 1 << 32;
 
 const BATCH_BYTES: usize = 2 << 20;
 const BATCH_REQUESTS: usize = 4096;
@@ -27,6 +30,8 @@ pub struct Batch {
     pub index: u64,
     /// Whether indexes are swapped in it, which would carry the bookkeeping away.
     pub swaps: bool,
+    /// At its end what is staged is shown.
+    pub shows: bool,
     /// The place at its end. Where only keepalives came, it need not be recorded.
     pub place: Option<Place>,
     pub must_record: bool,
@@ -36,7 +41,7 @@ pub struct Batch {
 
 impl Batch {
     fn is_full(&self) -> bool {
-        self.requests.len() >= BATCH_BYTES || self.starts.len() >= BATCH_REQUESTS
+        self.shows || self.requests.len() >= BATCH_BYTES || self.starts.len() >= BATCH_REQUESTS
     }
 
     fn is_empty(&self) -> bool {
@@ -47,7 +52,7 @@ impl Batch {
         if index != self.index {
             self.index = index;
             self.starts.push(self.requests.len());
-            request(&mut self.requests, &[b"SELECT", index.to_string().as_bytes()]);
+            select(&mut self.requests, index);
         }
     }
 
@@ -58,6 +63,14 @@ impl Batch {
     }
 }
 
+/// Appends the command that selects an index.
+pub fn select(bytes: &mut Vec<u8>, index: u64) {
+    match index.checked_sub(STAGED) {
+        Some(index) => request(bytes, &[b"DORMOUSE", b"STAGED", index.to_string().as_bytes()]),
+        None => request(bytes, &[b"SELECT", index.to_string().as_bytes()]),
+    }
+}
+
 /// What belongs together, with the place behind it.
 #[derive(Debug, Default)]
 pub struct Unit {
@@ -65,15 +78,17 @@ pub struct Unit {
     /// Of each request, its index and where it ends.
     requests: Vec<(u64, usize)>,
     pub swaps: bool,
+    /// What was staged until here is complete: it is shown.
+    shows: bool,
     /// Whether the place matters without any request: a new history, the end of a full sync.
     turns: bool,
     pub is_key: bool,
 }
 
 impl Unit {
-    /// Nothing to send, only a place to record.
-    pub fn turn() -> Self {
-        Unit { turns: true, ..Unit::default() }
+    /// Nothing to send, only a place to record. `shows`: what was staged is shown.
+    pub fn turn(shows: bool) -> Self {
+        Unit { turns: true, shows, ..Unit::default() }
     }
 
     pub fn add(&mut self, index: u64, request: &[u8]) {
@@ -91,7 +106,7 @@ impl Unit {
             self.bytes = Vec::new();
         }
         self.requests.clear();
-        (self.swaps, self.turns, self.is_key) = (false, false, false);
+        (self.swaps, self.shows, self.turns, self.is_key) = (false, false, false, false);
     }
 }
 
@@ -122,6 +137,13 @@ struct State {
 }
 
 impl Queue {
+    /// For units of staged indexes, until one shows them.
+    pub fn staged() -> Self {
+        let queue = Self::default();
+        queue.lock().pending.index = STAGED;
+        queue
+    }
+
     /// Adds a unit and empties it.
     pub fn push(&self, unit: &mut Unit, place: Place) -> Result<(), Closed> {
         let mut state = self.lock();
@@ -138,6 +160,7 @@ impl Queue {
             from = to;
         }
         batch.swaps |= unit.swaps;
+        batch.shows |= unit.shows;
         batch.must_record |= unit.turns || !unit.requests.is_empty();
         if unit.is_key {
             batch.keys += 1;
@@ -172,6 +195,8 @@ impl Queue {
         }
         if !state.pending.is_empty() {
             let batch = std::mem::take(&mut state.pending);
+            // The next one goes on where this one leads.
+            state.pending.index = if batch.index >= STAGED && !batch.shows { STAGED } else { 0 };
             drop(state);
             self.changed.notify_all();
             return Taken::Batch(batch);
@@ -214,9 +239,26 @@ mod tests {
     }
 
     #[test]
+    fn staged_batches_begin_in_staged_index_0_until_they_are_shown() {
+        let queue = Queue::staged();
+        let taken = || match queue.take(Duration::ZERO) {
+            Taken::Batch(batch) => (String::from_utf8_lossy(&batch.requests).into_owned(), batch.index, batch.shows),
+            other => panic!("{other:?}"),
+        };
+        queue.push(&mut unit(&[(STAGED, "a"), (STAGED + 3, "b")]), place(1)).unwrap();
+        let selects = "*3\r\n$8\r\nDORMOUSE\r\n$6\r\nSTAGED\r\n$1\r\n3\r\n";
+        assert_eq!(taken(), (format!("a{selects}b"), STAGED + 3, false));
+        queue.push(&mut unit(&[(STAGED, "c")]), place(2)).unwrap();
+        queue.push(&mut Unit::turn(true), place(3)).unwrap();
+        assert_eq!(taken(), ("c".to_owned(), STAGED, true));
+        queue.push(&mut unit(&[(0, "d")]), place(4)).unwrap();
+        assert_eq!(taken(), ("d".to_owned(), 0, false));
+    }
+
+    #[test]
     fn what_was_pushed_comes_before_the_end() {
         let queue = Queue::default();
-        let mut turn = Unit::turn();
+        let mut turn = Unit::turn(false);
         queue.push(&mut turn, place(7)).unwrap();
         queue.end(Ok(()));
         assert!(

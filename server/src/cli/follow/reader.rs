@@ -2,13 +2,15 @@
 //!
 //! 1. A key of the RDB becomes `RESTORE key expiry payload REPLACE ABSTTL [IDLETIME seconds]`, where the payload is the
 //!    value's bytes as they stand in the RDB, the RDB's version, and a checksum. Until the RDB is over, the place says that
-//!    the target is incomplete; its end is a unit of its own, which says from where on the stream is followed.
+//!    the target is incomplete; its end is a unit of its own, which shows what was staged until then and says from where on
+//!    the stream is followed.
 //! 2. A command of the stream is passed on byte for byte. Every byte of the stream counts for the offset, also of what is
 //!    not passed on:
 //!    - `SELECT` says where the commands behind it belong;
 //!    - what stands between `MULTI` and `EXEC` becomes one unit, which the target applies in one transaction anyway;
 //!    - `PING` and `REPLCONF GETACK` are meant for us.
-//! 3. What the target has no command for ends the import with its name, or is counted where that was asked for.
+//! 3. Commands of newer servers are put into words that the target knows ([`translate`]). What it has no command for ends
+//!    the import with its name, or is counted where that was asked for.
 //!
 //! The stream holds effects (`SREM` for a SPOP, `PEXPIREAT` for an EXPIRE, `DEL` for an expiry, what a script has called),
 //! so applying it gives the same data anywhere.
@@ -23,9 +25,10 @@ use dormouse_shard::rdb::{Entry, RdbReader, RdbRecord};
 use super::Fault;
 use super::meters::Meters;
 use super::place::{KEY, Place};
-use super::queue::{Closed, Queue, Unit};
+use super::queue::{Closed, Queue, STAGED, Unit};
 use super::source::{COMMAND_BYTES_MAX, Command, Feed, Framing};
 use super::target::Abilities;
+use super::translate::{Translated, translate};
 use super::wire::request;
 
 /// A bulk string of a request may not be larger, nor may a value be that travels in one.
@@ -100,7 +103,10 @@ impl Reader<'_> {
         self.meters.snapshot_total.store(if bytes == u64::MAX { 0 } else { bytes }, Ordering::Relaxed);
         // The reader is lent the feed, the rest of us goes on beside it.
         let (source, run, indexes) = (self.source.clone(), self.run, self.abilities.indexes);
-        let mut loading = Loading { queue: self.queue, unit: Unit::default(), source: &source, run, step: 0, index: 0 };
+        let stages = self.abilities.stages;
+        let base = if stages { STAGED } else { 0 };
+        let unit = Unit::default();
+        let mut loading = Loading { queue: self.queue, unit, source: &source, run, step: 0, base, index: 0 };
         let faulty = |error: RdbError| rdb_fault(&source, &error);
         let mut rdb = RdbReader::new(self.feed.by_ref().take(bytes)).map_err(faulty)?;
         let version =
@@ -144,7 +150,7 @@ impl Reader<'_> {
                 }
             }
         }
-        self.queue.push(&mut Unit::turn(), self.place())?;
+        self.queue.push(&mut Unit::turn(stages), self.place())?;
         Ok(())
     }
 
@@ -172,13 +178,21 @@ impl Reader<'_> {
                 }
                 "MULTI" => transaction = true,
                 "EXEC" => transaction = false,
-                _ if !self.abilities.commands.contains(&name) => {
-                    let key = command.word(1);
-                    let key = format!("`{}`", key[..key.len().min(80)].escape_ascii());
-                    refuse(self.skips, self.meters, &format!("the command {name}"), &key)?;
-                }
                 _ => {
-                    unit.add(self.position.index, &command.bytes);
+                    let key = command.word(1);
+                    let key = || format!("`{}`", key[..key.len().min(80)].escape_ascii());
+                    match translate(&name, &command, &self.abilities) {
+                        Translated::AsIs => unit.add(self.position.index, &command.bytes),
+                        Translated::Requests { requests, without } => {
+                            if let Some(what) = without {
+                                refuse(self.skips, self.meters, what, &key())?;
+                            }
+                            requests.iter().for_each(|request| unit.add(self.position.index, request));
+                        }
+                        Translated::Unsupported => {
+                            refuse(self.skips, self.meters, &format!("the command {name}"), &key())?;
+                        }
+                    }
                     unit.swaps |= name == "SWAPDB";
                     if unit.bytes() as u64 > COMMAND_BYTES_MAX {
                         return Err(Fault::Final("a transaction of more than a gigabyte".into()).into());
@@ -208,6 +222,8 @@ struct Loading<'a> {
     source: &'a str,
     run: u64,
     step: u64,
+    /// Added to the index.
+    base: u64,
     index: u64,
 }
 
@@ -248,7 +264,7 @@ impl Loading<'_> {
     fn push(&mut self, words: &[&[u8]], is_key: bool) -> Result<(), Stop> {
         let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 16).sum());
         request(&mut bytes, words);
-        self.unit.add(self.index, &bytes);
+        self.unit.add(self.base + self.index, &bytes);
         self.unit.is_key = is_key;
         self.step += 1;
         let place = Place::Incomplete { source: self.source.to_string(), run: self.run, step: self.step };

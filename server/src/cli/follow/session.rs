@@ -1,8 +1,8 @@
 //! One session: a link to the target, a link to the source, and what passes between them until one of them drops.
 //!
 //! 1. Connect to the target and read the bookkeeping.
-//! 2. Ask the source for what comes behind it, or for everything. In the second case the target is emptied in the same
-//!    transaction that records it as incomplete.
+//! 2. Ask the source for what comes behind it, or for everything. In the second case a copy is begun beside what the target
+//!    holds, which it replaces once it is complete.
 //! 3. Three threads: the reader fills the queue, this one takes batches out of it and has the target apply them, the
 //!    pulse keeps the source informed and the user too.
 //! 4. When it is time to cut over, ask the source how far it is, apply everything until there, and remove the bookkeeping.
@@ -17,13 +17,14 @@ use super::Fault;
 use super::address::Address;
 use super::meters::Meters;
 use super::place::{KEY, Place};
+use super::preflight::untakeable;
 use super::progress::Progress;
 use super::pulse::{Pulse, ask};
 use super::queue::{Batch, Queue, Taken};
 use super::reader::{Position, Reader};
 use super::signals::{Signals, Wish};
 use super::source::{Answer, Feed, acknowledge, close};
-use super::target::{Refusals, Target};
+use super::target::{Found, Refusals, Target, Turn};
 
 const TICK: Duration = Duration::from_millis(100);
 /// A source that we may not ask is taken to have said everything by then.
@@ -50,8 +51,15 @@ pub struct Import {
 pub struct Memory {
     /// Both servers have been reached once: what fails from now on is tried again.
     pub reached: bool,
-    /// The bookkeeping is ours.
+    /// The bookkeeping beside the data is ours.
     begun: bool,
+    /// The full syncs of this process, as the bookkeeping names them.
+    runs: Vec<u64>,
+    /// A full sync that has not come to its end.
+    pub syncing: bool,
+    /// How many full syncs in a row the source ended, and how many of them before the first byte.
+    pub cut_off: u32,
+    pub cut_off_at_once: u32,
     /// The removal of the bookkeeping was sent.
     removing: bool,
     full_syncs: u32,
@@ -77,7 +85,32 @@ pub enum Outcome {
     Stopped,
 }
 
+impl Memory {
+    /// Whether this process has not done anything to the target.
+    fn is_new(&self) -> bool {
+        !self.begun && self.runs.is_empty()
+    }
+}
+
 impl Import {
+    /// Drops the copy that this process has begun and not completed, so that the target is as it was before.
+    pub fn clean_up(&self, memory: &Memory) {
+        if !memory.syncing {
+            return;
+        }
+        // The target does it by itself a little later where it cannot be reached now.
+        if let Ok((mut target, found)) = Target::open(&self.target)
+            && match found.staged {
+                Some(Place::Incomplete { run, .. }) => memory.runs.contains(&run),
+                // It was complete, and could not be shown.
+                Some(Place::Following { .. }) => true,
+                None => false,
+            }
+        {
+            let _ = target.discard();
+        }
+    }
+
     /// Whether the user wants an end. There is nothing to cut over to before a full sync is over.
     pub fn is_stopped(&self) -> bool {
         match self.signals.wish() {
@@ -90,15 +123,28 @@ impl Import {
     /// Copies until a link drops, or the import ends.
     pub fn session(&self, memory: &mut Memory) -> Result<Outcome, Fault> {
         memory.sending = false;
-        let (mut target, place) = Target::open(&self.target)?;
-        if place.is_none() && memory.removing {
+        let (mut target, found) = Target::open(&self.target)?;
+        if found.place.is_none() && memory.removing {
             return Ok(self.outcome(memory));
         }
-        let full = self.judge(&mut target, place.as_ref(), memory)?;
+        let full = self.judge(&mut target, &found, memory)?;
+        let place = found.place;
+        // With --replace the user wants everything again.
+        let starts_again = self.replaces && memory.is_new() || target.abilities.stages && !found.follows;
         let have = match &place {
-            Some(Place::Following { replid, offset, .. }) => Some((replid.as_str(), *offset)),
+            Some(Place::Following { replid, offset, .. }) if !starts_again => Some((replid.as_str(), *offset)),
             _ => None,
         };
+        if have.is_none() && memory.is_new() && !self.skips {
+            let untakeable = untakeable(&self.source, &target.abilities);
+            if !untakeable.is_empty() {
+                return Err(Fault::Final(format!(
+                    "the target cannot take {}; with --skip-unsupported such things are left out and counted. Nothing was \
+                     copied",
+                    untakeable.join(", ")
+                )));
+            }
+        }
         let (mut feed, answer) = Feed::open(&self.source, have)?;
         memory.reached = true;
         self.meters.acknowledge_from.store(0, Ordering::Relaxed);
@@ -106,7 +152,7 @@ impl Import {
         let snapshot = matches!(answer, Answer::Full { .. });
         let position = match (answer, &place) {
             (Answer::Full { replid, offset }, _) => {
-                self.begin(&mut target, place.as_ref(), full, run, memory)?;
+                self.begin(&mut target, place.as_ref().filter(|_| !starts_again), full, run, memory)?;
                 Position { replid, offset, index: 0 }
             }
             (Answer::Continue { replid: new }, Some(Place::Following { replid, offset, index, .. })) => {
@@ -121,7 +167,8 @@ impl Import {
             }
         };
         let link = feed.stream().map_err(|error| Fault::dropped(&format!("the source {}", self.source), &error))?;
-        let (queue, over) = (Queue::default(), AtomicBool::new(false));
+        let queue = if snapshot && target.abilities.stages { Queue::staged() } else { Queue::default() };
+        let over = AtomicBool::new(false);
         let reader = Reader {
             feed: &mut feed,
             queue: &queue,
@@ -156,8 +203,22 @@ impl Import {
     }
 
     /// Whether we may write to the target, and, where a full sync comes, whether it holds anything.
-    fn judge(&self, target: &mut Target, place: Option<&Place>, memory: &Memory) -> Result<Content, Fault> {
-        match place {
+    fn judge(&self, target: &mut Target, found: &Found, memory: &Memory) -> Result<Content, Fault> {
+        let overtaken =
+            |place: &Place| Fault::Final(format!("another import, from {}, has taken over the target", place.source()));
+        if let Some(staged @ Place::Incomplete { source, run, .. }) = &found.staged
+            && !memory.runs.contains(run)
+        {
+            if !memory.is_new() {
+                return Err(overtaken(staged));
+            }
+            if !self.replaces && *source != self.source.to_string() {
+                return Err(Fault::Final(format!(
+                    "the target is being filled by an import from {source}; --replace takes it over"
+                )));
+            }
+        }
+        match &found.place {
             None if memory.begun => Err(Fault::Final(format!(
                 "the key {KEY} has vanished from the target, which was perhaps flushed by somebody else; start again with \
                  --replace"
@@ -171,14 +232,14 @@ impl Import {
                     HumanCount(keys)
                 ))),
             },
-            Some(place) if memory.begun || self.replaces || place.source() == self.source.to_string() => {
-                Ok(Content::Ours)
-            }
+            Some(place) if place.source() == self.source.to_string() => Ok(Content::Ours),
+            Some(place) if memory.begun => Err(overtaken(place)),
+            Some(_) if self.replaces => Ok(Content::Ours),
             Some(place) => Ok(Content::OfAnother(place.source().to_string())),
         }
     }
 
-    /// Empties the target and marks it as incomplete.
+    /// Begins a copy, and marks it as incomplete.
     fn begin(
         &self,
         target: &mut Target,
@@ -191,7 +252,13 @@ impl Import {
         match &content {
             Content::Nothing => {}
             Content::Foreign(keys) => {
-                note(&format!("deleting the {} keys of the target (--replace)", HumanCount(*keys)))
+                let keys = HumanCount(*keys);
+                note(&match target.abilities.stages {
+                    true => {
+                        format!("the target keeps its {keys} keys until the copy is complete, then it replaces them")
+                    }
+                    false => format!("deleting the {keys} keys of the target (--replace)"),
+                });
             }
             Content::OfAnother(source) => {
                 return Err(Fault::Final(format!(
@@ -200,21 +267,22 @@ impl Import {
             }
             Content::Ours => match place {
                 Some(Place::Following { offset, .. }) => note(&format!(
-                    "the source has no longer what followed offset {offset}: the target is emptied, and everything is copied \
-                     again. A larger repl-backlog-size there helps against that"
+                    "the source has no longer what followed offset {offset}: everything is copied again. A larger \
+                     repl-backlog-size there helps against that"
                 )),
-                _ => note(
-                    "the last full sync did not come to its end: the target is emptied, and everything is copied again",
-                ),
+                Some(Place::Incomplete { .. }) => {
+                    note("the last import did not come to its end: everything is copied again");
+                }
+                None => note("everything is copied again"),
             },
         }
-        memory.full_syncs += 1;
-        if memory.full_syncs == 3 {
+        if !target.abilities.stages && self.follows && memory.full_syncs == 0 {
             note(
-                "a source gives up on us when too many writes wait for the end of a full sync: for a large or busy one, \
-                 CONFIG SET client-output-buffer-limit \"replica 0 0 0\" there while the import runs",
+                "note: the target is no Dormouse that can follow a source: it expires keys by its own clock, so one whose \
+                 expiry the source puts off in the last moment may be lost",
             );
         }
+        memory.full_syncs += 1;
         memory.cutover = None;
         self.meters.following.store(false, Ordering::Release);
         self.meters.forget_samples();
@@ -222,8 +290,11 @@ impl Import {
         self.meters.snapshot_bytes.store(0, Ordering::Relaxed);
         let start = Place::Incomplete { source: self.source.to_string(), run, step: 0 };
         let flush = !matches!(content, Content::Nothing);
-        memory.begun = true;
-        target.apply(flush, &Batch::default(), Some(&start)).map(drop)
+        memory.begun |= !target.abilities.stages;
+        memory.runs.push(run);
+        memory.syncing = true;
+        target.replaces = flush;
+        target.apply(Turn::Begin { flush }, &Batch::default(), Some(&start)).map(drop)
     }
 
     /// Takes batches and applies them.
@@ -242,7 +313,7 @@ impl Import {
             match queue.take(TICK) {
                 Taken::Batch(batch) => {
                     memory.sending = true;
-                    self.apply(target, &batch, run)?;
+                    self.apply(target, &batch, run, memory)?;
                     memory.sending = false;
                 }
                 Taken::End(Ok(())) => return self.remove(target, memory),
@@ -262,16 +333,18 @@ impl Import {
         }
     }
 
-    fn apply(&self, target: &mut Target, batch: &Batch, run: u64) -> Result<(), Fault> {
+    fn apply(&self, target: &mut Target, batch: &Batch, run: u64, memory: &mut Memory) -> Result<(), Fault> {
         let Some(place) = &batch.place else { return Ok(()) };
         // A place that only keepalives lead to is not worth a write, which would keep the target awake.
         if batch.must_record && !target.has_recorded(place) {
-            let refusals = target.apply(false, batch, Some(place))?;
+            let refusals = target.apply(Turn::None, batch, Some(place))?;
             self.judge_refusals(target, &refusals, run)?;
         }
         self.meters.keys.fetch_add(batch.keys, Ordering::Relaxed);
         self.meters.commands.fetch_add(batch.commands, Ordering::Relaxed);
         if let Place::Following { offset, .. } = place {
+            memory.begun = true;
+            (memory.syncing, memory.cut_off, memory.cut_off_at_once) = (false, 0, 0);
             self.meters.applied.store(*offset, Ordering::Relaxed);
             if !self.meters.following.swap(true, Ordering::AcqRel) && self.follows {
                 let keys = HumanCount(self.meters.keys.load(Ordering::Relaxed));
@@ -289,7 +362,7 @@ impl Import {
         if let Some((what, error)) = worst {
             // The place was recorded with the batch, and would hide what is missing.
             let broken = Place::Incomplete { source: self.source.to_string(), run, step: u64::MAX };
-            target.apply(false, &Batch::default(), Some(&broken))?;
+            target.apply(Turn::None, &Batch::default(), Some(&broken))?;
             return Err(Fault::Final(format!(
                 "the target {} answers {what} with: {error}; with --skip-unsupported such commands are left out and \
                  counted. What was copied is incomplete now: the next import begins with a full sync",
@@ -350,7 +423,7 @@ impl Import {
 
     fn remove(&self, target: &mut Target, memory: &mut Memory) -> Result<Outcome, Fault> {
         memory.removing = true;
-        target.apply(false, &Batch::default(), None)?;
+        target.apply(Turn::End, &Batch::default(), None)?;
         Ok(self.outcome(memory))
     }
 

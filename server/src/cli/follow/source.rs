@@ -1,6 +1,6 @@
 //! The source: a Redis or Valkey that takes us for a replica.
 //!
-//! 1. `PING`, `AUTH`, `REPLCONF listening-port 0`, `REPLCONF capa eof capa psync2`.
+//! 1. `PING`, `AUTH`, `REPLCONF listening-port 0`, `REPLCONF capa eof capa psync2`, `REPLCONF version 9.1.2`.
 //! 2. `PSYNC <replid> <offset of the next byte>`, or `PSYNC ? -1` where we have nothing.
 //! 3. `+CONTINUE [new replid]`: the stream goes on at that byte. `+FULLRESYNC replid offset`: empty lines while the source
 //!    writes an RDB, then `$<bytes>` or `$EOF:<40 bytes that end it>`, the RDB, and the stream from `offset` on.
@@ -18,6 +18,8 @@ use super::wire::{closed, connect, read_line, request};
 /// The source says something every ten seconds unless it was told otherwise, and while it waits for an RDB every second.
 const PATIENCE: Duration = Duration::from_secs(90);
 const BUFFER_BYTES: usize = 128 << 10;
+/// The Valkey whose replica we could be: its RDBs are read here.
+const VALKEY_VERSION: &str = "9.1.2";
 
 /// What PSYNC was answered with.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +61,9 @@ impl Feed {
         feed.ask(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"])
             .map_err(dropped)?
             .map_err(|text| refusal(&name, &text))?;
+        // Valkey sends RDBs of its own format to replicas that know it, and cannot say all in the older one. Redis has no such
+        // option, and says so.
+        let _ = feed.ask(&[b"REPLCONF", b"version", VALKEY_VERSION.as_bytes()]).map_err(dropped)?;
         let reply = match have {
             Some((replid, offset)) => {
                 let next = (offset + 1).to_string();
@@ -193,6 +198,10 @@ impl Command {
             self.words.push((from, from + length as usize));
         }
         if count == 0 { Err(garbled("a command without words")) } else { Ok(()) }
+    }
+
+    pub fn words(&self) -> impl Iterator<Item = &[u8]> {
+        self.words.iter().map(|&(from, to)| &self.bytes[from..to])
     }
 
     pub fn word(&self, at: usize) -> &[u8] {

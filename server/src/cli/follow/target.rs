@@ -1,4 +1,4 @@
-//! The running Dormouse (or Redis) that is filled: one transaction for each batch, and only if nobody was faster.
+//! The running Dormouse (or Redis) that is filled: one transaction for each batch, and only if no other client was faster.
 //!
 //! What is sent for a batch, in one write:
 //!
@@ -13,6 +13,10 @@
 //!    connection sent, which lay somewhere on the way, and which arrives when we have long connected anew: by then the key
 //!    has changed, or its EXEC changes the key and ours is refused.
 //! 3. Hence one batch is on its way at a time, and pipelining takes place inside of it.
+//! 4. A Dormouse is filled beside what it holds: `DORMOUSE IMPORT BEGIN` opens staged indexes, and the batch that ends the
+//!    full sync shows them in the place of the others. From then on nothing in them expires by the target's clock, until
+//!    `DORMOUSE IMPORT END` at the cutover. While a full sync runs, the key is in staged index 0. A Redis can do neither: it
+//!    is emptied first, and expires keys by its own clock.
 
 use std::collections::HashSet;
 use std::io;
@@ -23,7 +27,8 @@ use std::time::Duration;
 use super::Fault;
 use super::address::Address;
 use super::place::{KEY, Place};
-use super::queue::Batch;
+use super::pulse::field;
+use super::queue::{Batch, STAGED, select};
 use super::wire::{Connection, Reply, request};
 
 /// How long one batch may take.
@@ -39,12 +44,40 @@ const ERRORS_KEPT: usize = 20;
 pub struct Abilities {
     pub commands: Arc<HashSet<String>>,
     pub indexes: u64,
+    /// It can be filled beside what it holds, and follow the source's clock.
+    pub stages: bool,
+}
+
+/// What a target holds of an import.
+#[derive(Debug, Default)]
+pub struct Found {
+    pub place: Option<Place>,
+    /// What is being staged.
+    pub staged: Option<Place>,
+    /// Nothing expires by the target's clock.
+    pub follows: bool,
+}
+
+/// What a transaction does apart from its batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    None,
+    /// A full sync begins. `flush`: a target that cannot stage is emptied.
+    Begin {
+        flush: bool,
+    },
+    /// The import is over.
+    End,
 }
 
 pub struct Target {
     connection: Connection,
     /// What the key held when it was last watched.
     recorded: Option<Vec<u8>>,
+    /// The index that is selected between batches is staged index 0 rather than index 0.
+    is_staging: bool,
+    /// What is shown may replace other keys.
+    pub replaces: bool,
     pub abilities: Abilities,
     name: String,
 }
@@ -58,7 +91,7 @@ pub struct Refusals {
 
 impl Target {
     /// Connects, and reads what the bookkeeping says.
-    pub fn open(address: &Address) -> Result<(Self, Option<Place>), Fault> {
+    pub fn open(address: &Address) -> Result<(Self, Found), Fault> {
         let name = format!("the target {address}");
         let dropped = |error: io::Error| Fault::dropped(&name, &error);
         let mut connection = Connection::open(address, PATIENCE).map_err(dropped)?;
@@ -77,6 +110,23 @@ impl Target {
             },
             _ => INDEXES,
         };
+        let state = match connection.call(&[b"INFO", b"dormouse"]).map_err(dropped)? {
+            Reply::Bulk(text) => String::from_utf8_lossy(&text).into_owned(),
+            _ => String::new(),
+        };
+        let state = |name: &str| field(&state, name).map(|value| value == "1");
+        let stages = commands.contains("DORMOUSE") && state("import_following").is_some();
+        let mut staged = None;
+        if stages {
+            for words in [&[b"DORMOUSE", &b"STAGED"[..], b"0"][..], &[b"WATCH", KEY.as_bytes()]] {
+                connection.call(words).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
+            }
+            // Without anything staged there is no such index.
+            if let Reply::Bulk(text) = connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
+                staged = Some(Place::parse(&text).map_err(Fault::Final)?);
+            }
+            connection.call(&[b"SELECT", b"0"]).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
+        }
         connection.call(&[b"WATCH", KEY.as_bytes()]).map_err(dropped)?.checked().map_err(|t| refusal(&name, &t))?;
         let recorded = match connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
             Reply::Bulk(text) => Some(text),
@@ -84,8 +134,23 @@ impl Target {
             other => return Err(Fault::Final(format!("{name} answers GET {KEY} with {other:?}"))),
         };
         let place = recorded.as_deref().map(Place::parse).transpose().map_err(Fault::Final)?;
-        let abilities = Abilities { commands: Arc::new(commands), indexes };
-        Ok((Target { connection, recorded, abilities, name }, place))
+        let found = Found { place, staged, follows: state("import_following") == Some(true) };
+        let abilities = Abilities { commands: Arc::new(commands), indexes, stages };
+        Ok((Target { connection, recorded, is_staging: false, replaces: false, abilities, name }, found))
+    }
+
+    /// Drops what is staged, unless it has changed since it was found.
+    pub fn discard(&mut self) -> Result<(), Fault> {
+        let mut requests = Vec::new();
+        for words in [&[&b"MULTI"[..]][..], &[b"DORMOUSE", b"IMPORT", b"DISCARD"], &[b"EXEC"]] {
+            request(&mut requests, words);
+        }
+        let dropped = |error: io::Error| Fault::dropped(&self.name, &error);
+        self.connection.write(&requests).map_err(dropped)?;
+        for _ in 0..3 {
+            self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))?;
+        }
+        Ok(())
     }
 
     /// The number of keys in all indexes. Index 0 is selected afterwards, as before.
@@ -102,19 +167,28 @@ impl Target {
         Ok(keys)
     }
 
-    /// Applies a batch and records where that leaves us; `None` removes the bookkeeping. With `flush`, everything that the
-    /// target holds goes first.
+    /// Applies a batch and records where that leaves us; `None` removes the bookkeeping.
     ///
     /// # Errors
     /// When it is not known whether the batch was applied, or it was not.
-    pub fn apply(&mut self, flush: bool, batch: &Batch, place: Option<&Place>) -> Result<Refusals, Fault> {
+    pub fn apply(&mut self, turn: Turn, batch: &Batch, place: Option<&Place>) -> Result<Refusals, Fault> {
         let recorded = place.map(|place| place.to_string().into_bytes());
         let mut head = Vec::new();
         request(&mut head, &[b"MULTI"]);
         let mut before = 0;
-        if flush {
-            request(&mut head, &[b"FLUSHALL"]);
-            before += 1;
+        let stages = self.abilities.stages;
+        match turn {
+            Turn::Begin { .. } if stages => {
+                request(&mut head, &[b"DORMOUSE", b"IMPORT", b"BEGIN"]);
+                select(&mut head, STAGED);
+                before += 2;
+                self.is_staging = true;
+            }
+            Turn::Begin { flush: true } => {
+                request(&mut head, &[b"FLUSHALL"]);
+                before += 1;
+            }
+            Turn::Begin { flush: false } | Turn::None | Turn::End => {}
         }
         if batch.swaps {
             // A swap would leave the bookkeeping in another index.
@@ -123,13 +197,25 @@ impl Target {
         }
         let mut tail = Vec::new();
         let mut after = 1;
-        if batch.index != 0 {
-            request(&mut tail, &[b"SELECT", b"0"]);
+        let home = if self.is_staging { STAGED } else { 0 };
+        if batch.index != home && !batch.starts.is_empty() {
+            select(&mut tail, home);
             after += 1;
         }
         match &recorded {
             Some(text) => request(&mut tail, &[b"SET", KEY.as_bytes(), text]),
             None => request(&mut tail, &[b"DEL", KEY.as_bytes()]),
+        }
+        if batch.shows {
+            let show: [&[u8]; 4] = [b"DORMOUSE", b"IMPORT", b"SHOW", b"REPLACE"];
+            request(&mut tail, if self.replaces { &show } else { &show[..3] });
+            select(&mut tail, 0);
+            after += 2;
+            self.is_staging = false;
+        }
+        if stages && turn == Turn::End {
+            request(&mut tail, &[b"DORMOUSE", b"IMPORT", b"END"]);
+            after += 1;
         }
         request(&mut tail, &[b"EXEC"]);
         request(&mut tail, &[b"WATCH", KEY.as_bytes()]);
@@ -203,7 +289,7 @@ impl Target {
         for at in 0..counts.all() {
             if let Reply::Error(text) = self.connection.reply().map_err(dropped)? {
                 if at < counts.before || at >= counts.before + counts.batch {
-                    return Err(refusal(&format!("{name}, asked for its bookkeeping,"), &text));
+                    return Err(refusal(&name, &text));
                 }
                 refusals.count += 1;
                 if refusals.kept.len() < ERRORS_KEPT {
@@ -267,8 +353,13 @@ fn refusal(name: &str, text: &str) -> Fault {
         return Fault::Dropped(format!("{name} answers: {text}"));
     }
     let advice = match kind {
-        "OOM" => "; give it more memory (CONFIG SET maxmemory) and start the import again: it goes on where it stopped",
+        "OOM" => {
+            "; give it more memory (CONFIG SET maxmemory), which must hold the old data and the new until the copy is complete, and start the import again"
+        }
         "NOAUTH" | "WRONGPASS" => "; give the token in the URL: redis://:TOKEN@host:port",
+        _ if text.contains("SHOW REPLACE") => {
+            "; they came while the copy was made, so it was dropped. --replace deletes what is there"
+        }
         _ => "",
     };
     Fault::Final(format!("{name} answers: {text}{advice}"))

@@ -1,6 +1,7 @@
 use super::super::format::{write_effect, write_ids};
 use super::super::recovery::Entry;
 use super::*;
+use crate::keyspace::contents::first_ids;
 
 fn entry(sequence: u64, kind: Kind, positions: &[u64]) -> Entry {
     let mut items = Vec::new();
@@ -66,11 +67,13 @@ fn effects_are_found_by_their_place_in_the_order_of_writes() {
 #[test]
 fn the_last_ids_count() {
     let mut items = Vec::new();
-    write_ids(&mut items, &[5; INDEXES], 17);
-    write_ids(&mut items, &[6; INDEXES], 18);
+    let plain = Shown { ids: first_ids(), followed: 0, next: 17 };
+    let staged = Shown { ids: std::array::from_fn(|id| 40 + id as u32), followed: 0xffff_0001, next: 80 };
+    write_ids(&mut items, &plain);
+    write_ids(&mut items, &staged);
     let entry = Entry { sequence: 1, now_ms: 0, kind: Kind::Effects, items: items.into() };
     let tail = LogTail::new(Entries { entries: vec![entry], damage: None }, 0, 1).unwrap();
-    assert_eq!(tail.ids, Some(([6; INDEXES], 18)));
+    assert_eq!(tail.shown, Some(staged));
 }
 
 #[test]

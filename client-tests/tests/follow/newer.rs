@@ -1,0 +1,321 @@
+//! Valkey 9.1.2 and Redis 8.10.2 as sources: every command of theirs that writes is sent, or has a reason not to be. So a
+//! command that a later version brings is noticed.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use dormouse_client_tests::{
+    Kind, Server, Settings,
+    resp::{Connection, Reply, Words},
+};
+
+use super::importer::Importer;
+use super::{LIMIT, MoveIn};
+
+const ROUNDS: usize = 8;
+
+/// Commands, and lines that lead to one of them taking effect. `#` is the round's number.
+const SENT: &[(&str, &[&str])] = &[
+    ("APPEND", &["APPEND text:# a", "APPEND text:# b"]),
+    ("BLMOVE", &["RPUSH a:# 1 2", "BLMOVE a:# b:# LEFT RIGHT 1"]),
+    ("BLMOVEM", &["RPUSH a:# 1 2 3", "BLMOVEM a:# b:# LEFT LEFT 1 COUNT 2 BULK", "BLMOVEM a:# b:# LEFT RIGHT 1"]),
+    ("BLMPOP", &["RPUSH a:# 1 2 3", "BLMPOP 1 1 a:# LEFT COUNT 2"]),
+    ("BLPOP", &["RPUSH a:# 1 2 3", "BLPOP a:# 1"]),
+    ("BRPOP", &["RPUSH a:# 1 2 3", "BRPOP a:# 1"]),
+    ("BRPOPLPUSH", &["RPUSH a:# 1 2 3", "BRPOPLPUSH a:# b:# 1"]),
+    ("BZMPOP", &["ZADD z:# 1 a 2 b 3 c", "BZMPOP 1 1 z:# MIN COUNT 2"]),
+    ("BZPOPMAX", &["ZADD z:# 1 a 2 b 3 c", "BZPOPMAX z:# 1"]),
+    ("BZPOPMIN", &["ZADD z:# 1 a 2 b 3 c", "BZPOPMIN z:# 1"]),
+    ("COPY", &["SET s:# v", "COPY s:# copy:# REPLACE", "COPY s:# copy:# DB 3 REPLACE"]),
+    ("DECR", &["DECR n:#"]),
+    ("DECRBY", &["DECRBY n:# 5"]),
+    ("DEL", &["SET gone:# v", "DEL gone:#"]),
+    ("DELEX", &["SET gone:# v", "DELEX gone:# IFEQ v", "RPUSH gone:# v", "DELEX gone:#"]),
+    ("DELIFEQ", &["SET gone:# v", "DELIFEQ gone:# v"]),
+    ("EXPIRE", &["SET e1:# v", "EXPIRE e1:# 100000"]),
+    ("EXPIREAT", &["SET e2:# v", "EXPIREAT e2:# 4000000000"]),
+    // Sent once, in a later round.
+    ("FLUSHALL", &[]),
+    ("FLUSHDB", &["SELECT 9", "SET x:# v", "FLUSHDB", "SET y:# v", "SELECT 0"]),
+    ("GEOADD", &["GEOADD geo:# 13.361389 38.115556 Palermo"]),
+    ("GETDEL", &["SET gone:# v", "GETDEL gone:#"]),
+    ("GETEX", &["SET e3:# v", "GETEX e3:# EX 100000", "SET e4:# v EX 100000", "GETEX e4:# PERSIST"]),
+    ("GETSET", &["GETSET s:# w"]),
+    ("HDEL", &["HSET h:# a 1 b 2", "HDEL h:# a"]),
+    ("HGETDEL", &["HSET h:# a 1 b 2 c 3", "HGETDEL h:# FIELDS 2 a b"]),
+    ("HGETEX", &["HGETEX h:# FIELDS 1 c"]),
+    ("HINCRBY", &["HINCRBY h:# n 5"]),
+    ("HINCRBYFLOAT", &["HINCRBYFLOAT h:# f 0.5", "HINCRBYFLOAT h:# n 1.25"]),
+    ("HMSET", &["HMSET h:# d 4 e 5"]),
+    ("HSET", &["HSET h:# d 5"]),
+    ("HSETEX", &["HSETEX h:# FIELDS 1 x 1", "HSETEX h:# FNX FIELDS 1 only:# 1", "HSETEX h:# FXX KEEPTTL FIELDS 1 x 2"]),
+    ("HSETNX", &["HSETNX h:# once v"]),
+    ("INCR", &["INCR n:#"]),
+    ("INCRBY", &["INCRBY n:# 7"]),
+    ("INCRBYFLOAT", &["INCRBYFLOAT f:# 1.5"]),
+    ("INCREX", &["INCREX n:# BYINT 3", "INCREX m:# EX 100000"]),
+    ("LINSERT", &["RPUSH l:# b", "LINSERT l:# BEFORE b a"]),
+    ("LMOVE", &["RPUSH a:# 1", "LMOVE a:# b:# RIGHT LEFT"]),
+    (
+        "LMOVEM",
+        &[
+            "RPUSH a:# 1 2 3 4 5 6 7 8 9 10 11 12",
+            "LMOVEM a:# b:# LEFT LEFT COUNT 3 OBO",
+            "LMOVEM a:# b:# LEFT LEFT COUNT 3 BULK",
+            "LMOVEM a:# b:# RIGHT RIGHT EXACTLY 2 BULK",
+            "LMOVEM b:# b:# LEFT LEFT EXACTLY 3 OBO",
+            "LMOVEM b:# b:# LEFT RIGHT COUNT 2 BULK",
+            "LMOVEM a:# c:# RIGHT LEFT COUNT 1000 OBO",
+        ],
+    ),
+    ("LMPOP", &["RPUSH a:# 1 2 3", "LMPOP 1 a:# RIGHT COUNT 2"]),
+    ("LPOP", &["LPOP b:#"]),
+    ("LPUSH", &["LPUSH l:# z"]),
+    ("LPUSHX", &["LPUSHX l:# y"]),
+    ("LREM", &["LREM l:# 1 y"]),
+    ("LSET", &["LSET l:# 0 first"]),
+    ("LTRIM", &["LTRIM l:# 0 5"]),
+    ("MOVE", &["SELECT 5", "DEL moved:#", "SELECT 0", "SET moved:# v", "MOVE moved:# 5"]),
+    ("MSET", &["MSET p:# 1 q:# 2"]),
+    ("MSETEX", &["MSETEX 2 p:# 3 q:# 4 EX 100000", "MSETEX 2 r:# 3 q:# 5", "MSETEX 1 q:# 6 XX KEEPTTL"]),
+    ("MSETNX", &["DEL p:# q:#", "MSETNX p:# 1 q:# 2"]),
+    ("PERSIST", &["SET e5:# v EX 1000", "PERSIST e5:#"]),
+    ("PEXPIRE", &["SET e6:# v", "PEXPIRE e6:# 100000000"]),
+    ("PEXPIREAT", &["SET e7:# v", "PEXPIREAT e7:# 4000000000000"]),
+    ("PSETEX", &["PSETEX e8:# 100000000 v"]),
+    ("RENAME", &["SET r:# v", "RENAME r:# renamed:#"]),
+    ("RENAMENX", &["SET r:# v", "DEL new:#", "RENAMENX r:# new:#"]),
+    ("RPOP", &["RPOP l:#"]),
+    ("RPOPLPUSH", &["RPUSH a:# 1", "RPOPLPUSH a:# b:#"]),
+    ("RPUSH", &["RPUSH l:# q"]),
+    ("RPUSHX", &["RPUSHX l:# w"]),
+    ("SADD", &["SADD m:1:# a b c", "SADD m:2:# b c d"]),
+    ("SDIFFSTORE", &["SDIFFSTORE m:3:# m:1:# m:2:#"]),
+    ("SET", &["SET s:# v", "SET s:# w IFEQ v", "SET s:# x IFEQ w GET", "SET s:# y IFEQ x EX 100000"]),
+    ("SETEX", &["SETEX e9:# 100000 v"]),
+    ("SETNX", &["DEL s:#", "SETNX s:# v"]),
+    ("SETRANGE", &["SETRANGE text:# 3 xyz"]),
+    ("SINTERSTORE", &["SINTERSTORE m:4:# m:1:# m:2:#"]),
+    ("SMOVE", &["SADD m:1:# moved", "SMOVE m:1:# m:5:# moved"]),
+    ("SORT", &["RPUSH unsorted:# 3 1 2", "SORT unsorted:# STORE sorted:#"]),
+    ("SPOP", &["SADD m:6:# a b c d e f", "SPOP m:6:#", "SPOP m:6:# 2"]),
+    ("SREM", &["SADD m:1:# gone", "SREM m:1:# gone"]),
+    ("SUNIONSTORE", &["SUNIONSTORE m:7:# m:1:# m:2:#"]),
+    ("SWAPDB", &["SELECT 7", "SET swapped:# v", "SELECT 0", "SWAPDB 7 8"]),
+    ("UNLINK", &["SET gone:# v", "UNLINK gone:#"]),
+    ("ZADD", &["ZADD z:# 1 a 2 b 3 c", "ZADD z:# GT CH 9 a"]),
+    ("ZDIFFSTORE", &["ZADD y:# 1 b", "ZDIFFSTORE z:2:# 2 z:# y:#"]),
+    ("ZINCRBY", &["ZINCRBY z:# 2.5 a"]),
+    ("ZINTERSTORE", &["ZINTERSTORE z:3:# 2 z:# y:# WEIGHTS 1 2"]),
+    ("ZMPOP", &["ZADD w:# 1 a 2 b", "ZMPOP 1 w:# MAX"]),
+    ("ZPOPMAX", &["ZADD w:# 1 a 2 b", "ZPOPMAX w:#"]),
+    ("ZPOPMIN", &["ZADD w:# 1 a 2 b", "ZPOPMIN w:#"]),
+    ("ZRANGESTORE", &["ZRANGESTORE z:4:# z:# 0 -1"]),
+    ("ZREM", &["ZADD z:# 1 gone", "ZREM z:# gone"]),
+    ("ZREMRANGEBYLEX", &["ZADD v:# 0 a 0 b 0 c", "ZREMRANGEBYLEX v:# [a [b"]),
+    ("ZREMRANGEBYRANK", &["ZADD u:# 1 a 2 b", "ZREMRANGEBYRANK u:# 0 0"]),
+    ("ZREMRANGEBYSCORE", &["ZADD t:# 1 a 2 b", "ZREMRANGEBYSCORE t:# 1 1"]),
+    ("ZUNIONSTORE", &["ZUNIONSTORE z:5:# 2 z:# y:#"]),
+];
+
+/// What only Redis 8 takes.
+const SENT_TO_REDIS: &[&str] =
+    &["SET s:# v", "SET s:# w IFNE other", "SET s:# x IFDNE 0123456789abcdef GET", "SET s:# z IFNE w KEEPTTL"];
+
+/// Commands that are not sent, by how their names begin, and why.
+const NOT_SENT: &[(&str, &str)] = &[
+    ("AR", "Dormouse has no arrays"),
+    ("BITFIELD", "Dormouse has no commands for bits"),
+    ("CLUSTER", "it is for clusters"),
+    ("BITOP", "Dormouse has no commands for bits"),
+    ("SETBIT", "Dormouse has no commands for bits"),
+    ("FUNCTION", "Dormouse has no functions"),
+    ("GEORADIUS", "Dormouse has no GEO commands; replicas are sent GEOADD as ZADD"),
+    ("GEOSEARCHSTORE", "Dormouse has no GEO commands; replicas are sent GEOADD as ZADD"),
+    ("HEXPIRE", "fields of Dormouse's hashes do not expire"),
+    ("HPEXPIRE", "fields of Dormouse's hashes do not expire"),
+    ("HPERSIST", "fields of Dormouse's hashes do not expire"),
+    ("HIMPORT", "it makes hashes of an encoding that only RESTORE carries, and has a test there"),
+    ("MIGRATE", "it needs another server; replicas are sent DEL"),
+    ("PF", "Dormouse has no HyperLogLog"),
+    ("RESTORE-ASKING", "it is for clusters"),
+    ("TRIMSLOTS", "it is for clusters"),
+    ("V", "Dormouse has no vector sets"),
+    ("X", "Dormouse has no streams"),
+];
+
+#[test]
+fn every_write_of_valkey_arrives() {
+    every_write_arrives(Kind::Valkey);
+}
+
+#[test]
+fn every_write_of_redis_8_arrives() {
+    every_write_arrives(Kind::Redis8);
+}
+
+fn every_write_arrives(kind: Kind) {
+    let Some(mut move_in) = MoveIn::start_from(kind, Kind::under_test(), 31) else { return };
+    if move_in.target.kind() != Kind::Dormouse {
+        return;
+    }
+    let mut source = Connection::open(move_in.source.port());
+    assert!(!source.run("FLUSHALL").is_error());
+    let writes = writes(&mut source);
+    assert!(writes.len() > 90, "{writes:?}");
+    let is_sent = |name: &str| name == "RESTORE" || SENT.iter().any(|(sent, _)| *sent == name);
+    let has_reason = |name: &str| NOT_SENT.iter().any(|(start, _)| name.starts_with(start));
+    let forgotten: Vec<&String> = writes.iter().filter(|name| !is_sent(name) && !has_reason(name)).collect();
+    assert!(forgotten.is_empty(), "say how these are sent to the target, or why not: {forgotten:?}");
+    // The first half is in the copy, or between it and the stream.
+    for round in 0..ROUNDS {
+        if round == ROUNDS / 2 {
+            move_in.importer = Some(move_in.follow(&[]));
+        }
+        if round == ROUNDS - 2 {
+            send(&mut source, "FLUSHALL", round);
+        }
+        for (name, lines) in SENT {
+            if writes.contains(*name) {
+                lines.iter().for_each(|line| send(&mut source, line, round));
+            }
+        }
+        if kind == Kind::Redis8 {
+            SENT_TO_REDIS.iter().for_each(|line| send(&mut source, line, round));
+        }
+        restore(&mut source, round);
+        if round > ROUNDS / 2 {
+            move_in.get_further();
+            move_in.catch_up();
+            assert_eq!(move_in.difference(), None, "after round {round}");
+        }
+    }
+    // What is no data passes by.
+    for line in ["PUBLISH channel message", "SPUBLISH channel message", "SET last 1"] {
+        send(&mut source, line, 0);
+    }
+    move_in.catch_up();
+    move_in.cut_over();
+    move_in.compare();
+}
+
+/// Hashes whose fields expire are named, or left out: the import ends either way, and asks the source once.
+#[test]
+fn hashes_whose_fields_expire_are_named() {
+    for kind in [Kind::Valkey, Kind::Redis8] {
+        let Some(move_in) = MoveIn::start_from(kind, Kind::under_test(), 32) else { continue };
+        if move_in.target.kind() != Kind::Dormouse {
+            return;
+        }
+        let mut source = Connection::open(move_in.source.port());
+        for line in ["HSET mortal f v g w", "HEXPIRE mortal 1000 FIELDS 1 f", "HSET plain f v", "SET k v"] {
+            send(&mut source, line, 0);
+        }
+        let mut importer = move_in.follow(&["--stop-when-caught-up"]);
+        let (status, log, _) = importer.wait(LIMIT);
+        assert!(!status.success() && log.contains("`mortal`"), "{log}");
+        assert!(!log.contains("output-buffer"), "{log}");
+        let mut target = Connection::open(move_in.target.port());
+        assert_eq!(target.run("DBSIZE"), Reply::Line(':', "0".into()));
+        let mut importer = move_in.follow(&["--stop-when-caught-up", "--skip-unsupported"]);
+        let (status, log, said) = importer.wait(LIMIT);
+        assert!(status.success() && said.contains("cut over"), "{log}");
+        assert!(log.contains("left out: "), "{log}");
+        assert_eq!(target.run("EXISTS k plain mortal"), Reply::Line(':', "2".into()));
+    }
+}
+
+/// The names of all commands that write, in capitals, `CONTAINER|NAME` for subcommands.
+fn writes(source: &mut Connection) -> BTreeSet<String> {
+    let reply = source.run("COMMAND");
+    let mut names = BTreeSet::new();
+    for row in reply.items().expect("COMMAND answers a list") {
+        add_write(row, &mut names);
+    }
+    names
+}
+
+fn add_write(row: &Reply, names: &mut BTreeSet<String>) {
+    let Some(items) = row.items() else { return };
+    let text = |reply: &Reply| String::from_utf8_lossy(reply.bytes().unwrap_or_default()).to_uppercase();
+    let flags = items.get(2).and_then(Reply::items).unwrap_or_default();
+    if flags.iter().any(|flag| text(flag) == "WRITE") {
+        names.insert(text(&items[0]));
+    }
+    for subcommand in items.get(9).and_then(Reply::items).unwrap_or_default() {
+        add_write(subcommand, names);
+    }
+}
+
+fn send(source: &mut Connection, line: &str, round: usize) {
+    let line = line.replace('#', &round.to_string());
+    let reply = source.run(&line);
+    assert!(!reply.is_error(), "{line}: {reply:?}");
+}
+
+/// Each type through DUMP and RESTORE, in the source's own version.
+fn restore(source: &mut Connection, round: usize) {
+    for key in ["text", "n", "h", "l", "m:1", "z", "b", "m:6"] {
+        let key = format!("{key}:{round}");
+        let dumped = source.call(&[b"DUMP", key.as_bytes()]);
+        let payload = dumped.bytes().unwrap_or_else(|| panic!("{key} is not there")).to_vec();
+        let copy = format!("restored:{key}");
+        let words: Words = ["RESTORE", &copy, "100000000"].iter().map(|word| word.as_bytes().to_vec()).collect();
+        let reply = source.call(&[words, vec![payload, b"REPLACE".to_vec()]].concat());
+        assert!(!reply.is_error(), "{key}: {reply:?}");
+    }
+}
+
+/// A source that ends each full sync before its first byte makes a copy of its process each time: it is not asked for ever.
+#[test]
+fn a_source_that_ends_every_full_sync_is_given_up() {
+    let target = Server::start_with(Kind::under_test(), Settings::default());
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("a bound address").port();
+    let over = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let source = {
+        let (over, asked) = (Arc::clone(&over), Arc::clone(&asked));
+        std::thread::spawn(move || {
+            std::thread::scope(|scope| {
+                for client in listener.incoming().flatten() {
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    let asked = &asked;
+                    scope.spawn(move || close_after_full_resync(client, asked));
+                }
+            });
+        })
+    };
+    let from = format!("redis://127.0.0.1:{port}");
+    let to = format!("redis://127.0.0.1:{}", target.port());
+    let mut importer = Importer::start(&[&from, "--to", &to, "--follow"]);
+    let (status, log, _) = importer.wait(LIMIT);
+    assert!(!status.success() && log.contains("before it sent any of its data"), "{log}");
+    assert!(!log.contains("output-buffer"), "{log}");
+    assert!((2..=5).contains(&asked.load(Ordering::SeqCst)), "{log}");
+    over.store(true, Ordering::SeqCst);
+    // The listener wakes up and sees that it is over.
+    drop(TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
+    source.join().expect("the source found nothing wrong");
+}
+
+fn close_after_full_resync(mut client: TcpStream, asked: &AtomicUsize) {
+    let mut bytes = [0; 4096];
+    while let Ok(count @ 1..) = client.read(&mut bytes) {
+        let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        if text.contains("PSYNC") {
+            asked.fetch_add(1, Ordering::SeqCst);
+            // The importer may be gone.
+            let _ = client.write_all(format!("+FULLRESYNC {} 0\r\n", "a".repeat(40)).as_bytes());
+            return;
+        }
+        for _ in text.matches('*') {
+            let _ = client.write_all(b"+OK\r\n");
+        }
+    }
+}

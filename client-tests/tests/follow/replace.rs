@@ -1,0 +1,134 @@
+//! What the target holds is replaced at once, when the copy is complete, and not before.
+
+use dormouse_client_tests::{Kind, resp::Connection, wait_for};
+use rustix::process::Signal;
+
+use super::{KEY, LIMIT, MoveIn, field};
+
+/// A target with data of its own, and a source that takes its time.
+fn start(seed: u64) -> Option<(MoveIn, Connection, Connection)> {
+    let move_in = MoveIn::start(Kind::under_test(), seed)?;
+    if move_in.target.kind() == Kind::Redis {
+        return None;
+    }
+    let (mut source, mut target) = (Connection::open(move_in.source.port()), Connection::open(move_in.target.port()));
+    for n in 0..200 {
+        source.run(&format!("SET new:{n} {n}"));
+        target.run(&format!("SET old:{n} {n}"));
+    }
+    for connection in [&mut source, &mut target] {
+        connection.run("SELECT 15");
+        connection.run("SET everywhere 1");
+        connection.run("SELECT 0");
+    }
+    target.run("SET everywhere 0");
+    target.run("EXPIRE old:7 100000");
+    Some((move_in, source, target))
+}
+
+/// What a client sees of the target.
+fn shown(target: &mut Connection) -> (usize, usize) {
+    let count = |target: &mut Connection, pattern: &str| {
+        target.run(&format!("KEYS {pattern}")).items().expect("KEYS answers a list").len()
+    };
+    (count(target, "old:*"), count(target, "new:*"))
+}
+
+#[test]
+fn an_import_that_is_refused_or_killed_leaves_the_target_as_it_was() {
+    let Some((mut move_in, mut source, mut target)) = start(21) else { return };
+    source.run("SELECT 3");
+    source.run("XADD stream * a b");
+    source.run("SELECT 0");
+    for arguments in [&["--replace"][..], &["--replace", "--stop-when-caught-up"]] {
+        let mut importer = move_in.follow(arguments);
+        let (status, log, _) = importer.wait(LIMIT);
+        assert!(!status.success() && log.contains("`stream` of index 3"), "{log}");
+        assert_eq!(shown(&mut target), (200, 0));
+    }
+    source.run("FLUSHALL");
+    for n in 0..200 {
+        source.run(&format!("SET new:{n} {n}"));
+    }
+    source.run("CONFIG SET rdb-key-save-delay 20000");
+    for signal in [Signal::KILL, Signal::TERM] {
+        move_in.importer = Some(move_in.follow(&["--replace"]));
+        let staging = || (field(&mut target, "dormouse", "import_staged_keys") != "0").then_some(());
+        assert!(wait_for(LIMIT, staging).is_some(), "nothing is staged");
+        assert_eq!(shown(&mut target), (200, 0));
+        let mut importer = move_in.importer.take().expect("it was started");
+        importer.signal(signal);
+        let (status, log, _) = importer.wait(LIMIT);
+        assert!(!status.success(), "{log}");
+        // What the importer cannot do any more, the target does.
+        let dropped = || (field(&mut target, "dormouse", "import_staging") == "0").then_some(());
+        assert!(wait_for(LIMIT, dropped).is_some(), "what was staged is kept");
+        assert_eq!(shown(&mut target), (200, 0));
+        assert_eq!(target.run("GET everywhere").bytes(), Some(&b"0"[..]));
+        assert!(target.run("TTL old:7").number() > Some(1.0), "the old data expires by the target's clock");
+    }
+    // A copy that a crash of the target interrupts is dropped too.
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    let staging = || (field(&mut target, "dormouse", "import_staged_keys") != "0").then_some(());
+    assert!(wait_for(LIMIT, staging).is_some(), "nothing is staged");
+    move_in.kill();
+    move_in.target.crash();
+    let mut target = Connection::open(move_in.target.port());
+    assert_eq!(shown(&mut target), (200, 0));
+    let dropped = || (field(&mut target, "dormouse", "import_staging") == "0").then_some(());
+    assert!(wait_for(LIMIT, dropped).is_some(), "what was staged is kept");
+    source.run("CONFIG SET rdb-key-save-delay 0");
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    move_in.get_further();
+    assert_eq!(shown(&mut target), (0, 200));
+    move_in.cut_over();
+    move_in.compare();
+}
+
+#[test]
+fn a_target_shows_all_of_the_old_data_or_all_of_the_new() {
+    let Some((mut move_in, mut source, mut target)) = start(22) else { return };
+    source.run("CONFIG SET rdb-key-save-delay 3000");
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    let replaced = || match shown_at_once(&mut target) {
+        ([200.0, 0.0], b'0') => None,
+        ([0.0, 200.0], b'1') => Some(()),
+        other => panic!("something between the old data and the new: {other:?}"),
+    };
+    assert!(wait_for(LIMIT, replaced).is_some(), "the new data does not come");
+    // The same command with --replace copies everything again; without, it goes on where the target is.
+    move_in.get_further();
+    move_in.kill();
+    target.run("SET by-hand 1");
+    // Each place is another than the one before.
+    source.run("INCR tick");
+    source.run("CONFIG SET rdb-key-save-delay 0");
+    let mut importer = move_in.follow(&["--stop-when-caught-up"]);
+    let (status, log, _) = importer.wait(LIMIT);
+    assert!(status.success() && log.contains("goes on from offset"), "{log}");
+    assert_eq!(target.run("EXISTS by-hand").number(), Some(1.0));
+    source.run("INCR tick");
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    move_in.get_further();
+    move_in.kill();
+    target.run("SET by-hand 1");
+    let mut importer = move_in.follow(&["--replace", "--stop-when-caught-up"]);
+    let (status, log, _) = importer.wait(LIMIT);
+    assert!(status.success() && !log.contains("goes on from offset"), "{log}");
+    assert_eq!(target.run(&format!("EXISTS by-hand {KEY}")).number(), Some(0.0));
+    move_in.compare();
+}
+
+/// Of one moment: how many keys of the old and of the new data are there, and what `everywhere` is in index 15.
+fn shown_at_once(target: &mut Connection) -> ([f64; 2], u8) {
+    let names = |prefix: &str| (0..200).map(|n| format!(" {prefix}:{n}")).collect::<String>();
+    target.run("MULTI");
+    target.run(&format!("EXISTS{}", names("old")));
+    target.run(&format!("EXISTS{}", names("new")));
+    target.run("EXISTS everywhere");
+    let reply = target.run("EXEC");
+    let items = reply.items().expect("EXEC answers a list");
+    let number = |at: usize| items[at].number().expect("EXISTS answers a number");
+    // The source has the key in index 15 only.
+    ([number(0), number(1)], if number(2) == 1.0 { b'0' } else { b'1' })
+}

@@ -1,0 +1,67 @@
+//! What a source can tell before anything is copied: which of its keys the target has no type for.
+//!
+//! `SCAN ... TYPE` finds them without sending other keys over. A source that may not be asked, or is too large to be asked in
+//! time, is copied all the same: the RDB names what cannot be taken, and the target keeps what it holds until then.
+
+use std::time::{Duration, Instant};
+
+use super::address::Address;
+use super::pulse::{ask, field, information};
+use super::target::Abilities;
+use super::wire::{Connection, Reply};
+
+/// Types that not every target has: as `SCAN` and messages name them, and a command of each.
+const TYPES: &[(&str, &str, &str)] =
+    &[("stream", "a stream", "XADD"), ("vectorset", "a vector set", "VADD"), ("array", "an array", "ARSET")];
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAGE: &str = "2000";
+const NAMED_MAX: usize = 5;
+
+/// What the target cannot take of the source, as far as the source tells.
+pub fn untakeable(source: &Address, abilities: &Abilities) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(mut connection) = ask(source) else { return found };
+    let until = Instant::now() + PATIENCE;
+    if !abilities.commands.contains("FUNCTION")
+        && let Ok(Reply::Array(libraries)) = connection.call(&[b"FUNCTION", b"LIST"])
+        && !libraries.is_empty()
+    {
+        found.push("a library of functions".to_owned());
+    }
+    let Some(keyspace) = information(&mut connection, "keyspace") else { return found };
+    let indexes = (0..1024).filter(|index| field(&keyspace, &format!("db{index}")).is_some());
+    for index in indexes {
+        let index = index.to_string();
+        if !matches!(connection.call(&[b"SELECT", index.as_bytes()]), Ok(Reply::Simple(_))) {
+            break;
+        }
+        for (kind, name, command) in TYPES {
+            if !abilities.commands.contains(*command) {
+                let keys = of_type(&mut connection, kind, until);
+                found.extend(keys.iter().map(|key| format!("{name} (key `{}` of index {index})", key.escape_ascii())));
+            }
+            if found.len() >= NAMED_MAX {
+                return found;
+            }
+        }
+    }
+    found
+}
+
+/// The first keys of a type in the selected index; none where the source does not know the type.
+fn of_type(connection: &mut Connection, kind: &str, until: Instant) -> Vec<Vec<u8>> {
+    let (mut keys, mut cursor) = (Vec::new(), b"0".to_vec());
+    while Instant::now() < until && keys.len() < NAMED_MAX {
+        let page = connection.call(&[b"SCAN", &cursor, b"COUNT", PAGE.as_bytes(), b"TYPE", kind.as_bytes()]);
+        let Ok(Reply::Array(page)) = page else { break };
+        let Ok([Reply::Bulk(next), Reply::Array(found)]) = <[Reply; 2]>::try_from(page) else { break };
+        keys.extend(found.into_iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(key) } else { None }));
+        cursor = next;
+        if cursor == b"0" {
+            break;
+        }
+    }
+    keys.truncate(NAMED_MAX);
+    keys
+}

@@ -1,0 +1,259 @@
+//! Commands of newer servers in the words of the target.
+//!
+//! A source sends its replicas what took effect, so a condition that was met is left out: the target holds what the source
+//! held. What Dormouse has no command for, but a type, becomes requests that have the same effect.
+//!
+//! | the source says | the target is told |
+//! | --- | --- |
+//! | `SET key value IFEQ ...` | `SET key value`, with the expiry |
+//! | `MSETEX` | a `SET` for each key |
+//! | `HSETEX` that lets no field expire | `HSET` |
+//! | `HGETDEL` | `HDEL` |
+//! | `LMOVEM` | an `LMOVE` for each element |
+//! | `DELEX`, `DELIFEQ` | `DEL` |
+//! | `PUBLISH`, `SPUBLISH`, `PFCOUNT` where the target has none | nothing: they are no data |
+
+use super::place::KEY;
+use super::source::Command;
+use super::target::Abilities;
+use super::wire::request;
+
+/// Elements of one `LMOVEM` that are moved; each takes a request or two.
+const MOVED_MAX: u64 = 100_000;
+
+/// What a command of the stream becomes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Translated {
+    /// It is passed on byte for byte.
+    AsIs,
+    /// These requests have its effect. `without`: what they leave out, where that is something.
+    Requests { requests: Vec<Vec<u8>>, without: Option<&'static str> },
+    /// The target cannot take it.
+    Unsupported,
+}
+
+/// Translates the command whose name in capitals is `name`.
+pub fn translate(name: &str, command: &Command, abilities: &Abilities) -> Translated {
+    let words: Vec<&[u8]> = command.words().collect();
+    let known = abilities.commands.contains(name);
+    let translated = match name {
+        "SET" => set(&words),
+        _ if known => return Translated::AsIs,
+        "MSETEX" => msetex(&words),
+        "HSETEX" => hsetex(&words),
+        "HGETDEL" => fields(&words, 2).map(|fields| one(&[&[&b"HDEL"[..], words[1]], fields].concat())),
+        "LMOVEM" => lmovem(&words),
+        "DELEX" | "DELIFEQ" => words.get(1).map(|key| one(&[b"DEL", key])),
+        "PUBLISH" | "SPUBLISH" | "PFCOUNT" => Some(Translated::Requests { requests: Vec::new(), without: None }),
+        _ => None,
+    };
+    translated.unwrap_or(Translated::Unsupported)
+}
+
+fn one(words: &[&[u8]]) -> Translated {
+    all([words.to_vec()])
+}
+
+fn all<'a>(requests: impl IntoIterator<Item = Vec<&'a [u8]>>) -> Translated {
+    let encode = |words: Vec<&[u8]>| {
+        let mut bytes = Vec::new();
+        request(&mut bytes, &words);
+        bytes
+    };
+    Translated::Requests { requests: requests.into_iter().map(encode).collect(), without: None }
+}
+
+fn is(word: &[u8], expected: &str) -> bool {
+    word.eq_ignore_ascii_case(expected.as_bytes())
+}
+
+fn is_any(word: &[u8], expected: &[&str]) -> bool {
+    expected.iter().any(|expected| is(word, expected))
+}
+
+/// A word that a moment or a duration follows.
+const TIMES: &[&str] = &["EX", "PX", "EXAT", "PXAT"];
+
+fn number(word: &[u8]) -> Option<usize> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// `SET key value ... IFEQ value ...`
+fn set(words: &[&[u8]]) -> Option<Translated> {
+    let mut kept: Vec<&[u8]> = words.get(..3)?.to_vec();
+    let mut conditional = false;
+    let mut at = 3;
+    while let Some(&word) = words.get(at) {
+        let takes_one = is_any(word, &["IFEQ", "IFNE", "IFDEQ", "IFDNE"]);
+        if takes_one {
+            conditional = true;
+            at += 2;
+        } else if is_any(word, TIMES) {
+            kept.extend(words.get(at..at + 2)?);
+            at += 2;
+        } else {
+            kept.push(word);
+            at += 1;
+        }
+    }
+    if !conditional {
+        return Some(Translated::AsIs);
+    }
+    kept.retain(|word| !is(word, "GET") || std::ptr::eq(*word, words[1]) || std::ptr::eq(*word, words[2]));
+    Some(one(&kept))
+}
+
+/// `MSETEX numkeys key value [key value ...] [NX | XX] [EX seconds | PX ms | EXAT time | PXAT time | KEEPTTL]`
+fn msetex(words: &[&[u8]]) -> Option<Translated> {
+    let pairs = number(words.get(1)?)?.checked_mul(2)?;
+    let end = pairs.checked_add(2)?;
+    let (pairs, options) = (words.get(2..end)?, words.get(end..)?);
+    let mut expiry: Vec<&[u8]> = Vec::new();
+    let mut at = 0;
+    while let Some(&word) = options.get(at) {
+        if is_any(word, TIMES) {
+            expiry.extend(options.get(at..at + 2)?);
+            at += 1;
+        } else if is(word, "KEEPTTL") {
+            expiry.push(word);
+        } else if !is_any(word, &["NX", "XX"]) {
+            return None;
+        }
+        at += 1;
+    }
+    Some(all(pairs.chunks_exact(2).map(|pair| [&[&b"SET"[..]], pair, &expiry].concat())))
+}
+
+/// `HSETEX key [NX | XX | FNX | FXX] [EX ... | KEEPTTL] FIELDS n field value [field value ...]`, options before or behind.
+fn hsetex(words: &[&[u8]]) -> Option<Translated> {
+    let mut at = 2;
+    let (mut pairs, mut expires) = (None, false);
+    while let Some(&word) = words.get(at) {
+        if is(word, "FIELDS") {
+            let count = number(words.get(at + 1)?)?.checked_mul(2)?;
+            let end = count.checked_add(at + 2)?;
+            pairs = Some(words.get(at + 2..end)?);
+            at = end;
+        } else if is_any(word, TIMES) {
+            expires = true;
+            at += 2;
+        } else if is_any(word, &["NX", "XX", "FNX", "FXX", "KEEPTTL"]) {
+            at += 1;
+        } else {
+            return None;
+        }
+    }
+    let Translated::Requests { requests, .. } = one(&[&[&b"HSET"[..], words[1]], pairs?].concat()) else { return None };
+    let without = expires.then_some("the expiry of a hash's field (HSETEX)");
+    Some(Translated::Requests { requests, without })
+}
+
+/// What follows `FIELDS n` at word `at`.
+fn fields<'a, 'b>(words: &'b [&'a [u8]], at: usize) -> Option<&'b [&'a [u8]]> {
+    let count = number(words.get(at + 1)?)?;
+    let fields = words.get(at + 2..)?;
+    (is(words[at], "FIELDS") && fields.len() == count && count > 0).then_some(fields)
+}
+
+/// `LMOVEM source destination LEFT | RIGHT LEFT | RIGHT [COUNT n | EXACTLY n  OBO | BULK]`
+///
+/// All elements are taken out before the first is put in. Where that makes a difference, they wait in a list of ours.
+fn lmovem(words: &[&[u8]]) -> Option<Translated> {
+    let (from, to) = (words.get(1)?, words.get(2)?);
+    let (out, into) = (words.get(3)?, words.get(4)?);
+    let (count, bulk) = match words.get(5..)? {
+        [] => (1, true),
+        [word, count, order] if is_any(word, &["COUNT", "EXACTLY"]) => (number(count)?, is(order, "BULK")),
+        _ => return None,
+    };
+    if count as u64 > MOVED_MAX {
+        return None;
+    }
+    let same_side = is(out, "LEFT") == is(into, "LEFT");
+    let opposite: &[u8] = if is(out, "LEFT") { b"RIGHT" } else { b"LEFT" };
+    if from != to && !(bulk && same_side && count > 1) {
+        return Some(all((0..count).map(|_| vec![&b"LMOVE"[..], from, to, out, into])));
+    }
+    let waiting = format!("{KEY}:moved");
+    let taken = (0..count).map(|_| vec![&b"LMOVE"[..], from, waiting.as_bytes(), out, opposite]);
+    // In the order in which they were taken, or in the block's order, which on the same side is the other one.
+    let next: &[u8] = if bulk && same_side { opposite } else { out };
+    let put = (0..count).map(|_| vec![&b"LMOVE"[..], waiting.as_bytes(), to, next, into]);
+    Some(all(taken.chain(put)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn shown(line: &str) -> String {
+        let commands = ["SET", "HSET", "HDEL", "LMOVE", "DEL"].iter().map(|name| (*name).to_owned());
+        let abilities = Abilities { commands: Arc::new(commands.collect::<HashSet<_>>()), indexes: 16, stages: true };
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let mut bytes = Vec::new();
+        request(&mut bytes, &words);
+        let mut command = Command::default();
+        command.read(&mut &bytes[..]).unwrap();
+        let name = line.split(' ').next().unwrap().to_uppercase();
+        match translate(&name, &command, &abilities) {
+            Translated::AsIs => "as is".to_owned(),
+            Translated::Unsupported => "unsupported".to_owned(),
+            Translated::Requests { requests, without } => {
+                let line = |bytes: &Vec<u8>| {
+                    let mut command = Command::default();
+                    command.read(&mut &bytes[..]).unwrap();
+                    command.words().map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ")
+                };
+                let lines: Vec<String> = requests.iter().map(line).collect();
+                lines.join("; ") + &without.map_or_else(String::new, |without| format!(" without {without}"))
+            }
+        }
+    }
+
+    #[test]
+    fn commands_of_newer_servers_are_translated() {
+        let moved = format!("{KEY}:moved");
+        for (line, expected) in [
+            ("SET k v", "as is"),
+            ("SET k v PXAT 5", "as is"),
+            ("SET k ifeq IFEQ get", "SET k ifeq"),
+            ("SET GET GET IFNE x KEEPTTL", "SET GET GET KEEPTTL"),
+            ("SET k v PXAT 5 ifdeq 0123456789abcdef", "SET k v PXAT 5"),
+            ("MSETEX 2 a 1 b 2", "SET a 1; SET b 2"),
+            ("MSETEX 2 a nx b 2 NX PXAT 77", "SET a nx PXAT 77; SET b 2 PXAT 77"),
+            ("MSETEX 1 a 1 KEEPTTL", "SET a 1 KEEPTTL"),
+            ("MSETEX 2 a 1", "unsupported"),
+            ("MSETEX 99999999999999999999 a 1", "unsupported"),
+            ("MSETEX 9223372036854775807 a 1", "unsupported"),
+            ("MSETEX 1 a 1 WHAT", "unsupported"),
+            ("HSETEX h KEEPTTL FIELDS 1 f v", "HSET h f v"),
+            ("HSETEX h FXX FIELDS 2 f v g FIELDS", "HSET h f v g FIELDS"),
+            ("HSETEX h FIELDS 1 f v PXAT 5", "HSET h f v without the expiry of a hash's field (HSETEX)"),
+            ("HSETEX h FIELDS 2 f v", "unsupported"),
+            ("HSETEX h PXAT 5", "unsupported"),
+            ("HGETDEL h FIELDS 2 f g", "HDEL h f g"),
+            ("HGETDEL h FIELDS 2 f", "unsupported"),
+            ("HPEXPIREAT h 1 FIELDS 1 f", "unsupported"),
+            ("DELEX k", "DEL k"),
+            ("SPUBLISH c m", ""),
+            ("LMOVEM a b LEFT RIGHT", "LMOVE a b LEFT RIGHT"),
+            ("LMOVEM a b LEFT RIGHT EXACTLY 2 BULK", "LMOVE a b LEFT RIGHT; LMOVE a b LEFT RIGHT"),
+            ("LMOVEM a b RIGHT RIGHT COUNT 2 OBO", "LMOVE a b RIGHT RIGHT; LMOVE a b RIGHT RIGHT"),
+            (
+                "LMOVEM a b LEFT LEFT EXACTLY 2 BULK",
+                &format!(
+                    "LMOVE a {moved} LEFT RIGHT; LMOVE a {moved} LEFT RIGHT; LMOVE {moved} b RIGHT LEFT; LMOVE {moved} b \
+                     RIGHT LEFT"
+                ),
+            ),
+            ("LMOVEM a a LEFT LEFT EXACTLY 1 OBO", &format!("LMOVE a {moved} LEFT RIGHT; LMOVE {moved} a LEFT LEFT")),
+            ("LMOVEM a b LEFT RIGHT COUNT 100001 OBO", "unsupported"),
+            ("XADD s * a b", "unsupported"),
+        ] {
+            assert_eq!(shown(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! What an import has left behind is ended, so that no database waits for a source that will not speak again. See
+//! [`crate::keyspace::staging`].
+
+use std::sync::atomic::Ordering;
+
+use crate::database::Database;
+use crate::keyspace::Keyspace;
+
+impl Database {
+    /// Lets keys expire again where the import's marker is gone from what it filled, and drops what is staged unless a client
+    /// is there that fills it. Nothing is woken for it.
+    pub async fn settle_import(&self, is_filled: bool) {
+        if self.shared.followed.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let Some((_, held)) = self.hold_all().await else { return };
+        let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
+        let parts = contents.iter_mut().map(|contents| &mut **contents);
+        let mut db = Keyspace::new(parts, &self.shared, 0, (self.engine.clock)(), 1);
+        db.settle_import(is_filled);
+        let dead = db.take_graveyard();
+        drop(db);
+        drop(contents);
+        drop(held);
+        if !dead.is_empty() {
+            self.engine.lane.run(move || drop(dead));
+        }
+    }
+}
