@@ -8,6 +8,8 @@
 //! 4. After a crash the [`book`] checks that what was promised is there, and that what is there has once been, for all keys and
 //!    databases at once.
 //!
+//! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
+//!
 //! The engine is the real one, from the commands down to the bytes; only the log's files have a twin ([`files`]), as what a
 //! power cut does to a file cannot be asked of a real one.
 
@@ -22,6 +24,7 @@ pub mod files;
 pub mod model;
 pub mod node;
 pub mod plan;
+pub mod rivals;
 pub mod run;
 pub mod script;
 pub mod state;

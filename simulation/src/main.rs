@@ -19,6 +19,9 @@ struct Arguments {
     /// Show every step
     #[arg(long)]
     trace: bool,
+    /// Several processes at once on one store
+    #[arg(long)]
+    rivals: bool,
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
@@ -45,7 +48,10 @@ fn main() -> ExitCode {
                     if seed > last || (failed.load(Ordering::Relaxed) > 0 && !arguments.keep_going) {
                         return;
                     }
-                    let outcome = dormouse_simulation::run(seed, arguments.trace);
+                    let outcome = match arguments.rivals {
+                        true => dormouse_simulation::rivals::run(seed, arguments.trace),
+                        false => dormouse_simulation::run(seed, arguments.trace),
+                    };
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
                     processes.fetch_add(outcome.processes, Ordering::Relaxed);
                     if let Some(failure) = outcome.failure {

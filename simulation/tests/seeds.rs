@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dormouse_simulation::run;
+use dormouse_simulation::{rivals, run};
 
 /// Each found something once.
 const FOUND: &[(u64, &str)] = &[
@@ -17,6 +17,7 @@ const FOUND: &[(u64, &str)] = &[
     (110_251, "a log file that a process had deleted came back when the next one had gone on without it"),
 ];
 const SEEDS: u64 = 1500;
+const RIVAL_SEEDS: u64 = 150;
 
 #[test]
 fn a_seed_tells_all() {
@@ -51,4 +52,19 @@ fn promises_are_kept() {
         }
     });
     assert!(crashes.into_inner() > SEEDS, "hardly a process ended");
+}
+
+#[test]
+fn one_process_at_a_time_has_a_store() {
+    let (first, second) = (rivals::run(7, false), rivals::run(7, false));
+    assert_eq!((first.hash, first.steps), (second.hash, second.steps));
+    let mut processes = 0;
+    for seed in 1..=RIVAL_SEEDS {
+        let outcome = rivals::run(seed, false);
+        processes += outcome.processes;
+        if let Some(failure) = outcome.failure {
+            panic!("{}seed {seed} of rivals failed: {failure}", outcome.trace);
+        }
+    }
+    assert!(processes > 3 * RIVAL_SEEDS, "hardly a process met another");
 }
