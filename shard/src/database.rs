@@ -73,6 +73,8 @@ pub struct Database {
     pub(crate) transition: AsyncMutex<()>,
     /// What the store holds; `None` while it was never read. Replaced only under `transition`.
     pub(crate) manifest: Mutex<Option<Arc<Manifest>>>,
+    /// The newest manifest could not be read when it was opened.
+    was_unreadable: bool,
     /// Tells it from others that have had its name.
     pub(crate) identity: Identity,
     /// What a crash left in the log only, until a manifest holds it.
@@ -196,6 +198,7 @@ impl Database {
             topology: ArcSwapOption::empty(),
             transition: AsyncMutex::new(()),
             manifest: Mutex::new(None),
+            was_unreadable: !is_readable,
             identity,
             goes_on_after: Mutex::new(goes_on_after),
             unmoved: Mutex::default(),
@@ -401,7 +404,9 @@ impl Database {
             return Ok(Some(manifest));
         }
         let manifest = manifest::latest(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
-        if manifest.as_ref().is_some_and(|manifest| manifest.seed != self.shared.placement.seed) {
+        // What the log has of it was not taken when it was opened, so it would be served without that.
+        if self.was_unreadable || manifest.as_ref().is_some_and(|manifest| manifest.seed != self.shared.placement.seed)
+        {
             let text = "the manifest has become readable since the server started; restart it to serve this database";
             return Err(Error::Store(format!("database {}: {text}", self.name())));
         }
