@@ -9,6 +9,7 @@
 //! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
 //! 4. [`unrest`] splits, merges and puts to sleep what a test is at work on.
 //! 5. [`bucket`] is a real S3 server, and a bad network in front of it.
+//!    [`honest`] is a bucket in this process's memory, as slow as it is told to be.
 //! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //!
@@ -38,6 +39,7 @@
 pub mod bucket;
 pub mod compare;
 pub mod crash;
+pub mod honest;
 pub mod resp;
 pub mod script;
 pub mod server;

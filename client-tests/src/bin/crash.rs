@@ -2,12 +2,12 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use dormouse_client_tests::{
     Kind,
-    crash::{self, Settings, mode::Mode, node},
+    crash::{self, Settings, mode::Mode, node, rivals},
 };
 
 #[derive(Parser)]
@@ -38,14 +38,40 @@ struct Options {
     #[arg(long)]
     full_disk: bool,
 
+    /// Let two processes want the same bucket; the mode is a loss window
+    #[arg(long, conflicts_with_all = ["each_database", "full_disk"])]
+    rivals: bool,
+
+    /// Measure so many takeovers of a process that 8 clients write to, with 10 ms for a request, and do nothing else
+    #[arg(long, value_name = "TIMES")]
+    takeovers: Option<usize>,
+
     /// Which server: dormouse, or redis, which shows whether the harness is right
     #[arg(long, default_value = "dormouse", value_parser = kind)]
     server: Kind,
 }
 
 fn main() -> ExitCode {
-    let Options { rounds, seed, mode, rounds_per_store, each_database, full_disk, server } = Options::parse();
+    let options = Options::parse();
+    let Options { rounds, seed, mode, rounds_per_store, each_database, full_disk, server, .. } = options;
     let seed = seed.unwrap_or_else(node::unix_ms);
+    if let Some(times) = options.takeovers {
+        return ended(rivals::takeovers(times, 8, Duration::from_millis(10)).map(|took| distribution(&took)));
+    }
+    if options.rivals {
+        let window = match mode {
+            Mode::Window(window) => window,
+            _ => Duration::ZERO,
+        };
+        println!("{rounds} rounds of two processes, loss window {window:?}, seed {seed}");
+        let settings = rivals::Settings { seed, rounds, rounds_per_store, window, delay: Duration::from_millis(4) };
+        let done = rivals::run(settings, |summary| {
+            if summary.rounds.is_multiple_of(50) {
+                println!("{summary}");
+            }
+        });
+        return ended(done.map(|summary| summary.to_string()));
+    }
     println!("{rounds} rounds of {}, mode {mode}, seed {seed}", server.name());
     let settings = Settings {
         kind: server,
@@ -57,13 +83,17 @@ fn main() -> ExitCode {
         full_disk,
     };
     let mut told = 0;
-    let ended = crash::run(settings, |summary| {
+    let done = crash::run(settings, |summary| {
         if summary.rounds >= told + 500 {
             told = summary.rounds;
             println!("{told} rounds, {} operations", summary.toll.sent);
         }
     });
-    match ended {
+    ended(done.map(|summary| summary.to_string()))
+}
+
+fn ended(done: Result<String, String>) -> ExitCode {
+    match done {
         Ok(summary) => {
             println!("{summary}");
             ExitCode::SUCCESS
@@ -73,6 +103,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn distribution(took: &[Duration]) -> String {
+    let mut took = took.to_vec();
+    took.sort();
+    let ms = |part: usize| took.get((took.len() * part / 100).min(took.len() - 1)).map_or(0, Duration::as_millis);
+    let within = took.iter().filter(|took| **took <= Duration::from_millis(1500)).count();
+    format!(
+        "takeover of a process with 8 writers at loss window 0, 10 ms a request, from start to first acknowledged write: \
+         {within} of {} within 1500 ms; min {} ms, median {} ms, p90 {} ms, max {} ms",
+        took.len(),
+        ms(0),
+        ms(50),
+        ms(90),
+        ms(100)
+    )
 }
 
 fn kind(text: &str) -> Result<Kind, String> {

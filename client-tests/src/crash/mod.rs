@@ -12,6 +12,8 @@
 //! 4. [`reading`] takes down all that the server then holds, and [`verdict`] judges it by what the [`mode`] promises.
 //!    The state that was found is where the next round begins: what has survived once has to stay.
 //!
+//! [`rivals`] has rounds of another kind: two processes that want the same bucket.
+//!
 //! Loads, moments and options of a round follow from the seed and the round's number. Threads of two programs run as
 //! they like, though, so a seed repeats what was asked for, and not every interleaving.
 
@@ -21,6 +23,7 @@ pub mod mode;
 pub mod model;
 pub mod node;
 pub mod reading;
+pub mod rivals;
 pub mod verdict;
 pub mod workload;
 
