@@ -99,7 +99,7 @@ impl StoreError {
 /// Whether the same request may succeed a moment later. What the store refuses for good, such as a missing permission,
 /// is told apart by object_store; of the rest it does not say, and trying again is bounded.
 pub(super) fn is_passing(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { .. }) && !is_full(error)
+    matches!(error, object_store::Error::Generic { .. }) && !is_full(error) && !is_about_the_bucket(&brief(error))
 }
 
 /// Whether no answer came, or only a part of one.
@@ -136,7 +136,7 @@ fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// A bucket or container that is gone is not an object that is gone: nothing may be concluded from it.
-fn is_about_the_bucket(answer: &str) -> bool {
+pub(super) fn is_about_the_bucket(answer: &str) -> bool {
     ["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"].iter().any(|sign| answer.contains(sign))
 }
 

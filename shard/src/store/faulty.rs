@@ -63,6 +63,10 @@ struct State {
     dead: bool,
     /// Every request lets others have their turn first.
     interleaved: bool,
+    /// Creating looks first and writes later.
+    looks_first: bool,
+    /// A list that finds nothing is refused with this text.
+    nothing: Option<&'static str>,
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
     torn: HashMap<String, u64>,
@@ -115,6 +119,17 @@ impl FaultyStore {
     /// that use the store in any order of their requests.
     pub fn interleave(&self) {
         self.state.lock().interleaved = true;
+    }
+
+    /// From now on an object is created in two steps, between which others have their turn: a look whether it is there, and a
+    /// write that overwrites. One after the other, requests are refused as they should be; at the same time several win.
+    pub fn look_first(&self) {
+        self.state.lock().looks_first = true;
+    }
+
+    /// From now on lists that find nothing are answered by an error with this text.
+    pub fn refuse_empty_lists(&self, text: &'static str) {
+        self.state.lock().nothing = Some(text);
     }
 
     /// Whether the process has died.
@@ -235,7 +250,16 @@ impl fmt::Display for FaultyStore {
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
+        let looks_first = self.state.lock().looks_first;
         match self.next_fault(Request::Put).await {
+            None if looks_first => {
+                if self.inner.head(location).await.is_ok() {
+                    let source = Box::new(io::Error::from(io::ErrorKind::AlreadyExists));
+                    return Err(Error::AlreadyExists { path: location.to_string(), source });
+                }
+                tokio::task::yield_now().await;
+                self.inner.put(location, payload).await
+            }
             None => self.inner.put_opts(location, payload, opts).await,
             Some(Fault::Full) => Err(failure(io::ErrorKind::StorageFull)),
             Some(Fault::Lost | Fault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
@@ -344,7 +368,11 @@ impl ObjectStore for FaultyStore {
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         match self.next_fault(Request::List).await {
-            None => self.inner.list_with_delimiter(prefix).await,
+            None => {
+                let listed = self.inner.list_with_delimiter(prefix).await?;
+                let nothing = self.state.lock().nothing.filter(|_| listed.common_prefixes.is_empty());
+                nothing.map_or(Ok(listed), |text| Err(Error::Generic { store: "FaultyStore", source: text.into() }))
+            }
             Some(Fault::Ignored) => {
                 Ok(ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() })
             }
@@ -370,7 +398,15 @@ impl FaultyStore {
             let _ = held.wait_for(|held| !held.contains(&Request::List)).await;
             let fault = state.lock().next_fault(Request::List);
             match fault {
-                None => listing,
+                None => {
+                    let Some(text) = state.lock().nothing else { return listing };
+                    let all: Vec<_> = listing.collect().await;
+                    let nothing = Err(Error::Generic { store: "FaultyStore", source: text.into() });
+                    if all.is_empty() {
+                        return futures::stream::iter([nothing]).boxed();
+                    }
+                    futures::stream::iter(all).boxed()
+                }
                 Some(Fault::Ignored) => futures::stream::empty().boxed(),
                 Some(Fault::Torn) => {
                     let all: Vec<_> = listing.collect().await;

@@ -29,6 +29,7 @@
 mod error;
 mod faulty;
 mod folder;
+mod probe;
 mod remote;
 mod requests;
 
@@ -37,14 +38,14 @@ use std::{io, ops::Range, path::PathBuf, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{
-    Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem,
-    memory::InMemory, path::Path,
+    Error, GetOptions, GetRange, ListResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    local::LocalFileSystem, memory::InMemory, path::Path,
 };
 
 use self::error::is_transport;
 use self::folder::FolderLock;
 use self::remote::{Place, Service};
-use self::requests::{Limits, Requests};
+use self::requests::{Limits, Requests, is_nothing};
 pub use self::{
     error::StoreError,
     faulty::{Fault, FaultyStore, Request},
@@ -274,7 +275,16 @@ impl Store {
             let path = parse(prefix)?;
             self.repeat(prefix, move |objects, limits| {
                 let path = path.clone();
-                async move { limits.answer(MANY, objects.list_with_delimiter(Some(&path))).await }
+                async move {
+                    match limits.answer(MANY, objects.list_with_delimiter(Some(&path))).await {
+                        Err(error) if is_nothing(&error, &objects, limits).await => Ok(ListResult {
+                            common_prefixes: Vec::new(),
+                            objects: Vec::new(),
+                            extensions: Default::default(),
+                        }),
+                        listed => listed,
+                    }
+                }
             })
             .await
         };

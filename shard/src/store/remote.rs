@@ -4,12 +4,13 @@
 //!    in `ps`, so they are refused.
 //! 2. Everything else comes from the environment, by the names that the service's own tools use: `AWS_...`, `GOOGLE_...`,
 //!    `AZURE_...`. What is evidently missing or contradictory is said at once, without asking anybody.
-//! 3. The store is asked whether it creates objects only where none is, since all fencing rests on that: the object
-//!    `create-only` is created, where it is not there yet, and creating it once more must be refused. Requests are repeated,
-//!    but a refusal is one whichever attempt it comes from, so a bad network cannot change the answer. So credentials,
-//!    permissions and the bucket are checked too, before the first client comes.
+//! 3. The store is asked whether it creates objects only where none is: see [`super::probe`]. So credentials, permissions and
+//!    the bucket are checked too, before the first client comes.
 
-use std::sync::Arc;
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::Arc,
+};
 
 use object_store::{
     ClientConfigKey, ClientOptions, ObjectStore, RetryConfig,
@@ -22,14 +23,12 @@ use object_store::{
 
 use super::{
     Patience, Store, StoreError,
-    error::{brief, is_transport},
+    error::{brief, is_about_the_bucket, is_transport},
+    probe::{self, Creates},
 };
 
 /// Where a server does not answer a connection within this, the next attempt begins.
 const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
-
-const PROBE: &str = "create-only";
-const PROBE_TEXT: &str = "Dormouse creates this object to see that the store refuses to create it twice.\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
@@ -90,6 +89,15 @@ impl Service {
         }
     }
 
+    /// What allows connections that are not encrypted.
+    fn allows_http(self) -> &'static str {
+        match self {
+            Service::S3 => "AWS_ALLOW_HTTP",
+            Service::Google => "GOOGLE_ALLOW_HTTP",
+            Service::Azure => "AZURE_ALLOW_HTTP",
+        }
+    }
+
     /// What says where the service is.
     fn endpoint(self) -> &'static str {
         match self {
@@ -102,12 +110,28 @@ impl Service {
 
 /// Opens the store, and asks it whether it is fit for it.
 pub(super) fn open(service: Service, url: &str, place: Place, writable: bool) -> Result<Store, StoreError> {
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let objects = connect(service, url, place, environment)?;
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let address = address(url, &environment);
+    let objects = connect(service, url, place, environment.into_iter())?;
     let store = Store { writable, ..Store::over_network(objects, url, Patience::default())? };
-    check(service, &store)?;
+    check(service, &store, address)?;
     Ok(store)
+}
+
+/// A number that stands for where the store is: its URL, and what the environment says of its endpoint.
+fn address(url: &str, environment: &[(String, String)]) -> u64 {
+    let mut all = vec![url.to_owned()];
+    all.extend(environment.iter().filter(|(_, value)| !value.is_empty()).filter_map(|(name, value)| {
+        let name = name.to_ascii_uppercase();
+        let is_service = ["AWS_", "AZURE_", "GOOGLE_"].iter().any(|service| name.starts_with(service));
+        let is_address = ["ENDPOINT", "BASE_URL", "ACCOUNT_NAME", "REGION", "EMULATOR"];
+        let is_address = is_address.iter().any(|part| name.contains(part));
+        (is_service && is_address).then(|| format!("{name}={value}"))
+    }));
+    all[1..].sort_unstable();
+    rapidhash::v3::rapidhash_v3(all.join("\n").as_bytes())
 }
 
 /// The store as the environment describes it. Asks nobody.
@@ -147,6 +171,11 @@ fn connect(
                 })
                 .with_retry(retry)
                 .with_bucket_name(place.bucket);
+            let address = builder.get_config_value(&GoogleConfigKey::BaseUrl).unwrap_or_default();
+            let allowed = builder.get_config_value(&GoogleConfigKey::Client(ClientConfigKey::AllowHttp));
+            if address.starts_with("http://") && allowed.as_deref() != Some("true") {
+                return Err(unusable(not_encrypted(service)));
+            }
             Ok(Arc::new(PrefixStore::new(builder.build().map_err(refused)?, prefix)))
         }
         Service::Azure => {
@@ -170,6 +199,11 @@ fn connect(
     }
 }
 
+fn not_encrypted(service: Service) -> String {
+    let option = service.allows_http();
+    format!("the endpoint is not encrypted: set {option}=true where that is meant, or use https://")
+}
+
 /// What cannot work, in words to act on.
 fn contradictions(builder: &AmazonS3Builder) -> Result<(), String> {
     let value = |key| builder.get_config_value(&key);
@@ -188,32 +222,28 @@ fn contradictions(builder: &AmazonS3Builder) -> Result<(), String> {
             if allowed.as_deref() == Some("true") {
                 return Ok(());
             }
-            Err("the endpoint is not encrypted: set AWS_ALLOW_HTTP=true where that is meant, or use https://"
-                .to_owned())
+            Err(not_encrypted(Service::S3))
         }
         _ => Err("AWS_ENDPOINT_URL needs a scheme, as in https://s3.example.com".to_owned()),
     }
 }
 
 /// Whether the store answers, lets us in, and, where it is to be written, creates objects only where none is.
-fn check(service: Service, store: &Store) -> Result<(), StoreError> {
+fn check(service: Service, store: &Store, address: u64) -> Result<(), StoreError> {
     let unusable = |problem: String| StoreError::Unusable { url: store.url().to_owned(), problem };
     let asked = store.clone();
     let requests = store.requests.as_ref().expect("a store behind a network has requests");
+    // Of the system's randomness, by way of the standard library's hash keys.
+    let fresh = RandomState::new().build_hasher().finish();
     let answer = requests.wait(async move {
         if asked.writable {
-            asked.creates_only_what_is_new(PROBE, PROBE_TEXT).await
+            probe::look(&asked, address, fresh).await
         } else {
-            asked.list_folders("").await.map(|_| true)
+            asked.list_folders("").await.map(|_| Creates::OnlyNew)
         }
     });
     match answer {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(unusable(
-            "it overwrites objects that are there, whatever is asked of it (If-None-Match: *), so two writers could \
-             destroy each other's data"
-                .to_owned(),
-        )),
+        Ok(Ok(creates)) => creates.problem().map_or(Ok(()), |problem| Err(unusable(problem))),
         Ok(Err(error)) => Err(unusable(advice(service, &error))),
         Err(error) => Err(unusable(error.to_string())),
     }
@@ -226,8 +256,10 @@ fn advice(service: Service, error: &StoreError) -> String {
         matches!(source, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. });
     if is_refused {
         format!("{text}; it does not accept the credentials, or not for this: see {}", service.credentials())
-    } else if ["NoSuchBucket", "ContainerNotFound", "bucket does not exist"].iter().any(|sign| text.contains(sign)) {
+    } else if is_about_the_bucket(&text) {
         format!("{text}; create it first")
+    } else if text.contains("URL scheme is not allowed") {
+        format!("{text}; {}", not_encrypted(service))
     } else if ["metadata", "credential", "identity", "token"].iter().any(|sign| text.contains(sign)) {
         format!("{text}; there are no credentials: set {}", service.credentials())
     } else if text.contains("certificate") {
@@ -296,13 +328,21 @@ mod tests {
             assert!(error.contains(problem), "{error}");
         }
         assert!(refusal(Service::Azure, "c", &[]).contains("AZURE_STORAGE_ACCOUNT_NAME"));
+        let error = refusal(Service::Google, "b", &[("GOOGLE_BASE_URL", "http://127.0.0.1:1")]);
+        assert!(error.contains("set GOOGLE_ALLOW_HTTP=true"), "{error}");
         let error = refusal(Service::Google, "b", &[("GOOGLE_SERVICE_ACCOUNT", "/nonexistent/key.json")]);
         assert!(error.contains("/nonexistent/key.json"), "{error}");
     }
 
     #[test]
     fn a_complete_environment_connects_without_asking() {
-        let rows: [(Service, &str, Environment); 4] = [
+        let google: Environment = &[
+            ("GOOGLE_BASE_URL", "http://127.0.0.1:1"),
+            ("GOOGLE_ALLOW_HTTP", "true"),
+            ("GOOGLE_BEARER_TOKEN", "anything"),
+        ];
+        let rows: [(Service, &str, Environment); 5] = [
+            (Service::Google, "b", google),
             (Service::S3, "b/a", &[("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s"), ("AWS_ENDPOINT", "")]),
             (Service::S3, "b", &[("AWS_ENDPOINT_URL", "http://[::1]:1"), ("AWS_ALLOW_HTTP", "true")]),
             (Service::Azure, "c@account", &[("AZURE_STORAGE_ACCOUNT_KEY", "c2VjcmV0")]),
@@ -311,6 +351,22 @@ mod tests {
         for (service, text, environment) in rows {
             let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
             connect(service, "URL", place(service, text), environment).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_url_and_the_endpoint() {
+        let address = |url, environment: Environment| {
+            let environment: Vec<_> =
+                environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            address(url, &environment)
+        };
+        let one = address("s3://b", &[("AWS_ENDPOINT_URL", "http://a"), ("AWS_REGION", "eu")]);
+        let same: Environment =
+            &[("AWS_REGION", "eu"), ("AWS_SECRET_ACCESS_KEY", "s"), ("aws_endpoint_url", "http://a"), ("HOME", "/")];
+        assert_eq!(address("s3://b", same), one);
+        for (url, environment) in [("s3://c", same), ("s3://b", &same[..2])] {
+            assert_ne!(address(url, environment), one);
         }
     }
 }

@@ -28,7 +28,8 @@ use futures::StreamExt;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
 use tokio::{runtime::Runtime, task::JoinHandle};
 
-use super::error::{brief, is_passing};
+use super::error::{brief, is_about_the_bucket, is_passing};
+use super::probe;
 
 /// For connections and their encryption. They never wait for a shard or a client.
 const THREADS: usize = 2;
@@ -54,7 +55,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    fn limit(&self, bytes: u64) -> Duration {
+    pub(super) fn limit(&self, bytes: u64) -> Duration {
         let more = (bytes >> 10).saturating_mul(self.answer_ms_per_mib) >> 10;
         Duration::from_millis(self.answer_ms.saturating_add(more))
     }
@@ -97,7 +98,7 @@ impl Patience {
 }
 
 /// An answer within the time limit, or an error that may pass.
-async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(super) async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     match tokio::time::timeout(limit, answer).await {
         Ok(result) => result,
         Err(_) => {
@@ -224,6 +225,9 @@ impl Requests {
                         Err(error) => break error,
                     }
                 };
+                if found.is_empty() && is_nothing(&error, &objects, Limits(Some(patience))).await {
+                    return Ok(found);
+                }
                 if !is_passing(&error) {
                     return Err(error);
                 }
@@ -248,6 +252,12 @@ impl fmt::Debug for Requests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Requests").field("patience", &self.patience).finish_non_exhaustive()
     }
+}
+
+/// Whether a list failed because there is nothing to list: some servers then answer that the bucket does not exist, although an
+/// object of ours is in it.
+pub(super) async fn is_nothing(error: &Error, objects: &Arc<dyn ObjectStore>, limits: Limits) -> bool {
+    is_about_the_bucket(&brief(error)) && limits.answer(0, objects.head(&Path::from(probe::ONCE))).await.is_ok()
 }
 
 /// One attempt. `doubtful`: an earlier one may have been carried out.
