@@ -74,37 +74,40 @@ fn branches_from_the_command_line() {
         check(&mut main, &format!("SET key:{key} {key}"), "+OK");
     }
     let made = tool.says("branch default pr-1 --ttl 1h30m");
-    assert!(made.starts_with("pr-1 is a branch of default, made in ") && made.contains("deleted in 1h30m"), "{made}");
-    assert!(made.contains(&format!("redis-cli -u redis://pr-1:x@127.0.0.1:{}", tool.server.port())), "{made}");
-    assert_eq!(tool.chunks("pr-1"), 0);
-    let mut branch = tool.enter("pr-1");
+    assert!(made.starts_with("default.pr-1 is a branch of default, made in "), "{made}");
+    assert!(made.contains("deleted in 1h30m"), "{made}");
+    assert!(made.contains(&format!("redis-cli -u redis://default.pr-1:x@127.0.0.1:{}", tool.server.port())), "{made}");
+    assert_eq!(tool.chunks("default.pr-1"), 0);
+    let mut branch = tool.enter("default.pr-1");
     check(&mut branch, "GET key:7", "\"7\"");
     check(&mut branch, "SET key:7 changed", "+OK");
     check(&mut main, "GET key:7", "\"7\"");
+    // The short name of a branch of `default` is enough for the tool.
     assert_eq!(tool.says("branch pr-1 pr-2 --json").split(',').count(), 3);
-    assert_eq!(listed(&tool.says("list")), ["default", "pr-1", "pr-2"]);
-    assert_eq!(tool.says("sleep pr-1"), "pr-1 sleeps\n");
+    assert_eq!(listed(&tool.says("list")), ["default", "default.pr-1", "default.pr-2"]);
+    assert_eq!(tool.says("sleep pr-1"), "default.pr-1 sleeps\n");
     assert!(tool.says("show pr-1").contains("awake: 0\nkeys: 500\n"));
-    assert_eq!(tool.says("wake pr-1"), "pr-1 is awake\n");
-    let shown = tool.says("show pr-1 --json");
+    assert_eq!(tool.says("wake default.pr-1"), "default.pr-1 is awake\n");
+    let shown = tool.says("show default.pr-1 --json");
     assert!(shown.contains(r#""awake":1"#) && shown.contains(r#""source":"default""#), "{shown}");
     assert!(tool.says("usage pr-1").contains("requests: "));
     assert!(tool.says("usage --json").contains(r#""database":"default""#));
 
     tool.server.restart();
-    assert_eq!(listed(&tool.says("list")), ["default", "pr-1", "pr-2"]);
-    let mut second = tool.enter("pr-2");
+    assert_eq!(listed(&tool.says("list")), ["default", "default.pr-1", "default.pr-2"]);
+    let mut second = tool.enter("default.pr-2");
     check(&mut second, "GET key:7", "\"changed\"");
     check(&mut second, "DBSIZE", ":500");
     assert_eq!(tool.says("delete pr-1"), "pr-1 is deleted\n");
     check(&mut second, "GET key:499", "\"499\"");
-    assert_eq!(listed(&tool.says("list")), ["default", "pr-2"]);
+    assert_eq!(listed(&tool.says("list")), ["default", "default.pr-2"]);
 
     tool.fails("branch default pr-2", "a database of that name exists");
-    tool.fails("branch nobody pr-3", "there is no database nobody that you may see");
-    tool.fails("delete default", "only a branch can be deleted");
+    tool.fails("branch nobody pr-3", "no database nobody that this connection can see");
+    tool.fails("branch default shop.pr-3", "`shop.pr-3` is not a branch of `default`");
+    tool.fails("delete default", "a database cannot be deleted from within");
     tool.fails("delete pr-1", "no branch of that name");
-    tool.fails("branch default Not_A_Name", "is no name for a database");
+    tool.fails("branch default Not_A_Name", "invalid database name `Not_A_Name`");
     tool.fails("list --url redis://127.0.0.1:1", "start one with `dormouse serve`");
     tool.fails("list --url http://127.0.0.1:1", "expected redis://");
 }
@@ -118,8 +121,8 @@ fn a_declared_window_outlives_the_server() {
     check(&mut main, "CONFIG SET loss-window 0", "+OK");
     check(&mut main, "SET k 1", "+OK");
     tool.says("branch default after");
-    check(&mut tool.enter("after"), "CONFIG SET maxmemory-samples 7", "+OK");
-    let windows = [("default", "0"), ("before", "1s"), ("after", "0")];
+    check(&mut tool.enter("default.after"), "CONFIG SET maxmemory-samples 7", "+OK");
+    let windows = [("default", "0"), ("default.before", "1s"), ("default.after", "0")];
     for kill in [false, true] {
         if kill {
             tool.server.crash();
@@ -131,11 +134,11 @@ fn a_declared_window_outlives_the_server() {
             assert!(said.contains(&format!("\"{window}\"")), "{name}: {said}");
         }
     }
-    check(&mut tool.enter("after"), "CONFIG SET loss-window 250ms", "+OK");
-    check(&mut tool.enter("after"), "DORMOUSE SLEEP", "+OK");
+    check(&mut tool.enter("default.after"), "CONFIG SET loss-window 250ms", "+OK");
+    check(&mut tool.enter("default.after"), "DORMOUSE SLEEP", "+OK");
     check(&mut tool.enter("default"), "CONFIG SET loss-window 1s", "+OK");
     tool.server.crash();
-    for (name, window) in [("default", "1s"), ("after", "250ms")] {
+    for (name, window) in [("default", "1s"), ("default.after", "250ms")] {
         let said = format!("{:?}", tool.enter(name).run("CONFIG GET loss-window"));
         assert!(said.contains(&format!("\"{window}\"")), "{name}: {said}");
     }
@@ -158,16 +161,16 @@ fn a_source_goes_on_while_its_branch_reads_old_chunks() {
         fill(&mut main, &format!("round-{round}"));
     }
     tool.server.restart();
-    let mut kept = tool.enter("kept");
+    let mut kept = tool.enter("default.kept");
     check(&mut kept, "GET key:299", "\"old\"");
     check(&mut kept, "DBSIZE", ":300");
-    let gone = || (listed(&tool.says("list")) == ["default", "kept"]).then_some(());
+    let gone = || (listed(&tool.says("list")) == ["default", "default.kept"]).then_some(());
     wait_for(Duration::from_secs(30), gone).expect("a branch whose time is over is deleted, also after a restart");
     // What the branch alone needs goes with it.
     let before = tool.chunks("default");
     tool.says("delete kept");
     assert!(tool.chunks("default") < before);
-    assert!(!tool.server.data().join("db").join("kept").exists());
+    assert!(!tool.server.data().join("db").join("default.kept").exists());
     let mut main = Connection::open(tool.server.port());
     check(&mut main, "GET key:299", "\"round-2\"");
 }
@@ -176,16 +179,16 @@ fn a_source_goes_on_while_its_branch_reads_old_chunks() {
 fn tokens_lead_into_branches() {
     let Some(mut tool) = Tool::start(&["dm_shop_3f9a41c07be2", "dm_other_a7701dce5598"]) else { return };
     let made = tool.says("branch shop pr-1");
-    assert!(made.contains("dm_pr-1_SECRET") && !made.contains("3f9a"), "{made}");
+    assert!(made.contains("dm_shop.pr-1_SECRET") && !made.contains("3f9a"), "{made}");
     let mut branch = Connection::open(tool.server.port());
-    check(&mut branch, "AUTH dm_pr-1_3f9a41c07be2", "+OK");
+    check(&mut branch, "AUTH dm_shop.pr-1_3f9a41c07be2", "+OK");
     check(&mut branch, "SET k v", "+OK");
-    assert_eq!(tool.says("sleep pr-1"), "pr-1 sleeps\n");
-    assert_eq!(listed(&tool.says("list")), ["pr-1", "shop"]);
+    assert_eq!(tool.says("sleep pr-1"), "shop.pr-1 sleeps\n");
+    assert_eq!(listed(&tool.says("list")), ["shop", "shop.pr-1"]);
     tool.fails("sleep other", "does not open other");
     tool.server.restart();
     let mut branch = Connection::open(tool.server.port());
-    check(&mut branch, "AUTH dm_pr-1_3f9a41c07be2", "+OK");
+    check(&mut branch, "AUTH shop.pr-1 dm_shop_3f9a41c07be2", "+OK");
     check(&mut branch, "GET k", "\"v\"");
     tool.token = None;
     tool.fails("list", "set DORMOUSE_TOKEN");

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, A
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::strangers::Strangers;
 use crate::table::TABLE;
 
 /// Where a client comes from.
@@ -30,6 +31,14 @@ impl std::fmt::Display for Peer {
 }
 
 impl Peer {
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
     /// The address that it connected to.
     pub fn local(&self) -> String {
         match self {
@@ -70,6 +79,9 @@ pub struct Client {
     outbox: Mutex<Outbox>,
     outbox_bytes: AtomicUsize,
     pub waker: AtomicWaker,
+    /// Whether it counts among the most clients that the node takes; others are strangers. Changed under the lock of
+    /// [`Clients`].
+    is_welcome: AtomicBool,
 }
 
 /// What a client has said of itself, and which database it speaks to (none before it has said who it is).
@@ -202,24 +214,87 @@ impl Client {
     }
 }
 
-/// All clients of the node.
+/// All clients of the node. Those that have not shown a token do not count among the most that it takes.
 #[derive(Debug, Default)]
 pub struct Clients {
-    all: Mutex<BTreeMap<u64, Arc<Client>>>,
+    all: Mutex<All>,
     last_id: AtomicU64,
     count: AtomicUsize,
     pub accepted: AtomicU64,
     pub rejected: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct All {
+    by_id: BTreeMap<u64, Arc<Client>>,
+    /// How many of them are welcome.
+    welcome: usize,
+    strangers: Strangers,
+}
+
 impl Clients {
     /// A new client, unless there are `max` already.
     pub fn add(&self, peer: Peer, database: Arc<str>, now_ms: u64, max: usize) -> Option<Arc<Client>> {
         let mut all = self.all.lock();
-        if all.len() >= max {
+        if all.welcome >= max {
             self.rejected.fetch_add(1, Ordering::Relaxed);
             return None;
         }
+        all.welcome += 1;
+        Some(self.enlist(&mut all, peer, database, true, now_ms))
+    }
+
+    /// A new client that has to show a token. Where strangers have more than `places` an older one is closed for it.
+    pub fn add_stranger(&self, peer: Peer, now_ms: u64, places: usize) -> Arc<Client> {
+        let mut all = self.all.lock();
+        let client = self.enlist(&mut all, peer, "".into(), false, now_ms);
+        self.close_for(&mut all, Arc::clone(&client), now_ms, places);
+        client
+    }
+
+    /// It has shown a token; false where there are `max` clients already.
+    pub fn welcome(&self, client: &Client, max: usize) -> bool {
+        let mut all = self.all.lock();
+        if client.is_welcome.load(Ordering::Relaxed) {
+            return true;
+        }
+        if all.welcome >= max {
+            self.rejected.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        all.welcome += 1;
+        client.is_welcome.store(true, Ordering::Relaxed);
+        all.strangers.remove(client.id);
+        true
+    }
+
+    /// It has to show a token again.
+    pub fn estrange(&self, client: &Arc<Client>, now_ms: u64, places: usize) {
+        let mut all = self.all.lock();
+        if client.is_welcome.swap(false, Ordering::Relaxed) {
+            all.welcome -= 1;
+            self.close_for(&mut all, Arc::clone(client), now_ms, places);
+        }
+    }
+
+    /// Closes strangers that are here since before `since_ms`.
+    pub fn close_strangers_before(&self, since_ms: u64) {
+        let late = self.all.lock().strangers.before(since_ms);
+        late.iter().for_each(|client| client.kill());
+    }
+
+    pub fn strangers(&self) -> usize {
+        self.all.lock().strangers.len()
+    }
+
+    fn close_for(&self, all: &mut All, stranger: Arc<Client>, now_ms: u64, places: usize) {
+        if let Some(client) = all.strangers.add(stranger, now_ms, places) {
+            self.rejected.fetch_add(1, Ordering::Relaxed);
+            client.kill();
+        }
+    }
+
+    fn enlist(&self, all: &mut All, peer: Peer, database: Arc<str>, is_welcome: bool, now_ms: u64) -> Arc<Client> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Arc::new(Client {
@@ -245,16 +320,20 @@ impl Clients {
             outbox: Mutex::default(),
             outbox_bytes: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
+            is_welcome: AtomicBool::new(is_welcome),
         });
-        all.insert(id, Arc::clone(&client));
-        self.count.store(all.len(), Ordering::Relaxed);
-        Some(client)
+        all.by_id.insert(id, Arc::clone(&client));
+        self.count.store(all.by_id.len(), Ordering::Relaxed);
+        client
     }
 
     pub fn remove(&self, id: u64) {
         let mut all = self.all.lock();
-        all.remove(&id);
-        self.count.store(all.len(), Ordering::Relaxed);
+        all.strangers.remove(id);
+        if all.by_id.remove(&id).is_some_and(|client| client.is_welcome.load(Ordering::Relaxed)) {
+            all.welcome -= 1;
+        }
+        self.count.store(all.by_id.len(), Ordering::Relaxed);
     }
 
     pub fn count(&self) -> usize {
@@ -263,7 +342,7 @@ impl Clients {
 
     /// In the order of their ids.
     pub fn list(&self) -> Vec<Arc<Client>> {
-        self.all.lock().values().cloned().collect()
+        self.all.lock().by_id.values().cloned().collect()
     }
 
     /// Those of one database: no tenant sees another.

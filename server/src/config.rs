@@ -14,12 +14,23 @@ use dormouse_shard::log::Window;
 use thiserror::Error;
 
 use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, Size};
+use crate::{process, strangers};
 
 /// How many logical databases `SELECT` reaches.
 pub const LOGICAL_DATABASES: usize = 16;
 
-/// Most entries that `SLOWLOG` may be told to keep.
-pub const SLOWLOG_LEN_MAX: u32 = 1_000_000;
+/// Most entries that `SLOWLOG` may be told to keep: of 4 KB each, for each database.
+pub const SLOWLOG_LEN_MAX: u32 = 10_000;
+
+/// Most keys that one eviction compares: it is done under the lock of a shard.
+const SAMPLES_MAX: i64 = 64;
+
+/// Most entries of a collection that is read from its begin at each command, and most bytes of one entry.
+const LISTPACK_ENTRIES_MAX: i64 = 4096;
+const LISTPACK_VALUE_MAX: i64 = 4096;
+
+/// Most entries of a set of integers, which each insertion moves.
+const INTSET_ENTRIES_MAX: i64 = 65_536;
 
 /// What is fixed when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,11 +50,39 @@ pub struct NodeSettings {
     pub max_clients: u32,
     /// Seconds after which an idle client is disconnected; 0: never.
     pub timeout_seconds: u32,
+    /// How long a client may take to show a token.
+    pub auth_timeout: Interval,
     /// Microseconds; -1 logs nothing.
     pub slowlog_slower_than: i64,
     pub slowlog_len_max: u32,
     pub output_buffer_limits: OutputBufferLimits,
     pub checkpoint_every: Interval,
+}
+
+/// What the operator allows each database: its tenant chooses within it, a connection with rights to the node beyond it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseLimits {
+    /// Bytes; 0: no limit.
+    pub max_memory: u64,
+    /// The longest time for which an idle database may stay awake.
+    pub sleep_after: Interval,
+}
+
+impl DatabaseLimits {
+    fn check_max_memory(&self, max_memory: u64) -> Result<(), String> {
+        let limit = self.max_memory;
+        if limit == 0 || (1..=limit).contains(&max_memory) {
+            return Ok(());
+        }
+        Err(format!("argument must be between 1 and {limit} inclusive, the limit of the server"))
+    }
+
+    fn check_sleep_after(&self, sleep_after: Interval) -> Result<(), String> {
+        if sleep_after.milliseconds() <= self.sleep_after.milliseconds() {
+            return Ok(());
+        }
+        Err(format!("argument must be at most {}, the limit of the server", self.sleep_after))
+    }
 }
 
 /// What each database has for itself.
@@ -72,6 +111,7 @@ pub struct DatabaseSettings {
 pub struct Settings {
     pub facts: Facts,
     pub node: NodeSettings,
+    pub limits: DatabaseLimits,
     pub database: DatabaseSettings,
 }
 
@@ -92,11 +132,13 @@ impl Settings {
             node: NodeSettings {
                 max_clients: options.max_clients,
                 timeout_seconds: options.timeout,
+                auth_timeout: options.auth_timeout,
                 slowlog_slower_than: options.slowlog_log_slower_than,
                 slowlog_len_max: options.slowlog_max_len,
                 output_buffer_limits: options.client_output_buffer_limit,
                 checkpoint_every: options.checkpoint_every,
             },
+            limits: DatabaseLimits { max_memory: options.max_memory.0, sleep_after: options.sleep_after },
             database: DatabaseSettings {
                 max_memory: options.max_memory.0,
                 max_memory_policy: options.max_memory_policy,
@@ -141,14 +183,20 @@ pub enum ConfigError {
     Failed { name: String, reason: String },
 }
 
-/// The parameters that any of the names or glob patterns means, each once, with their values.
-pub fn get(settings: &Settings, patterns: &[&[u8]]) -> Vec<(String, String)> {
+/// Whether there is a parameter of this name.
+pub fn is_known(name: &[u8]) -> bool {
+    names().any(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// The parameters that any of the names or glob patterns means, each once, with their values. Where the server's data lies
+/// and how it listens is told to those only who have rights to it.
+pub fn get(settings: &Settings, patterns: &[&[u8]], access: Access) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut taken = vec![false; 2 * PARAMETERS.len()];
     for pattern in patterns {
         let is_glob = pattern.iter().any(|byte| b"*?[".contains(byte));
         for (index, (name, parameter)) in names().enumerate() {
-            if taken[index] {
+            if taken[index] || parameter.scope == Scope::Place && access == Access::Database {
                 continue;
             }
             let shown = match is_glob {
@@ -179,14 +227,17 @@ pub fn set(settings: &mut Settings, pairs: &[(&[u8], &[u8])], access: Access) ->
         if steps.iter().any(|step| step.known == known) {
             return Err(failed(name, "duplicate parameter"));
         }
-        steps.push(Step { name, known, scope: parameter.scope, setter, value });
+        steps.push(Step { name, known, parameter, setter, value });
     }
     let mut changed = settings.clone();
     let mut changes = Changes::default();
     for step in steps {
         (step.setter)(&mut changed, &text(step.value)).map_err(|reason| failed(step.name, &reason))?;
-        changes.node |= step.scope == Scope::Node;
-        changes.database |= step.scope == Scope::Database;
+        if let Some(check) = step.parameter.limit.filter(|_| access == Access::Database) {
+            check(&changed).map_err(|reason| failed(step.name, &reason))?;
+        }
+        changes.node |= step.parameter.scope == Scope::Node;
+        changes.database |= step.parameter.scope == Scope::Database;
     }
     *settings = changed;
     Ok(changes)
@@ -197,7 +248,7 @@ struct Step<'a> {
     /// As the client spelled it.
     name: &'a [u8],
     known: &'static str,
-    scope: Scope,
+    parameter: &'static Parameter,
     setter: Setter,
     value: &'a [u8],
 }
@@ -209,9 +260,14 @@ enum Scope {
     Database,
     /// Nobody's: it says how things are.
     Fact,
+    /// The same, and it says where the server is on its machine.
+    Place,
 }
 
 type Setter = fn(&mut Settings, &str) -> Result<(), String>;
+
+/// Says what is wrong with changed settings.
+type Check = fn(&Settings) -> Result<(), String>;
 
 struct Parameter {
     name: &'static str,
@@ -221,23 +277,34 @@ struct Parameter {
     get: fn(&Settings) -> String,
     /// `None` where it cannot be changed while the server runs.
     set: Option<Setter>,
+    /// What the operator's limits say to a tenant's choice.
+    limit: Option<Check>,
 }
 
 impl Parameter {
     const fn fact(name: &'static str, get: fn(&Settings) -> String) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Fact, get, set: None }
+        Parameter { name, alias: None, scope: Scope::Fact, get, set: None, limit: None }
+    }
+
+    const fn place(name: &'static str, get: fn(&Settings) -> String) -> Parameter {
+        Parameter { name, alias: None, scope: Scope::Place, get, set: None, limit: None }
     }
 
     const fn node(name: &'static str, get: fn(&Settings) -> String, set: Setter) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Node, get, set: Some(set) }
+        Parameter { name, alias: None, scope: Scope::Node, get, set: Some(set), limit: None }
     }
 
     const fn database(name: &'static str, get: fn(&Settings) -> String, set: Setter) -> Parameter {
-        Parameter { name, alias: None, scope: Scope::Database, get, set: Some(set) }
+        Parameter { name, alias: None, scope: Scope::Database, get, set: Some(set), limit: None }
     }
 
     const fn alias(mut self, alias: &'static str) -> Parameter {
         self.alias = Some(alias);
+        self
+    }
+
+    const fn within(mut self, limit: Check) -> Parameter {
+        self.limit = Some(limit);
         self
     }
 
@@ -269,7 +336,9 @@ macro_rules! node_number {
     };
 }
 
-const ANY_COUNT: RangeInclusive<i64> = 0..=i64::MAX;
+const LISTPACK_ENTRIES: RangeInclusive<i64> = 0..=LISTPACK_ENTRIES_MAX;
+const LISTPACK_VALUE: RangeInclusive<i64> = 0..=LISTPACK_VALUE_MAX;
+const LIST_NODE: RangeInclusive<i64> = -5..=0x7fff;
 
 const PARAMETERS: &[Parameter] = &[
     // Each database's own.
@@ -277,13 +346,14 @@ const PARAMETERS: &[Parameter] = &[
         "maxmemory",
         |settings| settings.database.max_memory.to_string(),
         |settings, text| assign(&mut settings.database.max_memory, memory(text)),
-    ),
+    )
+    .within(|settings| settings.limits.check_max_memory(settings.database.max_memory)),
     Parameter::database(
         "maxmemory-policy",
         |settings| settings.database.max_memory_policy.to_string(),
         |settings, text| assign(&mut settings.database.max_memory_policy, policy(text)),
     ),
-    database_number!("maxmemory-samples", max_memory_samples, 1..=i64::from(i32::MAX)),
+    database_number!("maxmemory-samples", max_memory_samples, 1..=SAMPLES_MAX),
     Parameter::database(
         "loss-window",
         |settings| settings.database.loss_window.to_string(),
@@ -293,21 +363,32 @@ const PARAMETERS: &[Parameter] = &[
         "sleep-after",
         |settings| settings.database.sleep_after.to_string(),
         |settings, text| assign(&mut settings.database.sleep_after, parsed(text)),
-    ),
-    database_number!("hash-max-listpack-entries", hash_max_listpack_entries, ANY_COUNT)
+    )
+    .within(|settings| settings.limits.check_sleep_after(settings.database.sleep_after)),
+    database_number!("hash-max-listpack-entries", hash_max_listpack_entries, LISTPACK_ENTRIES)
         .alias("hash-max-ziplist-entries"),
-    database_number!("hash-max-listpack-value", hash_max_listpack_value, ANY_COUNT).alias("hash-max-ziplist-value"),
-    database_number!("list-max-listpack-size", list_max_listpack_size, i32::MIN as i64..=i32::MAX as i64)
-        .alias("list-max-ziplist-size"),
-    database_number!("set-max-intset-entries", set_max_intset_entries, ANY_COUNT),
-    database_number!("set-max-listpack-entries", set_max_listpack_entries, ANY_COUNT),
-    database_number!("set-max-listpack-value", set_max_listpack_value, ANY_COUNT),
-    database_number!("zset-max-listpack-entries", zset_max_listpack_entries, ANY_COUNT)
+    database_number!("hash-max-listpack-value", hash_max_listpack_value, LISTPACK_VALUE)
+        .alias("hash-max-ziplist-value"),
+    database_number!("list-max-listpack-size", list_max_listpack_size, LIST_NODE).alias("list-max-ziplist-size"),
+    database_number!("set-max-intset-entries", set_max_intset_entries, 0..=INTSET_ENTRIES_MAX),
+    database_number!("set-max-listpack-entries", set_max_listpack_entries, LISTPACK_ENTRIES),
+    database_number!("set-max-listpack-value", set_max_listpack_value, LISTPACK_VALUE),
+    database_number!("zset-max-listpack-entries", zset_max_listpack_entries, LISTPACK_ENTRIES)
         .alias("zset-max-ziplist-entries"),
-    database_number!("zset-max-listpack-value", zset_max_listpack_value, ANY_COUNT).alias("zset-max-ziplist-value"),
+    database_number!("zset-max-listpack-value", zset_max_listpack_value, LISTPACK_VALUE)
+        .alias("zset-max-ziplist-value"),
     // The node's.
-    node_number!("maxclients", max_clients, 1..=u32::MAX as i64),
+    Parameter::node(
+        "maxclients",
+        |settings| settings.node.max_clients.to_string(),
+        |settings, text| assign(&mut settings.node.max_clients, number(text, 1..=u32::MAX as i64).and_then(possible)),
+    ),
     node_number!("timeout", timeout_seconds, 0..=i32::MAX as i64),
+    Parameter::node(
+        "auth-timeout",
+        |settings| settings.node.auth_timeout.to_string(),
+        |settings, text| assign(&mut settings.node.auth_timeout, parsed(text)),
+    ),
     node_number!("slowlog-log-slower-than", slowlog_slower_than, -1..=i64::MAX),
     node_number!("slowlog-max-len", slowlog_len_max, 0..=SLOWLOG_LEN_MAX as i64),
     Parameter::node(
@@ -326,13 +407,13 @@ const PARAMETERS: &[Parameter] = &[
     // How things are.
     Parameter::fact("databases", |_| LOGICAL_DATABASES.to_string()),
     Parameter::fact("port", |settings| settings.facts.port.to_string()),
-    Parameter::fact("bind", |settings| settings.facts.bind.clone()),
+    Parameter::place("bind", |settings| settings.facts.bind.clone()),
     Parameter::fact("http-port", |settings| settings.facts.http_port.to_string()),
-    Parameter::fact("unixsocket", |settings| settings.facts.unix_socket.clone()),
-    Parameter::fact("unixsocketperm", |settings| format!("{:o}", settings.facts.unix_socket_mode)),
+    Parameter::place("unixsocket", |settings| settings.facts.unix_socket.clone()),
+    Parameter::place("unixsocketperm", |settings| format!("{:o}", settings.facts.unix_socket_mode)),
     Parameter::fact("workers", |settings| settings.facts.workers.to_string()),
-    Parameter::fact("store", |settings| settings.facts.store.clone()),
-    Parameter::fact("dir", |settings| directory(&settings.facts.store)),
+    Parameter::place("store", |settings| settings.facts.store.clone()),
+    Parameter::place("dir", |settings| directory(&settings.facts.store)),
     Parameter::fact("cluster-enabled", |_| "no".to_string()),
     Parameter::fact("daemonize", |_| "no".to_string()),
     // What checkpoints do here. Scripts that switch Redis's snapshots off may go on doing so.
@@ -369,6 +450,19 @@ fn number<T: TryFrom<i64>>(text: &str, range: RangeInclusive<i64>) -> Result<T, 
         .then_some(number)
         .and_then(|number| T::try_from(number).ok())
         .ok_or_else(|| format!("argument must be between {} and {} inclusive", range.start(), range.end()))
+}
+
+/// As many clients as the limit of open files allows, with the places for strangers.
+fn possible(clients: u32) -> Result<u32, String> {
+    let strangers = strangers::places(clients as usize) as u64;
+    let possible = process::allow_clients(u64::from(clients) + strangers);
+    if possible < u64::from(clients) + strangers {
+        let possible = possible.saturating_sub(strangers);
+        return Err(format!(
+            "The operating system is not able to handle the specified number of clients, try with {possible}"
+        ));
+    }
+    Ok(clients)
 }
 
 fn memory(text: &str) -> Result<u64, String> {

@@ -25,6 +25,7 @@ use crate::clients::{Client, Peer};
 use crate::held::Sealed;
 use crate::node::Node;
 use crate::session::{Next, Session};
+use crate::strangers;
 use crate::worker::Worker;
 
 #[derive(Debug)]
@@ -69,9 +70,12 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     let (_, now_ms) = worker.now();
     let tenant = Arc::clone(node.tenants.default());
     let max = node.max_clients();
-    // Before a client has said who it is, no database shows it.
-    let name: Arc<str> = if node.tenants.needs_token() { "".into() } else { tenant.database.name().into() };
-    let Some(client) = node.clients.add(peer, name, now_ms, max) else {
+    let added = if node.tenants.needs_token() {
+        Some(node.clients.add_stranger(peer, now_ms, strangers::places(max)))
+    } else {
+        node.clients.add(peer, tenant.name().into(), now_ms, max)
+    };
+    let Some(client) = added else {
         let mut stream = stream;
         let refusal = b"-ERR max number of clients reached\r\n";
         // The client is gone or it reads this; nobody cares which.

@@ -17,15 +17,21 @@ use crate::errors::Errors;
 use crate::keeper::Saving;
 use crate::metering::{DatabaseMeters, Totals};
 use crate::options::{
-    DEFAULT_DATABASE, EvictionPolicy, Token, check_database_name, database_of, inherits, named_database,
+    DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, named_database, owner_and_branch,
 };
 use crate::pubsub::PubSub;
+use crate::rights::Rights;
 use crate::slowlog::Slowlog;
 use crate::table::TABLE;
+
+/// The user name of a connection with the admin token.
+pub const ADMIN: &str = "admin";
 
 /// One database as the server sees it: the engine's, and all that is counted, published and logged for it.
 pub struct Tenant {
     pub database: Arc<Database>,
+    /// The database that it is a branch of, through all branches in between; its own name where it is no branch.
+    owner: Box<str>,
     pub meters: Arc<DatabaseMeters>,
     pub pubsub: PubSub,
     pub slowlog: Slowlog,
@@ -89,6 +95,7 @@ impl Tenant {
             kept.save(&names, clock())
         }));
         let tenant = Self {
+            owner: owner_of(name, &database.lineage().ancestors).into(),
             database,
             meters,
             pubsub: PubSub::default(),
@@ -118,13 +125,20 @@ impl Tenant {
         self.database.name()
     }
 
-    pub fn is_branch(&self) -> bool {
-        self.database.lineage().source().is_some()
+    pub fn owner(&self) -> &str {
+        &self.owner
     }
 
-    /// Whether it is a branch of the database `name`, or a branch of such a one.
-    pub fn descends_from(&self, name: &str) -> bool {
-        self.database.lineage().ancestors.iter().any(|ancestor| ancestor == name)
+    pub fn is_branch(&self) -> bool {
+        self.owner() != self.name()
+    }
+
+    /// Whether it is a branch of `other`, or a branch of such a one. Ancestors are known by name only, and a name may
+    /// have had another owner before, so the owner decides first.
+    pub fn descends_from(&self, other: &Tenant) -> bool {
+        self.owner == other.owner
+            && (self.is_branch() && !other.is_branch()
+                || self.database.lineage().ancestors.iter().any(|ancestor| ancestor == other.name()))
     }
 
     /// As they were configured. The loss window is the journal's: see [`Self::settings_now`].
@@ -189,7 +203,19 @@ fn writes(totals: &Totals) -> u64 {
     writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
 }
 
-/// All databases of the node: `default`, those that tokens name, and branches, which come and go.
+/// Who owns a database: the name in front of a branch's, or, for a branch of version 0.1.0, which had no owner in its name,
+/// the root of its lineage.
+fn owner_of<'a>(name: &'a str, ancestors: &'a [String]) -> &'a str {
+    match owner_and_branch(name) {
+        Some((owner, _)) => owner,
+        None => ancestors.last().map_or(name, String::as_str),
+    }
+}
+
+/// All databases of the node: `default`, those that tokens name, and what else the store has. Branches come and go.
+///
+/// Who owns a name is fixed before anything can be made under it: a name with a dot belongs to the database in front of the
+/// dot, one without to the token that names it, or to the node. The server makes branches only with a dot.
 ///
 /// Invariant: what is made or deleted is so in the store first, and in the map after; meanwhile its name is in `changing`. So
 /// the map names nothing that the store does not have, but for databases that nobody has written yet.
@@ -197,25 +223,29 @@ pub struct Tenants {
     /// Replaced whole: looked at by those who log in and by the keeper, changed seldom.
     by_name: ArcSwap<BTreeMap<Box<str>, Arc<Tenant>>>,
     default: Arc<Tenant>,
-    tokens: Vec<Token>,
+    tokens: Tokens,
     /// The names of databases that are being made or deleted.
     changing: Mutex<BTreeSet<String>>,
 }
 
 impl Tenants {
-    /// Opens `default`, every database that a token names, and every branch that the store has.
+    /// Opens `default`, every database that a token names, and every database and branch that the store has.
+    ///
+    /// # Errors
+    /// A text that says what to do, where a token names a database that is a branch of another one.
     pub async fn open(
-        tokens: Vec<Token>,
+        tokens: Tokens,
         engine: &Engine,
         settings: &DatabaseSettings,
         mut seed: impl FnMut() -> u64,
-    ) -> Self {
+    ) -> std::result::Result<Self, String> {
         let default = Tenant::open(DEFAULT_DATABASE, engine, settings, seed()).await;
         let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
         // What a crash left in the log is brought into the store, also of databases that no token names any more.
         let logged: Vec<Box<str>> =
             engine.recovered.lock().identities().iter().map(|identity| identity.name.clone()).collect();
-        for name in tokens.iter().map(Token::database).chain(logged.iter().map(|name| &**name)) {
+        let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
+        for name in named.chain(logged.iter().map(|name| &**name)) {
             if !by_name.contains_key(name) {
                 by_name.insert(name.into(), Tenant::open(name, engine, settings, seed()).await);
             }
@@ -228,13 +258,19 @@ impl Tenants {
             tracing::error!(%error, "the store cannot be asked for its branches");
             Vec::new()
         });
-        for name in stored.iter().filter(|name| check_database_name(name).is_ok()) {
-            if !by_name.contains_key(name.as_str()) {
-                let tenant = Tenant::open(name, engine, settings, seed()).await;
-                // Without tokens whoever is on this machine may enter each by name.
-                if tenant.is_branch() || tokens.is_empty() {
-                    by_name.insert(name.as_str().into(), tenant);
-                }
+        for name in stored.iter().filter(|name| check_full_name(name).is_ok()) {
+            if !by_name.contains_key(name.as_str()) && manifest::exists(&engine.store, name).await.unwrap_or(true) {
+                by_name.insert(name.as_str().into(), Tenant::open(name, engine, settings, seed()).await);
+            }
+        }
+        if !tokens.is_empty() {
+            let named = tokens.iter().map(|token| token.name()).chain([DEFAULT_DATABASE]);
+            let foreign = named.filter_map(|name| by_name.get(name)).find(|tenant| {
+                // The name of a branch in the token says whose it is.
+                tenant.is_branch() && owner_and_branch(tenant.name()).is_none()
+            });
+            if let Some(foreign) = foreign {
+                return Err(token_names_branch(foreign.name(), foreign.owner()));
             }
         }
         for tenant in by_name.values().filter(|tenant| tenant.database.has_recovered()) {
@@ -245,7 +281,7 @@ impl Tenants {
                 }
             });
         }
-        Self { by_name: ArcSwap::from_pointee(by_name), default, tokens, changing: Mutex::default() }
+        Ok(Self { by_name: ArcSwap::from_pointee(by_name), default, tokens, changing: Mutex::default() })
     }
 
     pub fn default(&self) -> &Arc<Tenant> {
@@ -257,21 +293,53 @@ impl Tenants {
         !self.tokens.is_empty()
     }
 
-    /// The database that a token leads to: its own, or, where it names a branch, that branch, if the secret is one of a
-    /// database that the branch descends from. Compares all tokens, whatever is presented.
-    pub fn of_token(&self, presented: &[u8]) -> Option<Arc<Tenant>> {
+    /// Where `AUTH user presented` leads, and with which rights; an empty user is none. All tokens are compared, whatever
+    /// is presented.
+    ///
+    /// 1. The admin token, behind `admin` or the name of a database.
+    /// 2. A token, whole. Behind the name of a branch of its database it leads there.
+    /// 3. The secret of a database with the name of one of its branches: `dm_shop.pr-1_s3cret`.
+    pub fn log_in(&self, user: &str, presented: &[u8]) -> Option<(Arc<Tenant>, Rights)> {
         let by_name = self.by_name.load();
-        let branch = named_database(presented).and_then(|name| by_name.get(name));
-        let ancestors = branch.map(|tenant| tenant.database.lineage().ancestors).unwrap_or_default();
-        let inherited = inherits(&self.tokens, presented, &ancestors);
-        match database_of(&self.tokens, presented) {
-            Some(name) => by_name.get(name).cloned(),
-            None => branch.filter(|_| inherited).cloned(),
+        if self.tokens.is_admin(presented) {
+            let name = if user == ADMIN { DEFAULT_DATABASE } else { user };
+            return find(&by_name, name).map(|tenant| (Arc::clone(tenant), Rights::Node));
         }
+        let whole = self.tokens.find(presented);
+        let named = named_database(presented).unwrap_or_default();
+        let branch = match owner_and_branch(named) {
+            Some((owner, branch)) => find_branch(&by_name, owner, branch),
+            None => by_name.get(named).filter(|tenant| tenant.is_branch()),
+        };
+        let inherited = self.tokens.has_secret_of(branch.map_or("", |branch| branch.owner()), presented);
+        let (own, rights) = match whole {
+            Some(token) if token.is_of_branch() => (branch?, Rights::Branch),
+            Some(token) => (by_name.get(token.name())?, Rights::Database),
+            None => (branch.filter(|_| inherited)?, Rights::Database),
+        };
+        let tenant = match user {
+            "" | DEFAULT_DATABASE => own,
+            user if user == own.name() || user == named => own,
+            user if rights == Rights::Database && !own.is_branch() => {
+                find(&by_name, user).filter(|tenant| tenant.owner() == own.name())?
+            }
+            _ => return None,
+        };
+        Some((Arc::clone(tenant), rights))
+    }
+
+    /// Whether clients can still get into `tenant`: it was not deleted meanwhile.
+    pub fn has(&self, tenant: &Arc<Tenant>) -> bool {
+        self.by_name.load().get(tenant.name()).is_some_and(|here| Arc::ptr_eq(here, tenant))
     }
 
     pub fn of_name(&self, name: &str) -> Option<Arc<Tenant>> {
         self.by_name.load().get(name).cloned()
+    }
+
+    /// The database or branch with a full name; also a branch of version 0.1.0 with its owner in front.
+    pub fn find(&self, name: &str) -> Option<Arc<Tenant>> {
+        find(&self.by_name.load(), name).cloned()
     }
 
     /// In the order of their names, as they are now.
@@ -280,57 +348,89 @@ impl Tenants {
     }
 
     /// The branches of a database, and their branches.
-    pub fn branches_of(&self, name: &str) -> impl Iterator<Item = Arc<Tenant>> + use<> {
-        let name = name.to_string();
-        self.all().filter(move |tenant| tenant.descends_from(&name))
+    pub fn branches_of(&self, tenant: &Tenant) -> impl Iterator<Item = Arc<Tenant>> + use<> {
+        let mut branches: Vec<_> = self.all().collect();
+        branches.retain(|other| other.descends_from(tenant));
+        branches.into_iter()
     }
 
-    /// Makes the database `name` out of `source` as it is now. Who is connected to a database of that name that nobody
-    /// has ever written to is answered with an error from then on.
+    /// Makes the branch `name` (short, or with its owner in front) out of `source` as it is now, among the branches of the
+    /// source's owner. Answers its full name.
     ///
     /// # Errors
-    /// Where there is a database of that name, and where the store refuses.
+    /// Where the name is malformed or the owner has a branch of that name, and where the store refuses.
     pub async fn branch(&self, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
-        let _changing = Changing::begin(self, name)?;
+        let owner = source.owner();
+        let name = branch_name(owner, name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
+        let _changing = Changing::begin(self, &name, Some(owner))?;
         let engine = &source.database.engine;
-        let unused = self.of_name(name);
-        if let Some(unused) = &unused
-            && !unused.database.give_up_name().await?
-        {
+        let is_taken = {
+            let by_name = self.by_name.load();
+            owner_and_branch(&name).is_some_and(|(owner, branch)| find_branch(&by_name, owner, branch).is_some())
+        };
+        if is_taken {
             return Err(Error::text("ERR a database of that name exists"));
         }
-        let made = source.database.branch(name, expires_ms).await;
-        let perhaps = matches!(made, Err(Error::Store(_)));
-        if made.is_ok() || unused.is_some() || perhaps {
+        let made = source.database.branch(&name, expires_ms).await;
+        if made.is_ok() || matches!(made, Err(Error::Store(_))) {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
-            let tenant = Tenant::open(name, engine, &source.settings_now(), seed).await;
+            let tenant = Tenant::open(&name, engine, &source.settings_now(), seed).await;
             // A store that did not answer may have made it all the same.
-            if made.is_ok() || unused.is_some() || tenant.is_branch() {
-                self.change(|by_name| drop(by_name.insert(name.into(), Arc::clone(&tenant))));
+            if made.is_ok() || tenant.database.lineage().source().is_some() {
+                self.change(|by_name| drop(by_name.insert(name.as_str().into(), Arc::clone(&tenant))));
             }
         }
         made
     }
 
-    /// Deletes a database for good. Its clients are to be told by the caller.
+    /// Deletes a database for good. `gone` runs as soon as nobody can enter it any more, and before its name is free.
     ///
     /// # Errors
-    /// Where the store refuses: the database answers with an error, and deleting may be tried again.
-    pub async fn delete(&self, tenant: &Arc<Tenant>) -> Result<()> {
-        let changing = Changing::begin(self, tenant.name())?;
-        let is_here = self.of_name(tenant.name()).is_some_and(|here| Arc::ptr_eq(&here, tenant));
-        if !is_here {
+    /// Where it must stay, and where the store refuses: then the database answers with an error, and deleting may be tried
+    /// again.
+    pub async fn delete(&self, tenant: &Arc<Tenant>, gone: impl FnOnce()) -> Result<()> {
+        let changing = Changing::begin(self, tenant.name(), None)?;
+        if !self.has(tenant) {
             return Ok(());
         }
+        self.check_deletable(tenant)?;
         let ancestors = tenant.database.lineage().ancestors;
-        tenant.database.delete().await?;
-        self.change(|by_name| drop(by_name.remove(tenant.name())));
+        let deleted = tenant.database.delete().await;
+        if deleted.is_ok() {
+            self.change(|by_name| drop(by_name.remove(tenant.name())));
+        }
+        gone();
+        deleted?;
         drop(changing);
         for ancestor in ancestors.iter().filter_map(|name| self.of_name(name)) {
             // What only the branch needed. The next checkpoint of the ancestor would find it too.
             if let Err(error) = ancestor.database.collect_garbage().await {
                 tracing::warn!(database = ancestor.name(), %error, "what a deleted branch needed is still there");
             }
+        }
+        Ok(())
+    }
+
+    /// A branch can go at any time. A database stays while clients can still get in with a token, and while it has branches:
+    /// the next owner of its name would have them too.
+    fn check_deletable(&self, tenant: &Arc<Tenant>) -> Result<()> {
+        if tenant.name() == DEFAULT_DATABASE {
+            return Err(Error::text("ERR the database 'default' cannot be deleted"));
+        }
+        if tenant.is_branch() {
+            return Ok(());
+        }
+        if self.tokens.iter().any(|token| token.name() == tenant.name()) {
+            let text =
+                "ERR a token opens this database: restart the server without that token, then delete the database";
+            return Err(Error::text(text));
+        }
+        // The caller has reserved the database's name, so no branch of it is begun from here on. One that was begun before is
+        // among the reserved names or in the map.
+        let begins = format!("{}.", tenant.name());
+        let being_made = self.changing.lock().iter().any(|name| name.starts_with(&begins));
+        if being_made || self.branches_of(tenant).next().is_some() {
+            return Err(Error::text("ERR the database has branches: delete those first"));
         }
         Ok(())
     }
@@ -344,6 +444,29 @@ impl Tenants {
     }
 }
 
+/// The database or branch with a full name.
+fn find<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, name: &str) -> Option<&'a Arc<Tenant>> {
+    match owner_and_branch(name) {
+        Some((owner, branch)) => find_branch(by_name, owner, branch),
+        None => by_name.get(name),
+    }
+}
+
+/// The branch of `owner` with a short name; also one of version 0.1.0, whose owner does not stand in its name.
+fn find_branch<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, owner: &str, branch: &str) -> Option<&'a Arc<Tenant>> {
+    let flat = || by_name.get(branch).filter(|tenant| tenant.is_branch() && tenant.owner() == owner);
+    by_name.get(format!("{owner}.{branch}").as_str()).or_else(flat)
+}
+
+fn token_names_branch(name: &str, owner: &str) -> String {
+    format!(
+        "a token opens the database `{name}`, but in the store `{name}` is a branch of `{owner}`, made by version 0.1.0: \
+         the clients of `{owner}` can read and change it.\n\
+         Give clients of that branch the token dm_{owner}.{name}_SECRET instead, or delete the branch (start the server \
+         without a token on 127.0.0.1, then `dormouse db delete {name}`), or use another name in the token"
+    )
+}
+
 /// A name that only its holder changes.
 struct Changing<'a> {
     tenants: &'a Tenants,
@@ -351,8 +474,10 @@ struct Changing<'a> {
 }
 
 impl<'a> Changing<'a> {
-    fn begin(tenants: &'a Tenants, name: &str) -> Result<Self> {
-        if !tenants.changing.lock().insert(name.to_string()) {
+    /// Reserves `name`, unless it or `owner` is reserved.
+    fn begin(tenants: &'a Tenants, name: &str, owner: Option<&str>) -> Result<Self> {
+        let mut changing = tenants.changing.lock();
+        if owner.is_some_and(|owner| changing.contains(owner)) || !changing.insert(name.to_string()) {
             return Err(Error::text("ERR a database of that name is just being made or deleted"));
         }
         Ok(Self { tenants, name: name.to_string() })

@@ -363,9 +363,9 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>
 
 /// Deletes a database and disconnects its clients.
 pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error::Result<()> {
-    let deleted = node.tenants.delete(tenant).await;
     // Whatever came of it, from now on they would be answered with errors only.
-    node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
+    let disconnect = || node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
+    let deleted = node.tenants.delete(tenant, disconnect).await;
     match deleted {
         Ok(()) | Err(Error::Store(_)) => remember(node, deleted),
         Err(_) => deleted,

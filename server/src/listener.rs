@@ -12,9 +12,11 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::clients::Peer;
 use crate::connection::Stream;
 use crate::node::Node;
-use crate::worker::Handle;
+use crate::worker::{Handle, now_ms};
 
 const BACKLOG: i32 = 4096;
+/// How often strangers are looked at.
+const STRANGERS_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 /// Seconds after which an idle connection is asked whether it is still there, as in Redis.
 const KEEPALIVE_SECONDS: u64 = 300;
 
@@ -69,6 +71,7 @@ impl Listeners {
     /// # Errors
     /// When the runtime cannot take a socket over.
     pub fn accept(self, node: &Arc<Node>, workers: &[Handle]) -> io::Result<()> {
+        tokio::spawn(close_late_strangers(Arc::clone(node)));
         for listener in self.tcp {
             let listener = TcpListener::from_std(listener)?;
             let (node, workers) = (Arc::clone(node), workers.to_vec());
@@ -113,6 +116,22 @@ impl Listeners {
             });
         }
         Ok(())
+    }
+}
+
+/// Closes connections that have not shown a token in time, until the node drains.
+async fn close_late_strangers(node: Arc<Node>) {
+    let mut every = tokio::time::interval(STRANGERS_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = node.until_drained() => return,
+        }
+        if let Some(timeout) = node.settings().auth_timeout.duration() {
+            let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            node.clients.close_strangers_before(now_ms().saturating_sub(timeout_ms));
+        }
     }
 }
 

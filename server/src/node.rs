@@ -12,16 +12,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clients::{Client, Clients, OutputLimit};
-use crate::config::{Facts, NodeSettings, Settings};
+use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
 use crate::options::OutputBufferLimit;
 use crate::slowlog::Slowlog;
+use crate::strangers::Guesses;
 
 pub struct Node {
     pub tenants: Tenants,
     pub clients: Clients,
+    pub guesses: Guesses,
     pub engine: Engine,
     pub facts: Facts,
+    pub limits: DatabaseLimits,
     pub policy: Policy,
     settings: ArcSwap<NodeSettings>,
     /// Held while somebody reads settings, changes them and publishes the change.
@@ -69,8 +72,10 @@ impl Node {
         let node = Self {
             tenants,
             clients: Clients::default(),
+            guesses: Guesses::default(),
             engine,
             facts: settings.facts,
+            limits: settings.limits,
             policy,
             slowlog_us: AtomicI64::new(settings.node.slowlog_slower_than),
             slowlog_kept: AtomicUsize::new(settings.node.slowlog_len_max as usize),
@@ -100,7 +105,12 @@ impl Node {
 
     /// The settings that a connection to `tenant` sees.
     pub fn settings_for(&self, tenant: &Tenant) -> Settings {
-        Settings { facts: self.facts.clone(), node: (*self.settings()).clone(), database: tenant.settings_now() }
+        Settings {
+            facts: self.facts.clone(),
+            node: (*self.settings()).clone(),
+            limits: self.limits,
+            database: tenant.settings_now(),
+        }
     }
 
     /// Whether another process is known to have taken the store over.

@@ -11,6 +11,7 @@
 //! option which is declared once, in [`Options`], is understood everywhere.
 
 mod environment;
+mod name;
 mod reshaping;
 mod token;
 mod values;
@@ -25,10 +26,12 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueE
 use dormouse_autoscaler::Policy;
 use dormouse_shard::log::Window;
 
-use self::reshaping::Reshaping;
-pub use self::token::{
-    DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, Token, check_database_name, database_of, inherits, named_database,
+pub use self::name::{
+    DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, branch_name, check_database_name, check_full_name, owner_and_branch,
 };
+use self::reshaping::Reshaping;
+use self::token::{AdminToken, Token};
+pub use self::token::{Tokens, named_database};
 pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
 use crate::cli::Tool;
 
@@ -160,18 +163,26 @@ pub struct Options {
           value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), help_heading = "Listening")]
     pub timeout: u32,
 
+    /// Disconnect a client that has shown no token after this time, where tokens are asked for (or `never`)
+    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Listening")]
+    pub auth_timeout: Interval,
+
     /// Unsent output that costs a client its connection, as `CLASS HARD SOFT SECONDS` for normal, replica and pubsub
     #[arg(long, value_name = "LIMITS", default_value_t, help_heading = "Listening")]
     pub client_output_buffer_limit: OutputBufferLimits,
 
-    /// A secret that clients present with AUTH; may be repeated. `dm_<database>_<secret>` opens that database, any
-    /// other opens `default`. Best given as DORMOUSE_TOKEN: other users can see the command line
+    /// A secret that clients present with AUTH; may be repeated. `dm_<database>_<secret>` opens that database and its
+    /// branches, any other opens `default`. Best given as DORMOUSE_TOKEN: other users can see the command line
     #[arg(long = "token", value_name = "TOKEN", hide_default_value = true, help_heading = "Listening")]
     token_texts: Vec<String>,
 
+    /// The secret behind `AUTH admin`, which gives rights to the whole server. Best given as DORMOUSE_ADMIN_TOKEN
+    #[arg(long = "admin-token", value_name = "TOKEN", hide_default_value = true, help_heading = "Listening")]
+    admin_token_text: Option<String>,
+
     /// The parsed tokens.
     #[arg(skip)]
-    pub tokens: Vec<Token>,
+    pub tokens: Tokens,
 
     /// Where data lies: file://PATH; s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with credentials from
     /// the environment (AWS_..., GOOGLE_..., AZURE_...); or memory:// to keep nothing
@@ -239,20 +250,18 @@ impl Options {
         self.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
     }
 
-    /// Which database a presented token opens.
-    pub fn database_of(&self, presented: &[u8]) -> Option<&str> {
-        database_of(&self.tokens, presented)
-    }
-
     /// Rules between options, which no single value can break.
     fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
         // The texts are taken out of the options so that nothing which prints them prints a secret.
-        for text in std::mem::take(&mut self.token_texts) {
-            self.tokens.push(
-                text.parse()
-                    .map_err(|error| invalid(format!("invalid value for '--token' or DORMOUSE_TOKEN: {error}")))?,
-            );
-        }
+        let wrong = |option: &'static str, variable: &'static str| {
+            move |error| invalid(format!("invalid value for '{option}' or {variable}: {error}"))
+        };
+        let tokens = std::mem::take(&mut self.token_texts);
+        let tokens: Result<Vec<Token>, _> =
+            tokens.iter().map(|text| text.parse().map_err(wrong("--token", "DORMOUSE_TOKEN"))).collect();
+        let admin: Option<Result<AdminToken, _>> = self.admin_token_text.take().map(|text| text.parse());
+        let admin = admin.transpose().map_err(wrong("--admin-token", "DORMOUSE_ADMIN_TOKEN"))?;
+        self.tokens = Tokens::new(tokens?, admin).map_err(invalid)?;
         if self.port == 0 && self.unix_socket.is_none() {
             return Err(invalid("nowhere to listen: with --port 0, give a --unix-socket".to_string()));
         }

@@ -22,7 +22,7 @@ use crate::listener::Listeners;
 use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::Options;
 use crate::worker::{self, monotonic_ms, now_ms};
-use crate::{keeper, memory, metrics, process, snapshot};
+use crate::{keeper, memory, metrics, process, snapshot, strangers};
 
 /// Threads for wakes, sleeps and what else is not to keep a worker.
 const BACKGROUND_THREADS: usize = 2;
@@ -81,7 +81,9 @@ impl Server {
     /// # Errors
     /// What is in the way and what to do about it.
     pub fn start(options: Options) -> Result<Self, Failure> {
-        let clients = u64::from(options.max_clients);
+        let strangers =
+            if options.tokens.is_empty() { 0 } else { strangers::places(options.max_clients as usize) as u64 };
+        let clients = u64::from(options.max_clients) + strangers;
         let possible = process::allow_clients(clients);
         if possible < clients {
             tracing::warn!(
@@ -137,7 +139,7 @@ impl Server {
             seeds ^ (seeds >> 29)
         };
         let tenants =
-            background.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, next_seed));
+            background.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, next_seed))?;
         let (shutdown, ends) = mpsc::unbounded_channel();
         let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;
         let node = Node::new(tenants, engine, settings, options.policy.clone(), seed, shutdown);

@@ -12,11 +12,12 @@
 //! Invariant: a connection's commands run and answer in their order.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row, Run};
@@ -31,6 +32,8 @@ use crate::clients::Client;
 use crate::databases::Tenant;
 use crate::metering::{Batch, Writer};
 use crate::node::Node;
+use crate::rights::Rights;
+use crate::strangers::{self, Origin};
 use crate::table::{Action, Entry, TABLE};
 use crate::task::{self, Outcome, Task};
 use crate::worker::Worker;
@@ -121,6 +124,13 @@ pub struct Session {
     pub version: Version,
     pub select: u8,
     pub authenticated: bool,
+    /// What it may do. Means nothing before it is authenticated.
+    pub rights: Rights,
+    /// Wrong tokens that it has shown, and how long the reply to the last is held back.
+    guesses: u32,
+    held_back: Duration,
+    /// Requests that were refused before it had shown a token.
+    refusals: u32,
     pub closing: bool,
     pub reply_mode: ReplyMode,
     pub transaction: Option<Box<Transaction>>,
@@ -152,6 +162,10 @@ impl Session {
         Self {
             writer: worker.writer(&tenant),
             authenticated,
+            rights: rights_without_token(client),
+            guesses: 0,
+            held_back: Duration::ZERO,
+            refusals: 0,
             node: Arc::clone(node),
             worker: Rc::clone(worker),
             client: Arc::clone(client),
@@ -174,8 +188,16 @@ impl Session {
         self.written = self.written.max(left.written);
     }
 
-    /// Speaks to `tenant` from now on.
-    pub fn enter(&mut self, tenant: Arc<Tenant>) {
+    /// Speaks to `tenant` from now on, with these rights.
+    ///
+    /// # Errors
+    /// Where the node takes no more clients: then the connection is over.
+    pub fn enter(&mut self, tenant: Arc<Tenant>, rights: Rights) -> Result<(), Error> {
+        if !self.node.clients.welcome(&self.client, self.node.max_clients()) {
+            self.closing = true;
+            return Err(Error::text("ERR max number of clients reached"));
+        }
+        self.rights = rights;
         if !Arc::ptr_eq(&tenant, &self.tenant) {
             self.leave();
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
@@ -189,6 +211,7 @@ impl Session {
             self.client.told.lock().database = self.tenant.name().into();
             self.authenticated = true;
         }
+        Ok(())
     }
 
     /// As a new connection: where tokens are asked for, it has to present one again, else it is in the default database.
@@ -197,11 +220,39 @@ impl Session {
         self.select(0);
         if self.node.tenants.needs_token() {
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
-            self.client.told.lock().database = "".into();
-            self.authenticated = false;
-        } else {
-            self.enter(Arc::clone(self.node.tenants.default()));
+            self.dismiss();
+        } else if self.enter(Arc::clone(self.node.tenants.default()), rights_without_token(&self.client)).is_err() {
+            self.dismiss();
         }
+    }
+
+    /// Is nobody any more: whoever meant another database must not go on in the one that it is in.
+    pub fn dismiss(&mut self) {
+        self.leave();
+        self.authenticated = false;
+        self.rights = Rights::Branch;
+        self.client.told.lock().database = "".into();
+        let (_, now_ms) = self.worker.now();
+        self.node.clients.estrange(&self.client, now_ms, strangers::places(self.node.max_clients()));
+    }
+
+    /// Notes that it has shown a wrong token: the reply is held back, and after some the connection is over.
+    pub fn guessed(&mut self) {
+        let (_, now_ms) = self.worker.now();
+        self.guesses += 1;
+        self.closing |= self.guesses >= strangers::GUESSES_MAX;
+        self.held_back = self.node.guesses.note(Origin::of(&self.client.peer), self.guesses, now_ms);
+    }
+
+    /// Waits as long as the reply is held back, but no longer than the client lives.
+    async fn hold_back(&mut self) {
+        let mut over = std::pin::pin!(tokio::time::sleep(std::mem::take(&mut self.held_back)));
+        let client = &self.client;
+        poll_fn(|cx| {
+            client.waker.register(cx.waker());
+            if client.is_killed() { Poll::Ready(()) } else { over.as_mut().poll(cx) }
+        })
+        .await;
     }
 
     /// Gives up what the session has in its database: transaction, watches, subscriptions.
@@ -465,7 +516,9 @@ impl Session {
         let subscribed = self.subscribed();
         let id = self.dispatch(&request, reply, now_ms).await;
         let request = request.as_request();
-        if let Some(id) = id {
+        if !self.authenticated {
+            // Nothing of it is any database's.
+        } else if let Some(id) = id {
             let elapsed = started.elapsed();
             let mut batch = self.worker.take_batch();
             count(&mut batch, &self.tenant, id, request, reply, before);
@@ -491,6 +544,9 @@ impl Session {
             let mut messages = Vec::new();
             self.client.take_messages(&mut messages);
             reply.buffer.splice(before..before, messages);
+        }
+        if !self.held_back.is_zero() {
+            self.hold_back().await;
         }
     }
 
@@ -519,6 +575,7 @@ impl Session {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.broken = true;
                 }
+                self.note_refusal();
                 if self.authenticated || crate::commands::connection::before_auth(request) {
                     reply.error_bytes(&text);
                 } else {
@@ -532,9 +589,12 @@ impl Session {
                 transaction.broken = true;
             }
             reply.error(&refusal);
-            let mut batch = self.worker.take_batch();
-            batch.rejected(entry.id);
-            self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+            self.note_refusal();
+            if self.authenticated {
+                let mut batch = self.worker.take_batch();
+                batch.rejected(entry.id);
+                self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+            }
             return None;
         }
         if self.transaction.is_some() && !crate::commands::transaction::runs_at_once(entry) {
@@ -571,6 +631,14 @@ impl Session {
             }
         }
         Some(entry.id)
+    }
+
+    /// A stranger may send some requests that are refused, and then no more.
+    fn note_refusal(&mut self) {
+        if !self.authenticated {
+            self.refusals += 1;
+            self.closing |= self.refusals > strangers::REFUSALS_MAX;
+        }
     }
 
     /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it.
@@ -689,6 +757,11 @@ fn count(batch: &mut Batch, tenant: &Tenant, command: usize, request: Request<'_
         batch.failed(command);
         tenant.errors.count(&reply.buffer[before..]);
     }
+}
+
+/// The rights of a client that no token is asked of: those to the whole node, if it is on this machine.
+pub fn rights_without_token(client: &Client) -> Rights {
+    if client.peer.is_local() { Rights::Node } else { Rights::Database }
 }
 
 /// Whether a command's name is a line of an HTTP request: a browser can be made to send one to a port of this machine,

@@ -60,7 +60,7 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         memory_bytes: database.used_bytes() as u64,
         memory_max_bytes: tenant.settings().max_memory,
         store_bytes: database.counters.stored_bytes.load(Ordering::Relaxed),
-        is_branch: database.lineage().source().is_some(),
+        is_branch: tenant.is_branch(),
         shared_bytes: database.lineage().shared_bytes,
         dirty_bytes: views.iter().map(|view| view.dirty_bytes as u64).sum(),
         last_checkpoint_unix_ms: (saved > 0).then_some(saved),

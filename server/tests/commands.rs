@@ -393,7 +393,7 @@ fn no_database_sees_another() {
     let tokens = ["--token", "root", "--token", "dm_blue_sky", "--token", "dm_red_rose"];
     let server = Served::start(&tokens);
     let (mut blue, mut red, mut root) =
-        (server.connect_with("dm_blue_sky"), server.connect_with("dm_red_rose"), server.connect());
+        (server.connect_with("dm_blue_sky"), server.connect_with("dm_red_rose"), server.connect_as_admin());
     let mut nobody = server.connect_without();
     assert_eq!(nobody.say("CLIENT LIST").to_string(), "-NOAUTH Authentication required.");
     assert_eq!(blue.say("ACL WHOAMI").text(), "blue");

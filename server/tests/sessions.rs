@@ -53,7 +53,9 @@ impl Bench {
             recovered: Arc::default(),
             give_back: || {},
         };
-        let tenants = runtime.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, || 42));
+        let tenants = runtime
+            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, || 42))
+            .expect("tokens that open databases");
         let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
         let node = Node::new(tenants, engine, settings, options.policy.clone(), 1, shutdown);
         let (worker, _) = worker::start(0, Arc::clone(&node)).expect("a thread");

@@ -154,18 +154,6 @@ impl Database {
         done.await.map_err(|error| Error::Store(format!("database {} was not deleted: {error}", self.name())))?
     }
 
-    /// Ends a database that nobody has used and the store does not know, so that its name is free; false for any other.
-    ///
-    /// # Errors
-    /// Where the store cannot be asked.
-    pub async fn give_up_name(&self) -> Result<bool> {
-        let _transition = self.transition.lock().await;
-        if self.is_awake() || manifest::exists(&self.engine.store, self.name()).await.map_err(store_error)? {
-            return Ok(false);
-        }
-        self.stop_for_good().await.map(|()| true)
-    }
-
     async fn stop_for_good(&self) -> Result<()> {
         let gone = Error::Text(format!("ERR the database '{}' was deleted", self.name()).into());
         if let Some(error) = self.refused.get().filter(|error| **error != gone) {

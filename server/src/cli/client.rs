@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::databases::ADMIN;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest line that begins a reply.
 const LINE_BYTES_MAX: u64 = 64 << 10;
@@ -18,10 +20,13 @@ const DEPTH_MAX: usize = 16;
 
 /// A running server: `redis://[[user]:token@]host[:port]` or `unix://[[user]:token@]/path`. Nothing that prints it prints the
 /// token.
+///
+/// The user matters only where it is `admin`: then the token is the server's admin token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     pub endpoint: Endpoint,
     pub token: Option<String>,
+    pub is_admin: bool,
 }
 
 /// Where a server listens.
@@ -42,6 +47,8 @@ impl FromStr for Address {
             let token = user.split_once(':').map_or(user, |(_, token)| token);
             Some(token).filter(|token| !token.is_empty()).map(str::to_string)
         };
+        let is_admin =
+            |user: Option<&str>| user.is_some_and(|user| user.split_once(':').is_some_and(|(name, _)| name == ADMIN));
         match scheme {
             "redis" => {
                 let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -58,7 +65,8 @@ impl FromStr for Address {
                 if host.is_empty() || host.contains('/') {
                     return Err(malformed());
                 }
-                Ok(Self { endpoint: Endpoint::Tcp { host: host.to_string(), port }, token: user.and_then(token_of) })
+                let endpoint = Endpoint::Tcp { host: host.to_string(), port };
+                Ok(Self { endpoint, is_admin: is_admin(user), token: user.and_then(token_of) })
             }
             "unix" => {
                 // The path begins with the first slash behind the token, which may hold slashes itself.
@@ -69,7 +77,11 @@ impl FromStr for Address {
                 if !path.starts_with('/') || path.len() < 2 {
                     return Err(malformed());
                 }
-                Ok(Self { endpoint: Endpoint::Unix(path.into()), token: user.and_then(token_of) })
+                Ok(Self {
+                    endpoint: Endpoint::Unix(path.into()),
+                    is_admin: is_admin(user),
+                    token: user.and_then(token_of),
+                })
             }
             "rediss" => Err("rediss:// needs TLS, which Dormouse does not speak yet".to_string()),
             _ => Err(malformed()),
@@ -256,6 +268,7 @@ mod tests {
             ("redis://:dm_shop_x@host:1", Ok(("host:1", Some("dm_shop_x")))),
             ("redis://shop:dm_shop_x@host:1", Ok(("host:1", Some("dm_shop_x")))),
             ("redis://:p@ss@host:1", Ok(("host:1", Some("p@ss")))),
+            ("redis://admin:dm_shop_x@host:1", Ok(("host:1", Some("dm_shop_x")))),
             ("redis://[::1]:7", Ok(("[::1]:7", None))),
             ("redis://[::1]", Ok(("[::1]:6379", None))),
             ("unix:///run/dormouse.sock", Ok(("/run/dormouse.sock", None))),
@@ -271,6 +284,7 @@ mod tests {
             match (url.parse::<Address>(), expected) {
                 (Ok(address), Ok((shown, token))) => {
                     assert_eq!((address.to_string().as_str(), address.token.as_deref()), (shown, token), "{url}");
+                    assert_eq!(address.is_admin, url.contains("admin"));
                     assert!(!format!("{address} {address:?}").contains("dm_shop_x"));
                 }
                 (Err(error), Err(part)) => assert!(error.contains(part), "{url}: {error}"),

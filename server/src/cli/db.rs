@@ -1,7 +1,8 @@
 //! `dormouse db`: the databases of a running server, asked over its own protocol.
 //!
-//! With a token, the connection is in the token's database, and enters its branches with the same secret. Without one (a
-//! server that only listens on this machine), it enters any database by name.
+//! With a token, the connection is in the token's database, and enters its branches with the same secret. With the admin
+//! token, or without one (a server that only listens on this machine), it enters any database by name. The short name of a
+//! branch is enough: it means one of the token's database, else one of `default`.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::client::{Address, Client, Reply, Trouble};
-use crate::options::{DEFAULT_DATABASE, Interval, check_database_name, named_database};
+use crate::databases::ADMIN;
+use crate::options::{DEFAULT_DATABASE, Interval, branch_name, check_full_name, named_database, owner_and_branch};
 
 const URL: &str = "redis://127.0.0.1:6379";
 
@@ -19,7 +21,8 @@ pub struct Db {
     action: Action,
 
     /// The server, as redis://[:TOKEN@]HOST:PORT or unix://[:TOKEN@]/PATH [default: DORMOUSE_URL, or
-    /// redis://127.0.0.1:6379; a token is also taken from DORMOUSE_TOKEN]
+    /// redis://127.0.0.1:6379; a token is also taken from DORMOUSE_TOKEN, the admin token from
+    /// redis://admin:TOKEN@HOST:PORT or DORMOUSE_ADMIN_TOKEN]
     #[arg(long, value_name = "URL", global = true)]
     url: Option<Address>,
 
@@ -30,21 +33,21 @@ pub struct Db {
 
 #[derive(clap::Subcommand, Debug)]
 enum Action {
-    /// List the database and its branches
+    /// List the database and its branches; all databases without a token or with the admin token
     List,
-    /// Make a database out of another one as it is now; the two share what neither changes
+    /// Make a branch of a database as it is now; the two share what neither changes
     Branch {
         /// The database to branch
         #[arg(value_parser = parse_name)]
         source: String,
-        /// The name of the branch
+        /// The name of the branch, such as pr-1
         #[arg(value_parser = parse_name)]
         name: String,
         /// Delete the branch after so long, such as 1h or 7d
         #[arg(long, value_name = "DURATION", default_value = "never", hide_default_value = true)]
         ttl: Interval,
     },
-    /// Delete a branch for good
+    /// Delete a branch for good; with the admin token, also a database that no token opens
     Delete {
         #[arg(value_parser = parse_name)]
         name: String,
@@ -84,7 +87,9 @@ impl Db {
                 (table(databases.items(), now_ms()), json_of_many(&databases))
             }
             Action::Branch { source, name, ttl } => {
-                session.enter(Some(&source))?;
+                let source = session.enter(Some(&source))?;
+                let owner = owner_and_branch(&source).map_or(source.as_str(), |(owner, _)| owner);
+                let name = branch_name(owner, &name)?;
                 let ttl_ms = ttl.duration().map(|ttl| ttl.as_millis().to_string());
                 match &ttl_ms {
                     Some(ttl_ms) => session.call(&["DORMOUSE", "BRANCH", &name, "TTL", ttl_ms])?,
@@ -103,10 +108,13 @@ impl Db {
             }
             Action::Show { name } => {
                 session.enter(None)?;
-                let name = name.unwrap_or_else(|| session.own());
+                let names = name.map_or_else(|| vec![session.own()], |name| session.possible(&name));
                 let databases = session.call(&["DORMOUSE", "DATABASES"])?;
-                let named = |database: &&Reply| database.at("name").and_then(Reply::text) == Some(&name);
-                let found = databases.items().iter().find(named).ok_or_else(|| unknown(&name))?;
+                let named = |name: &String| {
+                    let mut all = databases.items().iter();
+                    all.find(|database| database.at("name").and_then(Reply::text) == Some(name))
+                };
+                let found = names.iter().find_map(named).ok_or_else(|| unknown(&names[0]))?;
                 (listing(found, ""), json_of(found))
             }
             Action::Sleep { name } => {
@@ -157,40 +165,91 @@ impl Session {
             let tokens = by_environment("DORMOUSE_TOKEN");
             address.token = tokens.and_then(|tokens| tokens.split_ascii_whitespace().next().map(str::to_string));
         }
+        if address.token.is_none() {
+            address.token = by_environment("DORMOUSE_ADMIN_TOKEN");
+            address.is_admin = address.token.is_some();
+        }
         Ok(Self { client: Client::connect(&address)?, address })
     }
 
     /// The database that the token opens by itself.
     fn own(&self) -> String {
-        let named = self.address.token.as_ref().and_then(|token| named_database(token.as_bytes()));
+        let token = self.address.token.as_ref().filter(|_| !self.address.is_admin);
+        let named = token.and_then(|token| named_database(token.as_bytes()));
         named.unwrap_or(DEFAULT_DATABASE).to_string()
+    }
+
+    /// The databases that `name` may mean: the branch first where a token says whose it is.
+    fn possible(&self, name: &str) -> Vec<String> {
+        let own = self.own();
+        let owner = owner_and_branch(&own).map_or(own.as_str(), |(owner, _)| owner);
+        let has_own = self.address.token.is_some() && !self.address.is_admin;
+        match branch_name(owner, name) {
+            Ok(branch) if name == own || branch == name => vec![name.to_string()],
+            Ok(branch) if has_own => vec![branch, name.to_string()],
+            Ok(branch) => vec![name.to_string(), branch],
+            Err(_) => vec![name.to_string()],
+        }
     }
 
     /// Enters a database: its own, where none is named. Answers its name.
     fn enter(&mut self, name: Option<&str>) -> Result<String, String> {
         let own = self.own();
-        let name = name.unwrap_or(&own).to_string();
-        let entered = match &self.address.token {
-            Some(token) if name == own => self.client.call(&["AUTH", token]),
-            Some(token) => self.client.call(&["AUTH", &token_for(&name, token)]),
-            // Where there is nothing to say, nothing is said: a server that wants a token says so with the next command.
-            None if name == DEFAULT_DATABASE => return Ok(name),
-            None => self.client.call(&["AUTH", &name, "-"]),
+        let Some(name) = name else {
+            let entered = match &self.address.token {
+                Some(token) if self.address.is_admin => self.client.call(&["AUTH", ADMIN, token]),
+                Some(token) => self.client.call(&["AUTH", token]),
+                // A server that asks for a token says so with the next command.
+                None => return Ok(own),
+            };
+            return match entered {
+                Ok(_) => Ok(own),
+                Err(trouble) if self.drops_token(&trouble) => Ok(own),
+                Err(Trouble::Refused(text)) if text.starts_with("WRONGPASS") => {
+                    Err("the server does not know this token".to_string())
+                }
+                Err(trouble) => Err(trouble.to_string()),
+            };
         };
-        match entered {
-            Ok(_) => Ok(name),
-            // A server without tokens has no use for the one that the environment has.
-            Err(Trouble::Refused(text)) if text.contains("without any password configured") => {
-                self.address.token = None;
-                self.enter(Some(&name))
-            }
-            Err(Trouble::Refused(text)) if text.starts_with("WRONGPASS") => Err(match &self.address.token {
-                Some(_) if name == own => "the server does not know this token".to_string(),
-                Some(_) => format!("the token of {own} does not open {name}: it opens {own} and its branches"),
-                None => unknown(&name) + ", or the server asks for a token: set DORMOUSE_TOKEN",
-            }),
-            Err(trouble) => Err(trouble.to_string()),
+        if name == own && self.address.token.is_some() {
+            return self.enter(None);
         }
+        let possible = self.possible(name);
+        for name in &possible {
+            let entered = match &self.address.token {
+                Some(token) if self.address.is_admin => self.client.call(&["AUTH", name, token]),
+                Some(token) => match owner_and_branch(name) {
+                    Some(_) => self.client.call(&["AUTH", &token_for(name, token)]),
+                    // A branch of version 0.1.0 is found by its short name too, and no other database is opened.
+                    None => continue,
+                },
+                None => self.client.call(&["AUTH", name, "-"]),
+            };
+            match entered {
+                Ok(_) => return Ok(name.clone()),
+                Err(trouble) if self.drops_token(&trouble) => return self.enter(Some(name)),
+                Err(Trouble::Refused(text)) if text.starts_with("WRONGPASS") => {}
+                Err(trouble) => return Err(trouble.to_string()),
+            }
+        }
+        Err(match &self.address.token {
+            Some(_) if !self.address.is_admin => {
+                format!("the token of {own} does not open {name}: it opens {own} and its branches")
+            }
+            Some(_) => unknown(name),
+            None => unknown(name) + ", or the server asks for a token: set DORMOUSE_TOKEN",
+        })
+    }
+
+    /// A server without tokens has no use for the one that the environment has.
+    fn drops_token(&mut self, trouble: &Trouble) -> bool {
+        let drops = self.address.token.is_some()
+            && matches!(trouble, Trouble::Refused(text) if text.contains("without any password configured"));
+        if drops {
+            self.address.token = None;
+            self.address.is_admin = false;
+        }
+        drops
     }
 
     fn call(&mut self, words: &[&str]) -> Result<Reply, String> {
@@ -211,6 +270,9 @@ impl Session {
     fn way_into(&self, name: &str) -> String {
         match &self.address.token {
             // The secret itself is not repeated: a terminal has a history.
+            Some(_) if self.address.is_admin => {
+                format!("enter it with the user name {name} and the token of its owner")
+            }
             Some(_) => format!("enter it with the token dm_{name}_SECRET, where SECRET is that of your own token"),
             None => format!("enter it with: {}", self.address.redis_cli(name)),
         }
@@ -224,11 +286,11 @@ fn token_for(branch: &str, token: &str) -> String {
 }
 
 fn unknown(name: &str) -> String {
-    format!("there is no database {name} that you may see: `dormouse db list` shows those")
+    format!("no database {name} that this connection can see: `dormouse db list` shows those")
 }
 
 fn parse_name(name: &str) -> Result<String, String> {
-    check_database_name(name).map(|()| name.to_string())
+    check_full_name(name).map(|()| name.to_string())
 }
 
 fn now_ms() -> u64 {
@@ -420,9 +482,9 @@ pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
     #[test]
     fn a_branch_is_entered_with_the_secret_of_its_source() {
         for (token, expected) in
-            [("dm_shop_x_1", "dm_pr-1_x_1"), ("hunter2", "dm_pr-1_hunter2"), ("dm_shop", "dm_pr-1_dm_shop")]
+            [("dm_shop_x_1", "dm_a.pr-1_x_1"), ("hunter2", "dm_a.pr-1_hunter2"), ("dm_shop", "dm_a.pr-1_dm_shop")]
         {
-            assert_eq!(token_for("pr-1", token), expected);
+            assert_eq!(token_for("a.pr-1", token), expected);
         }
     }
 }

@@ -66,5 +66,5 @@ fn store_url(given: Option<&str>) -> String {
 }
 
 fn parse_database(name: &str) -> Result<String, String> {
-    crate::options::check_database_name(name).map(|()| name.to_owned())
+    crate::options::check_full_name(name).map(|()| name.to_owned())
 }

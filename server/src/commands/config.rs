@@ -56,7 +56,7 @@ pub const FAMILY: Family<SessionRun> = Family {
 /// `CONFIG GET parameter [parameter ...]`
 fn get(session: &mut Session, reply: &mut Reply, (patterns,): (Rest<'_>,)) -> Result<()> {
     let patterns: Vec<&[u8]> = patterns.iter().collect();
-    let found = config::get(&session.node.settings_for(&session.tenant), &patterns);
+    let found = config::get(&session.node.settings_for(&session.tenant), &patterns, access(session));
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name.as_bytes());

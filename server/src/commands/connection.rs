@@ -11,7 +11,7 @@ use dormouse_shard::keyspace::INDEXES;
 
 use crate::commands::now;
 use crate::metrics::REDIS_VERSION;
-use crate::session::{ReplyMode, Session, SessionRun};
+use crate::session::{ReplyMode, Session, SessionRun, rights_without_token};
 
 const FAST: Flags = Flags::FAST;
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
@@ -108,36 +108,41 @@ fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Resu
     Ok(())
 }
 
-/// A user's name is `default`, or the name of the database that the token leads to. An empty one is none: it is what
-/// redis-cli sends for `redis://:TOKEN@host`. Where there are no tokens, a name alone leads to its database, with any
-/// password.
+/// Enters the database that the token leads to: see [`Tenants::log_in`]. Where there are no tokens, a name alone leads to its
+/// database, with any password.
+///
+/// [`Tenants::log_in`]: crate::databases::Tenants::log_in
 fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()> {
     let node = Arc::clone(&session.node);
-    let user = user.filter(|user| !user.is_empty());
-    if !node.tenants.needs_token() {
-        return match user {
-            None => Err(Error::text(
-                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
-            )),
-            Some(user) => {
-                let named = std::str::from_utf8(user).ok().and_then(|name| node.tenants.of_name(name));
-                let Some(named) = named else {
-                    // Whoever meant another database must not go on in the one that they are in.
-                    session.leave();
-                    session.authenticated = false;
-                    let name = String::from_utf8_lossy(user).escape_debug().to_string();
-                    return Err(Error::Text(format!("WRONGPASS there is no database '{name}'").into()));
-                };
-                session.enter(named);
-                Ok(())
+    let name = std::str::from_utf8(user.unwrap_or_default());
+    let (tenant, rights) = if node.tenants.needs_token() {
+        match name.ok().and_then(|name| node.tenants.log_in(name, token)) {
+            Some(found) => found,
+            None => {
+                session.guessed();
+                return Err(wrong_password());
             }
+        }
+    } else {
+        let Some(user) = user.filter(|user| !user.is_empty()) else {
+            return Err(Error::text(
+                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+            ));
         };
-    }
-    let tenant = node.tenants.of_token(token).ok_or_else(wrong_password)?;
-    if user.is_some_and(|user| user != b"default" && user != tenant.name().as_bytes()) {
+        let Some(tenant) = name.ok().and_then(|name| node.tenants.find(name)) else {
+            session.dismiss();
+            let name = String::from_utf8_lossy(user).escape_debug().to_string();
+            return Err(Error::Text(format!("WRONGPASS there is no database '{name}'").into()));
+        };
+        (tenant, rights_without_token(&session.client))
+    };
+    session.enter(Arc::clone(&tenant), rights)?;
+    // Deleting a database disconnects the clients that are in it. A client that enters too late to be among them sees here
+    // that the database is gone.
+    if !node.tenants.has(&tenant) {
+        session.dismiss();
         return Err(wrong_password());
     }
-    session.enter(tenant);
     Ok(())
 }
 

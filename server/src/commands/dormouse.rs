@@ -15,8 +15,8 @@ use futures::future::BoxFuture;
 use crate::commands::{answer, help, later, now};
 use crate::databases::Tenant;
 use crate::keeper;
-use crate::node::Node;
-use crate::options::{DEFAULT_DATABASE, check_database_name};
+use crate::options::branch_name;
+use crate::rights::Rights;
 use crate::session::{Answer, Session, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
@@ -59,7 +59,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("BRANCH", at_least(3), &[], ADMIN, later!(branch, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
-                "Makes a database out of this one as it is now; the two share what neither changes.",
+                "Makes a branch of this database as it is now; the two share what neither changes.",
             ),
             Command::new("DATABASES", exactly(2), &[], ADMIN, later!(databases, 2)).doc(
                 "0.1.0",
@@ -226,8 +226,10 @@ fn middle(views: &[ShardView]) -> Option<u16> {
 
 /// `DORMOUSE BRANCH name [TTL milliseconds]`
 fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<BoxFuture<'static, Answer>> {
-    let name = database_name(name)?;
+    check_owns_branches(session)?;
+    let name = String::from_utf8_lossy(name).into_owned();
     let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    branch_name(tenant.owner(), &name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
     let expires_ms = match options.len() {
         0 => None,
         2 if options.at(0).eq_ignore_ascii_case(b"TTL") => {
@@ -242,26 +244,25 @@ fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<B
     Ok(async move {
         // To its end even if the client goes away, so that nothing is made or deleted by halves.
         let background = node.engine.background.clone();
-        let made = background.spawn(async move { make_branch(&node, &tenant, &name, expires_ms).await }).await;
-        answer(finished(made), |(), reply| reply.ok())
+        let made = background.spawn(async move {
+            let made = node.tenants.branch(&tenant, &name, expires_ms).await;
+            match made {
+                Ok(()) | Err(Error::Store(_)) => keeper::remember(&node, made),
+                // That is no trouble of the store.
+                Err(_) => made,
+            }
+        });
+        answer(finished(made.await), |(), reply| reply.ok())
     }
     .boxed())
 }
 
-async fn make_branch(node: &Node, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
-    // Those who speak to a database of that name that nobody has written to find the branch when they connect again.
-    let (unused, stale) = (node.tenants.of_name(name), node.clients.of_database(name));
-    let made = node.tenants.branch(source, name, expires_ms).await;
-    if let Some((unused, here)) = unused.zip(node.tenants.of_name(name))
-        && !Arc::ptr_eq(&unused, &here)
-    {
-        stale.iter().for_each(|client| client.kill());
+/// Refuses a connection whose token opens one branch only: the names of branches are its owner's.
+fn check_owns_branches(session: &Session) -> Result<()> {
+    if session.rights < Rights::Database {
+        return Err(Error::text("NOPERM this token opens one branch: it can neither make nor delete branches"));
     }
-    match made {
-        Ok(()) | Err(Error::Store(_)) => keeper::remember(node, made),
-        // That is no trouble of the store.
-        Err(_) => made,
-    }
+    Ok(())
 }
 
 fn finished(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
@@ -311,36 +312,39 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
 
 /// `DORMOUSE DELETE name`
 fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static, Answer>> {
-    let name = database_name(name)?;
-    let found = visible(session).into_iter().find(|tenant| tenant.name() == name);
-    if found.as_ref().is_some_and(|tenant| !tenant.is_branch()) {
-        return Err(Error::text("ERR only a branch can be deleted"));
+    check_owns_branches(session)?;
+    let name = String::from_utf8_lossy(name).into_owned();
+    let full = branch_name(session.tenant.owner(), &name).ok();
+    let visible = visible(session);
+    let named = |name: &str| visible.iter().find(|tenant| tenant.name() == name);
+    // A short name means a branch of this database first. A branch of version 0.1.0 has no other.
+    let found = full.as_deref().and_then(named).or_else(|| named(&name));
+    let unknown = || Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database");
+    let found = Arc::clone(found.ok_or_else(unknown)?);
+    if !found.is_branch() && session.rights < Rights::Node {
+        return Err(Error::text("NOPERM only a branch can be deleted without the admin token"));
     }
-    // Its own deletion would be refused a client of the database, and it is none of its branches.
-    let branch = found.filter(|tenant| tenant.name() != session.tenant.name());
-    let branch =
-        branch.ok_or(Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database"))?;
+    if found.name() == session.tenant.name() {
+        return Err(Error::text("ERR a database cannot be deleted from within: connect to another one"));
+    }
     let node = Arc::clone(&session.node);
     Ok(async move {
         let background = node.engine.background.clone();
-        let deleted = background.spawn(async move { keeper::delete(&node, &branch).await }).await;
+        let deleted = background.spawn(async move { keeper::delete(&node, &found).await }).await;
         answer(finished(deleted), |(), reply| reply.ok())
     }
     .boxed())
 }
 
-/// The databases that a session may know of: its own and the branches of that one. Where there are no tokens, `default`
-/// shows all.
+/// The databases that a session may know of: its own and the branches of that one. With rights to the node, all.
 fn visible(session: &Session) -> Vec<Arc<Tenant>> {
-    let (tenants, own) = (&session.node.tenants, session.tenant.name());
-    let all = !tenants.needs_token() && own == DEFAULT_DATABASE;
-    tenants.all().filter(|tenant| all || tenant.name() == own || tenant.descends_from(own)).collect()
-}
-
-fn database_name(name: &[u8]) -> Result<String> {
-    let name = String::from_utf8_lossy(name).into_owned();
-    check_database_name(&name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
-    Ok(name)
+    let own = &session.tenant;
+    let is_visible = |tenant: &Arc<Tenant>| match session.rights {
+        Rights::Node => true,
+        Rights::Database => tenant.name() == own.name() || tenant.descends_from(own),
+        Rights::Branch => tenant.name() == own.name(),
+    };
+    session.node.tenants.all().filter(is_visible).collect()
 }
 
 fn number(text: &[u8]) -> Option<u64> {
@@ -400,7 +404,7 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "MERGE <slot>",
             "    Merge the shard that begins at <slot> into the one before it.",
             "BRANCH <name> [TTL <milliseconds>]",
-            "    Make a database out of this one as it is now; with TTL, it is deleted after so long.",
+            "    Make a branch of this database as it is now; with TTL, it is deleted after that time.",
             "DATABASES",
             "    Show the database and its branches.",
             "DELETE <name>",

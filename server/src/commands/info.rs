@@ -398,7 +398,7 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     section.field("shared_bytes", lineage.shared_bytes);
     section.field("source", lineage.source().unwrap_or_default());
     section.field("expires_ms", lineage.expires_ms.unwrap_or_default());
-    section.field("branches", state.node.tenants.branches_of(state.tenant.name()).count());
+    section.field("branches", state.node.tenants.branches_of(&state.tenant).count());
     section.field("store_status", if state.node.store_error.lock().is_some() { "err" } else { "ok" });
     section.field("last_checkpoint_ms", counter(&counters.saved_ms));
     section.field("last_checkpoint_us", counter(&counters.checkpoint_us_last));

@@ -15,7 +15,7 @@ use dormouse_shard::commands::Family;
 use dormouse_shard::error::Result;
 
 use crate::config::Access;
-use crate::options::DEFAULT_DATABASE;
+use crate::rights::Rights;
 use crate::session::{Answer, Session, SessionRun};
 
 pub const FAMILIES: &[Family<SessionRun>] = &[
@@ -33,10 +33,9 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     dormouse::FAMILY,
 ];
 
-/// What a session may change. Where there are tokens, only that of the default database speaks for the whole node.
+/// What a session may change.
 pub fn access(session: &Session) -> Access {
-    let speaks_for_all = !session.node.tenants.needs_token() || session.tenant.name() == DEFAULT_DATABASE;
-    if speaks_for_all { Access::Node } else { Access::Database }
+    if session.rights == Rights::Node { Access::Node } else { Access::Database }
 }
 
 /// The answer of a command that has waited for `outcome`.

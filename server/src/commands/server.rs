@@ -258,7 +258,7 @@ fn lastsave(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 /// `SHUTDOWN [NOSAVE | SAVE] [NOW] [FORCE] [ABORT]`
 fn shutdown(session: &mut Session, (how,): (How,)) -> Result<BoxFuture<'static, Answer>> {
     if access(session) != Access::Node {
-        return Err(Error::text("NOPERM only the database 'default' may shut the server down"));
+        return Err(Error::text("NOPERM SHUTDOWN needs the admin token: AUTH admin TOKEN"));
     }
     let node = Arc::clone(&session.node);
     Ok(async move {

@@ -106,7 +106,9 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
     let leaves = match &*entry.name {
         "auth" if words.len() == 2 => needs_token,
         "auth" => other(words.iter().nth(1)),
-        "hello" => other(words.iter().skip(2).skip_while(|word| !word.eq_ignore_ascii_case(b"AUTH")).nth(1)),
+        // The last AUTH of several counts, and a name may be spelled like an option: each is looked at.
+        "hello" => (2..words.len().saturating_sub(1))
+            .any(|at| words.arg(at).eq_ignore_ascii_case(b"AUTH") && other(Some(words.arg(at + 1)))),
         _ => false,
     };
     if entry.row.flags.contains(Flags::NO_MULTI) || waits || leaves {

@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::time::Duration;
 
 use super::*;
 use crate::options::Invocation;
@@ -22,7 +23,7 @@ fn config_set(settings: &mut Settings, line: &str, access: Access) -> String {
 }
 
 fn value(settings: &Settings, name: &str) -> String {
-    let found = get(settings, &[name.as_bytes()]);
+    let found = get(settings, &[name.as_bytes()], Access::Node);
     assert_eq!(found.len(), 1, "{name}");
     found[0].1.clone()
 }
@@ -78,7 +79,7 @@ fn get_takes_names_and_patterns() {
         (&["requirepass"], &[]),
     ] {
         let bytes: Vec<&[u8]> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
-        let found: Vec<String> = get(&settings, &bytes).into_iter().map(|(name, _)| name).collect();
+        let found: Vec<String> = get(&settings, &bytes, Access::Node).into_iter().map(|(name, _)| name).collect();
         match patterns[0] {
             "*" => assert_eq!(found, names().map(|(name, _)| name.to_string()).collect::<Vec<_>>()),
             _ => assert_eq!(found, expected, "{patterns:?}"),
@@ -92,7 +93,7 @@ fn set_changes_what_get_shows() {
         ("maxmemory 100mb", "maxmemory", "104857600"),
         ("MaxMemory 1k", "maxmemory", "1000"),
         ("maxmemory-policy ALLKEYS-LRU", "maxmemory-policy", "allkeys-lru"),
-        ("maxmemory-samples 10", "maxmemory-samples", "10"),
+        ("maxmemory-samples 64", "maxmemory-samples", "64"),
         ("sleep-after never", "sleep-after", "never"),
         ("sleep-after 90s", "sleep-after", "1m30s"),
         ("checkpoint-every 5s", "checkpoint-every", "5s"),
@@ -103,7 +104,7 @@ fn set_changes_what_get_shows() {
         ("set-max-listpack-entries 1", "set-max-listpack-entries", "1"),
         ("set-max-listpack-value 2", "set-max-listpack-value", "2"),
         ("zset-max-ziplist-entries 3", "zset-max-listpack-entries", "3"),
-        ("zset-max-ziplist-value 9223372036854775807", "zset-max-listpack-value", "9223372036854775807"),
+        ("zset-max-ziplist-value 4096", "zset-max-listpack-value", "4096"),
         ("maxclients 5", "maxclients", "5"),
         ("timeout 6", "timeout", "6"),
         ("slowlog-log-slower-than -1", "slowlog-log-slower-than", "-1"),
@@ -144,7 +145,7 @@ fn errors_are_redis_s_and_change_nothing() {
         ("timeout 1.5", failed("timeout", "argument couldn't be parsed into an integer")),
         ("timeout 007", failed("timeout", "argument couldn't be parsed into an integer")),
         ("maxclients 0", failed("maxclients", "argument must be between 1 and 4294967295 inclusive")),
-        ("maxmemory-samples 0", failed("maxmemory-samples", "argument must be between 1 and 2147483647 inclusive")),
+        ("maxmemory-samples 0", failed("maxmemory-samples", "argument must be between 1 and 64 inclusive")),
         (
             "maxmemory-policy lru",
             failed("maxmemory-policy", "argument(s) must be one of the following: allkeys-lru, noeviction"),
@@ -173,10 +174,81 @@ fn errors_are_redis_s_and_change_nothing() {
 #[test]
 fn a_database_changes_its_own_settings_only() {
     let mut settings = settings();
-    assert_eq!(config_set(&mut settings, "maxmemory 5 sleep-after 1h save ", Access::Database), "");
+    assert_eq!(config_set(&mut settings, "maxmemory 5 sleep-after 1m save ", Access::Database), "");
     let error = config_set(&mut settings, "maxmemory 6 maxclients 1", Access::Database);
     assert_eq!(error, "CONFIG SET failed (possibly related to argument 'maxclients') - can't set protected config");
     assert_eq!(value(&settings, "maxmemory"), "5");
     let changes = set(&mut settings, &[(b"timeout", b"1")], Access::Node);
     assert_eq!(changes, Ok(Changes { node: true, database: false }));
+}
+
+/// What a tenant may choose lies within what the operator has said at the start.
+#[test]
+fn a_tenant_stays_within_the_limits_of_the_server() {
+    let unlimited = settings();
+    let limits = DatabaseLimits { max_memory: 1000, sleep_after: Interval::Every(Duration::from_secs(60)) };
+    let limited = Settings { limits, ..settings() };
+    let memory = "argument must be between 1 and 1000 inclusive, the limit of the server";
+    let sleep = "argument must be at most 1m, the limit of the server";
+    for (settings, line, reason) in [
+        (&unlimited, "maxmemory 0", None),
+        (&unlimited, "maxmemory 100gb", None),
+        (&unlimited, "sleep-after 6m", Some("argument must be at most 5m, the limit of the server")),
+        (&limited, "maxmemory 1000", None),
+        (&limited, "maxmemory 1", None),
+        (&limited, "maxmemory 1001", Some(memory)),
+        (&limited, "maxmemory 0", Some(memory)),
+        (&limited, "maxmemory-policy allkeys-lru maxmemory 0", Some(memory)),
+        (&limited, "sleep-after 1m", None),
+        (&limited, "sleep-after 61s", Some(sleep)),
+        (&limited, "sleep-after never", Some(sleep)),
+    ] {
+        let mut of_tenant = settings.clone();
+        let error = config_set(&mut of_tenant, line, Access::Database);
+        match reason {
+            None => assert_eq!(error, "", "{line}"),
+            Some(reason) => {
+                assert!(error.ends_with(reason), "{line}: {error}");
+                assert_eq!(of_tenant, *settings, "{line}");
+            }
+        }
+        let mut of_operator = settings.clone();
+        assert_eq!(config_set(&mut of_operator, line, Access::Node), "", "{line}");
+    }
+}
+
+#[test]
+fn every_number_is_bounded() {
+    for (name, most) in [
+        ("maxmemory-samples", 64),
+        ("hash-max-listpack-entries", 4096),
+        ("hash-max-listpack-value", 4096),
+        ("list-max-listpack-size", 32_767),
+        ("set-max-intset-entries", 65_536),
+        ("set-max-listpack-entries", 4096),
+        ("set-max-listpack-value", 4096),
+        ("zset-max-listpack-entries", 4096),
+        ("zset-max-listpack-value", 4096),
+        ("slowlog-max-len", 10_000),
+        ("timeout", i64::from(i32::MAX)),
+    ] {
+        let mut settings = settings();
+        assert_eq!(config_set(&mut settings, &format!("{name} {most}"), Access::Node), "");
+        let error = config_set(&mut settings, &format!("{name} {}", most + 1), Access::Node);
+        assert!(error.ends_with(&format!(" and {most} inclusive")), "{name}: {error}");
+    }
+    let error = config_set(&mut settings(), "maxclients 4000000000", Access::Node);
+    assert!(error.contains("The operating system is not able to handle"), "{error}");
+}
+
+/// Where the server is on its machine is not a tenant's business.
+#[test]
+fn a_tenant_is_not_told_where_data_lies() {
+    let settings = settings();
+    for name in ["dir", "store", "bind", "unixsocket", "unixsocketperm"] {
+        assert!(get(&settings, &[name.as_bytes()], Access::Database).is_empty(), "{name}");
+        assert_eq!(get(&settings, &[name.as_bytes()], Access::Node).len(), 1, "{name}");
+    }
+    let of_tenant = get(&settings, &[b"*"], Access::Database).len();
+    assert_eq!(of_tenant, get(&settings, &[b"*"], Access::Node).len() - 5);
 }

@@ -74,8 +74,10 @@ fn every_option_reads_every_place() {
         ("unix-socket-mode", "660", "unix_socket_mode: FileMode(432)"),
         ("max-clients", "9", "max_clients: 9"),
         ("timeout", "9", "timeout: 9"),
+        ("auth-timeout", "3s", "auth_timeout: Every(3s)"),
         ("client-output-buffer-limit", "normal 1 1 1", "normal: OutputBufferLimit { hard_bytes: 1,"),
-        ("token", "dm_shop_x", "tokens: [Token { database: \"shop\""),
+        ("token", "dm_shop_x", "tokens: [Token { name: \"shop\""),
+        ("admin-token", "root", "admin: Some(AdminToken)"),
         ("store", "memory://", "store: \"memory://\""),
         ("sleep-after", "never", "sleep_after: Never"),
         ("loss-window", "250ms", "loss_window: Ms(250)"),
@@ -122,9 +124,8 @@ fn several_values() {
     let by_environment = options("", &[("DORMOUSE_BIND", "127.0.0.1 ::1"), ("DORMOUSE_TOKEN", "a  dm_shop_b")]);
     for options in [by_line, by_environment] {
         assert_eq!(options.bind.len(), 2);
-        assert_eq!(options.database_of(b"a"), Some("default"));
-        assert_eq!(options.database_of(b"dm_shop_b"), Some("shop"));
-        assert_eq!(options.database_of(b"b"), None);
+        let names: Vec<&str> = options.tokens.iter().map(|token| token.name()).collect();
+        assert_eq!(names, ["default", "shop"]);
         assert!(!format!("{options:?}").contains("dm_shop_b"));
     }
 }
@@ -166,6 +167,10 @@ fn complaints() {
             assert!(error.contains(part), "{arguments} {environment:?}: {error}");
         }
     }
+    let error = parse("--token dm_shop_hush", &[("DORMOUSE_ADMIN_TOKEN", "hush")]).unwrap_err();
+    assert!(error.contains("a text of its own") && !error.contains("hush"), "{error}");
+    let error = parse("--admin-token=", &[]).unwrap_err();
+    assert!(error.contains("'--admin-token' or DORMOUSE_ADMIN_TOKEN: a token must not be empty"), "{error}");
     let error = parse("--token dm_oops", &[]).unwrap_err();
     assert!(error.contains("dm_<database>_<secret>") && !error.contains("dm_oops"), "{error}");
 }
@@ -194,7 +199,8 @@ fn complaints_about_a_file() {
 #[test]
 fn a_token_or_loopback() {
     let with_token = [("DORMOUSE_TOKEN", "secret")];
-    assert_eq!(options("--bind 0.0.0.0", &with_token).tokens.len(), 1);
+    assert_eq!(options("--bind 0.0.0.0", &with_token).tokens.iter().count(), 1);
+    assert!(!options("--bind 0.0.0.0 --admin-token root", &[]).tokens.is_empty());
     options("--bind 127.0.0.2 --bind ::1", &[]);
     // No TCP at all: the address does not matter.
     options("--bind 0.0.0.0 --port 0 --http-port 0 --unix-socket /tmp/x", &[]);

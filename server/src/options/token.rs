@@ -1,40 +1,116 @@
-//! Tokens: a secret that names its database, so that `redis://:TOKEN@host` is all that a client needs.
+//! Tokens: secrets that clients present with `AUTH`.
 //!
-//! `dm_<database>_<secret>` opens `<database>`; any other text is as a whole the secret of the database `default`. A secret
-//! opens the branches of its database too, and theirs: with `dm_shop_x`, a client enters the branch `pr-1` of `shop` with
-//! `dm_pr-1_x`.
+//! - `dm_<database>_<secret>` opens a database and its branches. Any other text is as a whole the secret of `default`.
+//! - `dm_<owner>.<branch>_<secret>` opens one branch and nothing else.
+//! - The admin token has no form of its own. It is accepted only behind a user name: `AUTH admin TOKEN`.
+//!
+//! A client that has the secret of a database enters its branches with a token that nobody has to configure: with
+//! `dm_shop_x`, the branch `shop.pr-1` is entered as `dm_shop.pr-1_x`. The owner stands in the name, so a secret that two
+//! databases happen to share opens the branches of each only with that database's own name.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The database of clients that present no token, or one that names no database.
-pub const DEFAULT_DATABASE: &str = "default";
-
-/// Longest name of a database. A usage event's id holds the name and stays within 100 characters.
-pub const DATABASE_NAME_LEN_MAX: usize = 63;
+use super::name::{DEFAULT_DATABASE, check_full_name, owner_and_branch};
 
 const PREFIX: &str = "dm_";
 
-/// A secret and the database that it opens. Its `Debug` and `Display` show the database only.
+const TOKEN_LEN_MAX: usize = 512;
+
+/// A secret and the database or branch that it opens. Its `Debug` and `Display` show the name only.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    database: String,
-    secret: String,
+    name: String,
+    text: String,
 }
 
 impl Token {
-    pub fn database(&self) -> &str {
-        &self.database
+    /// The database or branch that it opens.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it opens one branch, rather than a database and all of its branches.
+    pub fn is_of_branch(&self) -> bool {
+        owner_and_branch(&self.name).is_some()
     }
 
     /// Whether `presented` is this token, whole. Takes as long for a near miss as for a far one.
     pub fn matches(&self, presented: &[u8]) -> bool {
-        same(self.secret.as_bytes(), presented)
+        same(self.text.as_bytes(), presented)
     }
 
-    /// What is secret of it: the text behind `dm_<database>_`.
-    fn secret_part(&self) -> &[u8] {
-        parts(self.secret.as_bytes()).map_or(self.secret.as_bytes(), |(_, secret)| secret)
+    /// What is secret of it: the text behind `dm_<name>_`, or all of it where it names nothing.
+    fn secret(&self) -> &[u8] {
+        secret_of(&self.text)
+    }
+}
+
+fn secret_of(text: &str) -> &[u8] {
+    parts(text.as_bytes()).map_or(text.as_bytes(), |(_, secret)| secret)
+}
+
+/// The token that gives rights to the whole node. Nothing that prints it prints its text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AdminToken(String);
+
+impl AdminToken {
+    /// Takes as long for a near miss as for a far one.
+    pub fn matches(&self, presented: &[u8]) -> bool {
+        same(self.0.as_bytes(), presented)
+    }
+}
+
+/// All tokens that a server knows.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens {
+    tokens: Vec<Token>,
+    admin: Option<AdminToken>,
+}
+
+impl Tokens {
+    /// # Errors
+    /// Where two tokens contradict each other.
+    pub fn new(tokens: Vec<Token>, admin: Option<AdminToken>) -> Result<Self, String> {
+        for token in &tokens {
+            if let Some(admin) = &admin
+                && (admin.matches(token.text.as_bytes())
+                    || admin.matches(token.secret())
+                    || secret_of(&admin.0) == token.secret())
+            {
+                return Err(format!("the admin token is also {token}: it needs a text of its own"));
+            }
+            let of_owner = |other: &&Token| owner_and_branch(&token.name).is_some_and(|(owner, _)| owner == other.name);
+            if let Some(owner) = tokens.iter().filter(of_owner).find(|owner| owner.secret() == token.secret()) {
+                return Err(format!(
+                    "{token} has the secret of {owner}: a token that opens one branch only needs a secret of its own"
+                ));
+            }
+        }
+        Ok(Self { tokens, admin })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.admin.is_none()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.iter()
+    }
+
+    pub fn is_admin(&self, presented: &[u8]) -> bool {
+        self.admin.as_ref().is_some_and(|admin| admin.matches(presented))
+    }
+
+    /// The token that `presented` is, whole. Every token is compared, so that the time says nothing about their order.
+    pub fn find(&self, presented: &[u8]) -> Option<&Token> {
+        self.tokens.iter().fold(None, |found, token| if token.matches(presented) { Some(token) } else { found })
+    }
+
+    /// Whether `presented` has the secret of the database `owner`, whatever name it has in front. Every token is compared.
+    pub fn has_secret_of(&self, owner: &str, presented: &[u8]) -> bool {
+        let Some((_, secret)) = parts(presented) else { return false };
+        self.tokens.iter().fold(false, |found, token| found | (same(token.secret(), secret) & (token.name == owner)))
     }
 }
 
@@ -44,91 +120,83 @@ fn same(secret: &[u8], presented: &[u8]) -> bool {
     secret.len() == presented.len() && std::hint::black_box(differing) == 0
 }
 
-/// The database and the secret of `dm_<database>_<secret>`.
+/// The name and the secret of `dm_<name>_<secret>`. A name has no `_`, so the first one ends it.
 fn parts(token: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = token.strip_prefix(PREFIX.as_bytes())?;
     let end = memchr::memchr(b'_', rest)?;
     Some((&rest[..end], &rest[end + 1..]))
 }
 
-/// The database that a presented text names, whether or not its secret is right.
+/// The database or branch that a presented text names, whether or not its secret is right.
 pub fn named_database(presented: &[u8]) -> Option<&str> {
-    parts(presented).and_then(|(database, _)| std::str::from_utf8(database).ok())
+    parts(presented).and_then(|(name, _)| std::str::from_utf8(name).ok())
 }
 
-/// Whether a presented text has the secret of a token of one of `ancestors`. Every token is compared.
-pub fn inherits(tokens: &[Token], presented: &[u8], ancestors: &[String]) -> bool {
-    let secret = parts(presented).map_or(&[][..], |(_, secret)| secret);
-    tokens.iter().fold(false, |found, token| {
-        let is_right = same(token.secret_part(), secret);
-        found | (is_right & ancestors.iter().any(|ancestor| ancestor == token.database()))
-    })
-}
-
-/// Which database a presented token opens. Every token is compared, so that the time says nothing about their order.
-pub fn database_of<'a>(tokens: &'a [Token], presented: &[u8]) -> Option<&'a str> {
-    tokens.iter().fold(None, |found, token| if token.matches(presented) { Some(token.database()) } else { found })
-}
-
-/// Names are safe in a path, a host name, a metric label and a token: lower-case letters, digits and inner hyphens.
-pub fn check_database_name(name: &str) -> Result<(), String> {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let fits = !name.is_empty()
-        && name.len() <= DATABASE_NAME_LEN_MAX
-        && name.bytes().all(|byte| plain(byte) || byte == b'-')
-        && !name.starts_with('-')
-        && !name.ends_with('-');
-    if fits {
-        return Ok(());
+fn check_text(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("a token must not be empty".to_string());
     }
-    Err(format!(
-        "`{}` is no name for a database: 1 to {DATABASE_NAME_LEN_MAX} lower-case letters, digits and inner hyphens",
-        name.escape_default()
-    ))
+    if text.len() > TOKEN_LEN_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("a token is at most {TOKEN_LEN_MAX} printable ASCII characters without spaces"));
+    }
+    if [",dm_", ";dm_"].iter().any(|separated| text.contains(separated)) {
+        return Err("several tokens are separated by spaces, not by commas or semicolons".to_string());
+    }
+    Ok(())
 }
 
 impl FromStr for Token {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("a token must not be empty".to_string());
-        }
-        if text.len() > 512 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("a token is at most 512 printable ASCII characters without spaces".to_string());
-        }
-        if [",dm_", ";dm_"].iter().any(|separated| text.contains(separated)) {
-            return Err("several tokens are separated by spaces, not by commas or semicolons".to_string());
-        }
-        let database = match text.strip_prefix(PREFIX) {
+        check_text(text)?;
+        let name = match text.strip_prefix(PREFIX) {
             None => DEFAULT_DATABASE,
             Some(rest) => match rest.split_once('_') {
-                Some((database, secret)) if !secret.is_empty() => {
-                    check_database_name(database)?;
-                    database
+                Some((name, secret)) if !secret.is_empty() => {
+                    check_full_name(name)?;
+                    name
                 }
                 _ => return Err("a token that starts with dm_ has the form dm_<database>_<secret>".to_string()),
             },
         };
-        Ok(Token { database: database.to_string(), secret: text.to_string() })
+        Ok(Token { name: name.to_string(), text: text.to_string() })
+    }
+}
+
+impl FromStr for AdminToken {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        check_text(text).map(|()| AdminToken(text.to_string()))
     }
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a token of `{}`", self.database)
+        write!(f, "a token of `{}`", self.name)
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("database", &self.database).finish_non_exhaustive()
+        f.debug_struct("Token").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AdminToken")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tokens(texts: &[&str], admin: Option<&str>) -> Result<Tokens, String> {
+        Tokens::new(texts.iter().map(|text| text.parse().unwrap()).collect(), admin.map(|text| text.parse().unwrap()))
+    }
 
     #[test]
     fn a_token_names_its_database() {
@@ -138,21 +206,28 @@ mod tests {
             ("dm-shop-s3cret", Ok("default")),
             ("dm_shop_s3cret", Ok("shop")),
             ("dm_shop_with_underscores_", Ok("shop")),
+            ("dm_shop_dm_blog_x", Ok("shop")),
             ("dm_my-shop-2_x", Ok("my-shop-2")),
+            ("dm_shop.pr-1_x", Ok("shop.pr-1")),
+            ("dm_shop_x.y", Ok("shop")),
+            ("dm_admin_x", Ok("admin")),
             ("dm_shop", Err("dm_<database>_<secret>")),
             ("dm_shop_", Err("dm_<database>_<secret>")),
-            ("dm__x", Err("no name for a database")),
-            ("dm_Shop_x", Err("no name for a database")),
-            ("dm_../etc_x", Err("no name for a database")),
-            ("dm_-a_x", Err("no name for a database")),
-            (&long, Err("no name for a database")),
+            ("dm__x", Err("invalid database name")),
+            ("dm_Shop_x", Err("invalid database name")),
+            ("dm_../etc_x", Err("invalid branch name")),
+            ("dm_shop._x", Err("invalid branch name")),
+            ("dm_.pr_x", Err("invalid branch name")),
+            ("dm_shop.pr.1_x", Err("invalid branch name")),
+            ("dm_-a_x", Err("invalid database name")),
+            (&long, Err("invalid database name")),
             ("", Err("must not be empty")),
             ("two words", Err("without spaces")),
             ("grün", Err("ASCII")),
         ] {
             match (text.parse::<Token>(), expected) {
-                (Ok(token), Ok(database)) => {
-                    assert_eq!(token.database(), database, "{text}");
+                (Ok(token), Ok(name)) => {
+                    assert_eq!(token.name(), name, "{text}");
                     assert!(token.matches(text.as_bytes()));
                     assert!(!format!("{token:?} {token}").contains(text), "{token:?} shows its secret");
                 }
@@ -163,42 +238,75 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_has_the_secrets_of_what_it_descends_from() {
-        let tokens: Vec<Token> = ["hunter2", "dm_shop_x_1", "dm_other_x2"].iter().map(|t| t.parse().unwrap()).collect();
-        let ancestors = |names: &str| names.split_whitespace().map(str::to_string).collect::<Vec<_>>();
-        for (presented, from, expected) in [
+    fn only_the_whole_token_opens_its_database() {
+        let tokens = tokens(&["hunter2", "dm_shop_x1", "dm_shop_x1_more", "dm_shop.pr-1_own"], Some("root")).unwrap();
+        for (presented, expected) in [
+            ("hunter2", Some("default")),
+            ("dm_shop_x1", Some("shop")),
+            ("dm_shop_x1_more", Some("shop")),
+            ("dm_shop.pr-1_own", Some("shop.pr-1")),
+            ("dm_shop_x", None),
+            ("dm_shop_x1_", None),
+            ("dm_shop_x11", None),
+            ("dm_shop_own", None),
+            ("dm_default_hunter2", None),
+            ("x1", None),
+            ("root", None),
+            ("", None),
+        ] {
+            assert_eq!(tokens.find(presented.as_bytes()).map(Token::name), expected, "{presented}");
+            assert_eq!(tokens.is_admin(presented.as_bytes()), presented == "root", "{presented}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_that_of_its_owner() {
+        let tokens =
+            tokens(&["hunter2", "dm_shop_x_1", "dm_blog_shared", "dm_news_shared", "dm_shop.pr-1_own"], None).unwrap();
+        for (presented, owner, expected) in [
+            ("dm_shop.pr-1_x_1", "shop", true),
             ("dm_pr-1_x_1", "shop", true),
-            ("dm_pr-1_x_1", "pr-0 shop", true),
-            ("dm_pr-1_hunter2", "default", true),
-            ("dm_pr-1_x2", "shop", false),
-            ("dm_pr-1_x_1", "default", false),
-            ("dm_pr-1_x_1", "", false),
-            ("dm_pr-1_x_", "shop", false),
-            ("dm_pr-1_", "shop default", false),
+            ("dm_default.pr-1_hunter2", "default", true),
+            ("dm_blog.a_shared", "blog", true),
+            ("dm_news.a_shared", "news", true),
+            ("dm_blog.a_shared", "shop", false),
+            ("dm_shop.pr-1_shared", "shop", false),
+            // That of one branch opens no other.
+            ("dm_shop.pr-2_own", "shop", false),
+            ("dm_shop.pr-1_x_", "shop", false),
+            ("dm_shop.pr-1_", "shop", false),
+            ("dm_shop.pr-1_x_1", "", false),
             ("x_1", "shop", false),
             ("hunter2", "default", false),
-            ("", "shop default", false),
+            ("", "shop", false),
         ] {
-            assert_eq!(inherits(&tokens, presented.as_bytes(), &ancestors(from)), expected, "{presented} from {from}");
+            assert_eq!(tokens.has_secret_of(owner, presented.as_bytes()), expected, "{presented} of {owner}");
         }
-        assert_eq!(named_database(b"dm_pr-1_x_1"), Some("pr-1"));
+        assert_eq!(named_database(b"dm_shop.pr-1_x_1"), Some("shop.pr-1"));
         assert_eq!(named_database(b"dm_pr-1"), None);
         assert_eq!(named_database(b"hunter2"), None);
     }
 
     #[test]
-    fn only_the_whole_token_opens_its_database() {
-        let tokens: Vec<Token> = ["hunter2", "dm_shop_x1"].iter().map(|text| text.parse().unwrap()).collect();
-        for (presented, expected) in [
-            ("hunter2", Some("default")),
-            ("dm_shop_x1", Some("shop")),
-            ("dm_shop_x", None),
-            ("dm_shop_x11", None),
-            ("dm_shop_x2", None),
-            ("x1", None),
-            ("", None),
+    fn tokens_that_contradict_each_other_are_refused() {
+        for (texts, admin, expected) in [
+            (&["root"][..], Some("root"), Err("the admin token is also a token of `default`")),
+            (&["dm_shop_root"], Some("root"), Err("the admin token is also a token of `shop`")),
+            (&["dm_shop_root"], Some("dm_blog.pr-1_root"), Err("the admin token is also a token of `shop`")),
+            (&["dm_shop_root"], Some("dm_shop_root"), Err("the admin token is also a token of `shop`")),
+            (&["dm_shop_x", "dm_shop.pr_x"], None, Err("a token of `shop.pr` has the secret of a token of `shop`")),
+            (&["dm_blog_x", "dm_shop.pr_x", "dm_shop_y"], None, Ok(())),
+            (&["dm_blog_x", "dm_shop_x"], Some("root"), Ok(())),
+            (&[], Some("root"), Ok(())),
         ] {
-            assert_eq!(database_of(&tokens, presented.as_bytes()), expected, "{presented}");
+            match (tokens(texts, admin), expected) {
+                (Ok(tokens), Ok(())) => assert!(!format!("{tokens:?}").contains("root")),
+                (Err(error), Err(part)) => {
+                    assert!(error.contains(part), "{error}");
+                    assert!(!error.contains("root"), "{error}");
+                }
+                (got, _) => panic!("{texts:?} -> {got:?}"),
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use dormouse::options::Invocation;
 use dormouse::server::Server;
 
+pub const ADMIN_TOKEN: &str = "the-admin-token";
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -20,14 +22,15 @@ pub struct Served {
 }
 
 impl Served {
-    /// A server over a store in memory, with these options too.
+    /// A server over a store in memory, with these options too. Where they name tokens, it has an admin token as well.
     pub fn start(more: &[&str]) -> Self {
         let token = more.iter().position(|word| *word == "--token").map(|at| more[at + 1].to_string());
+        let admin: &[&str] = if token.is_some() { &["--admin-token", ADMIN_TOKEN] } else { &[] };
         // Another process may take the port in between.
         for _ in 0..20 {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
             let words = ["dormouse", "--port", &port, "--http-port", "0", "--store", "memory://", "--workers", "2"];
-            let words = words.iter().chain(more).map(OsString::from);
+            let words = words.iter().chain(more).chain(admin).map(OsString::from);
             let Invocation::Serve(options) = Invocation::parse(words, []).unwrap() else { unreachable!() };
             if let Ok(server) = Server::start(*options) {
                 let thread = std::thread::spawn(move || server.run());
@@ -51,6 +54,15 @@ impl Served {
         connection
     }
 
+    /// A connection with rights to the whole server.
+    pub fn connect_as_admin(&self) -> Connection {
+        let mut connection = self.connect_without();
+        if self.token.is_some() {
+            assert_eq!(connection.run(&["AUTH", "admin", ADMIN_TOKEN]).to_string(), "+OK");
+        }
+        connection
+    }
+
     pub fn connect_without(&self) -> Connection {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -67,7 +79,7 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            self.connect().send(&["SHUTDOWN", "NOSAVE"]);
+            self.connect_as_admin().send(&["SHUTDOWN", "NOSAVE"]);
             let ended = thread.join();
             if !std::thread::panicking() {
                 ended.unwrap().unwrap();

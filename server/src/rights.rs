@@ -1,0 +1,12 @@
+//! What a connection may do. Rights come from what it has presented, never from the name of its database.
+
+/// Each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rights {
+    /// One branch: its keys, its settings, its statistics.
+    Branch,
+    /// A database, and making, seeing and deleting its branches.
+    Database,
+    /// The whole node: its end, what all databases share, and deleting databases that no token opens.
+    Node,
+}

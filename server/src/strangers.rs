@@ -1,0 +1,266 @@
+//! Strangers: connections that have not shown a token, on a server that asks for one.
+//!
+//! Whoever reaches the port can open them, so they get little, and cannot keep a tenant out:
+//!
+//! 1. They have places of their own ([`places`]), beside those of `--max-clients`. Where all are taken, a new connection
+//!    is accepted and an older one is closed: the oldest of the address that has most. So a tenant, which shows its token at
+//!    once, gets in however many strangers there are.
+//! 2. They have to show a token within `--auth-timeout`.
+//! 3. Each wrong token is answered later than the one before ([`Guesses`]), on the same connection and from the same
+//!    address, and the connection is closed after some. A right token is never delayed, wherever it comes from.
+//! 4. They may send a number of other requests, all of which are refused.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clients::{Client, Peer};
+
+/// Wrong tokens after which a connection is closed.
+pub const GUESSES_MAX: u32 = 10;
+
+/// Refused requests after which a stranger is closed: many more than a client library sends before it shows its token.
+pub const REFUSALS_MAX: u32 = 1000;
+
+/// The delay of the first wrong token on a connection. It doubles with each.
+const DELAY_FIRST: Duration = Duration::from_millis(20);
+const DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// Wrong tokens from one address that cost nothing, and the delay that each one beyond them adds.
+const GUESSES_FREE: f64 = 32.0;
+const DELAY_STEP: Duration = Duration::from_millis(10);
+/// After so long half of an address's wrong tokens are forgotten.
+const HALF_LIFE_MS: f64 = 30_000.0;
+
+/// Addresses whose wrong tokens are remembered.
+const ORIGINS_MAX: usize = 4096;
+
+/// The places for strangers on a server that takes `max_clients` clients.
+pub fn places(max_clients: usize) -> usize {
+    (max_clients / 8).clamp(16, 1024)
+}
+
+/// Where a connection comes from, as far as one person may have chosen it: with IPv6, a customer has a whole network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    Local,
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Origin {
+    pub fn of(peer: &Peer) -> Self {
+        let Peer::Tcp { remote, .. } = peer else { return Self::Local };
+        match remote.ip().to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let mut network = [0; 8];
+                network.copy_from_slice(&address.octets()[..8]);
+                Self::V6(network)
+            }
+        }
+    }
+}
+
+/// All strangers, in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Strangers {
+    last_turn: u64,
+    by_turn: BTreeMap<u64, Stranger>,
+    /// Their turns, by client.
+    turns: HashMap<u64, u64>,
+    by_origin: HashMap<Origin, BTreeSet<u64>>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    client: Arc<Client>,
+    origin: Origin,
+    since_ms: u64,
+}
+
+impl Strangers {
+    pub fn len(&self) -> usize {
+        self.by_turn.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_turn.is_empty()
+    }
+
+    /// Takes one in, and answers the one that has to go for it where there are more than `places`.
+    pub fn add(&mut self, client: Arc<Client>, now_ms: u64, places: usize) -> Option<Arc<Client>> {
+        self.remove(client.id);
+        self.last_turn += 1;
+        let turn = self.last_turn;
+        let origin = Origin::of(&client.peer);
+        self.turns.insert(client.id, turn);
+        self.by_origin.entry(origin).or_default().insert(turn);
+        self.by_turn.insert(turn, Stranger { client, origin, since_ms: now_ms });
+        if self.len() <= places {
+            return None;
+        }
+        let most = self.by_origin.values().max_by_key(|turns| (turns.len(), turns.first().map(|turn| u64::MAX - turn)));
+        let oldest = *most?.first()?;
+        self.by_turn.get(&oldest).map(|stranger| stranger.client.id).and_then(|id| self.remove(id))
+    }
+
+    /// It has shown a token, or is gone.
+    pub fn remove(&mut self, client: u64) -> Option<Arc<Client>> {
+        let turn = self.turns.remove(&client)?;
+        let stranger = self.by_turn.remove(&turn)?;
+        if let Some(turns) = self.by_origin.get_mut(&stranger.origin) {
+            turns.remove(&turn);
+            if turns.is_empty() {
+                self.by_origin.remove(&stranger.origin);
+            }
+        }
+        Some(stranger.client)
+    }
+
+    /// Those that came before `since_ms`.
+    pub fn before(&self, since_ms: u64) -> Vec<Arc<Client>> {
+        let old = self.by_turn.values().filter(|stranger| stranger.since_ms < since_ms);
+        old.map(|stranger| Arc::clone(&stranger.client)).collect()
+    }
+}
+
+/// Wrong tokens, by where they came from.
+#[derive(Debug, Default)]
+pub struct Guesses {
+    by_origin: Mutex<HashMap<Origin, Recent>>,
+}
+
+/// How many lately, as of a moment.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    count: f64,
+    at_ms: u64,
+}
+
+impl Recent {
+    fn count(self, now_ms: u64) -> f64 {
+        self.count * (-(now_ms.saturating_sub(self.at_ms) as f64) / HALF_LIFE_MS).exp2()
+    }
+}
+
+impl Guesses {
+    /// Notes a wrong token, the `turn`-th on its connection, and answers how long its refusal is to be held back.
+    pub fn note(&self, origin: Origin, turn: u32, now_ms: u64) -> Duration {
+        let mut by_origin = self.by_origin.lock();
+        if by_origin.len() >= ORIGINS_MAX && !by_origin.contains_key(&origin) {
+            forget_half(&mut by_origin, now_ms);
+        }
+        let recent = by_origin.entry(origin).or_insert(Recent { count: 0.0, at_ms: now_ms });
+        *recent = Recent { count: recent.count(now_ms) + 1.0, at_ms: now_ms };
+        let of_origin = DELAY_STEP.mul_f64((recent.count - GUESSES_FREE).clamp(0.0, 1000.0));
+        let of_connection = DELAY_FIRST * 2_u32.saturating_pow(turn.saturating_sub(1).min(16));
+        of_origin.max(of_connection).min(DELAY_MAX)
+    }
+}
+
+/// Keeps the addresses with most guesses.
+fn forget_half(by_origin: &mut HashMap<Origin, Recent>, now_ms: u64) {
+    let mut counts: Vec<f64> = by_origin.values().map(|recent| recent.count(now_ms)).collect();
+    let middle = counts.len() / 2;
+    let (_, median, _) = counts.select_nth_unstable_by(middle, f64::total_cmp);
+    let median = *median;
+    by_origin.retain(|_, recent| recent.count(now_ms) > median);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::Clients;
+
+    fn peer(address: &str) -> Peer {
+        let local = "127.0.0.1:6379".parse().unwrap();
+        Peer::Tcp { remote: address.parse().unwrap(), local }
+    }
+
+    /// Adds a stranger from each address; the places from which others had to go.
+    fn closed(clients: &Clients, addresses: &[&str], places: usize) -> Vec<String> {
+        let before = clients.list();
+        for (turn, address) in addresses.iter().enumerate() {
+            clients.add_stranger(peer(address), turn as u64, places);
+        }
+        let mut all = before;
+        all.extend(clients.list());
+        all.sort_by_key(|client| client.id);
+        all.dedup_by_key(|client| client.id);
+        all.iter().filter(|client| client.is_killed()).map(|client| client.peer.to_string()).collect()
+    }
+
+    #[test]
+    fn the_oldest_of_the_most_crowded_address_goes() {
+        let clients = Clients::default();
+        let crowd = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.2:1", "10.0.0.1:3"];
+        assert!(closed(&clients, &crowd, 4).is_empty());
+        assert_eq!(closed(&clients, &["10.0.0.3:1"], 4), ["10.0.0.1:1"]);
+        assert_eq!(closed(&clients, &["10.0.0.4:1"], 4), ["10.0.0.1:1", "10.0.0.1:2"]);
+        // All have one: the oldest of all.
+        assert_eq!(closed(&clients, &["10.0.0.5:1"], 4).last().unwrap(), "10.0.0.2:1");
+        assert_eq!(clients.strangers(), 4);
+    }
+
+    #[test]
+    fn a_stranger_that_shows_its_token_is_none_any_more() {
+        let clients = Clients::default();
+        let first = clients.add_stranger(peer("10.0.0.1:1"), 0, 2);
+        assert!(clients.welcome(&first, 1));
+        for port in 2..50 {
+            clients.add_stranger(peer(&format!("10.0.0.1:{port}")), 0, 2);
+        }
+        assert!(!first.is_killed());
+        let last = clients.add_stranger(peer("10.0.0.1:99"), 0, 2);
+        assert!(!clients.welcome(&last, 1), "one client is all that may be");
+        assert!(clients.welcome(&first, 1), "it has its place");
+        clients.remove(first.id);
+        assert!(clients.welcome(&last, 1));
+        // Back to where it was, and late.
+        clients.estrange(&last, 500, 2);
+        clients.close_strangers_before(500);
+        assert!(!last.is_killed());
+        clients.close_strangers_before(501);
+        assert!(last.is_killed());
+    }
+
+    #[test]
+    fn networks_count_as_one_address() {
+        let of = |address: &str| Origin::of(&peer(address));
+        assert_eq!(of("[2001:db8:1:2::1]:1"), of("[2001:db8:1:2:ffff::9]:2"));
+        assert_ne!(of("[2001:db8:1:2::1]:1"), of("[2001:db8:1:3::1]:1"));
+        assert_eq!(of("[::ffff:10.0.0.1]:1"), of("10.0.0.1:7"));
+        assert_ne!(of("10.0.0.1:1"), of("10.0.0.2:1"));
+    }
+
+    #[test]
+    fn guesses_are_slowed() {
+        let guesses = Guesses::default();
+        let origin = |network: u32| Origin::V4(network.to_be_bytes());
+        // On one connection.
+        let delays: Vec<u128> = (1..=10).map(|turn| guesses.note(origin(1), turn, 0).as_millis()).collect();
+        assert_eq!(delays, [20, 40, 80, 160, 320, 640, 1280, 2000, 2000, 2000]);
+        // Each on a connection of its own.
+        let delays: Vec<u128> = (0..300).map(|_| guesses.note(origin(2), 1, 0).as_millis()).collect();
+        assert_eq!((delays[0], delays[31], delays[99], delays[299]), (20, 20, 680, 2000));
+        // Forgotten after a while, and never laid to another's charge.
+        assert_eq!(guesses.note(origin(2), 1, 600_000).as_millis(), 20);
+        assert_eq!(guesses.note(origin(3), 1, 0).as_millis(), 20);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let guesses = Guesses::default();
+        let busy = Origin::V4([9, 9, 9, 9]);
+        (0..300).for_each(|_| _ = guesses.note(busy, 1, 0));
+        for network in 0..100_000_u64 {
+            guesses.note(Origin::V6(network.to_be_bytes()), 1, network / 1000);
+            assert!(guesses.by_origin.lock().len() <= ORIGINS_MAX);
+        }
+        assert_eq!(guesses.note(busy, 1, 100).as_millis(), 2000, "the busiest is not forgotten for the others");
+    }
+}
