@@ -7,10 +7,44 @@ use dormouse_protocol::Request;
 use parking_lot::Mutex;
 
 use crate::clients::Client;
+use crate::config;
 
 /// As Redis keeps of each command: so many arguments, so many bytes of each.
 const ARGUMENTS_KEPT: usize = 32;
 const BYTES_KEPT: usize = 128;
+
+/// What stands in the place of a secret.
+const REDACTED: &[u8] = b"(redacted)";
+
+/// The words of a request as others may see them: without secrets, whether or not the request was accepted.
+pub fn shown(request: Request<'_>) -> impl Iterator<Item = &[u8]> {
+    (0..request.len()).map(move |at| if is_secret(request, at) { REDACTED } else { request.arg(at) })
+}
+
+/// Whether the word at `at` may be a secret: what Redis and Valkey redact, and what stands where a secret would if the
+/// request were well-formed.
+fn is_secret(request: Request<'_>, at: usize) -> bool {
+    let is = |at: usize, word: &str| request.arg(at).eq_ignore_ascii_case(word.as_bytes());
+    let after = |from: usize, word: &str, count: usize| (at.saturating_sub(count).max(from)..at).any(|at| is(at, word));
+    match at {
+        0 => false,
+        _ if is(0, "AUTH") => true,
+        _ if is(0, "HELLO") => after(1, "AUTH", 2),
+        _ if is(0, "MIGRATE") => after(1, "AUTH", 1) || after(1, "AUTH2", 2),
+        1 => false,
+        _ if is(0, "ACL") => ["SETUSER", "GETUSER", "DELUSER"].iter().any(|word| is(1, word)),
+        _ if is(0, "CONFIG") && is(1, "SET") => at > 2 && names_secret(request.arg(at - 1)),
+        _ => false,
+    }
+}
+
+/// Whether a parameter of `CONFIG SET` holds a secret, in whichever server.
+fn names_secret(parameter: &[u8]) -> bool {
+    let parameter = parameter.to_ascii_lowercase();
+    let parts = ["pass", "auth", "user", "token", "secret"];
+    !config::is_known(&parameter)
+        && parts.iter().any(|part| memchr::memmem::find(&parameter, part.as_bytes()).is_some())
+}
 
 #[derive(Debug, Clone)]
 pub struct Slow {
@@ -50,7 +84,7 @@ impl Slowlog {
             }
             _ => argument.to_vec(),
         };
-        let mut arguments: Vec<Vec<u8>> = request.iter().take(ARGUMENTS_KEPT).map(shorten).collect();
+        let mut arguments: Vec<Vec<u8>> = shown(request).take(ARGUMENTS_KEPT).map(shorten).collect();
         if request.len() > ARGUMENTS_KEPT {
             let more = request.len() - ARGUMENTS_KEPT + 1;
             arguments[ARGUMENTS_KEPT - 1] = format!("... ({more} more arguments)").into_bytes();
@@ -78,5 +112,43 @@ impl Slowlog {
 
     pub fn reset(&self) {
         self.entries.lock().1.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_protocol::OwnedRequest;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_redacted() {
+        for (line, expected) in [
+            ("AUTH s", "AUTH -"),
+            ("auth user s", "auth - -"),
+            ("AUTH a b s", "AUTH - - -"),
+            ("HELLO 3 AUTH user s SETNAME x", "HELLO 3 AUTH - - SETNAME x"),
+            ("HELLO 3 SETNAME x AUTH user s", "HELLO 3 SETNAME x AUTH - -"),
+            ("hello 9 auth user s", "hello 9 auth - -"),
+            ("HELLO 3 SETNAME AUTH AUTH user s", "HELLO 3 SETNAME AUTH - - -"),
+            ("HELLO 3 AUTH s", "HELLO 3 AUTH -"),
+            ("HELLO AUTH user s", "HELLO AUTH - -"),
+            ("CONFIG SET requirepass s", "CONFIG SET requirepass -"),
+            ("config set maxmemory 1 MasterAuth s timeout 5", "config set maxmemory 1 MasterAuth - timeout 5"),
+            ("CONFIG SET tls-key-file-pass s primaryuser s", "CONFIG SET tls-key-file-pass - primaryuser -"),
+            ("CONFIG SET auth-timeout 5s", "CONFIG SET auth-timeout 5s"),
+            ("CONFIG GET requirepass", "CONFIG GET requirepass"),
+            ("ACL SETUSER bob on >s", "ACL SETUSER - - -"),
+            ("ACL WHOAMI", "ACL WHOAMI"),
+            ("MIGRATE h 1 k 0 10 AUTH s", "MIGRATE h 1 k 0 10 AUTH -"),
+            ("MIGRATE h 1 k 0 10 AUTH2 user s", "MIGRATE h 1 k 0 10 AUTH2 - -"),
+            ("SET AUTH x", "SET AUTH x"),
+            ("GET k", "GET k"),
+        ] {
+            let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+            let request = OwnedRequest::from_args(&words);
+            let shown: Vec<_> = shown(request.as_request()).map(String::from_utf8_lossy).collect();
+            assert_eq!(shown.join(" ").replace("(redacted)", "-"), expected, "{line}");
+        }
     }
 }
