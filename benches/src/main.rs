@@ -39,8 +39,8 @@ struct Options {
     /// Keeps the tables under `benches/record/`, as text and as JSON.
     #[arg(long, conflicts_with = "quick")]
     record: bool,
-    /// Of `durability`, this part alone.
-    #[arg(long, value_enum, conflicts_with = "record")]
+    /// Of `durability`, this part alone; its tables are kept by themselves.
+    #[arg(long, value_enum)]
     part: Option<Part>,
     /// Measures the peers alone.
     #[arg(long)]
@@ -97,9 +97,14 @@ fn run(options: &Options) -> Result<()> {
 
     for measure in Measure::chosen(&options.measures) {
         eprintln!("measuring {} ...", measure.name());
+        let part = options.part.filter(|_| measure == Measure::Durability).map(Part::name);
+        let (name, option) = match part {
+            Some(part) => (format!("{}-{part}", measure.name()), format!(" --part {part}")),
+            None => (measure.name().to_owned(), String::new()),
+        };
         let report = report::Report {
-            measure: measure.name().to_owned(),
-            command: format!("cargo xtask bench {} --record", measure.name()),
+            measure: name,
+            command: format!("cargo xtask bench {}{option} --record", measure.name()),
             machine: machine.clone(),
             tables: measure.run(&bench)?,
         };

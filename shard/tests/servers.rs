@@ -1,5 +1,5 @@
-//! Files that today's servers wrote, with every type and encoding that they have: everything that Dormouse has a type for
-//! is read, and the rest is named.
+//! Files written by Valkey 9.1.2 and Redis 8.10.2, with every type and encoding of theirs: the types that Dormouse has are
+//! read, the others are named.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

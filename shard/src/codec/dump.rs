@@ -6,7 +6,7 @@
 //! +------+-------+--------------------+------------------------------+
 //! ```
 //!
-//! A checksum of zero is not compared: Redis 8.10 sends such payloads to its replicas.
+//! A checksum of zero means that there is none: Redis 8.10 sends such payloads to its replicas.
 
 use super::{
     CodecError, Reader, checksum,
@@ -33,7 +33,7 @@ pub enum RestoreError {
     /// Redis answers `Bad data format`.
     #[error(transparent)]
     Value(#[from] CodecError),
-    /// A value that is whole, but of a type that there is none of here.
+    /// A value of a type that is not supported.
     #[error("{0} cannot be restored")]
     Unsupported(&'static str),
 }

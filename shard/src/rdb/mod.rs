@@ -41,11 +41,11 @@ pub const SELECT_INDEXES: u64 = 16;
 const REDIS: &[u8; 5] = b"REDIS";
 const VALKEY: &[u8; 6] = b"VALKEY";
 
-/// Of Redis: a template, the fields that many hashes share.
+/// In files of Redis: a list of fields that many hashes share.
 const OPCODE_HASH_TEMPLATE: u8 = 242;
-/// Of Redis: what modules keep beside the key that follows.
+/// In files of Redis: metadata of modules for the next key.
 const OPCODE_KEY_METADATA: u8 = 243;
-/// Of Valkey: slots that were being imported.
+/// In files of Valkey: an unfinished import of slots.
 const OPCODE_SLOT_IMPORT: u8 = 243;
 const OPCODE_SLOT_INFO: u8 = 244;
 const OPCODE_FUNCTION: u8 = 245;

@@ -3,7 +3,7 @@
 //! 1. The header says who wrote it and in which version.
 //! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key behind them.
 //! 3. A type that the codec knows: key and value are found by skimming, stay in the buffer, and are lent to the caller.
-//! 4. A hash in a form that only newer servers have is made a plain one, unless its fields expire.
+//! 4. A hash encoding of newer servers is converted to the plain one, unless a field expires.
 //! 5. A type that it does not know: the key is copied, the value is passed over without being kept.
 //! 6. The end: the checksum is compared, and nothing behind it is read as part of the RDB. What the buffer had taken from
 //!    the stream already is given back by [`RdbReader::into_inner`].
@@ -106,7 +106,7 @@ pub struct RdbReader<R> {
     origin: Origin,
     version: u32,
     templates: Templates,
-    /// The plain form of a hash that has another one.
+    /// The plain encoding of a hash that was stored in another one.
     flat: Vec<u8>,
     done: bool,
 }
@@ -203,7 +203,7 @@ impl<R: Read> RdbReader<R> {
                     let from = input.mark();
                     let end = skim::slot_import(input)?;
                     let key = parse(input, from, end)?.into_vec();
-                    break Entry::Unsupported { key, what: "an import of slots that had not ended".to_owned() };
+                    break Entry::Unsupported { key, what: "an unfinished import of slots".to_owned() };
                 }
                 OPCODE_END => {
                     check_end(input, self.version)?;
@@ -274,7 +274,7 @@ fn check_end<R: Read>(input: &mut Input<R>, version: u32) -> Result<()> {
     }
 }
 
-/// Reads past a value without keeping it, and answers what it is.
+/// Reads past a value without keeping it. Returns its name for messages.
 fn pass_over<R: Read>(
     input: &mut Input<R>,
     key: &[u8],

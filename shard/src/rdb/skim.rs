@@ -31,7 +31,7 @@ use crate::codec::value::newer::{Origin, Templates, is_newer_hash, unsupported};
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
 
-/// The module inside Redis that has vector sets.
+/// The module of Redis that implements vector sets.
 const VECTOR_SETS: &str = "vectorset";
 
 /// What a value is, as far as this build is concerned.
@@ -39,7 +39,7 @@ const VECTOR_SETS: &str = "vectorset";
 pub(super) enum Support {
     /// The codec decodes it.
     Whole,
-    /// A hash that may be a plain one in another form.
+    /// A hash that [`newer`](crate::codec::value::newer) may convert to one that the codec decodes.
     Hash,
     /// It can be passed over. What it is, for messages.
     Skipped(&'static str),
@@ -190,7 +190,7 @@ pub(super) fn module_fields<R: Read>(input: &mut Input<R>) -> Result<()> {
     }
 }
 
-/// What a module's value is, for messages.
+/// Names a module's value for messages.
 pub(super) fn module_value(id: u64) -> String {
     match module_name(id) {
         name if name == VECTOR_SETS => "a vector set".to_owned(),
@@ -198,7 +198,7 @@ pub(super) fn module_value(id: u64) -> String {
     }
 }
 
-/// Reads past what modules keep beside a key: n, n of (class u32, fields).
+/// Reads past metadata of modules: n, n of (class u32, fields).
 pub(super) fn key_metadata<R: Read>(input: &mut Input<R>) -> Result<()> {
     times(input, |input| {
         input.advance(4)?;
@@ -206,7 +206,7 @@ pub(super) fn key_metadata<R: Read>(input: &mut Input<R>) -> Result<()> {
     })
 }
 
-/// Reads past a template: its number; n, n strings. Answers the number, and the mark of what stands behind it.
+/// Reads past a template: number; n, n strings. Returns the number and the mark where the strings begin.
 pub(super) fn template<R: Read>(input: &mut Input<R>) -> Result<(u64, usize)> {
     let number = length(input)?;
     let fields = input.mark();
@@ -214,8 +214,7 @@ pub(super) fn template<R: Read>(input: &mut Input<R>) -> Result<(u64, usize)> {
     Ok((number, fields))
 }
 
-/// Reads past slots that were being imported, and answers the mark where their job's name ends: name; n, n of (first,
-/// last).
+/// Reads past an unfinished import of slots: name; n, n of (first, last). Returns the mark where the name ends.
 pub(super) fn slot_import<R: Read>(input: &mut Input<R>) -> Result<usize> {
     string(input)?;
     let end = input.mark();

@@ -140,7 +140,7 @@ fn every_item_is_read() {
         (
             "VALKEY080",
             b"\xf3\x03job\x01\x05\x40\xff\x00\x01k\x00".to_vec(),
-            &["job is an import of slots that had not ended", "k type 0 value \\x00"],
+            &["job is an unfinished import of slots", "k type 0 value \\x00"],
         ),
         (
             "REDIS0011",

@@ -1,6 +1,8 @@
-//! `dormouse import` of an RDB file that redis-server wrote, on one core; beside it, peers that load the same file.
+//! `dormouse import` of RDB files on one core: of redis-server, beside peers that load the same file, and of today's
+//! servers, beside themselves.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -17,37 +19,63 @@ const KEYS: u64 = 3_000_000;
 /// What both Redis and Valkey look for in their folder.
 const FILE: &str = "dump.rdb";
 
+/// Today's servers, whose files peers in the tables cannot load. `cargo xtask bench` says where they are.
+const SOURCES: [(Kind, &str); 2] = [(Kind::Valkey, "DORMOUSE_VALKEY_SERVER"), (Kind::Redis, "DORMOUSE_REDIS8_SERVER")];
+
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let keys = bench.amount(KEYS, 20_000);
     // Redis is always there, and first.
-    let server = bench.programs[0].start()?;
+    let mut tables = vec![of_source(bench, &bench.programs[0], keys, true)?];
+    for (kind, variable) in SOURCES {
+        let Some(path) = std::env::var_os(variable) else {
+            eprintln!("  files of another source are NOT measured: {variable} names no server");
+            continue;
+        };
+        let source = Program::find(kind, Path::new(&path))?;
+        tables.push(of_source(bench, &source, keys, false)?);
+    }
+    Ok(tables)
+}
+
+/// A file that `source` saves, imported; and loaded by every peer, or by the source alone.
+fn of_source(bench: &Bench, source: &Program, keys: u64, by_peers: bool) -> Result<Table> {
+    let server = source.start()?;
     let mut client = server.client()?;
     fill(&mut client, keys)?;
     client.call(&["SAVE"])?;
-    let source = server.kill()?;
-    let file = source.path().join(FILE);
-
-    let mut rates = Vec::new();
-    for program in &bench.programs {
+    let folder = server.kill()?;
+    let file = folder.path().join(FILE);
+    let rate = |program: &Program| -> Result<Option<f64>> {
         let mut samples = Vec::new();
-        for _ in 0..bench.amount(3, 1) {
+        for _ in 0..bench.amount(5, 1) {
             let took = match program.kind {
                 Kind::Dormouse => import(program, &file, keys)?,
                 Kind::Redis | Kind::Valkey => load(program, &file, keys)?,
             };
             samples.push(keys as f64 / took.as_secs_f64());
         }
-        rates.push(median(&samples));
-    }
-    let title = format!("An RDB file of {keys} keys of 16 B with values of 64 B");
+        Ok(median(&samples))
+    };
+    let rates = bench.programs.iter().map(|program| match program.kind {
+        Kind::Redis | Kind::Valkey if !by_peers => Ok(None),
+        _ => rate(program),
+    });
+    let rates = rates.collect::<Result<Vec<_>>>()?;
+    let name = format!("{} {}", source.kind.name(), source.version);
+    let title = format!("An RDB file of {name}: {keys} keys of 16 B with values of 64 B");
     let mut table = Table::new(&title, &bench.programs);
-    let label = "import (peers: start with it), keys";
-    table.row(label, Unit::PerSecond, rates, Some(Target::Least(1e6)));
-    Ok(vec![table])
+    let label = if by_peers {
+        "import (peers: start with it), keys".to_owned()
+    } else {
+        let own = rate(source)?.unwrap_or_default();
+        format!("import ({name} starts with it: {own:.0}/s), keys")
+    };
+    table.row(label, Unit::PerSecond, rates, Some(Target::Least(1.5e6)));
+    Ok(table)
 }
 
 /// From the start of the tool to its end; what it wrote is looked at by a server.
-fn import(program: &Program, file: &std::path::Path, keys: u64) -> Result<Duration> {
+fn import(program: &Program, file: &Path, keys: u64) -> Result<Duration> {
     let folder = new_folder()?;
     let store = format!("file://{}", folder.path().join("store").display());
     let mut command = program.command();
@@ -63,7 +91,7 @@ fn import(program: &Program, file: &std::path::Path, keys: u64) -> Result<Durati
 }
 
 /// From the start of the server to its first reply, which comes when all is loaded.
-fn load(program: &Program, file: &std::path::Path, keys: u64) -> Result<Duration> {
+fn load(program: &Program, file: &Path, keys: u64) -> Result<Duration> {
     let folder = new_folder()?;
     fs::copy(file, folder.path().join(FILE))?;
     let started = Instant::now();

@@ -3,7 +3,7 @@
 //! 1. [`cost`]: CPU of the server per SET with and without the log, and throughput where nothing may be lost.
 //! 2. [`stalls`]: what clients wait while a log-keeping database makes checkpoints under full write load.
 //! 3. [`large`]: a database of about 1 GiB: recovery, sleep with little changed, branches, write amplification.
-//! 4. [`import`]: an RDB file into a store.
+//! 4. [`import`]: RDB files into a store.
 //!
 //! Peers keep an append-only file with the `appendfsync` that promises the same. Files lie under the temporary folder,
 //! which must be a disk: where syncing costs nothing, these numbers say nothing.
@@ -41,6 +41,10 @@ pub(crate) enum Part {
 }
 
 impl Part {
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     fn run(self, bench: &Bench) -> Result<Vec<Table>> {
         match self {
             Part::Cost => cost::measure(bench),

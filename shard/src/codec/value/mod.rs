@@ -8,7 +8,7 @@
 //! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //!
-//! Hashes in forms of newer servers become plain ones first: see [`newer`].
+//! [`newer`] converts the hash encodings of newer servers to type 4.
 //!
 //! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
 //! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
@@ -48,7 +48,7 @@ pub mod kind {
     pub const LIST_QUICKLIST_2: u8 = 18;
     pub const SET_LISTPACK: u8 = 20;
 
-    // What Dormouse has nothing for.
+    // Types that are not supported.
     pub const MODULE: u8 = 6;
     pub const MODULE_2: u8 = 7;
     pub const STREAM: u8 = 15;
@@ -58,8 +58,8 @@ pub mod kind {
     pub const STREAM_5: u8 = 27;
     pub const ARRAY: u8 = 28;
 
-    // Hashes in the forms of newer servers, see [`super::newer`]. What is early, only release candidates wrote; Valkey has
-    // given the first number to a form of its own.
+    // Hash encodings of newer servers, see [`super::newer`]. Only release candidates wrote those that are called early;
+    // Valkey uses the first number for an encoding of its own.
     pub const HASH_TTL_EARLY: u8 = 22;
     pub const HASH_TTL_LISTPACK_EARLY: u8 = 23;
     pub const HASH_TTL: u8 = 24;

@@ -1,4 +1,4 @@
-//! Hashes in the forms of newer servers, as plain ones.
+//! Converts the hash encodings of newer servers to the plain one.
 //!
 //! | type | written by | value |
 //! | --- | --- | --- |
@@ -11,10 +11,10 @@
 //! | 31 | Redis 8.10, payloads | fields, value ... |
 //! | 32 | Redis 8.10, files | template's number, value ... |
 //!
-//! *fields* is 0 and a listpack, or 1, n, n strings. A **template** is the fields that many hashes of a file share; the
-//! file says them before its keys. A number in a payload means nothing to its reader.
+//! *fields* is 0 and a listpack, or 1, n, n strings. A **template** is a list of fields that many hashes share; a file
+//! stores its templates before its keys. The template's number in a payload is the sender's and is ignored.
 //!
-//! A hash none of whose fields expires is a plain one, whatever its form. Strings are copied as they stand.
+//! A hash without expiring fields loses nothing by the conversion. Strings are copied in their encoded form.
 
 use std::collections::HashMap;
 
@@ -27,35 +27,35 @@ use crate::types::listpack::Listpack;
 
 type Result<T> = std::result::Result<T, CodecError>;
 
-/// What all templates of a file take at most: they are held in memory for as long as it is read.
+/// Limit on the size of a file's templates, which stay in memory until the file has been read.
 const TEMPLATE_BYTES_MAX: usize = 256 << 20;
 
 const LISTPACK: CodecError = CodecError::Malformed("hash listpack");
 const TEMPLATE: CodecError = CodecError::Malformed("hash without its template");
 
-/// Whose numbers of types they are.
+/// The servers that a value's type number belongs to: Valkey and Redis have given the same numbers to different types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Redis,
     Valkey,
 }
 
-/// What a hash turned out to be.
+/// The outcome of [`flatten`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flattened {
     Plain,
-    /// A field of it expires, and no plain hash can say so.
+    /// A field expires, which a plain hash cannot express.
     FieldsExpire,
 }
 
-/// The templates of a file, by their numbers.
+/// A file's templates by number.
 #[derive(Debug, Default)]
 pub struct Templates {
     by_number: HashMap<u64, Fields>,
     bytes: usize,
 }
 
-/// Names of fields, as RDB has strings, one after the other.
+/// Field names, as consecutive RDB strings.
 #[derive(Debug, Default)]
 struct Fields {
     count: usize,
@@ -63,10 +63,10 @@ struct Fields {
 }
 
 impl Templates {
-    /// Adds a template: `n, n strings` behind its number.
+    /// Adds a template, encoded as `n, n strings`.
     ///
     /// # Errors
-    /// When the number is taken, or the fields are malformed or too many.
+    /// When the number is in use, or the fields are malformed or too many.
     pub fn add(&mut self, number: u64, fields: &[u8]) -> Result<()> {
         let mut reader = Reader::new(fields);
         let fields = Fields::read(&mut reader)?;
@@ -81,7 +81,7 @@ impl Templates {
         }
     }
 
-    /// How many values belong to a hash of that template.
+    /// The number of values of a hash with that template.
     ///
     /// # Errors
     /// When there is no such template.
@@ -109,7 +109,7 @@ impl Fields {
         Ok(fields)
     }
 
-    /// As a payload has them.
+    /// Reads *fields*, the form in payloads.
     fn read_tagged(reader: &mut Reader<'_>) -> Result<Self> {
         match reader.rdb_plain_length()? {
             0 => read_string(reader)?.with_bytes(Fields::of_listpack),
@@ -118,7 +118,7 @@ impl Fields {
         }
     }
 
-    /// Writes a hash of these fields and the values that follow in `reader`.
+    /// Writes a hash of these fields and the next values of `reader`.
     fn write_with_values(&self, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
         reader.check_count(self.count as u64, 1)?;
         write_rdb_length(out, self.count as u64);
@@ -130,7 +130,7 @@ impl Fields {
         Ok(())
     }
 
-    /// The same of values in a listpack, behind a number.
+    /// Writes a hash of these fields and the values in a listpack, whose first entry is the template's number.
     fn write_with_packed(&self, listpack: &Listpack, out: &mut Vec<u8>) -> Result<()> {
         if listpack.view().len() != self.count + 1 {
             return Err(LISTPACK);
@@ -145,7 +145,7 @@ impl Fields {
     }
 }
 
-/// What a value of this type is, where it is known but none of those that Dormouse has.
+/// Names a type that is known but not supported.
 pub fn unsupported(kind: u8, origin: Origin) -> Option<&'static str> {
     Some(match kind {
         kind::MODULE | kind::MODULE_2 => "a module's value",
@@ -156,7 +156,7 @@ pub fn unsupported(kind: u8, origin: Origin) -> Option<&'static str> {
     })
 }
 
-/// Whether a hash of this type may be a plain one in a form that [`flatten`] reads.
+/// Whether [`flatten`] reads this type.
 pub fn is_newer_hash(kind: u8, origin: Origin) -> bool {
     match origin {
         Origin::Redis => matches!(kind, kind::HASH_TTL_EARLY..=kind::HASH_TTL_LISTPACK) || is_template(kind),
@@ -168,11 +168,10 @@ fn is_template(kind: u8) -> bool {
     matches!(kind, kind::HASH_TEMPLATE_LISTPACK..=kind::HASH_TEMPLATE_VALUES_REFERRED)
 }
 
-/// Writes the hash that stands in `reader` to `out` as one of type 4. The reader stands behind it afterwards, unless a
-/// field expires.
+/// Reads a hash and writes it to `out` as type 4. If a field expires, `reader` and `out` are left in the middle.
 ///
 /// # Errors
-/// When it is malformed, or of another type.
+/// When the value is malformed or of another type.
 pub fn flatten(
     kind: u8,
     origin: Origin,
@@ -263,7 +262,7 @@ fn read_listpack(reader: &mut Reader<'_>) -> Result<Listpack> {
     Ok(read_string(reader)?.with_bytes(Listpack::from_bytes)?)
 }
 
-/// A string as it stands, its length included.
+/// The encoded form of the next string, including its length.
 fn raw_string<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
     let before = reader.rest();
     let bytes = match reader.rdb_length()? {
