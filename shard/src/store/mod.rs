@@ -23,8 +23,8 @@
 //! When it fails with [`StoreError::Unavailable`], the object may be there or not, or appear later: callers never use the
 //! name again for something else. Deletes are not synced: a deleted object may be back after a power cut, and is garbage.
 //!
-//! One process at a time has a folder open. A store behind a network has no such lock: two processes may write it at
-//! once, and each database is fenced by its manifests alone.
+//! One process at a time has a folder open. A store behind a network has no such lock: there, [`crate::owner`] decides which
+//! process owns it.
 
 mod error;
 mod faulty;
