@@ -2,11 +2,11 @@
 //!
 //! `cargo xtask crash` does the same for as many rounds as one likes.
 
-use std::env;
+use std::{env, time::Duration};
 
 use dormouse_client_tests::{
     Kind,
-    crash::{self, Settings, node},
+    crash::{self, Settings, node, rivals},
     toolchain,
 };
 
@@ -46,6 +46,22 @@ fn a_full_disk_breaks_no_promise() {
     }
 }
 
+/// Two processes that want one bucket.
+#[test]
+fn one_of_two_processes_has_a_bucket() {
+    for (window, rounds) in [(Duration::ZERO, 6), (Duration::from_secs(1), 2)] {
+        let seed = number("DORMOUSE_CRASH_SEED").unwrap_or_else(node::unix_ms);
+        let rounds = number("DORMOUSE_CRASH_ROUNDS").map_or(rounds, |rounds| rounds as usize);
+        let delay = Duration::from_millis(4);
+        println!("two processes, loss window {window:?}, seed {seed}");
+        match rivals::run(rivals::Settings { seed, rounds, rounds_per_store: ROUNDS_PER_STORE, window, delay }, |_| {})
+        {
+            Ok(summary) => println!("{summary}"),
+            Err(problem) => panic!("{problem}"),
+        }
+    }
+}
+
 /// Whether the harness asks for too much.
 #[test]
 fn redis_keeps_its_promises_too() {
@@ -56,12 +72,15 @@ fn redis_keeps_its_promises_too() {
     }
 }
 
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().expect("a number"))
+}
+
 fn survives(kind: Kind, mode: &str, rounds: usize) {
     run(kind, mode, rounds, false);
 }
 
 fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool) {
-    let number = |variable: &str| env::var(variable).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seed = number("DORMOUSE_CRASH_SEED").unwrap_or_else(node::unix_ms);
     let rounds = number("DORMOUSE_CRASH_ROUNDS").map_or(rounds, |rounds| rounds as usize);
     let mode = mode.parse().expect("a mode");

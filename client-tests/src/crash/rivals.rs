@@ -99,11 +99,8 @@ impl Process {
         let port = free_port();
         let log = File::create(folder.join(format!("process-{number}.log"))).map_err(|error| error.to_string())?;
         let mut command = command_on(remote, port, ServerSettings { workers: Some(1), ..ServerSettings::default() });
-        command.env("DORMOUSE_LOSS_WINDOW", format!("{}ms", window.as_millis()).replace("0ms", "0"));
-        command.env("DORMOUSE_CHECKPOINT_EVERY", "1s");
-        if window > Duration::ZERO {
-            command.env("DORMOUSE_LOSS_WINDOW", format!("{}ms", window.as_millis()));
-        }
+        let declared = if window.is_zero() { "0".to_owned() } else { format!("{}ms", window.as_millis()) };
+        command.env("DORMOUSE_LOSS_WINDOW", declared).env("DORMOUSE_CHECKPOINT_EVERY", "1s");
         command.stdin(Stdio::null()).stdout(log.try_clone().map_err(|error| error.to_string())?).stderr(log);
         let started = Instant::now();
         let child = command.spawn().map_err(|error| format!("cannot start the server: {error}"))?;
