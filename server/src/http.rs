@@ -2,11 +2,14 @@
 //!
 //! It has a thread and a runtime of its own, so that a scrape never delays a worker. Everything that a client can draw
 //! out is bounded: how many connections there are, the time for a request's head and its size, how long a connection
-//! lasts. Bodies are not read.
+//! lasts. Bodies are not read. Every connection is accepted at once; where there are too many, the one that has been silent
+//! for longest is closed. So a probe is answered however many slow connections there are.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,17 +19,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-const CONNECTIONS_MAX: usize = 128;
+/// Most connections at once.
+pub const CONNECTIONS_MAX: usize = 256;
 const HEAD_BYTES_MAX: usize = 16 << 10;
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// After so long a connection ends with the request that it is at.
 const CONNECTION_LIFE: Duration = Duration::from_secs(300);
 /// For a request that is being answered when its connection has to end.
@@ -159,30 +165,41 @@ fn failure(status: StatusCode, message: &str) -> Response {
 }
 
 async fn serve(listeners: Vec<tokio::net::TcpListener>, router: Router, stopped: watch::Receiver<bool>) {
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Arc::new(Connections::default());
+    // Every connection holds a sender: the receiver ends with the last of them.
+    let (alive, mut ended) = mpsc::channel::<()>(1);
     for listener in listeners {
-        tokio::spawn(accept(listener, router.clone(), connections.clone(), stopped.clone()));
+        tokio::spawn(accept(listener, router.clone(), connections.clone(), alive.clone(), stopped.clone()));
     }
+    drop(alive);
     until_stopped(stopped).await;
-    // All permits are back when the last connection has ended. Those that take too long end with the runtime.
-    let _ = timeout(FINISH_TIMEOUT, connections.acquire_many(CONNECTIONS_MAX as u32)).await;
+    // Connections that take too long end with the runtime.
+    let _ = timeout(FINISH_TIMEOUT, ended.recv()).await;
 }
 
 async fn accept(
     listener: tokio::net::TcpListener,
     router: Router,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
+    alive: mpsc::Sender<()>,
     stopped: watch::Receiver<bool>,
 ) {
     let accept_all = async {
-        // A client beyond the limit waits in the kernel's queue. The semaphore is never closed.
-        while let Ok(permit) = connections.clone().acquire_owned().await {
+        loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    tokio::spawn(connection(stream, router.clone(), permit, stopped.clone()));
+                    let (place, closed) = connections.enter();
+                    let served = connection(stream, router.clone(), place, closed, stopped.clone());
+                    let alive = alive.clone();
+                    tokio::spawn(async move {
+                        served.await;
+                        drop(alive);
+                    });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection cannot be accepted");
+                    // Out of descriptors, most likely: this gives one back.
+                    connections.close_oldest();
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -194,22 +211,90 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, permit: OwnedSemaphorePermit, stopped: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    place: Place,
+    closed: oneshot::Receiver<()>,
+    stopped: watch::Receiver<bool>,
+) {
+    let router = TowerToHyperService::new(router);
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(stream),
+            service_fn(|request| {
+                place.heard();
+                router.call(request)
+            }),
+        );
     let mut served = std::pin::pin!(served);
     // Errors are those of clients that went away or talked nonsense, and were told so.
     tokio::select! {
         _ = served.as_mut() => {}
+        _ = closed => {}
         _ = timeout(CONNECTION_LIFE, until_stopped(stopped)) => {
             served.as_mut().graceful_shutdown();
             let _ = timeout(FINISH_TIMEOUT, served).await;
         }
     }
-    drop(permit);
+}
+
+/// The open connections, ordered by when each was last heard of.
+#[derive(Debug, Default)]
+struct Connections {
+    last_turn: AtomicU64,
+    open: Mutex<BTreeMap<u64, oneshot::Sender<()>>>,
+}
+
+impl Connections {
+    /// A place for a new connection, and what tells it that it has to go for a newer one.
+    fn enter(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
+        let (close, closed) = oneshot::channel();
+        let turn = self.last_turn.fetch_add(1, Ordering::Relaxed);
+        let open = {
+            let mut open = self.open.lock();
+            open.insert(turn, close);
+            open.len()
+        };
+        if open > CONNECTIONS_MAX {
+            self.close_oldest();
+        }
+        (Place { connections: Arc::clone(self), turn: AtomicU64::new(turn) }, closed)
+    }
+
+    fn close_oldest(&self) {
+        if let Some((_, close)) = self.open.lock().pop_first() {
+            // It may have ended by itself.
+            let _ = close.send(());
+        }
+    }
+}
+
+/// A connection among all. It gives its place up when it is dropped.
+struct Place {
+    connections: Arc<Connections>,
+    turn: AtomicU64,
+}
+
+impl Place {
+    /// It has sent a whole request.
+    fn heard(&self) {
+        let mut open = self.connections.open.lock();
+        if let Some(close) = open.remove(&self.turn.load(Ordering::Relaxed)) {
+            let turn = self.connections.last_turn.fetch_add(1, Ordering::Relaxed);
+            self.turn.store(turn, Ordering::Relaxed);
+            open.insert(turn, close);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.open.lock().remove(&self.turn.load(Ordering::Relaxed));
+    }
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {
@@ -299,6 +384,42 @@ mod tests {
         // A body that never comes holds nothing up.
         let answer = send(&http, "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK"));
+    }
+
+    #[test]
+    fn a_probe_is_answered_beside_any_number_of_slow_connections() {
+        let http = start(Readiness::default);
+        let ask = |stream: &mut std::net::TcpStream| {
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            let mut part = [0; 4096];
+            while !answer.ends_with(r#"{"status":"ok"}"#) {
+                let read = stream.read(&mut part).unwrap();
+                assert!(read > 0, "closed after {answer:?}");
+                answer += std::str::from_utf8(&part[..read]).unwrap();
+            }
+        };
+        let slow: Vec<_> = (0..1500)
+            .map(|_| {
+                let mut stream = connect(&http);
+                // Closed already, perhaps.
+                let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhos");
+                stream
+            })
+            .collect();
+        let begun = std::time::Instant::now();
+        let mut probe = connect(&http);
+        ask(&mut probe);
+        assert!(begun.elapsed() < HEAD_TIMEOUT, "the probe has waited for a slow connection: {:?}", begun.elapsed());
+        // The oldest had to go, those that sent requests lately did not.
+        assert!(matches!((&slow[0]).read(&mut [0]), Ok(0) | Err(_)));
+        let more: Vec<_> = (0..CONNECTIONS_MAX - 1).map(|_| connect(&http)).collect();
+        ask(&mut probe);
+        // Now the others are those that have been silent for longest.
+        let newer: Vec<_> = (0..CONNECTIONS_MAX - 1).map(|_| connect(&http)).collect();
+        ask(&mut probe);
+        assert!(matches!((&more[0]).read(&mut [0]), Ok(0) | Err(_)));
+        drop(newer);
     }
 
     #[test]

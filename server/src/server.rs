@@ -83,7 +83,8 @@ impl Server {
     pub fn start(options: Options) -> Result<Self, Failure> {
         let strangers =
             if options.tokens.is_empty() { 0 } else { strangers::places(options.max_clients as usize) as u64 };
-        let clients = u64::from(options.max_clients) + strangers;
+        let http = if options.http_port == 0 { 0 } else { crate::http::CONNECTIONS_MAX as u64 };
+        let clients = u64::from(options.max_clients) + strangers + http;
         let possible = process::allow_clients(clients);
         if possible < clients {
             tracing::warn!(
