@@ -322,7 +322,11 @@ fn file_defaults(path: &Path) -> Result<Defaults, clap::Error> {
         let advice = if error.kind() == io::ErrorKind::NotFound { " (named by --config)" } else { "" };
         invalid(format!("cannot read {place}{advice}: {error}"))
     })?;
-    let table: toml::Table = text.parse().map_err(|error| invalid(format!("in {place}: {error}")))?;
+    // The error's own text repeats the line, which may hold a token.
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        invalid(format!("in {place}, line {}: {}", before.matches('\n').count() + 1, error.message()))
+    })?;
     let command = options_command();
     let mut defaults = Defaults::new();
     for (name, value) in table {

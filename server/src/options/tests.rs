@@ -177,6 +177,9 @@ fn complaints() {
 
 #[test]
 fn complaints_about_a_file() {
+    let unended = file("port = 1\ntoken = \"dm_shop_hush");
+    let error = parse(&format!("--config {}", unended.path().to_str().unwrap()), &[]).unwrap_err();
+    assert!(error.contains("line 2") && !error.contains("hush"), "{error}");
     for (text, parts) in [
         ("port = \"many\"", &["'many'", "--port"][..]),
         ("port = true", &["`port` has a value of the wrong type"]),
@@ -185,6 +188,7 @@ fn complaints_about_a_file() {
         ("prot = 1", &["unknown option `prot`"]),
         ("config = \"x\"", &["unknown option `config`"]),
         ("port = ", &["line 1"]),
+        ("port = 1\nmax-clients = = 2", &["line 2"]),
         ("[server]\nport = 1", &["unknown option `server`"]),
     ] {
         let file = file(text);
