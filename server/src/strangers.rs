@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::clients::{Client, Peer};
 
 /// Wrong tokens after which a connection is closed.
-pub const GUESSES_MAX: u32 = 10;
+pub const GUESSES_MAX: u32 = 8;
 
 /// Refused requests after which a stranger is closed: many more than a client library sends before it shows its token.
 pub const REFUSALS_MAX: u32 = 1000;
