@@ -10,6 +10,7 @@ use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
 use dormouse_shard::manifest;
+use futures::future::join_all;
 use parking_lot::Mutex;
 
 use crate::config::DatabaseSettings;
@@ -26,6 +27,9 @@ use crate::table::TABLE;
 
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
+
+/// Databases that are opened at the same time.
+const OPENED_TOGETHER: usize = 32;
 
 /// One database as the server sees it: the engine's, and all that is counted, published and logged for it.
 pub struct Tenant {
@@ -245,10 +249,10 @@ impl Tenants {
         let logged: Vec<Box<str>> =
             engine.recovered.lock().identities().iter().map(|identity| identity.name.clone()).collect();
         let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
-        for name in named.chain(logged.iter().map(|name| &**name)) {
-            if !by_name.contains_key(name) {
-                by_name.insert(name.into(), Tenant::open(name, engine, settings, seed()).await);
-            }
+        let named = named.chain(logged.iter().map(|name| &**name));
+        let named: BTreeSet<&str> = named.filter(|name| !by_name.contains_key(*name)).collect();
+        for tenant in open_all(named, engine, settings, &mut seed).await {
+            by_name.insert(tenant.name().into(), tenant);
         }
         // A process that died while it deleted something has left it.
         if let Err(error) = manifest::sweep(&engine.store, (engine.clock)()).await {
@@ -258,10 +262,10 @@ impl Tenants {
             tracing::error!(%error, "the store cannot be asked for its branches");
             Vec::new()
         });
-        for name in stored.iter().filter(|name| check_full_name(name).is_ok()) {
-            if !by_name.contains_key(name.as_str()) && manifest::exists(&engine.store, name).await.unwrap_or(true) {
-                by_name.insert(name.as_str().into(), Tenant::open(name, engine, settings, seed()).await);
-            }
+        let stored = stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok());
+        let others: BTreeSet<&str> = stored.filter(|name| !by_name.contains_key(*name)).collect();
+        for tenant in open_all(existing(others, engine).await, engine, settings, &mut seed).await {
+            by_name.insert(tenant.name().into(), tenant);
         }
         if !tokens.is_empty() {
             let named = tokens.iter().map(|token| token.name()).chain([DEFAULT_DATABASE]);
@@ -465,6 +469,34 @@ fn token_names_branch(name: &str, owner: &str) -> String {
          Give clients of that branch the token dm_{owner}.{name}_SECRET instead, or delete the branch (start the server \
          without a token on 127.0.0.1, then `dormouse db delete {name}`), or use another name in the token"
     )
+}
+
+/// Those of the names that have a manifest. One whose store does not answer may have one.
+async fn existing<'a>(names: BTreeSet<&'a str>, engine: &Engine) -> BTreeSet<&'a str> {
+    let names: Vec<&str> = names.into_iter().collect();
+    let mut found = BTreeSet::new();
+    for some in names.chunks(OPENED_TOGETHER) {
+        let exist = join_all(some.iter().map(|name| manifest::exists(&engine.store, name))).await;
+        found.extend(
+            some.iter().zip(exist).filter(|(_, exists)| *exists.as_ref().unwrap_or(&true)).map(|(name, _)| *name),
+        );
+    }
+    found
+}
+
+/// Opens databases, several at a time: each costs two round trips to a store behind a network.
+async fn open_all(
+    names: BTreeSet<&str>,
+    engine: &Engine,
+    settings: &DatabaseSettings,
+    seed: &mut impl FnMut() -> u64,
+) -> Vec<Arc<Tenant>> {
+    let names: Vec<(&str, u64)> = names.into_iter().map(|name| (name, seed())).collect();
+    let mut opened = Vec::with_capacity(names.len());
+    for some in names.chunks(OPENED_TOGETHER) {
+        opened.extend(join_all(some.iter().map(|(name, seed)| Tenant::open(name, engine, settings, *seed))).await);
+    }
+    opened
 }
 
 /// A name that only its holder changes.

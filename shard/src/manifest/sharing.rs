@@ -41,6 +41,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use futures::future::join_all;
+
 use super::{
     Garbage, Manifest, Names,
     catalog::{KEPT, delete_object, numbers, read},
@@ -57,6 +59,9 @@ const LOOK_ATTEMPTS: usize = 4;
 
 /// No process takes so long from the first object of a new database to its first manifest.
 const FIRST_COMMIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// So many databases are looked at together at a start: each costs a round trip.
+const SWEPT_TOGETHER: usize = 32;
 
 /// Makes a branch: `branch` is its first manifest, not yet committed, and names objects that `source`, the newest manifest
 /// of its source, names too. The caller sees to it that nobody commits a manifest of the source meanwhile. Sets the
@@ -134,23 +139,30 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
 /// start of a process, as the one before may have died in between. `now_ms`: unix milliseconds.
 pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
     let mut garbage = Garbage::default();
-    for database in databases(store).await? {
-        let names = Names::new(&database)?;
-        if numbers(store, &names).await?.is_empty() {
-            let mut folder = Folder::list(store, &names).await?;
-            let lists = folder.lists(store).await?;
-            let is_old = |object: &ObjectInfo| {
-                let written_ms = u64::try_from(object.modified_ms).unwrap_or(0);
-                now_ms.saturating_sub(written_ms) > FIRST_COMMIT_MS_MAX
-            };
-            folder.objects.retain(|object| is_old(object) && !lists.contains(&object.name));
-            if !folder.objects.is_empty() {
-                put_left_list(store, &names, &folder).await?;
-            }
-            garbage.add(collect_left(store, &database).await?);
+    for some in databases(store).await?.chunks(SWEPT_TOGETHER) {
+        for swept in join_all(some.iter().map(|database| sweep_one(store, database, now_ms))).await {
+            garbage.add(swept?);
         }
     }
     Ok(garbage)
+}
+
+async fn sweep_one(store: &Store, database: &str, now_ms: u64) -> Result<Garbage, StoreError> {
+    let names = Names::new(database)?;
+    if !numbers(store, &names).await?.is_empty() {
+        return Ok(Garbage::default());
+    }
+    let mut folder = Folder::list(store, &names).await?;
+    let lists = folder.lists(store).await?;
+    let is_old = |object: &ObjectInfo| {
+        let written_ms = u64::try_from(object.modified_ms).unwrap_or(0);
+        now_ms.saturating_sub(written_ms) > FIRST_COMMIT_MS_MAX
+    };
+    folder.objects.retain(|object| is_old(object) && !lists.contains(&object.name));
+    if !folder.objects.is_empty() {
+        put_left_list(store, &names, &folder).await?;
+    }
+    collect_left(store, database).await
 }
 
 /// The owners of all objects that a manifest names.
