@@ -77,6 +77,11 @@ impl HonestBucket {
         self.state.requests.load(Ordering::Relaxed)
     }
 
+    /// The names of all objects that begin so.
+    pub fn names(&self, prefix: &str) -> Vec<String> {
+        self.state.objects().keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
     /// Forgets all objects whose names begin so.
     pub fn clear(&self, prefix: &str) {
         self.state.objects().retain(|name, _| !name.starts_with(prefix));

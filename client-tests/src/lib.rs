@@ -8,8 +8,8 @@
 //! 2. [`Suite`] runs a client suite, a program in the client's own language, as a child process (see below).
 //! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
 //! 4. [`unrest`] splits, merges and puts to sleep what a test is at work on.
-//! 5. [`bucket`] is a real S3 server, and a bad network in front of it.
-//!    [`honest`] is a bucket in this process's memory, as slow as it is told to be.
+//! 5. [`bucket`] is a real S3 server, and a bad network in front of it; [`emulator`] has other servers that a store may be
+//!    on. [`honest`] is a bucket in this process's memory, as slow as it is told to be.
 //! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //!
@@ -32,6 +32,7 @@
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
 //! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |
+//! | `DORMOUSE_LONG` | set: the tests run too that need what is built or downloaded for minutes |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |
 
 #![forbid(unsafe_code)]
@@ -39,6 +40,7 @@
 pub mod bucket;
 pub mod compare;
 pub mod crash;
+pub mod emulator;
 pub mod honest;
 pub mod resp;
 pub mod script;

@@ -16,6 +16,7 @@ mod chart;
 mod count;
 mod crash;
 mod run;
+mod stores;
 mod test;
 mod tidy;
 mod tools;
@@ -44,11 +45,17 @@ enum Task {
         /// Only these steps, in their own order
         #[arg(long, value_enum, value_delimiter = ',')]
         only: Vec<test::Step>,
+        /// Also test on stores whose servers take minutes to build
+        #[arg(long)]
+        long: bool,
     },
     /// Check layering, file lengths, names, and words
     Tidy,
     /// Run the client suites of other languages
     Clients {
+        /// Also test on stores whose servers take minutes to build
+        #[arg(long)]
+        long: bool,
         /// Passed on to the tests: part of a suite's name, for example
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
@@ -79,9 +86,9 @@ fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let root = root.parent().expect("this crate lies in the workspace's folder");
     let outcome = match CommandLine::parse().task {
-        Task::Test { only } => return test::run(root, &only),
+        Task::Test { only, long } => return test::run(root, &only, long),
         Task::Tidy => tidy::run(root),
-        Task::Clients { arguments } => test::clients(root, &arguments),
+        Task::Clients { long, arguments } => test::clients(root, &arguments, long),
         Task::Crash { arguments } => crash::run(root, &arguments),
         Task::Simulate { arguments } => simulate(root, &arguments),
         Task::Chart => chart::run(root),

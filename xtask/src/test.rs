@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 
-use crate::{Count, Outcome, chart, run, tidy, tools};
+use crate::{Count, Outcome, chart, run, stores, tidy, tools};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
@@ -31,14 +31,14 @@ pub(crate) enum Step {
     Deny,
 }
 
-pub(crate) fn run(root: &Path, only: &[Step]) -> ExitCode {
+pub(crate) fn run(root: &Path, only: &[Step], long: bool) -> ExitCode {
     let steps = Step::value_variants().iter().filter(|step| only.is_empty() || only.contains(step));
     let mut total = Count::default();
     let mut report = Vec::new();
     for &step in steps {
         println!("\n== {}", step.name());
         let start = Instant::now();
-        let count = step.run(root).unwrap_or_else(|problem| {
+        let count = step.run(root, long).unwrap_or_else(|problem| {
             eprintln!("{problem}");
             Count::of(false)
         });
@@ -54,7 +54,7 @@ impl Step {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    fn run(self, root: &Path) -> Outcome {
+    fn run(self, root: &Path, long: bool) -> Outcome {
         match self {
             Step::Format => run::check(run::cargo(root).args(["fmt", "--all", "--check"])),
             Step::Tidy => tidy::run(root),
@@ -74,7 +74,7 @@ impl Step {
                 "dormouse-client-tests",
                 "--no-fail-fast",
             ])),
-            Step::Clients => clients(root, &[]),
+            Step::Clients => clients(root, &[], long),
             Step::Chart => chart::run(root),
             Step::Deny => deny(root),
         }
@@ -82,7 +82,7 @@ impl Step {
 }
 
 /// The client suites are tests of their crate; it builds the server and installs the clients.
-pub(crate) fn clients(root: &Path, arguments: &[String]) -> Outcome {
+pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome {
     tools::redis_server();
     let test = ["test", "--package", "dormouse-client-tests", "--no-fail-fast", "--"];
     let mut tests = run::cargo(root);
@@ -99,6 +99,21 @@ pub(crate) fn clients(root: &Path, arguments: &[String]) -> Outcome {
             Ok(program) => drop(tests.env("DORMOUSE_S3_SERVER", program)),
             // The tests that need it say so too, and fail under `CI=true`.
             Err(problem) => drop(tools::missing("stores on S3 were", &problem)?),
+        }
+    }
+    if needs(&["stores", "moto", "gofakes3", "rclone", "azurite"]) {
+        let mut servers = vec![("a store on moto was", stores::moto(root))];
+        if long {
+            tests.env("DORMOUSE_LONG", "1");
+            servers.push(("stores on gofakes3 were", stores::gofakes3(root)));
+            servers.push(("a store on rclone was", stores::rclone(root)));
+            servers.push(("a store on Azurite was", stores::azurite(root)));
+        }
+        for (what, server) in servers {
+            if let Err(problem) = server {
+                // The tests that need it say so too, and fail under `CI=true`.
+                let _ = tools::missing(what, &problem)?;
+            }
         }
     }
     run::tests(&mut tests)

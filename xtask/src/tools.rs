@@ -80,7 +80,7 @@ pub(crate) fn s3_server(root: &Path) -> Result<PathBuf, String> {
     go_program(root, "versitygw", S3_SERVER)
 }
 
-fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> {
+pub(crate) fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> {
     let folder = folder(root)?;
     let program = folder.join(name);
     // Built by `go install`, programs do not know their whole version; the stamp says which it is.
@@ -218,7 +218,7 @@ pub(crate) fn cargo_deny(root: &Path) -> Result<PathBuf, String> {
     if built { Ok(deny) } else { Err(format!("cargo-deny could not be built:\n{text}")) }
 }
 
-fn folder(root: &Path) -> Result<PathBuf, String> {
+pub(crate) fn folder(root: &Path) -> Result<PathBuf, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let folder = root.join(target).join("tools");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
