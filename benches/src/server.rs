@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dormouse_client_tests::server::Remote;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -88,6 +89,12 @@ impl Loss {
     }
 }
 
+/// A store behind a network, and the loss window over it.
+pub(crate) struct Bucket<'a> {
+    pub store: &'a Remote,
+    pub loss_window: &'a str,
+}
+
 /// An installed server.
 pub(crate) struct Program {
     pub kind: Kind,
@@ -116,7 +123,15 @@ impl Program {
 
     /// Starts it on the data that an earlier one left in `folder` and waits until it answers.
     pub fn start_in(&self, folder: TempDir, setup: Setup) -> Result<Server> {
-        let mut server = self.spawn(folder, setup)?;
+        self.wait_for(self.spawn(folder, setup)?)
+    }
+
+    /// Starts Dormouse with its data elsewhere; what it says goes into the folder.
+    pub fn start_over(&self, folder: TempDir, bucket: &Bucket<'_>) -> Result<Server> {
+        self.wait_for(self.spawn_over(folder, Setup::default(), Some(bucket))?)
+    }
+
+    fn wait_for(&self, mut server: Server) -> Result<Server> {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if Client::connect(server.address).and_then(|mut client| client.call(&["PING"])).is_ok() {
@@ -132,6 +147,10 @@ impl Program {
 
     /// Starts it and returns at once, before it listens.
     pub fn spawn(&self, folder: TempDir, setup: Setup) -> Result<Server> {
+        self.spawn_over(folder, setup, None)
+    }
+
+    fn spawn_over(&self, folder: TempDir, setup: Setup, bucket: Option<&Bucket<'_>>) -> Result<Server> {
         let port = free_port()?;
         let mut command = self.command();
         command.arg("--port").arg(port.to_string());
@@ -147,10 +166,16 @@ impl Program {
                 };
             }
             Kind::Dormouse => {
-                let store = format!("file://{}", folder.path().join("store").display());
+                let store = match bucket {
+                    Some(bucket) => bucket.store.url.clone(),
+                    None => format!("file://{}", folder.path().join("store").display()),
+                };
+                let window = bucket.map_or(setup.loss.window(), |bucket| bucket.loss_window);
+                let variables = bucket.iter().flat_map(|bucket| &bucket.store.environment);
+                command.envs(variables.map(|(name, value)| (name, value)));
                 command.args(["--bind", "127.0.0.1", "--http-port", &free_port()?.to_string(), "--store", &store]);
                 command.args(["--sleep-after", "never", "--workers", "1"]);
-                command.args(["--checkpoint-every", setup.checkpoint_every, "--loss-window", setup.loss.window()]);
+                command.args(["--checkpoint-every", setup.checkpoint_every, "--loss-window", window]);
             }
         }
         let log = File::create(folder.path().join("log"))?;

@@ -4,6 +4,7 @@ mod connections;
 mod cpu;
 mod durability;
 mod memory;
+mod restart;
 mod stalls;
 mod wake;
 
@@ -27,6 +28,8 @@ pub(crate) enum Measure {
     Connections,
     /// What the log costs, recovery, incremental checkpoints, import.
     Durability,
+    /// Start after a crash, over a bucket.
+    Restart,
 }
 
 impl Measure {
@@ -42,6 +45,7 @@ impl Measure {
             Measure::Stalls => "stalls",
             Measure::Connections => "connections",
             Measure::Durability => "durability",
+            Measure::Restart => "restart",
         }
     }
 
@@ -53,6 +57,7 @@ impl Measure {
             Measure::Stalls => stalls::measure(bench),
             Measure::Connections => connections::measure(bench),
             Measure::Durability => durability::measure(bench),
+            Measure::Restart => restart::measure(bench),
         }
     }
 }
