@@ -114,7 +114,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-protocol", &[]),
     ("dormouse-autoscaler", &[]),
     ("dormouse-simulation", &["dormouse-shard", "dormouse-protocol"]),
-    ("dormouse-benches", &[]),
+    ("dormouse-benches", &["dormouse-client-tests"]),
     ("dormouse-client-tests", &[]),
     ("xtask", &[]),
 ];
