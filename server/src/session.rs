@@ -140,6 +140,8 @@ pub struct Session {
     pub awaited: Lsn,
     /// The last write of this connection, for `WAITAOF`.
     pub written: Lsn,
+    /// The time at which its commands run now: unix microseconds.
+    pub now_us: u64,
 }
 
 /// Why a run of commands under one lock ended.
@@ -179,6 +181,7 @@ impl Session {
             subscriptions: None,
             awaited: 0,
             written: 0,
+            now_us: 0,
         }
     }
 
@@ -324,7 +327,9 @@ impl Session {
 
     /// Runs the requests in `input`. Returns the bytes that it has consumed, and what to do next.
     pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
-        let (started, now_ms) = self.worker.now();
+        let (started, now_us) = self.worker.now_us();
+        self.now_us = now_us;
+        let now_ms = now_us / 1000;
         self.client.active_ms.store(now_ms, Ordering::Relaxed);
         let mut batch = self.worker.take_batch();
         let (used, next) = self.run_batch(parser, input, reply, &mut batch, now_ms);
@@ -511,7 +516,9 @@ impl Session {
 
     /// Runs one request, waiting for what it needs.
     pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
-        let (started, now_ms) = self.worker.now();
+        let (started, now_us) = self.worker.now_us();
+        self.now_us = now_us;
+        let now_ms = now_us / 1000;
         let before = reply.len();
         let subscribed = self.subscribed();
         let id = self.dispatch(&request, reply, now_ms).await;

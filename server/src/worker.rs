@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
@@ -36,6 +36,7 @@ pub struct Worker {
     ahead: Cell<Ahead>,
     pub held: Held,
     random: Cell<u64>,
+    /// The monotonic clock, and what the system's clock said at that moment, in unix nanoseconds.
     clock: Cell<(Instant, u64)>,
 }
 
@@ -49,22 +50,29 @@ impl Worker {
             ahead: Cell::default(),
             held: Held::default(),
             random: Cell::new(seed | 1),
-            clock: Cell::new((Instant::now(), now_ms())),
+            clock: Cell::new(both_clocks()),
         }
     }
 
-    /// The time of one batch: the monotonic clock is read once, unix milliseconds follow from it. The two are brought
-    /// together again every second, as the system's clock may be set.
+    /// The time of one batch: the monotonic clock is read once, unix milliseconds follow from it.
     pub fn now(&self) -> (Instant, u64) {
+        let (now, now_us) = self.now_us();
+        (now, now_us / 1000)
+    }
+
+    /// The same in unix microseconds. The two clocks are brought together again every second, as the system's clock may be
+    /// set. The result is never behind the system's clock, whose fraction of a millisecond counts too: else a key would
+    /// expire before `TIME` plus its time to live, and the workers would disagree by up to a millisecond.
+    pub fn now_us(&self) -> (Instant, u64) {
         let now = Instant::now();
-        let (base, base_ms) = self.clock.get();
+        let (base, base_ns) = self.clock.get();
         let elapsed = now.duration_since(base);
         if elapsed.as_secs() >= 1 {
-            let base_ms = now_ms();
-            self.clock.set((now, base_ms));
-            return (now, base_ms);
+            let (now, now_ns) = both_clocks();
+            self.clock.set((now, now_ns));
+            return (now, now_ns / 1000);
         }
-        (now, base_ms + elapsed.as_millis() as u64)
+        (now, (base_ns + u64::from(elapsed.subsec_nanos())) / 1000)
     }
 
     pub fn random(&self) -> u64 {
@@ -127,7 +135,31 @@ impl Worker {
 }
 
 pub fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    unix_ns() / 1_000_000
+}
+
+/// The system's clock.
+pub fn unix_ns() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// Both clocks as close to one moment as they can be read. The monotonic one is read first, so that what is computed from
+/// them is ahead of the system's clock by the time between the two, and never behind it.
+fn both_clocks() -> (Instant, u64) {
+    const APART_MAX: Duration = Duration::from_micros(5);
+    let mut closest = (Duration::MAX, Instant::now(), 0);
+    // This thread may be interrupted between the two, but hardly each time.
+    for _ in 0..8 {
+        let (before, system_ns) = (Instant::now(), unix_ns());
+        let apart = before.elapsed();
+        if apart < closest.0 {
+            closest = (apart, before, system_ns);
+        }
+        if apart <= APART_MAX {
+            break;
+        }
+    }
+    (closest.1, closest.2)
 }
 
 /// Milliseconds of a clock that is never set. For how long something takes; it begins anywhere.
@@ -196,4 +228,21 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     })?;
     outcome.recv().map_err(std::io::Error::other)??;
     Ok((Handle(sender), thread))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_worker_is_behind_the_systems_clock() {
+        let workers: Vec<Worker> = (0..4).map(Worker::new).collect();
+        for round in 0..20_000 {
+            let worker = &workers[round % workers.len()];
+            let before_ns = unix_ns();
+            let (_, now_us) = worker.now_us();
+            assert!(now_us >= before_ns / 1000, "{now_us} us, and the system's clock said {before_ns} ns before");
+            assert!(worker.now().1 >= before_ns / 1_000_000);
+        }
+    }
 }

@@ -17,6 +17,7 @@ use crate::databases::Tenant;
 use crate::keeper;
 use crate::node::{Node, Shutdown};
 use crate::session::{Answer, Session, SessionRun};
+use crate::worker::unix_ns;
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);
@@ -195,12 +196,13 @@ pub const ACL: Family<SessionRun> = Family {
     .doc("6.0.0", "Depends on subcommand.", "A container for Access List Control commands.")],
 };
 
-/// `TIME`
-fn time(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+/// `TIME`: the time at which the other commands of its batch run, so that what they let expire is not gone before it should
+/// be. A worker's clock may be ahead of the system's by as much as it takes to read both, which another worker's is not.
+fn time(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    let now_us = session.now_us.min(unix_ns() / 1000);
     reply.array(2);
-    reply.bulk_integer(since.as_secs() as i64);
-    reply.bulk_integer(i64::from(since.subsec_micros()));
+    reply.bulk_integer((now_us / 1_000_000) as i64);
+    reply.bulk_integer((now_us % 1_000_000) as i64);
     Ok(())
 }
 
