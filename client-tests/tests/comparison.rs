@@ -159,14 +159,6 @@ impl Comparison {
             Step::Command(words) => _ = self.command(words),
             Step::Transaction { commands, end } => self.transaction(commands, end),
             Step::Watched { watch, other, command } => {
-                // A key that is about to expire may do so between WATCH and EXEC on one side only.
-                let is_dying = watch[1..].iter().any(|key| {
-                    let (ours, theirs) = self.ask(&vec![b"PTTL".to_vec(), key.clone()]);
-                    [ours, theirs].iter().filter_map(|reply| reply.number()).any(|ms| (0.0..10_000.0).contains(&ms))
-                });
-                if is_dying {
-                    return;
-                }
                 self.command(watch);
                 self.elsewhere(&other);
                 self.transaction(vec![command], "EXEC");

@@ -84,6 +84,9 @@ impl<'a> Argument<'a> for Manner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use crate::commands::testing::Bench;
     use crate::keyspace::{INDEXES, Keyspace};
 
@@ -149,6 +152,84 @@ mod tests {
             ("SWAPDB -1 1", "ERR DB index is out of range"),
         ] {
             assert_eq!(bench.run(command), format!("(error) {error}"), "{command}");
+        }
+    }
+    /// What happens to a key after WATCH, each as a line over keys of two indexes, and whether EXEC is to run then. `alive`
+    /// never expires, `dying` has expired by then and was removed by nobody.
+    #[test]
+    fn a_watch_sees_what_has_changed_and_no_more() {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        enum Key {
+            Absent,
+            Alive,
+            Dying,
+        }
+        use Key::{Absent, Alive, Dying};
+        // What is called `k` in indexes 0 and 1 at WATCH, which looks at index 0; what happens in index 0; what EXEC does.
+        let table: &[(Key, Key, &str, bool)] = &[
+            (Absent, Absent, "SWAPDB 0 1", true),
+            (Absent, Dying, "SWAPDB 0 1", true),
+            (Absent, Dying, "SWAPDB 1 0", true),
+            (Absent, Alive, "SWAPDB 0 1", false),
+            (Alive, Absent, "SWAPDB 0 1", false),
+            (Dying, Absent, "SWAPDB 0 1", false),
+            (Dying, Dying, "SWAPDB 0 1", false),
+            (Dying, Alive, "SWAPDB 0 1", false),
+            (Absent, Alive, "SWAPDB 1 2", true),
+            (Absent, Absent, "FLUSHDB", true),
+            (Absent, Alive, "FLUSHALL", false),
+            (Alive, Absent, "FLUSHDB", false),
+            (Dying, Absent, "FLUSHALL", false),
+            (Dying, Absent, "GET k", false),
+            (Absent, Alive, "DEL k", true),
+            (Absent, Alive, "MOVE k 1", true),
+            (Alive, Dying, "MOVE k 1", false),
+            (Absent, Dying, "COPY other k", false),
+            (Absent, Dying, "COPY nothing k", true),
+            (Absent, Absent, "RENAME other k", false),
+            (Dying, Absent, "RENAMENX other k", false),
+            (Absent, Absent, "RESTORE k 1 payload ABSTTL", true),
+        ];
+        for &(here, there, command, runs) in table {
+            // FLUSHALL of an index where `k` never was changes nothing to who watches it.
+            let runs = runs || command == "FLUSHALL" && here == Absent;
+            let mut bench = Bench::new();
+            for (select, key) in [(0, here), (1, there)] {
+                bench.select = select;
+                match key {
+                    Absent => {}
+                    Alive => _ = bench.run("SET k v"),
+                    Dying => _ = bench.run("SET k v PX 1000"),
+                }
+            }
+            bench.select = 0;
+            bench.run("SET other v");
+            let touched = Arc::new(AtomicBool::new(false));
+            bench.keyspace().expire(b"k");
+            bench.shared.watches.add(0, b"k", &touched);
+            bench.now_ms += 2000;
+            bench.run(command);
+            // As EXEC does, and as the removal of what has expired may do before.
+            bench.keyspace().expire(b"k");
+            assert_eq!(!touched.load(Ordering::SeqCst), runs, "{here:?} in 0, {there:?} in 1, then {command}");
+        }
+    }
+
+    #[test]
+    fn an_expired_key_that_a_swap_brings_is_gone_from_both_indexes() {
+        let mut bench = Bench::new();
+        bench.select = 1;
+        bench.run("SET k v PX 1000");
+        let (here, there) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        bench.shared.watches.add(0, b"k", &here);
+        bench.shared.watches.add(1, b"k", &there);
+        bench.now_ms += 2000;
+        assert_eq!(bench.run("SWAPDB 0 1"), "OK");
+        assert!(!here.load(Ordering::SeqCst), "`k` was in index 0 neither before nor after");
+        assert!(there.load(Ordering::SeqCst), "`k` was in index 1 before");
+        for select in [0, 1] {
+            bench.select = select;
+            assert_eq!(bench.run("DBSIZE"), "0");
         }
     }
 }

@@ -136,6 +136,14 @@ impl Watches {
         self.map.lock().keys().find_map(|(select, key)| look(*select, key))
     }
 
+    /// The watched keys of a logical index.
+    pub fn keys(&self, of: u8) -> Vec<Box<[u8]>> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        self.map.lock().keys().filter(|(select, _)| *select == of).map(|(_, key)| key.clone()).collect()
+    }
+
     /// Every key of the logical indexes that `which` chooses was changed, if `exists` says it was there.
     pub fn touch_all(&self, which: impl Fn(u8) -> bool, mut changed: impl FnMut(u8, &[u8]) -> bool) {
         if self.count.load(Ordering::Relaxed) == 0 {

@@ -171,7 +171,8 @@ impl Keyspace<'_> {
         self.fault.is_some()
     }
 
-    /// Whether `key` is in an index. What lies in a place that is not in memory, as after a sleep, may be any key.
+    /// Whether `key` is in an index, expired or not. What lies in a place that is not in memory, as after a sleep, may be any
+    /// key.
     pub(super) fn may_hold(&self, select: u8, key: &[u8]) -> bool {
         let position = self.position(key);
         let index = self.shards[self.shard_at(position)].index(select);
@@ -180,12 +181,25 @@ impl Keyspace<'_> {
 
     /// Exchanges two logical indexes. Every shard must be held.
     pub fn swap(&mut self, a: u8, b: u8) {
+        self.expire_watched(a, b);
+        self.expire_watched(b, a);
         let changed = |_: u8, key: &[u8]| self.may_hold(a, key) || self.may_hold(b, key);
         self.shared.watches.touch_all(|of| of == a || of == b, changed);
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
         self.swap_followed(a, b);
         self.changes += 1;
         self.record_ids();
+    }
+
+    /// Removes from index `from` what has expired and bears a name that is watched in index `into`. To those who watch it, it
+    /// is no key when the index comes to be shown there, nor a change when it goes later. What has expired in `into` itself
+    /// stays for [`Self::may_hold`]: WATCH removes what has expired before it, so that it was there at WATCH and is gone.
+    fn expire_watched(&mut self, from: u8, into: u8) {
+        let select = std::mem::replace(&mut self.select, from);
+        for key in self.shared.watches.keys(into) {
+            self.expire(&key);
+        }
+        self.select = select;
     }
 
     /// Keys, keys with an expiry, by logical index; for `INFO keyspace`.
