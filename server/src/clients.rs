@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, A
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::session::Session;
 use crate::strangers::Strangers;
 use crate::table::TABLE;
 
@@ -74,8 +75,16 @@ pub struct Client {
     /// Bytes that lie in its query buffer and its output buffer.
     pub input_bytes: AtomicUsize,
     pub output_bytes: AtomicUsize,
+    /// Bytes of the arguments of the command that runs, and of those that MULTI has queued.
+    pub argument_bytes: AtomicUsize,
+    pub queued_bytes: AtomicUsize,
+    /// Bytes that the buffer for its replies has while it is used, and the most that replies took so far.
+    pub reply_bytes: AtomicUsize,
+    pub reply_bytes_peak: AtomicUsize,
     pub told: Mutex<Told>,
     killed: AtomicBool,
+    /// It has closed its own connection, which ends when the reply has gone.
+    leaving: AtomicBool,
     outbox: Mutex<Outbox>,
     outbox_bytes: AtomicUsize,
     pub waker: AtomicWaker,
@@ -100,6 +109,16 @@ struct Outbox {
     soft_since_ms: Option<u64>,
 }
 
+impl Outbox {
+    /// Whether `bytes` that wait to be read are too many, now or for too long.
+    fn is_over(&mut self, bytes: usize, limit: OutputLimit, now_ms: u64) -> bool {
+        let soft = limit.soft_bytes > 0 && bytes > limit.soft_bytes;
+        self.soft_since_ms = if soft { Some(self.soft_since_ms.unwrap_or(now_ms)) } else { None };
+        let too_long = self.soft_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > limit.soft_seconds * 1000);
+        limit.hard_bytes > 0 && bytes > limit.hard_bytes || too_long
+    }
+}
+
 /// An output buffer limit: bytes at once, or bytes for so many seconds; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimit {
@@ -119,8 +138,29 @@ impl Client {
         self.waker.wake();
     }
 
+    /// It is not listed any more.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
     pub fn has_messages(&self) -> bool {
         self.outbox_bytes.load(Ordering::Acquire) > 0
+    }
+
+    /// Closes its connection if what it has yet to read was above the soft limit for too long: looked at from time to time,
+    /// as the messages that brought it there may have been the last.
+    pub fn check_output(&self, limit: OutputLimit, now_ms: u64) {
+        let mut outbox = self.outbox.lock();
+        let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
+        if outbox.is_over(bytes, limit, now_ms) {
+            drop(outbox);
+            self.close_slow_reader(bytes);
+        }
+    }
+
+    fn close_slow_reader(&self, bytes: usize) {
+        tracing::warn!(client = self.id, peer = %self.peer, bytes, "closed: it reads its messages too slowly");
+        self.kill();
     }
 
     /// Gives it `message`, already encoded. When its outbox is over the limit it is killed: a slow reader must not take
@@ -130,15 +170,10 @@ impl Client {
         outbox.messages.extend_from_slice(message);
         let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
         self.outbox_bytes.store(outbox.messages.len(), Ordering::Release);
-        let soft = limit.soft_bytes > 0 && bytes > limit.soft_bytes;
-        let since = if soft { Some(outbox.soft_since_ms.unwrap_or(now_ms)) } else { None };
-        outbox.soft_since_ms = since;
-        let too_long = since.is_some_and(|since| now_ms.saturating_sub(since) > limit.soft_seconds * 1000);
-        if limit.hard_bytes > 0 && bytes > limit.hard_bytes || too_long {
+        if outbox.is_over(bytes, limit, now_ms) {
             outbox.messages = Vec::new();
             drop(outbox);
-            tracing::warn!(client = self.id, peer = %self.peer, bytes, "closed: it reads its messages too slowly");
-            self.kill();
+            self.close_slow_reader(bytes);
             return;
         }
         drop(outbox);
@@ -164,7 +199,8 @@ impl Client {
         self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
     }
 
-    /// Its line of `CLIENT LIST`, with every field of Redis's in Redis's order.
+    /// Its line of `CLIENT LIST`, with every field of Redis's in Redis's order. `qbuf-free` is 0: a client reads into the buffer
+    /// of its worker, and has one of its own, without room to spare, only for a request that has not come whole.
     pub fn line(&self, now_ms: u64) -> String {
         let number = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
         let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
@@ -172,9 +208,13 @@ impl Client {
         let last = usize::from(self.last_command.load(Ordering::Relaxed));
         let (input, output) = (self.input_bytes.load(Ordering::Relaxed), self.output_bytes.load(Ordering::Relaxed));
         let outbox = self.outbox_bytes();
+        let bytes = |cell: &AtomicUsize| cell.load(Ordering::Relaxed);
+        let (arguments, queued) = (bytes(&self.argument_bytes), bytes(&self.queued_bytes));
+        let (replies, replies_peak) = (bytes(&self.reply_bytes).max(output), bytes(&self.reply_bytes_peak).max(output));
         format!(
             "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 multi={} \
-             qbuf={input} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={output} oll={} omem={outbox} tot-mem={} \
+             qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={queued} rbs={replies} rbp={replies_peak} obl={output} \
+             oll={} omem={outbox} tot-mem={} \
              events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             self.id,
             self.peer,
@@ -189,7 +229,7 @@ impl Client {
             number(&self.patterns),
             number(&self.queued) as i32,
             u8::from(outbox > 0),
-            input + output + outbox + size_of::<Self>(),
+            input + arguments + queued + replies + outbox + size_of::<Self>() + size_of::<Session>(),
             if output > 0 { "rw" } else { "r" },
             if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
             told.database,
@@ -315,8 +355,13 @@ impl Clients {
             no_touch: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            argument_bytes: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+            reply_bytes: AtomicUsize::new(0),
+            reply_bytes_peak: AtomicUsize::new(0),
             told: Mutex::new(Told { database, ..Told::default() }),
             killed: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             outbox: Mutex::default(),
             outbox_bytes: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
@@ -345,10 +390,11 @@ impl Clients {
         self.all.lock().by_id.values().cloned().collect()
     }
 
-    /// Those of one database: no tenant sees another.
+    /// Those of one database: no tenant sees another. One that was closed is gone, even if its worker has yet to notice.
     pub fn of_database(&self, database: &str) -> Vec<Arc<Client>> {
         let mut clients = self.list();
-        clients.retain(|client| &*client.told.lock().database == database);
+        let is_gone = |client: &Client| client.is_killed() || client.leaving.load(Ordering::Acquire);
+        clients.retain(|client| !is_gone(client) && &*client.told.lock().database == database);
         clients
     }
 }

@@ -10,11 +10,15 @@ use std::path::Path;
 use std::str::FromStr;
 
 use dormouse_protocol::glob;
+use dormouse_shard::keyspace::Limits;
 use dormouse_shard::log::Window;
 use thiserror::Error;
 
+use self::hints::{HINTS, Hints};
 use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, Size};
 use crate::{process, strangers};
+
+mod hints;
 
 /// How many logical databases `SELECT` reaches.
 pub const LOGICAL_DATABASES: usize = 16;
@@ -55,6 +59,8 @@ pub struct NodeSettings {
     /// Microseconds; -1 logs nothing.
     pub slowlog_slower_than: i64,
     pub slowlog_len_max: u32,
+    /// Milliseconds from which on a command is an event of `LATENCY`; 0: none is.
+    pub latency_monitor_ms: u64,
     pub output_buffer_limits: OutputBufferLimits,
     pub checkpoint_every: Interval,
 }
@@ -104,6 +110,7 @@ pub struct DatabaseSettings {
     pub set_max_listpack_value: usize,
     pub zset_max_listpack_entries: usize,
     pub zset_max_listpack_value: usize,
+    pub hints: Hints,
 }
 
 /// What one connection sees: the node's settings and those of its database.
@@ -135,6 +142,7 @@ impl Settings {
                 auth_timeout: options.auth_timeout,
                 slowlog_slower_than: options.slowlog_log_slower_than,
                 slowlog_len_max: options.slowlog_max_len,
+                latency_monitor_ms: 0,
                 output_buffer_limits: options.client_output_buffer_limit,
                 checkpoint_every: options.checkpoint_every,
             },
@@ -145,14 +153,15 @@ impl Settings {
                 max_memory_samples: 5,
                 sleep_after: options.sleep_after,
                 loss_window: options.loss_window,
-                hash_max_listpack_entries: 128,
-                hash_max_listpack_value: 64,
-                list_max_listpack_size: -2,
-                set_max_intset_entries: 512,
-                set_max_listpack_entries: 128,
-                set_max_listpack_value: 64,
-                zset_max_listpack_entries: 128,
-                zset_max_listpack_value: 64,
+                hash_max_listpack_entries: Limits::REDIS.hash_max_listpack_entries,
+                hash_max_listpack_value: Limits::REDIS.hash_max_listpack_value,
+                list_max_listpack_size: Limits::REDIS.list_max_listpack_size,
+                set_max_intset_entries: Limits::REDIS.set_max_intset_entries,
+                set_max_listpack_entries: Limits::REDIS.set_max_listpack_entries,
+                set_max_listpack_value: Limits::REDIS.set_max_listpack_value,
+                zset_max_listpack_entries: Limits::REDIS.zset_max_listpack_entries,
+                zset_max_listpack_value: Limits::REDIS.zset_max_listpack_value,
+                hints: Hints::default(),
             },
         }
     }
@@ -192,7 +201,7 @@ pub fn is_known(name: &[u8]) -> bool {
 /// and how it listens is told to those only who have rights to it.
 pub fn get(settings: &Settings, patterns: &[&[u8]], access: Access) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
-    let mut taken = vec![false; 2 * PARAMETERS.len()];
+    let mut taken = vec![false; names().count()];
     for pattern in patterns {
         let is_glob = pattern.iter().any(|byte| b"*?[".contains(byte));
         for (index, (name, parameter)) in names().enumerate() {
@@ -390,6 +399,7 @@ const PARAMETERS: &[Parameter] = &[
         |settings, text| assign(&mut settings.node.auth_timeout, parsed(text)),
     ),
     node_number!("slowlog-log-slower-than", slowlog_slower_than, -1..=i64::MAX),
+    node_number!("latency-monitor-threshold", latency_monitor_ms, 0..=i64::MAX),
     node_number!("slowlog-max-len", slowlog_len_max, 0..=SLOWLOG_LEN_MAX as i64),
     Parameter::node(
         "client-output-buffer-limit",
@@ -418,22 +428,32 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("daemonize", |_| "no".to_string()),
     // What checkpoints do here. Scripts that switch Redis's snapshots off may go on doing so.
     Parameter::fact("save", |_| String::new()).settable(|_, text| only(&[""], text)),
-    Parameter::fact("appendonly", |settings| yes_no(settings.database.loss_window != Window::None))
-        .settable(|settings, text| only(&["no", &yes_no(settings.database.loss_window != Window::None)], text)),
-    Parameter::fact("appendfsync", |settings| {
-        match settings.database.loss_window {
-            Window::None => "no",
-            Window::Zero => "always",
-            Window::Ms(_) => "everysec",
-        }
-        .to_string()
-    }),
+    Parameter::fact("appendonly", |settings| yes_no(settings.database.loss_window != Window::None)).settable(
+        |settings, text| {
+            switch(text).and_then(|()| only(&["no", &yes_no(settings.database.loss_window != Window::None)], text))
+        },
+    ),
+    Parameter::fact("appendfsync", |settings| appendfsync(settings.database.loss_window).to_string())
+        .settable(|settings, text| only(&[appendfsync(settings.database.loss_window)], text)),
+    // What Dormouse always does, or never. Redis's value that says so may be set.
+    Parameter::fact("latency-tracking", |_| "yes".to_string())
+        .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
+    Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
+    Parameter::fact("maxmemory-clients", |_| "0".to_string()).settable(|_, text| always("0", text)),
+    Parameter::fact("min-replicas-to-write", |_| "0".to_string()).settable(|_, text| always("0", text)),
+    Parameter::fact("notify-keyspace-events", |_| String::new()).settable(|_, text| always("", text)),
+    Parameter::fact("stop-writes-on-bgsave-error", |_| "yes".to_string())
+        .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
 ];
+
+/// The percentiles of `INFO latencystats`.
+pub const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 
 /// Every name, aliases too, with its row.
 fn names() -> impl Iterator<Item = (&'static str, &'static Parameter)> {
     PARAMETERS
         .iter()
+        .chain(HINTS)
         .flat_map(|parameter| std::iter::once(parameter.name).chain(parameter.alias).map(move |name| (name, parameter)))
 }
 
@@ -489,6 +509,29 @@ fn only(values: &[&str], text: &str) -> Result<(), String> {
     match values.iter().any(|value| text.eq_ignore_ascii_case(value)) {
         true => Ok(()),
         false => Err(format!("argument must be '{}': see checkpoint-every and loss-window", values[0])),
+    }
+}
+
+/// Accepts `yes` and `no`.
+fn switch(text: &str) -> Result<(), String> {
+    let is_switch = ["yes", "no"].iter().any(|word| word.eq_ignore_ascii_case(text));
+    is_switch.then_some(()).ok_or_else(|| "argument must be 'yes' or 'no'".to_string())
+}
+
+/// Accepts the value that says how things are, and no other.
+fn always(value: &str, text: &str) -> Result<(), String> {
+    match text.eq_ignore_ascii_case(value) {
+        true => Ok(()),
+        false => Err(format!("argument must be '{value}': this server does nothing else")),
+    }
+}
+
+/// What Redis calls a loss window.
+fn appendfsync(window: Window) -> &'static str {
+    match window {
+        Window::None => "no",
+        Window::Zero => "always",
+        Window::Ms(_) => "everysec",
     }
 }
 

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
 use crate::keeper::Saving;
+use crate::latency::Events;
 use crate::metering::{DatabaseMeters, Totals};
 use crate::options::{
     DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, named_database, owner_and_branch,
@@ -39,6 +40,7 @@ pub struct Tenant {
     pub meters: Arc<DatabaseMeters>,
     pub pubsub: PubSub,
     pub slowlog: Slowlog,
+    pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
     /// Unix milliseconds of the last command over the keyspace, as far as closed connections and jobs know.
     pub worked_ms: AtomicU64,
@@ -104,6 +106,7 @@ impl Tenant {
             meters,
             pubsub: PubSub::default(),
             slowlog: Slowlog::default(),
+            events: Events::default(),
             settings: ArcSwap::from_pointee(settings.clone()),
             worked_ms: AtomicU64::new(now_ms),
             errors: Errors::default(),

@@ -118,6 +118,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         before.rates(&node, now_ms);
         clients.look(now_ms, monotonic_ms(&node));
         close_idle_clients(&node, &mut clients);
+        close_slow_readers(&node, now_ms);
         delete_expired(&node, now_ms, &deleting);
         let mut databases = Vec::new();
         let mut used = 0;
@@ -369,6 +370,13 @@ pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error:
     match deleted {
         Ok(()) | Err(Error::Store(_)) => remember(node, deleted),
         Err(_) => deleted,
+    }
+}
+
+fn close_slow_readers(node: &Node, now_ms: u64) {
+    let (normal, pubsub) = (node.output_limit_normal(), node.output_limit_pubsub());
+    for client in node.clients.list() {
+        client.check_output(if client.is_subscriber() { pubsub } else { normal }, now_ms);
     }
 }
 

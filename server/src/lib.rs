@@ -13,6 +13,7 @@ pub mod errors;
 pub mod held;
 pub mod http;
 pub mod keeper;
+pub mod latency;
 pub mod listener;
 pub mod logging;
 pub mod memory;

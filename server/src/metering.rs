@@ -13,16 +13,19 @@
 //! by themselves because they were expected to be slow.
 
 mod batch;
+mod histogram;
 mod saved;
 mod totals;
 mod usage;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use self::batch::Block;
 pub use self::batch::{Batch, Writer};
+pub use self::histogram::Histogram;
 pub use self::saved::SavedMetersError;
 use self::saved::{Saved, decode, encode};
 pub use self::totals::{CommandTotals, METERS, Meter, Totals};
@@ -61,6 +64,9 @@ struct Ledger {
     window: OpenWindow,
     /// What the meters showed when statistics were last reset.
     statistics_from: Totals,
+    /// By command: what finished writers counted, and what there was when statistics were last reset.
+    histograms: BTreeMap<usize, Histogram>,
+    histograms_from: BTreeMap<usize, Histogram>,
 }
 
 impl DatabaseMeters {
@@ -92,6 +98,8 @@ impl DatabaseMeters {
             memory: ByteTime { at_ms: now_ms, ..ByteTime::default() },
             store: saved.store,
             window: saved.window,
+            histograms: BTreeMap::new(),
+            histograms_from: BTreeMap::new(),
         };
         Arc::new(DatabaseMeters { database: database.to_string(), commands, ledger: Mutex::new(ledger) })
     }
@@ -144,6 +152,19 @@ impl DatabaseMeters {
     pub fn reset_statistics(&self, now_ms: u64) {
         let mut ledger = self.ledger.lock();
         ledger.statistics_from = ledger.totals(now_ms);
+        ledger.histograms_from = ledger.all_histograms();
+    }
+
+    /// How long the calls of each command took, by its index in the table, since the process started or statistics were reset.
+    pub fn histograms(&self) -> BTreeMap<usize, Histogram> {
+        let ledger = self.ledger.lock();
+        let mut histograms = ledger.all_histograms();
+        for (command, earlier) in &ledger.histograms_from {
+            if let Some(histogram) = histograms.get_mut(command) {
+                *histogram = histogram.since(earlier);
+            }
+        }
+        histograms
     }
 
     /// What was used so far in the window that is open.
@@ -169,12 +190,24 @@ impl DatabaseMeters {
     fn fold(&self, block: &Arc<Block>) {
         let mut ledger = self.ledger.lock();
         block.add_to(&mut ledger.folded);
+        block.histograms().for_each(|(command, more)| ledger.histograms.entry(command).or_default().add(&more));
+        ledger.histograms.retain(|_, histogram| histogram.calls() > 0);
         ledger.folded_cpu_ns += block.cpu_ns();
         ledger.blocks.retain(|other| !Arc::ptr_eq(other, block));
     }
 }
 
 impl Ledger {
+    fn all_histograms(&self) -> BTreeMap<usize, Histogram> {
+        let mut histograms = self.histograms.clone();
+        for (command, more) in self.blocks.iter().flat_map(|block| block.histograms()) {
+            if more.calls() > 0 {
+                histograms.entry(command).or_default().add(&more);
+            }
+        }
+        histograms
+    }
+
     fn totals(&mut self, now_ms: u64) -> Totals {
         for (time, meter) in
             [(&mut self.memory, Meter::MemoryByteMilliseconds), (&mut self.store, Meter::StoreByteMilliseconds)]

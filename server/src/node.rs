@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use dormouse_autoscaler::Policy;
+use dormouse_shard::commands::{Flags, Row};
 use dormouse_shard::database::Engine;
 use dormouse_shard::error::Error;
 use parking_lot::Mutex;
@@ -15,7 +16,6 @@ use crate::clients::{Client, Clients, OutputLimit};
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
 use crate::options::OutputBufferLimit;
-use crate::slowlog::Slowlog;
 use crate::strangers::Guesses;
 
 pub struct Node {
@@ -31,6 +31,9 @@ pub struct Node {
     pub changing: Mutex<()>,
     /// Copies of what the request path reads.
     slowlog_us: AtomicI64,
+    latency_ms: AtomicU64,
+    /// The lower of the two, in nanoseconds; `u64::MAX` where nothing is noted.
+    noted_from_ns: AtomicU64,
     slowlog_kept: AtomicUsize,
     /// Differs from process to process.
     pub seed: u64,
@@ -78,6 +81,8 @@ impl Node {
             limits: settings.limits,
             policy,
             slowlog_us: AtomicI64::new(settings.node.slowlog_slower_than),
+            latency_ms: AtomicU64::new(settings.node.latency_monitor_ms),
+            noted_from_ns: AtomicU64::new(noted_from_ns(&settings.node)),
             slowlog_kept: AtomicUsize::new(settings.node.slowlog_len_max as usize),
             settings: ArcSwap::from_pointee(settings.node),
             changing: Mutex::default(),
@@ -99,6 +104,8 @@ impl Node {
 
     pub fn configure(&self, settings: NodeSettings) {
         self.slowlog_us.store(settings.slowlog_slower_than, Ordering::Relaxed);
+        self.latency_ms.store(settings.latency_monitor_ms, Ordering::Relaxed);
+        self.noted_from_ns.store(noted_from_ns(&settings), Ordering::Relaxed);
         self.slowlog_kept.store(settings.slowlog_len_max as usize, Ordering::Relaxed);
         self.settings.store(Arc::new(settings));
     }
@@ -138,17 +145,44 @@ impl Node {
         output_limit(self.settings.load().output_buffer_limits.pubsub)
     }
 
-    /// Logs a command that took long.
-    pub fn note_slow(
+    /// Notes how long a command took: in the slow log if it was slow, and as an event of `LATENCY`.
+    pub fn note_time(
         &self,
-        log: &Slowlog,
+        tenant: &Tenant,
         client: &Client,
+        row: &Row,
+        request: dormouse_protocol::Request<'_>,
+        took: std::time::Duration,
+        now_ms: u64,
+    ) {
+        if took.as_nanos() as u64 >= self.noted_from_ns() {
+            self.note_slow(tenant, client, row, request, took, now_ms);
+        }
+    }
+
+    /// Nanoseconds from which on a command is noted anywhere.
+    pub fn noted_from_ns(&self) -> u64 {
+        self.noted_from_ns.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    fn note_slow(
+        &self,
+        tenant: &Tenant,
+        client: &Client,
+        row: &Row,
         request: dormouse_protocol::Request<'_>,
         took: std::time::Duration,
         now_ms: u64,
     ) {
         let (threshold, kept) = (self.slowlog_us.load(Ordering::Relaxed), self.slowlog_kept.load(Ordering::Relaxed));
-        log.note(client, request, took, now_ms, threshold, kept);
+        if !row.flags.contains(Flags::SKIP_SLOWLOG) {
+            tenant.slowlog.note(client, request, took, now_ms, threshold, kept);
+        }
+        let (took_ms, event_ms) = (took.as_millis() as u64, self.latency_ms.load(Ordering::Relaxed));
+        if event_ms > 0 && took_ms >= event_ms {
+            tenant.events.note(row.flags.contains(Flags::FAST), now_ms / 1000, took_ms);
+        }
     }
 
     /// Until the node stops serving.
@@ -166,6 +200,16 @@ impl Node {
         self.draining.send_replace(true);
         self.clients.list().iter().for_each(|client| client.kill());
     }
+}
+
+fn noted_from_ns(settings: &NodeSettings) -> u64 {
+    // Negative: nothing is logged.
+    let slowlog_us = u64::try_from(settings.slowlog_slower_than).unwrap_or(u64::MAX);
+    let events_us = match settings.latency_monitor_ms {
+        0 => u64::MAX,
+        ms => ms.saturating_mul(1000),
+    };
+    slowlog_us.min(events_us).saturating_mul(1000)
 }
 
 fn output_limit(limit: OutputBufferLimit) -> OutputLimit {

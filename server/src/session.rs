@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row, Run};
@@ -43,6 +43,13 @@ const REPLY_HIGH_WATER: usize = 1 << 20;
 
 /// One batch in so many is timed for the autoscaler.
 const SAMPLE: u64 = 16;
+
+/// A request or a reply of more bytes may take long: its command is timed by itself.
+const TIMED_BYTES: usize = 8 << 10;
+/// Where commands are noted that take no longer than this, each is timed by itself.
+const TIMED_EACH_NS: u64 = 100_000;
+/// For so long each command of a connection is timed by itself after a batch that took long without saying why.
+const TIMED_EACH_MS: u64 = 10_000;
 
 /// What a command that has to wait answers with.
 pub type Answer = Box<dyn FnOnce(&mut Reply) + Send>;
@@ -142,6 +149,12 @@ pub struct Session {
     pub written: Lsn,
     /// The time at which its commands run now: unix microseconds.
     pub now_us: u64,
+    /// Until then each command is timed by itself.
+    timed_until_ms: u64,
+    /// The time of the commands of a transaction, which is theirs and not EXEC's.
+    nested: Duration,
+    /// What INFO in a transaction tells of.
+    pub gathered: Option<Box<crate::commands::info::State>>,
 }
 
 /// Why a run of commands under one lock ended.
@@ -182,6 +195,9 @@ impl Session {
             awaited: 0,
             written: 0,
             now_us: 0,
+            timed_until_ms: 0,
+            nested: Duration::ZERO,
+            gathered: None,
         }
     }
 
@@ -306,21 +322,24 @@ impl Session {
 
     /// Counts one command of a transaction that was run. Its request was counted when it was queued, its reply is
     /// part of that to EXEC.
-    pub fn count_queued(&self, command: usize, reply: &Reply, before: usize) {
+    pub fn count_queued(&mut self, entry: &Entry, request: Request<'_>, reply: &Reply, before: usize, took: Duration) {
         let mut batch = self.worker.take_batch();
-        batch.called(command);
+        batch.called(entry.id);
+        batch.timed(entry.id, took.as_nanos() as u64);
         if reply.buffer.get(before) == Some(&b'-') {
-            batch.failed(command);
+            batch.failed(entry.id);
             self.tenant.errors.count(&reply.buffer[before..]);
         }
-        self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+        self.worker.commit(&self.writer, batch, Duration::ZERO);
+        self.nested += took;
+        self.node.note_time(&self.tenant, &self.client, entry.row, request, took, self.now_us / 1000);
     }
 
     pub fn count_keyspace(&self, hits: u64, misses: u64) {
         let mut batch = self.worker.take_batch();
         batch.keyspace_hits += hits;
         batch.keyspace_misses += misses;
-        self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+        self.worker.commit(&self.writer, batch, Duration::ZERO);
     }
 
     // ---- the batch ----------------------------------------------------------------------------------------------------
@@ -331,10 +350,49 @@ impl Session {
         self.now_us = now_us;
         let now_ms = now_us / 1000;
         self.client.active_ms.store(now_ms, Ordering::Relaxed);
+        self.client.input_bytes.store(input.len(), Ordering::Relaxed);
         let mut batch = self.worker.take_batch();
-        let (used, next) = self.run_batch(parser, input, reply, &mut batch, now_ms);
-        self.worker.commit(&self.writer, batch, started.elapsed());
+        let (used, next) = self.run_batch(parser, input, reply, &mut batch, started, now_ms);
+        let elapsed = started.elapsed();
+        if elapsed.as_nanos() as u64 >= self.node.noted_from_ns() {
+            self.find_slow(&input[..used], &batch, elapsed);
+        }
+        if reply.len() > self.client.reply_bytes_peak.load(Ordering::Relaxed) {
+            self.client.reply_bytes_peak.store(reply.len(), Ordering::Relaxed);
+        }
+        self.worker.commit(&self.writer, batch, elapsed);
         (used, next)
+    }
+
+    /// A batch took as long as a slow command. The clock is not read for each command, so what those took that were not timed
+    /// by themselves is known of all of them together: of one alone it is its own time, else the following are timed.
+    #[cold]
+    fn find_slow(&mut self, input: &[u8], batch: &Batch, elapsed: Duration) {
+        let untimed = elapsed.saturating_sub(Duration::from_nanos(batch.timed_ns()));
+        let now_ms = self.now_us / 1000;
+        if (untimed.as_nanos() as u64) < self.node.noted_from_ns() || batch.untimed() == 0 {
+            return;
+        }
+        if batch.requests() > 1 {
+            self.timed_until_ms = now_ms + TIMED_EACH_MS;
+            return;
+        }
+        let mut parser = Parser::new(*self.limits());
+        let mut at = 0;
+        while let Ok(Parsed::Complete { request, consumed }) = parser.parse(&input[at..]) {
+            if !request.is_empty() {
+                if let Some(entry) = TABLE.by_name(request.arg(0)) {
+                    self.node.note_time(&self.tenant, &self.client, entry.row, request, untimed, now_ms);
+                }
+                return;
+            }
+            at += consumed;
+        }
+    }
+
+    /// Whether the clock is read for each command.
+    fn times_each(&self, now_ms: u64) -> bool {
+        now_ms < self.timed_until_ms || self.node.noted_from_ns() <= TIMED_EACH_NS
     }
 
     fn run_batch(
@@ -343,6 +401,7 @@ impl Session {
         input: &[u8],
         reply: &mut Reply,
         batch: &mut Batch,
+        started: Instant,
         now_ms: u64,
     ) -> (usize, Next) {
         let mut at = 0;
@@ -369,7 +428,8 @@ impl Session {
                         if !entry.row.flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR) =>
                     {
                         let slot = request_slot(entry.row, request);
-                        let (used, stop) = self.run_held(parser, &input[at..], entry, slot, reply, batch, now_ms);
+                        let (used, stop) =
+                            self.run_held(parser, &input[at..], entry, slot, reply, batch, started, now_ms);
                         at += used;
                         match stop {
                             Stop::Read => return (at, Next::Read),
@@ -384,9 +444,14 @@ impl Session {
                     {
                         let before = reply.len();
                         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
+                        let began = self.times_each(now_ms).then(Instant::now);
                         if let Err(error) = run(self, reply, request) {
                             reply.truncate(before);
                             reply.error(&error.to_string());
+                        }
+                        if let Some(took) = began.map(|began| began.elapsed()) {
+                            batch.timed(entry.id, took.as_nanos() as u64);
+                            self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
                         }
                         count(batch, &self.tenant, entry.id, request, reply, before);
                         at += consumed;
@@ -418,6 +483,7 @@ impl Session {
         slot: Option<u16>,
         reply: &mut Reply,
         batch: &mut Batch,
+        mut mark: Instant,
         now_ms: u64,
     ) -> (usize, Stop) {
         let database = Arc::clone(&self.tenant.database);
@@ -445,6 +511,7 @@ impl Session {
         let bounded = db.settings().memory_max > 0;
         let refusal = database.shared.journal.admit().err();
         let published = held.gate().guarded.published();
+        let times_each = self.times_each(now_ms);
         let mut at = 0;
         let mut ahead = self.worker.take_ahead();
         let stop = 'windows: loop {
@@ -466,7 +533,8 @@ impl Session {
                     break 'windows Stop::Slow;
                 }
                 let before = reply.len();
-                let started = entry.timed.then(std::time::Instant::now);
+                let is_timed = entry.timed || times_each || end - at > TIMED_BYTES;
+                let began = is_timed.then(Instant::now);
                 if let Some(refusal) = refusal.as_ref().filter(|_| entry.row.flags.contains(Flags::WRITE)) {
                     reply.error(&refusal.to_string());
                 } else if bounded
@@ -478,10 +546,13 @@ impl Session {
                     parser.restart();
                     break 'windows Stop::Slow;
                 }
-                if let Some(started) = started {
-                    let elapsed = started.elapsed();
-                    batch.timed(entry.id, elapsed.as_nanos() as u64);
-                    self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
+                // Of a large reply it is known afterwards only: what ran before it since the clock was last read counts too.
+                if is_timed || reply.len() - before > TIMED_BYTES {
+                    let now = Instant::now();
+                    let took = now.duration_since(began.unwrap_or(mark));
+                    mark = now;
+                    batch.timed(entry.id, took.as_nanos() as u64);
+                    self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
                 }
                 count(batch, &self.tenant, entry.id, request, reply, before);
                 if db.is_laden() {
@@ -521,31 +592,36 @@ impl Session {
         let now_ms = now_us / 1000;
         let before = reply.len();
         let subscribed = self.subscribed();
+        self.nested = Duration::ZERO;
+        self.client.argument_bytes.store(request.as_request().bytes(), Ordering::Relaxed);
+        self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
         let id = self.dispatch(&request, reply, now_ms).await;
+        self.client.argument_bytes.store(0, Ordering::Relaxed);
+        self.client.reply_bytes.store(0, Ordering::Relaxed);
         let request = request.as_request();
         if !self.authenticated {
             // Nothing of it is any database's.
         } else if let Some(id) = id {
-            let elapsed = started.elapsed();
+            let elapsed = started.elapsed().saturating_sub(self.nested);
             let mut batch = self.worker.take_batch();
             count(&mut batch, &self.tenant, id, request, reply, before);
             self.worker.commit(&self.writer, batch, elapsed);
-            if !TABLE.get(id).row.flags.contains(Flags::SKIP_SLOWLOG) {
-                self.node.note_slow(&self.tenant.slowlog, &self.client, request, elapsed, now_ms);
-            }
+            self.node.note_time(&self.tenant, &self.client, TABLE.get(id).row, request, elapsed, now_ms);
         } else if reply.buffer.get(before) == Some(&b'-') {
             self.tenant.errors.count(&reply.buffer[before..]);
         }
         reply.set_version(self.version);
-        match self.reply_mode {
-            ReplyMode::On => {}
-            ReplyMode::Off => reply.truncate(before),
-            ReplyMode::SkipNext => self.reply_mode = ReplyMode::Skip,
-            ReplyMode::Skip => {
-                reply.truncate(before);
-                self.reply_mode = ReplyMode::On;
-            }
+        // A subscription is confirmed by a push, and pushes are no replies.
+        let is_push = id.is_some_and(|id| crate::commands::pubsub::is_confirmed(&TABLE.get(id).name))
+            && reply.buffer.get(before) != Some(&b'-');
+        if matches!(self.reply_mode, ReplyMode::Off | ReplyMode::Skip) && !is_push {
+            reply.truncate(before);
         }
+        self.reply_mode = match self.reply_mode {
+            ReplyMode::SkipNext => ReplyMode::Skip,
+            ReplyMode::Skip => ReplyMode::On,
+            mode => mode,
+        };
         if self.subscribed() < subscribed && self.client.has_messages() {
             // They were sent while it still listened: after the confirmation nobody would expect them.
             let mut messages = Vec::new();
@@ -600,7 +676,7 @@ impl Session {
             if self.authenticated {
                 let mut batch = self.worker.take_batch();
                 batch.rejected(entry.id);
-                self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+                self.worker.commit(&self.writer, batch, Duration::ZERO);
             }
             return None;
         }
@@ -609,7 +685,7 @@ impl Session {
             crate::commands::transaction::enqueue(self, entry, owned.clone(), reply);
             let mut batch = self.worker.take_batch();
             batch.queued(request.bytes() as u64, (reply.len() - before) as u64);
-            self.worker.commit(&self.writer, batch, std::time::Duration::ZERO);
+            self.worker.commit(&self.writer, batch, Duration::ZERO);
             return None;
         }
         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
@@ -744,7 +820,7 @@ fn look_ahead(
 }
 
 /// Counts a batch for the autoscaler; one in [`SAMPLE`] is timed and its slot noted.
-fn sample(contents: &mut dormouse_shard::keyspace::Contents, slot: Option<u16>) -> Option<std::time::Instant> {
+fn sample(contents: &mut dormouse_shard::keyspace::Contents, slot: Option<u16>) -> Option<Instant> {
     contents.load.batches += 1;
     if contents.load.batches % SAMPLE != 1 {
         return None;
@@ -754,7 +830,7 @@ fn sample(contents: &mut dormouse_shard::keyspace::Contents, slot: Option<u16>) 
         let part = u32::from(slot).saturating_sub(first) * contents.load.heat.len() as u32 / (end - first);
         contents.load.heat[part as usize] += 1;
     }
-    Some(std::time::Instant::now())
+    Some(Instant::now())
 }
 
 /// Counts a command whose reply begins at `before`.

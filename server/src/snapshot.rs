@@ -30,7 +30,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         pubsub_channels: node.tenants.all().map(|tenant| tenant.pubsub.channels(None).len() as u64).sum(),
         pubsub_patterns: node.tenants.all().map(|tenant| tenant.pubsub.patterns() as u64).sum(),
         memory_resident_bytes: process::resident_bytes(),
-        memory_used_peak_bytes: node.memory_peak.load(Ordering::Relaxed),
+        memory_used_peak_bytes: memory_peak(node),
         cpu_user_seconds,
         cpu_system_seconds,
         slowlog_entries: node.tenants.all().map(|tenant| tenant.slowlog.len() as u64).sum(),
@@ -43,6 +43,12 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         commands: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
         databases: node.tenants.all().map(|tenant| of_tenant(node, &tenant, now_ms)).collect(),
     }
+}
+
+/// Now may be the peak that the keeper has yet to see.
+fn memory_peak(node: &Node) -> u64 {
+    let used = node.tenants.all().map(|tenant| tenant.database.used_bytes() as u64).sum();
+    node.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
 }
 
 fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {

@@ -265,6 +265,15 @@ mod tests {
         }
     }
 
+    /// What Redis queues, a transaction has to be able to run. Our own commands may be refused.
+    #[test]
+    fn only_what_redis_refuses_is_refused_in_a_transaction() {
+        for entry in TABLE.entries().iter().filter(|entry| !entry.name.starts_with("dormouse")) {
+            let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
+            assert!(!waits || entry.row.flags.contains(Flags::NO_MULTI), "{} cannot be queued", entry.name);
+        }
+    }
+
     #[test]
     fn what_is_no_command_is_not_found() {
         for name in ["", "G", "GE", "GE\x54x", "GE\x00", "\x07ET", "a name much longer than any command has", "SETT"] {

@@ -20,6 +20,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::branch::Lineage;
 use crate::error::{Error, Result};
+use crate::keyspace::INDEXES;
 use crate::keyspace::contents::{ALL_INDEXES, Shown};
 use crate::keyspace::index::{Index, aligned};
 use crate::keyspace::place::{Body, Holding, Place, Stored};
@@ -264,6 +265,24 @@ impl Database {
             }
         }
         counts
+    }
+
+    /// The milliseconds that keys with an expiry have left on average, by logical index; 0 where there are none in memory. Some
+    /// keys of each shard stand for all. Nothing is woken for it.
+    pub async fn milliseconds_left(&self, now_ms: u64) -> [u64; INDEXES] {
+        let mut sums = [(0u128, 0u128); INDEXES];
+        for shard in self.hold_all().await.map(|(_, held)| held).unwrap_or_default() {
+            for (select, index) in shard.contents().indexes() {
+                // What is staged is shown in none.
+                let Some((sum, weight)) = sums.get_mut(usize::from(select)) else { continue };
+                let left: Vec<u64> = index.some_expiries().filter_map(|at| at.checked_sub(now_ms)).collect();
+                if let Some(each) = left.iter().sum::<u64>().checked_div(left.len() as u64) {
+                    *sum += u128::from(each) * index.expiring() as u128;
+                    *weight += index.expiring() as u128;
+                }
+            }
+        }
+        sums.map(|(sum, weight)| sum.checked_div(weight).unwrap_or(0) as u64)
     }
 
     pub fn name(&self) -> &str {

@@ -118,7 +118,7 @@ fn list(session: &mut Session, reply: &mut Reply, (which,): (Which,)) -> Result<
 enum Which {
     All,
     Class(Class),
-    Ids(Vec<u64>),
+    Ids(Vec<i64>),
 }
 
 impl<'a> Argument<'a> for Which {
@@ -132,8 +132,7 @@ impl<'a> Argument<'a> for Which {
         if args.word("ID") && !args.is_empty() {
             let ids: Rest<'_> = args.take()?;
             let invalid = || Error::text("ERR Invalid client ID");
-            let id = |id| integer(id).ok().and_then(|id| u64::try_from(id).ok()).ok_or_else(invalid);
-            return ids.iter().map(id).collect::<Result<_>>().map(Self::Ids);
+            return ids.iter().map(|id| integer(id).map_err(|_| invalid())).collect::<Result<_>>().map(Self::Ids);
         }
         Err(Error::Syntax)
     }
@@ -144,7 +143,7 @@ impl Which {
         match self {
             Self::All => true,
             Self::Class(class) => *class == Class::of(client),
-            Self::Ids(ids) => ids.contains(&client.id),
+            Self::Ids(ids) => ids.contains(&(client.id as i64)),
         }
     }
 }
@@ -215,6 +214,9 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
     } else {
         args.take::<Filter<'_>>()?
     };
+    if let Some(user) = filter.user.filter(|user| *user != session.tenant.name().as_bytes()) {
+        return Err(Error::Text(format!("ERR No such user '{}'", repeated(user)).into()));
+    }
     let (_, now_ms) = session.worker.now();
     let mut killed = 0;
     for client in session.node.clients.of_database(session.tenant.name()) {
@@ -222,8 +224,9 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
             continue;
         }
         if client.id == session.client.id {
-            // After the reply.
+            // After the reply, but nobody else sees it from now on.
             session.closing = true;
+            client.leave();
         } else {
             client.kill();
         }
@@ -268,7 +271,12 @@ impl<'a> Argument<'a> for Filter<'a> {
                 b"LADDR" => filter.local_address = Some(value),
                 b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.skip_me = true,
                 b"SKIPME" if value.eq_ignore_ascii_case(b"no") => filter.skip_me = false,
-                b"MAXAGE" => filter.age_seconds = Some(positive(value, "ERR maxage should be greater than 0")?),
+                b"MAXAGE" => {
+                    let seconds =
+                        integer(value).map_err(|_| Error::text("ERR maxage is not an integer or out of range"))?;
+                    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+                    filter.age_seconds = Some(seconds.ok_or(Error::text("ERR maxage should be greater than 0"))?);
+                }
                 _ => return Err(Error::Syntax),
             }
         }
@@ -285,7 +293,6 @@ impl Filter<'_> {
         let age_seconds = now_ms.saturating_sub(client.connected_ms) / 1000;
         self.id.is_none_or(|id| id == client.id)
             && self.class.is_none_or(|class| class == Class::of(client))
-            && self.user.is_none_or(|user| user == session.tenant.name().as_bytes())
             && self.address.is_none_or(|address| address == client.peer.to_string().as_bytes())
             && self.local_address.is_none_or(|address| address == client.peer.local().as_bytes())
             && self.age_seconds.is_none_or(|age| age_seconds >= age)
@@ -368,10 +375,10 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         reply,
         "CLIENT",
         &[
-            "GETNAME",
-            "    Return the name of the current connection.",
             "GETREDIR",
             "    Return the client ID we are redirecting to when tracking is enabled.",
+            "GETNAME",
+            "    Return the name of the current connection.",
             "ID",
             "    Return the ID of the current connection.",
             "INFO",
@@ -395,25 +402,25 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    * MAXAGE <maxage>",
             "      Kill connections older than the specified age.",
             "LIST [options ...]",
-            "    Return information about client connections to this database. Options:",
+            "    Return information about client connections. Options:",
             "    * TYPE (NORMAL|MASTER|REPLICA|PUBSUB)",
             "      Return clients of specified type.",
             "    * ID <client-id> [<client-id> ...]",
             "      Return clients with the specified ids.",
-            "NO-EVICT (ON|OFF)",
-            "    Protect current client connection from eviction.",
-            "NO-TOUCH (ON|OFF)",
-            "    Will not touch LRU/LFU stats when this mode is on.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
+            "SETNAME <name>",
+            "    Assign the name <name> to the current connection.",
             "SETINFO <option> <value>",
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",
             "    * LIB-VER: the client lib version.",
-            "SETNAME <name>",
-            "    Assign the name <name> to the current connection.",
             "TRACKINGINFO",
             "    Report tracking status for the current connection.",
+            "NO-EVICT (ON|OFF)",
+            "    Protect current client connection from eviction.",
+            "NO-TOUCH (ON|OFF)",
+            "    Will not touch LRU/LFU stats when this mode is on.",
         ],
     );
     Ok(())

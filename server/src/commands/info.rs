@@ -7,19 +7,20 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_shard::commands::args::Rest;
+use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least};
 use dormouse_shard::database::Counts;
-use dormouse_shard::error::Result;
-use dormouse_shard::keyspace::INDEXES;
+use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::staging::{STAGED_MASK, VISIBLE_MASK};
+use dormouse_shard::keyspace::{INDEXES, Keyspace};
 use dormouse_shard::log::Window;
 use dormouse_shard::scaling::ShardView;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::clients::Client;
-use crate::commands::{answer, later};
+use crate::commands::answer;
+use crate::config::PERCENTILES;
 use crate::databases::Tenant;
 use crate::metering::{Meter, Totals};
 use crate::metrics::REDIS_VERSION;
@@ -31,15 +32,21 @@ use crate::{keeper, memory, process};
 pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
     category: Category::empty(),
-    commands: &[Command::new("INFO", at_least(1), &[], Flags::LOADING.union(Flags::STALE), later!(info))
-        .doc("1.0.0", "O(1)", "Returns information and statistics about the server.")
-        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
-        .also(Category::DANGEROUS)],
+    commands: &[Command::new(
+        "INFO",
+        at_least(1),
+        &[],
+        Flags::LOADING.union(Flags::STALE),
+        SessionRun::Either(info_at_once, info),
+    )
+    .doc("1.0.0", "O(1)", "Returns information and statistics about the server.")
+    .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+    .also(Category::DANGEROUS)],
 };
 
 /// `INFO [section [section ...]]`
-fn info(session: &mut Session, (wanted,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
-    let wanted: Vec<String> = wanted.iter().map(|name| String::from_utf8_lossy(name).to_lowercase()).collect();
+fn info(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
+    let wanted = wanted(request);
     let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
     Ok(async move {
         let state = State::gather(node, tenant).await;
@@ -48,13 +55,26 @@ fn info(session: &mut Session, (wanted,): (Rest<'_>,)) -> Result<BoxFuture<'stat
     .boxed())
 }
 
+/// The same in a transaction, from what was gathered before it took its locks; its keys are counted under them.
+fn info_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let state = session.gathered.as_ref().ok_or(Error::text("ERR nothing was gathered for INFO"))?;
+    reply.verbatim("txt", text(state, &wanted(request)).as_bytes());
+    Ok(())
+}
+
+fn wanted(request: Request<'_>) -> Vec<String> {
+    request.iter().skip(1).map(|name| String::from_utf8_lossy(name).to_lowercase()).collect()
+}
+
 /// What the sections are written from, as it was at one moment.
-struct State {
+pub struct State {
     node: Arc<Node>,
     tenant: Arc<Tenant>,
     now_ms: u64,
     /// Keys, and keys with an expiry, by logical index.
     counts: Counts,
+    /// What keys with an expiry have left on average, in milliseconds.
+    milliseconds_left: [u64; INDEXES],
     shards: Vec<ShardView>,
     clients: Vec<Arc<Client>>,
     /// Since the database was created, and since statistics were last reset.
@@ -63,14 +83,23 @@ struct State {
 }
 
 impl State {
-    async fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
+    pub async fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
         let now_ms = (node.engine.clock)();
         let counts = tenant.database.counts().await;
+        let milliseconds_left = tenant.database.milliseconds_left(now_ms).await;
         let shards = tenant.database.shards(false).await;
         keeper::settle(&tenant, now_ms);
         let clients = node.clients.of_database(tenant.name());
         let (totals, statistics) = (tenant.meters.totals(now_ms), tenant.meters.statistics(now_ms));
-        Self { node, tenant, now_ms, counts, shards, clients, totals, statistics }
+        Self { node, tenant, now_ms, counts, milliseconds_left, shards, clients, totals, statistics }
+    }
+
+    /// Counts the keys again, as a transaction that holds all shards sees them.
+    pub fn recount(&mut self, db: &Keyspace<'_>) {
+        for (select, count) in self.counts[..INDEXES].iter_mut().enumerate() {
+            let (keys, expiring) = db.counts(select as u8);
+            *count = (keys as u64, expiring as u64);
+        }
     }
 
     /// Bytes that a checkpoint would have to write.
@@ -100,8 +129,7 @@ const SECTIONS: &[(&str, Shown, Write)] = &[
     ("Modules", Shown::Always, |_, _| {}),
     ("Commandstats", Shown::OnDemand, commandstats),
     ("Errorstats", Shown::Always, errorstats),
-    // Commands have times, but no distributions of them.
-    ("Latencystats", Shown::OnDemand, |_, _| {}),
+    ("Latencystats", Shown::OnDemand, latencystats),
     ("Cluster", Shown::Always, |_, section| section.field("cluster_enabled", 0)),
     ("Keyspace", Shown::Always, keyspace),
     ("Dormouse", Shown::Always, dormouse),
@@ -358,6 +386,15 @@ fn commandstats(state: &State, section: &mut Section<'_>) {
     }
 }
 
+/// How these times are taken says [`Histogram`](crate::metering::Histogram).
+fn latencystats(state: &State, section: &mut Section<'_>) {
+    for (id, histogram) in state.tenant.meters.histograms().iter().filter(|(_, histogram)| histogram.calls() > 0) {
+        let percentile = |percent: &f64| format!("p{percent}={:.3}", histogram.percentile(*percent));
+        let percentiles: Vec<String> = PERCENTILES.iter().map(percentile).collect();
+        section.field(format_args!("latency_percentiles_usec_{}", TABLE.get(*id).name), percentiles.join(","));
+    }
+}
+
 fn errorstats(state: &State, section: &mut Section<'_>) {
     for (word, count) in state.tenant.errors.by_word() {
         section.field(format_args!("errorstat_{word}"), format_args!("count={count}"));
@@ -366,7 +403,8 @@ fn errorstats(state: &State, section: &mut Section<'_>) {
 
 fn keyspace(state: &State, section: &mut Section<'_>) {
     for (index, (keys, expiring)) in state.counts[..INDEXES].iter().enumerate().filter(|(_, (keys, _))| *keys > 0) {
-        section.field(format_args!("db{index}"), format_args!("keys={keys},expires={expiring},avg_ttl=0"));
+        let left_ms = state.milliseconds_left[index];
+        section.field(format_args!("db{index}"), format_args!("keys={keys},expires={expiring},avg_ttl={left_ms}"));
     }
 }
 

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use dormouse_protocol::{OwnedRequest, Reply, Request, glob};
 use dormouse_shard::commands::args::{Args, Argument, Rest};
-use dormouse_shard::commands::{Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
+use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 
-use crate::commands::{help, now};
+use crate::commands::{arguments, help, now};
 use crate::session::{Session, SessionRun};
 use crate::table::{Action, Entry, TABLE};
 
@@ -88,7 +88,7 @@ fn info(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Resu
     for name in names.iter() {
         match TABLE.by_full_name(name) {
             Some(entry) => write_info(reply, entry),
-            None => reply.null_array(),
+            None => reply.null(),
         }
     }
     Ok(())
@@ -189,10 +189,15 @@ fn write_docs(reply: &mut Reply, entry: &Entry) {
     let fields =
         [("summary", row.summary), ("since", row.since), ("group", entry.group), ("complexity", row.complexity)];
     let has_subcommands = !entry.subcommands.is_empty();
-    reply.map(fields.len() + usize::from(has_subcommands));
+    let arguments = arguments::of(&entry.name);
+    reply.map(fields.len() + usize::from(!arguments.is_empty()) + usize::from(has_subcommands));
     for (name, value) in fields {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
+    }
+    if !arguments.is_empty() {
+        reply.bulk(b"arguments");
+        arguments::write(reply, arguments);
     }
     if has_subcommands {
         reply.bulk(b"subcommands");
@@ -259,16 +264,16 @@ fn getkeys(_: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<(
 fn getkeysandflags(_: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let keys = keys_of(request)?;
     reply.array(keys.len());
-    for (key, spec) in keys {
+    for (key, access) in keys {
         reply.array(2);
         reply.bulk(key);
-        write_names(reply, spec.access.names());
+        write_names(reply, access.names());
     }
     Ok(())
 }
 
-/// The keys of the command that follows the first two words, each with the spec that found it.
-fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], &'static KeySpec)>> {
+/// The keys of the command that follows the first two words, and what it does with each.
+fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], Access)>> {
     let refused = |text: &'static str| Error::Text(Cow::Borrowed(text));
     let words: Vec<&[u8]> = request.iter().skip(2).collect();
     let invalid = || refused("ERR Invalid command specified");
@@ -284,8 +289,12 @@ fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], &'static KeySpec)>> {
     }
     let owned = OwnedRequest::from_args(&words);
     let indexes = |spec: &'static KeySpec| spec.indexes(owned.as_request()).map(move |index| (index, spec));
-    let keys: Vec<(&[u8], &KeySpec)> =
-        entry.row.keys.iter().flat_map(indexes).map(|(index, spec)| (words[index], spec)).collect();
+    let access = |spec: &KeySpec| match entry.row.access {
+        Some(access) if spec.access.contains(Access::VARIABLE_FLAGS) => access(owned.as_request()),
+        _ => spec.access,
+    };
+    let keys: Vec<(&[u8], Access)> =
+        entry.row.keys.iter().flat_map(indexes).map(|(index, spec)| (words[index], access(spec))).collect();
     let complete = entry.row.keys.iter().all(|spec| {
         let counted = matches!(spec.find, Find::Counted { .. });
         !counted || spec.indexes(owned.as_request()).next().is_some()

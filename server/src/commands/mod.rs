@@ -1,6 +1,8 @@
 //! Commands that concern the connection, the server, or other clients. Those over the keyspace are the engine's.
 
+pub mod arguments;
 pub mod client;
+pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod dormouse;
@@ -12,6 +14,7 @@ pub mod transaction;
 
 use dormouse_protocol::Reply;
 use dormouse_shard::commands::Family;
+use dormouse_shard::commands::write_help as help;
 use dormouse_shard::error::Result;
 
 use crate::config::Access;
@@ -27,7 +30,7 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     introspection::FAMILY,
     info::FAMILY,
     server::FAMILY,
-    server::CLUSTER,
+    cluster::FAMILY,
     server::GENERIC,
     server::ACL,
     dormouse::FAMILY,
@@ -44,15 +47,6 @@ fn answer<T: Send + 'static>(outcome: Result<T>, write: impl FnOnce(T, &mut Repl
         Ok(outcome) => write(outcome, reply),
         Err(error) => reply.error(&error.to_string()),
     })
-}
-
-/// The reply to `HELP` of a container.
-fn help(reply: &mut Reply, container: &str, lines: &[&str]) {
-    reply.array(lines.len() + 3);
-    reply.simple(&format!("{container} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
-    lines.iter().for_each(|line| reply.simple(line));
-    reply.simple("HELP");
-    reply.simple("    Prints this help.");
 }
 
 /// `now!(ping)` wraps `fn ping(session, reply, arguments)` so that its arguments are parsed from the request; for a

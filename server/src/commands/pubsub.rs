@@ -80,6 +80,11 @@ pub fn allowed_while_subscribed(name: &str) -> bool {
     matches!(name, "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset")
 }
 
+/// Whether a command, in lower case, is answered by pushes.
+pub fn is_confirmed(name: &str) -> bool {
+    matches!(name, "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe")
+}
+
 /// `SUBSCRIBE channel [channel ...]`
 fn subscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
     names.iter().for_each(|name| add(session, reply, Kind::Channel, name));

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::Reply;
-use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest};
+use dormouse_protocol::{Reply, Request};
+use dormouse_shard::commands::args::{self, Args, Argument, LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::log::Window;
@@ -17,6 +17,7 @@ use crate::databases::Tenant;
 use crate::keeper;
 use crate::node::{Node, Shutdown};
 use crate::session::{Answer, Session, SessionRun};
+use crate::table::{Entry, TABLE};
 use crate::worker::unix_ns;
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
@@ -116,48 +117,6 @@ pub const FAMILY: Family<SessionRun> = Family {
     ],
 };
 
-/// Who speaks for whom, and in which company: one node, no replicas, a user for each database.
-pub const CLUSTER: Family<SessionRun> = Family {
-    group: "cluster",
-    category: Category::empty(),
-    commands: &[Command::container(
-        "CLUSTER",
-        &[
-            Command::new("INFO", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
-                .doc("3.0.0", "O(1)", "Returns information about the state of a node.")
-                .tips(VARIES),
-            Command::new("MYID", exactly(2), &[], ANY_TIME, now!(no_cluster, 2)).doc(
-                "3.0.0",
-                "O(1)",
-                "Returns the ID of a node.",
-            ),
-            Command::new("NODES", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
-                .doc(
-                    "3.0.0",
-                    "O(N) where N is the total number of Cluster nodes",
-                    "Returns the cluster configuration for a node.",
-                )
-                .tips(VARIES),
-            Command::new("SHARDS", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
-                .doc(
-                    "7.0.0",
-                    "O(N) where N is the total number of cluster nodes",
-                    "Returns the mapping of cluster slots to shards.",
-                )
-                .tips(VARIES),
-            Command::new("SLOTS", exactly(2), &[], ANY_TIME, now!(no_cluster, 2))
-                .doc(
-                    "3.0.0",
-                    "O(N) where N is the total number of Cluster nodes",
-                    "Returns the mapping of cluster slots to nodes.",
-                )
-                .tips(VARIES),
-            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(no_cluster, 2)).doc("5.0.0", "O(1)", HELP_DOC),
-        ],
-    )
-    .doc("3.0.0", "Depends on subcommand.", "A container for Redis Cluster commands.")],
-};
-
 pub const GENERIC: Family<SessionRun> = Family {
     group: "generic",
     category: Category::CONNECTION,
@@ -169,7 +128,7 @@ pub const GENERIC: Family<SessionRun> = Family {
             "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
         )
         .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
-        Command::new("WAITAOF", exactly(4), &[], Flags::BLOCKING, later!(wait_log))
+        Command::new("WAITAOF", exactly(4), &[], Flags::BLOCKING, SessionRun::Either(wait_log_at_once, wait_log))
             .doc(
                 "7.2.0",
                 "O(1)",
@@ -374,27 +333,62 @@ fn slowlog_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// `LATENCY LATEST`: no events are recorded.
-fn latency_latest(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    reply.array(0);
+/// `LATENCY LATEST`
+fn latency_latest(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    let events = session.tenant.events.all();
+    reply.array(events.len());
+    for (name, event) in events {
+        let (second, ms) = event.samples.back().copied().unwrap_or_default();
+        reply.array(4);
+        reply.bulk(name.as_bytes());
+        [second, ms, event.max_ms].iter().for_each(|number| reply.integer(*number as i64));
+    }
     Ok(())
 }
 
 /// `LATENCY HISTORY event`
-fn latency_history(_: &mut Session, reply: &mut Reply, (_event,): (&[u8],)) -> Result<()> {
-    reply.array(0);
+fn latency_history(session: &mut Session, reply: &mut Reply, (event,): (&[u8],)) -> Result<()> {
+    let samples = session.tenant.events.of(event).unwrap_or_default().samples;
+    reply.array(samples.len());
+    for (second, ms) in samples {
+        reply.array(2);
+        reply.integer(second as i64);
+        reply.integer(ms as i64);
+    }
     Ok(())
 }
 
-/// `LATENCY HISTOGRAM [command ...]`: no distributions are recorded.
-fn latency_histogram(_: &mut Session, reply: &mut Reply, (_commands,): (Rest<'_>,)) -> Result<()> {
-    reply.map(0);
+/// `LATENCY HISTOGRAM [command ...]`
+fn latency_histogram(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    let is_wanted = |entry: &Entry| {
+        let container = entry.name.split('|').next().unwrap_or_default();
+        let is_named =
+            |name: &[u8]| [&*entry.name, container].iter().any(|of| of.as_bytes().eq_ignore_ascii_case(name));
+        names.is_empty() || names.iter().any(is_named)
+    };
+    let mut histograms = session.tenant.meters.histograms();
+    histograms.retain(|id, histogram| histogram.calls() > 0 && is_wanted(TABLE.get(*id)));
+    reply.map(histograms.len());
+    for (id, histogram) in histograms {
+        reply.bulk(TABLE.get(id).name.as_bytes());
+        reply.map(2);
+        reply.bulk(b"calls");
+        reply.integer(histogram.calls() as i64);
+        reply.bulk(b"histogram_usec");
+        let steps = histogram.steps();
+        reply.map(steps.len());
+        for (microseconds, calls) in steps {
+            reply.integer(microseconds as i64);
+            reply.integer(calls as i64);
+        }
+    }
     Ok(())
 }
 
 /// `LATENCY RESET [event ...]`
-fn latency_reset(_: &mut Session, reply: &mut Reply, (_events,): (Rest<'_>,)) -> Result<()> {
-    reply.integer(0);
+fn latency_reset(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    let is_chosen = |event: &str| names.is_empty() || names.iter().any(|name| name == event.as_bytes());
+    reply.integer(session.tenant.events.reset(is_chosen) as i64);
     Ok(())
 }
 
@@ -413,6 +407,7 @@ fn latency_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    (default: reset all data for all event classes)",
             "HISTOGRAM [COMMAND ...]",
             "    Return a cumulative distribution of latencies in the format of a histogram for the specified command names.",
+            "    If no commands are specified then all histograms are replied.",
         ],
     );
     Ok(())
@@ -428,11 +423,6 @@ fn module_list(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     help(reply, "MODULE", &["LIST", "    Return a list of loaded modules."]);
     Ok(())
-}
-
-/// `CLUSTER ...`: as a Redis that is no cluster.
-fn no_cluster(_: &mut Session, _: &mut Reply, (): ()) -> Result<()> {
-    Err(Error::text("ERR This instance has cluster support disabled"))
 }
 
 /// `WAIT numreplicas timeout`: there are no replicas to wait for.
@@ -456,22 +446,9 @@ impl<'a> Argument<'a> for Timeout {
 
 /// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here; there are no replicas
 /// to wait for.
-fn wait_log(session: &mut Session, (local, replicas, ms): (i64, i64, i64)) -> Result<BoxFuture<'static, Answer>> {
-    if !(0..=1).contains(&local) {
-        return Err(Error::text("ERR value is out of range, must be between 0 and 1"));
-    }
-    if replicas < 0 {
-        return Err(Error::NotPositive);
-    }
-    if ms < 0 {
-        return Err(Error::text("ERR timeout is negative"));
-    }
+fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
+    let Awaited { local, ms } = awaited(session, request)?;
     let database = Arc::clone(&session.tenant.database);
-    let journal = &database.shared.journal;
-    if local > 0 && (journal.window() == Window::None || journal.log().is_none()) {
-        return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
-    }
-    session.node.check_owner()?;
     let (node, written) = (Arc::clone(&session.node), session.written);
     Ok(async move {
         let Some(log) = database.shared.journal.log() else { return wait_answer(false) };
@@ -493,12 +470,47 @@ fn wait_log(session: &mut Session, (local, replicas, ms): (i64, i64, i64)) -> Re
     .boxed())
 }
 
+/// The same in a transaction, which waits for nothing and is told how it is. Its own writes are not among those meant.
+fn wait_log_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    awaited(session, request)?;
+    let log = session.tenant.database.shared.journal.log();
+    write_durable(reply, log.is_some_and(|log| log.flushed() >= session.written));
+    Ok(())
+}
+
+struct Awaited {
+    local: i64,
+    ms: i64,
+}
+
+/// The arguments of `WAITAOF`, where there is something to wait for.
+fn awaited(session: &Session, request: Request<'_>) -> Result<Awaited> {
+    let (local, replicas, ms): (i64, i64, i64) = args::parse(request, 1)?;
+    if !(0..=1).contains(&local) {
+        return Err(Error::text("ERR value is out of range, value must between 0 and 1"));
+    }
+    if replicas < 0 {
+        return Err(Error::NotPositive);
+    }
+    if ms < 0 {
+        return Err(Error::text("ERR timeout is negative"));
+    }
+    let journal = &session.tenant.database.shared.journal;
+    if local > 0 && (journal.window() == Window::None || journal.log().is_none()) {
+        return Err(Error::text("ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled."));
+    }
+    session.node.check_owner()?;
+    Ok(Awaited { local, ms })
+}
+
 fn wait_answer(is_durable: bool) -> Answer {
-    answer(Ok(()), move |(), reply| {
-        reply.array(2);
-        reply.integer(i64::from(is_durable));
-        reply.integer(0);
-    })
+    answer(Ok(()), move |(), reply| write_durable(reply, is_durable))
+}
+
+fn write_durable(reply: &mut Reply, is_durable: bool) {
+    reply.array(2);
+    reply.integer(i64::from(is_durable));
+    reply.integer(0);
 }
 
 /// `ACL WHOAMI`: a user is called as its database.

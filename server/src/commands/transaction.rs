@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
@@ -14,6 +15,7 @@ use dormouse_shard::shard::{HeldShard, ShardGate};
 use dormouse_shard::topology::{Topology, hold};
 use parking_lot::MutexGuard;
 
+use crate::commands::info::State;
 use crate::commands::now;
 use crate::session::{Session, SessionRun, Transaction, Watching, missing};
 use crate::table::{Action, Entry, TABLE};
@@ -87,6 +89,7 @@ fn unwatch(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 pub fn abort(session: &mut Session) {
     session.unwatch();
     session.client.queued.store(u32::MAX, Ordering::Relaxed);
+    session.client.queued_bytes.store(0, Ordering::Relaxed);
     session.transaction = None;
 }
 
@@ -98,6 +101,12 @@ pub fn runs_at_once(entry: &Entry) -> bool {
 /// Queues a command, or says why it cannot be.
 pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, reply: &mut Reply) {
     let Some(transaction) = &mut session.transaction else { return };
+    if &*entry.name == "client|reply" {
+        // Replies that were left out of the one to EXEC would leave it a frame that never ends. Redis sends such a frame.
+        transaction.broken = true;
+        reply.error("ERR Command 'client|reply' not allowed inside a transaction");
+        return;
+    }
     let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
     // The transaction holds the locks of one database: it cannot go on in another.
     let needs_token = session.node.tenants.needs_token();
@@ -130,6 +139,7 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
     }
     transaction.queue.push(request);
     session.client.queued.store(transaction.queue.len() as u32, Ordering::Relaxed);
+    session.client.queued_bytes.store(transaction.bytes, Ordering::Relaxed);
     reply.simple("QUEUED");
 }
 
@@ -140,12 +150,14 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
         return;
     };
     session.client.queued.store(u32::MAX, Ordering::Relaxed);
+    session.client.queued_bytes.store(0, Ordering::Relaxed);
     if transaction.broken {
         session.unwatch();
         reply.error("EXECABORT Transaction discarded because of previous errors.");
         return;
     }
     let outcome = run_queue(session, &transaction, reply, now_ms).await;
+    session.gathered = None;
     session.unwatch();
     if let Err(error) = outcome {
         reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
@@ -157,9 +169,17 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
     let database = Arc::clone(&session.tenant.database);
     let entries: Vec<&Entry> =
         transaction.queue.iter().filter_map(|request| TABLE.resolve(request.as_request()).ok()).collect();
-    if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE)) || !entries.is_empty() {
-        session.client.worked_ms.store(now_ms, Ordering::Relaxed);
+    if entries.iter().any(|entry| is_info(entry)) {
+        // Under the locks nothing can be waited for.
+        let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+        session.gathered = Some(Box::new(State::gather(node, tenant).await));
     }
+    if session.watching.is_none() && !entries.iter().any(|entry| matches!(entry.action, Action::Keyspace(_))) {
+        // Nothing is asked of the keyspace, so it need not be woken.
+        run_commands(session, transaction, &entries, reply, None);
+        return Ok(());
+    }
+    session.client.worked_ms.store(now_ms, Ordering::Relaxed);
     let select = session.select;
     loop {
         let topology = database.awake().await?;
@@ -195,7 +215,7 @@ enum Ran {
 /// The shards of all keys that are queued or watched.
 fn route(session: &Session, topology: &Topology, transaction: &Transaction, entries: &[&Entry]) -> Vec<usize> {
     let whole = Flags::WHOLE.union(Flags::BY_CURSOR);
-    if entries.iter().any(|entry| entry.row.flags.intersects(whole)) {
+    if entries.iter().any(|entry| entry.row.flags.intersects(whole) || is_info(entry)) {
         return (0..topology.shards.len()).collect();
     }
     let mut shards: Vec<usize> = Vec::new();
@@ -307,28 +327,7 @@ fn under(
     {
         return Ran::Refused(error);
     }
-    reply.array(transaction.queue.len());
-    for (request, entry) in transaction.queue.iter().zip(entries) {
-        let request = request.as_request();
-        let before = reply.len();
-        match entry.action {
-            Action::Keyspace(run) => {
-                if commands::call(entry.row, run, &mut db, reply, request).is_err() {
-                    reply.error("ERR a part of the database was not in memory");
-                }
-            }
-            Action::Session(SessionRun::Now(run) | SessionRun::Either(run, _)) => {
-                if let Err(error) = run(session, reply, request) {
-                    reply.truncate(before);
-                    reply.error(&error.to_string());
-                }
-                db.select(session.select);
-            }
-            Action::Session(_) | Action::Container => reply.error("ERR Command not allowed inside a transaction"),
-        }
-        reply.set_version(session.version);
-        session.count_queued(entry.id, reply, before);
-    }
+    run_commands(session, transaction, entries, reply, Some(&mut db));
     session.note(db.finish());
     session.count_keyspace(db.hits, db.misses);
     let dead = db.take_graveyard();
@@ -336,6 +335,50 @@ fn under(
         database.engine.lane.run(move || drop(dead));
     }
     Ran::Done
+}
+
+/// Runs the queue; `db`: where something is asked of the keyspace.
+fn run_commands(
+    session: &mut Session,
+    transaction: &Transaction,
+    entries: &[&Entry],
+    reply: &mut Reply,
+    mut db: Option<&mut Keyspace<'_>>,
+) {
+    reply.array(transaction.queue.len());
+    let mut mark = Instant::now();
+    for (request, entry) in transaction.queue.iter().zip(entries) {
+        let request = request.as_request();
+        let before = reply.len();
+        match (entry.action, &mut db) {
+            (Action::Keyspace(run), Some(db)) => {
+                if commands::call(entry.row, run, db, reply, request).is_err() {
+                    reply.error("ERR a part of the database was not in memory");
+                }
+            }
+            (Action::Session(SessionRun::Now(run) | SessionRun::Either(run, _)), db) => {
+                if let (Some(state), Some(db)) = (&mut session.gathered, &db) {
+                    state.recount(db);
+                }
+                if let Err(error) = run(session, reply, request) {
+                    reply.truncate(before);
+                    reply.error(&error.to_string());
+                }
+                if let Some(db) = db {
+                    db.select(session.select);
+                }
+            }
+            _ => reply.error("ERR Command not allowed inside a transaction"),
+        }
+        reply.set_version(session.version);
+        let now = Instant::now();
+        session.count_queued(entry, request, reply, before, now.duration_since(mark));
+        mark = now;
+    }
+}
+
+fn is_info(entry: &Entry) -> bool {
+    &*entry.name == "info"
 }
 
 /// `WATCH key [key ...]`

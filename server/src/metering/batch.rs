@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::histogram::{Cells, Histogram, step_of};
 use super::totals::{CommandTotals, METERS, Meter, Totals};
 use super::{DatabaseMeters, request_units};
 
@@ -23,6 +24,8 @@ pub struct Batch {
     commands: Vec<CommandCount>,
     /// The place there of the command that was counted last.
     last: usize,
+    /// The calls that were timed by themselves: the command, and its step in the histogram.
+    timed: Vec<(usize, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ struct CommandCount {
     totals: CommandTotals,
     /// How many of the calls were timed by themselves; `totals.nanoseconds` is their time.
     timed: u64,
+    /// The step of the other calls.
+    step: usize,
 }
 
 impl Batch {
@@ -75,6 +80,17 @@ impl Batch {
         let count = self.command(command);
         count.totals.nanoseconds += nanoseconds;
         count.timed += 1;
+        self.timed.push((command, step_of(nanoseconds)));
+    }
+
+    /// How many calls were not timed by themselves.
+    pub fn untimed(&self) -> u64 {
+        self.commands.iter().map(CommandCount::untimed).sum()
+    }
+
+    /// The time of the calls that were timed by themselves.
+    pub fn timed_ns(&self) -> u64 {
+        self.commands.iter().map(|count| count.totals.nanoseconds).sum()
     }
 
     /// Requests counted since the last commit.
@@ -101,7 +117,7 @@ impl Batch {
 
     /// Shares the time that belongs to no timed call evenly among the others. The shares' sum is the batch's time.
     fn share_time(&mut self, elapsed_ns: u64) -> u64 {
-        let timed_ns: u64 = self.commands.iter().map(|count| count.totals.nanoseconds).sum();
+        let timed_ns = self.timed_ns();
         let mut calls: u64 = self.commands.iter().map(CommandCount::untimed).sum();
         let mut left = elapsed_ns.saturating_sub(timed_ns);
         for count in self.commands.iter_mut().filter(|count| count.untimed() > 0) {
@@ -116,6 +132,7 @@ impl Batch {
             calls -= count.untimed();
             left -= share;
             count.totals.nanoseconds += share;
+            count.step = step_of(share / count.untimed());
         }
         elapsed_ns.max(timed_ns)
     }
@@ -168,11 +185,15 @@ impl Writer {
             bump(&block.meters[meter as usize], more);
         }
         for count in &batch.commands {
-            block.count_command(count.command, &count.totals);
+            block.count_command(count);
         }
-        let mut commands = std::mem::take(&mut batch.commands);
+        for &(command, step) in &batch.timed {
+            block.count_timed(command, step);
+        }
+        let (mut commands, mut timed) = (std::mem::take(&mut batch.commands), std::mem::take(&mut batch.timed));
         commands.clear();
-        *batch = Batch { commands, ..Batch::default() };
+        timed.clear();
+        *batch = Batch { commands, timed, ..Batch::default() };
     }
 }
 
@@ -201,6 +222,7 @@ struct CommandCells {
     nanoseconds: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
+    times: Cells,
 }
 
 impl Block {
@@ -209,16 +231,35 @@ impl Block {
         Block { meters: Default::default(), commands }
     }
 
-    fn count_command(&self, command: usize, more: &CommandTotals) {
+    fn cells(&self, command: usize) -> Option<&CommandCells> {
         debug_assert!(command / PAGE < self.commands.len(), "command {command} is not in the table");
-        let Some(page) = self.commands.get(command / PAGE) else { return };
-        let cells = &page.get_or_init(Box::default)[command % PAGE];
+        Some(&self.commands.get(command / PAGE)?.get_or_init(Box::default)[command % PAGE])
+    }
+
+    fn count_timed(&self, command: usize, step: usize) {
+        if let Some(cells) = self.cells(command) {
+            cells.times.count(step, 1);
+        }
+    }
+
+    fn count_command(&self, count: &CommandCount) {
+        let Some(cells) = self.cells(count.command) else { return };
+        let more = &count.totals;
+        cells.times.count(count.step, count.untimed());
         bump(&cells.calls, more.calls);
         bump(&cells.nanoseconds, more.nanoseconds);
         if more.rejected | more.failed != 0 {
             bump(&cells.rejected, more.rejected);
             bump(&cells.failed, more.failed);
         }
+    }
+
+    /// The histograms of the commands that were called.
+    pub fn histograms(&self) -> impl Iterator<Item = (usize, Histogram)> {
+        let pages = self.commands.iter().enumerate().filter_map(|(index, page)| Some((index, page.get()?)));
+        pages.flat_map(|(index, page)| {
+            page.iter().enumerate().map(move |(offset, cells)| (index * PAGE + offset, cells.times.read()))
+        })
     }
 
     pub fn cpu_ns(&self) -> u128 {
@@ -246,6 +287,6 @@ impl Block {
 
 /// Adds to a cell that only this thread writes, so nothing can come between the load and the store.
 #[inline]
-fn bump(cell: &AtomicU64, more: u64) {
+pub(super) fn bump(cell: &AtomicU64, more: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }

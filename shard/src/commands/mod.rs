@@ -154,7 +154,7 @@ pub fn write_help(reply: &mut Reply, name: &str, lines: &[&str]) {
     reply.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
     lines.iter().for_each(|line| reply.simple(line));
     reply.simple("HELP");
-    reply.simple("    Print this help.");
+    reply.simple("    Prints this help.");
 }
 
 /// Reads a SCAN cursor, a prefix53, as C's `strtoul` does: with a sign, after which it wraps around; nothing is 0.

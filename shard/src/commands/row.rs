@@ -272,6 +272,9 @@ pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
 /// A key that lies in another logical index than the selected one: which index, and which argument names it.
 pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
 
+/// What a request does with its key, for a command whose key spec has [`Access::VARIABLE_FLAGS`].
+pub type AccessOf = fn(Request<'_>) -> Access;
+
 /// One command, or one subcommand, without the function that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -290,6 +293,7 @@ pub struct Row {
     pub cost: Option<Cost>,
     /// For commands over two logical indexes. The key is one of the row's too, so it lies on a shard that is held.
     pub elsewhere: Option<Elsewhere>,
+    pub access: Option<AccessOf>,
 }
 
 impl Row {
@@ -392,6 +396,7 @@ impl<R: Copy> Command<R> {
             tips: &[],
             cost: None,
             elsewhere: None,
+            access: None,
         };
         Self { row, run: Some(run), subcommands: &[] }
     }
@@ -409,6 +414,7 @@ impl<R: Copy> Command<R> {
             tips: &[],
             cost: None,
             elsewhere: None,
+            access: None,
         };
         Self { row, run: None, subcommands }
     }
@@ -432,6 +438,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn cost(mut self, cost: Cost) -> Self {
         self.row.cost = Some(cost);
+        self
+    }
+
+    pub const fn access(mut self, access: AccessOf) -> Self {
+        self.row.access = Some(access);
         self
     }
 

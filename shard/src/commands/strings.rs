@@ -49,11 +49,16 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key.",
         ),
-        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set)).doc(
-            "1.0.0",
-            "O(1)",
-            "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
-        ),
+        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set))
+            .doc(
+                "1.0.0",
+                "O(1)",
+                "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
+            )
+            .access(|request| match request.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"GET")) {
+                true => CHANGES,
+                false => Access::OW.union(Access::UPDATE),
+            }),
         Command::new("SETNX", exactly(3), KEY_CREATED, WRITE_FAST, run!(setnx)).doc(
             "1.0.0",
             "O(1)",

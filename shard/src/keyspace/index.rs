@@ -101,6 +101,15 @@ impl Index {
         self.expiring
     }
 
+    /// The expiries of some keys, spread over the places that are in memory: a sample of up to a few hundred.
+    pub fn some_expiries(&self) -> impl Iterator<Item = u64> {
+        const PLACES: usize = 16;
+        const EACH: usize = 32;
+        let segments = self.places.iter().filter(|place| place.expiring > 0).filter_map(Place::segment);
+        let step = segments.clone().count().div_ceil(PLACES).max(1);
+        segments.step_by(step).flat_map(|segment| segment.iter().filter_map(|record| record.expiry()).take(EACH))
+    }
+
     /// Exact bytes of memory: records, tables, directory.
     pub fn bytes(&self) -> usize {
         self.bytes + self.places.heap_bytes()

@@ -147,9 +147,9 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Redis 7.2's defaults.
+    /// The defaults of Redis 7.2 and Valkey 9.1.
     pub const REDIS: Limits = Limits {
-        hash_max_listpack_entries: 128,
+        hash_max_listpack_entries: 512,
         hash_max_listpack_value: 64,
         list_max_listpack_size: -2,
         set_max_intset_entries: 512,

@@ -99,7 +99,7 @@ fn objects() {
     assert_eq!(bench.run("object freq none"), "nil");
     assert_eq!(bench.run("OBJECT REFCOUNT none"), "nil");
     assert_eq!(bench.run("OBJECT IDLETIME none"), "nil");
-    assert!(bench.run("OBJECT HELP").ends_with("    <key>. HELP     Print this help.]"));
+    assert!(bench.run("OBJECT HELP").ends_with("    <key>. HELP     Prints this help.]"));
 }
 
 #[test]

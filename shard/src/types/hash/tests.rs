@@ -29,7 +29,7 @@ fn bytes_are_those_of_redis() {
 #[test]
 fn the_form_changes_at_the_thresholds_of_redis() {
     let mut hash = Hash::new();
-    for number in 0..128 {
+    for number in 0..512 {
         hash.set(format!("f{number}").as_bytes(), &[b'v'; 64], &LIMITS);
         assert_eq!(hash.encoding(), "listpack");
     }
@@ -37,8 +37,8 @@ fn the_form_changes_at_the_thresholds_of_redis() {
     hash.set(b"f0", b"again", &LIMITS);
     assert_eq!(hash.encoding(), "listpack");
     hash.set(b"one more", b"", &LIMITS);
-    assert_eq!((hash.encoding(), hash.len()), ("hashtable", 129));
-    for number in 0..128 {
+    assert_eq!((hash.encoding(), hash.len()), ("hashtable", 513));
+    for number in 0..512 {
         hash.remove(format!("f{number}").as_bytes());
     }
     assert_eq!((hash.encoding(), hash.len()), ("hashtable", 1));

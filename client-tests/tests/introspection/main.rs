@@ -1,0 +1,277 @@
+//! What the server says of itself, its commands and its clients, beside what the real servers say.
+//!
+//! 1. Lines come from `lines.txt`, and are made for every command and subcommand that Dormouse has: too few and too many
+//!    arguments, `COMMAND INFO`, `DOCS`, `GETKEYS` and `GETKEYSANDFLAGS` with keys at many places, `CONFIG GET` of every
+//!    parameter.
+//! 2. Each is asked in RESP2 and RESP3, by itself and in a transaction.
+//! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have what came later. What tells of the server or
+//!    of time is compared by its form alone ([`form`]).
+//! 4. What none agrees with is refused, unless `differences.txt` has the line with a reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dormouse_client_tests::{
+    Kind, Server, Settings,
+    resp::{Connection, Reply},
+};
+
+const TEST: &str = "comparison of introspection with real servers";
+
+#[test]
+fn introspection_is_answered_as_by_the_real_servers() {
+    let kinds: Vec<Kind> =
+        [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter(|kind| kind.is_present(TEST)).collect();
+    if !kinds.contains(&Kind::Redis) {
+        return;
+    }
+    let ours = Server::start_with(Kind::under_test(), Settings::default());
+    let theirs: Vec<Server> = kinds.iter().map(|kind| Server::start_with(*kind, Settings::default())).collect();
+    let lines = lines(ours.port());
+    let known = differences();
+    let mut met = BTreeSet::new();
+    let mut refused = Vec::new();
+    let (mut compared, mut newer) = (0, 0);
+    for mode in [Mode(2, false), Mode(2, true), Mode(3, false), Mode(3, true)] {
+        let mut us = open(ours.port(), mode);
+        let mut them: Vec<Connection> = theirs.iter().map(|server| open(server.port(), mode)).collect();
+        for line in &lines {
+            let said = ask(&mut us, line, mode);
+            let replies: Vec<_> = them.iter_mut().map(|connection| ask(connection, line, mode)).collect();
+            compared += 1;
+            match replies.iter().position(|reply| agree(line, &said, reply)) {
+                Some(0) => {}
+                Some(_) => newer += 1,
+                None if known.contains_key(line.as_str()) => _ = met.insert(line.clone()),
+                // What came after 7.0 cannot be judged without a server that has it.
+                None if kinds.len() < 3 => {}
+                None => {
+                    let replies: Vec<String> = kinds
+                        .iter()
+                        .zip(&replies)
+                        .map(|(kind, reply)| format!("\n  {}: {reply:?}", kind.name()))
+                        .collect();
+                    refused.push(format!("{mode:?} {line}\n  ours: {said:?}{}", replies.concat()));
+                }
+            }
+        }
+    }
+    println!("{compared} replies compared, {newer} of them with a newer server than Redis 7.0");
+    refused.iter().for_each(|text| println!("{text}"));
+    assert!(refused.is_empty(), "{} replies differ and are not listed with a reason", refused.len());
+    let idle: Vec<_> = known.keys().filter(|line| !met.contains(**line)).collect();
+    assert!(kinds.len() < 3 || idle.is_empty(), "these differ no more: {idle:?}");
+}
+
+/// The protocol version, and whether each line is a transaction.
+#[derive(Clone, Copy, Debug)]
+struct Mode(u8, bool);
+
+fn open(port: u16, mode: Mode) -> Connection {
+    let mut connection = Connection::open(port);
+    if mode.0 == 3 {
+        connection.run("HELLO 3");
+    }
+    connection
+}
+
+/// What was said to a line. In a transaction: when it was queued, and what EXEC had of it, or EXEC's error.
+#[derive(Debug, PartialEq)]
+struct Said {
+    queued: Option<Reply>,
+    reply: Reply,
+}
+
+fn ask(connection: &mut Connection, line: &str, Mode(_, in_transaction): Mode) -> Said {
+    let words: Vec<Vec<u8>> = line.split(' ').map(word).collect();
+    if !in_transaction {
+        return Said { queued: None, reply: canonical(connection.call(&words)) };
+    }
+    connection.run("MULTI");
+    let queued = Some(connection.call(&words));
+    let reply = match connection.run("EXEC") {
+        Reply::Many('*', Some(mut items)) if items.len() == 1 => items.remove(0),
+        other => other,
+    };
+    Said { queued, reply: canonical(reply) }
+}
+
+fn word(text: &str) -> Vec<u8> {
+    if text == "\"\"" { Vec::new() } else { text.replace("\\t", "\t").into_bytes() }
+}
+
+/// Sets and maps in order.
+fn canonical(reply: Reply) -> Reply {
+    match reply {
+        Reply::Many(kind, Some(items)) => {
+            let mut items: Vec<Reply> = items.into_iter().map(canonical).collect();
+            match kind {
+                '~' => items.sort(),
+                '%' => {
+                    let mut pairs: Vec<Vec<Reply>> = items.chunks(2).map(<[Reply]>::to_vec).collect();
+                    pairs.sort();
+                    items = pairs.concat();
+                }
+                _ => {}
+            }
+            Reply::Many(kind, Some(items))
+        }
+        other => other,
+    }
+}
+
+fn agree(line: &str, ours: &Said, theirs: &Said) -> bool {
+    ours.queued == theirs.queued && (ours.reply == theirs.reply || form(line, &ours.reply, &theirs.reply))
+}
+
+/// Whether two replies that are about the server itself, or about time, are of the same form.
+fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
+    if ours.is_error() || theirs.is_error() {
+        return false;
+    }
+    let upper = line.to_ascii_uppercase();
+    let words: Vec<&str> = upper.split(' ').collect();
+    let texts = |reply: &Reply| -> Vec<Vec<u8>> {
+        reply.items().unwrap_or_default().iter().filter_map(Reply::bytes).map(<[u8]>::to_vec).collect()
+    };
+    match words[..] {
+        // Every line of ours is one of theirs, in their order. The last has lost a letter after Redis 7.
+        [_, "HELP"] => {
+            let lines = |reply| {
+                texts(reply)
+                    .into_iter()
+                    .map(|line| if line == b"    Prints this help." { b"    Print this help.".to_vec() } else { line })
+            };
+            let mut rest = lines(theirs);
+            lines(ours).all(|line| rest.any(|other| other == line))
+        }
+        // Single commands are compared by other lines.
+        ["COMMAND"] | ["COMMAND", "INFO" | "DOCS" | "COUNT"] => same_kind(ours, theirs),
+        ["COMMAND", "LIST", ..] => {
+            let theirs = texts(theirs);
+            texts(ours).iter().all(|name| name.starts_with(b"dormouse") || theirs.contains(name))
+        }
+        // The rows themselves are compared with Redis 7.2's by the server's own tests.
+        ["COMMAND", "INFO", ..] => {
+            let (ours, theirs) = (ours.items().unwrap_or_default(), theirs.items().unwrap_or_default());
+            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| same_kind(ours, theirs))
+        }
+        ["COMMAND", "DOCS", ..] => same_docs(ours, theirs),
+        ["CLIENT", "INFO" | "LIST", ..] => {
+            let fields = |reply: &Reply| -> Vec<String> {
+                let text = String::from_utf8_lossy(reply.bytes().unwrap_or_default()).into_owned();
+                let first = text.lines().next().unwrap_or_default();
+                first.split(' ').filter_map(|field| Some(field.split_once('=')?.0.to_string())).collect()
+            };
+            let ours = fields(ours);
+            let mut rest = ours.iter();
+            fields(theirs).iter().all(|name| rest.any(|other| other == name))
+        }
+        ["CLIENT", "ID"] | ["TIME" | "LASTSAVE"] | ["INFO", ..] | ["SLOWLOG", "GET" | "LEN", ..] => {
+            same_kind(ours, theirs)
+        }
+        ["LATENCY", "LATEST" | "HISTORY" | "HISTOGRAM", ..] | ["MEMORY", "USAGE", ..] => same_kind(ours, theirs),
+        ["OBJECT", "IDLETIME" | "REFCOUNT", ..] => ours.number().is_some() && theirs.number().is_some(),
+        _ => false,
+    }
+}
+
+fn same_kind(ours: &Reply, theirs: &Reply) -> bool {
+    match (ours, theirs) {
+        (Reply::Line(a, _), Reply::Line(b, _)) => a == b,
+        (Reply::Bulk(a, ours), Reply::Bulk(b, theirs)) => a == b && ours.is_some() == theirs.is_some(),
+        (Reply::Many(a, ours), Reply::Many(b, theirs)) => a == b && ours.is_some() == theirs.is_some(),
+        (Reply::Null, Reply::Null) => true,
+        _ => false,
+    }
+}
+
+/// Whether the same commands are documented, with the same group, first version and arguments as of Redis 7.2. The words are our
+/// own.
+fn same_docs(ours: &Reply, theirs: &Reply) -> bool {
+    let field = |docs: &Reply, name: &str| -> Option<Reply> {
+        let items = docs.items()?;
+        items.chunks(2).find(|pair| pair[0].bytes() == Some(name.as_bytes())).map(|pair| pair[1].clone())
+    };
+    let (ours, theirs) = (ours.items().unwrap_or_default(), theirs.items().unwrap_or_default());
+    ours.len() == theirs.len()
+        && ours.chunks(2).zip(theirs.chunks(2)).all(|(ours, theirs)| {
+            let same = |name| field(&ours[1], name) == field(&theirs[1], name);
+            ours[0] == theirs[0]
+                && ["since", "group"].into_iter().all(same)
+                && field(&ours[1], "arguments").map(plain) == field(&theirs[1], "arguments").map(plain)
+                && ["summary", "complexity"].into_iter().all(|name| field(&ours[1], name).is_some())
+        })
+}
+
+/// Arguments without those that came after Redis 7.2, and without what is shown for them, which came with it.
+fn plain(arguments: Reply) -> Reply {
+    let is_newer = |fields: &[Reply]| {
+        let since = fields.chunks(2).find(|pair| pair[0].bytes() == Some(b"since")).and_then(|pair| text(&pair[1]));
+        let numbers = |version: String| version.split('.').filter_map(|part| part.parse().ok()).collect::<Vec<u32>>();
+        since.map(numbers).is_some_and(|version| version > vec![7, 2, 99])
+    };
+    let one = |argument: &Reply| {
+        let fields = argument.items()?;
+        let kept = fields.chunks(2).filter(|pair| pair[0].bytes() != Some(b"display_text"));
+        let plain = kept.flat_map(|pair| match pair[0].bytes() {
+            Some(b"arguments") => vec![pair[0].clone(), plain(pair[1].clone())],
+            _ => pair.to_vec(),
+        });
+        (!is_newer(fields)).then(|| Reply::Many('%', Some(plain.collect())))
+    };
+    Reply::Many('*', Some(arguments.items().unwrap_or_default().iter().filter_map(one).collect()))
+}
+
+/// The lines of the file, and those that are made from what the server under test has.
+fn lines(port: u16) -> Vec<String> {
+    let written = include_str!("lines.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut lines: Vec<String> = written.map(str::to_string).collect();
+    let mut connection = Connection::open(port);
+    let names = connection.run("COMMAND LIST");
+    let names: BTreeSet<String> = names.items().expect("a list").iter().filter_map(text).collect();
+    for name in names.iter().filter(|name| !name.starts_with("dormouse")) {
+        lines.push(format!("COMMAND INFO {name}"));
+        lines.push(format!("COMMAND DOCS {name}"));
+        let words = name.replace('|', " ");
+        for arguments in
+            ["", " a", " a b", " a b c", " 1 a", " a 1 b", " 2 a b", " a 2 b c", " a 2 b", " a 0", " 0 a", " a b c d e"]
+        {
+            lines.push(format!("COMMAND GETKEYS {words}{arguments}"));
+            lines.push(format!("COMMAND GETKEYSANDFLAGS {words}{arguments}"));
+        }
+        // What a subcommand makes of wrong numbers of words. A right number is for the file, as it may do something.
+        if name.contains('|') {
+            let arity = arity(&mut connection, name);
+            for more in 0..5i64 {
+                if if arity > 0 { 2 + more != arity } else { 2 + more < -arity } {
+                    lines.push(format!("{words}{}", " x".repeat(more as usize)));
+                }
+            }
+        }
+    }
+    let parameters = connection.run("CONFIG GET *");
+    let parameters: BTreeSet<String> =
+        parameters.items().expect("pairs").chunks(2).filter_map(|pair| text(&pair[0])).collect();
+    lines.extend(parameters.iter().map(|name| format!("CONFIG GET {name}")));
+    lines
+}
+
+fn text(reply: &Reply) -> Option<String> {
+    reply.bytes().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn arity(connection: &mut Connection, name: &str) -> i64 {
+    let info = connection.run(&format!("COMMAND INFO {name}"));
+    let arity = info.items().and_then(|rows| rows.first()?.items()?.get(1)?.number());
+    arity.expect("a row has an arity") as i64
+}
+
+/// What is known to differ, with the reason.
+fn differences() -> BTreeMap<&'static str, &'static str> {
+    let lines = include_str!("differences.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let known: BTreeMap<_, _> = lines.map(|line| line.split_once(" = ").expect("a line, ` = `, a reason")).collect();
+    known.iter().for_each(|(line, reason)| {
+        assert!(!reason.is_empty() && !reason.contains("not implemented"), "{line}: `{reason}` is no reason")
+    });
+    known
+}

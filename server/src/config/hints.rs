@@ -1,0 +1,75 @@
+//! Parameters that tune how Redis works inside and that nobody can see from outside: how often it looks for expired keys, how
+//! it compresses lists, whether it frees memory in another thread. Dormouse has no use for them. It takes them with Redis's
+//! ranges, keeps them for their database and shows them again, so that tools and test suites that set them go on.
+//!
+//! A parameter that promises something is not among them.
+
+use std::collections::BTreeMap;
+
+use super::{Parameter, number};
+
+/// The values that were set, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hints(BTreeMap<&'static str, String>);
+
+impl Hints {
+    fn get(&self, name: &str, default: &str) -> String {
+        self.0.get(name).map_or(default, String::as_str).to_string()
+    }
+}
+
+/// A row for `yes` or `no`.
+macro_rules! switch {
+    ($name:literal, $default:literal) => {
+        Parameter::database(
+            $name,
+            |settings| settings.database.hints.get($name, $default),
+            |settings, text| {
+                let value = ["yes", "no"].into_iter().find(|word| word.eq_ignore_ascii_case(text));
+                let value = value.ok_or("argument must be 'yes' or 'no'")?;
+                settings.database.hints.0.insert($name, value.to_string());
+                Ok(())
+            },
+        )
+    };
+}
+
+/// A row for a number within a range.
+macro_rules! count {
+    ($name:literal, $default:literal, $range:expr) => {
+        Parameter::database(
+            $name,
+            |settings| settings.database.hints.get($name, $default),
+            |settings, text| {
+                let value: i64 = number(text, $range)?;
+                settings.database.hints.0.insert($name, value.to_string());
+                Ok(())
+            },
+        )
+    };
+}
+
+pub(super) const HINTS: &[Parameter] = &[
+    count!("active-expire-effort", "1", 1..=10),
+    switch!("activedefrag", "no"),
+    switch!("activerehashing", "yes"),
+    switch!("aof-rewrite-incremental-fsync", "yes"),
+    switch!("aof-use-rdb-preamble", "yes"),
+    count!("auto-aof-rewrite-percentage", "100", 0..=i32::MAX as i64),
+    switch!("dynamic-hz", "yes"),
+    count!("hz", "10", 0..=i32::MAX as i64),
+    switch!("jemalloc-bg-thread", "yes"),
+    switch!("lazyfree-lazy-eviction", "no"),
+    switch!("lazyfree-lazy-expire", "no"),
+    switch!("lazyfree-lazy-server-del", "no"),
+    switch!("lazyfree-lazy-user-del", "no"),
+    switch!("lazyfree-lazy-user-flush", "no"),
+    count!("lfu-decay-time", "1", 0..=i32::MAX as i64),
+    count!("lfu-log-factor", "10", 0..=i32::MAX as i64),
+    count!("list-compress-depth", "0", 0..=i32::MAX as i64),
+    count!("maxmemory-eviction-tenacity", "10", 0..=100),
+    switch!("no-appendfsync-on-rewrite", "no"),
+    switch!("rdb-save-incremental-fsync", "yes"),
+    switch!("rdbcompression", "yes"),
+    count!("tcp-keepalive", "300", 0..=i32::MAX as i64),
+];

@@ -1,0 +1,120 @@
+//! How the calls of one command were spread over time.
+//!
+//! A step is a power of two of microseconds. A call that was timed by itself is counted at its own time; the others of a
+//! batch are counted at the time that each had on average, for the clock is read once a batch. So no call is left out, and
+//! the sum is exact, but a quick command that waited behind a slower one of its batch is told as slower than it was.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Steps: up to 1 us, 2 us, 4 us and so on; the last has all that took longer, half a second and more.
+pub const STEPS: usize = 21;
+
+/// The step of a call that took so many nanoseconds.
+#[inline]
+pub fn step_of(nanoseconds: u64) -> usize {
+    // Rounded up to microseconds, so that 2 us exactly are in the step of 2 us.
+    let microseconds = nanoseconds.div_ceil(1000).max(1);
+    ((microseconds - 1).checked_ilog2().map_or(0, |log| log as usize + 1)).min(STEPS - 1)
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram([u64; STEPS]);
+
+impl Histogram {
+    pub fn calls(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The upper ends of the steps that hold calls, in microseconds, each with the calls up to there.
+    pub fn steps(&self) -> Vec<(u64, u64)> {
+        let mut sum = 0;
+        let mut steps = Vec::new();
+        for (step, calls) in self.0.iter().enumerate().filter(|(_, calls)| **calls > 0) {
+            sum += calls;
+            steps.push((1 << step, sum));
+        }
+        steps
+    }
+
+    /// The microseconds within which `percent` of the calls were done; within a step the calls are taken to be spread evenly.
+    pub fn percentile(&self, percent: f64) -> f64 {
+        let wanted = self.calls() as f64 * percent / 100.0;
+        let mut before = 0.0;
+        for (step, &calls) in self.0.iter().enumerate().filter(|(_, calls)| **calls > 0) {
+            if before + calls as f64 >= wanted {
+                let (low, high) = (if step == 0 { 0.0 } else { (1u64 << (step - 1)) as f64 }, (1u64 << step) as f64);
+                return low + (high - low) * ((wanted - before) / calls as f64).clamp(0.0, 1.0);
+            }
+            before += calls as f64;
+        }
+        0.0
+    }
+
+    pub fn add(&mut self, other: &Histogram) {
+        self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
+    }
+
+    /// What was counted since `earlier`.
+    pub fn since(&self, earlier: &Histogram) -> Histogram {
+        let mut difference = *self;
+        difference.0.iter_mut().zip(earlier.0).for_each(|(sum, less)| *sum = sum.saturating_sub(less));
+        difference
+    }
+}
+
+/// A histogram that one thread writes and any may read.
+#[derive(Debug, Default)]
+pub(super) struct Cells([AtomicU64; STEPS]);
+
+impl Cells {
+    #[inline]
+    pub fn count(&self, step: usize, calls: u64) {
+        super::batch::bump(&self.0[step], calls);
+    }
+
+    pub fn read(&self) -> Histogram {
+        Histogram(std::array::from_fn(|step| self.0[step].load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_ends_at_a_power_of_two() {
+        for (nanoseconds, step) in [
+            (0, 0),
+            (1, 0),
+            (1000, 0),
+            (1001, 1),
+            (2000, 1),
+            (2001, 2),
+            (4000, 2),
+            (4001, 3),
+            (524_288_000, 19),
+            (524_288_001, 20),
+            (u64::MAX, 20),
+        ] {
+            assert_eq!(step_of(nanoseconds), step, "{nanoseconds} ns");
+        }
+    }
+
+    #[test]
+    fn percentiles_lie_within_their_steps() {
+        let cells = Cells::default();
+        assert_eq!(cells.read().percentile(50.0), 0.0);
+        cells.count(0, 90);
+        cells.count(3, 9);
+        cells.count(10, 1);
+        let histogram = cells.read();
+        assert_eq!(histogram.steps(), [(1, 90), (8, 99), (1024, 100)]);
+        assert_eq!(histogram.percentile(45.0), 0.5);
+        assert_eq!(histogram.percentile(99.0), 8.0);
+        assert!((512.0..=1024.0).contains(&histogram.percentile(99.9)));
+        let mut twice = histogram;
+        twice.add(&histogram);
+        assert_eq!(twice.calls(), 200);
+        assert_eq!(twice.since(&histogram), histogram);
+    }
+}
