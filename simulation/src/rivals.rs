@@ -56,6 +56,9 @@ enum Event {
     Ended(String),
 }
 
+/// An event, and the process that it is of.
+type Told = (u64, Event);
+
 /// What the schedule answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grant {
@@ -81,7 +84,7 @@ struct Book {
 struct Desk {
     process: u64,
     objects: Arc<InMemory>,
-    events: Sender<(u64, Event)>,
+    events: Sender<Told>,
     grants: Mutex<Receiver<(Grant, u64)>>,
     dead: OnceLock<()>,
 }
@@ -366,7 +369,8 @@ struct Schedule {
     chance: Chance,
     objects: Arc<InMemory>,
     book: Arc<Mutex<Book>>,
-    events: (Sender<(u64, Event)>, Receiver<(u64, Event)>),
+    /// Of all processes.
+    events: (Sender<Told>, Receiver<Told>),
     living: Vec<Living>,
     processes: u64,
     trace: Trace,
