@@ -89,7 +89,7 @@ fn branches_from_the_command_line() {
     assert!(tool.says("show pr-1").contains("awake: 0\nkeys: 500\n"));
     assert_eq!(tool.says("wake default.pr-1"), "default.pr-1 is awake\n");
     let shown = tool.says("show default.pr-1 --json");
-    assert!(shown.contains(r#""awake":1"#) && shown.contains(r#""source":"default""#), "{shown}");
+    assert!(shown.contains(r#""awake":true"#) && shown.contains(r#""source":"default""#), "{shown}");
     assert!(tool.says("usage pr-1").contains("requests: "));
     assert!(tool.says("usage --json").contains(r#""database":"default""#));
 
