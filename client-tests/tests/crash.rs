@@ -6,7 +6,7 @@ use std::{env, time::Duration};
 
 use dormouse_client_tests::{
     Kind,
-    crash::{self, Settings, node, rivals},
+    crash::{self, Settings, disk::SmallDisk, node, rivals},
     toolchain,
 };
 
@@ -42,7 +42,17 @@ fn a_checkpoint_is_there() {
 #[test]
 fn a_full_disk_breaks_no_promise() {
     for mode in ["0", "checkpoint"] {
-        run(Kind::Dormouse, mode, 25, true);
+        run(Kind::Dormouse, mode, 25, true, None);
+    }
+}
+
+/// The same on a file system that really is full, also while the server starts.
+#[test]
+fn a_small_disk_breaks_no_promise() {
+    if SmallDisk::is_possible() {
+        run(Kind::Dormouse, "0", 10, true, Some(24));
+    } else {
+        println!("skipped: a small disk needs root, who may mount one");
     }
 }
 
@@ -77,15 +87,23 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 fn survives(kind: Kind, mode: &str, rounds: usize) {
-    run(kind, mode, rounds, false);
+    run(kind, mode, rounds, false, None);
 }
 
-fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool) {
+fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool, disk_mib: Option<u32>) {
     let seed = number("DORMOUSE_CRASH_SEED").unwrap_or_else(node::unix_ms);
     let rounds = number("DORMOUSE_CRASH_ROUNDS").map_or(rounds, |rounds| rounds as usize);
     let mode = mode.parse().expect("a mode");
-    let settings =
-        Settings { kind, mode, seed, rounds, rounds_per_store: ROUNDS_PER_STORE, each_database: false, full_disk };
+    let settings = Settings {
+        kind,
+        mode,
+        seed,
+        rounds,
+        rounds_per_store: ROUNDS_PER_STORE,
+        each_database: false,
+        full_disk,
+        disk_mib,
+    };
     println!("{}, mode {mode}, seed {seed}", kind.name());
     match crash::run(settings, |_| {}) {
         Ok(summary) => println!("{summary}"),

@@ -63,6 +63,8 @@ pub struct NodeSettings {
     pub latency_monitor_ms: u64,
     pub output_buffer_limits: OutputBufferLimits,
     pub checkpoint_every: Interval,
+    /// A reply that waits for longer becomes an error.
+    pub reply_timeout: Interval,
 }
 
 /// What the operator allows each database: its tenant chooses within it, a connection with rights to the node beyond it.
@@ -145,6 +147,7 @@ impl Settings {
                 latency_monitor_ms: 0,
                 output_buffer_limits: options.client_output_buffer_limit,
                 checkpoint_every: options.checkpoint_every,
+                reply_timeout: options.reply_timeout,
             },
             limits: DatabaseLimits { max_memory: options.max_memory.0, sleep_after: options.sleep_after },
             database: DatabaseSettings {
@@ -413,6 +416,11 @@ const PARAMETERS: &[Parameter] = &[
         "checkpoint-every",
         |settings| settings.node.checkpoint_every.to_string(),
         |settings, text| assign(&mut settings.node.checkpoint_every, parsed(text)),
+    ),
+    Parameter::node(
+        "reply-timeout",
+        |settings| settings.node.reply_timeout.to_string(),
+        |settings, text| assign(&mut settings.node.reply_timeout, parsed(text)),
     ),
     // How things are.
     Parameter::fact("databases", |_| LOGICAL_DATABASES.to_string()),

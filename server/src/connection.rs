@@ -10,12 +10,13 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Limits, Parser, Reply};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -23,15 +24,31 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::clients::{Client, Peer};
 use crate::held::Sealed;
+use crate::late;
 use crate::node::Node;
 use crate::session::{Next, Session};
 use crate::strangers;
 use crate::worker::Worker;
 
+/// A client that closes its connection within this time gets its commands run all the same: it may have closed only its
+/// side. The hastiest client libraries give up after 250 ms.
+const HASTE: Duration = Duration::from_millis(100);
+/// How often the connection of a client that waits is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 #[derive(Debug)]
 pub enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
 }
 
 impl AsRawFd for Stream {
@@ -97,6 +114,53 @@ impl Drop for Connection {
     }
 }
 
+/// Until a moment, if there is one.
+async fn at(moment: Option<tokio::time::Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs what the client waits for, and kills the client if it closes its connection meanwhile, so that what has not begun
+/// by then never does. Looked at each time that the command could go on, and a few times a second.
+async fn beside_client(stream: &Stream, client: &Client, mut execution: Pin<Box<impl Future<Output = ()>>>) {
+    // Most are done at once.
+    if poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await.is_ready() {
+        return;
+    }
+    let began = Instant::now();
+    let mut look = tokio::time::interval_at((began + HASTE).into(), LOOK_EVERY);
+    poll_fn(|cx| {
+        let is_due = look.poll_tick(cx).is_ready();
+        if (is_due || began.elapsed() > HASTE) && is_gone(stream) {
+            client.kill();
+        }
+        if execution.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        // Asked again until it has noted who is to be woken.
+        if is_due && look.poll_tick(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Whether the client has closed its connection, or at least its side of it.
+fn is_gone(stream: &Stream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    #[cfg(target_os = "linux")]
+    let wanted = PollFlags::RDHUP;
+    #[cfg(not(target_os = "linux"))]
+    let wanted = PollFlags::empty();
+    let mut fds = [PollFd::new(stream, wanted)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+        && fds[0].revents().intersects(wanted | PollFlags::HUP | PollFlags::ERR)
+}
+
 struct Connection {
     stream: Stream,
     client: Arc<Client>,
@@ -159,7 +223,8 @@ impl Connection {
                 Next::Flush => self.send(&mut reply.buffer).await?,
                 Next::Slow(request) => {
                     // Boxed: a rare and large future must not make every idle connection large.
-                    Box::pin(self.session.execute(request, reply)).await;
+                    let execution = Box::pin(self.session.execute(request, reply));
+                    beside_client(&self.stream, &self.client, execution).await;
                     if self.parser.limits() != self.session.limits() {
                         self.parser.set_limits(*self.session.limits());
                     }
@@ -214,22 +279,41 @@ impl Connection {
         .await
     }
 
-    /// Holds the replies back until what they tell of is durable, where the loss window is zero.
-    async fn until_durable(&mut self) -> Result<(), End> {
+    /// Holds the replies back until what they tell of is durable, or until they are late: then they become errors.
+    async fn until_durable(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
         let awaited = std::mem::take(&mut self.session.awaited);
+        let awaiting = std::mem::take(&mut self.session.awaiting);
         let database = Arc::clone(&self.session.tenant.database);
         let Some(log) = database.shared.journal.log().filter(|log| log.flushed() < awaited) else { return Ok(()) };
+        let limit = self.session.node.settings().reply_timeout.duration();
+        let deadline = limit.map(|limit| tokio::time::Instant::from_std(self.session.since + limit));
         let client = &self.client;
         let mut durable = pin!(self.session.worker.held.until_durable(log, awaited));
-        poll_fn(|cx| {
+        let mut timer = pin!(at(deadline));
+        let is_late = poll_fn(|cx| {
             client.waker.register(cx.waker());
             if client.is_killed() {
                 return Poll::Ready(Err(End::Closed));
             }
-            // Nobody can know any more whether what the replies tell of will survive: they are not sent.
-            durable.as_mut().poll(cx).map_err(|Sealed| End::Failed)
+            match durable.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
+                // Nobody can know any more whether what the replies tell of will survive: they are not sent.
+                Poll::Ready(Err(Sealed)) => Poll::Ready(Err(End::Failed)),
+                Poll::Pending => timer.as_mut().poll(cx).map(|()| Ok(true)),
+            }
         })
-        .await
+        .await?;
+        // What it sent behind this has nobody who would read the reply.
+        if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
+            return Err(End::Closed);
+        }
+        if !is_late {
+            return Ok(());
+        }
+        let text = late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref());
+        let replaced = late::replace(buffer, &awaiting, log.flushed(), &text).ok_or(End::Failed)?;
+        (0..replaced).for_each(|_| self.session.tenant.errors.count(format!("-{text}").as_bytes()));
+        Ok(())
     }
 
     /// Writes all of `buffer` and leaves it empty.
@@ -238,7 +322,7 @@ impl Connection {
             return Ok(());
         }
         if self.session.awaited > 0 {
-            self.until_durable().await?;
+            self.until_durable(buffer).await?;
         }
         let limit = self.session.node.output_limit_normal();
         let mut sent = 0;

@@ -22,7 +22,9 @@ pub struct Held(RefCell<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    waiting: Vec<(Lsn, Waker)>,
+    waiting: Vec<(Lsn, u64, Waker)>,
+    /// Numbers those who wait, so that one who gives up can be told from the others.
+    next: u64,
     /// Of the task, while nobody waits.
     task: Option<Waker>,
 }
@@ -37,7 +39,7 @@ impl Held {
     /// # Errors
     /// When it never will be.
     pub async fn until_durable(&self, log: &Log, lsn: Lsn) -> Result<(), Sealed> {
-        let mut is_registered = false;
+        let mut registered = Registered { held: self, number: None };
         poll_fn(|cx| {
             if log.flushed() >= lsn {
                 return Poll::Ready(Ok(()));
@@ -45,9 +47,12 @@ impl Held {
             if log.is_sealed() {
                 return Poll::Ready(Err(Sealed));
             }
-            if !std::mem::replace(&mut is_registered, true) {
+            if registered.number.is_none() {
                 let mut inner = self.0.borrow_mut();
-                inner.waiting.push((lsn, cx.waker().clone()));
+                registered.number = Some(inner.next);
+                let number = inner.next;
+                inner.next += 1;
+                inner.waiting.push((lsn, number, cx.waker().clone()));
                 if let Some(task) = inner.task.take() {
                     task.wake();
                 }
@@ -65,7 +70,7 @@ impl Held {
             // Where the log was sealed, each of them is to see for itself.
             let flushed = log.durable(first).await.map_or(Lsn::MAX, |()| log.flushed());
             let mut inner = self.0.borrow_mut();
-            inner.waiting.extract_if(.., |(lsn, _)| *lsn <= flushed).for_each(|(_, waker)| waker.wake());
+            inner.waiting.extract_if(.., |(lsn, ..)| *lsn <= flushed).for_each(|(.., waker)| waker.wake());
         }
     }
 
@@ -83,9 +88,26 @@ impl Held {
             tokio::task::yield_now().await;
             let inner = self.0.borrow();
             if inner.waiting.len() == known || began.elapsed() > GATHER_MAX {
-                return inner.waiting.iter().map(|(lsn, _)| *lsn).min().unwrap_or(0);
+                return inner.waiting.iter().map(|(lsn, ..)| *lsn).min().unwrap_or(0);
             }
             known = inner.waiting.len();
+        }
+    }
+}
+
+/// One who waits, until it is dropped: who gives up leaves nothing behind.
+struct Registered<'a> {
+    held: &'a Held,
+    number: Option<u64>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let Some(number) = self.number else { return };
+        let mut inner = self.held.0.borrow_mut();
+        // Numbers ascend; one whose turn has come is not there any more.
+        if let Ok(at) = inner.waiting.binary_search_by_key(&number, |(_, number, _)| *number) {
+            inner.waiting.remove(at);
         }
     }
 }
@@ -166,6 +188,27 @@ mod tests {
             log.flush().unwrap();
             assert!(second.await.unwrap());
             assert!(wait(log.flushed()).await.unwrap(), "who comes late does not wait");
+            assert!(held.0.borrow().waiting.is_empty());
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn who_gives_up_leaves_nothing_behind() {
+        beside(|log, _, held| async move {
+            let writer = Writer::new(&log);
+            let lsns = [writer.write(), writer.write(), writer.write()];
+            let wait = |lsn| {
+                let (log, held) = (Arc::clone(&log), Rc::clone(&held));
+                spawn_local(async move { held.until_durable(&log, lsn).await.is_ok() })
+            };
+            let [first, second, third] = lsns.map(wait);
+            settle().await;
+            second.abort();
+            settle().await;
+            assert_eq!(held.0.borrow().waiting.len(), 2);
+            log.flush().unwrap();
+            assert!(first.await.unwrap() && third.await.unwrap());
             assert!(held.0.borrow().waiting.is_empty());
         })
         .await;

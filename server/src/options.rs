@@ -201,6 +201,11 @@ pub struct Options {
     #[arg(long, value_name = "WINDOW", default_value = "1s", help_heading = "Databases")]
     pub loss_window: Window,
 
+    /// Answer with an error when a reply has waited for so long: for its write to be durable, for its database to wake, for
+    /// its turn (or `never`)
+    #[arg(long, value_name = "DURATION", default_value = "2s", help_heading = "Databases")]
+    pub reply_timeout: Interval,
+
     /// Most memory for the data of one database, such as 100mb (0: no limit)
     #[arg(long, value_name = "SIZE", default_value = "0", help_heading = "Databases")]
     pub max_memory: Size,

@@ -30,12 +30,14 @@ use futures::future::BoxFuture;
 use crate::ahead::{self, Ahead, Waiting};
 use crate::clients::Client;
 use crate::databases::Tenant;
+use crate::late::Awaiting;
 use crate::metering::{Batch, Writer};
 use crate::node::Node;
 use crate::rights::Rights;
 use crate::strangers::{self, Origin};
 use crate::table::{Action, Entry, TABLE};
 use crate::task::{self, Outcome, Task};
+use crate::turn::{Turn, Waits};
 use crate::worker::Worker;
 
 /// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
@@ -145,6 +147,10 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// What must be durable before the replies so far may leave.
     pub awaited: Lsn,
+    /// Which of them wait for that.
+    pub awaiting: Vec<Awaiting>,
+    /// When the last batch or command began.
+    pub since: Instant,
     /// The last write of this connection, for `WAITAOF`.
     pub written: Lsn,
     /// The time at which its commands run now: unix microseconds.
@@ -193,6 +199,8 @@ impl Session {
             watching: None,
             subscriptions: None,
             awaited: 0,
+            awaiting: Vec::new(),
+            since: Instant::now(),
             written: 0,
             now_us: 0,
             timed_until_ms: 0,
@@ -205,6 +213,24 @@ impl Session {
     pub fn note(&mut self, left: Left) {
         self.awaited = self.awaited.max(left.awaited);
         self.written = self.written.max(left.written);
+    }
+
+    /// The same of the replies from `from` to `to`.
+    fn note_replies(&mut self, left: Left, from: usize, to: usize) {
+        let lsn = left.awaited;
+        self.note(left);
+        if lsn == 0 || from >= to {
+            return;
+        }
+        match self.awaiting.last_mut() {
+            Some(last) if last.to == from && last.lsn == lsn => last.to = to,
+            _ => self.awaiting.push(Awaiting { from, to, lsn }),
+        }
+    }
+
+    /// The wait of the command that is run now.
+    pub fn turn(&self) -> Arc<Turn> {
+        Arc::new(Turn::new(self.since, self.node.settings().reply_timeout.duration(), &self.client))
     }
 
     /// Speaks to `tenant` from now on, with these rights.
@@ -347,6 +373,7 @@ impl Session {
     /// Runs the requests in `input`. Returns the bytes that it has consumed, and what to do next.
     pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
         let (started, now_us) = self.worker.now_us();
+        self.since = started;
         self.now_us = now_us;
         let now_ms = now_us / 1000;
         self.client.active_ms.store(now_ms, Ordering::Relaxed);
@@ -513,6 +540,8 @@ impl Session {
         let published = held.gate().guarded.published();
         let times_each = self.times_each(now_ms);
         let mut at = 0;
+        // Where the replies begin that the next entry of the log stands for.
+        let mut from = reply.len();
         let mut ahead = self.worker.take_ahead();
         let stop = 'windows: loop {
             let belongs = |row: &Row, request: Request<'_>| single || belongs(row, request, range);
@@ -557,7 +586,8 @@ impl Session {
                 count(batch, &self.tenant, entry.id, request, reply, before);
                 if db.is_laden() {
                     let left = db.finish();
-                    self.note(left);
+                    self.note_replies(left, from, reply.len());
+                    from = reply.len();
                 }
                 operations += 1;
                 at = end;
@@ -571,7 +601,7 @@ impl Session {
         batch.keyspace_hits += db.hits;
         batch.keyspace_misses += db.misses;
         let dead = db.take_graveyard();
-        self.note(db.finish());
+        self.note_replies(db.finish(), from, reply.len());
         drop(db);
         contents.load.operations += operations;
         if let Some(started) = sampled {
@@ -588,16 +618,19 @@ impl Session {
     /// Runs one request, waiting for what it needs.
     pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
         let (started, now_us) = self.worker.now_us();
+        self.since = started;
         self.now_us = now_us;
         let now_ms = now_us / 1000;
-        let before = reply.len();
+        let mut before = reply.len();
         let subscribed = self.subscribed();
         self.nested = Duration::ZERO;
         self.client.argument_bytes.store(request.as_request().bytes(), Ordering::Relaxed);
         self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
+        let awaited = std::mem::take(&mut self.awaited);
         let id = self.dispatch(&request, reply, now_ms).await;
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
+        let own = std::mem::replace(&mut self.awaited, awaited);
         let request = request.as_request();
         if !self.authenticated {
             // Nothing of it is any database's.
@@ -626,8 +659,11 @@ impl Session {
             // They were sent while it still listened: after the confirmation nobody would expect them.
             let mut messages = Vec::new();
             self.client.take_messages(&mut messages);
+            let bytes = messages.len();
             reply.buffer.splice(before..before, messages);
+            before += bytes;
         }
+        self.note_replies(Left { awaited: own, written: 0 }, before, reply.len());
         if !self.held_back.is_zero() {
             self.hold_back().await;
         }
@@ -702,7 +738,7 @@ impl Session {
                 }
             }
             Action::Session(SessionRun::Later(run) | SessionRun::Either(_, run)) => match run(self, request) {
-                Ok(answer) => self.await_answer(answer, reply).await,
+                Ok(answer) => self.await_answer(entry, answer, reply).await,
                 Err(error) => reply.error(&error.to_string()),
             },
             Action::Session(SessionRun::Exec) => crate::commands::transaction::exec(self, reply, now_ms).await,
@@ -724,20 +760,15 @@ impl Session {
         }
     }
 
-    /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it.
-    async fn await_answer(&mut self, mut answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
-        let client = &self.client;
-        let answered = poll_fn(|cx| {
-            client.waker.register(cx.waker());
-            match client.is_killed() {
-                true => Poll::Ready(None),
-                false => answer.as_mut().poll(cx).map(Some),
-            }
-        })
-        .await;
-        match answered {
-            Some(answer) => answer(reply),
-            None => self.closing = true,
+    /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it. Nor longer than a
+    /// reply may take, unless the command waits by its nature.
+    async fn await_answer(&mut self, entry: &Entry, answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
+        let limit = self.node.settings().reply_timeout.duration().filter(|_| !waits_by_nature(&entry.name));
+        let turn = Turn::new(self.since, limit, &self.client);
+        match turn.wait(Waits::Answer, answer).await {
+            Ok(answer) => answer(reply),
+            Err(_) if turn.has_lost_client() => self.closing = true,
+            Err(error) => reply.error(&error.to_string()),
         }
     }
 
@@ -758,7 +789,8 @@ impl Session {
     /// Runs one command over the keyspace, wherever and whenever it can.
     async fn run_task(&mut self, task: Task, reply: &mut Reply) {
         self.client.worked_ms.store(task.now_ms, Ordering::Relaxed);
-        match task::run(&self.tenant.database, task).await {
+        let turn = self.turn();
+        match task::run_in_turn(&self.tenant.database, task, &turn).await {
             Ok(Outcome { reply: bytes, hits, misses, left }) => {
                 self.note(left);
                 reply.raw(&bytes);
@@ -767,6 +799,24 @@ impl Session {
             Err(error) => reply.error(&error.to_string()),
         }
     }
+}
+
+/// Commands whose reply is that something long is done. They have a bound of their own, or none, as their clients know.
+fn waits_by_nature(name: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "config|set",
+        "dormouse|branch",
+        "dormouse|checkpoint",
+        "dormouse|delete",
+        "dormouse|merge",
+        "dormouse|sleep",
+        "dormouse|split",
+        "save",
+        "bgsave",
+        "shutdown",
+        "waitaof",
+    ];
+    NAMES.contains(&name)
 }
 
 /// Parses up to a window of requests that may be run under this lock, from `at` on, and asks for what they will read.

@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
 use crate::session::{Session, missing};
+use crate::turn::{Turn, Waits};
 
 /// Tries before a lock counts as taken: about a microsecond, less than it takes to wake another thread.
 const SPINS: usize = 64;
@@ -60,8 +61,6 @@ enum Try {
     Rerouted,
     /// It would take too long here: it goes to the slow lane.
     Long,
-    /// It panicked on a thread that is not its client's.
-    Panicked,
 }
 
 impl Task {
@@ -83,66 +82,95 @@ pub fn try_hold(gate: &ShardGate) -> Option<HeldShard> {
     None
 }
 
-/// Runs a task to its end.
+/// Runs a task to its end, however long it waits.
 ///
 /// # Errors
 /// When the database cannot be woken or a place cannot be loaded.
 pub async fn run(database: &Arc<Database>, task: Task) -> Result<Outcome, Error> {
+    run_in_turn(database, task, &Arc::new(Turn::endless())).await
+}
+
+/// Runs a task when its turn has come.
+///
+/// # Errors
+/// As [`run`]; or when its turn does not come in time, and the task is not run.
+pub async fn run_in_turn(database: &Arc<Database>, task: Task, turn: &Arc<Turn>) -> Result<Outcome, Error> {
     loop {
-        let topology = database.awake().await?;
+        let topology = turn.wait(Waits::Wake, database.awake()).await??;
         if task.row.flags.contains(Flags::ALL_RESIDENT) {
-            database.load_all().await?;
+            turn.wait(Waits::Load, database.load_all()).await??;
         }
-        let mut tried = attempt(database, &topology, &task).await;
+        let mut tried = attempt(database, &topology, &task, turn).await?;
         if let Try::Long = tried {
-            tried = attempt_on_lane(database, &topology, &task).await;
+            turn.wait_again();
+            tried = attempt_on_lane(database, &topology, &task, turn).await?;
         }
+        turn.wait_again();
         match tried {
             Try::Done(outcome) => return Ok(outcome),
-            Try::Fault(fault) => database.load(fault).await?,
+            Try::Fault(fault) => turn.wait(Waits::Load, database.load(fault)).await??,
             Try::Rerouted | Try::Long => {}
-            Try::Panicked => return Err(Error::text("ERR the command failed; the server's log says how")),
         }
     }
 }
 
-async fn attempt(database: &Arc<Database>, topology: &Arc<Topology>, task: &Task) -> Try {
+async fn attempt(
+    database: &Arc<Database>,
+    topology: &Arc<Topology>,
+    task: &Task,
+    turn: &Arc<Turn>,
+) -> Result<Try, Error> {
     if task.row.flags.contains(Flags::SLOW_LANE) {
-        return attempt_on_lane(database, topology, task).await;
+        return attempt_on_lane(database, topology, task, turn).await;
     }
     let shards = route(topology, task);
     let gates = gates(topology, &shards);
     if let [gate] = &gates[..] {
         if let Some(held) = try_hold(gate) {
-            return under(database, topology, &shards, &[held], task, Place::Worker);
+            turn.enter()?;
+            return Ok(under(database, topology, &shards, &[held], task, Place::Worker));
         }
         // Whoever holds the lock runs it: that costs no change of thread while the lock is held.
         let (sender, receiver) = oneshot::channel();
-        let (task, topology, of) = (task.clone(), Arc::clone(topology), Arc::clone(database));
+        let (task, topology, of, its) = (task.clone(), Arc::clone(topology), Arc::clone(database), Arc::clone(turn));
         gate.leave(Job::Run(Box::new(move |held| {
+            if sender.is_canceled() || !its.begin() {
+                return;
+            }
             let run = || under(&of, &topology, &shards, std::slice::from_ref(held), &task, Place::Worker);
             // The thread belongs to another client, who is not to suffer from a panic.
             if let Ok(tried) = catch_unwind(AssertUnwindSafe(run)) {
                 let _ = sender.send(tried);
             }
         })));
-        return receiver.await.unwrap_or(Try::Panicked);
+        let tried = turn.wait(Waits::Lock, receiver).await?;
+        return tried.map_err(|_| turn.vanished(Waits::Lock));
     }
-    let held = hold(gates).await;
-    under(database, topology, &shards, &held, task, Place::Worker)
+    let held = turn.wait(Waits::Lock, hold(gates)).await?;
+    turn.enter()?;
+    Ok(under(database, topology, &shards, &held, task, Place::Worker))
 }
 
 /// Runs a task on a thread of the slow lane, which keeps the locks meanwhile; the worker goes on.
-async fn attempt_on_lane(database: &Arc<Database>, topology: &Arc<Topology>, task: &Task) -> Try {
+async fn attempt_on_lane(
+    database: &Arc<Database>,
+    topology: &Arc<Topology>,
+    task: &Task,
+    turn: &Arc<Turn>,
+) -> Result<Try, Error> {
     let shards = route(topology, task);
-    let held = hold(gates(topology, &shards)).await;
+    let held = turn.wait(Waits::Lock, hold(gates(topology, &shards))).await?;
     let (sender, receiver) = oneshot::channel();
-    let (task, topology, of) = (task.clone(), Arc::clone(topology), Arc::clone(database));
+    let (task, topology, of, its) = (task.clone(), Arc::clone(topology), Arc::clone(database), Arc::clone(turn));
     database.engine.lane.run(move || {
+        if sender.is_canceled() || !its.begin() {
+            return;
+        }
         // Whoever asked may have gone.
         let _ = sender.send(under(&of, &topology, &shards, &held, &task, Place::Lane));
     });
-    receiver.await.unwrap_or(Try::Panicked)
+    let tried = turn.wait(Waits::Lane, receiver).await?;
+    tried.map_err(|_| turn.vanished(Waits::Lane))
 }
 
 /// Where a task runs.

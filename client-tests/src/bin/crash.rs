@@ -46,6 +46,10 @@ struct Options {
     #[arg(long, value_name = "TIMES")]
     takeovers: Option<usize>,
 
+    /// Put the store on a file system of its own of so many MiB, a tmpfs, which really is full then (needs root)
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+
     /// Which server: dormouse, or redis, which shows whether the harness is right
     #[arg(long, default_value = "dormouse", value_parser = kind)]
     server: Kind,
@@ -53,7 +57,7 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let Options { rounds, seed, mode, rounds_per_store, each_database, full_disk, server, .. } = options;
+    let Options { rounds, seed, mode, rounds_per_store, each_database, full_disk, disk, server, .. } = options;
     let seed = seed.unwrap_or_else(node::unix_ms);
     if let Some(times) = options.takeovers {
         return ended(rivals::takeovers(times, 8, Duration::from_millis(10)).map(|took| distribution(&took)));
@@ -80,7 +84,8 @@ fn main() -> ExitCode {
         rounds,
         rounds_per_store: rounds_per_store.max(1),
         each_database,
-        full_disk,
+        full_disk: full_disk || disk.is_some(),
+        disk_mib: disk,
     };
     let mut told = 0;
     let done = crash::run(settings, |summary| {

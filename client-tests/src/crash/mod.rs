@@ -8,7 +8,7 @@
 //!    and merge their shards.
 //! 3. At a random moment, often just after a disturbance has begun something, the process gets SIGKILL; in a few rounds
 //!    SIGTERM, which must lose nothing. Sometimes it is killed again while it recovers.
-//!    Where asked for, writes to files fail for a while in half of the rounds, as on a full disk.
+//!    Where asked for, the disk is full for a while in half of the rounds, and stays so over some of the crashes.
 //! 4. [`reading`] takes down all that the server then holds, and [`verdict`] judges it by what the [`mode`] promises.
 //!    The state that was found is where the next round begins: what has survived once has to stay.
 //!
@@ -18,6 +18,7 @@
 //! they like, though, so a seed repeats what was asked for, and not every interleaving.
 
 pub mod client;
+pub mod disk;
 pub mod disturbance;
 pub mod mode;
 pub mod model;
@@ -68,6 +69,9 @@ pub struct Settings {
     pub each_database: bool,
     /// Whether the disk is full for a while in some rounds.
     pub full_disk: bool,
+    /// The store is on a small file system of its own, of so many MiB. A full disk then is a really full one; else writes to
+    /// files fail.
+    pub disk_mib: Option<u32>,
 }
 
 /// What many rounds came to.
@@ -91,7 +95,7 @@ pub fn run(settings: Settings, mut progress: impl FnMut(&Summary)) -> Result<Sum
     let mut summary = Summary::default();
     while summary.rounds < settings.rounds {
         let folder = tempfile::Builder::new().prefix("dormouse-crash-").tempdir().map_err(|e| e.to_string())?;
-        let mut store = Store::new(settings, folder.path());
+        let mut store = Store::new(settings, folder.path())?;
         let rounds = settings.rounds_per_store.min(settings.rounds - summary.rounds);
         for _ in 0..rounds {
             let number = summary.rounds;
@@ -128,10 +132,13 @@ struct Store {
 }
 
 impl Store {
-    fn new(settings: Settings, folder: &Path) -> Self {
-        let node = Node::new(settings.kind, settings.mode, folder);
+    fn new(settings: Settings, folder: &Path) -> Result<Self, String> {
+        let mut node = Node::new(settings.kind, settings.mode, folder);
+        if let Some(mib) = settings.disk_mib {
+            node.use_small_disk(mib)?;
+        }
         let workloads = (0..CLIENTS).map(Workload::new).collect();
-        Self { settings, node, running: None, workloads, state: State::empty() }
+        Ok(Self { settings, node, running: None, workloads, state: State::empty() })
     }
 
     fn round(&mut self, number: usize, summary: &mut Summary) -> Result<(), String> {
@@ -154,6 +161,9 @@ impl Store {
         let found = State::read(&target).map_err(|problem| format!("the state cannot be read: {problem}"))?;
         let toll = trial.judge(&found).map_err(|wrong| explain(&trial, &found, &wrong))?;
         summary.toll.add(&toll);
+        if self.node.empty_disk() {
+            self.node.wait_until_accepting(&target)?;
+        }
         self.state = found;
         self.running = Some(target);
         Ok(())
@@ -192,10 +202,10 @@ impl Store {
             std::thread::park_timeout(self.settings.mode.load(random));
             let mut faults: Vec<String> = Vec::new();
             if full {
-                faults.extend(self.node.limit_files(Some(random.below(30_000) as u64)).err());
+                faults.extend(self.node.fill_disk(random).err());
                 std::thread::park_timeout(self.settings.mode.load(random));
                 if orderly || random.one_in(2) {
-                    faults.extend(self.node.limit_files(None).err());
+                    faults.extend(self.node.relieve_disk().err());
                     std::thread::park_timeout(self.settings.mode.load(random) / 4);
                 }
             }

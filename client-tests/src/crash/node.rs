@@ -11,6 +11,7 @@ use std::{
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::{
+    disk::SmallDisk,
     mode::Mode,
     workload::{DATABASES, INDEXES},
 };
@@ -23,6 +24,8 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Longer than the longest pause between two attempts to write.
+const HEAL_LIMIT: Duration = Duration::from_secs(90);
 const TOKENS: [&str; DATABASES] = ["dm_alpha_1", "dm_beta_2", "dm_gamma_3"];
 
 /// Where clients connect to.
@@ -57,13 +60,70 @@ pub struct Node {
     mode: Mode,
     folder: PathBuf,
     process: Option<(Child, u16)>,
+    /// Where a small disk is mounted.
+    disk: Option<SmallDisk>,
     /// How long each start took until the first command was answered.
     pub starts: Vec<Duration>,
 }
 
 impl Node {
     pub fn new(kind: Kind, mode: Mode, folder: &Path) -> Self {
-        Self { kind, mode, folder: folder.to_path_buf(), process: None, starts: Vec::new() }
+        Self { kind, mode, folder: folder.to_path_buf(), process: None, disk: None, starts: Vec::new() }
+    }
+
+    /// Puts the store on a file system of its own.
+    ///
+    /// # Errors
+    /// Where that is not allowed here.
+    pub fn use_small_disk(&mut self, mib: u32) -> Result<(), String> {
+        self.disk = Some(SmallDisk::mount(&self.folder.join("data"), mib)?);
+        Ok(())
+    }
+
+    /// Fills the disk, but for a few bytes.
+    pub fn fill_disk(&self, random: &mut Random) -> Result<(), String> {
+        let bytes = random.below(30_000) as u64;
+        match &self.disk {
+            Some(disk) => disk.fill(bytes),
+            None => self.limit_files(Some(bytes)),
+        }
+    }
+
+    /// There is room again.
+    pub fn relieve_disk(&self) -> Result<(), String> {
+        match &self.disk {
+            Some(disk) => {
+                disk.relieve();
+                Ok(())
+            }
+            None => self.limit_files(None),
+        }
+    }
+
+    /// Makes room on a small disk that a round has left full. Whether there was one.
+    pub fn empty_disk(&self) -> bool {
+        self.disk.as_ref().is_some_and(SmallDisk::relieve)
+    }
+
+    /// Waits until a server whose disk was full accepts writes again.
+    pub fn wait_until_accepting(&self, target: &Target) -> Result<(), String> {
+        for database in 0..DATABASES {
+            let mut connection = target.connect(database).map_err(|e| e.to_string())?;
+            let mut last = String::new();
+            let accepted = wait_for(HEAL_LIMIT, || match connection.try_call(&["DEL", "nosuch"]) {
+                Ok(Reply::Line('-', text)) => {
+                    last = text;
+                    None
+                }
+                Ok(_) => Some(()),
+                Err(problem) => {
+                    last = problem.to_string();
+                    None
+                }
+            });
+            accepted.ok_or_else(|| format!("writes are still refused {HEAL_LIMIT:?} after there was room: {last}"))?;
+        }
+        Ok(())
     }
 
     /// Starts the process and waits until it has answered a command of its first database.

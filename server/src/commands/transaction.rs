@@ -19,6 +19,7 @@ use crate::commands::info::State;
 use crate::commands::now;
 use crate::session::{Session, SessionRun, Transaction, Watching, missing};
 use crate::table::{Action, Entry, TABLE};
+use crate::turn::Waits;
 
 /// Bytes that a transaction may queue: the query buffer limit of one client.
 const QUEUED_BYTES_MAX: usize = 1 << 30;
@@ -181,24 +182,27 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
     }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
     let select = session.select;
+    let turn = session.turn();
     loop {
-        let topology = database.awake().await?;
+        let topology = turn.wait(Waits::Wake, database.awake()).await??;
         if entries.iter().any(|entry| entry.row.flags.contains(Flags::ALL_RESIDENT)) {
-            database.load_all().await?;
+            turn.wait(Waits::Load, database.load_all()).await??;
         }
         let shards = route(session, &topology, transaction, &entries);
         let gates: Vec<ShardGate> = shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect();
-        let held = hold(gates).await;
+        let held = turn.wait(Waits::Lock, hold(gates)).await?;
+        turn.enter()?;
         let start = reply.len();
         match under(session, &topology, &shards, &held, transaction, &entries, reply, now_ms) {
             Ran::Done => return Ok(()),
             Ran::Refused(error) => return Err(error),
-            Ran::Rerouted => {}
+            Ran::Rerouted => turn.wait_again(),
             Ran::Fault(fault) => {
                 drop(held);
                 reply.truncate(start);
                 session.select(select);
-                database.load(fault).await?;
+                turn.wait_again();
+                turn.wait(Waits::Load, database.load(fault)).await??;
             }
         }
     }
@@ -395,18 +399,19 @@ pub async fn watch(session: &mut Session, reply: &mut Reply, request: Request<'_
 
 async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) -> Result<()> {
     let database = Arc::clone(&session.tenant.database);
+    let turn = session.turn();
     for key in request.iter().skip(1) {
         loop {
-            let topology = database.awake().await?;
+            let topology = turn.wait(Waits::Wake, database.awake()).await??;
             let shard = topology.of_key(key);
-            let held = hold(vec![Arc::clone(&topology.shards[shard])]).await;
+            let held = turn.wait(Waits::Lock, hold(vec![Arc::clone(&topology.shards[shard])])).await?;
             let ran = held.first().map(|held| watch_key(session, held, &topology, shard, key, now_ms));
             // A load needs the lock.
             drop(held);
             match ran {
                 Some(Ran::Done) => break,
                 Some(Ran::Refused(error)) => return Err(error),
-                Some(Ran::Fault(fault)) => database.load(fault).await?,
+                Some(Ran::Fault(fault)) => turn.wait(Waits::Load, database.load(fault)).await??,
                 Some(Ran::Rerouted) | None => {}
             }
         }

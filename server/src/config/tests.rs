@@ -70,6 +70,7 @@ fn names_are_unique_and_defaults_are_redis_s() {
         ("client-output-buffer-limit", "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60"),
         ("sleep-after", "5m"),
         ("checkpoint-every", "1m"),
+        ("reply-timeout", "2s"),
     ] {
         assert_eq!(value(&settings, name), expected, "{name}");
     }
@@ -109,6 +110,7 @@ fn set_changes_what_get_shows() {
         ("sleep-after never", "sleep-after", "never"),
         ("sleep-after 90s", "sleep-after", "1m30s"),
         ("checkpoint-every 5s", "checkpoint-every", "5s"),
+        ("reply-timeout never", "reply-timeout", "never"),
         ("hash-max-ziplist-entries 7", "hash-max-listpack-entries", "7"),
         ("hash-max-listpack-value 8", "hash-max-ziplist-value", "8"),
         ("list-max-listpack-size -5", "list-max-ziplist-size", "-5"),

@@ -82,6 +82,7 @@ fn every_option_reads_every_place() {
         ("sleep-after", "never", "sleep_after: Never"),
         ("loss-window", "250ms", "loss_window: Ms(250)"),
         ("checkpoint-every", "3s", "checkpoint_every: Every(3s)"),
+        ("reply-timeout", "300ms", "reply_timeout: Every(300ms)"),
         ("max-memory", "1kb", "max_memory: Size(1024)"),
         ("max-memory-policy", "allkeys-lru", "max_memory_policy: AllkeysLru"),
         ("split-keys", "7", "keys_max: 7"),

@@ -1,0 +1,62 @@
+//! A small file system, which can really be full.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// A tmpfs, unmounted when it is dropped.
+pub struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// # Errors
+    /// Where mounting is not allowed, as for most users but root.
+    pub fn mount(folder: &Path, mib: u32) -> Result<Self, String> {
+        fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(folder);
+        match mount.stdin(Stdio::null()).output() {
+            Ok(done) if done.status.success() => Ok(Self { folder: folder.to_path_buf() }),
+            Ok(done) => Err(format!("cannot mount a tmpfs: {}", String::from_utf8_lossy(&done.stderr).trim())),
+            Err(problem) => Err(format!("cannot run mount: {problem}")),
+        }
+    }
+
+    /// Whether this process may mount one.
+    pub fn is_possible() -> bool {
+        tempfile::tempdir().is_ok_and(|folder| Self::mount(folder.path(), 1).is_ok())
+    }
+
+    /// Takes all room but for `left` bytes.
+    ///
+    /// # Errors
+    /// Where the file that takes it cannot be created.
+    pub fn fill(&self, left: u64) -> Result<(), String> {
+        let mut ballast = File::create(self.ballast()).map_err(|e| format!("cannot create a file: {e}"))?;
+        let piece = vec![0xff; 64 << 10];
+        while ballast.write_all(&piece).is_ok() {}
+        while ballast.write_all(&piece[..4096]).is_ok() {}
+        let length = ballast.metadata().map_err(|e| e.to_string())?.len();
+        ballast.set_len(length.saturating_sub(left)).map_err(|e| e.to_string())
+    }
+
+    /// Gives the room back. Whether it was taken.
+    pub fn relieve(&self) -> bool {
+        fs::remove_file(self.ballast()).is_ok()
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.folder.join("ballast")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a process that was just killed may still hold a file.
+        _ = Command::new("umount").arg("-l").arg(&self.folder).stderr(Stdio::null()).status();
+    }
+}

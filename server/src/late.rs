@@ -1,0 +1,110 @@
+//! Replies that waited too long for the log.
+//!
+//! What they tell of has been done in memory, and cannot be undone. But a client must hear something before it gives up
+//! and sends its write again. So each reply that still waits becomes an error which says that the outcome is unknown.
+//! There is one for each command, in its place, so later replies are not mixed up. Replies that wait for nothing stay as
+//! they are, as do errors and messages.
+
+use dormouse_shard::log::Lsn;
+
+/// Replies that may not leave before the log is durable up to `lsn`: bytes of the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaiting {
+    pub from: usize,
+    pub to: usize,
+    pub lsn: Lsn,
+}
+
+/// The error for a reply that waited for `limit_ms` in vain.
+pub fn text(limit_ms: u128, problem: Option<&str>) -> String {
+    let why = problem.map(|problem| format!(" ({problem})")).unwrap_or_default();
+    format!(
+        "UNCERTAIN no reply within {limit_ms} ms: the log is not durable yet{why}. A write was done once and is not \
+         undone; whether a crash would keep it is unknown"
+    )
+}
+
+/// Replaces what is not durable at `flushed` by an error with this text. Answers how many replies it has replaced; `None`:
+/// the buffer holds something else than replies.
+pub fn replace(buffer: &mut Vec<u8>, awaiting: &[Awaiting], flushed: Lsn, text: &str) -> Option<usize> {
+    let mut replaced = 0;
+    let mut out = Vec::with_capacity(buffer.len());
+    let mut at = 0;
+    for part in awaiting.iter().filter(|part| part.lsn > flushed) {
+        let end = part.to.min(buffer.len());
+        let from = part.from.clamp(at, end.max(at));
+        out.extend_from_slice(&buffer[at..from]);
+        at = from;
+        while at < end {
+            let length = length(&buffer[at..])?;
+            if matches!(buffer[at], b'-' | b'!' | b'>') {
+                out.extend_from_slice(&buffer[at..at + length]);
+            } else {
+                out.extend_from_slice(format!("-{text}\r\n").as_bytes());
+                replaced += 1;
+            }
+            at += length;
+        }
+    }
+    out.extend_from_slice(&buffer[at..]);
+    *buffer = out;
+    Some(replaced)
+}
+
+/// The length of the reply that `bytes` begin with.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    // Replies that are still to come: a nested one needs no recursion.
+    let mut open: u64 = 1;
+    while open > 0 {
+        let rest = bytes.get(at..)?;
+        let line = memchr::memmem::find(rest, b"\r\n")?;
+        let number = || std::str::from_utf8(&rest[1..line]).ok()?.parse::<i64>().ok();
+        at += line + 2;
+        open -= 1;
+        match rest.first()? {
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => {}
+            b'$' | b'=' | b'!' => {
+                if let Ok(bytes) = usize::try_from(number()?) {
+                    at += bytes + 2;
+                }
+            }
+            b'*' | b'~' | b'>' => open += u64::try_from(number()?).unwrap_or(0),
+            b'%' => open += 2 * u64::try_from(number()?).unwrap_or(0),
+            // Attributes stand before a reply.
+            b'|' => open += 2 * u64::try_from(number()?).unwrap_or(0) + 1,
+            _ => return None,
+        }
+    }
+    (at <= bytes.len()).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reply_that_waits_becomes_one_error() {
+        let parts = [
+            "+OK\r\n",
+            ":1\r\n",
+            "$5\r\n-a\r\nb\r\n",
+            "*2\r\n*1\r\n$-1\r\n%1\r\n+k\r\n_\r\n",
+            "-ERR no\r\n",
+            ">2\r\n+m\r\n+n\r\n",
+            "+last\r\n",
+        ];
+        let whole = parts.concat();
+        let start = |part: usize| parts[..part].concat().len();
+        let mut buffer = whole.clone().into_bytes();
+        let awaiting =
+            [Awaiting { from: start(1), to: start(2), lsn: 5 }, Awaiting { from: start(2), to: start(6), lsn: 9 }];
+        assert_eq!(replace(&mut buffer, &awaiting, 9, "late"), Some(0));
+        assert_eq!(buffer, whole.as_bytes());
+        assert_eq!(replace(&mut buffer, &awaiting, 5, "late"), Some(2));
+        let expected = "+OK\r\n:1\r\n-late\r\n-late\r\n-ERR no\r\n>2\r\n+m\r\n+n\r\n+last\r\n";
+        assert_eq!(String::from_utf8(buffer).unwrap(), expected);
+        let mut torn = b"$5\r\nab".to_vec();
+        assert_eq!(replace(&mut torn, &[Awaiting { from: 0, to: 6, lsn: 1 }], 0, "late"), None);
+    }
+}
