@@ -2,12 +2,23 @@
 //!
 //! `cargo xtask crash` does the same for as many rounds as one likes.
 
-use std::{env, time::Duration};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 use dormouse_client_tests::{
     Kind,
-    crash::{self, Settings, disk::SmallDisk, node, rivals},
-    toolchain,
+    crash::{
+        self, Settings,
+        disk::SmallDisk,
+        full,
+        node::{self, Node},
+        rivals,
+    },
+    resp::{Reply, request},
+    script::Random,
+    toolchain, wait_for,
 };
 
 const ROUNDS_PER_STORE: usize = 25;
@@ -72,6 +83,21 @@ fn one_of_two_processes_has_a_bucket() {
     }
 }
 
+/// Ten minutes of it: `cargo xtask crash --release --disk 24 --mode 1s --stay-full 600`.
+#[test]
+fn a_disk_that_stays_full_costs_next_to_nothing() {
+    if !SmallDisk::is_possible() {
+        println!("skipped: a small disk needs root, who may mount one");
+        return;
+    }
+    for window in ["0", "1s"] {
+        let report = full::measure(24, window, Duration::from_secs(8)).expect("a server that answers");
+        println!("loss window {window}, {report}");
+        assert!(report.files <= 10 && report.log_lines <= 12 && report.healed, "{report}");
+        assert!(report.longest_reply < Duration::from_secs(6) && report.refused > 0, "{report}");
+    }
+}
+
 /// Whether the harness asks for too much.
 #[test]
 fn redis_keeps_its_promises_too() {
@@ -109,4 +135,36 @@ fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool, disk_mib: Option<
         Ok(summary) => println!("{summary}"),
         Err(problem) => panic!("{problem}"),
     }
+}
+
+/// A reply that waits for a full disk becomes an error within its bound and in its place. What it tells of is done once.
+#[test]
+fn no_reply_is_held_for_longer_than_its_bound() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(Kind::Dormouse, "0".parse().expect("a mode"), folder.path());
+    let target = node.start(&mut Random(1)).expect("a server");
+    let mut client = target.connect(0).expect("a connection");
+    let mut call = |words: &[&str]| {
+        let begun = Instant::now();
+        let reply = client.try_call(words).expect("a reply");
+        assert!(begun.elapsed() < Duration::from_secs(8), "{words:?} took {:?}", begun.elapsed());
+        reply
+    };
+    let is = |reply: &Reply, code: &str| matches!(reply, Reply::Line('-', text) if text.starts_with(code));
+    assert!(!call(&["SET", "other", "v"]).is_error());
+    node.limit_files(Some(0)).expect("a limit");
+    let mut second = target.connect(0).expect("a connection");
+    second
+        .write(&[request(&["INCR", "n"]), request(&["ECHO", "a"]), request(&["GET", "other"])].concat())
+        .expect("sent");
+    let replies: Vec<Reply> = (0..3).map(|_| second.read().expect("a reply")).collect();
+    assert!(is(&replies[0], "UNCERTAIN"), "{replies:?}");
+    assert!(matches!(&replies[1], Reply::Bulk(_, Some(text)) if &text[..] == b"a"), "{replies:?}");
+    assert!(is(&call(&["GET", "n"]), "UNCERTAIN"), "a read that would tell of what is not durable");
+    assert!(!call(&["GET", "other"]).is_error());
+    assert!(is(&call(&["INCR", "n"]), "MISCONF"));
+    node.limit_files(None).expect("no limit");
+    let healed = wait_for(Duration::from_secs(30), || Some(call(&["INCR", "n"])).filter(|reply| !reply.is_error()));
+    assert!(matches!(healed, Some(Reply::Line(':', ref text)) if text == "2"), "{healed:?}");
+    node.stop().expect("it ends");
 }

@@ -138,6 +138,9 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             }
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
+        if let Some(log) = &node.engine.log {
+            log.expect_checkpoints(databases.iter().map(|database| database.dirty_bytes).sum());
+        }
         let observation = Observation {
             node: NodeLoad {
                 workers: node.facts.workers,

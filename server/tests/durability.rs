@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
+use dormouse::clients::{Clients, Peer};
 use dormouse::task::{self, Task};
+use dormouse::turn::Turn;
 use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
 use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
@@ -795,4 +798,47 @@ fn a_place_that_cannot_be_loaded_keeps_its_effects() {
     bench.faults.mend(&chunk);
     assert_eq!(bench.run(&database, &["GET", "hot"]), expected);
     assert_eq!(bench.run(&bench.peek(), &["GET", "hot"]), expected);
+}
+
+/// What has not begun when its time is up, or when its client goes, never does; whatever it waits for.
+#[test]
+fn a_command_whose_turn_does_not_come_is_not_run() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "n", "0"]);
+    bench.runtime.block_on(database.split(8192)).expect("it can be split");
+    let client = Clients::default().add(Peer::Unix("test".into()), "test".into(), NOW_MS, 1).expect("there is room");
+    let task = |words: &[&str]| {
+        let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let request = OwnedRequest::from_args(&args);
+        let (row, run) = commands::find(request.as_request()).expect("a command");
+        Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms: NOW_MS, seed: 7 }
+    };
+    let gates = || database.topology().expect("it is awake").shards.clone();
+    for words in
+        [&["INCR", "n"][..], &["MSET", "n", "5", "other", "5", "more", "5"], &["SORT", "n", "BY", "n*", "STORE", "n"]]
+    {
+        let turn = Arc::new(Turn::new(Instant::now(), Some(Duration::from_millis(20)), &client));
+        let late = bench.runtime.block_on(async {
+            let held = hold(gates()).await;
+            let late = task::run_in_turn(&database, task(words), &turn).await;
+            drop(held);
+            late
+        });
+        let text = late.expect_err("it was not its turn").to_string();
+        assert!(text.starts_with("TIMEOUT no reply within 20 ms: the command waited for the lock"), "{text}");
+        assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"), "{words:?}");
+    }
+    // A client that goes while it waits without any limit.
+    let turn = Arc::new(Turn::new(Instant::now(), None, &client));
+    bench.runtime.block_on(async {
+        let held = hold(gates()).await;
+        let going = async {
+            client.kill();
+            drop(held);
+        };
+        let (gone, ()) = tokio::join!(task::run_in_turn(&database, task(&["INCR", "n"]), &turn), going);
+        assert!(gone.is_err());
+    });
+    assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"));
 }

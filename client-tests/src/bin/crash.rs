@@ -7,7 +7,7 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use dormouse_client_tests::{
     Kind,
-    crash::{self, Settings, mode::Mode, node, rivals},
+    crash::{self, Settings, full, mode::Mode, node, rivals},
 };
 
 #[derive(Parser)]
@@ -50,6 +50,10 @@ struct Options {
     #[arg(long, value_name = "MIB")]
     disk: Option<u32>,
 
+    /// Kill nothing, but keep the disk full for so many seconds and tell what that leaves behind
+    #[arg(long, value_name = "SECONDS", requires = "disk")]
+    stay_full: Option<u64>,
+
     /// Which server: dormouse, or redis, which shows whether the harness is right
     #[arg(long, default_value = "dormouse", value_parser = kind)]
     server: Kind,
@@ -58,6 +62,10 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let Options { rounds, seed, mode, rounds_per_store, each_database, full_disk, disk, server, .. } = options;
+    if let (Some(seconds), Some(mib)) = (options.stay_full, disk) {
+        let report = full::measure(mib, &mode.to_string(), Duration::from_secs(seconds));
+        return ended(report.map(|report| report.to_string()));
+    }
     let seed = seed.unwrap_or_else(node::unix_ms);
     if let Some(times) = options.takeovers {
         return ended(rivals::takeovers(times, 8, Duration::from_millis(10)).map(|took| distribution(&took)));

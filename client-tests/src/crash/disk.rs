@@ -10,6 +10,7 @@ use std::{
 /// A tmpfs, unmounted when it is dropped.
 pub struct SmallDisk {
     folder: PathBuf,
+    mib: u32,
 }
 
 impl SmallDisk {
@@ -20,7 +21,7 @@ impl SmallDisk {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"]).arg(folder);
         match mount.stdin(Stdio::null()).output() {
-            Ok(done) if done.status.success() => Ok(Self { folder: folder.to_path_buf() }),
+            Ok(done) if done.status.success() => Ok(Self { folder: folder.to_path_buf(), mib }),
             Ok(done) => Err(format!("cannot mount a tmpfs: {}", String::from_utf8_lossy(&done.stderr).trim())),
             Err(problem) => Err(format!("cannot run mount: {problem}")),
         }
@@ -42,6 +43,19 @@ impl SmallDisk {
         while ballast.write_all(&piece[..4096]).is_ok() {}
         let length = ballast.metadata().map_err(|e| e.to_string())?.len();
         ballast.set_len(length.saturating_sub(left)).map_err(|e| e.to_string())
+    }
+
+    /// Makes it so many times as large.
+    ///
+    /// # Errors
+    /// Where the system refuses.
+    pub fn grow(&self, times: u32) -> Result<(), String> {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,size={}m", self.mib * times)]).arg(&self.folder);
+        match mount.status() {
+            Ok(status) if status.success() => Ok(()),
+            ended => Err(format!("cannot make the disk larger: {ended:?}")),
+        }
     }
 
     /// Gives the room back. Whether it was taken.

@@ -20,6 +20,7 @@
 pub mod client;
 pub mod disk;
 pub mod disturbance;
+pub mod full;
 pub mod mode;
 pub mod model;
 pub mod node;

@@ -213,6 +213,10 @@ impl Node {
         let (mut said, says) = io::pipe().map_err(|e| e.to_string())?;
         let mut command = self.command(port, &data, random);
         command.stdin(Stdio::null()).stdout(says.try_clone().map_err(|e| e.to_string())?).stderr(says);
+        // Variables of the tests name no options.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
+            command.env_remove(name);
+        }
         let begun = Instant::now();
         let process = command.spawn();
         self.process = Some((process.map_err(|e| format!("cannot start {}: {e}", self.kind.name()))?, port));

@@ -97,6 +97,12 @@ pub struct Log {
     reserve: Mutex<Option<Reserve>>,
     /// Bytes of the files of this process that are there.
     kept_bytes: AtomicU64,
+    /// Bytes that checkpoints of all databases would write now, as far as is known.
+    dirty_bytes: AtomicU64,
+    /// When it was last logged that the store is full, or has room again.
+    room_logged: Mutex<Option<Stopwatch>>,
+    /// The next time that it has room again is to be logged.
+    room_end_is_due: AtomicBool,
     waiters: Mutex<Vec<(Lsn, Waker)>>,
     output: Mutex<Output>,
     ledger: Mutex<Ledger>,
@@ -281,6 +287,9 @@ impl Log {
             lost: Mutex::default(),
             reserve: Mutex::default(),
             kept_bytes: AtomicU64::new(0),
+            dirty_bytes: AtomicU64::new(0),
+            room_logged: Mutex::default(),
+            room_end_is_due: AtomicBool::new(false),
             waiters: Mutex::default(),
             remover: sink.remover(),
             output: Mutex::new(Output {

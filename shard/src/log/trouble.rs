@@ -1,7 +1,7 @@
 //! A log in trouble: its disk is full, or one of its files is gone. Writes are refused, reads go on, and it heals by itself.
 //!
-//! **Full disk.** The [`Reserve`] covers what the log has on the disk, since that is about what the next checkpoint writes.
-//! When the reserve cannot be made large enough, or a write has found the disk full, the log is *short*: writes are
+//! **Full disk.** The [`Reserve`] covers what the log has on the disk, or what has changed in memory, since that is about what
+//! the next checkpoint writes. When the reserve cannot be made large enough, or a write has found the disk full, the log is *short*: writes are
 //! refused, and the keeper makes checkpoints, which may use the reserve. They free log files. When the reserve is whole
 //! again, with some room beyond it, the log is short no longer.
 //!
@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::format::Identity;
 use super::{Log, Output, reserve::Reserve, sink};
+use crate::stopwatch::Stopwatch;
 use crate::store::StoreError;
 
 /// Why writes are refused, as bits.
@@ -22,6 +23,10 @@ pub(super) const LOST: u8 = 4;
 
 /// The reserve covers no more of the log than this: a larger log is brought into the store by checkpoints anyhow.
 const COVERED_BYTES_MAX: u64 = 256 << 20;
+/// And no more of what a checkpoint would write: places that are written whole may be much larger than what changed.
+const DIRTY_BYTES_MAX: u64 = 64 << 20;
+/// A store that is full by turns is logged no more often.
+const ROOM_LOGGED_EVERY_US: u64 = 60_000_000;
 /// What a write needs beyond its own bytes: zeros ahead, and the blocks of folders.
 const SLACK_BYTES: u64 = 1 << 20;
 
@@ -61,7 +66,8 @@ impl Log {
     pub(super) fn keep_room(&self) {
         let mut reserve = self.reserve.lock();
         let Some(reserve) = &mut *reserve else { return };
-        let needed = self.kept_bytes.load(Ordering::Relaxed).min(COVERED_BYTES_MAX);
+        let dirty = self.dirty_bytes.load(Ordering::Relaxed).min(DIRTY_BYTES_MAX);
+        let needed = self.kept_bytes.load(Ordering::Relaxed).min(COVERED_BYTES_MAX).max(dirty);
         let was_short = self.is_refusing(SHORT);
         if !was_short && reserve.covers(needed) {
             return;
@@ -70,7 +76,9 @@ impl Log {
             Err(_) => self.run_short(),
             Ok(()) if was_short && reserve.has_margin() && self.problem.lock().is_none() => {
                 self.refusing.fetch_and(!SHORT, Ordering::SeqCst);
-                tracing::info!("the store has room again: writes are accepted");
+                if self.is_room_to_be_logged() {
+                    tracing::info!("the store has room again: writes are accepted");
+                }
             }
             Ok(()) => {}
         }
@@ -88,9 +96,31 @@ impl Log {
 
     fn run_short(&self) {
         if self.refusing.fetch_or(SHORT, Ordering::SeqCst) & SHORT == 0 {
-            tracing::error!("the store is full: writes are refused until it has room, reads go on");
+            if self.is_room_to_be_logged() {
+                tracing::error!("the store is full: writes are refused until it has room, reads go on");
+            }
             self.wake_tidy();
         }
+    }
+
+    /// A store that is full by turns, as checkpoints make room that writes use up, must not fill the log of the process.
+    fn is_room_to_be_logged(&self) -> bool {
+        let mut logged = self.room_logged.lock();
+        // The end of what was logged is logged, however soon it comes.
+        let is_end =
+            !self.is_refusing(SHORT) && logged.is_some_and(|_| self.room_end_is_due.swap(false, Ordering::SeqCst));
+        let is_due = logged.is_none_or(|logged| logged.us() >= ROOM_LOGGED_EVERY_US);
+        if is_due {
+            *logged = Some(Stopwatch::start());
+            self.room_end_is_due.store(self.is_refusing(SHORT), Ordering::SeqCst);
+        }
+        is_due || is_end
+    }
+
+    /// Says how much checkpoints would write now, so that there is room for them.
+    pub fn expect_checkpoints(&self, bytes: u64) {
+        self.dirty_bytes.store(bytes, Ordering::Relaxed);
+        self.keep_room();
     }
 
     fn wake_tidy(&self) {
