@@ -1,5 +1,7 @@
 //! What the server says of itself, its clients and their commands, where what is right can be told without another server.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[expect(dead_code, reason = "no test here waits for a server to end by itself")]
 mod served;
 
