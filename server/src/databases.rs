@@ -246,7 +246,15 @@ impl Tenants {
         settings: &DatabaseSettings,
         mut seed: impl FnMut() -> u64,
     ) -> std::result::Result<Self, String> {
-        let default = Tenant::open(DEFAULT_DATABASE, engine, settings, seed()).await;
+        let (default, swept, stored) = futures::join!(
+            Tenant::open(DEFAULT_DATABASE, engine, settings, seed()),
+            manifest::sweep(&engine.store, (engine.clock)()),
+            manifest::databases(&engine.store),
+        );
+        // A process that died while it deleted something has left it.
+        if let Err(error) = swept {
+            tracing::warn!(%error, "what deleted databases have left could not be looked for");
+        }
         let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
         // What a crash left in the log is brought into the store, also of databases that no token names any more.
         let logged: Vec<Box<str>> =
@@ -257,11 +265,7 @@ impl Tenants {
         for tenant in open_all(named, engine, settings, &mut seed).await {
             by_name.insert(tenant.name().into(), tenant);
         }
-        // A process that died while it deleted something has left it.
-        if let Err(error) = manifest::sweep(&engine.store, (engine.clock)()).await {
-            tracing::warn!(%error, "what deleted databases have left could not be looked for");
-        }
-        let stored = manifest::databases(&engine.store).await.unwrap_or_else(|error| {
+        let stored = stored.unwrap_or_else(|error| {
             tracing::error!(%error, "the store cannot be asked for its branches");
             Vec::new()
         });
