@@ -247,13 +247,16 @@ impl Round<'_> {
             if random.one_in(3) { left.kill() } else { processes.push(left) }
         }
         processes.iter_mut().for_each(|process| process.write(self.number));
-        let starts = 2 - usize::from(!processes.is_empty() && random.one_in(2));
-        for _ in 0..starts {
+        let count = 2 - usize::from(!processes.is_empty() && random.one_in(2));
+        let mut starts: Vec<Instant> = Vec::new();
+        for _ in 0..count {
             let gap = *random.pick(&[0, 0, 0, 10_000, 40_000, 200_000]);
             let gap = random.below(gap + 1) as u64;
             thread::park_timeout(Duration::from_micros(gap));
             summary.processes += 1;
-            processes.push(Process::start(self.remote, window, self.folder, summary.processes)?);
+            let process = Process::start(self.remote, window, self.folder, summary.processes)?;
+            starts.push(process.started);
+            processes.push(process);
         }
         // Each is written to as soon as it serves, and nothing waits for the slowest.
         let problems = Mutex::new(Vec::new());
@@ -272,7 +275,6 @@ impl Round<'_> {
         }
         let load = Duration::from_millis(50 + random.below(400) as u64) + window + window / 4;
         thread::park_timeout(load);
-        let starts: Vec<Instant> = processes.iter().map(|process| process.started).collect();
         let mut due: Vec<(String, bool)> = Vec::new();
         let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
         while !processes.is_empty() {
@@ -289,10 +291,14 @@ impl Round<'_> {
                 process.kill();
                 false
             };
-            // What another process could have sealed its log behind, or the kill.
-            let end = starts.iter().copied().filter(|start| *start > process.started).min();
+            // Another process of this round may have sealed its log at any time since that started; else it was killed just now.
+            let end = starts.iter().copied().filter(|start| *start != process.started).min();
             let end = end.unwrap_or_else(Instant::now);
-            for acknowledged in process.acknowledged() {
+            let all = process.acknowledged();
+            // A log that falls behind has writes refused: until then the window is counted.
+            let last = all.iter().filter_map(|acknowledged| Some(acknowledged.keys.last()?.1)).max();
+            let end = last.map_or(end, |last| last.min(end));
+            for acknowledged in all {
                 for (key, at) in acknowledged.keys {
                     let is_promised = is_saved || window.is_zero() || at + window + SLACK < end;
                     due.push((key, is_promised));

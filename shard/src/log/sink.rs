@@ -416,11 +416,12 @@ impl Objects {
     /// As [`Ownership::take`].
     pub fn take(store: Arc<Store>, writer: u64, clock: fn() -> u64) -> Result<Self, StoreError> {
         let (owner, before) = block_on(Ownership::take(&store, writer, clock))?;
-        for record in before.alive() {
+        if let Some(record) = before.records.last().filter(|record| !record.is_release()) {
             tracing::info!(
                 number = owner.number(),
-                "taking the store over from the process that has had it since {} (unix ms); it may have ended",
-                record.since_ms
+                before = record.number,
+                since_ms = record.since_ms,
+                "taking the store over from a process that has not ended in order, and may be alive"
             );
         }
         Ok(Self { owner: Some(owner), before, ..Self::new(store) })
