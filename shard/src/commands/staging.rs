@@ -61,3 +61,174 @@ impl<'a> Argument<'a> for Step {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use dormouse_protocol::{OwnedRequest, Reply, Version};
+
+    use super::IMPORT;
+    use crate::commands;
+    use crate::commands::testing::Bench;
+    use crate::keyspace::contents::{INDEXES, NO_KEYSPACE};
+    use crate::keyspace::staging::MARKER;
+    use crate::keyspace::{Eviction, Keyspace};
+
+    fn import(bench: &mut Bench, words: &[&str]) -> String {
+        let args: Vec<&[u8]> = ["DORMOUSE", "IMPORT"].iter().chain(words).map(|word| word.as_bytes()).collect();
+        let request = OwnedRequest::from_args(&args);
+        let mut reply = Reply::new(Version::Resp2);
+        let mut db = bench.keyspace();
+        db.begin(false, true);
+        match IMPORT(&mut db, &mut reply, request.as_request()) {
+            Ok(()) => String::from_utf8_lossy(&reply.buffer).trim().to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn staged_data_replaces_what_was_there_at_once() {
+        let mut bench = Bench::new();
+        bench.run("SET old 1");
+        assert_eq!(import(&mut bench, &["SHOW"]), "ERR nothing is being staged: DORMOUSE IMPORT BEGIN comes first");
+        bench.select = 16;
+        assert_eq!(bench.run("SET new 1"), "(error) ERR nothing is being staged: DORMOUSE IMPORT BEGIN comes first");
+        assert_eq!(import(&mut bench, &["BEGIN"]), "+OK");
+        bench.run("SET new 1");
+        bench.select = 31;
+        bench.run("SET other 1");
+        bench.select = 0;
+        assert_eq!((bench.run("GET old"), bench.run("GET new")), ("1".into(), "nil".into()));
+        assert_eq!(import(&mut bench, &["SHOW"]), "ERR the database holds 1 keys: SHOW REPLACE replaces them");
+        let before = bench.contents.ids;
+        assert_eq!(import(&mut bench, &["SHOW", "REPLACE"]), "+OK");
+        assert_eq!((bench.run("GET old"), bench.run("GET new")), ("nil".into(), "1".into()));
+        assert_eq!(bench.contents.ids[..INDEXES], before[INDEXES..]);
+        assert!(bench.contents.ids[INDEXES..].iter().all(|id| *id == NO_KEYSPACE));
+        bench.select = 15;
+        assert_eq!(bench.run("GET other"), "1");
+        bench.select = 16;
+        assert!(bench.run("GET new").starts_with("(error)"));
+        for words in [&["DISCARD"][..], &["SHOW", "REPLACE"], &["BEGIN", "NOW"], &["x"]] {
+            assert!(import(&mut bench, words).starts_with("ERR "), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_discarded_leaves_the_database_as_it_was() {
+        let mut bench = Bench::new();
+        bench.run("SET old 1 PX 10");
+        import(&mut bench, &["BEGIN"]);
+        bench.select = 16;
+        bench.run("SET new 1");
+        bench.select = 0;
+        assert_eq!(import(&mut bench, &["DISCARD"]), "+OK");
+        assert_eq!((bench.run("DBSIZE"), bench.contents.records()), ("1".into(), 1));
+        bench.now_ms += 10;
+        assert_eq!(bench.run("GET old"), "nil", "it was never followed");
+        assert_eq!(bench.run("DBSIZE"), "0");
+    }
+
+    /// Shows an empty database that follows a source.
+    fn following() -> Bench {
+        let mut bench = Bench::new();
+        import(&mut bench, &["BEGIN"]);
+        import(&mut bench, &["SHOW"]);
+        bench
+    }
+
+    #[test]
+    fn a_followed_key_expires_when_its_source_says_so() {
+        let mut bench = following();
+        let past = (bench.now_ms - 1).to_string();
+        for line in ["SET s 5", "HSET h a 1", "RPUSH l a", "SADD m a", "ZADD z 1 a", "SET g v"] {
+            bench.run(line);
+        }
+        for key in ["s", "h", "l", "m", "z", "g"] {
+            assert_eq!(bench.run(&format!("PEXPIREAT {key} {past}")), "1");
+            // Whoever only reads does not see it, and it stays all the same.
+            assert_eq!(
+                (bench.run(&format!("EXISTS {key}")), bench.run(&format!("PTTL {key}"))),
+                ("0".into(), "-2".into())
+            );
+        }
+        assert_eq!((bench.run("GET s"), bench.run("LRANGE l 0 -1")), ("nil".into(), "[]".into()));
+        assert_eq!((bench.run("KEYS *"), bench.run("DBSIZE")), ("[]".into(), "6".into()));
+        assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0, 0);
+        assert!(bench.run("RANDOMKEY").len() == 1, "one that has expired, as nothing else is there");
+        for (line, reply) in [
+            ("INCR s", "6"),
+            ("HINCRBY h a 1", "2"),
+            ("RPUSH l b", "2"),
+            ("SADD m b", "1"),
+            ("SUNIONSTORE n m", "2"),
+            ("ZINCRBY z 1 a", "2"),
+            ("GETEX g EXAT 1", "v"),
+            ("COPY g c", "1"),
+            ("RENAME g r", "OK"),
+        ] {
+            assert_eq!(bench.run(line), reply, "{line}");
+        }
+        bench.run("PERSIST h");
+        assert_eq!(bench.run("HGET h a"), "2");
+        import(&mut bench, &["END"]);
+        assert_eq!(bench.run("KEYS *"), "[h n]".to_owned());
+        assert!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0 >= 5);
+        assert_eq!(bench.run("RPUSH l new"), "1");
+        assert_eq!(bench.run("DBSIZE"), "3");
+        assert_eq!(import(&mut bench, &["END"]), "ERR the database follows no source");
+    }
+
+    #[test]
+    fn nothing_of_what_follows_is_evicted() {
+        let mut bench = following();
+        bench.run("SET a 1");
+        let mut settings = *bench.shared.settings.load_full();
+        settings.memory_max = 1;
+        settings.eviction = Eviction::AllKeysLru;
+        bench.shared.settings.store(settings.into());
+        assert_eq!(bench.keyspace().make_room(0), Err(crate::error::Error::OutOfMemory));
+        import(&mut bench, &["END"]);
+        let _ = bench.keyspace().make_room(0);
+        assert_eq!(bench.run("DBSIZE"), "0");
+    }
+
+    #[test]
+    fn replay_expires_nothing_either() {
+        let mut bench = following();
+        bench.shared.journal.record(true);
+        let past = (bench.now_ms - 1).to_string();
+        for line in
+            [&format!("SET k 5 PXAT {past}"), "INCR k", "RPUSH l a", &format!("PEXPIREAT l {past}"), "RPUSH l b"]
+        {
+            bench.run(line);
+        }
+        import(&mut bench, &["END"]);
+        bench.run("RPUSH l c");
+        let effects = std::mem::take(&mut *bench.shared.journal.kept.lock());
+        let mut replayed = Bench::new();
+        for effect in &effects {
+            replayed.shared.followed.store(u32::from(effect.followed), Ordering::Relaxed);
+            let mut db = Keyspace::new([&mut replayed.contents], &replayed.shared, 0, effect.now_ms, 1);
+            commands::replay(&mut db, &effect.body).expect("effects are well-formed");
+        }
+        replayed.shared.followed.store(0, Ordering::Relaxed);
+        assert_eq!(replayed.data(), bench.data());
+        assert_eq!(replayed.run("LRANGE l 0 -1"), "[c]");
+    }
+
+    #[test]
+    fn following_ends_with_its_marker() {
+        let mut bench = following();
+        bench.run(&format!("SET {MARKER} x"));
+        bench.keyspace().settle_import(false);
+        assert!(bench.keyspace().is_following());
+        bench.run(&format!("DEL {MARKER}"));
+        import(&mut bench, &["BEGIN"]);
+        bench.keyspace().settle_import(true);
+        assert!(!bench.keyspace().is_following() && bench.keyspace().is_staging());
+        bench.keyspace().settle_import(false);
+        assert_eq!(bench.shared.followed.load(Ordering::Relaxed), 0);
+    }
+}
