@@ -6,9 +6,17 @@ use std::{
     process::Stdio,
 };
 
-use dormouse_client_tests::{Kind, Server, Settings, resp::Connection, server::tool, toolchain};
+use dormouse_client_tests::{
+    Kind, Server, Settings,
+    resp::{Connection, Reply},
+    server::tool,
+    toolchain,
+};
 
 const KEYS: usize = 3000;
+
+/// What a disk writes whole or not at all.
+const SECTOR: usize = 512;
 
 /// A store with a checkpoint of [`KEYS`] keys, then a second one, then ten writes that only the log has: as a crash leaves
 /// it.
@@ -143,7 +151,7 @@ fn a_damaged_log_is_found_and_a_torn_one_is_told_apart() {
     let whole = fs::read(&log).expect("a log");
     let frames: Vec<usize> = places(&whole, b"DMFR");
     assert!(frames.len() > 9, "each write was waited for");
-    let (middle, last) = (frames[frames.len() - 5], frames[frames.len() - 1]);
+    let middle = frames[frames.len() - 5];
     // In the middle.
     change(&log, |bytes| bytes[middle + 60] ^= 1);
     let (fine, said) = check(&server, &[]);
@@ -152,14 +160,195 @@ fn a_damaged_log_is_found_and_a_torn_one_is_told_apart() {
         let (keys, said) = salvaged(&server);
         assert!((KEYS..KEYS + 10).contains(&keys) && said.contains("in the log"), "{keys} {said}");
     }
-    // A write that a power cut tore was never acknowledged.
-    fs::write(&log, &whole[..last + 20]).expect("a log");
+    // A frame of which the disk has written a sector and not the next: a power cut, and it was never acknowledged.
+    let is_split = |at: &&usize| **at / SECTOR != (**at + 60) / SECTOR;
+    let split = *frames.iter().rev().find(is_split).expect("frames are shorter than sectors");
+    let mut torn = whole.clone();
+    torn[(split / SECTOR + 1) * SECTOR..].fill(0);
+    fs::write(&log, torn).expect("a log");
     let (fine, said) = check(&server, &[]);
-    assert!(fine && said.contains("9 writes in the log") && said.contains("nothing is lost"), "{said}");
-    // That the last of the log are missing cannot be seen, but that those between are.
+    assert!(fine && said.contains("a crash tore it") && !said.contains("nothing is lost"), "{said}");
+    // Some from between are missing.
     fs::write(&log, [&whole[..middle], &whole[frames[frames.len() - 4]..]].concat()).expect("a log");
     let (fine, said) = check(&server, &[]);
     assert!(!fine, "{said}");
+}
+
+/// All of a reply, whose own form is shortened.
+fn text(reply: &Reply) -> String {
+    match (reply.items(), reply.bytes()) {
+        (Some(items), _) => items.iter().map(text).collect::<Vec<_>>().join(" "),
+        (None, Some(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        (None, None) => format!("{reply:?}"),
+    }
+}
+
+#[test]
+fn what_no_crash_explains_is_found_and_told_at_start() {
+    let Some(mut server) = store() else { return };
+    let log = files(&server, "log").pop().expect("writes are logged");
+    let whole = fs::read(&log).expect("a log");
+    let frames = places(&whole, b"DMFR");
+    let last = frames[frames.len() - 1];
+    let end = whole.iter().rposition(|byte| *byte != 0).expect("frames") + 1;
+    let mut flipped = whole.clone();
+    flipped[last + 60] ^= 1;
+    let changes: [(&str, Vec<u8>); 4] = [
+        ("a bit of the last frame", flipped),
+        ("cut in a frame", whole[..last + 20].to_vec()),
+        ("cut behind a frame", whole[..end].to_vec()),
+        ("emptied", Vec::new()),
+    ];
+    for (what, bytes) in changes {
+        fs::write(&log, bytes).expect("a log");
+        let (fine, said) = check(&server, &[]);
+        assert!(!fine && said.contains("may be missing") && !said.contains("nothing is lost"), "{what}: {said}");
+    }
+    fs::remove_dir_all(log.parent().expect("a folder")).expect("a log");
+    let (fine, said) = check(&server, &[]);
+    assert!(!fine && said.contains("it is gone") && said.contains("may be missing"), "{said}");
+    // The database is served, and its server says what it does not know.
+    server.resume();
+    assert!(server.log().contains("may be missing"));
+    let mut connection = Connection::open(server.port());
+    assert_eq!(connection.run("DBSIZE").number(), Some(KEYS as f64));
+    let info = text(&connection.run("INFO dormouse"));
+    assert!(info.contains("may_be_missing: ") && info.contains("store_status:ok"), "{info}");
+    // Its next start has nothing to say.
+    server.restart();
+    let info = text(&Connection::open(server.port()).run("INFO dormouse"));
+    assert!(info.contains("problems:0"), "{info}");
+    assert!(check(&server, &[]).0);
+}
+
+#[test]
+fn a_branch_without_manifests_is_missed() {
+    let Some(mut server) = store() else { return };
+    server.resume();
+    let mut connection = Connection::open(server.port());
+    for line in ["DORMOUSE BRANCH kept", "DORMOUSE BRANCH lost", "DORMOUSE BRANCH deleted", "DORMOUSE DELETE deleted"] {
+        assert_eq!(text(&connection.run(line)), "+OK");
+    }
+    server.kill();
+    assert!(check(&server, &[]).0);
+    let manifests = files(&server, "db/lost/manifest");
+    assert_eq!(manifests.len(), 2, "two are kept from the first commit on");
+    manifests.iter().for_each(|manifest| fs::remove_file(manifest).expect("a manifest"));
+    let (fine, said) = check(&server, &[]);
+    assert!(!fine && said.contains("branch `lost` of database `default` has no manifest"), "{said}");
+    server.resume();
+    let found = dormouse_client_tests::wait_for(std::time::Duration::from_secs(20), || {
+        let info = text(&Connection::open(server.port()).run("INFO dormouse"));
+        info.contains("may_be_missing: branch `lost`").then_some(())
+    });
+    assert!(found.is_some());
+}
+
+#[test]
+fn a_damaged_database_says_so_everywhere() {
+    let Some(mut server) = store() else { return };
+    let chunk =
+        files(&server, "db/default/chunk").into_iter().max_by_key(|path| fs::metadata(path).expect("a file").len());
+    fs::remove_file(chunk.expect("a checkpoint writes chunks")).expect("a chunk");
+    server.resume();
+    let mut connection = Connection::open(server.port());
+    let missing = (0..KEYS).map(|key| text(&connection.run(&format!("GET key:{key}"))));
+    assert!(missing.into_iter().any(|reply| reply.contains("missing from the store")));
+    for (line, parts) in [
+        ("INFO dormouse", &["state:damaged", "store_status:err", "problem_0:data: database `default`: db/"][..]),
+        ("INFO persistence", &["data_status:err"]),
+        ("SAVE", &["STORE database `default`: db/default/chunk/", "missing from the store"]),
+        ("DORMOUSE CHECKPOINT", &["STORE database `default`: db/default/chunk/", "missing from the store"]),
+        ("DORMOUSE DATABASES", &["damaged", "database `default`: db/default/chunk/"]),
+    ] {
+        let reply = text(&connection.run(line));
+        assert!(parts.iter().all(|part| reply.contains(part)), "{line}: {reply}");
+    }
+    server.kill();
+    // A damaged manifest: the whole database is refused.
+    let manifests = files(&server, "db/default/manifest");
+    change(manifests.last().expect("there are manifests"), |bytes| bytes[30] ^= 1);
+    server.resume();
+    let mut connection = Connection::open(server.port());
+    for (line, parts) in [
+        ("GET key:1", &["STORE db/default/manifest/", "checksum mismatch"][..]),
+        ("INFO dormouse", &["state:refused", "store_status:err", "problem_0:manifest: database `default`: db/"]),
+        ("SAVE", &["STORE database `default`: db/default/manifest/"]),
+        ("DORMOUSE DATABASES", &["refused"]),
+    ] {
+        let reply = text(&connection.run(line));
+        assert!(parts.iter().all(|part| reply.contains(part)), "{line}: {reply}");
+    }
+    let (fine, said) = check(&server, &[]);
+    assert!(!fine && said.contains("checksum mismatch"), "{said}");
+}
+
+/// Runs a tool; its code, and what it said.
+fn run(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = tool(arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).output().expect("the tool runs");
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn a_folder_that_is_no_store_is_told() {
+    if Kind::under_test() != Kind::Dormouse {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = folder.path().join("other");
+    fs::create_dir_all(other.join("log/nginx")).expect("a folder");
+    fs::write(other.join("log/nginx/access"), "").expect("a file");
+    let file = folder.path().join("x.rdb");
+    let file = file.to_str().expect("a plain name");
+    for path in [folder.path().join("absent"), folder.path().join("other")] {
+        let store = format!("file://{}", path.display());
+        for arguments in [
+            &["check", "--store", &store][..],
+            &["check", "--store", &store, "--database", "default", "--salvage", file],
+            &["export", file, "--database", "default", "--store", &store],
+        ] {
+            let (code, said) = run(arguments);
+            assert!(code == Some(2) && said.contains("no Dormouse store here"), "{arguments:?}: {code:?} {said}");
+        }
+    }
+    let store = format!("file://{}", other.display());
+    let (code, said) = run(&["import", file, "--database", "default", "--store", &store]);
+    assert!(code == Some(2) && said.contains("no Dormouse store here"), "{code:?} {said}");
+    assert_eq!(fs::read_dir(&other).expect("a folder").count(), 1, "nothing was written");
+}
+
+#[test]
+fn a_database_that_only_the_log_has_is_exported() {
+    if Kind::under_test() != Kind::Dormouse {
+        return;
+    }
+    let mut server = Server::start_with(Kind::Dormouse, Settings::default());
+    let mut connection = Connection::open(server.port());
+    assert_eq!(format!("{:?}", connection.run("CONFIG SET loss-window 0")), "+OK");
+    assert_eq!(format!("{:?}", connection.run("SET a 1")), "+OK");
+    let store = format!("file://{}", server.data().display());
+    let folder = tempfile::tempdir().expect("a folder");
+    for turn in 0..2 {
+        let file = folder.path().join(format!("{turn}.rdb"));
+        let file = file.to_str().expect("a plain name");
+        let (code, said) = run(&["export", file, "--database", "default", "--store", &store]);
+        assert!(code == Some(0) && said.contains("1 keys") || said.contains("1 key"), "{code:?} {said}");
+        if turn == 0 {
+            server.kill();
+        }
+    }
+    let file = folder.path().join("1.rdb");
+    let file = file.to_str().expect("a plain name");
+    // What only the log has counts as data, and is replaced as any other.
+    let import = ["import", file, "--database", "default", "--store", &store];
+    let (code, said) = run(&import);
+    assert!(code == Some(1) && said.contains("holds data already"), "{code:?} {said}");
+    let (code, said) = run(&[&import[..], &["--replace"]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(check(&server, &[]).0);
+    assert_eq!(files(&server, "db/default/manifest").len(), 2, "an import keeps two manifests too");
+    let (code, said) = run(&["export", file, "--database", "nobody", "--store", &store]);
+    assert!(code == Some(1) && said.contains("there is no database `nobody`"), "{code:?} {said}");
 }
 
 fn places(bytes: &[u8], needle: &[u8]) -> Vec<usize> {

@@ -45,16 +45,16 @@ pub struct Readiness {
     pub starting: bool,
     /// It is shutting down.
     pub draining: bool,
-    /// What the store answered last, where that was an error.
-    pub store_error: Option<String>,
+    /// What is wrong with it or its databases. One damaged database is enough: whoever sends traffic cannot know which
+    /// database it will be for.
+    pub problems: Vec<String>,
 }
 
 impl Readiness {
     fn reasons(&self) -> Vec<String> {
         let starting = self.starting.then(|| "the server is starting".to_string());
         let draining = self.draining.then(|| "the server is shutting down".to_string());
-        let store = self.store_error.as_ref().map(|error| format!("the store cannot be reached: {error}"));
-        [starting, draining, store].into_iter().flatten().collect()
+        [starting, draining].into_iter().flatten().chain(self.problems.iter().cloned()).collect()
     }
 }
 
@@ -359,7 +359,10 @@ mod tests {
         for (readiness, part) in [
             (Readiness { starting: true, ..Readiness::default() }, "starting"),
             (Readiness { draining: true, ..Readiness::default() }, "shutting down"),
-            (Readiness { store_error: Some("no space".to_string()), ..Readiness::default() }, "reached: no space"),
+            (
+                Readiness { problems: vec!["database `a`: no space".to_string()], ..Readiness::default() },
+                "`a`: no space",
+            ),
         ] {
             *state.lock().unwrap() = readiness;
             let answer = send(&http, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::error::Error;
+use dormouse_shard::health::Kind;
 use dormouse_shard::keyspace::INDEXES;
 use dormouse_shard::retry::{Notice, Retry};
 use dormouse_shard::scaling::ShardView;
@@ -18,6 +19,7 @@ use tokio::sync::Mutex;
 
 use crate::clients::Client;
 use crate::databases::{Lately, Rates, Tenant};
+use crate::health;
 use crate::metering::Meter;
 use crate::node::{Node, OVERTAKEN, Shutdown};
 
@@ -182,7 +184,7 @@ async fn stop_when_overtaken(node: Arc<Node>) {
     let Some(owner) = node.engine.log.as_ref().and_then(|log| log.owner().cloned()) else { return };
     owner.until_lost().await;
     tracing::error!("{OVERTAKEN}");
-    *node.store_error.lock() = Some(OVERTAKEN.to_owned());
+    node.engine.health.report(Kind::TakenOver, OVERTAKEN);
     for tenant in node.tenants.all() {
         // A checkpoint may be waiting for the store; the others need not wait for that.
         tokio::spawn(async move { tenant.database.stop(Error::Store(OVERTAKEN.to_owned())).await });
@@ -317,7 +319,6 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
                     tracing::error!(%error, failures, "still failing: {action}");
                 }
                 // The engine has said that it began to fail.
-                drop(remember(&node, done));
                 return;
             }
             None => return,
@@ -328,11 +329,9 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
     }
 }
 
-/// Keeps what the store answered for the readiness probe.
+/// Keeps what the store answered to something that is no single database's, for whoever asks how the node is.
 pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dormouse_shard::error::Result<()> {
-    if !node.is_overtaken() {
-        *node.store_error.lock() = outcome.as_ref().err().map(ToString::to_string);
-    }
+    health::remember(&node.engine.health, &outcome);
     outcome
 }
 

@@ -10,6 +10,7 @@ pub mod config;
 pub mod connection;
 pub mod databases;
 pub mod errors;
+pub mod health;
 pub mod held;
 pub mod http;
 pub mod keeper;

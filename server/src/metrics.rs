@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 
+use dormouse_shard::health::Kind;
 use prometheus::Registry;
 use prometheus::core::Desc;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -49,6 +50,9 @@ pub struct ServerSnapshot {
     pub log_files: u64,
     /// Whether the log cannot be written.
     pub log_failing: bool,
+    /// What is wrong with the node now, and what was met since it started, by kind.
+    pub conditions: [u64; Kind::ALL.len()],
+    pub problems: [u64; Kind::ALL.len()],
     /// The command table's names, by index.
     pub commands: Vec<&'static str>,
     pub databases: Vec<DatabaseSnapshot>,
@@ -75,6 +79,12 @@ pub struct DatabaseSnapshot {
     pub last_checkpoint_unix_ms: Option<u64>,
     /// Bytes that checkpoints have written since the server started.
     pub checkpoint_bytes: u64,
+    /// Nothing serious is wrong with it.
+    pub is_healthy: bool,
+    /// What is wrong with it now, and what was met since the server started, by kind.
+    pub conditions: [u64; Kind::ALL.len()],
+    pub problems: [u64; Kind::ALL.len()],
+    pub load_errors: u64,
     /// Those of the 16 that hold keys.
     pub logical: Vec<LogicalSnapshot>,
     /// Since the database was created.
@@ -251,6 +261,12 @@ const DATABASE: &[DatabaseRow] = &[
         "Of these, bytes that belong to databases that it was branched from",
         |d| d.shared_bytes as f64,
     ),
+    (GAUGE, "dormouse_database_healthy", "1 unless data is damaged or missing, or the database refused", |d| {
+        f64::from(u8::from(d.is_healthy))
+    }),
+    (COUNTER, "dormouse_database_load_errors_total", "Times that something of it could not be read", |d| {
+        d.load_errors as f64
+    }),
     (GAUGE, "dormouse_database_dirty_bytes", "Bytes changed since its last checkpoint", |d| d.dirty_bytes as f64),
 ];
 
@@ -352,6 +368,25 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
         let each = databases.iter().map(|d| series(*kind, &[("database", &d.name)], value(d)));
         add(*kind, name, help, each.collect());
     }
+    type Counts = fn(&DatabaseSnapshot) -> &[u64; Kind::ALL.len()];
+    let rows: [(_, _, _, Counts); 2] = [
+        (GAUGE, "dormouse_database_conditions", "What is wrong with it now, by kind", |d| &d.conditions),
+        (COUNTER, "dormouse_database_problems_total", "Problems met since the start, by kind", |d| &d.problems),
+    ];
+    for (metric, name, help, counts) in rows {
+        let each = databases.iter().flat_map(|database| {
+            by_kind(counts(database))
+                .map(|(kind, count)| series(metric, &[("database", &database.name), ("kind", kind)], count as f64))
+        });
+        add(metric, name, help, each.collect());
+    }
+    for (metric, name, help, counts) in [
+        (GAUGE, "dormouse_conditions", "What is wrong with the node now, by kind", &snapshot.conditions),
+        (COUNTER, "dormouse_problems_total", "Problems of the node met since the start, by kind", &snapshot.problems),
+    ] {
+        let each = by_kind(counts).map(|(kind, count)| series(metric, &[("kind", kind)], count as f64));
+        add(metric, name, help, each.collect());
+    }
     let checkpoints = databases.iter().filter_map(|database| {
         let seconds = database.last_checkpoint_unix_ms? as f64 / 1e3;
         Some(series(GAUGE, &[("database", &database.name)], seconds))
@@ -373,6 +408,10 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     });
     add(COUNTER, "dormouse_command_calls_total", "Runs of each command, by database", calls.collect());
     families
+}
+
+fn by_kind(counts: &[u64; Kind::ALL.len()]) -> impl Iterator<Item = (&'static str, u64)> {
+    Kind::ALL.into_iter().zip(counts).map(|(kind, count)| (kind.name(), *count))
 }
 
 fn series(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {

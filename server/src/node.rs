@@ -41,8 +41,6 @@ pub struct Node {
     pub started: Instant,
     pub started_ms: u64,
     pub memory_peak: AtomicU64,
-    /// The last error of the store, until it answers again.
-    pub store_error: Mutex<Option<String>>,
     draining: watch::Sender<bool>,
     /// Told to end the process, by `SHUTDOWN`: whether to save.
     pub shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
@@ -91,7 +89,6 @@ impl Node {
             started: Instant::now(),
             started_ms,
             memory_peak: AtomicU64::new(0),
-            store_error: Mutex::default(),
             draining: watch::channel(false).0,
             shutdown,
         };

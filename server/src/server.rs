@@ -3,12 +3,15 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::database::Engine;
+use dormouse_shard::health::{Health, Kind};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::log::Log;
 use dormouse_shard::log::flusher::Flusher;
+use dormouse_shard::manifest;
 use dormouse_shard::store::{Store, StoreError};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -22,7 +25,7 @@ use crate::listener::Listeners;
 use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::Options;
 use crate::worker::{self, monotonic_ms, now_ms};
-use crate::{keeper, memory, metrics, process, snapshot, strangers};
+use crate::{health, keeper, memory, metrics, process, snapshot, strangers};
 
 /// Threads for wakes, sleeps and what else is not to keep a worker.
 const BACKGROUND_THREADS: usize = 2;
@@ -113,6 +116,10 @@ impl Server {
             false => Failure::Other(explain(&error)),
         })?;
         let (log, recovered) = logs.unzip();
+        let health = Arc::new(Health::default());
+        for doubt in recovered.iter().flat_map(|recovered| &recovered.doubts) {
+            health.report(Kind::MayBeMissing, doubt.as_str());
+        }
         let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
         let lane = Lane::new("slow-lane", LANE_THREADS, 0).map_err(failed("the slow lane"))?;
         let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
@@ -128,6 +135,7 @@ impl Server {
             log,
             recovered: Arc::new(Mutex::new(recovered.unwrap_or_default())),
             give_back: memory::give_back,
+            health,
         };
         let mut settings = Settings::new(&options);
         let addresses = listeners.addresses();
@@ -150,6 +158,7 @@ impl Server {
         let unix_path = listeners.unix_path().map(|path| path.display().to_string());
         listeners.accept(&node, &handles).map_err(failed("listening"))?;
         keeper::start(&node, autoscaler);
+        tokio::spawn(look_for_lost_branches(Arc::clone(&node)));
         drop(entered);
         let http = Self::start_http(&node, http_listeners)?;
         announce(&node, &addresses, unix_path.as_deref(), http.as_ref());
@@ -163,11 +172,7 @@ impl Server {
         let of = Arc::clone(node);
         let registry = metrics::registry(move || snapshot::of_node(&of)).map_err(|error| error.to_string())?;
         let of = Arc::clone(node);
-        let ready = move || Readiness {
-            starting: false,
-            draining: of.is_draining(),
-            store_error: of.store_error.lock().clone(),
-        };
+        let ready = move || Readiness { starting: false, draining: of.is_draining(), problems: health::reasons(&of) };
         Http::start(listeners, registry, ready)
             .map(Some)
             .map_err(|error| format!("cannot start the HTTP port: {error}"))
@@ -205,6 +210,31 @@ impl Server {
             Ok(())
         } else {
             Err(failed.join("; ").into())
+        }
+    }
+}
+
+/// A branch that is made has a marker this long before its manifest, at most.
+const BRANCH_MADE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Says which branches have lost their manifests. It asks for every database's markers, so nobody waits for it.
+async fn look_for_lost_branches(node: Arc<Node>) {
+    let look = async |name: &str| match manifest::lost_branches(&node.engine.store, name).await {
+        Ok(lost) => lost,
+        Err(error) => {
+            tracing::warn!(database = name, %error, "its branches could not be looked for");
+            Vec::new()
+        }
+    };
+    for tenant in node.tenants.all() {
+        let first = look(tenant.name()).await;
+        if first.is_empty() {
+            continue;
+        }
+        tokio::time::sleep(BRANCH_MADE_WITHIN).await;
+        for lost in look(tenant.name()).await.iter().filter(|lost| first.contains(lost)) {
+            tracing::warn!("{lost}");
+            node.engine.health.report(Kind::MayBeMissing, lost.to_string());
         }
     }
 }

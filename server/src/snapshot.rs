@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use dormouse_shard::health::{Condition, Health, Kind};
 use dormouse_shard::keyspace::INDEXES;
 use futures::executor::block_on;
 
@@ -9,7 +10,7 @@ use crate::databases::Tenant;
 use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot};
 use crate::node::Node;
 use crate::table::TABLE;
-use crate::{keeper, process};
+use crate::{health, keeper, process};
 
 pub fn of_node(node: &Node) -> ServerSnapshot {
     let now_ms = (node.engine.clock)();
@@ -40,6 +41,8 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         log_flushes: log.map_or(0, |log| log.counters.flushes.load(Ordering::Relaxed)),
         log_files: log.map_or(0, |log| log.files() as u64),
         log_failing: log.is_some_and(|log| log.problem().is_some()),
+        conditions: kinds(&health::of_node(node)),
+        problems: problems(&node.engine.health),
         commands: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
         databases: node.tenants.all().map(|tenant| of_tenant(node, &tenant, now_ms)).collect(),
     }
@@ -72,9 +75,23 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         last_checkpoint_unix_ms: (saved > 0).then_some(saved),
         checkpoint_bytes: database.counters.checkpoint_bytes.load(Ordering::Relaxed),
         logical: logical(tenant),
+        is_healthy: database.health.is_well(),
+        conditions: kinds(&database.health.conditions()),
+        problems: problems(&database.health),
+        load_errors: database.counters.load_errors.load(Ordering::Relaxed),
         totals: tenant.meters.totals(now_ms),
         statistics: tenant.meters.statistics(now_ms),
     }
+}
+
+/// How many conditions there are of each kind.
+fn kinds(conditions: &[Condition]) -> [u64; Kind::ALL.len()] {
+    Kind::ALL.map(|kind| conditions.iter().filter(|condition| condition.kind == kind).count() as u64)
+}
+
+/// How often a problem of each kind was met.
+fn problems(health: &Health) -> [u64; Kind::ALL.len()] {
+    Kind::ALL.map(|kind| health.reported(kind))
 }
 
 /// Keys by logical index, of those that have any; asleep, what the manifest says.

@@ -48,6 +48,7 @@ impl Bench {
             log: None,
             recovered: Arc::default(),
             give_back: || {},
+            health: Arc::default(),
         }
     }
 

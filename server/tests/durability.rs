@@ -75,6 +75,7 @@ impl Bench {
             log,
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
+            health: Arc::default(),
         };
         self.runtime.block_on(Database::open("test", 42 + writer, engine))
     }

@@ -52,6 +52,7 @@ impl Bench {
             log: None,
             recovered: Arc::default(),
             give_back: || {},
+            health: Arc::default(),
         };
         let tenants = runtime
             .block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, || 42))

@@ -3,7 +3,7 @@
 //! ```text
 //! +--------------------+ 0
 //! | "DMCHUNK\n"        | 8 bytes
-//! | format version     | u32 LE, 1
+//! | format version     | u32 LE, 2
 //! +--------------------+ 12
 //! | segment body       | a sealed block, see codec::segment
 //! | segment body       |
@@ -12,9 +12,11 @@
 //! | index              | a sealed block: count varint, then for each body
 //! |                    |   keyspace varint | range start varint | range bits u8 | length varint
 //! |                    |   raw length varint | records varint | checksum u64 LE
+//! |                    |   since version 2: sequence varint
+//! |                    | since version 2, of the database: seed u64 LE | created ms varint | 16 keyspaces varint
 //! +--------------------+ trailer
 //! | index length       | u64 LE
-//! | "DMCHEND\n"        | 8 bytes
+//! | "DMCHEN2\n"        | 8 bytes; "DMCHEND\n" in version 1
 //! +--------------------+
 //! ```
 //!
@@ -22,7 +24,8 @@
 //! object is covered by some checksum or compared with the one value it may have.
 //!
 //! The manifest repeats where each segment lies and its checksum, so a wake reads a segment with one range request and
-//! never the index. The index is there so that a chunk can be checked and its contents found without any manifest.
+//! never the index. The index is there so that a chunk can be checked and its contents found without any manifest: whose they
+//! are, which effects they hold, and which keyspace each `SELECT` index showed when the chunk was written.
 
 use std::{mem, ops::Range};
 
@@ -37,13 +40,16 @@ use crate::{
         segment::SegmentBody,
         write_header, write_trailer,
     },
+    manifest::{Manifest, SELECT_INDEXES},
     segment::Range53,
     store::{Store, StoreError},
 };
 
 const MAGIC: &[u8; 8] = b"DMCHUNK\n";
-const END_MAGIC: &[u8; 8] = b"DMCHEND\n";
-const VERSION: u32 = 1;
+const END_MAGIC: &[u8; 8] = b"DMCHEN2\n";
+/// The same in version 1.
+const END_MAGIC_1: &[u8; 8] = b"DMCHEND\n";
+const VERSION: u32 = 2;
 const ENTRY_BYTES_MIN: usize = 14;
 
 /// A chunk is put when it has this many bytes.
@@ -72,6 +78,24 @@ pub struct ChunkEntry {
     pub raw_len: u64,
     pub records: u32,
     pub crc: u64,
+    /// Effects up to this one are in the body; 0 in version 1, which does not say.
+    pub sequence: u64,
+}
+
+/// The database that a chunk was written for, as it was then.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin {
+    pub seed: u64,
+    pub created_ms: u64,
+    /// Which keyspace each `SELECT` index showed.
+    pub keyspaces: [u32; SELECT_INDEXES],
+}
+
+impl Origin {
+    pub fn of(manifest: &Manifest) -> Self {
+        let keyspaces = std::array::from_fn(|index| manifest.keyspaces[index]);
+        Origin { seed: manifest.seed, created_ms: manifest.created_ms, keyspaces }
+    }
 }
 
 /// Collects segment bodies into one chunk.
@@ -92,8 +116,8 @@ impl ChunkWriter {
         ChunkWriter { bytes: Vec::new(), entries: Vec::new() }
     }
 
-    /// Adds a segment and answers where in the chunk it lies.
-    pub fn push(&mut self, keyspace: u32, range: Range53, body: &SegmentBody) -> ChunkEntry {
+    /// Adds a segment that holds the effects up to `sequence`, and answers where in the chunk it lies.
+    pub fn push(&mut self, keyspace: u32, range: Range53, sequence: u64, body: &SegmentBody) -> ChunkEntry {
         if self.bytes.is_empty() {
             write_header(&mut self.bytes, MAGIC, VERSION);
         }
@@ -105,6 +129,7 @@ impl ChunkWriter {
             raw_len: body.raw_len,
             records: body.records,
             crc: body.crc,
+            sequence,
         };
         self.bytes.extend_from_slice(&body.bytes);
         self.entries.push(entry);
@@ -125,8 +150,8 @@ impl ChunkWriter {
         self.is_empty() || self.bytes.len() + body.bytes.len() <= CHUNK_BYTES_MAX
     }
 
-    /// The finished object; the writer is empty again, for the next chunk.
-    pub fn finish(&mut self) -> Bytes {
+    /// The finished object of the database that `origin` tells; the writer is empty again, for the next chunk.
+    pub fn finish(&mut self, origin: &Origin) -> Bytes {
         let mut bytes = mem::take(&mut self.bytes);
         if bytes.is_empty() {
             write_header(&mut bytes, MAGIC, VERSION);
@@ -142,7 +167,11 @@ impl ChunkWriter {
             write_varint(&mut index, entry.raw_len);
             write_varint(&mut index, u64::from(entry.records));
             index.extend_from_slice(&entry.crc.to_le_bytes());
+            write_varint(&mut index, entry.sequence);
         }
+        index.extend_from_slice(&origin.seed.to_le_bytes());
+        write_varint(&mut index, origin.created_ms);
+        origin.keyspaces.iter().for_each(|keyspace| write_varint(&mut index, u64::from(*keyspace)));
         write_trailer(&mut bytes, &index, END_MAGIC);
         bytes.into()
     }
@@ -152,15 +181,20 @@ impl ChunkWriter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkIndex {
     pub entries: Vec<ChunkEntry>,
+    /// None in version 1.
+    pub origin: Option<Origin>,
 }
 
 impl ChunkIndex {
     /// Reads the index of a whole chunk and none of its segments.
     pub fn of_chunk(chunk: &[u8]) -> Result<ChunkIndex, CodecError> {
-        read_header(&mut Reader::new(chunk), MAGIC, "chunk", VERSION)?;
-        let index = read_trailer(chunk, chunk.len() as u64, END_MAGIC, "complete chunk")?;
+        let version = read_header(&mut Reader::new(chunk), MAGIC, "chunk", VERSION)?;
+        let (by_end, index) = trailer(chunk, chunk.len() as u64)?;
+        if version != by_end {
+            return Err(CodecError::Malformed("a chunk of two versions"));
+        }
         // The whole chunk is here, so its index range lies inside it.
-        Self::parse_index(&chunk[index.start as usize..index.end as usize], index.start)
+        Self::parse_index(&chunk[index.start as usize..index.end as usize], index.start, version)
     }
 
     /// Reads the index of a whole chunk and checks all of its segments' checksums.
@@ -176,7 +210,7 @@ impl ChunkIndex {
         Ok(index)
     }
 
-    fn parse_index(index: &[u8], bodies_end: u64) -> Result<ChunkIndex, CodecError> {
+    fn parse_index(index: &[u8], bodies_end: u64, version: u32) -> Result<ChunkIndex, CodecError> {
         let raw = open(index)?;
         let mut reader = Reader::new(&raw);
         let count = reader.count(ENTRY_BYTES_MIN)?;
@@ -189,31 +223,50 @@ impl ChunkIndex {
             let raw_len = reader.varint()?;
             let records = reader.varint_u32()?;
             let crc = reader.u64_le()?;
-            entries.push(ChunkEntry { keyspace, range, offset, len, raw_len, records, crc });
+            let sequence = if version >= 2 { reader.varint()? } else { 0 };
+            entries.push(ChunkEntry { keyspace, range, offset, len, raw_len, records, crc, sequence });
             offset = match offset.checked_add(len) {
                 Some(end) if end <= bodies_end => end,
                 _ => return Err(CodecError::Malformed("segment beyond the end of the chunk")),
             };
         }
+        let origin = if version >= 2 { Some(read_origin(&mut reader)?) } else { None };
         reader.finish()?;
         if offset != bodies_end {
             return Err(CodecError::Malformed("gap between segments and index"));
         }
-        Ok(ChunkIndex { entries })
+        Ok(ChunkIndex { entries, origin })
     }
+}
+
+/// The version that the end of a chunk of `size` bytes tells, and where the index lies.
+fn trailer(end: &[u8], size: u64) -> Result<(u32, Range<u64>), CodecError> {
+    if end.ends_with(END_MAGIC_1) {
+        return Ok((1, read_trailer(end, size, END_MAGIC_1, "complete chunk")?));
+    }
+    Ok((VERSION, read_trailer(end, size, END_MAGIC, "complete chunk")?))
+}
+
+fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, CodecError> {
+    let (seed, created_ms) = (reader.u64_le()?, reader.varint()?);
+    let mut keyspaces = [0; SELECT_INDEXES];
+    for keyspace in &mut keyspaces {
+        *keyspace = reader.varint_u32()?;
+    }
+    Ok(Origin { seed, created_ms, keyspaces })
 }
 
 /// Reads a chunk's index: a request for its end, and another only where the index is very long.
 pub async fn read_index(store: &Store, name: &str) -> Result<ChunkIndex, StoreError> {
     let corrupt = |error: CodecError| StoreError::corrupt(name, format!("chunk index: {error}"));
     let (end, size) = store.get_suffix(name, INDEX_READ_BYTES).await?;
-    let range = read_trailer(&end, size, END_MAGIC, "complete chunk").map_err(corrupt)?;
+    let (version, range) = trailer(&end, size).map_err(corrupt)?;
     let read_from = size - end.len() as u64;
     let index = match range.start.checked_sub(read_from) {
         Some(start) => end.slice(start as usize..(range.end - read_from) as usize),
         None => store.get_range(name, range.clone()).await?,
     };
-    ChunkIndex::parse_index(&index, range.start).map_err(corrupt)
+    ChunkIndex::parse_index(&index, range.start, version).map_err(corrupt)
 }
 
 /// Reads one segment's body, with one range request, and checks that it ends with the checksum `crc` that the manifest or
@@ -249,21 +302,24 @@ mod tests {
         SegmentBody { crc: stored_checksum(&bytes), bytes, raw_len: text.len() as u64, records: 1, expiring: 0 }
     }
 
+    const ORIGIN: Origin = Origin { seed: 0xfeed, created_ms: 1_700_000_000_000, keyspaces: [9; SELECT_INDEXES] };
+
     fn sample() -> (Bytes, Vec<ChunkEntry>) {
         let (low, high) = Range53::WHOLE.halves();
         let mut writer = ChunkWriter::new();
         let entries = vec![
-            writer.push(0, low, &body("low")),
-            writer.push(0, high, &body("high")),
-            writer.push(9, low, &body("")),
+            writer.push(0, low, 7, &body("low")),
+            writer.push(0, high, u64::MAX, &body("high")),
+            writer.push(9, low, 0, &body("")),
         ];
-        (writer.finish(), entries)
+        (writer.finish(&ORIGIN), entries)
     }
 
     #[test]
     fn segments_are_read_by_range() {
         let (bytes, entries) = sample();
-        assert_eq!(ChunkIndex::parse(&bytes).unwrap().entries, entries);
+        let index = ChunkIndex::parse(&bytes).unwrap();
+        assert_eq!((&index.entries, index.origin), (&entries, Some(ORIGIN)));
         let store = Store::memory();
         block_on(async {
             store.put_new("db/a/chunk/1", bytes).await.unwrap();
@@ -286,9 +342,14 @@ mod tests {
         let mut writer = ChunkWriter::new();
         let body = body("x");
         for keyspace in 0..20_000 {
-            writer.push(keyspace, Range53::WHOLE, &SegmentBody { raw_len: u64::from(keyspace) << 40, ..body.clone() });
+            writer.push(
+                keyspace,
+                Range53::WHOLE,
+                1,
+                &SegmentBody { raw_len: u64::from(keyspace) << 40, ..body.clone() },
+            );
         }
-        let bytes = writer.finish();
+        let bytes = writer.finish(&ORIGIN);
         let store = Store::memory();
         block_on(async {
             store.put_new("db/a/chunk/1", bytes.clone()).await.unwrap();
@@ -302,7 +363,7 @@ mod tests {
     fn every_damage_is_noticed() {
         let (bytes, _) = sample();
         for_each_damage(&bytes, |damaged| ChunkIndex::parse(damaged).is_err());
-        assert!(ChunkIndex::parse(&ChunkWriter::new().finish()).unwrap().entries.is_empty());
+        assert!(ChunkIndex::parse(&ChunkWriter::new().finish(&ORIGIN)).unwrap().entries.is_empty());
     }
 
     #[test]
@@ -310,9 +371,9 @@ mod tests {
         let mut writer = ChunkWriter::default();
         let large = SegmentBody { bytes: vec![1; CHUNK_BYTES_MAX + 1], ..body("") };
         assert!(writer.is_empty() && writer.has_room_for(&large));
-        writer.push(0, Range53::WHOLE, &large);
+        writer.push(0, Range53::WHOLE, 0, &large);
         assert!(writer.is_full() && !writer.has_room_for(&body("")));
-        writer.finish();
+        writer.finish(&ORIGIN);
         assert!(writer.is_empty() && writer.has_room_for(&large));
     }
 }

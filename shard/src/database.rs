@@ -20,6 +20,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::branch::Lineage;
 use crate::error::{Error, Result};
+use crate::health::{Health, Kind};
 use crate::keyspace::INDEXES;
 use crate::keyspace::contents::{ALL_INDEXES, Shown};
 use crate::keyspace::index::{Index, aligned};
@@ -62,6 +63,8 @@ pub struct Engine {
     pub recovered: Arc<Mutex<Recovered>>,
     /// Gives freed memory back to the system.
     pub give_back: fn(),
+    /// What is wrong with the node rather than with one database.
+    pub health: Arc<Health>,
 }
 
 /// Answers the counters that a manifest keeps for its database.
@@ -104,6 +107,8 @@ pub struct Database {
     pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
+    /// What is wrong with it now.
+    pub health: Health,
     pub counters: Counters,
 }
 
@@ -144,11 +149,13 @@ impl Database {
     /// A database that is asleep, whether or not the store knows it. `seed` places its keys if it is new. Where the
     /// store's newest manifest cannot be read, every wake says so.
     pub async fn open(name: &str, seed: u64, engine: Engine) -> Arc<Self> {
+        let health = Health::default();
         let read = manifest::latest(&engine.store, name).await;
         let (manifest, is_readable) = match read {
             Ok(manifest) => (manifest.map(Arc::new), true),
             Err(error) => {
                 tracing::error!(database = name, %error, "the database cannot be read");
+                health.report(Kind::Manifest, error.to_string());
                 (None, false)
             }
         };
@@ -168,8 +175,9 @@ impl Database {
         let recovered = match is_readable {
             true => LogTail::new(engine.recovered.lock().take(&identity), floor, cut).unwrap_or_else(|problem| {
                 tracing::error!(database = name, problem, "the database is refused");
-                let error = Error::Store(format!("database {name}: {problem}"));
-                refused.get_or_init(|| error);
+                let text = format!("database {name}: {problem}");
+                health.report(Kind::Log, text.clone());
+                refused.get_or_init(|| Error::Store(text));
                 LogTail::default()
             }),
             false => LogTail::default(),
@@ -215,6 +223,7 @@ impl Database {
             stored_counts: Mutex::default(),
             lineage: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),
+            health,
             counters: Counters::default(),
         };
         if let Some(manifest) = &manifest {
@@ -346,11 +355,13 @@ impl Database {
         // What is in the store may be another process's by now.
         let (looked, manifest) = futures::future::join(self.check_owner(), self.owned_manifest()).await;
         looked?;
-        let manifest = match manifest? {
+        let manifest = match manifest.inspect_err(|error| self.note_unread(Kind::Manifest, error))? {
             Some(manifest) => manifest,
             None => Arc::new(self.first_manifest()),
         };
-        let topology = Arc::new(self.shards_of(&manifest).await?);
+        self.health.resolve(Kind::Manifest);
+        let shards = self.shards_of(&manifest).await;
+        let topology = Arc::new(shards.inspect_err(|error| self.note_unread(Kind::Data, error))?);
         let journal = &self.shared.journal;
         // Nothing has been written that was not logged: it goes on from the manifest, or from what the log had.
         let records = journal.log().is_some() && journal.window() != Window::None;
@@ -457,6 +468,14 @@ impl Database {
             shards.push((first, Shard::gate(contents, &self.shared, &self.engine.lane)));
         }
         Ok(Topology::new(shards))
+    }
+
+    /// Notes that something which the store should have cannot be read. Once it is read, that is forgotten.
+    pub(crate) fn note_unread(&self, kind: Kind, error: &Error) {
+        self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
+        if self.refused.get().is_none() && self.health.report(kind, error.detail()) {
+            tracing::error!(database = self.name(), %error, "a part of the database cannot be read");
+        }
     }
 
     /// Puts the database to sleep for good: whatever comes after is refused, so that nothing is acknowledged that nobody

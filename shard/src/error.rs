@@ -84,6 +84,19 @@ impl Error {
     pub const fn text(text: &'static str) -> Self {
         Self::Text(Cow::Borrowed(text))
     }
+
+    /// The text without the code that clients see first.
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Store(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the store has no space left.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Store(text) if text.ends_with(crate::store::FULL))
+    }
 }
 
 /// A client's word as errors repeat it: up to its first zero byte, where a C string ends.

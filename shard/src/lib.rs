@@ -14,6 +14,7 @@ mod following;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;
+pub mod health;
 pub mod keyspace;
 pub mod lane;
 pub mod log;

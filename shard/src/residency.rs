@@ -16,6 +16,7 @@ use crate::chunk::{read_segment, segment_error};
 use crate::codec;
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
+use crate::health::Kind;
 use crate::keyspace::Fault;
 use crate::keyspace::place::{Body, Stored};
 use crate::replay::{Effects, replayed};
@@ -44,7 +45,10 @@ impl Database {
         let loaded = self.engine.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
             match database.wanted(fault).await {
-                Some(wanted) => database.load_one(&wanted, None).await,
+                Some(wanted) => {
+                    let loaded = database.load_one(&wanted, None).await;
+                    loaded.inspect_err(|error| database.note_unread(Kind::Data, error))
+                }
                 None => Ok(()),
             }
         });
@@ -76,8 +80,9 @@ impl Database {
             let started = Stopwatch::start();
             database.counters.loading.store(1, Ordering::Relaxed);
             let wanted = database.all_stored(|_| true).await;
-            if let Some(error) = database.load_many(wanted).await {
-                tracing::error!(database = database.name(), %error, "a part of the database cannot be loaded");
+            // What could not be read has been noted. When all could, nothing is damaged any more.
+            if database.load_many(wanted).await.is_none() && database.is_awake() {
+                database.health.resolve(Kind::Data);
             }
             database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
             database.counters.loading.store(0, Ordering::Relaxed);
@@ -128,7 +133,7 @@ impl Database {
                 Err(_) if group.len() > 1 => None,
                 Err(_) if !self.is_wanted(first).await => continue,
                 Err(error) => {
-                    self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
+                    self.note_unread(Kind::Data, &error);
                     failed.get_or_insert(error);
                     continue;
                 }
@@ -140,7 +145,7 @@ impl Database {
                     bytes.slice(at..at + body.len as usize)
                 });
                 if let Err(error) = self.load_one(wanted, slice).await {
-                    self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
+                    self.note_unread(Kind::Data, &error);
                     failed.get_or_insert(error);
                 }
                 // Other tasks of the background threads get their turn between two places.

@@ -7,7 +7,7 @@
 use std::{fs, path::PathBuf};
 
 use dormouse_shard::{
-    chunk::{ChunkIndex, ChunkWriter, SegmentLocation},
+    chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation},
     codec::segment::{decode_segment, encode_segment},
     keyspace::contents::{Shown, first_ids},
     log::{
@@ -171,9 +171,9 @@ fn chunk() -> Vec<u8> {
     for range in [low, high] {
         let records = records();
         let inside = |record: &&Record| range.contains(prefix53(PLACEMENT.position(record.key())));
-        writer.push(3, range, &encode_segment(records.iter().filter(inside)));
+        writer.push(3, range, 9000 + range.start % 7, &encode_segment(records.iter().filter(inside)));
     }
-    writer.finish().to_vec()
+    writer.finish(&Origin::of(&manifest())).to_vec()
 }
 
 /// All indexes show keyspace `id`, and nothing is staged.
@@ -239,7 +239,20 @@ fn segment_version_1() {
 
 #[test]
 fn chunk_version_1() {
-    let chunk = golden("chunk-v1.bin");
+    let index = check_chunk("chunk-v1.bin");
+    assert!(index.origin.is_none() && index.entries.iter().all(|entry| entry.sequence == 0));
+}
+
+#[test]
+fn chunk_version_2() {
+    let index = check_chunk("chunk-v2.bin");
+    assert_eq!(index.origin, Some(Origin::of(&manifest())));
+    let sequences: Vec<u64> = index.entries.iter().map(|entry| entry.sequence).collect();
+    assert_eq!(sequences, [9000, 9000 + (1 << 52) % 7]);
+}
+
+fn check_chunk(name: &str) -> ChunkIndex {
+    let chunk = golden(name);
     let index = ChunkIndex::parse(&chunk).expect("readable");
     let mut found = Vec::new();
     for entry in &index.entries {
@@ -250,6 +263,7 @@ fn chunk_version_1() {
     }
     found.sort();
     assert_eq!(found, shown(&records()));
+    index
 }
 
 #[test]
@@ -310,7 +324,7 @@ fn check_log(file: &[u8]) {
 fn write_what_is_missing() {
     let files = [
         ("segment-v1.bin", encode_segment(&records()).bytes),
-        ("chunk-v1.bin", chunk()),
+        ("chunk-v2.bin", chunk()),
         ("manifest-v2.bin", manifest_2().encode()),
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
         ("log-v1.bin", log(FileHead::encode)),

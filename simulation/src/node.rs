@@ -59,6 +59,7 @@ impl Node {
             log: Some(Arc::clone(&log)),
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
+            health: Arc::default(),
         };
         let mut databases = Vec::new();
         for (at, seed) in plan.seeds.iter().enumerate() {

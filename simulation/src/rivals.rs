@@ -233,6 +233,7 @@ impl Process {
             log: Some(Arc::clone(&log)),
             recovered: Arc::new(Mutex::new(recovered)),
             give_back: || {},
+            health: Arc::default(),
         };
         let database = Database::open(DATABASE, 7, engine).await;
         database.shared.journal.declare(Window::Zero);

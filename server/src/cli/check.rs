@@ -16,7 +16,7 @@ use dormouse_shard::store::Store;
 use indicatif::{HumanBytes, HumanCount};
 
 use super::progress::Progress;
-use super::{parse_database, store_url};
+use super::{Failure, open_to_read, parse_database, store_url};
 use crate::metrics::REDIS_VERSION;
 use crate::worker::now_ms;
 
@@ -41,13 +41,12 @@ pub struct Check {
 }
 
 impl Check {
-    pub(super) fn run(self) -> Result<ExitCode, String> {
-        let url = store_url(self.store.as_deref());
-        let store = Arc::new(Store::open_read_only(&url).map_err(|error| error.to_string())?);
-        match (&self.salvage, &self.database) {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let store = open_to_read(&store_url(self.store.as_deref()))?;
+        Ok(match (&self.salvage, &self.database) {
             (Some(file), Some(database)) => save(&store, database, file, self.rdb_version),
             _ => self.look(&store),
-        }
+        }?)
     }
 
     fn look(&self, store: &Arc<Store>) -> Result<ExitCode, String> {
@@ -75,6 +74,10 @@ fn tell(checked: &Checked) {
         let garbage = checked.garbage;
         print!(", {} of garbage in {} objects", HumanBytes(garbage.bytes), garbage.objects);
     }
+    if checked.unknown.objects > 0 {
+        let unknown = checked.unknown;
+        print!(", {} in {} objects that an unreadable manifest may name", HumanBytes(unknown.bytes), unknown.objects);
+    }
     if checked.markers > 0 {
         print!(", {} markers of branches", checked.markers);
     }
@@ -87,8 +90,11 @@ fn summary(report: &Report) -> String {
     let state = if problems.is_empty() { "fine" } else { "DAMAGED" };
     let mut lines =
         vec![format!("log: {state}: {files} files of {logs} processes, {frames} frames, {}", HumanBytes(*bytes))];
-    lines
-        .extend(torn.iter().map(|torn| format!("  {torn} (a crash tore it, or it is being written: nothing is lost)")));
+    lines.extend(
+        torn.iter().map(|torn| {
+            format!("  {torn} (a crash tore it, or it is being written; what was acknowledged lies before)")
+        }),
+    );
     lines.extend(problems.iter().map(|problem| format!("  {problem}")));
     if report.unfinished.objects > 0 {
         let unfinished = report.unfinished;

@@ -304,9 +304,12 @@ fn table(databases: &[Reply], now_ms: u64) -> String {
         let text = |name: &str| database.at(name).and_then(Reply::text).unwrap_or("-").to_string();
         let number = |name: &str| database.at(name).and_then(Reply::integer).map(|number| number.max(0) as u64);
         let left = |end: u64| format!("in {}", span(Duration::from_millis(end.saturating_sub(now_ms))));
+        // Servers before 0.2 say no more than whether it is awake.
+        let awake = if number("awake") == Some(1) { "awake" } else { "asleep" };
+        let state = database.at("state").and_then(Reply::text).unwrap_or(awake);
         rows.push([
             text("name"),
-            if number("awake") == Some(1) { "awake" } else { "asleep" }.to_string(),
+            state.to_string(),
             number("keys").unwrap_or(0).to_string(),
             size(number("stored_bytes").unwrap_or(0)),
             size(number("shared_bytes").unwrap_or(0)),
@@ -320,6 +323,10 @@ fn table(databases: &[Reply], now_ms: u64) -> String {
     for row in &rows {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
         out += cells.join("  ").trim_end();
+        out += "\n";
+    }
+    for problem in databases.iter().filter_map(|database| database.at("problem").and_then(Reply::text)) {
+        out += problem;
         out += "\n";
     }
     out

@@ -16,8 +16,8 @@ use dormouse_shard::snapshot::Snapshot;
 use dormouse_shard::store::Store;
 use futures::executor::block_on;
 
-use super::Place;
 use super::progress::Progress;
+use super::{Failure, Place, open_to_read};
 use crate::metrics::REDIS_VERSION;
 use crate::worker::now_ms;
 
@@ -40,8 +40,8 @@ pub struct Export {
 }
 
 impl Export {
-    pub(super) fn run(self) -> Result<(), String> {
-        let store = Arc::new(Store::open_read_only(&self.place.store_url()).map_err(|error| error.to_string())?);
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let store = open_to_read(&self.place.store_url())?;
         let progress = Progress::new("exporting", None);
         let exported = if self.file == Path::new("-") {
             let out = BufWriter::new(io::stdout());
@@ -82,9 +82,10 @@ impl Export {
         placed
     }
 
-    fn newest(&self, store: &Arc<Store>) -> Result<u64, String> {
+    /// The newest manifest; none where only the log has the database.
+    fn newest(&self, store: &Arc<Store>) -> Result<Option<u64>, String> {
         let newest = block_on(manifest::latest(store, &self.place.database)).map_err(|error| error.to_string())?;
-        newest.map(|manifest| manifest.number).ok_or_else(|| self.unknown(store))
+        Ok(newest.map(|manifest| manifest.number))
     }
 
     fn attempt<W: Write + Send>(

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use self::target::Target;
 use super::progress::Progress;
-use super::{Place, follow};
+use super::{Failure, Place, check_is_store_or_empty, follow};
 
 #[derive(clap::Args, Debug)]
 pub struct Import {
@@ -48,14 +48,17 @@ pub struct Import {
 }
 
 impl Import {
-    pub(super) fn run(self) -> Result<(), String> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         if let Some(source) = self.file.to_str().filter(|text| text.contains("://")) {
-            return follow::run(source, self.to.as_ref(), self.replace, self.skip_unsupported, &self.live);
+            return Ok(follow::run(source, self.to.as_ref(), self.replace, self.skip_unsupported, &self.live)?);
         }
         self.live.check_file()?;
         match &self.to {
-            Some(target) => online::run(&self, target),
-            None => offline::run(&self),
+            Some(target) => Ok(online::run(&self, target)?),
+            None => {
+                check_is_store_or_empty(&self.place.store_url())?;
+                Ok(offline::run(&self)?)
+            }
         }
     }
 

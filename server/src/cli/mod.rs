@@ -9,6 +9,26 @@ mod import;
 mod progress;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use dormouse_shard::store::{Store, StoreError};
+use futures::executor::block_on;
+
+/// Why a tool could not do its work: what it says, and the code that it ends with.
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    code: u8,
+}
+
+/// Where there is no store, a tool ends with this code.
+const NO_STORE: u8 = 2;
+
+impl From<String> for Failure {
+    fn from(text: String) -> Self {
+        Self { text, code: 1 }
+    }
+}
 
 /// A subcommand that does something and ends.
 #[derive(clap::Subcommand, Debug)]
@@ -26,18 +46,64 @@ pub enum Tool {
 impl Tool {
     pub fn run(self) -> ExitCode {
         let done = match self {
-            Tool::Db(db) => db.run().map(|()| ExitCode::SUCCESS),
+            Tool::Db(db) => db.run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
             Tool::Check(check) => check.run(),
             Tool::Export(export) => export.run().map(|()| ExitCode::SUCCESS),
             Tool::Import(import) => import.run().map(|()| ExitCode::SUCCESS),
         };
         match done {
             Ok(code) => code,
-            Err(complaint) => {
-                eprintln!("dormouse: {complaint}");
-                ExitCode::FAILURE
+            Err(Failure { text, code }) => {
+                eprintln!("dormouse: {text}");
+                ExitCode::from(code)
             }
         }
+    }
+}
+
+/// Opens a store that must be there, for a tool that only reads.
+fn open_to_read(url: &str) -> Result<Arc<Store>, Failure> {
+    let none = || Failure {
+        text: format!("no Dormouse store here: {url} has no database and no log; nothing was changed"),
+        code: NO_STORE,
+    };
+    let store = match Store::open_read_only(url) {
+        Ok(store) => Arc::new(store),
+        Err(StoreError::Folder { source, .. })
+            if matches!(source.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            return Err(none());
+        }
+        Err(error) => return Err(error.to_string().into()),
+    };
+    match block_on(store.is_dormouse()) {
+        Ok(true) => Ok(store),
+        Ok(false) => Err(none()),
+        Err(error) => Err(error.to_string().into()),
+    }
+}
+
+/// What a folder may hold that is no store yet: what the system or the user keeps in every folder.
+fn is_no_data(name: &std::ffi::OsStr) -> bool {
+    name == "lost+found" || name == "lock" || name.as_encoded_bytes().starts_with(b".")
+}
+
+/// Refuses a folder that holds something else than a store: a tool must not strew its objects among it. One that is empty
+/// or not there becomes a store.
+fn check_is_store_or_empty(url: &str) -> Result<(), Failure> {
+    let Some(folder) = url.strip_prefix("file://").map(std::path::Path::new) else { return Ok(()) };
+    let Ok(mut entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    match entries.any(|entry| entry.is_ok_and(|entry| !is_no_data(&entry.file_name()))) {
+        true => open_to_read(url).map(drop).map_err(|failure| match failure.code {
+            NO_STORE => Failure {
+                text: format!(
+                    "no Dormouse store here: {url} holds other files; name an empty folder, or one that is not there"
+                ),
+                ..failure
+            },
+            _ => failure,
+        }),
+        false => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 
 use crate::commands::{answer, help, later, now};
 use crate::databases::Tenant;
+use crate::health;
 use crate::keeper;
 use crate::options::branch_name;
 use crate::rights::Rights;
@@ -105,20 +106,20 @@ fn staged(session: &mut Session, reply: &mut Reply, (index,): (&[u8],)) -> Resul
 
 /// `DORMOUSE SLEEP`
 fn sleep(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
-    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    let tenant = Arc::clone(&session.tenant);
     Ok(async move {
-        let slept = keeper::remember(&node, tenant.database.sleep().await.map(drop));
-        answer(slept, |(), reply| reply.ok())
+        let slept = tenant.database.sleep().await;
+        answer(health::saved(&tenant, slept), |(), reply| reply.ok())
     }
     .boxed())
 }
 
 /// `DORMOUSE CHECKPOINT`
 fn checkpoint(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
-    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
+    let tenant = Arc::clone(&session.tenant);
     Ok(async move {
-        let written = keeper::remember(&node, tenant.database.checkpoint().await.map(drop));
-        answer(written, |(), reply| reply.ok())
+        let written = tenant.database.checkpoint().await;
+        answer(health::saved(&tenant, written), |(), reply| reply.ok())
     }
     .boxed())
 }
@@ -282,12 +283,19 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
             reply.array(shown.len());
             for (tenant, keys) in &shown {
                 let (database, lineage) = (&tenant.database, tenant.database.lineage());
-                reply.map(8);
+                reply.map(10);
                 reply.bulk(b"name");
                 reply.bulk(tenant.name().as_bytes());
                 reply.bulk(b"source");
                 match lineage.source() {
                     Some(source) => reply.bulk(source.as_bytes()),
+                    None => reply.null(),
+                }
+                reply.bulk(b"state");
+                reply.bulk(health::state(tenant).as_bytes());
+                reply.bulk(b"problem");
+                match health::told_of(tenant).first() {
+                    Some((_, text)) => reply.bulk(text.as_bytes()),
                     None => reply.null(),
                 }
                 for (name, value) in [

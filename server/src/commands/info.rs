@@ -27,7 +27,7 @@ use crate::metrics::REDIS_VERSION;
 use crate::node::Node;
 use crate::session::{Answer, Session, SessionRun};
 use crate::table::TABLE;
-use crate::{keeper, memory, process};
+use crate::{health, keeper, memory, process};
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
@@ -304,6 +304,8 @@ fn persistence(state: &State, section: &mut Section<'_>) {
         section.field("log_problem", problem.as_deref().unwrap_or_default());
     }
     section.field("checkpoint_bytes", counters.checkpoint_bytes.load(Ordering::Relaxed));
+    let is_well = state.node.engine.health.is_well() && state.tenant.database.health.is_well();
+    section.field("data_status", if is_well { "ok" } else { "err" });
     section.field("module_fork_in_progress", 0);
     section.field("module_fork_last_cow_size", 0);
 }
@@ -437,7 +439,15 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     section.field("source", lineage.source().unwrap_or_default());
     section.field("expires_ms", lineage.expires_ms.unwrap_or_default());
     section.field("branches", state.node.tenants.branches_of(&state.tenant).count());
-    section.field("store_status", if state.node.store_error.lock().is_some() { "err" } else { "ok" });
+    let problems = health::told_to(&state.node, &state.tenant);
+    let is_serious = problems.iter().any(|(kind, _)| kind.is_serious());
+    section.field("state", health::state(&state.tenant));
+    section.field("store_status", if is_serious { "err" } else { "ok" });
+    section.field("problems", problems.len());
+    for (at, (kind, text)) in problems.iter().enumerate() {
+        section
+            .field(format_args!("problem_{at}"), format_args!("{}: {}", kind.name(), text.replace(['\r', '\n'], " ")));
+    }
     section.field("last_checkpoint_ms", counter(&counters.saved_ms));
     section.field("last_checkpoint_us", counter(&counters.checkpoint_us_last));
     section.field("last_checkpoint_keys", counter(&counters.checkpoint_keys_last));

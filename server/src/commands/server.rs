@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use crate::commands::{access, answer, help, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
-use crate::keeper;
+use crate::health;
 use crate::node::{Node, Shutdown};
 use crate::session::{Answer, Session, SessionRun};
 use crate::table::{Entry, TABLE};
@@ -173,7 +173,7 @@ fn save(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
 
 /// Writes what changed. Where nothing has, that is as good as saved now, and LASTSAVE says so.
 async fn save_all(node: &Node, tenant: &Tenant) -> Result<()> {
-    keeper::remember(node, tenant.database.checkpoint().await.map(drop))?;
+    health::saved(tenant, tenant.database.checkpoint().await)?;
     tenant.database.counters.saved_ms.store((node.engine.clock)(), Ordering::Relaxed);
     Ok(())
 }
@@ -226,7 +226,7 @@ fn shutdown(session: &mut Session, (how,): (How,)) -> Result<BoxFuture<'static, 
         if how.save && !how.force {
             // Who cannot save goes on serving: nothing is lost as long as the process lives.
             for tenant in node.tenants.all() {
-                if keeper::remember(&node, tenant.database.checkpoint().await.map(drop)).is_err() {
+                if tenant.database.checkpoint().await.is_err() {
                     return answer(Err(Error::text("ERR Errors trying to SHUTDOWN. Check logs.")), |(), _| {});
                 }
             }

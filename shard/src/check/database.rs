@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::objects::{Fault, Wanted, check_chunk, check_tail};
-use super::{Checked, Problem};
+use super::{Checked, Needed, Problem};
 use crate::codec::Reader;
 use crate::keyspace::effect::{self, Body};
 use crate::log::format::{Identity, Item, Kind, read_item};
@@ -24,7 +24,7 @@ type History = Vec<(u64, Result<Manifest, StoreError>)>;
 pub(super) async fn check_database(
     store: &Store,
     name: &str,
-    needed: &HashSet<String>,
+    needed: &Needed,
     recovered: &Recovered,
 ) -> Result<Option<Checked>, StoreError> {
     let history = manifest::history(store, name).await?;
@@ -36,20 +36,26 @@ pub(super) async fn check_history(
     store: &Store,
     name: &str,
     history: History,
-    needed: &HashSet<String>,
+    needed: &Needed,
     recovered: &Recovered,
 ) -> Result<Option<Checked>, StoreError> {
     let names = Names::new(name)?;
     let mut checked = Checked { name: name.to_owned(), manifests: history.len(), ..Checked::default() };
     checked.manifest = history.first().map(|(number, _)| *number);
     let mut readable = Vec::new();
+    let mut damaged = Vec::new();
     for (at, (number, read)) in history.into_iter().enumerate() {
         match read {
             Ok(manifest) => readable.push((at == 0, manifest)),
             // Deleted after it was listed, as a newer one was committed.
             Err(error) if error.is_missing() => {}
-            Err(error) => checked.problems.push(damaged_manifest(&names.manifest(number), at == 0, &error)),
+            Err(error) => damaged.push((number, at == 0, error)),
         }
+    }
+    let before = readable.first().map(|(_, manifest)| manifest.number);
+    for (number, is_newest, error) in damaged {
+        checked.is_unreadable |= is_newest;
+        checked.problems.push(damaged_manifest(&names.manifest(number), is_newest, before, &error));
     }
     if let Some((_, manifest)) = readable.first() {
         checked.keys = manifest.segments.iter().map(|segment| u64::from(segment.records)).sum();
@@ -60,23 +66,45 @@ pub(super) async fn check_history(
     check_chunks(store, &readable, &mut checked).await?;
     check_tails(store, &readable, &mut checked).await?;
     let newest = readable.first().filter(|(is_newest, _)| *is_newest).map(|(_, manifest)| manifest);
+    for lost in manifest::lost_branches(store, name).await? {
+        checked.problems.push(Problem {
+            object: lost.marker.clone(),
+            what: lost.to_string(),
+            affected: format!("all keys of `{}`", lost.name),
+            remedy: format!(
+                "restore {} from a copy of the store; what the branch wrote itself can be salvaged (--database \
+                 {} --salvage). Nothing, if the branch was never there: the marker goes after the source's next checkpoints",
+                Names::new(&lost.name)?.manifests(), lost.name
+            ),
+        });
+    }
     let is_known = check_logged(name, newest, checked.manifest.is_some(), recovered, &mut checked);
-    count_others(store, &names, needed, &mut checked).await?;
+    let is_sure = !needed.is_partial && !checked.is_unreadable;
+    count_others(store, &names, &needed.objects, is_sure, &mut checked).await?;
     Ok((checked.manifest.is_some() || is_known).then_some(checked))
 }
 
-fn damaged_manifest(object: &str, is_newest: bool, error: &StoreError) -> Problem {
-    let (affected, remedy) = match is_newest {
-        true => (
+/// `before`: the newest manifest that can be read.
+fn damaged_manifest(object: &str, is_newest: bool, before: Option<u64>, error: &StoreError) -> Problem {
+    let (affected, remedy) = match (is_newest, before) {
+        (true, Some(before)) => (
             "the whole database: it is refused",
-            "salvage it (--salvage), which goes back to the manifest before; or move the damaged manifest away with the \
-             server stopped, which loses what only it knew",
+            format!(
+                "salvage it (--salvage), which goes back to manifest {before} and adds what the log has; or move the \
+                 damaged manifest away with the server stopped, which loses what only it knew"
+            ),
         ),
-        false => ("no key: a newer manifest is there", "nothing: it is deleted after the next checkpoints"),
+        (true, None) => (
+            "the whole database: it is refused, and no other manifest of it can be read",
+            "salvage it (--salvage), which takes what its chunks and tails and the log say by themselves".to_owned(),
+        ),
+        (false, _) => {
+            ("no key: a newer manifest is there", "nothing: it is deleted after the next checkpoints".to_owned())
+        }
     };
     let what = error.to_string();
     let what = what.strip_prefix(object).map_or(&*what, |what| what.trim_start_matches(": ")).to_owned();
-    Problem { object: object.to_owned(), what, affected: affected.to_owned(), remedy: remedy.to_owned() }
+    Problem { object: object.to_owned(), what, affected: affected.to_owned(), remedy }
 }
 
 async fn check_chunks(store: &Store, manifests: &[(bool, Manifest)], checked: &mut Checked) -> Result<(), StoreError> {
@@ -225,13 +253,17 @@ async fn count_others(
     store: &Store,
     names: &Names,
     needed: &HashSet<String>,
+    is_sure: bool,
     checked: &mut Checked,
 ) -> Result<(), StoreError> {
     for folder in [names.chunks(), names.tails()] {
         for object in store.list(&folder).await? {
-            if !needed.contains(&object.name) {
-                checked.garbage.add(object.bytes);
+            if needed.contains(&object.name) {
+                continue;
             }
+            // What a manifest names that cannot be read is not known: it may be all of this.
+            let spare = if is_sure { &mut checked.garbage } else { &mut checked.unknown };
+            spare.add(object.bytes);
         }
     }
     checked.markers = store.list(&format!("{}/branch", names.folder())).await?.len() as u64;

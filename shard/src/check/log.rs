@@ -57,6 +57,14 @@ fn look(read: Result<Vec<ReadLog>, StoreError>) -> (CheckedLog, Recovered) {
         found.frames += log.frames;
         found.bytes += log.bytes;
         found.torn.extend(log.torn.clone());
+        found.problems.extend(log.doubts.iter().map(|doubt| Problem {
+            object: FOLDER.to_owned(),
+            what: doubt.clone(),
+            affected: "perhaps acknowledged writes; no database is refused for it".to_owned(),
+            remedy: "restore the file from a copy of the store with the server stopped, if there is one; else compare the \
+                     data with their source. The next start goes on with what can be read"
+                .to_owned(),
+        }));
         let mut names: Vec<&str> = log.databases.keys().map(|identity| &*identity.name).collect();
         names.sort_unstable();
         for damage in &log.damages {

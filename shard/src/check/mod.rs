@@ -13,6 +13,7 @@
 //! [`salvage`] gets out of a damaged database what can be read of it.
 
 mod database;
+mod fragments;
 mod log;
 mod objects;
 pub mod salvage;
@@ -84,6 +85,10 @@ pub struct Checked {
     pub logged: usize,
     /// Objects that no manifest names.
     pub garbage: Spare,
+    /// Objects that no readable manifest names, where one cannot be read that may.
+    pub unknown: Spare,
+    /// The newest manifest cannot be read.
+    pub is_unreadable: bool,
     /// Markers of branches that may need objects of this database.
     pub markers: u64,
     pub problems: Vec<Problem>,
@@ -136,7 +141,7 @@ fn settled(
     store: &Arc<Store>,
     name: &str,
     recovered: &Recovered,
-    needed: &HashSet<String>,
+    needed: &Needed,
 ) -> Result<Option<Checked>, StoreError> {
     let mut checked = block_on(check_database(store, name, needed, recovered))?;
     for _ in 1..ATTEMPTS {
@@ -155,19 +160,29 @@ fn settled(
 }
 
 /// The manifests first, the log after them.
-fn check_again(store: &Arc<Store>, name: &str, needed: &HashSet<String>) -> Result<Option<Checked>, StoreError> {
+fn check_again(store: &Arc<Store>, name: &str, needed: &Needed) -> Result<Option<Checked>, StoreError> {
     let history = block_on(manifest::history(store, name))?;
     let fresh = Log::read(store).map(collect).unwrap_or_default();
     block_on(check_history(store, name, history, needed, &fresh))
 }
 
-/// The names of all objects that some manifest names.
-async fn needed(store: &Store, all: &[String]) -> Result<HashSet<String>, StoreError> {
-    let mut needed = HashSet::new();
+/// What the manifests of all databases need.
+#[derive(Debug, Default)]
+struct Needed {
+    objects: HashSet<String>,
+    /// Some manifest cannot be read. What it names, of whatever database, is not among the objects.
+    is_partial: bool,
+}
+
+async fn needed(store: &Store, all: &[String]) -> Result<Needed, StoreError> {
+    let mut needed = Needed::default();
     for name in all {
-        // What cannot be read is told where its database is checked.
         for (_, manifest) in manifest::history(store, name).await? {
-            needed.extend(manifest.iter().flat_map(manifest::Manifest::objects).map(str::to_owned));
+            match manifest {
+                Ok(manifest) => needed.objects.extend(manifest.objects().map(str::to_owned)),
+                // One that was deleted meanwhile needs nothing. One that cannot be read is told where its database is checked.
+                Err(error) => needed.is_partial |= !error.is_missing(),
+            }
         }
     }
     Ok(needed)

@@ -5,6 +5,7 @@
 //!    values changed that are not known.
 //! 3. The log is taken as far as it follows without a gap.
 //! 4. Each place whose body cannot be read is left out.
+//! 5. Where no manifest can be read, chunks, tails and log are taken for what they say themselves: [`super::fragments`].
 //!
 //! Whatever is left out is told.
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 
+use super::fragments::Fragments;
 use crate::log::Log;
 use crate::log::format::Identity;
 use crate::log::recovery::{Recovered, collect};
@@ -61,7 +63,17 @@ pub fn salvage<W: Write + Send>(
         left_out.push(format!("the log: {error}"));
         Recovered::default()
     });
-    let manifest = choose(database, history, &recovered, &mut left_out)?;
+    let Some(manifest) = choose(database, history, &recovered, &mut left_out) else {
+        let found = block_on(Fragments::find(store, database, &recovered, &mut left_out))?;
+        let fragments = found.ok_or_else(|| SalvageError::Nothing(database.to_owned()))?;
+        left_out.push(
+            "what only a manifest knows: keys that were deleted shortly before may be back, and a branch lacks what it \
+             shares with its source"
+                .to_owned(),
+        );
+        let (out, exported) = block_on(fragments.export(store, out, about, watch, &mut left_out))?;
+        return Ok(Salvaged { out, exported, left_out });
+    };
     let (tails, is_whole) = block_on(readable_tails(store, &manifest, &mut left_out));
     let log = match is_whole {
         true => readable_log(&manifest, &recovered, &mut left_out),
@@ -77,23 +89,22 @@ pub fn salvage<W: Write + Send>(
     Ok(Salvaged { out, exported, left_out })
 }
 
-/// The newest manifest that can be read.
+/// The newest manifest that can be read; none where there is none, and the log is not all that there ever was.
 fn choose(
     database: &str,
     history: Vec<(u64, Result<Manifest, StoreError>)>,
     recovered: &Recovered,
     left_out: &mut Vec<String>,
-) -> Result<Manifest, SalvageError> {
+) -> Option<Manifest> {
     let has_manifests = !history.is_empty();
     for (number, read) in history {
         match read {
-            Ok(manifest) => return Ok(manifest),
+            Ok(manifest) => return Some(manifest),
             Err(error) => left_out.push(format!("what only manifest {number} knew: {error}")),
         }
     }
-    let logged = recovered.identity_of(database).filter(|_| !has_manifests);
-    let identity = logged.ok_or_else(|| SalvageError::Nothing(database.to_owned()))?;
-    Ok(Manifest::new(database, identity.seed, 0, identity.created_ms))
+    let identity = recovered.identity_of(database).filter(|_| !has_manifests)?;
+    Some(Manifest::new(database, identity.seed, 0, identity.created_ms))
 }
 
 /// The tails up to the first that cannot be read, and whether that is all of them.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::salvage::salvage;
 use super::*;
-use crate::chunk::{ChunkWriter, SegmentLocation};
+use crate::chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation};
 use crate::codec::segment::encode_segment;
 use crate::keyspace::effect;
 use crate::log::Journal;
@@ -39,7 +39,7 @@ fn store() -> Arc<Store> {
     for range in [low, high] {
         let inside = |record: &&Record| range.contains(prefix53(placement().position(record.key())));
         let body = encode_segment(all.iter().filter(inside));
-        let entry = writer.push(0, range, &body);
+        let entry = writer.push(0, range, KEYS, &body);
         manifest.segments.push(SegmentInfo {
             keyspace: 0,
             range,
@@ -52,7 +52,7 @@ fn store() -> Arc<Store> {
             crc: entry.crc,
         });
     }
-    let chunk = writer.finish();
+    let chunk = writer.finish(&Origin::of(&manifest));
     manifest.chunks = vec![ChunkInfo { name: names.chunk(1, 9, 0), bytes: chunk.len() as u64 }];
     (manifest.sequence, manifest.cut, manifest.next_object) = (KEYS, KEYS, 1);
     block_on(store.put_new(&manifest.chunks[0].name, chunk)).unwrap();
@@ -121,7 +121,7 @@ fn a_good_store_has_no_problem() {
     let report = look(&store);
     assert_eq!(report.problems(), 0, "{report:?}");
     let [checked] = &report.databases[..] else { panic!("{report:?}") };
-    assert_eq!((&*checked.name, checked.manifest, checked.manifests), ("a", Some(2), 2));
+    assert_eq!((&*checked.name, checked.manifest, checked.manifests), ("a", Some(2), 3));
     assert_eq!((checked.keys, checked.chunks, checked.tails, checked.logged), (KEYS + 1, 1, 1, 1));
     assert_eq!((checked.garbage, report.log.databases), (Spare::default(), 1));
     assert_eq!(salvaged(&store), (KEYS + 2, vec![]));
@@ -185,6 +185,67 @@ fn a_damaged_manifest_is_found_and_the_one_before_salvaged() {
     let found = problems(&store);
     assert!(found.len() == 1 && found[0].contains("no key"), "{found:?}");
     assert_eq!(salvaged(&store), (KEYS + 2, vec![]));
+}
+
+/// What a store holds when nothing of its manifests can be read.
+fn without_manifests() -> Arc<Store> {
+    let store = store();
+    for name in names(&store, "db/a/manifest") {
+        replace(&store, &name, |bytes| bytes[20] ^= 1);
+    }
+    store
+}
+
+#[test]
+fn without_any_manifest_all_that_is_there_is_salvaged() {
+    let store = without_manifests();
+    let report = look(&store);
+    let checked = &report.databases[0];
+    assert_eq!((checked.garbage, checked.unknown.objects), (Spare::default(), 2));
+    let newest = checked.problems.iter().find(|problem| problem.affected.contains("refused")).unwrap();
+    assert!(newest.remedy.contains("by themselves") && !newest.remedy.contains("goes back"), "{newest}");
+    let (keys, left_out) = salvaged(&store);
+    assert_eq!(keys, KEYS + 2, "chunk, tail and log: {left_out:?}");
+    assert!(left_out.last().unwrap().contains("what only a manifest knows"), "{left_out:?}");
+    // They are not there at all, and the log has been deleted behind the first of them.
+    for name in names(&store, "db/a/manifest") {
+        block_on(store.delete(&name)).unwrap();
+    }
+    assert_eq!(salvaged(&store).0, KEYS + 2);
+}
+
+#[test]
+fn without_manifests_the_latest_body_of_a_place_counts() {
+    let store = without_manifests();
+    let names = Names::new("a").unwrap();
+    // A later checkpoint has written the lower half anew, with one key and another's value.
+    let low = Range53::WHOLE.halves().0;
+    let inside = |at: &u64| low.contains(prefix53(placement().position(record(*at).key())));
+    let kept = (0..KEYS).find(inside).unwrap();
+    let lower = (0..KEYS).filter(inside).count() as u64;
+    let mut writer = ChunkWriter::new();
+    writer.push(0, low, KEYS + 50, &encode_segment([&record(kept)]));
+    let origin = Origin { seed: SEED, created_ms: 5, keyspaces: std::array::from_fn(|index| index as u32) };
+    block_on(store.put_new(&names.chunk(1, 9, 7), writer.finish(&origin))).unwrap();
+    // One of an earlier database of the name.
+    let mut writer = ChunkWriter::new();
+    writer.push(0, Range53::WHOLE, 999, &encode_segment([&Record::new_raw(b"stranger", b"", None)]));
+    block_on(store.put_new(&names.chunk(1, 8, 0), writer.finish(&Origin { created_ms: 4, ..origin }))).unwrap();
+    let (keys, left_out) = salvaged(&store);
+    let later = [KEYS, KEYS + 1].iter().filter(|at| !inside(at)).count() as u64;
+    assert_eq!(keys, 1 + KEYS - lower + later, "{left_out:?}");
+    assert!(left_out.iter().any(|text| text.contains("an earlier database")), "{left_out:?}");
+}
+
+#[test]
+fn chunks_of_the_first_version_are_salvaged_key_by_key() {
+    let store = Arc::new(Store::memory());
+    let chunk: &[u8] = include_bytes!("../../tests/golden/chunk-v1.bin");
+    block_on(store.put_new(&Names::new("a").unwrap().chunk(1, 9, 0), Bytes::from_static(chunk))).unwrap();
+    let wanted: u64 = ChunkIndex::parse(chunk).unwrap().entries.iter().map(|entry| u64::from(entry.records)).sum();
+    let (keys, left_out) = salvaged(&store);
+    assert_eq!(keys, wanted, "{left_out:?}");
+    assert!(left_out.iter().any(|text| text.contains("tails and log")), "{left_out:?}");
 }
 
 #[test]

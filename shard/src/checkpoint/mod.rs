@@ -32,10 +32,11 @@ use self::assembly::{
     drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
 };
 use self::visit::{Contents as Found, Look, Visited, Written};
-use crate::chunk::{ChunkWriter, read_segment};
+use crate::chunk::{ChunkWriter, Origin, read_segment};
 use crate::codec::segment::SegmentBody;
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
+use crate::health::Kind;
 use crate::keyspace::contents::{ALL_INDEXES, Ids, first_ids};
 use crate::log::Window;
 use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
@@ -179,6 +180,8 @@ impl Database {
                 if self.counters.checkpoint_failed.swap(false, Ordering::Relaxed) {
                     tracing::info!(database = self.name(), "checkpoints succeed again");
                 }
+                self.health.resolve(Kind::Store);
+                self.health.resolve(Kind::Full);
                 if report != Report::default() {
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us_last.store(started.us(), Ordering::Relaxed);
@@ -191,6 +194,10 @@ impl Database {
                 self.undo(&topology, held, &visited).await;
                 self.take_back(output).await;
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
+                if self.refused.get().is_none() {
+                    let kind = if error.is_full() { Kind::Full } else { Kind::Store };
+                    self.health.report(kind, error.detail());
+                }
                 // That it still fails is said by who tries again.
                 if !self.counters.checkpoint_failed.swap(true, Ordering::Relaxed) {
                     tracing::error!(database = self.name(), %error, "checkpoint failed; the database stays awake and the last one stays valid");
@@ -237,6 +244,8 @@ impl Database {
             return Ok(Report::default());
         }
         let mut manifest = self.manifest_after(before.as_deref());
+        // Chunks say which keyspaces were shown when they were written.
+        manifest.keyspaces = begun.ids;
         manifest.meters = (self.meters.lock())();
         let names = Names::new(self.name()).map_err(store_error)?;
         let mut changes: Vec<TailRecord> = Vec::new();
@@ -256,7 +265,7 @@ impl Database {
                     match found {
                         Found::Body(raw) => {
                             let body = raw.seal();
-                            let entry = output.writer.push(id, seen.range, &body);
+                            let entry = output.writer.push(id, seen.range, seen.sequence, &body);
                             output.report.keys += entry.records as usize;
                             seen.written = Written::Body { entry, chunk: output.chunks.len() };
                         }
@@ -425,7 +434,7 @@ impl Database {
             return Ok(());
         }
         let name = names.chunk(manifest.epoch, manifest.writer, self.take_number(manifest));
-        let bytes = output.writer.finish();
+        let bytes = output.writer.finish(&Origin::of(manifest));
         let info = ChunkInfo { name, bytes: bytes.len() as u64 };
         output.report.bytes += info.bytes;
         self.put(&info.name, bytes, output).await?;
@@ -500,7 +509,7 @@ impl Database {
             // One that is damaged or missing stays where it is, for whoever can mend it.
             let Some(body) = read.ok().and_then(|bytes| SegmentBody::of_sealed(&bytes).ok()) else { continue };
             bytes += old.location.len;
-            let entry = output.writer.push(old.keyspace, old.range, &body);
+            let entry = output.writer.push(old.keyspace, old.range, old.sequence, &body);
             let segment = &mut manifest.segments[at];
             segment.location.offset = entry.offset;
             segment.location.chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
@@ -612,20 +621,25 @@ impl Database {
         let is_fenced = matches!(error, StoreError::Fenced { .. } | StoreError::LogSealed);
         let error = store_error(error);
         if is_fenced {
-            // The first one says it.
-            let _ = self.refused.set(error.clone());
-            self.is_overtaken.store(true, Ordering::SeqCst);
+            self.refuse(&error);
         }
         error
+    }
+
+    /// Every command is answered with `error` from here on.
+    fn refuse(&self, error: &Error) {
+        // The first one says it.
+        if self.refused.set(error.clone()).is_ok() {
+            self.health.report(Kind::TakenOver, error.detail());
+        }
+        self.is_overtaken.store(true, Ordering::SeqCst);
     }
 
     /// Stops serving: whatever is asked from here on is answered with `error`. For a database whose store another process
     /// has taken over.
     pub async fn stop(&self, error: Error) {
         let _transition = self.transition.lock().await;
-        // The first one says it.
-        let _ = self.refused.set(error);
-        self.is_overtaken.store(true, Ordering::SeqCst);
+        self.refuse(&error);
         self.stop_if_overtaken().await;
     }
 

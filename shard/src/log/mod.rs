@@ -18,6 +18,7 @@
 //! - `flushed` only grows; everything before it is durable.
 //! - The clock is handed in. It only measures how long something has waited, so it must never be set back: a monotonic one.
 
+mod doubt;
 pub mod flusher;
 pub mod format;
 mod gathered;

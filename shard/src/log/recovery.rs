@@ -17,6 +17,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::executor::block_on;
 
+use super::doubt;
 use super::format::{EntryHead, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, Kind, frame_head, read_frame};
 use super::ledger::{Files, Mentions};
 use super::sink::{Found, Sink};
@@ -47,6 +48,8 @@ pub struct Recovered {
     databases: HashMap<Identity, Entries>,
     /// The first damage of all. What could not be read may have been of any database, so it counts for each.
     damage: Option<String>,
+    /// What may be missing, see [`super::doubt`].
+    pub doubts: Vec<String>,
 }
 
 impl Recovered {
@@ -133,6 +136,10 @@ pub struct ReadLog {
     pub torn: Option<String>,
     /// Whether a file was deleted after the log was listed.
     pub vanished: bool,
+    /// What may be missing, see [`super::doubt`].
+    pub doubts: Vec<String>,
+    /// The last file, where it does not end as one that was being written.
+    pub cut_short: Option<u64>,
 }
 
 /// Seals, reads and cuts every log that is there, and makes durable what was read.
@@ -142,6 +149,7 @@ pub struct ReadLog {
 pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
     let mut logs = Vec::new();
     sink.settle()?;
+    let written_last = sink.written_last(true)?;
     let mut all = sink.found()?;
     // A process that was overtaken before it came this far must not seal the log of the one that has overtaken it.
     if let Some(owner) = sink.owner() {
@@ -173,6 +181,10 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
         }
         logs.push(log);
     }
+    add_missing(&mut logs, written_last);
+    for doubt in logs.iter().flat_map(|log| &log.doubts) {
+        tracing::warn!("{doubt}");
+    }
     let mut files = BTreeMap::new();
     for log in &logs {
         for damage in &log.damages {
@@ -197,13 +209,26 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
 pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
     let mut attempt = 1;
     loop {
+        // Before the files are listed: one that is begun in between is not missed.
+        let written_last = sink.written_last(false)?;
         let found = sink.found()?;
-        let logs: Vec<_> = found.iter().map(|found| read(sink, found)).collect::<Result<_, _>>()?;
+        let mut logs: Vec<_> = found.iter().map(|found| read(sink, found)).collect::<Result<_, _>>()?;
         // An object that has gone meanwhile may be restated by one that was not there yet.
         if attempt == LOOKS_MAX || logs.iter().all(|log| !log.vanished) {
+            add_missing(&mut logs, written_last);
             return Ok(logs);
         }
         attempt += 1;
+    }
+}
+
+/// Adds what is known to have been there and is not.
+fn add_missing(logs: &mut Vec<ReadLog>, written_last: Option<(u64, u64)>) {
+    let Some((writer, number)) = written_last else { return };
+    let Some(missing) = doubt::missing_file(logs, (writer, number)) else { return };
+    match logs.iter_mut().find(|log| log.writer == writer) {
+        Some(log) => log.doubts.push(missing),
+        None => logs.push(ReadLog { writer, doubts: vec![missing], ..ReadLog::default() }),
     }
 }
 
@@ -227,6 +252,7 @@ pub fn collect(logs: Vec<ReadLog>) -> Recovered {
             }
         }
         gone.extend(log.gone);
+        recovered.doubts.extend(log.doubts);
     }
     recovered.databases.retain(|identity, _| !gone.contains(identity));
     for entries in recovered.databases.values_mut() {
@@ -240,8 +266,8 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
     let mut expected = None;
     let mut before = None;
     let mut gap = false;
-    // Where a frame was expected in vain.
-    let mut broken: Option<(u64, usize, u64, CodecError)> = None;
+    // Where a frame was expected in vain, and how long it is if no crash has broken it.
+    let mut broken: Option<(u64, usize, u64, CodecError, Option<usize>)> = None;
     for (number, file) in files_of(sink, found, &mut log)? {
         // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
         gap |= before.is_some_and(|before| before + 1 != number);
@@ -256,6 +282,7 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         log.bytes += file.len() as u64;
         log.files.insert(number, Mentions::default());
         log.end = Some((number, 0));
+        log.cut_short = Some(number).filter(|_| doubt::is_cut(&file));
         let head = match FileHead::decode(&file) {
             Ok(head) => head,
             // A file that was begun and never synced.
@@ -285,7 +312,12 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         gap = false;
         if let Some(at) = read_frames(&mut log, number, &file, HEADER_BYTES, &mut expected)? {
             let error = read_frame(&file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
-            broken = Some((number, at, expected.unwrap_or(0), error));
+            let doubted = match sink.file_bytes() {
+                // An object is there whole or not at all.
+                0 => Some(file.len().saturating_sub(at)),
+                _ => doubt::broken_frame(&file, at),
+            };
+            broken = Some((number, at, expected.unwrap_or(0), error, doubted));
             if let Some(problem) = beyond(&mut log, number, &file, at, &mut expected)? {
                 log.damages.push(Damage { writer: found.writer, number, problem });
             }
@@ -294,11 +326,18 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         }
     }
     // A file's broken end may have been written again into the next one.
-    if let Some((number, at, at_lsn, error)) = broken
+    if let Some((number, at, at_lsn, error, doubted)) = broken
         && expected == Some(at_lsn)
     {
-        log.torn =
-            Some(format!("{} is not complete from byte {at} on: {error}", super::sink::name(found.writer, number)));
+        let name = super::sink::name(found.writer, number);
+        match doubted {
+            Some(bytes) => {
+                let what =
+                    format!("{name}: {bytes} bytes from byte {at} on are broken as no crash breaks them ({error})");
+                log.doubts.push(format!("{what}: {}", doubt::after(Some(&log))));
+            }
+            None => log.torn = Some(format!("{name} is not complete from byte {at} on: {error}")),
+        }
     }
     Ok(log)
 }

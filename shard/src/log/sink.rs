@@ -29,7 +29,7 @@ use self::recent::{Composed, Recent};
 use super::gathered::Gathered;
 use crate::owner::{Ownership, Predecessors};
 use crate::stopwatch::Stopwatch;
-use crate::store::{Store, StoreError};
+use crate::store::{GUARD_WRITER, Store, StoreError};
 
 /// Where the logs lie in a store.
 pub const FOLDER: &str = "log";
@@ -140,6 +140,13 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store cannot be asked.
     fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError>;
+    /// The file that an earlier process was writing when it ended, where that is known; `forget`: it is about to be read.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn written_last(&mut self, _forget: bool) -> Result<Option<(u64, u64)>, StoreError> {
+        Ok(None)
+    }
     /// Bytes after which a new file is begun; 0: with each frame.
     fn file_bytes(&self) -> u64;
 }
@@ -149,10 +156,11 @@ pub fn name(writer: u64, number: u64) -> String {
     format!("{FOLDER}/{writer:016x}/{number:012}")
 }
 
-/// Writer and number from the end of a path or of an object's name.
+/// Writer and number from the end of a path or of an object's name. The guard of the store's format is no log.
 fn parse(writer: &str, number: &str) -> Option<(u64, u64)> {
     let whole = writer.len() == 16 && number.len() == 12;
-    whole.then(|| Some((u64::from_str_radix(writer, 16).ok()?, number.parse().ok()?))).flatten()
+    let parsed = whole.then(|| Some((u64::from_str_radix(writer, 16).ok()?, number.parse().ok()?))).flatten();
+    parsed.filter(|(writer, _)| *writer != GUARD_WRITER)
 }
 
 fn grouped(mut all: Vec<(u64, u64)>) -> Vec<Found> {
@@ -173,9 +181,14 @@ pub struct Files {
     folder: PathBuf,
     /// The file that was begun last, and its name.
     current: Option<(DirectFile, String)>,
+    /// The file that stands in [`LAST`].
+    noted: String,
     /// Held while a folder comes or goes: one that goes just when a file is begun in it would take the file's name along.
     folders: Arc<Mutex<()>>,
 }
+
+/// Names the file that is being written, in the store's folder.
+const LAST: &str = "last-log";
 
 impl Files {
     /// Bytes of one file, more or less: the last one is written anew after a crash.
@@ -183,7 +196,7 @@ impl Files {
 
     /// `folder`: the store's.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), current: None, folders: Arc::default() }
+        Self { folder: folder.to_owned(), current: None, noted: String::new(), folders: Arc::default() }
     }
 
     fn path(&self, writer: u64, number: u64) -> PathBuf {
@@ -204,9 +217,40 @@ impl Files {
         write(&mut file).map_err(|error| failed("write", &name, error))?;
         look(&file)?;
         file.is_whole();
+        if self.noted != name {
+            self.note(&name);
+        }
         self.current = Some((file, name));
         Ok(())
     }
+
+    /// Notes which file is being written, so that it is missed if it is gone after a crash. Without the note nothing is lost, so
+    /// a disk that refuses it is no error.
+    fn note(&mut self, name: &str) {
+        let _folders = self.folders.lock();
+        let unfinished = self.folder.join(format!("{LAST}#1"));
+        let note = || -> io::Result<()> {
+            let file = File::create(&unfinished)?;
+            file.write_all_at(format!("{name}\n").as_bytes(), 0)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, self.folder.join(LAST))?;
+            File::open(&self.folder)?.sync_all()
+        };
+        match note() {
+            Ok(()) => name.clone_into(&mut self.noted),
+            Err(_) => {
+                // On a full disk, a byte more.
+                let _ = fs::remove_file(&unfinished);
+            }
+        }
+    }
+}
+
+/// The file that stands in a folder's note.
+fn noted(folder: &Path) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(folder.join(LAST)).ok()?;
+    let (writer, number) = text.trim().strip_prefix(FOLDER)?.strip_prefix('/')?.split_once('/')?;
+    parse(writer, number)
 }
 
 fn failed(action: &'static str, name: &str, source: io::Error) -> StoreError {
@@ -337,6 +381,11 @@ impl Sink for Files {
         Box::new(move |files| {
             for (writer, number) in files {
                 let path = folder.join(name(*writer, *number));
+                if noted(&folder) == Some((*writer, *number)) {
+                    let _folders = folders.lock();
+                    // A note that stays is a false alarm, after a crash at this moment.
+                    let _ = fs::remove_file(folder.join(LAST));
+                }
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(failed("delete", &name(*writer, *number), error));
@@ -355,6 +404,15 @@ impl Sink for Files {
 
     fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {
         Ok(false)
+    }
+
+    fn written_last(&mut self, forget: bool) -> Result<Option<(u64, u64)>, StoreError> {
+        let last = noted(&self.folder);
+        if forget && last.is_some() {
+            // What it said has been seen.
+            let _ = fs::remove_file(self.folder.join(LAST));
+        }
+        Ok(last)
     }
 
     fn file_bytes(&self) -> u64 {

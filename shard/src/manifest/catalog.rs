@@ -92,8 +92,22 @@ pub async fn commit(store: &Store, manifest: &mut Manifest) -> Result<(), StoreE
             break;
         }
     }
+    if number == 1 {
+        copy_first(store, &names, manifest).await;
+    }
     manifest.number = number;
     Ok(())
+}
+
+/// Puts a copy of a database's first manifest as manifest 0, so that two are kept from the first commit on: a damaged one is
+/// not all that there was. After the second commit it goes as any older manifest does. Without it the database is whole
+/// all the same, so a store that refuses it is no error.
+pub(super) async fn copy_first(store: &Store, names: &Names, manifest: &Manifest) {
+    let name = names.manifest(0);
+    match store.put_new(&name, format::encode(manifest, 0)).await {
+        Ok(()) | Err(StoreError::Exists { .. }) => {}
+        Err(error) => tracing::warn!(%error, "the first manifest has no copy"),
+    }
 }
 
 /// Deletes manifests before the last two, then the chunks and tails that neither of these names, nor one of the last two

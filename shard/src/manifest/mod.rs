@@ -6,6 +6,7 @@
 //! 1. A writer reads the newest manifest ([`latest`]). To take the database over it commits a manifest with a higher epoch.
 //! 2. It puts new chunks, then commits manifest n+1, by creating that object **if absent**. Of two writers that both
 //!    started at n only one can succeed; the other is fenced ([`StoreError::Fenced`]) and must stop writing.
+//!    The first manifest is put twice, as number 1 and then as number 0, so that there are two from the beginning.
 //! 3. After a commit the last two manifests are kept: somebody may still be reading through the one before. Chunks and tails
 //!    that neither names are deleted ([`collect_garbage`]), unless a branch needs them ([`sharing`]).
 //!
@@ -28,8 +29,8 @@ use std::collections::BTreeMap;
 
 pub use self::{
     catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest},
-    names::Names,
-    sharing::{create_branch, delete_database, sweep},
+    names::{Names, object_origin as origin_of},
+    sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
 };
 use crate::{
     chunk::SegmentLocation,

@@ -99,7 +99,7 @@ pub(super) fn marker_parts(name: &str) -> Option<(String, String, u64)> {
 }
 
 /// Epoch, writer and counter, from the name of a chunk or tail.
-pub(super) fn object_origin(name: &str) -> Option<(u64, u64, u64)> {
+pub fn object_origin(name: &str) -> Option<(u64, u64, u64)> {
     let (_, last) = name.rsplit_once('/')?;
     let mut parts = last.split('-');
     let epoch = parts.next()?.parse().ok()?;

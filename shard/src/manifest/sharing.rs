@@ -40,12 +40,13 @@
 //! what is on the list is deleted: a new database of that name may be about to commit its first manifest.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 
 use futures::future::join_all;
 
 use super::{
     Garbage, Manifest, Names,
-    catalog::{KEPT, delete_object, numbers, read},
+    catalog::{KEPT, copy_first, delete_object, numbers, read},
     databases,
     names::{manifest_number, marker_parts, object_origin, owner},
 };
@@ -106,6 +107,7 @@ pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manife
         store.delete(&first).await?;
         return Err(StoreError::Fenced { database: source.database.clone(), number: newest.unwrap_or(0) });
     }
+    copy_first(store, &names, branch).await;
     Ok(())
 }
 
@@ -122,11 +124,14 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
             Err(error) => return Err(error),
         }
     }
-    if !folder.objects.is_empty() {
-        put_left_list(store, &names, &folder).await?;
-    }
+    // Also where nothing is left: while there is a list, that there are no manifests is no loss ([`lost_branches`]).
+    put_left_list(store, &names, &folder).await?;
     for &number in &folder.manifests {
         store.delete(&names.manifest(number)).await?;
+    }
+    // It needs nothing any more. A marker that stayed would tell of a branch that has lost its manifests.
+    for owner in shared.iter().filter(|owner| *owner != database) {
+        delete_markers(store, owner, database).await?;
     }
     shared.insert(database.to_owned());
     for owner in shared {
@@ -135,25 +140,42 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
     Ok(())
 }
 
+/// Deletes the markers that `owner` has of a branch that was deleted.
+async fn delete_markers(store: &Store, owner: &str, branch: &str) -> Result<(), StoreError> {
+    for marker in Folder::list_markers(store, &Names::new(owner)?).await? {
+        if marker.branch == branch {
+            store.delete(&marker.name).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Deletes what deleted databases have left and nobody needs, and what was put for databases that never came to be: for the
 /// start of a process, as the one before may have died in between. `now_ms`: unix milliseconds.
 pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
     let mut garbage = Garbage::default();
-    for some in databases(store).await?.chunks(SWEPT_TOGETHER) {
-        for swept in join_all(some.iter().map(|database| sweep_one(store, database, now_ms))).await {
+    let all = databases(store).await?;
+    for some in all.chunks(SWEPT_TOGETHER) {
+        for swept in join_all(some.iter().map(|database| sweep_one(store, database, &all, now_ms))).await {
             garbage.add(swept?);
         }
     }
     Ok(garbage)
 }
 
-async fn sweep_one(store: &Store, database: &str, now_ms: u64) -> Result<Garbage, StoreError> {
+async fn sweep_one(store: &Store, database: &str, all: &[String], now_ms: u64) -> Result<Garbage, StoreError> {
     let names = Names::new(database)?;
     if !numbers(store, &names).await?.is_empty() {
         return Ok(Garbage::default());
     }
     let mut folder = Folder::list(store, &names).await?;
     let lists = folder.lists(store).await?;
+    if !lists.0.is_empty() {
+        // The process that deleted it may have ended before it came to the markers.
+        for owner in all {
+            delete_markers(store, owner, database).await?;
+        }
+    }
     let is_old = |object: &ObjectInfo| {
         let written_ms = u64::try_from(object.modified_ms).unwrap_or(0);
         now_ms.saturating_sub(written_ms) > FIRST_COMMIT_MS_MAX
@@ -163,6 +185,43 @@ async fn sweep_one(store: &Store, database: &str, now_ms: u64) -> Result<Garbage
         put_left_list(store, &names, &folder).await?;
     }
     collect_left(store, database).await
+}
+
+/// A branch that has a marker but no manifest, and was not deleted: the manifests are lost, or a crash has cut the making of
+/// the branch short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostBranch {
+    pub name: String,
+    pub source: String,
+    pub marker: String,
+}
+
+impl fmt::Display for LostBranch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LostBranch { name, source, .. } = self;
+        write!(
+            f,
+            "branch `{name}` of database `{source}` has no manifest: all of it may be missing, unless a crash cut its making \
+             short"
+        )
+    }
+}
+
+/// The branches of `database` that may be lost. Its markers are looked at before the branches' manifests, so one that is
+/// being made may be among them.
+///
+/// # Errors
+/// When the store cannot be asked.
+pub async fn lost_branches(store: &Store, database: &str) -> Result<Vec<LostBranch>, StoreError> {
+    let mut lost: Vec<LostBranch> = Vec::new();
+    for Marker { name: marker, branch, source, .. } in Folder::list_markers(store, &Names::new(database)?).await? {
+        let names = Names::new(&branch)?;
+        let is_known = lost.iter().any(|known| known.name == branch);
+        if !is_known && numbers(store, &names).await?.is_empty() && store.list(&names.left()).await?.is_empty() {
+            lost.push(LostBranch { name: branch, source, marker });
+        }
+    }
+    Ok(lost)
 }
 
 /// The owners of all objects that a manifest names.
@@ -267,7 +326,7 @@ async fn newest(store: &Store, database: &str) -> Result<Option<u64>, StoreError
 }
 
 /// Puts the list of what a database has that is about to be deleted.
-async fn put_left_list(store: &Store, names: &Names, folder: &Folder) -> Result<(), StoreError> {
+pub(super) async fn put_left_list(store: &Store, names: &Names, folder: &Folder) -> Result<(), StoreError> {
     let text = folder.objects.iter().map(|object| object.name.as_str()).collect::<Vec<_>>().join("\n");
     let bytes = block::seal(text.as_bytes());
     let mut number = folder.left.iter().filter_map(|name| manifest_number(name)).max().map_or(1, |last| last + 1);

@@ -4,7 +4,10 @@ use futures::executor::block_on;
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    sharing::{Folder, put_left_list},
+    *,
+};
 use crate::{
     codec::tests::for_each_damage,
     store::{Fault, FaultyStore, Store},
@@ -153,6 +156,65 @@ fn only_one_of_two_writers_commits() {
 }
 
 #[test]
+fn two_manifests_are_kept_from_the_first_commit_on() {
+    block_on(async {
+        let store = Store::memory();
+        let mut manifest = sample();
+        (manifest.number, manifest.source) = (0, None);
+        commit(&store, &mut manifest).await.unwrap();
+        let kept = history(&store, "My App").await.unwrap();
+        let [(1, Ok(first)), (0, Ok(copy))] = &kept[..] else { panic!("{kept:?}") };
+        assert_eq!(Manifest { number: 1, ..copy.clone() }, *first);
+        commit(&store, &mut manifest).await.unwrap();
+        collect_garbage(&store, &manifest).await.unwrap();
+        let kept = history(&store, "My App").await.unwrap();
+        assert!(matches!(kept[..], [(2, Ok(_)), (1, Ok(_))]));
+    });
+}
+
+#[test]
+fn a_branch_that_has_lost_its_manifests_is_told_from_one_that_was_deleted() {
+    block_on(async {
+        let store = Store::memory();
+        let names = Names::new("a").unwrap();
+        let mut source = Manifest::new("a", 1, 100, 0);
+        source.chunks = vec![ChunkInfo { name: names.chunk(1, 100, 0), bytes: 5 }];
+        store.put_new(&source.chunks[0].name, "12345").await.unwrap();
+        commit(&store, &mut source).await.unwrap();
+        let lost = || async { lost_branches(&store, "a").await.unwrap() };
+        for turn in 0..3 {
+            let mut branch = Manifest { database: "b".to_owned(), source: Some("a".to_owned()), ..source.clone() };
+            create_branch(&store, &source, &mut branch).await.unwrap();
+            assert_eq!(history(&store, "b").await.unwrap().len(), 2);
+            assert_eq!(lost().await, []);
+            match turn {
+                0 => delete_database(&store, "b").await.unwrap(),
+                // A process that ended in the midst of it.
+                1 => {
+                    let folder = Folder::list(&store, &Names::new("b").unwrap()).await.unwrap();
+                    put_left_list(&store, &Names::new("b").unwrap(), &folder).await.unwrap();
+                    for number in folder.manifests {
+                        store.delete(&Names::new("b").unwrap().manifest(number)).await.unwrap();
+                    }
+                    assert_eq!(lost().await, []);
+                    sweep(&store, 0).await.unwrap();
+                }
+                _ => {
+                    for number in 0..2 {
+                        store.delete(&Names::new("b").unwrap().manifest(number)).await.unwrap();
+                    }
+                    let lost = lost().await;
+                    assert!(lost.len() == 1 && lost[0].to_string().contains("branch `b` of database `a`"), "{lost:?}");
+                    continue;
+                }
+            }
+            assert_eq!(lost().await, []);
+            assert_eq!(store.list("db/b").await.unwrap(), []);
+        }
+    });
+}
+
+#[test]
 fn a_commit_whose_answer_was_lost_is_no_stranger() {
     block_on(async {
         let faulty = FaultyStore::new(Arc::new(InMemory::new()));
@@ -198,9 +260,9 @@ fn garbage_is_what_the_last_two_manifests_do_not_name() {
             store.put_new(name, "12345").await.unwrap();
         }
         manifest.next_object = 5;
-        assert_eq!(history(&store, "a").await.unwrap().len(), 4);
+        assert_eq!(history(&store, "a").await.unwrap().len(), 5);
         let garbage = collect_garbage(&store, &manifest).await.unwrap();
-        assert_eq!(garbage, Garbage { objects: 6, bytes: 20 });
+        assert_eq!(garbage, Garbage { objects: 7, bytes: 20 });
         let mut left: Vec<_> =
             store.list(names.folder()).await.unwrap().into_iter().map(|object| object.name).collect();
         let mut expected = vec![names.manifest(3), names.manifest(4), names.chunk(1, 100, 2), names.chunk(1, 100, 3)];
@@ -225,7 +287,7 @@ fn damaged_and_misplaced_manifests_are_named() {
         let error = latest(&store, "a").await.unwrap_err().to_string();
         assert!(error.starts_with(&format!("{newest}: checksum mismatch")), "{error}");
         let history = history(&store, "a").await.unwrap();
-        assert!(matches!(&history[..], [(2, Err(StoreError::Corrupt { .. })), (1, Ok(_))]));
+        assert!(matches!(&history[..], [(2, Err(StoreError::Corrupt { .. })), (1, Ok(_)), (0, Ok(_))]));
 
         let names = Names::new("b").unwrap();
         store.put_new(&names.manifest(7), manifest.encode()).await.unwrap();

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use super::writer::{Beside, RdbWriter};
 use crate::error::Error;
 use crate::keyspace::{INDEXES, access_clock};
-use crate::snapshot::Snapshot;
+use crate::record::Record;
+use crate::snapshot::{Counts, Snapshot};
 
 /// How often progress is told: after so many records.
 const STEP: u64 = 1 << 12;
@@ -63,58 +64,79 @@ pub async fn export_readable<W: Write + Send>(
     watch: &mut (dyn FnMut(Exported) + Send),
     damaged: &mut (dyn FnMut(Error) -> Result<(), Error> + Send),
 ) -> Result<(W, Exported), ExportError> {
-    let About { version, server, now_ms } = about;
-    let mut rdb = RdbWriter::with_version(out, version);
-    rdb.aux("redis-ver", server)?;
-    rdb.aux("redis-bits", "64")?;
-    rdb.aux("ctime", &(now_ms / 1000).to_string())?;
-    rdb.aux("aof-base", "0")?;
-    let mut exported = Exported::default();
-    let clock = access_clock(now_ms);
+    let mut export = Export::begin(out, about)?;
     for index in 0..INDEXES {
         let counts = snapshot.counts(index);
-        let mut selected = false;
         // An error of the output cannot pass through the visit, whose errors are the database's.
         let mut refused = None;
-        let visited = snapshot
-            .visit_readable(
-                index,
-                &mut |record| {
-                    let expiry_ms = record.expiry();
-                    if expiry_ms.is_some_and(|at| at <= now_ms) {
-                        return Ok(());
-                    }
-                    // The clock wraps; what seems to be half a turn old was used after `now_ms`.
-                    let idle = Some(clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
-                    let beside =
-                        Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
-                    let written = (|| {
-                        if !selected {
-                            selected = true;
-                            rdb.select(index as u64)?;
-                            rdb.resize(counts.keys, counts.expiring)?;
-                        }
-                        rdb.record(record.key(), &record.value(), beside)
-                    })();
-                    exported.keys += 1;
-                    if exported.keys % STEP == 0 {
-                        watch(Exported { bytes: rdb.written(), ..exported });
-                    }
-                    written.map_err(|error| {
-                        refused = Some(error);
-                        Error::text("ERR the output refused")
-                    })
-                },
-                &mut *damaged,
-            )
-            .await;
+        let mut write = |record: &Record| {
+            export.record(index, counts, record, &mut *watch).map_err(|error| {
+                refused = Some(error);
+                Error::text("ERR the output refused")
+            })
+        };
+        let visited = snapshot.visit_readable(index, &mut write, &mut *damaged).await;
         if let Some(error) = refused {
             return Err(error.into());
         }
         visited?;
     }
-    let (out, bytes) = rdb.finish()?;
-    exported.bytes = bytes;
-    watch(exported);
-    Ok((out, exported))
+    Ok(export.finish(watch)?)
+}
+
+/// An RDB that is being written, record by record, index after index.
+pub(crate) struct Export<W> {
+    rdb: RdbWriter<W>,
+    exported: Exported,
+    selected: Option<usize>,
+    now_ms: u64,
+    clock: u32,
+}
+
+impl<W: Write> Export<W> {
+    pub(crate) fn begin(out: W, about: About<'_>) -> io::Result<Self> {
+        let About { version, server, now_ms } = about;
+        let mut rdb = RdbWriter::with_version(out, version);
+        rdb.aux("redis-ver", server)?;
+        rdb.aux("redis-bits", "64")?;
+        rdb.aux("ctime", &(now_ms / 1000).to_string())?;
+        rdb.aux("aof-base", "0")?;
+        let (exported, clock) = (Exported::default(), access_clock(now_ms));
+        Ok(Self { rdb, exported, selected: None, now_ms, clock })
+    }
+
+    /// Writes a record, unless it has expired. `counts`: about how many its index has.
+    pub(crate) fn record(
+        &mut self,
+        index: usize,
+        counts: Counts,
+        record: &Record,
+        watch: &mut (dyn FnMut(Exported) + Send),
+    ) -> io::Result<()> {
+        let expiry_ms = record.expiry();
+        if expiry_ms.is_some_and(|at| at <= self.now_ms) {
+            return Ok(());
+        }
+        // The clock wraps; what seems to be half a turn old was used after `now_ms`.
+        let idle = Some(self.clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
+        let beside = Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
+        if self.selected != Some(index) {
+            self.selected = Some(index);
+            self.rdb.select(index as u64)?;
+            self.rdb.resize(counts.keys, counts.expiring)?;
+        }
+        self.rdb.record(record.key(), &record.value(), beside)?;
+        self.exported.keys += 1;
+        if self.exported.keys.is_multiple_of(STEP) {
+            watch(Exported { bytes: self.rdb.written(), ..self.exported });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self, watch: &mut (dyn FnMut(Exported) + Send)) -> io::Result<(W, Exported)> {
+        let (out, bytes) = self.rdb.finish()?;
+        let exported = Exported { bytes, ..self.exported };
+        watch(exported);
+        Ok((out, exported))
+    }
 }

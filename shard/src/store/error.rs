@@ -5,6 +5,9 @@
 
 use std::{error::Error as _, io, path::PathBuf};
 
+/// How a message ends where the disk or the quota is full.
+pub const FULL: &str = "no space left in the store";
+
 /// What can go wrong with the store, by who must act.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -17,6 +20,13 @@ pub enum StoreError {
     /// The store behind a network cannot be used; the text says what to look at.
     #[error("cannot use the store {url}: {problem}")]
     Unusable { url: String, problem: String },
+    /// A later version of Dormouse has written the store.
+    #[error(
+        "the store has {}, and this is Dormouse {}, which reads formats up to {}: nothing was changed; use that version \
+         or a later one (see docs/upgrade.md)",
+        format_of(*format, version.as_deref()), super::VERSION, super::FORMAT
+    )]
+    Newer { format: u32, version: Option<String> },
     /// Another process has the folder open.
     #[error("the store folder {} is in use by {}", path.display(), holder(*pid))]
     Locked { path: PathBuf, pid: Option<u32> },
@@ -30,7 +40,7 @@ pub enum StoreError {
     #[error("{name}: exists already")]
     Exists { name: String },
     /// The disk (or quota) is full; nothing was written.
-    #[error("{name}: no space left in the store")]
+    #[error("{name}: {FULL}")]
     Full { name: String },
     /// The store was opened for reading only.
     #[error("{name}: the store is open for reading only")]
@@ -138,6 +148,13 @@ fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 /// A bucket or container that is gone is not an object that is gone: nothing may be concluded from it.
 pub(super) fn is_about_the_bucket(answer: &str) -> bool {
     ["NoSuchBucket", "ContainerNotFound", "specified bucket does not exist"].iter().any(|sign| answer.contains(sign))
+}
+
+fn format_of(format: u32, version: Option<&str>) -> String {
+    match (format, version) {
+        (format, Some(version)) => format!("format {format}, brought by Dormouse {version}"),
+        (format, None) => format!("format {format}, brought by a later Dormouse"),
+    }
 }
 
 fn holder(pid: Option<u32>) -> String {

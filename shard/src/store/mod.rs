@@ -29,6 +29,7 @@
 mod error;
 mod faulty;
 mod folder;
+mod marker;
 mod probe;
 mod remote;
 mod requests;
@@ -44,11 +45,13 @@ use object_store::{
 
 use self::error::is_transport;
 use self::folder::FolderLock;
+pub(crate) use self::marker::GUARD_WRITER;
 use self::remote::{Place, Service};
 use self::requests::{Limits, Requests, is_nothing};
 pub use self::{
-    error::StoreError,
+    error::{FULL, StoreError},
     faulty::{Fault, FaultyStore, Request},
+    marker::{FORMAT, VERSION},
     requests::Patience,
 };
 
@@ -89,7 +92,10 @@ impl Store {
         match scheme(url)? {
             Scheme::Memory => Ok(Store::over(Arc::new(InMemory::new()), url)),
             Scheme::File(path) => {
+                // Before the lock, whose taking cleans up after a crash.
+                marker::check_folder(&path)?;
                 let lock = FolderLock::acquire(&path)?;
+                marker::claim_folder(&path, marker::check_folder(&path)?)?;
                 let objects = local(&path)?;
                 Ok(Store { objects, url: url.into(), lock: Some(Arc::new(lock)), requests: None, writable: true })
             }
@@ -102,7 +108,10 @@ impl Store {
     pub fn open_read_only(url: &str) -> Result<Store, StoreError> {
         match scheme(url)? {
             Scheme::Memory => Ok(Store { writable: false, ..Store::over(Arc::new(InMemory::new()), url) }),
-            Scheme::File(path) => Ok(Store { writable: false, ..Store::over(local(&path)?, url) }),
+            Scheme::File(path) => {
+                marker::check_folder(&path)?;
+                Ok(Store { writable: false, ..Store::over(local(&path)?, url) })
+            }
             Scheme::Remote(service, place) => remote::open(service, url, place, false),
         }
     }
@@ -139,6 +148,11 @@ impl Store {
             Ok(Scheme::File(path)) => Some(path),
             _ => None,
         }
+    }
+
+    /// Whether there is a store of Dormouse, of any version: an empty folder is none, nor is one of something else.
+    pub async fn is_dormouse(&self) -> Result<bool, StoreError> {
+        marker::is_store(self).await
     }
 
     /// Whether it is gone with this process.

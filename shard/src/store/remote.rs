@@ -24,6 +24,7 @@ use object_store::{
 use super::{
     Patience, Store, StoreError,
     error::{brief, is_about_the_bucket, is_transport},
+    marker,
     probe::{self, Creates},
 };
 
@@ -236,13 +237,20 @@ fn check(service: Service, store: &Store, address: u64) -> Result<(), StoreError
     // Of the system's randomness, by way of the standard library's hash keys.
     let fresh = RandomState::new().build_hasher().finish();
     let answer = requests.wait(async move {
+        // Before anything is written.
+        let found = marker::check(&asked).await?;
         if asked.writable {
-            probe::look(&asked, address, fresh).await
+            let creates = probe::look(&asked, address, fresh).await?;
+            if creates.problem().is_none() {
+                marker::claim(&asked, found).await?;
+            }
+            Ok(creates)
         } else {
-            asked.list_folders("").await.map(|_| Creates::OnlyNew)
+            Ok(Creates::OnlyNew)
         }
     });
     match answer {
+        Ok(Err(error @ StoreError::Newer { .. })) => Err(error),
         Ok(Ok(creates)) => creates.problem().map_or(Ok(()), |problem| Err(unusable(problem))),
         Ok(Err(error)) => Err(unusable(advice(service, &error))),
         Err(error) => Err(unusable(error.to_string())),

@@ -8,7 +8,16 @@ fn visit(keyspace: u32, range: Range53, sequence: u64, written: Written) -> Visi
 }
 
 fn body(offset: u64) -> Written {
-    let entry = ChunkEntry { keyspace: 0, range: Range53::WHOLE, offset, len: 10, raw_len: 10, records: 1, crc: 5 };
+    let entry = ChunkEntry {
+        keyspace: 0,
+        range: Range53::WHOLE,
+        offset,
+        len: 10,
+        raw_len: 10,
+        records: 1,
+        crc: 5,
+        sequence: 0,
+    };
     Written::Body { entry, chunk: 0 }
 }
 

@@ -1,0 +1,84 @@
+//! What is wrong with the node and its databases, gathered for whoever asks: one text for each condition, the same in
+//! `/readyz`, `INFO`, `DORMOUSE DATABASES` and replies.
+
+use dormouse_shard::error::{Error, Result};
+use dormouse_shard::health::{Condition, Health, Kind};
+
+use crate::databases::Tenant;
+use crate::node::Node;
+
+/// The conditions of the node itself: they concern all of its databases.
+pub fn of_node(node: &Node) -> Vec<Condition> {
+    let mut conditions = node.engine.health.conditions();
+    let log = node.engine.log.as_ref();
+    if let Some((log, problem)) = log.and_then(|log| Some((log, log.problem()?))) {
+        let kind = match (log.is_sealed(), problem.ends_with(dormouse_shard::store::FULL)) {
+            (true, _) => Kind::TakenOver,
+            (false, true) => Kind::Full,
+            (false, false) => Kind::Store,
+        };
+        if conditions.iter().all(|known| known.kind != kind) {
+            conditions.push(Condition { kind, what: format!("the log cannot be written: {problem}") });
+        }
+    }
+    conditions
+}
+
+/// What is told to one database's clients: of the node, and of that database.
+pub fn told_to(node: &Node, tenant: &Tenant) -> Vec<(Kind, String)> {
+    let of_node = of_node(node).into_iter().map(|condition| (condition.kind, condition.told(None)));
+    of_node.chain(told_of(tenant)).collect()
+}
+
+/// What is told of one database.
+pub fn told_of(tenant: &Tenant) -> Vec<(Kind, String)> {
+    let conditions = tenant.database.health.conditions();
+    conditions.into_iter().map(|condition| (condition.kind, condition.told(Some(tenant.name())))).collect()
+}
+
+/// Why the node should get no traffic: everything serious, of the node and of every database.
+pub fn reasons(node: &Node) -> Vec<String> {
+    let of_node = of_node(node).into_iter().map(|condition| (condition.kind, condition.told(None)));
+    let of_databases = node.tenants.all().flat_map(|tenant| told_of(&tenant));
+    let mut reasons: Vec<String> = Vec::new();
+    for (_, text) in of_node.chain(of_databases).filter(|(kind, _)| kind.is_serious()) {
+        // A takeover says the same of every database.
+        if !reasons.contains(&text) {
+            reasons.push(text);
+        }
+    }
+    reasons
+}
+
+/// One word for a database: how it is, or else whether it is awake.
+pub fn state(tenant: &Tenant) -> &'static str {
+    let is_awake = tenant.database.is_awake();
+    tenant.database.health.state().unwrap_or(if is_awake { "awake" } else { "asleep" })
+}
+
+/// The reply of a command that promises that a database is saved: an error also where everything that has changed was
+/// written, but something of the database cannot be read.
+///
+/// # Errors
+/// What went wrong, or what is wrong with the database.
+pub fn saved<T>(tenant: &Tenant, outcome: Result<T>) -> Result<()> {
+    outcome?;
+    match told_of(tenant).into_iter().find(|(kind, _)| kind.is_serious()) {
+        Some((_, text)) => Err(Error::Store(text)),
+        None => Ok(()),
+    }
+}
+
+/// Notes what the store answered to something that is no single database's.
+pub fn remember(health: &Health, outcome: &Result<()>) {
+    match outcome {
+        Ok(()) => {
+            health.resolve(Kind::Store);
+            health.resolve(Kind::Full);
+        }
+        Err(error) => {
+            let kind = if error.is_full() { Kind::Full } else { Kind::Store };
+            health.report(kind, error.detail());
+        }
+    }
+}

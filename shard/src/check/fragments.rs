@@ -1,0 +1,349 @@
+//! What a database's objects hold by themselves, where no manifest can be read.
+//!
+//! 1. Chunks say whose they are, which range of which keyspace each body is of, and up to which effect ([`Origin`]). Of
+//!    chunks that were written for several databases of one name the youngest database's are taken.
+//! 2. The bodies are laid over each other: of each position what the latest body says counts. What the latest leave
+//!    uncovered is cut into aligned pieces.
+//! 3. Onto each piece the effects of all readable tails are replayed that come after its body, then those of the log.
+//!
+//! A body may be one that only an older manifest named, so a key that was deleted meanwhile may be back: that is told, and
+//! every object that could not be read.
+//!
+//! Chunks of version 1 tell neither the seed nor the sequence. Where the log knows the seed, the order of their names stands for
+//! the sequence. Where nothing does, of each key what the latest chunk says is taken, and neither tails nor log.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::salvage::SalvageError;
+use crate::chunk::{ChunkEntry, ChunkIndex, Origin};
+use crate::codec::segment::visit_segment;
+use crate::keyspace::{INDEXES, Shared};
+use crate::log::format::Identity;
+use crate::log::recovery::Recovered;
+use crate::log::tail::LogTail;
+use crate::manifest::{Names, SELECT_INDEXES, origin_of};
+use crate::rdb::export::{About, Export, Exported};
+use crate::record::Record;
+use crate::replay::{Effects, replayed};
+use crate::segment::{Placement, Range53, Segment, SlotPlacement, prefix53};
+use crate::snapshot::Counts;
+use crate::store::{Store, StoreError};
+use crate::tail::{Tail, TailRecord};
+use crate::types::Limits;
+
+/// A body in some chunk, with what orders it among others of its range.
+#[derive(Debug, Clone)]
+struct Body {
+    chunk: Arc<str>,
+    entry: ChunkEntry,
+    /// Later is greater: the sequence, then the chunk's epoch and counter.
+    age: (u64, u64, u64),
+}
+
+/// What was found of a database.
+pub(super) struct Fragments {
+    database: String,
+    bodies: Vec<Body>,
+    origin: Option<Origin>,
+    tails: Vec<Arc<Tail>>,
+    log: LogTail,
+}
+
+impl Fragments {
+    /// Looks for everything that lies in the database's own folder and in the log. `None`: there is nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub(super) async fn find(
+        store: &Store,
+        database: &str,
+        recovered: &Recovered,
+        left_out: &mut Vec<String>,
+    ) -> Result<Option<Fragments>, StoreError> {
+        let names = Names::new(database)?;
+        let mut found: Vec<(Arc<str>, ChunkIndex)> = Vec::new();
+        for object in store.list(&names.chunks()).await? {
+            match store.get(&object.name).await.and_then(|chunk| index_of(&object.name, &chunk)) {
+                Ok(index) => found.push((object.name.as_str().into(), index)),
+                Err(error) => left_out.push(error.to_string()),
+            }
+        }
+        let logged = recovered.identities().into_iter().filter(|identity| &*identity.name == database);
+        let logged = logged.max_by_key(|identity| identity.created_ms).cloned();
+        let mut origin = found.iter().filter_map(|(_, index)| index.origin).max_by_key(|origin| origin.created_ms);
+        if let (None, Some(logged)) = (origin, &logged) {
+            let keyspaces = std::array::from_fn(|index| index as u32);
+            origin = Some(Origin { seed: logged.seed, created_ms: logged.created_ms, keyspaces });
+        }
+        let mut bodies = Vec::new();
+        for (name, index) in found {
+            let is_other = |other: Origin| origin.is_none_or(|origin| origin.created_ms != other.created_ms);
+            if index.origin.is_some_and(is_other) {
+                left_out.push(format!("{name}: it belongs to an earlier database of this name"));
+                continue;
+            }
+            let (epoch, _, counter) = origin_of(&name).unwrap_or_default();
+            bodies.extend(index.entries.into_iter().map(|entry| Body {
+                chunk: Arc::clone(&name),
+                entry,
+                age: (entry.sequence, epoch, counter),
+            }));
+        }
+        // Which keyspaces are shown is said best by the chunk that was written last.
+        bodies.sort_by_key(|body| Reverse(body.age));
+        if let (Some(origin), Some(newest)) = (&mut origin, bodies.first())
+            && let Ok(chunk) = store.get(&newest.chunk).await
+            && let Some(shown) = index_of(&newest.chunk, &chunk).ok().and_then(|index| index.origin)
+        {
+            *origin = shown;
+        }
+        let mut fragments =
+            Fragments { database: database.to_owned(), bodies, origin, tails: Vec::new(), log: LogTail::default() };
+        match fragments.origin {
+            Some(origin) => fragments.find_effects(store, &names, recovered, origin, left_out).await?,
+            None => left_out.push(
+                "tails and log: these chunks do not say where keys belong, so what was written after them cannot be \
+                 replayed"
+                    .to_owned(),
+            ),
+        }
+        let is_empty = fragments.bodies.is_empty() && fragments.tails.is_empty() && fragments.log.is_empty();
+        Ok((!is_empty).then_some(fragments))
+    }
+
+    async fn find_effects(
+        &mut self,
+        store: &Store,
+        names: &Names,
+        recovered: &Recovered,
+        origin: Origin,
+        left_out: &mut Vec<String>,
+    ) -> Result<(), StoreError> {
+        for object in store.list(&names.tails()).await? {
+            let read = Tail::read(store, &object.name).await;
+            match read.and_then(|tail| tail.verify().and_then(|()| tail.all()).map(|_| tail)) {
+                Ok(tail) => self.tails.push(Arc::new(tail)),
+                Err(error) => left_out.push(error.to_string()),
+            }
+        }
+        let Origin { seed, created_ms, .. } = origin;
+        let entries = recovered.entries_of(&Identity { name: self.database.as_str().into(), seed, created_ms });
+        let damage = entries.damage;
+        // Without a manifest nothing says where the log must begin.
+        let floor = entries.entries.first().map_or(0, |entry| entry.sequence.saturating_sub(1));
+        let (log, problem) = LogTail::prefix(entries.entries, floor);
+        if let Some(problem) = problem.or(damage) {
+            left_out.push(format!("the writes after {} in the log: {problem}", log.sequence));
+        }
+        self.log = log;
+        Ok(())
+    }
+
+    /// Writes everything as an RDB.
+    ///
+    /// # Errors
+    /// When the store cannot be asked, or `out` refuses to take more.
+    pub(super) async fn export<W: Write + Send>(
+        &self,
+        store: &Store,
+        out: W,
+        about: About<'_>,
+        watch: &mut (dyn FnMut(Exported) + Send),
+        left_out: &mut Vec<String>,
+    ) -> Result<(W, Exported), SalvageError> {
+        let mut export = Export::begin(out, about).map_err(crate::rdb::export::ExportError::from)?;
+        let shown = self.shown();
+        for (index, keyspace) in shown.iter().enumerate() {
+            let bodies: Vec<&Body> = self.bodies.iter().filter(|body| body.entry.keyspace == *keyspace).collect();
+            let counts = Counts { keys: bodies.iter().map(|body| u64::from(body.entry.records)).sum(), expiring: 0 };
+            let mut refused = None;
+            let mut write = |record: &Record| {
+                if refused.is_none() {
+                    refused = export.record(index, counts, record, &mut *watch).err();
+                }
+            };
+            match self.origin {
+                Some(origin) => self.visit(store, *keyspace, &bodies, origin.seed, &mut write, left_out).await,
+                None => visit_by_key(store, &bodies, &mut write, left_out).await,
+            }
+            if let Some(error) = refused {
+                return Err(crate::rdb::export::ExportError::from(error).into());
+            }
+        }
+        let hidden: HashSet<u32> = self.bodies.iter().map(|body| body.entry.keyspace).collect();
+        let hidden = hidden.iter().filter(|keyspace| !shown.contains(keyspace)).count();
+        if hidden > 0 && self.origin.is_none() {
+            left_out.push(format!("{hidden} keyspaces: nothing says which index showed them"));
+        }
+        Ok(export.finish(watch).map_err(crate::rdb::export::ExportError::from)?)
+    }
+
+    /// Which keyspace each index shows.
+    fn shown(&self) -> [u32; INDEXES] {
+        let by_chunks =
+            self.origin.map_or_else(|| std::array::from_fn(|index| index as u32), |origin| origin.keyspaces);
+        let newest = self.bodies.first().map_or(0, |body| body.entry.sequence);
+        match &self.log.shown {
+            Some(shown) if self.log.sequence >= newest => std::array::from_fn(|index| shown.ids[index]),
+            _ => by_chunks,
+        }
+    }
+
+    /// Shows every key of a keyspace once, as the latest that is known of its position says.
+    async fn visit(
+        &self,
+        store: &Store,
+        keyspace: u32,
+        bodies: &[&Body],
+        seed: u64,
+        write: &mut (dyn FnMut(&Record) + Send),
+        left_out: &mut Vec<String>,
+    ) {
+        let shared = Shared::new(&self.database, seed);
+        let mut covered = Covered::default();
+        for body in bodies {
+            let pieces = covered.uncovered(body.entry.range);
+            if pieces.is_empty() {
+                continue;
+            }
+            match records_of(store, body).await {
+                Ok(records) => {
+                    covered.add(body.entry.range);
+                    self.write_pieces(&shared, keyspace, &pieces, records, body.entry.sequence, write, left_out);
+                }
+                // Older bodies of the range are better than nothing.
+                Err(error) => left_out.push(error.to_string()),
+            }
+        }
+        // What no body has: keys that only tails and the log know.
+        let pieces = covered.uncovered(Range53::WHOLE);
+        self.write_pieces(&shared, keyspace, &pieces, Vec::new(), 0, write, left_out);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one step of `visit`, which has them all at hand")]
+    fn write_pieces(
+        &self,
+        shared: &Shared,
+        keyspace: u32,
+        pieces: &[Range53],
+        records: Vec<Record>,
+        sequence: u64,
+        write: &mut (dyn FnMut(&Record) + Send),
+        left_out: &mut Vec<String>,
+    ) {
+        let placement: SlotPlacement = shared.placement;
+        let mut of_piece: Vec<Segment<Record>> = pieces.iter().map(|piece| Segment::new(*piece)).collect();
+        for record in records {
+            let position = placement.position(record.key());
+            let at = pieces.partition_point(|piece| piece.end() <= prefix53(position));
+            if pieces.get(at).is_some_and(|piece| piece.contains(prefix53(position)))
+                && of_piece[at].get(position, record.key()).is_none()
+            {
+                of_piece[at].insert(position, record, &placement);
+            }
+        }
+        for (piece, segment) in pieces.iter().zip(of_piece) {
+            let effects = match self.effects(keyspace, *piece, sequence) {
+                Ok(effects) => effects,
+                Err(error) => {
+                    left_out.push(error.to_string());
+                    Vec::new()
+                }
+            };
+            if segment.is_empty() && effects.is_empty() {
+                continue;
+            }
+            match replayed(shared, keyspace, segment, &Effects { tailed: effects, logged: Vec::new() }) {
+                Ok(places) => {
+                    places.iter().filter_map(|place| place.segment()).flat_map(Segment::iter).for_each(&mut *write);
+                }
+                Err(error) => left_out.push(error.to_string()),
+            }
+        }
+    }
+
+    /// The effects on a piece after `sequence`, each once.
+    fn effects(&self, keyspace: u32, piece: Range53, sequence: u64) -> Result<Vec<TailRecord>, StoreError> {
+        let mut effects = Vec::new();
+        for tail in &self.tails {
+            effects.extend(tail.effects(keyspace, piece, sequence)?);
+        }
+        effects.extend(self.log.effects(keyspace, piece, sequence));
+        // Stable: an effect of the log follows the value that a tail has of the same moment.
+        effects.sort_by_key(|effect| effect.sequence);
+        let mut seen = HashSet::new();
+        effects.retain(|effect| seen.insert((effect.sequence, effect.position, effect.body.clone())));
+        Ok(effects)
+    }
+}
+
+fn index_of(name: &str, chunk: &Bytes) -> Result<ChunkIndex, StoreError> {
+    ChunkIndex::of_chunk(chunk).map_err(|error| StoreError::corrupt(name, format!("its index cannot be read: {error}")))
+}
+
+async fn records_of(store: &Store, body: &Body) -> Result<Vec<Record>, StoreError> {
+    let Body { chunk, entry, .. } = body;
+    let bytes = store.get_range(chunk, entry.offset..entry.offset + entry.len).await?;
+    let mut records = Vec::with_capacity(entry.records.min(1 << 16) as usize);
+    match visit_segment(&bytes, &Limits::default(), |record| records.push(record)) {
+        Ok(_) => Ok(records),
+        Err(error) => Err(crate::chunk::segment_error(chunk, entry.range, &error)),
+    }
+}
+
+/// Shows every key once, as the latest chunk says that has it.
+async fn visit_by_key(
+    store: &Store,
+    bodies: &[&Body],
+    write: &mut (dyn FnMut(&Record) + Send),
+    left_out: &mut Vec<String>,
+) {
+    let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+    for body in bodies {
+        match records_of(store, body).await {
+            Ok(records) => {
+                records.iter().filter(|record| seen.insert(record.key().into())).for_each(&mut *write);
+            }
+            Err(error) => left_out.push(error.to_string()),
+        }
+    }
+}
+
+/// Ranges that something is known of: aligned ranges, which either hold one another or share nothing.
+#[derive(Debug, Default)]
+struct Covered(BTreeMap<u64, Range53>);
+
+impl Covered {
+    fn add(&mut self, range: Range53) {
+        self.0.retain(|_, known| !(range.start <= known.start && known.end() <= range.end()));
+        self.0.insert(range.start, range);
+    }
+
+    /// The aligned pieces of a range that nothing is known of, in order.
+    fn uncovered(&self, range: Range53) -> Vec<Range53> {
+        let mut pieces = Vec::new();
+        self.collect(range, &mut pieces);
+        pieces
+    }
+
+    fn collect(&self, range: Range53, pieces: &mut Vec<Range53>) {
+        let holds = |known: &Range53| known.start <= range.start && range.end() <= known.end();
+        if self.0.range(..=range.start).next_back().is_some_and(|(_, known)| holds(known)) {
+            return;
+        }
+        if self.0.range(range.start..range.end()).next().is_none() {
+            pieces.push(range);
+            return;
+        }
+        let (low, high) = range.halves();
+        self.collect(low, pieces);
+        self.collect(high, pieces);
+    }
+}
+
+const _: () = assert!(INDEXES == SELECT_INDEXES);

@@ -1,0 +1,116 @@
+//! The format is a promise: the store of every release opens in this build, with all data equal.
+//!
+//! `golden/stores/VERSION.tar.gz` was made by that release's own binary (`golden/stores/make.py`), once. It is a folder as
+//! a kill -9 has left it, with chunks, tails, a branch, what only the log has, and a text of what is in it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use dormouse_shard::check::check;
+use dormouse_shard::log::Log;
+use dormouse_shard::record::{Record, Value};
+use dormouse_shard::snapshot::Snapshot;
+use dormouse_shard::store::Store;
+use dormouse_shard::types::{Item, Object};
+use futures::executor::block_on;
+
+const RELEASES: &[&str] = &["0.1.0"];
+
+fn unpack(version: &str, to: &Path) {
+    let archive: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests/golden/stores", &format!("{version}.tar.gz")].iter().collect();
+    let status = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(to).status().expect("tar");
+    assert!(status.success(), "{} cannot be unpacked", archive.display());
+}
+
+fn escaped(text: &[u8]) -> String {
+    let mut out = String::new();
+    for &byte in text {
+        match byte {
+            32..127 if byte != b'\\' => out.push(char::from(byte)),
+            byte => out += &format!("\\x{byte:02x}"),
+        }
+    }
+    out
+}
+
+/// A key as the text has it: type, expiry, elements.
+fn shown(record: &Record) -> String {
+    let item = |item: Item<'_>| item.to_vec();
+    let pair = |left: Item<'_>, right: String| [&left.to_vec()[..], b"=", right.as_bytes()].concat();
+    let (kind, mut elements) = match record.value() {
+        Value::Int(number) => ("string", vec![number.to_string().into_bytes()]),
+        Value::Raw(bytes) => ("string", vec![bytes.to_vec()]),
+        Value::Object(Object::Text(text)) => ("string", vec![text.to_vec()]),
+        Value::Object(Object::List(list)) => ("list", list.iter().map(item).collect()),
+        Value::Object(Object::Hash(hash)) => {
+            let field = |(field, value): (Item<'_>, Item<'_>)| [&field.to_vec()[..], b"=", &value.to_vec()].concat();
+            ("hash", hash.iter().map(field).collect())
+        }
+        Value::Object(Object::Set(set)) => ("set", set.iter().map(item).collect()),
+        Value::Object(Object::SortedSet(set)) => {
+            ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
+        }
+    };
+    if kind != "list" {
+        elements.sort();
+    }
+    let expiry = record.expiry().map_or_else(|| "-1".to_owned(), |at| at.to_string());
+    let elements = elements.iter().map(|element| escaped(element));
+    [kind.to_owned(), expiry].into_iter().chain(elements).collect::<Vec<_>>().join("\t")
+}
+
+/// Database, index and key, with what is there.
+type Keys = BTreeMap<(String, usize, String), String>;
+
+fn found(store: &Arc<Store>, databases: &[&str]) -> Keys {
+    let mut keys = Keys::new();
+    for &database in databases {
+        let recovered = Log::look(store).expect("a log that can be read");
+        let snapshot = block_on(Snapshot::open(store, database, recovered)).expect("readable").expect("a database");
+        for index in 0..16 {
+            block_on(snapshot.visit(index, &mut |record| {
+                keys.insert((database.to_owned(), index, escaped(record.key())), shown(record));
+                Ok(())
+            }))
+            .expect("readable");
+        }
+    }
+    keys
+}
+
+fn expected(folder: &Path) -> Keys {
+    let text = std::fs::read_to_string(folder.join("expected.txt")).expect("a text");
+    let line = |line: &str| {
+        let mut fields = line.splitn(4, '\t');
+        let mut next = || fields.next().expect("a field").to_owned();
+        let (database, index, key, rest) = (next(), next(), next(), next());
+        ((database, index.parse().expect("an index"), key), rest)
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn the_store_of_every_release_opens_with_all_data() {
+    for version in RELEASES {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        unpack(version, folder.path());
+        let expected = expected(folder.path());
+        let databases: Vec<&str> = {
+            let mut names: Vec<&str> = expected.keys().map(|(database, ..)| database.as_str()).collect();
+            names.dedup();
+            names
+        };
+        let url = format!("file://{}", folder.path().join("store").display());
+        // Beside a server, or where there is none: nothing is written.
+        let looked = Arc::new(Store::open_read_only(&url).expect("a store that opens"));
+        assert_eq!(found(&looked, &databases), expected, "{version}");
+        let report = check(&looked, None, &mut |_| {}).expect("a store that can be asked");
+        assert_eq!(report.problems(), 0, "{version}: {report:?}");
+        // As its server opens it: marked with this build's format from then on.
+        let store = Arc::new(Store::open(&url).expect("a store that opens"));
+        assert_eq!(found(&store, &databases), expected, "{version}, marked");
+    }
+}
