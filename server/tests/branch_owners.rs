@@ -41,6 +41,7 @@ impl Bench {
             log: None,
             recovered: Arc::default(),
             give_back: || {},
+            health: Arc::default(),
         }
     }
 
