@@ -85,7 +85,7 @@ enum End {
 /// Serves a connection to its end.
 pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Node>) {
     let (_, now_ms) = worker.now();
-    let tenant = Arc::clone(node.tenants.default());
+    let tenant = node.tenants.default();
     let max = node.max_clients();
     let added = if node.tenants.needs_token() {
         Some(node.clients.add_stranger(peer, now_ms, strangers::places(max)))

@@ -229,7 +229,8 @@ fn owner_of<'a>(name: &'a str, ancestors: &'a [String]) -> &'a str {
 pub struct Tenants {
     /// Replaced whole: looked at by those who log in and by the keeper, changed seldom.
     by_name: ArcSwap<BTreeMap<Box<str>, Arc<Tenant>>>,
-    default: Arc<Tenant>,
+    /// The one that the map has under this name.
+    default: ArcSwap<Tenant>,
     tokens: Tokens,
     /// The names of databases that are being made or deleted.
     changing: Mutex<BTreeSet<String>>,
@@ -292,11 +293,12 @@ impl Tenants {
                 }
             });
         }
-        Ok(Self { by_name: ArcSwap::from_pointee(by_name), default, tokens, changing: Mutex::default() })
+        let (by_name, default) = (ArcSwap::from_pointee(by_name), ArcSwap::from(default));
+        Ok(Self { by_name, default, tokens, changing: Mutex::default() })
     }
 
-    pub fn default(&self) -> &Arc<Tenant> {
-        &self.default
+    pub fn default(&self) -> Arc<Tenant> {
+        self.default.load_full()
     }
 
     /// Whether a client must say who it is.
@@ -353,6 +355,11 @@ impl Tenants {
         find(&self.by_name.load(), name).cloned()
     }
 
+    /// What `name` means to a client of `owner`: a branch of that one if it has such a branch.
+    pub fn find_for(&self, owner: &str, name: &str) -> Option<Arc<Tenant>> {
+        branch_name(owner, name).ok().and_then(|full| self.find(&full)).or_else(|| self.find(name))
+    }
+
     /// In the order of their names, as they are now.
     pub fn all(&self) -> impl Iterator<Item = Arc<Tenant>> + use<> {
         self.by_name.load().values().cloned().collect::<Vec<_>>().into_iter()
@@ -407,7 +414,14 @@ impl Tenants {
         self.check_deletable(tenant)?;
         let ancestors = tenant.database.lineage().ancestors;
         let deleted = tenant.database.delete().await;
-        if deleted.is_ok() {
+        if deleted.is_ok() && tenant.name() == DEFAULT_DATABASE {
+            // There always is one: an empty one replaces the branch that had its name.
+            let engine = &tenant.database.engine;
+            let seed = tenant.database.shared.placement.seed ^ (engine.clock)();
+            let fresh = Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), seed).await;
+            self.default.store(Arc::clone(&fresh));
+            self.change(|by_name| drop(by_name.insert(DEFAULT_DATABASE.into(), Arc::clone(&fresh))));
+        } else if deleted.is_ok() {
             self.change(|by_name| drop(by_name.remove(tenant.name())));
         }
         gone();
@@ -422,14 +436,14 @@ impl Tenants {
         Ok(())
     }
 
-    /// A branch can go at any time. A database stays while clients can still get in with a token, and while it has branches:
-    /// the next owner of its name would have them too.
+    /// A branch can go at any time, also one that version 0.1.0 has named `default`. A database stays while clients can still
+    /// get in with a token, and while it has branches: the next owner of its name would have them too.
     fn check_deletable(&self, tenant: &Arc<Tenant>) -> Result<()> {
-        if tenant.name() == DEFAULT_DATABASE {
-            return Err(Error::text("ERR the database 'default' cannot be deleted"));
-        }
         if tenant.is_branch() {
             return Ok(());
+        }
+        if tenant.name() == DEFAULT_DATABASE {
+            return Err(Error::text("ERR the database 'default' cannot be deleted"));
         }
         if self.tokens.iter().any(|token| token.name() == tenant.name()) {
             let text =
@@ -470,11 +484,14 @@ fn find_branch<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, owner: &str, br
 }
 
 fn token_names_branch(name: &str, owner: &str) -> String {
+    // A client without a token begins in `default`, and no database is deleted from within.
+    let from =
+        if name == DEFAULT_DATABASE { format!(" --url redis://{owner}:x@127.0.0.1:6379") } else { String::new() };
     format!(
         "a token opens the database `{name}`, but in the store `{name}` is a branch of `{owner}`, made by version 0.1.0: \
          the clients of `{owner}` can read and change it.\n\
          Give clients of that branch the token dm_{owner}.{name}_SECRET instead, or delete the branch (start the server \
-         without a token on 127.0.0.1, then `dormouse db delete {name}`), or use another name in the token"
+         without a token on 127.0.0.1, then `dormouse db delete {name}{from}`), or use another name in the token"
     )
 }
 

@@ -266,7 +266,7 @@ impl Session {
         if self.node.tenants.needs_token() {
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
             self.dismiss();
-        } else if self.enter(Arc::clone(self.node.tenants.default()), rights_without_token(&self.client)).is_err() {
+        } else if self.enter(self.node.tenants.default(), rights_without_token(&self.client)).is_err() {
             self.dismiss();
         }
     }

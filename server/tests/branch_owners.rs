@@ -68,9 +68,17 @@ impl Bench {
     }
 
     fn open(&self, tokens: &[&str]) -> Result<Tenants, String> {
-        let words = ["dormouse", "--store", "memory://", "--admin-token", "root"].into_iter().map(OsString::from);
-        let tokens = tokens.iter().flat_map(|token| ["--token", token]).map(OsString::from);
-        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(tokens), []) else { unreachable!() };
+        let tokens = tokens.iter().flat_map(|token| ["--token", token]);
+        self.open_with(["--admin-token", "root"].into_iter().chain(tokens))
+    }
+
+    fn open_without_tokens(&self) -> Tenants {
+        self.open_with([]).unwrap()
+    }
+
+    fn open_with<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Result<Tenants, String> {
+        let words = ["dormouse", "--store", "memory://"].into_iter().chain(words).map(OsString::from);
+        let Ok(Invocation::Serve(options)) = Invocation::parse(words, []) else { unreachable!() };
         let settings = Settings::new(&options).database;
         self.runtime.block_on(Tenants::open(options.tokens.clone(), &self.engine(), &settings, || 42))
     }
@@ -156,8 +164,39 @@ fn a_token_that_names_such_a_branch_is_refused() {
     bench.make("b", "default");
     let error = bench.open(&["dm_b_bsecret"]).map(drop).unwrap_err();
     assert!(error.contains("the database `default`"), "{error}");
-    bench.delete("default");
+    // The way out that the error names: without tokens, from within the owner.
+    assert!(error.contains("dormouse db delete default --url redis://b:x@"), "{error}");
+    let tenants = bench.open_without_tokens();
+    let taken = Arc::clone(&tenants.default());
+    assert_eq!(bench.delete_in(&tenants, "default"), Ok(()));
+    let default = tenants.default();
+    assert!(tenants.has(&default) && !tenants.has(&taken) && !default.is_branch());
+    assert!(bench.delete_in(&tenants, "default").unwrap_err().contains("cannot be deleted"));
+    drop(tenants);
     bench.open(&["dm_b_bsecret"]).unwrap();
+}
+
+/// What `DORMOUSE DELETE` takes is found as `AUTH` finds it.
+#[test]
+fn a_branch_of_the_first_version_is_found_with_and_without_its_owner() {
+    let bench = Bench::new();
+    bench.make("shop", "pr-1");
+    let tenants = bench.open(&["dm_shop_s", "dm_blog_b"]).unwrap();
+    assert_eq!(bench.branch(&tenants, "blog", "pr-1"), Ok(()));
+    for (owner, name, expected) in [
+        ("shop", "pr-1", Some("pr-1")),
+        ("shop", "shop.pr-1", Some("pr-1")),
+        ("shop", "blog.pr-1", Some("blog.pr-1")),
+        ("shop", "blog", Some("blog")),
+        ("blog", "pr-1", Some("blog.pr-1")),
+        ("blog", "shop.pr-1", Some("pr-1")),
+        ("default", "pr-1", Some("pr-1")),
+        ("shop", "pr-2", None),
+        ("shop", "shop.shop", None),
+    ] {
+        let found = tenants.find_for(owner, name);
+        assert_eq!(found.as_deref().map(|tenant| tenant.name()), expected, "{name} for {owner}");
+    }
 }
 
 /// Version 0.1.0 let a name go from one owner to another. Ancestors are known by name only.

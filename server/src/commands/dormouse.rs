@@ -272,7 +272,7 @@ fn finished(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) ->
 
 /// `DORMOUSE DATABASES`
 fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
-    let visible = visible(session);
+    let visible: Vec<_> = session.node.tenants.all().filter(|tenant| may_see(session, tenant)).collect();
     Ok(async move {
         let mut shown = Vec::with_capacity(visible.len());
         for tenant in visible {
@@ -322,13 +322,9 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
 fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static, Answer>> {
     check_owns_branches(session)?;
     let name = String::from_utf8_lossy(name).into_owned();
-    let full = branch_name(session.tenant.owner(), &name).ok();
-    let visible = visible(session);
-    let named = |name: &str| visible.iter().find(|tenant| tenant.name() == name);
-    // A short name means a branch of this database first. A branch of version 0.1.0 has no other.
-    let found = full.as_deref().and_then(named).or_else(|| named(&name));
+    let found = session.node.tenants.find_for(session.tenant.owner(), &name).filter(|tenant| may_see(session, tenant));
     let unknown = || Error::text("ERR no branch of that name: DORMOUSE DATABASES shows those of this database");
-    let found = Arc::clone(found.ok_or_else(unknown)?);
+    let found = found.ok_or_else(unknown)?;
     if !found.is_branch() && session.rights < Rights::Node {
         return Err(Error::text("NOPERM only a branch can be deleted without the admin token"));
     }
@@ -344,15 +340,14 @@ fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static,
     .boxed())
 }
 
-/// The databases that a session may know of: its own and the branches of that one. With rights to the node, all.
-fn visible(session: &Session) -> Vec<Arc<Tenant>> {
+/// Whether a session may know of a database: of its own and the branches of that one. With rights to the node, of all.
+fn may_see(session: &Session, tenant: &Tenant) -> bool {
     let own = &session.tenant;
-    let is_visible = |tenant: &Arc<Tenant>| match session.rights {
+    match session.rights {
         Rights::Node => true,
         Rights::Database => tenant.name() == own.name() || tenant.descends_from(own),
         Rights::Branch => tenant.name() == own.name(),
-    };
-    session.node.tenants.all().filter(is_visible).collect()
+    }
 }
 
 fn number(text: &[u8]) -> Option<u64> {
