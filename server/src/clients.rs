@@ -70,6 +70,8 @@ pub struct Client {
     pub queued: AtomicU32,
     pub watching: AtomicU32,
     pub no_evict: AtomicBool,
+    /// It has shown the admin token: clients without rights to the node cannot disconnect it.
+    pub is_admin: AtomicBool,
     /// Its commands leave the keys' access clocks alone.
     pub no_touch: AtomicBool,
     /// Bytes that lie in its query buffer and its output buffer.
@@ -352,6 +354,7 @@ impl Clients {
             queued: AtomicU32::new(u32::MAX),
             watching: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
+            is_admin: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),

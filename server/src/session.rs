@@ -43,6 +43,9 @@ use crate::worker::Worker;
 /// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
 const REPLY_HIGH_WATER: usize = 1 << 20;
 
+/// Places for connections with rights to the node beyond the most clients that it takes.
+const ADMIN_PLACES: usize = 8;
+
 /// One batch in so many is timed for the autoscaler.
 const SAMPLE: u64 = 16;
 
@@ -238,11 +241,15 @@ impl Session {
     /// # Errors
     /// Where the node takes no more clients: then the connection is over.
     pub fn enter(&mut self, tenant: Arc<Tenant>, rights: Rights) -> Result<(), Error> {
-        if !self.node.clients.welcome(&self.client, self.node.max_clients()) {
+        // The admin gets in where tenants have taken all places: it can make room.
+        let is_admin = rights == Rights::Node;
+        let beyond = if is_admin { ADMIN_PLACES } else { 0 };
+        if !self.node.clients.welcome(&self.client, self.node.max_clients().saturating_add(beyond)) {
             self.closing = true;
             return Err(Error::text("ERR max number of clients reached"));
         }
         self.rights = rights;
+        self.client.is_admin.store(is_admin, Ordering::Relaxed);
         if !Arc::ptr_eq(&tenant, &self.tenant) {
             self.leave();
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
@@ -276,6 +283,7 @@ impl Session {
         self.leave();
         self.authenticated = false;
         self.rights = Rights::Branch;
+        self.client.is_admin.store(false, Ordering::Relaxed);
         self.client.told.lock().database = "".into();
         let (_, now_ms) = self.worker.now();
         self.node.clients.estrange(&self.client, now_ms, strangers::places(self.node.max_clients()));

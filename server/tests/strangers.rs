@@ -182,3 +182,29 @@ fn a_tenant_cannot_lift_its_limit() {
     check(&mut admin, "CONFIG SET maxmemory 0", "+OK");
     check(&mut shop, "SET l v", "+OK");
 }
+
+#[test]
+fn tenants_cannot_keep_the_admin_out() {
+    let served = Served::start(&["--token", "dm_shop_s1", "--max-clients", "3"]);
+    let mut tenants: Vec<_> = (0..3).map(|_| served.connect_with("dm_shop_s1")).collect();
+    let mut late = served.connect_without();
+    check(&mut late, "AUTH dm_shop_s1", "-ERR max number of clients reached");
+    let mut admin = served.connect_as_admin();
+    check(&mut admin, "AUTH shop the-admin-token", "+OK");
+    let id = admin.say("CLIENT ID").integer();
+    check(&mut tenants[0], &format!("CLIENT KILL ID {id}"), ":0");
+    check(&mut tenants[0], "CLIENT KILL TYPE normal", ":2");
+    check(&mut admin, "PING", "+PONG");
+    check(&mut admin, "CLIENT KILL TYPE normal", ":1");
+    // Once it has given its rights up, it is one of them.
+    check(&mut admin, "AUTH dm_shop_s1", "+OK");
+    // The places of the closed ones are free when their connections have ended.
+    let mut tenant = (0..10_000)
+        .find_map(|_| {
+            let mut tenant = served.connect_without();
+            (tenant.say("AUTH dm_shop_s1").to_string() == "+OK").then_some(tenant)
+        })
+        .expect("a place is free");
+    check(&mut tenant, &format!("CLIENT KILL ID {id}"), ":1");
+    assert_eq!(admin.read(), None);
+}

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::client::{Address, Client, Reply, Trouble};
+use super::unrepeated::Unrepeated;
 use crate::databases::ADMIN;
 use crate::options::{DEFAULT_DATABASE, Interval, branch_name, check_full_name, named_database, owner_and_branch};
 
@@ -23,7 +24,7 @@ pub struct Db {
     /// The server, as redis://[:TOKEN@]HOST:PORT or unix://[:TOKEN@]/PATH [default: DORMOUSE_URL, or
     /// redis://127.0.0.1:6379; a token is also taken from DORMOUSE_TOKEN, the admin token from
     /// redis://admin:TOKEN@HOST:PORT or DORMOUSE_ADMIN_TOKEN]
-    #[arg(long, value_name = "URL", global = true)]
+    #[arg(long, value_name = "URL", global = true, value_parser = Unrepeated::<Address>::new())]
     url: Option<Address>,
 
     /// Print JSON

@@ -24,7 +24,8 @@ pub struct Import {
 
     /// Send the keys to a running server, redis://[:TOKEN@]host:port[/index], rather than writing the store. The password
     /// can stand in DORMOUSE_TARGET_PASSWORD instead
-    #[arg(long, value_name = "URL", conflicts_with_all = ["database", "store"])]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["database", "store"],
+          value_parser = super::unrepeated::Unrepeated::<Target>::new())]
     to: Option<Target>,
 
     /// Replace what is there: all data of the database, or with --to the keys that the file has too; when moving in from

@@ -7,6 +7,7 @@ mod export;
 mod follow;
 mod import;
 mod progress;
+mod unrepeated;
 
 use std::process::ExitCode;
 use std::sync::Arc;

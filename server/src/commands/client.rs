@@ -12,6 +12,7 @@ use dormouse_shard::error::{Error, Result, repeated};
 use crate::clients::Client;
 use crate::commands::connection::set_name;
 use crate::commands::{help, now};
+use crate::rights::Rights;
 use crate::session::{ReplyMode, Session, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
@@ -297,6 +298,7 @@ impl Filter<'_> {
             && self.local_address.is_none_or(|address| address == client.peer.local().as_bytes())
             && self.age_seconds.is_none_or(|age| age_seconds >= age)
             && !(self.skip_me && client.id == session.client.id)
+            && (session.rights == Rights::Node || !client.is_admin.load(Ordering::Relaxed))
     }
 }
 
