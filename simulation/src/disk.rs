@@ -84,7 +84,7 @@ pub struct State {
     /// Faults of this process's life.
     pub faults: u64,
     pub logs: BTreeMap<(u64, u64), LogFile>,
-    /// Files whose removal was not synced.
+    /// Files with a durable name whose removal was not synced.
     pub removed_logs: BTreeMap<(u64, u64), LogFile>,
     pub trace: Trace,
     waiting: BTreeMap<u64, Waiting>,
@@ -176,7 +176,8 @@ impl Disk {
         self.with(|state| {
             let State { chance, logs, removed_logs, deleted, trace, .. } = state;
             for (place, file) in std::mem::take(removed_logs) {
-                if chance.permille(400) && file.has_name {
+                let has_successor = logs.get(&place).is_some_and(|successor| successor.has_name);
+                if chance.permille(400) && !has_successor {
                     trace.note(format!("  removed log file {} is back", place.1));
                     logs.insert(place, file);
                 }

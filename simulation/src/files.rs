@@ -3,6 +3,9 @@
 //! A file has what programs see of it, and what is durable. A sync that succeeds makes them equal. One that fails may have
 //! written any sectors, and the system forgets that the others still had to be written: a later sync of the same file
 //! says nothing about them. A power cut leaves what is durable, any of the other sectors, and zeros.
+//!
+//! A removed file may come back until the next process settles, unless its name is durable again for another file: a name is
+//! one file's, and the sync of the folder that makes the new one durable takes the old one away.
 
 use std::io;
 use std::sync::Arc;
@@ -258,6 +261,7 @@ impl Sink for SimulatedFiles {
                 files.act("remove", *place, |state, verdict| {
                     if matches!(verdict, Verdict::Done | Verdict::Unanswered | Verdict::Crash { done: true })
                         && let Some(file) = state.logs.remove(place)
+                        && file.has_name
                     {
                         state.removed_logs.insert(*place, file);
                     }
@@ -273,5 +277,58 @@ impl Sink for SimulatedFiles {
 
     fn file_bytes(&self) -> u64 {
         Self::BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Rates;
+
+    const PLACE: (u64, u64) = (1, 1);
+
+    /// A disk on which a file was written and then removed, and nothing was synced since.
+    fn removed(seed: u64) -> (Arc<Disk>, SimulatedFiles) {
+        let disk = Disk::new(Chance::new(seed), Rates::default(), true);
+        let mut files = SimulatedFiles::new(&disk);
+        files.begin(PLACE.0, PLACE.1, b"first").unwrap();
+        files.append(&[b"frame"]).unwrap();
+        files.remover()(&[PLACE]).unwrap();
+        (disk, files)
+    }
+
+    fn found(disk: &Arc<Disk>) -> Option<Bytes> {
+        SimulatedFiles::new(disk).read(PLACE.0, PLACE.1).ok()
+    }
+
+    #[test]
+    fn a_removed_file_does_not_take_the_place_of_a_new_one_of_its_name() {
+        for seed in 0..64 {
+            let (disk, mut files) = removed(seed);
+            files.begin(PLACE.0, PLACE.1, b"second").unwrap();
+            files.append(&[b"frame"]).unwrap();
+            disk.cut_power();
+            assert!(found(&disk).unwrap().starts_with(b"secondframe"), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_removed_file_may_come_back_until_its_name_is_durable_again() {
+        let (mut first, mut none) = (0, 0);
+        for seed in 0..64 {
+            let (disk, files) = removed(seed);
+            // Begun, but the folder could not be synced; so it is removed again.
+            disk.with(|state| state.logs.insert(PLACE, LogFile::default()));
+            files.remover()(&[PLACE]).unwrap();
+            disk.cut_power();
+            match found(&disk) {
+                Some(bytes) => {
+                    assert!(bytes.starts_with(b"firstframe"), "seed {seed}");
+                    first += 1;
+                }
+                None => none += 1,
+            }
+        }
+        assert!(first > 0 && none > 0, "{first}, {none}");
     }
 }
