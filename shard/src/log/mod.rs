@@ -567,7 +567,8 @@ impl Log {
     }
 
     /// Removes a file that was begun and in which nothing could be written, so that failures leave nothing behind. Its
-    /// number is used again where it is gone.
+    /// number is used again where it is gone: the next frame begins the next file at the same lsn, and a power cut leaves one
+    /// of the two, see [`sink`].
     fn take_back(&self, output: &mut Output, number: u64) {
         if output.sink.file_bytes() > 0 && (self.remover)(&[(self.writer, number)]).is_ok() {
             output.next_number = number;

@@ -1,7 +1,9 @@
 //! Where a log's bytes go: files in a folder, or objects in a store.
 //!
-//! Each process writes a log of its own, `log/<writer>/<number>`. A file that is begun is never begun again: after an error
-//! whatever was not durable goes into the next one, since nobody knows what the system still holds of the old one.
+//! Each process writes a log of its own, `log/<writer>/<number>`. A file that is there is never begun again: after an error
+//! whatever was not durable goes into another one, since nobody knows what the system still holds of the old one. A file
+//! without a durable frame is deleted, and the other one takes its number, so that failures leave no gap between the
+//! numbers. The deleted one cannot come back in its place: the folder is synced before anything in the new one counts.
 //!
 //! - [`Files`]: an append-only file each 16 MiB, written past the page cache where the system lets us ([`direct`]).
 //! - [`Objects`]: an object for each flush, created only if absent. A process that takes the store over ([`crate::owner`])
@@ -185,6 +187,10 @@ pub struct Files {
     noted: String,
     /// Held while a folder comes or goes: one that goes just when a file is begun in it would take the file's name along.
     folders: Arc<Mutex<()>>,
+    /// The name of the log's folder may not be durable yet.
+    is_folder_new: bool,
+    /// Makes the names in a folder durable. A test fails here.
+    sync_folder: fn(&Path) -> io::Result<()>,
 }
 
 /// Names the file that is being written, in the store's folder.
@@ -196,7 +202,14 @@ impl Files {
 
     /// `folder`: the store's.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), current: None, noted: String::new(), folders: Arc::default() }
+        Self {
+            folder: folder.to_owned(),
+            current: None,
+            noted: String::new(),
+            folders: Arc::default(),
+            is_folder_new: false,
+            sync_folder,
+        }
     }
 
     fn path(&self, writer: u64, number: u64) -> PathBuf {
@@ -234,7 +247,7 @@ impl Files {
             file.write_all_at(format!("{name}\n").as_bytes(), 0)?;
             file.sync_all()?;
             fs::rename(&unfinished, self.folder.join(LAST))?;
-            File::open(&self.folder)?.sync_all()
+            (self.sync_folder)(&self.folder)
         };
         match note() {
             Ok(()) => name.clone_into(&mut self.noted),
@@ -244,6 +257,10 @@ impl Files {
             }
         }
     }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 /// The file that stands in a folder's note.
@@ -295,10 +312,10 @@ impl Sink for Files {
         let sync = || -> io::Result<()> {
             for writer in entries(&logs)? {
                 if logs.join(&writer).is_dir() {
-                    File::open(logs.join(&writer))?.sync_all()?;
+                    (self.sync_folder)(&logs.join(&writer))?;
                 }
             }
-            if logs.exists() { File::open(&logs)?.sync_all() } else { Ok(()) }
+            if logs.exists() { (self.sync_folder)(&logs) } else { Ok(()) }
         };
         sync().map_err(|error| failed("sync", FOLDER, error))
     }
@@ -317,22 +334,22 @@ impl Sink for Files {
         self.current = None;
         let path = self.path(writer, number);
         let _folders = self.folders.lock();
+        let folder = path.parent().unwrap_or(&self.folder);
+        // It stays new until its own name was synced, in this attempt or in a later one.
+        self.is_folder_new |= !folder.exists();
         let begin = || -> io::Result<DirectFile> {
-            let folder = path.parent().unwrap_or(&self.folder);
-            let is_new = !folder.exists();
             fs::create_dir_all(folder)?;
             let file = DirectFile::create(&path, head)?;
             // The name must be durable before what is written under it counts.
-            File::open(folder)?.sync_all()?;
-            if is_new {
-                for parent in folder.ancestors().skip(1).take(2) {
-                    File::open(parent)?.sync_all()?;
-                }
+            (self.sync_folder)(folder)?;
+            if self.is_folder_new {
+                folder.ancestors().skip(1).take(2).try_for_each(self.sync_folder)?;
             }
             Ok(file)
         };
         let name = name(writer, number);
         let file = begin().map_err(|error| failed("begin", &name, error))?;
+        self.is_folder_new = false;
         self.current = Some((file, name));
         Ok(())
     }
@@ -364,7 +381,7 @@ impl Sink for Files {
             file.write_all_at(&bytes, 0)?;
             file.set_len(bytes.len() as u64)?;
             file.sync_all()?;
-            File::open(path.parent().unwrap_or(&self.folder))?.sync_all()
+            (self.sync_folder)(path.parent().unwrap_or(&self.folder))
         };
         match cut().map_err(|error| failed("cut", &name(writer, number), error)) {
             // A file system that writes elsewhere what is overwritten. What can be read is served all the same.

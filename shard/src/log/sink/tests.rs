@@ -1,3 +1,6 @@
+use std::cell::RefCell;
+use std::os::unix::fs::MetadataExt;
+
 use object_store::memory::InMemory;
 
 use super::super::testing::{Writer, identity, numbers};
@@ -60,6 +63,64 @@ fn a_file_is_begun_once() {
     assert!(files.begin(1, 1, b"other").is_err());
     assert!(files.append(&[FRAME]).is_err(), "nothing goes into a file that is not ours");
     assert_eq!(files.read(1, 1).unwrap(), &b""[..]);
+}
+
+thread_local! {
+    /// What was synced since the test began, each with the number of the file `1` in it.
+    static SYNCED: RefCell<Vec<(PathBuf, Option<u64>)>> = const { RefCell::new(Vec::new()) };
+    /// A folder that cannot be synced.
+    static REFUSED: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+fn sync_or_refuse(folder: &Path) -> io::Result<()> {
+    if REFUSED.with_borrow(|refused| refused.as_deref() == Some(folder)) {
+        return Err(io::Error::other("refused"));
+    }
+    let file = fs::metadata(folder.join("000000000001")).ok().map(|found| found.ino());
+    SYNCED.with_borrow_mut(|synced| synced.push((folder.to_owned(), file)));
+    sync_folder(folder)
+}
+
+/// Otherwise a power cut could take all that was acknowledged, as a file is in its folder only as long as that is in its own.
+#[test]
+fn a_folder_counts_as_new_until_its_name_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let (logs, log) = (folder.path().join("log"), folder.path().join("log/0000000000000001"));
+    for (refused, removes) in [(&logs, false), (&logs, true), (&log, false), (&folder.path().to_owned(), false)] {
+        let _ = fs::remove_dir_all(&logs);
+        let mut files = Files::new(folder.path());
+        files.sync_folder = sync_or_refuse;
+        REFUSED.set(Some(refused.clone()));
+        files.begin(1, 1, b"head").unwrap_err();
+        if removes {
+            files.remover()(&[(1, 1)]).unwrap();
+        }
+        REFUSED.set(None);
+        SYNCED.take();
+        files.begin(1, 2, b"head").unwrap();
+        let synced: Vec<_> = SYNCED.take().into_iter().map(|(folder, _)| folder).collect();
+        assert_eq!(synced, [log.clone(), logs.clone(), folder.path().to_owned()], "{refused:?}, {removes}");
+        files.begin(1, 3, b"head").unwrap();
+        assert_eq!(SYNCED.take().len(), 1, "once is enough");
+    }
+}
+
+/// Otherwise the deleted one could come back after a power cut, and what stood in the new one would be lost.
+#[test]
+fn a_new_file_takes_the_name_of_a_deleted_one_for_good_before_it_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Files::new(folder.path());
+    files.sync_folder = sync_or_refuse;
+    // So that the folder stays.
+    files.begin(1, 2, b"head").unwrap();
+    for _ in 0..3 {
+        files.begin(1, 1, b"head").unwrap();
+        let log = folder.path().join("log/0000000000000001");
+        let begun = fs::metadata(log.join("000000000001")).unwrap().ino();
+        assert_eq!(SYNCED.take().pop(), Some((log, Some(begun))));
+        files.append(&[FRAME]).unwrap();
+        files.remover()(&[(1, 1)]).unwrap();
+    }
 }
 
 #[test]
