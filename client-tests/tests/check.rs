@@ -97,6 +97,8 @@ fn a_store_that_a_crash_left_is_fine() {
     let (fine, said) = check(&server, &[]);
     assert!(fine, "{said}");
     assert!(said.contains("default: fine: 3,000 keys") && said.contains("10 writes in the log"), "{said}");
+    let (fine, said) = check(&server, &["--json"]);
+    assert!(fine && said.contains(r#""keys":3000"#) && said.contains(r#""logged_writes":10"#), "{said}");
     if has_redis() {
         let (keys, said) = salvaged(&server);
         assert!(keys == KEYS + 10 && said.contains("nothing was left out"), "{keys} {said}");
@@ -127,6 +129,8 @@ fn damaged_chunks_are_found_and_the_rest_is_salvaged() {
     fs::remove_file(&chunk).expect("a chunk");
     let (fine, said) = check(&server, &[]);
     assert!(!fine && said.contains("missing from the store"), "{said}");
+    let (fine, said) = check(&server, &["--json"]);
+    assert!(!fine && said.contains(r#""damaged":true"#) && said.contains(r#""remedy":"#), "{said}");
     fs::write(&chunk, whole).expect("a chunk");
     assert!(check(&server, &[]).0);
 }

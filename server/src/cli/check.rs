@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use dormouse_shard::check::salvage::salvage;
-use dormouse_shard::check::{Checked, CheckedLog, Report, check};
+use dormouse_shard::check::{Checked, CheckedLog, Problem, Report, Spare, check};
 use dormouse_shard::rdb::export::{About, Exported};
 use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_shard::store::Store;
 use indicatif::{HumanBytes, HumanCount};
+use serde_json::{Value, json};
 
 use super::progress::Progress;
 use super::{Failure, open_to_read, parse_database, store_url};
@@ -38,6 +39,10 @@ pub struct Check {
     #[arg(long, value_name = "VERSION", requires = "salvage", default_value_t = VERSION_MAX,
           value_parser = clap::value_parser!(u16).range(i64::from(VERSION_MIN)..=i64::from(VERSION_MAX)))]
     rdb_version: u16,
+
+    /// Print JSON
+    #[arg(long, conflicts_with = "salvage")]
+    json: bool,
 }
 
 impl Check {
@@ -50,12 +55,16 @@ impl Check {
     }
 
     fn look(&self, store: &Arc<Store>) -> Result<ExitCode, String> {
-        let report = check(store, self.database.as_deref(), &mut tell).map_err(|error| error.to_string())?;
+        let mut told: fn(&Checked) = if self.json { |_| {} } else { tell };
+        let report = check(store, self.database.as_deref(), &mut told).map_err(|error| error.to_string())?;
         if report.databases.is_empty() && self.database.is_some() {
             let name = self.database.as_deref().unwrap_or_default();
             return Err(format!("there is no database `{name}` in {}", store.url()));
         }
-        println!("{}", summary(&report));
+        match self.json {
+            true => println!("{}", json_of(&report)),
+            false => println!("{}", summary(&report)),
+        }
         Ok(if report.problems() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
@@ -109,6 +118,49 @@ fn summary(report: &Report) -> String {
         problems => format!("{} databases: {problems} problems were found", report.databases.len()),
     });
     lines.join("\n")
+}
+
+/// What the lines say, for programs. Names of fields do not change; new ones may come.
+fn json_of(report: &Report) -> Value {
+    let problems = |problems: &[Problem]| -> Value {
+        let fields = |problem: &Problem| {
+            let Problem { object, what, affected, remedy } = problem;
+            json!({ "object": object, "what": what, "affected": affected, "remedy": remedy })
+        };
+        problems.iter().map(fields).collect()
+    };
+    let spare = |spare: &Spare| json!({ "objects": spare.objects, "bytes": spare.bytes });
+    let database = |checked: &Checked| {
+        json!({
+            "name": checked.name,
+            "damaged": !checked.problems.is_empty(),
+            "manifest": checked.manifest,
+            "keys": checked.keys,
+            "bytes": checked.bytes,
+            "chunks": checked.chunks,
+            "tails": checked.tails,
+            "logged_writes": checked.logged,
+            "branch_markers": checked.markers,
+            "garbage": spare(&checked.garbage),
+            "unknown": spare(&checked.unknown),
+            "problems": problems(&checked.problems),
+        })
+    };
+    let log = &report.log;
+    json!({
+        "databases": report.databases.iter().map(database).collect::<Value>(),
+        "log": {
+            "damaged": !log.problems.is_empty(),
+            "processes": log.logs,
+            "files": log.files,
+            "frames": log.frames,
+            "bytes": log.bytes,
+            "torn": log.torn,
+            "problems": problems(&log.problems),
+        },
+        "unfinished": spare(&report.unfinished),
+        "problems": report.problems(),
+    })
 }
 
 /// The file appears under its name when it is whole and on the disk.
