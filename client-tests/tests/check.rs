@@ -231,19 +231,19 @@ fn a_branch_without_manifests_is_missed() {
     server.resume();
     let mut connection = Connection::open(server.port());
     for line in ["DORMOUSE BRANCH kept", "DORMOUSE BRANCH lost", "DORMOUSE BRANCH deleted", "DORMOUSE DELETE deleted"] {
-        assert_eq!(text(&connection.run(line)), "+OK");
+        assert_eq!(text(&connection.run(line)), "OK");
     }
     server.kill();
     assert!(check(&server, &[]).0);
-    let manifests = files(&server, "db/lost/manifest");
+    let manifests = files(&server, "db/default.lost/manifest");
     assert_eq!(manifests.len(), 2, "two are kept from the first commit on");
     manifests.iter().for_each(|manifest| fs::remove_file(manifest).expect("a manifest"));
     let (fine, said) = check(&server, &[]);
-    assert!(!fine && said.contains("branch `lost` of database `default` has no manifest"), "{said}");
+    assert!(!fine && said.contains("branch `default.lost` of database `default` has no manifest"), "{said}");
     server.resume();
     let found = dormouse_client_tests::wait_for(std::time::Duration::from_secs(20), || {
         let info = text(&Connection::open(server.port()).run("INFO dormouse"));
-        info.contains("may_be_missing: branch `lost`").then_some(())
+        info.contains("may_be_missing: branch `default.lost`").then_some(())
     });
     assert!(found.is_some());
 }
