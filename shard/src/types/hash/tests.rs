@@ -50,7 +50,7 @@ fn the_form_changes_at_the_thresholds_of_redis() {
         assert_eq!(hash.encoding(), "hashtable");
         assert_eq!(hash.get(field), Some(Item::Bytes(value)));
     }
-    assert_eq!(Hash::with_capacity(129, &LIMITS).encoding(), "hashtable");
+    assert_eq!(Hash::with_capacity(513, &LIMITS).encoding(), "hashtable");
     assert_eq!(Hash::from_listpack(&packed, &LIMITS).unwrap().encoding(), "listpack");
     assert_eq!(Hash::from_listpack(&packed, &SMALL).unwrap().encoding(), "hashtable");
 }
