@@ -17,12 +17,24 @@ fn check(connection: &mut Connection, line: &str, reply: &str) {
     assert_eq!(connection.say(line).to_string(), reply, "{line}");
 }
 
+/// Ends a thread that looks at it, also when the one that holds it panics.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Strangers arrive all the time and stay; tenants come and go beside them.
 #[test]
 fn tenants_get_in_beside_any_number_of_strangers() {
     let served = Served::start(&["--token", "dm_shop_s1", "--max-clients", "40"]);
+    let mut first = served.connect_with("dm_shop_s1");
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // The scope waits for the flood, even where an assertion fails.
+        let _stop = StopOnDrop(&stop);
         let flood = scope.spawn(|| {
             let mut strangers = Vec::new();
             while !stop.load(Ordering::SeqCst) {
@@ -32,7 +44,6 @@ fn tenants_get_in_beside_any_number_of_strangers() {
                 }
             }
         });
-        let mut first = served.connect_with("dm_shop_s1");
         for turn in 0..50 {
             // One that is overtaken before its AUTH is read has to connect again.
             let mut tenant = (0..100)
