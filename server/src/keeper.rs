@@ -135,7 +135,8 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             count(&tenant);
             if tenant.database.is_awake() {
                 let is_filling = |client: &Arc<Client>| usize::from(client.select.load(Ordering::Relaxed)) >= INDEXES;
-                tenant.database.settle_import(node.clients.of_database(tenant.name()).iter().any(is_filling)).await;
+                let is_filled = || node.clients.of_database(tenant.name()).iter().any(is_filling);
+                tenant.database.settle_import(is_filled).await;
                 databases.push(observe(&node, &tenant, &mut uses, &mut saves).await);
             }
         }

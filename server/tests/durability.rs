@@ -843,3 +843,35 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
     });
     assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"));
 }
+
+/// What is staged is dropped only if no client fills it when the locks are held, not when they are asked for.
+#[test]
+fn an_import_that_begins_meanwhile_is_not_dropped() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "n", "0"]);
+    let filling = AtomicBool::new(false);
+    let staging = |begins: bool| {
+        let (_, held) = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+        let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
+        let parts = contents.iter_mut().map(|contents| &mut **contents);
+        let mut db = Keyspace::new(parts, &database.shared, 0, NOW_MS, 1);
+        if begins {
+            db.begin_staging();
+        }
+        db.is_staging()
+    };
+    assert!(staging(true));
+    bench.runtime.block_on(async {
+        let held = hold(database.topology().expect("it is awake").shards.clone()).await;
+        let mut settling = std::pin::pin!(database.settle_import(|| filling.load(Ordering::SeqCst)));
+        assert!(futures::poll!(settling.as_mut()).is_pending());
+        filling.store(true, Ordering::SeqCst);
+        drop(held);
+        settling.await;
+    });
+    assert!(staging(false), "a client fills it");
+    filling.store(false, Ordering::SeqCst);
+    bench.runtime.block_on(database.settle_import(|| filling.load(Ordering::SeqCst)));
+    assert!(!staging(false));
+}

@@ -8,8 +8,9 @@ use crate::keyspace::Keyspace;
 
 impl Database {
     /// Lets keys expire again where the import's marker is gone from what it filled, and drops what is staged unless a client
-    /// is there that fills it. Nothing is woken for it.
-    pub async fn settle_import(&self, is_filled: bool) {
+    /// fills it. `is_filled` is asked under the locks, so it sees a client that has begun an import meanwhile. Nothing is
+    /// woken for it.
+    pub async fn settle_import(&self, is_filled: impl FnOnce() -> bool) {
         if self.shared.followed.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -17,7 +18,7 @@ impl Database {
         let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
         let parts = contents.iter_mut().map(|contents| &mut **contents);
         let mut db = Keyspace::new(parts, &self.shared, 0, (self.engine.clock)(), 1);
-        db.settle_import(is_filled);
+        db.settle_import(is_filled());
         let dead = db.take_graveyard();
         drop(db);
         drop(contents);
