@@ -340,3 +340,20 @@ fn a_transaction_stays_in_its_database() {
         client.expect("-EXECABORT Transaction discarded because of previous errors.\r\n");
     }
 }
+
+#[test]
+fn a_transaction_with_info_waits_no_longer_than_others() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.send(&["SET a 1", "CONFIG SET reply-timeout 20ms", "MULTI", "INFO server", "SET a 2"]);
+    client.expect("+OK\r\n+OK\r\n+OK\r\n+QUEUED\r\n+QUEUED\r\n");
+    let database = Arc::clone(&bench.tenant("default").database);
+    let held = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+    client.check(
+        "EXEC",
+        "-EXECABORT Transaction discarded because of: TIMEOUT no reply within 20 ms: the command waited for what it asks \
+         for and was not run\r\n",
+    );
+    drop(held);
+    client.check("GET a", "$1\r\n1\r\n");
+}

@@ -170,10 +170,12 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
     let database = Arc::clone(&session.tenant.database);
     let entries: Vec<&Entry> =
         transaction.queue.iter().filter_map(|request| TABLE.resolve(request.as_request()).ok()).collect();
+    let turn = session.turn();
     if entries.iter().any(|entry| is_info(entry)) {
         // Under the locks nothing can be waited for.
         let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
-        session.gathered = Some(Box::new(State::gather(node, tenant).await));
+        let gathered = turn.wait(Waits::Answer, State::gather(node, tenant)).await?;
+        session.gathered = Some(Box::new(gathered));
     }
     if session.watching.is_none() && !entries.iter().any(|entry| matches!(entry.action, Action::Keyspace(_))) {
         // Nothing is asked of the keyspace, so it need not be woken.
@@ -182,7 +184,6 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
     }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
     let select = session.select;
-    let turn = session.turn();
     loop {
         let topology = turn.wait(Waits::Wake, database.awake()).await??;
         if entries.iter().any(|entry| entry.row.flags.contains(Flags::ALL_RESIDENT)) {
