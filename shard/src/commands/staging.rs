@@ -195,6 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_staged_evicts_nothing_of_what_it_will_replace() {
+        let mut bench = Bench::new();
+        bench.run("SET old 1");
+        import(&mut bench, &["BEGIN"]);
+        let mut settings = *bench.shared.settings.load_full();
+        settings.memory_max = 1;
+        settings.eviction = Eviction::AllKeysLru;
+        bench.shared.settings.store(settings.into());
+        bench.select = 16;
+        assert_eq!(bench.keyspace().make_room(0), Err(crate::error::Error::OutOfMemory));
+        bench.select = 0;
+        assert_eq!(bench.run("GET old"), "1");
+        let _ = bench.keyspace().make_room(0);
+        assert_eq!(bench.run("DBSIZE"), "0", "a client's own write may");
+    }
+
+    #[test]
     fn replay_expires_nothing_either() {
         let mut bench = following();
         bench.shared.journal.record(true);

@@ -4,7 +4,8 @@
 //!    they last published it.
 //! 2. While that is over the limit: sample a few keys of the held shards, drop the one that was idle longest. Keys of an
 //!    index that follows a source are left alone.
-//! 3. Where nothing is left to drop, or the policy is `noeviction`, the command is refused.
+//! 3. Where nothing is left to drop, or the policy is `noeviction`, the command is refused. So is one that fills a staged
+//!    index: what an import will replace stays as it is until then, or for good if the import fails.
 
 use std::sync::atomic::Ordering;
 
@@ -31,7 +32,8 @@ impl Keyspace<'_> {
             if held + elsewhere <= limit {
                 return Ok(());
             }
-            if self.settings.eviction == Eviction::NoEviction || !self.evict_one() {
+            let stages = usize::from(self.select) >= INDEXES;
+            if self.settings.eviction == Eviction::NoEviction || stages || !self.evict_one() {
                 return Err(Error::OutOfMemory);
             }
         }
