@@ -213,6 +213,7 @@ impl Connection {
 
     /// Goes on with a batch that needs something to be awaited, until all of its whole requests are answered.
     async fn finish(&mut self, mut next: Next, reply: &mut Reply) -> Result<(), End> {
+        let mut waited = false;
         loop {
             match next {
                 Next::Read => return Ok(()),
@@ -223,8 +224,10 @@ impl Connection {
                 Next::Flush => self.send(&mut reply.buffer).await?,
                 Next::Slow(request) => {
                     // Boxed: a rare and large future must not make every idle connection large.
+                    let began = Instant::now();
                     let execution = Box::pin(self.session.execute(request, reply));
                     beside_client(&self.stream, &self.client, execution).await;
+                    waited = began.elapsed() > HASTE;
                     if self.parser.limits() != self.session.limits() {
                         self.parser.set_limits(*self.session.limits());
                     }
@@ -235,6 +238,11 @@ impl Connection {
             }
             if self.client.is_killed() {
                 return Err(End::Closed);
+            }
+            if waited {
+                // The next one may wait as long again. Of several in one pipeline each has its own bound.
+                self.send(&mut reply.buffer).await?;
+                waited = false;
             }
             let (used, after) = self.session.batch(&mut self.parser, &self.rest, reply);
             self.consume(used);

@@ -357,3 +357,18 @@ fn a_transaction_with_info_waits_no_longer_than_others() {
     drop(held);
     client.check("GET a", "$1\r\n1\r\n");
 }
+
+#[test]
+fn a_late_reply_does_not_wait_for_those_behind_it() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.send(&["SET a 1", "CONFIG SET reply-timeout 3s"]);
+    client.expect("+OK\r\n+OK\r\n");
+    let database = Arc::clone(&bench.tenant("default").database);
+    let held = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+    client.send(&["INCR a", "INCR a", "GET a"]);
+    client.expect("-TIMEOUT no reply within 3000 ms: the command waited for the lock of a shard and was not run\r\n");
+    // The second waits by now, and has its own three seconds.
+    drop(held);
+    client.expect(":2\r\n$1\r\n2\r\n");
+}
