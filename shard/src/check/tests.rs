@@ -12,6 +12,7 @@ use crate::log::format::{Identity, write_effect};
 use crate::log::sink::Objects;
 use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
 use crate::rdb::export::About;
+use crate::rdb::import::{Import, ImportError};
 use crate::record::Record;
 use crate::segment::{Placement, Range53, SlotPlacement, prefix53};
 use crate::tail::{TailRecord, encode_tail};
@@ -212,6 +213,44 @@ fn without_any_manifest_all_that_is_there_is_salvaged() {
         block_on(store.delete(&name)).unwrap();
     }
     assert_eq!(salvaged(&store).0, KEYS + 2);
+}
+
+#[test]
+fn what_was_salvaged_replaces_a_database_without_readable_manifests() {
+    let about = About { version: 11, server: "7.2.0", now_ms: 5 };
+    for damaged in [1, 2] {
+        let store = store();
+        for name in names(&store, "db/a/manifest").into_iter().rev().take(damaged) {
+            replace(&store, &name, |bytes| bytes[20] ^= 1);
+        }
+        let mut rdb = Vec::new();
+        let expected = salvage(&store, "a", &mut rdb, about, &mut |_| {}).unwrap().exported.keys;
+        let recovered = Log::look(&store).unwrap();
+        let folder = std::env::temp_dir();
+        let import = |replace| {
+            let order = Import {
+                store: &store,
+                recovered: &recovered,
+                database: "a",
+                replace,
+                skip_unsupported: false,
+                now_ms: 6,
+                seed: SEED + 1,
+                writer: 11,
+                folder: &folder,
+                memory_bytes: 1 << 20,
+            };
+            block_on(order.run(&rdb[..], &mut |_| {}))
+        };
+        assert!(matches!(import(false), Err(ImportError::Store(StoreError::Corrupt { .. }))));
+        assert_eq!(import(true).unwrap().keys, expected);
+        let newest = block_on(manifest::latest(&store, "a")).unwrap().unwrap();
+        assert_eq!((newest.number, newest.seed), (3, SEED + 1));
+        let report = look(&store);
+        let refused = report.databases[0].problems.iter().find(|problem| problem.affected.contains("refused"));
+        assert!(refused.is_none(), "{refused:?}");
+        assert_eq!(salvaged(&store).0, expected);
+    }
 }
 
 #[test]

@@ -44,6 +44,24 @@ pub async fn latest(store: &Store, database: &str) -> Result<Option<Manifest>, S
     }
 }
 
+/// The manifest that the data of another database replace: the newest, even if it is damaged. What a damaged one said is
+/// then taken from the newest readable one, or is as in a new database; its number and epoch are higher than any in use.
+pub async fn replaced(store: &Store, database: &str) -> Result<Option<Manifest>, StoreError> {
+    match latest(store, database).await {
+        Err(StoreError::Corrupt { .. }) => {}
+        result => return result,
+    }
+    let manifests = history(store, database).await?;
+    let number = manifests.first().map_or(0, |(number, _)| *number);
+    let readable = manifests.into_iter().find_map(|(_, manifest)| manifest.ok());
+    let mut manifest = readable.unwrap_or_else(|| Manifest::new(database, 0, 0, 0));
+    let folder = Folder::list(store, &Names::new(database)?).await?;
+    let origins = folder.objects.iter().filter_map(|object| object_origin(&object.name));
+    let epoch = origins.map(|(epoch, ..)| epoch).max().unwrap_or(0);
+    (manifest.number, manifest.epoch) = (number, manifest.epoch.max(epoch).saturating_add(1));
+    Ok(Some(manifest))
+}
+
 /// Whether there is such a database.
 pub async fn exists(store: &Store, database: &str) -> Result<bool, StoreError> {
     Ok(!numbers(store, &Names::new(database)?).await?.is_empty())

@@ -28,7 +28,7 @@ mod sharing;
 use std::collections::BTreeMap;
 
 pub use self::{
-    catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest},
+    catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest, replaced},
     names::{Names, object_origin as origin_of},
     sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
 };

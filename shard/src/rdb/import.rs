@@ -152,7 +152,11 @@ impl Import<'_> {
     async fn next_manifest(&self) -> Result<Manifest, ImportError> {
         // A new database, told by its seed and its creation from the one that the log may still speak of.
         let mut manifest = Manifest::new(self.database, self.seed, self.writer, self.now_ms);
-        let before = manifest::latest(self.store, self.database).await?;
+        // A damaged manifest is no obstacle to replacing its database: so what was salvaged can be put back.
+        let before = match self.replace {
+            true => manifest::replaced(self.store, self.database).await?,
+            false => manifest::latest(self.store, self.database).await?,
+        };
         let stored = before.as_ref().is_some_and(|before| before.segments.iter().any(|segment| segment.records > 0));
         let cut = before.as_ref().map_or(0, |before| before.cut);
         let unfinished = before.as_ref().is_some_and(|before| before.cut > before.sequence);

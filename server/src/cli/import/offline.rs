@@ -54,7 +54,10 @@ pub(super) fn run(import: &Import) -> Result<(), String> {
     }));
     let imported = done.map_err(|error| match error {
         ImportError::Unsupported(count) => import.advice(count),
-        ImportError::HoldsData(_) => format!("{error}; --replace replaces them"),
+        ImportError::HoldsData(_) => format!("{error}; --replace replaces it"),
+        ImportError::Store(StoreError::Corrupt { .. }) if !import.replace => {
+            format!("nothing was imported: {error}; --replace replaces the damaged database")
+        }
         ImportError::Rdb(_) | ImportError::Trailing => format!("nothing was imported: {}: {error}", import.name()),
         ImportError::Spill(_) => format!("nothing was imported: {error} in {}", folder.display()),
         _ => format!("nothing was imported: {error}"),
