@@ -105,7 +105,7 @@ fn branches_from_the_command_line() {
     tool.fails("branch default pr-2", "a database of that name exists");
     tool.fails("branch nobody pr-3", "no database nobody that this connection can see");
     tool.fails("branch default shop.pr-3", "`shop.pr-3` is not a branch of `default`");
-    tool.fails("delete default", "a database cannot be deleted from within");
+    tool.fails("delete default", "the database `default` cannot be deleted");
     tool.fails("delete pr-1", "no branch of that name");
     tool.fails("branch default Not_A_Name", "invalid database name `Not_A_Name`");
     tool.fails("list --url redis://127.0.0.1:1", "start one with `dormouse serve`");

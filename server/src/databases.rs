@@ -443,7 +443,7 @@ impl Tenants {
             return Ok(());
         }
         if tenant.name() == DEFAULT_DATABASE {
-            return Err(Error::text("ERR the database 'default' cannot be deleted"));
+            return Err(Error::text("ERR the database `default` cannot be deleted"));
         }
         if self.tokens.iter().any(|token| token.name() == tenant.name()) {
             let text =

@@ -16,7 +16,7 @@ use crate::commands::{answer, help, later, now};
 use crate::databases::Tenant;
 use crate::health;
 use crate::keeper;
-use crate::options::branch_name;
+use crate::options::{DEFAULT_DATABASE, branch_name};
 use crate::rights::Rights;
 use crate::session::{Answer, Session, SessionRun};
 
@@ -327,6 +327,9 @@ fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static,
     let found = found.ok_or_else(unknown)?;
     if !found.is_branch() && session.rights < Rights::Node {
         return Err(Error::text("NOPERM only a branch can be deleted without the admin token"));
+    }
+    if !found.is_branch() && found.name() == DEFAULT_DATABASE {
+        return Err(Error::text("ERR the database `default` cannot be deleted"));
     }
     if found.name() == session.tenant.name() {
         return Err(Error::text("ERR a database cannot be deleted from within: connect to another one"));
