@@ -375,9 +375,13 @@ fn json_of(reply: &Reply) -> Value {
 fn field(name: &str, value: &Reply) -> (String, Value) {
     match (name, value) {
         ("awake", Reply::Integer(awake)) => (name.to_string(), json!(*awake != 0)),
-        ("start_ms" | "end_ms" | "expires_ms", value) => {
+        ("start_ms" | "end_ms" | "expires_ms" | "created_ms", value) => {
             let stem = name.trim_end_matches("_ms");
-            let stem = if stem == "expires" { "expires_at" } else { stem };
+            let stem = match stem {
+                "expires" => "expires_at",
+                "created" => "created_at",
+                _ => stem,
+            };
             (stem.to_string(), value.integer().and_then(rfc3339).map_or(Value::Null, Value::String))
         }
         ("quantity", Reply::Text(text)) => (name.to_string(), number(text)),
@@ -444,6 +448,7 @@ mod tests {
                 ("keys", Reply::Integer(200_000)),
                 ("stored_bytes", Reply::Integer(2_763_505)),
                 ("shared_bytes", Reply::Integer(2000)),
+                ("created_ms", Reply::Integer(61_000)),
                 ("expires_ms", Reply::Integer(3_600_000 + 61_000)),
             ]),
         ];
@@ -456,6 +461,7 @@ pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
         assert_eq!(json_of(&databases[0]).to_string(), r#"{"awake":true,"keys":7,"name":"default","source":null}"#);
         let branch = json_of(&databases[1]);
         assert_eq!((&branch["awake"], &branch["expires_at"]), (&json!(false), &json!("1970-01-01T01:01:01.000Z")));
+        assert_eq!(branch["created_at"], json!("1970-01-01T00:01:01.000Z"));
         assert_eq!(listing(&databases[0], ""), "name: default\nsource: -\nawake: 1\nkeys: 7\n");
     }
 
