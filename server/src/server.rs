@@ -40,6 +40,8 @@ const NICER: i32 = 15;
 pub enum Failure {
     /// Another process owns the store; a supervisor may start this one again.
     Taken(String),
+    /// An option has a wrong value, which only its use shows.
+    Option(String),
     /// Anything else, and what to do about it.
     Other(String),
 }
@@ -51,6 +53,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Taken(_) => Self::TAKEN_CODE,
+            Self::Option(_) => 2,
             Self::Other(_) => 1,
         }
     }
@@ -64,7 +67,7 @@ impl From<String> for Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Taken(problem) | Self::Other(problem)) = self;
+        let (Self::Taken(problem) | Self::Option(problem) | Self::Other(problem)) = self;
         f.write_str(problem)
     }
 }
@@ -94,7 +97,12 @@ impl Server {
                 "the limit of open files allows {possible} clients, not {clients}: raise it (ulimit -n) or lower --max-clients"
             );
         }
-        let store = Arc::new(Store::open(&options.store).map_err(|error| explain(&error))?);
+        let store = Arc::new(Store::open(&options.store).map_err(|error| match &error {
+            StoreError::Url(problem) => {
+                Failure::Option(format!("invalid value for --store or DORMOUSE_STORE: {problem}"))
+            }
+            _ => Failure::Other(explain(&error)),
+        })?);
         let addresses: Vec<_> = options.bind.iter().map(|bind| bind.0).collect();
         let unix = options.unix_socket.as_deref().map(|path| (path, options.unix_socket_mode.0));
         let listeners = if options.port == 0 {

@@ -50,7 +50,8 @@ pub(super) struct Place {
 impl Place {
     pub(super) fn parse(service: Service, text: &str) -> Result<Place, StoreError> {
         let scheme = service.scheme();
-        let refuse = |problem: &str| Err(StoreError::Url(format!("a {scheme} URL {problem}")));
+        let article = if service == Service::Google { "a" } else { "an" };
+        let refuse = |problem: &str| Err(StoreError::Url(format!("{article} {scheme} URL {problem}")));
         if text.contains(['?', '#']) {
             return refuse("has no options: they are read from the environment");
         }

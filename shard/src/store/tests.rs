@@ -99,7 +99,7 @@ fn urls_say_what_is_wrong() {
     let text = |url| Store::open(url).unwrap_err().to_string();
     let supported = "this build supports file://, s3://, gs://, az://, memory://";
     assert_eq!(text("ftp://key:secret@b"), format!("unknown store scheme ftp://; {supported}"));
-    assert_eq!(text("s3://k:secret@b"), "a s3:// URL holds no credentials: they are read from the environment");
+    assert_eq!(text("s3://k:secret@b"), "an s3:// URL holds no credentials: they are read from the environment");
     assert!(text("./data").starts_with("a store is named by a URL"), "{}", text("./data"));
     assert!(text("file://").contains("needs a folder"));
 }
