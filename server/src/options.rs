@@ -86,7 +86,7 @@ pub fn version() -> String {
 #[command(
     name = "dormouse",
     version,
-    about = "A serverless Redis: databases that fall asleep when nobody uses them",
+    about = "A serverless Redis: databases that fall asleep when they are not used",
     args_conflicts_with_subcommands = true,
     after_help = "Every option also reads DORMOUSE_<OPTION> from the environment (DORMOUSE_SLEEP_AFTER=10m), and \
                   stands under its own name in the file of --config (sleep-after = \"10m\").\n\n\
@@ -184,16 +184,16 @@ pub struct Options {
     #[arg(skip)]
     pub tokens: Tokens,
 
-    /// Where data lies: file://PATH; s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with credentials from
-    /// the environment (AWS_..., GOOGLE_..., AZURE_...); or memory:// to keep nothing
+    /// Where the data is stored: file://PATH; s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER, with
+    /// credentials from the environment (AWS_..., GOOGLE_..., AZURE_...); or memory:// to keep nothing
     #[arg(long, value_name = "URL", default_value = "file://./dormouse-data", help_heading = "Databases")]
     pub store: String,
 
-    /// Put a database to sleep when nobody has used it for so long (or `never`)
+    /// Put a database to sleep after it has been idle for this time (or `never`)
     #[arg(long, value_name = "DURATION", default_value = "5m", help_heading = "Databases")]
     pub sleep_after: Interval,
 
-    /// Write what changed to the store so often while a database is awake (or `never`)
+    /// Write changes to the store at this interval while a database is awake (or `never`)
     #[arg(long, value_name = "DURATION", default_value = "60s", help_heading = "Databases")]
     pub checkpoint_every: Interval,
 
@@ -201,7 +201,7 @@ pub struct Options {
     #[arg(long, value_name = "WINDOW", default_value = "1s", help_heading = "Databases")]
     pub loss_window: Window,
 
-    /// Answer with an error when a reply has waited for so long: for its write to be durable, for its database to wake, for
+    /// Answer with an error when a reply has waited for this time: for its write to be durable, for its database to wake, for
     /// its turn (or `never`)
     #[arg(long, value_name = "DURATION", default_value = "2s", help_heading = "Databases")]
     pub reply_timeout: Interval,
@@ -280,7 +280,7 @@ impl Options {
             && (self.port != 0 || self.http_port != 0)
         {
             return Err(invalid(format!(
-                "refusing to listen on {bind} without a token: whoever reaches it could read and change everything.\n\
+                "refusing to listen on {bind} without a token: every client that reaches it could read and change everything.\n\
                  Set one with DORMOUSE_TOKEN or --token (`openssl rand -hex 24` makes a good one), or listen only on \
                  this machine with --bind 127.0.0.1"
             )));

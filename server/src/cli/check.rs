@@ -23,7 +23,7 @@ use crate::worker::now_ms;
 
 #[derive(clap::Args, Debug)]
 pub struct Check {
-    /// Where data lie, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
+    /// Where the data is stored, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
 

@@ -108,7 +108,7 @@ fn check_is_store_or_empty(url: &str) -> Result<(), Failure> {
     }
 }
 
-/// Where data lie and in which database, for tools that work on the store.
+/// Where the data is and in which database, for tools that work on the store.
 #[derive(clap::Args, Clone, Debug)]
 struct Place {
     /// The database
@@ -116,7 +116,7 @@ struct Place {
           value_parser = parse_database)]
     database: String,
 
-    /// Where data lie, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
+    /// Where the data is stored, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
     #[arg(long, value_name = "URL")]
     store: Option<String>,
 }

@@ -72,7 +72,8 @@ impl FromStr for Window {
 
     /// `0`, `none`, or a duration of at least 10 ms: `100ms`, `1s`, `2m`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no loss window: 0, none, or a duration such as 100ms or 1s (10ms to 1h)");
+        let wrong =
+            || format!("invalid loss window `{text}`: expected 0, a duration from 10ms to 1h such as 100ms, or none");
         if text.eq_ignore_ascii_case("none") {
             return Ok(Self::None);
         }

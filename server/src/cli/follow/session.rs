@@ -262,7 +262,7 @@ impl Import {
             }
             Content::OfAnother(source) => {
                 return Err(Fault::Final(format!(
-                    "the target holds an unfinished import from {source}; --replace deletes it and begins anew"
+                    "the target holds an unfinished import from {source}; --replace deletes it and starts over"
                 )));
             }
             Content::Ours => match place {
