@@ -639,6 +639,11 @@ impl Session {
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
         let own = std::mem::replace(&mut self.awaited, awaited);
+        // What a command does is no waiting: a write that took long itself has all of the time for its flush.
+        let limit = self.node.settings().reply_timeout.duration();
+        if own > 0 && limit.is_some_and(|limit| started.elapsed() > limit / 2) {
+            self.since = Instant::now();
+        }
         let request = request.as_request();
         if !self.authenticated {
             // Nothing of it is any database's.
