@@ -311,7 +311,7 @@ impl Connection {
             }
         })
         .await?;
-        // What it sent behind this has nobody who would read the reply.
+        // No client is left to read the replies to the requests behind this one.
         if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
             return Err(End::Closed);
         }

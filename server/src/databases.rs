@@ -401,7 +401,7 @@ impl Tenants {
         made
     }
 
-    /// Deletes a database for good. `gone` runs as soon as nobody can enter it any more, and before its name is free.
+    /// Deletes a database for good. `gone` runs as soon as no client can enter it any more, and before its name is free.
     ///
     /// # Errors
     /// Where it must stay, and where the store refuses: then the database answers with an error, and deleting may be tried

@@ -1,4 +1,4 @@
-//! What is wrong with the node and its databases, gathered for whoever asks: one text for each condition, the same in
+//! The conditions of the node and its databases, gathered for a reply: one text for each condition, the same in
 //! `/readyz`, `INFO`, `DORMOUSE DATABASES` and replies.
 
 use dormouse_shard::error::{Error, Result};

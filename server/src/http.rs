@@ -45,7 +45,7 @@ pub struct Readiness {
     pub starting: bool,
     /// It is shutting down.
     pub draining: bool,
-    /// What is wrong with it or its databases. One damaged database is enough: whoever sends traffic cannot know which
+    /// What is wrong with it or its databases. One damaged database is enough: a load balancer cannot know which
     /// database it will be for.
     pub problems: Vec<String>,
 }

@@ -63,7 +63,7 @@ impl Attempts {
     }
 }
 
-/// The checkpoints and sleeps of one database that nobody has asked for.
+/// The checkpoints and sleeps of one database that the keeper begins by itself.
 #[derive(Debug, Default)]
 pub struct Saving {
     attempts: Attempts,
@@ -330,7 +330,7 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
     }
 }
 
-/// Keeps what the store answered to something that is no single database's, for whoever asks how the node is.
+/// Keeps the store's answer to a request that concerns no single database, for reports on the node.
 pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dormouse_shard::error::Result<()> {
     health::remember(&node.engine.health, &outcome);
     outcome

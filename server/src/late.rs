@@ -1,9 +1,9 @@
 //! Replies that waited too long for the log.
 //!
-//! What they tell of has been done in memory, and cannot be undone. But a client must hear something before it gives up
+//! The writes that they report have been done in memory, and cannot be undone. But a client must hear something before it gives up
 //! and sends its write again. So each reply that still waits becomes an error which says that the outcome is unknown.
-//! There is one for each command, in its place, so later replies are not mixed up. Replies that wait for nothing stay as
-//! they are, as do errors and messages.
+//! There is one for each command, in its place, so later replies are not mixed up. Errors and messages
+//! stay as they are. A read of the same locked batch as a late write becomes an error too.
 
 use dormouse_shard::log::Lsn;
 

@@ -1,4 +1,4 @@
-//! What a connection may do. Rights come from what it has presented, never from the name of its database.
+//! The rights of a connection. They come from the token that it has presented, never from the name of its database.
 
 /// Each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

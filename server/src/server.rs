@@ -225,7 +225,7 @@ impl Server {
 /// A branch that is made has a marker this long before its manifest, at most.
 const BRANCH_MADE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Says which branches have lost their manifests. It asks for every database's markers, so nobody waits for it.
+/// Says which branches have lost their manifests. It asks for every database's markers, so the start does not wait for it.
 async fn look_for_lost_branches(node: Arc<Node>) {
     let look = async |name: &str| match manifest::lost_branches(&node.engine.store, name).await {
         Ok(lost) => lost,

@@ -278,7 +278,7 @@ impl Session {
         }
     }
 
-    /// Is nobody any more: whoever meant another database must not go on in the one that it is in.
+    /// Takes back the authentication: a client that meant another database must not go on in the one that it is in.
     pub fn dismiss(&mut self) {
         self.leave();
         self.authenticated = false;
@@ -639,7 +639,7 @@ impl Session {
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
         let own = std::mem::replace(&mut self.awaited, awaited);
-        // What a command does is no waiting: a write that took long itself has all of the time for its flush.
+        // A command's own work is no waiting: a write that took long itself has the whole bound for its flush.
         let limit = self.node.settings().reply_timeout.duration();
         if own > 0 && limit.is_some_and(|limit| started.elapsed() > limit / 2) {
             self.since = Instant::now();

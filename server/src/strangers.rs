@@ -1,6 +1,6 @@
 //! Strangers: connections that have not shown a token, on a server that asks for one.
 //!
-//! Whoever reaches the port can open them, so they get little, and cannot keep a tenant out:
+//! Anyone who reaches the port can open them, so they get little, and cannot keep a tenant out:
 //!
 //! 1. They have places of their own ([`places`]), beside those of `--max-clients`. Where all are taken, a new connection
 //!    is accepted and an older one is closed: the oldest of the address that has most. So a tenant, which shows its token at

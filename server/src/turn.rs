@@ -5,7 +5,7 @@
 //! - A command is not run either if its client has closed its connection meanwhile: the connection looks for that while it
 //!   waits, and kills the client. It does so only after a while: a client may well close its side at once and still read
 //!   the replies.
-//! - What has begun is run to its end, and its reply is waited for. How long it may take is its own matter.
+//! - A command that has begun runs to its end, and its reply is waited for, however long it takes.
 //!
 //! A command may begin on another thread, so beginning and giving up exclude each other by one atomic state.
 

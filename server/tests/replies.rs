@@ -1,4 +1,4 @@
-//! What the server says of itself, its clients and their commands, where what is right can be told without another server.
+//! Replies about the server, its clients and their commands that can be judged without another server.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! What an import has left behind is ended, so that no database waits for a source that will not speak again. See
+//! Ends an import that was abandoned, so that no database waits for a source that will not speak again. See
 //! [`crate::keyspace::staging`].
 
 use std::sync::atomic::Ordering;

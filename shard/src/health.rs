@@ -1,7 +1,7 @@
-//! What is wrong with a node or one of its databases, kept in one place and told with the same words by everything that is
-//! asked: `/readyz`, `INFO`, metrics, `DORMOUSE DATABASES`, replies and logs.
+//! The problems of a node or one of its databases, kept in one place and reported with the same words everywhere:
+//! `/readyz`, `INFO`, metrics, `DORMOUSE DATABASES`, replies and logs.
 //!
-//! 1. Whatever meets a problem reports it as a [`Condition`]: its kind, and a text that names the object ([`Health::report`]).
+//! 1. Code that meets a problem reports it as a [`Condition`]: its kind, and a text that names the object ([`Health::report`]).
 //!    It is counted each time, and kept once.
 //! 2. When the same thing succeeds again, the condition is resolved ([`Health::resolve`]). A damaged or missing object stays
 //!    known until a load has read everything.
@@ -9,8 +9,8 @@
 //!
 //! A database and the node have a [`Health`] each. A node is ready when neither it nor any of its databases has a
 //! condition that [`Kind::is_serious`]: one that loses or refuses what a client asks for. A node with thousands of databases
-//! is not ready because of one of them, and says of which: whoever routes by readiness of single databases reads
-//! `DORMOUSE DATABASES` or the metric by database instead.
+//! is not ready because of one of them, and says of which. A router that needs the readiness of a single database
+//! reads `DORMOUSE DATABASES` or the metric by database instead.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! When to try again what has failed, and how often to log it. One policy for everything that writes to the store.
+//! The policy for retries and for logging failures, shared by everything that writes to the store.
 //!
 //! 1. The first pause is short and each one is twice as long as the one before, up to a bound.
 //! 2. One line is logged when something begins to fail, one after each [`REPEAT_MS`] while it still fails, and one when it

@@ -243,7 +243,7 @@ impl Round<'_> {
         let window = self.settings.window;
         let mut processes: Vec<Process> = Vec::new();
         if let Some(mut left) = left {
-            // The round may begin with nobody there.
+            // The round may begin without a process.
             if random.one_in(3) { left.kill() } else { processes.push(left) }
         }
         processes.iter_mut().for_each(|process| process.write(self.number));
@@ -314,7 +314,7 @@ impl Round<'_> {
         summary.processes += 1;
         let mut last = Process::start(self.remote, window, self.folder, summary.processes)?;
         if !last.serves()? {
-            return Err(format!("process {} lost the store to nobody", last.number));
+            return Err(format!("process {} lost the store to no other process", last.number));
         }
         if window.is_zero()
             && let Some((count, by)) = counts.first_key_value().filter(|(count, _)| **count <= *most)

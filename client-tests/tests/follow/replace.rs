@@ -1,4 +1,4 @@
-//! What the target holds is replaced at once, when the copy is complete, and not before.
+//! The data of the target is replaced at once, when the copy is complete, and not before.
 
 use dormouse_client_tests::{Kind, resp::Connection, wait_for};
 use rustix::process::Signal;

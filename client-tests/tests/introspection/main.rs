@@ -1,12 +1,12 @@
-//! What the server says of itself, its commands and its clients, beside what the real servers say.
+//! Replies about the server itself, its commands and its clients, beside those of the real servers.
 //!
 //! 1. Lines come from `lines.txt`, and are made for every command and subcommand that Dormouse has: too few and too many
 //!    arguments, `COMMAND INFO`, `DOCS`, `GETKEYS` and `GETKEYSANDFLAGS` with keys at many places, `CONFIG GET` of every
 //!    parameter.
 //! 2. Each is asked in RESP2 and RESP3, by itself and in a transaction.
-//! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have what came later. What tells of the server or
-//!    of time is compared by its form alone ([`form`]).
-//! 4. What none agrees with is refused, unless `differences.txt` has the line with a reason.
+//! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have the newer commands. Replies that depend on the
+//!    server or on time are compared by their form alone ([`form`]).
+//! 4. A reply that no server agrees with is refused, unless `differences.txt` has the line with a reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 

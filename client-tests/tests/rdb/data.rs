@@ -1,4 +1,4 @@
-//! What is in a server, as a map, and data of every type in every encoding.
+//! The contents of a server as a map, and data of every type in every encoding.
 
 use std::collections::BTreeMap;
 

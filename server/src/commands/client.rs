@@ -225,7 +225,7 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
             continue;
         }
         if client.id == session.client.id {
-            // After the reply, but nobody else sees it from now on.
+            // After the reply, but no other client sees it from now on.
             session.closing = true;
             client.leave();
         } else {

@@ -1,4 +1,4 @@
-//! Parameters that tune how Redis works inside and that nobody can see from outside: how often it looks for expired keys, how
+//! Parameters that tune how Redis works inside, without an effect that a client could see: how often it looks for expired keys, how
 //! it compresses lists, whether it frees memory in another thread. Dormouse has no use for them. It takes them with Redis's
 //! ranges, keeps them for their database and shows them again, so that tools and test suites that set them go on.
 //!

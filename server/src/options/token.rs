@@ -4,7 +4,7 @@
 //! - `dm_<owner>.<branch>_<secret>` opens one branch and nothing else.
 //! - The admin token has no form of its own. It is accepted only behind a user name: `AUTH admin TOKEN`.
 //!
-//! A client that has the secret of a database enters its branches with a token that nobody has to configure: with
+//! A client that has the secret of a database enters its branches with a token that needs no configuration: with
 //! `dm_shop_x`, the branch `shop.pr-1` is entered as `dm_shop.pr-1_x`. The owner stands in the name, so a secret that two
 //! databases happen to share opens the branches of each only with that database's own name.
 

@@ -1,4 +1,4 @@
-//! What a database's objects hold by themselves, where no manifest can be read.
+//! A database put together from its objects alone, for a store without a readable manifest.
 //!
 //! 1. Chunks say whose they are, which range of which keyspace each body is of, and up to which effect ([`Origin`]). Of
 //!    chunks that were written for several databases of one name the youngest database's are taken.

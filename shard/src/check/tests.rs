@@ -257,7 +257,7 @@ fn what_was_salvaged_replaces_a_database_without_readable_manifests() {
 fn without_manifests_the_latest_body_of_a_place_counts() {
     let store = without_manifests();
     let names = Names::new("a").unwrap();
-    // A later checkpoint has written the lower half anew, with one key and another's value.
+    // A later checkpoint has rewritten the lower half, with one key and another's value.
     let low = Range53::WHOLE.halves().0;
     let inside = |at: &u64| low.contains(prefix53(placement().position(record(*at).key())));
     let kept = (0..KEYS).find(inside).unwrap();

@@ -155,7 +155,7 @@ mod tests {
         }
     }
     /// What happens to a key after WATCH, each as a line over keys of two indexes, and whether EXEC is to run then. `alive`
-    /// never expires, `dying` has expired by then and was removed by nobody.
+    /// never expires, `dying` has expired by then and was not removed.
     #[test]
     fn a_watch_sees_what_has_changed_and_no_more() {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]

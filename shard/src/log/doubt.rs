@@ -1,17 +1,17 @@
-//! What may be missing from a log although it reads well to its end.
+//! Signs that writes are missing from a log that can be read to its end.
 //!
-//! A log ends where no whole frame follows. After a crash that is no damage: what was being written may be there in part. But
-//! a crash leaves traces of its own kind, and what else ends a log must not pass for one.
+//! A log ends where no whole frame follows. After a crash that is no damage: the last frame may have been written in part. But
+//! a crash leaves traces of its own kind, and other ends of a log must not pass for one.
 //!
 //! 1. **A frame that a power cut tore** lacks sectors: of those that the disk had not written yet it has what was there before,
 //!    and ahead of the end of a file that is zeros. So a frame whose checksum is wrong although none of its sectors is
-//!    zero was whole once, and somebody may have been told that it was durable ([`broken_frame`]).
+//!    zero was whole once, and may have been acknowledged as durable ([`broken_frame`]).
 //! 2. **A file that is written** is whole blocks long, with zeros ahead. One that ends elsewhere was cut ([`is_cut`]).
 //! 3. **A file that is gone** or empty leaves nothing. So in a folder the file that was written last stands in the file `last-log`
 //!    beside the log, from its first frame on that was made durable, until it is deleted or another process has read the log
 //!    ([`missing_file`]).
 //!
-//! None of this is certain to be a loss, so no database is refused for it. It is told: when a server starts, and by
+//! None of this is certain to be a loss, so no database is refused for it. It is reported when a server starts, and by
 //! `dormouse check`. What cannot be told from a crash at all is a cut of the last frames in a bucket, and a flipped length in
 //! a frame's head.
 

@@ -85,7 +85,7 @@ fn run(log: &Log) {
     }
 }
 
-/// Waits for so long, whoever asks for a flush meanwhile. False: it is over.
+/// Waits for so long, even if a flush is asked for meanwhile. False: the log is closing.
 fn rest(log: &Log, pause: Duration) -> bool {
     let began = Stopwatch::start();
     let mut active = log.active.lock();

@@ -1,6 +1,6 @@
 //! A reserve of disk space: the file `reserve` in the store's folder.
 //!
-//! What makes room on a full disk needs some room itself: the log must take what is in memory, and a checkpoint must be
+//! Making room on a full disk needs some room itself: the log must take the entries that are in memory, and a checkpoint must be
 //! written before the log files that it replaces can be deleted. So space for that is allocated while there is some, and
 //! given up when a write finds the disk full. Nothing is ever read from the file.
 //!

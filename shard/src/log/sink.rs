@@ -1,7 +1,7 @@
 //! Where a log's bytes go: files in a folder, or objects in a store.
 //!
 //! Each process writes a log of its own, `log/<writer>/<number>`. A file that is there is never begun again: after an error
-//! whatever was not durable goes into another one, since nobody knows what the system still holds of the old one. A file
+//! whatever was not durable goes into another one, since it is unknown what the system still holds of the old one. A file
 //! without a durable frame is deleted, and the other one takes its number, so that failures leave no gap between the
 //! numbers. The deleted one cannot come back in its place: the folder is synced before anything in the new one counts.
 //!

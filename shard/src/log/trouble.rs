@@ -6,8 +6,8 @@
 //! again, with some room beyond it, the log is short no longer.
 //!
 //! **Lost file.** A file that another program has removed or truncated is noticed before anything in it is acknowledged.
-//! What it held of entries is in memory still, but what is written to the next file could not be replayed after a crash, as
-//! entries before it are missing. So nothing more counts as durable until checkpoints hold all that the file mentioned.
+//! Its entries are still in memory, but those in the next file could not be replayed after a crash, as the ones before them
+//! are missing. So nothing more counts as durable until checkpoints hold all that the file mentioned.
 
 use std::sync::atomic::Ordering;
 

@@ -120,7 +120,7 @@ pub(super) async fn claim(store: &Store, found: u32) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Databases that are looked at before a folder called `db` is taken for somebody else's.
+/// Databases that are looked at before a folder called `db` is taken for another program's.
 const LOOKED_AT_MAX: usize = 100;
 
 /// Whether there is a store of any version: a marker, a database's objects, or a log.

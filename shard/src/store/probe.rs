@@ -6,7 +6,7 @@
 //!    the same time. So [`CONTENDERS`] requests create one fresh object, [`ROUNDS`] times, and each time one of them may
 //!    win at most, and what it wrote must be what is there.
 //! 3. A store that has stood the test is not tested again: the object `create-only-raced` remembers it, with a number that
-//!    stands for the URL and the endpoint. A copy of the objects at another address is tested anew.
+//!    stands for the URL and the endpoint. A copy of the objects at another address is tested again.
 //!
 //! The first start costs about 140 small requests in 5 round trips, each later one two requests in one round trip.
 

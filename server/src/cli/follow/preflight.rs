@@ -1,4 +1,4 @@
-//! What a source can tell before anything is copied: which of its keys the target has no type for.
+//! The look at a source before anything is copied: which of its keys the target has no type for.
 //!
 //! `SCAN ... TYPE` finds them without sending other keys over. A source that may not be asked, or is too large to be asked in
 //! time, is copied all the same: the RDB names what cannot be taken, and the target keeps what it holds until then.
