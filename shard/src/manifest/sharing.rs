@@ -131,7 +131,7 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
     }
     // It needs nothing any more. A marker that stayed would tell of a branch that has lost its manifests.
     for owner in shared.iter().filter(|owner| *owner != database) {
-        delete_markers(store, owner, database).await?;
+        delete_markers(store, owner, &BTreeSet::from([database])).await?;
     }
     shared.insert(database.to_owned());
     for owner in shared {
@@ -140,10 +140,10 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
     Ok(())
 }
 
-/// Deletes the markers that `owner` has of a branch that was deleted.
-async fn delete_markers(store: &Store, owner: &str, branch: &str) -> Result<(), StoreError> {
+/// Deletes the markers that `owner` has of branches that were deleted.
+async fn delete_markers(store: &Store, owner: &str, branches: &BTreeSet<&str>) -> Result<(), StoreError> {
     for marker in Folder::list_markers(store, &Names::new(owner)?).await? {
-        if marker.branch == branch {
+        if branches.contains(&*marker.branch) {
             store.delete(&marker.name).await?;
         }
     }
@@ -153,36 +153,61 @@ async fn delete_markers(store: &Store, owner: &str, branch: &str) -> Result<(), 
 /// Deletes what deleted databases have left and nobody needs, and what was put for databases that never came to be: for the
 /// start of a process, as the one before may have died in between. `now_ms`: unix milliseconds.
 pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
-    let mut garbage = Garbage::default();
     let all = databases(store).await?;
+    let mut left = Vec::new();
     for some in all.chunks(SWEPT_TOGETHER) {
-        for swept in join_all(some.iter().map(|database| sweep_one(store, database, &all, now_ms))).await {
+        for found in join_all(some.iter().map(|database| left_by(store, database))).await {
+            left.extend(found?);
+        }
+    }
+    // A process that deleted one of them may have ended before it came to the markers. They are listed once for all.
+    let deleted: BTreeSet<&str> =
+        left.iter().filter(|left| !left.lists.0.is_empty()).map(|left| left.database).collect();
+    if !deleted.is_empty() {
+        for some in all.chunks(SWEPT_TOGETHER) {
+            for done in join_all(some.iter().map(|owner| delete_markers(store, owner, &deleted))).await {
+                done?;
+            }
+        }
+    }
+    let mut garbage = Garbage::default();
+    let mut left = left.into_iter().peekable();
+    while left.peek().is_some() {
+        let some = left.by_ref().take(SWEPT_TOGETHER).map(|left| sweep_one(store, left, now_ms));
+        for swept in join_all(some).await {
             garbage.add(swept?);
         }
     }
     Ok(garbage)
 }
 
-async fn sweep_one(store: &Store, database: &str, all: &[String], now_ms: u64) -> Result<Garbage, StoreError> {
+/// The objects of a database without manifests.
+struct Left<'a> {
+    database: &'a str,
+    folder: Folder,
+    lists: Lists,
+}
+
+/// None for a database that has a manifest.
+async fn left_by<'a>(store: &Store, database: &'a str) -> Result<Option<Left<'a>>, StoreError> {
     let names = Names::new(database)?;
     if !numbers(store, &names).await?.is_empty() {
-        return Ok(Garbage::default());
+        return Ok(None);
     }
-    let mut folder = Folder::list(store, &names).await?;
+    let folder = Folder::list(store, &names).await?;
     let lists = folder.lists(store).await?;
-    if !lists.0.is_empty() {
-        // The process that deleted it may have ended before it came to the markers.
-        for owner in all {
-            delete_markers(store, owner, database).await?;
-        }
-    }
+    Ok(Some(Left { database, folder, lists }))
+}
+
+async fn sweep_one(store: &Store, left: Left<'_>, now_ms: u64) -> Result<Garbage, StoreError> {
+    let Left { database, mut folder, lists } = left;
     let is_old = |object: &ObjectInfo| {
         let written_ms = u64::try_from(object.modified_ms).unwrap_or(0);
         now_ms.saturating_sub(written_ms) > FIRST_COMMIT_MS_MAX
     };
     folder.objects.retain(|object| is_old(object) && !lists.contains(&object.name));
     if !folder.objects.is_empty() {
-        put_left_list(store, &names, &folder).await?;
+        put_left_list(store, &Names::new(database)?, &folder).await?;
     }
     collect_left(store, database).await
 }
