@@ -195,25 +195,25 @@ pub(super) fn claim_folder(folder: &Path, found: u32) -> Result<(), StoreError> 
     }
 }
 
-/// Creates a file durably, as [`Store::put_new`] does. One that is there stays.
+/// Creates a file durably, as [`Store::put_new`] does. One that is there stays; the process that created it may have ended
+/// before it was durable.
 fn create(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let path = folder.join(name);
-    if path.exists() {
-        return Ok(());
-    }
     let parent = path.parent().unwrap_or(folder);
-    fs::create_dir_all(parent)?;
-    let unfinished = parent.join(format!("{}#1", path.file_name().unwrap_or_default().to_string_lossy()));
-    let written = File::create(&unfinished).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, &path)
-    });
-    if written.is_err() {
-        // What matters is the error before.
-        let _ = fs::remove_file(&unfinished);
+    if !path.exists() {
+        fs::create_dir_all(parent)?;
+        let unfinished = parent.join(format!("{}#1", path.file_name().unwrap_or_default().to_string_lossy()));
+        let written = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, &path)
+        });
+        if written.is_err() {
+            // The error that counts is the one before.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written?;
     }
-    written?;
     for way in parent.ancestors().take_while(|way| way.starts_with(folder)) {
         File::open(way)?.sync_all()?;
     }
