@@ -109,7 +109,20 @@ impl StoreError {
 /// Whether the same request may succeed a moment later. What the store refuses for good, such as a missing permission,
 /// is told apart by object_store; of the rest it does not say, and trying again is bounded.
 pub(super) fn is_passing(error: &object_store::Error) -> bool {
-    matches!(error, object_store::Error::Generic { .. }) && !is_full(error) && !is_about_the_bucket(&brief(error))
+    matches!(error, object_store::Error::Generic { .. })
+        && !is_full(error)
+        && !is_refusal(error)
+        && !is_about_the_bucket(&brief(error))
+}
+
+/// Whether the store does not accept the credentials, or not for this. Of a list only the text of the error says so.
+pub(super) fn is_refusal(error: &object_store::Error) -> bool {
+    let says_so = || ["401 ", "403 "].iter().any(|status| brief(error).starts_with(status));
+    match error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => true,
+        object_store::Error::Generic { .. } => says_so(),
+        _ => false,
+    }
 }
 
 /// Whether no answer came, or only a part of one.
@@ -181,6 +194,24 @@ mod tests {
 
     fn refused(answer: &str) -> object_store::Error {
         object_store::Error::Generic { store: "S3", source: answer.into() }
+    }
+
+    #[test]
+    fn a_list_that_is_refused_is_not_asked_again() {
+        let answer = |status: &str, code: &str| {
+            refused(&format!(
+                "Server returned non-2xx status code: {status}: <Error><Code>{code}</Code><Message>no</Message></Error>"
+            ))
+        };
+        for (status, code, is_final) in [
+            ("403 Forbidden", "SignatureDoesNotMatch", true),
+            ("401 Unauthorized", "AccessDenied", true),
+            ("503 Service Unavailable", "SlowDown", false),
+            ("400 Bad Request", "RequestTimeout", false),
+        ] {
+            let error = answer(status, code);
+            assert_eq!((is_refusal(&error), is_passing(&error)), (is_final, !is_final), "{status}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use object_store::{
 
 use super::{
     Patience, Store, StoreError,
-    error::{brief, is_about_the_bucket, is_transport},
+    error::{brief, is_about_the_bucket, is_refusal, is_transport},
     marker,
     probe::{self, Creates},
 };
@@ -261,9 +261,7 @@ fn check(service: Service, store: &Store, address: u64) -> Result<(), StoreError
 fn advice(service: Service, error: &StoreError) -> String {
     let StoreError::Unavailable { source, .. } = error else { return error.to_string() };
     let text = brief(source);
-    let is_refused =
-        matches!(source, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. });
-    if is_refused {
+    if is_refusal(source) {
         format!("{text}; it does not accept the credentials, or not for this: see {}", service.credentials())
     } else if is_about_the_bucket(&text) {
         format!("{text}; create it first")
