@@ -189,6 +189,10 @@ impl Program {
     pub fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &SERVER_CORE.to_string()]).arg(&self.path);
+        // Variables that say where the peers are name no options.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
+            command.env_remove(name);
+        }
         command
     }
 }
