@@ -150,7 +150,7 @@ fn serve(client: TcpStream, state: &State) -> io::Result<()> {
         let Answer { status, headers, body } = answer;
         let length = body.len();
         let mut out = format!("HTTP/1.1 {status}\r\nETag: \"e\"\r\nLast-Modified: {}\r\n{headers}", MODIFIED.1);
-        // What a HEAD is answered says its own length.
+        // The answer to a HEAD states its own length.
         if request.method != "HEAD" {
             out += &format!("Content-Length: {length}\r\n");
         }

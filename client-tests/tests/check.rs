@@ -15,7 +15,7 @@ use dormouse_client_tests::{
 
 const KEYS: usize = 3000;
 
-/// What a disk writes whole or not at all.
+/// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
 /// A store with a checkpoint of [`KEYS`] keys, then a second one, then ten writes that only the log has: as a crash leaves
@@ -343,7 +343,7 @@ fn a_database_that_only_the_log_has_is_exported() {
     }
     let file = folder.path().join("1.rdb");
     let file = file.to_str().expect("a plain name");
-    // What only the log has counts as data, and is replaced as any other.
+    // Data that only the log has is replaced like any other.
     let import = ["import", file, "--database", "default", "--store", &store];
     let (code, said) = run(&import);
     assert!(code == Some(1) && said.contains("holds data already"), "{code:?} {said}");

@@ -23,7 +23,7 @@ const ROUND_TRIP: Duration = Duration::from_millis(30);
 const WRITERS: usize = 4;
 const WINDOWS: [&str; 3] = ["0", "100ms", "1s"];
 
-/// What one restart was.
+/// One restart, as it was measured.
 struct Restart {
     writes: usize,
     log_objects: usize,

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Clock ticks a second in `/proc`: fixed by the kernel's interface.
 const TICKS: f64 = 100.0;
 
-/// What the server was like from the first refusal on.
+/// The server from the first refusal on.
 #[derive(Debug)]
 pub struct Report {
     pub lasted: Duration,

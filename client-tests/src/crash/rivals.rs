@@ -40,7 +40,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 2;
 /// The exit code of a process that has lost the store.
 const TAKEN: i32 = 3;
-/// What a busy machine may add to a loss window.
+/// The time that a busy machine may add to a loss window.
 const SLACK: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,7 @@ pub struct Settings {
     pub rounds_per_store: usize,
     /// `0`, or a second.
     pub window: Duration,
-    /// What a request to the bucket takes.
+    /// The duration of a request to the bucket.
     pub delay: Duration,
 }
 
@@ -78,7 +78,7 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// What was acknowledged: keys, and values of the counter.
+/// The acknowledged writes: keys, and values of the counter.
 #[derive(Default)]
 struct Acknowledged {
     keys: Vec<(String, Instant)>,
@@ -200,7 +200,7 @@ fn write(port: u16, key: &str, ending: &AtomicBool, acknowledged: &mut Acknowled
 /// Runs the rounds. A failure tells where; logs of the processes are kept, and their folder told.
 ///
 /// # Errors
-/// What was lost, refused, or ended as it should not.
+/// Writes that were lost, databases that were refused, and processes that ended as they should not.
 pub fn run(settings: Settings, mut progress: impl FnMut(&Summary)) -> Result<Summary, String> {
     let begun = Instant::now();
     let bucket = HonestBucket::start(settings.delay).map_err(|error| error.to_string())?;

@@ -123,7 +123,7 @@ const SENT: &[(&str, &[&str])] = &[
     ("ZUNIONSTORE", &["ZUNIONSTORE z:5:# 2 z:# y:#"]),
 ];
 
-/// What only Redis 8 takes.
+/// Commands that only Redis 8 has.
 const SENT_TO_REDIS: &[&str] =
     &["SET s:# v", "SET s:# w IFNE other", "SET s:# x IFDNE 0123456789abcdef GET", "SET s:# z IFNE w KEEPTTL"];
 
@@ -194,7 +194,7 @@ fn every_write_arrives(kind: Kind) {
             assert_eq!(move_in.difference(), None, "after round {round}");
         }
     }
-    // What is no data passes by.
+    // Commands that change no data are passed over.
     for line in ["PUBLISH channel message", "SPUBLISH channel message", "SET last 1"] {
         send(&mut source, line, 0);
     }

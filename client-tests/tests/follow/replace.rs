@@ -26,7 +26,7 @@ fn start(seed: u64) -> Option<(MoveIn, Connection, Connection)> {
     Some((move_in, source, target))
 }
 
-/// What a client sees of the target.
+/// The keys of the target that a client sees.
 fn shown(target: &mut Connection) -> (usize, usize) {
     let count = |target: &mut Connection, pattern: &str| {
         target.run(&format!("KEYS {pattern}")).items().expect("KEYS answers a list").len()

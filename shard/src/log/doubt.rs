@@ -21,7 +21,7 @@ use super::recovery::ReadLog;
 use super::sink::name;
 use crate::codec::CodecError;
 
-/// What a disk writes whole or not at all.
+/// Bytes that a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
 /// How many bytes a frame has at `at` that is broken, but not as a crash breaks it.
