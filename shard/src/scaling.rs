@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::keyspace::contents::ALL_INDEXES;
 use crate::keyspace::index::slot_start;
 use crate::keyspace::{Fault, Load};
+use crate::record::Entry;
 use crate::topology::{SLOTS, Topology, hold};
 
 /// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
@@ -114,7 +115,8 @@ impl Database {
             let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
             drop(held);
             if !freed.is_empty() {
-                self.engine.lane.run(move || drop(freed));
+                let bytes = freed.iter().map(Entry::heap_bytes).sum();
+                self.lane.free(bytes, freed);
             }
         }
     }

@@ -18,6 +18,7 @@
 pub mod contents;
 pub mod effect;
 pub mod eviction;
+pub mod graveyard;
 pub mod index;
 pub mod place;
 mod restored;
@@ -34,6 +35,7 @@ use dormouse_protocol::Request;
 use smallvec::SmallVec;
 
 pub use contents::{ALL_INDEXES, Contents, INDEXES, Load, Shown};
+pub use graveyard::Graveyard;
 pub use index::Index;
 pub use settings::{Eviction, Settings, Shared};
 
@@ -168,7 +170,7 @@ pub struct Keyspace<'a> {
     fault: Option<Fault>,
     /// A key, and its position.
     expected: (&'a [u8], u64),
-    graveyard: Vec<Box<dyn Send>>,
+    graveyard: Graveyard,
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
@@ -207,7 +209,7 @@ impl<'a> Keyspace<'a> {
             changes: 0,
             fault: None,
             expected: (&[], 0),
-            graveyard: Vec::new(),
+            graveyard: Graveyard::default(),
             hits: 0,
             misses: 0,
             keep_access: false,
@@ -370,7 +372,7 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Big values and whole indexes that were dropped, to be freed elsewhere.
-    pub fn take_graveyard(&mut self) -> Vec<Box<dyn Send>> {
+    pub fn take_graveyard(&mut self) -> Graveyard {
         std::mem::take(&mut self.graveyard)
     }
 
@@ -510,7 +512,7 @@ impl<'a> Keyspace<'a> {
         if let Some(record) = record
             && record.heap_bytes() > BURY_ABOVE
         {
-            self.graveyard.push(Box::new(record));
+            self.graveyard.bury(record.heap_bytes(), Box::new(record));
         }
     }
 
