@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::chunk`.
+//! See `dormouse_storage::fuzzing::chunk`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::chunk(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::chunk(input));

@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::dump`.
+//! See `dormouse_storage::fuzzing::dump`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::dump(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::dump(input));

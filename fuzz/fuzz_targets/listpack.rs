@@ -4,8 +4,8 @@
 //! writer would have packed tighter are packed tighter, which is then the form that stays.
 #![no_main]
 
-use dormouse_shard::types::Item;
-use dormouse_shard::types::listpack::Listpack;
+use dormouse_types::Item;
+use dormouse_types::listpack::Listpack;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::log`.
+//! See `dormouse_storage::fuzzing::log`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::log(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::log(input));

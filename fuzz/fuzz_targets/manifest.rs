@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::manifest`.
+//! See `dormouse_storage::fuzzing::manifest`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::manifest(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::manifest(input));

@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::rdb`.
+//! See `dormouse_storage::fuzzing::rdb`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::rdb(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::rdb(input));

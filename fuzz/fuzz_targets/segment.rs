@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::segment`.
+//! See `dormouse_storage::fuzzing::segment`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::segment(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::segment(input));

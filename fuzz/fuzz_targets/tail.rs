@@ -1,4 +1,4 @@
-//! See `dormouse_shard::fuzzing::tail`.
+//! See `dormouse_storage::fuzzing::tail`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_shard::fuzzing::tail(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| dormouse_storage::fuzzing::tail(input));

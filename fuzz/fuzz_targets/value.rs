@@ -4,9 +4,9 @@
 //! packed and unpacked.
 #![no_main]
 
-use dormouse_shard::codec::Reader;
-use dormouse_shard::codec::value::{Loaded, decode_value, encode_object, encode_unpacked};
-use dormouse_shard::types::{Limits, Object};
+use dormouse_storage::codec::Reader;
+use dormouse_storage::codec::value::{Loaded, decode_value, encode_object, encode_unpacked};
+use dormouse_types::{Limits, Object};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use dormouse_protocol::glob;
 use dormouse_shard::keyspace::Limits;
-use dormouse_shard::log::Window;
+use dormouse_storage::log::Window;
 use thiserror::Error;
 
 use self::hints::{HINTS, Hints};

@@ -9,7 +9,7 @@ use dormouse_shard::commands::Flags;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
-use dormouse_shard::manifest;
+use dormouse_storage::manifest;
 use futures::future::join_all;
 use parking_lot::Mutex;
 

@@ -12,7 +12,7 @@ pub fn of_node(node: &Node) -> Vec<Condition> {
     let mut conditions = node.engine.health.conditions();
     let log = node.engine.log.as_ref();
     if let Some((log, problem)) = log.and_then(|log| Some((log, log.problem()?))) {
-        let kind = match (log.is_sealed(), problem.ends_with(dormouse_shard::store::FULL)) {
+        let kind = match (log.is_sealed(), problem.ends_with(dormouse_storage::store::FULL)) {
             (true, _) => Kind::TakenOver,
             (false, true) => Kind::Full,
             (false, false) => Kind::Store,

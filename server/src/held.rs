@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use dormouse_shard::log::{Log, Lsn};
+use dormouse_storage::log::{Log, Lsn};
 
 /// For longer than this nobody is let in before those who wait.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -117,10 +117,10 @@ mod tests {
     use std::rc::Rc;
     use std::sync::atomic::AtomicU64;
 
-    use dormouse_shard::log::format::Identity;
-    use dormouse_shard::log::sink::Objects;
-    use dormouse_shard::log::{Journal, Window};
-    use dormouse_shard::store::Store;
+    use dormouse_storage::log::format::Identity;
+    use dormouse_storage::log::sink::Objects;
+    use dormouse_storage::log::{Journal, Window};
+    use dormouse_storage::store::Store;
     use tokio::task::{LocalSet, spawn_local, yield_now};
 
     use super::*;

@@ -5,7 +5,7 @@
 //! There is one for each command, in its place, so later replies are not mixed up. Errors and messages
 //! stay as they are. A read of the same locked batch as a late write becomes an error too.
 
-use dormouse_shard::log::Lsn;
+use dormouse_storage::log::Lsn;
 
 /// Replies that may not leave before the log is durable up to `lsn`: bytes of the buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dormouse_autoscaler::Policy;
-use dormouse_shard::log::Window;
+use dormouse_storage::log::Window;
 
 pub use self::name::{
     DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, branch_name, check_database_name, check_full_name, owner_and_branch,

@@ -23,8 +23,8 @@ use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Ve
 use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::error::Error;
 use dormouse_shard::keyspace::{Fault, Keyspace, Left};
-use dormouse_shard::log::Lsn;
 use dormouse_shard::slot_of;
+use dormouse_storage::log::Lsn;
 use futures::future::BoxFuture;
 
 use crate::ahead::{self, Ahead, Waiting};
@@ -544,7 +544,7 @@ impl Session {
         let mut db = Keyspace::new([&mut *contents], &database.shared, self.select, now_ms, self.worker.random());
         db.no_touch(self.client.no_touch.load(Ordering::Relaxed));
         let bounded = db.settings().memory_max > 0;
-        let refusal = database.shared.journal.admit().err();
+        let refusal = database.shared.journal.admit().err().map(Error::from);
         let published = held.gate().guarded.published();
         let times_each = self.times_each(now_ms);
         let mut at = 0;
@@ -615,7 +615,9 @@ impl Session {
         if let Some(started) = sampled {
             contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
         }
-        database.free(dead);
+        if !dead.is_empty() {
+            database.engine.lane.run(move || drop(dead));
+        }
         (at, stop)
     }
 

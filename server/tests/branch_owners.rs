@@ -12,7 +12,7 @@ use dormouse::options::Invocation;
 use dormouse::rights::Rights;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
-use dormouse_shard::store::{FaultyStore, Store};
+use dormouse_storage::store::{FaultyStore, Store};
 use tokio::runtime::Runtime;
 
 struct Bench {
@@ -58,7 +58,7 @@ impl Bench {
         self.runtime.block_on(async {
             let database = Database::open(name, 42, self.engine()).await;
             database.awake().await.unwrap();
-            database.declare_window(dormouse_shard::log::Window::Zero).await.unwrap();
+            database.declare_window(dormouse_storage::log::Window::Zero).await.unwrap();
             database.sleep().await.unwrap();
         });
     }

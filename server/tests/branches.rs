@@ -9,8 +9,8 @@ use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
-use dormouse_shard::manifest;
-use dormouse_shard::store::{FaultyStore, Store};
+use dormouse_storage::manifest;
+use dormouse_storage::store::{FaultyStore, Store};
 use tokio::runtime::Runtime;
 
 /// The held clock.

@@ -4,7 +4,7 @@
 //!    all of its locks. So the branch is one moment of the source, and everything that was acknowledged before is in it.
 //!    A source that sleeps is in the store already.
 //! 2. *Make*: the first manifest of the branch names the chunks and the tail that the source's newest manifest names. Who
-//!    may delete them from then on is told in [`crate::manifest`].
+//!    may delete them from then on is told in [`dormouse_storage::manifest`].
 //! 3. The source goes on. From here on each of the two writes its own.
 //!
 //! Invariant: all of it happens under the source's `transition`, so nobody in this process commits a manifest of the
@@ -12,47 +12,12 @@
 
 use std::sync::Arc;
 
+use dormouse_storage::manifest::{self, ANCESTORS, Lineage, Manifest};
+use dormouse_storage::shown::{INDEXES, NO_KEYSPACE};
+use dormouse_storage::store::StoreError;
+
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
-use crate::keyspace::contents::{INDEXES, NO_KEYSPACE};
-use crate::manifest::{self, Manifest};
-use crate::store::StoreError;
-
-/// Under this name a manifest's settings keep the databases that it descends from, so that they are known when one in
-/// between is deleted.
-const ANCESTORS: &str = "ancestors";
-
-/// Where a database comes from, and when it goes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lineage {
-    /// The database that it was branched from, that one's source, and so on; empty for one that is no branch.
-    pub ancestors: Vec<String>,
-    /// When it was made; 0 while the store does not know it.
-    pub created_ms: u64,
-    /// When it is to be deleted.
-    pub expires_ms: Option<u64>,
-    /// Bytes in the store that belong to other databases.
-    pub shared_bytes: u64,
-}
-
-impl Lineage {
-    pub(crate) fn of(manifest: &Manifest) -> Self {
-        let mut ancestors: Vec<String> = manifest.source.iter().cloned().collect();
-        if let Some(further) = manifest.settings.get(ANCESTORS) {
-            ancestors.extend(further.split('\n').map(str::to_owned));
-        }
-        Self {
-            ancestors,
-            created_ms: manifest.created_ms,
-            expires_ms: manifest.expires_ms,
-            shared_bytes: manifest.shared_bytes(),
-        }
-    }
-
-    pub fn source(&self) -> Option<&str> {
-        self.ancestors.first().map(String::as_str)
-    }
-}
 
 impl Database {
     /// Where it comes from, as the newest manifest says, without waking.

@@ -14,30 +14,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use dormouse_storage::log::format::Identity;
+use dormouse_storage::log::recovery::Recovered;
+use dormouse_storage::log::tail::LogTail;
+use dormouse_storage::log::{Journal, Log, Window};
+use dormouse_storage::manifest::Lineage;
+use dormouse_storage::manifest::{self, Manifest, SegmentInfo};
+use dormouse_storage::replay::Replay;
+use dormouse_storage::replay::{Body, Stored};
+use dormouse_storage::shown::INDEXES;
+use dormouse_storage::shown::{ALL_INDEXES, Shown};
+use dormouse_storage::stopwatch::Stopwatch;
+use dormouse_storage::store::{Store, StoreError};
+use dormouse_types::segment::Range53;
+use dormouse_types::segment::SLOTS;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 
-use crate::branch::Lineage;
 use crate::error::{Error, Result};
 use crate::health::{Health, Kind};
-use crate::keyspace::INDEXES;
-use crate::keyspace::contents::{ALL_INDEXES, Shown};
 use crate::keyspace::index::{Index, aligned};
-use crate::keyspace::place::{Body, Holding, Place, Stored};
-use crate::keyspace::{Contents, Graveyard, Shared};
-use crate::lane::{Lane, Queue};
-use crate::log::format::Identity;
-use crate::log::recovery::Recovered;
-use crate::log::tail::LogTail;
-use crate::log::{Journal, Log, Window};
-use crate::manifest::{self, Manifest, SegmentInfo};
-use crate::replay::Replay;
-use crate::segment::Range53;
+use crate::keyspace::place::{Holding, Place};
+use crate::keyspace::{Contents, Shared};
+use crate::lane::Lane;
 use crate::shard::{HeldShard, Shard, ShardGate};
-use crate::stopwatch::Stopwatch;
-use crate::store::{Store, StoreError};
-use crate::topology::{SLOTS, Topology, hold};
+use crate::topology::{Topology, hold};
 
 /// How often a process that was taken over may be in the midst of a commit.
 const TAKE_OVER_ATTEMPTS: usize = 5;
@@ -73,10 +75,6 @@ pub type Meters = Box<dyn Fn() -> Vec<u8> + Send>;
 pub struct Database {
     pub shared: Arc<Shared>,
     pub engine: Engine,
-    /// Its queues on the lanes of the engine.
-    pub lane: Queue,
-    pub(crate) loader: Queue,
-    pub(crate) patient: Queue,
     topology: ArcSwapOption<Topology>,
     pub(crate) transition: AsyncMutex<()>,
     /// What the store holds; `None` while it was never read. Replaced only under `transition`.
@@ -207,9 +205,6 @@ impl Database {
         let shared = Arc::new(shared);
         let database = Self {
             shared,
-            lane: engine.lane.queue(),
-            loader: engine.loader.queue(),
-            patient: engine.patient.queue(),
             engine,
             topology: ArcSwapOption::empty(),
             transition: AsyncMutex::new(()),
@@ -472,7 +467,7 @@ impl Database {
                     contents.put_index(select, Some(Box::new(Index::new(id, places))));
                 }
             }
-            shards.push((first, Shard::gate(contents, &self.shared, &self.lane)));
+            shards.push((first, Shard::gate(contents, &self.shared, &self.engine.lane)));
         }
         Ok(Topology::new(shards))
     }
@@ -529,36 +524,8 @@ impl Database {
         retired
     }
 
-    /// Runs `job` on the slow lane, under the locks of `gates`, which must be in slot order. They are asked for when the
-    /// job's turn has come, and only if `is_wanted` then.
-    ///
-    /// # Errors
-    /// [`Error::Busy`].
-    pub fn on_lane(
-        &self,
-        gates: Vec<ShardGate>,
-        is_wanted: impl FnOnce() -> bool + Send + 'static,
-        job: impl FnOnce(Vec<HeldShard>) + Send + 'static,
-    ) -> Result<()> {
-        let claims = gates.iter().map(|gate| gate.guarded.id).collect();
-        let ready = async move {
-            match is_wanted() {
-                true => Some(hold(gates).await),
-                false => None,
-            }
-        };
-        self.lane.run_after(claims, ready, job).map_err(|_| Error::Busy)
-    }
-
-    /// Frees what a command has dropped, when no client's work waits.
-    pub fn free(&self, dead: Graveyard) {
-        if !dead.is_empty() {
-            self.lane.free(dead.bytes(), dead);
-        }
-    }
-
     pub fn gate(&self, contents: Contents) -> ShardGate {
-        Shard::gate(contents, &self.shared, &self.lane)
+        Shard::gate(contents, &self.shared, &self.engine.lane)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use dormouse_storage::log::Refusal;
+
 /// Why a command was refused. `Display` is what the client sees, without the leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -71,9 +73,6 @@ pub enum Error {
     WeightNotAFloat,
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
-    /// See [`crate::lane`].
-    #[error("BUSY {} slow commands of this database wait already: this one was not run", crate::lane::QUEUE_MAX)]
-    Busy,
     /// The value of a key lies in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]
     Store(String),
@@ -98,7 +97,13 @@ impl Error {
 
     /// Whether the store has no space left.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Store(text) if text.ends_with(crate::store::FULL))
+        matches!(self, Self::Store(text) if text.ends_with(dormouse_storage::store::FULL))
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(Refusal(text): Refusal) -> Self {
+        Self::Text(text.into())
     }
 }
 

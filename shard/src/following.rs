@@ -23,6 +23,8 @@ impl Database {
         drop(db);
         drop(contents);
         drop(held);
-        self.free(dead);
+        if !dead.is_empty() {
+            self.engine.lane.run(move || drop(dead));
+        }
     }
 }

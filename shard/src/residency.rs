@@ -11,17 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use dormouse_storage::chunk::{read_segment, segment_error};
+use dormouse_storage::codec;
+use dormouse_storage::replay::Effects;
+use dormouse_storage::replay::{Body, Stored};
+use dormouse_storage::stopwatch::Stopwatch;
+use dormouse_types::segment::{Range53, Segment};
 
-use crate::chunk::{read_segment, segment_error};
-use crate::codec;
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::health::Kind;
 use crate::keyspace::Fault;
-use crate::keyspace::place::{Body, Stored};
-use crate::replay::{Effects, replayed};
-use crate::segment::{Range53, Segment};
-use crate::stopwatch::Stopwatch;
+use crate::replay::replayed;
 use crate::topology::hold;
 
 /// Neighbouring bodies are read together up to so many bytes.
@@ -42,7 +43,7 @@ impl Database {
     /// When it cannot be read; the text names the object.
     pub async fn load(self: &Arc<Self>, fault: Fault) -> Result<()> {
         let database = Arc::clone(self);
-        let loaded = self.loader.drive(async move {
+        let loaded = self.engine.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
             match database.wanted(fault).await {
                 Some(wanted) => {
@@ -52,8 +53,7 @@ impl Database {
                 None => Ok(()),
             }
         });
-        let failed = || Error::Store(format!("a load of database {} failed", self.name()));
-        loaded.await.unwrap_or_else(|undone| Err(undone.error(failed)))
+        loaded.await.unwrap_or_else(|| Err(Error::Store(format!("a load of database {} failed", self.name()))))
     }
 
     /// Loads everything.
@@ -77,7 +77,7 @@ impl Database {
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
         let database = Arc::clone(self);
-        self.patient.start(async move {
+        self.engine.patient.start(async move {
             let started = Stopwatch::start();
             database.counters.loading.store(1, Ordering::Relaxed);
             let wanted = database.all_stored(|_| true).await;

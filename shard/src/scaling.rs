@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::shown::ALL_INDEXES;
+use dormouse_types::segment::SLOTS;
+
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::keyspace::contents::ALL_INDEXES;
 use crate::keyspace::index::slot_start;
 use crate::keyspace::{Fault, Load};
-use crate::record::Entry;
-use crate::topology::{SLOTS, Topology, hold};
+use crate::topology::{Topology, hold};
 
 /// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
 #[derive(Debug, Clone, Default)]
@@ -115,8 +116,7 @@ impl Database {
             let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
             drop(held);
             if !freed.is_empty() {
-                let bytes = freed.iter().map(Entry::heap_bytes).sum();
-                self.lane.free(bytes, freed);
+                self.engine.lane.run(move || drop(freed));
             }
         }
     }

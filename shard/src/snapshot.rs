@@ -10,25 +10,27 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dormouse_storage::chunk::segment_error;
+use dormouse_storage::codec::block::stored_checksum;
+use dormouse_storage::codec::segment::decode_segment;
+use dormouse_storage::log::format::Identity;
+use dormouse_storage::log::recovery::Recovered;
+use dormouse_storage::log::tail::LogTail;
+use dormouse_storage::manifest::{self, Manifest};
+use dormouse_storage::replay::{Body, Stored};
+use dormouse_storage::replay::{Effects, Replay};
+use dormouse_storage::shown::Ids;
+use dormouse_storage::store::Store;
+use dormouse_types::Limits;
+use dormouse_types::record::Record;
+use dormouse_types::segment::SLOTS;
+use dormouse_types::segment::{Range53, Segment};
 
-use crate::chunk::segment_error;
-use crate::codec::block::stored_checksum;
-use crate::codec::segment::decode_segment;
 use crate::database::{places, store_error};
 use crate::error::{Error, Result};
 use crate::keyspace::Shared;
-use crate::keyspace::contents::Ids;
-use crate::keyspace::place::{Body, Place, Stored};
-use crate::log::format::Identity;
-use crate::log::recovery::Recovered;
-use crate::log::tail::LogTail;
-use crate::manifest::{self, Manifest};
-use crate::record::Record;
-use crate::replay::{Effects, Replay, replayed};
-use crate::segment::{Range53, Segment};
-use crate::store::Store;
-use crate::topology::SLOTS;
-use crate::types::Limits;
+use crate::keyspace::place::Place;
+use crate::replay::replayed;
 
 /// Neighbouring bodies are read together up to so many bytes.
 const READ_TOGETHER: u64 = 1 << 20;
@@ -170,7 +172,7 @@ impl<'a> Snapshot<'a> {
             stored if stored == body.checksum => {
                 decode_segment(bytes, &self.shared.placement, &Limits::default(), range).map_err(failed)
             }
-            stored => Err(failed(crate::codec::CodecError::Checksum { stored, computed: body.checksum })),
+            stored => Err(failed(dormouse_storage::codec::CodecError::Checksum { stored, computed: body.checksum })),
         }
     }
 }

@@ -6,14 +6,14 @@
 
 use std::sync::Arc;
 
+use dormouse_types::segment::slot_of;
 use futures::channel::oneshot;
 
 use crate::gate::Job;
 use crate::keyspace::Contents;
-use crate::segment::slot_of;
 use crate::shard::{HeldShard, ShardGate};
 
-pub const SLOTS: u16 = 16384;
+pub use dormouse_types::segment::SLOTS;
 
 #[derive(Clone)]
 pub struct Topology {

@@ -12,10 +12,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::log::Window;
+use dormouse_storage::manifest::Manifest;
+
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
-use crate::log::Window;
-use crate::manifest::Manifest;
 
 /// Where a manifest's settings have it.
 const LOSS_WINDOW: &str = "loss-window";

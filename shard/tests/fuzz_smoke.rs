@@ -3,7 +3,8 @@
 
 use std::{fs, path::PathBuf};
 
-use dormouse_shard::fuzzing::TARGETS;
+use dormouse_shard::fuzzing::effects as replay_effects;
+use dormouse_storage::fuzzing::{TARGETS, Target};
 
 const INPUTS: u64 = 1_500;
 
@@ -23,7 +24,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 }
 
 fn golden(name: &str) -> Vec<u8> {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect();
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../storage/tests/golden", name].iter().collect();
     fs::read(path).expect("golden files are there")
 }
 
@@ -109,7 +110,8 @@ impl Noise {
 
 #[test]
 fn no_damage_makes_a_reader_panic() {
-    for (name, target) in TARGETS {
+    let replayed: Target = ("effects", replay_effects);
+    for (name, target) in TARGETS.into_iter().chain([replayed]) {
         let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
         for seed in seeds(name) {
             target(&seed);

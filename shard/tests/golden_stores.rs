@@ -9,11 +9,11 @@ use std::process::Command;
 use std::sync::Arc;
 
 use dormouse_shard::check::check;
-use dormouse_shard::log::Log;
-use dormouse_shard::record::{Record, Value};
 use dormouse_shard::snapshot::Snapshot;
-use dormouse_shard::store::Store;
-use dormouse_shard::types::{Item, Object};
+use dormouse_storage::log::Log;
+use dormouse_storage::store::Store;
+use dormouse_types::record::{Record, Value};
+use dormouse_types::{Item, Object};
 use futures::executor::block_on;
 
 const RELEASES: &[&str] = &["0.1.0"];

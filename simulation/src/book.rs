@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dormouse_shard::log::Lsn;
+use dormouse_storage::log::Lsn;
 
 use crate::clock;
 use crate::disk::Disk;

@@ -7,9 +7,9 @@ use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
 use dormouse_shard::keyspace::{Fault, Keyspace};
-use dormouse_shard::log::Lsn;
 use dormouse_shard::shard::HeldShard;
 use dormouse_shard::topology::{Topology, hold};
+use dormouse_storage::log::Lsn;
 use parking_lot::Mutex;
 
 use crate::book::{Batch, Book};
@@ -140,7 +140,7 @@ fn under(
     }
     let writes = prepared.iter().any(|one| one.row.flags.contains(Flags::WRITE));
     if writes && let Err(error) = shared.journal.admit() {
-        return Try::Ended(Ended::Refused(error));
+        return Try::Ended(Ended::Refused(error.into()));
     }
     let mut replies = Vec::new();
     for one in prepared {

@@ -11,8 +11,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dormouse_shard::log::sink::{Found, Remover, Sink};
-use dormouse_shard::store::StoreError;
+use dormouse_storage::log::sink::{Found, Remover, Sink};
+use dormouse_storage::store::StoreError;
 
 use crate::chance::Chance;
 use crate::disk::{Disk, State, Verdict};

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
-use dormouse_shard::log::recovery::{self, Recovered};
-use dormouse_shard::log::sink::{self, Restating, Sink};
-use dormouse_shard::log::{Log, Lsn};
-use dormouse_shard::store::Store;
+use dormouse_storage::log::recovery::{self, Recovered};
+use dormouse_storage::log::sink::{self, Restating, Sink};
+use dormouse_storage::log::{Log, Lsn};
+use dormouse_storage::store::Store;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 

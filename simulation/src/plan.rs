@@ -1,6 +1,6 @@
 //! What a seed decides before the first step: how many databases, on what disk, what happens how often.
 
-use dormouse_shard::log::Window;
+use dormouse_storage::log::Window;
 
 use crate::chance::Chance;
 use crate::disk::Rates;

@@ -317,7 +317,7 @@ impl Schedule {
                 database.shared.journal.declare(window);
                 book.lock().declare(at, node.log.end());
                 let journal = &database.shared.journal;
-                if database.is_awake() && window != dormouse_shard::log::Window::None && !journal.is_covered() {
+                if database.is_awake() && window != dormouse_storage::log::Window::None && !journal.is_covered() {
                     tasks.push((
                         action,
                         tokio::spawn(async move {

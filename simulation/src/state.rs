@@ -5,11 +5,11 @@ use std::sync::Arc;
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Result;
 use dormouse_shard::keyspace::Keyspace;
-use dormouse_shard::log::recovery::Recovered;
-use dormouse_shard::record::{Record, Value as Held};
 use dormouse_shard::snapshot::Snapshot;
-use dormouse_shard::store::Store;
-use dormouse_shard::types::Object;
+use dormouse_storage::log::recovery::Recovered;
+use dormouse_storage::store::Store;
+use dormouse_types::Object;
+use dormouse_types::record::{Record, Value as Held};
 
 use crate::clock;
 use crate::model::{Entry, INDEXES, Model, Value};

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use dormouse_shard::check::salvage::salvage;
 use dormouse_shard::check::{Checked, CheckedLog, Problem, Report, Spare, check};
-use dormouse_shard::rdb::export::{About, Exported};
-use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
-use dormouse_shard::store::Store;
+use dormouse_shard::export::{About, Exported};
+use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
+use dormouse_storage::store::Store;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 

@@ -8,12 +8,12 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dormouse_shard::log::Log;
-use dormouse_shard::manifest;
-use dormouse_shard::rdb::export::{About, ExportError, Exported, export};
-use dormouse_shard::rdb::writer::{VERSION_MAX, VERSION_MIN};
+use dormouse_shard::export::{About, ExportError, Exported, export};
 use dormouse_shard::snapshot::Snapshot;
-use dormouse_shard::store::Store;
+use dormouse_storage::log::Log;
+use dormouse_storage::manifest;
+use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
+use dormouse_storage::store::Store;
 use futures::executor::block_on;
 
 use super::progress::Progress;

@@ -97,5 +97,5 @@ impl Import {
 
 /// Says what is left out.
 fn note_unsupported(progress: &Progress, name: &[u8], what: &str) {
-    progress.note(&format!("cannot take `{}`: {what}", dormouse_shard::rdb::import::shown(name)));
+    progress.note(&format!("cannot take `{}`: {what}", dormouse_storage::rdb::import::shown(name)));
 }

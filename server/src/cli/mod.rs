@@ -12,7 +12,7 @@ mod unrepeated;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use dormouse_shard::store::{Store, StoreError};
+use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
 /// Why a tool could not do its work: what it says, and the code that it ends with.

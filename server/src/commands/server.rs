@@ -7,7 +7,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::args::{self, Args, Argument, LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::log::Window;
+use dormouse_storage::log::Window;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 

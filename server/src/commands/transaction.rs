@@ -324,7 +324,7 @@ fn under(
     if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE))
         && let Err(error) = database.shared.journal.admit()
     {
-        return Ran::Refused(error);
+        return Ran::Refused(error.into());
     }
     // Room is made once: a transaction is not refused halfway.
     if entries.iter().any(|entry| entry.row.flags.contains(Flags::DENY_OOM))
@@ -335,7 +335,10 @@ fn under(
     run_commands(session, transaction, entries, reply, Some(&mut db));
     session.note(db.finish());
     session.count_keyspace(db.hits, db.misses);
-    database.free(db.take_graveyard());
+    let dead = db.take_graveyard();
+    if !dead.is_empty() {
+        database.engine.lane.run(move || drop(dead));
+    }
     Ran::Done
 }
 

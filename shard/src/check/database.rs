@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use dormouse_storage::codec::Reader;
+use dormouse_storage::effect::{self, Body};
+use dormouse_storage::log::format::{Identity, Item, Kind, read_item};
+use dormouse_storage::log::recovery::Recovered;
+use dormouse_storage::log::sink::FOLDER;
+use dormouse_storage::log::tail::LogTail;
+use dormouse_storage::manifest::{self, Manifest, Names};
+use dormouse_storage::store::{Store, StoreError};
+use dormouse_types::segment::{Placement, SlotPlacement};
+
 use super::objects::{Fault, Wanted, check_chunk, check_tail};
 use super::{Checked, Needed, Problem};
-use crate::codec::Reader;
-use crate::keyspace::effect::{self, Body};
-use crate::log::format::{Identity, Item, Kind, read_item};
-use crate::log::recovery::Recovered;
-use crate::log::sink::FOLDER;
-use crate::log::tail::LogTail;
-use crate::manifest::{self, Manifest, Names};
-use crate::segment::{Placement, SlotPlacement};
-use crate::store::{Store, StoreError};
 
 /// Problems of one object that are told one by one.
 const TOLD_MAX: usize = 8;

@@ -18,23 +18,25 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, Origin};
+use dormouse_storage::codec::segment::visit_segment;
+use dormouse_storage::log::format::Identity;
+use dormouse_storage::log::recovery::Recovered;
+use dormouse_storage::log::tail::LogTail;
+use dormouse_storage::manifest::{Names, SELECT_INDEXES, origin_of};
+use dormouse_storage::replay::Effects;
+use dormouse_storage::shown::INDEXES;
+use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::tail::{Tail, TailRecord};
+use dormouse_types::Limits;
+use dormouse_types::record::Record;
+use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement, prefix53};
 
 use super::salvage::SalvageError;
-use crate::chunk::{ChunkEntry, ChunkIndex, Origin};
-use crate::codec::segment::visit_segment;
-use crate::keyspace::{INDEXES, Shared};
-use crate::log::format::Identity;
-use crate::log::recovery::Recovered;
-use crate::log::tail::LogTail;
-use crate::manifest::{Names, SELECT_INDEXES, origin_of};
-use crate::rdb::export::{About, Export, Exported};
-use crate::record::Record;
-use crate::replay::{Effects, replayed};
-use crate::segment::{Placement, Range53, Segment, SlotPlacement, prefix53};
+use crate::export::{About, Export, Exported};
+use crate::keyspace::Shared;
+use crate::replay::replayed;
 use crate::snapshot::Counts;
-use crate::store::{Store, StoreError};
-use crate::tail::{Tail, TailRecord};
-use crate::types::Limits;
 
 /// A body in some chunk, with what orders it among others of its range.
 #[derive(Debug, Clone)]
@@ -156,7 +158,7 @@ impl Fragments {
         watch: &mut (dyn FnMut(Exported) + Send),
         left_out: &mut Vec<String>,
     ) -> Result<(W, Exported), SalvageError> {
-        let mut export = Export::begin(out, about).map_err(crate::rdb::export::ExportError::from)?;
+        let mut export = Export::begin(out, about).map_err(crate::export::ExportError::from)?;
         let shown = self.shown();
         for (index, keyspace) in shown.iter().enumerate() {
             let bodies: Vec<&Body> = self.bodies.iter().filter(|body| body.entry.keyspace == *keyspace).collect();
@@ -172,7 +174,7 @@ impl Fragments {
                 None => visit_by_key(store, &bodies, &mut write, left_out).await,
             }
             if let Some(error) = refused {
-                return Err(crate::rdb::export::ExportError::from(error).into());
+                return Err(crate::export::ExportError::from(error).into());
             }
         }
         let hidden: HashSet<u32> = self.bodies.iter().map(|body| body.entry.keyspace).collect();
@@ -180,7 +182,7 @@ impl Fragments {
         if hidden > 0 && self.origin.is_none() {
             left_out.push(format!("{hidden} keyspaces: nothing says which index showed them"));
         }
-        Ok(export.finish(watch).map_err(crate::rdb::export::ExportError::from)?)
+        Ok(export.finish(watch).map_err(crate::export::ExportError::from)?)
     }
 
     /// Which keyspace each index shows.
@@ -292,7 +294,7 @@ async fn records_of(store: &Store, body: &Body) -> Result<Vec<Record>, StoreErro
     let mut records = Vec::with_capacity(entry.records.min(1 << 16) as usize);
     match visit_segment(&bytes, &Limits::default(), |record| records.push(record)) {
         Ok(_) => Ok(records),
-        Err(error) => Err(crate::chunk::segment_error(chunk, entry.range, &error)),
+        Err(error) => Err(dormouse_storage::chunk::segment_error(chunk, entry.range, &error)),
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use dormouse_storage::log::Log;
+use dormouse_storage::log::recovery::{ReadLog, Recovered, collect};
+use dormouse_storage::log::sink::{FOLDER, name};
+use dormouse_storage::store::{Store, StoreError};
+
 use super::Problem;
-use crate::log::Log;
-use crate::log::recovery::{ReadLog, Recovered, collect};
-use crate::log::sink::{FOLDER, name};
-use crate::store::{Store, StoreError};
 
 /// What is being written while it is read may look damaged; what is, looks so again.
 const ATTEMPTS: usize = 4;

@@ -23,14 +23,14 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use dormouse_storage::log::Log;
+use dormouse_storage::log::recovery::{Recovered, collect};
+use dormouse_storage::manifest;
+use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
 use self::database::{check_database, check_history};
 pub use self::log::CheckedLog;
-use crate::log::Log;
-use crate::log::recovery::{Recovered, collect};
-use crate::manifest;
-use crate::store::{Store, StoreError};
 
 /// Looks at one database until its newest manifest holds still, and at most so often.
 const ATTEMPTS: usize = 4;

@@ -1,16 +1,16 @@
 //! Chunks and tails: whether they are what a manifest says.
 
 use bytes::Bytes;
+use dormouse_storage::chunk::{ChunkEntry, ChunkIndex};
+use dormouse_storage::codec::block::{stored_checksum, verify};
+use dormouse_storage::codec::segment::decode_segment;
+use dormouse_storage::manifest::{SegmentInfo, TailInfo};
+use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::tail::Tail;
+use dormouse_types::Limits;
+use dormouse_types::segment::{PREFIX_BITS, Range53, SLOT_BITS, SlotPlacement};
 
 use super::database::malformed_effect;
-use crate::chunk::{ChunkEntry, ChunkIndex};
-use crate::codec::block::{stored_checksum, verify};
-use crate::codec::segment::decode_segment;
-use crate::manifest::{SegmentInfo, TailInfo};
-use crate::segment::{PREFIX_BITS, Range53, SLOT_BITS, SlotPlacement};
-use crate::store::{Store, StoreError};
-use crate::tail::Tail;
-use crate::types::Limits;
 
 /// Something that is wrong with a part of an object.
 pub(super) struct Fault {

@@ -12,19 +12,19 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use dormouse_storage::log::Log;
+use dormouse_storage::log::format::Identity;
+use dormouse_storage::log::recovery::{Recovered, collect};
+use dormouse_storage::log::tail::LogTail;
+use dormouse_storage::manifest::{self, Manifest};
+use dormouse_storage::replay::Replay;
+use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::tail::Tail;
 use futures::executor::block_on;
 
 use super::fragments::Fragments;
-use crate::log::Log;
-use crate::log::format::Identity;
-use crate::log::recovery::{Recovered, collect};
-use crate::log::tail::LogTail;
-use crate::manifest::{self, Manifest};
-use crate::rdb::export::{About, ExportError, Exported, export_readable};
-use crate::replay::Replay;
+use crate::export::{About, ExportError, Exported, export_readable};
 use crate::snapshot::Snapshot;
-use crate::store::{Store, StoreError};
-use crate::tail::Tail;
 
 /// What was got out.
 #[derive(Debug)]

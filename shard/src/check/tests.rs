@@ -1,21 +1,21 @@
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
+use dormouse_storage::chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation};
+use dormouse_storage::codec::segment::encode_segment;
+use dormouse_storage::effect;
+use dormouse_storage::log::Journal;
+use dormouse_storage::log::format::{Identity, write_effect};
+use dormouse_storage::log::sink::Objects;
+use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use dormouse_storage::rdb::import::{Import, ImportError};
+use dormouse_storage::tail::{TailRecord, encode_tail};
+use dormouse_types::record::Record;
+use dormouse_types::segment::{Placement, Range53, SlotPlacement, prefix53};
 
 use super::salvage::salvage;
 use super::*;
-use crate::chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation};
-use crate::codec::segment::encode_segment;
-use crate::keyspace::effect;
-use crate::log::Journal;
-use crate::log::format::{Identity, write_effect};
-use crate::log::sink::Objects;
-use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
-use crate::rdb::export::About;
-use crate::rdb::import::{Import, ImportError};
-use crate::record::Record;
-use crate::segment::{Placement, Range53, SlotPlacement, prefix53};
-use crate::tail::{TailRecord, encode_tail};
+use crate::export::About;
 
 const SEED: u64 = 42;
 const KEYS: u64 = 100;
@@ -279,7 +279,7 @@ fn without_manifests_the_latest_body_of_a_place_counts() {
 #[test]
 fn chunks_of_the_first_version_are_salvaged_key_by_key() {
     let store = Arc::new(Store::memory());
-    let chunk: &[u8] = include_bytes!("../../tests/golden/chunk-v1.bin");
+    let chunk: &[u8] = include_bytes!("../../../storage/tests/golden/chunk-v1.bin");
     block_on(store.put_new(&Names::new("a").unwrap().chunk(1, 9, 0), Bytes::from_static(chunk))).unwrap();
     let wanted: u64 = ChunkIndex::parse(chunk).unwrap().entries.iter().map(|entry| u64::from(entry.records)).sum();
     let (keys, left_out) = salvaged(&store);

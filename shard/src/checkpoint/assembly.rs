@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use dormouse_storage::chunk::SegmentLocation;
+use dormouse_storage::effect;
+use dormouse_storage::manifest::{ChunkInfo, Manifest, SegmentInfo, TailInfo};
+use dormouse_storage::tail::TailRecord;
+use dormouse_types::segment::{Range53, prefix53};
+
 use super::visit::{Visited, Written};
-use crate::chunk::SegmentLocation;
-use crate::keyspace::effect;
-use crate::manifest::{ChunkInfo, Manifest, SegmentInfo, TailInfo};
-use crate::segment::{Range53, prefix53};
-use crate::tail::TailRecord;
 
 /// A tail is merged with the next older one unless that is larger by more than this factor: so a record is rewritten a
 /// number of times that is the logarithm of how much there is.

@@ -27,25 +27,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use dormouse_storage::chunk::{ChunkWriter, Origin, read_segment};
+use dormouse_storage::codec::segment::SegmentBody;
+use dormouse_storage::log::Window;
+use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use dormouse_storage::replay::Replay;
+use dormouse_storage::shown::{ALL_INDEXES, Ids, first_ids};
+use dormouse_storage::stopwatch::Stopwatch;
+use dormouse_storage::store::StoreError;
+use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
+use dormouse_types::segment::Range53;
 
 use self::assembly::{
     drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
 };
 use self::visit::{Contents as Found, Look, Visited, Written};
-use crate::chunk::{ChunkWriter, Origin, read_segment};
-use crate::codec::segment::SegmentBody;
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
 use crate::health::Kind;
-use crate::keyspace::contents::{ALL_INDEXES, Contents, Ids, first_ids};
-use crate::log::Window;
-use crate::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
-use crate::replay::Replay;
-use crate::segment::Range53;
 use crate::shard::HeldShard;
-use crate::stopwatch::Stopwatch;
-use crate::store::StoreError;
-use crate::tail::{Tail, TailRecord, encode_tail};
 use crate::topology::{Topology, hold};
 
 /// Bytes of changed values that one checkpoint puts into its tail; what is changed beyond is written whole.
@@ -85,7 +85,7 @@ impl Database {
     pub async fn checkpoint(self: &Arc<Self>) -> Result<Report> {
         let database = Arc::clone(self);
         // It gives way to clients: nobody waits for it, and it keeps nothing in memory however long it takes.
-        let done = self.patient.drive(async move {
+        let done = self.engine.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let done = match database.check_promise().await {
                 Ok(()) => database.checkpoint_with(None).await,
@@ -94,8 +94,8 @@ impl Database {
             database.stop_if_overtaken().await;
             done
         });
-        let failed = || Error::Store(format!("the checkpoint of database {} failed", self.name()));
-        done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
+        let failed = || Err(Error::Store(format!("the checkpoint of database {} failed", self.name())));
+        done.await.unwrap_or_else(failed)
     }
 
     /// Writes what changed, gives the memory back and leaves the database asleep. False: it was asleep already.
@@ -139,7 +139,10 @@ impl Database {
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
         let give_back = self.engine.give_back;
         // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
-        self.lane.free(contents.iter().map(Contents::bytes).sum(), Asleep { contents, give_back });
+        self.engine.lane.run(move || {
+            drop(contents);
+            give_back();
+        });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(true)
     }
@@ -403,7 +406,7 @@ impl Database {
                 None => manifest.segments.push(SegmentInfo {
                     keyspace: *keyspace,
                     range: *range,
-                    location: crate::chunk::SegmentLocation { chunk: 0, offset: 0, len: 0 },
+                    location: dormouse_storage::chunk::SegmentLocation { chunk: 0, offset: 0, len: 0 },
                     records: 0,
                     expiring: 0,
                     heap_bytes: 0,
@@ -652,7 +655,7 @@ impl Database {
         drop(held);
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
-        self.lane.free(contents.iter().map(Contents::bytes).sum(), contents);
+        self.engine.lane.run(move || drop(contents));
     }
 
     /// After a failure: what was visited is dirty again, and where the window is none nobody records.
@@ -690,19 +693,6 @@ fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
     match segments.get(from) {
         Some(segment) if segment.range.start < range.end() => segment.range == range,
         _ => true,
-    }
-}
-
-/// The memory of a database that has fallen asleep: when it is freed, the system gets it back.
-struct Asleep {
-    contents: Vec<Contents>,
-    give_back: fn(),
-}
-
-impl Drop for Asleep {
-    fn drop(&mut self) {
-        self.contents.clear();
-        (self.give_back)();
     }
 }
 

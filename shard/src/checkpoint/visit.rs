@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::chunk::ChunkEntry;
-use crate::codec::segment::RawSegment;
+use dormouse_storage::chunk::ChunkEntry;
+use dormouse_storage::codec::segment::RawSegment;
+use dormouse_storage::effect;
+use dormouse_storage::tail::TailRecord;
+use dormouse_types::record::Record;
+use dormouse_types::segment::{Range53, Segment};
+
 use crate::database::Database;
-use crate::keyspace::effect;
 use crate::keyspace::place::{Dirty, Place};
-use crate::record::Record;
-use crate::segment::{Range53, Segment};
 use crate::shard::{HeldShard, ShardGate};
-use crate::tail::TailRecord;
 use crate::topology::hold;
 
 /// A place with fewer records for each changed key is written whole.
@@ -123,7 +124,7 @@ fn changed(
     let mut records = Vec::with_capacity(keys.len());
     for (position, key) in keys {
         let record = segment.get(*position, key);
-        left = left.checked_sub(record.map_or(0, crate::record::Entry::heap_bytes))?;
+        left = left.checked_sub(record.map_or(0, dormouse_types::record::Entry::heap_bytes))?;
         let mut body = Vec::new();
         match record {
             Some(record) => effect::value(&mut body, record),

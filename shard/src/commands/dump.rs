@@ -1,9 +1,9 @@
 //! Values as bytes: what moves a key to another server.
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_storage::codec::dump::{RestoreError, dump, restore};
+use dormouse_storage::codec::value::kind;
 
-use crate::codec::dump::{RestoreError, dump, restore};
-use crate::codec::value::kind;
 use crate::commands::args::{Args, Argument, integer};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
@@ -178,7 +178,7 @@ mod tests {
         newer[3] = 13;
         let sealed = |mut body: Vec<u8>| {
             body.extend_from_slice(&11u16.to_le_bytes());
-            body.extend_from_slice(&crate::codec::checksum(&body).to_le_bytes());
+            body.extend_from_slice(&dormouse_storage::codec::checksum(&body).to_le_bytes());
             body
         };
         let now = bench.now_ms.to_string();

@@ -2,11 +2,11 @@
 //! choice of elements at random.
 
 use dormouse_protocol::{Reply, glob};
+use dormouse_types::Item;
 
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::cursor_of;
 use crate::error::{Error, Result};
-use crate::types::Item;
 
 /// How large a reply may become that draws elements with repetition: `HRANDFIELD key -1000000000` would otherwise fill the
 /// memory from a single field. One element more is always written.

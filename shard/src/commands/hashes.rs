@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use dormouse_protocol::{Reply, Request, Version};
+use dormouse_types::{Hash, Item};
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, integer};
 use crate::commands::elements::{Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly};
@@ -10,7 +11,6 @@ use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
-use crate::types::{Hash, Item};
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = READ.union(Flags::FAST);

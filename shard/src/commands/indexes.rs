@@ -1,11 +1,12 @@
 //! The sixteen logical indexes of a database as wholes.
 
 use dormouse_protocol::Reply;
+use dormouse_storage::shown::INDEXES;
 
 use crate::commands::args::{Args, Argument, integer};
 use crate::commands::{Category, Command, Family, Flags, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
-use crate::keyspace::{INDEXES, Keyspace};
+use crate::keyspace::Keyspace;
 
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST).union(Flags::WHOLE);
 const WRITE: Flags = Flags::WRITE.union(Flags::WHOLE);
@@ -88,7 +89,8 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use crate::commands::testing::Bench;
-    use crate::keyspace::{INDEXES, Keyspace};
+    use crate::keyspace::Keyspace;
+    use dormouse_storage::shown::INDEXES;
 
     #[test]
     fn flushing() {

@@ -1,13 +1,15 @@
 //! Keys whatever their type: existence, names, copies, iteration, and what a value is made of.
 
 use dormouse_protocol::{Reply, Request, glob};
+use dormouse_storage::shown::INDEXES;
+use dormouse_types::record::access_clock;
+use dormouse_types::record::{Origin, Record, Value};
 
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::elements::{Cursor, write_page};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, write_help};
 use crate::error::{Error, Result};
-use crate::keyspace::{INDEXES, Keyspace, access_clock, kind_of};
-use crate::record::{Origin, Record, Value};
+use crate::keyspace::{Keyspace, kind_of};
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_types::{End, Item, List};
 
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::elements::{Count, Negatable, write_item};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
-use crate::types::{End, Item, List};
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = READ.union(Flags::FAST);

@@ -1,13 +1,13 @@
 //! What keys take of the memory.
 
 use dormouse_protocol::Reply;
+use dormouse_types::record::Entry;
 
 use crate::commands::args::{Args, Argument};
 use crate::commands::keys::examine;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, write_help};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
-use crate::record::Entry;
 
 const HELP: Flags = Flags::LOADING.union(Flags::STALE);
 const KEY_EXAMINED: &[KeySpec] = &[KeySpec::one(2, Access::RO)];

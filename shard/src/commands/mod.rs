@@ -29,14 +29,15 @@ mod table_tests;
 pub(crate) mod testing;
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_storage::codec;
+use dormouse_storage::effect::{self, Body};
+use dormouse_types::record::Record;
 
 pub use row::{Access, Arity, Category, Command, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
 
+use crate::error::Error;
 use crate::error::Result;
-use crate::keyspace::effect::{self, Body};
 use crate::keyspace::{Fault, Keyspace};
-use crate::record::Record;
-use crate::{codec, error::Error};
 
 /// What runs a command over the keyspace.
 pub type Run = fn(&mut Keyspace<'_>, &mut Reply, Request<'_>) -> Result<()>;

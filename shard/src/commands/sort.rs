@@ -12,13 +12,13 @@
 use std::cmp::Ordering;
 
 use dormouse_protocol::Reply;
+use dormouse_types::record::{Record, Value};
+use dormouse_types::{End, Item, List, Object};
 
 use crate::commands::args::{Args, Argument, parse_double};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
-use crate::record::{Record, Value};
-use crate::types::{End, Item, List, Object};
 
 /// What is got may be more than all that is stored, if it is got often enough.
 const RESULT_BYTES_MAX: usize = 512 << 20;
@@ -197,7 +197,7 @@ fn lookup(db: &mut Keyspace<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u
     };
     let key = [prefix, element, postfix].concat();
     match field {
-        Some(field) => db.read::<crate::types::Hash>(&key).ok()??.get(field).map(Item::to_vec),
+        Some(field) => db.read::<dormouse_types::Hash>(&key).ok()??.get(field).map(Item::to_vec),
         None => db.string(&key).ok()?.map(|text| text.to_vec()),
     }
 }

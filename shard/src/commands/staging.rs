@@ -1,11 +1,12 @@
 //! `DORMOUSE IMPORT`: what an import does to the indexes as wholes. The server has the row.
 
 use dormouse_protocol::Reply;
+use dormouse_storage::shown::INDEXES;
 
 use crate::commands::args::{Args, Argument, integer};
 use crate::commands::{Run, run};
 use crate::error::{Error, Result};
-use crate::keyspace::{INDEXES, Keyspace};
+use crate::keyspace::Keyspace;
 
 /// Runs `DORMOUSE IMPORT ...` under the locks of all shards.
 pub const IMPORT: Run = run!(import, 2);
@@ -71,9 +72,10 @@ mod tests {
     use super::IMPORT;
     use crate::commands;
     use crate::commands::testing::Bench;
-    use crate::keyspace::contents::{INDEXES, NO_KEYSPACE};
     use crate::keyspace::staging::MARKER;
+    use crate::keyspace::testing::TestLog;
     use crate::keyspace::{Eviction, Keyspace};
+    use dormouse_storage::shown::{INDEXES, NO_KEYSPACE};
 
     fn import(bench: &mut Bench, words: &[&str]) -> String {
         let args: Vec<&[u8]> = ["DORMOUSE", "IMPORT"].iter().chain(words).map(|word| word.as_bytes()).collect();
@@ -214,7 +216,7 @@ mod tests {
     #[test]
     fn replay_expires_nothing_either() {
         let mut bench = following();
-        bench.shared.journal.record(true);
+        let log = TestLog::of(&mut bench.shared);
         let past = (bench.now_ms - 1).to_string();
         for line in
             [&format!("SET k 5 PXAT {past}"), "INCR k", "RPUSH l a", &format!("PEXPIREAT l {past}"), "RPUSH l b"]
@@ -223,7 +225,7 @@ mod tests {
         }
         import(&mut bench, &["END"]);
         bench.run("RPUSH l c");
-        let effects = std::mem::take(&mut *bench.shared.journal.kept.lock());
+        let effects = log.effects();
         let mut replayed = Bench::new();
         for effect in &effects {
             replayed.shared.followed.store(u32::from(effect.followed), Ordering::Relaxed);

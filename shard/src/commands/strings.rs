@@ -1,6 +1,7 @@
 //! Strings: bytes, or the decimal digits of an integer.
 
 use dormouse_protocol::Reply;
+use dormouse_types::record::Origin;
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, integer};
@@ -8,7 +9,6 @@ use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, lcs, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Expiry, Keyspace, Text};
-use crate::record::Origin;
 
 /// Redis's `proto-max-bulk-len`.
 const LENGTH_MAX: usize = 512 << 20;

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use dormouse_protocol::{OwnedRequest, Reply, Version};
+use dormouse_storage::shown::{INDEXES, first_ids};
+use dormouse_types::Object;
+use dormouse_types::record::Value;
+use dormouse_types::segment::SLOTS;
 
 use super::{call, find, replay};
 use crate::error::Error;
-use crate::keyspace::contents::first_ids;
-use crate::keyspace::{Contents, INDEXES, Keyspace, Shared};
-use crate::record::Value;
-use crate::topology::SLOTS;
-use crate::types::Object;
+use crate::keyspace::testing::TestLog;
+use crate::keyspace::{Contents, Keyspace, Shared};
 
 /// One shard with one database, a held clock and a fixed seed.
 pub(crate) struct Bench {
@@ -121,13 +122,13 @@ fn check_with(version: Version, table: &[(&str, &str)]) {
 /// segments are: one that needed another key would show.
 pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
     let mut bench = Bench::new();
-    bench.shared.journal.record(true);
+    let log = TestLog::of(&mut bench.shared);
     for command in commands {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();
         bench.run_args(&args);
         bench.now_ms += 1;
     }
-    let mut effects = std::mem::take(&mut *bench.shared.journal.kept.lock());
+    let mut effects = log.effects();
     effects.sort_by_key(|effect| effect.position);
     for select in 0..INDEXES as u8 {
         // An effect belongs to a keyspace, whichever index shows that now, if any still does.

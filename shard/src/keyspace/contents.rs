@@ -2,42 +2,15 @@
 
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::effect;
+use dormouse_storage::log::{self, Lsn};
+use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Ids};
+use dormouse_types::record::Record;
+use dormouse_types::segment::SlotPlacement;
 use rapidhash::RapidHashMap;
 
 use crate::keyspace::Shared;
-use crate::keyspace::effect;
 use crate::keyspace::index::{Index, slot_start};
-use crate::log::{self, Lsn};
-use crate::record::Record;
-use crate::segment::SlotPlacement;
-
-/// The logical indexes that `SELECT` chooses from.
-pub const INDEXES: usize = 16;
-
-/// Those, and behind them a hidden one for each, in which an import stages what will replace it. See
-/// [`staging`](super::staging).
-pub const ALL_INDEXES: usize = 2 * INDEXES;
-
-/// The id of a staged index while nothing is staged.
-pub const NO_KEYSPACE: u32 = u32::MAX >> 1;
-
-/// The keyspace that each logical index shows, the staged ones included.
-pub type Ids = [u32; ALL_INDEXES];
-
-/// Which keyspaces the logical indexes show, as the log and the manifest record it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
-    pub ids: Ids,
-    /// A bit for each index whose keys do not expire by this server's clock. See [`staging`](super::staging).
-    pub followed: u32,
-    /// The next id that a flush takes.
-    pub next: u32,
-}
-
-/// What a new database shows: nothing is staged.
-pub fn first_ids() -> Ids {
-    std::array::from_fn(|index| if index < INDEXES { index as u32 } else { NO_KEYSPACE })
-}
 
 /// The state behind a shard's lock.
 ///

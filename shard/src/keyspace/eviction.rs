@@ -9,9 +9,12 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Eviction, Keyspace, access_clock, effect};
+use dormouse_storage::effect;
+use dormouse_storage::shown::INDEXES;
+use dormouse_types::record::access_clock;
+
+use super::{Eviction, Keyspace};
 use crate::error::{Error, Result};
-use crate::keyspace::contents::INDEXES;
 
 /// Evictions before one command at most: the pause stays bounded, and the next command goes on.
 const EVICTIONS_MAX: usize = 64;

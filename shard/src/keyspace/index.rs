@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
-use crate::keyspace::place::{Dirty, Holding, Place, Stored};
-use crate::record::{Entry, Record};
-use crate::segment::{Directory, Placement, Range53, Segment, SlotPlacement};
+use dormouse_storage::replay::Stored;
+use dormouse_types::record::{Entry, Record};
+use dormouse_types::segment::{Directory, Placement, Range53, Segment, SlotPlacement};
+
+use crate::keyspace::place::{Dirty, Holding, Place};
 
 /// Two neighbours are merged when together they hold less than this share of what one segment can.
 const MERGE_BELOW: usize = 400;

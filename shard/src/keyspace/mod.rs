@@ -16,15 +16,15 @@
 //!   come from one that has not changed anything.
 
 pub mod contents;
-pub mod effect;
 pub mod eviction;
-pub mod graveyard;
 pub mod index;
 pub mod place;
 mod restored;
 pub mod settings;
 pub mod staging;
 mod strings;
+#[cfg(test)]
+pub(crate) mod testing;
 mod whole;
 
 use std::cell::Cell;
@@ -32,21 +32,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Request;
+use dormouse_storage::effect;
+use dormouse_storage::log::{self, Lsn};
+use dormouse_types::record::{Entry, Record, Value, access_clock};
+use dormouse_types::segment::Placement;
+use dormouse_types::{Collection, Kind, Object};
 use smallvec::SmallVec;
 
-pub use contents::{ALL_INDEXES, Contents, INDEXES, Load, Shown};
-pub use graveyard::Graveyard;
+pub use contents::{Contents, Load};
 pub use index::Index;
 pub use settings::{Eviction, Settings, Shared};
 
-pub use crate::types::Limits;
+pub use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Shown};
+pub use dormouse_types::Limits;
 
 use crate::error::{Error, Result};
 use crate::keyspace::index::prefix;
-use crate::log::{self, Lsn};
-use crate::record::{Entry, Record, Value};
-use crate::segment::Placement;
-use crate::types::{Collection, Kind, Object};
 
 /// Objects with more heap than this are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
@@ -170,17 +171,12 @@ pub struct Keyspace<'a> {
     fault: Option<Fault>,
     /// A key, and its position.
     expected: (&'a [u8], u64),
-    graveyard: Graveyard,
+    graveyard: Vec<Box<dyn Send>>,
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
     /// What `keep_access` is at the beginning of each command.
     no_touch: bool,
-}
-
-/// Seconds, 24 bits: wraps after 194 days.
-pub const fn access_clock(now_ms: u64) -> u32 {
-    ((now_ms / 1000) & 0xff_ffff) as u32
 }
 
 impl<'a> Keyspace<'a> {
@@ -209,7 +205,7 @@ impl<'a> Keyspace<'a> {
             changes: 0,
             fault: None,
             expected: (&[], 0),
-            graveyard: Graveyard::default(),
+            graveyard: Vec::new(),
             hits: 0,
             misses: 0,
             keep_access: false,
@@ -298,7 +294,7 @@ impl<'a> Keyspace<'a> {
     fn note_unflushed(&mut self, items: &[u8], lsn: Lsn) {
         let flushed = self.shared.journal.log().map_or(0, |log| log.flushed());
         self.shards.iter_mut().for_each(|shard| shard.unflushed.settle(flushed));
-        let mut reader = crate::codec::Reader::new(items);
+        let mut reader = dormouse_storage::codec::Reader::new(items);
         while let Ok(item) = log::format::read_item(&mut reader) {
             match item {
                 log::format::Item::Effect { position, .. } => self.shard(position).unflushed.note(position, lsn),
@@ -372,7 +368,7 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Big values and whole indexes that were dropped, to be freed elsewhere.
-    pub fn take_graveyard(&mut self) -> Graveyard {
+    pub fn take_graveyard(&mut self) -> Vec<Box<dyn Send>> {
         std::mem::take(&mut self.graveyard)
     }
 
@@ -512,7 +508,7 @@ impl<'a> Keyspace<'a> {
         if let Some(record) = record
             && record.heap_bytes() > BURY_ABOVE
         {
-            self.graveyard.bury(record.heap_bytes(), Box::new(record));
+            self.graveyard.push(Box::new(record));
         }
     }
 

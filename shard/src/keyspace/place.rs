@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::record::{Entry, Record};
-use crate::replay::Replay;
-use crate::segment::{Range53, Ranged, Segment};
+use dormouse_storage::replay::Stored;
+use dormouse_types::record::{Entry, Record};
+use dormouse_types::segment::{Range53, Ranged, Segment};
 
 /// The keys of one range of positions.
 ///
@@ -23,24 +23,6 @@ pub struct Place {
 pub enum Holding {
     Resident(Segment<Record>),
     Stored(Arc<Stored>),
-}
-
-/// Where a segment lies in the store, and what is known of it without reading it.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
-    pub body: Option<Body>,
-    pub records: u32,
-    /// Effects up to this one are in the body.
-    pub sequence: u64,
-    /// Effects up to this one are in the body and the tails.
-    pub seen: u64,
-    /// Whether the tails hold effects for it.
-    pub tailed: bool,
-    /// Whether the log does: its counts are not known before it is loaded.
-    pub logged: bool,
-    /// Where those effects are.
-    pub replay: Option<Arc<Replay>>,
 }
 
 /// How many changed keys a place remembers before it counts as changed altogether.
@@ -85,14 +67,6 @@ impl Dirty {
     pub fn is_clean(&self) -> bool {
         matches!(self, Self::Clean)
     }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Body {
-    pub chunk: Arc<str>,
-    pub offset: u64,
-    pub len: u64,
-    pub checksum: u64,
 }
 
 impl Ranged for Place {

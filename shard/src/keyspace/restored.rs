@@ -1,8 +1,10 @@
 //! Values that come from elsewhere, with an idle time of their own.
 
-use super::{Keyspace, access_clock};
-use crate::codec::value::Loaded;
-use crate::record::Record;
+use dormouse_storage::codec::value::Loaded;
+use dormouse_types::record::Record;
+use dormouse_types::record::access_clock;
+
+use super::Keyspace;
 
 /// The access clock has 24 bits: nothing can have been idle for longer.
 const IDLE_MAX: u64 = 0xff_ffff;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use dormouse_storage::log::Journal;
+use dormouse_types::Limits;
+use dormouse_types::segment::SlotPlacement;
 use parking_lot::Mutex;
-
-use crate::log::Journal;
-use crate::segment::SlotPlacement;
-use crate::types::Limits;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
@@ -67,7 +66,7 @@ impl Shared {
             settings: ArcSwap::from_pointee(Settings::new(seed)),
             sequence: AtomicU64::new(0),
             journal: Journal::none(),
-            next_id: AtomicU32::new(super::contents::INDEXES as u32),
+            next_id: AtomicU32::new(super::INDEXES as u32),
             used: AtomicUsize::new(0),
             watches: Watches::default(),
             expired: AtomicU64::new(0),

@@ -15,18 +15,13 @@
 
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::shown::{ALL_INDEXES, FOLLOWED, INDEXES, NO_KEYSPACE};
+
 use super::Keyspace;
-use super::contents::{ALL_INDEXES, INDEXES, NO_KEYSPACE};
 
 /// In index 0 of what an import fills, for as long as it is not cut over: how far the import is. The server ends what was
 /// begun for an import when this key is gone.
 pub const MARKER: &str = "__dormouse_import__";
-
-/// Set in the keyspace of an effect whose index was followed.
-pub const FOLLOWED: u32 = 1 << 31;
-
-/// Set in the time of an effect whose index was followed.
-pub const FOLLOWED_TIME: u64 = 1 << 63;
 
 /// The indexes that clients see, and the staged ones, as bits.
 pub const VISIBLE_MASK: u32 = (1 << INDEXES) - 1;
@@ -138,7 +133,7 @@ impl Keyspace<'_> {
             for select in INDEXES..ALL_INDEXES {
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {
-                    self.graveyard.bury(index.bytes(), index);
+                    self.graveyard.push(index);
                 }
             }
         }

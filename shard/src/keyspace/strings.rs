@@ -1,9 +1,10 @@
 //! Strings in the keyspace: read, set, rewritten, changed in place.
 
+use dormouse_types::Object;
+use dormouse_types::record::{Entry, Origin, Record, Value};
+
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
 use crate::error::Result;
-use crate::record::{Entry, Origin, Record, Value};
-use crate::types::Object;
 
 impl Keyspace<'_> {
     pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
@@ -21,14 +22,14 @@ impl Keyspace<'_> {
             };
             // The memory of a long text may serve again.
             let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > BURY_ABOVE;
-            let old = if is_big { Some(record.heap_bytes()).zip(record.take_object()) } else { None };
+            let old = if is_big { record.take_object() } else { None };
             record.set_raw(value, expiry);
             (true, old)
         });
         match set {
             Some(old) => {
-                if let Some((bytes, old)) = old {
-                    self.graveyard.bury(bytes, Box::new(old));
+                if let Some(old) = old {
+                    self.graveyard.push(Box::new(old));
                 }
                 self.after_write(key);
             }

@@ -1,13 +1,14 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use dormouse_types::record::Origin;
+use dormouse_types::segment::SLOTS;
+use dormouse_types::{End, List};
+
 use super::*;
 use crate::commands::testing::Bench;
 use crate::keyspace::place::Dirty;
-use crate::log::Kept;
-use crate::record::Origin;
-use crate::topology::SLOTS;
-use crate::types::{End, List};
+use crate::keyspace::testing::{Kept, TestLog};
 
 const NOW: u64 = 1_700_000_000_000;
 
@@ -81,7 +82,7 @@ const NO_CHANGES: &[(&str, Act)] = &[
 /// A keyspace with `key` and `list`, nothing in it changed since it was written; what `act` makes of it: changes, whether a
 /// watch on `watched` was touched, whether the places of what was changed are dirty, effects.
 fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Kept>) {
-    let shared = Shared::new("test", 7);
+    let mut shared = Shared::new("test", 7);
     let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
     {
         let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
@@ -95,7 +96,7 @@ fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Kept>) {
     let mut places = index.into_places();
     places.iter_mut().for_each(|place| place.dirty = Dirty::Clean);
     contents.put_index(0, Some(Box::new(Index::new(id, places))));
-    shared.journal.record(true);
+    let log = TestLog::of(&mut shared);
     let touched = Arc::new(AtomicBool::new(false));
     shared.watches.add(0, watched, &touched);
     let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
@@ -104,8 +105,7 @@ fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Kept>) {
     let changes = db.changes();
     drop(db);
     let dirty = contents.index(0).is_some_and(Index::is_dirty);
-    let kept = std::mem::take(&mut *shared.journal.kept.lock());
-    (changes, touched.load(Ordering::SeqCst), dirty, kept)
+    (changes, touched.load(Ordering::SeqCst), dirty, log.effects())
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn what_has_expired_does_not_come_back_in_replay() {
     for actively in [false, true] {
         let mut bench = Bench::new();
         bench.run("SET k 5 PX 10");
-        bench.shared.journal.record(true);
+        let log = TestLog::of(&mut bench.shared);
         bench.now_ms += 20;
         if actively {
             assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0, 1);
@@ -201,7 +201,7 @@ fn what_has_expired_does_not_come_back_in_replay() {
         }
         bench.now_ms -= 15;
         assert_eq!(bench.run("INCR k"), "1");
-        let effects = std::mem::take(&mut *bench.shared.journal.kept.lock());
+        let effects = log.effects();
         assert!(effects.is_sorted_by_key(|effect| effect.sequence));
         let mut replayed = Bench::new();
         replayed.run("SET k 5 PX 10");

@@ -2,10 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::contents::ALL_INDEXES;
+use dormouse_storage::shown::ALL_INDEXES;
+use dormouse_types::record::Record;
+
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
-use crate::record::Record;
 
 /// Draws before [`Keyspace::random_key`] takes what it finds first.
 const RANDOM_ATTEMPTS: usize = 200;
@@ -148,7 +149,7 @@ impl Keyspace<'_> {
         for shard in &mut self.shards {
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
-                self.graveyard.bury(index.bytes(), index);
+                self.graveyard.push(index);
             }
         }
         self.changes += 1;

@@ -6,10 +6,10 @@ use super::{Problem, source};
 
 /// The record is one allocation behind a thin pointer, the segment a table of such pointers: both are measured to be
 /// worth it, and run under the address sanitizer by the fuzz targets.
-const UNSAFE: &[&str] = &["shard/src/record", "shard/src/segment"];
+const UNSAFE: &[&str] = &["types/src/record", "types/src/segment"];
 
 /// The one crate that cannot forbid `unsafe` as a whole.
-const UNSAFE_CRATE: &str = "dormouse-shard";
+const UNSAFE_CRATE: &str = "dormouse-types";
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
 
@@ -77,9 +77,9 @@ mod tests {
     fn unsafe_stays_where_it_is_allowed() {
         let text = "// unsafe\nfn f() { unsafe { g() } }";
         assert_eq!(unsafe_code("server/src/lib.rs", text)[0].line, 2);
-        assert_eq!(unsafe_code("shard/src/types/list.rs", "unsafe impl Send for X {}").len(), 1);
-        assert_eq!(unsafe_code("shard/src/segment/bucket.rs", text), []);
-        assert_eq!(unsafe_code("shard/src/lib.rs", "#![deny(unsafe_code)]"), []);
+        assert_eq!(unsafe_code("types/src/list.rs", "unsafe impl Send for X {}").len(), 1);
+        assert_eq!(unsafe_code("types/src/segment/bucket.rs", text), []);
+        assert_eq!(unsafe_code("types/src/lib.rs", "#![deny(unsafe_code)]"), []);
     }
 
     #[test]
@@ -87,7 +87,7 @@ mod tests {
         let target = |kind: &str, path: &str| serde_json::json!({ "kind": [kind], "src_path": path });
         let metadata = serde_json::json!({ "packages": [
             { "name": "dormouse", "targets": [target("bin", "good"), target("lib", "bad"), target("test", "test")] },
-            { "name": "dormouse-shard", "targets": [target("lib", "shard")] },
+            { "name": "dormouse-types", "targets": [target("lib", "types")] },
         ] });
         let read = |path: &str| if path == "good" { format!("//! Doc.\n{FORBID}\n") } else { String::new() };
         assert_eq!(forbidden_unsafe(&metadata, read), [format!("bad: must say {FORBID}")]);

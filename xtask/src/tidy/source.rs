@@ -170,7 +170,7 @@ fn resolve(module: &[&str], path: &[&str]) -> String {
     if relative { [&["crate"], base.as_slice(), rest].concat().join("::") } else { path.join("::") }
 }
 
-/// The module that a file is, from its crate's root: `shard/src/types/list.rs` is `types`, `list`.
+/// The module that a file is, from its crate's root: `shard/src/commands/lists.rs` is `commands`, `lists`.
 pub(crate) fn module(path: &str) -> Vec<&str> {
     let Some((_, inside)) = path.split_once("/src/") else { return Vec::new() };
     let inside = inside.strip_suffix(".rs").unwrap_or(inside);
@@ -208,8 +208,8 @@ mod tests {
 
     #[test]
     fn relative_paths_are_resolved() {
-        assert_eq!(module("shard/src/types/list.rs"), ["types", "list"]);
-        assert_eq!(module("shard/src/types/mod.rs"), ["types"]);
+        assert_eq!(module("shard/src/commands/lists.rs"), ["commands", "lists"]);
+        assert_eq!(module("shard/src/commands/mod.rs"), ["commands"]);
         assert_eq!(module("shard/src/lib.rs"), [""; 0]);
         assert_eq!(found(&["types", "list"], "super::super::store::X"), ["crate::store::X"]);
         assert_eq!(found(&["types"], "use self::list::List;"), ["crate::types::list::List"]);

@@ -18,9 +18,9 @@
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
-use dormouse_shard::codec::{CodecError, checksum};
-use dormouse_shard::rdb::reader::{Problem, RdbError};
-use dormouse_shard::rdb::{Entry, RdbReader, RdbRecord};
+use dormouse_storage::codec::{CodecError, checksum};
+use dormouse_storage::rdb::reader::{Problem, RdbError};
+use dormouse_storage::rdb::{Entry, RdbReader, RdbRecord};
 
 use super::Fault;
 use super::meters::Meters;

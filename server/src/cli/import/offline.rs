@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dormouse_shard::log::Log;
-use dormouse_shard::rdb::import::{Import as Order, ImportError, Step};
-use dormouse_shard::store::{Store, StoreError};
+use dormouse_storage::log::Log;
+use dormouse_storage::rdb::import::{Import as Order, ImportError, Step};
+use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
 use super::{Import, note_unsupported};

@@ -11,9 +11,9 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use dormouse_shard::codec::value::kind;
-use dormouse_shard::rdb::import::shown;
-use dormouse_shard::rdb::{Entry, RdbReader, RdbRecord};
+use dormouse_storage::codec::value::kind;
+use dormouse_storage::rdb::import::shown;
+use dormouse_storage::rdb::{Entry, RdbReader, RdbRecord};
 
 use super::target::Target;
 use super::{Import, note_unsupported};
@@ -239,7 +239,7 @@ impl Writer {
         self.payload.push(record.kind);
         self.payload.extend_from_slice(record.value);
         self.payload.extend_from_slice(&payload_version(record.kind).to_le_bytes());
-        let checksum = dormouse_shard::codec::checksum(&self.payload);
+        let checksum = dormouse_storage::codec::checksum(&self.payload);
         self.payload.extend_from_slice(&checksum.to_le_bytes());
         let (out, payload, replace) = (&mut self.out, &self.payload, self.replace);
         let key: Box<[u8]> = record.key.with_bytes(|key| key.into());

@@ -1,6 +1,7 @@
+use dormouse_storage::chunk::ChunkEntry;
+use dormouse_types::record::Record;
+
 use super::*;
-use crate::chunk::ChunkEntry;
-use crate::record::Record;
 
 fn visit(keyspace: u32, range: Range53, sequence: u64, written: Written) -> Visited {
     let records = u32::from(!matches!(written, Written::Empty));

@@ -11,14 +11,14 @@
 use std::collections::HashSet;
 
 use dormouse_protocol::Reply;
+use dormouse_types::record::Value;
+use dormouse_types::{Item, Limits, Object, Set};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Counted, Rest, integer};
 use crate::commands::elements::write_item;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
-use crate::record::Value;
-use crate::types::{Item, Limits, Object, Set};
 
 /// The sets under some keys; `None` where there is none.
 type Sets<'s> = SmallVec<[Option<&'s Set>; 4]>;

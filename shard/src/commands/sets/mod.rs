@@ -7,6 +7,7 @@ mod tests;
 use std::collections::HashSet;
 
 use dormouse_protocol::Reply;
+use dormouse_types::Set;
 
 use crate::commands::args::{Last, Rest};
 use crate::commands::elements::{
@@ -15,7 +16,6 @@ use crate::commands::elements::{
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::Result;
 use crate::keyspace::{Change, Keyspace};
-use crate::types::Set;
 
 pub(super) use algebra::{Limit, holds};
 

@@ -10,6 +10,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{HashMap, HashSet};
 
 use dormouse_protocol::Reply;
+use dormouse_types::record::Value;
+use dormouse_types::{Item, Limits, Object, Set, SortedSet};
 use smallvec::SmallVec;
 
 use super::{write_header, write_member};
@@ -17,8 +19,6 @@ use crate::commands::args::{Rest, Word, float};
 use crate::commands::sets::{Limit, holds};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
-use crate::record::Value;
-use crate::types::{Item, Limits, Object, Set, SortedSet};
 
 /// `ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
 pub fn zunion(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest<'_>)) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use dormouse_protocol::{Reply, Request, Version};
+use dormouse_types::{Item, SortedSet};
 
 use super::{write_header, write_member};
 use crate::commands::args::{Args, Argument, Last, Rest, canonical_integer, integer};
@@ -10,7 +11,6 @@ use crate::commands::cost;
 use crate::commands::elements::{Count, Negatable, Selection, write_item, write_repeatedly};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
-use crate::types::{Item, SortedSet};
 
 /// Which end of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

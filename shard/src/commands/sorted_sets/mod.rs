@@ -7,6 +7,7 @@ mod ranges;
 mod tests;
 
 use dormouse_protocol::{Reply, Version, format_double};
+use dormouse_types::{Inserted, Item, Limits, SortedSet};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, float};
@@ -14,7 +15,6 @@ use crate::commands::elements::{Cursor, ScanOptions, write_item, write_page};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
-use crate::types::{Inserted, Item, Limits, SortedSet};
 
 const READ: Flags = Flags::READ;
 const WRITE: Flags = Flags::WRITE;

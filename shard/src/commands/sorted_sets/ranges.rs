@@ -6,12 +6,12 @@
 use std::ops::{Bound, Range};
 
 use dormouse_protocol::{Reply, Request};
+use dormouse_types::{LexBound, LexRange, ScoreRange, SortedSet};
 
 use super::{write_header, write_member};
 use crate::commands::args::{Args, Argument, Rest, Word, integer, parse, parse_bound};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
-use crate::types::{LexBound, LexRange, ScoreRange, SortedSet};
 
 const LIMIT_NEEDS_BY: Error =
     Error::text("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX");

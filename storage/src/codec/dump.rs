@@ -1,0 +1,92 @@
+//! What `DUMP` answers and `RESTORE` takes: a value that carries its own version and checksum.
+//!
+//! ```text
+//! +------+-------+--------------------+------------------------------+
+//! | type | value | RDB version u16 LE | CRC-64 of all before, u64 LE |
+//! +------+-------+--------------------+------------------------------+
+//! ```
+//!
+//! A checksum of zero means that there is none: Redis 8.10 sends such payloads to its replicas.
+
+use dormouse_types::Limits;
+use dormouse_types::record::Value;
+
+use super::{
+    CodecError, Reader, checksum,
+    value::{
+        Loaded, decode_value, encode_value, kind,
+        newer::{Flattened, Origin, Templates, flatten, is_newer_hash, unsupported},
+    },
+};
+
+/// Redis 7.2's, which is what we write.
+pub const RDB_VERSION: u16 = 11;
+/// Redis 8.10's.
+const RDB_VERSION_MAX: u16 = 15;
+/// Valkey 9.0's and 9.1's.
+const VALKEY_VERSION: u16 = 80;
+
+/// Why a payload was not restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// Redis answers `DUMP payload version or checksum are wrong`.
+    #[error("payload version or checksum are wrong")]
+    Envelope,
+    /// Redis answers `Bad data format`.
+    #[error(transparent)]
+    Value(#[from] CodecError),
+    /// A value of a type that is not supported.
+    #[error("{0} cannot be restored")]
+    Unsupported(&'static str),
+}
+
+pub fn dump(value: &Value<'_>) -> Vec<u8> {
+    let mut payload = vec![0];
+    payload[0] = encode_value(value, &mut payload);
+    payload.extend_from_slice(&RDB_VERSION.to_le_bytes());
+    payload.extend_from_slice(&checksum(&payload).to_le_bytes());
+    payload
+}
+
+pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, RestoreError> {
+    let (rest, sum) = payload.split_last_chunk::<8>().ok_or(RestoreError::Envelope)?;
+    let (body, version) = rest.split_last_chunk::<2>().ok_or(RestoreError::Envelope)?;
+    let version = u16::from_le_bytes(*version);
+    let origin = match version {
+        VALKEY_VERSION => Origin::Valkey,
+        ..=RDB_VERSION_MAX => Origin::Redis,
+        _ => return Err(RestoreError::Envelope),
+    };
+    let sum = u64::from_le_bytes(*sum);
+    if sum != 0 && checksum(rest) != sum {
+        return Err(RestoreError::Envelope);
+    }
+    let mut reader = Reader::new(body);
+    let kind = reader.u8()?;
+    if let Some(what) = unsupported(kind, origin) {
+        return Err(RestoreError::Unsupported(what));
+    }
+    if is_newer_hash(kind, origin) {
+        return restore_hash(kind, origin, &mut reader, limits);
+    }
+    let value = decode_value(kind, &mut reader, limits)?;
+    reader.finish()?;
+    Ok(value)
+}
+
+fn restore_hash(
+    kind: u8,
+    origin: Origin,
+    reader: &mut Reader<'_>,
+    limits: &Limits,
+) -> Result<Loaded<'static>, RestoreError> {
+    let mut flat = Vec::new();
+    match flatten(kind, origin, &Templates::default(), reader, &mut flat)? {
+        Flattened::Plain => reader.finish()?,
+        Flattened::FieldsExpire => return Err(RestoreError::Unsupported("a hash whose fields expire")),
+    }
+    match decode_value(kind::HASH, &mut Reader::new(&flat), limits)? {
+        Loaded::Object(object) => Ok(Loaded::Object(object)),
+        Loaded::Text(_) => Err(CodecError::Type(kind).into()),
+    }
+}

@@ -1,0 +1,171 @@
+//! RDB's encodings of values: what lies in chunks, `DUMP` payloads and RDB files.
+//!
+//! | type | value | written | read |
+//! | --- | --- | --- | --- |
+//! | 0 | string | yes | yes |
+//! | 1 / 10 / 14 / 18 | list: plain / ziplist / quicklist of ziplists / quicklist of listpacks | 18 | all |
+//! | 2 / 11 / 20 | set: plain / intset / listpack | all | all |
+//! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
+//! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
+//!
+//! [`newer`] converts the hash encodings of newer servers to type 4.
+//!
+//! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
+//! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
+
+mod hash;
+mod list;
+pub mod newer;
+mod set;
+mod sorted_set;
+
+use dormouse_types::record::Value;
+use dormouse_types::{Limits, Malformed, Object};
+
+use super::{
+    CodecError, Reader,
+    reader::write_rdb_length,
+    string::{RdbString, read_string, write_integer, write_item, write_plain_string},
+};
+
+/// The numbers of the encodings.
+pub mod kind {
+    pub const STRING: u8 = 0;
+    pub const LIST: u8 = 1;
+    pub const SET: u8 = 2;
+    pub const SORTED_SET_TEXT: u8 = 3;
+    pub const HASH: u8 = 4;
+    pub const SORTED_SET: u8 = 5;
+    pub const HASH_ZIPMAP: u8 = 9;
+    pub const LIST_ZIPLIST: u8 = 10;
+    pub const SET_INTSET: u8 = 11;
+    pub const SORTED_SET_ZIPLIST: u8 = 12;
+    pub const HASH_ZIPLIST: u8 = 13;
+    pub const LIST_QUICKLIST: u8 = 14;
+    pub const HASH_LISTPACK: u8 = 16;
+    pub const SORTED_SET_LISTPACK: u8 = 17;
+    pub const LIST_QUICKLIST_2: u8 = 18;
+    pub const SET_LISTPACK: u8 = 20;
+
+    // Types that are not supported.
+    pub const MODULE: u8 = 6;
+    pub const MODULE_2: u8 = 7;
+    pub const STREAM: u8 = 15;
+    pub const STREAM_2: u8 = 19;
+    pub const STREAM_3: u8 = 21;
+    pub const STREAM_4: u8 = 26;
+    pub const STREAM_5: u8 = 27;
+    pub const ARRAY: u8 = 28;
+
+    // Hash encodings of newer servers, see [`super::newer`]. Only release candidates wrote those that are called early;
+    // Valkey uses the first number for an encoding of its own.
+    pub const HASH_TTL_EARLY: u8 = 22;
+    pub const HASH_TTL_LISTPACK_EARLY: u8 = 23;
+    pub const HASH_TTL: u8 = 24;
+    pub const HASH_TTL_LISTPACK: u8 = 25;
+    pub const HASH_TEMPLATE_LISTPACK: u8 = 29;
+    pub const HASH_TEMPLATE_LISTPACK_REFERRED: u8 = 30;
+    pub const HASH_TEMPLATE_VALUES: u8 = 31;
+    pub const HASH_TEMPLATE_VALUES_REFERRED: u8 = 32;
+}
+
+/// A value that has been read.
+#[derive(Debug)]
+pub enum Loaded<'a> {
+    Text(RdbString<'a>),
+    Object(Object),
+}
+
+/// Appends the value of a record and answers the number of its encoding.
+#[inline]
+pub fn encode_value(value: &Value<'_>, out: &mut Vec<u8>) -> u8 {
+    match value {
+        Value::Int(number) => write_integer(out, *number),
+        Value::Raw(bytes) => write_plain_string(out, bytes),
+        Value::Object(object) => return encode_object(object, out),
+    }
+    kind::STRING
+}
+
+/// Appends the value of an object and answers the number of its encoding.
+pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
+    match object {
+        Object::Text(text) => {
+            write_plain_string(out, text);
+            kind::STRING
+        }
+        Object::List(list) => list::encode(list, out),
+        Object::Hash(hash) => hash::encode(hash, out),
+        Object::Set(set) => set::encode(set, out),
+        Object::SortedSet(set) => sorted_set::encode(set, out),
+    }
+}
+
+/// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads.
+pub fn encode_unpacked(object: &Object, out: &mut Vec<u8>) -> u8 {
+    match object {
+        Object::List(list) => {
+            write_rdb_length(out, list.len() as u64);
+            list.iter().for_each(|element| write_item(out, element));
+            kind::LIST
+        }
+        Object::Hash(hash) => {
+            write_rdb_length(out, hash.len() as u64);
+            for (field, value) in hash.iter() {
+                write_item(out, field);
+                write_item(out, value);
+            }
+            kind::HASH
+        }
+        Object::Set(set) => {
+            write_rdb_length(out, set.len() as u64);
+            set.iter().for_each(|member| write_item(out, member));
+            kind::SET
+        }
+        Object::SortedSet(set) => {
+            write_rdb_length(out, set.len() as u64);
+            for (member, score) in set.iter().rev() {
+                write_item(out, member);
+                out.extend_from_slice(&score.to_le_bytes());
+            }
+            kind::SORTED_SET
+        }
+        Object::Text(_) => encode_object(object, out),
+    }
+}
+
+/// Reads a value whose encoding has the number `kind`; the reader stands behind it afterwards.
+pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> Result<Loaded<'a>, CodecError> {
+    let object = match kind {
+        kind::STRING => return read_string(reader).map(Loaded::Text),
+        kind::LIST => list::decode_plain(reader, limits)?,
+        kind::LIST_ZIPLIST => list::decode_ziplist(reader, limits)?,
+        kind::LIST_QUICKLIST => list::decode_quicklist(reader, limits)?,
+        kind::LIST_QUICKLIST_2 => list::decode_quicklist_2(reader, limits)?,
+        kind::HASH => hash::decode_plain(reader, limits)?,
+        kind::HASH_ZIPMAP => hash::decode_zipmap(reader, limits)?,
+        kind::HASH_ZIPLIST => hash::decode_ziplist(reader, limits)?,
+        kind::HASH_LISTPACK => hash::decode_listpack(reader, limits)?,
+        kind::SET => set::decode_plain(reader, limits)?,
+        kind::SET_INTSET => set::decode_intset(reader, limits)?,
+        kind::SET_LISTPACK => set::decode_listpack(reader, limits)?,
+        kind::SORTED_SET_TEXT => sorted_set::decode_text(reader, limits)?,
+        kind::SORTED_SET => sorted_set::decode_binary(reader, limits)?,
+        kind::SORTED_SET_ZIPLIST => sorted_set::decode_ziplist(reader, limits)?,
+        kind::SORTED_SET_LISTPACK => sorted_set::decode_listpack(reader, limits)?,
+        other => return Err(CodecError::Type(other)),
+    };
+    if object.is_empty() {
+        return Err(CodecError::Malformed("empty collection"));
+    }
+    Ok(Loaded::Object(object))
+}
+
+impl From<Malformed> for CodecError {
+    fn from(Malformed(what): Malformed) -> Self {
+        CodecError::Malformed(what)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! Converts the hash encodings of newer servers to the plain one.
+//!
+//! | type | written by | value |
+//! | --- | --- | --- |
+//! | 22 | Valkey 9 | n, n of (field, value, expiry i64 LE, -1: none) |
+//! | 24 | Redis 7.4 | earliest expiry i64 LE, n, n of (expiry - earliest + 1, 0: none; field; value) |
+//! | 25 | Redis 7.4 | earliest expiry i64 LE, listpack of (field, value, expiry, 0: none) |
+//! | 22, 23 | Redis 7.4's release candidates | as 24 and 25 without the earliest expiry |
+//! | 29 | Redis 8.10, payloads | fields, listpack of (number, value ...) |
+//! | 30 | Redis 8.10, files | listpack of (template's number, value ...) |
+//! | 31 | Redis 8.10, payloads | fields, value ... |
+//! | 32 | Redis 8.10, files | template's number, value ... |
+//!
+//! *fields* is 0 and a listpack, or 1, n, n strings. A **template** is a list of fields that many hashes share; a file
+//! stores its templates before its keys. The template's number in a payload is the sender's and is ignored.
+//!
+//! A hash without expiring fields loses nothing by the conversion. Strings are copied in their encoded form.
+
+use std::collections::HashMap;
+
+use dormouse_types::Item;
+use dormouse_types::listpack::Listpack;
+
+use super::kind;
+use crate::codec::reader::{RdbLength, write_rdb_length};
+use crate::codec::string::{read_string, write_item};
+use crate::codec::{CodecError, Reader};
+
+type Result<T> = std::result::Result<T, CodecError>;
+
+/// Limit on the size of a file's templates, which stay in memory until the file has been read.
+const TEMPLATE_BYTES_MAX: usize = 256 << 20;
+
+const LISTPACK: CodecError = CodecError::Malformed("hash listpack");
+const TEMPLATE: CodecError = CodecError::Malformed("hash without its template");
+
+/// The servers that a value's type number belongs to: Valkey and Redis have given the same numbers to different types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    Redis,
+    Valkey,
+}
+
+/// The outcome of [`flatten`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flattened {
+    Plain,
+    /// A field expires, which a plain hash cannot express.
+    FieldsExpire,
+}
+
+/// A file's templates by number.
+#[derive(Debug, Default)]
+pub struct Templates {
+    by_number: HashMap<u64, Fields>,
+    bytes: usize,
+}
+
+/// Field names, as consecutive RDB strings.
+#[derive(Debug, Default)]
+struct Fields {
+    count: usize,
+    strings: Vec<u8>,
+}
+
+impl Templates {
+    /// Adds a template, encoded as `n, n strings`.
+    ///
+    /// # Errors
+    /// When the number is in use, or the fields are malformed or too many.
+    pub fn add(&mut self, number: u64, fields: &[u8]) -> Result<()> {
+        let mut reader = Reader::new(fields);
+        let fields = Fields::read(&mut reader)?;
+        reader.finish()?;
+        self.bytes += fields.strings.len() + size_of::<(u64, Fields)>();
+        if self.bytes > TEMPLATE_BYTES_MAX {
+            return Err(CodecError::Malformed("hash templates over 256 MiB"));
+        }
+        match self.by_number.insert(number, fields) {
+            None => Ok(()),
+            Some(_) => Err(CodecError::Malformed("hash template twice")),
+        }
+    }
+
+    /// The number of values of a hash with that template.
+    ///
+    /// # Errors
+    /// When there is no such template.
+    pub fn count(&self, number: u64) -> Result<usize> {
+        self.fields(number).map(|fields| fields.count)
+    }
+
+    fn fields(&self, number: u64) -> Result<&Fields> {
+        self.by_number.get(&number).ok_or(TEMPLATE)
+    }
+}
+
+impl Fields {
+    fn read(reader: &mut Reader<'_>) -> Result<Self> {
+        let count = reader.rdb_count(1)?;
+        let before = reader.rest();
+        (0..count).try_for_each(|_| raw_string(reader).map(drop))?;
+        Ok(Fields { count, strings: before[..before.len() - reader.remaining()].to_vec() })
+    }
+
+    fn of_listpack(listpack: &[u8]) -> Result<Self> {
+        let listpack = Listpack::from_bytes(listpack)?;
+        let mut fields = Fields { count: listpack.view().len(), strings: Vec::new() };
+        listpack.view().iter().for_each(|field| write_item(&mut fields.strings, field));
+        Ok(fields)
+    }
+
+    /// Reads *fields*, the form in payloads.
+    fn read_tagged(reader: &mut Reader<'_>) -> Result<Self> {
+        match reader.rdb_plain_length()? {
+            0 => read_string(reader)?.with_bytes(Fields::of_listpack),
+            1 => Fields::read(reader),
+            _ => Err(CodecError::Malformed("form of hash fields")),
+        }
+    }
+
+    /// Writes a hash of these fields and the next values of `reader`.
+    fn write_with_values(&self, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<()> {
+        reader.check_count(self.count as u64, 1)?;
+        write_rdb_length(out, self.count as u64);
+        let mut fields = Reader::new(&self.strings);
+        for _ in 0..self.count {
+            out.extend_from_slice(raw_string(&mut fields)?);
+            out.extend_from_slice(raw_string(reader)?);
+        }
+        Ok(())
+    }
+
+    /// Writes a hash of these fields and the values in a listpack, whose first entry is the template's number.
+    fn write_with_packed(&self, listpack: &Listpack, out: &mut Vec<u8>) -> Result<()> {
+        if listpack.view().len() != self.count + 1 {
+            return Err(LISTPACK);
+        }
+        write_rdb_length(out, self.count as u64);
+        let mut fields = Reader::new(&self.strings);
+        for value in listpack.view().iter().skip(1) {
+            out.extend_from_slice(raw_string(&mut fields)?);
+            write_item(out, value);
+        }
+        Ok(())
+    }
+}
+
+/// Names a type that is known but not supported.
+pub fn unsupported(kind: u8, origin: Origin) -> Option<&'static str> {
+    Some(match kind {
+        kind::MODULE | kind::MODULE_2 => "a module's value",
+        kind::STREAM | kind::STREAM_2 | kind::STREAM_3 => "a stream",
+        kind::STREAM_4 | kind::STREAM_5 if origin == Origin::Redis => "a stream",
+        kind::ARRAY if origin == Origin::Redis => "an array",
+        _ => return None,
+    })
+}
+
+/// Whether [`flatten`] reads this type.
+pub fn is_newer_hash(kind: u8, origin: Origin) -> bool {
+    match origin {
+        Origin::Redis => matches!(kind, kind::HASH_TTL_EARLY..=kind::HASH_TTL_LISTPACK) || is_template(kind),
+        Origin::Valkey => kind == kind::HASH_TTL_EARLY,
+    }
+}
+
+fn is_template(kind: u8) -> bool {
+    matches!(kind, kind::HASH_TEMPLATE_LISTPACK..=kind::HASH_TEMPLATE_VALUES_REFERRED)
+}
+
+/// Reads a hash and writes it to `out` as type 4. If a field expires, `reader` and `out` are left in the middle.
+///
+/// # Errors
+/// When the value is malformed or of another type.
+pub fn flatten(
+    kind: u8,
+    origin: Origin,
+    templates: &Templates,
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+) -> Result<Flattened> {
+    out.clear();
+    match kind {
+        kind::HASH_TTL_EARLY if origin == Origin::Valkey => return behind_each(reader, out),
+        _ if origin == Origin::Valkey => return Err(CodecError::Type(kind)),
+        kind::HASH_TTL_EARLY => return before_each(reader, out),
+        kind::HASH_TTL_LISTPACK_EARLY => return in_listpack(reader, out),
+        kind::HASH_TTL => {
+            reader.take(8)?;
+            return before_each(reader, out);
+        }
+        kind::HASH_TTL_LISTPACK => {
+            reader.take(8)?;
+            return in_listpack(reader, out);
+        }
+        kind::HASH_TEMPLATE_LISTPACK => {
+            let fields = Fields::read_tagged(reader)?;
+            fields.write_with_packed(&read_listpack(reader)?, out)?;
+        }
+        kind::HASH_TEMPLATE_LISTPACK_REFERRED => {
+            let listpack = read_listpack(reader)?;
+            let Some(Item::Int(number)) = listpack.view().iter().next() else { return Err(LISTPACK) };
+            let number = u64::try_from(number).map_err(|_| LISTPACK)?;
+            templates.fields(number)?.write_with_packed(&listpack, out)?;
+        }
+        kind::HASH_TEMPLATE_VALUES => Fields::read_tagged(reader)?.write_with_values(reader, out)?,
+        kind::HASH_TEMPLATE_VALUES_REFERRED => {
+            let number = reader.rdb_plain_length()?;
+            templates.fields(number)?.write_with_values(reader, out)?;
+        }
+        other => return Err(CodecError::Type(other)),
+    }
+    Ok(Flattened::Plain)
+}
+
+fn behind_each(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<Flattened> {
+    const NONE: i64 = -1;
+    let count = reader.rdb_count(10)?;
+    write_rdb_length(out, count as u64);
+    for _ in 0..count {
+        out.extend_from_slice(raw_string(reader)?);
+        out.extend_from_slice(raw_string(reader)?);
+        if i64::from_le_bytes(reader.array()?) != NONE {
+            return Ok(Flattened::FieldsExpire);
+        }
+    }
+    Ok(Flattened::Plain)
+}
+
+fn before_each(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<Flattened> {
+    let count = reader.rdb_count(3)?;
+    write_rdb_length(out, count as u64);
+    for _ in 0..count {
+        if reader.rdb_plain_length()? != 0 {
+            return Ok(Flattened::FieldsExpire);
+        }
+        out.extend_from_slice(raw_string(reader)?);
+        out.extend_from_slice(raw_string(reader)?);
+    }
+    Ok(Flattened::Plain)
+}
+
+fn in_listpack(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<Flattened> {
+    let listpack = read_listpack(reader)?;
+    let view = listpack.view();
+    if !view.len().is_multiple_of(3) {
+        return Err(LISTPACK);
+    }
+    write_rdb_length(out, (view.len() / 3) as u64);
+    let mut items = view.iter();
+    while let (Some(field), Some(value), Some(expiry)) = (items.next(), items.next(), items.next()) {
+        if expiry != Item::Int(0) {
+            return Ok(Flattened::FieldsExpire);
+        }
+        write_item(out, field);
+        write_item(out, value);
+    }
+    Ok(Flattened::Plain)
+}
+
+fn read_listpack(reader: &mut Reader<'_>) -> Result<Listpack> {
+    Ok(read_string(reader)?.with_bytes(Listpack::from_bytes)?)
+}
+
+/// The encoded form of the next string, including its length.
+fn raw_string<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8]> {
+    let before = reader.rest();
+    let bytes = match reader.rdb_length()? {
+        RdbLength::Length(length) => length,
+        RdbLength::Encoding(0) => 1,
+        RdbLength::Encoding(1) => 2,
+        RdbLength::Encoding(2) => 4,
+        RdbLength::Encoding(3) => {
+            let compressed = reader.rdb_plain_length()?;
+            reader.rdb_plain_length()?;
+            compressed
+        }
+        RdbLength::Encoding(_) => return Err(CodecError::Malformed("unknown string encoding")),
+    };
+    reader.take_u64(bytes)?;
+    Ok(&before[..before.len() - reader.remaining()])
+}

@@ -1,0 +1,194 @@
+//! Effects: what a write came down to, one key at a time.
+//!
+//! Invariant: an effect touches exactly one key and needs nothing but that key's present value and its own time, so the
+//! effects of one segment can be replayed without any other segment. Those of one batch or transaction are one entry of the
+//! log, over all shards.
+//!
+//! A body is one byte of kind and what follows it:
+//!
+//! ```text
+//! 0 | key                                            the key is gone
+//! 1 | expiry u64 LE, 0: none | type u8 | key | value  the value it has now, as the codec writes it
+//! 2 | expiry u64 LE, 0: none | key                    its expiry
+//! 3 | argc varint | (length varint, bytes)*           a command, run at `now_ms`
+//! ```
+//!
+//! where `key` is a length varint and its bytes.
+
+use dormouse_protocol::{OwnedRequest, Request};
+use dormouse_types::record::Record;
+
+use crate::codec;
+
+/// A body, read.
+#[derive(Debug)]
+pub enum Body {
+    Delete { key: Box<[u8]> },
+    Value { key: Box<[u8]>, expiry: Option<u64>, kind: u8, value: Box<[u8]> },
+    Expiry { key: Box<[u8]>, expiry: Option<u64> },
+    Command(OwnedRequest),
+}
+
+const DELETE: u8 = 0;
+const VALUE: u8 = 1;
+const EXPIRY: u8 = 2;
+const COMMAND: u8 = 3;
+
+pub fn delete(body: &mut Vec<u8>, key: &[u8]) {
+    body.push(DELETE);
+    put(body, key);
+}
+
+pub fn value(body: &mut Vec<u8>, record: &Record) {
+    body.push(VALUE);
+    body.extend_from_slice(&record.expiry().unwrap_or(0).to_le_bytes());
+    let kind = body.len();
+    body.push(0);
+    put(body, record.key());
+    body[kind] = codec::value::encode_value(&record.value(), body);
+}
+
+pub fn expiry(body: &mut Vec<u8>, key: &[u8], expiry: Option<u64>) {
+    body.push(EXPIRY);
+    body.extend_from_slice(&expiry.unwrap_or(0).to_le_bytes());
+    put(body, key);
+}
+
+pub fn command<'a>(body: &mut Vec<u8>, args: impl ExactSizeIterator<Item = &'a [u8]>) {
+    body.push(COMMAND);
+    put_varint(body, args.len() as u64);
+    args.for_each(|arg| put(body, arg));
+}
+
+pub fn verbatim(body: &mut Vec<u8>, request: Request<'_>) {
+    command(body, request.iter());
+}
+
+/// The key of a body that says all there is to know of it, whatever went before: that it is gone, or its value.
+pub fn absolute_key(body: &[u8]) -> Option<&[u8]> {
+    let (kind, mut rest) = body.split_first()?;
+    match *kind {
+        DELETE => take(&mut rest),
+        VALUE => take(&mut rest.get(9..)?),
+        _ => None,
+    }
+}
+
+/// Reads a body; `None` where it is malformed.
+pub fn read(body: &[u8]) -> Option<Body> {
+    let (kind, mut rest) = body.split_first()?;
+    let rest = &mut rest;
+    let body = match *kind {
+        DELETE => Body::Delete { key: take(rest)?.into() },
+        VALUE => {
+            let expiry = take_expiry(rest)?;
+            let (kind, after) = rest.split_first()?;
+            *rest = after;
+            let key = take(rest)?.into();
+            Body::Value { key, expiry, kind: *kind, value: std::mem::take(rest).into() }
+        }
+        EXPIRY => {
+            let expiry = take_expiry(rest)?;
+            Body::Expiry { key: take(rest)?.into(), expiry }
+        }
+        COMMAND => {
+            let count = take_varint(rest)?;
+            // Each argument takes a byte at least.
+            if count == 0 || count > rest.len() as u64 {
+                return None;
+            }
+            let args: Vec<&[u8]> = (0..count).map(|_| take(rest)).collect::<Option<_>>()?;
+            Body::Command(OwnedRequest::from_args(&args))
+        }
+        _ => return None,
+    };
+    rest.is_empty().then_some(body)
+}
+
+fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[inline]
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    if bytes.len() < 0x80 {
+        out.reserve(1 + bytes.len());
+        out.push(bytes.len() as u8);
+    } else {
+        put_varint(out, bytes.len() as u64);
+    }
+    out.extend_from_slice(bytes);
+}
+
+fn take_varint(from: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..63).step_by(7) {
+        let (byte, rest) = from.split_first()?;
+        *from = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+fn take<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = usize::try_from(take_varint(from)?).ok()?;
+    let (bytes, rest) = from.split_at_checked(len)?;
+    *from = rest;
+    Some(bytes)
+}
+
+fn take_expiry(from: &mut &[u8]) -> Option<Option<u64>> {
+    let (bytes, rest) = from.split_first_chunk::<8>()?;
+    *from = rest;
+    let at = u64::from_le_bytes(*bytes);
+    Some((at != 0).then_some(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(make: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut body = Vec::new();
+        make(&mut body);
+        body
+    }
+
+    #[test]
+    fn a_command_comes_back() {
+        let body = made(|body| command(body, [&b"SET"[..], b"key", b""].into_iter()));
+        let Some(Body::Command(request)) = read(&body) else { panic!("{body:?}") };
+        assert_eq!(request.as_request().iter().collect::<Vec<_>>(), [&b"SET"[..], b"key", b""]);
+    }
+
+    #[test]
+    fn whatever_is_cut_off_is_refused() {
+        let bodies = [
+            made(|body| delete(body, b"key")),
+            made(|body| expiry(body, b"key", Some(7))),
+            made(|body| command(body, [&b"DEL"[..], b"k"].into_iter())),
+        ];
+        for body in bodies {
+            assert!(read(&body).is_some());
+            for len in 0..body.len() {
+                assert!(read(&body[..len]).is_none(), "{body:?} cut to {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn absolute_bodies_name_their_key() {
+        let record = Record::new_raw(b"key", b"value", Some(7));
+        assert_eq!(absolute_key(&made(|body| delete(body, b"key"))), Some(&b"key"[..]));
+        assert_eq!(absolute_key(&made(|body| value(body, &record))), Some(&b"key"[..]));
+        assert_eq!(absolute_key(&made(|body| expiry(body, b"key", None))), None);
+        assert_eq!(absolute_key(&[VALUE, 1]), None);
+    }
+}

@@ -1,0 +1,20 @@
+//! What Dormouse keeps: bytes on a disk or in a bucket, and how they get there.
+//!
+//! It knows no keyspace and no command: it stores records, segments and effects, and finds them again after a crash.
+#![forbid(unsafe_code)]
+
+pub mod chunk;
+pub mod codec;
+pub mod effect;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod log;
+pub mod manifest;
+pub mod owner;
+pub mod rdb;
+pub mod replay;
+pub mod retry;
+pub mod shown;
+pub mod stopwatch;
+pub mod store;
+pub mod tail;

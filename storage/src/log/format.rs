@@ -1,0 +1,421 @@
+//! The bytes of a log, version 1.
+//!
+//! A log is a run of files (or objects), each of them
+//!
+//! ```text
+//! +---------------------+ 0
+//! | "DMLOG\n\n\n"       | 8 bytes
+//! | format version      | u32 LE, 1, or 2 of an object that restates
+//! | writer              | u64 LE, the process that wrote it
+//! | number              | u64 LE, counts the writer's files
+//! | lsn                 | u64 LE, of its first entry
+//! | checksum            | u64 LE, CRC-64 of all before
+//! +---------------------+ 44
+//! | frame               | what one flush made durable
+//! | frame ...           |
+//! +---------------------+
+//!
+//! frame:
+//! | "DMFR" | names u32 | lsn u64 | synced u64 | names bytes u64 | entries bytes u64 |   40 bytes
+//! | name: number u32 | seed u64 | created ms u64 | length u32 | bytes               |   as many as the head says
+//! | entry ...                                                                      |
+//! | CRC-64 of all before in the frame, u64                                         |
+//!
+//! entry:
+//! | database u32 | kind u32 | sequence u64 | now ms u64 | items bytes u64 |         32 bytes
+//! | item: length of what follows u32 | keyspace u32 | position u64 | body |
+//! ```
+//!
+//! A file of version 2 *restates*: its first frames are those of earlier files of the log, which may be gone, and its lsn is
+//! that of the first of them. All else is as in version 1. Only objects in a bucket do it, see `sink/recent.rs`.
+//!
+//! All numbers are little-endian. An *lsn* counts the bytes of all entries of this writer; a frame's lsn is that of its first
+//! entry. `synced` is the lsn up to which everything was durable when the frame was written: a damaged frame before that is
+//! damage, one after it may be a write that a power cut tore.
+//!
+//! A name tells which database a number stands for in this frame; seed and creation tell it from others that had the name.
+//! An entry is what one batch of commands
+//! under one lock, or one transaction, did to one database: it has one sequence number, and is there whole or not at all.
+//! Kind 0 holds effects; kind 1 says that writes before it were not logged, so that only a manifest which holds everything
+//! up to its sequence number may be continued by what follows; kind 2 that the database was deleted; kind 3 that
+//! it goes on from the entry with the number that its items hold (u64), whatever lies between. An item's body is an effect's, see
+//! [`crate::effect`]; its keyspace has the top bit set where the index was followed
+//! ([`crate::shown`]). Keyspace `u32::MAX` instead tells which keyspaces the logical indexes show from here on:
+//! 16 x u32, and during an import another 16 for the staged ones, each with the top bit set where it is followed; then the next
+//! new one, u32.
+
+use crate::codec::{CodecError, Reader, checksum, checksum_of};
+use crate::shown::FOLLOWED;
+use crate::shown::{ALL_INDEXES, INDEXES, NO_KEYSPACE, Shown};
+
+pub const MAGIC: &[u8; 8] = b"DMLOG\n\n\n";
+pub const VERSION: u32 = 1;
+/// Of a file that restates others.
+pub const VERSION_RESTATING: u32 = 2;
+pub const HEADER_BYTES: usize = 44;
+pub const FRAME_MAGIC: &[u8; 4] = b"DMFR";
+pub const FRAME_HEAD_BYTES: usize = 40;
+pub const ENTRY_HEAD_BYTES: usize = 32;
+pub const ITEM_HEAD_BYTES: usize = 16;
+pub const CHECKSUM_BYTES: usize = 8;
+/// The keyspace of an item that says which keyspaces there are.
+pub const IDS: u32 = u32::MAX;
+
+/// What stands at the beginning of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileHead {
+    pub writer: u64,
+    pub number: u64,
+    pub lsn: u64,
+}
+
+impl FileHead {
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        self.encode_as(VERSION)
+    }
+
+    /// The head of a file that begins with frames of earlier ones; `lsn` is that of the first of them.
+    pub fn encode_restating(&self) -> [u8; HEADER_BYTES] {
+        self.encode_as(VERSION_RESTATING)
+    }
+
+    fn encode_as(&self, version: u32) -> [u8; HEADER_BYTES] {
+        let mut out = Vec::with_capacity(HEADER_BYTES);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&version.to_le_bytes());
+        for field in [self.writer, self.number, self.lsn] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.extend_from_slice(&checksum(&out).to_le_bytes());
+        out.try_into().expect("the fields have these lengths together")
+    }
+
+    /// # Errors
+    /// Where the bytes are no head of a version that this build reads.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(bytes);
+        if reader.take(8)? != MAGIC {
+            return Err(CodecError::Magic("log"));
+        }
+        match reader.u32_le()? {
+            VERSION | VERSION_RESTATING => {}
+            version => return Err(CodecError::Version { what: "log", version }),
+        }
+        let head = Self { writer: reader.u64_le()?, number: reader.u64_le()?, lsn: reader.u64_le()? };
+        let (stored, computed) = (reader.u64_le()?, checksum(&bytes[..HEADER_BYTES - CHECKSUM_BYTES]));
+        if stored == computed { Ok(head) } else { Err(CodecError::Checksum { stored, computed }) }
+    }
+
+    /// Whether the file says that it restates others. Its head may be damaged otherwise.
+    pub fn is_restating(file: &[u8]) -> bool {
+        let is_log = file.starts_with(MAGIC);
+        is_log && file.get(MAGIC.len()..MAGIC.len() + 4) == Some(&VERSION_RESTATING.to_le_bytes()[..])
+    }
+}
+
+/// A database, told from others that have had its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    pub name: Box<str>,
+    pub seed: u64,
+    pub created_ms: u64,
+}
+
+/// A database as frames introduce it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub number: u32,
+    pub identity: Identity,
+}
+
+const NAME_BYTES_MIN: usize = 24;
+
+/// Bytes that stand before the entries of a frame.
+pub fn frame_head_bytes(names: &[Name]) -> usize {
+    FRAME_HEAD_BYTES + names_bytes(names)
+}
+
+fn names_bytes(names: &[Name]) -> usize {
+    names.iter().map(|name| NAME_BYTES_MIN + name.identity.name.len()).sum()
+}
+
+/// What stands before the entries of a frame, and the checksum that stands behind them.
+pub fn frame_around(lsn: u64, synced: u64, names: &[Name], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
+    let names_bytes = names_bytes(names);
+    let mut head = Vec::with_capacity(frame_head_bytes(names));
+    head.extend_from_slice(FRAME_MAGIC);
+    head.extend_from_slice(&(names.len() as u32).to_le_bytes());
+    for field in [lsn, synced, names_bytes as u64, entries.len() as u64] {
+        head.extend_from_slice(&field.to_le_bytes());
+    }
+    for Name { number, identity: Identity { name, seed, created_ms } } in names {
+        head.extend_from_slice(&number.to_le_bytes());
+        head.extend_from_slice(&seed.to_le_bytes());
+        head.extend_from_slice(&created_ms.to_le_bytes());
+        head.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        head.extend_from_slice(name.as_bytes());
+    }
+    let sum = checksum_of(&[&head, entries]);
+    (head, sum.to_le_bytes())
+}
+
+/// Appends a frame.
+pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[Name], entries: &[u8]) {
+    let (head, sum) = frame_around(lsn, synced, names, entries);
+    [&head, entries, &sum].iter().for_each(|part| out.extend_from_slice(part));
+}
+
+/// A frame whose checksum is right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub lsn: u64,
+    pub synced: u64,
+    pub names: Vec<Name>,
+    /// Where its entries lie in the file.
+    pub entries: std::ops::Range<usize>,
+    /// Where the next frame begins in the file.
+    pub end: usize,
+}
+
+/// The lsn, the synced lsn, the lengths of names and entries, and the number of names of what claims to be a frame at `at`.
+pub(super) fn frame_head(file: &[u8], at: usize) -> Result<(u64, u64, usize, usize, u32), CodecError> {
+    let mut reader = Reader::new(file.get(at..).ok_or(CodecError::Truncated)?);
+    if reader.take(4)? != FRAME_MAGIC {
+        return Err(CodecError::Magic("log frame"));
+    }
+    let names = reader.u32_le()?;
+    let (lsn, synced) = (reader.u64_le()?, reader.u64_le()?);
+    let lengths = [reader.u64_le()?, reader.u64_le()?];
+    let total = lengths[0].checked_add(lengths[1]).and_then(|body| body.checked_add(CHECKSUM_BYTES as u64));
+    if total.is_none_or(|total| total > reader.remaining() as u64) {
+        return Err(CodecError::Truncated);
+    }
+    Ok((lsn, synced, lengths[0] as usize, lengths[1] as usize, names))
+}
+
+/// Reads the frame at `at`.
+///
+/// # Errors
+/// Where none begins there, it is cut off, or its checksum is wrong.
+pub fn read_frame(file: &[u8], at: usize) -> Result<Frame, CodecError> {
+    let (lsn, synced, names_bytes, entries_bytes, count) = frame_head(file, at)?;
+    let body = at + FRAME_HEAD_BYTES;
+    let checked = body + names_bytes + entries_bytes;
+    let end = checked + CHECKSUM_BYTES;
+    let stored = Reader::new(&file[checked..end]).u64_le()?;
+    let computed = checksum(&file[at..checked]);
+    if stored != computed {
+        return Err(CodecError::Checksum { stored, computed });
+    }
+    let mut reader = Reader::new(&file[body..body + names_bytes]);
+    let mut names = Vec::with_capacity(reader.check_count(u64::from(count), NAME_BYTES_MIN)?);
+    for _ in 0..count {
+        let (number, seed, created_ms) = (reader.u32_le()?, reader.u64_le()?, reader.u64_le()?);
+        let length = reader.u32_le()? as usize;
+        let name = std::str::from_utf8(reader.take(length)?).map_err(|_| CodecError::Malformed("database name"))?;
+        names.push(Name { number, identity: Identity { name: name.into(), seed, created_ms } });
+    }
+    reader.finish()?;
+    Ok(Frame { lsn, synced, names, entries: body + names_bytes..checked, end })
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Effects,
+    /// Writes before it were not logged.
+    Resume,
+    /// The database was deleted.
+    Gone,
+    /// What lies between the entry that its items name, a number of 8 bytes, and this one was not taken by who goes on here.
+    Continue,
+}
+
+/// The head of an entry; its items follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryHead {
+    pub database: u32,
+    pub kind: Kind,
+    pub sequence: u64,
+    pub now_ms: u64,
+    pub items_bytes: u64,
+}
+
+impl EntryHead {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let kind = match self.kind {
+            Kind::Effects => 0u32,
+            Kind::Resume => 1,
+            Kind::Gone => 2,
+            Kind::Continue => 3,
+        };
+        let mut head = [0; ENTRY_HEAD_BYTES];
+        head[..4].copy_from_slice(&self.database.to_le_bytes());
+        head[4..8].copy_from_slice(&kind.to_le_bytes());
+        for (at, field) in [self.sequence, self.now_ms, self.items_bytes].into_iter().enumerate() {
+            head[8 + 8 * at..16 + 8 * at].copy_from_slice(&field.to_le_bytes());
+        }
+        out.extend_from_slice(&head);
+    }
+
+    /// # Errors
+    /// Where it is cut off or of an unknown kind.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let database = reader.u32_le()?;
+        let kind = match reader.u32_le()? {
+            0 => Kind::Effects,
+            1 => Kind::Resume,
+            2 => Kind::Gone,
+            3 => Kind::Continue,
+            _ => return Err(CodecError::Malformed("kind of log entry")),
+        };
+        let (sequence, now_ms, items_bytes) = (reader.u64_le()?, reader.u64_le()?, reader.u64_le()?);
+        if items_bytes > reader.remaining() as u64 {
+            return Err(CodecError::Truncated);
+        }
+        Ok(Self { database, kind, sequence, now_ms, items_bytes })
+    }
+}
+
+/// One item of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// `followed`: nothing had expired for it.
+    Effect {
+        keyspace: u32,
+        followed: bool,
+        position: u64,
+        body: &'a [u8],
+    },
+    Ids(Shown),
+}
+
+/// Appends an effect whose body `write` appends. `keyspace` may have the bit that says that it was followed.
+#[inline]
+pub fn write_effect(out: &mut Vec<u8>, keyspace: u32, position: u64, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    // In one piece: this is done for each write.
+    let mut head = [0; ITEM_HEAD_BYTES];
+    head[4..8].copy_from_slice(&keyspace.to_le_bytes());
+    head[8..].copy_from_slice(&position.to_le_bytes());
+    out.extend_from_slice(&head);
+    write(out);
+    end_item(out, start);
+}
+
+/// Appends which keyspaces the logical indexes show.
+pub fn write_ids(out: &mut Vec<u8>, shown: &Shown) {
+    let start = out.len();
+    let Shown { ids, followed, next } = shown;
+    // What older versions understand, where it says all.
+    let is_plain = *followed == 0 && ids[INDEXES..].iter().all(|id| *id == NO_KEYSPACE);
+    let count = if is_plain { INDEXES } else { ALL_INDEXES };
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&IDS.to_le_bytes());
+    out.extend_from_slice(&[0; 8]);
+    for (select, id) in ids[..count].iter().enumerate() {
+        let mark = if followed >> select & 1 != 0 { FOLLOWED } else { 0 };
+        out.extend_from_slice(&(id | mark).to_le_bytes());
+    }
+    out.extend_from_slice(&next.to_le_bytes());
+    end_item(out, start);
+}
+
+fn end_item(out: &mut [u8], start: usize) {
+    // A value is at most 512 MiB, so an item's length fits.
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Reads the next item.
+///
+/// # Errors
+/// Where it is cut off or malformed.
+pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, CodecError> {
+    let length = reader.u32_le()? as usize;
+    let mut item = Reader::new(reader.take(length)?);
+    let (keyspace, position) = (item.u32_le()?, item.u64_le()?);
+    if keyspace != IDS {
+        let followed = keyspace & FOLLOWED != 0;
+        return Ok(Item::Effect { keyspace: keyspace & !FOLLOWED, followed, position, body: item.rest() });
+    }
+    let count = if item.remaining() > 4 * (INDEXES + 1) { ALL_INDEXES } else { INDEXES };
+    let mut shown = Shown { ids: [NO_KEYSPACE; ALL_INDEXES], followed: 0, next: 0 };
+    for (select, id) in shown.ids[..count].iter_mut().enumerate() {
+        let marked = item.u32_le()?;
+        *id = marked & !FOLLOWED;
+        shown.followed |= u32::from(marked & FOLLOWED != 0) << select;
+    }
+    shown.next = item.u32_le()?;
+    item.finish()?;
+    Ok(Item::Ids(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(number: u32, name: &str) -> Name {
+        Name { number, identity: Identity { name: name.into(), seed: 7, created_ms: 8 } }
+    }
+
+    #[test]
+    fn heads_and_frames_come_back() {
+        let head = FileHead { writer: 1, number: 2, lsn: 3 };
+        let mut file = head.encode().to_vec();
+        assert_eq!(FileHead::decode(&file), Ok(head));
+        let names = [name(1, "default"), name(9, "shop")];
+        write_frame(&mut file, 3, 0, &names, b"entries");
+        write_frame(&mut file, 10, 3, &[], b"");
+        let first = read_frame(&file, HEADER_BYTES).unwrap();
+        assert_eq!((first.lsn, first.synced, &file[first.entries.clone()]), (3, 0, &b"entries"[..]));
+        assert_eq!(first.names, names);
+        let second = read_frame(&file, first.end).unwrap();
+        assert_eq!((second.lsn, second.synced, second.entries.len(), second.end), (10, 3, 0, file.len()));
+        assert_eq!(read_frame(&file, second.end), Err(CodecError::Truncated));
+    }
+
+    #[test]
+    fn damage_is_noticed() {
+        let head = FileHead { writer: u64::MAX, number: 2, lsn: 3 }.encode();
+        crate::codec::tests::for_each_damage(&head, |bytes| {
+            bytes.len() > HEADER_BYTES || FileHead::decode(bytes).is_err()
+        });
+        let mut frame = Vec::new();
+        write_frame(&mut frame, 3, 1, &[name(1, "default")], b"entries");
+        crate::codec::tests::for_each_damage(&frame, |bytes| {
+            bytes.len() > frame.len() || read_frame(bytes, 0).is_err()
+        });
+    }
+
+    #[test]
+    fn items_come_back() {
+        let mut items = Vec::new();
+        write_effect(&mut items, 3 | FOLLOWED, u64::MAX, |out| out.extend_from_slice(b"body"));
+        let shown = Shown { ids: crate::shown::first_ids(), followed: 0, next: 21 };
+        write_ids(&mut items, &shown);
+        let mut reader = Reader::new(&items);
+        let effect = read_item(&mut reader).unwrap();
+        assert_eq!(effect, Item::Effect { keyspace: 3, followed: true, position: u64::MAX, body: b"body" });
+        assert_eq!(read_item(&mut reader), Ok(Item::Ids(shown)));
+        assert!(reader.finish().is_ok());
+        for length in 1..items.len() {
+            let mut reader = Reader::new(&items[..length]);
+            let whole = read_item(&mut reader).is_ok() && (reader.is_empty() || read_item(&mut reader).is_ok());
+            assert!(!whole || reader.is_empty(), "cut to {length}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_nothing(bytes: Vec<u8>) {
+            prop_assert!(FileHead::decode(&bytes).is_err());
+            prop_assert!(read_frame(&bytes, 0).is_err());
+            let mut reader = Reader::new(&bytes);
+            while !reader.is_empty() && read_item(&mut reader).is_ok() {}
+            let _ = EntryHead::read(&mut Reader::new(&bytes));
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! A journal: one database's part in the node's log, and what was promised for it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::format::{Identity, Kind};
+use super::trouble::{LOST, SHORT};
+use super::{Log, Lsn};
+
+/// With a loss window of zero replies wait for their flush, so that the promise holds however long that takes; beyond
+/// this, new writes are refused.
+const HELD_MS_MAX: u64 = 1_000;
+
+/// Who writes while so much is not durable waits for it, by each millisecond of the window: a disk that has become slow, down
+/// to 16 MB a second, then has it within half of the window.
+const BEHIND_BYTES_PER_MS: u64 = 8 << 10;
+/// The same for any window: enough to keep a disk busy, and less than is kept.
+const BEHIND_BYTES: (u64, u64) = (1 << 20, super::KEPT_BYTES_MAX / 2);
+
+/// Why a write is refused, as a client sees it: the code first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// The most recent writes that a crash may lose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// Nothing is logged: whatever was written since the last checkpoint may be lost.
+    None,
+    /// No reply leaves before its write is durable.
+    Zero,
+    /// Milliseconds.
+    Ms(u64),
+}
+
+impl Window {
+    const NONE: u64 = u64::MAX;
+
+    fn encoded(self) -> u64 {
+        match self {
+            Self::None => Self::NONE,
+            Self::Zero => 0,
+            Self::Ms(ms) => ms,
+        }
+    }
+
+    /// Whether a crash may lose more.
+    pub fn is_laxer_than(self, other: Self) -> bool {
+        self.encoded() > other.encoded()
+    }
+
+    fn decoded(ms: u64) -> Self {
+        match ms {
+            Self::NONE => Self::None,
+            0 => Self::Zero,
+            ms => Self::Ms(ms),
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Zero => f.write_str("0"),
+            Self::Ms(ms) if ms % 1000 == 0 => write!(f, "{}s", ms / 1000),
+            Self::Ms(ms) => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    /// `0`, `none`, or a duration of at least 10 ms: `100ms`, `1s`, `2m`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("invalid loss window `{text}`: expected 0, a duration from 10ms to 1h such as 100ms, or none");
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self::None);
+        }
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
+        let unit = match &text[digits..] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" if number == 0 => 1,
+            _ => return Err(wrong()),
+        };
+        match number.checked_mul(unit) {
+            Some(0) => Ok(Self::Zero),
+            Some(ms @ 10..=3_600_000) => Ok(Self::Ms(ms)),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Where a database's batches leave their effects.
+///
+/// Invariant: `recording` changes only under all locks of the database, so that a batch is logged whole or not at all.
+#[derive(Debug)]
+pub struct Journal {
+    log: Option<(Arc<Log>, u32)>,
+    window: AtomicU64,
+    recording: AtomicBool,
+    /// Whether what is recorded goes on from what the store has.
+    covered: AtomicBool,
+}
+
+impl Journal {
+    /// For a database that is not logged.
+    pub fn none() -> Self {
+        Self {
+            log: None,
+            window: AtomicU64::new(Window::NONE),
+            recording: AtomicBool::new(false),
+            covered: AtomicBool::new(false),
+        }
+    }
+
+    pub fn of(log: &Arc<Log>, database: &Identity) -> Self {
+        let number = log.register(database);
+        Self { log: Some((Arc::clone(log), number)), ..Self::none() }
+    }
+
+    pub fn log(&self) -> Option<&Arc<Log>> {
+        self.log.as_ref().map(|(log, _)| log)
+    }
+
+    pub fn window(&self) -> Window {
+        Window::decoded(self.window.load(Ordering::Relaxed))
+    }
+
+    /// Declares the window. Who turns logging on by that has to make a checkpoint too; see the engine's `checkpoint`.
+    pub fn declare(&self, window: Window) {
+        self.window.store(window.encoded(), Ordering::SeqCst);
+    }
+
+    /// Whether batches leave their effects.
+    pub fn is_recording(&self) -> bool {
+        self.recording.load(Ordering::Relaxed)
+    }
+
+    pub fn record(&self, on: bool) {
+        self.recording.store(on, Ordering::SeqCst);
+        if !on {
+            self.covered.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether a crash now would lose no more than the window: what is recorded goes on from what the store has.
+    pub fn is_covered(&self) -> bool {
+        self.is_recording() && self.covered.load(Ordering::SeqCst)
+    }
+
+    pub fn cover(&self, on: bool) {
+        self.covered.store(on, Ordering::SeqCst);
+    }
+
+    /// Whether replies wait for what they tell of to be durable.
+    pub fn is_strict(&self) -> bool {
+        self.log.is_some() && self.window.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether what ends at `lsn` is to be waited for, so that writes need not be refused: the log has used up half of the
+    /// window, or so much waits for the disk that it might, should that become slow.
+    pub fn is_behind(&self, lsn: Lsn) -> bool {
+        self.is_behind_by(lsn, Log::lag_ms_now)
+    }
+
+    fn is_behind_by(&self, lsn: Lsn, lag_ms: impl Fn(&Log) -> u64) -> bool {
+        match (&self.log, self.window()) {
+            (Some((log, _)), Window::Ms(ms)) => {
+                let (least, most) = BEHIND_BYTES;
+                let allowed = ms.saturating_mul(BEHIND_BYTES_PER_MS).clamp(least, most);
+                lsn.saturating_sub(log.flushed()) > allowed || lag_ms(log) > ms / 2
+            }
+            _ => false,
+        }
+    }
+
+    /// As it will be at `now_ms` by the log's clock.
+    #[cfg(test)]
+    pub(super) fn is_behind_at(&self, now_ms: u64, lsn: Lsn) -> bool {
+        self.is_behind_by(lsn, |log| log.lag_ms(now_ms))
+    }
+
+    /// Appends what a batch did. 0 where there is no log.
+    pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
+        match &self.log {
+            Some((log, number)) => log.append(*number, sequence, Kind::Effects, now_ms, items, self.within_ms()),
+            None => 0,
+        }
+    }
+
+    /// Writes that were not logged lie before what follows.
+    pub fn resume(&self, sequence: &AtomicU64, now_ms: u64) {
+        match &self.log {
+            Some((log, number)) => {
+                self.cover(false);
+                log.append(*number, sequence, Kind::Resume, now_ms, &[], self.within_ms());
+            }
+            None => {
+                sequence.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// What follows goes on from entry `after`: a reader is to leave out what lies between.
+    pub fn continue_after(&self, sequence: &AtomicU64, now_ms: u64, after: u64) {
+        if let Some((log, number)) = &self.log {
+            log.append(*number, sequence, Kind::Continue, now_ms, &after.to_le_bytes(), self.within_ms());
+        }
+    }
+
+    fn within_ms(&self) -> u64 {
+        match self.window() {
+            // Whoever waits asks for a flush; what nobody waits for is flushed soon all the same.
+            Window::Zero => 100,
+            Window::None => 1_000,
+            Window::Ms(ms) => ms / 4,
+        }
+    }
+
+    /// Whether everything before `lsn` is durable.
+    pub fn is_durable(&self, lsn: Lsn) -> bool {
+        self.log.as_ref().is_none_or(|(log, _)| log.flushed() >= lsn)
+    }
+
+    /// Whether a write must be refused, as the log has fallen behind what was declared or is in trouble.
+    ///
+    /// # Errors
+    /// The refusal, with the reason in its text.
+    #[inline]
+    pub fn admit(&self) -> Result<(), Refusal> {
+        self.admit_by(Log::lag_ms_now)
+    }
+
+    #[inline]
+    fn admit_by(&self, lag_ms: impl Fn(&Log) -> u64) -> Result<(), Refusal> {
+        let Some((log, _)) = &self.log else { return Ok(()) };
+        let sealed = log.sealed.load(Ordering::Relaxed);
+        let refusing = log.refusing.load(Ordering::Relaxed);
+        let allowed = match self.window.load(Ordering::Relaxed) {
+            // What it promises needs a checkpoint, and that needs room.
+            Window::NONE if !sealed && refusing & SHORT == 0 => return Ok(()),
+            0 => HELD_MS_MAX,
+            window => window,
+        };
+        let lag_ms = lag_ms(log);
+        if lag_ms <= allowed && refusing == 0 && !sealed {
+            return Ok(());
+        }
+        Err(self.refusal(log, lag_ms, refusing))
+    }
+
+    /// As it will be at `now_ms` by the log's clock.
+    #[cfg(test)]
+    pub(super) fn admit_at(&self, now_ms: u64) -> Result<(), Refusal> {
+        self.admit_by(|log| log.lag_ms(now_ms))
+    }
+
+    #[cold]
+    fn refusal(&self, log: &Log, lag_ms: u64, refusing: u8) -> Refusal {
+        let why = log.problem();
+        let text = match why {
+            Some(why) if refusing & (SHORT | LOST) != 0 => {
+                format!("MISCONF the log cannot be written: {why}: writes are refused until that is over")
+            }
+            why => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                format!(
+                    "MISCONF the log is {lag_ms} ms behind and the loss window of this database is {}: writes are refused \
+                     until the store has caught up{why}",
+                    self.window()
+                )
+            }
+        };
+        Refusal(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_read_and_written() {
+        for (text, window, shown) in [
+            ("0", Some(Window::Zero), "0"),
+            ("none", Some(Window::None), "none"),
+            ("NONE", Some(Window::None), "none"),
+            ("1s", Some(Window::Ms(1000)), "1s"),
+            ("1500ms", Some(Window::Ms(1500)), "1500ms"),
+            ("2m", Some(Window::Ms(120_000)), "120s"),
+            ("0s", Some(Window::Zero), "0"),
+            ("5ms", None, ""),
+            ("5", None, ""),
+            ("2h", None, ""),
+            ("", None, ""),
+            ("s", None, ""),
+            ("-1s", None, ""),
+            ("99999999999999999999s", None, ""),
+        ] {
+            assert_eq!(text.parse::<Window>().ok(), window, "{text}");
+            if let Some(window) = window {
+                assert_eq!(window.to_string(), shown);
+                assert_eq!(Window::decoded(window.encoded()), window);
+            }
+        }
+    }
+}

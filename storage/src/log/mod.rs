@@ -1,0 +1,749 @@
+//! The log: what was written since, an ordered record of effects, one log a node, shared by all its databases.
+//!
+//! 1. A batch of commands runs under its shard's lock and leaves items in a buffer of its own. Before the lock is let go the
+//!    buffer is appended to the log's, in memory, with the database's next sequence number ([`Journal::append`]): one
+//!    short critical section a batch. So the order of the log is the order of cause and effect, over all shards and
+//!    databases, and whatever prefix of it survives is a state that somebody could have seen.
+//! 2. The flusher ([`flusher`]) takes the buffer, writes it as one frame and syncs it ([`Log::flush`]): for all
+//!    databases at once. While it does, the next frame fills up.
+//! 3. Whoever must not answer before its write is durable waits for the frame ([`Log::durable`]).
+//! 4. After a crash the frames are read once ([`recovery`]), and each database gets what its manifest does not hold
+//!    ([`tail`]), to be replayed onto its segments as they are loaded.
+//! 5. When every database that a file mentions has a manifest which holds what the file says of it, the file is deleted
+//!    ([`ledger`]).
+//!
+//! Invariants:
+//! - What was appended is kept in memory until it is durable. After an error it is written again, into another file.
+//! - A sequence number of a database is given to one entry only, and without gaps: a reader knows what is missing.
+//! - `flushed` only grows; everything before it is durable.
+//! - The clock is handed in. It only measures how long something has waited, so it must never be set back: a monotonic one.
+
+mod doubt;
+pub mod flusher;
+pub mod format;
+mod gathered;
+mod journal;
+mod ledger;
+pub mod recovery;
+mod reserve;
+pub mod sink;
+pub mod tail;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod trouble;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use dormouse_types::record::{CACHE_LINE, prefetch_to_write};
+use futures::executor::block_on;
+use parking_lot::{Condvar, Mutex};
+
+use self::format::{
+    CHECKSUM_BYTES, EntryHead, FileHead, HEADER_BYTES, Identity, Kind, Name, frame_around, frame_head_bytes,
+};
+use self::gathered::Gathered;
+pub use self::journal::{Journal, Refusal, Window};
+use self::ledger::{Ledger, Unneeded};
+use self::recovery::{ReadLog, Recovered};
+use self::reserve::Reserve;
+use self::sink::{Files, Objects, Remover, Sink};
+use self::trouble::{FULL, LOST};
+use crate::owner::Ownership;
+use crate::stopwatch::Stopwatch;
+use crate::store::{Store, StoreError};
+
+/// A place in this process's log: bytes of entries before it.
+pub type Lsn = u64;
+
+/// Entries are flushed early when so much waits.
+const FLUSH_BYTES: usize = 1 << 20;
+/// More is not kept: until some of it is durable, writes are refused.
+const KEPT_BYTES_MAX: u64 = 256 << 20;
+/// Of the room behind an entry, so much is asked for at most before the next one comes.
+const AHEAD_BYTES: usize = 4 << 10;
+/// A buffer that grew larger is not used again.
+const SPARE_BYTES_MAX: usize = 16 << 20;
+/// How often an idle log looks whether another process has taken the store over.
+const SEAL_EVERY_MS: u64 = 2_000;
+
+/// The log of one process.
+pub struct Log {
+    writer: u64,
+    /// What says that this process owns the store, where there is no lock.
+    owner: Option<Arc<Ownership>>,
+    /// It is in a store without a lock.
+    shared: bool,
+    clock: fn() -> u64,
+    active: Mutex<Active>,
+    /// Told when there is something for the flusher to do.
+    work: Condvar,
+    flushed: AtomicU64,
+    /// Everything before it was written and synced. Beyond `flushed` only where a file was lost.
+    written: AtomicU64,
+    /// When the oldest entry that is not durable was appended, by the log's clock; `u64::MAX`: there is none.
+    oldest_ms: AtomicU64,
+    /// Why writes are refused: bits of [`trouble`].
+    refusing: AtomicU8,
+    /// Files of this process that another program has removed or truncated, and that are needed.
+    lost: Mutex<Vec<u64>>,
+    /// Room on the disk for what has to be written when there is none; `None`: the store is no folder.
+    reserve: Mutex<Option<Reserve>>,
+    /// Bytes of the files of this process that are there.
+    kept_bytes: AtomicU64,
+    /// Bytes that checkpoints of all databases would write now, as far as is known.
+    dirty_bytes: AtomicU64,
+    /// When it was last logged that the store is full, or has room again.
+    room_logged: Mutex<Option<Stopwatch>>,
+    /// The next time that it has room again is to be logged.
+    room_end_is_due: AtomicBool,
+    waiters: Mutex<Vec<(Lsn, Waker)>>,
+    output: Mutex<Output>,
+    ledger: Mutex<Ledger>,
+    /// Told when there may be files that nobody needs.
+    untidy: Condvar,
+    remover: Remover,
+    /// The threads are to end.
+    closing: AtomicBool,
+    /// The last error of the sink, until a flush succeeds.
+    problem: Mutex<Option<Arc<str>>>,
+    /// Flushes that failed.
+    failures: AtomicU64,
+    /// Somebody else has taken the store over: nothing more can be written.
+    sealed: AtomicBool,
+    pub counters: Counters,
+}
+
+/// What the log did since the process started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub entries: AtomicU64,
+    pub bytes: AtomicU64,
+    pub flushes: AtomicU64,
+    pub flush_us: AtomicU64,
+    pub files: AtomicU64,
+}
+
+/// What has been appended since the last flush.
+#[derive(Default)]
+struct Active {
+    entries: Gathered,
+    /// The databases that they are of, with the last sequence number of each.
+    touched: Vec<(u32, u64)>,
+    /// All databases, by number.
+    names: Vec<Name>,
+    end: Lsn,
+    oldest_ms: u64,
+    /// The flusher is to come this soon after the first entry.
+    within_ms: u64,
+    /// It flushes by itself this soon after it has fallen asleep; `u64::MAX`: only when it is told.
+    nap_ms: u64,
+    /// Somebody waits.
+    urgent: bool,
+    /// A buffer to be used again.
+    spare: Vec<u8>,
+    /// Where in its file the next frame's entries will probably begin.
+    begins_at: usize,
+}
+
+/// A frame that is to be written.
+struct Pending {
+    names: Vec<Name>,
+    entries: Gathered,
+    end: Lsn,
+    oldest_ms: u64,
+    touched: Vec<(u32, u64)>,
+}
+
+struct Output {
+    sink: Box<dyn Sink>,
+    /// Of the file that is written, with its bytes; none: the next frame begins one.
+    file: Option<(u64, u64)>,
+    next_number: u64,
+    /// The bytes of each file that is there.
+    sizes: BTreeMap<u64, u64>,
+    /// The file that the last write failed in.
+    failed: Option<u64>,
+    synced: Lsn,
+    pending: VecDeque<Pending>,
+}
+
+impl Output {
+    /// Whether the next frame begins a file.
+    fn begins_file(&self, bytes: u64) -> bool {
+        bytes >= self.sink.file_bytes().max(1)
+    }
+
+    /// Where in its file the entries of the frame after the next one begin, if its head is as long as that of the next.
+    fn next_entries_at(&self, head_bytes: usize, entries_bytes: usize) -> usize {
+        let begin = self.file.map(|(_, bytes)| bytes).filter(|bytes| !self.begins_file(*bytes));
+        let end = begin.unwrap_or(HEADER_BYTES as u64) + (head_bytes + entries_bytes + CHECKSUM_BYTES) as u64;
+        let next = if self.begins_file(end) { HEADER_BYTES as u64 } else { end };
+        next as usize + head_bytes
+    }
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("writer", &self.writer).finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Opens the log that fits the store, and reads what earlier processes left in it. Where the store has no lock, it is
+    /// taken first, at a time of `unix_ms`. `None`: a store that keeps nothing beyond the process has no use for a log. The flusher is to be
+    /// started by the caller.
+    ///
+    /// # Errors
+    /// When an earlier log cannot be read; [`StoreError::Taken`] and [`StoreError::LogSealed`] when another process owns the
+    /// store.
+    pub fn open(
+        store: &Arc<Store>,
+        writer: u64,
+        clock: fn() -> u64,
+        unix_ms: fn() -> u64,
+    ) -> Result<Option<(Arc<Log>, Recovered)>, StoreError> {
+        let sink: Box<dyn Sink> = match store.folder() {
+            Some(folder) => Box::new(Files::new(&folder)),
+            None if store.is_volatile() => return Ok(None),
+            None => Box::new(Objects::take(Arc::clone(store), writer, unix_ms)?),
+        };
+        let (began, takes_over) = (Stopwatch::start(), !sink.predecessors().is_empty());
+        let opened = Self::over(sink, writer, clock)?;
+        if takes_over {
+            tracing::info!(
+                ms = began.us() / 1000,
+                "the store is taken over: the logs of earlier processes are sealed and read"
+            );
+        }
+        if let Some(folder) = store.folder() {
+            opened.0.reserve_in(&folder);
+        }
+        Ok(Some(opened))
+    }
+
+    /// What the log has of all databases, for somebody who only looks, perhaps beside the process that writes it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn look(store: &Arc<Store>) -> Result<Recovered, StoreError> {
+        Self::read(store).map(recovery::collect)
+    }
+
+    /// The same, log by log, with what is wrong with each.
+    ///
+    /// # Errors
+    /// When one cannot be read.
+    pub fn read(store: &Arc<Store>) -> Result<Vec<ReadLog>, StoreError> {
+        match store.folder() {
+            Some(folder) => recovery::look(&mut Files::new(&folder)),
+            // Another process's memory cannot be seen, but a test looks at its own.
+            None => recovery::look(&mut Objects::new(Arc::clone(store))),
+        }
+    }
+
+    /// As [`Self::open`], over any sink.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn over(mut sink: Box<dyn Sink>, writer: u64, clock: fn() -> u64) -> Result<(Arc<Log>, Recovered), StoreError> {
+        let (recovered, files) = recovery::take_over(&mut *sink)?;
+        let mut ledger = Ledger::new(files);
+        let mut next_number = 1;
+        if sink.file_bytes() == 0 {
+            // Whoever takes the store over from us must find something to seal, also when we have not written yet.
+            sink.begin(writer, next_number, &FileHead { writer, number: next_number, lsn: 0 }.encode())?;
+            let (head, sum) = frame_around(0, 0, &[], &[]);
+            sink.append(&[&head, &sum])?;
+            ledger.begun(writer, next_number);
+            next_number += 1;
+        }
+        let owner = sink.owner();
+        if let Some(owner) = &owner {
+            block_on(owner.look())?;
+        }
+        let log = Log {
+            writer,
+            owner,
+            shared: sink.file_bytes() == 0,
+            clock,
+            active: Mutex::new(Active {
+                within_ms: u64::MAX,
+                nap_ms: u64::MAX,
+                oldest_ms: u64::MAX,
+                ..Active::default()
+            }),
+            work: Condvar::new(),
+            flushed: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            oldest_ms: AtomicU64::new(u64::MAX),
+            refusing: AtomicU8::new(0),
+            lost: Mutex::default(),
+            reserve: Mutex::default(),
+            kept_bytes: AtomicU64::new(0),
+            dirty_bytes: AtomicU64::new(0),
+            room_logged: Mutex::default(),
+            room_end_is_due: AtomicBool::new(false),
+            waiters: Mutex::default(),
+            remover: sink.remover(),
+            output: Mutex::new(Output {
+                sink,
+                file: None,
+                next_number,
+                sizes: BTreeMap::new(),
+                failed: None,
+                synced: 0,
+                pending: VecDeque::new(),
+            }),
+            ledger: Mutex::new(ledger),
+            untidy: Condvar::new(),
+            closing: AtomicBool::new(false),
+            problem: Mutex::default(),
+            failures: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+            counters: Counters::default(),
+        };
+        Ok((Arc::new(log), recovered))
+    }
+
+    /// The number that stands for a database in this process's log.
+    fn register(&self, identity: &Identity) -> u32 {
+        let mut active = self.active.lock();
+        if let Some(known) = active.names.iter().find(|known| known.identity == *identity) {
+            return known.number;
+        }
+        let number = active.names.len() as u32;
+        active.names.push(Name { number, identity: identity.clone() });
+        number
+    }
+
+    /// Appends an entry with the next number of `sequence`, and answers the lsn behind it.
+    fn append(
+        &self,
+        database: u32,
+        sequence: &AtomicU64,
+        kind: Kind,
+        now_ms: u64,
+        items: &[u8],
+        within_ms: u64,
+    ) -> Lsn {
+        let mut active = self.active.lock();
+        let sequence = sequence.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        let was_empty = active.entries.is_empty();
+        if was_empty {
+            active.entries = Gathered::begin(std::mem::take(&mut active.spare), active.begins_at);
+            // The batch's own time may be long ago, where it has waited for something.
+            let appended_ms = (self.clock)();
+            active.oldest_ms = appended_ms;
+            // What is being flushed is older.
+            let _ = self.oldest_ms.compare_exchange(u64::MAX, appended_ms, Ordering::SeqCst, Ordering::SeqCst);
+        }
+        let before = active.entries.len();
+        EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(active.entries.end());
+        active.entries.end().extend_from_slice(items);
+        active.end += (active.entries.len() - before) as u64;
+        match active.touched.iter_mut().find(|(touched, _)| *touched == database) {
+            Some((_, last)) => *last = sequence,
+            None => active.touched.push((database, sequence)),
+        }
+        active.within_ms = active.within_ms.min(within_ms);
+        let sooner = within_ms < active.nap_ms;
+        if sooner {
+            active.nap_ms = within_ms;
+        }
+        let large = before < FLUSH_BYTES && active.entries.len() >= FLUSH_BYTES;
+        let end = active.end;
+        let room = active.entries.end().spare_capacity_mut();
+        let (room, ahead) = (room.as_ptr().cast::<u8>(), room.len().min(items.len()).min(AHEAD_BYTES));
+        if active.end - self.flushed.load(Ordering::Relaxed) > KEPT_BYTES_MAX {
+            self.refusing.fetch_or(FULL, Ordering::SeqCst);
+        }
+        drop(active);
+        // The buffer is larger than the near caches: copying the next entry would wait for each of its lines.
+        (0..ahead).step_by(CACHE_LINE).for_each(|at| prefetch_to_write(room.wrapping_add(at)));
+        if sooner || large {
+            self.work.notify_one();
+        }
+        self.counters.entries.fetch_add(1, Ordering::Relaxed);
+        end
+    }
+
+    /// The lsn behind everything that was appended.
+    pub fn end(&self) -> Lsn {
+        self.active.lock().end
+    }
+
+    /// Everything before it is durable.
+    pub fn flushed(&self) -> Lsn {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Whether other processes may write to the same store.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// Whether another process has taken the store over.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::SeqCst) || self.owner.as_ref().is_some_and(|owner| owner.is_lost())
+    }
+
+    /// What says that this process owns the store, where there is no lock.
+    pub fn owner(&self) -> Option<&Arc<Ownership>> {
+        self.owner.as_ref()
+    }
+
+    fn seal(&self) {
+        self.sealed.store(true, Ordering::SeqCst);
+        self.owner.iter().for_each(|owner| owner.lose());
+    }
+
+    /// For how long the oldest entry that is not durable has waited, milliseconds.
+    pub fn lag_ms(&self, now_ms: u64) -> u64 {
+        match self.oldest_ms.load(Ordering::Relaxed) {
+            u64::MAX => 0,
+            oldest => now_ms.saturating_sub(oldest),
+        }
+    }
+
+    /// The same at the clock's present time. The clock is not read where nothing waits.
+    #[inline]
+    pub fn lag_ms_now(&self) -> u64 {
+        match self.oldest_ms.load(Ordering::Relaxed) {
+            u64::MAX => 0,
+            oldest => (self.clock)().saturating_sub(oldest),
+        }
+    }
+
+    /// Why the last flush failed, or why writes are refused all the same.
+    pub fn problem(&self) -> Option<Arc<str>> {
+        let failed = self.problem.lock().clone();
+        failed.or_else(|| self.trouble().map(Into::into))
+    }
+
+    /// Waits until everything before `lsn` is durable, however long that takes.
+    ///
+    /// # Errors
+    /// When the log was sealed: it never will be.
+    pub fn durable(&self, lsn: Lsn) -> impl Future<Output = Result<(), StoreError>> + Unpin {
+        self.wait(lsn, None)
+    }
+
+    /// Waits until everything before `lsn` was written, but no longer than until a flush fails. For checkpoints: after the loss
+    /// of a file only they make what follows durable.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn durable_or_failed(&self, lsn: Lsn) -> impl Future<Output = Result<(), StoreError>> + Unpin {
+        self.wait(lsn, Some(self.failures.load(Ordering::SeqCst)))
+    }
+
+    fn wait(&self, lsn: Lsn, failures: Option<u64>) -> Wait<'_> {
+        Wait { log: self, lsn, failures }
+    }
+
+    /// One turn of the flusher: writes what has been appended, and all that failed before, and tells who waits.
+    ///
+    /// # Errors
+    /// When the sink refuses: everything is kept for the next turn.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        let mut output = self.output.lock();
+        self.collect(&mut output);
+        let mut outcome = Ok(());
+        let mut losses = 0;
+        while let Some(mut pending) = output.pending.pop_front() {
+            match self.write(&mut output, &mut pending) {
+                Ok(()) => self.advance(&mut output, pending),
+                Err(error) => {
+                    let bytes = pending.entries.len() as u64;
+                    output.pending.push_front(pending);
+                    losses += usize::from(matches!(error, StoreError::LogLost { .. }));
+                    if losses <= 1 && self.relieve(&output, &error, bytes) {
+                        continue;
+                    }
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        self.publish_oldest(&output);
+        if outcome.is_ok() {
+            self.keep_room();
+        }
+        if let Err(error) = &outcome {
+            *self.problem.lock() = Some(error.to_string().into());
+            self.failures.fetch_add(1, Ordering::SeqCst);
+            if matches!(error, StoreError::LogSealed) {
+                self.seal();
+            }
+            self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+        }
+        outcome
+    }
+
+    /// Makes a frame of what was appended.
+    fn collect(&self, output: &mut Output) {
+        let (entries, touched, names, end, oldest_ms) = {
+            let mut active = self.active.lock();
+            active.urgent = false;
+            if active.entries.is_empty() {
+                return;
+            }
+            active.nap_ms = std::mem::replace(&mut active.within_ms, u64::MAX);
+            let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
+            let touched = std::mem::take(&mut active.touched);
+            let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
+            active.begins_at = output.next_entries_at(frame_head_bytes(&names), active.entries.len());
+            (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
+        };
+        output.pending.push_back(Pending { names, entries, end, oldest_ms, touched });
+    }
+
+    fn write(&self, output: &mut Output, pending: &mut Pending) -> Result<(), StoreError> {
+        if self.is_sealed() {
+            return Err(StoreError::LogSealed);
+        }
+        let lsn = pending.end - pending.entries.len() as u64;
+        let full = output.sink.file_bytes();
+        let begun = output.file.is_none_or(|(_, bytes)| output.begins_file(bytes));
+        if begun {
+            let number = output.next_number;
+            let head = FileHead { writer: self.writer, number, lsn }.encode();
+            output.file = None;
+            // A number that was begun is not begun again where a part of it may be there.
+            if full > 0 {
+                output.next_number += 1;
+            }
+            output.sink.begin(self.writer, number, &head).inspect_err(|_| self.take_back(output, number))?;
+            output.file = Some((number, head.len() as u64));
+        }
+        let Some((number, bytes)) = output.file else { return Ok(()) };
+        // Only now: a frame that waited for others to be written must say that they are durable.
+        let (head, sum) = frame_around(lsn, output.synced, &pending.names, pending.entries.entries());
+        if let Err(error) = output.sink.append_gathered(&head, &mut pending.entries, &sum) {
+            (output.file, output.failed) = (None, Some(number));
+            if begun {
+                self.take_back(output, number);
+            }
+            return Err(error);
+        }
+        let frame_bytes = (head.len() + pending.entries.len() + sum.len()) as u64;
+        self.counters.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        self.counters.files.fetch_add(u64::from(begun), Ordering::Relaxed);
+        output.file = Some((number, bytes + frame_bytes));
+        *output.sizes.entry(number).or_default() += frame_bytes;
+        self.kept_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        if full == 0 {
+            output.file = None;
+            output.next_number = number + 1;
+        }
+        let names = &self.active.lock().names;
+        let mut ledger = self.ledger.lock();
+        for (database, sequence) in &pending.touched {
+            let identity = &names[*database as usize].identity;
+            match sequence {
+                0 => ledger.gone(self.writer, number, identity),
+                sequence => ledger.mention(self.writer, number, identity, *sequence),
+            }
+        }
+        ledger.restated(self.writer, output.sink.restated(), number);
+        if begun {
+            // The one before may be needed no more.
+            ledger.look_again();
+            self.untidy.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Removes a file that was begun and in which nothing could be written, so that failures leave nothing behind. Its
+    /// number is used again where it is gone: the next frame begins the next file at the same lsn, and a power cut leaves one
+    /// of the two, see [`sink`].
+    fn take_back(&self, output: &mut Output, number: u64) {
+        if output.sink.file_bytes() > 0 && (self.remover)(&[(self.writer, number)]).is_ok() {
+            output.next_number = number;
+        }
+    }
+
+    /// `pending` is durable.
+    fn advance(&self, output: &mut Output, pending: Pending) {
+        output.synced = pending.end;
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.written.store(pending.end, Ordering::SeqCst);
+        if !self.is_refusing(LOST) {
+            self.flushed.store(pending.end, Ordering::SeqCst);
+        }
+        *self.problem.lock() = None;
+        let mut spare = pending.entries.into_spare();
+        {
+            let mut active = self.active.lock();
+            if active.end - pending.end <= KEPT_BYTES_MAX / 2 {
+                self.refusing.fetch_and(!FULL, Ordering::SeqCst);
+            }
+            if spare.capacity() <= SPARE_BYTES_MAX
+                && spare.len() >= spare.capacity() / 8
+                && active.spare.capacity() == 0
+            {
+                spare.clear();
+                active.spare = spare;
+            }
+        }
+        let mut waiters = self.waiters.lock();
+        let ready: Vec<Waker> =
+            waiters.extract_if(.., |(lsn, _)| *lsn <= pending.end).map(|(_, waker)| waker).collect();
+        drop(waiters);
+        ready.into_iter().for_each(Waker::wake);
+    }
+
+    fn publish_oldest(&self, output: &Output) {
+        let active = self.active.lock();
+        let oldest = output.pending.front().map_or(u64::MAX, |pending| pending.oldest_ms);
+        self.oldest_ms.store(oldest.min(active.oldest_ms), Ordering::SeqCst);
+    }
+
+    /// A manifest of this database holds everything up to `sequence`. Files that nobody needs are deleted by a thread of their own.
+    pub fn settled(&self, database: &Identity, sequence: u64) {
+        if self.ledger.lock().settled(database, sequence) {
+            self.untidy.notify_one();
+        }
+    }
+
+    /// The database is deleted: nobody needs what the log says of it, and a reader must know.
+    pub fn forget(&self, database: &Identity, now_ms: u64) {
+        let number = self.register(database);
+        // Sequence number 0 belongs to no effect.
+        let none = AtomicU64::new(u64::MAX);
+        self.append(number, &none, Kind::Gone, now_ms, &[], SEAL_EVERY_MS);
+        self.settled(database, u64::MAX);
+    }
+
+    /// Deletes the files that nobody needs. Answers how many.
+    ///
+    /// # Errors
+    /// When the store refuses: they are tried again.
+    pub fn remove_settled(&self) -> Result<usize, StoreError> {
+        let unneeded = {
+            // Whoever begins a file meanwhile waits: it is not among those that were looked at.
+            let mut output = self.output.lock();
+            self.look_for_lost(&mut output);
+            // The last object stays, so that there is something to seal.
+            let last = (output.sink.file_bytes() == 0).then(|| output.next_number.saturating_sub(1));
+            let current = output.file.map(|(number, _)| number).or(last).map(|number| (self.writer, number));
+            let mut ledger = self.ledger.lock();
+            if let Some(current) = current.filter(|_| last.is_none() && self.needs_checkpoints())
+                && ledger.unneeded(None).has(current)
+            {
+                // Its room is needed: the next frame begins another one.
+                output.file = None;
+                output.sink.end();
+                ledger.unneeded(None)
+            } else {
+                ledger.unneeded(current)
+            }
+        };
+        self.remove(&unneeded)
+    }
+
+    fn remove(&self, unneeded: &Unneeded) -> Result<usize, StoreError> {
+        for files in unneeded.steps() {
+            (self.remover)(files)?;
+            {
+                let mut ledger = self.ledger.lock();
+                files.iter().for_each(|(writer, number)| ledger.removed(*writer, *number));
+            }
+            let own = files.iter().filter(|(writer, _)| *writer == self.writer);
+            let mut output = self.output.lock();
+            let freed = own.filter_map(|(_, number)| output.sizes.remove(number)).sum();
+            self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
+        }
+        self.recover_from_loss();
+        Ok(unneeded.len())
+    }
+
+    /// Files that are kept, for metrics.
+    pub fn files(&self) -> usize {
+        self.ledger.lock().len()
+    }
+
+    /// Flushes and, where nobody needs it any more, deletes the last file too. Then the store is released.
+    ///
+    /// # Errors
+    /// As [`Self::flush`].
+    pub fn finish(&self) -> Result<(), StoreError> {
+        self.flush()?;
+        self.output.lock().file = None;
+        let unneeded = self.ledger.lock().unneeded(None);
+        self.remove(&unneeded)?;
+        match &self.owner {
+            Some(owner) => block_on(owner.release()),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes what the store keeps of owners long ago. Answers how many records that were.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn collect_owners(&self) -> Result<usize, StoreError> {
+        self.owner.as_ref().map_or(Ok(0), |owner| block_on(owner.collect()))
+    }
+
+    /// Looks whether somebody else has taken the store over.
+    fn look_for_seal(&self) {
+        let mut output = self.output.lock();
+        let last = output.next_number.saturating_sub(1);
+        if matches!(output.sink.is_sealed(self.writer, last), Ok(true)) {
+            self.seal();
+            *self.problem.lock() = Some(StoreError::LogSealed.to_string().into());
+            drop(output);
+            self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+        }
+    }
+}
+
+/// See [`Log::durable`].
+struct Wait<'a> {
+    log: &'a Log,
+    lsn: Lsn,
+    /// The failures before; none: they do not matter.
+    failures: Option<u64>,
+}
+
+impl Future for Wait<'_> {
+    type Output = Result<(), StoreError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let log = self.log;
+        let reached = if self.failures.is_some() { &log.written } else { &log.flushed };
+        if reached.load(Ordering::Acquire) >= self.lsn {
+            return Poll::Ready(Ok(()));
+        }
+        // Registered first, looked at after: a flush in between would otherwise wake nobody.
+        log.waiters.lock().push((self.lsn, context.waker().clone()));
+        if reached.load(Ordering::Acquire) >= self.lsn {
+            return Poll::Ready(Ok(()));
+        }
+        if log.is_sealed() {
+            return Poll::Ready(Err(StoreError::LogSealed));
+        }
+        if self.failures.is_some_and(|failures| failures != log.failures.load(Ordering::SeqCst)) {
+            let problem = log.problem().unwrap_or_else(|| "the log could not be written".into());
+            return Poll::Ready(Err(StoreError::LogFailed(problem.to_string())));
+        }
+        let mut active = log.active.lock();
+        if !active.urgent {
+            active.urgent = true;
+            drop(active);
+            log.work.notify_one();
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,708 @@
+//! Where a log's bytes go: files in a folder, or objects in a store.
+//!
+//! Each process writes a log of its own, `log/<writer>/<number>`. A file that is there is never begun again: after an error
+//! whatever was not durable goes into another one, since it is unknown what the system still holds of the old one. A file
+//! without a durable frame is deleted, and the other one takes its number, so that failures leave no gap between the
+//! numbers. The deleted one cannot come back in its place: the folder is synced before anything in the new one counts.
+//!
+//! - [`Files`]: an append-only file each 16 MiB, written past the page cache where the system lets us ([`direct`]).
+//! - [`Objects`]: an object for each flush, created only if absent. A process that takes the store over ([`crate::owner`])
+//!   creates the next object of the log itself, as a *seal*: from then on the old writer's flushes fail, and it is fenced.
+//!   Everything that it has acknowledged lies before the seal.
+
+mod direct;
+mod recent;
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::executor::block_on;
+use futures::{StreamExt, stream};
+use parking_lot::Mutex;
+
+use self::direct::DirectFile;
+pub use self::recent::Restating;
+use self::recent::{Composed, Recent};
+use super::gathered::Gathered;
+use crate::owner::{Ownership, Predecessors};
+use crate::stopwatch::Stopwatch;
+use crate::store::{GUARD_WRITER, Store, StoreError};
+
+/// Where the logs lie in a store.
+pub const FOLDER: &str = "log";
+/// A seal that takes longer is told, and told again after each such time.
+const SLOW_SEAL_US: u64 = 1_000_000;
+
+/// A log that was found: the writer, and the numbers of its files in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub writer: u64,
+    pub numbers: Vec<u64>,
+}
+
+/// Deletes files, each told by its writer and its number, in any order, or fails when the store refuses. Called beside all else,
+/// since deleting may take long: a file system that discards blocks does so meanwhile.
+pub type Remover = Box<dyn Fn(&[(u64, u64)]) -> Result<(), StoreError> + Send + Sync>;
+
+/// Earlier files of a log whose frames a later one has too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restated {
+    /// These are needed no more.
+    pub numbers: Vec<u64>,
+    /// Files before this one will never be restated.
+    pub from: u64,
+}
+
+/// All calls come from one thread at a time, and may wait.
+pub trait Sink: Send {
+    /// Every log in the store.
+    ///
+    /// # Errors
+    /// When the store cannot be listed.
+    fn found(&mut self) -> Result<Vec<Found>, StoreError>;
+    /// Makes durable which files there are, so that none that an earlier process has deleted comes back.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn settle(&mut self) -> Result<(), StoreError>;
+    /// All bytes of one file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError>;
+    /// Reads several files of a writer and hands over each, in the order of `numbers`. A sink whose requests take long makes
+    /// several at a time.
+    ///
+    /// # Errors
+    /// What `each` answers.
+    fn read_each(
+        &mut self,
+        writer: u64,
+        numbers: &[u64],
+        each: &mut dyn FnMut(u64, Result<Bytes, StoreError>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        numbers.iter().try_for_each(|number| each(*number, self.read(writer, *number)))
+    }
+    /// Processes that may be alive and have no log yet that could be found.
+    fn predecessors(&self) -> Vec<u64> {
+        Vec::new()
+    }
+    /// What says that this process owns the store, where there is no lock.
+    fn owner(&self) -> Option<Arc<Ownership>> {
+        None
+    }
+    /// Keeps the writer from adding to its log, which ends with `last`; 0: it has none. Answers the numbers that it has added
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError>;
+    /// Begins a file. Nothing need be in it before something is appended.
+    ///
+    /// # Errors
+    /// When the store refuses; [`StoreError::Fenced`] when somebody else has it.
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError>;
+    /// Appends a frame, given in parts, to the file that was begun last and makes all of it durable.
+    ///
+    /// # Errors
+    /// When the store refuses: the file is not to be written any more.
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError>;
+    /// The same of a frame whose entries may be written from where they are; they remain.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    fn append_gathered(&mut self, head: &[u8], entries: &mut Gathered, sum: &[u8]) -> Result<(), StoreError> {
+        self.append(&[head, entries.entries(), sum])
+    }
+    /// What the file that was appended to last restates. To be asked after each append.
+    fn restated(&mut self) -> Restated {
+        Restated { numbers: Vec::new(), from: u64::MAX }
+    }
+    /// Nothing more is appended to the file that was begun last.
+    fn end(&mut self) {}
+    /// Whether a file is there, as far as that can be told at once.
+    fn is_there(&mut self, _writer: u64, _number: u64) -> bool {
+        true
+    }
+    /// Cuts what follows byte `length` off a file that another process left behind, and makes what remains durable, also where
+    /// that process's last sync has failed.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError>;
+    /// What deletes files that are written no more; one that is not there is no error.
+    fn remover(&self) -> Remover;
+    /// Whether somebody else has sealed this log after file `number`.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError>;
+    /// The file that an earlier process was writing when it ended, where that is known; `forget`: it is about to be read.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    fn written_last(&mut self, _forget: bool) -> Result<Option<(u64, u64)>, StoreError> {
+        Ok(None)
+    }
+    /// Bytes after which a new file is begun; 0: with each frame.
+    fn file_bytes(&self) -> u64;
+}
+
+/// The name of a file or object.
+pub fn name(writer: u64, number: u64) -> String {
+    format!("{FOLDER}/{writer:016x}/{number:012}")
+}
+
+/// Writer and number from the end of a path or of an object's name. The guard of the store's format is no log.
+fn parse(writer: &str, number: &str) -> Option<(u64, u64)> {
+    let whole = writer.len() == 16 && number.len() == 12;
+    let parsed = whole.then(|| Some((u64::from_str_radix(writer, 16).ok()?, number.parse().ok()?))).flatten();
+    parsed.filter(|(writer, _)| *writer != GUARD_WRITER)
+}
+
+fn grouped(mut all: Vec<(u64, u64)>) -> Vec<Found> {
+    all.sort_unstable();
+    let mut found: Vec<Found> = Vec::new();
+    for (writer, number) in all {
+        match found.last_mut() {
+            Some(last) if last.writer == writer => last.numbers.push(number),
+            _ => found.push(Found { writer, numbers: vec![number] }),
+        }
+    }
+    found
+}
+
+/// A log in a folder of a local file system.
+#[derive(Debug)]
+pub struct Files {
+    folder: PathBuf,
+    /// The file that was begun last, and its name.
+    current: Option<(DirectFile, String)>,
+    /// The file that stands in [`LAST`].
+    noted: String,
+    /// Held while a folder comes or goes: one that goes just when a file is begun in it would take the file's name along.
+    folders: Arc<Mutex<()>>,
+    /// The name of the log's folder may not be durable yet.
+    is_folder_new: bool,
+    /// Makes the names in a folder durable. A test fails here.
+    sync_folder: fn(&Path) -> io::Result<()>,
+}
+
+/// Names the file that is being written, in the store's folder.
+const LAST: &str = "last-log";
+
+impl Files {
+    /// Bytes of one file, more or less: the last one is written anew after a crash.
+    pub const BYTES: u64 = 16 << 20;
+
+    /// `folder`: the store's.
+    pub fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            current: None,
+            noted: String::new(),
+            folders: Arc::default(),
+            is_folder_new: false,
+            sync_folder,
+        }
+    }
+
+    fn path(&self, writer: u64, number: u64) -> PathBuf {
+        self.folder.join(name(writer, number))
+    }
+
+    /// Writes to the file that was begun, which ends with the first error.
+    fn write(&mut self, write: impl FnOnce(&mut DirectFile) -> io::Result<()>) -> Result<(), StoreError> {
+        let Some((mut file, name)) = self.current.take() else {
+            return Err(failed("write", FOLDER, io::Error::other("no file was begun")));
+        };
+        let look = |file: &DirectFile| match file.loss() {
+            Ok(None) => Ok(()),
+            Ok(Some(how)) => Err(StoreError::LogLost { name: name.clone(), how }),
+            Err(error) => Err(failed("look at", &name, error)),
+        };
+        look(&file)?;
+        write(&mut file).map_err(|error| failed("write", &name, error))?;
+        look(&file)?;
+        file.is_whole();
+        if self.noted != name {
+            self.note(&name);
+        }
+        self.current = Some((file, name));
+        Ok(())
+    }
+
+    /// Notes which file is being written, so that it is missed if it is gone after a crash. Without the note nothing is lost, so
+    /// a disk that refuses it is no error.
+    fn note(&mut self, name: &str) {
+        let _folders = self.folders.lock();
+        let unfinished = self.folder.join(format!("{LAST}#1"));
+        let note = || -> io::Result<()> {
+            let file = File::create(&unfinished)?;
+            file.write_all_at(format!("{name}\n").as_bytes(), 0)?;
+            file.sync_all()?;
+            fs::rename(&unfinished, self.folder.join(LAST))?;
+            (self.sync_folder)(&self.folder)
+        };
+        match note() {
+            Ok(()) => name.clone_into(&mut self.noted),
+            Err(_) => {
+                // On a full disk, a byte more.
+                let _ = fs::remove_file(&unfinished);
+            }
+        }
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The file that stands in a folder's note.
+fn noted(folder: &Path) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(folder.join(LAST)).ok()?;
+    let (writer, number) = text.trim().strip_prefix(FOLDER)?.strip_prefix('/')?.split_once('/')?;
+    parse(writer, number)
+}
+
+fn failed(action: &'static str, name: &str, source: io::Error) -> StoreError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full { name: name.to_owned() },
+        io::ErrorKind::NotFound => StoreError::Missing { name: name.to_owned() },
+        _ => StoreError::Log { action, name: name.to_owned(), source },
+    }
+}
+
+/// Where earlier versions wrote a file again; the name is none of a log's.
+fn anew(path: &Path) -> PathBuf {
+    path.with_extension("anew")
+}
+
+/// The names in a folder that may not be there.
+fn entries(folder: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
+}
+
+impl Sink for Files {
+    fn found(&mut self) -> Result<Vec<Found>, StoreError> {
+        let logs = self.folder.join(FOLDER);
+        let list = || -> io::Result<Vec<(u64, u64)>> {
+            let mut all = Vec::new();
+            for writer in entries(&logs)? {
+                for number in entries(&logs.join(&writer))? {
+                    all.extend(parse(&writer, &number));
+                }
+            }
+            Ok(all)
+        };
+        list().map(grouped).map_err(|error| failed("list", FOLDER, error))
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        let logs = self.folder.join(FOLDER);
+        let sync = || -> io::Result<()> {
+            for writer in entries(&logs)? {
+                if logs.join(&writer).is_dir() {
+                    (self.sync_folder)(&logs.join(&writer))?;
+                }
+            }
+            if logs.exists() { (self.sync_folder)(&logs) } else { Ok(()) }
+        };
+        sync().map_err(|error| failed("sync", FOLDER, error))
+    }
+
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
+        let read = fs::read(self.path(writer, number));
+        read.map(Bytes::from).map_err(|error| failed("read", &name(writer, number), error))
+    }
+
+    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
+        // The folder's lock says that its writer is gone.
+        Ok(Vec::new())
+    }
+
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
+        self.current = None;
+        let path = self.path(writer, number);
+        let _folders = self.folders.lock();
+        let folder = path.parent().unwrap_or(&self.folder);
+        // It stays new until its own name was synced, in this attempt or in a later one.
+        self.is_folder_new |= !folder.exists();
+        let begin = || -> io::Result<DirectFile> {
+            fs::create_dir_all(folder)?;
+            let file = DirectFile::create(&path, head)?;
+            // The name must be durable before what is written under it counts.
+            (self.sync_folder)(folder)?;
+            if self.is_folder_new {
+                folder.ancestors().skip(1).take(2).try_for_each(self.sync_folder)?;
+            }
+            Ok(file)
+        };
+        let name = name(writer, number);
+        let file = begin().map_err(|error| failed("begin", &name, error))?;
+        self.is_folder_new = false;
+        self.current = Some((file, name));
+        Ok(())
+    }
+
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
+        self.write(|file| file.append(frame))
+    }
+
+    fn append_gathered(&mut self, head: &[u8], entries: &mut Gathered, sum: &[u8]) -> Result<(), StoreError> {
+        self.write(|file| file.append_gathered(head, entries, sum))
+    }
+
+    fn end(&mut self) {
+        self.current = None;
+    }
+
+    fn is_there(&mut self, writer: u64, number: u64) -> bool {
+        !matches!(self.path(writer, number).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
+    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
+        let path = self.path(writer, number);
+        let cut = || -> io::Result<()> {
+            let mut bytes = fs::read(&path)?;
+            bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            // Written again, in place: after a sync that failed, another one of the same file says nothing of what that has
+            // left out. The bytes are the same, so a crash in between harms nothing, and no room is needed.
+            let file = OpenOptions::new().write(true).open(&path)?;
+            file.write_all_at(&bytes, 0)?;
+            file.set_len(bytes.len() as u64)?;
+            file.sync_all()?;
+            (self.sync_folder)(path.parent().unwrap_or(&self.folder))
+        };
+        match cut().map_err(|error| failed("cut", &name(writer, number), error)) {
+            // A file system that writes elsewhere what is overwritten. What can be read is served all the same.
+            Err(error @ StoreError::Full { .. }) => {
+                tracing::warn!(%error, "the end of an earlier process's log could not be made durable again");
+                Ok(())
+            }
+            cut => cut,
+        }
+    }
+
+    fn remover(&self) -> Remover {
+        let (folder, folders) = (self.folder.clone(), Arc::clone(&self.folders));
+        Box::new(move |files| {
+            for (writer, number) in files {
+                let path = folder.join(name(*writer, *number));
+                if noted(&folder) == Some((*writer, *number)) {
+                    let _folders = folders.lock();
+                    // A note that stays is a false alarm, after a crash at this moment.
+                    let _ = fs::remove_file(folder.join(LAST));
+                }
+                match fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed("delete", &name(*writer, *number), error));
+                    }
+                    _ => {}
+                }
+                // Left by a process that ended while it wrote it.
+                let _ = fs::remove_file(anew(&path));
+                let _folders = folders.lock();
+                // Fails, as it should, while there are other files in it.
+                let _ = path.parent().map(fs::remove_dir);
+            }
+            Ok(())
+        })
+    }
+
+    fn is_sealed(&mut self, _: u64, _: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn written_last(&mut self, forget: bool) -> Result<Option<(u64, u64)>, StoreError> {
+        let last = noted(&self.folder);
+        if forget && last.is_some() {
+            // What it said has been seen.
+            let _ = fs::remove_file(self.folder.join(LAST));
+        }
+        Ok(last)
+    }
+
+    fn file_bytes(&self) -> u64 {
+        Self::BYTES
+    }
+}
+
+/// A log of objects.
+#[derive(Debug)]
+pub struct Objects {
+    store: Arc<Store>,
+    begun: Option<(u64, u64, Vec<u8>)>,
+    recent: Recent,
+    /// What was to be created under this number when the store did not answer. It may be there, so nothing else can be.
+    unanswered: Option<(u64, Composed)>,
+    restated: Vec<u64>,
+    owner: Option<Arc<Ownership>>,
+    before: Predecessors,
+    /// Writers whose logs were found sealed.
+    sealed: HashSet<u64>,
+}
+
+/// What a seal holds. No other object of a log is as short.
+const SEAL: &[u8] = b"DMSEAL\n\n";
+
+/// Objects of a log that are read at the same time. A round trip of 30 ms and objects of a few KiB make that about 2,000
+/// objects a second.
+const READS_TOGETHER: usize = 64;
+
+/// All bytes of an object of a log; none of a seal, which is the end of a log.
+async fn read_object(store: &Store, writer: u64, number: u64) -> Result<Bytes, StoreError> {
+    let bytes = store.get(&name(writer, number)).await?;
+    Ok(if &bytes[..] == SEAL { Bytes::new() } else { bytes })
+}
+
+impl Objects {
+    /// For a process that only looks, and for one that owns the store by other means.
+    pub fn new(store: Arc<Store>) -> Self {
+        Self::restating(store, Restating::default())
+    }
+
+    /// The same where small objects are restated sooner or later than they would be.
+    pub fn restating(store: Arc<Store>, restating: Restating) -> Self {
+        Self {
+            store,
+            begun: None,
+            recent: Recent::new(restating),
+            unanswered: None,
+            restated: Vec::new(),
+            owner: None,
+            before: Predecessors::default(),
+            sealed: HashSet::new(),
+        }
+    }
+
+    /// Takes the store for the process that writes as `writer`.
+    ///
+    /// # Errors
+    /// As [`Ownership::take`].
+    pub fn take(store: Arc<Store>, writer: u64, clock: fn() -> u64) -> Result<Self, StoreError> {
+        let (owner, before) = block_on(Ownership::take(&store, writer, clock))?;
+        if let Some(record) = before.records.last().filter(|record| !record.is_release()) {
+            tracing::info!(
+                number = owner.number(),
+                before = record.number,
+                since_ms = record.since_ms,
+                "taking the store over from a process that has not ended in order, and may be alive"
+            );
+        }
+        Ok(Self { owner: Some(owner), before, ..Self::new(store) })
+    }
+
+    fn folder(writer: u64) -> String {
+        format!("{FOLDER}/{writer:016x}")
+    }
+
+    /// The numbers of a writer's objects after `number`.
+    fn after(&self, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
+        let listed = block_on(self.store.list(&Self::folder(writer)))?;
+        let numbers = listed.iter().filter_map(|object| parse_name(&object.name));
+        Ok(numbers.map(|(_, other)| other).filter(|other| *other > number).collect())
+    }
+
+    async fn write(&self, name: &str, object: Bytes) -> Result<(), StoreError> {
+        match self.store.put_new(name, object.clone()).await {
+            Err(StoreError::Exists { .. }) => match self.store.get(name).await {
+                // The answer to an earlier attempt was lost.
+                Ok(there) if there == object => Ok(()),
+                Ok(there) if &there[..] == SEAL => Err(StoreError::LogSealed),
+                Ok(_) => Err(StoreError::Exists { name: name.to_owned() }),
+                Err(error) => Err(error),
+            },
+            written => written,
+        }
+    }
+}
+
+/// Writer and number of an object.
+fn parse_name(name: &str) -> Option<(u64, u64)> {
+    let mut parts = name.rsplit('/');
+    let (number, writer) = (parts.next()?, parts.next()?);
+    parse(writer, number)
+}
+
+/// Deletes the seal of a log of which nothing else is left; false where there is more.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn delete_seal(store: &Store, writer: u64) -> Result<bool, StoreError> {
+    let left = store.list(&Objects::folder(writer)).await?;
+    if left.iter().any(|object| object.bytes != SEAL.len() as u64) {
+        return Ok(false);
+    }
+    for object in &left {
+        store.delete(&object.name).await?;
+    }
+    Ok(true)
+}
+
+impl Sink for Objects {
+    fn found(&mut self) -> Result<Vec<Found>, StoreError> {
+        let all = block_on(self.store.list(FOLDER))?;
+        let (mut numbers, mut seals) = (Vec::new(), HashMap::new());
+        for object in &all {
+            let Some((writer, number)) = parse_name(&object.name) else { continue };
+            match object.bytes == SEAL.len() as u64 {
+                true => drop(seals.insert(writer, number)),
+                false => numbers.push((writer, number)),
+            }
+        }
+        let found = grouped(numbers);
+        // A seal counts only at the end: the writer may have deleted what was there before, after it wrote more.
+        let last = |writer: u64| found.iter().find(|found| found.writer == writer)?.numbers.last().copied();
+        self.sealed =
+            seals.into_iter().filter(|(writer, seal)| last(*writer) < Some(*seal)).map(|(writer, _)| writer).collect();
+        Ok(found)
+    }
+
+    fn predecessors(&self) -> Vec<u64> {
+        self.before.alive().map(|record| record.writer).collect()
+    }
+
+    fn owner(&self) -> Option<Arc<Ownership>> {
+        self.owner.clone()
+    }
+
+    fn settle(&mut self) -> Result<(), StoreError> {
+        // What a store has answered is durable.
+        Ok(())
+    }
+
+    fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
+        block_on(read_object(&self.store, writer, number))
+    }
+
+    fn read_each(
+        &mut self,
+        writer: u64,
+        numbers: &[u64],
+        each: &mut dyn FnMut(u64, Result<Bytes, StoreError>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let store = &self.store;
+        let reads = numbers.iter().map(|number| async { (*number, read_object(store, writer, *number).await) });
+        let mut reads = stream::iter(reads).buffered(READS_TOGETHER);
+        while let Some((number, file)) = block_on(reads.next()) {
+            each(number, file)?;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError> {
+        let mut added = Vec::new();
+        if self.sealed.contains(&writer) || self.before.has_ended(writer) {
+            return Ok(added);
+        }
+        let mut next = last + 1;
+        let mut told = Stopwatch::start();
+        loop {
+            if told.us() > SLOW_SEAL_US {
+                told = Stopwatch::start();
+                tracing::warn!(log = Self::folder(writer), added = added.len(), "its writer still adds to the log");
+            }
+            match block_on(self.store.put_new(&name(writer, next), SEAL)) {
+                // The writer keeps its last object, so what it has written beyond the seal would be found.
+                Ok(()) => {
+                    let newer = self.after(writer, next)?;
+                    let Some(last) = newer.last().copied() else { return Ok(added) };
+                    added.extend(newer);
+                    next = last + 1;
+                    continue;
+                }
+                Err(StoreError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            match block_on(self.store.get(&name(writer, next))) {
+                Ok(there) if &there[..] == SEAL => return Ok(added),
+                Err(error) if !error.is_missing() => return Err(error),
+                _ => {}
+            }
+            added.push(next);
+            next += 1;
+        }
+    }
+
+    fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
+        self.begun = Some((writer, number, head.to_vec()));
+        Ok(())
+    }
+
+    fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
+        let Some((writer, number, head)) = self.begun.take() else {
+            return Err(failed("write", FOLDER, io::Error::other("no object was begun")));
+        };
+        let tried = self.unanswered.take().filter(|(tried, object)| *tried == number && object.is_of(frame));
+        let object = tried.map_or_else(|| self.recent.compose(&head, frame), |(_, object)| object);
+        let name = name(writer, number);
+        let write = self.write(&name, object.bytes.clone());
+        let written = match &self.owner {
+            Some(owner) => block_on(owner.beside(write)),
+            None => block_on(write),
+        };
+        match written {
+            Ok(()) => {}
+            Err(error @ (StoreError::Exists { .. } | StoreError::LogSealed)) => return Err(error),
+            // It may have been written all the same: the next attempt is for this very object.
+            Err(error) => {
+                self.begun = Some((writer, number, head));
+                self.unanswered = Some((number, object));
+                return Err(error);
+            }
+        }
+        self.restated = self.recent.written(number, object);
+        Ok(())
+    }
+
+    fn restated(&mut self) -> Restated {
+        Restated { numbers: std::mem::take(&mut self.restated), from: self.recent.first().unwrap_or(u64::MAX) }
+    }
+
+    fn cut(&mut self, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
+        // An object is there whole or not at all.
+        Ok(())
+    }
+
+    fn remover(&self) -> Remover {
+        let store = Arc::clone(&self.store);
+        Box::new(move |files| {
+            let names: Vec<String> = files.iter().map(|(writer, number)| name(*writer, *number)).collect();
+            block_on(store.delete_many(&names))
+        })
+    }
+
+    fn is_sealed(&mut self, writer: u64, number: u64) -> Result<bool, StoreError> {
+        let next = name(writer, number + 1);
+        let sealed = async {
+            match self.store.get(&next).await {
+                Ok(bytes) => Ok(&bytes[..] == SEAL),
+                Err(error) if error.is_missing() => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        let Some(owner) = &self.owner else { return block_on(sealed) };
+        // A version that keeps no records seals all the same.
+        match block_on(futures::future::join(sealed, owner.look())) {
+            (_, Err(StoreError::LogSealed)) | (Ok(true), _) => Ok(true),
+            (sealed, looked) => looked.and(sealed),
+        }
+    }
+
+    fn file_bytes(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests;

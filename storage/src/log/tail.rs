@@ -1,0 +1,185 @@
+//! What the log has of one database beyond its manifest, found by segment.
+//!
+//! 1. The entries after the manifest's sequence number are taken in order, up to one that says that writes before it were
+//!    not logged: it and what follows belong to a manifest that was never committed. Where a later process has gone on
+//!    from there all the same, it says so, and its entries are next.
+//! 2. Their effects are sorted by keyspace and position. When a segment is loaded, those of its range are replayed onto
+//!    it, as far as they are younger than what it has seen.
+//!
+//! Invariant: all numbers from the manifest's on are there, at least up to its cut. What is not so is refused, as the
+//! database would be served without something that was acknowledged.
+
+use bytes::Bytes;
+use dormouse_types::segment::{Range53, prefix53};
+
+use super::format::{Item, Kind, read_item};
+use super::recovery::{Entries, Entry};
+use crate::codec::Reader;
+use crate::shown::FOLLOWED_TIME;
+use crate::shown::Shown;
+use crate::tail::TailRecord;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    keyspace: u32,
+    position: u64,
+    /// The order in which it was written.
+    order: u32,
+    /// Which entry, and where in its items the body lies.
+    entry: u32,
+    start: u64,
+    len: u32,
+    /// Its index was followed.
+    followed: bool,
+}
+
+/// Effects of a database that are in the log only.
+#[derive(Debug, Default)]
+pub struct LogTail {
+    /// Sequence number, time and items of each entry.
+    entries: Vec<(u64, u64, Bytes)>,
+    effects: Vec<Place>,
+    /// The number of the last entry; the manifest's where there is none.
+    pub sequence: u64,
+    /// The highest number that was used, by entries that were left out too.
+    pub highest: u64,
+    /// Which keyspaces the logical indexes show, if that has changed.
+    pub shown: Option<Shown>,
+}
+
+/// The number of the entry that a process has gone on from.
+fn continues(entry: &Entry) -> Option<u64> {
+    Some(u64::from_le_bytes(entry.items[..].try_into().ok()?))
+}
+
+impl LogTail {
+    /// `floor` and `cut`: the manifest's sequence numbers; 0 where there is none.
+    ///
+    /// # Errors
+    /// A text that says what is missing or damaged.
+    pub fn new(recovered: Entries, floor: u64, cut: u64) -> Result<Self, String> {
+        if let Some(damage) = recovered.damage {
+            return Err(format!("{damage}; `dormouse check` tells more"));
+        }
+        let (tail, problem) = Self::prefix(recovered.entries, floor);
+        if let Some(problem) = problem {
+            return Err(problem);
+        }
+        if tail.sequence < cut {
+            return Err(format!(
+                "the log ends at write {}, but the newest manifest was made for one that goes on to {cut}",
+                tail.sequence
+            ));
+        }
+        Ok(tail)
+    }
+
+    /// As much as can be replayed after the manifest's sequence number `floor`, and why it is not all of them.
+    pub fn prefix(entries: Vec<Entry>, floor: u64) -> (Self, Option<String>) {
+        let mut tail = LogTail { sequence: floor, ..LogTail::default() };
+        tail.highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
+        let problem = tail.append(&entries, floor).err();
+        tail.effects.sort_unstable();
+        (tail, problem)
+    }
+
+    fn append(&mut self, entries: &[Entry], floor: u64) -> Result<(), String> {
+        let mut at = entries.partition_point(|entry| entry.sequence <= floor);
+        while let Some(entry) = entries.get(at) {
+            if entry.kind == Kind::Resume {
+                let goes_on = |later: &Entry| later.kind == Kind::Continue && continues(later) == Some(self.sequence);
+                match entries[at..].iter().position(goes_on) {
+                    Some(later) => at += later,
+                    None => break,
+                }
+                self.sequence = entries[at].sequence;
+                at += 1;
+                continue;
+            }
+            if Some(entry.sequence) != self.sequence.checked_add(1) {
+                let (from, to) = (self.sequence.saturating_add(1), entry.sequence.saturating_sub(1));
+                return Err(match to.checked_sub(from) {
+                    Some(_) => format!("the log lacks writes {from} to {to}"),
+                    None => format!("the log has write {} twice", entry.sequence),
+                });
+            }
+            let before = (self.effects.len(), self.shown);
+            if entry.kind == Kind::Effects
+                && let Err(problem) = self.read(entry.sequence, entry.now_ms, entry.items.clone())
+            {
+                // An entry counts whole or not at all.
+                self.effects.truncate(before.0);
+                self.shown = before.1;
+                return Err(problem);
+            }
+            self.sequence = entry.sequence;
+            at += 1;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, sequence: u64, now_ms: u64, items: Bytes) -> Result<(), String> {
+        let entry = u32::try_from(self.entries.len()).map_err(|_| "the log has too many writes".to_owned())?;
+        let malformed = |error| format!("write {sequence} in the log is malformed: {error}");
+        let mut reader = Reader::new(&items);
+        let all = items.len();
+        while !reader.is_empty() {
+            match read_item(&mut reader).map_err(malformed)? {
+                Item::Effect { keyspace, followed, position, body } => {
+                    // The body ends where the reader stands now.
+                    let end = all - reader.remaining();
+                    let (Ok(start), Ok(len), Ok(order)) =
+                        (u64::try_from(end - body.len()), u32::try_from(body.len()), u32::try_from(self.effects.len()))
+                    else {
+                        return Err(format!("write {sequence} in the log is too large"));
+                    };
+                    self.effects.push(Place { keyspace, position, order, entry, start, len, followed });
+                }
+                Item::Ids(shown) => self.shown = Some(shown),
+            }
+        }
+        self.entries.push((sequence, now_ms, items));
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether there are effects on keys of this range.
+    pub fn touches(&self, keyspace: u32, range: Range53) -> bool {
+        !self.of(keyspace, range).is_empty()
+    }
+
+    /// The effects on the keys of one segment that come after `sequence`, in their order.
+    pub fn effects(&self, keyspace: u32, range: Range53, sequence: u64) -> Vec<TailRecord> {
+        let mut found: Vec<(u32, TailRecord)> = Vec::new();
+        for place in self.of(keyspace, range) {
+            let (at, now_ms, items) = &self.entries[place.entry as usize];
+            if *at > sequence {
+                let body = items.slice(place.start as usize..place.start as usize + place.len as usize);
+                let now_ms = if place.followed { now_ms | FOLLOWED_TIME } else { *now_ms };
+                let record = TailRecord { sequence: *at, now_ms, keyspace, position: place.position, body };
+                found.push((place.order, record));
+            }
+        }
+        found.sort_unstable_by_key(|(order, _)| *order);
+        found.into_iter().map(|(_, record)| record).collect()
+    }
+
+    fn of(&self, keyspace: u32, range: Range53) -> &[Place] {
+        let before = |place: &Place| (place.keyspace, prefix53(place.position)) < (keyspace, range.start);
+        let inside = |place: &Place| place.keyspace == keyspace && prefix53(place.position) < range.end();
+        let start = self.effects.partition_point(before);
+        let len = self.effects[start..].partition_point(inside);
+        &self.effects[start..start + len]
+    }
+
+    /// How many effects there are.
+    pub fn len(&self) -> usize {
+        self.effects.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

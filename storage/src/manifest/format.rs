@@ -1,0 +1,322 @@
+//! The bytes of a manifest.
+//!
+//! ```text
+//! +----------------+ 0
+//! | "DMMANIF\n"    | 8 bytes
+//! | format version | u32 LE, 2; 3 during an import
+//! +----------------+ 12
+//! | fields         | a sealed block
+//! +----------------+
+//!
+//! fields, numbers as varints, texts with a length before them:
+//!   number | epoch | writer u64 LE | database | seed u64 LE | created ms
+//!   16 keyspaces | next keyspace | sequence | next object
+//!   count, shard cuts as differences
+//!   count, chunks:   bytes shared with the name before | rest of the name | bytes
+//!   count, segments: keyspace, as a difference | bits u8 | gap
+//!                    chunk, as a signed difference | offset, as a signed difference to the end before | length
+//!                    records | expiring | heap bytes | sequence, as a signed difference | crc u64 LE
+//!                    since version 2: seen, as the difference to the sequence
+//!   tails: count, each name | bytes | effects | from sequence; at most 1 in version 1
+//!   meters:          length | bytes
+//!   since version 2: cut, as the difference to the sequence | source, empty: none | expires ms, 0: never
+//!                    count, settings: name | value
+//!   since version 3: 16 staged keyspaces | followed indexes, a bit each
+//! ```
+//!
+//! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
+//! start: nothing, as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about
+//! 24 bytes.
+
+use std::collections::BTreeMap;
+
+use super::{ChunkInfo, Manifest, SELECT_INDEXES, SegmentInfo, TailInfo};
+use crate::chunk::SegmentLocation;
+use crate::codec::block::{open, seal_into};
+use crate::codec::reader::{write_bytes, write_varint, write_zigzag};
+use crate::codec::{CodecError, Reader, checked_range, read_header, write_header};
+use crate::shown::{ALL_INDEXES, NO_KEYSPACE};
+
+const MAGIC: &[u8; 8] = b"DMMANIF\n";
+const VERSION: u32 = 3;
+
+const CHUNK_BYTES_MIN: usize = 3;
+const SEGMENT_BYTES_MIN: usize = 18;
+const SETTING_BYTES_MIN: usize = 2;
+const TAIL_BYTES_MIN: usize = 4;
+
+/// Encodes the manifest as the one with this number.
+pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
+    let mut fields = Vec::with_capacity(256 + manifest.segments.len() * 32);
+    let out = &mut fields;
+    write_varint(out, number);
+    write_varint(out, manifest.epoch);
+    out.extend_from_slice(&manifest.writer.to_le_bytes());
+    write_bytes(out, manifest.database.as_bytes());
+    out.extend_from_slice(&manifest.seed.to_le_bytes());
+    write_varint(out, manifest.created_ms);
+    let (keyspaces, staged) = manifest.keyspaces.split_at(SELECT_INDEXES);
+    for &keyspace in keyspaces {
+        write_varint(out, u64::from(keyspace));
+    }
+    write_varint(out, u64::from(manifest.next_keyspace));
+    write_varint(out, manifest.sequence);
+    write_varint(out, manifest.next_object);
+
+    write_varint(out, manifest.shard_cuts.len() as u64);
+    let mut before = 0;
+    for cut in &manifest.shard_cuts {
+        write_varint(out, u64::from(cut.wrapping_sub(before)));
+        before = *cut;
+    }
+
+    write_varint(out, manifest.chunks.len() as u64);
+    let mut before = "";
+    for chunk in &manifest.chunks {
+        let shared = shared_bytes(before, &chunk.name);
+        write_varint(out, shared as u64);
+        write_bytes(out, &chunk.name.as_bytes()[shared..]);
+        write_varint(out, chunk.bytes);
+        before = &chunk.name;
+    }
+
+    write_varint(out, manifest.segments.len() as u64);
+    let mut before = Before::default();
+    for segment in &manifest.segments {
+        before.write(out, segment);
+    }
+
+    write_varint(out, manifest.tails.len() as u64);
+    for tail in &manifest.tails {
+        write_bytes(out, tail.name.as_bytes());
+        write_varint(out, tail.bytes);
+        write_varint(out, tail.effects);
+        write_varint(out, tail.from_sequence);
+    }
+
+    write_bytes(out, &manifest.meters);
+    write_varint(out, manifest.cut.wrapping_sub(manifest.sequence));
+    write_bytes(out, manifest.source.as_deref().unwrap_or_default().as_bytes());
+    write_varint(out, manifest.expires_ms.unwrap_or(0));
+    write_varint(out, manifest.settings.len() as u64);
+    for (name, value) in &manifest.settings {
+        write_bytes(out, name.as_bytes());
+        write_bytes(out, value.as_bytes());
+    }
+    // Without an import it is what older versions understand.
+    let has_import = manifest.followed != 0 || staged.iter().any(|keyspace| *keyspace != NO_KEYSPACE);
+    if has_import {
+        staged.iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
+        write_varint(out, u64::from(manifest.followed));
+    }
+
+    let mut object = Vec::with_capacity(fields.len() + 32);
+    write_header(&mut object, MAGIC, if has_import { VERSION } else { 2 });
+    seal_into(&fields, &mut object);
+    object
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
+    let mut reader = Reader::new(bytes);
+    let version = read_header(&mut reader, MAGIC, "manifest", VERSION)?;
+    let fields = open(reader.rest())?;
+    let mut reader = Reader::new(&fields);
+    let mut manifest = read(&mut reader, version)?;
+    if version >= 2 {
+        read_since_2(&mut reader, &mut manifest)?;
+    }
+    if version >= 3 {
+        for keyspace in &mut manifest.keyspaces[SELECT_INDEXES..] {
+            *keyspace = reader.varint_u32()?;
+        }
+        manifest.followed = reader.varint_u32()?;
+    }
+    reader.finish()?;
+    manifest.check().map_err(CodecError::Malformed)?;
+    Ok(manifest)
+}
+
+fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
+    let number = reader.varint()?;
+    let epoch = reader.varint()?;
+    let writer = reader.u64_le()?;
+    let database = reader.text()?.to_owned();
+    let seed = reader.u64_le()?;
+    let created_ms = reader.varint()?;
+    let mut keyspaces = [NO_KEYSPACE; ALL_INDEXES];
+    for keyspace in &mut keyspaces[..SELECT_INDEXES] {
+        *keyspace = reader.varint_u32()?;
+    }
+    let next_keyspace = reader.varint_u32()?;
+    let sequence = reader.varint()?;
+    let next_object = reader.varint()?;
+    Ok(Manifest {
+        number,
+        epoch,
+        writer,
+        database,
+        seed,
+        created_ms,
+        keyspaces,
+        followed: 0,
+        next_keyspace,
+        sequence,
+        cut: sequence,
+        next_object,
+        shard_cuts: read_cuts(reader)?,
+        chunks: read_chunks(reader)?,
+        segments: read_segments(reader, version)?,
+        tails: read_tails(reader)?,
+        meters: reader.bytes()?.to_vec(),
+        source: None,
+        expires_ms: None,
+        settings: BTreeMap::new(),
+    })
+}
+
+fn read_since_2(reader: &mut Reader<'_>, manifest: &mut Manifest) -> Result<(), CodecError> {
+    let cut = manifest.sequence.checked_add(reader.varint()?);
+    manifest.cut = cut.ok_or(CodecError::Malformed("cut"))?;
+    manifest.source = Some(reader.text()?.to_owned()).filter(|source| !source.is_empty());
+    manifest.expires_ms = Some(reader.varint()?).filter(|at| *at != 0);
+    for _ in 0..reader.count(SETTING_BYTES_MIN)? {
+        let (name, value) = (reader.text()?.to_owned(), reader.text()?.to_owned());
+        if manifest.settings.insert(name, value).is_some() {
+            return Err(CodecError::Malformed("a setting twice"));
+        }
+    }
+    Ok(())
+}
+
+fn read_cuts(reader: &mut Reader<'_>) -> Result<Vec<u16>, CodecError> {
+    let count = reader.count(1)?;
+    let mut cuts = Vec::with_capacity(count);
+    let mut cut = 0u64;
+    for _ in 0..count {
+        cut = cut.saturating_add(reader.varint()?);
+        cuts.push(u16::try_from(cut).map_err(|_| CodecError::Malformed("shard cut"))?);
+    }
+    Ok(cuts)
+}
+
+fn read_chunks(reader: &mut Reader<'_>) -> Result<Vec<ChunkInfo>, CodecError> {
+    let count = reader.count(CHUNK_BYTES_MIN)?;
+    let mut chunks: Vec<ChunkInfo> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let before = chunks.last().map_or("", |chunk| chunk.name.as_str());
+        let shared = usize::try_from(reader.varint()?).ok().and_then(|shared| before.get(..shared));
+        let shared = shared.ok_or(CodecError::Malformed("chunk name"))?;
+        let rest = reader.text()?;
+        if shared.len() + rest.len() > NAME_BYTES_MAX {
+            return Err(CodecError::Malformed("chunk name"));
+        }
+        let name = [shared, rest].concat();
+        chunks.push(ChunkInfo { name, bytes: reader.varint()? });
+    }
+    Ok(chunks)
+}
+
+/// Object stores allow 1,024. Bounds what names that share long beginnings can unfold to.
+const NAME_BYTES_MAX: usize = 1024;
+
+fn shared_bytes(before: &str, name: &str) -> usize {
+    let shared = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+    (0..=shared).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn read_segments(reader: &mut Reader<'_>, version: u32) -> Result<Vec<SegmentInfo>, CodecError> {
+    let count = reader.count(SEGMENT_BYTES_MIN)?;
+    let mut segments = Vec::with_capacity(count);
+    let mut before = Before::default();
+    for _ in 0..count {
+        segments.push(before.read(reader, version)?);
+    }
+    Ok(segments)
+}
+
+/// What a segment's fields are differences from.
+#[derive(Default)]
+struct Before {
+    keyspace: u32,
+    end: u64,
+    chunk: u32,
+    offset: u64,
+    sequence: u64,
+}
+
+impl Before {
+    fn write(&mut self, out: &mut Vec<u8>, segment: &SegmentInfo) {
+        let SegmentInfo { keyspace, range, location, records, expiring, heap_bytes, sequence, seen, crc } = *segment;
+        // What `Manifest::check` would refuse wraps here, and is refused when it is read.
+        write_varint(out, u64::from(keyspace.wrapping_sub(self.keyspace)));
+        out.push(range.bits);
+        let end = if keyspace == self.keyspace { self.end } else { 0 };
+        write_varint(out, range.start.wrapping_sub(end));
+        write_zigzag(out, i64::from(location.chunk) - i64::from(self.chunk));
+        let offset_before = if location.chunk == self.chunk { self.offset } else { 0 };
+        write_zigzag(out, location.offset.wrapping_sub(offset_before) as i64);
+        write_varint(out, location.len);
+        write_varint(out, u64::from(records));
+        write_varint(out, u64::from(expiring));
+        write_varint(out, heap_bytes);
+        write_zigzag(out, sequence.wrapping_sub(self.sequence) as i64);
+        out.extend_from_slice(&crc.to_le_bytes());
+        write_varint(out, seen.wrapping_sub(sequence));
+        *self = Before::after(segment);
+    }
+
+    fn read(&mut self, reader: &mut Reader<'_>, version: u32) -> Result<SegmentInfo, CodecError> {
+        let broken = CodecError::Malformed("segment");
+        let difference = reader.varint_u32()?;
+        let keyspace = self.keyspace.checked_add(difference).ok_or(broken.clone())?;
+        let bits = reader.u8()?;
+        let end = if difference == 0 { self.end } else { 0 };
+        let range = checked_range(end.checked_add(reader.varint()?).ok_or(broken.clone())?, bits)?;
+        let chunk = i64::from(self.chunk).checked_add(reader.zigzag()?).and_then(|chunk| u32::try_from(chunk).ok());
+        let chunk = chunk.ok_or(broken)?;
+        let offset_before = if chunk == self.chunk { self.offset } else { 0 };
+        let offset = offset_before.wrapping_add(reader.zigzag()? as u64);
+        let location = SegmentLocation { chunk, offset, len: reader.varint()? };
+        let mut segment = SegmentInfo {
+            keyspace,
+            range,
+            location,
+            records: reader.varint_u32()?,
+            expiring: reader.varint_u32()?,
+            heap_bytes: reader.varint()?,
+            sequence: self.sequence.wrapping_add(reader.zigzag()? as u64),
+            seen: 0,
+            crc: reader.u64_le()?,
+        };
+        segment.seen = match version {
+            1 => segment.sequence,
+            _ => segment.sequence.checked_add(reader.varint()?).ok_or(CodecError::Malformed("segment"))?,
+        };
+        *self = Before::after(&segment);
+        Ok(segment)
+    }
+
+    fn after(segment: &SegmentInfo) -> Before {
+        Before {
+            keyspace: segment.keyspace,
+            end: segment.range.end(),
+            chunk: segment.location.chunk,
+            offset: segment.location.offset.wrapping_add(segment.location.len),
+            sequence: segment.sequence,
+        }
+    }
+}
+
+fn read_tails(reader: &mut Reader<'_>) -> Result<Vec<TailInfo>, CodecError> {
+    let count = reader.count(TAIL_BYTES_MIN)?;
+    let mut tails = Vec::with_capacity(count);
+    for _ in 0..count {
+        tails.push(TailInfo {
+            name: reader.text()?.to_owned(),
+            bytes: reader.varint()?,
+            effects: reader.varint()?,
+            from_sequence: reader.varint()?,
+        });
+    }
+    Ok(tails)
+}

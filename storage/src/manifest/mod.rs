@@ -1,0 +1,251 @@
+//! Manifests: what a database is made of, and who may write it.
+//!
+//! A database's manifests are numbered. The newest says which chunks hold its segments and where, which tail holds what
+//! was written after them, and up to which effect all of that reaches. An older one is never changed.
+//!
+//! 1. A writer reads the newest manifest ([`latest`]). To take the database over it commits a manifest with a higher epoch.
+//! 2. It puts new chunks, then commits manifest n+1, by creating that object **if absent**. Of two writers that both
+//!    started at n only one can succeed; the other is fenced ([`StoreError::Fenced`]) and must stop writing.
+//!    The first manifest is put twice, as number 1 and then as number 0, so that there are two from the beginning.
+//! 3. After a commit the last two manifests are kept: somebody may still be reading through the one before. Chunks and tails
+//!    that neither names are deleted ([`collect_garbage`]), unless a branch needs them ([`sharing`]).
+//!
+//! ```text
+//! db/<database>/manifest/00000000000000000042
+//! db/<database>/chunk/<epoch>-<writer>-<counter>
+//! db/<database>/tail/<epoch>-<writer>-<counter>
+//! ```
+//!
+//! Epoch, writer and counter make names that no two writers share, also not two that both believe to have taken over. A
+//! writer takes its counters from [`Manifest::next_object`]; so what is newer than the manifest, and perhaps about to be
+//! named by the next one, can be told from garbage.
+
+mod catalog;
+mod format;
+mod lineage;
+mod names;
+mod sharing;
+
+use std::collections::BTreeMap;
+
+use dormouse_types::segment::{Range53, SLOTS};
+
+pub use self::{
+    catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest, replaced},
+    lineage::{ANCESTORS, Lineage},
+    names::{Names, object_origin as origin_of},
+    sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
+};
+use crate::chunk::SegmentLocation;
+use crate::shown::{Ids, NO_KEYSPACE, first_ids};
+use crate::store::StoreError;
+
+/// The logical databases that `SELECT` chooses from.
+pub const SELECT_INDEXES: usize = 16;
+
+/// See the module's documentation. [`Manifest::check`] says what holds for every manifest that is read or written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Of the newest committed manifest; 0 before the first.
+    pub number: u64,
+    /// Grows with every takeover.
+    pub epoch: u64,
+    /// Chosen at random by each process; tells writers of the same epoch apart.
+    pub writer: u64,
+    pub database: String,
+    /// Places the keys; never changes.
+    pub seed: u64,
+    /// When the database was created, unix milliseconds.
+    pub created_ms: u64,
+    /// Which keyspace each `SELECT` index shows, and each staged one. `FLUSHDB` shows a new one, `SWAPDB` swaps two.
+    pub keyspaces: Ids,
+    /// A bit for each index whose keys do not expire by this server's clock, see [`crate::shown`].
+    pub followed: u32,
+    /// The next keyspace that has never been used.
+    pub next_keyspace: u32,
+    /// Every effect up to this one is in the segments and the tails; a segment's own stamp may be later.
+    pub sequence: u64,
+    /// The log must hold the effects from [`Self::sequence`] up to this one: with fewer, what the segments hold is not the
+    /// state of one moment. The same as `sequence` where nothing was written during the checkpoint.
+    pub cut: u64,
+    /// The next counter for the name of a chunk or tail.
+    pub next_object: u64,
+    /// The first slots of all shards but the first, ascending.
+    pub shard_cuts: Vec<u16>,
+    pub chunks: Vec<ChunkInfo>,
+    /// Ordered by keyspace and range, not overlapping. A range that is missing is empty.
+    pub segments: Vec<SegmentInfo>,
+    /// What was written after some of the segments, from the oldest to the newest.
+    pub tails: Vec<TailInfo>,
+    /// Counters that belong to the database, as the server writes them.
+    pub meters: Vec<u8>,
+    /// The database that it was branched from.
+    pub source: Option<String>,
+    /// When it is to be deleted, unix milliseconds.
+    pub expires_ms: Option<u64>,
+    /// What was declared for this database rather than for the node, by name: `loss-window`.
+    pub settings: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkInfo {
+    /// The object's name.
+    pub name: String,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    pub keyspace: u32,
+    pub range: Range53,
+    pub location: SegmentLocation,
+    /// With what the tails hold.
+    pub records: u32,
+    /// How many of the records have an expiry.
+    pub expiring: u32,
+    /// Memory that the segment took when it was written.
+    pub heap_bytes: u64,
+    /// Effects up to this one are in the body.
+    pub sequence: u64,
+    /// Effects up to this one are in the body and the tails; at least `sequence`.
+    pub seen: u64,
+    /// The checksum of the body on disk.
+    pub crc: u64,
+}
+
+impl SegmentInfo {
+    /// Without a body the tails hold all that there is, or there is nothing, up to the effect that was seen.
+    pub fn has_body(&self) -> bool {
+        self.location.len > 0
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailInfo {
+    pub name: String,
+    pub bytes: u64,
+    pub effects: u64,
+    /// Effects after this one are in it.
+    pub from_sequence: u64,
+}
+
+impl Manifest {
+    /// The manifest of a new database, before its first commit.
+    pub fn new(database: &str, seed: u64, writer: u64, created_ms: u64) -> Manifest {
+        Manifest {
+            number: 0,
+            epoch: 1,
+            writer,
+            database: database.to_owned(),
+            seed,
+            created_ms,
+            keyspaces: first_ids(),
+            followed: 0,
+            next_keyspace: SELECT_INDEXES as u32,
+            sequence: 0,
+            cut: 0,
+            next_object: 0,
+            shard_cuts: Vec::new(),
+            chunks: Vec::new(),
+            segments: Vec::new(),
+            tails: Vec::new(),
+            meters: Vec::new(),
+            source: None,
+            expires_ms: None,
+            settings: BTreeMap::new(),
+        }
+    }
+
+    /// The segments of one keyspace, ordered by range.
+    pub fn segments_of(&self, keyspace: u32) -> &[SegmentInfo] {
+        let start = self.segments.partition_point(|segment| segment.keyspace < keyspace);
+        let len = self.segments[start..].partition_point(|segment| segment.keyspace == keyspace);
+        &self.segments[start..start + len]
+    }
+
+    /// The segment of a keyspace that holds `prefix` (a prefix53).
+    pub fn segment(&self, keyspace: u32, prefix: u64) -> Option<&SegmentInfo> {
+        let after =
+            self.segments.partition_point(|segment| (segment.keyspace, segment.range.start) <= (keyspace, prefix));
+        let segment = self.segments[..after].last()?;
+        (segment.keyspace == keyspace && segment.range.contains(prefix)).then_some(segment)
+    }
+
+    /// The names of all objects that the manifest needs.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        let chunks = self.chunks.iter().map(|chunk| chunk.name.as_str());
+        chunks.chain(self.tails.iter().map(|tail| tail.name.as_str()))
+    }
+
+    /// The bytes that the database takes in the store, its manifest not counted.
+    pub fn stored_bytes(&self) -> u64 {
+        let chunks = self.chunks.iter().map(|chunk| chunk.bytes);
+        chunks.chain(self.tails.iter().map(|tail| tail.bytes)).fold(0, u64::saturating_add)
+    }
+
+    /// Of these, the bytes that belong to other databases: those that this one was branched from.
+    pub fn shared_bytes(&self) -> u64 {
+        let Ok(names) = Names::new(&self.database) else { return 0 };
+        let own = format!("{}/", names.folder());
+        let chunks = self.chunks.iter().map(|chunk| (&chunk.name, chunk.bytes));
+        let all = chunks.chain(self.tails.iter().map(|tail| (&tail.name, tail.bytes)));
+        all.filter(|(name, _)| !name.starts_with(&own)).fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
+    }
+
+    /// The decoded form of an object that claims to be a manifest.
+    pub fn decode(bytes: &[u8]) -> Result<Manifest, crate::codec::CodecError> {
+        format::decode(bytes)
+    }
+
+    /// The object. It must hold what [`Manifest::check`] says, or it could not be read again.
+    pub fn encode(&self) -> Vec<u8> {
+        format::encode(self, self.number)
+    }
+
+    /// What is wrong with the manifest, if anything.
+    pub fn check(&self) -> Result<(), &'static str> {
+        Names::new(&self.database).map_err(|_: StoreError| "database name")?;
+        if !self.shard_cuts.is_sorted_by(|a, b| a < b)
+            || self.shard_cuts.first() == Some(&0)
+            || self.shard_cuts.last().is_some_and(|cut| *cut >= SLOTS)
+        {
+            return Err("shard cuts are not ascending slots");
+        }
+        if self.keyspaces.iter().any(|keyspace| *keyspace >= self.next_keyspace && *keyspace != NO_KEYSPACE) {
+            return Err("a SELECT index shows a keyspace that does not exist yet");
+        }
+        if !self.segments.is_sorted_by(follows) {
+            return Err("segments overlap or are out of order");
+        }
+        if self.cut < self.sequence {
+            return Err("the cut lies before what it must hold");
+        }
+        for segment in &self.segments {
+            if segment.seen < segment.sequence {
+                return Err("a segment's body has more than was seen of it");
+            }
+            if segment.expiring > segment.records {
+                return Err("more expiries than records");
+            }
+            if !segment.has_body() {
+                continue;
+            }
+            let SegmentLocation { chunk, offset, len } = segment.location;
+            let chunk_bytes = match self.chunks.get(chunk as usize) {
+                Some(chunk) => chunk.bytes,
+                None => return Err("segment in a chunk that is not listed"),
+            };
+            if offset.checked_add(len).is_none_or(|end| end > chunk_bytes) {
+                return Err("segment beyond the end of its chunk");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn follows(a: &SegmentInfo, b: &SegmentInfo) -> bool {
+    a.keyspace < b.keyspace || a.keyspace == b.keyspace && a.range.end() <= b.range.start
+}
+
+#[cfg(test)]
+mod tests;

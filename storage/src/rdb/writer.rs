@@ -1,0 +1,180 @@
+//! Writing RDB into a stream.
+//!
+//! The version is 11, which Redis 7.2 and everything later read, or an older one: then values whose packed form it does
+//! not know are written element by element.
+//!
+//! | version | read since | packed forms |
+//! | --- | --- | --- |
+//! | 11 | Redis 7.2 | all |
+//! | 10 | Redis 7.0 | all but those of sets |
+//! | 9 | Redis 5.0 | sets of integers |
+//!
+//! The caller says the items in the order in which readers
+//! want them: [`RdbWriter::aux`], then for each index [`RdbWriter::select`], [`RdbWriter::resize`] and its records, then
+//! [`RdbWriter::finish`]. Bytes are gathered and written in long runs; a value is gathered whole.
+
+use std::io::{self, Write};
+
+use crc_fast::{CrcAlgorithm, Digest};
+use dormouse_types::record::Value;
+
+use super::{
+    OPCODE_AUX, OPCODE_END, OPCODE_EXPIRY_MS, OPCODE_FREQUENCY, OPCODE_FUNCTION, OPCODE_IDLE, OPCODE_RESIZE,
+    OPCODE_SELECT,
+};
+use crate::codec::dump::RDB_VERSION;
+use crate::codec::reader::write_rdb_length;
+use crate::codec::string::{write_plain_string, write_string};
+use crate::codec::value::{encode_unpacked, encode_value, kind};
+
+/// Bytes that are gathered before they are written.
+const RUN_BYTES: usize = 64 << 10;
+
+pub struct RdbWriter<W> {
+    inner: W,
+    version: u16,
+    run: Vec<u8>,
+    digest: Digest,
+    written: u64,
+}
+
+/// The oldest version that can be written.
+pub const VERSION_MIN: u16 = 9;
+/// The newest.
+pub const VERSION_MAX: u16 = RDB_VERSION;
+
+/// What stands beside a key's value.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside {
+    /// Unix milliseconds.
+    pub expiry_ms: Option<u64>,
+    /// Seconds since the key was used.
+    pub idle_s: Option<u64>,
+    /// How often it is used, as Redis counts it.
+    pub frequency: Option<u8>,
+}
+
+impl<W: Write> RdbWriter<W> {
+    /// Begins with the header of the newest version.
+    pub fn new(inner: W) -> Self {
+        Self::with_version(inner, VERSION_MAX)
+    }
+
+    /// Begins with the header of `version`, or what is nearest to it of the versions that can be written.
+    pub fn with_version(inner: W, version: u16) -> Self {
+        let version = version.clamp(VERSION_MIN, VERSION_MAX);
+        let mut run = Vec::with_capacity(2 * RUN_BYTES);
+        run.extend_from_slice(format!("REDIS{version:04}").as_bytes());
+        RdbWriter { inner, version, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0 }
+    }
+
+    /// Something about the writer, such as `redis-ver`.
+    pub fn aux(&mut self, name: &str, value: &str) -> io::Result<()> {
+        self.run.push(OPCODE_AUX);
+        write_string(&mut self.run, name.as_bytes());
+        write_string(&mut self.run, value.as_bytes());
+        self.write_run()
+    }
+
+    /// The source of a library of functions.
+    pub fn function(&mut self, source: &[u8]) -> io::Result<()> {
+        self.run.push(OPCODE_FUNCTION);
+        write_plain_string(&mut self.run, source);
+        self.write_run()
+    }
+
+    /// The records behind it belong to this logical index.
+    pub fn select(&mut self, index: u64) -> io::Result<()> {
+        self.run.push(OPCODE_SELECT);
+        write_rdb_length(&mut self.run, index);
+        self.write_run()
+    }
+
+    /// How many keys the index has, and how many of them expire.
+    pub fn resize(&mut self, keys: u64, expires: u64) -> io::Result<()> {
+        self.run.push(OPCODE_RESIZE);
+        write_rdb_length(&mut self.run, keys);
+        write_rdb_length(&mut self.run, expires);
+        self.write_run()
+    }
+
+    /// A key and its value.
+    pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
+        let kind = self.begin(beside);
+        write_string(&mut self.run, key);
+        let start = self.run.len();
+        self.run[kind] = encode_value(value, &mut self.run);
+        if let Value::Object(object) = value
+            && !is_known(self.run[kind], self.version)
+        {
+            self.run.truncate(start);
+            self.run[kind] = encode_unpacked(object, &mut self.run);
+        }
+        self.write_run()
+    }
+
+    /// A key and its value as it stands in RDB of the written version.
+    pub fn encoded(&mut self, key: &[u8], kind: u8, value: &[u8], beside: Beside) -> io::Result<()> {
+        let at = self.begin(beside);
+        self.run[at] = kind;
+        write_string(&mut self.run, key);
+        self.run.extend_from_slice(value);
+        self.write_run()
+    }
+
+    /// Ends the RDB and answers the stream, flushed, and how many bytes were written to it.
+    pub fn finish(mut self) -> io::Result<(W, u64)> {
+        self.run.push(OPCODE_END);
+        self.digest.update(&self.run);
+        let checksum = self.digest.finalize();
+        self.run.extend_from_slice(&checksum.to_le_bytes());
+        self.inner.write_all(&self.run)?;
+        self.inner.flush()?;
+        Ok((self.inner, self.written + self.run.len() as u64))
+    }
+
+    /// How many bytes have been written, those that are still gathered included.
+    pub fn written(&self) -> u64 {
+        self.written + self.run.len() as u64
+    }
+
+    /// Writes what stands before a type, and room for the type; answers where that is.
+    fn begin(&mut self, beside: Beside) -> usize {
+        if let Some(expiry) = beside.expiry_ms {
+            self.run.push(OPCODE_EXPIRY_MS);
+            self.run.extend_from_slice(&expiry.to_le_bytes());
+        }
+        if let Some(idle) = beside.idle_s {
+            self.run.push(OPCODE_IDLE);
+            write_rdb_length(&mut self.run, idle);
+        }
+        if let Some(frequency) = beside.frequency {
+            self.run.extend_from_slice(&[OPCODE_FREQUENCY, frequency]);
+        }
+        self.run.push(0);
+        self.run.len() - 1
+    }
+
+    fn write_run(&mut self) -> io::Result<()> {
+        if self.run.len() < RUN_BYTES {
+            return Ok(());
+        }
+        self.digest.update(&self.run);
+        self.inner.write_all(&self.run)?;
+        self.written += self.run.len() as u64;
+        self.run.clear();
+        if self.run.capacity() > 16 * RUN_BYTES {
+            self.run.shrink_to(2 * RUN_BYTES);
+        }
+        Ok(())
+    }
+}
+
+/// Whether readers of that version know an encoding.
+fn is_known(encoding: u8, version: u16) -> bool {
+    match encoding {
+        kind::SET_LISTPACK => version >= 11,
+        kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
+        _ => true,
+    }
+}

@@ -1,0 +1,96 @@
+//! What stored places need on top of their bodies: the effects in the tails, and in the log after a crash.
+//!
+//! Invariant: effects are replayed in the order of their numbers. Those of the tails up to a place's `seen`, then those of the
+//! log from there on: what the tails tell of a place is what a checkpoint saw of it, and it saw everything before.
+
+use std::sync::Arc;
+
+use dormouse_types::segment::Range53;
+
+use crate::log::tail::LogTail;
+use crate::manifest::Manifest;
+use crate::store::{Store, StoreError};
+use crate::tail::{Tail, TailRecord};
+
+/// Where a segment lies in the store, and what is known of it without reading it.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
+    pub body: Option<Body>,
+    pub records: u32,
+    /// Effects up to this one are in the body.
+    pub sequence: u64,
+    /// Effects up to this one are in the body and the tails.
+    pub seen: u64,
+    /// Whether the tails hold effects for it.
+    pub tailed: bool,
+    /// Whether the log does: its counts are not known before it is loaded.
+    pub logged: bool,
+    /// Where those effects are.
+    pub replay: Option<Arc<Replay>>,
+}
+
+/// Where the body of a segment is in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    pub chunk: Arc<str>,
+    pub offset: u64,
+    pub len: u64,
+    pub checksum: u64,
+}
+
+/// Where the effects of stored places are found.
+#[derive(Debug, Clone, Default)]
+pub struct Replay {
+    pub tails: Vec<Arc<Tail>>,
+    pub log: Option<Arc<LogTail>>,
+}
+
+/// The effects of one place.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub tailed: Vec<TailRecord>,
+    pub logged: Vec<TailRecord>,
+}
+
+impl Replay {
+    /// Reads the tails of a manifest.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub async fn read(store: &Store, manifest: &Manifest, log: Option<Arc<LogTail>>) -> Result<Self, StoreError> {
+        let mut tails = Vec::with_capacity(manifest.tails.len());
+        for info in &manifest.tails {
+            tails.push(Arc::new(Tail::read(store, &info.name).await?));
+        }
+        Ok(Self { tails, log })
+    }
+
+    /// Whether the log has effects for a place.
+    pub fn is_logged(&self, keyspace: u32, range: Range53) -> bool {
+        self.log.as_ref().is_some_and(|log| log.touches(keyspace, range))
+    }
+
+    /// Whether the tails have effects for a place; when not, that is certain.
+    pub fn is_tailed(&self, keyspace: u32, range: Range53) -> bool {
+        self.tails.iter().any(|tail| tail.touches(keyspace, range))
+    }
+
+    /// What must be replayed onto the body of a place.
+    ///
+    /// # Errors
+    /// When a tail is damaged.
+    pub fn effects(&self, keyspace: u32, range: Range53, stored: &Stored) -> Result<Effects, StoreError> {
+        let mut effects = Effects::default();
+        if stored.tailed {
+            for tail in &self.tails {
+                effects.tailed.extend(tail.effects(keyspace, range, stored.sequence)?);
+            }
+            effects.tailed.sort_by_key(|effect| effect.sequence);
+        }
+        if let Some(log) = self.log.as_ref().filter(|_| stored.logged) {
+            effects.logged = log.effects(keyspace, range, stored.seen);
+        }
+        Ok(effects)
+    }
+}

@@ -1,0 +1,466 @@
+//! A key with its value and expiry.
+
+use std::{fmt, mem, ptr, ptr::NonNull, slice};
+
+use crate::Object;
+
+use super::{
+    Entry, block,
+    block::{read_bytes, write_bytes},
+    number::{self, canonical_integer},
+    size_class,
+};
+
+/// Longer strings are kept in an allocation of their own, which has room to grow.
+pub const RAW_MAX: usize = 16 << 10;
+
+/// What a record's access says where it is a clock: seconds, 24 bits, so it wraps after 194 days.
+pub const fn access_clock(now_ms: u64) -> u32 {
+    ((now_ms / 1000) & 0xff_ffff) as u32
+}
+
+/// What a record holds.
+#[derive(Debug)]
+pub enum Value<'a> {
+    /// A string that spells an integer.
+    Int(i64),
+    /// Any other string of up to [`RAW_MAX`] bytes.
+    Raw(&'a [u8]),
+    /// A longer string, or a collection.
+    Object(&'a Object),
+}
+
+/// How a string came to be, which `OBJECT ENCODING` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Given by a client: what spells an integer is stored as one.
+    Given,
+    /// Computed (`INCRBYFLOAT`): bytes, even where they spell an integer.
+    Computed,
+    /// Changed in place (`APPEND`, `SETRANGE`): bytes, marked as such.
+    Edited,
+}
+
+/// A key of the keyspace: one allocation that holds the header, the expiry, the key and the value.
+///
+/// ```text
+/// 0      1        4            5             7
+/// | meta | access | key length | data length | expiry (8) | key | data |                   string
+/// | meta | access | key length | 0   | pad to 8 | object | expiry (8) | key |              object
+///                 4                     8             10
+/// | meta | access | key length          | data length | ...                                with a key above 255 bytes
+/// ```
+///
+/// Meta says what the data are (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object), whether bytes were changed
+/// in place, and whether there is an expiry and a long key. Lengths and numbers are little endian and unaligned; the object is aligned. Access is a clock or
+/// counter of 24 bits that eviction looks at.
+pub struct Record(NonNull<u8>);
+
+// SAFETY: a record owns its allocation, and the object in it, alone.
+unsafe impl Send for Record {}
+// SAFETY: as above; nothing is changed through a shared reference.
+unsafe impl Sync for Record {}
+
+const _: () = {
+    const fn shareable<T: Send + Sync>() {}
+    shareable::<Object>();
+};
+
+const INT: u8 = 1 << 0;
+const OBJECT: u8 = 1 << 1;
+const EXPIRY: u8 = 1 << 2;
+const LONG_KEY: u8 = 1 << 3;
+/// Says nothing about the layout.
+const EDITED: u8 = 1 << 4;
+/// As many layouts as there are metas without [`EDITED`].
+const METAS: usize = 1 << 4;
+
+const ACCESS: usize = 1;
+const KEY_LENGTH: usize = 4;
+const EXPIRY_BYTES: usize = 8;
+
+/// Everything before the expiry, but the object: the lengths end here.
+const fn header_bytes(meta: u8) -> usize {
+    if meta & LONG_KEY == 0 { 7 } else { 10 }
+}
+
+const fn object_offset(meta: u8) -> usize {
+    header_bytes(meta).next_multiple_of(8)
+}
+
+/// A value on its way into a record.
+enum Body<'a> {
+    Int(i64),
+    Raw(&'a [u8]),
+    Edited(&'a [u8]),
+    Object(Object),
+}
+
+impl Body<'_> {
+    fn meta(&self) -> u8 {
+        match self {
+            Body::Int(_) => INT,
+            Body::Raw(_) => 0,
+            Body::Edited(_) => EDITED,
+            Body::Object(_) => OBJECT,
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match self {
+            Body::Int(number) => number::width(*number),
+            Body::Raw(bytes) | Body::Edited(bytes) => bytes.len(),
+            Body::Object(_) => 0,
+        }
+    }
+}
+
+impl<'a> Body<'a> {
+    fn string(bytes: &'a [u8], origin: Origin) -> Self {
+        match origin {
+            _ if bytes.len() > RAW_MAX => Body::Object(Object::Text(bytes.to_vec())),
+            Origin::Given => canonical_integer(bytes).map_or(Body::Raw(bytes), Body::Int),
+            Origin::Computed => Body::Raw(bytes),
+            Origin::Edited => Body::Edited(bytes),
+        }
+    }
+}
+
+impl Record {
+    /// Where the key begins, for each meta: after the header, the object and the expiry.
+    const KEY_OFFSETS: [u8; METAS] = {
+        assert!(align_of::<Object>() <= 8 && size_of::<Object>() <= 64);
+        let mut offsets = [0; METAS];
+        let mut meta = 0;
+        while meta < METAS as u8 {
+            offsets[meta as usize] =
+                Self::expiry_offset(meta) as u8 + if meta & EXPIRY == 0 { 0 } else { EXPIRY_BYTES as u8 };
+            meta += 1;
+        }
+        offsets
+    };
+
+    const fn expiry_offset(meta: u8) -> usize {
+        if meta & OBJECT == 0 { header_bytes(meta) } else { object_offset(meta) + size_of::<Object>() }
+    }
+
+    #[inline(always)]
+    fn key_offset(meta: u8) -> usize {
+        usize::from(Self::KEY_OFFSETS[usize::from(meta) % METAS])
+    }
+
+    /// A record of a string; `expiry` in Unix milliseconds. The record itself finds out whether the value is an integer.
+    pub fn new_raw(key: &[u8], value: &[u8], expiry: Option<u64>) -> Self {
+        Self::new_string(key, value, Origin::Given, expiry)
+    }
+
+    /// As [`Self::new_raw`], for a string of any origin.
+    pub fn new_string(key: &[u8], value: &[u8], origin: Origin, expiry: Option<u64>) -> Self {
+        Self::build(key, 0, Body::string(value, origin), expiry)
+    }
+
+    /// A record of anything else, or of a string too long to be stored with its key.
+    pub fn new_object(key: &[u8], object: Object, expiry: Option<u64>) -> Self {
+        Self::build(key, 0, Body::Object(object), expiry)
+    }
+
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        let meta = self.meta();
+        // SAFETY: the key stands where the meta says, as long as the key length says.
+        unsafe { read_bytes(self.0.as_ptr().add(Self::key_offset(meta)), self.key_len(meta)) }
+    }
+
+    #[inline]
+    pub fn value(&self) -> Value<'_> {
+        let meta = self.meta();
+        if meta & OBJECT != 0 {
+            // SAFETY: the meta says that there is an object, and it stays while the record is borrowed.
+            return Value::Object(unsafe { self.object_at(meta).as_ref() });
+        }
+        // SAFETY: the data stand behind the key, as long as the data length says.
+        let data = unsafe {
+            let at = self.0.as_ptr().add(Self::key_offset(meta) + self.key_len(meta));
+            read_bytes(at, self.data_len(meta))
+        };
+        if meta & INT != 0 { Value::Int(number::decode(data)) } else { Value::Raw(data) }
+    }
+
+    /// How the string came to be, as far as its form still says so: [`Origin::Computed`] for other bytes that were not changed
+    /// in place, so that a copy of that origin has the same form.
+    pub fn origin(&self) -> Origin {
+        match self.value() {
+            Value::Int(_) => Origin::Given,
+            _ if self.meta() & EDITED != 0 => Origin::Edited,
+            _ => Origin::Computed,
+        }
+    }
+
+    /// The value, if it is a string of plain bytes, to be changed in place. Bytes that come to spell an integer stay bytes.
+    pub fn raw_mut(&mut self) -> Option<&mut [u8]> {
+        let meta = self.meta();
+        if meta & (OBJECT | INT) != 0 {
+            return None;
+        }
+        // SAFETY: as in `value`; the record is borrowed mutably.
+        Some(unsafe {
+            let at = self.0.as_ptr().add(Self::key_offset(meta) + self.key_len(meta));
+            slice::from_raw_parts_mut(at, self.data_len(meta))
+        })
+    }
+
+    pub fn object_mut(&mut self) -> Option<&mut Object> {
+        let meta = self.meta();
+        // SAFETY: the meta says that there is an object, and the record is borrowed mutably.
+        (meta & OBJECT != 0).then(|| unsafe { self.object_at(meta).as_mut() })
+    }
+
+    /// Takes the object out; an empty string is left.
+    pub fn take_object(&mut self) -> Option<Object> {
+        let meta = self.meta();
+        if meta & OBJECT == 0 {
+            return None;
+        }
+        let emptied = Self::build(self.key(), self.access(), Body::Raw(b""), self.expiry());
+        let before = mem::replace(self, emptied);
+        // SAFETY: there is an object; it is read once, since the record that it lay in is freed without dropping it.
+        let object = unsafe { before.object_at(meta).read() };
+        before.free_shell();
+        Some(object)
+    }
+
+    /// When the key expires, in Unix milliseconds.
+    #[inline]
+    pub fn expiry(&self) -> Option<u64> {
+        let meta = self.meta();
+        // SAFETY: the meta says that there is an expiry.
+        (meta & EXPIRY != 0).then(|| u64::from_le(unsafe { self.expiry_at(meta).read_unaligned() }))
+    }
+
+    /// Where there was none, or there is to be none, all behind it moves by eight bytes, sometimes to another allocation.
+    pub fn set_expiry(&mut self, expiry: Option<u64>) {
+        let meta = self.meta();
+        let wanted = if expiry.is_some() { meta | EXPIRY } else { meta & !EXPIRY };
+        if wanted != meta {
+            let (from, to) = (Self::key_offset(meta), Self::key_offset(wanted));
+            let tail = self.key_len(meta) + self.data_len(meta);
+            let (needed, wanted_bytes) = (from + tail, to + tail);
+            let start = self.0.as_ptr();
+            // SAFETY: key and data stand together behind the expiry. Either the allocation has room for them at their new
+            // place; or all is copied to one that has, and the object, which was copied too, is not dropped with the shell.
+            unsafe {
+                if size_class(needed) == size_class(wanted_bytes) {
+                    start.add(to).copy_from(start.add(from), tail);
+                } else {
+                    let block = block::allocate(wanted_bytes);
+                    block.as_ptr().copy_from_nonoverlapping(start, Self::expiry_offset(meta));
+                    block.as_ptr().add(to).copy_from_nonoverlapping(start.add(from), tail);
+                    block::free(self.0, needed);
+                    self.0 = block;
+                }
+                self.0.as_ptr().write(wanted);
+            }
+        }
+        if let Some(expiry) = expiry {
+            // SAFETY: there is an expiry now.
+            unsafe { self.expiry_at(wanted).write_unaligned(expiry.to_le()) };
+        }
+    }
+
+    /// Replaces value and expiry. Nothing is allocated when the new ones need an allocation of the same size class.
+    pub fn set_raw(&mut self, value: &[u8], expiry: Option<u64>) {
+        self.set_string(value, Origin::Given, expiry);
+    }
+
+    /// As [`Self::set_raw`], for a string of any origin.
+    pub fn set_string(&mut self, value: &[u8], origin: Origin, expiry: Option<u64>) {
+        if value.len() > RAW_MAX
+            && let Some(Object::Text(text)) = self.object_mut()
+            && (value.len()..=value.len().saturating_mul(2)).contains(&text.capacity())
+        {
+            text.clear();
+            text.extend_from_slice(value);
+            self.set_expiry(expiry);
+            return;
+        }
+        self.replace(Body::string(value, origin), expiry);
+    }
+
+    /// Replaces value and expiry.
+    pub fn set_object(&mut self, object: Object, expiry: Option<u64>) {
+        self.replace(Body::Object(object), expiry);
+    }
+
+    /// A clock or counter of 24 bits.
+    #[inline]
+    pub fn access(&self) -> u32 {
+        // SAFETY: every record begins with four bytes of meta and access.
+        unsafe { u32::from_le(self.0.as_ptr().cast::<u32>().read()) >> (8 * ACCESS) }
+    }
+
+    #[inline]
+    pub fn set_access(&mut self, access: u32) {
+        let word = access << (8 * ACCESS) | u32::from(self.meta());
+        // SAFETY: every record begins with four bytes of meta and access, and is aligned to 8.
+        unsafe { self.0.as_ptr().cast::<u32>().write(word.to_le()) };
+    }
+
+    /// The bytes of the record's own allocation.
+    pub fn shell_bytes(&self) -> usize {
+        size_class(self.needed())
+    }
+
+    #[inline(always)]
+    fn meta(&self) -> u8 {
+        // SAFETY: every record begins with its meta.
+        unsafe { self.0.as_ptr().read() }
+    }
+
+    #[inline(always)]
+    fn key_len(&self, meta: u8) -> usize {
+        // SAFETY: the key length stands in one byte or, by the meta, in four, which are aligned.
+        unsafe {
+            let at = self.0.as_ptr().add(KEY_LENGTH);
+            if meta & LONG_KEY == 0 { usize::from(at.read()) } else { u32::from_le(at.cast::<u32>().read()) as usize }
+        }
+    }
+
+    #[inline(always)]
+    fn data_len(&self, meta: u8) -> usize {
+        // SAFETY: the two bytes before the end of the header are the data length.
+        let len = unsafe { self.0.as_ptr().add(header_bytes(meta) - 2).cast::<u16>().read_unaligned() };
+        usize::from(u16::from_le(len))
+    }
+
+    fn object_at(&self, meta: u8) -> NonNull<Object> {
+        // SAFETY: the offset is inside the allocation where there is an object, which is the only case it is asked for.
+        unsafe { self.0.add(object_offset(meta)).cast() }
+    }
+
+    fn expiry_at(&self, meta: u8) -> *mut u64 {
+        // SAFETY: the offset is inside the allocation where there is an expiry, which is the only case it is asked for.
+        unsafe { self.0.as_ptr().add(Self::expiry_offset(meta)).cast() }
+    }
+
+    /// The bytes that the content needs; the allocation is of their size class.
+    fn needed(&self) -> usize {
+        let meta = self.meta();
+        Self::key_offset(meta) + self.key_len(meta) + self.data_len(meta)
+    }
+
+    fn build(key: &[u8], access: u32, body: Body<'_>, expiry: Option<u64>) -> Self {
+        let meta = Self::meta_of(key.len(), &body, expiry);
+        let block = block::allocate(Self::key_offset(meta) + key.len() + body.data_len());
+        // SAFETY: the allocation has room for the key at its offset.
+        unsafe { write_bytes(block.as_ptr().add(Self::key_offset(meta)), key) };
+        let mut record = Self(block);
+        // SAFETY: the key is in place, the allocation has room for the rest, and there is no object in it yet.
+        unsafe { record.write_around_key(meta, key.len(), access, body, expiry) };
+        record
+    }
+
+    fn meta_of(key_len: usize, body: &Body<'_>, expiry: Option<u64>) -> u8 {
+        let long_key = if key_len > usize::from(u8::MAX) { LONG_KEY } else { 0 };
+        let has_expiry = if expiry.is_some() { EXPIRY } else { 0 };
+        body.meta() | long_key | has_expiry
+    }
+
+    /// Writes everything but the key.
+    ///
+    /// # Safety
+    /// The allocation has room for this content, the key stands where `meta` says, and no object would be overwritten.
+    unsafe fn write_around_key(&mut self, meta: u8, key_len: usize, access: u32, body: Body<'_>, expiry: Option<u64>) {
+        let start = self.0.as_ptr();
+        // SAFETY: each part is written where it is read, inside the allocation.
+        unsafe {
+            let word = access << (8 * ACCESS) | u32::from(meta);
+            start.cast::<u32>().write(word.to_le());
+            if meta & LONG_KEY == 0 {
+                start.add(KEY_LENGTH).write(key_len as u8);
+            } else {
+                let key_len = u32::try_from(key_len).expect("no key is longer than 512 MiB");
+                start.add(KEY_LENGTH).cast::<u32>().write(key_len.to_le());
+            }
+            let data_len = body.data_len() as u16;
+            start.add(header_bytes(meta) - 2).cast::<u16>().write_unaligned(data_len.to_le());
+            if let Some(expiry) = expiry {
+                self.expiry_at(meta).write_unaligned(expiry.to_le());
+            }
+            let data = start.add(Self::key_offset(meta) + key_len);
+            match body {
+                Body::Int(number) => drop(write_bytes(data, &number.to_le_bytes()[..number::width(number)])),
+                Body::Raw(bytes) | Body::Edited(bytes) => drop(write_bytes(data, bytes)),
+                Body::Object(object) => self.object_at(meta).write(object),
+            }
+        }
+    }
+
+    fn replace(&mut self, body: Body<'_>, expiry: Option<u64>) {
+        let (before, key_len) = (self.meta(), self.key_len(self.meta()));
+        let meta = Self::meta_of(key_len, &body, expiry);
+        let needed = Self::key_offset(meta) + key_len + body.data_len();
+        if size_class(needed) != self.shell_bytes() {
+            *self = Self::build(self.key(), self.access(), body, expiry);
+            return;
+        }
+        let access = self.access();
+        let start = self.0.as_ptr();
+        // SAFETY: the allocation has room for the new content. The old object is taken out before anything is written over
+        // it; it is dropped last, when the record is whole again.
+        let _object = unsafe {
+            let object = (before & OBJECT != 0).then(|| self.object_at(before).read());
+            let (from, to) = (Self::key_offset(before), Self::key_offset(meta));
+            if from != to {
+                start.add(to).copy_from(start.add(from), key_len);
+            }
+            self.write_around_key(meta, key_len, access, body, expiry);
+            object
+        };
+    }
+
+    /// Frees the allocation but drops no object.
+    fn free_shell(self) {
+        let needed = self.needed();
+        let block = self.0;
+        mem::forget(self);
+        // SAFETY: the allocation is of the class that its content needs, and the record is gone.
+        unsafe { block::free(block, needed) };
+    }
+}
+
+impl Entry for Record {
+    #[inline]
+    fn key(&self) -> &[u8] {
+        self.key()
+    }
+
+    /// The bytes of the record's allocation and of what its object owns.
+    fn heap_bytes(&self) -> usize {
+        let object = match self.value() {
+            Value::Object(object) => object.heap_bytes(),
+            _ => 0,
+        };
+        self.shell_bytes() + object
+    }
+
+    fn address(&self) -> *const u8 {
+        self.0.as_ptr()
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if let Some(object) = self.object_mut() {
+            // SAFETY: the record goes, so nobody sees the object again.
+            unsafe { ptr::drop_in_place(object) };
+        }
+        // SAFETY: the allocation is of the class that its content needs.
+        unsafe { block::free(self.0, self.needed()) };
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.key().escape_ascii(), self.value())
+    }
+}
