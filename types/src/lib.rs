@@ -16,6 +16,7 @@
 //! Every collection knows the bytes that it has allocated, rounded to the allocator's size classes, without counting.
 
 pub mod hash;
+pub mod hyperloglog;
 pub mod intset;
 pub mod item;
 pub mod list;

@@ -99,6 +99,17 @@ impl Pools {
             },
             // Members in the order of their bytes make sense only where all scores are the same: these keys see no other.
             "lex" => pick(random, &["x1", "x1", "x2", "x3"]),
+            "bits" => pick(random, &["b1", "b2", "b3", "s1", "h1", "nokey"]),
+            // No other command sees these: Redis caches counts in them.
+            "hll" => pick(random, &["p1", "p1", "p2", "p3"]),
+            "bit" => match random.below(12) {
+                0 => pick(random, &["-1", "4294967296", "x", "", "#0", "#3", "01"]),
+                _ => number(random.below(200) as i64),
+            },
+            "field-type" => match random.below(12) {
+                0 => pick(random, &["u64", "i65", "u0", "x", "U8", ""]),
+                _ => [pick(random, &["u", "i"]), number(1 + random.below(63) as i64)].concat(),
+            },
             "letter" => vec![b'a' + random.below(12) as u8],
             "number" => number(random.below(300) as i64),
             "int" => match random.below(10) {

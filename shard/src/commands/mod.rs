@@ -9,9 +9,11 @@ pub(crate) mod cost;
 pub(crate) mod elements;
 pub mod row;
 
+mod bitmaps;
 mod dump;
 mod expiry;
 mod hashes;
+mod hyperloglogs;
 mod indexes;
 mod keys;
 mod lcs;
@@ -45,6 +47,8 @@ pub type Run = fn(&mut Keyspace<'_>, &mut Reply, Request<'_>) -> Result<()>;
 /// Every family over the keyspace.
 pub const FAMILIES: &[Family<Run>] = &[
     strings::FAMILY,
+    bitmaps::FAMILY,
+    hyperloglogs::FAMILY,
     keys::FAMILY,
     dump::FAMILY,
     expiry::FAMILY,

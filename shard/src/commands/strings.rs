@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::keyspace::{Change, Expiry, Keyspace, Text};
 
 /// Redis's `proto-max-bulk-len`.
-const LENGTH_MAX: usize = 512 << 20;
+pub(super) const LENGTH_MAX: usize = 512 << 20;
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);

@@ -52,7 +52,9 @@ fn the_arity_covers_the_keys() {
         let least = i64::from(row.arity.0.abs());
         for spec in row.keys {
             let needed = match spec.find {
-                Find::Range { first, last, .. } => i64::from(first) + i64::from(last).max(0),
+                // A run to the end may be empty: `PFMERGE destination`.
+                Find::Range { first, last: ..0, .. } => i64::from(first) - 1,
+                Find::Range { first, last, .. } => i64::from(first) + i64::from(last),
                 Find::Counted { at } => i64::from(at) + 1,
                 Find::Store | Find::Unknown => 0,
             };

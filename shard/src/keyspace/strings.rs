@@ -1,7 +1,7 @@
 //! Strings in the keyspace: read, set, rewritten, changed in place.
 
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Origin, Record, Value};
+use dormouse_types::record::{Entry, Origin, RAW_MAX, Record, Value};
 
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
 use crate::error::Result;
@@ -106,7 +106,11 @@ impl Keyspace<'_> {
                     let outcome = once(&mut bytes);
                     if let Ok((true, _)) = &outcome {
                         let expiry = record.expiry();
-                        record.set_string(&bytes, Origin::Edited, expiry);
+                        // A long one is not copied: a bit far behind the end makes half a gigabyte of zeros.
+                        match bytes.len() > RAW_MAX {
+                            true => record.set_object(Object::Text(bytes), expiry),
+                            false => record.set_string(&bytes, Origin::Edited, expiry),
+                        }
                     }
                     outcome
                 })
@@ -125,7 +129,11 @@ impl Keyspace<'_> {
                 let mut bytes = Vec::new();
                 let (changed, result) = once(&mut bytes)?;
                 if changed {
-                    self.add(position, Record::new_string(key, &bytes, made, None));
+                    let record = match bytes.len() > RAW_MAX {
+                        true => Record::new_object(key, Object::Text(bytes), None),
+                        false => Record::new_string(key, &bytes, made, None),
+                    };
+                    self.add(position, record);
                 }
                 Ok(result)
             }
