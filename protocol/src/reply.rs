@@ -110,6 +110,14 @@ impl Reply {
         }
     }
 
+    /// A double whose decimal text is given. RESP2: a bulk string.
+    pub fn double_text(&mut self, text: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk(text.as_bytes()),
+            Version::Resp3 => self.line(b',', text.as_bytes()),
+        }
+    }
+
     /// An integer beyond 64 bits, in decimal digits. RESP2: a bulk string.
     pub fn big_number(&mut self, digits: &str) {
         match self.version {

@@ -15,6 +15,7 @@
 //!
 //! Every collection knows the bytes that it has allocated, rounded to the allocator's size classes, without counting.
 
+pub mod geohash;
 pub mod hash;
 pub mod hyperloglog;
 pub mod intset;

@@ -102,6 +102,20 @@ impl Pools {
             "bits" => pick(random, &["b1", "b2", "b3", "s1", "h1", "nokey"]),
             // No other command sees these: Redis caches counts in them.
             "hll" => pick(random, &["p1", "p1", "p2", "p3"]),
+            "places" => pick(random, &["g1", "g1", "g2", "z1", "s1", "nokey"]),
+            "longitude" => match random.below(30) {
+                0 => pick(random, &["180", "-180", "180.1", "x", "nan"]),
+                _ => ((random.below(3600) as f64 - 1800.0) / 10.0).to_string().into_bytes(),
+            },
+            "latitude" => match random.below(30) {
+                0 => pick(random, &["85.05112878", "-85.05112878", "85.1", "x", "inf"]),
+                _ => ((random.below(1700) as f64 - 850.0) / 10.0).to_string().into_bytes(),
+            },
+            "distance" => match random.below(20) {
+                0 => pick(random, &["-1", "x", "", "0", "1e9"]),
+                n => number((random.below(900) * [1, 1, 10, 30, 100][n % 5]) as i64),
+            },
+            "unit" => pick(random, &["m", "km", "km", "km", "KM", "mi", "mi", "ft", "junk"]),
             "bit" => match random.below(12) {
                 0 => pick(random, &["-1", "4294967296", "x", "", "#0", "#3", "01"]),
                 _ => number(random.below(200) as i64),

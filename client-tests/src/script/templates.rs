@@ -56,6 +56,23 @@ const TEMPLATES: &[(u32, &[&str])] = &[
         ],
     ),
     (
+        12,
+        &[
+            "GEOADD <places> {<longitude> <latitude> <member>}",
+            "GEOADD <places> [NX | XX] [CH] {<longitude> <latitude> <number>}",
+            "GEOADD <zset> [NX | XX | junk] [CH] <longitude> <latitude> <member>",
+            "GEODIST <places> <member> <member> [<unit>]",
+            "GEOHASH <places> {<member>}",
+            "GEOPOS <places> {<member>}",
+            "GEOSEARCH <places> (FROMMEMBER <member> | FROMLONLAT <longitude> <latitude>) (BYRADIUS <distance> <unit> | BYBOX <distance> <distance> <unit>) [ASC | DESC] [WITHDIST] [WITHCOORD] [WITHHASH]",
+            "GEOSEARCH <places> FROMLONLAT <longitude> <latitude> BYRADIUS <distance> <unit> COUNT <count> [ANY] [ASC | DESC]",
+            "GEOSEARCH <zset> [FROMMEMBER <member>] [FROMLONLAT <longitude> <latitude>] [BYRADIUS <distance> <unit>] [BYBOX <distance> <distance> <unit>] [ANY] [COUNT <int>]",
+            "GEOSEARCHSTORE <zset> <places> FROMMEMBER <number> BYRADIUS <distance> <unit> [STOREDIST] [WITHDIST]",
+            "(GEORADIUS | GEORADIUS_RO) <places> <longitude> <latitude> <distance> <unit> [WITHDIST] [WITHCOORD] [ASC] [COUNT <count>] [STORE <zset> | STOREDIST <zset>]",
+            "(GEORADIUSBYMEMBER | GEORADIUSBYMEMBER_RO) <places> <member> <distance> <unit> [WITHHASH] [DESC] [STORE <zset> | STOREDIST <zset>]",
+        ],
+    ),
+    (
         8,
         &[
             "PFADD <hll> {<member>}",

@@ -20,6 +20,8 @@ const ROUNDS: usize = 8;
 /// Commands, and lines that lead to one of them taking effect. `#` is the round's number.
 const SENT: &[(&str, &[&str])] = &[
     ("APPEND", &["APPEND text:# a", "APPEND text:# b"]),
+    ("BITFIELD", &["BITFIELD bits:# SET u8 3 200 OVERFLOW SAT INCRBY i5 9 30"]),
+    ("BITOP", &["SETBIT bits:1:# 100 1", "BITOP XOR bits:2:# bits:# bits:1:#", "BITOP NOT bits:3:# bits:#"]),
     ("BLMOVE", &["RPUSH a:# 1 2", "BLMOVE a:# b:# LEFT RIGHT 1"]),
     ("BLMOVEM", &["RPUSH a:# 1 2 3", "BLMOVEM a:# b:# LEFT LEFT 1 COUNT 2 BULK", "BLMOVEM a:# b:# LEFT RIGHT 1"]),
     ("BLMPOP", &["RPUSH a:# 1 2 3", "BLMPOP 1 1 a:# LEFT COUNT 2"]),
@@ -41,6 +43,9 @@ const SENT: &[(&str, &[&str])] = &[
     ("FLUSHALL", &[]),
     ("FLUSHDB", &["SELECT 9", "SET x:# v", "FLUSHDB", "SET y:# v", "SELECT 0"]),
     ("GEOADD", &["GEOADD geo:# 13.361389 38.115556 Palermo"]),
+    ("GEORADIUS", &["GEORADIUS geo:# 15 37 500 km STORE geo:1:#"]),
+    ("GEORADIUSBYMEMBER", &["GEORADIUSBYMEMBER geo:# Palermo 1 km STOREDIST geo:2:#"]),
+    ("GEOSEARCHSTORE", &["GEOSEARCHSTORE geo:3:# geo:# FROMMEMBER Palermo BYBOX 9 9 km"]),
     ("GETDEL", &["SET gone:# v", "GETDEL gone:#"]),
     ("GETEX", &["SET e3:# v", "GETEX e3:# EX 100000", "SET e4:# v EX 100000", "GETEX e4:# PERSIST"]),
     ("GETSET", &["GETSET s:# w"]),
@@ -87,6 +92,10 @@ const SENT: &[(&str, &[&str])] = &[
     ("PERSIST", &["SET e5:# v EX 1000", "PERSIST e5:#"]),
     ("PEXPIRE", &["SET e6:# v", "PEXPIRE e6:# 100000000"]),
     ("PEXPIREAT", &["SET e7:# v", "PEXPIREAT e7:# 4000000000000"]),
+    ("PFADD", &["PFADD hll:# a b c", "PFADD hll:1:# c d e"]),
+    ("PFCOUNT", &["PFCOUNT hll:#"]),
+    ("PFDEBUG", &["PFDEBUG TODENSE hll:1:#"]),
+    ("PFMERGE", &["PFMERGE hll:2:# hll:# hll:1:#"]),
     ("PSETEX", &["PSETEX e8:# 100000000 v"]),
     ("RENAME", &["SET r:# v", "RENAME r:# renamed:#"]),
     ("RENAMENX", &["SET r:# v", "DEL new:#", "RENAMENX r:# new:#"]),
@@ -97,6 +106,7 @@ const SENT: &[(&str, &[&str])] = &[
     ("SADD", &["SADD m:1:# a b c", "SADD m:2:# b c d"]),
     ("SDIFFSTORE", &["SDIFFSTORE m:3:# m:1:# m:2:#"]),
     ("SET", &["SET s:# v", "SET s:# w IFEQ v", "SET s:# x IFEQ w GET", "SET s:# y IFEQ x EX 100000"]),
+    ("SETBIT", &["SETBIT bits:4:# 1000 1", "SETBIT bits:4:# 3 1"]),
     ("SETEX", &["SETEX e9:# 100000 v"]),
     ("SETNX", &["DEL s:#", "SETNX s:# v"]),
     ("SETRANGE", &["SETRANGE text:# 3 xyz"]),
@@ -124,24 +134,26 @@ const SENT: &[(&str, &[&str])] = &[
 ];
 
 /// Commands that only Redis 8 has.
-const SENT_TO_REDIS: &[&str] =
-    &["SET s:# v", "SET s:# w IFNE other", "SET s:# x IFDNE 0123456789abcdef GET", "SET s:# z IFNE w KEEPTTL"];
+const SENT_TO_REDIS: &[&str] = &[
+    "SET s:# v",
+    "SET s:# w IFNE other",
+    "SET s:# x IFDNE 0123456789abcdef GET",
+    "SET s:# z IFNE w KEEPTTL",
+    "BITOP DIFF bits:5:# bits:4:# bits:#",
+    "BITOP DIFF1 bits:6:# bits:4:# bits:#",
+    "BITOP ANDOR bits:7:# bits:4:# bits:# bits:1:#",
+    "BITOP ONE bits:8:# bits:4:# bits:# bits:1:#",
+];
 
 /// Commands that are not sent, by how their names begin, and why.
 const NOT_SENT: &[(&str, &str)] = &[
     ("AR", "Dormouse has no arrays"),
-    ("BITFIELD", "Dormouse has no commands for bits"),
     ("CLUSTER", "it is for clusters"),
-    ("BITOP", "Dormouse has no commands for bits"),
-    ("SETBIT", "Dormouse has no commands for bits"),
     ("FUNCTION", "Dormouse has no functions"),
-    ("GEORADIUS", "Dormouse has no GEO commands; replicas are sent GEOADD as ZADD"),
-    ("GEOSEARCHSTORE", "Dormouse has no GEO commands; replicas are sent GEOADD as ZADD"),
     ("HEXPIRE", "fields of Dormouse's hashes do not expire"),
     ("HPEXPIRE", "fields of Dormouse's hashes do not expire"),
     ("HPERSIST", "fields of Dormouse's hashes do not expire"),
     ("MIGRATE", "it needs another server; replicas are sent DEL"),
-    ("PF", "Dormouse has no HyperLogLog"),
     ("RESTORE-ASKING", "it is for clusters"),
     ("TRIMSLOTS", "it is for clusters"),
     ("V", "Dormouse has no vector sets"),

@@ -140,14 +140,21 @@ fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
     reply.bulk(b"flags");
     write_names(reply, spec.access.names());
     reply.bulk(b"begin_search");
-    let begin = match spec.find {
-        Find::Range { first, .. } => Some(i64::from(first)),
-        Find::Counted { at } => Some(i64::from(at)),
-        Find::Store | Find::Unknown => None,
-    };
-    match begin {
-        Some(index) => write_search(reply, "index", &[("index", index)]),
-        None => write_search(reply, "unknown", &[]),
+    match spec.find {
+        Find::Range { first, .. } => write_search(reply, "index", &[("index", i64::from(first))]),
+        Find::Counted { at } => write_search(reply, "index", &[("index", i64::from(at))]),
+        Find::After { word, from } => {
+            reply.map(2);
+            reply.bulk(b"type");
+            reply.bulk(b"keyword");
+            reply.bulk(b"spec");
+            reply.map(2);
+            reply.bulk(b"keyword");
+            reply.bulk(word.as_bytes());
+            reply.bulk(b"startfrom");
+            reply.integer(from.into());
+        }
+        Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
     }
     reply.bulk(b"find_keys");
     match spec.find {
@@ -155,6 +162,7 @@ fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
             let fields = [("lastkey", i64::from(last)), ("keystep", i64::from(step)), ("limit", 0)];
             write_search(reply, "range", &fields);
         }
+        Find::After { .. } => write_search(reply, "range", &[("lastkey", 0), ("keystep", 1), ("limit", 0)]),
         Find::Counted { .. } => write_search(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]),
         Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
     }

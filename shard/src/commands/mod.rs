@@ -12,6 +12,7 @@ pub mod row;
 mod bitmaps;
 mod dump;
 mod expiry;
+mod geo;
 mod hashes;
 mod hyperloglogs;
 mod indexes;
@@ -59,6 +60,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     lists::FAMILY,
     sets::FAMILY,
     sorted_sets::FAMILY,
+    geo::FAMILY,
 ];
 
 /// `run!(get)` wraps `fn get(db, reply, arguments)` so that its argument tuple is parsed from the request; for a

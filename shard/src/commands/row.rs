@@ -204,6 +204,8 @@ pub enum Find {
     /// The last argument after the word `STORE`, which may stand anywhere among the options of `SORT`. Redis calls it
     /// unknown.
     Store,
+    /// The last argument after `word`, which stands at `from` or behind.
+    After { word: &'static str, from: u8 },
     /// The arguments don't say: the names are made from values.
     Unknown,
 }
@@ -254,11 +256,8 @@ impl KeySpec {
                 let end = (at + 1).saturating_add(count);
                 (at + 1, if end <= len { end } else { 0 }, 1)
             }
-            Find::Store => {
-                let stores = |at: &usize| request.arg(at - 1).eq_ignore_ascii_case(b"STORE");
-                let at = (3..len).rev().find(stores).unwrap_or(len);
-                (at, (at + 1).min(len), 1)
-            }
+            Find::Store => last_after(request, "STORE", 2),
+            Find::After { word, from } => last_after(request, word, from.into()),
             Find::Unknown => (len, len, 1),
         };
         (first..end.max(first)).step_by(step)
@@ -274,6 +273,13 @@ pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
 
 /// What a request does with its key, for a command whose key spec has [`Access::VARIABLE_FLAGS`].
 pub type AccessOf = fn(Request<'_>) -> Access;
+
+/// The last argument of `request` that follows `word` at `from` or behind, as a run of one or none.
+fn last_after(request: Request<'_>, word: &str, from: usize) -> (usize, usize, usize) {
+    let follows = |at: &usize| request.arg(at - 1).eq_ignore_ascii_case(word.as_bytes());
+    let at = (from + 1..request.len()).rev().find(follows).unwrap_or(request.len());
+    (at, (at + 1).min(request.len()), 1)
+}
 
 /// One command, or one subcommand, without the function that runs it.
 #[derive(Debug, Clone, Copy)]

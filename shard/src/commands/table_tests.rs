@@ -56,7 +56,7 @@ fn the_arity_covers_the_keys() {
                 Find::Range { first, last: ..0, .. } => i64::from(first) - 1,
                 Find::Range { first, last, .. } => i64::from(first) + i64::from(last),
                 Find::Counted { at } => i64::from(at) + 1,
-                Find::Store | Find::Unknown => 0,
+                Find::Store | Find::After { .. } | Find::Unknown => 0,
             };
             assert!(needed < least, "{name} may be too short for its keys");
         }
@@ -165,6 +165,7 @@ fn ours(row: &Row, categories: Category) -> Facts {
         let place = match spec.find {
             Find::Range { first, last, step } => format!("{first}: range {last} {step}"),
             Find::Counted { at } => format!("{at}: keynum 0 1 1"),
+            Find::After { word, from } => format!("{word} from {from}: range 0 1"),
             Find::Store | Find::Unknown => "unknown".to_owned(),
         };
         (words(&mut spec.access.names()), spec.notes.to_owned(), place)
@@ -188,8 +189,12 @@ fn facts(command: &Value) -> Facts {
             Some("keynum") => format!("keynum {} {} {}", find["keynumidx"], find["firstkey"], find["keystep"]),
             other => other.expect("a word").to_owned(),
         };
-        let index = spec["begin_search"]["spec"]["index"].as_i64();
-        let place = index.map_or(place.clone(), |index| format!("{index}: {place}"));
+        let begin = &spec["begin_search"]["spec"];
+        let place = match (begin["index"].as_i64(), begin["keyword"].as_str()) {
+            (Some(index), _) => format!("{index}: {place}"),
+            (None, Some(word)) => format!("{word} from {}: {place}", begin["startfrom"]),
+            (None, None) => place,
+        };
         (words(&spec["flags"]), spec["notes"].as_str().unwrap_or_default().to_owned(), place)
     });
     Facts {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use dormouse_protocol::Reply;
 
-use crate::commands::args::{Args, Argument, Word};
+use crate::commands::args::{Args, Argument};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 

@@ -363,17 +363,17 @@ fn zscan(
 
 /// The options of `ZADD`.
 #[derive(Debug, Clone, Copy, Default)]
-struct Rule {
+pub(super) struct Rule {
     /// NX: members that are there stay as they are.
-    only_new: bool,
+    pub(super) only_new: bool,
     /// XX: members that are not there are not added.
-    only_present: bool,
+    pub(super) only_present: bool,
     /// GT: scores only grow.
     only_greater: bool,
     /// LT: scores only shrink.
     only_less: bool,
     /// CH: the answer counts what was changed, not only what was added.
-    counts_changes: bool,
+    pub(super) counts_changes: bool,
     /// INCR: the score is added to the one that the member has; the answer is the sum.
     increment: bool,
 }
@@ -440,7 +440,13 @@ impl Rule {
     }
 }
 
-fn add(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], rule: Rule, pairs: &[(f64, &[u8])]) -> Result<()> {
+pub(super) fn add(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    key: &[u8],
+    rule: Rule,
+    pairs: &[(f64, &[u8])],
+) -> Result<()> {
     let outcome = db.update(key, |set: &mut SortedSet, limits| {
         let (mut added, mut updated, mut sum) = (0, 0, None);
         if !rule.only_present {
