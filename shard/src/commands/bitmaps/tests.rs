@@ -245,7 +245,7 @@ fn as_bit_by_bit() {
         let width = 1 + below(63);
         let field = (start..start + width).fold(0u64, |field, at| field << 1 | u64::from(bits.get(at) == Some(&true)));
         assert_eq!(bench.run(&format!("BITFIELD k GET u{width} {start}")), format!("[{field}]"));
-        let value = below(1 << 30) as u64 * below(1 << 30) as u64 & (u64::MAX >> (64 - width));
+        let value = (below(1 << 30) as u64 * below(1 << 30) as u64) & (u64::MAX >> (64 - width));
         assert_eq!(bench.run(&format!("BITFIELD k SET u{width} {start} {value}")), format!("[{field}]"));
         for (at, bit) in bits.iter().enumerate() {
             let expected =
