@@ -615,9 +615,7 @@ impl Session {
         if let Some(started) = sampled {
             contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
         }
-        if !dead.is_empty() {
-            database.engine.lane.run(move || drop(dead));
-        }
+        database.free(dead);
         (at, stop)
     }
 

@@ -151,7 +151,7 @@ async fn attempt(
     Ok(under(database, topology, &shards, &held, task, Place::Worker))
 }
 
-/// Runs a task on a thread of the slow lane, which keeps the locks meanwhile; the worker goes on.
+/// Runs a task on a thread of the slow lane, which takes the locks when the task's turn has come; the worker goes on.
 async fn attempt_on_lane(
     database: &Arc<Database>,
     topology: &Arc<Topology>,
@@ -159,16 +159,18 @@ async fn attempt_on_lane(
     turn: &Arc<Turn>,
 ) -> Result<Try, Error> {
     let shards = route(topology, task);
-    let held = turn.wait(Waits::Lock, hold(gates(topology, &shards))).await?;
+    let gates = gates(topology, &shards);
     let (sender, receiver) = oneshot::channel();
     let (task, topology, of, its) = (task.clone(), Arc::clone(topology), Arc::clone(database), Arc::clone(turn));
-    database.engine.lane.run(move || {
+    let job = move |held: Vec<HeldShard>| {
         if sender.is_canceled() || !its.begin() {
             return;
         }
-        // Whoever asked may have gone.
+        // The client may be gone.
         let _ = sender.send(under(&of, &topology, &shards, &held, &task, Place::Lane));
-    });
+    };
+    let asked = Arc::clone(turn);
+    database.on_lane(gates, move || asked.is_wanted(), job)?;
     let tried = turn.wait(Waits::Lane, receiver).await?;
     tried.map_err(|_| turn.vanished(Waits::Lane))
 }
@@ -232,10 +234,7 @@ fn under(
     let mut reply = Reply::new(task.version);
     let step = step(&mut db, task.row, task.run, task.request.as_request(), &mut reply, published);
     let (hits, misses) = (db.hits, db.misses);
-    let dead = db.take_graveyard();
-    if !dead.is_empty() {
-        database.engine.lane.run(move || drop(dead));
-    }
+    database.free(db.take_graveyard());
     match step {
         Ok(()) => {
             let left = db.finish();

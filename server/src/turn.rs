@@ -109,6 +109,11 @@ impl Turn {
         }
     }
 
+    /// Whether it is still to be run.
+    pub fn is_wanted(&self) -> bool {
+        self.state.load(Ordering::SeqCst) != GIVEN_UP && !self.has_lost_client()
+    }
+
     /// It could not go on and waits again.
     pub fn wait_again(&self) {
         let _ = self.state.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);

@@ -372,3 +372,59 @@ fn a_late_reply_does_not_wait_for_those_behind_it() {
     drop(held);
     client.expect(":2\r\n$1\r\n2\r\n");
 }
+
+/// Jobs that keep the slow lane of a database busy until they are dropped.
+fn occupy(bench: &Bench, name: &str, jobs: usize) -> std::sync::mpsc::Sender<()> {
+    let (end, until) = std::sync::mpsc::channel::<()>();
+    let until = Arc::new(std::sync::Mutex::new(until));
+    for _ in 0..jobs {
+        let until = Arc::clone(&until);
+        bench.tenant(name).database.lane.run(move || drop(until.lock().map(|until| until.recv()))).expect("room");
+    }
+    end
+}
+
+#[test]
+fn a_command_that_waits_for_the_slow_lane_holds_no_lock() {
+    let bench = Bench::new(&["dm_a_1", "dm_b_2"]);
+    let (mut slow, mut fast, mut other) = (bench.connect(), bench.connect(), bench.connect());
+    slow.check("AUTH dm_a_1", "+OK\r\n");
+    fast.check("AUTH dm_a_1", "+OK\r\n");
+    other.check("AUTH dm_b_2", "+OK\r\n");
+    slow.check("SET k v", "+OK\r\n");
+    other.check("SET k b", "+OK\r\n");
+    let end = occupy(&bench, "a", 2);
+    slow.send(&["KEYS *"]);
+    // It waits in its database's queue when the meter says so.
+    while bench.tenant("a").database.lane.waiting() == 0 {
+        std::thread::yield_now();
+    }
+    fast.check("SET l w", "+OK\r\n");
+    fast.check("GET k", "$1\r\nv\r\n");
+    // Both threads are one database's: another gets one of its own.
+    other.check("KEYS *", "*1\r\n$1\r\nk\r\n");
+    drop(end);
+    slow.expect("*2\r\n$1\r\n");
+    fast.check("DEL k l", ":2\r\n");
+}
+
+#[test]
+fn a_command_that_finds_the_slow_lane_full_says_so() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("SET k v", "+OK\r\n");
+    let end = occupy(&bench, "default", 2);
+    while bench.tenant("default").database.lane.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    for _ in 0..dormouse_shard::lane::QUEUE_MAX {
+        bench.tenant("default").database.lane.run(|| ()).expect("room");
+    }
+    client.check("KEYS *", "-BUSY 1024 slow commands of this database wait already: this one was not run\r\n");
+    client.check("GET k", "$1\r\nv\r\n");
+    drop(end);
+    while bench.tenant("default").database.lane.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    client.check("KEYS *", "*1\r\n$1\r\nk\r\n");
+}

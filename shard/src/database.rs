@@ -36,8 +36,8 @@ use crate::error::{Error, Result};
 use crate::health::{Health, Kind};
 use crate::keyspace::index::{Index, aligned};
 use crate::keyspace::place::{Holding, Place};
-use crate::keyspace::{Contents, Shared};
-use crate::lane::Lane;
+use crate::keyspace::{Contents, Graveyard, Shared};
+use crate::lane::{Lane, Queue};
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::topology::{Topology, hold};
 
@@ -75,6 +75,10 @@ pub type Meters = Box<dyn Fn() -> Vec<u8> + Send>;
 pub struct Database {
     pub shared: Arc<Shared>,
     pub engine: Engine,
+    /// Its queues on the lanes of the engine.
+    pub lane: Queue,
+    pub(crate) loader: Queue,
+    pub(crate) patient: Queue,
     topology: ArcSwapOption<Topology>,
     pub(crate) transition: AsyncMutex<()>,
     /// What the store holds; `None` while it was never read. Replaced only under `transition`.
@@ -205,6 +209,9 @@ impl Database {
         let shared = Arc::new(shared);
         let database = Self {
             shared,
+            lane: engine.lane.queue(),
+            loader: engine.loader.queue(),
+            patient: engine.patient.queue(),
             engine,
             topology: ArcSwapOption::empty(),
             transition: AsyncMutex::new(()),
@@ -467,7 +474,7 @@ impl Database {
                     contents.put_index(select, Some(Box::new(Index::new(id, places))));
                 }
             }
-            shards.push((first, Shard::gate(contents, &self.shared, &self.engine.lane)));
+            shards.push((first, Shard::gate(contents, &self.shared, &self.lane)));
         }
         Ok(Topology::new(shards))
     }
@@ -524,8 +531,36 @@ impl Database {
         retired
     }
 
+    /// Runs `job` on the slow lane, under the locks of `gates`, which must be in slot order. They are asked for when the
+    /// job's turn has come, and only if `is_wanted` then.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub fn on_lane(
+        &self,
+        gates: Vec<ShardGate>,
+        is_wanted: impl FnOnce() -> bool + Send + 'static,
+        job: impl FnOnce(Vec<HeldShard>) + Send + 'static,
+    ) -> Result<()> {
+        let claims = gates.iter().map(|gate| gate.guarded.id).collect();
+        let ready = async move {
+            match is_wanted() {
+                true => Some(hold(gates).await),
+                false => None,
+            }
+        };
+        self.lane.run_after(claims, ready, job).map_err(|_| Error::Busy)
+    }
+
+    /// Frees what a command has dropped, when no client's work waits.
+    pub fn free(&self, dead: Graveyard) {
+        if !dead.is_empty() {
+            self.lane.free(dead.bytes(), dead);
+        }
+    }
+
     pub fn gate(&self, contents: Contents) -> ShardGate {
-        Shard::gate(contents, &self.shared, &self.engine.lane)
+        Shard::gate(contents, &self.shared, &self.lane)
     }
 }
 

@@ -73,6 +73,9 @@ pub enum Error {
     WeightNotAFloat,
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
+    /// See [`crate::lane`].
+    #[error("BUSY {} slow commands of this database wait already: this one was not run", crate::lane::QUEUE_MAX)]
+    Busy,
     /// The value of a key lies in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]
     Store(String),

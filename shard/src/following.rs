@@ -23,8 +23,6 @@ impl Database {
         drop(db);
         drop(contents);
         drop(held);
-        if !dead.is_empty() {
-            self.engine.lane.run(move || drop(dead));
-        }
+        self.free(dead);
     }
 }

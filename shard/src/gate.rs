@@ -7,11 +7,13 @@
 //!    them before its own work.
 //! 2. *Leave a job*: push it, then try to acquire. If that succeeds, the job is run here and now (draining); if it fails,
 //!    the holder will see the job, for it looks after it has unlocked.
-//! 3. *Release*: drain at most [`DRAIN_MAX`] jobs; set `locked` to false; then look at the mailbox once more. If there is
-//!    a job and the lock can be taken again, go on with it: without this look, a job pushed between the last drain and
-//!    the unlock would lie there until somebody comes by (the lost wake-up).
-//! 4. A holder that has drained its bound hands the lock itself, still locked, to the slow lane, so that one worker is
-//!    not kept from its own connections by everybody else's jobs.
+//! 3. *Release*: drain at most [`Guarded::JOBS_MAX`] jobs; set `locked` to false; then look at the mailbox once more. If it
+//!    has a job and the lock can be taken again, go on with it: without this look, a job pushed between the last drain and
+//!    the unlock would stay there until the next caller (the lost wake-up).
+//! 4. *Relief*: a holder that has run its bound unlocks all the same, so that one worker is not kept from its own
+//!    connections by other clients' jobs, and asks for relief: a thread of the slow lane takes the lock when it has begun,
+//!    and runs the next jobs. The lock is free meanwhile, and the next caller that leaves a job serves the mailbox too. One relief is
+//!    on its way at a time; it is no longer on its way from just before it tries the lock, so a later wish for it is not lost.
 //! 5. *Grant*: a job may ask for the lock itself rather than to be run under it. Then the drain stops and the lock moves
 //!    to the asker, without ever being free. That is how a command over several shards collects its locks in shard order
 //!    without blocking a thread.
@@ -20,9 +22,6 @@
 //! consistent order, which the fences give. `tests/gate_loom.rs` checks it over all interleavings.
 
 use crate::sync::{Arc, AtomicBool, Mailbox, Ordering, fence};
-
-/// Jobs that one release runs at most before it hands over.
-pub const DRAIN_MAX: usize = 64;
 
 type Work<T> = Box<dyn FnOnce(&Held<T>) + Send>;
 type Wish<T> = Box<dyn FnOnce(Held<T>) -> Option<Held<T>> + Send>;
@@ -36,8 +35,11 @@ pub enum Job<T: Guarded> {
 
 /// What a gate guards.
 pub trait Guarded: Send + Sync + Sized + 'static {
-    /// Takes over the lock of a holder that has drained its bound: somewhere else, soon, `held` is to be dropped.
-    fn hand_over(held: Held<Self>);
+    /// Jobs that one holder runs at most before it unlocks.
+    const JOBS_MAX: usize = 64;
+
+    /// A holder has run its bound and unlocked: somewhere else, soon, [`Gate::serve`] is to be called.
+    fn relieve(gate: &Arc<Gate<Self>>);
     /// Called by each holder just before it unlocks.
     fn publish(&self) {}
 }
@@ -45,6 +47,8 @@ pub trait Guarded: Send + Sync + Sized + 'static {
 pub struct Gate<T: Guarded> {
     locked: AtomicBool,
     mailbox: Mailbox<Job<T>>,
+    /// Relief is on its way.
+    awaits_relief: AtomicBool,
     pub guarded: T,
 }
 
@@ -55,7 +59,8 @@ pub struct Held<T: Guarded> {
 
 impl<T: Guarded> Gate<T> {
     pub fn new(guarded: T) -> Arc<Self> {
-        Arc::new(Self { locked: AtomicBool::new(false), mailbox: Mailbox::new(), guarded })
+        let (locked, awaits_relief) = (AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { locked, mailbox: Mailbox::new(), awaits_relief, guarded })
     }
 
     /// The lock, if it is free and nobody is queued for it.
@@ -65,6 +70,13 @@ impl<T: Guarded> Gate<T> {
             return None;
         }
         self.acquire()
+    }
+
+    /// Runs jobs that a holder has left. Where the lock is taken, its holder runs them, and asks for relief again if it must.
+    pub fn serve(self: &Arc<Self>) {
+        // Read and written at once: what was pushed before the last wish is seen below.
+        self.awaits_relief.swap(false, Ordering::SeqCst);
+        drop(self.acquire());
     }
 
     fn acquire(self: &Arc<Self>) -> Option<Held<T>> {
@@ -105,13 +117,8 @@ impl<T: Guarded> Drop for Held<T> {
         let Some(gate) = self.gate.take() else { return };
         let mut held = Self { gate: Some(gate) };
         loop {
-            let Some((drained, empty)) = held.drain(DRAIN_MAX) else { return };
-            if !empty {
-                T::hand_over(drained);
-                return;
-            }
+            let Some((mut drained, empty)) = held.drain(T::JOBS_MAX) else { return };
             // Unlock by hand: this holder must not drain again in its own drop.
-            let mut drained = drained;
             let Some(gate) = drained.gate.take() else { return };
             gate.guarded.publish();
             gate.locked.store(false, Ordering::SeqCst);
@@ -119,9 +126,15 @@ impl<T: Guarded> Drop for Held<T> {
             if gate.mailbox.is_empty() {
                 return;
             }
+            if !empty {
+                if !gate.awaits_relief.swap(true, Ordering::SeqCst) {
+                    T::relieve(&gate);
+                }
+                return;
+            }
             match gate.acquire() {
                 Some(again) => held = again,
-                // Somebody else holds it now, and looks after its own unlock.
+                // Another holder looks after its own unlock.
                 None => return,
             }
         }

@@ -1,81 +1,564 @@
-//! Lanes: a few threads each for what would keep a worker from its other connections.
+//! Lanes: threads for work that would keep a worker from its other connections.
 //!
-//! The slow lane runs long commands, the loader what clients wait for from the store, the patient lane what nobody waits
-//! for. Reads of a local store happen on the lane's thread itself: each change of thread would wait for a busy core.
+//! The slow lane runs long commands, the loader reads what clients wait for from the store, and the patient lane, at a lower
+//! priority, does what no client waits for. Reads of a local store happen on the lane's thread itself: each change of
+//! thread would wait for a busy core.
 //!
-//! A test that wants one order of events hands its own runtime to [`Lane::on`] instead: everything then runs on that.
+//! A lane is shared by all databases, and each database has a [`Queue`] of its own on it:
 //!
-//! A thread here may wait for a shard's lock and hold it for long. It never waits for another job of the lane, so that
-//! the lane cannot lock itself up.
+//! 1. *Queue.* A job waits in its database's queue and holds nothing meanwhile. A queue has a bound: a client's job that
+//!    does not fit is refused ([`NotRun::Full`]).
+//! 2. *Turn.* The queues are served in turn, one job at a time, those with the fewest running jobs first. So one database
+//!    uses all threads only while no other database wants one.
+//! 3. *Threads on demand.* A running job cannot be interrupted. A database that has no running job therefore does not wait
+//!    for the jobs of others: it gets a further thread, up to [`RUNNING_MAX`], and the system divides the processor.
+//! 4. *Locks after the turn.* A job that needs shards asks for their locks when its turn has come. While it waits for one it
+//!    steps aside: its thread does not count, so another may be started in its place. Two jobs of one queue that need the same shard
+//!    do not even begin together, so what a job waits for is only ever the short holds of workers.
+//! 5. *Relief.* The mailbox that a holder has left when it had run its bound of jobs ([`crate::gate`]) is a job of its own, with a turn
+//!    like a queue's, and is never refused.
+//! 6. *Waste.* Memory is freed when no client's job can begin. A database whose waste has grown beyond [`WASTE_BYTES_MAX`]
+//!    gets turns for it like for its other jobs.
+//!
+//! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of threads.
+//!
+//! Invariant: a job never waits for another job of its own queue, so a lane cannot lock itself up.
 
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
-use crossbeam::channel::{self, Sender};
+use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::executor::block_on;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::runtime::Handle;
 
-type Task = Box<dyn FnOnce() + Send>;
+use crate::error::Error;
 
-#[derive(Debug, Clone)]
+/// Jobs of clients that wait in one queue at most.
+pub const QUEUE_MAX: usize = 1024;
+/// Jobs that run at a time at most; beyond the lane's own threads each is of another database.
+pub const RUNNING_MAX: usize = 16;
+/// Threads of a lane at most, with those that wait for a lock.
+const THREADS_MAX: usize = 64;
+/// A database with more bytes than this to free gets turns for them.
+pub const WASTE_BYTES_MAX: usize = 64 << 20;
+/// Waiting jobs of one queue that are looked at for one that needs no shard of a job before it.
+const LOOKED_AT_MAX: usize = 32;
+/// Threads of a lane where it runs on a test's runtime.
+const TEST_THREADS: usize = 2;
+
+type Call = Box<dyn FnOnce() + Send>;
+type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The threads that all databases share. They end with the last handle and the last job.
+#[derive(Clone)]
 pub struct Lane {
-    tasks: Tasks,
+    open: Arc<Open>,
 }
 
-#[derive(Debug, Clone)]
-enum Tasks {
-    Threads(Arc<Sender<Task>>),
-    Runtime(Handle),
+/// One database's queue on a lane.
+#[derive(Clone)]
+pub struct Queue {
+    lane: Lane,
+    id: u64,
+    /// Bytes that wait to be freed.
+    waste: Arc<AtomicUsize>,
+}
+
+/// Why a job has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRun {
+    /// The database's queue is full.
+    Full,
+    Panicked,
+}
+
+impl NotRun {
+    /// The reply to a client, where `panicked` says what has failed if the job began.
+    pub fn error(self, panicked: impl FnOnce() -> Error) -> Error {
+        match self {
+            Self::Full => Error::Busy,
+            Self::Panicked => panicked(),
+        }
+    }
 }
 
 impl Lane {
-    /// Threads called `name`, and so much nicer than others (0-19) to whoever wants their core.
+    /// Threads called `name`, so much nicer than others (0-19) to threads that want the same core.
     ///
     /// # Errors
     /// When the system refuses a thread.
     pub fn new(name: &str, threads: usize, nicer: i32) -> std::io::Result<Self> {
-        let (tasks, queue) = channel::unbounded::<Task>();
-        for n in 0..threads.max(1) {
-            let queue = queue.clone();
-            thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
-                if nicer > 0 {
-                    // Refused: then it is as pressing as the others.
-                    let _ = rustix::process::nice(nicer);
-                }
-                // A task that panics has said so on standard error, and the thread goes on.
-                queue.iter().for_each(|task| drop(catch_unwind(AssertUnwindSafe(task))));
-            })?;
+        let threads = threads.max(1);
+        let pool = Arc::new(Pool::new(name, threads, nicer, None));
+        for _ in 0..threads {
+            pool.state.lock().coming += 1;
+            pool.spawn_thread(&mut pool.state.lock())?;
         }
-        Ok(Self { tasks: Tasks::Threads(Arc::new(tasks)) })
+        Ok(Self { open: Arc::new(Open(pool)) })
     }
 
-    /// No threads: what it is given are tasks of `runtime`.
+    /// No threads: its jobs are tasks of `runtime`, two at a time like those of the server's lanes.
     pub fn on(runtime: &Handle) -> Self {
-        Self { tasks: Tasks::Runtime(runtime.clone()) }
+        Self { open: Arc::new(Open(Arc::new(Pool::new("", TEST_THREADS, 0, Some(runtime.clone()))))) }
     }
 
-    /// Runs a future to its end on the lane, even if nobody waits for it any more. `None`: it panicked.
-    pub async fn drive<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
-        let (sender, receiver) = oneshot::channel();
-        self.start(async move { drop(sender.send(future.await)) });
-        receiver.await.ok()
-    }
-
-    /// The same where nobody waits for it.
-    pub fn start(&self, future: impl Future<Output = ()> + Send + 'static) {
-        match &self.tasks {
-            Tasks::Threads(_) => self.run(move || block_on(future)),
-            Tasks::Runtime(runtime) => drop(runtime.spawn(future)),
-        }
-    }
-
-    pub fn run(&self, task: impl FnOnce() + Send + 'static) {
-        match &self.tasks {
-            // The threads end with the last handle, so there is one to receive it.
-            Tasks::Threads(tasks) => drop(tasks.send(Box::new(task))),
-            Tasks::Runtime(runtime) => drop(runtime.spawn(async move { task() })),
-        }
+    /// A queue for one more database.
+    pub fn queue(&self) -> Queue {
+        static LAST_ID: AtomicU64 = AtomicU64::new(0);
+        Queue { lane: self.clone(), id: LAST_ID.fetch_add(1, Ordering::Relaxed), waste: Arc::default() }
     }
 }
+
+impl Queue {
+    /// Queues a client's job.
+    ///
+    /// # Errors
+    /// [`NotRun::Full`].
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), NotRun> {
+        self.push(Class::Jobs, Job::new(Work::Call(Box::new(job))))
+    }
+
+    /// Queues a client's job that needs locks. When its turn has come it waits for `ready`, which answers them, and runs
+    /// with them; `None`: the client wants it no more. Until it ends, no job of this queue begins that claims one of the same
+    /// numbers.
+    ///
+    /// # Errors
+    /// [`NotRun::Full`].
+    pub fn run_after<R: Send + 'static>(
+        &self,
+        claims: Box<[u64]>,
+        ready: impl Future<Output = Option<R>> + Send + 'static,
+        job: impl FnOnce(R) + Send + 'static,
+    ) -> Result<(), NotRun> {
+        let ready = async { ready.await.map(|with| Box::new(move || job(with)) as Call) };
+        self.push(Class::Jobs, Job { claims, work: Work::After(Box::pin(ready)), bytes: 0 })
+    }
+
+    /// Runs a future to its end, even if its result is wanted no more.
+    ///
+    /// # Errors
+    /// [`NotRun`].
+    pub async fn drive<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, NotRun> {
+        let (sender, receiver) = oneshot::channel();
+        let future = async move { drop(sender.send(future.await)) };
+        self.push(Class::Jobs, Job::new(Work::Drive(Box::pin(future))))?;
+        receiver.await.map_err(|_| NotRun::Panicked)
+    }
+
+    /// The same without a result, for the engine's own work: it is never refused.
+    pub fn start(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.push_always(Class::Jobs, Job::new(Work::Drive(Box::pin(future))));
+    }
+
+    /// Serves the mailbox of a gate, soon.
+    pub fn relieve(&self, serve: impl FnOnce() + Send + 'static) {
+        self.push_always(Class::Relief, Job::new(Work::Call(Box::new(serve))));
+    }
+
+    /// Frees about `bytes` of memory when nothing else is to be done.
+    pub fn free(&self, bytes: usize, waste: impl Send + 'static) {
+        self.waste.fetch_add(bytes, Ordering::Relaxed);
+        let left = Arc::clone(&self.waste);
+        let free = move || {
+            // Also where a destructor panics.
+            let _freed = Freed(left, bytes);
+            drop(waste);
+        };
+        self.push_always(Class::Waste, Job { claims: Box::default(), work: Work::Call(Box::new(free)), bytes });
+    }
+
+    /// Bytes that wait to be freed, or are being freed.
+    pub fn waste_bytes(&self) -> usize {
+        self.waste.load(Ordering::Relaxed)
+    }
+
+    /// Jobs that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        let state = self.lane.open.0.state.lock();
+        state.lines.get(&(self.id, Class::Jobs)).map_or(0, |line| line.jobs.len())
+    }
+
+    fn push(&self, class: Class, job: Job) -> Result<(), NotRun> {
+        let mut state = self.lane.open.0.state.lock();
+        if state.lines.get(&(self.id, class)).is_some_and(|line| line.jobs.len() >= QUEUE_MAX) {
+            return Err(NotRun::Full);
+        }
+        state.push((self.id, class), job);
+        self.lane.open.0.call_for_hands(&mut state);
+        Ok(())
+    }
+
+    fn push_always(&self, class: Class, job: Job) {
+        let mut state = self.lane.open.0.state.lock();
+        state.push((self.id, class), job);
+        self.lane.open.0.call_for_hands(&mut state);
+    }
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane").field("name", &self.open.0.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("lane", &self.lane).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+struct Freed(Arc<AtomicUsize>, usize);
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Class {
+    Jobs,
+    Relief,
+    Waste,
+}
+
+/// One database's jobs of one class.
+type LineId = (u64, Class);
+
+enum Work {
+    Call(Call),
+    Drive(Pending<()>),
+    After(Pending<Option<Call>>),
+}
+
+struct Job {
+    /// Jobs of one line that claim the same number do not run together.
+    claims: Box<[u64]>,
+    work: Work,
+    /// That it frees.
+    bytes: usize,
+}
+
+impl Job {
+    fn new(work: Work) -> Self {
+        Self { claims: Box::default(), work, bytes: 0 }
+    }
+}
+
+#[derive(Default)]
+struct Line {
+    jobs: VecDeque<Job>,
+    running: usize,
+    /// What its running jobs claim.
+    claims: Vec<u64>,
+    /// Bytes that its jobs will free.
+    bytes: usize,
+    /// It has its turn beside the lines of clients.
+    is_pressing: bool,
+}
+
+impl Line {
+    /// The first job that may begin: it shares no claim with one that runs or that came before it.
+    fn next(&self) -> Option<usize> {
+        if self.claims.is_empty() {
+            return if self.jobs.is_empty() { None } else { Some(0) };
+        }
+        let mut claimed = self.claims.clone();
+        for (at, job) in self.jobs.iter().take(LOOKED_AT_MAX).enumerate() {
+            if !job.claims.iter().any(|claim| claimed.contains(claim)) {
+                return Some(at);
+            }
+            claimed.extend_from_slice(&job.claims);
+        }
+        None
+    }
+}
+
+/// Who waits and who runs. A line is kept while it has jobs, waiting or running.
+#[derive(Default)]
+struct State {
+    lines: HashMap<LineId, Line>,
+    /// Lines with waiting jobs: the next one to have its turn first.
+    ring: VecDeque<LineId>,
+    /// Lines with waste that does not press.
+    waste: VecDeque<LineId>,
+    /// Threads that run a job and do not wait for a lock.
+    running: usize,
+    /// Those that free memory.
+    freeing: usize,
+    /// Threads, with those that are being started.
+    threads: usize,
+    idle: usize,
+    /// Idle threads that were called, and have not looked yet.
+    calls: usize,
+    /// Threads that are about to look for a job: called or just started.
+    coming: usize,
+    closed: bool,
+}
+
+impl State {
+    fn push(&mut self, id: LineId, job: Job) {
+        let line = self.lines.entry(id).or_default();
+        let was_empty = line.jobs.is_empty();
+        line.bytes += job.bytes;
+        line.jobs.push_back(job);
+        if id.1 != Class::Waste {
+            if was_empty {
+                self.ring.push_back(id);
+            }
+            return;
+        }
+        if line.bytes > WASTE_BYTES_MAX && !line.is_pressing {
+            line.is_pressing = true;
+            self.waste.retain(|other| *other != id);
+            self.ring.push_back(id);
+        } else if was_empty {
+            let ring = if line.is_pressing { &mut self.ring } else { &mut self.waste };
+            ring.push_back(id);
+        }
+    }
+
+    /// The next job to begin, if one may: its line has no running job, or the lane has a thread of its own left.
+    fn pick(&mut self, width: usize) -> Option<(LineId, Job)> {
+        if self.running >= RUNNING_MAX.max(width) {
+            return None;
+        }
+        let has_room = self.running < width;
+        let mut best: Option<(usize, usize, LineId)> = None;
+        for (at, id) in self.ring.iter().enumerate() {
+            let Some(line) = self.lines.get(id) else { continue };
+            if line.running == 0 {
+                best = Some((0, at, *id));
+                break;
+            }
+            let fewer = best.is_none_or(|(running, ..)| line.running < running);
+            // Waste is freed by one thread for each database.
+            if has_room && fewer && id.1 != Class::Waste && line.next().is_some() {
+                best = Some((line.running, at, *id));
+            }
+        }
+        if let Some((_, at, id)) = best {
+            self.ring.remove(at);
+            return self.begin(id);
+        }
+        // One thread is kept from it, where there are several.
+        if has_room && self.freeing < (width - 1).max(1) {
+            let lines = &self.lines;
+            let idle = |id: &LineId| lines.get(id).is_some_and(|line| line.running == 0);
+            let at = self.waste.iter().position(idle)?;
+            let id = self.waste.remove(at)?;
+            return self.begin(id);
+        }
+        None
+    }
+
+    fn begin(&mut self, id: LineId) -> Option<(LineId, Job)> {
+        let line = self.lines.get_mut(&id)?;
+        let job = line.next().and_then(|at| line.jobs.remove(at))?;
+        line.running += 1;
+        line.bytes -= job.bytes;
+        line.claims.extend_from_slice(&job.claims);
+        line.is_pressing = line.bytes > WASTE_BYTES_MAX;
+        if !line.jobs.is_empty() {
+            let ring = if id.1 == Class::Waste && !line.is_pressing { &mut self.waste } else { &mut self.ring };
+            ring.push_back(id);
+        }
+        self.running += 1;
+        self.freeing += usize::from(id.1 == Class::Waste);
+        Some((id, job))
+    }
+
+    fn end(&mut self, id: LineId, claims: &[u64]) {
+        self.running -= 1;
+        self.freeing -= usize::from(id.1 == Class::Waste);
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        line.running -= 1;
+        for claim in claims {
+            if let Some(at) = line.claims.iter().position(|claimed| claimed == claim) {
+                line.claims.swap_remove(at);
+            }
+        }
+        if line.running == 0 && line.jobs.is_empty() {
+            self.lines.remove(&id);
+        }
+    }
+
+    /// Whether one more thread than those that are coming would find a job.
+    fn has_work(&self, width: usize) -> bool {
+        let hands = self.running + self.coming;
+        if hands < width {
+            return !self.ring.is_empty() || !self.waste.is_empty();
+        }
+        let is_new = |id: &&LineId| self.lines.get(id).is_some_and(|line| line.running == 0);
+        hands < RUNNING_MAX.max(width) && self.ring.iter().filter(is_new).nth(self.coming).is_some()
+    }
+}
+
+struct Pool {
+    name: Box<str>,
+    /// Threads that it always has.
+    width: usize,
+    nicer: i32,
+    runtime: Option<Handle>,
+    state: Mutex<State>,
+    called: Condvar,
+}
+
+/// Tells the threads when the last handle is gone.
+struct Open(Arc<Pool>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.state.lock().closed = true;
+        self.0.called.notify_all();
+    }
+}
+
+impl Pool {
+    fn new(name: &str, width: usize, nicer: i32, runtime: Option<Handle>) -> Self {
+        Self { name: name.into(), width, nicer, runtime, state: Mutex::default(), called: Condvar::new() }
+    }
+
+    /// Sees to it that a thread comes for what may begin.
+    fn call_for_hands(self: &Arc<Self>, state: &mut State) {
+        if !state.has_work(self.width) {
+            return;
+        }
+        if let Some(runtime) = &self.runtime {
+            state.coming += 1;
+            drop(runtime.spawn(Arc::clone(self).serve_as_task()));
+        } else if state.idle > 0 {
+            state.idle -= 1;
+            state.calls += 1;
+            state.coming += 1;
+            self.called.notify_one();
+        } else if state.threads < THREADS_MAX {
+            state.coming += 1;
+            // Refused: then the job waits for one of the threads that there are.
+            if let Err(error) = self.spawn_thread(state) {
+                state.coming -= 1;
+                tracing::warn!(lane = &*self.name, %error, "the system refuses a thread");
+            }
+        }
+    }
+
+    fn spawn_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+        let pool = Arc::clone(self);
+        let serve = move || {
+            if pool.nicer > 0 {
+                // Refused: then it is as pressing as the others.
+                let _ = rustix::process::nice(pool.nicer);
+            }
+            pool.serve();
+        };
+        thread::Builder::new().name(format!("{}-{}", self.name, state.threads)).spawn(serve)?;
+        state.threads += 1;
+        Ok(())
+    }
+
+    /// A thread's life.
+    fn serve(self: Arc<Self>) {
+        let mut state = self.state.lock();
+        state.coming -= 1;
+        loop {
+            while let Some((id, Job { claims, work, .. })) = state.pick(self.width) {
+                MutexGuard::unlocked(&mut state, || {
+                    // A job that panics has said so on standard error, and the thread goes on.
+                    let _ = catch_unwind(AssertUnwindSafe(|| self.perform(work)));
+                });
+                state.end(id, &claims);
+                drop(claims);
+            }
+            if state.closed || state.threads > self.width {
+                state.threads -= 1;
+                return;
+            }
+            state.idle += 1;
+            while state.calls == 0 && !state.closed {
+                self.called.wait(&mut state);
+            }
+            if state.calls > 0 {
+                state.calls -= 1;
+                state.coming -= 1;
+            } else {
+                state.idle -= 1;
+            }
+        }
+    }
+
+    fn perform(self: &Arc<Self>, work: Work) {
+        match work {
+            Work::Call(call) => call(),
+            Work::Drive(future) => block_on(future),
+            Work::After(ready) => {
+                // It may itself block on a future, so it runs outside of this one.
+                if let Some(call) = block_on(self.when_ready(ready)) {
+                    call();
+                }
+            }
+        }
+    }
+
+    /// The same as a task of a runtime, until no job is left that may begin.
+    async fn serve_as_task(self: Arc<Self>) {
+        let mut next = {
+            let mut state = self.state.lock();
+            state.coming -= 1;
+            state.pick(self.width)
+        };
+        while let Some((id, Job { claims, work, .. })) = next.take() {
+            let done = async {
+                match work {
+                    Work::Call(call) => call(),
+                    Work::Drive(future) => future.await,
+                    Work::After(ready) => {
+                        if let Some(call) = self.when_ready(ready).await {
+                            call();
+                        }
+                    }
+                }
+            };
+            let _ = AssertUnwindSafe(done).catch_unwind().await;
+            let mut state = self.state.lock();
+            state.end(id, &claims);
+            next = state.pick(self.width);
+        }
+    }
+
+    /// Waits for what a job needs; another may run in its place meanwhile.
+    async fn when_ready(self: &Arc<Self>, mut ready: Pending<Option<Call>>) -> Option<Call> {
+        if let std::task::Poll::Ready(call) = futures::poll!(&mut ready) {
+            return call;
+        }
+        {
+            let mut state = self.state.lock();
+            state.running -= 1;
+            self.call_for_hands(&mut state);
+        }
+        // Counted again also where it panics or is dropped.
+        let _back = Back(self);
+        ready.await
+    }
+}
+
+struct Back<'a>(&'a Pool);
+
+impl Drop for Back<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().running += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests;

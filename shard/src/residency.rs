@@ -43,7 +43,7 @@ impl Database {
     /// When it cannot be read; the text names the object.
     pub async fn load(self: &Arc<Self>, fault: Fault) -> Result<()> {
         let database = Arc::clone(self);
-        let loaded = self.engine.loader.drive(async move {
+        let loaded = self.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
             match database.wanted(fault).await {
                 Some(wanted) => {
@@ -53,7 +53,8 @@ impl Database {
                 None => Ok(()),
             }
         });
-        loaded.await.unwrap_or_else(|| Err(Error::Store(format!("a load of database {} failed", self.name()))))
+        let failed = || Error::Store(format!("a load of database {} failed", self.name()));
+        loaded.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }
 
     /// Loads everything.
@@ -77,7 +78,7 @@ impl Database {
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
         let database = Arc::clone(self);
-        self.engine.patient.start(async move {
+        self.patient.start(async move {
             let started = Stopwatch::start();
             database.counters.loading.store(1, Ordering::Relaxed);
             let wanted = database.all_stored(|_| true).await;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::shown::ALL_INDEXES;
+use dormouse_types::record::Entry;
 use dormouse_types::segment::SLOTS;
 
 use crate::database::Database;
@@ -116,7 +117,8 @@ impl Database {
             let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
             drop(held);
             if !freed.is_empty() {
-                self.engine.lane.run(move || drop(freed));
+                let bytes = freed.iter().map(Entry::heap_bytes).sum();
+                self.lane.free(bytes, freed);
             }
         }
     }

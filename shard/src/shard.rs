@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::gate::{Gate, Guarded, Held};
 use crate::keyspace::{Contents, Shared};
-use crate::lane::Lane;
+use crate::lane::Queue;
 
 /// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
 pub struct Shard {
@@ -15,7 +15,7 @@ pub struct Shard {
     pub id: u64,
     contents: Mutex<Contents>,
     shared: Arc<Shared>,
-    lane: Lane,
+    lane: Queue,
     /// Bytes as last added to the database's sum.
     published: AtomicUsize,
     /// Batches that found the lock taken, since the autoscaler last looked.
@@ -26,7 +26,7 @@ pub type ShardGate = Arc<Gate<Shard>>;
 pub type HeldShard = Held<Shard>;
 
 impl Shard {
-    pub fn gate(contents: Contents, shared: &Arc<Shared>, lane: &Lane) -> ShardGate {
+    pub fn gate(contents: Contents, shared: &Arc<Shared>, lane: &Queue) -> ShardGate {
         let published = contents.bytes();
         shared.used.fetch_add(published, Ordering::Relaxed);
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
@@ -46,9 +46,9 @@ impl Shard {
 }
 
 impl Guarded for Shard {
-    fn hand_over(held: HeldShard) {
-        let lane = held.gate().guarded.lane.clone();
-        lane.run(move || drop(held));
+    fn relieve(gate: &ShardGate) {
+        let relieved = Arc::clone(gate);
+        gate.guarded.lane.relieve(move || relieved.serve());
     }
 
     fn publish(&self) {

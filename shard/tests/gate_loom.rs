@@ -37,18 +37,30 @@ use loom::sync::Mutex;
 /// Counts what was done under the gate. Its own lock is only ever tried: two holders at once would find it taken.
 struct Counter {
     done: Mutex<usize>,
-    handed_over: AtomicUsize,
+    /// Times that relief was asked for, and that it came.
+    asked: AtomicUsize,
+    came: AtomicUsize,
 }
 
 impl Guarded for Counter {
-    fn hand_over(held: Held<Self>) {
-        held.gate().guarded.handed_over.fetch_add(1, SeqCst);
-        drop(held);
+    /// So few that two threads reach it.
+    const JOBS_MAX: usize = 1;
+
+    fn relieve(gate: &sync::Arc<Gate<Self>>) {
+        gate.guarded.asked.fetch_add(1, SeqCst);
     }
 }
 
 fn counter() -> sync::Arc<Gate<Counter>> {
-    Gate::new(Counter { done: Mutex::new(0), handed_over: AtomicUsize::new(0) })
+    Gate::new(Counter { done: Mutex::new(0), asked: AtomicUsize::new(0), came: AtomicUsize::new(0) })
+}
+
+/// What a lane does: it comes once for each time that it was asked, with the lock still to be taken.
+fn relief(gate: &sync::Arc<Gate<Counter>>) {
+    while gate.guarded.came.load(SeqCst) < gate.guarded.asked.load(SeqCst) {
+        gate.guarded.came.fetch_add(1, SeqCst);
+        gate.serve();
+    }
 }
 
 fn work(held: &Held<Counter>) {
@@ -56,6 +68,7 @@ fn work(held: &Held<Counter>) {
 }
 
 fn done(gate: &sync::Arc<Gate<Counter>>) -> usize {
+    relief(gate);
     let held = gate.try_hold().expect("everybody has let go, and no job is left");
     *held.gate().guarded.done.try_lock().expect("only one holds the gate")
 }
@@ -118,16 +131,71 @@ fn a_granted_lock_moves_to_the_asker() {
 }
 
 #[test]
-fn a_holder_drains_a_bounded_number_and_hands_over() {
+fn a_holder_runs_a_bounded_number_and_lets_go() {
     loom::model(|| {
         let gate = counter();
         let held = gate.try_hold().expect("nobody else is there yet");
-        let jobs = gate::DRAIN_MAX + 5;
-        for _ in 0..jobs {
+        for _ in 0..5 {
             gate.leave(Job::Run(Box::new(work)));
         }
         drop(held);
-        assert_eq!(gate.guarded.handed_over.load(SeqCst), 1);
-        assert_eq!(done(&gate), jobs);
+        assert_eq!(gate.guarded.asked.load(SeqCst), 1);
+        assert_eq!(*gate.guarded.done.try_lock().expect("nobody holds the gate"), 1);
+        // The lock is free: one that comes by takes it, runs a job, and asks for no second relief.
+        gate.leave(Job::Run(Box::new(work)));
+        assert_eq!(*gate.guarded.done.try_lock().expect("nobody holds the gate"), 2);
+        assert_eq!(gate.guarded.asked.load(SeqCst), 1);
+        assert_eq!(done(&gate), 6);
+    });
+}
+
+#[test]
+fn jobs_that_a_holder_has_left_are_run_by_its_relief() {
+    model(3, || {
+        let gate = counter();
+        let held = gate.try_hold().expect("nobody else is there yet");
+        for _ in 0..2 {
+            gate.leave(Job::Run(Box::new(work)));
+        }
+        let threads = [
+            loom::thread::spawn({
+                let gate = gate.clone();
+                // The lane: it comes while others leave jobs and let go.
+                move || relief(&gate)
+            }),
+            loom::thread::spawn({
+                let gate = gate.clone();
+                move || gate.leave(Job::Run(Box::new(work)))
+            }),
+        ];
+        drop(held);
+        for thread in threads {
+            thread.join().expect("it does not panic");
+        }
+        assert_eq!(done(&gate), 3);
+    });
+}
+
+#[test]
+fn relief_meets_a_grant() {
+    model(2, || {
+        let gate = counter();
+        let held = gate.try_hold().expect("nobody else is there yet");
+        gate.leave(Job::Run(Box::new(work)));
+        let thread = loom::thread::spawn({
+            let gate = gate.clone();
+            move || {
+                gate.leave(Job::Grant(Box::new(|held| {
+                    work(&held);
+                    // It keeps the lock for a while and lets go by itself.
+                    drop(held);
+                    None
+                })));
+                relief(&gate);
+            }
+        });
+        drop(held);
+        thread.join().expect("it does not panic");
+        assert_eq!(done(&gate), 2);
     });
 }

@@ -335,10 +335,7 @@ fn under(
     run_commands(session, transaction, entries, reply, Some(&mut db));
     session.note(db.finish());
     session.count_keyspace(db.hits, db.misses);
-    let dead = db.take_graveyard();
-    if !dead.is_empty() {
-        database.engine.lane.run(move || drop(dead));
-    }
+    database.free(db.take_graveyard());
     Ran::Done
 }
 

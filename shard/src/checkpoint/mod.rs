@@ -45,6 +45,7 @@ use self::visit::{Contents as Found, Look, Visited, Written};
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
 use crate::health::Kind;
+use crate::keyspace::Contents;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
 
@@ -85,7 +86,7 @@ impl Database {
     pub async fn checkpoint(self: &Arc<Self>) -> Result<Report> {
         let database = Arc::clone(self);
         // It gives way to clients: nobody waits for it, and it keeps nothing in memory however long it takes.
-        let done = self.engine.patient.drive(async move {
+        let done = self.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let done = match database.check_promise().await {
                 Ok(()) => database.checkpoint_with(None).await,
@@ -94,8 +95,8 @@ impl Database {
             database.stop_if_overtaken().await;
             done
         });
-        let failed = || Err(Error::Store(format!("the checkpoint of database {} failed", self.name())));
-        done.await.unwrap_or_else(failed)
+        let failed = || Error::Store(format!("the checkpoint of database {} failed", self.name()));
+        done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }
 
     /// Writes what changed, gives the memory back and leaves the database asleep. False: it was asleep already.
@@ -139,10 +140,7 @@ impl Database {
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
         let give_back = self.engine.give_back;
         // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
-        self.engine.lane.run(move || {
-            drop(contents);
-            give_back();
-        });
+        self.lane.free(contents.iter().map(Contents::bytes).sum(), Asleep { contents, give_back });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(true)
     }
@@ -655,7 +653,7 @@ impl Database {
         drop(held);
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
-        self.engine.lane.run(move || drop(contents));
+        self.lane.free(contents.iter().map(Contents::bytes).sum(), contents);
     }
 
     /// After a failure: what was visited is dirty again, and where the window is none nobody records.
@@ -693,6 +691,19 @@ fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
     match segments.get(from) {
         Some(segment) if segment.range.start < range.end() => segment.range == range,
         _ => true,
+    }
+}
+
+/// The memory of a database that has fallen asleep: when it is freed, the system gets it back.
+struct Asleep {
+    contents: Vec<Contents>,
+    give_back: fn(),
+}
+
+impl Drop for Asleep {
+    fn drop(&mut self) {
+        self.contents.clear();
+        (self.give_back)();
     }
 }
 

@@ -17,6 +17,7 @@
 
 pub mod contents;
 pub mod eviction;
+pub mod graveyard;
 pub mod index;
 pub mod place;
 mod restored;
@@ -40,6 +41,7 @@ use dormouse_types::{Collection, Kind, Object};
 use smallvec::SmallVec;
 
 pub use contents::{Contents, Load};
+pub use graveyard::Graveyard;
 pub use index::Index;
 pub use settings::{Eviction, Settings, Shared};
 
@@ -171,7 +173,7 @@ pub struct Keyspace<'a> {
     fault: Option<Fault>,
     /// A key, and its position.
     expected: (&'a [u8], u64),
-    graveyard: Vec<Box<dyn Send>>,
+    graveyard: Graveyard,
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
@@ -205,7 +207,7 @@ impl<'a> Keyspace<'a> {
             changes: 0,
             fault: None,
             expected: (&[], 0),
-            graveyard: Vec::new(),
+            graveyard: Graveyard::default(),
             hits: 0,
             misses: 0,
             keep_access: false,
@@ -368,7 +370,7 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Big values and whole indexes that were dropped, to be freed elsewhere.
-    pub fn take_graveyard(&mut self) -> Vec<Box<dyn Send>> {
+    pub fn take_graveyard(&mut self) -> Graveyard {
         std::mem::take(&mut self.graveyard)
     }
 
@@ -508,7 +510,7 @@ impl<'a> Keyspace<'a> {
         if let Some(record) = record
             && record.heap_bytes() > BURY_ABOVE
         {
-            self.graveyard.push(Box::new(record));
+            self.graveyard.bury(record.heap_bytes(), Box::new(record));
         }
     }
 

@@ -133,7 +133,7 @@ impl Keyspace<'_> {
             for select in INDEXES..ALL_INDEXES {
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {
-                    self.graveyard.push(index);
+                    self.graveyard.bury(index.bytes(), index);
                 }
             }
         }

@@ -22,14 +22,14 @@ impl Keyspace<'_> {
             };
             // The memory of a long text may serve again.
             let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > BURY_ABOVE;
-            let old = if is_big { record.take_object() } else { None };
+            let old = if is_big { Some(record.heap_bytes()).zip(record.take_object()) } else { None };
             record.set_raw(value, expiry);
             (true, old)
         });
         match set {
             Some(old) => {
-                if let Some(old) = old {
-                    self.graveyard.push(Box::new(old));
+                if let Some((bytes, old)) = old {
+                    self.graveyard.bury(bytes, Box::new(old));
                 }
                 self.after_write(key);
             }

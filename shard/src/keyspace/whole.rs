@@ -149,7 +149,7 @@ impl Keyspace<'_> {
         for shard in &mut self.shards {
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
-                self.graveyard.push(index);
+                self.graveyard.bury(index.bytes(), index);
             }
         }
         self.changes += 1;
