@@ -1,75 +1,15 @@
 //! A bare connection: requests as bytes, replies as trees that keep every spelling.
 
 use std::{
-    fmt,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufReader, Read, Write},
     net::{Ipv4Addr, TcpStream},
     time::Duration,
 };
 
+pub use dormouse_protocol::Response as Reply;
+
 /// One command: its words.
 pub type Words = Vec<Vec<u8>>;
-
-/// A reply, numbers as they were spelled: two replies are equal when their bytes are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reply {
-    /// `+ - : , # (` and what follows until the line's end.
-    Line(char, String),
-    /// `$ =`, or a null one (`$-1`).
-    Bulk(char, Option<Vec<u8>>),
-    /// `* ~ % >`, a map's keys and values in turn, or a null one (`*-1`).
-    Many(char, Option<Vec<Reply>>),
-    /// RESP3's `_`.
-    Null,
-}
-
-impl Reply {
-    pub fn error(text: &str) -> Self {
-        Self::Line('-', text.into())
-    }
-
-    pub fn items(&self) -> Option<&[Reply]> {
-        if let Self::Many(_, Some(items)) = self { Some(items) } else { None }
-    }
-
-    pub fn is_error(&self) -> bool {
-        matches!(self, Self::Line('-', _))
-    }
-
-    /// What a simple string, number or bulk says.
-    pub fn bytes(&self) -> Option<&[u8]> {
-        match self {
-            Self::Line(_, line) => Some(line.as_bytes()),
-            Self::Bulk(_, Some(bytes)) => Some(bytes),
-            _ => None,
-        }
-    }
-
-    pub fn number(&self) -> Option<f64> {
-        std::str::from_utf8(self.bytes()?).ok()?.parse().ok()
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(kind, line) => write!(f, "{kind}{line}"),
-            Self::Bulk(_, None) => write!(f, "$-1"),
-            Self::Bulk(kind, Some(bytes)) if bytes.len() > 200 => {
-                write!(f, "{kind}\"{}...\" ({} bytes)", bytes[..100].escape_ascii(), bytes.len())
-            }
-            Self::Bulk('$', Some(bytes)) => write!(f, "\"{}\"", bytes.escape_ascii()),
-            Self::Bulk(kind, Some(bytes)) => write!(f, "{kind}\"{}\"", bytes.escape_ascii()),
-            Self::Many(kind, None) => write!(f, "{kind}-1"),
-            Self::Many(kind, Some(items)) => {
-                write!(f, "{kind}")?;
-                f.debug_list().entries(items.iter().take(60)).finish()?;
-                if items.len() > 60 { write!(f, " ({} items)", items.len()) } else { Ok(()) }
-            }
-            Self::Null => write!(f, "_"),
-        }
-    }
-}
 
 pub struct Connection {
     stream: BufReader<TcpStream>,
@@ -116,27 +56,7 @@ impl Connection {
     }
 
     pub fn read(&mut self) -> io::Result<Reply> {
-        let line = self.line()?;
-        let (kind, rest) = (line.chars().next().unwrap_or('\n'), line.get(1..).unwrap_or_default());
-        let length = || rest.parse::<i64>().map_err(|_| io::Error::other(format!("a reply starts with `{line}`")));
-        Ok(match kind {
-            '+' | '-' | ':' | ',' | '#' | '(' => Reply::Line(kind, rest.into()),
-            '_' => Reply::Null,
-            '$' | '=' => match length()? {
-                -1 => Reply::Bulk(kind, None),
-                length => {
-                    let mut bytes = vec![0; length as usize + 2];
-                    self.stream.read_exact(&mut bytes)?;
-                    bytes.truncate(length as usize);
-                    Reply::Bulk(kind, Some(bytes))
-                }
-            },
-            '*' | '~' | '%' | '>' => match length()? * if kind == '%' { 2 } else { 1 } {
-                -1 => Reply::Many(kind, None),
-                length => Reply::Many(kind, Some((0..length).map(|_| self.read()).collect::<io::Result<_>>()?)),
-            },
-            _ => return Err(io::Error::other(format!("a reply starts with `{line}`"))),
-        })
+        Reply::read(&mut self.stream)
     }
 
     /// Whatever comes until the server closes the connection.
@@ -151,18 +71,6 @@ impl Connection {
             }
         }
         bytes
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = Vec::new();
-        self.stream.read_until(b'\n', &mut line)?;
-        if line.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match line.strip_suffix(b"\r\n") {
-            Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
-            None => Err(io::Error::other(format!("a line without its end: {}", line.escape_ascii()))),
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`Parser`] finds the requests in a connection's read buffer without copying their arguments: a [`Request`] is
 //!   a view of the buffer, an [`OwnedRequest`] keeps one beyond the next read.
 //! - [`Reply`] writes replies, in the version of the protocol that the client asked for.
+//! - [`Response`] reads replies, for tools that are clients.
 //! - [`format_double`] spells floating point numbers and [`glob`] matches patterns, both as Redis does; they stand
 //!   here because commands and the server need the same answer.
 #![forbid(unsafe_code)]
@@ -15,9 +16,11 @@ mod inline;
 mod parser;
 mod reply;
 mod request;
+mod response;
 
 pub use double::{FormattedDouble, format_double};
 pub use error::ProtocolError;
 pub use parser::{Limits, Parsed, Parser};
 pub use reply::{Reply, Version};
 pub use request::{OwnedRequest, Request, Span};
+pub use response::Response;

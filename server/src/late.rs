@@ -5,6 +5,7 @@
 //! There is one for each command, in its place, so later replies are not mixed up. Errors and messages
 //! stay as they are. A read of the same locked batch as a late write becomes an error too.
 
+use dormouse_protocol::Response;
 use dormouse_storage::log::Lsn;
 
 /// Replies that may not leave before the log is durable up to `lsn`: bytes of the buffer.
@@ -36,7 +37,7 @@ pub fn replace(buffer: &mut Vec<u8>, awaiting: &[Awaiting], flushed: Lsn, text: 
         out.extend_from_slice(&buffer[at..from]);
         at = from;
         while at < end {
-            let length = length(&buffer[at..])?;
+            let length = Response::length(&buffer[at..])?;
             if matches!(buffer[at], b'-' | b'!' | b'>') {
                 out.extend_from_slice(&buffer[at..at + length]);
             } else {
@@ -49,34 +50,6 @@ pub fn replace(buffer: &mut Vec<u8>, awaiting: &[Awaiting], flushed: Lsn, text: 
     out.extend_from_slice(&buffer[at..]);
     *buffer = out;
     Some(replaced)
-}
-
-/// The length of the reply that `bytes` begin with.
-fn length(bytes: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    // Replies that are still to come: a nested one needs no recursion.
-    let mut open: u64 = 1;
-    while open > 0 {
-        let rest = bytes.get(at..)?;
-        let line = memchr::memmem::find(rest, b"\r\n")?;
-        let number = || std::str::from_utf8(&rest[1..line]).ok()?.parse::<i64>().ok();
-        at += line + 2;
-        open -= 1;
-        match rest.first()? {
-            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => {}
-            b'$' | b'=' | b'!' => {
-                if let Ok(bytes) = usize::try_from(number()?) {
-                    at += bytes + 2;
-                }
-            }
-            b'*' | b'~' | b'>' => open += u64::try_from(number()?).unwrap_or(0),
-            b'%' => open += 2 * u64::try_from(number()?).unwrap_or(0),
-            // Attributes stand before a reply.
-            b'|' => open += 2 * u64::try_from(number()?).unwrap_or(0) + 1,
-            _ => return None,
-        }
-    }
-    (at <= bytes.len()).then_some(at)
 }
 
 #[cfg(test)]

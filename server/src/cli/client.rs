@@ -1,22 +1,18 @@
 //! A small client for tools that ask a running server: one connection, one command at a time, RESP2.
-//!
-//! What comes from the server is not trusted more than a server is by any client: nesting is bounded, and nothing is
-//! allocated before its bytes are there.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use dormouse_protocol::Response;
+
 use crate::databases::ADMIN;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest line that begins a reply.
-const LINE_BYTES_MAX: u64 = 64 << 10;
-const DEPTH_MAX: usize = 16;
 
 /// A running server: `redis://[[user]:token@]host[:port]` or `unix://[[user]:token@]/path`. Nothing that prints it prints the
 /// token.
@@ -148,36 +144,6 @@ trait Transport: Read + Write + fmt::Debug {}
 
 impl<T: Read + Write + fmt::Debug> Transport for T {}
 
-/// A reply that is no error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    Text(String),
-    Integer(i64),
-    Null,
-    /// A map's keys and values in turn.
-    Many(Vec<Reply>),
-}
-
-impl Reply {
-    pub fn items(&self) -> &[Reply] {
-        if let Self::Many(items) = self { items } else { &[] }
-    }
-
-    pub fn text(&self) -> Option<&str> {
-        if let Self::Text(text) = self { Some(text) } else { None }
-    }
-
-    pub fn integer(&self) -> Option<i64> {
-        if let Self::Integer(integer) = self { Some(*integer) } else { None }
-    }
-
-    /// The value of `name` in a map.
-    pub fn at(&self, name: &str) -> Option<&Reply> {
-        let mut pairs = self.items().chunks_exact(2);
-        pairs.find(|pair| pair[0].text() == Some(name)).map(|pair| &pair[1])
-    }
-}
-
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<Box<dyn Transport>>,
@@ -207,52 +173,13 @@ impl Client {
         Ok(Self { stream: BufReader::new(address.connect()?), address: address.clone() })
     }
 
-    pub fn call(&mut self, words: &[&str]) -> Result<Reply, Trouble> {
+    pub fn call(&mut self, words: &[&str]) -> Result<Response, Trouble> {
         let broken = |error: io::Error| Trouble::Broken(format!("the connection to {} broke: {error}", self.address));
         let mut request = format!("*{}\r\n", words.len());
         words.iter().for_each(|word| request += &format!("${}\r\n{word}\r\n", word.len()));
         self.stream.get_mut().write_all(request.as_bytes()).map_err(broken)?;
-        read(&mut self.stream, 0).map_err(broken)?.map_err(Trouble::Refused)
+        Response::read(&mut self.stream).map_err(broken)?.checked().map_err(Trouble::Refused)
     }
-}
-
-/// A reply, or the text of an error.
-fn read(stream: &mut impl BufRead, depth: usize) -> io::Result<Result<Reply, String>> {
-    let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "what answers does not speak the Redis protocol");
-    let mut line = Vec::new();
-    stream.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-    if line.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it"));
-    }
-    let text = line.strip_suffix(b"\r\n").and_then(|line| std::str::from_utf8(line).ok()).ok_or_else(nonsense)?;
-    let (kind, rest) = text.split_at_checked(1).ok_or_else(nonsense)?;
-    let number = || rest.parse::<i64>().map_err(|_| nonsense());
-    Ok(Ok(match kind {
-        "+" => Reply::Text(rest.to_string()),
-        "-" => return Ok(Err(rest.to_string())),
-        ":" => Reply::Integer(number()?),
-        "$" | "*" if number()? < 0 => Reply::Null,
-        "$" => {
-            let length = number()? as u64;
-            let mut bytes = Vec::new();
-            stream.by_ref().take(length.saturating_add(2)).read_to_end(&mut bytes)?;
-            match bytes.strip_suffix(b"\r\n") {
-                Some(bytes) if bytes.len() as u64 == length => Reply::Text(String::from_utf8_lossy(bytes).into_owned()),
-                _ => return Err(nonsense()),
-            }
-        }
-        "*" if depth < DEPTH_MAX => {
-            let mut items = Vec::new();
-            for _ in 0..number()? {
-                match read(stream, depth + 1)? {
-                    Ok(item) => items.push(item),
-                    Err(text) => return Ok(Err(text)),
-                }
-            }
-            Reply::Many(items)
-        }
-        _ => return Err(nonsense()),
-    }))
 }
 
 #[cfg(test)]
@@ -294,25 +221,5 @@ mod tests {
         let enter = |url: &str| url.parse::<Address>().unwrap().redis_cli("pr-1");
         assert_eq!(enter("redis://[::1]"), "redis-cli -u redis://pr-1:x@[::1]:6379");
         assert_eq!(enter("unix:///run/d.sock"), "redis-cli -s /run/d.sock --user pr-1 --pass x");
-    }
-
-    #[test]
-    fn replies_and_nonsense() {
-        let text = |text: &str| Reply::Text(text.to_string());
-        for (bytes, expected) in [
-            ("+OK\r\n", Ok(text("OK"))),
-            ("$3\r\na\r\n\r\n", Ok(text("a\r\n"))),
-            ("$-1\r\n", Ok(Reply::Null)),
-            ("*2\r\n:-7\r\n*0\r\n", Ok(Reply::Many(vec![Reply::Integer(-7), Reply::Many(Vec::new())]))),
-            ("-ERR no\r\n", Err("ERR no")),
-        ] {
-            assert_eq!(read(&mut bytes.as_bytes(), 0).unwrap(), expected.map_err(str::to_string), "{bytes:?}");
-        }
-        let deep = "*1\r\n".repeat(100_000);
-        for bytes in
-            ["", "HTTP/1.1 400\r\n", "$5\r\nab\r\n", "*9000000000\r\n", "$9000000000000\r\n", "+no end", "é\r\n", &deep]
-        {
-            assert!(read(&mut bytes.as_bytes(), 0).is_err(), "{bytes:.20}");
-        }
     }
 }

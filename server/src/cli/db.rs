@@ -7,9 +7,10 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use dormouse_protocol::Response;
 use serde_json::{Value, json};
 
-use super::client::{Address, Client, Reply, Trouble};
+use super::client::{Address, Client, Trouble};
 use super::unrepeated::Unrepeated;
 use crate::databases::ADMIN;
 use crate::options::{DEFAULT_DATABASE, Interval, branch_name, check_full_name, named_database, owner_and_branch};
@@ -85,7 +86,7 @@ impl Db {
             Action::List => {
                 session.enter(None)?;
                 let databases = session.call(&["DORMOUSE", "DATABASES"])?;
-                (table(databases.items(), now_ms()), json_of_many(&databases))
+                (table(databases.items().unwrap_or_default(), now_ms()), json_of_many(&databases))
             }
             Action::Branch { source, name, ttl } => {
                 let source = session.enter(Some(&source))?;
@@ -112,8 +113,8 @@ impl Db {
                 let names = name.map_or_else(|| vec![session.own()], |name| session.possible(&name));
                 let databases = session.call(&["DORMOUSE", "DATABASES"])?;
                 let named = |name: &String| {
-                    let mut all = databases.items().iter();
-                    all.find(|database| database.at("name").and_then(Reply::text) == Some(name))
+                    let mut all = databases.items().unwrap_or_default().iter();
+                    all.find(|database| database.at("name").and_then(Response::text) == Some(name))
                 };
                 let found = names.iter().find_map(named).ok_or_else(|| unknown(&names[0]))?;
                 (listing(found, ""), json_of(found))
@@ -253,7 +254,7 @@ impl Session {
         drops
     }
 
-    fn call(&mut self, words: &[&str]) -> Result<Reply, String> {
+    fn call(&mut self, words: &[&str]) -> Result<Response, String> {
         self.client.call(words).map_err(|trouble| match trouble {
             Trouble::Refused(text) if text.starts_with("NOAUTH") => {
                 "the server asks for a token: set DORMOUSE_TOKEN, or use --url redis://:TOKEN@HOST:PORT".to_string()
@@ -299,15 +300,15 @@ fn now_ms() -> u64 {
 }
 
 /// Databases, one a line, below a line of headings.
-fn table(databases: &[Reply], now_ms: u64) -> String {
+fn table(databases: &[Response], now_ms: u64) -> String {
     let mut rows = vec![["NAME", "STATE", "KEYS", "STORED", "SHARED", "SOURCE", "EXPIRES"].map(str::to_string)];
     for database in databases {
-        let text = |name: &str| database.at(name).and_then(Reply::text).unwrap_or("-").to_string();
-        let number = |name: &str| database.at(name).and_then(Reply::integer).map(|number| number.max(0) as u64);
+        let text = |name: &str| database.at(name).and_then(Response::text).unwrap_or("-").to_string();
+        let number = |name: &str| database.at(name).and_then(Response::integer).map(|number| number.max(0) as u64);
         let left = |end: u64| format!("in {}", span(Duration::from_millis(end.saturating_sub(now_ms))));
         // Servers before 0.2 say no more than whether it is awake.
         let awake = if number("awake") == Some(1) { "awake" } else { "asleep" };
-        let state = database.at("state").and_then(Reply::text).unwrap_or(awake);
+        let state = database.at("state").and_then(Response::text).unwrap_or(awake);
         rows.push([
             text("name"),
             state.to_string(),
@@ -326,7 +327,7 @@ fn table(databases: &[Reply], now_ms: u64) -> String {
         out += cells.join("  ").trim_end();
         out += "\n";
     }
-    for problem in databases.iter().filter_map(|database| database.at("problem").and_then(Reply::text)) {
+    for problem in databases.iter().filter_map(|database| database.at("problem").and_then(Response::text)) {
         out += problem;
         out += "\n";
     }
@@ -334,47 +335,43 @@ fn table(databases: &[Reply], now_ms: u64) -> String {
 }
 
 /// A map, one field a line.
-fn listing(map: &Reply, indent: &str) -> String {
+fn listing(map: &Response, indent: &str) -> String {
     let mut out = String::new();
-    for pair in map.items().chunks_exact(2) {
-        let value = match &pair[1] {
-            Reply::Text(text) => text.clone(),
-            Reply::Integer(integer) => integer.to_string(),
-            Reply::Null | Reply::Many(_) => "-".to_string(),
-        };
+    for pair in map.items().unwrap_or_default().chunks_exact(2) {
+        let value = pair[1].bytes().map_or_else(|| "-".into(), String::from_utf8_lossy);
         // Writing to a string cannot fail.
         let _ = writeln!(out, "{indent}{}: {value}", pair[0].text().unwrap_or_default());
     }
     out
 }
 
-fn json_of_many(list: &Reply) -> Value {
-    list.items().iter().map(json_of).collect()
+fn json_of_many(list: &Response) -> Value {
+    list.items().unwrap_or_default().iter().map(json_of).collect()
 }
 
 /// Maps come as keys and values in turn: what begins with a text, and every second of which is one, is taken for a map.
-fn json_of(reply: &Reply) -> Value {
-    match reply {
-        Reply::Text(text) => json!(text),
-        Reply::Integer(integer) => json!(integer),
-        Reply::Null => Value::Null,
-        Reply::Many(items) => {
-            let keys: Option<Vec<&str>> = items.iter().step_by(2).map(Reply::text).collect();
-            match keys.filter(|keys| !keys.is_empty() && keys.len() * 2 == items.len()) {
-                Some(keys) => {
-                    let values = items.iter().skip(1).step_by(2);
-                    Value::Object(keys.into_iter().zip(values).map(|(key, value)| field(key, value)).collect())
-                }
-                None => items.iter().map(json_of).collect(),
+fn json_of(reply: &Response) -> Value {
+    if let Some(items) = reply.items() {
+        let keys: Option<Vec<&str>> = items.iter().step_by(2).map(Response::text).collect();
+        return match keys.filter(|keys| !keys.is_empty() && keys.len() * 2 == items.len()) {
+            Some(keys) => {
+                let values = items.iter().skip(1).step_by(2);
+                Value::Object(keys.into_iter().zip(values).map(|(key, value)| field(key, value)).collect())
             }
-        }
+            None => items.iter().map(json_of).collect(),
+        };
+    }
+    match (reply.integer(), reply.bytes()) {
+        (Some(integer), _) => json!(integer),
+        (None, Some(bytes)) => json!(String::from_utf8_lossy(bytes)),
+        (None, None) => Value::Null,
     }
 }
 
 /// A field with its value in JSON's own types. RESP2 has neither booleans nor times nor numbers beyond 63 bits.
-fn field(name: &str, value: &Reply) -> (String, Value) {
+fn field(name: &str, value: &Response) -> (String, Value) {
     match (name, value) {
-        ("awake", Reply::Integer(awake)) => (name.to_string(), json!(*awake != 0)),
+        ("awake", Response::Line(':', awake)) => (name.to_string(), json!(awake != "0")),
         ("start_ms" | "end_ms" | "expires_ms" | "created_ms", value) => {
             let stem = name.trim_end_matches("_ms");
             let stem = match stem {
@@ -384,8 +381,8 @@ fn field(name: &str, value: &Reply) -> (String, Value) {
             };
             (stem.to_string(), value.integer().and_then(rfc3339).map_or(Value::Null, Value::String))
         }
-        ("quantity", Reply::Text(text)) => (name.to_string(), number(text)),
-        ("meters", Reply::Many(meters)) => {
+        ("quantity", value) => (name.to_string(), value.text().map_or(Value::Null, number)),
+        ("meters", Response::Many(_, Some(meters))) => {
             let meters = meters.chunks_exact(2).filter_map(|pair| Some((pair[0].text()?, pair[1].text()?)));
             (name.to_string(), meters.map(|(meter, total)| (meter.to_string(), number(total))).collect())
         }
@@ -427,29 +424,40 @@ fn span(time: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn map(fields: &[(&str, Reply)]) -> Reply {
-        Reply::Many(fields.iter().flat_map(|(name, value)| [Reply::Text((*name).into()), value.clone()]).collect())
+    fn text(text: &str) -> Response {
+        Response::Bulk('$', Some(text.into()))
+    }
+
+    fn integer(integer: u64) -> Response {
+        Response::Line(':', integer.to_string())
+    }
+
+    fn many(items: Vec<Response>) -> Response {
+        Response::Many('*', Some(items))
+    }
+
+    fn map(fields: &[(&str, Response)]) -> Response {
+        many(fields.iter().flat_map(|(name, value)| [text(name), value.clone()]).collect())
     }
 
     #[test]
     fn databases_are_shown_in_columns() {
-        let text = |text: &str| Reply::Text(text.into());
         let databases = [
             map(&[
                 ("name", text("default")),
-                ("source", Reply::Null),
-                ("awake", Reply::Integer(1)),
-                ("keys", Reply::Integer(7)),
+                ("source", Response::Bulk('$', None)),
+                ("awake", integer(1)),
+                ("keys", integer(7)),
             ]),
             map(&[
                 ("name", text("pr-1")),
                 ("source", text("default")),
-                ("awake", Reply::Integer(0)),
-                ("keys", Reply::Integer(200_000)),
-                ("stored_bytes", Reply::Integer(2_763_505)),
-                ("shared_bytes", Reply::Integer(2000)),
-                ("created_ms", Reply::Integer(61_000)),
-                ("expires_ms", Reply::Integer(3_600_000 + 61_000)),
+                ("awake", integer(0)),
+                ("keys", integer(200_000)),
+                ("stored_bytes", integer(2_763_505)),
+                ("shared_bytes", integer(2000)),
+                ("created_ms", integer(61_000)),
+                ("expires_ms", integer(3_600_000 + 61_000)),
             ]),
         ];
         let expected = "\
@@ -467,7 +475,6 @@ pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
 
     #[test]
     fn usage_has_numbers_and_times() {
-        let text = |text: &str| Reply::Text(text.into());
         let event = map(&[("id", text("7:requests:0")), ("meter", text("requests")), ("quantity", text("12"))]);
         let usage = map(&[
             ("database", text("7")),
@@ -475,9 +482,9 @@ pr-1     asleep  200000  2.6 MiB  2.0 KiB  default  in 1h1m
             (
                 "window",
                 map(&[
-                    ("start_ms", Reply::Integer(1_795_424_400_000)),
-                    ("end_ms", Reply::Integer(1_795_428_000_000)),
-                    ("events", Reply::Many(vec![event])),
+                    ("start_ms", integer(1_795_424_400_000)),
+                    ("end_ms", integer(1_795_428_000_000)),
+                    ("events", many(vec![event])),
                 ]),
             ),
         ]);

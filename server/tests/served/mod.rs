@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dormouse::options::Invocation;
 use dormouse::server::Server;
+use dormouse_protocol::Response;
 
 pub const ADMIN_TOKEN: &str = "the-admin-token";
 
@@ -128,35 +129,10 @@ impl Connection {
 
     /// The next reply or message; `None` where the server has closed the connection.
     pub fn read(&mut self) -> Option<Value> {
-        let mut line = String::new();
-        match self.stream.read_line(&mut line) {
-            Ok(0) => return None,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-            read => read.unwrap(),
-        };
-        let line = line.strip_suffix("\r\n").unwrap();
-        let (kind, text) = line.split_at(1);
-        let len = || text.parse::<i64>().unwrap();
-        let mut several = |count: i64| (0..count).map(|_| self.read().unwrap()).collect::<Vec<_>>();
-        Some(match kind {
-            "+" => Value::Simple(text.into()),
-            "-" => Value::Error(text.into()),
-            ":" => Value::Integer(len()),
-            "_" => Value::Null,
-            "$" | "*" if len() < 0 => Value::Null,
-            "$" | "=" => {
-                let mut bytes = vec![0; len() as usize + 2];
-                self.stream.read_exact(&mut bytes).unwrap();
-                bytes.truncate(bytes.len() - 2);
-                let text = String::from_utf8(bytes).unwrap();
-                Value::Bulk(if kind == "=" { text[4..].into() } else { text })
-            }
-            "*" => Value::Array(several(len())),
-            "~" => Value::Set(several(len())),
-            ">" => Value::Push(several(len())),
-            "%" => Value::Map(several(2 * len())),
-            _ => panic!("a reply begins with {kind}"),
-        })
+        match Response::read(&mut self.stream) {
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => None,
+            read => Some(Value::of(read.unwrap())),
+        }
     }
 }
 
@@ -175,6 +151,23 @@ pub enum Value {
 }
 
 impl Value {
+    fn of(reply: Response) -> Self {
+        let several = |items: Vec<Response>| items.into_iter().map(Self::of).collect();
+        match reply {
+            Response::Line('+', text) => Self::Simple(text),
+            Response::Line('-', text) => Self::Error(text),
+            Response::Line(':', digits) => Self::Integer(digits.parse().unwrap()),
+            Response::Bulk('=', Some(bytes)) => Self::Bulk(String::from_utf8(bytes).unwrap()[4..].into()),
+            Response::Bulk('$', Some(bytes)) => Self::Bulk(String::from_utf8(bytes).unwrap()),
+            Response::Many('*', Some(items)) => Self::Array(several(items)),
+            Response::Many('~', Some(items)) => Self::Set(several(items)),
+            Response::Many('>', Some(items)) => Self::Push(several(items)),
+            Response::Many('%', Some(items)) => Self::Map(several(items)),
+            reply if reply.is_null() => Self::Null,
+            reply => panic!("no test expects {reply:?}"),
+        }
+    }
+
     pub fn text(&self) -> &str {
         match self {
             Self::Simple(text) | Self::Bulk(text) | Self::Error(text) => text,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_protocol::{OwnedRequest, Reply, Version};
+use dormouse_protocol::{OwnedRequest, Reply, Response, Version};
 use dormouse_storage::shown::{INDEXES, first_ids};
 use dormouse_types::Object;
 use dormouse_types::record::Value;
@@ -40,7 +40,7 @@ impl Bench {
     /// Runs a command and shows its reply as `redis-cli` would, on one line: `nil`, `[a b [c]]`, `(error) ...`.
     pub fn run_args(&mut self, args: &[&[u8]]) -> String {
         let reply = self.run_raw(args);
-        show(&mut &reply[..])
+        show(&Response::read(&mut &reply[..]).expect("a reply"))
     }
 
     pub fn run_raw(&mut self, args: &[&[u8]]) -> Vec<u8> {
@@ -181,28 +181,17 @@ fn words(line: &str) -> Vec<Vec<u8>> {
     words
 }
 
-/// One reply as text, taken off the front of `bytes`.
-fn show(bytes: &mut &[u8]) -> String {
-    let end = bytes.iter().position(|byte| *byte == b'\r').expect("a line ends");
-    let kind = bytes[0];
-    let line = String::from_utf8_lossy(&bytes[1..end]).into_owned();
-    *bytes = &bytes[end + 2..];
-    let many = |bytes: &mut &[u8], count: usize| (0..count).map(|_| show(bytes)).collect::<Vec<_>>().join(" ");
-    match kind {
-        b'+' | b':' | b',' | b'(' => line,
-        b'-' => format!("(error) {line}"),
-        b'_' => "nil".into(),
-        b'#' => if line == "t" { "true" } else { "false" }.into(),
-        b'$' | b'=' if line == "-1" => "nil".into(),
-        b'$' | b'=' => {
-            let len: usize = line.parse().expect("a length");
-            let text = String::from_utf8_lossy(&bytes[..len]).into_owned();
-            *bytes = &bytes[len + 2..];
-            if text.is_empty() { "\"\"".into() } else { text }
-        }
-        b'*' if line == "-1" => "nil".into(),
-        b'*' | b'~' | b'>' => format!("[{}]", many(bytes, line.parse().expect("a length"))),
-        b'%' => format!("{{{}}}", many(bytes, 2 * line.parse::<usize>().expect("a length"))),
-        other => panic!("no reply begins with {:?}", char::from(other)),
+/// A reply as text.
+fn show(reply: &Response) -> String {
+    let many = |items: &[Response]| items.iter().map(show).collect::<Vec<_>>().join(" ");
+    match reply {
+        Response::Line('-', text) => format!("(error) {text}"),
+        Response::Line('#', text) => if text == "t" { "true" } else { "false" }.into(),
+        Response::Line(_, text) => text.clone(),
+        Response::Bulk(_, Some(bytes)) if bytes.is_empty() => "\"\"".into(),
+        Response::Bulk(_, Some(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        Response::Many('%', Some(items)) => format!("{{{}}}", many(items)),
+        Response::Many(_, Some(items)) => format!("[{}]", many(items)),
+        Response::Bulk(_, None) | Response::Many(_, None) | Response::Null => "nil".into(),
     }
 }
