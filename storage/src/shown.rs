@@ -18,6 +18,10 @@ pub const FOLLOWED: u32 = 1 << 31;
 /// Set in the time of an effect whose index was followed.
 pub const FOLLOWED_TIME: u64 = 1 << 63;
 
+/// In index 0 of what an import fills, for as long as it is not cut over: how far the import is. The server ends what was
+/// begun for an import when this key is gone.
+pub const MARKER: &str = "__dormouse_import__";
+
 /// The keyspace that each logical index shows, the staged ones included.
 pub type Ids = [u32; ALL_INDEXES];
 

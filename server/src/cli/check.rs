@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use dormouse_importer::progress::Progress;
 use dormouse_shard::check::salvage::salvage;
 use dormouse_shard::check::{Checked, CheckedLog, Problem, Report, Spare, check};
 use dormouse_shard::export::{About, Exported};
@@ -16,7 +17,6 @@ use dormouse_storage::store::Store;
 use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
-use super::progress::Progress;
 use super::{Failure, open_to_read, parse_database, store_url};
 use crate::metrics::REDIS_VERSION;
 use crate::worker::now_ms;

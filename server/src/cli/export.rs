@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dormouse_importer::progress::Progress;
 use dormouse_shard::export::{About, ExportError, Exported, export};
 use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::Log;
@@ -16,7 +17,6 @@ use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_storage::store::Store;
 use futures::executor::block_on;
 
-use super::progress::Progress;
 use super::{Failure, Place, open_to_read};
 use crate::metrics::REDIS_VERSION;
 use crate::worker::now_ms;

@@ -1,19 +1,14 @@
-//! `dormouse import`: an RDB file into a database, or the data of a running server ([`follow`]).
-//!
-//! Without `--to` it works on the store itself, which no server may have open: [`offline`]. With `--to` it is a client of a
-//! running server: [`online`].
+//! `dormouse import`: an RDB file into a database, or the data of a running server. [`dormouse_importer`] does it.
 
-mod offline;
-mod online;
-pub(super) mod target;
+use std::path::PathBuf;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use dormouse_importer::offline::Destination;
+use dormouse_importer::target::Target;
+use dormouse_importer::{FileImport, follow, offline, online};
 
-use self::target::Target;
-use super::progress::Progress;
-use super::{Failure, Place, check_is_store_or_empty, follow};
+use super::{Failure, Place, check_is_store_or_empty};
+use crate::options::Interval;
+use crate::server::random_seed;
 
 #[derive(clap::Args, Debug)]
 pub struct Import {
@@ -42,60 +37,59 @@ pub struct Import {
     temporary: Option<PathBuf>,
 
     #[command(flatten)]
-    live: follow::Options,
+    live: Live,
 
     #[command(flatten)]
     place: Place,
 }
 
+/// The options that only an import from a running server has.
+#[derive(clap::Args, Clone, Debug)]
+struct Live {
+    /// After the copy, follow the writes of the source until Ctrl-C cuts over
+    #[arg(long, help_heading = "From a running server")]
+    follow: bool,
+
+    /// Cut over by itself as soon as the target has everything
+    #[arg(long, requires = "follow", help_heading = "From a running server")]
+    stop_when_caught_up: bool,
+
+    /// When cutting over, have the source hold writes back for so long (CLIENT PAUSE), so that none is lost between
+    /// the last one that is copied and the moment when clients go to the target
+    #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running server")]
+    pause_source: Option<Interval>,
+}
+
 impl Import {
     pub(super) fn run(self) -> Result<(), Failure> {
         if let Some(source) = self.file.to_str().filter(|text| text.contains("://")) {
-            return Ok(follow::run(source, self.to.as_ref(), self.replace, self.skip_unsupported, &self.live)?);
+            let options = follow::Options {
+                replaces: self.replace,
+                skips: self.skip_unsupported,
+                follows: self.live.follow,
+                stops_when_caught_up: self.live.stop_when_caught_up,
+                pause: self.live.pause_source.and_then(Interval::duration),
+            };
+            return Ok(follow::run(source, self.to.as_ref(), options)?);
         }
-        self.live.check_file()?;
+        if self.live.follow {
+            return Err("--follow needs a running server to import from: redis://host:port".to_owned().into());
+        }
+        let import = FileImport { file: self.file, replace: self.replace, skip_unsupported: self.skip_unsupported };
         match &self.to {
-            Some(target) => Ok(online::run(&self, target)?),
+            Some(target) => Ok(online::run(&import, target)?),
             None => {
-                check_is_store_or_empty(&self.place.store_url())?;
-                Ok(offline::run(&self)?)
+                let url = self.place.store_url();
+                check_is_store_or_empty(&url)?;
+                let destination = Destination {
+                    store: &url,
+                    database: &self.place.database,
+                    temporary: self.temporary,
+                    seed: random_seed(),
+                    writer: random_seed(),
+                };
+                Ok(offline::run(&import, destination)?)
             }
         }
     }
-
-    fn is_stream(&self) -> bool {
-        self.file == Path::new("-")
-    }
-
-    /// The file, and how long it is where that is known.
-    fn open(&self) -> Result<(Box<dyn Read>, Option<u64>), String> {
-        if self.is_stream() {
-            return Ok((Box::new(io::stdin()), None));
-        }
-        let failed = |error: io::Error| format!("cannot read {}: {error}", self.file.display());
-        let file = File::open(&self.file).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(format!("{} is a folder", self.file.display()));
-        }
-        Ok((Box::new(file), metadata.is_file().then_some(metadata.len())))
-    }
-
-    fn name(&self) -> String {
-        if self.is_stream() { "standard input".to_owned() } else { self.file.display().to_string() }
-    }
-
-    /// What to do about what cannot be taken.
-    fn advice(&self, unsupported: u64) -> String {
-        format!(
-            "nothing was imported: {unsupported} of what {} holds cannot be taken (see above). --skip-unsupported leaves \
-             it out",
-            self.name()
-        )
-    }
-}
-
-/// Says what is left out.
-fn note_unsupported(progress: &Progress, name: &[u8], what: &str) {
-    progress.note(&format!("cannot take `{}`: {what}", dormouse_storage::rdb::import::shown(name)));
 }

@@ -4,9 +4,7 @@ mod check;
 mod client;
 mod db;
 mod export;
-mod follow;
 mod import;
-mod progress;
 mod unrepeated;
 
 use std::process::ExitCode;

@@ -72,10 +72,9 @@ mod tests {
     use super::IMPORT;
     use crate::commands;
     use crate::commands::testing::Bench;
-    use crate::keyspace::staging::MARKER;
     use crate::keyspace::testing::TestLog;
     use crate::keyspace::{Eviction, Keyspace};
-    use dormouse_storage::shown::{INDEXES, NO_KEYSPACE};
+    use dormouse_storage::shown::{INDEXES, MARKER, NO_KEYSPACE};
 
     fn import(bench: &mut Bench, words: &[&str]) -> String {
         let args: Vec<&[u8]> = ["DORMOUSE", "IMPORT"].iter().chain(words).map(|word| word.as_bytes()).collect();

@@ -15,13 +15,9 @@
 
 use std::sync::atomic::Ordering;
 
-use dormouse_storage::shown::{ALL_INDEXES, FOLLOWED, INDEXES, NO_KEYSPACE};
+use dormouse_storage::shown::{ALL_INDEXES, FOLLOWED, INDEXES, MARKER, NO_KEYSPACE};
 
 use super::Keyspace;
-
-/// In index 0 of what an import fills, for as long as it is not cut over: how far the import is. The server ends what was
-/// begun for an import when this key is gone.
-pub const MARKER: &str = "__dormouse_import__";
 
 /// The indexes that clients see, and the staged ones, as bits.
 pub const VISIBLE_MASK: u32 = (1 << INDEXES) - 1;

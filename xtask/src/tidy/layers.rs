@@ -72,6 +72,11 @@ const FOLDERS: &[Folder] = &[
         what: "the engine must not know connections, HTTP, options, or the protocols of stores",
     },
     Folder {
+        path: "importer/src/",
+        must_not_name: &["tokio", "clap", "dormouse_protocol::Reply", "dormouse_protocol::Parser"],
+        what: "an importer is a client: it must not know options, async, or how a server reads and replies",
+    },
+    Folder {
         path: "server/src/",
         must_not_name: &["dormouse_types"],
         what: "the server must not know how a value is stored",
@@ -83,28 +88,24 @@ const FOLDERS: &[Folder] = &[
     },
     Folder {
         path: "client-tests/",
-        must_not_name: &[
-            "dormouse_shard",
-            "dormouse_storage",
-            "dormouse_types",
-            "dormouse_protocol",
-            "dormouse_autoscaler",
-            "dormouse",
-        ],
+        must_not_name: NO_CLIENT,
         what: "client tests know the server by its sockets only",
     },
-    Folder {
-        path: "benches/",
-        must_not_name: &[
-            "dormouse_shard",
-            "dormouse_storage",
-            "dormouse_types",
-            "dormouse_protocol",
-            "dormouse_autoscaler",
-            "dormouse",
-        ],
-        what: "benches know the server by its sockets only",
-    },
+    Folder { path: "benches/", must_not_name: NO_CLIENT, what: "benches know the server by its sockets only" },
+];
+
+/// What a client of a server has no business with. It reads replies, by `dormouse_protocol::Response`.
+const NO_CLIENT: &[&str] = &[
+    "dormouse",
+    "dormouse_autoscaler",
+    "dormouse_importer",
+    "dormouse_shard",
+    "dormouse_storage",
+    "dormouse_types",
+    "dormouse_protocol::OwnedRequest",
+    "dormouse_protocol::Parser",
+    "dormouse_protocol::Reply",
+    "dormouse_protocol::Request",
 ];
 
 pub(crate) fn uses(path: &str, text: &str) -> Vec<Problem> {
@@ -130,7 +131,18 @@ pub(crate) fn uses(path: &str, text: &str) -> Vec<Problem> {
 /// Which crates of the workspace each may depend on. Arrows point down only. `FOLDERS` says which of them only the tests of
 /// a crate may name.
 const CRATES: &[(&str, &[&str])] = &[
-    ("dormouse", &["dormouse-autoscaler", "dormouse-shard", "dormouse-storage", "dormouse-types", "dormouse-protocol"]),
+    (
+        "dormouse",
+        &[
+            "dormouse-autoscaler",
+            "dormouse-importer",
+            "dormouse-shard",
+            "dormouse-storage",
+            "dormouse-types",
+            "dormouse-protocol",
+        ],
+    ),
+    ("dormouse-importer", &["dormouse-storage", "dormouse-protocol"]),
     ("dormouse-shard", &["dormouse-storage", "dormouse-types", "dormouse-protocol"]),
     ("dormouse-storage", &["dormouse-types", "dormouse-protocol"]),
     ("dormouse-types", &["dormouse-protocol"]),
@@ -138,7 +150,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-autoscaler", &[]),
     ("dormouse-simulation", &["dormouse-shard", "dormouse-storage", "dormouse-types", "dormouse-protocol"]),
     ("dormouse-benches", &["dormouse-client-tests"]),
-    ("dormouse-client-tests", &[]),
+    ("dormouse-client-tests", &["dormouse-protocol"]),
     ("xtask", &[]),
 ];
 

@@ -11,7 +11,7 @@
 use std::fmt;
 
 /// The key, in index 0 of the target, for as long as an import is not cut over.
-pub const KEY: &str = dormouse_shard::keyspace::staging::MARKER;
+pub const KEY: &str = dormouse_storage::shown::MARKER;
 
 const VERSION: &str = "1";
 

@@ -8,11 +8,13 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use dormouse_protocol::Response;
+
 use super::address::Address;
 use super::meters::{Meters, Sample};
 use super::progress::Progress;
 use super::source::{acknowledge, breathe};
-use super::wire::{Connection, Reply};
+use super::wire::Connection;
 
 const TICK: Duration = Duration::from_millis(250);
 const ACKNOWLEDGE: Duration = Duration::from_secs(1);
@@ -100,7 +102,7 @@ pub fn ask(source: &Address) -> Result<Connection, String> {
 
 pub fn information(connection: &mut Connection, section: &str) -> Option<String> {
     match connection.call(&[b"INFO", section.as_bytes()]) {
-        Ok(Reply::Bulk(text)) => Some(String::from_utf8_lossy(&text).into_owned()),
+        Ok(Response::Bulk(_, Some(text))) => Some(String::from_utf8_lossy(&text).into_owned()),
         _ => None,
     }
 }

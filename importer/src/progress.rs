@@ -8,14 +8,14 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyl
 const TICK: Duration = Duration::from_millis(100);
 
 /// On standard error, so that data may go to standard output.
-pub(super) struct Progress {
+pub struct Progress {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Progress {
     /// `total`: bytes, where they are known. `what`: what is being done to them.
-    pub(super) fn new(what: &'static str, total: Option<u64>) -> Self {
+    pub fn new(what: &'static str, total: Option<u64>) -> Self {
         // Hidden by itself where standard error is no terminal.
         let bar = ProgressBar::no_length();
         if let Some(total) = total {
@@ -36,7 +36,7 @@ impl Progress {
         Progress { bar, started: Instant::now() }
     }
 
-    pub(super) fn at(&self, bytes: u64, keys: u64) {
+    pub fn at(&self, bytes: u64, keys: u64) {
         self.bar.set_position(bytes);
         if !self.bar.is_hidden() {
             self.bar.set_message(format!("{} keys, {}", HumanCount(keys), self.rate(keys)));
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// All has been read; what follows is counted in keys.
-    pub(super) fn writing(&self, keys: u64) {
+    pub fn writing(&self, keys: u64) {
         self.bar.set_prefix("writing");
         if !self.bar.is_hidden() {
             self.bar.set_message(format!("{} keys written", HumanCount(keys)));
@@ -52,12 +52,12 @@ impl Progress {
     }
 
     /// A line about something on the way.
-    pub(super) fn note(&self, line: &str) {
+    pub fn note(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
     }
 
     /// `1,000 keys, 2 MiB, in 3 seconds (333 keys/s)`
-    pub(super) fn summary(&self, keys: u64, bytes: u64) -> String {
+    pub fn summary(&self, keys: u64, bytes: u64) -> String {
         self.bar.finish_and_clear();
         let took = self.started.elapsed();
         let took = if took < Duration::from_secs(10) {

@@ -19,7 +19,7 @@
 //! 5. A full sync fills a copy beside what the target holds, and replaces that in the transaction that says so. One that was
 //!    interrupted leaves a copy that the target drops.
 //! 6. From then on until the cutover the target expires nothing by itself: the stream says what has expired. So a command of
-//!    the stream finds every key that it found in the source. [`dormouse_shard::keyspace::staging`] has the details.
+//!    the stream finds every key that it found in the source. The engine's `keyspace::staging` has the details.
 //! 7. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
 //!    as incomplete right after, which a crash between the two would leave undone.
 //!
@@ -60,8 +60,7 @@ use self::place::KEY;
 use self::progress::Progress;
 use self::session::{Import, Memory, Outcome};
 use self::signals::Signals;
-use super::import::target::Target;
-use crate::options::Interval;
+use crate::target::Target;
 
 /// How often the same batch may fail before we stop to believe that the link is at fault.
 const FAILURES_MAX: u32 = 20;
@@ -73,33 +72,19 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
-/// The options that only an import from a running server has.
-#[derive(clap::Args, Clone, Debug)]
+/// How to move in.
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// After the copy, follow the writes of the source until Ctrl-C cuts over
-    #[arg(long, help_heading = "From a running server")]
-    follow: bool,
-
-    /// Cut over by itself as soon as the target has everything
-    #[arg(long, requires = "follow", help_heading = "From a running server")]
-    stop_when_caught_up: bool,
-
-    /// When cutting over, have the source hold writes back for so long (CLIENT PAUSE), so that none is lost between
-    /// the last one that is copied and the moment when clients go to the target
-    #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running server")]
-    pause_source: Option<Interval>,
-}
-
-impl Options {
-    /// # Errors
-    /// When they are given although the source is a file.
-    pub fn check_file(&self) -> Result<(), String> {
-        if self.follow {
-            Err("--follow needs a running server to import from: redis://host:port".to_string())
-        } else {
-            Ok(())
-        }
-    }
+    /// Replace all data of the target, rather than refusing a target that holds some.
+    pub replaces: bool,
+    /// Leave out what cannot be taken, rather than giving up.
+    pub skips: bool,
+    /// After the copy, follow the writes of the source until Ctrl-C cuts over.
+    pub follows: bool,
+    /// Cut over by itself as soon as the target has everything.
+    pub stops_when_caught_up: bool,
+    /// When cutting over, have the source hold writes back for so long.
+    pub pause: Option<Duration>,
 }
 
 /// Why a session ended before its time.
@@ -130,13 +115,7 @@ impl Fault {
 ///
 /// # Errors
 /// Why the target is not the user's yet.
-pub fn run(
-    source: &str,
-    target: Option<&Target>,
-    replaces: bool,
-    skips: bool,
-    options: &Options,
-) -> Result<(), String> {
+pub fn run(source: &str, target: Option<&Target>, options: Options) -> Result<(), String> {
     let source = source.parse().and_then(|url| Address::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
     let source = source.map_err(|error| format!("the source: {error}"))?;
     let target = target.ok_or("where to? Name a running Dormouse: --to redis://:TOKEN@127.0.0.1:6379")?;
@@ -147,11 +126,11 @@ pub fn run(
     let import = Import {
         source,
         target,
-        follows: options.follow,
-        replaces,
-        skips,
-        stops_when_caught_up: options.stop_when_caught_up,
-        pause: options.pause_source.and_then(Interval::duration),
+        follows: options.follows,
+        replaces: options.replaces,
+        skips: options.skips,
+        stops_when_caught_up: options.stops_when_caught_up,
+        pause: options.pause,
         meters: Meters::default(),
         progress: Progress::new(),
         signals: Signals::catch().map_err(|error| format!("cannot wait for signals: {error}"))?,

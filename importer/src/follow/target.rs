@@ -24,12 +24,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dormouse_protocol::Response;
+
 use super::Fault;
 use super::address::Address;
 use super::place::{KEY, Place};
 use super::pulse::field;
 use super::queue::{Batch, STAGED, select};
-use super::wire::{Connection, Reply, request};
+use super::wire::{Connection, request};
 
 /// How long one batch may take.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -104,14 +106,14 @@ impl Target {
             return Err(Fault::Final(format!("{name} has no {missing}, which an import needs")));
         }
         let indexes = match connection.call(&[b"CONFIG", b"GET", b"databases"]).map_err(dropped)? {
-            Reply::Array(pair) => match pair.get(1) {
-                Some(Reply::Bulk(number)) => String::from_utf8_lossy(number).parse().unwrap_or(INDEXES),
+            Response::Many(_, Some(pair)) => match pair.get(1) {
+                Some(Response::Bulk(_, Some(number))) => String::from_utf8_lossy(number).parse().unwrap_or(INDEXES),
                 _ => INDEXES,
             },
             _ => INDEXES,
         };
         let state = match connection.call(&[b"INFO", b"dormouse"]).map_err(dropped)? {
-            Reply::Bulk(text) => String::from_utf8_lossy(&text).into_owned(),
+            Response::Bulk(_, Some(text)) => String::from_utf8_lossy(&text).into_owned(),
             _ => String::new(),
         };
         let state = |name: &str| field(&state, name).map(|value| value == "1");
@@ -122,15 +124,15 @@ impl Target {
                 connection.call(words).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
             }
             // Without anything staged there is no such index.
-            if let Reply::Bulk(text) = connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
+            if let Response::Bulk(_, Some(text)) = connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
                 staged = Some(Place::parse(&text).map_err(Fault::Final)?);
             }
             connection.call(&[b"SELECT", b"0"]).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
         }
         connection.call(&[b"WATCH", KEY.as_bytes()]).map_err(dropped)?.checked().map_err(|t| refusal(&name, &t))?;
         let recorded = match connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
-            Reply::Bulk(text) => Some(text),
-            Reply::Null => None,
+            Response::Bulk(_, Some(text)) => Some(text),
+            reply if reply.is_null() => None,
             other => return Err(Fault::Final(format!("{name} answers GET {KEY} with {other:?}"))),
         };
         let place = recorded.as_deref().map(Place::parse).transpose().map_err(Fault::Final)?;
@@ -159,7 +161,9 @@ impl Target {
         for index in (0..self.abilities.indexes).rev() {
             for words in [&[b"SELECT", index.to_string().as_bytes()][..], &[b"DBSIZE"]] {
                 match self.connection.call(words).map_err(|error| Fault::dropped(&self.name, &error))? {
-                    Reply::Number(number) => keys += u64::try_from(number).unwrap_or(0),
+                    reply @ Response::Line(':', _) => {
+                        keys += reply.integer().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+                    }
                     reply => drop(reply.checked().map_err(|text| refusal(&self.name, &text))?),
                 }
             }
@@ -268,26 +272,26 @@ impl Target {
         self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
         let mut complaint = None;
         for at in 0..counts.all() {
-            if let Reply::Error(text) = self.connection.reply().map_err(dropped)? {
+            if let Err(text) = self.connection.reply().map_err(dropped)?.checked() {
                 complaint.get_or_insert((at, text));
             }
         }
         match self.connection.array().map_err(dropped)? {
             Ok(count) if count == counts.all() as u64 => {}
-            Ok(_) | Err(Reply::Simple(_) | Reply::Bulk(_) | Reply::Number(_) | Reply::Array(_)) => {
-                return Err(Fault::Final(format!("{name} answers EXEC with what is not its result")));
-            }
-            Err(Reply::Null) => return Err(Fault::overtaken(&name)),
-            Err(Reply::Error(text)) => {
+            Err(reply) if reply.is_null() => return Err(Fault::overtaken(&name)),
+            Err(Response::Line('-', text)) => {
                 return Err(match complaint {
                     Some((at, cause)) => refusal(&format!("{name}, asked for {},", what(at)), &cause),
                     None => refusal(&name, text.trim_start_matches("EXECABORT Transaction discarded because of: ")),
                 });
             }
+            Ok(_) | Err(_) => {
+                return Err(Fault::Final(format!("{name} answers EXEC with what is not its result")));
+            }
         }
         let mut refusals = Refusals::default();
         for at in 0..counts.all() {
-            if let Reply::Error(text) = self.connection.reply().map_err(dropped)? {
+            if let Err(text) = self.connection.reply().map_err(dropped)?.checked() {
                 if at < counts.before || at >= counts.before + counts.batch {
                     return Err(refusal(&name, &text));
                 }
@@ -305,7 +309,7 @@ impl Target {
         let dropped = |error: io::Error| Fault::dropped(&self.name, &error);
         self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))?;
         match self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))? {
-            Reply::Bulk(text) => Ok(Some(text)),
+            Response::Bulk(_, text) => Ok(text),
             _ => Ok(None),
         }
     }
@@ -327,19 +331,14 @@ impl Counts {
 
 fn commands(connection: &mut Connection) -> io::Result<HashSet<String>> {
     let mut reply = connection.call(&[b"COMMAND", b"LIST"])?;
-    if matches!(reply, Reply::Error(_)) {
+    if reply.is_error() {
         // Redis 6 has no list of names.
         reply = connection.call(&[b"COMMAND"])?;
     }
-    let Reply::Array(items) = reply else { return Ok(HashSet::new()) };
-    let name = |item: Reply| match item {
-        Reply::Bulk(name) => Some(String::from_utf8_lossy(&name).to_uppercase()),
-        Reply::Simple(name) => Some(name.to_uppercase()),
-        _ => None,
-    };
-    let names = items.into_iter().filter_map(|item| match item {
-        Reply::Array(row) => row.into_iter().next().and_then(name),
-        item => name(item),
+    let name = |item: &Response| Some(String::from_utf8_lossy(item.bytes()?).to_uppercase());
+    let names = reply.items().unwrap_or_default().iter().filter_map(|item| match item.items() {
+        Some(row) => row.first().and_then(name),
+        None => name(item),
     });
     Ok(names.collect())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cli::import::target::Target;
+use crate::target::Target;
 
 /// It shows itself without the password.
 #[derive(Clone, PartialEq, Eq)]

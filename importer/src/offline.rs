@@ -8,28 +8,42 @@ use dormouse_storage::rdb::import::{Import as Order, ImportError, Step};
 use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
-use super::{Import, note_unsupported};
-use crate::cli::progress::Progress;
-use crate::server::random_seed;
-use crate::worker::now_ms;
+use crate::progress::Progress;
+use crate::{FileImport, note_unsupported, now_ms};
 
 /// Records that are held in memory before they go to a temporary file.
 const MEMORY_BYTES: usize = 512 << 20;
 
-pub(super) fn run(import: &Import) -> Result<(), String> {
+/// The database that a file goes into.
+#[derive(Debug)]
+pub struct Destination<'a> {
+    /// The store's URL.
+    pub store: &'a str,
+    pub database: &'a str,
+    /// Where to keep what does not fit into the memory; `None`: beside the store.
+    pub temporary: Option<PathBuf>,
+    /// Chance, for a database that is new, and for the name of what is written.
+    pub seed: u64,
+    pub writer: u64,
+}
+
+/// Imports a file into a store that no server has open.
+///
+/// # Errors
+/// Why nothing was imported.
+pub fn run(import: &FileImport, destination: Destination<'_>) -> Result<(), String> {
+    let Destination { store: url, database, temporary, seed, writer } = destination;
     let (input, bytes) = import.open()?;
-    let url = import.place.store_url();
-    let store = Arc::new(Store::open(&url).map_err(|error| match error {
+    let store = Arc::new(Store::open(url).map_err(|error| match error {
         StoreError::Locked { .. } => {
             format!("{error}. Import through the running server with --to redis://127.0.0.1:6379, or end it first")
         }
         _ => error.to_string(),
     })?);
     let recovered = Log::look(&store).map_err(|error| error.to_string())?;
-    let database = &import.place.database;
     // The disk that is to hold the data has room for them; the system's temporary files may lie in memory.
     let beside = || url.strip_prefix("file://").map_or_else(std::env::temp_dir, PathBuf::from);
-    let folder = import.temporary.clone().unwrap_or_else(beside);
+    let folder = temporary.unwrap_or_else(beside);
     let order = Order {
         store: &store,
         recovered: &recovered,
@@ -37,8 +51,8 @@ pub(super) fn run(import: &Import) -> Result<(), String> {
         replace: import.replace,
         skip_unsupported: import.skip_unsupported,
         now_ms: now_ms(),
-        seed: random_seed(),
-        writer: random_seed(),
+        seed,
+        writer,
         folder: &folder,
         memory_bytes: MEMORY_BYTES,
     };

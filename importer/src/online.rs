@@ -6,19 +6,19 @@
 //! 3. Another thread reads one reply for each entry of the queue. At the first error it shuts the connection, at which the
 //!    writer ends, too.
 
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
+use dormouse_protocol::Response;
 use dormouse_storage::codec::value::kind;
 use dormouse_storage::rdb::import::shown;
 use dormouse_storage::rdb::{Entry, RdbReader, RdbRecord};
 
-use super::target::Target;
-use super::{Import, note_unsupported};
-use crate::cli::progress::Progress;
-use crate::worker::now_ms;
+use crate::progress::Progress;
+use crate::target::Target;
+use crate::{FileImport, note_unsupported, now_ms};
 
 /// Requests without a reply yet.
 const PENDING_MAX: usize = 4096;
@@ -34,7 +34,11 @@ enum Pending {
     Restore(Box<[u8]>),
 }
 
-pub(super) fn run(import: &Import, target: &Target) -> Result<(), String> {
+/// Imports a file through a running server.
+///
+/// # Errors
+/// Why not everything was imported.
+pub fn run(import: &FileImport, target: &Target) -> Result<(), String> {
     let mut skipped = 0;
     if !import.is_stream() {
         let progress = Progress::new("checking", import.open()?.1);
@@ -81,7 +85,7 @@ pub(super) fn run(import: &Import, target: &Target) -> Result<(), String> {
 }
 
 /// Reads the whole file, names what cannot be taken and counts it.
-fn check(import: &Import, target: &Target, progress: &Progress) -> Result<u64, String> {
+fn check(import: &FileImport, target: &Target, progress: &Progress) -> Result<u64, String> {
     let failed = |error: &dyn std::fmt::Display| format!("nothing was imported: {}: {error}", import.name());
     let mut reader = RdbReader::new(import.open()?.0).map_err(|error| failed(&error))?;
     let (mut unsupported, mut keys) = (0, 0);
@@ -158,11 +162,9 @@ fn connect(target: &Target) -> Result<TcpStream, String> {
     words.push(password.as_bytes());
     let mut request = Vec::new();
     write_request(&mut request, &words).and_then(|()| stream.write_all(&request)).map_err(failed)?;
-    let reply = read_line(&mut BufReader::new(&stream)).map_err(failed)?;
-    match reply.strip_prefix('-') {
-        Some(refusal) => Err(format!("{target:?} refuses: {refusal}")),
-        None => Ok(stream),
-    }
+    let reply = Response::read(&mut BufReader::new(&stream)).map_err(failed)?;
+    reply.checked().map_err(|refusal| format!("{target:?} refuses: {refusal}"))?;
+    Ok(stream)
 }
 
 /// What was sent.
@@ -175,7 +177,7 @@ struct Sent {
 }
 
 fn send(
-    import: &Import,
+    import: &FileImport,
     target: &Target,
     input: Box<dyn Read>,
     writer: &mut Writer,
@@ -301,11 +303,11 @@ enum Refusal {
 fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> {
     let mut replies = BufReader::new(&stream);
     for asked in &pending {
-        let reply = read_line(&mut replies);
+        let reply = Response::read(&mut replies);
         let reply = reply.map_err(|error| Refusal::Connection(format!("the connection is lost: {error}")));
         let refused = match reply {
             Ok(reply) => {
-                let Some(text) = reply.strip_prefix('-') else { continue };
+                let Err(text) = reply.checked() else { continue };
                 Refusal::Reply(match asked {
                     Pending::Select(index) => format!("the server has no index {index}: {text}"),
                     Pending::Restore(key) if text.starts_with("BUSYKEY") => {
@@ -325,18 +327,4 @@ fn listen(stream: TcpStream, pending: Receiver<Pending>) -> Result<(), Refusal> 
         return Err(refused);
     }
     Ok(())
-}
-
-/// A reply of one line, which is all that these commands have. A server that says anything else is none.
-fn read_line(replies: &mut impl BufRead) -> io::Result<String> {
-    const LINE_BYTES_MAX: u64 = 64 << 10;
-    let mut line = Vec::new();
-    replies.take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-    match line.strip_suffix(b"\r\n") {
-        Some(line) if line.starts_with(b"+") || line.starts_with(b"-") => {
-            Ok(String::from_utf8_lossy(line).into_owned())
-        }
-        Some(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "what answers is no Redis")),
-        None => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
 }

@@ -14,7 +14,7 @@ use super::Fault;
 use super::place::Place;
 use super::wire::request;
 
-/// Added to an index that is staged: see [`dormouse_shard::keyspace::staging`].
+/// Added to an index that is staged: see [`dormouse_storage::shown`].
 pub const STAGED: u64 = 1 << 32;
 
 const BATCH_BYTES: usize = 2 << 20;

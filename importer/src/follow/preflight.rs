@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+use dormouse_protocol::Response;
+
 use super::address::Address;
 use super::pulse::{ask, field, information};
 use super::target::Abilities;
-use super::wire::{Connection, Reply};
+use super::wire::Connection;
 
 /// Types that not every target has: as `SCAN` and messages name them, and a command of each.
 const TYPES: &[(&str, &str, &str)] =
@@ -24,7 +26,7 @@ pub fn untakeable(source: &Address, abilities: &Abilities) -> Vec<String> {
     let Ok(mut connection) = ask(source) else { return found };
     let until = Instant::now() + PATIENCE;
     if !abilities.commands.contains("FUNCTION")
-        && let Ok(Reply::Array(libraries)) = connection.call(&[b"FUNCTION", b"LIST"])
+        && let Ok(Response::Many(_, Some(libraries))) = connection.call(&[b"FUNCTION", b"LIST"])
         && !libraries.is_empty()
     {
         found.push("a library of functions".to_owned());
@@ -33,7 +35,7 @@ pub fn untakeable(source: &Address, abilities: &Abilities) -> Vec<String> {
     let indexes = (0..1024).filter(|index| field(&keyspace, &format!("db{index}")).is_some());
     for index in indexes {
         let index = index.to_string();
-        if !matches!(connection.call(&[b"SELECT", index.as_bytes()]), Ok(Reply::Simple(_))) {
+        if !matches!(connection.call(&[b"SELECT", index.as_bytes()]), Ok(Response::Line('+', _))) {
             break;
         }
         for (kind, name, command) in TYPES {
@@ -54,9 +56,12 @@ fn of_type(connection: &mut Connection, kind: &str, until: Instant) -> Vec<Vec<u
     let (mut keys, mut cursor) = (Vec::new(), b"0".to_vec());
     while Instant::now() < until && keys.len() < NAMED_MAX {
         let page = connection.call(&[b"SCAN", &cursor, b"COUNT", PAGE.as_bytes(), b"TYPE", kind.as_bytes()]);
-        let Ok(Reply::Array(page)) = page else { break };
-        let Ok([Reply::Bulk(next), Reply::Array(found)]) = <[Reply; 2]>::try_from(page) else { break };
-        keys.extend(found.into_iter().filter_map(|key| if let Reply::Bulk(key) = key { Some(key) } else { None }));
+        let Ok(Response::Many(_, Some(page))) = page else { break };
+        let Ok([Response::Bulk(_, Some(next)), Response::Many(_, Some(found))]) = <[Response; 2]>::try_from(page)
+        else {
+            break;
+        };
+        keys.extend(found.iter().filter_map(|key| key.bytes().map(<[u8]>::to_vec)));
         cursor = next;
         if cursor == b"0" {
             break;
