@@ -1,7 +1,8 @@
 //! Branches: a database that begins as another one is now, without a copy of anything.
 //!
-//! 1. *Write*: the source is brought up to date in the store, as before a sleep; the last and smallest part is written under
-//!    all of its locks. So the branch is one moment of the source, and everything that was acknowledged before is in it.
+//! 1. *Write*: the source is brought up to date in the store, as before a sleep; the last and smallest part is encoded under
+//!    all of its locks, and written without them. So the branch is one moment of the source, and everything that was acknowledged
+//!    before is in it.
 //!    A source that sleeps is in the store already.
 //! 2. *Make*: the first manifest of the branch names the chunks and the tail that the source's newest manifest names. Who
 //!    may delete them from then on is told in [`dormouse_storage::manifest`].
@@ -55,7 +56,7 @@ impl Database {
         if manifest::exists(store, name).await.map_err(store_error)? {
             return Err(taken());
         }
-        drop(self.write_everything().await?);
+        self.write_everything().await?;
         let now_ms = (self.engine.clock)();
         let new = || Manifest::new(self.name(), self.shared.placement.seed, self.engine.writer, now_ms);
         let source = self.newest_manifest().await?.map_or_else(new, |manifest| (*manifest).clone());

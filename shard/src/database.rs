@@ -325,6 +325,15 @@ impl Database {
         self.topology.store(topology.map(Arc::new));
     }
 
+    pub(crate) fn publish_again(&self, topology: &Arc<Topology>) {
+        self.topology.store(Some(Arc::clone(topology)));
+    }
+
+    /// Whether it is to sleep for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
     /// The shards; it is woken if it sleeps.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
+use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly, staging};
 use dormouse_shard::error::{Error, Result};
@@ -108,7 +109,12 @@ fn staged(session: &mut Session, reply: &mut Reply, (index,): (&[u8],)) -> Resul
 fn sleep(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
     let tenant = Arc::clone(&session.tenant);
     Ok(async move {
-        let slept = tenant.database.sleep().await;
+        let slept = match tenant.database.sleep().await {
+            Ok(SleepOutcome::InUse) => Err(Error::text(
+                "ERR clients go on writing to the database: what they have written is saved, but it stays awake",
+            )),
+            slept => slept,
+        };
         answer(health::saved(&tenant, slept), |(), reply| reply.ok())
     }
     .boxed())

@@ -10,6 +10,10 @@
 //!    the last entry that survives, which is one moment, whatever each place had seen.
 //! 4. *Commit* by creating the next manifest. Only now anything that went before may be deleted, in the store and in the log.
 //!
+//! Before a sleep, and for a branch, the last one is of *one moment*: all that is dirty is encoded under all locks, which is what the fuzzy
+//! ones before it have left. No lock is held while it is written. If clients have written to the database meanwhile, it
+//! is saved again or stays awake; else the store has all of it, and it is retired.
+//!
 //! Invariant: until step 4 has succeeded, the store's newest manifest is valid and nothing that it needs was touched. When
 //! anything fails the visited places are dirty again, so nothing is forgotten.
 //!
@@ -29,7 +33,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use dormouse_storage::chunk::{ChunkWriter, Origin, read_segment};
 use dormouse_storage::codec::segment::SegmentBody;
-use dormouse_storage::log::Window;
+use dormouse_storage::log::{Lsn, Window};
 use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
 use dormouse_storage::replay::Replay;
 use dormouse_storage::shown::{ALL_INDEXES, Ids, first_ids};
@@ -54,7 +58,9 @@ const TAIL_BYTES_MAX: usize = 32 << 20;
 /// Bytes of segments that one checkpoint copies out of sparse chunks.
 const COPIED_BYTES_MAX: u64 = 32 << 20;
 
-/// Fuzzy checkpoints before a database that will not stop being written to is held for the last one.
+/// Fuzzy checkpoints before what is left is written as it is at one moment.
+const FUZZY_MAX: usize = 3;
+/// Times that a database which clients go on writing to is saved before it stays awake.
 const SLEEP_ATTEMPTS: usize = 3;
 
 /// What a checkpoint wrote.
@@ -66,6 +72,26 @@ pub struct Report {
     pub effects: usize,
 }
 
+/// How a sleep has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SleepOutcome {
+    FellAsleep,
+    WasAsleep,
+    /// Clients wrote to it all the while. What was written before the sleep was asked for is in the store.
+    InUse,
+}
+
+/// What a checkpoint writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// Each place as it is when its turn comes; the log has the rest.
+    Fuzzy,
+    /// All of it as it is at one moment, and the meters.
+    Moment,
+    /// The same, and from that moment on nobody is served.
+    Last,
+}
+
 /// What a checkpoint begins with.
 struct Beginning {
     sequence: u64,
@@ -74,6 +100,8 @@ struct Beginning {
     next_id: u32,
     /// Whether there is anything to write.
     needed: bool,
+    /// The log's end.
+    end: Lsn,
     /// Places that only the log has something of, and that could not be loaded.
     unloaded: Vec<(u32, Range53, u64)>,
 }
@@ -89,7 +117,7 @@ impl Database {
         let done = self.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let done = match database.check_promise().await {
-                Ok(()) => database.checkpoint_with(None).await,
+                Ok(()) => database.checkpoint_with(Extent::Fuzzy).await.map(|(report, _)| report),
                 Err(error) => Err(error),
             };
             database.stop_if_overtaken().await;
@@ -99,11 +127,12 @@ impl Database {
         done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }
 
-    /// Writes what changed, gives the memory back and leaves the database asleep. False: it was asleep already.
+    /// Writes what changed, gives the memory back and leaves the database asleep. Clients are served meanwhile, and wait for
+    /// nothing: a database that they go on writing to stays awake.
     ///
     /// # Errors
     /// As [`Self::checkpoint`]; the database stays awake.
-    pub async fn sleep(self: &Arc<Self>) -> Result<bool> {
+    pub async fn sleep(self: &Arc<Self>) -> Result<SleepOutcome> {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
             let _transition = database.transition.lock().await;
@@ -125,15 +154,23 @@ impl Database {
         }
     }
 
-    async fn fall_asleep(self: &Arc<Self>) -> Result<bool> {
+    async fn fall_asleep(self: &Arc<Self>) -> Result<SleepOutcome> {
         if !self.is_awake() {
-            return Ok(false);
+            return Ok(SleepOutcome::WasAsleep);
         }
         let started = Stopwatch::start();
-        let Some(held) = self.write_everything().await? else { return Ok(false) };
-        let contents = self.retire(&held);
-        self.publish(None);
-        drop(held);
+        let mut retired = None;
+        for _ in 0..SLEEP_ATTEMPTS {
+            self.write_everything().await?;
+            retired = self.retire_if_saved().await;
+            if retired.is_some() {
+                break;
+            }
+        }
+        if retired.is_none() && self.is_closed() {
+            retired = self.checkpoint_with(Extent::Last).await?.1;
+        }
+        let Some(contents) = retired else { return Ok(SleepOutcome::InUse) };
         self.collect_superseded().await;
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
@@ -142,36 +179,43 @@ impl Database {
         // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
         self.lane.free(contents.iter().map(Contents::bytes).sum(), Asleep { contents, give_back });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
-        Ok(true)
+        Ok(SleepOutcome::FellAsleep)
     }
 
-    /// Writes everything, the last of it under all locks, which are handed back: the store has what was acknowledged until
-    /// they are let go. None where it sleeps.
-    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<Option<Vec<HeldShard>>> {
-        if !self.is_awake() {
-            return Ok(None);
-        }
-        for _ in 0..SLEEP_ATTEMPTS {
-            if self.checkpoint_with(None).await?.segments == 0 {
+    /// Writes everything that was acknowledged until now: the newest manifest is the database as it was at one moment. Nothing
+    /// is written where it sleeps.
+    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<()> {
+        for _ in 0..FUZZY_MAX {
+            if self.checkpoint_with(Extent::Fuzzy).await?.0.segments == 0 {
                 break;
             }
         }
-        let Some((_, held)) = self.hold_all().await else { return Ok(None) };
-        // Under all locks there is nothing left, or the little that was written since.
-        self.checkpoint_with(Some(&held)).await?;
-        Ok(Some(held))
+        // Under all locks there is nothing left to encode, or the little that was written since.
+        self.checkpoint_with(Extent::Moment).await.map(drop)
     }
 
-    /// `held`: all locks, where the caller holds them.
-    pub(crate) async fn checkpoint_with(self: &Arc<Self>, held: Option<&[HeldShard]>) -> Result<Report> {
-        let Some(topology) = self.topology() else { return Ok(Report::default()) };
+    /// Leaves the database asleep if the store has all of it.
+    async fn retire_if_saved(&self) -> Option<Vec<Contents>> {
+        let (topology, held) = self.hold_all().await?;
+        let before = self.manifest.lock().clone();
+        if self.look(&topology, &held, before.as_deref()).needed {
+            return None;
+        }
+        let contents = self.retire(&held);
+        self.publish(None);
+        Some(contents)
+    }
+
+    /// Answers what was written, and what was retired.
+    async fn checkpoint_with(self: &Arc<Self>, extent: Extent) -> Result<(Report, Option<Vec<Contents>>)> {
+        let Some(topology) = self.topology() else { return Ok((Report::default(), None)) };
         let started = Stopwatch::start();
-        if held.is_none() {
+        if extent == Extent::Fuzzy {
             self.load_what_is_rewritten(&topology).await;
         }
         self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
         let (mut visited, mut output) = (Vec::new(), Output::default());
-        let outcome = self.write(&topology, held, &mut visited, &mut output).await;
+        let outcome = self.write(&topology, extent, &mut visited, &mut output).await;
         self.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(report) => {
@@ -186,10 +230,13 @@ impl Database {
                     self.counters.checkpoint_keys_last.store(report.keys as u64, Ordering::Relaxed);
                     self.counters.checkpoint_bytes.fetch_add(report.bytes, Ordering::Relaxed);
                 }
-                Ok(report)
+                Ok((report, output.retired))
             }
             Err(error) => {
-                self.undo(&topology, held, &visited).await;
+                if let Some(retired) = output.retired.take() {
+                    self.put_back(&topology, retired).await;
+                }
+                self.undo(&topology, &visited).await;
                 self.take_back(output).await;
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
                 if self.refused.get().is_none() {
@@ -203,6 +250,15 @@ impl Database {
                 Err(error)
             }
         }
+    }
+
+    /// Serves again what was retired for a checkpoint that has failed.
+    async fn put_back(&self, topology: &Arc<Topology>, retired: Vec<Contents>) {
+        let held = hold(topology.shards.clone()).await;
+        for (shard, contents) in held.iter().zip(retired) {
+            *shard.contents() = contents;
+        }
+        self.publish_again(topology);
     }
 
     /// What only the log has is loaded, so that it can be written; where the tails have outgrown their part, also the
@@ -230,14 +286,37 @@ impl Database {
     async fn write(
         self: &Arc<Self>,
         topology: &Topology,
-        held: Option<&[HeldShard]>,
+        extent: Extent,
         visited: &mut Vec<Visited>,
         output: &mut Output,
     ) -> Result<Report> {
         let before = self.manifest.lock().clone();
-        let begun = self.begin(topology, held, before.as_deref()).await;
         // The last one before a sleep keeps the meters, also of a database that was only read.
-        let meters = held.is_some() && before.is_some();
+        let meters = extent != Extent::Fuzzy && before.is_some();
+        let in_tail = |keyspace: u32, range: Range53| {
+            before.as_ref().is_none_or(|manifest| fits_stored(manifest, keyspace, range))
+        };
+        // What was seen at one moment waits here until the locks are let go.
+        let mut seen_at_once = Vec::new();
+        let begun = {
+            let held = hold(topology.shards.clone()).await;
+            let begun = self.begin(topology, &held, before.as_deref(), extent);
+            if extent != Extent::Fuzzy && begun.needed {
+                let look = Look { in_tail: &in_tail, whole: false };
+                for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
+                    let mut from = 0;
+                    while let Some((seen, found, next)) = self.see(shard, id, from, &look) {
+                        from = next;
+                        seen_at_once.push((seen, found));
+                    }
+                }
+            }
+            if extent == Extent::Last {
+                output.retired = Some(self.retire(&held));
+                self.publish(None);
+            }
+            begun
+        };
         if !begun.needed && !meters {
             return Ok(Report::default());
         }
@@ -248,44 +327,53 @@ impl Database {
         let names = Names::new(self.name()).map_err(store_error)?;
         let mut changes: Vec<TailRecord> = Vec::new();
         let mut changed_bytes = 0;
-        let in_tail = |keyspace: u32, range: Range53| {
-            before.as_ref().is_none_or(|manifest| fits_stored(manifest, keyspace, range))
-        };
-        for (at, gate) in topology.shards.iter().enumerate() {
-            for id in begun.ids {
-                let mut from = 0;
-                loop {
+        let mut seen_at_once = seen_at_once.into_iter();
+        let fuzzy = if extent == Extent::Fuzzy { &topology.shards[..] } else { &[] };
+        let mut places = fuzzy.iter().flat_map(|gate| begun.ids.map(|id| (gate, id)));
+        let mut at = places.next().map(|(gate, id)| (gate, id, 0));
+        loop {
+            let visit = match (&mut at, seen_at_once.next()) {
+                (_, Some(seen)) => Some(seen),
+                (None, None) => break,
+                (Some((gate, id, from)), None) => {
                     let look = Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX };
-                    let visit = self.visit(gate, held.map(|held| &held[at]), id, from, &look).await;
-                    let Some((mut seen, found, next)) = visit else { break };
-                    from = next;
-                    output.report.segments += 1;
-                    match found {
-                        Found::Body(raw) => {
-                            let body = raw.seal();
-                            let entry = output.writer.push(id, seen.range, seen.sequence, &body);
-                            output.report.keys += entry.records as usize;
-                            seen.written = Written::Body { entry, chunk: output.chunks.len() };
+                    let visit = self.visit(gate, *id, *from, &look).await;
+                    tokio::task::yield_now().await;
+                    match visit {
+                        Some((seen, found, next)) => {
+                            *from = next;
+                            Some((seen, found))
                         }
-                        Found::Keys(records) => {
-                            output.report.keys += records.len();
-                            changed_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
-                            changes.extend(records);
+                        None => {
+                            at = places.next().map(|(gate, id)| (gate, id, 0));
+                            None
                         }
-                        Found::Empty => {}
-                    }
-                    visited.push(seen);
-                    if output.writer.is_full() {
-                        self.put_chunk(&mut manifest, &names, output).await?;
-                    }
-                    if held.is_none() {
-                        tokio::task::yield_now().await;
                     }
                 }
+            };
+            let Some((mut seen, found)) = visit else { continue };
+            output.report.segments += 1;
+            match found {
+                Found::Body(raw) => {
+                    let body = raw.seal();
+                    let entry = output.writer.push(seen.keyspace, seen.range, seen.sequence, &body);
+                    output.report.keys += entry.records as usize;
+                    seen.written = Written::Body { entry, chunk: output.chunks.len() };
+                }
+                Found::Keys(records) => {
+                    output.report.keys += records.len();
+                    changed_bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
+                    changes.extend(records);
+                }
+                Found::Empty => {}
+            }
+            visited.push(seen);
+            if output.writer.is_full() {
+                self.put_chunk(&mut manifest, &names, output).await?;
             }
         }
         self.put_chunk(&mut manifest, &names, output).await?;
-        let cut = self.cut(topology, held).await?;
+        let cut = self.cut(topology, &begun, extent).await?;
         manifest.sequence = begun.sequence;
         manifest.cut = cut;
         manifest.keyspaces = begun.ids;
@@ -303,85 +391,87 @@ impl Database {
         output.report.bytes += manifest.encode().len() as u64;
         self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
         self.is_window_unsure.store(false, Ordering::SeqCst);
-        self.committed(manifest, topology, held, &moved).await;
-        // Where the caller holds the locks, it collects when it has let them go.
-        if held.is_none() {
+        self.committed(manifest, topology, &moved).await;
+        // Before a sleep and for a branch the caller collects at the end.
+        if extent == Extent::Fuzzy {
             self.collect_superseded().await;
         }
         Ok(output.report)
     }
 
-    /// Step 1.
-    async fn begin(&self, topology: &Topology, held: Option<&[HeldShard]>, before: Option<&Manifest>) -> Beginning {
-        // Held to its end, it sees one moment and needs no log.
-        let fuzzy = held.is_none();
-        let begin = |held: &[HeldShard]| {
-            let shared = &self.shared;
-            let mut dirty = false;
-            let mut ids = [0; ALL_INDEXES];
-            let mut unloaded = Vec::new();
-            for shard in held {
-                let contents = shard.contents();
-                ids = contents.ids;
-                dirty |= contents.indexes().any(|(_, index)| index.is_dirty());
-                for (_, index) in contents.indexes().filter(|(_, index)| index.stored() > 0) {
-                    let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
-                    unloaded.extend(
-                        stored
-                            .filter(|(_, stored)| stored.logged)
-                            .map(|(range, stored)| (index.id, range, stored.seen)),
-                    );
-                }
+    /// What there is to write, under all locks.
+    fn look(&self, topology: &Topology, held: &[HeldShard], before: Option<&Manifest>) -> Beginning {
+        let shared = &self.shared;
+        let mut dirty = false;
+        let mut ids = [0; ALL_INDEXES];
+        let mut unloaded = Vec::new();
+        for shard in held {
+            let contents = shard.contents();
+            ids = contents.ids;
+            dirty |= contents.indexes().any(|(_, index)| index.is_dirty());
+            for (_, index) in contents.indexes().filter(|(_, index)| index.stored() > 0) {
+                let stored = index.places().iter().filter_map(|place| Some((place.range, place.stored()?)));
+                let logged = stored.filter(|(_, stored)| stored.logged);
+                unloaded.extend(logged.map(|(range, stored)| (index.id, range, stored.seen)));
             }
-            let sequence = shared.sequence.load(Ordering::SeqCst);
-            let followed = shared.followed.load(Ordering::Relaxed);
-            let unchanged = match before {
-                None => sequence == 0 && ids == first_ids(),
-                Some(manifest) => {
-                    manifest.keyspaces == ids
-                        && manifest.followed == followed
-                        && manifest.shard_cuts == cuts(topology)
-                        && manifest.sequence == sequence
-                }
-            };
-            let needed = dirty || !unchanged || self.is_window_unsure.load(Ordering::SeqCst);
-            if needed && !shared.journal.is_recording() {
-                // What was written took no numbers: what is seen from here on must be told from what was seen before.
-                if fuzzy && shared.journal.log().is_some() {
-                    shared.journal.resume(&shared.sequence, (self.engine.clock)());
-                    shared.journal.record(true);
-                } else {
-                    shared.sequence.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-            let sequence = shared.sequence.load(Ordering::SeqCst);
-            let next_id = shared.next_id.load(Ordering::SeqCst);
-            Beginning { sequence, ids, followed, next_id, needed, unloaded }
-        };
-        match held {
-            Some(held) => begin(held),
-            None => begin(&hold(topology.shards.clone()).await),
         }
+        let sequence = shared.sequence.load(Ordering::SeqCst);
+        let followed = shared.followed.load(Ordering::Relaxed);
+        let unchanged = match before {
+            None => sequence == 0 && ids == first_ids(),
+            Some(manifest) => {
+                manifest.keyspaces == ids
+                    && manifest.followed == followed
+                    && manifest.shard_cuts == cuts(topology)
+                    && manifest.sequence == sequence
+            }
+        };
+        let needed = dirty || !unchanged || self.is_window_unsure.load(Ordering::SeqCst);
+        let next_id = shared.next_id.load(Ordering::SeqCst);
+        Beginning { sequence, ids, followed, next_id, needed, end: 0, unloaded }
+    }
+
+    /// Step 1.
+    fn begin(&self, topology: &Topology, held: &[HeldShard], before: Option<&Manifest>, extent: Extent) -> Beginning {
+        let (shared, journal) = (&self.shared, &self.shared.journal);
+        let mut begun = self.look(topology, held, before);
+        if begun.needed && !journal.is_recording() {
+            // What was written took no numbers: what is seen from here on must be told from what was seen before.
+            if extent == Extent::Fuzzy && journal.log().is_some() {
+                journal.resume(&shared.sequence, (self.engine.clock)());
+                journal.record(true);
+            } else {
+                // What is seen at one moment needs no log.
+                shared.sequence.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        begun.sequence = shared.sequence.load(Ordering::SeqCst);
+        begun.end = journal.log().map_or(0, |log| log.end());
+        begun
     }
 
     /// Step 3.
     ///
     /// # Errors
     /// When the log cannot be made durable.
-    async fn cut(&self, topology: &Topology, held: Option<&[HeldShard]>) -> Result<u64> {
+    async fn cut(&self, topology: &Topology, begun: &Beginning, extent: Extent) -> Result<u64> {
         let journal = &self.shared.journal;
-        if held.is_none() && journal.window() == Window::None {
-            let _held = hold(topology.shards.clone()).await;
-            // It may have been declared while the locks were asked for.
+        let (mut cut, mut end) = (begun.sequence, begun.end);
+        if extent == Extent::Fuzzy {
             if journal.window() == Window::None {
-                journal.record(false);
+                let _held = hold(topology.shards.clone()).await;
+                // It may have been declared while the locks were asked for.
+                if journal.window() == Window::None {
+                    journal.record(false);
+                }
             }
+            cut = self.shared.sequence.load(Ordering::SeqCst);
+            end = journal.log().map_or(0, |log| log.end());
         }
-        let cut = self.shared.sequence.load(Ordering::SeqCst);
         if let Some(log) = journal.log() {
             // Also where all that there is was visited and this database needs no log: a crash must not keep what it did
             // and lose what another database did before.
-            log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
+            log.durable_or_failed(end).await.map_err(|error| self.note_refused(error))?;
         }
         Ok(cut)
     }
@@ -557,14 +647,13 @@ impl Database {
         &self,
         manifest: Manifest,
         topology: &Topology,
-        held: Option<&[HeldShard]>,
         moved: &[(u32, Range53)],
     ) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
         self.note_manifest(&manifest);
         let mut moved = moved.to_vec();
         moved.append(&mut self.unmoved.lock());
-        if let Err(error) = self.relocate(&manifest, topology, held, &moved).await {
+        if let Err(error) = self.relocate(&manifest, topology, &moved).await {
             // They are told by the next checkpoint; until then they are found where they were.
             *self.unmoved.lock() = moved;
             tracing::error!(database = self.name(), %error, "a tail that was just written cannot be read");
@@ -584,15 +673,14 @@ impl Database {
         &self,
         manifest: &Manifest,
         topology: &Topology,
-        held: Option<&[HeldShard]>,
         moved: &[(u32, Range53)],
     ) -> std::result::Result<(), StoreError> {
         if moved.is_empty() {
             return Ok(());
         }
         let replay = Arc::new(Replay::read(&self.engine.store, manifest, None).await?);
-        let relocate = |held: &[HeldShard]| {
-            for shard in held {
+        for gate in &topology.shards {
+            for shard in hold(vec![Arc::clone(gate)]).await {
                 let mut contents = shard.contents();
                 for (keyspace, range) in moved {
                     let segment = manifest.segment(*keyspace, range.start).filter(|segment| segment.range == *range);
@@ -601,14 +689,6 @@ impl Database {
                     {
                         index.relocate(*range, stored(manifest, segment, &replay));
                     }
-                }
-            }
-        };
-        match held {
-            Some(held) => relocate(held),
-            None => {
-                for gate in &topology.shards {
-                    relocate(&hold(vec![Arc::clone(gate)]).await);
                 }
             }
         }
@@ -657,19 +737,12 @@ impl Database {
     }
 
     /// After a failure: what was visited is dirty again, and where the window is none nobody records.
-    async fn undo(&self, topology: &Topology, held: Option<&[HeldShard]>, visited: &[Visited]) {
-        let own;
-        let held = match held {
-            Some(held) => held,
-            None => {
-                own = hold(topology.shards.clone()).await;
-                &own[..]
-            }
-        };
+    async fn undo(&self, topology: &Topology, visited: &[Visited]) {
+        let held = hold(topology.shards.clone()).await;
         if self.shared.journal.window() == Window::None {
             self.shared.journal.record(false);
         }
-        for shard in held {
+        for shard in &held {
             let mut contents = shard.contents();
             for seen in visited {
                 if let Some(index) = contents.by_id(seen.keyspace) {
@@ -717,4 +790,6 @@ struct Output {
     objects: Vec<String>,
     /// The manifest may have been committed.
     is_doubtful: bool,
+    /// Contents that nobody is served from any more.
+    retired: Option<Vec<Contents>>,
 }

@@ -65,47 +65,52 @@ impl Database {
     pub(super) async fn visit(
         &self,
         gate: &ShardGate,
-        held: Option<&HeldShard>,
         keyspace: u32,
         from: u64,
         look: &Look<'_>,
     ) -> Option<(Visited, Contents, u64)> {
-        let see = |held: &HeldShard| {
-            let mut contents = held.contents();
-            let from = from.max(u64::from(contents.first_slot) << 39);
-            if from >= u64::from(contents.end_slot) << 39 {
-                return None;
-            }
-            let place = contents.by_id(keyspace)?.next_dirty(from)?;
-            let sequence = self.shared.sequence.load(Ordering::SeqCst);
-            let dirty = std::mem::take(&mut place.dirty);
-            let place: &Place = place;
-            let segment = place.segment()?;
-            let found = match dirty {
-                Dirty::Keys(keys) if !look.whole && (look.in_tail)(keyspace, place.range) => {
-                    changed(place, segment, keyspace, sequence, &keys)
-                }
-                _ => None,
-            };
-            let found = found.unwrap_or_else(|| match segment.is_empty() {
-                true => Contents::Empty,
-                false => Contents::Body(RawSegment::collect(segment.iter(), place.resident_bytes())),
-            });
-            let visited = Visited {
-                keyspace,
-                range: place.range,
-                sequence,
-                records: segment.len() as u32,
-                expiring: place.expiring,
-                heap_bytes: place.resident_bytes() as u64,
-                written: if matches!(found, Contents::Keys(_)) { Written::Keys } else { Written::Empty },
-            };
-            Some((visited, found, place.range.end()))
-        };
-        match held {
-            Some(held) => see(held),
-            None => see(hold(vec![Arc::clone(gate)]).await.first()?),
+        let held = hold(vec![Arc::clone(gate)]).await;
+        self.see(held.first()?, keyspace, from, look)
+    }
+
+    /// The same under the lock.
+    pub(super) fn see(
+        &self,
+        held: &HeldShard,
+        keyspace: u32,
+        from: u64,
+        look: &Look<'_>,
+    ) -> Option<(Visited, Contents, u64)> {
+        let mut contents = held.contents();
+        let from = from.max(u64::from(contents.first_slot) << 39);
+        if from >= u64::from(contents.end_slot) << 39 {
+            return None;
         }
+        let place = contents.by_id(keyspace)?.next_dirty(from)?;
+        let sequence = self.shared.sequence.load(Ordering::SeqCst);
+        let dirty = std::mem::take(&mut place.dirty);
+        let place: &Place = place;
+        let segment = place.segment()?;
+        let found = match dirty {
+            Dirty::Keys(keys) if !look.whole && (look.in_tail)(keyspace, place.range) => {
+                changed(place, segment, keyspace, sequence, &keys)
+            }
+            _ => None,
+        };
+        let found = found.unwrap_or_else(|| match segment.is_empty() {
+            true => Contents::Empty,
+            false => Contents::Body(RawSegment::collect(segment.iter(), place.resident_bytes())),
+        });
+        let visited = Visited {
+            keyspace,
+            range: place.range,
+            sequence,
+            records: segment.len() as u32,
+            expiring: place.expiring,
+            heap_bytes: place.resident_bytes() as u64,
+            written: if matches!(found, Contents::Keys(_)) { Written::Keys } else { Written::Empty },
+        };
+        Some((visited, found, place.range.end()))
     }
 }
 
