@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dormouse_shard::commands::Flags;
@@ -52,6 +52,8 @@ pub struct Tenant {
     pub memory_peak: AtomicU64,
     /// Lately, a second.
     pub rates: Mutex<Rates>,
+    /// The keeper waits for locks of the database, to end an import that was abandoned.
+    pub is_settling: AtomicBool,
     /// Checkpoints and sleeps that the keeper begins.
     pub saving: Mutex<Saving>,
     /// What each shard did in the last second, by its id.
@@ -113,6 +115,7 @@ impl Tenant {
             connections: AtomicU64::new(0),
             memory_peak: AtomicU64::new(0),
             rates: Mutex::default(),
+            is_settling: AtomicBool::new(false),
             saving: Mutex::default(),
             loads: Mutex::default(),
             writes_saved,

@@ -1,6 +1,7 @@
 //! The HTTP port: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! It has a thread and a runtime of its own, so that a scrape never delays a worker. Everything that a client can draw
+//! It has a thread and a runtime of its own, so that a scrape never delays a worker. What has to be asked of the server is
+//! gathered on further threads, one request at a time for each path, so that `/healthz` is answered whatever happens. Everything that a client can draw
 //! out is bounded: how many connections there are, the time for a request's head and its size, how long a connection
 //! lasts. Bodies are not read. Every connection is accepted at once; where there are too many, the one that has been silent
 //! for longest is closed. So a probe is answered however many slow connections there are.
@@ -26,7 +27,7 @@ use parking_lot::Mutex;
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 /// Most connections at once.
@@ -67,14 +68,14 @@ pub struct Http {
 }
 
 impl Http {
-    /// Serves on listeners that are bound already. `readiness` is asked on every `/readyz`, and must not block.
+    /// Serves on listeners that are bound already. `readiness` is asked on every `/readyz`.
     pub fn start(
         listeners: Vec<TcpListener>,
         registry: Registry,
         readiness: impl Fn() -> Readiness + Send + Sync + 'static,
     ) -> io::Result<Http> {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?;
-        let router = router(Service { registry, readiness: Arc::new(readiness) });
+        let router = router(Service::new(registry, readiness));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listeners = {
             let _context = runtime.enter();
@@ -87,7 +88,11 @@ impl Http {
                 .collect::<io::Result<Vec<_>>>()?
         };
         let (stop, stopped) = watch::channel(false);
-        let run = move || runtime.block_on(serve(listeners, router, stopped));
+        let run = move || {
+            runtime.block_on(serve(listeners, router, stopped));
+            // A scrape that hangs is left alone.
+            runtime.shutdown_background();
+        };
         let thread = std::thread::Builder::new().name("http".to_string()).spawn(run)?;
         Ok(Http { addresses, stop, thread: Some(thread) })
     }
@@ -113,6 +118,27 @@ impl Drop for Http {
 struct Service {
     registry: Registry,
     readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
+    /// One scrape and one look at the readiness at a time.
+    scraping: Arc<Semaphore>,
+    looking: Arc<Semaphore>,
+}
+
+impl Service {
+    fn new(registry: Registry, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
+        let one = || Arc::new(Semaphore::new(1));
+        Self { registry, readiness: Arc::new(readiness), scraping: one(), looking: one() }
+    }
+}
+
+/// Runs `gather` away from the thread that answers, after those that have asked before.
+async fn away<R: Send + 'static>(turns: Arc<Semaphore>, gather: impl FnOnce() -> R + Send + 'static) -> Option<R> {
+    let turn = turns.acquire_owned().await.ok()?;
+    let gathered = tokio::task::spawn_blocking(move || {
+        // To its end, even if the client has gone.
+        let _turn = turn;
+        gather()
+    });
+    gathered.await.ok()
 }
 
 fn router(service: Service) -> Router {
@@ -131,7 +157,10 @@ async fn healthz() -> Response {
 }
 
 async fn readyz(State(service): State<Service>) -> Response {
-    let reasons = (service.readiness)().reasons();
+    let readiness = away(service.looking, move || (service.readiness)()).await;
+    let Some(reasons) = readiness.map(|readiness| readiness.reasons()) else {
+        return failure(StatusCode::INTERNAL_SERVER_ERROR, "the server's state cannot be gathered");
+    };
     match reasons.is_empty() {
         true => Json(json!({ "status": "ready" })).into_response(),
         false => {
@@ -142,12 +171,15 @@ async fn readyz(State(service): State<Service>) -> Response {
 }
 
 async fn metrics(State(service): State<Service>) -> Response {
-    match TextEncoder::new().encode_to_string(&service.registry.gather()) {
-        Ok(text) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
-        Err(error) => {
+    let registry = service.registry;
+    let text = away(service.scraping, move || TextEncoder::new().encode_to_string(&registry.gather()));
+    match text.await {
+        Some(Ok(text)) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
+        Some(Err(error)) => {
             tracing::error!(%error, "metrics cannot be encoded");
             failure(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded")
         }
+        None => failure(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be gathered"),
     }
 }
 
@@ -368,6 +400,41 @@ mod tests {
             let answer = send(&http, "GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
             assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
             assert!(answer.contains(part), "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_probe_is_answered_while_metrics_and_readiness_hang() {
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let until = Arc::new(Mutex::new(until));
+        let hang = move || {
+            let _ = until.lock().unwrap().recv();
+        };
+        let also = hang.clone();
+        let registry = registry(move || {
+            also();
+            ServerSnapshot::default()
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let http = Http::start(vec![listener], registry.unwrap(), move || {
+            hang();
+            Readiness::default()
+        });
+        let http = http.unwrap();
+        let ask = |path: &str| {
+            let mut stream = connect(&http);
+            write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+            stream
+        };
+        let mut slow: Vec<_> = ["/metrics", "/metrics", "/readyz", "/readyz"].map(ask).into();
+        for _ in 0..2 {
+            assert!(send(&http, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").contains("ok"));
+        }
+        drop(end);
+        for stream in &mut slow {
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
         }
     }
 

@@ -134,10 +134,8 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             drop(tenant.meters.close_window(now_ms));
             count(&tenant);
             if tenant.database.is_awake() {
-                let is_filling = |client: &Arc<Client>| usize::from(client.select.load(Ordering::Relaxed)) >= INDEXES;
-                let is_filled = || node.clients.of_database(tenant.name()).iter().any(is_filling);
-                tenant.database.settle_import(is_filled).await;
-                databases.push(observe(&node, &tenant, &mut uses, &mut saves).await);
+                settle_import(&node, &tenant);
+                databases.push(observe(&node, &tenant, &mut uses, &mut saves));
             }
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
@@ -237,7 +235,22 @@ fn own_bytes(tenant: &Tenant) -> u64 {
     stored.saturating_sub(tenant.database.lineage().shared_bytes)
 }
 
-async fn observe(
+/// Ends an abandoned import. That takes the shards' locks, so the keeper does not wait for it.
+fn settle_import(node: &Arc<Node>, tenant: &Arc<Tenant>) {
+    let is_followed = tenant.database.shared.followed.load(Ordering::Relaxed) != 0;
+    if !is_followed || tenant.is_settling.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let (node, tenant) = (Arc::clone(node), Arc::clone(tenant));
+    tokio::spawn(async move {
+        let is_filling = |client: &Arc<Client>| usize::from(client.select.load(Ordering::Relaxed)) >= INDEXES;
+        let is_filled = || node.clients.of_database(tenant.name()).iter().any(is_filling);
+        tenant.database.settle_import(is_filled).await;
+        tenant.is_settling.store(false, Ordering::SeqCst);
+    });
+}
+
+fn observe(
     node: &Node,
     tenant: &Tenant,
     uses: &mut LastUses<String>,
@@ -246,7 +259,7 @@ async fn observe(
     let clients = node.clients.of_database(tenant.name());
     let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
     let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));
-    let views = tenant.database.shards(true).await;
+    let views = tenant.database.shards(true);
     let lately = |view: &ShardView| Lately { operations: view.load.operations, contended: view.contended };
     tenant.keep_loads(views.iter().map(|view| (view.id, lately(view))));
     let saved = tenant.database.counters.saved_ms.load(Ordering::Relaxed);

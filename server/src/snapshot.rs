@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use dormouse_shard::health::{Condition, Health, Kind};
 use dormouse_shard::keyspace::INDEXES;
-use futures::executor::block_on;
 
 use crate::databases::Tenant;
 use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot};
@@ -57,8 +56,7 @@ fn memory_peak(node: &Node) -> u64 {
 fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
     keeper::settle(tenant, now_ms);
     let database = &tenant.database;
-    // A scrape has a thread of its own, so it may wait for the shards' locks. It does not wake anything.
-    let views = block_on(database.shards(false));
+    let views = database.shards(false);
     let saved = database.counters.saved_ms.load(Ordering::Relaxed);
     DatabaseSnapshot {
         name: tenant.name().to_string(),
@@ -96,7 +94,7 @@ fn problems(health: &Health) -> [u64; Kind::ALL.len()] {
 
 /// Keys by logical index, of those that have any; asleep, what the manifest says.
 pub fn logical(tenant: &Tenant) -> Vec<LogicalSnapshot> {
-    let counts = block_on(tenant.database.counts());
+    let counts = tenant.database.counts();
     (0..INDEXES as u8)
         .zip(counts)
         .filter(|(_, (keys, _))| *keys > 0)

@@ -22,7 +22,6 @@ use dormouse_storage::manifest::Lineage;
 use dormouse_storage::manifest::{self, Manifest, SegmentInfo};
 use dormouse_storage::replay::Replay;
 use dormouse_storage::replay::{Body, Stored};
-use dormouse_storage::shown::INDEXES;
 use dormouse_storage::shown::{ALL_INDEXES, Shown};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_storage::store::{Store, StoreError};
@@ -270,37 +269,6 @@ impl Database {
             })
         });
         *self.stored_counts.lock() = counts;
-    }
-
-    /// Keys, and keys with an expiry, of each logical index. Nothing is woken for it.
-    pub async fn counts(&self) -> Counts {
-        let Some((_, held)) = self.hold_all().await else { return self.stored_counts() };
-        let mut counts = [(0, 0); ALL_INDEXES];
-        for shard in &held {
-            for (select, index) in shard.contents().indexes() {
-                let count = &mut counts[usize::from(select)];
-                *count = (count.0 + index.len() as u64, count.1 + index.expiring() as u64);
-            }
-        }
-        counts
-    }
-
-    /// The milliseconds that keys with an expiry have left on average, by logical index; 0 where there are none in memory. Some
-    /// keys of each shard stand for all. Nothing is woken for it.
-    pub async fn milliseconds_left(&self, now_ms: u64) -> [u64; INDEXES] {
-        let mut sums = [(0u128, 0u128); INDEXES];
-        for shard in self.hold_all().await.map(|(_, held)| held).unwrap_or_default() {
-            for (select, index) in shard.contents().indexes() {
-                // What is staged is shown in none.
-                let Some((sum, weight)) = sums.get_mut(usize::from(select)) else { continue };
-                let left: Vec<u64> = index.some_expiries().filter_map(|at| at.checked_sub(now_ms)).collect();
-                if let Some(each) = left.iter().sum::<u64>().checked_div(left.len() as u64) {
-                    *sum += u128::from(each) * index.expiring() as u128;
-                    *weight += index.expiring() as u128;
-                }
-            }
-        }
-        sums.map(|(sum, weight)| sum.checked_div(weight).unwrap_or(0) as u64)
     }
 
     pub fn name(&self) -> &str {

@@ -8,14 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_storage::shown::ALL_INDEXES;
+use dormouse_storage::shown::{ALL_INDEXES, INDEXES};
 use dormouse_types::record::Entry;
 use dormouse_types::segment::SLOTS;
 
-use crate::database::Database;
+use crate::database::{Counts, Database};
 use crate::error::{Error, Result};
 use crate::keyspace::index::slot_start;
 use crate::keyspace::{Fault, Load};
+use crate::shard::{Shard, ShardGate};
 use crate::topology::{Topology, hold};
 
 /// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
@@ -123,38 +124,45 @@ impl Database {
         }
     }
 
-    /// The shards as they are; empty while the database sleeps. `take`: the load counters start again from zero.
-    pub async fn shards(&self, take: bool) -> Vec<ShardView> {
+    /// The shards, as far as that can be seen without waiting for their locks; empty while the database sleeps. `take`: the
+    /// load counters start again from zero.
+    pub fn shards(&self, take: bool) -> Vec<ShardView> {
         let Some(topology) = self.topology() else { return Vec::new() };
-        let mut views = Vec::new();
-        for gate in &topology.shards {
-            for held in hold(vec![Arc::clone(gate)]).await {
-                let mut contents = held.contents();
-                let mut view = ShardView {
-                    id: gate.guarded.id,
-                    first_slot: contents.first_slot,
-                    end_slot: contents.end_slot,
-                    keys: contents.records(),
-                    bytes: contents.bytes(),
-                    load: contents.load,
-                    contended: gate.guarded.contended.load(Ordering::Relaxed),
-                    ..ShardView::default()
-                };
-                for (_, index) in contents.indexes() {
-                    view.expiring += index.expiring();
-                    view.dirty_bytes += index.dirty_bytes();
-                    view.stored += index.stored();
-                    view.resident += index.places().len() - index.stored();
-                    view.resident_keys += index.resident_records();
-                    index.add_sizes(view.first_slot, view.end_slot, &mut view.sizes);
-                }
-                if take {
-                    contents.load = Load::default();
-                    gate.guarded.contended.store(0, Ordering::Relaxed);
-                }
-                views.push(view);
+        let view = |(at, gate): (usize, &ShardGate)| {
+            Shard::ask(gate);
+            let end_slot = topology.firsts.get(at + 1).copied().unwrap_or(SLOTS);
+            ShardView { first_slot: topology.firsts[at], end_slot, ..gate.guarded.view(take) }
+        };
+        topology.shards.iter().enumerate().map(view).collect()
+    }
+
+    /// Keys, and keys with an expiry, of each logical index, as the holders of the locks have left them. Nothing is woken for it.
+    pub fn counts(&self) -> Counts {
+        loop {
+            let Some(topology) = self.topology() else { return self.stored_counts() };
+            let mut counts = [(0, 0); ALL_INDEXES];
+            for (count, (keys, expiring)) in topology.shards.iter().flat_map(|gate| (0..).zip(gate.guarded.counts())) {
+                let count: &mut (u64, u64) = &mut counts[count];
+                *count = (count.0 + keys as u64, count.1 + expiring as u64);
+            }
+            // What was retired meanwhile shows nothing.
+            if self.topology().is_some_and(|now| Arc::ptr_eq(&now, &topology)) {
+                return counts;
             }
         }
-        views
+    }
+
+    /// The milliseconds that keys with an expiry have left on average, by logical index; 0 where there are none in memory. Some
+    /// keys of each shard stand for all, as [`Self::shards`] last saw them.
+    pub fn milliseconds_left(&self, now_ms: u64) -> [u64; INDEXES] {
+        let mut sums = [(0u128, 0u128); INDEXES];
+        for gate in self.topology().iter().flat_map(|topology| &topology.shards) {
+            for ((sum, weight), expiries) in sums.iter_mut().zip(gate.guarded.expiries()) {
+                let left = u128::from(expiries.at_ms.saturating_sub(now_ms));
+                *sum += left * u128::from(expiries.keys);
+                *weight += u128::from(expiries.keys);
+            }
+        }
+        sums.map(|(sum, weight)| sum.checked_div(weight).unwrap_or(0) as u64)
     }
 }

@@ -134,7 +134,7 @@ fn checkpoint(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer
 fn shards(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
     let tenant = Arc::clone(&session.tenant);
     Ok(async move {
-        let views = tenant.database.shards(false).await;
+        let views = tenant.database.shards(false);
         answer(Ok(()), move |(), reply| {
             reply.array(views.len());
             for view in &views {
@@ -173,7 +173,7 @@ fn split(session: &mut Session, (slot,): (Option<i64>,)) -> Result<BoxFuture<'st
             database.awake().await?;
             let slot = match slot {
                 Some(slot) => slot,
-                None => middle(&database.shards(false).await)
+                None => middle(&database.shards(false))
                     .ok_or(Error::text("ERR no shard has more than one slot: nothing can be split"))?,
             };
             match database.split(slot).await? {
@@ -282,7 +282,7 @@ fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>
     Ok(async move {
         let mut shown = Vec::with_capacity(visible.len());
         for tenant in visible {
-            let keys = tenant.database.counts().await[..INDEXES].iter().map(|(keys, _)| keys).sum::<u64>();
+            let keys = tenant.database.counts()[..INDEXES].iter().map(|(keys, _)| keys).sum::<u64>();
             shown.push((tenant, keys));
         }
         answer(Ok(()), move |(), reply| {

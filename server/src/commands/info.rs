@@ -49,7 +49,7 @@ fn info(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static
     let wanted = wanted(request);
     let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
     Ok(async move {
-        let state = State::gather(node, tenant).await;
+        let state = State::gather(node, tenant);
         answer(Ok(()), move |(), reply| reply.verbatim("txt", text(&state, &wanted).as_bytes()))
     }
     .boxed())
@@ -83,11 +83,11 @@ pub struct State {
 }
 
 impl State {
-    pub async fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
+    pub fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
         let now_ms = (node.engine.clock)();
-        let counts = tenant.database.counts().await;
-        let milliseconds_left = tenant.database.milliseconds_left(now_ms).await;
-        let shards = tenant.database.shards(false).await;
+        let shards = tenant.database.shards(false);
+        let counts = tenant.database.counts();
+        let milliseconds_left = tenant.database.milliseconds_left(now_ms);
         keeper::settle(&tenant, now_ms);
         let clients = node.clients.of_database(tenant.name());
         let (totals, statistics) = (tenant.meters.totals(now_ms), tenant.meters.statistics(now_ms));

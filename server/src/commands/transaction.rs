@@ -174,8 +174,7 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
     if entries.iter().any(|entry| is_info(entry)) {
         // Under the locks nothing can be waited for.
         let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
-        let gathered = turn.wait(Waits::Answer, State::gather(node, tenant)).await?;
-        session.gathered = Some(Box::new(gathered));
+        session.gathered = Some(Box::new(State::gather(node, tenant)));
     }
     if session.watching.is_none() && !entries.iter().any(|entry| matches!(entry.action, Action::Keyspace(_))) {
         // Nothing is asked of the keyspace, so it need not be woken.

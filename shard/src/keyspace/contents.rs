@@ -43,6 +43,15 @@ pub struct Load {
     pub heat: [u32; 16],
 }
 
+impl Load {
+    pub fn add(&mut self, more: &Self) {
+        self.operations += more.operations;
+        self.batches += more.batches;
+        self.busy_ns += more.busy_ns;
+        self.heat.iter_mut().zip(more.heat).for_each(|(heat, more)| *heat = heat.saturating_add(more));
+    }
+}
+
 /// Positions of keys whose last write is perhaps not durable yet.
 ///
 /// In two generations: writes go into the new one. When all of the old one is durable it is forgotten, and the new one is the
