@@ -250,12 +250,7 @@ fn settle_import(node: &Arc<Node>, tenant: &Arc<Tenant>) {
     });
 }
 
-fn observe(
-    node: &Node,
-    tenant: &Tenant,
-    uses: &mut LastUses<String>,
-    saves: &mut LastUses<String>,
-) -> DatabaseLoad {
+fn observe(node: &Node, tenant: &Tenant, uses: &mut LastUses<String>, saves: &mut LastUses<String>) -> DatabaseLoad {
     let clients = node.clients.of_database(tenant.name());
     let worked = clients.iter().map(|client| client.worked_ms.load(Ordering::Relaxed)).max().unwrap_or(0);
     let worked = worked.max(tenant.worked_ms.load(Ordering::Relaxed));

@@ -50,7 +50,7 @@ impl fmt::Display for Waits {
             Self::Wake => "its database to wake",
             Self::Load => "a part of its database to be loaded",
             Self::Lock => "the lock of a shard",
-            Self::Lane => "a thread of the slow lane",
+            Self::Lane => "its turn on the slow lane",
             Self::Answer => "what it asks for",
         })
     }

@@ -9,6 +9,7 @@ use dormouse::clients::{Clients, Peer};
 use dormouse::task::{self, Task};
 use dormouse::turn::Turn;
 use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
+use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::Error;
@@ -164,12 +165,12 @@ fn everything_survives_sleep_and_another_process() {
         }
     };
     check(&database);
-    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(true));
+    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(SleepOutcome::FellAsleep));
     assert!(!database.is_awake());
     assert!(database.used_bytes() < 4096, "{} bytes are still held", database.used_bytes());
     check(&database);
     assert!(database.is_awake());
-    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(true));
+    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(SleepOutcome::FellAsleep));
     drop(database);
     check(&bench.open());
 }
@@ -671,21 +672,27 @@ fn active_expiry_reaches_the_end_and_begins_again() {
 }
 
 #[test]
-fn a_count_that_waits_for_a_split_counts_both_halves() {
+fn a_count_does_not_wait_and_counts_both_halves_of_a_split() {
     let bench = Bench::new();
     let database = bench.open();
     for n in 0..1000 {
         bench.run(&database, &["SET", &format!("key:{n}"), "v"]);
     }
     let gates = database.topology().expect("it is awake").shards.clone();
-    let counts = bench.runtime.block_on(async {
-        let held = hold(gates).await;
-        // Both wait for the lock, the split first.
-        let (split, counts, ()) = tokio::join!(database.split(8192), database.counts(), async { drop(held) });
-        assert_eq!(split, Ok(true));
-        counts
-    });
-    assert_eq!(counts[0].0, 1000);
+    let held = bench.runtime.block_on(hold(gates));
+    assert_eq!(database.counts()[0].0, 1000);
+    drop(held);
+    for (split, key) in [(true, 1001), (false, 1002)] {
+        let done = async { if split { database.split(8192).await } else { database.merge(8192).await } };
+        assert_eq!(bench.runtime.block_on(done), Ok(true));
+        let used = database.used_bytes();
+        bench.run(&database, &["SET", &format!("key:{key}"), "v"]);
+        assert_eq!(database.counts()[0].0, key);
+        let shards = database.shards(false);
+        assert_eq!(shards.iter().map(|shard| shard.keys as u64).sum::<u64>(), database.counts()[0].0);
+        assert_eq!(shards.iter().map(|shard| shard.bytes).sum::<usize>(), database.used_bytes());
+        assert!(database.used_bytes() > used);
+    }
 }
 
 fn explode(_: &mut Keyspace<'_>, _: &mut Reply, _: Words<'_>) -> Result<(), Error> {
@@ -795,7 +802,7 @@ fn a_place_that_cannot_be_loaded_keeps_its_effects() {
         bench.runtime.block_on(database.checkpoint()).expect("the rest is written");
     }
     assert_eq!(bench.run(&bench.peek(), &["GET", &alive]), bulk("new"));
-    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(true));
+    assert_eq!(bench.runtime.block_on(database.sleep()), Ok(SleepOutcome::FellAsleep));
     bench.faults.mend(&chunk);
     assert_eq!(bench.run(&database, &["GET", "hot"]), expected);
     assert_eq!(bench.run(&bench.peek(), &["GET", "hot"]), expected);
@@ -827,7 +834,8 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
             late
         });
         let text = late.expect_err("it was not its turn").to_string();
-        assert!(text.starts_with("TIMEOUT no reply within 20 ms: the command waited for the lock"), "{text}");
+        let waits = if words[0] == "SORT" { "its turn on the slow lane" } else { "the lock of a shard" };
+        assert_eq!(text, format!("TIMEOUT no reply within 20 ms: the command waited for {waits} and was not run"));
         assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"), "{words:?}");
     }
     // A client that goes while it waits without any limit.

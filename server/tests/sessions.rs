@@ -15,9 +15,10 @@ use dormouse::node::Node;
 use dormouse::options::Invocation;
 use dormouse::table::TABLE;
 use dormouse::worker::{self, Accepted, Handle};
+use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
-use dormouse_storage::store::{FaultyStore, Store};
+use dormouse_storage::store::{FaultyStore, Request, Store};
 use tokio::runtime::Runtime;
 
 /// The held clock of the engine; workers have their own.
@@ -351,8 +352,8 @@ fn a_transaction_with_info_waits_no_longer_than_others() {
     let held = bench.runtime.block_on(database.hold_all()).expect("it is awake");
     client.check(
         "EXEC",
-        "-EXECABORT Transaction discarded because of: TIMEOUT no reply within 20 ms: the command waited for what it asks \
-         for and was not run\r\n",
+        "-EXECABORT Transaction discarded because of: TIMEOUT no reply within 20 ms: the command waited for the lock \
+         of a shard and was not run\r\n",
     );
     drop(held);
     client.check("GET a", "$1\r\n1\r\n");
@@ -427,4 +428,63 @@ fn a_command_that_finds_the_slow_lane_full_says_so() {
         std::thread::yield_now();
     }
     client.check("KEYS *", "*1\r\n$1\r\nk\r\n");
+}
+
+/// What INFO and `/metrics` say of a database.
+fn report(bench: &Bench, client: &mut Connection, keys: u64) {
+    client.send(&["INFO keyspace"]);
+    client.expect(&format!("${}\r\n# Keyspace\r\n", 43 + keys.to_string().len()));
+    client.expect(&format!("db0:keys={keys},expires=0,avg_ttl=0\r\n\r\n"));
+    let snapshot = dormouse::snapshot::of_node(&bench.node);
+    let database = snapshot.databases.iter().find(|database| database.name == "a").expect("a database of that name");
+    assert_eq!((database.awake, database.keys()), (true, keys));
+}
+
+#[test]
+fn a_store_that_hangs_keeps_nobody_waiting_while_a_database_falls_asleep() {
+    let bench = Bench::new(&["dm_a_1", "dm_b_2"]);
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    client.check("AUTH dm_a_1", "+OK\r\n");
+    other.check("AUTH dm_b_2", "+OK\r\n");
+    client.check("SET k v", "+OK\r\n");
+    other.check("SET k v", "+OK\r\n");
+    let database = Arc::clone(&bench.tenant("a").database);
+    for sleeps in [true, false] {
+        bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+        bench.faults.hold(Request::Put);
+        let asked = bench.faults.asked(Request::Put);
+        let held = Arc::clone(&database);
+        let saving = bench.runtime.spawn(async move {
+            match sleeps {
+                true => held.sleep().await.map(|slept| assert_eq!(slept, SleepOutcome::FellAsleep)),
+                false => held.branch("a.branch", None).await,
+            }
+        });
+        // Nothing is left but the moment's own manifest.
+        while bench.faults.asked(Request::Put) == asked {
+            std::thread::yield_now();
+        }
+        client.check("SET l w", "+OK\r\n");
+        client.check("GET k", "$1\r\nv\r\n");
+        other.check("SET k w", "+OK\r\n");
+        report(&bench, &mut client, 2);
+        bench.faults.release(Request::Put);
+        bench.runtime.block_on(saving).expect("no panic").expect("the store is well");
+        assert_eq!(database.is_awake(), !sleeps);
+        client.check("GET l", "$1\r\nw\r\n");
+    }
+}
+
+#[test]
+fn reports_do_not_wait_for_a_lock() {
+    let bench = Bench::new(&["dm_a_1"]);
+    let mut client = bench.connect();
+    client.check("AUTH dm_a_1", "+OK\r\n");
+    client.check("SET k v", "+OK\r\n");
+    let database = &bench.tenant("a").database;
+    let (_, held) = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+    report(&bench, &mut client, 1);
+    client.send(&["DORMOUSE SHARDS"]);
+    client.expect("*1\r\n*22\r\n$2\r\nid\r\n");
+    drop(held);
 }

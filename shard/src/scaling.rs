@@ -6,7 +6,7 @@
 //! find that the contents do not match it, and route again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dormouse_storage::shown::{ALL_INDEXES, INDEXES};
 use dormouse_types::record::Entry;
@@ -66,7 +66,7 @@ impl Database {
                     let right = contents.split_off(slot);
                     let mut next = Topology::clone(&topology);
                     next.firsts.insert(at + 1, slot);
-                    next.shards.insert(at + 1, self.gate(right));
+                    next.shards.insert(at + 1, Shard::gate_beside(&shard.gate().guarded, right));
                     self.publish(Some(next));
                     self.counters.splits.fetch_add(1, Ordering::Relaxed);
                     return Ok(true);
@@ -102,6 +102,7 @@ impl Database {
         let [left, right] = &held[..] else { return Ok(false) };
         let Some(moved) = self.retire(std::slice::from_ref(right)).pop() else { return Ok(false) };
         left.contents().append(moved);
+        left.gate().guarded.append(&right.gate().guarded);
         let mut next = Topology::clone(&topology);
         next.firsts.remove(at);
         next.shards.remove(at);
@@ -140,11 +141,8 @@ impl Database {
     pub fn counts(&self) -> Counts {
         loop {
             let Some(topology) = self.topology() else { return self.stored_counts() };
-            let mut counts = [(0, 0); ALL_INDEXES];
-            for (count, (keys, expiring)) in topology.shards.iter().flat_map(|gate| (0..).zip(gate.guarded.counts())) {
-                let count: &mut (u64, u64) = &mut counts[count];
-                *count = (count.0 + keys as u64, count.1 + expiring as u64);
-            }
+            let load = |count: &AtomicUsize| count.load(Ordering::Relaxed) as u64;
+            let counts = self.shared.counts.each_ref().map(|(keys, expiring)| (load(keys), load(expiring)));
             // What was retired meanwhile shows nothing.
             if self.topology().is_some_and(|now| Arc::ptr_eq(&now, &topology)) {
                 return counts;

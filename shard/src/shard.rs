@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::gate::{Gate, Guarded, Held, Job};
-use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Index, Load, Shared};
+use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
 use crate::lane::Queue;
 use crate::scaling::ShardView;
 
@@ -54,8 +54,51 @@ pub type HeldShard = Held<Shard>;
 
 impl Shard {
     pub fn gate(contents: Contents, shared: &Arc<Shared>, lane: &Queue) -> ShardGate {
+        let shard = Self::new(contents, shared, lane);
+        shard.publish();
+        shard.look(&mut shard.contents.lock());
+        Gate::new(shard)
+    }
+
+    /// The gate of contents that were split off from `left`, whose lock is held. What the database counts stays as it is.
+    pub fn gate_beside(left: &Self, contents: Contents) -> ShardGate {
+        let shard = Self::new(contents, &left.shared, &left.lane);
+        for (select, index) in shard.contents.lock().indexes() {
+            let select = usize::from(select);
+            for (of_right, of_left, now) in [
+                (&shard.counts[select].0, &left.counts[select].0, index.len()),
+                (&shard.counts[select].1, &left.counts[select].1, index.expiring()),
+            ] {
+                of_right.store(now, Ordering::Relaxed);
+                // What is left is found out at the next unlock.
+                of_left.store(of_left.load(Ordering::Relaxed).wrapping_sub(now), Ordering::Relaxed);
+            }
+            shard.counted.fetch_or(1 << select, Ordering::Relaxed);
+            left.counted.fetch_or(1 << select, Ordering::Relaxed);
+        }
+        let bytes = shard.contents.lock().bytes();
+        shard.published.store(bytes, Ordering::Relaxed);
+        left.published.store(left.published().wrapping_sub(bytes), Ordering::Relaxed);
+        shard.look(&mut shard.contents.lock());
+        Gate::new(shard)
+    }
+
+    /// Counts as its own what `right` has counted, whose contents it has taken over. Both locks are held.
+    pub fn append(&self, right: &Self) {
+        let take = |from: &AtomicUsize, to: &AtomicUsize| {
+            to.store(to.load(Ordering::Relaxed).wrapping_add(from.swap(0, Ordering::Relaxed)), Ordering::Relaxed);
+        };
+        for ((right, expiring_right), (left, expiring_left)) in right.counts.iter().zip(&self.counts) {
+            take(right, left);
+            take(expiring_right, expiring_left);
+        }
+        take(&right.published, &self.published);
+        self.counted.fetch_or(right.counted.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    fn new(contents: Contents, shared: &Arc<Shared>, lane: &Queue) -> Self {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
-        let shard = Self {
+        Self {
             id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             contents: Mutex::new(contents),
             shared: Arc::clone(shared),
@@ -66,10 +109,7 @@ impl Shard {
             seen: Mutex::default(),
             is_asked: AtomicBool::new(false),
             contended: AtomicU64::new(0),
-        };
-        shard.publish();
-        shard.look(&mut shard.contents.lock());
-        Gate::new(shard)
+        }
     }
 
     /// Sees to it that the view is brought up to date: now if the lock is free, else before it is let go.
@@ -87,21 +127,19 @@ impl Shard {
 
     /// What it is like. `take`: the load counters start again from zero.
     pub(crate) fn view(&self, take: bool) -> ShardView {
-        let contended = if take { self.contended.swap(0, Ordering::Relaxed) } else { self.contended.load(Ordering::Relaxed) };
+        let contended =
+            if take { self.contended.swap(0, Ordering::Relaxed) } else { self.contended.load(Ordering::Relaxed) };
         let mut seen = self.seen.lock();
         let mut view = ShardView { id: self.id, contended, bytes: self.published(), ..seen.view.clone() };
         if take {
             seen.view.load = Load::default();
         }
         drop(seen);
-        (view.keys, view.expiring) =
-            self.counts().fold((0, 0), |(keys, expiring), count| (keys + count.0, expiring + count.1));
+        for (keys, expiring) in &self.counts {
+            view.keys += keys.load(Ordering::Relaxed);
+            view.expiring += expiring.load(Ordering::Relaxed);
+        }
         view
-    }
-
-    /// Keys, and keys with an expiry, of each logical index.
-    pub(crate) fn counts(&self) -> impl Iterator<Item = (usize, usize)> {
-        self.counts.iter().map(|(keys, expiring)| (keys.load(Ordering::Relaxed), expiring.load(Ordering::Relaxed)))
     }
 
     pub(crate) fn expiries(&self) -> [Expiries; INDEXES] {
@@ -110,7 +148,8 @@ impl Shard {
 
     /// Brings the view up to date, under the lock.
     fn look(&self, contents: &mut Contents) {
-        let mut view = ShardView { first_slot: contents.first_slot, end_slot: contents.end_slot, ..ShardView::default() };
+        let mut view =
+            ShardView { first_slot: contents.first_slot, end_slot: contents.end_slot, ..ShardView::default() };
         let mut expiries = [Expiries::default(); INDEXES];
         for (select, index) in contents.indexes() {
             view.dirty_bytes += index.dirty_bytes();
@@ -144,23 +183,35 @@ impl Guarded for Shard {
     }
 
     fn publish(&self) {
-        let (mut bytes, mut present) = (0, 0u32);
-        for (select, index) in self.contents.lock().indexes() {
-            bytes += index.bytes() + size_of::<Index>();
-            let (keys, expiring) = &self.counts[usize::from(select)];
-            keys.store(index.len(), Ordering::Relaxed);
-            expiring.store(index.expiring(), Ordering::Relaxed);
+        let contents = self.contents.lock();
+        let mut present = 0u32;
+        for (select, index) in contents.indexes() {
+            self.count(usize::from(select), index.len(), index.expiring());
             present |= 1 << select;
         }
         let gone = self.counted.load(Ordering::Relaxed) & !present;
-        self.counted.store(present, Ordering::Relaxed);
-        for (_, (keys, expiring)) in self.counts.iter().enumerate().filter(|(select, _)| gone >> select & 1 != 0) {
-            keys.store(0, Ordering::Relaxed);
-            expiring.store(0, Ordering::Relaxed);
+        if gone != 0 {
+            (0..ALL_INDEXES).filter(|select| gone >> select & 1 != 0).for_each(|select| self.count(select, 0, 0));
         }
+        self.counted.store(present, Ordering::Relaxed);
+        let bytes = contents.bytes();
         let before = self.published.swap(bytes, Ordering::Relaxed);
         if bytes != before {
             self.shared.used.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shard {
+    /// Counts the keys of a logical index as they are now, under the lock.
+    fn count(&self, select: usize, keys: usize, expiring: usize) {
+        let ((own, own_expiring), (all, all_expiring)) = (&self.counts[select], &self.shared.counts[select]);
+        for (own, all, now) in [(own, all, keys), (own_expiring, all_expiring, expiring)] {
+            let before = own.load(Ordering::Relaxed);
+            if now != before {
+                own.store(now, Ordering::Relaxed);
+                all.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+            }
         }
     }
 }

@@ -270,7 +270,7 @@ impl Schedule {
                     tokio::spawn(async move {
                         let begun = book.lock().batches();
                         let done = match action {
-                            Action::Sleep => database.sleep().await.map(|slept| slept.to_string()),
+                            Action::Sleep => database.sleep().await.map(|slept| format!("{slept:?}")),
                             _ => database.checkpoint().await.map(|report| format!("{report:?}")),
                         };
                         match done {

@@ -643,12 +643,7 @@ impl Database {
     }
 
     /// After step 4.
-    async fn committed(
-        &self,
-        manifest: Manifest,
-        topology: &Topology,
-        moved: &[(u32, Range53)],
-    ) {
+    async fn committed(&self, manifest: Manifest, topology: &Topology, moved: &[(u32, Range53)]) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
         self.note_manifest(&manifest);
         let mut moved = moved.to_vec();

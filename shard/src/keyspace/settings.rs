@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 
 use arc_swap::ArcSwap;
 use dormouse_storage::log::Journal;
+use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Limits;
 use dormouse_types::segment::SlotPlacement;
 use parking_lot::Mutex;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub next_id: AtomicU32,
     /// Bytes of memory over all shards, as each last published.
     pub used: AtomicUsize,
+    /// Keys, and keys with an expiry, of each logical index over all shards, as each last published.
+    pub counts: [(AtomicUsize, AtomicUsize); ALL_INDEXES],
     pub watches: Watches,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
@@ -68,6 +71,7 @@ impl Shared {
             journal: Journal::none(),
             next_id: AtomicU32::new(super::INDEXES as u32),
             used: AtomicUsize::new(0),
+            counts: std::array::from_fn(|_| Default::default()),
             watches: Watches::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
