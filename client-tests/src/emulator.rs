@@ -3,6 +3,8 @@
 //! `cargo xtask clients` fetches moto into `target/tools`; `cargo xtask clients --long` the others too, which are built or
 //! downloaded for minutes. docs/stores.md says what each of them does.
 
+mod gcs;
+
 use std::{
     env, fs,
     io::{Read, Write},
@@ -39,9 +41,13 @@ pub enum Emulator {
     Rclone,
     /// Azure's own, over a folder.
     Azurite,
+    /// fake-gcs-server over a folder, behind a translation of what it lacks.
+    FakeGcs,
+    /// s3s-fs over a folder: many concurrent creates of one object win.
+    S3sFs,
 }
 
-use Emulator::{Azurite, Gofakes3, Gofakes3Folder, Moto, Rclone};
+use Emulator::{Azurite, FakeGcs, Gofakes3, Gofakes3Folder, Moto, Rclone, S3sFs};
 
 impl Emulator {
     /// Whether tests with it run only when they are asked for: `cargo xtask test --long`.
@@ -56,10 +62,13 @@ impl Emulator {
             Gofakes3 | Gofakes3Folder => tools.join("gofakes3"),
             Rclone => tools.join("rclone"),
             Azurite => tools.join("azurite/node_modules/node/bin/node"),
+            FakeGcs => tools.join("fake-gcs-server"),
+            S3sFs => tools.join("s3s-fs/bin/s3s-fs"),
         }
     }
 
-    fn command(self, port: u16, folder: &TempDir) -> Command {
+    /// `public`: the port that clients will use.
+    fn command(self, port: u16, public: u16, folder: &TempDir) -> Command {
         let mut command = Command::new(self.program());
         let data = folder.path().join("data");
         fs::create_dir_all(data.join(BUCKET)).expect("a temporary folder");
@@ -81,6 +90,24 @@ impl Emulator {
                 command.arg(module).args(["--silent", "--skipApiVersionCheck", "--disableTelemetry"]);
                 command.args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--location"]).arg(&data)
             }
+            FakeGcs => {
+                command.args([
+                    "-scheme",
+                    "http",
+                    "-host",
+                    "127.0.0.1",
+                    "-port",
+                    &port.to_string(),
+                    "-log-level",
+                    "error",
+                ]);
+                command.args(["-public-host", &format!("127.0.0.1:{public}"), "-backend", "filesystem"]);
+                command.arg("-filesystem-root").arg(&data)
+            }
+            S3sFs => {
+                command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+                command.args(["--access-key", KEY, "--secret-key", SECRET]).arg(&data)
+            }
         };
         command
     }
@@ -89,9 +116,11 @@ impl Emulator {
 /// A running server; it ends with its value.
 pub struct Emulated {
     emulator: Emulator,
+    /// That clients use.
     port: u16,
     process: Child,
     _folder: TempDir,
+    _translation: Option<gcs::Translation>,
 }
 
 impl Emulated {
@@ -112,9 +141,11 @@ impl Emulated {
         }
         for _ in 0..3 {
             let folder = tempfile::Builder::new().prefix("dormouse-store-").tempdir().expect("a temporary folder");
-            let port = free_port();
+            let server = free_port();
+            let before = (emulator == FakeGcs).then(gcs::Translation::bind);
+            let port = before.as_ref().map_or(server, |(_, port)| *port);
             let mut process = emulator
-                .command(port, &folder)
+                .command(server, port, &folder)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -123,9 +154,10 @@ impl Emulated {
             let serves = wait_for(START_LIMIT, || match process.try_wait() {
                 // Another process took the port.
                 Ok(Some(_)) => Some(false),
-                _ => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(|_| true),
+                _ => TcpStream::connect((Ipv4Addr::LOCALHOST, server)).ok().map(|_| true),
             });
-            let started = Self { emulator, port, process, _folder: folder };
+            let translation = before.map(|(listener, _)| gcs::Translation::before(server, listener));
+            let started = Self { emulator, port, process, _folder: folder, _translation: translation };
             if serves == Some(true) {
                 started.make_bucket();
                 return Some(started);
@@ -150,7 +182,7 @@ impl Emulated {
                 let output = node.output().expect("node runs");
                 assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             }
-            Gofakes3 | Gofakes3Folder | Rclone => {}
+            Gofakes3 | Gofakes3Folder | Rclone | FakeGcs | S3sFs => {}
         }
     }
 
@@ -168,6 +200,11 @@ impl Emulated {
         let address = format!("http://127.0.0.1:{}", self.port);
         let mut environment = match self.emulator {
             Azurite => vec![("AZURE_STORAGE_USE_EMULATOR", "true".to_owned()), ("AZURITE_BLOB_STORAGE_URL", address)],
+            FakeGcs => vec![
+                ("GOOGLE_BASE_URL", address),
+                ("GOOGLE_ALLOW_HTTP", "true".to_owned()),
+                ("GOOGLE_BEARER_TOKEN", "anything".to_owned()),
+            ],
             _ => vec![
                 ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
                 ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
@@ -179,6 +216,7 @@ impl Emulated {
         environment.push(("DORMOUSE_CHECKPOINT_EVERY", "never".to_owned()));
         let url = match self.emulator {
             Azurite => format!("az://{BUCKET}@{AZURITE_ACCOUNT}/some/folder"),
+            FakeGcs => format!("gs://{BUCKET}/some/folder"),
             _ => format!("s3://{BUCKET}/some/folder"),
         };
         Remote { url, environment }

@@ -11,10 +11,10 @@ use std::{
 };
 
 use dormouse_client_tests::{
-    Kind, Server,
+    Kind, Server, Settings,
     emulator::{Emulated, Emulator},
     resp::{Connection, Reply},
-    server::{Remote, tool},
+    server::{Remote, command_on, free_port, tool},
     wait_for,
 };
 
@@ -129,4 +129,24 @@ fn rclone() {
 #[test]
 fn azurite() {
     works(Emulator::Azurite);
+}
+
+#[test]
+fn fake_gcs_server() {
+    works(Emulator::FakeGcs);
+}
+
+/// It refuses a second create of an object, and lets many concurrent ones win.
+#[test]
+fn a_store_that_lets_several_creates_win_is_refused() {
+    if Kind::under_test() != Kind::Dormouse {
+        return;
+    }
+    let Some(emulated) = Emulated::start(Emulator::S3sFs) else { return };
+    let store = emulated.store();
+    let mut server = command_on(&store, free_port(), Settings::default());
+    let output = server.stdin(Stdio::null()).output().expect("the server runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("of 16 requests that created one object at the same time"), "{said}");
 }

@@ -1,7 +1,7 @@
 //! Servers that stores are tested on, each of them pinned, fetched once, and kept in `target/tools`.
 //!
-//! All of them are only run; nothing of them is linked or copied. Their licences: moto Apache 2.0, gofakes3 and rclone MIT,
-//! Azurite MIT.
+//! All of them are only run; nothing of them is linked or copied. Their licences: moto and s3s-fs Apache 2.0, gofakes3,
+//! rclone and Azurite MIT, fake-gcs-server BSD.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +13,9 @@ use crate::tools::{folder, go_program};
 const MOTO: &str = "moto[server]==5.2.5";
 const GOFAKES3: &str = "github.com/johannesboyne/gofakes3/cmd/gofakes3@v1.2.0";
 const RCLONE: &str = "github.com/rclone/rclone@v1.76.0";
+const FAKE_GCS: &str = "github.com/fsouza/fake-gcs-server@v1.56.1";
+/// The newest version that Rust 1.95 builds.
+const S3S_FS: &str = "0.14.1";
 const AZURITE: &str = "azurite@3.37.0";
 /// Azurite wants a newer Node than most systems have; this package carries it.
 const NODE: &str = "node@22.23.3";
@@ -23,6 +26,25 @@ pub(crate) fn gofakes3(root: &Path) -> Result<(), String> {
 
 pub(crate) fn rclone(root: &Path) -> Result<(), String> {
     go_program(root, "rclone", RCLONE).map(drop)
+}
+
+pub(crate) fn fake_gcs(root: &Path) -> Result<(), String> {
+    go_program(root, "fake-gcs-server", FAKE_GCS).map(drop)
+}
+
+/// Takes minutes: its dependencies are compiled.
+pub(crate) fn s3s_fs(root: &Path) -> Result<(), String> {
+    installed(root, "s3s-fs", S3S_FS, |place| {
+        let mut install = run::cargo(root);
+        install
+            .args(["install", "--quiet", "s3s-fs", "--version", S3S_FS, "--features", "binary", "--root"])
+            .arg(place);
+        // What was compiled is not needed again.
+        let build = place.join("build");
+        let built = step(install.env("CARGO_TARGET_DIR", &build));
+        fs::remove_dir_all(&build).map_err(|error| format!("{}: {error}", build.display()))?;
+        built
+    })
 }
 
 /// In a virtual environment of its own.

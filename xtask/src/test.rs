@@ -81,12 +81,21 @@ impl Step {
     }
 }
 
-/// The client suites are tests of their crate; it builds the server and installs the clients.
+/// The client suites are tests of their crate; it builds the server and installs the clients. An argument that names a
+/// file of tests runs all of them (`stores`), any other one the tests whose names contain it (`redis_py`).
 pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome {
     tools::redis_server();
-    let test = ["test", "--package", "dormouse-client-tests", "--no-fail-fast", "--"];
+    let folder = root.join("client-tests/tests");
+    let is_file = |name: &&String| {
+        folder.join(format!("{name}.rs")).is_file() || folder.join(name.as_str()).join("main.rs").is_file()
+    };
+    let (files, names): (Vec<_>, Vec<_>) = arguments.iter().partition(is_file);
     let mut tests = run::cargo(root);
-    tests.args(test).args(arguments);
+    tests.args(["test", "--package", "dormouse-client-tests", "--no-fail-fast"]);
+    for file in files {
+        tests.args(["--test", file]);
+    }
+    tests.arg("--").args(names);
     // One suite does not wait for what only others need.
     let needs = |names: &[&str]| {
         arguments.is_empty() || arguments.iter().any(|argument| names.iter().any(|name| argument.contains(name)))
@@ -101,13 +110,15 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
             Err(problem) => drop(tools::missing("stores on S3 were", &problem)?),
         }
     }
-    if needs(&["stores", "moto", "gofakes3", "rclone", "azurite"]) {
+    if needs(&["stores", "moto", "gofakes3", "rclone", "azurite", "gcs", "s3s"]) {
         let mut servers = vec![("a store on moto was", stores::moto(root))];
         if long {
             tests.env("DORMOUSE_LONG", "1");
             servers.push(("stores on gofakes3 were", stores::gofakes3(root)));
             servers.push(("a store on rclone was", stores::rclone(root)));
             servers.push(("a store on Azurite was", stores::azurite(root)));
+            servers.push(("a store on fake-gcs-server was", stores::fake_gcs(root)));
+            servers.push(("the refusal of s3s-fs was", stores::s3s_fs(root)));
         }
         for (what, server) in servers {
             if let Err(problem) = server {
@@ -116,7 +127,12 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
             }
         }
     }
-    run::tests(&mut tests)
+    let mut count = run::tests(&mut tests)?;
+    if count == Count::default() {
+        eprintln!("no test of the clients is called {arguments:?}");
+        count.failed = 1;
+    }
+    Ok(count)
 }
 
 fn deny(root: &Path) -> Outcome {

@@ -44,10 +44,6 @@ impl Translation {
         });
         Self { port, ended }
     }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
 }
 
 impl Drop for Translation {
