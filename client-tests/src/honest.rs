@@ -8,7 +8,7 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -28,6 +28,9 @@ struct State {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     delay_us: AtomicU64,
     requests: AtomicUsize,
+    /// Requests wait as long as this is true.
+    held: Mutex<bool>,
+    released: Condvar,
     ended: AtomicBool,
 }
 
@@ -72,6 +75,12 @@ impl HonestBucket {
         }
     }
 
+    /// From now on no request is carried out or answered, until they are released.
+    pub fn hold(&self, held: bool) {
+        *self.state.held() = held;
+        self.state.released.notify_all();
+    }
+
     /// Requests that were answered.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::Relaxed)
@@ -90,6 +99,7 @@ impl HonestBucket {
 
 impl Drop for HonestBucket {
     fn drop(&mut self) {
+        self.hold(false);
         self.state.ended.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts.
         _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
@@ -100,6 +110,15 @@ impl State {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
         // Whatever a thread that panicked has done to it is whole.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, bool> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until_released(&self) {
+        let held = self.released.wait_while(self.held(), |held| *held);
+        drop(held.unwrap_or_else(PoisonError::into_inner));
     }
 
     fn wait(&self, part: u64) {
@@ -144,6 +163,7 @@ fn serve(client: TcpStream, state: &State) -> io::Result<()> {
     while let Some(request) = read(&mut reader)? {
         // The moment of the effect differs from request to request.
         let before = (state.requests.fetch_add(1, Ordering::Relaxed) * 97 % 256) as u64;
+        state.wait_until_released();
         state.wait(before);
         let answer = answer(state, &request);
         state.wait(256 - before);

@@ -41,6 +41,7 @@ pub mod bucket;
 pub mod compare;
 pub mod crash;
 pub mod emulator;
+pub mod held;
 pub mod honest;
 pub mod resp;
 pub mod script;

@@ -2,18 +2,31 @@
 
 use std::process::Command;
 
-use dormouse_client_tests::{Suite, toolchain};
+use dormouse_client_tests::{Suite, held, toolchain};
 
 #[test]
 fn go_redis() {
-    if !toolchain::present("go-redis", &[("go", "golang-go")]) {
-        return;
+    if let Some(mut program) = program() {
+        Suite::run(&mut program);
     }
-    let built = toolchain::installed("go", &["go.mod", "go.sum", "main.go"], |sources, folder| {
+}
+
+#[test]
+fn go_redis_is_told_of_held_replies() {
+    if program().is_some() {
+        held::check(|| program().expect("it was there before"));
+    }
+}
+
+/// Nothing where Go is missing.
+fn program() -> Option<Command> {
+    if !toolchain::present("go-redis", &[("go", "golang-go")]) {
+        return None;
+    }
+    let folder = toolchain::installed("go", &["go.mod", "go.sum", "main.go", "held.go"], |sources, folder| {
         toolchain::step(
             Command::new("go").args(["build", "-o"]).arg(folder.join("suite")).arg(".").current_dir(sources),
         )
-    });
-    let Some(folder) = built else { return };
-    Suite::run(&mut Command::new(folder.join("suite")));
+    })?;
+    Some(Command::new(folder.join("suite")))
 }

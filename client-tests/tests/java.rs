@@ -2,7 +2,15 @@
 
 use std::{path::Path, process::Command};
 
-use dormouse_client_tests::{Suite, toolchain};
+use dormouse_client_tests::{Suite, held, toolchain};
+
+const INPUTS: [&str; 5] = [
+    "pom.xml",
+    "src/main/java/Tour.java",
+    "src/main/java/JedisTour.java",
+    "src/main/java/LettuceTour.java",
+    "src/main/java/Held.java",
+];
 
 #[test]
 fn jedis() {
@@ -14,16 +22,43 @@ fn lettuce() {
     run("LettuceTour");
 }
 
-const INPUTS: [&str; 4] =
-    ["pom.xml", "src/main/java/Tour.java", "src/main/java/JedisTour.java", "src/main/java/LettuceTour.java"];
+#[test]
+fn jedis_is_told_of_held_replies() {
+    is_told_of_held_replies("jedis");
+}
+
+#[test]
+fn lettuce_is_told_of_held_replies() {
+    is_told_of_held_replies("lettuce");
+}
 
 fn run(class: &str) {
-    if !toolchain::present(class, &[("javac", "default-jdk-headless"), ("mvn", "maven")]) {
-        return;
+    if let Some(mut command) = program(class) {
+        Suite::run(&mut command);
     }
-    let Some(folder) = toolchain::installed("java", &INPUTS, install) else { return };
+}
+
+fn is_told_of_held_replies(name: &str) {
+    let held = || {
+        let mut command = program("Held")?;
+        command.arg(name);
+        Some(command)
+    };
+    if held().is_some() {
+        held::check(|| held().expect("it was there before"));
+    }
+}
+
+/// Nothing where Java is missing.
+fn program(class: &str) -> Option<Command> {
+    if !toolchain::present(class, &[("javac", "default-jdk-headless"), ("mvn", "maven")]) {
+        return None;
+    }
+    let folder = toolchain::installed("java", &INPUTS, install)?;
     let classes = format!("{}:{}", folder.join("classes").display(), folder.join("libraries/*").display());
-    Suite::run(Command::new("java").args(["-XX:TieredStopAtLevel=1", "-cp", &classes, class]));
+    let mut command = Command::new("java");
+    command.args(["-XX:TieredStopAtLevel=1", "-cp", &classes, class]);
+    Some(command)
 }
 
 fn install(sources: &Path, folder: &Path) -> Result<(), String> {

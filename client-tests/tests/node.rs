@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path, process::Command};
 
-use dormouse_client_tests::{Suite, toolchain};
+use dormouse_client_tests::{Suite, held, toolchain};
+
+const INPUTS: [&str; 6] = ["package-lock.json", "package.json", "tour.js", "node-redis.js", "ioredis.js", "held.js"];
 
 #[test]
 fn node_redis() {
@@ -14,16 +16,42 @@ fn ioredis() {
     run("ioredis");
 }
 
+#[test]
+fn node_redis_is_told_of_held_replies() {
+    is_told_of_held_replies("node-redis");
+}
+
+#[test]
+fn ioredis_is_told_of_held_replies() {
+    is_told_of_held_replies("ioredis");
+}
+
 fn run(name: &str) {
-    if !toolchain::present(name, &[("node", "nodejs"), ("npm", "npm")]) {
-        return;
+    if let Some(mut command) = script(name, &format!("{name}.js")) {
+        Suite::run(&mut command);
     }
-    let inputs = ["package-lock.json", "package.json", "tour.js", "node-redis.js", "ioredis.js"];
-    let Some(folder) = toolchain::installed("node", &inputs, |sources, folder| install(sources, folder, &inputs))
-    else {
-        return;
+}
+
+fn is_told_of_held_replies(name: &str) {
+    let held = || {
+        let mut command = script(name, "held.js")?;
+        command.arg(name);
+        Some(command)
     };
-    Suite::run(Command::new("node").arg(folder.join(format!("{name}.js"))));
+    if held().is_some() {
+        held::check(|| held().expect("it was there before"));
+    }
+}
+
+/// Nothing where Node is missing.
+fn script(name: &str, file: &str) -> Option<Command> {
+    if !toolchain::present(name, &[("node", "nodejs"), ("npm", "npm")]) {
+        return None;
+    }
+    let folder = toolchain::installed("node", &INPUTS, |sources, folder| install(sources, folder, &INPUTS))?;
+    let mut command = Command::new("node");
+    command.arg(folder.join(file));
+    Some(command)
 }
 
 /// Node finds packages beside the script that asks for them, so the scripts move to where the packages are.

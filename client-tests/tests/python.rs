@@ -2,17 +2,31 @@
 
 use std::{path::Path, process::Command};
 
-use dormouse_client_tests::{Suite, toolchain};
+use dormouse_client_tests::{Suite, held, toolchain};
 
 #[test]
 fn redis_py() {
-    if !toolchain::present("redis-py", &[("python3", "python3-venv")]) {
-        return;
+    if let Some(mut command) = script("suite.py") {
+        Suite::run(&mut command);
     }
-    let Some(folder) = toolchain::installed("python", &["requirements.txt"], install) else { return };
-    Suite::run(
-        Command::new(folder.join("venv/bin/python")).arg("-B").arg(toolchain::sources("python").join("suite.py")),
-    );
+}
+
+#[test]
+fn redis_py_is_told_of_held_replies() {
+    if script("held.py").is_some() {
+        held::check(|| script("held.py").expect("it was there before"));
+    }
+}
+
+/// Nothing where Python is missing.
+fn script(name: &str) -> Option<Command> {
+    if !toolchain::present("redis-py", &[("python3", "python3-venv")]) {
+        return None;
+    }
+    let folder = toolchain::installed("python", &["requirements.txt"], install)?;
+    let mut command = Command::new(folder.join("venv/bin/python"));
+    command.arg("-B").arg(toolchain::sources("python").join(name));
+    Some(command)
 }
 
 fn install(sources: &Path, folder: &Path) -> Result<(), String> {
