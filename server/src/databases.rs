@@ -25,6 +25,7 @@ use crate::pubsub::PubSub;
 use crate::rights::Rights;
 use crate::slowlog::Slowlog;
 use crate::table::TABLE;
+use crate::worker;
 
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
@@ -93,6 +94,7 @@ impl Tenant {
                 DatabaseMeters::new(name, names.len(), now_ms)
             })
         };
+        let meters = DatabaseMeters::measured_by(meters, worker::monotonic_ms);
         let (kept, clock) = (Arc::clone(&meters), engine.clock);
         let writes_saved = Arc::new(AtomicU64::new(writes(&meters.totals(now_ms))));
         let saved = Arc::clone(&writes_saved);

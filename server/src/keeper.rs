@@ -130,7 +130,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             tenant.memory_peak.fetch_max(bytes, Ordering::Relaxed);
             tenant.meters.observe_memory(now_ms, bytes);
             tenant.meters.observe_store(now_ms, own_bytes(&tenant));
-            // Nobody takes the windows yet; an open one is shown by DORMOUSE USAGE.
+            // It is kept until DORMOUSE USAGE FORGET says that it was taken.
             drop(tenant.meters.close_window(now_ms));
             count(&tenant);
             if tenant.database.is_awake() {

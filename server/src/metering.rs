@@ -9,6 +9,9 @@
 //!
 //! What happens rarely (a sleep, a split, a change of the number of bytes) goes to the [`DatabaseMeters`] directly.
 //!
+//! How long something lasts is measured by the steady clock, so that bytes over time are billed right when the system's
+//! clock is set; windows are named by the system's. A closed window is kept, and saved, until it is taken.
+//!
 //! The clock is read once a batch. Its time is shared evenly among the batch's commands, but for those that were timed
 //! by themselves because they were expected to be slow.
 
@@ -29,8 +32,8 @@ pub use self::histogram::Histogram;
 pub use self::saved::SavedMetersError;
 use self::saved::{Saved, decode, encode};
 pub use self::totals::{CommandTotals, METERS, Meter, Totals};
-use self::usage::{ByteTime, OpenWindow};
-pub use self::usage::{Event, Window};
+use self::usage::{ByteTime, Closed, Moment, OpenWindow};
+pub use self::usage::{CLOSED_MAX, Event, Window};
 
 /// Bytes that one request unit pays for.
 pub const REQUEST_UNIT_BYTES: u64 = 1024;
@@ -49,6 +52,8 @@ pub struct DatabaseMeters {
     database: String,
     /// Length of the command table.
     commands: usize,
+    /// Milliseconds of a clock that is never set.
+    steady_ms: Option<fn() -> u64>,
     ledger: Mutex<Ledger>,
 }
 
@@ -62,6 +67,7 @@ struct Ledger {
     memory: ByteTime,
     store: ByteTime,
     window: OpenWindow,
+    closed: Closed,
     /// What the meters showed when statistics were last reset.
     statistics_from: Totals,
     /// By command: what finished writers counted, and what there was when statistics were last reset.
@@ -74,8 +80,18 @@ impl DatabaseMeters {
     pub fn new(database: &str, commands: usize, now_ms: u64) -> Arc<DatabaseMeters> {
         let totals = Totals::default();
         let window = OpenWindow::new(WINDOW_MS, now_ms, &totals);
-        let store = ByteTime { at_ms: now_ms, ..ByteTime::default() };
-        DatabaseMeters::from_saved(database, commands, now_ms, Saved { totals, window, store })
+        let store = ByteTime { at: Moment { unix_ms: now_ms, steady_ms: None }, ..ByteTime::default() };
+        let saved = Saved { totals, window, store, closed: Closed::default() };
+        Arc::new(DatabaseMeters::from_saved(database, commands, now_ms, saved))
+    }
+
+    /// The same, measuring by a clock that is never set.
+    pub fn measured_by(meters: Arc<DatabaseMeters>, steady_ms: fn() -> u64) -> Arc<DatabaseMeters> {
+        let mut meters = meters;
+        if let Some(meters) = Arc::get_mut(&mut meters) {
+            meters.steady_ms = Some(steady_ms);
+        }
+        meters
     }
 
     /// Continues from what [`DatabaseMeters::save`] wrote. Data in the store was there all the while, so its bytes are
@@ -86,29 +102,35 @@ impl DatabaseMeters {
         names: &[&str],
         now_ms: u64,
     ) -> Result<Arc<DatabaseMeters>, SavedMetersError> {
-        Ok(DatabaseMeters::from_saved(database, names.len(), now_ms, decode(saved, names)?))
+        Ok(Arc::new(DatabaseMeters::from_saved(database, names.len(), now_ms, decode(saved, names)?)))
     }
 
-    fn from_saved(database: &str, commands: usize, now_ms: u64, saved: Saved) -> Arc<DatabaseMeters> {
+    fn from_saved(database: &str, commands: usize, now_ms: u64, saved: Saved) -> DatabaseMeters {
         let ledger = Ledger {
             statistics_from: saved.totals.clone(),
             folded: saved.totals,
             folded_cpu_ns: 0,
             blocks: Vec::new(),
-            memory: ByteTime { at_ms: now_ms, ..ByteTime::default() },
+            memory: ByteTime { at: Moment { unix_ms: now_ms, steady_ms: None }, ..ByteTime::default() },
             store: saved.store,
             window: saved.window,
+            closed: saved.closed,
             histograms: BTreeMap::new(),
             histograms_from: BTreeMap::new(),
         };
-        Arc::new(DatabaseMeters { database: database.to_string(), commands, ledger: Mutex::new(ledger) })
+        DatabaseMeters { database: database.to_string(), commands, steady_ms: None, ledger: Mutex::new(ledger) }
+    }
+
+    fn moment(&self, unix_ms: u64) -> Moment {
+        Moment { unix_ms, steady_ms: self.steady_ms.map(|steady_ms| steady_ms()) }
     }
 
     /// Everything so far, for [`DatabaseMeters::restore`] after a sleep or a restart.
     pub fn save(&self, names: &[&str], now_ms: u64) -> Vec<u8> {
         let mut ledger = self.ledger.lock();
-        let totals = ledger.totals(now_ms);
-        encode(&Saved { totals, window: ledger.window.clone(), store: ledger.store }, names)
+        let totals = ledger.totals(self.moment(now_ms));
+        let (window, closed) = (ledger.window.clone(), ledger.closed.clone());
+        encode(&Saved { totals, window, store: ledger.store, closed }, names)
     }
 
     pub fn database(&self) -> &str {
@@ -129,29 +151,29 @@ impl DatabaseMeters {
 
     /// Says how much memory the data takes from now on.
     pub fn observe_memory(&self, now_ms: u64, bytes: u64) {
-        self.ledger.lock().memory.observe(now_ms, bytes);
+        self.ledger.lock().memory.observe(self.moment(now_ms), bytes);
     }
 
     /// Says how much the store holds from now on.
     pub fn observe_store(&self, now_ms: u64, bytes: u64) {
-        self.ledger.lock().store.observe(now_ms, bytes);
+        self.ledger.lock().store.observe(self.moment(now_ms), bytes);
     }
 
     /// Every meter since the database was created.
     pub fn totals(&self, now_ms: u64) -> Totals {
-        self.ledger.lock().totals(now_ms)
+        self.ledger.lock().totals(self.moment(now_ms))
     }
 
     /// Every meter since the process started or statistics were reset, as `INFO` shows them.
     pub fn statistics(&self, now_ms: u64) -> Totals {
         let mut ledger = self.ledger.lock();
-        ledger.totals(now_ms).since(&ledger.statistics_from)
+        ledger.totals(self.moment(now_ms)).since(&ledger.statistics_from)
     }
 
     /// `CONFIG RESETSTAT`: statistics start from zero again. What is billed does not.
     pub fn reset_statistics(&self, now_ms: u64) {
         let mut ledger = self.ledger.lock();
-        ledger.statistics_from = ledger.totals(now_ms);
+        ledger.statistics_from = ledger.totals(self.moment(now_ms));
         ledger.histograms_from = ledger.all_histograms();
     }
 
@@ -170,19 +192,30 @@ impl DatabaseMeters {
     /// What was used so far in the window that is open.
     pub fn usage(&self, now_ms: u64) -> Window {
         let mut ledger = self.ledger.lock();
-        let totals = ledger.totals(now_ms);
+        let totals = ledger.totals(self.moment(now_ms));
         ledger.window.window(&self.database, &totals)
     }
 
-    /// The open window, if its time is over; then the next one is open. To be called every few seconds: what is counted
+    /// The closed windows that were not taken yet, the oldest first.
+    pub fn closed_windows(&self) -> Vec<Window> {
+        self.ledger.lock().closed.windows(&self.database)
+    }
+
+    /// Forgets the closed windows that have ended by then, as they were taken. Answers how many.
+    pub fn forget_windows(&self, end_ms: u64) -> usize {
+        self.ledger.lock().closed.forget(end_ms)
+    }
+
+    /// Closes the open window if its time is over; then the next one is open. To be called every few seconds: what is counted
     /// between a window's end and this call is still the old window's.
     pub fn close_window(&self, now_ms: u64) -> Option<Window> {
         let mut ledger = self.ledger.lock();
         if !ledger.window.is_over(now_ms) {
             return None;
         }
-        let totals = ledger.totals(now_ms);
-        let window = ledger.window.window(&self.database, &totals);
+        let totals = ledger.totals(self.moment(now_ms));
+        let window = ledger.window.closed(&self.database, now_ms, &totals);
+        ledger.closed.keep(&window);
         ledger.window = OpenWindow::new(WINDOW_MS, now_ms, &totals);
         Some(window)
     }
@@ -208,11 +241,11 @@ impl Ledger {
         histograms
     }
 
-    fn totals(&mut self, now_ms: u64) -> Totals {
+    fn totals(&mut self, now: Moment) -> Totals {
         for (time, meter) in
             [(&mut self.memory, Meter::MemoryByteMilliseconds), (&mut self.store, Meter::StoreByteMilliseconds)]
         {
-            time.advance(now_ms);
+            time.advance(now);
             self.folded[meter] = self.folded[meter].saturating_add(std::mem::take(&mut time.byte_milliseconds));
         }
         let mut totals = self.folded.clone();

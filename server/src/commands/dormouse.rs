@@ -17,6 +17,7 @@ use crate::commands::{answer, help, later, now};
 use crate::databases::Tenant;
 use crate::health;
 use crate::keeper;
+use crate::metering::Window;
 use crate::options::{DEFAULT_DATABASE, branch_name};
 use crate::rights::Rights;
 use crate::session::{Answer, Session, SessionRun};
@@ -73,10 +74,10 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) where N is the number of chunks that the branch has alone",
                 "Deletes a branch of the database for good and disconnects its clients.",
             ),
-            Command::new("USAGE", exactly(2), &[], ADMIN, now!(usage, 2)).doc(
+            Command::new("USAGE", at_least(2), &[], ADMIN, now!(usage, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of commands",
-                "Returns the meters of the database, and what the open usage window holds so far.",
+                "Returns the meters of the database and its usage windows, or forgets windows that were taken.",
             ),
             Command::new("IMPORT", at_least(3), &[], IMPORT, SessionRun::Keyspace(staging::IMPORT)).doc(
                 "0.2.0",
@@ -363,14 +364,24 @@ fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// `DORMOUSE USAGE`
-fn usage(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    let (_, now_ms) = session.worker.now();
+/// `DORMOUSE USAGE [FORGET end-ms]`
+fn usage(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
     let tenant = &session.tenant;
+    if !words.is_empty() {
+        let end_ms = words.iter().nth(1).and_then(number).filter(|_| words.len() == 2);
+        let end_ms = end_ms.filter(|_| words.at(0).eq_ignore_ascii_case(b"FORGET")).ok_or(Error::Syntax)?;
+        if session.rights != Rights::Node {
+            return Err(Error::text("NOPERM usage windows are forgotten by the operator only"));
+        }
+        reply.integer(tenant.meters.forget_windows(end_ms) as i64);
+        return Ok(());
+    }
+    let (_, now_ms) = session.worker.now();
     keeper::settle(tenant, now_ms);
     let totals = tenant.meters.totals(now_ms);
     let window = tenant.meters.usage(now_ms);
-    reply.map(3);
+    let closed = tenant.meters.closed_windows();
+    reply.map(4);
     reply.bulk(b"database");
     reply.bulk(tenant.name().as_bytes());
     reply.bulk(b"meters");
@@ -380,6 +391,14 @@ fn usage(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         reply.bulk(total.to_string().as_bytes());
     }
     reply.bulk(b"window");
+    write_window(reply, &window);
+    reply.bulk(b"closed");
+    reply.array(closed.len());
+    closed.iter().for_each(|window| write_window(reply, window));
+    Ok(())
+}
+
+fn write_window(reply: &mut Reply, window: &Window) {
     reply.map(3);
     reply.bulk(b"start_ms");
     reply.integer(window.start_ms as i64);
@@ -396,7 +415,6 @@ fn usage(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
         reply.bulk(b"quantity");
         reply.bulk(event.quantity.as_bytes());
     }
-    Ok(())
 }
 
 /// `DORMOUSE HELP`
@@ -425,8 +443,9 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Stage data beside the database; show it in its place; let its keys expire again; drop what is staged.",
             "STAGED <index>",
             "    Select a logical index of what is being staged. SELECT leads back.",
-            "USAGE",
-            "    Show the meters of the database and the open usage window.",
+            "USAGE [FORGET <end>]",
+            "    Show the meters of the database, the open usage window, and the closed ones that were not taken yet;",
+            "    or forget those that have ended by <end> (Unix milliseconds), as they were taken.",
         ],
     );
     Ok(())

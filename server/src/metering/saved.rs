@@ -1,11 +1,12 @@
 //! The meters of a database as bytes, so that they survive sleep and restarts: a manifest carries them.
 //!
 //! ```text
-//! byte    version, 1
+//! byte    version: 1, or 2 where closed windows follow
 //! n       number of meters, then each, in the order of `Meter`
 //! n n n   length of the open window, its start (Unix ms), number of meters; then each as it was at that start
 //! n n     the store's bytes and since when (Unix ms) they have been counted
 //! n       number of commands; of each: length of its name, its name, calls, nanoseconds, rejected, failed
+//! n       with version 2: number of closed windows; of each: start, end (Unix ms), number of meters, what each counted
 //! ```
 //!
 //! Numbers are unsigned LEB128. Commands go by name, because their index differs from one version to the next. Meters
@@ -14,9 +15,11 @@
 use thiserror::Error;
 
 use super::totals::{CommandTotals, METERS, Totals};
-use super::usage::{ByteTime, OpenWindow};
+use super::usage::{ByteTime, Closed, ClosedWindow, Moment, OpenWindow};
 
 const VERSION: u8 = 1;
+/// Written only where there are closed windows, so that an earlier version can read all others.
+const VERSION_WITH_CLOSED: u8 = 2;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SavedMetersError {
@@ -31,17 +34,19 @@ pub(super) struct Saved {
     pub totals: Totals,
     pub window: OpenWindow,
     pub store: ByteTime,
+    pub closed: Closed,
 }
 
 /// `names` is the command table's: the name at each index.
 pub(super) fn encode(saved: &Saved, names: &[&str]) -> Vec<u8> {
-    let mut bytes = vec![VERSION];
+    let closed = &saved.closed.0;
+    let mut bytes = vec![if closed.is_empty() { VERSION } else { VERSION_WITH_CLOSED }];
     put_meters(&mut bytes, &saved.totals.meters);
     put(&mut bytes, u128::from(saved.window.length_ms));
     put(&mut bytes, u128::from(saved.window.start_ms));
     put_meters(&mut bytes, &saved.window.at_start);
     put(&mut bytes, u128::from(saved.store.bytes));
-    put(&mut bytes, u128::from(saved.store.at_ms));
+    put(&mut bytes, u128::from(saved.store.at.unix_ms));
     let commands = || saved.totals.commands().filter_map(|(index, command)| Some((names.get(index)?, command)));
     put(&mut bytes, commands().count() as u128);
     for (name, command) in commands() {
@@ -51,14 +56,22 @@ pub(super) fn encode(saved: &Saved, names: &[&str]) -> Vec<u8> {
             put(&mut bytes, u128::from(number));
         }
     }
+    if !closed.is_empty() {
+        put(&mut bytes, closed.len() as u128);
+    }
+    for window in closed {
+        put(&mut bytes, u128::from(window.start_ms));
+        put(&mut bytes, u128::from(window.end_ms));
+        put_meters(&mut bytes, &window.quantities);
+    }
     bytes
 }
 
 pub(super) fn decode(bytes: &[u8], names: &[&str]) -> Result<Saved, SavedMetersError> {
     let mut reader = Reader(bytes);
-    match reader.byte()? {
-        VERSION => {}
-        version => return Err(SavedMetersError::Version(version)),
+    let version = reader.byte()?;
+    if !(VERSION..=VERSION_WITH_CLOSED).contains(&version) {
+        return Err(SavedMetersError::Version(version));
     }
     let mut totals = Totals { meters: reader.meters()?, commands: Vec::new() };
     let window = OpenWindow {
@@ -66,7 +79,9 @@ pub(super) fn decode(bytes: &[u8], names: &[&str]) -> Result<Saved, SavedMetersE
         start_ms: reader.number_u64()?,
         at_start: reader.meters()?,
     };
-    let store = ByteTime { bytes: reader.number_u64()?, at_ms: reader.number_u64()?, byte_milliseconds: 0 };
+    let bytes = reader.number_u64()?;
+    let at = Moment { unix_ms: reader.number_u64()?, steady_ms: None };
+    let store = ByteTime { bytes, at, byte_milliseconds: 0 };
     for _ in 0..reader.number()? {
         let len = usize::try_from(reader.number()?).map_err(|_| SavedMetersError::Malformed)?;
         let name = reader.take(len)?;
@@ -80,8 +95,15 @@ pub(super) fn decode(bytes: &[u8], names: &[&str]) -> Result<Saved, SavedMetersE
             totals.add_command(index, command);
         }
     }
+    let mut closed = Closed::default();
+    if version == VERSION_WITH_CLOSED {
+        for _ in 0..reader.number()? {
+            let (start_ms, end_ms) = (reader.number_u64()?, reader.number_u64()?);
+            closed.0.push_back(ClosedWindow { start_ms, end_ms, quantities: reader.meters()? });
+        }
+    }
     match reader.0 {
-        [] => Ok(Saved { totals, window, store }),
+        [] => Ok(Saved { totals, window, store, closed }),
         _ => Err(SavedMetersError::Malformed),
     }
 }
@@ -162,7 +184,18 @@ mod tests {
         totals.add_command(1, CommandTotals { calls: u64::MAX, nanoseconds: 300, rejected: 0, failed: 1 });
         totals.add_command(2, CommandTotals { calls: 1, nanoseconds: 1, rejected: 1, failed: 1 });
         let window = OpenWindow { length_ms: 60_000, start_ms: 1_700_000_040_000, at_start: [7; METERS] };
-        Saved { totals, window, store: ByteTime { bytes: 4096, at_ms: 1_700_000_041_000, byte_milliseconds: 0 } }
+        let at = Moment { unix_ms: 1_700_000_041_000, steady_ms: None };
+        let store = ByteTime { bytes: 4096, at, byte_milliseconds: 0 };
+        Saved { totals, window, store, closed: Closed::default() }
+    }
+
+    fn example_with_closed() -> Saved {
+        let mut example = example();
+        for hour in 0..3 {
+            let quantities = std::array::from_fn(|meter| (meter as u128) << (40 * hour));
+            example.closed.0.push_back(ClosedWindow { start_ms: hour, end_ms: u64::MAX, quantities });
+        }
+        example
     }
 
     const NAMES: &[&str] = &["get", "set", "zadd"];
@@ -171,6 +204,8 @@ mod tests {
     fn what_is_saved_is_restored() {
         let bytes = encode(&example(), NAMES);
         assert_eq!(decode(&bytes, NAMES), Ok(example()));
+        let closed = encode(&example_with_closed(), NAMES);
+        assert_eq!(decode(&closed, NAMES), Ok(example_with_closed()));
         // Another version, with another table: `set` moved, `zadd` is gone.
         let moved = decode(&bytes, &["append", "bitop", "get", "set"]).unwrap();
         assert_eq!(moved.totals.commands().collect::<Vec<_>>(), [(3, example().totals.command(1))]);
@@ -182,7 +217,7 @@ mod tests {
         // One meter; a window of 5 ms from 6 ms on with none; the store; no commands.
         let few = decode(&[1, 1, 9, 5, 6, 0, 8, 7, 0], NAMES).unwrap();
         assert_eq!((few.totals[Meter::Requests], few.totals[Meter::Merges]), (9, 0));
-        assert_eq!((few.window.length_ms, few.window.start_ms, few.store.bytes, few.store.at_ms), (5, 6, 8, 7));
+        assert_eq!((few.window.length_ms, few.window.start_ms, few.store.bytes, few.store.at.unix_ms), (5, 6, 8, 7));
         let mut many = vec![1, METERS as u8 + 1];
         many.extend([3; METERS + 1]);
         many.extend([5, 6, 0, 8, 7, 0]);
@@ -191,11 +226,11 @@ mod tests {
 
     #[test]
     fn damaged_bytes_are_refused() {
-        let bytes = encode(&example(), NAMES);
+        let bytes = encode(&example_with_closed(), NAMES);
         for len in 0..bytes.len() {
             assert_eq!(decode(&bytes[..len], NAMES), Err(SavedMetersError::Malformed), "{len}");
         }
-        assert_eq!(decode(&[2], NAMES), Err(SavedMetersError::Version(2)));
+        assert_eq!(decode(&[3], NAMES), Err(SavedMetersError::Version(3)));
         let longer = [&bytes[..], &[0]].concat();
         assert_eq!(decode(&longer, NAMES), Err(SavedMetersError::Malformed));
         let huge_number = [&[1][..], &[0xff; 19], &[0]].concat();
@@ -205,7 +240,9 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode(&[&[VERSION][..], &bytes].concat(), NAMES);
+            for version in [VERSION, VERSION_WITH_CLOSED] {
+                let _ = decode(&[&[version][..], &bytes].concat(), NAMES);
+            }
         }
     }
 }
