@@ -21,6 +21,6 @@ mod response;
 pub use double::{FormattedDouble, format_double};
 pub use error::ProtocolError;
 pub use parser::{Limits, Parsed, Parser};
-pub use reply::{Reply, Version};
+pub use reply::{Budget, Reply, Version};
 pub use request::{OwnedRequest, Request, Span};
 pub use response::Response;

@@ -24,7 +24,7 @@ use crate::request::{Request, Span};
 /// What one client may send. Redis's numbers unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Arguments of one request. Room is made for those that have come, of which the request's own size limits the number.
+    /// Arguments of one request: Redis's number before version 7. Room is made for those that have come.
     pub args_max: u32,
     /// One argument (`proto-max-bulk-len`).
     pub bulk_bytes_max: u32,
@@ -36,13 +36,14 @@ pub struct Limits {
     pub authenticated: bool,
 }
 
+const ARGS_MAX: u32 = 1024 * 1024;
 const UNAUTHENTICATED_ARGS_MAX: u32 = 10;
 const UNAUTHENTICATED_BULK_BYTES_MAX: u32 = 16 * 1024;
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            args_max: i32::MAX as u32,
+            args_max: ARGS_MAX,
             bulk_bytes_max: 512 * 1024 * 1024,
             line_bytes_max: 64 * 1024,
             request_bytes_max: 1024 * 1024 * 1024,

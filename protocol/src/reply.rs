@@ -1,3 +1,6 @@
+use std::fmt;
+use std::sync::Arc;
+
 use crate::double::format_double;
 
 /// The version of the protocol that a client asked for with `HELLO`.
@@ -8,19 +11,138 @@ pub enum Version {
     Resp3,
 }
 
+/// Decides how much memory replies may take.
+pub trait Budget: fmt::Debug + Send + Sync {
+    /// Grants `bytes`.
+    ///
+    /// # Errors
+    /// The name of the limit that they would exceed.
+    fn take(&self, bytes: usize) -> Result<(), &'static str>;
+
+    /// Takes back what was granted.
+    fn give(&self, bytes: usize);
+}
+
+/// A buffer of no more bytes is not asked for: a worker keeps one of this size for all of its connections.
+const FREE_BYTES: usize = 256 << 10;
+
+/// A larger buffer grows by a quarter at a time, not to twice its size.
+const DOUBLED_BYTES: usize = 1 << 20;
+
 /// Writes replies to a buffer. What RESP2 lacks is written as what Redis answers there: a map as an array of twice the
 /// length, a double as a bulk string.
 ///
 /// Aggregates are headers: after `array(n)`, the caller writes n replies.
-#[derive(Clone, Debug, Default)]
+///
+/// A reply that its [`Budget`] has no room for is not written any further. [`Reply::settle`] makes an error of it.
+#[derive(Debug, Default)]
 pub struct Reply {
     pub buffer: Vec<u8>,
     version: Version,
+    grant: Grant,
+    /// The limit that is in the way of the reply that is being written.
+    refused: Option<&'static str>,
+}
+
+/// Bytes that a budget has granted; given back when they are dropped.
+#[derive(Debug, Default)]
+struct Grant {
+    budget: Option<Arc<dyn Budget>>,
+    bytes: usize,
+}
+
+impl Grant {
+    fn give_back(&mut self) {
+        if self.bytes > 0
+            && let Some(budget) = &self.budget
+        {
+            budget.give(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.give_back();
+    }
 }
 
 impl Reply {
     pub fn new(version: Version) -> Self {
-        Self { buffer: Vec::new(), version }
+        Self::within(version, None)
+    }
+
+    /// A buffer whose size `budget` decides.
+    pub fn within(version: Version, budget: Option<Arc<dyn Budget>>) -> Self {
+        Self { buffer: Vec::new(), version, grant: Grant { budget, bytes: 0 }, refused: None }
+    }
+
+    /// Takes the buffer out, which no budget is charged for from then on.
+    pub fn take_buffer(&mut self) -> Vec<u8> {
+        self.grant.give_back();
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Bytes that a budget was charged for.
+    pub fn granted(&self) -> usize {
+        self.grant.bytes
+    }
+
+    /// Ends the reply that begins at `start`: where it was refused, an error replaces it.
+    #[inline]
+    pub fn settle(&mut self, start: usize) {
+        if self.refused.is_some() {
+            self.refuse(start);
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, start: usize) {
+        if let Some(limit) = self.refused.take() {
+            self.truncate(start);
+            self.error(&format!("OOM the reply is too large: it would exceed '{limit}'"));
+        }
+    }
+
+    /// Appends the replies of `other`, which it takes over whole where that saves a copy.
+    pub fn append(&mut self, mut other: Reply) {
+        if !self.buffer.is_empty() || other.buffer.len() < FREE_BYTES {
+            self.raw(&other.buffer);
+            return;
+        }
+        std::mem::swap(&mut self.buffer, &mut other.buffer);
+        std::mem::swap(&mut self.grant, &mut other.grant);
+    }
+
+    /// Makes room for `bytes` more; false where there is none.
+    #[inline]
+    fn make_room(&mut self, bytes: usize) -> bool {
+        bytes <= self.buffer.capacity() - self.buffer.len() || self.grow(bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, bytes: usize) -> bool {
+        if self.refused.is_some() {
+            return false;
+        }
+        let (len, capacity) = (self.buffer.len(), self.buffer.capacity());
+        let needed = len + bytes;
+        let roomy = needed.max(capacity + if capacity < DOUBLED_BYTES { capacity } else { capacity / 4 });
+        let Some(budget) = self.grant.budget.as_ref().filter(|_| needed > FREE_BYTES) else {
+            self.buffer.reserve_exact(roomy - len);
+            return true;
+        };
+        // A little less will do where the limit is near.
+        let granted = [roomy, needed].into_iter().find_map(|wanted| {
+            let more = wanted.saturating_sub(self.grant.bytes);
+            budget.take(more).map(|()| (wanted, more)).map_err(|limit| self.refused = Some(limit)).ok()
+        });
+        let Some((wanted, more)) = granted else { return false };
+        self.refused = None;
+        self.grant.bytes += more;
+        self.buffer.reserve_exact(wanted - len);
+        true
     }
 
     #[inline]
@@ -46,6 +168,7 @@ impl Reply {
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.buffer.truncate(len);
+        self.refused = None;
     }
 
     #[inline]
@@ -90,7 +213,9 @@ impl Reply {
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         // Header and end take at most 25 bytes.
-        self.buffer.reserve(bytes.len() + 25);
+        if !self.make_room(bytes.len() + 25) {
+            return;
+        }
         self.header(b'$', bytes.len());
         self.buffer.extend_from_slice(bytes);
         self.buffer.extend_from_slice(b"\r\n");
@@ -132,6 +257,9 @@ impl Reply {
         match self.version {
             Version::Resp2 => self.bulk(text),
             Version::Resp3 => {
+                if !self.make_room(text.len() + 29) {
+                    return;
+                }
                 self.header(b'=', text.len() + 4);
                 self.buffer.extend_from_slice(format.as_bytes());
                 self.buffer.push(b':');
@@ -200,6 +328,9 @@ impl Reply {
     }
 
     fn move_header(&mut self, start: usize, end: usize) {
+        if self.refused.is_some() {
+            return;
+        }
         let header = self.buffer.len() - end;
         self.buffer[start..].rotate_right(header);
     }
@@ -207,7 +338,9 @@ impl Reply {
     /// Bytes that are replies already.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
+        if self.make_room(bytes.len()) {
+            self.buffer.extend_from_slice(bytes);
+        }
     }
 
     #[inline]
@@ -228,7 +361,9 @@ impl Reply {
     }
 
     fn line(&mut self, kind: u8, text: &[u8]) {
-        self.buffer.reserve(text.len() + 3);
+        if !self.make_room(text.len() + 3) {
+            return;
+        }
         self.buffer.push(kind);
         self.buffer.extend_from_slice(text);
         self.buffer.extend_from_slice(b"\r\n");
@@ -303,5 +438,61 @@ mod tests {
         reply.bulk(b"a");
         reply.set_since(start, 1);
         assert_eq!(reply.buffer, b"+OK\r\n~1\r\n$1\r\na\r\n");
+    }
+
+    /// Grants up to a number of bytes.
+    #[derive(Debug)]
+    struct Purse(std::sync::Mutex<usize>);
+
+    impl Budget for Purse {
+        fn take(&self, bytes: usize) -> Result<(), &'static str> {
+            let mut left = self.0.lock().unwrap();
+            *left = left.checked_sub(bytes).ok_or("the-limit")?;
+            Ok(())
+        }
+
+        fn give(&self, bytes: usize) {
+            *self.0.lock().unwrap() += bytes;
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_becomes_an_error_in_its_place() {
+        const ALL: usize = 3 << 20;
+        let purse = Arc::new(Purse(std::sync::Mutex::new(ALL)));
+        let mut reply = Reply::within(Version::Resp2, Some(purse.clone()));
+        reply.ok();
+        for size in [1 << 20, 8 << 20, 1 << 10] {
+            let start = reply.len();
+            reply.array(2);
+            reply.bulk(&vec![b'x'; size]);
+            reply.bulk(b"end");
+            reply.settle(start);
+        }
+        let text = &reply.buffer;
+        let at = memchr::memmem::find(text, b"-OOM").unwrap();
+        assert_eq!(at, 5 + 4 + (1 << 20) + 2 + 10 + 9);
+        assert!(text[at..].starts_with(b"-OOM the reply is too large: it would exceed 'the-limit'\r\n*2\r\n$1024\r\nx"));
+        assert!(text.ends_with(b"x\r\n$3\r\nend\r\n"));
+        assert!(*purse.0.lock().unwrap() <= ALL - (1 << 20));
+        // Another buffer takes it over whole, with what was granted.
+        let granted = *purse.0.lock().unwrap();
+        let mut other = Reply::within(Version::Resp2, Some(purse.clone()));
+        other.append(reply);
+        assert_eq!(*purse.0.lock().unwrap(), granted);
+        drop(other);
+        assert_eq!(*purse.0.lock().unwrap(), ALL);
+    }
+
+    #[test]
+    fn many_small_replies_are_bounded_too() {
+        let purse = Arc::new(Purse(std::sync::Mutex::new(1 << 20)));
+        for write in [|r: &mut Reply| r.integer(123_456), |r: &mut Reply| r.double(0.5), |r: &mut Reply| r.array(1000)] {
+            let mut reply = Reply::within(Version::Resp3, Some(purse.clone()));
+            (0..1_000_000).for_each(|_| write(&mut reply));
+            assert!(reply.len() <= 1 << 20);
+            reply.settle(0);
+            assert!(reply.buffer.starts_with(b"-OOM"));
+        }
     }
 }

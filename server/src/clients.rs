@@ -3,14 +3,16 @@
 //! A [`Client`] is shared; its session is not. The session writes here what `CLIENT LIST` shows; others put messages in
 //! its outbox or mark it killed, and wake it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use dormouse_protocol::Budget;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::account::{self, Account, CONNECTION_BYTES};
 use crate::session::Session;
 use crate::strangers::Strangers;
 use crate::table::TABLE;
@@ -90,9 +92,17 @@ pub struct Client {
     outbox: Mutex<Outbox>,
     outbox_bytes: AtomicUsize,
     pub waker: AtomicWaker,
-    /// Whether it counts among the most clients that the node takes; others are strangers. Changed under the lock of
-    /// [`Clients`].
-    is_welcome: AtomicBool,
+    /// What it makes the server keep: see [`crate::account`].
+    held: Mutex<HeldBytes>,
+    /// What all clients make the server keep.
+    of_all: Arc<Account>,
+    /// Of that, the bytes of replies that are being written.
+    written: AtomicUsize,
+    /// Most bytes of replies that the node lets a client have.
+    written_max: Arc<AtomicUsize>,
+    /// The database for which it counts among the most clients that the node takes; others are strangers. Changed under the
+    /// lock of [`Clients`].
+    welcome_in: Mutex<Option<Arc<str>>>,
 }
 
 /// What a client has said of itself, and which database it speaks to (none before it has said who it is).
@@ -102,6 +112,12 @@ pub struct Told {
     pub library: Box<str>,
     pub library_version: Box<str>,
     pub database: Arc<str>,
+}
+
+#[derive(Debug)]
+struct HeldBytes {
+    account: Arc<Account>,
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -129,7 +145,77 @@ pub struct OutputLimit {
     pub soft_seconds: u64,
 }
 
+/// Memory for its replies.
+impl Budget for Client {
+    fn take(&self, bytes: usize) -> Result<(), &'static str> {
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let taken = if written > self.written_max.load(Ordering::Relaxed) {
+            Err("client-output-buffer-limit")
+        } else {
+            self.hold(bytes)
+        };
+        if taken.is_err() {
+            self.written.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn give(&self, bytes: usize) {
+        self.written.fetch_sub(bytes, Ordering::Relaxed);
+        self.let_go(bytes);
+    }
+}
+
 impl Client {
+    /// Charges the database that it speaks to for `bytes`.
+    ///
+    /// # Errors
+    /// The name of the limit that they would exceed.
+    pub fn hold(&self, bytes: usize) -> Result<(), &'static str> {
+        let mut held = self.held.lock();
+        held.account.take(bytes)?;
+        self.of_all.take(bytes).inspect_err(|_| held.account.give(bytes))?;
+        held.bytes += bytes;
+        Ok(())
+    }
+
+    /// The same for what is kept already.
+    pub fn hold_anyway(&self, bytes: usize) {
+        let mut held = self.held.lock();
+        held.account.take_anyway(bytes);
+        self.of_all.take_anyway(bytes);
+        held.bytes += bytes;
+    }
+
+    pub fn let_go(&self, bytes: usize) {
+        let mut held = self.held.lock();
+        // After its end nothing is charged to it any more.
+        let bytes = bytes.min(held.bytes);
+        held.bytes -= bytes;
+        held.account.give(bytes);
+        self.of_all.give(bytes);
+    }
+
+    /// Whatever it makes the server keep is charged to `account` from now on.
+    pub fn charge_to(&self, account: &Arc<Account>) {
+        let mut held = self.held.lock();
+        if !Arc::ptr_eq(&held.account, account) {
+            account.take_anyway(held.bytes);
+            held.account.give(held.bytes);
+            held.account = Arc::clone(account);
+        }
+    }
+
+    /// Bytes that it makes the server keep.
+    pub fn held_bytes(&self) -> usize {
+        self.held.lock().bytes
+    }
+
+    /// Whether its bytes are charged to `account`.
+    pub fn is_charged_to(&self, account: &Arc<Account>) -> bool {
+        Arc::ptr_eq(&self.held.lock().account, account)
+    }
+
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
     }
@@ -169,11 +255,18 @@ impl Client {
     /// the server's memory.
     pub fn tell(&self, message: &[u8], limit: OutputLimit, now_ms: u64) {
         let mut outbox = self.outbox.lock();
+        if self.hold(message.len()).is_err() {
+            let bytes = outbox.messages.len() + message.len();
+            self.let_go(std::mem::take(&mut outbox.messages).len());
+            drop(outbox);
+            self.close_slow_reader(bytes);
+            return;
+        }
         outbox.messages.extend_from_slice(message);
         let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
         self.outbox_bytes.store(outbox.messages.len(), Ordering::Release);
         if outbox.is_over(bytes, limit, now_ms) {
-            outbox.messages = Vec::new();
+            self.let_go(std::mem::take(&mut outbox.messages).len());
             drop(outbox);
             self.close_slow_reader(bytes);
             return;
@@ -185,6 +278,7 @@ impl Client {
     /// Appends what others have told it to `to`.
     pub fn take_messages(&self, to: &mut Vec<u8>) {
         let mut outbox = self.outbox.lock();
+        self.let_go(outbox.messages.len());
         to.append(&mut outbox.messages);
         if outbox.messages.capacity() > 4096 {
             outbox.messages = Vec::new();
@@ -231,7 +325,7 @@ impl Client {
             number(&self.patterns),
             number(&self.queued) as i32,
             u8::from(outbox > 0),
-            input + arguments + queued + replies + outbox + size_of::<Self>() + size_of::<Session>(),
+            (input + arguments + queued + replies + outbox + size_of::<Self>() + size_of::<Session>()).max(self.held_bytes()),
             if output > 0 { "rw" } else { "r" },
             if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
             told.database,
@@ -257,64 +351,168 @@ impl Client {
 }
 
 /// All clients of the node. Those that have not shown a token do not count among the most that it takes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Clients {
     all: Mutex<All>,
     last_id: AtomicU64,
     count: AtomicUsize,
     pub accepted: AtomicU64,
     pub rejected: AtomicU64,
+    is_draining: AtomicBool,
+    /// What all of them make the server keep.
+    pub memory: Arc<Account>,
+    /// The part of those that have not shown a token.
+    strangers_memory: Arc<Account>,
+    /// Most bytes of replies that one of them may have.
+    pub written_max: Arc<AtomicUsize>,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        let memory = Account::new(account::TOTAL, usize::MAX);
+        Self {
+            all: Mutex::default(),
+            last_id: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            accepted: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            is_draining: AtomicBool::new(false),
+            strangers_memory: Account::new(account::TOTAL, usize::MAX),
+            memory,
+            written_max: Arc::new(AtomicUsize::new(usize::MAX)),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct All {
     by_id: BTreeMap<u64, Arc<Client>>,
-    /// How many of them are welcome.
+    /// How many of them are welcome, and how many of those each database has.
     welcome: usize,
+    by_database: HashMap<Arc<str>, usize>,
     strangers: Strangers,
 }
 
-impl Clients {
-    /// A new client, unless there are `max` already.
-    pub fn add(&self, peer: Peer, database: Arc<str>, now_ms: u64, max: usize) -> Option<Arc<Client>> {
-        let mut all = self.all.lock();
-        if all.welcome >= max {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-            return None;
+/// How many clients the node takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    pub max: usize,
+    /// The databases that share them. Each can have its part of a quarter of all places, whatever the others take.
+    pub databases: usize,
+    /// New clients are refused: the process has no memory left.
+    pub is_out_of_memory: bool,
+}
+
+/// Why the node does not take a client. `Display` is what that client sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("ERR max number of clients reached")]
+    TooMany,
+    #[error("OOM no new clients are taken when used memory > 'max-memory-total'.")]
+    OutOfMemory,
+}
+
+impl All {
+    /// Gives a client of `database` a place.
+    fn admit(&mut self, database: &Arc<str>, places: Places) -> Result<(), Refusal> {
+        if places.is_out_of_memory {
+            return Err(Refusal::OutOfMemory);
         }
-        all.welcome += 1;
-        Some(self.enlist(&mut all, peer, database, true, now_ms))
+        if self.welcome + self.kept_for_others(database, places) >= places.max {
+            return Err(Refusal::TooMany);
+        }
+        self.welcome += 1;
+        *self.by_database.entry(Arc::clone(database)).or_default() += 1;
+        Ok(())
+    }
+
+    fn dismiss(&mut self, database: &Arc<str>) {
+        self.welcome -= 1;
+        if let Some(count) = self.by_database.get_mut(database) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_database.remove(database);
+            }
+        }
+    }
+
+    /// Places that the other databases can still claim.
+    fn kept_for_others(&self, database: &Arc<str>, places: Places) -> usize {
+        let quarter = places.max / 4;
+        if self.welcome + quarter < places.max {
+            return 0;
+        }
+        let share = quarter / places.databases.max(1);
+        let claimed = self.by_database.iter().filter(|(name, _)| *name != database).map(|(_, count)| *count.min(&share));
+        (share * places.databases.saturating_sub(1)).saturating_sub(claimed.sum())
+    }
+}
+
+impl Clients {
+    /// A new client of a database that asks for no token.
+    ///
+    /// # Errors
+    /// When the node does not take it.
+    pub fn add(
+        &self,
+        peer: Peer,
+        database: &Arc<str>,
+        account: &Arc<Account>,
+        now_ms: u64,
+        places: Places,
+    ) -> Result<Arc<Client>, Refusal> {
+        let mut all = self.all.lock();
+        all.admit(database, places).inspect_err(|_| self.reject())?;
+        let client = self.enlist(&mut all, peer, Arc::clone(database), account, now_ms);
+        *client.welcome_in.lock() = Some(Arc::clone(database));
+        Ok(client)
+    }
+
+    fn reject(&self) {
+        self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A new client that has to show a token. Where strangers have more than `places` an older one is closed for it.
     pub fn add_stranger(&self, peer: Peer, now_ms: u64, places: usize) -> Arc<Client> {
         let mut all = self.all.lock();
-        let client = self.enlist(&mut all, peer, "".into(), false, now_ms);
+        let client = self.enlist(&mut all, peer, "".into(), &self.strangers_memory, now_ms);
         self.close_for(&mut all, Arc::clone(&client), now_ms, places);
         client
     }
 
-    /// It has shown a token; false where there are `max` clients already.
-    pub fn welcome(&self, client: &Client, max: usize) -> bool {
+    /// It has shown a token of `database`.
+    ///
+    /// # Errors
+    /// When the node does not take it; then it has the place that it had.
+    pub fn welcome(&self, client: &Client, database: &Arc<str>, places: Places) -> Result<(), Refusal> {
         let mut all = self.all.lock();
-        if client.is_welcome.load(Ordering::Relaxed) {
-            return true;
+        let mut place = client.welcome_in.lock();
+        if place.as_ref() == Some(database) {
+            return Ok(());
         }
-        if all.welcome >= max {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
-            return false;
+        // One that comes from another database needs no place beside that.
+        let before = place.take();
+        before.iter().for_each(|before| all.dismiss(before));
+        if let Err(refusal) = all.admit(database, places) {
+            self.reject();
+            if let Some(before) = before {
+                all.welcome += 1;
+                *all.by_database.entry(Arc::clone(&before)).or_default() += 1;
+                *place = Some(before);
+            }
+            return Err(refusal);
         }
-        all.welcome += 1;
-        client.is_welcome.store(true, Ordering::Relaxed);
+        *place = Some(Arc::clone(database));
         all.strangers.remove(client.id);
-        true
+        Ok(())
     }
 
     /// It has to show a token again.
     pub fn estrange(&self, client: &Arc<Client>, now_ms: u64, places: usize) {
         let mut all = self.all.lock();
-        if client.is_welcome.swap(false, Ordering::Relaxed) {
-            all.welcome -= 1;
+        if let Some(database) = client.welcome_in.lock().take() {
+            all.dismiss(&database);
+            client.charge_to(&self.strangers_memory);
             self.close_for(&mut all, Arc::clone(client), now_ms, places);
         }
     }
@@ -331,12 +529,33 @@ impl Clients {
 
     fn close_for(&self, all: &mut All, stranger: Arc<Client>, now_ms: u64, places: usize) {
         if let Some(client) = all.strangers.add(stranger, now_ms, places) {
-            self.rejected.fetch_add(1, Ordering::Relaxed);
+            self.reject();
             client.kill();
         }
     }
 
-    fn enlist(&self, all: &mut All, peer: Peer, database: Arc<str>, is_welcome: bool, now_ms: u64) -> Arc<Client> {
+    /// Closes the clients that keep most memory of `account`, until so many bytes are free. Answers how many were closed.
+    pub fn evict(&self, account: &Arc<Account>, bytes: usize) -> usize {
+        let mut hoarders: Vec<_> = self.list();
+        hoarders.retain(|client| {
+            client.is_charged_to(account) && !client.no_evict.load(Ordering::Relaxed) && !client.is_killed()
+        });
+        hoarders.sort_by_cached_key(|client| std::cmp::Reverse(client.held_bytes()));
+        let (mut left, mut closed) = (bytes, 0);
+        for client in hoarders {
+            // One that holds next to nothing is no help.
+            if left == 0 || client.held_bytes() <= 2 * CONNECTION_BYTES {
+                break;
+            }
+            left = left.saturating_sub(client.held_bytes());
+            tracing::warn!(client = client.id, peer = %client.peer, bytes = client.held_bytes(), "closed: the clients of its database are over maxmemory-clients");
+            client.kill();
+            closed += 1;
+        }
+        closed
+    }
+
+    fn enlist(&self, all: &mut All, peer: Peer, database: Arc<str>, account: &Arc<Account>, now_ms: u64) -> Arc<Client> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Arc::new(Client {
@@ -368,8 +587,13 @@ impl Clients {
             outbox: Mutex::default(),
             outbox_bytes: AtomicUsize::new(0),
             waker: AtomicWaker::new(),
-            is_welcome: AtomicBool::new(is_welcome),
+            held: Mutex::new(HeldBytes { account: Arc::clone(account), bytes: 0 }),
+            of_all: Arc::clone(&self.memory),
+            written: AtomicUsize::new(0),
+            written_max: Arc::clone(&self.written_max),
+            welcome_in: Mutex::new(None),
         });
+        client.hold_anyway(CONNECTION_BYTES);
         all.by_id.insert(id, Arc::clone(&client));
         self.count.store(all.by_id.len(), Ordering::Relaxed);
         client
@@ -378,14 +602,26 @@ impl Clients {
     pub fn remove(&self, id: u64) {
         let mut all = self.all.lock();
         all.strangers.remove(id);
-        if all.by_id.remove(&id).is_some_and(|client| client.is_welcome.load(Ordering::Relaxed)) {
-            all.welcome -= 1;
+        if let Some(client) = all.by_id.remove(&id) {
+            let database = client.welcome_in.lock().take();
+            database.iter().for_each(|database| all.dismiss(database));
+            client.let_go(usize::MAX);
         }
         self.count.store(all.by_id.len(), Ordering::Relaxed);
     }
 
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Lets every client go when it has its replies, those that come from now on too.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::SeqCst);
+        self.list().iter().for_each(|client| client.waker.wake());
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
     }
 
     /// In the order of their ids.
@@ -399,5 +635,75 @@ impl Clients {
         let is_gone = |client: &Client| client.is_killed() || client.leaving.load(Ordering::Acquire);
         clients.retain(|client| !is_gone(client) && &*client.told.lock().database == database);
         clients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(max: usize, databases: usize) -> Places {
+        Places { max, databases, is_out_of_memory: false }
+    }
+
+    /// Adds clients of `database` until it gets no more, and answers how many it has got.
+    fn fill(clients: &Clients, database: &str, places: Places) -> usize {
+        let account = Account::new(account::OF_DATABASE, usize::MAX);
+        let add = || clients.add(Peer::Unix("test".into()), &database.into(), &account, 0, places);
+        std::iter::from_fn(|| add().ok()).count()
+    }
+
+    #[test]
+    fn a_database_cannot_take_all_places() {
+        let clients = Clients::default();
+        assert_eq!(fill(&clients, "alone", places(100, 1)), 100, "but it can where it is alone");
+        let clients = Clients::default();
+        // A quarter of the places is shared: 5 for each of 5.
+        assert_eq!(fill(&clients, "greedy", places(100, 5)), 80);
+        assert_eq!(fill(&clients, "second", places(100, 5)), 5);
+        assert_eq!(fill(&clients, "third", places(100, 5)), 5);
+        assert_eq!(fill(&clients, "greedy", places(100, 5)), 0);
+        assert_eq!(fill(&clients, "fourth", places(100, 5)), 5);
+        assert_eq!(fill(&clients, "fifth", places(100, 5)), 5);
+        assert_eq!(clients.rejected.load(Ordering::Relaxed), 7);
+        // What leaves makes room for whoever comes.
+        let first = clients.list().remove(0);
+        clients.remove(first.id);
+        assert_eq!(fill(&clients, "fifth", places(100, 5)), 1);
+    }
+
+    #[test]
+    fn without_memory_no_client_is_taken() {
+        let clients = Clients::default();
+        let account = Account::new(account::OF_DATABASE, usize::MAX);
+        let full = Places { is_out_of_memory: true, ..places(10, 1) };
+        let refused = clients.add(Peer::Unix("test".into()), &"a".into(), &account, 0, full);
+        assert_eq!(refused.err(), Some(Refusal::OutOfMemory));
+        assert_eq!((clients.count(), account.used()), (0, 0));
+    }
+
+    #[test]
+    fn a_client_takes_its_charges_with_it() {
+        let clients = Clients::default();
+        let accounts = [100 << 10, 10 << 10].map(|limit| Account::new(account::OF_DATABASE, limit));
+        let add = || clients.add(Peer::Unix("test".into()), &"a".into(), &accounts[0], 0, places(10, 1)).unwrap();
+        let (small, large) = (add(), add());
+        small.hold(20 << 10).unwrap();
+        large.hold(60 << 10).unwrap();
+        assert_eq!(small.hold(20 << 10), Err(account::OF_DATABASE));
+        assert_eq!(clients.memory.used(), 2 * CONNECTION_BYTES + (80 << 10));
+        // The largest goes, and only as many as are needed.
+        assert_eq!(clients.evict(&accounts[0], accounts[0].is_crowded().unwrap()), 1);
+        assert_eq!((small.is_killed(), large.is_killed()), (false, true));
+        clients.remove(large.id);
+        assert_eq!(accounts[0].used(), CONNECTION_BYTES + (20 << 10));
+        small.charge_to(&accounts[1]);
+        assert_eq!((accounts[0].used(), accounts[1].used()), (0, CONNECTION_BYTES + (20 << 10)));
+        assert_eq!(small.hold(1), Err(account::OF_DATABASE), "what it has brought is more than it may have here");
+        small.let_go(usize::MAX);
+        assert_eq!((accounts[1].used(), clients.memory.used()), (0, 0));
+        clients.memory.set_limit(10);
+        assert_eq!(small.hold(11), Err(account::TOTAL));
+        assert_eq!(accounts[1].used(), 0, "nothing of a refused charge stays");
     }
 }

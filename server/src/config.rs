@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
-use dormouse_protocol::glob;
+use dormouse_protocol::glob::Glob;
 use dormouse_shard::keyspace::Limits;
 use dormouse_storage::log::Window;
 use thiserror::Error;
@@ -46,6 +46,9 @@ pub struct Facts {
     pub unix_socket_mode: u32,
     pub store: String,
     pub workers: usize,
+    /// Bytes; 0: no limit.
+    pub max_memory_total: u64,
+    pub max_branches: usize,
 }
 
 /// What holds for every connection of the node, whichever database it uses.
@@ -72,14 +75,23 @@ pub struct NodeSettings {
 pub struct DatabaseLimits {
     /// Bytes; 0: no limit.
     pub max_memory: u64,
+    /// Bytes that its clients may make the server keep; 0: no limit.
+    pub max_memory_clients: u64,
     /// The longest time for which an idle database may stay awake.
     pub sleep_after: Interval,
 }
 
 impl DatabaseLimits {
     fn check_max_memory(&self, max_memory: u64) -> Result<(), String> {
-        let limit = self.max_memory;
-        if limit == 0 || (1..=limit).contains(&max_memory) {
+        Self::check_bytes(self.max_memory, max_memory)
+    }
+
+    fn check_max_memory_clients(&self, max_memory: u64) -> Result<(), String> {
+        Self::check_bytes(self.max_memory_clients, max_memory)
+    }
+
+    fn check_bytes(limit: u64, bytes: u64) -> Result<(), String> {
+        if limit == 0 || (1..=limit).contains(&bytes) {
             return Ok(());
         }
         Err(format!("argument must be between 1 and {limit} inclusive, the limit of the server"))
@@ -98,6 +110,8 @@ impl DatabaseLimits {
 pub struct DatabaseSettings {
     /// Bytes; 0: no limit.
     pub max_memory: u64,
+    /// Bytes that its clients may make the server keep; 0: no limit.
+    pub max_memory_clients: u64,
     pub max_memory_policy: EvictionPolicy,
     /// Keys that eviction chooses among.
     pub max_memory_samples: u32,
@@ -137,6 +151,8 @@ impl Settings {
                 unix_socket_mode: options.unix_socket_mode.0,
                 store: options.store.clone(),
                 workers: options.worker_count().get(),
+                max_memory_total: options.memory_total(),
+                max_branches: options.max_branches as usize,
             },
             node: NodeSettings {
                 max_clients: options.max_clients,
@@ -149,9 +165,14 @@ impl Settings {
                 checkpoint_every: options.checkpoint_every,
                 reply_timeout: options.reply_timeout,
             },
-            limits: DatabaseLimits { max_memory: options.max_memory.0, sleep_after: options.sleep_after },
+            limits: DatabaseLimits {
+                max_memory: options.max_memory.0,
+                max_memory_clients: options.memory_clients(),
+                sleep_after: options.sleep_after,
+            },
             database: DatabaseSettings {
                 max_memory: options.max_memory.0,
+                max_memory_clients: options.memory_clients(),
                 max_memory_policy: options.max_memory_policy,
                 max_memory_samples: 5,
                 sleep_after: options.sleep_after,
@@ -206,15 +227,16 @@ pub fn get(settings: &Settings, patterns: &[&[u8]], access: Access) -> Vec<(Stri
     let mut found: Vec<(String, String)> = Vec::new();
     let mut taken = vec![false; names().count()];
     for pattern in patterns {
-        let is_glob = pattern.iter().any(|byte| b"*?[".contains(byte));
+        // One that is too complex means no parameter, as their names are short.
+        let glob = Glob::nocase(pattern).ok().filter(|_| pattern.iter().any(|byte| b"*?[".contains(byte)));
         for (index, (name, parameter)) in names().enumerate() {
             if taken[index] || parameter.scope == Scope::Place && access == Access::Database {
                 continue;
             }
-            let shown = match is_glob {
-                true if glob::matches_nocase(pattern, name.as_bytes()) => name.to_string(),
+            let shown = match &glob {
+                Some(glob) if glob.matches(name.as_bytes()) => name.to_string(),
                 // Redis repeats a plain name as the client spelled it.
-                false if name.as_bytes().eq_ignore_ascii_case(pattern) => String::from_utf8_lossy(pattern).into_owned(),
+                None if name.as_bytes().eq_ignore_ascii_case(pattern) => String::from_utf8_lossy(pattern).into_owned(),
                 _ => continue,
             };
             taken[index] = true;
@@ -361,6 +383,12 @@ const PARAMETERS: &[Parameter] = &[
     )
     .within(|settings| settings.limits.check_max_memory(settings.database.max_memory)),
     Parameter::database(
+        "maxmemory-clients",
+        |settings| settings.database.max_memory_clients.to_string(),
+        |settings, text| assign(&mut settings.database.max_memory_clients, memory(text)),
+    )
+    .within(|settings| settings.limits.check_max_memory_clients(settings.database.max_memory_clients)),
+    Parameter::database(
         "maxmemory-policy",
         |settings| settings.database.max_memory_policy.to_string(),
         |settings, text| assign(&mut settings.database.max_memory_policy, policy(text)),
@@ -429,6 +457,8 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("http-port", |settings| settings.facts.http_port.to_string()),
     Parameter::place("unixsocket", |settings| settings.facts.unix_socket.clone()),
     Parameter::place("unixsocketperm", |settings| format!("{:o}", settings.facts.unix_socket_mode)),
+    Parameter::fact("maxmemory-total", |settings| settings.facts.max_memory_total.to_string()),
+    Parameter::fact("max-branches", |settings| settings.facts.max_branches.to_string()),
     Parameter::fact("workers", |settings| settings.facts.workers.to_string()),
     Parameter::place("store", |settings| settings.facts.store.clone()),
     Parameter::place("dir", |settings| directory(&settings.facts.store)),
@@ -447,7 +477,6 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("latency-tracking", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
     Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
-    Parameter::fact("maxmemory-clients", |_| "0".to_string()).settable(|_, text| always("0", text)),
     Parameter::fact("min-replicas-to-write", |_| "0".to_string()).settable(|_, text| always("0", text)),
     Parameter::fact("notify-keyspace-events", |_| String::new()).settable(|_, text| always("", text)),
     Parameter::fact("stop-writes-on-bgsave-error", |_| "yes".to_string())

@@ -18,11 +18,12 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{Limits, Parser, Reply};
+use dormouse_protocol::{Budget, Limits, Parser, Reply};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::clients::{Client, Peer};
+use crate::account;
+use crate::clients::{Client, Peer, Refusal};
 use crate::held::Sealed;
 use crate::late;
 use crate::node::Node;
@@ -33,6 +34,11 @@ use crate::worker::Worker;
 /// A client that closes its connection within this time gets its commands run all the same: it may have closed only its
 /// side. The hastiest client libraries give up after 250 ms.
 const HASTE: Duration = Duration::from_millis(100);
+/// Bytes of replies that are written before other connections of the worker have their turn.
+const SENT_AT_ONCE: usize = 256 << 10;
+/// A buffer for a request grows by a quarter from this size on, not to twice its size.
+const DOUBLED_BYTES: usize = 1 << 20;
+
 /// How often the connection of a client that waits is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -86,23 +92,32 @@ enum End {
 pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Node>) {
     let (_, now_ms) = worker.now();
     let tenant = node.tenants.default();
-    let max = node.max_clients();
-    let added = if node.tenants.needs_token() {
-        Some(node.clients.add_stranger(peer, now_ms, strangers::places(max)))
+    let places = node.places();
+    let added = if !node.tenants.needs_token() {
+        node.clients.add(peer, &tenant.name().into(), &tenant.account, now_ms, places)
+    } else if places.is_out_of_memory && node.clients.strangers() >= strangers::PLACES_MIN {
+        // A few get in all the same: one of them may have the admin token.
+        Err(Refusal::OutOfMemory)
     } else {
-        node.clients.add(peer, tenant.name().into(), now_ms, max)
+        Ok(node.clients.add_stranger(peer, now_ms, strangers::places(places.max)))
     };
-    let Some(client) = added else {
-        let mut stream = stream;
-        let refusal = b"-ERR max number of clients reached\r\n";
-        // The client is gone or it reads this; nobody cares which.
-        let _ = poll_fn(|cx| stream.poll_write(cx, refusal)).await;
-        return;
+    let client = match added {
+        Ok(client) => client,
+        Err(refusal) => {
+            let mut stream = stream;
+            let refusal = format!("-{refusal}\r\n");
+            // The client reads this, or it is gone.
+            let _ = poll_fn(|cx| stream.poll_write(cx, refusal.as_bytes())).await;
+            return;
+        }
     };
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let session = Session::new(&node, &worker, &client, tenant);
     let limits = if session.authenticated { Limits::default() } else { Limits::unauthenticated() };
-    let mut connection = Connection { stream, client, session, parser: Parser::new(limits), rest: Vec::new() };
+    let budget: Arc<dyn Budget> = Arc::clone(&client) as _;
+    let reply = Reply::within(session.version, Some(budget));
+    let parser = Parser::new(limits);
+    let mut connection = Connection { stream, client, session, parser, rest: Vec::new(), rest_held: 0, reply };
     let _ = connection.run().await;
 }
 
@@ -161,6 +176,14 @@ fn is_gone(stream: &Stream) -> bool {
         && fds[0].revents().intersects(wanted | PollFlags::HUP | PollFlags::ERR)
 }
 
+/// Appends what was read of a request.
+fn extend(rest: &mut Vec<u8>, bytes: &[u8]) {
+    if rest.len() + bytes.len() > rest.capacity() && rest.capacity() >= DOUBLED_BYTES {
+        rest.reserve_exact(bytes.len().max(rest.capacity() / 4));
+    }
+    rest.extend_from_slice(bytes);
+}
+
 struct Connection {
     stream: Stream,
     client: Arc<Client>,
@@ -168,6 +191,10 @@ struct Connection {
     parser: Parser,
     /// Bytes that were read and not yet consumed.
     rest: Vec<u8>,
+    /// What is charged for them and for the parser's part of them.
+    rest_held: usize,
+    /// Without its buffer, which belongs to the worker.
+    reply: Reply,
 }
 
 impl Connection {
@@ -175,7 +202,8 @@ impl Connection {
         loop {
             let read = self.read().await?;
             let worker = Rc::clone(&self.session.worker);
-            let mut reply = Reply::new(self.session.version);
+            let mut reply = std::mem::take(&mut self.reply);
+            reply.set_version(self.session.version);
             reply.buffer = worker.take_reply();
             if self.client.has_messages() {
                 self.client.take_messages(&mut reply.buffer);
@@ -190,7 +218,7 @@ impl Connection {
                         }
                         next
                     } else {
-                        self.rest.extend_from_slice(&scratch[..read]);
+                        extend(&mut self.rest, &scratch[..read]);
                         let (used, next) = self.session.batch(&mut self.parser, &self.rest, &mut reply);
                         self.consume(used);
                         next
@@ -198,12 +226,14 @@ impl Connection {
                 };
                 self.finish(next, &mut reply).await?;
             }
-            self.send(&mut reply.buffer).await?;
-            worker.give_reply(reply.buffer);
             if self.rest.is_empty() {
                 self.rest = Vec::new();
                 self.parser.rest();
             }
+            self.charge_rest(&mut reply);
+            self.send(&mut reply).await?;
+            worker.give_reply(reply.take_buffer());
+            self.reply = reply;
             self.client.input_bytes.store(self.rest.len(), Ordering::Relaxed);
             if self.session.closing {
                 return Err(End::Closed);
@@ -221,7 +251,7 @@ impl Connection {
                     self.session.closing = true;
                     return Ok(());
                 }
-                Next::Flush => self.send(&mut reply.buffer).await?,
+                Next::Flush => self.send(reply).await?,
                 Next::Slow(request) => {
                     // Boxed: a rare and large future must not make every idle connection large.
                     let began = Instant::now();
@@ -241,12 +271,32 @@ impl Connection {
             }
             if waited {
                 // The next one may wait as long again. Of several in one pipeline each has its own bound.
-                self.send(&mut reply.buffer).await?;
+                self.send(reply).await?;
                 waited = false;
             }
             let (used, after) = self.session.batch(&mut self.parser, &self.rest, reply);
             self.consume(used);
             next = after;
+        }
+    }
+
+    /// Charges the client for a request that has not come whole. One that does not fit is the connection's end, as nothing
+    /// says what to leave out.
+    fn charge_rest(&mut self, reply: &mut Reply) {
+        let bytes = if self.rest.is_empty() { 0 } else { self.rest.capacity() + self.parser.heap_bytes() };
+        if bytes <= self.rest_held {
+            if bytes == 0 && self.rest_held > 0 {
+                self.client.let_go(std::mem::take(&mut self.rest_held));
+            }
+            return;
+        }
+        match self.client.hold(bytes - self.rest_held) {
+            Ok(()) => self.rest_held = bytes,
+            Err(limit) => {
+                tracing::warn!(client = self.client.id, bytes, limit, "closed: its request does not fit");
+                reply.error(&account::refusal(limit).to_string());
+                self.session.closing = true;
+            }
         }
     }
 
@@ -274,7 +324,7 @@ impl Connection {
                 Poll::Pending => {
                     // Registered first, looked at after: a message in between would otherwise wake nobody.
                     self.client.waker.register(cx.waker());
-                    if self.client.is_killed() {
+                    if self.client.is_killed() || self.session.node.clients.is_draining() {
                         Poll::Ready(Err(End::Closed))
                     } else if self.client.has_messages() {
                         Poll::Ready(Ok(0))
@@ -324,24 +374,54 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes all of `buffer` and leaves it empty.
-    async fn send(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
-        if buffer.is_empty() {
+    /// Writes all replies and leaves their buffer empty. A long one is written in pieces, and others have their turn in
+    /// between.
+    async fn send(&mut self, reply: &mut Reply) -> Result<(), End> {
+        if reply.is_empty() {
             return Ok(());
         }
         if self.session.awaited > 0 {
-            self.until_durable(buffer).await?;
+            self.until_durable(&mut reply.buffer).await?;
         }
+        let uncharged = reply.buffer.capacity().saturating_sub(reply.granted());
+        let (mut sent, mut held) = (0, false);
+        loop {
+            let end = reply.len().min(sent + SENT_AT_ONCE);
+            self.send_part(&reply.buffer, &mut sent, end, uncharged, &mut held).await?;
+            if sent == reply.len() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        if held {
+            self.client.let_go(uncharged);
+        }
+        reply.truncate(0);
+        self.client.output_bytes.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes `buffer` from `sent` to `end`. While the client does not read, it is charged for the whole of it.
+    async fn send_part(
+        &mut self,
+        buffer: &[u8],
+        sent: &mut usize,
+        end: usize,
+        uncharged: usize,
+        held: &mut bool,
+    ) -> Result<(), End> {
         let limit = self.session.node.output_limit_normal();
-        let mut sent = 0;
-        let outcome = poll_fn(|cx| {
-            while sent < buffer.len() {
-                match self.stream.poll_write(cx, &buffer[sent..]) {
+        poll_fn(|cx| {
+            while *sent < end {
+                match self.stream.poll_write(cx, &buffer[*sent..end]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Closed)),
-                    Poll::Ready(Ok(n)) => sent += n,
+                    Poll::Ready(Ok(n)) => *sent += n,
                     Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
                     Poll::Pending => {
-                        let unsent = buffer.len() - sent;
+                        let unsent = buffer.len() - *sent;
+                        if !std::mem::replace(held, true) {
+                            self.client.hold_anyway(uncharged);
+                        }
                         self.client.output_bytes.store(unsent, Ordering::Relaxed);
                         self.client.waker.register(cx.waker());
                         if self.client.is_killed() {
@@ -361,9 +441,6 @@ impl Connection {
             }
             Poll::Ready(Ok(()))
         })
-        .await;
-        buffer.clear();
-        self.client.output_bytes.store(0, Ordering::Relaxed);
-        outcome
+        .await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dormouse_shard::commands::Flags;
@@ -13,6 +13,7 @@ use dormouse_storage::manifest;
 use futures::future::join_all;
 use parking_lot::Mutex;
 
+use crate::account::{self, Account};
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
 use crate::keeper::Saving;
@@ -39,6 +40,10 @@ pub struct Tenant {
     /// The database that it is a branch of, through all branches in between; its own name where it is no branch.
     owner: Box<str>,
     pub meters: Arc<DatabaseMeters>,
+    /// What its clients make the server keep.
+    pub account: Arc<Account>,
+    /// Clients that were closed because of it.
+    pub evicted_clients: AtomicU64,
     pub pubsub: PubSub,
     pub slowlog: Slowlog,
     pub events: Events,
@@ -108,6 +113,8 @@ impl Tenant {
             owner: owner_of(name, &database.lineage().ancestors).into(),
             database,
             meters,
+            account: Account::new(account::OF_DATABASE, usize::MAX),
+            evicted_clients: AtomicU64::new(0),
             pubsub: PubSub::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
@@ -186,6 +193,8 @@ impl Tenant {
             },
             eviction_samples: settings.max_memory_samples as usize,
         }));
+        let clients_max = usize::try_from(settings.max_memory_clients).ok().filter(|max| *max > 0);
+        self.account.set_limit(clients_max.unwrap_or(usize::MAX));
         self.settings.store(Arc::new(settings));
     }
 
@@ -237,6 +246,8 @@ pub struct Tenants {
     /// The one that the map has under this name.
     default: ArcSwap<Tenant>,
     tokens: Tokens,
+    /// Most branches of one database.
+    pub branches_max: AtomicUsize,
     /// The names of databases that are being made or deleted.
     changing: Mutex<BTreeSet<String>>,
 }
@@ -299,7 +310,7 @@ impl Tenants {
             });
         }
         let (by_name, default) = (ArcSwap::from_pointee(by_name), ArcSwap::from(default));
-        Ok(Self { by_name, default, tokens, changing: Mutex::default() })
+        Ok(Self { by_name, default, tokens, branches_max: AtomicUsize::new(usize::MAX), changing: Mutex::default() })
     }
 
     pub fn default(&self) -> Arc<Tenant> {
@@ -370,6 +381,20 @@ impl Tenants {
         self.by_name.load().values().cloned().collect::<Vec<_>>().into_iter()
     }
 
+    /// The branches of an owner, those that are being made included.
+    fn branch_count(&self, owner: &str) -> usize {
+        let by_name = self.by_name.load();
+        let made = by_name.values().filter(|tenant| tenant.is_branch() && tenant.owner() == owner).count();
+        let begins = format!("{owner}.");
+        let changing = self.changing.lock();
+        made + changing.iter().filter(|name| name.starts_with(&begins) && !by_name.contains_key(name.as_str())).count()
+    }
+
+    /// How many databases there are that are no branches.
+    pub fn owners(&self) -> usize {
+        self.by_name.load().values().filter(|tenant| !tenant.is_branch()).count()
+    }
+
     /// The branches of a database, and their branches.
     pub fn branches_of(&self, tenant: &Tenant) -> impl Iterator<Item = Arc<Tenant>> + use<> {
         let mut branches: Vec<_> = self.all().collect();
@@ -387,6 +412,11 @@ impl Tenants {
         let name = branch_name(owner, name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
         let _changing = Changing::begin(self, &name, Some(owner))?;
         let engine = &source.database.engine;
+        let branches_max = self.branches_max.load(Ordering::Relaxed);
+        if self.branch_count(owner) > branches_max {
+            let text = format!("ERR a database may have at most {branches_max} branches (max-branches): delete one first");
+            return Err(Error::Text(text.into()));
+        }
         let is_taken = {
             let by_name = self.by_name.load();
             owner_and_branch(&name).is_some_and(|(owner, branch)| find_branch(&by_name, owner, branch).is_some())

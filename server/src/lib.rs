@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod ahead;
 pub mod cli;
 pub mod clients;
@@ -25,6 +26,7 @@ pub mod node;
 pub mod options;
 pub mod process;
 pub mod pubsub;
+pub mod relief;
 pub mod rights;
 pub mod server;
 pub mod session;

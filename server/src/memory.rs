@@ -1,6 +1,125 @@
-//! The allocator's memory.
+//! The memory of the process: how much it uses, how much it may, and what is done about the difference.
+//!
+//! A thread looks ten times a second, and more often when little is left:
+//!
+//! 1. It measures what is used: pages that hold something in the allocator, the allocator's own, and what the process has
+//!    beside the allocator. Pages that the allocator keeps free are no use; they are given back when they are in the way.
+//! 2. What `--max-memory-total` leaves is said to the engine ([`MEMORY`]), which refuses writes, loads and new clients when
+//!    nothing is left, and to the account of all clients, which refuses what they would make the server keep.
+//! 3. Above nine tenths the database that was not used for longest is put to sleep ([`relief`]), one at a time.
+//! 4. In an account that is crowded the largest clients are closed.
+//!
+//! So a burst between two looks is bounded too: what clients make the server keep is charged before it is kept, and large
+//! changes of the data are counted as they happen.
 
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use dormouse_shard::memory::MEMORY;
 use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats};
+
+use crate::node::Node;
+use crate::process;
+use crate::relief::{self, Relief};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The same when more than four fifths of the memory are used.
+const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(20);
+const CLOSE_FROM: f64 = 0.8;
+/// From this part on databases are put to sleep.
+const RELIEF_FROM: f64 = 0.9;
+/// Free pages are given back to the system when it would make so much difference, and not more often than this.
+const GIVEN_BACK_MIN: u64 = 16 << 20;
+const GIVE_BACK_EVERY: Duration = Duration::from_millis(200);
+
+/// The part of the machine's or the container's memory that the process takes if it is not told how much.
+const PART_BY_DEFAULT: f64 = 0.75;
+/// The same of an address space, of which some is never used.
+const PART_OF_ADDRESSES: f64 = 0.5;
+
+/// Most bytes for the process where no option says: a part of the least that the machine, a control group (version 1 or 2)
+/// or a limit of the address space allows. 0 where the system says nothing.
+pub fn total_by_default() -> u64 {
+    let part = |bytes: u64, part: f64| (bytes as f64 * part) as u64;
+    let memory = [Some(process::system_memory_bytes()), process::group_memory_bytes()];
+    let memory = memory.into_iter().flatten().filter(|bytes| *bytes > 0).min();
+    let limits = [
+        memory.map(|bytes| part(bytes, PART_BY_DEFAULT)),
+        process::address_space_bytes().map(|bytes| part(bytes, PART_OF_ADDRESSES)),
+    ];
+    limits.into_iter().flatten().min().unwrap_or(0)
+}
+
+/// Starts the thread that watches the memory of a node. It ends with the node, or when that drains.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub fn watch(node: &Arc<Node>) -> std::io::Result<()> {
+    let node = Arc::downgrade(node);
+    std::thread::Builder::new().name("memory".into()).spawn(move || Watch::default().run(&node)).map(drop)
+}
+
+#[derive(Debug, Default)]
+struct Watch {
+    relief: Relief,
+    given_back: Option<Instant>,
+}
+
+impl Watch {
+    fn run(mut self, node: &Weak<Node>) {
+        while let Some(node) = node.upgrade().filter(|node| !node.is_draining()) {
+            let every = self.look(&node);
+            drop(node);
+            std::thread::park_timeout(every);
+        }
+    }
+
+    /// One look at everything; answers when the next one is due.
+    fn look(&mut self, node: &Arc<Node>) -> Duration {
+        relief::divide_among_families(node);
+        let used = self.measure(node);
+        node.memory_used.store(used, Ordering::Relaxed);
+        let total = node.facts.max_memory_total;
+        let mut every = LOOK_EVERY;
+        if total > 0 {
+            let clients = node.clients.memory.used();
+            let beside = usize::try_from(used).unwrap_or(usize::MAX).saturating_sub(clients);
+            node.clients.memory.set_limit(usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(beside));
+            MEMORY.measured(isize::try_from(i128::from(total) - i128::from(used)).unwrap_or(isize::MAX));
+            let share = used as f64 / total as f64;
+            if share > CLOSE_FROM {
+                every = LOOK_CLOSELY_EVERY;
+            }
+            if share > RELIEF_FROM {
+                self.relief.put_one_to_sleep(node, share);
+            }
+        }
+        relief::close_hoarders(node);
+        every
+    }
+
+    /// What is used, after what is not was given back if that is in the way.
+    fn measure(&mut self, node: &Node) -> u64 {
+        let (used, resident) = (used_bytes(), process::resident_bytes());
+        let is_in_the_way = node.facts.max_memory_total > 0
+            && resident as f64 > node.facts.max_memory_total as f64 * RELIEF_FROM
+            && resident > used + GIVEN_BACK_MIN;
+        if is_in_the_way && self.given_back.is_none_or(|last| last.elapsed() > GIVE_BACK_EVERY) {
+            self.given_back = Some(Instant::now());
+            give_back();
+        }
+        used
+    }
+}
+
+/// Bytes that the process uses: with the allocator's pages that hold something, without those that it keeps free.
+pub fn used_bytes() -> u64 {
+    let _ = epoch::advance();
+    let read = |bytes: Result<usize, _>| bytes.map_or(0, |bytes: usize| bytes as u64);
+    let beside = process::resident_bytes().saturating_sub(read(stats::resident::read()));
+    read(stats::active::read()) + read(stats::metadata::read()) + beside
+}
 
 /// Gives what was freed back to the system at once.
 ///

@@ -34,6 +34,9 @@ pub struct ServerSnapshot {
     pub connections_rejected: u64,
     pub pubsub_channels: u64,
     pub pubsub_patterns: u64,
+    /// What the process uses, and may use at most (0: no limit).
+    pub process_memory_bytes: u64,
+    pub process_memory_max_bytes: u64,
     /// What the process holds of the machine's memory.
     pub memory_resident_bytes: u64,
     /// Most data in memory since the start.
@@ -69,6 +72,11 @@ pub struct DatabaseSnapshot {
     pub memory_bytes: u64,
     /// 0: no limit.
     pub memory_max_bytes: u64,
+    /// What its clients make the server keep.
+    pub client_memory_bytes: u64,
+    /// How often its clients were refused more of it, and how many were closed because of it.
+    pub client_memory_refusals: u64,
+    pub evicted_clients: u64,
     pub store_bytes: u64,
     /// It was made out of another one.
     pub is_branch: bool,
@@ -209,6 +217,10 @@ const SERVER: &[ServerRow] = &[
         s.memory_used_peak_bytes as f64
     }),
     (GAUGE, "redis_memory_used_rss_bytes", "Memory that the process holds", |s| s.memory_resident_bytes as f64),
+    (GAUGE, "dormouse_process_memory_bytes", "Memory that the process uses", |s| s.process_memory_bytes as f64),
+    (GAUGE, "dormouse_process_memory_max_bytes", "Limit of that: max-memory-total (0: none)", |s| {
+        s.process_memory_max_bytes as f64
+    }),
     (GAUGE, "redis_memory_max_bytes", "Limit of the data in memory (0: none)", |s| s.memory_max_bytes() as f64),
     (COUNTER, "redis_cpu_user_seconds_total", "CPU time in user mode", |s| s.cpu_user_seconds),
     (COUNTER, "redis_cpu_sys_seconds_total", "CPU time in the kernel", |s| s.cpu_system_seconds),
@@ -251,6 +263,13 @@ const DATABASE: &[DatabaseRow] = &[
     (GAUGE, "dormouse_database_memory_max_bytes", "Limit of its data in memory (0: none)", |d| {
         d.memory_max_bytes as f64
     }),
+    (GAUGE, "dormouse_database_client_memory_bytes", "Bytes that its clients make the server keep", |d| {
+        d.client_memory_bytes as f64
+    }),
+    (COUNTER, "dormouse_client_memory_refusals_total", "Requests refused for maxmemory-clients or max-memory-total", |d| {
+        d.client_memory_refusals as f64
+    }),
+    (COUNTER, "dormouse_evicted_clients_total", "Clients closed to free memory", |d| d.evicted_clients as f64),
     (GAUGE, "dormouse_database_store_bytes", "Bytes that it takes in the store", |d| d.store_bytes as f64),
     (COUNTER, "dormouse_checkpoint_bytes_total", "Bytes that its checkpoints have written", |d| {
         d.checkpoint_bytes as f64

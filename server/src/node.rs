@@ -9,10 +9,11 @@ use dormouse_autoscaler::Policy;
 use dormouse_shard::commands::{Flags, Row};
 use dormouse_shard::database::Engine;
 use dormouse_shard::error::Error;
+use dormouse_shard::memory::MEMORY;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::clients::{Client, Clients, OutputLimit};
+use crate::clients::{Client, Clients, OutputLimit, Places};
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
 use crate::options::OutputBufferLimit;
@@ -41,6 +42,8 @@ pub struct Node {
     pub started: Instant,
     pub started_ms: u64,
     pub memory_peak: AtomicU64,
+    /// What the process used at the last look: see [`crate::memory`].
+    pub memory_used: AtomicU64,
     draining: watch::Sender<bool>,
     /// Told to end the process, by `SHUTDOWN`: whether to save.
     pub shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
@@ -70,9 +73,12 @@ impl Node {
         shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
     ) -> Arc<Self> {
         let started_ms = (engine.clock)();
+        tenants.branches_max.store(settings.facts.max_branches, Ordering::Relaxed);
+        let clients = Clients::default();
+        clients.written_max.store(Self::written_max(&settings.node), Ordering::Relaxed);
         let node = Self {
             tenants,
-            clients: Clients::default(),
+            clients,
             guesses: Guesses::default(),
             engine,
             facts: settings.facts,
@@ -89,6 +95,7 @@ impl Node {
             started: Instant::now(),
             started_ms,
             memory_peak: AtomicU64::new(0),
+            memory_used: AtomicU64::new(0),
             draining: watch::channel(false).0,
             shutdown,
         };
@@ -104,7 +111,17 @@ impl Node {
         self.latency_ms.store(settings.latency_monitor_ms, Ordering::Relaxed);
         self.noted_from_ns.store(noted_from_ns(&settings), Ordering::Relaxed);
         self.slowlog_kept.store(settings.slowlog_len_max as usize, Ordering::Relaxed);
+        let written_max = Self::written_max(&settings);
+        self.clients.written_max.store(written_max, Ordering::Relaxed);
         self.settings.store(Arc::new(settings));
+    }
+
+    /// Most bytes of replies that one client may have.
+    fn written_max(settings: &NodeSettings) -> usize {
+        match output_limit(settings.output_buffer_limits.normal).hard_bytes {
+            0 => usize::MAX,
+            bytes => bytes,
+        }
     }
 
     /// The settings that a connection to `tenant` sees.
@@ -128,6 +145,11 @@ impl Node {
     /// When another process is known to have taken the store over.
     pub fn check_owner(&self) -> Result<(), Error> {
         if self.is_overtaken() { Err(Error::Store(OVERTAKEN.to_owned())) } else { Ok(()) }
+    }
+
+    /// How many clients it takes.
+    pub fn places(&self) -> Places {
+        Places { max: self.max_clients(), databases: self.tenants.owners(), is_out_of_memory: MEMORY.is_full() }
     }
 
     pub fn max_clients(&self) -> usize {
@@ -192,10 +214,10 @@ impl Node {
         *self.draining.borrow()
     }
 
-    /// Closes every connection; nobody is accepted any more.
+    /// Accepts no more connections, and closes each as soon as it has answered what it has read.
     pub fn drain(&self) {
         self.draining.send_replace(true);
-        self.clients.list().iter().for_each(|client| client.kill());
+        self.clients.drain();
     }
 }
 

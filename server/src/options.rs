@@ -214,6 +214,20 @@ pub struct Options {
     #[arg(long, value_name = "POLICY", default_value_t, value_enum, help_heading = "Databases")]
     pub max_memory_policy: EvictionPolicy,
 
+    /// Most memory for what the clients of one database make the server keep: requests, replies, queues, names
+    /// [default: an eighth of --max-memory-total]
+    #[arg(long, value_name = "SIZE", help_heading = "Databases")]
+    pub max_memory_clients: Option<Size>,
+
+    /// Most branches of one database, branches of branches included
+    #[arg(long, value_name = "BRANCHES", default_value_t = 64, help_heading = "Databases")]
+    pub max_branches: u32,
+
+    /// Most memory for the whole process: above nine tenths of it idle databases are put to sleep, above all of it writes,
+    /// loads and new clients are refused (0: no limit) [default: three quarters of what the machine or the container has]
+    #[arg(long, value_name = "SIZE", help_heading = "Running")]
+    pub max_memory_total: Option<Size>,
+
     #[command(flatten)]
     reshaping: Reshaping,
 
@@ -253,6 +267,16 @@ impl Options {
     /// The number of worker threads: as asked for, or one for each core.
     pub fn worker_count(&self) -> NonZeroUsize {
         self.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Most bytes for the whole process; 0: no limit.
+    pub fn memory_total(&self) -> u64 {
+        self.max_memory_total.map_or_else(crate::memory::total_by_default, |size| size.0)
+    }
+
+    /// Most bytes that the clients of one database may make the server keep; 0: no limit.
+    pub fn memory_clients(&self) -> u64 {
+        self.max_memory_clients.map_or_else(|| self.memory_total() / 8, |size| size.0)
     }
 
     /// Rules between options, which no single value can break.

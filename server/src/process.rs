@@ -46,8 +46,69 @@ pub fn system_memory_bytes() -> u64 {
     line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
+/// The least memory that the control groups of this process allow, in bytes; `None` where there is no limit.
+pub fn group_memory_bytes() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    groups.lines().filter_map(|line| group_limit(line, |path| fs::read_to_string(path).ok())).min()
+}
+
+/// The limit that a line of `/proc/self/cgroup` leads to: `0::PATH` (version 2) or `N:memory:PATH` (version 1). The groups
+/// above it count too. Within a container the path may be that of the machine, where the own group is the root.
+fn group_limit(line: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let mut fields = line.splitn(3, ':').skip(1);
+    let (controllers, path) = (fields.next()?, fields.next()?);
+    let (root, file) = match controllers {
+        "" => ("/sys/fs/cgroup", "memory.max"),
+        _ if controllers.split(',').any(|name| name == "memory") => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        _ => return None,
+    };
+    let ends = path.match_indices('/').map(|(at, _)| at).filter(|at| *at > 0).chain([0, path.len()]);
+    let limits = ends.filter_map(|end| read(&format!("{root}{}/{file}", path[..end].trim_end_matches('/'))));
+    // Without a limit version 2 says `max`, and version 1 a number close to the largest.
+    limits.filter_map(|text| text.trim().parse::<u64>().ok()).filter(|bytes| *bytes < 1 << 62).min()
+}
+
+/// Most bytes of addresses that the process may use (`ulimit -v`); `None`: no limit.
+pub fn address_space_bytes() -> Option<u64> {
+    getrlimit(Resource::As).current
+}
+
 /// The system's name, release and machine, as `uname` says them.
 pub fn system() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_limit_of_all_groups_counts() {
+        let files = |path: &str| {
+            let text = match path {
+                "/sys/fs/cgroup/memory.max" => "max\n",
+                "/sys/fs/cgroup/a/memory.max" => "1000\n",
+                "/sys/fs/cgroup/a/b/memory.max" => "2000\n",
+                "/sys/fs/cgroup/memory/memory.limit_in_bytes" => "9223372036854771712\n",
+                "/sys/fs/cgroup/memory/x/memory.limit_in_bytes" => "300\n",
+                _ => return None,
+            };
+            Some(text.to_owned())
+        };
+        for (line, expected) in [
+            ("0::/a/b", Some(1000)),
+            ("0::/a", Some(1000)),
+            ("0::/", None),
+            // Within a container: only the root is there.
+            ("0::/elsewhere/b", None),
+            ("4:memory:/x", Some(300)),
+            ("4:memory:/", None),
+            ("4:cpu,memory:/x/y", Some(300)),
+            ("3:cpu:/x", None),
+            ("", None),
+        ] {
+            assert_eq!(group_limit(line, files), expected, "{line}");
+        }
+    }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::{Reply, Version, glob};
+use dormouse_protocol::glob::{Glob, TooComplex};
+use dormouse_protocol::{Reply, Version};
 use parking_lot::RwLock;
 
 use crate::clients::{Client, OutputLimit};
@@ -16,9 +17,12 @@ type Subscribers = BTreeMap<u64, Arc<Client>>;
 
 #[derive(Debug, Default)]
 pub struct PubSub {
-    channels: RwLock<HashMap<Box<[u8]>, Subscribers>>,
-    patterns: RwLock<HashMap<Box<[u8]>, Subscribers>>,
+    channels: RwLock<HashMap<Name, Subscribers>>,
+    patterns: RwLock<HashMap<Name, (Glob<'static>, Subscribers)>>,
 }
+
+/// The name of a channel, or a pattern. All that know it share its bytes.
+pub type Name = Arc<[u8]>;
 
 /// What is subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,24 +32,24 @@ pub enum Kind {
 }
 
 impl PubSub {
-    fn of(&self, kind: Kind) -> &RwLock<HashMap<Box<[u8]>, Subscribers>> {
+    /// Adds a subscription and answers the name as it is kept.
+    ///
+    /// # Errors
+    /// Where a pattern is too complex.
+    pub fn subscribe(&self, kind: Kind, name: &[u8], client: &Arc<Client>) -> Result<Name, TooComplex> {
         match kind {
-            Kind::Channel => &self.channels,
-            Kind::Pattern => &self.patterns,
+            Kind::Channel => Ok(add(&mut self.channels.write(), name, client, || Ok(Subscribers::new()), |all| all)?),
+            Kind::Pattern => {
+                let read = || Ok((Glob::new(name)?.into_owned(), Subscribers::new()));
+                add(&mut self.patterns.write(), name, client, read, |(_, all)| all)
+            }
         }
     }
 
-    pub fn subscribe(&self, kind: Kind, name: &[u8], client: &Arc<Client>) {
-        self.of(kind).write().entry(name.into()).or_default().insert(client.id, Arc::clone(client));
-    }
-
     pub fn unsubscribe(&self, kind: Kind, name: &[u8], client: u64) {
-        let mut all = self.of(kind).write();
-        if let Some(subscribers) = all.get_mut(name) {
-            subscribers.remove(&client);
-            if subscribers.is_empty() {
-                all.remove(name);
-            }
+        match kind {
+            Kind::Channel => remove(&mut self.channels.write(), name, client, |all| all),
+            Kind::Pattern => remove(&mut self.patterns.write(), name, client, |(_, all)| all),
         }
     }
 
@@ -64,8 +68,8 @@ impl PubSub {
         if let Some(subscribers) = self.channels.read().get(channel) {
             send(subscribers, None);
         }
-        for (pattern, subscribers) in self.patterns.read().iter() {
-            if glob::matches(pattern, channel) {
+        for (pattern, (glob, subscribers)) in self.patterns.read().iter() {
+            if glob.matches(channel) {
                 send(subscribers, Some(pattern));
             }
         }
@@ -73,9 +77,9 @@ impl PubSub {
     }
 
     /// Channels with subscribers that match `pattern`.
-    pub fn channels(&self, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
+    pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<Name> {
         let channels = self.channels.read();
-        channels.keys().filter(|name| pattern.is_none_or(|pattern| glob::matches(pattern, name))).cloned().collect()
+        channels.keys().filter(|name| pattern.is_none_or(|glob| glob.matches(name))).cloned().collect()
     }
 
     pub fn subscribers(&self, channel: &[u8]) -> usize {
@@ -84,6 +88,40 @@ impl PubSub {
 
     pub fn patterns(&self) -> usize {
         self.patterns.read().len()
+    }
+}
+
+type Names<T> = HashMap<Name, T>;
+
+fn add<T>(
+    names: &mut Names<T>,
+    name: &[u8],
+    client: &Arc<Client>,
+    make: impl FnOnce() -> Result<T, TooComplex>,
+    subscribers: fn(&mut T) -> &mut Subscribers,
+) -> Result<Name, TooComplex> {
+    let known = names.get_key_value(name).map(|(name, _)| Arc::clone(name));
+    let name = match known {
+        Some(name) => name,
+        None => {
+            let name: Name = name.into();
+            names.insert(Arc::clone(&name), make()?);
+            name
+        }
+    };
+    if let Some(kept) = names.get_mut(&name) {
+        subscribers(kept).insert(client.id, Arc::clone(client));
+    }
+    Ok(name)
+}
+
+fn remove<T>(names: &mut Names<T>, name: &[u8], client: u64, subscribers: fn(&mut T) -> &mut Subscribers) {
+    if let Some(kept) = names.get_mut(name) {
+        let left = subscribers(kept);
+        left.remove(&client);
+        if left.is_empty() {
+            names.remove(name);
+        }
     }
 }
 

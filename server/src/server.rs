@@ -166,6 +166,7 @@ impl Server {
         let unix_path = listeners.unix_path().map(|path| path.display().to_string());
         listeners.accept(&node, &handles).map_err(failed("listening"))?;
         keeper::start(&node, autoscaler);
+        memory::watch(&node).map_err(failed("the watch over memory"))?;
         tokio::spawn(look_for_lost_branches(Arc::clone(&node)));
         drop(entered);
         let http = Self::start_http(&node, http_listeners)?;

@@ -23,16 +23,19 @@ use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Ve
 use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::error::Error;
 use dormouse_shard::keyspace::{Fault, Keyspace, Left};
+use dormouse_shard::memory::MEMORY;
 use dormouse_shard::slot_of;
 use dormouse_storage::log::Lsn;
 use futures::future::BoxFuture;
 
+use crate::account;
 use crate::ahead::{self, Ahead, Waiting};
 use crate::clients::Client;
 use crate::databases::Tenant;
 use crate::late::Awaiting;
 use crate::metering::{Batch, Writer};
 use crate::node::Node;
+use crate::pubsub::Name;
 use crate::rights::Rights;
 use crate::strangers::{self, Origin};
 use crate::table::{Action, Entry, TABLE};
@@ -42,6 +45,9 @@ use crate::worker::Worker;
 
 /// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
 const REPLY_HIGH_WATER: usize = 1 << 20;
+
+/// The copy of a request that waits is charged for when it is larger.
+const COPY_BYTES_FREE: usize = 1024;
 
 /// Places for connections with rights to the node beyond the most clients that it takes.
 const ADMIN_PLACES: usize = 8;
@@ -117,14 +123,16 @@ pub struct Transaction {
 /// Keys watched for the next EXEC.
 #[derive(Debug, Default)]
 pub struct Watching {
+    /// What they are charged for.
+    pub bytes: usize,
     pub touched: Arc<AtomicBool>,
     pub keys: BTreeSet<(u8, Box<[u8]>)>,
 }
 
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    pub channels: BTreeSet<Box<[u8]>>,
-    pub patterns: BTreeSet<Box<[u8]>>,
+    pub channels: BTreeSet<Name>,
+    pub patterns: BTreeSet<Name>,
 }
 
 pub struct Session {
@@ -243,10 +251,14 @@ impl Session {
     pub fn enter(&mut self, tenant: Arc<Tenant>, rights: Rights) -> Result<(), Error> {
         // The admin gets in where tenants have taken all places: it can make room.
         let is_admin = rights == Rights::Node;
-        let beyond = if is_admin { ADMIN_PLACES } else { 0 };
-        if !self.node.clients.welcome(&self.client, self.node.max_clients().saturating_add(beyond)) {
+        let mut places = self.node.places();
+        if is_admin {
+            places.max = places.max.saturating_add(ADMIN_PLACES);
+            places.is_out_of_memory = false;
+        }
+        if let Err(refusal) = self.node.clients.welcome(&self.client, &tenant.owner().into(), places) {
             self.closing = true;
-            return Err(Error::text("ERR max number of clients reached"));
+            return Err(Error::Text(refusal.to_string().into()));
         }
         self.rights = rights;
         self.client.is_admin.store(is_admin, Ordering::Relaxed);
@@ -263,6 +275,7 @@ impl Session {
             self.client.told.lock().database = self.tenant.name().into();
             self.authenticated = true;
         }
+        self.client.charge_to(&self.tenant.account);
         Ok(())
     }
 
@@ -340,6 +353,7 @@ impl Session {
         if let Some(watching) = self.watching.take() {
             let watches = &self.tenant.database.shared.watches;
             watching.keys.iter().for_each(|(select, key)| watches.remove(*select, key, &watching.touched));
+            self.client.let_go(watching.bytes);
             self.client.watching.store(0, Ordering::Relaxed);
         }
     }
@@ -484,6 +498,7 @@ impl Session {
                             reply.truncate(before);
                             reply.error(&error.to_string());
                         }
+                        reply.settle(before);
                         if let Some(took) = began.map(|began| began.elapsed()) {
                             batch.timed(entry.id, took.as_nanos() as u64);
                             self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
@@ -543,7 +558,7 @@ impl Session {
         let mut operations = 0;
         let mut db = Keyspace::new([&mut *contents], &database.shared, self.select, now_ms, self.worker.random());
         db.no_touch(self.client.no_touch.load(Ordering::Relaxed));
-        let bounded = db.settings().memory_max > 0;
+        let bounded = db.settings().memory_max > 0 || MEMORY.is_full();
         let refusal = database.shared.journal.admit().err().map(Error::from);
         let published = held.gate().guarded.published();
         let times_each = self.times_each(now_ms);
@@ -633,7 +648,23 @@ impl Session {
         self.client.argument_bytes.store(request.as_request().bytes(), Ordering::Relaxed);
         self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
         let awaited = std::mem::take(&mut self.awaited);
-        let id = self.dispatch(&request, reply, now_ms).await;
+        // A small copy is part of what every connection costs.
+        let copied = Some(request.heap_bytes()).filter(|bytes| *bytes > COPY_BYTES_FREE).unwrap_or(0);
+        let held = self.client.hold(copied);
+        let id = match held {
+            Ok(()) => self.dispatch(&request, reply, now_ms).await,
+            Err(limit) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.broken = true;
+                }
+                reply.error(&account::refusal(limit).to_string());
+                None
+            }
+        };
+        if held.is_ok() {
+            self.client.let_go(copied);
+        }
+        reply.settle(before);
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
         let own = std::mem::replace(&mut self.awaited, awaited);
@@ -804,7 +835,7 @@ impl Session {
         match task::run_in_turn(&self.tenant.database, task, &turn).await {
             Ok(Outcome { reply: bytes, hits, misses, left }) => {
                 self.note(left);
-                reply.raw(&bytes);
+                reply.append(bytes);
                 self.count_keyspace(hits, misses);
             }
             Err(error) => reply.error(&error.to_string()),

@@ -38,9 +38,12 @@ const HALF_LIFE_MS: f64 = 30_000.0;
 /// Addresses whose wrong tokens are remembered.
 const ORIGINS_MAX: usize = 4096;
 
+/// Places that strangers have on every server.
+pub const PLACES_MIN: usize = 16;
+
 /// The places for strangers on a server that takes `max_clients` clients.
 pub fn places(max_clients: usize) -> usize {
-    (max_clients / 8).clamp(16, 1024)
+    (max_clients / 8).clamp(PLACES_MIN, 1024)
 }
 
 /// Where a connection comes from, as far as one person may have chosen it: with IPv6, a customer has a whole network.
@@ -174,12 +177,14 @@ fn forget_half(by_origin: &mut HashMap<Origin, Recent>, now_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clients::Clients;
+    use crate::clients::{Clients, Places, Refusal};
 
     fn peer(address: &str) -> Peer {
         let local = "127.0.0.1:6379".parse().unwrap();
         Peer::Tcp { remote: address.parse().unwrap(), local }
     }
+
+    const ONE: Places = Places { max: 1, databases: 1, is_out_of_memory: false };
 
     /// Adds a stranger from each address; the places from which others had to go.
     fn closed(clients: &Clients, addresses: &[&str], places: usize) -> Vec<String> {
@@ -210,16 +215,17 @@ mod tests {
     fn a_stranger_that_shows_its_token_is_none_any_more() {
         let clients = Clients::default();
         let first = clients.add_stranger(peer("10.0.0.1:1"), 0, 2);
-        assert!(clients.welcome(&first, 1));
+        let shop: Arc<str> = "shop".into();
+        assert_eq!(clients.welcome(&first, &shop, ONE), Ok(()));
         for port in 2..50 {
             clients.add_stranger(peer(&format!("10.0.0.1:{port}")), 0, 2);
         }
         assert!(!first.is_killed());
         let last = clients.add_stranger(peer("10.0.0.1:99"), 0, 2);
-        assert!(!clients.welcome(&last, 1), "one client is all that may be");
-        assert!(clients.welcome(&first, 1), "it has its place");
+        assert_eq!(clients.welcome(&last, &shop, ONE), Err(Refusal::TooMany), "one client is all that may be");
+        assert_eq!(clients.welcome(&first, &shop, ONE), Ok(()), "it has its place");
         clients.remove(first.id);
-        assert!(clients.welcome(&last, 1));
+        assert_eq!(clients.welcome(&last, &shop, ONE), Ok(()));
         // Back to where it was, and late.
         clients.estrange(&last, 500, 2);
         clients.close_strangers_before(500);

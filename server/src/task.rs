@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::{OwnedRequest, Reply, Request, Version};
+use dormouse_protocol::{Budget, OwnedRequest, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
@@ -41,11 +41,13 @@ pub struct Task {
     pub version: Version,
     pub now_ms: u64,
     pub seed: u64,
+    /// What its reply may take; `None`: whatever it takes.
+    pub budget: Option<Arc<dyn Budget>>,
 }
 
 #[derive(Debug)]
 pub struct Outcome {
-    pub reply: Vec<u8>,
+    pub reply: Reply,
     pub hits: u64,
     pub misses: u64,
     pub left: Left,
@@ -66,7 +68,9 @@ enum Try {
 impl Task {
     pub fn new(row: &'static Row, run: Run, request: OwnedRequest, session: &Session, now_ms: u64) -> Self {
         let (seed, no_touch) = (session.worker.random(), session.client.no_touch.load(Ordering::Relaxed));
-        Self { row, run, request, select: session.select, no_touch, version: session.version, now_ms, seed }
+        let budget: Arc<dyn Budget> = Arc::clone(&session.client) as _;
+        let (select, version) = (session.select, session.version);
+        Self { row, run, request, select, no_touch, version, now_ms, seed, budget: Some(budget) }
     }
 }
 
@@ -231,14 +235,14 @@ fn under(
     if place == Place::Worker && is_long(&mut db, task.row, task.request.as_request()) {
         return Try::Long;
     }
-    let mut reply = Reply::new(task.version);
+    let mut reply = Reply::within(task.version, task.budget.clone());
     let step = step(&mut db, task.row, task.run, task.request.as_request(), &mut reply, published);
     let (hits, misses) = (db.hits, db.misses);
     database.free(db.take_graveyard());
     match step {
         Ok(()) => {
             let left = db.finish();
-            Try::Done(Outcome { reply: std::mem::take(&mut reply.buffer), hits, misses, left })
+            Try::Done(Outcome { reply, hits, misses, left })
         }
         Err(fault) => Try::Fault(fault),
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::ahead::Ahead;
 use crate::clients::Peer;
@@ -24,6 +25,8 @@ use crate::node::Node;
 pub const READ_BYTES: usize = 64 << 10;
 /// A reply buffer that grew larger than this is not kept.
 const REPLY_KEPT_BYTES: usize = 256 << 10;
+/// When the node drains, connections have so long to answer what they have read.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// With so many, those that no connection uses are dropped.
 const WRITERS_KEPT: usize = 256;
 
@@ -214,16 +217,23 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                 let worker = Rc::clone(&worker);
                 tokio::task::spawn_local(async move { worker.held.follow(log).await });
             }
+            let mut served = JoinSet::new();
             while let Some((accepted, peer)) = incoming.recv().await {
                 match Stream::adopt(accepted) {
                     Ok(stream) => {
                         let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
-                        tokio::task::spawn_local(connection::serve(stream, peer, worker, node));
+                        served.spawn_local(connection::serve(stream, peer, worker, node));
                     }
                     Err(error) => tracing::warn!(%error, "a connection could not be served"),
                 }
+                // What has ended is forgotten.
+                while served.try_join_next().is_some() {}
             }
-            // Nobody is accepted any more: the node drains.
+            // No connection is accepted any more: the node drains. Those that are served end by themselves.
+            let ended = async { while served.join_next().await.is_some() {} };
+            if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
+                tracing::warn!("closed: connections that did not end within {} s", DRAIN_MAX.as_secs());
+            }
         });
     })?;
     outcome.recv().map_err(std::io::Error::other)??;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dormouse::clients::{Clients, Peer};
+use dormouse::account::Account;
+use dormouse::clients::{Clients, Peer, Places};
 use dormouse::task::{self, Task};
 use dormouse::turn::Turn;
 use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
@@ -99,9 +100,9 @@ async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task = Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms, seed: 7 };
+    let task = Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms, seed: 7, budget: None };
     match task::run(database, task).await {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.reply).into_owned(),
+        Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).into_owned(),
         Err(error) => format!("-{error}\r\n"),
     }
 }
@@ -717,6 +718,7 @@ fn a_panic_wedges_nothing() {
             now_ms: NOW_MS,
             seed: 7,
             no_touch: false,
+            budget: None,
         }
     };
     // On the slow lane, more often than it has threads.
@@ -815,12 +817,16 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
     let database = bench.open();
     bench.run(&database, &["SET", "n", "0"]);
     bench.runtime.block_on(database.split(8192)).expect("it can be split");
-    let client = Clients::default().add(Peer::Unix("test".into()), "test".into(), NOW_MS, 1).expect("there is room");
+    let (places, account) =
+        (Places { max: 1, databases: 1, is_out_of_memory: false }, Account::new("limit", usize::MAX));
+    let client = Clients::default()
+        .add(Peer::Unix("test".into()), &"test".into(), &account, NOW_MS, places)
+        .expect("there is room");
     let task = |words: &[&str]| {
         let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let request = OwnedRequest::from_args(&args);
         let (row, run) = commands::find(request.as_request()).expect("a command");
-        Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms: NOW_MS, seed: 7 }
+        Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms: NOW_MS, seed: 7, budget: None }
     };
     let gates = || database.topology().expect("it is awake").shards.clone();
     for words in

@@ -76,6 +76,8 @@ pub enum Error {
     /// See [`crate::lane`].
     #[error("BUSY {} slow commands of this database wait already: this one was not run", crate::lane::QUEUE_MAX)]
     Busy,
+    #[error("OOM command not allowed when used memory > 'max-memory-total'.")]
+    OutOfTotal,
     /// The value of a key lies in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]
     Store(String),
@@ -107,6 +109,12 @@ impl Error {
 impl From<Refusal> for Error {
     fn from(Refusal(text): Refusal) -> Self {
         Self::Text(text.into())
+    }
+}
+
+impl From<dormouse_protocol::glob::TooComplex> for Error {
+    fn from(problem: dormouse_protocol::glob::TooComplex) -> Self {
+        Self::Text(format!("ERR {problem}").into())
     }
 }
 

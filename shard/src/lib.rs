@@ -17,6 +17,7 @@ pub mod gate;
 pub mod health;
 pub mod keyspace;
 pub mod lane;
+pub mod memory;
 pub mod replay;
 pub mod residency;
 pub mod scaling;

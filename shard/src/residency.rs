@@ -22,6 +22,7 @@ use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::health::Kind;
 use crate::keyspace::Fault;
+use crate::memory::MEMORY;
 use crate::replay::replayed;
 use crate::topology::hold;
 
@@ -42,6 +43,7 @@ impl Database {
     /// # Errors
     /// When it cannot be read; the text names the object.
     pub async fn load(self: &Arc<Self>, fault: Fault) -> Result<()> {
+        MEMORY.check()?;
         let database = Arc::clone(self);
         let loaded = self.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
@@ -62,6 +64,7 @@ impl Database {
     /// # Errors
     /// At the first place that cannot be read.
     pub async fn load_all(self: &Arc<Self>) -> Result<()> {
+        MEMORY.check()?;
         let database = Arc::clone(self);
         let loaded = self.engine.background.spawn(async move {
             let wanted = database.all_stored(|_| true).await;

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::gate::{Gate, Guarded, Held, Job};
 use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
 use crate::lane::Queue;
+use crate::memory::MEMORY;
 use crate::scaling::ShardView;
 
 /// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
@@ -197,7 +198,9 @@ impl Guarded for Shard {
         let bytes = contents.bytes();
         let before = self.published.swap(bytes, Ordering::Relaxed);
         if bytes != before {
-            self.shared.used.fetch_add(bytes.wrapping_sub(before), Ordering::Relaxed);
+            let change = bytes.wrapping_sub(before);
+            self.shared.used.fetch_add(change, Ordering::Relaxed);
+            MEMORY.changed(change.cast_signed());
         }
     }
 }

@@ -10,7 +10,7 @@ use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exact
 use dormouse_shard::error::{Error, Result, repeated};
 
 use crate::clients::Client;
-use crate::commands::connection::set_name;
+use crate::commands::connection::{check_name_length, set_name};
 use crate::commands::{help, now};
 use crate::rights::Rights;
 use crate::session::{ReplyMode, Session, SessionRun};
@@ -200,6 +200,7 @@ fn setinfo(session: &mut Session, reply: &mut Reply, (what, value): (&[u8], &[u8
     let word = if is_name { "lib-name" } else { "lib-ver" };
     let unclean = || Error::Text(format!("ERR {word} cannot contain spaces, newlines or special characters.").into());
     let text = text.ok_or_else(unclean)?;
+    check_name_length(value)?;
     let mut told = session.client.told.lock();
     *(if is_name { &mut told.library } else { &mut told.library_version }) = text.into();
     reply.ok();

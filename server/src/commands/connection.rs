@@ -13,6 +13,9 @@ use crate::commands::now;
 use crate::metrics::REDIS_VERSION;
 use crate::session::{ReplyMode, Session, SessionRun, rights_without_token};
 
+/// Bytes of a name that a connection gives itself or its library. Redis has no limit.
+const NAME_LEN_MAX: usize = 1024;
+
 const FAST: Flags = Flags::FAST;
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const UNKNOWN: Flags = Flags::NO_SCRIPT.union(ANY_TIME).union(FAST).union(Flags::NO_AUTH).union(Flags::ALLOW_BUSY);
@@ -219,12 +222,22 @@ impl<'a> Argument<'a> for Hello<'a> {
 /// Names the connection for `CLIENT LIST`.
 ///
 /// # Errors
-/// Where the name has spaces or characters that do not print.
+/// Where the name has spaces or characters that do not print, or is too long.
 pub fn set_name(session: &Session, name: &[u8]) -> Result<()> {
+    check_name_length(name)?;
     if !name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
         return Err(Error::text("ERR Client names cannot contain spaces, newlines or special characters."));
     }
     session.client.told.lock().name = name.into();
+    Ok(())
+}
+
+/// # Errors
+/// Where the name of a connection or of its library is longer than this server keeps. `CLIENT LIST` repeats it for each.
+pub fn check_name_length(name: &[u8]) -> Result<()> {
+    if name.len() > NAME_LEN_MAX {
+        return Err(Error::Text(format!("ERR a name may have at most {NAME_LEN_MAX} bytes").into()));
+    }
     Ok(())
 }
 

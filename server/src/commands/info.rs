@@ -221,10 +221,7 @@ fn memory_section(state: &State, section: &mut Section<'_>) {
     let peak = state.tenant.memory_peak.fetch_max(used, Ordering::Relaxed).max(used);
     let (resident, allocated) = (process::resident_bytes(), memory::allocated_bytes());
     let percent = |part: u64, whole: u64| format!("{:.2}%", part as f64 * 100.0 / whole.max(1) as f64);
-    let buffers = |client: &Arc<Client>| {
-        let (input, output) = (client.input_bytes.load(Ordering::Relaxed), client.output_bytes.load(Ordering::Relaxed));
-        input + output + client.outbox_bytes()
-    };
+    let (node, account) = (&state.node, &state.tenant.account);
     // The data of this database, to the byte.
     section.bytes("used_memory", used);
     section.bytes("used_memory_rss", resident);
@@ -248,7 +245,15 @@ fn memory_section(state: &State, section: &mut Section<'_>) {
     section.field("mem_not_counted_for_evict", 0);
     section.field("mem_replication_backlog", 0);
     section.field("mem_clients_slaves", 0);
-    section.field("mem_clients_normal", state.clients.iter().map(buffers).sum::<usize>());
+    section.field("mem_clients_normal", account.used());
+    // What the clients of this database make the server keep, and those of all.
+    section.field("mem_clients_peak", account.peak());
+    section.field("mem_clients_refused", account.refusals());
+    section.bytes("maxmemory_clients", settings.max_memory_clients);
+    section.field("mem_clients_total", node.clients.memory.used());
+    // What the process uses, and may use.
+    section.bytes("process_memory", node.memory_used.load(Ordering::Relaxed));
+    section.bytes("maxmemory_total", node.facts.max_memory_total);
     section.field("mem_aof_buffer", 0);
     section.field("mem_allocator", "jemalloc");
     section.field("active_defrag_running", 0);
@@ -332,7 +337,7 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("expired_stale_perc", "0.00");
     section.field("expired_time_cap_reached_count", 0);
     section.field("evicted_keys", statistics[Meter::EvictedKeys]);
-    section.field("evicted_clients", 0);
+    section.field("evicted_clients", state.tenant.evicted_clients.load(Ordering::Relaxed));
     section.field("keyspace_hits", statistics[Meter::KeyspaceHits]);
     section.field("keyspace_misses", statistics[Meter::KeyspaceMisses]);
     section.field("pubsub_channels", tenant.pubsub.channels(None).len());

@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use dormouse_protocol::{OwnedRequest, Reply, Request, glob};
+use dormouse_protocol::glob::Glob;
+use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::args::{Args, Argument, Rest};
 use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
@@ -218,6 +219,10 @@ fn write_docs(reply: &mut Reply, entry: &Entry) {
 fn list(_: &mut Session, reply: &mut Reply, (filter,): (Option<Filter>,)) -> Result<()> {
     let start = reply.len();
     let mut found = 0;
+    let glob = match &filter {
+        Some(Filter::Pattern(pattern)) => Some(Glob::nocase(pattern)?),
+        _ => None,
+    };
     for entry in TABLE.entries() {
         let takes = match &filter {
             None => true,
@@ -225,7 +230,7 @@ fn list(_: &mut Session, reply: &mut Reply, (filter,): (Option<Filter>,)) -> Res
             Some(Filter::Category(wanted)) => {
                 categories(entry).names().any(|name| name.as_bytes()[1..].eq_ignore_ascii_case(wanted))
             }
-            Some(Filter::Pattern(pattern)) => glob::matches_nocase(pattern, entry.name.as_bytes()),
+            Some(Filter::Pattern(_)) => glob.as_ref().is_some_and(|glob| glob.matches(entry.name.as_bytes())),
         };
         if takes {
             reply.bulk(entry.name.as_bytes());

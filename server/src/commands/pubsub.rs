@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
+use dormouse_protocol::glob::{ELEMENTS_MAX, Glob};
 use dormouse_shard::commands::args::{LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::Result;
 
+use crate::account::{self, ENTRY_BYTES};
 use crate::commands::{help, now};
-use crate::pubsub::Kind;
+use crate::pubsub::{Kind, Name};
 use crate::session::{Session, SessionRun, Subscriptions};
 
 const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
@@ -87,14 +89,12 @@ pub fn is_confirmed(name: &str) -> bool {
 
 /// `SUBSCRIBE channel [channel ...]`
 fn subscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    names.iter().for_each(|name| add(session, reply, Kind::Channel, name));
-    Ok(())
+    add_all(session, reply, Kind::Channel, names)
 }
 
 /// `PSUBSCRIBE pattern [pattern ...]`
 fn psubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    names.iter().for_each(|name| add(session, reply, Kind::Pattern, name));
-    Ok(())
+    add_all(session, reply, Kind::Pattern, names)
 }
 
 /// `UNSUBSCRIBE [channel [channel ...]]`
@@ -123,7 +123,8 @@ fn channels(
     reply: &mut Reply,
     (LastOfSubcommand(pattern),): (LastOfSubcommand<&[u8]>,),
 ) -> Result<()> {
-    let channels = session.tenant.pubsub.channels(pattern);
+    let glob = pattern.map(Glob::new).transpose()?;
+    let channels = session.tenant.pubsub.channels(glob.as_ref());
     reply.array(channels.len());
     channels.iter().for_each(|channel| reply.bulk(channel));
     Ok(())
@@ -163,25 +164,46 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-fn names_of(subscriptions: &mut Subscriptions, kind: Kind) -> &mut BTreeSet<Box<[u8]>> {
+fn names_of(subscriptions: &mut Subscriptions, kind: Kind) -> &mut BTreeSet<Name> {
     match kind {
         Kind::Channel => &mut subscriptions.channels,
         Kind::Pattern => &mut subscriptions.patterns,
     }
 }
 
-fn add(session: &mut Session, reply: &mut Reply, kind: Kind, name: &[u8]) {
-    let subscriptions = session.subscriptions.get_or_insert_default();
-    if names_of(subscriptions, kind).insert(name.into()) {
-        session.tenant.pubsub.subscribe(kind, name, &session.client);
+/// Subscribes to all of the names, or to none where a pattern is too complex or they take too much memory.
+fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) -> Result<()> {
+    if kind == Kind::Pattern {
+        names.iter().try_for_each(|name| Glob::new(name).map(drop))?;
     }
+    let kept = session.subscriptions.as_mut().map(|subscriptions| &*names_of(subscriptions, kind));
+    let added: BTreeSet<&[u8]> = names.iter().filter(|name| kept.is_none_or(|kept| !kept.contains(*name))).collect();
+    let bytes = added.iter().map(|name| bytes_of(kind, name)).sum();
+    session.client.hold(bytes).map_err(account::refusal)?;
     let word = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
-    confirm(session, reply, word, Some(name));
+    for name in names.iter() {
+        let known = session.tenant.pubsub.subscribe(kind, name, &session.client)?;
+        names_of(session.subscriptions.get_or_insert_default(), kind).insert(known);
+        confirm(session, reply, word, Some(name));
+    }
+    Ok(())
+}
+
+/// What a subscription keeps: its name, which all that know it share, and a pattern's parts too. As if no other client had
+/// subscribed to it.
+fn bytes_of(kind: Kind, name: &[u8]) -> usize {
+    let parts = match kind {
+        Kind::Channel => 0,
+        // A pattern's own copy, and at most 32 bytes for each of so many elements that are searched for.
+        Kind::Pattern if name.iter().any(|byte| b"?[".contains(byte)) => 2 * name.len() + 32 * name.len().min(ELEMENTS_MAX) + 1024,
+        Kind::Pattern => 2 * name.len(),
+    };
+    name.len() + parts + 2 * ENTRY_BYTES
 }
 
 fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) {
     let word = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
-    let mut gone: Vec<Box<[u8]>> = names.iter().map(Into::into).collect();
+    let mut gone: Vec<Name> = names.iter().map(Into::into).collect();
     if names.is_empty() {
         let all = session.subscriptions.as_mut().map(|subscriptions| names_of(subscriptions, kind));
         gone = all.map(|names| names.iter().cloned().collect()).unwrap_or_default();
@@ -191,7 +213,9 @@ fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>)
     }
     for name in gone {
         if let Some(subscriptions) = &mut session.subscriptions {
-            names_of(subscriptions, kind).remove(&name);
+            if names_of(subscriptions, kind).remove(&name) {
+                session.client.let_go(bytes_of(kind, &name));
+            }
             session.tenant.pubsub.unsubscribe(kind, &name, session.client.id);
         }
         confirm(session, reply, word, Some(&name));
@@ -219,8 +243,12 @@ fn confirm(session: &Session, reply: &mut Reply, word: &str, name: Option<&[u8]>
 pub fn unsubscribe_all(session: &mut Session) {
     let Some(subscriptions) = session.subscriptions.take() else { return };
     let pubsub = &Arc::clone(&session.tenant).pubsub;
-    subscriptions.channels.iter().for_each(|name| pubsub.unsubscribe(Kind::Channel, name, session.client.id));
-    subscriptions.patterns.iter().for_each(|name| pubsub.unsubscribe(Kind::Pattern, name, session.client.id));
+    for (kind, names) in [(Kind::Channel, &subscriptions.channels), (Kind::Pattern, &subscriptions.patterns)] {
+        for name in names {
+            pubsub.unsubscribe(kind, name, session.client.id);
+            session.client.let_go(bytes_of(kind, name));
+        }
+    }
     session.client.channels.store(0, Ordering::Relaxed);
     session.client.patterns.store(0, Ordering::Relaxed);
 }

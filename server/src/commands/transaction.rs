@@ -15,6 +15,7 @@ use dormouse_shard::shard::{HeldShard, ShardGate};
 use dormouse_shard::topology::{Topology, hold};
 use parking_lot::MutexGuard;
 
+use crate::account::{self, ENTRY_BYTES};
 use crate::commands::info::State;
 use crate::commands::now;
 use crate::session::{Session, SessionRun, Transaction, Watching, missing};
@@ -91,7 +92,9 @@ pub fn abort(session: &mut Session) {
     session.unwatch();
     session.client.queued.store(u32::MAX, Ordering::Relaxed);
     session.client.queued_bytes.store(0, Ordering::Relaxed);
-    session.transaction = None;
+    if let Some(transaction) = session.transaction.take() {
+        session.client.let_go(transaction.bytes);
+    }
 }
 
 /// Whether a command is run in the middle of a transaction rather than queued.
@@ -131,13 +134,20 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
         reply.error(&Error::OutOfMemory.to_string());
         return;
     }
-    transaction.bytes += request.heap_bytes() + size_of::<OwnedRequest>();
-    if transaction.bytes > QUEUED_BYTES_MAX {
+    let bytes = request.heap_bytes() + size_of::<OwnedRequest>();
+    let held = if transaction.bytes + bytes > QUEUED_BYTES_MAX {
+        Err(Error::text("ERR the transaction is larger than the query buffer limit"))
+    } else {
+        session.client.hold(bytes).map_err(account::refusal)
+    };
+    if let Err(error) = held {
         transaction.broken = true;
         transaction.queue = Vec::new();
-        reply.error("ERR the transaction is larger than the query buffer limit");
+        session.client.let_go(std::mem::take(&mut transaction.bytes));
+        reply.error(&error.to_string());
         return;
     }
+    transaction.bytes += bytes;
     transaction.queue.push(request);
     session.client.queued.store(transaction.queue.len() as u32, Ordering::Relaxed);
     session.client.queued_bytes.store(transaction.bytes, Ordering::Relaxed);
@@ -153,11 +163,13 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
     session.client.queued.store(u32::MAX, Ordering::Relaxed);
     session.client.queued_bytes.store(0, Ordering::Relaxed);
     if transaction.broken {
+        session.client.let_go(transaction.bytes);
         session.unwatch();
         reply.error("EXECABORT Transaction discarded because of previous errors.");
         return;
     }
     let outcome = run_queue(session, &transaction, reply, now_ms).await;
+    session.client.let_go(transaction.bytes);
     session.gathered = None;
     session.unwatch();
     if let Err(error) = outcome {
@@ -371,6 +383,7 @@ fn run_commands(
             }
             _ => reply.error("ERR Command not allowed inside a transaction"),
         }
+        reply.settle(before);
         reply.set_version(session.version);
         let now = Instant::now();
         session.count_queued(entry, request, reply, before, now.duration_since(mark));
@@ -441,8 +454,16 @@ fn watch_key(
     // What has expired already does not count as changed later.
     db.expire(key);
     let watching = session.watching.get_or_insert_with(|| Box::new(Watching::default()));
-    if watching.keys.insert((select, key.into())) {
-        database.shared.watches.add(select, key, &watching.touched);
+    if watching.keys.contains(&(select, key.into())) {
+        return Ran::Done;
     }
+    // Two maps know it.
+    let bytes = 2 * (key.len() + ENTRY_BYTES);
+    if let Err(limit) = session.client.hold(bytes) {
+        return Ran::Refused(account::refusal(limit));
+    }
+    watching.bytes += bytes;
+    watching.keys.insert((select, key.into()));
+    database.shared.watches.add(select, key, &watching.touched);
     Ran::Done
 }

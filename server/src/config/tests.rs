@@ -211,9 +211,10 @@ fn a_database_changes_its_own_settings_only() {
 #[test]
 fn a_tenant_stays_within_the_limits_of_the_server() {
     let unlimited = settings();
-    let limits = DatabaseLimits { max_memory: 1000, sleep_after: Interval::Every(Duration::from_secs(60)) };
+    let limits = DatabaseLimits { max_memory: 1000, max_memory_clients: 500, sleep_after: Interval::Every(Duration::from_secs(60)) };
     let limited = Settings { limits, ..settings() };
     let memory = "argument must be between 1 and 1000 inclusive, the limit of the server";
+    let of_clients = "argument must be between 1 and 500 inclusive, the limit of the server";
     let sleep = "argument must be at most 1m, the limit of the server";
     for (settings, line, reason) in [
         (&unlimited, "maxmemory 0", None),
@@ -224,6 +225,9 @@ fn a_tenant_stays_within_the_limits_of_the_server() {
         (&limited, "maxmemory 1001", Some(memory)),
         (&limited, "maxmemory 0", Some(memory)),
         (&limited, "maxmemory-policy allkeys-lru maxmemory 0", Some(memory)),
+        (&limited, "maxmemory-clients 500", None),
+        (&limited, "maxmemory-clients 501", Some(of_clients)),
+        (&limited, "maxmemory-clients 0", Some(of_clients)),
         (&limited, "sleep-after 1m", None),
         (&limited, "sleep-after 61s", Some(sleep)),
         (&limited, "sleep-after never", Some(sleep)),

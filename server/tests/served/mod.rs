@@ -127,6 +127,11 @@ impl Connection {
         self.stream.get_mut().write_all(bytes).unwrap();
     }
 
+    /// The same where the server may have closed the connection.
+    pub fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
     /// The next reply or message; `None` where the server has closed the connection.
     pub fn read(&mut self) -> Option<Value> {
         match Response::read(&mut self.stream) {

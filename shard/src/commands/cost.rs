@@ -2,7 +2,8 @@
 
 use dormouse_protocol::Request;
 
-use crate::commands::args::canonical_integer;
+use crate::commands::args::{Args, Rest, canonical_integer};
+use crate::commands::elements::ScanOptions;
 use crate::keyspace::Keyspace;
 
 /// All elements of the first key.
@@ -21,10 +22,13 @@ pub fn counted(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     }
 }
 
-/// A scan of the first key: its `COUNT`, as far as there are elements.
+/// A scan of the first key: its `COUNT`, as far as there are elements, and what its pattern costs over their bytes.
 pub fn scanned(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let count = request.iter().skip(4).filter_map(canonical_integer).max().unwrap_or(10);
-    whole(db, request).min(usize::try_from(count).unwrap_or(0))
+    let Some(key) = request.get(1) else { return 0 };
+    let Ok(options) = Args::new(request, 3).take::<Rest<'_>>().and_then(ScanOptions::read) else { return 0 };
+    let elements = whole(db, request);
+    let count = elements.min(options.count);
+    count.saturating_add(options.cost(db.collection_bytes(key) / elements.max(1) * count))
 }
 
 /// All elements of all keys: a union, a difference.

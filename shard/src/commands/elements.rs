@@ -1,7 +1,8 @@
 //! What the commands over collections share: how an element is written, `SCAN`'s options within one key, counts, and the
 //! choice of elements at random.
 
-use dormouse_protocol::{Reply, glob};
+use dormouse_protocol::Reply;
+use dormouse_protocol::glob::Glob;
 use dormouse_types::Item;
 
 use crate::commands::args::{Args, Argument, Rest, integer};
@@ -57,9 +58,9 @@ impl<'a> Argument<'a> for Cursor {
 
 /// `[MATCH pattern] [COUNT count]`. Redis reads them when it has found the key: without one it answers nothing, whatever
 /// they are.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ScanOptions<'a> {
-    pattern: Option<&'a [u8]>,
+    pattern: Option<Glob<'a>>,
     pub count: usize,
 }
 
@@ -70,7 +71,7 @@ impl<'a> ScanOptions<'a> {
         while let Some(word) = words.next() {
             let value = words.next().ok_or(Error::Syntax)?;
             if word.eq_ignore_ascii_case(b"MATCH") {
-                read.pattern = (value != b"*").then_some(value);
+                read.pattern = if value == b"*" { None } else { Some(Glob::new(value)?) };
             } else if word.eq_ignore_ascii_case(b"COUNT") {
                 let count = integer(value)?;
                 read.count = usize::try_from(count).ok().filter(|count| *count > 0).ok_or(Error::Syntax)?;
@@ -82,7 +83,12 @@ impl<'a> ScanOptions<'a> {
     }
 
     pub fn matches(&self, item: Item<'_>) -> bool {
-        self.pattern.is_none_or(|pattern| item.with_text(|text| glob::matches(pattern, text)))
+        self.pattern.as_ref().is_none_or(|glob| item.with_text(|text| glob.matches(text)))
+    }
+
+    /// What it costs to look at `count` elements that have so many bytes together.
+    pub fn cost(&self, bytes: usize) -> usize {
+        self.pattern.as_ref().map_or(0, |glob| glob.cost(bytes))
     }
 }
 

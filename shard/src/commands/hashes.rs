@@ -8,7 +8,7 @@ use dormouse_types::{Hash, Item};
 use crate::commands::args::{Args, Argument, Pairs, Rest, integer};
 use crate::commands::elements::{Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly};
 use crate::commands::long_double::LongDouble;
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
 
@@ -116,6 +116,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                  return back to 0. N is the number of elements inside the collection.",
                 "Iterates over fields and values of a hash.",
             )
+            .cost(cost::scanned)
             .tips(ANY_OUTPUT),
     ],
 };

@@ -1,6 +1,7 @@
 //! Keys whatever their type: existence, names, copies, iteration, and what a value is made of.
 
-use dormouse_protocol::{Reply, Request, glob};
+use dormouse_protocol::glob::Glob;
+use dormouse_protocol::{Reply, Request};
 use dormouse_storage::shown::INDEXES;
 use dormouse_types::record::access_clock;
 use dormouse_types::record::{Origin, Record, Value};
@@ -241,9 +242,10 @@ fn randomkey(db: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
 
 /// `KEYS pattern`
 fn keys(db: &mut Keyspace<'_>, reply: &mut Reply, (pattern,): (&[u8],)) -> Result<()> {
+    let glob = Glob::new(pattern)?;
     let (start, mut count) = (reply.len(), 0);
     db.for_each(|record| {
-        if pattern == b"*" || glob::matches(pattern, record.key()) {
+        if pattern == b"*" || glob.matches(record.key()) {
             reply.bulk(record.key());
             count += 1;
         }
@@ -266,8 +268,10 @@ fn scan(db: &mut Keyspace<'_>, reply: &mut Reply, (cursor, options): (Cursor, Sc
 }
 
 fn scan_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let options = ScanOptions::take(&mut Args::new(request, 2));
-    options.map_or(0, |options| options.count.min(db.len()))
+    let Ok(options) = ScanOptions::take(&mut Args::new(request, 2)) else { return 0 };
+    let (keys, count) = (db.len(), options.count.min(db.len()));
+    let bytes = db.resident_bytes() / keys.max(1) * count;
+    count.saturating_add(options.pattern.map_or(0, |glob| glob.cost(bytes)))
 }
 
 /// `OBJECT ENCODING key`
@@ -395,7 +399,7 @@ impl<'a> Argument<'a> for CopyOptions {
 }
 
 struct ScanOptions<'a> {
-    pattern: Option<&'a [u8]>,
+    pattern: Option<Glob<'a>>,
     count: usize,
     /// The name of a type, or of none: then nothing is of it.
     kind: Option<&'a [u8]>,
@@ -404,7 +408,7 @@ struct ScanOptions<'a> {
 impl ScanOptions<'_> {
     fn wants(&self, record: &Record) -> bool {
         self.kind.is_none_or(|name| kind_of(record).name().as_bytes().eq_ignore_ascii_case(name))
-            && self.pattern.is_none_or(|pattern| glob::matches(pattern, record.key()))
+            && self.pattern.as_ref().is_none_or(|glob| glob.matches(record.key()))
     }
 }
 
@@ -413,7 +417,8 @@ impl<'a> Argument<'a> for ScanOptions<'a> {
         let mut options = Self { pattern: None, count: 10, kind: None };
         while !args.is_empty() {
             if args.word("MATCH") {
-                options.pattern = Some(args.bytes()?).filter(|pattern| *pattern != b"*");
+                let pattern = args.bytes()?;
+                options.pattern = if pattern == b"*" { None } else { Some(Glob::new(pattern)?) };
             } else if args.word("COUNT") {
                 let count: i64 = args.take()?;
                 options.count = usize::try_from(count).ok().filter(|count| *count > 0).ok_or(Error::Syntax)?;

@@ -102,9 +102,12 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
         reply.truncate(start);
         return Err(fault);
     }
-    if let Err(error) = outcome {
-        reply.truncate(start);
-        reply.error(&error.to_string());
+    match outcome {
+        Ok(()) => reply.settle(start),
+        Err(error) => {
+            reply.truncate(start);
+            reply.error(&error.to_string());
+        }
     }
     if db.is_to_record()
         && let Some(key) = row.first_key(request)

@@ -15,6 +15,7 @@ use dormouse_types::record::access_clock;
 
 use super::{Eviction, Keyspace};
 use crate::error::{Error, Result};
+use crate::memory::MEMORY;
 
 /// Evictions before one command at most: the pause stays bounded, and the next command goes on.
 const EVICTIONS_MAX: usize = 64;
@@ -23,12 +24,10 @@ impl Keyspace<'_> {
     /// Makes room before a command that may grow memory. `published`: what the held shards last published.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::OutOfMemory`], or [`Error::OutOfTotal`] where the whole process has no memory left.
     pub fn make_room(&mut self, published: usize) -> Result<()> {
-        let limit = self.settings.memory_max;
-        if limit == 0 {
-            return Ok(());
-        }
+        MEMORY.check()?;
+        let Some(limit) = self.shared.memory_max(&self.settings) else { return Ok(()) };
         let elsewhere = self.shared.used.load(Ordering::Relaxed).saturating_sub(published);
         for _ in 0..EVICTIONS_MAX {
             let held: usize = self.shards.iter().map(|shard| shard.bytes()).sum();

@@ -652,6 +652,14 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// The bytes of the collection under `key`, 0 where there is none or it is not in memory; no trace either.
+    pub fn collection_bytes(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Object(object)) => object.heap_bytes(),
+            _ => 0,
+        }
+    }
+
     /// The collection under `key`, if it is one of this kind and in memory. Looking leaves no trace, as above.
     pub fn peek_collection<T: Collection>(&self, key: &[u8]) -> Option<&T> {
         match self.peek(key)? {

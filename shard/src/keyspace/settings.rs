@@ -53,6 +53,9 @@ pub struct Shared {
     pub used: AtomicUsize,
     /// Keys, and keys with an expiry, of each logical index over all shards, as each last published.
     pub counts: [(AtomicUsize, AtomicUsize); ALL_INDEXES],
+    /// Most bytes that the databases of its family (a database and its branches) leave to it; [`usize::MAX`]: as many as its
+    /// settings say.
+    pub family_left: AtomicUsize,
     pub watches: Watches,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
@@ -72,6 +75,7 @@ impl Shared {
             next_id: AtomicU32::new(super::INDEXES as u32),
             used: AtomicUsize::new(0),
             counts: std::array::from_fn(|_| Default::default()),
+            family_left: AtomicUsize::new(usize::MAX),
             watches: Watches::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -84,12 +88,17 @@ impl Shared {
         self.followed.load(Ordering::Relaxed) >> select & 1 != 0
     }
 
+    /// Most bytes of data that it may have now; `None`: no limit.
+    pub fn memory_max(&self, settings: &Settings) -> Option<usize> {
+        let own = Some(settings.memory_max).filter(|max| *max > 0)?;
+        Some(own.min(self.family_left.load(Ordering::Relaxed)))
+    }
+
     /// Whether memory is over its limit, and nothing may be evicted.
     pub fn is_full(&self) -> bool {
         let settings = self.settings.load();
-        settings.memory_max > 0
-            && settings.eviction == Eviction::NoEviction
-            && self.used.load(Ordering::Relaxed) > settings.memory_max
+        settings.eviction == Eviction::NoEviction
+            && self.memory_max(&settings).is_some_and(|max| self.used.load(Ordering::Relaxed) > max)
     }
 }
 

@@ -12,6 +12,11 @@ use super::{Fault, Keyspace};
 const RANDOM_ATTEMPTS: usize = 200;
 
 impl Keyspace<'_> {
+    /// Bytes of the held shards in memory, whatever index they are of.
+    pub fn resident_bytes(&self) -> usize {
+        self.shards.iter().map(|shard| shard.bytes()).sum()
+    }
+
     /// Keys in the selected index, expired ones that nobody has looked at included.
     pub fn len(&self) -> usize {
         self.shards.iter().filter_map(|shard| shard.index(self.select)).map(Index::len).sum()

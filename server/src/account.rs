@@ -1,0 +1,158 @@
+//! Memory that clients make the server keep beside the data.
+//!
+//! Every byte of it is charged to the database that the client speaks to: the connection itself, requests that have not come
+//! whole, arguments of commands that wait, what MULTI has queued, watched keys, subscriptions, names, replies and messages
+//! that are not sent yet.
+//!
+//! 1. Each database has an [`Account`], whose limit is `maxmemory-clients`. The process has one for all clients, whose limit is
+//!    what `--max-memory-total` leaves beside everything else: see [`crate::memory`]. A charge goes to both.
+//! 2. A charge that does not fit is refused where it is asked for: a reply becomes an error, a subscription or a queued
+//!    command is refused, a connection whose request does not fit is closed after an error, a subscriber that is told too
+//!    much is closed.
+//! 3. An account that refuses while it is nearly full has hoarders: the largest of its clients are closed, as Redis does
+//!    ([`Account::is_crowded`]).
+//!
+//! Invariant: a client's charges move with it to another database, and end with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use dormouse_shard::error::Error;
+
+/// The error for a command that would make the server keep more than `limit` allows.
+pub fn refusal(limit: &str) -> Error {
+    Error::Text(format!("OOM command not allowed when used memory > '{limit}'.").into())
+}
+
+/// The limit of the process, as errors name it.
+pub const TOTAL: &str = "max-memory-total";
+/// That of one database's clients.
+pub const OF_DATABASE: &str = "maxmemory-clients";
+
+/// What one connection costs before it has sent anything: its session, its task, its entry in the list of clients.
+pub const CONNECTION_BYTES: usize = 4096;
+/// What a subscription or a watched key costs beside its name: its entries in two maps.
+pub const ENTRY_BYTES: usize = 192;
+
+/// An account that has refused something closes clients until no more than this part of its limit is used.
+const CROWDED: (usize, usize) = (3, 4);
+
+/// Bytes that are kept on behalf of somebody, and how many may be.
+#[derive(Debug)]
+pub struct Account {
+    /// How errors name its limit.
+    name: &'static str,
+    /// [`usize::MAX`]: none.
+    limit: AtomicUsize,
+    used: AtomicUsize,
+    peak: AtomicUsize,
+    /// Charges that did not fit.
+    refusals: AtomicUsize,
+    has_refused: AtomicBool,
+}
+
+impl Account {
+    pub fn new(name: &'static str, limit: usize) -> Arc<Self> {
+        let account = Self {
+            name,
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            refusals: AtomicUsize::new(0),
+            has_refused: AtomicBool::new(false),
+        };
+        Arc::new(account)
+    }
+
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub fn refusals(&self) -> usize {
+        self.refusals.load(Ordering::Relaxed)
+    }
+
+    /// What is charged already stays, even if it is more.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Charges `bytes`, all or nothing.
+    ///
+    /// # Errors
+    /// The name of the limit that is in the way.
+    pub fn take(&self, bytes: usize) -> Result<(), &'static str> {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if used > self.limit() {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            self.refusals.fetch_add(1, Ordering::Relaxed);
+            self.has_refused.store(true, Ordering::Relaxed);
+            return Err(self.name);
+        }
+        self.peak.fetch_max(used, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Charges `bytes` that are kept already.
+    pub fn take_anyway(&self, bytes: usize) {
+        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        self.peak.fetch_max(used, Ordering::Relaxed);
+        if used > self.limit() {
+            self.has_refused.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub fn give(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that are to be freed by closing clients: where it has refused something since it was last asked and is nearly
+    /// full.
+    pub fn is_crowded(&self) -> Option<usize> {
+        if !self.has_refused.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let (part, whole) = CROWDED;
+        let (used, allowed) = (self.used(), self.limit() / whole * part);
+        (used > allowed).then(|| used - allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charge_is_taken_whole_or_not_at_all() {
+        let account = Account::new(OF_DATABASE, 80);
+        assert_eq!(account.take(81), Err(OF_DATABASE));
+        assert_eq!(account.take(80), Ok(()));
+        assert_eq!(account.take(1), Err(OF_DATABASE));
+        account.give(80);
+        assert_eq!(account.take(usize::MAX), Err(OF_DATABASE));
+        assert_eq!((account.used(), account.peak(), account.refusals()), (0, 80, 3));
+    }
+
+    #[test]
+    fn a_full_account_that_refuses_is_crowded() {
+        let account = Account::new(OF_DATABASE, 100);
+        account.take(90).unwrap();
+        assert_eq!(account.is_crowded(), None, "nothing was refused");
+        assert!(account.take(20).is_err());
+        assert_eq!(account.is_crowded(), Some(15));
+        assert_eq!(account.is_crowded(), None);
+        account.give(40);
+        assert!(account.take(200).is_err());
+        assert_eq!(account.is_crowded(), None, "the charge was too large by itself");
+        account.take_anyway(100);
+        assert_eq!(account.is_crowded(), Some(75));
+    }
+}

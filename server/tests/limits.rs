@@ -1,0 +1,239 @@
+//! What clients make the server keep is charged to their database, and bounded.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[expect(dead_code, reason = "no test here waits for a server to end by itself")]
+mod served;
+
+use served::{Connection, Served, Value};
+
+const OPTIONS: &[&str] = &["--max-memory", "64mb", "--max-memory-clients", "8mb"];
+
+/// A number of `INFO memory`.
+fn info(client: &mut Connection, field: &str) -> usize {
+    let text = client.say("INFO memory").text().to_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {field} in {text}")).parse().expect("a number")
+}
+
+fn error(reply: &Value) -> String {
+    let text = reply.to_string();
+    assert!(text.starts_with('-'), "{text:.100} is no error");
+    text
+}
+
+const REFUSED: &str = "-OOM command not allowed when used memory > 'maxmemory-clients'.";
+
+#[test]
+fn a_reply_that_does_not_fit_is_an_error() {
+    let server = Served::start(OPTIONS);
+    let mut client = server.connect();
+    client.run(&["SET", "big", &"x".repeat(3 << 20)]);
+    assert_eq!(client.say("STRLEN big").integer(), 3 << 20);
+    client.run(&["RPUSH", "list", &"y".repeat(3 << 20), &"y".repeat(3 << 20), &"y".repeat(3 << 20)]);
+    assert_eq!(client.say("GET big").text().len(), 3 << 20);
+    let too_large = "-OOM the reply is too large: it would exceed 'maxmemory-clients'";
+    for line in ["MGET big big big big", "LRANGE list 0 -1"] {
+        assert_eq!(client.say(line).to_string(), too_large, "{line}");
+        assert_eq!(client.say("PING").to_string(), "+PONG", "the connection goes on");
+    }
+    // In a transaction each reply has its place, whether it fits or not.
+    client.say("MULTI");
+    for line in ["GET big", "GET big", "GET big", "INCR n", "GET big"] {
+        assert_eq!(client.say(line).to_string(), "+QUEUED");
+    }
+    let replies = client.say("EXEC");
+    let replies = replies.items();
+    assert_eq!(replies.len(), 5);
+    assert_eq!(replies[0].text().len() + replies[1].text().len(), 6 << 20);
+    for at in [2, 4] {
+        assert_eq!(error(&replies[at]), too_large);
+    }
+    assert_eq!(replies[3].integer(), 1, "what was asked is done all the same");
+    assert!(info(&mut client, "mem_clients_refused") >= 4);
+    assert!(info(&mut client, "mem_clients_normal") < 1 << 20, "nothing of it stays");
+    assert!(info(&mut client, "mem_clients_peak") <= 8 << 20);
+}
+
+#[test]
+fn a_reply_is_bounded_by_the_output_limit_too() {
+    let server = Served::start(&["--client-output-buffer-limit", "normal 1mb 0 0"]);
+    let mut client = server.connect();
+    client.run(&["SET", "big", &"x".repeat(900 << 10)]);
+    assert_eq!(client.say("GET big").text().len(), 900 << 10);
+    let error = client.say("MGET big big").to_string();
+    assert_eq!(error, "-OOM the reply is too large: it would exceed 'client-output-buffer-limit'");
+    assert_eq!(client.say("PING").to_string(), "+PONG");
+}
+
+#[test]
+fn names_are_bounded() {
+    let server = Served::start(OPTIONS);
+    let mut client = server.connect();
+    let (longest, longer) = ("n".repeat(1024), "n".repeat(1025));
+    let refused = "-ERR a name may have at most 1024 bytes";
+    assert_eq!(client.run(&["CLIENT", "SETNAME", &longest]).to_string(), "+OK");
+    for words in [
+        &["CLIENT", "SETNAME", &longer][..],
+        &["CLIENT", "SETINFO", "LIB-NAME", &longer],
+        &["CLIENT", "SETINFO", "LIB-VER", &longer],
+        &["HELLO", "2", "SETNAME", &longer],
+    ] {
+        assert_eq!(client.run(words).to_string(), refused);
+    }
+    assert_eq!(client.say("CLIENT GETNAME").text(), longest);
+}
+
+#[test]
+fn subscriptions_and_watches_are_charged_and_let_go() {
+    let server = Served::start(OPTIONS);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.say("HELLO 3");
+    let empty = info(&mut other, "mem_clients_normal");
+    let name = |n: usize| format!("{n}{}", "c".repeat(1 << 20));
+    let mut held = 0;
+    let refusal = loop {
+        let reply = client.run(&["SUBSCRIBE", &name(held)]);
+        if !matches!(reply, Value::Push(_)) {
+            break error(&reply);
+        }
+        held += 1;
+    };
+    assert_eq!(refusal, REFUSED);
+    assert!((4..8).contains(&held), "{held} names of 1 MiB");
+    assert!(info(&mut other, "mem_clients_normal") >= held << 20);
+    assert_eq!(other.say("PUBSUB CHANNELS nothing*").items().len(), 0);
+    // All of one command's names or none.
+    client.say("RESET");
+    client.say("HELLO 3");
+    let names: Vec<String> = (0..10).map(name).collect();
+    let words: Vec<&str> = ["SUBSCRIBE"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    assert_eq!(error(&client.run(&words)), REFUSED);
+    assert_eq!(other.run(&["PUBLISH", &names[0], "m"]).integer(), 0);
+    for (command, way_back) in [("WATCH", "UNWATCH"), ("WATCH", "RESET"), ("PSUBSCRIBE", "RESET")] {
+        client.say("HELLO 3");
+        while !client.run(&[command, &format!("{}?", name(held))]).to_string().starts_with('-') {
+            held += 1;
+        }
+        assert!(info(&mut other, "mem_clients_normal") > empty + (1 << 20), "{command}");
+        client.say(way_back);
+        assert!(info(&mut other, "mem_clients_normal") < empty + (256 << 10), "{way_back}");
+    }
+}
+
+#[test]
+fn a_queue_is_charged() {
+    let server = Served::start(OPTIONS);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let value = "v".repeat(1 << 20);
+    client.say("MULTI");
+    let queued = (0..20).take_while(|_| client.run(&["SET", "k", &value]).to_string() == "+QUEUED").count();
+    assert!((4..8).contains(&queued), "{queued} values of 1 MiB");
+    let abort = "-EXECABORT Transaction discarded because of previous errors.";
+    assert_eq!(client.say("EXEC").to_string(), abort);
+    assert!(info(&mut other, "mem_clients_normal") < 256 << 10);
+    client.say("MULTI");
+    assert_eq!(client.run(&["SET", "k", &value]).to_string(), "+QUEUED");
+    assert!(info(&mut other, "mem_clients_normal") > 1 << 20);
+    client.say("EXEC");
+    assert!(info(&mut other, "mem_clients_normal") < 256 << 10);
+}
+
+#[test]
+fn a_request_that_does_not_fit_ends_its_connection_only() {
+    let server = Served::start(OPTIONS);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.write(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$67108864\r\n");
+    let piece = vec![b'x'; 1 << 20];
+    // The server may close before it has read all.
+    let _ = (0..64).try_for_each(|_| client.try_write(&piece));
+    assert!(client.read().is_none_or(|reply| reply.to_string() == REFUSED));
+    assert_eq!(other.say("PING").to_string(), "+PONG");
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_when_the_account_is_full() {
+    let server = Served::start(OPTIONS);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    client.say("HELLO 3");
+    client.say("SUBSCRIBE c");
+    let message = "m".repeat(1 << 20);
+    let mut heard = 0;
+    while other.run(&["PUBLISH", "c", &message]).integer() == 1 {
+        heard += 1;
+        assert!(heard < 100, "it hears everything though it reads nothing");
+    }
+    assert!(info(&mut other, "mem_clients_peak") <= 9 << 20);
+}
+
+#[test]
+fn branches_are_bounded_and_share_a_limit() {
+    let server = Served::start(&["--token", "dm_shop_s", "--max-memory", "4mb", "--max-branches", "3"]);
+    let mut client = server.connect();
+    for n in 0..3 {
+        assert_eq!(client.say(&format!("DORMOUSE BRANCH b{n}")).to_string(), "+OK");
+    }
+    let refused = "-ERR a database may have at most 3 branches (max-branches): delete one first";
+    assert_eq!(client.say("DORMOUSE BRANCH b3").to_string(), refused);
+    assert_eq!(client.say("DORMOUSE DELETE b2").to_string(), "+OK");
+    assert_eq!(client.say("DORMOUSE BRANCH b3").to_string(), "+OK");
+    // What one of them has in memory the others cannot have.
+    let value = "v".repeat(1 << 18);
+    let stored = (0..30).take_while(|n| client.run(&["SET", &format!("k{n}"), &value]).to_string() == "+OK").count();
+    assert!((14..=17).contains(&stored), "{stored} values of 256 KiB");
+    let mut of_branch = server.connect_without();
+    assert_eq!(of_branch.run(&["AUTH", "shop.b0", "dm_shop_s"]).to_string(), "+OK");
+    let full = "-OOM command not allowed when used memory > 'maxmemory'.";
+    of_branch.say_until("SET k v", |reply| reply.to_string() == full);
+    client.say("FLUSHALL");
+    of_branch.say_until("SET k v", |reply| reply.to_string() == "+OK");
+}
+
+#[test]
+fn long_patterns_do_not_hold_the_server() {
+    let server = Served::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let text = "a".repeat(512 << 10);
+    client.run(&["SET", &text, "1"]);
+    client.run(&["SADD", "s", &text, "x"]);
+    client.run(&["HSET", "h", &text, "x"]);
+    client.run(&["ZADD", "z", "1", &text]);
+    client.say("HELLO 3");
+    other.run(&["SUBSCRIBE", &text]);
+    let long = format!("*{}b", "a".repeat(256 << 10));
+    let class = format!("*[{}]q", "ab".repeat(100_000));
+    // Each takes minutes where the cost is the product of the lengths.
+    for pattern in [&long, &class] {
+        assert_eq!(client.run(&["KEYS", pattern]).items().len(), 0);
+        assert_eq!(client.run(&["SCAN", "0", "MATCH", pattern]).items()[1].items().len(), 0);
+        for (scan, key) in [("SSCAN", "s"), ("HSCAN", "h"), ("ZSCAN", "z")] {
+            assert_eq!(client.run(&[scan, key, "0", "MATCH", pattern]).items()[1].items().len(), 0, "{scan}");
+        }
+        assert_eq!(client.run(&["PUBSUB", "CHANNELS", pattern]).items().len(), 0);
+        assert_eq!(client.run(&["CONFIG", "GET", pattern]).items().len(), 0);
+        assert!(matches!(client.run(&["PSUBSCRIBE", pattern]), Value::Push(_)));
+        assert_eq!(server.connect().run(&["PUBLISH", &text, "m"]).integer(), 1);
+        client.run(&["PUNSUBSCRIBE", pattern]);
+    }
+    let refused = "-ERR the pattern is too complex: between its stars it may have at most 4096 characters in parts with '?' \
+                   or '['";
+    let complex = format!("*{}*", "[ab]".repeat(5000));
+    for words in
+        [&["KEYS", &complex][..], &["SCAN", "0", "MATCH", &complex], &["SSCAN", "s", "0", "MATCH", &complex], &["PSUBSCRIBE", &complex]]
+    {
+        assert_eq!(client.run(words).to_string(), refused, "{}", words[0]);
+    }
+}
+
+#[test]
+fn more_arguments_than_the_limit_end_the_connection() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.write(b"*1048577\r\n");
+    assert_eq!(client.read().unwrap().to_string(), "-ERR Protocol error: invalid multibulk length");
+    assert_eq!(client.read(), None);
+    let mut client = server.connect();
+    client.write(b"*1048576\r\n$4\r\nPING\r\n");
+    client.write("$0\r\n\r\n".repeat((1 << 20) - 1).as_bytes());
+    assert_eq!(client.read().unwrap().to_string(), "-ERR wrong number of arguments for 'ping' command");
+}
