@@ -9,8 +9,8 @@
 //! 2. A charge that does not fit is refused where it is asked for: a reply becomes an error, a subscription or a queued
 //!    command is refused, a connection whose request does not fit is closed after an error, a subscriber that is told too
 //!    much is closed.
-//! 3. An account that refuses while it is nearly full has hoarders: the largest of its clients are closed, as Redis does
-//!    ([`Account::is_crowded`]).
+//! 3. An account that refuses something to one client because of what others hold has hoarders: the largest of its clients are
+//!    closed, as Redis does ([`Account::is_crowded`]).
 //!
 //! Invariant: a client's charges move with it to another database, and end with it.
 
@@ -48,7 +48,7 @@ pub struct Account {
     peak: AtomicUsize,
     /// Charges that did not fit.
     refusals: AtomicUsize,
-    has_refused: AtomicBool,
+    is_contended: AtomicBool,
 }
 
 impl Account {
@@ -59,7 +59,7 @@ impl Account {
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
-            has_refused: AtomicBool::new(false),
+            is_contended: AtomicBool::new(false),
         };
         Arc::new(account)
     }
@@ -94,7 +94,6 @@ impl Account {
         if used > self.limit() {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
             self.refusals.fetch_add(1, Ordering::Relaxed);
-            self.has_refused.store(true, Ordering::Relaxed);
             return Err(self.name);
         }
         self.peak.fetch_max(used, Ordering::Relaxed);
@@ -106,7 +105,15 @@ impl Account {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         self.peak.fetch_max(used, Ordering::Relaxed);
         if used > self.limit() {
-            self.has_refused.store(true, Ordering::Relaxed);
+            self.is_contended.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a charge was refused to a client that holds `own` bytes. If the others hold more than half of what all may
+    /// have, it is their doing.
+    pub fn refused(&self, own: usize) {
+        if self.used().saturating_sub(own) > self.limit() / 2 {
+            self.is_contended.store(true, Ordering::Relaxed);
         }
     }
 
@@ -114,10 +121,10 @@ impl Account {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that are to be freed by closing clients: where it has refused something since it was last asked and is nearly
+    /// Bytes that are to be freed by closing clients: where some took from others since it was last asked, and it is nearly
     /// full.
     pub fn is_crowded(&self) -> Option<usize> {
-        if !self.has_refused.swap(false, Ordering::Relaxed) {
+        if !self.is_contended.swap(false, Ordering::Relaxed) {
             return None;
         }
         let (part, whole) = CROWDED;
@@ -146,13 +153,15 @@ mod tests {
         let account = Account::new(OF_DATABASE, 100);
         account.take(90).unwrap();
         assert_eq!(account.is_crowded(), None, "nothing was refused");
-        assert!(account.take(20).is_err());
+        account.refused(80);
+        assert_eq!(account.is_crowded(), None, "nearly all of it is the client's own");
+        account.refused(10);
         assert_eq!(account.is_crowded(), Some(15));
         assert_eq!(account.is_crowded(), None);
-        account.give(40);
-        assert!(account.take(200).is_err());
+        account.give(30);
+        account.refused(0);
         assert_eq!(account.is_crowded(), None, "the charge was too large by itself");
         account.take_anyway(100);
-        assert_eq!(account.is_crowded(), Some(75));
+        assert_eq!(account.is_crowded(), Some(85));
     }
 }

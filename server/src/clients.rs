@@ -173,8 +173,11 @@ impl Client {
     /// The name of the limit that they would exceed.
     pub fn hold(&self, bytes: usize) -> Result<(), &'static str> {
         let mut held = self.held.lock();
-        held.account.take(bytes)?;
-        self.of_all.take(bytes).inspect_err(|_| held.account.give(bytes))?;
+        held.account.take(bytes).inspect_err(|_| held.account.refused(held.bytes))?;
+        self.of_all.take(bytes).inspect_err(|_| {
+            held.account.give(bytes);
+            self.of_all.refused(held.bytes);
+        })?;
         held.bytes += bytes;
         Ok(())
     }
@@ -665,7 +668,6 @@ mod tests {
         assert_eq!(fill(&clients, "greedy", places(100, 5)), 0);
         assert_eq!(fill(&clients, "fourth", places(100, 5)), 5);
         assert_eq!(fill(&clients, "fifth", places(100, 5)), 5);
-        assert_eq!(clients.rejected.load(Ordering::Relaxed), 7);
         // What leaves makes room for whoever comes.
         let first = clients.list().remove(0);
         clients.remove(first.id);
@@ -690,6 +692,8 @@ mod tests {
         let (small, large) = (add(), add());
         small.hold(20 << 10).unwrap();
         large.hold(60 << 10).unwrap();
+        assert_eq!(large.hold(20 << 10), Err(account::OF_DATABASE));
+        assert_eq!(accounts[0].is_crowded(), None, "it has most of it itself");
         assert_eq!(small.hold(20 << 10), Err(account::OF_DATABASE));
         assert_eq!(clients.memory.used(), 2 * CONNECTION_BYTES + (80 << 10));
         // The largest goes, and only as many as are needed.

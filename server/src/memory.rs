@@ -6,8 +6,10 @@
 //!    beside the allocator. Pages that the allocator keeps free are no use; they are given back when they are in the way.
 //! 2. What `--max-memory-total` leaves is said to the engine ([`MEMORY`]), which refuses writes, loads and new clients when
 //!    nothing is left, and to the account of all clients, which refuses what they would make the server keep.
-//! 3. Above nine tenths the database that was not used for longest is put to sleep ([`relief`]), one at a time.
-//! 4. In an account that is crowded the largest clients are closed.
+//! 3. A database and its branches share the limit of one database. What that leaves is said to each of them; while all have
+//!    more in memory, the one that was not used for longest is put to sleep.
+//! 4. Above nine tenths the database that was not used for longest is put to sleep ([`relief`]), one at a time.
+//! 5. In an account that is crowded the largest clients are closed.
 //!
 //! So a burst between two looks is bounded too: what clients make the server keep is charged before it is kept, and large
 //! changes of the data are counted as they happen.
@@ -77,7 +79,10 @@ impl Watch {
 
     /// One look at everything; answers when the next one is due.
     fn look(&mut self, node: &Arc<Node>) -> Duration {
-        relief::divide_among_families(node);
+        let crowded = relief::divide_among_families(node);
+        if !crowded.is_empty() {
+            self.relief.put_one_to_sleep(node, crowded.into_iter(), "its branches share its max-memory");
+        }
         let used = self.measure(node);
         node.memory_used.store(used, Ordering::Relaxed);
         let total = node.facts.max_memory_total;
@@ -92,7 +97,8 @@ impl Watch {
                 every = LOOK_CLOSELY_EVERY;
             }
             if share > RELIEF_FROM {
-                self.relief.put_one_to_sleep(node, share);
+                let why = format!("{} % of max-memory-total is used", (share * 100.0) as u64);
+                self.relief.put_one_to_sleep(node, node.tenants.all(), &why);
             }
         }
         relief::close_hoarders(node);

@@ -20,15 +20,13 @@ pub struct Relief {
 }
 
 impl Relief {
-    /// Begins to put the database to sleep that was not used for longest, unless one is on its way. `share`: of the memory
-    /// that the process may use.
-    pub fn put_one_to_sleep(&self, node: &Arc<Node>, share: f64) {
+    /// Begins to put the one of these databases to sleep that was not used for longest, unless one is on its way.
+    pub fn put_one_to_sleep(&self, node: &Arc<Node>, of: impl Iterator<Item = Arc<Tenant>>, why: &str) {
         if self.is_running.load(Ordering::Acquire) {
             return;
         }
-        let Some(tenant) = least_recently_used(node, (node.engine.clock)()) else { return };
-        let (bytes, percent) = (tenant.database.used_bytes(), (share * 100.0) as u64);
-        tracing::info!(database = tenant.name(), bytes, "put to sleep: {percent} % of max-memory-total is used");
+        let Some(tenant) = least_recently_used(node, of) else { return };
+        tracing::info!(database = tenant.name(), bytes = tenant.database.used_bytes(), "put to sleep: {why}");
         self.is_running.store(true, Ordering::Release);
         let is_running = Arc::clone(&self.is_running);
         node.engine.background.spawn(async move {
@@ -40,8 +38,9 @@ impl Relief {
     }
 }
 
-/// The awake database that was not used for longest, if it is idle and has something in memory.
-fn least_recently_used(node: &Node, now_ms: u64) -> Option<Arc<Tenant>> {
+/// The awake one that was not used for longest, if it is idle and has something in memory.
+fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Option<Arc<Tenant>> {
+    let now_ms = (node.engine.clock)();
     let mut used: HashMap<Arc<str>, u64> = HashMap::new();
     for client in node.clients.list() {
         let database = Arc::clone(&client.told.lock().database);
@@ -51,7 +50,7 @@ fn least_recently_used(node: &Node, now_ms: u64) -> Option<Arc<Tenant>> {
     let last_use = |tenant: &Tenant| {
         used.get(tenant.name()).copied().unwrap_or(0).max(tenant.worked_ms.load(Ordering::Relaxed))
     };
-    let candidates = node.tenants.all().filter(|tenant| {
+    let candidates = of.filter(|tenant| {
         tenant.database.is_awake()
             && tenant.database.used_bytes() > WORTHWHILE_BYTES
             && last_use(tenant) + IDLE_MS <= now_ms
@@ -78,19 +77,25 @@ pub fn close_hoarders(node: &Node) {
     }
 }
 
-/// Says to each database and branch how much of the limit of one database the others of its family leave.
-pub fn divide_among_families(node: &Node) {
-    let Some(limit) = usize::try_from(node.limits.max_memory).ok().filter(|limit| *limit > 0) else { return };
+/// Says to each database and branch how much of the limit of one database the others of its family leave. Answers the
+/// members of a family that has more in memory than that, though no write was accepted: its branches were loaded.
+pub fn divide_among_families(node: &Node) -> Vec<Arc<Tenant>> {
+    let Some(limit) = usize::try_from(node.limits.max_memory).ok().filter(|limit| *limit > 0) else { return Vec::new() };
     let mut families: HashMap<String, (usize, Vec<Arc<Tenant>>)> = HashMap::new();
     for tenant in node.tenants.all() {
         let (used, members) = families.entry(tenant.owner().to_owned()).or_default();
         *used += tenant.database.used_bytes();
         members.push(tenant);
     }
+    let mut over = Vec::new();
     for (used, members) in families.into_values().filter(|(_, members)| members.len() > 1) {
-        for tenant in members {
+        for tenant in &members {
             let others = used.saturating_sub(tenant.database.used_bytes());
             tenant.database.shared.family_left.store(limit.saturating_sub(others), Ordering::Relaxed);
         }
+        if used > limit {
+            over.extend(members);
+        }
     }
+    over
 }

@@ -80,6 +80,10 @@ impl Database {
     }
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
+        if MEMORY.is_full() || self.shared.is_full() {
+            // What is asked for is loaded all the same, place by place.
+            return;
+        }
         let database = Arc::clone(self);
         self.patient.start(async move {
             let started = Stopwatch::start();

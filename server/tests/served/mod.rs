@@ -124,7 +124,7 @@ impl Connection {
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).unwrap();
+        self.try_write(bytes).unwrap();
     }
 
     /// The same where the server may have closed the connection.
