@@ -12,6 +12,7 @@
 //!    on. [`honest`] is a bucket in this process's memory, as slow as it is told to be.
 //! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
+//! 8. [`siege`] lets tenants misbehave in every way beside quiet ones.
 //!
 //! # What a suite is told, and what it says
 //!
@@ -46,6 +47,7 @@ pub mod honest;
 pub mod resp;
 pub mod script;
 pub mod server;
+pub mod siege;
 mod suite;
 pub mod toolchain;
 pub mod unrest;

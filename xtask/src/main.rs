@@ -6,6 +6,7 @@
 //! | `tidy` | the rules that neither rustc nor clippy know: see [`tidy`] |
 //! | `clients` | real clients of many languages against a real server |
 //! | `crash` | a server that is killed again and again, and what it has kept |
+//! | `siege` | tenants that misbehave in every way, beside quiet ones |
 //! | `simulate` | the engine on a simulated disk, a schedule of faults and crashes for each seed |
 //! | `chart` | the Helm chart: lint, templates, and values that must be refused |
 //! | `bench` | Dormouse beside real peers, on this machine |
@@ -16,6 +17,7 @@ mod chart;
 mod count;
 mod crash;
 mod run;
+mod siege;
 mod stores;
 mod test;
 mod tidy;
@@ -66,6 +68,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Let tenants misbehave beside quiet ones; `siege --help` for its options
+    #[command(disable_help_flag = true)]
+    Siege {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run the engine on a simulated disk; `simulate --help` for its options
     #[command(disable_help_flag = true)]
     Simulate {
@@ -90,6 +98,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(root),
         Task::Clients { long, arguments } => test::clients(root, &arguments, long),
         Task::Crash { arguments } => crash::run(root, &arguments),
+        Task::Siege { arguments } => siege::run(root, &arguments),
         Task::Simulate { arguments } => simulate(root, &arguments),
         Task::Chart => chart::run(root),
         Task::Bench { arguments } => bench(root, &arguments),

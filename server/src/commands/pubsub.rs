@@ -15,6 +15,9 @@ use crate::commands::{help, now};
 use crate::pubsub::{Kind, Name};
 use crate::session::{Session, SessionRun, Subscriptions};
 
+/// A confirmation without the name.
+const CONFIRMATION_BYTES: usize = 64;
+
 const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
 const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT);
 
@@ -178,8 +181,11 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>
     }
     let kept = session.subscriptions.as_mut().map(|subscriptions| &*names_of(subscriptions, kind));
     let added: BTreeSet<&[u8]> = names.iter().filter(|name| kept.is_none_or(|kept| !kept.contains(*name))).collect();
-    let bytes = added.iter().map(|name| bytes_of(kind, name)).sum();
-    session.client.hold(bytes).map_err(account::refusal)?;
+    let bytes: usize = added.iter().map(|name| bytes_of(kind, name)).sum();
+    // The confirmations have to fit too.
+    let confirmed: usize = names.iter().map(|name| name.len() + CONFIRMATION_BYTES).sum();
+    session.client.hold(bytes + confirmed).map_err(account::refusal)?;
+    session.client.let_go(confirmed);
     let word = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
     for name in names.iter() {
         let known = session.tenant.pubsub.subscribe(kind, name, &session.client)?;

@@ -1,0 +1,271 @@
+//! A server under siege: tenants that misbehave in every way that a client can, beside quiet ones whose latency is measured.
+//!
+//! 1. The server starts with a small limit for the whole process, a token for each tenant, and a store in a folder.
+//! 2. Quiet tenants write and read a few keys at a steady pace and know what they have to find ([`quiet`]). First they are
+//!    alone: that is what the run with noise is compared with.
+//! 3. Then the noisy tenants begin: each has one [`noise::Kind`] of misbehaviour, and all kinds go on at the same time.
+//! 4. At the end the server must be alive, its memory within the limit, every quiet tenant's data right, and SIGTERM must end
+//!    it with 0. How late the quiet tenants' replies were is printed; [`Settings::is_strict`] makes it count.
+
+use std::{
+    fmt,
+    io::{self, Read},
+    path::PathBuf,
+    process::{Child, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    resp::{Connection, Reply},
+    server, wait_for,
+};
+
+pub mod noise;
+pub mod quiet;
+
+use quiet::{Latencies, Quiet};
+
+/// How late a quiet tenant's reply may be beside noise, over the same run without: 99 of 100, and 999 of 1000.
+const ALLOWED: [(f64, Duration); 2] = [(0.99, Duration::from_millis(2)), (0.999, Duration::from_millis(5))];
+/// The allocator keeps freed pages for a moment, which the limit does not count.
+const RESIDENT_OVER_LIMIT: f64 = 1.25;
+const QUIET_TENANTS: usize = 4;
+/// Noisy tenants that are at it at the same time.
+const NOISY_THREADS_MAX: usize = 64;
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub seconds: u64,
+    pub tenants: usize,
+    /// The limit of the server's memory.
+    pub memory_mib: u64,
+    pub workers: usize,
+    pub seed: u64,
+    /// A quiet tenant whose replies are later than allowed fails the run.
+    pub is_strict: bool,
+    /// Only this kind of noise.
+    pub only: Option<noise::Kind>,
+}
+
+/// What is besieged.
+#[derive(Debug, Clone)]
+pub struct Target {
+    pub port: u16,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Target {
+    pub fn is_over(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    /// A connection that has presented the token of `tenant`.
+    pub fn connect(&self, tenant: &str) -> io::Result<Connection> {
+        let mut connection = Connection::try_open(self.port)?;
+        match connection.try_call(&["AUTH", &token(tenant)])? {
+            Reply::Line('+', _) => Ok(connection),
+            other => Err(io::Error::other(format!("AUTH: {other:?}"))),
+        }
+    }
+
+    /// Waits, but no longer than the siege.
+    pub fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.is_over() {
+            thread::sleep(Duration::from_millis(20).min(time));
+        }
+    }
+}
+
+fn token(tenant: &str) -> String {
+    format!("dm_{tenant}_secret-of-{tenant}")
+}
+
+/// How it went.
+#[derive(Debug)]
+pub struct Report {
+    pub alone: Latencies,
+    pub beside_noise: Latencies,
+    pub resident_mib_max: u64,
+    pub memory_mib: u64,
+    /// Rounds of noise, by kind.
+    pub rounds: Vec<(noise::Kind, u64)>,
+    /// What must not have been.
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// How many times a quiet tenant's reply is later than allowed.
+    fn late(&self) -> impl Iterator<Item = String> {
+        ALLOWED.iter().filter_map(|(part, allowed)| {
+            let (alone, beside) = (self.alone.at(*part), self.beside_noise.at(*part));
+            (beside > alone + *allowed).then(|| {
+                format!("{:.1} % of the quiet replies took up to {beside:.1?}, alone {alone:.1?}", part * 100.0)
+            })
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rounds: Vec<_> = self.rounds.iter().map(|(kind, rounds)| format!("{kind:?} {rounds}")).collect();
+        writeln!(f, "noise, rounds: {}", rounds.join(", "))?;
+        writeln!(f, "memory: at most {} MiB resident, limit {} MiB", self.resident_mib_max, self.memory_mib)?;
+        writeln!(f, "quiet tenants, alone:        {}", self.alone)?;
+        writeln!(f, "quiet tenants, beside noise: {}", self.beside_noise)?;
+        self.late().try_for_each(|late| writeln!(f, "late: {late}"))?;
+        self.failures.iter().try_for_each(|failure| writeln!(f, "FAILED: {failure}"))
+    }
+}
+
+/// Runs one siege.
+///
+/// # Errors
+/// When the server cannot be started.
+pub fn run(settings: &Settings) -> io::Result<Report> {
+    let folder = TempDir::new()?;
+    let port = server::free_port();
+    let quiet: Vec<String> = (0..QUIET_TENANTS).map(|n| format!("quiet{n}")).collect();
+    let noisy: Vec<String> = (0..settings.tenants.saturating_sub(QUIET_TENANTS).max(1)).map(|n| format!("noisy{n}")).collect();
+    let mut process = Besieged::start(settings, port, &folder, quiet.iter().chain(&noisy))?;
+    let stopped = Arc::new(AtomicBool::new(false));
+    let target = Target { port, stopped: Arc::clone(&stopped) };
+    let watch = {
+        let (pid, stopped) = (process.child.id(), Arc::clone(&stopped));
+        thread::spawn(move || resident_mib_max(pid, &stopped))
+    };
+    let listeners: Vec<Quiet> = quiet.iter().map(|name| Quiet::start(&target, name)).collect();
+    let alone_for = Duration::from_secs((settings.seconds / 4).clamp(2, 60));
+    thread::sleep(alone_for);
+    let alone = Latencies::of(listeners.iter().flat_map(Quiet::take));
+    let counts: Vec<(noise::Kind, AtomicU64)> = noise::Kind::ALL.map(|kind| (kind, AtomicU64::new(0))).into();
+    let until = Instant::now() + Duration::from_secs(settings.seconds).saturating_sub(alone_for);
+    let mut failures = Vec::new();
+    thread::scope(|scope| {
+        let threads = noisy.len().min(NOISY_THREADS_MAX);
+        for thread in 0..threads {
+            let (target, noisy, counts) = (&target, &noisy, &counts);
+            scope.spawn(move || {
+                let mut round = settings.seed.wrapping_add(thread as u64);
+                // Each thread speaks for its part of the tenants, one after the other.
+                for tenant in (thread..noisy.len()).step_by(threads).cycle() {
+                    if target.is_over() {
+                        return;
+                    }
+                    let kind = settings.only.unwrap_or(noise::Kind::ALL[tenant % noise::Kind::ALL.len()]);
+                    round += 1;
+                    // A refusal is what noise is to expect.
+                    let _ = kind.make(target, &noisy[tenant], round);
+                    counts.iter().filter(|(of, _)| *of == kind).for_each(|(_, count)| _ = count.fetch_add(1, Ordering::Relaxed));
+                }
+            });
+        }
+        while Instant::now() < until {
+            thread::sleep(Duration::from_millis(100));
+            if let Some(status) = process.child.try_wait().ok().flatten() {
+                failures.push(format!("the server ended under siege: {status}; {}", process.log_tail()));
+                break;
+            }
+        }
+        stopped.store(true, Ordering::Relaxed);
+    });
+    let beside_noise = Latencies::of(listeners.iter().flat_map(Quiet::take));
+    for listener in listeners {
+        failures.extend(listener.end());
+    }
+    if failures.is_empty() {
+        failures.extend(process.stop());
+    }
+    let resident_mib_max = watch.join().unwrap_or_default();
+    if resident_mib_max as f64 > settings.memory_mib as f64 * RESIDENT_OVER_LIMIT {
+        failures.push(format!("{resident_mib_max} MiB were resident, the limit is {} MiB", settings.memory_mib));
+    }
+    let rounds = counts.into_iter().map(|(kind, count)| (kind, count.into_inner())).collect();
+    let mut report =
+        Report { alone, beside_noise, resident_mib_max, memory_mib: settings.memory_mib, rounds, failures };
+    if settings.is_strict {
+        let late: Vec<_> = report.late().collect();
+        report.failures.extend(late);
+    }
+    Ok(report)
+}
+
+/// The server, killed when it is dropped.
+struct Besieged {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Besieged {
+    fn start<'n>(
+        settings: &Settings,
+        port: u16,
+        folder: &TempDir,
+        tenants: impl Iterator<Item = &'n String>,
+    ) -> io::Result<Self> {
+        let log = folder.path().join("log");
+        let tokens: Vec<String> = tenants.map(|tenant| token(tenant)).collect();
+        let mut command = server::tool(&[]);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--http-port", "0"]);
+        command.args(["--workers", &settings.workers.to_string(), "--max-memory", "64mb", "--max-branches", "8"]);
+        command.args(["--max-memory-total", &format!("{}mb", settings.memory_mib)]);
+        command.arg("--store").arg(format!("file://{}", folder.path().join("data").display()));
+        command.env("DORMOUSE_TOKEN", tokens.join(" "));
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
+        let mut besieged = Self { child: command.spawn()?, log };
+        let is_up = wait_for(Duration::from_secs(60), || Connection::try_open(port).is_ok().then_some(()));
+        match is_up {
+            Some(()) => Ok(besieged),
+            None => {
+                _ = besieged.child.kill();
+                Err(io::Error::other(format!("the server does not start: {}", besieged.log_tail())))
+            }
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = std::fs::File::open(&self.log) {
+            _ = file.read_to_string(&mut text);
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// What is wrong with how it ends.
+    fn stop(&mut self) -> Option<String> {
+        server::terminate(&self.child);
+        match wait_for(Duration::from_secs(60), || self.child.try_wait().ok().flatten()) {
+            Some(status) if status.success() => None,
+            Some(status) => Some(format!("SIGTERM ended the server with {status}: {}", self.log_tail())),
+            None => Some("SIGTERM did not end the server within a minute".into()),
+        }
+    }
+}
+
+impl Drop for Besieged {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+/// The most that a process has resident until the siege is over.
+fn resident_mib_max(pid: u32, stopped: &AtomicBool) -> u64 {
+    let mut most = 0;
+    while !stopped.load(Ordering::Relaxed) {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+        most = most.max(kib / 1024);
+        thread::sleep(Duration::from_millis(20));
+    }
+    most
+}

@@ -1,0 +1,14 @@
+//! A short siege: see `dormouse_client_tests::siege`. `cargo xtask siege` does the same for as long as one likes.
+
+use dormouse_client_tests::siege::{self, Settings};
+
+/// Times are printed and not judged: tests run beside others.
+#[test]
+fn the_server_survives_every_kind_of_tenant() {
+    let settings =
+        Settings { seconds: 16, tenants: 34, memory_mib: 512, workers: 2, seed: 1, is_strict: false, only: None };
+    let report = siege::run(&settings).expect("the server starts");
+    println!("{report}");
+    assert!(report.failures.is_empty(), "{report}");
+    assert!(report.beside_noise.count() > 0);
+}

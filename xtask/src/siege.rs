@@ -1,0 +1,13 @@
+//! `cargo xtask siege`: the siege of the client tests, for as long as one likes.
+
+use std::path::Path;
+
+use crate::{Outcome, run};
+
+/// Runs it with its own options, over a server as users get it.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Outcome {
+    let mut siege = run::cargo(root);
+    siege.args(["run", "--quiet", "--release", "--package", "dormouse-client-tests", "--bin", "siege", "--"]);
+    let status = siege.args(arguments).status().map_err(|error| error.to_string())?;
+    run::succeeded(status)
+}
