@@ -173,7 +173,7 @@ impl Reply {
 
     #[inline]
     pub fn ok(&mut self) {
-        self.buffer.extend_from_slice(b"+OK\r\n");
+        self.put(b"+OK\r\n");
     }
 
     /// `+text`. The text must not hold line ends.
@@ -190,6 +190,11 @@ impl Reply {
 
     /// The same for a text that repeats bytes which need not be UTF-8.
     pub fn error_bytes(&mut self, text: &[u8]) {
+        let missing = (text.len() + 3).saturating_sub(self.buffer.capacity() - self.buffer.len());
+        if missing > 0 {
+            // An error may always be written. The room for it, and for some more, is charged with what comes next.
+            self.buffer.reserve_exact(text.len() + 1024 + self.buffer.capacity() / 64);
+        }
         self.buffer.push(b'-');
         let start = self.buffer.len();
         self.buffer.extend_from_slice(text);
@@ -204,8 +209,8 @@ impl Reply {
     #[inline]
     pub fn integer(&mut self, value: i64) {
         match value {
-            0 => self.buffer.extend_from_slice(b":0\r\n"),
-            1 => self.buffer.extend_from_slice(b":1\r\n"),
+            0 => self.put(b":0\r\n"),
+            1 => self.put(b":1\r\n"),
             _ => self.line(b':', itoa::Buffer::new().format(value).as_bytes()),
         }
     }
@@ -338,6 +343,11 @@ impl Reply {
     /// Bytes that are replies already.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
+        self.put(bytes);
+    }
+
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
         if self.make_room(bytes.len()) {
             self.buffer.extend_from_slice(bytes);
         }
@@ -345,16 +355,16 @@ impl Reply {
 
     #[inline]
     fn by_version(&mut self, resp2: &[u8], resp3: &[u8]) {
-        self.buffer.extend_from_slice(if self.version == Version::Resp3 { resp3 } else { resp2 });
+        self.put(if self.version == Version::Resp3 { resp3 } else { resp2 });
     }
 
     #[inline]
     fn header(&mut self, kind: u8, len: usize) {
         match len as u8 {
-            digit if len < 10 => self.buffer.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']),
+            digit if len < 10 => self.put(&[kind, b'0' + digit, b'\r', b'\n']),
             number if len < 100 => {
                 let digits = [kind, b'0' + number / 10, b'0' + number % 10, b'\r', b'\n'];
-                self.buffer.extend_from_slice(&digits);
+                self.put(&digits);
             }
             _ => self.line(kind, itoa::Buffer::new().format(len).as_bytes()),
         }
@@ -487,7 +497,15 @@ mod tests {
     #[test]
     fn many_small_replies_are_bounded_too() {
         let purse = Arc::new(Purse(std::sync::Mutex::new(1 << 20)));
-        for write in [|r: &mut Reply| r.integer(123_456), |r: &mut Reply| r.double(0.5), |r: &mut Reply| r.array(1000)] {
+        for write in [
+            |r: &mut Reply| r.integer(123_456),
+            |r: &mut Reply| r.integer(0),
+            |r: &mut Reply| r.double(0.5),
+            |r: &mut Reply| r.array(1000),
+            |r: &mut Reply| r.array(2),
+            |r: &mut Reply| r.null(),
+            |r: &mut Reply| r.ok(),
+        ] {
             let mut reply = Reply::within(Version::Resp3, Some(purse.clone()));
             (0..1_000_000).for_each(|_| write(&mut reply));
             assert!(reply.len() <= 1 << 20);
