@@ -482,7 +482,9 @@ mod tests {
         let text = &reply.buffer;
         let at = memchr::memmem::find(text, b"-OOM").unwrap();
         assert_eq!(at, 5 + 4 + (1 << 20) + 2 + 10 + 9);
-        assert!(text[at..].starts_with(b"-OOM the reply is too large: it would exceed 'the-limit'\r\n*2\r\n$1024\r\nx"));
+        assert!(
+            text[at..].starts_with(b"-OOM the reply is too large: it would exceed 'the-limit'\r\n*2\r\n$1024\r\nx")
+        );
         assert!(text.ends_with(b"x\r\n$3\r\nend\r\n"));
         assert!(*purse.0.lock().unwrap() <= ALL - (1 << 20));
         // Another buffer takes it over whole, with what was granted.

@@ -328,7 +328,8 @@ impl Client {
             number(&self.patterns),
             number(&self.queued) as i32,
             u8::from(outbox > 0),
-            (input + arguments + queued + replies + outbox + size_of::<Self>() + size_of::<Session>()).max(self.held_bytes()),
+            (input + arguments + queued + replies + outbox + size_of::<Self>() + size_of::<Session>())
+                .max(self.held_bytes()),
             if output > 0 { "rw" } else { "r" },
             if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
             told.database,
@@ -446,7 +447,8 @@ impl All {
             return 0;
         }
         let share = quarter / places.databases.max(1);
-        let claimed = self.by_database.iter().filter(|(name, _)| *name != database).map(|(_, count)| *count.min(&share));
+        let claimed =
+            self.by_database.iter().filter(|(name, _)| *name != database).map(|(_, count)| *count.min(&share));
         (share * places.databases.saturating_sub(1)).saturating_sub(claimed.sum())
     }
 }
@@ -558,7 +560,14 @@ impl Clients {
         closed
     }
 
-    fn enlist(&self, all: &mut All, peer: Peer, database: Arc<str>, account: &Arc<Account>, now_ms: u64) -> Arc<Client> {
+    fn enlist(
+        &self,
+        all: &mut All,
+        peer: Peer,
+        database: Arc<str>,
+        account: &Arc<Account>,
+        now_ms: u64,
+    ) -> Arc<Client> {
         self.accepted.fetch_add(1, Ordering::Relaxed);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Arc::new(Client {

@@ -414,7 +414,8 @@ impl Tenants {
         let engine = &source.database.engine;
         let branches_max = self.branches_max.load(Ordering::Relaxed);
         if self.branch_count(owner) > branches_max {
-            let text = format!("ERR a database may have at most {branches_max} branches (max-branches): delete one first");
+            let text =
+                format!("ERR a database may have at most {branches_max} branches (max-branches): delete one first");
             return Err(Error::Text(text.into()));
         }
         let is_taken = {

@@ -266,9 +266,12 @@ const DATABASE: &[DatabaseRow] = &[
     (GAUGE, "dormouse_database_client_memory_bytes", "Bytes that its clients make the server keep", |d| {
         d.client_memory_bytes as f64
     }),
-    (COUNTER, "dormouse_client_memory_refusals_total", "Requests refused for maxmemory-clients or max-memory-total", |d| {
-        d.client_memory_refusals as f64
-    }),
+    (
+        COUNTER,
+        "dormouse_client_memory_refusals_total",
+        "Requests refused for maxmemory-clients or max-memory-total",
+        |d| d.client_memory_refusals as f64,
+    ),
     (COUNTER, "dormouse_evicted_clients_total", "Clients closed to free memory", |d| d.evicted_clients as f64),
     (GAUGE, "dormouse_database_store_bytes", "Bytes that it takes in the store", |d| d.store_bytes as f64),
     (COUNTER, "dormouse_checkpoint_bytes_total", "Bytes that its checkpoints have written", |d| {

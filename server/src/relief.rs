@@ -47,9 +47,8 @@ fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Op
         let last = used.entry(database).or_default();
         *last = (*last).max(client.worked_ms.load(Ordering::Relaxed));
     }
-    let last_use = |tenant: &Tenant| {
-        used.get(tenant.name()).copied().unwrap_or(0).max(tenant.worked_ms.load(Ordering::Relaxed))
-    };
+    let last_use =
+        |tenant: &Tenant| used.get(tenant.name()).copied().unwrap_or(0).max(tenant.worked_ms.load(Ordering::Relaxed));
     let candidates = of.filter(|tenant| {
         tenant.database.is_awake()
             && tenant.database.used_bytes() > WORTHWHILE_BYTES
@@ -80,7 +79,9 @@ pub fn close_hoarders(node: &Node) {
 /// Says to each database and branch how much of the limit of one database the others of its family leave. Answers the
 /// members of a family that has more in memory than that, though no write was accepted: its branches were loaded.
 pub fn divide_among_families(node: &Node) -> Vec<Arc<Tenant>> {
-    let Some(limit) = usize::try_from(node.limits.max_memory).ok().filter(|limit| *limit > 0) else { return Vec::new() };
+    let Some(limit) = usize::try_from(node.limits.max_memory).ok().filter(|limit| *limit > 0) else {
+        return Vec::new();
+    };
     let mut families: HashMap<String, (usize, Vec<Arc<Tenant>>)> = HashMap::new();
     for tenant in node.tenants.all() {
         let (used, members) = families.entry(tenant.owner().to_owned()).or_default();

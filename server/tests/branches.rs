@@ -108,7 +108,17 @@ async fn run(database: &Arc<Database>, words: &[&str]) -> String {
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task = Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms: NOW_MS, seed: 7, budget: None };
+    let task = Task {
+        row,
+        run,
+        request,
+        select: 0,
+        no_touch: false,
+        version: Version::Resp2,
+        now_ms: NOW_MS,
+        seed: 7,
+        budget: None,
+    };
     match task::run(database, task).await {
         Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).into_owned(),
         Err(error) => format!("-{error}\r\n"),

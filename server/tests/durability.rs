@@ -100,7 +100,8 @@ async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task = Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms, seed: 7, budget: None };
+    let task =
+        Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms, seed: 7, budget: None };
     match task::run(database, task).await {
         Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).into_owned(),
         Err(error) => format!("-{error}\r\n"),
@@ -826,7 +827,17 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
         let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
         let request = OwnedRequest::from_args(&args);
         let (row, run) = commands::find(request.as_request()).expect("a command");
-        Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms: NOW_MS, seed: 7, budget: None }
+        Task {
+            row,
+            run,
+            request,
+            select: 0,
+            no_touch: false,
+            version: Version::Resp2,
+            now_ms: NOW_MS,
+            seed: 7,
+            budget: None,
+        }
     };
     let gates = || database.topology().expect("it is awake").shards.clone();
     for words in

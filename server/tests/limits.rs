@@ -218,9 +218,12 @@ fn long_patterns_do_not_hold_the_server() {
     let refused = "-ERR the pattern is too complex: between its stars it may have at most 4096 characters in parts with '?' \
                    or '['";
     let complex = format!("*{}*", "[ab]".repeat(5000));
-    for words in
-        [&["KEYS", &complex][..], &["SCAN", "0", "MATCH", &complex], &["SSCAN", "s", "0", "MATCH", &complex], &["PSUBSCRIBE", &complex]]
-    {
+    for words in [
+        &["KEYS", &complex][..],
+        &["SCAN", "0", "MATCH", &complex],
+        &["SSCAN", "s", "0", "MATCH", &complex],
+        &["PSUBSCRIBE", &complex],
+    ] {
         assert_eq!(client.run(words).to_string(), refused, "{}", words[0]);
     }
 }

@@ -8,7 +8,11 @@ use clap::Parser;
 use dormouse_client_tests::siege::{self, Settings, noise::Kind};
 
 #[derive(Parser)]
-#[command(name = "siege", bin_name = "cargo xtask siege", about = "Let tenants misbehave beside quiet ones, and see what becomes of the server")]
+#[command(
+    name = "siege",
+    bin_name = "cargo xtask siege",
+    about = "Let tenants misbehave beside quiet ones, and see what becomes of the server"
+)]
 struct Options {
     /// How long it lasts; the quiet tenants are alone for the first quarter, at most a minute
     #[arg(long, default_value_t = 60)]

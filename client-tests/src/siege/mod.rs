@@ -133,7 +133,8 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
     let folder = TempDir::new()?;
     let port = server::free_port();
     let quiet: Vec<String> = (0..QUIET_TENANTS).map(|n| format!("quiet{n}")).collect();
-    let noisy: Vec<String> = (0..settings.tenants.saturating_sub(QUIET_TENANTS).max(1)).map(|n| format!("noisy{n}")).collect();
+    let noisy: Vec<String> =
+        (0..settings.tenants.saturating_sub(QUIET_TENANTS).max(1)).map(|n| format!("noisy{n}")).collect();
     let mut process = Besieged::start(settings, port, &folder, quiet.iter().chain(&noisy))?;
     let stopped = Arc::new(AtomicBool::new(false));
     let target = Target { port, stopped: Arc::clone(&stopped) };
@@ -163,7 +164,10 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
                     round += 1;
                     // A refusal is what noise is to expect.
                     let _ = kind.make(target, &noisy[tenant], round);
-                    counts.iter().filter(|(of, _)| *of == kind).for_each(|(_, count)| _ = count.fetch_add(1, Ordering::Relaxed));
+                    counts
+                        .iter()
+                        .filter(|(of, _)| *of == kind)
+                        .for_each(|(_, count)| _ = count.fetch_add(1, Ordering::Relaxed));
                 }
             });
         }

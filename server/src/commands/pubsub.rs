@@ -201,7 +201,9 @@ fn bytes_of(kind: Kind, name: &[u8]) -> usize {
     let parts = match kind {
         Kind::Channel => 0,
         // A pattern's own copy, and at most 32 bytes for each of so many elements that are searched for.
-        Kind::Pattern if name.iter().any(|byte| b"?[".contains(byte)) => 2 * name.len() + 32 * name.len().min(ELEMENTS_MAX) + 1024,
+        Kind::Pattern if name.iter().any(|byte| b"?[".contains(byte)) => {
+            2 * name.len() + 32 * name.len().min(ELEMENTS_MAX) + 1024
+        }
         Kind::Pattern => 2 * name.len(),
     };
     name.len() + parts + 2 * ENTRY_BYTES

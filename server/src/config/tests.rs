@@ -211,7 +211,11 @@ fn a_database_changes_its_own_settings_only() {
 #[test]
 fn a_tenant_stays_within_the_limits_of_the_server() {
     let unlimited = settings();
-    let limits = DatabaseLimits { max_memory: 1000, max_memory_clients: 500, sleep_after: Interval::Every(Duration::from_secs(60)) };
+    let limits = DatabaseLimits {
+        max_memory: 1000,
+        max_memory_clients: 500,
+        sleep_after: Interval::Every(Duration::from_secs(60)),
+    };
     let limited = Settings { limits, ..settings() };
     let memory = "argument must be between 1 and 1000 inclusive, the limit of the server";
     let of_clients = "argument must be between 1 and 500 inclusive, the limit of the server";
