@@ -26,7 +26,7 @@ pub const ELEMENTS_MAX: usize = 4096;
 const WORDS_MAX: usize = ELEMENTS_MAX / 64;
 
 /// Stars with something behind them that a pattern may have and still match.
-const STARS_MAX: usize = 1000;
+pub const STARS_MAX: usize = 1000;
 
 /// A pattern that would take too long to search for. `Display` is what the client sees after `ERR `.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Glob<'p> {
 
 #[derive(Clone, Debug)]
 enum Run<'p> {
-    Plain(Finder<'p>),
+    Plain(Box<Finder<'p>>),
     Mixed(Box<Mixed>),
 }
 
@@ -104,7 +104,7 @@ impl<'p> Glob<'p> {
             match stars {
                 0 => glob.head = (run.end, run.elements),
                 _ if is_last => glob.tail = Some((at, run.elements)),
-                _ if run.is_plain => glob.middle.push(Run::Plain(plain(&pattern[at..run.end]))),
+                _ if run.is_plain => glob.middle.push(Run::Plain(Box::new(plain(&pattern[at..run.end])))),
                 _ => {
                     mixed += run.elements;
                     if mixed > ELEMENTS_MAX {
@@ -133,7 +133,7 @@ impl<'p> Glob<'p> {
     /// The same with its own copy of the pattern.
     pub fn into_owned(self) -> Glob<'static> {
         let middle = self.middle.into_iter().map(|run| match run {
-            Run::Plain(finder) => Run::Plain(finder.into_owned()),
+            Run::Plain(finder) => Run::Plain(Box::new(finder.into_owned())),
             Run::Mixed(mixed) => Run::Mixed(mixed),
         });
         Glob { pattern: Cow::Owned(self.pattern.into_owned()), middle: middle.collect(), ..self }
@@ -266,7 +266,7 @@ impl Run<'_> {
 
     fn heap_bytes(&self) -> usize {
         match self {
-            Self::Plain(finder) => finder.needle().len(),
+            Self::Plain(finder) => size_of::<Finder<'_>>() + finder.needle().len(),
             Self::Mixed(mixed) => size_of::<Mixed>() + size_of_val(&*mixed.masks),
         }
     }

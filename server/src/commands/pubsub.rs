@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
-use dormouse_protocol::glob::{ELEMENTS_MAX, Glob};
+use dormouse_protocol::glob::{ELEMENTS_MAX, Glob, STARS_MAX};
 use dormouse_shard::commands::args::{LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::Result;
@@ -14,6 +14,9 @@ use crate::account::{self, ENTRY_BYTES};
 use crate::commands::{help, now};
 use crate::pubsub::{Kind, Name};
 use crate::session::{Session, SessionRun, Subscriptions};
+
+/// What finds one part of a pattern between two stars.
+const SEARCHER_BYTES: usize = 512;
 
 /// A confirmation without the name.
 const CONFIRMATION_BYTES: usize = 64;
@@ -198,15 +201,14 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>
 /// What a subscription keeps: its name, which all that know it share, and a pattern's parts too. As if no other client had
 /// subscribed to it.
 fn bytes_of(kind: Kind, name: &[u8]) -> usize {
-    let parts = match kind {
-        Kind::Channel => 0,
-        // A pattern's own copy, and at most 32 bytes for each of so many elements that are searched for.
-        Kind::Pattern if name.iter().any(|byte| b"?[".contains(byte)) => {
-            2 * name.len() + 32 * name.len().min(ELEMENTS_MAX) + 1024
-        }
-        Kind::Pattern => 2 * name.len(),
-    };
-    name.len() + parts + 2 * ENTRY_BYTES
+    if kind == Kind::Channel {
+        return name.len() + 2 * ENTRY_BYTES;
+    }
+    // A pattern's own copy and its parts: each has a searcher, or a table of at most 32 bytes for each of its elements.
+    let is_mixed = name.iter().any(|byte| b"?[".contains(byte));
+    let tables = if is_mixed { 32 * name.len().min(ELEMENTS_MAX) } else { 0 };
+    let stars = name.iter().filter(|byte| **byte == b'*').take(STARS_MAX).count();
+    3 * name.len() + tables + stars * SEARCHER_BYTES + 2 * ENTRY_BYTES
 }
 
 fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) {
