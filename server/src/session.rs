@@ -310,8 +310,11 @@ impl Session {
         self.held_back = self.node.guesses.note(Origin::of(&self.client.peer), self.guesses, now_ms);
     }
 
-    /// Waits as long as the reply is held back, but no longer than the client lives.
+    /// Waits as long as the request or its reply is held back, but no longer than the client lives.
     async fn hold_back(&mut self) {
+        if self.held_back.is_zero() {
+            return;
+        }
         let mut over = std::pin::pin!(tokio::time::sleep(std::mem::take(&mut self.held_back)));
         let client = &self.client;
         poll_fn(|cx| {
@@ -638,6 +641,14 @@ impl Session {
 
     /// Runs one request, waiting for what it needs.
     pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
+        if self.node.tenants.needs_token() && has_token(request.as_request()) {
+            let (_, now_ms) = self.worker.now();
+            self.held_back = self.node.guesses.wait(Origin::of(&self.client.peer), now_ms);
+            self.hold_back().await;
+            if self.client.is_killed() {
+                return;
+            }
+        }
         let (started, now_us) = self.worker.now_us();
         self.since = started;
         self.now_us = now_us;
@@ -706,9 +717,7 @@ impl Session {
             before += bytes;
         }
         self.note_replies(Left { awaited: own, written: 0 }, before, reply.len());
-        if !self.held_back.is_zero() {
-            self.hold_back().await;
-        }
+        self.hold_back().await;
     }
 
     fn subscribed(&self) -> usize {
@@ -943,6 +952,12 @@ pub fn rights_without_token(client: &Client) -> Rights {
 /// with commands in its body.
 fn is_http(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}
+
+/// Whether a request may show a token.
+fn has_token(request: Request<'_>) -> bool {
+    let name = request.arg(0);
+    name.eq_ignore_ascii_case(b"AUTH") || name.eq_ignore_ascii_case(b"HELLO") && request.len() > 2
 }
 
 /// The slot of a request's first key.

@@ -6,8 +6,9 @@
 //!    is accepted and an older one is closed: the oldest of the address that has most. So a tenant, which shows its token at
 //!    once, gets in however many strangers there are.
 //! 2. They have to show a token within `--auth-timeout`.
-//! 3. Each wrong token is answered later than the one before ([`Guesses`]), on the same connection and from the same
-//!    address, and the connection is closed after some. A right token is never delayed, wherever it comes from.
+//! 3. Each wrong token is answered later than the one before on the same connection, which is closed after some. An
+//!    address that has shown many wrong tokens waits before each further one is looked at ([`Guesses`]), right or wrong: if
+//!    only wrong ones waited, silence would tell as much as a refusal. Right tokens from other addresses never wait.
 //! 4. They may send a number of other requests, all of which are refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -29,7 +30,7 @@ pub const REFUSALS_MAX: u32 = 1000;
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// Wrong tokens from one address that cost nothing, and the delay that each one beyond them adds.
+/// Wrong tokens from one address that cost nothing, and what each one beyond them adds to the wait of the next.
 const GUESSES_FREE: f64 = 32.0;
 const DELAY_STEP: Duration = Duration::from_millis(10);
 /// After so long half of an address's wrong tokens are forgotten.
@@ -151,7 +152,13 @@ impl Recent {
 }
 
 impl Guesses {
-    /// Notes a wrong token, the `turn`-th on its connection, and answers how long its refusal is to be held back.
+    /// How long a token from `origin` waits before it is looked at.
+    pub fn wait(&self, origin: Origin, now_ms: u64) -> Duration {
+        let count = self.by_origin.lock().get(&origin).map_or(0.0, |recent| recent.count(now_ms));
+        DELAY_STEP.mul_f64((count - GUESSES_FREE).clamp(0.0, 1000.0)).min(DELAY_MAX)
+    }
+
+    /// Notes a wrong token, the `turn`-th on its connection, and answers how long its refusal is held back.
     pub fn note(&self, origin: Origin, turn: u32, now_ms: u64) -> Duration {
         let mut by_origin = self.by_origin.lock();
         if by_origin.len() >= ORIGINS_MAX && !by_origin.contains_key(&origin) {
@@ -159,9 +166,7 @@ impl Guesses {
         }
         let recent = by_origin.entry(origin).or_insert(Recent { count: 0.0, at_ms: now_ms });
         *recent = Recent { count: recent.count(now_ms) + 1.0, at_ms: now_ms };
-        let of_origin = DELAY_STEP.mul_f64((recent.count - GUESSES_FREE).clamp(0.0, 1000.0));
-        let of_connection = DELAY_FIRST * 2_u32.saturating_pow(turn.saturating_sub(1).min(16));
-        of_origin.max(of_connection).min(DELAY_MAX)
+        (DELAY_FIRST * 2_u32.saturating_pow(turn.saturating_sub(1).min(16))).min(DELAY_MAX)
     }
 }
 
@@ -251,11 +256,15 @@ mod tests {
         let delays: Vec<u128> = (1..=10).map(|turn| guesses.note(origin(1), turn, 0).as_millis()).collect();
         assert_eq!(delays, [20, 40, 80, 160, 320, 640, 1280, 2000, 2000, 2000]);
         // Each on a connection of its own.
-        let delays: Vec<u128> = (0..300).map(|_| guesses.note(origin(2), 1, 0).as_millis()).collect();
-        assert_eq!((delays[0], delays[31], delays[99], delays[299]), (20, 20, 680, 2000));
+        let mut waits = Vec::new();
+        for _ in 0..300 {
+            waits.push(guesses.wait(origin(2), 0).as_millis());
+            assert_eq!(guesses.note(origin(2), 1, 0).as_millis(), 20);
+        }
+        assert_eq!((waits[0], waits[32], waits[100], waits[299]), (0, 0, 680, 2000));
         // Forgotten after a while, and never laid to another's charge.
-        assert_eq!(guesses.note(origin(2), 1, 600_000).as_millis(), 20);
-        assert_eq!(guesses.note(origin(3), 1, 0).as_millis(), 20);
+        assert_eq!(guesses.wait(origin(2), 600_000).as_millis(), 0);
+        assert_eq!(guesses.wait(origin(3), 0).as_millis(), 0);
     }
 
     #[test]
@@ -267,6 +276,6 @@ mod tests {
             guesses.note(Origin::V6(network.to_be_bytes()), 1, network / 1000);
             assert!(guesses.by_origin.lock().len() <= ORIGINS_MAX);
         }
-        assert_eq!(guesses.note(busy, 1, 100).as_millis(), 2000, "the busiest is not forgotten for the others");
+        assert_eq!(guesses.wait(busy, 100).as_millis(), 2000, "the busiest is not forgotten for the others");
     }
 }

@@ -122,6 +122,26 @@ fn wrong_tokens_are_answered_ever_later_and_not_for_long() {
 }
 
 #[test]
+fn an_address_that_guesses_on_fresh_connections_waits_and_is_not_locked_out() {
+    let served = Served::start(&["--token", "dm_shop_s1"]);
+    // Many at the same time: each of them alone is its connection's first.
+    let mut guessing: Vec<_> = (0..80).map(|_| served.connect_without()).collect();
+    for connection in &mut guessing {
+        connection.write(b"AUTH dm_shop_guess\r\n");
+    }
+    for connection in &mut guessing {
+        assert_eq!(connection.read().map(|reply| reply.to_string()).as_deref(), Some(WRONG));
+    }
+    // A right token waits as a wrong one does, so that silence tells a guesser nothing, and then gets in.
+    let mut tenant = served.connect_without();
+    tenant.write(b"AUTH dm_shop_s1\r\n");
+    let begun = Instant::now();
+    assert_eq!(tenant.read().map(|reply| reply.to_string()).as_deref(), Some("+OK"));
+    assert!(begun.elapsed().as_millis() > 200, "{:?}", begun.elapsed());
+    check(&mut tenant, "PING", "+PONG");
+}
+
+#[test]
 fn a_stranger_may_not_ask_for_ever() {
     let served = Served::start(&["--token", "dm_shop_s1"]);
     let mut asking = served.connect_without();
