@@ -191,6 +191,14 @@ impl Hash {
         }
     }
 
+    /// The table of a large hash, to be captured.
+    pub fn table_mut(&mut self) -> Option<&mut Table<Field, HashPlacement>> {
+        match &mut self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => Some(table),
+        }
+    }
+
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let done = match &mut self.0 {
             Form::Packed(_) => true,

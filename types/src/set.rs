@@ -296,6 +296,14 @@ impl Set {
         self.0 = Form::Packed(intset.into_storage());
     }
 
+    /// The table of a large set, to be captured.
+    pub fn table_mut(&mut self) -> Option<&mut Table<Member, HashPlacement>> {
+        match &mut self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => Some(table),
+        }
+    }
+
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let done = match &mut self.0 {
             Form::Packed(_) => true,

@@ -5,9 +5,14 @@
 //! inside one. Inserting in the middle goes into the chunk there if it has room, else into a neighbour, else the chunk is
 //! cut in two; chunks that have become small are joined with a neighbour when together they fit.
 //!
-//! Invariants: no chunk is empty; `len` is the sum of the chunks' counts; `bytes` that of their allocations.
+//! A capture (see [`crate::segment`] for that of tables) hands out the chunks as they were at one moment, in steps. It gives
+//! each chunk an ordinal; before a chunk that has not been handed out is changed or removed, a copy is put aside.
+//!
+//! Invariants: no chunk is empty; `len` is the sum of the chunks' counts; `bytes` that of their allocations. During a
+//! capture, each ordinal from `next` on is either that of one chunk, which is as it was, or that of one put aside; those of
+//! the chunks are ascending.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::super::heap;
 use super::{End, Fill, Item, Listpack, ListpackRef};
@@ -15,11 +20,23 @@ use super::{End, Fill, Item, Listpack, ListpackRef};
 /// What an entry may take besides its text, at most: encoding and length, back-length (and Redis's estimate too).
 const ENTRY_OVERHEAD: usize = 8;
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Chunked {
     chunks: VecDeque<Chunk>,
     len: usize,
     bytes: usize,
+    capture: Option<Box<Capture>>,
+}
+
+#[derive(Debug)]
+struct Capture {
+    id: u64,
+    /// The ordinal that is handed out next, and the first that there is none of.
+    next: u32,
+    end: u32,
+    /// No chunk before this index has an ordinal that is still to be handed out.
+    index: usize,
+    aside: BTreeMap<u32, Chunk>,
 }
 
 /// A listpack's storage, or the bytes of a single element.
@@ -27,7 +44,32 @@ pub(super) struct Chunked {
 struct Chunk {
     storage: Box<[u8]>,
     count: u32,
-    plain: bool,
+    /// During a capture; 0: it is not one of those that are captured.
+    ordinal: Ordinal,
+}
+
+/// A chunk's ordinal, and whether it is a single element: in four bytes.
+#[derive(Clone, Copy, Debug)]
+struct Ordinal(u32);
+
+impl Ordinal {
+    const PLAIN: u32 = 1 << 31;
+
+    fn new(plain: bool) -> Self {
+        Ordinal(if plain { Self::PLAIN } else { 0 })
+    }
+
+    fn is_plain(self) -> bool {
+        self.0 & Self::PLAIN != 0
+    }
+
+    fn number(self) -> u32 {
+        self.0 & !Self::PLAIN
+    }
+
+    fn set(&mut self, number: u32) {
+        self.0 = self.0 & Self::PLAIN | number;
+    }
 }
 
 /// A chunk to be read.
@@ -49,11 +91,11 @@ impl<'a> ChunkRef<'a> {
 impl Chunk {
     fn packed(listpack: Listpack) -> Self {
         let count = listpack.view().len() as u32;
-        Chunk { storage: listpack.into_storage(), count, plain: false }
+        Chunk { storage: listpack.into_storage(), count, ordinal: Ordinal::new(false) }
     }
 
     fn plain(value: &[u8]) -> Self {
-        Chunk { storage: value.into(), count: 1, plain: true }
+        Chunk { storage: value.into(), count: 1, ordinal: Ordinal::new(true) }
     }
 
     /// The chunk for one new element.
@@ -71,7 +113,7 @@ impl Chunk {
     }
 
     fn view(&self) -> ChunkRef<'_> {
-        match self.plain {
+        match self.ordinal.is_plain() {
             false => ChunkRef::Packed(ListpackRef::from_storage(&self.storage)),
             true => ChunkRef::Plain(&self.storage),
         }
@@ -88,7 +130,7 @@ impl Chunk {
 
 impl Chunked {
     pub fn new(first: Listpack) -> Self {
-        let mut chunked = Chunked { chunks: VecDeque::new(), len: 0, bytes: 0 };
+        let mut chunked = Chunked { chunks: VecDeque::new(), len: 0, bytes: 0, capture: None };
         if !first.view().is_empty() {
             chunked.append_listpack(first);
         }
@@ -245,10 +287,11 @@ impl Chunked {
             let index = if from == End::Head { step } else { self.chunks.len() - 1 - step };
             match self.chunk(index) {
                 ChunkRef::Plain(bytes) if item == *bytes => {
+                    self.put_aside(index);
                     // Left in place without elements until the walk is over.
                     let chunk = &mut self.chunks[index];
                     self.bytes -= chunk.heap_bytes();
-                    *chunk = Chunk { storage: Box::default(), count: 0, plain: false };
+                    *chunk = Chunk { storage: Box::default(), count: 0, ordinal: Ordinal::new(false) };
                     self.len -= 1;
                     removed += 1;
                 }
@@ -279,6 +322,7 @@ impl Chunked {
     /// Frees chunks from the tail until `budget` elements are gone.
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let mut freed = 0;
+        self.capture = None;
         while freed < budget && !self.chunks.is_empty() {
             freed += self.take(self.chunks.len() - 1).count as usize;
         }
@@ -288,10 +332,21 @@ impl Chunked {
     fn add(&mut self, index: usize, chunk: Chunk) {
         self.len += chunk.count as usize;
         self.bytes += chunk.heap_bytes();
+        if let Some(capture) = &mut self.capture
+            && index <= capture.index
+        {
+            capture.index += 1;
+        }
         self.chunks.insert(index, chunk);
     }
 
     fn take(&mut self, index: usize) -> Chunk {
+        self.put_aside(index);
+        if let Some(capture) = &mut self.capture
+            && index < capture.index
+        {
+            capture.index -= 1;
+        }
         let chunk = self.chunks.remove(index).expect("a chunk is only taken by an index that was just looked up");
         self.len -= chunk.count as usize;
         self.bytes -= chunk.heap_bytes();
@@ -300,6 +355,7 @@ impl Chunked {
 
     /// Changes the listpack of a packed chunk.
     fn edit<R>(&mut self, index: usize, change: impl FnOnce(&mut Listpack) -> R) -> R {
+        self.put_aside(index);
         let chunk = &mut self.chunks[index];
         self.len -= chunk.count as usize;
         self.bytes -= chunk.heap_bytes();
@@ -342,10 +398,14 @@ impl Chunked {
         let half = Fill { bytes_max: fill.bytes_max / 2, count_max: fill.count_max / 2 };
         let chunks = std::mem::take(&mut self.chunks);
         (self.len, self.bytes) = (0, 0);
-        for chunk in chunks {
+        if let Some(capture) = &mut self.capture {
+            capture.index = 0;
+        }
+        for mut chunk in chunks {
             if chunk.count == 0 {
                 continue;
             }
+            self.put_chunk_aside(&mut chunk);
             let last = self.chunks.len().wrapping_sub(1);
             let joins = self.chunks.back().is_some_and(|back| {
                 let small = |chunk: &Chunk| !half.exceeded(chunk.storage.len(), chunk.count as usize);
@@ -359,10 +419,83 @@ impl Chunked {
         }
     }
 
+    /// Begins a capture, in place of any other. `id` tells it from others. Answers how many chunks it will hand out.
+    pub fn begin_capture(&mut self, id: u64) -> usize {
+        let end = self.chunks.len() as u32;
+        (0..end).zip(&mut self.chunks).for_each(|(at, chunk)| chunk.ordinal.set(at + 1));
+        self.capture = Some(Box::new(Capture { id, next: 1, end: end + 1, index: 0, aside: BTreeMap::new() }));
+        end as usize
+    }
+
+    /// Shows the next chunks of capture `id` to `visit`, until that says it has enough. `None`: there is no such capture.
+    pub fn capture_some(&mut self, id: u64, mut visit: impl FnMut(ChunkRef<'_>) -> bool) -> Option<bool> {
+        let mut capture = self.capture.take_if(|capture| capture.id == id)?;
+        while capture.next < capture.end {
+            let has_enough = if let Some(chunk) = capture.aside.remove(&capture.next) {
+                visit(chunk.view())
+            } else {
+                let next = capture.next;
+                let behind = self.chunks.range(capture.index..).position(|chunk| chunk.ordinal.number() == next);
+                // It is there by the invariant; else the capture is as good as ended.
+                capture.index += behind?;
+                visit(self.chunks[capture.index].view())
+            };
+            capture.next += 1;
+            if has_enough {
+                break;
+            }
+        }
+        let is_done = capture.next == capture.end;
+        if !is_done {
+            self.capture = Some(capture);
+        }
+        Some(is_done)
+    }
+
+    pub fn is_captured(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    pub fn end_capture(&mut self) {
+        self.capture = None;
+    }
+
+    /// To be called before the chunk at `index` is changed or removed.
+    #[inline]
+    fn put_aside(&mut self, index: usize) {
+        if let Some(capture) = &mut self.capture {
+            capture.put_aside(&mut self.chunks[index]);
+        }
+    }
+
+    fn put_chunk_aside(&mut self, chunk: &mut Chunk) {
+        if let Some(capture) = &mut self.capture {
+            capture.put_aside(chunk);
+        }
+    }
+
     fn release_room(&mut self) {
         if self.chunks.capacity() > 16 && self.chunks.capacity() / 4 > self.chunks.len() {
             self.chunks.shrink_to(self.chunks.len() * 2);
         }
+    }
+}
+
+impl Capture {
+    #[cold]
+    fn put_aside(&mut self, chunk: &mut Chunk) {
+        let ordinal = chunk.ordinal.number();
+        if (self.next..self.end).contains(&ordinal) && chunk.count > 0 {
+            self.aside.insert(ordinal, chunk.clone());
+        }
+        chunk.ordinal.set(0);
+    }
+}
+
+impl Clone for Chunked {
+    /// Without the capture.
+    fn clone(&self) -> Self {
+        Chunked { chunks: self.chunks.clone(), len: self.len, bytes: self.bytes, capture: None }
     }
 }
 

@@ -257,6 +257,30 @@ impl List {
         self.pack_within(fill);
     }
 
+    /// Begins a capture of a list of several chunks; answers how many it will hand out. `None`: it is only one.
+    pub fn begin_capture(&mut self, id: u64) -> Option<usize> {
+        match &mut self.0 {
+            Form::Packed(_) => None,
+            Form::Chunked(chunked) => Some(chunked.begin_capture(id)),
+        }
+    }
+
+    /// Shows the next chunks of capture `id`, in order, until `visit` says that it has enough. Answers whether that was all;
+    /// `None`: there is no such capture.
+    pub fn capture_some(&mut self, id: u64, visit: impl FnMut(ChunkRef<'_>) -> bool) -> Option<bool> {
+        match &mut self.0 {
+            Form::Packed(_) => None,
+            Form::Chunked(chunked) => chunked.capture_some(id, visit),
+        }
+    }
+
+    /// Ends whatever capture is under way.
+    pub fn end_capture(&mut self) {
+        if let Form::Chunked(chunked) = &mut self.0 {
+            chunked.end_capture();
+        }
+    }
+
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let done = match &mut self.0 {
             Form::Packed(_) => true,
@@ -295,6 +319,7 @@ impl List {
 
     fn pack_within(&mut self, fill: Fill) {
         if let Form::Chunked(chunked) = &mut self.0
+            && !chunked.is_captured()
             && let Some(listpack) = chunked.take_only_listpack(fill)
         {
             self.0 = Form::Packed(listpack);

@@ -19,6 +19,7 @@
 //! itself, and counts its bytes.
 
 mod bucket;
+mod capture;
 mod directory;
 mod placement;
 mod range;
@@ -28,7 +29,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::mem;
+use std::{mem, ops::Range};
 
 use crate::record::{Entry, prefetch, size_class};
 
@@ -38,6 +39,7 @@ use self::{
 };
 
 pub use self::{
+    capture::{Captured, WriteEntry},
     directory::Directory,
     placement::{HashPlacement, Placement, SLOT_BITS, SLOTS, SlotPlacement, slot_of},
     range::{PREFIX_BITS, PREFIX_END, Range53, Ranged, prefix53},
@@ -213,16 +215,23 @@ impl<E: Entry> Segment<E> {
     ///
     /// # Panics
     /// If `from` is outside the range.
-    pub fn scan<P: Placement>(&self, from: u64, placement: &P, mut visit: impl FnMut(&E)) -> u64 {
+    pub fn scan<P: Placement>(&self, from: u64, placement: &P, visit: impl FnMut(&E)) -> u64 {
+        self.scan_within(from..u64::MAX, placement, visit)
+    }
+
+    /// The same of the prefixes from `within.start` on that are in `within`.
+    fn scan_within<P: Placement>(&self, within: Range<u64>, placement: &P, mut visit: impl FnMut(&E)) -> u64 {
+        let from = within.start;
         assert!(self.range().contains(from), "a scan starts inside the range");
         if self.is_empty() {
             return self.range().end();
         }
         let home = self.home(from);
         // A cursor inside the bucket comes from a time when the buckets were others: what is before it has been visited.
-        let is_whole = from == self.first_prefix(home);
+        let next = self.first_prefix(home + 1);
+        let is_whole = from == self.first_prefix(home) && next <= within.end;
         let mut visit_from = |entry: &E| {
-            if is_whole || prefix53(placement.position(entry.key())) >= from {
+            if is_whole || within.contains(&prefix53(placement.position(entry.key()))) {
                 visit(entry);
             }
         };
@@ -239,7 +248,7 @@ impl<E: Entry> Segment<E> {
                 .filter(|entry| self.home(prefix53(placement.position(entry.key()))) == home)
                 .for_each(&mut visit_from);
         }
-        self.first_prefix(home + 1)
+        next
     }
 
     /// An entry at random, each as likely as any other, if `rng` is any number as likely as any other.

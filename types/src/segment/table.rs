@@ -1,11 +1,12 @@
 //! A table of any size: a directory of segments that splits and merges them by itself.
 
-use std::mem;
+use std::{mem, ops::Range};
 
 use crate::record::Entry;
 
 use super::{
     Segment,
+    capture::Capture,
     directory::Directory,
     fraction,
     placement::Placement,
@@ -21,6 +22,8 @@ pub struct Table<E, P> {
     pub(super) bytes: usize,
     /// No segment is longer.
     longest: usize,
+    /// What is being captured, see [`super::capture`].
+    pub(super) capture: Option<Box<Capture<E>>>,
 }
 
 impl<E: Entry, P: Placement> Table<E, P> {
@@ -40,7 +43,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
             })
             .collect();
         let bytes = segments.iter().map(Segment::heap_bytes).sum();
-        Self { segments: Directory::new(segments), placement, len: 0, bytes, longest: 0 }
+        Self { segments: Directory::new(segments), placement, len: 0, bytes, longest: 0, capture: None }
     }
 
     pub fn len(&self) -> usize {
@@ -83,6 +86,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
 
     /// `update` for who has computed the position.
     pub fn update_at<R>(&mut self, position: u64, key: &[u8], change: impl FnOnce(&mut E) -> R) -> Option<R> {
+        self.before_change(position);
         let index = self.segments.find(prefix53(position));
         let entry = segment_mut(&mut self.segments, index).get_mut(position, key)?;
         let before = entry.heap_bytes();
@@ -99,6 +103,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
 
     /// `insert` for who has computed the position.
     pub fn insert_at(&mut self, position: u64, entry: E) -> Option<E> {
+        self.before_change(position);
         let mut index = self.segments.find(prefix53(position));
         let segment = segment_mut(&mut self.segments, index);
         self.bytes += entry.heap_bytes();
@@ -125,6 +130,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
 
     /// `remove` for who has computed the position.
     pub fn remove_at(&mut self, position: u64, key: &[u8]) -> Option<E> {
+        self.before_change(position);
         let index = self.segments.find(prefix53(position));
         let segment = segment_mut(&mut self.segments, index);
         let before = segment.heap_bytes();
@@ -156,6 +162,15 @@ impl<E: Entry, P: Placement> Table<E, P> {
             buckets_left -= 1;
         }
         if from < PREFIX_END { from } else { 0 }
+    }
+
+    /// Visits the entries whose prefixes are in `range`.
+    pub(super) fn visit_range(&self, range: Range<u64>, mut visit: impl FnMut(&E)) {
+        let mut from = range.start;
+        while from < range.end {
+            let Some(segment) = self.segments.get(self.segments.find(from)) else { break };
+            from = segment.scan_within(from..range.end, &self.placement, &mut visit);
+        }
     }
 
     /// An entry at random, each as likely as any other, if `random` gives numbers each as likely as any other.
@@ -203,6 +218,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
     /// Takes a segment's worth of entries out, so that a large table can be freed in pieces. Nothing is left when the
     /// answer is empty.
     pub fn take_some(&mut self) -> Vec<E> {
+        self.capture = None;
         let Some(index) = self.segments.iter().position(|segment| !segment.is_empty()) else { return Vec::new() };
         let segment = segment_mut(&mut self.segments, index);
         let empty = Segment::new(segment.range());

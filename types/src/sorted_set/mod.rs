@@ -310,6 +310,23 @@ impl SortedSet {
     }
 
     /// Frees about `budget` members. Until it answers true nothing else may be done with the set.
+    /// The table of a large set, to be captured.
+    pub fn table_mut(&mut self) -> Option<&mut Table<Scored, HashPlacement>> {
+        match &mut self.0 {
+            Form::Packed(_) => None,
+            Form::Large(large) => Some(&mut large.table),
+        }
+    }
+
+    /// The set of members that come in no order, of which there are `members`, made with [`Unordered`].
+    pub fn unordered(members: usize, limits: &Limits) -> Unordered {
+        if members <= limits.zset_max_listpack_entries {
+            return Unordered(Gathered::Few(SortedSet::new()));
+        }
+        let large = Box::new(Large::new(HashPlacement { seed: limits.seed }, members));
+        Unordered(Gathered::Many { large, entries: Vec::with_capacity(members) })
+    }
+
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let done = match &mut self.0 {
             Form::Packed(_) => true,
@@ -356,6 +373,13 @@ impl Large {
                 if old == score {
                     return Inserted::Same;
                 }
+                let entry = match self.table.is_captured() {
+                    true => {
+                        self.table.before_change(position);
+                        self.table.get_at(position, member).expect("a capture changes no entry")
+                    }
+                    false => entry,
+                };
                 if self.tree.change_score(old, member, score) {
                     entry.set_score(score);
                 } else {
@@ -370,6 +394,44 @@ impl Large {
                 self.tree.insert(tree::Entry::new(&entry));
                 self.table.insert_at(position, entry);
                 Inserted::Added
+            }
+        }
+    }
+}
+
+/// A sorted set that is made of members in no order: they are put in order once, so that its tree is dense.
+pub struct Unordered(Gathered);
+
+enum Gathered {
+    Few(SortedSet),
+    /// All members are in the table, and none is in the tree.
+    Many {
+        large: Box<Large>,
+        entries: Vec<tree::Entry>,
+    },
+}
+
+impl Unordered {
+    /// Adds a member, whose score is a number. Answers whether it was not there.
+    pub fn add(&mut self, score: f64, member: &[u8], limits: &Limits) -> bool {
+        let score = score + 0.0;
+        match &mut self.0 {
+            Gathered::Few(set) => set.insert(score, member, limits) == Inserted::Added,
+            Gathered::Many { large, entries } => {
+                let entry = Scored::new(score, member);
+                entries.push(tree::Entry::new(&entry));
+                large.table.insert(entry).is_none()
+            }
+        }
+    }
+
+    pub fn finish(self) -> SortedSet {
+        match self.0 {
+            Gathered::Few(set) => set,
+            Gathered::Many { mut large, mut entries } => {
+                entries.sort_unstable_by(|a, b| a.compare(b.score, b.member.member()));
+                entries.into_iter().for_each(|entry| large.tree.insert(entry));
+                SortedSet(Form::Large(large))
             }
         }
     }
