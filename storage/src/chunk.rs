@@ -3,9 +3,9 @@
 //! ```text
 //! +--------------------+ 0
 //! | "DMCHUNK\n"        | 8 bytes
-//! | format version     | u32 LE, 2
+//! | format version     | u32 LE, 2; 3 with pieces
 //! +--------------------+ 12
-//! | segment body       | a sealed block, see codec::segment
+//! | segment body       | a sealed block, see codec::segment; or a piece of a value, see codec::value::pieces
 //! | segment body       |
 //! | ...                |
 //! +--------------------+ index offset
@@ -13,10 +13,11 @@
 //! |                    |   keyspace varint | range start varint | range bits u8 | length varint
 //! |                    |   raw length varint | records varint | checksum u64 LE
 //! |                    |   since version 2: sequence varint
+//! |                    |   since version 3: number varint, 0 for a body, else that of the piece
 //! |                    | since version 2, of the database: seed u64 LE | created ms varint | 16 keyspaces varint
 //! +--------------------+ trailer
 //! | index length       | u64 LE
-//! | "DMCHEN2\n"        | 8 bytes; "DMCHEND\n" in version 1
+//! | "DMCHEN2\n"        | 8 bytes; "DMCHEND\n" in version 1, "DMCHEN3\n" in version 3
 //! +--------------------+
 //! ```
 //!
@@ -42,10 +43,11 @@ use crate::manifest::{Manifest, SELECT_INDEXES};
 use crate::store::{Store, StoreError};
 
 const MAGIC: &[u8; 8] = b"DMCHUNK\n";
-const END_MAGIC: &[u8; 8] = b"DMCHEN2\n";
-/// The same in version 1.
-const END_MAGIC_1: &[u8; 8] = b"DMCHEND\n";
-const VERSION: u32 = 2;
+/// What a chunk ends with, by its version.
+const END_MAGIC: [&[u8; 8]; 3] = [b"DMCHEND\n", b"DMCHEN2\n", b"DMCHEN3\n"];
+const VERSION: u32 = 3;
+/// What is written where there are no pieces.
+const VERSION_WITHOUT_PIECES: u32 = 2;
 const ENTRY_BYTES_MIN: usize = 14;
 
 /// A chunk is put when it has this many bytes.
@@ -76,6 +78,15 @@ pub struct ChunkEntry {
     pub crc: u64,
     /// Effects up to this one are in the body; 0 in version 1, which does not say.
     pub sequence: u64,
+    /// 0: a body; else it is the piece of this number that belongs to the body of the same keyspace, range and sequence.
+    pub piece: u32,
+}
+
+impl ChunkEntry {
+    /// Where it lies in its chunk, which is number 0 here.
+    pub fn location(&self) -> SegmentLocation {
+        SegmentLocation { chunk: 0, offset: self.offset, len: self.len }
+    }
 }
 
 /// The database that a chunk was written for, as it was then.
@@ -114,8 +125,20 @@ impl ChunkWriter {
 
     /// Adds a segment that holds the effects up to `sequence`, and answers where in the chunk it lies.
     pub fn push(&mut self, keyspace: u32, range: Range53, sequence: u64, body: &SegmentBody) -> ChunkEntry {
+        self.push_piece(keyspace, range, sequence, 0, body)
+    }
+
+    /// The same for the piece of this number, which belongs to such a segment.
+    pub fn push_piece(
+        &mut self,
+        keyspace: u32,
+        range: Range53,
+        sequence: u64,
+        piece: u32,
+        body: &SegmentBody,
+    ) -> ChunkEntry {
         if self.bytes.is_empty() {
-            write_header(&mut self.bytes, MAGIC, VERSION);
+            write_header(&mut self.bytes, MAGIC, VERSION_WITHOUT_PIECES);
         }
         let entry = ChunkEntry {
             keyspace,
@@ -126,6 +149,7 @@ impl ChunkWriter {
             records: body.records,
             crc: body.crc,
             sequence,
+            piece,
         };
         self.bytes.extend_from_slice(&body.bytes);
         self.entries.push(entry);
@@ -149,10 +173,15 @@ impl ChunkWriter {
     /// The finished object of the database that `origin` tells; the writer is empty again, for the next chunk.
     pub fn finish(&mut self, origin: &Origin) -> Bytes {
         let mut bytes = mem::take(&mut self.bytes);
-        if bytes.is_empty() {
-            write_header(&mut bytes, MAGIC, VERSION);
-        }
         let entries = mem::take(&mut self.entries);
+        let version = match entries.iter().any(|entry| entry.piece != 0) {
+            true => VERSION,
+            false => VERSION_WITHOUT_PIECES,
+        };
+        match bytes.get_mut(MAGIC.len()..HEADER_BYTES) {
+            Some(written) => written.copy_from_slice(&version.to_le_bytes()),
+            None => write_header(&mut bytes, MAGIC, version),
+        }
         let mut index = Vec::with_capacity(10 + entries.len() * 32);
         write_varint(&mut index, entries.len() as u64);
         for entry in &entries {
@@ -164,11 +193,14 @@ impl ChunkWriter {
             write_varint(&mut index, u64::from(entry.records));
             index.extend_from_slice(&entry.crc.to_le_bytes());
             write_varint(&mut index, entry.sequence);
+            if version >= 3 {
+                write_varint(&mut index, u64::from(entry.piece));
+            }
         }
         index.extend_from_slice(&origin.seed.to_le_bytes());
         write_varint(&mut index, origin.created_ms);
         origin.keyspaces.iter().for_each(|keyspace| write_varint(&mut index, u64::from(*keyspace)));
-        write_trailer(&mut bytes, &index, END_MAGIC);
+        write_trailer(&mut bytes, &index, END_MAGIC[version as usize - 1]);
         bytes.into()
     }
 }
@@ -220,7 +252,8 @@ impl ChunkIndex {
             let records = reader.varint_u32()?;
             let crc = reader.u64_le()?;
             let sequence = if version >= 2 { reader.varint()? } else { 0 };
-            entries.push(ChunkEntry { keyspace, range, offset, len, raw_len, records, crc, sequence });
+            let piece = if version >= 3 { reader.varint_u32()? } else { 0 };
+            entries.push(ChunkEntry { keyspace, range, offset, len, raw_len, records, crc, sequence, piece });
             offset = match offset.checked_add(len) {
                 Some(end) if end <= bodies_end => end,
                 _ => return Err(CodecError::Malformed("segment beyond the end of the chunk")),
@@ -237,10 +270,8 @@ impl ChunkIndex {
 
 /// The version that the end of a chunk of `size` bytes tells, and where the index lies.
 fn trailer(end: &[u8], size: u64) -> Result<(u32, Range<u64>), CodecError> {
-    if end.ends_with(END_MAGIC_1) {
-        return Ok((1, read_trailer(end, size, END_MAGIC_1, "complete chunk")?));
-    }
-    Ok((VERSION, read_trailer(end, size, END_MAGIC, "complete chunk")?))
+    let version = END_MAGIC.iter().rposition(|magic| end.ends_with(*magic)).unwrap_or(0);
+    Ok((version as u32 + 1, read_trailer(end, size, END_MAGIC[version], "complete chunk")?))
 }
 
 fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, CodecError> {
@@ -307,6 +338,7 @@ mod tests {
             writer.push(0, low, 7, &body("low")),
             writer.push(0, high, u64::MAX, &body("high")),
             writer.push(9, low, 0, &body("")),
+            writer.push_piece(9, low, 0, 3, &SegmentBody { records: 0, ..body("piece") }),
         ];
         (writer.finish(&ORIGIN), entries)
     }
@@ -320,7 +352,7 @@ mod tests {
         block_on(async {
             store.put_new("db/a/chunk/1", bytes).await.unwrap();
             assert_eq!(read_index(&store, "db/a/chunk/1").await.unwrap().entries, entries);
-            for (entry, text) in entries.iter().zip(["low", "high", ""]) {
+            for (entry, text) in entries.iter().zip(["low", "high", "", "piece"]) {
                 let location = entry.offset..entry.offset + entry.len;
                 let body = read_segment(&store, "db/a/chunk/1", location, entry.range, entry.crc).await.unwrap();
                 assert_eq!(open(&body).unwrap(), text.as_bytes());
@@ -360,6 +392,16 @@ mod tests {
         let (bytes, _) = sample();
         for_each_damage(&bytes, |damaged| ChunkIndex::parse(damaged).is_err());
         assert!(ChunkIndex::parse(&ChunkWriter::new().finish(&ORIGIN)).unwrap().entries.is_empty());
+    }
+
+    #[test]
+    fn a_chunk_without_pieces_is_one_that_older_versions_read() {
+        let mut writer = ChunkWriter::new();
+        writer.push(0, Range53::WHOLE, 7, &body("low"));
+        assert_eq!(writer.finish(&ORIGIN)[8], 2);
+        writer.push_piece(0, Range53::WHOLE, 7, 1, &body("low"));
+        assert_eq!(writer.finish(&ORIGIN)[8], 3);
+        assert_eq!(writer.finish(&ORIGIN)[8], 2);
     }
 
     #[test]

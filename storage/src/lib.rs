@@ -8,6 +8,7 @@ pub mod codec;
 pub mod effect;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod loading;
 pub mod log;
 pub mod manifest;
 pub mod owner;

@@ -17,6 +17,8 @@ use crate::tail::{Tail, TailRecord};
 pub struct Stored {
     /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
     pub body: Option<Body>,
+    /// The pieces of its values, in the order of their numbers.
+    pub pieces: Box<[Body]>,
     pub records: u32,
     /// Effects up to this one are in the body.
     pub sequence: u64,
@@ -30,7 +32,7 @@ pub struct Stored {
     pub replay: Option<Arc<Replay>>,
 }
 
-/// Where the body of a segment is in the store.
+/// Where a sealed block is in the store: the body of a segment, or a piece of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body {
     pub chunk: Arc<str>,
@@ -51,6 +53,20 @@ pub struct Replay {
 pub struct Effects {
     pub tailed: Vec<TailRecord>,
     pub logged: Vec<TailRecord>,
+}
+
+impl Effects {
+    /// Leaves out what some keys have seen. `later`: their positions, and up to which effect.
+    pub fn retain_unseen(&mut self, later: &[(u64, u64)]) {
+        if later.is_empty() {
+            return;
+        }
+        let is_unseen = |effect: &TailRecord| {
+            later.iter().all(|(position, seen)| *position != effect.position || effect.sequence > *seen)
+        };
+        self.tailed.retain(is_unseen);
+        self.logged.retain(is_unseen);
+    }
 }
 
 impl Replay {

@@ -7,14 +7,19 @@
 use std::{fs, path::PathBuf};
 
 use dormouse_storage::chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation};
-use dormouse_storage::codec::segment::{decode_segment, encode_segment};
+use dormouse_storage::codec::block::open;
+use dormouse_storage::codec::segment::{
+    InPieces, RawSegment, SegmentBody, decode_body, decode_segment, encode_segment,
+};
+use dormouse_storage::codec::value::kind;
+use dormouse_storage::codec::value::pieces::{Assembly, Outline};
 use dormouse_storage::log::format::{
     EntryHead, FileHead, HEADER_BYTES, Identity, Kind, Name, write_effect, write_frame, write_ids,
 };
 use dormouse_storage::log::recovery::{self, Recovered};
 use dormouse_storage::log::sink::Files;
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, PieceInfo, SegmentInfo, TailInfo};
 use dormouse_storage::shown::{Shown, first_ids};
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
 use dormouse_types::record::{Record, Value};
@@ -152,6 +157,54 @@ fn manifest_2() -> Manifest {
     manifest
 }
 
+/// What version 4 added. Version 3 is one with an import.
+fn manifest_4() -> Manifest {
+    let mut manifest = manifest_2();
+    for (at, number) in [1, 2, 5].into_iter().enumerate() {
+        let location = SegmentLocation { chunk: at as u32 % 2, offset: 5000 + 100 * at as u64, len: 77 };
+        let crc = 0xfeed_0000_0000_0000 + u64::from(number);
+        manifest.pieces.push(PieceInfo { keyspace: 0, start: 0, number, location, crc });
+    }
+    manifest
+}
+
+/// Values in pieces, with the elements of each piece.
+fn in_pieces() -> Vec<(InPieces, Vec<Vec<u8>>)> {
+    let record = |key: &str, kind: u8, elements: u64, first: u32, pieces: u32| InPieces {
+        key: key.as_bytes().into(),
+        expiry: (first > 1).then_some(NOW_MS + 9),
+        access: first,
+        outline: Outline { kind, elements },
+        first,
+        pieces,
+    };
+    let score = 1.5f64.to_le_bytes();
+    vec![
+        (record("hash", kind::HASH, 3, 1, 2), vec![b"\x01a\x011\x01b\xc0\x02".to_vec(), b"\x01c\x013".to_vec()]),
+        // Number 3 was given up.
+        (record("set", kind::SET, 2, 4, 1), vec![b"\x01x\xc0\x07".to_vec()]),
+        (record("sorted set", kind::SORTED_SET, 1, 5, 1), vec![[&b"\x01m"[..], &score].concat()]),
+        (record("list", kind::LIST_QUICKLIST_2, 2, 6, 2), vec![b"\x01\x05plain".to_vec(), b"\x01\x03end".to_vec()]),
+        (record("text", kind::STRING, 9, 8, 2), vec![b"half ".to_vec(), b"half".to_vec()]),
+    ]
+}
+
+/// A chunk of one body and its pieces.
+fn chunk_3() -> Vec<u8> {
+    let mut writer = ChunkWriter::new();
+    let mut raw = RawSegment::new(0);
+    raw.push(&Record::new_raw(b"small", b"value", None));
+    for (record, pieces) in in_pieces() {
+        for (number, piece) in (record.first..).zip(&pieces) {
+            writer.push_piece(3, Range53::WHOLE, 9000, number, &SegmentBody::of_piece(piece));
+        }
+        raw.push_in_pieces(&record);
+    }
+    raw.push_later(PLACEMENT.position(b"gone"), 7);
+    writer.push(3, Range53::WHOLE, 9000, &raw.seal());
+    writer.finish(&Origin::of(&manifest())).to_vec()
+}
+
 fn effects() -> Vec<TailRecord> {
     let effect = |sequence: u64| TailRecord {
         sequence: 100 + sequence,
@@ -249,6 +302,39 @@ fn chunk_version_2() {
     assert_eq!(sequences, [9000, 9000 + (1 << 52) % 7]);
 }
 
+#[test]
+fn chunk_version_3() {
+    let chunk = golden("chunk-v3.bin");
+    let index = ChunkIndex::parse(&chunk).expect("readable");
+    let bytes = |at: usize| {
+        let entry = index.entries[at];
+        &chunk[entry.offset as usize..][..entry.len as usize]
+    };
+    let numbers: Vec<u32> = index.entries.iter().map(|entry| entry.piece).collect();
+    assert_eq!(numbers, [1, 2, 4, 5, 6, 7, 8, 9, 0]);
+    let limits = Limits::default();
+    let body = decode_body(bytes(8), &PLACEMENT, &limits, Range53::WHOLE).expect("readable");
+    assert_eq!((body.segment.len(), body.later), (1, vec![(PLACEMENT.position(b"gone"), 7)]));
+    let expected = in_pieces();
+    assert_eq!(body.in_pieces, expected.iter().map(|(record, _)| record.clone()).collect::<Vec<_>>());
+    let mut shown = Vec::new();
+    for record in body.in_pieces {
+        let mut value = Assembly::new(record.outline, &limits).expect("a kind of value");
+        for number in record.first..record.first + record.pieces {
+            let at = numbers.iter().position(|other| *other == number).expect("it is there");
+            value.push(&open(bytes(at)).expect("whole"), &limits).expect("readable");
+        }
+        shown.push(format!("{:?}", value.finish(&limits).expect("whole")));
+    }
+    assert_eq!(shown.len(), 5);
+    assert_eq!(shown[0], "Hash({Bytes([97]): Int(1), Bytes([98]): Int(2), Bytes([99]): Int(3)})");
+    // The listpack or bytes of "plain" and "end".
+    assert!(shown[3].contains("112, 108, 97, 105, 110") && shown[3].contains("101, 110, 100"), "{}", shown[3]);
+    assert_eq!(shown[4], format!("{:?}", Object::Text(b"half half".to_vec())));
+    // What is written today is the same.
+    assert_eq!(chunk_3(), chunk);
+}
+
 fn check_chunk(name: &str) -> ChunkIndex {
     let chunk = golden(name);
     let index = ChunkIndex::parse(&chunk).expect("readable");
@@ -272,6 +358,13 @@ fn manifest_version_1() {
 #[test]
 fn manifest_version_2() {
     assert_eq!(Manifest::decode(&golden("manifest-v2.bin")).expect("readable"), manifest_2());
+}
+
+#[test]
+fn manifest_version_4() {
+    let file = golden("manifest-v4.bin");
+    assert_eq!(Manifest::decode(&file).expect("readable"), manifest_4());
+    assert_eq!(manifest_4().encode(), file);
 }
 
 #[test]
@@ -324,6 +417,8 @@ fn write_what_is_missing() {
         ("segment-v1.bin", encode_segment(&records()).bytes),
         ("chunk-v2.bin", chunk()),
         ("manifest-v2.bin", manifest_2().encode()),
+        ("chunk-v3.bin", chunk_3()),
+        ("manifest-v4.bin", manifest_4().encode()),
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
         ("log-v1.bin", log(FileHead::encode)),
         ("log-v2.bin", log(FileHead::encode_restating)),

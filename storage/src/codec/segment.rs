@@ -3,9 +3,9 @@
 //! A body is a sealed block (see [`super::block`]) of
 //!
 //! ```text
-//! +-----------------+--------+--------+-----+
-//! | records, u32 LE | record | record | ... |
-//! +-----------------+--------+--------+-----+
+//! +-----------------+--------+--------+-----+-------+
+//! | records, u32 LE | record | record | ... | later |
+//! +-----------------+--------+--------+-----+-------+
 //!
 //! record:
 //! +--------+----------------+--------------+------------+-----+-------+
@@ -17,11 +17,19 @@
 //! head: bits 0-4  the number of the value's encoding
 //!       bit  5    there is an expiry: unix milliseconds, as the difference to the last expiry in the body
 //!       bit  6    the access clock is that of the record before (at first 0)
-//!       bit  7    zero
+//!       bit  7    the value is in pieces, which follow the body (see value::pieces). What stands here is
+//!                 elements varint | number of the first piece varint | pieces varint
+//! later: only where bit 31 of the count of records is set: count varint, (position u64 LE | difference varint) ...
 //! ```
 //!
+//! A body holds the effects up to its sequence. Keys whose positions are listed under *later* were seen later than the others:
+//! their effects up to that sequence and the difference are in the body too. A key that was gone by then has no record.
+//!
+//! Pieces are sealed blocks of their own, numbered from 1 for each body. Numbers in between may be left out: those of values
+//! that were replaced while they were written.
+//!
 //! Records stand in the order of the segment, which is nearly that of their positions, so loading fills one bucket after
-//! the other. Writing is two steps: [`RawSegment::collect`] visits the records, under the shard's lock, and
+//! the other; values in pieces come last. Writing is two steps: [`RawSegment::push`] visits the records, under the shard's lock, and
 //! [`RawSegment::seal`] compresses what it wrote, without it.
 
 use dormouse_types::record::Record;
@@ -31,17 +39,21 @@ use dormouse_types::{Digits, Limits};
 use super::{
     CodecError, Reader,
     block::{open, seal, stored_checksum},
-    reader::{write_bytes, write_zigzag},
+    reader::{write_bytes, write_varint, write_zigzag},
     string::STRING_BYTES_MAX,
-    value::{Loaded, decode_value, encode_value},
+    value::{Loaded, decode_value, encode_value, pieces::Outline},
 };
 
 const KIND: u8 = 0x1f;
 const EXPIRES: u8 = 1 << 5;
 const SAME_ACCESS: u8 = 1 << 6;
-const UNUSED: u8 = 1 << 7;
+const IN_PIECES: u8 = 1 << 7;
+
+/// In the count of records: some keys were seen later.
+const HAS_LATER: u32 = 1 << 31;
 
 const RECORD_BYTES_MIN: usize = 3;
+const LATER_BYTES_MIN: usize = 9;
 
 /// Segments split long before; a body that says otherwise would fill a table that is slow when it is too full.
 const RECORDS_MAX: u32 = 1 << 16;
@@ -67,51 +79,93 @@ impl SegmentBody {
     /// When it is damaged.
     pub fn of_sealed(bytes: &[u8]) -> Result<Self, CodecError> {
         let raw = open(bytes)?;
-        let records = Reader::new(&raw).u32_le()?;
+        let records = Reader::new(&raw).u32_le()? & !HAS_LATER;
         let (raw_len, crc) = (raw.len() as u64, stored_checksum(bytes));
         // How many expire is in the manifest only.
         Ok(Self { bytes: bytes.to_vec(), raw_len, records, expiring: 0, crc })
     }
+
+    /// A piece of a value.
+    pub fn of_piece(raw: &[u8]) -> Self {
+        let bytes = seal(raw);
+        let crc = stored_checksum(&bytes);
+        Self { bytes, raw_len: raw.len() as u64, records: 0, expiring: 0, crc }
+    }
+
+    /// A piece that was sealed before.
+    ///
+    /// # Errors
+    /// When it is damaged.
+    pub fn of_sealed_piece(bytes: &[u8]) -> Result<Self, CodecError> {
+        let raw_len = open(bytes)?.len() as u64;
+        Ok(Self { bytes: bytes.to_vec(), raw_len, records: 0, expiring: 0, crc: stored_checksum(bytes) })
+    }
 }
 
 /// The records of a segment as bytes, not compressed yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RawSegment {
     raw: Vec<u8>,
     records: u32,
     expiring: u32,
+    before: Before,
+    later: Vec<(u64, u64)>,
 }
 
 impl RawSegment {
-    /// Writes the records behind each other. `capacity` is a guess at the bytes that will take.
-    pub fn collect<'r>(records: impl IntoIterator<Item = &'r Record>, capacity: usize) -> RawSegment {
+    /// `capacity`: a guess at the bytes that it will take.
+    pub fn new(capacity: usize) -> RawSegment {
         let mut raw = Vec::with_capacity(capacity);
         raw.extend_from_slice(&[0; 4]);
-        let mut before = Before::default();
-        let (mut count, mut expiring) = (0u32, 0u32);
-        for record in records {
-            count += 1;
-            expiring += u32::from(before.write(&mut raw, record));
-        }
-        raw[..4].copy_from_slice(&count.to_le_bytes());
-        RawSegment { raw, records: count, expiring }
+        RawSegment { raw, records: 0, expiring: 0, before: Before::default(), later: Vec::new() }
+    }
+
+    /// Writes the records behind each other, each whole. `capacity` is a guess at the bytes that will take.
+    pub fn collect<'r>(records: impl IntoIterator<Item = &'r Record>, capacity: usize) -> RawSegment {
+        let mut segment = Self::new(capacity);
+        records.into_iter().for_each(|record| segment.push(record));
+        segment
     }
 
     /// The same of records that were never in memory as such. `capacity` is a guess at the bytes that will take.
     pub fn collect_encoded<'r>(records: impl IntoIterator<Item = EncodedRecord<'r>>, capacity: usize) -> RawSegment {
-        let mut raw = Vec::with_capacity(capacity);
-        raw.extend_from_slice(&[0; 4]);
-        let mut before = Before::default();
-        let (mut count, mut expiring) = (0u32, 0u32);
+        let mut segment = Self::new(capacity);
         for EncodedRecord { key, expiry, access, kind, value } in records {
-            count += 1;
-            expiring += u32::from(expiry.is_some());
-            let head = before.write_head(&mut raw, key, access, expiry);
-            raw[head] |= kind;
-            raw.extend_from_slice(value);
+            let head = segment.push_head(key, access, expiry);
+            segment.raw[head] |= kind;
+            segment.raw.extend_from_slice(value);
         }
-        raw[..4].copy_from_slice(&count.to_le_bytes());
-        RawSegment { raw, records: count, expiring }
+        segment
+    }
+
+    /// Adds a record with its value.
+    #[inline]
+    pub fn push(&mut self, record: &Record) {
+        let head = self.push_head(record.key(), record.access(), record.expiry());
+        self.raw[head] |= encode_value(&record.value(), &mut self.raw);
+    }
+
+    /// Adds a record whose value is in pieces.
+    pub fn push_in_pieces(&mut self, record: &InPieces) {
+        let InPieces { key, expiry, access, outline, first, pieces } = record;
+        let head = self.push_head(key, *access, *expiry);
+        self.raw[head] |= outline.kind | IN_PIECES;
+        write_varint(&mut self.raw, outline.elements);
+        write_varint(&mut self.raw, u64::from(*first));
+        write_varint(&mut self.raw, u64::from(*pieces));
+    }
+
+    /// Says that the key at `position` was seen `difference` later than the body's sequence says.
+    pub fn push_later(&mut self, position: u64, difference: u64) {
+        self.later.retain(|(other, _)| *other != position);
+        self.later.push((position, difference));
+    }
+
+    #[inline]
+    fn push_head(&mut self, key: &[u8], access: u32, expiry: Option<u64>) -> usize {
+        self.records += 1;
+        self.expiring += u32::from(expiry.is_some());
+        self.before.write_head(&mut self.raw, key, access, expiry)
     }
 
     pub fn records(&self) -> u32 {
@@ -127,12 +181,43 @@ impl RawSegment {
     }
 
     /// Compresses and checksums.
-    pub fn seal(&self) -> SegmentBody {
+    pub fn seal(mut self) -> SegmentBody {
+        let mut count = self.records;
+        if !self.later.is_empty() {
+            count |= HAS_LATER;
+            write_varint(&mut self.raw, self.later.len() as u64);
+            for (position, difference) in &self.later {
+                self.raw.extend_from_slice(&position.to_le_bytes());
+                write_varint(&mut self.raw, *difference);
+            }
+        }
+        self.raw[..4].copy_from_slice(&count.to_le_bytes());
         let bytes = seal(&self.raw);
         let crc = stored_checksum(&bytes);
         let raw_len = self.raw.len() as u64;
         SegmentBody { bytes, raw_len, records: self.records, expiring: self.expiring, crc }
     }
+}
+
+/// A record whose value is in pieces, without them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InPieces {
+    pub key: Box<[u8]>,
+    pub expiry: Option<u64>,
+    pub access: u32,
+    pub outline: Outline,
+    /// The number of its first piece, and how many there are.
+    pub first: u32,
+    pub pieces: u32,
+}
+
+/// A body that has been read, without the values in pieces.
+pub struct Decoded {
+    pub segment: Segment<Record>,
+    /// In the order of their pieces.
+    pub in_pieces: Vec<InPieces>,
+    /// Positions of keys that were seen later, and by how much.
+    pub later: Vec<(u64, u64)>,
 }
 
 /// A record whose value is encoded already.
@@ -151,56 +236,84 @@ pub fn encode_segment<'r>(records: impl IntoIterator<Item = &'r Record>) -> Segm
     RawSegment::collect(records, 0).seal()
 }
 
-/// Reads a body into the segment of `range`. A key that is not in the range, or comes twice, is an error.
+/// Reads a body into the segment of `range`. A key that is not in the range, or comes twice, is an error, and so is a value
+/// in pieces.
 pub fn decode_segment<P: Placement>(
     bytes: &[u8],
     placement: &P,
     limits: &Limits,
     range: Range53,
 ) -> Result<Segment<Record>, CodecError> {
+    let decoded = decode_body(bytes, placement, limits, range)?;
+    if decoded.in_pieces.is_empty() { Ok(decoded.segment) } else { Err(VALUE_IN_PIECES) }
+}
+
+/// Reads a body, of which some values may be in pieces.
+pub fn decode_body<P: Placement>(
+    bytes: &[u8],
+    placement: &P,
+    limits: &Limits,
+    range: Range53,
+) -> Result<Decoded, CodecError> {
     let raw = open(bytes)?;
     let mut records = Records::new(&raw, limits)?;
     let mut segment = Segment::with_capacity(range, records.left as usize);
-    while let Some(record) = records.next()? {
-        let position = placement.position(record.key());
+    let mut in_pieces: Vec<InPieces> = Vec::new();
+    while let Some(read) = records.next()? {
+        let key = match &read {
+            Read::Whole(record) => record.key(),
+            Read::InPieces(record) => &record.key,
+        };
+        let position = placement.position(key);
         if !segment.range().contains(prefix53(position)) {
             return Err(CodecError::Malformed("key outside the segment"));
         }
-        if segment.get(position, record.key()).is_some() {
+        if segment.get(position, key).is_some() || in_pieces.iter().any(|other| *other.key == *key) {
             return Err(CodecError::Malformed("key twice"));
         }
-        segment.insert(position, record, placement);
+        match read {
+            Read::Whole(record) => segment.insert(position, record, placement),
+            Read::InPieces(record) => in_pieces.push(record),
+        }
     }
-    Ok(segment)
+    Ok(Decoded { segment, in_pieces, later: records.later })
 }
 
-/// Reads a body without a table, for checks and exports, and answers how many records there were.
+/// Reads a body without a table, for checks and exports, and answers how many records there were. Values in pieces are an
+/// error.
 pub fn visit_segment(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Record)) -> Result<u32, CodecError> {
+    let mut count = 0;
+    let mut in_pieces = 0;
+    visit_body(bytes, limits, |read| match read {
+        Read::Whole(record) => {
+            count += 1;
+            visit(record);
+        }
+        Read::InPieces(_) => in_pieces += 1,
+    })?;
+    if in_pieces == 0 { Ok(count) } else { Err(VALUE_IN_PIECES) }
+}
+
+/// The same of a body with values in pieces; answers which keys were seen later, as [`Decoded`] does.
+pub fn visit_body(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Read)) -> Result<Vec<(u64, u64)>, CodecError> {
     let raw = open(bytes)?;
     let mut records = Records::new(&raw, limits)?;
-    let count = records.left;
-    while let Some(record) = records.next()? {
-        visit(record);
+    while let Some(read) = records.next()? {
+        visit(read);
     }
-    Ok(count)
+    Ok(records.later)
 }
 
+const VALUE_IN_PIECES: CodecError = CodecError::Malformed("a value in pieces, which are not at hand");
+
 /// What a record's fields are differences from.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Before {
     access: u32,
     expiry: u64,
 }
 
 impl Before {
-    /// Appends a record; answers whether it expires.
-    fn write(&mut self, out: &mut Vec<u8>, record: &Record) -> bool {
-        let expiry = record.expiry();
-        let head = self.write_head(out, record.key(), record.access(), expiry);
-        out[head] |= encode_value(&record.value(), out);
-        expiry.is_some()
-    }
-
     /// Appends everything before the value; answers where the head is, which lacks the number of the value's encoding.
     #[inline]
     fn write_head(&mut self, out: &mut Vec<u8>, key: &[u8], access: u32, expiry: Option<u64>) -> usize {
@@ -231,29 +344,44 @@ struct Records<'a> {
     limits: &'a Limits,
     before: Before,
     left: u32,
+    /// The number that the next piece may have at least.
+    next_piece: u32,
+    has_later: bool,
+    /// Behind the last record.
+    later: Vec<(u64, u64)>,
     digits: Digits,
+}
+
+/// A record of a body.
+pub enum Read {
+    Whole(Record),
+    InPieces(InPieces),
 }
 
 impl<'a> Records<'a> {
     fn new(raw: &'a [u8], limits: &'a Limits) -> Result<Self, CodecError> {
         let mut reader = Reader::new(raw);
-        let left = reader.u32_le()?;
+        let count = reader.u32_le()?;
+        let (left, has_later) = (count & !HAS_LATER, count & HAS_LATER != 0);
         reader.check_count(u64::from(left), RECORD_BYTES_MIN)?;
         if left > RECORDS_MAX {
             return Err(CodecError::Malformed("too many records for a segment"));
         }
-        Ok(Records { reader, limits, before: Before::default(), left, digits: Digits::new() })
+        let (before, digits) = (Before::default(), Digits::new());
+        Ok(Records { reader, limits, before, left, next_piece: 1, has_later, later: Vec::new(), digits })
     }
 
-    fn next(&mut self) -> Result<Option<Record>, CodecError> {
+    fn next(&mut self) -> Result<Option<Read>, CodecError> {
         if self.left == 0 {
+            if self.has_later {
+                for _ in 0..self.reader.count(LATER_BYTES_MIN)? {
+                    self.later.push((self.reader.u64_le()?, self.reader.varint()?));
+                }
+            }
             return self.reader.finish().map(|()| None);
         }
         self.left -= 1;
         let head = self.reader.u8()?;
-        if head & UNUSED != 0 {
-            return Err(CodecError::Malformed("record"));
-        }
         if head & SAME_ACCESS == 0 {
             let [low, middle, high] = self.reader.array()?;
             self.before.access = u32::from_le_bytes([low, middle, high, 0]);
@@ -267,12 +395,21 @@ impl<'a> Records<'a> {
         if key.len() as u64 > STRING_BYTES_MAX {
             return Err(CodecError::Malformed("key over 512 MiB"));
         }
+        if head & IN_PIECES != 0 {
+            let outline = Outline { kind: head & KIND, elements: self.reader.varint()? };
+            let (first, pieces) = (self.reader.varint_u32()?, self.reader.varint_u32()?);
+            let end = first.checked_add(pieces);
+            self.next_piece =
+                end.filter(|_| first >= self.next_piece && pieces > 0).ok_or(CodecError::Malformed("pieces"))?;
+            let access = self.before.access;
+            return Ok(Some(Read::InPieces(InPieces { key: key.into(), expiry, access, outline, first, pieces })));
+        }
         let mut record = match decode_value(head & KIND, &mut self.reader, self.limits)? {
             Loaded::Text(text) => Record::new_raw(key, text.bytes(&mut self.digits), expiry),
             Loaded::Object(object) => Record::new_object(key, object, expiry),
         };
         record.set_access(self.before.access);
-        Ok(Some(record))
+        Ok(Some(Read::Whole(record)))
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! +----------------+ 0
 //! | "DMMANIF\n"    | 8 bytes
-//! | format version | u32 LE, 2; 3 during an import
+//! | format version | u32 LE, 2; 3 during an import; 4 with pieces
 //! +----------------+ 12
 //! | fields         | a sealed block
 //! +----------------+
@@ -22,6 +22,9 @@
 //!   since version 2: cut, as the difference to the sequence | source, empty: none | expires ms, 0: never
 //!                    count, settings: name | value
 //!   since version 3: 16 staged keyspaces | followed indexes, a bit each
+//!   since version 4: count, pieces: keyspace, as a difference | start of the segment | number
+//!                    chunk, as a signed difference | offset, as a signed difference to the end before
+//!                    length | crc u64 LE
 //! ```
 //!
 //! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
@@ -30,7 +33,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ChunkInfo, Manifest, SELECT_INDEXES, SegmentInfo, TailInfo};
+use super::{ChunkInfo, Manifest, PieceInfo, SELECT_INDEXES, SegmentInfo, TailInfo};
 use crate::chunk::SegmentLocation;
 use crate::codec::block::{open, seal_into};
 use crate::codec::reader::{write_bytes, write_varint, write_zigzag};
@@ -38,10 +41,11 @@ use crate::codec::{CodecError, Reader, checked_range, read_header, write_header}
 use crate::shown::{ALL_INDEXES, NO_KEYSPACE};
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 const CHUNK_BYTES_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 18;
+const PIECE_BYTES_MIN: usize = 14;
 const SETTING_BYTES_MIN: usize = 2;
 const TAIL_BYTES_MIN: usize = 4;
 
@@ -103,15 +107,23 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
         write_bytes(out, name.as_bytes());
         write_bytes(out, value.as_bytes());
     }
-    // Without an import it is what older versions understand.
+    // The oldest version that can say it.
     let has_import = manifest.followed != 0 || staged.iter().any(|keyspace| *keyspace != NO_KEYSPACE);
-    if has_import {
+    let version = match (manifest.pieces.is_empty(), has_import) {
+        (false, _) => VERSION,
+        (true, true) => 3,
+        (true, false) => 2,
+    };
+    if version >= 3 {
         staged.iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
         write_varint(out, u64::from(manifest.followed));
     }
+    if version >= 4 {
+        write_pieces(out, &manifest.pieces);
+    }
 
     let mut object = Vec::with_capacity(fields.len() + 32);
-    write_header(&mut object, MAGIC, if has_import { VERSION } else { 2 });
+    write_header(&mut object, MAGIC, version);
     seal_into(&fields, &mut object);
     object
 }
@@ -130,6 +142,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
             *keyspace = reader.varint_u32()?;
         }
         manifest.followed = reader.varint_u32()?;
+    }
+    if version >= 4 {
+        manifest.pieces = read_pieces(&mut reader)?;
     }
     reader.finish()?;
     manifest.check().map_err(CodecError::Malformed)?;
@@ -166,6 +181,7 @@ fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
         shard_cuts: read_cuts(reader)?,
         chunks: read_chunks(reader)?,
         segments: read_segments(reader, version)?,
+        pieces: Vec::new(),
         tails: read_tails(reader)?,
         meters: reader.bytes()?.to_vec(),
         source: None,
@@ -304,6 +320,55 @@ impl Before {
             offset: segment.location.offset.wrapping_add(segment.location.len),
             sequence: segment.sequence,
         }
+    }
+}
+
+fn write_pieces(out: &mut Vec<u8>, pieces: &[PieceInfo]) {
+    write_varint(out, pieces.len() as u64);
+    let mut before = PieceBefore::default();
+    for piece in pieces {
+        let PieceInfo { keyspace, start, number, location, crc } = *piece;
+        write_varint(out, u64::from(keyspace.wrapping_sub(before.keyspace)));
+        write_varint(out, start);
+        write_varint(out, u64::from(number));
+        write_zigzag(out, i64::from(location.chunk) - i64::from(before.chunk));
+        write_zigzag(out, location.offset.wrapping_sub(before.end) as i64);
+        write_varint(out, location.len);
+        out.extend_from_slice(&crc.to_le_bytes());
+        before = PieceBefore::after(piece);
+    }
+}
+
+fn read_pieces(reader: &mut Reader<'_>) -> Result<Vec<PieceInfo>, CodecError> {
+    const BROKEN: CodecError = CodecError::Malformed("piece");
+    let count = reader.count(PIECE_BYTES_MIN)?;
+    let mut pieces = Vec::with_capacity(count);
+    let mut before = PieceBefore::default();
+    for _ in 0..count {
+        let keyspace = before.keyspace.checked_add(reader.varint_u32()?).ok_or(BROKEN)?;
+        let (start, number) = (reader.varint()?, reader.varint_u32()?);
+        let chunk = i64::from(before.chunk).checked_add(reader.zigzag()?).and_then(|chunk| u32::try_from(chunk).ok());
+        let offset = before.end.wrapping_add(reader.zigzag()? as u64);
+        let location = SegmentLocation { chunk: chunk.ok_or(BROKEN)?, offset, len: reader.varint()? };
+        let piece = PieceInfo { keyspace, start, number, location, crc: reader.u64_le()? };
+        before = PieceBefore::after(&piece);
+        pieces.push(piece);
+    }
+    Ok(pieces)
+}
+
+/// What a piece's fields are differences from.
+#[derive(Default)]
+struct PieceBefore {
+    keyspace: u32,
+    chunk: u32,
+    end: u64,
+}
+
+impl PieceBefore {
+    fn after(piece: &PieceInfo) -> Self {
+        let SegmentLocation { chunk, offset, len } = piece.location;
+        PieceBefore { keyspace: piece.keyspace, chunk, end: offset.wrapping_add(len) }
     }
 }
 

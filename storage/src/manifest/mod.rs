@@ -75,6 +75,8 @@ pub struct Manifest {
     pub chunks: Vec<ChunkInfo>,
     /// Ordered by keyspace and range, not overlapping. A range that is missing is empty.
     pub segments: Vec<SegmentInfo>,
+    /// Of segments with values in pieces, where these are: in the order of segments, and of the pieces' numbers.
+    pub pieces: Vec<PieceInfo>,
     /// What was written after some of the segments, from the oldest to the newest.
     pub tails: Vec<TailInfo>,
     /// Counters that belong to the database, as the server writes them.
@@ -120,6 +122,23 @@ impl SegmentInfo {
     }
 }
 
+/// A piece of a value that belongs to the segment of this keyspace whose range starts there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PieceInfo {
+    pub keyspace: u32,
+    pub start: u64,
+    /// Ascending for each segment, and not without gaps. Not 0.
+    pub number: u32,
+    pub location: SegmentLocation,
+    pub crc: u64,
+}
+
+impl PieceInfo {
+    pub fn owner(&self) -> (u32, u64) {
+        (self.keyspace, self.start)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailInfo {
     pub name: String,
@@ -148,6 +167,7 @@ impl Manifest {
             shard_cuts: Vec::new(),
             chunks: Vec::new(),
             segments: Vec::new(),
+            pieces: Vec::new(),
             tails: Vec::new(),
             meters: Vec::new(),
             source: None,
@@ -169,6 +189,26 @@ impl Manifest {
             self.segments.partition_point(|segment| (segment.keyspace, segment.range.start) <= (keyspace, prefix));
         let segment = self.segments[..after].last()?;
         (segment.keyspace == keyspace && segment.range.contains(prefix)).then_some(segment)
+    }
+
+    /// The pieces of a segment's values.
+    pub fn pieces_of(&self, segment: &SegmentInfo) -> &[PieceInfo] {
+        let owner = (segment.keyspace, segment.range.start);
+        let start = self.pieces.partition_point(|piece| piece.owner() < owner);
+        let len = self.pieces[start..].partition_point(|piece| piece.owner() == owner);
+        &self.pieces[start..start + len]
+    }
+
+    /// Where all bodies and pieces are.
+    pub fn locations(&self) -> impl Iterator<Item = SegmentLocation> {
+        let bodies = self.segments.iter().filter(|segment| segment.has_body()).map(|segment| segment.location);
+        bodies.chain(self.pieces.iter().map(|piece| piece.location))
+    }
+
+    /// The same, to be changed.
+    pub fn locations_mut(&mut self) -> impl Iterator<Item = &mut SegmentLocation> {
+        let bodies = self.segments.iter_mut().filter(|segment| segment.has_body()).map(|segment| &mut segment.location);
+        bodies.chain(self.pieces.iter_mut().map(|piece| &mut piece.location))
     }
 
     /// The names of all objects that the manifest needs.
@@ -227,10 +267,20 @@ impl Manifest {
             if segment.expiring > segment.records {
                 return Err("more expiries than records");
             }
-            if !segment.has_body() {
-                continue;
-            }
-            let SegmentLocation { chunk, offset, len } = segment.location;
+        }
+        if !self.pieces.is_sorted_by(|a, b| (a.owner(), a.number) < (b.owner(), b.number)) {
+            return Err("pieces are out of order");
+        }
+        let mut owners = self.pieces.iter().map(PieceInfo::owner).collect::<Vec<_>>();
+        owners.dedup();
+        let is_owned = |(keyspace, start): (u32, u64)| {
+            let owner = self.segment(keyspace, start);
+            owner.is_some_and(|segment| segment.range.start == start && segment.has_body())
+        };
+        if !owners.into_iter().all(is_owned) {
+            return Err("a piece of a segment that has no body");
+        }
+        for SegmentLocation { chunk, offset, len } in self.locations() {
             let chunk_bytes = match self.chunks.get(chunk as usize) {
                 Some(chunk) => chunk.bytes,
                 None => return Err("segment in a chunk that is not listed"),

@@ -64,6 +64,42 @@ fn a_segment_survives() {
     assert!(decode(&encode_segment([]).bytes).unwrap().is_empty());
 }
 
+#[test]
+fn values_in_pieces_are_told_from_others() {
+    let outline = Outline { kind: crate::codec::value::kind::HASH, elements: 70_000 };
+    let record = |key: &[u8], first, pieces| InPieces {
+        key: key.into(),
+        expiry: (first > 1).then_some(99),
+        access: first,
+        outline,
+        first,
+        pieces,
+    };
+    let mut raw = RawSegment::new(0);
+    raw.push(&Record::new_raw(b"text", b"hello", None));
+    // The first was written again under other numbers.
+    let records = [record(b"a", 3, 2), record(b"b", 5, 1)];
+    raw.push_in_pieces(&records[0]);
+    raw.push_later(77, 5);
+    raw.push_later(78, 5);
+    raw.push_later(77, 6);
+    raw.push_in_pieces(&records[1]);
+    let body = raw.seal();
+    assert_eq!((body.records, body.expiring), (3, 2));
+    let decoded = decode_body(&body.bytes, &PLACEMENT, &Limits::default(), Range53::WHOLE).unwrap();
+    assert_eq!((decoded.segment.len(), decoded.in_pieces), (1, records.to_vec()));
+    assert_eq!(decoded.later, [(78, 5), (77, 6)]);
+    assert_eq!(SegmentBody::of_sealed(&body.bytes).unwrap().records, 3);
+    assert_eq!(visit_segment(&body.bytes, &Limits::default(), drop), Err(VALUE_IN_PIECES));
+    for_each_damage(&body.bytes, |damaged| {
+        decode_body(damaged, &PLACEMENT, &Limits::default(), Range53::WHOLE).is_err()
+    });
+    let mut twice = RawSegment::new(0);
+    (1..3).for_each(|first| twice.push_in_pieces(&record(b"a", first, 1)));
+    let twice = decode_body(&twice.seal().bytes, &PLACEMENT, &Limits::default(), Range53::WHOLE).err();
+    assert_eq!(twice, Some(CodecError::Malformed("key twice")));
+}
+
 proptest! {
     #[test]
     fn strings_survive(
@@ -106,7 +142,19 @@ fn forged_bodies_are_refused() {
     assert_eq!(good(b"\x01\0\0\0\x40\x01k\x01v").len(), 1);
     assert_eq!(refused(b"\x01\0\0\0\x40\x01k\x01vx"), CodecError::Malformed("trailing bytes"));
     assert_eq!(refused(b"\x02\0\0\0\x40\x01k\x01v\x40\x01k\x01v"), CodecError::Malformed("key twice"));
-    assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x01v"), CodecError::Malformed("record"));
+    // Bit 7: the value is in pieces: so many elements in so many pieces from this one on.
+    assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x05\x01\x01"), VALUE_IN_PIECES);
+    assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x05\x00\x01"), CodecError::Malformed("pieces"));
+    assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x05\x01\x00"), CodecError::Malformed("pieces"));
+    assert_eq!(
+        refused(b"\x02\0\0\0\xc0\x01k\x05\x01\x02\xc0\x01l\x05\x02\x01"),
+        CodecError::Malformed("pieces"),
+        "two values share a piece"
+    );
+    // Bit 31 of the count: some keys were seen later.
+    assert_eq!(good(b"\x01\0\0\x80\x40\x01k\x01v\x01\x08\0\0\0\0\0\0\0\x05").len(), 1);
+    assert_eq!(refused(b"\x01\0\0\x80\x40\x01k\x01v"), CodecError::Truncated);
+    assert_eq!(refused(b"\x01\0\0\x80\x40\x01k\x01v\x02\x08\0\0\0\0\0\0\0\x05"), CodecError::Truncated);
     assert_eq!(refused(b"\x01\0\0\0\x5f\x01k\x01v"), CodecError::Type(31));
     assert_eq!(refused(b"\xff\xff\xff\xff\x40\x01k\x01v"), CodecError::Truncated);
     let mut crowd = vec![0; 1 << 19];
@@ -156,10 +204,10 @@ fn segment_speed() {
         println!("{what}: {:.2} million keys a second", keys / 1e6);
     };
     let raw = RawSegment::collect(segment.iter(), 300_000);
-    let body = raw.seal();
+    let body = raw.clone().seal();
     println!("raw {} sealed {}", body.raw_len, body.bytes.len());
     repeat("collect", &mut || drop(RawSegment::collect(segment.iter(), 300_000)));
-    repeat("seal", &mut || drop(raw.seal()));
+    repeat("seal", &mut || drop(raw.clone().seal()));
     repeat("encode", &mut || drop(encode_segment(segment.iter())));
     repeat("open", &mut || drop(open(&body.bytes).unwrap()));
     repeat("visit", &mut || drop(visit_segment(&body.bytes, &Limits::default(), drop)));

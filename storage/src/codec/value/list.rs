@@ -9,8 +9,8 @@ use crate::codec::string::{read_string, write_plain_string};
 use crate::codec::ziplist::read_ziplist;
 
 /// What a node of a quicklist contains.
-const PLAIN: u64 = 1;
-const PACKED: u64 = 2;
+pub(super) const PLAIN: u64 = 1;
+pub(super) const PACKED: u64 = 2;
 
 type Result<T> = std::result::Result<T, CodecError>;
 
@@ -36,16 +36,21 @@ pub(super) fn encode(list: &List, out: &mut Vec<u8>) -> u8 {
 pub(super) fn decode_quicklist_2(reader: &mut Reader<'_>, limits: &Limits) -> Result<Object> {
     let mut list = List::new();
     for _ in 0..reader.rdb_count(2)? {
-        let container = reader.rdb_plain_length()?;
-        let node = read_string(reader)?;
-        match container {
-            PLAIN => node.with_bytes(|value| list.append_plain(value)),
-            PACKED => node.with_bytes(|listpack| list.append_listpack(listpack))?,
-            _ => return Err(CodecError::Malformed("kind of a list node")),
-        }
+        read_node(reader, &mut list)?;
     }
     list.loaded(limits);
     Ok(Object::List(list))
+}
+
+pub(super) fn read_node(reader: &mut Reader<'_>, list: &mut List) -> Result<()> {
+    let container = reader.rdb_plain_length()?;
+    let node = read_string(reader)?;
+    match container {
+        PLAIN => node.with_bytes(|value| list.append_plain(value)),
+        PACKED => node.with_bytes(|listpack| list.append_listpack(listpack))?,
+        _ => return Err(CodecError::Malformed("kind of a list node")),
+    }
+    Ok(())
 }
 
 /// `count, string ...`

@@ -16,6 +16,7 @@
 mod hash;
 mod list;
 pub mod newer;
+pub mod pieces;
 mod set;
 mod sorted_set;
 

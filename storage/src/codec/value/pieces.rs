@@ -1,0 +1,256 @@
+//! Large values in pieces: each is written and read in steps that take a bounded time.
+//!
+//! A value is *large* when it takes more than 64 KiB of memory (see [`Sizes`]) and is a table, a list of several listpacks or a
+//! text. A piece holds some of its elements, behind each other without a count:
+//!
+//! | type | element |
+//! | --- | --- |
+//! | 0 | a byte of the text |
+//! | 2 | member |
+//! | 4 | field, value |
+//! | 5 | member, score f64 LE |
+//! | 18 | node of a quicklist: 1, string or 2, listpack |
+//!
+//! So all pieces of a value together, behind the number of all elements, are the value as RDB has it.
+//!
+//! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
+//! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
+//! Reading: an [`Assembly`] takes one piece after the other.
+
+use dormouse_types::list::ChunkRef;
+use dormouse_types::record::{Entry, Field, Member, Scored};
+use dormouse_types::segment::Captured;
+use dormouse_types::sorted_set::{SortedSet, Unordered};
+use dormouse_types::{Hash, Item, Limits, List, Object, Set};
+
+use super::{kind, list};
+use crate::codec::reader::write_rdb_length;
+use crate::codec::string::{read_string, write_item, write_plain_string};
+use crate::codec::{CodecError, Reader};
+
+/// What is large, and how large pieces and steps are. A test makes them small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Values that take more memory than this are stored in pieces.
+    pub large_bytes: usize,
+    /// A piece ends when it has this many bytes, before compression.
+    pub piece_bytes: usize,
+    /// What is written under a lock in one go.
+    pub step_bytes: usize,
+}
+
+impl Sizes {
+    pub const DEFAULT: Sizes = Sizes { large_bytes: 64 << 10, piece_bytes: 256 << 10, step_bytes: 64 << 10 };
+
+    /// What a change writes of the value before, at most: one part in so many of a step.
+    const CELLS_IN_STEP: usize = 16;
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Sizes::DEFAULT
+    }
+}
+
+/// Room is made ahead for no more elements than this, whatever a stored value claims to have.
+const ROOM_MAX: u64 = 1 << 20;
+
+/// What a value in pieces is, without its elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outline {
+    /// The number of the encoding.
+    pub kind: u8,
+    /// How many elements all pieces hold together.
+    pub elements: u64,
+}
+
+/// Whether a value is stored in pieces.
+pub fn is_large(object: &Object, sizes: &Sizes) -> bool {
+    let in_parts = match object {
+        Object::Text(_) => true,
+        Object::List(list) => list.chunks().len() > 1,
+        Object::Hash(hash) => hash.packed().is_none(),
+        Object::Set(set) => set.integers().is_none() && set.packed().is_none(),
+        Object::SortedSet(set) => set.packed().is_none(),
+    };
+    in_parts && object.heap_bytes() > sizes.large_bytes
+}
+
+/// Makes a large value remember what it is now, until [`take`] has written all of it. `id` tells this moment from others.
+/// `None`: it is none that could.
+pub fn begin(object: &mut Object, id: u64, sizes: &Sizes) -> Option<Outline> {
+    let cell = sizes.step_bytes / Sizes::CELLS_IN_STEP;
+    let (kind, elements) = match object {
+        Object::Text(_) => return None,
+        Object::List(list) => (kind::LIST_QUICKLIST_2, list.begin_capture(id)?),
+        Object::Hash(hash) => {
+            hash.table_mut()?.begin_capture(id, cell, write_field);
+            (kind::HASH, hash.len())
+        }
+        Object::Set(set) => {
+            set.table_mut()?.begin_capture(id, cell, write_member);
+            (kind::SET, set.len())
+        }
+        Object::SortedSet(set) => {
+            set.table_mut()?.begin_capture(id, cell, write_scored);
+            (kind::SORTED_SET, set.len())
+        }
+    };
+    Some(Outline { kind, elements: elements as u64 })
+}
+
+/// Appends the next elements of the moment `id`, until `out` holds about `bytes_max` bytes. `None`: the value remembers no
+/// such moment.
+pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<Captured> {
+    match object {
+        Object::Text(_) => None,
+        Object::List(list) => {
+            let mut entries = 0;
+            let is_done = list.capture_some(id, |chunk| {
+                write_node(chunk, out);
+                entries += 1;
+                out.len() >= bytes_max
+            })?;
+            Some(Captured { entries, is_done })
+        }
+        Object::Hash(hash) => hash.table_mut()?.capture_some(id, bytes_max, out),
+        Object::Set(set) => set.table_mut()?.capture_some(id, bytes_max, out),
+        Object::SortedSet(set) => set.table_mut()?.capture_some(id, bytes_max, out),
+    }
+}
+
+/// Makes a value forget what it remembers.
+pub fn end(object: &mut Object) {
+    match object {
+        Object::Text(_) => {}
+        Object::List(list) => list.end_capture(),
+        Object::Hash(hash) => hash.table_mut().into_iter().for_each(|table| table.end_capture()),
+        Object::Set(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
+        Object::SortedSet(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
+    }
+}
+
+fn write_field(field: &Field, out: &mut Vec<u8>) {
+    write_item(out, Item::Bytes(field.key()));
+    write_item(out, Item::Bytes(field.value()));
+}
+
+fn write_member(member: &Member, out: &mut Vec<u8>) {
+    write_item(out, Item::Bytes(member.key()));
+}
+
+fn write_scored(scored: &Scored, out: &mut Vec<u8>) {
+    write_item(out, Item::Bytes(scored.member()));
+    out.extend_from_slice(&scored.score().to_le_bytes());
+}
+
+fn write_node(chunk: ChunkRef<'_>, out: &mut Vec<u8>) {
+    match chunk {
+        ChunkRef::Plain(value) => {
+            write_rdb_length(out, list::PLAIN);
+            write_plain_string(out, value);
+        }
+        ChunkRef::Packed(listpack) => {
+            write_rdb_length(out, list::PACKED);
+            write_plain_string(out, listpack.bytes());
+        }
+    }
+}
+
+/// A value that is read piece by piece.
+pub struct Assembly {
+    outline: Outline,
+    left: u64,
+    value: Partial,
+}
+
+enum Partial {
+    Text(Vec<u8>),
+    List(List),
+    Hash(Hash),
+    Set(Set),
+    SortedSet(Unordered),
+}
+
+impl Assembly {
+    /// # Errors
+    /// When a value of that kind cannot be in pieces.
+    pub fn new(outline: Outline, limits: &Limits) -> Result<Self, CodecError> {
+        let room = outline.elements.min(ROOM_MAX) as usize;
+        let value = match outline.kind {
+            kind::STRING => Partial::Text(Vec::with_capacity(room)),
+            kind::LIST_QUICKLIST_2 => Partial::List(List::new()),
+            kind::HASH => Partial::Hash(Hash::with_capacity(room, limits)),
+            kind::SET => Partial::Set(Set::with_capacity(room, limits)),
+            kind::SORTED_SET => Partial::SortedSet(SortedSet::unordered(room, limits)),
+            other => return Err(CodecError::Type(other)),
+        };
+        Ok(Assembly { outline, left: outline.elements, value })
+    }
+
+    /// Adds the elements of a piece.
+    ///
+    /// # Errors
+    /// When they are malformed, too many, or there already.
+    pub fn push(&mut self, piece: &[u8], limits: &Limits) -> Result<(), CodecError> {
+        const TWICE: CodecError = CodecError::Malformed("element twice in a value in pieces");
+        let mut reader = Reader::new(piece);
+        if let Partial::Text(text) = &mut self.value {
+            self.left = self.left.checked_sub(piece.len() as u64).ok_or(TOO_MANY)?;
+            text.extend_from_slice(piece);
+            return Ok(());
+        }
+        while !reader.is_empty() {
+            self.left = self.left.checked_sub(1).ok_or(TOO_MANY)?;
+            let is_new = match &mut self.value {
+                Partial::Text(_) => true,
+                Partial::List(list) => {
+                    list::read_node(&mut reader, list)?;
+                    true
+                }
+                Partial::Hash(hash) => {
+                    let (field, value) = (read_string(&mut reader)?, read_string(&mut reader)?);
+                    field.with_bytes(|field| value.with_bytes(|value| hash.set(field, value, limits)))
+                }
+                Partial::Set(set) => read_string(&mut reader)?.with_bytes(|member| set.add(member, limits)),
+                Partial::SortedSet(set) => {
+                    let member = read_string(&mut reader)?;
+                    let score = reader.array().map(f64::from_le_bytes)?;
+                    if score.is_nan() {
+                        return Err(CodecError::Malformed("score"));
+                    }
+                    member.with_bytes(|member| set.add(score, member, limits))
+                }
+            };
+            if !is_new {
+                return Err(TWICE);
+            }
+        }
+        Ok(())
+    }
+
+    /// The value, behind its last piece.
+    ///
+    /// # Errors
+    /// When elements are missing.
+    pub fn finish(self, limits: &Limits) -> Result<Object, CodecError> {
+        if self.left != 0 || self.outline.elements == 0 {
+            return Err(CodecError::Malformed("number of elements of a value in pieces"));
+        }
+        Ok(match self.value {
+            Partial::Text(text) => Object::Text(text),
+            Partial::List(mut list) => {
+                list.loaded(limits);
+                Object::List(list)
+            }
+            Partial::Hash(hash) => Object::Hash(hash),
+            Partial::Set(set) => Object::Set(set),
+            Partial::SortedSet(set) => Object::SortedSet(set.finish()),
+        })
+    }
+}
+
+const TOO_MANY: CodecError = CodecError::Malformed("too many elements in a value in pieces");
+
+#[cfg(test)]
+mod tests;

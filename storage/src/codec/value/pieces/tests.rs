@@ -1,0 +1,284 @@
+use dormouse_types::{Collection, End};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A step of a random schedule: what is done to the value, or that a piece is taken.
+#[derive(Debug, Clone)]
+enum Step {
+    Take(usize),
+    Set(u16),
+    Change(u16),
+    Remove(u16),
+    /// For a list: at an end, in the middle, and of many at once.
+    Push(bool, u16),
+    Pop(bool, u16),
+    Trim(u16, u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (1usize..40_000).prop_map(Step::Take),
+        3 => any::<u16>().prop_map(Step::Set),
+        3 => any::<u16>().prop_map(Step::Change),
+        3 => any::<u16>().prop_map(Step::Remove),
+        2 => (any::<bool>(), any::<u16>()).prop_map(|(head, by)| Step::Push(head, by)),
+        2 => (any::<bool>(), 0u16..500).prop_map(|(head, by)| Step::Pop(head, by)),
+        1 => (0u16..2000, 0u16..2000).prop_map(|(from, to)| Step::Trim(from, to)),
+    ]
+}
+
+fn name(number: u16) -> Vec<u8> {
+    // Some look like numbers, some are longer than a listpack may hold.
+    match number % 7 {
+        0 => number.to_string().into_bytes(),
+        1 => format!("{number:0>120}").into_bytes(),
+        _ => format!("member {number}").into_bytes(),
+    }
+}
+
+const SIZES: Sizes = Sizes::DEFAULT;
+const LIMITS: Limits = Limits { seed: 7, list_max_listpack_size: 64, ..Limits::REDIS };
+
+fn apply(object: &mut Object, step: &Step) {
+    let end = |head: bool| if head { End::Head } else { End::Tail };
+    match (object, step) {
+        (Object::Hash(hash), Step::Set(number)) => {
+            let _ = hash.set(&name(*number), b"new", &LIMITS);
+        }
+        (Object::Hash(hash), Step::Change(number)) => {
+            // Only what is there, and the value gets longer.
+            let field = name(*number % 3000);
+            if hash.contains(&field) {
+                hash.set(&field, &[b'x'; 90], &LIMITS);
+            }
+        }
+        (Object::Hash(hash), Step::Remove(number)) => {
+            let _ = hash.remove(&name(*number % 3000));
+        }
+        (Object::Set(set), Step::Set(number)) => {
+            let _ = set.add(&name(*number), &LIMITS);
+        }
+        (Object::Set(set), Step::Remove(number)) => {
+            let _ = set.remove(&name(*number % 3000));
+        }
+        (Object::SortedSet(set), Step::Set(number) | Step::Change(number)) => {
+            let _ = set.insert(f64::from(*number), &name(*number % 4000), &LIMITS);
+        }
+        (Object::SortedSet(set), Step::Remove(number)) => {
+            let _ = set.remove(&name(*number % 3000));
+        }
+        (Object::SortedSet(set), Step::Pop(head, count)) => {
+            let (len, count) = (set.len(), usize::from(*count));
+            let ranks = if *head { 0..count } else { len.saturating_sub(count)..len };
+            set.remove_ranks(ranks, |_, _| {});
+        }
+        (Object::List(list), Step::Set(number)) => {
+            list.set(usize::from(*number) % list.len().max(1), &[b'y'; 300], &LIMITS);
+        }
+        (Object::List(list), Step::Change(number)) if !list.is_empty() => {
+            list.insert(usize::from(*number) % list.len(), b"inserted", &LIMITS);
+        }
+        (Object::List(list), Step::Remove(number)) => {
+            list.remove(&name(*number % 3000), 2, end(number % 2 == 0), &LIMITS);
+        }
+        (Object::List(list), Step::Push(head, number)) => list.push(end(*head), &name(*number), &LIMITS),
+        (Object::List(list), Step::Pop(head, count)) => list.drop_end(end(*head), usize::from(*count), &LIMITS),
+        (Object::List(list), Step::Trim(from, to)) => list.trim(usize::from(*from), usize::from(*to), &LIMITS),
+        _ => {}
+    }
+}
+
+fn filled(kind: u8) -> Object {
+    let numbers = 0..3000u16;
+    match kind {
+        0 => {
+            let mut hash = Hash::new();
+            numbers.for_each(|number| {
+                let _ = hash.set(&name(number), &name(number / 2), &LIMITS);
+            });
+            hash.into_object()
+        }
+        1 => {
+            let mut set = Set::new();
+            numbers.for_each(|number| {
+                let _ = set.add(&name(number), &LIMITS);
+            });
+            set.into_object()
+        }
+        2 => {
+            let mut set = SortedSet::new();
+            numbers.for_each(|number| {
+                let _ = set.insert(f64::from(number % 50), &name(number), &LIMITS);
+            });
+            set.into_object()
+        }
+        _ => {
+            let mut list = List::new();
+            numbers.for_each(|number| list.push(End::Tail, &name(number), &LIMITS));
+            list.push(End::Tail, &[b'z'; 20_000], &LIMITS);
+            list.into_object()
+        }
+    }
+}
+
+/// What is in an object: of a list in order, of anything else sorted, and how much memory it takes.
+fn shown(object: &Object) -> Vec<Vec<u8>> {
+    let pair = |a: Item<'_>, b: Vec<u8>| [a.to_vec(), b"=".to_vec(), b].concat();
+    let mut elements: Vec<Vec<u8>> = match object {
+        Object::Text(text) => vec![text.clone()],
+        Object::List(list) => list.iter().map(|item| item.to_vec()).collect(),
+        Object::Hash(hash) => hash.iter().map(|(field, value)| pair(field, value.to_vec())).collect(),
+        Object::Set(set) => set.iter().map(|item| item.to_vec()).collect(),
+        // In order, which must be that of the scores.
+        Object::SortedSet(set) => set.iter().map(|(member, score)| pair(member, score.to_string().into())).collect(),
+    };
+    if matches!(object, Object::Hash(_) | Object::Set(_)) {
+        elements.sort();
+    }
+    elements
+}
+
+fn assembled(outline: Outline, pieces: &[Vec<u8>]) -> Result<Object, CodecError> {
+    let mut assembly = Assembly::new(outline, &LIMITS)?;
+    pieces.iter().try_for_each(|piece| assembly.push(piece, &LIMITS))?;
+    assembly.finish(&LIMITS)
+}
+
+fn rest(object: &mut Object, id: u64, pieces: &mut Vec<Vec<u8>>) -> usize {
+    let mut entries = 0;
+    loop {
+        let mut piece = Vec::new();
+        let captured = take(object, id, 10_000, &mut piece).expect("the moment is remembered");
+        entries += captured.entries;
+        pieces.push(piece);
+        if captured.is_done {
+            return entries;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_value_is_taken_as_it_was(kind in 0u8..4, steps in proptest::collection::vec(step(), 0..300)) {
+        let mut object = filled(kind);
+        prop_assert!(is_large(&object, &SIZES));
+        let then = shown(&object);
+        let outline = begin(&mut object, 9, &SIZES).unwrap();
+        let (mut pieces, mut entries, mut is_done) = (Vec::new(), 0, false);
+        for step in &steps {
+            if let Step::Take(bytes) = step {
+                let mut piece = Vec::new();
+                match take(&mut object, 9, *bytes, &mut piece) {
+                    Some(captured) => {
+                        prop_assert!(!is_done);
+                        entries += captured.entries;
+                        is_done = captured.is_done;
+                        pieces.push(piece);
+                    }
+                    None => prop_assert!(is_done),
+                }
+            } else {
+                apply(&mut object, step);
+            }
+        }
+        if !is_done {
+            entries += rest(&mut object, 9, &mut pieces);
+        }
+        prop_assert_eq!(entries as u64, outline.elements);
+        let taken = assembled(outline, &pieces).unwrap();
+        prop_assert_eq!(shown(&taken), then);
+        // What it is now can be taken as well, and the sums are right.
+        if is_large(&object, &SIZES) {
+            let outline = begin(&mut object, 10, &SIZES).unwrap();
+            let mut pieces = Vec::new();
+            rest(&mut object, 10, &mut pieces);
+            prop_assert_eq!(shown(&assembled(outline, &pieces).unwrap()), shown(&object));
+        }
+    }
+}
+
+#[test]
+fn only_the_moment_that_was_begun_last_is_remembered() {
+    for kind in 0..4 {
+        let mut object = filled(kind);
+        let mut out = Vec::new();
+        assert_eq!(take(&mut object, 1, 100, &mut out), None);
+        begin(&mut object, 1, &SIZES).unwrap();
+        begin(&mut object, 2, &SIZES).unwrap();
+        assert_eq!(take(&mut object, 1, 100, &mut out), None);
+        assert!(take(&mut object, 2, 100, &mut out).is_some());
+        let mut copy = object.clone();
+        assert_eq!(take(&mut copy, 2, 100, &mut out), None, "a copy remembers nothing");
+        end(&mut object);
+        assert_eq!(take(&mut object, 2, 100, &mut out), None);
+    }
+}
+
+#[test]
+fn a_step_is_bounded() {
+    for kind in 0..4 {
+        let mut object = filled(kind);
+        begin(&mut object, 1, &SIZES).unwrap();
+        let mut steps = 0;
+        loop {
+            let mut out = Vec::new();
+            let captured = take(&mut object, 1, 4096, &mut out).unwrap();
+            assert!(out.len() < 30_000, "{}", out.len());
+            steps += 1;
+            if captured.is_done {
+                break;
+            }
+        }
+        assert!(steps > 5, "{steps}");
+    }
+}
+
+#[test]
+fn a_list_that_is_cut_short_is_still_taken_whole() {
+    let mut object = filled(3);
+    let then = shown(&object);
+    let outline = begin(&mut object, 1, &SIZES).unwrap();
+    let Object::List(list) = &mut object else { panic!("a list") };
+    list.trim(1, 3, &LIMITS);
+    let mut pieces = Vec::new();
+    rest(&mut object, 1, &mut pieces);
+    assert_eq!(shown(&assembled(outline, &pieces).unwrap()), then);
+}
+
+#[test]
+fn texts_come_back() {
+    let text: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut object = Object::Text(text.clone());
+    assert!(is_large(&object, &SIZES) && !is_large(&Object::Text(vec![0; 1000]), &SIZES));
+    assert_eq!(begin(&mut object, 1, &SIZES), None);
+    let outline = Outline { kind: kind::STRING, elements: text.len() as u64 };
+    let pieces: Vec<Vec<u8>> = text.chunks(1000).map(<[u8]>::to_vec).collect();
+    let Object::Text(back) = assembled(outline, &pieces).unwrap() else { panic!("a text") };
+    assert_eq!(back, text);
+}
+
+#[test]
+fn what_does_not_fit_its_outline_is_refused() {
+    for kind in 0..4 {
+        let mut object = filled(kind);
+        let outline = begin(&mut object, 1, &SIZES).unwrap();
+        let mut pieces = Vec::new();
+        rest(&mut object, 1, &mut pieces);
+        let with = |elements: u64, pieces: &[Vec<u8>]| assembled(Outline { elements, ..outline }, pieces).err();
+        assert_eq!(with(outline.elements, &pieces), None);
+        assert!(with(outline.elements + 1, &pieces).is_some());
+        assert!(with(outline.elements - 1, &pieces).is_some());
+        assert!(with(u64::MAX, &pieces).is_some());
+        assert!(with(outline.elements, &pieces[1..]).is_some());
+        pieces[0].pop();
+        assert!(with(outline.elements, &pieces).is_some());
+        if kind < 3 {
+            pieces[0] = pieces[1].clone();
+            assert!(with(outline.elements, &pieces).is_some(), "the same elements twice");
+        }
+    }
+    assert!(Assembly::new(Outline { kind: kind::SET_INTSET, elements: 1 }, &LIMITS).is_err());
+}
