@@ -192,6 +192,7 @@ impl Tenant {
                 EvictionPolicy::AllkeysLru => Eviction::AllKeysLru,
             },
             eviction_samples: settings.max_memory_samples as usize,
+            sizes: Default::default(),
         }));
         let clients_max = usize::try_from(settings.max_memory_clients).ok().filter(|max| *max > 0);
         self.account.set_limit(clients_max.unwrap_or(usize::MAX));

@@ -73,6 +73,7 @@ impl Database {
         branch.keyspaces[INDEXES..].fill(NO_KEYSPACE);
         let shown = branch.keyspaces;
         branch.segments.retain(|segment| shown.contains(&segment.keyspace));
+        branch.pieces.retain(|piece| shown.contains(&piece.keyspace));
         branch.source = Some(self.name().to_owned());
         let further = Lineage::of(&source).ancestors;
         branch.settings.remove(ANCESTORS);

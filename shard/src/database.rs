@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
@@ -532,7 +533,7 @@ impl Database {
     /// Frees what a command has dropped, when no client's work waits.
     pub fn free(&self, dead: Graveyard) {
         if !dead.is_empty() {
-            self.lane.free(dead.bytes(), dead);
+            self.lane.free_in_steps(dead.bytes(), dead);
         }
     }
 
@@ -563,6 +564,7 @@ fn cover(manifest: &Manifest, replay: &Arc<Replay>, id: u32, range: Range53, pla
         [] if replay.is_logged(id, range) => {
             let stored = Stored {
                 body: None,
+                pieces: Box::default(),
                 records: 0,
                 sequence: 0,
                 seen: manifest.sequence,
@@ -590,18 +592,21 @@ fn cover(manifest: &Manifest, replay: &Arc<Replay>, id: u32, range: Range53, pla
 
 /// What a manifest says of one segment.
 pub(crate) fn stored(manifest: &Manifest, segment: &SegmentInfo, replay: &Arc<Replay>) -> Stored {
-    let body = segment.has_body().then(|| Body {
-        chunk: manifest.chunks[segment.location.chunk as usize].name.as_str().into(),
-        offset: segment.location.offset,
-        len: segment.location.len,
-        checksum: segment.crc,
-    });
+    let block = |location: SegmentLocation, checksum: u64| Body {
+        chunk: manifest.chunks[location.chunk as usize].name.as_str().into(),
+        offset: location.offset,
+        len: location.len,
+        checksum,
+    };
+    let body = segment.has_body().then(|| block(segment.location, segment.crc));
+    let pieces = manifest.pieces_of(segment).iter().map(|piece| block(piece.location, piece.crc)).collect();
     // What is not stamped later has seen everything up to the manifest's number.
     let seen = segment.seen.max(manifest.sequence);
     let tailed = segment.seen > segment.sequence;
     let logged = replay.is_logged(segment.keyspace, segment.range);
     Stored {
         body,
+        pieces,
         records: segment.records,
         sequence: segment.sequence,
         seen,

@@ -28,8 +28,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 use futures::FutureExt;
@@ -177,6 +177,14 @@ impl Queue {
         self.push_always(Class::Waste, Job { claims: Box::default(), work: Work::Call(Box::new(free)), bytes });
     }
 
+    /// The same of what is freed in steps: between two of them other jobs have their turns.
+    pub fn free_in_steps(&self, bytes: usize, waste: impl Waste + 'static) {
+        self.waste.fetch_add(bytes, Ordering::Relaxed);
+        let freed = Freed(Arc::clone(&self.waste), bytes);
+        let pool = Arc::downgrade(&self.lane.open.0);
+        self.push_always(Class::Waste, step_of_waste(pool, self.id, Box::new(waste), freed));
+    }
+
     /// Bytes that wait to be freed, or are being freed.
     pub fn waste_bytes(&self) -> usize {
         self.waste.load(Ordering::Relaxed)
@@ -215,6 +223,28 @@ impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("lane", &self.lane).field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// Memory that is freed in steps.
+pub trait Waste: Send {
+    /// Frees some of it, in well under a millisecond where that can be. Answers whether nothing is left.
+    fn free_some(&mut self) -> bool;
+}
+
+/// The next step, which queues the one after it. The lane's threads may have ended meanwhile: then the rest goes at once.
+fn step_of_waste(pool: Weak<Pool>, id: u64, mut waste: Box<dyn Waste>, freed: Freed) -> Job {
+    let bytes = freed.1;
+    let step = move || {
+        if !waste.free_some()
+            && let Some(lane) = pool.upgrade()
+        {
+            let next = step_of_waste(pool, id, waste, freed);
+            let mut state = lane.state.lock();
+            state.push((id, Class::Waste), next);
+            lane.call_for_hands(&mut state);
+        }
+    };
+    Job { claims: Box::default(), work: Work::Call(Box::new(step)), bytes }
 }
 
 struct Freed(Arc<AtomicUsize>, usize);

@@ -1,7 +1,8 @@
 //! Residency: places that are in the store only are loaded when a command needs them, the others in the background.
 //!
 //! 1. Under the shard's lock: what is stored of the place (an `Arc` that names its body).
-//! 2. Without the lock: read the body, check it, decode it, replay the effects of the tails and the log onto it.
+//! 2. Without the lock: read the body and the pieces of large values, one at a time (see [`dormouse_storage::loading`]), and replay the
+//!    effects of the tails and the log onto them.
 //! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, somebody else was faster.
 //!
 //! A body that cannot be read leaves the place as it is: commands that need it are answered with an error that names the
@@ -11,12 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{read_segment, segment_error};
-use dormouse_storage::codec;
-use dormouse_storage::replay::Effects;
-use dormouse_storage::replay::{Body, Stored};
+use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
+use dormouse_storage::replay::{Body, Effects, Stored};
 use dormouse_storage::stopwatch::Stopwatch;
-use dormouse_types::segment::{Range53, Segment};
+use dormouse_types::segment::Range53;
 
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
@@ -25,9 +24,6 @@ use crate::keyspace::Fault;
 use crate::memory::MEMORY;
 use crate::replay::replayed;
 use crate::topology::hold;
-
-/// Neighbouring bodies are read together up to so many bytes.
-const READ_TOGETHER: u64 = 1 << 20;
 
 /// A stored place: where it belongs and what is stored.
 #[derive(Debug, Clone)]
@@ -186,27 +182,14 @@ impl Database {
 
     async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
         let Wanted { keyspace, range, stored } = wanted;
-        let segment = match &stored.body {
-            None => Segment::new(*range),
-            Some(body) => {
-                let bytes = match read {
-                    Some(bytes) if codec::block::stored_checksum(&bytes) == body.checksum => bytes,
-                    _ => {
-                        let location = body.offset..body.offset + body.len;
-                        read_segment(&self.engine.store, &body.chunk, location, *range, body.checksum)
-                            .await
-                            .map_err(store_error)?
-                    }
-                };
-                let limits = self.shared.settings.load().limits;
-                codec::segment::decode_segment(&bytes, &self.shared.placement, &limits, *range)
-                    .map_err(|error| store_error(segment_error(&body.chunk, *range, &error)))?
-            }
-        };
-        let effects = match &stored.replay {
+        let limits = self.shared.settings.load().limits;
+        let loaded = load(&self.engine.store, stored, *range, &self.shared.placement, &limits, read).await;
+        let Loaded { segment, later } = loaded.map_err(store_error)?;
+        let mut effects = match &stored.replay {
             Some(replay) => replay.effects(*keyspace, *range, stored).map_err(store_error)?,
             None => Effects::default(),
         };
+        effects.retain_unseen(&later);
         let records = segment.len();
         let mut places = Some(replayed(&self.shared, *keyspace, segment, &effects)?);
         // The shards may have been split or merged meanwhile: the one that has the place now is asked.

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dormouse_storage::shown::{ALL_INDEXES, INDEXES};
-use dormouse_types::record::Entry;
 use dormouse_types::segment::SLOTS;
 
 use crate::database::{Counts, Database};
 use crate::error::{Error, Result};
 use crate::keyspace::index::slot_start;
-use crate::keyspace::{Fault, Load};
+use crate::keyspace::{Dead, Fault, Graveyard, Load};
 use crate::shard::{Shard, ShardGate};
 use crate::topology::{Topology, hold};
 
@@ -119,8 +118,9 @@ impl Database {
             let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
             drop(held);
             if !freed.is_empty() {
-                let bytes = freed.iter().map(Entry::heap_bytes).sum();
-                self.lane.free(bytes, freed);
+                let mut graveyard = Graveyard::default();
+                freed.into_iter().for_each(|record| graveyard.bury(Dead::Record(record)));
+                self.free(graveyard);
             }
         }
     }

@@ -10,30 +10,23 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::segment_error;
-use dormouse_storage::codec::block::stored_checksum;
-use dormouse_storage::codec::segment::decode_segment;
+use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::manifest::{self, Manifest};
-use dormouse_storage::replay::{Body, Stored};
-use dormouse_storage::replay::{Effects, Replay};
+use dormouse_storage::replay::{Effects, Replay, Stored};
 use dormouse_storage::shown::Ids;
 use dormouse_storage::store::Store;
 use dormouse_types::Limits;
 use dormouse_types::record::Record;
-use dormouse_types::segment::SLOTS;
-use dormouse_types::segment::{Range53, Segment};
+use dormouse_types::segment::{Range53, SLOTS, Segment};
 
 use crate::database::{places, store_error};
 use crate::error::{Error, Result};
 use crate::keyspace::Shared;
 use crate::keyspace::place::Place;
 use crate::replay::replayed;
-
-/// Neighbouring bodies are read together up to so many bytes.
-const READ_TOGETHER: u64 = 1 << 20;
 
 /// What a visitor is told of a segment's records before it sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +128,11 @@ impl<'a> Snapshot<'a> {
                     Err(_) if group.len() > 1 => self.read(std::slice::from_ref(wanted)).await,
                     Err(error) => Err(error.clone()),
                 };
-                match body.and_then(|body| self.places_of(keyspace, wanted, &body)) {
+                let places = match body {
+                    Ok(body) => self.places_of(keyspace, wanted, body).await,
+                    Err(error) => Err(error),
+                };
+                match places {
                     Ok(places) => {
                         let segments = places.iter().filter_map(Place::segment);
                         segments.flat_map(Segment::iter).try_for_each(&mut *visit)?;
@@ -154,26 +151,18 @@ impl<'a> Snapshot<'a> {
         self.store.get_range(&first.chunk, first.offset..last.offset + last.len).await.map_err(store_error)
     }
 
-    fn places_of(&self, keyspace: u32, wanted: &Wanted, bytes: &Bytes) -> Result<Vec<Place>> {
-        let segment = match &wanted.stored.body {
-            None => Segment::new(wanted.range),
-            Some(body) => self.decode(wanted.range, body, bytes)?,
-        };
-        let effects = match &wanted.stored.replay {
-            Some(replay) => replay.effects(keyspace, wanted.range, &wanted.stored).map_err(store_error)?,
+    async fn places_of(&self, keyspace: u32, wanted: &Wanted, bytes: Bytes) -> Result<Vec<Place>> {
+        let Wanted { range, stored } = wanted;
+        let read = Some(bytes).filter(|_| stored.body.is_some());
+        let limits = Limits::default();
+        let loaded = load(self.store, stored, *range, &self.shared.placement, &limits, read).await;
+        let Loaded { segment, later } = loaded.map_err(store_error)?;
+        let mut effects = match &stored.replay {
+            Some(replay) => replay.effects(keyspace, *range, stored).map_err(store_error)?,
             None => Effects::default(),
         };
+        effects.retain_unseen(&later);
         replayed(&self.shared, keyspace, segment, &effects)
-    }
-
-    fn decode(&self, range: Range53, body: &Body, bytes: &Bytes) -> Result<Segment<Record>> {
-        let failed = |error| store_error(segment_error(&body.chunk, range, &error));
-        match stored_checksum(bytes) {
-            stored if stored == body.checksum => {
-                decode_segment(bytes, &self.shared.placement, &Limits::default(), range).map_err(failed)
-            }
-            stored => Err(failed(dormouse_storage::codec::CodecError::Checksum { stored, computed: body.checksum })),
-        }
     }
 }
 

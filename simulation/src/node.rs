@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
+use dormouse_storage::codec::value::pieces::Sizes;
 use dormouse_storage::log::recovery::{self, Recovered};
 use dormouse_storage::log::sink::{self, Restating, Sink};
 use dormouse_storage::log::{Log, Lsn};
@@ -65,6 +66,9 @@ impl Node {
         for (at, seed) in plan.seeds.iter().enumerate() {
             let database = Database::open(name(at), *seed, engine.clone()).await;
             database.shared.journal.declare(plan.windows[at]);
+            if plan.is_in_pieces {
+                cut_small(&database);
+            }
             databases.push(database);
         }
         Ok(Self { log, databases })
@@ -89,6 +93,18 @@ impl Node {
     pub fn flushed(&self) -> Lsn {
         self.log.flushed()
     }
+}
+
+/// Makes values of a few elements large.
+fn cut_small(database: &Database) {
+    let mut settings = **database.shared.settings.load();
+    settings.sizes = Sizes { large_bytes: 200, piece_bytes: 150, step_bytes: 40 };
+    settings.limits.hash_max_listpack_entries = 2;
+    settings.limits.set_max_listpack_entries = 2;
+    settings.limits.set_max_intset_entries = 2;
+    settings.limits.zset_max_listpack_entries = 2;
+    settings.limits.list_max_listpack_size = 2;
+    database.shared.settings.store(Arc::new(settings));
 }
 
 /// What the disk holds of each database, as somebody sees it who only looks.

@@ -59,6 +59,8 @@ pub struct Plan {
     /// Windows that may be declared later.
     pub choices: Vec<Window>,
     pub steps: u64,
+    /// Whether values of a few hundred bytes count as large, and are written in small pieces.
+    pub is_in_pieces: bool,
     weights: Vec<(Action, u64)>,
 }
 
@@ -88,6 +90,7 @@ impl Plan {
             choices,
             steps: 60 + chance.below(chance.clone().pick(&[100, 400, 900])),
             weights,
+            is_in_pieces: chance.permille(600),
         }
     }
 

@@ -117,14 +117,18 @@ async fn check_chunks(store: &Store, manifests: &[(bool, Manifest)], checked: &m
         for chunk in &manifest.chunks {
             chunks.entry(&chunk.name).or_insert((chunk.bytes, Vec::new()));
         }
-        for segment in manifest.segments.iter().filter(|segment| segment.has_body()) {
-            let name = &manifest.chunks[segment.location.chunk as usize].name;
+        let pieces = manifest.pieces.iter().filter_map(|piece| {
+            let segment = manifest.segment(piece.keyspace, piece.start)?;
+            Some(Wanted { segment: *segment, piece: Some(*piece), is_current: *is_newest })
+        });
+        let bodies = manifest.segments.iter().filter(|segment| segment.has_body());
+        let bodies = bodies.map(|segment| Wanted { segment: *segment, piece: None, is_current: *is_newest });
+        for mut one in bodies.chain(pieces) {
+            let name = &manifest.chunks[one.location().chunk as usize].name;
             let Some((_, wanted)) = chunks.get_mut(name.as_str()) else { continue };
-            let shown = manifest.keyspaces.contains(&segment.keyspace);
-            let same = |wanted: &&mut Wanted| wanted.segment.location.offset == segment.location.offset;
-            match wanted.iter_mut().find(same) {
-                Some(_) => {}
-                None => wanted.push(Wanted { segment: *segment, is_current: *is_newest && shown }),
+            one.is_current &= manifest.keyspaces.contains(&one.segment.keyspace);
+            if wanted.iter().all(|other| other.location().offset != one.location().offset) {
+                wanted.push(one);
             }
         }
     }

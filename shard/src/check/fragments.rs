@@ -4,6 +4,7 @@
 //!    chunks that were written for several databases of one name the youngest database's are taken.
 //! 2. The bodies are laid over each other: of each position what the latest body says counts. What the latest leave
 //!    uncovered is cut into aligned pieces.
+//!    A body whose values are in pieces is read with these.
 //! 3. Onto each piece the effects of all readable tails are replayed that come after its body, then those of the log.
 //!
 //! A body may be one that only an older manifest named, so a key that was deleted meanwhile may be back: that is told, and
@@ -13,13 +14,16 @@
 //! the sequence. Where nothing does, of each key what the latest chunk says is taken, and neither tails nor log.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, Origin};
-use dormouse_storage::codec::segment::visit_segment;
+use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, Origin, segment_error};
+use dormouse_storage::codec::CodecError;
+use dormouse_storage::codec::block::open;
+use dormouse_storage::codec::segment::{InPieces, Read, visit_body};
+use dormouse_storage::codec::value::pieces::Assembly;
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
@@ -47,10 +51,14 @@ struct Body {
     age: (u64, u64, u64),
 }
 
+/// Pieces by what they belong to: keyspace, start of the range, sequence, number.
+type Pieces = HashMap<(u32, u64, u64, u32), (Arc<str>, ChunkEntry)>;
+
 /// What was found of a database.
 pub(super) struct Fragments {
     database: String,
     bodies: Vec<Body>,
+    pieces: Pieces,
     origin: Option<Origin>,
     tails: Vec<Arc<Tail>>,
     log: LogTail,
@@ -83,6 +91,7 @@ impl Fragments {
             origin = Some(Origin { seed: logged.seed, created_ms: logged.created_ms, keyspaces });
         }
         let mut bodies = Vec::new();
+        let mut pieces = Pieces::new();
         for (name, index) in found {
             let is_other = |other: Origin| origin.is_none_or(|origin| origin.created_ms != other.created_ms);
             if index.origin.is_some_and(is_other) {
@@ -90,7 +99,11 @@ impl Fragments {
                 continue;
             }
             let (epoch, _, counter) = origin_of(&name).unwrap_or_default();
-            bodies.extend(index.entries.into_iter().map(|entry| Body {
+            for entry in index.entries.iter().filter(|entry| entry.piece != 0) {
+                let owner = (entry.keyspace, entry.range.start, entry.sequence, entry.piece);
+                pieces.insert(owner, (Arc::clone(&name), *entry));
+            }
+            bodies.extend(index.entries.into_iter().filter(|entry| entry.piece == 0).map(|entry| Body {
                 chunk: Arc::clone(&name),
                 entry,
                 age: (entry.sequence, epoch, counter),
@@ -104,8 +117,14 @@ impl Fragments {
         {
             *origin = shown;
         }
-        let mut fragments =
-            Fragments { database: database.to_owned(), bodies, origin, tails: Vec::new(), log: LogTail::default() };
+        let mut fragments = Fragments {
+            database: database.to_owned(),
+            bodies,
+            pieces,
+            origin,
+            tails: Vec::new(),
+            log: LogTail::default(),
+        };
         match fragments.origin {
             Some(origin) => fragments.find_effects(store, &names, recovered, origin, left_out).await?,
             None => left_out.push(
@@ -171,7 +190,7 @@ impl Fragments {
             };
             match self.origin {
                 Some(origin) => self.visit(store, *keyspace, &bodies, origin.seed, &mut write, left_out).await,
-                None => visit_by_key(store, &bodies, &mut write, left_out).await,
+                None => self.visit_by_key(store, &bodies, &mut write, left_out).await,
             }
             if let Some(error) = refused {
                 return Err(crate::export::ExportError::from(error).into());
@@ -213,7 +232,7 @@ impl Fragments {
             if pieces.is_empty() {
                 continue;
             }
-            match records_of(store, body).await {
+            match self.records_of(store, body).await {
                 Ok(records) => {
                     covered.add(body.entry.range);
                     self.write_pieces(&shared, keyspace, &pieces, records, body.entry.sequence, write, left_out);
@@ -224,7 +243,7 @@ impl Fragments {
         }
         // What no body has: keys that only tails and the log know.
         let pieces = covered.uncovered(Range53::WHOLE);
-        self.write_pieces(&shared, keyspace, &pieces, Vec::new(), 0, write, left_out);
+        self.write_pieces(&shared, keyspace, &pieces, Found::default(), 0, write, left_out);
     }
 
     #[allow(clippy::too_many_arguments, reason = "one step of `visit`, which has them all at hand")]
@@ -233,14 +252,14 @@ impl Fragments {
         shared: &Shared,
         keyspace: u32,
         pieces: &[Range53],
-        records: Vec<Record>,
+        found: Found,
         sequence: u64,
         write: &mut (dyn FnMut(&Record) + Send),
         left_out: &mut Vec<String>,
     ) {
         let placement: SlotPlacement = shared.placement;
         let mut of_piece: Vec<Segment<Record>> = pieces.iter().map(|piece| Segment::new(*piece)).collect();
-        for record in records {
+        for record in found.records {
             let position = placement.position(record.key());
             let at = pieces.partition_point(|piece| piece.end() <= prefix53(position));
             if pieces.get(at).is_some_and(|piece| piece.contains(prefix53(position)))
@@ -260,9 +279,62 @@ impl Fragments {
             if segment.is_empty() && effects.is_empty() {
                 continue;
             }
-            match replayed(shared, keyspace, segment, &Effects { tailed: effects, logged: Vec::new() }) {
+            let mut effects = Effects { tailed: effects, logged: Vec::new() };
+            effects.retain_unseen(&found.later);
+            match replayed(shared, keyspace, segment, &effects) {
                 Ok(places) => {
                     places.iter().filter_map(|place| place.segment()).flat_map(Segment::iter).for_each(&mut *write);
+                }
+                Err(error) => left_out.push(error.to_string()),
+            }
+        }
+    }
+
+    /// The records of a body, with the values that are in pieces.
+    async fn records_of(&self, store: &Store, body: &Body) -> Result<Found, StoreError> {
+        let Body { chunk, entry, .. } = body;
+        let limits = Limits::default();
+        let failed = |error: CodecError| segment_error(chunk, entry.range, &error);
+        let bytes = store.get_range(chunk, entry.offset..entry.offset + entry.len).await?;
+        let mut records = Vec::with_capacity(entry.records.min(1 << 16) as usize);
+        let mut in_pieces = Vec::new();
+        let later = visit_body(&bytes, &limits, |read| match read {
+            Read::Whole(record) => records.push(record),
+            Read::InPieces(record) => in_pieces.push(record),
+        });
+        let later = later.map_err(failed)?.into_iter();
+        let later = later.map(|(position, by)| (position, entry.sequence.saturating_add(by))).collect();
+        for InPieces { key, expiry, access, outline, first, pieces } in in_pieces {
+            let mut value = Assembly::new(outline, &limits).map_err(failed)?;
+            for number in first..first + pieces {
+                let owner = (entry.keyspace, entry.range.start, entry.sequence, number);
+                let found = self.pieces.get(&owner);
+                let missing = || failed(CodecError::Malformed("a piece of a value is in none of the chunks"));
+                let (name, piece) = found.ok_or_else(missing)?;
+                let bytes = store.get_range(name, piece.offset..piece.offset + piece.len).await?;
+                let pushed = open(&bytes).and_then(|piece| value.push(&piece, &limits));
+                pushed.map_err(|error| segment_error(name, entry.range, &error))?;
+            }
+            let mut record = Record::new_object(&key, value.finish(&limits).map_err(failed)?, expiry);
+            record.set_access(access);
+            records.push(record);
+        }
+        Ok(Found { records, later })
+    }
+
+    /// Shows every key once, as the latest chunk says that has it.
+    async fn visit_by_key(
+        &self,
+        store: &Store,
+        bodies: &[&Body],
+        write: &mut (dyn FnMut(&Record) + Send),
+        left_out: &mut Vec<String>,
+    ) {
+        let mut seen: HashSet<Box<[u8]>> = HashSet::new();
+        for body in bodies {
+            match self.records_of(store, body).await {
+                Ok(found) => {
+                    found.records.iter().filter(|record| seen.insert(record.key().into())).for_each(&mut *write);
                 }
                 Err(error) => left_out.push(error.to_string()),
             }
@@ -288,32 +360,12 @@ fn index_of(name: &str, chunk: &Bytes) -> Result<ChunkIndex, StoreError> {
     ChunkIndex::of_chunk(chunk).map_err(|error| StoreError::corrupt(name, format!("its index cannot be read: {error}")))
 }
 
-async fn records_of(store: &Store, body: &Body) -> Result<Vec<Record>, StoreError> {
-    let Body { chunk, entry, .. } = body;
-    let bytes = store.get_range(chunk, entry.offset..entry.offset + entry.len).await?;
-    let mut records = Vec::with_capacity(entry.records.min(1 << 16) as usize);
-    match visit_segment(&bytes, &Limits::default(), |record| records.push(record)) {
-        Ok(_) => Ok(records),
-        Err(error) => Err(dormouse_storage::chunk::segment_error(chunk, entry.range, &error)),
-    }
-}
-
-/// Shows every key once, as the latest chunk says that has it.
-async fn visit_by_key(
-    store: &Store,
-    bodies: &[&Body],
-    write: &mut (dyn FnMut(&Record) + Send),
-    left_out: &mut Vec<String>,
-) {
-    let mut seen: HashSet<Box<[u8]>> = HashSet::new();
-    for body in bodies {
-        match records_of(store, body).await {
-            Ok(records) => {
-                records.iter().filter(|record| seen.insert(record.key().into())).for_each(&mut *write);
-            }
-            Err(error) => left_out.push(error.to_string()),
-        }
-    }
+/// What a body holds.
+#[derive(Default)]
+struct Found {
+    records: Vec<Record>,
+    /// Positions of keys that have seen more than the body, and up to which effect.
+    later: Vec<(u64, u64)>,
 }
 
 /// Ranges that something is known of: aligned ranges, which either hold one another or share nothing.

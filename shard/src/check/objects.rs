@@ -1,10 +1,10 @@
 //! Chunks and tails: whether they are what a manifest says.
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkEntry, ChunkIndex};
+use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, SegmentLocation};
 use dormouse_storage::codec::block::{stored_checksum, verify};
-use dormouse_storage::codec::segment::decode_segment;
-use dormouse_storage::manifest::{SegmentInfo, TailInfo};
+use dormouse_storage::codec::segment::decode_body;
+use dormouse_storage::manifest::{PieceInfo, SegmentInfo, TailInfo};
 use dormouse_storage::store::{Store, StoreError};
 use dormouse_storage::tail::Tail;
 use dormouse_types::Limits;
@@ -21,14 +21,20 @@ pub(super) struct Fault {
     pub keys: u64,
 }
 
-/// A body that some manifest names.
+/// A body that some manifest names, or a piece of a value that belongs to it.
 pub(super) struct Wanted {
     pub segment: SegmentInfo,
+    pub piece: Option<PieceInfo>,
     /// The newest manifest shows it.
     pub is_current: bool,
 }
 
 impl Wanted {
+    /// Where it is.
+    pub fn location(&self) -> SegmentLocation {
+        self.piece.map_or(self.segment.location, |piece| piece.location)
+    }
+
     fn fault(&self, what: String) -> Fault {
         let SegmentInfo { keyspace, range, records, .. } = self.segment;
         let place = Some(format!("keyspace {keyspace}, {}", slots(range)));
@@ -83,13 +89,15 @@ pub(super) async fn check_chunk(
         }
     };
     for wanted in wanted {
-        let offset = wanted.segment.location.offset;
+        let offset = wanted.location().offset;
         let entry = entries.as_ref().map(|entries| entries.iter().find(|entry| entry.offset == offset));
-        if let Some(what) = body_fault(&chunk, &wanted.segment, entry, placement) {
-            faults.push(wanted.fault(what));
-        }
+        let fault = match &wanted.piece {
+            None => body_fault(&chunk, &wanted.segment, entry, placement),
+            Some(piece) => piece_fault(&chunk, &wanted.segment, piece, entry),
+        };
+        faults.extend(fault.map(|what| wanted.fault(what)));
     }
-    let is_unneeded = |entry: &&ChunkEntry| !wanted.iter().any(|w| w.segment.location.offset == entry.offset);
+    let is_unneeded = |entry: &&ChunkEntry| !wanted.iter().any(|wanted| wanted.location().offset == entry.offset);
     for entry in entries.iter().flatten().filter(is_unneeded) {
         let body = &chunk[entry.offset as usize..(entry.offset + entry.len) as usize];
         if let Err(error) = verify(body) {
@@ -115,11 +123,11 @@ fn body_fault(
     if stored_checksum(body) != segment.crc {
         return Some(format!("{at} has another checksum than the manifest says"));
     }
-    let found = match decode_segment(body, placement, &Limits::default(), segment.range) {
+    let found = match decode_body(body, placement, &Limits::default(), segment.range) {
         Ok(found) => found,
         Err(error) => return Some(format!("{at}: {error}")),
     };
-    let records = found.len() as u64;
+    let records = (found.segment.len() + found.in_pieces.len()) as u64;
     let is_whole = segment.seen == segment.sequence;
     if is_whole && records != u64::from(segment.records) {
         return Some(format!("{at} has {records} records, and the manifest says {}", segment.records));
@@ -128,13 +136,42 @@ fn body_fault(
         None => None,
         Some(None) => Some(format!("{at} is not in the chunk's index")),
         Some(Some(entry)) => {
-            let same = (entry.keyspace, entry.range, entry.len, entry.crc)
-                == (segment.keyspace, segment.range, segment.location.len, segment.crc);
+            let same = (entry.keyspace, entry.range, entry.len, entry.crc, entry.piece)
+                == (segment.keyspace, segment.range, segment.location.len, segment.crc, 0);
             if !same {
                 return Some(format!("{at} is another segment by the chunk's index than by the manifest"));
             }
             let counted = u64::from(entry.records) == records;
             (!counted).then(|| format!("{at} has {records} records, and the chunk's index says {}", entry.records))
+        }
+    }
+}
+
+/// What is wrong with a piece of a value.
+fn piece_fault(
+    chunk: &[u8],
+    segment: &SegmentInfo,
+    piece: &PieceInfo,
+    entry: Option<Option<&ChunkEntry>>,
+) -> Option<String> {
+    let SegmentLocation { offset, len, .. } = piece.location;
+    let at = format!("piece {} at byte {offset}", piece.number);
+    let Some(bytes) = chunk.get(offset as usize..offset.checked_add(len)? as usize) else {
+        return Some(format!("{at} ends beyond the object's end"));
+    };
+    if stored_checksum(bytes) != piece.crc {
+        return Some(format!("{at} has another checksum than the manifest says"));
+    }
+    if let Err(error) = verify(bytes) {
+        return Some(format!("{at}: {error}"));
+    }
+    match entry {
+        None => None,
+        Some(None) => Some(format!("{at} is not in the chunk's index")),
+        Some(Some(entry)) => {
+            let same = (entry.keyspace, entry.range, entry.len, entry.crc, entry.piece)
+                == (segment.keyspace, segment.range, len, piece.crc, piece.number);
+            (!same).then(|| format!("{at} is another one by the chunk's index than by the manifest"))
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::effect;
-use dormouse_storage::manifest::{ChunkInfo, Manifest, SegmentInfo, TailInfo};
+use dormouse_storage::manifest::{ChunkInfo, Manifest, PieceInfo, SegmentInfo, TailInfo};
 use dormouse_storage::tail::TailRecord;
 use dormouse_types::segment::{Range53, prefix53};
 
@@ -72,6 +72,11 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
         })
         .is_ok()
     };
+    // Those of bodies that stay.
+    manifest.pieces.retain(|piece| {
+        let owner = kept.binary_search_by_key(&piece.owner(), |old: &SegmentInfo| (old.keyspace, old.range.start));
+        owner.is_ok()
+    });
     let mut added = Vec::new();
     for visited in seen.values().filter(|visited| alive.contains(&visited.keyspace)) {
         let mut segment = SegmentInfo {
@@ -86,10 +91,16 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
             crc: 0,
         };
         match &visited.written {
-            Written::Body { entry, chunk } => {
-                let chunk = (first_added + chunk) as u32;
-                segment.location = SegmentLocation { chunk, offset: entry.offset, len: entry.len };
-                segment.crc = entry.crc;
+            Written::Body { body, pieces } => {
+                segment.location = body.location(first_added);
+                segment.crc = body.entry.crc;
+                manifest.pieces.extend(pieces.iter().map(|piece| PieceInfo {
+                    keyspace: visited.keyspace,
+                    start: visited.range.start,
+                    number: piece.entry.piece,
+                    location: piece.location(first_added),
+                    crc: piece.entry.crc,
+                }));
             }
             Written::Keys if is_kept(visited) => continue,
             Written::Keys => segment.sequence = 0,
@@ -100,6 +111,7 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
     kept.append(&mut added);
     manifest.segments = kept;
     manifest.segments.sort_by_key(|segment| (segment.keyspace, segment.range.start));
+    manifest.pieces.sort_by_key(|piece| (piece.owner(), piece.number));
 }
 
 /// Drops what says only that a range is empty, where there is nothing left that would have to be told so; and all tails,
@@ -154,8 +166,8 @@ pub(super) fn needed_only(manifest: &Manifest, records: &mut Vec<TailRecord>) {
 /// The chunks, by their place in the manifest, whose segments are to be copied into new ones: too little of them is used.
 pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
     let mut used = vec![0u64; manifest.chunks.len()];
-    for segment in manifest.segments.iter().filter(|segment| segment.has_body()) {
-        used[segment.location.chunk as usize] += segment.location.len;
+    for location in manifest.locations() {
+        used[location.chunk as usize] += location.len;
     }
     let is_sparse = |at: &usize| used[*at] * 100 < manifest.chunks[*at].bytes * CHUNK_USED_MIN;
     let sparse: Vec<usize> = (0..used.len()).filter(|at| used[*at] > 0).filter(is_sparse).collect();
@@ -165,8 +177,8 @@ pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
 
 pub(super) fn drop_unused_chunks(manifest: &mut Manifest) {
     let mut used = vec![false; manifest.chunks.len()];
-    for segment in manifest.segments.iter().filter(|segment| segment.has_body()) {
-        used[segment.location.chunk as usize] = true;
+    for location in manifest.locations() {
+        used[location.chunk as usize] = true;
     }
     let mut moved = Vec::with_capacity(used.len());
     let mut kept = 0;
@@ -176,8 +188,8 @@ pub(super) fn drop_unused_chunks(manifest: &mut Manifest) {
     }
     let mut keep = used.iter();
     manifest.chunks.retain(|_| keep.next().copied().unwrap_or(false));
-    for segment in manifest.segments.iter_mut().filter(|segment| segment.has_body()) {
-        segment.location.chunk = moved[segment.location.chunk as usize];
+    for location in manifest.locations_mut() {
+        location.chunk = moved[location.chunk as usize];
     }
 }
 

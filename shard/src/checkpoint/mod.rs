@@ -4,7 +4,8 @@
 //!    is not logged (loss window `none`) is from here on.
 //! 2. *Visit* each dirty place under its shard's lock, for as long as it takes to encode it: it is clean from here on, and
 //!    stamped with the number of the last entry. Where few keys have changed, their values are taken, for the tail; else
-//!    all of it, for a chunk. Compression and writing happen without the lock.
+//!    all of it, for a chunk. Compression and writing happen without the lock. Large values remember the moment of the visit
+//!    and are written in steps, see [`large`].
 //! 3. *Cut*: the number of the last entry that any place can have seen. The log must be durable up to there: what the store
 //!    then holds, with the log from `sequence` on replayed onto places as far as they have not seen it, is the state after
 //!    the last entry that survives, which is one moment, whatever each place had seen.
@@ -25,13 +26,14 @@
 //! that they tell of are written whole. Chunks of which little is used are copied together.
 
 mod assembly;
+mod large;
 mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkWriter, Origin, read_segment};
+use dormouse_storage::chunk::{ChunkWriter, Origin, SegmentLocation, read_segment};
 use dormouse_storage::codec::segment::SegmentBody;
 use dormouse_storage::log::{Lsn, Window};
 use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
@@ -45,11 +47,12 @@ use dormouse_types::segment::Range53;
 use self::assembly::{
     drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
 };
-use self::visit::{Contents as Found, Look, Visited, Written};
+use self::visit::{Contents as Found, InChunk, Look, Visited, Written};
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
 use crate::health::Kind;
-use crate::keyspace::Contents;
+use crate::keyspace::{Contents, Graveyard};
+use crate::lane::Waste;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
 
@@ -177,7 +180,9 @@ impl Database {
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
         let give_back = self.engine.give_back;
         // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
-        self.lane.free(contents.iter().map(Contents::bytes).sum(), Asleep { contents, give_back });
+        let mut graveyard = Graveyard::default();
+        graveyard.bury_all(contents);
+        self.lane.free_in_steps(graveyard.bytes(), Asleep { graveyard, give_back });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(SleepOutcome::FellAsleep)
     }
@@ -302,7 +307,7 @@ impl Database {
             let held = hold(topology.shards.clone()).await;
             let begun = self.begin(topology, &held, before.as_deref(), extent);
             if extent != Extent::Fuzzy && begun.needed {
-                let look = Look { in_tail: &in_tail, whole: false };
+                let look = Look { in_tail: &in_tail, whole: false, at_once: true };
                 for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
                     let mut from = 0;
                     while let Some((seen, found, next)) = self.see(shard, id, from, &look) {
@@ -336,7 +341,7 @@ impl Database {
                 (_, Some(seen)) => Some(seen),
                 (None, None) => break,
                 (Some((gate, id, from)), None) => {
-                    let look = Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX };
+                    let look = Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX, at_once: false };
                     let visit = self.visit(gate, *id, *from, &look).await;
                     tokio::task::yield_now().await;
                     match visit {
@@ -354,11 +359,20 @@ impl Database {
             let Some((mut seen, found)) = visit else { continue };
             output.report.segments += 1;
             match found {
-                Found::Body(raw) => {
+                Found::Body(mut raw, large) => {
+                    // It is clean from here on, so it must be known if a piece cannot be written.
+                    visited.push(Visited { written: Written::Empty, ..seen });
+                    // What was seen at one moment has been taken and needs no lock.
+                    let gate = at.as_ref().map(|(gate, ..)| *gate);
+                    let output_of = (&mut manifest, &names, &mut *output);
+                    let pieces = self.write_large(gate, &seen, large, &mut raw, output_of).await?;
+                    visited.pop();
+                    let Some(pieces) = pieces else { continue };
                     let body = raw.seal();
                     let entry = output.writer.push(seen.keyspace, seen.range, seen.sequence, &body);
                     output.report.keys += entry.records as usize;
-                    seen.written = Written::Body { entry, chunk: output.chunks.len() };
+                    (seen.records, seen.expiring) = (entry.records, body.expiring);
+                    seen.written = Written::Body { body: InChunk { entry, chunk: output.chunks.len() }, pieces };
                 }
                 Found::Keys(records) => {
                     output.report.keys += records.len();
@@ -494,7 +508,7 @@ impl Database {
                 None => manifest.segments.push(SegmentInfo {
                     keyspace: *keyspace,
                     range: *range,
-                    location: dormouse_storage::chunk::SegmentLocation { chunk: 0, offset: 0, len: 0 },
+                    location: SegmentLocation { chunk: 0, offset: 0, len: 0 },
                     records: 0,
                     expiring: 0,
                     heap_bytes: 0,
@@ -591,24 +605,52 @@ impl Database {
             if !old.has_body() || !sparse.contains(&old.location.chunk) || bytes > COPIED_BYTES_MAX {
                 continue;
             }
-            let chunk = manifest.chunks[old.location.chunk as usize].name.clone();
-            let location = old.location.offset..old.location.offset + old.location.len;
-            let read = read_segment(&self.engine.store, &chunk, location, old.range, old.crc).await;
             // One that is damaged or missing stays where it is, for whoever can mend it.
-            let Some(body) = read.ok().and_then(|bytes| SegmentBody::of_sealed(&bytes).ok()) else { continue };
+            let Some(body) = self.read_sealed(manifest, old.location, old.range, old.crc).await else { continue };
+            let Ok(body) = SegmentBody::of_sealed(&body) else { continue };
             bytes += old.location.len;
             let entry = output.writer.push(old.keyspace, old.range, old.sequence, &body);
-            let segment = &mut manifest.segments[at];
-            segment.location.offset = entry.offset;
-            segment.location.chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
-            copied.push((segment.keyspace, segment.range));
+            let chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
+            manifest.segments[at].location = SegmentLocation { chunk, ..entry.location() };
+            copied.push((old.keyspace, old.range));
             if output.writer.is_full() {
                 self.put_chunk(manifest, names, output).await?;
             }
         }
+        for at in 0..manifest.pieces.len() {
+            let old = manifest.pieces[at];
+            if !sparse.contains(&old.location.chunk) || bytes > COPIED_BYTES_MAX {
+                continue;
+            }
+            let Some(owner) = manifest.segment(old.keyspace, old.start).copied() else { continue };
+            let Some(piece) = self.read_sealed(manifest, old.location, owner.range, old.crc).await else { continue };
+            let Ok(piece) = SegmentBody::of_sealed_piece(&piece) else { continue };
+            bytes += old.location.len;
+            let entry = output.writer.push_piece(old.keyspace, owner.range, owner.sequence, old.number, &piece);
+            let chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
+            manifest.pieces[at].location = SegmentLocation { chunk, ..entry.location() };
+            copied.push((old.keyspace, owner.range));
+            if output.writer.is_full() {
+                self.put_chunk(manifest, names, output).await?;
+            }
+        }
+        copied.dedup();
         self.put_chunk(manifest, names, output).await?;
         manifest.chunks.append(&mut output.chunks);
         Ok(copied)
+    }
+
+    /// A body or piece as it is stored; none where it cannot be read.
+    async fn read_sealed(
+        &self,
+        manifest: &Manifest,
+        location: SegmentLocation,
+        range: Range53,
+        crc: u64,
+    ) -> Option<Bytes> {
+        let chunk = &manifest.chunks[location.chunk as usize].name;
+        let bytes = location.offset..location.offset + location.len;
+        read_segment(&self.engine.store, chunk, bytes, range, crc).await.ok()
     }
 
     /// Writes a tail of what has changed in places that were not written whole, merged with the newest tails before.
@@ -728,7 +770,9 @@ impl Database {
         drop(held);
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
-        self.lane.free(contents.iter().map(Contents::bytes).sum(), contents);
+        let mut graveyard = Graveyard::default();
+        graveyard.bury_all(contents);
+        self.free(graveyard);
     }
 
     /// After a failure: what was visited is dirty again, and where the window is none nobody records.
@@ -764,14 +808,17 @@ fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
 
 /// The memory of a database that has fallen asleep: when it is freed, the system gets it back.
 struct Asleep {
-    contents: Vec<Contents>,
+    graveyard: Graveyard,
     give_back: fn(),
 }
 
-impl Drop for Asleep {
-    fn drop(&mut self) {
-        self.contents.clear();
-        (self.give_back)();
+impl Waste for Asleep {
+    fn free_some(&mut self) -> bool {
+        let is_done = self.graveyard.free_some();
+        if is_done {
+            (self.give_back)();
+        }
+        is_done
     }
 }
 

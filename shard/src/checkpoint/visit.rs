@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_storage::chunk::ChunkEntry;
+use dormouse_storage::chunk::{ChunkEntry, SegmentLocation};
 use dormouse_storage::codec::segment::RawSegment;
+use dormouse_storage::codec::value::pieces::{Sizes, is_large};
 use dormouse_storage::effect;
 use dormouse_storage::tail::TailRecord;
-use dormouse_types::record::Record;
-use dormouse_types::segment::{Range53, Segment};
+use dormouse_types::record::{Record, Value};
+use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement};
 
+use super::large::Large;
 use crate::database::Database;
 use crate::keyspace::place::{Dirty, Place};
 use crate::shard::{HeldShard, ShardGate};
@@ -19,6 +21,8 @@ use crate::topology::hold;
 const RECORDS_PER_KEY_MIN: usize = 8;
 /// Changed keys that hold more than one part in so many of a place's bytes are not worth leaving the rest.
 const BYTES_FRACTION: usize = 4;
+/// Room that is made ahead for the records of a place. Large values do not take any of it.
+const ROOM_MAX: usize = 4 << 20;
 
 /// A place that was seen by a checkpoint.
 #[derive(Debug)]
@@ -36,17 +40,32 @@ pub(super) struct Visited {
 /// What a checkpoint wrote of a place.
 #[derive(Debug)]
 pub(super) enum Written {
-    /// All of it: where, and in which of this checkpoint's chunks.
-    Body { entry: ChunkEntry, chunk: usize },
+    /// All of it.
+    Body { body: InChunk, pieces: Vec<InChunk> },
     /// What had changed, into the tail.
     Keys,
     /// Nothing, as there is nothing.
     Empty,
 }
 
+/// Where something was written: in which of this checkpoint's chunks, and as which entry of that.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InChunk {
+    pub chunk: usize,
+    pub entry: ChunkEntry,
+}
+
+impl InChunk {
+    /// `first`: where this checkpoint's chunks begin in the manifest.
+    pub fn location(&self, first: usize) -> SegmentLocation {
+        SegmentLocation { chunk: (first + self.chunk) as u32, offset: self.entry.offset, len: self.entry.len }
+    }
+}
+
 /// What was found in a place.
 pub(super) enum Contents {
-    Body(RawSegment),
+    /// All records but those with large values, which remember this moment.
+    Body(RawSegment, Vec<Large>),
     Keys(Vec<TailRecord>),
     Empty,
 }
@@ -57,6 +76,8 @@ pub(super) struct Look<'a> {
     pub in_tail: &'a (dyn Fn(u32, Range53) -> bool + Sync),
     /// The tail has grown enough.
     pub whole: bool,
+    /// Large values are taken at once rather than in steps.
+    pub at_once: bool,
 }
 
 impl Database {
@@ -86,21 +107,25 @@ impl Database {
         if from >= u64::from(contents.end_slot) << 39 {
             return None;
         }
+        let placement = contents.placement;
         let place = contents.by_id(keyspace)?.next_dirty(from)?;
         let sequence = self.shared.sequence.load(Ordering::SeqCst);
         let dirty = std::mem::take(&mut place.dirty);
-        let place: &Place = place;
-        let segment = place.segment()?;
+        let sizes = self.shared.settings.load().sizes;
         let found = match dirty {
             Dirty::Keys(keys) if !look.whole && (look.in_tail)(keyspace, place.range) => {
-                changed(place, segment, keyspace, sequence, &keys)
+                changed(place, place.segment()?, keyspace, sequence, &keys, &sizes)
             }
             _ => None,
         };
-        let found = found.unwrap_or_else(|| match segment.is_empty() {
-            true => Contents::Empty,
-            false => Contents::Body(RawSegment::collect(segment.iter(), place.resident_bytes())),
-        });
+        let room = place.resident_bytes();
+        let found = match (found, place.segment_mut()?) {
+            (Some(found), _) => found,
+            (None, segment) if segment.is_empty() => Contents::Empty,
+            (None, segment) => whole(segment, room, &placement, &sizes, look.at_once),
+        };
+        let place: &Place = place;
+        let segment = place.segment()?;
         let visited = Visited {
             keyspace,
             range: place.range,
@@ -114,6 +139,39 @@ impl Database {
     }
 }
 
+/// All records of a place.
+fn whole(
+    segment: &mut Segment<Record>,
+    room: usize,
+    placement: &SlotPlacement,
+    sizes: &Sizes,
+    at_once: bool,
+) -> Contents {
+    let mut raw = RawSegment::new(room.min(ROOM_MAX));
+    let mut keys: Vec<Box<[u8]>> = Vec::new();
+    for record in segment.iter() {
+        match record.value() {
+            Value::Object(object) if is_large(object, sizes) => keys.push(record.key().into()),
+            _ => raw.push(record),
+        }
+    }
+    let mut large = Vec::with_capacity(keys.len());
+    for key in keys {
+        let position = placement.position(&key);
+        let Some(record) = segment.get_mut(position, &key) else { continue };
+        match Large::begin(record, position, sizes) {
+            Some(mut begun) => {
+                if at_once {
+                    begun.take_at_once(record, sizes);
+                }
+                large.push(begun);
+            }
+            None => raw.push(record),
+        }
+    }
+    Contents::Body(raw, large)
+}
+
 /// The present values of the keys that have changed, where that is little.
 fn changed(
     place: &Place,
@@ -121,6 +179,7 @@ fn changed(
     keyspace: u32,
     sequence: u64,
     keys: &[(u64, Box<[u8]>)],
+    sizes: &Sizes,
 ) -> Option<Contents> {
     if keys.len() * RECORDS_PER_KEY_MIN > segment.len() {
         return None;
@@ -129,6 +188,9 @@ fn changed(
     let mut records = Vec::with_capacity(keys.len());
     for (position, key) in keys {
         let record = segment.get(*position, key);
+        if record.is_some_and(|record| matches!(record.value(), Value::Object(object) if is_large(object, sizes))) {
+            return None;
+        }
         left = left.checked_sub(record.map_or(0, dormouse_types::record::Entry::heap_bytes))?;
         let mut body = Vec::new();
         match record {

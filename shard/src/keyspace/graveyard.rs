@@ -1,16 +1,49 @@
-//! Values that were dropped, to be freed away from the shard's lock.
+//! Values that were dropped, to be freed away from the shard's lock, in steps.
+
+use dormouse_storage::shown::ALL_INDEXES;
+use dormouse_types::Object;
+use dormouse_types::record::{Entry, Record};
+
+use super::contents::Contents;
+use super::index::Index;
+use super::place::{Holding, Place};
+use crate::lane::Waste;
+
+/// Elements that are freed in one step.
+const STEP_ELEMENTS: usize = 4096;
+
+/// What may be large.
+pub enum Dead {
+    Record(Record),
+    Object(Object),
+    Index(Box<Index>),
+}
 
 #[derive(Default)]
 pub struct Graveyard {
-    dead: Vec<Box<dyn Send>>,
+    dead: Vec<Dead>,
+    /// What is being freed.
+    ruins: Ruins,
     bytes: usize,
 }
 
 impl Graveyard {
-    /// Takes something in that holds about `bytes` of memory.
-    pub fn bury(&mut self, bytes: usize, dead: Box<dyn Send>) {
-        self.bytes += bytes;
+    /// Takes something in.
+    pub fn bury(&mut self, dead: Dead) {
+        self.bytes += match &dead {
+            Dead::Record(record) => record.heap_bytes(),
+            Dead::Object(object) => object.heap_bytes(),
+            Dead::Index(index) => index.bytes(),
+        };
         self.dead.push(dead);
+    }
+
+    /// Takes in all that shards held.
+    pub fn bury_all(&mut self, contents: Vec<Contents>) {
+        for mut contents in contents {
+            let indexes = (0..ALL_INDEXES as u8).filter_map(|select| contents.put_index(select, None));
+            indexes.for_each(|index| self.bury(Dead::Index(index)));
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -23,5 +56,104 @@ impl Graveyard {
 
     pub fn is_empty(&self) -> bool {
         self.dead.is_empty()
+    }
+}
+
+impl Waste for Graveyard {
+    fn free_some(&mut self) -> bool {
+        let mut left = STEP_ELEMENTS;
+        loop {
+            if self.ruins.free(&mut left) {
+                match self.dead.pop() {
+                    None => return true,
+                    Some(Dead::Record(record)) => self.ruins.records = vec![record].into_iter(),
+                    Some(Dead::Object(object)) => self.ruins.object = Some(object),
+                    Some(Dead::Index(index)) => self.ruins.places = index.into_places().into_iter(),
+                }
+            }
+            if left == 0 {
+                return false;
+            }
+        }
+    }
+}
+
+/// Something that is half freed: an object, records behind it, and places behind those.
+struct Ruins {
+    object: Option<Object>,
+    records: std::vec::IntoIter<Record>,
+    places: std::vec::IntoIter<Place>,
+}
+
+impl Default for Ruins {
+    fn default() -> Self {
+        Ruins { object: None, records: Vec::new().into_iter(), places: Vec::new().into_iter() }
+    }
+}
+
+impl Ruins {
+    /// Frees about `left` elements and takes them off. Answers whether nothing is left.
+    fn free(&mut self, left: &mut usize) -> bool {
+        while *left > 0 {
+            if let Some(object) = &mut self.object {
+                if object.dismantle(*left) {
+                    self.object = None;
+                    *left = left.saturating_sub(1);
+                } else {
+                    *left = 0;
+                }
+            } else if let Some(mut record) = self.records.next() {
+                self.object = record.take_object();
+                *left -= 1;
+            } else if let Some(place) = self.places.next() {
+                if let Holding::Resident(segment) = place.holding {
+                    self.records = segment.into_iter();
+                }
+                *left -= 1;
+            } else {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dormouse_types::segment::{Placement, SlotPlacement};
+    use dormouse_types::{Collection, Hash, Limits};
+
+    use super::*;
+
+    fn hash(fields: usize) -> Object {
+        let mut hash = Hash::new();
+        for at in 0..fields {
+            hash.set(&at.to_le_bytes(), b"v", &Limits::default());
+        }
+        hash.into_object()
+    }
+
+    #[test]
+    fn everything_is_freed_in_bounded_steps() {
+        let placement = SlotPlacement { seed: 1 };
+        let mut index = Index::empty(0, 0, 16384);
+        for key in 0..6000u32 {
+            let key = key.to_le_bytes();
+            index.insert(placement.position(&key), Record::new_raw(&key, b"value", None), &placement);
+        }
+        let key = b"large";
+        index.insert(placement.position(key), Record::new_object(key, hash(20_000), None), &placement);
+        let mut graveyard = Graveyard::default();
+        graveyard.bury(Dead::Record(Record::new_object(b"r", hash(30_000), None)));
+        graveyard.bury(Dead::Object(hash(10_000)));
+        graveyard.bury(Dead::Index(Box::new(index)));
+        assert!(graveyard.len() == 3 && graveyard.bytes() > 66_000 * 16);
+        let mut steps = 1;
+        while !graveyard.free_some() {
+            steps += 1;
+        }
+        // 66,001 entries, a table's by whole segments.
+        assert!((12..=20).contains(&steps), "{steps}");
+        assert!(graveyard.free_some());
     }
 }

@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use dormouse_storage::replay::Stored;
 use dormouse_types::record::{Entry, Record};
-use dormouse_types::segment::{Directory, Placement, Range53, Segment, SlotPlacement};
+use dormouse_types::segment::{Directory, Placement, Range53, Ranged, Segment, SlotPlacement};
 
 use crate::keyspace::place::{Dirty, Holding, Place};
 
 /// Two neighbours are merged when together they hold less than this share of what one segment can.
 const MERGE_BELOW: usize = 400;
+
+/// A place that takes more memory than this is split, as one that has too many keys: it is loaded, and its small values are
+/// written, whole.
+const PLACE_BYTES_MAX: usize = 2 << 20;
 
 pub struct Index {
     /// Names this keyspace for ever: a flush gives the logical index a new one.
@@ -184,7 +188,13 @@ impl Index {
     }
 
     /// Changes the record of `key` in place, and marks its place dirty if `change` says that it did.
-    pub fn update<R>(&mut self, position: u64, key: &[u8], change: impl FnOnce(&mut Record) -> (bool, R)) -> Option<R> {
+    pub fn update<R>(
+        &mut self,
+        position: u64,
+        key: &[u8],
+        placement: &SlotPlacement,
+        change: impl FnOnce(&mut Record) -> (bool, R),
+    ) -> Option<R> {
         let at = self.places.find(prefix(position));
         let place = place_mut(&mut self.places, at);
         let Holding::Resident(segment) = &mut place.holding else { return None };
@@ -197,10 +207,14 @@ impl Index {
         }
         place.bytes = place.bytes - bytes + bytes_now;
         self.bytes = self.bytes - bytes + bytes_now;
+        let is_heavy = bytes_now > bytes && place.is_heavy();
         if expiry != expiry_now {
             place.expiring = place.expiring - u32::from(expiry.is_some()) + u32::from(expiry_now.is_some());
             self.expiring = self.expiring - usize::from(expiry.is_some()) + usize::from(expiry_now.is_some());
             place.soonest = place.soonest.min(expiry_now.unwrap_or(u64::MAX));
+        }
+        if is_heavy {
+            self.split(at, placement);
         }
         Some(result)
     }
@@ -217,6 +231,7 @@ impl Index {
         let table_now = segment.heap_bytes();
         let full = segment.wants_split();
         place.bytes += bytes;
+        let full = full || place.is_heavy();
         self.bytes = self.bytes + bytes - table + table_now;
         self.records += 1;
         if let Some(expiry) = expiry {
@@ -255,7 +270,7 @@ impl Index {
         Some(record)
     }
 
-    /// Splits place `at` into halves, again where skew leaves one of them full.
+    /// Splits place `at` into halves, again where skew leaves one of them full or heavy.
     fn split(&mut self, at: usize, placement: &SlotPlacement) {
         let range = place_at(&self.places, at).range;
         let place = std::mem::replace(place_mut(&mut self.places, at), Place::empty(range));
@@ -267,7 +282,7 @@ impl Index {
         let mut pieces = Vec::new();
         let mut todo = vec![segment];
         while let Some(segment) = todo.pop() {
-            if segment.wants_split() {
+            if segment.wants_split() || is_heavy(&segment) {
                 let (left, right) = segment.split(placement);
                 todo.push(right);
                 todo.push(left);
@@ -289,10 +304,13 @@ impl Index {
         let sibling = range.start ^ (1 << range.bits);
         let other = if sibling < range.start { at.checked_sub(1) } else { Some(at + 1) };
         let Some(other) = other.filter(|&other| other < self.places.len()) else { return };
-        let together = place_at(&self.places, at).records() + place_at(&self.places, other).records();
+        let pair = [at, other].map(|at| place_at(&self.places, at));
+        let together: usize = pair.iter().map(|place| place.records()).sum();
+        let bytes: usize = pair.iter().map(|place| place.bytes).sum();
         let same = place_at(&self.places, other).range == Range53 { start: sibling, bits: range.bits };
         if !same
             || together > MERGE_BELOW
+            || bytes > PLACE_BYTES_MAX / 2
             || place_at(&self.places, at).segment().is_none()
             || place_at(&self.places, other).segment().is_none()
         {
@@ -480,6 +498,21 @@ impl Index {
 
     pub fn dirty_bytes(&self) -> usize {
         self.places.iter().map(Place::dirty_bytes).sum()
+    }
+}
+
+/// Whether halves would take less memory each. A single large value cannot be helped.
+fn is_heavy(segment: &Segment<Record>) -> bool {
+    segment.len() > 1
+        && segment.range().bits > 0
+        && segment.iter().map(Entry::heap_bytes).sum::<usize>() > PLACE_BYTES_MAX
+}
+
+impl Place {
+    /// The same of a place, which knows its bytes.
+    #[inline]
+    fn is_heavy(&self) -> bool {
+        self.bytes > PLACE_BYTES_MAX && self.range.bits > 0 && self.records() > 1
     }
 }
 

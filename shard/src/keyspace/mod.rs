@@ -41,7 +41,7 @@ use dormouse_types::{Collection, Kind, Object};
 use smallvec::SmallVec;
 
 pub use contents::{Contents, Load};
-pub use graveyard::Graveyard;
+pub use graveyard::{Dead, Graveyard};
 pub use index::Index;
 pub use settings::{Eviction, Settings, Shared};
 
@@ -510,7 +510,7 @@ impl<'a> Keyspace<'a> {
         if let Some(record) = record
             && record.heap_bytes() > BURY_ABOVE
         {
-            self.graveyard.bury(record.heap_bytes(), Box::new(record));
+            self.graveyard.bury(Dead::Record(record));
         }
     }
 
@@ -562,7 +562,11 @@ impl<'a> Keyspace<'a> {
         let Taken { mut record } = taken;
         let expiry = record.expiry();
         let moved = match record.take_object() {
-            Some(object) => Record::new_object(key, object, expiry),
+            Some(mut object) => {
+                // A checkpoint that is writing it looks for it under the key that it had.
+                dormouse_storage::codec::value::pieces::end(&mut object);
+                Record::new_object(key, object, expiry)
+            }
             None => match record.value() {
                 Value::Int(n) => Record::new_raw(key, itoa::Buffer::new().format(n).as_bytes(), expiry),
                 Value::Raw(bytes) => Record::new_string(key, bytes, record.origin(), expiry),
@@ -598,10 +602,10 @@ impl<'a> Keyspace<'a> {
     /// Sets or removes the expiry. False: no such key, or nothing to remove.
     pub fn set_expiry(&mut self, key: &[u8], expiry: Option<u64>) -> bool {
         let position = self.position(key);
-        let (select, at) = (self.select, self.ready(position, key));
+        let (select, at, placement) = (self.select, self.ready(position, key), self.shared.placement);
         let index = at.and_then(|at| self.shards[at].index_mut(select));
         let changed = index.and_then(|index| {
-            index.update(position, key, |record| {
+            index.update(position, key, &placement, |record| {
                 let changed = record.expiry().is_some() || expiry.is_some();
                 if changed {
                     record.set_expiry(expiry);
@@ -727,7 +731,7 @@ impl<'a> Keyspace<'a> {
         let Some(at) = self.ready(position, key) else { return Ok(None) };
         let Some(index) = self.shards[at].index_mut(select) else { return Ok(None) };
         let limits = &self.settings.limits;
-        let outcome = index.update(position, key, |record| {
+        let outcome = index.update(position, key, &placement, |record| {
             let Some(collection) = record.object_mut().and_then(T::as_object_mut) else {
                 return (false, Err(Error::WrongType));
             };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use dormouse_storage::codec::value::pieces::Sizes;
 use dormouse_storage::log::Journal;
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Limits;
@@ -24,6 +25,8 @@ pub struct Settings {
     pub memory_max: usize,
     pub eviction: Eviction,
     pub eviction_samples: usize,
+    /// How checkpoints write large values.
+    pub sizes: Sizes,
 }
 
 impl Settings {
@@ -33,6 +36,7 @@ impl Settings {
             memory_max: 0,
             eviction: Eviction::NoEviction,
             eviction_samples: 5,
+            sizes: Sizes::DEFAULT,
         }
     }
 }

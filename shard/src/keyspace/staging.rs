@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::shown::{ALL_INDEXES, FOLLOWED, INDEXES, MARKER, NO_KEYSPACE};
 
 use super::Keyspace;
+use super::graveyard::Dead;
 
 /// The indexes that clients see, and the staged ones, as bits.
 pub const VISIBLE_MASK: u32 = (1 << INDEXES) - 1;
@@ -129,7 +130,7 @@ impl Keyspace<'_> {
             for select in INDEXES..ALL_INDEXES {
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {
-                    self.graveyard.bury(index.bytes(), index);
+                    self.graveyard.bury(Dead::Index(index));
                 }
             }
         }

@@ -3,6 +3,7 @@
 use dormouse_types::Object;
 use dormouse_types::record::{Entry, Origin, RAW_MAX, Record, Value};
 
+use super::graveyard::Dead;
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
 use crate::error::Result;
 
@@ -22,14 +23,14 @@ impl Keyspace<'_> {
             };
             // The memory of a long text may serve again.
             let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > BURY_ABOVE;
-            let old = if is_big { Some(record.heap_bytes()).zip(record.take_object()) } else { None };
+            let old = if is_big { record.take_object() } else { None };
             record.set_raw(value, expiry);
             (true, old)
         });
         match set {
             Some(old) => {
-                if let Some((bytes, old)) = old {
-                    self.graveyard.bury(bytes, Box::new(old));
+                if let Some(old) = old {
+                    self.graveyard.bury(Dead::Object(old));
                 }
                 self.after_write(key);
             }
@@ -79,9 +80,9 @@ impl Keyspace<'_> {
         key: &[u8],
         change: impl FnOnce(&mut Record) -> (bool, R),
     ) -> Option<R> {
-        let (select, clock) = (self.select, self.clock);
+        let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
         let at = self.ready(position, key)?;
-        self.shards[at].index_mut(select)?.update(position, key, |record| {
+        self.shards[at].index_mut(select)?.update(position, key, &placement, |record| {
             record.set_access(clock);
             change(record)
         })

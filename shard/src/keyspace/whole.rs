@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::record::Record;
 
+use super::graveyard::Dead;
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
 
@@ -154,7 +155,7 @@ impl Keyspace<'_> {
         for shard in &mut self.shards {
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
-                self.graveyard.bury(index.bytes(), index);
+                self.graveyard.bury(Dead::Index(index));
             }
         }
         self.changes += 1;

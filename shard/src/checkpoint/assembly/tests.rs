@@ -1,6 +1,7 @@
 use dormouse_storage::chunk::ChunkEntry;
 use dormouse_types::record::Record;
 
+use super::super::visit::InChunk;
 use super::*;
 
 fn visit(keyspace: u32, range: Range53, sequence: u64, written: Written) -> Visited {
@@ -18,8 +19,9 @@ fn body(offset: u64) -> Written {
         records: 1,
         crc: 5,
         sequence: 0,
+        piece: 0,
     };
-    Written::Body { entry, chunk: 0 }
+    Written::Body { body: InChunk { entry, chunk: 0 }, pieces: Vec::new() }
 }
 
 fn manifest(segments: &[(Range53, u64, u64)]) -> Manifest {
@@ -156,4 +158,48 @@ fn chunks_that_are_hardly_used_are_found() {
     assert_eq!(manifest.segments.iter().map(|segment| segment.location.chunk).collect::<Vec<_>>(), [0, 0, 1, 1]);
     manifest.chunks[1].bytes = CHUNK_GAIN_MIN / 2;
     assert_eq!(sparse_chunks(&manifest), [0u32; 0]);
+}
+
+#[test]
+fn pieces_stay_and_go_with_their_bodies() {
+    let (left, right) = Range53::WHOLE.halves();
+    let mut manifest = manifest(&[(left, 3, 3), (right, 3, 3)]);
+    let location = |chunk: u32, offset: u64| SegmentLocation { chunk, offset, len: 10 };
+    for start in [left.start, right.start] {
+        for number in [1, 2] {
+            let location = location(0, 500 + start / 2 + u64::from(number) * 10);
+            manifest.pieces.push(PieceInfo {
+                keyspace: 0,
+                start,
+                number,
+                location: SegmentLocation { offset: 30 + 10 * u64::from(number), ..location },
+                crc: 9,
+            });
+        }
+    }
+    let Written::Body { body: written, .. } = body(100) else { panic!("a body") };
+    let piece =
+        |number: u32, offset: u64| InChunk { entry: ChunkEntry { piece: number, offset, ..written.entry }, ..written };
+    let visited = [
+        visit(0, left, 8, Written::Body { body: written, pieces: vec![piece(1, 200), piece(4, 210)] }),
+        // What has changed beside them is in the tail.
+        visit(0, right, 8, Written::Keys),
+    ];
+    replace_segments(&mut manifest, &last_seen(&visited), new_chunk());
+    manifest.cut = 9;
+    manifest.check().unwrap();
+    let numbers = |manifest: &Manifest, at: usize| -> Vec<(u32, SegmentLocation)> {
+        manifest.pieces_of(&manifest.segments[at]).iter().map(|piece| (piece.number, piece.location)).collect()
+    };
+    assert_eq!(numbers(&manifest, 0), [(1, location(1, 200)), (4, location(1, 210))]);
+    assert_eq!(numbers(&manifest, 1).len(), 2);
+    // A chunk of which only a piece is needed is needed.
+    manifest.segments[1].location = location(1, 300);
+    drop_unused_chunks(&mut manifest);
+    assert_eq!(manifest.chunks.len(), 2);
+    // A place that is empty now has none.
+    replace_segments(&mut manifest, &last_seen(&[visit(0, Range53::WHOLE, 9, Written::Empty)]), Vec::new());
+    assert!(manifest.pieces.is_empty());
+    drop_unused_chunks(&mut manifest);
+    assert!(manifest.chunks.is_empty());
 }

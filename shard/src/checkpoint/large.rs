@@ -1,0 +1,241 @@
+//! Large values, written a piece at a time.
+//!
+//! 1. The visit of a place makes each large value in it *remember the moment* (see [`dormouse_storage::codec::value::pieces`]). That
+//!    copies nothing. The place's stamp holds for it as for the other records.
+//! 2. Each step takes the shard's lock, writes [`step_bytes`](Sizes::step_bytes) of the value as it was at that moment, and lets go. Whatever
+//!    changes in between puts aside a few kilobytes of the old value at most.
+//! 3. Steps make up pieces, which are sealed and put into chunks without the lock. The body comes after the pieces of its
+//!    values, as it says how many there are.
+//! 4. If the value is gone when its turn comes (deleted, renamed, replaced), the key is looked at again, and what it is now is
+//!    written in place of what it was. The body says that this key was seen later, up to which entry of the log. The effects
+//!    before that are not replayed onto it.
+//!
+//! A text does not remember: when its turn comes it is looked at again, and copied at once.
+//!
+//! A checkpoint of one moment takes large values at once, under all locks: they are those that clients have written to
+//! between the fuzzy checkpoint before it and then.
+//!
+//! Step 4 could go on for ever where a key is replaced all the time: after [`ATTEMPTS`] the value is taken at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dormouse_storage::codec::segment::{InPieces, RawSegment, SegmentBody};
+use dormouse_storage::codec::value::kind;
+use dormouse_storage::codec::value::pieces::{Outline, Sizes, begin, is_large, take};
+use dormouse_storage::manifest::{Manifest, Names};
+use dormouse_types::Object;
+use dormouse_types::record::{Record, Value};
+use dormouse_types::segment::Captured;
+
+use super::Output;
+use super::visit::{InChunk, Visited};
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::shard::{HeldShard, ShardGate};
+use crate::topology::hold;
+
+/// How often a key is looked at again before its value is taken at once.
+const ATTEMPTS: u32 = 8;
+
+/// No moment's elements are others than they were.
+const CHANGED: &str = "a large value was not what it had been when it was written: it is written again";
+
+/// The number of the next moment that a value remembers.
+static MOMENTS: AtomicU64 = AtomicU64::new(1);
+
+/// A large value that remembers a moment, and what stands beside it.
+pub(super) struct Large {
+    key: Box<[u8]>,
+    position: u64,
+    expiry: Option<u64>,
+    access: u32,
+    outline: Outline,
+    remembers: Memory,
+}
+
+/// How what a value was is found.
+enum Memory {
+    /// By the number of the moment.
+    Moment(u64),
+    /// It has been taken: these are its pieces, the last one first, and how many elements each has.
+    Taken(Vec<(Vec<u8>, usize)>),
+    /// Not at all: the key is looked at again.
+    Nothing,
+}
+
+impl Large {
+    /// Makes a record's value remember what it is now. `None`: it is not one that is written in pieces.
+    pub fn begin(record: &mut Record, position: u64, sizes: &Sizes) -> Option<Self> {
+        let (key, expiry, access) = (record.key().into(), record.expiry(), record.access());
+        let (outline, remembers) = match record.object_mut()? {
+            Object::Text(text) => (Outline { kind: kind::STRING, elements: text.len() as u64 }, Memory::Nothing),
+            object => {
+                let moment = MOMENTS.fetch_add(1, Ordering::Relaxed);
+                (begin(object, moment, sizes)?, Memory::Moment(moment))
+            }
+        };
+        Some(Large { key, position, expiry, access, outline, remembers })
+    }
+
+    /// Takes all of the value while the lock is held.
+    pub fn take_at_once(&mut self, record: &mut Record, sizes: &Sizes) {
+        let mut pieces = Vec::new();
+        match (record.object_mut(), &self.remembers) {
+            (Some(Object::Text(text)), _) => {
+                pieces.extend(text.chunks(sizes.piece_bytes.max(1)).map(|piece| (piece.to_vec(), piece.len())));
+            }
+            (Some(object), Memory::Moment(moment)) => loop {
+                let mut piece = Vec::new();
+                let Some(captured) = take(object, *moment, sizes.piece_bytes, &mut piece) else { break };
+                pieces.push((piece, captured.entries));
+                if captured.is_done {
+                    break;
+                }
+            },
+            _ => {}
+        }
+        pieces.reverse();
+        self.remembers = Memory::Taken(pieces);
+    }
+}
+
+/// What a step has found.
+enum Step {
+    Taken(Captured),
+    /// The value is not there any more.
+    Gone,
+    /// Neither is its keyspace: it has been flushed, and nothing of it is needed.
+    Flushed,
+}
+
+/// What a key is when it is looked at again.
+enum Again {
+    /// Nothing, or a record that was added to the body.
+    Done,
+    Large(Large),
+    Flushed,
+}
+
+impl Database {
+    /// Writes the large values of a visited place, and adds their records to `raw`. Answers where the pieces are, or `None` if
+    /// the keyspace is gone. `gate`: that of the place's shard; none where all has been taken.
+    pub(super) async fn write_large(
+        &self,
+        gate: Option<&ShardGate>,
+        visited: &Visited,
+        large: Vec<Large>,
+        raw: &mut RawSegment,
+        (manifest, names, output): (&mut Manifest, &Names, &mut Output),
+    ) -> Result<Option<Vec<InChunk>>> {
+        let sizes = self.shared.settings.load().sizes;
+        let mut pieces: Vec<InChunk> = Vec::new();
+        // The number of the next piece: never one that was used, as what was given up may be in a chunk.
+        let mut number = 1;
+        for begun in large {
+            let mut now = Some(begun);
+            let mut attempt = 0;
+            while let Some(mut value) = now {
+                let kept = pieces.len();
+                let (first, mut elements, mut piece) = (number, 0, Vec::new());
+                let is_whole = loop {
+                    let bytes_max = piece.len() + sizes.step_bytes;
+                    let captured = match self.step(gate, visited.keyspace, &mut value, bytes_max, &mut piece).await {
+                        Step::Taken(captured) => captured,
+                        Step::Gone => break false,
+                        Step::Flushed => return Ok(None),
+                    };
+                    elements += captured.entries as u64;
+                    while piece.len() >= sizes.piece_bytes || captured.is_done && !piece.is_empty() {
+                        // Only a text can be cut anywhere.
+                        let bytes = if value.outline.kind == kind::STRING { sizes.piece_bytes } else { usize::MAX };
+                        let rest = piece.split_off(bytes.min(piece.len()));
+                        let sealed = SegmentBody::of_piece(&piece);
+                        let Visited { keyspace, range, sequence, .. } = *visited;
+                        let entry = output.writer.push_piece(keyspace, range, sequence, number, &sealed);
+                        pieces.push(InChunk { chunk: output.chunks.len(), entry });
+                        number += 1;
+                        piece = rest;
+                        if output.writer.is_full() {
+                            self.put_chunk(manifest, names, output).await?;
+                        }
+                    }
+                    tokio::task::yield_now().await;
+                    if captured.is_done {
+                        break elements == value.outline.elements;
+                    }
+                };
+                if is_whole {
+                    let Large { key, expiry, access, outline, .. } = value;
+                    let count = number - first;
+                    raw.push_in_pieces(&InPieces { key, expiry, access, outline, first, pieces: count });
+                    break;
+                }
+                pieces.truncate(kept);
+                attempt += 1;
+                let Some(gate) = gate else { return Err(Error::Store(CHANGED.into())) };
+                now = match self.look_again(gate, visited, &value, attempt > ATTEMPTS, raw).await {
+                    Again::Done => None,
+                    Again::Large(value) => Some(value),
+                    Again::Flushed => return Ok(None),
+                };
+            }
+        }
+        Ok(Some(pieces))
+    }
+
+    /// Step 2.
+    async fn step(
+        &self,
+        gate: Option<&ShardGate>,
+        keyspace: u32,
+        value: &mut Large,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        let moment = match &mut value.remembers {
+            Memory::Moment(moment) => *moment,
+            Memory::Taken(pieces) => {
+                let (mut piece, entries) = pieces.pop().unwrap_or_default();
+                out.append(&mut piece);
+                return Step::Taken(Captured { entries, is_done: pieces.is_empty() });
+            }
+            Memory::Nothing => return Step::Gone,
+        };
+        let Some(gate) = gate else { return Step::Gone };
+        let held = hold(vec![Arc::clone(gate)]).await;
+        let Some(mut contents) = held.first().map(HeldShard::contents) else { return Step::Flushed };
+        let Some(index) = contents.by_id(keyspace) else { return Step::Flushed };
+        let object = index.get_mut(value.position, &value.key).and_then(Record::object_mut);
+        object.and_then(|object| take(object, moment, bytes_max, out)).map_or(Step::Gone, Step::Taken)
+    }
+
+    /// Step 4. `at_once`: whatever is found is taken.
+    async fn look_again(
+        &self,
+        gate: &ShardGate,
+        visited: &Visited,
+        before: &Large,
+        at_once: bool,
+        raw: &mut RawSegment,
+    ) -> Again {
+        let sizes = self.shared.settings.load().sizes;
+        let held = hold(vec![Arc::clone(gate)]).await;
+        let Some(mut contents) = held.first().map(HeldShard::contents) else { return Again::Flushed };
+        let Some(index) = contents.by_id(visited.keyspace) else { return Again::Flushed };
+        let now = self.shared.sequence.load(Ordering::SeqCst);
+        if now > visited.sequence {
+            raw.push_later(before.position, now - visited.sequence);
+        }
+        let Some(record) = index.get_mut(before.position, &before.key) else { return Again::Done };
+        let is_large = matches!(record.value(), Value::Object(object) if is_large(object, &sizes));
+        let Some(mut large) = is_large.then(|| Large::begin(record, before.position, &sizes)).flatten() else {
+            raw.push(record);
+            return Again::Done;
+        };
+        if at_once || large.outline.kind == kind::STRING {
+            large.take_at_once(record, &sizes);
+        }
+        Again::Large(large)
+    }
+}
