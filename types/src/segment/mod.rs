@@ -31,7 +31,7 @@ mod tests;
 
 use std::{mem, ops::Range};
 
-use crate::record::{Entry, prefetch, size_class};
+use crate::entry::{Entry, prefetch, size_class};
 
 use self::{
     bucket::{Bucket, WIDTH, fingerprint},
