@@ -13,7 +13,7 @@ use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observatio
 use dormouse_shard::error::Error;
 use dormouse_shard::health::Kind;
 use dormouse_shard::keyspace::INDEXES;
-use dormouse_shard::scaling::ShardView;
+use dormouse_shard::shard::ShardView;
 use dormouse_storage::retry::{Notice, Retry};
 use tokio::sync::Mutex;
 

@@ -14,32 +14,9 @@ use dormouse_types::segment::SLOTS;
 use crate::database::{Counts, Database};
 use crate::error::{Error, Result};
 use crate::keyspace::index::slot_start;
-use crate::keyspace::{Dead, Fault, Graveyard, Load};
-use crate::shard::{Shard, ShardGate};
+use crate::keyspace::{Dead, Fault, Graveyard};
+use crate::shard::{Shard, ShardGate, ShardView};
 use crate::topology::{Topology, hold};
-
-/// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
-#[derive(Debug, Clone, Default)]
-pub struct ShardView {
-    pub id: u64,
-    pub first_slot: u16,
-    /// One past the last.
-    pub end_slot: u16,
-    pub keys: usize,
-    pub expiring: usize,
-    pub bytes: usize,
-    pub dirty_bytes: usize,
-    /// Places in memory, and in the store only.
-    pub resident: usize,
-    pub stored: usize,
-    /// Keys that are in memory.
-    pub resident_keys: usize,
-    /// Keys by sixteenth of the slot range.
-    pub sizes: [u32; 16],
-    /// Since the counters were last taken.
-    pub load: Load,
-    pub contended: u64,
-}
 
 impl Database {
     /// Splits the shard that has `slot` so that it begins one. False where one begins there already.

@@ -12,7 +12,6 @@ use crate::gate::{Gate, Guarded, Held, Job};
 use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
 use crate::lane::Queue;
 use crate::memory::MEMORY;
-use crate::scaling::ShardView;
 
 /// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
 pub struct Shard {
@@ -32,6 +31,29 @@ pub struct Shard {
     is_asked: AtomicBool,
     /// Batches that found the lock taken, since the autoscaler last looked.
     pub contended: AtomicU64,
+}
+
+/// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
+#[derive(Debug, Clone, Default)]
+pub struct ShardView {
+    pub id: u64,
+    pub first_slot: u16,
+    /// One past the last.
+    pub end_slot: u16,
+    pub keys: usize,
+    pub expiring: usize,
+    pub bytes: usize,
+    pub dirty_bytes: usize,
+    /// Places in memory, and in the store only.
+    pub resident: usize,
+    pub stored: usize,
+    /// Keys that are in memory.
+    pub resident_keys: usize,
+    /// Keys by sixteenth of the slot range.
+    pub sizes: [u32; 16],
+    /// Since the counters were last taken.
+    pub load: Load,
+    pub contended: u64,
 }
 
 /// What was seen at the last look.

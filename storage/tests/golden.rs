@@ -202,7 +202,7 @@ fn chunk_3() -> Vec<u8> {
     }
     raw.push_later(PLACEMENT.position(b"gone"), 7);
     writer.push(3, Range53::WHOLE, 9000, &raw.seal());
-    writer.finish(&Origin::of(&manifest())).to_vec()
+    writer.finish(&manifest().origin()).to_vec()
 }
 
 fn effects() -> Vec<TailRecord> {
