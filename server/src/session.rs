@@ -610,13 +610,18 @@ impl Session {
                     self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
                 }
                 count(batch, &self.tenant, entry.id, request, reply, before);
+                operations += 1;
+                at = end;
                 if db.is_laden() {
                     let left = db.finish();
                     self.note_replies(left, from, reply.len());
                     from = reply.len();
+                    if database.shared.journal.is_over_share() {
+                        // The rest waits, rather than other databases for it.
+                        parser.restart();
+                        break 'windows Stop::Flush;
+                    }
                 }
-                operations += 1;
-                at = end;
             }
             at = parsed;
             if let Some(stop) = after {
