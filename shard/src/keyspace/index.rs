@@ -147,13 +147,22 @@ impl Index {
         self.places.iter().any(|place| !place.dirty.is_clean())
     }
 
-    /// Marks the resident places that share positions with `range`.
+    /// Marks the resident places that share positions with `range`. Only these are looked at.
     pub fn mark_dirty(&mut self, range: Range53) {
-        let shares = |place: &Place| place.range.contains(range.start) || range.contains(place.range.start);
-        self.places
-            .iter_mut()
-            .filter(|place| shares(place) && place.stored().is_none())
-            .for_each(|place| place.dirty = Dirty::Whole);
+        let (start, end) = (range.start.max(self.places.start()), range.end().min(self.places.end()));
+        if start >= end {
+            return;
+        }
+        let first = self.places.find(start);
+        for at in first..self.places.len() {
+            let place = place_mut(&mut self.places, at);
+            if place.range.start >= end {
+                return;
+            }
+            if place.stored().is_none() {
+                place.dirty = Dirty::Whole;
+            }
+        }
     }
 
     pub fn is_resident(&self, position: u64) -> bool {
