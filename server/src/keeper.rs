@@ -29,8 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REFUSE_FOR: Duration = Duration::from_secs(2);
 /// How soon what has failed is tried again.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
-/// Expired keys removed from a shard at a time: a fraction of a millisecond.
-const EXPIRE_KEYS: usize = 500;
 
 /// One thing that is tried again, less and less often, until it succeeds.
 #[derive(Debug)]
@@ -96,7 +94,27 @@ async fn expire(node: Arc<Node>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !node.is_draining() {
         every.tick().await;
-        node.tenants.all().for_each(|tenant| tenant.database.expire_slice(EXPIRE_KEYS));
+        sweep(&node).await;
+    }
+}
+
+/// Removes keys that have expired, slice by slice, from each shard as long as it is worth it. All shards take turns, so that
+/// no database waits for the backlog of another.
+async fn sweep(node: &Node) {
+    let shards = |tenant: Arc<Tenant>| {
+        let database = Arc::clone(&tenant.database);
+        let shards = database.shards_to_sweep();
+        shards.into_iter().map(move |gate| (Arc::clone(&database), gate))
+    };
+    let mut left: Vec<_> = node.tenants.all().flat_map(shards).collect();
+    while !left.is_empty() && !node.is_draining() {
+        for (database, gate) in std::mem::take(&mut left) {
+            if database.sweep(&gate).await {
+                left.push((database, gate));
+            }
+            // A command that came meanwhile goes first.
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod residency;
 pub mod scaling;
 pub mod shard;
 pub mod snapshot;
+pub mod sweeping;
 mod sync;
 pub mod topology;
 pub mod window;

@@ -14,7 +14,7 @@ use dormouse_types::segment::SLOTS;
 use crate::database::{Counts, Database};
 use crate::error::{Error, Result};
 use crate::keyspace::index::slot_start;
-use crate::keyspace::{Dead, Fault, Graveyard};
+use crate::keyspace::Fault;
 use crate::shard::{Shard, ShardGate, ShardView};
 use crate::topology::{Topology, hold};
 
@@ -85,21 +85,6 @@ impl Database {
         self.publish(Some(next));
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
         Ok(true)
-    }
-
-    /// Removes keys that have expired, a bounded number from each shard whose lock is free.
-    pub fn expire_slice(&self, limit: usize) {
-        let Some(topology) = self.topology() else { return };
-        for gate in &topology.shards {
-            let Some(held) = gate.try_hold() else { continue };
-            let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
-            drop(held);
-            if !freed.is_empty() {
-                let mut graveyard = Graveyard::default();
-                freed.into_iter().for_each(|record| graveyard.bury(Dead::Record(record)));
-                self.free(graveyard);
-            }
-        }
     }
 
     /// The shards, as far as that can be seen without waiting for their locks; empty while the database sleeps. `take`: the

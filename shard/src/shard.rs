@@ -29,6 +29,8 @@ pub struct Shard {
     seen: Mutex<Seen>,
     /// The holder has been asked to look.
     is_asked: AtomicBool,
+    /// Unix milliseconds; when its first key expires, at the earliest, as at the last unlock.
+    soonest: AtomicU64,
     /// Batches that found the lock taken, since the autoscaler last looked.
     pub contended: AtomicU64,
 }
@@ -102,6 +104,7 @@ impl Shard {
         let bytes = shard.contents.lock().bytes();
         shard.published.store(bytes, Ordering::Relaxed);
         left.published.store(left.published().wrapping_sub(bytes), Ordering::Relaxed);
+        shard.soonest.store(left.soonest.load(Ordering::Relaxed), Ordering::Relaxed);
         shard.look(&mut shard.contents.lock());
         Gate::new(shard)
     }
@@ -127,6 +130,7 @@ impl Shard {
             shared: Arc::clone(shared),
             lane: lane.clone(),
             published: AtomicUsize::new(0),
+            soonest: AtomicU64::new(u64::MAX),
             counts: std::array::from_fn(|_| Default::default()),
             counted: AtomicU32::new(0),
             seen: Mutex::default(),
@@ -197,6 +201,11 @@ impl Shard {
     pub fn published(&self) -> usize {
         self.published.load(Ordering::Relaxed)
     }
+
+    /// Whether a key may have expired, as far as can be known without the lock.
+    pub fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.soonest.load(Ordering::Relaxed) <= now_ms
+    }
 }
 
 impl Guarded for Shard {
@@ -207,6 +216,7 @@ impl Guarded for Shard {
 
     fn publish(&self) {
         let contents = self.contents.lock();
+        self.soonest.store(contents.soonest(&self.shared), Ordering::Relaxed);
         let mut present = 0u32;
         for (select, index) in contents.indexes() {
             self.count(usize::from(select), index.len(), index.expiring());

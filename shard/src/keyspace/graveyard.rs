@@ -2,8 +2,9 @@
 
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Record};
+use dormouse_types::record::{Entry, Record, Value};
 
+use super::BURY_ABOVE;
 use super::contents::Contents;
 use super::index::Index;
 use super::place::{Holding, Place};
@@ -17,6 +18,14 @@ pub enum Dead {
     Record(Record),
     Object(Object),
     Index(Box<Index>),
+}
+
+/// Whether a record holds a collection that is large. A long string is one allocation.
+pub fn takes_long_to_free(record: &Record) -> bool {
+    match record.value() {
+        Value::Object(Object::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
+        Value::Object(object) => object.heap_bytes() > BURY_ABOVE,
+    }
 }
 
 #[derive(Default)]
