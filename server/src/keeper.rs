@@ -94,23 +94,23 @@ async fn expire(node: Arc<Node>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !node.is_draining() {
         every.tick().await;
-        sweep(&node).await;
+        keep_up(&node).await;
     }
 }
 
-/// Removes keys that have expired, slice by slice, from each shard as long as it is worth it. All shards take turns, so that
-/// no database waits for the backlog of another.
-async fn sweep(node: &Node) {
-    let shards = |tenant: Arc<Tenant>| {
+/// Removes keys that have expired or are too many, slice by slice, as long as it is worth it. All shards of all databases take
+/// turns, so that none waits for the backlog of another.
+async fn keep_up(node: &Node) {
+    let chores = |tenant: Arc<Tenant>| {
         let database = Arc::clone(&tenant.database);
-        let shards = database.shards_to_sweep();
-        shards.into_iter().map(move |gate| (Arc::clone(&database), gate))
+        let chores = database.chores();
+        chores.into_iter().map(move |chore| (Arc::clone(&database), chore))
     };
-    let mut left: Vec<_> = node.tenants.all().flat_map(shards).collect();
+    let mut left: Vec<_> = node.tenants.all().flat_map(chores).collect();
     while !left.is_empty() && !node.is_draining() {
-        for (database, gate) in std::mem::take(&mut left) {
-            if database.sweep(&gate).await {
-                left.push((database, gate));
+        for (database, chore) in std::mem::take(&mut left) {
+            if database.work_at(&chore).await {
+                left.push((database, chore));
             }
             // A command that came meanwhile goes first.
             tokio::task::yield_now().await;

@@ -23,9 +23,9 @@ pub mod residency;
 pub mod scaling;
 pub mod shard;
 pub mod snapshot;
-pub mod sweeping;
 mod sync;
 pub mod topology;
+pub mod upkeep;
 pub mod window;
 
 pub use dormouse_types::segment::slot_of;

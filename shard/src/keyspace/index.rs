@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use dormouse_storage::replay::Stored;
 use dormouse_types::record::{Entry, Record};
-use dormouse_types::segment::{Directory, Placement, Range53, Ranged, Segment, SlotPlacement};
+use dormouse_types::segment::{Directory, Range53, Ranged, Segment, SlotPlacement};
 
 use crate::keyspace::place::{Dirty, Holding, Place};
 

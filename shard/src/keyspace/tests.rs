@@ -231,7 +231,7 @@ fn a_range_marks_the_places_that_it_touches() {
         let (id, mut places) = (index.id, index.into_places());
         places.iter_mut().for_each(|place| place.dirty = Dirty::Clean);
         let ranges: Vec<Range53> = places.iter().map(|place| place.range).collect();
-        assert!(ranges.len() > 8);
+        assert!(ranges.len() > 4);
         let mut index = Index::new(id, places);
         let whole = Range53 { start: 0, bits: 53 };
         let halves = ranges.iter().filter(|range| range.bits > 0).map(|range| range.halves().1);

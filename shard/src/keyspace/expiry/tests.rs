@@ -220,6 +220,7 @@ proptest! {
                 }
             }
             held.check();
+            let now = held.now_ms;
             let stale = |key: &u16| model[key].is_some_and(|expiry| expiry <= now);
             let mut db = held.keyspace();
             prop_assert!(model.keys().all(|key| stale(key) || db.contains(&key.to_be_bytes())));
