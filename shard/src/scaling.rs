@@ -13,8 +13,8 @@ use dormouse_types::segment::SLOTS;
 
 use crate::database::{Counts, Database};
 use crate::error::{Error, Result};
-use crate::keyspace::index::slot_start;
 use crate::keyspace::Fault;
+use crate::keyspace::index::slot_start;
 use crate::shard::{Shard, ShardGate, ShardView};
 use crate::topology::{Topology, hold};
 
