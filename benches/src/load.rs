@@ -46,6 +46,16 @@ impl Commands {
         })
     }
 
+    /// `HSET hash field value` for random fields among the first `fields` of one hash, which must all be there, with values
+    /// of `value_length` bytes.
+    pub fn set_fields(hash: &str, fields: u64, value_length: usize) -> Self {
+        let mut text = vec![0; value_length];
+        Self::build(fields, b":0\r\n".to_vec(), 4, |index, request| {
+            value(index.wrapping_mul(17), &mut text);
+            command(request, &[b"HSET", hash.as_bytes(), key(index).as_bytes(), &text]);
+        })
+    }
+
     fn build(keys: u64, reply_start: Vec<u8>, reply_length: usize, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         // Enough that the server's caches see the whole keyspace, and few enough to stay small here.
         let count = keys.clamp(1024, 256 * 1024) as usize;

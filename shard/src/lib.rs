@@ -25,7 +25,6 @@ pub mod shard;
 pub mod snapshot;
 mod sync;
 pub mod topology;
-pub mod upkeep;
 pub mod window;
 
 pub use dormouse_types::segment::slot_of;

@@ -84,6 +84,16 @@ pub(super) fn of_checkpoints(bench: &Bench, load: &mut Load, client: &mut Client
     in_turns(bench, load, LEAD, || Ok(()), || checkpoint(client).map(|_| ()))
 }
 
+/// The same load with some event and without, in turns; `before` comes before each window with an event.
+pub(super) fn of_events(
+    bench: &Bench,
+    load: &mut Load,
+    before: impl FnMut() -> Result<()>,
+    event: impl FnMut() -> Result<()> + Send,
+) -> Result<Waits> {
+    in_turns(bench, load, LEAD, before, event)
+}
+
 fn stalls(bench: &Bench, program: &Program, keys: u64) -> Result<Vec<Option<Waits>>> {
     let server = program.start()?;
     let mut client = server.client()?;

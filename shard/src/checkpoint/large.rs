@@ -12,8 +12,8 @@
 //!
 //! A text does not remember: when its turn comes it is looked at again, and copied at once.
 //!
-//! A checkpoint of one moment takes large values at once, under all locks: they are those that clients have written to
-//! between the fuzzy checkpoint before it and then.
+//! A checkpoint of one moment cannot look at a key again, as that would be another moment. So values that are dropped while
+//! it is written are [parked](crate::keyspace::graveyard::Parked), and what is left of them is found there.
 //!
 //! Step 4 could go on for ever where a key is replaced all the time: after [`ATTEMPTS`] the value is taken at once.
 
@@ -78,6 +78,10 @@ impl Large {
         Some(Large { key, position, expiry, access, outline, remembers })
     }
 
+    pub fn is_text(&self) -> bool {
+        self.outline.kind == kind::STRING
+    }
+
     /// Takes all of the value while the lock is held.
     pub fn take_at_once(&mut self, record: &mut Record, sizes: &Sizes) {
         let mut pieces = Vec::new();
@@ -119,10 +123,11 @@ enum Again {
 
 impl Database {
     /// Writes the large values of a visited place, and adds their records to `raw`. Answers where the pieces are, or `None` if
-    /// the keyspace is gone. `gate`: that of the place's shard; none where all has been taken.
+    /// the keyspace is gone. `gate`: that of the place's shard;
+    /// `is_moment`: whether nothing may be looked at again.
     pub(super) async fn write_large(
         &self,
-        gate: Option<&ShardGate>,
+        (gate, is_moment): (&ShardGate, bool),
         visited: &Visited,
         large: Vec<Large>,
         raw: &mut RawSegment,
@@ -143,6 +148,7 @@ impl Database {
                     let captured = match self.step(gate, visited.keyspace, &mut value, bytes_max, &mut piece).await {
                         Step::Taken(captured) => captured,
                         Step::Gone => break false,
+                        Step::Flushed if is_moment => return Err(Error::Store(CHANGED.into())),
                         Step::Flushed => return Ok(None),
                     };
                     elements += captured.entries as u64;
@@ -173,7 +179,9 @@ impl Database {
                 }
                 pieces.truncate(kept);
                 attempt += 1;
-                let Some(gate) = gate else { return Err(Error::Store(CHANGED.into())) };
+                if is_moment {
+                    return Err(Error::Store(CHANGED.into()));
+                }
                 now = match self.look_again(gate, visited, &value, attempt > ATTEMPTS, raw).await {
                     Again::Done => None,
                     Again::Large(value) => Some(value),
@@ -187,7 +195,7 @@ impl Database {
     /// Step 2.
     async fn step(
         &self,
-        gate: Option<&ShardGate>,
+        gate: &ShardGate,
         keyspace: u32,
         value: &mut Large,
         bytes_max: usize,
@@ -202,12 +210,18 @@ impl Database {
             }
             Memory::Nothing => return Step::Gone,
         };
-        let Some(gate) = gate else { return Step::Gone };
         let held = hold(vec![Arc::clone(gate)]).await;
         let Some(mut contents) = held.first().map(HeldShard::contents) else { return Step::Flushed };
-        let Some(index) = contents.by_id(keyspace) else { return Step::Flushed };
-        let object = index.get_mut(value.position, &value.key).and_then(Record::object_mut);
-        object.and_then(|object| take(object, moment, bytes_max, out)).map_or(Step::Gone, Step::Taken)
+        let found = contents.by_id(keyspace).map(|index| {
+            let object = index.get_mut(value.position, &value.key).and_then(Record::object_mut);
+            object.and_then(|object| take(object, moment, bytes_max, out))
+        });
+        let mut parked = || self.shared.parked.take((keyspace, value.position, &value.key), moment, bytes_max, out);
+        match found {
+            Some(Some(captured)) => Step::Taken(captured),
+            Some(None) => parked().map_or(Step::Gone, Step::Taken),
+            None => parked().map_or(Step::Flushed, Step::Taken),
+        }
     }
 
     /// Step 4. `at_once`: whatever is found is taken.
@@ -233,7 +247,7 @@ impl Database {
             raw.push(record);
             return Again::Done;
         };
-        if at_once || large.outline.kind == kind::STRING {
+        if at_once || large.is_text() {
             large.take_at_once(record, &sizes);
         }
         Again::Large(large)

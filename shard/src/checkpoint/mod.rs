@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkWriter, SegmentLocation, read_segment};
+use dormouse_storage::chunk::{ChunkWriter, Origin, SegmentLocation, read_segment};
 use dormouse_storage::codec::segment::SegmentBody;
 use dormouse_storage::log::{Lsn, Window};
 use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
@@ -47,7 +47,7 @@ use dormouse_types::segment::Range53;
 use self::assembly::{
     drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
 };
-use self::visit::{Contents as Found, InChunk, Look, Visited, Written};
+use self::visit::{AtOnce, Contents as Found, InChunk, Look, Visited, Written};
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
 use crate::health::Kind;
@@ -221,6 +221,7 @@ impl Database {
         self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
         let (mut visited, mut output) = (Vec::new(), Output::default());
         let outcome = self.write(&topology, extent, &mut visited, &mut output).await;
+        self.free(self.shared.parked.close());
         self.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(report) => {
@@ -307,11 +308,16 @@ impl Database {
             let held = hold(topology.shards.clone()).await;
             let begun = self.begin(topology, &held, before.as_deref(), extent);
             if extent != Extent::Fuzzy && begun.needed {
-                let look = Look { in_tail: &in_tail, whole: false, at_once: true };
+                let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Texts };
+                let look = Look { in_tail: &in_tail, whole: false, at_once };
+                // What is dropped from here on may still have to be written.
+                self.shared.parked.open();
                 for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
                     let mut from = 0;
                     while let Some((seen, found, next)) = self.see(shard, id, from, &look) {
                         from = next;
+                        // They are all clean from here on, so all must be known if one cannot be written.
+                        visited.push(Visited { written: Written::Empty, ..seen });
                         seen_at_once.push((seen, found));
                     }
                 }
@@ -341,7 +347,8 @@ impl Database {
                 (_, Some(seen)) => Some(seen),
                 (None, None) => break,
                 (Some((gate, id, from)), None) => {
-                    let look = Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX, at_once: false };
+                    let look =
+                        Look { in_tail: &in_tail, whole: changed_bytes > TAIL_BYTES_MAX, at_once: AtOnce::Nothing };
                     let visit = self.visit(gate, *id, *from, &look).await;
                     tokio::task::yield_now().await;
                     match visit {
@@ -362,10 +369,10 @@ impl Database {
                 Found::Body(mut raw, large) => {
                     // It is clean from here on, so it must be known if a piece cannot be written.
                     visited.push(Visited { written: Written::Empty, ..seen });
-                    // What was seen at one moment has been taken and needs no lock.
-                    let gate = at.as_ref().map(|(gate, ..)| *gate);
+                    let gate = &topology.shards[topology.of_slot((seen.range.start >> 39) as u16)];
                     let output_of = (&mut manifest, &names, &mut *output);
-                    let pieces = self.write_large(gate, &seen, large, &mut raw, output_of).await?;
+                    let is_moment = extent != Extent::Fuzzy;
+                    let pieces = self.write_large((gate, is_moment), &seen, large, &mut raw, output_of).await?;
                     visited.pop();
                     let Some(pieces) = pieces else { continue };
                     let body = raw.seal();
@@ -536,7 +543,7 @@ impl Database {
             return Ok(());
         }
         let name = names.chunk(manifest.epoch, manifest.writer, self.take_number(manifest));
-        let bytes = output.writer.finish(&manifest.origin());
+        let bytes = output.writer.finish(&Origin::of(manifest));
         let info = ChunkInfo { name, bytes: bytes.len() as u64 };
         output.report.bytes += info.bytes;
         self.put(&info.name, bytes, output).await?;

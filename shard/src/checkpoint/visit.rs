@@ -70,14 +70,23 @@ pub(super) enum Contents {
     Empty,
 }
 
+/// Large values that a visit takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtOnce {
+    Nothing,
+    /// Texts, which remember nothing.
+    Texts,
+    Everything,
+}
+
 /// How a checkpoint looks at places.
 pub(super) struct Look<'a> {
     /// Whether what changed in a place may go into the tail: the store has just this range, or nothing of it.
     pub in_tail: &'a (dyn Fn(u32, Range53) -> bool + Sync),
     /// The tail has grown enough.
     pub whole: bool,
-    /// Large values are taken at once rather than in steps.
-    pub at_once: bool,
+    /// What is taken at once rather than in steps.
+    pub at_once: AtOnce,
 }
 
 impl Database {
@@ -145,7 +154,7 @@ fn whole(
     room: usize,
     placement: &SlotPlacement,
     sizes: &Sizes,
-    at_once: bool,
+    at_once: AtOnce,
 ) -> Contents {
     let mut raw = RawSegment::new(room.min(ROOM_MAX));
     let mut keys: Vec<Box<[u8]>> = Vec::new();
@@ -161,7 +170,7 @@ fn whole(
         let Some(record) = segment.get_mut(position, &key) else { continue };
         match Large::begin(record, position, sizes) {
             Some(mut begun) => {
-                if at_once {
+                if at_once == AtOnce::Everything || at_once == AtOnce::Texts && begun.is_text() {
                     begun.take_at_once(record, sizes);
                 }
                 large.push(begun);

@@ -1,10 +1,14 @@
 //! Values that were dropped, to be freed away from the shard's lock, in steps.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dormouse_storage::codec::value::pieces::take;
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Record, Value};
+use dormouse_types::record::{Entry, Record};
+use dormouse_types::segment::Captured;
+use parking_lot::Mutex;
 
-use super::BURY_ABOVE;
 use super::contents::Contents;
 use super::index::Index;
 use super::place::{Holding, Place};
@@ -18,14 +22,12 @@ pub enum Dead {
     Record(Record),
     Object(Object),
     Index(Box<Index>),
-}
-
-/// Whether a record holds a collection that is large. A long string is one allocation.
-pub fn takes_long_to_free(record: &Record) -> bool {
-    match record.value() {
-        Value::Object(Object::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
-        Value::Object(object) => object.heap_bytes() > BURY_ABOVE,
-    }
+    /// What is left of the moment that a value remembered.
+    Rest {
+        moment: u64,
+        bytes: Vec<u8>,
+        elements: usize,
+    },
 }
 
 #[derive(Default)]
@@ -43,6 +45,7 @@ impl Graveyard {
             Dead::Record(record) => record.heap_bytes(),
             Dead::Object(object) => object.heap_bytes(),
             Dead::Index(index) => index.bytes(),
+            Dead::Rest { bytes, .. } => bytes.capacity(),
         };
         self.dead.push(dead);
     }
@@ -77,6 +80,7 @@ impl Waste for Graveyard {
                     None => return true,
                     Some(Dead::Record(record)) => self.ruins.records = vec![record].into_iter(),
                     Some(Dead::Object(object)) => self.ruins.object = Some(object),
+                    Some(Dead::Rest { .. }) => {}
                     Some(Dead::Index(index)) => self.ruins.places = index.into_places().into_iter(),
                 }
             }
@@ -84,6 +88,64 @@ impl Waste for Graveyard {
                 return false;
             }
         }
+    }
+}
+
+/// Dropped values that a checkpoint of one moment still has to write.
+///
+/// While it is open, which changes only under all locks of the database, what is dropped is kept here.
+#[derive(Default)]
+pub struct Parked {
+    is_open: AtomicBool,
+    dead: Mutex<Vec<Dead>>,
+}
+
+impl Parked {
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::Relaxed)
+    }
+
+    pub fn park(&self, dead: Dead) {
+        self.dead.lock().push(dead);
+    }
+
+    /// Answers all that is parked, to be freed.
+    pub fn close(&self) -> Graveyard {
+        self.is_open.store(false, Ordering::SeqCst);
+        let mut graveyard = Graveyard::default();
+        self.dead.lock().drain(..).for_each(|dead| graveyard.bury(dead));
+        graveyard
+    }
+
+    /// Appends the next elements of a value that remembers `moment`, as [`take`] does.
+    pub fn take(
+        &self,
+        (keyspace, position, key): (u32, u64, &[u8]),
+        moment: u64,
+        bytes_max: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Captured> {
+        self.dead.lock().iter_mut().find_map(|dead| match dead {
+            Dead::Record(record) => take(record.object_mut()?, moment, bytes_max, out),
+            Dead::Object(object) => take(object, moment, bytes_max, out),
+            Dead::Index(index) if index.id != keyspace || !index.covers(position >> 11) => None,
+            Dead::Index(index) => take(index.get_mut(position, key)?.object_mut()?, moment, bytes_max, out),
+            Dead::Rest { moment: other, bytes, elements } if *other == moment => {
+                out.append(bytes);
+                Some(Captured { entries: std::mem::take(elements), is_done: true })
+            }
+            Dead::Rest { .. } => None,
+        })
+    }
+}
+
+impl std::fmt::Debug for Parked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parked").field("is_open", &self.is_open).finish_non_exhaustive()
     }
 }
 

@@ -17,7 +17,6 @@
 
 pub mod contents;
 pub mod eviction;
-pub mod expiry;
 pub mod graveyard;
 pub mod index;
 pub mod place;
@@ -34,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Request;
+use dormouse_storage::codec::value::pieces;
 use dormouse_storage::effect;
 use dormouse_storage::log::{self, Lsn};
 use dormouse_types::record::{Entry, Record, Value, access_clock};
@@ -508,10 +508,30 @@ impl<'a> Keyspace<'a> {
     }
 
     fn bury(&mut self, record: Option<Record>) {
-        if let Some(record) = record
-            && record.heap_bytes() > BURY_ABOVE
-        {
-            self.graveyard.bury(Dead::Record(record));
+        let Some(record) = record else { return };
+        let bytes = record.heap_bytes();
+        if bytes > BURY_ABOVE || self.shared.parked.is_open() && bytes > self.settings.sizes.large_bytes {
+            self.lay_down(Dead::Record(record));
+        }
+    }
+
+    /// For a value that gets another key: a checkpoint that writes it looks for it under the one that it had.
+    fn forget_moment(&mut self, object: &mut Object) {
+        let Some(moment) = pieces::remembered(object) else { return };
+        if self.shared.parked.is_open() {
+            let mut bytes = Vec::new();
+            let rest = pieces::take(object, moment, usize::MAX, &mut bytes);
+            let elements = rest.map_or(0, |captured| captured.entries);
+            self.shared.parked.park(Dead::Rest { moment, bytes, elements });
+        }
+        pieces::end(object);
+    }
+
+    /// Takes in what was dropped, for a checkpoint that still writes it, or to be freed.
+    fn lay_down(&mut self, dead: Dead) {
+        match self.shared.parked.is_open() {
+            true => self.shared.parked.park(dead),
+            false => self.graveyard.bury(dead),
         }
     }
 
@@ -564,8 +584,7 @@ impl<'a> Keyspace<'a> {
         let expiry = record.expiry();
         let moved = match record.take_object() {
             Some(mut object) => {
-                // A checkpoint that is writing it looks for it under the key that it had.
-                dormouse_storage::codec::value::pieces::end(&mut object);
+                self.forget_moment(&mut object);
                 Record::new_object(key, object, expiry)
             }
             None => match record.value() {

@@ -12,14 +12,12 @@ use dormouse_types::Limits;
 use dormouse_types::segment::SlotPlacement;
 use parking_lot::Mutex;
 
+use super::graveyard::Parked;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
     NoEviction,
     AllKeysLru,
-    AllKeysRandom,
-    VolatileLru,
-    VolatileRandom,
-    VolatileTtl,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,9 +62,8 @@ pub struct Shared {
     /// Most bytes that the databases of its family (a database and its branches) leave to it; [`usize::MAX`]: as many as its
     /// settings say.
     pub family_left: AtomicUsize,
-    /// What eviction without a command draws its chances from.
-    pub chance: AtomicU64,
     pub watches: Watches,
+    pub parked: Parked,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
     /// A bit for each logical index, the staged ones included, whose keys do not expire by this server's clock. It changes
@@ -86,8 +83,8 @@ impl Shared {
             used: AtomicUsize::new(0),
             counts: std::array::from_fn(|_| Default::default()),
             family_left: AtomicUsize::new(usize::MAX),
-            chance: AtomicU64::new(seed),
             watches: Watches::default(),
+            parked: Parked::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             followed: AtomicU32::new(0),

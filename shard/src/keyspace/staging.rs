@@ -126,11 +126,12 @@ impl Keyspace<'_> {
     fn drop_staged(&mut self) {
         let shared = self.shared;
         shared.watches.touch_all(|select| usize::from(select) >= INDEXES, |_, _| true);
-        for shard in &mut self.shards {
+        for at in 0..self.shards.len() {
             for select in INDEXES..ALL_INDEXES {
+                let shard = &mut self.shards[at];
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {
-                    self.graveyard.bury(Dead::Index(index));
+                    self.lay_down(Dead::Index(index));
                 }
             }
         }

@@ -15,6 +15,10 @@ impl Keyspace<'_> {
     /// Sets `key` to a string, whatever it was.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
         let position = self.position(key);
+        let bury_above = match self.shared.parked.is_open() {
+            true => self.settings.sizes.large_bytes.min(BURY_ABOVE),
+            false => BURY_ABOVE,
+        };
         let set = self.update_record(position, key, |record| {
             let expiry = match expiry {
                 Expiry::None => None,
@@ -22,7 +26,7 @@ impl Keyspace<'_> {
                 Expiry::At(at) => Some(at),
             };
             // The memory of a long text may serve again.
-            let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > BURY_ABOVE;
+            let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > bury_above;
             let old = if is_big { record.take_object() } else { None };
             record.set_raw(value, expiry);
             (true, old)
@@ -30,7 +34,7 @@ impl Keyspace<'_> {
         match set {
             Some(old) => {
                 if let Some(old) = old {
-                    self.graveyard.bury(Dead::Object(old));
+                    self.lay_down(Dead::Object(old));
                 }
                 self.after_write(key);
             }

@@ -152,10 +152,11 @@ impl Keyspace<'_> {
         let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
         let shared = self.shared;
         shared.watches.touch_all(|of| of == select, |_, key| self.may_hold(select, key));
-        for shard in &mut self.shards {
+        for at in 0..self.shards.len() {
+            let shard = &mut self.shards[at];
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
-                self.graveyard.bury(Dead::Index(index));
+                self.lay_down(Dead::Index(index));
             }
         }
         self.changes += 1;

@@ -452,6 +452,10 @@ impl Chunked {
         Some(is_done)
     }
 
+    pub fn captured_id(&self) -> Option<u64> {
+        self.capture.as_ref().map(|capture| capture.id)
+    }
+
     pub fn is_captured(&self) -> bool {
         self.capture.is_some()
     }

@@ -274,6 +274,14 @@ impl List {
         }
     }
 
+    /// The capture that is under way.
+    pub fn captured_id(&self) -> Option<u64> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Chunked(chunked) => chunked.captured_id(),
+        }
+    }
+
     /// Ends whatever capture is under way.
     pub fn end_capture(&mut self) {
         if let Form::Chunked(chunked) = &mut self.0 {

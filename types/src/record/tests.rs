@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::entry::{Field, Member, Scored};
-use crate::object::Object;
+use crate::Object;
 
 fn text(bytes: &[u8]) -> Object {
     Object::Text(bytes.to_vec())

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::entry::Entry;
+use crate::record::Entry;
 
 use super::{Placement, Table, prefix53, range::PREFIX_BITS};
 
@@ -83,6 +83,11 @@ impl<E: Entry, P: Placement> Table<E, P> {
             self.capture = Some(capture);
         }
         Some(Captured { entries, is_done })
+    }
+
+    /// The capture that is under way.
+    pub fn captured_id(&self) -> Option<u64> {
+        self.capture.as_ref().map(|capture| capture.id)
     }
 
     pub fn is_captured(&self) -> bool {

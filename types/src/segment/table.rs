@@ -2,7 +2,7 @@
 
 use std::{mem, ops::Range};
 
-use crate::entry::Entry;
+use crate::record::Entry;
 
 use super::{
     Segment,

@@ -41,7 +41,6 @@ const FOLDERS: &[Folder] = &[
             "crate::list",
             "crate::set",
             "crate::sorted_set",
-            "crate::object",
             "crate::Object",
             "dormouse_protocol",
         ],

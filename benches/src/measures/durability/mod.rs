@@ -3,7 +3,8 @@
 //! 1. [`cost`]: CPU of the server per SET with and without the log, and throughput where nothing may be lost.
 //! 2. [`stalls`]: what clients wait while a log-keeping database makes checkpoints under full write load.
 //! 3. [`large`]: a database of about 1 GiB: recovery, sleep with little changed, branches, write amplification.
-//! 4. [`import`]: RDB files into a store.
+//! 4. [`value`]: what clients wait while a hash of a million fields is written, loaded and freed.
+//! 5. [`import`]: RDB files into a store.
 //!
 //! Peers keep an append-only file with the `appendfsync` that promises the same. Files lie under the temporary folder,
 //! which must be a disk: where syncing costs nothing, these numbers say nothing.
@@ -12,6 +13,7 @@ mod cost;
 mod import;
 mod large;
 mod stalls;
+mod value;
 
 use clap::ValueEnum;
 
@@ -36,6 +38,8 @@ pub(crate) enum Part {
     Stalls,
     /// Recovery, sleep, branches, and write amplification of 1 GiB.
     Large,
+    /// Replies while one large value is written, loaded and freed.
+    Value,
     /// `dormouse import`.
     Import,
 }
@@ -50,6 +54,7 @@ impl Part {
             Part::Cost => cost::measure(bench),
             Part::Stalls => stalls::measure(bench),
             Part::Large => large::measure(bench),
+            Part::Value => value::measure(bench),
             Part::Import => import::measure(bench),
         }
     }

@@ -17,8 +17,8 @@
 //! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
 //! Reading: an [`Assembly`] takes one piece after the other.
 
-use dormouse_types::entry::{Entry, Field, Member, Scored};
 use dormouse_types::list::ChunkRef;
+use dormouse_types::record::{Entry, Field, Member, Scored};
 use dormouse_types::segment::Captured;
 use dormouse_types::sorted_set::{SortedSet, Unordered};
 use dormouse_types::{Hash, Item, Limits, List, Object, Set};
@@ -116,6 +116,17 @@ pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -
         Object::Hash(hash) => hash.table_mut()?.capture_some(id, bytes_max, out),
         Object::Set(set) => set.table_mut()?.capture_some(id, bytes_max, out),
         Object::SortedSet(set) => set.table_mut()?.capture_some(id, bytes_max, out),
+    }
+}
+
+/// The moment that a value remembers.
+pub fn remembered(object: &mut Object) -> Option<u64> {
+    match object {
+        Object::Text(_) => None,
+        Object::List(list) => list.captured_id(),
+        Object::Hash(hash) => hash.table_mut()?.captured_id(),
+        Object::Set(set) => set.table_mut()?.captured_id(),
+        Object::SortedSet(set) => set.table_mut()?.captured_id(),
     }
 }
 
