@@ -304,7 +304,9 @@ fn a_folder_that_is_no_store_is_told() {
     fs::write(other.join("log/nginx/access"), "").expect("a file");
     let file = folder.path().join("x.rdb");
     let file = file.to_str().expect("a plain name");
-    for path in [folder.path().join("absent"), folder.path().join("other")] {
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "").expect("a file");
+    for path in [folder.path().join("absent"), folder.path().join("other"), plain] {
         let store = format!("file://{}", path.display());
         for arguments in [
             &["check", "--store", &store][..],

@@ -1,6 +1,7 @@
 //! An import into the store itself.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dormouse_storage::log::Log;
@@ -32,20 +33,37 @@ pub struct Destination<'a> {
 /// # Errors
 /// Why nothing was imported.
 pub fn run(import: &FileImport, destination: Destination<'_>) -> Result<(), String> {
-    let Destination { store: url, database, temporary, seed, writer } = destination;
     let (input, bytes) = import.open()?;
+    let url = destination.store;
+    let made = url.strip_prefix("file://").map(Path::new).filter(|folder| !folder.exists());
     let store = Arc::new(Store::open(url).map_err(|error| match error {
         StoreError::Locked { .. } => {
             format!("{error}. Import through the running server with --to redis://127.0.0.1:6379, or end it first")
         }
         _ => error.to_string(),
     })?);
-    let recovered = Log::look(&store).map_err(|error| error.to_string())?;
+    let outcome = import_into(&store, import, destination, input, bytes);
+    if let (Err(_), Some(folder)) = (&outcome, made) {
+        // Nothing was there before, and the store is still locked, so nothing but what this import began is in it.
+        _ = std::fs::remove_dir_all(folder);
+    }
+    outcome
+}
+
+fn import_into(
+    store: &Arc<Store>,
+    import: &FileImport,
+    destination: Destination<'_>,
+    input: impl Read,
+    bytes: Option<u64>,
+) -> Result<(), String> {
+    let Destination { store: url, database, temporary, seed, writer } = destination;
+    let recovered = Log::look(store).map_err(|error| error.to_string())?;
     // The disk that is to hold the data has room for them; the system's temporary files may lie in memory.
     let beside = || url.strip_prefix("file://").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = temporary.unwrap_or_else(beside);
     let order = Order {
-        store: &store,
+        store,
         recovered: &recovered,
         database,
         replace: import.replace,

@@ -190,6 +190,10 @@ impl Tenant {
             eviction: match settings.max_memory_policy {
                 EvictionPolicy::Noeviction => Eviction::NoEviction,
                 EvictionPolicy::AllkeysLru => Eviction::AllKeysLru,
+                EvictionPolicy::AllkeysRandom => Eviction::AllKeysRandom,
+                EvictionPolicy::VolatileLru => Eviction::VolatileLru,
+                EvictionPolicy::VolatileRandom => Eviction::VolatileRandom,
+                EvictionPolicy::VolatileTtl => Eviction::VolatileTtl,
             },
             eviction_samples: settings.max_memory_samples as usize,
             sizes: Default::default(),

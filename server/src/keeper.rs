@@ -13,7 +13,7 @@ use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observatio
 use dormouse_shard::error::Error;
 use dormouse_shard::health::Kind;
 use dormouse_shard::keyspace::INDEXES;
-use dormouse_shard::scaling::ShardView;
+use dormouse_shard::shard::ShardView;
 use dormouse_storage::retry::{Notice, Retry};
 use tokio::sync::Mutex;
 
@@ -29,8 +29,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REFUSE_FOR: Duration = Duration::from_secs(2);
 /// How soon what has failed is tried again.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
-/// Expired keys removed from a shard at a time: a fraction of a millisecond.
-const EXPIRE_KEYS: usize = 500;
 
 /// One thing that is tried again, less and less often, until it succeeds.
 #[derive(Debug)]
@@ -96,7 +94,27 @@ async fn expire(node: Arc<Node>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !node.is_draining() {
         every.tick().await;
-        node.tenants.all().for_each(|tenant| tenant.database.expire_slice(EXPIRE_KEYS));
+        keep_up(&node).await;
+    }
+}
+
+/// Removes keys that have expired or are too many, slice by slice, as long as it is worth it. All shards of all databases take
+/// turns, so that none waits for the backlog of another.
+async fn keep_up(node: &Node) {
+    let chores = |tenant: Arc<Tenant>| {
+        let database = Arc::clone(&tenant.database);
+        let chores = database.chores();
+        chores.into_iter().map(move |chore| (Arc::clone(&database), chore))
+    };
+    let mut left: Vec<_> = node.tenants.all().flat_map(chores).collect();
+    while !left.is_empty() && !node.is_draining() {
+        for (database, chore) in std::mem::take(&mut left) {
+            if database.work_at(&chore).await {
+                left.push((database, chore));
+            }
+            // A command that came meanwhile goes first.
+            tokio::task::yield_now().await;
+        }
     }
 }
 

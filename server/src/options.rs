@@ -363,6 +363,13 @@ fn file_defaults(path: &Path) -> Result<Defaults, clap::Error> {
             .get_arguments()
             .find(|option| option.get_long() == Some(name.as_str()) && name != "config")
             .ok_or_else(|| invalid(format!("in {place}: unknown option `{name}` (see `dormouse --help`)")))?;
+        if let toml::Value::Integer(_) | toml::Value::Float(_) = value
+            && option.get_value_parser().type_id() == std::any::TypeId::of::<Interval>()
+        {
+            return Err(invalid(format!(
+                "in {place}: `{name} = {value}` has no unit: write `{name} = \"{value}s\"` for seconds"
+            )));
+        }
         let values = match value {
             toml::Value::Array(values) if takes_several(option) => values.into_iter().map(scalar).collect(),
             value => scalar(value).map(|text| vec![text]),

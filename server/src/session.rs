@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, Reply, Request, Version};
 use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::error::Error;
+use dormouse_shard::keyspace::eviction::{NoRoom, added_bytes};
 use dormouse_shard::keyspace::{Fault, Keyspace, Left};
 use dormouse_shard::memory::MEMORY;
 use dormouse_shard::slot_of;
@@ -590,14 +591,16 @@ impl Session {
                 let before = reply.len();
                 let is_timed = entry.timed || times_each || end - at > TIMED_BYTES;
                 let began = is_timed.then(Instant::now);
-                if let Some(refusal) = refusal.as_ref().filter(|_| entry.row.flags.contains(Flags::WRITE)) {
+                let refusal = refusal.as_ref().filter(|_| entry.row.flags.contains(Flags::WRITE));
+                let room = match bounded && refusal.is_none() && entry.row.flags.contains(Flags::DENY_OOM) {
+                    true => db.make_room(published, added_bytes(request)),
+                    false => Ok(()),
+                };
+                if let Some(refusal) = refusal {
                     reply.error(&refusal.to_string());
-                } else if bounded
-                    && entry.row.flags.contains(Flags::DENY_OOM)
-                    && let Err(error) = db.make_room(published)
-                {
+                } else if let Err(NoRoom::Refused(error)) = &room {
                     reply.error(&error.to_string());
-                } else if commands::call(entry.row, run, &mut db, reply, request).is_err() {
+                } else if room.is_err() || commands::call(entry.row, run, &mut db, reply, request).is_err() {
                     parser.restart();
                     break 'windows Stop::Slow;
                 }
@@ -610,13 +613,18 @@ impl Session {
                     self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
                 }
                 count(batch, &self.tenant, entry.id, request, reply, before);
+                operations += 1;
+                at = end;
                 if db.is_laden() {
                     let left = db.finish();
                     self.note_replies(left, from, reply.len());
                     from = reply.len();
+                    if database.shared.journal.is_over_share() {
+                        // The rest waits, rather than other databases for it.
+                        parser.restart();
+                        break 'windows Stop::Flush;
+                    }
                 }
-                operations += 1;
-                at = end;
             }
             at = parsed;
             if let Some(stop) = after {

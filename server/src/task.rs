@@ -9,6 +9,7 @@ use dormouse_shard::commands::{self, Flags, Row, Run};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
 use dormouse_shard::gate::Job;
+use dormouse_shard::keyspace::eviction::{NoRoom, added_bytes};
 use dormouse_shard::keyspace::{Contents, Fault, Keyspace, Left};
 use dormouse_shard::shard::{HeldShard, ShardGate};
 use dormouse_shard::topology::{Topology, hold};
@@ -59,6 +60,8 @@ enum Try {
     Done(Outcome),
     /// A place must be loaded first.
     Fault(Fault),
+    /// So many bytes must be free first.
+    Short(usize),
     /// The shards are not what they were: route again.
     Rerouted,
     /// It would take too long here: it goes to the slow lane.
@@ -113,6 +116,7 @@ pub async fn run_in_turn(database: &Arc<Database>, task: Task, turn: &Arc<Turn>)
         match tried {
             Try::Done(outcome) => return Ok(outcome),
             Try::Fault(fault) => turn.wait(Waits::Load, database.load(fault)).await??,
+            Try::Short(bytes) => turn.wait(Waits::Room, database.make_room(bytes)).await??,
             Try::Rerouted | Try::Long => {}
         }
     }
@@ -244,24 +248,32 @@ fn under(
             let left = db.finish();
             Try::Done(Outcome { reply, hits, misses, left })
         }
-        Err(fault) => Try::Fault(fault),
+        Err(Halt::Fault(fault)) => Try::Fault(fault),
+        Err(Halt::Short(bytes)) => Try::Short(bytes),
     }
+}
+
+/// What a command needs before it can run.
+#[derive(Debug, Clone, Copy)]
+enum Halt {
+    Fault(Fault),
+    Short(usize),
 }
 
 /// One command with all that goes before it: residency and room.
 ///
 /// # Errors
-/// The place that must be loaded first.
-pub fn step(
+/// What must be done first.
+fn step(
     db: &mut Keyspace<'_>,
     row: &Row,
     run: Run,
     request: Request<'_>,
     reply: &mut Reply,
     published: usize,
-) -> Result<(), Fault> {
+) -> Result<(), Halt> {
     if let Some(fault) = missing(db, row, request) {
-        return Err(fault);
+        return Err(Halt::Fault(fault));
     }
     if row.flags.contains(Flags::WRITE)
         && let Err(error) = db.shared().journal.admit()
@@ -269,11 +281,15 @@ pub fn step(
         reply.error(&error.to_string());
         return Ok(());
     }
-    if row.flags.contains(Flags::DENY_OOM)
-        && let Err(error) = db.make_room(published)
-    {
-        reply.error(&error.to_string());
-        return Ok(());
+    if row.flags.contains(Flags::DENY_OOM) {
+        match db.make_room(published, added_bytes(request)) {
+            Ok(()) => {}
+            Err(NoRoom::Wait(bytes)) => return Err(Halt::Short(bytes)),
+            Err(NoRoom::Refused(error)) => {
+                reply.error(&error.to_string());
+                return Ok(());
+            }
+        }
     }
-    commands::call(row, run, db, reply, request)
+    commands::call(row, run, db, reply, request).map_err(Halt::Fault)
 }

@@ -39,6 +39,7 @@ pub struct Turn {
 pub enum Waits {
     Wake,
     Load,
+    Room,
     Lock,
     Lane,
     Answer,
@@ -49,6 +50,7 @@ impl fmt::Display for Waits {
         f.write_str(match self {
             Self::Wake => "its database to wake",
             Self::Load => "a part of its database to be loaded",
+            Self::Room => "memory to become free",
             Self::Lock => "the lock of a shard",
             Self::Lane => "its turn on the slow lane",
             Self::Answer => "what it asks for",

@@ -18,6 +18,8 @@ use dormouse::worker::{self, Accepted, Handle};
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
+use dormouse_storage::log::Log;
+use dormouse_storage::log::sink::Objects;
 use dormouse_storage::store::{FaultyStore, Request, Store};
 use tokio::runtime::Runtime;
 
@@ -33,6 +35,10 @@ struct Bench {
 
 impl Bench {
     fn new(tokens: &[&str]) -> Self {
+        Self::with(tokens, None)
+    }
+
+    fn with(tokens: &[&str], log: Option<Arc<Log>>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         let words = ["dormouse", "--store", "memory://"].into_iter().map(OsString::from);
@@ -50,7 +56,7 @@ impl Bench {
             background: runtime.handle().clone(),
             clock: || CLOCK_MS.load(Ordering::SeqCst),
             writer: 1,
-            log: None,
+            log,
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),
@@ -487,4 +493,25 @@ fn reports_do_not_wait_for_a_lock() {
     client.send(&["DORMOUSE SHARDS"]);
     client.expect("*1\r\n*22\r\n$2\r\nid\r\n");
     drop(held);
+}
+
+#[test]
+fn a_pipeline_of_large_writes_ends_where_the_log_has_enough_of_them() {
+    // Nobody flushes it.
+    let (log, _) = Log::over(Box::new(Objects::new(Arc::new(Store::memory()))), 1, || 0).expect("an empty log");
+    let bench = Bench::with(&[], Some(Arc::clone(&log)));
+    let mut client = bench.connect();
+    client.check("CONFIG SET reply-timeout 10ms", "+OK\r\n");
+    client.check("SETRANGE k 1048575 x", ":1048576\r\n");
+    let copies: Vec<String> = (0..200).map(|n| format!("COPY k {n}")).collect();
+    client.send(&copies.iter().map(String::as_str).collect::<Vec<_>>());
+    client.send(&["PING end"]);
+    let (mut replies, mut part) = (Vec::new(), [0; 4096]);
+    while !replies.ends_with(b"end\r\n") {
+        let read = client.stream.read(&mut part).expect("replies");
+        replies.extend_from_slice(&part[..read]);
+    }
+    let replies = String::from_utf8_lossy(&replies);
+    assert!(replies.contains("-UNCERTAIN") && replies.contains("-MISCONF"), "{replies}");
+    assert!(log.end() < 150 << 20, "{} bytes were kept", log.end());
 }

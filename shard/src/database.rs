@@ -37,7 +37,7 @@ use crate::health::{Health, Kind};
 use crate::keyspace::index::{Index, aligned};
 use crate::keyspace::place::{Holding, Place};
 use crate::keyspace::{Contents, Graveyard, Shared};
-use crate::lane::{Lane, Queue};
+use crate::lane::{Lane, QUEUE_MAX, Queue};
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::topology::{Topology, hold};
 
@@ -527,7 +527,7 @@ impl Database {
                 false => None,
             }
         };
-        self.lane.run_after(claims, ready, job).map_err(|_| Error::Busy)
+        self.lane.run_after(claims, ready, job).map_err(|_| Error::Busy(QUEUE_MAX))
     }
 
     /// Frees what a command has dropped, when no client's work waits.

@@ -73,9 +73,9 @@ pub enum Error {
     WeightNotAFloat,
     #[error("OOM command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
-    /// See [`crate::lane`].
-    #[error("BUSY {} slow commands of this database wait already: this one was not run", crate::lane::QUEUE_MAX)]
-    Busy,
+    /// So many of them are as many as may wait: the queue of the database is full.
+    #[error("BUSY {0} slow commands of this database wait already: this one was not run")]
+    Busy(usize),
     #[error("OOM command not allowed when used memory > 'max-memory-total'.")]
     OutOfTotal,
     /// The value of a key lies in an object that is missing or damaged; the text names it.

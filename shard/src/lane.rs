@@ -83,7 +83,7 @@ impl NotRun {
     /// The reply to a client, where `panicked` says what has failed if the job began.
     pub fn error(self, panicked: impl FnOnce() -> Error) -> Error {
         match self {
-            Self::Full => Error::Busy,
+            Self::Full => Error::Busy(QUEUE_MAX),
             Self::Panicked => panicked(),
         }
     }

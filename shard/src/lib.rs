@@ -25,6 +25,7 @@ pub mod shard;
 pub mod snapshot;
 mod sync;
 pub mod topology;
+pub mod upkeep;
 pub mod window;
 
 pub use dormouse_types::segment::slot_of;

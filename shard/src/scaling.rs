@@ -13,33 +13,10 @@ use dormouse_types::segment::SLOTS;
 
 use crate::database::{Counts, Database};
 use crate::error::{Error, Result};
+use crate::keyspace::Fault;
 use crate::keyspace::index::slot_start;
-use crate::keyspace::{Dead, Fault, Graveyard, Load};
-use crate::shard::{Shard, ShardGate};
+use crate::shard::{Shard, ShardGate, ShardView};
 use crate::topology::{Topology, hold};
-
-/// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
-#[derive(Debug, Clone, Default)]
-pub struct ShardView {
-    pub id: u64,
-    pub first_slot: u16,
-    /// One past the last.
-    pub end_slot: u16,
-    pub keys: usize,
-    pub expiring: usize,
-    pub bytes: usize,
-    pub dirty_bytes: usize,
-    /// Places in memory, and in the store only.
-    pub resident: usize,
-    pub stored: usize,
-    /// Keys that are in memory.
-    pub resident_keys: usize,
-    /// Keys by sixteenth of the slot range.
-    pub sizes: [u32; 16],
-    /// Since the counters were last taken.
-    pub load: Load,
-    pub contended: u64,
-}
 
 impl Database {
     /// Splits the shard that has `slot` so that it begins one. False where one begins there already.
@@ -108,27 +85,6 @@ impl Database {
         self.publish(Some(next));
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
         Ok(true)
-    }
-
-    /// Removes keys that have expired, a bounded number from each shard whose lock is free.
-    pub fn expire_slice(&self, limit: usize) {
-        let Some(topology) = self.topology() else { return };
-        for gate in &topology.shards {
-            let Some(held) = gate.try_hold() else { continue };
-            let (_, freed) = held.contents().expire(&self.shared, (self.engine.clock)(), limit);
-            drop(held);
-            if !freed.is_empty() {
-                let mut graveyard = Graveyard::default();
-                let is_parking = self.shared.parked.is_open();
-                for record in freed {
-                    match is_parking {
-                        true => self.shared.parked.park(Dead::Record(record)),
-                        false => graveyard.bury(Dead::Record(record)),
-                    }
-                }
-                self.free(graveyard);
-            }
-        }
     }
 
     /// The shards, as far as that can be seen without waiting for their locks; empty while the database sleeps. `take`: the

@@ -12,7 +12,6 @@ use crate::gate::{Gate, Guarded, Held, Job};
 use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
 use crate::lane::Queue;
 use crate::memory::MEMORY;
-use crate::scaling::ShardView;
 
 /// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
 pub struct Shard {
@@ -30,8 +29,33 @@ pub struct Shard {
     seen: Mutex<Seen>,
     /// The holder has been asked to look.
     is_asked: AtomicBool,
+    /// Unix milliseconds; when its first key expires, at the earliest, as at the last unlock.
+    soonest: AtomicU64,
     /// Batches that found the lock taken, since the autoscaler last looked.
     pub contended: AtomicU64,
+}
+
+/// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
+#[derive(Debug, Clone, Default)]
+pub struct ShardView {
+    pub id: u64,
+    pub first_slot: u16,
+    /// One past the last.
+    pub end_slot: u16,
+    pub keys: usize,
+    pub expiring: usize,
+    pub bytes: usize,
+    pub dirty_bytes: usize,
+    /// Places in memory, and in the store only.
+    pub resident: usize,
+    pub stored: usize,
+    /// Keys that are in memory.
+    pub resident_keys: usize,
+    /// Keys by sixteenth of the slot range.
+    pub sizes: [u32; 16],
+    /// Since the counters were last taken.
+    pub load: Load,
+    pub contended: u64,
 }
 
 /// What was seen at the last look.
@@ -80,6 +104,7 @@ impl Shard {
         let bytes = shard.contents.lock().bytes();
         shard.published.store(bytes, Ordering::Relaxed);
         left.published.store(left.published().wrapping_sub(bytes), Ordering::Relaxed);
+        shard.soonest.store(left.soonest.load(Ordering::Relaxed), Ordering::Relaxed);
         shard.look(&mut shard.contents.lock());
         Gate::new(shard)
     }
@@ -105,6 +130,7 @@ impl Shard {
             shared: Arc::clone(shared),
             lane: lane.clone(),
             published: AtomicUsize::new(0),
+            soonest: AtomicU64::new(u64::MAX),
             counts: std::array::from_fn(|_| Default::default()),
             counted: AtomicU32::new(0),
             seen: Mutex::default(),
@@ -175,6 +201,11 @@ impl Shard {
     pub fn published(&self) -> usize {
         self.published.load(Ordering::Relaxed)
     }
+
+    /// Whether a key may have expired, as far as can be known without the lock.
+    pub fn may_have_expired(&self, now_ms: u64) -> bool {
+        self.soonest.load(Ordering::Relaxed) <= now_ms
+    }
 }
 
 impl Guarded for Shard {
@@ -185,6 +216,7 @@ impl Guarded for Shard {
 
     fn publish(&self) {
         let contents = self.contents.lock();
+        self.soonest.store(contents.soonest(&self.shared), Ordering::Relaxed);
         let mut present = 0u32;
         for (select, index) in contents.indexes() {
             self.count(usize::from(select), index.len(), index.expiring());

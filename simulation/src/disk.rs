@@ -28,7 +28,7 @@ use object_store::{
 use parking_lot::Mutex;
 
 use crate::chance::Chance;
-use crate::files::LogFile;
+use crate::file::LogFile;
 use crate::trace::Trace;
 
 /// What is asked of the store.

@@ -1,9 +1,5 @@
 //! The log's files on the simulated disk: the twin of the engine's `log::sink::Files`, call for call.
 //!
-//! A file has what programs see of it, and what is durable. A sync that succeeds makes them equal. One that fails may have
-//! written any sectors, and the system forgets that the others still had to be written: a later sync of the same file
-//! says nothing about them. A power cut leaves what is durable, any of the other sectors, and zeros.
-//!
 //! A removed file may come back until the next process settles, unless its name is durable again for another file: a name is
 //! one file's, and the sync of the folder that makes the new one durable takes the old one away.
 
@@ -14,93 +10,11 @@ use bytes::Bytes;
 use dormouse_storage::log::sink::{Found, Remover, Sink};
 use dormouse_storage::store::StoreError;
 
-use crate::chance::Chance;
 use crate::disk::{Disk, State, Verdict};
+use crate::file::LogFile;
 
-const SECTOR_BYTES: usize = 512;
 /// Zeros ahead of the end of a file.
 const AHEAD_BYTES: usize = 4096;
-
-/// A file of the log.
-#[derive(Debug, Clone, Default)]
-pub struct LogFile {
-    /// As programs see it.
-    pub seen: Vec<u8>,
-    durable: Vec<u8>,
-    /// Sectors that a failed sync has left for lost.
-    lost: Vec<usize>,
-    /// Whether its name survives a power cut.
-    pub has_name: bool,
-}
-
-impl LogFile {
-    fn sync(&mut self) {
-        let mut durable = self.seen.clone();
-        for &sector in &self.lost {
-            let (from, to) = (sector * SECTOR_BYTES, ((sector + 1) * SECTOR_BYTES).min(durable.len()));
-            for (byte, at) in durable[from.min(to)..to].iter_mut().zip(from..) {
-                *byte = self.durable.get(at).copied().unwrap_or(0);
-            }
-        }
-        self.durable = durable;
-    }
-
-    /// Sectors in which what is seen differs from what is durable.
-    fn unsynced(&self) -> Vec<usize> {
-        let sectors = self.seen.len().max(self.durable.len()).div_ceil(SECTOR_BYTES);
-        let of = |bytes: &[u8], sector: usize| {
-            let from = (sector * SECTOR_BYTES).min(bytes.len());
-            bytes[from..(from + SECTOR_BYTES).min(bytes.len())].to_vec()
-        };
-        (0..sectors).filter(|&sector| of(&self.seen, sector) != of(&self.durable, sector)).collect()
-    }
-
-    fn write_sector(&mut self, sector: usize) {
-        let from = sector * SECTOR_BYTES;
-        let to = (from + SECTOR_BYTES).min(self.seen.len());
-        if from < to {
-            if self.durable.len() < to {
-                self.durable.resize(to, 0);
-            }
-            self.durable[from..to].copy_from_slice(&self.seen[from..to]);
-        }
-    }
-
-    fn fail_sync(&mut self, chance: &mut Chance) {
-        for sector in self.unsynced() {
-            if chance.permille(500) {
-                self.write_sector(sector);
-            } else {
-                self.lost.push(sector);
-            }
-        }
-    }
-
-    /// Answers how many sectors are lost.
-    pub fn cut_power(&mut self, chance: &mut Chance) -> usize {
-        let (mut lost, odds) = (0, chance.pick(&[0, 300, 700, 1000]));
-        for sector in self.unsynced() {
-            if chance.permille(odds) {
-                self.write_sector(sector);
-            } else {
-                lost += 1;
-            }
-        }
-        self.seen = self.durable.clone();
-        self.lost.clear();
-        self.has_name = true;
-        lost
-    }
-
-    /// Changes one bit of what is durable and no zero. Answers where.
-    pub fn flip(&mut self, chance: &mut Chance) -> Option<usize> {
-        let end = self.seen.iter().rposition(|byte| *byte != 0)? + 1;
-        let at = chance.below(end as u64) as usize;
-        self.seen[at] ^= 1;
-        self.durable = self.seen.clone();
-        Some(at)
-    }
-}
 
 /// One process's handle on the log's files.
 pub struct SimulatedFiles {
@@ -283,6 +197,7 @@ impl Sink for SimulatedFiles {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
     use crate::disk::Rates;
 
     const PLACE: (u64, u64) = (1, 1);

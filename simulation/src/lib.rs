@@ -20,6 +20,7 @@ pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod disk;
+pub mod file;
 pub mod files;
 pub mod model;
 pub mod node;

@@ -39,7 +39,7 @@ use crate::codec::segment::SegmentBody;
 use crate::codec::{
     CodecError, HEADER_BYTES, Reader, read_header, read_range, read_trailer, write_header, write_trailer,
 };
-use crate::manifest::{Manifest, SELECT_INDEXES};
+use crate::shown::INDEXES;
 use crate::store::{Store, StoreError};
 
 const MAGIC: &[u8; 8] = b"DMCHUNK\n";
@@ -95,14 +95,7 @@ pub struct Origin {
     pub seed: u64,
     pub created_ms: u64,
     /// Which keyspace each `SELECT` index showed.
-    pub keyspaces: [u32; SELECT_INDEXES],
-}
-
-impl Origin {
-    pub fn of(manifest: &Manifest) -> Self {
-        let keyspaces = std::array::from_fn(|index| manifest.keyspaces[index]);
-        Origin { seed: manifest.seed, created_ms: manifest.created_ms, keyspaces }
-    }
+    pub keyspaces: [u32; INDEXES],
 }
 
 /// Collects segment bodies into one chunk.
@@ -276,7 +269,7 @@ fn trailer(end: &[u8], size: u64) -> Result<(u32, Range<u64>), CodecError> {
 
 fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, CodecError> {
     let (seed, created_ms) = (reader.u64_le()?, reader.varint()?);
-    let mut keyspaces = [0; SELECT_INDEXES];
+    let mut keyspaces = [0; INDEXES];
     for keyspace in &mut keyspaces {
         *keyspace = reader.varint_u32()?;
     }
@@ -329,7 +322,7 @@ mod tests {
         SegmentBody { crc: stored_checksum(&bytes), bytes, raw_len: text.len() as u64, records: 1, expiring: 0 }
     }
 
-    const ORIGIN: Origin = Origin { seed: 0xfeed, created_ms: 1_700_000_000_000, keyspaces: [9; SELECT_INDEXES] };
+    const ORIGIN: Origin = Origin { seed: 0xfeed, created_ms: 1_700_000_000_000, keyspaces: [9; INDEXES] };
 
     fn sample() -> (Bytes, Vec<ChunkEntry>) {
         let (low, high) = Range53::WHOLE.halves();

@@ -15,6 +15,7 @@ pub mod owner;
 pub mod rdb;
 pub mod replay;
 pub mod retry;
+pub mod seal;
 pub mod shown;
 pub mod stopwatch;
 pub mod store;

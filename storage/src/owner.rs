@@ -46,7 +46,7 @@ use tokio::sync::Notify;
 
 use crate::codec::reader::write_bytes;
 use crate::codec::{CodecError, Reader, checksum, read_header, write_header};
-use crate::log::sink;
+use crate::seal;
 use crate::store::{Store, StoreError};
 
 /// Where the records are.
@@ -373,7 +373,7 @@ impl Ownership {
             }
             if let Some(record) = read(&self.store, number).await?
                 && !record.is_release()
-                && !sink::delete_seal(&self.store, record.writer).await?
+                && !seal::delete_seal(&self.store, record.writer).await?
             {
                 break;
             }

@@ -6,7 +6,7 @@
 
 use std::{fs, path::PathBuf};
 
-use dormouse_storage::chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation};
+use dormouse_storage::chunk::{ChunkIndex, ChunkWriter, SegmentLocation};
 use dormouse_storage::codec::block::open;
 use dormouse_storage::codec::segment::{
     InPieces, RawSegment, SegmentBody, decode_body, decode_segment, encode_segment,
@@ -202,7 +202,7 @@ fn chunk_3() -> Vec<u8> {
     }
     raw.push_later(PLACEMENT.position(b"gone"), 7);
     writer.push(3, Range53::WHOLE, 9000, &raw.seal());
-    writer.finish(&Origin::of(&manifest())).to_vec()
+    writer.finish(&manifest().origin()).to_vec()
 }
 
 fn effects() -> Vec<TailRecord> {
@@ -224,7 +224,7 @@ fn chunk() -> Vec<u8> {
         let inside = |record: &&Record| range.contains(prefix53(PLACEMENT.position(record.key())));
         writer.push(3, range, 9000 + range.start % 7, &encode_segment(records.iter().filter(inside)));
     }
-    writer.finish(&Origin::of(&manifest())).to_vec()
+    writer.finish(&manifest().origin()).to_vec()
 }
 
 /// All indexes show keyspace `id`, and nothing is staged.
@@ -297,7 +297,7 @@ fn chunk_version_1() {
 #[test]
 fn chunk_version_2() {
     let index = check_chunk("chunk-v2.bin");
-    assert_eq!(index.origin, Some(Origin::of(&manifest())));
+    assert_eq!(index.origin, Some(manifest().origin()));
     let sequences: Vec<u64> = index.entries.iter().map(|entry| entry.sequence).collect();
     assert_eq!(sequences, [9000, 9000 + (1 << 52) % 7]);
 }

@@ -7,7 +7,7 @@ use super::heap;
 use super::item::Item;
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
-use crate::record::{Entry, Field};
+use crate::entry::{Entry, Field};
 use crate::segment::{HashPlacement, Placement, Table};
 
 type Fields = Table<Field, HashPlacement>;

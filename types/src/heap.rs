@@ -1,7 +1,7 @@
 //! What the collections share: the bytes that an allocation takes, storage that follows the allocator's size classes, and
 //! the freeing of tables in pieces.
 
-use crate::record::{Entry, size_class};
+use crate::entry::{Entry, size_class};
 use crate::segment::{Placement, Table};
 
 /// The bytes that an allocation of `bytes` takes: the allocator's size class, nothing for nothing.

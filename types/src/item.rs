@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 /// The number that a text is in canonical form, the only text that is kept as a number.
-pub use crate::record::canonical_integer as parse_i64;
+pub use crate::entry::canonical_integer as parse_i64;
 
 /// Room for the text of any integer item.
 pub type Digits = itoa::Buffer;

@@ -13,7 +13,7 @@ use super::intset::{Intset, IntsetRef};
 use super::item::{Item, parse_i64};
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
-use crate::record::{Entry, Member};
+use crate::entry::{Entry, Member};
 use crate::segment::{HashPlacement, Placement, Table};
 
 type Members = Table<Member, HashPlacement>;

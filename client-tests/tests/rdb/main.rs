@@ -222,11 +222,15 @@ fn damaged_files_change_nothing() {
         (&flipped[..], ""),
         (&[&good[..], b"x"].concat(), "something behind the end"),
         (b"not an RDB", "not a Redis data set"),
-        (b"", "ends too early"),
+        (b"", "not a Redis data set"),
     ] {
         fs::write(&file, bytes).expect("the folder is ours");
-        let said = fails(&["import", text(&file), "--store", &store]);
-        assert!(said.contains("nothing was imported") && said.contains(complaint), "{said}");
+        let absent = redis.data().join("absent");
+        for store in [&store, &format!("file://{}", absent.display())] {
+            let said = fails(&["import", text(&file), "--store", store]);
+            assert!(said.contains("nothing was imported") && said.contains(complaint), "{said}");
+        }
+        assert!(!absent.exists(), "a failed import leaves a folder behind");
     }
     let said = fails(&["import", "no such file", "--store", &store]);
     assert!(said.contains("cannot read no such file"), "{said}");

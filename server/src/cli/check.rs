@@ -21,7 +21,14 @@ use super::{Failure, open_to_read, parse_database, store_url};
 use crate::metrics::REDIS_VERSION;
 use crate::worker::now_ms;
 
+/// What the codes that it ends with mean, for `--help`.
+const CODES: &str = "Exit codes:
+  0  no problem was found; with --salvage: everything was written
+  1  a problem was found, or writes may be missing; with --salvage: something was left out, or nothing could be written
+  2  the URL holds no store";
+
 #[derive(clap::Args, Debug)]
+#[command(after_help = CODES)]
 pub struct Check {
     /// Where the data is stored, as for `serve` [default: DORMOUSE_STORE, or file://./dormouse-data]
     #[arg(long, value_name = "URL")]

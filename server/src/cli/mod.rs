@@ -62,6 +62,7 @@ impl Tool {
 
 /// Opens a store that must be there, for a tool that only reads.
 fn open_to_read(url: &str) -> Result<Arc<Store>, Failure> {
+    check_is_no_file(url)?;
     let none = || Failure {
         text: format!("no Dormouse store here: {url} has no database and no log; nothing was changed"),
         code: NO_STORE,
@@ -82,6 +83,18 @@ fn open_to_read(url: &str) -> Result<Arc<Store>, Failure> {
     }
 }
 
+/// Refuses a URL that names a file where a store has its folder.
+fn check_is_no_file(url: &str) -> Result<(), Failure> {
+    let path = url.strip_prefix("file://").map(std::path::Path::new);
+    match path.is_some_and(|path| path.exists() && !path.is_dir()) {
+        true => Err(Failure {
+            text: format!("no Dormouse store here: {url} is a file, and a store is a folder; nothing was changed"),
+            code: NO_STORE,
+        }),
+        false => Ok(()),
+    }
+}
+
 /// What a folder may hold that is no store yet: what the system or the user keeps in every folder.
 fn is_no_data(name: &std::ffi::OsStr) -> bool {
     name == "lost+found" || name == "lock" || name.as_encoded_bytes().starts_with(b".")
@@ -90,6 +103,7 @@ fn is_no_data(name: &std::ffi::OsStr) -> bool {
 /// Refuses a folder that holds something else than a store: a tool must not strew its objects among it. One that is empty
 /// or not there becomes a store.
 fn check_is_store_or_empty(url: &str) -> Result<(), Failure> {
+    check_is_no_file(url)?;
     let Some(folder) = url.strip_prefix("file://").map(std::path::Path::new) else { return Ok(()) };
     let Ok(mut entries) = std::fs::read_dir(folder) else { return Ok(()) };
     match entries.any(|entry| entry.is_ok_and(|entry| !is_no_data(&entry.file_name()))) {

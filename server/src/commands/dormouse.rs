@@ -9,7 +9,7 @@ use dormouse_shard::commands::args::Rest;
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly, staging};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::INDEXES;
-use dormouse_shard::scaling::ShardView;
+use dormouse_shard::shard::ShardView;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 

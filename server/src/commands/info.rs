@@ -13,7 +13,7 @@ use dormouse_shard::database::Counts;
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::staging::{STAGED_MASK, VISIBLE_MASK};
 use dormouse_shard::keyspace::{INDEXES, Keyspace};
-use dormouse_shard::scaling::ShardView;
+use dormouse_shard::shard::ShardView;
 use dormouse_storage::log::Window;
 use futures::FutureExt;
 use futures::future::BoxFuture;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::keyspace::eviction::{NoRoom, added_bytes};
 use dormouse_shard::keyspace::{Contents, INDEXES, Keyspace};
 use dormouse_shard::shard::{HeldShard, ShardGate};
 use dormouse_shard::topology::{Topology, hold};
@@ -216,6 +217,13 @@ async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut
                 turn.wait_again();
                 turn.wait(Waits::Load, database.load(fault)).await??;
             }
+            Ran::Short(bytes) => {
+                drop(held);
+                reply.truncate(start);
+                session.select(select);
+                turn.wait_again();
+                turn.wait(Waits::Room, database.make_room(bytes)).await??;
+            }
         }
     }
 }
@@ -226,6 +234,8 @@ enum Ran {
     Refused(Error),
     Rerouted,
     Fault(dormouse_shard::keyspace::Fault),
+    /// So many bytes must be free first.
+    Short(usize),
 }
 
 /// The shards of all keys that are queued or watched.
@@ -338,10 +348,13 @@ fn under(
         return Ran::Refused(error.into());
     }
     // Room is made once: a transaction is not refused halfway.
-    if entries.iter().any(|entry| entry.row.flags.contains(Flags::DENY_OOM))
-        && let Err(error) = db.make_room(published)
-    {
-        return Ran::Refused(error);
+    let queue = transaction.queue.iter().zip(entries);
+    let growing = queue.filter(|(_, entry)| entry.row.flags.contains(Flags::DENY_OOM));
+    let adds: usize = growing.map(|(request, _)| added_bytes(request.as_request())).sum();
+    match if adds > 0 { db.make_room(published, adds) } else { Ok(()) } {
+        Ok(()) => {}
+        Err(NoRoom::Refused(error)) => return Ran::Refused(error),
+        Err(NoRoom::Wait(bytes)) => return Ran::Short(bytes),
     }
     run_commands(session, transaction, entries, reply, Some(&mut db));
     session.note(db.finish());
@@ -422,7 +435,8 @@ async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) ->
                 Some(Ran::Done) => break,
                 Some(Ran::Refused(error)) => return Err(error),
                 Some(Ran::Fault(fault)) => turn.wait(Waits::Load, database.load(fault)).await??,
-                Some(Ran::Rerouted) | None => {}
+                // A watch adds nothing, so it is never short of memory.
+                Some(Ran::Rerouted | Ran::Short(_)) | None => {}
             }
         }
     }

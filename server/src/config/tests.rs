@@ -167,7 +167,10 @@ fn errors_are_redis_s_and_change_nothing() {
         ("maxmemory-samples 0", failed("maxmemory-samples", "argument must be between 1 and 64 inclusive")),
         (
             "maxmemory-policy lru",
-            failed("maxmemory-policy", "argument(s) must be one of the following: allkeys-lru, noeviction"),
+            failed(
+                "maxmemory-policy",
+                "argument(s) must be one of the following: allkeys-lru, allkeys-random, noeviction, volatile-lru, volatile-random, volatile-ttl",
+            ),
         ),
         (
             "slowlog-log-slower-than -2",

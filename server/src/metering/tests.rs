@@ -206,7 +206,7 @@ fn everything_falls_into_one_window() {
         let restored = DatabaseMeters::restore("shop", &meters.save(NAMES, 0), NAMES, 0).unwrap();
         assert_eq!(restored.closed_windows(), [first.clone(), second.clone()]);
         assert_eq!(restored.forget_windows(first.end_ms), 1);
-        assert_eq!(restored.closed_windows(), [second.clone()]);
+        assert_eq!(restored.closed_windows(), std::slice::from_ref(&second));
         assert_eq!(second.events().next().unwrap().id, "shop:requests:3600");
         assert_eq!(meters.usage(5 * WINDOW_MS + 2).start_ms, 5 * WINDOW_MS);
         assert_eq!(meters.close_window(5 * WINDOW_MS + 2), None);

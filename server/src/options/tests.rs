@@ -191,6 +191,8 @@ fn complaints_about_a_file() {
         ("bind = [true]", &["wrong type"]),
         ("prot = 1", &["unknown option `prot`"]),
         ("config = \"x\"", &["unknown option `config`"]),
+        ("sleep-after = 1", &["`sleep-after = 1` has no unit: write `sleep-after = \"1s\"`"]),
+        ("reply-timeout = 0.5", &["`reply-timeout = 0.5` has no unit"]),
         ("port = ", &["line 1"]),
         ("port = 1\nmax-clients = = 2", &["line 2"]),
         ("[server]\nport = 1", &["unknown option `server`"]),

@@ -197,16 +197,35 @@ pub enum EvictionPolicy {
     Noeviction,
     /// Remove keys that have not been used for long
     AllkeysLru,
+    /// Remove any keys
+    AllkeysRandom,
+    /// Remove keys with an expiry that have not been used for long
+    VolatileLru,
+    /// Remove any keys with an expiry
+    VolatileRandom,
+    /// Remove the keys that would expire first
+    VolatileTtl,
 }
 
 impl EvictionPolicy {
-    pub const ALL: [EvictionPolicy; 2] = [EvictionPolicy::AllkeysLru, EvictionPolicy::Noeviction];
+    pub const ALL: [EvictionPolicy; 6] = [
+        EvictionPolicy::AllkeysLru,
+        EvictionPolicy::AllkeysRandom,
+        EvictionPolicy::Noeviction,
+        EvictionPolicy::VolatileLru,
+        EvictionPolicy::VolatileRandom,
+        EvictionPolicy::VolatileTtl,
+    ];
 
     /// Redis's name for it.
     pub fn name(self) -> &'static str {
         match self {
             EvictionPolicy::Noeviction => "noeviction",
             EvictionPolicy::AllkeysLru => "allkeys-lru",
+            EvictionPolicy::AllkeysRandom => "allkeys-random",
+            EvictionPolicy::VolatileLru => "volatile-lru",
+            EvictionPolicy::VolatileRandom => "volatile-random",
+            EvictionPolicy::VolatileTtl => "volatile-ttl",
         }
     }
 }

@@ -53,7 +53,7 @@ fn store() -> Arc<Store> {
             crc: entry.crc,
         });
     }
-    let chunk = writer.finish(&Origin::of(&manifest));
+    let chunk = writer.finish(&manifest.origin());
     manifest.chunks = vec![ChunkInfo { name: names.chunk(1, 9, 0), bytes: chunk.len() as u64 }];
     (manifest.sequence, manifest.cut, manifest.next_object) = (KEYS, KEYS, 1);
     block_on(store.put_new(&manifest.chunks[0].name, chunk)).unwrap();

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkWriter, Origin, SegmentLocation, read_segment};
+use dormouse_storage::chunk::{ChunkWriter, SegmentLocation, read_segment};
 use dormouse_storage::codec::segment::SegmentBody;
 use dormouse_storage::log::{Lsn, Window};
 use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
@@ -543,7 +543,7 @@ impl Database {
             return Ok(());
         }
         let name = names.chunk(manifest.epoch, manifest.writer, self.take_number(manifest));
-        let bytes = output.writer.finish(&Origin::of(manifest));
+        let bytes = output.writer.finish(&manifest.origin());
         let info = ChunkInfo { name, bytes: bytes.len() as u64 };
         output.report.bytes += info.bytes;
         self.put(&info.name, bytes, output).await?;

@@ -72,6 +72,7 @@ mod tests {
     use super::IMPORT;
     use crate::commands;
     use crate::commands::testing::Bench;
+    use crate::keyspace::eviction::NoRoom;
     use crate::keyspace::testing::TestLog;
     use crate::keyspace::{Eviction, Keyspace};
     use dormouse_storage::shown::{INDEXES, MARKER, NO_KEYSPACE};
@@ -156,7 +157,7 @@ mod tests {
         }
         assert_eq!((bench.run("GET s"), bench.run("LRANGE l 0 -1")), ("nil".into(), "[]".into()));
         assert_eq!((bench.run("KEYS *"), bench.run("DBSIZE")), ("[]".into(), "6".into()));
-        assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0, 0);
+        assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).removed.len(), 0);
         assert!(bench.run("RANDOMKEY").len() == 1, "one that has expired, as nothing else is there");
         for (line, reply) in [
             ("INCR s", "6"),
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(bench.run("HGET h a"), "2");
         import(&mut bench, &["END"]);
         assert_eq!(bench.run("KEYS *"), "[h n]".to_owned());
-        assert!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0 >= 5);
+        assert!(bench.contents.expire(&bench.shared, bench.now_ms, 100).removed.len() >= 5);
         assert_eq!(bench.run("RPUSH l new"), "1");
         assert_eq!(bench.run("DBSIZE"), "3");
         assert_eq!(import(&mut bench, &["END"]), "ERR the database follows no source");
@@ -189,9 +190,9 @@ mod tests {
         settings.memory_max = 1;
         settings.eviction = Eviction::AllKeysLru;
         bench.shared.settings.store(settings.into());
-        assert_eq!(bench.keyspace().make_room(0), Err(crate::error::Error::OutOfMemory));
+        assert_eq!(bench.keyspace().make_room(0, 0), Err(NoRoom::Refused(crate::error::Error::OutOfMemory)));
         import(&mut bench, &["END"]);
-        let _ = bench.keyspace().make_room(0);
+        let _ = bench.keyspace().make_room(0, 0);
         assert_eq!(bench.run("DBSIZE"), "0");
     }
 
@@ -205,10 +206,10 @@ mod tests {
         settings.eviction = Eviction::AllKeysLru;
         bench.shared.settings.store(settings.into());
         bench.select = 16;
-        assert_eq!(bench.keyspace().make_room(0), Err(crate::error::Error::OutOfMemory));
+        assert_eq!(bench.keyspace().make_room(0, 0), Err(NoRoom::Refused(crate::error::Error::OutOfMemory)));
         bench.select = 0;
         assert_eq!(bench.run("GET old"), "1");
-        let _ = bench.keyspace().make_room(0);
+        let _ = bench.keyspace().make_room(0, 0);
         assert_eq!(bench.run("DBSIZE"), "0", "a client's own write may");
     }
 

@@ -1,11 +1,7 @@
 //! What one shard holds: the logical indexes of a contiguous run of slots.
 
-use std::sync::atomic::Ordering;
-
-use dormouse_storage::effect;
-use dormouse_storage::log::{self, Lsn};
-use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Ids};
-use dormouse_types::record::Record;
+use dormouse_storage::log::Lsn;
+use dormouse_storage::shown::{ALL_INDEXES, Ids};
 use dormouse_types::segment::SlotPlacement;
 use rapidhash::RapidHashMap;
 
@@ -29,7 +25,7 @@ pub struct Contents {
     pub retired: bool,
     pub load: Load,
     /// Where active expiry goes on: logical index and prefix53.
-    expiring_from: (u8, u64),
+    pub(super) expiring_from: (u8, u64),
 }
 
 /// What the autoscaler wants to know; read and reset when it looks.
@@ -150,50 +146,6 @@ impl Contents {
         }
     }
 
-    /// Removes keys that have expired, at most about `limit` of them, going round the indexes. Returns how many.
-    pub fn expire(&mut self, shared: &Shared, now_ms: u64, limit: usize) -> (usize, Vec<Record>) {
-        let (placement, mut removed, mut freed) = (self.placement, 0, Vec::new());
-        let (first, _) = self.expiring_from;
-        for turn in 0..INDEXES as u8 {
-            let select = (first + turn) % INDEXES as u8;
-            let from = if turn == 0 { self.expiring_from.1 } else { 0 };
-            // Where the last round stopped may belong to another shard by now.
-            let slots = slot_start(self.first_slot)..slot_start(self.end_slot);
-            let from = if slots.contains(&from) { from } else { slots.start };
-            if shared.is_followed(select) {
-                continue;
-            }
-            let Some(index) = self.index_mut(select).filter(|index| index.expiring() > 0) else { continue };
-            let mut keys = Vec::new();
-            let next = index.expired(from, now_ms, limit, &placement, &mut keys);
-            for (position, key) in &keys {
-                // The stored copy finds by itself that it has expired, but a later write of an earlier time would not.
-                freed.extend(index.remove(*position, key, shared.journal.is_recording(), &placement));
-                shared.watches.touch(select, key);
-            }
-            let keyspace = index.id;
-            if shared.journal.is_recording() && !keys.is_empty() {
-                // A command may still come whose time is before this: replay must not find these keys again.
-                let mut items = Vec::new();
-                for (position, key) in &keys {
-                    log::format::write_effect(&mut items, keyspace, *position, |body| effect::delete(body, key));
-                }
-                let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
-                if shared.journal.is_strict() {
-                    keys.iter().for_each(|(position, _)| self.unflushed.note(*position, lsn));
-                }
-            }
-            removed += keys.len();
-            if next != 0 {
-                self.expiring_from = (select, next);
-                break;
-            }
-            self.expiring_from = ((select + 1) % INDEXES as u8, 0);
-        }
-        shared.expired.fetch_add(removed as u64, Ordering::Relaxed);
-        (removed, freed)
-    }
-
     pub fn covers(&self, slot: u16) -> bool {
         (self.first_slot..self.end_slot).contains(&slot)
     }
@@ -244,6 +196,12 @@ impl Contents {
 
     pub fn bytes(&self) -> usize {
         self.indexes().map(|(_, index)| index.bytes() + size_of::<Index>()).sum()
+    }
+
+    /// Unix milliseconds; no later than the first moment at which a key in memory expires by this server's clock.
+    pub fn soonest(&self, shared: &Shared) -> u64 {
+        let own = self.indexes().filter(|(select, _)| !shared.is_followed(*select));
+        own.map(|(_, index)| index.soonest()).min().unwrap_or(u64::MAX)
     }
 
     /// Prepares a split: every index gets a boundary at `slot`. False where a place that is not resident is in the way.

@@ -1,84 +1,285 @@
 //! Eviction: room for a write in a database at its `maxmemory`.
 //!
-//! 1. What counts is the exact memory of all shards of the database: those that are held, as they are now, the others as
-//!    they last published it.
-//! 2. While that is over the limit: sample a few keys of the held shards, drop the one that was idle longest. Keys of an
+//! 1. What counts is the exact memory of all shards of the database (those that are held, as they are now, the others as
+//!    they last published it), and what the command is about to add: a big value is counted before it is stored.
+//! 2. While that is over the limit, a *look* makes room: it sees some records of a random place, neighbours in its table and
+//!    so as good as any others, and drops the few among them that the policy likes least, until enough is free. Keys of an
 //!    index that follows a source are left alone.
-//! 3. Where nothing is left to drop, or the policy is `noeviction`, the command is refused. So is one that fills a staged
-//!    index: what an import will replace stays as it is until then, or for good if the import fails.
+//! 3. A command makes a few looks itself, under its locks. Where that is not enough, or its shard has nothing to drop, it
+//!    waits: [`Database::make_room`](crate::database::Database::make_room) goes on, slice by slice and over all shards.
+//! 4. Where nothing is left to drop, or the policy is `noeviction`, or the command adds more than there may be, it is
+//!    refused. So is one that fills a staged index: what an import will replace stays as it is until then, or for good if
+//!    the import fails.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_storage::effect;
+use dormouse_protocol::Request;
 use dormouse_storage::shown::INDEXES;
-use dormouse_types::record::access_clock;
+use dormouse_storage::{effect, log};
+use dormouse_types::record::{Entry, Record, access_clock, size_class};
+use dormouse_types::segment::{Placement, SlotPlacement};
 
-use super::{Eviction, Keyspace};
-use crate::error::{Error, Result};
+use super::graveyard::{Dead, takes_long_to_free};
+use super::index::{Index, place_at};
+use super::place::Place;
+use super::{Contents, Eviction, Keyspace, Settings, Shared, split_mix};
+use crate::error::Error;
 use crate::memory::MEMORY;
 
-/// Evictions before one command at most: the pause stays bounded, and the next command goes on.
-const EVICTIONS_MAX: usize = 64;
+/// Records that a look sees for each of `maxmemory-samples`.
+const SEEN_EACH: usize = 12;
+/// At most one in so many of the records that a look has seen is dropped: those idle longest are then about as old as what
+/// an exact order would drop.
+const DROPPED_ONE_IN: usize = 16;
+/// Looks of one command under its locks: some tens of microseconds.
+const LOOKS_INLINE: usize = 8;
+/// Looks of one slice without a command: a fraction of a millisecond.
+const LOOKS_SLICE: usize = 128;
+/// What a key or an element takes beyond its own bytes, about.
+const OVERHEAD_EACH: usize = 16;
+
+/// Why there is no room for a command now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoRoom {
+    /// There will be none: [`Error::OutOfMemory`], or [`Error::OutOfTotal`] where the whole process has none left.
+    Refused(Error),
+    /// More can be dropped than it may do itself: it is to wait for so many bytes.
+    Wait(usize),
+}
+
+/// A record that was dropped: its logical index, its position, and itself.
+type Dropped = (u8, u64, Record);
+
+/// About how many bytes a request adds, at most, if it stores its arguments.
+pub fn added_bytes(request: Request<'_>) -> usize {
+    request.iter().skip(1).map(|argument| size_class(argument.len()) + OVERHEAD_EACH).sum()
+}
 
 impl Keyspace<'_> {
-    /// Makes room before a command that may grow memory. `published`: what the held shards last published.
+    /// Makes room before a command that may add about `adds` bytes. `published`: what the held shards last published.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`], or [`Error::OutOfTotal`] where the whole process has no memory left.
-    pub fn make_room(&mut self, published: usize) -> Result<()> {
-        MEMORY.check()?;
+    /// When there is none, with what to do about it.
+    pub fn make_room(&mut self, published: usize, adds: usize) -> Result<(), NoRoom> {
+        MEMORY.check().map_err(NoRoom::Refused)?;
         let Some(limit) = self.shared.memory_max(&self.settings) else { return Ok(()) };
         let elsewhere = self.shared.used.load(Ordering::Relaxed).saturating_sub(published);
-        for _ in 0..EVICTIONS_MAX {
+        for looks in 0.. {
             let held: usize = self.shards.iter().map(|shard| shard.bytes()).sum();
-            if held + elsewhere <= limit {
-                return Ok(());
+            let excess = (held + elsewhere).saturating_add(adds).saturating_sub(limit);
+            if excess == 0 {
+                break;
             }
             let stages = usize::from(self.select) >= INDEXES;
-            if self.settings.eviction == Eviction::NoEviction || stages || !self.evict_one() {
-                return Err(Error::OutOfMemory);
+            if stages || adds > limit || self.settings.eviction == Eviction::NoEviction {
+                return Err(NoRoom::Refused(Error::OutOfMemory));
+            }
+            if looks == LOOKS_INLINE {
+                return Err(NoRoom::Wait(adds));
+            }
+            if !self.evict_some(excess) {
+                // Another shard may have something.
+                return Err(if elsewhere > 0 { NoRoom::Wait(adds) } else { NoRoom::Refused(Error::OutOfMemory) });
             }
         }
         Ok(())
     }
 
-    /// Drops the key that was idle longest among a few; false where there is none.
-    fn evict_one(&mut self) -> bool {
-        let now = access_clock(self.now_ms);
-        let selected = self.select;
-        let mut worst: Option<(u32, u8, Box<[u8]>)> = None;
-        // What is followed or staged goes when its source says so.
-        for select in (0..INDEXES as u8).filter(|select| !self.shared.is_followed(*select)) {
-            for shard in 0..self.shards.len() {
-                for _ in 0..self.settings.eviction_samples {
-                    let seeds = [self.random(), self.random(), self.random()];
-                    let Some(index) = self.shards[shard].index(select).filter(|index| !index.is_empty()) else { break };
-                    let mut state = seeds[0];
-                    let draw = || {
-                        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(seeds[1] | 1);
-                        (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 3
-                    };
-                    let Ok(Some(record)) = index.random(draw) else { continue };
-                    let idle = now.wrapping_sub(record.access()) & 0xff_ffff;
-                    if worst.as_ref().is_none_or(|(most, ..)| idle > *most) {
-                        worst = Some((idle, select, record.key().into()));
-                    }
+    /// One look at one of the held shards, all bytes being equally likely; false where there was nothing to drop.
+    fn evict_some(&mut self, wanted: usize) -> bool {
+        let (shared, settings) = (self.shared, Arc::clone(&self.settings));
+        let chance = self.random();
+        let first = weighted(self.shards.iter().map(|shard| shard.bytes()), chance);
+        for turn in 0..self.shards.len() {
+            let at = (first + turn) % self.shards.len();
+            let (now_ms, mut random) = (self.now_ms, self.randoms());
+            let dropped = self.shards[at].look(shared, &settings, now_ms, &mut random, wanted);
+            if dropped.is_empty() {
+                continue;
+            }
+            for (select, position, record) in dropped {
+                if shared.journal.is_recording() {
+                    let keyspace = self.shards[at].ids[usize::from(select)];
+                    self.take_items();
+                    log::format::write_effect(&mut self.items, keyspace, position, |body| {
+                        effect::delete(body, record.key())
+                    });
+                }
+                if takes_long_to_free(&record) || shared.parked.is_open() {
+                    self.lay_down(Dead::Record(record));
                 }
             }
+            return true;
         }
-        let Some((_, select, key)) = worst else { return false };
-        self.select = select;
-        let (position, placement) = (self.position(&key), self.shared.placement);
-        let record =
-            self.shard(position).index_mut(select).and_then(|index| index.remove(position, &key, true, &placement));
-        let evicted = record.is_some();
-        self.bury(record);
-        self.shared.watches.touch(select, &key);
-        self.shared.evicted.fetch_add(1, Ordering::Relaxed);
-        if self.shared.journal.is_recording() {
-            self.record(&key, |body| effect::delete(body, &key));
-        }
-        self.select = selected;
-        evicted
+        false
     }
 }
+
+impl Contents {
+    /// Drops records until `wanted` bytes are free, as far as one slice may go, as an entry of its own in the log. Answers
+    /// what was dropped, to be freed without the lock.
+    pub fn evict(&mut self, shared: &Shared, now_ms: u64, seed: u64, wanted: usize) -> Vec<Record> {
+        let (settings, mut state) = (shared.settings.load_full(), seed);
+        let mut random = move || split_mix(&mut state);
+        let (mut dropped, mut items, mut freed) = (Vec::new(), Vec::new(), 0);
+        let records = shared.journal.is_recording();
+        if records && shared.journal.admit().is_err() {
+            return dropped;
+        }
+        let mut positions = Vec::new();
+        for _ in 0..LOOKS_SLICE {
+            let found = self.look(shared, &settings, now_ms, &mut random, wanted - freed);
+            if found.is_empty() {
+                break;
+            }
+            for (select, position, record) in found {
+                freed += record.heap_bytes();
+                if records {
+                    let keyspace = self.ids[usize::from(select)];
+                    log::format::write_effect(&mut items, keyspace, position, |body| {
+                        effect::delete(body, record.key())
+                    });
+                    positions.push(position);
+                }
+                dropped.push(record);
+            }
+            if freed >= wanted {
+                break;
+            }
+        }
+        if !items.is_empty() {
+            let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
+            if shared.journal.is_strict() {
+                positions.into_iter().for_each(|position| self.unflushed.note(position, lsn));
+            }
+        }
+        dropped
+    }
+
+    /// Sees some records of one place and drops the few that the policy likes least, until `wanted` bytes are free. Nothing is
+    /// dropped where there is nothing that may be.
+    fn look(
+        &mut self,
+        shared: &Shared,
+        settings: &Settings,
+        now_ms: u64,
+        random: &mut impl FnMut() -> u64,
+        wanted: usize,
+    ) -> Vec<Dropped> {
+        let policy = settings.eviction;
+        let weight = |index: &Index| if policy.is_volatile() { index.expiring() } else { index.len() };
+        // What is followed or staged goes when its source says so.
+        let weights: [usize; INDEXES] = std::array::from_fn(|select| {
+            let own = self.index(select as u8).filter(|_| !shared.is_followed(select as u8));
+            own.map_or(0, weight)
+        });
+        let first = weighted(weights.iter().copied(), random());
+        let placement = self.placement;
+        for turn in 0..INDEXES {
+            let select = (first + turn) % INDEXES;
+            let Some(index) = self.index_mut(select as u8).filter(|_| weights[select] > 0) else { continue };
+            let least_liked = index.least_liked(settings, now_ms, random, wanted, &placement);
+            if least_liked.is_empty() {
+                continue;
+            }
+            let mut dropped = Vec::with_capacity(least_liked.len());
+            for (position, key) in least_liked {
+                if let Some(record) = index.remove(position, &key, true, &placement) {
+                    shared.watches.touch(select as u8, &key);
+                    dropped.push((select as u8, position, record));
+                }
+            }
+            shared.evicted.fetch_add(dropped.len() as u64, Ordering::Relaxed);
+            return dropped;
+        }
+        Vec::new()
+    }
+}
+
+impl Index {
+    /// The keys, with their positions, that a look at a place in memory would drop.
+    fn least_liked(
+        &self,
+        settings: &Settings,
+        now_ms: u64,
+        random: &mut impl FnMut() -> u64,
+        wanted: usize,
+        placement: &SlotPlacement,
+    ) -> Vec<(u64, Box<[u8]>)> {
+        let (policy, clock) = (settings.eviction, access_clock(now_ms));
+        let Some(at) = self.place_to_look_at(policy, random) else { return Vec::new() };
+        let Some(segment) = place_at(&self.places, at).segment() else { return Vec::new() };
+        let may_go = |record: &&Record| !policy.is_volatile() || record.expiry().is_some();
+        let seen = segment.from_random(random()).filter(may_go).take(settings.eviction_samples * SEEN_EACH);
+        let mut seen: Vec<(u64, &Record)> = seen.map(|record| (policy.dislike(record, clock), record)).collect();
+        let most = seen.len().div_ceil(DROPPED_ONE_IN);
+        if most < seen.len() {
+            seen.select_nth_unstable_by_key(most, |(dislike, _)| Reverse(*dislike));
+            seen.truncate(most);
+        }
+        seen.sort_unstable_by_key(|(dislike, _)| Reverse(*dislike));
+        let mut freed = 0;
+        let mut keys = Vec::with_capacity(most);
+        for (_, record) in seen {
+            if freed < wanted {
+                freed += record.heap_bytes();
+                keys.push((placement.position(record.key()), record.key().into()));
+            }
+        }
+        keys
+    }
+
+    /// A place in memory that has something to drop, all records being about equally likely.
+    fn place_to_look_at(&self, policy: Eviction, random: &mut impl FnMut() -> u64) -> Option<usize> {
+        const TRIES: usize = 16;
+        /// More than a segment holds.
+        const MOST: u64 = 2048;
+        let weight = |place: &Place| match place.segment() {
+            None => 0,
+            Some(_) if policy.is_volatile() => place.expiring as usize,
+            Some(segment) => segment.len(),
+        };
+        for _ in 0..TRIES {
+            let at = (random() % self.places.len() as u64) as usize;
+            if random() % MOST < weight(place_at(&self.places, at)) as u64 {
+                return Some(at);
+            }
+        }
+        let weights = || self.places.iter().map(weight);
+        (weights().sum::<usize>() > 0).then(|| weighted(weights(), random()))
+    }
+}
+
+impl Eviction {
+    /// Whether only keys with an expiry are dropped.
+    fn is_volatile(self) -> bool {
+        matches!(self, Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl)
+    }
+
+    /// The record that has the most goes first.
+    fn dislike(self, record: &Record, clock: u32) -> u64 {
+        match self {
+            Self::NoEviction | Self::AllKeysRandom | Self::VolatileRandom => 0,
+            Self::AllKeysLru | Self::VolatileLru => u64::from(clock.wrapping_sub(record.access()) & 0xff_ffff),
+            Self::VolatileTtl => u64::MAX - record.expiry().unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// One of several, each as likely as its weight says; the first where all are 0.
+pub fn weighted(weights: impl Iterator<Item = usize> + Clone, random: u64) -> usize {
+    let total: usize = weights.clone().sum();
+    let mut target = ((u128::from(random) * total as u128) >> 64) as usize;
+    for (at, weight) in weights.enumerate() {
+        match target.checked_sub(weight) {
+            Some(rest) => target = rest,
+            None => return at,
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests;

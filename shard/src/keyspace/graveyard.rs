@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use dormouse_storage::codec::value::pieces::take;
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Record};
+use dormouse_types::record::{Entry, Record, Value};
 use dormouse_types::segment::Captured;
 use parking_lot::Mutex;
 
+use super::BURY_ABOVE;
 use super::contents::Contents;
 use super::index::Index;
 use super::place::{Holding, Place};
@@ -28,6 +29,14 @@ pub enum Dead {
         bytes: Vec<u8>,
         elements: usize,
     },
+}
+
+/// Whether a record holds a collection that is large. A long string is one allocation.
+pub fn takes_long_to_free(record: &Record) -> bool {
+    match record.value() {
+        Value::Object(Object::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
+        Value::Object(object) => object.heap_bytes() > BURY_ABOVE,
+    }
 }
 
 #[derive(Default)]
@@ -111,6 +120,14 @@ impl Parked {
 
     pub fn park(&self, dead: Dead) {
         self.dead.lock().push(dead);
+    }
+
+    /// Parks those of some dropped records that may still have to be written. Called under the lock of their shard.
+    pub fn take_in(&self, records: &mut Vec<Record>) {
+        if self.is_open() {
+            let large = records.extract_if(.., |record| matches!(record.value(), Value::Object(_)));
+            large.for_each(|record| self.park(Dead::Record(record)));
+        }
     }
 
     /// Answers all that is parked, to be freed.

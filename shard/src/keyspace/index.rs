@@ -1,14 +1,14 @@
 //! One logical index (what `SELECT` chooses) of one shard: its places in position order, with exact sums.
 //!
 //! Invariants: the places cover the shard's slots without a gap or an overlap; `records`, `expiring` and `bytes` are the
-//! sums over the places; `stored` counts the places that are not resident. Every change of a record passes through a
-//! method of this module, which keeps the sums.
+//! sums over the places; `stored` counts the places that are not resident; no key of a resident place expires before
+//! `soonest`. Every change of a record passes through a method of this module, which keeps the sums.
 
 use std::sync::Arc;
 
 use dormouse_storage::replay::Stored;
 use dormouse_types::record::{Entry, Record};
-use dormouse_types::segment::{Directory, Placement, Range53, Ranged, Segment, SlotPlacement};
+use dormouse_types::segment::{Directory, Range53, Ranged, Segment, SlotPlacement};
 
 use crate::keyspace::place::{Dirty, Holding, Place};
 
@@ -22,11 +22,12 @@ const PLACE_BYTES_MAX: usize = 2 << 20;
 pub struct Index {
     /// Names this keyspace for ever: a flush gives the logical index a new one.
     pub id: u32,
-    places: Directory<Place>,
+    pub(super) places: Directory<Place>,
     records: usize,
     expiring: usize,
     bytes: usize,
     stored: usize,
+    soonest: u64,
 }
 
 /// The first prefix53 of `slot`.
@@ -60,7 +61,15 @@ impl Index {
 
     /// `places` in order, without a gap.
     pub fn new(id: u32, places: Vec<Place>) -> Self {
-        let mut index = Self { id, places: Directory::new(places), records: 0, expiring: 0, bytes: 0, stored: 0 };
+        let mut index = Self {
+            id,
+            places: Directory::new(places),
+            records: 0,
+            expiring: 0,
+            bytes: 0,
+            stored: 0,
+            soonest: u64::MAX,
+        };
         index.recount();
         index
     }
@@ -70,6 +79,12 @@ impl Index {
         self.expiring = self.places.iter().map(|place| place.expiring as usize).sum();
         self.bytes = self.places.iter().map(Place::resident_bytes).sum();
         self.stored = self.places.iter().filter(|place| place.stored().is_some()).count();
+        self.recount_soonest();
+    }
+
+    pub(super) fn recount_soonest(&mut self) {
+        let resident = self.places.iter().filter(|place| place.segment().is_some());
+        self.soonest = resident.map(|place| place.soonest).min().unwrap_or(u64::MAX);
     }
 
     pub fn len(&self) -> usize {
@@ -105,6 +120,11 @@ impl Index {
 
     pub fn expiring(&self) -> usize {
         self.expiring
+    }
+
+    /// Unix milliseconds; no later than the first moment at which a key in memory expires.
+    pub fn soonest(&self) -> u64 {
+        self.soonest
     }
 
     /// The expiries of some keys, spread over the places that are in memory: a sample of up to a few hundred.
@@ -147,13 +167,22 @@ impl Index {
         self.places.iter().any(|place| !place.dirty.is_clean())
     }
 
-    /// Marks the resident places that share positions with `range`.
+    /// Marks the resident places that share positions with `range`. Only these are looked at.
     pub fn mark_dirty(&mut self, range: Range53) {
-        let shares = |place: &Place| place.range.contains(range.start) || range.contains(place.range.start);
-        self.places
-            .iter_mut()
-            .filter(|place| shares(place) && place.stored().is_none())
-            .for_each(|place| place.dirty = Dirty::Whole);
+        let (start, end) = (range.start.max(self.places.start()), range.end().min(self.places.end()));
+        if start >= end {
+            return;
+        }
+        let first = self.places.find(start);
+        for at in first..self.places.len() {
+            let place = place_mut(&mut self.places, at);
+            if place.range.start >= end {
+                return;
+            }
+            if place.stored().is_none() {
+                place.dirty = Dirty::Whole;
+            }
+        }
     }
 
     pub fn is_resident(&self, position: u64) -> bool {
@@ -212,6 +241,7 @@ impl Index {
             place.expiring = place.expiring - u32::from(expiry.is_some()) + u32::from(expiry_now.is_some());
             self.expiring = self.expiring - usize::from(expiry.is_some()) + usize::from(expiry_now.is_some());
             place.soonest = place.soonest.min(expiry_now.unwrap_or(u64::MAX));
+            self.soonest = self.soonest.min(place.soonest);
         }
         if is_heavy {
             self.split(at, placement);
@@ -237,6 +267,7 @@ impl Index {
         if let Some(expiry) = expiry {
             place.expiring += 1;
             place.soonest = place.soonest.min(expiry);
+            self.soonest = self.soonest.min(expiry);
             self.expiring += 1;
         }
         if full {
@@ -268,6 +299,41 @@ impl Index {
             self.merge(at, placement);
         }
         Some(record)
+    }
+
+    /// Takes out the records of resident place `at` that `chosen` chooses. `dirty`: as for [`Self::remove`]. Small
+    /// neighbours are left apart: see [`Self::tidy`].
+    pub(super) fn extract(
+        &mut self,
+        at: usize,
+        dirty: bool,
+        placement: &SlotPlacement,
+        chosen: impl FnMut(&Record) -> bool,
+        taken: &mut Vec<Record>,
+    ) {
+        let place = place_mut(&mut self.places, at);
+        let Holding::Resident(segment) = &mut place.holding else { return };
+        let (table, first) = (segment.heap_bytes(), taken.len());
+        segment.extract(placement, chosen, |record| taken.push(record));
+        let table_now = segment.heap_bytes();
+        let taken = &taken[first..];
+        let bytes: usize = taken.iter().map(Entry::heap_bytes).sum();
+        let expiring = taken.iter().filter(|record| record.expiry().is_some()).count();
+        if dirty {
+            place.dirty.note_many(taken, placement);
+        }
+        place.bytes -= bytes;
+        place.expiring -= expiring as u32;
+        self.bytes = self.bytes - bytes - table + table_now;
+        self.records -= taken.len();
+        self.expiring -= expiring;
+    }
+
+    /// Merges place `at` with its neighbour where both have become small.
+    pub(super) fn tidy(&mut self, at: usize, placement: &SlotPlacement) {
+        if place_at(&self.places, at).records() < MERGE_BELOW / 4 {
+            self.merge(at, placement);
+        }
     }
 
     /// Splits place `at` into halves, again where skew leaves one of them full or heavy.
@@ -359,9 +425,7 @@ impl Index {
 
     /// Moves the places from prefix53 `at` on, which must be a boundary, into an index of their own. No key is rehashed.
     pub fn split_off(&mut self, at: u64) -> Self {
-        let mut right =
-            Self { id: self.id, places: self.places.split_off(at), records: 0, expiring: 0, bytes: 0, stored: 0 };
-        right.recount();
+        let right = Self::new(self.id, self.places.split_off(at).into_segments());
         self.recount();
         right
     }
@@ -387,6 +451,7 @@ impl Index {
             self.records += piece.records();
             self.expiring += piece.expiring as usize;
             self.bytes += piece.resident_bytes();
+            self.soonest = self.soonest.min(piece.soonest);
         }
         self.places.replace(at, loaded);
         true
@@ -448,47 +513,6 @@ impl Index {
         }
     }
 
-    /// Collects up to `limit` keys that are past their expiry in places from prefix53 `from` on, visiting at most
-    /// `buckets` buckets. Returns where to go on; 0 when the end was reached.
-    pub fn expired(
-        &mut self,
-        from: u64,
-        now: u64,
-        limit: usize,
-        placement: &SlotPlacement,
-        keys: &mut Vec<(u64, Box<[u8]>)>,
-    ) -> u64 {
-        let mut at = self.places.find(from);
-        let mut visited = 0;
-        while at < self.places.len() {
-            let place = place_mut(&mut self.places, at);
-            if place.expiring > 0 && place.soonest <= now {
-                let Holding::Resident(segment) = &place.holding else {
-                    at += 1;
-                    continue;
-                };
-                let mut soonest = u64::MAX;
-                for record in segment.iter() {
-                    match record.expiry() {
-                        Some(expiry) if expiry <= now => {
-                            keys.push((placement.position(record.key()), record.key().into()))
-                        }
-                        Some(expiry) => soonest = soonest.min(expiry),
-                        None => {}
-                    }
-                }
-                visited += segment.len();
-                place.soonest = soonest;
-                if keys.len() >= limit || visited >= 4 * limit {
-                    let next = place.range.end();
-                    return if next < self.places.end() { next } else { 0 };
-                }
-            }
-            at += 1;
-        }
-        0
-    }
-
     /// The next dirty resident place that reaches beyond prefix53 `from`.
     pub fn next_dirty(&mut self, from: u64) -> Option<&mut Place> {
         let first = self.places.find(from);
@@ -516,10 +540,10 @@ impl Place {
     }
 }
 
-fn place_at(places: &Directory<Place>, at: usize) -> &Place {
+pub(super) fn place_at(places: &Directory<Place>, at: usize) -> &Place {
     places.get(at).expect("the directory found it there")
 }
 
-fn place_mut(places: &mut Directory<Place>, at: usize) -> &mut Place {
+pub(super) fn place_mut(places: &mut Directory<Place>, at: usize) -> &mut Place {
     places.get_mut(at).expect("the directory found it there")
 }

@@ -17,6 +17,7 @@
 
 pub mod contents;
 pub mod eviction;
+pub mod expiry;
 pub mod graveyard;
 pub mod index;
 pub mod place;

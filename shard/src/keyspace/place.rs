@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dormouse_storage::replay::Stored;
 use dormouse_types::record::{Entry, Record};
-use dormouse_types::segment::{Range53, Ranged, Segment};
+use dormouse_types::segment::{Placement, Range53, Ranged, Segment, SlotPlacement};
 
 /// The keys of one range of positions.
 ///
@@ -61,6 +61,19 @@ impl Dirty {
                 }
             }
             Self::Whole => {}
+        }
+    }
+
+    /// Notes that `records` have been removed.
+    pub fn note_many(&mut self, records: &[Record], placement: &SlotPlacement) {
+        if records.len() > DIRTY_KEYS_MAX {
+            *self = Self::Whole;
+        }
+        for record in records {
+            if matches!(self, Self::Whole) {
+                return;
+            }
+            self.note_key(placement.position(record.key()), record.key());
         }
     }
 

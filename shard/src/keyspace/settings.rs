@@ -18,6 +18,10 @@ use super::graveyard::Parked;
 pub enum Eviction {
     NoEviction,
     AllKeysLru,
+    AllKeysRandom,
+    VolatileLru,
+    VolatileRandom,
+    VolatileTtl,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +66,8 @@ pub struct Shared {
     /// Most bytes that the databases of its family (a database and its branches) leave to it; [`usize::MAX`]: as many as its
     /// settings say.
     pub family_left: AtomicUsize,
+    /// What eviction without a command draws its chances from.
+    pub chance: AtomicU64,
     pub watches: Watches,
     pub parked: Parked,
     pub expired: AtomicU64,
@@ -83,6 +89,7 @@ impl Shared {
             used: AtomicUsize::new(0),
             counts: std::array::from_fn(|_| Default::default()),
             family_left: AtomicUsize::new(usize::MAX),
+            chance: AtomicU64::new(seed),
             watches: Watches::default(),
             parked: Parked::default(),
             expired: AtomicU64::new(0),

@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dormouse_types::record::Origin;
-use dormouse_types::segment::SLOTS;
+use dormouse_types::segment::{Range53, SLOTS};
 use dormouse_types::{End, List};
 
 use super::*;
 use crate::commands::testing::Bench;
+use crate::keyspace::index::aligned;
 use crate::keyspace::place::Dirty;
 use crate::keyspace::testing::{Kept, TestLog};
 
@@ -195,7 +196,7 @@ fn what_has_expired_does_not_come_back_in_replay() {
         let log = TestLog::of(&mut bench.shared);
         bench.now_ms += 20;
         if actively {
-            assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).0, 1);
+            assert_eq!(bench.contents.expire(&bench.shared, bench.now_ms, 100).removed.len(), 1);
         } else {
             assert_eq!(bench.run("GET k"), "nil");
         }
@@ -210,5 +211,40 @@ fn what_has_expired_does_not_come_back_in_replay() {
             crate::commands::replay(&mut db, &effect.body).expect("effects are well-formed");
         }
         assert_eq!(replayed.data(), bench.data());
+    }
+}
+
+/// Whatever `mark_dirty` looks at, it marks just the places that share positions with the range.
+#[test]
+fn a_range_marks_the_places_that_it_touches() {
+    let shared = Shared::new("test", 7);
+    let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
+    let mut db = Keyspace::new([&mut contents], &shared, 0, NOW, 1);
+    for n in 0..40_000 {
+        db.set_string(format!("key:{n}").as_bytes(), b"v", Expiry::None);
+    }
+    drop(db);
+    assert!(contents.cut(SLOTS / 4));
+    let mut upper = contents.split_off(SLOTS / 4);
+    for shard in [&mut contents, &mut upper] {
+        let index = shard.put_index(0, None).expect("there are keys");
+        let (id, mut places) = (index.id, index.into_places());
+        places.iter_mut().for_each(|place| place.dirty = Dirty::Clean);
+        let ranges: Vec<Range53> = places.iter().map(|place| place.range).collect();
+        assert!(ranges.len() > 4);
+        let mut index = Index::new(id, places);
+        let whole = Range53 { start: 0, bits: 53 };
+        let halves = ranges.iter().filter(|range| range.bits > 0).map(|range| range.halves().1);
+        let elsewhere = aligned(SLOTS / 8, SLOTS).into_iter().chain([whole]);
+        for range in ranges.iter().copied().chain(halves).chain(elsewhere) {
+            index.mark_dirty(range);
+            for place in index.places().iter() {
+                let shares = place.range.start < range.end() && range.start < place.range.end();
+                assert_eq!(place.dirty == Dirty::Whole, shares, "{range:?} and {:?}", place.range);
+            }
+            let mut places = index.into_places();
+            places.iter_mut().for_each(|place| place.dirty = Dirty::Clean);
+            index = Index::new(id, places);
+        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::format::{Identity, Kind};
-use super::trouble::{LOST, SHORT};
+use super::registry::Outstanding;
+use super::trouble::{FULL, LOST, SHORT};
 use super::{Log, Lsn};
 
 /// With a loss window of zero replies wait for their flush, so that the promise holds however long that takes; beyond
@@ -104,11 +105,25 @@ impl FromStr for Window {
 /// Invariant: `recording` changes only under all locks of the database, so that a batch is logged whole or not at all.
 #[derive(Debug)]
 pub struct Journal {
-    log: Option<(Arc<Log>, u32)>,
+    log: Option<Registration>,
     window: AtomicU64,
     recording: AtomicBool,
     /// Whether what is recorded goes on from what the store has.
     covered: AtomicBool,
+}
+
+/// A database's number in the log, which is given back when it is dropped.
+#[derive(Debug)]
+struct Registration {
+    log: Arc<Log>,
+    number: u32,
+    outstanding: Outstanding,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.log.release(self.number);
+    }
 }
 
 impl Journal {
@@ -123,12 +138,18 @@ impl Journal {
     }
 
     pub fn of(log: &Arc<Log>, database: &Identity) -> Self {
-        let number = log.register(database);
-        Self { log: Some((Arc::clone(log), number)), ..Self::none() }
+        let (number, outstanding) = log.register(database);
+        Self { log: Some(Registration { log: Arc::clone(log), number, outstanding }), ..Self::none() }
     }
 
     pub fn log(&self) -> Option<&Arc<Log>> {
-        self.log.as_ref().map(|(log, _)| log)
+        self.log.as_ref().map(|registration| &registration.log)
+    }
+
+    /// Whether this database has used up its share of the log for now: a batch is to end, and to wait for what it wrote.
+    pub fn is_over_share(&self) -> bool {
+        let Some(Registration { log, outstanding, .. }) = &self.log else { return false };
+        outstanding.load(Ordering::Relaxed) > log.limits.share
     }
 
     pub fn window(&self) -> Window {
@@ -166,18 +187,22 @@ impl Journal {
         self.log.is_some() && self.window.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether what ends at `lsn` is to be waited for, so that writes need not be refused: the log has used up half of the
-    /// window, or so much waits for the disk that it might, should that become slow.
+    /// Whether what ends at `lsn` is to be waited for, so that writes need not be refused: this database has so much that
+    /// waits for the disk that the window might pass, should that become slow, or the log has used up half of the window. A
+    /// database that has written little does not wait for what others have written before three quarters of its window.
     pub fn is_behind(&self, lsn: Lsn) -> bool {
         self.is_behind_by(lsn, Log::lag_ms_now)
     }
 
     fn is_behind_by(&self, lsn: Lsn, lag_ms: impl Fn(&Log) -> u64) -> bool {
         match (&self.log, self.window()) {
-            (Some((log, _)), Window::Ms(ms)) => {
+            (Some(Registration { log, outstanding, .. }), Window::Ms(ms)) => {
                 let (least, most) = BEHIND_BYTES;
                 let allowed = ms.saturating_mul(BEHIND_BYTES_PER_MS).clamp(least, most);
-                lsn.saturating_sub(log.flushed()) > allowed || lag_ms(log) > ms / 2
+                let own = outstanding.load(Ordering::Relaxed);
+                let patience_ms = if own > log.limits.small { ms / 2 } else { ms - ms / 4 };
+                let is_crowded = lsn.saturating_sub(log.flushed()) > allowed && own > log.limits.small;
+                own > allowed || is_crowded || lag_ms(log) > patience_ms
             }
             _ => false,
         }
@@ -192,7 +217,9 @@ impl Journal {
     /// Appends what a batch did. 0 where there is no log.
     pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
         match &self.log {
-            Some((log, number)) => log.append(*number, sequence, Kind::Effects, now_ms, items, self.within_ms()),
+            Some(Registration { log, number, .. }) => {
+                log.append(*number, sequence, Kind::Effects, now_ms, items, self.within_ms())
+            }
             None => 0,
         }
     }
@@ -200,7 +227,7 @@ impl Journal {
     /// Writes that were not logged lie before what follows.
     pub fn resume(&self, sequence: &AtomicU64, now_ms: u64) {
         match &self.log {
-            Some((log, number)) => {
+            Some(Registration { log, number, .. }) => {
                 self.cover(false);
                 log.append(*number, sequence, Kind::Resume, now_ms, &[], self.within_ms());
             }
@@ -212,7 +239,7 @@ impl Journal {
 
     /// What follows goes on from entry `after`: a reader is to leave out what lies between.
     pub fn continue_after(&self, sequence: &AtomicU64, now_ms: u64, after: u64) {
-        if let Some((log, number)) = &self.log {
+        if let Some(Registration { log, number, .. }) = &self.log {
             log.append(*number, sequence, Kind::Continue, now_ms, &after.to_le_bytes(), self.within_ms());
         }
     }
@@ -228,7 +255,7 @@ impl Journal {
 
     /// Whether everything before `lsn` is durable.
     pub fn is_durable(&self, lsn: Lsn) -> bool {
-        self.log.as_ref().is_none_or(|(log, _)| log.flushed() >= lsn)
+        self.log().is_none_or(|log| log.flushed() >= lsn)
     }
 
     /// Whether a write must be refused, as the log has fallen behind what was declared or is in trouble.
@@ -242,20 +269,25 @@ impl Journal {
 
     #[inline]
     fn admit_by(&self, lag_ms: impl Fn(&Log) -> u64) -> Result<(), Refusal> {
-        let Some((log, _)) = &self.log else { return Ok(()) };
+        let Some(Registration { log, outstanding, .. }) = &self.log else { return Ok(()) };
         let sealed = log.sealed.load(Ordering::Relaxed);
-        let refusing = log.refusing.load(Ordering::Relaxed);
+        let own = outstanding.load(Ordering::Relaxed);
+        let mut refusing = log.refusing.load(Ordering::Relaxed);
+        if own <= log.limits.small {
+            refusing &= !FULL;
+        }
+        let is_own_doing = own > log.limits.own;
         let allowed = match self.window.load(Ordering::Relaxed) {
-            // What it promises needs a checkpoint, and that needs room.
-            Window::NONE if !sealed && refusing & SHORT == 0 => return Ok(()),
+            // What it promises needs a checkpoint, and that needs room. Its writes are in the log only while one is made.
+            Window::NONE if !sealed && !is_own_doing && refusing & SHORT == 0 => return Ok(()),
             0 => HELD_MS_MAX,
             window => window,
         };
         let lag_ms = lag_ms(log);
-        if lag_ms <= allowed && refusing == 0 && !sealed {
+        if lag_ms <= allowed && refusing == 0 && !sealed && !is_own_doing {
             return Ok(());
         }
-        Err(self.refusal(log, lag_ms, refusing))
+        Err(self.refusal(log, lag_ms, refusing, own))
     }
 
     /// As it will be at `now_ms` by the log's clock.
@@ -265,11 +297,18 @@ impl Journal {
     }
 
     #[cold]
-    fn refusal(&self, log: &Log, lag_ms: u64, refusing: u8) -> Refusal {
+    fn refusal(&self, log: &Log, lag_ms: u64, refusing: u8, own: u64) -> Refusal {
         let why = log.problem();
         let text = match why {
             Some(why) if refusing & (SHORT | LOST) != 0 => {
                 format!("MISCONF the log cannot be written: {why}: writes are refused until that is over")
+            }
+            why if own > log.limits.own => {
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                format!(
+                    "MISCONF {} MiB of this database wait for the log: writes are refused until the store has caught up{why}",
+                    own >> 20
+                )
             }
             why => {
                 let why = why.map(|why| format!(": {why}")).unwrap_or_default();

@@ -25,7 +25,7 @@ pub type Files = BTreeMap<(u64, u64), Mentions>;
 pub struct Ledger {
     /// By writer and number.
     files: Files,
-    /// What the manifest of each database holds.
+    /// What the manifest of each database holds; of one that is gone, as long as a file mentions it.
     floors: HashMap<Identity, u64>,
     /// Files whose contents another one has.
     restated: BTreeSet<(u64, u64)>,
@@ -98,7 +98,10 @@ impl Ledger {
                 self.untidy = true;
             }
         }
-        self.deleted.retain(|(_, number), _| *number >= restated.from);
+        let (kept, unrestatable): (Files, Files) =
+            std::mem::take(&mut self.deleted).into_iter().partition(|((_, number), _)| *number >= restated.from);
+        self.deleted = kept;
+        unrestatable.values().for_each(|mentions| self.forget_gone(mentions));
         self.restatable = Some((writer, restated.from));
     }
 
@@ -154,8 +157,23 @@ impl Ledger {
         self.restated.remove(&(writer, number));
         let mentions = self.files.remove(&(writer, number));
         let is_restatable = self.restatable.is_some_and(|(of, from)| of == writer && number >= from);
-        if let Some(mentions) = mentions.filter(|_| is_restatable) {
-            self.deleted.insert((writer, number), mentions);
+        match mentions {
+            Some(mentions) if is_restatable => drop(self.deleted.insert((writer, number), mentions)),
+            Some(mentions) => self.forget_gone(&mentions),
+            None => {}
+        }
+    }
+
+    /// Forgets databases of which the file has said that they are gone, and that no other file mentions. Nothing is
+    /// written of them after that was said.
+    fn forget_gone(&mut self, removed: &Mentions) {
+        for database in &removed.gone {
+            let is_mentioned =
+                |mentions: &Mentions| mentions.last.contains_key(database) || mentions.gone.contains(database);
+            let is_gone = self.floors.get(database) == Some(&u64::MAX);
+            if is_gone && !self.files.values().chain(self.deleted.values()).any(is_mentioned) {
+                self.floors.remove(database);
+            }
         }
     }
 
@@ -163,6 +181,11 @@ impl Ledger {
     pub fn is_kept_for(&self, database: &Identity) -> bool {
         let floor = self.floors.get(database).copied().unwrap_or(0);
         self.files.values().any(|mentions| mentions.last.get(database).is_some_and(|last| *last > floor))
+    }
+
+    #[cfg(test)]
+    pub fn floors(&self) -> usize {
+        self.floors.len()
     }
 
     /// Whether a file is there, as far as is known.

@@ -25,6 +25,7 @@ mod gathered;
 mod journal;
 mod ledger;
 pub mod recovery;
+mod registry;
 mod reserve;
 pub mod sink;
 pub mod tail;
@@ -51,9 +52,10 @@ use self::gathered::Gathered;
 pub use self::journal::{Journal, Refusal, Window};
 use self::ledger::{Ledger, Unneeded};
 use self::recovery::{ReadLog, Recovered};
+use self::registry::{Outstanding, Registry, Touched};
 use self::reserve::Reserve;
 use self::sink::{Files, Objects, Remover, Sink};
-use self::trouble::{FULL, LOST};
+use self::trouble::{FULL, LOST, STUFFED};
 use crate::owner::Ownership;
 use crate::stopwatch::Stopwatch;
 use crate::store::{Store, StoreError};
@@ -63,7 +65,8 @@ pub type Lsn = u64;
 
 /// Entries are flushed early when so much waits.
 const FLUSH_BYTES: usize = 1 << 20;
-/// More is not kept: until some of it is durable, writes are refused.
+/// When more waits for the disk, the databases that have written much of it are refused until some of it is durable; when
+/// twice as much does, all are.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
 /// Of the room behind an entry, so much is asked for at most before the next one comes.
 const AHEAD_BYTES: usize = 4 << 10;
@@ -80,6 +83,7 @@ pub struct Log {
     /// It is in a store without a lock.
     shared: bool,
     clock: fn() -> u64,
+    limits: Limits,
     active: Mutex<Active>,
     /// Told when there is something for the flusher to do.
     work: Condvar,
@@ -119,6 +123,25 @@ pub struct Log {
     pub counters: Counters,
 }
 
+/// How much may wait for the disk.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Of all databases together.
+    kept: u64,
+    /// Of one database: beyond it, that one is refused. Enough for a large value or two.
+    own: u64,
+    /// Of one database: beyond it, its batches end and wait.
+    share: u64,
+    /// A database that has written no more is not refused because others have written much.
+    small: u64,
+}
+
+impl Limits {
+    fn of(kept: u64) -> Self {
+        Self { kept, own: kept / 2, share: kept / 32, small: kept / 256 }
+    }
+}
+
 /// What the log did since the process started.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -133,10 +156,8 @@ pub struct Counters {
 #[derive(Default)]
 struct Active {
     entries: Gathered,
-    /// The databases that they are of, with the last sequence number of each.
-    touched: Vec<(u32, u64)>,
-    /// All databases, by number.
-    names: Vec<Name>,
+    /// The databases that they are of, and all others.
+    registry: Registry,
     end: Lsn,
     oldest_ms: u64,
     /// The flusher is to come this soon after the first entry.
@@ -157,7 +178,8 @@ struct Pending {
     entries: Gathered,
     end: Lsn,
     oldest_ms: u64,
-    touched: Vec<(u32, u64)>,
+    /// In the order of the names.
+    touched: Vec<Touched>,
 }
 
 struct Output {
@@ -272,6 +294,7 @@ impl Log {
             owner,
             shared: sink.file_bytes() == 0,
             clock,
+            limits: Limits::of(KEPT_BYTES_MAX),
             active: Mutex::new(Active {
                 within_ms: u64::MAX,
                 nap_ms: u64::MAX,
@@ -311,15 +334,13 @@ impl Log {
         Ok((Arc::new(log), recovered))
     }
 
-    /// The number that stands for a database in this process's log.
-    fn register(&self, identity: &Identity) -> u32 {
-        let mut active = self.active.lock();
-        if let Some(known) = active.names.iter().find(|known| known.identity == *identity) {
-            return known.number;
-        }
-        let number = active.names.len() as u32;
-        active.names.push(Name { number, identity: identity.clone() });
-        number
+    /// The number that stands for a database in this process's log, until it is released.
+    fn register(&self, identity: &Identity) -> (u32, Outstanding) {
+        self.active.lock().registry.register(identity)
+    }
+
+    fn release(&self, number: u32) {
+        self.active.lock().registry.release(number);
     }
 
     /// Appends an entry with the next number of `sequence`, and answers the lsn behind it.
@@ -346,11 +367,9 @@ impl Log {
         let before = active.entries.len();
         EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(active.entries.end());
         active.entries.end().extend_from_slice(items);
-        active.end += (active.entries.len() - before) as u64;
-        match active.touched.iter_mut().find(|(touched, _)| *touched == database) {
-            Some((_, last)) => *last = sequence,
-            None => active.touched.push((database, sequence)),
-        }
+        let bytes = (active.entries.len() - before) as u64;
+        active.end += bytes;
+        active.registry.touch(database, sequence, bytes);
         active.within_ms = active.within_ms.min(within_ms);
         let sooner = within_ms < active.nap_ms;
         if sooner {
@@ -360,8 +379,10 @@ impl Log {
         let end = active.end;
         let room = active.entries.end().spare_capacity_mut();
         let (room, ahead) = (room.as_ptr().cast::<u8>(), room.len().min(items.len()).min(AHEAD_BYTES));
-        if active.end - self.flushed.load(Ordering::Relaxed) > KEPT_BYTES_MAX {
-            self.refusing.fetch_or(FULL, Ordering::SeqCst);
+        let kept = active.end - self.flushed.load(Ordering::Relaxed);
+        if kept > self.limits.kept {
+            let why = if kept > 2 * self.limits.kept { FULL | STUFFED } else { FULL };
+            self.refusing.fetch_or(why, Ordering::SeqCst);
         }
         drop(active);
         // The buffer is larger than the near caches: copying the next entry would wait for each of its lines.
@@ -500,8 +521,7 @@ impl Log {
             }
             active.nap_ms = std::mem::replace(&mut active.within_ms, u64::MAX);
             let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
-            let touched = std::mem::take(&mut active.touched);
-            let names: Vec<Name> = touched.iter().map(|(number, _)| active.names[*number as usize].clone()).collect();
+            let (touched, names) = active.registry.take();
             active.begins_at = output.next_entries_at(frame_head_bytes(&names), active.entries.len());
             (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
         };
@@ -546,13 +566,11 @@ impl Log {
             output.file = None;
             output.next_number = number + 1;
         }
-        let names = &self.active.lock().names;
         let mut ledger = self.ledger.lock();
-        for (database, sequence) in &pending.touched {
-            let identity = &names[*database as usize].identity;
-            match sequence {
+        for (touched, Name { identity, .. }) in pending.touched.iter().zip(&pending.names) {
+            match touched.sequence {
                 0 => ledger.gone(self.writer, number, identity),
-                sequence => ledger.mention(self.writer, number, identity, *sequence),
+                sequence => ledger.mention(self.writer, number, identity, sequence),
             }
         }
         ledger.restated(self.writer, output.sink.restated(), number);
@@ -585,8 +603,11 @@ impl Log {
         let mut spare = pending.entries.into_spare();
         {
             let mut active = self.active.lock();
-            if active.end - pending.end <= KEPT_BYTES_MAX / 2 {
-                self.refusing.fetch_and(!FULL, Ordering::SeqCst);
+            for Touched { bytes, outstanding, .. } in &pending.touched {
+                outstanding.store(outstanding.load(Ordering::Relaxed) - bytes, Ordering::Relaxed);
+            }
+            if active.end - pending.end <= self.limits.kept / 2 {
+                self.refusing.fetch_and(!(FULL | STUFFED), Ordering::SeqCst);
             }
             if spare.capacity() <= SPARE_BYTES_MAX
                 && spare.len() >= spare.capacity() / 8
@@ -618,10 +639,11 @@ impl Log {
 
     /// The database is deleted: nobody needs what the log says of it, and a reader must know.
     pub fn forget(&self, database: &Identity, now_ms: u64) {
-        let number = self.register(database);
+        let (number, _) = self.register(database);
         // Sequence number 0 belongs to no effect.
         let none = AtomicU64::new(u64::MAX);
         self.append(number, &none, Kind::Gone, now_ms, &[], SEAL_EVERY_MS);
+        self.release(number);
         self.settled(database, u64::MAX);
     }
 

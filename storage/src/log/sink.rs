@@ -30,11 +30,11 @@ pub use self::recent::Restating;
 use self::recent::{Composed, Recent};
 use super::gathered::Gathered;
 use crate::owner::{Ownership, Predecessors};
+pub use crate::seal::FOLDER;
+use crate::seal::{SEAL, folder};
 use crate::stopwatch::Stopwatch;
 use crate::store::{GUARD_WRITER, Store, StoreError};
 
-/// Where the logs lie in a store.
-pub const FOLDER: &str = "log";
 /// A seal that takes longer is told, and told again after each such time.
 const SLOW_SEAL_US: u64 = 1_000_000;
 
@@ -452,9 +452,6 @@ pub struct Objects {
     sealed: HashSet<u64>,
 }
 
-/// What a seal holds. No other object of a log is as short.
-const SEAL: &[u8] = b"DMSEAL\n\n";
-
 /// Objects of a log that are read at the same time. A round trip of 30 ms and objects of a few KiB make that about 2,000
 /// objects a second.
 const READS_TOGETHER: usize = 64;
@@ -502,13 +499,9 @@ impl Objects {
         Ok(Self { owner: Some(owner), before, ..Self::new(store) })
     }
 
-    fn folder(writer: u64) -> String {
-        format!("{FOLDER}/{writer:016x}")
-    }
-
     /// The numbers of a writer's objects after `number`.
     fn after(&self, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
-        let listed = block_on(self.store.list(&Self::folder(writer)))?;
+        let listed = block_on(self.store.list(&folder(writer)))?;
         let numbers = listed.iter().filter_map(|object| parse_name(&object.name));
         Ok(numbers.map(|(_, other)| other).filter(|other| *other > number).collect())
     }
@@ -532,21 +525,6 @@ fn parse_name(name: &str) -> Option<(u64, u64)> {
     let mut parts = name.rsplit('/');
     let (number, writer) = (parts.next()?, parts.next()?);
     parse(writer, number)
-}
-
-/// Deletes the seal of a log of which nothing else is left; false where there is more.
-///
-/// # Errors
-/// When the store refuses.
-pub async fn delete_seal(store: &Store, writer: u64) -> Result<bool, StoreError> {
-    let left = store.list(&Objects::folder(writer)).await?;
-    if left.iter().any(|object| object.bytes != SEAL.len() as u64) {
-        return Ok(false);
-    }
-    for object in &left {
-        store.delete(&object.name).await?;
-    }
-    Ok(true)
 }
 
 impl Sink for Objects {
@@ -610,7 +588,7 @@ impl Sink for Objects {
         loop {
             if told.us() > SLOW_SEAL_US {
                 told = Stopwatch::start();
-                tracing::warn!(log = Self::folder(writer), added = added.len(), "its writer still adds to the log");
+                tracing::warn!(log = folder(writer), added = added.len(), "its writer still adds to the log");
             }
             match block_on(self.store.put_new(&name(writer, next), SEAL)) {
                 // The writer keeps its last object, so what it has written beyond the seal would be found.

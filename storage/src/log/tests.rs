@@ -114,11 +114,16 @@ fn who_writes_waits_before_writes_are_refused() {
     let writer = Writer::new(&log, "a");
     writer.journal.declare(Window::Ms(1000));
     let lsn = writer.write();
-    assert!(!writer.journal.is_behind_at(NOW_MS + 500, lsn));
-    assert!(writer.journal.is_behind_at(NOW_MS + 501, lsn), "half of the window is used up");
+    assert!(!writer.journal.is_behind_at(NOW_MS + 750, lsn));
+    assert!(writer.journal.is_behind_at(NOW_MS + 751, lsn), "most of the window is used up");
     log.flush().unwrap();
-    assert!(!writer.journal.is_behind_at(NOW_MS + 501, lsn));
+    assert!(!writer.journal.is_behind_at(NOW_MS + 751, lsn));
     let large = vec![0; 1 << 20];
+    writer.write();
+    let end = writer.journal.append(&writer.sequence, NOW_MS, &large);
+    assert!(!writer.journal.is_behind_at(NOW_MS + 500, end));
+    assert!(writer.journal.is_behind_at(NOW_MS + 501, end), "one that writes much waits after half of the window");
+    log.flush().unwrap();
     let mut ahead = 0;
     while !writer.journal.is_behind_at(NOW_MS, log.end()) {
         writer.journal.append(&writer.sequence, NOW_MS, &large);
@@ -131,6 +136,81 @@ fn who_writes_waits_before_writes_are_refused() {
         writer.journal.declare(window);
         assert_eq!(writer.journal.is_behind_at(NOW_MS, log.end()), is_behind, "{window}");
     }
+}
+
+#[test]
+fn what_one_database_writes_is_charged_to_it_alone() {
+    let sink = sink(1 << 20);
+    let mut log = open(&sink);
+    Arc::get_mut(&mut log).expect("nobody else has it yet").limits = Limits::of(8 << 20);
+    let (big, small, unlogged) = (Writer::new(&log, "big"), Writer::new(&log, "small"), Writer::new(&log, "unlogged"));
+    for (writer, window) in [(&big, Window::Ms(1000)), (&small, Window::Ms(1000)), (&unlogged, Window::None)] {
+        writer.journal.declare(window);
+    }
+    sink.0.lock().fails = true;
+    let large = vec![0; 2 << 20];
+    let write = |writer: &Writer| {
+        let mut written = 0;
+        while writer.journal.admit_at(NOW_MS).is_ok() {
+            writer.journal.append(&writer.sequence, NOW_MS, &large);
+            written += 1;
+        }
+        log.flush().unwrap_err();
+        written
+    };
+    assert!(!big.journal.is_over_share());
+    assert_eq!(write(&big), 2);
+    assert!(big.journal.is_over_share() && !small.journal.is_over_share());
+    let refused = big.journal.admit_at(NOW_MS).unwrap_err().to_string();
+    assert!(refused.starts_with("MISCONF 4 MiB of this database wait for the log"), "{refused}");
+    let lsn = small.write();
+    assert!(small.journal.admit_at(NOW_MS).is_ok() && !small.journal.is_behind_at(NOW_MS + 750, lsn));
+    // A checkpoint that has it logged does not let it write without a bound.
+    assert_eq!(write(&unlogged), 2);
+    let lsn = small.write();
+    assert!(log.is_refusing(super::FULL));
+    assert!(small.journal.admit_at(NOW_MS).is_ok() && !small.journal.is_behind_at(NOW_MS + 750, lsn));
+    // All of it together has a bound too.
+    let others: Vec<Writer> = (0..5).map(|n| Writer::new(&log, &format!("other{n}"))).collect();
+    for other in &others {
+        other.journal.declare(Window::Ms(1000));
+        if other.journal.admit_at(NOW_MS).is_ok() {
+            other.journal.append(&other.sequence, NOW_MS, &large);
+        }
+    }
+    assert!(log.end() <= 20 << 20, "{}", log.end());
+    assert!(small.journal.admit_at(NOW_MS).is_err());
+    sink.0.lock().fails = false;
+    log.flush().unwrap();
+    for writer in others.iter().chain([&big, &small, &unlogged]) {
+        assert!(writer.journal.admit_at(NOW_MS).is_ok() && !writer.journal.is_over_share());
+    }
+}
+
+#[test]
+fn nothing_is_kept_of_databases_that_are_gone() {
+    let sink = sink(1);
+    let log = open(&sink);
+    let stays = Writer::new(&log, "stays");
+    let rounds = 100;
+    for round in 0..rounds {
+        let gone = identity(&format!("gone{round}"));
+        let writer = Writer::new(&log, &gone.name);
+        writer.write();
+        stays.write();
+        if round % 2 == 0 {
+            log.flush().unwrap();
+        }
+        log.forget(&gone, NOW_MS);
+        drop(writer);
+        log.settled(&identity("stays"), round + 1);
+        log.flush().unwrap();
+        log.remove_settled().unwrap();
+    }
+    log.remove_settled().unwrap();
+    assert_eq!(log.active.lock().registry.len(), 1);
+    let ledger = log.ledger.lock();
+    assert!(ledger.floors() <= 3 && ledger.len() <= 2, "{ledger:?}");
 }
 
 #[test]

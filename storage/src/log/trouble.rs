@@ -20,6 +20,8 @@ use crate::store::StoreError;
 pub(super) const FULL: u8 = 1;
 pub(super) const SHORT: u8 = 2;
 pub(super) const LOST: u8 = 4;
+/// Twice as much as [`FULL`]: whoever writes is refused.
+pub(super) const STUFFED: u8 = 8;
 
 /// The reserve covers no more of the log than this: a larger log is brought into the store by checkpoints anyhow.
 const COVERED_BYTES_MAX: u64 = 256 << 20;

@@ -36,7 +36,7 @@ pub use self::{
     names::{Names, object_origin as origin_of},
     sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
 };
-use crate::chunk::SegmentLocation;
+use crate::chunk::{Origin, SegmentLocation};
 use crate::shown::{Ids, NO_KEYSPACE, first_ids};
 use crate::store::StoreError;
 
@@ -230,6 +230,12 @@ impl Manifest {
         let chunks = self.chunks.iter().map(|chunk| (&chunk.name, chunk.bytes));
         let all = chunks.chain(self.tails.iter().map(|tail| (&tail.name, tail.bytes)));
         all.filter(|(name, _)| !name.starts_with(&own)).fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
+    }
+
+    /// What a chunk says of the database that it is written for.
+    pub fn origin(&self) -> Origin {
+        let keyspaces = std::array::from_fn(|index| self.keyspaces[index]);
+        Origin { seed: self.seed, created_ms: self.created_ms, keyspaces }
     }
 
     /// The decoded form of an object that claims to be a manifest.

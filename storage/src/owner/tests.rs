@@ -153,6 +153,6 @@ fn nothing_is_collected_early() {
     let second = open(&store, 12).unwrap();
     assert_eq!(second.collect_owners().unwrap(), 0);
     assert_eq!(block_on(store.list("owner")).unwrap().len(), 2);
-    assert!(block_on(sink::delete_seal(&store, 12)).is_ok_and(|deleted| !deleted), "it is no seal");
+    assert!(block_on(seal::delete_seal(&store, 12)).is_ok_and(|deleted| !deleted), "it is no seal");
     assert_eq!(block_on(store.list("log/000000000000000c")).unwrap().len(), 1);
 }

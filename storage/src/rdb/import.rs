@@ -21,7 +21,7 @@ use super::SELECT_INDEXES;
 use super::cutter::{Cutter, place, write_record};
 use super::reader::{Entry, RdbError, RdbReader, RdbRecord};
 use super::sorter::Sorter;
-use crate::chunk::{ChunkWriter, Origin, SegmentLocation};
+use crate::chunk::{ChunkWriter, SegmentLocation};
 use crate::codec::segment::{EncodedRecord, RawSegment};
 use crate::codec::string::{RdbString, write_plain_string};
 use crate::codec::value::{Loaded, decode_value, encode_object, kind};
@@ -283,7 +283,7 @@ impl Import<'_> {
     ) -> Result<(), StoreError> {
         let name = names.chunk(manifest.epoch, manifest.writer, manifest.next_object);
         manifest.next_object += 1;
-        let bytes = writer.finish(&Origin::of(manifest));
+        let bytes = writer.finish(&manifest.origin());
         // Listed first, so that it is found again if it comes to deleting it.
         manifest.chunks.push(ChunkInfo { name: name.clone(), bytes: bytes.len() as u64 });
         self.store.put_new(&name, bytes).await

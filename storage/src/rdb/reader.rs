@@ -118,14 +118,18 @@ impl<R: Read> RdbReader<R> {
     /// When the stream holds no RDB, or one of a version that this build does not know.
     pub fn new(inner: R) -> Result<Self> {
         let mut input = Input::new(inner);
-        let header: [u8; 9] = input.array()?;
+        let not_one = || RdbError { offset: 0, problem: CodecError::Magic("Redis data set (RDB)").into() };
+        let header: [u8; 9] = input.array().map_err(|error: RdbError| match error.problem {
+            Problem::Content(_) => not_one(),
+            Problem::Input(_) | Problem::Endless { .. } | Problem::Value { .. } | Problem::Opcode(_) => error,
+        })?;
         let digits = header.strip_prefix(REDIS).map(|digits| (digits, Origin::Redis));
         let digits = digits.or_else(|| header.strip_prefix(VALKEY).map(|digits| (digits, Origin::Valkey)));
         let version = digits.filter(|(digits, _)| digits.iter().all(u8::is_ascii_digit)).map(|(digits, origin)| {
             (digits.iter().fold(0, |version, digit| version * 10 + u32::from(digit - b'0')), origin)
         });
         let Some((version, origin)) = version else {
-            return Err(input.error(CodecError::Magic("Redis data set (RDB)")));
+            return Err(not_one());
         };
         let known = match origin {
             Origin::Redis => (1..=REDIS_VERSION_MAX).contains(&version),

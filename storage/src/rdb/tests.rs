@@ -235,9 +235,10 @@ fn module(name: &str) -> Vec<u8> {
 #[test]
 fn what_cannot_be_read_is_named() {
     for (bytes, expected) in [
-        (b"REDIS".to_vec(), "at byte 0: ends too early"),
-        (b"REDIX0011\xff".to_vec(), "at byte 9: not a Redis data set (RDB)"),
-        (b"REDIS001x\xff".to_vec(), "at byte 9: not a Redis data set (RDB)"),
+        (b"".to_vec(), "at byte 0: not a Redis data set (RDB)"),
+        (b"garbage".to_vec(), "at byte 0: not a Redis data set (RDB)"),
+        (b"REDIX0011\xff".to_vec(), "at byte 0: not a Redis data set (RDB)"),
+        (b"REDIS001x\xff".to_vec(), "at byte 0: not a Redis data set (RDB)"),
         (b"REDIS0000\xff".to_vec(), "at byte 9: RDB of format version 0, which this build cannot read"),
         (b"REDIS0016\xff".to_vec(), "at byte 9: RDB of format version 16, which this build cannot read"),
         (b"REDIS0080\xff".to_vec(), "at byte 9: RDB of format version 80, which this build cannot read"),

@@ -147,9 +147,11 @@ pub(super) fn brief(error: &object_store::Error) -> String {
         text = format!("{}{code}: {message}", status.map(|status| format!("{status}, ")).unwrap_or_default());
     }
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Advice follows, behind a semicolon.
+    let line = line.trim_end_matches('.');
     match line.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
+        None => line.to_owned(),
     }
 }
 
@@ -219,7 +221,7 @@ mod tests {
         let answer = "Error performing PUT http://h/b/k in 3ms - Server returned non-2xx status code: 503 Service \
                       Unavailable: <?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code>\n<Message>Reduce your\nrate.\
                       </Message></Error>";
-        assert_eq!(brief(&refused(answer)), "503 Service Unavailable, SlowDown: Reduce your rate.");
+        assert_eq!(brief(&refused(answer)), "503 Service Unavailable, SlowDown: Reduce your rate");
         assert_eq!(brief(&refused("a\r\n b")), "Generic S3 error: a b");
         assert!(brief(&refused(&"ü".repeat(5000))).len() < 1000);
     }

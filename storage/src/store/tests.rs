@@ -134,6 +134,9 @@ fn an_unusable_folder_is_named_with_the_reason() {
     let path = folder.path().join("file/below");
     let error = Store::open(&format!("file://{}", path.display())).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot use the store folder {}: Not a directory", path.display())), "{error}");
+    let path = folder.path().join("file");
+    let error = Store::open(&format!("file://{}", path.display())).unwrap_err().to_string();
+    assert_eq!(error, format!("cannot use the store folder {}: it is a file, not a folder", path.display()));
     let absent = folder.path().join("absent");
     assert!(Store::open_read_only(&format!("file://{}", absent.display())).is_err());
     assert!(!absent.exists());

@@ -2,14 +2,10 @@
 
 use std::{fmt, mem, ptr, ptr::NonNull, slice};
 
-use crate::Object;
-
-use super::{
-    Entry, block,
-    block::{read_bytes, write_bytes},
-    number::{self, canonical_integer},
-    size_class,
-};
+use crate::entry::block::{self, read_bytes, write_bytes};
+use crate::entry::number::{self, canonical_integer};
+use crate::entry::{Entry, size_class};
+use crate::object::Object;
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;

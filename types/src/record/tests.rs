@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::Object;
+use crate::entry::{Field, Member, Scored};
+use crate::object::Object;
 
 fn text(bytes: &[u8]) -> Object {
     Object::Text(bytes.to_vec())

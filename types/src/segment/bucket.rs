@@ -10,7 +10,7 @@
 
 use std::{array, mem::MaybeUninit};
 
-use crate::record::{Entry, prefetch};
+use crate::entry::{Entry, prefetch};
 
 /// Entries in a bucket.
 pub const WIDTH: usize = 14;

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::Entry;
+use crate::entry::Entry;
 
 use super::{Placement, Table, prefix53, range::PREFIX_BITS};
 

@@ -7,7 +7,7 @@
 
 use std::{mem, ops::Range};
 
-use crate::record::size_class;
+use crate::entry::size_class;
 
 use super::range::Ranged;
 

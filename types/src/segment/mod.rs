@@ -31,7 +31,7 @@ mod tests;
 
 use std::{mem, ops::Range};
 
-use crate::record::{Entry, prefetch, size_class};
+use crate::entry::{Entry, prefetch, size_class};
 
 use self::{
     bucket::{Bucket, WIDTH, fingerprint},
@@ -142,21 +142,8 @@ impl<E: Entry> Segment<E> {
 
     pub fn remove<P: Placement>(&mut self, position: u64, key: &[u8], placement: &P) -> Option<E> {
         let entry = match self.find(position, key)? {
-            Place::Home { bucket, slot } => {
-                let last = self.own_len(bucket) - 1;
-                let (_, entry) = self.buckets[bucket].take(slot);
-                self.fill(bucket, slot, last);
-                self.pull_back(bucket);
-                entry
-            }
-            Place::Next { home, slot } => {
-                let last = WIDTH - self.buckets[home].in_next();
-                let (_, entry) = self.buckets[home + 1].take(slot);
-                self.fill(home + 1, slot, last);
-                self.buckets[home].sub_in_next();
-                self.pull_back(home + 1);
-                entry
-            }
+            Place::Home { bucket, slot } => self.take_at(bucket, slot).0,
+            Place::Next { home, slot } => self.take_at(home + 1, slot).0,
             Place::Stash { home, index } => {
                 let stash = self.stash.as_mut().expect("found in the stash");
                 let (_, entry) = stash.remove(index);
@@ -164,14 +151,73 @@ impl<E: Entry> Segment<E> {
                     self.stash = None;
                 }
                 self.buckets[home].sub_in_stash();
+                self.len -= 1;
                 entry
             }
         };
-        self.len -= 1;
         if let Some(smaller) = steps::shrunk(self.buckets.len(), self.len()) {
             self.resize(smaller, placement);
         }
         Some(entry)
+    }
+
+    /// Takes out every entry that `chosen` chooses, in one pass: nothing is looked up, and no position is computed unless
+    /// the segment shrinks. `chosen` may be asked about an entry more than once.
+    pub fn extract<P: Placement>(
+        &mut self,
+        placement: &P,
+        mut chosen: impl FnMut(&E) -> bool,
+        mut take: impl FnMut(E),
+    ) {
+        for index in (0..self.stash_len()).rev() {
+            let stash = self.stash.as_mut().expect("it has entries");
+            if chosen(stash.entry(index)) {
+                let (_, entry) = stash.remove(index);
+                let home = self.home(prefix53(placement.position(entry.key())));
+                self.buckets[home].sub_in_stash();
+                self.len -= 1;
+                take(entry);
+            }
+        }
+        if self.stash.as_ref().is_some_and(|stash| stash.is_empty()) {
+            self.stash = None;
+        }
+        for bucket in 0..self.buckets.len() {
+            if let Some(later) = self.buckets.get(bucket + 1) {
+                later.iter().for_each(|entry| prefetch(entry.address()));
+            }
+            let mut slot = 0;
+            while slot < WIDTH {
+                if self.buckets[bucket].occupied() >> slot & 1 == 0 || !chosen(self.buckets[bucket].entry(slot)) {
+                    slot += 1;
+                    continue;
+                }
+                // What takes its slot is looked at next.
+                let (entry, next) = self.take_at(bucket, slot);
+                slot = next;
+                take(entry);
+            }
+        }
+        if let Some(smaller) = steps::shrunk(self.buckets.len(), self.len()) {
+            self.resize(smaller, placement);
+        }
+    }
+
+    /// Takes the entry at an occupied slot out and closes the gap. Answers the first slot of the bucket that has another
+    /// entry now, or the slot itself.
+    fn take_at(&mut self, bucket: usize, slot: usize) -> (E, usize) {
+        let own = self.own_len(bucket);
+        let is_own = slot < own;
+        let last = if is_own { own - 1 } else { WIDTH - self.buckets[bucket - 1].in_next() };
+        let (_, entry) = self.buckets[bucket].take(slot);
+        self.fill(bucket, slot, last);
+        if !is_own {
+            self.buckets[bucket - 1].sub_in_next();
+        }
+        self.pull_back(bucket);
+        self.len -= 1;
+        // One that comes back from the next bucket lies behind the own ones, before those from the bucket before.
+        (entry, slot.min(own))
     }
 
     /// Whether the segment should be replaced by its halves. It goes on working if it is not, but slower and slower.
@@ -271,6 +317,14 @@ impl<E: Entry> Segment<E> {
             }
         }
         self.nth(fraction(scramble(!rng), self.len()))
+    }
+
+    /// Entries in the order of buckets from a random one on, each once. Their order has nothing to do with their age, so the
+    /// first few are as good as any few.
+    pub fn from_random(&self, random: u64) -> impl Iterator<Item = &E> {
+        let first = fraction(scramble(random), self.buckets.len().max(1)).min(self.buckets.len());
+        let (before, after) = self.buckets.split_at(first);
+        after.iter().chain(before).flat_map(Bucket::iter).chain(self.stash.iter().flat_map(|stash| stash.iter()))
     }
 
     /// The entry of this rank in the order of `iter`.

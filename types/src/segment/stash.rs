@@ -1,6 +1,6 @@
 //! The stash: where a segment keeps what finds no room in its home bucket and the next.
 
-use crate::record::{Entry, size_class};
+use crate::entry::{Entry, size_class};
 
 use super::bucket::{Bucket, WIDTH};
 

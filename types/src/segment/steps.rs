@@ -48,7 +48,7 @@ fn at_least(buckets: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::size_class;
+    use crate::entry::size_class;
 
     #[test]
     fn every_step_fills_a_size_class() {

@@ -2,7 +2,7 @@
 
 use std::{mem, ops::Range};
 
-use crate::record::Entry;
+use crate::entry::Entry;
 
 use super::{
     Segment,

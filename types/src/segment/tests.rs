@@ -315,6 +315,30 @@ proptest! {
     }
 
     #[test]
+    fn what_is_extracted_is_all_that_was_chosen(
+        crowd in any_crowd(),
+        count in 0..1800u64,
+        rounds in prop::collection::vec((any::<u64>(), 1..12u64), 1..6),
+    ) {
+        let mut segment = Segment::new(Range53::WHOLE);
+        let mut model: BTreeSet<_> = (0..count).map(|number| crowd.key(number)).collect();
+        model.iter().for_each(|&key| segment.insert(key, Word::of(key), &Exact));
+        for (seed, one_in) in rounds {
+            let chosen = |key: u64| scramble(key ^ seed).is_multiple_of(one_in);
+            let mut taken = Vec::new();
+            segment.extract(&Exact, |word| chosen(word.number()), |word| taken.push(word.number()));
+            segment.check(&Exact);
+            taken.sort_unstable();
+            let expected: Vec<_> = model.iter().copied().filter(|&key| chosen(key)).collect();
+            prop_assert_eq!(taken, expected);
+            model.retain(|&key| !chosen(key));
+            let mut left: Vec<_> = segment.from_random(seed).map(Word::number).collect();
+            left.sort_unstable();
+            prop_assert!(left.into_iter().eq(model.iter().copied()));
+        }
+    }
+
+    #[test]
     fn a_directory_finds_what_covers(
         skewed in any::<bool>(),
         first_slot in 0..200u64,

@@ -23,7 +23,7 @@ use super::heap;
 use super::item::Item;
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
-use crate::record::Scored;
+use crate::entry::Scored;
 use crate::segment::{HashPlacement, Placement, Table};
 
 #[derive(Clone)]

@@ -23,7 +23,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::super::heap;
-use crate::record::Scored;
+use crate::entry::Scored;
 
 /// Most entries or children of a node.
 const NODE_MAX: usize = 64;

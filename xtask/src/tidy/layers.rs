@@ -41,6 +41,7 @@ const FOLDERS: &[Folder] = &[
             "crate::list",
             "crate::set",
             "crate::sorted_set",
+            "crate::object",
             "crate::Object",
             "dormouse_protocol",
         ],

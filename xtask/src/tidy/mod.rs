@@ -3,12 +3,14 @@
 //! | rule | where it is |
 //! | --- | --- |
 //! | a crate or folder does not know what it must not | [`layers`] |
+//! | arrows between the modules of a crate close no circle | [`circles`] |
 //! | `unsafe` stays where it is allowed; exceptions to lints carry a reason | [`lints`] |
 //! | files stay short; names say what a thing is; nothing is left unfinished | [`words`] |
 //!
 //! Each rule is a function from a file's path and text to problems, so that it can be tested on a few lines.
 //! Checked are the files that git knows or would add.
 
+mod circles;
 mod layers;
 mod lints;
 mod source;
@@ -71,7 +73,8 @@ pub(crate) fn run(root: &Path) -> Outcome {
     let metadata = run::cargo(root).args(metadata).output().map_err(|error| error.to_string())?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).map_err(|error| error.to_string())?;
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    for problems in [layers::dependencies(&metadata), lints::forbidden_unsafe(&metadata, read)] {
+    let circles = circles::circles(&files);
+    for problems in [circles, layers::dependencies(&metadata), lints::forbidden_unsafe(&metadata, read)] {
         problems.iter().for_each(|problem| eprintln!("{problem}"));
         count += Count::of(problems.is_empty());
     }

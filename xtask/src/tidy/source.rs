@@ -85,6 +85,17 @@ fn character(text: &str) -> usize {
     }
 }
 
+/// Code without its test module, which stands last.
+pub(crate) fn without_tests(code: &str) -> String {
+    let end = code.match_indices("#[cfg(test)]").find(|(at, attribute)| {
+        let behind = code[at + attribute.len()..].trim_start();
+        behind
+            .strip_prefix("mod ")
+            .is_some_and(|module| module.trim_start_matches(is_word).trim_start().starts_with('{'))
+    });
+    code[..end.map_or(code.len(), |(at, _)| at)].to_owned()
+}
+
 pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -188,6 +199,13 @@ mod tests {
         assert_eq!(words, ["a", "c", "g", "j", "m", "&'o", "p"]);
         assert_eq!(blanked.lines().count(), 2);
         assert_eq!(code("for\"x\""), "for   ");
+    }
+
+    #[test]
+    fn tests_are_cut_off() {
+        let code = "use a::B;\n#[cfg(test)]\nuse c::D;\n#[cfg(test)]\nmod tests;\n";
+        assert_eq!(without_tests(code), code);
+        assert_eq!(without_tests("fn f() {}\n#[cfg(test)]\nmod tests {\n use a::B;\n}"), "fn f() {}\n");
     }
 
     #[test]

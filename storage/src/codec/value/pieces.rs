@@ -17,8 +17,8 @@
 //! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
 //! Reading: an [`Assembly`] takes one piece after the other.
 
+use dormouse_types::entry::{Entry, Field, Member, Scored};
 use dormouse_types::list::ChunkRef;
-use dormouse_types::record::{Entry, Field, Member, Scored};
 use dormouse_types::segment::Captured;
 use dormouse_types::sorted_set::{SortedSet, Unordered};
 use dormouse_types::{Hash, Item, Limits, List, Object, Set};

@@ -1,0 +1,167 @@
+//! Upkeep of a database: active expiry and eviction without a command, slice by slice under the locks of its shards.
+//!
+//! What a slice does is the keyspace's: [`expiry`](crate::keyspace::expiry), [`eviction`](crate::keyspace::eviction). Between
+//! two slices the lock is free, and other work of the thread gets its turn.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_types::record::Record;
+use futures::channel::oneshot;
+
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::gate::Job;
+use crate::keyspace::eviction::weighted;
+use crate::keyspace::expiry::Slice;
+use crate::keyspace::graveyard::takes_long_to_free;
+use crate::keyspace::{Dead, Eviction, Graveyard};
+use crate::shard::{HeldShard, ShardGate};
+
+/// Steps of a slice of expiry: at most about a quarter of a millisecond under the lock.
+const SLICE_STEPS: usize = 8_192;
+
+/// A command that waits for room gets one part in so many of the limit on top, at most so many bytes, so that the next few
+/// need not wait.
+const SPARE_ONE_IN: usize = 256;
+const SPARE_BYTES_MAX: usize = 1 << 20;
+
+/// Something that is to be done in slices.
+pub enum Chore {
+    /// Keys may have expired in this shard.
+    Sweep(ShardGate),
+    /// The database is over its limit, though no command asks for more.
+    Evict,
+}
+
+impl Database {
+    /// What is to be done. No lock is taken to find out.
+    pub fn chores(&self) -> Vec<Chore> {
+        let mut chores = Vec::new();
+        if self.excess(0) > 0 {
+            chores.push(Chore::Evict);
+        }
+        let now_ms = (self.engine.clock)();
+        let topology = self.topology_guard();
+        let shards = topology.iter().flat_map(|topology| &topology.shards);
+        let stale = shards.filter(|gate| gate.guarded.may_have_expired(now_ms));
+        chores.extend(stale.map(|gate| Chore::Sweep(Arc::clone(gate))));
+        chores
+    }
+
+    /// Does one slice of a chore, and answers whether another one is worth it now.
+    pub async fn work_at(self: &Arc<Self>, chore: &Chore) -> bool {
+        match chore {
+            Chore::Sweep(gate) => self.sweep(gate).await,
+            Chore::Evict => {
+                let excess = self.excess(0);
+                excess > 0 && self.evict_slice(excess).await && self.excess(0) > 0
+            }
+        }
+    }
+
+    /// Removes keys that have expired, about `steps` steps in each shard whose lock is free.
+    pub fn expire_slice(&self, steps: usize) {
+        for chore in self.chores() {
+            if let Chore::Sweep(gate) = chore
+                && let Some(held) = gate.try_hold()
+            {
+                let slice = self.sweep_held(&held, steps);
+                drop(held);
+                self.free_records(slice.removed);
+            }
+        }
+    }
+
+    /// Waits until there is room for a command that adds about `adds` bytes: drops keys of all shards, each as its share of
+    /// the memory says.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where nothing is left to drop.
+    pub async fn make_room(self: &Arc<Self>, adds: usize) -> Result<()> {
+        loop {
+            let excess = self.excess(adds);
+            if excess == 0 {
+                return Ok(());
+            }
+            let limit = self.shared.memory_max(&self.shared.settings.load()).unwrap_or(usize::MAX);
+            let spare = (limit / SPARE_ONE_IN).min(SPARE_BYTES_MAX);
+            if adds > limit || !self.evict_slice(excess + spare).await {
+                return Err(Error::OutOfMemory);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Bytes that must be dropped before `adds` more fit; 0 where nothing may be dropped.
+    fn excess(&self, adds: usize) -> usize {
+        let settings = self.shared.settings.load();
+        match self.shared.memory_max(&settings) {
+            Some(limit) if settings.eviction != Eviction::NoEviction => {
+                self.used_bytes().saturating_add(adds).saturating_sub(limit)
+            }
+            _ => 0,
+        }
+    }
+
+    /// One slice of eviction in one shard. False where no shard has anything to drop.
+    async fn evict_slice(self: &Arc<Self>, wanted: usize) -> bool {
+        let Some(topology) = self.topology() else { return false };
+        // The odd increment of SplitMix64 leads through all numbers; its multiplier spreads them.
+        let chance = self.shared.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        let chance = (chance ^ chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let shards = &topology.shards;
+        let first = weighted(shards.iter().map(|gate| gate.guarded.published()), chance);
+        for turn in 0..shards.len() {
+            let database = Arc::clone(self);
+            let evict = move |held: &HeldShard| {
+                let now_ms = (database.engine.clock)();
+                let mut dropped = held.contents().evict(&database.shared, now_ms, chance, wanted);
+                let is_done = !dropped.is_empty();
+                database.shared.parked.take_in(&mut dropped);
+                (is_done, dropped)
+            };
+            let (is_done, dropped) = under(&shards[(first + turn) % shards.len()], evict).await.unwrap_or_default();
+            if is_done {
+                self.free_records(dropped);
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn sweep(self: &Arc<Self>, gate: &ShardGate) -> bool {
+        let database = Arc::clone(self);
+        let slice = under(gate, move |held| database.sweep_held(held, SLICE_STEPS)).await.unwrap_or_default();
+        let more = slice.is_worth_more();
+        self.free_records(slice.removed);
+        more
+    }
+
+    fn sweep_held(&self, held: &HeldShard, steps: usize) -> Slice {
+        let mut slice = held.contents().expire(&self.shared, (self.engine.clock)(), steps);
+        self.shared.parked.take_in(&mut slice.removed);
+        slice
+    }
+
+    /// Frees what was removed, of which the large is left to the slow lane.
+    fn free_records(&self, records: Vec<Record>) {
+        let mut graveyard = Graveyard::default();
+        for record in records {
+            if takes_long_to_free(&record) {
+                graveyard.bury(Dead::Record(record));
+            }
+        }
+        self.free(graveyard);
+    }
+}
+
+/// Runs something short under the lock of a shard. If that is taken, its holder runs it. None: it panicked there.
+async fn under<R: Send + 'static>(gate: &ShardGate, run: impl FnOnce(&HeldShard) -> R + Send + 'static) -> Option<R> {
+    if let Some(held) = gate.try_hold() {
+        return Some(run(&held));
+    }
+    let (sender, receiver) = oneshot::channel();
+    gate.leave(Job::Run(Box::new(move |held| drop(sender.send(run(held))))));
+    receiver.await.ok()
+}

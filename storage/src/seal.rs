@@ -1,0 +1,29 @@
+//! Seals: the last object of a log whose writer another process has taken over from. Nothing can be added behind one.
+
+use crate::store::{Store, StoreError};
+
+/// Where the logs are in a store.
+pub const FOLDER: &str = "log";
+
+/// What a seal holds. No other object of a log is as short.
+pub const SEAL: &[u8] = b"DMSEAL\n\n";
+
+/// Where the log of a writer is.
+pub fn folder(writer: u64) -> String {
+    format!("{FOLDER}/{writer:016x}")
+}
+
+/// Deletes the seal of a log of which nothing else is left; false where there is more.
+///
+/// # Errors
+/// When the store refuses.
+pub async fn delete_seal(store: &Store, writer: u64) -> Result<bool, StoreError> {
+    let left = store.list(&folder(writer)).await?;
+    if left.iter().any(|object| object.bytes != SEAL.len() as u64) {
+        return Ok(false);
+    }
+    for object in &left {
+        store.delete(&object.name).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,29 @@
+//! What the tables store: thin owning pointers, each to one allocation that holds everything but large values.
+//!
+//! | entry | allocation | found by |
+//! | --- | --- | --- |
+//! | [`Record`](crate::record::Record) | header, expiry, key, value | the key |
+//! | [`Member`] | length, bytes | the member |
+//! | [`Field`] | lengths, field, value | the field |
+//! | [`Scored`] | score, count, length, bytes | the member |
+//!
+//! The key stands near the front, so that it is compared after one cache miss. An allocation is always as large as its
+//! [size class](size_class), which is what the allocator would give anyway: so whatever fits the class is changed in place,
+//! and the layout to free follows from the content.
+
+pub(crate) mod block;
+mod field;
+mod member;
+pub(crate) mod number;
+mod pointer;
+mod scored;
+mod size_class;
+
+pub use self::{
+    field::Field,
+    member::Member,
+    number::canonical_integer,
+    pointer::{CACHE_LINE, Entry, prefetch, prefetch_to_write},
+    scored::Scored,
+    size_class::size_class,
+};
