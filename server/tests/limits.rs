@@ -184,9 +184,61 @@ fn branches_are_bounded_and_share_a_limit() {
     let mut of_branch = server.connect_without();
     assert_eq!(of_branch.run(&["AUTH", "shop.b0", "dm_shop_s"]).to_string(), "+OK");
     let full = "-OOM command not allowed when used memory > 'maxmemory'.";
-    of_branch.say_until("SET k v", |reply| reply.to_string() == full);
+    let set = format!("SET k {value}");
+    of_branch.say_until(&set, |reply| reply.to_string() == full);
     client.say("FLUSHALL");
-    of_branch.say_until("SET k v", |reply| reply.to_string() == "+OK");
+    of_branch.say_until(&set, |reply| reply.to_string() == "+OK");
+}
+
+#[test]
+fn an_evicting_database_keeps_its_limit_over_several_shards() {
+    const LIMIT: usize = 8 << 20;
+    let server = Served::start(&["--max-memory", "8mb", "--max-memory-policy", "allkeys-lru"]);
+    let mut client = server.connect();
+    for slot in ["4096", "8192", "12288"] {
+        client.say("SET seed 1");
+        assert_eq!(client.say(&format!("DORMOUSE SPLIT {slot}")).to_string(), "+OK");
+    }
+    let used = |client: &mut Connection| info(client, "used_memory_dataset");
+    let small = "s".repeat(60);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (mut client, small) = (server.connect(), &small);
+            scope.spawn(move || {
+                for n in 0..10_000 {
+                    client.send(&["SET", &format!("small:{writer}:{n}"), small]);
+                    if n % 100 == 99 {
+                        (0..100).for_each(|_| assert_eq!(client.read().expect("a reply").to_string(), "+OK"));
+                    }
+                }
+            });
+        }
+    });
+    assert!(used(&mut client) <= LIMIT);
+    let large = "l".repeat(1 << 20);
+    for n in 0..20 {
+        assert_eq!(client.run(&["SET", &format!("large:{n}"), &large]).to_string(), "+OK");
+        let used = used(&mut client);
+        assert!(used <= LIMIT, "{used} bytes in use");
+    }
+    // A transaction makes room for all of it before it begins.
+    client.say("MULTI");
+    for n in 0..4 {
+        client.run(&["SET", &format!("queued:{n}"), &large]);
+    }
+    assert_eq!(client.say("EXEC").items().len(), 4);
+    assert!(used(&mut client) <= LIMIT);
+    // One that can never fit is refused and drops nothing.
+    let keys = client.say("DBSIZE").integer();
+    let reply = client.run(&["SET", "huge", &"h".repeat(9 << 20)]).to_string();
+    assert!(reply.starts_with("-OOM"), "{reply}");
+    assert_eq!(client.say("DBSIZE").integer(), keys);
+    // A limit that is lowered holds without a write.
+    assert_eq!(client.say("CONFIG SET maxmemory 2mb").to_string(), "+OK");
+    client.say_until("INFO memory", |reply| {
+        let used = reply.text().lines().find_map(|line| line.strip_prefix("used_memory_dataset:"));
+        used.is_some_and(|used| used.parse::<usize>().expect("a number") <= 2 << 20)
+    });
 }
 
 #[test]
