@@ -3,6 +3,8 @@
 mod connections;
 mod cpu;
 mod durability;
+mod eviction;
+mod expiry;
 mod memory;
 mod restart;
 mod stalls;
@@ -30,6 +32,10 @@ pub(crate) enum Measure {
     Durability,
     /// Start after a crash, over a bucket.
     Restart,
+    /// Keys that have expired, under writes and all at once.
+    Expiry,
+    /// A memory limit under values of all sizes, and what is found again.
+    Eviction,
 }
 
 impl Measure {
@@ -46,6 +52,8 @@ impl Measure {
             Measure::Connections => "connections",
             Measure::Durability => "durability",
             Measure::Restart => "restart",
+            Measure::Expiry => "expiry",
+            Measure::Eviction => "eviction",
         }
     }
 
@@ -58,6 +66,8 @@ impl Measure {
             Measure::Connections => connections::measure(bench),
             Measure::Durability => durability::measure(bench),
             Measure::Restart => restart::measure(bench),
+            Measure::Expiry => expiry::measure(bench),
+            Measure::Eviction => eviction::measure(bench),
         }
     }
 }
