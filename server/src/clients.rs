@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
 
 use dormouse_protocol::Budget;
+use dormouse_shard::execution::Caller;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -351,6 +353,16 @@ impl Client {
         ];
         let flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
         if flags.is_empty() { "N".into() } else { flags }
+    }
+}
+
+impl Caller for Client {
+    fn is_gone(&self) -> bool {
+        self.is_killed()
+    }
+
+    fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
     }
 }
 

@@ -24,10 +24,11 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::account;
 use crate::clients::{Client, Peer, Refusal};
+use crate::dispatch::Next;
 use crate::held::Sealed;
 use crate::late;
 use crate::node::Node;
-use crate::session::{Next, Session};
+use crate::session::Session;
 use crate::strangers;
 use crate::worker::Worker;
 
@@ -252,6 +253,7 @@ impl Connection {
                     return Ok(());
                 }
                 Next::Flush => self.send(reply).await?,
+                Next::Yield => tokio::task::yield_now().await,
                 Next::Slow(request) => {
                     // Boxed: a rare and large future must not make every idle connection large.
                     let began = Instant::now();
@@ -345,8 +347,8 @@ impl Connection {
         let Some(log) = database.shared.journal.log().filter(|log| log.flushed() < awaited) else { return Ok(()) };
         let limit = self.session.node.settings().reply_timeout.duration();
         let deadline = limit.map(|limit| tokio::time::Instant::from_std(self.session.since + limit));
-        let client = &self.client;
-        let mut durable = pin!(self.session.worker.held.until_durable(log, awaited));
+        let (client, worker) = (&self.client, Rc::clone(&self.session.worker));
+        let mut durable = pin!(worker.held.until_durable(log, awaited));
         let mut timer = pin!(at(deadline));
         let is_late = poll_fn(|cx| {
             client.waker.register(cx.waker());
@@ -368,6 +370,7 @@ impl Connection {
         if !is_late {
             return Ok(());
         }
+        self.session.publish_when_durable();
         let text = late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref());
         let replaced = late::replace(buffer, &awaiting, log.flushed(), &text).ok_or(End::Failed)?;
         (0..replaced).for_each(|_| self.session.tenant.errors.count(format!("-{text}").as_bytes()));
@@ -378,11 +381,13 @@ impl Connection {
     /// between.
     async fn send(&mut self, reply: &mut Reply) -> Result<(), End> {
         if reply.is_empty() {
+            self.session.publish_when_durable();
             return Ok(());
         }
         if self.session.awaited > 0 {
             self.until_durable(&mut reply.buffer).await?;
         }
+        self.session.publish_unpublished();
         let uncharged = reply.buffer.capacity().saturating_sub(reply.granted());
         let (mut sent, mut held) = (0, false);
         loop {

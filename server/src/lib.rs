@@ -3,13 +3,13 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
-pub mod ahead;
 pub mod cli;
 pub mod clients;
 pub mod commands;
 pub mod config;
 pub mod connection;
 pub mod databases;
+pub mod dispatch;
 pub mod errors;
 pub mod health;
 pub mod held;
@@ -34,6 +34,4 @@ pub mod slowlog;
 pub mod snapshot;
 pub mod strangers;
 pub mod table;
-pub mod task;
-pub mod turn;
 pub mod worker;

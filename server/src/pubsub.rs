@@ -7,11 +7,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::glob::{Glob, TooComplex};
+use dormouse_protocol::glob::{ELEMENTS_MAX, Glob, STARS_MAX, TooComplex};
 use dormouse_protocol::{Reply, Version};
 use parking_lot::RwLock;
 
+use crate::account::ENTRY_BYTES;
 use crate::clients::{Client, OutputLimit};
+
+/// What finds one part of a pattern between two stars.
+const SEARCHER_BYTES: usize = 512;
 
 type Subscribers = BTreeMap<u64, Arc<Client>>;
 
@@ -29,6 +33,13 @@ pub type Name = Arc<[u8]>;
 pub enum Kind {
     Channel,
     Pattern,
+}
+
+/// A message that is not published yet.
+#[derive(Debug)]
+pub struct Message {
+    pub channel: Box<[u8]>,
+    pub message: Box<[u8]>,
 }
 
 impl PubSub {
@@ -76,6 +87,20 @@ impl PubSub {
         receivers
     }
 
+    /// Publishes messages in their order.
+    pub fn publish_all(&self, messages: &[Message], limit: OutputLimit, now_ms: u64) {
+        for Message { channel, message } in messages {
+            self.publish(channel, message, limit, now_ms);
+        }
+    }
+
+    /// How many clients a message to `channel` is for.
+    pub fn receivers(&self, channel: &[u8]) -> usize {
+        let patterns = self.patterns.read();
+        let matching = patterns.values().filter(|(glob, _)| glob.matches(channel));
+        self.subscribers(channel) + matching.map(|(_, subscribers)| subscribers.len()).sum::<usize>()
+    }
+
     /// Channels with subscribers that match `pattern`.
     pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<Name> {
         let channels = self.channels.read();
@@ -89,6 +114,19 @@ impl PubSub {
     pub fn patterns(&self) -> usize {
         self.patterns.read().len()
     }
+}
+
+/// What a subscription keeps: its name, which all that know it share, and a pattern's parts too. As if no other client had
+/// subscribed to it.
+pub fn bytes_of(kind: Kind, name: &[u8]) -> usize {
+    if kind == Kind::Channel {
+        return name.len() + 2 * ENTRY_BYTES;
+    }
+    // A pattern's own copy and its parts: each has a searcher, or a table of at most 32 bytes for each of its elements.
+    let is_mixed = name.iter().any(|byte| b"?[".contains(byte));
+    let tables = if is_mixed { 32 * name.len().min(ELEMENTS_MAX) } else { 0 };
+    let stars = name.iter().filter(|byte| **byte == b'*').take(STARS_MAX).count();
+    3 * name.len() + tables + stars * SEARCHER_BYTES + 2 * ENTRY_BYTES
 }
 
 type Names<T> = HashMap<Name, T>;

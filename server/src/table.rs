@@ -6,10 +6,58 @@
 
 use std::sync::LazyLock;
 
-use dormouse_protocol::Request;
+use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, Row, Run};
+use dormouse_shard::error::Error;
+use dormouse_storage::log::Lsn;
+use futures::future::BoxFuture;
 
-use crate::session::SessionRun;
+use crate::session::Session;
+
+/// A command of the session that does not wait, and one that may.
+pub type InTransaction = fn(&mut Session, &mut Reply, Request<'_>) -> Result<(), Error>;
+pub type Patient = fn(&mut Session, Request<'_>) -> Result<BoxFuture<'static, Answer>, Error>;
+
+/// How a command that concerns the connection or the server is run.
+#[derive(Clone, Copy)]
+pub enum SessionRun {
+    Now(InTransaction),
+    /// The same, and it may lead to another database.
+    LogIn(LogIn),
+    /// It waits for something. Not allowed in a transaction, whose replies would wait for it.
+    Later(Patient),
+    /// It may wait for something, but not in a transaction.
+    Either(InTransaction, Patient),
+    Exec,
+    Watch,
+    /// In a transaction it tells what the keyspace was at its turn.
+    Info,
+    /// A command over the keyspace that the server's table has a row for: the table resolves it.
+    Keyspace(Run),
+}
+
+/// A command that logs in.
+#[derive(Clone, Copy)]
+pub struct LogIn {
+    pub run: InTransaction,
+    /// Whether a request would lead to another database.
+    pub leaves: fn(&Session, Request<'_>) -> bool,
+    /// Whether a request may show a token.
+    pub shows_token: fn(Request<'_>) -> bool,
+}
+
+/// What a command that has waited answers.
+pub struct Answer {
+    pub write: Box<dyn FnOnce(&mut Reply) + Send>,
+    /// What must be durable before it may leave.
+    pub awaited: Lsn,
+}
+
+impl std::fmt::Debug for SessionRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionRun")
+    }
+}
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +82,13 @@ pub struct Entry {
     pub subcommands: Vec<usize>,
     /// Its time is taken by itself, not shared with its batch: it may be slow.
     pub timed: bool,
+}
+
+impl Entry {
+    /// Whether it is allowed before a client has shown a token, and may lead to another database.
+    pub fn logs_in(&self) -> bool {
+        self.row.flags.contains(Flags::NO_AUTH)
+    }
 }
 
 #[derive(Debug)]

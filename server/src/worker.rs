@@ -13,7 +13,6 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::ahead::Ahead;
 use crate::clients::Peer;
 use crate::connection::{self, Stream};
 use crate::databases::Tenant;
@@ -36,7 +35,6 @@ pub struct Worker {
     writers: RefCell<HashMap<Arc<str>, Rc<Writer>>>,
     /// Kept for its allocation.
     batch: Cell<Batch>,
-    ahead: Cell<Ahead>,
     pub held: Held,
     random: Cell<u64>,
     /// The monotonic clock, and what the system's clock said at that moment, in unix nanoseconds.
@@ -50,7 +48,6 @@ impl Worker {
             reply: RefCell::default(),
             writers: RefCell::default(),
             batch: Cell::default(),
-            ahead: Cell::default(),
             held: Held::default(),
             random: Cell::new(seed | 1),
             clock: Cell::new(both_clocks()),
@@ -103,14 +100,6 @@ impl Worker {
     /// An empty batch to count in; [`Self::commit`] takes it back.
     pub fn take_batch(&self) -> Batch {
         self.batch.take()
-    }
-
-    pub fn take_ahead(&self) -> Ahead {
-        self.ahead.take()
-    }
-
-    pub fn give_ahead(&self, ahead: Ahead) {
-        self.ahead.set(ahead);
     }
 
     /// Adds a batch to what `writer` counts.

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use dormouse::task::{self, Task};
 use dormouse_protocol::{OwnedRequest, Version};
-use dormouse_shard::commands;
+use dormouse_shard::commands::{self, Context};
 use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::execution::{self, Command, Plan, Turn};
 use dormouse_shard::lane::Lane;
 use dormouse_storage::manifest;
 use dormouse_storage::store::{FaultyStore, Store};
@@ -108,19 +108,10 @@ async fn run(database: &Arc<Database>, words: &[&str]) -> String {
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task = Task {
-        row,
-        run,
-        request,
-        select: 0,
-        no_touch: false,
-        version: Version::Resp2,
-        now_ms: NOW_MS,
-        seed: 7,
-        budget: None,
-    };
-    match task::run(database, task).await {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).into_owned(),
+    let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+    let plan = Arc::new(Plan::one(Command { row, run, request, context }, NOW_MS, 7));
+    match execution::run(database, &plan, &Arc::new(Turn::endless(None))).await {
+        Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
         Err(error) => format!("-{error}\r\n"),
     }
 }

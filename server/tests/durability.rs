@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use dormouse::account::Account;
 use dormouse::clients::{Clients, Peer, Places};
-use dormouse::task::{self, Task};
-use dormouse::turn::Turn;
 use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
 use dormouse_shard::checkpoint::SleepOutcome;
-use dormouse_shard::commands;
+use dormouse_shard::commands::{self, Context, Run};
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::Error;
+use dormouse_shard::execution::{self, Command, Plan, Turn};
 use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::lane::Lane;
 use dormouse_shard::topology::hold;
@@ -38,16 +37,22 @@ struct Bench {
     logs: Arc<Store>,
     flushers: Mutex<Vec<Flusher>>,
     writers: AtomicU64,
+    clock: fn() -> u64,
 }
 
 impl Bench {
     fn new() -> Self {
+        Self::at(|| NOW_MS)
+    }
+
+    /// With a clock of its own.
+    fn at(clock: fn() -> u64) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
         let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
         let store = Arc::new(Store::over(faults.clone(), "memory://"));
         let (logs, flushers) = (Arc::new(Store::memory()), Mutex::default());
-        Self { runtime, store, faults, logs, flushers, writers: AtomicU64::new(1) }
+        Self { runtime, store, faults, logs, flushers, writers: AtomicU64::new(1), clock }
     }
 
     /// A database as another process would open it.
@@ -72,7 +77,7 @@ impl Bench {
             loader: Lane::new("loader", 2, 0).expect("threads"),
             patient: Lane::new("patient", 1, 0).expect("threads"),
             background: self.runtime.handle().clone(),
-            clock: || NOW_MS,
+            clock: self.clock,
             writer,
             log,
             recovered: Arc::new(Mutex::new(recovered)),
@@ -97,15 +102,19 @@ async fn run(database: &Arc<Database>, words: &[&str]) -> String {
 }
 
 async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String {
-    let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let request = OwnedRequest::from_args(&args);
-    let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task =
-        Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms, seed: 7, budget: None };
-    match task::run(database, task).await {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).into_owned(),
+    match execution::run(database, &plan(words, None, now_ms), &Arc::new(Turn::endless(None))).await {
+        Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
         Err(error) => format!("-{error}\r\n"),
     }
+}
+
+/// A plan of one command, which `run` runs instead of its own function.
+fn plan(words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
+    let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    let request = OwnedRequest::from_args(&args);
+    let (row, own) = commands::find(request.as_request()).expect("a command");
+    let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+    Arc::new(Plan::one(Command { row, run: run.unwrap_or(own), request, context }, now_ms, 7))
 }
 
 fn bulk(text: &str) -> String {
@@ -655,9 +664,11 @@ fn expired_keys_do_not_come_back() {
 
 #[test]
 fn active_expiry_reaches_the_end_and_begins_again() {
-    let bench = Bench::new();
+    static CLOCK_MS: AtomicU64 = AtomicU64::new(0);
+    let bench = Bench::at(|| CLOCK_MS.load(Ordering::SeqCst));
     let database = bench.open();
     for round in 0..2 {
+        CLOCK_MS.store(NOW_MS - 10, Ordering::SeqCst);
         for n in 0..20_000 {
             let (key, at) = (format!("key:{n}"), (NOW_MS - 1).to_string());
             bench.runtime.block_on(run_at(&database, &["SET", &key, "v", "PXAT", &at], NOW_MS - 10));
@@ -666,6 +677,7 @@ fn active_expiry_reaches_the_end_and_begins_again() {
             // Where it goes on lies in another shard now.
             bench.runtime.block_on(database.split(100)).expect("it can be split");
         }
+        CLOCK_MS.store(NOW_MS, Ordering::SeqCst);
         for _ in 0..200 {
             database.expire_slice(500);
         }
@@ -707,31 +719,19 @@ fn a_panic_wedges_nothing() {
     let bench = Bench::new();
     let database = bench.open();
     bench.run(&database, &["SET", "a", "1"]);
-    let broken = |name: &str| {
-        let request = OwnedRequest::from_args(&[name.as_bytes(), b"a"]);
-        let (row, _) = commands::find(request.as_request()).expect("a command");
-        Task {
-            row,
-            run: explode,
-            request,
-            select: 0,
-            version: Version::Resp2,
-            now_ms: NOW_MS,
-            seed: 7,
-            no_touch: false,
-            budget: None,
-        }
-    };
+    let broken = |name: &str| plan(&[name, "a"], Some(explode), NOW_MS);
+    let turn = || Arc::new(Turn::endless(None));
     // On the slow lane, more often than it has threads.
     for _ in 0..5 {
-        assert!(bench.runtime.block_on(task::run(&database, broken("KEYS"))).is_err());
+        assert!(bench.runtime.block_on(execution::run(&database, &broken("KEYS"), &turn())).is_err());
     }
     assert_eq!(bench.run(&database, &["KEYS", "*"]), "*1\r\n$1\r\na\r\n");
     // Left as a job, and run by another who lets the lock go.
     let gates = database.topology().expect("it is awake").shards.clone();
     let outcome = bench.runtime.block_on(async {
         let held = hold(gates).await;
-        tokio::join!(task::run(&database, broken("GET")), async { drop(held) }).0
+        let (plan, turn) = (broken("GET"), turn());
+        tokio::join!(execution::run(&database, &plan, &turn), async { drop(held) }).0
     });
     assert!(outcome.is_err());
     assert_eq!(bench.run(&database, &["GET", "a"]), bulk("1"));
@@ -823,30 +823,14 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
     let client = Clients::default()
         .add(Peer::Unix("test".into()), &"test".into(), &account, NOW_MS, places)
         .expect("there is room");
-    let task = |words: &[&str]| {
-        let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-        let request = OwnedRequest::from_args(&args);
-        let (row, run) = commands::find(request.as_request()).expect("a command");
-        Task {
-            row,
-            run,
-            request,
-            select: 0,
-            no_touch: false,
-            version: Version::Resp2,
-            now_ms: NOW_MS,
-            seed: 7,
-            budget: None,
-        }
-    };
     let gates = || database.topology().expect("it is awake").shards.clone();
     for words in
         [&["INCR", "n"][..], &["MSET", "n", "5", "other", "5", "more", "5"], &["SORT", "n", "BY", "n*", "STORE", "n"]]
     {
-        let turn = Arc::new(Turn::new(Instant::now(), Some(Duration::from_millis(20)), &client));
+        let turn = Arc::new(Turn::new(Instant::now(), Some(Duration::from_millis(20)), client.clone()));
         let late = bench.runtime.block_on(async {
             let held = hold(gates()).await;
-            let late = task::run_in_turn(&database, task(words), &turn).await;
+            let late = execution::run(&database, &plan(words, None, NOW_MS), &turn).await;
             drop(held);
             late
         });
@@ -856,14 +840,15 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
         assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"), "{words:?}");
     }
     // A client that goes while it waits without any limit.
-    let turn = Arc::new(Turn::new(Instant::now(), None, &client));
+    let turn = Arc::new(Turn::new(Instant::now(), None, client.clone()));
     bench.runtime.block_on(async {
         let held = hold(gates()).await;
         let going = async {
             client.kill();
             drop(held);
         };
-        let (gone, ()) = tokio::join!(task::run_in_turn(&database, task(&["INCR", "n"]), &turn), going);
+        let plan = plan(&["INCR", "n"], None, NOW_MS);
+        let (gone, ()) = tokio::join!(execution::run(&database, &plan, &turn), going);
         assert!(gone.is_err());
     });
     assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"));

@@ -18,8 +18,8 @@ use dormouse::worker::{self, Accepted, Handle};
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
 use dormouse_shard::lane::Lane;
-use dormouse_storage::log::Log;
 use dormouse_storage::log::sink::Objects;
+use dormouse_storage::log::{Log, Window};
 use dormouse_storage::store::{FaultyStore, Request, Store};
 use tokio::runtime::Runtime;
 
@@ -36,6 +36,15 @@ struct Bench {
 impl Bench {
     fn new(tokens: &[&str]) -> Self {
         Self::with(tokens, None)
+    }
+
+    /// With a log that is flushed when the test says so.
+    fn logged() -> (Self, Arc<Log>) {
+        let sink = Box::new(Objects::new(Arc::new(Store::memory())));
+        let (log, _) = Log::over(sink, 1, || CLOCK_MS.load(Ordering::SeqCst)).expect("an empty store");
+        let bench = Self::with(&[], Some(Arc::clone(&log)));
+        bench.tenant("default").database.shared.journal.declare(Window::Zero);
+        (bench, log)
     }
 
     fn with(tokens: &[&str], log: Option<Arc<Log>>) -> Self {
@@ -145,6 +154,14 @@ impl Connection {
     fn check(&mut self, line: &str, expected: &str) {
         self.send(&[line]);
         self.expect(expected);
+    }
+
+    /// Whether nothing has come.
+    fn is_silent(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("a socket");
+        let read = self.stream.read(&mut [0]);
+        self.stream.set_nonblocking(false).expect("a socket");
+        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     #[track_caller]
@@ -514,4 +531,42 @@ fn a_pipeline_of_large_writes_ends_where_the_log_has_enough_of_them() {
     let replies = String::from_utf8_lossy(&replies);
     assert!(replies.contains("-UNCERTAIN") && replies.contains("-MISCONF"), "{replies}");
     assert!(log.end() < 150 << 20, "{} bytes were kept", log.end());
+}
+
+#[test]
+fn nothing_is_told_before_it_is_durable() {
+    let (bench, log) = Bench::logged();
+    let (mut writer, mut listener) = (bench.connect(), bench.connect());
+    writer.check("CONFIG SET reply-timeout never", "+OK\r\n");
+    listener.check("SUBSCRIBE news", "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n");
+    writer.send(&["MULTI", "SET a 1", "PUBLISH news a-is-set", "EXEC", "PUBLISH news after"]);
+    let database = Arc::clone(&bench.tenant("default").database);
+    while database.shared.sequence.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    let pong = "*2\r\n$4\r\npong\r\n$0\r\n\r\n";
+    // The worker has run the transaction when it answers this, and no message comes before.
+    listener.check("PING", pong);
+    let told = ["INFO keyspace", "DORMOUSE SHARDS", "DORMOUSE DATABASES"].map(|command| {
+        let mut reader = bench.connect();
+        reader.send(&[command]);
+        (command, reader)
+    });
+    let mut queued = bench.connect();
+    queued.send(&["MULTI", "INFO keyspace", "EXEC"]);
+    listener.check("PING", pong);
+    let mut readers: Vec<_> = told.into_iter().chain([("INFO in a transaction", queued)]).collect();
+    for (command, reader) in &mut readers {
+        assert!(reader.is_silent(), "{command} tells of a key that may be lost");
+    }
+    log.flush().expect("memory has room");
+    writer.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:1\r\n:1\r\n");
+    listener.expect(&["a-is-set", "after"].map(message).concat());
+    for (_, reader) in &mut readers {
+        reader.stream.read_exact(&mut [0]).expect("a reply");
+    }
+}
+
+fn message(text: &str) -> String {
+    format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${}\r\n{text}\r\n", text.len())
 }

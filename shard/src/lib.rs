@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod database;
 pub mod error;
+pub mod execution;
 pub mod export;
 mod following;
 #[doc(hidden)]

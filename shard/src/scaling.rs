@@ -6,8 +6,9 @@
 //! find that the contents do not match it, and route again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
+use dormouse_storage::log::Lsn;
 use dormouse_storage::shown::{ALL_INDEXES, INDEXES};
 use dormouse_types::segment::SLOTS;
 
@@ -110,6 +111,15 @@ impl Database {
                 return counts;
             }
         }
+    }
+
+    /// What must be durable in the log before counts are told that were looked at before.
+    pub fn told_until(&self) -> Lsn {
+        if !self.shared.journal.is_strict() {
+            return 0;
+        }
+        fence(Ordering::Acquire);
+        self.shared.told.load(Ordering::Acquire)
     }
 
     /// The milliseconds that keys with an expiry have left on average, by logical index; 0 where there are none in memory. Some

@@ -17,10 +17,8 @@ use std::{fmt, io};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use dormouse_protocol::{OwnedRequest, Reply, Version};
-use dormouse_shard::commands;
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::keyspace::Keyspace;
+use dormouse_shard::execution::{self, Ended, Plan, Step, Turn};
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
@@ -37,8 +35,10 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 
 use crate::chance::Chance;
+use crate::client;
 use crate::clock;
 use crate::run::Outcome;
+use crate::script::Asked;
 use crate::trace::Trace;
 
 const DATABASE: &str = "a";
@@ -242,30 +242,15 @@ impl Process {
 
     /// Runs a batch; answers its replies, and the end of its entry in the log. None: the database cannot be used.
     async fn run(&self, batch: &[&[&str]]) -> std::result::Result<(Vec<String>, u64), String> {
-        loop {
-            self.database.awake().await.map_err(|error| error.to_string())?;
-            self.database.load_all().await.map_err(|error| error.to_string())?;
-            let Some((_, held)) = self.database.hold_all().await else { continue };
-            let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
-            let parts = contents.iter_mut().map(|contents| &mut **contents);
-            let mut db = Keyspace::new(parts, &self.database.shared, 0, clock::now_ms(), 1);
-            if !db.is_resident() {
-                continue;
-            }
-            let mut replies = Vec::new();
-            for words in batch {
-                let words: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-                let request = OwnedRequest::from_args(&words);
-                let (row, run) = commands::find(request.as_request()).expect("there is such a command");
-                let mut reply = Reply::new(Version::Resp2);
-                if commands::call(row, run, &mut db, &mut reply, request.as_request()).is_err() {
-                    return Err("a part of the database was not in memory".into());
-                }
-                replies.push(String::from_utf8_lossy(&reply.buffer).into_owned());
-            }
-            let left = db.finish();
-            drop(db.take_graveyard());
-            return Ok((replies, left.written));
+        let asked =
+            batch.iter().map(|words| Asked { select: 0, words: words.iter().map(|&word| word.into()).collect() });
+        let mut plan = Plan::new(clock::now_ms(), 1);
+        plan.steps.extend(asked.map(|asked| Step::Command(client::prepare(&asked))));
+        let outcome = execution::run(&self.database, &Arc::new(plan), &Arc::new(Turn::endless(None))).await;
+        let outcome = outcome.map_err(|error| error.to_string())?;
+        match outcome.ended {
+            Ended::Refused(error) => Err(error.to_string()),
+            Ended::Done | Ended::Changed => Ok((client::replies(&outcome), outcome.left.written)),
         }
     }
 

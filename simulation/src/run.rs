@@ -9,7 +9,7 @@ use tokio::task::{JoinHandle, yield_now};
 
 use crate::book::Book;
 use crate::chance::Chance;
-use crate::client::{self, Ended};
+use crate::client;
 use crate::clock;
 use crate::disk::{Disk, Rates};
 use crate::node::{self, Node};
@@ -217,12 +217,12 @@ impl Schedule {
         let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
         tokio::spawn(async move {
             match client::run(&database, at, &asked, seed, &book).await {
-                Ok(Ended::Done { replies, .. }) => {
+                Ok(Ok(replies)) => {
                     disk.note(format!("answered: {} replies of database {at}", replies.len()));
                     let halfway = replies.iter().find(|reply| reply.contains("was not in memory"));
                     halfway.into_iter().for_each(|reply| book.lock().fail(reply.clone()));
                 }
-                Ok(Ended::Refused(error)) => disk.note(format!("refused: {error}")),
+                Ok(Err(error)) => disk.note(format!("refused: {error}")),
                 Err(error) => excuse(&disk, &book, "a command", &error),
             }
         })

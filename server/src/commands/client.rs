@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::args::{Args, Argument, Rest, integer};
-use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::commands::args::{Args, Argument, Rest, integer, parse};
+use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 
 use crate::clients::Client;
 use crate::commands::connection::{check_name_length, set_name};
 use crate::commands::{help, now};
 use crate::rights::Rights;
-use crate::session::{ReplyMode, Session, SessionRun};
+use crate::session::{ReplyMode, Session};
+use crate::table::SessionRun;
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const BASE: Flags = ANY_TIME.union(Flags::NO_SCRIPT);
@@ -59,12 +60,14 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(1)",
                 "Sets the client eviction mode of the connection.",
             ),
-            Command::new("NO-TOUCH", exactly(3), &[], BASE, now!(no_touch, 2)).doc(
-                "7.2.0",
-                "O(1)",
-                "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
-            ),
-            Command::new("REPLY", exactly(3), &[], BASE, now!(reply_mode, 2)).doc(
+            Command::new("NO-TOUCH", exactly(3), &[], BASE, now!(no_touch, 2))
+                .doc(
+                    "7.2.0",
+                    "O(1)",
+                    "Controls whether commands sent by the client affect the LRU/LFU of accessed keys.",
+                )
+                .foresee(foresee_no_touch),
+            Command::new("REPLY", exactly(3), &[], BASE.union(Flags::NO_QUEUE), now!(reply_mode, 2)).doc(
                 "3.2.0",
                 "O(1)",
                 "Instructs the server whether to reply to commands.",
@@ -315,6 +318,12 @@ fn no_touch(session: &mut Session, reply: &mut Reply, (switch,): (Switch,)) -> R
     session.client.no_touch.store(switch.0, Ordering::Relaxed);
     reply.ok();
     Ok(())
+}
+
+fn foresee_no_touch(request: Request<'_>, context: &mut Context) {
+    if let Ok((switch,)) = parse::<(Switch,)>(request, 2) {
+        context.no_touch = switch.0;
+    }
 }
 
 struct Switch(bool);

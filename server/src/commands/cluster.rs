@@ -5,7 +5,8 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 
-use crate::session::{Session, SessionRun};
+use crate::session::Session;
+use crate::table::SessionRun;
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = Flags::ADMIN.union(Flags::STALE);

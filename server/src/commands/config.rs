@@ -13,7 +13,8 @@ use futures::future::BoxFuture;
 use crate::commands::{access, answer, help, now};
 use crate::config::{self, Access};
 use crate::keeper;
-use crate::session::{Answer, Session, SessionRun};
+use crate::session::Session;
+use crate::table::{Answer, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN);
@@ -30,13 +31,19 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) when N is the number of configuration parameters provided",
                 "Returns the effective values of configuration parameters.",
             ),
-            Command::new("SET", at_least(4), &[], ADMIN, SessionRun::Either(set_at_once, set_and_secure))
-                .doc(
-                    "2.0.0",
-                    "O(N) when N is the number of configuration parameters provided",
-                    "Sets configuration parameters in-flight.",
-                )
-                .tips(EVERYWHERE),
+            Command::new(
+                "SET",
+                at_least(4),
+                &[],
+                ADMIN.union(Flags::PATIENT),
+                SessionRun::Either(set_at_once, set_and_secure),
+            )
+            .doc(
+                "2.0.0",
+                "O(N) when N is the number of configuration parameters provided",
+                "Sets configuration parameters in-flight.",
+            )
+            .tips(EVERYWHERE),
             Command::new("RESETSTAT", exactly(2), &[], ADMIN, now!(resetstat, 2))
                 .doc("2.0.0", "O(1)", "Resets the server's statistics.")
                 .tips(EVERYWHERE),

@@ -4,27 +4,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request, Version};
-use dormouse_shard::commands::args::{Args, Argument, Rest};
-use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::commands::args::{Args, Argument, Rest, parse};
+use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 use dormouse_shard::keyspace::INDEXES;
 
-use crate::commands::now;
+use crate::commands::{now, parsed};
 use crate::metrics::REDIS_VERSION;
-use crate::session::{ReplyMode, Session, SessionRun, rights_without_token};
+use crate::session::{ReplyMode, Session, rights_without_token};
+use crate::table::{LogIn, SessionRun};
 
 /// Bytes of a name that a connection gives itself or its library. Redis has no limit.
 const NAME_LEN_MAX: usize = 1024;
 
 const FAST: Flags = Flags::FAST;
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
+const ANY_TIME_AND_PLACE: Flags = UNKNOWN.union(Flags::AT_ONCE).union(Flags::WHILE_SUBSCRIBED);
 const UNKNOWN: Flags = Flags::NO_SCRIPT.union(ANY_TIME).union(FAST).union(Flags::NO_AUTH).union(Flags::ALLOW_BUSY);
+
+const AUTH: LogIn = LogIn { run: parsed!(auth, 1), leaves: auth_leaves, shows_token: |_| true };
+const HELLO: LogIn = LogIn { run: parsed!(hello, 1), leaves: hello_leaves, shows_token: |request| request.len() > 2 };
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "connection",
     category: Category::CONNECTION,
     commands: &[
-        Command::new("PING", at_least(1), &[], FAST, now!(ping))
+        Command::new("PING", at_least(1), &[], FAST.union(Flags::WHILE_SUBSCRIBED), now!(ping))
             .doc("1.0.0", "O(1)", "Returns the server's liveliness response.")
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         Command::new("ECHO", exactly(2), &[], ANY_TIME.union(FAST), now!(echo)).doc(
@@ -32,36 +37,29 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(1)",
             "Returns the given string.",
         ),
-        Command::new("SELECT", exactly(2), &[], ANY_TIME.union(FAST), now!(select)).doc(
-            "1.0.0",
-            "O(1)",
-            "Changes the selected database.",
-        ),
-        Command::new("AUTH", at_least(2), &[], UNKNOWN, now!(auth)).doc(
+        Command::new("SELECT", exactly(2), &[], ANY_TIME.union(FAST), SessionRun::Now(select))
+            .doc("1.0.0", "O(1)", "Changes the selected database.")
+            .foresee(|request, context| context.select = index(request).unwrap_or(context.select)),
+        Command::new("AUTH", at_least(2), &[], UNKNOWN, SessionRun::LogIn(AUTH)).doc(
             "1.0.0",
             "O(N) where N is the number of passwords defined for the user",
             "Authenticates the connection.",
         ),
-        Command::new("HELLO", at_least(1), &[], UNKNOWN, now!(hello)).doc(
-            "6.0.0",
-            "O(1)",
-            "Handshakes with the Redis server.",
-        ),
-        Command::new("QUIT", at_least(1), &[], UNKNOWN, SessionRun::Now(quit)).doc(
+        Command::new("HELLO", at_least(1), &[], UNKNOWN, SessionRun::LogIn(HELLO))
+            .doc("6.0.0", "O(1)", "Handshakes with the Redis server.")
+            .foresee(foresee_hello),
+        Command::new("QUIT", at_least(1), &[], ANY_TIME_AND_PLACE, SessionRun::Now(quit)).doc(
             "1.0.0",
             "O(1)",
             "Closes the connection.",
         ),
-        Command::new("RESET", exactly(1), &[], UNKNOWN, now!(reset)).doc("6.2.0", "O(1)", "Resets the connection."),
+        Command::new("RESET", exactly(1), &[], ANY_TIME_AND_PLACE, now!(reset)).doc(
+            "6.2.0",
+            "O(1)",
+            "Resets the connection.",
+        ),
     ],
 };
-
-/// Whether a request that cannot be run is answered with what is wrong with it even to somebody who has not said who he is.
-pub fn before_auth(request: Request<'_>) -> bool {
-    FAMILY.commands.iter().any(|command| {
-        command.row.flags.contains(Flags::NO_AUTH) && command.row.name.as_bytes().eq_ignore_ascii_case(request.arg(0))
-    })
-}
 
 /// `PING [message]`
 fn ping(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
@@ -89,15 +87,18 @@ fn echo(_: &mut Session, reply: &mut Reply, (message,): (&[u8],)) -> Result<()> 
 }
 
 /// `SELECT index`
-fn select(session: &mut Session, reply: &mut Reply, (index,): (i64,)) -> Result<()> {
+fn select(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    session.select(index(request)?);
+    reply.ok();
+    Ok(())
+}
+
+fn index(request: Request<'_>) -> Result<u8> {
+    let (index,): (i64,) = parse(request, 1)?;
     if i32::try_from(index).is_err() {
         return Err(Error::text("ERR value is out of range, value must between -2147483648 and 2147483647"));
     }
-    let index =
-        u8::try_from(index).ok().filter(|index| usize::from(*index) < INDEXES).ok_or(Error::DbIndexOutOfRange)?;
-    session.select(index);
-    reply.ok();
-    Ok(())
+    u8::try_from(index).ok().filter(|index| usize::from(*index) < INDEXES).ok_or(Error::DbIndexOutOfRange)
 }
 
 /// `AUTH [username] token`
@@ -109,6 +110,19 @@ fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Resu
     }
     reply.ok();
     Ok(())
+}
+
+/// Whether AUTH would lead to another database.
+fn auth_leaves(session: &Session, request: Request<'_>) -> bool {
+    match request.len() {
+        2 => session.node.tenants.needs_token(),
+        _ => is_other(session, request.arg(1)),
+    }
+}
+
+/// Whether a name, with a token where tokens are asked for, may lead to another database.
+fn is_other(session: &Session, user: &[u8]) -> bool {
+    session.node.tenants.needs_token() || user != session.tenant.name().as_bytes()
 }
 
 /// Enters the database that the token leads to: see [`Tenants::log_in`]. Where there are no tokens, a name alone leads to its
@@ -190,6 +204,22 @@ fn hello(session: &mut Session, reply: &mut Reply, (options,): (Option<Hello>,))
     Ok(())
 }
 
+/// Whether HELLO would lead to another database. The last AUTH of several counts, and a name may be spelled like an option:
+/// each is looked at.
+fn hello_leaves(session: &Session, request: Request<'_>) -> bool {
+    let names = (2..request.len().saturating_sub(1)).filter(|at| request.arg(*at).eq_ignore_ascii_case(b"AUTH"));
+    names.into_iter().any(|at| is_other(session, request.arg(at + 1)))
+}
+
+/// HELLO in a transaction stays in the database, so only what it says itself can be wrong.
+fn foresee_hello(request: Request<'_>, context: &mut Context) {
+    if let Ok((Some(hello),)) = parse::<(Option<Hello<'_>>,)>(request, 1)
+        && hello.name.is_none_or(|name| is_name(name) && check_name_length(name).is_ok())
+    {
+        context.version = hello.version;
+    }
+}
+
 struct Hello<'a> {
     version: Version,
     auth: Option<(&'a [u8], &'a [u8])>,
@@ -225,7 +255,7 @@ impl<'a> Argument<'a> for Hello<'a> {
 /// Where the name has spaces or characters that do not print, or is too long.
 pub fn set_name(session: &Session, name: &[u8]) -> Result<()> {
     check_name_length(name)?;
-    if !name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+    if !is_name(name) {
         return Err(Error::text("ERR Client names cannot contain spaces, newlines or special characters."));
     }
     session.client.told.lock().name = name.into();
@@ -239,6 +269,10 @@ pub fn check_name_length(name: &[u8]) -> Result<()> {
         return Err(Error::Text(format!("ERR a name may have at most {NAME_LEN_MAX} bytes").into()));
     }
     Ok(())
+}
+
+fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
 /// `QUIT`

@@ -13,20 +13,22 @@ use dormouse_shard::shard::ShardView;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::commands::{answer, help, later, now};
+use crate::commands::{answer, help, later, now, tell};
 use crate::databases::Tenant;
 use crate::health;
 use crate::keeper;
 use crate::metering::Window;
 use crate::options::{DEFAULT_DATABASE, branch_name};
 use crate::rights::Rights;
-use crate::session::{Answer, Session, SessionRun};
+use crate::session::Session;
+use crate::table::{Answer, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN).union(Flags::NO_MULTI);
+const PATIENT: Flags = ADMIN.union(Flags::PATIENT);
 
 /// It works on all shards at once, also in a transaction.
-const IMPORT: Flags = Flags::WRITE.union(Flags::WHOLE).union(Flags::NO_SCRIPT);
+const IMPORT: Flags = Flags::WRITE.union(Flags::WHOLE).union(Flags::NO_SCRIPT).union(Flags::SWAPS_INDEXES);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
@@ -34,12 +36,12 @@ pub const FAMILY: Family<SessionRun> = Family {
     commands: &[Command::container(
         "DORMOUSE",
         &[
-            Command::new("SLEEP", exactly(2), &[], ADMIN, later!(sleep, 2)).doc(
+            Command::new("SLEEP", exactly(2), &[], PATIENT, later!(sleep, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
                 "Puts the database to sleep: what changed is written to the store, its memory is given back.",
             ),
-            Command::new("CHECKPOINT", exactly(2), &[], ADMIN, later!(checkpoint, 2)).doc(
+            Command::new("CHECKPOINT", exactly(2), &[], PATIENT, later!(checkpoint, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
                 "Writes what changed to the store; the database stays awake.",
@@ -49,17 +51,17 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) where N is the number of segments",
                 "Returns the shards of the database; none while it sleeps.",
             ),
-            Command::new("SPLIT", at_least(2), &[], ADMIN, later!(split, 2)).doc(
+            Command::new("SPLIT", at_least(2), &[], PATIENT, later!(split, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of segments of the shard",
                 "Splits the shard of a slot there, or the largest shard in its middle.",
             ),
-            Command::new("MERGE", exactly(3), &[], ADMIN, later!(merge, 2)).doc(
+            Command::new("MERGE", exactly(3), &[], PATIENT, later!(merge, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of segments of the shard",
                 "Merges the shard that begins at a slot into the one before it.",
             ),
-            Command::new("BRANCH", at_least(3), &[], ADMIN, later!(branch, 2)).doc(
+            Command::new("BRANCH", at_least(3), &[], PATIENT, later!(branch, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
                 "Makes a branch of this database as it is now; the two share what neither changes.",
@@ -69,7 +71,7 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(N) where N is the number of databases",
                 "Returns the database and its branches.",
             ),
-            Command::new("DELETE", exactly(3), &[], ADMIN, later!(delete, 2)).doc(
+            Command::new("DELETE", exactly(3), &[], PATIENT, later!(delete, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of chunks that the branch has alone",
                 "Deletes a branch of the database for good and disconnects its clients.",
@@ -84,11 +86,9 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(1): what is dropped is freed by another thread.",
                 "Stages data beside the database, shows it in its place, and ends what an import has begun.",
             ),
-            Command::new("STAGED", exactly(3), &[], Flags::NO_SCRIPT, now!(staged, 2)).doc(
-                "0.2.0",
-                "O(1)",
-                "Selects a logical index of the data that is being staged.",
-            ),
+            Command::new("STAGED", exactly(3), &[], Flags::NO_SCRIPT, now!(staged, 2))
+                .doc("0.2.0", "O(1)", "Selects a logical index of the data that is being staged.")
+                .foresee(|request, context| context.select = staging::index(request.arg(2)).unwrap_or(context.select)),
             Command::new("HELP", exactly(2), &[], ANY_TIME, now!(show_help, 2)).doc(
                 "0.1.0",
                 "O(1)",
@@ -136,7 +136,7 @@ fn shards(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
     let tenant = Arc::clone(&session.tenant);
     Ok(async move {
         let views = tenant.database.shards(false);
-        answer(Ok(()), move |(), reply| {
+        tell(tenant.database.told_until(), move |reply| {
             reply.array(views.len());
             for view in &views {
                 let lately = tenant.load_of(view.id);
@@ -281,12 +281,13 @@ fn finished(outcome: std::result::Result<Result<()>, tokio::task::JoinError>) ->
 fn databases(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
     let visible: Vec<_> = session.node.tenants.all().filter(|tenant| may_see(session, tenant)).collect();
     Ok(async move {
-        let mut shown = Vec::with_capacity(visible.len());
+        let (mut shown, mut awaited) = (Vec::with_capacity(visible.len()), 0);
         for tenant in visible {
             let keys = tenant.database.counts()[..INDEXES].iter().map(|(keys, _)| keys).sum::<u64>();
+            awaited = awaited.max(tenant.database.told_until());
             shown.push((tenant, keys));
         }
-        answer(Ok(()), move |(), reply| {
+        tell(awaited, move |reply| {
             reply.array(shown.len());
             for (tenant, keys) in &shown {
                 let (database, lineage) = (&tenant.database, tenant.database.lineage());

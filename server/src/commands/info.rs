@@ -10,56 +10,38 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least};
 use dormouse_shard::database::Counts;
-use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::staging::{STAGED_MASK, VISIBLE_MASK};
-use dormouse_shard::keyspace::{INDEXES, Keyspace};
+use dormouse_shard::keyspace::{INDEXES, Left};
 use dormouse_shard::shard::ShardView;
 use dormouse_storage::log::Window;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 
 use crate::clients::Client;
-use crate::commands::answer;
 use crate::config::PERCENTILES;
 use crate::databases::Tenant;
 use crate::metering::{Meter, Totals};
 use crate::metrics::REDIS_VERSION;
 use crate::node::Node;
-use crate::session::{Answer, Session, SessionRun};
-use crate::table::TABLE;
+use crate::session::Session;
+use crate::table::{SessionRun, TABLE};
 use crate::{health, keeper, memory, process};
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
     category: Category::empty(),
-    commands: &[Command::new(
-        "INFO",
-        at_least(1),
-        &[],
-        Flags::LOADING.union(Flags::STALE),
-        SessionRun::Either(info_at_once, info),
-    )
-    .doc("1.0.0", "O(1)", "Returns information and statistics about the server.")
-    .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
-    .also(Category::DANGEROUS)],
+    commands: &[Command::new("INFO", at_least(1), &[], Flags::LOADING.union(Flags::STALE), SessionRun::Info)
+        .doc("1.0.0", "O(1)", "Returns information and statistics about the server.")
+        .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
+        .also(Category::DANGEROUS)],
 };
 
-/// `INFO [section [section ...]]`
-fn info(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
-    let wanted = wanted(request);
-    let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
-    Ok(async move {
-        let state = State::gather(node, tenant);
-        answer(Ok(()), move |(), reply| reply.verbatim("txt", text(&state, &wanted).as_bytes()))
+/// `INFO [section [section ...]]`. `counts`: the keys to tell of, where they are not those of this moment.
+pub fn info(session: &mut Session, reply: &mut Reply, request: Request<'_>, counts: Option<&Counts>) {
+    let mut state = State::gather(Arc::clone(&session.node), Arc::clone(&session.tenant));
+    if let Some(counts) = counts {
+        state.counts = *counts;
     }
-    .boxed())
-}
-
-/// The same in a transaction, from what was gathered before it took its locks; its keys are counted under them.
-fn info_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    let state = session.gathered.as_ref().ok_or(Error::text("ERR nothing was gathered for INFO"))?;
-    reply.verbatim("txt", text(state, &wanted(request)).as_bytes());
-    Ok(())
+    session.note(Left { awaited: state.tenant.database.told_until(), written: 0 });
+    reply.verbatim("txt", text(&state, &wanted(request)).as_bytes());
 }
 
 fn wanted(request: Request<'_>) -> Vec<String> {
@@ -83,7 +65,7 @@ pub struct State {
 }
 
 impl State {
-    pub fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
+    fn gather(node: Arc<Node>, tenant: Arc<Tenant>) -> Self {
         let now_ms = (node.engine.clock)();
         let shards = tenant.database.shards(false);
         let counts = tenant.database.counts();
@@ -92,14 +74,6 @@ impl State {
         let clients = node.clients.of_database(tenant.name());
         let (totals, statistics) = (tenant.meters.totals(now_ms), tenant.meters.statistics(now_ms));
         Self { node, tenant, now_ms, counts, milliseconds_left, shards, clients, totals, statistics }
-    }
-
-    /// Counts the keys again, as a transaction that holds all shards sees them.
-    pub fn recount(&mut self, db: &Keyspace<'_>) {
-        for (select, count) in self.counts[..INDEXES].iter_mut().enumerate() {
-            let (keys, expiring) = db.counts(select as u8);
-            *count = (keys as u64, expiring as u64);
-        }
     }
 
     /// Bytes that a checkpoint would have to write.

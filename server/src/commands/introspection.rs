@@ -10,8 +10,8 @@ use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, K
 use dormouse_shard::error::{Error, Result};
 
 use crate::commands::{arguments, help, now};
-use crate::session::{Session, SessionRun};
-use crate::table::{Action, Entry, TABLE};
+use crate::session::Session;
+use crate::table::{Action, Entry, SessionRun, TABLE};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];

@@ -16,10 +16,12 @@ use dormouse_protocol::Reply;
 use dormouse_shard::commands::Family;
 use dormouse_shard::commands::write_help as help;
 use dormouse_shard::error::Result;
+use dormouse_storage::log::Lsn;
 
 use crate::config::Access;
 use crate::rights::Rights;
-use crate::session::{Answer, Session, SessionRun};
+use crate::session::Session;
+use crate::table::{Answer, SessionRun};
 
 pub const FAMILIES: &[Family<SessionRun>] = &[
     connection::FAMILY,
@@ -43,18 +45,32 @@ pub fn access(session: &Session) -> Access {
 
 /// The answer of a command that has waited for `outcome`.
 fn answer<T: Send + 'static>(outcome: Result<T>, write: impl FnOnce(T, &mut Reply) + Send + 'static) -> Answer {
-    Box::new(move |reply| match outcome {
+    let write = Box::new(move |reply: &mut Reply| match outcome {
         Ok(outcome) => write(outcome, reply),
         Err(error) => reply.error(&error.to_string()),
-    })
+    });
+    Answer { write, awaited: 0 }
 }
 
-/// `now!(ping)` wraps `fn ping(session, reply, arguments)` so that its arguments are parsed from the request; for a
-/// subcommand `now!(list, 2)` skips both words of its name.
+/// The answer of a command that tells of keys: it waits until the log is durable up to `awaited`.
+fn tell(awaited: Lsn, write: impl FnOnce(&mut Reply) + Send + 'static) -> Answer {
+    Answer { write: Box::new(write), awaited }
+}
+
+/// `now!(ping)` makes a row's run of `fn ping(session, reply, arguments)`; for a subcommand `now!(list, 2)` skips both words
+/// of its name.
 macro_rules! now {
     ($function:path) => {
         $crate::commands::now!($function, 1)
     };
+    ($function:path, $skip:expr) => {
+        $crate::table::SessionRun::Now($crate::commands::parsed!($function, $skip))
+    };
+}
+pub(crate) use now;
+
+/// Wraps `fn ping(session, reply, arguments)` so that its arguments are parsed from the request.
+macro_rules! parsed {
     ($function:path, $skip:expr) => {{
         fn run(
             session: &mut $crate::session::Session,
@@ -63,10 +79,10 @@ macro_rules! now {
         ) -> ::dormouse_shard::error::Result<()> {
             $function(session, reply, ::dormouse_shard::commands::args::parse(request, $skip)?)
         }
-        $crate::session::SessionRun::Now(run)
+        run as $crate::table::InTransaction
     }};
 }
-pub(crate) use now;
+pub(crate) use parsed;
 
 /// The same for a command that has to wait: `fn info(session, arguments) -> Result<BoxFuture<'static, Answer>>`.
 macro_rules! later {
@@ -77,10 +93,10 @@ macro_rules! later {
         fn run(
             session: &mut $crate::session::Session,
             request: ::dormouse_protocol::Request<'_>,
-        ) -> ::dormouse_shard::error::Result<::futures::future::BoxFuture<'static, $crate::session::Answer>> {
+        ) -> ::dormouse_shard::error::Result<::futures::future::BoxFuture<'static, $crate::table::Answer>> {
             $function(session, ::dormouse_shard::commands::args::parse(request, $skip)?)
         }
-        $crate::session::SessionRun::Later(run)
+        $crate::table::SessionRun::Later(run)
     }};
 }
 pub(crate) use later;

@@ -1,28 +1,25 @@
 //! Publish and subscribe. Nothing here wakes the database.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Reply;
-use dormouse_protocol::glob::{ELEMENTS_MAX, Glob, STARS_MAX};
+use dormouse_protocol::glob::Glob;
 use dormouse_shard::commands::args::{LastOfSubcommand, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::Result;
 
-use crate::account::{self, ENTRY_BYTES};
+use crate::account;
 use crate::commands::{help, now};
-use crate::pubsub::{Kind, Name};
-use crate::session::{Session, SessionRun, Subscriptions};
-
-/// What finds one part of a pattern between two stars.
-const SEARCHER_BYTES: usize = 512;
+use crate::pubsub::{Kind, Name, bytes_of};
+use crate::session::{Session, Subscriptions};
+use crate::table::SessionRun;
 
 /// A confirmation without the name.
 const CONFIRMATION_BYTES: usize = 64;
 
 const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
-const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT);
+const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT).union(Flags::WHILE_SUBSCRIBED).union(Flags::PUSHES);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "pubsub",
@@ -83,16 +80,6 @@ pub const FAMILY: Family<SessionRun> = Family {
     ],
 };
 
-/// What RESP2 allows a subscriber.
-pub fn allowed_while_subscribed(name: &str) -> bool {
-    matches!(name, "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset")
-}
-
-/// Whether a command, in lower case, is answered by pushes.
-pub fn is_confirmed(name: &str) -> bool {
-    matches!(name, "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe")
-}
-
 /// `SUBSCRIBE channel [channel ...]`
 fn subscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
     add_all(session, reply, Kind::Channel, names)
@@ -117,9 +104,7 @@ fn punsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,))
 
 /// `PUBLISH channel message`
 fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8], &[u8])) -> Result<()> {
-    let (_, now_ms) = session.worker.now();
-    let limit = session.node.output_limit_pubsub();
-    reply.integer(session.tenant.pubsub.publish(channel, message, limit, now_ms) as i64);
+    reply.integer(session.publish(channel, message) as i64);
     Ok(())
 }
 
@@ -198,19 +183,6 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>
     Ok(())
 }
 
-/// What a subscription keeps: its name, which all that know it share, and a pattern's parts too. As if no other client had
-/// subscribed to it.
-fn bytes_of(kind: Kind, name: &[u8]) -> usize {
-    if kind == Kind::Channel {
-        return name.len() + 2 * ENTRY_BYTES;
-    }
-    // A pattern's own copy and its parts: each has a searcher, or a table of at most 32 bytes for each of its elements.
-    let is_mixed = name.iter().any(|byte| b"?[".contains(byte));
-    let tables = if is_mixed { 32 * name.len().min(ELEMENTS_MAX) } else { 0 };
-    let stars = name.iter().filter(|byte| **byte == b'*').take(STARS_MAX).count();
-    3 * name.len() + tables + stars * SEARCHER_BYTES + 2 * ENTRY_BYTES
-}
-
 fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) {
     let word = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
     let mut gone: Vec<Name> = names.iter().map(Into::into).collect();
@@ -247,18 +219,4 @@ fn confirm(session: &Session, reply: &mut Reply, word: &str, name: Option<&[u8]>
         None => reply.null(),
     }
     reply.integer((channels + patterns) as i64);
-}
-
-/// The session leaves its database.
-pub fn unsubscribe_all(session: &mut Session) {
-    let Some(subscriptions) = session.subscriptions.take() else { return };
-    let pubsub = &Arc::clone(&session.tenant).pubsub;
-    for (kind, names) in [(Kind::Channel, &subscriptions.channels), (Kind::Pattern, &subscriptions.patterns)] {
-        for name in names {
-            pubsub.unsubscribe(kind, name, session.client.id);
-            session.client.let_go(bytes_of(kind, name));
-        }
-    }
-    session.client.channels.store(0, Ordering::Relaxed);
-    session.client.patterns.store(0, Ordering::Relaxed);
 }

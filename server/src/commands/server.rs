@@ -16,8 +16,8 @@ use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
-use crate::session::{Answer, Session, SessionRun};
-use crate::table::{Entry, TABLE};
+use crate::session::Session;
+use crate::table::{Answer, Entry, SessionRun, TABLE};
 use crate::worker::unix_ns;
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
@@ -35,7 +35,7 @@ pub const FAMILY: Family<SessionRun> = Family {
         Command::new("TIME", exactly(1), &[], ANY_TIME.union(Flags::FAST), now!(time))
             .doc("2.6.0", "O(1)", "Returns the server time.")
             .tips(VARIES),
-        Command::new("SAVE", exactly(1), &[], SAVES.union(Flags::NO_MULTI), later!(save)).doc(
+        Command::new("SAVE", exactly(1), &[], SAVES.union(Flags::NO_MULTI).union(Flags::PATIENT), later!(save)).doc(
             "1.0.0",
             "O(N) where N is the total number of keys in all databases",
             "Synchronously saves the database(s) to disk.",
@@ -53,7 +53,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             "SHUTDOWN",
             at_least(1),
             &[],
-            ADMIN_ALONE.union(Flags::NO_MULTI).union(Flags::ALLOW_BUSY),
+            ADMIN_ALONE.union(Flags::NO_MULTI).union(Flags::ALLOW_BUSY).union(Flags::PATIENT),
             later!(shutdown),
         )
         .doc(
@@ -128,7 +128,7 @@ pub const GENERIC: Family<SessionRun> = Family {
             "Blocks until the asynchronous replication of all preceding write commands sent by the connection is completed.",
         )
         .tips(&["request_policy:all_shards", "response_policy:agg_min"]),
-        Command::new("WAITAOF", exactly(4), &[], Flags::BLOCKING, SessionRun::Either(wait_log_at_once, wait_log))
+        Command::new("WAITAOF", exactly(4), &[], Flags::BLOCKING.union(Flags::PATIENT), SessionRun::Either(wait_log_at_once, wait_log))
             .doc(
                 "7.2.0",
                 "O(1)",

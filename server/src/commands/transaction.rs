@@ -1,33 +1,32 @@
-//! Transactions: MULTI queues, EXEC runs the queue under the locks of all the shards that it needs, WATCH says when not to.
+//! Transactions: MULTI queues, EXEC runs the queue as one plan of the executor, WATCH says when not to.
 //!
-//! A transaction's effects are one entry of the log, also across shards, and nobody sees it half done: its locks are taken in shard
-//! order before its first command and let go after its last.
+//! 1. EXEC makes a plan of the queue's commands over the keyspace. Commands of the session in between, such as SELECT, say what
+//!    they will change for the commands after them.
+//! 2. The executor runs the plan under all its locks, with one entry in the log, or refuses all of it.
+//! 3. The reply is put together in the queue's order. The commands of the session run now; they hold no lock.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::keyspace::eviction::{NoRoom, added_bytes};
-use dormouse_shard::keyspace::{Contents, INDEXES, Keyspace};
-use dormouse_shard::shard::{HeldShard, ShardGate};
-use dormouse_shard::topology::{Topology, hold};
-use parking_lot::MutexGuard;
+use dormouse_shard::execution::{self, Ended, Plan, Ran, Step};
+use dormouse_shard::keyspace::Left;
+use dormouse_shard::keyspace::changes::Watching;
 
 use crate::account::{self, ENTRY_BYTES};
-use crate::commands::info::State;
-use crate::commands::now;
-use crate::session::{Session, SessionRun, Transaction, Watching, missing};
-use crate::table::{Action, Entry, TABLE};
-use crate::turn::Waits;
+use crate::commands::{info, now};
+use crate::session::{Session, Transaction};
+use crate::table::{Action, Entry, LogIn, SessionRun, TABLE};
 
 /// Bytes that a transaction may queue: the query buffer limit of one client.
 const QUEUED_BYTES_MAX: usize = 1 << 30;
 
 const BASE: Flags = Flags::NO_SCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::FAST);
-const ALONE: Flags = BASE.union(Flags::ALLOW_BUSY).union(Flags::NO_MULTI);
+const ALONE: Flags = BASE.union(Flags::ALLOW_BUSY).union(Flags::NO_MULTI).union(Flags::AT_ONCE);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "transactions",
@@ -38,15 +37,12 @@ pub const FAMILY: Family<SessionRun> = Family {
             "EXEC",
             exactly(1),
             &[],
-            Flags::NO_SCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::SKIP_SLOWLOG),
+            Flags::NO_SCRIPT.union(Flags::LOADING).union(Flags::STALE).union(Flags::SKIP_SLOWLOG).union(Flags::AT_ONCE),
             SessionRun::Exec,
         )
         .doc("1.2.0", "Depends on commands in the transaction", "Executes all commands in a transaction."),
-        Command::new("DISCARD", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY), now!(discard)).doc(
-            "2.0.0",
-            "O(N), when N is the number of queued commands",
-            "Discards a transaction.",
-        ),
+        Command::new("DISCARD", exactly(1), &[], BASE.union(Flags::ALLOW_BUSY).union(Flags::AT_ONCE), now!(discard))
+            .doc("2.0.0", "O(N), when N is the number of queued commands", "Discards a transaction."),
         Command::new("WATCH", at_least(2), &[KeySpec::rest(1, commands::Access::RO)], ALONE, SessionRun::Watch).doc(
             "2.2.0",
             "O(1) for every key.",
@@ -76,7 +72,7 @@ fn discard(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     if session.transaction.is_none() {
         return Err(Error::text("ERR DISCARD without MULTI"));
     }
-    abort(session);
+    session.abort();
     reply.ok();
     Ok(())
 }
@@ -88,51 +84,13 @@ fn unwatch(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// Forgets what is queued and watched.
-pub fn abort(session: &mut Session) {
-    session.unwatch();
-    session.client.queued.store(u32::MAX, Ordering::Relaxed);
-    session.client.queued_bytes.store(0, Ordering::Relaxed);
-    if let Some(transaction) = session.transaction.take() {
-        session.client.let_go(transaction.bytes);
-    }
-}
-
-/// Whether a command is run in the middle of a transaction rather than queued.
-pub fn runs_at_once(entry: &Entry) -> bool {
-    matches!(&*entry.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
-}
-
 /// Queues a command, or says why it cannot be.
 pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, reply: &mut Reply) {
+    let refusal = refusal(session, entry, request.as_request());
     let Some(transaction) = &mut session.transaction else { return };
-    if &*entry.name == "client|reply" {
-        // Replies that were left out of the one to EXEC would leave it a frame that never ends. Redis sends such a frame.
+    if let Some(refusal) = refusal {
         transaction.broken = true;
-        reply.error("ERR Command 'client|reply' not allowed inside a transaction");
-        return;
-    }
-    let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
-    // The transaction holds the locks of one database: it cannot go on in another.
-    let needs_token = session.node.tenants.needs_token();
-    let other = |user: Option<&[u8]>| user.is_some_and(|user| needs_token || user != session.tenant.name().as_bytes());
-    let words = request.as_request();
-    let leaves = match &*entry.name {
-        "auth" if words.len() == 2 => needs_token,
-        "auth" => other(words.iter().nth(1)),
-        // The last AUTH of several counts, and a name may be spelled like an option: each is looked at.
-        "hello" => (2..words.len().saturating_sub(1))
-            .any(|at| words.arg(at).eq_ignore_ascii_case(b"AUTH") && other(Some(words.arg(at + 1)))),
-        _ => false,
-    };
-    if entry.row.flags.contains(Flags::NO_MULTI) || waits || leaves {
-        transaction.broken = true;
-        reply.error("ERR Command not allowed inside a transaction");
-        return;
-    }
-    if session.tenant.database.shared.is_full() {
-        transaction.broken = true;
-        reply.error(&Error::OutOfMemory.to_string());
+        reply.error(&refusal);
         return;
     }
     let bytes = request.heap_bytes() + size_of::<OwnedRequest>();
@@ -155,6 +113,24 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
     reply.simple("QUEUED");
 }
 
+/// Why a command cannot be queued.
+fn refusal(session: &Session, entry: &Entry, request: Request<'_>) -> Option<String> {
+    if entry.row.flags.contains(Flags::NO_QUEUE) {
+        // Redis queues it and then sends a frame that never ends.
+        return Some(format!("ERR Command '{}' not allowed inside a transaction", entry.name));
+    }
+    let is_refused = match entry.action {
+        Action::Session(SessionRun::Later(_)) => true,
+        // The transaction runs in one database: it cannot go on in another.
+        Action::Session(SessionRun::LogIn(log_in)) => (log_in.leaves)(session, request),
+        _ => false,
+    };
+    if is_refused || entry.row.flags.contains(Flags::NO_MULTI) {
+        return Some("ERR Command not allowed inside a transaction".into());
+    }
+    session.tenant.database.shared.is_full().then(|| Error::OutOfMemory.to_string())
+}
+
 /// `EXEC`
 pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
     let Some(transaction) = session.transaction.take() else {
@@ -169,243 +145,171 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
         reply.error("EXECABORT Transaction discarded because of previous errors.");
         return;
     }
-    let outcome = run_queue(session, &transaction, reply, now_ms).await;
+    let outcome = run_queue(session, transaction.queue, reply, now_ms).await;
     session.client.let_go(transaction.bytes);
-    session.gathered = None;
     session.unwatch();
     if let Err(error) = outcome {
         reply.error(&format!("EXECABORT Transaction discarded because of: {error}"));
     }
 }
 
-/// Takes the locks, looks at the watched keys, and runs the queue.
-async fn run_queue(session: &mut Session, transaction: &Transaction, reply: &mut Reply, now_ms: u64) -> Result<()> {
-    let database = Arc::clone(&session.tenant.database);
-    let entries: Vec<&Entry> =
-        transaction.queue.iter().filter_map(|request| TABLE.resolve(request.as_request()).ok()).collect();
-    let turn = session.turn();
-    if entries.iter().any(|entry| is_info(entry)) {
-        // Under the locks nothing can be waited for.
-        let (node, tenant) = (Arc::clone(&session.node), Arc::clone(&session.tenant));
-        session.gathered = Some(Box::new(State::gather(node, tenant)));
+/// A queued command that is not part of the plan.
+type OfSession = (&'static Entry, OwnedRequest);
+
+/// What becomes of a queued command.
+enum Queued {
+    /// The command at this step of the plan, which has its request.
+    Planned(&'static Entry, usize),
+    OfSession(OfSession),
+    /// The same, and the step before it has counted the keys for it.
+    Counting(OfSession),
+}
+
+async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut Reply, now_ms: u64) -> Result<()> {
+    let mut plan = Plan::new(now_ms, session.worker.random());
+    plan.watching = session.watching.clone();
+    let mut context = session.context();
+    let mut queued = Vec::with_capacity(queue.len());
+    for request in queue {
+        let Ok(entry) = TABLE.resolve(request.as_request()) else { continue };
+        if let Action::Keyspace(run) = entry.action {
+            queued.push(Queued::Planned(entry, plan.steps.len()));
+            plan.steps.push(Step::Command(execution::Command { row: entry.row, run, request, context }));
+            continue;
+        }
+        if let Some(foresee) = entry.row.foresee {
+            foresee(request.as_request(), &mut context);
+        }
+        queued.push(match entry.action {
+            Action::Session(SessionRun::Info) => {
+                plan.steps.push(Step::Count);
+                Queued::Counting((entry, request))
+            }
+            _ => Queued::OfSession((entry, request)),
+        });
     }
-    if session.watching.is_none() && !entries.iter().any(|entry| matches!(entry.action, Action::Keyspace(_))) {
-        // Nothing is asked of the keyspace, so it need not be woken.
-        run_commands(session, transaction, &entries, reply, None);
+    plan.array = Some(queued.len());
+    plan.budget = Some(Arc::clone(&session.client) as _);
+    let plan = Arc::new(plan);
+    if plan.watching.is_none() && plan.commands().next().is_none() {
+        // It asks for nothing in the keyspace, so the database need not be woken.
+        reply.array(queued.len());
+        weave(session, &plan, &queued, &Answers::default(), reply);
         return Ok(());
     }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
-    let select = session.select;
-    loop {
-        let topology = turn.wait(Waits::Wake, database.awake()).await??;
-        if entries.iter().any(|entry| entry.row.flags.contains(Flags::ALL_RESIDENT)) {
-            turn.wait(Waits::Load, database.load_all()).await??;
+    let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await?;
+    session.elsewhere += outcome.elsewhere;
+    session.count_keyspace(outcome.hits, outcome.misses);
+    // What the session's commands tell from here on tells of the transaction too.
+    session.note(Left { awaited: outcome.left.awaited, written: 0 });
+    match outcome.ended {
+        Ended::Refused(error) => return Err(error),
+        Ended::Changed => reply.null_array(),
+        Ended::Done => {
+            let answers = Answers { replies: outcome.replies, start: outcome.start, steps: outcome.steps };
+            answer(session, &plan, &queued, answers, reply);
         }
-        let shards = route(session, &topology, transaction, &entries);
-        let gates: Vec<ShardGate> = shards.iter().map(|&shard| Arc::clone(&topology.shards[shard])).collect();
-        let held = turn.wait(Waits::Lock, hold(gates)).await?;
-        turn.enter()?;
-        let start = reply.len();
-        match under(session, &topology, &shards, &held, transaction, &entries, reply, now_ms) {
-            Ran::Done => return Ok(()),
-            Ran::Refused(error) => return Err(error),
-            Ran::Rerouted => turn.wait_again(),
-            Ran::Fault(fault) => {
-                drop(held);
-                reply.truncate(start);
-                session.select(select);
-                turn.wait_again();
-                turn.wait(Waits::Load, database.load(fault)).await??;
-            }
-            Ran::Short(bytes) => {
-                drop(held);
-                reply.truncate(start);
-                session.select(select);
-                turn.wait_again();
-                turn.wait(Waits::Room, database.make_room(bytes)).await??;
-            }
-        }
+    }
+    session.note(outcome.left);
+    Ok(())
+}
+
+/// What the plan has answered. Its replies begin at `start`, behind the head of the array.
+#[derive(Default)]
+struct Answers {
+    replies: Reply,
+    start: usize,
+    steps: Vec<Ran>,
+}
+
+fn answer(session: &mut Session, plan: &Plan, queued: &[Queued], answers: Answers, reply: &mut Reply) {
+    let is_whole = queued.iter().all(|one| matches!(one, Queued::Planned(..)));
+    reply.raw(if is_whole { &[] } else { &answers.replies.buffer[..answers.start] });
+    weave(session, plan, queued, &answers, reply);
+    if is_whole {
+        // Nothing stands between the replies of the plan.
+        reply.append(answers.replies);
     }
 }
 
-enum Ran {
-    Done,
-    /// Before its first command.
-    Refused(Error),
-    Rerouted,
-    Fault(dormouse_shard::keyspace::Fault),
-    /// So many bytes must be free first.
-    Short(usize),
-}
-
-/// The shards of all keys that are queued or watched.
-fn route(session: &Session, topology: &Topology, transaction: &Transaction, entries: &[&Entry]) -> Vec<usize> {
-    let whole = Flags::WHOLE.union(Flags::BY_CURSOR);
-    if entries.iter().any(|entry| entry.row.flags.intersects(whole) || is_info(entry)) {
-        return (0..topology.shards.len()).collect();
-    }
-    let mut shards: Vec<usize> = Vec::new();
-    for (request, entry) in transaction.queue.iter().zip(entries) {
-        let request = request.as_request();
-        if matches!(entry.action, Action::Keyspace(_)) {
-            shards.extend(entry.row.key_indexes(request).map(|key| topology.of_key(request.arg(key))));
-        }
-    }
-    if let Some(watching) = &session.watching {
-        shards.extend(watching.keys.iter().map(|(_, key)| topology.of_key(key)));
-    }
-    if shards.is_empty() {
-        shards.push(0);
-    }
-    shards.sort_unstable();
-    shards.dedup();
-    shards
-}
-
-#[expect(clippy::too_many_arguments, reason = "the state of one transaction between two awaits")]
-fn under(
-    session: &mut Session,
-    topology: &Topology,
-    shards: &[usize],
-    held: &[HeldShard],
-    transaction: &Transaction,
-    entries: &[&Entry],
-    reply: &mut Reply,
-    now_ms: u64,
-) -> Ran {
-    let mut contents: Vec<MutexGuard<'_, Contents>> = held.iter().map(HeldShard::contents).collect();
-    let moved =
-        contents.iter().zip(shards).any(|(contents, &shard)| contents.retired || !topology.matches(shard, contents));
-    if contents.len() != shards.len() || moved {
-        return Ran::Rerouted;
-    }
-    let published = held.iter().map(|held| held.gate().guarded.published()).sum();
-    let database = Arc::clone(&session.tenant.database);
-    let seed = session.worker.random();
-    let parts = contents.iter_mut().map(|contents| &mut **contents);
-    let mut db = Keyspace::new(parts, &database.shared, session.select, now_ms, seed);
-    db.no_touch(session.client.no_touch.load(Ordering::Relaxed));
-    if let Some(watching) = &session.watching {
-        for (select, key) in &watching.keys {
-            db.select(*select);
-            if let Some(fault) = db.missing(db.position(key))
-                && !watching.touched.load(Ordering::SeqCst)
-            {
-                return Ran::Fault(fault);
-            }
-            // A watched key that has expired counts as changed: looking at it says so.
-            db.expire(key);
-        }
-        db.select(session.select);
-        if watching.touched.load(Ordering::SeqCst) {
-            // It tells of somebody's write.
-            db.depend_on_all();
-            reply.null_array();
-            session.note(db.finish());
-            return Ran::Done;
-        }
-    }
-    // Everything that the queue needs must be there before its first command changes anything.
-    let swaps = entries.iter().any(|entry| &*entry.name == "swapdb");
-    let mut select = session.select;
-    for (request, entry) in transaction.queue.iter().zip(entries) {
-        let request = request.as_request();
-        if &*entry.name == "select" {
-            select = commands::args::integer(request.arg(1))
-                .ok()
-                .and_then(|n| u8::try_from(n).ok())
-                .filter(|n| usize::from(*n) < INDEXES)
-                .unwrap_or(select);
-        }
-        if &*entry.name == "dormouse|staged" {
-            select = commands::staging::index(request.arg(2)).unwrap_or(select);
-        }
-        // After a SWAPDB a command may see any index.
-        for index in if swaps { 0..INDEXES as u8 } else { select..select + 1 } {
-            db.select(index);
-            if let Some(fault) = missing(&db, entry.row, request) {
-                return Ran::Fault(fault);
-            }
-            if entry.row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
-                // What writes the whole need not read it, unless it starts from a key: SORT follows patterns anywhere.
-                && (!entry.row.flags.contains(Flags::WRITE) || !entry.row.keys.is_empty())
-                && let Some(fault) = db.any_missing()
-            {
-                return Ran::Fault(fault);
-            }
-            // A flush or a swap in the queue says which watched keys it changes.
-            if entry.row.flags.contains(Flags::WHOLE | Flags::WRITE)
-                && let Some(fault) = db.watched_missing()
-            {
-                return Ran::Fault(fault);
-            }
-        }
-    }
-    db.select(session.select);
-    if entries.iter().any(|entry| entry.row.flags.contains(Flags::WRITE))
-        && let Err(error) = database.shared.journal.admit()
-    {
-        return Ran::Refused(error.into());
-    }
-    // Room is made once: a transaction is not refused halfway.
-    let queue = transaction.queue.iter().zip(entries);
-    let growing = queue.filter(|(_, entry)| entry.row.flags.contains(Flags::DENY_OOM));
-    let adds: usize = growing.map(|(request, _)| added_bytes(request.as_request())).sum();
-    match if adds > 0 { db.make_room(published, adds) } else { Ok(()) } {
-        Ok(()) => {}
-        Err(NoRoom::Refused(error)) => return Ran::Refused(error),
-        Err(NoRoom::Wait(bytes)) => return Ran::Short(bytes),
-    }
-    run_commands(session, transaction, entries, reply, Some(&mut db));
-    session.note(db.finish());
-    session.count_keyspace(db.hits, db.misses);
-    database.free(db.take_graveyard());
-    Ran::Done
-}
-
-/// Runs the queue; `db`: where something is asked of the keyspace.
-fn run_commands(
-    session: &mut Session,
-    transaction: &Transaction,
-    entries: &[&Entry],
-    reply: &mut Reply,
-    mut db: Option<&mut Keyspace<'_>>,
-) {
-    reply.array(transaction.queue.len());
-    let mut mark = Instant::now();
-    for (request, entry) in transaction.queue.iter().zip(entries) {
-        let request = request.as_request();
+/// Counts the commands of the plan, and puts the replies together with those of the session's commands, which run now. Where
+/// there are none of the latter the replies are left as they are.
+fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answers, reply: &mut Reply) {
+    let is_whole = queued.iter().all(|one| matches!(one, Queued::Planned(..)));
+    let (mut steps, mut from) = (answers.steps.iter(), answers.start);
+    for one in queued {
         let before = reply.len();
-        match (entry.action, &mut db) {
-            (Action::Keyspace(run), Some(db)) => {
-                if commands::call(entry.row, run, db, reply, request).is_err() {
-                    reply.error("ERR a part of the database was not in memory");
+        match one {
+            Queued::Planned(entry, step) => {
+                let (Some(Ran::Command { end, took }), Some(Step::Command(command))) =
+                    (steps.next(), plan.steps.get(*step))
+                else {
+                    continue;
+                };
+                let told = &answers.replies.buffer[from..*end];
+                from = *end;
+                count(session, entry, command.request.as_request(), told, *took);
+                if !is_whole {
+                    reply.raw(told);
+                    reply.settle(before);
                 }
             }
-            (Action::Session(SessionRun::Now(run) | SessionRun::Either(run, _)), db) => {
-                if let (Some(state), Some(db)) = (&mut session.gathered, &db) {
-                    state.recount(db);
-                }
-                if let Err(error) = run(session, reply, request) {
-                    reply.truncate(before);
-                    reply.error(&error.to_string());
-                }
-                if let Some(db) = db {
-                    db.select(session.select);
-                }
+            Queued::OfSession((entry, request)) | Queued::Counting((entry, request)) => {
+                let began = Instant::now();
+                let counts = match one {
+                    Queued::Counting(_) => steps.next(),
+                    _ => None,
+                };
+                run_in_session(session, entry, request.as_request(), counts, reply);
+                reply.settle(before);
+                reply.set_version(session.version);
+                let took = began.elapsed();
+                count(session, entry, request.as_request(), &reply.buffer[before..], took);
             }
-            _ => reply.error("ERR Command not allowed inside a transaction"),
         }
-        reply.settle(before);
-        reply.set_version(session.version);
-        let now = Instant::now();
-        session.count_queued(entry, request, reply, before, now.duration_since(mark));
-        mark = now;
     }
 }
 
-fn is_info(entry: &Entry) -> bool {
-    &*entry.name == "info"
+/// Runs a queued command of the session.
+fn run_in_session(
+    session: &mut Session,
+    entry: &Entry,
+    request: Request<'_>,
+    counted: Option<&Ran>,
+    reply: &mut Reply,
+) {
+    let before = reply.len();
+    let done = match entry.action {
+        Action::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. }) | SessionRun::Either(run, _)) => {
+            run(session, reply, request)
+        }
+        Action::Session(SessionRun::Info) => {
+            let counts = if let Some(Ran::Count(counts)) = counted { Some(&**counts) } else { None };
+            info::info(session, reply, request, counts);
+            Ok(())
+        }
+        _ => Err(Error::text("ERR Command not allowed inside a transaction")),
+    };
+    if let Err(error) = done {
+        reply.truncate(before);
+        reply.error(&error.to_string());
+    }
+}
+
+/// Counts one command of a transaction that was run. Its request was counted when it was queued, and its reply is part of
+/// EXEC's.
+fn count(session: &mut Session, entry: &Entry, request: Request<'_>, reply: &[u8], took: Duration) {
+    let mut batch = session.worker.take_batch();
+    batch.called(entry.id);
+    batch.timed(entry.id, took.as_nanos() as u64);
+    if reply.first() == Some(&b'-') {
+        batch.failed(entry.id);
+        session.tenant.errors.count(reply);
+    }
+    session.worker.commit(&session.writer, batch, Duration::ZERO);
+    session.nested += took;
+    session.node.note_time(&session.tenant, &session.client, entry.row, request, took, session.now_us / 1000);
 }
 
 /// `WATCH key [key ...]`
@@ -422,62 +326,22 @@ pub async fn watch(session: &mut Session, reply: &mut Reply, request: Request<'_
 
 async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) -> Result<()> {
     let database = Arc::clone(&session.tenant.database);
-    let turn = session.turn();
-    for key in request.iter().skip(1) {
-        loop {
-            let topology = turn.wait(Waits::Wake, database.awake()).await??;
-            let shard = topology.of_key(key);
-            let held = turn.wait(Waits::Lock, hold(vec![Arc::clone(&topology.shards[shard])])).await?;
-            let ran = held.first().map(|held| watch_key(session, held, &topology, shard, key, now_ms));
-            // A load needs the lock.
-            drop(held);
-            match ran {
-                Some(Ran::Done) => break,
-                Some(Ran::Refused(error)) => return Err(error),
-                Some(Ran::Fault(fault)) => turn.wait(Waits::Load, database.load(fault)).await??,
-                // A watch adds nothing, so it is never short of memory.
-                Some(Ran::Rerouted | Ran::Short(_)) | None => {}
-            }
-        }
-    }
+    let watching = Arc::clone(session.watching.get_or_insert_with(|| Watching::new(&database.shared.watches)));
+    let select = session.select;
+    let mut added: BTreeSet<(u8, Box<[u8]>)> = request.iter().skip(1).map(|key| (select, key.into())).collect();
+    added.retain(|key| !watching.keys().contains(key));
+    // Two maps know each key.
+    let bytes: usize = added.iter().map(|(_, key)| 2 * (key.len() + ENTRY_BYTES)).sum();
+    session.client.hold(bytes).map_err(account::refusal)?;
+    session.watched_bytes += bytes;
+    let mut plan = Plan::new(now_ms, 1);
+    plan.watching = Some(watching);
+    plan.steps.extend(added.into_iter().map(|(select, key)| Step::Watch { select, key }));
+    let outcome = execution::run(&database, &Arc::new(plan), &session.turn()).await?;
+    session.elsewhere += outcome.elsewhere;
+    session.note(outcome.left);
     if let Some(watching) = &session.watching {
-        session.client.watching.store(watching.keys.len() as u32, Ordering::Relaxed);
+        session.client.watching.store(watching.keys().len() as u32, Ordering::Relaxed);
     }
     Ok(())
-}
-
-/// Watches one key under its shard's lock.
-fn watch_key(
-    session: &mut Session,
-    held: &HeldShard,
-    topology: &Topology,
-    shard: usize,
-    key: &[u8],
-    now_ms: u64,
-) -> Ran {
-    let database = Arc::clone(&session.tenant.database);
-    let mut contents = held.contents();
-    if contents.retired || !topology.matches(shard, &contents) {
-        return Ran::Rerouted;
-    }
-    let select = session.select;
-    let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, 1);
-    if let Some(fault) = db.missing(db.position(key)) {
-        return Ran::Fault(fault);
-    }
-    // What has expired already does not count as changed later.
-    db.expire(key);
-    let watching = session.watching.get_or_insert_with(|| Box::new(Watching::default()));
-    if watching.keys.contains(&(select, key.into())) {
-        return Ran::Done;
-    }
-    // Two maps know it.
-    let bytes = 2 * (key.len() + ENTRY_BYTES);
-    if let Err(limit) = session.client.hold(bytes) {
-        return Ran::Refused(account::refusal(limit));
-    }
-    watching.bytes += bytes;
-    watching.keys.insert((select, key.into()));
-    database.shared.watches.add(select, key, &watching.touched);
-    Ran::Done
 }

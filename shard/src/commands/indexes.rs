@@ -26,7 +26,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("1.0.0", "O(1): the keys are freed by another thread.", "Removes all keys from all databases.")
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
             .also(Category::DANGEROUS),
-        Command::new("SWAPDB", exactly(3), &[], WRITE.union(Flags::FAST), run!(swapdb))
+        Command::new("SWAPDB", exactly(3), &[], WRITE.union(Flags::FAST).union(Flags::SWAPS_INDEXES), run!(swapdb))
             .doc("4.0.0", "O(N) where N is the count of watched keys.", "Swaps two Redis databases.")
             .also(Category::DANGEROUS),
     ],

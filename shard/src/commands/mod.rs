@@ -36,7 +36,7 @@ use dormouse_storage::codec;
 use dormouse_storage::effect::{self, Body};
 use dormouse_types::record::Record;
 
-pub use row::{Access, Arity, Category, Command, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
+pub use row::{Access, Arity, Category, Command, Context, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
 
 use crate::error::Error;
 use crate::error::Result;

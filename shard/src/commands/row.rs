@@ -4,14 +4,14 @@
 //! documentation. `COMMAND INFO` and `COMMAND DOCS` are answered from rows alone.
 
 use bitflags::bitflags;
-use dormouse_protocol::Request;
+use dormouse_protocol::{Request, Version};
 
 use crate::keyspace::Keyspace;
 
 bitflags! {
     /// Redis's command flags, and below the gap those of our own.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub struct Flags: u32 {
+    pub struct Flags: u64 {
         const READ = 1;
         const WRITE = 1 << 1;
         const FAST = 1 << 2;
@@ -42,6 +42,19 @@ bitflags! {
         const ALL_RESIDENT = 1 << 27;
         /// Its first argument is a SCAN cursor, which says which shard it goes to.
         const BY_CURSOR = 1 << 28;
+        /// After it, a logical index may hold other keys than before.
+        const SWAPS_INDEXES = 1 << 29;
+
+        /// Run in the middle of a transaction instead of queued.
+        const AT_ONCE = 1 << 32;
+        /// Not queued by MULTI: replies that it leaves out would be missing in EXEC's.
+        const NO_QUEUE = 1 << 33;
+        /// RESP2 allows it to a client that has subscribed.
+        const WHILE_SUBSCRIBED = 1 << 34;
+        /// Answered by pushes, which are no replies.
+        const PUSHES = 1 << 35;
+        /// Its reply says that something long is done. It has a bound of its own, or none, as its clients know.
+        const PATIENT = 1 << 36;
     }
 }
 
@@ -281,6 +294,20 @@ fn last_after(request: Request<'_>, word: &str, from: usize) -> (usize, usize, u
     (at, (at + 1).min(request.len()), 1)
 }
 
+/// What a command finds set by the session's commands before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// The logical index that it sees.
+    pub select: u8,
+    pub version: Version,
+    /// `CLIENT NO-TOUCH`.
+    pub no_touch: bool,
+}
+
+/// What a command of the session changes for the commands after it. A transaction asks before it runs any of them, so this
+/// must tell exactly what the command will do.
+pub type Foresee = fn(Request<'_>, &mut Context);
+
 /// One command, or one subcommand, without the function that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
@@ -300,6 +327,7 @@ pub struct Row {
     /// For commands over two logical indexes. The key is one of the row's too, so it lies on a shard that is held.
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
+    pub foresee: Option<Foresee>,
 }
 
 impl Row {
@@ -403,6 +431,7 @@ impl<R: Copy> Command<R> {
             cost: None,
             elsewhere: None,
             access: None,
+            foresee: None,
         };
         Self { row, run: Some(run), subcommands: &[] }
     }
@@ -421,6 +450,7 @@ impl<R: Copy> Command<R> {
             cost: None,
             elsewhere: None,
             access: None,
+            foresee: None,
         };
         Self { row, run: None, subcommands }
     }
@@ -449,6 +479,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn access(mut self, access: AccessOf) -> Self {
         self.row.access = Some(access);
+        self
+    }
+
+    pub const fn foresee(mut self, foresee: Foresee) -> Self {
+        self.row.foresee = Some(foresee);
         self
     }
 

@@ -153,6 +153,7 @@ impl Contents {
             let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
             if shared.journal.is_strict() {
                 positions.into_iter().for_each(|position| self.unflushed.note(position, lsn));
+                shared.tell(lsn);
             }
         }
         dropped

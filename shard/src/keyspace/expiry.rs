@@ -111,6 +111,7 @@ impl Contents {
         let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
         if shared.journal.is_strict() {
             positions.iter().for_each(|position| self.unflushed.note(*position, lsn));
+            shared.tell(lsn);
         }
     }
 }

@@ -15,6 +15,7 @@
 //!   the place and runs the command again. Commands with named keys are checked before they run, so that a fault can only
 //!   come from one that has not changed anything.
 
+pub mod changes;
 pub mod contents;
 pub mod eviction;
 pub mod expiry;
@@ -287,6 +288,7 @@ impl<'a> Keyspace<'a> {
         let lsn = self.shared.journal.append(&self.shared.sequence, self.now_ms, &items);
         if self.strict {
             self.note_unflushed(&items, lsn);
+            self.shared.tell(lsn);
             self.awaited = lsn;
         } else if self.shared.journal.is_behind(lsn) {
             self.awaited = lsn;

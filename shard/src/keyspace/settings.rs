@@ -1,17 +1,16 @@
 //! What is set per database and read on the path of commands.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use dormouse_storage::codec::value::pieces::Sizes;
-use dormouse_storage::log::Journal;
+use dormouse_storage::log::{Journal, Lsn};
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Limits;
 use dormouse_types::segment::SlotPlacement;
-use parking_lot::Mutex;
 
+use super::changes::Watches;
 use super::graveyard::Parked;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +67,9 @@ pub struct Shared {
     pub family_left: AtomicUsize,
     /// What eviction without a command draws its chances from.
     pub chance: AtomicU64,
-    pub watches: Watches,
+    /// The end in the log of the last write that replies wait for.
+    pub told: AtomicU64,
+    pub watches: Arc<Watches>,
     pub parked: Parked,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
@@ -90,7 +91,8 @@ impl Shared {
             counts: std::array::from_fn(|_| Default::default()),
             family_left: AtomicUsize::new(usize::MAX),
             chance: AtomicU64::new(seed),
-            watches: Watches::default(),
+            told: AtomicU64::new(0),
+            watches: Arc::default(),
             parked: Parked::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
@@ -109,77 +111,15 @@ impl Shared {
         Some(own.min(self.family_left.load(Ordering::Relaxed)))
     }
 
+    /// Notes a write that replies wait for, before any count shows it.
+    pub(super) fn tell(&self, lsn: Lsn) {
+        self.told.fetch_max(lsn, Ordering::AcqRel);
+    }
+
     /// Whether memory is over its limit, and nothing may be evicted.
     pub fn is_full(&self) -> bool {
         let settings = self.settings.load();
         settings.eviction == Eviction::NoEviction
             && self.memory_max(&settings).is_some_and(|max| self.used.load(Ordering::Relaxed) > max)
-    }
-}
-
-type Watched = HashMap<(u8, Box<[u8]>), Vec<Arc<AtomicBool>>>;
-
-/// Who watches which key. It belongs to the database, not to a shard, so that a watch survives split, sleep and wake.
-#[derive(Debug, Default)]
-pub struct Watches {
-    count: AtomicUsize,
-    map: Mutex<Watched>,
-}
-
-impl Watches {
-    pub fn add(&self, select: u8, key: &[u8], flag: &Arc<AtomicBool>) {
-        let mut map = self.map.lock();
-        map.entry((select, key.into())).or_default().push(Arc::clone(flag));
-        self.count.store(map.len(), Ordering::SeqCst);
-    }
-
-    pub fn remove(&self, select: u8, key: &[u8], flag: &Arc<AtomicBool>) {
-        let mut map = self.map.lock();
-        let watched = (select, Box::from(key));
-        if let Some(flags) = map.get_mut(&watched) {
-            flags.retain(|other| !Arc::ptr_eq(other, flag));
-            if flags.is_empty() {
-                map.remove(&watched);
-            }
-        }
-        self.count.store(map.len(), Ordering::SeqCst);
-    }
-
-    /// `key` was changed: whoever watches it fails at EXEC. Costs one load where nobody watches anything.
-    pub fn touch(&self, select: u8, key: &[u8]) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        if let Some(flags) = self.map.lock().get(&(select, Box::from(key))) {
-            flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
-        }
-    }
-
-    /// What `look` finds at some watched key.
-    pub fn find<R>(&self, mut look: impl FnMut(u8, &[u8]) -> Option<R>) -> Option<R> {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        self.map.lock().keys().find_map(|(select, key)| look(*select, key))
-    }
-
-    /// The watched keys of a logical index.
-    pub fn keys(&self, of: u8) -> Vec<Box<[u8]>> {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return Vec::new();
-        }
-        self.map.lock().keys().filter(|(select, _)| *select == of).map(|(_, key)| key.clone()).collect()
-    }
-
-    /// Every key of the logical indexes that `which` chooses was changed, if `exists` says it was there.
-    pub fn touch_all(&self, which: impl Fn(u8) -> bool, mut changed: impl FnMut(u8, &[u8]) -> bool) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        for ((select, key), flags) in self.map.lock().iter() {
-            if which(*select) && changed(*select, key) {
-                flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
-            }
-        }
     }
 }

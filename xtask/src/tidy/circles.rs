@@ -19,13 +19,13 @@ const CRATES: &[&str] =
 const KNOWN: &[(&str, &[&str])] = &[(
     "server",
     &[
-        "ahead",
         "cli",
         "clients",
         "commands",
         "config",
         "connection",
         "databases",
+        "dispatch",
         "health",
         "keeper",
         "listener",
@@ -41,8 +41,6 @@ const KNOWN: &[(&str, &[&str])] = &[(
         "snapshot",
         "strangers",
         "table",
-        "task",
-        "turn",
         "worker",
     ],
 )];

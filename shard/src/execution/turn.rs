@@ -1,10 +1,8 @@
-//! A command's wait for its turn, on the slow way: for its database to wake, a part to be loaded, a lock, a thread.
+//! A plan's wait for its turn: for its database to wake, a part to be loaded, a lock, a thread.
 //!
-//! - The wait is bounded (`--reply-timeout`). A client that gets no reply gives up and sends the command again on another
-//!   connection, so a command that has not begun by then is never run, and the reply says so.
-//! - A command is not run either if its client has closed its connection meanwhile: the connection looks for that while it
-//!   waits, and kills the client. It does so only after a while: a client may well close its side at once and still read
-//!   the replies.
+//! - The wait is bounded. A client that gets no reply gives up and sends the command again on another connection, so a
+//!   command that has not begun by then is never run, and the reply says so.
+//! - A command is not run either if its caller has gone meanwhile.
 //! - A command that has begun runs to its end, and its reply is waited for, however long it takes.
 //!
 //! A command may begin on another thread, so beginning and giving up exclude each other by one atomic state.
@@ -13,25 +11,34 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use dormouse_shard::error::Error;
-
-use crate::clients::Client;
+use crate::error::Error;
 
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
 /// It will not be run.
 const GIVEN_UP: u8 = 2;
 
+/// The client that waits for a command.
+pub trait Caller: fmt::Debug + Send + Sync {
+    /// Whether it has gone: nothing that has not begun is run for it.
+    fn is_gone(&self) -> bool;
+
+    /// Says whom to wake when it goes.
+    fn register(&self, waker: &Waker);
+}
+
 #[derive(Debug)]
 pub struct Turn {
-    since: Instant,
-    limit: Option<Duration>,
-    client: Option<Arc<Client>>,
+    /// Since when it waits, and for how long it may.
+    limit: Option<(Instant, Duration)>,
+    caller: Option<Arc<dyn Caller>>,
     state: AtomicU8,
+    /// It has the thread that it waited for, and waits for a lock there.
+    has_thread: AtomicBool,
 }
 
 /// What a command waits for.
@@ -60,18 +67,19 @@ impl fmt::Display for Waits {
 
 impl Turn {
     /// Waits as long as it takes.
-    pub fn endless() -> Self {
-        Self { since: Instant::now(), limit: None, client: None, state: AtomicU8::new(WAITING) }
+    pub fn endless(caller: Option<Arc<dyn Caller>>) -> Self {
+        Self { limit: None, caller, state: AtomicU8::new(WAITING), has_thread: AtomicBool::new(false) }
     }
 
-    pub fn new(since: Instant, limit: Option<Duration>, client: &Arc<Client>) -> Self {
-        Self { since, limit, client: Some(Arc::clone(client)), state: AtomicU8::new(WAITING) }
+    /// Waits for at most `limit` from `since` on.
+    pub fn new(since: Instant, limit: Option<Duration>, caller: Arc<dyn Caller>) -> Self {
+        Self { limit: limit.map(|limit| (since, limit)), ..Self::endless(Some(caller)) }
     }
 
     /// Waits for something, as long as the command may.
     ///
     /// # Errors
-    /// When time is up, or the client is gone.
+    /// When time is up, or the caller is gone.
     pub async fn wait<T>(&self, what: Waits, future: impl Future<Output = T>) -> Result<T, Error> {
         let mut future = pin!(future);
         // Most are ready at once and need no timer.
@@ -79,7 +87,7 @@ impl Turn {
         if let Poll::Ready(done) = first {
             return Ok(done);
         }
-        let deadline = self.limit.map(|limit| tokio::time::Instant::from_std(self.since + limit));
+        let deadline = self.limit.map(|(since, limit)| tokio::time::Instant::from_std(since + limit));
         let mut timer = pin!(async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -91,33 +99,35 @@ impl Turn {
             if let Poll::Ready(done) = future.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
-            if let Some(client) = &self.client {
-                client.waker.register(cx.waker());
+            if let Some(caller) = &self.caller {
+                caller.register(cx.waker());
             }
             is_late = is_late || timer.as_mut().poll(cx).is_ready();
-            // What runs already is waited for, unless its client is gone.
-            let is_over = (is_late && self.give_up()) || self.has_lost_client();
+            // What runs already is waited for, unless its caller is gone.
+            let is_over = (is_late && self.give_up()) || self.has_lost_caller();
             if is_over { Poll::Ready(Err(self.late(what))) } else { Poll::Pending }
         })
         .await
     }
 
     /// Whether the command may run now. From then on it is not given up.
-    pub fn begin(&self) -> bool {
-        let next = if self.has_lost_client() { GIVEN_UP } else { RUNNING };
+    pub(super) fn begin(&self) -> bool {
+        let next = if self.has_lost_caller() { GIVEN_UP } else { RUNNING };
         match self.state.compare_exchange(WAITING, next, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => next == RUNNING,
             Err(state) => state == RUNNING,
         }
     }
 
-    /// Whether it is still to be run.
-    pub fn is_wanted(&self) -> bool {
-        self.state.load(Ordering::SeqCst) != GIVEN_UP && !self.has_lost_client()
+    /// It has a thread of the lane. Returns whether it is still to be run.
+    pub(super) fn take_thread(&self) -> bool {
+        self.has_thread.store(true, Ordering::SeqCst);
+        self.state.load(Ordering::SeqCst) != GIVEN_UP && !self.has_lost_caller()
     }
 
     /// It could not go on and waits again.
-    pub fn wait_again(&self) {
+    pub(super) fn wait_again(&self) {
+        self.has_thread.store(false, Ordering::SeqCst);
         let _ = self.state.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);
     }
 
@@ -125,21 +135,21 @@ impl Turn {
     ///
     /// # Errors
     /// When it may not.
-    pub fn enter(&self) -> Result<(), Error> {
+    pub(super) fn enter(&self) -> Result<(), Error> {
         if self.begin() { Ok(()) } else { Err(self.late(Waits::Lock)) }
     }
 
     /// Why a command was not run whose job has vanished.
-    pub fn vanished(&self, what: Waits) -> Error {
+    pub(super) fn vanished(&self, what: Waits) -> Error {
         match self.state.load(Ordering::SeqCst) {
             GIVEN_UP => self.late(what),
             _ => Error::text("ERR the command failed; the server's log says how"),
         }
     }
 
-    /// Whether its client is gone.
-    pub fn has_lost_client(&self) -> bool {
-        self.client.as_ref().is_some_and(|client| client.is_killed())
+    /// Whether its caller is gone.
+    pub fn has_lost_caller(&self) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.is_gone())
     }
 
     /// False: it has begun.
@@ -151,7 +161,8 @@ impl Turn {
     }
 
     fn late(&self, what: Waits) -> Error {
-        let limit_ms = self.limit.map_or(0, |limit| limit.as_millis());
+        let what = if what == Waits::Lane && self.has_thread.load(Ordering::SeqCst) { Waits::Lock } else { what };
+        let limit_ms = self.limit.map_or(0, |(_, limit)| limit.as_millis());
         Error::Text(
             format!("TIMEOUT no reply within {limit_ms} ms: the command waited for {what} and was not run").into(),
         )

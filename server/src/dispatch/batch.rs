@@ -1,0 +1,269 @@
+//! The fast way of commands: every whole request in the read buffer, in order, as far as nothing has to be waited for.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dormouse_protocol::{OwnedRequest, Parsed, Parser, Reply, Request};
+use dormouse_shard::commands::{Row, Run};
+use dormouse_shard::execution::ahead::Ahead;
+use dormouse_shard::execution::budget::TurnBudget;
+use dormouse_shard::execution::inline::{self, Asker, Front, Input, REPLY_HIGH_WATER, Stop};
+use dormouse_shard::execution::{lent, route};
+use dormouse_shard::keyspace::Left;
+
+use super::count;
+use crate::metering::Batch;
+use crate::session::Session;
+use crate::table::{Action, Entry, SessionRun, TABLE};
+
+/// A request or a reply of more bytes may take long: its command is timed by itself.
+const TIMED_BYTES: usize = 8 << 10;
+/// Where commands are noted that take no longer than this, each is timed by itself.
+const TIMED_EACH_NS: u64 = 100_000;
+/// For so long each command of a connection is timed by itself after a batch that took long without saying why.
+const TIMED_EACH_MS: u64 = 10_000;
+
+/// What the connection has to do before the batch can go on.
+#[derive(Debug)]
+pub enum Next {
+    /// Read more: all whole requests are answered.
+    Read,
+    /// Send the replies so far.
+    Flush,
+    /// Let other connections have their turn.
+    Yield,
+    /// Run this request on the slow way.
+    Slow(OwnedRequest),
+    Close,
+}
+
+thread_local! {
+    /// The window of the last batch, for its allocations.
+    static AHEAD: Cell<Ahead<&'static Entry>> = Cell::default();
+}
+
+impl Session {
+    /// Runs the requests in `input`. Returns the bytes that it has consumed, and what to do next.
+    pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
+        let (started, now_us) = self.worker.now_us();
+        self.since = started;
+        self.now_us = now_us;
+        let now_ms = now_us / 1000;
+        self.client.active_ms.store(now_ms, Ordering::Relaxed);
+        self.client.input_bytes.store(input.len(), Ordering::Relaxed);
+        lent::take();
+        let mut batch = self.worker.take_batch();
+        let (used, next) = self.run_batch(parser, input, reply, &mut batch, started, now_ms);
+        let elapsed = started.elapsed().saturating_sub(lent::take());
+        if elapsed.as_nanos() as u64 >= self.node.noted_from_ns() {
+            self.find_slow(&input[..used], &batch, elapsed);
+        }
+        if reply.len() > self.client.reply_bytes_peak.load(Ordering::Relaxed) {
+            self.client.reply_bytes_peak.store(reply.len(), Ordering::Relaxed);
+        }
+        self.worker.commit(&self.writer, batch, elapsed);
+        (used, next)
+    }
+
+    /// A batch took as long as a slow command. The clock is not read for each command, so what those took that were not timed
+    /// by themselves is known of all of them together: of one alone it is its own time, else the following are timed.
+    #[cold]
+    fn find_slow(&mut self, input: &[u8], batch: &Batch, elapsed: Duration) {
+        let untimed = elapsed.saturating_sub(Duration::from_nanos(batch.timed_ns()));
+        let now_ms = self.now_us / 1000;
+        if (untimed.as_nanos() as u64) < self.node.noted_from_ns() || batch.untimed() == 0 {
+            return;
+        }
+        if batch.requests() > 1 {
+            self.timed_until_ms = now_ms + TIMED_EACH_MS;
+            return;
+        }
+        let mut parser = Parser::new(*self.limits());
+        let mut at = 0;
+        while let Ok(Parsed::Complete { request, consumed }) = parser.parse(&input[at..]) {
+            if !request.is_empty() {
+                if let Some(entry) = TABLE.by_name(request.arg(0)) {
+                    self.node.note_time(&self.tenant, &self.client, entry.row, request, untimed, now_ms);
+                }
+                return;
+            }
+            at += consumed;
+        }
+    }
+
+    /// Whether the clock is read for each command.
+    fn times_each(&self, now_ms: u64) -> bool {
+        now_ms < self.timed_until_ms || self.node.noted_from_ns() <= TIMED_EACH_NS
+    }
+
+    fn run_batch(
+        &mut self,
+        parser: &mut Parser,
+        input: &[u8],
+        reply: &mut Reply,
+        batch: &mut Batch,
+        started: Instant,
+        now_ms: u64,
+    ) -> (usize, Next) {
+        let mut at = 0;
+        let mut budget = TurnBudget::whole();
+        loop {
+            if reply.len() > REPLY_HIGH_WATER {
+                return (at, Next::Flush);
+            }
+            let (request, consumed) = match parser.parse(&input[at..]) {
+                Ok(Parsed::Complete { request, consumed }) => (request, consumed),
+                Ok(Parsed::Incomplete { .. }) => return (at, Next::Read),
+                Err(error) => {
+                    reply.error(&format!("ERR {error}"));
+                    return (input.len(), Next::Close);
+                }
+            };
+            if request.is_empty() {
+                at += consumed;
+                continue;
+            }
+            match TABLE.by_name(request.arg(0)) {
+                Some(entry) if self.is_plain() && entry.row.arity.accepts(request.len()) => match entry.action {
+                    Action::Keyspace(_) if route::is_plain(entry.row) => {
+                        let slot = route::slot(entry.row, request);
+                        let rest = &input[at..];
+                        let (used, stop) =
+                            self.run_inline(parser, rest, (entry, slot), reply, batch, &mut budget, started, now_ms);
+                        at += used;
+                        match stop {
+                            Stop::Read => return (at, Next::Read),
+                            Stop::Flush => return (at, Next::Flush),
+                            Stop::Yield => return (at, Next::Yield),
+                            Stop::Other if used > 0 => continue,
+                            Stop::Other | Stop::Wait => {}
+                        }
+                    }
+                    // What may lead to another database ends the batch, which is counted for this one.
+                    Action::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() && !entry.logs_in() => {
+                        let before = reply.len();
+                        self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
+                        let began = self.times_each(now_ms).then(Instant::now);
+                        if let Err(error) = run(self, reply, request) {
+                            reply.truncate(before);
+                            reply.error(&error.to_string());
+                        }
+                        reply.settle(before);
+                        if let Some(took) = began.map(|began| began.elapsed()) {
+                            batch.timed(entry.id, took.as_nanos() as u64);
+                            self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
+                        }
+                        count(batch, &self.tenant, entry.id, request, reply, before);
+                        at += consumed;
+                        if self.closing {
+                            return (at, Next::Close);
+                        }
+                        continue;
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+            // Parsed again: the parser may have been used since.
+            return match parser.parse(&input[at..]) {
+                Ok(Parsed::Complete { request, consumed }) => (at + consumed, Next::Slow(request.to_owned())),
+                _ => (at, Next::Read),
+            };
+        }
+    }
+
+    /// Runs requests under the lock of the shard that has the first one's slot, as long as they belong to it.
+    #[expect(clippy::too_many_arguments, reason = "the state of one batch, on the hottest path")]
+    fn run_inline(
+        &mut self,
+        parser: &mut Parser,
+        input: &[u8],
+        (first, slot): (&Entry, Option<u16>),
+        reply: &mut Reply,
+        batch: &mut Batch,
+        budget: &mut TurnBudget,
+        mark: Instant,
+        now_ms: u64,
+    ) -> (usize, Stop) {
+        let database = Arc::clone(&self.tenant.database);
+        let no_touch = self.client.no_touch.load(Ordering::Relaxed);
+        let asker = Asker { select: self.select, no_touch, now_ms, seed: self.worker.random() };
+        let (from, times_each) = (reply.len(), self.times_each(now_ms));
+        let mut ahead = AHEAD.take();
+        let mut front = Metered { session: self, batch, mark, times_each, now_ms, from };
+        let input = Input { parser, bytes: input, ahead: &mut ahead };
+        let ran = inline::run(&database, slot, asker, &mut front, input, reply, budget);
+        AHEAD.set(ahead);
+        batch.keyspace_hits += ran.hits;
+        batch.keyspace_misses += ran.misses;
+        if ran.is_under_lock {
+            self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+            self.client.last_command.store(first.id as u16, Ordering::Relaxed);
+        }
+        (ran.used, ran.stop)
+    }
+}
+
+/// The table and the meters of a batch.
+struct Metered<'s> {
+    session: &'s mut Session,
+    batch: &'s mut Batch,
+    /// When the clock was last read.
+    mark: Instant,
+    times_each: bool,
+    now_ms: u64,
+    /// Where the replies begin that the next entry of the log stands for.
+    from: usize,
+}
+
+impl Front for Metered<'_> {
+    type Entry = &'static Entry;
+    type Mark = Option<Instant>;
+
+    #[inline]
+    fn find(&self, name: &[u8]) -> Option<(&'static Entry, Run)> {
+        let entry = TABLE.by_name(name)?;
+        match entry.action {
+            Action::Keyspace(run) => Some((entry, run)),
+            Action::Session(_) | Action::Container => None,
+        }
+    }
+
+    #[inline]
+    fn row(entry: &'static Entry) -> &'static Row {
+        entry.row
+    }
+
+    #[inline]
+    fn begin(&mut self, entry: &'static Entry, bytes: usize) -> Option<Instant> {
+        (entry.timed || self.times_each || bytes > TIMED_BYTES).then(Instant::now)
+    }
+
+    #[inline]
+    fn ran(
+        &mut self,
+        entry: &'static Entry,
+        request: Request<'_>,
+        reply: &Reply,
+        before: usize,
+        began: Option<Instant>,
+    ) {
+        let Session { node, tenant, client, .. } = &*self.session;
+        // Of a large reply it is known afterwards only: what ran before it since the clock was last read counts too.
+        if began.is_some() || reply.len() - before > TIMED_BYTES {
+            let now = Instant::now();
+            let took = now.duration_since(began.unwrap_or(self.mark));
+            self.mark = now;
+            self.batch.timed(entry.id, took.as_nanos() as u64);
+            node.note_time(tenant, client, entry.row, request, took, self.now_ms);
+        }
+        count(self.batch, tenant, entry.id, request, reply, before);
+    }
+
+    fn left(&mut self, left: Left, end: usize) {
+        self.session.note_replies(left, self.from, end);
+        self.from = end;
+    }
+}

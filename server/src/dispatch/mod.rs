@@ -1,0 +1,305 @@
+//! The way of each command of a connection, from its request to its reply.
+//!
+//! There are two ways:
+//!
+//! - **The batch** ([`Session::batch`]), which nearly every command takes: parse, look the command up, and hand what follows to
+//!   the executor's inline case. Nothing here awaits, allocates or copies a request.
+//! - **The slow way** ([`Session::execute`]), for whatever may have to wait: the database sleeps, a place must be loaded,
+//!   the lock is taken, several shards are needed, the command is of the slow lane, it concerns the connection. The
+//!   request is copied, and the batch goes on after it.
+//!
+//! Invariant: a connection's commands run and answer in their order.
+
+mod batch;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use dormouse_protocol::{OwnedRequest, Reply, Request};
+use dormouse_shard::commands::{Flags, Run};
+use dormouse_shard::execution::{self, Command, Ended, Plan, Turn, Waits, lent};
+use dormouse_shard::keyspace::Left;
+use futures::future::BoxFuture;
+
+pub use self::batch::Next;
+use crate::account;
+use crate::commands::{info, transaction};
+use crate::databases::Tenant;
+use crate::metering::Batch;
+use crate::session::{ReplyMode, Session};
+use crate::strangers::Origin;
+use crate::table::{self, Action, Answer, Entry, LogIn, SessionRun, TABLE};
+
+/// The copy of a request that waits is charged for when it is larger.
+const COPY_BYTES_FREE: usize = 1024;
+
+impl Session {
+    /// Runs one request, waiting for what it needs.
+    pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
+        if self.node.tenants.needs_token() && shows_token(request.as_request()) {
+            let (_, now_ms) = self.worker.now();
+            self.held_back = self.node.guesses.wait(Origin::of(&self.client.peer), now_ms);
+            self.hold_back().await;
+            if self.client.is_killed() {
+                return;
+            }
+        }
+        let (started, now_us) = self.worker.now_us();
+        self.since = started;
+        self.now_us = now_us;
+        let now_ms = now_us / 1000;
+        let mut before = reply.len();
+        let subscribed = self.subscribed();
+        (self.nested, self.elsewhere) = (Duration::ZERO, Duration::ZERO);
+        self.client.argument_bytes.store(request.as_request().bytes(), Ordering::Relaxed);
+        self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
+        let awaited = std::mem::take(&mut self.awaited);
+        // A small copy is part of what every connection costs.
+        let copied = Some(request.heap_bytes()).filter(|bytes| *bytes > COPY_BYTES_FREE).unwrap_or(0);
+        let (id, busy) = match self.client.hold(copied) {
+            Ok(()) => {
+                let done = busy(self.dispatch(&request, reply, now_ms)).await;
+                self.client.let_go(copied);
+                done
+            }
+            Err(limit) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.broken = true;
+                }
+                reply.error(&account::refusal(limit).to_string());
+                (None, Duration::ZERO)
+            }
+        };
+        reply.settle(before);
+        self.client.argument_bytes.store(0, Ordering::Relaxed);
+        self.client.reply_bytes.store(0, Ordering::Relaxed);
+        let own = std::mem::replace(&mut self.awaited, awaited);
+        // A command's own work is no waiting: a write that took long itself has the whole bound for its flush.
+        let limit = self.node.settings().reply_timeout.duration();
+        if own > 0 && limit.is_some_and(|limit| started.elapsed() > limit / 2) {
+            self.since = Instant::now();
+        }
+        let request = request.as_request();
+        if !self.authenticated {
+            // Nothing of it is any database's.
+        } else if let Some(id) = id {
+            let took = (busy + self.elsewhere).saturating_sub(self.nested);
+            let mut batch = self.worker.take_batch();
+            count(&mut batch, &self.tenant, id, request, reply, before);
+            self.worker.commit(&self.writer, batch, took);
+            self.node.note_time(&self.tenant, &self.client, TABLE.get(id).row, request, took, now_ms);
+        } else if reply.buffer.get(before) == Some(&b'-') {
+            self.tenant.errors.count(&reply.buffer[before..]);
+        }
+        reply.set_version(self.version);
+        // A subscription is confirmed by a push, and pushes are no replies.
+        let is_push = id.is_some_and(|id| TABLE.get(id).row.flags.contains(Flags::PUSHES))
+            && reply.buffer.get(before) != Some(&b'-');
+        if matches!(self.reply_mode, ReplyMode::Off | ReplyMode::Skip) && !is_push {
+            reply.truncate(before);
+        }
+        self.reply_mode = match self.reply_mode {
+            ReplyMode::SkipNext => ReplyMode::Skip,
+            ReplyMode::Skip => ReplyMode::On,
+            mode => mode,
+        };
+        if self.subscribed() < subscribed && self.client.has_messages() {
+            // They were sent while it still listened: after the confirmation nobody would expect them.
+            let mut messages = Vec::new();
+            self.client.take_messages(&mut messages);
+            let bytes = messages.len();
+            reply.buffer.splice(before..before, messages);
+            before += bytes;
+        }
+        self.note_replies(Left { awaited: own, written: 0 }, before, reply.len());
+        self.hold_back().await;
+    }
+
+    /// Waits as long as the request or its reply is held back, but no longer than the client lives.
+    async fn hold_back(&mut self) {
+        if self.held_back.is_zero() {
+            return;
+        }
+        let mut over = pin!(tokio::time::sleep(std::mem::take(&mut self.held_back)));
+        let client = &self.client;
+        poll_fn(|cx| {
+            client.waker.register(cx.waker());
+            if client.is_killed() { Poll::Ready(()) } else { over.as_mut().poll(cx) }
+        })
+        .await;
+    }
+
+    /// Answers one request; its index in the table where it is a command.
+    async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Option<usize> {
+        let request = owned.as_request();
+        if is_http(request.arg(0)) {
+            tracing::warn!(peer = %self.client.peer, "closed: it speaks HTTP, as a web page would that was made to attack the server");
+            self.closing = true;
+            return None;
+        }
+        let entry = match TABLE.resolve(request) {
+            Ok(entry) => entry,
+            Err(text) => {
+                self.refuse_unresolved(request, &text, reply);
+                return None;
+            }
+        };
+        if let Err(refusal) = self.admit(entry) {
+            if let Some(transaction) = &mut self.transaction {
+                transaction.broken = true;
+            }
+            reply.error(&refusal);
+            self.note_refusal();
+            if self.authenticated {
+                let mut batch = self.worker.take_batch();
+                batch.rejected(entry.id);
+                self.worker.commit(&self.writer, batch, Duration::ZERO);
+            }
+            return None;
+        }
+        if self.transaction.is_some() && !entry.row.flags.contains(Flags::AT_ONCE) {
+            let before = reply.len();
+            transaction::enqueue(self, entry, owned.clone(), reply);
+            let mut batch = self.worker.take_batch();
+            batch.queued(request.bytes() as u64, (reply.len() - before) as u64);
+            self.worker.commit(&self.writer, batch, Duration::ZERO);
+            return None;
+        }
+        self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
+        match entry.action {
+            Action::Keyspace(run) => self.run_alone(entry, run, owned, reply, now_ms).await,
+            Action::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. })) => {
+                let before = reply.len();
+                if let Err(error) = run(self, reply, request) {
+                    reply.truncate(before);
+                    reply.error(&error.to_string());
+                }
+            }
+            Action::Session(SessionRun::Later(run) | SessionRun::Either(_, run)) => match run(self, request) {
+                Ok(answer) => self.await_answer(entry, answer, reply).await,
+                Err(error) => reply.error(&error.to_string()),
+            },
+            Action::Session(SessionRun::Info) => info::info(self, reply, request, None),
+            Action::Session(SessionRun::Exec) => transaction::exec(self, reply, now_ms).await,
+            Action::Session(SessionRun::Watch) => transaction::watch(self, reply, request, now_ms).await,
+            Action::Session(SessionRun::Keyspace(_)) | Action::Container => {
+                reply.error(&table::wrong_arity(&entry.name))
+            }
+        }
+        Some(entry.id)
+    }
+
+    /// Answers a request that is no command, or none with so many arguments.
+    fn refuse_unresolved(&mut self, request: Request<'_>, text: &[u8], reply: &mut Reply) {
+        let named = TABLE.by_name(request.arg(0));
+        if named.is_some_and(|entry| matches!(entry.action, Action::Session(SessionRun::Exec))) {
+            // What is wrong with EXEC itself ends the transaction, and is told so even where there is none.
+            self.abort();
+            let why = String::from_utf8_lossy(text).replacen("ERR ", "", 1);
+            reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+            return;
+        }
+        if let Some(transaction) = &mut self.transaction {
+            transaction.broken = true;
+        }
+        self.note_refusal();
+        // A stranger is told what is wrong with the commands that it may send.
+        if self.authenticated || named.is_some_and(Entry::logs_in) {
+            reply.error_bytes(text);
+        } else {
+            reply.error("NOAUTH Authentication required.");
+        }
+    }
+
+    /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it. Nor longer than a
+    /// reply may take, unless the command waits by its nature.
+    async fn await_answer(&mut self, entry: &Entry, answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
+        let is_patient = entry.row.flags.contains(Flags::PATIENT);
+        let limit = self.node.settings().reply_timeout.duration().filter(|_| !is_patient);
+        let turn = Turn::new(self.since, limit, Arc::clone(&self.client) as _);
+        match turn.wait(Waits::Answer, answer).await {
+            Ok(Answer { write, awaited }) => {
+                self.note(Left { awaited, written: 0 });
+                write(reply);
+            }
+            Err(_) if turn.has_lost_caller() => self.closing = true,
+            Err(error) => reply.error(&error.to_string()),
+        }
+    }
+
+    /// Whether the client may run this command now.
+    fn admit(&self, entry: &Entry) -> Result<(), String> {
+        if !self.authenticated && !entry.logs_in() {
+            return Err("NOAUTH Authentication required.".into());
+        }
+        if self.is_subscribed() && !entry.row.flags.contains(Flags::WHILE_SUBSCRIBED) {
+            return Err(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                entry.name
+            ));
+        }
+        Ok(())
+    }
+
+    /// Runs one command over the keyspace, wherever and whenever it can.
+    async fn run_alone(&mut self, entry: &Entry, run: Run, request: &OwnedRequest, reply: &mut Reply, now_ms: u64) {
+        self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+        let command = Command { row: entry.row, run, request: request.clone(), context: self.context() };
+        let mut plan = Plan::one(command, now_ms, self.worker.random());
+        plan.budget = Some(Arc::clone(&self.client) as _);
+        match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
+            Ok(outcome) => {
+                self.elsewhere += outcome.elsewhere;
+                self.note(outcome.left);
+                self.count_keyspace(outcome.hits, outcome.misses);
+                match outcome.ended {
+                    Ended::Refused(error) => reply.error(&error.to_string()),
+                    Ended::Done | Ended::Changed => reply.append(outcome.replies),
+                }
+            }
+            Err(error) => reply.error(&error.to_string()),
+        }
+    }
+}
+
+/// What a future answers, and how long this thread has worked on it: not how long it waited, nor the jobs of other clients
+/// that ran meanwhile.
+async fn busy<T>(future: impl Future<Output = T>) -> (T, Duration) {
+    let mut future = pin!(future);
+    let mut busy = Duration::ZERO;
+    let done = poll_fn(|cx| {
+        lent::take();
+        let began = Instant::now();
+        let polled = future.as_mut().poll(cx);
+        busy += began.elapsed().saturating_sub(lent::take());
+        polled
+    })
+    .await;
+    (done, busy)
+}
+
+/// Counts a command whose reply begins at `before`.
+#[inline]
+fn count(batch: &mut Batch, tenant: &Tenant, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
+    batch.request(command, request.bytes() as u64, (reply.len() - before) as u64);
+    if reply.buffer.get(before) == Some(&b'-') {
+        batch.failed(command);
+        tenant.errors.count(&reply.buffer[before..]);
+    }
+}
+
+/// Whether a request may show a token.
+fn shows_token(request: Request<'_>) -> bool {
+    let action = TABLE.by_name(request.arg(0)).map(|entry| entry.action);
+    matches!(action, Some(Action::Session(SessionRun::LogIn(log_in))) if (log_in.shows_token)(request))
+}
+
+/// Whether a command's name is a line of an HTTP request: a browser can be made to send one to a port of this machine,
+/// with commands in its body.
+fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+}

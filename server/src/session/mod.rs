@@ -1,0 +1,373 @@
+//! A session: who the client is, which database it speaks to, and what it has begun: a transaction, watches, subscriptions.
+//!
+//! This is state only. The commands change it, and [`crate::dispatch`] runs them.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use dormouse_protocol::{Limits, OwnedRequest, Version};
+use dormouse_shard::commands::Context;
+use dormouse_shard::error::Error;
+use dormouse_shard::execution::Turn;
+use dormouse_shard::keyspace::Left;
+use dormouse_shard::keyspace::changes::Watching;
+use dormouse_storage::log::Lsn;
+
+use crate::clients::Client;
+use crate::databases::Tenant;
+use crate::late::Awaiting;
+use crate::metering::Writer;
+use crate::node::Node;
+use crate::pubsub::{self, Kind, Message, Name};
+use crate::rights::Rights;
+use crate::strangers::{self, Origin};
+use crate::worker::Worker;
+
+/// Places for connections with rights to the node beyond the most clients that it takes.
+const ADMIN_PLACES: usize = 8;
+
+/// `CLIENT REPLY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyMode {
+    On,
+    Off,
+    /// The reply of the next command is left out.
+    SkipNext,
+    Skip,
+}
+
+/// Commands queued since MULTI.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    pub queue: Vec<OwnedRequest>,
+    pub bytes: usize,
+    /// A command was refused while queueing: EXEC is.
+    pub broken: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    pub channels: BTreeSet<Name>,
+    pub patterns: BTreeSet<Name>,
+}
+
+pub struct Session {
+    pub node: Arc<Node>,
+    pub worker: Rc<Worker>,
+    pub client: Arc<Client>,
+    pub tenant: Arc<Tenant>,
+    pub writer: Rc<Writer>,
+    pub version: Version,
+    pub select: u8,
+    pub authenticated: bool,
+    /// What it may do. Means nothing before it is authenticated.
+    pub rights: Rights,
+    /// Wrong tokens that it has shown, and how long the reply to the last is held back.
+    guesses: u32,
+    pub held_back: Duration,
+    /// Requests that were refused before it had shown a token.
+    refusals: u32,
+    pub closing: bool,
+    pub reply_mode: ReplyMode,
+    pub transaction: Option<Box<Transaction>>,
+    pub watching: Option<Arc<Watching>>,
+    /// What the client is charged for them.
+    pub watched_bytes: usize,
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// What must be durable before the replies so far may leave.
+    pub awaited: Lsn,
+    /// Which of them wait for that.
+    pub awaiting: Vec<Awaiting>,
+    /// The end of the log that replies which have not been sent yet wait for.
+    pub unsent: Lsn,
+    /// Messages that it has published and that may tell of writes which are not durable yet.
+    pub unpublished: Vec<Message>,
+    /// When the last batch or command began.
+    pub since: Instant,
+    /// The last write of this connection, for `WAITAOF`.
+    pub written: Lsn,
+    /// The time at which its commands run now: unix microseconds.
+    pub now_us: u64,
+    /// Until then each command is timed by itself.
+    pub timed_until_ms: u64,
+    /// The time of the commands of a transaction, which is theirs and not EXEC's.
+    pub nested: Duration,
+    /// How long the command that runs now has run on other threads.
+    pub elsewhere: Duration,
+}
+
+impl Session {
+    pub fn new(node: &Arc<Node>, worker: &Rc<Worker>, client: &Arc<Client>, tenant: Arc<Tenant>) -> Self {
+        let authenticated = !node.tenants.needs_token();
+        if authenticated {
+            tenant.connections.fetch_add(1, Ordering::Relaxed);
+        }
+        Self {
+            writer: worker.writer(&tenant),
+            authenticated,
+            rights: rights_without_token(client),
+            guesses: 0,
+            held_back: Duration::ZERO,
+            refusals: 0,
+            node: Arc::clone(node),
+            worker: Rc::clone(worker),
+            client: Arc::clone(client),
+            tenant,
+            version: Version::Resp2,
+            select: 0,
+            closing: false,
+            reply_mode: ReplyMode::On,
+            transaction: None,
+            watching: None,
+            watched_bytes: 0,
+            subscriptions: None,
+            awaited: 0,
+            awaiting: Vec::new(),
+            unsent: 0,
+            unpublished: Vec::new(),
+            since: Instant::now(),
+            written: 0,
+            now_us: 0,
+            timed_until_ms: 0,
+            nested: Duration::ZERO,
+            elsewhere: Duration::ZERO,
+        }
+    }
+
+    /// Notes what a batch under a lock has left: what its replies wait for.
+    pub fn note(&mut self, left: Left) {
+        self.awaited = self.awaited.max(left.awaited);
+        self.unsent = self.unsent.max(left.awaited);
+        self.written = self.written.max(left.written);
+    }
+
+    /// The same of the replies from `from` to `to`.
+    pub fn note_replies(&mut self, left: Left, from: usize, to: usize) {
+        let lsn = left.awaited;
+        self.note(left);
+        if lsn == 0 || from >= to {
+            return;
+        }
+        match self.awaiting.last_mut() {
+            Some(last) if last.to == from && last.lsn == lsn => last.to = to,
+            _ => self.awaiting.push(Awaiting { from, to, lsn }),
+        }
+    }
+
+    /// The wait of the command that is run now.
+    pub fn turn(&self) -> Arc<Turn> {
+        Arc::new(Turn::new(self.since, self.node.settings().reply_timeout.duration(), Arc::clone(&self.client) as _))
+    }
+
+    /// What its next command over the keyspace sees.
+    pub fn context(&self) -> Context {
+        let no_touch = self.client.no_touch.load(Ordering::Relaxed);
+        Context { select: self.select, version: self.version, no_touch }
+    }
+
+    /// Speaks to `tenant` from now on, with these rights.
+    ///
+    /// # Errors
+    /// Where the node takes no more clients: then the connection is over.
+    pub fn enter(&mut self, tenant: Arc<Tenant>, rights: Rights) -> Result<(), Error> {
+        // The admin gets in where tenants have taken all places: it can make room.
+        let is_admin = rights == Rights::Node;
+        let mut places = self.node.places();
+        if is_admin {
+            places.max = places.max.saturating_add(ADMIN_PLACES);
+            places.is_out_of_memory = false;
+        }
+        if let Err(refusal) = self.node.clients.welcome(&self.client, &tenant.owner().into(), places) {
+            self.closing = true;
+            return Err(Error::Text(refusal.to_string().into()));
+        }
+        self.rights = rights;
+        self.client.is_admin.store(is_admin, Ordering::Relaxed);
+        if !Arc::ptr_eq(&tenant, &self.tenant) {
+            self.leave();
+            self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
+            self.writer = self.worker.writer(&tenant);
+            self.tenant = tenant;
+            self.select(0);
+            self.authenticated = false;
+        }
+        if !self.authenticated {
+            self.tenant.connections.fetch_add(1, Ordering::Relaxed);
+            self.client.told.lock().database = self.tenant.name().into();
+            self.authenticated = true;
+        }
+        self.client.charge_to(&self.tenant.account);
+        Ok(())
+    }
+
+    /// As a new connection: where tokens are asked for, it has to present one again, else it is in the default database.
+    pub fn forget(&mut self) {
+        self.leave();
+        self.select(0);
+        if self.node.tenants.needs_token() {
+            self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
+            self.dismiss();
+        } else if self.enter(self.node.tenants.default(), rights_without_token(&self.client)).is_err() {
+            self.dismiss();
+        }
+    }
+
+    /// Takes back the authentication: a client that meant another database must not go on in the one that it is in.
+    pub fn dismiss(&mut self) {
+        self.leave();
+        self.authenticated = false;
+        self.rights = Rights::Branch;
+        self.client.is_admin.store(false, Ordering::Relaxed);
+        self.client.told.lock().database = "".into();
+        let (_, now_ms) = self.worker.now();
+        self.node.clients.estrange(&self.client, now_ms, strangers::places(self.node.max_clients()));
+    }
+
+    /// Notes that it has shown a wrong token: the reply is held back, and after some the connection is over.
+    pub fn guessed(&mut self) {
+        let (_, now_ms) = self.worker.now();
+        self.guesses += 1;
+        self.closing |= self.guesses >= strangers::GUESSES_MAX;
+        self.held_back = self.node.guesses.note(Origin::of(&self.client.peer), self.guesses, now_ms);
+    }
+
+    /// Notes that a request was refused. A stranger may send some of these, and then no more.
+    pub fn note_refusal(&mut self) {
+        if !self.authenticated {
+            self.refusals += 1;
+            self.closing |= self.refusals > strangers::REFUSALS_MAX;
+        }
+    }
+
+    /// Gives up what the session has in its database: transaction, watches, subscriptions.
+    pub fn leave(&mut self) {
+        self.publish_when_durable();
+        self.abort();
+        self.unsubscribe_all();
+    }
+
+    /// Forgets what is queued and watched.
+    pub fn abort(&mut self) {
+        self.unwatch();
+        self.client.queued.store(u32::MAX, Ordering::Relaxed);
+        self.client.queued_bytes.store(0, Ordering::Relaxed);
+        if let Some(transaction) = self.transaction.take() {
+            self.client.let_go(transaction.bytes);
+        }
+    }
+
+    fn unsubscribe_all(&mut self) {
+        let Some(subscriptions) = self.subscriptions.take() else { return };
+        for (kind, names) in [(Kind::Channel, &subscriptions.channels), (Kind::Pattern, &subscriptions.patterns)] {
+            for name in names {
+                self.tenant.pubsub.unsubscribe(kind, name, self.client.id);
+                self.client.let_go(pubsub::bytes_of(kind, name));
+            }
+        }
+        self.client.channels.store(0, Ordering::Relaxed);
+        self.client.patterns.store(0, Ordering::Relaxed);
+    }
+
+    /// The connection is over.
+    pub fn end(&mut self) {
+        self.leave();
+        self.tenant.worked(self.client.worked_ms.load(Ordering::Relaxed));
+    }
+
+    pub fn select(&mut self, select: u8) {
+        self.select = select;
+        self.client.select.store(select, Ordering::Relaxed);
+    }
+
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+        self.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Ordering::Relaxed);
+    }
+
+    pub fn limits(&self) -> &'static Limits {
+        static FULL: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::default);
+        static UNAUTHENTICATED: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::unauthenticated);
+        if self.authenticated { &FULL } else { &UNAUTHENTICATED }
+    }
+
+    /// Ends its watches.
+    pub fn unwatch(&mut self) {
+        if self.watching.take().is_some() {
+            self.client.let_go(std::mem::take(&mut self.watched_bytes));
+            self.client.watching.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether commands are simply run and answered.
+    pub fn is_plain(&self) -> bool {
+        self.authenticated && self.transaction.is_none() && self.reply_mode == ReplyMode::On && !self.is_subscribed()
+    }
+
+    /// Whether it is in RESP2's subscribed state, where few commands are allowed.
+    pub fn is_subscribed(&self) -> bool {
+        self.version == Version::Resp2 && self.subscriptions.is_some()
+    }
+
+    /// How much it is subscribed to.
+    pub fn subscribed(&self) -> usize {
+        self.subscriptions.as_ref().map_or(0, |all| all.channels.len() + all.patterns.len())
+    }
+
+    pub fn count_keyspace(&self, hits: u64, misses: u64) {
+        let mut batch = self.worker.take_batch();
+        batch.keyspace_hits += hits;
+        batch.keyspace_misses += misses;
+        self.worker.commit(&self.writer, batch, Duration::ZERO);
+    }
+
+    // ---- messages -----------------------------------------------------------------------------------------------------------
+
+    /// Publishes a message, or keeps it back until the writes before it are durable. Returns how many clients it is for.
+    pub fn publish(&mut self, channel: &[u8], message: &[u8]) -> usize {
+        let log = self.tenant.database.shared.journal.log();
+        if self.unpublished.is_empty() && log.is_none_or(|log| log.flushed() >= self.unsent) {
+            let (_, now_ms) = self.worker.now();
+            return self.tenant.pubsub.publish(channel, message, self.node.output_limit_pubsub(), now_ms);
+        }
+        self.client.hold_anyway(channel.len() + message.len());
+        self.unpublished.push(Message { channel: channel.into(), message: message.into() });
+        self.tenant.pubsub.receivers(channel)
+    }
+
+    /// What the replies so far tell of is durable: so is what the messages tell of.
+    pub fn publish_unpublished(&mut self) {
+        self.unsent = 0;
+        if !self.unpublished.is_empty() {
+            let (_, now_ms) = self.worker.now();
+            let messages = self.take_unpublished();
+            self.tenant.pubsub.publish_all(&messages, self.node.output_limit_pubsub(), now_ms);
+        }
+    }
+
+    fn take_unpublished(&mut self) -> Vec<Message> {
+        let messages = std::mem::take(&mut self.unpublished);
+        self.client.let_go(messages.iter().map(|message| message.channel.len() + message.message.len()).sum());
+        messages
+    }
+
+    /// Leaves its messages to a task that waits for the log. The connection does not wait any more.
+    pub fn publish_when_durable(&mut self) {
+        let messages = self.take_unpublished();
+        let Some(log) = self.tenant.database.shared.journal.log().filter(|_| !messages.is_empty()) else { return };
+        let (log, lsn, node, tenant) = (Arc::clone(log), self.unsent, Arc::clone(&self.node), Arc::clone(&self.tenant));
+        self.node.engine.background.spawn(async move {
+            // If it never becomes durable, nothing has happened that could be told.
+            if log.durable(lsn).await.is_ok() {
+                tenant.pubsub.publish_all(&messages, node.output_limit_pubsub(), (node.engine.clock)());
+            }
+        });
+    }
+}
+
+/// The rights of a client that no token is asked of: those to the whole node, if it is on this machine.
+pub fn rights_without_token(client: &Client) -> Rights {
+    if client.peer.is_local() { Rights::Node } else { Rights::Database }
+}

@@ -1,0 +1,250 @@
+//! The executor's inline case: a pipeline of plain commands over one shard.
+//!
+//! 1. Take the lock of the shard that has the first key, if it is free.
+//! 2. Parse a window of the requests that follow and belong to the same shard, and ask memory for what they will read.
+//! 3. Run them: residency, budget, admission, call.
+//! 4. Go on with the next window until the input, the budget or the room for replies ends, or a request needs more than this
+//!    lock.
+//! 5. Leave what was done as one entry of the log, and let the lock go.
+//!
+//! The caller is a type parameter, so that its table and its meters are compiled into the loop.
+
+use std::sync::Arc;
+
+use dormouse_protocol::{Parsed, Parser, Reply, Request};
+
+use super::ahead::{self, Ahead, Waiting};
+use super::budget::{self, Fit, TurnBudget};
+use super::step::{Admission, missing, run_one};
+use super::{route, step, try_hold};
+use crate::commands::{Row, Run};
+use crate::database::Database;
+use crate::keyspace::{Contents, Keyspace, Left};
+use dormouse_storage::stopwatch::Stopwatch;
+
+/// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
+pub const REPLY_HIGH_WATER: usize = 1 << 20;
+
+/// One batch in so many is timed for the autoscaler.
+const SAMPLE: u64 = 16;
+
+/// The caller's side of a batch: its command table and its meters.
+pub trait Front {
+    /// An entry of its table.
+    type Entry: Copy;
+    /// What [`Self::begin`] hands to [`Self::ran`].
+    type Mark;
+
+    /// The command over the keyspace that has this name.
+    fn find(&self, name: &[u8]) -> Option<(Self::Entry, Run)>;
+
+    fn row(entry: Self::Entry) -> &'static Row;
+
+    /// A command with so many bytes of input is about to run.
+    fn begin(&mut self, entry: Self::Entry, bytes: usize) -> Self::Mark;
+
+    /// It has run; its reply begins at `before`.
+    fn ran(&mut self, entry: Self::Entry, request: Request<'_>, reply: &Reply, before: usize, mark: Self::Mark);
+
+    /// The replies that have not been noted yet, up to `end`, wait for what `left` says.
+    fn left(&mut self, left: Left, end: usize);
+}
+
+/// Whose batch it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    pub select: u8,
+    pub no_touch: bool,
+    pub now_ms: u64,
+    /// Chance for its commands.
+    pub seed: u64,
+}
+
+/// The bytes of a batch, with what parses them. `ahead` is kept for its allocations.
+pub struct Input<'p, 'i, E> {
+    pub parser: &'p mut Parser,
+    pub bytes: &'i [u8],
+    pub ahead: &'p mut Ahead<E>,
+}
+
+/// Why a batch ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The input is used up.
+    Read,
+    /// The replies must be sent first.
+    Flush,
+    /// The budget of this turn is spent.
+    Yield,
+    /// The next request is none that can be run under this lock.
+    Other,
+    /// The next request has to wait: [`super::run`] takes it.
+    Wait,
+}
+
+/// What a batch did.
+#[derive(Debug, Clone, Copy)]
+pub struct Ran {
+    /// Bytes of the input.
+    pub used: usize,
+    pub stop: Stop,
+    /// Whether it had the lock.
+    pub is_under_lock: bool,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+impl Ran {
+    const NOTHING: Self = Self { used: 0, stop: Stop::Wait, is_under_lock: false, hits: 0, misses: 0 };
+}
+
+/// Runs the requests of `input` under the lock of the shard that has `slot`, as long as they belong to it.
+#[inline]
+pub fn run<'i, F: Front>(
+    database: &Arc<Database>,
+    slot: Option<u16>,
+    asker: Asker,
+    front: &mut F,
+    input: Input<'_, 'i, F::Entry>,
+    reply: &mut Reply,
+    budget: &mut TurnBudget,
+) -> Ran {
+    let topology = database.topology_guard();
+    let Some(topology) = topology.as_ref() else { return Ran::NOTHING };
+    let single = topology.shards.len() == 1;
+    let shard = match slot {
+        _ if single => 0,
+        Some(slot) => topology.of_slot(slot),
+        None => 0,
+    };
+    let Some(held) = try_hold(&topology.shards[shard]) else { return Ran::NOTHING };
+    let mut contents = held.contents();
+    if contents.retired || !topology.matches(shard, &contents) {
+        return Ran::NOTHING;
+    }
+    let sampled = sample(&mut contents, slot);
+    let resident = contents.is_resident();
+    let range = (contents.first_slot, contents.end_slot);
+    let Asker { select, no_touch, now_ms, seed } = asker;
+    let Input { parser, bytes, ahead } = input;
+    let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, seed);
+    db.no_touch(no_touch);
+    let admission = Admission::new(&db, std::slice::from_ref(&held));
+    let mut operations = 0;
+    let mut at = 0;
+    let stop = 'windows: loop {
+        let belongs = |row: &Row, request: Request<'_>| single || route::belongs(row, request, range);
+        let (parsed, after) = look_ahead(front, ahead, parser, (bytes, at), &db, belongs);
+        for turn in 0..ahead.len() {
+            let Waiting { entry, run, end, key, .. } = ahead.get(turn);
+            let request = ahead.request(turn, bytes);
+            let row = F::row(entry);
+            if let Some((_, position)) = key {
+                db.expect(ahead.key(turn, bytes), position);
+            }
+            if reply.len() > REPLY_HIGH_WATER {
+                parser.restart();
+                break 'windows Stop::Flush;
+            }
+            if !resident && missing(&db, row, request).is_some() {
+                parser.restart();
+                break 'windows Stop::Wait;
+            }
+            match budget.take(budget::cost(&db, row, request)) {
+                Fit::Now => {}
+                fit => {
+                    parser.restart();
+                    break 'windows if fit == Fit::Later { Stop::Yield } else { Stop::Wait };
+                }
+            }
+            let before = reply.len();
+            let mark = front.begin(entry, end - at);
+            if run_one(&mut db, &admission, (row, run), request, reply).is_err() {
+                parser.restart();
+                break 'windows Stop::Wait;
+            }
+            front.ran(entry, request, reply, before, mark);
+            operations += 1;
+            at = end;
+            if db.is_laden() {
+                front.left(db.finish(), reply.len());
+                if database.shared.journal.is_over_share() {
+                    // The rest waits, rather than other databases for it.
+                    parser.restart();
+                    break 'windows Stop::Flush;
+                }
+            }
+        }
+        at = parsed;
+        if let Some(stop) = after {
+            break stop;
+        }
+    };
+    let (hits, misses) = (db.hits, db.misses);
+    front.left(step::finish(&mut db, database), reply.len());
+    drop(db);
+    contents.load.operations += operations;
+    if let Some(started) = sampled {
+        contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
+    }
+    Ran { used: at, stop, is_under_lock: true, hits, misses }
+}
+
+/// Parses up to a window of requests that may be run under this lock, from `at` on, and asks for what they will read.
+/// Returns where it stopped, and why if not because the window is full.
+#[inline]
+fn look_ahead<F: Front>(
+    front: &F,
+    ahead: &mut Ahead<F::Entry>,
+    parser: &mut Parser,
+    (input, mut at): (&[u8], usize),
+    db: &Keyspace<'_>,
+    belongs: impl Fn(&Row, Request<'_>) -> bool,
+) -> (usize, Option<Stop>) {
+    ahead.clear();
+    let stop = loop {
+        if ahead.len() == ahead::WINDOW {
+            break None;
+        }
+        let rest = &input[at..];
+        let (request, consumed) = match parser.parse(rest) {
+            Ok(Parsed::Complete { request, consumed }) => (request, consumed),
+            Ok(Parsed::Incomplete { .. }) => break Some(Stop::Read),
+            // Met again, and answered, outside.
+            Err(_) => break Some(Stop::Other),
+        };
+        if request.is_empty() {
+            at += consumed;
+            continue;
+        }
+        let (Some((entry, run)), Some(spans)) = (front.find(request.arg(0)), request.spans_in(rest)) else {
+            break Some(Stop::Other);
+        };
+        let row = F::row(entry);
+        if !route::is_plain(row) || !row.arity.accepts(request.len()) || !belongs(row, request) {
+            break Some(Stop::Other);
+        }
+        let key = row.first_key(request).map(|key| (key, db.position(request.arg(key))));
+        ahead.push((entry, run), (at, at + consumed), key, spans);
+        at += consumed;
+    };
+    if ahead.len() >= ahead::PREFETCHED_MIN {
+        ahead.positions().for_each(|position| db.prefetch(position));
+        ahead.positions().for_each(|position| db.prefetch_record(position));
+    }
+    (at, stop)
+}
+
+/// Counts a batch for the autoscaler; one in [`SAMPLE`] is timed and its slot noted.
+fn sample(contents: &mut Contents, slot: Option<u16>) -> Option<Stopwatch> {
+    contents.load.batches += 1;
+    if contents.load.batches % SAMPLE != 1 {
+        return None;
+    }
+    if let Some(slot) = slot {
+        let (first, end) = (u32::from(contents.first_slot), u32::from(contents.end_slot));
+        let part = u32::from(slot).saturating_sub(first) * contents.load.heat.len() as u32 / (end - first);
+        contents.load.heat[part as usize] += 1;
+    }
+    Some(Stopwatch::start())
+}

@@ -1,0 +1,345 @@
+//! The executor: the one path that commands take through the engine.
+//!
+//! A connection, a transaction and the simulation all hand over a [`Plan`]: commands over one database, each with the
+//! logical index that it sees. The executor takes these steps:
+//!
+//! 1. *Wake* the database, and load all of it where a command asks for that.
+//! 2. *Route*: find the shards of all keys that the plan names ([`route`]).
+//! 3. *Queue*: a plan that is not known to be short waits for a thread of the slow lane, and asks for no lock before it has
+//!    one ([`budget`]).
+//! 4. *Lock* the shards in slot order. Start over if they have been split or merged meanwhile.
+//! 5. *Residency*: if a place that the plan needs is not in memory, let the locks go, load the place and start over.
+//! 6. *Admission*: refuse writes that the log or the memory limit cannot take. If memory has to become free first, let the locks
+//!    go, wait for it and start over.
+//! 7. *Call* each command.
+//! 8. *Finish*: the effects of the whole plan become one entry of the log, appended under the locks.
+//! 9. *Answer* with the replies and with the end of the log that must be durable before they may leave ([`Left`]).
+//!
+//! The path has two entries. [`run`] may wait at every step. [`inline::run`] is the same path for a pipeline of plain commands
+//! over one shard whose lock is free: it never waits, allocates nothing and copies no request. Both are made of the same
+//! functions: [`route`], [`step::missing`], [`step::Admission`], [`step::run_one`] and [`step::finish`].
+//!
+//! Invariants:
+//! - A plan changes nothing before step 7 (a key whose time is over may go earlier), and from there on runs to its end under
+//!   the same locks. So it can be dropped or started over at any wait, other clients see all of it or nothing, and it leaves
+//!   one entry.
+//! - A plan of one command may still fault in step 7, if the command finds its keys by itself. Such a command faults before it
+//!   changes anything.
+//! - Commands run at the engine's clock, but never before the time at which they were asked for.
+
+pub mod ahead;
+pub mod budget;
+pub mod inline;
+pub mod lent;
+pub mod plan;
+pub mod route;
+pub mod step;
+pub mod turn;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dormouse_protocol::{Reply, Version};
+use futures::channel::oneshot;
+use parking_lot::MutexGuard;
+use smallvec::SmallVec;
+
+pub use self::plan::{Command, Ended, Outcome, Plan, Ran, Step, Witness};
+pub use self::turn::{Caller, Turn, Waits};
+pub use crate::commands::Context;
+
+use self::budget::Estimate;
+use self::route::Shards;
+use self::step::Admission;
+use crate::commands::{self, Flags};
+use crate::database::Database;
+use crate::error::Error;
+use crate::gate::Job;
+use crate::keyspace::eviction::NoRoom;
+use crate::keyspace::{ALL_INDEXES, Contents, Fault, Keyspace, Left};
+use crate::shard::{HeldShard, ShardGate};
+use crate::topology::{Topology, hold};
+use dormouse_storage::stopwatch::Stopwatch;
+
+/// Tries before a lock counts as taken: about a microsecond, less than it takes to wake another thread.
+const SPINS: usize = 64;
+
+/// How a try under the locks went.
+#[derive(Debug)]
+enum Try {
+    Done(Outcome),
+    /// A place must be loaded first.
+    Fault(Fault),
+    /// So many bytes must be free first.
+    Short(usize),
+    /// The shards are not what they were: route again.
+    Rerouted,
+    /// It would keep the worker for too long: it goes to the slow lane.
+    Long,
+}
+
+/// Where a plan runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    Worker,
+    Lane,
+}
+
+/// Runs a plan to its end when its turn has come.
+///
+/// # Errors
+/// When the database cannot be woken, a place cannot be loaded, or the turn does not come in time. The plan was not run.
+pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -> Result<Outcome, Error> {
+    let mut seat = if plan.is_slow() { Seat::Lane } else { Seat::Worker };
+    loop {
+        let topology = turn.wait(Waits::Wake, database.awake()).await??;
+        if plan.needs_all() {
+            turn.wait(Waits::Load, database.load_all()).await??;
+        }
+        let attempt = Attempt::new(database, topology, plan);
+        let tried = match seat {
+            Seat::Worker => attempt.on_worker(turn).await?,
+            Seat::Lane => attempt.on_lane(turn).await?,
+        };
+        turn.wait_again();
+        match tried {
+            Try::Done(outcome) => return Ok(outcome),
+            Try::Fault(fault) => turn.wait(Waits::Load, database.load(fault)).await??,
+            Try::Short(bytes) => turn.wait(Waits::Room, database.make_room(bytes)).await??,
+            Try::Rerouted => {}
+            Try::Long => seat = Seat::Lane,
+        }
+    }
+}
+
+/// The lock of `gate`, after a few tries. `None`: the caller queues a job.
+pub fn try_hold(gate: &ShardGate) -> Option<HeldShard> {
+    for _ in 0..SPINS {
+        if let Some(held) = gate.try_hold() {
+            return Some(held);
+        }
+        std::hint::spin_loop();
+    }
+    gate.guarded.contended.fetch_add(1, Ordering::Relaxed);
+    None
+}
+
+/// One try of a plan. It owns all that the plan needs on another thread.
+struct Attempt {
+    database: Arc<Database>,
+    topology: Arc<Topology>,
+    plan: Arc<Plan>,
+    shards: Shards,
+}
+
+impl Attempt {
+    fn new(database: &Arc<Database>, topology: Arc<Topology>, plan: &Arc<Plan>) -> Self {
+        let shards = route::shards(&topology, plan);
+        Self { database: Arc::clone(database), topology, plan: Arc::clone(plan), shards }
+    }
+
+    fn gates(&self) -> Vec<ShardGate> {
+        self.shards.iter().map(|&shard| Arc::clone(&self.topology.shards[shard])).collect()
+    }
+
+    async fn on_worker(self, turn: &Arc<Turn>) -> Result<Try, Error> {
+        let gates = self.gates();
+        let [gate] = &gates[..] else {
+            let held = turn.wait(Waits::Lock, hold(gates)).await?;
+            turn.enter()?;
+            return Ok(self.under(&held, Seat::Worker));
+        };
+        if let Some(held) = try_hold(gate) {
+            turn.enter()?;
+            return Ok(self.under(&[held], Seat::Worker));
+        }
+        // The holder of the lock runs it, which saves a change of thread while the lock is held.
+        let (sender, receiver) = oneshot::channel();
+        let its = Arc::clone(turn);
+        gate.leave(Job::Run(Box::new(move |held| {
+            if sender.is_canceled() || !its.begin() {
+                return;
+            }
+            let run = || self.elsewhere(std::slice::from_ref(held), Seat::Worker);
+            // The thread belongs to another client, which must not suffer from a panic.
+            if let Ok(tried) = catch_unwind(AssertUnwindSafe(run)) {
+                let _ = sender.send(tried);
+            }
+        })));
+        turn.wait(Waits::Lock, receiver).await?.map_err(|_| turn.vanished(Waits::Lock))
+    }
+
+    /// Waits for a thread of the slow lane first and for the locks there, so that no lock waits for a thread.
+    async fn on_lane(self, turn: &Arc<Turn>) -> Result<Try, Error> {
+        let (sender, receiver) = oneshot::channel();
+        let its = Arc::clone(turn);
+        let (database, gates) = (Arc::clone(&self.database), self.gates());
+        let is_wanted = {
+            let turn = Arc::clone(turn);
+            move || turn.take_thread()
+        };
+        database.on_lane(gates, is_wanted, move |held| {
+            if sender.is_canceled() || !its.begin() {
+                return;
+            }
+            // The caller may be gone.
+            let _ = sender.send(self.elsewhere(&held, Seat::Lane));
+        })?;
+        turn.wait(Waits::Lane, receiver).await?.map_err(|_| turn.vanished(Waits::Lane))
+    }
+
+    /// As [`Self::under`] on a thread that is not the caller's.
+    fn elsewhere(&self, held: &[HeldShard], seat: Seat) -> Try {
+        let started = Stopwatch::start();
+        let mut tried = self.under(held, seat);
+        let took = started.elapsed();
+        lent::add(took);
+        if let Try::Done(outcome) = &mut tried {
+            outcome.elsewhere = took;
+        }
+        tried
+    }
+
+    /// Steps 4 to 8, under the locks.
+    fn under(&self, held: &[HeldShard], seat: Seat) -> Try {
+        let Self { database, topology, plan, shards } = self;
+        let mut contents: SmallVec<[MutexGuard<'_, Contents>; 4]> = held.iter().map(HeldShard::contents).collect();
+        let is_current = |(contents, &shard): (&MutexGuard<'_, Contents>, &usize)| {
+            !contents.retired && topology.matches(shard, contents)
+        };
+        if contents.len() != shards.len() || !contents.iter().zip(shards).all(is_current) {
+            return Try::Rerouted;
+        }
+        let now_ms = plan.asked_ms.max((database.engine.clock)());
+        let parts = contents.iter_mut().map(|contents| &mut **contents);
+        let mut db = Keyspace::new(parts, &database.shared, plan.first_select(), now_ms, plan.seed);
+        let admission = Admission::new(&db, held);
+        match plan.is_touched(&mut db) {
+            Ok(false) => {}
+            Ok(true) => return Try::Done(Outcome::of(Ended::Changed, step::finish(&mut db, database))),
+            Err(fault) => return Try::Fault(fault),
+        }
+        if let Some(fault) = absent(&mut db, plan) {
+            return Try::Fault(fault);
+        }
+        if seat == Seat::Worker && !Estimate::of(&mut db, plan).is_short() {
+            return Try::Long;
+        }
+        match admission.admit_all(&mut db, plan) {
+            Ok(()) => {}
+            Err(NoRoom::Wait(bytes)) => return Try::Short(bytes),
+            Err(NoRoom::Refused(error)) => {
+                return Try::Done(Outcome::of(Ended::Refused(error), step::finish(&mut db, database)));
+            }
+        }
+        let mut outcome = match call_all(&mut db, plan) {
+            Ok(outcome) => outcome,
+            Err(fault) => return Try::Fault(fault),
+        };
+        (outcome.hits, outcome.misses) = (db.hits, db.misses);
+        outcome.left = step::finish(&mut db, database);
+        if let Some(witness) = &plan.witness {
+            witness.ran(&outcome, now_ms);
+        }
+        Try::Done(outcome)
+    }
+}
+
+/// A place that the plan needs and that is not in memory. Everything that several commands need must be there before the
+/// first of them changes anything; one command alone says by itself what it misses.
+fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
+    let is_alone = plan.steps.len() == 1;
+    // After a SWAPDB a command may see any index.
+    let swaps = !is_alone && plan.commands().any(|command| command.row.flags.contains(Flags::SWAPS_INDEXES));
+    for step in &plan.steps {
+        let command = match step {
+            Step::Command(command) => command,
+            Step::Watch { select, key } => {
+                db.select(*select);
+                if let Some(fault) = db.missing(db.position(key)) {
+                    return Some(fault);
+                }
+                continue;
+            }
+            Step::Count => continue,
+        };
+        let (row, request, select) = (command.row, command.request.as_request(), command.context.select);
+        for index in if swaps { 0..ALL_INDEXES as u8 } else { select..select + 1 } {
+            db.select(index);
+            if let Some(fault) = step::missing(db, row, request) {
+                return Some(fault);
+            }
+            if is_alone {
+                continue;
+            }
+            if row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR)
+                // A write of whole indexes need not read them, unless it starts from a key: SORT follows patterns anywhere.
+                && (!row.flags.contains(Flags::WRITE) || !row.keys.is_empty())
+                && let Some(fault) = db.any_missing()
+            {
+                return Some(fault);
+            }
+            // A flush or a swap says which watched keys it changes.
+            if row.flags.contains(Flags::WHOLE | Flags::WRITE)
+                && let Some(fault) = db.watched_missing()
+            {
+                return Some(fault);
+            }
+        }
+    }
+    None
+}
+
+/// Calls the commands of the plan one after the other.
+fn call_all(db: &mut Keyspace<'_>, plan: &Plan) -> Result<Outcome, Fault> {
+    let mut outcome = Outcome::of(Ended::Done, Left::default());
+    let mut reply = Reply::within(Version::Resp2, plan.budget.clone());
+    if let Some(len) = plan.array {
+        reply.array(len);
+    }
+    outcome.start = reply.len();
+    outcome.steps.reserve_exact(plan.steps.len());
+    let mut mark = Duration::ZERO;
+    let started = Stopwatch::start();
+    for step in &plan.steps {
+        match step {
+            Step::Command(Command { row, run, request, context }) => {
+                db.select(context.select);
+                db.no_touch(context.no_touch);
+                reply.set_version(context.version);
+                match commands::call(row, *run, db, &mut reply, request.as_request()) {
+                    Ok(()) => {}
+                    Err(fault) if plan.steps.len() == 1 => return Err(fault),
+                    Err(_) => reply.error("ERR a part of the database was not in memory"),
+                }
+                let now = started.elapsed();
+                outcome.steps.push(Ran::Command { end: reply.len(), took: now.saturating_sub(mark) });
+                mark = now;
+            }
+            Step::Watch { select, key } => {
+                db.select(*select);
+                // A key that has expired already does not count as changed later.
+                db.expire(key);
+                if let Some(watching) = &plan.watching {
+                    watching.watch(*select, key);
+                }
+                outcome.steps.push(Ran::Watch);
+            }
+            Step::Count => {
+                db.depend_on_all();
+                let counts = std::array::from_fn::<_, ALL_INDEXES, _>(|select| {
+                    let (keys, expiring) = db.counts(select as u8);
+                    (keys as u64, expiring as u64)
+                });
+                outcome.steps.push(Ran::Count(Box::new(counts)));
+            }
+        }
+    }
+    outcome.replies = reply;
+    Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What is asked of the executor, and what it answers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dormouse_protocol::{Budget, OwnedRequest, Reply};
+use smallvec::SmallVec;
+
+use crate::commands::{Context, Flags, Row, Run};
+use crate::database::Counts;
+use crate::error::Error;
+use crate::keyspace::changes::Watching;
+use crate::keyspace::{Fault, Keyspace, Left};
+
+/// Commands over one database that run as one: under the same locks, with one entry in the log.
+#[derive(Debug)]
+pub struct Plan {
+    pub steps: SmallVec<[Step; 1]>,
+    /// It runs only if none of these keys has changed. [`Step::Watch`] adds to them instead.
+    pub watching: Option<Arc<Watching>>,
+    /// Unix milliseconds at which it was asked for.
+    pub asked_ms: u64,
+    /// Chance for its commands.
+    pub seed: u64,
+    pub witness: Option<Witness>,
+    /// What its replies may take; `None`: whatever they take.
+    pub budget: Option<Arc<dyn Budget>>,
+    /// Its replies stand in an array of so many, perhaps with others between them.
+    pub array: Option<usize>,
+}
+
+/// One step of a plan.
+#[derive(Debug)]
+pub enum Step {
+    Command(Command),
+    /// Watches a key from this moment on.
+    Watch {
+        select: u8,
+        key: Box<[u8]>,
+    },
+    /// Counts the keys of every index at this moment. The reply of a command of the session tells them.
+    Count,
+}
+
+/// A command with all that it needs to run on any thread. Its arity has been checked.
+#[derive(Debug, Clone)]
+pub struct Command {
+    pub row: &'static Row,
+    pub run: Run,
+    pub request: OwnedRequest,
+    pub context: Context,
+}
+
+/// Is told of a plan that has run while its locks are still held.
+#[derive(Clone)]
+pub struct Witness(Arc<Told>);
+
+/// Takes the outcome, and the time at which the plan has run.
+type Told = dyn Fn(&Outcome, u64) + Send + Sync;
+
+/// How a plan ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub ended: Ended,
+    /// The replies of its commands, one after the other, behind the head of their array.
+    pub replies: Reply,
+    /// Where the first of them begins.
+    pub start: usize,
+    /// What became of each step; empty unless it ran.
+    pub steps: Vec<Ran>,
+    /// What the replies wait for.
+    pub left: Left,
+    pub hits: u64,
+    pub misses: u64,
+    /// How long it ran on another thread than the caller's.
+    pub elsewhere: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Done,
+    /// A key that it watches has changed: nothing was run.
+    Changed,
+    /// Refused before its first command.
+    Refused(Error),
+}
+
+/// A step that has run.
+#[derive(Debug)]
+pub enum Ran {
+    /// Where its reply ends, and how long it took.
+    Command {
+        end: usize,
+        took: Duration,
+    },
+    Watch,
+    Count(Box<Counts>),
+}
+
+impl Plan {
+    pub fn new(asked_ms: u64, seed: u64) -> Self {
+        Self { steps: SmallVec::new(), watching: None, asked_ms, seed, witness: None, budget: None, array: None }
+    }
+
+    /// A plan of one command.
+    pub fn one(command: Command, asked_ms: u64, seed: u64) -> Self {
+        let mut plan = Self::new(asked_ms, seed);
+        plan.steps.push(Step::Command(command));
+        plan
+    }
+
+    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+        self.steps.iter().filter_map(|step| match step {
+            Step::Command(command) => Some(command),
+            Step::Watch { .. } | Step::Count => None,
+        })
+    }
+
+    pub(super) fn any(&self, flags: Flags) -> bool {
+        self.commands().any(|command| command.row.flags.intersects(flags))
+    }
+
+    /// Whether it is known to be long without a look at the keys.
+    pub(super) fn is_slow(&self) -> bool {
+        self.any(Flags::SLOW_LANE)
+    }
+
+    /// Whether everything must be in memory before it runs.
+    pub(super) fn needs_all(&self) -> bool {
+        self.any(Flags::ALL_RESIDENT)
+    }
+
+    /// The index of its first command.
+    pub(super) fn first_select(&self) -> u8 {
+        self.commands().next().map_or(0, |command| command.context.select)
+    }
+
+    /// Whether it watches keys rather than being guarded by them.
+    pub(super) fn adds_watches(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Watch { .. }))
+    }
+
+    /// Looks at the keys that guard it.
+    ///
+    /// # Errors
+    /// A place of one of them that must be loaded first.
+    pub(super) fn is_touched(&self, db: &mut Keyspace<'_>) -> Result<bool, Fault> {
+        let Some(watching) = self.watching.as_ref().filter(|_| !self.adds_watches()) else { return Ok(false) };
+        for (select, key) in watching.keys().iter() {
+            db.select(*select);
+            if let Some(fault) = db.missing(db.position(key)).filter(|_| !watching.is_touched()) {
+                return Err(fault);
+            }
+            // A watched key that has expired counts as changed: looking at it says so.
+            db.expire(key);
+        }
+        if watching.is_touched() {
+            // The answer tells of another client's write.
+            db.depend_on_all();
+        }
+        Ok(watching.is_touched())
+    }
+}
+
+impl Witness {
+    pub fn new(ran: impl Fn(&Outcome, u64) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ran))
+    }
+
+    pub(super) fn ran(&self, outcome: &Outcome, now_ms: u64) {
+        self.0(outcome, now_ms);
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
+impl Outcome {
+    pub(super) fn of(ended: Ended, left: Left) -> Self {
+        Self {
+            ended,
+            replies: Reply::default(),
+            start: 0,
+            steps: Vec::new(),
+            left,
+            hits: 0,
+            misses: 0,
+            elsewhere: Duration::ZERO,
+        }
+    }
+
+    /// The reply of each command.
+    pub fn each_reply(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = self.start;
+        self.steps.iter().filter_map(move |ran| match ran {
+            Ran::Command { end, .. } => {
+                let reply = &self.replies.buffer[from..*end];
+                from = *end;
+                Some(reply)
+            }
+            Ran::Watch | Ran::Count(_) => None,
+        })
+    }
+}

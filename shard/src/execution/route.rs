@@ -1,0 +1,61 @@
+//! Which shards a command needs.
+
+use dormouse_protocol::Request;
+use smallvec::SmallVec;
+
+use super::plan::{Plan, Step};
+use crate::commands::{self, Flags, Row};
+use crate::topology::Topology;
+use dormouse_types::segment::slot_of;
+
+/// Indexes of shards, ascending.
+pub type Shards = SmallVec<[usize; 4]>;
+
+/// Whether a command names all its keys and is short as far as its row says: it can run inline.
+pub fn is_plain(row: &Row) -> bool {
+    !row.flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR)
+}
+
+/// The slot of a request's first key.
+pub fn slot(row: &Row, request: Request<'_>) -> Option<u16> {
+    row.first_key(request).map(|key| slot_of(request.arg(key)))
+}
+
+/// Whether all keys of a request are in the slots from `first` to before `end`.
+pub fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {
+    row.key_indexes(request).all(|key| (first..end).contains(&slot_of(request.arg(key))))
+}
+
+/// The shards that a plan needs: those of all keys that it names or watches.
+pub(super) fn shards(topology: &Topology, plan: &Plan) -> Shards {
+    let is_alone = plan.steps.len() == 1;
+    let mut all = plan.any(if is_alone { Flags::WHOLE } else { Flags::WHOLE | Flags::BY_CURSOR });
+    let mut shards = Shards::new();
+    for step in &plan.steps {
+        match step {
+            Step::Command(command) => {
+                let request = command.request.as_request();
+                if command.row.flags.contains(Flags::BY_CURSOR) {
+                    let cursor = request.get(1).and_then(commands::cursor_of).unwrap_or(0);
+                    shards.push(topology.of_slot((cursor >> 39) as u16));
+                }
+                let keys = command.row.key_indexes(request).map(|key| request.arg(key));
+                shards.extend(keys.map(|key| topology.of_key(key)));
+            }
+            Step::Watch { key, .. } => shards.push(topology.of_key(key)),
+            Step::Count => all = true,
+        }
+    }
+    if let Some(watching) = plan.watching.as_ref().filter(|_| !plan.adds_watches()) {
+        shards.extend(watching.keys().iter().map(|(_, key)| topology.of_key(key)));
+    }
+    if all {
+        return (0..topology.shards.len()).collect();
+    }
+    shards.sort_unstable();
+    shards.dedup();
+    if shards.is_empty() {
+        shards.push(0);
+    }
+    shards
+}

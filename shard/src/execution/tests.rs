@@ -1,0 +1,189 @@
+//! Budgets: what a turn does, and what is known to be short before it runs.
+
+use std::sync::Arc;
+
+use dormouse_protocol::{Limits, OwnedRequest, Parser, Version};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Handle};
+
+use super::ahead::Ahead;
+use super::budget::{Estimate, Fit, TURN, TurnBudget};
+use super::inline::{self, Asker, Front, Input, Stop};
+use super::*;
+use crate::commands::testing::Bench;
+use crate::commands::{Row, Run, find};
+use crate::database::Engine;
+use crate::lane::Lane;
+use dormouse_protocol::Request;
+use dormouse_storage::store::Store;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+
+fn command(line: &str) -> Command {
+    let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+    let request = OwnedRequest::from_args(&args);
+    let (row, run) = find(request.as_request()).expect("a command");
+    Command { row, run, request, context: Context { select: 0, version: Version::Resp2, no_touch: false } }
+}
+
+fn plan(queue: &[&str]) -> Plan {
+    let mut plan = Plan::new(NOW_MS, 1);
+    plan.steps.extend(queue.iter().map(|line| Step::Command(command(line))));
+    plan
+}
+
+fn database(runtime: &Handle) -> Engine {
+    Engine {
+        store: Arc::new(Store::memory()),
+        lane: Lane::new("lane", 1, 0).expect("a thread"),
+        loader: Lane::on(runtime),
+        patient: Lane::on(runtime),
+        background: runtime.clone(),
+        clock: || NOW_MS,
+        writer: 1,
+        log: None,
+        recovered: Arc::default(),
+        give_back: || {},
+        health: Arc::default(),
+    }
+}
+
+#[test]
+fn a_budget_is_spent_once() {
+    let mut budget = TurnBudget::whole();
+    assert_eq!(budget.take(TURN - 1), Fit::Now);
+    assert_eq!(budget.take(2), Fit::Later);
+    assert_eq!(budget.take(1), Fit::Now);
+    assert_eq!(budget.take(1), Fit::Later);
+    assert_eq!(budget.take(TURN + 1), Fit::Never);
+}
+
+#[test]
+fn a_queue_is_short_only_if_that_is_known() {
+    let mut bench = Bench::new();
+    for (key, length) in [("half", TURN / 2), ("few", 10)] {
+        let elements: Vec<String> = (0..length).map(|n| n.to_string()).collect();
+        for (command, key) in [("RPUSH", format!("{key}:list")), ("SADD", format!("{key}:set"))] {
+            bench.run(&format!("{command} {key} {}", elements.join(" ")));
+        }
+    }
+    let long = format!("x{}", "y".repeat(TURN * 60));
+    let pushes = format!("RPUSH l {}", "e ".repeat(TURN / 2).trim_end());
+    for (queue, is_short) in [
+        (&["GET k"][..], true),
+        (&["LRANGE half:list 0 -1"], true),
+        (&["LRANGE half:list 0 -1", "GET k"], true),
+        (&["LRANGE half:list 0 -1", "LRANGE half:list 0 -1"], false),
+        // What is pushed is looked at once for each later command.
+        (&["RPUSH l a b c", "LRANGE l 0 -1"], true),
+        (&[&pushes, "GET k"], true),
+        (&[&pushes, "LRANGE l 0 -1", "LRANGE l 0 -1"], false),
+        // What a copy makes is not known before.
+        (&["RENAME half:list l", "GET k"], true),
+        (&["RENAME half:list l", "LRANGE l 0 -1"], false),
+        (&["SUNIONSTORE d half:set few:set", "SMEMBERS d"], false),
+        (&["RENAME half:list l", "LRANGE few:list 0 -1"], true),
+        (&["SADD few:set a", "SINTER few:set half:set"], false),
+        (&["SWAPDB 0 1", "GET k"], true),
+        (&["SWAPDB 0 1", "LRANGE l 0 -1"], false),
+        (&[&format!("SADD s {long}"), &format!("SSCAN s 0 MATCH {long}")], false),
+    ] {
+        let plan = plan(queue);
+        let shown: Vec<&str> = queue.iter().map(|line| &line[..line.len().min(40)]).collect();
+        assert_eq!(Estimate::of(&mut bench.keyspace(), &plan).is_short(), is_short, "{shown:?}");
+    }
+}
+
+/// Where each of these plans runs, with one thread for the worker and one for the lane.
+#[test]
+fn a_plan_that_is_not_short_runs_on_the_lane() {
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
+    let elements: Vec<String> = (0..TURN).map(|n| n.to_string()).collect();
+    let fill = format!("RPUSH long {}", elements.join(" "));
+    for (queue, lane) in [
+        (&[&fill[..]][..], false),
+        (&["LRANGE long 0 10"], false),
+        (&["SORT long"], true),
+        (&["KEYS *"], true),
+        (&["SET k v", "KEYS nomatch*"], true),
+        (&["SET k v", "SORT long"], true),
+        (&["SET k v", "GET k"], false),
+    ] {
+        let ran_on = Arc::new(Mutex::new(None));
+        let mut plan = plan(queue);
+        let on = Arc::clone(&ran_on);
+        plan.witness = Some(Witness::new(move |_, _| {
+            *on.lock() = Some(std::thread::current().name().unwrap_or_default().starts_with("lane"));
+        }));
+        let (plan, turn) = (Arc::new(plan), Arc::new(Turn::endless(None)));
+        // The thread of the lane that ran the plan before may still hold the lock, and would run this one as a job.
+        while database.topology().is_some_and(|topology| topology.shards[0].try_hold().is_none()) {
+            std::thread::yield_now();
+        }
+        let outcome = runtime.block_on(run(&database, &plan, &turn)).expect("it runs");
+        assert_eq!(outcome.ended, Ended::Done);
+        assert_eq!(*ran_on.lock(), Some(lane), "{:?}", queue.last());
+        assert_eq!(outcome.elsewhere > Duration::ZERO, lane, "the time on the lane is told");
+    }
+}
+
+struct Tables {
+    ran: usize,
+}
+
+impl Front for Tables {
+    type Entry = &'static Row;
+    type Mark = ();
+
+    fn find(&self, name: &[u8]) -> Option<(&'static Row, Run)> {
+        crate::commands::FAMILIES.iter().flat_map(|family| family.commands).find_map(|command| {
+            let is_it = command.row.name.as_bytes().eq_ignore_ascii_case(name);
+            Some((&command.row, command.run.filter(|_| is_it)?))
+        })
+    }
+
+    fn row(entry: &'static Row) -> &'static Row {
+        entry
+    }
+
+    fn begin(&mut self, _: &'static Row, _: usize) {}
+
+    fn ran(&mut self, _: &'static Row, _: Request<'_>, _: &Reply, _: usize, (): ()) {
+        self.ran += 1;
+    }
+
+    fn left(&mut self, _: Left, _: usize) {}
+}
+
+/// A pipeline of commands of which each is nearly too long ends its turn after each of them.
+#[test]
+fn a_batch_ends_its_turn_when_its_budget_is_spent() {
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
+    let length = TURN - 10;
+    let elements: Vec<String> = (0..length).map(|n| n.to_string()).collect();
+    let fill = plan(&[&format!("RPUSH long {}", elements.join(" "))]);
+    runtime.block_on(run(&database, &Arc::new(fill), &Arc::new(Turn::endless(None)))).expect("it runs");
+    let one = b"*3\r\n$4\r\nLPOS\r\n$4\r\nlong\r\n$6\r\nabsent\r\n";
+    let input = one.repeat(20);
+    let asker = Asker { select: 0, no_touch: false, now_ms: NOW_MS, seed: 1 };
+    let (mut at, mut turns) = (0, 0);
+    let mut front = Tables { ran: 0 };
+    loop {
+        let (mut parser, mut ahead, mut reply) = (Parser::new(Limits::default()), Ahead::default(), Reply::default());
+        let rest = Input { parser: &mut parser, bytes: &input[at..], ahead: &mut ahead };
+        let ran = inline::run(&database, Some(0), asker, &mut front, rest, &mut reply, &mut TurnBudget::whole());
+        assert_eq!(ran.used, one.len(), "one in each turn");
+        at += ran.used;
+        turns += 1;
+        match ran.stop {
+            Stop::Yield => assert!(at < input.len()),
+            stop => {
+                assert_eq!((stop, at), (Stop::Read, input.len()));
+                break;
+            }
+        }
+    }
+    assert_eq!((turns, front.ran), (20, 20));
+}
