@@ -17,10 +17,11 @@ use dormouse::table::TABLE;
 use dormouse::worker::{self, Accepted, Handle};
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
+use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
-use dormouse_storage::store::{FaultyStore, Request, Store};
+use dormouse_storage::store::{Fault, FaultyStore, Request, Store};
 use tokio::runtime::Runtime;
 
 /// The held clock of the engine; workers have their own.
@@ -569,4 +570,96 @@ fn nothing_is_told_before_it_is_durable() {
 
 fn message(text: &str) -> String {
     format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${}\r\n{text}\r\n", text.len())
+}
+
+/// Does something whenever the store is to write, until `saving` has ended. Answers how that ended.
+fn at_each_put<T: Send + 'static>(
+    bench: &Bench,
+    saving: impl Future<Output = T> + Send + 'static,
+    mut act: impl FnMut(usize),
+) -> T {
+    let before = bench.faults.asked(Request::Put);
+    let saving = bench.runtime.spawn(saving);
+    let mut puts = 0;
+    while !saving.is_finished() {
+        if bench.faults.asked(Request::Put) > before + puts {
+            puts += 1;
+            act(puts);
+            bench.faults.let_one_through(Request::Put);
+        }
+        std::thread::yield_now();
+    }
+    bench.runtime.block_on(saving).expect("no panic")
+}
+
+#[test]
+fn a_database_that_is_written_to_all_the_while_stays_awake() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("SET before v", "+OK\r\n");
+    let database = Arc::clone(&bench.tenant("default").database);
+    bench.faults.hold(Request::Put);
+    let of = Arc::clone(&database);
+    let sleep = async move { of.sleep().await };
+    let mut last = 0;
+    let slept = at_each_put(&bench, sleep, |put| {
+        client.check(&format!("SET k {put}"), "+OK\r\n");
+        last = put;
+    });
+    assert_eq!(slept, Ok(SleepOutcome::InUse));
+    assert!(database.is_awake() && last > 2);
+    assert_eq!(database.stored_counts()[0].0, 2, "what was written before is in the store");
+    bench.faults.release(Request::Put);
+    bench.sleep();
+    client.check("GET k", &format!("${}\r\n{last}\r\n", last.to_string().len()));
+    client.check("GET before", "$1\r\nv\r\n");
+}
+
+#[test]
+fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_fails() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("SET k 0", "+OK\r\n");
+    let database = Arc::clone(&bench.tenant("default").database);
+    bench.faults.hold(Request::Put);
+    let mut last = 0;
+    for fails in [true, false] {
+        let of = Arc::clone(&database);
+        let close = async move { of.close().await };
+        let mut refused = false;
+        let closed = at_each_put(&bench, close, |_| {
+            if database.is_awake() {
+                last += 1;
+                client.check("INCR k", &format!(":{last}\r\n"));
+                return;
+            }
+            // Nobody waits for the store.
+            client.check("INCR k", "-ERR the server is shutting down\r\n");
+            refused = true;
+            if fails {
+                bench.faults.fail(Request::Put, 0, 1, Fault::Full);
+            }
+        });
+        assert!(refused);
+        assert_eq!((closed.is_err(), database.is_awake()), (fails, fails), "{closed:?}");
+        if fails {
+            last += 1;
+            client.check("INCR k", &format!(":{last}\r\n"));
+        }
+    }
+    client.check("GET k", "-ERR the server is shutting down\r\n");
+    bench.faults.release(Request::Put);
+    let engine = bench.node.engine.clone();
+    let again = bench.runtime.block_on(Tenant::open("default", &engine, &bench.tenant("default").settings(), 1));
+    let held = bench.runtime.block_on(async {
+        again.database.awake().await.expect("the store is well");
+        again.database.load_all().await.expect("the store is well");
+        again.database.hold_all().await.expect("it is awake").1
+    });
+    let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
+    let now_ms = CLOCK_MS.load(Ordering::SeqCst);
+    let mut db =
+        Keyspace::new(contents.iter_mut().map(|contents| &mut **contents), &again.database.shared, 0, now_ms, 1);
+    let text = db.string(b"k").expect("a string").map(|text| text.to_vec());
+    assert_eq!(text, Some(last.to_string().into_bytes()));
 }

@@ -78,7 +78,8 @@ struct State {
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
-    held: watch::Sender<HashSet<Request>>,
+    /// The kinds of requests that wait, and how many of each are let through all the same.
+    held: watch::Sender<HashMap<Request, usize>>,
 }
 
 impl FaultyStore {
@@ -103,11 +104,16 @@ impl FaultyStore {
 
     /// The store is as slow as can be: requests of the kind wait until they are released.
     pub fn hold(&self, request: Request) {
-        self.held.send_if_modified(|held| held.insert(request));
+        self.held.send_if_modified(|held| held.insert(request, 0).is_none());
+    }
+
+    /// Lets one put or read through that waits, or will wait.
+    pub fn let_one_through(&self, request: Request) {
+        self.held.send_if_modified(|held| held.get_mut(&request).map(|more| *more += 1).is_some());
     }
 
     pub fn release(&self, request: Request) {
-        self.held.send_if_modified(|held| held.remove(&request));
+        self.held.send_if_modified(|held| held.remove(&request).is_some());
     }
 
     /// Lets so many puts and deletes through; with the next the process dies, as with [`Fault::Crash`].
@@ -192,8 +198,7 @@ impl FaultyStore {
     async fn next_fault(&self, request: Request) -> Option<Fault> {
         *self.state.lock().asked.entry(request).or_default() += 1;
         turn(&self.state).await;
-        // The sender lives as long as self, so waiting cannot fail.
-        let _ = self.held.subscribe().wait_for(|held| !held.contains(&request)).await;
+        through(&self.held, request).await;
         self.state.lock().next_fault(request)
     }
 }
@@ -222,6 +227,23 @@ impl State {
         }
         self.dead = fault == Fault::Crash;
         Some(fault)
+    }
+}
+
+/// Waits while requests of the kind are held, unless this one is let through.
+async fn through(held: &watch::Sender<HashMap<Request, usize>>, request: Request) {
+    let mut is_through = false;
+    while !is_through {
+        // The sender is alive, so waiting cannot fail.
+        let _ = held.subscribe().wait_for(|held| held.get(&request) != Some(&0)).await;
+        held.send_if_modified(|held| match held.get_mut(&request) {
+            // Another one was faster.
+            Some(0) => false,
+            more => {
+                is_through = true;
+                more.map(|more| *more -= 1).is_some()
+            }
+        });
     }
 }
 
@@ -341,7 +363,7 @@ impl ObjectStore for FaultyStore {
                 *state.lock().asked.entry(Request::Delete).or_default() += 1;
                 turn(&state).await;
                 // It fails where the store is gone: then nobody holds anything.
-                let _ = held.wait_for(|held| !held.contains(&Request::Delete)).await;
+                let _ = held.wait_for(|held| !held.contains_key(&Request::Delete)).await;
                 let fault = state.lock().next_fault(Request::Delete);
                 match fault {
                     None => inner.delete(&location).await.map(|()| location),
@@ -395,7 +417,7 @@ impl FaultyStore {
         let begin = async move {
             turn(&state).await;
             // It fails where the store is gone: then nobody holds anything.
-            let _ = held.wait_for(|held| !held.contains(&Request::List)).await;
+            let _ = held.wait_for(|held| !held.contains_key(&Request::List)).await;
             let fault = state.lock().next_fault(Request::List);
             match fault {
                 None => {
