@@ -93,6 +93,7 @@ pub struct DatabaseSnapshot {
     pub conditions: [u64; Kind::ALL.len()],
     pub problems: [u64; Kind::ALL.len()],
     pub load_errors: u64,
+    pub slow_commands_waiting: u64,
     /// Those of the 16 that hold keys.
     pub logical: Vec<LogicalSnapshot>,
     /// Since the database was created.
@@ -288,6 +289,9 @@ const DATABASE: &[DatabaseRow] = &[
     }),
     (COUNTER, "dormouse_database_load_errors_total", "Times that something of it could not be read", |d| {
         d.load_errors as f64
+    }),
+    (GAUGE, "dormouse_database_slow_commands_waiting", "Its commands that wait for the slow lane", |d| {
+        d.slow_commands_waiting as f64
     }),
     (GAUGE, "dormouse_database_dirty_bytes", "Bytes changed since its last checkpoint", |d| d.dirty_bytes as f64),
 ];

@@ -81,6 +81,7 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
         is_healthy: database.health.is_well(),
         conditions: kinds(&database.health.conditions()),
         problems: problems(&database.health),
+        slow_commands_waiting: database.lane.waiting() as u64,
         load_errors: database.counters.load_errors.load(Ordering::Relaxed),
         totals: tenant.meters.totals(now_ms),
         statistics: tenant.meters.statistics(now_ms),
