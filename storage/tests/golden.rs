@@ -157,6 +157,18 @@ fn manifest_2() -> Manifest {
     manifest
 }
 
+/// What version 3 added: an import fills the staged indexes, and the source decides what expires in them.
+fn manifest_3() -> Manifest {
+    let mut manifest = manifest_2();
+    manifest.keyspaces[16..].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
+    manifest.next_keyspace = 36;
+    manifest.followed = 0xffff_0001;
+    let last = manifest.segments[3];
+    manifest.segments.push(SegmentInfo { keyspace: 20, seen: 9006, ..last });
+    manifest
+}
+
+
 /// What version 4 added. Version 3 is one with an import.
 fn manifest_4() -> Manifest {
     let mut manifest = manifest_2();
@@ -216,6 +228,16 @@ fn effects() -> Vec<TailRecord> {
     (0..50).map(effect).collect()
 }
 
+/// The bit of a time in a tail that says that the effect's index was followed.
+const FOLLOWED_TIME: u64 = 1 << 63;
+
+/// What version 2 added: effects on followed indexes among others.
+fn effects_2() -> Vec<TailRecord> {
+    let mut effects = effects();
+    effects.iter_mut().step_by(3).for_each(|effect| effect.now_ms |= FOLLOWED_TIME);
+    effects
+}
+
 fn chunk() -> Vec<u8> {
     let (low, high) = Range53::WHOLE.halves();
     let mut writer = ChunkWriter::new();
@@ -270,6 +292,31 @@ fn log(head: impl Fn(&FileHead) -> [u8; HEADER_BYTES]) -> Vec<u8> {
         write_frame(&mut file, lsn, lsn, &names, &entries);
         lsn += entries.len() as u64;
     }
+    file
+}
+
+/// The bit of a keyspace in the log that says that an effect's index was followed.
+const FOLLOWED: u32 = 1 << 31;
+
+/// What all indexes show during an import: the staged ones are there, and they and index 3 are followed.
+fn staged() -> Shown {
+    let mut ids = first_ids();
+    ids[16..].iter_mut().zip(20..).for_each(|(id, keyspace)| *id = keyspace);
+    Shown { ids, followed: 0xffff_0008, next: 36 }
+}
+
+/// A file as an import leaves it: the long item that shows staged indexes, and an effect on one of them beside a plain one.
+fn log_of_an_import() -> Vec<u8> {
+    let mut items = Vec::new();
+    write_ids(&mut items, &staged());
+    write_effect(&mut items, 21 | FOLLOWED, 7 << 40, |body| body.extend_from_slice(b"\0\x03key"));
+    write_effect(&mut items, 1, 8 << 40, |body| body.extend_from_slice(b"\0\x05other"));
+    let mut entries = Vec::new();
+    let items_bytes = items.len() as u64;
+    EntryHead { database: 1, kind: Kind::Effects, sequence: 1, now_ms: NOW_MS, items_bytes }.write(&mut entries);
+    entries.extend_from_slice(&items);
+    let mut file = FileHead { writer: 0xfeed, number: 2, lsn: 1000 }.encode().to_vec();
+    write_frame(&mut file, 1000, 1000, &[Name { number: 1, identity: identity(1) }], &entries);
     file
 }
 
@@ -361,6 +408,11 @@ fn manifest_version_2() {
 }
 
 #[test]
+fn manifest_version_3() {
+    let file = golden("manifest-v3.bin");
+    assert_eq!(Manifest::decode(&file).expect("readable"), manifest_3());
+    assert_eq!(file[8], 3, "an older build must not take it for its own");
+
 fn manifest_version_4() {
     let file = golden("manifest-v4.bin");
     assert_eq!(Manifest::decode(&file).expect("readable"), manifest_4());
@@ -371,6 +423,27 @@ fn manifest_version_4() {
 fn tail_version_1() {
     let tail = Tail::decode("tail", golden("tail-v1.bin").into()).expect("readable");
     assert_eq!(tail.all().expect("readable"), effects());
+}
+
+#[test]
+fn tail_version_2() {
+    let file = golden("tail-v2.bin");
+    assert_eq!(Tail::decode("tail", file.clone().into()).expect("readable").all().expect("readable"), effects_2());
+    assert_eq!(file[8], 2, "an older build must not take the times for plain ones");
+}
+
+#[test]
+fn log_of_an_import_version_1() {
+    let file = golden("log-import-v1.bin");
+    let tail = LogTail::new(recovered(&file).take(&identity(1)), 0, 1).expect("whole");
+    assert_eq!((tail.sequence, tail.shown), (1, Some(staged())));
+    let effects = |keyspace| {
+        let found = tail.effects(keyspace, Range53::WHOLE, 0).into_iter();
+        found.map(|effect| (effect.now_ms, effect.position, effect.body.to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(effects(21), [(NOW_MS | FOLLOWED_TIME, 7 << 40, b"\0\x03key".to_vec())]);
+    assert_eq!(effects(1), [(NOW_MS, 8 << 40, b"\0\x05other".to_vec())]);
+    assert_eq!(log_of_an_import(), file, "what is written today is the same");
 }
 
 #[test]
@@ -420,6 +493,9 @@ fn write_what_is_missing() {
         ("chunk-v3.bin", chunk_3()),
         ("manifest-v4.bin", manifest_4().encode()),
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
+        ("manifest-v3.bin", manifest_3().encode()),
+        ("tail-v2.bin", encode_tail(effects_2()).to_vec()),
+        ("log-import-v1.bin", log_of_an_import()),
         ("log-v1.bin", log(FileHead::encode)),
         ("log-v2.bin", log(FileHead::encode_restating)),
     ];

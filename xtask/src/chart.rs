@@ -46,7 +46,7 @@ const CASES: &[Case] = &[
                 "path: /readyz",
                 "volumeClaimTemplates:",
                 "storage: 8Gi",
-                "image: \"dormouse:0.1.0\"",
+                "image: \"dormouse:0.2.0\"",
                 "helm.sh/hook: test",
             ],
             without: &["kind: NetworkPolicy", "kind: PodDisruptionBudget", "kind: ServiceMonitor", "emptyDir"],

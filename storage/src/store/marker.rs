@@ -30,8 +30,8 @@
 //! | format | since | brought |
 //! | --- | --- | --- |
 //! | 1 | 0.1.0 | no marker: manifests 1 and 2, chunks 1, tails 1, logs 1 |
-//! | 2 | builds between 0.1.0 and the release after it | markers, the guard, records of owners, merged log objects |
-//! | 3 | the release after 0.1.0 | values in pieces: manifests 4, chunks 3 |
+//! | 2 | builds between 0.1.0 and 0.2.0 | markers, the guard, records of owners, merged log objects |
+//! | 3 | 0.2.0 | values in pieces: manifests 4, chunks 3 |
 
 use std::{
     fs::{self, File},
