@@ -90,10 +90,6 @@ impl Sink for SimulatedFiles {
         bytes.ok_or_else(|| StoreError::Missing { name: format!("log/{writer:016x}/{number:012}") })
     }
 
-    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
-        Ok(Vec::new())
-    }
-
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
         self.current = None;
         let place = (writer, number);

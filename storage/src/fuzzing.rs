@@ -228,10 +228,6 @@ impl Sink for OneFile {
         Ok(self.0.clone())
     }
 
-    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
-        Ok(Vec::new())
-    }
-
     fn begin(&mut self, _: u64, _: u64, _: &[u8]) -> Result<(), StoreError> {
         Err(StoreError::LogSealed)
     }

@@ -58,7 +58,7 @@ const CHECKSUM_BYTES: usize = 8;
 /// Of the process that has released the store.
 const NOBODY: u64 = 0;
 /// Records that are read at once.
-const READS_TOGETHER: usize = 32;
+const READS_TOGETHER: usize = 64;
 /// Flushes that follow each other look so seldom.
 const LOOK_EVERY_MS: u64 = 50;
 /// A process that has not looked for so long looks for its own record too.

@@ -160,10 +160,15 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
             all.push(Found { writer, numbers: Vec::new() });
         }
     }
-    for mut found in all {
-        let last = found.numbers.last().copied().unwrap_or(0);
-        found.numbers.extend(sink.seal(found.writer, last)?);
-        let log = read(sink, &found)?;
+    // Read first: meanwhile a process that is alive notices that it was overtaken, and sealing its log takes few requests.
+    let mut bytes = Contents::new();
+    fetch(sink, &files_of(&all), &mut bytes)?;
+    let ends: Vec<(u64, u64)> =
+        all.iter().map(|found| (found.writer, found.numbers.last().copied().unwrap_or(0))).collect();
+    let added = sink.seal(&ends)?;
+    fetch(sink, &added, &mut bytes)?;
+    for found in all {
+        let log = read(sink.file_bytes(), found.writer, &mut bytes)?;
         if let Some(torn) = &log.torn {
             tracing::info!("{torn}: it is cut off");
         }
@@ -212,7 +217,10 @@ pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
         // Before the files are listed: one that is begun in between is not missed.
         let written_last = sink.written_last(false)?;
         let found = sink.found()?;
-        let mut logs: Vec<_> = found.iter().map(|found| read(sink, found)).collect::<Result<_, _>>()?;
+        let mut bytes = Contents::new();
+        fetch(sink, &files_of(&found), &mut bytes)?;
+        let read = found.iter().map(|found| read(sink.file_bytes(), found.writer, &mut bytes));
+        let mut logs: Vec<_> = read.collect::<Result<_, _>>()?;
         // An object that has gone meanwhile may be restated by one that was not there yet.
         if attempt == LOOKS_MAX || logs.iter().all(|log| !log.vanished) {
             add_missing(&mut logs, written_last);
@@ -261,20 +269,41 @@ pub fn collect(logs: Vec<ReadLog>) -> Recovered {
     recovered
 }
 
-fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
-    let mut log = ReadLog { writer: found.writer, ..ReadLog::default() };
+/// The bytes of files, by writer and number; none of one that was deleted before it could be read.
+type Contents = BTreeMap<(u64, u64), Option<Bytes>>;
+
+fn files_of(found: &[Found]) -> Vec<(u64, u64)> {
+    found.iter().flat_map(|found| found.numbers.iter().map(|number| (found.writer, *number))).collect()
+}
+
+/// Reads files of any logs.
+fn fetch(sink: &mut dyn Sink, files: &[(u64, u64)], contents: &mut Contents) -> Result<(), StoreError> {
+    sink.read_each(files, &mut |file, bytes| {
+        match bytes {
+            Ok(bytes) => drop(contents.insert(file, Some(bytes))),
+            // Deleted meanwhile by the process that writes it, which has no need of it.
+            Err(error) if error.is_missing() => drop(contents.insert(file, None)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    })
+}
+
+/// Reads the log of one writer, whose files are taken out of `contents`. `file_bytes`: as [`Sink::file_bytes`].
+fn read(file_bytes: u64, writer: u64, contents: &mut Contents) -> Result<ReadLog, StoreError> {
+    let mut log = ReadLog { writer, ..ReadLog::default() };
     let mut expected = None;
     let mut before = None;
     let mut gap = false;
     // Where a frame was expected in vain, and how long it is if no crash has broken it.
     let mut broken: Option<(u64, usize, u64, CodecError, Option<usize>)> = None;
-    for (number, file) in files_of(sink, found, &mut log)? {
+    for (number, file) in in_order(contents, &mut log) {
         // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
         gap |= before.is_some_and(|before| before + 1 != number);
         before = before.max(Some(number));
         if file.is_empty() {
             // A seal stays: the process that it shuts out may not have noticed it yet. A file was begun and never written.
-            if sink.file_bytes() > 0 {
+            if file_bytes > 0 {
                 log.files.insert(number, Mentions::default());
             }
             continue;
@@ -288,13 +317,13 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
             // A file that was begun and never synced.
             Err(_) if file.len() < HEADER_BYTES || is_empty(&file) => continue,
             Err(error) => {
-                log.damages.push(damage(found.writer, number, 0, &error));
+                log.damages.push(damage(writer, number, 0, &error));
                 if matches!(error, CodecError::Version { .. }) {
                     continue;
                 }
                 // The frames have checksums of their own.
                 FileHead {
-                    writer: found.writer,
+                    writer,
                     number,
                     lsn: read_frame(&file, HEADER_BYTES).map_or(0, |frame| frame.lsn),
                 }
@@ -304,22 +333,22 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
         if head.lsn > from {
             if !gap {
                 let problem =
-                    format!("log {:016x} lacks what lies between its bytes {from} and {}", found.writer, head.lsn);
-                log.damages.push(Damage { writer: found.writer, number, problem });
+                    format!("log {:016x} lacks what lies between its bytes {from} and {}", writer, head.lsn);
+                log.damages.push(Damage { writer, number, problem });
             }
             expected = Some(head.lsn);
         }
         gap = false;
         if let Some(at) = read_frames(&mut log, number, &file, HEADER_BYTES, &mut expected)? {
             let error = read_frame(&file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
-            let doubted = match sink.file_bytes() {
+            let doubted = match file_bytes {
                 // An object is there whole or not at all.
                 0 => Some(file.len().saturating_sub(at)),
                 _ => doubt::broken_frame(&file, at),
             };
             broken = Some((number, at, expected.unwrap_or(0), error, doubted));
             if let Some(problem) = beyond(&mut log, number, &file, at, &mut expected)? {
-                log.damages.push(Damage { writer: found.writer, number, problem });
+                log.damages.push(Damage { writer, number, problem });
             }
         } else {
             broken = None;
@@ -329,7 +358,7 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
     if let Some((number, at, at_lsn, error, doubted)) = broken
         && expected == Some(at_lsn)
     {
-        let name = super::sink::name(found.writer, number);
+        let name = super::sink::name(writer, number);
         match doubted {
             Some(bytes) => {
                 let what =
@@ -343,17 +372,16 @@ fn read(sink: &mut dyn Sink, found: &Found) -> Result<ReadLog, StoreError> {
 }
 
 /// The files of a log, in the order in which their frames follow each other.
-fn files_of(sink: &mut dyn Sink, found: &Found, log: &mut ReadLog) -> Result<Vec<(u64, Bytes)>, StoreError> {
-    let mut files = Vec::with_capacity(found.numbers.len());
-    sink.read_each(found.writer, &found.numbers, &mut |number, file| {
-        match file {
-            Ok(file) => files.push((number, file)),
-            // Deleted meanwhile by the process that writes it, which has no need of it.
-            Err(error) if error.is_missing() => log.vanished = true,
-            Err(error) => return Err(error),
+fn in_order(contents: &mut Contents, log: &mut ReadLog) -> Vec<(u64, Bytes)> {
+    let mut later = contents.split_off(&(log.writer, 0));
+    contents.append(&mut later.split_off(&(log.writer + 1, 0)));
+    let mut files = Vec::with_capacity(later.len());
+    for ((_, number), bytes) in later {
+        match bytes {
+            Some(bytes) => files.push((number, bytes)),
+            None => log.vanished = true,
         }
-        Ok(())
-    })?;
+    }
     // All other logs are read in the order of their numbers, however damaged they are.
     if files.iter().any(|(_, file)| FileHead::is_restating(file)) {
         let mut begins_at = 0;
@@ -366,7 +394,7 @@ fn files_of(sink: &mut dyn Sink, found: &Found, log: &mut ReadLog) -> Result<Vec
         placed.sort_by_key(|(begins_at, number, _)| (*begins_at, *number));
         files = placed.into_iter().map(|(_, number, file)| (number, file)).collect();
     }
-    Ok(files)
+    files
 }
 
 fn damage(writer: u64, number: u64, at: usize, error: &CodecError) -> Damage {

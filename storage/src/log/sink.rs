@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 
 use self::direct::DirectFile;
@@ -48,6 +48,9 @@ pub struct Found {
 /// Deletes files, each told by its writer and its number, in any order, or fails when the store refuses. Called beside all else,
 /// since deleting may take long: a file system that discards blocks does so meanwhile.
 pub type Remover = Box<dyn Fn(&[(u64, u64)]) -> Result<(), StoreError> + Send + Sync>;
+
+/// Takes a file that was read, with its writer and its number.
+pub type TakeFile<'a> = dyn FnMut((u64, u64), Result<Bytes, StoreError>) -> Result<(), StoreError> + 'a;
 
 /// Earlier files of a log whose frames a later one has too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,18 +78,13 @@ pub trait Sink: Send {
     /// # Errors
     /// When it cannot be read.
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError>;
-    /// Reads several files of a writer and hands over each, in the order of `numbers`. A sink whose requests take long makes
-    /// several at a time.
+    /// Reads files, each told by its writer and its number, and hands them over in the same order. A sink whose requests take
+    /// long makes several at a time.
     ///
     /// # Errors
     /// What `each` answers.
-    fn read_each(
-        &mut self,
-        writer: u64,
-        numbers: &[u64],
-        each: &mut dyn FnMut(u64, Result<Bytes, StoreError>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        numbers.iter().try_for_each(|number| each(*number, self.read(writer, *number)))
+    fn read_each(&mut self, files: &[(u64, u64)], each: &mut TakeFile<'_>) -> Result<(), StoreError> {
+        files.iter().try_for_each(|file| each(*file, self.read(file.0, file.1)))
     }
     /// Processes that may be alive and have no log yet that could be found.
     fn predecessors(&self) -> Vec<u64> {
@@ -96,12 +94,14 @@ pub trait Sink: Send {
     fn owner(&self) -> Option<Arc<Ownership>> {
         None
     }
-    /// Keeps the writer from adding to its log, which ends with `last`; 0: it has none. Answers the numbers that it has added
-    /// meanwhile.
+    /// Keeps writers from adding to their logs, each told with the last number of its log, or 0 where it has none. Answers the
+    /// files that they have added meanwhile. Where a lock says that all writers are gone, nothing needs to be done.
     ///
     /// # Errors
     /// When the store refuses.
-    fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError>;
+    fn seal(&mut self, _logs: &[(u64, u64)]) -> Result<Vec<(u64, u64)>, StoreError> {
+        Ok(Vec::new())
+    }
     /// Begins a file. Nothing need be in it before something is appended.
     ///
     /// # Errors
@@ -325,11 +325,6 @@ impl Sink for Files {
         read.map(Bytes::from).map_err(|error| failed("read", &name(writer, number), error))
     }
 
-    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
-        // The folder's lock says that its writer is gone.
-        Ok(Vec::new())
-    }
-
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
         self.current = None;
         let path = self.path(writer, number);
@@ -456,6 +451,9 @@ pub struct Objects {
 /// objects a second.
 const READS_TOGETHER: usize = 64;
 
+/// Logs that are sealed at the same time.
+const SEALS_TOGETHER: usize = 32;
+
 /// All bytes of an object of a log; none of a seal, which is the end of a log.
 async fn read_object(store: &Store, writer: u64, number: u64) -> Result<Bytes, StoreError> {
     let bytes = store.get(&name(writer, number)).await?;
@@ -499,13 +497,6 @@ impl Objects {
         Ok(Self { owner: Some(owner), before, ..Self::new(store) })
     }
 
-    /// The numbers of a writer's objects after `number`.
-    fn after(&self, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
-        let listed = block_on(self.store.list(&folder(writer)))?;
-        let numbers = listed.iter().filter_map(|object| parse_name(&object.name));
-        Ok(numbers.map(|(_, other)| other).filter(|other| *other > number).collect())
-    }
-
     async fn write(&self, name: &str, object: Bytes) -> Result<(), StoreError> {
         match self.store.put_new(name, object.clone()).await {
             Err(StoreError::Exists { .. }) => match self.store.get(name).await {
@@ -525,6 +516,57 @@ fn parse_name(name: &str) -> Option<(u64, u64)> {
     let mut parts = name.rsplit('/');
     let (number, writer) = (parts.next()?, parts.next()?);
     parse(writer, number)
+}
+
+/// The numbers of a writer's objects after `number`.
+async fn after(store: &Store, writer: u64, number: u64) -> Result<Vec<u64>, StoreError> {
+    let listed = store.list(&folder(writer)).await?;
+    let numbers = listed.iter().filter_map(|object| parse_name(&object.name));
+    Ok(numbers.map(|(_, other)| other).filter(|other| *other > number).collect())
+}
+
+/// Seals one log. Answers the files that its writer has added after `last`.
+async fn seal(store: &Store, writer: u64, last: u64) -> Result<Vec<(u64, u64)>, StoreError> {
+    let mut added = Vec::new();
+    let mut next = last + 1;
+    let mut told = Stopwatch::start();
+    loop {
+        if told.us() > SLOW_SEAL_US {
+            told = Stopwatch::start();
+            tracing::warn!(log = folder(writer), added = added.len(), "its writer still adds to the log");
+        }
+        let newer = match store.put_new(&name(writer, next), SEAL).await {
+            // The writer keeps its last object, so what it has written beyond the seal would be found.
+            Ok(()) => {
+                let newer = after(store, writer, next).await?;
+                if newer.is_empty() {
+                    return Ok(added);
+                }
+                newer
+            }
+            // The writer was faster, and may have added many.
+            Err(StoreError::Exists { .. }) => match futures::join!(get(store, writer, next), after(store, writer, next - 1)) {
+                (Ok(Some(there)), _) if &there[..] == SEAL => return Ok(added),
+                (there, newer) => {
+                    let newer = there.and(newer)?;
+                    // That one may be gone by now, restated by a later one.
+                    added.extend((newer.first() != Some(&next)).then_some((writer, next)));
+                    newer
+                }
+            },
+            Err(error) => return Err(error),
+        };
+        next = newer.last().map_or(next, |last| *last) + 1;
+        added.extend(newer.into_iter().map(|number| (writer, number)));
+    }
+}
+
+/// An object of a log; none where it is gone.
+async fn get(store: &Store, writer: u64, number: u64) -> Result<Option<Bytes>, StoreError> {
+    match store.get(&name(writer, number)).await {
+        Err(error) if error.is_missing() => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 impl Sink for Objects {
@@ -563,53 +605,21 @@ impl Sink for Objects {
         block_on(read_object(&self.store, writer, number))
     }
 
-    fn read_each(
-        &mut self,
-        writer: u64,
-        numbers: &[u64],
-        each: &mut dyn FnMut(u64, Result<Bytes, StoreError>) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn read_each(&mut self, files: &[(u64, u64)], each: &mut TakeFile<'_>) -> Result<(), StoreError> {
         let store = &self.store;
-        let reads = numbers.iter().map(|number| async { (*number, read_object(store, writer, *number).await) });
+        let reads = files.iter().map(|file| async { (*file, read_object(store, file.0, file.1).await) });
         let mut reads = stream::iter(reads).buffered(READS_TOGETHER);
-        while let Some((number, file)) = block_on(reads.next()) {
-            each(number, file)?;
+        while let Some((file, bytes)) = block_on(reads.next()) {
+            each(file, bytes)?;
         }
         Ok(())
     }
 
-    fn seal(&mut self, writer: u64, last: u64) -> Result<Vec<u64>, StoreError> {
-        let mut added = Vec::new();
-        if self.sealed.contains(&writer) || self.before.has_ended(writer) {
-            return Ok(added);
-        }
-        let mut next = last + 1;
-        let mut told = Stopwatch::start();
-        loop {
-            if told.us() > SLOW_SEAL_US {
-                told = Stopwatch::start();
-                tracing::warn!(log = folder(writer), added = added.len(), "its writer still adds to the log");
-            }
-            match block_on(self.store.put_new(&name(writer, next), SEAL)) {
-                // The writer keeps its last object, so what it has written beyond the seal would be found.
-                Ok(()) => {
-                    let newer = self.after(writer, next)?;
-                    let Some(last) = newer.last().copied() else { return Ok(added) };
-                    added.extend(newer);
-                    next = last + 1;
-                    continue;
-                }
-                Err(StoreError::Exists { .. }) => {}
-                Err(error) => return Err(error),
-            }
-            match block_on(self.store.get(&name(writer, next))) {
-                Ok(there) if &there[..] == SEAL => return Ok(added),
-                Err(error) if !error.is_missing() => return Err(error),
-                _ => {}
-            }
-            added.push(next);
-            next += 1;
-        }
+    fn seal(&mut self, logs: &[(u64, u64)]) -> Result<Vec<(u64, u64)>, StoreError> {
+        let open = logs.iter().filter(|(writer, _)| !self.sealed.contains(writer) && !self.before.has_ended(*writer));
+        let seals = open.map(|(writer, last)| seal(&self.store, *writer, *last));
+        let added: Vec<Vec<(u64, u64)>> = block_on(stream::iter(seals).buffered(SEALS_TOGETHER).try_collect())?;
+        Ok(added.concat())
     }
 
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {

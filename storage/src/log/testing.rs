@@ -61,10 +61,6 @@ impl Sink for MemorySink {
         file.map(Bytes::from).ok_or(StoreError::Missing { name: "file".to_owned() })
     }
 
-    fn seal(&mut self, _: u64, _: u64) -> Result<Vec<u64>, StoreError> {
-        Ok(Vec::new())
-    }
-
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
         let mut held = self.0.lock();
         assert!(!held.files.contains_key(&(writer, number)), "a file is begun once");

@@ -133,14 +133,35 @@ fn a_seal_ends_a_log_of_objects() {
     }
     assert!(!old.is_sealed(1, 3).unwrap());
     // The third was written after it had been looked for.
-    assert_eq!(new.seal(1, 2).unwrap(), [3]);
+    assert_eq!(new.seal(&[(1, 2)]).unwrap(), [(1, 3)]);
     assert!(old.is_sealed(1, 3).unwrap());
     old.begin(1, 4, b"head").unwrap();
     assert!(matches!(old.append(&[FRAME]), Err(StoreError::LogSealed)));
     assert_eq!(new.found().unwrap(), [Found { writer: 1, numbers: vec![1, 2, 3] }]);
     assert!(new.read(1, 4).unwrap().is_empty());
-    assert_eq!(new.seal(1, 4).unwrap(), Vec::<u64>::new(), "it is sealed once");
+    assert_eq!(new.seal(&[(1, 4)]).unwrap(), [], "it is sealed once");
     assert_eq!(new.read(1, 3).unwrap(), [&b"head"[..], FRAME].concat());
+}
+
+/// A process that writes all the while is not followed object by object.
+#[test]
+fn a_log_that_has_grown_is_sealed_at_its_end() {
+    let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+    let store = Arc::new(Store::over(Arc::clone(&faulty) as _, "s3://test"));
+    let (mut old, mut new) = (Objects::new(Arc::clone(&store)), Objects::new(store));
+    for writer in [1, 2] {
+        for number in 1..=40 {
+            old.begin(writer, number, b"head").unwrap();
+            old.append(&[FRAME]).unwrap();
+        }
+    }
+    let before = faulty.puts();
+    // The list was older.
+    let added = new.seal(&[(1, 5), (2, 0)]).unwrap();
+    let wanted = (6..=40).map(|number| (1, number)).chain((1..=40).map(|number| (2, number)));
+    assert_eq!(added, wanted.collect::<Vec<_>>());
+    assert_eq!(faulty.puts() - before, 4, "one that is refused and one that seals, for each");
+    assert!(old.is_sealed(1, 40).unwrap() && old.is_sealed(2, 40).unwrap());
 }
 
 #[test]
@@ -308,14 +329,15 @@ fn objects_are_read_many_at_a_time() {
     let mut objects = Objects::new(store);
     let last = 2 * READS_TOGETHER as u64;
     for number in 1..=last {
-        objects.begin(1, number, &[]).unwrap();
+        objects.begin(1 + number % 2, number, &[]).unwrap();
         objects.append(&[&number.to_le_bytes()]).unwrap();
     }
     faulty.hold(Request::Get);
     let reader = std::thread::spawn(move || {
         let mut found = Vec::new();
-        let numbers: Vec<u64> = (1..=last).collect();
-        let read = objects.read_each(1, &numbers, &mut |number, file| {
+        // Of two writers, which are read at the same time.
+        let files: Vec<(u64, u64)> = (1..=last).map(|number| (1 + number % 2, number)).collect();
+        let read = objects.read_each(&files, &mut |(_, number), file| {
             found.push((number, file?));
             Ok(())
         });
