@@ -308,9 +308,16 @@ impl Tenants {
         }
         for tenant in by_name.values().filter(|tenant| tenant.database.has_recovered()) {
             let database = Arc::clone(&tenant.database);
+            // Behind a network the next start would read the same objects again, and those that this process adds.
+            let is_costly = engine.log.as_ref().is_some_and(|log| log.is_shared());
             engine.background.spawn(async move {
-                if let Err(error) = database.awake().await {
-                    tracing::error!(database = database.name(), %error, "what the log has cannot be brought into the store");
+                match database.awake().await {
+                    // One that fails says so, and is made again when its time comes.
+                    Ok(_) if is_costly => drop(database.checkpoint().await),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::error!(database = database.name(), %error, "what the log has cannot be brought into the store");
+                    }
                 }
             });
         }
