@@ -34,12 +34,12 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod waiters;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use dormouse_types::record::{CACHE_LINE, prefetch_to_write};
 use futures::executor::block_on;
@@ -56,6 +56,7 @@ use self::registry::{Outstanding, Registry, Touched};
 use self::reserve::Reserve;
 use self::sink::{Files, Objects, Remover, Sink};
 use self::trouble::{FULL, LOST, STUFFED};
+use self::waiters::{Wait, Waiters};
 use crate::owner::Ownership;
 use crate::stopwatch::Stopwatch;
 use crate::store::{Store, StoreError};
@@ -106,7 +107,7 @@ pub struct Log {
     room_logged: Mutex<Option<Stopwatch>>,
     /// The next time that it has room again is to be logged.
     room_end_is_due: AtomicBool,
-    waiters: Mutex<Vec<(Lsn, Waker)>>,
+    waiters: Mutex<Waiters>,
     output: Mutex<Output>,
     ledger: Mutex<Ledger>,
     /// Told when there may be files that nobody needs.
@@ -469,7 +470,23 @@ impl Log {
     }
 
     fn wait(&self, lsn: Lsn, failures: Option<u64>) -> Wait<'_> {
-        Wait { log: self, lsn, failures }
+        Wait::new(self, lsn, failures)
+    }
+
+    /// Has the flusher come at once, as somebody waits.
+    fn hurry(&self) {
+        let mut active = self.active.lock();
+        if !active.urgent {
+            active.urgent = true;
+            drop(active);
+            self.work.notify_one();
+        }
+    }
+
+    /// Has everybody who waits see for itself.
+    fn wake_all(&self) {
+        let waiting = self.waiters.lock().all();
+        waiting.into_iter().for_each(Waker::wake);
     }
 
     /// One turn of the flusher: writes what has been appended, and all that failed before, and tells who waits.
@@ -506,7 +523,7 @@ impl Log {
             if matches!(error, StoreError::LogSealed) {
                 self.seal();
             }
-            self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+            self.wake_all();
         }
         outcome
     }
@@ -617,11 +634,8 @@ impl Log {
                 active.spare = spare;
             }
         }
-        let mut waiters = self.waiters.lock();
-        let ready: Vec<Waker> =
-            waiters.extract_if(.., |(lsn, _)| *lsn <= pending.end).map(|(_, waker)| waker).collect();
-        drop(waiters);
-        ready.into_iter().for_each(Waker::wake);
+        let reached = self.waiters.lock().reached(pending.end);
+        reached.into_iter().for_each(Waker::wake);
     }
 
     fn publish_oldest(&self, output: &Output) {
@@ -726,46 +740,7 @@ impl Log {
             self.seal();
             *self.problem.lock() = Some(StoreError::LogSealed.to_string().into());
             drop(output);
-            self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+            self.wake_all();
         }
-    }
-}
-
-/// See [`Log::durable`].
-struct Wait<'a> {
-    log: &'a Log,
-    lsn: Lsn,
-    /// The failures before; none: they do not matter.
-    failures: Option<u64>,
-}
-
-impl Future for Wait<'_> {
-    type Output = Result<(), StoreError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let log = self.log;
-        let reached = if self.failures.is_some() { &log.written } else { &log.flushed };
-        if reached.load(Ordering::Acquire) >= self.lsn {
-            return Poll::Ready(Ok(()));
-        }
-        // Registered first, looked at after: a flush in between would otherwise wake nobody.
-        log.waiters.lock().push((self.lsn, context.waker().clone()));
-        if reached.load(Ordering::Acquire) >= self.lsn {
-            return Poll::Ready(Ok(()));
-        }
-        if log.is_sealed() {
-            return Poll::Ready(Err(StoreError::LogSealed));
-        }
-        if self.failures.is_some_and(|failures| failures != log.failures.load(Ordering::SeqCst)) {
-            let problem = log.problem().unwrap_or_else(|| "the log could not be written".into());
-            return Poll::Ready(Err(StoreError::LogFailed(problem.to_string())));
-        }
-        let mut active = log.active.lock();
-        if !active.urgent {
-            active.urgent = true;
-            drop(active);
-            log.work.notify_one();
-        }
-        Poll::Pending
     }
 }

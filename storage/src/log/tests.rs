@@ -1,5 +1,5 @@
 use std::sync::atomic::AtomicUsize;
-use std::task::Wake;
+use std::task::{Context, Poll, Wake};
 
 use super::testing::{MemorySink, NOW_MS, Writer, identity, numbers, open};
 use super::*;

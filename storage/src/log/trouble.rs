@@ -178,7 +178,7 @@ impl Log {
         }
         drop(output);
         tracing::info!("checkpoints hold what the lost log file held: writes are accepted");
-        self.waiters.lock().drain(..).for_each(|(_, waker)| waker.wake());
+        self.wake_all();
     }
 
     /// Whether a failed write is worth another attempt at once, after what was done about it.
