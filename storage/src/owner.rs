@@ -190,10 +190,8 @@ impl Ownership {
         let now_ms = clock();
         let number = numbers.last().map_or(1, |last| last + 1);
         let record = Record { number, writer, since_ms: now_ms, program: env!("CARGO_PKG_VERSION").to_owned() };
-        match store.put_new(&name(number), record.encode()).await {
-            Ok(()) => {}
-            Err(StoreError::Exists { .. }) => return Err(StoreError::Taken { number }),
-            Err(error) => return Err(error),
+        if !create(store, &record).await? {
+            return Err(StoreError::Taken { number });
         }
         let ownership = Self {
             store: Arc::clone(store),
@@ -343,13 +341,11 @@ impl Ownership {
         }
         let program = env!("CARGO_PKG_VERSION").to_owned();
         let record = Record { number: self.number + 1, writer: NOBODY, since_ms: (self.clock)(), program };
-        match self.store.put_new(&name(record.number), record.encode()).await {
-            Err(StoreError::Exists { .. }) => {
-                self.lose();
-                Err(StoreError::LogSealed)
-            }
-            released => released,
+        if create(&self.store, &record).await? {
+            return Ok(());
         }
+        self.lose();
+        Err(StoreError::LogSealed)
     }
 
     /// Deletes the records that no process needs any more, and the seals of their writers. To be called when the logs of all
@@ -403,6 +399,16 @@ async fn look(store: &Store, number: u64, thorough: bool) -> Result<bool, StoreE
     match store.size(&name(number)).await {
         Ok(_) => Ok(false),
         Err(error) if error.is_missing() => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a record; false where its number belongs to another process. Something between this process and the store may
+/// repeat a request, so a refusal can be the answer to a record of its own.
+async fn create(store: &Store, record: &Record) -> Result<bool, StoreError> {
+    match store.put_new(&name(record.number), record.encode()).await {
+        Ok(()) => Ok(true),
+        Err(StoreError::Exists { .. }) => Ok(read(store, record.number).await?.as_ref() == Some(record)),
         Err(error) => Err(error),
     }
 }

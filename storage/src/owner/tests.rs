@@ -75,6 +75,20 @@ fn of_two_that_start_together_one_ends() {
     block_on(owner.look()).unwrap();
 }
 
+/// A gateway that repeats a request whose answer it has lost answers for the second one.
+#[test]
+fn the_refusal_of_a_record_of_ones_own_is_no_takeover() {
+    let faulty = crate::store::FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
+    let store = Arc::new(Store::over(Arc::clone(&faulty) as _, "a://"));
+    faulty.fail_put_after(0, crate::store::Fault::Repeated);
+    let (owner, _) = take(&store, 11);
+    block_on(owner.look()).unwrap();
+    faulty.fail_put_after(0, crate::store::Fault::Repeated);
+    block_on(owner.release()).unwrap();
+    assert!(!owner.is_lost());
+    assert!(take(&store, 12).1.has_ended(11));
+}
+
 /// Where the first one has taken the store and its log has no object yet.
 #[test]
 fn a_process_that_has_written_nothing_is_sealed_by_its_record() {

@@ -39,6 +39,8 @@ pub enum Fault {
     Lost,
     /// It is done, yet an error is reported: the answer was lost.
     Unanswered,
+    /// It is done, and done again by something in between: the answer is the second one's.
+    Repeated,
     /// Success is reported, and nothing is done: a delete that does not stick. A read that is ignored finds nothing.
     Ignored,
     /// Half is done, and an error is reported: a put leaves the first half of the object, a read or a list ends early.
@@ -289,6 +291,10 @@ impl ObjectStore for FaultyStore {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(failure(io::ErrorKind::TimedOut))
             }
+            Some(Fault::Repeated) => {
+                self.inner.put_opts(location, payload.clone(), opts.clone()).await?;
+                self.inner.put_opts(location, payload, opts).await
+            }
             Some(Fault::Ignored) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
             Some(Fault::Torn) => {
                 let whole = Bytes::from(payload);
@@ -311,8 +317,8 @@ impl ObjectStore for FaultyStore {
             Some(Fault::Lost | Fault::Crash) => return Err(failure(io::ErrorKind::BrokenPipe)),
             Some(Fault::Unanswered) => return Err(failure(io::ErrorKind::TimedOut)),
             Some(Fault::Ignored) => return Err(nothing_at(location)),
-            None | Some(Fault::Torn) if hidden => return Err(nothing_at(location)),
-            None | Some(Fault::Torn) => {}
+            None | Some(Fault::Torn | Fault::Repeated) if hidden => return Err(nothing_at(location)),
+            None | Some(Fault::Torn | Fault::Repeated) => {}
         }
         let (flipped, torn): (Vec<usize>, Option<u64>) = {
             let state = self.state.lock();
@@ -369,7 +375,7 @@ impl ObjectStore for FaultyStore {
                     None => inner.delete(&location).await.map(|()| location),
                     Some(Fault::Full) => Err(failure(io::ErrorKind::StorageFull)),
                     Some(Fault::Lost | Fault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
-                    Some(Fault::Unanswered | Fault::Torn) => {
+                    Some(Fault::Unanswered | Fault::Torn | Fault::Repeated) => {
                         inner.delete(&location).await?;
                         Err(failure(io::ErrorKind::TimedOut))
                     }
