@@ -49,6 +49,9 @@ pub enum Fault {
     Crash,
 }
 
+/// So often a request gives way to another one that may never come.
+const TURNS_MAX: usize = 20_000;
+
 /// Faults to come.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
@@ -69,6 +72,8 @@ struct State {
     looks_first: bool,
     /// A list that finds nothing is refused with this text.
     nothing: Option<&'static str>,
+    /// How many requests have looked for an object that they want to create.
+    looked: HashMap<String, usize>,
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
     torn: HashMap<String, u64>,
@@ -196,6 +201,20 @@ impl FaultyStore {
         self.asked(Request::Put)
     }
 
+    /// Waits until another request has looked whether this object is there, or nobody seems to want to.
+    async fn let_another_look(&self, location: &Path) {
+        let looked = || self.state.lock().looked.get(location.as_ref()).copied().unwrap_or_default();
+        *self.state.lock().looked.entry(location.to_string()).or_default() += 1;
+        for _ in 0..TURNS_MAX {
+            if looked() > 1 {
+                return;
+            }
+            // Of the runtime's tasks, and of the system's threads.
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Counts the request, waits while its kind is held, and answers what shall happen to it.
     async fn next_fault(&self, request: Request) -> Option<Fault> {
         *self.state.lock().asked.entry(request).or_default() += 1;
@@ -281,7 +300,7 @@ impl ObjectStore for FaultyStore {
                     let source = Box::new(io::Error::from(io::ErrorKind::AlreadyExists));
                     return Err(Error::AlreadyExists { path: location.to_string(), source });
                 }
-                tokio::task::yield_now().await;
+                self.let_another_look(location).await;
                 self.inner.put(location, payload).await
             }
             None => self.inner.put_opts(location, payload, opts).await,
