@@ -158,7 +158,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
         }
         node.memory_peak.fetch_max(used, Ordering::Relaxed);
         if let Some(log) = &node.engine.log {
-            log.expect_checkpoints(databases.iter().map(|database| database.dirty_bytes).sum());
+            log.expect_checkpoints(databases.iter().map(|database| database.dirty_bytes).sum(), used);
         }
         let observation = Observation {
             node: NodeLoad {

@@ -571,6 +571,52 @@ fn a_full_disk_loses_nothing() {
     assert_eq!(database.counters.checkpoint_errors.load(Ordering::SeqCst), 2);
 }
 
+/// A disk that has no room for whole places has room for a tail of what the log holds, so the log can go.
+#[test]
+fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
+    let bench = Bench::new();
+    let database = bench.open();
+    database.shared.journal.declare(Window::Zero);
+    let key = |round: usize, at: usize| format!("key:{round}:{at}");
+    let mut counter = 0;
+    let mut write = |round: usize| {
+        for at in 0..3000 {
+            bench.run(&database, &["SET", &key(round, at), "x"]);
+        }
+        bench.run(&database, &["DEL", &key(round.saturating_sub(1), 7)]);
+        counter += 1;
+        assert_eq!(bench.run(&database, &["INCR", "counter"]), format!(":{counter}\r\n"));
+        counter
+    };
+    write(0);
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    let log = Arc::clone(database.engine.log.as_ref().expect("a log"));
+    // Places have split since then, and most keys have changed: each would be written whole.
+    for round in 1..4 {
+        let count = write(round);
+        bench.faults.fail_put_after(0, Fault::Full);
+        bench.runtime.block_on(database.checkpoint()).expect("there is room for a tail");
+        assert!(log.relies_on_tails());
+        let keys = bench.run(&database, &["DBSIZE"]);
+        let check = |other: &Arc<Database>| {
+            assert_eq!(bench.run(other, &["DBSIZE"]), keys);
+            assert_eq!(bench.run(other, &["GET", "counter"]), bulk(&count.to_string()));
+            assert_eq!(bench.run(other, &["GET", &key(round - 1, 7)]), "$-1\r\n");
+            assert_eq!(bench.run(other, &["GET", &key(round, 2999)]), bulk("x"));
+        };
+        // By what the store has alone: the log is needed no more.
+        check(&bench.open_with(1000 + round as u64, None, Recovered::default()));
+        check(&bench.peek());
+    }
+    bench.run(&database, &["SET", "last", "1"]);
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    assert!(!log.relies_on_tails());
+    let newest = bench.runtime.block_on(manifest::latest(&bench.store, "test")).expect("readable").expect("one");
+    assert!(newest.tails.is_empty(), "whole places have all of it");
+    let keys = bench.run(&database, &["DBSIZE"]);
+    assert_eq!(bench.run(&bench.open_with(2000, None, Recovered::default()), &["DBSIZE"]), keys);
+}
+
 #[test]
 fn a_damaged_chunk_is_named_and_kept() {
     let bench = Bench::new();

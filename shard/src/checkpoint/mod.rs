@@ -26,6 +26,7 @@
 //! that they tell of are written whole. Chunks of which little is used are copied together.
 
 mod assembly;
+mod full;
 mod large;
 mod visit;
 
@@ -120,7 +121,7 @@ impl Database {
         let done = self.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let done = match database.check_promise().await {
-                Ok(()) => database.checkpoint_with(Extent::Fuzzy).await.map(|(report, _)| report),
+                Ok(()) => database.checkpoint_as_room_allows().await,
                 Err(error) => Err(error),
             };
             database.stop_if_overtaken().await;
@@ -128,6 +129,27 @@ impl Database {
         });
         let failed = || Error::Store(format!("the checkpoint of database {} failed", self.name()));
         done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
+    }
+
+    /// Where there is no room for it, what changed is kept as it was logged.
+    async fn checkpoint_as_room_allows(self: &Arc<Self>) -> Result<Report> {
+        let log = self.engine.log.as_ref();
+        // The usual one was tried before, and has found no room. Until there is more, only the log is to go.
+        if log.is_some_and(|log| log.relies_on_tails() && log.needs_checkpoints())
+            && let Some(topology) = self.topology()
+            && let Ok(report) = self.put_log_into_tail(&topology).await
+        {
+            return Ok(report);
+        }
+        let done = self.checkpoint_with(Extent::Fuzzy).await.map(|(report, _)| report);
+        match (&done, self.topology()) {
+            (Ok(_), _) => {
+                log.inspect(|log| _ = log.rely_on_tails(false));
+                done
+            }
+            (Err(error), Some(topology)) if error.is_full() => self.put_log_into_tail(&topology).await.or(done),
+            _ => done,
+        }
     }
 
     /// Writes what changed, gives the memory back and leaves the database asleep. Clients are served meanwhile, and wait for
@@ -678,7 +700,21 @@ impl Database {
             // Older ones first: a value that was seen later may bear the number of the last effect that it holds.
             records.splice(..0, tail.all().map_err(store_error)?);
         }
+        self.put_new_tail(manifest, names, records, output).await
+    }
+
+    /// The same beside the tails before.
+    async fn put_new_tail(
+        &self,
+        manifest: &mut Manifest,
+        names: &Names,
+        mut records: Vec<TailRecord>,
+        output: &mut Output,
+    ) -> Result<()> {
         needed_only(manifest, &mut records);
+        if records.is_empty() {
+            return Ok(());
+        }
         let count = records.len() as u64;
         let first = records.iter().map(|record| record.sequence).min().unwrap_or(1);
         let name = names.tail(manifest.epoch, manifest.writer, self.take_number(manifest));

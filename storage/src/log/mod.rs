@@ -103,6 +103,10 @@ pub struct Log {
     kept_bytes: AtomicU64,
     /// Bytes that checkpoints of all databases would write now, as far as is known.
     dirty_bytes: AtomicU64,
+    /// Bytes of all databases in memory, as far as is known: no checkpoint writes more.
+    resident_bytes: AtomicU64,
+    /// The last checkpoint found no room for more than a tail of what the log has.
+    tails_only: AtomicBool,
     /// When it was last logged that the store is full, or has room again.
     room_logged: Mutex<Option<Stopwatch>>,
     /// The next time that it has room again is to be logged.
@@ -270,6 +274,14 @@ impl Log {
         }
     }
 
+    /// Reads back what this process and those before it have written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read_back(&self) -> Result<Recovered, StoreError> {
+        recovery::look(&mut *self.output.lock().sink).map(recovery::collect)
+    }
+
     /// As [`Self::open`], over any sink.
     ///
     /// # Errors
@@ -311,6 +323,8 @@ impl Log {
             reserve: Mutex::default(),
             kept_bytes: AtomicU64::new(0),
             dirty_bytes: AtomicU64::new(0),
+            resident_bytes: AtomicU64::new(0),
+            tails_only: AtomicBool::new(false),
             room_logged: Mutex::default(),
             room_end_is_due: AtomicBool::new(false),
             waiters: Mutex::default(),

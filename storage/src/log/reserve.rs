@@ -50,6 +50,10 @@ impl Reserve {
             return Ok(());
         }
         let wanted = self.wanted(needed);
+        // Asked first: to find out by trying, a file system may have to take all that is left, which costs time again and again.
+        if space(&self.folder).is_some_and(|(free, _)| free < wanted.saturating_sub(self.held)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.folder.join("reserve"))?;
         if wanted < self.held {
             file.set_len(wanted)?;
@@ -130,6 +134,8 @@ mod tests {
         assert!((STEP_BYTES..=BASE_BYTES).contains(&base));
         reserve.cover(10 << 20).unwrap();
         assert_eq!(bytes(), base + (10 << 20));
+        assert_eq!(reserve.cover(1 << 60).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert_eq!(bytes(), base + (10 << 20), "nothing was taken for it");
         assert!(reserve.covers(9 << 20), "it does not shrink for a little");
         reserve.cover(0).unwrap();
         assert_eq!(bytes(), base);

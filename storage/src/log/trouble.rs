@@ -27,6 +27,9 @@ pub(super) const STUFFED: u8 = 8;
 const COVERED_BYTES_MAX: u64 = 256 << 20;
 /// And no more of what a checkpoint would write: places that are written whole may be much larger than what changed.
 const DIRTY_BYTES_MAX: u64 = 64 << 20;
+/// A checkpoint writes a place whole where more than one in so many of its keys have changed, so about so many bytes for
+/// each byte of the log.
+const WHOLE_FACTOR: u64 = 8;
 /// A store that is full by turns is logged no more often.
 const ROOM_LOGGED_EVERY_US: u64 = 60_000_000;
 /// What a write needs beyond its own bytes: zeros ahead, and the blocks of folders.
@@ -68,8 +71,7 @@ impl Log {
     pub(super) fn keep_room(&self) {
         let mut reserve = self.reserve.lock();
         let Some(reserve) = &mut *reserve else { return };
-        let dirty = self.dirty_bytes.load(Ordering::Relaxed).min(DIRTY_BYTES_MAX);
-        let needed = self.kept_bytes.load(Ordering::Relaxed).min(COVERED_BYTES_MAX).max(dirty);
+        let needed = self.needed_room();
         let was_short = self.is_refusing(SHORT);
         if !was_short && reserve.covers(needed) {
             return;
@@ -84,6 +86,31 @@ impl Log {
             }
             Ok(()) => {}
         }
+    }
+
+    /// Bytes that the next checkpoint may write.
+    fn needed_room(&self) -> u64 {
+        let kept = self.kept_bytes.load(Ordering::Relaxed);
+        let covered = kept.min(COVERED_BYTES_MAX);
+        if self.relies_on_tails() {
+            return covered;
+        }
+        // What was known a moment ago, and what may have changed since.
+        let resident = self.resident_bytes.load(Ordering::Relaxed).saturating_add(kept);
+        let dirty = self.dirty_bytes.load(Ordering::Relaxed).max(resident.min(kept.saturating_mul(WHOLE_FACTOR)));
+        covered.max(dirty.min(DIRTY_BYTES_MAX))
+    }
+
+    /// Whether the last checkpoint found no room for more than a tail of what the log has. Then only that is kept room for.
+    pub fn relies_on_tails(&self) -> bool {
+        self.tails_only.load(Ordering::SeqCst)
+    }
+
+    /// Says so. True where that is new.
+    pub fn rely_on_tails(&self, on: bool) -> bool {
+        let is_new = self.tails_only.swap(on, Ordering::SeqCst) != on;
+        self.keep_room();
+        is_new
     }
 
     /// Gives up as much of the reserve as a write of `bytes` needs. False: there is nothing to give up.
@@ -119,9 +146,10 @@ impl Log {
         is_due || is_end
     }
 
-    /// Says how much checkpoints would write now, so that there is room for them.
-    pub fn expect_checkpoints(&self, bytes: u64) {
-        self.dirty_bytes.store(bytes, Ordering::Relaxed);
+    /// Says how much checkpoints would write now, so that there is room for them, and how much all databases have in memory.
+    pub fn expect_checkpoints(&self, dirty_bytes: u64, resident_bytes: u64) {
+        self.dirty_bytes.store(dirty_bytes, Ordering::Relaxed);
+        self.resident_bytes.store(resident_bytes, Ordering::Relaxed);
         self.keep_room();
     }
 
