@@ -91,6 +91,8 @@ pub struct Settings {
     pub max_clients: Option<u32>,
     /// Worker threads of Dormouse.
     pub workers: Option<u32>,
+    /// Dormouse's port for probes and metrics; none by default.
+    pub http_port: Option<u16>,
     /// Without one, whoever connects is served. Redis takes the first for its password.
     pub tokens: &'static [&'static str],
 }
@@ -119,7 +121,11 @@ impl Server {
 
     /// Starts Dormouse with its data elsewhere than in a folder.
     pub fn start_on(remote: &Remote) -> Self {
-        Self::start_somewhere(Kind::Dormouse, Settings::default(), Some(remote.clone()))
+        Self::start_on_with(remote, Settings::default())
+    }
+
+    pub fn start_on_with(remote: &Remote, settings: Settings) -> Self {
+        Self::start_somewhere(Kind::Dormouse, settings, Some(remote.clone()))
     }
 
     pub fn start_with(kind: Kind, settings: Settings) -> Self {
@@ -297,7 +303,8 @@ pub fn command_on(remote: &Remote, port: u16, settings: Settings) -> Command {
 fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     let mut command = tool(&[]);
     let port = port.to_string();
-    command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--sleep-after", "never"]);
+    let http_port = settings.http_port.unwrap_or(0).to_string();
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", &http_port, "--sleep-after", "never"]);
     command.args(["--store", store]);
     if let Some(count) = settings.max_clients {
         command.args(["--max-clients", &count.to_string()]);

@@ -16,7 +16,7 @@ const COMMANDS: usize = 20_000;
 /// Commands that are on their way at once.
 const PIPELINE: usize = 8000;
 /// More than there are cores on a small machine, so that shards move between workers everywhere.
-const WORKERS: Settings = Settings { max_clients: None, workers: Some(4), tokens: &[] };
+const WORKERS: Settings = Settings { max_clients: None, workers: Some(4), http_port: None, tokens: &[] };
 
 #[test]
 fn random_scripts_get_the_replies_of_redis() {

@@ -350,16 +350,17 @@ impl Connection {
         let (client, worker) = (&self.client, Rc::clone(&self.session.worker));
         let mut durable = pin!(worker.held.until_durable(log, awaited));
         let mut timer = pin!(at(deadline));
-        let is_late = poll_fn(|cx| {
+        let error = poll_fn(|cx| {
             client.waker.register(cx.waker());
             if client.is_killed() {
                 return Poll::Ready(Err(End::Closed));
             }
             match durable.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(false)),
-                // Nobody can know any more whether what the replies tell of will survive: they are not sent.
-                Poll::Ready(Err(Sealed)) => Poll::Ready(Err(End::Failed)),
-                Poll::Pending => timer.as_mut().poll(cx).map(|()| Ok(true)),
+                Poll::Ready(Ok(())) => Poll::Ready(Ok(None)),
+                Poll::Ready(Err(Sealed)) => Poll::Ready(Ok(Some(late::TAKEN_OVER.to_owned()))),
+                Poll::Pending => timer.as_mut().poll(cx).map(|()| {
+                    Ok(Some(late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref())))
+                }),
             }
         })
         .await?;
@@ -367,11 +368,8 @@ impl Connection {
         if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
             return Err(End::Closed);
         }
-        if !is_late {
-            return Ok(());
-        }
+        let Some(text) = error else { return Ok(()) };
         self.session.publish_when_durable();
-        let text = late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref());
         let replaced = late::replace(buffer, &awaiting, log.flushed(), &text).ok_or(End::Failed)?;
         (0..replaced).for_each(|_| self.session.tenant.errors.count(format!("-{text}").as_bytes()));
         Ok(())

@@ -1,4 +1,4 @@
-//! Replies that waited too long for the log.
+//! Replies that waited too long for the log, or in vain.
 //!
 //! The writes that they report have been done in memory, and cannot be undone. But a client must hear something before it gives up
 //! and sends its write again. So each reply that still waits becomes an error which says that the outcome is unknown.
@@ -15,6 +15,10 @@ pub struct Awaiting {
     pub to: usize,
     pub lsn: Lsn,
 }
+
+/// The error for a reply that can never be sent, as the log was sealed.
+pub const TAKEN_OVER: &str = "UNCERTAIN the store was taken over by another process before the log was durable. A write was \
+                              done once and is not undone; whether the other process has it is unknown";
 
 /// The error for a reply that waited for `limit_ms` in vain.
 pub fn text(limit_ms: u128, problem: Option<&str>) -> String {
