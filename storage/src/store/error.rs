@@ -113,6 +113,24 @@ pub(super) fn is_passing(error: &object_store::Error) -> bool {
         && !is_full(error)
         && !is_refusal(error)
         && !is_about_the_bucket(&brief(error))
+        && !is_final(&error.to_string())
+}
+
+/// Answers of the class 4xx that mean this request and not the next one like it: the store is busy, or the request was cut short
+/// or too slow, or credentials have expired and are renewed.
+const PASSING_STATUS: [u16; 4] = [408, 409, 425, 429];
+const PASSING_CODES: [&str; 7] = [
+    "RequestTimeout", "IncompleteBody", "BadDigest", "ExpiredToken", "SlowDown", "Throttling", "OperationAborted",
+];
+
+/// Whether the store refuses what was asked, so that it would do so again: an answer of the class 4xx, such as a name that no
+/// bucket can have.
+fn is_final(text: &str) -> bool {
+    let status = text.split_once("status code: ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+    let is_passing = |status| {
+        PASSING_STATUS.contains(&status) || PASSING_CODES.iter().any(|code| text.contains(&format!("<Code>{code}")))
+    };
+    status.is_some_and(|status| (400..500).contains(&status) && !is_passing(status))
 }
 
 /// Whether the store does not accept the credentials, or not for this. Of a list only the text of the error says so.
@@ -213,6 +231,15 @@ mod tests {
         ] {
             let error = answer(status, code);
             assert_eq!((is_refusal(&error), is_passing(&error)), (is_final, !is_final), "{status}");
+        }
+        for (status, code) in
+            [("400 Bad Request", "InvalidBucketName"), ("405 Method Not Allowed", "X"), ("411 Length Required", "X")]
+        {
+            let error = answer(status, code);
+            assert!(!is_refusal(&error) && !is_passing(&error), "{status}: it is about the request, and no use to repeat it");
+        }
+        for (status, code) in [("429 Too Many Requests", "X"), ("400 Bad Request", "ExpiredToken"), ("500 Error", "X")] {
+            assert!(is_passing(&answer(status, code)), "{status}");
         }
     }
 

@@ -4,7 +4,8 @@
 //! 1. A request runs on a runtime of its own, since its socket and its timers need one, and whoever asks may be a thread
 //!    without (a lane of the engine). When nobody waits for it any more it is dropped.
 //! 2. One attempt takes as long as [`Patience`] allows for its size. No answer, half an answer, and the store's own
-//!    failures (5xx, throttling) are tried again after a pause that doubles. What is refused for good is not.
+//!    failures (5xx, throttling) are tried again after a pause that doubles ([`Retry`]). What is refused for good is not. A
+//!    store that fails is logged once a minute.
 //! 3. The client library below is told not to try again by itself, so that this is the only place that does.
 //!
 //! Reads and deletes can be repeated as they are. Creating an object cannot: a first attempt may have been carried out and
@@ -26,20 +27,26 @@ use std::{
 
 use futures::StreamExt;
 use object_store::{Error, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path};
+use parking_lot::Mutex;
 use tokio::{runtime::Runtime, task::JoinHandle};
 
 use super::error::{brief, is_about_the_bucket, is_passing};
 use super::probe;
+use crate::retry::Retry;
+use crate::stopwatch::Stopwatch;
 
 /// For connections and their encryption. They never wait for a shard or a client.
 const THREADS: usize = 2;
+
+/// The longest pause, in parts of the first.
+const PAUSE_FACTOR_MAX: u64 = 32;
 
 /// How long and how often a store behind a network is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// How often in all, at least once.
     pub attempts: u32,
-    /// The first pause; each is twice the one before, up to 32 times the first.
+    /// The first pause; each is twice the one before, up to [`PAUSE_FACTOR_MAX`] times the first.
     pub pause_ms: u64,
     /// How long an answer may take.
     pub answer_ms: u64,
@@ -60,41 +67,69 @@ impl Patience {
         Duration::from_millis(self.answer_ms.saturating_add(more))
     }
 
-    /// How long to wait before attempt number `attempt`; the first has number 0. Those who failed together should not all come
-    /// back together, so a quarter of it depends on the object's name.
-    fn pause(&self, attempt: u32, name: &str) -> Duration {
-        let whole = self.pause_ms.saturating_mul(1 << attempt.saturating_sub(1).min(5));
-        let spread = rapidhash::v3::rapidhash_v3(name.as_bytes()).wrapping_add(u64::from(attempt)) % 256;
-        Duration::from_millis(whole - (whole / 4).saturating_mul(spread) / 256)
-    }
-
     /// Asks until there is an answer, or an error that will not pass, or nothing is left of the patience.
     pub(super) async fn repeat<T, F>(self, name: &str, mut ask: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let mut attempt = 0;
+        let mut attempts = Attempts::new(self);
         loop {
             match ask().await {
-                Err(error) if is_passing(&error) => {
-                    attempt += 1;
-                    self.pause_after(attempt, name, error).await?;
-                }
+                Err(error) if is_passing(&error) => attempts.failed(name, error).await?,
                 result => return result,
             }
         }
     }
+}
 
-    /// Waits before the attempt after `failed` ones, or gives the error back when there were enough of them.
-    async fn pause_after(self, failed: u32, name: &str, error: Error) -> Result<(), Error> {
-        if failed >= self.attempts {
+/// The attempts to make one request.
+struct Attempts {
+    patience: Patience,
+    failed: u32,
+    retry: Retry,
+}
+
+impl Attempts {
+    fn new(patience: Patience) -> Self {
+        let retry = Retry::new(patience.pause_ms, patience.pause_ms.saturating_mul(PAUSE_FACTOR_MAX));
+        Self { patience, failed: 0, retry }
+    }
+
+    /// Waits before the next attempt, or gives the error back when there were enough of them.
+    async fn failed(&mut self, name: &str, error: Error) -> Result<(), Error> {
+        self.failed += 1;
+        if self.failed >= self.patience.attempts {
             return Err(error);
         }
-        let error = brief(&error);
-        tracing::info!(object = name, failed, error, "a request to the store failed and is made again");
-        tokio::time::sleep(self.pause(failed, name)).await;
+        if let Some(silent) = is_to_be_logged() {
+            let (failed, error) = (self.failed, brief(&error));
+            tracing::info!(object = name, failed, error, silent, "a request to the store failed and is made again");
+        }
+        let (pause, _) = self.retry.failed();
+        tokio::time::sleep(self.spread(pause, name)).await;
         Ok(())
     }
+
+    /// Those who failed together should not all come back together, so a quarter of the pause depends on the object's name.
+    fn spread(&self, pause: Duration, name: &str) -> Duration {
+        let part = rapidhash::v3::rapidhash_v3(name.as_bytes()).wrapping_add(u64::from(self.failed)) % 256;
+        pause - (pause / 4).mul_f64(part as f64 / 256.0)
+    }
+}
+
+/// Failed attempts are logged no more often than this, whatever requests they are of.
+const LOGGED_EVERY_US: u64 = 60_000_000;
+
+/// Whether a failed attempt is to be logged now: then how many were not since the last that was.
+fn is_to_be_logged() -> Option<u64> {
+    static LAST: Mutex<(Option<Stopwatch>, u64)> = Mutex::new((None, 0));
+    let mut last = LAST.lock();
+    if last.0.is_some_and(|logged| logged.us() < LOGGED_EVERY_US) {
+        last.1 += 1;
+        return None;
+    }
+    last.0 = Some(Stopwatch::start());
+    Some(std::mem::take(&mut last.1))
 }
 
 /// An answer within the time limit, or an error that may pass.
@@ -209,7 +244,7 @@ impl Requests {
     pub(super) async fn list(&self, objects: &Arc<dyn ObjectStore>, prefix: Path) -> Result<Vec<ObjectMeta>, Error> {
         let (objects, patience) = (Arc::clone(objects), self.patience);
         self.run(async move {
-            let (mut found, mut failed): (Vec<ObjectMeta>, u32) = (Vec::new(), 0);
+            let (mut found, mut attempts): (Vec<ObjectMeta>, _) = (Vec::new(), Attempts::new(patience));
             loop {
                 let mut listing = match found.last() {
                     None => objects.list(Some(&prefix)),
@@ -219,7 +254,7 @@ impl Requests {
                     match within(patience.limit(0), async { listing.next().await.transpose() }).await {
                         Ok(Some(object)) => {
                             found.push(object);
-                            failed = 0;
+                            attempts = Attempts::new(patience);
                         }
                         Ok(None) => return Ok(found),
                         Err(error) => break error,
@@ -231,8 +266,7 @@ impl Requests {
                 if !is_passing(&error) {
                     return Err(error);
                 }
-                failed += 1;
-                patience.pause_after(failed, prefix.as_ref(), error).await?;
+                attempts.failed(prefix.as_ref(), error).await?;
             }
         })
         .await
