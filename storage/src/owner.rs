@@ -47,7 +47,7 @@ use tokio::sync::Notify;
 use crate::codec::reader::write_bytes;
 use crate::codec::{CodecError, Reader, checksum, read_header, write_header};
 use crate::seal;
-use crate::store::{Store, StoreError};
+use crate::store::{self, Store, StoreError};
 
 /// Where the records are.
 pub const FOLDER: &str = "owner";
@@ -360,6 +360,7 @@ impl Ownership {
         }
         let now_ms = found.iter().find(|(number, _)| *number == self.number).map(|(_, modified_ms)| *modified_ms);
         let Some(now_ms) = now_ms else { return Ok(0) };
+        store::collect_probes(&self.store, now_ms).await?;
         let mut collected = 0;
         for pair in found.windows(2) {
             let ((number, _), (next, followed_ms)) = (pair[0], pair[1]);

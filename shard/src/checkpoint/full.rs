@@ -141,6 +141,7 @@ fn bring_up_to(
 ) -> Result<(Vec<TailRecord>, Vec<(u32, Range53)>)> {
     let (mut changes, mut moved, mut added) = (Vec::new(), Vec::new(), Vec::new());
     manifest.segments.retain(|segment| moment.ids.contains(&segment.keyspace));
+    manifest.pieces.retain(|piece| moment.ids.contains(&piece.keyspace));
     let mut effects = |keyspace, range, seen| {
         let found = logged.effects(keyspace, range, seen).into_iter();
         let before = changes.len();

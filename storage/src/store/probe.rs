@@ -34,6 +34,8 @@ const LARGE_ROUNDS: usize = 4;
 const LARGE_BYTES: usize = 256 << 10;
 /// Requests of a round.
 const CONTENDERS: usize = 16;
+/// What a race has left is collected so much later: no race takes that long.
+const LEFT_AFTER_MS: i64 = 24 * 3_600_000;
 
 /// What a store does with requests that create what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +101,29 @@ pub(super) async fn look(store: &Store, address: u64, fresh: u64) -> Result<Crea
         }
     }
     Ok(creates)
+}
+
+/// Deletes what processes have left behind that ended in the middle of a race, a day ago or earlier by the store's clock, which
+/// says `now_ms`. Answers how many objects that were.
+///
+/// # Errors
+/// When the store refuses.
+pub(crate) async fn collect(store: &Store, now_ms: i64) -> Result<usize, StoreError> {
+    let is_old = |modified_ms: i64| now_ms.saturating_sub(modified_ms) >= LEFT_AFTER_MS;
+    let left = store.list_top().await?.into_iter().filter(|object| {
+        is_contended(object.location.as_ref()) && is_old(object.last_modified.timestamp_millis())
+    });
+    let names: Vec<String> = left.map(|object| object.location.into()).collect();
+    store.delete_many(&names).await?;
+    Ok(names.len())
+}
+
+/// Whether an object of this name is one that a race is about.
+fn is_contended(name: &str) -> bool {
+    let parts = name.strip_prefix(ONCE).and_then(|rest| rest.strip_prefix('-')?.split_once('-'));
+    parts.is_some_and(|(fresh, round)| {
+        fresh.len() == 16 && fresh.bytes().all(|byte| byte.is_ascii_hexdigit()) && round.parse::<usize>().is_ok()
+    })
 }
 
 async fn race(store: &Store, fresh: u64) -> Result<Creates, StoreError> {
@@ -225,6 +250,21 @@ mod tests {
         faulty.fail(Request::Put, 0, usize::MAX, Fault::Ignored);
         assert_eq!(ask(&store, 1).unwrap(), Creates::Overwrites);
         assert_eq!(faulty.puts(), 2);
+    }
+
+    #[test]
+    fn what_a_race_has_left_behind_is_collected_a_day_later() {
+        let (_, store) = network();
+        futures::executor::block_on(async {
+            let left = ["create-only-00000000000000ff-0", "create-only-00000000000000ff-7"];
+            for name in left.into_iter().chain([ONCE, RACED, "create-only-x-0", "db/create-only-00000000000000ff-1"]) {
+                store.put_new(name, "x").await.unwrap();
+            }
+            let now_ms = store.list("").await.unwrap().iter().map(|object| object.modified_ms).max().unwrap();
+            assert_eq!(collect(&store, now_ms + LEFT_AFTER_MS - 60_000).await.unwrap(), 0);
+            assert_eq!(collect(&store, now_ms + LEFT_AFTER_MS).await.unwrap(), 2);
+            assert_eq!(objects(&store), [ONCE, RACED, "create-only-x-0", "db/create-only-00000000000000ff-1"]);
+        });
     }
 
     #[test]
