@@ -236,7 +236,7 @@ impl Log {
         unix_ms: fn() -> u64,
     ) -> Result<Option<(Arc<Log>, Recovered)>, StoreError> {
         let sink: Box<dyn Sink> = match store.folder() {
-            Some(folder) => Box::new(Files::new(&folder)),
+            Some(folder) => Box::new(Files::writing(&folder, store)),
             None if store.is_volatile() => return Ok(None),
             None => Box::new(Objects::take(Arc::clone(store), writer, unix_ms)?),
         };

@@ -149,7 +149,7 @@ pub struct ReadLog {
 pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
     let mut logs = Vec::new();
     sink.settle()?;
-    let written_last = sink.written_last(true)?;
+    let written_last = sink.written_last(false)?;
     let mut all = sink.found()?;
     // A process that was overtaken before it came this far must not seal the log of the one that has overtaken it.
     if let Some(owner) = sink.owner() {
@@ -187,6 +187,8 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> 
         logs.push(log);
     }
     add_missing(&mut logs, written_last);
+    // What it said has been seen. Sooner, a crash in between would hide it.
+    sink.written_last(true)?;
     for doubt in logs.iter().flat_map(|log| &log.doubts) {
         tracing::warn!("{doubt}");
     }

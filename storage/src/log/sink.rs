@@ -189,6 +189,8 @@ pub struct Files {
     folders: Arc<Mutex<()>>,
     /// The name of the log's folder may not be durable yet.
     is_folder_new: bool,
+    /// Is to be marked with its format before anything is written.
+    store: Option<Arc<Store>>,
     /// Makes the names in a folder durable. A test fails here.
     sync_folder: fn(&Path) -> io::Result<()>,
 }
@@ -208,8 +210,14 @@ impl Files {
             noted: String::new(),
             folders: Arc::default(),
             is_folder_new: false,
+            store: None,
             sync_folder,
         }
+    }
+
+    /// The same for the process that writes the store.
+    pub fn writing(folder: &Path, store: &Arc<Store>) -> Self {
+        Self { store: Some(Arc::clone(store)), ..Self::new(folder) }
     }
 
     fn path(&self, writer: u64, number: u64) -> PathBuf {
@@ -261,6 +269,14 @@ impl Files {
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Removes a folder's note for good, before the file goes that it names: a note that comes back after a power cut is a false
+/// alarm. It costs nothing else, so an error is none.
+fn remove_note(folder: &Path, sync_folder: fn(&Path) -> io::Result<()>) {
+    if fs::remove_file(folder.join(LAST)).is_ok() {
+        let _ = sync_folder(folder);
+    }
 }
 
 /// The file that stands in a folder's note.
@@ -327,6 +343,9 @@ impl Sink for Files {
 
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
         self.current = None;
+        if let Some(store) = &self.store {
+            store.mark()?;
+        }
         let path = self.path(writer, number);
         let _folders = self.folders.lock();
         let folder = path.parent().unwrap_or(&self.folder);
@@ -389,14 +408,13 @@ impl Sink for Files {
     }
 
     fn remover(&self) -> Remover {
-        let (folder, folders) = (self.folder.clone(), Arc::clone(&self.folders));
+        let (folder, folders, sync_folder) = (self.folder.clone(), Arc::clone(&self.folders), self.sync_folder);
         Box::new(move |files| {
             for (writer, number) in files {
                 let path = folder.join(name(*writer, *number));
                 if noted(&folder) == Some((*writer, *number)) {
                     let _folders = folders.lock();
-                    // A note that stays is a false alarm, after a crash at this moment.
-                    let _ = fs::remove_file(folder.join(LAST));
+                    remove_note(&folder, sync_folder);
                 }
                 match fs::remove_file(&path) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -421,8 +439,7 @@ impl Sink for Files {
     fn written_last(&mut self, forget: bool) -> Result<Option<(u64, u64)>, StoreError> {
         let last = noted(&self.folder);
         if forget && last.is_some() {
-            // What it said has been seen.
-            let _ = fs::remove_file(self.folder.join(LAST));
+            remove_note(&self.folder, self.sync_folder);
         }
         Ok(last)
     }

@@ -14,7 +14,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use object_store::path;
@@ -28,6 +28,8 @@ pub(super) struct FolderLock {
     folder: PathBuf,
     /// Folders of objects whose way up to `folder` was synced by this process, and which have not been removed since.
     synced: Mutex<HashSet<PathBuf>>,
+    /// The store has the marker of its format.
+    is_marked: AtomicBool,
     /// Writes that have begun and not come back: dropped futures whose temporary file may be left behind.
     unfinished: AtomicUsize,
 }
@@ -53,7 +55,19 @@ impl FolderLock {
             remove_unfinished(folder).map_err(fail)?;
         }
         unless_full(write_pid(&mut file)).map_err(fail)?;
-        Ok(FolderLock { file, folder: folder.to_owned(), synced: Mutex::default(), unfinished: AtomicUsize::new(0) })
+        Ok(FolderLock { file, folder: folder.to_owned(), synced: Mutex::default(), is_marked: AtomicBool::new(true), unfinished: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn is_marked(&self) -> bool {
+        self.is_marked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_marked(&self, is_marked: bool) {
+        self.is_marked.store(is_marked, Ordering::Relaxed);
     }
 
     pub(super) fn begin_write(&self) {

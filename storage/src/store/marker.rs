@@ -177,11 +177,11 @@ pub(super) fn check_folder(folder: &Path) -> Result<u32, StoreError> {
     }
 }
 
-/// Marks the store in a folder that this process has locked. On a full disk it stays as it is: it can still be read, and
-/// the next start marks it.
+/// Marks the store in a folder that this process has locked.
 ///
 /// # Errors
-/// When the folder refuses for another reason.
+/// [`StoreError::Full`] where there is no room: the store can still be read, and is marked before anything is written. Others
+/// when the folder refuses.
 pub(super) fn claim_folder(folder: &Path, found: u32) -> Result<(), StoreError> {
     if found >= FORMAT {
         return Ok(());
@@ -189,8 +189,7 @@ pub(super) fn claim_folder(folder: &Path, found: u32) -> Result<(), StoreError> 
     let claimed = create(folder, GUARD, &guard()).and_then(|()| create(folder, &name(FORMAT), text().as_bytes()));
     match claimed {
         Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-            tracing::warn!(%error, "the store cannot be marked with its format");
-            Ok(())
+            Err(StoreError::Full { name: name(FORMAT) })
         }
         claimed => claimed.map_err(|source| StoreError::Folder { path: folder.to_owned(), source }),
     }
@@ -278,6 +277,31 @@ mod tests {
         let before = all(folder.path());
         drop(Store::open(&url).unwrap());
         assert_eq!(all(folder.path()), before);
+    }
+
+    /// As where the disk was full at the start.
+    #[test]
+    fn a_store_that_could_not_be_marked_is_marked_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("file://{}", folder.path().display());
+        let store = std::sync::Arc::new(Store::open(&url).unwrap());
+        let marker = folder.path().join(name(FORMAT));
+        let unmark = || {
+            fs::remove_file(&marker).unwrap();
+            fs::write(folder.path().join(FOLDER).join("in the way"), "").unwrap();
+            store.lock.as_ref().unwrap().set_marked(false);
+        };
+        unmark();
+        futures::executor::block_on(store.put_new("a", "1")).unwrap();
+        assert!(marker.exists());
+        unmark();
+        let mut files = crate::log::sink::Files::writing(folder.path(), &store);
+        crate::log::sink::Sink::begin(&mut files, 7, 1, b"head").unwrap();
+        assert!(marker.exists());
+        // Once is enough.
+        fs::remove_file(&marker).unwrap();
+        futures::executor::block_on(store.put_new("b", "1")).unwrap();
+        assert!(!marker.exists());
     }
 
     #[test]

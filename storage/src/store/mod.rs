@@ -46,6 +46,7 @@ use object_store::{
 use self::error::is_transport;
 use self::folder::FolderLock;
 pub(crate) use self::marker::GUARD_WRITER;
+pub(crate) use self::probe::collect as collect_probes;
 use self::remote::{Place, Service};
 use self::requests::{Limits, Requests, is_nothing};
 pub use self::{
@@ -95,7 +96,14 @@ impl Store {
                 // Before the lock, whose taking cleans up after a crash.
                 marker::check_folder(&path)?;
                 let lock = FolderLock::acquire(&path)?;
-                marker::claim_folder(&path, marker::check_folder(&path)?)?;
+                match marker::claim_folder(&path, marker::check_folder(&path)?) {
+                    Ok(()) => {}
+                    Err(error @ StoreError::Full { .. }) => {
+                        tracing::warn!(%error, "the store cannot be marked with its format yet");
+                        lock.set_marked(false);
+                    }
+                    Err(error) => return Err(error),
+                }
                 let objects = local(&path)?;
                 Ok(Store { objects, url: url.into(), lock: Some(Arc::new(lock)), requests: None, writable: true })
             }
@@ -163,11 +171,24 @@ impl Store {
     /// Creates `name` durably, or fails with [`StoreError::Exists`] and changes nothing.
     pub async fn put_new(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<(), StoreError> {
         let path = self.path_to_change(name)?;
+        self.mark()?;
         let created = match &self.requests {
             Some(requests) => requests.create(&self.objects, &path, bytes.into()).await,
             None => self.create_local(&path, bytes.into()).await,
         };
         created.map_err(|source| StoreError::of("write", name, source))
+    }
+
+    /// Marks the store with its format where the disk was too full for that when it was opened. To be called before anything
+    /// is written to it, so that a build which would misread that is kept away.
+    ///
+    /// # Errors
+    /// When it is still too full.
+    pub(crate) fn mark(&self) -> Result<(), StoreError> {
+        let Some(lock) = self.lock.as_ref().filter(|lock| !lock.is_marked()) else { return Ok(()) };
+        marker::claim_folder(lock.folder(), marker::check_folder(lock.folder())?)?;
+        lock.set_marked(true);
+        Ok(())
     }
 
     /// Whether `put_new` can be relied on. Creates `name` where it is not there.
@@ -281,6 +302,15 @@ impl Store {
             .collect();
         found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
+    }
+
+    /// The objects that are in no folder.
+    async fn list_top(&self) -> Result<Vec<ObjectMeta>, StoreError> {
+        let list = async |objects: Arc<dyn ObjectStore>, limits: Limits| {
+            limits.answer(MANY, objects.list_with_delimiter(None)).await
+        };
+        let found = self.repeat("", list).await.map_err(|source| StoreError::of("list", "", source))?;
+        Ok(found.objects)
     }
 
     /// The names of the folders directly in the folder `prefix`, ordered.
