@@ -10,7 +10,7 @@ use dormouse_client_tests::{
     Kind, Server, Settings,
     honest::HonestBucket,
     resp::Connection,
-    server::free_port,
+    server::{free_port, tool},
     wait_for,
 };
 
@@ -65,6 +65,37 @@ fn a_process_that_was_overtaken_says_so_before_it_ends() {
     // What was answered is there.
     let found = format!("{:?}", Connection::open(second.port()).run("GET k"));
     assert!(found == "\"2\"" || found == "\"3\"", "{found}");
+}
+
+/// An import without a server takes a bucket over, as a server that starts does: neither loses what the other has written.
+#[test]
+fn an_import_into_a_bucket_takes_it_over() {
+    if Kind::under_test() != Kind::Dormouse {
+        return;
+    }
+    let bucket = bucket();
+    let remote = bucket.store("");
+    let mut server = Server::start_on(&remote);
+    let mut connection = Connection::open(server.port());
+    for command in ["CONFIG SET loss-window 0", "SET k 1", "DORMOUSE CHECKPOINT", "SET k 2"] {
+        assert_eq!(format!("{:?}", connection.run(command)), "+OK", "{command}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let run = |name: &str, database: &str, file: &str| {
+        let mut tool = tool(&[name, file, "--database", database, "--store", &remote.url]);
+        tool.envs(remote.environment.iter().map(|(name, value)| (name, value))).current_dir(folder.path());
+        let done = tool.output().expect("it runs");
+        assert!(done.status.success(), "{name} {database}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    run("export", "default", "dump.rdb");
+    run("import", "shop", "dump.rdb");
+    assert_eq!(server.wait().code(), Some(3));
+    run("export", "shop", "again.rdb");
+    let records = bucket.names("owner/").len();
+    assert_eq!(records, 3, "a server that was overtaken, an import, and its release");
+    server.resume();
+    assert_eq!(format!("{:?}", Connection::open(server.port()).run("GET k")), "\"2\"");
+    run("export", "shop", "after.rdb");
 }
 
 /// Otherwise each start would read the logs of all processes that have lived since the last checkpoint.

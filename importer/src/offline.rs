@@ -28,7 +28,8 @@ pub struct Destination<'a> {
     pub writer: u64,
 }
 
-/// Imports a file into a store that no server has open.
+/// Imports a file into a store that no server has open. A bucket has no lock: there, it takes the store over like a server that
+/// starts, so that one which still runs ends.
 ///
 /// # Errors
 /// Why nothing was imported.
@@ -58,7 +59,7 @@ fn import_into(
     bytes: Option<u64>,
 ) -> Result<(), String> {
     let Destination { store: url, database, temporary, seed, writer } = destination;
-    let recovered = Log::look(store).map_err(|error| error.to_string())?;
+    let (owner, recovered) = Log::take(store, writer, now_ms).map_err(|error| error.to_string())?;
     // The disk that is to hold the data has room for them; the system's temporary files may lie in memory.
     let beside = || url.strip_prefix("file://").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = temporary.unwrap_or_else(beside);
@@ -66,6 +67,7 @@ fn import_into(
         store,
         recovered: &recovered,
         database,
+        owner: owner.as_deref(),
         replace: import.replace,
         skip_unsupported: import.skip_unsupported,
         now_ms: now_ms(),
@@ -84,6 +86,12 @@ fn import_into(
         Step::Unsupported { name, what } => note_unsupported(&progress, name, what),
         Step::Written { keys } => progress.writing(keys),
     }));
+    if let Some(owner) = &owner
+        && let Err(error) = block_on(owner.release())
+    {
+        // The next process takes it over from one that may be alive, which costs it a request or two.
+        progress.note(&format!("the store could not be released: {error}"));
+    }
     let imported = done.map_err(|error| match error {
         ImportError::Unsupported(count) => import.advice(count),
         ImportError::HoldsData(_) => format!("{error}; --replace replaces it"),

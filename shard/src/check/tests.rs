@@ -232,6 +232,7 @@ fn what_was_salvaged_replaces_a_database_without_readable_manifests() {
                 store: &store,
                 recovered: &recovered,
                 database: "a",
+                owner: None,
                 replace,
                 skip_unsupported: false,
                 now_ms: 6,

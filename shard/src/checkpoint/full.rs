@@ -101,7 +101,7 @@ impl Database {
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
         output.report.bytes += manifest.encode().len() as u64;
         self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
-        self.committed(manifest, topology, None, &moved).await;
+        self.committed(manifest, topology, &moved).await;
         Ok(output.report)
     }
 

@@ -81,6 +81,7 @@ impl Setup {
             store: &self.store,
             recovered: &Recovered::default(),
             database: "shop",
+            owner: None,
             replace: false,
             skip_unsupported: false,
             now_ms: NOW,

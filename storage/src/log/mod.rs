@@ -254,6 +254,24 @@ impl Log {
         Ok(Some(opened))
     }
 
+    /// Takes the store for a process that writes no log, where there is no lock: seals and reads the logs of earlier
+    /// processes. Answers what is to be released at its end, and what they have of all databases.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn take(
+        store: &Arc<Store>,
+        writer: u64,
+        unix_ms: fn() -> u64,
+    ) -> Result<(Option<Arc<Ownership>>, Recovered), StoreError> {
+        if store.folder().is_some() || store.is_volatile() {
+            return Ok((None, Self::look(store)?));
+        }
+        let mut sink = Objects::take(Arc::clone(store), writer, unix_ms)?;
+        let (recovered, _) = recovery::take_over(&mut sink)?;
+        Ok((sink.owner(), recovered))
+    }
+
     /// What the log has of all databases, for somebody who only looks, perhaps beside the process that writes it.
     ///
     /// # Errors

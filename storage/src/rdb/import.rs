@@ -27,6 +27,7 @@ use crate::codec::string::{RdbString, write_plain_string};
 use crate::codec::value::{Loaded, decode_value, encode_object, kind};
 use crate::codec::{CodecError, Reader};
 use crate::log::recovery::Recovered;
+use crate::owner::Ownership;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo};
 use crate::store::{Store, StoreError};
 
@@ -46,6 +47,8 @@ pub struct Import<'a> {
     /// What the log has of all databases.
     pub recovered: &'a Recovered,
     pub database: &'a str,
+    /// What says that this process owns the store, where there is no lock.
+    pub owner: Option<&'a Ownership>,
     /// Whether what the database holds is replaced; else it must hold nothing.
     pub replace: bool,
     /// Whether what this build cannot take is left out; else nothing is imported.
@@ -133,6 +136,9 @@ impl Import<'_> {
         let cutter = Cutter::new(sorter.finish().map_err(ImportError::Spill)?);
         let written = async {
             self.write(&mut manifest, cutter, &mut imported, watch).await?;
+            if let Some(owner) = self.owner {
+                owner.look().await?;
+            }
             Ok::<_, ImportError>(manifest::commit(self.store, &mut manifest).await?)
         };
         if let Err(error) = written.await {
