@@ -12,20 +12,22 @@
 //!    ([`missing_file`]).
 //!
 //! None of this is certain to be a loss, so no database is refused for it. It is reported when a server starts, and by
-//! `dormouse check`. What cannot be told from a crash at all is a cut of the last frames in a bucket, and a flipped length in
-//! a frame's head.
+//! `dormouse check`. What cannot be told from a crash at all is the loss of the last objects in a bucket.
 
-use super::format::{CHECKSUM_BYTES, FRAME_HEAD_BYTES, frame_head};
+use super::format::{CHECKSUM_BYTES, FRAME_HEAD_BYTES, LENGTHS_BYTES, frame_head, frame_lengths};
 use super::gathered::BLOCK;
 use super::recovery::ReadLog;
 use super::sink::name;
-use crate::codec::CodecError;
+use crate::codec::{CodecError, checksum_of};
 
 /// Bytes that a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
 /// How many bytes a frame has at `at` that is broken, but not as a crash breaks it.
 pub(super) fn broken_frame(file: &[u8], at: usize) -> Option<usize> {
+    if let Some(end) = end_with_another_length(file, at) {
+        return Some(end - at);
+    }
     let data_end = file.iter().rposition(|byte| *byte != 0)? + 1;
     let end = match frame_head(file, at) {
         Ok((_, _, names, entries, _)) => at + FRAME_HEAD_BYTES + names + entries + CHECKSUM_BYTES,
@@ -42,6 +44,21 @@ pub(super) fn broken_frame(file: &[u8], at: usize) -> Option<usize> {
         from = to;
     }
     (at < end).then_some(end - at)
+}
+
+/// Where the frame at `at` ends if one bit of its lengths is wrong and nothing else. Its checksum says whether it is so. With a
+/// wrong length it would look like one of which a crash has left the beginning.
+fn end_with_another_length(file: &[u8], at: usize) -> Option<usize> {
+    let head: [u8; FRAME_HEAD_BYTES] = file.get(at..at + FRAME_HEAD_BYTES)?.try_into().ok()?;
+    let body = at + FRAME_HEAD_BYTES;
+    (0..LENGTHS_BYTES * 8).find_map(|bit| {
+        let mut head = head;
+        head[FRAME_HEAD_BYTES - LENGTHS_BYTES + bit / 8] ^= 1 << (bit % 8);
+        let (names, entries) = frame_lengths(&head)?;
+        let checked = body.checked_add(names)?.checked_add(entries)?;
+        let stored = file.get(checked..checked.checked_add(CHECKSUM_BYTES)?)?;
+        (checksum_of(&[&head, &file[body..checked]]).to_le_bytes() == stored).then_some(checked + CHECKSUM_BYTES)
+    })
 }
 
 /// Whether a file that was being written does not end as one does.
@@ -101,11 +118,12 @@ mod tests {
     fn a_flipped_bit_is_no_crash() {
         let (whole, second) = file();
         let end = whole.iter().rposition(|byte| *byte != 0).unwrap();
-        // All but the lengths in its head, which say where it ends.
-        for at in (second..second + 24).chain(second + FRAME_HEAD_BYTES..end) {
-            let mut file = whole.clone();
-            file[at] ^= 1;
-            assert!(broken_frame(&file, second).is_some(), "byte {at}");
+        for at in second..end {
+            for bit in [0, 3, 7] {
+                let mut file = whole.clone();
+                file[at] ^= 1 << bit;
+                assert!(broken_frame(&file, second).is_some(), "byte {at}, bit {bit}");
+            }
         }
     }
 

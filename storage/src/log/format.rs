@@ -55,6 +55,8 @@ pub const VERSION_RESTATING: u32 = 2;
 pub const HEADER_BYTES: usize = 44;
 pub const FRAME_MAGIC: &[u8; 4] = b"DMFR";
 pub const FRAME_HEAD_BYTES: usize = 40;
+/// At the end of a frame's head: the lengths of its names and of its entries.
+pub(super) const LENGTHS_BYTES: usize = 16;
 pub const ENTRY_HEAD_BYTES: usize = 32;
 pub const ITEM_HEAD_BYTES: usize = 16;
 pub const CHECKSUM_BYTES: usize = 8;
@@ -175,6 +177,13 @@ pub struct Frame {
     pub entries: std::ops::Range<usize>,
     /// Where the next frame begins in the file.
     pub end: usize,
+}
+
+/// The lengths of names and entries that a frame's head tells; none that the memory could not hold.
+pub(super) fn frame_lengths(head: &[u8; FRAME_HEAD_BYTES]) -> Option<(usize, usize)> {
+    let mut reader = Reader::new(&head[FRAME_HEAD_BYTES - LENGTHS_BYTES..]);
+    let mut next = || usize::try_from(reader.u64_le().ok()?).ok();
+    Some((next()?, next()?))
 }
 
 /// The lsn, the synced lsn, the lengths of names and entries, and the number of names of what claims to be a frame at `at`.
