@@ -58,6 +58,10 @@ pub(super) async fn check_history(
         checked.is_unreadable |= is_newest;
         checked.problems.push(damaged_manifest(&names.manifest(number), is_newest, before, &error));
     }
+    // Two are kept from the first commit on. A store of version 0.1.0 may have its first one only.
+    if let Some(lone) = checked.manifest.filter(|number| checked.manifests == 1 && *number != 1) {
+        checked.problems.push(missing_manifest(&names, lone));
+    }
     if let Some((_, manifest)) = readable.first() {
         checked.keys = manifest.segments.iter().map(|segment| u64::from(segment.records)).sum();
         checked.bytes = manifest.stored_bytes();
@@ -83,6 +87,18 @@ pub(super) async fn check_history(
     let is_sure = !needed.is_partial && !checked.is_unreadable;
     count_others(store, &names, &needed.objects, is_sure, &mut checked).await?;
     Ok((checked.manifest.is_some() || is_known).then_some(checked))
+}
+
+/// What the only manifest tells: another one was deleted, and maybe it was the newest.
+fn missing_manifest(names: &Names, lone: u64) -> Problem {
+    Problem {
+        object: names.manifest(lone + 1),
+        what: format!("may have been deleted: two manifests are kept, and only number {lone} is there"),
+        affected: format!("if it was there, everything that was written after manifest {lone} and before it"),
+        remedy: "restore it from a copy of the store; nothing, if an older manifest was deleted: after the next checkpoint \
+                 there are two again"
+            .to_owned(),
+    }
 }
 
 /// `before`: the newest manifest that can be read.
