@@ -3,7 +3,7 @@
 //! 1. A process that starts lists `owner/` and creates the record with the next number, before it does anything else. Of
 //!    two that start at the same moment one finds the number taken, and ends: nothing was sealed or served for it yet.
 //! 2. The record with the highest number is the owner's. So a later start takes the store over.
-//! 3. The owner lists the logs, and looks whether it still is the owner: then none of them is of a later process. It seals the
+//! 3. The owner lists the logs, and looks whether it still is the owner: then none of them is of a later process. It reads and seals the
 //!    log of each process before it: of those that have a log, and of those that earlier records name and that have none
 //!    yet ([`crate::log::recovery`]). What an earlier process has acknowledged lies before its seal,
 //!    and nothing can be added behind it.

@@ -1,7 +1,7 @@
 //! Reading what earlier processes left in the log.
 //!
-//! 1. Every log in the store is sealed, where its writer could still be alive, and read: file after file, frame after frame, in
-//!    the order of their lsns. A frame that comes twice (it was written again after an error) counts once.
+//! 1. The files of all logs are read, many at once. Then each log is sealed whose writer could still be alive, and what was
+//!    added meanwhile is read too. Frame after frame is taken in the order of their lsns. A frame that comes twice (it was written again after an error) counts once.
 //!    An object that restates others is read before those of them that are still there.
 //! 2. Where no valid frame follows, a log ends. If what lies there was never durable, as no later frame says so, it is what
 //!    a crash tore, and is cut off. If it was, it is damage.
