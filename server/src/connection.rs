@@ -358,9 +358,10 @@ impl Connection {
             match durable.as_mut().poll(cx) {
                 Poll::Ready(Ok(())) => Poll::Ready(Ok(None)),
                 Poll::Ready(Err(Sealed)) => Poll::Ready(Ok(Some(late::TAKEN_OVER.to_owned()))),
-                Poll::Pending => timer.as_mut().poll(cx).map(|()| {
-                    Ok(Some(late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref())))
-                }),
+                Poll::Pending => timer
+                    .as_mut()
+                    .poll(cx)
+                    .map(|()| Ok(Some(late::text(limit.unwrap_or_default().as_millis(), log.problem().as_deref())))),
             }
         })
         .await?;

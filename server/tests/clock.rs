@@ -54,9 +54,10 @@ fn run(runtime: &Runtime, database: &Arc<Database>, line: &str) -> String {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let task = Task { row, run, request, select: 0, no_touch: false, version: Version::Resp2, now_ms: now_ms(), seed: 7 };
+    let (version, now_ms) = (Version::Resp2, now_ms());
+    let task = Task { row, run, request, select: 0, no_touch: false, version, now_ms, seed: 7, budget: None };
     match runtime.block_on(task::run(database, task)) {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.reply).trim_end().to_owned(),
+        Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).trim_end().to_owned(),
         Err(error) => format!("-{error}"),
     }
 }

@@ -168,7 +168,6 @@ fn manifest_3() -> Manifest {
     manifest
 }
 
-
 /// What version 4 added. Version 3 is one with an import.
 fn manifest_4() -> Manifest {
     let mut manifest = manifest_2();
@@ -412,7 +411,9 @@ fn manifest_version_3() {
     let file = golden("manifest-v3.bin");
     assert_eq!(Manifest::decode(&file).expect("readable"), manifest_3());
     assert_eq!(file[8], 3, "an older build must not take it for its own");
+}
 
+#[test]
 fn manifest_version_4() {
     let file = golden("manifest-v4.bin");
     assert_eq!(Manifest::decode(&file).expect("readable"), manifest_4());

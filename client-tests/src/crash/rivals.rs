@@ -346,7 +346,12 @@ impl Round<'_> {
         let mut connection = Connection::try_open(process.port).map_err(cannot)?;
         for some in due.chunks(500) {
             let words: Vec<&str> = ["MGET"].into_iter().chain(some.iter().map(|(key, _)| key.as_str())).collect();
-            let reply = connection.try_call(&words).map_err(cannot)?;
+            // After a load at full speed a part of the database may take long to be loaded; the command was not run then.
+            let read = wait_for(START_LIMIT, || match connection.try_call(&words) {
+                Ok(Reply::Line('-', text)) if text.starts_with("TIMEOUT") => None,
+                read => Some(read),
+            });
+            let reply = read.ok_or_else(|| format!("process {} loads no keys", process.number))?.map_err(cannot)?;
             let found = reply.items().ok_or_else(|| format!("process {} answered {reply:?}", process.number))?;
             for ((key, is_promised), found) in some.iter().zip(found) {
                 let is_there = found.bytes() == Some(b"1");

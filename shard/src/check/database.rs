@@ -95,9 +95,10 @@ fn missing_manifest(names: &Names, lone: u64) -> Problem {
         object: names.manifest(lone + 1),
         what: format!("may have been deleted: two manifests are kept, and only number {lone} is there"),
         affected: format!("if it was there, everything that was written after manifest {lone} and before it"),
-        remedy: "restore it from a copy of the store; nothing, if an older manifest was deleted: after the next checkpoint \
+        remedy:
+            "restore it from a copy of the store; nothing, if an older manifest was deleted: after the next checkpoint \
                  there are two again"
-            .to_owned(),
+                .to_owned(),
     }
 }
 

@@ -66,7 +66,10 @@ impl Database {
             return done;
         }
         if log.rely_on_tails(true) {
-            tracing::info!(database = self.name(), "there is no room for a whole checkpoint: changes are kept as they were logged");
+            tracing::info!(
+                database = self.name(),
+                "there is no room for a whole checkpoint: changes are kept as they were logged"
+            );
         }
         self.collect_superseded().await;
         done
@@ -84,7 +87,8 @@ impl Database {
         let unread = |_| StoreError::LogFailed("the log could not be read back".into());
         let recovered = receiver.await.map_err(unread).flatten().map_err(store_error)?;
         let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
-        let logged = LogTail::new(recovered.entries_of(&self.identity), floor, moment.sequence).map_err(Error::Store)?;
+        let logged =
+            LogTail::new(recovered.entries_of(&self.identity), floor, moment.sequence).map_err(Error::Store)?;
         let mut manifest = self.manifest_after(before.as_deref());
         manifest.meters = (self.meters.lock())();
         manifest.sequence = moment.sequence;

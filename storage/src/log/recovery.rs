@@ -324,18 +324,13 @@ fn read(file_bytes: u64, writer: u64, contents: &mut Contents) -> Result<ReadLog
                     continue;
                 }
                 // The frames have checksums of their own.
-                FileHead {
-                    writer,
-                    number,
-                    lsn: read_frame(&file, HEADER_BYTES).map_or(0, |frame| frame.lsn),
-                }
+                FileHead { writer, number, lsn: read_frame(&file, HEADER_BYTES).map_or(0, |frame| frame.lsn) }
             }
         };
         let from = *expected.get_or_insert(head.lsn);
         if head.lsn > from {
             if !gap {
-                let problem =
-                    format!("log {:016x} lacks what lies between its bytes {from} and {}", writer, head.lsn);
+                let problem = format!("log {:016x} lacks what lies between its bytes {from} and {}", writer, head.lsn);
                 log.damages.push(Damage { writer, number, problem });
             }
             expected = Some(head.lsn);

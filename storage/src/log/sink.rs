@@ -562,15 +562,17 @@ async fn seal(store: &Store, writer: u64, last: u64) -> Result<Vec<(u64, u64)>, 
                 newer
             }
             // The writer was faster, and may have added many.
-            Err(StoreError::Exists { .. }) => match futures::join!(get(store, writer, next), after(store, writer, next - 1)) {
-                (Ok(Some(there)), _) if &there[..] == SEAL => return Ok(added),
-                (there, newer) => {
-                    let newer = there.and(newer)?;
-                    // That one may be gone by now, restated by a later one.
-                    added.extend((newer.first() != Some(&next)).then_some((writer, next)));
-                    newer
+            Err(StoreError::Exists { .. }) => {
+                match futures::join!(get(store, writer, next), after(store, writer, next - 1)) {
+                    (Ok(Some(there)), _) if &there[..] == SEAL => return Ok(added),
+                    (there, newer) => {
+                        let newer = there.and(newer)?;
+                        // That one may be gone by now, restated by a later one.
+                        added.extend((newer.first() != Some(&next)).then_some((writer, next)));
+                        newer
+                    }
                 }
-            },
+            }
             Err(error) => return Err(error),
         };
         next = newer.last().map_or(next, |last| *last) + 1;

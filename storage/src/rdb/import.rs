@@ -27,8 +27,8 @@ use crate::codec::string::{RdbString, write_plain_string};
 use crate::codec::value::{Loaded, decode_value, encode_object, kind};
 use crate::codec::{CodecError, Reader};
 use crate::log::recovery::Recovered;
-use crate::owner::Ownership;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo};
+use crate::owner::Ownership;
 use crate::store::{Store, StoreError};
 
 /// What a record takes beside key and value: its header, with an expiry.

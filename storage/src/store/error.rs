@@ -119,9 +119,8 @@ pub(super) fn is_passing(error: &object_store::Error) -> bool {
 /// Answers of the class 4xx that mean this request and not the next one like it: the store is busy, or the request was cut short
 /// or too slow, or credentials have expired and are renewed.
 const PASSING_STATUS: [u16; 4] = [408, 409, 425, 429];
-const PASSING_CODES: [&str; 7] = [
-    "RequestTimeout", "IncompleteBody", "BadDigest", "ExpiredToken", "SlowDown", "Throttling", "OperationAborted",
-];
+const PASSING_CODES: [&str; 7] =
+    ["RequestTimeout", "IncompleteBody", "BadDigest", "ExpiredToken", "SlowDown", "Throttling", "OperationAborted"];
 
 /// Whether the store refuses what was asked, so that it would do so again: an answer of the class 4xx, such as a name that no
 /// bucket can have.
@@ -236,9 +235,13 @@ mod tests {
             [("400 Bad Request", "InvalidBucketName"), ("405 Method Not Allowed", "X"), ("411 Length Required", "X")]
         {
             let error = answer(status, code);
-            assert!(!is_refusal(&error) && !is_passing(&error), "{status}: it is about the request, and no use to repeat it");
+            assert!(
+                !is_refusal(&error) && !is_passing(&error),
+                "{status}: it is about the request, and no use to repeat it"
+            );
         }
-        for (status, code) in [("429 Too Many Requests", "X"), ("400 Bad Request", "ExpiredToken"), ("500 Error", "X")] {
+        for (status, code) in [("429 Too Many Requests", "X"), ("400 Bad Request", "ExpiredToken"), ("500 Error", "X")]
+        {
             assert!(is_passing(&answer(status, code)), "{status}");
         }
     }

@@ -55,7 +55,13 @@ impl FolderLock {
             remove_unfinished(folder).map_err(fail)?;
         }
         unless_full(write_pid(&mut file)).map_err(fail)?;
-        Ok(FolderLock { file, folder: folder.to_owned(), synced: Mutex::default(), is_marked: AtomicBool::new(true), unfinished: AtomicUsize::new(0) })
+        Ok(FolderLock {
+            file,
+            folder: folder.to_owned(),
+            synced: Mutex::default(),
+            is_marked: AtomicBool::new(true),
+            unfinished: AtomicUsize::new(0),
+        })
     }
 
     pub(super) fn folder(&self) -> &Path {

@@ -110,9 +110,11 @@ pub(super) async fn look(store: &Store, address: u64, fresh: u64) -> Result<Crea
 /// When the store refuses.
 pub(crate) async fn collect(store: &Store, now_ms: i64) -> Result<usize, StoreError> {
     let is_old = |modified_ms: i64| now_ms.saturating_sub(modified_ms) >= LEFT_AFTER_MS;
-    let left = store.list_top().await?.into_iter().filter(|object| {
-        is_contended(object.location.as_ref()) && is_old(object.last_modified.timestamp_millis())
-    });
+    let left = store
+        .list_top()
+        .await?
+        .into_iter()
+        .filter(|object| is_contended(object.location.as_ref()) && is_old(object.last_modified.timestamp_millis()));
     let names: Vec<String> = left.map(|object| object.location.into()).collect();
     store.delete_many(&names).await?;
     Ok(names.len())
