@@ -386,6 +386,7 @@ impl ObjectStore for FaultyStore {
             async move {
                 let location = location?;
                 *state.lock().asked.entry(Request::Delete).or_default() += 1;
+                state.lock().looked.remove(location.as_ref());
                 turn(&state).await;
                 // It fails where the store is gone: then nobody holds anything.
                 let _ = held.wait_for(|held| !held.contains_key(&Request::Delete)).await;

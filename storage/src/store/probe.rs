@@ -265,8 +265,8 @@ mod tests {
             let now_ms = store.list("").await.unwrap().iter().map(|object| object.modified_ms).max().unwrap();
             assert_eq!(collect(&store, now_ms + LEFT_AFTER_MS - 60_000).await.unwrap(), 0);
             assert_eq!(collect(&store, now_ms + LEFT_AFTER_MS).await.unwrap(), 2);
-            assert_eq!(objects(&store), [ONCE, RACED, "create-only-x-0", "db/create-only-00000000000000ff-1"]);
         });
+        assert_eq!(objects(&store), [ONCE, RACED, "create-only-x-0", "db/create-only-00000000000000ff-1"]);
     }
 
     #[test]
