@@ -49,6 +49,14 @@ struct Moment {
     places: Vec<Counted>,
 }
 
+/// What step 3 takes from the log.
+struct Taken {
+    /// What goes into the tail.
+    changes: Vec<TailRecord>,
+    /// The places that are not in memory and have to be told.
+    moved: Vec<(u32, Range53)>,
+}
+
 impl Database {
     /// Puts what the log has of this database into a tail.
     ///
@@ -97,7 +105,7 @@ impl Database {
         manifest.followed = moment.followed;
         manifest.next_keyspace = moment.next_id;
         manifest.shard_cuts = cuts(topology);
-        let (changes, moved) = bring_up_to(&mut manifest, &moment, &logged)?;
+        let Taken { changes, moved } = bring_up_to(&mut manifest, &moment, &logged)?;
         let names = Names::new(self.name()).map_err(store_error)?;
         self.put_new_tail(&mut manifest, &names, changes, output).await?;
         prune(&mut manifest);
@@ -137,12 +145,8 @@ impl Database {
     }
 }
 
-/// Step 3. Answers what goes into the tail, and the places that are not in memory and have to be told.
-fn bring_up_to(
-    manifest: &mut Manifest,
-    moment: &Moment,
-    logged: &LogTail,
-) -> Result<(Vec<TailRecord>, Vec<(u32, Range53)>)> {
+/// Step 3.
+fn bring_up_to(manifest: &mut Manifest, moment: &Moment, logged: &LogTail) -> Result<Taken> {
     let (mut changes, mut moved, mut added) = (Vec::new(), Vec::new(), Vec::new());
     manifest.segments.retain(|segment| moment.ids.contains(&segment.keyspace));
     manifest.pieces.retain(|piece| moment.ids.contains(&piece.keyspace));
@@ -188,7 +192,7 @@ fn bring_up_to(
     }
     manifest.segments.append(&mut added);
     manifest.segments.sort_by_key(|segment| (segment.keyspace, segment.range.start));
-    Ok((changes, moved))
+    Ok(Taken { changes, moved })
 }
 
 /// The places that a stored segment has become.
