@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dormouse::task::{self, Task};
 use dormouse_protocol::{OwnedRequest, Version};
-use dormouse_shard::commands;
+use dormouse_shard::commands::{self, Context};
 use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::execution::{self, Command, Plan, Turn};
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::log::sink::Objects;
@@ -54,10 +54,10 @@ fn run(runtime: &Runtime, database: &Arc<Database>, line: &str) -> String {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
-    let (version, now_ms) = (Version::Resp2, now_ms());
-    let task = Task { row, run, request, select: 0, no_touch: false, version, now_ms, seed: 7, budget: None };
-    match runtime.block_on(task::run(database, task)) {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.reply.buffer).trim_end().to_owned(),
+    let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+    let plan = Arc::new(Plan::one(Command { row, run, request, context }, now_ms(), 7));
+    match runtime.block_on(execution::run(database, &plan, &Arc::new(Turn::endless(None)))) {
+        Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).trim_end().to_owned(),
         Err(error) => format!("-{error}"),
     }
 }
