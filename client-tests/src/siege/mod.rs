@@ -36,6 +36,8 @@ use quiet::{Latencies, Quiet};
 const ALLOWED: [(f64, Duration); 2] = [(0.99, Duration::from_millis(2)), (0.999, Duration::from_millis(5))];
 /// The allocator keeps freed pages for a moment, which the limit does not count.
 const RESIDENT_OVER_LIMIT: f64 = 1.25;
+/// Noise that gets no answer for so long goes on with something else.
+const PATIENCE: Duration = Duration::from_secs(5);
 const QUIET_TENANTS: usize = 4;
 /// Noisy tenants that are at it at the same time.
 const NOISY_THREADS_MAX: usize = 64;
@@ -68,11 +70,18 @@ impl Target {
 
     /// A connection that has presented the token of `tenant`.
     pub fn connect(&self, tenant: &str) -> io::Result<Connection> {
-        let mut connection = Connection::try_open(self.port)?;
+        let mut connection = self.connect_as_stranger()?;
         match connection.try_call(&["AUTH", &token(tenant)])? {
             Reply::Line('+', _) => Ok(connection),
             other => Err(io::Error::other(format!("AUTH: {other:?}"))),
         }
+    }
+
+    /// A connection that has presented nothing.
+    pub fn connect_as_stranger(&self) -> io::Result<Connection> {
+        let connection = Connection::try_open(self.port)?;
+        connection.set_patience(PATIENCE)?;
+        Ok(connection)
     }
 
     /// Waits, but no longer than the siege.

@@ -164,7 +164,7 @@ impl Kind {
                     run(&["DORMOUSE", "BRANCH", &format!("b{n}")])?;
                 }
                 for n in 0..8 {
-                    let mut branch = Connection::try_open(target.port)?;
+                    let mut branch = target.connect_as_stranger()?;
                     branch.try_call(&["AUTH", &format!("{tenant}.b{n}"), &super::token(tenant)])?;
                     run_all(&mut branch, &["SET", "k", &"v".repeat(4 * MIB)], 2)?;
                 }
@@ -211,7 +211,7 @@ fn connection_storm(target: &Target, tenant: &str) -> io::Result<()> {
     for _ in 0..200 {
         kept.push(target.connect(tenant)?);
         // Some never say who they are.
-        kept.push(Connection::try_open(target.port)?);
+        kept.push(target.connect_as_stranger()?);
         if target.is_over() {
             break;
         }
@@ -221,7 +221,7 @@ fn connection_storm(target: &Target, tenant: &str) -> io::Result<()> {
 }
 
 fn wrong_tokens(target: &Target, tenant: &str) -> io::Result<()> {
-    let mut guesser = Connection::try_open(target.port)?;
+    let mut guesser = target.connect_as_stranger()?;
     for n in 0..8 {
         if target.is_over() {
             break;

@@ -46,6 +46,7 @@ impl Quiet {
 /// Writes and reads until the siege is over; answers the first reply that was wrong.
 fn live(target: &Target, name: &str, latencies: &Mutex<Vec<Duration>>) -> io::Result<Option<String>> {
     let mut connection = target.connect(name)?;
+    connection.set_patience(Duration::from_secs(30))?;
     let mut values = [0u64; KEYS as usize];
     let mut turn = 0;
     while !target.is_over() {
