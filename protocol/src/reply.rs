@@ -42,6 +42,10 @@ pub struct Reply {
     grant: Grant,
     /// The limit that is in the way of the reply that is being written.
     refused: Option<&'static str>,
+    /// From this size of the buffer on, a reply that can be written elsewhere is not written here.
+    inline_max: Option<usize>,
+    can_be_deferred: bool,
+    is_deferred: bool,
 }
 
 /// Bytes that a budget has granted; given back when they are dropped.
@@ -74,7 +78,29 @@ impl Reply {
 
     /// A buffer whose size `budget` decides.
     pub fn within(version: Version, budget: Option<Arc<dyn Budget>>) -> Self {
-        Self { buffer: Vec::new(), version, grant: Grant { budget, bytes: 0 }, refused: None }
+        Self { version, grant: Grant { budget, bytes: 0 }, ..Self::default() }
+    }
+
+    /// Says how large the buffer may become where it is written now: see [`Self::defer`].
+    pub fn set_inline_max(&mut self, bytes: Option<usize>) {
+        self.inline_max = bytes;
+    }
+
+    /// Whether the command that follows can be run again elsewhere if its reply becomes too large for here.
+    #[inline]
+    pub fn defer(&mut self, can_be_deferred: bool) {
+        self.can_be_deferred = can_be_deferred;
+    }
+
+    /// Whether the reply that begins at `start` is to be written elsewhere; then it is taken back.
+    #[inline]
+    pub fn was_deferred(&mut self, start: usize) -> bool {
+        if self.is_deferred {
+            self.truncate(start);
+            self.is_deferred = false;
+            return true;
+        }
+        false
     }
 
     /// Takes the buffer out, which no budget is charged for from then on.
@@ -128,6 +154,12 @@ impl Reply {
         }
         let (len, capacity) = (self.buffer.len(), self.buffer.capacity());
         let needed = len + bytes;
+        if self.can_be_deferred && self.inline_max.is_some_and(|max| needed > max) {
+            self.is_deferred = true;
+        }
+        if self.is_deferred {
+            return false;
+        }
         let roomy = needed.max(capacity + if capacity < DOUBLED_BYTES { capacity } else { capacity / 4 });
         let Some(budget) = self.grant.budget.as_ref().filter(|_| needed > FREE_BYTES) else {
             self.buffer.reserve_exact(roomy - len);
@@ -333,7 +365,7 @@ impl Reply {
     }
 
     fn move_header(&mut self, start: usize, end: usize) {
-        if self.refused.is_some() {
+        if self.refused.is_some() || self.is_deferred {
             return;
         }
         let header = self.buffer.len() - end;
@@ -494,6 +526,23 @@ mod tests {
         assert_eq!(*purse.0.lock().unwrap(), granted);
         drop(other);
         assert_eq!(*purse.0.lock().unwrap(), ALL);
+    }
+
+    #[test]
+    fn a_reply_that_is_too_large_for_here_is_taken_back() {
+        let mut reply = Reply::new(Version::Resp2);
+        reply.set_inline_max(Some(1000));
+        reply.ok();
+        for (can_be_deferred, size, expected) in [(true, 900, false), (true, 5000, true), (false, 5000, false)] {
+            reply.truncate(5);
+            reply.defer(can_be_deferred);
+            reply.array(2);
+            reply.bulk(&vec![b'x'; size]);
+            reply.integer(7);
+            assert_eq!(reply.was_deferred(5), expected, "{size}");
+            assert_eq!(reply.len() > 5, !expected);
+        }
+        assert!(reply.buffer.ends_with(b"\r\n:7\r\n"));
     }
 
     #[test]

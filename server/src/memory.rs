@@ -91,7 +91,9 @@ impl Watch {
             let clients = node.clients.memory.used();
             let beside = usize::try_from(used).unwrap_or(usize::MAX).saturating_sub(clients);
             node.clients.memory.set_limit(usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(beside));
-            MEMORY.measured(isize::try_from(i128::from(total) - i128::from(used)).unwrap_or(isize::MAX));
+            let left = isize::try_from(i128::from(total) - i128::from(used)).unwrap_or(isize::MAX);
+            let databases = node.tenants.all().filter(|tenant| tenant.database.is_awake()).count();
+            MEMORY.measured(left, usize::try_from(total).unwrap_or(usize::MAX), databases);
             let share = used as f64 / total as f64;
             if share > CLOSE_FROM {
                 every = LOOK_CLOSELY_EVERY;

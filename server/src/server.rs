@@ -34,6 +34,8 @@ const LANE_THREADS: usize = 2;
 const PATIENT_THREADS: usize = 2;
 /// How much what nobody waits for gives way to clients on a busy core.
 const NICER: i32 = 15;
+/// How much long commands give way to short ones.
+const LANE_NICER: i32 = 5;
 
 /// Why a server does not serve, or did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +131,7 @@ impl Server {
             health.report(Kind::MayBeMissing, doubt.as_str());
         }
         let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
-        let lane = Lane::new("slow-lane", LANE_THREADS, 0).map_err(failed("the slow lane"))?;
+        let lane = Lane::new("slow-lane", LANE_THREADS, LANE_NICER).map_err(failed("the slow lane"))?;
         let loader = Lane::new("loader", LANE_THREADS, 0).map_err(failed("the loader"))?;
         let patient = Lane::new("patient", PATIENT_THREADS, NICER).map_err(failed("the patient lane"))?;
         let engine = Engine {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[expect(dead_code, reason = "no test here waits for a server to end by itself")]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod served;
 
 use served::{Connection, Served, Value};
@@ -291,4 +291,44 @@ fn more_arguments_than_the_limit_end_the_connection() {
     client.write(b"*1048576\r\n$4\r\nPING\r\n");
     client.write("$0\r\n\r\n".repeat((1 << 20) - 1).as_bytes());
     assert_eq!(client.read().unwrap().to_string(), "-ERR wrong number of arguments for 'ping' command");
+}
+
+#[test]
+fn a_transaction_that_grows_without_bound_is_stopped() {
+    let server = Served::start(&["--max-memory", "40mb"]);
+    let mut client = server.connect();
+    client.say("MULTI");
+    client.say("SET first 1");
+    for n in 0..20 {
+        assert_eq!(client.say(&format!("SETRANGE range{n} 10000000 x")).to_string(), "+QUEUED");
+    }
+    client.say("DEL first");
+    let replies = client.say("EXEC");
+    let done = replies.items().iter().filter(|reply| matches!(reply, Value::Integer(10_000_001))).count();
+    assert!((3..=6).contains(&done), "{done} strings of 10 MB");
+    let full = "-OOM command not allowed when used memory > 'maxmemory'.";
+    assert_eq!(replies.items()[20].to_string(), full);
+    assert_eq!(replies.items()[21].integer(), 1, "what takes no memory is done");
+    assert!(info(&mut client, "used_memory") < 64 << 20);
+}
+
+#[test]
+fn a_server_that_ends_answers_what_it_has_begun() {
+    let server = Served::start(&[]);
+    let (mut client, mut other) = (server.connect(), server.connect());
+    let numbers: Vec<String> = (0..10_000).map(|n| (n * 7919 % 10_007).to_string()).collect();
+    let mut words = vec!["RPUSH", "list"];
+    words.extend(numbers.iter().map(String::as_str));
+    (0..30).for_each(|_| drop(client.run(&words)));
+    // Several of them: one may be done before it is seen.
+    for _ in 0..3 {
+        client.send(&["SORT", "list", "DESC", "LIMIT", "0", "1"]);
+    }
+    other.say_until("CLIENT LIST", |clients| clients.text().contains("cmd=sort"));
+    other.send(&["SHUTDOWN", "NOSAVE"]);
+    for _ in 0..3 {
+        assert_eq!(client.read().expect("it is answered").items()[0].text(), "10006");
+    }
+    assert_eq!(client.read(), None);
+    server.ended().unwrap();
 }

@@ -39,7 +39,7 @@ impl Database {
     /// # Errors
     /// When it cannot be read; the text names the object.
     pub async fn load(self: &Arc<Self>, fault: Fault) -> Result<()> {
-        MEMORY.check()?;
+        MEMORY.check(self.used_bytes())?;
         let database = Arc::clone(self);
         let loaded = self.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
@@ -60,7 +60,7 @@ impl Database {
     /// # Errors
     /// At the first place that cannot be read.
     pub async fn load_all(self: &Arc<Self>) -> Result<()> {
-        MEMORY.check()?;
+        MEMORY.check(self.used_bytes())?;
         let database = Arc::clone(self);
         let loaded = self.engine.background.spawn(async move {
             let wanted = database.all_stored(|_| true).await;

@@ -96,7 +96,9 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
         depend(row, db, request);
     }
     let start = reply.len();
+    reply.defer(!row.flags.contains(Flags::WRITE));
     let outcome = run(db, reply, request);
+    reply.defer(false);
     if let Some(fault) = db.take_fault() {
         debug_assert_eq!(db.changes(), 0, "{} faulted after it had changed something", row.name);
         reply.truncate(start);

@@ -57,13 +57,16 @@ pub fn added_bytes(request: Request<'_>) -> usize {
     request.iter().skip(1).map(|argument| size_class(argument.len()) + OVERHEAD_EACH).sum()
 }
 
+/// A transaction may grow memory by so much without being looked at.
+const GROWTH_FREE: usize = 16 << 20;
+
 impl Keyspace<'_> {
     /// Makes room before a command that may add about `adds` bytes. `published`: what the held shards last published.
     ///
     /// # Errors
     /// When there is none, with what to do about it.
     pub fn make_room(&mut self, published: usize, adds: usize) -> Result<(), NoRoom> {
-        MEMORY.check().map_err(NoRoom::Refused)?;
+        MEMORY.check(self.shared.used.load(Ordering::Relaxed)).map_err(NoRoom::Refused)?;
         let Some(limit) = self.shared.memory_max(&self.settings) else { return Ok(()) };
         let elsewhere = self.shared.used.load(Ordering::Relaxed).saturating_sub(published);
         for looks in 0.. {
@@ -85,6 +88,26 @@ impl Keyspace<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a command of a transaction whose earlier commands have grown the held shards far beyond what they had at its
+    /// begin, `before` bytes. A transaction makes room once, and a few bytes can ask for gigabytes (`SETRANGE`, `COPY`).
+    ///
+    /// # Errors
+    /// As [`Self::make_room`].
+    pub fn check_growth(&self, before: usize) -> crate::error::Result<()> {
+        let held = self.resident_bytes();
+        let grown = held.saturating_sub(before);
+        if grown < GROWTH_FREE {
+            return Ok(());
+        }
+        if MEMORY.is_exceeded_by(grown) {
+            return Err(Error::OutOfTotal);
+        }
+        match self.shared.memory_max(&self.settings) {
+            Some(limit) if held > limit => Err(Error::OutOfMemory),
+            _ => Ok(()),
+        }
     }
 
     /// One look at one of the held shards, all bytes being equally likely; false where there was nothing to drop.
