@@ -34,7 +34,6 @@ pub struct Memory {
 const RESERVE_PART: usize = 20;
 const SHARE_PART: usize = 2;
 
-
 impl Memory {
     /// Says how many bytes of `total` are left, negative where too many are used already, and how many databases there are in
     /// memory.
