@@ -19,6 +19,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Budget, Limits, Parser, Reply};
+use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
+use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -35,6 +37,8 @@ use crate::worker::Worker;
 /// A client that closes its connection within this time gets its commands run all the same: it may have closed only its
 /// side. The hastiest client libraries give up after 250 ms.
 const HASTE: Duration = Duration::from_millis(100);
+/// Bytes of requests that are taken before other connections of the worker have their turn.
+const READ_AT_ONCE: usize = 256 << 10;
 /// Bytes of replies that are written before other connections of the worker have their turn.
 const SENT_AT_ONCE: usize = 256 << 10;
 /// A buffer for a request grows by a quarter from this size on, not to twice its size.
@@ -116,7 +120,8 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     let session = Session::new(&node, &worker, &client, tenant);
     let limits = if session.authenticated { Limits::default() } else { Limits::unauthenticated() };
     let budget: Arc<dyn Budget> = Arc::clone(&client) as _;
-    let reply = Reply::within(session.version, Some(budget));
+    let mut reply = Reply::within(session.version, Some(budget));
+    reply.set_inline_max(Some(REPLY_HIGH_WATER + REPLY_INLINE_MAX));
     let parser = Parser::new(limits);
     let mut connection = Connection { stream, client, session, parser, rest: Vec::new(), rest_held: 0, reply };
     let _ = connection.run().await;
@@ -200,6 +205,7 @@ struct Connection {
 
 impl Connection {
     async fn run(&mut self) -> Result<(), End> {
+        let mut taken = 0;
         loop {
             let read = self.read().await?;
             let worker = Rc::clone(&self.session.worker);
@@ -238,6 +244,11 @@ impl Connection {
             self.client.input_bytes.store(self.rest.len(), Ordering::Relaxed);
             if self.session.closing {
                 return Err(End::Closed);
+            }
+            taken += read;
+            if taken >= READ_AT_ONCE {
+                taken = 0;
+                tokio::task::yield_now().await;
             }
         }
     }

@@ -15,6 +15,10 @@ use crate::keyspace::Keyspace;
 /// What one turn may cost.
 pub const TURN: usize = 10_000;
 
+/// Bytes of a reply that a worker writes itself. A longer one of a command that only reads is taken back, and the command runs
+/// again on the slow lane.
+pub const REPLY_INLINE_MAX: usize = 512 << 10;
+
 /// What a turn has left.
 #[derive(Debug)]
 pub struct TurnBudget {

@@ -159,7 +159,7 @@ pub fn run<'i, F: Front>(
             }
             let before = reply.len();
             let mark = front.begin(entry, end - at);
-            if run_one(&mut db, &admission, (row, run), request, reply).is_err() {
+            if run_one(&mut db, &admission, (row, run), request, reply).is_err() || reply.was_deferred(before) {
                 parser.restart();
                 break 'windows Stop::Wait;
             }

@@ -234,10 +234,14 @@ impl Attempt {
                 return Try::Done(Outcome::of(Ended::Refused(error), step::finish(&mut db, database)));
             }
         }
-        let mut outcome = match call_all(&mut db, plan) {
+        let mut outcome = match call_all(&mut db, plan, seat) {
             Ok(outcome) => outcome,
             Err(fault) => return Try::Fault(fault),
         };
+        if outcome.replies.was_deferred(outcome.start) {
+            step::finish(&mut db, database);
+            return Try::Long;
+        }
         (outcome.hits, outcome.misses) = (db.hits, db.misses);
         outcome.left = step::finish(&mut db, database);
         if let Some(witness) = &plan.witness {
@@ -293,9 +297,13 @@ fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
 }
 
 /// Calls the commands of the plan one after the other.
-fn call_all(db: &mut Keyspace<'_>, plan: &Plan) -> Result<Outcome, Fault> {
+///
+/// On a worker a long reply of a single command is not written to its end: [`Reply::was_deferred`].
+fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, Fault> {
     let mut outcome = Outcome::of(Ended::Done, Left::default());
     let mut reply = Reply::within(Version::Resp2, plan.budget.clone());
+    let (is_alone, bytes_before) = (plan.steps.len() == 1, db.resident_bytes());
+    reply.set_inline_max((is_alone && seat == Seat::Worker).then_some(budget::REPLY_INLINE_MAX));
     if let Some(len) = plan.array {
         reply.array(len);
     }
@@ -309,10 +317,14 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan) -> Result<Outcome, Fault> {
                 db.select(context.select);
                 db.no_touch(context.no_touch);
                 reply.set_version(context.version);
-                match commands::call(row, *run, db, &mut reply, request.as_request()) {
-                    Ok(()) => {}
-                    Err(fault) if plan.steps.len() == 1 => return Err(fault),
-                    Err(_) => reply.error("ERR a part of the database was not in memory"),
+                let grows = !is_alone && row.flags.contains(Flags::DENY_OOM);
+                match if grows { db.check_growth(bytes_before) } else { Ok(()) } {
+                    Err(error) => reply.error(&error.to_string()),
+                    Ok(()) => match commands::call(row, *run, db, &mut reply, request.as_request()) {
+                        Ok(()) => {}
+                        Err(fault) if is_alone => return Err(fault),
+                        Err(_) => reply.error("ERR a part of the database was not in memory"),
+                    },
                 }
                 let now = started.elapsed();
                 outcome.steps.push(Ran::Command { end: reply.len(), took: now.saturating_sub(mark) });
