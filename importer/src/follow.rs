@@ -34,6 +34,7 @@
 //! | [`address`], [`wire`], [`signals`] | URLs, a blocking connection, Ctrl-C |
 
 mod address;
+mod left_out;
 mod meters;
 mod place;
 mod preflight;

@@ -241,6 +241,33 @@ fn hashes_whose_fields_expire_are_named() {
     }
 }
 
+/// A hash that the copy has left out is not made again, in part, by a later write to it.
+#[test]
+fn a_hash_that_was_left_out_stays_out() {
+    let Some(mut move_in) = MoveIn::start_from(Kind::Valkey, Kind::under_test(), 33) else { return };
+    if move_in.target.kind() != Kind::Dormouse {
+        return;
+    }
+    let mut source = Connection::open(move_in.source.port());
+    for line in
+        ["HSET mortal f v g w", "HEXPIRE mortal 1000 FIELDS 1 f", "HSET gone f v", "HEXPIRE gone 1000 FIELDS 1 f"]
+    {
+        send(&mut source, line, 0);
+    }
+    move_in.importer = Some(move_in.follow(&["--skip-unsupported"]));
+    move_in.get_further();
+    for line in
+        ["HSET mortal h x", "HINCRBY mortal n 1", "RENAME mortal moved", "HSET moved i y", "DEL gone", "HSET gone a b"]
+    {
+        send(&mut source, line, 0);
+    }
+    move_in.catch_up();
+    move_in.cut_over();
+    let mut target = Connection::open(move_in.target.port());
+    assert_eq!(target.run("EXISTS mortal moved"), Reply::Line(':', "0".into()));
+    assert_eq!(target.run("HLEN gone"), Reply::Line(':', "1".into()));
+}
+
 /// The names of all commands that write, in capitals, `CONTAINER|NAME` for subcommands.
 fn writes(source: &mut Connection) -> BTreeSet<String> {
     let reply = source.run("COMMAND");

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::left_out::LeftOut;
+
 /// Names of what was left out that are kept apart; the rest is counted together.
 const SKIPPED_NAMES_MAX: usize = 200;
 
@@ -24,6 +26,7 @@ pub struct Meters {
     pub acknowledge_from: AtomicU64,
     lag: Mutex<Lag>,
     skipped: Mutex<BTreeMap<String, u64>>,
+    left_out: Mutex<LeftOut>,
 }
 
 /// How far the source was at a moment.
@@ -82,6 +85,11 @@ impl Meters {
         let mut skipped = lock(&self.skipped);
         let name = if skipped.len() < SKIPPED_NAMES_MAX || skipped.contains_key(what) { what } else { "others" };
         *skipped.entry(name.to_string()).or_default() += 1;
+    }
+
+    /// The keys that the copy has left out.
+    pub fn left_out(&self) -> MutexGuard<'_, LeftOut> {
+        lock(&self.left_out)
     }
 
     /// What was left out, and how often.

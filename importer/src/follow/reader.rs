@@ -23,6 +23,7 @@ use dormouse_storage::rdb::reader::{Problem, RdbError};
 use dormouse_storage::rdb::{Entry, RdbReader, RdbRecord};
 
 use super::Fault;
+use super::left_out::Verdict;
 use super::meters::Meters;
 use super::place::{KEY, Place};
 use super::queue::{Closed, Queue, STAGED, Unit};
@@ -101,6 +102,7 @@ impl Reader<'_> {
             .map_err(|line| Fault::Dropped(format!("the source {} sends {line:?} in place of an RDB", self.source)))?;
         let bytes = if let Framing::Bytes(bytes) = framing { bytes } else { u64::MAX };
         self.meters.snapshot_total.store(if bytes == u64::MAX { 0 } else { bytes }, Ordering::Relaxed);
+        self.meters.left_out().clear();
         // The reader is lent the feed, the rest of us goes on beside it.
         let (source, run, indexes) = (self.source.clone(), self.run, self.abilities.indexes);
         let stages = self.abilities.stages;
@@ -127,8 +129,9 @@ impl Reader<'_> {
                     refuse(self.skips, self.meters, &format!("data of the module {module}"), "it")?;
                 }
                 Entry::Unsupported { key, what } => {
-                    let key = format!("key `{}` of index {}", key.escape_ascii(), loading.index);
-                    refuse(self.skips, self.meters, &what, &key)?;
+                    let name = format!("key `{}` of index {}", key.escape_ascii(), loading.index);
+                    refuse(self.skips, self.meters, &what, &name)?;
+                    self.meters.left_out().add(loading.index, &key);
                 }
                 Entry::Aux { .. } | Entry::Resize { .. } => {}
                 Entry::End => break,
@@ -181,7 +184,16 @@ impl Reader<'_> {
                 _ => {
                     let key = command.word(1);
                     let key = || format!("`{}`", key[..key.len().min(80)].escape_ascii());
-                    match translate(&name, &command, &self.abilities) {
+                    let translated = match self.judge(&name, &command) {
+                        Verdict::Pass => translate(&name, &command, &self.abilities),
+                        verdict => {
+                            self.meters.skip("writes to keys that the copy has left out");
+                            let instead =
+                                if let Verdict::Instead(request) = verdict { vec![request] } else { Vec::new() };
+                            Translated::Requests { requests: instead, without: None }
+                        }
+                    };
+                    match translated {
                         Translated::AsIs => unit.add(self.position.index, &command.bytes),
                         Translated::Requests { requests, without } => {
                             if let Some(what) = without {
@@ -203,6 +215,16 @@ impl Reader<'_> {
                 self.queue.push(&mut unit, self.place())?;
             }
         }
+    }
+
+    /// Whether a command of the stream concerns what the copy has left out.
+    fn judge(&self, name: &str, command: &Command) -> Verdict {
+        let mut left_out = self.meters.left_out();
+        if left_out.is_empty() {
+            return Verdict::Pass;
+        }
+        let words: Vec<&[u8]> = command.words().collect();
+        left_out.judge(name, &words, self.position.index)
     }
 
     fn place(&self) -> Place {

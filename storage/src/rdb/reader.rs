@@ -195,7 +195,7 @@ impl<R: Read> RdbReader<R> {
                     }
                 }
                 OPCODE_HASH_TEMPLATE if self.origin == Origin::Redis => {
-                    let (number, fields) = skim::template(input)?;
+                    let (number, fields) = skim::template(input, self.templates.room())?;
                     let added = self.templates.add(number, input.kept(fields, input.mark()));
                     added.map_err(|problem| input.error(problem))?;
                 }

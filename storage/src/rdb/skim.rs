@@ -27,7 +27,7 @@ use super::reader::RdbError;
 use crate::codec::CodecError;
 use crate::codec::reader::RdbLength;
 use crate::codec::value::kind;
-use crate::codec::value::newer::{Origin, Templates, is_newer_hash, unsupported};
+use crate::codec::value::newer::{Origin, TEMPLATES_TOO_LARGE, Templates, is_newer_hash, unsupported};
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
 
@@ -118,7 +118,14 @@ pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, origin: Origin, tem
 
 #[inline]
 pub(super) fn string<R: Read>(input: &mut Input<R>) -> Result<()> {
-    let bytes = match length_or_encoding(input)? {
+    let bytes = string_bytes(input)?;
+    input.advance(bytes)
+}
+
+/// Reads what stands before a string's bytes; how many those are.
+#[inline]
+fn string_bytes<R: Read>(input: &mut Input<R>) -> Result<u64> {
+    Ok(match length_or_encoding(input)? {
         RdbLength::Length(length) => length,
         RdbLength::Encoding(0) => 1,
         RdbLength::Encoding(1) => 2,
@@ -129,8 +136,7 @@ pub(super) fn string<R: Read>(input: &mut Input<R>) -> Result<()> {
             compressed
         }
         RdbLength::Encoding(_) => return Err(input.error(CodecError::Malformed("unknown string encoding"))),
-    };
-    input.advance(bytes)
+    })
 }
 
 /// A length where no string may stand.
@@ -206,11 +212,19 @@ pub(super) fn key_metadata<R: Read>(input: &mut Input<R>) -> Result<()> {
     })
 }
 
-/// Reads past a template: number; n, n strings. Returns the number and the mark where the strings begin.
-pub(super) fn template<R: Read>(input: &mut Input<R>) -> Result<(u64, usize)> {
+/// Reads past a template: number; n, n strings. Returns the number and the mark where the strings begin. The strings are kept,
+/// so what is larger than `bytes_max` is refused before it is read.
+pub(super) fn template<R: Read>(input: &mut Input<R>, bytes_max: usize) -> Result<(u64, usize)> {
     let number = length(input)?;
     let fields = input.mark();
-    times(input, string)?;
+    times(input, |input| {
+        let bytes = string_bytes(input)?;
+        let read = (input.mark() - fields) as u64;
+        if read.saturating_add(bytes) > bytes_max as u64 {
+            return Err(input.error(TEMPLATES_TOO_LARGE));
+        }
+        input.advance(bytes)
+    })?;
     Ok((number, fields))
 }
 

@@ -243,6 +243,8 @@ fn what_cannot_be_read_is_named() {
         (b"REDIS0016\xff".to_vec(), "at byte 9: RDB of format version 16, which this build cannot read"),
         (b"REDIS0080\xff".to_vec(), "at byte 9: RDB of format version 80, which this build cannot read"),
         (b"VALKEY081\xff".to_vec(), "at byte 9: RDB of format version 81, which this build cannot read"),
+        // Before the field of 300 MiB is read.
+        (b"REDIS0015\xf2\x01\x01\x80\x12\xc0\0\0".to_vec(), "at byte 17: malformed: hash templates over 256 MiB"),
         (rdb("REDIS0011", &[b"\x08"]), "at byte 10: opcode 8, which this build does not know"),
         (rdb("REDIS0015", &[b"\xf1"]), "at byte 10: opcode 241, which this build does not know"),
         (rdb("VALKEY080", &[b"\xf2"]), "at byte 10: opcode 242, which this build does not know"),

@@ -31,6 +31,8 @@ type Result<T> = std::result::Result<T, CodecError>;
 /// Limit on the size of a file's templates, which stay in memory until the file has been read.
 const TEMPLATE_BYTES_MAX: usize = 256 << 20;
 
+pub const TEMPLATES_TOO_LARGE: CodecError = CodecError::Malformed("hash templates over 256 MiB");
+
 const LISTPACK: CodecError = CodecError::Malformed("hash listpack");
 const TEMPLATE: CodecError = CodecError::Malformed("hash without its template");
 
@@ -74,12 +76,17 @@ impl Templates {
         reader.finish()?;
         self.bytes += fields.strings.len() + size_of::<(u64, Fields)>();
         if self.bytes > TEMPLATE_BYTES_MAX {
-            return Err(CodecError::Malformed("hash templates over 256 MiB"));
+            return Err(TEMPLATES_TOO_LARGE);
         }
         match self.by_number.insert(number, fields) {
             None => Ok(()),
             Some(_) => Err(CodecError::Malformed("hash template twice")),
         }
+    }
+
+    /// How many bytes the next template may have.
+    pub fn room(&self) -> usize {
+        TEMPLATE_BYTES_MAX.saturating_sub(self.bytes)
     }
 
     /// The number of values of a hash with that template.

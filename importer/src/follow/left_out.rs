@@ -1,0 +1,231 @@
+//! Keys that the copy has left out, so that later writes to them are left out too: the first of those would make such a key
+//! again, with a part of its value.
+//!
+//! A key is left out until the source deletes it, replaces its value, or flushes its index. Renamed or copied, it takes its
+//! mark along. A hash that the source empties field by field keeps its mark, since the stream does not say that it is gone.
+//! The marks live as long as the importer's process.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::wire::request;
+
+/// Bytes of the keys that are remembered. Writes to the others are passed on.
+const BYTES_MAX: usize = 64 << 20;
+/// What a key costs beside its own bytes.
+const KEY_OVERHEAD: usize = 64;
+
+/// Commands that replace whatever their first key holds.
+const REPLACES: &[&str] = &[
+    "SET",
+    "SETEX",
+    "PSETEX",
+    "GETSET",
+    "RESTORE",
+    "SUNIONSTORE",
+    "SINTERSTORE",
+    "SDIFFSTORE",
+    "ZUNIONSTORE",
+    "ZINTERSTORE",
+    "ZDIFFSTORE",
+    "ZRANGESTORE",
+    "GEOSEARCHSTORE",
+];
+
+#[derive(Debug, Default)]
+pub struct LeftOut {
+    by_index: BTreeMap<u64, HashSet<Box<[u8]>>>,
+    bytes: usize,
+}
+
+/// What becomes of a command of the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    /// It concerns a key that was left out.
+    LeaveOut,
+    /// The same, and this request takes its place.
+    Instead(Vec<u8>),
+}
+
+impl LeftOut {
+    pub fn is_empty(&self) -> bool {
+        self.by_index.is_empty()
+    }
+
+    /// Another copy begins.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    pub fn add(&mut self, index: u64, key: &[u8]) {
+        let bytes = key.len() + KEY_OVERHEAD;
+        if self.bytes + bytes <= BYTES_MAX && self.by_index.entry(index).or_default().insert(key.into()) {
+            self.bytes += bytes;
+        }
+    }
+
+    /// Judges the command whose name in capitals is `name`, and follows what it does to keys that were left out.
+    pub fn judge(&mut self, name: &str, words: &[&[u8]], index: u64) -> Verdict {
+        let Some(first) = words.get(1) else {
+            match name {
+                "FLUSHALL" => self.clear(),
+                "FLUSHDB" => self.clear_index(index),
+                _ => {}
+            }
+            return Verdict::Pass;
+        };
+        match (name, words) {
+            // With an option, such as ASYNC.
+            ("FLUSHALL", _) => self.clear(),
+            ("FLUSHDB", _) => self.clear_index(index),
+            ("DEL" | "UNLINK", _) => words[1..].iter().for_each(|key| _ = self.remove(index, key)),
+            ("MSET" | "MSETNX", _) => words[1..].iter().step_by(2).for_each(|key| _ = self.remove(index, key)),
+            ("SWAPDB", [_, a, b, ..]) => {
+                if let (Some(a), Some(b)) = (number(a), number(b)) {
+                    let (of_a, of_b) = (self.by_index.remove(&a), self.by_index.remove(&b));
+                    self.by_index.extend(of_a.map(|keys| (b, keys)));
+                    self.by_index.extend(of_b.map(|keys| (a, keys)));
+                }
+            }
+            ("RENAME" | "RENAMENX", [_, from, to, ..]) => {
+                let moves = self.remove(index, from);
+                self.remove(index, to);
+                if moves {
+                    self.add(index, to);
+                    return instead_of(to);
+                }
+            }
+            ("COPY", [_, from, to, options @ ..]) => {
+                let db = options.iter().position(|word| word.eq_ignore_ascii_case(b"DB"));
+                let elsewhere = db.and_then(|at| number(options.get(at + 1)?));
+                let target = elsewhere.unwrap_or(index);
+                self.remove(target, to);
+                if self.has(index, from) {
+                    self.add(target, to);
+                    return if target == index { instead_of(to) } else { Verdict::LeaveOut };
+                }
+            }
+            ("MOVE", [_, key, to, ..]) if self.remove(index, key) => {
+                if let Some(to) = number(to) {
+                    self.add(to, key);
+                }
+                return Verdict::LeaveOut;
+            }
+            ("BITOP", [_, _, key, ..]) => _ = self.remove(index, key),
+            ("SORT" | "GEORADIUS" | "GEORADIUSBYMEMBER", _) => {
+                let stores =
+                    |word: &&[u8]| word.eq_ignore_ascii_case(b"STORE") || word.eq_ignore_ascii_case(b"STOREDIST");
+                let last = words.iter().rposition(stores);
+                if let Some(key) = last.and_then(|at| words.get(at + 1)) {
+                    self.remove(index, key);
+                }
+            }
+            _ if REPLACES.contains(&name) => _ = self.remove(index, first),
+            _ if self.has(index, first) => return Verdict::LeaveOut,
+            _ => {}
+        }
+        Verdict::Pass
+    }
+
+    fn has(&self, index: u64, key: &[u8]) -> bool {
+        self.by_index.get(&index).is_some_and(|keys| keys.contains(key))
+    }
+
+    fn remove(&mut self, index: u64, key: &[u8]) -> bool {
+        let Some(keys) = self.by_index.get_mut(&index) else { return false };
+        let found = keys.remove(key);
+        if found {
+            self.bytes -= key.len() + KEY_OVERHEAD;
+        }
+        if keys.is_empty() {
+            self.by_index.remove(&index);
+        }
+        found
+    }
+
+    fn clear_index(&mut self, index: u64) {
+        let keys = self.by_index.remove(&index).unwrap_or_default();
+        self.bytes -= keys.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
+    }
+}
+
+/// What a key with the name `to` held is gone at the source.
+fn instead_of(to: &[u8]) -> Verdict {
+    let mut bytes = Vec::new();
+    request(&mut bytes, &[b"DEL", to]);
+    Verdict::Instead(bytes)
+}
+
+fn number(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(left_out: &mut LeftOut, line: &str) -> Verdict {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        left_out.judge(&String::from_utf8_lossy(words[0]), &words, 0)
+    }
+
+    #[test]
+    fn writes_to_a_key_are_left_out_until_it_is_replaced() {
+        for (line, passes_after) in [
+            ("DEL other h", true),
+            ("UNLINK h", true),
+            ("SET h v PXAT 5", true),
+            ("RESTORE h 0 x REPLACE", true),
+            ("MSET a h h v", true),
+            ("MSET a h", false),
+            ("SUNIONSTORE h a b", true),
+            ("SUNIONSTORE a h b", false),
+            ("BITOP AND h a", true),
+            ("SORT l STORE h", true),
+            ("RENAME other h", true),
+            ("COPY other h REPLACE", true),
+            ("COPY other h DB 3 REPLACE", false),
+            ("FLUSHDB", true),
+            ("FLUSHALL ASYNC", true),
+            ("SWAPDB 0 1", true),
+            ("SWAPDB 1 2", false),
+        ] {
+            let mut left_out = LeftOut::default();
+            left_out.add(0, b"h");
+            assert_eq!(judge(&mut left_out, "HSET h f v"), Verdict::LeaveOut);
+            assert_eq!(judge(&mut left_out, "PEXPIREAT h 5"), Verdict::LeaveOut);
+            assert_eq!(judge(&mut left_out, "HSET other f v"), Verdict::Pass);
+            assert_eq!(judge(&mut left_out, line), Verdict::Pass, "{line}");
+            let expected = if passes_after { Verdict::Pass } else { Verdict::LeaveOut };
+            assert_eq!(judge(&mut left_out, "HSET h f v"), expected, "after {line}");
+        }
+    }
+
+    #[test]
+    fn marks_go_along_with_their_keys() {
+        let mut left_out = LeftOut::default();
+        left_out.add(0, b"a");
+        let gone = Verdict::Instead(b"*2\r\n$3\r\nDEL\r\n$1\r\nb\r\n".to_vec());
+        assert_eq!(judge(&mut left_out, "RENAME a b"), gone);
+        assert_eq!(judge(&mut left_out, "HSET a f v"), Verdict::Pass);
+        assert_eq!(judge(&mut left_out, "HSET b f v"), Verdict::LeaveOut);
+        assert_eq!(judge(&mut left_out, "COPY b c DB 2"), Verdict::LeaveOut);
+        assert_eq!(judge(&mut left_out, "MOVE b 1"), Verdict::LeaveOut);
+        assert_eq!(judge(&mut left_out, "SWAPDB 1 0"), Verdict::Pass);
+        assert_eq!(judge(&mut left_out, "HDEL b f"), Verdict::LeaveOut);
+        assert_eq!(left_out.judge("HSET", &[b"HSET", b"c", b"f", b"v"], 2), Verdict::LeaveOut);
+        assert_eq!(judge(&mut left_out, "FLUSHALL"), Verdict::Pass);
+        assert!(left_out.is_empty() && left_out.bytes == 0);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut left_out = LeftOut::default();
+        let long = vec![b'x'; BYTES_MAX / 2];
+        left_out.add(0, &long);
+        left_out.add(1, &long);
+        assert!(left_out.bytes <= BYTES_MAX);
+        left_out.clear_index(0);
+        assert_eq!((left_out.bytes, left_out.is_empty()), (0, true));
+    }
+}
