@@ -13,7 +13,7 @@ use dormouse_shard::commands::{self, Context, Run};
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::{self, Command, Plan, Turn};
-use dormouse_shard::keyspace::Keyspace;
+use dormouse_shard::keyspace::{Expiry, Keyspace};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::topology::hold;
 use dormouse_storage::log::flusher::Flusher;
@@ -21,6 +21,7 @@ use dormouse_storage::log::recovery::{self, Recovered};
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
 use dormouse_storage::manifest;
+use dormouse_storage::shown::INDEXES;
 use dormouse_storage::store::{Fault, FaultyStore, Request, Store};
 use dormouse_types::segment::{Placement, SlotPlacement, prefix53};
 use parking_lot::Mutex;
@@ -930,4 +931,32 @@ fn an_import_that_begins_meanwhile_is_not_dropped() {
     filling.store(false, Ordering::SeqCst);
     bench.runtime.block_on(database.settle_import(|| filling.load(Ordering::SeqCst)));
     assert!(!staging(false));
+}
+
+/// A branch is made of what is shown: it keeps no object alive that only an import has filled.
+#[test]
+fn a_branch_names_no_chunk_of_what_is_staged() {
+    let bench = Bench::new();
+    let database = bench.open();
+    bench.run(&database, &["SET", "n", "0"]);
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    {
+        let (_, held) = bench.runtime.block_on(database.hold_all()).expect("it is awake");
+        let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
+        let parts = contents.iter_mut().map(|contents| &mut **contents);
+        let mut db = Keyspace::new(parts, &database.shared, 0, NOW_MS, 1);
+        db.begin_staging();
+        db.select(INDEXES as u8);
+        for key in 0..1000 {
+            db.set_string(format!("staged:{key}").as_bytes(), &[b'x'; 100], Expiry::None);
+        }
+        db.finish();
+    }
+    bench.runtime.block_on(database.branch("branch", None)).expect("the store is well");
+    let latest =
+        |name| bench.runtime.block_on(manifest::latest(&bench.store, name)).expect("readable").expect("a manifest");
+    let (source, branch) = (latest("test"), latest("branch"));
+    let used: BTreeSet<u32> = branch.locations().map(|location| location.chunk).collect();
+    assert!(source.chunks.len() > used.len(), "what is staged is in a chunk of its own");
+    assert_eq!(branch.chunks.len(), used.len());
 }

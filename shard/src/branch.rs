@@ -17,6 +17,7 @@ use dormouse_storage::manifest::{self, ANCESTORS, Lineage, Manifest};
 use dormouse_storage::shown::{INDEXES, NO_KEYSPACE};
 use dormouse_storage::store::StoreError;
 
+use crate::checkpoint::drop_unused_chunks;
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 
@@ -74,6 +75,8 @@ impl Database {
         let shown = branch.keyspaces;
         branch.segments.retain(|segment| shown.contains(&segment.keyspace));
         branch.pieces.retain(|piece| shown.contains(&piece.keyspace));
+        // It does not keep objects of its source that only an import has used.
+        drop_unused_chunks(&mut branch);
         branch.source = Some(self.name().to_owned());
         let further = Lineage::of(&source).ancestors;
         branch.settings.remove(ANCESTORS);

@@ -175,7 +175,8 @@ pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
     if gain < CHUNK_GAIN_MIN { Vec::new() } else { sparse.into_iter().map(|at| at as u32).collect() }
 }
 
-pub(super) fn drop_unused_chunks(manifest: &mut Manifest) {
+/// Forgets chunks that no segment or piece lies in.
+pub(crate) fn drop_unused_chunks(manifest: &mut Manifest) {
     let mut used = vec![false; manifest.chunks.len()];
     for location in manifest.locations() {
         used[location.chunk as usize] = true;

@@ -45,9 +45,8 @@ use dormouse_storage::store::StoreError;
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
 use dormouse_types::segment::Range53;
 
-use self::assembly::{
-    drop_unused_chunks, is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge,
-};
+pub(crate) use self::assembly::drop_unused_chunks;
+use self::assembly::{is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge};
 use self::visit::{AtOnce, Contents as Found, InChunk, Look, Visited, Written};
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};

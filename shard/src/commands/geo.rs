@@ -9,7 +9,7 @@ use dormouse_types::SortedSet;
 use dormouse_types::geohash::Point;
 use smallvec::SmallVec;
 
-use crate::commands::args::{Args, Argument, Rest, float};
+use crate::commands::args::{Args, Argument, Last, Rest, float};
 use crate::commands::sorted_sets::{Rule, add};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run};
 use crate::error::{Error, Result};
@@ -142,7 +142,7 @@ fn geoadd(
 fn geodist(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, a, b, unit): (&[u8], &[u8], &[u8], Option<Unit>),
+    (key, a, b, Last(unit)): (&[u8], &[u8], &[u8], Last<Unit>),
 ) -> Result<()> {
     let Unit(meters) = unit.unwrap_or(Unit(1.0));
     let set = db.read::<SortedSet>(key)?;

@@ -19,6 +19,7 @@ fn places() {
         ("GEODIST none a b", "nil"),
         ("GEODIST none a b x", UNIT),
         ("GEODIST g Palermo Catania km km", SYNTAX),
+        ("GEODIST g Palermo Catania x km", SYNTAX),
         ("GEOHASH g Palermo Catania none", "[sqc92417nu0 sqdtr74hyu0 nil]"),
         ("GEOHASH none a", "[nil]"),
         ("GEOPOS g Palermo none", "[[13.36138933897018433 38.2000006309196749] nil]"),
