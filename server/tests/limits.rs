@@ -241,6 +241,23 @@ fn an_evicting_database_keeps_its_limit_over_several_shards() {
     });
 }
 
+/// A few bytes that ask for half a gigabyte of zeros are refused as a value of that size would be.
+#[test]
+fn a_far_bit_is_refused_before_it_is_stored() {
+    let server = Served::start(&["--max-memory", "4mb"]);
+    let mut client = server.connect();
+    let full = "-OOM command not allowed when used memory > 'maxmemory'.";
+    assert_eq!(client.say("SETBIT k 100 1").to_string(), ":0");
+    for line in
+        ["SETBIT k 4294967295 1", "SETBIT new 4294967295 1", "SETRANGE k 536870911 x", "BITFIELD k SET u8 4294967280 1"]
+    {
+        assert_eq!(client.say(line).to_string(), full, "{line}");
+    }
+    assert_eq!(client.say("STRLEN k").to_string(), ":13");
+    assert_eq!(client.say("SETBIT k 8000000 1").to_string(), ":0");
+    assert_eq!(client.say("BITFIELD k GET u8 4294967280").to_string(), "[:0]");
+}
+
 #[test]
 fn long_patterns_do_not_hold_the_server() {
     let server = Served::start(&[]);

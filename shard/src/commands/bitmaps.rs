@@ -44,7 +44,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(1), and O(N) where the string must become N bytes long",
                 "Sets or clears the bit at offset of the string value. Creates the key if it doesn't exist.",
             )
-            .cost(setbit_cost),
+            .cost(setbit_cost)
+            .grows(setbit_growth),
         Command::new("GETBIT", exactly(3), KEY_READ, READ_FAST, run!(getbit)).doc(
             "2.2.0",
             "O(1)",
@@ -58,7 +59,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .cost(cost_of_bytes),
         Command::new("BITOP", at_least(4), DESTINATION_AND_SOURCES, WRITE.union(Flags::BY_KEY), run!(bitop))
             .doc("2.6.0", "O(N)", "Performs bitwise operations on multiple strings, and stores the result.")
-            .cost(bitop_cost),
+            .cost(bitop_cost)
+            .grows(bitop_growth),
         Command::new("BITFIELD", at_least(2), KEY_OF_FIELDS, WRITE, run!(fields::bitfield))
             .doc(
                 "3.2.0",
@@ -66,6 +68,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Performs arbitrary bitfield integer operations on strings.",
             )
             .cost(fields::cost)
+            .grows(fields::growth)
             .access(fields::access),
         Command::new("BITFIELD_RO", at_least(2), KEY_READ, READ_FAST, run!(fields::bitfield_ro)).doc(
             "6.0.0",
@@ -282,14 +285,33 @@ fn cost_of_bytes(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.string_length(request.arg(1)) / BYTES_PER_ELEMENT
 }
 
-/// The bytes of a string that grows to hold byte `last`; nothing if it is long enough.
+/// How many bytes a string gains that must hold byte `last`.
+pub(super) fn growth_to(db: &Keyspace<'_>, key: &[u8], last: usize) -> usize {
+    (last + 1).saturating_sub(db.string_length(key))
+}
+
+/// A string that grows is moved as a whole.
 fn cost_of_growth(db: &Keyspace<'_>, key: &[u8], last: usize) -> usize {
-    if last < db.string_length(key) { 0 } else { last / BYTES_PER_ELEMENT }
+    if growth_to(db, key, last) == 0 { 0 } else { last / BYTES_PER_ELEMENT }
+}
+
+/// The byte that a `SETBIT` needs.
+fn last_byte(request: Request<'_>) -> Option<usize> {
+    let offset = canonical_integer(request.arg(2))?;
+    Offset::new(offset).ok().map(Offset::byte)
 }
 
 fn setbit_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let offset = canonical_integer(request.arg(2)).and_then(|offset| Offset::new(offset).ok());
-    offset.map_or(0, |offset| cost_of_growth(db, request.arg(1), offset.byte()))
+    last_byte(request).map_or(0, |last| cost_of_growth(db, request.arg(1), last))
+}
+
+fn setbit_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    last_byte(request).map_or(0, |last| growth_to(db, request.arg(1), last))
+}
+
+/// The result is as long as the longest source.
+fn bitop_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    request.iter().skip(3).map(|key| db.string_length(key)).max().unwrap_or(0)
 }
 
 /// All bytes of all sources.

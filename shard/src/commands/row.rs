@@ -324,6 +324,8 @@ pub struct Row {
     pub tips: &'static [&'static str],
     /// For commands whose cost is neither small nor known from the request alone.
     pub cost: Option<Cost>,
+    /// For commands that may add more bytes than their arguments have: how many.
+    pub grows: Option<Cost>,
     /// For commands over two logical indexes. The key is one of the row's too, so it lies on a shard that is held.
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
@@ -345,6 +347,11 @@ impl Row {
             }
             _ => self.key_indexes(request).next(),
         }
+    }
+
+    /// How many bytes a request may add beyond those of its arguments.
+    pub fn growth(&self, db: &Keyspace<'_>, request: Request<'_>) -> usize {
+        self.grows.map_or(0, |grows| grows(db, request))
     }
 
     /// Redis's legacy triple: first key, last key (negative: from the end), step. Zeros where there are no keys in a plain
@@ -429,6 +436,7 @@ impl<R: Copy> Command<R> {
             complexity: "",
             tips: &[],
             cost: None,
+            grows: None,
             elsewhere: None,
             access: None,
             foresee: None,
@@ -448,6 +456,7 @@ impl<R: Copy> Command<R> {
             complexity: "",
             tips: &[],
             cost: None,
+            grows: None,
             elsewhere: None,
             access: None,
             foresee: None,
@@ -474,6 +483,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn cost(mut self, cost: Cost) -> Self {
         self.row.cost = Some(cost);
+        self
+    }
+
+    pub const fn grows(mut self, grows: Cost) -> Self {
+        self.row.grows = Some(grows);
         self
     }
 

@@ -1,6 +1,6 @@
 //! Strings: bytes, or the decimal digits of an integer.
 
-use dormouse_protocol::Reply;
+use dormouse_protocol::{Reply, Request};
 use dormouse_types::record::Origin;
 use smallvec::SmallVec;
 
@@ -124,7 +124,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the length of a string value.",
         ),
-        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).doc(
+        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).grows(setrange_growth).doc(
             "2.2.0",
             "O(M) where M is the length of the value argument, and O(N) where the string must become N bytes long.",
             "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
@@ -345,6 +345,13 @@ fn setrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u
     })?;
     reply.integer(len as i64);
     Ok(())
+}
+
+/// How many bytes the string gains.
+fn setrange_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let offset = canonical_integer(request.arg(2)).and_then(|offset| usize::try_from(offset).ok());
+    let end = offset.map_or(0, |offset| offset.saturating_add(request.arg(3).len()));
+    if end > LENGTH_MAX { 0 } else { end.saturating_sub(db.string_length(request.arg(1))) }
 }
 
 /// `GETRANGE key start end`, and `SUBSTR`, its old name.

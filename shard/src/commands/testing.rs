@@ -67,6 +67,15 @@ impl Bench {
         row.cost.map(|cost| cost(&db, request.as_request()))
     }
 
+    /// How many bytes the command's row says that the line may add beyond its own.
+    pub fn growth(&mut self, line: &str) -> usize {
+        let words = words(line);
+        let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let request = OwnedRequest::from_args(&args);
+        let (row, _) = find(request.as_request()).expect("a command");
+        row.growth(&self.keyspace(), request.as_request())
+    }
+
     pub fn keyspace(&mut self) -> Keyspace<'_> {
         Keyspace::new([&mut self.contents], &self.shared, self.select, self.now_ms, self.seed)
     }

@@ -41,12 +41,18 @@ impl Admission {
 
     /// Whether a command may run now. Room is made for what it adds.
     #[inline]
-    fn admit(&self, db: &mut Keyspace<'_>, flags: Flags, adds: impl FnOnce() -> usize) -> Result<(), NoRoom> {
+    fn admit(
+        &self,
+        db: &mut Keyspace<'_>,
+        flags: Flags,
+        adds: impl FnOnce(&Keyspace<'_>) -> usize,
+    ) -> Result<(), NoRoom> {
         if let Some(refusal) = self.refusal.as_ref().filter(|_| flags.contains(Flags::WRITE)) {
             return Err(NoRoom::Refused(refusal.clone()));
         }
         if self.is_bounded && flags.contains(Flags::DENY_OOM) {
-            return db.make_room(self.published, adds());
+            let adds = adds(db);
+            return db.make_room(self.published, adds);
         }
         Ok(())
     }
@@ -56,8 +62,13 @@ impl Admission {
         let all = plan.commands().fold(Flags::empty(), |all, command| all | command.row.flags);
         let growing = plan.commands().filter(|command| command.row.flags.contains(Flags::DENY_OOM));
         db.select(plan.first_select());
-        self.admit(db, all, || growing.map(|command| added_bytes(command.request.as_request())).sum())
+        self.admit(db, all, |db| growing.map(|command| adds(db, command.row, command.request.as_request())).sum())
     }
+}
+
+/// About how many bytes a request adds, at most.
+fn adds(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
+    added_bytes(request).saturating_add(row.growth(db, request))
 }
 
 /// The command has to wait, for a place to be loaded or for memory to become free.
@@ -76,7 +87,7 @@ pub(super) fn run_one(
     request: Request<'_>,
     reply: &mut Reply,
 ) -> Result<(), MustWait> {
-    match admission.admit(db, row.flags, || added_bytes(request)) {
+    match admission.admit(db, row.flags, |db| adds(db, row, request)) {
         Ok(()) => commands::call(row, run, db, reply, request).map_err(|_| MustWait),
         Err(NoRoom::Wait(_)) => Err(MustWait),
         Err(NoRoom::Refused(refusal)) => {

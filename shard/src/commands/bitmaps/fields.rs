@@ -4,7 +4,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_types::record::Origin;
 use smallvec::SmallVec;
 
-use super::{Offset, cost_of_growth, reach};
+use super::{Offset, cost_of_growth, growth_to, reach};
 use crate::commands::Access;
 use crate::commands::args::{Args, Argument, Word, canonical_integer};
 use crate::commands::strings::LENGTH_MAX;
@@ -55,9 +55,13 @@ fn read(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], steps: &[Step]) ->
 
 /// What the growth of the string costs; each step is short.
 pub(super) fn cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let Ok(Steps(steps)) = Steps::take(&mut Args::new(request, 2)) else { return 0 };
-    let last = steps.iter().filter(|step| step.is_write()).map(|step| step.field.last_byte()).max();
-    steps.len() + last.map_or(0, |last| cost_of_growth(db, request.arg(1), last))
+    let Ok(steps) = Steps::take(&mut Args::new(request, 2)) else { return 0 };
+    steps.0.len() + steps.last_byte().map_or(0, |last| cost_of_growth(db, request.arg(1), last))
+}
+
+pub(super) fn growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let last = Steps::take(&mut Args::new(request, 2)).ok().and_then(|steps| steps.last_byte());
+    last.map_or(0, |last| growth_to(db, request.arg(1), last))
 }
 
 /// A request that only reads says so; one that is malformed may be anything.
@@ -71,6 +75,13 @@ pub(super) fn access(request: Request<'_>) -> Access {
 
 /// All subcommands of a request, up to its end.
 pub(super) struct Steps(SmallVec<[Step; 4]>);
+
+impl Steps {
+    /// The last byte that one of them writes.
+    fn last_byte(&self) -> Option<usize> {
+        self.0.iter().filter(|step| step.is_write()).map(|step| step.field.last_byte()).max()
+    }
+}
 
 impl<'a> Argument<'a> for Steps {
     fn take(args: &mut Args<'a>) -> Result<Self> {

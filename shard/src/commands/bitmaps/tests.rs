@@ -220,6 +220,28 @@ fn a_far_bit_makes_a_long_string() {
     assert_eq!(bench.cost("BITOP OR d k k none"), Some(781));
 }
 
+#[test]
+fn growth_is_told_before_it_happens() {
+    let mut bench = Bench::new();
+    bench.run("SETBIT k 7999 1");
+    for (line, bytes) in [
+        ("SETBIT k 7999 0", 0),
+        ("SETBIT k 8000 0", 1),
+        ("SETBIT new 4294967295 1", 1 << 29),
+        ("SETBIT new -1 1", 0),
+        ("SETBIT new 4294967296 1", 0),
+        ("BITFIELD k GET u8 9999", 0),
+        ("BITFIELD k SET u8 8000 1 INCRBY u8 8009 1", 3),
+        ("BITFIELD k SET u8", 0),
+        ("SETRANGE k 1000 abc", 3),
+        ("SETRANGE new 536870911 a", 1 << 29),
+        ("SETRANGE new 536870912 a", 0),
+        ("BITOP OR d k none", 1000),
+    ] {
+        assert_eq!(bench.growth(line), bytes, "{line}");
+    }
+}
+
 /// Random ranges, fields and operations against the plainest way to do each: bit by bit.
 #[test]
 fn as_bit_by_bit() {
