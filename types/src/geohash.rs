@@ -32,8 +32,12 @@ pub struct Point {
 impl Point {
     /// The middle of the smallest cell that a score names.
     pub fn of_score(score: f64) -> Self {
-        // Scores that no point has: negative ones wrap around.
-        let bits = if score < 0.0 { score as i64 as u64 } else { score as u64 };
+        // Scores that no point has, as Redis converts them on x86-64: negative ones wrap around, too large ones are 0.
+        let bits = match score {
+            ..0.0 => score as i64 as u64,
+            18_446_744_073_709_551_616.0.. => 0,
+            _ => score as u64,
+        };
         let area = Cell { bits, step: STEP_MAX }.area();
         let middle = |low: f64, high: f64, most: f64| ((low + high) / 2.0).clamp(-most, most);
         Self {
