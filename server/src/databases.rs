@@ -60,6 +60,8 @@ pub struct Tenant {
     pub rates: Mutex<Rates>,
     /// The keeper waits for locks of the database, to end an import that was abandoned.
     pub is_settling: AtomicBool,
+    /// The keeper removes keys of it.
+    pub is_kept_up: AtomicBool,
     /// Checkpoints and sleeps that the keeper begins.
     pub saving: Mutex<Saving>,
     /// What each shard did in the last second, by its id.
@@ -125,6 +127,7 @@ impl Tenant {
             memory_peak: AtomicU64::new(0),
             rates: Mutex::default(),
             is_settling: AtomicBool::new(false),
+            is_kept_up: AtomicBool::new(false),
             saving: Mutex::default(),
             loads: Mutex::default(),
             writes_saved,

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
@@ -94,27 +94,49 @@ async fn expire(node: Arc<Node>) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !node.is_draining() {
         every.tick().await;
-        keep_up(&node).await;
+        for tenant in node.tenants.all() {
+            // Its locks may be held for long, and no other database is to wait for them.
+            if !tenant.database.chores().is_empty()
+                && let Some(turn) = Alone::begin(&tenant, |tenant| &tenant.is_kept_up)
+            {
+                tokio::spawn(keep_up(Arc::clone(&node), turn));
+            }
+        }
     }
 }
 
-/// Removes keys that have expired or are too many, slice by slice, as long as it is worth it. All shards of all databases take
-/// turns, so that none waits for the backlog of another.
-async fn keep_up(node: &Node) {
-    let chores = |tenant: Arc<Tenant>| {
-        let database = Arc::clone(&tenant.database);
-        let chores = database.chores();
-        chores.into_iter().map(move |chore| (Arc::clone(&database), chore))
-    };
-    let mut left: Vec<_> = node.tenants.all().flat_map(chores).collect();
+/// Removes keys of one database that have expired or are too many, slice by slice, as long as it is worth it. All of its shards
+/// take turns, so that none waits for the backlog of another.
+async fn keep_up(node: Arc<Node>, turn: Alone) {
+    let database = &turn.tenant.database;
+    let mut left = database.chores();
     while !left.is_empty() && !node.is_draining() {
-        for (database, chore) in std::mem::take(&mut left) {
+        for chore in std::mem::take(&mut left) {
             if database.work_at(&chore).await {
-                left.push((database, chore));
+                left.push(chore);
             }
             // A command that came meanwhile goes first.
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Work of the keeper at one database that is not begun twice at a time. It is over when this is dropped.
+struct Alone {
+    tenant: Arc<Tenant>,
+    runs: fn(&Tenant) -> &AtomicBool,
+}
+
+impl Alone {
+    fn begin(tenant: &Arc<Tenant>, runs: fn(&Tenant) -> &AtomicBool) -> Option<Self> {
+        let begun = !runs(tenant).swap(true, Ordering::SeqCst);
+        begun.then(|| Self { tenant: Arc::clone(tenant), runs })
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        (self.runs)(&self.tenant).store(false, Ordering::SeqCst);
     }
 }
 
@@ -256,15 +278,16 @@ fn own_bytes(tenant: &Tenant) -> u64 {
 /// Ends an abandoned import. That takes the shards' locks, so the keeper does not wait for it.
 fn settle_import(node: &Arc<Node>, tenant: &Arc<Tenant>) {
     let is_followed = tenant.database.shared.followed.load(Ordering::Relaxed) != 0;
-    if !is_followed || tenant.is_settling.swap(true, Ordering::SeqCst) {
+    if !is_followed {
         return;
     }
-    let (node, tenant) = (Arc::clone(node), Arc::clone(tenant));
+    let Some(turn) = Alone::begin(tenant, |tenant| &tenant.is_settling) else { return };
+    let node = Arc::clone(node);
     tokio::spawn(async move {
+        let tenant = &turn.tenant;
         let is_filling = |client: &Arc<Client>| usize::from(client.select.load(Ordering::Relaxed)) >= INDEXES;
         let is_filled = || node.clients.of_database(tenant.name()).iter().any(is_filling);
         tenant.database.settle_import(is_filled).await;
-        tenant.is_settling.store(false, Ordering::SeqCst);
     });
 }
 

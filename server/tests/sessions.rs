@@ -10,11 +10,13 @@ use std::time::Duration;
 use dormouse::clients::Peer;
 use dormouse::config::Settings;
 use dormouse::databases::{Tenant, Tenants};
+use dormouse::keeper;
 use dormouse::metering::{Meter, Totals};
 use dormouse::node::Node;
 use dormouse::options::Invocation;
 use dormouse::table::TABLE;
 use dormouse::worker::{self, Accepted, Handle};
+use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
 use dormouse_shard::keyspace::Keyspace;
@@ -49,6 +51,10 @@ impl Bench {
     }
 
     fn with(tokens: &[&str], log: Option<Arc<Log>>) -> Self {
+        Self::at(tokens, log, || CLOCK_MS.load(Ordering::SeqCst))
+    }
+
+    fn at(tokens: &[&str], log: Option<Arc<Log>>, clock: fn() -> u64) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
         let words = ["dormouse", "--store", "memory://"].into_iter().map(OsString::from);
@@ -64,7 +70,7 @@ impl Bench {
             loader: Lane::new("loader", 2, 0).expect("threads"),
             patient: Lane::new("patient", 1, 0).expect("threads"),
             background: runtime.handle().clone(),
-            clock: || CLOCK_MS.load(Ordering::SeqCst),
+            clock,
             writer: 1,
             log,
             recovered: Arc::default(),
@@ -662,4 +668,28 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
         Keyspace::new(contents.iter_mut().map(|contents| &mut **contents), &again.database.shared, 0, now_ms, 1);
     let text = db.string(b"k").expect("a string").map(|text| text.to_vec());
     assert_eq!(text, Some(last.to_string().into_bytes()));
+}
+
+#[test]
+fn a_lock_that_is_held_keeps_no_other_database_from_expiring() {
+    let bench = Bench::at(&["dm_a_1", "dm_b_2"], None, worker::now_ms);
+    let databases = ["a", "b"].map(|name| Arc::clone(&bench.tenant(name).database));
+    for token in ["dm_a_1", "dm_b_2"] {
+        let mut client = bench.connect();
+        client.check(&format!("AUTH {token}"), "+OK\r\n");
+        client.check("SET k v PX 1", "+OK\r\n");
+    }
+    let (_, held) = bench.runtime.block_on(databases[0].hold_all()).expect("it is awake");
+    let autoscaler = Autoscaler::new(bench.node.policy.clone()).expect("the default policy");
+    let entered = bench.runtime.enter();
+    keeper::start(&bench.node, autoscaler);
+    drop(entered);
+    while databases[1].counts()[0].0 > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(databases[0].counts()[0].0, 1);
+    drop(held);
+    while databases[0].counts()[0].0 > 0 {
+        std::thread::yield_now();
+    }
 }
