@@ -4,7 +4,7 @@
 //! same error must come out, and a request that the `redis-protocol` crate reads must be read alike.
 #![no_main]
 
-use dormouse_protocol::{Limits, Parsed, Parser, ProtocolError};
+use dormouse_protocol::{RequestLimits, Parsed, Parser, ProtocolError};
 use libfuzzer_sys::fuzz_target;
 use redis_protocol::resp2;
 use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
@@ -13,21 +13,21 @@ type Args = Vec<Vec<u8>>;
 
 fuzz_target!(|input: &[u8]| {
     let Some((&piece, input)) = input.split_first() else { return };
-    for limits in [Limits::default(), Limits::unauthenticated(), SMALL] {
+    for limits in [RequestLimits::default(), RequestLimits::unauthenticated(), SMALL] {
         let whole = parse(limits, input, input.len());
         let pieces = parse(limits, input, usize::from(piece % 32) + 1);
         assert_eq!(whole, pieces);
-        if limits == Limits::default() {
+        if limits == RequestLimits::default() {
             compare_with_oracle(input, &whole.0);
         }
     }
 });
 
 /// So small that the fuzzer reaches each limit with little input.
-const SMALL: Limits =
-    Limits { args_max: 5, bulk_bytes_max: 20, line_bytes_max: 16, request_bytes_max: 64, authenticated: true };
+const SMALL: RequestLimits =
+    RequestLimits { args_max: 5, bulk_bytes_max: 20, line_bytes_max: 16, request_bytes_max: 64, authenticated: true };
 
-fn parse(limits: Limits, input: &[u8], piece: usize) -> (Vec<Args>, Option<ProtocolError>) {
+fn parse(limits: RequestLimits, input: &[u8], piece: usize) -> (Vec<Args>, Option<ProtocolError>) {
     let mut parser = Parser::new(limits);
     let mut requests = Vec::new();
     let mut start = 0;

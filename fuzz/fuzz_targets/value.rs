@@ -5,13 +5,13 @@
 #![no_main]
 
 use dormouse_storage::codec::Reader;
-use dormouse_storage::codec::value::{Loaded, decode_value, encode_object, encode_unpacked};
+use dormouse_storage::codec::value::{LoadedValue, decode_value, encode_object, encode_unpacked};
 use dormouse_types::{Limits, Object};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let Some((&kind, value)) = input.split_first() else { return };
-    let Ok(Loaded::Object(object)) = decode_value(kind % 32, &mut Reader::new(value), &Limits::default()) else {
+    let Ok(LoadedValue::Object(object)) = decode_value(kind % 32, &mut Reader::new(value), &Limits::default()) else {
         return;
     };
     let mut packed = Vec::new();
@@ -41,7 +41,7 @@ fn elements(object: &Object) -> Vec<(Vec<u8>, Vec<u8>)> {
 fn decoded(kind: u8, bytes: &[u8]) -> Object {
     let mut reader = Reader::new(bytes);
     match decode_value(kind, &mut reader, &Limits::default()) {
-        Ok(Loaded::Object(object)) if reader.is_empty() => object,
+        Ok(LoadedValue::Object(object)) if reader.is_empty() => object,
         other => panic!("our own encoding of type {kind} decodes to {other:?}"),
     }
 }

@@ -55,13 +55,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 
-use self::address::Address;
-use self::meters::Meters;
+use self::address::ServerAddress;
+use self::meters::ImportMeters;
 use self::place::KEY;
-use self::progress::Progress;
-use self::session::{Import, Memory, Outcome};
+use self::progress::LiveProgress;
+use self::session::{Ending, LiveImport, Remembered};
 use self::signals::Signals;
-use crate::target::Target;
+use crate::target::ServerUrl;
 
 /// How often the same batch may fail before we stop to believe that the link is at fault.
 const FAILURES_MAX: u32 = 20;
@@ -75,7 +75,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// How to move in.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct LiveOptions {
     /// Replace all data of the target, rather than refusing a target that holds some.
     pub replaces: bool,
     /// Leave out what cannot be taken, rather than giving up.
@@ -90,13 +90,13 @@ pub struct Options {
 
 /// Why a session ended before its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum Interruption {
     /// Trying again helps, or may.
     Dropped(String),
     Final(String),
 }
 
-impl Fault {
+impl Interruption {
     fn dropped(who: &str, error: &io::Error) -> Self {
         let text = match error.kind() {
             io::ErrorKind::UnexpectedEof => "it closed the connection".to_string(),
@@ -116,15 +116,15 @@ impl Fault {
 ///
 /// # Errors
 /// Why the target is not the user's yet.
-pub fn run(source: &str, target: Option<&Target>, options: Options) -> Result<(), String> {
-    let source = source.parse().and_then(|url| Address::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
+pub fn run(source: &str, target: Option<&ServerUrl>, options: LiveOptions) -> Result<(), String> {
+    let source = source.parse().and_then(|url| ServerAddress::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
     let source = source.map_err(|error| format!("the source: {error}"))?;
     let target = target.ok_or("where to? Name a running Dormouse: --to redis://:TOKEN@127.0.0.1:6379")?;
-    let target = Address::new(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
+    let target = ServerAddress::new(target, "DORMOUSE_TARGET_PASSWORD").map_err(|error| format!("--to: {error}"))?;
     if source.to_string() == target.to_string() {
         return Err("source and target are the same server".to_string());
     }
-    let import = Import {
+    let import = LiveImport {
         source,
         target,
         follows: options.follows,
@@ -132,12 +132,12 @@ pub fn run(source: &str, target: Option<&Target>, options: Options) -> Result<()
         skips: options.skips,
         stops_when_caught_up: options.stops_when_caught_up,
         pause: options.pause,
-        meters: Meters::default(),
-        progress: Progress::new(),
+        meters: ImportMeters::default(),
+        progress: LiveProgress::new(),
         signals: Signals::catch().map_err(|error| format!("cannot wait for signals: {error}"))?,
     };
     import.progress.note(&format!("importing from {} to {}", import.source, import.target));
-    let mut memory = Memory::default();
+    let mut memory = Remembered::default();
     let outcome = sessions(&import, &mut memory);
     import.clean_up(&memory);
     import.progress.clear();
@@ -145,29 +145,29 @@ pub fn run(source: &str, target: Option<&Target>, options: Options) -> Result<()
         import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
     }
     match outcome? {
-        Outcome::CutOver { paused } => {
+        Ending::CutOver { paused } => {
             println!("{}", summary(&import, paused));
             Ok(())
         }
-        Outcome::Stopped if memory.syncing => {
+        Ending::Stopped if memory.syncing => {
             Err("stopped before the copy was complete: the target is as it was".to_string())
         }
-        Outcome::Stopped => Err(format!(
+        Ending::Stopped => Err(format!(
             "stopped before the cutover; the same command goes on from here. The target keeps the key {KEY} until then"
         )),
     }
 }
 
 /// Session after session, until one ends well or nothing helps.
-fn sessions(import: &Import, memory: &mut Memory) -> Result<Outcome, String> {
+fn sessions(import: &LiveImport, memory: &mut Remembered) -> Result<Ending, String> {
     let mut backoff = BACKOFF_MIN;
     let (mut failures, mut reached) = (0, 0);
     loop {
         let text = match import.session(memory) {
             Ok(outcome) => return Ok(outcome),
-            Err(Fault::Final(text)) => return Err(text),
-            Err(Fault::Dropped(text)) if !memory.reached => return Err(text),
-            Err(Fault::Dropped(text)) => text,
+            Err(Interruption::Final(text)) => return Err(text),
+            Err(Interruption::Dropped(text)) if !memory.reached => return Err(text),
+            Err(Interruption::Dropped(text)) => text,
         };
         let applied = import.meters.applied();
         if applied != reached {
@@ -188,7 +188,7 @@ fn sessions(import: &Import, memory: &mut Memory) -> Result<Outcome, String> {
         backoff = BACKOFF_MAX.min(backoff * 2);
         while Instant::now() < until {
             if import.is_stopped() {
-                return Ok(Outcome::Stopped);
+                return Ok(Ending::Stopped);
             }
             std::thread::park_timeout(POLL);
         }
@@ -196,7 +196,7 @@ fn sessions(import: &Import, memory: &mut Memory) -> Result<Outcome, String> {
 }
 
 /// Gives up on a source that ends one full sync after the other.
-fn judge_source(import: &Import, memory: &mut Memory, text: &str) -> Result<(), String> {
+fn judge_source(import: &LiveImport, memory: &mut Remembered, text: &str) -> Result<(), String> {
     memory.cut_off += 1;
     if import.meters.snapshot_bytes.load(Ordering::Relaxed) == 0 {
         memory.cut_off_at_once += 1;
@@ -221,7 +221,7 @@ fn judge_source(import: &Import, memory: &mut Memory, text: &str) -> Result<(), 
     Ok(())
 }
 
-fn summary(import: &Import, paused: Option<Duration>) -> String {
+fn summary(import: &LiveImport, paused: Option<Duration>) -> String {
     let keys = HumanCount(import.meters.keys.load(Ordering::Relaxed));
     let commands = HumanCount(import.meters.commands.load(Ordering::Relaxed));
     let advice = match (import.follows, paused) {

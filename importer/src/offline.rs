@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dormouse_storage::log::Log;
-use dormouse_storage::rdb::import::{Import as Order, ImportError, Step};
+use dormouse_storage::rdb::import::{Import as Order, ImportError, ImportStep};
 use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
@@ -79,12 +79,12 @@ fn import_into(
     let progress = Progress::new("reading", bytes);
     let mut read = 0;
     let done = block_on(order.run(input, &mut |step| match step {
-        Step::Read { bytes, keys } => {
+        ImportStep::Read { bytes, keys } => {
             read = bytes;
             progress.at(bytes, keys);
         }
-        Step::Unsupported { name, what } => note_unsupported(&progress, name, what),
-        Step::Written { keys } => progress.writing(keys),
+        ImportStep::Unsupported { name, what } => note_unsupported(&progress, name, what),
+        ImportStep::Written { keys } => progress.writing(keys),
     }));
     if let Some(owner) = &owner
         && let Err(error) = block_on(owner.release())

@@ -14,10 +14,10 @@ use std::thread;
 use dormouse_protocol::Response;
 use dormouse_storage::codec::value::kind;
 use dormouse_storage::rdb::import::shown;
-use dormouse_storage::rdb::{Entry, RdbReader, RdbRecord};
+use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
 use crate::progress::Progress;
-use crate::target::Target;
+use crate::target::ServerUrl;
 use crate::{FileImport, note_unsupported, now_ms};
 
 /// Requests without a reply yet.
@@ -38,7 +38,7 @@ enum Pending {
 ///
 /// # Errors
 /// Why not everything was imported.
-pub fn run(import: &FileImport, target: &Target) -> Result<(), String> {
+pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
     let mut skipped = 0;
     if !import.is_stream() {
         let progress = Progress::new("checking", import.open()?.1);
@@ -85,36 +85,36 @@ pub fn run(import: &FileImport, target: &Target) -> Result<(), String> {
 }
 
 /// Reads the whole file, names what cannot be taken and counts it.
-fn check(import: &FileImport, target: &Target, progress: &Progress) -> Result<u64, String> {
+fn check(import: &FileImport, target: &ServerUrl, progress: &Progress) -> Result<u64, String> {
     let failed = |error: &dyn std::fmt::Display| format!("nothing was imported: {}: {error}", import.name());
     let mut reader = RdbReader::new(import.open()?.0).map_err(|error| failed(&error))?;
     let (mut unsupported, mut keys) = (0, 0);
     let mut indexes = Indexes::new(target);
     loop {
         match reader.next().map_err(|error| failed(&error))? {
-            Entry::Key(_) => {
+            RdbEntry::Key(_) => {
                 indexes.use_one().map_err(|error| failed(&error))?;
                 keys += 1;
                 if keys % STEP == 0 {
                     progress.at(reader.offset(), keys);
                 }
             }
-            Entry::Select(index) => indexes.select(index),
-            Entry::End => return Ok(unsupported),
+            RdbEntry::Select(index) => indexes.select(index),
+            RdbEntry::End => return Ok(unsupported),
             entry => unsupported += u64::from(is_unsupported(&entry, progress)),
         }
     }
 }
 
 /// Whether an item is something that cannot be taken; it is named.
-fn is_unsupported(entry: &Entry<'_>, progress: &Progress) -> bool {
+fn is_unsupported(entry: &RdbEntry<'_>, progress: &Progress) -> bool {
     match entry {
-        Entry::Unsupported { key, what } => note_unsupported(progress, key, what),
-        Entry::Function(source) => {
+        RdbEntry::Unsupported { key, what } => note_unsupported(progress, key, what),
+        RdbEntry::Function(source) => {
             let first = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
             note_unsupported(progress, first, "a library of functions");
         }
-        Entry::ModuleAux { module } => {
+        RdbEntry::ModuleAux { module } => {
             note_unsupported(progress, module.as_bytes(), "what a module keeps beside keys");
         }
         _ => return false,
@@ -130,7 +130,7 @@ struct Indexes {
 }
 
 impl Indexes {
-    fn new(target: &Target) -> Self {
+    fn new(target: &ServerUrl) -> Self {
         Indexes { fixed: target.index, now: 0, used: None }
     }
 
@@ -151,7 +151,7 @@ impl Indexes {
     }
 }
 
-fn connect(target: &Target) -> Result<TcpStream, String> {
+fn connect(target: &ServerUrl) -> Result<TcpStream, String> {
     let failed = |error: io::Error| format!("cannot reach {target:?}: {error}");
     let mut stream = TcpStream::connect((target.host.as_str(), target.port)).map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
@@ -178,7 +178,7 @@ struct Sent {
 
 fn send(
     import: &FileImport,
-    target: &Target,
+    target: &ServerUrl,
     input: Box<dyn Read>,
     writer: &mut Writer,
     progress: &Progress,
@@ -191,7 +191,7 @@ fn send(
     let mut selected = 0;
     loop {
         match reader.next().map_err(|error| broken(&error))? {
-            Entry::Key(record) => {
+            RdbEntry::Key(record) => {
                 let index = indexes.use_one().map_err(|error| broken(&error))?;
                 if index != selected {
                     selected = index;
@@ -207,8 +207,8 @@ fn send(
                     progress.at(reader.offset(), sent.keys);
                 }
             }
-            Entry::Select(index) => indexes.select(index),
-            Entry::End => break,
+            RdbEntry::Select(index) => indexes.select(index),
+            RdbEntry::End => break,
             entry if is_unsupported(&entry, progress) => {
                 sent.skipped += 1;
                 if !import.skip_unsupported {

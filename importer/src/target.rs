@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// `redis://[user:password@]host[:port][/index]`. Its `Debug` shows no password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct ServerUrl {
     pub host: String,
     pub port: u16,
     pub user: Option<String>,
@@ -14,7 +14,7 @@ pub struct Target {
     pub index: Option<u64>,
 }
 
-impl FromStr for Target {
+impl FromStr for ServerUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -46,11 +46,11 @@ impl FromStr for Target {
             "" => None,
             path => Some(path.parse().map_err(|_| "behind the URL's address stands no logical index".to_owned())?),
         };
-        Ok(Target { host: host.to_owned(), port, user, password, index })
+        Ok(ServerUrl { host: host.to_owned(), port, user, password, index })
     }
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "redis://{}:{}", self.host, self.port)
     }
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn urls() {
-        let shown = |text: &str| match text.parse::<Target>() {
-            Ok(Target { host, port, user, password, index }) => {
+        let shown = |text: &str| match text.parse::<ServerUrl>() {
+            Ok(ServerUrl { host, port, user, password, index }) => {
                 format!("{host} {port} {user:?} {password:?} {index:?}").replace("None", "-")
             }
             Err(complaint) => complaint,
@@ -102,6 +102,6 @@ mod tests {
         ] {
             assert_eq!(shown(text), expected, "{text}");
         }
-        assert!(!format!("{:?}", "redis://:secret@h".parse::<Target>()).contains("secret"));
+        assert!(!format!("{:?}", "redis://:secret@h".parse::<ServerUrl>()).contains("secret"));
     }
 }

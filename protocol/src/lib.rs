@@ -20,7 +20,7 @@ mod response;
 
 pub use double::{FormattedDouble, format_double};
 pub use error::ProtocolError;
-pub use parser::{Limits, Parsed, Parser};
+pub use parser::{Parsed, Parser, RequestLimits};
 pub use reply::{Budget, Reply, Version};
 pub use request::{OwnedRequest, Request, Span};
 pub use response::Response;

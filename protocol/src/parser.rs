@@ -23,7 +23,7 @@ use crate::request::{Request, Span};
 
 /// What one client may send. Redis's numbers unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Arguments of one request: Redis's number before version 7. Room is made for those that have come.
     pub args_max: u32,
     /// One argument (`proto-max-bulk-len`).
@@ -40,7 +40,7 @@ const ARGS_MAX: u32 = 1024 * 1024;
 const UNAUTHENTICATED_ARGS_MAX: u32 = 10;
 const UNAUTHENTICATED_BULK_BYTES_MAX: u32 = 16 * 1024;
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             args_max: ARGS_MAX,
@@ -52,7 +52,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl RequestLimits {
     pub fn unauthenticated() -> Self {
         Self { authenticated: false, ..Self::default() }
     }
@@ -85,7 +85,7 @@ pub struct Parser {
     spans: Vec<Span>,
     /// The words of an inline request that had quotes: their bytes do not lie in the buffer as they are.
     unquoted: Vec<u8>,
-    limits: Limits,
+    limits: RequestLimits,
     position: u32,
     /// The line that the parser stopped in does not end before this place in the buffer. Later lines begin after it,
     /// so that it need not be reset before the request ends.
@@ -105,16 +105,16 @@ const SPANS_IDLE: usize = 8;
 const SPANS_BUSY: usize = 1024;
 
 impl Parser {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: RequestLimits) -> Self {
         Self { spans: Vec::new(), unquoted: Vec::new(), limits, position: 0, searched: 0, missing: 0, bulk: NO_BULK }
     }
 
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &RequestLimits {
         &self.limits
     }
 
     /// Holds from the next header on: a client that has authenticated in a pipeline may go on at once.
-    pub fn set_limits(&mut self, limits: Limits) {
+    pub fn set_limits(&mut self, limits: RequestLimits) {
         self.limits = limits;
     }
 

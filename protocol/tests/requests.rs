@@ -1,6 +1,6 @@
 //! Requests as they come from a socket: in pieces, in pipelines, broken, and too large.
 
-use dormouse_protocol::{Limits, OwnedRequest, Parsed, Parser, ProtocolError};
+use dormouse_protocol::{OwnedRequest, Parsed, Parser, ProtocolError, RequestLimits};
 use proptest::prelude::*;
 use redis_protocol::resp2;
 use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
@@ -39,11 +39,11 @@ fn parse_in_pieces(
 }
 
 fn parse_whole(input: &[u8]) -> (Vec<Args>, Result<(), ProtocolError>) {
-    parse_in_pieces(&mut Parser::new(Limits::default()), input, [])
+    parse_in_pieces(&mut Parser::new(RequestLimits::default()), input, [])
 }
 
 fn parse_bytewise(input: &[u8]) -> (Vec<Args>, Result<(), ProtocolError>) {
-    parse_in_pieces(&mut Parser::new(Limits::default()), input, 1..input.len())
+    parse_in_pieces(&mut Parser::new(RequestLimits::default()), input, 1..input.len())
 }
 
 fn encode(args: &[Vec<u8>]) -> Vec<u8> {
@@ -107,7 +107,7 @@ proptest! {
         let input: Vec<u8> = requests.iter().flat_map(|args| encode(args)).collect();
         cuts.sort_by_key(|cut| cut.index(input.len()));
         let ends = cuts.iter().map(|cut| cut.index(input.len()));
-        prop_assert_eq!(parse_in_pieces(&mut Parser::new(Limits::default()), &input, ends), (requests, Ok(())));
+        prop_assert_eq!(parse_in_pieces(&mut Parser::new(RequestLimits::default()), &input, ends), (requests, Ok(())));
     }
 
     #[test]
@@ -118,7 +118,7 @@ proptest! {
         cuts.sort_by_key(|cut| cut.index(input.len() + 1));
         let ends = cuts.iter().map(|cut| cut.index(input.len() + 1));
         let whole = parse_whole(&input);
-        prop_assert_eq!(&parse_in_pieces(&mut Parser::new(Limits::default()), &input, ends), &whole);
+        prop_assert_eq!(&parse_in_pieces(&mut Parser::new(RequestLimits::default()), &input, ends), &whole);
         prop_assert_eq!(&parse_bytewise(&input), &whole);
     }
 
@@ -137,7 +137,7 @@ proptest! {
 
     #[test]
     fn an_error_leaves_the_parser_as_new(broken in nearly_requests(), args in args()) {
-        let mut parser = Parser::new(Limits::default());
+        let mut parser = Parser::new(RequestLimits::default());
         if parse_in_pieces(&mut parser, &broken, 1..broken.len()).1.is_err() {
             let input = encode(&args);
             prop_assert_eq!(parse_in_pieces(&mut parser, &input, 1..input.len()), (vec![args], Ok(())));
@@ -216,7 +216,7 @@ fn what_is_refused_and_in_which_words() {
 #[test]
 fn strangers_may_send_little() {
     let error = |input: &str| {
-        let mut parser = Parser::new(Limits::unauthenticated());
+        let mut parser = Parser::new(RequestLimits::unauthenticated());
         parse_in_pieces(&mut parser, input.as_bytes(), []).1.err().map(|error| error.to_string()).unwrap_or_default()
     };
     for (input, expected) in [
@@ -234,19 +234,19 @@ fn strangers_may_send_little() {
 
 #[test]
 fn authenticated_in_a_pipeline() {
-    let mut parser = Parser::new(Limits::unauthenticated());
+    let mut parser = Parser::new(RequestLimits::unauthenticated());
     let first = encode(&[b"AUTH".to_vec(), b"secret".to_vec()]);
     let second = encode(&vec![vec![b'x'; 20_000]; 12]);
     let input = [first.clone(), second].concat();
     assert!(matches!(parser.parse(&input), Ok(Parsed::Complete { consumed, .. }) if consumed == first.len()));
-    parser.set_limits(Limits::default());
+    parser.set_limits(RequestLimits::default());
     let Ok(Parsed::Complete { request, .. }) = parser.parse(&input[first.len()..]) else { panic!("a whole request") };
     assert_eq!(request.len(), 12);
 }
 
 #[test]
 fn a_whole_request_is_bounded() {
-    let limits = Limits { request_bytes_max: 100, ..Limits::default() };
+    let limits = RequestLimits { request_bytes_max: 100, ..RequestLimits::default() };
     let fits = encode(&[vec![b'x'; 40], vec![b'x'; 40]]);
     let exceeds = encode(&[vec![b'x'; 40], vec![b'x'; 43]]);
     assert_eq!((fits.len(), exceeds.len()), (98, 101));
@@ -266,7 +266,7 @@ fn a_large_argument_is_waited_for_by_its_length() {
     let start = input.len();
     input.resize(start + LENGTH, b'\r');
     input.extend_from_slice(b"\r\n");
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = Parser::new(RequestLimits::default());
     for end in (start..input.len()).step_by(16 * 1024) {
         let Ok(Parsed::Incomplete { needed }) = parser.parse(&input[..end]) else { panic!("not all there") };
         assert_eq!(needed, input.len() - end);
@@ -279,7 +279,7 @@ fn a_large_argument_is_waited_for_by_its_length() {
 #[test]
 fn idle_parsers_are_small() {
     assert!(size_of::<Parser>() <= 96);
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = Parser::new(RequestLimits::default());
     assert_eq!(parser.heap_bytes(), 0);
 
     // Announced is not sent.
@@ -287,7 +287,7 @@ fn idle_parsers_are_small() {
     assert!(parser.heap_bytes() <= 8 * 1024);
 
     for input in [encode(&vec![b"x".to_vec(); 5_000]), [b"x ".repeat(5_000), b"\"y\"\n".to_vec()].concat()] {
-        let mut parser = Parser::new(Limits::default());
+        let mut parser = Parser::new(RequestLimits::default());
         assert!(matches!(parser.parse(&input), Ok(Parsed::Complete { .. })));
         assert!(parser.heap_bytes() > 5_000);
         assert!(matches!(parser.parse(b""), Ok(Parsed::Incomplete { needed: 1 })));
@@ -298,7 +298,7 @@ fn idle_parsers_are_small() {
 #[test]
 fn resting_within_a_request_loses_nothing() {
     let input = encode(&vec![b"argument".to_vec(); 20]);
-    let mut parser = Parser::new(Limits::default());
+    let mut parser = Parser::new(RequestLimits::default());
     for end in 1..input.len() {
         assert!(matches!(parser.parse(&input[..end]), Ok(Parsed::Incomplete { .. })));
         parser.rest();

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{Budget, Limits, Parser, Reply};
+use dormouse_protocol::{Budget, Parser, Reply, RequestLimits};
 use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
 use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -118,7 +118,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     };
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
     let session = Session::new(&node, &worker, &client, tenant);
-    let limits = if session.authenticated { Limits::default() } else { Limits::unauthenticated() };
+    let limits = if session.authenticated { RequestLimits::default() } else { RequestLimits::unauthenticated() };
     let budget: Arc<dyn Budget> = Arc::clone(&client) as _;
     let mut reply = Reply::within(session.version, Some(budget));
     reply.set_inline_max(Some(REPLY_HIGH_WATER + REPLY_INLINE_MAX));

@@ -2,7 +2,7 @@
 //! `/readyz`, `INFO`, `DORMOUSE DATABASES` and replies.
 
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::health::{Condition, Health, Kind};
+use dormouse_shard::health::{Condition, ConditionKind, Health};
 
 use crate::databases::Tenant;
 use crate::node::Node;
@@ -13,9 +13,9 @@ pub fn of_node(node: &Node) -> Vec<Condition> {
     let log = node.engine.log.as_ref();
     if let Some((log, problem)) = log.and_then(|log| Some((log, log.problem()?))) {
         let kind = match (log.is_sealed(), problem.ends_with(dormouse_storage::store::FULL)) {
-            (true, _) => Kind::TakenOver,
-            (false, true) => Kind::Full,
-            (false, false) => Kind::Store,
+            (true, _) => ConditionKind::TakenOver,
+            (false, true) => ConditionKind::Full,
+            (false, false) => ConditionKind::Store,
         };
         if conditions.iter().all(|known| known.kind != kind) {
             conditions.push(Condition { kind, what: format!("the log cannot be written: {problem}") });
@@ -25,13 +25,13 @@ pub fn of_node(node: &Node) -> Vec<Condition> {
 }
 
 /// What is told to one database's clients: of the node, and of that database.
-pub fn told_to(node: &Node, tenant: &Tenant) -> Vec<(Kind, String)> {
+pub fn told_to(node: &Node, tenant: &Tenant) -> Vec<(ConditionKind, String)> {
     let of_node = of_node(node).into_iter().map(|condition| (condition.kind, condition.told(None)));
     of_node.chain(told_of(tenant)).collect()
 }
 
 /// What is told of one database.
-pub fn told_of(tenant: &Tenant) -> Vec<(Kind, String)> {
+pub fn told_of(tenant: &Tenant) -> Vec<(ConditionKind, String)> {
     let conditions = tenant.database.health.conditions();
     conditions.into_iter().map(|condition| (condition.kind, condition.told(Some(tenant.name())))).collect()
 }
@@ -73,11 +73,11 @@ pub fn saved<T>(tenant: &Tenant, outcome: Result<T>) -> Result<()> {
 pub fn remember(health: &Health, outcome: &Result<()>) {
     match outcome {
         Ok(()) => {
-            health.resolve(Kind::Store);
-            health.resolve(Kind::Full);
+            health.resolve(ConditionKind::Store);
+            health.resolve(ConditionKind::Full);
         }
         Err(error) => {
-            let kind = if error.is_full() { Kind::Full } else { Kind::Store };
+            let kind = if error.is_full() { ConditionKind::Full } else { ConditionKind::Store };
             health.report(kind, error.detail());
         }
     }

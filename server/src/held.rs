@@ -18,7 +18,7 @@ use dormouse_storage::log::{Log, Lsn};
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
-pub struct Held(RefCell<Inner>);
+pub struct HeldReplies(RefCell<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -33,7 +33,7 @@ struct Inner {
 #[derive(Debug)]
 pub struct Sealed;
 
-impl Held {
+impl HeldReplies {
     /// Waits until everything before `lsn` is durable.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ impl Held {
 
 /// One who waits, until it is dropped: who gives up leaves nothing behind.
 struct Registered<'a> {
-    held: &'a Held,
+    held: &'a HeldReplies,
     number: Option<u64>,
 }
 
@@ -155,10 +155,10 @@ mod tests {
     }
 
     /// Runs `test` beside the task; it is handed somebody who waits for a byte of the log.
-    async fn beside<F: Future<Output = ()>>(test: impl FnOnce(Arc<Log>, Arc<Store>, Rc<Held>) -> F) {
+    async fn beside<F: Future<Output = ()>>(test: impl FnOnce(Arc<Log>, Arc<Store>, Rc<HeldReplies>) -> F) {
         let store = Arc::new(Store::memory());
         let log = open(&store, 1);
-        let held = Rc::new(Held::default());
+        let held = Rc::new(HeldReplies::default());
         let (of, task) = (Arc::clone(&log), Rc::clone(&held));
         LocalSet::new()
             .run_until(async move {

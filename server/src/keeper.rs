@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
 use dormouse_shard::error::Error;
-use dormouse_shard::health::Kind;
+use dormouse_shard::health::ConditionKind;
 use dormouse_shard::keyspace::INDEXES;
 use dormouse_shard::shard::ShardView;
 use dormouse_storage::retry::{Notice, Retry};
@@ -223,7 +223,7 @@ async fn stop_when_overtaken(node: Arc<Node>) {
     let Some(owner) = node.engine.log.as_ref().and_then(|log| log.owner().cloned()) else { return };
     owner.until_lost().await;
     tracing::error!("{OVERTAKEN}");
-    node.engine.health.report(Kind::TakenOver, OVERTAKEN);
+    node.engine.health.report(ConditionKind::TakenOver, OVERTAKEN);
     for tenant in node.tenants.all() {
         // A checkpoint may be waiting for the store; the others need not wait for that.
         tokio::spawn(async move { tenant.database.stop(Error::Store(OVERTAKEN.to_owned())).await });

@@ -9,10 +9,10 @@ const SAMPLES_KEPT: usize = 160;
 
 /// The events of one database. Redis has more; those that are not here do not happen here.
 #[derive(Debug, Default)]
-pub struct Events(Mutex<BTreeMap<&'static str, Event>>);
+pub struct Events(Mutex<BTreeMap<&'static str, LatencyEvent>>);
 
 #[derive(Debug, Default, Clone)]
-pub struct Event {
+pub struct LatencyEvent {
     /// At most one for each second, the oldest first: unix seconds, and the longest of that second in milliseconds.
     pub samples: VecDeque<(u64, u64)>,
     pub max_ms: u64,
@@ -34,11 +34,11 @@ impl Events {
     }
 
     /// Every event that has happened, by name.
-    pub fn all(&self) -> Vec<(&'static str, Event)> {
+    pub fn all(&self) -> Vec<(&'static str, LatencyEvent)> {
         self.0.lock().iter().map(|(name, event)| (*name, event.clone())).collect()
     }
 
-    pub fn of(&self, name: &[u8]) -> Option<Event> {
+    pub fn of(&self, name: &[u8]) -> Option<LatencyEvent> {
         self.0.lock().iter().find(|(event, _)| event.as_bytes() == name).map(|(_, event)| event.clone())
     }
 

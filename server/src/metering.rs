@@ -33,7 +33,7 @@ pub use self::saved::SavedMetersError;
 use self::saved::{Saved, decode, encode};
 pub use self::totals::{CommandTotals, METERS, Meter, Totals};
 use self::usage::{ByteTime, Closed, Moment, OpenWindow};
-pub use self::usage::{CLOSED_MAX, Event, Window};
+pub use self::usage::{CLOSED_MAX, Event, UsageWindow};
 
 /// Bytes that one request unit pays for.
 pub const REQUEST_UNIT_BYTES: u64 = 1024;
@@ -190,14 +190,14 @@ impl DatabaseMeters {
     }
 
     /// What was used so far in the window that is open.
-    pub fn usage(&self, now_ms: u64) -> Window {
+    pub fn usage(&self, now_ms: u64) -> UsageWindow {
         let mut ledger = self.ledger.lock();
         let totals = ledger.totals(self.moment(now_ms));
         ledger.window.window(&self.database, &totals)
     }
 
     /// The closed windows that were not taken yet, the oldest first.
-    pub fn closed_windows(&self) -> Vec<Window> {
+    pub fn closed_windows(&self) -> Vec<UsageWindow> {
         self.ledger.lock().closed.windows(&self.database)
     }
 
@@ -208,7 +208,7 @@ impl DatabaseMeters {
 
     /// Closes the open window if its time is over; then the next one is open. To be called every few seconds: what is counted
     /// between a window's end and this call is still the old window's.
-    pub fn close_window(&self, now_ms: u64) -> Option<Window> {
+    pub fn close_window(&self, now_ms: u64) -> Option<UsageWindow> {
         let mut ledger = self.ledger.lock();
         if !ledger.window.is_over(now_ms) {
             return None;

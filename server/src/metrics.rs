@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use dormouse_shard::health::Kind;
+use dormouse_shard::health::ConditionKind;
 use prometheus::Registry;
 use prometheus::core::Desc;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -54,8 +54,8 @@ pub struct ServerSnapshot {
     /// Whether the log cannot be written.
     pub log_failing: bool,
     /// What is wrong with the node now, and what was met since it started, by kind.
-    pub conditions: [u64; Kind::ALL.len()],
-    pub problems: [u64; Kind::ALL.len()],
+    pub conditions: [u64; ConditionKind::ALL.len()],
+    pub problems: [u64; ConditionKind::ALL.len()],
     /// The command table's names, by index.
     pub commands: Vec<&'static str>,
     pub databases: Vec<DatabaseSnapshot>,
@@ -90,8 +90,8 @@ pub struct DatabaseSnapshot {
     /// Nothing serious is wrong with it.
     pub is_healthy: bool,
     /// What is wrong with it now, and what was met since the server started, by kind.
-    pub conditions: [u64; Kind::ALL.len()],
-    pub problems: [u64; Kind::ALL.len()],
+    pub conditions: [u64; ConditionKind::ALL.len()],
+    pub problems: [u64; ConditionKind::ALL.len()],
     pub load_errors: u64,
     pub slow_commands_waiting: u64,
     /// Those of the 16 that hold keys.
@@ -394,7 +394,7 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
         let each = databases.iter().map(|d| series(*kind, &[("database", &d.name)], value(d)));
         add(*kind, name, help, each.collect());
     }
-    type Counts = fn(&DatabaseSnapshot) -> &[u64; Kind::ALL.len()];
+    type Counts = fn(&DatabaseSnapshot) -> &[u64; ConditionKind::ALL.len()];
     let rows: [(_, _, _, Counts); 2] = [
         (GAUGE, "dormouse_database_conditions", "What is wrong with it now, by kind", |d| &d.conditions),
         (COUNTER, "dormouse_database_problems_total", "Problems met since the start, by kind", |d| &d.problems),
@@ -436,8 +436,8 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     families
 }
 
-fn by_kind(counts: &[u64; Kind::ALL.len()]) -> impl Iterator<Item = (&'static str, u64)> {
-    Kind::ALL.into_iter().zip(counts).map(|(kind, count)| (kind.name(), *count))
+fn by_kind(counts: &[u64; ConditionKind::ALL.len()]) -> impl Iterator<Item = (&'static str, u64)> {
+    ConditionKind::ALL.into_iter().zip(counts).map(|(kind, count)| (kind.name(), *count))
 }
 
 fn series(kind: MetricType, labels: &[(&str, &str)], value: f64) -> Metric {

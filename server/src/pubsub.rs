@@ -21,16 +21,16 @@ type Subscribers = BTreeMap<u64, Arc<Client>>;
 
 #[derive(Debug, Default)]
 pub struct PubSub {
-    channels: RwLock<HashMap<Name, Subscribers>>,
-    patterns: RwLock<HashMap<Name, (Glob<'static>, Subscribers)>>,
+    channels: RwLock<HashMap<ChannelName, Subscribers>>,
+    patterns: RwLock<HashMap<ChannelName, (Glob<'static>, Subscribers)>>,
 }
 
 /// The name of a channel, or a pattern. All that know it share its bytes.
-pub type Name = Arc<[u8]>;
+pub type ChannelName = Arc<[u8]>;
 
 /// What is subscribed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SubscriptionKind {
     Channel,
     Pattern,
 }
@@ -47,20 +47,27 @@ impl PubSub {
     ///
     /// # Errors
     /// Where a pattern is too complex.
-    pub fn subscribe(&self, kind: Kind, name: &[u8], client: &Arc<Client>) -> Result<Name, TooComplex> {
+    pub fn subscribe(
+        &self,
+        kind: SubscriptionKind,
+        name: &[u8],
+        client: &Arc<Client>,
+    ) -> Result<ChannelName, TooComplex> {
         match kind {
-            Kind::Channel => Ok(add(&mut self.channels.write(), name, client, || Ok(Subscribers::new()), |all| all)?),
-            Kind::Pattern => {
+            SubscriptionKind::Channel => {
+                Ok(add(&mut self.channels.write(), name, client, || Ok(Subscribers::new()), |all| all)?)
+            }
+            SubscriptionKind::Pattern => {
                 let read = || Ok((Glob::new(name)?.into_owned(), Subscribers::new()));
                 add(&mut self.patterns.write(), name, client, read, |(_, all)| all)
             }
         }
     }
 
-    pub fn unsubscribe(&self, kind: Kind, name: &[u8], client: u64) {
+    pub fn unsubscribe(&self, kind: SubscriptionKind, name: &[u8], client: u64) {
         match kind {
-            Kind::Channel => remove(&mut self.channels.write(), name, client, |all| all),
-            Kind::Pattern => remove(&mut self.patterns.write(), name, client, |(_, all)| all),
+            SubscriptionKind::Channel => remove(&mut self.channels.write(), name, client, |all| all),
+            SubscriptionKind::Pattern => remove(&mut self.patterns.write(), name, client, |(_, all)| all),
         }
     }
 
@@ -102,7 +109,7 @@ impl PubSub {
     }
 
     /// Channels with subscribers that match `pattern`.
-    pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<Name> {
+    pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
         let channels = self.channels.read();
         channels.keys().filter(|name| pattern.is_none_or(|glob| glob.matches(name))).cloned().collect()
     }
@@ -118,8 +125,8 @@ impl PubSub {
 
 /// What a subscription keeps: its name, which all that know it share, and a pattern's parts too. As if no other client had
 /// subscribed to it.
-pub fn bytes_of(kind: Kind, name: &[u8]) -> usize {
-    if kind == Kind::Channel {
+pub fn bytes_of(kind: SubscriptionKind, name: &[u8]) -> usize {
+    if kind == SubscriptionKind::Channel {
         return name.len() + 2 * ENTRY_BYTES;
     }
     // A pattern's own copy and its parts: each has a searcher, or a table of at most 32 bytes for each of its elements.
@@ -129,7 +136,7 @@ pub fn bytes_of(kind: Kind, name: &[u8]) -> usize {
     3 * name.len() + tables + stars * SEARCHER_BYTES + 2 * ENTRY_BYTES
 }
 
-type Names<T> = HashMap<Name, T>;
+type Names<T> = HashMap<ChannelName, T>;
 
 fn add<T>(
     names: &mut Names<T>,
@@ -137,12 +144,12 @@ fn add<T>(
     client: &Arc<Client>,
     make: impl FnOnce() -> Result<T, TooComplex>,
     subscribers: fn(&mut T) -> &mut Subscribers,
-) -> Result<Name, TooComplex> {
+) -> Result<ChannelName, TooComplex> {
     let known = names.get_key_value(name).map(|(name, _)| Arc::clone(name));
     let name = match known {
         Some(name) => name,
         None => {
-            let name: Name = name.into();
+            let name: ChannelName = name.into();
             names.insert(Arc::clone(&name), make()?);
             name
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::database::Engine;
-use dormouse_shard::health::{Health, Kind};
+use dormouse_shard::health::{ConditionKind, Health};
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::Log;
 use dormouse_storage::log::flusher::Flusher;
@@ -128,7 +128,7 @@ impl Server {
         let (log, recovered) = logs.unzip();
         let health = Arc::new(Health::default());
         for doubt in recovered.iter().flat_map(|recovered| &recovered.doubts) {
-            health.report(Kind::MayBeMissing, doubt.as_str());
+            health.report(ConditionKind::MayBeMissing, doubt.as_str());
         }
         let flusher = log.as_ref().map(Flusher::start).transpose().map_err(failed("the log"))?;
         let lane = Lane::new("slow-lane", LANE_THREADS, LANE_NICER).map_err(failed("the slow lane"))?;
@@ -245,7 +245,7 @@ async fn look_for_lost_branches(node: Arc<Node>) {
         tokio::time::sleep(BRANCH_MADE_WITHIN).await;
         for lost in look(tenant.name()).await.iter().filter(|lost| first.contains(lost)) {
             tracing::warn!("{lost}");
-            node.engine.health.report(Kind::MayBeMissing, lost.to_string());
+            node.engine.health.report(ConditionKind::MayBeMissing, lost.to_string());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dormouse_shard::health::{Condition, Health, Kind};
+use dormouse_shard::health::{Condition, ConditionKind, Health};
 use dormouse_shard::keyspace::INDEXES;
 
 use crate::databases::Tenant;
@@ -89,13 +89,13 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
 }
 
 /// How many conditions there are of each kind.
-fn kinds(conditions: &[Condition]) -> [u64; Kind::ALL.len()] {
-    Kind::ALL.map(|kind| conditions.iter().filter(|condition| condition.kind == kind).count() as u64)
+fn kinds(conditions: &[Condition]) -> [u64; ConditionKind::ALL.len()] {
+    ConditionKind::ALL.map(|kind| conditions.iter().filter(|condition| condition.kind == kind).count() as u64)
 }
 
 /// How often a problem of each kind was met.
-fn problems(health: &Health) -> [u64; Kind::ALL.len()] {
-    Kind::ALL.map(|kind| health.reported(kind))
+fn problems(health: &Health) -> [u64; ConditionKind::ALL.len()] {
+    ConditionKind::ALL.map(|kind| health.reported(kind))
 }
 
 /// Keys by logical index, of those that have any; asleep, what the manifest says.

@@ -49,13 +49,13 @@ pub fn places(max_clients: usize) -> usize {
 
 /// Where a connection comes from, as far as one person may have chosen it: with IPv6, a customer has a whole network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Origin {
+pub enum Neighbourhood {
     Local,
     V4([u8; 4]),
     V6([u8; 8]),
 }
 
-impl Origin {
+impl Neighbourhood {
     pub fn of(peer: &Peer) -> Self {
         let Peer::Tcp { remote, .. } = peer else { return Self::Local };
         match remote.ip().to_canonical() {
@@ -76,13 +76,13 @@ pub struct Strangers {
     by_turn: BTreeMap<u64, Stranger>,
     /// Their turns, by client.
     turns: HashMap<u64, u64>,
-    by_origin: HashMap<Origin, BTreeSet<u64>>,
+    by_origin: HashMap<Neighbourhood, BTreeSet<u64>>,
 }
 
 #[derive(Debug)]
 struct Stranger {
     client: Arc<Client>,
-    origin: Origin,
+    origin: Neighbourhood,
     since_ms: u64,
 }
 
@@ -100,7 +100,7 @@ impl Strangers {
         self.remove(client.id);
         self.last_turn += 1;
         let turn = self.last_turn;
-        let origin = Origin::of(&client.peer);
+        let origin = Neighbourhood::of(&client.peer);
         self.turns.insert(client.id, turn);
         self.by_origin.entry(origin).or_default().insert(turn);
         self.by_turn.insert(turn, Stranger { client, origin, since_ms: now_ms });
@@ -135,7 +135,7 @@ impl Strangers {
 /// Wrong tokens, by where they came from.
 #[derive(Debug, Default)]
 pub struct Guesses {
-    by_origin: Mutex<HashMap<Origin, Recent>>,
+    by_origin: Mutex<HashMap<Neighbourhood, Recent>>,
 }
 
 /// How many lately, as of a moment.
@@ -153,13 +153,13 @@ impl Recent {
 
 impl Guesses {
     /// How long a token from `origin` waits before it is looked at.
-    pub fn wait(&self, origin: Origin, now_ms: u64) -> Duration {
+    pub fn wait(&self, origin: Neighbourhood, now_ms: u64) -> Duration {
         let count = self.by_origin.lock().get(&origin).map_or(0.0, |recent| recent.count(now_ms));
         DELAY_STEP.mul_f64((count - GUESSES_FREE).clamp(0.0, 1000.0)).min(DELAY_MAX)
     }
 
     /// Notes a wrong token, the `turn`-th on its connection, and answers how long its refusal is held back.
-    pub fn note(&self, origin: Origin, turn: u32, now_ms: u64) -> Duration {
+    pub fn note(&self, origin: Neighbourhood, turn: u32, now_ms: u64) -> Duration {
         let mut by_origin = self.by_origin.lock();
         if by_origin.len() >= ORIGINS_MAX && !by_origin.contains_key(&origin) {
             forget_half(&mut by_origin, now_ms);
@@ -171,7 +171,7 @@ impl Guesses {
 }
 
 /// Keeps the addresses with most guesses.
-fn forget_half(by_origin: &mut HashMap<Origin, Recent>, now_ms: u64) {
+fn forget_half(by_origin: &mut HashMap<Neighbourhood, Recent>, now_ms: u64) {
     let mut counts: Vec<f64> = by_origin.values().map(|recent| recent.count(now_ms)).collect();
     let middle = counts.len() / 2;
     let (_, median, _) = counts.select_nth_unstable_by(middle, f64::total_cmp);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn networks_count_as_one_address() {
-        let of = |address: &str| Origin::of(&peer(address));
+        let of = |address: &str| Neighbourhood::of(&peer(address));
         assert_eq!(of("[2001:db8:1:2::1]:1"), of("[2001:db8:1:2:ffff::9]:2"));
         assert_ne!(of("[2001:db8:1:2::1]:1"), of("[2001:db8:1:3::1]:1"));
         assert_eq!(of("[::ffff:10.0.0.1]:1"), of("10.0.0.1:7"));
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn guesses_are_slowed() {
         let guesses = Guesses::default();
-        let origin = |network: u32| Origin::V4(network.to_be_bytes());
+        let origin = |network: u32| Neighbourhood::V4(network.to_be_bytes());
         // On one connection.
         let delays: Vec<u128> = (1..=10).map(|turn| guesses.note(origin(1), turn, 0).as_millis()).collect();
         assert_eq!(delays, [20, 40, 80, 160, 320, 640, 1280, 2000, 2000, 2000]);
@@ -270,10 +270,10 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let guesses = Guesses::default();
-        let busy = Origin::V4([9, 9, 9, 9]);
+        let busy = Neighbourhood::V4([9, 9, 9, 9]);
         (0..300).for_each(|_| _ = guesses.note(busy, 1, 0));
         for network in 0..100_000_u64 {
-            guesses.note(Origin::V6(network.to_be_bytes()), 1, network / 1000);
+            guesses.note(Neighbourhood::V6(network.to_be_bytes()), 1, network / 1000);
             assert!(guesses.by_origin.lock().len() <= ORIGINS_MAX);
         }
         assert_eq!(guesses.wait(busy, 100).as_millis(), 2000, "the busiest is not forgotten for the others");

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::clients::Peer;
 use crate::connection::{self, Stream};
 use crate::databases::Tenant;
-use crate::held::Held;
+use crate::held::HeldReplies;
 use crate::metering::{Batch, Writer};
 use crate::node::Node;
 
@@ -35,7 +35,7 @@ pub struct Worker {
     writers: RefCell<HashMap<Arc<str>, Rc<Writer>>>,
     /// Kept for its allocation.
     batch: Cell<Batch>,
-    pub held: Held,
+    pub held: HeldReplies,
     random: Cell<u64>,
     /// The monotonic clock, and what the system's clock said at that moment, in unix nanoseconds.
     clock: Cell<(Instant, u64)>,
@@ -48,7 +48,7 @@ impl Worker {
             reply: RefCell::default(),
             writers: RefCell::default(),
             batch: Cell::default(),
-            held: Held::default(),
+            held: HeldReplies::default(),
             random: Cell::new(seed | 1),
             clock: Cell::new(both_clocks()),
         }

@@ -22,7 +22,7 @@ use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
 use dormouse_storage::manifest;
 use dormouse_storage::shown::INDEXES;
-use dormouse_storage::store::{Fault, FaultyStore, Request, Store};
+use dormouse_storage::store::{FaultyStore, Store, StoreFault, StoreRequest};
 use dormouse_types::segment::{Placement, SlotPlacement, prefix53};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -399,7 +399,7 @@ fn what_was_logged_for_a_checkpoint_that_failed_is_left_out_for_ever() {
             bench.run(&database, &["SET", "b", "logged"]);
             bench.run(&database, &["FLUSHALL"]);
             database.engine.log.as_ref().expect("a log").flush().expect("the log is well");
-            bench.faults.fail(Request::Put, 0, 1, Fault::Lost);
+            bench.faults.fail(StoreRequest::Put, 0, 1, StoreFault::Lost);
             bench.faults.release_puts();
             bench.runtime.block_on(checkpoint).expect("it does not panic").expect_err("the put was lost");
             bench.faults.revive();
@@ -429,7 +429,7 @@ fn a_manifest_that_cannot_be_read_costs_nothing_of_the_log() {
     bench.runtime.block_on(first.checkpoint()).expect("the store is well");
     bench.run(&first, &["SET", "a", "2"]);
     first.engine.log.as_ref().expect("a log").flush().expect("the log is well");
-    bench.faults.fail(Request::Get, 0, 1, Fault::Lost);
+    bench.faults.fail(StoreRequest::Get, 0, 1, StoreFault::Lost);
     let second = bench.open();
     second.engine.log.as_ref().expect("a log").remove_settled().expect("the log is well");
     assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk("2"));
@@ -442,7 +442,7 @@ fn a_window_is_kept_from_when_it_was_answered() {
     let database = bench.open();
     bench.run(&database, &["SET", "a", "before"]);
     database.shared.journal.declare(Window::Zero);
-    bench.faults.fail(Request::Put, 0, 1, Fault::Full);
+    bench.faults.fail(StoreRequest::Put, 0, 1, StoreFault::Full);
     bench.runtime.block_on(database.secure()).expect_err("the checkpoint fails");
     bench.runtime.block_on(database.secure()).expect("the store is well");
     bench.run(&database, &["SET", "b", "after"]);
@@ -478,8 +478,8 @@ fn a_declared_window_is_found_by_whoever_comes_next() {
                     assert_eq!(first.own_window(), Some(window));
                     assert_eq!(bench.peek().own_window(), Some(window));
                 }
-                for (refused, fault) in [(Window::Ms(500), Fault::Full), (Window::None, Fault::Unanswered)] {
-                    bench.faults.fail(Request::Put, 0, 1, fault);
+                for (refused, fault) in [(Window::Ms(500), StoreFault::Full), (Window::None, StoreFault::Unanswered)] {
+                    bench.faults.fail(StoreRequest::Put, 0, 1, fault);
                     keep(&bench, &first, refused).expect_err("the put fails");
                     assert_eq!(first.own_window(), Some(Window::Zero));
                     assert_eq!(first.shared.journal.window(), Window::Zero);
@@ -557,7 +557,7 @@ fn a_full_disk_loses_nothing() {
         let value = format!("2{good}");
         bench.run(&database, &["SET", "a", &value]);
         bench.run(&database, &["SET", "b", "3"]);
-        bench.faults.fail_put_after(good, Fault::Full);
+        bench.faults.fail_put_after(good, StoreFault::Full);
         let error = bench.runtime.block_on(database.sleep()).expect_err("no room").to_string();
         assert!(error.contains("db/test/"), "the error names the object: {error}");
         assert!(database.is_awake(), "it stays awake");
@@ -595,7 +595,7 @@ fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
     // Places have split since then, and most keys have changed: each would be written whole.
     for round in 1..4 {
         let count = write(round);
-        bench.faults.fail_put_after(0, Fault::Full);
+        bench.faults.fail_put_after(0, StoreFault::Full);
         bench.runtime.block_on(database.checkpoint()).expect("there is room for a tail");
         assert!(log.relies_on_tails());
         let keys = bench.run(&database, &["DBSIZE"]);

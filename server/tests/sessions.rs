@@ -23,7 +23,7 @@ use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Log, Window};
-use dormouse_storage::store::{Fault, FaultyStore, Request, Store};
+use dormouse_storage::store::{FaultyStore, Store, StoreFault, StoreRequest};
 use tokio::runtime::Runtime;
 
 /// The held clock of the engine; workers have their own.
@@ -481,8 +481,8 @@ fn a_store_that_hangs_keeps_nobody_waiting_while_a_database_falls_asleep() {
     let database = Arc::clone(&bench.tenant("a").database);
     for sleeps in [true, false] {
         bench.runtime.block_on(database.checkpoint()).expect("the store is well");
-        bench.faults.hold(Request::Put);
-        let asked = bench.faults.asked(Request::Put);
+        bench.faults.hold(StoreRequest::Put);
+        let asked = bench.faults.asked(StoreRequest::Put);
         let held = Arc::clone(&database);
         let saving = bench.runtime.spawn(async move {
             match sleeps {
@@ -491,14 +491,14 @@ fn a_store_that_hangs_keeps_nobody_waiting_while_a_database_falls_asleep() {
             }
         });
         // Nothing is left but the moment's own manifest.
-        while bench.faults.asked(Request::Put) == asked {
+        while bench.faults.asked(StoreRequest::Put) == asked {
             std::thread::yield_now();
         }
         client.check("SET l w", "+OK\r\n");
         client.check("GET k", "$1\r\nv\r\n");
         other.check("SET k w", "+OK\r\n");
         report(&bench, &mut client, 2);
-        bench.faults.release(Request::Put);
+        bench.faults.release(StoreRequest::Put);
         bench.runtime.block_on(saving).expect("no panic").expect("the store is well");
         assert_eq!(database.is_awake(), !sleeps);
         client.check("GET l", "$1\r\nw\r\n");
@@ -584,14 +584,14 @@ fn at_each_put<T: Send + 'static>(
     saving: impl Future<Output = T> + Send + 'static,
     mut act: impl FnMut(usize),
 ) -> T {
-    let before = bench.faults.asked(Request::Put);
+    let before = bench.faults.asked(StoreRequest::Put);
     let saving = bench.runtime.spawn(saving);
     let mut puts = 0;
     while !saving.is_finished() {
-        if bench.faults.asked(Request::Put) > before + puts {
+        if bench.faults.asked(StoreRequest::Put) > before + puts {
             puts += 1;
             act(puts);
-            bench.faults.let_one_through(Request::Put);
+            bench.faults.let_one_through(StoreRequest::Put);
         }
         std::thread::yield_now();
     }
@@ -604,7 +604,7 @@ fn a_database_that_is_written_to_all_the_while_stays_awake() {
     let mut client = bench.connect();
     client.check("SET before v", "+OK\r\n");
     let database = Arc::clone(&bench.tenant("default").database);
-    bench.faults.hold(Request::Put);
+    bench.faults.hold(StoreRequest::Put);
     let of = Arc::clone(&database);
     let sleep = async move { of.sleep().await };
     let mut last = 0;
@@ -615,7 +615,7 @@ fn a_database_that_is_written_to_all_the_while_stays_awake() {
     assert_eq!(slept, Ok(SleepOutcome::InUse));
     assert!(database.is_awake() && last > 2);
     assert_eq!(database.stored_counts()[0].0, 2, "what was written before is in the store");
-    bench.faults.release(Request::Put);
+    bench.faults.release(StoreRequest::Put);
     bench.sleep();
     client.check("GET k", &format!("${}\r\n{last}\r\n", last.to_string().len()));
     client.check("GET before", "$1\r\nv\r\n");
@@ -627,7 +627,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
     let mut client = bench.connect();
     client.check("SET k 0", "+OK\r\n");
     let database = Arc::clone(&bench.tenant("default").database);
-    bench.faults.hold(Request::Put);
+    bench.faults.hold(StoreRequest::Put);
     let mut last = 0;
     for fails in [true, false] {
         let of = Arc::clone(&database);
@@ -643,7 +643,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
             client.check("INCR k", "-ERR the server is shutting down\r\n");
             refused = true;
             if fails {
-                bench.faults.fail(Request::Put, 0, 1, Fault::Full);
+                bench.faults.fail(StoreRequest::Put, 0, 1, StoreFault::Full);
             }
         });
         assert!(refused);
@@ -654,7 +654,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
         }
     }
     client.check("GET k", "-ERR the server is shutting down\r\n");
-    bench.faults.release(Request::Put);
+    bench.faults.release(StoreRequest::Put);
     let engine = bench.node.engine.clone();
     let again = bench.runtime.block_on(Tenant::open("default", &engine, &bench.tenant("default").settings(), 1));
     let held = bench.runtime.block_on(async {

@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::{Error, Result};
-use crate::health::{Health, Kind};
+use crate::health::{ConditionKind, Health};
 use crate::keyspace::index::{Index, aligned};
 use crate::keyspace::place::{Holding, Place};
 use crate::keyspace::{Contents, Graveyard, Shared};
@@ -161,7 +161,7 @@ impl Database {
             Ok(manifest) => (manifest.map(Arc::new), true),
             Err(error) => {
                 tracing::error!(database = name, %error, "the database cannot be read");
-                health.report(Kind::Manifest, error.to_string());
+                health.report(ConditionKind::Manifest, error.to_string());
                 (None, false)
             }
         };
@@ -182,7 +182,7 @@ impl Database {
             true => LogTail::new(engine.recovered.lock().take(&identity), floor, cut).unwrap_or_else(|problem| {
                 tracing::error!(database = name, problem, "the database is refused");
                 let text = format!("database {name}: {problem}");
-                health.report(Kind::Log, text.clone());
+                health.report(ConditionKind::Log, text.clone());
                 refused.get_or_init(|| Error::Store(text));
                 LogTail::default()
             }),
@@ -342,13 +342,13 @@ impl Database {
         // What is in the store may be another process's by now.
         let (looked, manifest) = futures::future::join(self.check_owner(), self.owned_manifest()).await;
         looked?;
-        let manifest = match manifest.inspect_err(|error| self.note_unread(Kind::Manifest, error))? {
+        let manifest = match manifest.inspect_err(|error| self.note_unread(ConditionKind::Manifest, error))? {
             Some(manifest) => manifest,
             None => Arc::new(self.first_manifest()),
         };
-        self.health.resolve(Kind::Manifest);
+        self.health.resolve(ConditionKind::Manifest);
         let shards = self.shards_of(&manifest).await;
-        let topology = Arc::new(shards.inspect_err(|error| self.note_unread(Kind::Data, error))?);
+        let topology = Arc::new(shards.inspect_err(|error| self.note_unread(ConditionKind::Data, error))?);
         let journal = &self.shared.journal;
         // Nothing has been written that was not logged: it goes on from the manifest, or from what the log had.
         let records = journal.log().is_some() && journal.window() != Window::None;
@@ -458,7 +458,7 @@ impl Database {
     }
 
     /// Notes that something which the store should have cannot be read. Once it is read, that is forgotten.
-    pub(crate) fn note_unread(&self, kind: Kind, error: &Error) {
+    pub(crate) fn note_unread(&self, kind: ConditionKind, error: &Error) {
         self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
         if self.refused.get().is_none() && self.health.report(kind, error.detail()) {
             tracing::error!(database = self.name(), %error, "a part of the database cannot be read");

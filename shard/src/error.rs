@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use dormouse_storage::log::Refusal;
+use dormouse_storage::log::LogRefusal;
 
 /// Why a command was refused. `Display` is what the client sees, without the leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,8 +106,8 @@ impl Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(Refusal(text): Refusal) -> Self {
+impl From<LogRefusal> for Error {
+    fn from(LogRefusal(text): LogRefusal) -> Self {
         Self::Text(text.into())
     }
 }

@@ -10,7 +10,7 @@ use dormouse_types::record::Record;
 use dormouse_types::record::access_clock;
 
 use crate::error::Error;
-use crate::snapshot::{Counts, Snapshot};
+use crate::snapshot::{SegmentCounts, Snapshot};
 
 /// How often progress is told: after so many records.
 const STEP: u64 = 1 << 12;
@@ -111,7 +111,7 @@ impl<W: Write> Export<W> {
     pub(crate) fn record(
         &mut self,
         index: usize,
-        counts: Counts,
+        counts: SegmentCounts,
         record: &Record,
         watch: &mut (dyn FnMut(Exported) + Send),
     ) -> io::Result<()> {

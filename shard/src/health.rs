@@ -8,7 +8,7 @@
 //! 3. [`Condition::told`] makes the text that people and programs see.
 //!
 //! A database and the node have a [`Health`] each. A node is ready when neither it nor any of its databases has a
-//! condition that [`Kind::is_serious`]: one that loses or refuses what a client asks for. A node with thousands of databases
+//! condition that [`ConditionKind::is_serious`]: one that loses or refuses what a client asks for. A node with thousands of databases
 //! is not ready because of one of them, and says of which. A router that needs the readiness of a single database
 //! reads `DORMOUSE DATABASES` or the metric by database instead.
 
@@ -21,7 +21,7 @@ const KEPT_MAX: usize = 64;
 
 /// What sort of problem it is: by who must act, and how it is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ConditionKind {
     /// The newest manifest cannot be read: the database is refused.
     Manifest,
     /// A chunk or a tail is missing or damaged: keys in it are refused.
@@ -38,38 +38,45 @@ pub enum Kind {
     MayBeMissing,
 }
 
-impl Kind {
-    pub const ALL: [Kind; 7] =
-        [Kind::Manifest, Kind::Data, Kind::Log, Kind::TakenOver, Kind::Full, Kind::Store, Kind::MayBeMissing];
+impl ConditionKind {
+    pub const ALL: [ConditionKind; 7] = [
+        ConditionKind::Manifest,
+        ConditionKind::Data,
+        ConditionKind::Log,
+        ConditionKind::TakenOver,
+        ConditionKind::Full,
+        ConditionKind::Store,
+        ConditionKind::MayBeMissing,
+    ];
 
     /// As metrics and replies name it.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Manifest => "manifest",
-            Kind::Data => "data",
-            Kind::Log => "log",
-            Kind::TakenOver => "taken_over",
-            Kind::Full => "full",
-            Kind::Store => "store",
-            Kind::MayBeMissing => "may_be_missing",
+            ConditionKind::Manifest => "manifest",
+            ConditionKind::Data => "data",
+            ConditionKind::Log => "log",
+            ConditionKind::TakenOver => "taken_over",
+            ConditionKind::Full => "full",
+            ConditionKind::Store => "store",
+            ConditionKind::MayBeMissing => "may_be_missing",
         }
     }
 
     /// Whether a node with such a condition is not ready.
     pub fn is_serious(self) -> bool {
-        self != Kind::MayBeMissing
+        self != ConditionKind::MayBeMissing
     }
 
     /// Whether a newer text replaces the one before: there is one newest manifest, and one store.
     fn is_single(self) -> bool {
-        matches!(self, Kind::Manifest | Kind::TakenOver | Kind::Full | Kind::Store)
+        matches!(self, ConditionKind::Manifest | ConditionKind::TakenOver | ConditionKind::Full | ConditionKind::Store)
     }
 }
 
 /// Something that is wrong now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    pub kind: Kind,
+    pub kind: ConditionKind,
     /// The object and what is wrong with it.
     pub what: String,
 }
@@ -92,12 +99,12 @@ impl Condition {
 #[derive(Debug, Default)]
 pub struct Health {
     conditions: Mutex<Vec<Condition>>,
-    reported: [AtomicU64; Kind::ALL.len()],
+    reported: [AtomicU64; ConditionKind::ALL.len()],
 }
 
 impl Health {
     /// Counts a problem and keeps it until it is resolved. True where it is news, so that it may be logged once.
-    pub fn report(&self, kind: Kind, what: impl Into<String>) -> bool {
+    pub fn report(&self, kind: ConditionKind, what: impl Into<String>) -> bool {
         self.reported[kind as usize].fetch_add(1, Ordering::Relaxed);
         let condition = Condition { kind, what: what.into() };
         let mut conditions = self.conditions.lock();
@@ -120,7 +127,7 @@ impl Health {
     }
 
     /// What was wrong of this kind is right again. True where something was.
-    pub fn resolve(&self, kind: Kind) -> bool {
+    pub fn resolve(&self, kind: ConditionKind) -> bool {
         let mut conditions = self.conditions.lock();
         let before = conditions.len();
         conditions.retain(|condition| condition.kind != kind);
@@ -137,7 +144,7 @@ impl Health {
     }
 
     /// How often a problem of this kind was met since the process started.
-    pub fn reported(&self, kind: Kind) -> u64 {
+    pub fn reported(&self, kind: ConditionKind) -> u64 {
         self.reported[kind as usize].load(Ordering::Relaxed)
     }
 
@@ -145,11 +152,11 @@ impl Health {
     pub fn state(&self) -> Option<&'static str> {
         let worst = self.conditions.lock().iter().map(|condition| condition.kind).min()?;
         match worst {
-            Kind::Manifest | Kind::Log | Kind::TakenOver => Some("refused"),
-            Kind::Data => Some("damaged"),
-            Kind::Full => Some("full"),
-            Kind::Store => Some("failing"),
-            Kind::MayBeMissing => None,
+            ConditionKind::Manifest | ConditionKind::Log | ConditionKind::TakenOver => Some("refused"),
+            ConditionKind::Data => Some("damaged"),
+            ConditionKind::Full => Some("full"),
+            ConditionKind::Store => Some("failing"),
+            ConditionKind::MayBeMissing => None,
         }
     }
 }
@@ -161,34 +168,34 @@ mod tests {
     #[test]
     fn a_condition_is_kept_once_and_counted_each_time() {
         let health = Health::default();
-        assert!(health.report(Kind::Data, "db/a/chunk/1: missing from the store"));
-        assert!(!health.report(Kind::Data, "db/a/chunk/1: missing from the store"));
-        assert!(health.report(Kind::Data, "db/a/chunk/2: missing from the store"));
-        assert_eq!((health.conditions().len(), health.reported(Kind::Data)), (2, 3));
+        assert!(health.report(ConditionKind::Data, "db/a/chunk/1: missing from the store"));
+        assert!(!health.report(ConditionKind::Data, "db/a/chunk/1: missing from the store"));
+        assert!(health.report(ConditionKind::Data, "db/a/chunk/2: missing from the store"));
+        assert_eq!((health.conditions().len(), health.reported(ConditionKind::Data)), (2, 3));
         assert_eq!((health.state(), health.is_well()), (Some("damaged"), false));
-        assert!(health.resolve(Kind::Data) && !health.resolve(Kind::Data));
+        assert!(health.resolve(ConditionKind::Data) && !health.resolve(ConditionKind::Data));
         assert!(health.is_well() && health.state().is_none());
     }
 
     #[test]
     fn the_store_has_one_condition_of_a_kind() {
         let health = Health::default();
-        assert!(health.report(Kind::Store, "first"));
-        assert!(!health.report(Kind::Store, "second"));
-        assert_eq!(health.conditions(), [Condition { kind: Kind::Store, what: "second".to_owned() }]);
+        assert!(health.report(ConditionKind::Store, "first"));
+        assert!(!health.report(ConditionKind::Store, "second"));
+        assert_eq!(health.conditions(), [Condition { kind: ConditionKind::Store, what: "second".to_owned() }]);
         for at in 0..2 * KEPT_MAX {
-            health.report(Kind::Data, at.to_string());
+            health.report(ConditionKind::Data, at.to_string());
         }
         assert_eq!(health.conditions().len(), KEPT_MAX);
-        health.resolve(Kind::Data);
-        health.resolve(Kind::Store);
-        health.report(Kind::MayBeMissing, "writes after 5");
+        health.resolve(ConditionKind::Data);
+        health.resolve(ConditionKind::Store);
+        health.report(ConditionKind::MayBeMissing, "writes after 5");
         assert!(health.is_well() && health.state().is_none());
     }
 
     #[test]
     fn a_text_names_its_database_once() {
-        let told = |what: &str| Condition { kind: Kind::Log, what: what.to_owned() }.told(Some("shop"));
+        let told = |what: &str| Condition { kind: ConditionKind::Log, what: what.to_owned() }.told(Some("shop"));
         assert_eq!(told("log/1: damaged"), "database `shop`: log/1: damaged");
         assert_eq!(told("database shop: the log lacks writes 1 to 2"), "database shop: the log lacks writes 1 to 2");
         assert_eq!(told("database `shop` was taken over"), "database `shop` was taken over");
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn kinds_stand_in_the_order_of_their_numbers() {
-        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+        for (at, kind) in ConditionKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, at);
         }
     }

@@ -19,7 +19,7 @@ use dormouse_types::segment::Range53;
 
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
-use crate::health::Kind;
+use crate::health::ConditionKind;
 use crate::keyspace::Fault;
 use crate::memory::MEMORY;
 use crate::replay::replayed;
@@ -46,7 +46,7 @@ impl Database {
             match database.wanted(fault).await {
                 Some(wanted) => {
                     let loaded = database.load_one(&wanted, None).await;
-                    loaded.inspect_err(|error| database.note_unread(Kind::Data, error))
+                    loaded.inspect_err(|error| database.note_unread(ConditionKind::Data, error))
                 }
                 None => Ok(()),
             }
@@ -87,7 +87,7 @@ impl Database {
             let wanted = database.all_stored(|_| true).await;
             // What could not be read has been noted. When all could, nothing is damaged any more.
             if database.load_many(wanted).await.is_none() && database.is_awake() {
-                database.health.resolve(Kind::Data);
+                database.health.resolve(ConditionKind::Data);
             }
             database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
             database.counters.loading.store(0, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Database {
                 Err(_) if group.len() > 1 => None,
                 Err(_) if !self.is_wanted(first).await => continue,
                 Err(error) => {
-                    self.note_unread(Kind::Data, &error);
+                    self.note_unread(ConditionKind::Data, &error);
                     failed.get_or_insert(error);
                     continue;
                 }
@@ -150,7 +150,7 @@ impl Database {
                     bytes.slice(at..at + body.len as usize)
                 });
                 if let Err(error) = self.load_one(wanted, slice).await {
-                    self.note_unread(Kind::Data, &error);
+                    self.note_unread(ConditionKind::Data, &error);
                     failed.get_or_insert(error);
                 }
                 // Other tasks of the background threads get their turn between two places.

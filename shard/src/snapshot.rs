@@ -30,7 +30,7 @@ use crate::replay::replayed;
 
 /// What a visitor is told of a segment's records before it sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub struct SegmentCounts {
     pub keys: u64,
     pub expiring: u64,
 }
@@ -85,9 +85,9 @@ impl<'a> Snapshot<'a> {
     }
 
     /// How many keys the segments of a logical index hold: those that the log adds or takes away are not counted.
-    pub fn counts(&self, index: usize) -> Counts {
+    pub fn counts(&self, index: usize) -> SegmentCounts {
         let segments = self.manifest.segments_of(self.ids[index]);
-        segments.iter().fold(Counts { keys: 0, expiring: 0 }, |counts, segment| Counts {
+        segments.iter().fold(SegmentCounts { keys: 0, expiring: 0 }, |counts, segment| SegmentCounts {
             keys: counts.keys + u64::from(segment.records),
             expiring: counts.expiring + u64::from(segment.expiring),
         })

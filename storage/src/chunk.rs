@@ -91,7 +91,7 @@ impl ChunkEntry {
 
 /// The database that a chunk was written for, as it was then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct ChunkOrigin {
     pub seed: u64,
     pub created_ms: u64,
     /// Which keyspace each `SELECT` index showed.
@@ -164,7 +164,7 @@ impl ChunkWriter {
     }
 
     /// The finished object of the database that `origin` tells; the writer is empty again, for the next chunk.
-    pub fn finish(&mut self, origin: &Origin) -> Bytes {
+    pub fn finish(&mut self, origin: &ChunkOrigin) -> Bytes {
         let mut bytes = mem::take(&mut self.bytes);
         let entries = mem::take(&mut self.entries);
         let version = match entries.iter().any(|entry| entry.piece != 0) {
@@ -203,7 +203,7 @@ impl ChunkWriter {
 pub struct ChunkIndex {
     pub entries: Vec<ChunkEntry>,
     /// None in version 1.
-    pub origin: Option<Origin>,
+    pub origin: Option<ChunkOrigin>,
 }
 
 impl ChunkIndex {
@@ -267,13 +267,13 @@ fn trailer(end: &[u8], size: u64) -> Result<(u32, Range<u64>), CodecError> {
     Ok((version as u32 + 1, read_trailer(end, size, END_MAGIC[version], "complete chunk")?))
 }
 
-fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, CodecError> {
+fn read_origin(reader: &mut Reader<'_>) -> Result<ChunkOrigin, CodecError> {
     let (seed, created_ms) = (reader.u64_le()?, reader.varint()?);
     let mut keyspaces = [0; INDEXES];
     for keyspace in &mut keyspaces {
         *keyspace = reader.varint_u32()?;
     }
-    Ok(Origin { seed, created_ms, keyspaces })
+    Ok(ChunkOrigin { seed, created_ms, keyspaces })
 }
 
 /// Reads a chunk's index: a request for its end, and another only where the index is very long.
@@ -322,7 +322,7 @@ mod tests {
         SegmentBody { crc: stored_checksum(&bytes), bytes, raw_len: text.len() as u64, records: 1, expiring: 0 }
     }
 
-    const ORIGIN: Origin = Origin { seed: 0xfeed, created_ms: 1_700_000_000_000, keyspaces: [9; INDEXES] };
+    const ORIGIN: ChunkOrigin = ChunkOrigin { seed: 0xfeed, created_ms: 1_700_000_000_000, keyspaces: [9; INDEXES] };
 
     fn sample() -> (Bytes, Vec<ChunkEntry>) {
         let (low, high) = Range53::WHOLE.halves();

@@ -22,7 +22,7 @@ use crate::codec;
 
 /// A body, read.
 #[derive(Debug)]
-pub enum Body {
+pub enum EffectBody {
     Delete { key: Box<[u8]> },
     Value { key: Box<[u8]>, expiry: Option<u64>, kind: u8, value: Box<[u8]> },
     Expiry { key: Box<[u8]>, expiry: Option<u64> },
@@ -75,21 +75,21 @@ pub fn absolute_key(body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads a body; `None` where it is malformed.
-pub fn read(body: &[u8]) -> Option<Body> {
+pub fn read(body: &[u8]) -> Option<EffectBody> {
     let (kind, mut rest) = body.split_first()?;
     let rest = &mut rest;
     let body = match *kind {
-        DELETE => Body::Delete { key: take(rest)?.into() },
+        DELETE => EffectBody::Delete { key: take(rest)?.into() },
         VALUE => {
             let expiry = take_expiry(rest)?;
             let (kind, after) = rest.split_first()?;
             *rest = after;
             let key = take(rest)?.into();
-            Body::Value { key, expiry, kind: *kind, value: std::mem::take(rest).into() }
+            EffectBody::Value { key, expiry, kind: *kind, value: std::mem::take(rest).into() }
         }
         EXPIRY => {
             let expiry = take_expiry(rest)?;
-            Body::Expiry { key: take(rest)?.into(), expiry }
+            EffectBody::Expiry { key: take(rest)?.into(), expiry }
         }
         COMMAND => {
             let count = take_varint(rest)?;
@@ -98,7 +98,7 @@ pub fn read(body: &[u8]) -> Option<Body> {
                 return None;
             }
             let args: Vec<&[u8]> = (0..count).map(|_| take(rest)).collect::<Option<_>>()?;
-            Body::Command(OwnedRequest::from_args(&args))
+            EffectBody::Command(OwnedRequest::from_args(&args))
         }
         _ => return None,
     };
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_command_comes_back() {
         let body = made(|body| command(body, [&b"SET"[..], b"key", b""].into_iter()));
-        let Some(Body::Command(request)) = read(&body) else { panic!("{body:?}") };
+        let Some(EffectBody::Command(request)) = read(&body) else { panic!("{body:?}") };
         assert_eq!(request.as_request().iter().collect::<Vec<_>>(), [&b"SET"[..], b"key", b""]);
     }
 

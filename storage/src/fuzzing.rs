@@ -12,15 +12,15 @@ use crate::chunk::ChunkIndex;
 use crate::codec::block::seal;
 use crate::codec::dump::{self, RDB_VERSION, restore};
 use crate::codec::segment::{decode_segment, visit_segment};
-use crate::codec::value::{Loaded, decode_value};
+use crate::codec::value::{LoadedValue, decode_value};
 use crate::codec::{Reader, checksum};
 use crate::effect;
-use crate::log::format::{FileHead, Identity, Name, write_frame};
+use crate::log::format::{FileHead, Identity, NamedDatabase, write_frame};
 use crate::log::recovery::{collect, look};
 use crate::log::sink::{Found, Remover, Sink};
 use crate::log::tail::LogTail;
 use crate::manifest::Manifest;
-use crate::rdb::{Beside, Entry, RdbReader, RdbRecord, RdbWriter};
+use crate::rdb::{Beside, RdbEntry, RdbReader, RdbRecord, RdbWriter};
 use crate::store::StoreError;
 use crate::tail::Tail;
 
@@ -85,7 +85,7 @@ pub fn log(input: &[u8]) {
     log_file(Bytes::copy_from_slice(input));
     let mut file = FileHead { writer: 1, number: 1, lsn: 0 }.encode().to_vec();
     let identity = Identity { name: "fuzz".into(), seed: 1, created_ms: 1 };
-    write_frame(&mut file, 0, 0, &[Name { number: 0, identity }], input);
+    write_frame(&mut file, 0, 0, &[NamedDatabase { number: 0, identity }], input);
     log_file(file.into());
 }
 
@@ -136,11 +136,11 @@ fn items(stream: Pieces<'_>) -> Vec<String> {
     let mut items = Vec::new();
     loop {
         items.push(match reader.next() {
-            Ok(Entry::Key(record)) => {
+            Ok(RdbEntry::Key(record)) => {
                 write_again(&record);
                 format!("{record:?}")
             }
-            Ok(Entry::End) => break,
+            Ok(RdbEntry::End) => break,
             Ok(entry) => format!("{entry:?}"),
             Err(error) => {
                 items.push(error.to_string());
@@ -169,11 +169,11 @@ fn write_again(record: &RdbRecord<'_>) {
         .map(|(bytes, _)| bytes);
     let bytes = written.unwrap_or_default();
     let again = RdbReader::new(&bytes[..]).and_then(|mut reader| match reader.next()? {
-        Entry::Key(again) => {
+        RdbEntry::Key(again) => {
             assert_eq!((again.expiry_ms, again.idle_s, again.frequency), (expiry_ms, idle_s, frequency));
             assert_eq!((again.kind, again.value), (kind, record.value));
             assert_eq!(again.key.into_vec(), key);
-            reader.next().map(|entry| matches!(entry, Entry::End))
+            reader.next().map(|entry| matches!(entry, RdbEntry::End))
         }
         _ => Ok(false),
     });
@@ -195,15 +195,15 @@ pub fn dump(input: &[u8]) {
 fn restored(payload: &[u8]) {
     let limits = Limits::default();
     let again = match restore(payload, &limits) {
-        Ok(Loaded::Text(text)) => {
+        Ok(LoadedValue::Text(text)) => {
             let text = text.into_vec();
             let payload = dump::dump(&Value::Raw(&text));
-            matches!(restore(&payload, &limits), Ok(Loaded::Text(again)) if again.with_bytes(|bytes| bytes == text))
+            matches!(restore(&payload, &limits), Ok(LoadedValue::Text(again)) if again.with_bytes(|bytes| bytes == text))
         }
-        Ok(Loaded::Object(object)) => {
+        Ok(LoadedValue::Object(object)) => {
             let payload = dump::dump(&Value::Object(&object));
             match restore(&payload, &limits) {
-                Ok(Loaded::Object(again)) => dump::dump(&Value::Object(&again)).len() == payload.len(),
+                Ok(LoadedValue::Object(again)) => dump::dump(&Value::Object(&again)).len() == payload.len(),
                 _ => false,
             }
         }

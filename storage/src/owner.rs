@@ -68,7 +68,7 @@ const COLLECT_AFTER_MS: i64 = 24 * 3_600_000;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct OwnerRecord {
     pub number: u64,
     pub writer: u64,
     /// Unix milliseconds.
@@ -77,7 +77,7 @@ pub struct Record {
     pub program: String,
 }
 
-impl Record {
+impl OwnerRecord {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         write_header(&mut out, MAGIC, VERSION);
@@ -128,13 +128,13 @@ fn parse(name: &str) -> Option<u64> {
 #[derive(Debug, Default)]
 pub struct Predecessors {
     /// Earlier records, in the order of their numbers.
-    pub records: Vec<Record>,
+    pub records: Vec<OwnerRecord>,
 }
 
 impl Predecessors {
     /// The processes that may be alive: those that have not released the store.
-    pub fn alive(&self) -> impl Iterator<Item = &Record> {
-        let released = |at: usize| self.records.get(at + 1).is_some_and(Record::is_release);
+    pub fn alive(&self) -> impl Iterator<Item = &OwnerRecord> {
+        let released = |at: usize| self.records.get(at + 1).is_some_and(OwnerRecord::is_release);
         let all = self.records.iter().enumerate();
         all.filter(move |(at, record)| !record.is_release() && !released(*at)).map(|(_, record)| record)
     }
@@ -186,10 +186,10 @@ impl Ownership {
         let numbers: Vec<u64> = listed.iter().filter_map(|object| parse(&object.name)).collect();
         // Before the owner is disturbed: what cannot be read ends the start.
         let read = futures::stream::iter(numbers.clone()).map(|number| read(store, number)).buffered(READS_TOGETHER);
-        let records: Vec<Option<Record>> = read.try_collect().await?;
+        let records: Vec<Option<OwnerRecord>> = read.try_collect().await?;
         let now_ms = clock();
         let number = numbers.last().map_or(1, |last| last + 1);
-        let record = Record { number, writer, since_ms: now_ms, program: env!("CARGO_PKG_VERSION").to_owned() };
+        let record = OwnerRecord { number, writer, since_ms: now_ms, program: env!("CARGO_PKG_VERSION").to_owned() };
         if !create(store, &record).await? {
             return Err(StoreError::Taken { number });
         }
@@ -340,7 +340,7 @@ impl Ownership {
             return Err(StoreError::LogSealed);
         }
         let program = env!("CARGO_PKG_VERSION").to_owned();
-        let record = Record { number: self.number + 1, writer: NOBODY, since_ms: (self.clock)(), program };
+        let record = OwnerRecord { number: self.number + 1, writer: NOBODY, since_ms: (self.clock)(), program };
         if create(&self.store, &record).await? {
             return Ok(());
         }
@@ -406,7 +406,7 @@ async fn look(store: &Store, number: u64, thorough: bool) -> Result<bool, StoreE
 
 /// Creates a record; false where its number belongs to another process. Something between this process and the store may
 /// repeat a request, so a refusal can be the answer to a record of its own.
-async fn create(store: &Store, record: &Record) -> Result<bool, StoreError> {
+async fn create(store: &Store, record: &OwnerRecord) -> Result<bool, StoreError> {
     match store.put_new(&name(record.number), record.encode()).await {
         Ok(()) => Ok(true),
         Err(StoreError::Exists { .. }) => Ok(read(store, record.number).await?.as_ref() == Some(record)),
@@ -415,13 +415,13 @@ async fn create(store: &Store, record: &Record) -> Result<bool, StoreError> {
 }
 
 /// A record; none where it was collected meanwhile.
-async fn read(store: &Store, number: u64) -> Result<Option<Record>, StoreError> {
+async fn read(store: &Store, number: u64) -> Result<Option<OwnerRecord>, StoreError> {
     let name = name(number);
     let bytes = match store.get(&name).await {
         Err(error) if error.is_missing() => return Ok(None),
         bytes => bytes?,
     };
-    let record = Record::decode(&bytes).map_err(|error| StoreError::corrupt(&name, error))?;
+    let record = OwnerRecord::decode(&bytes).map_err(|error| StoreError::corrupt(&name, error))?;
     if record.number != number {
         return Err(StoreError::corrupt(&name, format!("it is record {}", record.number)));
     }

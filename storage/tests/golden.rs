@@ -14,7 +14,7 @@ use dormouse_storage::codec::segment::{
 use dormouse_storage::codec::value::kind;
 use dormouse_storage::codec::value::pieces::{Assembly, Outline};
 use dormouse_storage::log::format::{
-    EntryHead, FileHead, HEADER_BYTES, Identity, Kind, Name, write_effect, write_frame, write_ids,
+    EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, write_effect, write_frame, write_ids,
 };
 use dormouse_storage::log::recovery::{self, Recovered};
 use dormouse_storage::log::sink::Files;
@@ -264,17 +264,17 @@ fn identity(number: u32) -> Identity {
 fn log(head: impl Fn(&FileHead) -> [u8; HEADER_BYTES]) -> Vec<u8> {
     let mut file = head(&FileHead { writer: 0xfeed, number: 2, lsn: 1000 }).to_vec();
     let mut lsn = 1000;
-    let frames: [&[(u32, Kind, u64)]; 3] = [
-        &[(1, Kind::Effects, 1), (2, Kind::Effects, 1), (1, Kind::Effects, 2)],
-        &[(3, Kind::Effects, 7), (1, Kind::Resume, 3), (3, Kind::Gone, 0)],
-        &[(1, Kind::Effects, 4), (2, Kind::Effects, 2)],
+    let frames: [&[(u32, EntryKind, u64)]; 3] = [
+        &[(1, EntryKind::Effects, 1), (2, EntryKind::Effects, 1), (1, EntryKind::Effects, 2)],
+        &[(3, EntryKind::Effects, 7), (1, EntryKind::Resume, 3), (3, EntryKind::Gone, 0)],
+        &[(1, EntryKind::Effects, 4), (2, EntryKind::Effects, 2)],
     ];
     for frame in frames {
         let mut entries = Vec::new();
-        let mut names: Vec<Name> = Vec::new();
+        let mut names: Vec<NamedDatabase> = Vec::new();
         for &(database, kind, sequence) in frame {
             let mut items = Vec::new();
-            if kind == Kind::Effects {
+            if kind == EntryKind::Effects {
                 write_effect(&mut items, database, sequence << 40, |body| body.extend_from_slice(b"\0\x03key"));
                 write_effect(&mut items, database, sequence << 50, |body| body.extend_from_slice(b"\0\x05other"));
             }
@@ -285,7 +285,7 @@ fn log(head: impl Fn(&FileHead) -> [u8; HEADER_BYTES]) -> Vec<u8> {
             EntryHead { database, kind, sequence, now_ms: NOW_MS + sequence, items_bytes }.write(&mut entries);
             entries.extend_from_slice(&items);
             if names.iter().all(|name| name.number != database) {
-                names.push(Name { number: database, identity: identity(database) });
+                names.push(NamedDatabase { number: database, identity: identity(database) });
             }
         }
         write_frame(&mut file, lsn, lsn, &names, &entries);
@@ -312,10 +312,10 @@ fn log_of_an_import() -> Vec<u8> {
     write_effect(&mut items, 1, 8 << 40, |body| body.extend_from_slice(b"\0\x05other"));
     let mut entries = Vec::new();
     let items_bytes = items.len() as u64;
-    EntryHead { database: 1, kind: Kind::Effects, sequence: 1, now_ms: NOW_MS, items_bytes }.write(&mut entries);
+    EntryHead { database: 1, kind: EntryKind::Effects, sequence: 1, now_ms: NOW_MS, items_bytes }.write(&mut entries);
     entries.extend_from_slice(&items);
     let mut file = FileHead { writer: 0xfeed, number: 2, lsn: 1000 }.encode().to_vec();
-    write_frame(&mut file, 1000, 1000, &[Name { number: 1, identity: identity(1) }], &entries);
+    write_frame(&mut file, 1000, 1000, &[NamedDatabase { number: 1, identity: identity(1) }], &entries);
     file
 }
 

@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use dormouse_storage::codec::dump::{RestoreError, restore};
-use dormouse_storage::codec::value::{Loaded, decode_value};
+use dormouse_storage::codec::value::{LoadedValue, decode_value};
 use dormouse_storage::codec::{Reader, checksum};
-use dormouse_storage::rdb::{Entry, RdbReader};
+use dormouse_storage::rdb::{RdbEntry, RdbReader};
 use dormouse_types::{Item, Limits, Object};
 
 fn golden(name: &str) -> Vec<u8> {
@@ -18,17 +18,17 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn show(loaded: Loaded<'_>) -> String {
+fn show(loaded: LoadedValue<'_>) -> String {
     let item = |item: Item<'_>| text(&item.to_vec());
     let mut elements: Vec<String> = match &loaded {
-        Loaded::Text(string) => return string.with_bytes(text),
-        Loaded::Object(Object::Text(string)) => return text(string),
-        Loaded::Object(Object::List(list)) => return list.iter().map(item).collect::<Vec<_>>().join(" "),
-        Loaded::Object(Object::Set(set)) => set.iter().map(item).collect(),
-        Loaded::Object(Object::Hash(hash)) => {
+        LoadedValue::Text(string) => return string.with_bytes(text),
+        LoadedValue::Object(Object::Text(string)) => return text(string),
+        LoadedValue::Object(Object::List(list)) => return list.iter().map(item).collect::<Vec<_>>().join(" "),
+        LoadedValue::Object(Object::Set(set)) => set.iter().map(item).collect(),
+        LoadedValue::Object(Object::Hash(hash)) => {
             hash.iter().map(|(field, value)| format!("{}={}", item(field), item(value))).collect()
         }
-        Loaded::Object(Object::SortedSet(set)) => {
+        LoadedValue::Object(Object::SortedSet(set)) => {
             set.iter().map(|(member, score)| format!("{}={score}", item(member))).collect()
         }
     };
@@ -43,22 +43,22 @@ fn content(file: &[u8]) -> BTreeMap<String, String> {
     let mut index = 0;
     loop {
         let (key, shown) = match reader.next().expect("the file is whole") {
-            Entry::Select(select) => {
+            RdbEntry::Select(select) => {
                 index = select;
                 continue;
             }
-            Entry::Key(record) => {
+            RdbEntry::Key(record) => {
                 let mut inside = Reader::new(record.value);
                 let shown = show(decode_value(record.kind, &mut inside, &Limits::default()).expect("a good value"));
                 inside.finish().expect("nothing behind it");
                 let expiry = record.expiry_ms.map(|at| format!(" until {at}")).unwrap_or_default();
                 (record.key.with_bytes(text), shown + &expiry)
             }
-            Entry::Unsupported { key, what } => (text(&key), format!("cannot be taken: {what}")),
-            Entry::Function(source) => (text(&source), "a function".to_owned()),
-            Entry::Aux { .. } | Entry::Resize { .. } => continue,
-            Entry::ModuleAux { module } => (module, "of a module".to_owned()),
-            Entry::End => return content,
+            RdbEntry::Unsupported { key, what } => (text(&key), format!("cannot be taken: {what}")),
+            RdbEntry::Function(source) => (text(&source), "a function".to_owned()),
+            RdbEntry::Aux { .. } | RdbEntry::Resize { .. } => continue,
+            RdbEntry::ModuleAux { module } => (module, "of a module".to_owned()),
+            RdbEntry::End => return content,
         };
         let twice = content.insert(format!("{index} {key}"), shown);
         assert!(twice.is_none(), "{key}");

@@ -2,24 +2,24 @@
 
 use std::fmt;
 
-use crate::target::Target;
+use crate::target::ServerUrl;
 
 /// It shows itself without the password.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct ServerAddress {
     pub host: String,
     pub port: u16,
     user: Option<String>,
     password: Option<String>,
 }
 
-impl Address {
+impl ServerAddress {
     /// The server that a URL names. `variable` of the environment has the password where the URL has none.
     ///
     /// # Errors
     /// When the URL names an index: an import takes all of them.
-    pub fn new(url: &Target, variable: &str) -> Result<Self, String> {
-        let Target { host, port, user, password, index } = url.clone();
+    pub fn new(url: &ServerUrl, variable: &str) -> Result<Self, String> {
+        let ServerUrl { host, port, user, password, index } = url.clone();
         if host.bytes().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
             return Err("the name of the host has a space in it".to_string());
         }
@@ -27,7 +27,7 @@ impl Address {
             return Err("the URL names an index, but all SELECT indexes are imported, each into its own".to_string());
         }
         let by_environment = || std::env::var(variable).ok().filter(|password| !password.is_empty());
-        Ok(Address { host, port, user, password: password.or_else(by_environment) })
+        Ok(ServerAddress { host, port, user, password: password.or_else(by_environment) })
     }
 
     /// The words of the AUTH command, where one is needed.
@@ -40,7 +40,7 @@ impl Address {
     }
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -50,7 +50,7 @@ impl fmt::Display for Address {
     }
 }
 
-impl fmt::Debug for Address {
+impl fmt::Debug for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn an_address_shows_itself_without_the_password() {
-        let address = |url: &str| Address::new(&url.parse().unwrap(), "NOTHING_HAS_THIS_NAME");
+        let address = |url: &str| ServerAddress::new(&url.parse().unwrap(), "NOTHING_HAS_THIS_NAME");
         for (url, shown, auth) in [
             ("redis://h", "h:6379", ""),
             ("redis://h:7/0", "h:7", ""),

@@ -12,7 +12,7 @@ const SKIPPED_NAMES_MAX: usize = 200;
 
 /// Counters of one import, over all of its sessions.
 #[derive(Debug, Default)]
-pub struct Meters {
+pub struct ImportMeters {
     /// Whether the full sync is over.
     pub following: AtomicBool,
     pub snapshot_bytes: AtomicU64,
@@ -46,7 +46,7 @@ struct Lag {
 
 const SAMPLES_MAX: usize = 100_000;
 
-impl Meters {
+impl ImportMeters {
     pub fn applied(&self) -> u64 {
         self.applied.load(Ordering::Relaxed)
     }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_lag_is_as_old_as_the_oldest_byte_that_is_missing() {
-        let meters = Meters::default();
+        let meters = ImportMeters::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(meters.lag(at(0)), None);

@@ -16,12 +16,12 @@ pub const KEY: &str = dormouse_storage::shown::MARKER;
 const VERSION: &str = "1";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum SourcePlace {
     Incomplete { source: String, run: u64, step: u64 },
     Following { source: String, replid: String, offset: u64, index: u64 },
 }
 
-impl Place {
+impl SourcePlace {
     pub fn source(&self) -> &str {
         match self {
             Self::Incomplete { source, .. } | Self::Following { source, .. } => source,
@@ -55,7 +55,7 @@ pub fn is_replid(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourcePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Incomplete { source, run, step } => write!(f, "{VERSION} incomplete {source} {run} {step}"),
@@ -73,16 +73,16 @@ mod tests {
     #[test]
     fn what_was_written_is_read_back() {
         for place in [
-            Place::Incomplete { source: "[::1]:7".into(), run: 9, step: u64::MAX },
-            Place::Following { source: "h:6379".into(), replid: "0a".repeat(20), offset: 12, index: 3 },
+            SourcePlace::Incomplete { source: "[::1]:7".into(), run: 9, step: u64::MAX },
+            SourcePlace::Following { source: "h:6379".into(), replid: "0a".repeat(20), offset: 12, index: 3 },
         ] {
-            assert_eq!(Place::parse(place.to_string().as_bytes()).unwrap(), place);
+            assert_eq!(SourcePlace::parse(place.to_string().as_bytes()).unwrap(), place);
         }
         for text in
             ["", "hello", "2 incomplete h 1 1", "1 following h abc -1 0", "1 following h a\n 1 0", "1 following h ab 1"]
         {
-            assert!(Place::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(SourcePlace::parse(text.as_bytes()).is_err(), "{text}");
         }
-        assert!(Place::parse(b"\xff").is_err());
+        assert!(SourcePlace::parse(b"\xff").is_err());
     }
 }

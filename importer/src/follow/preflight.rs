@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_protocol::Response;
 
-use super::address::Address;
+use super::address::ServerAddress;
 use super::pulse::{ask, field, information};
 use super::target::Abilities;
 use super::wire::Connection;
@@ -21,7 +21,7 @@ const PAGE: &str = "2000";
 const NAMED_MAX: usize = 5;
 
 /// What the target cannot take of the source, as far as the source tells.
-pub fn untakeable(source: &Address, abilities: &Abilities) -> Vec<String> {
+pub fn untakeable(source: &ServerAddress, abilities: &Abilities) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(mut connection) = ask(source) else { return found };
     let until = Instant::now() + PATIENCE;

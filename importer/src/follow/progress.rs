@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::meters::Meters;
+use super::meters::ImportMeters;
 
 const REDRAW: Duration = Duration::from_millis(500);
 const LINE: Duration = Duration::from_secs(5);
 
-pub struct Progress {
+pub struct LiveProgress {
     bar: Option<ProgressBar>,
     /// When a line was last drawn, with the commands that were applied until then.
     last: Mutex<Option<(Instant, u64)>>,
 }
 
-impl Progress {
+impl LiveProgress {
     pub fn new() -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             bar.set_style(ProgressStyle::with_template("{spinner} {msg}").unwrap_or(ProgressStyle::default_spinner()));
             bar
         });
-        Progress { bar, last: Mutex::new(None) }
+        LiveProgress { bar, last: Mutex::new(None) }
     }
 
     /// Says something that stays.
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// Shows where we are, unless that was just done.
-    pub fn show(&self, meters: &Meters) {
+    pub fn show(&self, meters: &ImportMeters) {
         let now = Instant::now();
         let every = if self.bar.is_some() { REDRAW } else { LINE };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ impl Progress {
     }
 }
 
-fn describe(meters: &Meters, rate: f64, now: Instant) -> String {
+fn describe(meters: &ImportMeters, rate: f64, now: Instant) -> String {
     if !meters.following.load(Ordering::Relaxed) {
         let read = meters.snapshot_bytes.load(Ordering::Relaxed);
         if read == 0 {

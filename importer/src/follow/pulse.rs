@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use dormouse_protocol::Response;
 
-use super::address::Address;
-use super::meters::{Meters, Sample};
-use super::progress::Progress;
+use super::address::ServerAddress;
+use super::meters::{ImportMeters, Sample};
+use super::progress::LiveProgress;
 use super::source::{acknowledge, breathe};
 use super::wire::Connection;
 
@@ -22,11 +22,11 @@ const RETRY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Pulse<'a> {
-    pub source: &'a Address,
+    pub source: &'a ServerAddress,
     /// The replica's link.
     pub link: &'a TcpStream,
-    pub meters: &'a Meters,
-    pub progress: &'a Progress,
+    pub meters: &'a ImportMeters,
+    pub progress: &'a LiveProgress,
     pub over: &'a AtomicBool,
     /// Something to say is tried once in a session.
     pub speaks: bool,
@@ -92,7 +92,7 @@ impl Pulse<'_> {
 }
 
 /// A connection for questions.
-pub fn ask(source: &Address) -> Result<Connection, String> {
+pub fn ask(source: &ServerAddress) -> Result<Connection, String> {
     let mut connection = Connection::open(source, PATIENCE).map_err(|error| error.to_string())?;
     if let Some(words) = source.auth() {
         connection.call(&words).map_err(|error| error.to_string())?.checked()?;

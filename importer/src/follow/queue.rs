@@ -2,7 +2,7 @@
 //! its way.
 //!
 //! 1. The reader pushes **units**: a command, a whole transaction, or a restored key. A unit is never split.
-//! 2. The writer takes all that is there as one [`Batch`]. On a slow link batches get larger by themselves.
+//! 2. The writer takes all that is there as one [`UnitBatch`]. On a slow link batches get larger by themselves.
 //! 3. A batch that is large enough makes the reader wait, and thereby the source: memory stays bounded.
 //!
 //! A batch begins in index 0, of the staged data or of the other, and carries the SELECTs that it needs.
@@ -10,8 +10,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::Fault;
-use super::place::Place;
+use super::Interruption;
+use super::place::SourcePlace;
 use super::wire::request;
 
 /// Added to an index that is staged: see [`dormouse_storage::shown`].
@@ -22,7 +22,7 @@ const BATCH_REQUESTS: usize = 4096;
 
 /// Requests, and what the target holds once they are applied.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct UnitBatch {
     pub requests: Vec<u8>,
     /// Where each request begins.
     pub starts: Vec<usize>,
@@ -33,13 +33,13 @@ pub struct Batch {
     /// At its end what is staged is shown.
     pub shows: bool,
     /// The place at its end. Where only keepalives came, it need not be recorded.
-    pub place: Option<Place>,
+    pub place: Option<SourcePlace>,
     pub must_record: bool,
     pub keys: u64,
     pub commands: u64,
 }
 
-impl Batch {
+impl UnitBatch {
     fn is_full(&self) -> bool {
         self.shows || self.requests.len() >= BATCH_BYTES || self.starts.len() >= BATCH_REQUESTS
     }
@@ -110,13 +110,13 @@ impl Unit {
     }
 }
 
-/// What [`Queue::take`] found.
+/// What [`UnitQueue::take`] found.
 #[derive(Debug)]
-pub enum Taken {
-    Batch(Batch),
+pub enum TakenBatch {
+    UnitBatch(UnitBatch),
     Nothing,
     /// The reader has ended, everything that it pushed was taken.
-    End(Result<(), Fault>),
+    End(Result<(), Interruption>),
 }
 
 /// The reader ends quietly when it sees this: the session is over.
@@ -124,19 +124,19 @@ pub enum Taken {
 pub struct Closed;
 
 #[derive(Default)]
-pub struct Queue {
+pub struct UnitQueue {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    pending: Batch,
-    end: Option<Result<(), Fault>>,
+    pending: UnitBatch,
+    end: Option<Result<(), Interruption>>,
     closed: bool,
 }
 
-impl Queue {
+impl UnitQueue {
     /// For units of staged indexes, until one shows them.
     pub fn staged() -> Self {
         let queue = Self::default();
@@ -145,7 +145,7 @@ impl Queue {
     }
 
     /// Adds a unit and empties it.
-    pub fn push(&self, unit: &mut Unit, place: Place) -> Result<(), Closed> {
+    pub fn push(&self, unit: &mut Unit, place: SourcePlace) -> Result<(), Closed> {
         let mut state = self.lock();
         while state.pending.is_full() && !state.closed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +175,7 @@ impl Queue {
     }
 
     /// The reader says that nothing follows.
-    pub fn end(&self, outcome: Result<(), Fault>) {
+    pub fn end(&self, outcome: Result<(), Interruption>) {
         self.lock().end = Some(outcome);
         self.changed.notify_all();
     }
@@ -187,7 +187,7 @@ impl Queue {
     }
 
     /// All that is there, after at most `patience`.
-    pub fn take(&self, patience: Duration) -> Taken {
+    pub fn take(&self, patience: Duration) -> TakenBatch {
         let mut state = self.lock();
         if state.pending.is_empty() && state.end.is_none() {
             let waited = self.changed.wait_timeout(state, patience);
@@ -199,9 +199,9 @@ impl Queue {
             state.pending.index = if batch.index >= STAGED && !batch.shows { STAGED } else { 0 };
             drop(state);
             self.changed.notify_all();
-            return Taken::Batch(batch);
+            return TakenBatch::UnitBatch(batch);
         }
-        state.end.take().map_or(Taken::Nothing, Taken::End)
+        state.end.take().map_or(TakenBatch::Nothing, TakenBatch::End)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -213,8 +213,8 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn place(offset: u64) -> Place {
-        Place::Following { source: "h:1".into(), replid: "a".into(), offset, index: 0 }
+    fn place(offset: u64) -> SourcePlace {
+        SourcePlace::Following { source: "h:1".into(), replid: "a".into(), offset, index: 0 }
     }
 
     fn unit(requests: &[(u64, &str)]) -> Unit {
@@ -225,24 +225,26 @@ mod tests {
 
     #[test]
     fn a_batch_selects_what_it_needs_and_begins_in_index_0() {
-        let queue = Queue::default();
+        let queue = UnitQueue::default();
         for _ in 0..2 {
             queue.push(&mut unit(&[(0, "a"), (3, "b"), (3, "c")]), place(1)).unwrap();
             queue.push(&mut unit(&[(3, "d"), (0, "e")]), place(2)).unwrap();
-            let Taken::Batch(batch) = queue.take(Duration::ZERO) else { panic!("nothing was taken") };
+            let TakenBatch::UnitBatch(batch) = queue.take(Duration::ZERO) else { panic!("nothing was taken") };
             let select = |index: u8| format!("*2\r\n$6\r\nSELECT\r\n$1\r\n{index}\r\n");
             let expected = format!("a{}bcd{}e", select(3), select(0));
             assert_eq!(String::from_utf8_lossy(&batch.requests), expected);
             assert_eq!((batch.starts.len(), batch.commands, batch.place), (7, 5, Some(place(2))));
         }
-        assert!(matches!(queue.take(Duration::ZERO), Taken::Nothing));
+        assert!(matches!(queue.take(Duration::ZERO), TakenBatch::Nothing));
     }
 
     #[test]
     fn staged_batches_begin_in_staged_index_0_until_they_are_shown() {
-        let queue = Queue::staged();
+        let queue = UnitQueue::staged();
         let taken = || match queue.take(Duration::ZERO) {
-            Taken::Batch(batch) => (String::from_utf8_lossy(&batch.requests).into_owned(), batch.index, batch.shows),
+            TakenBatch::UnitBatch(batch) => {
+                (String::from_utf8_lossy(&batch.requests).into_owned(), batch.index, batch.shows)
+            }
             other => panic!("{other:?}"),
         };
         queue.push(&mut unit(&[(STAGED, "a"), (STAGED + 3, "b")]), place(1)).unwrap();
@@ -257,19 +259,19 @@ mod tests {
 
     #[test]
     fn what_was_pushed_comes_before_the_end() {
-        let queue = Queue::default();
+        let queue = UnitQueue::default();
         let mut turn = Unit::turn(false);
         queue.push(&mut turn, place(7)).unwrap();
         queue.end(Ok(()));
         assert!(
-            matches!(queue.take(Duration::ZERO), Taken::Batch(batch) if batch.must_record && batch.requests.is_empty())
+            matches!(queue.take(Duration::ZERO), TakenBatch::UnitBatch(batch) if batch.must_record && batch.requests.is_empty())
         );
-        assert!(matches!(queue.take(Duration::ZERO), Taken::End(Ok(()))));
+        assert!(matches!(queue.take(Duration::ZERO), TakenBatch::End(Ok(()))));
     }
 
     #[test]
     fn a_full_batch_holds_the_reader_back_until_it_is_taken_or_the_queue_is_closed() {
-        let queue = Queue::default();
+        let queue = UnitQueue::default();
         let large = "x".repeat(BATCH_BYTES);
         queue.push(&mut unit(&[(0, &large)]), place(1)).unwrap();
         std::thread::scope(|scope| {
@@ -278,9 +280,9 @@ mod tests {
                 queue.push(&mut unit(&[(0, "y")]), place(3))
             });
             assert!(
-                matches!(queue.take(Duration::from_secs(10)), Taken::Batch(batch) if batch.place == Some(place(1)))
+                matches!(queue.take(Duration::from_secs(10)), TakenBatch::UnitBatch(batch) if batch.place == Some(place(1)))
             );
-            assert!(matches!(queue.take(Duration::from_secs(10)), Taken::Batch(_)));
+            assert!(matches!(queue.take(Duration::from_secs(10)), TakenBatch::UnitBatch(_)));
             reader.join().unwrap().unwrap();
             // Whether the last unit came with the one before it or after it.
             let _ = queue.take(Duration::ZERO);

@@ -19,15 +19,15 @@ use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::codec::{CodecError, checksum};
-use dormouse_storage::rdb::reader::{Problem, RdbError};
-use dormouse_storage::rdb::{Entry, RdbReader, RdbRecord};
+use dormouse_storage::rdb::reader::{RdbError, RdbProblem};
+use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
-use super::Fault;
+use super::Interruption;
 use super::left_out::Verdict;
-use super::meters::Meters;
-use super::place::{KEY, Place};
-use super::queue::{Closed, Queue, STAGED, Unit};
-use super::source::{COMMAND_BYTES_MAX, Command, Feed, Framing};
+use super::meters::ImportMeters;
+use super::place::{KEY, SourcePlace};
+use super::queue::{Closed, STAGED, Unit, UnitQueue};
+use super::source::{COMMAND_BYTES_MAX, Feed, Framing, SourceCommand};
 use super::target::Abilities;
 use super::translate::{Translated, translate};
 use super::wire::request;
@@ -46,10 +46,10 @@ pub struct Position {
     pub index: u64,
 }
 
-pub struct Reader<'a> {
+pub struct SourceReader<'a> {
     pub feed: &'a mut Feed,
-    pub queue: &'a Queue,
-    pub meters: &'a Meters,
+    pub queue: &'a UnitQueue,
+    pub meters: &'a ImportMeters,
     pub abilities: Abilities,
     /// What the target cannot take is counted instead of ending the import.
     pub skips: bool,
@@ -61,14 +61,14 @@ pub struct Reader<'a> {
 
 /// Why reading ended.
 enum Stop {
-    Fault(Fault),
+    Interruption(Interruption),
     /// Nobody wants to know more.
     Closed,
 }
 
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<Interruption> for Stop {
+    fn from(fault: Interruption) -> Self {
+        Self::Interruption(fault)
     }
 }
 
@@ -78,13 +78,13 @@ impl From<Closed> for Stop {
     }
 }
 
-impl Reader<'_> {
+impl SourceReader<'_> {
     /// Reads the RDB where one comes, then, where `follows`, the stream until the session is over. Tells the queue how it
     /// ended.
     pub fn run(mut self, snapshot: bool, follows: bool) {
         let outcome = match self.read(snapshot, follows) {
             Ok(()) | Err(Stop::Closed) => Ok(()),
-            Err(Stop::Fault(fault)) => Err(fault),
+            Err(Stop::Interruption(fault)) => Err(fault),
         };
         self.queue.end(outcome);
     }
@@ -98,8 +98,9 @@ impl Reader<'_> {
 
     fn snapshot(&mut self) -> Result<(), Stop> {
         let framing = self.feed.framing().map_err(|error| self.dropped(&error))?;
-        let framing = framing
-            .map_err(|line| Fault::Dropped(format!("the source {} sends {line:?} in place of an RDB", self.source)))?;
+        let framing = framing.map_err(|line| {
+            Interruption::Dropped(format!("the source {} sends {line:?} in place of an RDB", self.source))
+        })?;
         let bytes = if let Framing::Bytes(bytes) = framing { bytes } else { u64::MAX };
         self.meters.snapshot_total.store(if bytes == u64::MAX { 0 } else { bytes }, Ordering::Relaxed);
         self.meters.left_out().clear();
@@ -115,26 +116,26 @@ impl Reader<'_> {
             u16::try_from(rdb.version()).map_or(PAYLOAD_VERSION_MAX, |version| version.min(PAYLOAD_VERSION_MAX));
         loop {
             match rdb.next().map_err(faulty)? {
-                Entry::Key(record) => loading.restore(version, record)?,
-                Entry::Select(index) if index < indexes => loading.index = index,
-                Entry::Select(index) => return Err(too_high(index, indexes).into()),
-                Entry::Aux { name, value } if name == b"repl-stream-db" => {
+                RdbEntry::Key(record) => loading.restore(version, record)?,
+                RdbEntry::Select(index) if index < indexes => loading.index = index,
+                RdbEntry::Select(index) => return Err(too_high(index, indexes).into()),
+                RdbEntry::Aux { name, value } if name == b"repl-stream-db" => {
                     // A replica that is our source passes on a stream in which something is selected already.
                     let index = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                     self.position.index = index.unwrap_or(0);
                 }
-                Entry::Function(code) if self.abilities.commands.contains("FUNCTION") => loading.function(&code)?,
-                Entry::Function(_) => refuse(self.skips, self.meters, "a library of functions", "it")?,
-                Entry::ModuleAux { module } => {
+                RdbEntry::Function(code) if self.abilities.commands.contains("FUNCTION") => loading.function(&code)?,
+                RdbEntry::Function(_) => refuse(self.skips, self.meters, "a library of functions", "it")?,
+                RdbEntry::ModuleAux { module } => {
                     refuse(self.skips, self.meters, &format!("data of the module {module}"), "it")?;
                 }
-                Entry::Unsupported { key, what } => {
+                RdbEntry::Unsupported { key, what } => {
                     let name = format!("key `{}` of index {}", key.escape_ascii(), loading.index);
                     refuse(self.skips, self.meters, &what, &name)?;
                     self.meters.left_out().add(loading.index, &key);
                 }
-                Entry::Aux { .. } | Entry::Resize { .. } => {}
-                Entry::End => break,
+                RdbEntry::Aux { .. } | RdbEntry::Resize { .. } => {}
+                RdbEntry::End => break,
             }
             self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
         }
@@ -144,12 +145,14 @@ impl Reader<'_> {
         self.feed.unread(rest);
         match framing {
             Framing::Bytes(_) if unread == 0 => {}
-            Framing::Bytes(_) => return Err(Fault::Final("the RDB is shorter than the source has said".into()).into()),
+            Framing::Bytes(_) => {
+                return Err(Interruption::Final("the RDB is shorter than the source has said".into()).into());
+            }
             Framing::Mark(mark) => {
                 let mut end = [0; 40];
                 self.feed.read_exact(&mut end).map_err(|error| self.dropped(&error))?;
                 if end != mark {
-                    return Err(Fault::Final("the RDB does not end where the source has said".into()).into());
+                    return Err(Interruption::Final("the RDB does not end where the source has said".into()).into());
                 }
             }
         }
@@ -158,12 +161,12 @@ impl Reader<'_> {
     }
 
     fn stream(&mut self) -> Result<(), Stop> {
-        let mut command = Command::default();
+        let mut command = SourceCommand::default();
         let mut unit = Unit::default();
         let mut transaction = false;
         loop {
             command.read(self.feed).map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidData => Fault::Final(format!("the source {}: {error}", self.source)),
+                io::ErrorKind::InvalidData => Interruption::Final(format!("the source {}: {error}", self.source)),
                 _ => self.dropped(&error),
             })?;
             self.position.offset += command.bytes.len() as u64;
@@ -173,7 +176,8 @@ impl Reader<'_> {
                 "REPLCONF" => self.meters.acknowledge_from.store(self.position.offset, Ordering::Relaxed),
                 "SELECT" => {
                     let index = std::str::from_utf8(command.word(1)).ok().and_then(|text| text.parse::<u64>().ok());
-                    let index = index.ok_or_else(|| Fault::Final("the stream selects what is no index".into()))?;
+                    let index =
+                        index.ok_or_else(|| Interruption::Final("the stream selects what is no index".into()))?;
                     if index >= self.abilities.indexes {
                         return Err(too_high(index, self.abilities.indexes).into());
                     }
@@ -207,7 +211,7 @@ impl Reader<'_> {
                     }
                     unit.swaps |= name == "SWAPDB";
                     if unit.bytes() as u64 > COMMAND_BYTES_MAX {
-                        return Err(Fault::Final("a transaction of more than a gigabyte".into()).into());
+                        return Err(Interruption::Final("a transaction of more than a gigabyte".into()).into());
                     }
                 }
             }
@@ -218,7 +222,7 @@ impl Reader<'_> {
     }
 
     /// Whether a command of the stream concerns what the copy has left out.
-    fn judge(&self, name: &str, command: &Command) -> Verdict {
+    fn judge(&self, name: &str, command: &SourceCommand) -> Verdict {
         let mut left_out = self.meters.left_out();
         if left_out.is_empty() {
             return Verdict::Pass;
@@ -227,19 +231,19 @@ impl Reader<'_> {
         left_out.judge(name, &words, self.position.index)
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> SourcePlace {
         let Position { replid, offset, index } = self.position.clone();
-        Place::Following { source: self.source.clone(), replid, offset, index }
+        SourcePlace::Following { source: self.source.clone(), replid, offset, index }
     }
 
-    fn dropped(&self, error: &io::Error) -> Fault {
-        Fault::dropped(&format!("the source {}", self.source), error)
+    fn dropped(&self, error: &io::Error) -> Interruption {
+        Interruption::dropped(&format!("the source {}", self.source), error)
     }
 }
 
 /// The RDB on its way into the queue.
 struct Loading<'a> {
-    queue: &'a Queue,
+    queue: &'a UnitQueue,
     unit: Unit,
     source: &'a str,
     run: u64,
@@ -255,11 +259,11 @@ impl Loading<'_> {
         if key == KEY.as_bytes() {
             let text =
                 format!("the source has a key {KEY}: remove it there, the bookkeeping of the import has this name");
-            return Err(Fault::Final(text).into());
+            return Err(Interruption::Final(text).into());
         }
         if record.value.len() > PAYLOAD_BYTES_MAX - 16 {
             let key = key.escape_ascii();
-            return Err(Fault::Final(format!(
+            return Err(Interruption::Final(format!(
                 "key `{key}` has a value of more than 512 MiB, which no request can carry"
             ))
             .into());
@@ -289,32 +293,32 @@ impl Loading<'_> {
         self.unit.add(self.base + self.index, &bytes);
         self.unit.is_key = is_key;
         self.step += 1;
-        let place = Place::Incomplete { source: self.source.to_string(), run: self.run, step: self.step };
+        let place = SourcePlace::Incomplete { source: self.source.to_string(), run: self.run, step: self.step };
         self.queue.push(&mut self.unit, place)?;
         Ok(())
     }
 }
 
 /// Counts what the target cannot take, or ends the import.
-fn refuse(skips: bool, meters: &Meters, what: &str, whose: &str) -> Result<(), Fault> {
+fn refuse(skips: bool, meters: &ImportMeters, what: &str, whose: &str) -> Result<(), Interruption> {
     if skips {
         meters.skip(what);
         return Ok(());
     }
-    Err(Fault::Final(format!(
+    Err(Interruption::Final(format!(
         "the target cannot take {what} ({whose}); with --skip-unsupported such things are left out and counted"
     )))
 }
 
-fn too_high(index: u64, indexes: u64) -> Fault {
-    Fault::Final(format!("the source uses the SELECT index {index}, the target has {indexes}"))
+fn too_high(index: u64, indexes: u64) -> Interruption {
+    Interruption::Final(format!("the source uses the SELECT index {index}, the target has {indexes}"))
 }
 
-fn rdb_fault(source: &str, error: &RdbError) -> Fault {
+fn rdb_fault(source: &str, error: &RdbError) -> Interruption {
     match &error.problem {
-        Problem::Input(_) | Problem::Content(CodecError::Truncated) => {
-            Fault::Dropped(format!("the source {source}, in the middle of the RDB, {error}"))
+        RdbProblem::Input(_) | RdbProblem::Content(CodecError::Truncated) => {
+            Interruption::Dropped(format!("the source {source}, in the middle of the RDB, {error}"))
         }
-        _ => Fault::Final(format!("the RDB of the source {source}, {error}")),
+        _ => Interruption::Final(format!("the RDB of the source {source}, {error}")),
     }
 }

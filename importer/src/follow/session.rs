@@ -13,18 +13,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::HumanCount;
 
-use super::Fault;
-use super::address::Address;
-use super::meters::Meters;
-use super::place::{KEY, Place};
+use super::Interruption;
+use super::address::ServerAddress;
+use super::meters::ImportMeters;
+use super::place::{KEY, SourcePlace};
 use super::preflight::untakeable;
-use super::progress::Progress;
+use super::progress::LiveProgress;
 use super::pulse::{Pulse, ask};
-use super::queue::{Batch, Queue, Taken};
-use super::reader::{Position, Reader};
+use super::queue::{TakenBatch, UnitBatch, UnitQueue};
+use super::reader::{Position, SourceReader};
 use super::signals::{Signals, Wish};
-use super::source::{Answer, Feed, acknowledge, close};
-use super::target::{Found, Refusals, Target, Turn};
+use super::source::{Feed, SyncAnswer, acknowledge, close};
+use super::target::{Bookkeeping, Refusals, TargetLink, TargetState};
 
 const TICK: Duration = Duration::from_millis(100);
 /// A source that we may not ask is taken to have said everything by then.
@@ -33,22 +33,22 @@ const SILENCE: Duration = Duration::from_secs(10);
 const NEAR_BYTES: u64 = 1 << 20;
 
 /// What the user asked for, and what all sessions share.
-pub struct Import {
-    pub source: Address,
-    pub target: Address,
+pub struct LiveImport {
+    pub source: ServerAddress,
+    pub target: ServerAddress,
     pub follows: bool,
     pub replaces: bool,
     pub skips: bool,
     pub stops_when_caught_up: bool,
     pub pause: Option<Duration>,
-    pub meters: Meters,
-    pub progress: Progress,
+    pub meters: ImportMeters,
+    pub progress: LiveProgress,
     pub signals: Signals,
 }
 
 /// What this process remembers from one session to the next. What matters for the data lies in the target.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct Remembered {
     /// Both servers have been reached once: what fails from now on is tried again.
     pub reached: bool,
     /// The bookkeeping beside the data is ours.
@@ -78,32 +78,32 @@ struct Cutover {
 
 /// How an import ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Ending {
     /// The target is the user's from now on. `paused`: for so long the source takes no writes.
     CutOver { paused: Option<Duration> },
     /// The bookkeeping is still there.
     Stopped,
 }
 
-impl Memory {
+impl Remembered {
     /// Whether this process has not done anything to the target.
     fn is_new(&self) -> bool {
         !self.begun && self.runs.is_empty()
     }
 }
 
-impl Import {
+impl LiveImport {
     /// Drops the copy that this process has begun and not completed, so that the target is as it was before.
-    pub fn clean_up(&self, memory: &Memory) {
+    pub fn clean_up(&self, memory: &Remembered) {
         if !memory.syncing {
             return;
         }
         // The target does it by itself a little later where it cannot be reached now.
-        if let Ok((mut target, found)) = Target::open(&self.target)
+        if let Ok((mut target, found)) = TargetLink::open(&self.target)
             && match found.staged {
-                Some(Place::Incomplete { run, .. }) => memory.runs.contains(&run),
+                Some(SourcePlace::Incomplete { run, .. }) => memory.runs.contains(&run),
                 // It was complete, and could not be shown.
-                Some(Place::Following { .. }) => true,
+                Some(SourcePlace::Following { .. }) => true,
                 None => false,
             }
         {
@@ -121,9 +121,9 @@ impl Import {
     }
 
     /// Copies until a link drops, or the import ends.
-    pub fn session(&self, memory: &mut Memory) -> Result<Outcome, Fault> {
+    pub fn session(&self, memory: &mut Remembered) -> Result<Ending, Interruption> {
         memory.sending = false;
-        let (mut target, found) = Target::open(&self.target)?;
+        let (mut target, found) = TargetLink::open(&self.target)?;
         if found.place.is_none() && memory.removing {
             return Ok(self.outcome(memory));
         }
@@ -132,13 +132,13 @@ impl Import {
         // With --replace the user wants everything again.
         let starts_again = self.replaces && memory.is_new() || target.abilities.stages && !found.follows;
         let have = match &place {
-            Some(Place::Following { replid, offset, .. }) if !starts_again => Some((replid.as_str(), *offset)),
+            Some(SourcePlace::Following { replid, offset, .. }) if !starts_again => Some((replid.as_str(), *offset)),
             _ => None,
         };
         if have.is_none() && memory.is_new() && !self.skips {
             let untakeable = untakeable(&self.source, &target.abilities);
             if !untakeable.is_empty() {
-                return Err(Fault::Final(format!(
+                return Err(Interruption::Final(format!(
                     "the target cannot take {}; with --skip-unsupported such things are left out and counted. Nothing was \
                      copied",
                     untakeable.join(", ")
@@ -149,27 +149,28 @@ impl Import {
         memory.reached = true;
         self.meters.acknowledge_from.store(0, Ordering::Relaxed);
         let run = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
-        let snapshot = matches!(answer, Answer::Full { .. });
+        let snapshot = matches!(answer, SyncAnswer::Full { .. });
         let position = match (answer, &place) {
-            (Answer::Full { replid, offset }, _) => {
+            (SyncAnswer::Full { replid, offset }, _) => {
                 self.begin(&mut target, place.as_ref().filter(|_| !starts_again), full, run, memory)?;
                 Position { replid, offset, index: 0 }
             }
-            (Answer::Continue { replid: new }, Some(Place::Following { replid, offset, index, .. })) => {
+            (SyncAnswer::Continue { replid: new }, Some(SourcePlace::Following { replid, offset, index, .. })) => {
                 self.meters.applied.store(*offset, Ordering::Relaxed);
                 self.meters.following.store(true, Ordering::Release);
                 self.progress.note(&format!("the source goes on from offset {offset}"));
                 memory.begun = true;
                 Position { replid: new.unwrap_or_else(|| replid.clone()), offset: *offset, index: *index }
             }
-            (Answer::Continue { .. }, _) => {
-                return Err(Fault::Final("the source continues what was never begun".to_string()));
+            (SyncAnswer::Continue { .. }, _) => {
+                return Err(Interruption::Final("the source continues what was never begun".to_string()));
             }
         };
-        let link = feed.stream().map_err(|error| Fault::dropped(&format!("the source {}", self.source), &error))?;
-        let queue = if snapshot && target.abilities.stages { Queue::staged() } else { Queue::default() };
+        let link =
+            feed.stream().map_err(|error| Interruption::dropped(&format!("the source {}", self.source), &error))?;
+        let queue = if snapshot && target.abilities.stages { UnitQueue::staged() } else { UnitQueue::default() };
         let over = AtomicBool::new(false);
-        let reader = Reader {
+        let reader = SourceReader {
             feed: &mut feed,
             queue: &queue,
             meters: &self.meters,
@@ -203,30 +204,36 @@ impl Import {
     }
 
     /// Whether we may write to the target, and, where a full sync comes, whether it holds anything.
-    fn judge(&self, target: &mut Target, found: &Found, memory: &Memory) -> Result<Content, Fault> {
-        let overtaken =
-            |place: &Place| Fault::Final(format!("another import, from {}, has taken over the target", place.source()));
-        if let Some(staged @ Place::Incomplete { source, run, .. }) = &found.staged
+    fn judge(
+        &self,
+        target: &mut TargetLink,
+        found: &TargetState,
+        memory: &Remembered,
+    ) -> Result<Content, Interruption> {
+        let overtaken = |place: &SourcePlace| {
+            Interruption::Final(format!("another import, from {}, has taken over the target", place.source()))
+        };
+        if let Some(staged @ SourcePlace::Incomplete { source, run, .. }) = &found.staged
             && !memory.runs.contains(run)
         {
             if !memory.is_new() {
                 return Err(overtaken(staged));
             }
             if !self.replaces && *source != self.source.to_string() {
-                return Err(Fault::Final(format!(
+                return Err(Interruption::Final(format!(
                     "the target is being filled by an import from {source}; --replace takes it over"
                 )));
             }
         }
         match &found.place {
-            None if memory.begun => Err(Fault::Final(format!(
+            None if memory.begun => Err(Interruption::Final(format!(
                 "the key {KEY} has vanished from the target, which was perhaps flushed by somebody else; start again with \
                  --replace"
             ))),
             None => match target.keys()? {
                 0 => Ok(Content::Nothing),
                 keys if self.replaces => Ok(Content::Foreign(keys)),
-                keys => Err(Fault::Final(format!(
+                keys => Err(Interruption::Final(format!(
                     "the target {} holds {} keys: give an empty one, or --replace to delete everything in it first",
                     self.target,
                     HumanCount(keys)
@@ -242,12 +249,12 @@ impl Import {
     /// Begins a copy, and marks it as incomplete.
     fn begin(
         &self,
-        target: &mut Target,
-        place: Option<&Place>,
+        target: &mut TargetLink,
+        place: Option<&SourcePlace>,
         content: Content,
         run: u64,
-        memory: &mut Memory,
-    ) -> Result<(), Fault> {
+        memory: &mut Remembered,
+    ) -> Result<(), Interruption> {
         let note = |text: &str| self.progress.note(text);
         match &content {
             Content::Nothing => {}
@@ -261,16 +268,16 @@ impl Import {
                 });
             }
             Content::OfAnother(source) => {
-                return Err(Fault::Final(format!(
+                return Err(Interruption::Final(format!(
                     "the target holds an unfinished import from {source}; --replace deletes it and starts over"
                 )));
             }
             Content::Ours => match place {
-                Some(Place::Following { offset, .. }) => note(&format!(
+                Some(SourcePlace::Following { offset, .. }) => note(&format!(
                     "the source has no longer what followed offset {offset}: everything is copied again. A larger \
                      repl-backlog-size there helps against that"
                 )),
-                Some(Place::Incomplete { .. }) => {
+                Some(SourcePlace::Incomplete { .. }) => {
                     note("the last import did not come to its end: everything is copied again");
                 }
                 None => note("everything is copied again"),
@@ -288,37 +295,37 @@ impl Import {
         self.meters.forget_samples();
         self.meters.keys.store(0, Ordering::Relaxed);
         self.meters.snapshot_bytes.store(0, Ordering::Relaxed);
-        let start = Place::Incomplete { source: self.source.to_string(), run, step: 0 };
+        let start = SourcePlace::Incomplete { source: self.source.to_string(), run, step: 0 };
         let flush = !matches!(content, Content::Nothing);
         memory.begun |= !target.abilities.stages;
         memory.runs.push(run);
         memory.syncing = true;
         target.replaces = flush;
-        target.apply(Turn::Begin { flush }, &Batch::default(), Some(&start)).map(drop)
+        target.apply(Bookkeeping::Begin { flush }, &UnitBatch::default(), Some(&start)).map(drop)
     }
 
     /// Takes batches and applies them.
     fn write(
         &self,
-        target: &mut Target,
-        queue: &Queue,
+        target: &mut TargetLink,
+        queue: &UnitQueue,
         link: &TcpStream,
         run: u64,
-        memory: &mut Memory,
-    ) -> Result<Outcome, Fault> {
+        memory: &mut Remembered,
+    ) -> Result<Ending, Interruption> {
         loop {
             if self.is_stopped() {
-                return Ok(Outcome::Stopped);
+                return Ok(Ending::Stopped);
             }
             match queue.take(TICK) {
-                Taken::Batch(batch) => {
+                TakenBatch::UnitBatch(batch) => {
                     memory.sending = true;
                     self.apply(target, &batch, run, memory)?;
                     memory.sending = false;
                 }
-                Taken::End(Ok(())) => return self.remove(target, memory),
-                Taken::End(Err(fault)) => return Err(fault),
-                Taken::Nothing => {}
+                TakenBatch::End(Ok(())) => return self.remove(target, memory),
+                TakenBatch::End(Err(fault)) => return Err(fault),
+                TakenBatch::Nothing => {}
             }
             let following = self.meters.following.load(Ordering::Relaxed);
             let wanted = self.meters.acknowledge_from.load(Ordering::Relaxed);
@@ -333,16 +340,22 @@ impl Import {
         }
     }
 
-    fn apply(&self, target: &mut Target, batch: &Batch, run: u64, memory: &mut Memory) -> Result<(), Fault> {
+    fn apply(
+        &self,
+        target: &mut TargetLink,
+        batch: &UnitBatch,
+        run: u64,
+        memory: &mut Remembered,
+    ) -> Result<(), Interruption> {
         let Some(place) = &batch.place else { return Ok(()) };
         // A place that only keepalives lead to is not worth a write, which would keep the target awake.
         if batch.must_record && !target.has_recorded(place) {
-            let refusals = target.apply(Turn::None, batch, Some(place))?;
+            let refusals = target.apply(Bookkeeping::None, batch, Some(place))?;
             self.judge_refusals(target, &refusals, run)?;
         }
         self.meters.keys.fetch_add(batch.keys, Ordering::Relaxed);
         self.meters.commands.fetch_add(batch.commands, Ordering::Relaxed);
-        if let Place::Following { offset, .. } = place {
+        if let SourcePlace::Following { offset, .. } = place {
             memory.begun = true;
             (memory.syncing, memory.cut_off, memory.cut_off_at_once) = (false, 0, 0);
             self.meters.applied.store(*offset, Ordering::Relaxed);
@@ -355,15 +368,15 @@ impl Import {
     }
 
     /// A request failed although its transaction ran: the target is not what the source is.
-    fn judge_refusals(&self, target: &mut Target, refusals: &Refusals, run: u64) -> Result<(), Fault> {
+    fn judge_refusals(&self, target: &mut TargetLink, refusals: &Refusals, run: u64) -> Result<(), Interruption> {
         let kind = |error: &str| error.split(' ').next().unwrap_or_default().to_string();
         let passing = |error: &str| !["ERR", "WRONGTYPE", "BUSYGROUP", "NOGROUP"].contains(&kind(error).as_str());
         let worst = refusals.kept.iter().find(|(_, error)| !self.skips || passing(error));
         if let Some((what, error)) = worst {
             // The place was recorded with the batch, and would hide what is missing.
-            let broken = Place::Incomplete { source: self.source.to_string(), run, step: u64::MAX };
-            target.apply(Turn::None, &Batch::default(), Some(&broken))?;
-            return Err(Fault::Final(format!(
+            let broken = SourcePlace::Incomplete { source: self.source.to_string(), run, step: u64::MAX };
+            target.apply(Bookkeeping::None, &UnitBatch::default(), Some(&broken))?;
+            return Err(Interruption::Final(format!(
                 "the target {} answers {what} with: {error}; with --skip-unsupported such commands are left out and \
                  counted. What was copied is incomplete now: the next import begins with a full sync",
                 self.target
@@ -380,7 +393,7 @@ impl Import {
     }
 
     /// Whether the target has all that it should have before it is cut over.
-    fn is_time(&self, memory: &mut Memory) -> Result<bool, Fault> {
+    fn is_time(&self, memory: &mut Remembered) -> Result<bool, Interruption> {
         let applied = self.meters.applied();
         let newest = self.meters.newest();
         let Some(cutover) = &mut memory.cutover else {
@@ -410,26 +423,26 @@ impl Import {
     }
 
     /// Has the source hold writes back; answers until when.
-    fn pause_source(&self, pause: Duration) -> Result<Instant, Fault> {
+    fn pause_source(&self, pause: Duration) -> Result<Instant, Interruption> {
         let until = Instant::now() + pause;
         let name = format!("the source {}", self.source);
-        let mut connection = ask(&self.source).map_err(|error| Fault::Dropped(format!("{name}: {error}")))?;
+        let mut connection = ask(&self.source).map_err(|error| Interruption::Dropped(format!("{name}: {error}")))?;
         let reply = connection.call(&[b"CLIENT", b"PAUSE", pause.as_millis().to_string().as_bytes(), b"WRITE"]);
-        let reply = reply.map_err(|error| Fault::dropped(&name, &error))?;
-        reply.checked().map_err(|text| Fault::Final(format!("{name} cannot be paused: {text}")))?;
+        let reply = reply.map_err(|error| Interruption::dropped(&name, &error))?;
+        reply.checked().map_err(|text| Interruption::Final(format!("{name} cannot be paused: {text}")))?;
         self.progress.note(&format!("writes to the source are held back for {} s", pause.as_secs_f64()));
         Ok(until)
     }
 
-    fn remove(&self, target: &mut Target, memory: &mut Memory) -> Result<Outcome, Fault> {
+    fn remove(&self, target: &mut TargetLink, memory: &mut Remembered) -> Result<Ending, Interruption> {
         memory.removing = true;
-        target.apply(Turn::End, &Batch::default(), None)?;
+        target.apply(Bookkeeping::End, &UnitBatch::default(), None)?;
         Ok(self.outcome(memory))
     }
 
-    fn outcome(&self, memory: &Memory) -> Outcome {
+    fn outcome(&self, memory: &Remembered) -> Ending {
         let paused_until = memory.cutover.as_ref().and_then(|cutover| cutover.paused_until);
-        Outcome::CutOver { paused: paused_until.map(|until| until.saturating_duration_since(Instant::now())) }
+        Ending::CutOver { paused: paused_until.map(|until| until.saturating_duration_since(Instant::now())) }
     }
 }
 

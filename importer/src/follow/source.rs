@@ -10,8 +10,8 @@ use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use super::Fault;
-use super::address::Address;
+use super::Interruption;
+use super::address::ServerAddress;
 use super::place::is_replid;
 use super::wire::{closed, connect, read_line, request};
 
@@ -23,7 +23,7 @@ const VALKEY_VERSION: &str = "9.1.2";
 
 /// What PSYNC was answered with.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum SyncAnswer {
     /// An RDB comes, and then the stream from this offset of this history on.
     Full { replid: String, offset: u64 },
     /// The stream goes on, perhaps under a new name.
@@ -46,9 +46,9 @@ pub struct Feed {
 
 impl Feed {
     /// Connects and asks for what comes behind `have`, a history and an offset in it.
-    pub fn open(address: &Address, have: Option<(&str, u64)>) -> Result<(Self, Answer), Fault> {
+    pub fn open(address: &ServerAddress, have: Option<(&str, u64)>) -> Result<(Self, SyncAnswer), Interruption> {
         let name = format!("the source {address}");
-        let dropped = |error: io::Error| Fault::dropped(&name, &error);
+        let dropped = |error: io::Error| Interruption::dropped(&name, &error);
         let stream = connect(address, PATIENCE).map_err(dropped)?;
         let mut feed = Feed { stream, buffer: Vec::new(), at: 0 };
         // Before AUTH this may be refused, which AUTH then explains better.
@@ -73,7 +73,7 @@ impl Feed {
         };
         let reply = reply.map_err(dropped)?.map_err(|text| refusal(&name, &text))?;
         let answer = parse_answer(&reply).ok_or_else(|| {
-            Fault::Final(format!("{name} answers PSYNC with {reply:?}, which this version does not know"))
+            Interruption::Final(format!("{name} answers PSYNC with {reply:?}, which this version does not know"))
         })?;
         Ok((feed, answer))
     }
@@ -174,12 +174,12 @@ pub fn close(stream: &TcpStream) {
 
 /// A command of the stream: its bytes as they came, and where its words lie in them.
 #[derive(Debug, Default)]
-pub struct Command {
+pub struct SourceCommand {
     pub bytes: Vec<u8>,
     words: Vec<(usize, usize)>,
 }
 
-impl Command {
+impl SourceCommand {
     /// Reads the next command in place of this one.
     pub fn read(&mut self, input: &mut impl BufRead) -> io::Result<()> {
         self.bytes.clear();
@@ -238,22 +238,22 @@ fn garbled(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the stream holds {what}"))
 }
 
-fn parse_answer(reply: &str) -> Option<Answer> {
+fn parse_answer(reply: &str) -> Option<SyncAnswer> {
     let words: Vec<&str> = reply.split_ascii_whitespace().collect();
     match words[..] {
         ["FULLRESYNC", replid, offset] if is_replid(replid) => {
-            Some(Answer::Full { replid: replid.to_string(), offset: offset.parse().ok()? })
+            Some(SyncAnswer::Full { replid: replid.to_string(), offset: offset.parse().ok()? })
         }
-        ["CONTINUE"] => Some(Answer::Continue { replid: None }),
-        ["CONTINUE", replid] if is_replid(replid) => Some(Answer::Continue { replid: Some(replid.to_string()) }),
+        ["CONTINUE"] => Some(SyncAnswer::Continue { replid: None }),
+        ["CONTINUE", replid] if is_replid(replid) => Some(SyncAnswer::Continue { replid: Some(replid.to_string()) }),
         _ => None,
     }
 }
 
-fn refusal(name: &str, text: &str) -> Fault {
+fn refusal(name: &str, text: &str) -> Interruption {
     let kind = text.split(' ').next().unwrap_or_default();
     if ["LOADING", "NOMASTERLINK", "BUSY", "TRYAGAIN", "MASTERDOWN"].contains(&kind) {
-        return Fault::Dropped(format!("{name} answers: {text}"));
+        return Interruption::Dropped(format!("{name} answers: {text}"));
     }
     let advice = match kind {
         "NOAUTH" | "WRONGPASS" => "; give user and password in the URL: redis://user:password@host:port",
@@ -263,7 +263,7 @@ fn refusal(name: &str, text: &str) -> Fault {
         }
         _ => "",
     };
-    Fault::Final(format!("{name} answers: {text}{advice}"))
+    Interruption::Final(format!("{name} answers: {text}{advice}"))
 }
 
 #[cfg(test)]
@@ -273,12 +273,12 @@ mod tests {
     #[test]
     fn answers_to_psync_are_understood() {
         let replid = "8de1787ba490483314a4d30f1c628bc5025eb761";
-        let full = Answer::Full { replid: replid.to_string(), offset: 2443808505 };
+        let full = SyncAnswer::Full { replid: replid.to_string(), offset: 2443808505 };
         assert_eq!(parse_answer(&format!("FULLRESYNC {replid} 2443808505")), Some(full));
-        assert_eq!(parse_answer("CONTINUE"), Some(Answer::Continue { replid: None }));
+        assert_eq!(parse_answer("CONTINUE"), Some(SyncAnswer::Continue { replid: None }));
         assert_eq!(
             parse_answer(&format!("CONTINUE {replid}")),
-            Some(Answer::Continue { replid: Some(replid.to_string()) })
+            Some(SyncAnswer::Continue { replid: Some(replid.to_string()) })
         );
         for reply in ["OK", "FULLRESYNC", "FULLRESYNC a -1", "FULLRESYNC a\u{7f} 1", "CONTINUE a b"] {
             assert_eq!(parse_answer(reply), None, "{reply}");
@@ -289,7 +289,7 @@ mod tests {
     fn commands_keep_their_bytes() {
         let mut stream =
             &b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$0\r\n\r\n$4\r\na\r\nb\r\n"[..];
-        let mut command = Command::default();
+        let mut command = SourceCommand::default();
         command.read(&mut stream).unwrap();
         assert_eq!((command.word(0), command.word(1), command.word(2)), (&b"SELECT"[..], &b"3"[..], &b""[..]));
         assert_eq!(command.bytes, b"*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n");
@@ -315,7 +315,7 @@ mod tests {
             // Nothing is allocated for what only a number announces.
             (b"*1000000000\r\n$1000000000\r\nx", UnexpectedEof),
         ] {
-            let error = Command::default().read(&mut &*bytes).unwrap_err();
+            let error = SourceCommand::default().read(&mut &*bytes).unwrap_err();
             assert_eq!(error.kind(), kind, "{}", bytes.escape_ascii());
         }
     }

@@ -26,11 +26,11 @@ use std::time::Duration;
 
 use dormouse_protocol::Response;
 
-use super::Fault;
-use super::address::Address;
-use super::place::{KEY, Place};
+use super::Interruption;
+use super::address::ServerAddress;
+use super::place::{KEY, SourcePlace};
 use super::pulse::field;
-use super::queue::{Batch, STAGED, select};
+use super::queue::{STAGED, UnitBatch, select};
 use super::wire::{Connection, request};
 
 /// How long one batch may take.
@@ -52,17 +52,17 @@ pub struct Abilities {
 
 /// What a target holds of an import.
 #[derive(Debug, Default)]
-pub struct Found {
-    pub place: Option<Place>,
+pub struct TargetState {
+    pub place: Option<SourcePlace>,
     /// What is being staged.
-    pub staged: Option<Place>,
+    pub staged: Option<SourcePlace>,
     /// Nothing expires by the target's clock.
     pub follows: bool,
 }
 
 /// What a transaction does apart from its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum Bookkeeping {
     None,
     /// A full sync begins. `flush`: a target that cannot stage is emptied.
     Begin {
@@ -72,7 +72,7 @@ pub enum Turn {
     End,
 }
 
-pub struct Target {
+pub struct TargetLink {
     connection: Connection,
     /// What the key held when it was last watched.
     recorded: Option<Vec<u8>>,
@@ -91,11 +91,11 @@ pub struct Refusals {
     pub count: u64,
 }
 
-impl Target {
+impl TargetLink {
     /// Connects, and reads what the bookkeeping says.
-    pub fn open(address: &Address) -> Result<(Self, Found), Fault> {
+    pub fn open(address: &ServerAddress) -> Result<(Self, TargetState), Interruption> {
         let name = format!("the target {address}");
-        let dropped = |error: io::Error| Fault::dropped(&name, &error);
+        let dropped = |error: io::Error| Interruption::dropped(&name, &error);
         let mut connection = Connection::open(address, PATIENCE).map_err(dropped)?;
         if let Some(words) = address.auth() {
             connection.call(&words).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
@@ -103,7 +103,7 @@ impl Target {
         connection.call(&[b"PING"]).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
         let commands = commands(&mut connection).map_err(dropped)?;
         if let Some(missing) = ["MULTI", "WATCH", "RESTORE"].iter().find(|name| !commands.contains(**name)) {
-            return Err(Fault::Final(format!("{name} has no {missing}, which an import needs")));
+            return Err(Interruption::Final(format!("{name} has no {missing}, which an import needs")));
         }
         let indexes = match connection.call(&[b"CONFIG", b"GET", b"databases"]).map_err(dropped)? {
             Response::Many(_, Some(pair)) => match pair.get(1) {
@@ -125,7 +125,7 @@ impl Target {
             }
             // Without anything staged there is no such index.
             if let Response::Bulk(_, Some(text)) = connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
-                staged = Some(Place::parse(&text).map_err(Fault::Final)?);
+                staged = Some(SourcePlace::parse(&text).map_err(Interruption::Final)?);
             }
             connection.call(&[b"SELECT", b"0"]).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
         }
@@ -133,21 +133,21 @@ impl Target {
         let recorded = match connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
             Response::Bulk(_, Some(text)) => Some(text),
             reply if reply.is_null() => None,
-            other => return Err(Fault::Final(format!("{name} answers GET {KEY} with {other:?}"))),
+            other => return Err(Interruption::Final(format!("{name} answers GET {KEY} with {other:?}"))),
         };
-        let place = recorded.as_deref().map(Place::parse).transpose().map_err(Fault::Final)?;
-        let found = Found { place, staged, follows: state("import_following") == Some(true) };
+        let place = recorded.as_deref().map(SourcePlace::parse).transpose().map_err(Interruption::Final)?;
+        let found = TargetState { place, staged, follows: state("import_following") == Some(true) };
         let abilities = Abilities { commands: Arc::new(commands), indexes, stages };
-        Ok((Target { connection, recorded, is_staging: false, replaces: false, abilities, name }, found))
+        Ok((TargetLink { connection, recorded, is_staging: false, replaces: false, abilities, name }, found))
     }
 
     /// Drops what is staged, unless it has changed since it was found.
-    pub fn discard(&mut self) -> Result<(), Fault> {
+    pub fn discard(&mut self) -> Result<(), Interruption> {
         let mut requests = Vec::new();
         for words in [&[&b"MULTI"[..]][..], &[b"DORMOUSE", b"IMPORT", b"DISCARD"], &[b"EXEC"]] {
             request(&mut requests, words);
         }
-        let dropped = |error: io::Error| Fault::dropped(&self.name, &error);
+        let dropped = |error: io::Error| Interruption::dropped(&self.name, &error);
         self.connection.write(&requests).map_err(dropped)?;
         for _ in 0..3 {
             self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))?;
@@ -156,11 +156,11 @@ impl Target {
     }
 
     /// The number of keys in all indexes. Index 0 is selected afterwards, as before.
-    pub fn keys(&mut self) -> Result<u64, Fault> {
+    pub fn keys(&mut self) -> Result<u64, Interruption> {
         let mut keys = 0;
         for index in (0..self.abilities.indexes).rev() {
             for words in [&[b"SELECT", index.to_string().as_bytes()][..], &[b"DBSIZE"]] {
-                match self.connection.call(words).map_err(|error| Fault::dropped(&self.name, &error))? {
+                match self.connection.call(words).map_err(|error| Interruption::dropped(&self.name, &error))? {
                     reply @ Response::Line(':', _) => {
                         keys += reply.integer().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
                     }
@@ -175,24 +175,29 @@ impl Target {
     ///
     /// # Errors
     /// When it is not known whether the batch was applied, or it was not.
-    pub fn apply(&mut self, turn: Turn, batch: &Batch, place: Option<&Place>) -> Result<Refusals, Fault> {
+    pub fn apply(
+        &mut self,
+        turn: Bookkeeping,
+        batch: &UnitBatch,
+        place: Option<&SourcePlace>,
+    ) -> Result<Refusals, Interruption> {
         let recorded = place.map(|place| place.to_string().into_bytes());
         let mut head = Vec::new();
         request(&mut head, &[b"MULTI"]);
         let mut before = 0;
         let stages = self.abilities.stages;
         match turn {
-            Turn::Begin { .. } if stages => {
+            Bookkeeping::Begin { .. } if stages => {
                 request(&mut head, &[b"DORMOUSE", b"IMPORT", b"BEGIN"]);
                 select(&mut head, STAGED);
                 before += 2;
                 self.is_staging = true;
             }
-            Turn::Begin { flush: true } => {
+            Bookkeeping::Begin { flush: true } => {
                 request(&mut head, &[b"FLUSHALL"]);
                 before += 1;
             }
-            Turn::Begin { flush: false } | Turn::None | Turn::End => {}
+            Bookkeeping::Begin { flush: false } | Bookkeeping::None | Bookkeeping::End => {}
         }
         if batch.swaps {
             // A swap would leave the bookkeeping in another index.
@@ -217,7 +222,7 @@ impl Target {
             after += 2;
             self.is_staging = false;
         }
-        if stages && turn == Turn::End {
+        if stages && turn == Bookkeeping::End {
             request(&mut tail, &[b"DORMOUSE", b"IMPORT", b"END"]);
             after += 1;
         }
@@ -230,11 +235,11 @@ impl Target {
             let written = pieces.iter().try_for_each(|piece| self.connection.write(piece));
             // An error may stand in front of the end of the connection, and says more.
             self.answers(batch, counts).and_then(|answers| {
-                written.map_err(|error| Fault::dropped(&self.name, &error))?;
+                written.map_err(|error| Interruption::dropped(&self.name, &error))?;
                 Ok(answers)
             })
         } else {
-            let mut stream = self.connection.stream().map_err(|error| Fault::dropped(&self.name, &error))?;
+            let mut stream = self.connection.stream().map_err(|error| Interruption::dropped(&self.name, &error))?;
             std::thread::scope(|scope| {
                 scope.spawn(move || pieces.iter().try_for_each(|piece| stream.write_all(piece)));
                 let answers = self.answers(batch, counts);
@@ -246,14 +251,14 @@ impl Target {
             })
         }?;
         if self.watched()? != recorded {
-            return Err(Fault::overtaken(&self.name));
+            return Err(Interruption::overtaken(&self.name));
         }
         self.recorded = recorded;
         Ok(refusals)
     }
 
     /// Whether the key, as it was last seen, holds this place.
-    pub fn has_recorded(&self, place: &Place) -> bool {
+    pub fn has_recorded(&self, place: &SourcePlace) -> bool {
         self.recorded.as_deref() == Some(place.to_string().as_bytes())
     }
 
@@ -262,9 +267,9 @@ impl Target {
     }
 
     /// The answers to MULTI, to what was queued, and to EXEC.
-    fn answers(&mut self, batch: &Batch, counts: Counts) -> Result<Refusals, Fault> {
+    fn answers(&mut self, batch: &UnitBatch, counts: Counts) -> Result<Refusals, Interruption> {
         let name = self.name.clone();
-        let dropped = |error: io::Error| Fault::dropped(&name, &error);
+        let dropped = |error: io::Error| Interruption::dropped(&name, &error);
         let what = |at: usize| match at.checked_sub(counts.before) {
             Some(at) if at < counts.batch => describe(batch.requests.get(batch.starts[at]..).unwrap_or_default()),
             _ => "its bookkeeping".to_string(),
@@ -278,7 +283,7 @@ impl Target {
         }
         match self.connection.array().map_err(dropped)? {
             Ok(count) if count == counts.all() as u64 => {}
-            Err(reply) if reply.is_null() => return Err(Fault::overtaken(&name)),
+            Err(reply) if reply.is_null() => return Err(Interruption::overtaken(&name)),
             Err(Response::Line('-', text)) => {
                 return Err(match complaint {
                     Some((at, cause)) => refusal(&format!("{name}, asked for {},", what(at)), &cause),
@@ -286,7 +291,7 @@ impl Target {
                 });
             }
             Ok(_) | Err(_) => {
-                return Err(Fault::Final(format!("{name} answers EXEC with what is not its result")));
+                return Err(Interruption::Final(format!("{name} answers EXEC with what is not its result")));
             }
         }
         let mut refusals = Refusals::default();
@@ -305,8 +310,8 @@ impl Target {
     }
 
     /// The answers to WATCH and GET.
-    fn watched(&mut self) -> Result<Option<Vec<u8>>, Fault> {
-        let dropped = |error: io::Error| Fault::dropped(&self.name, &error);
+    fn watched(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
+        let dropped = |error: io::Error| Interruption::dropped(&self.name, &error);
         self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))?;
         match self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))? {
             Response::Bulk(_, text) => Ok(text),
@@ -344,12 +349,12 @@ fn commands(connection: &mut Connection) -> io::Result<HashSet<String>> {
 }
 
 /// What an error of the target means: some pass by themselves.
-fn refusal(name: &str, text: &str) -> Fault {
+fn refusal(name: &str, text: &str) -> Interruption {
     let kind = text.split(' ').next().unwrap_or_default();
     let passes = ["LOADING", "BUSY", "TRYAGAIN", "MISCONF", "MASTERDOWN", "CLUSTERDOWN"].contains(&kind)
         || text.to_ascii_lowercase().contains("try again");
     if passes {
-        return Fault::Dropped(format!("{name} answers: {text}"));
+        return Interruption::Dropped(format!("{name} answers: {text}"));
     }
     let advice = match kind {
         "OOM" => {
@@ -361,7 +366,7 @@ fn refusal(name: &str, text: &str) -> Fault {
         }
         _ => "",
     };
-    Fault::Final(format!("{name} answers: {text}{advice}"))
+    Interruption::Final(format!("{name} answers: {text}{advice}"))
 }
 
 /// The first words of a request, for a message.
@@ -408,9 +413,11 @@ mod tests {
 
     #[test]
     fn errors_that_pass_are_told_from_those_that_do_not() {
-        assert!(matches!(refusal("t", "LOADING Redis is loading the dataset in memory"), Fault::Dropped(_)));
-        assert!(matches!(refusal("t", "ERR the log is behind, try again"), Fault::Dropped(_)));
-        assert!(matches!(refusal("t", "OOM command not allowed"), Fault::Final(text) if text.contains("maxmemory")));
-        assert!(matches!(refusal("t", "ERR syntax error"), Fault::Final(_)));
+        assert!(matches!(refusal("t", "LOADING Redis is loading the dataset in memory"), Interruption::Dropped(_)));
+        assert!(matches!(refusal("t", "ERR the log is behind, try again"), Interruption::Dropped(_)));
+        assert!(
+            matches!(refusal("t", "OOM command not allowed"), Interruption::Final(text) if text.contains("maxmemory"))
+        );
+        assert!(matches!(refusal("t", "ERR syntax error"), Interruption::Final(_)));
     }
 }

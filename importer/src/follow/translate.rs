@@ -14,7 +14,7 @@
 //! | `PUBLISH`, `SPUBLISH`, `PFCOUNT` where the target has none | nothing: they are no data |
 
 use super::place::KEY;
-use super::source::Command;
+use super::source::SourceCommand;
 use super::target::Abilities;
 use super::wire::request;
 
@@ -33,7 +33,7 @@ pub enum Translated {
 }
 
 /// Translates the command whose name in capitals is `name`.
-pub fn translate(name: &str, command: &Command, abilities: &Abilities) -> Translated {
+pub fn translate(name: &str, command: &SourceCommand, abilities: &Abilities) -> Translated {
     let words: Vec<&[u8]> = command.words().collect();
     let known = abilities.commands.contains(name);
     let translated = match name {
@@ -195,7 +195,7 @@ mod tests {
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let mut bytes = Vec::new();
         request(&mut bytes, &words);
-        let mut command = Command::default();
+        let mut command = SourceCommand::default();
         command.read(&mut &bytes[..]).unwrap();
         let name = line.split(' ').next().unwrap().to_uppercase();
         match translate(&name, &command, &abilities) {
@@ -203,7 +203,7 @@ mod tests {
             Translated::Unsupported => "unsupported".to_owned(),
             Translated::Requests { requests, without } => {
                 let line = |bytes: &Vec<u8>| {
-                    let mut command = Command::default();
+                    let mut command = SourceCommand::default();
                     command.read(&mut &bytes[..]).unwrap();
                     command.words().map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ")
                 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dormouse_protocol::Response;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::address::Address;
+use super::address::ServerAddress;
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -22,7 +22,7 @@ pub struct Connection {
 
 impl Connection {
     /// Connects without saying who we are. Each read and write may take as long as `patience`.
-    pub fn open(address: &Address, patience: Duration) -> io::Result<Self> {
+    pub fn open(address: &ServerAddress, patience: Duration) -> io::Result<Self> {
         let stream = connect(address, patience)?;
         Ok(Connection { reader: BufReader::with_capacity(BUFFER_BYTES, stream) })
     }
@@ -60,7 +60,7 @@ impl Connection {
 }
 
 /// A connected socket, with keepalive, without Nagle's delay.
-pub fn connect(address: &Address, patience: Duration) -> io::Result<TcpStream> {
+pub fn connect(address: &ServerAddress, patience: Duration) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for place in (address.host.as_str(), address.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&place, CONNECT_PATIENCE) {

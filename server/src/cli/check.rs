@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dormouse_importer::progress::Progress;
 use dormouse_shard::check::salvage::salvage;
-use dormouse_shard::check::{Checked, CheckedLog, Problem, Report, Spare, check};
+use dormouse_shard::check::{CheckReport, Checked, CheckedLog, Problem, Spare, check};
 use dormouse_shard::export::{About, Exported};
 use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_storage::store::Store;
@@ -101,7 +101,7 @@ fn tell(checked: &Checked) {
     checked.problems.iter().for_each(|problem| println!("  {problem}"));
 }
 
-fn summary(report: &Report) -> String {
+fn summary(report: &CheckReport) -> String {
     let CheckedLog { logs, files, frames, bytes, torn, problems, .. } = &report.log;
     let state = if problems.is_empty() { "fine" } else { "DAMAGED" };
     let mut lines =
@@ -128,7 +128,7 @@ fn summary(report: &Report) -> String {
 }
 
 /// What the lines say, for programs. Names of fields do not change; new ones may come.
-fn json_of(report: &Report) -> Value {
+fn json_of(report: &CheckReport) -> Value {
     let problems = |problems: &[Problem]| -> Value {
         let fields = |problem: &Problem| {
             let Problem { object, what, affected, remedy } = problem;

@@ -145,7 +145,7 @@ trait Transport: Read + Write + fmt::Debug {}
 impl<T: Read + Write + fmt::Debug> Transport for T {}
 
 #[derive(Debug)]
-pub struct Client {
+pub struct ToolClient {
     stream: BufReader<Box<dyn Transport>>,
     address: Address,
 }
@@ -166,7 +166,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl Client {
+impl ToolClient {
     /// # Errors
     /// A text that says what to do.
     pub fn connect(address: &Address) -> Result<Self, String> {

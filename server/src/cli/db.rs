@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use dormouse_protocol::Response;
 use serde_json::{Value, json};
 
-use super::client::{Address, Client, Trouble};
+use super::client::{Address, ToolClient, Trouble};
 use super::unrepeated::Unrepeated;
 use crate::databases::ADMIN;
 use crate::options::{DEFAULT_DATABASE, Interval, branch_name, check_full_name, named_database, owner_and_branch};
@@ -148,7 +148,7 @@ impl Db {
 
 /// A connection, and what opens databases for it.
 struct Session {
-    client: Client,
+    client: ToolClient,
     address: Address,
 }
 
@@ -171,7 +171,7 @@ impl Session {
             address.token = by_environment("DORMOUSE_ADMIN_TOKEN");
             address.is_admin = address.token.is_some();
         }
-        Ok(Self { client: Client::connect(&address)?, address })
+        Ok(Self { client: ToolClient::connect(&address)?, address })
     }
 
     /// The database that the token opens by itself.

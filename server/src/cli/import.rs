@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dormouse_importer::offline::Destination;
-use dormouse_importer::target::Target;
+use dormouse_importer::target::ServerUrl;
 use dormouse_importer::{FileImport, follow, offline, online};
 
 use super::{Failure, Place, check_is_store_or_empty};
@@ -11,7 +11,7 @@ use crate::options::Interval;
 use crate::server::random_seed;
 
 #[derive(clap::Args, Debug)]
-pub struct Import {
+pub struct ImportArguments {
     /// The RDB file, `-` for standard input, or a running Redis or Valkey, redis://[user:password@]host[:port], whose
     /// password can stand in DORMOUSE_SOURCE_PASSWORD instead
     #[arg(value_name = "SOURCE")]
@@ -20,8 +20,8 @@ pub struct Import {
     /// Send the keys to a running server, redis://[:TOKEN@]host:port[/index], rather than writing the store. The password
     /// can stand in DORMOUSE_TARGET_PASSWORD instead
     #[arg(long, value_name = "URL", conflicts_with_all = ["database", "store"],
-          value_parser = super::unrepeated::Unrepeated::<Target>::new())]
-    to: Option<Target>,
+          value_parser = super::unrepeated::Unrepeated::<ServerUrl>::new())]
+    to: Option<ServerUrl>,
 
     /// Replace what is there: all data of the database, or with --to the keys that the file has too; when moving in from
     /// a running server all data of the target
@@ -60,10 +60,10 @@ struct Live {
     pause_source: Option<Interval>,
 }
 
-impl Import {
+impl ImportArguments {
     pub(super) fn run(self) -> Result<(), Failure> {
         if let Some(source) = self.file.to_str().filter(|text| text.contains("://")) {
-            let options = follow::Options {
+            let options = follow::LiveOptions {
                 replaces: self.replace,
                 skips: self.skip_unsupported,
                 follows: self.live.follow,

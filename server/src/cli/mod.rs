@@ -39,7 +39,7 @@ pub enum Tool {
     /// Write a database into an RDB file, which Redis and Valkey load
     Export(export::Export),
     /// Read an RDB file into a database, or move in from a running Redis or Valkey
-    Import(Box<import::Import>),
+    Import(Box<import::ImportArguments>),
 }
 
 impl Tool {

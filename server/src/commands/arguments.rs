@@ -7,7 +7,7 @@ use dormouse_protocol::Reply;
 
 /// One argument of a command.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Argument {
+pub struct DocumentedArgument {
     name: &'static str,
     kind: &'static str,
     key_spec: Option<i64>,
@@ -20,10 +20,10 @@ pub struct Argument {
     multiple: bool,
     multiple_token: bool,
     /// Of a block, and the choices of one of several.
-    inner: Vec<Argument>,
+    inner: Vec<DocumentedArgument>,
 }
 
-static ARGUMENTS: LazyLock<BTreeMap<&'static str, Vec<Argument>>> = LazyLock::new(|| {
+static ARGUMENTS: LazyLock<BTreeMap<&'static str, Vec<DocumentedArgument>>> = LazyLock::new(|| {
     let lines = include_str!("arguments.txt").lines().filter(|line| !line.starts_with('#'));
     let line = |line: &'static str| {
         let mut words = line.split(' ');
@@ -33,13 +33,13 @@ static ARGUMENTS: LazyLock<BTreeMap<&'static str, Vec<Argument>>> = LazyLock::ne
 });
 
 /// Those of a command, by its full name in lower case.
-pub fn of(name: &str) -> &'static [Argument] {
+pub fn of(name: &str) -> &'static [DocumentedArgument] {
     ARGUMENTS.get(name).map_or(&[], Vec::as_slice)
 }
 
 /// Reads arguments until the end or a closing brace.
-fn read(words: &mut std::str::Split<'static, char>) -> Vec<Argument> {
-    let mut arguments: Vec<Argument> = Vec::new();
+fn read(words: &mut std::str::Split<'static, char>) -> Vec<DocumentedArgument> {
+    let mut arguments: Vec<DocumentedArgument> = Vec::new();
     while let Some(word) = words.next() {
         match (word, arguments.last_mut()) {
             ("}", _) => break,
@@ -50,7 +50,7 @@ fn read(words: &mut std::str::Split<'static, char>) -> Vec<Argument> {
     arguments
 }
 
-fn argument(word: &'static str) -> Argument {
+fn argument(word: &'static str) -> DocumentedArgument {
     const MARKS: [char; 8] = ['#', '=', '@', '!', '?', '*', '+', '~'];
     let (name, mut rest) = word.split_once(':').unwrap_or((word, ""));
     let mut take = || {
@@ -62,7 +62,7 @@ fn argument(word: &'static str) -> Argument {
         (taken, mark)
     };
     let (kind, mut mark) = take();
-    let mut argument = Argument { name, kind, ..Argument::default() };
+    let mut argument = DocumentedArgument { name, kind, ..DocumentedArgument::default() };
     while let Some(of) = mark {
         let (value, next) = take();
         match of {
@@ -81,12 +81,12 @@ fn argument(word: &'static str) -> Argument {
 }
 
 /// Writes them as Redis does, in its order of fields.
-pub fn write(reply: &mut Reply, arguments: &[Argument]) {
+pub fn write(reply: &mut Reply, arguments: &[DocumentedArgument]) {
     reply.array(arguments.len());
     arguments.iter().for_each(|argument| write_one(reply, argument));
 }
 
-fn write_one(reply: &mut Reply, argument: &Argument) {
+fn write_one(reply: &mut Reply, argument: &DocumentedArgument) {
     // A block is shown by what is in it.
     let display = argument.inner.is_empty().then(|| argument.display.unwrap_or(argument.name));
     let flags: Vec<&str> =
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_key_is_one_of_the_specs_of_its_row() {
-        fn check(name: &str, specs: usize, arguments: &[Argument]) {
+        fn check(name: &str, specs: usize, arguments: &[DocumentedArgument]) {
             for argument in arguments {
                 assert!(argument.key_spec.is_none_or(|spec| (spec as usize) < specs), "{name}: {argument:?}");
                 let known =
@@ -173,7 +173,10 @@ mod tests {
             "key:key#0 condition:oneof@2.6.12? { nx:pure-token=NX xx:pure-token=XX!7.0.0 } id:string=ID*+~the-id"
                 .split(' ');
         let read = read(&mut words);
-        assert_eq!(read[0], Argument { name: "key", kind: "key", key_spec: Some(0), ..Argument::default() });
+        assert_eq!(
+            read[0],
+            DocumentedArgument { name: "key", kind: "key", key_spec: Some(0), ..DocumentedArgument::default() }
+        );
         assert_eq!((read[1].since, read[1].optional, read[1].inner.len()), (Some("2.6.12"), true, 2));
         assert_eq!((read[1].inner[1].token, read[1].inner[1].deprecated_since), (Some("XX"), Some("7.0.0")));
         assert_eq!((read[2].token, read[2].display), (Some("ID"), Some("the-id")));

@@ -17,7 +17,7 @@ use crate::commands::{answer, help, later, now, tell};
 use crate::databases::Tenant;
 use crate::health;
 use crate::keeper;
-use crate::metering::Window;
+use crate::metering::UsageWindow;
 use crate::options::{DEFAULT_DATABASE, branch_name};
 use crate::rights::Rights;
 use crate::session::Session;
@@ -399,7 +399,7 @@ fn usage(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Res
     Ok(())
 }
 
-fn write_window(reply: &mut Reply, window: &Window) {
+fn write_window(reply: &mut Reply, window: &UsageWindow) {
     reply.map(3);
     reply.bulk(b"start_ms");
     reply.integer(window.start_ms as i64);

@@ -11,7 +11,7 @@ use dormouse_shard::error::Result;
 
 use crate::account;
 use crate::commands::{help, now};
-use crate::pubsub::{Kind, Name, bytes_of};
+use crate::pubsub::{ChannelName, SubscriptionKind, bytes_of};
 use crate::session::{Session, Subscriptions};
 use crate::table::SessionRun;
 
@@ -82,23 +82,23 @@ pub const FAMILY: Family<SessionRun> = Family {
 
 /// `SUBSCRIBE channel [channel ...]`
 fn subscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    add_all(session, reply, Kind::Channel, names)
+    add_all(session, reply, SubscriptionKind::Channel, names)
 }
 
 /// `PSUBSCRIBE pattern [pattern ...]`
 fn psubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    add_all(session, reply, Kind::Pattern, names)
+    add_all(session, reply, SubscriptionKind::Pattern, names)
 }
 
 /// `UNSUBSCRIBE [channel [channel ...]]`
 fn unsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    remove(session, reply, Kind::Channel, names);
+    remove(session, reply, SubscriptionKind::Channel, names);
     Ok(())
 }
 
 /// `PUNSUBSCRIBE [pattern [pattern ...]]`
 fn punsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    remove(session, reply, Kind::Pattern, names);
+    remove(session, reply, SubscriptionKind::Pattern, names);
     Ok(())
 }
 
@@ -155,16 +155,16 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-fn names_of(subscriptions: &mut Subscriptions, kind: Kind) -> &mut BTreeSet<Name> {
+fn names_of(subscriptions: &mut Subscriptions, kind: SubscriptionKind) -> &mut BTreeSet<ChannelName> {
     match kind {
-        Kind::Channel => &mut subscriptions.channels,
-        Kind::Pattern => &mut subscriptions.patterns,
+        SubscriptionKind::Channel => &mut subscriptions.channels,
+        SubscriptionKind::Pattern => &mut subscriptions.patterns,
     }
 }
 
 /// Subscribes to all of the names, or to none where a pattern is too complex or they take too much memory.
-fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) -> Result<()> {
-    if kind == Kind::Pattern {
+fn add_all(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, names: Rest<'_>) -> Result<()> {
+    if kind == SubscriptionKind::Pattern {
         names.iter().try_for_each(|name| Glob::new(name).map(drop))?;
     }
     let kept = session.subscriptions.as_mut().map(|subscriptions| &*names_of(subscriptions, kind));
@@ -174,7 +174,7 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>
     let confirmed: usize = names.iter().map(|name| name.len() + CONFIRMATION_BYTES).sum();
     session.client.hold(bytes + confirmed).map_err(account::refusal)?;
     session.client.let_go(confirmed);
-    let word = if kind == Kind::Channel { "subscribe" } else { "psubscribe" };
+    let word = if kind == SubscriptionKind::Channel { "subscribe" } else { "psubscribe" };
     for name in names.iter() {
         let known = session.tenant.pubsub.subscribe(kind, name, &session.client)?;
         names_of(session.subscriptions.get_or_insert_default(), kind).insert(known);
@@ -183,9 +183,9 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>
     Ok(())
 }
 
-fn remove(session: &mut Session, reply: &mut Reply, kind: Kind, names: Rest<'_>) {
-    let word = if kind == Kind::Channel { "unsubscribe" } else { "punsubscribe" };
-    let mut gone: Vec<Name> = names.iter().map(Into::into).collect();
+fn remove(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, names: Rest<'_>) {
+    let word = if kind == SubscriptionKind::Channel { "unsubscribe" } else { "punsubscribe" };
+    let mut gone: Vec<ChannelName> = names.iter().map(Into::into).collect();
     if names.is_empty() {
         let all = session.subscriptions.as_mut().map(|subscriptions| names_of(subscriptions, kind));
         gone = all.map(|names| names.iter().cloned().collect()).unwrap_or_default();

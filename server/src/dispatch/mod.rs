@@ -31,7 +31,7 @@ use crate::commands::{info, transaction};
 use crate::databases::Tenant;
 use crate::metering::Batch;
 use crate::session::{ReplyMode, Session};
-use crate::strangers::Origin;
+use crate::strangers::Neighbourhood;
 use crate::table::{self, Action, Answer, Entry, LogIn, SessionRun, TABLE};
 
 /// The copy of a request that waits is charged for when it is larger.
@@ -42,7 +42,7 @@ impl Session {
     pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
         if self.node.tenants.needs_token() && shows_token(request.as_request()) {
             let (_, now_ms) = self.worker.now();
-            self.held_back = self.node.guesses.wait(Origin::of(&self.client.peer), now_ms);
+            self.held_back = self.node.guesses.wait(Neighbourhood::of(&self.client.peer), now_ms);
             self.hold_back().await;
             if self.client.is_killed() {
                 return;

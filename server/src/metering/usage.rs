@@ -50,7 +50,7 @@ impl ByteTime {
 /// that is counted falls into exactly one, so a window is billed right however often it is exported. A window is longer
 /// where the server did not run at its end, or where it was not taken for so long that it was merged with the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct UsageWindow {
     pub database: String,
     pub start_ms: u64,
     pub end_ms: u64,
@@ -80,8 +80,8 @@ impl ClosedWindow {
 
 impl Closed {
     /// Keeps a window until it is taken. What is too old to be kept by itself is not lost: it is added to the next one.
-    pub fn keep(&mut self, window: &Window) {
-        let Window { start_ms, end_ms, quantities, .. } = *window;
+    pub fn keep(&mut self, window: &UsageWindow) {
+        let UsageWindow { start_ms, end_ms, quantities, .. } = *window;
         let window = ClosedWindow { start_ms, end_ms, quantities };
         if quantities.iter().all(|quantity| *quantity == 0) {
             return;
@@ -106,8 +106,8 @@ impl Closed {
         before - self.0.len()
     }
 
-    pub fn windows(&self, database: &str) -> Vec<Window> {
-        let window = |&ClosedWindow { start_ms, end_ms, quantities }: &ClosedWindow| Window {
+    pub fn windows(&self, database: &str) -> Vec<UsageWindow> {
+        let window = |&ClosedWindow { start_ms, end_ms, quantities }: &ClosedWindow| UsageWindow {
             database: database.to_string(),
             start_ms,
             end_ms,
@@ -127,7 +127,7 @@ pub struct Event {
     pub quantity: String,
 }
 
-impl Window {
+impl UsageWindow {
     pub fn quantity(&self, meter: Meter) -> u128 {
         self.quantities[meter as usize]
     }
@@ -168,18 +168,18 @@ impl OpenWindow {
     }
 
     /// As it is closed: where it should have been long ago, it ends where the next one begins.
-    pub fn closed(&self, database: &str, now_ms: u64, totals: &Totals) -> Window {
+    pub fn closed(&self, database: &str, now_ms: u64, totals: &Totals) -> UsageWindow {
         let end_ms = self.end_ms().max(now_ms - now_ms % self.length_ms);
-        Window { end_ms, ..self.window(database, totals) }
+        UsageWindow { end_ms, ..self.window(database, totals) }
     }
 
-    pub fn window(&self, database: &str, totals: &Totals) -> Window {
+    pub fn window(&self, database: &str, totals: &Totals) -> UsageWindow {
         let mut quantities = totals.meters;
         for (quantity, at_start) in quantities.iter_mut().zip(self.at_start) {
             *quantity = quantity.saturating_sub(at_start);
         }
         let end_ms = self.end_ms();
-        Window { database: database.to_string(), start_ms: self.start_ms, end_ms, quantities }
+        UsageWindow { database: database.to_string(), start_ms: self.start_ms, end_ms, quantities }
     }
 }
 
@@ -242,7 +242,8 @@ mod tests {
         (1..=hours).for_each(|hour| closed.keep(&window(hour, 1)));
         let windows = closed.windows("shop");
         assert_eq!(windows.len(), CLOSED_MAX);
-        let requests = |windows: &[Window]| windows.iter().map(|window| window.quantity(Meter::Requests)).sum::<u128>();
+        let requests =
+            |windows: &[UsageWindow]| windows.iter().map(|window| window.quantity(Meter::Requests)).sum::<u128>();
         assert_eq!(requests(&windows), u128::from(hours), "none is lost");
         let first = &windows[0];
         assert_eq!((first.start_ms, first.end_ms), (1000, windows[1].start_ms));

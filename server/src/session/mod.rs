@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{Limits, OwnedRequest, Version};
+use dormouse_protocol::{OwnedRequest, RequestLimits, Version};
 use dormouse_shard::commands::Context;
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::Turn;
@@ -21,9 +21,9 @@ use crate::databases::Tenant;
 use crate::late::Awaiting;
 use crate::metering::Writer;
 use crate::node::Node;
-use crate::pubsub::{self, Kind, Message, Name};
+use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
 use crate::rights::Rights;
-use crate::strangers::{self, Origin};
+use crate::strangers::{self, Neighbourhood};
 use crate::worker::Worker;
 
 /// Places for connections with rights to the node beyond the most clients that it takes.
@@ -50,8 +50,8 @@ pub struct Transaction {
 
 #[derive(Debug, Default)]
 pub struct Subscriptions {
-    pub channels: BTreeSet<Name>,
-    pub patterns: BTreeSet<Name>,
+    pub channels: BTreeSet<ChannelName>,
+    pub patterns: BTreeSet<ChannelName>,
 }
 
 pub struct Session {
@@ -231,7 +231,7 @@ impl Session {
         let (_, now_ms) = self.worker.now();
         self.guesses += 1;
         self.closing |= self.guesses >= strangers::GUESSES_MAX;
-        self.held_back = self.node.guesses.note(Origin::of(&self.client.peer), self.guesses, now_ms);
+        self.held_back = self.node.guesses.note(Neighbourhood::of(&self.client.peer), self.guesses, now_ms);
     }
 
     /// Notes that a request was refused. A stranger may send some of these, and then no more.
@@ -261,7 +261,9 @@ impl Session {
 
     fn unsubscribe_all(&mut self) {
         let Some(subscriptions) = self.subscriptions.take() else { return };
-        for (kind, names) in [(Kind::Channel, &subscriptions.channels), (Kind::Pattern, &subscriptions.patterns)] {
+        for (kind, names) in
+            [(SubscriptionKind::Channel, &subscriptions.channels), (SubscriptionKind::Pattern, &subscriptions.patterns)]
+        {
             for name in names {
                 self.tenant.pubsub.unsubscribe(kind, name, self.client.id);
                 self.client.let_go(pubsub::bytes_of(kind, name));
@@ -287,9 +289,10 @@ impl Session {
         self.client.resp.store(if version == Version::Resp3 { 3 } else { 2 }, Ordering::Relaxed);
     }
 
-    pub fn limits(&self) -> &'static Limits {
-        static FULL: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::default);
-        static UNAUTHENTICATED: std::sync::LazyLock<Limits> = std::sync::LazyLock::new(Limits::unauthenticated);
+    pub fn limits(&self) -> &'static RequestLimits {
+        static FULL: std::sync::LazyLock<RequestLimits> = std::sync::LazyLock::new(RequestLimits::default);
+        static UNAUTHENTICATED: std::sync::LazyLock<RequestLimits> =
+            std::sync::LazyLock::new(RequestLimits::unauthenticated);
         if self.authenticated { &FULL } else { &UNAUTHENTICATED }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dormouse_storage::codec::Reader;
-use dormouse_storage::effect::{self, Body};
-use dormouse_storage::log::format::{Identity, Item, Kind, read_item};
+use dormouse_storage::effect::{self, EffectBody};
+use dormouse_storage::log::format::{EntryKind, Identity, LogItem, read_item};
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::sink::FOLDER;
 use dormouse_storage::log::tail::LogTail;
@@ -225,7 +225,7 @@ fn check_logged(
     };
     let mut logged = 0;
     let mut malformed = HashMap::new();
-    for entry in entries.entries.iter().filter(|entry| entry.sequence > floor && entry.kind == Kind::Effects) {
+    for entry in entries.entries.iter().filter(|entry| entry.sequence > floor && entry.kind == EntryKind::Effects) {
         logged += 1;
         if let Some(what) = malformed_item(&entry.items, &SlotPlacement { seed: identity.seed }) {
             malformed.entry(what).or_insert(entry.sequence);
@@ -249,8 +249,8 @@ fn malformed_item(items: &[u8], placement: &SlotPlacement) -> Option<String> {
     while !reader.is_empty() {
         match read_item(&mut reader) {
             Err(error) => return Some(error.to_string()),
-            Ok(Item::Ids(_)) => {}
-            Ok(Item::Effect { position, body, .. }) => {
+            Ok(LogItem::Ids(_)) => {}
+            Ok(LogItem::Effect { position, body, .. }) => {
                 if let Some(what) = malformed_effect(position, body, placement) {
                     return Some(what.to_owned());
                 }
@@ -264,8 +264,8 @@ fn malformed_item(items: &[u8], placement: &SlotPlacement) -> Option<String> {
 pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlacement) -> Option<&'static str> {
     let key = match effect::read(body) {
         None => return Some("an effect that cannot be read"),
-        Some(Body::Command(_)) => return None,
-        Some(Body::Delete { key } | Body::Value { key, .. } | Body::Expiry { key, .. }) => key,
+        Some(EffectBody::Command(_)) => return None,
+        Some(EffectBody::Delete { key } | EffectBody::Value { key, .. } | EffectBody::Expiry { key, .. }) => key,
     };
     (placement.position(&key) != position).then_some("an effect at another key's place")
 }

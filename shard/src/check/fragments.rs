@@ -1,6 +1,6 @@
 //! A database put together from its objects alone, for a store without a readable manifest.
 //!
-//! 1. Chunks say whose they are, which range of which keyspace each body is of, and up to which effect ([`Origin`]). Of
+//! 1. Chunks say whose they are, which range of which keyspace each body is of, and up to which effect ([`ChunkOrigin`]). Of
 //!    chunks that were written for several databases of one name the youngest database's are taken.
 //! 2. The bodies are laid over each other: of each position what the latest body says counts. What the latest leave
 //!    uncovered is cut into aligned pieces.
@@ -19,7 +19,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, Origin, segment_error};
+use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, ChunkOrigin, segment_error};
 use dormouse_storage::codec::CodecError;
 use dormouse_storage::codec::block::open;
 use dormouse_storage::codec::segment::{InPieces, Read, visit_body};
@@ -40,7 +40,7 @@ use super::salvage::SalvageError;
 use crate::export::{About, Export, Exported};
 use crate::keyspace::Shared;
 use crate::replay::replayed;
-use crate::snapshot::Counts;
+use crate::snapshot::SegmentCounts;
 
 /// A body in some chunk, with what orders it among others of its range.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ pub(super) struct Fragments {
     database: String,
     bodies: Vec<Body>,
     pieces: Pieces,
-    origin: Option<Origin>,
+    origin: Option<ChunkOrigin>,
     tails: Vec<Arc<Tail>>,
     log: LogTail,
 }
@@ -88,12 +88,12 @@ impl Fragments {
         let mut origin = found.iter().filter_map(|(_, index)| index.origin).max_by_key(|origin| origin.created_ms);
         if let (None, Some(logged)) = (origin, &logged) {
             let keyspaces = std::array::from_fn(|index| index as u32);
-            origin = Some(Origin { seed: logged.seed, created_ms: logged.created_ms, keyspaces });
+            origin = Some(ChunkOrigin { seed: logged.seed, created_ms: logged.created_ms, keyspaces });
         }
         let mut bodies = Vec::new();
         let mut pieces = Pieces::new();
         for (name, index) in found {
-            let is_other = |other: Origin| origin.is_none_or(|origin| origin.created_ms != other.created_ms);
+            let is_other = |other: ChunkOrigin| origin.is_none_or(|origin| origin.created_ms != other.created_ms);
             if index.origin.is_some_and(is_other) {
                 left_out.push(format!("{name}: it belongs to an earlier database of this name"));
                 continue;
@@ -142,7 +142,7 @@ impl Fragments {
         store: &Store,
         names: &Names,
         recovered: &Recovered,
-        origin: Origin,
+        origin: ChunkOrigin,
         left_out: &mut Vec<String>,
     ) -> Result<(), StoreError> {
         for object in store.list(&names.tails()).await? {
@@ -152,7 +152,7 @@ impl Fragments {
                 Err(error) => left_out.push(error.to_string()),
             }
         }
-        let Origin { seed, created_ms, .. } = origin;
+        let ChunkOrigin { seed, created_ms, .. } = origin;
         let entries = recovered.entries_of(&Identity { name: self.database.as_str().into(), seed, created_ms });
         let damage = entries.damage;
         // Without a manifest nothing says where the log must begin.
@@ -181,7 +181,8 @@ impl Fragments {
         let shown = self.shown();
         for (index, keyspace) in shown.iter().enumerate() {
             let bodies: Vec<&Body> = self.bodies.iter().filter(|body| body.entry.keyspace == *keyspace).collect();
-            let counts = Counts { keys: bodies.iter().map(|body| u64::from(body.entry.records)).sum(), expiring: 0 };
+            let counts =
+                SegmentCounts { keys: bodies.iter().map(|body| u64::from(body.entry.records)).sum(), expiring: 0 };
             let mut refused = None;
             let mut write = |record: &Record| {
                 if refused.is_none() {

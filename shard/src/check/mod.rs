@@ -96,14 +96,14 @@ pub struct Checked {
 
 /// What was found in a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct CheckReport {
     pub databases: Vec<Checked>,
     pub log: CheckedLog,
     /// What unfinished writes left in a folder; a running server may be at it.
     pub unfinished: Spare,
 }
 
-impl Report {
+impl CheckReport {
     pub fn problems(&self) -> usize {
         self.log.problems.len() + self.databases.iter().map(|database| database.problems.len()).sum::<usize>()
     }
@@ -114,9 +114,13 @@ impl Report {
 ///
 /// # Errors
 /// When the store cannot be asked.
-pub fn check(store: &Arc<Store>, only: Option<&str>, watch: &mut dyn FnMut(&Checked)) -> Result<Report, StoreError> {
+pub fn check(
+    store: &Arc<Store>,
+    only: Option<&str>,
+    watch: &mut dyn FnMut(&Checked),
+) -> Result<CheckReport, StoreError> {
     let (log, recovered) = log::check_log(store);
-    let mut report = Report { log, ..Report::default() };
+    let mut report = CheckReport { log, ..CheckReport::default() };
     let mut all = block_on(manifest::databases(store))?;
     all.extend(recovered.identities().into_iter().map(|identity| identity.name.to_string()));
     all.sort_unstable();

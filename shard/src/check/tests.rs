@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkIndex, ChunkWriter, Origin, SegmentLocation};
+use dormouse_storage::chunk::{ChunkIndex, ChunkOrigin, ChunkWriter, SegmentLocation};
 use dormouse_storage::codec::segment::encode_segment;
 use dormouse_storage::effect;
 use dormouse_storage::log::Journal;
@@ -87,7 +87,7 @@ fn write_of(at: u64) -> (u64, Vec<u8>) {
     (placement().position(record.key()), body)
 }
 
-fn look(store: &Arc<Store>) -> Report {
+fn look(store: &Arc<Store>) -> CheckReport {
     check(store, None, &mut |_| {}).unwrap()
 }
 
@@ -126,7 +126,7 @@ fn a_good_store_has_no_problem() {
     assert_eq!((checked.keys, checked.chunks, checked.tails, checked.logged), (KEYS + 1, 1, 1, 1));
     assert_eq!((checked.garbage, report.log.databases), (Spare::default(), 1));
     assert_eq!(salvaged(&store), (KEYS + 2, vec![]));
-    assert_eq!(look(&Arc::new(Store::memory())), Report::default());
+    assert_eq!(look(&Arc::new(Store::memory())), CheckReport::default());
 }
 
 #[test]
@@ -265,12 +265,12 @@ fn without_manifests_the_latest_body_of_a_place_counts() {
     let lower = (0..KEYS).filter(inside).count() as u64;
     let mut writer = ChunkWriter::new();
     writer.push(0, low, KEYS + 50, &encode_segment([&record(kept)]));
-    let origin = Origin { seed: SEED, created_ms: 5, keyspaces: std::array::from_fn(|index| index as u32) };
+    let origin = ChunkOrigin { seed: SEED, created_ms: 5, keyspaces: std::array::from_fn(|index| index as u32) };
     block_on(store.put_new(&names.chunk(1, 9, 7), writer.finish(&origin))).unwrap();
     // One of an earlier database of the name.
     let mut writer = ChunkWriter::new();
     writer.push(0, Range53::WHOLE, 999, &encode_segment([&Record::new_raw(b"stranger", b"", None)]));
-    block_on(store.put_new(&names.chunk(1, 8, 0), writer.finish(&Origin { created_ms: 4, ..origin }))).unwrap();
+    block_on(store.put_new(&names.chunk(1, 8, 0), writer.finish(&ChunkOrigin { created_ms: 4, ..origin }))).unwrap();
     let (keys, left_out) = salvaged(&store);
     let later = [KEYS, KEYS + 1].iter().filter(|at| !inside(at)).count() as u64;
     assert_eq!(keys, 1 + KEYS - lower + later, "{left_out:?}");

@@ -50,7 +50,7 @@ use self::assembly::{is_outgrown, last_seen, needed_only, prune, replace_segment
 use self::visit::{AtOnce, Contents as Found, InChunk, Look, Visited, Written};
 use crate::database::{Database, store_error, stored};
 use crate::error::{Error, Result};
-use crate::health::Kind;
+use crate::health::ConditionKind;
 use crate::keyspace::{Contents, Graveyard};
 use crate::lane::Waste;
 use crate::shard::HeldShard;
@@ -249,8 +249,8 @@ impl Database {
                 if self.counters.checkpoint_failed.swap(false, Ordering::Relaxed) {
                     tracing::info!(database = self.name(), "checkpoints succeed again");
                 }
-                self.health.resolve(Kind::Store);
-                self.health.resolve(Kind::Full);
+                self.health.resolve(ConditionKind::Store);
+                self.health.resolve(ConditionKind::Full);
                 if report != Report::default() {
                     self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                     self.counters.checkpoint_us_last.store(started.us(), Ordering::Relaxed);
@@ -267,7 +267,7 @@ impl Database {
                 self.take_back(output).await;
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
                 if self.refused.get().is_none() {
-                    let kind = if error.is_full() { Kind::Full } else { Kind::Store };
+                    let kind = if error.is_full() { ConditionKind::Full } else { ConditionKind::Store };
                     self.health.report(kind, error.detail());
                 }
                 // That it still fails is said by who tries again.
@@ -787,7 +787,7 @@ impl Database {
     fn refuse(&self, error: &Error) {
         // The first one says it.
         if self.refused.set(error.clone()).is_ok() {
-            self.health.report(Kind::TakenOver, error.detail());
+            self.health.report(ConditionKind::TakenOver, error.detail());
         }
         self.is_overtaken.store(true, Ordering::SeqCst);
     }

@@ -33,7 +33,7 @@ pub(crate) mod testing;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_storage::codec;
-use dormouse_storage::effect::{self, Body};
+use dormouse_storage::effect::{self, EffectBody};
 use dormouse_types::record::Record;
 
 pub use row::{Access, Arity, Category, Command, Context, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
@@ -132,24 +132,24 @@ fn depend(row: &Row, db: &mut Keyspace<'_>, request: Request<'_>) {
 pub fn replay(db: &mut Keyspace<'_>, body: &[u8]) -> Result<()> {
     let malformed = || Error::Store("an effect record is malformed".into());
     match effect::read(body).ok_or_else(malformed)? {
-        Body::Delete { key } => {
+        EffectBody::Delete { key } => {
             db.delete(&key);
         }
-        Body::Expiry { key, expiry } => {
+        EffectBody::Expiry { key, expiry } => {
             db.set_expiry(&key, expiry);
         }
-        Body::Value { key, expiry, kind, value } => {
+        EffectBody::Value { key, expiry, kind, value } => {
             let limits = *db.limits();
             let mut reader = codec::Reader::new(&value);
             let loaded = codec::value::decode_value(kind, &mut reader, &limits).map_err(|_| malformed())?;
             reader.finish().map_err(|_| malformed())?;
             let record = match loaded {
-                codec::value::Loaded::Text(text) => text.with_bytes(|bytes| Record::new_raw(&key, bytes, expiry)),
-                codec::value::Loaded::Object(object) => Record::new_object(&key, object, expiry),
+                codec::value::LoadedValue::Text(text) => text.with_bytes(|bytes| Record::new_raw(&key, bytes, expiry)),
+                codec::value::LoadedValue::Object(object) => Record::new_object(&key, object, expiry),
             };
             db.replace(&key, record);
         }
-        Body::Command(request) => {
+        EffectBody::Command(request) => {
             let request = request.as_request();
             let (row, run) = find(request).ok_or_else(malformed)?;
             let mut reply = Reply::new(dormouse_protocol::Version::Resp2);

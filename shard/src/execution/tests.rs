@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dormouse_protocol::{Limits, OwnedRequest, Parser, Version};
+use dormouse_protocol::{OwnedRequest, Parser, RequestLimits, Version};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 
@@ -171,7 +171,8 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     let (mut at, mut turns) = (0, 0);
     let mut front = Tables { ran: 0 };
     loop {
-        let (mut parser, mut ahead, mut reply) = (Parser::new(Limits::default()), Ahead::default(), Reply::default());
+        let (mut parser, mut ahead, mut reply) =
+            (Parser::new(RequestLimits::default()), Ahead::default(), Reply::default());
         let rest = Input { parser: &mut parser, bytes: &input[at..], ahead: &mut ahead };
         let ran = inline::run(&database, Some(0), asker, &mut front, rest, &mut reply, &mut TurnBudget::whole());
         assert_eq!(ran.used, one.len(), "one in each turn");

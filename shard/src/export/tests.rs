@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_storage::rdb::import::{Import, ImportError, Imported, Step};
+use dormouse_storage::rdb::import::{Import, ImportError, Imported, ImportStep};
 use dormouse_storage::rdb::*;
 use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::codec::checksum;
-use dormouse_storage::codec::value::{Loaded, decode_value};
+use dormouse_storage::codec::value::{LoadedValue, decode_value};
 use dormouse_storage::effect;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::manifest::{self, Names, SegmentInfo, TailInfo};
@@ -31,17 +31,17 @@ fn data(rdb: &[u8]) -> Data {
     let (mut data, mut index) = (Data::new(), 0);
     loop {
         match reader.next().unwrap() {
-            Entry::Select(select) => index = select,
-            Entry::Key(record) => {
+            RdbEntry::Select(select) => index = select,
+            RdbEntry::Key(record) => {
                 let mut inside = dormouse_storage::codec::Reader::new(record.value);
                 let value = match decode_value(record.kind, &mut inside, &Limits::default()).unwrap() {
-                    Loaded::Text(text) => text.into_vec().escape_ascii().to_string(),
-                    Loaded::Object(object) => show(&object),
+                    LoadedValue::Text(text) => text.into_vec().escape_ascii().to_string(),
+                    LoadedValue::Object(object) => show(&object),
                 };
                 let before = data.insert((index, record.key.into_vec()), (record.expiry_ms, record.idle_s, value));
                 assert!(before.is_none());
             }
-            Entry::End => return data,
+            RdbEntry::End => return data,
             _ => {}
         }
     }
@@ -93,7 +93,7 @@ impl Setup {
         change(&mut import);
         let unsupported = &mut self.unsupported;
         block_on(import.run(rdb, &mut |step| {
-            if let Step::Unsupported { name, what } = step {
+            if let ImportStep::Unsupported { name, what } = step {
                 unsupported.push(format!("{} is {what}", name.escape_ascii()));
             }
         }))
@@ -191,8 +191,8 @@ fn what_goes_in_comes_out() {
             assert_eq!(reader.version(), u32::from(version));
             loop {
                 match reader.next().unwrap() {
-                    Entry::Key(record) => assert!(record.kind <= newest, "type {} in {version}", record.kind),
-                    Entry::End => break,
+                    RdbEntry::Key(record) => assert!(record.kind <= newest, "type {} in {version}", record.kind),
+                    RdbEntry::End => break,
                     _ => {}
                 }
             }

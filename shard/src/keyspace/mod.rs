@@ -303,8 +303,8 @@ impl<'a> Keyspace<'a> {
         let mut reader = dormouse_storage::codec::Reader::new(items);
         while let Ok(item) = log::format::read_item(&mut reader) {
             match item {
-                log::format::Item::Effect { position, .. } => self.shard(position).unflushed.note(position, lsn),
-                log::format::Item::Ids(_) => self.shards.iter_mut().for_each(|shard| shard.unflushed.note_all(lsn)),
+                log::format::LogItem::Effect { position, .. } => self.shard(position).unflushed.note(position, lsn),
+                log::format::LogItem::Ids(_) => self.shards.iter_mut().for_each(|shard| shard.unflushed.note_all(lsn)),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Values that come from elsewhere, with an idle time of their own.
 
-use dormouse_storage::codec::value::Loaded;
+use dormouse_storage::codec::value::LoadedValue;
 use dormouse_types::record::Record;
 use dormouse_types::record::access_clock;
 
@@ -11,10 +11,10 @@ const IDLE_MAX: u64 = 0xff_ffff;
 
 impl Keyspace<'_> {
     /// Sets `key` to `value`, whatever it was. `idle_s`: seconds since it was used, where that is not now.
-    pub fn restore(&mut self, key: &[u8], value: Loaded<'_>, expiry: Option<u64>, idle_s: Option<u64>) {
+    pub fn restore(&mut self, key: &[u8], value: LoadedValue<'_>, expiry: Option<u64>, idle_s: Option<u64>) {
         let record = match value {
-            Loaded::Text(text) => text.with_bytes(|bytes| Record::new_raw(key, bytes, expiry)),
-            Loaded::Object(object) => Record::new_object(key, object, expiry),
+            LoadedValue::Text(text) => text.with_bytes(|bytes| Record::new_raw(key, bytes, expiry)),
+            LoadedValue::Object(object) => Record::new_object(key, object, expiry),
         };
         self.replace(key, record);
         let Some(idle) = idle_s else { return };

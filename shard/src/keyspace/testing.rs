@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dormouse_storage::codec::Reader;
-use dormouse_storage::log::format::{Identity, Item, read_item};
+use dormouse_storage::log::format::{Identity, LogItem, read_item};
 use dormouse_storage::log::sink::Objects;
 use dormouse_storage::log::{Journal, Log};
 use dormouse_storage::store::Store;
@@ -48,7 +48,7 @@ impl TestLog {
         for entry in entries.entries {
             let mut reader = Reader::new(&entry.items);
             while let Ok(item) = read_item(&mut reader) {
-                if let Item::Effect { keyspace, followed, position, body } = item {
+                if let LogItem::Effect { keyspace, followed, position, body } = item {
                     let (sequence, now_ms, body) = (entry.sequence, entry.now_ms, body.to_vec());
                     effects.push(Kept { sequence, now_ms, keyspace, followed, position, body });
                 }

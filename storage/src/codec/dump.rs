@@ -14,8 +14,8 @@ use dormouse_types::record::Value;
 use super::{
     CodecError, Reader, checksum,
     value::{
-        Loaded, decode_value, encode_value, kind,
-        newer::{Flattened, Origin, Templates, flatten, is_newer_hash, unsupported},
+        LoadedValue, decode_value, encode_value, kind,
+        newer::{Dialect, Flattened, Templates, flatten, is_newer_hash, unsupported},
     },
 };
 
@@ -48,13 +48,13 @@ pub fn dump(value: &Value<'_>) -> Vec<u8> {
     payload
 }
 
-pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, RestoreError> {
+pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>, RestoreError> {
     let (rest, sum) = payload.split_last_chunk::<8>().ok_or(RestoreError::Envelope)?;
     let (body, version) = rest.split_last_chunk::<2>().ok_or(RestoreError::Envelope)?;
     let version = u16::from_le_bytes(*version);
     let origin = match version {
-        VALKEY_VERSION => Origin::Valkey,
-        ..=RDB_VERSION_MAX => Origin::Redis,
+        VALKEY_VERSION => Dialect::Valkey,
+        ..=RDB_VERSION_MAX => Dialect::Redis,
         _ => return Err(RestoreError::Envelope),
     };
     let sum = u64::from_le_bytes(*sum);
@@ -76,17 +76,17 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<Loaded<'a>, Res
 
 fn restore_hash(
     kind: u8,
-    origin: Origin,
+    origin: Dialect,
     reader: &mut Reader<'_>,
     limits: &Limits,
-) -> Result<Loaded<'static>, RestoreError> {
+) -> Result<LoadedValue<'static>, RestoreError> {
     let mut flat = Vec::new();
     match flatten(kind, origin, &Templates::default(), reader, &mut flat)? {
         Flattened::Plain => reader.finish()?,
         Flattened::FieldsExpire => return Err(RestoreError::Unsupported("a hash whose fields expire")),
     }
     match decode_value(kind::HASH, &mut Reader::new(&flat), limits)? {
-        Loaded::Object(object) => Ok(Loaded::Object(object)),
-        Loaded::Text(_) => Err(CodecError::Type(kind).into()),
+        LoadedValue::Object(object) => Ok(LoadedValue::Object(object)),
+        LoadedValue::Text(_) => Err(CodecError::Type(kind).into()),
     }
 }

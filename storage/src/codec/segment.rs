@@ -41,7 +41,7 @@ use super::{
     block::{open, seal, stored_checksum},
     reader::{write_bytes, write_varint, write_zigzag},
     string::STRING_BYTES_MAX,
-    value::{Loaded, decode_value, encode_value, pieces::Outline},
+    value::{LoadedValue, decode_value, encode_value, pieces::Outline},
 };
 
 const KIND: u8 = 0x1f;
@@ -405,8 +405,8 @@ impl<'a> Records<'a> {
             return Ok(Some(Read::InPieces(InPieces { key: key.into(), expiry, access, outline, first, pieces })));
         }
         let mut record = match decode_value(head & KIND, &mut self.reader, self.limits)? {
-            Loaded::Text(text) => Record::new_raw(key, text.bytes(&mut self.digits), expiry),
-            Loaded::Object(object) => Record::new_object(key, object, expiry),
+            LoadedValue::Text(text) => Record::new_raw(key, text.bytes(&mut self.digits), expiry),
+            LoadedValue::Object(object) => Record::new_object(key, object, expiry),
         };
         record.set_access(self.before.access);
         Ok(Some(Read::Whole(record)))

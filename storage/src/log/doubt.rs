@@ -86,7 +86,7 @@ pub(super) fn missing_file(logs: &[ReadLog], (writer, number): (u64, u64)) -> Op
 
 /// Which writes may be missing.
 pub(super) fn after(log: Option<&ReadLog>) -> String {
-    let last = |(identity, entries): (&super::format::Identity, &Vec<super::recovery::Entry>)| {
+    let last = |(identity, entries): (&super::format::Identity, &Vec<super::recovery::LogEntry>)| {
         Some((identity.name.clone(), entries.iter().map(|entry| entry.sequence).max()?))
     };
     let mut ends: Vec<_> = log.iter().flat_map(|log| log.databases.iter().filter_map(last)).collect();

@@ -125,7 +125,7 @@ pub struct Identity {
 
 /// A database as frames introduce it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
+pub struct NamedDatabase {
     pub number: u32,
     pub identity: Identity,
 }
@@ -133,16 +133,16 @@ pub struct Name {
 const NAME_BYTES_MIN: usize = 24;
 
 /// Bytes that stand before the entries of a frame.
-pub fn frame_head_bytes(names: &[Name]) -> usize {
+pub fn frame_head_bytes(names: &[NamedDatabase]) -> usize {
     FRAME_HEAD_BYTES + names_bytes(names)
 }
 
-fn names_bytes(names: &[Name]) -> usize {
+fn names_bytes(names: &[NamedDatabase]) -> usize {
     names.iter().map(|name| NAME_BYTES_MIN + name.identity.name.len()).sum()
 }
 
 /// What stands before the entries of a frame, and the checksum that stands behind them.
-pub fn frame_around(lsn: u64, synced: u64, names: &[Name], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
+pub fn frame_around(lsn: u64, synced: u64, names: &[NamedDatabase], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
     let names_bytes = names_bytes(names);
     let mut head = Vec::with_capacity(frame_head_bytes(names));
     head.extend_from_slice(FRAME_MAGIC);
@@ -150,7 +150,7 @@ pub fn frame_around(lsn: u64, synced: u64, names: &[Name], entries: &[u8]) -> (V
     for field in [lsn, synced, names_bytes as u64, entries.len() as u64] {
         head.extend_from_slice(&field.to_le_bytes());
     }
-    for Name { number, identity: Identity { name, seed, created_ms } } in names {
+    for NamedDatabase { number, identity: Identity { name, seed, created_ms } } in names {
         head.extend_from_slice(&number.to_le_bytes());
         head.extend_from_slice(&seed.to_le_bytes());
         head.extend_from_slice(&created_ms.to_le_bytes());
@@ -162,7 +162,7 @@ pub fn frame_around(lsn: u64, synced: u64, names: &[Name], entries: &[u8]) -> (V
 }
 
 /// Appends a frame.
-pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[Name], entries: &[u8]) {
+pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[NamedDatabase], entries: &[u8]) {
     let (head, sum) = frame_around(lsn, synced, names, entries);
     [&head, entries, &sum].iter().for_each(|part| out.extend_from_slice(part));
 }
@@ -172,7 +172,7 @@ pub fn write_frame(out: &mut Vec<u8>, lsn: u64, synced: u64, names: &[Name], ent
 pub struct Frame {
     pub lsn: u64,
     pub synced: u64,
-    pub names: Vec<Name>,
+    pub names: Vec<NamedDatabase>,
     /// Where its entries lie in the file.
     pub entries: std::ops::Range<usize>,
     /// Where the next frame begins in the file.
@@ -222,7 +222,7 @@ pub fn read_frame(file: &[u8], at: usize) -> Result<Frame, CodecError> {
         let (number, seed, created_ms) = (reader.u32_le()?, reader.u64_le()?, reader.u64_le()?);
         let length = reader.u32_le()? as usize;
         let name = std::str::from_utf8(reader.take(length)?).map_err(|_| CodecError::Malformed("database name"))?;
-        names.push(Name { number, identity: Identity { name: name.into(), seed, created_ms } });
+        names.push(NamedDatabase { number, identity: Identity { name: name.into(), seed, created_ms } });
     }
     reader.finish()?;
     Ok(Frame { lsn, synced, names, entries: body + names_bytes..checked, end })
@@ -230,7 +230,7 @@ pub fn read_frame(file: &[u8], at: usize) -> Result<Frame, CodecError> {
 
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     Effects,
     /// Writes before it were not logged.
     Resume,
@@ -244,7 +244,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EntryHead {
     pub database: u32,
-    pub kind: Kind,
+    pub kind: EntryKind,
     pub sequence: u64,
     pub now_ms: u64,
     pub items_bytes: u64,
@@ -253,10 +253,10 @@ pub struct EntryHead {
 impl EntryHead {
     pub fn write(&self, out: &mut Vec<u8>) {
         let kind = match self.kind {
-            Kind::Effects => 0u32,
-            Kind::Resume => 1,
-            Kind::Gone => 2,
-            Kind::Continue => 3,
+            EntryKind::Effects => 0u32,
+            EntryKind::Resume => 1,
+            EntryKind::Gone => 2,
+            EntryKind::Continue => 3,
         };
         let mut head = [0; ENTRY_HEAD_BYTES];
         head[..4].copy_from_slice(&self.database.to_le_bytes());
@@ -272,10 +272,10 @@ impl EntryHead {
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let database = reader.u32_le()?;
         let kind = match reader.u32_le()? {
-            0 => Kind::Effects,
-            1 => Kind::Resume,
-            2 => Kind::Gone,
-            3 => Kind::Continue,
+            0 => EntryKind::Effects,
+            1 => EntryKind::Resume,
+            2 => EntryKind::Gone,
+            3 => EntryKind::Continue,
             _ => return Err(CodecError::Malformed("kind of log entry")),
         };
         let (sequence, now_ms, items_bytes) = (reader.u64_le()?, reader.u64_le()?, reader.u64_le()?);
@@ -288,7 +288,7 @@ impl EntryHead {
 
 /// One item of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Item<'a> {
+pub enum LogItem<'a> {
     /// `followed`: nothing had expired for it.
     Effect {
         keyspace: u32,
@@ -340,13 +340,13 @@ fn end_item(out: &mut [u8], start: usize) {
 ///
 /// # Errors
 /// Where it is cut off or malformed.
-pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, CodecError> {
+pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<LogItem<'a>, CodecError> {
     let length = reader.u32_le()? as usize;
     let mut item = Reader::new(reader.take(length)?);
     let (keyspace, position) = (item.u32_le()?, item.u64_le()?);
     if keyspace != IDS {
         let followed = keyspace & FOLLOWED != 0;
-        return Ok(Item::Effect { keyspace: keyspace & !FOLLOWED, followed, position, body: item.rest() });
+        return Ok(LogItem::Effect { keyspace: keyspace & !FOLLOWED, followed, position, body: item.rest() });
     }
     let count = if item.remaining() > 4 * (INDEXES + 1) { ALL_INDEXES } else { INDEXES };
     let mut shown = Shown { ids: [NO_KEYSPACE; ALL_INDEXES], followed: 0, next: 0 };
@@ -357,7 +357,7 @@ pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, CodecError> {
     }
     shown.next = item.u32_le()?;
     item.finish()?;
-    Ok(Item::Ids(shown))
+    Ok(LogItem::Ids(shown))
 }
 
 #[cfg(test)]
@@ -366,8 +366,8 @@ mod tests {
 
     use super::*;
 
-    fn name(number: u32, name: &str) -> Name {
-        Name { number, identity: Identity { name: name.into(), seed: 7, created_ms: 8 } }
+    fn name(number: u32, name: &str) -> NamedDatabase {
+        NamedDatabase { number, identity: Identity { name: name.into(), seed: 7, created_ms: 8 } }
     }
 
     #[test]
@@ -407,8 +407,8 @@ mod tests {
         write_ids(&mut items, &shown);
         let mut reader = Reader::new(&items);
         let effect = read_item(&mut reader).unwrap();
-        assert_eq!(effect, Item::Effect { keyspace: 3, followed: true, position: u64::MAX, body: b"body" });
-        assert_eq!(read_item(&mut reader), Ok(Item::Ids(shown)));
+        assert_eq!(effect, LogItem::Effect { keyspace: 3, followed: true, position: u64::MAX, body: b"body" });
+        assert_eq!(read_item(&mut reader), Ok(LogItem::Ids(shown)));
         assert!(reader.finish().is_ok());
         for length in 1..items.len() {
             let mut reader = Reader::new(&items[..length]);

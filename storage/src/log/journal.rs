@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::format::{Identity, Kind};
+use super::format::{EntryKind, Identity};
 use super::registry::Outstanding;
 use super::trouble::{FULL, LOST, SHORT};
 use super::{Log, Lsn};
@@ -23,7 +23,7 @@ const BEHIND_BYTES: (u64, u64) = (1 << 20, super::KEPT_BYTES_MAX / 2);
 /// Why a write is refused, as a client sees it: the code first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Refusal(pub String);
+pub struct LogRefusal(pub String);
 
 /// The most recent writes that a crash may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl Journal {
     pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
         match &self.log {
             Some(Registration { log, number, .. }) => {
-                log.append(*number, sequence, Kind::Effects, now_ms, items, self.within_ms())
+                log.append(*number, sequence, EntryKind::Effects, now_ms, items, self.within_ms())
             }
             None => 0,
         }
@@ -229,7 +229,7 @@ impl Journal {
         match &self.log {
             Some(Registration { log, number, .. }) => {
                 self.cover(false);
-                log.append(*number, sequence, Kind::Resume, now_ms, &[], self.within_ms());
+                log.append(*number, sequence, EntryKind::Resume, now_ms, &[], self.within_ms());
             }
             None => {
                 sequence.fetch_add(1, Ordering::SeqCst);
@@ -240,7 +240,7 @@ impl Journal {
     /// What follows goes on from entry `after`: a reader is to leave out what lies between.
     pub fn continue_after(&self, sequence: &AtomicU64, now_ms: u64, after: u64) {
         if let Some(Registration { log, number, .. }) = &self.log {
-            log.append(*number, sequence, Kind::Continue, now_ms, &after.to_le_bytes(), self.within_ms());
+            log.append(*number, sequence, EntryKind::Continue, now_ms, &after.to_le_bytes(), self.within_ms());
         }
     }
 
@@ -263,12 +263,12 @@ impl Journal {
     /// # Errors
     /// The refusal, with the reason in its text.
     #[inline]
-    pub fn admit(&self) -> Result<(), Refusal> {
+    pub fn admit(&self) -> Result<(), LogRefusal> {
         self.admit_by(Log::lag_ms_now)
     }
 
     #[inline]
-    fn admit_by(&self, lag_ms: impl Fn(&Log) -> u64) -> Result<(), Refusal> {
+    fn admit_by(&self, lag_ms: impl Fn(&Log) -> u64) -> Result<(), LogRefusal> {
         let Some(Registration { log, outstanding, .. }) = &self.log else { return Ok(()) };
         let sealed = log.sealed.load(Ordering::Relaxed);
         let own = outstanding.load(Ordering::Relaxed);
@@ -292,12 +292,12 @@ impl Journal {
 
     /// As it will be at `now_ms` by the log's clock.
     #[cfg(test)]
-    pub(super) fn admit_at(&self, now_ms: u64) -> Result<(), Refusal> {
+    pub(super) fn admit_at(&self, now_ms: u64) -> Result<(), LogRefusal> {
         self.admit_by(|log| log.lag_ms(now_ms))
     }
 
     #[cold]
-    fn refusal(&self, log: &Log, lag_ms: u64, refusing: u8, own: u64) -> Refusal {
+    fn refusal(&self, log: &Log, lag_ms: u64, refusing: u8, own: u64) -> LogRefusal {
         let why = log.problem();
         let text = match why {
             Some(why) if refusing & (SHORT | LOST) != 0 => {
@@ -319,7 +319,7 @@ impl Journal {
                 )
             }
         };
-        Refusal(text)
+        LogRefusal(text)
     }
 }
 

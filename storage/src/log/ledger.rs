@@ -19,18 +19,18 @@ pub struct Mentions {
 }
 
 /// All files, by writer and number.
-pub type Files = BTreeMap<(u64, u64), Mentions>;
+pub type LogFiles = BTreeMap<(u64, u64), Mentions>;
 
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// By writer and number.
-    files: Files,
+    files: LogFiles,
     /// What the manifest of each database holds; of one that is gone, as long as a file mentions it.
     floors: HashMap<Identity, u64>,
     /// Files whose contents another one has.
     restated: BTreeSet<(u64, u64)>,
     /// What files mentioned that are deleted, but may still be restated: the frames are in memory.
-    deleted: Files,
+    deleted: LogFiles,
     /// The writer that restates its files, from this number on.
     restatable: Option<(u64, u64)>,
     untidy: bool,
@@ -62,7 +62,7 @@ impl Unneeded {
 }
 
 impl Ledger {
-    pub fn new(files: Files) -> Self {
+    pub fn new(files: LogFiles) -> Self {
         let untidy = files.values().any(|mentions| mentions.last.is_empty());
         Self { files, untidy, ..Self::default() }
     }
@@ -98,7 +98,7 @@ impl Ledger {
                 self.untidy = true;
             }
         }
-        let (kept, unrestatable): (Files, Files) =
+        let (kept, unrestatable): (LogFiles, LogFiles) =
             std::mem::take(&mut self.deleted).into_iter().partition(|((_, number), _)| *number >= restated.from);
         self.deleted = kept;
         unrestatable.values().for_each(|mentions| self.forget_gone(mentions));

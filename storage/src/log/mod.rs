@@ -46,10 +46,11 @@ use futures::executor::block_on;
 use parking_lot::{Condvar, Mutex};
 
 use self::format::{
-    CHECKSUM_BYTES, EntryHead, FileHead, HEADER_BYTES, Identity, Kind, Name, frame_around, frame_head_bytes,
+    CHECKSUM_BYTES, EntryHead, EntryKind, FileHead, HEADER_BYTES, Identity, NamedDatabase, frame_around,
+    frame_head_bytes,
 };
 use self::gathered::Gathered;
-pub use self::journal::{Journal, Refusal, Window};
+pub use self::journal::{Journal, LogRefusal, Window};
 use self::ledger::{Ledger, Unneeded};
 use self::recovery::{ReadLog, Recovered};
 use self::registry::{Outstanding, Registry, Touched};
@@ -125,7 +126,7 @@ pub struct Log {
     failures: AtomicU64,
     /// Somebody else has taken the store over: nothing more can be written.
     sealed: AtomicBool,
-    pub counters: Counters,
+    pub counters: LogCounters,
 }
 
 /// How much may wait for the disk.
@@ -149,7 +150,7 @@ impl Limits {
 
 /// What the log did since the process started.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct LogCounters {
     pub entries: AtomicU64,
     pub bytes: AtomicU64,
     pub flushes: AtomicU64,
@@ -179,7 +180,7 @@ struct Active {
 
 /// A frame that is to be written.
 struct Pending {
-    names: Vec<Name>,
+    names: Vec<NamedDatabase>,
     entries: Gathered,
     end: Lsn,
     oldest_ms: u64,
@@ -362,7 +363,7 @@ impl Log {
             problem: Mutex::default(),
             failures: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
-            counters: Counters::default(),
+            counters: LogCounters::default(),
         };
         Ok((Arc::new(log), recovered))
     }
@@ -381,7 +382,7 @@ impl Log {
         &self,
         database: u32,
         sequence: &AtomicU64,
-        kind: Kind,
+        kind: EntryKind,
         now_ms: u64,
         items: &[u8],
         within_ms: u64,
@@ -616,7 +617,7 @@ impl Log {
             output.next_number = number + 1;
         }
         let mut ledger = self.ledger.lock();
-        for (touched, Name { identity, .. }) in pending.touched.iter().zip(&pending.names) {
+        for (touched, NamedDatabase { identity, .. }) in pending.touched.iter().zip(&pending.names) {
             match touched.sequence {
                 0 => ledger.gone(self.writer, number, identity),
                 sequence => ledger.mention(self.writer, number, identity, sequence),
@@ -688,7 +689,7 @@ impl Log {
         let (number, _) = self.register(database);
         // Sequence number 0 belongs to no effect.
         let none = AtomicU64::new(u64::MAX);
-        self.append(number, &none, Kind::Gone, now_ms, &[], SEAL_EVERY_MS);
+        self.append(number, &none, EntryKind::Gone, now_ms, &[], SEAL_EVERY_MS);
         self.release(number);
         self.settled(database, u64::MAX);
     }

@@ -18,18 +18,18 @@ use bytes::Bytes;
 use futures::executor::block_on;
 
 use super::doubt;
-use super::format::{EntryHead, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, Kind, frame_head, read_frame};
-use super::ledger::{Files, Mentions};
+use super::format::{EntryHead, EntryKind, FRAME_MAGIC, FileHead, HEADER_BYTES, Identity, frame_head, read_frame};
+use super::ledger::{LogFiles, Mentions};
 use super::sink::{Found, Sink};
 use crate::codec::{CodecError, Reader};
 use crate::store::StoreError;
 
 /// What one batch or transaction did to a database.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct LogEntry {
     pub sequence: u64,
     pub now_ms: u64,
-    pub kind: Kind,
+    pub kind: EntryKind,
     pub items: Bytes,
 }
 
@@ -37,7 +37,7 @@ pub struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Entries {
     /// In the order of their sequence numbers.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LogEntry>,
     /// What is wrong with a log that mentions it.
     pub damage: Option<String>,
 }
@@ -122,7 +122,7 @@ pub struct ReadLog {
     pub writer: u64,
     /// The files that are there, with what they mention.
     pub files: BTreeMap<u64, Mentions>,
-    pub databases: HashMap<Identity, Vec<Entry>>,
+    pub databases: HashMap<Identity, Vec<LogEntry>>,
     pub gone: HashSet<Identity>,
     pub damages: Vec<Damage>,
     /// Where the last file ends for a reader.
@@ -146,7 +146,7 @@ pub struct ReadLog {
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, Files), StoreError> {
+pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreError> {
     let mut logs = Vec::new();
     sink.settle()?;
     let written_last = sink.written_last(false)?;
@@ -445,12 +445,12 @@ fn read_entries(
 ) -> Result<(), CodecError> {
     let mut reader = Reader::new(&file[range]);
     // Dealt out by number first: a frame has many entries of few databases.
-    let mut found: HashMap<u32, (u64, Vec<Entry>)> = HashMap::new();
+    let mut found: HashMap<u32, (u64, Vec<LogEntry>)> = HashMap::new();
     let mentions = log.files.entry(number).or_default();
     while !reader.is_empty() {
         let head = EntryHead::read(&mut reader)?;
         let items = reader.take_u64(head.items_bytes)?;
-        if head.kind == Kind::Gone {
+        if head.kind == EntryKind::Gone {
             let identity = named(names, head.database)?;
             mentions.gone.push(identity.clone());
             log.gone.insert(identity.clone());
@@ -460,7 +460,7 @@ fn read_entries(
         *last = head.sequence.max(*last);
         if !again {
             let items = file.slice_ref(items);
-            entries.push(Entry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items });
+            entries.push(LogEntry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items });
         }
     }
     for (database, (last, mut entries)) in found {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::format::{Identity, Name};
+use super::format::{Identity, NamedDatabase};
 
 /// Bytes of one database that are not durable yet. Written under the log's lock, read without.
 pub(super) type Outstanding = Arc<AtomicU64>;
@@ -89,13 +89,13 @@ impl Registry {
     }
 
     /// What was touched since the last time, each with its name.
-    pub fn take(&mut self) -> (Vec<Touched>, Vec<Name>) {
+    pub fn take(&mut self) -> (Vec<Touched>, Vec<NamedDatabase>) {
         let touched = std::mem::take(&mut self.touched);
         let mut names = Vec::with_capacity(touched.len());
         for Touched { number, .. } in &touched {
             if let Some(Some(slot)) = self.slots.get_mut(*number as usize) {
                 slot.touched = None;
-                names.push(Name { number: *number, identity: slot.identity.clone() });
+                names.push(NamedDatabase { number: *number, identity: slot.identity.clone() });
             }
             self.free_unused(*number);
         }
@@ -136,7 +136,7 @@ mod tests {
         assert_ne!(a, b);
         let (touched, names) = registry.take();
         assert_eq!((touched[0].number, touched[0].sequence, touched[0].bytes), (a, 2, 30));
-        assert_eq!(names, [Name { number: a, identity: identity("a") }]);
+        assert_eq!(names, [NamedDatabase { number: a, identity: identity("a") }]);
         assert_eq!((of_a.load(Ordering::Relaxed), registry.len()), (30, 1));
         let (c, of_c) = registry.register(&identity("c"));
         assert_eq!((c, of_c.load(Ordering::Relaxed)), (a, 0));

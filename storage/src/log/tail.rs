@@ -12,8 +12,8 @@
 use bytes::Bytes;
 use dormouse_types::segment::{Range53, prefix53};
 
-use super::format::{Item, Kind, read_item};
-use super::recovery::{Entries, Entry};
+use super::format::{EntryKind, LogItem, read_item};
+use super::recovery::{Entries, LogEntry};
 use crate::codec::Reader;
 use crate::shown::FOLLOWED_TIME;
 use crate::shown::Shown;
@@ -48,7 +48,7 @@ pub struct LogTail {
 }
 
 /// The number of the entry that a process has gone on from.
-fn continues(entry: &Entry) -> Option<u64> {
+fn continues(entry: &LogEntry) -> Option<u64> {
     Some(u64::from_le_bytes(entry.items[..].try_into().ok()?))
 }
 
@@ -75,7 +75,7 @@ impl LogTail {
     }
 
     /// As much as can be replayed after the manifest's sequence number `floor`, and why it is not all of them.
-    pub fn prefix(entries: Vec<Entry>, floor: u64) -> (Self, Option<String>) {
+    pub fn prefix(entries: Vec<LogEntry>, floor: u64) -> (Self, Option<String>) {
         let mut tail = LogTail { sequence: floor, ..LogTail::default() };
         tail.highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
         let problem = tail.append(&entries, floor).err();
@@ -83,11 +83,12 @@ impl LogTail {
         (tail, problem)
     }
 
-    fn append(&mut self, entries: &[Entry], floor: u64) -> Result<(), String> {
+    fn append(&mut self, entries: &[LogEntry], floor: u64) -> Result<(), String> {
         let mut at = entries.partition_point(|entry| entry.sequence <= floor);
         while let Some(entry) = entries.get(at) {
-            if entry.kind == Kind::Resume {
-                let goes_on = |later: &Entry| later.kind == Kind::Continue && continues(later) == Some(self.sequence);
+            if entry.kind == EntryKind::Resume {
+                let goes_on =
+                    |later: &LogEntry| later.kind == EntryKind::Continue && continues(later) == Some(self.sequence);
                 match entries[at..].iter().position(goes_on) {
                     Some(later) => at += later,
                     None => break,
@@ -104,7 +105,7 @@ impl LogTail {
                 });
             }
             let before = (self.effects.len(), self.shown);
-            if entry.kind == Kind::Effects
+            if entry.kind == EntryKind::Effects
                 && let Err(problem) = self.read(entry.sequence, entry.now_ms, entry.items.clone())
             {
                 // An entry counts whole or not at all.
@@ -125,7 +126,7 @@ impl LogTail {
         let all = items.len();
         while !reader.is_empty() {
             match read_item(&mut reader).map_err(malformed)? {
-                Item::Effect { keyspace, followed, position, body } => {
+                LogItem::Effect { keyspace, followed, position, body } => {
                     // The body ends where the reader stands now.
                     let end = all - reader.remaining();
                     let (Ok(start), Ok(len), Ok(order)) =
@@ -135,7 +136,7 @@ impl LogTail {
                     };
                     self.effects.push(Place { keyspace, position, order, entry, start, len, followed });
                 }
-                Item::Ids(shown) => self.shown = Some(shown),
+                LogItem::Ids(shown) => self.shown = Some(shown),
             }
         }
         self.entries.push((sequence, now_ms, items));

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::format::{EntryHead, Identity, Kind, Name, write_effect, write_frame};
+use super::format::{EntryHead, EntryKind, Identity, NamedDatabase, write_effect, write_frame};
 use super::recovery::{Entries, Recovered, take_over};
 use super::sink::{Found, Remover, Sink};
 use super::{Journal, Log};
@@ -114,13 +114,13 @@ pub fn identity(name: &str) -> Identity {
 /// sequence number for a body.
 pub fn frame(out: &mut Vec<u8>, lsn: u64, synced: u64, of: &[(u32, u64)]) -> u64 {
     let mut entries = Vec::new();
-    let mut names: Vec<Name> = Vec::new();
+    let mut names: Vec<NamedDatabase> = Vec::new();
     for (database, sequence) in of {
         let mut items = Vec::new();
         write_effect(&mut items, 0, *sequence << 11, |body| body.extend_from_slice(&sequence.to_le_bytes()));
         let head = EntryHead {
             database: *database,
-            kind: Kind::Effects,
+            kind: EntryKind::Effects,
             sequence: *sequence,
             now_ms: NOW_MS,
             items_bytes: items.len() as u64,
@@ -129,7 +129,7 @@ pub fn frame(out: &mut Vec<u8>, lsn: u64, synced: u64, of: &[(u32, u64)]) -> u64
         entries.extend_from_slice(&items);
         if names.iter().all(|name| name.number != *database) {
             let name = char::from(b'a' + *database as u8).to_string();
-            names.push(Name { number: *database, identity: identity(&name) });
+            names.push(NamedDatabase { number: *database, identity: identity(&name) });
         }
     }
     write_frame(out, lsn, synced, &names, &entries);
@@ -143,7 +143,7 @@ pub fn recover(files: impl IntoIterator<Item = (u64, Vec<u8>)>) -> Recovered {
 
 /// The sequence numbers of entries, after a check that each is what [`frame`] made.
 pub fn numbers(entries: &Entries) -> Vec<u64> {
-    let number = |entry: &super::recovery::Entry| {
+    let number = |entry: &super::recovery::LogEntry| {
         assert_eq!(entry.now_ms, NOW_MS);
         assert_eq!(entry.items[16..], entry.sequence.to_le_bytes());
         entry.sequence

@@ -36,7 +36,7 @@ pub use self::{
     names::{Names, object_origin as origin_of},
     sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
 };
-use crate::chunk::{Origin, SegmentLocation};
+use crate::chunk::{ChunkOrigin, SegmentLocation};
 use crate::shown::{Ids, NO_KEYSPACE, first_ids};
 use crate::store::StoreError;
 
@@ -233,9 +233,9 @@ impl Manifest {
     }
 
     /// What a chunk says of the database that it is written for.
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> ChunkOrigin {
         let keyspaces = std::array::from_fn(|index| self.keyspaces[index]);
-        Origin { seed: self.seed, created_ms: self.created_ms, keyspaces }
+        ChunkOrigin { seed: self.seed, created_ms: self.created_ms, keyspaces }
     }
 
     /// The decoded form of an object that claims to be a manifest.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     codec::tests::for_each_damage,
-    store::{Fault, FaultyStore, Store},
+    store::{FaultyStore, Store, StoreFault},
 };
 
 fn sample() -> Manifest {
@@ -222,7 +222,7 @@ fn a_commit_whose_answer_was_lost_is_no_stranger() {
         let mut manifest = Manifest::new("a", 1, 100, 0);
         for changed in [false, true] {
             let before = manifest.number;
-            faulty.fail_put_after(0, Fault::Unanswered);
+            faulty.fail_put_after(0, StoreFault::Unanswered);
             assert!(matches!(commit(&store, &mut manifest).await, Err(StoreError::Unavailable { .. })));
             assert_eq!(manifest.number, before);
             manifest.cut += u64::from(changed);
@@ -230,7 +230,7 @@ fn a_commit_whose_answer_was_lost_is_no_stranger() {
             assert_eq!(manifest.number, before + if changed { 2 } else { 1 });
             assert_eq!(latest(&store, "a").await.unwrap().unwrap(), manifest);
         }
-        faulty.fail_put_after(0, Fault::Full);
+        faulty.fail_put_after(0, StoreFault::Full);
         let before = manifest.number;
         assert!(matches!(commit(&store, &mut manifest).await, Err(StoreError::Full { .. })));
         commit(&store, &mut manifest).await.unwrap();

@@ -30,13 +30,13 @@ fn open(store: &Arc<Store>, writer: u64) -> Result<Arc<Log>, StoreError> {
 
 #[test]
 fn records_come_back() {
-    let record = Record { number: 7, writer: u64::MAX, since_ms: 8, program: "0.1.0".into() };
+    let record = OwnerRecord { number: 7, writer: u64::MAX, since_ms: 8, program: "0.1.0".into() };
     let bytes = record.encode();
-    assert_eq!(Record::decode(&bytes), Ok(record));
-    crate::codec::tests::for_each_damage(&bytes, |bytes| Record::decode(bytes).is_err());
+    assert_eq!(OwnerRecord::decode(&bytes), Ok(record));
+    crate::codec::tests::for_each_damage(&bytes, |bytes| OwnerRecord::decode(bytes).is_err());
     let mut newer = bytes.clone();
     newer[8] = 2;
-    assert!(matches!(Record::decode(&newer), Err(CodecError::Version { version: 2, .. })));
+    assert!(matches!(OwnerRecord::decode(&newer), Err(CodecError::Version { version: 2, .. })));
     assert_eq!((parse(&name(7)), parse("owner/7"), parse("owners/000000000007")), (Some(7), None, None));
 }
 
@@ -80,10 +80,10 @@ fn of_two_that_start_together_one_ends() {
 fn the_refusal_of_a_record_of_ones_own_is_no_takeover() {
     let faulty = crate::store::FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
     let store = Arc::new(Store::over(Arc::clone(&faulty) as _, "a://"));
-    faulty.fail_put_after(0, crate::store::Fault::Repeated);
+    faulty.fail_put_after(0, crate::store::StoreFault::Repeated);
     let (owner, _) = take(&store, 11);
     block_on(owner.look()).unwrap();
-    faulty.fail_put_after(0, crate::store::Fault::Repeated);
+    faulty.fail_put_after(0, crate::store::StoreFault::Repeated);
     block_on(owner.release()).unwrap();
     assert!(!owner.is_lost());
     assert!(take(&store, 12).1.has_ended(11));

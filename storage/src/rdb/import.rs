@@ -19,12 +19,12 @@ use dormouse_types::{Digits, Limits};
 
 use super::SELECT_INDEXES;
 use super::cutter::{Cutter, place, write_record};
-use super::reader::{Entry, RdbError, RdbReader, RdbRecord};
+use super::reader::{RdbEntry, RdbError, RdbReader, RdbRecord};
 use super::sorter::Sorter;
 use crate::chunk::{ChunkWriter, SegmentLocation};
 use crate::codec::segment::{EncodedRecord, RawSegment};
 use crate::codec::string::{RdbString, write_plain_string};
-use crate::codec::value::{Loaded, decode_value, encode_object, kind};
+use crate::codec::value::{LoadedValue, decode_value, encode_object, kind};
 use crate::codec::{CodecError, Reader};
 use crate::log::recovery::Recovered;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo};
@@ -67,7 +67,7 @@ pub struct Import<'a> {
 
 /// How far an import is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step<'a> {
+pub enum ImportStep<'a> {
     /// So much of the RDB has been read.
     Read { bytes: u64, keys: u64 },
     /// A key that this build cannot take, or what else the RDB holds of that kind.
@@ -82,7 +82,7 @@ pub struct Imported {
     pub keys: u64,
     /// Keys that had expired.
     pub expired: u64,
-    /// What was left out, see [`Step::Unsupported`].
+    /// What was left out, see [`ImportStep::Unsupported`].
     pub unsupported: u64,
     pub segments: u64,
     /// Bytes in the store.
@@ -125,7 +125,7 @@ impl Import<'_> {
     pub async fn run(
         &self,
         input: impl Read,
-        watch: &mut (dyn FnMut(Step<'_>) + Send),
+        watch: &mut (dyn FnMut(ImportStep<'_>) + Send),
     ) -> Result<Imported, ImportError> {
         let mut manifest = self.next_manifest().await?;
         let mut imported = Imported::default();
@@ -187,7 +187,7 @@ impl Import<'_> {
         input: impl Read,
         seed: u64,
         imported: &mut Imported,
-        watch: &mut (dyn FnMut(Step<'_>) + Send),
+        watch: &mut (dyn FnMut(ImportStep<'_>) + Send),
     ) -> Result<Sorter, ImportError> {
         let mut reader = RdbReader::new(input)?;
         let mut sorter = Sorter::new(self.folder, self.memory_bytes);
@@ -195,7 +195,7 @@ impl Import<'_> {
         let (mut index, mut records) = (0, 0);
         loop {
             let unsupported = match reader.next()? {
-                Entry::Key(record) => {
+                RdbEntry::Key(record) => {
                     records += 1;
                     if record.expiry_ms.is_some_and(|at| at <= self.now_ms) {
                         imported.expired += 1;
@@ -204,28 +204,28 @@ impl Import<'_> {
                         imported.keys += 1;
                     }
                     if records % STEP == 0 {
-                        watch(Step::Read { bytes: reader.offset(), keys: records });
+                        watch(ImportStep::Read { bytes: reader.offset(), keys: records });
                     }
                     continue;
                 }
-                Entry::Select(select) if select >= SELECT_INDEXES => return Err(ImportError::Index(select)),
-                Entry::Select(select) => {
+                RdbEntry::Select(select) if select >= SELECT_INDEXES => return Err(ImportError::Index(select)),
+                RdbEntry::Select(select) => {
                     index = select;
                     continue;
                 }
-                Entry::Aux { .. } | Entry::Resize { .. } => continue,
-                Entry::Unsupported { key, what } => (key, what),
-                Entry::Function(source) => {
+                RdbEntry::Aux { .. } | RdbEntry::Resize { .. } => continue,
+                RdbEntry::Unsupported { key, what } => (key, what),
+                RdbEntry::Function(source) => {
                     let first = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
                     (first.to_vec(), "a library of functions".to_owned())
                 }
-                Entry::ModuleAux { module } => (module.into_bytes(), "what a module keeps beside keys".to_owned()),
-                Entry::End => break,
+                RdbEntry::ModuleAux { module } => (module.into_bytes(), "what a module keeps beside keys".to_owned()),
+                RdbEntry::End => break,
             };
             imported.unsupported += 1;
-            watch(Step::Unsupported { name: &unsupported.0, what: &unsupported.1 });
+            watch(ImportStep::Unsupported { name: &unsupported.0, what: &unsupported.1 });
         }
-        watch(Step::Read { bytes: reader.offset(), keys: records });
+        watch(ImportStep::Read { bytes: reader.offset(), keys: records });
         let (mut input, behind) = reader.into_inner();
         match input.read(&mut [0]) {
             Ok(0) if behind.is_empty() => Ok(sorter),
@@ -239,7 +239,7 @@ impl Import<'_> {
         manifest: &mut Manifest,
         mut cutter: Cutter,
         imported: &mut Imported,
-        watch: &mut (dyn FnMut(Step<'_>) + Send),
+        watch: &mut (dyn FnMut(ImportStep<'_>) + Send),
     ) -> Result<(), ImportError> {
         let names = Names::new(self.database)?;
         let mut writer = ChunkWriter::new();
@@ -271,13 +271,13 @@ impl Import<'_> {
             keys += u64::from(body.records);
             if writer.is_full() {
                 self.put_chunk(manifest, &names, &mut writer).await?;
-                watch(Step::Written { keys });
+                watch(ImportStep::Written { keys });
             }
         }
         if !writer.is_empty() {
             self.put_chunk(manifest, &names, &mut writer).await?;
         }
-        watch(Step::Written { keys });
+        watch(ImportStep::Written { keys });
         Ok(())
     }
 
@@ -337,12 +337,12 @@ fn encoded(kind: u8, value: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result
     let loaded = decode_value(kind, &mut reader, limits)?;
     reader.finish()?;
     Ok(match loaded {
-        Loaded::Text(RdbString::Inflated(text)) => {
+        LoadedValue::Text(RdbString::Inflated(text)) => {
             write_plain_string(out, &text);
             Some((kind::STRING, 0))
         }
-        Loaded::Text(_) => None,
-        Loaded::Object(object) => {
+        LoadedValue::Text(_) => None,
+        LoadedValue::Object(object) => {
             let heap_bytes = object.heap_bytes() as u64;
             Some((encode_object(&object, out), heap_bytes))
         }

@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Read};
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::reader::{Problem, RdbError};
+use super::reader::{RdbError, RdbProblem};
 use crate::codec::CodecError;
 
 const BUFFER_BYTES: usize = 64 << 10;
@@ -56,7 +56,7 @@ impl<R: Read> Input<R> {
         self.dropped + self.at as u64
     }
 
-    pub(super) fn error(&self, problem: impl Into<Problem>) -> RdbError {
+    pub(super) fn error(&self, problem: impl Into<RdbProblem>) -> RdbError {
         RdbError { offset: self.offset(), problem: problem.into() }
     }
 

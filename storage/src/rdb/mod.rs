@@ -31,7 +31,7 @@ mod skim;
 mod sorter;
 pub mod writer;
 
-pub use reader::{Entry, RdbError, RdbReader, RdbRecord};
+pub use reader::{RdbEntry, RdbError, RdbReader, RdbRecord};
 pub use writer::{Beside, RdbWriter};
 
 /// What a data set in RDB has at most in a Redis that was not reconfigured, and all that Dormouse has.

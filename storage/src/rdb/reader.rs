@@ -19,7 +19,7 @@ use super::{
 };
 use crate::codec::string::{RdbString, STRING_BYTES_MAX, read_string};
 use crate::codec::value::kind;
-use crate::codec::value::newer::{Flattened, Origin, Templates, flatten};
+use crate::codec::value::newer::{Dialect, Flattened, Templates, flatten};
 use crate::codec::{CodecError, Reader};
 
 /// Redis 8.10's.
@@ -36,11 +36,11 @@ type Result<T, E = RdbError> = std::result::Result<T, E>;
 #[error("at byte {offset}: {problem}")]
 pub struct RdbError {
     pub offset: u64,
-    pub problem: Problem,
+    pub problem: RdbProblem,
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum RdbProblem {
     #[error(transparent)]
     Input(#[from] io::Error),
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum Problem {
 
 /// What an RDB consists of.
 #[derive(Debug)]
-pub enum Entry<'a> {
+pub enum RdbEntry<'a> {
     /// Something about the writer, such as `redis-ver`.
     Aux {
         name: Vec<u8>,
@@ -100,10 +100,10 @@ pub struct RdbRecord<'a> {
     pub value: &'a [u8],
 }
 
-/// Reads one RDB. Nothing comes after [`Entry::End`] or an error.
+/// Reads one RDB. Nothing comes after [`RdbEntry::End`] or an error.
 pub struct RdbReader<R> {
     input: Input<R>,
-    origin: Origin,
+    origin: Dialect,
     version: u32,
     templates: Templates,
     /// The plain encoding of a hash that was stored in another one.
@@ -120,11 +120,13 @@ impl<R: Read> RdbReader<R> {
         let mut input = Input::new(inner);
         let not_one = || RdbError { offset: 0, problem: CodecError::Magic("Redis data set (RDB)").into() };
         let header: [u8; 9] = input.array().map_err(|error: RdbError| match error.problem {
-            Problem::Content(_) => not_one(),
-            Problem::Input(_) | Problem::Endless { .. } | Problem::Value { .. } | Problem::Opcode(_) => error,
+            RdbProblem::Content(_) => not_one(),
+            RdbProblem::Input(_) | RdbProblem::Endless { .. } | RdbProblem::Value { .. } | RdbProblem::Opcode(_) => {
+                error
+            }
         })?;
-        let digits = header.strip_prefix(REDIS).map(|digits| (digits, Origin::Redis));
-        let digits = digits.or_else(|| header.strip_prefix(VALKEY).map(|digits| (digits, Origin::Valkey)));
+        let digits = header.strip_prefix(REDIS).map(|digits| (digits, Dialect::Redis));
+        let digits = digits.or_else(|| header.strip_prefix(VALKEY).map(|digits| (digits, Dialect::Valkey)));
         let version = digits.filter(|(digits, _)| digits.iter().all(u8::is_ascii_digit)).map(|(digits, origin)| {
             (digits.iter().fold(0, |version, digit| version * 10 + u32::from(digit - b'0')), origin)
         });
@@ -132,8 +134,8 @@ impl<R: Read> RdbReader<R> {
             return Err(not_one());
         };
         let known = match origin {
-            Origin::Redis => (1..=REDIS_VERSION_MAX).contains(&version),
-            Origin::Valkey => version == VALKEY_VERSION,
+            Dialect::Redis => (1..=REDIS_VERSION_MAX).contains(&version),
+            Dialect::Valkey => version == VALKEY_VERSION,
         };
         if !known {
             return Err(input.error(CodecError::Version { what: "RDB", version }));
@@ -155,9 +157,9 @@ impl<R: Read> RdbReader<R> {
     /// # Errors
     /// When the stream ends early, cannot be read, or holds what no RDB holds; nothing more can be read then.
     #[allow(clippy::should_implement_trait, reason = "the item is lent, which an Iterator cannot do")]
-    pub fn next(&mut self) -> Result<Entry<'_>> {
+    pub fn next(&mut self) -> Result<RdbEntry<'_>> {
         if self.done {
-            return Ok(Entry::End);
+            return Ok(RdbEntry::End);
         }
         // Set again where there is something behind this item.
         self.done = true;
@@ -173,12 +175,12 @@ impl<R: Read> RdbReader<R> {
                 }
                 OPCODE_IDLE => idle_s = Some(skim::length(input)?),
                 OPCODE_FREQUENCY => frequency = Some(input.u8()?),
-                OPCODE_AUX => break Entry::Aux { name: text(input)?, value: text(input)? },
-                OPCODE_SELECT => break Entry::Select(skim::length(input)?),
+                OPCODE_AUX => break RdbEntry::Aux { name: text(input)?, value: text(input)? },
+                OPCODE_SELECT => break RdbEntry::Select(skim::length(input)?),
                 OPCODE_RESIZE => {
-                    break Entry::Resize { keys: skim::length(input)?, expires: skim::length(input)? };
+                    break RdbEntry::Resize { keys: skim::length(input)?, expires: skim::length(input)? };
                 }
-                OPCODE_FUNCTION => break Entry::Function(text(input)?),
+                OPCODE_FUNCTION => break RdbEntry::Function(text(input)?),
                 OPCODE_FUNCTION_EARLY => {
                     let problem = CodecError::Malformed("functions as only release candidates of Redis 7 wrote them");
                     return Err(input.error(problem));
@@ -187,36 +189,36 @@ impl<R: Read> RdbReader<R> {
                     let module = skim::module_name(skim::length(input)?);
                     input.discard();
                     skim::module_fields(input)?;
-                    break Entry::ModuleAux { module };
+                    break RdbEntry::ModuleAux { module };
                 }
                 OPCODE_SLOT_INFO => {
                     for _ in 0..3 {
                         skim::length(input)?;
                     }
                 }
-                OPCODE_HASH_TEMPLATE if self.origin == Origin::Redis => {
+                OPCODE_HASH_TEMPLATE if self.origin == Dialect::Redis => {
                     let (number, fields) = skim::template(input, self.templates.room())?;
                     let added = self.templates.add(number, input.kept(fields, input.mark()));
                     added.map_err(|problem| input.error(problem))?;
                 }
-                OPCODE_KEY_METADATA if self.origin == Origin::Redis => {
+                OPCODE_KEY_METADATA if self.origin == Dialect::Redis => {
                     skim::key_metadata(input)?;
                     has_metadata = true;
                 }
-                OPCODE_SLOT_IMPORT if self.origin == Origin::Valkey => {
+                OPCODE_SLOT_IMPORT if self.origin == Dialect::Valkey => {
                     let from = input.mark();
                     let end = skim::slot_import(input)?;
                     let key = parse(input, from, end)?.into_vec();
-                    break Entry::Unsupported { key, what: "an unfinished import of slots".to_owned() };
+                    break RdbEntry::Unsupported { key, what: "an unfinished import of slots".to_owned() };
                 }
                 OPCODE_END => {
                     check_end(input, self.version)?;
-                    return Ok(Entry::End);
+                    return Ok(RdbEntry::End);
                 }
                 kind => {
                     let support = skim::support(kind, self.origin);
                     if support == Support::Unknown {
-                        return Err(input.error(Problem::Opcode(kind)));
+                        return Err(input.error(RdbProblem::Opcode(kind)));
                     }
                     let key_from = input.mark();
                     skim::string(input)?;
@@ -227,7 +229,7 @@ impl<R: Read> RdbReader<R> {
                         if has_metadata {
                             what += " with metadata of a module";
                         }
-                        break Entry::Unsupported { key, what };
+                        break RdbEntry::Unsupported { key, what };
                     }
                     skim::value(input, kind, self.origin, &self.templates)?;
                     let mut form = kind;
@@ -239,11 +241,11 @@ impl<R: Read> RdbReader<R> {
                             Ok(Flattened::Plain) => {}
                             Ok(Flattened::FieldsExpire) => {
                                 let what = "a hash whose fields expire".to_owned();
-                                break Entry::Unsupported { key: key.into_vec(), what };
+                                break RdbEntry::Unsupported { key: key.into_vec(), what };
                             }
                             Err(problem) => {
                                 let key = key.with_bytes(|key| String::from_utf8_lossy(key).into_owned());
-                                return Err(input.error(Problem::Value { key, problem }));
+                                return Err(input.error(RdbProblem::Value { key, problem }));
                             }
                         }
                     }
@@ -253,7 +255,7 @@ impl<R: Read> RdbReader<R> {
                     let value = if form == kind { value } else { &self.flat };
                     // A time before 1970 has passed.
                     let expiry_ms = expiry_ms.map(|at| u64::try_from(at).unwrap_or(0));
-                    return Ok(Entry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind: form, key, value }));
+                    return Ok(RdbEntry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind: form, key, value }));
                 }
             }
         };
@@ -284,12 +286,12 @@ fn pass_over<R: Read>(
     key: &[u8],
     kind: u8,
     support: Support,
-    (origin, templates): (Origin, &Templates),
+    (origin, templates): (Dialect, &Templates),
 ) -> Result<String> {
     let what = match support {
         Support::Endless(what) => {
             let key = String::from_utf8_lossy(key).into_owned();
-            return Err(input.error(Problem::Endless { key, what }));
+            return Err(input.error(RdbProblem::Endless { key, what }));
         }
         Support::Skipped(_) if kind == kind::MODULE_2 => {
             let what = skim::module_value(skim::length(input)?);

@@ -27,7 +27,7 @@ use super::reader::RdbError;
 use crate::codec::CodecError;
 use crate::codec::reader::RdbLength;
 use crate::codec::value::kind;
-use crate::codec::value::newer::{Origin, TEMPLATES_TOO_LARGE, Templates, is_newer_hash, unsupported};
+use crate::codec::value::newer::{Dialect, TEMPLATES_TOO_LARGE, Templates, is_newer_hash, unsupported};
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
 
@@ -48,7 +48,7 @@ pub(super) enum Support {
     Unknown,
 }
 
-pub(super) fn support(kind: u8, origin: Origin) -> Support {
+pub(super) fn support(kind: u8, origin: Dialect) -> Support {
     match kind {
         kind::STRING..=kind::SORTED_SET
         | kind::HASH_ZIPMAP..=kind::LIST_QUICKLIST
@@ -63,7 +63,7 @@ pub(super) fn support(kind: u8, origin: Origin) -> Support {
 }
 
 /// Reads past a value.
-pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, origin: Origin, templates: &Templates) -> Result<()> {
+pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, origin: Dialect, templates: &Templates) -> Result<()> {
     match kind {
         kind::STRING
         | kind::HASH_ZIPMAP..=kind::HASH_ZIPLIST
@@ -93,7 +93,7 @@ pub(super) fn value<R: Read>(input: &mut Input<R>, kind: u8, origin: Origin, tem
             length(input)?;
             module_fields(input)
         }
-        kind::HASH_TTL_EARLY if origin == Origin::Valkey => times(input, |input| {
+        kind::HASH_TTL_EARLY if origin == Dialect::Valkey => times(input, |input| {
             pair(input)?;
             input.advance(8)
         }),

@@ -22,12 +22,12 @@ fn lines(stream: impl Read) -> Vec<String> {
     loop {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         lines.push(match reader.next() {
-            Ok(Entry::Aux { name, value }) => format!("aux {}={}", text(&name), text(&value)),
-            Ok(Entry::Select(index)) => format!("select {index}"),
-            Ok(Entry::Resize { keys, expires }) => format!("resize {keys} {expires}"),
-            Ok(Entry::Function(source)) => format!("function {}", text(&source)),
-            Ok(Entry::ModuleAux { module }) => format!("module {module}"),
-            Ok(Entry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind, key, value })) => {
+            Ok(RdbEntry::Aux { name, value }) => format!("aux {}={}", text(&name), text(&value)),
+            Ok(RdbEntry::Select(index)) => format!("select {index}"),
+            Ok(RdbEntry::Resize { keys, expires }) => format!("resize {keys} {expires}"),
+            Ok(RdbEntry::Function(source)) => format!("function {}", text(&source)),
+            Ok(RdbEntry::ModuleAux { module }) => format!("module {module}"),
+            Ok(RdbEntry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind, key, value })) => {
                 let mut line = format!("{} type {kind} value {}", key.with_bytes(text), value.escape_ascii());
                 for (name, number) in [("expiry", expiry_ms), ("idle", idle_s), ("frequency", frequency.map(u64::from))]
                 {
@@ -35,8 +35,8 @@ fn lines(stream: impl Read) -> Vec<String> {
                 }
                 line
             }
-            Ok(Entry::Unsupported { key, what }) => format!("{} is {what}", text(&key)),
-            Ok(Entry::End) => return lines,
+            Ok(RdbEntry::Unsupported { key, what }) => format!("{} is {what}", text(&key)),
+            Ok(RdbEntry::End) => return lines,
             Err(error) => {
                 lines.push(error.to_string());
                 return lines;
@@ -290,9 +290,9 @@ fn what_comes_behind_is_given_back() {
         bytes.extend_from_slice(b"*1\r\n$4\r\nPING\r\n");
         for count in [1, 5, 1000] {
             let mut reader = RdbReader::new(Drip(&bytes, count)).unwrap();
-            while !matches!(reader.next().unwrap(), Entry::End) {}
+            while !matches!(reader.next().unwrap(), RdbEntry::End) {}
             assert_eq!(reader.offset(), end as u64);
-            assert!(matches!(reader.next(), Ok(Entry::End)));
+            assert!(matches!(reader.next(), Ok(RdbEntry::End)));
             let (mut stream, mut rest) = reader.into_inner();
             stream.read_to_end(&mut rest).unwrap();
             assert_eq!(rest, b"*1\r\n$4\r\nPING\r\n");
@@ -346,7 +346,7 @@ fn every_damage_is_found() {
         let Ok(mut reader) = RdbReader::new(damaged) else { return true };
         loop {
             match reader.next() {
-                Ok(Entry::End) => break,
+                Ok(RdbEntry::End) => break,
                 Ok(_) => {}
                 Err(_) => return true,
             }
@@ -377,17 +377,17 @@ proptest! {
         let (bytes, _) = writer.finish().unwrap();
         let mut reader = RdbReader::new(Drip(&bytes, count)).unwrap();
         for (key, value, expiry, idle, frequency_before) in &records {
-            let Ok(Entry::Key(record)) = reader.next() else { panic!() };
+            let Ok(RdbEntry::Key(record)) = reader.next() else { panic!() };
             prop_assert_eq!((record.expiry_ms, record.frequency), (*expiry, *frequency_before));
             prop_assert_eq!(record.idle_s, idle.map(u64::from));
             prop_assert_eq!(&record.key.into_vec(), key);
             let mut inside = Reader::new(record.value);
-            let Ok(crate::codec::value::Loaded::Text(text)) = decode_value(record.kind, &mut inside, &Limits::default())
+            let Ok(crate::codec::value::LoadedValue::Text(text)) = decode_value(record.kind, &mut inside, &Limits::default())
             else { panic!() };
             prop_assert!(inside.is_empty());
             prop_assert_eq!(&text.into_vec(), value);
         }
-        prop_assert!(matches!(reader.next(), Ok(Entry::End)));
+        prop_assert!(matches!(reader.next(), Ok(RdbEntry::End)));
     }
 
     #[test]
@@ -402,7 +402,7 @@ proptest! {
     fn the_decoder_ends_where_the_skimmer_does(noise: Vec<u8>, kind in 0u8..33) {
         let bytes = [&b"REDIS0001\xf2\x01\x01\x01f"[..], &[kind, 1, b'k'][..], &noise[..]].concat();
         let mut reader = RdbReader::new(&bytes[..]).unwrap();
-        if let Ok(Entry::Key(record)) = reader.next() {
+        if let Ok(RdbEntry::Key(record)) = reader.next() {
             let mut inside = Reader::new(record.value);
             if decode_value(record.kind, &mut inside, &Limits::default()).is_ok() {
                 prop_assert!(inside.is_empty());

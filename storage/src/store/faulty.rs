@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 /// The kinds of requests, each of which fails by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Request {
+pub enum StoreRequest {
     Put,
     /// Reads of contents and of sizes.
     Get,
@@ -32,7 +32,7 @@ pub enum Request {
 
 /// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum StoreFault {
     /// Nothing is done: no space left.
     Full,
     /// Nothing is done, and the error does not say why.
@@ -57,12 +57,12 @@ const TURNS_MAX: usize = 20_000;
 struct Plan {
     good: usize,
     bad: usize,
-    fault: Fault,
+    fault: StoreFault,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    plans: HashMap<Request, Plan>,
+    plans: HashMap<StoreRequest, Plan>,
     /// How many more puts and deletes are let through before the process dies.
     changes_left: Option<usize>,
     dead: bool,
@@ -77,7 +77,7 @@ struct State {
     hidden: HashSet<String>,
     flipped: HashSet<(String, usize)>,
     torn: HashMap<String, u64>,
-    asked: HashMap<Request, usize>,
+    asked: HashMap<StoreRequest, usize>,
 }
 
 /// Wraps a store; faults are set from outside while it is in use.
@@ -86,7 +86,7 @@ pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     state: Arc<Mutex<State>>,
     /// The kinds of requests that wait, and how many of each are let through all the same.
-    held: watch::Sender<HashMap<Request, usize>>,
+    held: watch::Sender<HashMap<StoreRequest, usize>>,
 }
 
 impl FaultyStore {
@@ -100,30 +100,30 @@ impl FaultyStore {
     }
 
     /// Lets `good` requests of the kind through, then applies `fault` to the `bad` ones that follow.
-    pub fn fail(&self, request: Request, good: usize, bad: usize, fault: Fault) {
+    pub fn fail(&self, request: StoreRequest, good: usize, bad: usize, fault: StoreFault) {
         self.state.lock().plans.insert(request, Plan { good, bad, fault });
     }
 
     /// Lets `good` puts through, then applies `fault` to one.
-    pub fn fail_put_after(&self, good: usize, fault: Fault) {
-        self.fail(Request::Put, good, 1, fault);
+    pub fn fail_put_after(&self, good: usize, fault: StoreFault) {
+        self.fail(StoreRequest::Put, good, 1, fault);
     }
 
     /// The store is as slow as can be: requests of the kind wait until they are released.
-    pub fn hold(&self, request: Request) {
+    pub fn hold(&self, request: StoreRequest) {
         self.held.send_if_modified(|held| held.insert(request, 0).is_none());
     }
 
     /// Lets one put or read through that waits, or will wait.
-    pub fn let_one_through(&self, request: Request) {
+    pub fn let_one_through(&self, request: StoreRequest) {
         self.held.send_if_modified(|held| held.get_mut(&request).map(|more| *more += 1).is_some());
     }
 
-    pub fn release(&self, request: Request) {
+    pub fn release(&self, request: StoreRequest) {
         self.held.send_if_modified(|held| held.remove(&request).is_some());
     }
 
-    /// Lets so many puts and deletes through; with the next the process dies, as with [`Fault::Crash`].
+    /// Lets so many puts and deletes through; with the next the process dies, as with [`StoreFault::Crash`].
     pub fn crash_after(&self, changes: usize) {
         self.state.lock().changes_left = Some(changes);
     }
@@ -151,11 +151,11 @@ impl FaultyStore {
     }
 
     pub fn hold_puts(&self) {
-        self.hold(Request::Put);
+        self.hold(StoreRequest::Put);
     }
 
     pub fn release_puts(&self) {
-        self.release(Request::Put);
+        self.release(StoreRequest::Put);
     }
 
     /// Ends a crash: what was written is there, and the store works again. No fault is to come any more.
@@ -192,13 +192,13 @@ impl FaultyStore {
     }
 
     /// How many requests of the kind there have been, those that wait or failed included.
-    pub fn asked(&self, request: Request) -> usize {
+    pub fn asked(&self, request: StoreRequest) -> usize {
         self.state.lock().asked.get(&request).copied().unwrap_or_default()
     }
 
     /// How many puts have been asked for.
     pub fn puts(&self) -> usize {
-        self.asked(Request::Put)
+        self.asked(StoreRequest::Put)
     }
 
     /// Waits until another request has looked whether this object is there, or nobody seems to want to.
@@ -216,7 +216,7 @@ impl FaultyStore {
     }
 
     /// Counts the request, waits while its kind is held, and answers what shall happen to it.
-    async fn next_fault(&self, request: Request) -> Option<Fault> {
+    async fn next_fault(&self, request: StoreRequest) -> Option<StoreFault> {
         *self.state.lock().asked.entry(request).or_default() += 1;
         turn(&self.state).await;
         through(&self.held, request).await;
@@ -225,8 +225,8 @@ impl FaultyStore {
 }
 
 impl State {
-    fn next_fault(&mut self, request: Request) -> Option<Fault> {
-        if matches!(request, Request::Put | Request::Delete) {
+    fn next_fault(&mut self, request: StoreRequest) -> Option<StoreFault> {
+        if matches!(request, StoreRequest::Put | StoreRequest::Delete) {
             match &mut self.changes_left {
                 Some(0) => self.dead = true,
                 Some(left) => *left -= 1,
@@ -234,7 +234,7 @@ impl State {
             }
         }
         if self.dead {
-            return Some(Fault::Crash);
+            return Some(StoreFault::Crash);
         }
         let plan = self.plans.get_mut(&request)?;
         if plan.good > 0 {
@@ -246,13 +246,13 @@ impl State {
         if plan.bad == 0 {
             self.plans.remove(&request);
         }
-        self.dead = fault == Fault::Crash;
+        self.dead = fault == StoreFault::Crash;
         Some(fault)
     }
 }
 
 /// Waits while requests of the kind are held, unless this one is let through.
-async fn through(held: &watch::Sender<HashMap<Request, usize>>, request: Request) {
+async fn through(held: &watch::Sender<HashMap<StoreRequest, usize>>, request: StoreRequest) {
     let mut is_through = false;
     while !is_through {
         // The sender is alive, so waiting cannot fail.
@@ -294,7 +294,7 @@ impl fmt::Display for FaultyStore {
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let looks_first = self.state.lock().looks_first;
-        match self.next_fault(Request::Put).await {
+        match self.next_fault(StoreRequest::Put).await {
             None if looks_first => {
                 if self.inner.head(location).await.is_ok() {
                     let source = Box::new(io::Error::from(io::ErrorKind::AlreadyExists));
@@ -304,18 +304,18 @@ impl ObjectStore for FaultyStore {
                 self.inner.put(location, payload).await
             }
             None => self.inner.put_opts(location, payload, opts).await,
-            Some(Fault::Full) => Err(failure(io::ErrorKind::StorageFull)),
-            Some(Fault::Lost | Fault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
-            Some(Fault::Unanswered) => {
+            Some(StoreFault::Full) => Err(failure(io::ErrorKind::StorageFull)),
+            Some(StoreFault::Lost | StoreFault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
+            Some(StoreFault::Unanswered) => {
                 self.inner.put_opts(location, payload, opts).await?;
                 Err(failure(io::ErrorKind::TimedOut))
             }
-            Some(Fault::Repeated) => {
+            Some(StoreFault::Repeated) => {
                 self.inner.put_opts(location, payload.clone(), opts.clone()).await?;
                 self.inner.put_opts(location, payload, opts).await
             }
-            Some(Fault::Ignored) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
-            Some(Fault::Torn) => {
+            Some(StoreFault::Ignored) => Ok(PutResult { e_tag: None, version: None, extensions: Default::default() }),
+            Some(StoreFault::Torn) => {
                 let whole = Bytes::from(payload);
                 self.inner.put_opts(location, whole.slice(..whole.len() / 2).into(), opts).await?;
                 Err(failure(io::ErrorKind::BrokenPipe))
@@ -328,16 +328,16 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
-        let fault = self.next_fault(Request::Get).await;
+        let fault = self.next_fault(StoreRequest::Get).await;
         let name = location.as_ref();
         let hidden = self.state.lock().hidden.contains(name);
         match fault {
-            Some(Fault::Full) => return Err(failure(io::ErrorKind::StorageFull)),
-            Some(Fault::Lost | Fault::Crash) => return Err(failure(io::ErrorKind::BrokenPipe)),
-            Some(Fault::Unanswered) => return Err(failure(io::ErrorKind::TimedOut)),
-            Some(Fault::Ignored) => return Err(nothing_at(location)),
-            None | Some(Fault::Torn | Fault::Repeated) if hidden => return Err(nothing_at(location)),
-            None | Some(Fault::Torn | Fault::Repeated) => {}
+            Some(StoreFault::Full) => return Err(failure(io::ErrorKind::StorageFull)),
+            Some(StoreFault::Lost | StoreFault::Crash) => return Err(failure(io::ErrorKind::BrokenPipe)),
+            Some(StoreFault::Unanswered) => return Err(failure(io::ErrorKind::TimedOut)),
+            Some(StoreFault::Ignored) => return Err(nothing_at(location)),
+            None | Some(StoreFault::Torn | StoreFault::Repeated) if hidden => return Err(nothing_at(location)),
+            None | Some(StoreFault::Torn | StoreFault::Repeated) => {}
         }
         let (flipped, torn): (Vec<usize>, Option<u64>) = {
             let state = self.state.lock();
@@ -385,21 +385,21 @@ impl ObjectStore for FaultyStore {
             let (inner, state, mut held) = (Arc::clone(&inner), Arc::clone(&state), held.clone());
             async move {
                 let location = location?;
-                *state.lock().asked.entry(Request::Delete).or_default() += 1;
+                *state.lock().asked.entry(StoreRequest::Delete).or_default() += 1;
                 state.lock().looked.remove(location.as_ref());
                 turn(&state).await;
                 // It fails where the store is gone: then nobody holds anything.
-                let _ = held.wait_for(|held| !held.contains_key(&Request::Delete)).await;
-                let fault = state.lock().next_fault(Request::Delete);
+                let _ = held.wait_for(|held| !held.contains_key(&StoreRequest::Delete)).await;
+                let fault = state.lock().next_fault(StoreRequest::Delete);
                 match fault {
                     None => inner.delete(&location).await.map(|()| location),
-                    Some(Fault::Full) => Err(failure(io::ErrorKind::StorageFull)),
-                    Some(Fault::Lost | Fault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
-                    Some(Fault::Unanswered | Fault::Torn | Fault::Repeated) => {
+                    Some(StoreFault::Full) => Err(failure(io::ErrorKind::StorageFull)),
+                    Some(StoreFault::Lost | StoreFault::Crash) => Err(failure(io::ErrorKind::BrokenPipe)),
+                    Some(StoreFault::Unanswered | StoreFault::Torn | StoreFault::Repeated) => {
                         inner.delete(&location).await?;
                         Err(failure(io::ErrorKind::TimedOut))
                     }
-                    Some(Fault::Ignored) => Ok(location),
+                    Some(StoreFault::Ignored) => Ok(location),
                 }
             }
         };
@@ -415,13 +415,13 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        match self.next_fault(Request::List).await {
+        match self.next_fault(StoreRequest::List).await {
             None => {
                 let listed = self.inner.list_with_delimiter(prefix).await?;
                 let nothing = self.state.lock().nothing.filter(|_| listed.common_prefixes.is_empty());
                 nothing.map_or(Ok(listed), |text| Err(Error::Generic { store: "FaultyStore", source: text.into() }))
             }
-            Some(Fault::Ignored) => {
+            Some(StoreFault::Ignored) => {
                 Ok(ListResult { common_prefixes: Vec::new(), objects: Vec::new(), extensions: Default::default() })
             }
             Some(_) => Err(failure(io::ErrorKind::BrokenPipe)),
@@ -439,12 +439,12 @@ impl ObjectStore for FaultyStore {
 impl FaultyStore {
     fn listing(&self, listing: BoxStream<'static, Result<ObjectMeta>>) -> BoxStream<'static, Result<ObjectMeta>> {
         let (state, mut held) = (Arc::clone(&self.state), self.held.subscribe());
-        *state.lock().asked.entry(Request::List).or_default() += 1;
+        *state.lock().asked.entry(StoreRequest::List).or_default() += 1;
         let begin = async move {
             turn(&state).await;
             // It fails where the store is gone: then nobody holds anything.
-            let _ = held.wait_for(|held| !held.contains_key(&Request::List)).await;
-            let fault = state.lock().next_fault(Request::List);
+            let _ = held.wait_for(|held| !held.contains_key(&StoreRequest::List)).await;
+            let fault = state.lock().next_fault(StoreRequest::List);
             match fault {
                 None => {
                     let Some(text) = state.lock().nothing else { return listing };
@@ -455,8 +455,8 @@ impl FaultyStore {
                     }
                     futures::stream::iter(all).boxed()
                 }
-                Some(Fault::Ignored) => futures::stream::empty().boxed(),
-                Some(Fault::Torn) => {
+                Some(StoreFault::Ignored) => futures::stream::empty().boxed(),
+                Some(StoreFault::Torn) => {
                     let all: Vec<_> = listing.collect().await;
                     let half = all.len() / 2;
                     let broken = Err(failure(io::ErrorKind::ConnectionReset));

@@ -51,7 +51,7 @@ use self::remote::{Place, Service};
 use self::requests::{Limits, Requests, is_nothing};
 pub use self::{
     error::{FULL, StoreError},
-    faulty::{Fault, FaultyStore, Request},
+    faulty::{FaultyStore, StoreFault, StoreRequest},
     marker::{FORMAT, VERSION},
     requests::Patience,
 };

@@ -188,7 +188,7 @@ mod tests {
     use object_store::memory::InMemory;
 
     use super::*;
-    use crate::store::{Fault, FaultyStore, Patience, Request};
+    use crate::store::{FaultyStore, Patience, StoreFault, StoreRequest};
 
     const PATIENCE: Patience = Patience { attempts: 3, pause_ms: 1, answer_ms: 60_000, answer_ms_per_mib: 0 };
 
@@ -214,9 +214,9 @@ mod tests {
         assert_eq!(objects(&store), [ONCE, RACED]);
         assert_eq!(faulty.puts(), 2 + ROUNDS * CONTENDERS + 1);
         for _ in 0..3 {
-            let before = (faulty.puts(), faulty.asked(Request::Delete));
+            let before = (faulty.puts(), faulty.asked(StoreRequest::Delete));
             assert_eq!(ask(&store, 1).unwrap(), Creates::OnlyNew);
-            assert_eq!((faulty.puts(), faulty.asked(Request::Delete)), (before.0 + 1, before.1));
+            assert_eq!((faulty.puts(), faulty.asked(StoreRequest::Delete)), (before.0 + 1, before.1));
         }
         // The same objects at another address are those of another store.
         let before = faulty.puts();
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_store_that_overwrites_is_refused_before() {
         let (faulty, store) = network();
-        faulty.fail(Request::Put, 0, usize::MAX, Fault::Ignored);
+        faulty.fail(StoreRequest::Put, 0, usize::MAX, StoreFault::Ignored);
         assert_eq!(ask(&store, 1).unwrap(), Creates::Overwrites);
         assert_eq!(faulty.puts(), 2);
     }
@@ -272,12 +272,12 @@ mod tests {
     #[test]
     fn a_bad_network_proves_nothing() {
         let (faulty, store) = network();
-        faulty.fail(Request::Put, 2, ROUNDS * CONTENDERS, Fault::Lost);
+        faulty.fail(StoreRequest::Put, 2, ROUNDS * CONTENDERS, StoreFault::Lost);
         let error = ask(&store, 1).unwrap_err().to_string();
         assert!(error.contains("too many requests failed"), "{error}");
         assert_eq!(objects(&store), [ONCE]);
         // One lost answer in a while is none of its business.
-        faulty.fail(Request::Put, 30, 1, Fault::Unanswered);
+        faulty.fail(StoreRequest::Put, 30, 1, StoreFault::Unanswered);
         assert_eq!(ask(&store, 1).unwrap(), Creates::OnlyNew);
     }
 
@@ -289,11 +289,11 @@ mod tests {
             for error in [store.list("db").await.unwrap_err(), store.list_folders("db").await.unwrap_err()] {
                 assert!(error.to_string().contains("NoSuchBucket"), "{error}");
             }
-            assert_eq!(faulty.asked(Request::List), 2, "it will not pass");
+            assert_eq!(faulty.asked(StoreRequest::List), 2, "it will not pass");
             store.put_new(ONCE, "x").await.unwrap();
             assert_eq!(store.list("db").await.unwrap(), []);
             assert!(store.list_folders("db").await.unwrap().is_empty());
-            assert_eq!(faulty.asked(Request::List), 4);
+            assert_eq!(faulty.asked(StoreRequest::List), 4);
             store.put_new("db/a/1", "x").await.unwrap();
             assert_eq!(store.list("db").await.unwrap().len(), 1);
             assert_eq!(store.list_folders("db").await.unwrap(), ["a"]);

@@ -174,13 +174,13 @@ fn a_full_disk_is_told_apart_and_writes_nothing() {
     let faulty = FaultyStore::new(Arc::new(InMemory::new()));
     let store = Store::over(faulty.clone(), "memory://");
     block_on(async {
-        faulty.fail_put_after(1, Fault::Full);
+        faulty.fail_put_after(1, StoreFault::Full);
         store.put_new("a/1", "x").await.unwrap();
         assert_eq!(store.put_new("a/2", "x").await.unwrap_err().to_string(), "a/2: no space left in the store");
         assert!(store.get("a/2").await.unwrap_err().is_missing());
         store.put_new("a/2", "x").await.unwrap();
 
-        faulty.fail_put_after(0, Fault::Unanswered);
+        faulty.fail_put_after(0, StoreFault::Unanswered);
         assert!(matches!(store.put_new("a/3", "x").await, Err(StoreError::Unavailable { .. })));
         assert_eq!(store.get("a/3").await.unwrap(), "x");
 
@@ -189,7 +189,7 @@ fn a_full_disk_is_told_apart_and_writes_nothing() {
         faulty.hide("a/3");
         assert!(store.get("a/3").await.unwrap_err().is_missing());
 
-        faulty.fail_put_after(0, Fault::Crash);
+        faulty.fail_put_after(0, StoreFault::Crash);
         assert!(store.put_new("a/4", "x").await.is_err());
         assert!(store.get("a/1").await.is_err());
         faulty.revive();
@@ -214,7 +214,7 @@ fn a_held_store_answers_when_released() {
 fn a_put_whose_answer_was_lost_is_recognised() {
     let (faulty, store) = network(PATIENCE);
     block_on(async {
-        faulty.fail(Request::Put, 0, 1, Fault::Unanswered);
+        faulty.fail(StoreRequest::Put, 0, 1, StoreFault::Unanswered);
         store.put_new("a/1", "mine").await.unwrap();
         assert_eq!(store.get("a/1").await.unwrap(), "mine");
         assert_eq!(faulty.puts(), 2, "created, and found");
@@ -229,7 +229,7 @@ fn a_refusal_is_not_forgotten_when_the_next_question_fails() {
     let (faulty, store) = network(PATIENCE);
     block_on(async {
         store.put_new("a/1", "mine").await.unwrap();
-        faulty.fail(Request::Get, 0, 3, Fault::Lost);
+        faulty.fail(StoreRequest::Get, 0, 3, StoreFault::Lost);
         let error = store.put_new("a/1", "mine").await.unwrap_err();
         assert!(matches!(error, StoreError::Exists { .. }), "{error}");
     });
@@ -237,24 +237,27 @@ fn a_refusal_is_not_forgotten_when_the_next_question_fails() {
 
 #[test]
 fn a_store_that_creates_only_what_is_new_is_known_by_any_refusal() {
-    for (fault, failures, asked) in
-        [(Fault::Lost, 1, 3), (Fault::Lost, 3, 5), (Fault::Unanswered, 1, 2), (Fault::Unanswered, 3, 2)]
-    {
+    for (fault, failures, asked) in [
+        (StoreFault::Lost, 1, 3),
+        (StoreFault::Lost, 3, 5),
+        (StoreFault::Unanswered, 1, 2),
+        (StoreFault::Unanswered, 3, 2),
+    ] {
         let (faulty, store) = network(PATIENCE);
         block_on(async {
-            faulty.fail(Request::Put, 0, failures, fault);
+            faulty.fail(StoreRequest::Put, 0, failures, fault);
             assert!(store.creates_only_what_is_new("probe", "x").await.unwrap());
             assert_eq!(faulty.puts(), asked, "{fault:?}, {failures} times");
             // Nothing else is needed to know it.
-            faulty.fail(Request::Get, 0, 100, Fault::Lost);
+            faulty.fail(StoreRequest::Get, 0, 100, StoreFault::Lost);
             assert!(store.creates_only_what_is_new("probe", "x").await.unwrap());
         });
     }
     let (faulty, store) = network(PATIENCE);
     block_on(async {
-        faulty.fail(Request::Put, 0, 4, Fault::Ignored);
+        faulty.fail(StoreRequest::Put, 0, 4, StoreFault::Ignored);
         assert!(!store.creates_only_what_is_new("probe", "x").await.unwrap());
-        faulty.fail(Request::Put, 0, 4, Fault::Lost);
+        faulty.fail(StoreRequest::Put, 0, 4, StoreFault::Lost);
         assert!(matches!(store.creates_only_what_is_new("probe", "x").await, Err(StoreError::Unavailable { .. })));
     });
 }
@@ -264,8 +267,8 @@ fn what_another_put_meanwhile_is_not_taken_for_ours() {
     for other in ["them", "other", ""] {
         let (faulty, store) = network(PATIENCE);
         block_on(async {
-            faulty.fail(Request::Put, 0, 1, Fault::Lost);
-            faulty.hold(Request::Put);
+            faulty.fail(StoreRequest::Put, 0, 1, StoreFault::Lost);
+            faulty.hold(StoreRequest::Put);
             let mut put = Box::pin(store.put_new("a/1", "mine"));
             assert!(futures::poll!(&mut put).is_pending());
             while faulty.puts() == 0 {
@@ -273,7 +276,7 @@ fn what_another_put_meanwhile_is_not_taken_for_ours() {
             }
             let inner = faulty.inner();
             inner.put(&Path::from("a/1"), other.into()).await.unwrap();
-            faulty.release(Request::Put);
+            faulty.release(StoreRequest::Put);
             assert!(matches!(put.await, Err(StoreError::Exists { .. })), "{other}");
             assert_eq!(store.get("a/1").await.unwrap(), other);
         });
@@ -284,11 +287,11 @@ fn what_another_put_meanwhile_is_not_taken_for_ours() {
 fn comparing_survives_failures_too() {
     let (faulty, store) = network(PATIENCE);
     block_on(async {
-        faulty.fail(Request::Put, 0, 1, Fault::Unanswered);
+        faulty.fail(StoreRequest::Put, 0, 1, StoreFault::Unanswered);
         // The size, then the contents.
-        faulty.fail(Request::Get, 1, 1, Fault::Torn);
+        faulty.fail(StoreRequest::Get, 1, 1, StoreFault::Torn);
         store.put_new("a/1", "mine").await.unwrap();
-        assert_eq!((faulty.puts(), faulty.asked(Request::Get)), (3, 4));
+        assert_eq!((faulty.puts(), faulty.asked(StoreRequest::Get)), (3, 4));
     });
 }
 
@@ -296,33 +299,33 @@ fn comparing_survives_failures_too() {
 fn a_torn_object_of_ours_is_not_taken_for_whole() {
     let (faulty, store) = network(PATIENCE);
     block_on(async {
-        faulty.fail(Request::Put, 0, 1, Fault::Torn);
+        faulty.fail(StoreRequest::Put, 0, 1, StoreFault::Torn);
         assert!(matches!(store.put_new("a/1", "mine").await, Err(StoreError::Exists { .. })));
     });
 }
 
 #[test]
 fn failures_that_pass_are_not_noticed() {
-    for fault in [Fault::Lost, Fault::Unanswered, Fault::Torn] {
+    for fault in [StoreFault::Lost, StoreFault::Unanswered, StoreFault::Torn] {
         let (faulty, store) = network(PATIENCE);
         block_on(async {
             for n in 0..10 {
                 store.put_new(&format!("a/b/{n}"), format!("hello {n}")).await.unwrap();
             }
-            faulty.fail(Request::Get, 0, 3, fault);
+            faulty.fail(StoreRequest::Get, 0, 3, fault);
             assert_eq!(store.get("a/b/1").await.unwrap(), "hello 1");
-            faulty.fail(Request::Get, 0, 3, fault);
+            faulty.fail(StoreRequest::Get, 0, 3, fault);
             assert_eq!(store.get_range("a/b/1", 1..3).await.unwrap(), "el");
-            faulty.fail(Request::Get, 0, 3, fault);
+            faulty.fail(StoreRequest::Get, 0, 3, fault);
             assert_eq!(store.get_suffix("a/b/1", 3).await.unwrap(), ("o 1".into(), 7));
-            faulty.fail(Request::List, 0, 3, fault);
+            faulty.fail(StoreRequest::List, 0, 3, fault);
             let names: Vec<String> = store.list("a").await.unwrap().into_iter().map(|object| object.name).collect();
             assert_eq!(names, (0..10).map(|n| format!("a/b/{n}")).collect::<Vec<_>>(), "none lost, none twice");
-            faulty.fail(Request::List, 0, 3, fault);
+            faulty.fail(StoreRequest::List, 0, 3, fault);
             assert_eq!(store.list_folders("a").await.unwrap(), ["b"]);
-            faulty.fail(Request::Delete, 0, 3, fault);
+            faulty.fail(StoreRequest::Delete, 0, 3, fault);
             store.delete("a/b/1").await.unwrap();
-            faulty.fail(Request::Delete, 1, 2, fault);
+            faulty.fail(StoreRequest::Delete, 1, 2, fault);
             store.delete_many(&["a/b/2".to_owned(), "a/b/3".to_owned(), "a/b/4".to_owned()]).await.unwrap();
             assert_eq!(store.list("a").await.unwrap().len(), 6);
         });
@@ -333,18 +336,18 @@ fn failures_that_pass_are_not_noticed() {
 fn patience_ends() {
     let (faulty, store) = network(PATIENCE);
     block_on(async {
-        faulty.fail(Request::Put, 0, 4, Fault::Lost);
+        faulty.fail(StoreRequest::Put, 0, 4, StoreFault::Lost);
         let error = store.put_new("a/1", "x").await.unwrap_err();
         assert_eq!(error.to_string(), "cannot write a/1: Generic FaultyStore error: broken pipe");
         assert_eq!(faulty.puts(), 4);
         store.put_new("a/1", "x").await.unwrap();
-        faulty.fail(Request::Get, 0, 4, Fault::Torn);
+        faulty.fail(StoreRequest::Get, 0, 4, StoreFault::Torn);
         assert!(matches!(store.get("a/1").await, Err(StoreError::Unavailable { .. })));
-        assert_eq!(faulty.asked(Request::Get), 4);
+        assert_eq!(faulty.asked(StoreRequest::Get), 4);
         // What will not pass is asked for once.
         assert!(store.get("a/2").await.unwrap_err().is_missing());
-        assert_eq!(faulty.asked(Request::Get), 5);
-        faulty.fail(Request::Put, 0, 4, Fault::Full);
+        assert_eq!(faulty.asked(StoreRequest::Get), 5);
+        faulty.fail(StoreRequest::Put, 0, 4, StoreFault::Full);
         assert!(matches!(store.put_new("a/2", "x").await, Err(StoreError::Full { .. })));
         assert_eq!(faulty.puts(), 6);
     });
@@ -355,20 +358,20 @@ fn an_answer_that_does_not_come_is_asked_for_again() {
     let (faulty, store) = network(Patience { answer_ms: 100, ..PATIENCE });
     block_on(async {
         store.put_new("a/1", "x").await.unwrap();
-        faulty.hold(Request::Get);
+        faulty.hold(StoreRequest::Get);
         let error = store.get("a/1").await.unwrap_err().to_string();
         assert_eq!(error, "cannot read a/1: Generic store error: no answer within 100 ms");
-        assert_eq!(faulty.asked(Request::Get), 4);
+        assert_eq!(faulty.asked(StoreRequest::Get), 4);
     });
     let (faulty, store) = network(Patience { attempts: u32::MAX, answer_ms: 100, ..PATIENCE });
     block_on(async {
-        faulty.hold(Request::Put);
+        faulty.hold(StoreRequest::Put);
         let mut put = Box::pin(store.put_new("a/1", "x"));
         assert!(futures::poll!(&mut put).is_pending());
         while faulty.puts() < 3 {
             std::thread::yield_now();
         }
-        faulty.release(Request::Put);
+        faulty.release(StoreRequest::Put);
         put.await.unwrap();
     });
 }
@@ -376,7 +379,7 @@ fn an_answer_that_does_not_come_is_asked_for_again() {
 #[test]
 fn a_request_that_nobody_waits_for_ends() {
     let (faulty, store) = network(Patience { attempts: u32::MAX, answer_ms: 1, ..PATIENCE });
-    faulty.hold(Request::Put);
+    faulty.hold(StoreRequest::Put);
     let mut put = Box::pin(store.put_new("a/1", "x"));
     block_on(async { assert!(futures::poll!(&mut put).is_pending()) });
     while faulty.puts() < 2 {
@@ -404,20 +407,20 @@ fn faults_of_reading_and_deleting() {
         for range in [2..5, 4..5] {
             assert!(matches!(store.get_range("a/1", range).await, Err(StoreError::Corrupt { .. })));
         }
-        faulty.fail(Request::Delete, 0, 1, Fault::Ignored);
+        faulty.fail(StoreRequest::Delete, 0, 1, StoreFault::Ignored);
         store.delete("a/1").await.unwrap();
         assert_eq!(store.list("a").await.unwrap().len(), 1, "the delete was lost");
-        faulty.fail(Request::Put, 0, 1, Fault::Torn);
+        faulty.fail(StoreRequest::Put, 0, 1, StoreFault::Torn);
         assert!(store.put_new("a/2", "hello").await.is_err());
         assert_eq!(store.get("a/2").await.unwrap(), "he");
-        for request in [Request::Get, Request::List, Request::Delete] {
-            faulty.fail(request, 1, 1, Fault::Crash);
+        for request in [StoreRequest::Get, StoreRequest::List, StoreRequest::Delete] {
+            faulty.fail(request, 1, 1, StoreFault::Crash);
             store.get("a/2").await.unwrap();
             assert_eq!(store.list("a").await.unwrap().len(), 2);
             store.delete("a/3").await.unwrap();
             let failed = match request {
-                Request::Get => store.get("a/2").await.is_err(),
-                Request::List => store.list("a").await.is_err(),
+                StoreRequest::Get => store.get("a/2").await.is_err(),
+                StoreRequest::List => store.list("a").await.is_err(),
                 _ => store.delete("a/2").await.is_err(),
             };
             assert!(failed && store.get("a/2").await.is_err() && store.put_new("a/4", "").await.is_err());

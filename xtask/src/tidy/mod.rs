@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | a crate or folder does not know what it must not | [`layers`] |
 //! | arrows between the modules of a crate close no circle | [`circles`] |
+//! | no two public types share a name | [`types`] |
 //! | `unsafe` stays where it is allowed; exceptions to lints carry a reason | [`lints`] |
 //! | files stay short; names say what a thing is; nothing is left unfinished | [`words`] |
 //!
@@ -14,6 +15,7 @@ mod circles;
 mod layers;
 mod lints;
 mod source;
+mod types;
 mod words;
 
 use std::path::Path;
@@ -74,7 +76,9 @@ pub(crate) fn run(root: &Path) -> Outcome {
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).map_err(|error| error.to_string())?;
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let circles = circles::circles(&files);
-    for problems in [circles, layers::dependencies(&metadata), lints::forbidden_unsafe(&metadata, read)] {
+    for problems in
+        [circles, types::names(&files), layers::dependencies(&metadata), lints::forbidden_unsafe(&metadata, read)]
+    {
         problems.iter().for_each(|problem| eprintln!("{problem}"));
         count += Count::of(problems.is_empty());
     }

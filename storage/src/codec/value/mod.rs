@@ -72,7 +72,7 @@ pub mod kind {
 
 /// A value that has been read.
 #[derive(Debug)]
-pub enum Loaded<'a> {
+pub enum LoadedValue<'a> {
     Text(RdbString<'a>),
     Object(Object),
 }
@@ -136,9 +136,9 @@ pub fn encode_unpacked(object: &Object, out: &mut Vec<u8>) -> u8 {
 }
 
 /// Reads a value whose encoding has the number `kind`; the reader stands behind it afterwards.
-pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> Result<Loaded<'a>, CodecError> {
+pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> Result<LoadedValue<'a>, CodecError> {
     let object = match kind {
-        kind::STRING => return read_string(reader).map(Loaded::Text),
+        kind::STRING => return read_string(reader).map(LoadedValue::Text),
         kind::LIST => list::decode_plain(reader, limits)?,
         kind::LIST_ZIPLIST => list::decode_ziplist(reader, limits)?,
         kind::LIST_QUICKLIST => list::decode_quicklist(reader, limits)?,
@@ -159,7 +159,7 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
     if object.is_empty() {
         return Err(CodecError::Malformed("empty collection"));
     }
-    Ok(Loaded::Object(object))
+    Ok(LoadedValue::Object(object))
 }
 
 impl From<Malformed> for CodecError {

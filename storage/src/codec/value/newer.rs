@@ -38,7 +38,7 @@ const TEMPLATE: CodecError = CodecError::Malformed("hash without its template");
 
 /// The servers that a value's type number belongs to: Valkey and Redis have given the same numbers to different types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub enum Dialect {
     Redis,
     Valkey,
 }
@@ -154,21 +154,21 @@ impl Fields {
 }
 
 /// Names a type that is known but not supported.
-pub fn unsupported(kind: u8, origin: Origin) -> Option<&'static str> {
+pub fn unsupported(kind: u8, origin: Dialect) -> Option<&'static str> {
     Some(match kind {
         kind::MODULE | kind::MODULE_2 => "a module's value",
         kind::STREAM | kind::STREAM_2 | kind::STREAM_3 => "a stream",
-        kind::STREAM_4 | kind::STREAM_5 if origin == Origin::Redis => "a stream",
-        kind::ARRAY if origin == Origin::Redis => "an array",
+        kind::STREAM_4 | kind::STREAM_5 if origin == Dialect::Redis => "a stream",
+        kind::ARRAY if origin == Dialect::Redis => "an array",
         _ => return None,
     })
 }
 
 /// Whether [`flatten`] reads this type.
-pub fn is_newer_hash(kind: u8, origin: Origin) -> bool {
+pub fn is_newer_hash(kind: u8, origin: Dialect) -> bool {
     match origin {
-        Origin::Redis => matches!(kind, kind::HASH_TTL_EARLY..=kind::HASH_TTL_LISTPACK) || is_template(kind),
-        Origin::Valkey => kind == kind::HASH_TTL_EARLY,
+        Dialect::Redis => matches!(kind, kind::HASH_TTL_EARLY..=kind::HASH_TTL_LISTPACK) || is_template(kind),
+        Dialect::Valkey => kind == kind::HASH_TTL_EARLY,
     }
 }
 
@@ -182,15 +182,15 @@ fn is_template(kind: u8) -> bool {
 /// When the value is malformed or of another type.
 pub fn flatten(
     kind: u8,
-    origin: Origin,
+    origin: Dialect,
     templates: &Templates,
     reader: &mut Reader<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Flattened> {
     out.clear();
     match kind {
-        kind::HASH_TTL_EARLY if origin == Origin::Valkey => return behind_each(reader, out),
-        _ if origin == Origin::Valkey => return Err(CodecError::Type(kind)),
+        kind::HASH_TTL_EARLY if origin == Dialect::Valkey => return behind_each(reader, out),
+        _ if origin == Dialect::Valkey => return Err(CodecError::Type(kind)),
         kind::HASH_TTL_EARLY => return before_each(reader, out),
         kind::HASH_TTL_LISTPACK_EARLY => return in_listpack(reader, out),
         kind::HASH_TTL => {

@@ -64,10 +64,10 @@ fn show(object: &Object) -> String {
     format!("{encoding} [{}]", elements.join(" "))
 }
 
-fn show_loaded(loaded: Loaded<'_>) -> String {
+fn show_loaded(loaded: LoadedValue<'_>) -> String {
     match loaded {
-        Loaded::Text(text) => String::from_utf8_lossy(&text.into_vec()).into_owned(),
-        Loaded::Object(object) => show(&object),
+        LoadedValue::Text(text) => String::from_utf8_lossy(&text.into_vec()).into_owned(),
+        LoadedValue::Object(object) => show(&object),
     }
 }
 
@@ -209,7 +209,7 @@ proptest! {
     #[test]
     fn objects_survive(object in object()) {
         let payload = dump(&Value::Object(&object));
-        let Ok(Loaded::Object(again)) = restore(&payload, &Limits::default()) else { panic!("{object:?}") };
+        let Ok(LoadedValue::Object(again)) = restore(&payload, &Limits::default()) else { panic!("{object:?}") };
         prop_assert_eq!(show(&again), show(&object));
     }
 

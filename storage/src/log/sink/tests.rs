@@ -6,7 +6,7 @@ use object_store::memory::InMemory;
 use super::super::testing::{Writer, identity, numbers};
 use super::super::{Log, recovery};
 use super::*;
-use crate::store::{Fault, FaultyStore, Request};
+use crate::store::{FaultyStore, StoreFault, StoreRequest};
 
 const FRAME: &[u8] = b"a frame";
 
@@ -297,7 +297,7 @@ fn any_of_the_restated_objects_may_be_left() {
 
 #[test]
 fn an_object_without_an_answer_is_tried_again_as_it_was() {
-    for fault in [Fault::Lost, Fault::Unanswered] {
+    for fault in [StoreFault::Lost, StoreFault::Unanswered] {
         let faulty = FaultyStore::new(Arc::new(InMemory::new()));
         let store = Arc::new(Store::over(Arc::clone(&faulty) as _, "s3://test"));
         let (log, _) = open(&store, 1);
@@ -332,7 +332,7 @@ fn objects_are_read_many_at_a_time() {
         objects.begin(1 + number % 2, number, &[]).unwrap();
         objects.append(&[&number.to_le_bytes()]).unwrap();
     }
-    faulty.hold(Request::Get);
+    faulty.hold(StoreRequest::Get);
     let reader = std::thread::spawn(move || {
         let mut found = Vec::new();
         // Of two writers, which are read at the same time.
@@ -343,11 +343,11 @@ fn objects_are_read_many_at_a_time() {
         });
         read.map(|()| found)
     });
-    while faulty.asked(Request::Get) < READS_TOGETHER {
+    while faulty.asked(StoreRequest::Get) < READS_TOGETHER {
         std::thread::yield_now();
     }
-    assert_eq!(faulty.asked(Request::Get), READS_TOGETHER, "memory is bounded");
-    faulty.release(Request::Get);
+    assert_eq!(faulty.asked(StoreRequest::Get), READS_TOGETHER, "memory is bounded");
+    faulty.release(StoreRequest::Get);
     let found = reader.join().unwrap().unwrap();
     assert_eq!(found.len() as u64, last);
     for ((number, file), wanted) in found.into_iter().zip(1_u64..) {

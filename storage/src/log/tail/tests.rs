@@ -1,18 +1,18 @@
 use super::super::format::{write_effect, write_ids};
-use super::super::recovery::Entry;
+use super::super::recovery::LogEntry;
 use super::*;
 use crate::shown::first_ids;
 
-fn entry(sequence: u64, kind: Kind, positions: &[u64]) -> Entry {
+fn entry(sequence: u64, kind: EntryKind, positions: &[u64]) -> LogEntry {
     let mut items = Vec::new();
     for position in positions {
         write_effect(&mut items, 0, *position, |body| body.extend_from_slice(&sequence.to_le_bytes()));
     }
-    Entry { sequence, now_ms: sequence / 2, kind, items: items.into() }
+    LogEntry { sequence, now_ms: sequence / 2, kind, items: items.into() }
 }
 
 fn effects(sequences: &[u64]) -> Entries {
-    let entries = sequences.iter().map(|sequence| entry(*sequence, Kind::Effects, &[sequence << 60])).collect();
+    let entries = sequences.iter().map(|sequence| entry(*sequence, EntryKind::Effects, &[sequence << 60])).collect();
     Entries { entries, damage: None }
 }
 
@@ -37,7 +37,7 @@ fn nothing_may_be_missing() {
 #[test]
 fn what_was_not_logged_ends_it() {
     let mut entries = effects(&[1, 2, 4]);
-    entries.entries.insert(2, entry(3, Kind::Resume, &[]));
+    entries.entries.insert(2, entry(3, EntryKind::Resume, &[]));
     assert_eq!(LogTail::new(entries.clone(), 0, 0).unwrap().sequence, 2);
     assert_eq!(LogTail::new(entries.clone(), 3, 4).unwrap().sequence, 4);
     assert!(refusal(entries, 0, 4).contains("ends at write 2"));
@@ -48,9 +48,9 @@ fn effects_are_found_by_their_place_in_the_order_of_writes() {
     let (low, high) = Range53::WHOLE.halves();
     let entries = Entries {
         entries: vec![
-            entry(1, Kind::Effects, &[u64::MAX, 0, u64::MAX]),
-            entry(2, Kind::Effects, &[0]),
-            entry(3, Kind::Effects, &[u64::MAX, 1]),
+            entry(1, EntryKind::Effects, &[u64::MAX, 0, u64::MAX]),
+            entry(2, EntryKind::Effects, &[0]),
+            entry(3, EntryKind::Effects, &[u64::MAX, 1]),
         ],
         damage: None,
     };
@@ -71,7 +71,7 @@ fn the_last_ids_count() {
     let staged = Shown { ids: std::array::from_fn(|id| 40 + id as u32), followed: 0xffff_0001, next: 80 };
     write_ids(&mut items, &plain);
     write_ids(&mut items, &staged);
-    let entry = Entry { sequence: 1, now_ms: 0, kind: Kind::Effects, items: items.into() };
+    let entry = LogEntry { sequence: 1, now_ms: 0, kind: EntryKind::Effects, items: items.into() };
     let tail = LogTail::new(Entries { entries: vec![entry], damage: None }, 0, 1).unwrap();
     assert_eq!(tail.shown, Some(staged));
 }
@@ -79,7 +79,7 @@ fn the_last_ids_count() {
 #[test]
 fn what_can_be_read_before_a_problem_is_whole_entries() {
     let mut entries = effects(&[1, 2, 3]).entries;
-    let broken = entry(2, Kind::Effects, &[7, 8]);
+    let broken = entry(2, EntryKind::Effects, &[7, 8]);
     entries[1].items = broken.items.slice(..broken.items.len() - 1);
     let (tail, problem) = LogTail::prefix(entries, 0);
     assert!(problem.is_some_and(|problem| problem.contains("write 2")));

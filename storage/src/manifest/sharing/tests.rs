@@ -320,7 +320,7 @@ fn a_branch_whose_answer_was_lost_is_there() {
         let mut world = World::new();
         world.checkpoint("a", 0, false).await.unwrap();
         for lost in [0, 1] {
-            world.faults.fail_put_after(lost, crate::store::Fault::Unanswered);
+            world.faults.fail_put_after(lost, crate::store::StoreFault::Unanswered);
             let made = world.branch("a", NAMES[1 + lost]).await;
             // A marker without an answer is an error; the manifest is looked for.
             assert_eq!(made.is_ok(), lost == 1, "{made:?}");
