@@ -30,6 +30,10 @@ struct Options {
     #[arg(long, default_value_t = 2)]
     workers: usize,
 
+    /// Elements of the large collections that the noise is made with
+    #[arg(long, default_value_t = 500_000)]
+    elements: usize,
+
     /// Varies what the tenants do
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -44,10 +48,18 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let Options { seconds, tenants, memory, workers, seed, strict, only } = Options::parse();
+    let Options { seconds, tenants, memory, workers, elements, seed, strict, only } = Options::parse();
     println!("{tenants} tenants for {seconds} s, a limit of {memory} MiB, {workers} workers, seed {seed}");
-    let settings =
-        Settings { seconds, tenants: tenants as usize, memory_mib: memory, workers, seed, is_strict: strict, only };
+    let settings = Settings {
+        seconds,
+        tenants: tenants as usize,
+        memory_mib: memory,
+        workers,
+        elements,
+        seed,
+        is_strict: strict,
+        only,
+    };
     match siege::run(&settings) {
         Ok(report) => {
             print!("{report}");

@@ -38,6 +38,8 @@ const ALLOWED: [(f64, Duration); 2] = [(0.99, Duration::from_millis(2)), (0.999,
 const RESIDENT_OVER_LIMIT: f64 = 1.25;
 /// Noise that gets no answer for so long goes on with something else.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// All databases are saved before the server ends.
+const STOP_LIMIT: Duration = Duration::from_secs(180);
 const QUIET_TENANTS: usize = 4;
 /// Noisy tenants that are at it at the same time.
 const NOISY_THREADS_MAX: usize = 64;
@@ -49,6 +51,8 @@ pub struct Settings {
     /// The limit of the server's memory.
     pub memory_mib: u64,
     pub workers: usize,
+    /// Elements of the large collections that the noise is made with.
+    pub elements: usize,
     pub seed: u64,
     /// A quiet tenant whose replies are later than allowed fails the run.
     pub is_strict: bool,
@@ -60,6 +64,8 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Target {
     pub port: u16,
+    /// Elements of a large collection.
+    pub elements: usize,
     stopped: Arc<AtomicBool>,
 }
 
@@ -146,7 +152,7 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
         (0..settings.tenants.saturating_sub(QUIET_TENANTS).max(1)).map(|n| format!("noisy{n}")).collect();
     let mut process = Besieged::start(settings, port, &folder, quiet.iter().chain(&noisy))?;
     let stopped = Arc::new(AtomicBool::new(false));
-    let target = Target { port, stopped: Arc::clone(&stopped) };
+    let target = Target { port, elements: settings.elements, stopped: Arc::clone(&stopped) };
     let watch = {
         let (pid, stopped) = (process.child.id(), Arc::clone(&stopped));
         thread::spawn(move || resident_mib_max(pid, &stopped))
@@ -255,10 +261,10 @@ impl Besieged {
     /// What is wrong with how it ends.
     fn stop(&mut self) -> Option<String> {
         server::terminate(&self.child);
-        match wait_for(Duration::from_secs(60), || self.child.try_wait().ok().flatten()) {
+        match wait_for(STOP_LIMIT, || self.child.try_wait().ok().flatten()) {
             Some(status) if status.success() => None,
             Some(status) => Some(format!("SIGTERM ended the server with {status}: {}", self.log_tail())),
-            None => Some("SIGTERM did not end the server within a minute".into()),
+            None => Some(format!("SIGTERM did not end the server within {STOP_LIMIT:?}: {}", self.log_tail())),
         }
     }
 }

@@ -26,8 +26,6 @@ pub enum Kind {
     LongQueues,
 }
 
-/// Elements of a large collection.
-const LARGE: usize = 500_000;
 const MIB: usize = 1 << 20;
 
 impl Kind {
@@ -73,13 +71,15 @@ impl Kind {
         let mut run = |words: &[&str]| connection.try_call(words);
         match self {
             Self::KeysInMulti => {
-                fill(connection, "keys", 20_000, |n| ["SET".into(), format!("key:{n}"), "v".into()].into())?;
+                fill(connection, "keys", target.elements / 25, |n| {
+                    ["SET".into(), format!("key:{n}"), "v".into()].into()
+                })?;
                 run_all(connection, &["MULTI"], 1)?;
                 run_all(connection, &["KEYS", "nomatch*"], 8)?;
                 run_all(connection, &["EXEC"], 1)
             }
             Self::LongRanges => {
-                list(connection, "list", LARGE)?;
+                list(connection, "list", target.elements)?;
                 run_all(connection, &["LRANGE", "list", "0", "-1"], 4)
             }
             Self::LongPatterns => {
@@ -100,7 +100,7 @@ impl Kind {
                 Ok(())
             }
             Self::Sorts => {
-                list(connection, "list", LARGE)?;
+                list(connection, "list", target.elements)?;
                 run_all(connection, &["SORT", "list", "DESC", "LIMIT", "0", "10"], 2)?;
                 run_all(connection, &["SORT", "list", "BY", "nothing*", "STORE", "sorted"], 1)
             }
@@ -127,7 +127,7 @@ impl Kind {
             }
             Self::Unions => {
                 for set in ["one", "two"] {
-                    fill(connection, set, 200, |n| {
+                    fill(connection, set, target.elements / 2500, |n| {
                         let members = (0..1000).map(|member| format!("{set}:{}", n * 1000 + member));
                         ["SADD".to_owned(), set.to_owned()].into_iter().chain(members).collect()
                     })?;
@@ -154,7 +154,7 @@ impl Kind {
                 connection.try_call(&words).map(drop)
             }
             Self::SlowReader => {
-                list(connection, "list", LARGE / 5)?;
+                list(connection, "list", target.elements / 5)?;
                 connection.write(&request(&["LRANGE", "list", "0", "-1"]).repeat(50))?;
                 target.pause(Duration::from_secs(2));
                 (0..3).try_for_each(|_| connection.read().map(drop))
