@@ -136,9 +136,10 @@ impl Disturbance {
         Ok(line.split(' ').map(String::from).collect())
     }
 
-    /// Shards may have been split or merged by the server itself since they were looked at. Redis saves once at a time.
+    /// The server itself may have split or merged shards since they were looked at. A database that clients go on writing
+    /// to stays awake. Redis saves once at a time.
     fn races(&self, words: &[String]) -> bool {
-        self.kind != Kind::Dormouse || ["SPLIT", "MERGE"].contains(&words[1].as_str())
+        self.kind != Kind::Dormouse || ["SPLIT", "MERGE", "SLEEP"].contains(&words[1].as_str())
     }
 }
 
