@@ -109,7 +109,7 @@ fn a_store_that_a_crash_left_is_fine() {
     assert!(fine, "{said}");
     assert_eq!(Connection::open(server.port()).run("DBSIZE").number(), Some(3010.0));
     let (fine, said) = check(&server, &["--database", "nobody"]);
-    assert!(!fine && said.contains("there is no database `nobody`"), "{said}");
+    assert!(!fine && said.contains("database `nobody` does not exist"), "{said}");
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn a_database_that_only_the_log_has_is_exported() {
     assert!(check(&server, &[]).0);
     assert_eq!(files(&server, "db/default/manifest").len(), 2, "an import keeps two manifests too");
     let (code, said) = run(&["export", file, "--database", "nobody", "--store", &store]);
-    assert!(code == Some(1) && said.contains("there is no database `nobody`"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("database `nobody` does not exist"), "{code:?} {said}");
 }
 
 fn places(bytes: &[u8], needle: &[u8]) -> Vec<usize> {

@@ -35,7 +35,7 @@ fn works(emulator: Emulator) {
     let Some(emulated) = Emulated::start(emulator) else { return };
     let store = emulated.store();
     let mut server = Server::start_on(&store);
-    assert!(!server.log().contains("is made again"), "an empty store is asked in vain\n{}", server.log());
+    assert!(!server.log().contains("is retried"), "an empty store is asked in vain\n{}", server.log());
 
     let mut connection = Connection::open(server.port());
     expect(&mut connection, "SET k v", "+OK");

@@ -41,10 +41,11 @@ impl FromStr for ServerUrl {
         if host.is_empty() {
             return Err("the URL names no host".to_owned());
         }
-        let port = port.map_or(Ok(6379), |port| port.parse().map_err(|_| "the URL's port is no number".to_owned()))?;
+        let port =
+            port.map_or(Ok(6379), |port| port.parse().map_err(|_| "the URL's port is not a number".to_owned()))?;
         let index = match path {
             "" => None,
-            path => Some(path.parse().map_err(|_| "behind the URL's address stands no logical index".to_owned())?),
+            path => Some(path.parse().map_err(|_| "the path of the URL is not a logical index".to_owned())?),
         };
         Ok(ServerUrl { host: host.to_owned(), port, user, password, index })
     }
@@ -93,8 +94,8 @@ mod tests {
             ("redis://[::1]:7", "::1 7 - - -"),
             ("redis://[::1]", "::1 6379 - - -"),
             ("redis://", "the URL names no host"),
-            ("redis://h:x", "the URL's port is no number"),
-            ("redis://h/x", "behind the URL's address stands no logical index"),
+            ("redis://h:x", "the URL's port is not a number"),
+            ("redis://h/x", "the path of the URL is not a logical index"),
             ("redis://:%4@h", "the URL has a broken % escape"),
             ("redis://:%+1@h", "the URL has a broken % escape"),
             ("rediss://h", "TLS is not supported here; use redis://"),

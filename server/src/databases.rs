@@ -97,7 +97,7 @@ impl Tenant {
             DatabaseMeters::new(name, names.len(), now_ms)
         } else {
             DatabaseMeters::restore(name, &saved, &names, now_ms).unwrap_or_else(|error| {
-                tracing::error!(database = name, %error, "the meters in the manifest cannot be read; they start from zero");
+                tracing::error!(database = name, %error, "failed to read the meters in the manifest; they start from zero");
                 DatabaseMeters::new(name, names.len(), now_ms)
             })
         };
@@ -135,7 +135,7 @@ impl Tenant {
         tenant.configure(settings.clone());
         match tenant.database.own_window() {
             Some(own) if own != settings.loss_window => {
-                tracing::info!(database = name, loss_window = %own, "the database has a loss window of its own");
+                tracing::info!(database = name, loss_window = %own, "the database has its own loss window");
             }
             Some(_) => {}
             None => tenant.database.shared.journal.declare(settings.loss_window),
@@ -278,7 +278,7 @@ impl Tenants {
         );
         // A process that died while it deleted something has left it.
         if let Err(error) = swept {
-            tracing::warn!(%error, "what deleted databases have left could not be looked for");
+            tracing::warn!(%error, "failed to look for leftovers of deleted databases");
         }
         let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
         // What a crash left in the log is brought into the store, also of databases that no token names any more.
@@ -291,7 +291,7 @@ impl Tenants {
             by_name.insert(tenant.name().into(), tenant);
         }
         let stored = stored.unwrap_or_else(|error| {
-            tracing::error!(%error, "the store cannot be asked for its branches");
+            tracing::error!(%error, "failed to list the branches in the store");
             Vec::new()
         });
         let stored = stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok());
@@ -319,7 +319,7 @@ impl Tenants {
                     Ok(_) if is_costly => drop(database.checkpoint().await),
                     Ok(_) => {}
                     Err(error) => {
-                        tracing::error!(database = database.name(), %error, "what the log has cannot be brought into the store");
+                        tracing::error!(database = database.name(), %error, "failed to bring entries of the log into the store");
                     }
                 }
             });
@@ -481,7 +481,7 @@ impl Tenants {
         for ancestor in ancestors.iter().filter_map(|name| self.of_name(name)) {
             // What only the branch needed. The next checkpoint of the ancestor would find it too.
             if let Err(error) = ancestor.database.collect_garbage().await {
-                tracing::warn!(database = ancestor.name(), %error, "what a deleted branch needed is still there");
+                tracing::warn!(database = ancestor.name(), %error, "failed to delete objects that only a deleted branch needed");
             }
         }
         Ok(())

@@ -176,8 +176,8 @@ async fn metrics(State(service): State<Service>) -> Response {
     match text.await {
         Some(Ok(text)) => ([(header::CONTENT_TYPE, TEXT_FORMAT)], text).into_response(),
         Some(Err(error)) => {
-            tracing::error!(%error, "metrics cannot be encoded");
-            failure(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be encoded")
+            tracing::error!(%error, "failed to encode metrics");
+            failure(StatusCode::INTERNAL_SERVER_ERROR, "failed to encode metrics")
         }
         None => failure(StatusCode::INTERNAL_SERVER_ERROR, "metrics cannot be gathered"),
     }
@@ -229,7 +229,7 @@ async fn accept(
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "an HTTP connection cannot be accepted");
+                    tracing::warn!(%error, "failed to accept an HTTP connection");
                     // Out of descriptors, most likely: this gives one back.
                     connections.close_oldest();
                     tokio::time::sleep(Duration::from_millis(100)).await;

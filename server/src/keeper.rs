@@ -375,7 +375,7 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
         },
     };
     if let Err(error) = outcome {
-        tracing::error!(%error, "could not: {action}");
+        tracing::error!(%error, "failed to {action}");
     }
 }
 
@@ -402,11 +402,11 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>
             match delete(&node, &tenant).await {
                 Ok(()) => {
                     attempts.note(true);
-                    tracing::info!(database = tenant.name(), "deleted: the time of the branch is over");
+                    tracing::info!(database = tenant.name(), "deleted: the time to live of the branch has ended");
                 }
                 Err(error) => {
                     if attempts.note(false) != Notice::Silent {
-                        tracing::error!(database = tenant.name(), %error, "failed to delete a branch whose time is over");
+                        tracing::error!(database = tenant.name(), %error, "failed to delete a branch whose time to live has ended");
                     }
                 }
             }

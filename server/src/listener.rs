@@ -154,7 +154,7 @@ fn serve_unix(stream: UnixStream, path: &Arc<str>, worker: &Handle) {
 
 /// Out of descriptors, most likely: trying again at once would only burn time.
 async fn pause_after(error: &io::Error) {
-    tracing::warn!(%error, "a connection could not be accepted");
+    tracing::warn!(%error, "failed to accept a connection");
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
 }
 
@@ -191,7 +191,7 @@ fn explain(address: IpAddr, port: u16, error: &io::Error) -> String {
 fn bind_unix(path: &Path, mode: u32) -> Result<(std::os::unix::net::UnixListener, PathBuf), String> {
     let failed = |error: io::Error| {
         let what = match error.kind() {
-            io::ErrorKind::AddrInUse => "another process answers there, or it is a file that is no socket".to_string(),
+            io::ErrorKind::AddrInUse => "another process listens on it, or it is not a socket".to_string(),
             io::ErrorKind::NotFound => "its folder does not exist".to_string(),
             _ => error.to_string(),
         };
@@ -232,7 +232,7 @@ mod tests {
         std::fs::write(path("file"), "").unwrap();
         let _held = std::os::unix::net::UnixListener::bind(path("held")).unwrap();
         drop(std::os::unix::net::UnixListener::bind(path("left")).unwrap());
-        for (name, expected) in [("file", "is no socket"), ("held", "another process"), ("no/where", "its folder")] {
+        for (name, expected) in [("file", "not a socket"), ("held", "another process"), ("no/where", "its folder")] {
             let error = Listeners::unix_only(Some((&path(name), 0o700))).unwrap_err();
             assert!(error.contains(expected) && error.contains("--unix-socket"), "{error}");
         }

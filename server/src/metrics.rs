@@ -211,8 +211,8 @@ const SERVER: &[ServerRow] = &[
     (COUNTER, "redis_rejected_connections_total", "Connections refused at the limit of clients", |s| {
         s.connections_rejected as f64
     }),
-    (GAUGE, "redis_pubsub_channels", "Channels that somebody subscribed to", |s| s.pubsub_channels as f64),
-    (GAUGE, "redis_pubsub_patterns", "Patterns that somebody subscribed to", |s| s.pubsub_patterns as f64),
+    (GAUGE, "redis_pubsub_channels", "Channels with at least one subscriber", |s| s.pubsub_channels as f64),
+    (GAUGE, "redis_pubsub_patterns", "Patterns with at least one subscriber", |s| s.pubsub_patterns as f64),
     (GAUGE, "redis_memory_used_bytes", "Bytes of data in memory", |s| s.memory_used_bytes() as f64),
     (GAUGE, "redis_memory_used_peak_bytes", "Most bytes of data in memory since the start", |s| {
         s.memory_used_peak_bytes as f64

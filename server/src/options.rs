@@ -292,7 +292,7 @@ impl Options {
         let admin = admin.transpose().map_err(wrong("--admin-token", "DORMOUSE_ADMIN_TOKEN"))?;
         self.tokens = Tokens::new(tokens?, admin).map_err(invalid)?;
         if self.port == 0 && self.unix_socket.is_none() {
-            return Err(invalid("nowhere to listen: with --port 0, give a --unix-socket".to_string()));
+            return Err(invalid("nowhere to listen: --port 0 needs a --unix-socket".to_string()));
         }
         if self.port != 0 && self.port == self.http_port {
             return Err(invalid(format!("--port and --http-port are both {}: they need a port each", self.port)));

@@ -233,7 +233,7 @@ async fn look_for_lost_branches(node: Arc<Node>) {
     let look = async |name: &str| match manifest::lost_branches(&node.engine.store, name).await {
         Ok(lost) => lost,
         Err(error) => {
-            tracing::warn!(database = name, %error, "its branches could not be looked for");
+            tracing::warn!(database = name, %error, "failed to look for its branches");
             Vec::new()
         }
     };

@@ -213,7 +213,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                         let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
                         served.spawn_local(connection::serve(stream, peer, worker, node));
                     }
-                    Err(error) => tracing::warn!(%error, "a connection could not be served"),
+                    Err(error) => tracing::warn!(%error, "failed to serve a connection"),
                 }
                 // What has ended is forgotten.
                 while served.try_join_next().is_some() {}

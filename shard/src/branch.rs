@@ -165,7 +165,7 @@ impl Database {
                 tracing::error!(database = self.name(), %error, "another process writes this database");
             }
             // It is found again by the next checkpoint.
-            Err(error) => tracing::warn!(database = self.name(), %error, "old objects could not be deleted"),
+            Err(error) => tracing::warn!(database = self.name(), %error, "failed to delete old objects"),
         }
     }
 }

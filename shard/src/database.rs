@@ -461,7 +461,7 @@ impl Database {
     pub(crate) fn note_unread(&self, kind: ConditionKind, error: &Error) {
         self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
         if self.refused.get().is_none() && self.health.report(kind, error.detail()) {
-            tracing::error!(database = self.name(), %error, "a part of the database cannot be read");
+            tracing::error!(database = self.name(), %error, "failed to read a part of the database");
         }
     }
 

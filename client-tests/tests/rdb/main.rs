@@ -220,7 +220,7 @@ fn damaged_files_change_nothing() {
     for (bytes, complaint) in [
         (&good[..good.len() / 2], "ends too early"),
         (&flipped[..], ""),
-        (&[&good[..], b"x"].concat(), "something behind the end"),
+        (&[&good[..], b"x"].concat(), "unexpected data after the end"),
         (b"not an RDB", "not a Redis data set"),
         (b"", "not a Redis data set"),
     ] {
@@ -235,7 +235,7 @@ fn damaged_files_change_nothing() {
     let said = fails(&["import", "no such file", "--store", &store]);
     assert!(said.contains("cannot read no such file"), "{said}");
     let said = fails(&["export", "x", "--store", &store]);
-    assert!(said.contains("there is no database `default`"), "{said}");
+    assert!(said.contains("database `default` does not exist"), "{said}");
     server.resume();
     assert_eq!(Connection::open(server.port()).run("DBSIZE").number(), Some(0.0));
 }

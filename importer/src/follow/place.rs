@@ -31,7 +31,7 @@ impl SourcePlace {
     /// # Errors
     /// When the text is not one of the two forms: another version of Dormouse wrote it, or somebody else did.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let strange = || format!("the key {KEY} in the target holds what this version does not understand");
+        let strange = || format!("the key {KEY} in the target holds a value that this version does not understand");
         let text = std::str::from_utf8(text).map_err(|_| strange())?;
         let words: Vec<&str> = text.split(' ').collect();
         let number = |text: &str| text.parse::<u64>().map_err(|_| strange());

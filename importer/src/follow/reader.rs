@@ -152,7 +152,10 @@ impl SourceReader<'_> {
                 let mut end = [0; 40];
                 self.feed.read_exact(&mut end).map_err(|error| self.dropped(&error))?;
                 if end != mark {
-                    return Err(Interruption::Final("the RDB does not end where the source has said".into()).into());
+                    return Err(Interruption::Final(
+                        "the RDB does not end at the length that the source announced".into(),
+                    )
+                    .into());
                 }
             }
         }
@@ -177,7 +180,7 @@ impl SourceReader<'_> {
                 "SELECT" => {
                     let index = std::str::from_utf8(command.word(1)).ok().and_then(|text| text.parse::<u64>().ok());
                     let index =
-                        index.ok_or_else(|| Interruption::Final("the stream selects what is no index".into()))?;
+                        index.ok_or_else(|| Interruption::Final("the stream selects an invalid index".into()))?;
                     if index >= self.abilities.indexes {
                         return Err(too_high(index, self.abilities.indexes).into());
                     }

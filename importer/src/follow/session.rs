@@ -163,7 +163,9 @@ impl LiveImport {
                 Position { replid: new.unwrap_or_else(|| replid.clone()), offset: *offset, index: *index }
             }
             (SyncAnswer::Continue { .. }, _) => {
-                return Err(Interruption::Final("the source continues what was never begun".to_string()));
+                return Err(Interruption::Final(
+                    "the source continues a replication that this import did not begin".to_string(),
+                ));
             }
         };
         let link =
@@ -407,7 +409,7 @@ impl LiveImport {
         if cutover.until.is_none() {
             cutover.until = newest.filter(|sample| sample.asked >= cutover.begun).map(|sample| sample.offset);
             if cutover.until.is_none() && cutover.begun.elapsed() > SILENCE {
-                self.progress.note("the source does not answer INFO: cutting over with what has come until now");
+                self.progress.note("the source does not answer INFO: cutting over with the writes received so far");
                 cutover.until = Some(applied);
             }
         }

@@ -291,7 +291,7 @@ impl TargetLink {
                 });
             }
             Ok(_) | Err(_) => {
-                return Err(Interruption::Final(format!("{name} answers EXEC with what is not its result")));
+                return Err(Interruption::Final(format!("{name} answers EXEC with an unexpected reply")));
             }
         }
         let mut refusals = Refusals::default();
@@ -362,7 +362,7 @@ fn refusal(name: &str, text: &str) -> Interruption {
         }
         "NOAUTH" | "WRONGPASS" => "; give the token in the URL: redis://:TOKEN@host:port",
         _ if text.contains("SHOW REPLACE") => {
-            "; they came while the copy was made, so it was dropped. --replace deletes what is there"
+            "; they were written during the copy, so the copy was dropped. --replace deletes existing data"
         }
         _ => "",
     };

@@ -66,7 +66,7 @@ impl Check {
         let report = check(store, self.database.as_deref(), &mut told).map_err(|error| error.to_string())?;
         if report.databases.is_empty() && self.database.is_some() {
             let name = self.database.as_deref().unwrap_or_default();
-            return Err(format!("there is no database `{name}` in {}", store.url()));
+            return Err(format!("database `{name}` does not exist in {}", store.url()));
         }
         match self.json {
             true => println!("{}", json_of(&report)),
@@ -108,7 +108,7 @@ fn summary(report: &CheckReport) -> String {
         vec![format!("log: {state}: {files} files of {logs} processes, {frames} frames, {}", HumanBytes(*bytes))];
     lines.extend(
         torn.iter().map(|torn| {
-            format!("  {torn} (a crash tore it, or it is being written; what was acknowledged lies before)")
+            format!("  {torn} (a crash tore it, or it is being written; acknowledged writes come before it)")
         }),
     );
     lines.extend(problems.iter().map(|problem| format!("  {problem}")));

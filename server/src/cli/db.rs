@@ -260,7 +260,7 @@ impl Session {
                 "the server asks for a token: set DORMOUSE_TOKEN, or use --url redis://:TOKEN@HOST:PORT".to_string()
             }
             Trouble::Refused(text) if text.starts_with("ERR unknown command 'DORMOUSE'") => {
-                format!("the server at {} is no Dormouse", self.address)
+                format!("the server at {} is not a Dormouse", self.address)
             }
             // The first word is for programs.
             Trouble::Refused(text) => text.strip_prefix("ERR ").unwrap_or(&text).to_string(),

@@ -111,6 +111,6 @@ impl Export {
     }
 
     fn unknown(&self, store: &Arc<Store>) -> String {
-        format!("there is no database `{}` in {}", self.place.database, store.url())
+        format!("database `{}` does not exist in {}", self.place.database, store.url())
     }
 }

@@ -39,12 +39,12 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("SLEEP", exactly(2), &[], PATIENT, later!(sleep, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
-                "Puts the database to sleep: what changed is written to the store, its memory is given back.",
+                "Puts the database to sleep: writes its changes to the store and frees its memory.",
             ),
             Command::new("CHECKPOINT", exactly(2), &[], PATIENT, later!(checkpoint, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
-                "Writes what changed to the store; the database stays awake.",
+                "Writes the changes to the store; the database stays awake.",
             ),
             Command::new("SHARDS", exactly(2), &[], ADMIN, later!(shards, 2)).doc(
                 "0.1.0",
@@ -64,7 +64,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             Command::new("BRANCH", at_least(3), &[], PATIENT, later!(branch, 2)).doc(
                 "0.1.0",
                 "O(N) where N is the number of keys that changed since the last checkpoint",
-                "Makes a branch of this database as it is now; the two share what neither changes.",
+                "Makes a branch of this database as it is now; the two share unchanged data.",
             ),
             Command::new("DATABASES", exactly(2), &[], ADMIN, later!(databases, 2)).doc(
                 "0.1.0",
@@ -83,8 +83,8 @@ pub const FAMILY: Family<SessionRun> = Family {
             ),
             Command::new("IMPORT", at_least(3), &[], IMPORT, SessionRun::Keyspace(staging::IMPORT)).doc(
                 "0.2.0",
-                "O(1): what is dropped is freed by another thread.",
-                "Stages data beside the database, shows it in its place, and ends what an import has begun.",
+                "O(1): another thread frees the dropped data.",
+                "Stages data beside the database, replaces the database with it, or ends an import.",
             ),
             Command::new("STAGED", exactly(3), &[], Flags::NO_SCRIPT, now!(staged, 2))
                 .doc("0.2.0", "O(1)", "Selects a logical index of the data that is being staged.")
@@ -427,7 +427,7 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "SLEEP",
             "    Put the database to sleep. Answers when it sleeps; connections stay.",
             "CHECKPOINT",
-            "    Write what changed since the last checkpoint to the store.",
+            "    Write the changes since the last checkpoint to the store.",
             "SHARDS",
             "    Show the shards of the database: slots, keys, bytes, load in the last second.",
             "SPLIT [<slot>]",
@@ -441,9 +441,9 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "DELETE <name>",
             "    Delete a branch of the database for good and disconnect its clients.",
             "IMPORT BEGIN | SHOW [REPLACE] | END | DISCARD",
-            "    Stage data beside the database; show it in its place; let its keys expire again; drop what is staged.",
+            "    Stage data beside the database; replace the database with it; let its keys expire again; drop staged data.",
             "STAGED <index>",
-            "    Select a logical index of what is being staged. SELECT leads back.",
+            "    Select a logical index of the staged data. SELECT leads back.",
             "USAGE [FORGET <end>]",
             "    Show the meters of the database, the open usage window, and the closed ones that were not taken yet;",
             "    or forget those that have ended by <end> (Unix milliseconds), as they were taken.",

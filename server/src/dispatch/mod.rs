@@ -137,7 +137,7 @@ impl Session {
     async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Option<usize> {
         let request = owned.as_request();
         if is_http(request.arg(0)) {
-            tracing::warn!(peer = %self.client.peer, "closed: it speaks HTTP, as a web page would that was made to attack the server");
+            tracing::warn!(peer = %self.client.peer, "closed: the client speaks HTTP, as a malicious web page would");
             self.closing = true;
             return None;
         }

@@ -23,7 +23,7 @@ const VERSION_WITH_CLOSED: u8 = 2;
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SavedMetersError {
-    #[error("saved meters are cut short or malformed")]
+    #[error("saved meters are truncated or malformed")]
     Malformed,
     #[error("saved meters have version {0}, which this program does not know")]
     Version(u8),

@@ -114,7 +114,7 @@ fn damaged_manifest(object: &str, is_newest: bool, before: Option<u64>, error: &
         ),
         (true, None) => (
             "the whole database: it is refused, and no other manifest of it can be read",
-            "salvage it (--salvage), which takes what its chunks and tails and the log say by themselves".to_owned(),
+            "salvage it (--salvage) from its chunks, its tails and the log".to_owned(),
         ),
         (false, _) => {
             ("no key: a newer manifest is there", "nothing: it is deleted after the next checkpoints".to_owned())

@@ -38,7 +38,7 @@ pub struct Salvaged<W> {
 /// Why nothing was.
 #[derive(Debug, thiserror::Error)]
 pub enum SalvageError {
-    #[error("there is nothing of database `{0}` that can be read")]
+    #[error("no data of database `{0}` can be read")]
     Nothing(String),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -100,7 +100,7 @@ fn choose(
     for (number, read) in history {
         match read {
             Ok(manifest) => return Some(manifest),
-            Err(error) => left_out.push(format!("what only manifest {number} knew: {error}")),
+            Err(error) => left_out.push(format!("data that only manifest {number} described: {error}")),
         }
     }
     let identity = recovered.identity_of(database).filter(|_| !has_manifests)?;

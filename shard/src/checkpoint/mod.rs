@@ -295,7 +295,7 @@ impl Database {
         let compacts = before.as_ref().is_some_and(|manifest| is_outgrown(manifest));
         // What cannot be loaded keeps its effects: one damaged object must not keep all the rest from being written.
         if let Err(error) = self.load_where(|stored| stored.logged || compacts && stored.tailed).await {
-            tracing::error!(database = self.name(), %error, "a part of the database cannot be loaded");
+            tracing::error!(database = self.name(), %error, "failed to load a part of the database");
         }
         let Some(manifest) = before.filter(|_| compacts) else { return };
         for shard in &topology.shards {
@@ -613,7 +613,7 @@ impl Database {
         }
         if let Err(error) = self.engine.store.delete_many(&output.objects).await {
             // The next collection finds it.
-            tracing::debug!(database = self.name(), %error, "failed to delete what a failed checkpoint has written");
+            tracing::debug!(database = self.name(), %error, "failed to delete the objects of a failed checkpoint");
         }
     }
 
@@ -735,7 +735,7 @@ impl Database {
         if let Err(error) = self.relocate(&manifest, topology, &moved).await {
             // They are told by the next checkpoint; until then they are found where they were.
             *self.unmoved.lock() = moved;
-            tracing::error!(database = self.name(), %error, "a tail that was just written cannot be read");
+            tracing::error!(database = self.name(), %error, "failed to read a tail that was just written");
         } else {
             *self.recovered.lock() = None;
         }

@@ -246,14 +246,14 @@ fn what_cannot_be_taken_leaves_nothing() {
         bytes
     };
     for (rdb, expected) in [
-        (sealed(b"\x00\x01k\x01v\x00\x01l\x01v\x00\x01k\x01w"), "key `k` of index 0 stands twice in the RDB"),
+        (sealed(b"\x00\x01k\x01v\x00\x01l\x01v\x00\x01k\x01w"), "key `k` of index 0 occurs twice in the RDB"),
         (sealed(b"\xfe\x10\x00\x01k\x01v"), "the RDB has keys of index 16; there are indexes 0 to 15"),
-        (sealed(b"\x0f\x01s\x00\x00\x00\x00\x00"), "1 things in the RDB cannot be taken"),
-        (sealed(b"\xf5\x03#!l\xf7\x00\x00"), "2 things in the RDB cannot be taken"),
+        (sealed(b"\x0f\x01s\x00\x00\x00\x00\x00"), "1 values in the RDB are not supported"),
+        (sealed(b"\xf5\x03#!l\xf7\x00\x00"), "2 values in the RDB are not supported"),
         (sealed(b"\x02\x02k\n\x02\x01a\x01a"), "the value of key `k\\n` is damaged: malformed: set member twice"),
         (sealed(b"\x01\x01k\x00"), "the value of key `k` is damaged: malformed: empty collection"),
         (sealed(b"\x00\x01k\xc3\x01\x02\x00"), "the value of key `k` is damaged: "),
-        ([sealed(b""), b"x".to_vec()].concat(), "there is something behind the end of the RDB"),
+        ([sealed(b""), b"x".to_vec()].concat(), "unexpected data after the end of the RDB"),
         (b"REDIS0011\x00\x01k\x01v".to_vec(), "at byte 14: ends too early"),
     ] {
         let mut setup = Setup::new();

@@ -95,7 +95,7 @@ pub(super) fn after(log: Option<&ReadLog>) -> String {
         ends.iter().map(|(name, last)| format!("after write {last} of database `{name}`")).collect();
     match ends.is_empty() {
         true => "everything that was written since the newest manifest of each database may be missing".to_owned(),
-        false => format!("what was written {} may be missing, and what other databases wrote then", ends.join(", ")),
+        false => format!("writes {} may be missing, in this and in other databases", ends.join(", ")),
     }
 }
 

@@ -69,8 +69,8 @@ fn run(log: &Log) {
             Err(error) => {
                 let (pause, notice) = retry.failed();
                 match notice {
-                    Notice::Began => tracing::error!(%error, "the log cannot be written; it is tried again"),
-                    Notice::Still(failures) => tracing::error!(%error, failures, "the log still cannot be written"),
+                    Notice::Began => tracing::error!(%error, "failed to write the log; retrying"),
+                    Notice::Still(failures) => tracing::error!(%error, failures, "the log still fails to be written"),
                     Notice::Silent => {}
                 }
                 if !rest(log, pause) || log.is_sealed() {
@@ -81,7 +81,7 @@ fn run(log: &Log) {
         }
     }
     if let Err(error) = log.finish() {
-        tracing::error!(%error, "the end of the log could not be written");
+        tracing::error!(%error, "failed to write the end of the log");
     }
 }
 
@@ -100,7 +100,7 @@ fn rest(log: &Log, pause: Duration) -> bool {
 
 fn tidy(log: &Log) {
     if let Err(error) = log.collect_owners() {
-        tracing::warn!(%error, "records of earlier owners of the store could not be deleted");
+        tracing::warn!(%error, "failed to delete records of earlier owners of the store");
     }
     let mut retry = Retry::new(TIDY_RETRY_MS.0, TIDY_RETRY_MS.1);
     loop {
@@ -124,7 +124,7 @@ fn tidy(log: &Log) {
             Err(error) => {
                 let (pause, notice) = retry.failed();
                 if notice != Notice::Silent {
-                    tracing::warn!(%error, "failed to delete a log file that is not needed any more");
+                    tracing::warn!(%error, "failed to delete an unneeded log file");
                 }
                 log.ledger.lock().look_again();
                 Some(pause)

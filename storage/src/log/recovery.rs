@@ -330,7 +330,7 @@ fn read(file_bytes: u64, writer: u64, contents: &mut Contents) -> Result<ReadLog
         let from = *expected.get_or_insert(head.lsn);
         if head.lsn > from {
             if !gap {
-                let problem = format!("log {:016x} lacks what lies between its bytes {from} and {}", writer, head.lsn);
+                let problem = format!("log {:016x} lacks its bytes {from} to {}", writer, head.lsn);
                 log.damages.push(Damage { writer, number, problem });
             }
             expected = Some(head.lsn);

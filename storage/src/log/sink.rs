@@ -400,7 +400,7 @@ impl Sink for Files {
         match cut().map_err(|error| failed("cut", &name(writer, number), error)) {
             // A file system that writes elsewhere what is overwritten. What can be read is served all the same.
             Err(error @ StoreError::Full { .. }) => {
-                tracing::warn!(%error, "the end of an earlier process's log could not be made durable again");
+                tracing::warn!(%error, "failed to make the end of an earlier process's log durable");
                 Ok(())
             }
             cut => cut,

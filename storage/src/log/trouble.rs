@@ -172,7 +172,7 @@ impl Log {
         lost.push(number);
         self.refusing.fetch_or(LOST, Ordering::SeqCst);
         tracing::error!(
-            "{} was removed or truncated by another program: writes are refused until a checkpoint holds what it held",
+            "{} was removed or truncated by another program: writes are refused until checkpoints hold its entries",
             sink::name(self.writer, number)
         );
         self.wake_tidy();
@@ -205,7 +205,7 @@ impl Log {
             self.flushed.store(output.synced, Ordering::SeqCst);
         }
         drop(output);
-        tracing::info!("checkpoints hold what the lost log file held: writes are accepted");
+        tracing::info!("checkpoints hold the entries of the lost log file: writes are accepted again");
         self.wake_all();
     }
 

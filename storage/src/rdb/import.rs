@@ -96,13 +96,13 @@ pub enum ImportError {
     Rdb(#[from] RdbError),
     #[error("the value of key `{}` is damaged: {problem}", shown(key))]
     Value { key: Vec<u8>, problem: CodecError },
-    #[error("key `{}` of index {index} stands twice in the RDB", shown(key))]
+    #[error("key `{}` of index {index} occurs twice in the RDB", shown(key))]
     Twice { index: u64, key: Vec<u8> },
     #[error("the RDB has keys of index {0}; there are indexes 0 to 15")]
     Index(u64),
-    #[error("there is something behind the end of the RDB")]
+    #[error("unexpected data after the end of the RDB")]
     Trailing,
-    #[error("{0} things in the RDB cannot be taken")]
+    #[error("{0} values in the RDB are not supported")]
     Unsupported(u64),
     #[error("database `{0}` holds data already")]
     HoldsData(String),
@@ -149,7 +149,7 @@ impl Import<'_> {
             return Err(error);
         }
         if let Err(error) = manifest::collect_garbage(self.store, &manifest).await {
-            tracing::warn!(database = self.database, %error, "old objects could not be deleted");
+            tracing::warn!(database = self.database, %error, "failed to delete old objects");
         }
         imported.stored_bytes = manifest.stored_bytes();
         Ok(imported)

@@ -45,7 +45,7 @@ pub enum RdbProblem {
     Input(#[from] io::Error),
     #[error(transparent)]
     Content(#[from] CodecError),
-    #[error("behind the value of key `{key}`, {what}, whose end cannot be found")]
+    #[error("after the value of key `{key}`, {what}, whose end cannot be found")]
     Endless { key: String, what: &'static str },
     #[error("the value of key `{key}` is damaged: {problem}")]
     Value { key: String, problem: CodecError },

@@ -99,7 +99,7 @@ impl Store {
                 match marker::claim_folder(&path, marker::check_folder(&path)?) {
                     Ok(()) => {}
                     Err(error @ StoreError::Full { .. }) => {
-                        tracing::warn!(%error, "the store cannot be marked with its format yet");
+                        tracing::warn!(%error, "failed to mark the store with its format yet");
                         lock.set_marked(false);
                     }
                     Err(error) => return Err(error),

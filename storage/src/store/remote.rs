@@ -203,7 +203,7 @@ fn connect(
 
 fn not_encrypted(service: Service) -> String {
     let option = service.allows_http();
-    format!("the endpoint is not encrypted: set {option}=true where that is meant, or use https://")
+    format!("the endpoint is not encrypted: set {option}=true to allow that, or use https://")
 }
 
 /// What cannot work, in words to act on.

@@ -103,7 +103,7 @@ impl Attempts {
         }
         if let Some(silent) = is_to_be_logged() {
             let (failed, error) = (self.failed, brief(&error));
-            tracing::info!(object = name, failed, error, silent, "a request to the store failed and is made again");
+            tracing::info!(object = name, failed, error, silent, "a request to the store failed and is retried");
         }
         let (pause, _) = self.retry.failed();
         tokio::time::sleep(self.spread(pause, name)).await;
