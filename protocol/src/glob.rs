@@ -63,6 +63,8 @@ pub struct Glob<'p> {
     tail: Option<(usize, usize)>,
     /// It has more stars than a pattern that matches.
     is_hopeless: bool,
+    /// The first and the last run, where they have classes and are not too long to be made ready.
+    ready: [Option<Box<Mixed>>; 2],
 }
 
 #[derive(Clone, Debug)]
@@ -96,14 +98,25 @@ impl<'p> Glob<'p> {
             middle: Vec::new(),
             tail: None,
             is_hopeless: false,
+            ready: [None, None],
         };
         let (mut at, mut stars, mut mixed) = (0, 0, 0);
         loop {
             let run = scan_run(pattern, at, case);
             let is_last = run.end == pattern.len();
+            let ready = || {
+                let has_class = !run.is_plain && run.elements <= ELEMENTS_MAX && pattern[at..run.end].contains(&b'[');
+                has_class.then(|| Box::new(Mixed::new(&pattern[at..run.end], run.elements, case)))
+            };
             match stars {
-                0 => glob.head = (run.end, run.elements),
-                _ if is_last => glob.tail = Some((at, run.elements)),
+                0 => {
+                    glob.head = (run.end, run.elements);
+                    glob.ready[0] = ready();
+                }
+                _ if is_last => {
+                    glob.tail = Some((at, run.elements));
+                    glob.ready[1] = ready();
+                }
                 _ if run.is_plain => glob.middle.push(Run::Plain(Box::new(plain(&pattern[at..run.end])))),
                 _ => {
                     mixed += run.elements;
@@ -158,7 +171,9 @@ impl<'p> Glob<'p> {
 
     /// Bytes that it occupies beyond its own size.
     pub fn heap_bytes(&self) -> usize {
-        let runs: usize = self.middle.iter().map(Run::heap_bytes).sum();
+        let of_ready = |mixed: &Mixed| size_of::<Mixed>() + size_of_val(&*mixed.masks);
+        let ready: usize = self.ready.iter().flatten().map(|mixed| of_ready(mixed)).sum();
+        let runs: usize = ready + self.middle.iter().map(Run::heap_bytes).sum::<usize>();
         self.pattern.len() + self.middle.capacity() * size_of::<Run<'_>>() + runs
     }
 
@@ -169,14 +184,14 @@ impl<'p> Glob<'p> {
         }
         let (head_end, head_len) = self.head;
         let (tail_start, tail_len) = self.tail.unwrap_or((self.pattern.len(), 0));
-        if self.is_hopeless || text.len() < head_len + tail_len || !self.fits(&self.pattern[..head_end], text) {
+        if self.is_hopeless || text.len() < head_len + tail_len || !self.fits(0, &self.pattern[..head_end], text) {
             return false;
         }
         if self.tail.is_none() {
             return text.len() == head_len;
         }
         let last = text.len() - tail_len;
-        if !self.fits(&self.pattern[tail_start..], &text[last..]) {
+        if !self.fits(1, &self.pattern[tail_start..], &text[last..]) {
             return false;
         }
         let mut rest = &text[head_len..last];
@@ -187,8 +202,11 @@ impl<'p> Glob<'p> {
         true
     }
 
-    /// Whether `text` begins with what the elements of `run` say. It is long enough.
-    fn fits(&self, run: &[u8], text: &[u8]) -> bool {
+    /// Whether `text` begins with what the elements of `run`, the first or the last one, say. It is long enough.
+    fn fits(&self, which: usize, run: &[u8], text: &[u8]) -> bool {
+        if let Some(ready) = &self.ready[which] {
+            return (0..ready.elements).zip(text).all(|(element, &byte)| ready.takes(element, byte));
+        }
         let (mut at, mut bytes) = (0, text.iter());
         while at < run.len() {
             let Some(&byte) = bytes.next() else { return false };
@@ -290,14 +308,20 @@ impl Mixed {
         let (mut at, mut element) = (0, 0);
         while at < run.len() {
             let after = element_end(run, at);
+            let taken = taken_by(&run[at..after], case);
             for (kind, &sample) in kinds.samples.iter().enumerate() {
-                if match_one(&run[at..after], 0, sample, case).is_some() {
+                if taken[usize::from(sample)] {
                     masks[kind * words + element / 64] |= 1 << (element % 64);
                 }
             }
             (at, element) = (after, element + 1);
         }
         Self { elements, words, kinds: kinds.of_byte, masks }
+    }
+
+    fn takes(&self, element: usize, byte: u8) -> bool {
+        let word = self.masks[usize::from(self.kinds[usize::from(byte)]) * self.words + element / 64];
+        word >> (element % 64) & 1 != 0
     }
 
     /// Bit `n` of the state is set while the last `n + 1` bytes are taken by the first `n + 1` elements.
@@ -360,17 +384,17 @@ impl Kinds {
                 _ => true,
             };
             if is_new && kinds.samples.len() < 256 {
-                kinds.divide(|byte| match_one(element, 0, byte, case).is_some());
+                kinds.divide(&taken_by(element, case));
             }
         }
         kinds
     }
 
-    fn divide(&mut self, takes: impl Fn(u8) -> bool) {
+    fn divide(&mut self, taken: &[bool; 256]) {
         let mut parts: [Option<u8>; 256] = [None; 256];
         for byte in 0..=255u8 {
             let kind = self.of_byte[usize::from(byte)];
-            if takes(byte) == takes(self.samples[usize::from(kind)]) {
+            if taken[usize::from(byte)] == taken[usize::from(self.samples[usize::from(kind)])] {
                 continue;
             }
             let samples = &mut self.samples;
@@ -381,6 +405,48 @@ impl Kinds {
             self.of_byte[usize::from(byte)] = part;
         }
     }
+}
+
+/// The bytes that an element, which is no star, takes. A class is read once, however long it is.
+fn taken_by(element: &[u8], case: Case) -> [bool; 256] {
+    let mut taken = [false; 256];
+    let [b'[', inside @ ..] = element else {
+        for byte in 0..=255 {
+            taken[usize::from(byte)] = match_one(element, 0, byte, case).is_some();
+        }
+        return taken;
+    };
+    let (is_negated, mut rest) = match inside {
+        [b'^', rest @ ..] => (true, rest),
+        rest => (false, rest),
+    };
+    // Bytes that are meant exactly, and those whose case is as the pattern's.
+    let (mut exact, mut folded) = ([false; 256], [false; 256]);
+    loop {
+        rest = match rest {
+            [] | [b']', ..] => break,
+            [b'\\', escaped, rest @ ..] => {
+                exact[usize::from(*escaped)] = true;
+                rest
+            }
+            [from, b'-', to, rest @ ..] => {
+                let (from, to) = (from.cast_signed(), to.cast_signed());
+                let order = |byte: i8| case.fold(byte.cast_unsigned()).cast_signed();
+                for byte in order(from.min(to))..=order(from.max(to)) {
+                    folded[usize::from(byte.cast_unsigned())] = true;
+                }
+                rest
+            }
+            [plain, rest @ ..] => {
+                folded[usize::from(case.fold(*plain))] = true;
+                rest
+            }
+        };
+    }
+    for byte in 0..=255u8 {
+        taken[usize::from(byte)] = (exact[usize::from(byte)] || folded[usize::from(case.fold(byte))]) != is_negated;
+    }
+    taken
 }
 
 /// Where the element that begins at `at`, which is no star, ends.
