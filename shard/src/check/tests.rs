@@ -204,7 +204,7 @@ fn without_any_manifest_all_that_is_there_is_salvaged() {
     let checked = &report.databases[0];
     assert_eq!((checked.garbage, checked.unknown.objects), (Spare::default(), 2));
     let newest = checked.problems.iter().find(|problem| problem.affected.contains("refused")).unwrap();
-    assert!(newest.remedy.contains("by themselves") && !newest.remedy.contains("goes back"), "{newest}");
+    assert!(newest.remedy.contains("--salvage") && !newest.remedy.contains("goes back"), "{newest}");
     let (keys, left_out) = salvaged(&store);
     assert_eq!(keys, KEYS + 2, "chunk, tail and log: {left_out:?}");
     assert!(left_out.last().unwrap().contains("what only a manifest knows"), "{left_out:?}");

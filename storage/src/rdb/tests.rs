@@ -261,7 +261,7 @@ fn what_cannot_be_read_is_named() {
         ),
         (
             rdb("REDIS0011", &[b"\x06\x01k"]),
-            "at byte 12: behind the value of key `k`, a module's value in the form of Redis 4, whose end cannot be found",
+            "at byte 12: after the value of key `k`, a module's value in the form of Redis 4, whose end cannot be found",
         ),
         (rdb("REDIS0011", &[b"\x00\xc4"]), "at byte 11: malformed: unknown string encoding"),
         (rdb("REDIS0011", &[b"\x01\x01k\xc0\x01"]), "at byte 13: malformed: string encoding in place of a length"),
