@@ -12,8 +12,9 @@
 //!    loses both together.
 //! 2. **Invariant: a batch is applied only if the key holds the place that the batch begins at.** [`target`] says how
 //!    WATCH sees to that, also for batches of earlier connections that arrive late, and for a second importer.
-//! 3. After any failure, and after a restart, everything begins with that key: PSYNC asks for the byte behind it. Nothing
-//!    that this process remembers is needed, so there is one way to go on, whatever has failed.
+//! 3. After any failure, and after a restart, everything begins with that key: PSYNC asks for the byte behind it, so there is
+//!    one way to go on, whatever has failed. What this process remembers about what it has read counts only once the key
+//!    says that the target holds it ([`brought`]).
 //! 4. A place is always between two units. A unit is a command, or a transaction of the source, which is therefore never
 //!    split: neither by a dropped link, nor for a reader of the target.
 //! 5. A full sync fills a copy beside what the target holds, and replaces that in the transaction that says so. One that was
@@ -21,19 +22,20 @@
 //! 6. From then on until the cutover the target expires nothing by itself: the stream says what has expired. So a command of
 //!    the stream finds every key that it found in the source. The engine's `keyspace::staging` has the details.
 //! 7. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
-//!    as incomplete right after, which a crash between the two would leave undone.
+//!    as incomplete right after, which a crash, or a link that drops, between the two would leave undone.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`session`] | one attempt: connect, compare, copy until a link drops |
 //! | [`preflight`] | what cannot be taken, as far as the source tells before the copy |
 //! | [`source`], [`reader`], [`translate`] | the replication protocol; the RDB and the stream as units; what newer servers say |
-//! | [`queue`] | units on their way into the next batch |
+//! | [`queue`], [`brought`] | units on their way into the next batch; what counts once the target has it |
 //! | [`target`], [`place`] | batches as transactions; the bookkeeping |
 //! | [`pulse`], [`meters`], [`progress`] | acknowledgements, lag, display |
 //! | [`address`], [`wire`], [`signals`] | URLs, a blocking connection, Ctrl-C |
 
 mod address;
+mod brought;
 mod left_out;
 mod meters;
 mod place;
@@ -141,7 +143,7 @@ pub fn run(source: &str, target: Option<&ServerUrl>, options: LiveOptions) -> Re
     let outcome = sessions(&import, &mut memory);
     import.clean_up(&memory);
     import.progress.clear();
-    for (what, count) in import.meters.skipped() {
+    for (what, count) in memory.brought.sum().skipped.iter() {
         import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
     }
     match outcome? {

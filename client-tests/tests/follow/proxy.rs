@@ -1,7 +1,7 @@
 //! A wire that can be cut: what connects to the proxy's port is connected to the server's.
 //!
-//! A link is cut in two ways: at once, or so that what the client has sent arrives at the server late, when the client has
-//! long taken the link for dead and opened another.
+//! A link is cut in three ways: at once; so that what the client has sent never arrives at the server; or so that it arrives
+//! late, when the client has long taken the link for dead and opened another.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -93,6 +93,13 @@ impl Proxy {
         links.iter().for_each(|link| link.late.keeps.store(false, Ordering::SeqCst));
     }
 
+    /// Cuts all links once something more is on its way to the server, which never arrives there.
+    pub fn cut_when_used(&self) -> Cut {
+        let links: Vec<Link> = self.shared.links().drain(..).collect();
+        links.iter().for_each(|link| link.late.keeps.store(true, Ordering::SeqCst));
+        Cut { links }
+    }
+
     pub fn has_links(&self) -> bool {
         !self.shared.links().is_empty()
     }
@@ -105,6 +112,24 @@ impl Proxy {
 
     pub fn let_through(&self) {
         self.shared.held_back.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Links that are about to be cut.
+pub struct Cut {
+    links: Vec<Link>,
+}
+
+impl Cut {
+    /// Waits until the client has sent something, and cuts.
+    pub fn wait(&mut self) {
+        let sent = || self.links.iter().any(|link| link.late.has.load(Ordering::SeqCst)).then_some(());
+        assert!(wait_for(LIMIT, sent).is_some(), "the client sends nothing");
+        for link in self.links.drain(..) {
+            _ = link.client.shutdown(Shutdown::Both);
+            _ = link.server.shutdown(Shutdown::Both);
+            link.late.keeps.store(false, Ordering::SeqCst);
+        }
     }
 }
 

@@ -34,6 +34,30 @@ fn shown(target: &mut Connection) -> (usize, usize) {
     (count(target, "old:*"), count(target, "new:*"))
 }
 
+/// `--replace` copies everything again, also where the copy is cut off and the target still has the place of an import
+/// before it.
+#[test]
+fn a_copy_that_was_asked_for_is_made_however_often_it_is_cut_off() {
+    let Some((mut move_in, mut source, mut target)) = start(22) else { return };
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    move_in.get_further();
+    move_in.kill();
+    target.run("SET not-from-there 1");
+    source.run("CONFIG SET rdb-key-save-delay 20000");
+    move_in.importer = Some(move_in.follow(&["--replace"]));
+    let staging = || (field(&mut target, "dormouse", "import_staging") == "1").then_some(());
+    assert!(wait_for(LIMIT, staging).is_some(), "nothing is staged");
+    source.run("CONFIG SET rdb-key-save-delay 0");
+    move_in.to_source.drop_links();
+    let importer = move_in.importer.as_ref().expect("it was started");
+    let copied = wait_for(LIMIT, || importer.log().contains("now following the source").then_some(()));
+    assert!(copied.is_some(), "{}", importer.log());
+    move_in.catch_up();
+    move_in.cut_over();
+    assert_eq!(target.run("EXISTS not-from-there").number(), Some(0.0));
+    move_in.compare();
+}
+
 #[test]
 fn an_import_that_is_refused_or_killed_leaves_the_target_as_it_was() {
     let Some((mut move_in, mut source, mut target)) = start(21) else { return };

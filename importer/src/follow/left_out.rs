@@ -3,9 +3,11 @@
 //!
 //! A key is left out until the source deletes it, replaces its value, or flushes its index. Renamed or copied, it takes its
 //! mark along. A hash that the source empties field by field keeps its mark, since the stream does not say that it is gone.
-//! The marks live as long as the importer's process.
+//! The marks live as long as the importer's process. The reader's run ahead of the target; [`brought`](super::brought) keeps
+//! those that stand for what the target holds.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::wire::request;
 
@@ -31,10 +33,28 @@ const REPLACES: &[&str] = &[
     "GEOSEARCHSTORE",
 ];
 
+/// Which keys of which index were left out.
+#[derive(Clone, Debug, Default)]
+pub struct Marks {
+    by_index: BTreeMap<u64, HashSet<Arc<[u8]>>>,
+    bytes: usize,
+}
+
+/// One step of the marks. Keys are shared with the marks that it was made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MarkChange {
+    Add(u64, Arc<[u8]>),
+    Remove(u64, Arc<[u8]>),
+    Swap(u64, u64),
+    Clear(u64),
+    ClearAll,
+}
+
+/// Marks on their way, and the changes that have led to them since they were last taken.
 #[derive(Debug, Default)]
 pub struct LeftOut {
-    by_index: BTreeMap<u64, HashSet<Box<[u8]>>>,
-    bytes: usize,
+    marks: Marks,
+    changes: Vec<MarkChange>,
 }
 
 /// What becomes of a command of the stream.
@@ -47,44 +67,93 @@ pub enum Verdict {
     Instead(Vec<u8>),
 }
 
-impl LeftOut {
-    pub fn is_empty(&self) -> bool {
+impl Marks {
+    pub fn has(&self, index: u64, key: &[u8]) -> bool {
+        self.by_index.get(&index).is_some_and(|keys| keys.contains(key))
+    }
+
+    fn is_empty(&self) -> bool {
         self.by_index.is_empty()
     }
 
-    /// Another copy begins.
-    pub fn clear(&mut self) {
-        *self = Self::default();
+    /// Makes a change; returns whether it was one.
+    pub fn apply(&mut self, change: &MarkChange) -> bool {
+        match change {
+            MarkChange::Add(index, key) => {
+                let bytes = key.len() + KEY_OVERHEAD;
+                let added =
+                    self.bytes + bytes <= BYTES_MAX && self.by_index.entry(*index).or_default().insert(Arc::clone(key));
+                if added {
+                    self.bytes += bytes;
+                }
+                added
+            }
+            MarkChange::Remove(index, key) => {
+                let Some(keys) = self.by_index.get_mut(index) else { return false };
+                let removed = keys.remove(key);
+                if removed {
+                    self.bytes -= key.len() + KEY_OVERHEAD;
+                }
+                if keys.is_empty() {
+                    self.by_index.remove(index);
+                }
+                removed
+            }
+            MarkChange::Swap(a, b) => {
+                let (of_a, of_b) = (self.by_index.remove(a), self.by_index.remove(b));
+                let any = of_a.is_some() || of_b.is_some();
+                self.by_index.extend(of_a.map(|keys| (*b, keys)));
+                self.by_index.extend(of_b.map(|keys| (*a, keys)));
+                any
+            }
+            MarkChange::Clear(index) => {
+                let Some(keys) = self.by_index.remove(index) else { return false };
+                self.bytes -= keys.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
+                true
+            }
+            MarkChange::ClearAll => !std::mem::take(self).is_empty(),
+        }
+    }
+}
+
+impl LeftOut {
+    /// Goes on from these marks.
+    pub fn from(marks: Marks) -> Self {
+        Self { marks, changes: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// The changes since the last call.
+    pub fn take_changes(&mut self) -> Vec<MarkChange> {
+        std::mem::take(&mut self.changes)
     }
 
     pub fn add(&mut self, index: u64, key: &[u8]) {
-        let bytes = key.len() + KEY_OVERHEAD;
-        if self.bytes + bytes <= BYTES_MAX && self.by_index.entry(index).or_default().insert(key.into()) {
-            self.bytes += bytes;
-        }
+        self.change(MarkChange::Add(index, key.into()));
     }
 
     /// Judges the command whose name in capitals is `name`, and follows what it does to keys that were left out.
     pub fn judge(&mut self, name: &str, words: &[&[u8]], index: u64) -> Verdict {
         let Some(first) = words.get(1) else {
             match name {
-                "FLUSHALL" => self.clear(),
-                "FLUSHDB" => self.clear_index(index),
+                "FLUSHALL" => _ = self.change(MarkChange::ClearAll),
+                "FLUSHDB" => _ = self.change(MarkChange::Clear(index)),
                 _ => {}
             }
             return Verdict::Pass;
         };
         match (name, words) {
             // With an option, such as ASYNC.
-            ("FLUSHALL", _) => self.clear(),
-            ("FLUSHDB", _) => self.clear_index(index),
+            ("FLUSHALL", _) => _ = self.change(MarkChange::ClearAll),
+            ("FLUSHDB", _) => _ = self.change(MarkChange::Clear(index)),
             ("DEL" | "UNLINK", _) => words[1..].iter().for_each(|key| _ = self.remove(index, key)),
             ("MSET" | "MSETNX", _) => words[1..].iter().step_by(2).for_each(|key| _ = self.remove(index, key)),
             ("SWAPDB", [_, a, b, ..]) => {
                 if let (Some(a), Some(b)) = (number(a), number(b)) {
-                    let (of_a, of_b) = (self.by_index.remove(&a), self.by_index.remove(&b));
-                    self.by_index.extend(of_a.map(|keys| (b, keys)));
-                    self.by_index.extend(of_b.map(|keys| (a, keys)));
+                    self.change(MarkChange::Swap(a, b));
                 }
             }
             ("RENAME" | "RENAMENX", [_, from, to, ..]) => {
@@ -128,24 +197,19 @@ impl LeftOut {
     }
 
     fn has(&self, index: u64, key: &[u8]) -> bool {
-        self.by_index.get(&index).is_some_and(|keys| keys.contains(key))
+        self.marks.has(index, key)
     }
 
     fn remove(&mut self, index: u64, key: &[u8]) -> bool {
-        let Some(keys) = self.by_index.get_mut(&index) else { return false };
-        let found = keys.remove(key);
-        if found {
-            self.bytes -= key.len() + KEY_OVERHEAD;
-        }
-        if keys.is_empty() {
-            self.by_index.remove(&index);
-        }
-        found
+        self.has(index, key) && self.change(MarkChange::Remove(index, key.into()))
     }
 
-    fn clear_index(&mut self, index: u64) {
-        let keys = self.by_index.remove(&index).unwrap_or_default();
-        self.bytes -= keys.iter().map(|key| key.len() + KEY_OVERHEAD).sum::<usize>();
+    fn change(&mut self, change: MarkChange) -> bool {
+        let changed = self.marks.apply(&change);
+        if changed {
+            self.changes.push(change);
+        }
+        changed
     }
 }
 
@@ -215,7 +279,7 @@ mod tests {
         assert_eq!(judge(&mut left_out, "HDEL b f"), Verdict::LeaveOut);
         assert_eq!(left_out.judge("HSET", &[b"HSET", b"c", b"f", b"v"], 2), Verdict::LeaveOut);
         assert_eq!(judge(&mut left_out, "FLUSHALL"), Verdict::Pass);
-        assert!(left_out.is_empty() && left_out.bytes == 0);
+        assert!(left_out.is_empty() && left_out.marks.bytes == 0);
     }
 
     #[test]
@@ -224,8 +288,45 @@ mod tests {
         let long = vec![b'x'; BYTES_MAX / 2];
         left_out.add(0, &long);
         left_out.add(1, &long);
-        assert!(left_out.bytes <= BYTES_MAX);
-        left_out.clear_index(0);
-        assert_eq!((left_out.bytes, left_out.is_empty()), (0, true));
+        assert!(left_out.marks.bytes <= BYTES_MAX);
+        assert_eq!(judge(&mut left_out, "FLUSHDB"), Verdict::Pass);
+        assert_eq!((left_out.marks.bytes, left_out.is_empty()), (0, true));
+    }
+
+    /// The changes, made elsewhere, lead to the same marks, whatever a stream holds and however it is cut into units.
+    #[test]
+    fn changes_lead_to_the_same_marks_elsewhere() {
+        let mut state = 7u64;
+        let mut below = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % limit
+        };
+        for _ in 0..200 {
+            let (mut ahead, mut behind) = (LeftOut::default(), Marks::default());
+            for _ in 0..100 {
+                let (a, b, index) = (["a", "b", "c"][below(3)], ["a", "b", "d"][below(3)], below(3));
+                let line = match below(12) {
+                    0..4 => {
+                        ahead.add(index as u64, a.as_bytes());
+                        continue;
+                    }
+                    4 => format!("RENAME {a} {b}"),
+                    5 => format!("COPY {a} {b} DB {}", below(3)),
+                    6 => format!("MOVE {a} {}", below(3)),
+                    7 => format!("SWAPDB {} {}", below(3), below(3)),
+                    8 => format!("DEL {a} {b}"),
+                    9 => format!("SET {a} v"),
+                    10 => "FLUSHDB".to_owned(),
+                    _ if below(5) == 0 => "FLUSHALL".to_owned(),
+                    _ => format!("HSET {a} f v"),
+                };
+                let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+                ahead.judge(line.split(' ').next().unwrap(), &words, index as u64);
+                if below(3) == 0 {
+                    ahead.take_changes().iter().for_each(|change| assert!(behind.apply(change), "{change:?}"));
+                    assert_eq!((&behind.by_index, behind.bytes), (&ahead.marks.by_index, ahead.marks.bytes));
+                }
+            }
+        }
     }
 }

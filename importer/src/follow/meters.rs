@@ -1,14 +1,9 @@
 //! What an import counts, for its display and its decisions.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::left_out::LeftOut;
-
-/// Names of what was left out that are kept apart; the rest is counted together.
-const SKIPPED_NAMES_MAX: usize = 200;
 
 /// Counters of one import, over all of its sessions.
 #[derive(Debug, Default)]
@@ -18,6 +13,7 @@ pub struct ImportMeters {
     pub snapshot_bytes: AtomicU64,
     /// Nought where the source does not know either.
     pub snapshot_total: AtomicU64,
+    /// What the target has of the copy, and of the stream behind it.
     pub keys: AtomicU64,
     pub commands: AtomicU64,
     /// The offset up to which the target has everything.
@@ -25,8 +21,6 @@ pub struct ImportMeters {
     /// The source wants to hear as soon as this offset is applied; nought: it does not.
     pub acknowledge_from: AtomicU64,
     lag: Mutex<Lag>,
-    skipped: Mutex<BTreeMap<String, u64>>,
-    left_out: Mutex<LeftOut>,
 }
 
 /// How far the source was at a moment.
@@ -79,22 +73,6 @@ impl ImportMeters {
         let newest = lag.newest?;
         let oldest = lag.samples.front().map_or(Duration::ZERO, |sample| now.saturating_duration_since(sample.asked));
         Some((newest.offset.saturating_sub(applied), oldest))
-    }
-
-    pub fn skip(&self, what: &str) {
-        let mut skipped = lock(&self.skipped);
-        let name = if skipped.len() < SKIPPED_NAMES_MAX || skipped.contains_key(what) { what } else { "others" };
-        *skipped.entry(name.to_string()).or_default() += 1;
-    }
-
-    /// The keys that the copy has left out.
-    pub fn left_out(&self) -> MutexGuard<'_, LeftOut> {
-        lock(&self.left_out)
-    }
-
-    /// What was left out, and how often.
-    pub fn skipped(&self) -> Vec<(String, u64)> {
-        lock(&self.skipped).iter().map(|(what, count)| (what.clone(), *count)).collect()
     }
 }
 

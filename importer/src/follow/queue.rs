@@ -11,6 +11,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Interruption;
+use super::brought::Tally;
 use super::place::SourcePlace;
 use super::wire::request;
 
@@ -35,13 +36,15 @@ pub struct UnitBatch {
     /// The place at its end. Where only keepalives came, it need not be recorded.
     pub place: Option<SourcePlace>,
     pub must_record: bool,
-    pub keys: u64,
-    pub commands: u64,
+    pub tally: Tally,
 }
 
 impl UnitBatch {
     fn is_full(&self) -> bool {
-        self.shows || self.requests.len() >= BATCH_BYTES || self.starts.len() >= BATCH_REQUESTS
+        self.shows
+            || self.requests.len() >= BATCH_BYTES
+            || self.starts.len() >= BATCH_REQUESTS
+            || self.tally.marks.len() >= BATCH_REQUESTS
     }
 
     fn is_empty(&self) -> bool {
@@ -80,9 +83,11 @@ pub struct Unit {
     pub swaps: bool,
     /// What was staged until here is complete: it is shown.
     shows: bool,
-    /// Whether the place matters without any request: a new history, the end of a full sync.
+    /// Whether the place matters by itself: a new history, the end of a full sync.
     turns: bool,
     pub is_key: bool,
+    /// What else it stands for.
+    pub tally: Tally,
 }
 
 impl Unit {
@@ -161,12 +166,13 @@ impl UnitQueue {
         }
         batch.swaps |= unit.swaps;
         batch.shows |= unit.shows;
-        batch.must_record |= unit.turns || !unit.requests.is_empty();
         if unit.is_key {
-            batch.keys += 1;
+            unit.tally.keys += 1;
         } else {
-            batch.commands += unit.requests.len() as u64;
+            unit.tally.commands += unit.requests.len() as u64;
         }
+        batch.must_record |= unit.turns || !unit.tally.is_empty();
+        batch.tally.append(&mut unit.tally);
         batch.place = Some(place);
         unit.clear();
         drop(state);
@@ -233,7 +239,7 @@ mod tests {
             let select = |index: u8| format!("*2\r\n$6\r\nSELECT\r\n$1\r\n{index}\r\n");
             let expected = format!("a{}bcd{}e", select(3), select(0));
             assert_eq!(String::from_utf8_lossy(&batch.requests), expected);
-            assert_eq!((batch.starts.len(), batch.commands, batch.place), (7, 5, Some(place(2))));
+            assert_eq!((batch.starts.len(), batch.tally.commands, batch.place), (7, 5, Some(place(2))));
         }
         assert!(matches!(queue.take(Duration::ZERO), TakenBatch::Nothing));
     }

@@ -23,7 +23,8 @@ use dormouse_storage::rdb::reader::{RdbError, RdbProblem};
 use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
 use super::Interruption;
-use super::left_out::Verdict;
+use super::brought::Tally;
+use super::left_out::{LeftOut, Verdict};
 use super::meters::ImportMeters;
 use super::place::{KEY, SourcePlace};
 use super::queue::{Closed, STAGED, Unit, UnitQueue};
@@ -57,6 +58,10 @@ pub struct SourceReader<'a> {
     pub source: String,
     pub run: u64,
     pub position: Position,
+    /// The history goes on under a new name, which the target has not recorded.
+    pub renamed: bool,
+    /// Keys whose values the target lacks at this position.
+    pub left_out: LeftOut,
 }
 
 /// Why reading ended.
@@ -92,6 +97,8 @@ impl SourceReader<'_> {
     fn read(&mut self, snapshot: bool, follows: bool) -> Result<(), Stop> {
         if snapshot {
             self.snapshot()?;
+        } else if self.renamed {
+            self.queue.push(&mut Unit::turn(false), self.place())?;
         }
         if follows { self.stream() } else { Ok(()) }
     }
@@ -103,7 +110,7 @@ impl SourceReader<'_> {
         })?;
         let bytes = if let Framing::Bytes(bytes) = framing { bytes } else { u64::MAX };
         self.meters.snapshot_total.store(if bytes == u64::MAX { 0 } else { bytes }, Ordering::Relaxed);
-        self.meters.left_out().clear();
+        self.left_out = LeftOut::default();
         // The reader is lent the feed, the rest of us goes on beside it.
         let (source, run, indexes) = (self.source.clone(), self.run, self.abilities.indexes);
         let stages = self.abilities.stages;
@@ -125,14 +132,17 @@ impl SourceReader<'_> {
                     self.position.index = index.unwrap_or(0);
                 }
                 RdbEntry::Function(code) if self.abilities.commands.contains("FUNCTION") => loading.function(&code)?,
-                RdbEntry::Function(_) => refuse(self.skips, self.meters, "a library of functions", "it")?,
+                RdbEntry::Function(_) => {
+                    refuse(self.skips, &mut loading.unit.tally, "a library of functions", "it")?;
+                }
                 RdbEntry::ModuleAux { module } => {
-                    refuse(self.skips, self.meters, &format!("data of the module {module}"), "it")?;
+                    refuse(self.skips, &mut loading.unit.tally, &format!("data of the module {module}"), "it")?;
                 }
                 RdbEntry::Unsupported { key, what } => {
                     let name = format!("key `{}` of index {}", key.escape_ascii(), loading.index);
-                    refuse(self.skips, self.meters, &what, &name)?;
-                    self.meters.left_out().add(loading.index, &key);
+                    refuse(self.skips, &mut loading.unit.tally, &what, &name)?;
+                    self.left_out.add(loading.index, &key);
+                    loading.unit.tally.marks.append(&mut self.left_out.take_changes());
                 }
                 RdbEntry::Aux { .. } | RdbEntry::Resize { .. } => {}
                 RdbEntry::End => break,
@@ -140,6 +150,8 @@ impl SourceReader<'_> {
             self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
         }
         self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
+        // What was left out behind the last key.
+        let mut left_tally = std::mem::take(&mut loading.unit.tally);
         let (limited, rest) = rdb.into_inner();
         let unread = limited.limit();
         self.feed.unread(rest);
@@ -159,7 +171,9 @@ impl SourceReader<'_> {
                 }
             }
         }
-        self.queue.push(&mut Unit::turn(stages), self.place())?;
+        let mut turn = Unit::turn(stages);
+        turn.tally.append(&mut left_tally);
+        self.queue.push(&mut turn, self.place())?;
         Ok(())
     }
 
@@ -194,7 +208,7 @@ impl SourceReader<'_> {
                     let translated = match self.judge(&name, &command) {
                         Verdict::Pass => translate(&name, &command, &self.abilities),
                         verdict => {
-                            self.meters.skip("writes to keys that the copy has left out");
+                            unit.tally.skipped.add("writes to keys that the copy has left out", 1);
                             let instead =
                                 if let Verdict::Instead(request) = verdict { vec![request] } else { Vec::new() };
                             Translated::Requests { requests: instead, without: None }
@@ -204,14 +218,15 @@ impl SourceReader<'_> {
                         Translated::AsIs => unit.add(self.position.index, &command.bytes),
                         Translated::Requests { requests, without } => {
                             if let Some(what) = without {
-                                refuse(self.skips, self.meters, what, &key())?;
+                                refuse(self.skips, &mut unit.tally, what, &key())?;
                             }
                             requests.iter().for_each(|request| unit.add(self.position.index, request));
                         }
                         Translated::Unsupported => {
-                            refuse(self.skips, self.meters, &format!("the command {name}"), &key())?;
+                            refuse(self.skips, &mut unit.tally, &format!("the command {name}"), &key())?;
                         }
                     }
+                    unit.tally.marks.append(&mut self.left_out.take_changes());
                     unit.swaps |= name == "SWAPDB";
                     if unit.bytes() as u64 > COMMAND_BYTES_MAX {
                         return Err(Interruption::Final("a transaction of more than a gigabyte".into()).into());
@@ -225,13 +240,12 @@ impl SourceReader<'_> {
     }
 
     /// Whether a command of the stream concerns what the copy has left out.
-    fn judge(&self, name: &str, command: &SourceCommand) -> Verdict {
-        let mut left_out = self.meters.left_out();
-        if left_out.is_empty() {
+    fn judge(&mut self, name: &str, command: &SourceCommand) -> Verdict {
+        if self.left_out.is_empty() {
             return Verdict::Pass;
         }
         let words: Vec<&[u8]> = command.words().collect();
-        left_out.judge(name, &words, self.position.index)
+        self.left_out.judge(name, &words, self.position.index)
     }
 
     fn place(&self) -> SourcePlace {
@@ -303,9 +317,9 @@ impl Loading<'_> {
 }
 
 /// Counts what the target cannot take, or ends the import.
-fn refuse(skips: bool, meters: &ImportMeters, what: &str, whose: &str) -> Result<(), Interruption> {
+fn refuse(skips: bool, tally: &mut Tally, what: &str, whose: &str) -> Result<(), Interruption> {
     if skips {
-        meters.skip(what);
+        tally.skipped.add(what, 1);
         return Ok(());
     }
     Err(Interruption::Final(format!(

@@ -15,6 +15,8 @@ use indicatif::HumanCount;
 
 use super::Interruption;
 use super::address::ServerAddress;
+use super::brought::Brought;
+use super::left_out::LeftOut;
 use super::meters::ImportMeters;
 use super::place::{KEY, SourcePlace};
 use super::preflight::untakeable;
@@ -60,12 +62,13 @@ pub struct Remembered {
     /// How many full syncs in a row the source ended, and how many of them before the first byte.
     pub cut_off: u32,
     pub cut_off_at_once: u32,
-    /// The removal of the bookkeeping was sent.
+    /// The removal of the bookkeeping was sent, and nothing else since: where it is gone, the import is over.
     removing: bool,
     full_syncs: u32,
     cutover: Option<Cutover>,
     /// A batch was being applied when the session ended: the failure may be due to what is in it.
     pub sending: bool,
+    pub brought: Brought,
 }
 
 #[derive(Debug)]
@@ -127,10 +130,14 @@ impl LiveImport {
         if found.place.is_none() && memory.removing {
             return Ok(self.outcome(memory));
         }
+        if memory.brought.resume(found.place.as_ref()) && matches!(found.place, Some(SourcePlace::Following { .. })) {
+            self.reach_following(memory);
+        }
+        self.show_sum(memory);
         let full = self.judge(&mut target, &found, memory)?;
         let place = found.place;
-        // With --replace the user wants everything again.
-        let starts_again = self.replaces && memory.is_new() || target.abilities.stages && !found.follows;
+        // With --replace the user wants everything again, also where a link drops before the target shows it.
+        let starts_again = self.replaces && !memory.begun || target.abilities.stages && !found.follows;
         let have = match &place {
             Some(SourcePlace::Following { replid, offset, .. }) if !starts_again => Some((replid.as_str(), *offset)),
             _ => None,
@@ -150,6 +157,7 @@ impl LiveImport {
         self.meters.acknowledge_from.store(0, Ordering::Relaxed);
         let run = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_nanos() as u64);
         let snapshot = matches!(answer, SyncAnswer::Full { .. });
+        let renamed = matches!(&answer, SyncAnswer::Continue { replid: Some(_) });
         let position = match (answer, &place) {
             (SyncAnswer::Full { replid, offset }, _) => {
                 self.begin(&mut target, place.as_ref().filter(|_| !starts_again), full, run, memory)?;
@@ -159,7 +167,7 @@ impl LiveImport {
                 self.meters.applied.store(*offset, Ordering::Relaxed);
                 self.meters.following.store(true, Ordering::Release);
                 self.progress.note(&format!("the source goes on from offset {offset}"));
-                memory.begun = true;
+                self.reach_following(memory);
                 Position { replid: new.unwrap_or_else(|| replid.clone()), offset: *offset, index: *index }
             }
             (SyncAnswer::Continue { .. }, _) => {
@@ -181,6 +189,8 @@ impl LiveImport {
             source: self.source.to_string(),
             run,
             position,
+            renamed,
+            left_out: LeftOut::from(memory.brought.sum().marks.clone()),
         };
         let pulse = Pulse {
             source: &self.source,
@@ -295,7 +305,8 @@ impl LiveImport {
         memory.cutover = None;
         self.meters.following.store(false, Ordering::Release);
         self.meters.forget_samples();
-        self.meters.keys.store(0, Ordering::Relaxed);
+        memory.brought.begin_copy();
+        self.show_sum(memory);
         self.meters.snapshot_bytes.store(0, Ordering::Relaxed);
         let start = SourcePlace::Incomplete { source: self.source.to_string(), run, step: 0 };
         let flush = !matches!(content, Content::Nothing);
@@ -322,7 +333,7 @@ impl LiveImport {
             match queue.take(TICK) {
                 TakenBatch::UnitBatch(batch) => {
                     memory.sending = true;
-                    self.apply(target, &batch, run, memory)?;
+                    self.apply(target, batch, run, memory)?;
                     memory.sending = false;
                 }
                 TakenBatch::End(Ok(())) => return self.remove(target, memory),
@@ -345,22 +356,24 @@ impl LiveImport {
     fn apply(
         &self,
         target: &mut TargetLink,
-        batch: &UnitBatch,
+        mut batch: UnitBatch,
         run: u64,
         memory: &mut Remembered,
     ) -> Result<(), Interruption> {
-        let Some(place) = &batch.place else { return Ok(()) };
+        let Some(place) = batch.place.take() else { return Ok(()) };
         // A place that only keepalives lead to is not worth a write, which would keep the target awake.
-        if batch.must_record && !target.has_recorded(place) {
-            let refusals = target.apply(Bookkeeping::None, batch, Some(place))?;
-            self.judge_refusals(target, &refusals, run)?;
+        if batch.must_record && !target.has_recorded(&place) {
+            memory.brought.send(place.clone(), std::mem::take(&mut batch.tally));
+            let refusals = target.apply(Bookkeeping::None, &batch, Some(&place))?;
+            // The key has changed, so a removal that is still on its way is refused.
+            memory.removing = false;
+            memory.brought.settle();
+            self.judge_refusals(target, &refusals, run, memory)?;
+            self.show_sum(memory);
         }
-        self.meters.keys.fetch_add(batch.keys, Ordering::Relaxed);
-        self.meters.commands.fetch_add(batch.commands, Ordering::Relaxed);
         if let SourcePlace::Following { offset, .. } = place {
-            memory.begun = true;
-            (memory.syncing, memory.cut_off, memory.cut_off_at_once) = (false, 0, 0);
-            self.meters.applied.store(*offset, Ordering::Relaxed);
+            self.reach_following(memory);
+            self.meters.applied.store(offset, Ordering::Relaxed);
             if !self.meters.following.swap(true, Ordering::AcqRel) && self.follows {
                 let keys = HumanCount(self.meters.keys.load(Ordering::Relaxed));
                 self.progress.note(&format!("full sync done: {keys} keys; now following the source"));
@@ -369,8 +382,26 @@ impl LiveImport {
         Ok(())
     }
 
+    /// The target shows what this process has copied or goes on with.
+    fn reach_following(&self, memory: &mut Remembered) {
+        memory.begun = true;
+        (memory.syncing, memory.cut_off, memory.cut_off_at_once) = (false, 0, 0);
+    }
+
+    fn show_sum(&self, memory: &Remembered) {
+        let sum = memory.brought.sum();
+        self.meters.keys.store(sum.keys, Ordering::Relaxed);
+        self.meters.commands.store(sum.commands, Ordering::Relaxed);
+    }
+
     /// A request failed although its transaction ran: the target is not what the source is.
-    fn judge_refusals(&self, target: &mut TargetLink, refusals: &Refusals, run: u64) -> Result<(), Interruption> {
+    fn judge_refusals(
+        &self,
+        target: &mut TargetLink,
+        refusals: &Refusals,
+        run: u64,
+        memory: &mut Remembered,
+    ) -> Result<(), Interruption> {
         let kind = |error: &str| error.split(' ').next().unwrap_or_default().to_string();
         let passing = |error: &str| !["ERR", "WRONGTYPE", "BUSYGROUP", "NOGROUP"].contains(&kind(error).as_str());
         let worst = refusals.kept.iter().find(|(_, error)| !self.skips || passing(error));
@@ -386,10 +417,11 @@ impl LiveImport {
         }
         for (what, error) in &refusals.kept {
             let command = what.split(' ').next().unwrap_or_default();
-            self.meters.skip(&format!("the command {command}: {error}"));
+            memory.brought.skip(&format!("the command {command}: {error}"), 1);
         }
-        for _ in refusals.kept.len() as u64..refusals.count {
-            self.meters.skip("others");
+        let others = refusals.count - refusals.kept.len() as u64;
+        if others > 0 {
+            memory.brought.skip("others", others);
         }
         Ok(())
     }
