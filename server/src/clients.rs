@@ -4,7 +4,6 @@
 //! its outbox or mark it killed, and wake it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -15,43 +14,8 @@ use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
 use crate::account::{self, Account, CONNECTION_BYTES};
-use crate::session::Session;
+use crate::peer::Peer;
 use crate::strangers::Strangers;
-use crate::table::TABLE;
-
-/// Where a client comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
-    Tcp { remote: SocketAddr, local: SocketAddr },
-    Unix(Arc<str>),
-}
-
-impl std::fmt::Display for Peer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { remote, .. } => write!(f, "{remote}"),
-            Self::Unix(path) => write!(f, "{path}:0"),
-        }
-    }
-}
-
-impl Peer {
-    /// Whether it is on this machine.
-    pub fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
-        }
-    }
-
-    /// The address that it connected to.
-    pub fn local(&self) -> String {
-        match self {
-            Self::Tcp { local, .. } => local.to_string(),
-            Self::Unix(path) => format!("{path}:0"),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub struct Client {
@@ -299,61 +263,6 @@ impl Client {
     pub fn is_subscriber(&self) -> bool {
         self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
     }
-
-    /// Its line of `CLIENT LIST`, with every field of Redis's in Redis's order. `qbuf-free` is 0: a client reads into the buffer
-    /// of its worker, and has one of its own, without room to spare, only for a request that has not come whole.
-    pub fn line(&self, now_ms: u64) -> String {
-        let number = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
-        let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
-        let told = self.told.lock().clone();
-        let last = usize::from(self.last_command.load(Ordering::Relaxed));
-        let (input, output) = (self.input_bytes.load(Ordering::Relaxed), self.output_bytes.load(Ordering::Relaxed));
-        let outbox = self.outbox_bytes();
-        let bytes = |cell: &AtomicUsize| cell.load(Ordering::Relaxed);
-        let (arguments, queued) = (bytes(&self.argument_bytes), bytes(&self.queued_bytes));
-        let (replies, replies_peak) = (bytes(&self.reply_bytes).max(output), bytes(&self.reply_bytes_peak).max(output));
-        format!(
-            "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub=0 multi={} \
-             qbuf={input} qbuf-free=0 argv-mem={arguments} multi-mem={queued} rbs={replies} rbp={replies_peak} obl={output} \
-             oll={} omem={outbox} tot-mem={} \
-             events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
-            self.id,
-            self.peer,
-            self.peer.local(),
-            self.fd.load(Ordering::Relaxed),
-            String::from_utf8_lossy(&told.name),
-            seconds(self.connected_ms),
-            seconds(self.active_ms.load(Ordering::Relaxed)),
-            self.flags(),
-            self.select.load(Ordering::Relaxed),
-            number(&self.channels),
-            number(&self.patterns),
-            number(&self.queued) as i32,
-            u8::from(outbox > 0),
-            (input + arguments + queued + replies + outbox + size_of::<Self>() + size_of::<Session>())
-                .max(self.held_bytes()),
-            if output > 0 { "rw" } else { "r" },
-            if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
-            told.database,
-            self.resp.load(Ordering::Relaxed),
-            told.library,
-            told.library_version,
-        )
-    }
-
-    /// Redis's letters.
-    fn flags(&self) -> String {
-        let letters = [
-            (self.is_subscriber(), 'P'),
-            (self.queued.load(Ordering::Relaxed) != u32::MAX, 'x'),
-            (self.is_killed(), 'A'),
-            (matches!(self.peer, Peer::Unix(_)), 'U'),
-            (self.no_evict.load(Ordering::Relaxed), 'e'),
-            (self.no_touch.load(Ordering::Relaxed), 'T'),
-        ];
-        let flags: String = letters.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
-        if flags.is_empty() { "N".into() } else { flags }
-    }
 }
 
 impl Caller for Client {
@@ -493,7 +402,7 @@ impl Clients {
     pub fn add_stranger(&self, peer: Peer, now_ms: u64, places: usize) -> Arc<Client> {
         let mut all = self.all.lock();
         let client = self.enlist(&mut all, peer, "".into(), &self.strangers_memory, now_ms);
-        self.close_for(&mut all, Arc::clone(&client), now_ms, places);
+        self.close_for(&mut all, &client, now_ms, places);
         client
     }
 
@@ -530,24 +439,24 @@ impl Clients {
         if let Some(database) = client.welcome_in.lock().take() {
             all.dismiss(&database);
             client.charge_to(&self.strangers_memory);
-            self.close_for(&mut all, Arc::clone(client), now_ms, places);
+            self.close_for(&mut all, client, now_ms, places);
         }
     }
 
     /// Closes strangers that are here since before `since_ms`.
     pub fn close_strangers_before(&self, since_ms: u64) {
-        let late = self.all.lock().strangers.before(since_ms);
-        late.iter().for_each(|client| client.kill());
+        let all = self.all.lock();
+        all.strangers.before(since_ms).iter().filter_map(|id| all.by_id.get(id)).for_each(|client| client.kill());
     }
 
     pub fn strangers(&self) -> usize {
         self.all.lock().strangers.len()
     }
 
-    fn close_for(&self, all: &mut All, stranger: Arc<Client>, now_ms: u64, places: usize) {
-        if let Some(client) = all.strangers.add(stranger, now_ms, places) {
+    fn close_for(&self, all: &mut All, stranger: &Client, now_ms: u64, places: usize) {
+        if let Some(client) = all.strangers.add(stranger.id, &stranger.peer, now_ms, places) {
             self.reject();
-            client.kill();
+            all.by_id.get(&client).inspect(|client| client.kill());
         }
     }
 

@@ -15,16 +15,13 @@ use dormouse_storage::log::Window;
 use thiserror::Error;
 
 use self::hints::{HINTS, Hints};
-use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, Size};
+use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size};
 use crate::{process, strangers};
 
 mod hints;
 
 /// How many logical databases `SELECT` reaches.
 pub const LOGICAL_DATABASES: usize = 16;
-
-/// Most entries that `SLOWLOG` may be told to keep: of 4 KB each, for each database.
-pub const SLOWLOG_LEN_MAX: u32 = 10_000;
 
 /// Most keys that one eviction compares: it is done under the lock of a shard.
 const SAMPLES_MAX: i64 = 64;

@@ -25,11 +25,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::account;
-use crate::clients::{Client, Peer, Refusal};
+use crate::clients::{Client, Refusal};
 use crate::dispatch::Next;
 use crate::held::Sealed;
 use crate::late;
 use crate::node::Node;
+use crate::peer::Peer;
 use crate::session::Session;
 use crate::strangers;
 use crate::worker::Worker;
@@ -46,6 +47,13 @@ const DOUBLED_BYTES: usize = 1 << 20;
 
 /// How often the connection of a client that waits is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A socket that no event loop has yet.
+#[derive(Debug)]
+pub enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
 
 #[derive(Debug)]
 pub enum Stream {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use dormouse_shard::commands::Flags;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
@@ -14,19 +13,18 @@ use futures::future::join_all;
 use parking_lot::Mutex;
 
 use crate::account::{self, Account};
+use crate::clock;
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
-use crate::keeper::Saving;
 use crate::latency::Events;
-use crate::metering::{DatabaseMeters, Totals};
+use crate::metering::{CountedCommands, DatabaseMeters, Totals};
 use crate::options::{
     DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, named_database, owner_and_branch,
 };
 use crate::pubsub::PubSub;
 use crate::rights::Rights;
+use crate::saving::Saving;
 use crate::slowlog::Slowlog;
-use crate::table::TABLE;
-use crate::worker;
 
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
@@ -68,6 +66,7 @@ pub struct Tenant {
     loads: Mutex<BTreeMap<u64, Lately>>,
     /// Write commands that had succeeded when the last checkpoint began.
     writes_saved: Arc<AtomicU64>,
+    counted: &'static CountedCommands,
 }
 
 /// Commands, bytes in and bytes out a second.
@@ -88,28 +87,33 @@ pub struct Lately {
 impl Tenant {
     /// Opens a database of the store, or a new one. One whose manifest cannot be read is there too: it answers with the
     /// error.
-    pub async fn open(name: &str, engine: &Engine, settings: &DatabaseSettings, seed: u64) -> Arc<Self> {
+    pub async fn open(
+        name: &str,
+        engine: &Engine,
+        settings: &DatabaseSettings,
+        counted: &'static CountedCommands,
+        seed: u64,
+    ) -> Arc<Self> {
         let now_ms = (engine.clock)();
         let database = Database::open(name, seed, engine.clone()).await;
-        let names: Vec<&str> = TABLE.entries().iter().map(|entry| &*entry.name).collect();
+        let names = &counted.names;
         let saved = database.saved_meters();
         let meters = if saved.is_empty() {
             DatabaseMeters::new(name, names.len(), now_ms)
         } else {
-            DatabaseMeters::restore(name, &saved, &names, now_ms).unwrap_or_else(|error| {
+            DatabaseMeters::restore(name, &saved, names, now_ms).unwrap_or_else(|error| {
                 tracing::error!(database = name, %error, "failed to read the meters in the manifest; they start from zero");
                 DatabaseMeters::new(name, names.len(), now_ms)
             })
         };
-        let meters = DatabaseMeters::measured_by(meters, worker::monotonic_ms);
+        let meters = DatabaseMeters::measured_by(meters, clock::monotonic_ms);
         let (kept, clock) = (Arc::clone(&meters), engine.clock);
-        let writes_saved = Arc::new(AtomicU64::new(writes(&meters.totals(now_ms))));
+        let writes_saved = Arc::new(AtomicU64::new(counted.succeeded_writes(&meters.totals(now_ms))));
         let saved = Arc::clone(&writes_saved);
         // Asked for at the beginning of each checkpoint.
         database.keep_meters(Box::new(move || {
-            saved.store(writes(&kept.totals(clock())), Ordering::Relaxed);
-            let names: Vec<&str> = TABLE.entries().iter().map(|entry| &*entry.name).collect();
-            kept.save(&names, clock())
+            saved.store(counted.succeeded_writes(&kept.totals(clock())), Ordering::Relaxed);
+            kept.save(&counted.names, clock())
         }));
         let tenant = Self {
             owner: owner_of(name, &database.lineage().ancestors).into(),
@@ -131,6 +135,7 @@ impl Tenant {
             saving: Mutex::default(),
             loads: Mutex::default(),
             writes_saved,
+            counted,
         };
         tenant.configure(settings.clone());
         match tenant.database.own_window() {
@@ -208,7 +213,7 @@ impl Tenant {
 
     /// Write commands that have succeeded since the last checkpoint.
     pub fn writes_unsaved(&self, totals: &Totals) -> u64 {
-        writes(totals).saturating_sub(self.writes_saved.load(Ordering::Relaxed))
+        self.counted.succeeded_writes(totals).saturating_sub(self.writes_saved.load(Ordering::Relaxed))
     }
 
     /// Says what the shards did in the last second.
@@ -224,12 +229,6 @@ impl Tenant {
     pub fn worked(&self, now_ms: u64) {
         self.worked_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
-}
-
-/// Write commands that have succeeded.
-fn writes(totals: &Totals) -> u64 {
-    let writes = totals.commands().filter(|(id, _)| TABLE.get(*id).row.flags.contains(Flags::WRITE));
-    writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
 }
 
 /// Who owns a database: the name in front of a branch's, or, for a branch of version 0.1.0, which had no owner in its name,
@@ -258,6 +257,7 @@ pub struct Tenants {
     pub branches_max: AtomicUsize,
     /// The names of databases that are being made or deleted.
     changing: Mutex<BTreeSet<String>>,
+    counted: &'static CountedCommands,
 }
 
 impl Tenants {
@@ -269,10 +269,11 @@ impl Tenants {
         tokens: Tokens,
         engine: &Engine,
         settings: &DatabaseSettings,
+        counted: &'static CountedCommands,
         mut seed: impl FnMut() -> u64,
     ) -> std::result::Result<Self, String> {
         let (default, swept, stored) = futures::join!(
-            Tenant::open(DEFAULT_DATABASE, engine, settings, seed()),
+            Tenant::open(DEFAULT_DATABASE, engine, settings, counted, seed()),
             manifest::sweep(&engine.store, (engine.clock)()),
             manifest::databases(&engine.store),
         );
@@ -287,7 +288,7 @@ impl Tenants {
         let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
         let named = named.chain(logged.iter().map(|name| &**name));
         let named: BTreeSet<&str> = named.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(named, engine, settings, &mut seed).await {
+        for tenant in open_all(named, engine, settings, counted, &mut seed).await {
             by_name.insert(tenant.name().into(), tenant);
         }
         let stored = stored.unwrap_or_else(|error| {
@@ -296,7 +297,7 @@ impl Tenants {
         });
         let stored = stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok());
         let others: BTreeSet<&str> = stored.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(existing(others, engine).await, engine, settings, &mut seed).await {
+        for tenant in open_all(existing(others, engine).await, engine, settings, counted, &mut seed).await {
             by_name.insert(tenant.name().into(), tenant);
         }
         if !tokens.is_empty() {
@@ -325,7 +326,14 @@ impl Tenants {
             });
         }
         let (by_name, default) = (ArcSwap::from_pointee(by_name), ArcSwap::from(default));
-        Ok(Self { by_name, default, tokens, branches_max: AtomicUsize::new(usize::MAX), changing: Mutex::default() })
+        Ok(Self {
+            by_name,
+            default,
+            tokens,
+            branches_max: AtomicUsize::new(usize::MAX),
+            changing: Mutex::default(),
+            counted,
+        })
     }
 
     pub fn default(&self) -> Arc<Tenant> {
@@ -443,7 +451,7 @@ impl Tenants {
         let made = source.database.branch(&name, expires_ms).await;
         if made.is_ok() || matches!(made, Err(Error::Store(_))) {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
-            let tenant = Tenant::open(&name, engine, &source.settings_now(), seed).await;
+            let tenant = Tenant::open(&name, engine, &source.settings_now(), self.counted, seed).await;
             // A store that did not answer may have made it all the same.
             if made.is_ok() || tenant.database.lineage().source().is_some() {
                 self.change(|by_name| drop(by_name.insert(name.as_str().into(), Arc::clone(&tenant))));
@@ -469,7 +477,7 @@ impl Tenants {
             // There always is one: an empty one replaces the branch that had its name.
             let engine = &tenant.database.engine;
             let seed = tenant.database.shared.placement.seed ^ (engine.clock)();
-            let fresh = Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), seed).await;
+            let fresh = Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), self.counted, seed).await;
             self.default.store(Arc::clone(&fresh));
             self.change(|by_name| drop(by_name.insert(DEFAULT_DATABASE.into(), Arc::clone(&fresh))));
         } else if deleted.is_ok() {
@@ -564,12 +572,15 @@ async fn open_all(
     names: BTreeSet<&str>,
     engine: &Engine,
     settings: &DatabaseSettings,
+    counted: &'static CountedCommands,
     seed: &mut impl FnMut() -> u64,
 ) -> Vec<Arc<Tenant>> {
     let names: Vec<(&str, u64)> = names.into_iter().map(|name| (name, seed())).collect();
     let mut opened = Vec::with_capacity(names.len());
     for some in names.chunks(OPENED_TOGETHER) {
-        opened.extend(join_all(some.iter().map(|(name, seed)| Tenant::open(name, engine, settings, *seed))).await);
+        opened.extend(
+            join_all(some.iter().map(|(name, seed)| Tenant::open(name, engine, settings, counted, *seed))).await,
+        );
     }
     opened
 }

@@ -14,7 +14,7 @@ use dormouse_shard::error::Error;
 use dormouse_shard::health::ConditionKind;
 use dormouse_shard::keyspace::INDEXES;
 use dormouse_shard::shard::ShardView;
-use dormouse_storage::retry::{Notice, Retry};
+use dormouse_storage::retry::Notice;
 use tokio::sync::Mutex;
 
 use crate::clients::Client;
@@ -22,65 +22,12 @@ use crate::databases::{Lately, Rates, Tenant};
 use crate::health;
 use crate::metering::Meter;
 use crate::node::{Node, OVERTAKEN, Shutdown};
+use crate::saving::Attempts;
 
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For so long a process that was overtaken tells clients and probes why, before it ends.
 const REFUSE_FOR: Duration = Duration::from_secs(2);
-/// How soon what has failed is tried again.
-const RETRY_MS: (u64, u64) = (1_000, 60_000);
-
-/// One thing that is tried again, less and less often, until it succeeds.
-#[derive(Debug)]
-pub struct Attempts {
-    retry: Retry,
-    due: Option<Instant>,
-}
-
-impl Default for Attempts {
-    fn default() -> Self {
-        Self { retry: Retry::new(RETRY_MS.0, RETRY_MS.1), due: None }
-    }
-}
-
-impl Attempts {
-    pub fn is_due(&self) -> bool {
-        self.due.is_none_or(|due| due <= Instant::now())
-    }
-
-    /// Notes how an attempt went. Answers what to log.
-    pub fn note(&mut self, succeeded: bool) -> Notice {
-        if succeeded {
-            self.retry.succeeded();
-            self.due = None;
-            return Notice::Silent;
-        }
-        let (pause, notice) = self.retry.failed();
-        self.due = Some(Instant::now() + pause);
-        notice
-    }
-}
-
-/// The checkpoints and sleeps of one database that the keeper begins by itself.
-#[derive(Debug, Default)]
-pub struct Saving {
-    attempts: Attempts,
-    is_running: bool,
-}
-
-impl Saving {
-    /// Whether another one is to begin now.
-    fn begin(&mut self) -> bool {
-        let begins = !self.is_running && self.attempts.is_due();
-        self.is_running |= begins;
-        begins
-    }
-
-    fn end(&mut self, succeeded: bool) -> Notice {
-        self.is_running = false;
-        self.attempts.note(succeeded)
-    }
-}
 
 /// Starts the keeper's tasks in the current runtime. They end when the node drains.
 pub fn start(node: &Arc<Node>, autoscaler: Autoscaler) {
@@ -208,7 +155,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             }
             match tenant {
                 // It was logged when it was tried first.
-                Some(tenant) if tenant.saving.lock().attempts.retry.is_failing() => tracing::debug!("{action}"),
+                Some(tenant) if tenant.saving.lock().is_failing() => tracing::debug!("{action}"),
                 _ => tracing::info!("{action}"),
             }
             // Each in its own task: a long checkpoint of one database does not hold up another's.

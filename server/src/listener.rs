@@ -9,10 +9,11 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use crate::clients::Peer;
-use crate::connection::Stream;
+use crate::clock::now_ms;
+use crate::connection::{Accepted, Stream};
+use crate::event_loop::Handle;
 use crate::node::Node;
-use crate::worker::{Handle, now_ms};
+use crate::peer::Peer;
 
 const BACKLOG: i32 = 4096;
 /// How often strangers are looked at.
@@ -143,12 +144,12 @@ fn serve_tcp(stream: TcpStream, remote: SocketAddr, worker: &Handle) {
     let _ = options.set_tcp_nodelay(true);
     let _ = options
         .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(std::time::Duration::from_secs(KEEPALIVE_SECONDS)));
-    worker.serve(crate::worker::Accepted::Tcp(stream), Peer::Tcp { remote, local });
+    worker.serve(Accepted::Tcp(stream), Peer::Tcp { remote, local });
 }
 
 fn serve_unix(stream: UnixStream, path: &Arc<str>, worker: &Handle) {
     if let Ok(stream) = stream.into_std() {
-        worker.serve(crate::worker::Accepted::Unix(stream), Peer::Unix(Arc::clone(path)));
+        worker.serve(Accepted::Unix(stream), Peer::Unix(Arc::clone(path)));
     }
 }
 
@@ -213,10 +214,10 @@ impl Stream {
     ///
     /// # Errors
     /// When the event loop refuses.
-    pub fn adopt(accepted: crate::worker::Accepted) -> io::Result<Self> {
+    pub fn adopt(accepted: Accepted) -> io::Result<Self> {
         Ok(match accepted {
-            crate::worker::Accepted::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
-            crate::worker::Accepted::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
+            Accepted::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream)?),
+            Accepted::Unix(stream) => Self::Unix(UnixStream::from_std(stream)?),
         })
     }
 }

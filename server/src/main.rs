@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use dormouse::options::{Invocation, version};
+use dormouse::cli::{Invocation, version};
 use dormouse::server::{Failure, Server};
 
 #[global_allocator]

@@ -35,24 +35,6 @@ const RELIEF_FROM: f64 = 0.9;
 const GIVEN_BACK_MIN: u64 = 16 << 20;
 const GIVE_BACK_EVERY: Duration = Duration::from_millis(200);
 
-/// The part of the machine's or the container's memory that the process takes if it is not told how much.
-const PART_BY_DEFAULT: f64 = 0.75;
-/// The same of an address space, of which some is never used.
-const PART_OF_ADDRESSES: f64 = 0.5;
-
-/// Most bytes for the process where no option says: a part of the least that the machine, a control group (version 1 or 2)
-/// or a limit of the address space allows. 0 where the system says nothing.
-pub fn total_by_default() -> u64 {
-    let part = |bytes: u64, part: f64| (bytes as f64 * part) as u64;
-    let memory = [Some(process::system_memory_bytes()), process::group_memory_bytes()];
-    let memory = memory.into_iter().flatten().filter(|bytes| *bytes > 0).min();
-    let limits = [
-        memory.map(|bytes| part(bytes, PART_BY_DEFAULT)),
-        process::address_space_bytes().map(|bytes| part(bytes, PART_OF_ADDRESSES)),
-    ];
-    limits.into_iter().flatten().min().unwrap_or(0)
-}
-
 /// Starts the thread that watches the memory of a node. It ends with the node, or when that drains.
 ///
 /// # Errors

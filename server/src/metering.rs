@@ -46,6 +46,22 @@ pub fn request_units(bytes_in: u64, bytes_out: u64) -> u64 {
     (bytes_in + bytes_out).div_ceil(REQUEST_UNIT_BYTES).max(1)
 }
 
+/// The commands that are counted, by their index in the command table.
+#[derive(Debug)]
+pub struct CountedCommands {
+    pub names: Vec<&'static str>,
+    /// Whether it is a write.
+    pub writes: Vec<bool>,
+}
+
+impl CountedCommands {
+    /// Write commands that have succeeded.
+    pub fn succeeded_writes(&self, totals: &Totals) -> u64 {
+        let writes = totals.commands().filter(|(id, _)| self.writes.get(*id) == Some(&true));
+        writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
+    }
+}
+
 /// The meters of one database, shared by all workers.
 #[derive(Debug)]
 pub struct DatabaseMeters {

@@ -10,7 +10,7 @@
 //! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that an
 //! option which is declared once, in [`Options`], is understood everywhere.
 
-mod environment;
+pub(crate) mod environment;
 mod name;
 mod reshaping;
 mod token;
@@ -21,8 +21,8 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use clap::ArgAction;
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use dormouse_autoscaler::Policy;
 use dormouse_storage::log::Window;
 
@@ -33,102 +33,11 @@ use self::reshaping::Reshaping;
 use self::token::{AdminToken, Token};
 pub use self::token::{Tokens, named_database};
 pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
-use crate::cli::Tool;
+use crate::logging::{self, LogFormat};
+use crate::process;
 
-/// What the user asked the program to do.
-#[derive(Debug)]
-pub enum Invocation {
-    Serve(Box<Options>),
-    Tool(Box<Tool>),
-    Version,
-}
-
-impl Invocation {
-    /// Reads the process's arguments, its environment and the configuration file. Prints help or what is wrong, and
-    /// ends the process, where there is nothing to run.
-    pub fn from_process() -> Invocation {
-        match Invocation::parse(std::env::args_os(), std::env::vars_os()) {
-            Ok(invocation) => invocation,
-            Err(error) => error.exit(),
-        }
-    }
-
-    /// The same from explicit inputs; the first argument is the program's name.
-    pub fn parse(
-        arguments: impl IntoIterator<Item = OsString>,
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Invocation, clap::Error> {
-        let arguments: Vec<OsString> = arguments.into_iter().collect();
-        // Help, `version` and mistakes in the arguments come first, whatever the other places hold.
-        let alone = CommandLine::read(CommandLine::command(), &arguments)?;
-        match alone.subcommand {
-            Some(Command::Version) => return Ok(Invocation::Version),
-            Some(Command::Tool(tool)) => return Ok(Invocation::Tool(Box::new(tool))),
-            Some(Command::Serve(_)) | None => {}
-        }
-        let environment = environment::defaults(environment.into_iter())?;
-        let mut command = with_defaults(CommandLine::command(), &environment);
-        if let Some(path) = CommandLine::read(command.clone(), &arguments)?.options().config {
-            let file = file_defaults(&path)?;
-            command = with_defaults(with_defaults(CommandLine::command(), &file), &environment);
-        }
-        let options = CommandLine::read(command, &arguments)?.options();
-        options.checked().map(Invocation::Serve)
-    }
-}
-
-/// The line that `dormouse version` prints.
-pub fn version() -> String {
-    format!("dormouse {}", env!("CARGO_PKG_VERSION"))
-}
-
-#[derive(Parser)]
-#[command(
-    name = "dormouse",
-    version,
-    about = "A serverless Redis: databases that fall asleep when they are not used",
-    args_conflicts_with_subcommands = true,
-    after_help = "Every option also reads DORMOUSE_<OPTION> from the environment (DORMOUSE_SLEEP_AFTER=10m), and \
-                  stands under its own name in the file of --config (sleep-after = \"10m\").\n\n\
-                  The server ends with 0 after it has saved every database, with 1 after a failure, with 2 when an \
-                  option is wrong, and with 3 when another process has taken the store over."
-)]
-struct CommandLine {
-    #[command(subcommand)]
-    subcommand: Option<Command>,
-    #[command(flatten)]
-    options: Box<Options>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Start the server (also what happens without a command)
-    Serve(Box<Options>),
-    #[command(flatten)]
-    Tool(Tool),
-    /// Print the version
-    Version,
-}
-
-impl CommandLine {
-    fn read(command: clap::Command, arguments: &[OsString]) -> Result<CommandLine, clap::Error> {
-        command.try_get_matches_from(arguments).and_then(|matches| CommandLine::from_arg_matches(&matches))
-    }
-
-    fn options(self) -> Box<Options> {
-        match self.subcommand {
-            Some(Command::Serve(options)) => options,
-            Some(Command::Version | Command::Tool(_)) | None => self.options,
-        }
-    }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
+/// The longest slow log that can be asked for.
+pub const SLOWLOG_LEN_MAX: u32 = 10_000;
 
 /// The options of `dormouse serve`. Their names are spelled here and nowhere else.
 #[derive(clap::Args, Clone, Debug)]
@@ -246,7 +155,7 @@ pub struct Options {
 
     /// Most entries that SLOWLOG keeps
     #[arg(long, value_name = "ENTRIES", default_value_t = 128,
-          value_parser = clap::value_parser!(u32).range(..=i64::from(crate::config::SLOWLOG_LEN_MAX)), help_heading = "Running")]
+          value_parser = clap::value_parser!(u32).range(..=i64::from(SLOWLOG_LEN_MAX)), help_heading = "Running")]
     pub slowlog_max_len: u32,
 
     /// How log lines look
@@ -254,9 +163,9 @@ pub struct Options {
     pub log_format: LogFormat,
 
     /// What is logged: error, warn, info, debug, trace or off; also by module, as in `info,dormouse=debug`
-    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = crate::logging::parse_level,
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = logging::parse_level,
           help_heading = "Running")]
-    pub log_level: crate::logging::Level,
+    pub log_level: logging::Level,
 
     /// Read options from this TOML file
     #[arg(long, value_name = "FILE", help_heading = "Running")]
@@ -271,7 +180,7 @@ impl Options {
 
     /// Most bytes for the whole process; 0: no limit.
     pub fn memory_total(&self) -> u64 {
-        self.max_memory_total.map_or_else(crate::memory::total_by_default, |size| size.0)
+        self.max_memory_total.map_or_else(process::memory_by_default, |size| size.0)
     }
 
     /// Most bytes that the clients of one database may make the server keep; 0: no limit.
@@ -280,7 +189,7 @@ impl Options {
     }
 
     /// Rules between options, which no single value can break.
-    fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
+    pub(crate) fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
         // The texts are taken out of the options so that nothing which prints them prints a secret.
         let wrong = |option: &'static str, variable: &'static str| {
             move |error| invalid(format!("invalid value for '{option}' or {variable}: {error}"))
@@ -325,10 +234,10 @@ fn invalid(message: String) -> clap::Error {
 }
 
 /// An option's name, and its values.
-type Defaults = Vec<(String, Vec<OsString>)>;
+pub(crate) type Defaults = Vec<(String, Vec<OsString>)>;
 
 /// `command` with the defaults of the named options replaced, at its top and in `serve`. The values have been checked.
-fn with_defaults(command: clap::Command, defaults: &Defaults) -> clap::Command {
+pub(crate) fn with_defaults(command: clap::Command, defaults: &Defaults) -> clap::Command {
     let replace = |mut command: clap::Command| {
         for (name, values) in defaults {
             let id = command.get_arguments().find(|option| option.get_long() == Some(name)).map(|o| o.get_id().clone());
@@ -345,7 +254,7 @@ fn options_command() -> clap::Command {
     <Options as clap::Args>::augment_args(clap::Command::new("dormouse"))
 }
 
-fn file_defaults(path: &Path) -> Result<Defaults, clap::Error> {
+pub(crate) fn file_defaults(path: &Path) -> Result<Defaults, clap::Error> {
     let place = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         let advice = if error.kind() == io::ErrorKind::NotFound { " (named by --config)" } else { "" };

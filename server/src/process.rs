@@ -79,6 +79,24 @@ pub fn system() -> String {
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
 }
 
+/// The part of the machine's or the container's memory that the process takes if it is not told how much.
+const PART_BY_DEFAULT: f64 = 0.75;
+/// The same of an address space, of which some is never used.
+const PART_OF_ADDRESSES: f64 = 0.5;
+
+/// Most bytes for the process where no option says: a part of the least that the machine, a control group (version 1 or 2)
+/// or a limit of the address space allows. 0 where the system says nothing.
+pub fn memory_by_default() -> u64 {
+    let part = |bytes: u64, part: f64| (bytes as f64 * part) as u64;
+    let memory = [Some(system_memory_bytes()), group_memory_bytes()];
+    let memory = memory.into_iter().flatten().filter(|bytes| *bytes > 0).min();
+    let limits = [
+        memory.map(|bytes| part(bytes, PART_BY_DEFAULT)),
+        address_space_bytes().map(|bytes| part(bytes, PART_OF_ADDRESSES)),
+    ];
+    limits.into_iter().flatten().min().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,4 +129,10 @@ mod tests {
             assert_eq!(group_limit(line, files), expected, "{line}");
         }
     }
+}
+
+/// From the system's source, by way of the standard library's hash keys; never 0.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    (RandomState::new().build_hasher().finish() ^ crate::clock::now_ms().rotate_left(20)).max(1)
 }

@@ -18,14 +18,15 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::clock::{monotonic_ms, now_ms};
+use crate::commands::COUNTED;
 use crate::config::{Settings, directory};
 use crate::databases::Tenants;
 use crate::http::{Http, Readiness};
 use crate::listener::Listeners;
 use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::Options;
-use crate::worker::{self, monotonic_ms, now_ms};
-use crate::{health, keeper, memory, metrics, process, snapshot, strangers};
+use crate::{event_loop, health, keeper, memory, metrics, process, snapshot, strangers};
 
 /// Threads for wakes, sleeps and what else is not to keep a worker.
 const BACKGROUND_THREADS: usize = 2;
@@ -120,7 +121,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;
-        let seed = random_seed();
+        let seed = process::random_seed();
         let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
             false => Failure::Other(explain(&error)),
@@ -157,12 +158,18 @@ impl Server {
             seeds = seeds.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
             seeds ^ (seeds >> 29)
         };
-        let tenants =
-            background.block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, next_seed))?;
+        let tenants = background.block_on(Tenants::open(
+            options.tokens.clone(),
+            &engine,
+            &settings.database,
+            &COUNTED,
+            next_seed,
+        ))?;
         let (shutdown, ends) = mpsc::unbounded_channel();
         let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;
         let node = Node::new(tenants, engine, settings, options.policy.clone(), seed, shutdown);
-        let started: Result<Vec<_>, _> = (0..workers).map(|number| worker::start(number, Arc::clone(&node))).collect();
+        let started: Result<Vec<_>, _> =
+            (0..workers).map(|number| event_loop::start(number, Arc::clone(&node))).collect();
         let (handles, workers): (Vec<_>, Vec<_>) = started.map_err(failed("a worker"))?.into_iter().unzip();
         let entered = background.enter();
         let unix_path = listeners.unix_path().map(|path| path.display().to_string());
@@ -313,12 +320,6 @@ fn explain(error: &StoreError) -> String {
         StoreError::Folder { .. } => format!("{error}; choose another with --store file://PATH"),
         _ => error.to_string(),
     }
-}
-
-/// From the system's source, by way of the standard library's hash keys; never 0.
-pub(crate) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    (RandomState::new().build_hasher().finish() ^ now_ms().rotate_left(20)).max(1)
 }
 
 #[cfg(test)]

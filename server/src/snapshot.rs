@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use dormouse_shard::health::{Condition, ConditionKind, Health};
 use dormouse_shard::keyspace::INDEXES;
 
+use crate::commands::TABLE;
 use crate::databases::Tenant;
 use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot};
 use crate::node::Node;
-use crate::table::TABLE;
 use crate::{health, keeper, process};
 
 pub fn of_node(node: &Node) -> ServerSnapshot {

@@ -13,12 +13,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::clients::{Client, Peer};
+use crate::peer::Peer;
 
 /// Wrong tokens after which a connection is closed.
 pub const GUESSES_MAX: u32 = 8;
@@ -81,7 +80,7 @@ pub struct Strangers {
 
 #[derive(Debug)]
 struct Stranger {
-    client: Arc<Client>,
+    client: u64,
     origin: Neighbourhood,
     since_ms: u64,
 }
@@ -95,13 +94,13 @@ impl Strangers {
         self.by_turn.is_empty()
     }
 
-    /// Takes one in, and answers the one that has to go for it where there are more than `places`.
-    pub fn add(&mut self, client: Arc<Client>, now_ms: u64, places: usize) -> Option<Arc<Client>> {
-        self.remove(client.id);
+    /// Adds the client with this id. Returns the one that has to go for it, if there are more than `places`.
+    pub fn add(&mut self, client: u64, peer: &Peer, now_ms: u64, places: usize) -> Option<u64> {
+        self.remove(client);
         self.last_turn += 1;
         let turn = self.last_turn;
-        let origin = Neighbourhood::of(&client.peer);
-        self.turns.insert(client.id, turn);
+        let origin = Neighbourhood::of(peer);
+        self.turns.insert(client, turn);
         self.by_origin.entry(origin).or_default().insert(turn);
         self.by_turn.insert(turn, Stranger { client, origin, since_ms: now_ms });
         if self.len() <= places {
@@ -109,26 +108,27 @@ impl Strangers {
         }
         let most = self.by_origin.values().max_by_key(|turns| (turns.len(), turns.first().map(|turn| u64::MAX - turn)));
         let oldest = *most?.first()?;
-        self.by_turn.get(&oldest).map(|stranger| stranger.client.id).and_then(|id| self.remove(id))
+        let client = self.by_turn.get(&oldest)?.client;
+        self.remove(client);
+        Some(client)
     }
 
     /// It has shown a token, or is gone.
-    pub fn remove(&mut self, client: u64) -> Option<Arc<Client>> {
-        let turn = self.turns.remove(&client)?;
-        let stranger = self.by_turn.remove(&turn)?;
+    pub fn remove(&mut self, client: u64) {
+        let Some(turn) = self.turns.remove(&client) else { return };
+        let Some(stranger) = self.by_turn.remove(&turn) else { return };
         if let Some(turns) = self.by_origin.get_mut(&stranger.origin) {
             turns.remove(&turn);
             if turns.is_empty() {
                 self.by_origin.remove(&stranger.origin);
             }
         }
-        Some(stranger.client)
     }
 
     /// Those that came before `since_ms`.
-    pub fn before(&self, since_ms: u64) -> Vec<Arc<Client>> {
+    pub fn before(&self, since_ms: u64) -> Vec<u64> {
         let old = self.by_turn.values().filter(|stranger| stranger.since_ms < since_ms);
-        old.map(|stranger| Arc::clone(&stranger.client)).collect()
+        old.map(|stranger| stranger.client).collect()
     }
 }
 
@@ -181,6 +181,8 @@ fn forget_half(by_origin: &mut HashMap<Neighbourhood, Recent>, now_ms: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::clients::{Clients, Places, Refusal};
 

@@ -4,8 +4,6 @@
 //! and hashed by a multiplication into a table that is sparse enough to be right at the first try. Clients write names in
 //! upper or in lower case, so the word itself is compared with both before anything longer is.
 
-use std::sync::LazyLock;
-
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, Row, Run};
 use dormouse_shard::error::Error;
@@ -109,17 +107,16 @@ struct Bucket {
 
 const EMPTY: Bucket = Bucket { upper: 0, lower: 0, len: 0, id: 0 };
 
-pub static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
-
 const BUCKETS: usize = 2048;
 
 impl Table {
-    fn new() -> Self {
+    /// The commands of the engine, and the server's own.
+    pub fn new(own: &'static [Family<SessionRun>]) -> Self {
         let mut table = Self { entries: Vec::new(), buckets: vec![EMPTY; BUCKETS].into() };
         for family in commands::FAMILIES {
             table.add(family, Action::Keyspace);
         }
-        for family in crate::commands::FAMILIES {
+        for family in own {
             table.add(family, |run| match run {
                 SessionRun::Keyspace(run) => Action::Keyspace(run),
                 run => Action::Session(run),
@@ -305,6 +302,7 @@ fn bucket(word: u128) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::TABLE;
 
     #[test]
     fn every_command_is_found_in_every_case() {

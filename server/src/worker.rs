@@ -1,4 +1,4 @@
-//! A worker: an OS thread with its own event loop. A connection lives on one worker from its first byte to its last.
+//! A worker: what the connections of one event loop share. A connection lives on one worker from its first byte to its last.
 //!
 //! What a connection needs only while it is being served belongs to the worker: the buffer that sockets are read into,
 //! and the one that replies are written to. An idle connection holds neither.
@@ -7,25 +7,17 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-
-use crate::clients::Peer;
-use crate::connection::{self, Stream};
+use crate::clock::both_clocks;
 use crate::databases::Tenant;
 use crate::held::HeldReplies;
 use crate::metering::{Batch, Writer};
-use crate::node::Node;
 
 /// Bytes that one read takes at most.
 pub const READ_BYTES: usize = 64 << 10;
 /// A reply buffer that grew larger than this is not kept.
 const REPLY_KEPT_BYTES: usize = 256 << 10;
-/// When the node drains, connections have so long to answer what they have read.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// With so many, those that no connection uses are dropped.
 const WRITERS_KEPT: usize = 256;
 
@@ -42,7 +34,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
             scratch: RefCell::new(vec![0; READ_BYTES].into()),
             reply: RefCell::default(),
@@ -103,7 +95,7 @@ impl Worker {
     }
 
     /// Adds a batch to what `writer` counts.
-    pub fn commit(&self, writer: &Writer, mut batch: Batch, took: std::time::Duration) {
+    pub fn commit(&self, writer: &Writer, mut batch: Batch, took: Duration) {
         writer.commit(&mut batch, took.as_nanos() as u64);
         self.batch.set(batch);
     }
@@ -126,112 +118,10 @@ impl Worker {
     }
 }
 
-pub fn now_ms() -> u64 {
-    unix_ns() / 1_000_000
-}
-
-/// The system's clock.
-pub fn unix_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
-}
-
-/// Both clocks as close to one moment as they can be read. The monotonic one is read first, so that what is computed from
-/// them is ahead of the system's clock by the time between the two, and never behind it.
-fn both_clocks() -> (Instant, u64) {
-    const APART_MAX: Duration = Duration::from_micros(5);
-    let mut closest = (Duration::MAX, Instant::now(), 0);
-    // This thread may be interrupted between the two, but hardly each time.
-    for _ in 0..8 {
-        let (before, system_ns) = (Instant::now(), unix_ns());
-        let apart = before.elapsed();
-        if apart < closest.0 {
-            closest = (apart, before, system_ns);
-        }
-        if apart <= APART_MAX {
-            break;
-        }
-    }
-    (closest.1, closest.2)
-}
-
-/// Milliseconds of a clock that is never set. For how long something takes; it begins anywhere.
-pub fn monotonic_ms() -> u64 {
-    // A few milliseconds coarse and four times as fast: each batch of writes reads it.
-    #[cfg(target_os = "linux")]
-    let clock = rustix::time::ClockId::MonotonicCoarse;
-    #[cfg(not(target_os = "linux"))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let now = rustix::time::clock_gettime(clock);
-    (now.tv_sec.unsigned_abs() * 1000).saturating_add(now.tv_nsec.unsigned_abs() / 1_000_000)
-}
-
-/// A socket that no event loop has yet.
-#[derive(Debug)]
-pub enum Accepted {
-    Tcp(std::net::TcpStream),
-    Unix(std::os::unix::net::UnixStream),
-}
-
-/// Gives a worker connections to serve.
-#[derive(Debug, Clone)]
-pub struct Handle(mpsc::UnboundedSender<(Accepted, Peer)>);
-
-impl Handle {
-    pub fn serve(&self, stream: Accepted, peer: Peer) {
-        // A worker ends only with the process.
-        let _ = self.0.send((stream, peer));
-    }
-}
-
-/// Starts a worker thread. It ends when the node drains and its last connection is closed.
-///
-/// # Errors
-/// When the system refuses a thread or an event loop.
-pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
-    let (sender, mut incoming) = mpsc::unbounded_channel();
-    let (started, outcome) = std::sync::mpsc::sync_channel(1);
-    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        // An event loop whose tasks need not be `Send` cannot leave the thread that it is made on.
-        let made = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-        let runtime = match made {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(started.send(Err(error))),
-        };
-        // Whoever starts a worker waits for this answer.
-        let _ = started.send(Ok(()));
-        let worker =
-            Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
-        runtime.block_on(async move {
-            if let Some(log) = node.engine.log.clone() {
-                let worker = Rc::clone(&worker);
-                tokio::task::spawn_local(async move { worker.held.follow(log).await });
-            }
-            let mut served = JoinSet::new();
-            while let Some((accepted, peer)) = incoming.recv().await {
-                match Stream::adopt(accepted) {
-                    Ok(stream) => {
-                        let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
-                        served.spawn_local(connection::serve(stream, peer, worker, node));
-                    }
-                    Err(error) => tracing::warn!(%error, "failed to serve a connection"),
-                }
-                // What has ended is forgotten.
-                while served.try_join_next().is_some() {}
-            }
-            // No connection is accepted any more: the node drains. Those that are served end by themselves.
-            let ended = async { while served.join_next().await.is_some() {} };
-            if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
-                tracing::warn!("closed: connections that did not end within {} s", DRAIN_MAX.as_secs());
-            }
-        });
-    })?;
-    outcome.recv().map_err(std::io::Error::other)??;
-    Ok((Handle(sender), thread))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::unix_ns;
 
     #[test]
     fn no_worker_is_behind_the_systems_clock() {

@@ -6,9 +6,10 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
+use dormouse::cli::Invocation;
+use dormouse::commands::COUNTED;
 use dormouse::config::Settings;
 use dormouse::databases::Tenants;
-use dormouse::options::Invocation;
 use dormouse::rights::Rights;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::lane::Lane;
@@ -80,7 +81,7 @@ impl Bench {
         let words = ["dormouse", "--store", "memory://"].into_iter().chain(words).map(OsString::from);
         let Ok(Invocation::Serve(options)) = Invocation::parse(words, []) else { unreachable!() };
         let settings = Settings::new(&options).database;
-        self.runtime.block_on(Tenants::open(options.tokens.clone(), &self.engine(), &settings, || 42))
+        self.runtime.block_on(Tenants::open(options.tokens.clone(), &self.engine(), &settings, &COUNTED, || 42))
     }
 
     fn branch(&self, tenants: &Tenants, source: &str, name: &str) -> Result<(), String> {

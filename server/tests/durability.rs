@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dormouse::account::Account;
-use dormouse::clients::{Clients, Peer, Places};
+use dormouse::clients::{Clients, Places};
+use dormouse::peer::Peer;
 use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::commands::{self, Context, Run};

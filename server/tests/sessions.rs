@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use dormouse::clients::Peer;
+use dormouse::cli::Invocation;
+use dormouse::clock;
+use dormouse::commands::{COUNTED, TABLE};
 use dormouse::config::Settings;
+use dormouse::connection::Accepted;
 use dormouse::databases::{Tenant, Tenants};
+use dormouse::event_loop::{self, Handle};
 use dormouse::keeper;
 use dormouse::metering::{Meter, Totals};
 use dormouse::node::Node;
-use dormouse::options::Invocation;
-use dormouse::table::TABLE;
-use dormouse::worker::{self, Accepted, Handle};
+use dormouse::peer::Peer;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::database::Engine;
@@ -78,11 +80,11 @@ impl Bench {
             health: Arc::default(),
         };
         let tenants = runtime
-            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, || 42))
+            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, &COUNTED, || 42))
             .expect("tokens that open databases");
         let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
         let node = Node::new(tenants, engine, settings, options.policy.clone(), 1, shutdown);
-        let (worker, _) = worker::start(0, Arc::clone(&node)).expect("a thread");
+        let (worker, _) = event_loop::start(0, Arc::clone(&node)).expect("a thread");
         Self { node, runtime, worker, faults }
     }
 
@@ -656,7 +658,8 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
     client.check("GET k", "-ERR the server is shutting down\r\n");
     bench.faults.release(StoreRequest::Put);
     let engine = bench.node.engine.clone();
-    let again = bench.runtime.block_on(Tenant::open("default", &engine, &bench.tenant("default").settings(), 1));
+    let again =
+        bench.runtime.block_on(Tenant::open("default", &engine, &bench.tenant("default").settings(), &COUNTED, 1));
     let held = bench.runtime.block_on(async {
         again.database.awake().await.expect("the store is well");
         again.database.load_all().await.expect("the store is well");
@@ -672,7 +675,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
 
 #[test]
 fn a_lock_that_is_held_keeps_no_other_database_from_expiring() {
-    let bench = Bench::at(&["dm_a_1", "dm_b_2"], None, worker::now_ms);
+    let bench = Bench::at(&["dm_a_1", "dm_b_2"], None, clock::now_ms);
     let databases = ["a", "b"].map(|name| Arc::clone(&bench.tenant(name).database));
     for token in ["dm_a_1", "dm_b_2"] {
         let mut client = bench.connect();

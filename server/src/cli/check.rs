@@ -18,8 +18,8 @@ use indicatif::{HumanBytes, HumanCount};
 use serde_json::{Value, json};
 
 use super::{Failure, open_to_read, parse_database, store_url};
+use crate::clock::now_ms;
 use crate::metrics::REDIS_VERSION;
-use crate::worker::now_ms;
 
 /// What the codes that it ends with mean, for `--help`.
 const CODES: &str = "Exit codes:

@@ -18,8 +18,8 @@ use dormouse_storage::store::Store;
 use futures::executor::block_on;
 
 use super::{Failure, Place, open_to_read};
+use crate::clock::now_ms;
 use crate::metrics::REDIS_VERSION;
-use crate::worker::now_ms;
 
 /// A server beside us may delete what we are about to read; then everything begins again.
 const ATTEMPTS: usize = 3;

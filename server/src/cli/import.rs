@@ -8,7 +8,7 @@ use dormouse_importer::{FileImport, follow, offline, online};
 
 use super::{Failure, Place, check_is_store_or_empty};
 use crate::options::Interval;
-use crate::server::random_seed;
+use crate::process::random_seed;
 
 #[derive(clap::Args, Debug)]
 pub struct ImportArguments {

@@ -5,6 +5,7 @@ mod client;
 mod db;
 mod export;
 mod import;
+mod invocation;
 mod unrepeated;
 
 use std::process::ExitCode;
@@ -12,6 +13,10 @@ use std::sync::Arc;
 
 use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
+
+#[cfg(test)]
+pub(crate) use self::invocation::CommandLine;
+pub use self::invocation::{Invocation, version};
 
 /// Why a tool could not do its work: what it says, and the code that it ends with.
 #[derive(Debug)]

@@ -40,7 +40,7 @@ impl<T: FromStr<Err = String> + Clone + Send + Sync + 'static> TypedValueParser 
 mod tests {
     use std::ffi::OsString;
 
-    use crate::options::Invocation;
+    use crate::cli::Invocation;
 
     #[test]
     fn a_url_that_cannot_be_read_is_not_repeated() {

@@ -131,7 +131,7 @@ fn write_one(reply: &mut Reply, argument: &DocumentedArgument) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::TABLE;
+    use crate::commands::TABLE;
 
     #[test]
     fn every_line_is_of_a_command_of_ours() {

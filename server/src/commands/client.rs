@@ -1,6 +1,8 @@
 //! `CLIENT`: the connection itself, and the other connections to the same database. Those to other databases do not exist
 //! here: they are neither shown nor can they be closed.
 
+mod line;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +11,7 @@ use dormouse_shard::commands::args::{Args, Argument, Rest, integer, parse};
 use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 
+use self::line::line;
 use crate::clients::Client;
 use crate::commands::connection::{check_name_length, set_name};
 use crate::commands::{help, now};
@@ -101,7 +104,7 @@ fn id(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 /// `CLIENT INFO`
 fn info(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     let (_, now_ms) = session.worker.now();
-    reply.verbatim("txt", format!("{}\n", session.client.line(now_ms)).as_bytes());
+    reply.verbatim("txt", format!("{}\n", line(&session.client, now_ms)).as_bytes());
     Ok(())
 }
 
@@ -111,7 +114,7 @@ fn list(session: &mut Session, reply: &mut Reply, (which,): (Which,)) -> Result<
     let mut text = String::new();
     for client in session.node.clients.of_database(session.tenant.name()) {
         if which.takes(&client) {
-            text += &client.line(now_ms);
+            text += &line(&client, now_ms);
             text.push('\n');
         }
     }

@@ -16,13 +16,14 @@ use dormouse_shard::shard::ShardView;
 use dormouse_storage::log::Window;
 
 use crate::clients::Client;
+use crate::commands::TABLE;
 use crate::config::PERCENTILES;
 use crate::databases::Tenant;
 use crate::metering::{Meter, Totals};
 use crate::metrics::REDIS_VERSION;
 use crate::node::Node;
 use crate::session::Session;
-use crate::table::{SessionRun, TABLE};
+use crate::table::SessionRun;
 use crate::{health, keeper, memory, process};
 
 pub const FAMILY: Family<SessionRun> = Family {

@@ -9,9 +9,10 @@ use dormouse_shard::commands::args::{Args, Argument, Rest};
 use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 
+use crate::commands::TABLE;
 use crate::commands::{arguments, help, now};
 use crate::session::Session;
-use crate::table::{Action, Entry, SessionRun, TABLE};
+use crate::table::{Action, Entry, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];

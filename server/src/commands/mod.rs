@@ -12,16 +12,19 @@ pub mod pubsub;
 pub mod server;
 pub mod transaction;
 
+use std::sync::LazyLock;
+
 use dormouse_protocol::Reply;
-use dormouse_shard::commands::Family;
 use dormouse_shard::commands::write_help as help;
+use dormouse_shard::commands::{Family, Flags};
 use dormouse_shard::error::Result;
 use dormouse_storage::log::Lsn;
 
 use crate::config::Access;
+use crate::metering::CountedCommands;
 use crate::rights::Rights;
 use crate::session::Session;
-use crate::table::{Answer, SessionRun};
+use crate::table::{Answer, SessionRun, Table};
 
 pub const FAMILIES: &[Family<SessionRun>] = &[
     connection::FAMILY,
@@ -37,6 +40,15 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     server::ACL,
     dormouse::FAMILY,
 ];
+
+/// Every command, found by name.
+pub static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(FAMILIES));
+
+/// What the meters know of the table's commands.
+pub static COUNTED: LazyLock<CountedCommands> = LazyLock::new(|| CountedCommands {
+    names: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
+    writes: TABLE.entries().iter().map(|entry| entry.row.flags.contains(Flags::WRITE)).collect(),
+});
 
 /// What a session may change.
 pub fn access(session: &Session) -> Access {

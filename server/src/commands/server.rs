@@ -11,14 +11,15 @@ use dormouse_storage::log::Window;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::clock::unix_ns;
+use crate::commands::TABLE;
 use crate::commands::{access, answer, help, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
 use crate::session::Session;
-use crate::table::{Answer, Entry, SessionRun, TABLE};
-use crate::worker::unix_ns;
+use crate::table::{Answer, Entry, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);

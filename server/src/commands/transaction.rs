@@ -18,9 +18,10 @@ use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 
 use crate::account::{self, ENTRY_BYTES};
+use crate::commands::TABLE;
 use crate::commands::{info, now};
 use crate::session::{Session, Transaction};
-use crate::table::{Action, Entry, LogIn, SessionRun, TABLE};
+use crate::table::{Action, Entry, LogIn, SessionRun};
 
 /// Bytes that a transaction may queue: the query buffer limit of one client.
 const QUEUED_BYTES_MAX: usize = 1 << 30;

@@ -2,7 +2,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::*;
-use crate::options::Invocation;
+use crate::cli::Invocation;
 
 fn settings() -> Settings {
     let arguments = ["dormouse", "--store", "file:///data", "--unix-socket", "/run/d.sock"].map(OsString::from);

@@ -14,9 +14,10 @@ use dormouse_shard::execution::{lent, route};
 use dormouse_shard::keyspace::Left;
 
 use super::count;
+use crate::commands::TABLE;
 use crate::metering::Batch;
 use crate::session::Session;
-use crate::table::{Action, Entry, SessionRun, TABLE};
+use crate::table::{Action, Entry, SessionRun};
 
 /// A request or a reply of more bytes may take long: its command is timed by itself.
 const TIMED_BYTES: usize = 8 << 10;

@@ -27,12 +27,13 @@ use futures::future::BoxFuture;
 
 pub use self::batch::Next;
 use crate::account;
+use crate::commands::TABLE;
 use crate::commands::{info, transaction};
 use crate::databases::Tenant;
 use crate::metering::Batch;
 use crate::session::{ReplyMode, Session};
 use crate::strangers::Neighbourhood;
-use crate::table::{self, Action, Answer, Entry, LogIn, SessionRun, TABLE};
+use crate::table::{self, Action, Answer, Entry, LogIn, SessionRun};
 
 /// The copy of a request that waits is charged for when it is larger.
 const COPY_BYTES_FREE: usize = 1024;

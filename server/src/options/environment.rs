@@ -24,7 +24,7 @@ const SIMILARITY_MIN: f64 = 0.8;
 ///
 /// # Errors
 /// Where a variable names no option, or holds a value that its option refuses.
-pub(super) fn defaults(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<Defaults, clap::Error> {
+pub(crate) fn defaults(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<Defaults, clap::Error> {
     let command = options_command();
     let named = |option: &clap::Arg| {
         let name = option.get_long()?;

@@ -1,6 +1,9 @@
 use std::io::Write;
 
+use clap::CommandFactory;
+
 use super::*;
+use crate::cli::{CommandLine, Invocation, version};
 
 fn parse(arguments: &str, environment: &[(&str, &str)]) -> Result<Invocation, String> {
     let arguments = std::iter::once("dormouse").chain(arguments.split_ascii_whitespace()).map(OsString::from);

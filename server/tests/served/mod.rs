@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dormouse::options::Invocation;
+use dormouse::cli::Invocation;
 use dormouse::server::Server;
 use dormouse_protocol::Response;
 

@@ -4,8 +4,6 @@
 //!    exports stands for the module that has it. Tests may point anywhere.
 //! 2. A module that can be reached from itself is in a circle. Inside of a folder there may be some: a parent and its parts
 //!    are one idea.
-//! 3. [`KNOWN`] lists the circles that are being dissolved. It may only shrink: a module on it that is in no circle any more
-//!    must be taken off.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,69 +13,24 @@ use super::source;
 const CRATES: &[&str] =
     &["autoscaler", "importer", "protocol", "server", "shard", "simulation", "storage", "types", "xtask"];
 
-/// Modules that are in circles today, by crate.
-const KNOWN: &[(&str, &[&str])] = &[(
-    "server",
-    &[
-        "cli",
-        "clients",
-        "commands",
-        "config",
-        "connection",
-        "databases",
-        "dispatch",
-        "health",
-        "keeper",
-        "listener",
-        "logging",
-        "memory",
-        "node",
-        "options",
-        "pubsub",
-        "relief",
-        "server",
-        "session",
-        "slowlog",
-        "snapshot",
-        "strangers",
-        "table",
-        "worker",
-    ],
-)];
-
 /// What is wrong with the arrows of all crates.
 pub(crate) fn circles(files: &[(&str, String)]) -> Vec<String> {
-    let known = |name: &str| KNOWN.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, modules)| modules);
-    CRATES.iter().flat_map(|name| problems(name, files, known(name))).collect()
+    CRATES.iter().flat_map(|name| problems(name, files)).collect()
 }
 
-fn problems(name: &str, files: &[(&str, String)], known: &[&str]) -> Vec<String> {
+fn problems(name: &str, files: &[(&str, String)]) -> Vec<String> {
     let arrows = Arrows::of(name, files);
     let mut problems = Vec::new();
     let mut told = BTreeSet::new();
     for module in arrows.0.keys() {
-        let circle = arrows.circle(module);
-        if circle.is_some() == known.contains(&module.as_str()) {
-            continue;
-        }
-        match circle {
-            Some(circle) => {
-                // The same circle is met at each of its modules.
-                let modules: BTreeSet<String> = circle.iter().map(|step| step.from.clone()).collect();
-                if told.insert(modules) {
-                    let steps = circle.iter().map(Step::told).collect::<Vec<_>>().join(", ");
-                    problems.push(format!("{name}: modules must not point at each other in a circle: {steps}"));
-                }
-            }
-            None => problems.push(format!(
-                "{name}: `{module}` is in no circle any more: take it off the list in xtask/src/tidy/circles.rs"
-            )),
+        let Some(circle) = arrows.circle(module) else { continue };
+        // The same circle is met at each of its modules.
+        let modules: BTreeSet<String> = circle.iter().map(|step| step.from.clone()).collect();
+        if told.insert(modules) {
+            let steps = circle.iter().map(Step::told).collect::<Vec<_>>().join(", ");
+            problems.push(format!("{name}: modules must not point at each other in a circle: {steps}"));
         }
     }
-    let gone = known.iter().filter(|module| !arrows.0.contains_key(**module));
-    problems.extend(gone.map(|module| {
-        format!("{name}: there is no module `{module}` any more: take it off the list in xtask/src/tidy/circles.rs")
-    }));
     problems
 }
 
@@ -181,43 +134,32 @@ mod tests {
     ];
 
     /// The problems of crate `a` when a file has another text.
-    fn found(path: &str, text: &str, known: &[&str]) -> Vec<String> {
+    fn found(path: &str, text: &str) -> Vec<String> {
         let mut tree: BTreeMap<&str, &str> = TREE.iter().copied().collect();
         tree.insert(path, text);
         let files: Vec<(&str, String)> = tree.into_iter().map(|(path, text)| (path, text.to_owned())).collect();
-        problems("a", &files, known)
+        problems("a", &files)
     }
 
     #[test]
     fn arrows_down_are_no_circle() {
-        assert_eq!(found("a/src/store.rs", "use std::sync::Arc;", &[]), [""; 0]);
+        assert_eq!(found("a/src/store.rs", "use std::sync::Arc;"), [""; 0]);
     }
 
     #[test]
     fn a_circle_is_told_once_with_its_arrows() {
         let expected = "a: modules must not point at each other in a circle: keys -> log (a/src/keys/mod.rs:1), log -> \
                         store (a/src/log.rs:1), store -> keys (a/src/store.rs:2)";
-        assert_eq!(found("a/src/store.rs", "\nuse crate::keys::Key;", &[]), [expected]);
-        assert_eq!(found("a/src/store.rs", "\nuse super::{keys::Key, x::Y};", &[]), [expected]);
-        let at_once = found("a/src/store.rs", "fn f() { crate::log::g() }", &[]);
+        assert_eq!(found("a/src/store.rs", "\nuse crate::keys::Key;"), [expected]);
+        assert_eq!(found("a/src/store.rs", "\nuse super::{keys::Key, x::Y};"), [expected]);
+        let at_once = found("a/src/store.rs", "fn f() { crate::log::g() }");
         assert_eq!(at_once.len(), 1, "{at_once:?}");
         assert!(at_once[0].contains("log -> store (a/src/log.rs:1), store -> log"), "{at_once:?}");
     }
 
     #[test]
     fn tests_point_anywhere() {
-        assert_eq!(found("a/src/store/tests.rs", "use crate::keys::Key;", &[]), [""; 0]);
-        assert_eq!(found("a/src/store.rs", "#[cfg(test)]\nmod tests {\n    use crate::keys::Key;\n}", &[]), [""; 0]);
-    }
-
-    #[test]
-    fn the_list_may_only_shrink() {
-        let circle = "use crate::keys::Key;";
-        assert_eq!(found("a/src/store.rs", circle, &["keys", "log", "store"]), [""; 0]);
-        assert_eq!(found("a/src/store.rs", circle, &["keys", "log"]).len(), 1);
-        let fixed = found("a/src/store.rs", "", &["keys"]);
-        assert!(fixed.len() == 1 && fixed[0].contains("`keys` is in no circle any more"), "{fixed:?}");
-        let gone = found("a/src/store.rs", "", &["cache"]);
-        assert!(gone.len() == 1 && gone[0].contains("no module `cache`"), "{gone:?}");
+        assert_eq!(found("a/src/store/tests.rs", "use crate::keys::Key;"), [""; 0]);
+        assert_eq!(found("a/src/store.rs", "#[cfg(test)]\nmod tests {\n    use crate::keys::Key;\n}"), [""; 0]);
     }
 }

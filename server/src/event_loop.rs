@@ -1,0 +1,74 @@
+//! The event loop of a worker: an OS thread that serves the connections it is given.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::connection::{self, Accepted, Stream};
+use crate::node::Node;
+use crate::peer::Peer;
+use crate::worker::Worker;
+
+/// When the node drains, connections have so long to answer what they have read.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Gives a worker connections to serve.
+#[derive(Debug, Clone)]
+pub struct Handle(mpsc::UnboundedSender<(Accepted, Peer)>);
+
+impl Handle {
+    pub fn serve(&self, stream: Accepted, peer: Peer) {
+        // A worker ends only with the process.
+        let _ = self.0.send((stream, peer));
+    }
+}
+
+/// Starts a worker thread. It ends when the node drains and its last connection is closed.
+///
+/// # Errors
+/// When the system refuses a thread or an event loop.
+pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
+    let (sender, mut incoming) = mpsc::unbounded_channel();
+    let (started, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        // An event loop whose tasks need not be `Send` cannot leave the thread that it is made on.
+        let made = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = match made {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(started.send(Err(error))),
+        };
+        // Whoever starts a worker waits for this answer.
+        let _ = started.send(Ok(()));
+        let worker =
+            Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        runtime.block_on(async move {
+            if let Some(log) = node.engine.log.clone() {
+                let worker = Rc::clone(&worker);
+                tokio::task::spawn_local(async move { worker.held.follow(log).await });
+            }
+            let mut served = JoinSet::new();
+            while let Some((accepted, peer)) = incoming.recv().await {
+                match Stream::adopt(accepted) {
+                    Ok(stream) => {
+                        let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
+                        served.spawn_local(connection::serve(stream, peer, worker, node));
+                    }
+                    Err(error) => tracing::warn!(%error, "failed to serve a connection"),
+                }
+                // What has ended is forgotten.
+                while served.try_join_next().is_some() {}
+            }
+            // No connection is accepted any more: the node drains. Those that are served end by themselves.
+            let ended = async { while served.join_next().await.is_some() {} };
+            if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
+                tracing::warn!("closed: connections that did not end within {} s", DRAIN_MAX.as_secs());
+            }
+        });
+    })?;
+    outcome.recv().map_err(std::io::Error::other)??;
+    Ok((Handle(sender), thread))
+}
