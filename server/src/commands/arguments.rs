@@ -132,6 +132,7 @@ fn write_one(reply: &mut Reply, argument: &DocumentedArgument) {
 mod tests {
     use super::*;
     use crate::commands::TABLE;
+    use crate::table::Entry;
 
     #[test]
     fn every_line_is_of_a_command_of_ours() {
@@ -143,12 +144,14 @@ mod tests {
 
     #[test]
     fn what_takes_arguments_documents_them() {
-        for entry in TABLE.entries().iter().filter(|entry| !entry.name.starts_with("dormouse")) {
+        let takes_some = |entry: &&Entry| {
             let words = 1 + entry.name.matches('|').count();
-            let takes_some = usize::from(entry.row.arity.0.unsigned_abs()) > words;
-            let is_container = !entry.subcommands.is_empty();
-            assert!(!takes_some || is_container || !of(&entry.name).is_empty(), "{}", entry.name);
-        }
+            entry.subcommands.is_empty() && usize::from(entry.row.arity.0.unsigned_abs()) > words
+        };
+        let ours = |entry: &&Entry| entry.name.starts_with("dormouse");
+        let entries = TABLE.entries().iter().filter(|entry| takes_some(entry) && !ours(entry));
+        let undocumented: Vec<_> = entries.map(|entry| &entry.name).filter(|name| of(name).is_empty()).collect();
+        assert!(undocumented.is_empty(), "{undocumented:?}");
     }
 
     #[test]
