@@ -507,12 +507,15 @@ fn compare(ours: &Value, theirs: &Json, wrong: &mut Vec<String>) {
     for (what, ours) in [("flags", flags), ("acl_categories", categories), ("tips", tips)] {
         differs(what, format!("{:?}", texts(ours)), format!("{:?}", strings(&theirs[what])));
     }
+    let told = |value: &Value| match value {
+        Value::Simple(text) | Value::Bulk(text) => format!("{text:?}"),
+        number => number.integer().to_string(),
+    };
     let spec = |spec: &Value| {
         let search = |name: &str| {
             let search = spec.at(name);
             let pairs = search.at("spec").items().chunks_exact(2);
-            let fields: BTreeSet<String> =
-                pairs.map(|pair| format!("{}={}", pair[0].text(), pair[1].integer())).collect();
+            let fields: BTreeSet<String> = pairs.map(|pair| format!("{}={}", pair[0].text(), told(&pair[1]))).collect();
             format!("{} {fields:?}", search.at("type").text())
         };
         format!("{:?} {} {}", texts(spec.at("flags")), search("begin_search"), search("find_keys"))
