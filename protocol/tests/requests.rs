@@ -202,7 +202,8 @@ fn what_is_refused_and_in_which_words() {
         ("SET k \"v\r\n", "unbalanced quotes in request"),
         ("SET k 'v'x\r\n", "unbalanced quotes in request"),
         ("*2\r\n$3\r\nSET\r\n$536870912\r\n", ""),
-        ("*2147483647\r\n", ""),
+        ("*1048576\r\n", ""),
+        ("*1048577\r\n", "invalid multibulk length"),
         ("*1\r\nfoo", ""),
     ] {
         let text = |result: Result<(), ProtocolError>| result.err().map(|error| error.to_string());
@@ -222,8 +223,8 @@ fn strangers_may_send_little() {
     for (input, expected) in [
         ("*10\r\n", ""),
         ("*11\r\n", "Protocol error: unauthenticated multibulk length"),
-        ("*2147483647\r\n", "Protocol error: unauthenticated multibulk length"),
-        ("*2147483648\r\n", "Protocol error: invalid multibulk length"),
+        ("*1048576\r\n", "Protocol error: unauthenticated multibulk length"),
+        ("*1048577\r\n", "Protocol error: invalid multibulk length"),
         ("*1\r\n$16384\r\n", ""),
         ("*1\r\n$16385\r\n", "Protocol error: unauthenticated bulk length"),
         ("*1\r\n$536870913\r\n", "Protocol error: invalid bulk length"),
