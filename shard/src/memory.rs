@@ -1,30 +1,34 @@
 //! The memory of the whole process, as far as the engine has to know it.
 //!
-//! The server measures what the process uses a few times a second and says so here. In between, large changes of the data are
-//! counted, so that a burst of large values is noticed before the next measurement. While memory is full, commands that may
-//! grow it are refused, and nothing is loaded from the store. A database that uses little is not refused for what others use:
-//! there is a small reserve for those.
+//! 1. The server measures what the process uses a few times a second and says so here ([`Memory::measured`]).
+//! 2. In between, large changes of the data are counted as they are published, and what clients make the server keep is
+//!    counted as it is charged, so that a burst is noticed before the next measurement.
+//! 3. A command that may add much, or needs much memory while it runs, takes a [`Reservation`] before it runs. It is given
+//!    back when what the command has added is published. So many such commands at once, on whatever databases, cannot take
+//!    more together than there is.
+//!
+//! While memory is full, commands that may grow it are refused, and nothing is loaded from the store. A database that uses
+//! little is not refused for what others use: there is a small reserve for those.
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
 /// That of this process: it has one allocator, however many nodes a test may start in it.
-pub static MEMORY: Memory = Memory {
-    is_limited: AtomicBool::new(false),
-    left: AtomicIsize::new(0),
-    share: AtomicUsize::new(0),
-    reserve: AtomicIsize::new(0),
-};
+pub static MEMORY: Memory = Memory::new();
 
-/// Smaller changes are left to the next measurement.
-const COUNTED_BYTES: isize = 64 << 10;
+/// Smaller changes are left to the next measurement, and smaller growth is not reserved.
+pub const COUNTED_BYTES: usize = 64 << 10;
 
 /// What is left of the memory that the process may use. Without a measurement there is no limit.
 #[derive(Debug, Default)]
 pub struct Memory {
     is_limited: AtomicBool,
+    /// As if clients kept nothing.
     left: AtomicIsize,
+    /// What clients make the server keep.
+    held: AtomicUsize,
+    reserved: AtomicUsize,
     /// A database that uses no more is served from the reserve.
     share: AtomicUsize,
     reserve: AtomicIsize,
@@ -35,30 +39,49 @@ const RESERVE_PART: usize = 20;
 const SHARE_PART: usize = 2;
 
 impl Memory {
+    pub const fn new() -> Self {
+        Self {
+            is_limited: AtomicBool::new(false),
+            left: AtomicIsize::new(0),
+            held: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
+            share: AtomicUsize::new(0),
+            reserve: AtomicIsize::new(0),
+        }
+    }
+
     /// Says how many bytes of `total` are left, negative where too many are used already, and how many databases there are in
     /// memory.
     pub fn measured(&self, left: isize, total: usize, databases: usize) {
-        self.left.store(left, Ordering::Relaxed);
+        self.left.store(left.saturating_add(signed(self.held.load(Ordering::Relaxed))), Ordering::Relaxed);
         self.share.store(total / databases.max(1) / SHARE_PART, Ordering::Relaxed);
-        self.reserve.store(isize::try_from(total / RESERVE_PART).unwrap_or(isize::MAX), Ordering::Relaxed);
+        self.reserve.store(signed(total / RESERVE_PART), Ordering::Relaxed);
         self.is_limited.store(true, Ordering::Relaxed);
     }
 
     /// Counts a change of the data.
     pub fn changed(&self, bytes: isize) {
-        if bytes.abs() >= COUNTED_BYTES {
+        if bytes.unsigned_abs() >= COUNTED_BYTES {
             self.left.fetch_sub(bytes, Ordering::Relaxed);
         }
     }
 
+    /// Counts what a client makes the server keep.
+    pub fn hold(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn let_go(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     pub fn is_full(&self) -> bool {
-        self.is_limited.load(Ordering::Relaxed) && self.left.load(Ordering::Relaxed) <= 0
+        self.is_limited.load(Ordering::Relaxed) && self.left() <= 0
     }
 
     /// Whether `bytes` that are not counted yet are more than what is left.
     pub fn is_exceeded_by(&self, bytes: usize) -> bool {
-        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
-        self.is_limited.load(Ordering::Relaxed) && self.left.load(Ordering::Relaxed) < bytes
+        self.is_limited.load(Ordering::Relaxed) && self.left() < signed(bytes)
     }
 
     /// Whether a database that has `used` bytes in memory may have more.
@@ -66,10 +89,65 @@ impl Memory {
     /// # Errors
     /// [`Error::OutOfTotal`] while memory is full.
     pub fn check(&self, used: usize) -> Result<()> {
-        let is_served = !self.is_full()
-            || used <= self.share.load(Ordering::Relaxed)
-                && self.left.load(Ordering::Relaxed) > -self.reserve.load(Ordering::Relaxed);
-        if is_served { Ok(()) } else { Err(Error::OutOfTotal) }
+        if !self.is_full() || self.is_served(used, self.left()) { Ok(()) } else { Err(Error::OutOfTotal) }
+    }
+
+    /// Reserves `bytes` for a database that has `used` bytes in memory.
+    ///
+    /// # Errors
+    /// [`Error::OutOfTotal`] where so many are not left.
+    pub fn reserve(&'static self, bytes: usize, used: usize) -> Result<Reservation> {
+        let before = self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        let reservation = Reservation { memory: self, bytes };
+        if self.is_limited.load(Ordering::Relaxed) {
+            let left = self.left_beside(before).saturating_sub(signed(bytes));
+            if left < 0 && !self.is_served(used.saturating_add(bytes), left) {
+                return Err(Error::OutOfTotal);
+            }
+        }
+        Ok(reservation)
+    }
+
+    /// Whether a database that uses so little gets something from the reserve when so much is left.
+    fn is_served(&self, used: usize, left: isize) -> bool {
+        used <= self.share.load(Ordering::Relaxed) && left > -self.reserve.load(Ordering::Relaxed)
+    }
+
+    fn left(&self) -> isize {
+        self.left_beside(self.reserved.load(Ordering::Relaxed))
+    }
+
+    fn left_beside(&self, reserved: usize) -> isize {
+        let held = signed(self.held.load(Ordering::Relaxed));
+        self.left.load(Ordering::Relaxed).saturating_sub(held).saturating_sub(signed(reserved))
+    }
+}
+
+fn signed(bytes: usize) -> isize {
+    isize::try_from(bytes).unwrap_or(isize::MAX)
+}
+
+/// Bytes that are taken from what is left until this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    memory: &'static Memory,
+    bytes: usize,
+}
+
+impl Reservation {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes over what `other` has reserved of the same memory.
+    pub fn append(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.memory.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -99,5 +177,32 @@ mod tests {
         assert_eq!((memory.check(5 << 20), memory.check((5 << 20) + 1)), (Ok(()), Err(Error::OutOfTotal)));
         memory.measured(-(5 << 20), 100 << 20, 10);
         assert_eq!(memory.check(0), Err(Error::OutOfTotal), "the reserve is used up");
+    }
+
+    #[test]
+    fn reservations_together_take_no_more_than_is_left() {
+        let memory: &'static Memory = Box::leak(Box::default());
+        drop(memory.reserve(usize::MAX >> 1, 0).expect("nobody has set a limit"));
+        memory.measured(100, 1 << 20, 1);
+        let first = memory.reserve(60, 1 << 20).unwrap();
+        assert_eq!(memory.reserve(60, 1 << 20).unwrap_err(), Error::OutOfTotal);
+        let mut second = memory.reserve(40, 1 << 20).unwrap();
+        assert!(memory.is_full());
+        second.append(first);
+        assert_eq!(second.bytes(), 100);
+        drop(second);
+        assert!(!memory.is_full() && !memory.is_exceeded_by(100));
+    }
+
+    #[test]
+    fn what_clients_hold_counts_at_once_and_is_measured_once() {
+        let memory: &'static Memory = Box::leak(Box::default());
+        memory.hold(30);
+        memory.measured(100, 1 << 20, 1);
+        assert!(memory.is_exceeded_by(101) && !memory.is_exceeded_by(100), "what is measured has it");
+        memory.hold(50);
+        assert!(memory.is_exceeded_by(51) && !memory.is_exceeded_by(50));
+        memory.let_go(80);
+        assert!(memory.is_exceeded_by(131) && !memory.is_exceeded_by(130));
     }
 }

@@ -11,7 +11,6 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::gate::{Gate, Guarded, Held, Job};
 use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
 use crate::lane::Queue;
-use crate::memory::MEMORY;
 
 /// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
 pub struct Shard {
@@ -215,7 +214,7 @@ impl Guarded for Shard {
     }
 
     fn publish(&self) {
-        let contents = self.contents.lock();
+        let mut contents = self.contents.lock();
         self.soonest.store(contents.soonest(&self.shared), Ordering::Relaxed);
         let mut present = 0u32;
         for (select, index) in contents.indexes() {
@@ -229,11 +228,15 @@ impl Guarded for Shard {
         self.counted.store(present, Ordering::Relaxed);
         let bytes = contents.bytes();
         let before = self.published.swap(bytes, Ordering::Relaxed);
-        if bytes != before {
+        let buried = std::mem::take(&mut contents.buried_bytes);
+        if bytes != before || buried > 0 {
             let change = bytes.wrapping_sub(before);
             self.shared.used.fetch_add(change, Ordering::Relaxed);
-            MEMORY.changed(change.cast_signed());
+            // What was dropped and waits to be freed is still there.
+            self.shared.memory.changed(change.wrapping_add(buried).cast_signed());
         }
+        // Only now, as it was reserved for what has been counted here.
+        contents.reserved = None;
     }
 }
 

@@ -12,7 +12,7 @@ use dormouse_types::Object;
 use dormouse_types::record::{Origin, RAW_MAX, Record, Value};
 
 use crate::commands::args::{Args, Argument, Rest, Word, canonical_integer};
-use crate::commands::strings::LENGTH_MAX;
+use crate::commands::strings::{LENGTH_MAX, lengthen, moved_bytes};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
@@ -45,7 +45,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Sets or clears the bit at offset of the string value. Creates the key if it doesn't exist.",
             )
             .cost(setbit_cost)
-            .grows(setbit_growth),
+            .grows(setbit_growth)
+            .needs(|db, request| last_byte(request).map_or(0, |last| moved_bytes(db, request.arg(1), last + 1))),
         Command::new("GETBIT", exactly(3), KEY_READ, READ_FAST, run!(getbit)).doc(
             "2.2.0",
             "O(1)",
@@ -60,7 +61,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("BITOP", at_least(4), DESTINATION_AND_SOURCES, WRITE.union(Flags::BY_KEY), run!(bitop))
             .doc("2.6.0", "O(N)", "Performs bitwise operations on multiple strings, and stores the result.")
             .cost(bitop_cost)
-            .grows(bitop_growth),
+            .grows(bitop_growth)
+            .needs(bitop_growth),
         Command::new("BITFIELD", at_least(2), KEY_OF_FIELDS, WRITE, run!(fields::bitfield))
             .doc(
                 "3.2.0",
@@ -69,6 +71,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(fields::cost)
             .grows(fields::growth)
+            .needs(fields::need)
             .access(fields::access),
         Command::new("BITFIELD_RO", at_least(2), KEY_READ, READ_FAST, run!(fields::bitfield_ro)).doc(
             "6.0.0",
@@ -87,7 +90,7 @@ fn setbit(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u8]
     };
     let (byte, mask) = (offset.byte(), offset.mask());
     let before = db.update_string(key, Origin::Edited, |bytes| {
-        let grows = reach(bytes, byte);
+        let grows = lengthen(bytes, byte + 1);
         let before = bytes[byte] & mask != 0;
         if set {
             bytes[byte] |= mask;
@@ -272,15 +275,6 @@ fn bytes_of(value: Option<Value<'_>>) -> Result<Cow<'_, [u8]>> {
     }
 }
 
-/// Lengthens `bytes` with zeros so that `byte` is in it; whether it was too short.
-fn reach(bytes: &mut Vec<u8>, byte: usize) -> bool {
-    let grows = byte >= bytes.len();
-    if grows {
-        bytes.resize(byte + 1, 0);
-    }
-    grows
-}
-
 fn cost_of_bytes(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.string_length(request.arg(1)) / BYTES_PER_ELEMENT
 }
@@ -309,7 +303,7 @@ fn setbit_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     last_byte(request).map_or(0, |last| growth_to(db, request.arg(1), last))
 }
 
-/// The result is as long as the longest source.
+/// The result is as long as the longest source, and so is what some operations need besides.
 fn bitop_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     request.iter().skip(3).map(|key| db.string_length(key)).max().unwrap_or(0)
 }

@@ -43,6 +43,14 @@ pub fn smallest<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> 
     count.saturating_mul(least)
 }
 
+/// What a copied element takes beside its bytes, in whatever form.
+const ELEMENT_BYTES: usize = 64;
+
+/// The bytes that a copy of the collection under `key` takes at most, in whatever form.
+pub fn copied_bytes(db: &Keyspace<'_>, key: &[u8]) -> usize {
+    db.collection_bytes(key).saturating_add(db.cardinality(key).saturating_mul(ELEMENT_BYTES))
+}
+
 /// The keys that follow argument `at`, which is their number.
 pub fn counted_keys<'k>(request: Request<'k>, at: usize) -> impl Iterator<Item = &'k [u8]> {
     let count = request.get(at).and_then(canonical_integer).and_then(|count| usize::try_from(count).ok());

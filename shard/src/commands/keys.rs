@@ -60,12 +60,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Determines the type of value stored at a key.",
         ),
-        Command::new("RENAME", exactly(3), RENAMED, WRITE, run!(rename)).doc(
+        Command::new("RENAME", exactly(3), RENAMED, WRITE, run!(rename)).needs(recorded).doc(
             "1.0.0",
             "O(1)",
             "Renames a key and overwrites the destination.",
         ),
-        Command::new("RENAMENX", exactly(3), RENAMED_TO_NEW, WRITE_FAST, run!(renamenx)).doc(
+        Command::new("RENAMENX", exactly(3), RENAMED_TO_NEW, WRITE_FAST, run!(renamenx)).needs(recorded).doc(
             "1.0.0",
             "O(1)",
             "Renames a key only when the target key name doesn't exist.",
@@ -77,9 +77,11 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Copies the value of a key to a new key.",
             )
             .cost(|db, request| db.cardinality(request.arg(1)))
+            .grows(|db, request| db.value_bytes(request.arg(1)))
             .elsewhere(|request| Some((CopyOptions::take(&mut Args::new(request, 3)).ok()?.select?, 2))),
         Command::new("MOVE", exactly(3), KEY_MOVED, WRITE_FAST, run!(move_key))
             .doc("1.0.0", "O(1)", "Moves a key to another database.")
+            .needs(recorded)
             .elsewhere(|request| Some((Select::take(&mut Args::new(request, 2)).ok()?.0, 1))),
         Command::new("TOUCH", at_least(2), KEYS_ASKED, READ_FAST, run!(touch))
             .doc(
@@ -172,6 +174,11 @@ fn rename(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])) 
     }
     reply.ok();
     Ok(())
+}
+
+/// A value that gets another key is recorded whole.
+fn recorded(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    if db.shared().journal.is_recording() { db.value_bytes(request.arg(1)) } else { 0 }
 }
 
 /// `RENAMENX key newkey`

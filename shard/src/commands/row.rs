@@ -326,6 +326,8 @@ pub struct Row {
     pub cost: Option<Cost>,
     /// For commands that may add more bytes than their arguments have: how many.
     pub grows: Option<Cost>,
+    /// For commands that may need much memory while they run, beyond what they add for good: how many bytes, at most.
+    pub needs: Option<Cost>,
     /// For commands over two logical indexes. The key is one of the row's too, so it lies on a shard that is held.
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
@@ -352,6 +354,11 @@ impl Row {
     /// How many bytes a request may add beyond those of its arguments.
     pub fn growth(&self, db: &Keyspace<'_>, request: Request<'_>) -> usize {
         self.grows.map_or(0, |grows| grows(db, request))
+    }
+
+    /// How many bytes a request may need while it runs, beyond what it adds.
+    pub fn need(&self, db: &Keyspace<'_>, request: Request<'_>) -> usize {
+        self.needs.map_or(0, |needs| needs(db, request))
     }
 
     /// Redis's legacy triple: first key, last key (negative: from the end), step. Zeros where there are no keys in a plain
@@ -437,6 +444,7 @@ impl<R: Copy> Command<R> {
             tips: &[],
             cost: None,
             grows: None,
+            needs: None,
             elsewhere: None,
             access: None,
             foresee: None,
@@ -457,6 +465,7 @@ impl<R: Copy> Command<R> {
             tips: &[],
             cost: None,
             grows: None,
+            needs: None,
             elsewhere: None,
             access: None,
             foresee: None,
@@ -488,6 +497,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn grows(mut self, grows: Cost) -> Self {
         self.row.grows = Some(grows);
+        self
+    }
+
+    pub const fn needs(mut self, needs: Cost) -> Self {
+        self.row.needs = Some(needs);
         self
     }
 

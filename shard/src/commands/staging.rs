@@ -72,7 +72,7 @@ mod tests {
     use super::IMPORT;
     use crate::commands;
     use crate::commands::testing::Bench;
-    use crate::keyspace::eviction::NoRoom;
+    use crate::keyspace::eviction::{Needs, NoRoom};
     use crate::keyspace::testing::TestLog;
     use crate::keyspace::{Eviction, Keyspace};
     use dormouse_storage::shown::{INDEXES, MARKER, NO_KEYSPACE};
@@ -190,9 +190,12 @@ mod tests {
         settings.memory_max = 1;
         settings.eviction = Eviction::AllKeysLru;
         bench.shared.settings.store(settings.into());
-        assert_eq!(bench.keyspace().make_room(0, 0), Err(NoRoom::Refused(crate::error::Error::OutOfMemory)));
+        assert_eq!(
+            bench.keyspace().make_room(0, Needs::default()),
+            Err(NoRoom::Refused(crate::error::Error::OutOfMemory))
+        );
         import(&mut bench, &["END"]);
-        let _ = bench.keyspace().make_room(0, 0);
+        let _ = bench.keyspace().make_room(0, Needs::default());
         assert_eq!(bench.run("DBSIZE"), "0");
     }
 
@@ -206,10 +209,13 @@ mod tests {
         settings.eviction = Eviction::AllKeysLru;
         bench.shared.settings.store(settings.into());
         bench.select = 16;
-        assert_eq!(bench.keyspace().make_room(0, 0), Err(NoRoom::Refused(crate::error::Error::OutOfMemory)));
+        assert_eq!(
+            bench.keyspace().make_room(0, Needs::default()),
+            Err(NoRoom::Refused(crate::error::Error::OutOfMemory))
+        );
         bench.select = 0;
         assert_eq!(bench.run("GET old"), "1");
-        let _ = bench.keyspace().make_room(0, 0);
+        let _ = bench.keyspace().make_room(0, Needs::default());
         assert_eq!(bench.run("DBSIZE"), "0", "a client's own write may");
     }
 

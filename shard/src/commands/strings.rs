@@ -1,7 +1,7 @@
 //! Strings: bytes, or the decimal digits of an integer.
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_types::record::Origin;
+use dormouse_types::record::{Origin, size_class};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, integer};
@@ -114,9 +114,9 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).doc(
+        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).needs(append_need).doc(
             "2.0.0",
-            "O(1), amortized over the appends to a value, whose room is doubled when it is full.",
+            "O(1), amortized over the appends to a value, whose room grows by a quarter when it is full.",
             "Appends a string to the value of a key. Creates the key if it doesn't exist.",
         ),
         Command::new("STRLEN", exactly(2), KEY_ASKED, READ_FAST, run!(strlen)).doc(
@@ -124,7 +124,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the length of a string value.",
         ),
-        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).grows(setrange_growth).doc(
+        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).grows(setrange_growth).needs(setrange_need).doc(
             "2.2.0",
             "O(M) where M is the length of the value argument, and O(N) where the string must become N bytes long.",
             "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
@@ -315,6 +315,7 @@ fn incrbyfloat(db: &mut Keyspace<'_>, reply: &mut Reply, (key, by): (&[u8], &[u8
 fn append(db: &mut Keyspace<'_>, reply: &mut Reply, (key, value): (&[u8], &[u8])) -> Result<()> {
     let len = db.update_string(key, Origin::Given, |bytes| {
         check_length(bytes.len(), value.len())?;
+        make_room(bytes, bytes.len() + value.len());
         bytes.extend_from_slice(value);
         Ok(Change::Yes(bytes.len()))
     })?;
@@ -337,9 +338,7 @@ fn setrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u
         }
         check_length(offset, value.len())?;
         let end = offset + value.len();
-        if bytes.len() < end {
-            bytes.resize(end, 0);
-        }
+        lengthen(bytes, end);
         bytes[offset..end].copy_from_slice(value);
         Ok(Change::Yes(bytes.len()))
     })?;
@@ -347,11 +346,49 @@ fn setrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, offset, value): (&[u
     Ok(())
 }
 
-/// How many bytes the string gains.
-fn setrange_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+/// How long the string must be for a `SETRANGE`; 0 where that is refused.
+fn setrange_end(request: Request<'_>) -> usize {
     let offset = canonical_integer(request.arg(2)).and_then(|offset| usize::try_from(offset).ok());
     let end = offset.map_or(0, |offset| offset.saturating_add(request.arg(3).len()));
-    if end > LENGTH_MAX { 0 } else { end.saturating_sub(db.string_length(request.arg(1))) }
+    if end > LENGTH_MAX { 0 } else { end }
+}
+
+/// How many bytes the string gains.
+fn setrange_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    setrange_end(request).saturating_sub(db.string_length(request.arg(1)))
+}
+
+fn setrange_need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    moved_bytes(db, request.arg(1), setrange_end(request))
+}
+
+fn append_need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let key = request.arg(1);
+    moved_bytes(db, key, db.string_length(key) + request.arg(2).len())
+}
+
+/// What a string takes for a while that has to be moved because it becomes `len` bytes long: both copies are there.
+pub(super) fn moved_bytes(db: &Keyspace<'_>, key: &[u8], len: usize) -> usize {
+    let room = db.value_bytes(key);
+    if room == 0 || len <= room { 0 } else { size_class(len) }
+}
+
+/// Lengthens a string with zeros, so that it has `len` bytes at least. Whether it was shorter.
+pub(super) fn lengthen(bytes: &mut Vec<u8>, len: usize) -> bool {
+    let is_shorter = bytes.len() < len;
+    if is_shorter {
+        make_room(bytes, len);
+        bytes.resize(len, 0);
+    }
+    is_shorter
+}
+
+/// Makes room for `len` bytes, and for no more than the allocator hands out for so many: twice half a gigabyte would be
+/// half a gigabyte for nothing.
+fn make_room(bytes: &mut Vec<u8>, len: usize) {
+    if len > bytes.capacity() {
+        bytes.reserve_exact(size_class(len) - bytes.len());
+    }
 }
 
 /// `GETRANGE key start end`, and `SUBSTR`, its old name.

@@ -317,10 +317,10 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
                 db.select(context.select);
                 db.no_touch(context.no_touch);
                 reply.set_version(context.version);
-                let grows = !is_alone && row.flags.contains(Flags::DENY_OOM);
-                match if grows { db.check_growth(bytes_before) } else { Ok(()) } {
+                let request = request.as_request();
+                match if is_alone { Ok(()) } else { step::check_growth(db, row, request, bytes_before) } {
                     Err(error) => reply.error(&error.to_string()),
-                    Ok(()) => match commands::call(row, *run, db, &mut reply, request.as_request()) {
+                    Ok(()) => match commands::call(row, *run, db, &mut reply, request) {
                         Ok(()) => {}
                         Err(fault) if is_alone => return Err(fault),
                         Err(_) => reply.error("ERR a part of the database was not in memory"),

@@ -6,9 +6,9 @@ use super::plan::Plan;
 use crate::commands::{self, Flags, Row, Run};
 use crate::database::Database;
 use crate::error::Error;
-use crate::keyspace::eviction::{NoRoom, added_bytes};
+use crate::keyspace::eviction::{Needs, NoRoom, added_bytes};
 use crate::keyspace::{Fault, Keyspace, Left};
-use crate::memory::MEMORY;
+use crate::memory::COUNTED_BYTES;
 use crate::shard::HeldShard;
 
 /// A place that the request's keys need and that is not in memory.
@@ -34,41 +34,80 @@ impl Admission {
     pub(super) fn new(db: &Keyspace<'_>, held: &[HeldShard]) -> Self {
         Self {
             refusal: db.shared().journal.admit().err().map(Error::from),
-            is_bounded: db.settings().memory_max > 0 || MEMORY.is_full(),
+            is_bounded: db.settings().memory_max > 0 || db.shared().memory.is_full(),
             published: held.iter().map(|held| held.gate().guarded.published()).sum(),
         }
     }
 
-    /// Whether a command may run now. Room is made for what it adds.
+    /// Whether a command may run now. Room is made for what it adds, and much memory is reserved.
     #[inline]
-    fn admit(
-        &self,
-        db: &mut Keyspace<'_>,
-        flags: Flags,
-        adds: impl FnOnce(&Keyspace<'_>) -> usize,
-    ) -> Result<(), NoRoom> {
-        if let Some(refusal) = self.refusal.as_ref().filter(|_| flags.contains(Flags::WRITE)) {
+    fn admit(&self, db: &mut Keyspace<'_>, row: &Row, request: Request<'_>) -> Result<(), NoRoom> {
+        if let Some(refusal) = self.refusal.as_ref().filter(|_| row.flags.contains(Flags::WRITE)) {
             return Err(NoRoom::Refused(refusal.clone()));
         }
-        if self.is_bounded && flags.contains(Flags::DENY_OOM) {
-            let adds = adds(db);
-            return db.make_room(self.published, adds);
+        let adds = row.flags.contains(Flags::DENY_OOM);
+        if adds && self.is_bounded || may_need_much(row, request) {
+            let needs = needs(db, row, request);
+            return if adds { db.make_room(self.published, needs) } else { db.reserve(needs.while_it_runs) };
         }
         Ok(())
     }
 
     /// The same for all commands of a plan at once, so that it is not refused halfway.
     pub(super) fn admit_all(&self, db: &mut Keyspace<'_>, plan: &Plan) -> Result<(), NoRoom> {
-        let all = plan.commands().fold(Flags::empty(), |all, command| all | command.row.flags);
-        let growing = plan.commands().filter(|command| command.row.flags.contains(Flags::DENY_OOM));
+        if plan.any(Flags::WRITE)
+            && let Some(refusal) = &self.refusal
+        {
+            return Err(NoRoom::Refused(refusal.clone()));
+        }
+        let (mut all, mut adds) = (Needs::default(), false);
+        for command in plan.commands() {
+            let (row, request) = (command.row, command.request.as_request());
+            let grows = row.flags.contains(Flags::DENY_OOM);
+            if grows && self.is_bounded || may_need_much(row, request) {
+                // Each sees an index of its own.
+                db.select(command.context.select);
+                all.add(needs(db, row, request));
+                adds |= grows;
+            }
+        }
         db.select(plan.first_select());
-        self.admit(db, all, |db| growing.map(|command| adds(db, command.row, command.request.as_request())).sum())
+        if adds { db.make_room(self.published, all) } else { db.reserve(all.while_it_runs) }
     }
 }
 
-/// About how many bytes a request adds, at most.
-fn adds(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
-    added_bytes(request).saturating_add(row.growth(db, request))
+/// Whether a request may need so much memory that it is reserved, as far as can be known without a look at its keys.
+#[inline]
+fn may_need_much(row: &Row, request: Request<'_>) -> bool {
+    row.grows.is_some()
+        || row.needs.is_some()
+        || row.flags.contains(Flags::DENY_OOM) && request.bytes() >= COUNTED_BYTES
+}
+
+/// Looks again at what a command of a transaction needs, now that those before it have run: see
+/// [`Keyspace::check_growth`].
+pub(super) fn check_growth(db: &mut Keyspace<'_>, row: &Row, request: Request<'_>, before: usize) -> Result<(), Error> {
+    if !row.flags.contains(Flags::DENY_OOM) && !may_need_much(row, request) {
+        return Ok(());
+    }
+    let needs = needs(db, row, request);
+    db.check_growth(before, needs)
+}
+
+/// About how many bytes a request needs, at most.
+fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
+    let adds = match row.flags.contains(Flags::DENY_OOM) {
+        true => added_bytes(request).saturating_add(row.growth(db, request)),
+        false => 0,
+    };
+    let need = row.need(db, request);
+    // An effect is written once into the entry and copied from there into the log.
+    let effect = match (db.shared().journal.is_recording(), row.flags.contains(Flags::BY_KEY)) {
+        (false, _) => 0,
+        (true, true) => adds.max(need),
+        (true, false) => request.bytes(),
+    };
+    Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)) }
 }
 
 /// The command has to wait, for a place to be loaded or for memory to become free.
@@ -87,7 +126,7 @@ pub(super) fn run_one(
     request: Request<'_>,
     reply: &mut Reply,
 ) -> Result<(), MustWait> {
-    match admission.admit(db, row.flags, |db| adds(db, row, request)) {
+    match admission.admit(db, row, request) {
         Ok(()) => commands::call(row, run, db, reply, request).map_err(|_| MustWait),
         Err(NoRoom::Wait(_)) => Err(MustWait),
         Err(NoRoom::Refused(refusal)) => {

@@ -7,6 +7,7 @@ use rapidhash::RapidHashMap;
 
 use crate::keyspace::Shared;
 use crate::keyspace::index::{Index, slot_start};
+use crate::memory::Reservation;
 
 /// The state behind a shard's lock.
 ///
@@ -24,6 +25,10 @@ pub struct Contents {
     /// It was put to sleep, or merged away: whoever holds it must route again.
     pub retired: bool,
     pub load: Load,
+    /// Bytes of values that were dropped since the last unlock and wait to be freed.
+    pub buried_bytes: usize,
+    /// Memory for what the holder of the lock adds.
+    pub reserved: Option<Reservation>,
     /// Where active expiry goes on: logical index and prefix53.
     pub(super) expiring_from: (u8, u64),
 }
@@ -142,6 +147,8 @@ impl Contents {
             unflushed: Unflushed::default(),
             retired: false,
             load: Load::default(),
+            buried_bytes: 0,
+            reserved: None,
             expiring_from: (0, 0),
         }
     }

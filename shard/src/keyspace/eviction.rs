@@ -26,7 +26,7 @@ use super::index::{Index, place_at};
 use super::place::Place;
 use super::{Contents, Eviction, Keyspace, Settings, Shared, split_mix};
 use crate::error::Error;
-use crate::memory::MEMORY;
+use crate::memory::COUNTED_BYTES;
 
 /// Records that a look sees for each of `maxmemory-samples`.
 const SEEN_EACH: usize = 12;
@@ -49,6 +49,22 @@ pub enum NoRoom {
     Wait(usize),
 }
 
+/// How many bytes a command needs, at most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// For good.
+    pub adds: usize,
+    /// Until it has run, with those that it adds: the copies that it makes on the way, and its effects.
+    pub while_it_runs: usize,
+}
+
+impl Needs {
+    pub fn add(&mut self, more: Self) {
+        self.adds = self.adds.saturating_add(more.adds);
+        self.while_it_runs = self.while_it_runs.saturating_add(more.while_it_runs);
+    }
+}
+
 /// A record that was dropped: its logical index, its position, and itself.
 type Dropped = (u8, u64, Record);
 
@@ -57,16 +73,15 @@ pub fn added_bytes(request: Request<'_>) -> usize {
     request.iter().skip(1).map(|argument| size_class(argument.len()) + OVERHEAD_EACH).sum()
 }
 
-/// A transaction may grow memory by so much without being looked at.
-const GROWTH_FREE: usize = 16 << 20;
-
 impl Keyspace<'_> {
-    /// Makes room before a command that may add about `adds` bytes. `published`: what the held shards last published.
+    /// Makes room before a command. `published`: what the held shards last published.
     ///
     /// # Errors
     /// When there is none, with what to do about it.
-    pub fn make_room(&mut self, published: usize, adds: usize) -> Result<(), NoRoom> {
-        MEMORY.check(self.shared.used.load(Ordering::Relaxed)).map_err(NoRoom::Refused)?;
+    pub fn make_room(&mut self, published: usize, needs: Needs) -> Result<(), NoRoom> {
+        self.shared.memory.check(self.shared.used.load(Ordering::Relaxed)).map_err(NoRoom::Refused)?;
+        self.reserve(needs.while_it_runs)?;
+        let adds = needs.adds;
         let Some(limit) = self.shared.memory_max(&self.settings) else { return Ok(()) };
         let elsewhere = self.shared.used.load(Ordering::Relaxed).saturating_sub(published);
         for looks in 0.. {
@@ -90,22 +105,41 @@ impl Keyspace<'_> {
         Ok(())
     }
 
-    /// Refuses a command of a transaction whose earlier commands have grown the held shards far beyond what they had at its
-    /// begin, `before` bytes. A transaction makes room once, and a few bytes can ask for gigabytes (`SETRANGE`, `COPY`).
+    /// Reserves memory of the process until the locks are let go. A little needs no reservation.
+    ///
+    /// # Errors
+    /// Where there is not so much left.
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        if bytes < COUNTED_BYTES {
+            return Ok(());
+        }
+        let used = self.shared.used.load(Ordering::Relaxed);
+        let more = self.shared.memory.reserve(bytes, used).map_err(NoRoom::Refused)?;
+        if let Some(shard) = self.shards.first_mut() {
+            match &mut shard.reserved {
+                Some(reserved) => reserved.append(more),
+                None => shard.reserved = Some(more),
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a command of a transaction that needs more than was known when the transaction began, where `before` bytes
+    /// were held: a transaction makes room once, and its earlier commands may have made large what this one copies.
     ///
     /// # Errors
     /// As [`Self::make_room`].
-    pub fn check_growth(&self, before: usize) -> crate::error::Result<()> {
+    pub fn check_growth(&mut self, before: usize, needs: Needs) -> crate::error::Result<()> {
         let held = self.resident_bytes();
-        let grown = held.saturating_sub(before);
-        if grown < GROWTH_FREE {
-            return Ok(());
+        let wanted = held.saturating_sub(before).saturating_add(needs.while_it_runs);
+        let reserved = self.shards.first().and_then(|shard| shard.reserved.as_ref()).map_or(0, |held| held.bytes());
+        match self.reserve(wanted.saturating_sub(reserved)) {
+            Err(NoRoom::Refused(error)) => return Err(error),
+            Err(NoRoom::Wait(_)) | Ok(()) => {}
         }
-        if MEMORY.is_exceeded_by(grown) {
-            return Err(Error::OutOfTotal);
-        }
+        let after = held.saturating_add(needs.adds);
         match self.shared.memory_max(&self.settings) {
-            Some(limit) if held > limit => Err(Error::OutOfMemory),
+            Some(limit) if after > limit && after.saturating_sub(before) >= COUNTED_BYTES => Err(Error::OutOfMemory),
             _ => Ok(()),
         }
     }
@@ -131,7 +165,7 @@ impl Keyspace<'_> {
                     });
                 }
                 if takes_long_to_free(&record) || shared.parked.is_open() {
-                    self.lay_down(Dead::Record(record));
+                    self.lay_down(at, Dead::Record(record));
                 }
             }
             return true;

@@ -31,6 +31,18 @@ pub enum Dead {
     },
 }
 
+impl Dead {
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => record.heap_bytes(),
+            Self::Object(object) => object.heap_bytes(),
+            Self::Index(index) => index.bytes(),
+            Self::Rest { bytes, .. } => bytes.capacity(),
+        }
+    }
+}
+
 /// Whether a record holds a collection that is large. A long string is one allocation.
 pub fn takes_long_to_free(record: &Record) -> bool {
     match record.value() {
@@ -50,12 +62,7 @@ pub struct Graveyard {
 impl Graveyard {
     /// Takes something in.
     pub fn bury(&mut self, dead: Dead) {
-        self.bytes += match &dead {
-            Dead::Record(record) => record.heap_bytes(),
-            Dead::Object(object) => object.heap_bytes(),
-            Dead::Index(index) => index.bytes(),
-            Dead::Rest { bytes, .. } => bytes.capacity(),
-        };
+        self.bytes += dead.bytes();
         self.dead.push(dead);
     }
 

@@ -514,7 +514,8 @@ impl<'a> Keyspace<'a> {
         let Some(record) = record else { return };
         let bytes = record.heap_bytes();
         if bytes > BURY_ABOVE || self.shared.parked.is_open() && bytes > self.settings.sizes.large_bytes {
-            self.lay_down(Dead::Record(record));
+            let at = self.shard_at(self.position(record.key()));
+            self.lay_down(at, Dead::Record(record));
         }
     }
 
@@ -530,8 +531,9 @@ impl<'a> Keyspace<'a> {
         pieces::end(object);
     }
 
-    /// Takes in what was dropped, for a checkpoint that still writes it, or to be freed.
-    fn lay_down(&mut self, dead: Dead) {
+    /// Takes in what the held shard number `at` has dropped, for a checkpoint that still writes it, or to be freed.
+    fn lay_down(&mut self, at: usize, dead: Dead) {
+        self.shards[at].buried_bytes += dead.bytes();
         match self.shared.parked.is_open() {
             true => self.shared.parked.park(dead),
             false => self.graveyard.bury(dead),
@@ -684,6 +686,15 @@ impl<'a> Keyspace<'a> {
         match self.peek(key) {
             Some(Value::Object(object)) => object.heap_bytes(),
             _ => 0,
+        }
+    }
+
+    /// The bytes of whatever is under `key`, 0 where there is nothing or it is not in memory; no trace either.
+    pub fn value_bytes(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Object(object)) => object.heap_bytes(),
+            Some(Value::Raw(bytes)) => bytes.len(),
+            Some(Value::Int(_)) | None => 0,
         }
     }
 

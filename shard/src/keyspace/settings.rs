@@ -12,6 +12,7 @@ use dormouse_types::segment::SlotPlacement;
 
 use super::changes::Watches;
 use super::graveyard::Parked;
+use crate::memory::{MEMORY, Memory};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
@@ -65,6 +66,8 @@ pub struct Shared {
     /// Most bytes that the databases of its family (a database and its branches) leave to it; [`usize::MAX`]: as many as its
     /// settings say.
     pub family_left: AtomicUsize,
+    /// The memory of the process.
+    pub memory: &'static Memory,
     /// What eviction without a command draws its chances from.
     pub chance: AtomicU64,
     /// The end in the log of the last write that replies wait for.
@@ -90,6 +93,7 @@ impl Shared {
             used: AtomicUsize::new(0),
             counts: std::array::from_fn(|_| Default::default()),
             family_left: AtomicUsize::new(usize::MAX),
+            memory: &MEMORY,
             chance: AtomicU64::new(seed),
             told: AtomicU64::new(0),
             watches: Arc::default(),

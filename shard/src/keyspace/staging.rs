@@ -131,7 +131,7 @@ impl Keyspace<'_> {
                 let shard = &mut self.shards[at];
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {
-                    self.lay_down(Dead::Index(index));
+                    self.lay_down(at, Dead::Index(index));
                 }
             }
         }

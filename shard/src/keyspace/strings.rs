@@ -34,7 +34,7 @@ impl Keyspace<'_> {
         match set {
             Some(old) => {
                 if let Some(old) = old {
-                    self.lay_down(Dead::Object(old));
+                    self.lay_down(self.shard_at(position), Dead::Object(old));
                 }
                 self.after_write(key);
             }

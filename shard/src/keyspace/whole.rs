@@ -156,7 +156,7 @@ impl Keyspace<'_> {
             let shard = &mut self.shards[at];
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
-                self.lay_down(Dead::Index(index));
+                self.lay_down(at, Dead::Index(index));
             }
         }
         self.changes += 1;

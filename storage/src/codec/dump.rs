@@ -9,10 +9,11 @@
 //! A checksum of zero means that there is none: Redis 8.10 sends such payloads to its replicas.
 
 use dormouse_types::Limits;
-use dormouse_types::record::Value;
+use dormouse_types::record::{Value, size_class};
 
 use super::{
     CodecError, Reader, checksum,
+    string::skip_string,
     value::{
         LoadedValue, decode_value, encode_value, kind,
         newer::{Dialect, Flattened, Templates, flatten, is_newer_hash, unsupported},
@@ -72,6 +73,66 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>
     let value = decode_value(kind, &mut reader, limits)?;
     reader.finish()?;
     Ok(value)
+}
+
+/// A packed collection becomes a table where it is larger than packed ones may be; an element takes so many times its bytes
+/// there at most.
+const UNPACKED: usize = 24;
+/// What an element takes beside its bytes.
+const ELEMENT_BYTES: usize = 64;
+/// What compression saves at most: three bytes stand for 264.
+const INFLATED: usize = 88;
+
+/// The bytes of memory that a payload may take when it is restored, at most, by the lengths that it gives. Nothing of it is
+/// inflated to find out. 0 where it is malformed.
+pub fn restored_bytes_max(payload: &[u8]) -> usize {
+    let Some((&kind, value)) = payload.split_first() else { return 0 };
+    let value = &value[..value.len().saturating_sub(10)];
+    let mut reader = Reader::new(value);
+    match kind {
+        kind::STRING => size_class(skip_string(&mut reader).unwrap_or(0)),
+        kind::LIST | kind::SET => elements_bytes(&mut reader, 1, 0),
+        kind::HASH => elements_bytes(&mut reader, 2, 0),
+        kind::SORTED_SET => elements_bytes(&mut reader, 1, 8),
+        kind::LIST_QUICKLIST => elements_bytes(&mut reader, 1, 0).saturating_mul(2),
+        kind::LIST_QUICKLIST_2 => nodes_bytes(&mut reader),
+        kind::LIST_ZIPLIST
+        | kind::SET_INTSET
+        | kind::SORTED_SET_ZIPLIST
+        | kind::HASH_ZIPLIST
+        | kind::HASH_ZIPMAP
+        | kind::HASH_LISTPACK
+        | kind::SORTED_SET_LISTPACK
+        | kind::SET_LISTPACK => skip_string(&mut reader).unwrap_or(0).saturating_mul(UNPACKED),
+        _ => payload.len().saturating_mul(INFLATED),
+    }
+}
+
+/// As many elements as a number says, each of some strings and some bytes.
+fn elements_bytes(reader: &mut Reader<'_>, strings: usize, bytes: usize) -> usize {
+    let count = reader.rdb_plain_length().unwrap_or(0);
+    let mut sum = 0usize;
+    for _ in 0..count {
+        for _ in 0..strings {
+            let Ok(length) = skip_string(reader) else { return sum };
+            sum = sum.saturating_add(length).saturating_add(ELEMENT_BYTES);
+        }
+        if reader.take(bytes).is_err() {
+            return sum;
+        }
+    }
+    sum
+}
+
+/// The nodes of a list of listpacks, which may be repacked.
+fn nodes_bytes(reader: &mut Reader<'_>) -> usize {
+    let count = reader.rdb_plain_length().unwrap_or(0);
+    let mut sum = 0usize;
+    for _ in 0..count {
+        let (Ok(_), Ok(length)) = (reader.rdb_plain_length(), skip_string(reader)) else { return sum };
+        sum = sum.saturating_add(length.saturating_mul(2)).saturating_add(ELEMENT_BYTES);
+    }
+    sum
 }
 
 fn restore_hash(

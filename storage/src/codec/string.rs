@@ -52,6 +52,20 @@ pub fn read_string<'a>(reader: &mut Reader<'a>) -> Result<RdbString<'a>, CodecEr
     }
 }
 
+/// Passes by a string, and answers how long it is.
+pub fn skip_string(reader: &mut Reader<'_>) -> Result<usize, CodecError> {
+    let length = match reader.rdb_length()? {
+        RdbLength::Length(length) => reader.take_u64(length).map(|_| length)?,
+        RdbLength::Encoding(3) => {
+            let (compressed, length) = (reader.rdb_plain_length()?, reader.rdb_plain_length()?);
+            reader.take_u64(compressed)?;
+            length
+        }
+        RdbLength::Encoding(encoding) => return read_encoded(reader, encoding).map(|_| INTEGER_TEXT_MAX),
+    };
+    Ok(usize::try_from(length).unwrap_or(usize::MAX))
+}
+
 fn read_encoded<'a>(reader: &mut Reader<'a>, encoding: u8) -> Result<RdbString<'a>, CodecError> {
     Ok(match encoding {
         0 => RdbString::Int(i64::from(i8::from_le_bytes(reader.array()?))),

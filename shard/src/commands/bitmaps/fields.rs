@@ -4,10 +4,10 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_types::record::Origin;
 use smallvec::SmallVec;
 
-use super::{Offset, cost_of_growth, growth_to, reach};
+use super::{Offset, cost_of_growth, growth_to};
 use crate::commands::Access;
 use crate::commands::args::{Args, Argument, Word, canonical_integer};
-use crate::commands::strings::LENGTH_MAX;
+use crate::commands::strings::{LENGTH_MAX, lengthen, moved_bytes};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
 
@@ -20,7 +20,7 @@ pub(super) fn bitfield(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Steps(ste
         return read(db, reply, key, &steps);
     };
     let outcomes = db.update_string(key, Origin::Edited, |bytes| {
-        let mut changed = reach(bytes, last);
+        let mut changed = lengthen(bytes, last + 1);
         let outcomes = steps.iter().map(|step| step.run(bytes, &mut changed)).collect::<SmallVec<[_; 4]>>();
         Ok(Change::when(changed, outcomes))
     })?;
@@ -62,6 +62,11 @@ pub(super) fn cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 pub(super) fn growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let last = Steps::take(&mut Args::new(request, 2)).ok().and_then(|steps| steps.last_byte());
     last.map_or(0, |last| growth_to(db, request.arg(1), last))
+}
+
+pub(super) fn need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let last = Steps::take(&mut Args::new(request, 2)).ok().and_then(|steps| steps.last_byte());
+    last.map_or(0, |last| moved_bytes(db, request.arg(1), last + 1))
 }
 
 /// A request that only reads says so; one that is malformed may be anything.

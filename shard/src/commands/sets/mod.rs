@@ -115,7 +115,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             run!(algebra::sinterstore),
         )
         .doc("1.0.0", INTER_COMPLEXITY, "Stores the intersect of multiple sets in a key.")
-        .cost(|db, request| cost::smallest(db, request.iter().skip(2))),
+        .cost(|db, request| cost::smallest(db, request.iter().skip(2)))
+        .needs(|db, request| request.iter().skip(2).map(|key| cost::copied_bytes(db, key)).min().unwrap_or(0)),
         Command::new("SINTERCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::sintercard))
             .doc("7.0.0", INTER_COMPLEXITY, "Returns the number of members of the intersect of multiple sets.")
             .cost(|db, request| cost::smallest(db, cost::counted_keys(request, 1))),
@@ -131,7 +132,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             run!(algebra::sunionstore),
         )
         .doc("1.0.0", SUM_COMPLEXITY, "Stores the union of multiple sets in a key.")
-        .cost(|db, request| cost::sum(db, request.iter().skip(2))),
+        .cost(|db, request| cost::sum(db, request.iter().skip(2)))
+        .needs(|db, request| request.iter().skip(2).map(|key| cost::copied_bytes(db, key)).sum()),
         Command::new("SDIFF", at_least(2), KEYS_READ, READ, run!(algebra::sdiff))
             .doc("1.0.0", SUM_COMPLEXITY, "Returns the difference of multiple sets.")
             .tips(ANY_ORDER)
@@ -144,7 +146,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             run!(algebra::sdiffstore),
         )
         .doc("1.0.0", SUM_COMPLEXITY, "Stores the difference of multiple sets in a key.")
-        .cost(|db, request| cost::sum(db, request.iter().skip(2))),
+        .cost(|db, request| cost::sum(db, request.iter().skip(2)))
+        .needs(|db, request| cost::copied_bytes(db, request.arg(2))),
         Command::new("SSCAN", at_least(3), KEY_READ, READ, run!(sscan))
             .doc(
                 "2.8.0",

@@ -163,7 +163,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
              stored into the destination key.",
             "Stores a range of members from sorted set in a key.",
         )
-        .cost(|db, request| ranges::cost(db, request, ranges::ZRANGESTORE)),
+        .cost(|db, request| ranges::cost(db, request, ranges::ZRANGESTORE))
+        .needs(ranges::stored_bytes),
         Command::new("ZREVRANGE", at_least(4), KEY_READ, READ, run!(ranges::zrevrange))
             .doc(
                 "1.2.0",
@@ -248,7 +249,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
              of elements in the resulting sorted set.",
             "Stores the union of multiple sorted sets in a key.",
         )
-        .cost(|db, request| cost::sum(db, cost::counted_keys(request, 2))),
+        .cost(|db, request| cost::sum(db, cost::counted_keys(request, 2)))
+        .needs(|db, request| cost::counted_keys(request, 2).map(|key| cost::copied_bytes(db, key)).sum()),
         Command::new(
             "ZINTERSTORE",
             at_least(4),
@@ -257,7 +259,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             run!(algebra::zinterstore),
         )
         .doc("2.0.0", INTER_COMPLEXITY, "Stores the intersect of multiple sorted sets in a key.")
-        .cost(|db, request| cost::smallest(db, cost::counted_keys(request, 2))),
+        .cost(|db, request| cost::smallest(db, cost::counted_keys(request, 2)))
+        .needs(|db, request| cost::counted_keys(request, 2).map(|key| cost::copied_bytes(db, key)).min().unwrap_or(0)),
         Command::new(
             "ZDIFFSTORE",
             at_least(4),
@@ -266,7 +269,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             run!(algebra::zdiffstore),
         )
         .doc("6.2.0", DIFF_COMPLEXITY, "Stores the difference of multiple sorted sets in a key.")
-        .cost(|db, request| cost::sum(db, cost::counted_keys(request, 2))),
+        .cost(|db, request| cost::sum(db, cost::counted_keys(request, 2)))
+        .needs(|db, request| cost::counted_keys(request, 2).next().map_or(0, |key| cost::copied_bytes(db, key))),
         Command::new("ZINTERCARD", at_least(3), KEYS_COUNTED, READ.union(MOVABLE), run!(algebra::zintercard))
             .doc(
                 "7.0.0",

@@ -10,6 +10,7 @@ use dormouse_types::{LexBound, LexRange, ScoreRange, SortedSet};
 
 use super::{write_header, write_member};
 use crate::commands::args::{Args, Argument, Rest, Word, integer, parse, parse_bound};
+use crate::commands::cost::copied_bytes;
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
 
@@ -133,6 +134,13 @@ pub fn cost(db: &Keyspace<'_>, request: Request<'_>, form: Form) -> usize {
         Some(set) if set.len() <= SMALL => set.len(),
         Some(set) => Query::read(given, form).map_or(0, |query| query.ranks(set).len()),
     }
+}
+
+/// What `ZRANGESTORE` may store: as much of the source as the range has of its members.
+pub fn stored_bytes(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let source = request.arg(2);
+    let (bytes, members) = (copied_bytes(db, source), cost(db, request, ZRANGESTORE));
+    (bytes / db.cardinality(source).max(1)).saturating_mul(members)
 }
 
 /// The cost of removing a range: the members in it.

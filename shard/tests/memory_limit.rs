@@ -1,0 +1,151 @@
+//! The limit of the process, for databases that have none of their own: a command that would exceed it is refused before it
+//! takes anything, whatever makes it large.
+
+use std::sync::Arc;
+
+use dormouse_protocol::{OwnedRequest, Version};
+use dormouse_shard::commands::{Context, find};
+use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::execution::{self, Command, Ended, Plan, Step, Turn};
+use dormouse_shard::lane::Lane;
+use dormouse_shard::memory::MEMORY;
+use dormouse_storage::store::Store;
+use tokio::runtime::{Builder, Runtime};
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const MIB: usize = 1 << 20;
+const TOTAL: usize = 1 << 40;
+const LEFT: usize = 24 * MIB;
+
+struct Bench {
+    runtime: Runtime,
+    database: Arc<Database>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let engine = Engine {
+            store: Arc::new(Store::memory()),
+            lane: Lane::new("lane", 1, 0).expect("a thread"),
+            loader: Lane::on(runtime.handle()),
+            patient: Lane::on(runtime.handle()),
+            background: runtime.handle().clone(),
+            clock: || NOW_MS,
+            writer: 1,
+            log: None,
+            recovered: Arc::default(),
+            give_back: || {},
+            health: Arc::default(),
+        };
+        let database = runtime.block_on(Database::open("test", 7, engine));
+        Self { runtime, database }
+    }
+
+    /// Runs commands, each with its logical index, as one transaction where they are several. Their replies, or the refusal.
+    fn run(&self, queue: &[(u8, &[&[u8]])]) -> String {
+        let mut plan = Plan::new(NOW_MS, 1);
+        plan.steps.extend(queue.iter().map(|(select, args)| {
+            let request = OwnedRequest::from_args(args);
+            let (row, run) = find(request.as_request()).expect("a command");
+            let context = Context { select: *select, version: Version::Resp2, no_touch: false };
+            Step::Command(Command { row, run, request, context })
+        }));
+        let (plan, turn) = (Arc::new(plan), Arc::new(Turn::endless(None)));
+        let ran = execution::run(&self.database, &plan, &turn);
+        let outcome = self.runtime.block_on(ran).expect("the turn comes");
+        match outcome.ended {
+            Ended::Refused(error) => error.to_string(),
+            _ => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
+        }
+    }
+
+    fn line(&self, line: &str) -> String {
+        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        self.run(&[(0, &args)])
+    }
+}
+
+/// So many bytes, compressed as far as RDB's compression goes.
+fn compressed(len: usize) -> Vec<u8> {
+    let references = (len - 1) / 264;
+    let mut bytes = vec![0, b'a'];
+    (0..references).for_each(|_| bytes.extend([0xe0, 0xff, 0]));
+    let mut payload = vec![0, 0xc3, 0x80];
+    payload.extend((bytes.len() as u32).to_be_bytes());
+    payload.push(0x80);
+    payload.extend((1 + references as u32 * 264).to_be_bytes());
+    payload.extend(bytes);
+    payload.extend([11, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    payload
+}
+
+/// One test, as the limit is that of the process.
+#[test]
+fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
+    let bench = Bench::new();
+    // As long as its room, so that it has to be moved to become longer.
+    bench.line(&format!("SETRANGE text {} x", 32 * MIB - 1));
+    assert_eq!(bench.line("STRLEN text"), format!(":{}\r\n", 32 * MIB));
+    for n in 0..60 {
+        let members: Vec<String> = (0..1000).map(|m| format!("{n}:{m}:{}", "x".repeat(600))).collect();
+        bench.line(&format!("SADD set {}", members.join(" ")));
+        let scored: Vec<String> = members.iter().map(|member| format!("{n} {member}")).collect();
+        bench.line(&format!("ZADD sorted {}", scored.join(" ")));
+    }
+    let before = bench.database.used_bytes();
+    let payload = compressed(48 * MIB);
+    let restore: &[&[u8]] = &[b"RESTORE", b"d", b"0", &payload];
+    MEMORY.measured(LEFT.cast_signed(), TOTAL, TOTAL);
+    for line in [
+        "SETBIT d 4294967295 1",
+        "SETBIT text 4294967295 1",
+        "SETRANGE d 400000000 x",
+        "SETRANGE text 33554432 x",
+        "BITFIELD d SET u8 4000000000 1",
+        "BITFIELD text SET u8 #33554432 1",
+        "APPEND text x",
+        "BITOP NOT d text",
+        "COPY text d",
+        "COPY set d",
+        "SUNIONSTORE d set",
+        "SINTERSTORE d set set",
+        "SDIFFSTORE d set none",
+        "ZUNIONSTORE d 1 sorted",
+        "ZINTERSTORE d 1 sorted",
+        "ZDIFFSTORE d 1 sorted",
+        "ZRANGESTORE d sorted 0 -1",
+    ] {
+        let reply = bench.line(line);
+        assert!(reply.contains("'max-memory-total'"), "{line}: {reply}");
+    }
+    let reply = bench.run(&[(0, restore)]);
+    assert!(reply.contains("'max-memory-total'"), "RESTORE: {reply}");
+    // A transaction, whose commands see different indexes: in index 1 the text is not there.
+    let reply = bench.run(&[(0, &[b"GET", b"none"]), (1, &[b"SETRANGE", b"text", b"33554431", b"x"])]);
+    assert!(reply.contains("'max-memory-total'"), "EXEC: {reply}");
+    // Each of these fits, and all together do not.
+    let sets: Vec<String> = (0..4).map(|n| format!("d{n}")).collect();
+    let several: Vec<(u8, [&[u8]; 4])> =
+        sets.iter().map(|key| (0, [b"SETRANGE".as_slice(), key.as_bytes(), b"10000000", b"x"])).collect();
+    let several: Vec<(u8, &[&[u8]])> = several.iter().map(|(select, args)| (*select, &args[..])).collect();
+    let reply = bench.run(&several);
+    assert!(reply.contains("'max-memory-total'"), "EXEC: {reply}");
+    // What a transaction makes and then copies is not known before it runs.
+    let reply = bench.run(&[
+        (0, &[b"SETRANGE", b"d", b"10000000", b"x"]),
+        (0, &[b"COPY", b"d", b"e"]),
+        (0, &[b"COPY", b"d", b"f"]),
+        (0, &[b"DEL", b"d", b"e", b"f"]),
+    ]);
+    assert!(reply.starts_with(":10000001\r\n:1\r\n-OOM"), "EXEC: {reply}");
+    let grown = bench.database.used_bytes().saturating_sub(before);
+    assert!(grown < MIB, "{grown} bytes were taken all the same");
+    // Nothing stays reserved, when whatever thread ran the last one has let the locks go.
+    bench.line("GET none");
+    MEMORY.measured(LEFT.cast_signed(), TOTAL, TOTAL);
+    assert!(!MEMORY.is_exceeded_by(LEFT));
+    assert_eq!(bench.line("SETRANGE d 10000000 x"), ":10000001\r\n");
+    assert_eq!(bench.line("APPEND d x"), ":10000002\r\n", "there is room in the string itself");
+    assert_eq!(bench.line("ZRANGESTORE e sorted 0 9"), ":10\r\n");
+}
