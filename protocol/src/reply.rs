@@ -21,10 +21,22 @@ pub trait Budget: fmt::Debug + Send + Sync {
 
     /// Takes back what was granted.
     fn give(&self, bytes: usize);
+
+    /// Grants `bytes` that a command needs while it runs.
+    ///
+    /// # Errors
+    /// The name of the limit that they would exceed.
+    fn take_work(&self, bytes: usize) -> Result<(), &'static str>;
+
+    /// Takes them back.
+    fn give_work(&self, bytes: usize);
 }
 
 /// A buffer of no more bytes is not asked for: a worker keeps one of this size for all of its connections.
 const FREE_BYTES: usize = 256 << 10;
+
+/// Memory for work is asked for in so many bytes at a time.
+const WORK_BYTES: usize = 256 << 10;
 
 /// A larger buffer grows by a quarter at a time, not to twice its size.
 const DOUBLED_BYTES: usize = 1 << 20;
@@ -42,6 +54,8 @@ pub struct Reply {
     grant: Grant,
     /// The limit that is in the way of the reply that is being written.
     refused: Option<&'static str>,
+    /// What the command that writes the reply needs while it runs.
+    work_bytes: usize,
     /// From this size of the buffer on, a reply that can be written elsewhere is not written here.
     inline_max: Option<usize>,
     can_be_deferred: bool,
@@ -53,14 +67,25 @@ pub struct Reply {
 struct Grant {
     budget: Option<Arc<dyn Budget>>,
     bytes: usize,
+    /// For the command that writes the reply.
+    work_bytes: usize,
 }
 
 impl Grant {
     fn give_back(&mut self) {
+        self.end_work();
         if self.bytes > 0
             && let Some(budget) = &self.budget
         {
             budget.give(std::mem::take(&mut self.bytes));
+        }
+    }
+
+    fn end_work(&mut self) {
+        if self.work_bytes > 0
+            && let Some(budget) = &self.budget
+        {
+            budget.give_work(std::mem::take(&mut self.work_bytes));
         }
     }
 }
@@ -78,7 +103,7 @@ impl Reply {
 
     /// A buffer whose size `budget` decides.
     pub fn within(version: Version, budget: Option<Arc<dyn Budget>>) -> Self {
-        Self { version, grant: Grant { budget, bytes: 0 }, ..Self::default() }
+        Self { version, grant: Grant { budget, bytes: 0, work_bytes: 0 }, ..Self::default() }
     }
 
     /// Says how large the buffer may become where it is written now: see [`Self::defer`].
@@ -101,6 +126,35 @@ impl Reply {
             return true;
         }
         false
+    }
+
+    /// Asks for `bytes` more that the command needs while it runs, until [`Self::end_work`]. A little is free.
+    ///
+    /// # Errors
+    /// The name of the limit that they would exceed.
+    #[inline]
+    pub fn work(&mut self, bytes: usize) -> Result<(), &'static str> {
+        self.work_bytes = self.work_bytes.saturating_add(bytes);
+        if self.work_bytes <= self.grant.work_bytes.saturating_add(WORK_BYTES) { Ok(()) } else { self.take_work() }
+    }
+
+    #[cold]
+    fn take_work(&mut self) -> Result<(), &'static str> {
+        if let Some(budget) = &self.grant.budget {
+            let more = self.work_bytes - self.grant.work_bytes;
+            budget.take_work(more)?;
+            self.grant.work_bytes += more;
+        }
+        Ok(())
+    }
+
+    /// The command has run.
+    #[inline]
+    pub fn end_work(&mut self) {
+        if self.work_bytes > 0 {
+            self.work_bytes = 0;
+            self.grant.end_work();
+        }
     }
 
     /// Takes the buffer out, which no budget is charged for from then on.
@@ -496,6 +550,33 @@ mod tests {
         fn give(&self, bytes: usize) {
             *self.0.lock().unwrap() += bytes;
         }
+
+        fn take_work(&self, bytes: usize) -> Result<(), &'static str> {
+            self.take(bytes)
+        }
+
+        fn give_work(&self, bytes: usize) {
+            self.give(bytes);
+        }
+    }
+
+    #[test]
+    fn work_is_granted_until_it_ends() {
+        let purse = Arc::new(Purse(std::sync::Mutex::new(1 << 20)));
+        let left = || *purse.0.lock().unwrap();
+        let mut reply = Reply::within(Version::Resp2, Some(purse.clone()));
+        assert_eq!(reply.work(1000), Ok(()));
+        assert_eq!(left(), 1 << 20, "a little is free");
+        let granted = (0..10_000).take_while(|_| reply.work(1000).is_ok()).count();
+        assert!((1000..1400).contains(&granted), "{granted}");
+        assert!(left() < 256 << 10);
+        reply.end_work();
+        assert_eq!(left(), 1 << 20);
+        assert_eq!(reply.work(2 << 20), Err("the-limit"));
+        reply.end_work();
+        reply.work(512 << 10).unwrap();
+        drop(reply);
+        assert_eq!(left(), 1 << 20);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use dormouse_protocol::Budget;
 use dormouse_shard::execution::Caller;
+use dormouse_shard::memory::{COUNTED_BYTES, MEMORY};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -130,6 +131,14 @@ impl Budget for Client {
         self.written.fetch_sub(bytes, Ordering::Relaxed);
         self.let_go(bytes);
     }
+
+    fn take_work(&self, bytes: usize) -> Result<(), &'static str> {
+        self.hold(bytes)
+    }
+
+    fn give_work(&self, bytes: usize) {
+        self.let_go(bytes);
+    }
 }
 
 impl Client {
@@ -140,11 +149,14 @@ impl Client {
     pub fn hold(&self, bytes: usize) -> Result<(), &'static str> {
         let mut held = self.held.lock();
         held.account.take(bytes).inspect_err(|_| held.account.refused(held.bytes))?;
-        self.of_all.take(bytes).inspect_err(|_| {
+        // Much of it must fit beside what the databases have taken since the last look at the memory.
+        let fits = if bytes < COUNTED_BYTES || !MEMORY.is_exceeded_by(bytes) { Ok(()) } else { Err(account::TOTAL) };
+        fits.and_then(|()| self.of_all.take(bytes)).inspect_err(|_| {
             held.account.give(bytes);
             self.of_all.refused(held.bytes);
         })?;
         held.bytes += bytes;
+        MEMORY.hold(bytes);
         Ok(())
     }
 
@@ -154,6 +166,7 @@ impl Client {
         held.account.take_anyway(bytes);
         self.of_all.take_anyway(bytes);
         held.bytes += bytes;
+        MEMORY.hold(bytes);
     }
 
     pub fn let_go(&self, bytes: usize) {
@@ -163,6 +176,7 @@ impl Client {
         held.bytes -= bytes;
         held.account.give(bytes);
         self.of_all.give(bytes);
+        MEMORY.let_go(bytes);
     }
 
     /// Whatever it makes the server keep is charged to `account` from now on.

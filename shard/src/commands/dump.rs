@@ -1,11 +1,11 @@
 //! Values as bytes: what moves a key to another server.
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_storage::codec::dump::{RestoreError, dump, restore};
+use dormouse_storage::codec::dump::{RestoreError, dump, restore, restored_bytes_max};
 use dormouse_storage::codec::value::kind;
 
 use crate::commands::args::{Args, Argument, integer};
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -41,12 +41,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Creates a key from the serialized representation of a value.",
             )
             .also(Category::DANGEROUS)
-            .cost(restore_cost),
+            .cost(restore_cost)
+            .grows(restore_growth),
     ],
 };
 
 /// `DUMP key`
 fn dump_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    work(reply, db.value_bytes(key))?;
     match db.record_of(key) {
         Some(record) => reply.bulk(&dump(&record.value())),
         None => reply.null(),
@@ -94,6 +96,11 @@ fn restore_cost(_: &Keyspace<'_>, request: Request<'_>) -> usize {
     }
 }
 
+/// A payload may be compressed.
+fn restore_growth(_: &Keyspace<'_>, request: Request<'_>) -> usize {
+    request.get(3).map_or(0, |payload| restored_bytes_max(payload).saturating_sub(payload.len()))
+}
+
 #[derive(Debug, Default)]
 struct Options {
     replace: bool,
@@ -129,6 +136,8 @@ impl<'a> Argument<'a> for Options {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Bench, check_effects};
+    use super::restored_bytes_max;
+    use crate::keyspace::Limits;
 
     /// The payload that `DUMP key` answers, as a bulk string.
     fn payload(bench: &mut Bench, key: &str) -> Vec<u8> {
@@ -167,6 +176,44 @@ mod tests {
             bench.run("DEL other");
         }
         assert_eq!(bench.data(), before);
+    }
+
+    /// Whatever limits it was packed under, it may be unpacked here.
+    #[test]
+    fn no_value_takes_more_memory_than_its_payload_says() {
+        let mut packed = Bench::new();
+        let mut settings = **packed.shared.settings.load();
+        let numbers = |wanted: usize| (0..wanted).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        settings.limits = Limits {
+            hash_max_listpack_entries: 5000,
+            set_max_intset_entries: 5000,
+            set_max_listpack_entries: 5000,
+            zset_max_listpack_entries: 5000,
+            ..settings.limits
+        };
+        packed.shared.settings.store(settings.into());
+        for line in [
+            format!("SET text {}", "x".repeat(100_000)),
+            format!("RPUSH list {}", numbers(4000)),
+            format!("SADD integers {}", numbers(4000)),
+            format!("SADD members x {}", numbers(4000)),
+            format!("HSET hash {}", numbers(4000)),
+            format!("ZADD scores {}", numbers(4000)),
+        ] {
+            packed.run(&line);
+        }
+        let mut unpacked = Bench::new();
+        for key in ["text", "list", "integers", "members", "hash", "scores"] {
+            let again = |from: &mut Bench, to: &mut Bench| {
+                let payload = payload(from, key);
+                assert_eq!(to.run_args(&[b"RESTORE", key.as_bytes(), b"0", &payload, b"REPLACE"]), "OK");
+                let (said, takes) = (restored_bytes_max(&payload), to.keyspace().value_bytes(key.as_bytes()));
+                assert!(said >= takes - takes / 8, "{key}: {takes} bytes, and at most {said} were said");
+            };
+            again(&mut packed, &mut unpacked);
+            let mut other = Bench::new();
+            again(&mut unpacked, &mut other);
+        }
     }
 
     #[test]

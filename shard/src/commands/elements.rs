@@ -15,6 +15,9 @@ const REPEATS_BYTES_MAX: usize = 64 << 20;
 /// The reply of an empty element: `$0`, and two line ends.
 const ELEMENT_BYTES_MIN: usize = 6;
 
+/// What a stored member takes beside its bytes, with its score.
+pub const MEMBER_BYTES: usize = 64;
+
 pub fn write_item(reply: &mut Reply, item: Item<'_>) {
     match item {
         Item::Int(number) => reply.bulk_integer(number),

@@ -9,6 +9,7 @@
 use dormouse_protocol::{Reply, Request};
 
 use crate::commands::args::{Rest, Word, integer};
+use crate::commands::work;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -20,6 +21,7 @@ const CELLS_PER_ELEMENT: usize = 16;
 /// `LCS key1 key2 [LEN] [IDX] [MINMATCHLEN length] [WITHMATCHLEN]`
 pub(super) fn lcs(db: &mut Keyspace<'_>, reply: &mut Reply, (a, b, options): (&[u8], &[u8], Rest<'_>)) -> Result<()> {
     const NOT_STRINGS: Error = Error::text("ERR The specified keys must contain string values");
+    work(reply, db.string_length(a).saturating_add(db.string_length(b)))?;
     let mut text =
         |key| db.string(key).map_err(|_| NOT_STRINGS).map(|text| text.map_or(Vec::new(), |text| text.to_vec()));
     let (a, b) = (text(a)?, text(b)?);
@@ -27,7 +29,7 @@ pub(super) fn lcs(db: &mut Keyspace<'_>, reply: &mut Reply, (a, b, options): (&[
     if options.index && options.length {
         return Err(Error::text("ERR If you want both the length and indexes, please just use IDX."));
     }
-    let table = Table::new(&a, &b)?;
+    let table = Table::new(&a, &b, reply)?;
     if options.length {
         reply.integer(i64::from(table.length));
         return Ok(());
@@ -113,9 +115,11 @@ struct Table {
 }
 
 impl Table {
-    fn new(a: &[u8], b: &[u8]) -> Result<Self> {
+    fn new(a: &[u8], b: &[u8], reply: &mut Reply) -> Result<Self> {
         let cells = a.len().checked_mul(b.len()).filter(|cells| *cells <= CELLS_MAX);
         let cells = cells.ok_or(Error::text("ERR Insufficient memory, failed allocating transient memory for LCS"))?;
+        // With the two rows and the matches that are found on the way back.
+        work(reply, cells / 8 + b.len() * 8 + a.len().min(b.len()) * size_of::<Match>())?;
         let mut shorter_a = vec![0u64; cells.div_ceil(64)];
         let (mut above, mut row) = (vec![0u32; b.len() + 1], vec![0u32; b.len() + 1]);
         for (i, byte) in a.iter().enumerate() {

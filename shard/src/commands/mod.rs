@@ -30,6 +30,8 @@ mod strings;
 mod table_tests;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod work_tests;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_storage::codec;
@@ -98,6 +100,7 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
     let start = reply.len();
     reply.defer(!row.flags.contains(Flags::WRITE));
     let outcome = run(db, reply, request);
+    reply.end_work();
     reply.defer(false);
     if let Some(fault) = db.take_fault() {
         debug_assert_eq!(db.changes(), 0, "{} faulted after it had changed something", row.name);
@@ -117,6 +120,13 @@ pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, reque
         db.record_verbatim(request, key);
     }
     Ok(())
+}
+
+/// Asks for memory that a command needs while it runs, before it takes it: see [`Reply::work`].
+pub(crate) fn work(reply: &mut Reply, bytes: usize) -> Result<()> {
+    reply.work(bytes).map_err(|limit| {
+        Error::Text(format!("OOM the command needs too much memory while it runs: it would exceed '{limit}'").into())
+    })
 }
 
 /// Says what a command's reply tells of.

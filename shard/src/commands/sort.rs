@@ -6,6 +6,8 @@
 //! 4. `LIMIT` cuts a run out, each `GET` pattern looks something up for each element of it, and the reply is written, or
 //!    stored as a list.
 //!
+//! All that is copied out is charged before it is kept ([`work`]).
+//!
 //! Patterns lead to keys that the request does not name, on any shard: so it takes the whole database, and whenever a place
 //! is missing, it stops before it has changed anything.
 
@@ -16,12 +18,17 @@ use dormouse_types::record::{Record, Value};
 use dormouse_types::{End, Item, List, Object};
 
 use crate::commands::args::{Args, Argument, parse_double};
-use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run};
+use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
 /// What is got may be more than all that is stored, if it is got often enough.
 const RESULT_BYTES_MAX: usize = 512 << 20;
+
+/// What an element takes beside its bytes, twice: as it is copied out, and with its weight beside it.
+const ELEMENT_BYTES: usize = 2 * size_of::<(Option<Vec<u8>>, Vec<u8>)>();
+/// What an element of the list that is stored takes beside its bytes.
+const LISTED_BYTES: usize = 8;
 
 const WHOLE: Flags = Flags::WHOLE.union(Flags::SLOW_LANE);
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM).union(Flags::BY_KEY).union(WHOLE);
@@ -60,11 +67,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
 /// `SORT key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]`
 fn sort(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Options<'_, true>)) -> Result<()> {
     let Some(store) = options.store else { return write_sorted(db, reply, key, &options) };
-    let found = sorted(db, key, &options)?;
+    let found = sorted(db, reply, key, &options)?;
     db.contains(store);
     if db.has_fault() {
         return Ok(());
     }
+    let bytes: usize = found.iter().flatten().map(Vec::len).sum();
+    work(reply, bytes + found.len() * LISTED_BYTES)?;
     let mut list = List::new();
     for element in &found {
         list.push(End::Tail, element.as_deref().unwrap_or_default(), db.limits());
@@ -85,7 +94,7 @@ fn write_sorted<const STORE: bool>(
     key: &[u8],
     options: &Options<'_, STORE>,
 ) -> Result<()> {
-    let found = sorted(db, key, options)?;
+    let found = sorted(db, reply, key, options)?;
     reply.array(found.len());
     for element in &found {
         match element {
@@ -99,9 +108,11 @@ fn write_sorted<const STORE: bool>(
 /// The elements that are asked for, or what the patterns lead to from them.
 fn sorted<const STORE: bool>(
     db: &mut Keyspace<'_>,
+    reply: &mut Reply,
     key: &[u8],
     options: &Options<'_, STORE>,
 ) -> Result<Vec<Option<Vec<u8>>>> {
+    work(reply, db.collection_bytes(key).saturating_add(db.cardinality(key).saturating_mul(ELEMENT_BYTES)))?;
     let (mut elements, is_set) = match db.record_of(key) {
         None => (Vec::new(), false),
         Some(record) => elements_of(record)?,
@@ -114,11 +125,15 @@ fn sorted<const STORE: bool>(
     }
     if !is_sorted {
         elements = if alpha {
-            let weights = elements.iter().map(|element| match by {
-                Some(pattern) => lookup(db, pattern, element),
-                None => Some(element.clone()),
+            let weights = elements.iter().map(|element| {
+                let weight = match by {
+                    Some(pattern) => lookup(db, pattern, element),
+                    None => Some(element.clone()),
+                };
+                work(reply, weight.as_ref().map_or(0, Vec::len))?;
+                Ok(weight)
             });
-            in_order(weights.collect(), elements, options.descending, |a, b| a.cmp(b))
+            in_order(weights.collect::<Result<Vec<Option<Vec<u8>>>>>()?, elements, options.descending, Ord::cmp)
         } else {
             let weights = elements.iter().map(|element| match by {
                 Some(pattern) => lookup(db, pattern, element).map_or(Ok(0.0), |weight| number(&weight)),
@@ -139,7 +154,9 @@ fn sorted<const STORE: bool>(
     for element in elements {
         for pattern in &options.gets {
             let got = if *pattern == b"#" { Some(element.clone()) } else { lookup(db, pattern, &element) };
-            bytes += size_of_val(&got) + got.as_ref().map_or(0, Vec::len);
+            let more = size_of_val(&got) + got.as_ref().map_or(0, Vec::len);
+            work(reply, more)?;
+            bytes += more;
             if bytes > RESULT_BYTES_MAX {
                 return Err(Error::text("ERR the result of SORT is too large"));
             }

@@ -11,7 +11,8 @@ use dormouse_types::{Item, ScoreRange, SortedSet};
 
 use super::{Unit, point, write_distance, write_point};
 use crate::commands::args::{Args, float, integer};
-use crate::commands::elements::write_item;
+use crate::commands::elements::{MEMBER_BYTES, write_item};
+use crate::commands::work;
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::Keyspace;
 
@@ -78,11 +79,13 @@ fn run(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>, form: For
     let limits = *db.limits();
     let set = db.read::<SortedSet>(request.arg(form.source()))?;
     let search = Search::read(form, request, set)?;
-    let found = set.map_or(Vec::new(), |set| search.find(set));
+    let found = set.map_or(Ok(Vec::new()), |set| search.find(set, reply))?;
     let Some(destination) = search.destination else {
         search.write(reply, &found);
         return Ok(());
     };
+    let bytes: usize = found.iter().map(|found| found.member.with_text(<[u8]>::len)).sum();
+    work(reply, bytes + found.len() * MEMBER_BYTES)?;
     let mut result = SortedSet::with_capacity(found.len(), &limits);
     for Found { member, score, distance, .. } in &found {
         let score = if search.stores_distances { distance / search.unit } else { *score };
@@ -288,14 +291,16 @@ impl<'a> Search<'a> {
         ranges.map(|(min, max)| ScoreRange { min: Bound::Included(min), max: Bound::Excluded(max) }).collect()
     }
 
-    fn find<'s>(&self, set: &'s SortedSet) -> Vec<Found<'s>> {
-        let Some(centre) = self.centre else { return Vec::new() };
+    fn find<'s>(&self, set: &'s SortedSet, reply: &mut Reply) -> Result<Vec<Found<'s>>> {
+        let Some(centre) = self.centre else { return Ok(Vec::new()) };
         let enough = if self.any { self.count } else { usize::MAX };
         let mut found = Vec::new();
         'cells: for range in self.ranges() {
             for (member, score) in set.range(set.score_ranks(&range)) {
                 let point = Point::of_score(score);
                 if let Some(distance) = self.shape.distance(centre, point) {
+                    // Twice, as the room doubles, or is sorted with as much beside it.
+                    work(reply, 2 * size_of::<Found<'_>>())?;
                     found.push(Found { member, score, point, distance });
                     if found.len() >= enough {
                         break 'cells;
@@ -311,7 +316,7 @@ impl<'a> Search<'a> {
         if self.count > 0 {
             found.truncate(self.count);
         }
-        found
+        Ok(found)
     }
 
     fn write(&self, reply: &mut Reply, found: &[Found<'_>]) {

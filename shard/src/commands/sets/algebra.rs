@@ -17,8 +17,12 @@ use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Counted, Rest, integer};
 use crate::commands::elements::write_item;
+use crate::commands::work;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
+
+/// What a reference to a member takes in a table that may be half empty, and has to move when it grows.
+const REFERENCE_BYTES: usize = 3 * size_of::<Item<'_>>();
 
 /// The sets under some keys; `None` where there is none.
 type Sets<'s> = SmallVec<[Option<&'s Set>; 4]>;
@@ -49,28 +53,36 @@ pub fn sintercard(
 
 /// `SUNION key [key ...]`
 pub fn sunion(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
-    write_members(reply, union(sets(db, keys)?));
+    let sets = sets(db, keys)?;
+    work(reply, union_bytes(&sets))?;
+    write_members(reply, union(sets));
     Ok(())
 }
 
 /// `SUNIONSTORE destination key [key ...]`
 pub fn sunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
-    let result = collect(union(sets(db, keys)?), &limits);
+    let sets = sets(db, keys)?;
+    work(reply, union_bytes(&sets))?;
+    let result = collect(union(sets), &limits);
     store(db, reply, key, result);
     Ok(())
 }
 
 /// `SDIFF key [key ...]`
 pub fn sdiff(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
-    write_members(reply, difference(sets(db, keys)?));
+    let sets = sets(db, keys)?;
+    work(reply, difference_bytes(&sets))?;
+    write_members(reply, difference(sets));
     Ok(())
 }
 
 /// `SDIFFSTORE destination key [key ...]`
 pub fn sdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, keys): (&[u8], Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
-    let result = collect(difference(sets(db, keys)?), &limits);
+    let sets = sets(db, keys)?;
+    work(reply, difference_bytes(&sets))?;
+    let result = collect(difference(sets), &limits);
     store(db, reply, key, result);
     Ok(())
 }
@@ -154,6 +166,20 @@ fn union<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
     let new = others
         .filter(move |member| !largest.is_some_and(|set| holds(set, *member)) && (!several || seen.insert(*member)));
     largest.into_iter().flat_map(Set::iter).chain(new)
+}
+
+/// What a union needs while it is made: a table of the members of all but the largest set, where there are several.
+fn union_bytes(sets: &Sets<'_>) -> usize {
+    let lens = || sets.iter().flatten().map(|set| set.len());
+    let largest = lens().max().unwrap_or(0);
+    if lens().nth(2).is_some() { (lens().sum::<usize>() - largest) * REFERENCE_BYTES } else { 0 }
+}
+
+/// What a difference may need while it is made: a table of as many members as the first set has.
+fn difference_bytes(sets: &Sets<'_>) -> usize {
+    let mut lens = sets.iter().map(|set| set.map_or(0, Set::len));
+    let first = lens.next().unwrap_or(0);
+    first.min(lens.sum()) * REFERENCE_BYTES
 }
 
 fn difference<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {

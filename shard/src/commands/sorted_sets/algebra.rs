@@ -17,12 +17,14 @@ use smallvec::SmallVec;
 use super::{write_header, write_member};
 use crate::commands::args::{Rest, Word, float};
 use crate::commands::sets::{Limit, holds};
+use crate::commands::work;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
 /// `ZUNION numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
 pub fn zunion(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest<'_>)) -> Result<()> {
     let (inputs, options) = read(db, "zunion", count, rest, WEIGHED)?;
+    work(reply, all(&inputs) * SCORED_BYTES)?;
     write(reply, union(inputs, options.aggregate), options.with_scores);
     Ok(())
 }
@@ -30,6 +32,7 @@ pub fn zunion(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Res
 /// `ZINTER numkeys key [key ...] [WEIGHTS weight [weight ...]] [AGGREGATE <SUM | MIN | MAX>] [WITHSCORES]`
 pub fn zinter(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest<'_>)) -> Result<()> {
     let (inputs, options) = read(db, "zinter", count, rest, WEIGHED)?;
+    work(reply, least(&inputs) * SCORED_BYTES)?;
     write(reply, intersection(inputs, options.aggregate).collect(), options.with_scores);
     Ok(())
 }
@@ -37,6 +40,7 @@ pub fn zinter(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Res
 /// `ZDIFF numkeys key [key ...] [WITHSCORES]`
 pub fn zdiff(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest<'_>)) -> Result<()> {
     let (inputs, options) = read(db, "zdiff", count, rest, SCORED)?;
+    work(reply, first(&inputs) * SCORED_BYTES)?;
     write(reply, difference(inputs).collect(), options.with_scores);
     Ok(())
 }
@@ -45,6 +49,7 @@ pub fn zdiff(db: &mut Keyspace<'_>, reply: &mut Reply, (count, rest): (i64, Rest
 pub fn zunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): (&[u8], i64, Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
     let (inputs, options) = read(db, "zunionstore", count, rest, WEIGHED_STORE)?;
+    work(reply, all(&inputs) * SCORED_BYTES)?;
     let result = collect(union(inputs, options.aggregate), &limits);
     store(db, reply, key, result);
     Ok(())
@@ -54,6 +59,7 @@ pub fn zunionstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
 pub fn zinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): (&[u8], i64, Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
     let (inputs, options) = read(db, "zinterstore", count, rest, WEIGHED_STORE)?;
+    work(reply, least(&inputs) * SCORED_BYTES)?;
     let result = collect(intersection(inputs, options.aggregate).collect(), &limits);
     store(db, reply, key, result);
     Ok(())
@@ -63,6 +69,7 @@ pub fn zinterstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest):
 pub fn zdiffstore(db: &mut Keyspace<'_>, reply: &mut Reply, (key, count, rest): (&[u8], i64, Rest<'_>)) -> Result<()> {
     let limits = *db.limits();
     let (inputs, _) = read(db, "zdiffstore", count, rest, PLAIN_STORE)?;
+    work(reply, first(&inputs) * SCORED_BYTES)?;
     let result = collect(difference(inputs).collect(), &limits);
     store(db, reply, key, result);
     Ok(())
@@ -172,6 +179,9 @@ struct Input<'s> {
     weight: f64,
 }
 
+/// What a reference to a member with its score takes, in a table that may be half empty and then in a list.
+const SCORED_BYTES: usize = 4 * size_of::<(Item<'_>, f64)>();
+
 type Inputs<'s> = SmallVec<[Input<'s>; 4]>;
 
 impl<'s> Input<'s> {
@@ -208,6 +218,19 @@ impl<'s> Input<'s> {
         let members = plain.chain(sorted.into_iter().flat_map(SortedSet::iter));
         members.map(move |(member, score)| (member, number(score * weight)))
     }
+}
+
+/// The members of all inputs, of the smallest, and of the first.
+fn all(inputs: &Inputs<'_>) -> usize {
+    inputs.iter().map(Input::len).sum()
+}
+
+fn least(inputs: &Inputs<'_>) -> usize {
+    inputs.iter().map(Input::len).min().unwrap_or(0)
+}
+
+fn first(inputs: &Inputs<'_>) -> usize {
+    inputs.first().map_or(0, Input::len)
 }
 
 /// Redis looks at the keys before it reads the options: a wrong kind among them comes before a syntax error behind
