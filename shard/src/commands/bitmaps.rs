@@ -15,6 +15,7 @@ use crate::commands::args::{Args, Argument, Rest, Word, canonical_integer};
 use crate::commands::strings::{LENGTH_MAX, lengthen, moved_bytes};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 /// Bytes of a string that take about as long as looking at one element of a collection.
@@ -39,6 +40,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
     category: Category::BITMAP,
     commands: &[
         Command::new("SETBIT", exactly(4), KEY_CHANGED, WRITE, run!(setbit))
+            .event(KeyEvent::string("setbit"))
             .doc(
                 "2.2.0",
                 "O(1), and O(N) where the string must become N bytes long",
@@ -59,11 +61,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("2.8.7", "O(N)", "Finds the first set (1) or clear (0) bit in a string.")
             .cost(cost_of_bytes),
         Command::new("BITOP", at_least(4), DESTINATION_AND_SOURCES, WRITE.union(Flags::BY_KEY), run!(bitop))
+            .event(KeyEvent::string("set"))
             .doc("2.6.0", "O(N)", "Performs bitwise operations on multiple strings, and stores the result.")
             .cost(bitop_cost)
             .grows(bitop_growth)
             .needs(bitop_growth),
         Command::new("BITFIELD", at_least(2), KEY_OF_FIELDS, WRITE, run!(fields::bitfield))
+            .event(KeyEvent::string("setbit"))
             .doc(
                 "3.2.0",
                 "O(1) for each subcommand specified, and O(N) where the string must become N bytes long",

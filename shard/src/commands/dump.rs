@@ -8,6 +8,7 @@ use crate::commands::args::{Args, Argument, integer};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
+use crate::keyspace::changes::KeyEvent;
 
 const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
 const KEY_WRITTEN: &[KeySpec] = &[KeySpec::one(1, Access::OW.union(Access::UPDATE))];
@@ -31,7 +32,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .tips(&["nondeterministic_output"])
             .cost(|db, request| db.cardinality(request.arg(1))),
-        Command::new("RESTORE", at_least(4), KEY_WRITTEN, WRITE, run!(restore_key))
+        Command::new("RESTORE", at_least(4), KEY_WRITTEN, WRITE, run!(restore_key)).event(KeyEvent::generic("restore"))
             .doc(
                 "2.6.0",
                 "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, where N is the \

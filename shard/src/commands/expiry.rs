@@ -6,6 +6,7 @@ use crate::commands::args::{Args, Argument, integer};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::Keyspace;
+use crate::keyspace::changes::KeyEvent;
 
 const READ: Flags = Flags::READ.union(Flags::FAST);
 /// By key: what is recorded is the moment, or that the key is gone, however it was said.
@@ -14,53 +15,52 @@ const WRITE: Flags = Flags::WRITE.union(Flags::FAST).union(Flags::BY_KEY);
 const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
 const KEY_UPDATED: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::UPDATE))];
 
-pub(crate) const FAMILY: Family<Run> = Family {
-    group: "generic",
-    category: Category::KEYSPACE,
-    commands: &[
-        Command::new("EXPIRE", at_least(3), KEY_UPDATED, WRITE, run!(expire)).doc(
-            "1.0.0",
-            "O(1)",
-            "Sets the expiration time of a key in seconds.",
-        ),
-        Command::new("PEXPIRE", at_least(3), KEY_UPDATED, WRITE, run!(pexpire)).doc(
-            "2.6.0",
-            "O(1)",
-            "Sets the expiration time of a key in milliseconds.",
-        ),
-        Command::new("EXPIREAT", at_least(3), KEY_UPDATED, WRITE, run!(expireat)).doc(
-            "1.2.0",
-            "O(1)",
-            "Sets the expiration time of a key to a Unix timestamp.",
-        ),
-        Command::new("PEXPIREAT", at_least(3), KEY_UPDATED, WRITE, run!(pexpireat)).doc(
-            "2.6.0",
-            "O(1)",
-            "Sets the expiration time of a key to a Unix milliseconds timestamp.",
-        ),
-        Command::new("TTL", exactly(2), KEY_READ, READ, run!(ttl))
-            .doc("1.0.0", "O(1)", "Returns the expiration time in seconds of a key.")
-            .tips(&["nondeterministic_output"]),
-        Command::new("PTTL", exactly(2), KEY_READ, READ, run!(pttl))
-            .doc("2.6.0", "O(1)", "Returns the expiration time in milliseconds of a key.")
-            .tips(&["nondeterministic_output"]),
-        Command::new("EXPIRETIME", exactly(2), KEY_READ, READ, run!(expiretime)).doc(
-            "7.0.0",
-            "O(1)",
-            "Returns the expiration time of a key as a Unix timestamp.",
-        ),
-        Command::new("PEXPIRETIME", exactly(2), KEY_READ, READ, run!(pexpiretime)).doc(
-            "7.0.0",
-            "O(1)",
-            "Returns the expiration time of a key as a Unix milliseconds timestamp.",
-        ),
-        Command::new("PERSIST", exactly(2), KEY_UPDATED, WRITE, run!(persist)).doc(
-            "2.2.0",
-            "O(1)",
-            "Removes the expiration time of a key.",
-        ),
-    ],
-};
+pub(crate) const FAMILY: Family<Run> =
+    Family {
+        group: "generic",
+        category: Category::KEYSPACE,
+        commands: &[
+            Command::new("EXPIRE", at_least(3), KEY_UPDATED, WRITE, run!(expire)).event(KeyEvent::EXPIRE).doc(
+                "1.0.0",
+                "O(1)",
+                "Sets the expiration time of a key in seconds.",
+            ),
+            Command::new("PEXPIRE", at_least(3), KEY_UPDATED, WRITE, run!(pexpire)).event(KeyEvent::EXPIRE).doc(
+                "2.6.0",
+                "O(1)",
+                "Sets the expiration time of a key in milliseconds.",
+            ),
+            Command::new("EXPIREAT", at_least(3), KEY_UPDATED, WRITE, run!(expireat)).event(KeyEvent::EXPIRE).doc(
+                "1.2.0",
+                "O(1)",
+                "Sets the expiration time of a key to a Unix timestamp.",
+            ),
+            Command::new("PEXPIREAT", at_least(3), KEY_UPDATED, WRITE, run!(pexpireat)).event(KeyEvent::EXPIRE).doc(
+                "2.6.0",
+                "O(1)",
+                "Sets the expiration time of a key to a Unix milliseconds timestamp.",
+            ),
+            Command::new("TTL", exactly(2), KEY_READ, READ, run!(ttl))
+                .doc("1.0.0", "O(1)", "Returns the expiration time in seconds of a key.")
+                .tips(&["nondeterministic_output"]),
+            Command::new("PTTL", exactly(2), KEY_READ, READ, run!(pttl))
+                .doc("2.6.0", "O(1)", "Returns the expiration time in milliseconds of a key.")
+                .tips(&["nondeterministic_output"]),
+            Command::new("EXPIRETIME", exactly(2), KEY_READ, READ, run!(expiretime)).doc(
+                "7.0.0",
+                "O(1)",
+                "Returns the expiration time of a key as a Unix timestamp.",
+            ),
+            Command::new("PEXPIRETIME", exactly(2), KEY_READ, READ, run!(pexpiretime)).doc(
+                "7.0.0",
+                "O(1)",
+                "Returns the expiration time of a key as a Unix milliseconds timestamp.",
+            ),
+            Command::new("PERSIST", exactly(2), KEY_UPDATED, WRITE, run!(persist))
+                .event(KeyEvent::generic("persist"))
+                .doc("2.2.0", "O(1)", "Removes the expiration time of a key."),
+        ],
+    };
 
 /// Key, number, condition.
 type Asked<'a> = (&'a [u8], &'a [u8], Condition);

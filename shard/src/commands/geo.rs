@@ -14,6 +14,7 @@ use crate::commands::sorted_sets::{Rule, add};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
+use crate::keyspace::changes::KeyEvent;
 
 const READ: Flags = Flags::READ;
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM);
@@ -38,7 +39,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "geo",
     category: Category::GEO,
     commands: &[
-        Command::new("GEOADD", at_least(5), KEY_ADDED, WRITE, run!(geoadd)).doc(
+        Command::new("GEOADD", at_least(5), KEY_ADDED, WRITE, run!(geoadd)).event(KeyEvent::sorted_set("zadd")).doc(
             "3.2.0",
             "O(log(N)) for each item added, where N is the number of elements in the sorted set.",
             "Adds one or more members to a geospatial index. The key is created if it doesn't exist.",
@@ -72,6 +73,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(Flags::BY_KEY),
             search::geosearchstore as Run,
         )
+        .event(KeyEvent::sorted_set("geosearchstore"))
         .doc(
             "6.2.0",
             SEARCH_COMPLEXITY,
@@ -85,6 +87,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(Flags::BY_KEY),
             search::georadius as Run,
         )
+        .event(KeyEvent::sorted_set("georadiusstore"))
         .doc(
             "3.2.0",
             SEARCH_COMPLEXITY,
@@ -105,6 +108,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(Flags::BY_KEY),
             search::georadiusbymember as Run,
         )
+        .event(KeyEvent::sorted_set("georadiusstore"))
         .doc(
             "3.2.0",
             SEARCH_COMPLEXITY,

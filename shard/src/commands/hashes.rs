@@ -10,6 +10,7 @@ use crate::commands::elements::{Cursor, Negatable, ScanOptions, Selection, write
 use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 const READ: Flags = Flags::READ;
@@ -31,18 +32,18 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "hash",
     category: Category::HASH,
     commands: &[
-        Command::new("HSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hset)).doc(
+        Command::new("HSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hset)).event(KeyEvent::hash("hset")).doc(
             "2.0.0",
             "O(1) for each field/value pair added, so O(N) to add N field/value pairs when the command is called with \
              multiple field/value pairs.",
             "Creates or modifies the value of a field in a hash.",
         ),
-        Command::new("HMSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hmset)).doc(
+        Command::new("HMSET", at_least(4), KEY_UPDATE, GROW_FAST, run!(hmset)).event(KeyEvent::hash("hset")).doc(
             "2.0.0",
             "O(N) where N is the number of fields being set.",
             "Sets the values of multiple fields.",
         ),
-        Command::new("HSETNX", exactly(4), KEY_INSERT, GROW_FAST, run!(hsetnx)).doc(
+        Command::new("HSETNX", exactly(4), KEY_INSERT, GROW_FAST, run!(hsetnx)).event(KeyEvent::hash("hset")).doc(
             "2.0.0",
             "O(1)",
             "Sets the value of a field in a hash only when the field doesn't exist.",
@@ -61,7 +62,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("2.0.0", "O(N) where N is the size of the hash.", "Returns all fields and values in a hash.")
             .tips(ANY_ORDER)
             .cost(cost_of_all),
-        Command::new("HDEL", at_least(3), KEY_DELETE, WRITE_FAST, run!(hdel)).doc(
+        Command::new("HDEL", at_least(3), KEY_DELETE, WRITE_FAST, run!(hdel)).event(KeyEvent::hash("hdel")).doc(
             "2.0.0",
             "O(N) where N is the number of fields to be removed.",
             "Deletes one or more fields and their values from a hash. Deletes the hash if no fields remain.",
@@ -89,13 +90,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("2.0.0", "O(N) where N is the size of the hash.", "Returns all values in a hash.")
             .tips(ANY_ORDER)
             .cost(cost_of_all),
-        Command::new("HINCRBY", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrby)).doc(
+        Command::new("HINCRBY", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrby)).event(KeyEvent::hash("hincrby")).doc(
             "2.0.0",
             "O(1)",
             "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field \
              doesn't exist.",
         ),
-        Command::new("HINCRBYFLOAT", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrbyfloat)).doc(
+        Command::new("HINCRBYFLOAT", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrbyfloat)).event(KeyEvent::hash("hincrbyfloat")).doc(
             "2.6.0",
             "O(1)",
             "Increments the floating point value of a field by a number. Uses 0 as initial value if the field doesn't \

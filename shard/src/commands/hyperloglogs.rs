@@ -13,6 +13,7 @@ use dormouse_types::record::{Origin, Value};
 use crate::commands::args::{Rest, Word};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result, repeated};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 const NOT_ONE: Error = Error::text("WRONGTYPE Key is not a valid HyperLogLog string value.");
@@ -37,6 +38,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
     category: Category::HYPERLOGLOG,
     commands: &[
         Command::new("PFADD", at_least(2), KEY_ADDED, WRITE.union(Flags::FAST), run!(pfadd))
+            .event(KeyEvent::string("pfadd"))
             .doc(
                 "2.8.9",
                 "O(1) to add every element.",
@@ -51,6 +53,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(cost_of_keys),
         Command::new("PFMERGE", at_least(2), KEYS_MERGED, WRITE.union(Flags::BY_KEY), run!(pfmerge))
+            .event(KeyEvent::string("pfadd"))
             .doc(
                 "2.8.9",
                 "O(N) to merge N HyperLogLogs, but with high constant times.",

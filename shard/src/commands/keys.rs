@@ -10,6 +10,7 @@ use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::elements::{Cursor, write_page};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, write_help};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Keyspace, kind_of};
 
 const READ: Flags = Flags::READ;
@@ -60,17 +61,17 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Determines the type of value stored at a key.",
         ),
-        Command::new("RENAME", exactly(3), RENAMED, WRITE, run!(rename)).needs(recorded).doc(
+        Command::new("RENAME", exactly(3), RENAMED, WRITE, run!(rename)).event(KeyEvent::generic("rename_from")).needs(recorded).doc(
             "1.0.0",
             "O(1)",
             "Renames a key and overwrites the destination.",
         ),
-        Command::new("RENAMENX", exactly(3), RENAMED_TO_NEW, WRITE_FAST, run!(renamenx)).needs(recorded).doc(
+        Command::new("RENAMENX", exactly(3), RENAMED_TO_NEW, WRITE_FAST, run!(renamenx)).event(KeyEvent::generic("rename_from")).needs(recorded).doc(
             "1.0.0",
             "O(1)",
             "Renames a key only when the target key name doesn't exist.",
         ),
-        Command::new("COPY", at_least(3), COPIED, WRITE.union(Flags::DENY_OOM), run!(copy))
+        Command::new("COPY", at_least(3), COPIED, WRITE.union(Flags::DENY_OOM), run!(copy)).event(KeyEvent::generic("copy_to"))
             .doc(
                 "6.2.0",
                 "O(N) worst case for collections, where N is the number of nested items. O(1) for string values.",
@@ -79,7 +80,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .cost(|db, request| db.cardinality(request.arg(1)))
             .grows(|db, request| db.value_bytes(request.arg(1)))
             .elsewhere(|request| Some((CopyOptions::take(&mut Args::new(request, 3)).ok()?.select?, 2))),
-        Command::new("MOVE", exactly(3), KEY_MOVED, WRITE_FAST, run!(move_key))
+        Command::new("MOVE", exactly(3), KEY_MOVED, WRITE_FAST, run!(move_key)).event(KeyEvent::generic("move_from"))
             .doc("1.0.0", "O(1)", "Moves a key to another database.")
             .needs(recorded)
             .elsewhere(|request| Some((Select::take(&mut Args::new(request, 2)).ok()?.0, 1))),
@@ -167,10 +168,8 @@ fn rename(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])) 
     if !db.contains(from) {
         return Err(Error::NoSuchKey);
     }
-    if from != to
-        && let Some(taken) = db.take(from)
-    {
-        db.put_taken(to, taken);
+    if from != to {
+        move_to(db, from, to);
     }
     reply.ok();
     Ok(())
@@ -187,11 +186,20 @@ fn renamenx(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])
         return Err(Error::NoSuchKey);
     }
     let wanted = !db.contains(to);
-    if wanted && let Some(taken) = db.take(from) {
-        db.put_taken(to, taken);
+    if wanted {
+        move_to(db, from, to);
     }
     reply.integer(i64::from(wanted));
     Ok(())
+}
+
+fn move_to(db: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
+    // If there is a key that has expired, it goes before anything else happens.
+    db.contains(to);
+    if let Some(taken) = db.take(from) {
+        db.call_changes(KeyEvent::generic("rename_to"));
+        db.put_taken(to, taken);
+    }
 }
 
 /// `COPY source destination [DB destination-db] [REPLACE]`
@@ -225,6 +233,7 @@ fn move_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Select(there)): (&[u
     let taken = if is_free { db.take(key) } else { None };
     reply.integer(i64::from(taken.is_some()));
     if let Some(taken) = taken {
+        db.call_changes(KeyEvent::generic("move_to"));
         elsewhere(db, there, |db| db.put_taken(key, taken));
     }
     Ok(())

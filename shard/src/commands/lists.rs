@@ -9,6 +9,7 @@ use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::elements::{Count, Negatable, write_item};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 const READ: Flags = Flags::READ;
@@ -35,32 +36,32 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "list",
     category: Category::LIST,
     commands: &[
-        Command::new("LPUSH", at_least(3), KEY_INSERT, GROW_FAST, run!(lpush)).doc(
+        Command::new("LPUSH", at_least(3), KEY_INSERT, GROW_FAST, run!(lpush)).event(KeyEvent::list("lpush")).doc(
             "1.0.0",
             "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
             "Prepends one or more elements to a list. Creates the key if it doesn't exist.",
         ),
-        Command::new("RPUSH", at_least(3), KEY_INSERT, GROW_FAST, run!(rpush)).doc(
+        Command::new("RPUSH", at_least(3), KEY_INSERT, GROW_FAST, run!(rpush)).event(KeyEvent::list("rpush")).doc(
             "1.0.0",
             "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
             "Appends one or more elements to a list. Creates the key if it doesn't exist.",
         ),
-        Command::new("LPUSHX", at_least(3), KEY_INSERT, GROW_FAST, run!(lpushx)).doc(
+        Command::new("LPUSHX", at_least(3), KEY_INSERT, GROW_FAST, run!(lpushx)).event(KeyEvent::list("lpush")).doc(
             "2.2.0",
             "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
             "Prepends one or more elements to a list only when the list exists.",
         ),
-        Command::new("RPUSHX", at_least(3), KEY_INSERT, GROW_FAST, run!(rpushx)).doc(
+        Command::new("RPUSHX", at_least(3), KEY_INSERT, GROW_FAST, run!(rpushx)).event(KeyEvent::list("rpush")).doc(
             "2.2.0",
             "O(1) for each element added, so O(N) to add N elements when the command is called with multiple arguments.",
             "Appends an element to a list only when the list exists.",
         ),
-        Command::new("LPOP", at_least(2), KEY_POP, WRITE_FAST, run!(lpop)).doc(
+        Command::new("LPOP", at_least(2), KEY_POP, WRITE_FAST, run!(lpop)).event(KeyEvent::list("lpop")).doc(
             "1.0.0",
             "O(N) where N is the number of elements returned",
             "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.",
         ),
-        Command::new("RPOP", at_least(2), KEY_POP, WRITE_FAST, run!(rpop)).doc(
+        Command::new("RPOP", at_least(2), KEY_POP, WRITE_FAST, run!(rpop)).event(KeyEvent::list("rpop")).doc(
             "1.0.0",
             "O(N) where N is the number of elements returned",
             "Returns and removes the last elements of a list. Deletes the list if the last element was popped.",
@@ -76,7 +77,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
              the first or the last element of the list O(1).",
             "Returns an element from a list by its index.",
         ),
-        Command::new("LSET", exactly(4), KEY_UPDATE, GROW, run!(lset)).doc(
+        Command::new("LSET", exactly(4), KEY_UPDATE, GROW, run!(lset)).event(KeyEvent::list("lset")).doc(
             "1.0.0",
             "O(N) where N is the length of the list. Setting either the first or the last element of the list is O(1).",
             "Sets the value of an element in a list by its index.",
@@ -88,7 +89,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns a range of elements from a list.",
         )
         .cost(cost_of_range),
-        Command::new("LINSERT", exactly(5), KEY_INSERT, GROW, run!(linsert)).doc(
+        Command::new("LINSERT", exactly(5), KEY_INSERT, GROW, run!(linsert)).event(KeyEvent::list("linsert")).doc(
             "2.2.0",
             "O(N) where N is the number of elements to traverse before seeing the value pivot. This means that \
              inserting somewhere on the left end on the list (head) can be considered O(1) and inserting somewhere on \
@@ -96,13 +97,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Inserts an element before or after another element in a list.",
         )
         .cost(cost_of_all),
-        Command::new("LREM", exactly(4), KEY_DELETE, WRITE, run!(lrem)).doc(
+        Command::new("LREM", exactly(4), KEY_DELETE, WRITE, run!(lrem)).event(KeyEvent::list("lrem")).doc(
             "1.0.0",
             "O(N+M) where N is the length of the list and M is the number of elements removed.",
             "Removes elements from a list. Deletes the list if the last element was removed.",
         )
         .cost(cost_of_all),
-        Command::new("LTRIM", exactly(4), KEY_DELETE, WRITE, run!(ltrim)).doc(
+        Command::new("LTRIM", exactly(4), KEY_DELETE, WRITE, run!(ltrim)).event(KeyEvent::list("ltrim")).doc(
             "1.0.0",
             "O(N) where N is the number of elements to be removed by the operation.",
             "Removes elements from both ends a list. Deletes the list if all elements were trimmed.",
@@ -288,11 +289,11 @@ fn ltrim(db: &mut Keyspace<'_>, reply: &mut Reply, (key, start, stop): (&[u8], i
     db.update_existing(key, |list: &mut List, limits| {
         let len = list.len();
         let range = range_of(start, stop, len);
-        let trims = range.len() < len;
-        if trims {
+        if range.len() < len {
             list.trim(range.start, range.end, limits);
         }
-        Change::when(trims, ())
+        // Redis takes this for a change, even if every element stays.
+        Change::Yes(())
     })?;
     reply.ok();
     Ok(())
@@ -347,11 +348,7 @@ fn lmove(
     };
     // Also asked for its error, which must come before anything is changed.
     let exists = db.read::<List>(destination)?.is_some();
-    db.update_existing(source, |list: &mut List, limits| {
-        list.drop_end(from, 1, limits);
-        Change::Yes(())
-    })?;
-    db.effect(source, &[pop_name(from), source]);
+    db.call_changes(push_event(to));
     db.update(destination, |list: &mut List, limits| {
         list.push(to, &moved, limits);
         Change::Yes(())
@@ -360,12 +357,19 @@ fn lmove(
     if exists {
         db.effect(destination, &[push_name(to), destination, &moved]);
     }
+    db.call_changes(pop_event(from));
+    db.update_existing(source, |list: &mut List, limits| {
+        list.drop_end(from, 1, limits);
+        Change::Yes(())
+    })?;
+    db.effect(source, &[pop_name(from), source]);
     reply.bulk(&moved);
     Ok(())
 }
 
 /// Moves an element within one list. The key is never away, so it keeps its expiry even if that is all it has.
 fn rotate(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], from: End, to: End) -> Result<()> {
+    db.call_changes(push_event(to));
     let found = db.update_existing(key, |list: &mut List, limits| {
         if let Some(moved) = list.peek(from).map(Item::to_vec) {
             if from != to && list.len() > 1 {
@@ -377,7 +381,10 @@ fn rotate(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], from: End, to: E
         Change::Yes(())
     })?;
     match found {
-        Some(()) => db.effect(key, &[b"LMOVE", key, key, end_name(from), end_name(to)]),
+        Some(()) => {
+            db.tell(pop_event(from), key);
+            db.effect(key, &[b"LMOVE", key, key, end_name(from), end_name(to)]);
+        }
         None => reply.null(),
     }
     Ok(())
@@ -390,6 +397,7 @@ fn rpoplpush(db: &mut Keyspace<'_>, reply: &mut Reply, (source, destination): (&
 
 /// `LMPOP numkeys key [key ...] <LEFT | RIGHT> [COUNT count]`
 fn lmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (keys, end, count): (Keys<'_>, End, PopAtMost)) -> Result<()> {
+    db.call_changes(pop_event(end));
     for key in keys.0.iter() {
         let popped = db.update_existing(key, |list: &mut List, limits| {
             let popped = count.0.min(list.len());
@@ -432,6 +440,20 @@ const fn push_name(end: End) -> &'static [u8] {
     match end {
         End::Head => b"LPUSH",
         End::Tail => b"RPUSH",
+    }
+}
+
+const fn pop_event(end: End) -> KeyEvent {
+    match end {
+        End::Head => KeyEvent::list("lpop"),
+        End::Tail => KeyEvent::list("rpop"),
+    }
+}
+
+const fn push_event(end: End) -> KeyEvent {
+    match end {
+        End::Head => KeyEvent::list("lpush"),
+        End::Tail => KeyEvent::list("rpush"),
     }
 }
 

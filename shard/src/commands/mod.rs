@@ -11,6 +11,8 @@ pub mod row;
 
 mod bitmaps;
 mod dump;
+#[cfg(test)]
+mod events_tests;
 mod expiry;
 mod geo;
 mod hashes;
@@ -90,6 +92,7 @@ pub(crate) use run;
 /// The place that must be loaded before the command is run again. Nothing was changed.
 pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<(), Fault> {
     db.begin(row.flags.contains(Flags::BY_KEY), row.flags.contains(Flags::WRITE));
+    db.call_changes(row.event);
     if !db.is_selectable() {
         reply.error(&Error::NothingStaged.to_string());
         return Ok(());

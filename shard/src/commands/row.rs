@@ -7,6 +7,7 @@ use bitflags::bitflags;
 use dormouse_protocol::{Request, Version};
 
 use crate::keyspace::Keyspace;
+use crate::keyspace::changes::KeyEvent;
 
 bitflags! {
     /// Redis's command flags, and below the gap those of our own.
@@ -332,6 +333,8 @@ pub struct Row {
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
     pub foresee: Option<Foresee>,
+    /// What its changes of a key are called, except those that delete it.
+    pub event: Option<KeyEvent>,
 }
 
 impl Row {
@@ -448,6 +451,7 @@ impl<R: Copy> Command<R> {
             elsewhere: None,
             access: None,
             foresee: None,
+            event: None,
         };
         Self { row, run: Some(run), subcommands: &[] }
     }
@@ -469,6 +473,7 @@ impl<R: Copy> Command<R> {
             elsewhere: None,
             access: None,
             foresee: None,
+            event: None,
         };
         Self { row, run: None, subcommands }
     }
@@ -512,6 +517,11 @@ impl<R: Copy> Command<R> {
 
     pub const fn foresee(mut self, foresee: Foresee) -> Self {
         self.row.foresee = Some(foresee);
+        self
+    }
+
+    pub const fn event(mut self, event: KeyEvent) -> Self {
+        self.row.event = Some(event);
         self
     }
 

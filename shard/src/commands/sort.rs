@@ -21,6 +21,7 @@ use crate::commands::args::{Args, Argument, parse_double};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
+use crate::keyspace::changes::KeyEvent;
 
 /// What is got may be more than all that is stored, if it is got often enough.
 const RESULT_BYTES_MAX: usize = 512 << 20;
@@ -51,11 +52,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "generic",
     category: CATEGORY,
     commands: &[
-        Command::new("SORT", at_least(2), &[SORTED, PATTERNS, STORED], WRITE, run!(sort)).doc(
-            "1.0.0",
-            COMPLEXITY,
-            "Sorts the elements in a list, a set, or a sorted set, optionally storing the result.",
-        ),
+        Command::new("SORT", at_least(2), &[SORTED, PATTERNS, STORED], WRITE, run!(sort))
+            .event(KeyEvent::list("sortstore"))
+            .doc(
+                "1.0.0",
+                COMPLEXITY,
+                "Sorts the elements in a list, a set, or a sorted set, optionally storing the result.",
+            ),
         Command::new("SORT_RO", at_least(2), &[SORTED, PATTERNS], Flags::READ.union(WHOLE), run!(sort_ro)).doc(
             "7.0.0",
             COMPLEXITY,

@@ -8,6 +8,7 @@ use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, inte
 use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, lcs, run};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Expiry, Keyspace, Text};
 
 /// Redis's `proto-max-bulk-len`.
@@ -49,7 +50,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key.",
         ),
-        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set))
+        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set)).event(KeyEvent::string("set"))
             .doc(
                 "1.0.0",
                 "O(1)",
@@ -59,22 +60,22 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 true => CHANGES,
                 false => Access::OW.union(Access::UPDATE),
             }),
-        Command::new("SETNX", exactly(3), KEY_CREATED, WRITE_FAST, run!(setnx)).doc(
+        Command::new("SETNX", exactly(3), KEY_CREATED, WRITE_FAST, run!(setnx)).event(KeyEvent::string("set")).doc(
             "1.0.0",
             "O(1)",
             "Set the string value of a key only when the key doesn't exist.",
         ),
-        Command::new("SETEX", exactly(4), KEY_REPLACED, WRITE, run!(setex)).doc(
+        Command::new("SETEX", exactly(4), KEY_REPLACED, WRITE, run!(setex)).event(KeyEvent::string("set")).doc(
             "2.0.0",
             "O(1)",
             "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
         ),
-        Command::new("PSETEX", exactly(4), KEY_REPLACED, WRITE, run!(psetex)).doc(
+        Command::new("PSETEX", exactly(4), KEY_REPLACED, WRITE, run!(psetex)).event(KeyEvent::string("set")).doc(
             "2.6.0",
             "O(1)",
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
         ),
-        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST, run!(getset)).doc(
+        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST, run!(getset)).event(KeyEvent::string("set")).doc(
             "1.0.0",
             "O(1)",
             "Returns the previous string value of a key after setting it to a new value.",
@@ -84,37 +85,37 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key after deleting the key.",
         ),
-        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST, run!(getex)).doc(
+        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST, run!(getex)).event(KeyEvent::EXPIRE).doc(
             "6.2.0",
             "O(1)",
             "Returns the string value of a key after setting its expiration time.",
         ),
-        Command::new("INCR", exactly(2), KEY_CHANGED, WRITE_FAST, run!(incr)).doc(
+        Command::new("INCR", exactly(2), KEY_CHANGED, WRITE_FAST, run!(incr)).event(KeyEvent::string("incrby")).doc(
             "1.0.0",
             "O(1)",
             "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("DECR", exactly(2), KEY_CHANGED, WRITE_FAST, run!(decr)).doc(
+        Command::new("DECR", exactly(2), KEY_CHANGED, WRITE_FAST, run!(decr)).event(KeyEvent::string("incrby")).doc(
             "1.0.0",
             "O(1)",
             "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("INCRBY", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrby)).doc(
+        Command::new("INCRBY", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrby)).event(KeyEvent::string("incrby")).doc(
             "1.0.0",
             "O(1)",
             "Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("DECRBY", exactly(3), KEY_CHANGED, WRITE_FAST, run!(decrby)).doc(
+        Command::new("DECRBY", exactly(3), KEY_CHANGED, WRITE_FAST, run!(decrby)).event(KeyEvent::string("incrby")).doc(
             "1.0.0",
             "O(1)",
             "Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("INCRBYFLOAT", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrbyfloat)).doc(
+        Command::new("INCRBYFLOAT", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrbyfloat)).event(KeyEvent::string("incrbyfloat")).doc(
             "2.6.0",
             "O(1)",
             "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).needs(append_need).doc(
+        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).event(KeyEvent::string("append")).needs(append_need).doc(
             "2.0.0",
             "O(1), amortized over the appends to a value, whose room grows by a quarter when it is full.",
             "Appends a string to the value of a key. Creates the key if it doesn't exist.",
@@ -124,7 +125,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the length of a string value.",
         ),
-        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).grows(setrange_growth).needs(setrange_need).doc(
+        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).event(KeyEvent::string("setrange")).grows(setrange_growth).needs(setrange_need).doc(
             "2.2.0",
             "O(M) where M is the length of the value argument, and O(N) where the string must become N bytes long.",
             "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
@@ -146,14 +147,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Atomically returns the string values of one or more keys.",
             )
             .tips(&["request_policy:multi_shard"]),
-        Command::new("MSET", at_least(3), KEYS_REPLACED, WRITE.union(Flags::BY_KEY), run!(mset))
+        Command::new("MSET", at_least(3), KEYS_REPLACED, WRITE.union(Flags::BY_KEY), run!(mset)).event(KeyEvent::string("set"))
             .doc(
                 "1.0.1",
                 "O(N) where N is the number of keys to set.",
                 "Atomically creates or modifies the string values of one or more keys.",
             )
             .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
-        Command::new("MSETNX", at_least(3), KEYS_CREATED, WRITE.union(Flags::BY_KEY), run!(msetnx)).doc(
+        Command::new("MSETNX", at_least(3), KEYS_CREATED, WRITE.union(Flags::BY_KEY), run!(msetnx)).event(KeyEvent::string("set")).doc(
             "1.0.1",
             "O(N) where N is the number of keys to set.",
             "Atomically modifies the string values of one or more keys only when all keys don't exist.",
@@ -247,6 +248,7 @@ fn getex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, GetexOptions(ttl)): (&[
     match ttl {
         GetexTtl::Unsaid => {}
         GetexTtl::Persist => {
+            db.call_changes(KeyEvent::generic("persist"));
             db.set_expiry(key, None);
         }
         GetexTtl::At(unit, number) => {

@@ -1,10 +1,127 @@
-//! Who is told of a change: the clients that watch keys.
+//! Changes: the one place that every change of a key passes, and who is told of it.
+//!
+//! [`Shared::changed`] is called after each change of a key, by the keyspace's primitives and by nothing else, with an
+//! [`KeyEvent`]: the name and the class that Redis gives it in keyspace notifications. A command's row says what its changes are
+//! called; a key that is deleted, has expired or was evicted is called so by the keyspace itself. So a change tells:
+//!
+//! 1. the transactions that watch the key ([`Watches`]),
+//! 2. the [`Listener`] of the database, if it has one.
+//!
+//! Invariant: the events of a command, and their order, are those of Redis. `tests/data/keyspace-events.txt` has them.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
+
+use super::Shared;
+
+/// The class of an event, which a client of keyspace notifications chooses by its letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventClass {
+    Generic,
+    String,
+    List,
+    Set,
+    Hash,
+    SortedSet,
+    Expired,
+    Evicted,
+}
+
+impl EventClass {
+    /// The letter in `notify-keyspace-events`.
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Generic => 'g',
+            Self::String => '$',
+            Self::List => 'l',
+            Self::Set => 's',
+            Self::Hash => 'h',
+            Self::SortedSet => 'z',
+            Self::Expired => 'x',
+            Self::Evicted => 'e',
+        }
+    }
+}
+
+/// What has happened to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyEvent {
+    pub class: EventClass,
+    /// Redis's name for it.
+    pub name: &'static str,
+}
+
+impl KeyEvent {
+    pub const DEL: Self = Self::new(EventClass::Generic, "del");
+    pub const EXPIRE: Self = Self::new(EventClass::Generic, "expire");
+    pub const EXPIRED: Self = Self::new(EventClass::Expired, "expired");
+    pub const EVICTED: Self = Self::new(EventClass::Evicted, "evicted");
+
+    pub const fn new(class: EventClass, name: &'static str) -> Self {
+        Self { class, name }
+    }
+
+    pub const fn generic(name: &'static str) -> Self {
+        Self::new(EventClass::Generic, name)
+    }
+
+    pub const fn string(name: &'static str) -> Self {
+        Self::new(EventClass::String, name)
+    }
+
+    pub const fn list(name: &'static str) -> Self {
+        Self::new(EventClass::List, name)
+    }
+
+    pub const fn set(name: &'static str) -> Self {
+        Self::new(EventClass::Set, name)
+    }
+
+    pub const fn hash(name: &'static str) -> Self {
+        Self::new(EventClass::Hash, name)
+    }
+
+    pub const fn sorted_set(name: &'static str) -> Self {
+        Self::new(EventClass::SortedSet, name)
+    }
+}
+
+/// Is told of every change of a key: the event, the logical index and the key. It is called under the lock of the key's
+/// shard.
+pub type Listen = Box<dyn Fn(KeyEvent, u8, &[u8]) + Send + Sync>;
+
+/// The listener of a database.
+#[derive(Default)]
+pub struct Listener(OnceLock<Listen>);
+
+impl Listener {
+    /// Tells `listen` of every change from now on. A database has one listener, so a second one is handed back.
+    ///
+    /// # Errors
+    /// When the database has a listener already.
+    pub fn set(&self, listen: Listen) -> Result<(), Listen> {
+        self.0.set(listen)
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listener")
+    }
+}
+
+impl Shared {
+    /// `key` was changed. Without an event, only the transactions that watch it are told.
+    pub(super) fn changed(&self, event: Option<KeyEvent>, select: u8, key: &[u8]) {
+        self.watches.touch(select, key);
+        if let (Some(listen), Some(event)) = (self.listener.0.get(), event) {
+            listen(event, select, key);
+        }
+    }
+}
 
 type Watched = HashMap<(u8, Box<[u8]>), Vec<Arc<AtomicBool>>>;
 
@@ -34,8 +151,8 @@ impl Watches {
         self.count.store(map.len(), Ordering::SeqCst);
     }
 
-    /// `key` was changed: whoever watches it fails at EXEC. Costs one load where nobody watches anything.
-    pub fn touch(&self, select: u8, key: &[u8]) {
+    /// Fails the transactions that watch `key`. Costs one load if no key is watched.
+    fn touch(&self, select: u8, key: &[u8]) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }

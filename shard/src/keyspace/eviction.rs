@@ -21,6 +21,7 @@ use dormouse_storage::{effect, log};
 use dormouse_types::record::{Entry, Record, access_clock, size_class};
 use dormouse_types::segment::{Placement, SlotPlacement};
 
+use super::changes::KeyEvent;
 use super::graveyard::{Dead, takes_long_to_free};
 use super::index::{Index, place_at};
 use super::place::Place;
@@ -245,7 +246,7 @@ impl Contents {
             let mut dropped = Vec::with_capacity(least_liked.len());
             for (position, key) in least_liked {
                 if let Some(record) = index.remove(position, &key, true, &placement) {
-                    shared.watches.touch(select as u8, &key);
+                    shared.changed(Some(KeyEvent::EVICTED), select as u8, &key);
                     dropped.push((select as u8, position, record));
                 }
             }

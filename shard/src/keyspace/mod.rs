@@ -9,8 +9,8 @@
 //!
 //! Invariants:
 //! - Time and chance come from the keyspace, never from the system: a log replays exactly.
-//! - Every change goes through a method here, which marks the place dirty, touches watches and records the effect. A
-//!   command that forgets nothing needs to remember nothing.
+//! - Every change goes through a method here, which marks the place dirty, tells of the change ([`changes`]) and records the
+//!   effect. A command that forgets nothing needs to remember nothing.
 //! - A place that is not resident is never mistaken for an empty one: the keyspace notes a [`Fault`], and the caller loads
 //!   the place and runs the command again. Commands with named keys are checked before they run, so that a fault can only
 //!   come from one that has not changed anything.
@@ -52,6 +52,7 @@ pub use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Shown};
 pub use dormouse_types::Limits;
 
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::index::prefix;
 
 /// Objects with more heap than this are freed in pieces on the slow lane.
@@ -173,6 +174,8 @@ pub struct Keyspace<'a> {
     awaited: Lsn,
     strict: bool,
     changes: u64,
+    /// What the changes of the command that runs are called.
+    event: Option<KeyEvent>,
     fault: Option<Fault>,
     /// A key, and its position.
     expected: (&'a [u8], u64),
@@ -208,6 +211,7 @@ impl<'a> Keyspace<'a> {
             awaited: 0,
             strict: shared.journal.is_strict(),
             changes: 0,
+            event: None,
             fault: None,
             expected: (&[], 0),
             graveyard: Graveyard::default(),
@@ -474,7 +478,7 @@ impl<'a> Keyspace<'a> {
             let dirty = self.shared.journal.is_recording();
             let record = self.shards[at].index_mut(select)?.remove(position, key, dirty, &placement);
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
-            self.shared.watches.touch(select, key);
+            self.shared.changed(Some(KeyEvent::EXPIRED), select, key);
             self.bury(record);
             if self.shared.journal.is_recording() {
                 // A later command's time may be before this one's, as it waited or another worker's clock is behind:
@@ -540,10 +544,20 @@ impl<'a> Keyspace<'a> {
         }
     }
 
+    /// Calls the changes that follow `event`, except those that delete a key.
+    pub fn call_changes(&mut self, event: impl Into<Option<KeyEvent>>) {
+        self.event = event.into();
+    }
+
     /// After every change of `key`: the place is dirty already.
-    fn touch(&mut self, key: &[u8]) {
+    fn changed(&mut self, event: Option<KeyEvent>, key: &[u8]) {
         self.changes += 1;
-        self.shared.watches.touch(self.select, key);
+        self.shared.changed(event, self.select, key);
+    }
+
+    /// Tells that `event` has happened to `key` too, beside what the change itself is called.
+    pub fn tell(&mut self, event: KeyEvent, key: &[u8]) {
+        self.shared.changed(Some(event), self.select, key);
     }
 
     // ---- keys -----------------------------------------------------------------------------------------------------------
@@ -568,15 +582,19 @@ impl<'a> Keyspace<'a> {
     }
 
     pub fn delete(&mut self, key: &[u8]) -> bool {
-        self.take(key).map(|taken| self.bury(Some(taken.record))).is_some()
+        self.take_out(key, Some(KeyEvent::DEL)).map(|taken| self.bury(Some(taken.record))).is_some()
     }
 
     /// Takes `key` out with its value and expiry.
     pub fn take(&mut self, key: &[u8]) -> Option<Taken> {
+        self.take_out(key, self.event)
+    }
+
+    fn take_out(&mut self, key: &[u8], event: Option<KeyEvent>) -> Option<Taken> {
         let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
         let at = self.ready(position, key)?;
         let record = self.shards[at].index_mut(select)?.remove(position, key, true, &placement)?;
-        self.touch(key);
+        self.changed(event, key);
         if self.recording == Recording::ByKey {
             self.record(key, |body| effect::delete(body, key));
         }
@@ -641,7 +659,7 @@ impl<'a> Keyspace<'a> {
         if changed != Some(true) {
             return false;
         }
-        self.touch(key);
+        self.changed(self.event, key);
         if self.recording == Recording::ByKey {
             self.record(key, |body| effect::expiry(body, key, expiry));
         }
@@ -782,7 +800,10 @@ impl<'a> Keyspace<'a> {
             self.bury(record);
         }
         if changed || empty {
-            self.touch(key);
+            self.changed(self.event, key);
+        }
+        if empty {
+            self.tell(KeyEvent::DEL, key);
         }
         Ok(Some(result))
     }
@@ -820,8 +841,7 @@ impl<'a> Keyspace<'a> {
     fn add(&mut self, position: u64, mut record: Record) {
         let (select, placement) = (self.select, self.shared.placement);
         record.set_access(self.clock);
-        self.changes += 1;
-        self.shared.watches.touch(select, record.key());
+        self.changed(self.event, record.key());
         if self.recording == Recording::ByKey {
             let keyspace = self.shard(position).ids[usize::from(select)];
             let keyspace = self.marked(keyspace);
@@ -832,7 +852,7 @@ impl<'a> Keyspace<'a> {
     }
 
     fn after_write(&mut self, key: &[u8]) {
-        self.touch(key);
+        self.changed(self.event, key);
         if self.recording == Recording::ByKey {
             self.record_value(key);
         }

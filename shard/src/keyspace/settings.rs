@@ -10,7 +10,7 @@ use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Limits;
 use dormouse_types::segment::SlotPlacement;
 
-use super::changes::Watches;
+use super::changes::{Listener, Watches};
 use super::graveyard::Parked;
 use crate::memory::{MEMORY, Memory};
 
@@ -73,6 +73,7 @@ pub struct Shared {
     /// The end in the log of the last write that replies wait for.
     pub told: AtomicU64,
     pub watches: Arc<Watches>,
+    pub listener: Listener,
     pub parked: Parked,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
@@ -97,6 +98,7 @@ impl Shared {
             chance: AtomicU64::new(seed),
             told: AtomicU64::new(0),
             watches: Arc::default(),
+            listener: Listener::default(),
             parked: Parked::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),

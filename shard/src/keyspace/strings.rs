@@ -3,6 +3,7 @@
 use dormouse_types::Object;
 use dormouse_types::record::{Entry, Origin, RAW_MAX, Record, Value};
 
+use super::changes::KeyEvent;
 use super::graveyard::Dead;
 use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
 use crate::error::Result;
@@ -13,14 +14,14 @@ impl Keyspace<'_> {
     }
 
     /// Sets `key` to a string, whatever it was.
-    pub fn set_string(&mut self, key: &[u8], value: &[u8], expiry: Expiry) {
+    pub fn set_string(&mut self, key: &[u8], value: &[u8], expires: Expiry) {
         let position = self.position(key);
         let bury_above = match self.shared.parked.is_open() {
             true => self.settings.sizes.large_bytes.min(BURY_ABOVE),
             false => BURY_ABOVE,
         };
         let set = self.update_record(position, key, |record| {
-            let expiry = match expiry {
+            let expiry = match expires {
                 Expiry::None => None,
                 Expiry::Keep => record.expiry(),
                 Expiry::At(at) => Some(at),
@@ -39,9 +40,12 @@ impl Keyspace<'_> {
                 self.after_write(key);
             }
             None => {
-                let expiry = if let Expiry::At(at) = expiry { Some(at) } else { None };
+                let expiry = if let Expiry::At(at) = expires { Some(at) } else { None };
                 self.add(position, Record::new_raw(key, value, expiry));
             }
+        }
+        if let Expiry::At(_) = expires {
+            self.tell(KeyEvent::EXPIRE, key);
         }
     }
 

@@ -176,7 +176,7 @@ impl Step {
             Overflow::Fail => return None,
         };
         self.field.set(bytes, after as u64);
-        *changed = true;
+        *changed |= after != before;
         Some(if matches!(self.action, Action::Set(_)) { before } else { after } as i64)
     }
 }

@@ -15,6 +15,7 @@ use crate::commands::elements::{
 };
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::Result;
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 pub(super) use algebra::{Limit, holds};
@@ -51,13 +52,15 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "set",
     category: Category::SET,
     commands: &[
-        Command::new("SADD", at_least(3), KEY_INSERT, WRITE.union(DENY_OOM).union(FAST), run!(sadd)).doc(
-            "1.0.0",
-            "O(1) for each element added, so O(N) to add N elements when the command is called with multiple \
+        Command::new("SADD", at_least(3), KEY_INSERT, WRITE.union(DENY_OOM).union(FAST), run!(sadd))
+            .event(KeyEvent::set("sadd"))
+            .doc(
+                "1.0.0",
+                "O(1) for each element added, so O(N) to add N elements when the command is called with multiple \
              arguments.",
-            "Adds one or more members to a set. Creates the key if it doesn't exist.",
-        ),
-        Command::new("SREM", at_least(3), KEY_DELETE, WRITE.union(FAST), run!(srem)).doc(
+                "Adds one or more members to a set. Creates the key if it doesn't exist.",
+            ),
+        Command::new("SREM", at_least(3), KEY_DELETE, WRITE.union(FAST), run!(srem)).event(KeyEvent::set("srem")).doc(
             "1.0.0",
             "O(N) where N is the number of members to be removed.",
             "Removes one or more members from a set. Deletes the set if the last member was removed.",
@@ -82,6 +85,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns the number of members in a set.",
         ),
         Command::new("SPOP", at_least(2), KEY_POP, WRITE.union(FAST).union(BY_KEY), run!(spop))
+            .event(KeyEvent::set("spop"))
             .doc(
                 "1.0.0",
                 "Without the count argument O(1), otherwise O(N) where N is the value of the passed count.",
@@ -114,6 +118,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(BY_KEY),
             run!(algebra::sinterstore),
         )
+        .event(KeyEvent::set("sinterstore"))
         .doc("1.0.0", INTER_COMPLEXITY, "Stores the intersect of multiple sets in a key.")
         .cost(|db, request| cost::smallest(db, request.iter().skip(2)))
         .needs(|db, request| request.iter().skip(2).map(|key| cost::copied_bytes(db, key)).min().unwrap_or(0)),
@@ -131,6 +136,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(BY_KEY),
             run!(algebra::sunionstore),
         )
+        .event(KeyEvent::set("sunionstore"))
         .doc("1.0.0", SUM_COMPLEXITY, "Stores the union of multiple sets in a key.")
         .cost(|db, request| cost::sum(db, request.iter().skip(2)))
         .needs(|db, request| request.iter().skip(2).map(|key| cost::copied_bytes(db, key)).sum()),
@@ -145,6 +151,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(BY_KEY),
             run!(algebra::sdiffstore),
         )
+        .event(KeyEvent::set("sdiffstore"))
         .doc("1.0.0", SUM_COMPLEXITY, "Stores the difference of multiple sets in a key.")
         .cost(|db, request| cost::sum(db, request.iter().skip(2)))
         .needs(|db, request| cost::copied_bytes(db, request.arg(2))),
@@ -236,6 +243,9 @@ fn spop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[u8], La
             Some(set) => write_set(reply, set),
             None => reply.set(0),
         }
+        if len > 0 {
+            db.tell(KeyEvent::set("spop"), key);
+        }
         db.delete(key);
         return Ok(());
     }
@@ -316,8 +326,10 @@ fn smove(db: &mut Keyspace<'_>, reply: &mut Reply, (source, destination, member)
     let found = set.contains(member);
     let made = db.read::<Set>(destination)?.is_none();
     if found && source != destination {
+        db.call_changes(KeyEvent::set("srem"));
         db.update_existing(source, |set: &mut Set, _| Change::when(set.remove(member), ()))?;
         db.effect(source, &[b"SREM", source, member]);
+        db.call_changes(KeyEvent::set("sadd"));
         let added = db.update(destination, |set: &mut Set, limits| {
             let added = set.add(member, limits);
             Change::when(added, added)

@@ -10,6 +10,7 @@ use crate::commands::args::{Args, Argument, Last, Rest, canonical_integer, integ
 use crate::commands::cost;
 use crate::commands::elements::{Count, Negatable, Selection, write_item, write_repeatedly};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 /// Which end of the order.
@@ -31,6 +32,7 @@ pub fn zpopmax(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[
 
 /// `ZMPOP numkeys key [key ...] <MIN | MAX> [COUNT count]`
 pub fn zmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (pops,): (Pops<'_>,)) -> Result<()> {
+    db.call_changes(KeyEvent::sorted_set(if pops.end == End::Min { "zpopmin" } else { "zpopmax" }));
     for key in pops.keys.iter() {
         let Some(len) = db.read::<SortedSet>(key)?.map(SortedSet::len) else { continue };
         let count = pops.count.min(len);

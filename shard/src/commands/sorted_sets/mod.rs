@@ -14,6 +14,7 @@ use crate::commands::args::{Args, Argument, Pairs, Rest, float};
 use crate::commands::elements::{Cursor, ScanOptions, write_item, write_page};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 const READ: Flags = Flags::READ;
@@ -58,23 +59,29 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "sorted-set",
     category: Category::SORTED_SET,
     commands: &[
-        Command::new("ZADD", at_least(4), KEY_UPDATE, WRITE.union(DENY_OOM).union(FAST), run!(zadd)).doc(
-            "1.2.0",
-            "O(log(N)) for each item added, where N is the number of elements in the sorted set.",
-            "Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't \
+        Command::new("ZADD", at_least(4), KEY_UPDATE, WRITE.union(DENY_OOM).union(FAST), run!(zadd))
+            .event(KeyEvent::sorted_set("zadd"))
+            .doc(
+                "1.2.0",
+                "O(log(N)) for each item added, where N is the number of elements in the sorted set.",
+                "Adds one or more members to a sorted set, or updates their scores. Creates the key if it doesn't \
              exist.",
-        ),
-        Command::new("ZINCRBY", exactly(4), KEY_INCREMENT, WRITE.union(DENY_OOM).union(FAST), run!(zincrby)).doc(
-            "1.2.0",
-            "O(log(N)) where N is the number of elements in the sorted set.",
-            "Increments the score of a member in a sorted set.",
-        ),
-        Command::new("ZREM", at_least(3), KEY_DELETE, WRITE.union(FAST), run!(zrem)).doc(
-            "1.2.0",
-            "O(M*log(N)) with N being the number of elements in the sorted set and M the number of elements to \
+            ),
+        Command::new("ZINCRBY", exactly(4), KEY_INCREMENT, WRITE.union(DENY_OOM).union(FAST), run!(zincrby))
+            .event(KeyEvent::sorted_set("zincr"))
+            .doc(
+                "1.2.0",
+                "O(log(N)) where N is the number of elements in the sorted set.",
+                "Increments the score of a member in a sorted set.",
+            ),
+        Command::new("ZREM", at_least(3), KEY_DELETE, WRITE.union(FAST), run!(zrem))
+            .event(KeyEvent::sorted_set("zrem"))
+            .doc(
+                "1.2.0",
+                "O(M*log(N)) with N being the number of elements in the sorted set and M the number of elements to \
              be removed.",
-            "Removes one or more members from a sorted set. Deletes the sorted set if all members were removed.",
-        ),
+                "Removes one or more members from a sorted set. Deletes the sorted set if all members were removed.",
+            ),
         Command::new("ZCARD", exactly(2), KEY_LOOK, READ.union(FAST), run!(zcard)).doc(
             "1.2.0",
             "O(1)",
@@ -101,6 +108,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns the index of a member in a sorted set ordered by descending scores.",
         ),
         Command::new("ZPOPMIN", at_least(2), KEY_POP, WRITE.union(FAST), run!(draws::zpopmin))
+            .event(KeyEvent::sorted_set("zpopmin"))
             .doc(
                 "5.0.0",
                 POP_COMPLEXITY,
@@ -109,6 +117,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(cost::counted),
         Command::new("ZPOPMAX", at_least(2), KEY_POP, WRITE.union(FAST), run!(draws::zpopmax))
+            .event(KeyEvent::sorted_set("zpopmax"))
             .doc(
                 "5.0.0",
                 POP_COMPLEXITY,
@@ -157,6 +166,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(BY_KEY),
             run!(ranges::zrangestore),
         )
+        .event(KeyEvent::sorted_set("zrangestore"))
         .doc(
             "6.2.0",
             "O(log(N)+M) with N being the number of elements in the sorted set and M the number of elements \
@@ -204,6 +214,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns the number of members in a sorted set within a lexicographical range.",
         ),
         Command::new("ZREMRANGEBYRANK", exactly(4), KEY_DELETE, WRITE, run!(ranges::zremrangebyrank))
+            .event(KeyEvent::sorted_set("zremrangebyrank"))
             .doc(
                 "2.0.0",
                 REMOVE_COMPLEXITY,
@@ -212,6 +223,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(|db, request| ranges::removal_cost(db, request, ranges::By::Rank)),
         Command::new("ZREMRANGEBYSCORE", exactly(4), KEY_DELETE, WRITE, run!(ranges::zremrangebyscore))
+            .event(KeyEvent::sorted_set("zremrangebyscore"))
             .doc(
                 "1.2.0",
                 REMOVE_COMPLEXITY,
@@ -220,6 +232,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(|db, request| ranges::removal_cost(db, request, ranges::By::Score)),
         Command::new("ZREMRANGEBYLEX", exactly(4), KEY_DELETE, WRITE, run!(ranges::zremrangebylex))
+            .event(KeyEvent::sorted_set("zremrangebylex"))
             .doc(
                 "2.8.9",
                 REMOVE_COMPLEXITY,
@@ -243,6 +256,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(MOVABLE).union(BY_KEY),
             run!(algebra::zunionstore),
         )
+        .event(KeyEvent::sorted_set("zunionstore"))
         .doc(
             "2.0.0",
             "O(N)+O(M log(M)) with N being the sum of the sizes of the input sorted sets, and M being the number \
@@ -258,6 +272,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(MOVABLE).union(BY_KEY),
             run!(algebra::zinterstore),
         )
+        .event(KeyEvent::sorted_set("zinterstore"))
         .doc("2.0.0", INTER_COMPLEXITY, "Stores the intersect of multiple sorted sets in a key.")
         .cost(|db, request| cost::smallest(db, cost::counted_keys(request, 2)))
         .needs(|db, request| cost::counted_keys(request, 2).map(|key| cost::copied_bytes(db, key)).min().unwrap_or(0)),
@@ -268,6 +283,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             WRITE.union(DENY_OOM).union(MOVABLE).union(BY_KEY),
             run!(algebra::zdiffstore),
         )
+        .event(KeyEvent::sorted_set("zdiffstore"))
         .doc("6.2.0", DIFF_COMPLEXITY, "Stores the difference of multiple sorted sets in a key.")
         .cost(|db, request| cost::sum(db, cost::counted_keys(request, 2)))
         .needs(|db, request| cost::counted_keys(request, 2).next().map_or(0, |key| cost::copied_bytes(db, key))),
@@ -451,6 +467,9 @@ pub(super) fn add(
     rule: Rule,
     pairs: &[(f64, &[u8])],
 ) -> Result<()> {
+    if rule.increment {
+        db.call_changes(KeyEvent::sorted_set("zincr"));
+    }
     let outcome = db.update(key, |set: &mut SortedSet, limits| {
         let (mut added, mut updated, mut sum) = (0, 0, None);
         if !rule.only_present {
