@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cut::{self, Cut};
-use crate::{Action, DatabaseLoad, InvalidPolicy, NodeLoad, Note, Observation, Plan, Policy, Reason, ShardLoad};
+use crate::{Action, DatabaseLoad, InvalidPolicy, NodeLoad, Note, Observation, Policy, Reason, ScalingPlan, ShardLoad};
 
 /// A policy and its memory. All of its state is here and can be stored: a copy that is fed the same observations
 /// makes the same plans.
@@ -109,7 +109,7 @@ impl Autoscaler {
     /// Takes one look and says what to do. `now` is in milliseconds, on the same clock as the observation's
     /// moments. Where that clock runs backwards nothing that was remembered can be dated any more, so it is
     /// forgotten, and every window starts over.
-    pub fn step(&mut self, observation: &Observation, now: u64) -> Plan {
+    pub fn step(&mut self, observation: &Observation, now: u64) -> ScalingPlan {
         if now < self.latest_ms {
             self.pressure = Streak::default();
             self.databases.clear();
@@ -123,7 +123,7 @@ impl Autoscaler {
             memories.push(memory);
         }
 
-        let mut plan = Plan::default();
+        let mut plan = ScalingPlan::default();
         let sleeps = self.plan_writes(observation, &mut memories, now, &mut plan);
         self.plan_reshapes(observation, &mut memories, &sleeps, now, &mut plan);
         self.databases = observation.databases.iter().map(|database| database.id.clone()).zip(memories).collect();
@@ -136,7 +136,7 @@ impl Autoscaler {
         observation: &Observation,
         memories: &mut [Memory],
         now: u64,
-        plan: &mut Plan,
+        plan: &mut ScalingPlan,
     ) -> Vec<bool> {
         let policy = &self.policy;
         let early = early_sleepers(policy, &mut self.pressure, observation, memories, now);
@@ -174,7 +174,7 @@ impl Autoscaler {
         memories: &mut [Memory],
         sleeps: &[bool],
         now: u64,
-        plan: &mut Plan,
+        plan: &mut ScalingPlan,
     ) {
         let mut due: Vec<(usize, Reshape)> = Vec::new();
         for (index, database) in observation.databases.iter().enumerate().filter(|&(index, _)| !sleeps[index]) {

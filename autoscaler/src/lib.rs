@@ -1,7 +1,7 @@
 //! When shards split and merge, when databases are checkpointed and fall asleep: a pure policy.
 //!
 //! The server looks at itself every second or so, hands an [`Observation`] and its clock to [`Autoscaler::step`],
-//! and carries out the [`Plan`] that comes back. Nothing here reads a clock, sleeps, or does IO: the same
+//! and carries out the [`ScalingPlan`] that comes back. Nothing here reads a clock, sleeps, or does IO: the same
 //! observations at the same moments give the same plans, so that a scenario is a file (`tests/scenarios/`) and a
 //! stability property can be tested by simulation.
 //!
@@ -36,5 +36,5 @@ mod policy;
 
 pub use autoscaler::Autoscaler;
 pub use observation::{DatabaseLoad, NodeLoad, Observation, Part, ShardLoad};
-pub use plan::{Action, Note, Plan, Reason};
+pub use plan::{Action, Note, Reason, ScalingPlan};
 pub use policy::{InvalidPolicy, Policy};

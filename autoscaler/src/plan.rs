@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct ScalingPlan {
     /// In order of urgency. No two concern the same shard, and a database that is to sleep has no other.
     pub actions: Vec<Action>,
     pub notes: Vec<Note>,

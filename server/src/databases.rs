@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::keyspace::{Eviction, Limits, Settings as EngineSettings};
+use dormouse_shard::keyspace::{EngineSettings, Eviction, Limits};
 use dormouse_storage::manifest;
 use futures::future::join_all;
 use parking_lot::Mutex;

@@ -59,7 +59,7 @@ impl std::fmt::Debug for SessionRun {
 
 /// Who runs a command.
 #[derive(Debug, Clone, Copy)]
-pub enum Action {
+pub enum Handler {
     Keyspace(Run),
     Session(SessionRun),
     /// It has subcommands only.
@@ -67,7 +67,7 @@ pub enum Action {
 }
 
 #[derive(Debug)]
-pub struct Entry {
+pub struct CommandEntry {
     /// Its place in the meters.
     pub id: usize,
     pub row: &'static Row,
@@ -75,14 +75,14 @@ pub struct Entry {
     pub name: Box<str>,
     pub group: &'static str,
     pub category: Category,
-    pub action: Action,
+    pub action: Handler,
     /// Indexes into the table.
     pub subcommands: Vec<usize>,
     /// Its time is taken by itself, not shared with its batch: it may be slow.
     pub timed: bool,
 }
 
-impl Entry {
+impl CommandEntry {
     /// Whether it is allowed before a client has shown a token, and may lead to another database.
     pub fn logs_in(&self) -> bool {
         self.row.flags.contains(Flags::NO_AUTH)
@@ -90,8 +90,8 @@ impl Entry {
 }
 
 #[derive(Debug)]
-pub struct Table {
-    entries: Vec<Entry>,
+pub struct CommandTable {
+    entries: Vec<CommandEntry>,
     /// By hash of the name.
     buckets: Box<[Bucket]>,
 }
@@ -109,23 +109,23 @@ const EMPTY: Bucket = Bucket { upper: 0, lower: 0, len: 0, id: 0 };
 
 const BUCKETS: usize = 2048;
 
-impl Table {
+impl CommandTable {
     /// The commands of the engine, and the server's own.
     pub fn new(own: &'static [Family<SessionRun>]) -> Self {
         let mut table = Self { entries: Vec::new(), buckets: vec![EMPTY; BUCKETS].into() };
         for family in commands::FAMILIES {
-            table.add(family, Action::Keyspace);
+            table.add(family, Handler::Keyspace);
         }
         for family in own {
             table.add(family, |run| match run {
-                SessionRun::Keyspace(run) => Action::Keyspace(run),
-                run => Action::Session(run),
+                SessionRun::Keyspace(run) => Handler::Keyspace(run),
+                run => Handler::Session(run),
             });
         }
         table
     }
 
-    fn add<R: Copy>(&mut self, family: &'static Family<R>, action: fn(R) -> Action) {
+    fn add<R: Copy>(&mut self, family: &'static Family<R>, action: fn(R) -> Handler) {
         for command in family.commands {
             let id = self.push(family, command, None, action);
             let (upper, name) = (command.row.name, command.row.name.to_ascii_lowercase());
@@ -157,7 +157,7 @@ impl Table {
         family: &Family<R>,
         command: &'static Command<R>,
         parent: Option<usize>,
-        action: fn(R) -> Action,
+        action: fn(R) -> Handler,
     ) -> usize {
         let row = &command.row;
         let name = match parent {
@@ -165,35 +165,35 @@ impl Table {
             None => row.name.to_ascii_lowercase(),
         };
         let timed = !row.flags.contains(Flags::FAST) && !row.complexity.starts_with("O(1)");
-        self.entries.push(Entry {
+        self.entries.push(CommandEntry {
             id: self.entries.len(),
             row,
             name: name.into(),
             group: family.group,
             category: family.category | row.category,
-            action: command.run.map_or(Action::Container, action),
+            action: command.run.map_or(Handler::Container, action),
             subcommands: Vec::new(),
             timed,
         });
         self.entries.len() - 1
     }
 
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[CommandEntry] {
         &self.entries
     }
 
     /// Commands without a container, in the table's order.
-    pub fn commands(&self) -> impl Iterator<Item = &Entry> {
+    pub fn commands(&self) -> impl Iterator<Item = &CommandEntry> {
         self.entries.iter().filter(|entry| !entry.name.contains('|'))
     }
 
-    pub fn get(&self, id: usize) -> &Entry {
+    pub fn get(&self, id: usize) -> &CommandEntry {
         &self.entries[id]
     }
 
     /// By name in any case, containers unresolved.
     #[inline]
-    pub fn by_name(&self, name: &[u8]) -> Option<&Entry> {
+    pub fn by_name(&self, name: &[u8]) -> Option<&CommandEntry> {
         let wanted = word(name);
         let mut at = bucket(wanted);
         loop {
@@ -217,24 +217,24 @@ impl Table {
     }
 
     /// By a name such as `client|list` in any case.
-    pub fn by_full_name(&self, name: &[u8]) -> Option<&Entry> {
+    pub fn by_full_name(&self, name: &[u8]) -> Option<&CommandEntry> {
         match name.iter().position(|&byte| byte == b'|') {
             None => self.by_name(name),
             Some(at) => self.subcommand(self.by_name(&name[..at])?, &name[at + 1..]),
         }
     }
 
-    pub fn subcommand(&self, container: &Entry, name: &[u8]) -> Option<&Entry> {
+    pub fn subcommand(&self, container: &CommandEntry, name: &[u8]) -> Option<&CommandEntry> {
         let mut subcommands = container.subcommands.iter().map(|&id| &self.entries[id]);
         subcommands.find(|entry| entry.row.name.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// The command of a request, or the text of the error: unknown command, subcommand or wrong arity.
-    pub fn resolve(&self, request: Request<'_>) -> Result<&Entry, Vec<u8>> {
+    pub fn resolve(&self, request: Request<'_>) -> Result<&CommandEntry, Vec<u8>> {
         let entry = self.by_name(request.arg(0)).ok_or_else(|| unknown_command(request))?;
         let entry = match (entry.subcommands.is_empty(), request.get(1)) {
             (true, _) => entry,
-            (false, None) if matches!(entry.action, Action::Container) => {
+            (false, None) if matches!(entry.action, Handler::Container) => {
                 return Err(wrong_arity(&entry.name).into_bytes());
             }
             (false, None) => entry,
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn only_what_redis_refuses_is_refused_in_a_transaction() {
         for entry in TABLE.entries().iter().filter(|entry| !entry.name.starts_with("dormouse")) {
-            let waits = matches!(entry.action, Action::Session(SessionRun::Later(_)));
+            let waits = matches!(entry.action, Handler::Session(SessionRun::Later(_)));
             assert!(!waits || entry.row.flags.contains(Flags::NO_MULTI), "{} cannot be queued", entry.name);
         }
     }

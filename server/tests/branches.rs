@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::commands::{self, Context};
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::execution::{self, Command, Plan, Turn};
+use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
 use dormouse_shard::lane::Lane;
 use dormouse_storage::manifest;
 use dormouse_storage::store::{FaultyStore, Store};
@@ -109,7 +109,7 @@ async fn run(database: &Arc<Database>, words: &[&str]) -> String {
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
     let context = Context { select: 0, version: Version::Resp2, no_touch: false };
-    let plan = Arc::new(Plan::one(Command { row, run, request, context }, NOW_MS, 7));
+    let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, NOW_MS, 7));
     match execution::run(database, &plan, &Arc::new(Turn::endless(None))).await {
         Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
         Err(error) => format!("-{error}\r\n"),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::commands::{self, Context};
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::execution::{self, Command, Plan, Turn};
+use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
 use dormouse_shard::lane::Lane;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::log::sink::Objects;
@@ -55,7 +55,7 @@ fn run(runtime: &Runtime, database: &Arc<Database>, line: &str) -> String {
     let request = OwnedRequest::from_args(&args);
     let (row, run) = commands::find(request.as_request()).expect("a command");
     let context = Context { select: 0, version: Version::Resp2, no_touch: false };
-    let plan = Arc::new(Plan::one(Command { row, run, request, context }, now_ms(), 7));
+    let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, now_ms(), 7));
     match runtime.block_on(execution::run(database, &plan, &Arc::new(Turn::endless(None)))) {
         Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).trim_end().to_owned(),
         Err(error) => format!("-{error}"),

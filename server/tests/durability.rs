@@ -13,7 +13,7 @@ use dormouse_shard::checkpoint::SleepOutcome;
 use dormouse_shard::commands::{self, Context, Run};
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::Error;
-use dormouse_shard::execution::{self, Command, Plan, Turn};
+use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
 use dormouse_shard::keyspace::{Expiry, Keyspace};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::topology::hold;
@@ -116,7 +116,7 @@ fn plan(words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
     let request = OwnedRequest::from_args(&args);
     let (row, own) = commands::find(request.as_request()).expect("a command");
     let context = Context { select: 0, version: Version::Resp2, no_touch: false };
-    Arc::new(Plan::one(Command { row, run: run.unwrap_or(own), request, context }, now_ms, 7))
+    Arc::new(Plan::one(PlannedCommand { row, run: run.unwrap_or(own), request, context }, now_ms, 7))
 }
 
 fn bulk(text: &str) -> String {

@@ -7,7 +7,7 @@ use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::commands::{self, Context, Flags};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
-use dormouse_shard::execution::{self, Command, Ended, Outcome, Plan, Step, Turn, Witness};
+use dormouse_shard::execution::{self, Ended, Outcome, Plan, PlannedCommand, Step, Turn, Witness};
 use parking_lot::Mutex;
 
 use crate::book::{Batch, Book};
@@ -57,9 +57,14 @@ pub fn replies(outcome: &Outcome) -> Vec<String> {
     outcome.each_reply().map(|reply| String::from_utf8_lossy(reply).into_owned()).collect()
 }
 
-pub fn prepare(asked: &Asked) -> Command {
+pub fn prepare(asked: &Asked) -> PlannedCommand {
     let words: Vec<&[u8]> = asked.words.iter().map(String::as_bytes).collect();
     let request = OwnedRequest::from_args(&words);
     let (row, run) = commands::find(request.as_request()).expect("the script asks for commands that there are");
-    Command { row, run, request, context: Context { select: asked.select, version: Version::Resp2, no_touch: false } }
+    PlannedCommand {
+        row,
+        run,
+        request,
+        context: Context { select: asked.select, version: Version::Resp2, no_touch: false },
+    }
 }

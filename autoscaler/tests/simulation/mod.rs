@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_autoscaler::{Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, Plan, Policy, ShardLoad};
+use dormouse_autoscaler::{
+    Action, Autoscaler, DatabaseLoad, NodeLoad, Observation, Part, Policy, ScalingPlan, ShardLoad,
+};
 use serde::Deserialize;
 
 pub const STEP_MS: u64 = 1_000;
@@ -159,7 +161,7 @@ impl Simulation {
     }
 
     /// One second: the loads run, the autoscaler looks, its plan is carried out.
-    pub fn step(&mut self) -> Plan {
+    pub fn step(&mut self) -> ScalingPlan {
         self.now += STEP_MS;
         self.steps += 1;
         let now = self.now;
@@ -195,7 +197,7 @@ impl Simulation {
         plan
     }
 
-    fn check(&self, plan: &Plan) {
+    fn check(&self, plan: &ScalingPlan) {
         let policy = self.autoscaler.policy();
         let is_reshape = |action: &&Action| matches!(action, Action::SplitShard { .. } | Action::MergeShards { .. });
         let reshapes = plan.actions.iter().filter(is_reshape).count();

@@ -132,7 +132,7 @@ fn write_one(reply: &mut Reply, argument: &DocumentedArgument) {
 mod tests {
     use super::*;
     use crate::commands::TABLE;
-    use crate::table::Entry;
+    use crate::table::CommandEntry;
 
     #[test]
     fn every_line_is_of_a_command_of_ours() {
@@ -144,11 +144,11 @@ mod tests {
 
     #[test]
     fn what_takes_arguments_documents_them() {
-        let takes_some = |entry: &&Entry| {
+        let takes_some = |entry: &&CommandEntry| {
             let words = 1 + entry.name.matches('|').count();
             entry.subcommands.is_empty() && usize::from(entry.row.arity.0.unsigned_abs()) > words
         };
-        let ours = |entry: &&Entry| entry.name.starts_with("dormouse");
+        let ours = |entry: &&CommandEntry| entry.name.starts_with("dormouse");
         let entries = TABLE.entries().iter().filter(|entry| takes_some(entry) && !ours(entry));
         let undocumented: Vec<_> = entries.map(|entry| &entry.name).filter(|name| of(name).is_empty()).collect();
         assert!(undocumented.is_empty(), "{undocumented:?}");

@@ -12,7 +12,7 @@ use dormouse_shard::error::{Error, Result};
 use crate::commands::TABLE;
 use crate::commands::{arguments, help, now};
 use crate::session::Session;
-use crate::table::{Action, Entry, SessionRun};
+use crate::table::{CommandEntry, Handler, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];
@@ -97,7 +97,7 @@ fn info(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Resu
 }
 
 /// The ten elements of a command.
-fn write_info(reply: &mut Reply, entry: &Entry) {
+fn write_info(reply: &mut Reply, entry: &CommandEntry) {
     let row = entry.row;
     let (first, last, step) = row.key_range();
     reply.array(10);
@@ -120,9 +120,9 @@ fn write_info(reply: &mut Reply, entry: &Entry) {
     }
 }
 
-fn categories(entry: &Entry) -> Category {
+fn categories(entry: &CommandEntry) -> Category {
     match entry.action {
-        Action::Container => Category::SLOW,
+        Handler::Container => Category::SLOW,
         _ => entry.row.categories(entry.category),
     }
 }
@@ -184,7 +184,7 @@ fn write_search(reply: &mut Reply, kind: &str, fields: &[(&str, i64)]) {
 
 /// `COMMAND DOCS [name [name ...]]`
 fn docs(_: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    let found: Vec<&Entry> = match names.is_empty() {
+    let found: Vec<&CommandEntry> = match names.is_empty() {
         true => TABLE.commands().collect(),
         false => names.iter().filter_map(|name| TABLE.by_full_name(name)).collect(),
     };
@@ -193,7 +193,7 @@ fn docs(_: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()>
     Ok(())
 }
 
-fn write_docs(reply: &mut Reply, entry: &Entry) {
+fn write_docs(reply: &mut Reply, entry: &CommandEntry) {
     let row = entry.row;
     reply.bulk(entry.name.as_bytes());
     let fields =

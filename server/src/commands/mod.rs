@@ -24,7 +24,7 @@ use crate::config::Access;
 use crate::metering::CountedCommands;
 use crate::rights::Rights;
 use crate::session::Session;
-use crate::table::{Answer, SessionRun, Table};
+use crate::table::{Answer, CommandTable, SessionRun};
 
 pub const FAMILIES: &[Family<SessionRun>] = &[
     connection::FAMILY,
@@ -42,7 +42,7 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
 ];
 
 /// Every command, found by name.
-pub static TABLE: LazyLock<Table> = LazyLock::new(|| Table::new(FAMILIES));
+pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| CommandTable::new(FAMILIES));
 
 /// What the meters know of the table's commands.
 pub static COUNTED: LazyLock<CountedCommands> = LazyLock::new(|| CountedCommands {

@@ -19,7 +19,7 @@ use crate::databases::Tenant;
 use crate::health;
 use crate::node::{Node, Shutdown};
 use crate::session::Session;
-use crate::table::{Answer, Entry, SessionRun};
+use crate::table::{Answer, CommandEntry, SessionRun};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);
@@ -361,7 +361,7 @@ fn latency_history(session: &mut Session, reply: &mut Reply, (event,): (&[u8],))
 
 /// `LATENCY HISTOGRAM [command ...]`
 fn latency_histogram(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    let is_wanted = |entry: &Entry| {
+    let is_wanted = |entry: &CommandEntry| {
         let container = entry.name.split('|').next().unwrap_or_default();
         let is_named =
             |name: &[u8]| [&*entry.name, container].iter().any(|of| of.as_bytes().eq_ignore_ascii_case(name));

@@ -21,7 +21,7 @@ use crate::account::{self, ENTRY_BYTES};
 use crate::commands::TABLE;
 use crate::commands::{info, now};
 use crate::session::{Session, Transaction};
-use crate::table::{Action, Entry, LogIn, SessionRun};
+use crate::table::{CommandEntry, Handler, LogIn, SessionRun};
 
 /// Bytes that a transaction may queue: the query buffer limit of one client.
 const QUEUED_BYTES_MAX: usize = 1 << 30;
@@ -86,7 +86,7 @@ fn unwatch(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
 }
 
 /// Queues a command, or says why it cannot be.
-pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, reply: &mut Reply) {
+pub fn enqueue(session: &mut Session, entry: &CommandEntry, request: OwnedRequest, reply: &mut Reply) {
     let refusal = refusal(session, entry, request.as_request());
     let Some(transaction) = &mut session.transaction else { return };
     if let Some(refusal) = refusal {
@@ -115,15 +115,15 @@ pub fn enqueue(session: &mut Session, entry: &Entry, request: OwnedRequest, repl
 }
 
 /// Why a command cannot be queued.
-fn refusal(session: &Session, entry: &Entry, request: Request<'_>) -> Option<String> {
+fn refusal(session: &Session, entry: &CommandEntry, request: Request<'_>) -> Option<String> {
     if entry.row.flags.contains(Flags::NO_QUEUE) {
         // Redis queues it and then sends a frame that never ends.
         return Some(format!("ERR Command '{}' not allowed inside a transaction", entry.name));
     }
     let is_refused = match entry.action {
-        Action::Session(SessionRun::Later(_)) => true,
+        Handler::Session(SessionRun::Later(_)) => true,
         // The transaction runs in one database: it cannot go on in another.
-        Action::Session(SessionRun::LogIn(log_in)) => (log_in.leaves)(session, request),
+        Handler::Session(SessionRun::LogIn(log_in)) => (log_in.leaves)(session, request),
         _ => false,
     };
     if is_refused || entry.row.flags.contains(Flags::NO_MULTI) {
@@ -155,12 +155,12 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
 }
 
 /// A queued command that is not part of the plan.
-type OfSession = (&'static Entry, OwnedRequest);
+type OfSession = (&'static CommandEntry, OwnedRequest);
 
 /// What becomes of a queued command.
 enum Queued {
     /// The command at this step of the plan, which has its request.
-    Planned(&'static Entry, usize),
+    Planned(&'static CommandEntry, usize),
     OfSession(OfSession),
     /// The same, and the step before it has counted the keys for it.
     Counting(OfSession),
@@ -173,16 +173,16 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     let mut queued = Vec::with_capacity(queue.len());
     for request in queue {
         let Ok(entry) = TABLE.resolve(request.as_request()) else { continue };
-        if let Action::Keyspace(run) = entry.action {
+        if let Handler::Keyspace(run) = entry.action {
             queued.push(Queued::Planned(entry, plan.steps.len()));
-            plan.steps.push(Step::Command(execution::Command { row: entry.row, run, request, context }));
+            plan.steps.push(Step::Command(execution::PlannedCommand { row: entry.row, run, request, context }));
             continue;
         }
         if let Some(foresee) = entry.row.foresee {
             foresee(request.as_request(), &mut context);
         }
         queued.push(match entry.action {
-            Action::Session(SessionRun::Info) => {
+            Handler::Session(SessionRun::Info) => {
                 plan.steps.push(Step::Count);
                 Queued::Counting((entry, request))
             }
@@ -275,17 +275,17 @@ fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answer
 /// Runs a queued command of the session.
 fn run_in_session(
     session: &mut Session,
-    entry: &Entry,
+    entry: &CommandEntry,
     request: Request<'_>,
     counted: Option<&Ran>,
     reply: &mut Reply,
 ) {
     let before = reply.len();
     let done = match entry.action {
-        Action::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. }) | SessionRun::Either(run, _)) => {
+        Handler::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. }) | SessionRun::Either(run, _)) => {
             run(session, reply, request)
         }
-        Action::Session(SessionRun::Info) => {
+        Handler::Session(SessionRun::Info) => {
             let counts = if let Some(Ran::Count(counts)) = counted { Some(&**counts) } else { None };
             info::info(session, reply, request, counts);
             Ok(())
@@ -300,7 +300,7 @@ fn run_in_session(
 
 /// Counts one command of a transaction that was run. Its request was counted when it was queued, and its reply is part of
 /// EXEC's.
-fn count(session: &mut Session, entry: &Entry, request: Request<'_>, reply: &[u8], took: Duration) {
+fn count(session: &mut Session, entry: &CommandEntry, request: Request<'_>, reply: &[u8], took: Duration) {
     let mut batch = session.worker.take_batch();
     batch.called(entry.id);
     batch.timed(entry.id, took.as_nanos() as u64);

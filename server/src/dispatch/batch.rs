@@ -17,7 +17,7 @@ use super::count;
 use crate::commands::TABLE;
 use crate::metering::Batch;
 use crate::session::Session;
-use crate::table::{Action, Entry, SessionRun};
+use crate::table::{CommandEntry, Handler, SessionRun};
 
 /// A request or a reply of more bytes may take long: its command is timed by itself.
 const TIMED_BYTES: usize = 8 << 10;
@@ -42,7 +42,7 @@ pub enum Next {
 
 thread_local! {
     /// The window of the last batch, for its allocations.
-    static AHEAD: Cell<Ahead<&'static Entry>> = Cell::default();
+    static AHEAD: Cell<Ahead<&'static CommandEntry>> = Cell::default();
 }
 
 impl Session {
@@ -128,7 +128,7 @@ impl Session {
             }
             match TABLE.by_name(request.arg(0)) {
                 Some(entry) if self.is_plain() && entry.row.arity.accepts(request.len()) => match entry.action {
-                    Action::Keyspace(_) if route::is_plain(entry.row) => {
+                    Handler::Keyspace(_) if route::is_plain(entry.row) => {
                         let slot = route::slot(entry.row, request);
                         let rest = &input[at..];
                         let (used, stop) =
@@ -143,7 +143,7 @@ impl Session {
                         }
                     }
                     // What may lead to another database ends the batch, which is counted for this one.
-                    Action::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() && !entry.logs_in() => {
+                    Handler::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() && !entry.logs_in() => {
                         let before = reply.len();
                         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
                         let began = self.times_each(now_ms).then(Instant::now);
@@ -181,7 +181,7 @@ impl Session {
         &mut self,
         parser: &mut Parser,
         input: &[u8],
-        (first, slot): (&Entry, Option<u16>),
+        (first, slot): (&CommandEntry, Option<u16>),
         reply: &mut Reply,
         batch: &mut Batch,
         budget: &mut TurnBudget,
@@ -220,32 +220,32 @@ struct Metered<'s> {
 }
 
 impl Front for Metered<'_> {
-    type Entry = &'static Entry;
+    type Entry = &'static CommandEntry;
     type Mark = Option<Instant>;
 
     #[inline]
-    fn find(&self, name: &[u8]) -> Option<(&'static Entry, Run)> {
+    fn find(&self, name: &[u8]) -> Option<(&'static CommandEntry, Run)> {
         let entry = TABLE.by_name(name)?;
         match entry.action {
-            Action::Keyspace(run) => Some((entry, run)),
-            Action::Session(_) | Action::Container => None,
+            Handler::Keyspace(run) => Some((entry, run)),
+            Handler::Session(_) | Handler::Container => None,
         }
     }
 
     #[inline]
-    fn row(entry: &'static Entry) -> &'static Row {
+    fn row(entry: &'static CommandEntry) -> &'static Row {
         entry.row
     }
 
     #[inline]
-    fn begin(&mut self, entry: &'static Entry, bytes: usize) -> Option<Instant> {
+    fn begin(&mut self, entry: &'static CommandEntry, bytes: usize) -> Option<Instant> {
         (entry.timed || self.times_each || bytes > TIMED_BYTES).then(Instant::now)
     }
 
     #[inline]
     fn ran(
         &mut self,
-        entry: &'static Entry,
+        entry: &'static CommandEntry,
         request: Request<'_>,
         reply: &Reply,
         before: usize,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{Flags, Run};
-use dormouse_shard::execution::{self, Command, Ended, Plan, Turn, Waits, lent};
+use dormouse_shard::execution::{self, Ended, Plan, PlannedCommand, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
 use futures::future::BoxFuture;
 
@@ -33,7 +33,7 @@ use crate::databases::Tenant;
 use crate::metering::Batch;
 use crate::session::{ReplyMode, Session};
 use crate::strangers::Neighbourhood;
-use crate::table::{self, Action, Answer, Entry, LogIn, SessionRun};
+use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
 
 /// The copy of a request that waits is charged for when it is larger.
 const COPY_BYTES_FREE: usize = 1024;
@@ -172,22 +172,22 @@ impl Session {
         }
         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
         match entry.action {
-            Action::Keyspace(run) => self.run_alone(entry, run, owned, reply, now_ms).await,
-            Action::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. })) => {
+            Handler::Keyspace(run) => self.run_alone(entry, run, owned, reply, now_ms).await,
+            Handler::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. })) => {
                 let before = reply.len();
                 if let Err(error) = run(self, reply, request) {
                     reply.truncate(before);
                     reply.error(&error.to_string());
                 }
             }
-            Action::Session(SessionRun::Later(run) | SessionRun::Either(_, run)) => match run(self, request) {
+            Handler::Session(SessionRun::Later(run) | SessionRun::Either(_, run)) => match run(self, request) {
                 Ok(answer) => self.await_answer(entry, answer, reply).await,
                 Err(error) => reply.error(&error.to_string()),
             },
-            Action::Session(SessionRun::Info) => info::info(self, reply, request, None),
-            Action::Session(SessionRun::Exec) => transaction::exec(self, reply, now_ms).await,
-            Action::Session(SessionRun::Watch) => transaction::watch(self, reply, request, now_ms).await,
-            Action::Session(SessionRun::Keyspace(_)) | Action::Container => {
+            Handler::Session(SessionRun::Info) => info::info(self, reply, request, None),
+            Handler::Session(SessionRun::Exec) => transaction::exec(self, reply, now_ms).await,
+            Handler::Session(SessionRun::Watch) => transaction::watch(self, reply, request, now_ms).await,
+            Handler::Session(SessionRun::Keyspace(_)) | Handler::Container => {
                 reply.error(&table::wrong_arity(&entry.name))
             }
         }
@@ -197,7 +197,7 @@ impl Session {
     /// Answers a request that is no command, or none with so many arguments.
     fn refuse_unresolved(&mut self, request: Request<'_>, text: &[u8], reply: &mut Reply) {
         let named = TABLE.by_name(request.arg(0));
-        if named.is_some_and(|entry| matches!(entry.action, Action::Session(SessionRun::Exec))) {
+        if named.is_some_and(|entry| matches!(entry.action, Handler::Session(SessionRun::Exec))) {
             // What is wrong with EXEC itself ends the transaction, and is told so even where there is none.
             self.abort();
             let why = String::from_utf8_lossy(text).replacen("ERR ", "", 1);
@@ -209,7 +209,7 @@ impl Session {
         }
         self.note_refusal();
         // A stranger is told what is wrong with the commands that it may send.
-        if self.authenticated || named.is_some_and(Entry::logs_in) {
+        if self.authenticated || named.is_some_and(CommandEntry::logs_in) {
             reply.error_bytes(text);
         } else {
             reply.error("NOAUTH Authentication required.");
@@ -218,7 +218,7 @@ impl Session {
 
     /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it. Nor longer than a
     /// reply may take, unless the command waits by its nature.
-    async fn await_answer(&mut self, entry: &Entry, answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
+    async fn await_answer(&mut self, entry: &CommandEntry, answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
         let is_patient = entry.row.flags.contains(Flags::PATIENT);
         let limit = self.node.settings().reply_timeout.duration().filter(|_| !is_patient);
         let turn = Turn::new(self.since, limit, Arc::clone(&self.client) as _);
@@ -233,7 +233,7 @@ impl Session {
     }
 
     /// Whether the client may run this command now.
-    fn admit(&self, entry: &Entry) -> Result<(), String> {
+    fn admit(&self, entry: &CommandEntry) -> Result<(), String> {
         if !self.authenticated && !entry.logs_in() {
             return Err("NOAUTH Authentication required.".into());
         }
@@ -247,9 +247,16 @@ impl Session {
     }
 
     /// Runs one command over the keyspace, wherever and whenever it can.
-    async fn run_alone(&mut self, entry: &Entry, run: Run, request: &OwnedRequest, reply: &mut Reply, now_ms: u64) {
+    async fn run_alone(
+        &mut self,
+        entry: &CommandEntry,
+        run: Run,
+        request: &OwnedRequest,
+        reply: &mut Reply,
+        now_ms: u64,
+    ) {
         self.client.worked_ms.store(now_ms, Ordering::Relaxed);
-        let command = Command { row: entry.row, run, request: request.clone(), context: self.context() };
+        let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
         plan.budget = Some(Arc::clone(&self.client) as _);
         match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
@@ -296,7 +303,7 @@ fn count(batch: &mut Batch, tenant: &Tenant, command: usize, request: Request<'_
 /// Whether a request may show a token.
 fn shows_token(request: Request<'_>) -> bool {
     let action = TABLE.by_name(request.arg(0)).map(|entry| entry.action);
-    matches!(action, Some(Action::Session(SessionRun::LogIn(log_in))) if (log_in.shows_token)(request))
+    matches!(action, Some(Handler::Session(SessionRun::LogIn(log_in))) if (log_in.shows_token)(request))
 }
 
 /// Whether a command's name is a line of an HTTP request: a browser can be made to send one to a port of this machine,

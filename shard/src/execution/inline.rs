@@ -84,7 +84,7 @@ pub enum Stop {
 
 /// What a batch did.
 #[derive(Debug, Clone, Copy)]
-pub struct Ran {
+pub struct InlineOutcome {
     /// Bytes of the input.
     pub used: usize,
     pub stop: Stop,
@@ -94,7 +94,7 @@ pub struct Ran {
     pub misses: u64,
 }
 
-impl Ran {
+impl InlineOutcome {
     const NOTHING: Self = Self { used: 0, stop: Stop::Wait, is_under_lock: false, hits: 0, misses: 0 };
 }
 
@@ -108,19 +108,19 @@ pub fn run<'i, F: Front>(
     input: Input<'_, 'i, F::Entry>,
     reply: &mut Reply,
     budget: &mut TurnBudget,
-) -> Ran {
+) -> InlineOutcome {
     let topology = database.topology_guard();
-    let Some(topology) = topology.as_ref() else { return Ran::NOTHING };
+    let Some(topology) = topology.as_ref() else { return InlineOutcome::NOTHING };
     let single = topology.shards.len() == 1;
     let shard = match slot {
         _ if single => 0,
         Some(slot) => topology.of_slot(slot),
         None => 0,
     };
-    let Some(held) = try_hold(&topology.shards[shard]) else { return Ran::NOTHING };
+    let Some(held) = try_hold(&topology.shards[shard]) else { return InlineOutcome::NOTHING };
     let mut contents = held.contents();
     if contents.retired || !topology.matches(shard, &contents) {
-        return Ran::NOTHING;
+        return InlineOutcome::NOTHING;
     }
     let sampled = sample(&mut contents, slot);
     let resident = contents.is_resident();
@@ -187,7 +187,7 @@ pub fn run<'i, F: Front>(
     if let Some(started) = sampled {
         contents.load.busy_ns += started.elapsed().as_nanos() as u64 * SAMPLE;
     }
-    Ran { used: at, stop, is_under_lock: true, hits, misses }
+    InlineOutcome { used: at, stop, is_under_lock: true, hits, misses }
 }
 
 /// Parses up to a window of requests that may be run under this lock, from `at` on, and asks for what they will read.

@@ -46,7 +46,7 @@ use futures::channel::oneshot;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
-pub use self::plan::{Command, Ended, Outcome, Plan, Ran, Step, Witness};
+pub use self::plan::{Ended, Outcome, Plan, PlannedCommand, Ran, Step, Witness};
 pub use self::turn::{Caller, Turn, Waits};
 pub use crate::commands::Context;
 
@@ -313,7 +313,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
     let started = Stopwatch::start();
     for step in &plan.steps {
         match step {
-            Step::Command(Command { row, run, request, context }) => {
+            Step::Command(PlannedCommand { row, run, request, context }) => {
                 db.select(context.select);
                 db.no_touch(context.no_touch);
                 reply.set_version(context.version);

@@ -33,7 +33,7 @@ pub struct Plan {
 /// One step of a plan.
 #[derive(Debug)]
 pub enum Step {
-    Command(Command),
+    Command(PlannedCommand),
     /// Watches a key from this moment on.
     Watch {
         select: u8,
@@ -45,7 +45,7 @@ pub enum Step {
 
 /// A command with all that it needs to run on any thread. Its arity has been checked.
 #[derive(Debug, Clone)]
-pub struct Command {
+pub struct PlannedCommand {
     pub row: &'static Row,
     pub run: Run,
     pub request: OwnedRequest,
@@ -104,13 +104,13 @@ impl Plan {
     }
 
     /// A plan of one command.
-    pub fn one(command: Command, asked_ms: u64, seed: u64) -> Self {
+    pub fn one(command: PlannedCommand, asked_ms: u64, seed: u64) -> Self {
         let mut plan = Self::new(asked_ms, seed);
         plan.steps.push(Step::Command(command));
         plan
     }
 
-    pub fn commands(&self) -> impl Iterator<Item = &Command> {
+    pub fn commands(&self) -> impl Iterator<Item = &PlannedCommand> {
         self.steps.iter().filter_map(|step| match step {
             Step::Command(command) => Some(command),
             Step::Watch { .. } | Step::Count => None,

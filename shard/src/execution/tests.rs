@@ -19,11 +19,11 @@ use dormouse_storage::store::Store;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 
-fn command(line: &str) -> Command {
+fn command(line: &str) -> PlannedCommand {
     let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, run) = find(request.as_request()).expect("a command");
-    Command { row, run, request, context: Context { select: 0, version: Version::Resp2, no_touch: false } }
+    PlannedCommand { row, run, request, context: Context { select: 0, version: Version::Resp2, no_touch: false } }
 }
 
 fn plan(queue: &[&str]) -> Plan {

@@ -25,7 +25,7 @@ use super::changes::KeyEvent;
 use super::graveyard::{Dead, takes_long_to_free};
 use super::index::{Index, place_at};
 use super::place::Place;
-use super::{Contents, Eviction, Keyspace, Settings, Shared, split_mix};
+use super::{Contents, EngineSettings, Eviction, Keyspace, Shared, split_mix};
 use crate::error::Error;
 use crate::memory::COUNTED_BYTES;
 
@@ -222,7 +222,7 @@ impl Contents {
     fn look(
         &mut self,
         shared: &Shared,
-        settings: &Settings,
+        settings: &EngineSettings,
         now_ms: u64,
         random: &mut impl FnMut() -> u64,
         wanted: usize,
@@ -261,7 +261,7 @@ impl Index {
     /// The keys, with their positions, that a look at a place in memory would drop.
     fn least_liked(
         &self,
-        settings: &Settings,
+        settings: &EngineSettings,
         now_ms: u64,
         random: &mut impl FnMut() -> u64,
         wanted: usize,

@@ -46,7 +46,7 @@ use smallvec::SmallVec;
 pub use contents::{Contents, Load};
 pub use graveyard::{Dead, Graveyard};
 pub use index::Index;
-pub use settings::{Eviction, Settings, Shared};
+pub use settings::{EngineSettings, Eviction, Shared};
 
 pub use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Shown};
 pub use dormouse_types::Limits;
@@ -157,7 +157,7 @@ pub struct Keyspace<'a> {
     /// In slot order; together they cover every key that the command names.
     shards: SmallVec<[&'a mut Contents; 1]>,
     shared: &'a Shared,
-    settings: Arc<Settings>,
+    settings: Arc<EngineSettings>,
     select: u8,
     /// See [`Shared::followed`].
     followed: u32,
@@ -241,7 +241,7 @@ impl<'a> Keyspace<'a> {
         &self.settings.limits
     }
 
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &EngineSettings {
         &self.settings
     }
 

@@ -25,7 +25,7 @@ pub enum Eviction {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct EngineSettings {
     pub limits: Limits,
     /// Bytes; 0: no limit.
     pub memory_max: usize,
@@ -35,7 +35,7 @@ pub struct Settings {
     pub sizes: Sizes,
 }
 
-impl Settings {
+impl EngineSettings {
     pub fn new(seed: u64) -> Self {
         Self {
             limits: Limits { seed, ..Limits::default() },
@@ -52,7 +52,7 @@ impl Settings {
 pub struct Shared {
     pub name: Box<str>,
     pub placement: SlotPlacement,
-    pub settings: ArcSwap<Settings>,
+    pub settings: ArcSwap<EngineSettings>,
     /// The number of the last entry in the log.
     pub sequence: AtomicU64,
     /// Where batches leave their effects.
@@ -87,7 +87,7 @@ impl Shared {
         Self {
             name: name.into(),
             placement: SlotPlacement { seed },
-            settings: ArcSwap::from_pointee(Settings::new(seed)),
+            settings: ArcSwap::from_pointee(EngineSettings::new(seed)),
             sequence: AtomicU64::new(0),
             journal: Journal::none(),
             next_id: AtomicU32::new(super::INDEXES as u32),
@@ -112,7 +112,7 @@ impl Shared {
     }
 
     /// Most bytes of data that it may have now; `None`: no limit.
-    pub fn memory_max(&self, settings: &Settings) -> Option<usize> {
+    pub fn memory_max(&self, settings: &EngineSettings) -> Option<usize> {
         let own = Some(settings.memory_max).filter(|max| *max > 0)?;
         Some(own.min(self.family_left.load(Ordering::Relaxed)))
     }

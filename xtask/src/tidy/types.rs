@@ -12,14 +12,11 @@ const TOOLS: &[&str] = &["benches", "client-tests", "fuzz", "simulation", "xtask
 /// Names that may be shared, each with its reason.
 const SHARED: &[(&str, &str)] = &[];
 
-/// Names that are shared and shall not be. The list may only shrink.
-const KNOWN: &[&str] = &["Action", "Command", "Entry", "Plan", "Ran", "Settings", "Table"];
-
 pub(crate) fn names(files: &[(&str, String)]) -> Vec<String> {
-    problems(files, SHARED, KNOWN)
+    problems(files, SHARED)
 }
 
-fn problems(files: &[(&str, String)], shared: &[(&str, &str)], known: &[&str]) -> Vec<String> {
+fn problems(files: &[(&str, String)], shared: &[(&str, &str)]) -> Vec<String> {
     let mut places: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for (path, text) in files {
         let krate = path.split('/').next().unwrap_or_default();
@@ -33,14 +30,14 @@ fn problems(files: &[(&str, String)], shared: &[(&str, &str)], known: &[&str]) -
     }
     let mut problems = Vec::new();
     let is_shared = |name: &str| places.get(name).is_some_and(|places| places.len() > 1);
-    let allowed = |name: &str| known.contains(&name) || shared.iter().any(|(shared, _)| *shared == name);
+    let allowed = |name: &str| shared.iter().any(|(shared, _)| *shared == name);
     for (name, places) in places.iter().filter(|(name, _)| is_shared(name) && !allowed(name)) {
         problems.push(format!("`{name}` is the name of {} public types: {}", places.len(), places.join(", ")));
     }
-    let listed = known.iter().chain(shared.iter().map(|(name, _)| name));
+    let listed = shared.iter().map(|(name, _)| name);
     problems.extend(
         listed.filter(|name| !is_shared(name)).map(|name| {
-            format!("`{name}` is the name of one type now: take it off the lists in xtask/src/tidy/types.rs")
+            format!("`{name}` is the name of one type now: take it off the list in xtask/src/tidy/types.rs")
         }),
     );
     problems
@@ -64,20 +61,18 @@ fn public_types(code: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn found(files: &[(&str, &str)], shared: &[(&str, &str)], known: &[&str]) -> Vec<String> {
+    fn found(files: &[(&str, &str)], shared: &[(&str, &str)]) -> Vec<String> {
         let files: Vec<(&str, String)> = files.iter().map(|(path, text)| (*path, (*text).to_owned())).collect();
-        problems(&files, shared, known)
+        problems(&files, shared)
     }
 
     #[test]
     fn a_name_is_one_type() {
         let twice =
             [("a/src/x.rs", "pub struct Place(u8);\nstruct Own;"), ("b/src/y.rs", "pub enum Place {}\nstruct Own;")];
-        assert_eq!(found(&twice, &[], &[]), ["`Place` is the name of 2 public types: a/src/x.rs, b/src/y.rs"]);
-        assert_eq!(found(&twice, &[("Place", "a reason")], &[]), [""; 0]);
-        assert_eq!(found(&twice, &[], &["Place"]), [""; 0]);
-        assert_eq!(found(&twice[..1], &[], &["Place"]).len(), 1);
-        assert_eq!(found(&twice[..1], &[("Place", "a reason")], &[]).len(), 1);
+        assert_eq!(found(&twice, &[]), ["`Place` is the name of 2 public types: a/src/x.rs, b/src/y.rs"]);
+        assert_eq!(found(&twice, &[("Place", "a reason")]), [""; 0]);
+        assert_eq!(found(&twice[..1], &[("Place", "a reason")]).len(), 1);
     }
 
     #[test]
@@ -89,11 +84,7 @@ mod tests {
             ("b/src/y.rs", "// pub struct Place;\n#[cfg(test)]\nmod tests {\npub struct Place;\n}"),
             ("b/src/y.rs", "pub(crate) struct Place;\nmod m {\n    pub struct Place;\n}"),
         ] {
-            assert_eq!(
-                found(&[("a/src/x.rs", "pub struct Place;"), (path, text)], &[], &[]),
-                [""; 0],
-                "{path}: {text}"
-            );
+            assert_eq!(found(&[("a/src/x.rs", "pub struct Place;"), (path, text)], &[]), [""; 0], "{path}: {text}");
         }
     }
 }

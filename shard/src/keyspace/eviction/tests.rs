@@ -20,7 +20,7 @@ struct Held {
 impl Held {
     fn new(eviction: Eviction, memory_max: usize) -> Self {
         let shared = Shared::new("test", 7);
-        let settings = Settings { eviction, memory_max, ..Settings::new(7) };
+        let settings = EngineSettings { eviction, memory_max, ..EngineSettings::new(7) };
         shared.settings.store(settings.into());
         let contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
         Self { shared, contents, now_ms: NOW, seed: 1 }
@@ -131,7 +131,7 @@ fn what_was_used_lately_stays() {
         held.keyspace().set_string(&(KEYS + n).to_be_bytes(), &[b'x'; 60], Expiry::None);
     }
     let limit = held.contents.bytes();
-    let settings = Settings { eviction: Eviction::AllKeysLru, memory_max: limit, ..Settings::new(7) };
+    let settings = EngineSettings { eviction: Eviction::AllKeysLru, memory_max: limit, ..EngineSettings::new(7) };
     held.shared.settings.store(settings.into());
     // Exact: by the moment of use, and the key used at it.
     let (mut moments, mut order) = (BTreeMap::new(), BTreeSet::new());
@@ -172,7 +172,8 @@ fn the_log_has_what_was_dropped_in_the_order_of_the_batch() {
     for waits in [false, true] {
         let mut bench = Bench::new();
         let log = TestLog::of(&mut bench.shared);
-        let settings = Settings { eviction: Eviction::AllKeysRandom, memory_max: 15_000, ..Settings::new(7) };
+        let settings =
+            EngineSettings { eviction: Eviction::AllKeysRandom, memory_max: 15_000, ..EngineSettings::new(7) };
         bench.shared.settings.store(settings.into());
         for batch in 0..40u64 {
             let mut db = Keyspace::new([&mut bench.contents], &bench.shared, 0, NOW + batch, batch);
