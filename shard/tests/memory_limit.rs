@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::commands::{Context, find};
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::execution::{self, Command, Ended, Plan, Step, Turn};
+use dormouse_shard::execution::{self, Ended, Plan, PlannedCommand, Step, Turn};
 use dormouse_shard::lane::Lane;
 use dormouse_shard::memory::MEMORY;
 use dormouse_storage::store::Store;
@@ -49,7 +49,7 @@ impl Bench {
             let request = OwnedRequest::from_args(args);
             let (row, run) = find(request.as_request()).expect("a command");
             let context = Context { select: *select, version: Version::Resp2, no_touch: false };
-            Step::Command(Command { row, run, request, context })
+            Step::Command(PlannedCommand { row, run, request, context })
         }));
         let (plan, turn) = (Arc::new(plan), Arc::new(Turn::endless(None)));
         let ran = execution::run(&self.database, &plan, &turn);
