@@ -5,7 +5,8 @@ use dormouse_types::record::{Entry, Origin, RAW_MAX, Record, Value};
 
 use super::changes::KeyEvent;
 use super::graveyard::Dead;
-use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text, text_of};
+use super::text::text_of;
+use super::{BURY_ABOVE, Change, Expiry, Keyspace, Text};
 use crate::error::Result;
 
 impl Keyspace<'_> {

@@ -7,6 +7,7 @@ use dormouse_types::{End, List};
 
 use super::*;
 use crate::commands::testing::Bench;
+use crate::error::Error;
 use crate::keyspace::index::aligned;
 use crate::keyspace::place::Dirty;
 use crate::keyspace::testing::{Kept, TestLog};

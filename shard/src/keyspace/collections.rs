@@ -1,0 +1,179 @@
+//! Collections in the keyspace: read, looked at without a trace, changed in place.
+
+use dormouse_types::record::{Record, Value};
+use dormouse_types::{Collection, Limits, Object};
+
+use super::changes::KeyEvent;
+use super::{Keyspace, Text};
+use crate::error::{Error, Result};
+
+/// Whether a change changed anything, with its result.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<R> {
+    Yes(R),
+    No(R),
+}
+
+impl<R> Change<R> {
+    pub fn when(changed: bool, result: R) -> Self {
+        if changed { Self::Yes(result) } else { Self::No(result) }
+    }
+
+    pub(super) fn split(self) -> (bool, R) {
+        match self {
+            Self::Yes(result) => (true, result),
+            Self::No(result) => (false, result),
+        }
+    }
+}
+
+impl Keyspace<'_> {
+    pub fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>> {
+        match self.read_record(key).map(Record::value) {
+            None => Ok(None),
+            Some(Value::Object(object)) => T::as_object(object).map(Some).ok_or(Error::WrongType),
+            Some(_) => Err(Error::WrongType),
+        }
+    }
+
+    /// The values under several keys at once.
+    pub fn values<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]> + Clone,
+    ) -> impl Iterator<Item = Option<Value<'_>>> {
+        // What has expired goes first, which needs the keyspace for itself.
+        for key in keys.clone() {
+            let _ = self.read_record(key);
+        }
+        let seen: &Self = self;
+        keys.map(move |key| seen.peek(key))
+    }
+
+    /// How many elements the collection under `key` has, 0 where there is none or it is not in memory. Looking leaves no
+    /// trace: no access clock, no hit or miss, no fault.
+    pub fn cardinality(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Object(Object::Text(_))) => 0,
+            Some(Value::Object(object)) => object.len(),
+            _ => 0,
+        }
+    }
+
+    /// The bytes of the collection under `key`, 0 where there is none or it is not in memory; no trace either.
+    pub fn collection_bytes(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Object(object)) => object.heap_bytes(),
+            _ => 0,
+        }
+    }
+
+    /// The bytes of whatever is under `key`, 0 where there is nothing or it is not in memory; no trace either.
+    pub fn value_bytes(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Object(object)) => object.heap_bytes(),
+            Some(Value::Raw(bytes)) => bytes.len(),
+            Some(Value::Int(_)) | None => 0,
+        }
+    }
+
+    /// The collection under `key`, if it is one of this kind and in memory. Looking leaves no trace, as above.
+    pub fn peek_collection<T: Collection>(&self, key: &[u8]) -> Option<&T> {
+        match self.peek(key)? {
+            Value::Object(object) => T::as_object(object),
+            _ => None,
+        }
+    }
+
+    /// How many bytes the string under `key` has, 0 where there is none or it is not in memory; no trace either.
+    pub fn string_length(&self, key: &[u8]) -> usize {
+        match self.peek(key) {
+            Some(Value::Int(n)) => Text::Int(n).len(),
+            Some(Value::Raw(bytes)) => bytes.len(),
+            Some(Value::Object(Object::Text(bytes))) => bytes.len(),
+            Some(Value::Object(_)) | None => 0,
+        }
+    }
+
+    pub(super) fn peek(&self, key: &[u8]) -> Option<Value<'_>> {
+        let position = self.position(key);
+        let shard = &self.shards[self.shard_at(position)];
+        // A malformed request is looked at before it is refused, and its words are no keys to those who route it.
+        shard.covers((position >> 50) as u16).then_some(())?;
+        let record = shard.index(self.select)?.get(position, key)?;
+        record.expiry().is_none_or(|at| at > self.horizon()).then(|| record.value())
+    }
+
+    /// Changes the collection under `key`: made when absent, deleted when emptied.
+    pub fn update<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut T, &Limits) -> Change<R>,
+    ) -> Result<R> {
+        let position = self.position(key);
+        let mut change = Some(change);
+        if let Some(result) = self.change_existing(key, position, &mut change)? {
+            return Ok(result);
+        }
+        let change = change.expect("where there is no record, nothing was asked to change it");
+        let mut made = T::new();
+        let (_, result) = change(&mut made, &self.settings.limits).split();
+        if !made.is_empty() {
+            self.add(position, Record::new_object(key, made.into_object(), None));
+        }
+        Ok(result)
+    }
+
+    /// Changes the collection under `key` if there is one; deleted when emptied.
+    pub fn update_existing<T: Collection, R>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut T, &Limits) -> Change<R>,
+    ) -> Result<Option<R>> {
+        self.change_existing(key, self.position(key), &mut Some(change))
+    }
+
+    /// Takes `change` and runs it if there is such a key.
+    pub(super) fn change_existing<T: Collection, R, F: FnOnce(&mut T, &Limits) -> Change<R>>(
+        &mut self,
+        key: &[u8],
+        position: u64,
+        change: &mut Option<F>,
+    ) -> Result<Option<R>> {
+        let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
+        let Some(at) = self.ready(position, key) else { return Ok(None) };
+        let Some(index) = self.shards[at].index_mut(select) else { return Ok(None) };
+        let limits = &self.settings.limits;
+        let outcome = index.update(position, key, &placement, |record| {
+            let Some(collection) = record.object_mut().and_then(T::as_object_mut) else {
+                return (false, Err(Error::WrongType));
+            };
+            let change = change.take().expect("a record is updated once");
+            let (changed, result) = change(collection, limits).split();
+            let empty = collection.is_empty();
+            record.set_access(clock);
+            (changed, Ok((changed, empty, result)))
+        });
+        let Some(outcome) = outcome else { return Ok(None) };
+        let (changed, empty, result) = outcome?;
+        if empty {
+            let record = index.remove(position, key, true, &placement);
+            self.bury(record);
+        }
+        if changed || empty {
+            self.changed(self.event, key);
+        }
+        if empty {
+            self.tell(KeyEvent::DEL, key);
+        }
+        Ok(Some(result))
+    }
+
+    /// Sets `key` to `object`, whatever it was; an empty one deletes it. The expiry is `expiry` or none.
+    pub fn put(&mut self, key: &[u8], object: impl Collection, expiry: Option<u64>) {
+        if object.is_empty() {
+            self.delete(key);
+        } else {
+            self.replace(key, Record::new_object(key, object.into_object(), expiry));
+        }
+    }
+}
