@@ -24,8 +24,20 @@ pub(crate) struct Commands {
     command_length: usize,
     count: usize,
     reply_start: Vec<u8>,
-    reply_length: usize,
+    replies: Replies,
 }
+
+/// How the end of a reply is found without reading it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Replies {
+    /// All have this many bytes.
+    Length(usize),
+    /// Each is one line.
+    Lines,
+}
+
+/// The bytes of all commands of a kind: they should not push the data of the server that is measured out of the caches.
+const COMMANDS_BYTES_MAX: usize = 16 << 20;
 
 impl Commands {
     /// `SET key value` for random keys among the first `keys` (see [`key`]), with values of `value_length` bytes.
@@ -56,13 +68,33 @@ impl Commands {
         })
     }
 
-    fn build(keys: u64, reply_start: Vec<u8>, reply_length: usize, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
-        // Enough that the server's caches see the whole keyspace, and few enough to stay small here.
-        let count = keys.clamp(1024, 256 * 1024) as usize;
+    /// Commands as `write` builds them from random numbers below `keys`, each answered by one line that starts so.
+    pub fn of_lines(keys: u64, reply_start: &str, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        Self::built(keys, reply_start.into(), Replies::Lines, write)
+    }
+
+    /// The same, each answered by an array of `elements` strings of `element_length` bytes.
+    pub fn of_arrays(keys: u64, elements: usize, element_length: usize, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        let start = format!("*{elements}\r\n${element_length}\r\n").into_bytes();
+        let element = format!("${element_length}\r\n\r\n").len() + element_length;
+        let length = format!("*{elements}\r\n").len() + elements * element;
+        Self::build(keys, start, length, write)
+    }
+
+    fn build(keys: u64, reply_start: Vec<u8>, reply_length: usize, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
+        Self::built(keys, reply_start, Replies::Length(reply_length), write)
+    }
+
+    fn built(keys: u64, reply_start: Vec<u8>, replies: Replies, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         let mut random = fastrand::Rng::with_seed(keys);
         let mut bytes = Vec::new();
-        (0..count).for_each(|_| write(random.u64(..keys), &mut bytes));
-        Self { command_length: bytes.len() / count, bytes, count, reply_start, reply_length }
+        write(random.u64(..keys), &mut bytes);
+        let command_length = bytes.len();
+        // Enough that the server's caches see the whole keyspace, and few enough to stay small here.
+        let count = keys.clamp(1024, 256 * 1024).min((COMMANDS_BYTES_MAX / command_length) as u64) as usize;
+        (1..count).for_each(|_| write(random.u64(..keys), &mut bytes));
+        assert_eq!(bytes.len(), count * command_length, "commands of one kind have one length");
+        Self { command_length, bytes, count, reply_start, replies }
     }
 
     fn batch(&self, pipeline: usize, random: &mut fastrand::Rng) -> &[u8] {
@@ -92,6 +124,7 @@ struct Connection {
     stream: TcpStream,
     kind: usize,
     sent_at: Instant,
+    /// Bytes or lines of the reply so far.
     received: usize,
     busy: bool,
 }
@@ -173,7 +206,10 @@ impl Connection {
     /// Reads what has come; whether that completes the reply.
     fn receive(&mut self, scratch: &mut [u8], kinds: &[Commands], pipeline: usize) -> Result<bool> {
         let commands = &kinds[self.kind];
-        let expected = commands.reply_length * pipeline;
+        let expected = match commands.replies {
+            Replies::Length(length) => length * pipeline,
+            Replies::Lines => pipeline,
+        };
         loop {
             let length = match self.stream.read(scratch) {
                 Ok(0) => return Err("the server closed a connection".into()),
@@ -185,7 +221,10 @@ impl Connection {
             let reply = &scratch[..length];
             let compared = commands.reply_start.len().min(length);
             let starts_well = self.received > 0 || reply[..compared] == commands.reply_start[..compared];
-            self.received += length;
+            self.received += match commands.replies {
+                Replies::Length(_) => length,
+                Replies::Lines => reply.iter().filter(|byte| **byte == b'\n').count(),
+            };
             let ends_well = self.received < expected || (self.received == expected && reply.ends_with(b"\n"));
             if !starts_well || !ends_well {
                 let shown = String::from_utf8_lossy(&reply[..length.min(100)]);
@@ -232,7 +271,10 @@ mod tests {
             assert_eq!(batch.len(), 16 * set.command_length);
             assert!(batch.starts_with(b"*3\r\n$3\r\nSET\r\n$16\r\nkey:"));
         }
-        assert_eq!(Commands::get(1000, 64).reply_length, 71);
+        assert_eq!(Commands::get(1000, 64).replies, Replies::Length(71));
+        let arrays =
+            Commands::of_arrays(10, 3, 16, |index, request| command(request, &[b"MGET", key(index).as_bytes()]));
+        assert_eq!(arrays.replies, Replies::Length(4 + 3 * (5 + 16 + 2)));
     }
 
     #[test]
@@ -278,6 +320,13 @@ mod tests {
         let tally = load.run(more, |_| replies += 1).unwrap();
         assert_eq!((tally.commands, replies), (8, 4));
 
+        let lines =
+            [Commands::of_lines(100, ":", |index, request| command(request, &[b"INCR", key(index).as_bytes()]))];
+        let length = lines[0].command_length * 2;
+        let mut load = Load::connect(answering(length, b":9\r\n:10\r\n"), 1, 2, &lines).unwrap();
+        assert_eq!(load.run(|_| false, |_| {}).unwrap().commands, 2);
+
+        let length = kinds[0].command_length * 2;
         for wrong in [&b"$-1\r\n$3\r\nabc\r\n"[..], b"-ERR no such command, none\r\n"] {
             let mut load = Load::connect(answering(length, wrong), 1, 2, &kinds).unwrap();
             let error = load.run(|_| false, |_| {}).unwrap_err().to_string();

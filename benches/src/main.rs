@@ -26,7 +26,7 @@ use crate::server::{Kind, Program};
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Measures Dormouse beside redis-server (and valkey-server where there is one).
+/// Measures Dormouse beside redis-server, and where that is the question beside the newest Valkey and Redis.
 #[derive(Parser)]
 #[command(name = "dormouse-benches")]
 struct Options {
@@ -45,13 +45,47 @@ struct Options {
     /// Measures the peers alone.
     #[arg(long)]
     peers_only: bool,
-    #[arg(long, default_value = "target/release/dormouse")]
-    dormouse: PathBuf,
+    /// Otherwise the one that was built beside this program.
+    #[arg(long)]
+    dormouse: Option<PathBuf>,
     #[arg(long, default_value = "redis-server")]
     redis: PathBuf,
-    /// Left out where it is not installed.
-    #[arg(long, default_value = "valkey-server")]
-    valkey: PathBuf,
+    /// Valkey 9, for `cpu` and `memory`; `cargo xtask bench` fetches it.
+    #[arg(long)]
+    valkey: Option<PathBuf>,
+    /// Redis 8, for `cpu` and `memory`; `cargo xtask bench` fetches it.
+    #[arg(long)]
+    redis8: Option<PathBuf>,
+}
+
+impl Options {
+    /// The columns of a measure, Redis first.
+    fn programs(&self, measure: Measure) -> Result<Vec<Program>> {
+        let beside = std::env::current_exe()?;
+        let mut programs = vec![Program::find(Kind::Redis, &self.redis)?];
+        if measure.has_newest_peers() {
+            let peers = [
+                (Kind::Valkey, &self.valkey, "DORMOUSE_VALKEY_SERVER"),
+                (Kind::Redis8, &self.redis8, "DORMOUSE_REDIS8_SERVER"),
+            ];
+            for (kind, option, variable) in peers {
+                let path = option.clone().or_else(|| std::env::var_os(variable).map(PathBuf::from));
+                let hint =
+                    format!("neither an option nor {variable}, which `cargo xtask bench` sets, names its program");
+                programs.push(Program::find_or_absent(kind, path.as_deref(), &hint));
+            }
+        }
+        if measure.has_limit() {
+            let limit = beside.with_file_name("dormouse-bench-limit");
+            programs.push(Program::find_or_absent(Kind::Limit, Some(&limit), ""));
+        }
+        if !self.peers_only {
+            let path = self.dormouse.clone().unwrap_or_else(|| beside.with_file_name("dormouse"));
+            let found = Program::find(Kind::Dormouse, &path);
+            programs.push(found.map_err(|error| format!("{error}; build it with `cargo build --release`"))?);
+        }
+        Ok(programs)
+    }
 }
 
 /// What every measure is handed.
@@ -64,6 +98,17 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
+    /// The value of each server in the order of the columns; nothing of one that is absent.
+    pub fn of_each<T>(&self, of_one: impl Fn(&Program) -> Result<T>) -> Result<Vec<Option<T>>> {
+        let present = |program: &Program| program.absent.is_none().then(|| of_one(program)).transpose();
+        self.programs.iter().map(present).collect()
+    }
+
+    fn absent(&self) -> Vec<String> {
+        let why = |program: &Program| Some(format!("{}: {}", program.kind.name(), program.absent.as_ref()?));
+        self.programs.iter().filter_map(why).collect()
+    }
+
     /// The full amount, or in a smoke run the small one.
     pub fn amount<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
@@ -84,19 +129,10 @@ fn run(options: &Options) -> Result<()> {
     server::sweep();
     process::raise_open_files();
     process::pin_to_core(server::LOAD_CORE)?;
-    let mut programs = vec![Program::find(Kind::Redis, &options.redis)?];
-    // Valkey is welcome, not required.
-    programs.extend(Program::find(Kind::Valkey, &options.valkey).ok());
-    if !options.peers_only {
-        let found = Program::find(Kind::Dormouse, &options.dormouse);
-        programs.push(found.map_err(|error| format!("{error}; build it with `cargo build --release`"))?);
-    }
-    let bench = Bench { programs, quick: options.quick, part: options.part };
-    let machine = machine::Machine::look(&bench.programs);
-    eprintln!("{}", machine.summary());
-
     for measure in Measure::chosen(&options.measures) {
-        eprintln!("measuring {} ...", measure.name());
+        let bench = Bench { programs: options.programs(measure)?, quick: options.quick, part: options.part };
+        let machine = machine::Machine::look(&bench.programs);
+        eprintln!("measuring {} on {} ...", measure.name(), machine.summary());
         let part = options.part.filter(|_| measure == Measure::Durability).map(Part::name);
         let (name, option) = match part {
             Some(part) => (format!("{}-{part}", measure.name()), format!(" --part {part}")),
@@ -105,7 +141,8 @@ fn run(options: &Options) -> Result<()> {
         let report = report::Report {
             measure: name,
             command: format!("cargo xtask bench {}{option} --record", measure.name()),
-            machine: machine.clone(),
+            machine,
+            absent: bench.absent(),
             tables: measure.run(&bench)?,
         };
         println!("{}", report.text());

@@ -15,6 +15,8 @@ pub(crate) struct Report {
     /// What shows these numbers again.
     pub command: String,
     pub machine: Machine,
+    /// Servers that could not be had, and why.
+    pub absent: Vec<String>,
     pub tables: Vec<Table>,
 }
 
@@ -31,7 +33,7 @@ pub(crate) struct Row {
     pub unit: Unit,
     /// One a server, in the table's order; nothing where it has no such thing.
     pub values: Vec<Option<f64>>,
-    /// Dormouse to Redis, where both have a value.
+    /// Dormouse to what the target is measured against, else to Redis, where both have a value.
     pub ratio: Option<f64>,
     pub target: Option<Target>,
     pub met: Option<bool>,
@@ -60,6 +62,12 @@ pub(crate) enum Target {
     OfRedis(f64),
     /// At least this multiple of Redis's value in the same run.
     TimesRedis(f64),
+    /// At most this share of Valkey's value in the same run.
+    OfValkey(f64),
+    /// At most this share of the least value of a peer in the same run.
+    OfBest(f64),
+    /// At most this share of the value of the bare loop in the same run.
+    OfLimit(f64),
 }
 
 impl Table {
@@ -71,8 +79,17 @@ impl Table {
     /// Adds a row; `values` are in the order of the servers.
     pub fn row(&mut self, label: impl Into<String>, unit: Unit, values: Vec<Option<f64>>, target: Option<Target>) {
         let of = |kind| self.servers.iter().position(|server| *server == kind).and_then(|at| values[at]);
-        let (redis, dormouse) = (of(Kind::Redis), of(Kind::Dormouse));
-        let ratio = redis.zip(dormouse).filter(|(redis, _)| *redis > 0.0).map(|(redis, dormouse)| dormouse / redis);
+        let reference = match target {
+            Some(Target::OfValkey(_)) => of(Kind::Valkey),
+            Some(Target::OfLimit(_)) => of(Kind::Limit),
+            Some(Target::OfBest(_)) => {
+                [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter_map(of).min_by(f64::total_cmp)
+            }
+            _ => of(Kind::Redis),
+        };
+        let dormouse = of(Kind::Dormouse);
+        let pair = reference.zip(dormouse).filter(|(reference, _)| *reference > 0.0);
+        let ratio = pair.map(|(reference, dormouse)| dormouse / reference);
         let met = target.and_then(|target| target.met(dormouse, ratio));
         self.rows.push(Row { label: label.into(), unit, values, ratio, target, met });
     }
@@ -140,7 +157,9 @@ impl Target {
         match self {
             Target::Most(limit) => dormouse.map(|value| value <= limit),
             Target::Least(limit) => dormouse.map(|value| value >= limit),
-            Target::OfRedis(limit) => ratio.map(|ratio| ratio <= limit),
+            Target::OfRedis(limit) | Target::OfValkey(limit) | Target::OfBest(limit) | Target::OfLimit(limit) => {
+                ratio.map(|ratio| ratio <= limit)
+            }
             Target::TimesRedis(limit) => ratio.map(|ratio| ratio >= limit),
         }
     }
@@ -150,6 +169,9 @@ impl Target {
             Target::Most(limit) => format!("<= {}{}", grouped(&limit.to_string()), unit.suffix()),
             Target::Least(limit) => format!(">= {}{}", grouped(&limit.to_string()), unit.suffix()),
             Target::OfRedis(limit) => format!("<= {limit:.2} of redis"),
+            Target::OfValkey(limit) => format!("<= {limit:.2} of valkey"),
+            Target::OfBest(limit) => format!("<= {limit:.2} of the best"),
+            Target::OfLimit(limit) => format!("<= {limit:.2} of limit"),
             Target::TimesRedis(limit) => format!(">= {limit:.2} of redis"),
         }
     }
@@ -158,6 +180,7 @@ impl Target {
 impl Report {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n{}\n", self.command, self.machine.summary());
+        self.absent.iter().for_each(|absent| text.push_str(&format!("not measured: {absent}\n")));
         for table in &self.tables {
             text.push('\n');
             text.push_str(&table.text());
@@ -237,6 +260,29 @@ mod tests {
             let table = table(values, target);
             assert_eq!(table.rows[0].ratio, ratio);
             assert_eq!(table.rows[0].met, met);
+        }
+    }
+
+    #[test]
+    fn measures_against_what_the_target_names() {
+        let servers = vec![Kind::Redis, Kind::Valkey, Kind::Redis8, Kind::Limit, Kind::Dormouse];
+        for (target, valkey, ratio) in [
+            (Target::OfRedis(1.0), Some(4.0), Some(0.25)),
+            (Target::OfValkey(1.0), Some(4.0), Some(0.5)),
+            (Target::OfValkey(1.0), None, None),
+            (Target::OfBest(1.0), Some(4.0), Some(0.5)),
+            (Target::OfBest(1.0), None, Some(0.4)),
+            (Target::OfLimit(1.0), Some(4.0), Some(2.0)),
+        ] {
+            let mut table = Table { title: "CPU".to_owned(), servers: servers.clone(), rows: Vec::new() };
+            table.row(
+                "SET",
+                Unit::Microseconds,
+                vec![Some(8.0), valkey, Some(5.0), Some(1.0), Some(2.0)],
+                Some(target),
+            );
+            assert_eq!(table.rows[0].ratio, ratio);
+            assert_eq!(table.rows[0].met, ratio.map(|ratio| ratio <= 1.0));
         }
     }
 

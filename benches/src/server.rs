@@ -29,8 +29,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
+    /// The one that the distribution has: every measure has it.
     Redis,
     Valkey,
+    /// The newest Redis.
+    Redis8,
+    /// See `limit/main.rs`.
+    Limit,
     Dormouse,
 }
 
@@ -39,6 +44,8 @@ impl Kind {
         match self {
             Kind::Redis => "redis",
             Kind::Valkey => "valkey",
+            Kind::Redis8 => "redis8",
+            Kind::Limit => "limit",
             Kind::Dormouse => "dormouse",
         }
     }
@@ -47,6 +54,8 @@ impl Kind {
 /// What a crash may lose: the same promise in the words of each server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Loss {
+    /// What each promises unless told otherwise: Dormouse the last second, peers all since their last snapshot.
+    Default,
     /// All since the last checkpoint: no log.
     All,
     /// The last second.
@@ -69,11 +78,16 @@ impl Default for Setup {
     }
 }
 
+impl Setup {
+    /// As each server comes, but that peers make no snapshots of their own.
+    pub const DEFAULT: Self = Self { loss: Loss::Default, checkpoint_every: "1m" };
+}
+
 impl Loss {
     /// Peers' `appendfsync`, where they keep a log at all.
     pub fn appendfsync(self) -> Option<&'static str> {
         match self {
-            Loss::All => None,
+            Loss::Default | Loss::All => None,
             Loss::Second => Some("everysec"),
             Loss::Nothing => Some("always"),
         }
@@ -83,7 +97,7 @@ impl Loss {
     pub fn window(self) -> &'static str {
         match self {
             Loss::All => "none",
-            Loss::Second => "1s",
+            Loss::Default | Loss::Second => "1s",
             Loss::Nothing => "0",
         }
     }
@@ -100,15 +114,28 @@ pub(crate) struct Program {
     pub kind: Kind,
     pub path: PathBuf,
     pub version: String,
+    /// Why it cannot be measured: its columns stay empty.
+    pub absent: Option<String>,
 }
 
 impl Program {
+    /// A server that measures can do without.
+    pub fn find_or_absent(kind: Kind, path: Option<&Path>, hint: &str) -> Self {
+        let found = path.ok_or_else(|| hint.into()).and_then(|path| Self::find(kind, path));
+        found.unwrap_or_else(|error| Self {
+            kind,
+            path: PathBuf::new(),
+            version: "not measured".to_owned(),
+            absent: Some(error.to_string()),
+        })
+    }
+
     pub fn find(kind: Kind, path: &Path) -> Result<Self> {
         let argument = if kind == Kind::Dormouse { "version" } else { "--version" };
         let output = Command::new(path).arg(argument).output();
         let output = output.map_err(|error| format!("cannot run {}: {error}", path.display()))?;
         let version = version_number(&String::from_utf8_lossy(&output.stdout));
-        Ok(Self { kind, path: path.to_owned(), version })
+        Ok(Self { kind, path: path.to_owned(), version, absent: None })
     }
 
     /// Starts it empty in a new folder, without a log, and waits until it answers.
@@ -155,7 +182,8 @@ impl Program {
         let mut command = self.command();
         command.arg("--port").arg(port.to_string());
         match self.kind {
-            Kind::Redis | Kind::Valkey => {
+            Kind::Limit => {}
+            Kind::Redis | Kind::Valkey | Kind::Redis8 => {
                 command.args(["--bind", "127.0.0.1", "--save", "", "--dir"]).arg(folder.path());
                 match setup.loss.appendfsync() {
                     None => command.args(["--appendonly", "no"]),

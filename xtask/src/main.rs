@@ -125,15 +125,18 @@ fn simulate(root: &std::path::Path, arguments: &[String]) -> Outcome {
 /// Builds the server as users get it, then measures it. Standard output belongs to the tables.
 fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     tools::redis_server();
-    let needs_server = !arguments.iter().any(|argument| matches!(argument.as_str(), "--help" | "-h" | "--peers-only"));
-    if needs_server {
-        let mut build = run::cargo(root);
-        build.args(["build", "--quiet", "--release", "--package", "dormouse"]);
-        build.status().map_err(|error| error.to_string()).and_then(run::succeeded)?;
+    let is_named = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
+    let mut build = run::cargo(root);
+    build.args(["build", "--quiet", "--release", "--package", "dormouse-benches"]);
+    if !is_named(&["--help", "-h", "--peers-only"]) {
+        build.args(["--package", "dormouse"]);
     }
+    build.status().map_err(|error| error.to_string()).and_then(run::succeeded)?;
     let mut bench = run::cargo(root);
     bench.args(["run", "--quiet", "--release", "--package", "dormouse-benches", "--"]).args(arguments);
-    if arguments.iter().any(|argument| argument == "durability") {
+    // Other measures have Debian's Redis alone.
+    let is_everything = !arguments.iter().any(|argument| !argument.starts_with('-'));
+    if !is_named(&["--help", "-h"]) && (is_everything || is_named(&["cpu", "memory", "durability"])) {
         tools::peers(root, &mut bench)?;
     }
     let status = bench.status().map_err(|error| error.to_string())?;

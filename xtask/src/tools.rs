@@ -104,8 +104,8 @@ pub(crate) fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBu
 /// fetched is reported loudly; the tests that need it report it too, and fail under `CI=true`.
 pub(crate) fn peers(root: &Path, command: &mut Command) -> Result<(), String> {
     let peers = [
-        ("DORMOUSE_VALKEY_SERVER", "moves from and to Valkey 9.1.2 were", valkey_server(root)),
-        ("DORMOUSE_REDIS8_SERVER", "moves from and to Redis 8.10.2 were", redis_8_server(root)),
+        ("DORMOUSE_VALKEY_SERVER", "Valkey 9.1.2 was", valkey_server(root)),
+        ("DORMOUSE_REDIS8_SERVER", "Redis 8.10.2 was", redis_8_server(root)),
     ];
     for (variable, what, peer) in peers {
         match peer {

@@ -28,7 +28,7 @@ const SHAPES: &[Shape] = &[
     Shape {
         label: "string, 16 B key, 64 B value",
         count: ELEMENTS,
-        target: Some(Target::Most(115.0)),
+        target: Some(Target::OfValkey(0.82)),
         write: |index, request| command(request, &[b"SET", key(index).as_bytes(), &text::<64>(index)]),
     },
     Shape {
@@ -55,7 +55,7 @@ const SHAPES: &[Shape] = &[
     Shape {
         label: "hash of 5 fields x 16 B",
         count: SMALL_COLLECTIONS,
-        target: Some(Target::OfRedis(1.0)),
+        target: Some(Target::OfValkey(0.95)),
         write: |index, request| {
             let pairs = (0..5).flat_map(|at| [format!("field{at}").into_bytes(), text::<16>(index * 5 + at).to_vec()]);
             collection("HSET", index, pairs, request);
@@ -64,7 +64,7 @@ const SHAPES: &[Shape] = &[
     Shape {
         label: "set of 10 integers",
         count: SMALL_COLLECTIONS,
-        target: Some(Target::OfRedis(1.0)),
+        target: Some(Target::OfValkey(0.95)),
         write: |index, request| {
             collection("SADD", index, (0..10).map(|at| integer(index * 10 + at).into_bytes()), request);
         },
@@ -72,7 +72,7 @@ const SHAPES: &[Shape] = &[
     Shape {
         label: "sorted set of 10",
         count: SMALL_COLLECTIONS,
-        target: Some(Target::OfRedis(1.0)),
+        target: Some(Target::OfValkey(0.95)),
         write: |index, request| {
             let score = |at: u64| ((index * 7 + at * 997) % 10_000).to_string().into_bytes();
             collection(
@@ -86,7 +86,7 @@ const SHAPES: &[Shape] = &[
     Shape {
         label: "list of 20 x 32 B",
         count: SMALL_COLLECTIONS,
-        target: Some(Target::OfRedis(1.0)),
+        target: Some(Target::OfValkey(0.95)),
         write: |index, request| {
             collection("RPUSH", index, (0..20).map(|at| text::<32>(index * 20 + at).to_vec()), request);
         },
@@ -120,8 +120,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     for shape in SHAPES {
         let count = bench.amount(shape.count, shape.count / 50);
         let of_one = |program: &Program| per_element(program, shape, count);
-        let values: Vec<(f64, f64)> = bench.programs.iter().map(of_one).collect::<Result<_>>()?;
-        let (by_said, by_resident) = values.into_iter().map(|(said, resident)| (Some(said), Some(resident))).unzip();
+        let values = bench.of_each(of_one)?;
+        let (by_said, by_resident) = values.into_iter().map(Option::unzip).unzip();
         said.row(shape.label, Unit::Bytes, by_said, shape.target);
         resident.row(shape.label, Unit::Bytes, by_resident, None);
     }

@@ -57,6 +57,16 @@ impl Measure {
         }
     }
 
+    /// Whether the newest Valkey and Redis are measured too, and not Debian's Redis alone.
+    pub fn has_newest_peers(self) -> bool {
+        matches!(self, Measure::Cpu | Measure::Memory)
+    }
+
+    /// Whether the bare loop is measured too.
+    pub fn has_limit(self) -> bool {
+        self == Measure::Cpu
+    }
+
     pub fn run(self, bench: &Bench) -> Result<Vec<Table>> {
         match self {
             Measure::Cpu => cpu::measure(bench),

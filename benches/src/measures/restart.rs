@@ -41,7 +41,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
             .iter()
             .map(|program| match program.kind {
                 Kind::Dormouse => restart(bench, program, window).map(Some),
-                Kind::Redis | Kind::Valkey => Ok(None),
+                _ => Ok(None),
             })
             .collect::<Result<_>>()?;
         let title =

@@ -92,7 +92,18 @@ const FOLDERS: &[Folder] = &[
         must_not_name: NO_CLIENT,
         what: "client tests know the server by its sockets only",
     },
-    Folder { path: "benches/", must_not_name: NO_CLIENT, what: "benches know the server by its sockets only" },
+    Folder { path: "benches/src/", must_not_name: NO_CLIENT, what: "benches know the server by its sockets only" },
+    Folder {
+        path: "benches/limit/",
+        must_not_name: &[
+            "dormouse",
+            "dormouse_shard",
+            "dormouse_storage",
+            "dormouse_types",
+            "dormouse_protocol::Reply",
+        ],
+        what: "the bare loop shares the server's parser, and nothing else",
+    },
 ];
 
 /// What a client of a server has no business with. It reads replies, by `dormouse_protocol::Response`.
@@ -150,7 +161,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-protocol", &[]),
     ("dormouse-autoscaler", &[]),
     ("dormouse-simulation", &["dormouse-shard", "dormouse-storage", "dormouse-types", "dormouse-protocol"]),
-    ("dormouse-benches", &["dormouse-client-tests"]),
+    ("dormouse-benches", &["dormouse-client-tests", "dormouse-protocol"]),
     ("dormouse-client-tests", &["dormouse-protocol"]),
     ("xtask", &[]),
 ];

@@ -20,7 +20,7 @@ const KEYS: u64 = 3_000_000;
 const FILE: &str = "dump.rdb";
 
 /// Today's servers, whose files peers in the tables cannot load. `cargo xtask bench` says where they are.
-const SOURCES: [(Kind, &str); 2] = [(Kind::Valkey, "DORMOUSE_VALKEY_SERVER"), (Kind::Redis, "DORMOUSE_REDIS8_SERVER")];
+const SOURCES: [(Kind, &str); 2] = [(Kind::Valkey, "DORMOUSE_VALKEY_SERVER"), (Kind::Redis8, "DORMOUSE_REDIS8_SERVER")];
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let keys = bench.amount(KEYS, 20_000);
@@ -50,14 +50,14 @@ fn of_source(bench: &Bench, source: &Program, keys: u64, by_peers: bool) -> Resu
         for _ in 0..bench.amount(5, 1) {
             let took = match program.kind {
                 Kind::Dormouse => import(program, &file, keys)?,
-                Kind::Redis | Kind::Valkey => load(program, &file, keys)?,
+                _ => load(program, &file, keys)?,
             };
             samples.push(keys as f64 / took.as_secs_f64());
         }
         Ok(median(&samples))
     };
     let rates = bench.programs.iter().map(|program| match program.kind {
-        Kind::Redis | Kind::Valkey if !by_peers => Ok(None),
+        _ if program.kind != Kind::Dormouse && !by_peers => Ok(None),
         _ => rate(program),
     });
     let rates = rates.collect::<Result<Vec<_>>>()?;

@@ -53,7 +53,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let keys = bench.amount(KEYS, 50_000);
     let of_one = |program: &Program| match program.kind {
         Kind::Dormouse => dormouse(bench, program, keys),
-        Kind::Redis | Kind::Valkey => peer(bench, program, keys),
+        _ => peer(bench, program, keys),
     };
     let all: Vec<Measured> = bench.programs.iter().map(of_one).collect::<Result<_>>()?;
     let of = |field: &dyn Fn(&Measured) -> Option<f64>| all.iter().map(field).collect::<Vec<_>>();

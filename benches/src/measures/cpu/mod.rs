@@ -1,0 +1,127 @@
+//! Server CPU per command, and throughput, with the options that each server has by default.
+//!
+//! 50 connections in a closed loop. All servers run at once on the same core; rounds go from one to the next, so that what
+//! else happens on the machine hits all of them, and the median of the rounds counts. [`workloads`] says what is asked.
+
+mod workloads;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use self::workloads::Workload;
+use crate::load::Load;
+use crate::process::cpu_seconds;
+use crate::report::{Table, Unit};
+use crate::server::{Kind, Server, Setup};
+use crate::statistics::median;
+use crate::{Bench, Result};
+
+const CONNECTIONS: usize = 50;
+/// Twice the largest cache of usual machines.
+const SWEPT_BYTES: usize = 128 << 20;
+const CACHE_LINE: usize = 64;
+
+/// What one server did in one row.
+#[derive(Default)]
+struct Samples {
+    microseconds: Vec<f64>,
+    throughput: Vec<f64>,
+    /// How much of its core it used, in percent: below about 95 the load generator was what limited the throughput.
+    busy: Vec<f64>,
+}
+
+/// The servers in the order of the columns, and the tables that every row goes to.
+struct Rows<'b> {
+    bench: &'b Bench,
+    servers: Vec<Option<Server>>,
+    throughput: Table,
+    busy: Table,
+}
+
+pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
+    let servers = bench.of_each(|program| {
+        let server = program.start_as(Setup::DEFAULT)?;
+        workloads::prepare(server.kind, &mut server.client()?)?;
+        Ok(server)
+    })?;
+    let table = |title: &str| Table::new(title, &bench.programs);
+    let mut rows = Rows {
+        bench,
+        servers,
+        throughput: table("Commands a second, server on one core"),
+        busy: table("Server core in use"),
+    };
+    let mut plain = table("Server CPU per command");
+    let mut over_limit = table("The same over a bare event loop with one hash map");
+    for workload in workloads::plain() {
+        let cost = rows.measure(&workload, &workload.label)?;
+        plain.row(&workload.label, Unit::Microseconds, cost.clone(), workload.target);
+        over_limit.row(&workload.label, Unit::Microseconds, cost, Some(workloads::of_limit(workload.pipeline)));
+    }
+    let mut several = table("Server CPU per command over ten keys, pipeline 16");
+    for workload in workloads::several(false) {
+        several.row(&workload.label, Unit::Microseconds, rows.measure(&workload, &workload.label)?, workload.target);
+    }
+    for workload in workloads::several(true) {
+        let label = format!("{} beside a sweep of the cache", workload.label);
+        let cost = beside_a_sweep(|| rows.measure(&workload, &label))?;
+        several.row(&label, Unit::Microseconds, cost, workload.target);
+    }
+    let mut collections = table("Server CPU per command over collections, pipeline 16");
+    for workload in workloads::collections() {
+        let cost = rows.measure(&workload, &workload.label)?;
+        collections.row(&workload.label, Unit::Microseconds, cost, workload.target);
+    }
+    Ok(vec![plain, over_limit, several, collections, rows.throughput, rows.busy])
+}
+
+impl Rows<'_> {
+    /// Adds a row to the tables of throughput and use; answers the CPU time per command of each server, in microseconds.
+    fn measure(&mut self, workload: &Workload, label: &str) -> Result<Vec<Option<f64>>> {
+        let samples = self.rounds(workload)?;
+        let medians = |of: fn(&Samples) -> &Vec<f64>| samples.iter().map(|one| median(of(one))).collect::<Vec<_>>();
+        self.throughput.row(label, Unit::PerSecond, medians(|one| &one.throughput), None);
+        self.busy.row(label, Unit::Percent, medians(|one| &one.busy), None);
+        Ok(medians(|one| &one.microseconds))
+    }
+
+    fn rounds(&self, workload: &Workload) -> Result<Vec<Samples>> {
+        let kinds = std::slice::from_ref(&workload.commands);
+        let mut samples: Vec<Samples> = self.servers.iter().map(|_| Samples::default()).collect();
+        for _ in 0..self.bench.amount(7, 1) {
+            for (server, samples) in self.servers.iter().zip(&mut samples) {
+                let Some(server) = server.as_ref().filter(|one| workload.is_plain || one.kind != Kind::Limit) else {
+                    continue;
+                };
+                let mut load = Load::connect(server.address, CONNECTIONS, workload.pipeline, kinds)?;
+                load.run_for(Duration::from_millis(self.bench.amount(100, 20)))?;
+                let before = cpu_seconds(server.pid())?;
+                let tally = load.run_for(Duration::from_millis(self.bench.amount(500, 50)))?;
+                let used = cpu_seconds(server.pid())? - before;
+                samples.microseconds.push(used * 1e6 / tally.commands as f64);
+                samples.throughput.push(tally.commands as f64 / tally.elapsed.as_secs_f64());
+                samples.busy.push(used * 100.0 / tally.elapsed.as_secs_f64());
+            }
+        }
+        Ok(samples)
+    }
+}
+
+/// Runs `measured` while a thread on the load generator's core writes through more memory than any cache holds.
+fn beside_a_sweep<R>(measured: impl FnOnce() -> R) -> R {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut memory = vec![0u8; SWEPT_BYTES];
+            while !is_over.load(Ordering::Relaxed) {
+                for line in memory.chunks_mut(CACHE_LINE) {
+                    line[0] = line[0].wrapping_add(1);
+                }
+                std::hint::black_box(&mut memory);
+            }
+        });
+        let result = measured();
+        is_over.store(true, Ordering::Relaxed);
+        result
+    })
+}
