@@ -114,6 +114,26 @@ impl Listpack {
         second.write(&mut self.storage[between..after]);
     }
 
+    /// Replaces the two entries at `at` by others, which go before the entry at `to`, or to the end. `to` is a position of
+    /// the listpack as it was, outside the two entries.
+    pub fn move_pair(&mut self, at: usize, to: usize, first: Item<'_>, second: Item<'_>) {
+        let (first, second) = (Encoded::new(first), Encoded::new(second));
+        let (between, fresh) = (first.len(), first.len() + second.len());
+        let view = self.view();
+        let after = view.after(view.after(at));
+        self.splice(at, after, fresh, 0);
+        let place = if to <= at {
+            self.storage.copy_within(to..at, to + fresh);
+            to
+        } else {
+            let place = to - (after - at);
+            self.storage.copy_within(at + fresh..place + fresh, at);
+            place
+        };
+        first.write(&mut self.storage[place..place + between]);
+        second.write(&mut self.storage[place + between..place + fresh]);
+    }
+
     pub fn replace(&mut self, at: usize, item: Item<'_>) {
         let entry = Encoded::new(item);
         let after = self.view().after(at);
@@ -270,8 +290,7 @@ impl<'a> ListpackRef<'a> {
 
     /// The position behind the entry at `at`.
     pub fn after(self, at: usize) -> usize {
-        let len = entry_len(&self.storage[at..]);
-        at + len + back_length_len(len)
+        at + whole_len(&self.storage[at..])
     }
 
     pub fn next(self, at: usize) -> Option<usize> {
@@ -312,21 +331,23 @@ impl<'a> ListpackRef<'a> {
 
     /// The first entry equal to `text` among the entry at `from`, the one `skip` entries behind it, and so on.
     pub fn find(self, from: usize, text: &[u8], skip: usize) -> Option<usize> {
-        let end = self.end();
-        let mut at = from;
         let wanted = Encoded::new(Item::parse(text));
         let head = wanted.head();
-        while at < end {
-            let rest = &self.storage[at..end];
-            if rest.starts_with(head) && rest[head.len()..].starts_with(wanted.body) {
-                return Some(at);
+        // The first byte tells kinds and short lengths apart. The last one tells most texts of one length apart, which often
+        // share how they begin.
+        let last = head.len() + wanted.body.len() - 1;
+        let (first_byte, last_byte) = (head[0], *wanted.body.last().unwrap_or(&head[head.len() - 1]));
+        let mut rest = self.storage.get(from..self.end())?;
+        while let Some(&code) = rest.first() {
+            if code == first_byte
+                && rest.get(last) == Some(&last_byte)
+                && rest.starts_with(head)
+                && rest[head.len()..].starts_with(wanted.body)
+            {
+                return Some(self.end() - rest.len());
             }
-            at = self.after(at);
-            for _ in 0..skip {
-                if at >= end {
-                    return None;
-                }
-                at = self.after(at);
+            for _ in 0..=skip {
+                rest = rest.get(whole_len(rest)..)?;
             }
         }
         None
@@ -535,6 +556,21 @@ fn entry_len(bytes: &[u8]) -> usize {
         0xF2 => 4,
         0xF3 => 5,
         _ => 9,
+    }
+}
+
+/// The bytes of the entry with its back-length; 0 of nothing. `bytes` starts with a well-formed entry, or is empty.
+#[inline]
+fn whole_len(bytes: &[u8]) -> usize {
+    match bytes.first() {
+        None => 0,
+        Some(0..0x80) => 2,
+        Some(code @ 0x80..0xC0) => 2 + usize::from(code & 0x3F),
+        Some(0xC0..0xE0) => 3,
+        Some(_) => {
+            let len = entry_len(bytes);
+            len + back_length_len(len)
+        }
     }
 }
 

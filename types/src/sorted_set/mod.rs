@@ -163,8 +163,9 @@ impl SortedSet {
                 if old == score {
                     return Inserted::Same;
                 }
-                listpack.remove(at, 2);
-                insert_packed(listpack, score, member);
+                let from = if score > old { view.next(view.after(at)) } else { view.first() };
+                let to = place_in(view, from, score, member);
+                with_score(score, |score| listpack.move_pair(at, to, Item::parse(member), score));
                 return Inserted::Updated(old);
             }
             if view.len() / 2 < limits.zset_max_listpack_entries
@@ -518,20 +519,28 @@ impl ExactSizeIterator for Members<'_> {}
 /// Inserts a pair where it belongs. The member is not there.
 fn insert_packed(listpack: &mut Listpack, score: f64, member: &[u8]) {
     let view = listpack.view();
-    let mut place = view.end();
-    let mut at = view.first();
+    let place = place_in(view, view.first(), score, member);
+    with_score(score, |score| listpack.insert_pair(place, Item::parse(member), score));
+}
+
+/// Where a member with this score belongs among the pairs from `at` on. Pairs before it come before the member.
+fn place_in(view: ListpackRef<'_>, mut at: Option<usize>, score: f64, member: &[u8]) -> usize {
     while let Some(position) = at {
         let score_position = view.after(position);
         let other = score_at(view, score_position);
         if other > score || (other == score && view.item(position).compare(member).is_gt()) {
-            place = position;
-            break;
+            return position;
         }
         at = view.next(score_position);
     }
+    view.end()
+}
+
+/// Shows the item that a score is kept as.
+fn with_score<R>(score: f64, show: impl FnOnce(Item<'_>) -> R) -> R {
     match whole(score) {
-        Some(number) => listpack.insert_pair(place, Item::parse(member), Item::Int(number)),
-        None => listpack.insert_pair(place, Item::parse(member), Item::parse(&format_double(score))),
+        Some(number) => show(Item::Int(number)),
+        None => show(Item::parse(&format_double(score))),
     }
 }
 
