@@ -37,5 +37,5 @@ pub use item::{Digits, Item, parse_i64};
 pub use limits::{Limits, Malformed};
 pub use list::{End, List};
 pub use object::{Collection, Kind, Object};
-pub use set::Set;
+pub use set::{Lookup, Set};
 pub use sorted_set::{Inserted, LexBound, LexRange, ScoreRange, SortedSet};

@@ -16,6 +16,10 @@ use super::{Limits, Malformed};
 use crate::entry::{Entry, Member};
 use crate::segment::{HashPlacement, Placement, Table};
 
+mod lookup;
+
+pub use lookup::Lookup;
+
 type Members = Table<Member, HashPlacement>;
 
 #[derive(Clone)]

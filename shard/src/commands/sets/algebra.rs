@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::Value;
-use dormouse_types::{Item, Limits, Object, Set};
+use dormouse_types::{Item, Limits, Lookup, Object, Set};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Counted, Rest, integer};
@@ -153,18 +153,21 @@ fn intersection<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
     sets.sort_by_key(|set| set.len());
     let smallest = sets.first().copied();
     let members = smallest.into_iter().flat_map(Set::iter);
-    members.filter(move |member| sets[1..].iter().all(|set| holds(set, *member)))
+    let mut others: SmallVec<[Lookup<'_>; 3]> = sets.into_iter().skip(1).map(Lookup::new).collect();
+    members.filter(move |member| others.iter_mut().all(|set| set.holds(*member)))
 }
 
 fn union<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
     let mut sets: SmallVec<[&Set; 4]> = sets.into_iter().flatten().collect();
     sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
     let largest = sets.first().copied();
+    let mut known = largest.map(Lookup::new);
     let several = sets.len() > 2;
     let mut seen = HashSet::new();
     let others = sets.into_iter().skip(1).flat_map(Set::iter);
-    let new = others
-        .filter(move |member| !largest.is_some_and(|set| holds(set, *member)) && (!several || seen.insert(*member)));
+    let new = others.filter(move |member| {
+        !known.as_mut().is_some_and(|set| set.holds(*member)) && (!several || seen.insert(*member))
+    });
     largest.into_iter().flat_map(Set::iter).chain(new)
 }
 
@@ -192,10 +195,12 @@ fn difference<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
         let elements: usize = others.iter().map(|set| set.len()).sum();
         // A member gathered costs about as much as two looked up.
         if first.len().saturating_mul(others.len()) > first.len().saturating_add(elements.saturating_mul(2)) {
-            let held = others.drain(..).flat_map(Set::iter).filter(|member| holds(first, *member));
+            let mut first = Lookup::new(first);
+            let held = others.drain(..).flat_map(Set::iter).filter(|member| first.holds(*member));
             gathered.extend(held);
         }
     }
     let members = first.into_iter().flat_map(Set::iter);
-    members.filter(move |member| !gathered.contains(member) && !others.iter().any(|set| holds(set, *member)))
+    let mut others: SmallVec<[Lookup<'_>; 3]> = others.into_iter().map(Lookup::new).collect();
+    members.filter(move |member| !gathered.contains(member) && !others.iter_mut().any(|set| set.holds(*member)))
 }
