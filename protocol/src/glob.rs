@@ -10,7 +10,8 @@
 //! 3. A run of plain bytes is searched in linear time. Any other run is searched with one bit for each of its elements
 //!    (the *shift-and* algorithm): one step for each byte of the text and 64 elements of the run.
 //!
-//! So a match costs at most the length of the text times [`ELEMENTS_MAX`] / 64: see [`Glob::cost`].
+//! So a match costs at most the length of the text times [`ELEMENTS_MAX`] / 64: see [`Glob::cost`]. Reading a pattern costs
+//! its length, and more for its classes: see [`reading_cost`].
 //!
 //! Redis's peculiarities, which are those of a build for x86: an empty text matches only an empty pattern, not even `*`
 //! (commands that mean every key by a lone `*` do not ask here); a pattern of more than 1,000 stars matches nothing; the
@@ -36,7 +37,7 @@ impl fmt::Display for TooComplex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the pattern is too complex: between its stars it may have at most {ELEMENTS_MAX} characters in parts with '?' or '['"
+            "the pattern is too complex: between its stars it may have at most {ELEMENTS_MAX} elements in parts with '?' or '['"
         )
     }
 }
@@ -63,8 +64,18 @@ pub struct Glob<'p> {
     tail: Option<(usize, usize)>,
     /// It has more stars than a pattern that matches.
     is_hopeless: bool,
-    /// The first and the last run, where they have classes and are not too long to be made ready.
-    ready: [Option<Box<Mixed>>; 2],
+    /// How the first and the last run are compared.
+    anchored: [Anchored; 2],
+}
+
+/// A run that must match where it is.
+#[derive(Clone, Debug)]
+enum Anchored {
+    /// It stands in the pattern as it must in the text.
+    Literal,
+    Ready(Box<Mixed>),
+    /// Each element is read again for each text. It has so many bytes, on average.
+    Elements(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -98,24 +109,21 @@ impl<'p> Glob<'p> {
             middle: Vec::new(),
             tail: None,
             is_hopeless: false,
-            ready: [None, None],
+            anchored: [Anchored::Literal, Anchored::Literal],
         };
         let (mut at, mut stars, mut mixed) = (0, 0, 0);
         loop {
             let run = scan_run(pattern, at, case);
             let is_last = run.end == pattern.len();
-            let ready = || {
-                let has_class = !run.is_plain && run.elements <= ELEMENTS_MAX && pattern[at..run.end].contains(&b'[');
-                has_class.then(|| Box::new(Mixed::new(&pattern[at..run.end], run.elements, case)))
-            };
+            let anchored = || Anchored::read(&pattern[at..run.end], &run, case);
             match stars {
                 0 => {
                     glob.head = (run.end, run.elements);
-                    glob.ready[0] = ready();
+                    glob.anchored[0] = anchored();
                 }
                 _ if is_last => {
                     glob.tail = Some((at, run.elements));
-                    glob.ready[1] = ready();
+                    glob.anchored[1] = anchored();
                 }
                 _ if run.is_plain => glob.middle.push(Run::Plain(Box::new(plain(&pattern[at..run.end])))),
                 _ => {
@@ -156,24 +164,38 @@ impl<'p> Glob<'p> {
         &self.pattern
     }
 
-    /// What it costs to match texts of so many bytes together, in units of about 100 ns: what a command takes for one element
-    /// of a collection.
-    pub fn cost(&self, bytes: usize) -> usize {
+    /// What it costs to match so many texts of so many bytes together, in units of about 100 ns: what a command takes for one
+    /// element of a collection.
+    pub fn cost(&self, texts: usize, bytes: usize) -> usize {
         let words = self.middle.iter().map(|run| match run {
             Run::Plain(_) => 0,
             Run::Mixed(mixed) => mixed.words,
         });
-        match words.max().unwrap_or(0) {
+        let searched = match words.max().unwrap_or(0) {
             0 => bytes / 1024,
             words => bytes.saturating_mul(words + 1) / 128,
-        }
+        };
+        let begun = texts.saturating_mul(self.middle.len()).min(bytes) / 4;
+        let lengths = [self.head.1, self.tail.map_or(0, |(_, elements)| elements)];
+        let compared = self.anchored.iter().zip(lengths).map(|(run, elements)| {
+            let bytes = texts.saturating_mul(elements).min(bytes);
+            match run {
+                Anchored::Literal => bytes / 1024,
+                Anchored::Ready(_) => bytes / 64,
+                Anchored::Elements(length) => bytes.saturating_mul(*length) / 64,
+            }
+        });
+        compared.fold(searched.saturating_add(begun), usize::saturating_add)
     }
 
     /// Bytes that it occupies beyond its own size.
     pub fn heap_bytes(&self) -> usize {
         let of_ready = |mixed: &Mixed| size_of::<Mixed>() + size_of_val(&*mixed.masks);
-        let ready: usize = self.ready.iter().flatten().map(|mixed| of_ready(mixed)).sum();
-        let runs: usize = ready + self.middle.iter().map(Run::heap_bytes).sum::<usize>();
+        let anchored = self.anchored.iter().map(|run| match run {
+            Anchored::Ready(mixed) => of_ready(mixed),
+            Anchored::Literal | Anchored::Elements(_) => 0,
+        });
+        let runs: usize = anchored.sum::<usize>() + self.middle.iter().map(Run::heap_bytes).sum::<usize>();
         self.pattern.len() + self.middle.capacity() * size_of::<Run<'_>>() + runs
     }
 
@@ -204,8 +226,12 @@ impl<'p> Glob<'p> {
 
     /// Whether `text` begins with what the elements of `run`, the first or the last one, say. It is long enough.
     fn fits(&self, which: usize, run: &[u8], text: &[u8]) -> bool {
-        if let Some(ready) = &self.ready[which] {
-            return (0..ready.elements).zip(text).all(|(element, &byte)| ready.takes(element, byte));
+        match &self.anchored[which] {
+            Anchored::Literal => return text.starts_with(run),
+            Anchored::Ready(ready) => {
+                return (0..ready.elements).zip(text).all(|(element, &byte)| ready.takes(element, byte));
+            }
+            Anchored::Elements(_) => {}
         }
         let (mut at, mut bytes) = (0, text.iter());
         while at < run.len() {
@@ -228,6 +254,25 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
 /// Like [`matches`], the case of ASCII letters aside.
 pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
     Glob::nocase(pattern).is_ok_and(|glob| glob.matches(text))
+}
+
+/// What it costs to read `pattern`, in the unit of [`Glob::cost`]. At most [`ELEMENTS_MAX`] elements of three parts are made
+/// ready, and a class takes longest.
+pub fn reading_cost(pattern: &[u8]) -> usize {
+    let classes = memchr::memchr_iter(b'[', pattern).take(3 * ELEMENTS_MAX).count();
+    4 * classes + pattern.len() / 64
+}
+
+impl Anchored {
+    fn read(run: &[u8], scanned: &Scanned, case: Case) -> Self {
+        if scanned.is_plain && scanned.elements == run.len() {
+            return Self::Literal;
+        }
+        if scanned.elements <= ELEMENTS_MAX && run.contains(&b'[') {
+            return Self::Ready(Box::new(Mixed::new(run, scanned.elements, case)));
+        }
+        Self::Elements(run.len().div_ceil(scanned.elements.max(1)))
+    }
 }
 
 /// What stands between two stars.
@@ -308,10 +353,15 @@ impl Mixed {
         let (mut at, mut element) = (0, 0);
         while at < run.len() {
             let after = element_end(run, at);
-            let taken = taken_by(&run[at..after], case);
-            for (kind, &sample) in kinds.samples.iter().enumerate() {
-                if taken[usize::from(sample)] {
-                    masks[kind * words + element / 64] |= 1 << (element % 64);
+            let taken = Taken::by(&run[at..after], case);
+            let mut note = |kind: usize| masks[kind * words + element / 64] |= 1 << (element % 64);
+            match &run[at..after] {
+                [plain] if !b"?[".contains(plain) && is_caseless(*plain, case) => {
+                    note(kinds.of_byte[usize::from(*plain)].into())
+                }
+                _ => {
+                    let samples = kinds.samples.iter().enumerate();
+                    samples.filter(|(_, sample)| taken.contains(**sample)).for_each(|(kind, _)| note(kind));
                 }
             }
             (at, element) = (after, element + 1);
@@ -370,83 +420,149 @@ struct Kinds {
 impl Kinds {
     /// Begins with all bytes as one kind and divides it by each element.
     fn of(run: &[u8], case: Case) -> Self {
-        let mut kinds = Self { of_byte: [0; 256], samples: vec![0] };
-        let mut seen = [false; 256];
+        let mut kinds = vec![Taken::ALL];
+        let mut seen = Taken::NONE;
         let mut at = 0;
-        while at < run.len() {
+        while at < run.len() && kinds.len() < 256 {
             let after = element_end(run, at);
             let element = &run[at..after];
             at = after;
             // The same plain byte divides once.
             let is_new = match element {
                 [b'?'] => false,
-                [plain] => !std::mem::replace(&mut seen[usize::from(*plain)], true),
+                [plain] => !seen.contains(*plain),
                 _ => true,
             };
-            if is_new && kinds.samples.len() < 256 {
-                kinds.divide(&taken_by(element, case));
+            if let [plain] = element {
+                seen.insert(*plain);
+            }
+            if is_new {
+                divide(&mut kinds, Taken::by(element, case));
             }
         }
-        kinds
-    }
-
-    fn divide(&mut self, taken: &[bool; 256]) {
-        let mut parts: [Option<u8>; 256] = [None; 256];
+        let mut of_byte = [0; 256];
         for byte in 0..=255u8 {
-            let kind = self.of_byte[usize::from(byte)];
-            if taken[usize::from(byte)] == taken[usize::from(self.samples[usize::from(kind)])] {
-                continue;
-            }
-            let samples = &mut self.samples;
-            let part = *parts[usize::from(kind)].get_or_insert_with(|| {
-                samples.push(byte);
-                (samples.len() - 1) as u8
-            });
-            self.of_byte[usize::from(byte)] = part;
+            let kind = kinds.iter().position(|kind| kind.contains(byte));
+            of_byte[usize::from(byte)] = kind.expect("every byte is of a kind") as u8;
+        }
+        let sample = |kind: usize| (0..=255).find(|byte| usize::from(of_byte[usize::from(*byte)]) == kind);
+        let samples = (0..kinds.len()).map(|kind| sample(kind).expect("no kind is empty")).collect();
+        Self { of_byte, samples }
+    }
+}
+
+/// Divides each kind into what is in `taken` and what is not.
+fn divide(kinds: &mut Vec<Taken>, taken: Taken) {
+    for at in 0..kinds.len() {
+        let (inside, outside) = (kinds[at].and(taken), kinds[at].and(taken.negated()));
+        if inside != Taken::NONE && outside != Taken::NONE {
+            kinds[at] = inside;
+            kinds.push(outside);
         }
     }
 }
 
-/// The bytes that an element, which is no star, takes. A class is read once, however long it is.
-fn taken_by(element: &[u8], case: Case) -> [bool; 256] {
-    let mut taken = [false; 256];
-    let [b'[', inside @ ..] = element else {
-        for byte in 0..=255 {
-            taken[usize::from(byte)] = match_one(element, 0, byte, case).is_some();
+/// A set of bytes: those that an element takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Taken([u64; 4]);
+
+impl Taken {
+    const ALL: Self = Self([u64::MAX; 4]);
+    const NONE: Self = Self([0; 4]);
+
+    /// Those that an element, which is no star, takes. A class is read once, however long it is.
+    fn by(element: &[u8], case: Case) -> Self {
+        let mut exact = Self::NONE;
+        match element {
+            [b'?'] => return Self::ALL,
+            [b'[', inside @ ..] => return Self::by_class(inside, case),
+            [b'\\', byte] | [byte, ..] => exact.insert(case.fold(*byte)),
+            [] => {}
         }
-        return taken;
-    };
-    let (is_negated, mut rest) = match inside {
-        [b'^', rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    // Bytes that are meant exactly, and those whose case is as the pattern's.
-    let (mut exact, mut folded) = ([false; 256], [false; 256]);
-    loop {
-        rest = match rest {
-            [] | [b']', ..] => break,
-            [b'\\', escaped, rest @ ..] => {
-                exact[usize::from(*escaped)] = true;
-                rest
-            }
-            [from, b'-', to, rest @ ..] => {
-                let (from, to) = (from.cast_signed(), to.cast_signed());
-                let order = |byte: i8| case.fold(byte.cast_unsigned()).cast_signed();
-                for byte in order(from.min(to))..=order(from.max(to)) {
-                    folded[usize::from(byte.cast_unsigned())] = true;
-                }
-                rest
-            }
-            [plain, rest @ ..] => {
-                folded[usize::from(case.fold(*plain))] = true;
-                rest
-            }
+        exact.unfolded(case)
+    }
+
+    fn by_class(inside: &[u8], case: Case) -> Self {
+        let (is_negated, mut rest) = match inside {
+            [b'^', rest @ ..] => (true, rest),
+            rest => (false, rest),
         };
+        // Bytes that are meant exactly, and those whose case is as the pattern's.
+        let (mut exact, mut folded) = (Self::NONE, Self::NONE);
+        loop {
+            rest = match rest {
+                [] | [b']', ..] => break,
+                [b'\\', escaped, rest @ ..] => {
+                    exact.insert(*escaped);
+                    rest
+                }
+                [from, b'-', to, rest @ ..] => {
+                    let (from, to) = (from.cast_signed(), to.cast_signed());
+                    let order = |byte: i8| case.fold(byte.cast_unsigned()).cast_signed();
+                    folded.insert_range(order(from.min(to)), order(from.max(to)));
+                    rest
+                }
+                [plain, rest @ ..] => {
+                    folded.insert(case.fold(*plain));
+                    rest
+                }
+            };
+        }
+        let taken = exact.or(folded.unfolded(case));
+        if is_negated { taken.negated() } else { taken }
     }
-    for byte in 0..=255u8 {
-        taken[usize::from(byte)] = (exact[usize::from(byte)] || folded[usize::from(case.fold(byte))]) != is_negated;
+
+    fn contains(self, byte: u8) -> bool {
+        self.0[usize::from(byte / 64)] >> (byte % 64) & 1 != 0
     }
-    taken
+
+    fn insert(&mut self, byte: u8) {
+        self.0[usize::from(byte / 64)] |= 1 << (byte % 64);
+    }
+
+    /// Bytes in the order of signed numbers.
+    fn insert_range(&mut self, from: i8, to: i8) {
+        // -128 to 127 are the bits from 0 to 255.
+        let up_to = |bit: usize| -> [u64; 4] {
+            std::array::from_fn(|word| match bit.checked_sub(64 * word) {
+                None | Some(0) => 0,
+                Some(bits @ 1..64) => (1 << bits) - 1,
+                Some(_) => u64::MAX,
+            })
+        };
+        let bit = |byte: i8| (i32::from(byte) + 128) as usize;
+        if from > to {
+            return;
+        }
+        let (below, through) = (up_to(bit(from)), up_to(bit(to) + 1));
+        for word in 0..4 {
+            // The negative ones are the bytes from 128 on.
+            self.0[(word + 2) % 4] |= through[word] & !below[word];
+        }
+    }
+
+    /// Of folded bytes, all that fold to them.
+    fn unfolded(self, case: Case) -> Self {
+        const UPPER: u64 = ((1 << 26) - 1) << (b'A' % 64);
+        let Self(mut words) = self;
+        if case == Case::Insensitive {
+            let lower = words[1] >> (b'a' - b'A');
+            words[1] = words[1] & !UPPER | lower & UPPER;
+        }
+        Self(words)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
+    fn negated(self) -> Self {
+        Self(self.0.map(|word| !word))
+    }
 }
 
 /// Where the element that begins at `at`, which is no star, ends.
@@ -634,7 +750,7 @@ mod tests {
     #[test]
     fn what_would_take_too_long_is_refused() {
         let elements = |count: usize| format!("*{}*", "[ab]".repeat(count));
-        assert_eq!(Glob::new(elements(ELEMENTS_MAX).as_bytes()).unwrap().cost(1 << 20), (64 + 1) << 13);
+        assert_eq!(Glob::new(elements(ELEMENTS_MAX).as_bytes()).unwrap().cost(1, 1 << 20), (64 + 1) << 13);
         assert_eq!(Glob::new(elements(ELEMENTS_MAX + 1).as_bytes()).unwrap_err(), TooComplex);
         assert_eq!(Glob::new(format!("{0}x{0}", elements(ELEMENTS_MAX * 2 / 3)).as_bytes()).unwrap_err(), TooComplex);
         // What is not searched for costs its length only.
@@ -713,6 +829,80 @@ mod tests {
             reached = next;
         }
         reached[text.len()]
+    }
+
+    /// Which bytes an element takes is read in two ways: at once, and byte by byte.
+    #[test]
+    fn a_class_takes_what_it_matches() {
+        for element in [
+            "?",
+            "a",
+            "Q",
+            r"\a",
+            r"\Q",
+            "[a]",
+            "[Q]",
+            "[^a-c]",
+            "[a-Q]",
+            "[Q-a]",
+            "[\u{80}-\u{ff}]",
+            "[\0-\u{7f}]",
+            r"[\aB-Y]",
+            "[]",
+            "[^]",
+            "[",
+            "[^",
+            "[a-",
+            r"[a\",
+            "[@-`]",
+            "[z-z]",
+        ] {
+            let element = element.as_bytes();
+            for case in [Case::Sensitive, Case::Insensitive] {
+                let taken = Taken::by(element, case);
+                for byte in 0..=255 {
+                    let matches = match_one(element, 0, byte, case).is_some();
+                    assert_eq!(
+                        taken.contains(byte),
+                        matches,
+                        "{:?} {byte} {case:?}",
+                        element.escape_ascii().to_string()
+                    );
+                }
+            }
+        }
+        for (from, to) in [(i8::MIN, i8::MAX), (-1, 0), (0, 0), (-128, -128), (127, 127), (-65, 63), (-64, 64), (5, 4)]
+        {
+            let mut taken = Taken::NONE;
+            taken.insert_range(from, to);
+            for byte in 0..=255u8 {
+                assert_eq!(taken.contains(byte), (from..=to).contains(&byte.cast_signed()), "{from} {to} {byte}");
+            }
+        }
+    }
+
+    /// What a match does, counted in bytes and elements that are looked at.
+    #[test]
+    fn the_cost_counts_every_part_of_a_pattern() {
+        let glob = |pattern: &str| Glob::new(pattern.as_bytes()).unwrap().into_owned();
+        let long_class = format!("[{}]", "ab".repeat(1000));
+        for (pattern, texts, bytes, least) in [
+            // A class at the beginning or at the end, made ready.
+            ("[ab]".repeat(4096) + "*", 10, 10 * 4096, 10 * 4096 / 64),
+            (format!("*{}", "[ab]".repeat(4096)), 10, 10 * 4096, 10 * 4096 / 64),
+            // The same, too long to be made ready: each class is read for each text.
+            (long_class.repeat(5000), 1, 5000, 5000 * 2002 / 64),
+            (format!("*{}", long_class.repeat(5000)), 1, 5000, 5000 * 2002 / 64),
+            // Each part is searched for by itself.
+            ("*a".repeat(900), 10, 10 << 10, 10 * 899 / 4),
+        ] {
+            let cost = glob(&pattern).cost(texts, bytes);
+            assert!((least..2 * least + 100).contains(&cost), "{}...: {cost} of {least}", &pattern[..10]);
+        }
+        assert_eq!(glob("user:*").cost(1000, 1 << 20), (1 << 20) / 1024 + 5000 / 1024);
+        assert_eq!(glob("user[0-9]*").cost(1000, 1 << 20), (1 << 20) / 1024 + 5000 / 64);
+        assert!(reading_cost(b"user:[0-9]*") < 10);
+        assert!(reading_cost("[ab]".repeat(1 << 20).as_bytes()) > 10_000);
     }
 
     proptest! {

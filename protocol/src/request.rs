@@ -62,6 +62,14 @@ impl<'a> Request<'a> {
         self.spans.iter().map(|span| span.len as usize).sum()
     }
 
+    /// The bytes from the first argument's to the last one's, with the protocol between them where they lie in a read buffer:
+    /// about [`Self::bytes`], however many arguments there are.
+    #[inline]
+    pub fn extent(&self) -> usize {
+        let (Some(first), Some(last)) = (self.spans.first(), self.spans.last()) else { return 0 };
+        (last.offset as usize + last.len as usize).saturating_sub(first.offset as usize)
+    }
+
     /// A copy that outlives the read buffer.
     pub fn to_owned(&self) -> OwnedRequest {
         OwnedRequest::collect(self.iter(), self.bytes())

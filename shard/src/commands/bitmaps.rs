@@ -12,14 +12,12 @@ use dormouse_types::Object;
 use dormouse_types::record::{Origin, RAW_MAX, Record, Value};
 
 use crate::commands::args::{Args, Argument, Rest, Word, canonical_integer};
+use crate::commands::cost::BYTES_PER_ELEMENT;
 use crate::commands::strings::{LENGTH_MAX, lengthen, moved_bytes};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
-
-/// Bytes of a string that take about as long as looking at one element of a collection.
-const BYTES_PER_ELEMENT: usize = 256;
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);

@@ -1,14 +1,24 @@
 //! What rows say of the cost of their requests: about how many elements will be looked at. See [`super::row::Cost`].
 
 use dormouse_protocol::Request;
+use dormouse_protocol::glob::reading_cost;
 
 use crate::commands::args::{Args, Rest, canonical_integer};
 use crate::commands::elements::ScanOptions;
 use crate::keyspace::Keyspace;
 
+/// Bytes that are copied in about the time of one element.
+pub const BYTES_PER_ELEMENT: usize = 256;
+
+/// What reading patterns may cost where it is only estimated what will be done with them.
+pub const READING_MAX: usize = 1000;
+
+/// Bytes of an element that are part of looking at it.
+const SHORT_BYTES: usize = 128;
+
 /// All elements of the first key.
 pub fn whole(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    sum(db, request.iter().skip(1).take(1))
+    db.cardinality(request.arg(1))
 }
 
 /// As many elements of the first key as the second argument says; repeated ones, if it is negative.
@@ -16,30 +26,73 @@ pub fn counted(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     match request.get(2).map(canonical_integer) {
         None => 1,
         Some(None) => 0,
-        Some(Some(count)) if count < 0 => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
+        Some(Some(count)) if count < 0 => repeated(db, request, count.unsigned_abs()),
         // Where many of the elements are chosen, all of them go by.
         Some(Some(count)) => whole(db, request).min(usize::try_from(count).unwrap_or(0).saturating_mul(3)),
     }
 }
 
+/// An element of the first key, and its bytes, so many times over: with repeats, the bytes of a reply may be many times those of
+/// the key.
+pub fn repeated(db: &Keyspace<'_>, request: Request<'_>, count: u64) -> usize {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    some(db, request.arg(1), count)
+}
+
+/// So many elements of `key`, each with the bytes that an element has on average, where those are many.
+pub fn some(db: &Keyspace<'_>, key: &[u8], count: usize) -> usize {
+    let bytes = average_bytes(db, key).saturating_sub(SHORT_BYTES);
+    count.saturating_add(bytes.saturating_mul(count) / BYTES_PER_ELEMENT)
+}
+
+fn average_bytes(db: &Keyspace<'_>, key: &[u8]) -> usize {
+    db.collection_bytes(key) / db.cardinality(key).max(1)
+}
+
 /// A scan of the first key: its `COUNT`, as far as there are elements, and what its pattern costs over their bytes.
 pub fn scanned(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(key) = request.get(1) else { return 0 };
+    let reading = patterns(request);
+    if reading > READING_MAX {
+        return usize::MAX;
+    }
     let Ok(options) = Args::new(request, 3).take::<Rest<'_>>().and_then(ScanOptions::read) else { return 0 };
     let elements = whole(db, request);
     let count = elements.min(options.count);
-    count.saturating_add(options.cost(db.collection_bytes(key) / elements.max(1) * count))
+    let bytes = average_bytes(db, key) * count;
+    reading.saturating_add(count).saturating_add(options.cost(count, bytes))
+}
+
+/// The whole value of the first key, which is copied: into another key, the log, or a reply.
+pub fn copied(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    weight(db, request.arg(1))
+}
+
+/// As many elements as the last argument says, of the longest of the counted keys: `ZMPOP` and `LMPOP`.
+pub fn popped(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
+    let most = counted_keys(request, 1).map(|key| db.cardinality(key)).max().unwrap_or(0);
+    most.min(usize::try_from(count).unwrap_or(0))
+}
+
+/// What it costs to read the patterns of a scan, once here and once when it runs.
+pub fn patterns(request: Request<'_>) -> usize {
+    request.iter().skip(2).map(|word| 2 * reading_cost(word)).sum()
 }
 
 /// All elements of all keys: a union, a difference.
 pub fn sum<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> usize {
-    keys.map(|key| db.cardinality(key)).sum()
+    keys.map(|key| weight(db, key)).fold(0, usize::saturating_add)
+}
+
+/// Each element of a key, with its bytes where they are many.
+fn weight(db: &Keyspace<'_>, key: &[u8]) -> usize {
+    some(db, key, db.cardinality(key)) + db.string_length(key) / BYTES_PER_ELEMENT
 }
 
 /// The smallest of the keys, as often as there are keys: an intersection.
 pub fn smallest<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> usize {
-    let (count, least) =
-        keys.fold((0usize, usize::MAX), |(count, least), key| (count + 1, least.min(db.cardinality(key))));
+    let (count, least) = keys.fold((0usize, usize::MAX), |(count, least), key| (count + 1, least.min(weight(db, key))));
     count.saturating_mul(least)
 }
 

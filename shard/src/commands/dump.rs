@@ -5,7 +5,7 @@ use dormouse_storage::codec::dump::{RestoreError, dump, restore, restored_bytes_
 use dormouse_storage::codec::value::kind;
 
 use crate::commands::args::{Args, Argument, integer};
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, work};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
@@ -17,7 +17,7 @@ const KEY_WRITTEN: &[KeySpec] = &[KeySpec::one(1, Access::OW.union(Access::UPDAT
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM).union(Flags::BY_KEY);
 
 /// About what a small element of a collection takes in a payload.
-const ELEMENT_BYTES: usize = 16;
+const COMPRESSED: u8 = 0xc3;
 
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "generic",
@@ -31,7 +31,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns a serialized representation of the value stored at a key.",
             )
             .tips(&["nondeterministic_output"])
-            .cost(|db, request| db.cardinality(request.arg(1))),
+            .cost(cost::copied),
         Command::new("RESTORE", at_least(4), KEY_WRITTEN, WRITE, run!(restore_key)).event(KeyEvent::generic("restore"))
             .doc(
                 "2.6.0",
@@ -90,10 +90,12 @@ fn restore_key(
     Ok(())
 }
 
+/// A compressed payload may hold many times its bytes, and an element may be as short as two.
 fn restore_cost(_: &Keyspace<'_>, request: Request<'_>) -> usize {
     match request.get(3) {
-        Some([kind::STRING, ..]) | None => 0,
-        Some(payload) => payload.len() / ELEMENT_BYTES,
+        None => 0,
+        Some([kind::STRING, length, ..]) if *length != COMPRESSED => 0,
+        Some(payload) => payload.len() / 2,
     }
 }
 

@@ -90,8 +90,8 @@ impl<'a> ScanOptions<'a> {
     }
 
     /// What it costs to look at `count` elements that have so many bytes together.
-    pub fn cost(&self, bytes: usize) -> usize {
-        self.pattern.as_ref().map_or(0, |glob| glob.cost(bytes))
+    pub fn cost(&self, count: usize, bytes: usize) -> usize {
+        self.pattern.as_ref().map_or(0, |glob| glob.cost(count, bytes))
     }
 }
 

@@ -357,7 +357,7 @@ fn cost_of_draw(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let len = db.cardinality(request.arg(1));
     match count {
         _ if len == 0 => 0,
-        ..0 => drawn,
+        ..0 => cost::repeated(db, request, count.unsigned_abs()),
         // Then the whole hash is walked over.
         _ if drawn > len / 3 => len,
         _ => drawn,

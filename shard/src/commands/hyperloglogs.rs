@@ -22,6 +22,12 @@ const CORRUPTED: Error = Error::text("INVALIDOBJ Corrupted HLL object detected")
 /// All registers of one take about as long as looking at so many elements of a collection.
 const REGISTERS_COST: usize = 300;
 
+/// What looking for an entry of a sparse value takes for each byte of it.
+const SPARSE_COST: usize = 4;
+
+/// What stands before the registers.
+const HEAD_BYTES: usize = 16;
+
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM);
 
 const KEY_ADDED: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::INSERT))];
@@ -44,7 +50,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(1) to add every element.",
                 "Adds elements to a HyperLogLog key. Creates the key if it doesn't exist.",
             )
-            .cost(|_, request| 4 * request.len()),
+            .cost(|_, request| 8 * request.len()),
         Command::new("PFCOUNT", at_least(2), KEYS_COUNTED, Flags::READ, run!(pfcount))
             .doc(
                 "2.8.9",
@@ -59,12 +65,14 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(N) to merge N HyperLogLogs, but with high constant times.",
                 "Merges one or more HyperLogLog values into a single key.",
             )
-            .cost(cost_of_keys),
-        Command::new("PFDEBUG", exactly(3), KEY_DEBUGGED, WRITE.union(Flags::ADMIN), run!(pfdebug)).doc(
-            "2.8.9",
-            "O(N) with N being the number of registers.",
-            "Internal commands for debugging HyperLogLog values.",
-        ),
+            .cost(cost_of_merge),
+        Command::new("PFDEBUG", exactly(3), KEY_DEBUGGED, WRITE.union(Flags::ADMIN), run!(pfdebug))
+            .doc(
+                "2.8.9",
+                "O(N) with N being the number of registers.",
+                "Internal commands for debugging HyperLogLog values.",
+            )
+            .cost(|_, _| 2 * REGISTERS_COST),
         Command::new("PFSELFTEST", exactly(1), &[], Flags::ADMIN.union(Flags::SLOW_LANE), run!(pfselftest)).doc(
             "2.8.9",
             "O(1), some milliseconds.",
@@ -218,4 +226,11 @@ impl From<Corrupted> for Error {
 
 fn cost_of_keys(_: &Keyspace<'_>, request: Request<'_>) -> usize {
     REGISTERS_COST * (request.len() - 1)
+}
+
+/// Each entry of a sparse source is looked for in a sparse destination.
+fn cost_of_merge(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let lengths = request.iter().skip(1).map(|key| db.string_length(key));
+    let sparse: usize = lengths.filter(|length| *length <= hyperloglog::SPARSE_BYTES_MAX + HEAD_BYTES).sum();
+    cost_of_keys(db, request) + SPARSE_COST * sparse
 }

@@ -8,7 +8,9 @@ use dormouse_types::record::{Origin, Record, Value};
 
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::elements::{Cursor, write_page};
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run, write_help};
+use crate::commands::{
+    Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, write_help,
+};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Keyspace, kind_of};
@@ -65,24 +67,25 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "1.0.0",
             "O(1)",
             "Renames a key and overwrites the destination.",
-        ),
+        ).cost(cost::copied),
         Command::new("RENAMENX", exactly(3), RENAMED_TO_NEW, WRITE_FAST, run!(renamenx)).event(KeyEvent::generic("rename_from")).needs(recorded).doc(
             "1.0.0",
             "O(1)",
             "Renames a key only when the target key name doesn't exist.",
-        ),
+        ).cost(cost::copied),
         Command::new("COPY", at_least(3), COPIED, WRITE.union(Flags::DENY_OOM), run!(copy)).event(KeyEvent::generic("copy_to"))
             .doc(
                 "6.2.0",
                 "O(N) worst case for collections, where N is the number of nested items. O(1) for string values.",
                 "Copies the value of a key to a new key.",
             )
-            .cost(|db, request| db.cardinality(request.arg(1)))
+            .cost(cost::copied)
             .grows(|db, request| db.value_bytes(request.arg(1)))
             .elsewhere(|request| Some((CopyOptions::take(&mut Args::new(request, 3)).ok()?.select?, 2))),
         Command::new("MOVE", exactly(3), KEY_MOVED, WRITE_FAST, run!(move_key)).event(KeyEvent::generic("move_from"))
             .doc("1.0.0", "O(1)", "Moves a key to another database.")
             .needs(recorded)
+            .cost(cost::copied)
             .elsewhere(|request| Some((Select::take(&mut Args::new(request, 2)).ok()?.0, 1))),
         Command::new("TOUCH", at_least(2), KEYS_ASKED, READ_FAST, run!(touch))
             .doc(
@@ -284,10 +287,14 @@ fn scan(db: &mut Keyspace<'_>, reply: &mut Reply, (cursor, options): (Cursor, Sc
 }
 
 fn scan_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let reading = cost::patterns(request);
+    if reading > cost::READING_MAX {
+        return usize::MAX;
+    }
     let Ok(options) = ScanOptions::take(&mut Args::new(request, 2)) else { return 0 };
     let (keys, count) = (db.len(), options.count.min(db.len()));
     let bytes = db.resident_bytes() / keys.max(1) * count;
-    count.saturating_add(options.pattern.map_or(0, |glob| glob.cost(bytes)))
+    reading.saturating_add(count).saturating_add(options.pattern.map_or(0, |glob| glob.cost(count, bytes)))
 }
 
 /// `OBJECT ENCODING key`

@@ -7,7 +7,7 @@ use dormouse_types::{End, Item, List};
 
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::elements::{Count, Negatable, write_item};
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, run};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
@@ -60,12 +60,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "1.0.0",
             "O(N) where N is the number of elements returned",
             "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.",
-        ),
+        ).cost(cost_of_pop),
         Command::new("RPOP", at_least(2), KEY_POP, WRITE_FAST, run!(rpop)).event(KeyEvent::list("rpop")).doc(
             "1.0.0",
             "O(N) where N is the number of elements returned",
             "Returns and removes the last elements of a list. Deletes the list if the last element was popped.",
-        ),
+        ).cost(cost_of_pop),
         Command::new("LLEN", exactly(2), KEY_LOOK, READ_FAST, run!(llen)).doc(
             "1.0.0",
             "O(1)",
@@ -107,7 +107,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "1.0.0",
             "O(N) where N is the number of elements to be removed by the operation.",
             "Removes elements from both ends a list. Deletes the list if all elements were trimmed.",
-        ),
+        ).cost(cost_of_trim),
         Command::new("LPOS", at_least(3), KEY_READ, READ, run!(lpos)).doc(
             "6.0.6",
             "O(N) where N is the number of elements in the list, for the average case. When searching for elements \
@@ -133,7 +133,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
             "Returns multiple elements from a list after removing them. Deletes the list if the last element was \
              popped.",
-        ),
+        ).cost(cost::popped),
     ],
 };
 
@@ -466,6 +466,17 @@ const fn end_name(end: End) -> &'static [u8] {
 
 fn cost_of_all(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.cardinality(request.arg(1))
+}
+
+/// The elements that are popped.
+fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.get(2).map_or(1, |count| integer(count).unwrap_or(0));
+    db.cardinality(request.arg(1)).min(usize::try_from(count).unwrap_or(0))
+}
+
+/// The elements that are cut off.
+fn cost_of_trim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    db.cardinality(request.arg(1)) - cost_of_range(db, request)
 }
 
 fn cost_of_range(db: &Keyspace<'_>, request: Request<'_>) -> usize {

@@ -5,6 +5,7 @@ use dormouse_types::record::{Origin, size_class};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, canonical_integer, integer};
+use crate::commands::cost::BYTES_PER_ELEMENT;
 use crate::commands::long_double::LongDouble;
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, exactly, lcs, run};
 use crate::error::{Error, Result};
@@ -125,7 +126,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the length of a string value.",
         ),
-        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).event(KeyEvent::string("setrange")).grows(setrange_growth).needs(setrange_need).doc(
+        Command::new("SETRANGE", exactly(4), KEY_OVERWRITTEN, WRITE, run!(setrange)).event(KeyEvent::string("setrange")).cost(setrange_cost).grows(setrange_growth).needs(setrange_need).doc(
             "2.2.0",
             "O(M) where M is the length of the value argument, and O(N) where the string must become N bytes long.",
             "Overwrites a part of a string value with another by an offset. Creates the key if it doesn't exist.",
@@ -391,6 +392,12 @@ fn make_room(bytes: &mut Vec<u8>, len: usize) {
     if len > bytes.capacity() {
         bytes.reserve_exact(size_class(len) - bytes.len());
     }
+}
+
+/// A string that grows is moved as a whole, and its gap is filled with zeros.
+fn setrange_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let growth = setrange_growth(db, request);
+    if growth == 0 { 0 } else { (db.string_length(request.arg(1)) + growth) / BYTES_PER_ELEMENT }
 }
 
 /// `GETRANGE key start end`, and `SUBSTR`, its old name.

@@ -1,7 +1,13 @@
 //! How much a turn may do: a thread that serves many connections works for one of them only for about a millisecond at a
 //! time.
 //!
-//! The unit is one element looked at. A row estimates what a request costs from the sizes of its keys, before it runs.
+//! The unit is one element looked at, about 100 ns. What a request costs is the sum of:
+//!
+//! 1. its words and bytes, which every command at least reads ([`of_request`]);
+//! 2. what its row estimates from the sizes of its keys, before it runs;
+//! 3. the bytes of its reply and of the values that it has freed, known when it has run. Both are bounded: by
+//!    [`REPLY_INLINE_MAX`], and by what is freed by another thread.
+//!
 //! A batch ends its turn when its budget is spent. A plan that is not known to be within the budget runs on the slow lane.
 
 use std::collections::HashMap;
@@ -9,6 +15,7 @@ use std::collections::HashMap;
 use dormouse_protocol::Request;
 
 use super::plan::Plan;
+pub use crate::commands::cost::BYTES_PER_ELEMENT;
 use crate::commands::{Flags, Row};
 use crate::keyspace::Keyspace;
 
@@ -18,6 +25,9 @@ pub const TURN: usize = 10_000;
 /// Bytes of a reply that a worker writes itself. A longer one of a command that only reads is taken back, and the command runs
 /// again on the slow lane.
 pub const REPLY_INLINE_MAX: usize = 512 << 10;
+
+/// Bytes of values that are freed in about the time of one element.
+pub const FREED_BYTES_PER_ELEMENT: usize = 64;
 
 /// What a turn has left.
 #[derive(Debug)]
@@ -50,15 +60,28 @@ impl TurnBudget {
         }
         if cost > TURN { Fit::Never } else { Fit::Later }
     }
+
+    /// Takes what something has cost that has run already: the next one may have to wait for another turn.
+    #[inline]
+    pub const fn spend(&mut self, cost: usize) {
+        self.left = self.left.saturating_sub(cost);
+    }
 }
 
-/// What a request is estimated to cost.
+/// What a request is estimated to cost, but for its reply.
 #[inline]
 pub fn cost(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
+    let own = of_request(request);
     match row.cost {
-        None => 1,
-        Some(cost) => cost(db, request).saturating_add(1),
+        None => own,
+        Some(cost) => cost(db, request).saturating_add(own),
     }
+}
+
+/// What the request itself costs, whatever the command: each of its words is looked at, each of its bytes copied.
+#[inline]
+pub fn of_request(request: Request<'_>) -> usize {
+    request.len() + request.extent() / BYTES_PER_ELEMENT
 }
 
 /// What a plan may cost.
@@ -66,19 +89,31 @@ pub fn cost(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
 /// The costs of its commands are estimated before the first of them runs, but a write may make a key larger for those that
 /// follow:
 ///
-/// 1. What writes so far have added, all their arguments, is counted as if each later command looked at all of it.
+/// 1. What writes so far have added, all their arguments, is counted as if each later command that has a cost of its own
+///    looked at all of it.
 /// 2. A copy or a union may add far more than its arguments. A later command over one of its keys is not known to be short,
 ///    nor is a command over several keys one of which was written: its cost may be their product.
 /// 3. After a SWAPDB, a name may stand for any key.
+/// 4. Each command of a queue counts the strings that it names as if it read all of them, with what the queue has added to
+///    them: nothing stops a queue whose replies become long.
 #[derive(Debug, Default)]
 pub(super) struct Estimate<'p> {
     cost: usize,
     /// Elements that writes so far have added, to whatever key.
     grown: usize,
-    /// The keys written so far, and whether by a command over several keys.
-    written: HashMap<&'p [u8], bool>,
+    /// The keys written so far.
+    written: HashMap<&'p [u8], Written>,
     is_swapped: bool,
     is_unknown: bool,
+}
+
+/// What the commands so far have written to a key.
+#[derive(Debug, Default)]
+struct Written {
+    /// From other keys: how much is not known.
+    from_others: bool,
+    /// From their own arguments.
+    bytes: usize,
 }
 
 /// Bytes of arguments that count as one element.
@@ -87,32 +122,56 @@ const ELEMENT_BYTES: usize = 64;
 impl<'p> Estimate<'p> {
     pub(super) fn of(db: &mut Keyspace<'_>, plan: &'p Plan) -> Self {
         let mut estimate = Self::default();
-        // Of commands without a cost there is nothing to know, and one alone finds its keys as they are.
-        let is_plain = plan.steps.len() == 1 || plan.commands().all(|command| command.row.cost.is_none());
+        // One alone finds its keys as they are, and is taken back when its reply becomes long.
+        let is_alone = plan.steps.len() == 1;
         for command in plan.commands() {
             let (row, request) = (command.row, command.request.as_request());
             db.select(command.context.select);
             estimate.cost = estimate.cost.saturating_add(cost(db, row, request));
-            if !is_plain && estimate.is_short() {
-                estimate.add(row, request);
+            if !is_alone && estimate.is_short() {
+                estimate.read(db, row, request);
+                estimate.write(db, row, request);
             }
         }
         estimate
     }
 
-    fn add(&mut self, row: &Row, request: Request<'p>) {
-        let keys = || row.key_indexes(request).map(|key| request.arg(key));
-        let is_over_several = keys().nth(1).is_some();
+    /// Adds what a command of a queue may find in its keys.
+    fn read(&mut self, db: &Keyspace<'_>, row: &Row, request: Request<'p>) {
+        let (mut bytes, mut is_written, mut from_others, mut keys) = (0, false, false, 0);
+        for key in row.key_indexes(request).map(|key| request.arg(key)) {
+            keys += 1;
+            bytes += db.string_length(key);
+            if let Some(written) = self.written.get(key) {
+                is_written = true;
+                from_others |= written.from_others;
+                bytes += written.bytes;
+            }
+        }
+        self.cost = self.cost.saturating_add(bytes / BYTES_PER_ELEMENT);
+        self.is_unknown |= from_others;
         if row.cost.is_some() && (self.grown > 0 || self.is_swapped) {
-            let is_written = |key| self.written.get(key).is_some_and(|by_several| *by_several || is_over_several);
-            self.is_unknown |= self.is_swapped || keys().any(is_written);
+            self.is_unknown |= self.is_swapped || is_written && keys > 1;
             let each = 1 + request.bytes() / ELEMENT_BYTES;
             self.cost = self.cost.saturating_add(self.grown.saturating_mul(each));
         }
-        if row.flags.contains(Flags::WRITE) {
-            self.grown = self.grown.saturating_add(request.len() + request.bytes() / ELEMENT_BYTES);
-            self.is_swapped |= row.flags.contains(Flags::SWAPS_INDEXES);
-            keys().for_each(|key| *self.written.entry(key).or_default() |= is_over_several);
+    }
+
+    /// Notes what a command of a queue may write.
+    fn write(&mut self, db: &Keyspace<'_>, row: &Row, request: Request<'p>) {
+        if !row.flags.contains(Flags::WRITE) {
+            return;
+        }
+        self.grown = self.grown.saturating_add(request.len() + request.bytes() / ELEMENT_BYTES);
+        self.is_swapped |= row.flags.contains(Flags::SWAPS_INDEXES);
+        let keys = || row.key_indexes(request).map(|key| request.arg(key));
+        let from_others = row.cost.is_some() && keys().nth(1).is_some();
+        let values = request.bytes() - request.arg(0).len() - keys().map(<[u8]>::len).sum::<usize>();
+        let bytes = values + row.growth(db, request);
+        for key in keys() {
+            let written = self.written.entry(key).or_default();
+            written.from_others |= from_others;
+            written.bytes = written.bytes.saturating_add(bytes);
         }
     }
 

@@ -130,7 +130,7 @@ pub fn run<'i, F: Front>(
     let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, seed);
     db.no_touch(no_touch);
     let admission = Admission::new(&db, std::slice::from_ref(&held));
-    let mut operations = 0;
+    let (mut operations, mut freed) = (0, 0);
     let mut at = 0;
     let stop = 'windows: loop {
         let belongs = |row: &Row, request: Request<'_>| single || route::belongs(row, request, range);
@@ -162,6 +162,11 @@ pub fn run<'i, F: Front>(
             if run_one(&mut db, &admission, (row, run), request, reply).is_err() || reply.was_deferred(before) {
                 parser.restart();
                 break 'windows Stop::Wait;
+            }
+            budget.spend((reply.len() - before) / budget::BYTES_PER_ELEMENT);
+            if db.freed_bytes() != freed {
+                budget.spend((db.freed_bytes() - freed) / budget::FREED_BYTES_PER_ELEMENT);
+                freed = db.freed_bytes();
             }
             front.ran(entry, request, reply, before, mark);
             operations += 1;

@@ -58,7 +58,7 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::gate::Job;
 use crate::keyspace::eviction::NoRoom;
-use crate::keyspace::{ALL_INDEXES, Contents, Fault, Keyspace, Left};
+use crate::keyspace::{ALL_INDEXES, Contents, Fault, Keyspace};
 use crate::shard::{HeldShard, ShardGate};
 use crate::topology::{Topology, hold};
 use dormouse_storage::stopwatch::Stopwatch;
@@ -216,38 +216,47 @@ impl Attempt {
         let parts = contents.iter_mut().map(|contents| &mut **contents);
         let mut db = Keyspace::new(parts, &database.shared, plan.first_select(), now_ms, plan.seed);
         let admission = Admission::new(&db, held);
-        match plan.is_touched(&mut db) {
-            Ok(false) => {}
-            Ok(true) => return Try::Done(Outcome::of(Ended::Changed, step::finish(&mut db, database))),
-            Err(fault) => return Try::Fault(fault),
-        }
-        if let Some(fault) = absent(&mut db, plan) {
-            return Try::Fault(fault);
-        }
-        if seat == Seat::Worker && !Estimate::of(&mut db, plan).is_short() {
-            return Try::Long;
-        }
-        match admission.admit_all(&mut db, plan) {
-            Ok(()) => {}
-            Err(NoRoom::Wait(bytes)) => return Try::Short(bytes),
-            Err(NoRoom::Refused(error)) => {
-                return Try::Done(Outcome::of(Ended::Refused(error), step::finish(&mut db, database)));
+        let mut tried = self.attempt(&mut db, &admission, seat);
+        // However it went: what has expired on the way is freed elsewhere, and leaves its effects.
+        let left = step::finish(&mut db, database);
+        if let Try::Done(outcome) = &mut tried {
+            outcome.left = left;
+            if let Some(witness) = plan.witness.as_ref().filter(|_| outcome.ended == Ended::Done) {
+                witness.ran(outcome, now_ms);
             }
         }
-        let mut outcome = match call_all(&mut db, plan, seat) {
-            Ok(outcome) => outcome,
+        tried
+    }
+
+    /// Steps 5 to 7.
+    fn attempt(&self, db: &mut Keyspace<'_>, admission: &Admission, seat: Seat) -> Try {
+        let plan = &*self.plan;
+        match plan.is_touched(db) {
+            Ok(false) => {}
+            Ok(true) => return Try::Done(Outcome::of(Ended::Changed)),
             Err(fault) => return Try::Fault(fault),
-        };
-        if outcome.replies.was_deferred(outcome.start) {
-            step::finish(&mut db, database);
+        }
+        if let Some(fault) = absent(db, plan) {
+            return Try::Fault(fault);
+        }
+        if seat == Seat::Worker && !Estimate::of(db, plan).is_short() {
             return Try::Long;
         }
-        (outcome.hits, outcome.misses) = (db.hits, db.misses);
-        outcome.left = step::finish(&mut db, database);
-        if let Some(witness) = &plan.witness {
-            witness.ran(&outcome, now_ms);
+        match admission.admit_all(db, plan) {
+            Ok(()) => {}
+            Err(NoRoom::Wait(bytes)) => return Try::Short(bytes),
+            Err(NoRoom::Refused(error)) => return Try::Done(Outcome::of(Ended::Refused(error))),
         }
-        Try::Done(outcome)
+        match call_all(db, plan, seat) {
+            Err(fault) => Try::Fault(fault),
+            Ok(mut outcome) => {
+                if outcome.replies.was_deferred(outcome.start) {
+                    return Try::Long;
+                }
+                (outcome.hits, outcome.misses) = (db.hits, db.misses);
+                Try::Done(outcome)
+            }
+        }
     }
 }
 
@@ -300,7 +309,7 @@ fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
 ///
 /// On a worker a long reply of a single command is not written to its end: [`Reply::was_deferred`].
 fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, Fault> {
-    let mut outcome = Outcome::of(Ended::Done, Left::default());
+    let mut outcome = Outcome::of(Ended::Done);
     let mut reply = Reply::within(Version::Resp2, plan.budget.clone());
     let (is_alone, bytes_before) = (plan.steps.len() == 1, db.resident_bytes());
     reply.set_inline_max((is_alone && seat == Seat::Worker).then_some(budget::REPLY_INLINE_MAX));
@@ -353,5 +362,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
     Ok(outcome)
 }
 
+#[cfg(test)]
+mod costs;
 #[cfg(test)]
 mod tests;

@@ -180,13 +180,13 @@ impl fmt::Debug for Witness {
 }
 
 impl Outcome {
-    pub(super) fn of(ended: Ended, left: Left) -> Self {
+    pub(super) fn of(ended: Ended) -> Self {
         Self {
             ended,
             replies: Reply::default(),
             start: 0,
             steps: Vec::new(),
-            left,
+            left: Left::default(),
             hits: 0,
             misses: 0,
             elsewhere: Duration::ZERO,

@@ -13,6 +13,7 @@ use super::*;
 use crate::commands::testing::Bench;
 use crate::commands::{Row, Run, find};
 use crate::database::Engine;
+use crate::keyspace::Left;
 use crate::lane::Lane;
 use dormouse_protocol::Request;
 use dormouse_storage::store::Store;
@@ -94,6 +95,63 @@ fn a_queue_is_short_only_if_that_is_known() {
     }
 }
 
+/// Commands that are long by themselves, each over a value or with arguments that take more than a turn.
+#[test]
+fn a_command_that_takes_more_than_a_turn_is_not_short() {
+    let mut bench = Bench::new();
+    let many = TURN + 10;
+    let elements: Vec<String> = (0..many).map(|n| n.to_string()).collect();
+    let pairs: Vec<String> = elements.iter().map(|n| format!("{n} {n}")).collect();
+    let (elements, pairs) = (elements.join(" "), pairs.join(" "));
+    let bytes = "v".repeat(TURN * 256);
+    for line in [
+        format!("RPUSH list {elements}"),
+        format!("SADD set {elements}"),
+        format!("ZADD zset {pairs}"),
+        format!("HSET hash {pairs}"),
+        format!("SET string {bytes}"),
+        format!("SADD wide {bytes} {bytes}2"),
+    ] {
+        bench.run(&line);
+        assert!(!Estimate::of(&mut bench.keyspace(), &plan(&[&line])).is_short(), "{}", &line[..20]);
+    }
+    for line in [
+        format!("LPOP list {many}"),
+        format!("RPOP list {many}"),
+        format!("LMPOP 1 list LEFT COUNT {many}"),
+        "LTRIM list 0 5".into(),
+        "LTRIM list 5 -1".into(),
+        "RENAME set other".into(),
+        "RENAMENX string other".into(),
+        "MOVE hash 1".into(),
+        "COPY string other".into(),
+        "DUMP string".into(),
+        "DUMP zset".into(),
+        format!("SETRANGE string {} v", bytes.len()),
+        "SETRANGE none 100000000 v".into(),
+        "SRANDMEMBER wide -20".into(),
+        "SUNIONSTORE other wide none".into(),
+        "SINTERSTORE other wide wide".into(),
+        "ZRANGESTORE other zset 0 -1".into(),
+        format!("DEL {elements}"),
+        format!("MSET {pairs}"),
+        format!("MGET {elements}"),
+        format!("GEOPOS zset {elements}"),
+    ] {
+        let is_short = Estimate::of(&mut bench.keyspace(), &plan(&[&line])).is_short();
+        assert_eq!(is_short, line == "LTRIM list 5 -1", "{}", &line[..line.len().min(40)]);
+    }
+    // Each is short, and all together are not: of a queue, no reply is taken back.
+    bench.run(&format!("SET string {}", "v".repeat(100 << 10)));
+    let gets = ["GET string"; 30];
+    assert!(Estimate::of(&mut bench.keyspace(), &plan(&gets[..1])).is_short());
+    assert!(!Estimate::of(&mut bench.keyspace(), &plan(&gets)).is_short());
+    let set = format!("SET new {}", "v".repeat(100 << 10));
+    let gets: Vec<&str> = std::iter::once(&set[..]).chain(["GET new"; 30]).collect();
+    assert!(!Estimate::of(&mut bench.keyspace(), &plan(&gets)).is_short());
+    assert!(Estimate::of(&mut bench.keyspace(), &plan(&["INCR n"; 500])).is_short());
+}
+
 /// Where each of these plans runs, with one thread for the worker and one for the lane.
 #[test]
 fn a_plan_that_is_not_short_runs_on_the_lane() {
@@ -102,8 +160,10 @@ fn a_plan_that_is_not_short_runs_on_the_lane() {
     let elements: Vec<String> = (0..TURN).map(|n| n.to_string()).collect();
     let fill = format!("RPUSH long {}", elements.join(" "));
     for (queue, lane) in [
-        (&[&fill[..]][..], false),
+        (&[&fill[..]][..], true),
         (&["LRANGE long 0 10"], false),
+        (&["LPOP long 9999", "GET k"], true),
+        (&[&fill[..]], true),
         (&["SORT long"], true),
         (&["KEYS *"], true),
         (&["SET k v", "KEYS nomatch*"], true),
@@ -161,7 +221,7 @@ impl Front for Tables {
 fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
     let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
-    let length = TURN - 10;
+    let length = TURN - 20;
     let elements: Vec<String> = (0..length).map(|n| n.to_string()).collect();
     let fill = plan(&[&format!("RPUSH long {}", elements.join(" "))]);
     runtime.block_on(run(&database, &Arc::new(fill), &Arc::new(Turn::endless(None)))).expect("it runs");

@@ -41,7 +41,7 @@ use dormouse_storage::codec::value::pieces;
 use dormouse_storage::effect;
 use dormouse_storage::log::{self, Lsn};
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Record, access_clock};
+use dormouse_types::record::{Entry, Record, Value, access_clock};
 use dormouse_types::segment::Placement;
 use smallvec::SmallVec;
 
@@ -61,7 +61,7 @@ use self::changes::KeyEvent;
 use self::index::prefix;
 use self::recording::Recording;
 
-/// Objects with more heap than this are freed in pieces on the slow lane.
+/// Objects with more heap than this, one of them or all that one turn drops, are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
 
 /// What happens to the expiry of a key whose value is replaced.
@@ -108,6 +108,7 @@ pub struct Keyspace<'a> {
     /// A key, and its position.
     expected: (&'a [u8], u64),
     graveyard: Graveyard,
+    freed_bytes: usize,
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
@@ -143,6 +144,7 @@ impl<'a> Keyspace<'a> {
             fault: None,
             expected: (&[], 0),
             graveyard: Graveyard::default(),
+            freed_bytes: 0,
             hits: 0,
             misses: 0,
             keep_access: false,
@@ -214,6 +216,11 @@ impl<'a> Keyspace<'a> {
     }
 
     /// Big values and whole indexes that were dropped, to be freed elsewhere.
+    /// Bytes of the objects that were dropped so far and are not in the graveyard.
+    pub const fn freed_bytes(&self) -> usize {
+        self.freed_bytes
+    }
+
     pub fn take_graveyard(&mut self) -> Graveyard {
         std::mem::take(&mut self.graveyard)
     }
@@ -307,9 +314,13 @@ impl<'a> Keyspace<'a> {
     fn bury(&mut self, record: Option<Record>) {
         let Some(record) = record else { return };
         let bytes = record.heap_bytes();
-        if bytes > BURY_ABOVE || self.shared.parked.is_open() && bytes > self.settings.sizes.large_bytes {
+        let is_object = matches!(record.value(), Value::Object(_));
+        let is_much = bytes > BURY_ABOVE || is_object && self.freed_bytes + bytes > BURY_ABOVE;
+        if is_much || self.shared.parked.is_open() && bytes > self.settings.sizes.large_bytes {
             let at = self.shard_at(self.position(record.key()));
             self.lay_down(at, Dead::Record(record));
+        } else if is_object {
+            self.freed_bytes += bytes;
         }
     }
 

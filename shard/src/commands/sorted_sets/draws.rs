@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
-use dormouse_protocol::{Reply, Request, Version};
+use dormouse_protocol::{Reply, Version};
 use dormouse_types::{Item, SortedSet};
 
 use super::{write_header, write_member};
-use crate::commands::args::{Args, Argument, Last, Rest, canonical_integer, integer};
-use crate::commands::cost;
+use crate::commands::args::{Args, Argument, Last, Rest, integer};
 use crate::commands::elements::{Count, Negatable, Selection, write_item, write_repeatedly};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
@@ -101,13 +100,6 @@ pub fn zrandmember(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Draw(draw)): 
         }
     }
     Ok(())
-}
-
-/// The cost of `ZMPOP`: as many as its `COUNT` says.
-pub fn zmpop_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
-    let most = cost::counted_keys(request, 1).map(|key| db.cardinality(key)).max().unwrap_or(0);
-    most.min(usize::try_from(count).unwrap_or(0))
 }
 
 /// The arguments of `ZMPOP`.

@@ -133,7 +133,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the highest- or lowest-scoring members from one or more sorted sets after removing them. \
              Deletes the sorted set if the last member was popped.",
             )
-            .cost(draws::zmpop_cost),
+            .cost(cost::popped),
         Command::new("ZRANDMEMBER", at_least(2), KEY_READ, READ, run!(draws::zrandmember))
             .doc(
                 "6.2.0",

@@ -10,7 +10,7 @@ use dormouse_types::{LexBound, LexRange, ScoreRange, SortedSet};
 
 use super::{write_header, write_member};
 use crate::commands::args::{Args, Argument, Rest, Word, integer, parse, parse_bound};
-use crate::commands::cost::copied_bytes;
+use crate::commands::cost::{copied_bytes, some};
 use crate::error::{Error, Result};
 use crate::keyspace::{Change, Keyspace};
 
@@ -131,8 +131,12 @@ pub fn cost(db: &Keyspace<'_>, request: Request<'_>, form: Form) -> usize {
     let Ok(given) = given else { return 0 };
     match db.peek_collection::<SortedSet>(given.key) {
         None => 0,
-        Some(set) if set.len() <= SMALL => set.len(),
-        Some(set) => Query::read(given, form).map_or(0, |query| query.ranks(set).len()),
+        Some(set) if set.len() <= SMALL && !form.stores => set.len(),
+        Some(set) => {
+            let count = Query::read(given, form).map_or(0, |query| query.ranks(set).len());
+            // What is stored is no part of the reply, whose bytes count by themselves.
+            if form.stores { some(db, given.key, count) } else { count }
+        }
     }
 }
 
@@ -147,8 +151,10 @@ pub fn stored_bytes(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 pub fn removal_cost(db: &Keyspace<'_>, request: Request<'_>, by: By) -> usize {
     match db.peek_collection::<SortedSet>(request.arg(1)) {
         None => 0,
-        Some(set) if set.len() <= SMALL => set.len(),
-        Some(set) => Ends::read(by, request.arg(2), request.arg(3)).map_or(0, |ends| ends.ranks(set).len()),
+        Some(set) => {
+            let count = Ends::read(by, request.arg(2), request.arg(3)).map_or(0, |ends| ends.ranks(set).len());
+            some(db, request.arg(1), count)
+        }
     }
 }
 

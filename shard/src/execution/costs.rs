@@ -1,0 +1,467 @@
+//! What rows say of their cost is true: counted in instructions, a request does no more than its cost allows.
+//!
+//! Each row has a sample or more. A sample runs over a small input and over one that is a thousand times as large: the value
+//! of its key, the keyspace around it, and its own arguments where the line says so. The instructions that its cost and its
+//! command take must be within [`INSTRUCTIONS_PER_UNIT`] for each unit of its cost. So a row without a cost is verified to be
+//! constant beyond its words and its reply, and a new row without a sample fails.
+//!
+//! Time would depend on the machine. Instructions are counted by Valgrind, which this test runs itself under: each call of
+//! [`measured`] is counted, and each call of [`note`] leaves the count in a file.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command as Process;
+
+use dormouse_protocol::{OwnedRequest, Reply, Version};
+
+use crate::commands::testing::Bench;
+use crate::commands::{FAMILIES, Flags, Row, Run, call, find};
+use crate::execution::budget::{self, BYTES_PER_ELEMENT, FREED_BYTES_PER_ELEMENT};
+use crate::keyspace::Keyspace;
+
+const SMALL: usize = 1;
+const LARGE: usize = 1000 * SMALL;
+
+/// Of a build without optimisations, which takes about ten times as many as one with them.
+const INSTRUCTIONS_PER_UNIT: u64 = 25_000;
+/// What a command takes anyway, a look into one node of a list or a tree included.
+const INSTRUCTIONS_ANYWAY: u64 = 150_000;
+
+/// Where Valgrind leaves its counts; set where the test runs under it.
+const COUNTS: &str = "DORMOUSE_COUNTS";
+
+/// A line with the kind of its keys `k` and `k2`. Words in braces stand for as many words as the input is large:
+///
+/// | word | what for |
+/// | --- | --- |
+/// | `{n}` | the number itself |
+/// | `{old}`, `{new}` | members that are there, and that are not |
+/// | `{fields}`, `{scores}`, `{places}` | members with a value, a score, a longitude and a latitude |
+/// | `{keys}`, `{pairs}` | keys of the keyspace, alone and with a value |
+/// | `{steps}` | steps of `BITFIELD` |
+/// | `{bytes}` | one word of 64 times as many bytes |
+/// | `{class}` | a pattern that is one class |
+/// | `{dump}` | what `DUMP` answers for `k` |
+const SAMPLES: &[(&str, &str)] = &[
+    ("GET k", "string"),
+    ("SET k v", "string"),
+    ("SET k v GET", "string"),
+    ("SET k {bytes}", "string"),
+    ("SETNX k v", "string"),
+    ("SETEX k 10 v", "string"),
+    ("PSETEX k 10 {bytes}", "string"),
+    ("GETSET k v", "string"),
+    ("GETDEL k", "string"),
+    ("GETEX k EX 10", "string"),
+    ("INCR k", "integer"),
+    ("INCR k", "string"),
+    ("DECR k", "integer"),
+    ("INCRBY k 5", "integer"),
+    ("DECRBY k 5", "integer"),
+    ("INCRBYFLOAT k 0.5", "integer"),
+    ("INCRBYFLOAT k 0.5", "string"),
+    ("APPEND k v", "string"),
+    ("STRLEN k", "string"),
+    ("SETRANGE k 1 v", "string"),
+    ("SETRANGE k 256000 v", "string"),
+    ("SETRANGE k 0 {bytes}", "string"),
+    ("GETRANGE k 0 10", "string"),
+    ("GETRANGE k 0 -1", "string"),
+    ("SUBSTR k 0 -1", "string"),
+    ("MGET k k", "string"),
+    ("MGET {keys}", "none"),
+    ("MSET {pairs}", "none"),
+    ("MSETNX {pairs}", "none"),
+    ("LCS k k2", "text"),
+    ("SETBIT k 3 1", "string"),
+    ("SETBIT none 1000000 1", "none"),
+    ("GETBIT k 3", "string"),
+    ("BITCOUNT k", "string"),
+    ("BITPOS k 1 0", "string"),
+    ("BITOP OR d k k2", "string"),
+    ("BITFIELD k SET u8 0 1", "string"),
+    ("BITFIELD k {steps}", "string"),
+    ("BITFIELD_RO k {steps}", "string"),
+    ("PFADD k {new}", "hll"),
+    ("PFADD k {new}", "none"),
+    ("PFCOUNT k", "hll"),
+    ("PFCOUNT k k2", "hll"),
+    ("PFMERGE d k k2", "hll"),
+    ("PFDEBUG GETREG k", "hll"),
+    ("DEL k", "set"),
+    ("DEL k", "hash"),
+    ("DEL k", "list"),
+    ("DEL k", "string"),
+    ("DEL {keys}", "none"),
+    ("UNLINK k", "zset"),
+    ("UNLINK {keys}", "none"),
+    ("EXISTS {keys}", "none"),
+    ("TYPE k", "set"),
+    ("RENAME k d", "set"),
+    ("RENAME k d", "string"),
+    ("RENAME k d", "zset"),
+    ("RENAMENX k d", "hash"),
+    ("RENAMENX k d", "list"),
+    ("COPY k d", "set"),
+    ("COPY k d", "hash"),
+    ("COPY k d", "string"),
+    ("COPY k d REPLACE DB 2", "list"),
+    ("MOVE k 1", "set"),
+    ("MOVE k 1", "string"),
+    ("TOUCH {keys}", "none"),
+    ("RANDOMKEY", "none"),
+    ("SCAN 0", "none"),
+    ("SCAN 0 COUNT {n}", "none"),
+    ("SCAN 0 COUNT {n} MATCH *{class}x", "none"),
+    ("SCAN 0 COUNT {n} TYPE string", "none"),
+    ("OBJECT ENCODING k", "set"),
+    ("OBJECT REFCOUNT k", "set"),
+    ("OBJECT IDLETIME k", "set"),
+    ("OBJECT FREQ k", "set"),
+    ("DUMP k", "set"),
+    ("DUMP k", "hash"),
+    ("DUMP k", "list"),
+    ("DUMP k", "zset"),
+    ("DUMP k", "string"),
+    ("RESTORE d 0 {dump}", "set"),
+    ("RESTORE d 0 {dump}", "zset"),
+    ("RESTORE d 0 {dump}", "string"),
+    ("EXPIRE k 10", "set"),
+    ("EXPIRE k -1", "set"),
+    ("PEXPIRE k 10", "string"),
+    ("EXPIREAT k 10", "list"),
+    ("PEXPIREAT k 10", "hash"),
+    ("TTL k", "set"),
+    ("PTTL k", "string"),
+    ("EXPIRETIME k", "set"),
+    ("PEXPIRETIME k", "set"),
+    ("PERSIST k", "set"),
+    ("DBSIZE", "none"),
+    ("SWAPDB 0 1", "none"),
+    ("FLUSHDB", "none"),
+    ("FLUSHALL", "none"),
+    ("MEMORY USAGE k", "set"),
+    ("MEMORY USAGE k SAMPLES 0", "list"),
+    ("MEMORY USAGE k SAMPLES 0", "hash"),
+    ("MEMORY USAGE k SAMPLES 0", "zset"),
+    ("HSET k m1 v", "hash"),
+    ("HSET k {fields}", "hash"),
+    ("HSET d {fields}", "none"),
+    ("HMSET k {fields}", "hash"),
+    ("HSETNX k f v", "hash"),
+    ("HGET k m1", "hash"),
+    ("HMGET k {old}", "hash"),
+    ("HGETALL k", "hash"),
+    ("HDEL k m1", "hash"),
+    ("HDEL k {old}", "hash"),
+    ("HEXISTS k m1", "hash"),
+    ("HLEN k", "hash"),
+    ("HSTRLEN k m1", "hash"),
+    ("HKEYS k", "hash"),
+    ("HVALS k", "hash"),
+    ("HINCRBY k new 1", "hash"),
+    ("HINCRBYFLOAT k new 1", "hash"),
+    ("HRANDFIELD k", "hash"),
+    ("HRANDFIELD k {n} WITHVALUES", "hash"),
+    ("HRANDFIELD k -{n}", "hash"),
+    ("HSCAN k 0", "hash"),
+    ("HSCAN k 0 COUNT {n} MATCH *{class}x", "hash"),
+    ("LPUSH k v", "list"),
+    ("LPUSH k {new}", "list"),
+    ("RPUSH k {new}", "list"),
+    ("RPUSH k {bytes}", "list"),
+    ("LPUSHX k {new}", "list"),
+    ("RPUSHX k {new}", "list"),
+    ("LPOP k", "list"),
+    ("LPOP k {n}", "list"),
+    ("RPOP k", "list"),
+    ("RPOP k {n}", "list"),
+    ("LLEN k", "list"),
+    ("LINDEX k 2", "list"),
+    ("LINDEX k {middle}", "list"),
+    ("LSET k {middle} v", "list"),
+    ("LRANGE k {middle} {middle}", "list"),
+    ("LRANGE k 0 -1", "list"),
+    ("LINSERT k BEFORE {middle-member} v", "list"),
+    ("LREM k 0 m1", "list"),
+    ("LREM k -1 m1", "list"),
+    ("LTRIM k 1 1", "list"),
+    ("LTRIM k 1 -2", "list"),
+    ("LTRIM k 2 1", "list"),
+    ("LPOS k none", "list"),
+    ("LMOVE k k2 LEFT RIGHT", "list"),
+    ("RPOPLPUSH k k2", "list"),
+    ("LMPOP 2 none k LEFT COUNT {n}", "list"),
+    ("LMPOP 1 k LEFT", "list"),
+    ("SADD k new", "set"),
+    ("SADD k {new}", "set"),
+    ("SADD d {new}", "none"),
+    ("SREM k m1", "set"),
+    ("SREM k {old}", "set"),
+    ("SMEMBERS k", "set"),
+    ("SISMEMBER k m1", "set"),
+    ("SMISMEMBER k {old}", "set"),
+    ("SCARD k", "set"),
+    ("SPOP k", "set"),
+    ("SPOP k {n}", "set"),
+    ("SPOP k {half}", "set"),
+    ("SRANDMEMBER k", "set"),
+    ("SRANDMEMBER k {half}", "set"),
+    ("SRANDMEMBER k -{n}", "set"),
+    ("SMOVE k k2 m1", "set"),
+    ("SINTER k k2", "set"),
+    ("SINTERSTORE d k k2", "set"),
+    ("SINTERCARD 2 k k2", "set"),
+    ("SUNION k k2", "set"),
+    ("SUNIONSTORE d k k2", "set"),
+    ("SDIFF k none", "set"),
+    ("SDIFFSTORE d k none", "set"),
+    ("SSCAN k 0", "set"),
+    ("SSCAN k 0 COUNT {n} MATCH *{class}x", "set"),
+    ("SSCAN k 0 COUNT {n} MATCH {class}x", "set"),
+    ("ZADD k 5 new", "zset"),
+    ("ZADD k {scores}", "zset"),
+    ("ZADD d {scores}", "none"),
+    ("ZINCRBY k 5 m1", "zset"),
+    ("ZREM k m1", "zset"),
+    ("ZREM k {old}", "zset"),
+    ("ZCARD k", "zset"),
+    ("ZSCORE k m1", "zset"),
+    ("ZMSCORE k {old}", "zset"),
+    ("ZRANK k m3", "zset"),
+    ("ZREVRANK k m3 WITHSCORE", "zset"),
+    ("ZPOPMIN k", "zset"),
+    ("ZPOPMIN k {n}", "zset"),
+    ("ZPOPMAX k {half}", "zset"),
+    ("ZMPOP 1 k MIN", "zset"),
+    ("ZMPOP 2 none k MAX COUNT {n}", "zset"),
+    ("ZRANDMEMBER k", "zset"),
+    ("ZRANDMEMBER k {half} WITHSCORES", "zset"),
+    ("ZRANDMEMBER k -{n}", "zset"),
+    ("ZSCAN k 0", "zset"),
+    ("ZSCAN k 0 COUNT {n} MATCH *{class}x", "zset"),
+    ("ZRANGE k 0 -1", "zset"),
+    ("ZRANGE k {middle} {middle}", "zset"),
+    ("ZRANGE k 1 2 BYSCORE LIMIT 0 1", "zset"),
+    ("ZRANGESTORE d k 0 -1", "zset"),
+    ("ZREVRANGE k 0 -1 WITHSCORES", "zset"),
+    ("ZRANGEBYSCORE k -inf +inf LIMIT {middle} 1", "zset"),
+    ("ZRANGEBYSCORE k -inf +inf", "zset"),
+    ("ZREVRANGEBYSCORE k +inf -inf", "zset"),
+    ("ZRANGEBYLEX k - +", "zset"),
+    ("ZREVRANGEBYLEX k + -", "zset"),
+    ("ZCOUNT k -inf +inf", "zset"),
+    ("ZLEXCOUNT k - +", "zset"),
+    ("ZREMRANGEBYRANK k 1 1", "zset"),
+    ("ZREMRANGEBYRANK k 1 -1", "zset"),
+    ("ZREMRANGEBYSCORE k 1 +inf", "zset"),
+    ("ZREMRANGEBYLEX k - +", "zset"),
+    ("ZUNION 2 k k2", "zset"),
+    ("ZINTER 2 k k2", "zset"),
+    ("ZDIFF 2 k none", "zset"),
+    ("ZUNIONSTORE d 2 k k2", "zset"),
+    ("ZINTERSTORE d 2 k k2", "zset"),
+    ("ZDIFFSTORE d 2 k none", "zset"),
+    ("ZINTERCARD 2 k k2", "zset"),
+    ("GEOADD k {places}", "geo"),
+    ("GEOADD d {places}", "none"),
+    ("GEODIST k m1 m2", "geo"),
+    ("GEOHASH k {old}", "geo"),
+    ("GEOPOS k {old}", "geo"),
+    ("GEOSEARCH k FROMLONLAT 15 37 BYRADIUS 20000 km", "geo"),
+    ("GEOSEARCHSTORE d k FROMLONLAT 15 37 BYRADIUS 20000 km", "geo"),
+    ("GEORADIUS k 15 37 20000 km", "geo"),
+    ("GEORADIUS_RO k 15 37 20000 km WITHDIST", "geo"),
+    ("GEORADIUSBYMEMBER k m1 20000 km", "geo"),
+    ("GEORADIUSBYMEMBER_RO k m1 20000 km", "geo"),
+];
+
+/// Collections are tried twice: with many elements, and with few that are long.
+const COLLECTIONS: [&str; 4] = ["list", "set", "hash", "zset"];
+
+/// What adds members makes a table larger now and then, and hashes those that are there again. That is paid for by all that
+/// are added, so it is not counted where few long ones are there before many short ones come.
+const AMORTIZED: [&str; 4] = ["SADD", "HSET", "HMSET", "ZADD"];
+
+#[test]
+fn every_row_has_a_sample() {
+    let is_sampled =
+        |name: &str| SAMPLES.iter().any(|(line, _)| *line == name || line.starts_with(&format!("{name} ")));
+    for command in FAMILIES.iter().flat_map(|family| family.commands) {
+        let subcommands = command.subcommands.iter().map(|sub| (format!("{} {}", command.row.name, sub.row.name), sub));
+        for (name, command) in subcommands.chain([(command.row.name.to_owned(), command)]) {
+            let is_long = command.run.is_none() || command.row.flags.contains(Flags::SLOW_LANE);
+            // HELP is a text that nothing makes longer.
+            let is_known = is_long || command.row.name == "HELP" || is_sampled(&name);
+            assert!(is_known, "{name} has no sample: its cost is not verified");
+        }
+    }
+}
+
+#[test]
+fn a_request_does_no_more_than_its_cost_allows() {
+    match std::env::var_os(COUNTS) {
+        Some(counts) => measure_all(Path::new(&counts)),
+        None => run_under_valgrind(),
+    }
+}
+
+fn run_under_valgrind() {
+    if Process::new("valgrind").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "the cost of commands was NOT tested: `valgrind` is missing");
+        println!("the cost of commands was NOT tested: `valgrind` is missing");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let counts = folder.path().join("counts");
+    let mut valgrind = Process::new("valgrind");
+    valgrind.args(["--quiet", "--tool=callgrind", "--toggle-collect=*execution::costs::measured*"]);
+    valgrind.args(["--dump-before=*execution::costs::note*", "--combine-dumps=no"]);
+    valgrind.arg(format!("--callgrind-out-file={}", counts.display()));
+    valgrind.arg(std::env::current_exe().expect("this test"));
+    valgrind.args(["--exact", "--nocapture", "--test-threads=1"]);
+    valgrind.arg("execution::costs::a_request_does_no_more_than_its_cost_allows");
+    let output = valgrind.env(COUNTS, &counts).output().expect("valgrind runs");
+    if !counts.with_extension("1").exists() && std::env::var_os("CI").is_none() {
+        println!("the cost of commands was NOT tested: the test has no symbols for valgrind");
+        return;
+    }
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{stdout}\n{stderr}");
+}
+
+/// What one run of a sample took.
+#[derive(Debug, Clone, Copy)]
+struct Taken {
+    instructions: u64,
+    cost: usize,
+}
+
+fn measure_all(counts: &Path) {
+    let mut benches = [filled(SMALL), filled(LARGE)];
+    let (mut failures, mut table, mut noted) = (String::new(), String::new(), 0);
+    for (line, kind) in SAMPLES {
+        let is_amortized = AMORTIZED.iter().any(|name| line.starts_with(&format!("{name} ")));
+        let wide = (COLLECTIONS.contains(kind) && !is_amortized).then(|| format!("wide-{kind}"));
+        for kind in std::iter::once((*kind).to_owned()).chain(wide) {
+            let [small, large] = [SMALL, LARGE].map(|size| {
+                let bench = &mut benches[usize::from(size == LARGE)];
+                noted += 1;
+                run(bench, line, &kind, size, &counts.with_extension(noted.to_string()))
+            });
+            let allowed = |taken: Taken| INSTRUCTIONS_ANYWAY + INSTRUCTIONS_PER_UNIT * taken.cost as u64;
+            let shown = format!("{line} ({kind}): {small:?}, {large:?}\n");
+            table += &shown;
+            if [small, large].into_iter().any(|taken| taken.instructions > allowed(taken)) {
+                failures += &shown;
+            }
+        }
+    }
+    println!("{table}");
+    assert!(failures.is_empty(), "these do more than their cost allows:\n{failures}");
+}
+
+/// A keyspace of so many keys, with a value of so many elements of each kind.
+fn filled(size: usize) -> Bench {
+    let mut bench = Bench::new();
+    for line in [
+        "MSET {pairs}",
+        "SET string {bytes}",
+        "SET text {text}",
+        "SET integer 17",
+        "RPUSH list {old}",
+        "SADD set {old}",
+        "HSET hash {fields}",
+        "ZADD zset {scores}",
+        "GEOADD geo {places}",
+        "PFADD hll {old}",
+        "RPUSH wide-list {bytes} {bytes}1 {bytes}2 m1",
+        "SADD wide-set {bytes} {bytes}1 {bytes}2 m1",
+        "HSET wide-hash {bytes} {bytes} m1 {bytes} m2 m2",
+        "ZADD wide-zset 1 {bytes} 2 {bytes}2 3 m1 3 m3",
+    ] {
+        let words = words(&mut bench, line, size);
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        bench.run_args(&words);
+    }
+    bench
+}
+
+/// Runs a sample, with keys of its own where it writes, and reads what it took.
+fn run(bench: &mut Bench, line: &str, kind: &str, size: usize, count: &Path) -> Taken {
+    bench.run("DEL d k k2");
+    bench.run(&format!("COPY {kind} k"));
+    if line.contains("k2") {
+        bench.run(&format!("COPY {kind} k2"));
+    }
+    let words = words(bench, line, size);
+    let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+    let request = OwnedRequest::from_args(&words);
+    let (row, run) = find(request.as_request()).expect("a command");
+    let mut db = bench.keyspace();
+    let mut reply = Reply::new(Version::Resp2);
+    let estimated = measured(&mut db, row, run, &mut reply, &request);
+    note();
+    let freed = db.freed_bytes() / FREED_BYTES_PER_ELEMENT;
+    // What it has buried is freed by another thread.
+    drop(db.take_graveyard());
+    drop(db);
+    if line.starts_with("FLUSH") || line.contains("DEL {keys}") || line.contains("UNLINK {keys}") {
+        *bench = filled(size);
+    }
+    let text = std::fs::read_to_string(count).expect("valgrind has left a count");
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: ")).expect("a total");
+    let instructions = total.trim().parse().expect("a number");
+    Taken { instructions, cost: estimated + freed + reply.len() / BYTES_PER_ELEMENT }
+}
+
+/// Everything that is counted.
+#[inline(never)]
+fn measured(db: &mut Keyspace<'_>, row: &Row, run: Run, reply: &mut Reply, request: &OwnedRequest) -> usize {
+    let cost = budget::cost(db, row, request.as_request());
+    call(row, run, db, reply, request.as_request()).expect("everything is in memory");
+    cost
+}
+
+/// Valgrind writes down what was counted so far before it runs this.
+#[inline(never)]
+fn note() {
+    std::hint::black_box(());
+}
+
+fn words(bench: &mut Bench, line: &str, size: usize) -> Vec<Vec<u8>> {
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    for word in line.split(' ') {
+        let mut each = |make: &dyn Fn(usize, &mut String)| {
+            for n in 0..size {
+                let mut made = String::new();
+                make(n, &mut made);
+                words.extend(made.split(' ').map(|word| word.as_bytes().to_vec()));
+            }
+        };
+        match word {
+            "{old}" => each(&|n, word| _ = write!(word, "m{n}")),
+            "{new}" => each(&|n, word| _ = write!(word, "new{n}")),
+            "{fields}" => each(&|n, word| _ = write!(word, "m{n} value{n}")),
+            "{scores}" => each(&|n, word| _ = write!(word, "{n} m{n}")),
+            "{places}" => each(&|n, word| _ = write!(word, "{}.{n} {}.{n} m{n}", n % 170, n % 80)),
+            "{keys}" => each(&|n, word| _ = write!(word, "key:{n}")),
+            "{pairs}" => each(&|n, word| _ = write!(word, "key:{n} v")),
+            "{steps}" => each(&|n, word| _ = write!(word, "GET u8 {}", n % 64)),
+            "{dump}" => {
+                let reply = bench.run_raw(&[b"DUMP", b"k"]);
+                let start = reply.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                words.push(reply[start..reply.len() - 2].to_vec());
+            }
+            word => {
+                let class = format!("[{}]", "xy".repeat(size));
+                let text = "ab".repeat(size / 8 + 1);
+                let word = word.replace("{bytes}", &"b".repeat(64 * size)).replace("{text}", &text);
+                let word = word.replace("{class}", &class).replace("{middle-member}", &format!("m{}", size / 2));
+                let word = word.replace("{n}", &size.to_string()).replace("{half}", &(size / 2).to_string());
+                words.push(word.replace("{middle}", &(size / 2).to_string()).into_bytes());
+            }
+        }
+    }
+    words
+}
