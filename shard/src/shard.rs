@@ -102,7 +102,7 @@ impl Shard {
         }
         let bytes = shard.contents.lock().bytes();
         shard.published.store(bytes, Ordering::Relaxed);
-        left.published.store(left.published().wrapping_sub(bytes), Ordering::Relaxed);
+        left.published.store(left.published.load(Ordering::Relaxed).wrapping_sub(bytes), Ordering::Relaxed);
         shard.soonest.store(left.soonest.load(Ordering::Relaxed), Ordering::Relaxed);
         shard.look(&mut shard.contents.lock());
         Gate::new(shard)
@@ -156,14 +156,15 @@ impl Shard {
         let contended =
             if take { self.contended.swap(0, Ordering::Relaxed) } else { self.contended.load(Ordering::Relaxed) };
         let mut seen = self.seen.lock();
-        let mut view = ShardView { id: self.id, contended, bytes: self.published(), ..seen.view.clone() };
+        let mut view =
+            ShardView { id: self.id, contended, bytes: self.published().max(0).cast_unsigned(), ..seen.view.clone() };
         if take {
             seen.view.load = Load::default();
         }
         drop(seen);
         for (keys, expiring) in &self.counts {
-            view.keys += keys.load(Ordering::Relaxed);
-            view.expiring += expiring.load(Ordering::Relaxed);
+            view.keys = view.keys.wrapping_add(keys.load(Ordering::Relaxed));
+            view.expiring = view.expiring.wrapping_add(expiring.load(Ordering::Relaxed));
         }
         view
     }
@@ -197,8 +198,10 @@ impl Shard {
         *seen = Seen { view, expiries };
     }
 
-    pub fn published(&self) -> usize {
-        self.published.load(Ordering::Relaxed)
+    /// The bytes that it has counted at its last unlock. Less than none from a split until the next unlock, if more has been
+    /// split off than was counted.
+    pub fn published(&self) -> isize {
+        self.published.load(Ordering::Relaxed).cast_signed()
     }
 
     /// Whether a key may have expired, as far as can be known without the lock.

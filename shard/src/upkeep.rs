@@ -111,7 +111,7 @@ impl Database {
         let chance = self.shared.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         let chance = (chance ^ chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let shards = &topology.shards;
-        let first = weighted(shards.iter().map(|gate| gate.guarded.published()), chance);
+        let first = weighted(shards.iter().map(|gate| gate.guarded.published().max(0).cast_unsigned()), chance);
         for turn in 0..shards.len() {
             let database = Arc::clone(self);
             let evict = move |held: &HeldShard| {

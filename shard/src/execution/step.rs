@@ -27,7 +27,7 @@ pub(super) struct Admission {
     refusal: Option<Error>,
     is_bounded: bool,
     /// What the held shards last published of their memory.
-    published: usize,
+    published: isize,
 }
 
 impl Admission {

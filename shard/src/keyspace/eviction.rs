@@ -79,12 +79,13 @@ impl Keyspace<'_> {
     ///
     /// # Errors
     /// When there is none, with what to do about it.
-    pub fn make_room(&mut self, published: usize, needs: Needs) -> Result<(), NoRoom> {
+    pub fn make_room(&mut self, published: isize, needs: Needs) -> Result<(), NoRoom> {
         self.shared.memory.check(self.shared.used.load(Ordering::Relaxed)).map_err(NoRoom::Refused)?;
         self.reserve(needs.while_it_runs)?;
         let adds = needs.adds;
         let Some(limit) = self.shared.memory_max(&self.settings) else { return Ok(()) };
-        let elsewhere = self.shared.used.load(Ordering::Relaxed).saturating_sub(published);
+        let used = self.shared.used.load(Ordering::Relaxed);
+        let elsewhere = used.cast_signed().saturating_sub(published).max(0).cast_unsigned();
         for looks in 0.. {
             let held: usize = self.shards.iter().map(|shard| shard.bytes()).sum();
             let excess = (held + elsewhere).saturating_add(adds).saturating_sub(limit);
