@@ -71,11 +71,17 @@ pub(super) fn need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 
 /// A request that only reads says so; one that is malformed may be anything.
 pub(super) fn access(request: Request<'_>) -> Access {
-    let reads = Access::RO.union(Access::ACCESS);
-    match Steps::take(&mut Args::new(request, 2)) {
-        Ok(Steps(steps)) if !steps.iter().any(Step::is_write) => reads,
-        _ => Access::RW.union(Access::ACCESS).union(Access::UPDATE),
+    let (reads, changes) = (Access::RO.union(Access::ACCESS), Access::RW.union(Access::ACCESS).union(Access::UPDATE));
+    let mut at = 2;
+    while at < request.len() {
+        let behind = request.len() - at - 1;
+        at += match request.arg(at).to_ascii_lowercase().as_slice() {
+            b"get" if behind >= 2 => 3,
+            b"overflow" if behind >= 1 => 2,
+            _ => return changes,
+        };
     }
+    reads
 }
 
 /// All subcommands of a request, up to its end.

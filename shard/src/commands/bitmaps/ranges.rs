@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use dormouse_protocol::Reply;
 
-use crate::commands::args::{Args, Argument};
+use crate::commands::args::{Args, Argument, integer};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -34,13 +34,8 @@ pub(super) fn bitcount(
 pub(super) fn bitpos(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, bit, bounds): (&[u8], i64, Option<Bounds>),
+    (key, Wanted(wanted), bounds): (&[u8], Wanted, Option<Bounds>),
 ) -> Result<()> {
-    let wanted = match bit {
-        0 => false,
-        1 => true,
-        _ => return Err(Error::text("ERR The bit argument must be 1 or 0.")),
-    };
     let Some(text) = db.string(key)? else {
         reply.integer(if wanted { -1 } else { 0 });
         return Ok(());
@@ -58,6 +53,20 @@ pub(super) fn bitpos(
     Ok(())
 }
 
+/// The bit that `BITPOS` looks for. It is judged before what stands behind it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted(bool);
+
+impl<'a> Argument<'a> for Wanted {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        match args.take::<i64>()? {
+            0 => Ok(Self(false)),
+            1 => Ok(Self(true)),
+            _ => Err(Error::text("ERR The bit argument must be 1 or 0.")),
+        }
+    }
+}
+
 /// The ends of a range, both included; negative ones count from the string's end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -67,31 +76,45 @@ pub(super) struct Bounds {
     bits: bool,
 }
 
+/// As `BITPOS` takes them: the unit is judged before the end.
 impl<'a> Argument<'a> for Bounds {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         if args.len() > 3 {
             return Err(Error::Syntax);
         }
-        let mut bounds = Self { start: args.take()?, end: args.take()?, bits: false };
-        if let Some(unit) = args.upper() {
-            bounds.bits = match unit.as_bytes() {
-                b"BIT" => true,
-                b"BYTE" => false,
-                _ => return Err(Error::Syntax),
-            };
-            args.skip();
-        }
-        Ok(bounds)
+        let (start, is_whole) = (args.take()?, args.len() == 2);
+        let end = if is_whole { Some(args.bytes()?) } else { None };
+        let bits = if is_whole { unit(args)? } else { false };
+        let end = match end {
+            Some(end) => Some(integer(end)?),
+            None => args.take()?,
+        };
+        Ok(Self { start, end, bits })
     }
 }
 
-/// A start is not enough.
+/// `BIT` or `BYTE`: whether it is `BIT`.
+fn unit(args: &mut Args<'_>) -> Result<bool> {
+    if args.word("BIT") {
+        Ok(true)
+    } else if args.word("BYTE") {
+        Ok(false)
+    } else {
+        Err(Error::Syntax)
+    }
+}
+
+/// As `BITCOUNT` takes them: a start is not enough.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BothBounds(Bounds);
 
 impl<'a> Argument<'a> for BothBounds {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        if args.len() < 2 { Err(Error::Syntax) } else { args.take().map(Self) }
+        if !(2..=3).contains(&args.len()) {
+            return Err(Error::Syntax);
+        }
+        let (start, end) = (args.take()?, Some(args.take()?));
+        Ok(Self(Bounds { start, end, bits: !args.is_empty() && unit(args)? }))
     }
 }
 
