@@ -3,12 +3,13 @@
 //! This is state only. The commands change it, and [`crate::dispatch`] runs them.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{OwnedRequest, RequestLimits, Version};
+use dormouse_protocol::{OwnedRequest, Reply, RequestLimits, Version};
 use dormouse_shard::commands::Context;
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::Turn;
@@ -72,6 +73,8 @@ pub struct Session {
     refusals: u32,
     pub closing: bool,
     pub reply_mode: ReplyMode,
+    /// The parts of a reply that is left out which are no replies but pushes, and stay.
+    pushes: Vec<Range<usize>>,
     pub transaction: Option<Box<Transaction>>,
     pub watching: Option<Arc<Watching>>,
     /// What the client is charged for them.
@@ -120,6 +123,7 @@ impl Session {
             select: 0,
             closing: false,
             reply_mode: ReplyMode::On,
+            pushes: Vec::new(),
             transaction: None,
             watching: None,
             watched_bytes: 0,
@@ -312,6 +316,36 @@ impl Session {
     /// Whether it is in RESP2's subscribed state, where few commands are allowed.
     pub fn is_subscribed(&self) -> bool {
         self.version == Version::Resp2 && self.subscriptions.is_some()
+    }
+
+    fn leaves_out_replies(&self) -> bool {
+        matches!(self.reply_mode, ReplyMode::Off | ReplyMode::Skip)
+    }
+
+    /// A part of the reply is a push, as which subscriptions are confirmed.
+    pub fn note_push(&mut self, part: Range<usize>) {
+        if self.leaves_out_replies() {
+            self.pushes.push(part);
+        }
+    }
+
+    /// An error replaces what was noted from there on.
+    pub fn forget_pushes(&mut self, from: usize) {
+        self.pushes.retain(|part| part.end <= from);
+    }
+
+    /// Leaves out a command's reply, which begins at `before`, if the client wants none: all of it but pushes.
+    pub fn leave_out(&mut self, reply: &mut Reply, before: usize) {
+        if self.leaves_out_replies() {
+            let pushes: Vec<u8> = self.pushes.drain(..).flat_map(|part| reply.buffer[part].to_vec()).collect();
+            reply.truncate(before);
+            reply.raw(&pushes);
+        }
+        self.reply_mode = match self.reply_mode {
+            ReplyMode::SkipNext => ReplyMode::Skip,
+            ReplyMode::Skip => ReplyMode::On,
+            mode => mode,
+        };
     }
 
     /// How much it is subscribed to.

@@ -59,6 +59,17 @@ fn subscriptions_are_confirmed_while_replies_are_off() {
         assert_eq!(client.read(), Some(message([text("message"), text("ch"), text("m")])));
         client.send(&["UNSUBSCRIBE", "ch"]);
         assert_eq!(client.read(), Some(message([text("unsubscribe"), text("ch"), Value::Integer(0)])));
+        // Of a transaction they stay alone, even the array around them is left out.
+        for words in
+            [&["MULTI"][..], &["SUBSCRIBE", "a"], &["GET", "k"], &["PSUBSCRIBE", "p*"], &["UNSUBSCRIBE"], &["EXEC"]]
+        {
+            client.send(words);
+        }
+        for (word, name, left) in [("subscribe", "a", 1), ("psubscribe", "p*", 2), ("unsubscribe", "a", 1)] {
+            assert_eq!(client.read(), Some(message([text(word), text(name), Value::Integer(left)])));
+        }
+        client.send(&["PUNSUBSCRIBE", "p*"]);
+        assert_eq!(client.read(), Some(message([text("punsubscribe"), text("p*"), Value::Integer(0)])));
         // An error is a reply.
         client.send(&["SUBSCRIBE"]);
         client.send(&["CLIENT", "REPLY", "ON"]);
@@ -200,6 +211,14 @@ fn slow_commands_of_the_quick_way_are_logged() {
     client.write(b"PING\r\nEXISTS l\r\nGET large\r\nEXISTS l\r\nPING\r\n");
     (0..5).for_each(|_| _ = client.read());
     assert_eq!(slow(&mut client), ["GET"]);
+    // A small command in a pipeline, of which only its cost tells that it may be slow: it adds 2 MiB of zeros.
+    client.say("CONFIG SET slowlog-log-slower-than 150");
+    client.say("SLOWLOG RESET");
+    let far = |key: &str| format!("SETBIT {key} 19000000 1\r\n");
+    client.write(format!("PING\r\nEXISTS l\r\n{}{}{}{}PING\r\n", far("a"), far("b"), far("c"), far("d")).as_bytes());
+    (0..7).for_each(|_| _ = client.read());
+    let named = slow(&mut client);
+    assert!(named.contains(&"SETBIT".to_owned()), "{named:?}");
     // Nothing else was.
     client.say("CONFIG SET slowlog-log-slower-than 10000000");
     client.say("SLOWLOG RESET");

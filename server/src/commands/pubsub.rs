@@ -19,7 +19,7 @@ use crate::table::SessionRun;
 const CONFIRMATION_BYTES: usize = 64;
 
 const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
-const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT).union(Flags::WHILE_SUBSCRIBED).union(Flags::PUSHES);
+const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT).union(Flags::WHILE_SUBSCRIBED);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "pubsub",
@@ -207,7 +207,8 @@ fn remove(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, name
     }
 }
 
-fn confirm(session: &Session, reply: &mut Reply, word: &str, name: Option<&[u8]>) {
+fn confirm(session: &mut Session, reply: &mut Reply, word: &str, name: Option<&[u8]>) {
+    let from = reply.len();
     let (channels, patterns) =
         session.subscriptions.as_ref().map_or((0, 0), |all| (all.channels.len(), all.patterns.len()));
     session.client.channels.store(channels as u32, Ordering::Relaxed);
@@ -219,4 +220,5 @@ fn confirm(session: &Session, reply: &mut Reply, word: &str, name: Option<&[u8]>
         None => reply.null(),
     }
     reply.integer((channels + patterns) as i64);
+    session.note_push(from..reply.len());
 }

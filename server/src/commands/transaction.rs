@@ -264,6 +264,9 @@ fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answer
                 };
                 run_in_session(session, entry, request.as_request(), counts, reply);
                 reply.settle(before);
+                if reply.buffer.get(before) == Some(&b'-') {
+                    session.forget_pushes(before);
+                }
                 reply.set_version(session.version);
                 let took = began.elapsed();
                 count(session, entry, request.as_request(), &reply.buffer[before..], took);

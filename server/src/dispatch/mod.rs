@@ -31,7 +31,7 @@ use crate::commands::TABLE;
 use crate::commands::{info, transaction};
 use crate::databases::Tenant;
 use crate::metering::Batch;
-use crate::session::{ReplyMode, Session};
+use crate::session::Session;
 use crate::strangers::Neighbourhood;
 use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
 
@@ -76,6 +76,9 @@ impl Session {
             }
         };
         reply.settle(before);
+        if reply.buffer.get(before) == Some(&b'-') {
+            self.forget_pushes(before);
+        }
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
         let own = std::mem::replace(&mut self.awaited, awaited);
@@ -97,17 +100,7 @@ impl Session {
             self.tenant.errors.count(&reply.buffer[before..]);
         }
         reply.set_version(self.version);
-        // A subscription is confirmed by a push, and pushes are no replies.
-        let is_push = id.is_some_and(|id| TABLE.get(id).row.flags.contains(Flags::PUSHES))
-            && reply.buffer.get(before) != Some(&b'-');
-        if matches!(self.reply_mode, ReplyMode::Off | ReplyMode::Skip) && !is_push {
-            reply.truncate(before);
-        }
-        self.reply_mode = match self.reply_mode {
-            ReplyMode::SkipNext => ReplyMode::Skip,
-            ReplyMode::Skip => ReplyMode::On,
-            mode => mode,
-        };
+        self.leave_out(reply, before);
         if self.subscribed() < subscribed && self.client.has_messages() {
             // They were sent while it still listened: after the confirmation nobody would expect them.
             let mut messages = Vec::new();

@@ -52,10 +52,8 @@ bitflags! {
         const NO_QUEUE = 1 << 33;
         /// RESP2 allows it to a client that has subscribed.
         const WHILE_SUBSCRIBED = 1 << 34;
-        /// Answered by pushes, which are no replies.
-        const PUSHES = 1 << 35;
         /// Its reply says that something long is done. It has a bound of its own, or none, as its clients know.
-        const PATIENT = 1 << 36;
+        const PATIENT = 1 << 35;
     }
 }
 
