@@ -21,6 +21,8 @@ use crate::table::{CommandEntry, Handler, SessionRun};
 
 /// A request or a reply of more bytes may take long: its command is timed by itself.
 const TIMED_BYTES: usize = 8 << 10;
+/// So may a command with a higher estimated cost, whatever its row says.
+const TIMED_COST: usize = 256;
 /// Where commands are noted that take no longer than this, each is timed by itself.
 const TIMED_EACH_NS: u64 = 100_000;
 /// For so long each command of a connection is timed by itself after a batch that took long without saying why.
@@ -238,8 +240,8 @@ impl Front for Metered<'_> {
     }
 
     #[inline]
-    fn begin(&mut self, entry: &'static CommandEntry, bytes: usize) -> Option<Instant> {
-        (entry.timed || self.times_each || bytes > TIMED_BYTES).then(Instant::now)
+    fn begin(&mut self, entry: &'static CommandEntry, bytes: usize, cost: usize) -> Option<Instant> {
+        (entry.timed || self.times_each || bytes > TIMED_BYTES || cost > TIMED_COST).then(Instant::now)
     }
 
     #[inline]

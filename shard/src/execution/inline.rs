@@ -40,8 +40,8 @@ pub trait Front {
 
     fn row(entry: Self::Entry) -> &'static Row;
 
-    /// A command with so many bytes of input is about to run.
-    fn begin(&mut self, entry: Self::Entry, bytes: usize) -> Self::Mark;
+    /// A command with so many bytes of input, and with this estimated cost, is about to run.
+    fn begin(&mut self, entry: Self::Entry, bytes: usize, cost: usize) -> Self::Mark;
 
     /// It has run; its reply begins at `before`.
     fn ran(&mut self, entry: Self::Entry, request: Request<'_>, reply: &Reply, before: usize, mark: Self::Mark);
@@ -150,7 +150,8 @@ pub fn run<'i, F: Front>(
                 parser.restart();
                 break 'windows Stop::Wait;
             }
-            match budget.take(budget::cost(&db, row, request)) {
+            let cost = budget::cost(&db, row, request);
+            match budget.take(cost) {
                 Fit::Now => {}
                 fit => {
                     parser.restart();
@@ -158,7 +159,7 @@ pub fn run<'i, F: Front>(
                 }
             }
             let before = reply.len();
-            let mark = front.begin(entry, end - at);
+            let mark = front.begin(entry, end - at, cost);
             if run_one(&mut db, &admission, (row, run), request, reply).is_err() || reply.was_deferred(before) {
                 parser.restart();
                 break 'windows Stop::Wait;

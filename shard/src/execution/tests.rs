@@ -188,6 +188,40 @@ fn a_plan_that_is_not_short_runs_on_the_lane() {
     }
 }
 
+/// A command behind a SWAPDB finds its keys in memory, whichever index they were in: also in one that it names itself.
+#[test]
+fn a_queue_that_swaps_indexes_is_loaded_before_it_runs() {
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
+    let in_index = |select: u8, queue: &[&str]| {
+        let mut plan = plan(queue);
+        for step in &mut plan.steps {
+            if let Step::Command(command) = step {
+                command.context.select = select;
+            }
+        }
+        let outcome = runtime.block_on(run(&database, &Arc::new(plan), &Arc::new(Turn::endless(None))));
+        let outcome = outcome.expect("it runs");
+        String::from_utf8_lossy(&outcome.replies.buffer[outcome.start..]).into_owned()
+    };
+    // So many keys that the first command of the plan finds only its own place in memory.
+    let many: Vec<String> = (0..20_000).map(|n| format!("key:{n} v")).collect();
+    let fill: Vec<String> = many.chunks(1000).map(|pairs| format!("MSET {}", pairs.join(" "))).collect();
+    let fill: Vec<&str> = fill.iter().map(String::as_str).collect();
+    for (queue, expected) in [
+        (&["SWAPDB 3 4", "COPY a b DB 3"][..], "+OK\r\n:0\r\n"),
+        (&["SWAPDB 3 4", "COPY a b DB 3 REPLACE"], "+OK\r\n:1\r\n"),
+        (&["SWAPDB 3 4", "MOVE b 3"], "+OK\r\n:0\r\n"),
+        (&["SWAPDB 0 4", "GET b"], "+OK\r\n$1\r\n4\r\n"),
+    ] {
+        in_index(0, &["FLUSHALL", "SET a 0", "SET b 0"]);
+        in_index(4, &fill);
+        in_index(4, &["SET b 4"]);
+        runtime.block_on(database.sleep()).expect("it sleeps");
+        assert_eq!(in_index(0, queue), expected, "{queue:?}");
+    }
+}
+
 struct Tables {
     ran: usize,
 }
@@ -207,7 +241,7 @@ impl Front for Tables {
         entry
     }
 
-    fn begin(&mut self, _: &'static Row, _: usize) {}
+    fn begin(&mut self, _: &'static Row, _: usize, _: usize) {}
 
     fn ran(&mut self, _: &'static Row, _: Request<'_>, _: &Reply, _: usize, (): ()) {
         self.ran += 1;
