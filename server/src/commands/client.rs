@@ -133,10 +133,10 @@ impl<'a> Argument<'a> for Which {
         if args.is_empty() {
             return Ok(Self::All);
         }
-        if args.word("TYPE") && args.len() == 1 {
+        if args.len() == 2 && args.word("TYPE") {
             return Class::named(args.bytes()?).map(Self::Class);
         }
-        if args.word("ID") && !args.is_empty() {
+        if args.len() >= 2 && args.word("ID") {
             let ids: Rest<'_> = args.take()?;
             let invalid = || Error::text("ERR Invalid client ID");
             return ids.iter().map(|id| integer(id).map_err(|_| invalid())).collect::<Result<_>>().map(Self::Ids);
@@ -203,8 +203,8 @@ fn setinfo(session: &mut Session, reply: &mut Reply, (what, value): (&[u8], &[u8
         return Err(Error::Text(format!("ERR Unrecognized option '{}'", repeated(what)).into()));
     }
     let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| (b'!'..=b'~').contains(&byte)));
-    let word = if is_name { "lib-name" } else { "lib-ver" };
-    let unclean = || Error::Text(format!("ERR {word} cannot contain spaces, newlines or special characters.").into());
+    let unclean =
+        || Error::Text(format!("ERR {} cannot contain spaces, newlines or special characters.", repeated(what)).into());
     let text = text.ok_or_else(unclean)?;
     check_name_length(value)?;
     let mut told = session.client.told.lock();
@@ -220,11 +220,8 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
     let filter = if old {
         Filter { address: Some(args.bytes()?), skip_me: false, ..Filter::default() }
     } else {
-        args.take::<Filter<'_>>()?
+        Filter::take(&mut args, session.tenant.name())?
     };
-    if let Some(user) = filter.user.filter(|user| *user != session.tenant.name().as_bytes()) {
-        return Err(Error::Text(format!("ERR No such user '{}'", repeated(user)).into()));
-    }
     let (_, now_ms) = session.worker.now();
     let mut killed = 0;
     for client in session.node.clients.of_database(session.tenant.name()) {
@@ -251,7 +248,6 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
 struct Filter<'a> {
     id: Option<u64>,
     class: Option<Class>,
-    user: Option<&'a [u8]>,
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     age_seconds: Option<u64>,
@@ -260,12 +256,13 @@ struct Filter<'a> {
 
 impl Default for Filter<'_> {
     fn default() -> Self {
-        Self { id: None, class: None, user: None, address: None, local_address: None, age_seconds: None, skip_me: true }
+        Self { id: None, class: None, address: None, local_address: None, age_seconds: None, skip_me: true }
     }
 }
 
-impl<'a> Argument<'a> for Filter<'a> {
-    fn take(args: &mut Args<'a>) -> Result<Self> {
+impl<'a> Filter<'a> {
+    /// Reads the filter. `own`: the database's name, which is that of its only user.
+    fn take(args: &mut Args<'a>, own: &str) -> Result<Self> {
         let mut filter = Self::default();
         while !args.is_empty() {
             let word = args.upper().ok_or(Error::Syntax)?;
@@ -274,7 +271,8 @@ impl<'a> Argument<'a> for Filter<'a> {
             match word.as_bytes() {
                 b"ID" => filter.id = Some(positive(value, "ERR client-id should be greater than 0")?),
                 b"TYPE" => filter.class = Some(Class::named(value)?),
-                b"USER" => filter.user = Some(value),
+                b"USER" if value == own.as_bytes() => {}
+                b"USER" => return Err(Error::Text(format!("ERR No such user '{}'", repeated(value)).into())),
                 b"ADDR" => filter.address = Some(value),
                 b"LADDR" => filter.local_address = Some(value),
                 b"SKIPME" if value.eq_ignore_ascii_case(b"yes") => filter.skip_me = true,
