@@ -144,7 +144,7 @@ fn a_damaged_newest_manifest_is_found_and_the_one_before_is_salvaged() {
     assert!(!fine && said.contains("the whole database: it is refused"), "{said}");
     if has_redis() {
         let (keys, said) = salvaged(&server);
-        assert!(keys >= KEYS / 2 && said.contains("left out: what only manifest"), "{keys} {said}");
+        assert!(keys >= KEYS / 2 && said.contains("left out: data that only manifest"), "{keys} {said}");
     }
 }
 
