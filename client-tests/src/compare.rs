@@ -11,19 +11,32 @@
 //! | `LPOS` with the lowest `RANK`; arguments of `BITCOUNT` and `BITPOS` for a key that is missing or no string | refused, as 7.2 does |
 //! | HyperLogLogs | without the count that Redis's `PFCOUNT` caches in them |
 //! | all others, and all errors | byte for byte |
+//!
+//! Newer servers than Redis 7.0 agree to the byte where 7.0 need not: in scores, encodings and errors. What they answer otherwise than
+//! Redis 7.2 is listed with its reason in [`newer`].
 
+mod newer;
+
+pub use newer::is_left_out;
+use newer::is_listed;
+
+use crate::Kind;
 use crate::resp::{Reply, Words};
 
 /// Milliseconds, or seconds where the reply is in seconds.
 const CLOCK_TOLERANCE_SECONDS: f64 = 2.0;
 
-/// Whether `ours` is a right answer to `words` where Redis 7.0 answers `theirs`.
-pub fn agree(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+/// Whether `ours` is a right answer to `words` where `peer` answers `theirs`.
+pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     if ours == theirs {
         return true;
     }
+    let is_older = peer == Kind::Redis;
+    if !is_older && is_listed(peer, words, ours, theirs) {
+        return true;
+    }
     if ours.is_error() || theirs.is_error() {
-        return is_newer(words, ours);
+        return is_older && is_newer(words, ours, theirs);
     }
     let upper = |i: usize| words.get(i).map(|word| word.to_ascii_uppercase()).unwrap_or_default();
     let name = upper(0);
@@ -39,22 +52,31 @@ pub fn agree(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
         b"MEMORY" => ours.number().is_some() && theirs.number().is_some(),
         b"DUMP" => ours.bytes().is_some() && theirs.bytes().is_some(),
         b"OBJECT" => match upper(1).as_slice() {
-            b"ENCODING" => same_encoding(ours, theirs),
+            b"ENCODING" => is_older && same_encoding(ours, theirs),
             _ => ours.number().is_some() && theirs.number().is_some(),
         },
-        _ if name.starts_with(b"Z") => same_numbers(ours, theirs),
+        _ if name.starts_with(b"Z") => is_older && same_numbers(ours, theirs),
         _ => without_cached_counts(ours) == without_cached_counts(theirs),
     }
 }
 
+/// Whether the servers hold different values from here on. We look at all of a HyperLogLog before we change it, Redis only at
+/// what it reads on the way to one register.
+pub fn diverges(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    let changes = [&b"PFADD"[..], b"PFDEBUG"].iter().any(|name| words[0].eq_ignore_ascii_case(name));
+    changes && *ours == Reply::error("INVALIDOBJ Corrupted HLL object detected") && !theirs.is_error()
+}
+
 /// Whether `ours` is an error that Redis 7.2 gives and 7.0 does not.
-fn is_newer(words: &Words, ours: &Reply) -> bool {
+fn is_newer(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     let range = "value must between -9223372036854775807 and 9223372036854775807";
     match words[0].to_ascii_uppercase().as_slice() {
         b"LPOS" => *ours == Reply::error(&format!("ERR value is out of range, {range}")),
+        // 7.0 looks for the key first.
         b"BITCOUNT" | b"BITPOS" => {
             let texts = ["ERR syntax error", "ERR value is not an integer or out of range"];
-            texts.iter().any(|text| *ours == Reply::error(text))
+            let found = Reply::error("WRONGTYPE Operation against a key holding the wrong kind of value");
+            texts.iter().any(|text| *ours == Reply::error(text)) && (!theirs.is_error() || *theirs == found)
         }
         _ => false,
     }

@@ -6,12 +6,14 @@ use dormouse_client_tests::{
     Kind, Server, Settings, compare,
     resp::{Connection, Reply, Words, request},
     script::{Script, Step},
-    toolchain,
     unrest::Unrest,
     wait_for,
 };
 
+const TEST: &str = "comparison with real servers";
 const SEEDS: &str = "1-4";
+/// RESP2 and RESP3.
+const SEEDS_OF_PEERS: &str = "1-2";
 const COMMANDS: usize = 20_000;
 /// Commands that are on their way at once.
 const PIPELINE: usize = 8000;
@@ -20,15 +22,29 @@ const WORKERS: Settings = Settings { max_clients: None, workers: Some(4), http_p
 
 #[test]
 fn random_scripts_get_the_replies_of_redis() {
-    if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
+    random_scripts_get_the_replies_of(Kind::Redis, SEEDS);
+}
+
+#[test]
+fn random_scripts_get_the_replies_of_valkey() {
+    random_scripts_get_the_replies_of(Kind::Valkey, SEEDS_OF_PEERS);
+}
+
+#[test]
+fn random_scripts_get_the_replies_of_redis_8() {
+    random_scripts_get_the_replies_of(Kind::Redis8, SEEDS_OF_PEERS);
+}
+
+fn random_scripts_get_the_replies_of(peer: Kind, seeds: &str) {
+    if !peer.is_present(TEST) {
         return;
     }
-    let (mut ours, theirs) = pair();
+    let (mut ours, theirs) = pair(peer);
     let commands = env::var("DORMOUSE_COMPARE_COMMANDS").map_or(COMMANDS, |n| n.parse().expect("a number of commands"));
-    let seeds = env::var("DORMOUSE_COMPARE_SEEDS").unwrap_or_else(|_| SEEDS.into());
+    let seeds = env::var("DORMOUSE_COMPARE_SEEDS").unwrap_or_else(|_| seeds.into());
     let (first, last) = seeds.split_once('-').unwrap_or((&seeds, &seeds));
     for seed in first.parse().expect("a seed")..=last.parse::<u64>().expect("a seed") {
-        let mut comparison = Comparison::new(seed, ours.port(), theirs.port());
+        let mut comparison = Comparison::new(seed, ours.port(), &theirs);
         let mut script = Script::new(seed);
         let mut restarted = !comparison.sleeps;
         let mut unrest = comparison.unrest();
@@ -52,12 +68,12 @@ fn random_scripts_get_the_replies_of_redis() {
 /// One long pipeline, answered in order and as Redis does, while the database falls asleep all the time.
 #[test]
 fn a_pipeline_does_not_notice_sleep() {
-    if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
+    if !Kind::Redis.is_present(TEST) {
         return;
     }
-    let (ours, theirs) = pair();
+    let (ours, theirs) = pair(Kind::Redis);
     for seed in [102, 103] {
-        let mut comparison = Comparison::new(seed, ours.port(), theirs.port());
+        let mut comparison = Comparison::new(seed, ours.port(), &theirs);
         let commands = Script::new(seed).filter_map(|step| match step {
             Step::Command(words) => Some(words),
             _ => None,
@@ -74,22 +90,21 @@ fn a_pipeline_does_not_notice_sleep() {
 /// What a hand-picked command says, for what chance would find too rarely.
 #[test]
 fn edges_get_the_replies_of_redis() {
-    if !toolchain::present("comparison with redis-server", &[("redis-server", "redis-server")]) {
-        return;
-    }
-    let (ours, theirs) = pair();
-    for resp3 in [0, 1] {
-        let mut comparison = Comparison::new(resp3, ours.port(), theirs.port());
-        for line in include_str!("edges.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
-            let words = line.split(' ').map(|word| if word == "\"\"" { Vec::new() } else { word.as_bytes().to_vec() });
-            comparison.command(words.collect());
+    for peer in [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter(|peer| peer.is_present(TEST)) {
+        let (ours, theirs) = pair(peer);
+        for resp3 in [0, 1] {
+            let mut comparison = Comparison::new(resp3, ours.port(), &theirs);
+            for line in include_str!("edges.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+                let word = |word: &str| if word == "\"\"" { Vec::new() } else { word.as_bytes().to_vec() };
+                comparison.send(line.split(' ').map(word).collect());
+            }
+            comparison.inventory();
         }
-        comparison.inventory();
     }
 }
 
-fn pair() -> (Server, Server) {
-    (Server::start_with(Kind::under_test(), WORKERS), Server::start_with(Kind::Redis, Settings::default()))
+fn pair(peer: Kind) -> (Server, Server) {
+    (Server::start_with(Kind::under_test(), WORKERS), Server::start_with(peer, Settings::default()))
 }
 
 /// Both servers, at the same place of the script.
@@ -106,8 +121,12 @@ struct Comparison {
     ours: Connection,
     theirs: Connection,
     ports: (u16, u16),
+    peer: Kind,
     /// Commands that were answered QUEUED since MULTI: EXEC's reply is theirs.
     queued: Vec<Words>,
+    in_transaction: bool,
+    /// The servers hold different values by now, as is listed: nothing is compared until all is flushed.
+    diverged: bool,
     /// The latest commands and their replies, for the report.
     history: VecDeque<(usize, Words, Reply)>,
     commands: usize,
@@ -115,7 +134,8 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn new(seed: u64, ours: u16, theirs: u16) -> Self {
+    fn new(seed: u64, ours: u16, peer: &Server) -> Self {
+        let (peer, theirs) = (peer.kind(), peer.port());
         let mut comparison = Self {
             seed,
             batch: [1, 8, 64][(seed % 3) as usize],
@@ -124,7 +144,10 @@ impl Comparison {
             ours: connect(seed, ours),
             theirs: connect(seed, theirs),
             ports: (ours, theirs),
+            peer,
             queued: Vec::new(),
+            in_transaction: false,
+            diverged: false,
             history: VecDeque::new(),
             commands: 0,
             refused: 0,
@@ -148,6 +171,9 @@ impl Comparison {
 
     fn step(&mut self, step: Step) {
         if let Step::Command(words) = step {
+            if compare::is_left_out(self.peer, &words, false) {
+                return;
+            }
             self.pending.push(words);
             if self.pending.len() >= self.batch {
                 self.flush();
@@ -192,20 +218,36 @@ impl Comparison {
     fn transaction(&mut self, commands: Vec<Words>, end: &str) {
         self.command(vec![b"MULTI".to_vec()]);
         for words in commands {
-            self.command(words);
+            self.send(words);
         }
         self.command(vec![end.as_bytes().to_vec()]);
+    }
+
+    /// The same, unless the other server would do something else.
+    fn send(&mut self, words: Words) {
+        if !compare::is_left_out(self.peer, &words, self.in_transaction) {
+            self.command(words);
+        }
     }
 
     /// Sends one command to both, compares, and answers our reply.
     fn command(&mut self, words: Words) -> Reply {
         let (ours, theirs) = self.ask(&words);
         self.compare(words, ours.clone(), theirs);
+        self.converge();
         ours
     }
 
+    /// After a difference that has changed what the servers hold.
+    fn converge(&mut self) {
+        if self.diverged && !self.in_transaction {
+            self.ask(&vec![b"FLUSHALL".to_vec()]);
+            self.diverged = false;
+        }
+    }
+
     fn compare(&mut self, words: Words, ours: Reply, theirs: Reply) {
-        if !self.agree(&words, &ours, &theirs) {
+        if !self.agree(&words, &ours, &theirs) && !self.diverged {
             self.mismatch(&words, &ours, &theirs);
         }
         self.remember(words, ours);
@@ -226,6 +268,7 @@ impl Comparison {
                 self.compare(words, ours, theirs);
             }
         });
+        self.converge();
     }
 
     fn sleep(&mut self) {
@@ -240,27 +283,33 @@ impl Comparison {
             self.queued.push(words.clone());
             return ours == theirs;
         }
-        let ends = [b"EXEC".as_slice(), b"DISCARD"].iter().any(|end| words[0].eq_ignore_ascii_case(end));
+        self.in_transaction |= words[0].eq_ignore_ascii_case(b"MULTI");
+        let ends = [b"EXEC".as_slice(), b"DISCARD", b"RESET"].iter().any(|end| words[0].eq_ignore_ascii_case(end));
+        self.in_transaction &= !ends;
         let queued = if ends { std::mem::take(&mut self.queued) } else { Vec::new() };
         match (ours.items(), theirs.items()) {
             (Some(ours), Some(theirs)) if !queued.is_empty() => {
-                ours.len() == queued.len()
-                    && theirs.len() == queued.len()
-                    && queued
-                        .iter()
-                        .zip(ours.iter().zip(theirs))
-                        .all(|(words, (ours, theirs))| self.rule(words, ours, theirs))
+                let mut pairs = queued.iter().zip(ours.iter().zip(theirs));
+                let differs = pairs.find(|(words, (ours, theirs))| !self.rule(words, ours, theirs));
+                if let Some((words, _)) = differs {
+                    println!("in the transaction: {}", text(words));
+                }
+                differs.is_none() && ours.len() == queued.len() && theirs.len() == queued.len()
             }
             _ => self.rule(words, ours, theirs),
         }
     }
 
-    fn rule(&self, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    fn rule(&mut self, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+        if compare::diverges(words, ours, theirs) {
+            self.diverged = true;
+            return true;
+        }
         let encoding = words.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"ENCODING"));
         if self.sleeps && encoding && !ours.is_error() && !theirs.is_error() {
             return ours.bytes().is_some() == theirs.bytes().is_some();
         }
-        compare::agree(words, ours, theirs)
+        compare::agree(self.peer, words, ours, theirs)
     }
 
     fn ask(&mut self, words: &Words) -> (Reply, Reply) {
@@ -270,7 +319,7 @@ impl Comparison {
     }
 
     fn replies(&mut self, words: &Words) -> (Reply, Reply) {
-        let theirs = self.theirs.read().expect("redis-server replies");
+        let theirs = self.theirs.read().expect("the other server replies");
         match self.ours.read() {
             Ok(ours) => (ours, theirs),
             Err(problem) => self.fail(words, &format!("ours:   {problem}\ntheirs: {theirs:?}")),
@@ -279,8 +328,11 @@ impl Comparison {
 
     /// A command on a connection of its own, in the database that is selected at first.
     fn elsewhere(&mut self, words: &Words) {
+        if compare::is_left_out(self.peer, words, false) {
+            return;
+        }
         let (ours, theirs) = (Connection::open(self.ports.0).call(words), Connection::open(self.ports.1).call(words));
-        if !compare::agree(words, &ours, &theirs) {
+        if !compare::agree(self.peer, words, &ours, &theirs) {
             self.mismatch(words, &ours, &theirs);
         }
         self.remember(words.clone(), ours);
@@ -358,7 +410,8 @@ impl Comparison {
         let before: String =
             before.iter().map(|(step, words, reply)| format!("  {step}: {} -> {reply:?}\n", text(words))).collect();
         panic!(
-            "seed {}, command {}: {}\n{replies}\nbefore, on these keys (our replies):\n{before}",
+            "{}, seed {}, command {}: {}\n{replies}\nbefore, on these keys (our replies):\n{before}",
+            self.peer.name(),
             self.seed,
             self.commands + 1,
             text(words)

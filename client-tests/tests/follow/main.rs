@@ -418,7 +418,7 @@ impl MoveIn {
             for key in here {
                 for words in questions(&mut theirs, &key) {
                     let (a, b) = (ours.call(&words), theirs.call(&words));
-                    if !compare::agree(&words, &a, &b) || words[0] == b"PEXPIRETIME" && a != b {
+                    if !compare::agree(Kind::Redis, &words, &a, &b) || words[0] == b"PEXPIRETIME" && a != b {
                         let words = words.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>();
                         return Some(format!("index {index}, {words:?}: {a:?}, but the source has {b:?}"));
                     }

@@ -1,0 +1,159 @@
+//! What Valkey 9.1.2 and Redis 8.10.2 answer otherwise than Redis 7.2, whose replies are ours.
+
+use crate::Kind;
+use crate::resp::{Reply, Words};
+
+/// Errors: the server, the commands (`*`: any whose name begins so), what we say, what it says (`*`: anything), the reason.
+const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
+    (
+        Kind::Valkey,
+        &["GEO*"],
+        "ERR could not decode requested zset member",
+        "ERR member * does not exist",
+        "Valkey 9 names the member",
+    ),
+    (
+        Kind::Valkey,
+        &["BITCOUNT"],
+        "ERR *",
+        "*",
+        "in Valkey 8 the end of the range became optional, and is judged later",
+    ),
+    (
+        Kind::Valkey,
+        &["GEOSEARCH*"],
+        "ERR exactly one of BYRADIUS and BYBOX can be specified for *",
+        "ERR exactly one of BYRADIUS, BYBOX and BYPOLYGON can be specified for *",
+        "BYPOLYGON came with Valkey 9",
+    ),
+    (Kind::Valkey, &["GETEX"], "WRONGTYPE *", "ERR *", "Valkey 9 judges the moment before it looks for the key"),
+    (
+        Kind::Redis8,
+        &["*"],
+        "ERR unknown command '*', with args beginning with: ",
+        "ERR unknown command '*'",
+        "Redis 8 says nothing of arguments where there are none",
+    ),
+];
+
+/// Whether a difference is listed.
+pub(super) fn is_listed(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    let name = String::from_utf8_lossy(&words[0]).to_ascii_uppercase();
+    if let (Some(ours), Some(theirs)) = (error(ours), error(theirs)) {
+        return ERRORS.iter().any(|(server, commands, says, other, _)| {
+            *server == peer
+                && commands.iter().any(|command| matches(command, &name))
+                && matches(says, ours)
+                && matches(other, theirs)
+        });
+    }
+    match (peer, name.as_str()) {
+        // It judges the moment before it looks for the key.
+        (Kind::Valkey, "GETEX") => ours.is_null() && theirs.is_error(),
+        // The end of the range is optional.
+        (Kind::Valkey, "BITCOUNT") => words.len() == 3 && *ours == Reply::error("ERR syntax error"),
+        // It keeps longer strings in one allocation with their keys.
+        (Kind::Valkey, "OBJECT") if ours.bytes() == Some(b"raw") => theirs.bytes() == Some(b"embstr"),
+        // After a command for bits that changed none. Redis 8 chooses by the length of key and value together.
+        (_, "OBJECT") => {
+            ours.bytes().is_some_and(|name| name == b"int" || name == b"embstr") && theirs.bytes() == Some(b"raw")
+        }
+        // It prints the digits that read back the same, we print 17 as Redis 7.2 does.
+        (
+            Kind::Redis8,
+            "GEOPOS" | "GEOSEARCH" | "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO",
+        ) => same_coordinates(ours, theirs),
+        // A sorted set that is packed keeps no -0 there, one that is not does; ours never does.
+        _ if name.starts_with('Z') => without_negative_zeros(theirs) == *ours,
+        _ => false,
+    }
+}
+
+fn without_negative_zeros(reply: &Reply) -> Reply {
+    match reply {
+        Reply::Bulk(kind, Some(text)) if text == b"-0" => Reply::Bulk(*kind, Some(b"0".to_vec())),
+        Reply::Line(',', text) if text == "-0" => Reply::Line(',', "0".into()),
+        Reply::Many(kind, Some(items)) => Reply::Many(*kind, Some(items.iter().map(without_negative_zeros).collect())),
+        _ => reply.clone(),
+    }
+}
+
+/// Whether a command is not sent, as the server does something else than Redis 7.2 with it, which shows in later replies.
+/// `in_transaction`: MULTI came before it.
+pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
+    let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
+    let is_negative = |word: &[u8]| word.starts_with(b"-");
+    match peer {
+        Kind::Valkey => {
+            // Valkey 9 refuses the transaction that they stand in.
+            in_transaction && (is(&words[0], "MULTI") || is(&words[0], "WATCH"))
+                // As a score it takes no hexadecimal number, no space in front, and not nothing, which we take for 0.
+                || words[0].first().is_some_and(|first| b"zZ".contains(first)) && words.iter().any(|word| is_no_decimal(word))
+                // A negative offset of LIMIT is 0.
+                || words.windows(2).any(|pair| is(&pair[0], "LIMIT") && is_negative(&pair[1]))
+                || has_odd_cursor(words)
+        }
+        Kind::Redis8 => has_odd_cursor(words),
+        Kind::Dormouse | Kind::Redis => false,
+    }
+}
+
+/// Newer servers refuse a cursor that is not of digits alone, where 7.2 takes what C's `strtoul` does.
+fn has_odd_cursor(words: &Words) -> bool {
+    let at = match words[0].to_ascii_uppercase().as_slice() {
+        b"SCAN" => 1,
+        b"SSCAN" | b"HSCAN" | b"ZSCAN" => 2,
+        _ => return false,
+    };
+    words.get(at).is_some_and(|cursor| cursor.is_empty() || !cursor.iter().all(u8::is_ascii_digit))
+}
+
+fn error(reply: &Reply) -> Option<&str> {
+    match reply {
+        Reply::Line('-', text) => Some(text),
+        _ => None,
+    }
+}
+
+/// Whether `text` is `pattern`, in which one `*` stands for anything.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        Some((start, end)) => text.len() >= start.len() + end.len() && text.starts_with(start) && text.ends_with(end),
+        None => pattern == text,
+    }
+}
+
+/// As `0x1p-3`, `(-0X9`, ` 7`, and nothing.
+fn is_no_decimal(word: &[u8]) -> bool {
+    let digits: Vec<u8> = word.iter().copied().skip_while(|byte| b"( \t+-".contains(byte)).take(2).collect();
+    word.first() == Some(&b' ') || word.starts_with(b"( ") || digits.is_empty() || digits.eq_ignore_ascii_case(b"0x")
+}
+
+/// Equal, but for numbers of the same value with fewer digits.
+fn same_coordinates(ours: &Reply, theirs: &Reply) -> bool {
+    match (ours, theirs) {
+        (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) => {
+            kind == other && ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same_coordinates(a, b))
+        }
+        _ => ours == theirs || ours.number().is_some_and(|number| Some(number) == theirs.number()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_have_one_star() {
+        for (pattern, text, expected) in [
+            ("a*c", "abc", true),
+            ("a*c", "ac", true),
+            ("ab*bc", "abc", false),
+            ("*", "", true),
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+}
