@@ -3,10 +3,13 @@
 //! 1. Lines come from `lines.txt`, and are made for every command and subcommand that Dormouse has: too few and too many
 //!    arguments, `COMMAND INFO`, `DOCS`, `GETKEYS` and `GETKEYSANDFLAGS` with keys at many places, `CONFIG GET` of every
 //!    parameter.
+//!    More lines come from [`space`]: the words that each subcommand takes, in every order.
 //! 2. Each is asked in RESP2 and RESP3, by itself and in a transaction.
 //! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have the newer commands. Replies that depend on the
 //!    server or on time are compared by their form alone ([`form`]).
 //! 4. A reply that no server agrees with is refused, unless `differences.txt` has the line with a reason.
+
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -125,6 +128,14 @@ fn agree(line: &str, ours: &Said, theirs: &Said) -> bool {
 
 /// Whether two replies that are about the server itself, or about time, are of the same form.
 fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
+    if let (Some(ours), Some(theirs)) = (error(ours), error(theirs)) {
+        // The values that a server has are its own.
+        let list = "argument(s) must be one of the following: ";
+        return match (ours.split_once(list), theirs.split_once(list)) {
+            (Some((ours, _)), Some((theirs, _))) => ours == theirs,
+            _ => false,
+        };
+    }
     if ours.is_error() || theirs.is_error() {
         return false;
     }
@@ -144,6 +155,7 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
             let mut rest = lines(theirs);
             lines(ours).all(|line| rest.any(|other| other == line))
         }
+        ["CONFIG", "GET", ..] => pairs(ours) == pairs(theirs),
         // Single commands are compared by other lines.
         ["COMMAND"] | ["COMMAND", "INFO" | "DOCS" | "COUNT"] => same_kind(ours, theirs),
         ["COMMAND", "LIST", ..] => {
@@ -173,6 +185,14 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
         ["OBJECT", "IDLETIME" | "REFCOUNT", ..] => ours.number().is_some() && theirs.number().is_some(),
         _ => false,
     }
+}
+
+/// The kind of a reply, and its pairs in order.
+fn pairs(reply: &Reply) -> Option<(char, Vec<Vec<Reply>>)> {
+    let Reply::Many(kind, Some(items)) = reply else { return None };
+    let mut pairs: Vec<Vec<Reply>> = items.chunks(2).map(<[Reply]>::to_vec).collect();
+    pairs.sort();
+    Some((*kind, pairs))
 }
 
 fn same_kind(ours: &Reply, theirs: &Reply) -> bool {
@@ -253,7 +273,15 @@ fn lines(port: u16) -> Vec<String> {
     let parameters: BTreeSet<String> =
         parameters.items().expect("pairs").chunks(2).filter_map(|pair| text(&pair[0])).collect();
     lines.extend(parameters.iter().map(|name| format!("CONFIG GET {name}")));
+    lines.extend(space::lines());
     lines
+}
+
+fn error(reply: &Reply) -> Option<&str> {
+    match reply {
+        Reply::Line('-', text) => Some(text),
+        _ => None,
+    }
 }
 
 fn text(reply: &Reply) -> Option<String> {
