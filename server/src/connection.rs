@@ -279,6 +279,10 @@ impl Connection {
                     let execution = Box::pin(self.session.execute(request, reply));
                     beside_client(&self.stream, &self.client, execution).await;
                     waited = began.elapsed() > HASTE;
+                    // What commands are queued costs little; what else runs here may have been long.
+                    if self.session.transaction.is_none() {
+                        tokio::task::yield_now().await;
+                    }
                     if self.parser.limits() != self.session.limits() {
                         self.parser.set_limits(*self.session.limits());
                     }

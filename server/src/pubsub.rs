@@ -2,13 +2,17 @@
 //!
 //! Subscriptions belong to the database, not to a shard and not to a worker: they outlive its sleep, and publishing does
 //! not wake it. A message is encoded once for each protocol version among its receivers.
+//!
+//! What it takes to publish a message is known without a look at each pattern ([`PubSub::cost`]). A message that takes more than a
+//! turn is published on another thread, which holds no lock while it matches or sends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dormouse_protocol::glob::{ELEMENTS_MAX, Glob, STARS_MAX, TooComplex};
 use dormouse_protocol::{Reply, Version};
+use dormouse_shard::execution::budget::BYTES_PER_ELEMENT;
 use parking_lot::RwLock;
 
 use crate::account::ENTRY_BYTES;
@@ -22,7 +26,18 @@ type Subscribers = BTreeMap<u64, Arc<Client>>;
 #[derive(Debug, Default)]
 pub struct PubSub {
     channels: RwLock<HashMap<ChannelName, Subscribers>>,
-    patterns: RwLock<HashMap<ChannelName, (Glob<'static>, Subscribers)>>,
+    patterns: RwLock<HashMap<ChannelName, (Arc<Glob<'static>>, Subscribers)>>,
+    /// What it costs to match a channel of [`WEIGHED_BYTES`] with all patterns.
+    matching: AtomicUsize,
+}
+
+/// The length of a channel's name at which patterns are weighed.
+const WEIGHED_BYTES: usize = 64 << 10;
+/// What it costs to send a message to one client, of elements looked at.
+const COST_OF_RECEIVER: usize = 4;
+
+fn weight(glob: &Glob<'_>) -> usize {
+    glob.cost(1, WEIGHED_BYTES)
 }
 
 /// The name of a channel, or a pattern. All that know it share its bytes.
@@ -58,7 +73,11 @@ impl PubSub {
                 Ok(add(&mut self.channels.write(), name, client, || Ok(Subscribers::new()), |all| all)?)
             }
             SubscriptionKind::Pattern => {
-                let read = || Ok((Glob::new(name)?.into_owned(), Subscribers::new()));
+                let read = || {
+                    let glob = Glob::new(name)?.into_owned();
+                    self.matching.fetch_add(weight(&glob), Ordering::Relaxed);
+                    Ok((Arc::new(glob), Subscribers::new()))
+                };
                 add(&mut self.patterns.write(), name, client, read, |(_, all)| all)
             }
         }
@@ -66,29 +85,45 @@ impl PubSub {
 
     pub fn unsubscribe(&self, kind: SubscriptionKind, name: &[u8], client: u64) {
         match kind {
-            SubscriptionKind::Channel => remove(&mut self.channels.write(), name, client, |all| all),
-            SubscriptionKind::Pattern => remove(&mut self.patterns.write(), name, client, |(_, all)| all),
+            SubscriptionKind::Channel => drop(remove(&mut self.channels.write(), name, client, |all| all)),
+            SubscriptionKind::Pattern => {
+                if let Some((glob, _)) = remove(&mut self.patterns.write(), name, client, |(_, all)| all) {
+                    self.matching.fetch_sub(weight(&glob), Ordering::Relaxed);
+                }
+            }
         }
+    }
+
+    /// What it costs to publish a message to `channel`, about; not counted are those who listen by patterns.
+    pub fn cost(&self, channel: &[u8], message: &[u8]) -> usize {
+        let matching = self.matching.load(Ordering::Relaxed).saturating_mul(channel.len()) / WEIGHED_BYTES;
+        let each = COST_OF_RECEIVER + message.len() / BYTES_PER_ELEMENT;
+        matching.saturating_add(self.patterns()).saturating_add(each.saturating_mul(self.subscribers(channel)))
     }
 
     /// Sends `message` to everybody who listens; returns how many did.
     pub fn publish(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
-        let mut receivers = 0;
-        let mut send = |subscribers: &Subscribers, pattern: Option<&[u8]>| {
-            let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
-            for client in subscribers.values() {
-                let resp3 = client.resp.load(Ordering::Relaxed) == 3;
-                let bytes = encoded[usize::from(resp3)].get_or_insert_with(|| encode(channel, message, pattern, resp3));
-                client.tell(bytes, limit, now_ms);
-                receivers += 1;
-            }
-        };
-        if let Some(subscribers) = self.channels.read().get(channel) {
-            send(subscribers, None);
-        }
+        let sending = Sending { channel, message, limit, now_ms };
+        let mut receivers = self.channels.read().get(channel).map_or(0, |all| sending.to(all, None));
         for (pattern, (glob, subscribers)) in self.patterns.read().iter() {
             if glob.matches(channel) {
-                send(subscribers, Some(pattern));
+                receivers += sending.to(subscribers, Some(pattern));
+            }
+        }
+        receivers
+    }
+
+    /// The same for a message that takes long: nobody waits for its locks meanwhile.
+    pub fn publish_unlocked(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
+        let sending = Sending { channel, message, limit, now_ms };
+        let subscribers = self.channels.read().get(channel).cloned();
+        let mut receivers = subscribers.map_or(0, |all| sending.to(&all, None));
+        let patterns: Vec<(ChannelName, Arc<Glob<'static>>)> =
+            self.patterns.read().iter().map(|(name, (glob, _))| (Arc::clone(name), Arc::clone(glob))).collect();
+        for (pattern, glob) in patterns {
+            if glob.matches(channel) {
+                let subscribers = self.patterns.read().get(&pattern).map(|(_, all)| all.clone());
+                receivers += subscribers.map_or(0, |all| sending.to(&all, Some(&pattern)));
             }
         }
         receivers
@@ -136,6 +171,28 @@ pub fn bytes_of(kind: SubscriptionKind, name: &[u8]) -> usize {
     3 * name.len() + tables + stars * SEARCHER_BYTES + 2 * ENTRY_BYTES
 }
 
+/// A message on its way.
+struct Sending<'m> {
+    channel: &'m [u8],
+    message: &'m [u8],
+    limit: OutputLimit,
+    now_ms: u64,
+}
+
+impl Sending<'_> {
+    /// Sends it to all of `subscribers`, who listen to the channel or to `pattern`. Returns how many they are.
+    fn to(&self, subscribers: &Subscribers, pattern: Option<&[u8]>) -> usize {
+        let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
+        for client in subscribers.values() {
+            let resp3 = client.resp.load(Ordering::Relaxed) == 3;
+            let bytes =
+                encoded[usize::from(resp3)].get_or_insert_with(|| encode(self.channel, self.message, pattern, resp3));
+            client.tell(bytes, self.limit, self.now_ms);
+        }
+        subscribers.len()
+    }
+}
+
 type Names<T> = HashMap<ChannelName, T>;
 
 fn add<T>(
@@ -160,14 +217,11 @@ fn add<T>(
     Ok(name)
 }
 
-fn remove<T>(names: &mut Names<T>, name: &[u8], client: u64, subscribers: fn(&mut T) -> &mut Subscribers) {
-    if let Some(kept) = names.get_mut(name) {
-        let left = subscribers(kept);
-        left.remove(&client);
-        if left.is_empty() {
-            names.remove(name);
-        }
-    }
+/// Returns what was kept for a name that nobody listens to any more.
+fn remove<T>(names: &mut Names<T>, name: &[u8], client: u64, subscribers: fn(&mut T) -> &mut Subscribers) -> Option<T> {
+    let left = subscribers(names.get_mut(name)?);
+    left.remove(&client);
+    if left.is_empty() { names.remove(name) } else { None }
 }
 
 fn encode(channel: &[u8], message: &[u8], pattern: Option<&[u8]>, resp3: bool) -> Vec<u8> {

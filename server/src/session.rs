@@ -364,14 +364,19 @@ impl Session {
 
     /// Publishes a message, or keeps it back until the writes before it are durable. Returns how many clients it is for.
     pub fn publish(&mut self, channel: &[u8], message: &[u8]) -> usize {
-        let log = self.tenant.database.shared.journal.log();
-        if self.unpublished.is_empty() && log.is_none_or(|log| log.flushed() >= self.unsent) {
+        if !self.holds_messages_back() {
             let (_, now_ms) = self.worker.now();
             return self.tenant.pubsub.publish(channel, message, self.node.output_limit_pubsub(), now_ms);
         }
         self.client.hold_anyway(channel.len() + message.len());
         self.unpublished.push(Message { channel: channel.into(), message: message.into() });
         self.tenant.pubsub.receivers(channel)
+    }
+
+    /// Whether writes are not durable yet that a message may tell of.
+    pub fn holds_messages_back(&self) -> bool {
+        let log = self.tenant.database.shared.journal.log();
+        !self.unpublished.is_empty() || log.is_some_and(|log| log.flushed() < self.unsent)
     }
 
     /// What the replies so far tell of is durable: so is what the messages tell of.

@@ -7,8 +7,9 @@
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, Row, Run};
 use dormouse_shard::error::Error;
+use dormouse_shard::execution::budget;
 use dormouse_storage::log::Lsn;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, LocalBoxFuture};
 
 use crate::session::Session;
 
@@ -20,6 +21,8 @@ pub type Patient = fn(&mut Session, Request<'_>) -> Result<BoxFuture<'static, An
 #[derive(Clone, Copy)]
 pub enum SessionRun {
     Now(InTransaction),
+    /// The same, and it may take more than a turn.
+    Weighed(Weighed),
     /// The same, and it may lead to another database.
     LogIn(LogIn),
     /// It waits for something. Not allowed in a transaction, whose replies would wait for it.
@@ -32,6 +35,26 @@ pub enum SessionRun {
     Info,
     /// A command over the keyspace that the server's table has a row for: the table resolves it.
     Keyspace(Run),
+}
+
+/// Runs a request so that others have their turns meanwhile.
+pub type InTurns = for<'a> fn(&'a mut Session, &'a mut Reply, Request<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
+
+/// A command whose work grows with its arguments, or with what its database's clients have left.
+#[derive(Clone, Copy)]
+pub struct Weighed {
+    pub run: InTransaction,
+    /// What a request costs beyond its words and bytes, in the unit of [`dormouse_shard::execution::budget`].
+    pub weigh: fn(&Session, Request<'_>) -> usize,
+    /// Runs a request that takes more than a turn.
+    pub in_turns: InTurns,
+}
+
+impl Weighed {
+    /// What a request costs.
+    pub fn cost(&self, session: &Session, request: Request<'_>) -> usize {
+        budget::of_request(request).saturating_add((self.weigh)(session, request))
+    }
 }
 
 /// A command that logs in.

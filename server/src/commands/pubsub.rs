@@ -1,22 +1,28 @@
 //! Publish and subscribe. Nothing here wakes the database.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_protocol::Reply;
-use dormouse_protocol::glob::Glob;
-use dormouse_shard::commands::args::{LastOfSubcommand, Rest};
+use dormouse_protocol::glob::{Glob, reading_cost};
+use dormouse_protocol::{Reply, Request};
+use dormouse_shard::commands::args::{LastOfSubcommand, Rest, parse};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
-use dormouse_shard::error::Result;
+use dormouse_shard::error::{Error, Result};
+use dormouse_shard::execution::budget::{BYTES_PER_ELEMENT, TURN};
+use futures::channel::oneshot;
+use tokio::task::yield_now;
 
 use crate::account;
-use crate::commands::{help, now};
+use crate::commands::{help, now, parsed};
 use crate::pubsub::{ChannelName, SubscriptionKind, bytes_of};
 use crate::session::{Session, Subscriptions};
-use crate::table::SessionRun;
+use crate::table::{SessionRun, Weighed};
 
 /// A confirmation without the name.
 const CONFIRMATION_BYTES: usize = 64;
+/// Names that are subscribed to, or no longer, before others have their turns.
+const NAMES_OF_A_TURN: usize = 1000;
 
 const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
 const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT).union(Flags::WHILE_SUBSCRIBED);
@@ -26,27 +32,27 @@ pub const FAMILY: Family<SessionRun> = Family {
     // Their flag says it, but of HELP.
     category: Category::empty(),
     commands: &[
-        Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, now!(subscribe)).doc(
+        Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(SUBSCRIBE)).doc(
             "2.0.0",
             "O(N) where N is the number of channels to subscribe to.",
             "Listens for messages published to channels.",
         ),
-        Command::new("UNSUBSCRIBE", at_least(1), &[], SUBSCRIBER, now!(unsubscribe)).doc(
+        Command::new("UNSUBSCRIBE", at_least(1), &[], SUBSCRIBER, SessionRun::Weighed(UNSUBSCRIBE)).doc(
             "2.0.0",
             "O(N) where N is the number of channels to unsubscribe.",
             "Stops listening to messages posted to channels.",
         ),
-        Command::new("PSUBSCRIBE", at_least(2), &[], SUBSCRIBER, now!(psubscribe)).doc(
+        Command::new("PSUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(PSUBSCRIBE)).doc(
             "2.0.0",
             "O(N) where N is the number of patterns to subscribe to.",
             "Listens for messages published to channels that match one or more patterns.",
         ),
-        Command::new("PUNSUBSCRIBE", at_least(1), &[], SUBSCRIBER, now!(punsubscribe)).doc(
+        Command::new("PUNSUBSCRIBE", at_least(1), &[], SUBSCRIBER, SessionRun::Weighed(PUNSUBSCRIBE)).doc(
             "2.0.0",
             "O(N) where N is the number of patterns to unsubscribe.",
             "Stops listening to messages published to channels that match one or more patterns.",
         ),
-        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST), now!(publish)).doc(
+        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST), SessionRun::Weighed(PUBLISH)).doc(
             "2.0.0",
             "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
             "Posts a message to a channel.",
@@ -80,6 +86,50 @@ pub const FAMILY: Family<SessionRun> = Family {
     ],
 };
 
+const SUBSCRIBE: Weighed = Weighed {
+    run: parsed!(subscribe, 1),
+    weigh: |_, request| request.len(),
+    in_turns: |session, reply, request| Box::pin(add_in_turns(session, reply, SubscriptionKind::Channel, request)),
+};
+const UNSUBSCRIBE: Weighed = Weighed {
+    run: parsed!(unsubscribe, 1),
+    weigh: |session, request| cost_of_removal(session, SubscriptionKind::Channel, request),
+    in_turns: |session, reply, request| Box::pin(remove_in_turns(session, reply, SubscriptionKind::Channel, request)),
+};
+const PSUBSCRIBE: Weighed = Weighed {
+    run: parsed!(psubscribe, 1),
+    weigh: |_, request| request.iter().skip(1).map(|name| cost_of_name(SubscriptionKind::Pattern, name)).sum(),
+    in_turns: |session, reply, request| Box::pin(add_in_turns(session, reply, SubscriptionKind::Pattern, request)),
+};
+const PUNSUBSCRIBE: Weighed = Weighed {
+    run: parsed!(punsubscribe, 1),
+    weigh: |session, request| cost_of_removal(session, SubscriptionKind::Pattern, request),
+    in_turns: |session, reply, request| Box::pin(remove_in_turns(session, reply, SubscriptionKind::Pattern, request)),
+};
+const PUBLISH: Weighed = Weighed {
+    run: parsed!(publish, 1),
+    weigh: |session, request| session.tenant.pubsub.cost(request.arg(1), request.arg(2)),
+    in_turns: |session, reply, request| Box::pin(publish_elsewhere(session, reply, request)),
+};
+
+/// What one name of a subscription costs beyond its bytes: a pattern is read twice.
+fn cost_of_name(kind: SubscriptionKind, name: &[u8]) -> usize {
+    match kind {
+        SubscriptionKind::Channel => 1,
+        SubscriptionKind::Pattern => 1 + 2 * reading_cost(name),
+    }
+}
+
+fn cost_of_removal(session: &Session, kind: SubscriptionKind, request: Request<'_>) -> usize {
+    if request.len() > 1 {
+        return request.len();
+    }
+    session.subscriptions.as_ref().map_or(0, |all| match kind {
+        SubscriptionKind::Channel => 2 * all.channels.len(),
+        SubscriptionKind::Pattern => 2 * all.patterns.len(),
+    })
+}
+
 /// `SUBSCRIBE channel [channel ...]`
 fn subscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
     add_all(session, reply, SubscriptionKind::Channel, names)
@@ -105,6 +155,29 @@ fn punsubscribe(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,))
 /// `PUBLISH channel message`
 fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8], &[u8])) -> Result<()> {
     reply.integer(session.publish(channel, message) as i64);
+    Ok(())
+}
+
+/// The same for a message that takes more than a turn: on the slow lane.
+async fn publish_elsewhere(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let (channel, message) = (request.arg(1), request.arg(2));
+    if session.holds_messages_back() {
+        return publish(session, reply, (channel, message));
+    }
+    let (limit, (_, now_ms)) = (session.node.output_limit_pubsub(), session.worker.now());
+    let (tenant, channel, message) =
+        (Arc::clone(&session.tenant), Box::<[u8]>::from(channel), Box::<[u8]>::from(message));
+    let (sender, receiver) = oneshot::channel();
+    session.tenant.database.on_lane(
+        Vec::new(),
+        || true,
+        move |_| {
+            // The publisher may be gone.
+            let _ = sender.send(tenant.pubsub.publish_unlocked(&channel, &message, limit, now_ms));
+        },
+    )?;
+    let receivers = receiver.await.map_err(|_| Error::text("ERR the command failed; the server's log says how"))?;
+    reply.integer(receivers as i64);
     Ok(())
 }
 
@@ -183,42 +256,134 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, nam
     Ok(())
 }
 
-fn remove(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, names: Rest<'_>) {
-    let word = if kind == SubscriptionKind::Channel { "unsubscribe" } else { "punsubscribe" };
-    let mut gone: Vec<ChannelName> = names.iter().map(Into::into).collect();
-    if names.is_empty() {
-        let all = session.subscriptions.as_mut().map(|subscriptions| names_of(subscriptions, kind));
-        gone = all.map(|names| names.iter().cloned().collect()).unwrap_or_default();
-        if gone.is_empty() {
-            confirm(session, reply, word, None);
-        }
-    }
-    for name in gone {
-        if let Some(subscriptions) = &mut session.subscriptions {
-            if names_of(subscriptions, kind).remove(&name) {
-                session.client.let_go(bytes_of(kind, &name));
+/// The same, and others have their turns meanwhile. A refusal takes back what was added.
+async fn add_in_turns(
+    session: &mut Session,
+    reply: &mut Reply,
+    kind: SubscriptionKind,
+    request: Request<'_>,
+) -> Result<()> {
+    let mut names = parse::<Rest<'_>>(request, 1)?;
+    let mut added: Vec<ChannelName> = Vec::new();
+    while let Some((piece, rest)) = names.split_at(names_of_a_turn(kind, names)).filter(|(piece, _)| !piece.is_empty())
+    {
+        let is_new = |session: &mut Session, name: &[u8]| {
+            session.subscriptions.as_mut().is_none_or(|all| !names_of(all, kind).contains(name))
+        };
+        let new: Vec<ChannelName> = piece.iter().filter(|name| is_new(session, name)).map(Into::into).collect();
+        if let Err(error) = add_all(session, reply, kind, piece) {
+            for (at, name) in added.iter().enumerate() {
+                forget(session, kind, name);
+                if at % NAMES_OF_A_TURN == 0 {
+                    yield_now().await;
+                }
             }
-            session.tenant.pubsub.unsubscribe(kind, &name, session.client.id);
+            count_subscriptions(session);
+            return Err(error);
         }
-        confirm(session, reply, word, Some(&name));
+        added.extend(new);
+        names = rest;
+        yield_now().await;
     }
-    if session.subscriptions.as_ref().is_some_and(|left| left.channels.is_empty() && left.patterns.is_empty()) {
+    Ok(())
+}
+
+/// How many of the names fit into a turn, one at least.
+fn names_of_a_turn(kind: SubscriptionKind, names: Rest<'_>) -> usize {
+    let mut left = TURN / 2;
+    let fit = names.iter().take(NAMES_OF_A_TURN).take_while(|name| {
+        let cost = cost_of_name(kind, name) + name.len() / BYTES_PER_ELEMENT;
+        let fits = cost <= left;
+        left = left.saturating_sub(cost);
+        fits
+    });
+    fit.count().max(1).min(names.len())
+}
+
+fn remove(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, names: Rest<'_>) {
+    let names: Vec<ChannelName> = match names.is_empty() {
+        true => some_of(session, kind, usize::MAX),
+        false => names.iter().map(Into::into).collect(),
+    };
+    if names.is_empty() {
+        confirm(session, reply, word_of_removal(kind), None);
+    }
+    names.iter().for_each(|name| remove_one(session, reply, kind, name));
+}
+
+/// The same, and others have their turns meanwhile.
+async fn remove_in_turns(
+    session: &mut Session,
+    reply: &mut Reply,
+    kind: SubscriptionKind,
+    request: Request<'_>,
+) -> Result<()> {
+    let mut names = parse::<Rest<'_>>(request, 1)?;
+    let is_all = names.is_empty();
+    loop {
+        let piece: Vec<ChannelName> = if is_all {
+            some_of(session, kind, NAMES_OF_A_TURN)
+        } else {
+            let Some((piece, rest)) = names.split_at(names.len().min(NAMES_OF_A_TURN)) else { return Ok(()) };
+            names = rest;
+            piece.iter().map(Into::into).collect()
+        };
+        if piece.is_empty() {
+            return Ok(());
+        }
+        piece.iter().for_each(|name| remove_one(session, reply, kind, name));
+        yield_now().await;
+    }
+}
+
+/// Up to `count` of what the session listens to.
+fn some_of(session: &mut Session, kind: SubscriptionKind, count: usize) -> Vec<ChannelName> {
+    let all = session.subscriptions.as_mut().map(|subscriptions| names_of(subscriptions, kind));
+    all.map(|names| names.iter().take(count).cloned().collect()).unwrap_or_default()
+}
+
+const fn word_of_removal(kind: SubscriptionKind) -> &'static str {
+    match kind {
+        SubscriptionKind::Channel => "unsubscribe",
+        SubscriptionKind::Pattern => "punsubscribe",
+    }
+}
+
+fn remove_one(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, name: &[u8]) {
+    forget(session, kind, name);
+    confirm(session, reply, word_of_removal(kind), Some(name));
+}
+
+/// Ends one subscription, and with the last one the state of all.
+fn forget(session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
+    let Some(subscriptions) = &mut session.subscriptions else { return };
+    if names_of(subscriptions, kind).remove(name) {
+        session.client.let_go(bytes_of(kind, name));
+    }
+    if subscriptions.channels.is_empty() && subscriptions.patterns.is_empty() {
         session.subscriptions = None;
     }
+    session.tenant.pubsub.unsubscribe(kind, name, session.client.id);
+}
+
+/// Shows others how many subscriptions the session has, and returns that.
+fn count_subscriptions(session: &Session) -> usize {
+    let all = session.subscriptions.as_ref();
+    let (channels, patterns) = all.map_or((0, 0), |all| (all.channels.len(), all.patterns.len()));
+    session.client.channels.store(channels as u32, Ordering::Relaxed);
+    session.client.patterns.store(patterns as u32, Ordering::Relaxed);
+    channels + patterns
 }
 
 fn confirm(session: &mut Session, reply: &mut Reply, word: &str, name: Option<&[u8]>) {
     let from = reply.len();
-    let (channels, patterns) =
-        session.subscriptions.as_ref().map_or((0, 0), |all| (all.channels.len(), all.patterns.len()));
-    session.client.channels.store(channels as u32, Ordering::Relaxed);
-    session.client.patterns.store(patterns as u32, Ordering::Relaxed);
+    let subscriptions = count_subscriptions(session);
     reply.push(3);
     reply.bulk(word.as_bytes());
     match name {
         Some(name) => reply.bulk(name),
         None => reply.null(),
     }
-    reply.integer((channels + patterns) as i64);
+    reply.integer(subscriptions as i64);
     session.note_push(from..reply.len());
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, TURN, TurnBudget};
 use dormouse_shard::execution::{self, Ended, Plan, Ran, Step};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
@@ -195,7 +196,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     if plan.watching.is_none() && plan.commands().next().is_none() {
         // It asks for nothing in the keyspace, so the database need not be woken.
         reply.array(queued.len());
-        weave(session, &plan, &queued, &Answers::default(), reply);
+        weave(session, &plan, &queued, &Answers::default(), reply).await;
         return Ok(());
     }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
@@ -209,7 +210,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
         Ended::Changed => reply.null_array(),
         Ended::Done => {
             let answers = Answers { replies: outcome.replies, start: outcome.start, steps: outcome.steps };
-            answer(session, &plan, &queued, answers, reply);
+            answer(session, &plan, &queued, answers, reply).await;
         }
     }
     session.note(outcome.left);
@@ -224,10 +225,10 @@ struct Answers {
     steps: Vec<Ran>,
 }
 
-fn answer(session: &mut Session, plan: &Plan, queued: &[Queued], answers: Answers, reply: &mut Reply) {
+async fn answer(session: &mut Session, plan: &Plan, queued: &[Queued], answers: Answers, reply: &mut Reply) {
     let is_whole = queued.iter().all(|one| matches!(one, Queued::Planned(..)));
     reply.raw(if is_whole { &[] } else { &answers.replies.buffer[..answers.start] });
-    weave(session, plan, queued, &answers, reply);
+    weave(session, plan, queued, &answers, reply).await;
     if is_whole {
         // Nothing stands between the replies of the plan.
         reply.append(answers.replies);
@@ -235,10 +236,11 @@ fn answer(session: &mut Session, plan: &Plan, queued: &[Queued], answers: Answer
 }
 
 /// Counts the commands of the plan, and puts the replies together with those of the session's commands, which run now. Where
-/// there are none of the latter the replies are left as they are.
-fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answers, reply: &mut Reply) {
+/// there are none of the latter the replies are left as they are. They are in no plan, so others have their turns between them.
+async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answers, reply: &mut Reply) {
     let is_whole = queued.iter().all(|one| matches!(one, Queued::Planned(..)));
     let (mut steps, mut from) = (answers.steps.iter(), answers.start);
+    let mut turn = TurnBudget::whole();
     for one in queued {
         let before = reply.len();
         match one {
@@ -262,7 +264,7 @@ fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answer
                     Queued::Counting(_) => steps.next(),
                     _ => None,
                 };
-                run_in_session(session, entry, request.as_request(), counts, reply);
+                let cost = run_in_session(session, entry, request.as_request(), counts, reply).await;
                 reply.settle(before);
                 if reply.buffer.get(before) == Some(&b'-') {
                     session.forget_pushes(before);
@@ -270,21 +272,34 @@ fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answer
                 reply.set_version(session.version);
                 let took = began.elapsed();
                 count(session, entry, request.as_request(), &reply.buffer[before..], took);
+                turn.spend(cost + (reply.len() - before) / BYTES_PER_ELEMENT);
+                if turn.is_spent() {
+                    tokio::task::yield_now().await;
+                    turn = TurnBudget::whole();
+                }
             }
         }
     }
 }
 
-/// Runs a queued command of the session.
-fn run_in_session(
+/// Runs a queued command of the session. Returns what it was estimated to cost.
+async fn run_in_session(
     session: &mut Session,
     entry: &CommandEntry,
     request: Request<'_>,
     counted: Option<&Ran>,
     reply: &mut Reply,
-) {
+) -> usize {
     let before = reply.len();
+    let mut cost = budget::of_request(request);
     let done = match entry.action {
+        Handler::Session(SessionRun::Weighed(weighed)) => {
+            cost = weighed.cost(session, request);
+            match cost {
+                ..=TURN => (weighed.run)(session, reply, request),
+                _ => (weighed.in_turns)(session, reply, request).await,
+            }
+        }
         Handler::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. }) | SessionRun::Either(run, _)) => {
             run(session, reply, request)
         }
@@ -297,8 +312,10 @@ fn run_in_session(
     };
     if let Err(error) = done {
         reply.truncate(before);
+        session.forget_pushes(before);
         reply.error(&error.to_string());
     }
+    cost
 }
 
 /// Counts one command of a transaction that was run. Its request was counted when it was queued, and its reply is part of

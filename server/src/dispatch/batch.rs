@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Parsed, Parser, Reply, Request};
 use dormouse_shard::commands::{Row, Run};
 use dormouse_shard::execution::ahead::Ahead;
-use dormouse_shard::execution::budget::TurnBudget;
+use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, Fit, TURN, TurnBudget};
 use dormouse_shard::execution::inline::{self, Asker, Front, Input, REPLY_HIGH_WATER, Stop};
 use dormouse_shard::execution::{lent, route};
 use dormouse_shard::keyspace::Left;
@@ -17,7 +17,7 @@ use super::count;
 use crate::commands::TABLE;
 use crate::metering::Batch;
 use crate::session::Session;
-use crate::table::{CommandEntry, Handler, SessionRun};
+use crate::table::{CommandEntry, Handler, InTransaction, SessionRun, Weighed};
 
 /// A request or a reply of more bytes may take long: its command is timed by itself.
 const TIMED_BYTES: usize = 8 << 10;
@@ -128,6 +128,7 @@ impl Session {
                 at += consumed;
                 continue;
             }
+            let replied = reply.len();
             match TABLE.by_name(request.arg(0)) {
                 Some(entry) if self.is_plain() && entry.row.arity.accepts(request.len()) => match entry.action {
                     Handler::Keyspace(_) if route::is_plain(entry.row) => {
@@ -145,25 +146,22 @@ impl Session {
                         }
                     }
                     // What may lead to another database ends the batch, which is counted for this one.
-                    Handler::Session(SessionRun::Now(run)) if entry.subcommands.is_empty() && !entry.logs_in() => {
-                        let before = reply.len();
-                        self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
-                        let began = self.times_each(now_ms).then(Instant::now);
-                        if let Err(error) = run(self, reply, request) {
-                            reply.truncate(before);
-                            reply.error(&error.to_string());
+                    Handler::Session(SessionRun::Now(run) | SessionRun::Weighed(Weighed { run, .. }))
+                        if entry.subcommands.is_empty() && !entry.logs_in() =>
+                    {
+                        match budget.take(self.cost(entry, request)) {
+                            Fit::Now => {
+                                self.run_now(entry, run, request, reply, batch, now_ms);
+                                at += consumed;
+                                if self.closing {
+                                    return (at, Next::Close);
+                                }
+                                budget.spend((reply.len() - replied) / BYTES_PER_ELEMENT);
+                                continue;
+                            }
+                            Fit::Later => return (at, Next::Yield),
+                            Fit::Never => {}
                         }
-                        reply.settle(before);
-                        if let Some(took) = began.map(|began| began.elapsed()) {
-                            batch.timed(entry.id, took.as_nanos() as u64);
-                            self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
-                        }
-                        count(batch, &self.tenant, entry.id, request, reply, before);
-                        at += consumed;
-                        if self.closing {
-                            return (at, Next::Close);
-                        }
-                        continue;
                     }
                     _ => {}
                 },
@@ -175,6 +173,39 @@ impl Session {
                 _ => (at, Next::Read),
             };
         }
+    }
+
+    /// What a command of the session costs. One that cannot be divided has a turn of its own, however long it is.
+    fn cost(&self, entry: &CommandEntry, request: Request<'_>) -> usize {
+        match entry.action {
+            Handler::Session(SessionRun::Weighed(weighed)) => weighed.cost(self, request),
+            _ => budget::of_request(request).min(TURN),
+        }
+    }
+
+    /// Runs a command of the session.
+    fn run_now(
+        &mut self,
+        entry: &CommandEntry,
+        run: InTransaction,
+        request: Request<'_>,
+        reply: &mut Reply,
+        batch: &mut Batch,
+        now_ms: u64,
+    ) {
+        let before = reply.len();
+        self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
+        let began = self.times_each(now_ms).then(Instant::now);
+        if let Err(error) = run(self, reply, request) {
+            reply.truncate(before);
+            reply.error(&error.to_string());
+        }
+        reply.settle(before);
+        if let Some(took) = began.map(|began| began.elapsed()) {
+            batch.timed(entry.id, took.as_nanos() as u64);
+            self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
+        }
+        count(batch, &self.tenant, entry.id, request, reply, before);
     }
 
     /// Runs requests under the lock of the shard that has the first one's slot, as long as they belong to it.

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{Flags, Run};
+use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{self, Ended, Plan, PlannedCommand, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
 use futures::future::BoxFuture;
@@ -170,6 +171,18 @@ impl Session {
                 let before = reply.len();
                 if let Err(error) = run(self, reply, request) {
                     reply.truncate(before);
+                    reply.error(&error.to_string());
+                }
+            }
+            Handler::Session(SessionRun::Weighed(weighed)) => {
+                let before = reply.len();
+                let done = match weighed.cost(self, request) {
+                    ..=TURN => (weighed.run)(self, reply, request),
+                    _ => (weighed.in_turns)(self, reply, request).await,
+                };
+                if let Err(error) = done {
+                    reply.truncate(before);
+                    self.forget_pushes(before);
                     reply.error(&error.to_string());
                 }
             }

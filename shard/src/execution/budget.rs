@@ -61,6 +61,10 @@ impl TurnBudget {
         if cost > TURN { Fit::Never } else { Fit::Later }
     }
 
+    pub const fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
     /// Takes what something has cost that has run already: the next one may have to wait for another turn.
     #[inline]
     pub const fn spend(&mut self, cost: usize) {

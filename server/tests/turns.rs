@@ -1,0 +1,98 @@
+//! Commands of the session that take more than a turn answer what they answer otherwise.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod served;
+
+use served::{Connection, Served, Value};
+
+/// Far more names than one turn takes.
+const MANY: usize = 12_000;
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("name{n}")).collect()
+}
+
+fn send_all(client: &mut Connection, command: &str, names: &[String]) {
+    client.send(&std::iter::once(command).chain(names.iter().map(String::as_str)).collect::<Vec<_>>());
+}
+
+fn confirmation(value: &Value) -> (String, String, i64) {
+    let items = value.items();
+    let name = if items[1] == Value::Null { String::new() } else { items[1].text().to_owned() };
+    (items[0].text().to_owned(), name, items[2].integer())
+}
+
+#[test]
+fn many_names_are_subscribed_to_one_by_one() {
+    let server = Served::start(&[]);
+    let (mut listener, mut other) = (server.connect(), server.connect());
+    let names = names(MANY);
+    for (adds, removes) in [("subscribe", "unsubscribe"), ("psubscribe", "punsubscribe")] {
+        send_all(&mut listener, adds, &names);
+        for (n, name) in names.iter().enumerate() {
+            let confirmed = confirmation(&listener.read().unwrap());
+            assert_eq!(confirmed, (adds.to_owned(), name.clone(), n as i64 + 1));
+        }
+        assert_eq!(other.say("PUBLISH name7 hello").integer(), 1);
+        assert_eq!(listener.read().unwrap().items().last().unwrap().text(), "hello");
+        // Half of them by name, the rest at once.
+        send_all(&mut listener, removes, &names[..MANY / 2]);
+        for (n, name) in names[..MANY / 2].iter().enumerate() {
+            let confirmed = confirmation(&listener.read().unwrap());
+            assert_eq!(confirmed, (removes.to_owned(), name.clone(), (MANY - n) as i64 - 1));
+        }
+        listener.send(&[removes]);
+        let left = MANY - MANY / 2;
+        let confirmed: Vec<_> = (0..left).map(|_| confirmation(&listener.read().unwrap())).collect();
+        assert!(confirmed.iter().all(|(word, _, _)| word == removes));
+        assert_eq!(confirmed.last().unwrap().2, 0);
+        assert_eq!(other.say("PUBLISH name7 hello").integer(), 0);
+        // It does not listen any more, so it may ask for anything again.
+        assert_eq!(listener.say("GET none"), Value::Null);
+    }
+}
+
+#[test]
+fn of_many_patterns_all_are_subscribed_to_or_none() {
+    let server = Served::start(&[]);
+    let (mut listener, mut other) = (server.connect(), server.connect());
+    let mut patterns = names(MANY);
+    patterns.push(format!("*{}*", "?".repeat(5000)));
+    send_all(&mut listener, "PSUBSCRIBE", &patterns);
+    let refusal = listener.read().unwrap().to_string();
+    assert!(refusal.starts_with("-ERR the pattern is too complex"), "{refusal}");
+    assert_eq!(other.say("PUBSUB NUMPAT").integer(), 0);
+    assert_eq!(listener.say("GET none"), Value::Null);
+    let clients = other.say("CLIENT LIST").text().to_owned();
+    assert!(!clients.contains("psub=1"), "{clients}");
+}
+
+/// Each pattern looks at each byte of the channel, so that the message takes far more than a turn.
+#[test]
+fn a_message_to_long_patterns_reaches_everybody() {
+    let server = Served::start(&[]);
+    let mut publisher = server.connect();
+    let channel = "a".repeat(60_000);
+    let mut listeners: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
+    for (n, listener) in listeners.iter_mut().enumerate() {
+        let patterns = [format!("*{}*", "?".repeat(2000 + n)), "a*a".into(), format!("*{}b", "?".repeat(3000))];
+        for pattern in &patterns {
+            listener.run(&["PSUBSCRIBE", pattern]);
+        }
+        listener.run(&["SUBSCRIBE", &channel]);
+    }
+    for message in ["one", "two"] {
+        assert_eq!(publisher.run(&["PUBLISH", &channel, message]).integer(), 9);
+        for listener in &mut listeners {
+            for _ in 0..3 {
+                assert_eq!(listener.read().unwrap().items().last().unwrap().text(), message);
+            }
+        }
+    }
+    // In a transaction too.
+    publisher.say("MULTI");
+    publisher.run(&["PUBLISH", &channel, "three"]);
+    assert_eq!(publisher.say("EXEC").items(), [Value::Integer(9)]);
+}
