@@ -95,7 +95,7 @@ impl Bench {
             for database in manifest::databases(&self.store).await.expect("names") {
                 for (number, kept) in manifest::history(&self.store, &database).await.expect("manifests").iter().take(2)
                 {
-                    for name in kept.as_ref().expect("a manifest").objects() {
+                    for name in kept.as_ref().expect("a manifest").known.objects() {
                         assert!(objects.contains(name), "{name} is gone, which manifest {number} of {database} names");
                     }
                 }

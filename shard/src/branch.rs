@@ -93,15 +93,12 @@ impl Database {
 
     /// What the store has, without keeping it in memory for a database that sleeps.
     pub(crate) async fn newest_manifest(&self) -> Result<Option<Arc<Manifest>>> {
-        let known = self.manifest.lock().clone();
-        if known.is_some() {
-            return Ok(known);
-        }
-        let manifest = self.read_manifest().await?;
+        self.read_manifest().await?;
+        let manifest = self.whole_manifest().await;
         if !self.is_awake() {
             *self.manifest.lock() = None;
         }
-        Ok(manifest)
+        manifest
     }
 
     /// Deletes the database, awake or asleep: from now on every command is answered with an error. What its branches need
@@ -158,7 +155,7 @@ impl Database {
     /// what it needs.
     pub(crate) async fn collect_superseded(&self) {
         let Some(manifest) = self.manifest.lock().clone() else { return };
-        match manifest::collect_garbage(&self.engine.store, &manifest).await {
+        match manifest::collect_garbage(&self.engine.store, &manifest.known).await {
             Ok(_) => {}
             Err(error @ StoreError::Fenced { .. }) => {
                 let error = self.note_refused(error);

@@ -14,15 +14,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
-use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::log::{Journal, Log, Window};
 use dormouse_storage::manifest::Lineage;
-use dormouse_storage::manifest::{self, Manifest, SegmentInfo};
+use dormouse_storage::manifest::{self, Manifest, PagedManifest};
 use dormouse_storage::replay::Replay;
-use dormouse_storage::replay::{Body, Stored};
 use dormouse_storage::shown::{ALL_INDEXES, Shown};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_storage::store::{Store, StoreError};
@@ -34,10 +32,10 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use crate::error::{Error, Result};
 use crate::health::{ConditionKind, Health};
-use crate::keyspace::index::{Index, aligned};
-use crate::keyspace::place::{Holding, Place};
+use crate::keyspace::index::Index;
 use crate::keyspace::{Contents, Graveyard, Shared};
 use crate::lane::{Lane, QUEUE_MAX, Queue};
+use crate::places::places;
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::topology::{Topology, hold};
 
@@ -81,8 +79,8 @@ pub struct Database {
     pub(crate) patient: Queue,
     topology: ArcSwapOption<Topology>,
     pub(crate) transition: AsyncMutex<()>,
-    /// What the store holds; `None` while it was never read. Replaced only under `transition`.
-    pub(crate) manifest: Mutex<Option<Arc<Manifest>>>,
+    /// What the store holds, as far as it was read; `None` while it was never read. Replaced only under `transition`.
+    pub(crate) manifest: Mutex<Option<Arc<PagedManifest>>>,
     /// The newest manifest could not be read when it was opened.
     was_unreadable: bool,
     /// Tells it from others that have had its name.
@@ -156,7 +154,7 @@ impl Database {
     /// store's newest manifest cannot be read, every wake says so.
     pub async fn open(name: &str, seed: u64, engine: Engine) -> Arc<Self> {
         let health = Health::default();
-        let read = manifest::latest(&engine.store, name).await;
+        let read = manifest::latest_root(&engine.store, name).await;
         let (manifest, is_readable) = match read {
             Ok(manifest) => (manifest.map(Arc::new), true),
             Err(error) => {
@@ -165,7 +163,8 @@ impl Database {
                 (None, false)
             }
         };
-        let identity = match &manifest {
+        let known = manifest.as_ref().map(|manifest| &manifest.known);
+        let identity = match known {
             Some(manifest) => Identity { name: name.into(), seed: manifest.seed, created_ms: manifest.created_ms },
             None => {
                 let logged = engine.recovered.lock().identity_of(name).filter(|_| is_readable);
@@ -176,7 +175,7 @@ impl Database {
         if let Some(log) = &engine.log {
             shared.journal = Journal::of(log, &identity);
         }
-        let (floor, cut) = manifest.as_ref().map_or((0, 0), |manifest| (manifest.sequence, manifest.cut));
+        let (floor, cut) = known.map_or((0, 0), |manifest| (manifest.sequence, manifest.cut));
         let refused = OnceLock::new();
         let recovered = match is_readable {
             true => LogTail::new(engine.recovered.lock().take(&identity), floor, cut).unwrap_or_else(|problem| {
@@ -192,7 +191,7 @@ impl Database {
         shared.sequence = AtomicU64::new(recovered.highest.max(recovered.sequence).max(floor));
         let goes_on_after = Some(recovered.sequence).filter(|last| *last < recovered.highest);
         if let Some(log) = &engine.log
-            && let Some(manifest) = &manifest
+            && let Some(manifest) = known
         {
             log.settled(&identity, manifest.sequence);
         }
@@ -202,7 +201,7 @@ impl Database {
             let others = engine.recovered.lock().others_of(&identity);
             others.iter().for_each(|other| log.settled(other, u64::MAX));
         }
-        if let Some(manifest) = &manifest {
+        if let Some(manifest) = known {
             let followed = shown(manifest, Some(&recovered)).followed;
             shared.followed.store(followed, Ordering::Relaxed);
         }
@@ -236,9 +235,9 @@ impl Database {
             counters: Counters::default(),
         };
         if let Some(manifest) = &manifest {
-            database.counters.saved_ms.store(manifest.created_ms, Ordering::Relaxed);
+            database.counters.saved_ms.store(manifest.known.created_ms, Ordering::Relaxed);
             database.note_manifest(manifest);
-            database.adopt_window(manifest);
+            database.adopt_window(&manifest.known);
         }
         *database.manifest.lock() = manifest;
         Arc::new(database)
@@ -251,7 +250,7 @@ impl Database {
 
     /// What the newest manifest kept; empty where there is none.
     pub fn saved_meters(&self) -> Vec<u8> {
-        self.manifest.lock().as_ref().map(|manifest| manifest.meters.clone()).unwrap_or_default()
+        self.manifest.lock().as_ref().map(|manifest| manifest.known.meters.clone()).unwrap_or_default()
     }
 
     /// Keys of each logical index, as the newest manifest says, without waking.
@@ -260,16 +259,11 @@ impl Database {
     }
 
     /// What the newest manifest says, for those who ask without waking.
-    pub(crate) fn note_manifest(&self, manifest: &Manifest) {
-        self.counters.stored_bytes.store(manifest.stored_bytes(), Ordering::Relaxed);
-        *self.lineage.lock() = Lineage::of(manifest);
-        let counts = manifest.keyspaces.map(|id| {
-            let segments = manifest.segments_of(id).iter();
-            segments.fold((0, 0), |(keys, expiring), segment| {
-                (keys + u64::from(segment.records), expiring + u64::from(segment.expiring))
-            })
-        });
-        *self.stored_counts.lock() = counts;
+    pub(crate) fn note_manifest(&self, manifest: &PagedManifest) {
+        let known = &manifest.known;
+        self.counters.stored_bytes.store(known.stored_bytes(), Ordering::Relaxed);
+        *self.lineage.lock() = Lineage::of(known);
+        *self.stored_counts.lock() = known.keyspaces.map(|id| manifest.counts_of(id));
     }
 
     pub fn name(&self) -> &str {
@@ -344,7 +338,7 @@ impl Database {
         looked?;
         let manifest = match manifest.inspect_err(|error| self.note_unread(ConditionKind::Manifest, error))? {
             Some(manifest) => manifest,
-            None => Arc::new(self.first_manifest()),
+            None => Arc::new(Arc::new(self.first_manifest()).into()),
         };
         self.health.resolve(ConditionKind::Manifest);
         let shards = self.shards_of(&manifest).await;
@@ -360,7 +354,7 @@ impl Database {
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
         self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);
-        if !manifest.segments.is_empty() || self.recovered.lock().is_some() {
+        if manifest.whole().is_none_or(|whole| !whole.segments.is_empty()) || self.recovered.lock().is_some() {
             self.load_in_background();
         }
         Ok(topology)
@@ -384,19 +378,19 @@ impl Database {
 
     /// The newest manifest, as one of this process: where others may still be writing (the store has no lock), it commits one
     /// of a higher epoch before it serves anything, so that whoever wrote before cannot commit any more.
-    pub(crate) async fn owned_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+    pub(crate) async fn owned_manifest(&self) -> Result<Option<Arc<PagedManifest>>> {
         for _ in 0..TAKE_OVER_ATTEMPTS {
             let Some(manifest) = self.read_manifest().await? else { return Ok(None) };
             let shared = self.engine.log.as_ref().is_some_and(|log| log.is_shared());
-            if manifest.writer == self.engine.writer || !shared {
+            if manifest.known.writer == self.engine.writer || !shared {
                 return Ok(Some(manifest));
             }
-            self.adopt_window(&manifest);
-            let mut owned = (*manifest).clone();
+            self.adopt_window(&manifest.known);
+            let mut owned = Manifest::clone(&*manifest.read_all(&self.engine.store).await.map_err(store_error)?);
             (owned.writer, owned.epoch) = (self.engine.writer, owned.epoch + 1);
             // It looks at the owner after it has read the manifest: an earlier process finds that the later one has the store.
             *self.manifest.lock() = match self.commit(&mut owned).await {
-                Ok(()) => Some(Arc::new(owned)),
+                Ok(()) => Some(Arc::new(Arc::new(owned).into())),
                 // The one before was just about to commit; its log is sealed, so it will not do so for ever.
                 Err(StoreError::Fenced { .. }) => None,
                 Err(error) if error.is_taken() => return Err(self.note_refused(error)),
@@ -416,13 +410,15 @@ impl Database {
         Manifest::new(self.name(), self.identity.seed, self.engine.writer, self.identity.created_ms)
     }
 
-    pub(crate) async fn read_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+    /// The newest manifest, as far as it was read: at least its root.
+    pub(crate) async fn read_manifest(&self) -> Result<Option<Arc<PagedManifest>>> {
         if let Some(manifest) = self.manifest.lock().clone() {
             return Ok(Some(manifest));
         }
-        let manifest = manifest::latest(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
+        let manifest = manifest::latest_root(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
         // What the log has of it was not taken when it was opened, so it would be served without that.
-        if self.was_unreadable || manifest.as_ref().is_some_and(|manifest| manifest.seed != self.shared.placement.seed)
+        if self.was_unreadable
+            || manifest.as_ref().is_some_and(|manifest| manifest.known.seed != self.shared.placement.seed)
         {
             let text = "the manifest has become readable since the server started; restart it to serve this database";
             return Err(Error::Store(format!("database {}: {text}", self.name())));
@@ -431,23 +427,39 @@ impl Database {
         Ok(manifest)
     }
 
+    /// All of what the store holds; `None` while nothing of it was read. Under `transition`.
+    ///
+    /// # Errors
+    /// When a page cannot be read.
+    pub(crate) async fn whole_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+        let Some(paged) = self.manifest.lock().clone() else { return Ok(None) };
+        if let Some(whole) = paged.whole() {
+            return Ok(Some(Arc::clone(whole)));
+        }
+        let read = paged.read_all(&self.engine.store).await.map_err(store_error);
+        let whole = read.inspect_err(|error| self.note_unread(ConditionKind::Data, error))?;
+        *self.manifest.lock() = Some(Arc::new(Arc::clone(&whole).into()));
+        Ok(Some(whole))
+    }
+
     /// Shards whose places are all in the store.
-    async fn shards_of(&self, manifest: &Arc<Manifest>) -> Result<Topology> {
+    async fn shards_of(&self, manifest: &Arc<PagedManifest>) -> Result<Topology> {
         let log = self.recovered.lock().clone();
-        let Shown { ids, followed, next } = shown(manifest, log.as_deref());
+        let known = &manifest.known;
+        let Shown { ids, followed, next } = shown(known, log.as_deref());
         self.shared.followed.store(followed, Ordering::Relaxed);
-        let replay = Replay::read(&self.engine.store, manifest, log).await.map_err(store_error)?;
+        let replay = Replay::read(&self.engine.store, known, log).await.map_err(store_error)?;
         let replay = Arc::new(replay);
-        self.shared.sequence.fetch_max(manifest.cut, Ordering::SeqCst);
+        self.shared.sequence.fetch_max(known.cut, Ordering::SeqCst);
         self.shared.next_id.fetch_max(next, Ordering::SeqCst);
-        let firsts: Vec<u16> = std::iter::once(0).chain(manifest.shard_cuts.iter().copied()).collect();
+        let firsts: Vec<u16> = std::iter::once(0).chain(manifest.shard_cuts()).collect();
         let mut shards = Vec::new();
         for (at, &first) in firsts.iter().enumerate() {
             let end = firsts.get(at + 1).copied().unwrap_or(SLOTS);
             let mut contents = Contents::empty(first, end, self.shared.placement, ids);
             for select in 0..ALL_INDEXES as u8 {
                 let id = ids[usize::from(select)];
-                let places = places(manifest, &replay, id, first, end);
+                let places = places(manifest.into(), &replay, id, first, end);
                 if places.iter().any(|place| place.stored().is_some()) {
                     contents.put_index(select, Some(Box::new(Index::new(id, places))));
                 }
@@ -546,81 +558,6 @@ impl Database {
 fn shown(manifest: &Manifest, log: Option<&LogTail>) -> Shown {
     let stored = Shown { ids: manifest.keyspaces, followed: manifest.followed, next: manifest.next_keyspace };
     log.and_then(|log| log.shown).unwrap_or(stored)
-}
-
-/// The places of keyspace `id` in `first..end` as the manifest and the log describe them: stored where there is something,
-/// resident and empty where there is nothing.
-pub(crate) fn places(manifest: &Manifest, replay: &Arc<Replay>, id: u32, first: u16, end: u16) -> Vec<Place> {
-    let mut places = Vec::new();
-    for range in aligned(first, end) {
-        cover(manifest, replay, id, range, &mut places);
-    }
-    places
-}
-
-/// Fills `range` with the stored segments inside it, and what lies between with empty places.
-fn cover(manifest: &Manifest, replay: &Arc<Replay>, id: u32, range: Range53, places: &mut Vec<Place>) {
-    match inside(manifest.segments_of(id), range) {
-        [] if replay.is_logged(id, range) => {
-            let stored = Stored {
-                body: None,
-                pieces: Box::default(),
-                records: 0,
-                sequence: 0,
-                seen: manifest.sequence,
-                tailed: false,
-                logged: true,
-                replay: Some(Arc::clone(replay)),
-            };
-            places.push(Place { holding: Holding::Stored(Arc::new(stored)), ..Place::empty(range) });
-        }
-        [] => places.push(Place::empty(range)),
-        [segment] if segment.range == range => {
-            let mut place = Place::empty(range);
-            place.expiring = segment.expiring;
-            place.soonest = 0;
-            place.holding = Holding::Stored(Arc::new(stored(manifest, segment, replay)));
-            places.push(place);
-        }
-        _ => {
-            let half = range.bits - 1;
-            cover(manifest, replay, id, Range53 { start: range.start, bits: half }, places);
-            cover(manifest, replay, id, Range53 { start: range.start + (1 << half), bits: half }, places);
-        }
-    }
-}
-
-/// What a manifest says of one segment.
-pub(crate) fn stored(manifest: &Manifest, segment: &SegmentInfo, replay: &Arc<Replay>) -> Stored {
-    let block = |location: SegmentLocation, checksum: u64| Body {
-        chunk: manifest.chunks[location.chunk as usize].name.as_str().into(),
-        offset: location.offset,
-        len: location.len,
-        checksum,
-    };
-    let body = segment.has_body().then(|| block(segment.location, segment.crc));
-    let pieces = manifest.pieces_of(segment).iter().map(|piece| block(piece.location, piece.crc)).collect();
-    // What is not stamped later has seen everything up to the manifest's number.
-    let seen = segment.seen.max(manifest.sequence);
-    let tailed = segment.seen > segment.sequence;
-    let logged = replay.is_logged(segment.keyspace, segment.range);
-    Stored {
-        body,
-        pieces,
-        records: segment.records,
-        sequence: segment.sequence,
-        seen,
-        tailed,
-        logged,
-        replay: (tailed || logged).then(|| Arc::clone(replay)),
-    }
-}
-
-/// Those of `segments`, which are in order, that lie inside `range`.
-fn inside(segments: &[SegmentInfo], range: Range53) -> &[SegmentInfo] {
-    let start = segments.partition_point(|segment| segment.range.start < range.start);
-    let len = segments[start..].partition_point(|segment| segment.range.start < range.end());
-    &segments[start..start + len]
 }
 
 pub(crate) fn store_error(error: impl std::fmt::Display) -> Error {

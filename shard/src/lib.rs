@@ -19,6 +19,7 @@ pub mod health;
 pub mod keyspace;
 pub mod lane;
 pub mod memory;
+mod places;
 pub mod replay;
 pub mod residency;
 pub mod scaling;

@@ -5,6 +5,9 @@
 //!    effects of the tails and the log onto them.
 //! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, somebody else was faster.
 //!
+//! A place that stands for a page of the manifest becomes the places of that page in the same steps, and then what is needed
+//! of these is loaded.
+//!
 //! A body that cannot be read leaves the place as it is: commands that need it are answered with an error that names the
 //! object, the others go on.
 
@@ -21,9 +24,12 @@ use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::health::ConditionKind;
 use crate::keyspace::Fault;
+use crate::keyspace::place::Place;
 use crate::memory::MEMORY;
+use crate::places::places_of_page;
 use crate::replay::replayed;
-use crate::topology::hold;
+use crate::shard::HeldShard;
+use crate::topology::{Topology, hold};
 
 /// A stored place: where it belongs and what is stored.
 #[derive(Debug, Clone)]
@@ -43,13 +49,14 @@ impl Database {
         let database = Arc::clone(self);
         let loaded = self.loader.drive(async move {
             let _turn = database.turns[fault.prefix as usize >> 7 & (database.turns.len() - 1)].lock().await;
-            match database.wanted(fault).await {
-                Some(wanted) => {
-                    let loaded = database.load_one(&wanted, None).await;
-                    loaded.inspect_err(|error| database.note_unread(ConditionKind::Data, error))
+            while let Some(wanted) = database.wanted(fault).await {
+                let loaded = database.load_one(&wanted, None).await;
+                loaded.inspect_err(|error| database.note_unread(ConditionKind::Data, error))?;
+                if wanted.stored.page.is_none() {
+                    break;
                 }
-                None => Ok(()),
             }
+            Ok(())
         });
         let failed = || Error::Store(format!("a load of database {} failed", self.name()));
         loaded.await.unwrap_or_else(|undone| Err(undone.error(failed)))
@@ -63,13 +70,15 @@ impl Database {
         MEMORY.check(self.used_bytes())?;
         let database = Arc::clone(self);
         let loaded = self.engine.background.spawn(async move {
+            let Some(topology) = database.topology() else { return Ok(()) };
+            database.read_pages(&topology).await?;
             let wanted = database.all_stored(|_| true).await;
             database.load_many(wanted).await.map_or(Ok(()), Err)
         });
         loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
     }
 
-    /// Loads the places that `which` chooses.
+    /// Loads the places that `which` chooses. No place stands for a page any more.
     pub(crate) async fn load_where(self: &Arc<Self>, which: impl Fn(&Stored) -> bool) -> Result<()> {
         let wanted = self.all_stored(which).await;
         self.load_many(wanted).await.map_or(Ok(()), Err)
@@ -84,14 +93,32 @@ impl Database {
         self.patient.start(async move {
             let started = Stopwatch::start();
             database.counters.loading.store(1, Ordering::Relaxed);
-            let wanted = database.all_stored(|_| true).await;
             // What could not be read has been noted. When all could, nothing is damaged any more.
-            if database.load_many(wanted).await.is_none() && database.is_awake() {
+            let unread = match database.topology() {
+                Some(topology) => database.read_pages(&topology).await.err(),
+                None => None,
+            };
+            let wanted = database.all_stored(|stored| stored.page.is_none()).await;
+            let failed = database.load_many(wanted).await.or(unread);
+            if failed.is_none() && database.is_awake() {
                 database.health.resolve(ConditionKind::Data);
             }
             database.counters.load_us_last.store(started.us(), Ordering::Relaxed);
             database.counters.loading.store(0, Ordering::Relaxed);
         });
+    }
+
+    /// Replaces every place that stands for a page by those of the page. Goes on after an error; the first one is returned.
+    pub(crate) async fn read_pages(self: &Arc<Self>, topology: &Topology) -> Result<()> {
+        let mut failed = None;
+        for wanted in self.all_stored_of(topology, |stored| stored.page.is_some()).await {
+            if let Err(error) = self.load_one(&wanted, None).await {
+                self.note_unread(ConditionKind::Data, &error);
+                failed.get_or_insert(error);
+            }
+            tokio::task::yield_now().await;
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     async fn wanted(&self, fault: Fault) -> Option<Wanted> {
@@ -105,7 +132,13 @@ impl Database {
     }
 
     async fn all_stored(&self, which: impl Fn(&Stored) -> bool) -> Vec<Wanted> {
-        let Some(topology) = self.topology() else { return Vec::new() };
+        match self.topology() {
+            Some(topology) => self.all_stored_of(&topology, which).await,
+            None => Vec::new(),
+        }
+    }
+
+    async fn all_stored_of(&self, topology: &Topology, which: impl Fn(&Stored) -> bool) -> Vec<Wanted> {
         let mut all = Vec::new();
         for gate in &topology.shards {
             for held in hold(vec![Arc::clone(gate)]).await {
@@ -182,8 +215,14 @@ impl Database {
 
     async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
         let Wanted { keyspace, range, stored } = wanted;
+        let store = &self.engine.store;
+        if let Some((unread, replay)) = stored.page.as_ref().zip(stored.replay.as_ref()) {
+            let page = unread.manifest.read_page(store, unread.info()).await.map_err(store_error)?;
+            self.install(wanted, places_of_page(unread, &page, replay)).await;
+            return Ok(());
+        }
         let limits = self.shared.settings.load().limits;
-        let loaded = load(&self.engine.store, stored, *range, &self.shared.placement, &limits, read).await;
+        let loaded = load(store, stored, *range, &self.shared.placement, &limits, read).await;
         let Loaded { segment, later } = loaded.map_err(store_error)?;
         let mut effects = match &stored.replay {
             Some(replay) => replay.effects(*keyspace, *range, stored).map_err(store_error)?,
@@ -191,21 +230,23 @@ impl Database {
         };
         effects.retain_unseen(&later);
         let records = segment.len();
-        let mut places = Some(replayed(&self.shared, *keyspace, segment, &effects)?);
-        // The shards may have been split or merged meanwhile: the one that has the place now is asked.
-        let Some(topology) = self.topology() else { return Ok(()) };
-        let gate = Arc::clone(&topology.shards[topology.of_slot((range.start >> 39) as u16)]);
-        for held in hold(vec![gate]).await {
-            let mut contents = held.contents();
-            let index = contents.by_id(*keyspace).filter(|index| index.covers(range.start));
-            if let Some((index, places)) = index.zip(places.take())
-                && index.install(stored, *range, places)
-            {
-                self.counters.loads.fetch_add(1, Ordering::Relaxed);
-                self.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
-            }
+        if self.install(wanted, replayed(&self.shared, *keyspace, segment, &effects)?).await {
+            self.counters.loads.fetch_add(1, Ordering::Relaxed);
+            self.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Puts what was read in place of what was wanted. False where somebody else was faster.
+    async fn install(&self, wanted: &Wanted, places: Vec<Place>) -> bool {
+        let Wanted { keyspace, range, stored } = wanted;
+        // The shards may have been split or merged meanwhile: the one that has the place now is asked.
+        let Some(topology) = self.topology() else { return false };
+        let gate = Arc::clone(&topology.shards[topology.of_slot((range.start >> 39) as u16)]);
+        let held = hold(vec![gate]).await;
+        let Some(mut contents) = held.first().map(HeldShard::contents) else { return false };
+        let index = contents.by_id(*keyspace).filter(|index| index.covers(range.start));
+        index.is_some_and(|index| index.install(stored, *range, places))
     }
 }
 

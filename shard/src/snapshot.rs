@@ -1,6 +1,7 @@
 //! All records of a database as it lies in the store, without waking it.
 //!
-//! 1. The newest manifest says which segments there are, and the log, where it goes on, what has been written since.
+//! 1. The newest manifest says which segments there are, page after page, and the log, where it goes on, what has been written
+//!    since.
 //! 2. Place after place: the body is read (neighbours together) and decoded, the effects that it has not seen are replayed
 //!    onto it, and its records are shown to the visitor. No more than that is ever in memory, beside the log.
 //!
@@ -14,7 +15,7 @@ use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{self, Manifest};
+use dormouse_storage::manifest::{self, Manifest, PagedManifest};
 use dormouse_storage::replay::{Effects, Replay, Stored};
 use dormouse_storage::shown::Ids;
 use dormouse_storage::store::Store;
@@ -22,10 +23,11 @@ use dormouse_types::Limits;
 use dormouse_types::record::Record;
 use dormouse_types::segment::{Range53, SLOTS, Segment};
 
-use crate::database::{places, store_error};
+use crate::database::store_error;
 use crate::error::{Error, Result};
 use crate::keyspace::Shared;
 use crate::keyspace::place::Place;
+use crate::places::{places, places_of_page};
 use crate::replay::replayed;
 
 /// What a visitor is told of a segment's records before it sees them.
@@ -38,7 +40,7 @@ pub struct SegmentCounts {
 /// A database at its newest manifest, and what the log has beyond it.
 pub struct Snapshot<'a> {
     store: &'a Store,
-    manifest: Manifest,
+    manifest: Arc<PagedManifest>,
     ids: Ids,
     replay: Arc<Replay>,
     shared: Shared,
@@ -56,41 +58,44 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// When its newest manifest or a tail cannot be read, or the log is damaged or not whole.
     pub async fn open(store: &'a Store, database: &str, mut recovered: Recovered) -> Result<Option<Self>> {
-        let (manifest, identity) = match manifest::latest(store, database).await.map_err(store_error)? {
+        let (manifest, identity) = match manifest::latest_root(store, database).await.map_err(store_error)? {
             Some(manifest) => {
-                let (seed, created_ms) = (manifest.seed, manifest.created_ms);
+                let (seed, created_ms) = (manifest.known.seed, manifest.known.created_ms);
                 (manifest, Identity { name: database.into(), seed, created_ms })
             }
             None => match recovered.identity_of(database) {
-                Some(identity) => (Manifest::new(database, identity.seed, 0, identity.created_ms), identity),
+                Some(identity) => {
+                    let manifest = Manifest::new(database, identity.seed, 0, identity.created_ms);
+                    (Arc::new(manifest).into(), identity)
+                }
                 None => return Ok(None),
             },
         };
-        let log = LogTail::new(recovered.take(&identity), manifest.sequence, manifest.cut)
+        let known = &manifest.known;
+        let log = LogTail::new(recovered.take(&identity), known.sequence, known.cut)
             .map_err(|problem| Error::Store(format!("database {database}: {problem}")))?;
         let log = Some(Arc::new(log)).filter(|log| !log.is_empty());
-        let replay = Replay::read(store, &manifest, log).await.map_err(store_error)?;
+        let replay = Replay::read(store, known, log).await.map_err(store_error)?;
         Ok(Some(Self::of(store, manifest, replay)))
     }
 
     /// A database as a manifest and what is replayed onto it say, whether or not that is all there is.
-    pub fn of(store: &'a Store, manifest: Manifest, replay: Replay) -> Self {
-        let ids = replay.log.as_ref().and_then(|log| log.shown).map_or(manifest.keyspaces, |shown| shown.ids);
-        let shared = Shared::new(&manifest.database, manifest.seed);
-        Self { store, ids, replay: Arc::new(replay), shared, manifest }
+    pub fn of(store: &'a Store, manifest: PagedManifest, replay: Replay) -> Self {
+        let known = &manifest.known;
+        let ids = replay.log.as_ref().and_then(|log| log.shown).map_or(known.keyspaces, |shown| shown.ids);
+        let shared = Shared::new(&known.database, known.seed);
+        Self { store, ids, replay: Arc::new(replay), shared, manifest: Arc::new(manifest) }
     }
 
+    /// As far as it was read.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.manifest.known
     }
 
     /// How many keys the segments of a logical index hold: those that the log adds or takes away are not counted.
     pub fn counts(&self, index: usize) -> SegmentCounts {
-        let segments = self.manifest.segments_of(self.ids[index]);
-        segments.iter().fold(SegmentCounts { keys: 0, expiring: 0 }, |counts, segment| SegmentCounts {
-            keys: counts.keys + u64::from(segment.records),
-            expiring: counts.expiring + u64::from(segment.expiring),
-        })
+        let (keys, expiring) = self.manifest.counts_of(self.ids[index]);
+        SegmentCounts { keys, expiring }
     }
 
     /// Shows every record of a logical index to `visit`, in the order of segments. What has expired is shown too.
@@ -112,11 +117,32 @@ impl<'a> Snapshot<'a> {
         damaged: &mut (dyn FnMut(Error) -> Result<()> + Send),
     ) -> Result<()> {
         let keyspace = self.ids[index];
-        let all: Vec<Wanted> = places(&self.manifest, &self.replay, keyspace, 0, SLOTS)
-            .iter()
-            .filter_map(|place| Some(Wanted { range: place.range, stored: Arc::clone(place.stored()?) }))
-            .collect();
-        let mut rest = &all[..];
+        let all = wanted(&places((&self.manifest).into(), &self.replay, keyspace, 0, SLOTS));
+        let is_page = |wanted: &Wanted| wanted.stored.page.is_some();
+        for run in all.chunk_by(|one, next| !is_page(one) && !is_page(next)) {
+            let Some(unread) = run[0].stored.page.as_ref() else {
+                self.visit_places(keyspace, run, visit, damaged).await?;
+                continue;
+            };
+            match self.manifest.read_page(self.store, unread.info()).await {
+                Ok(page) => {
+                    let of_page = wanted(&places_of_page(unread, &page, &self.replay));
+                    self.visit_places(keyspace, &of_page, visit, damaged).await?;
+                }
+                Err(error) => damaged(store_error(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn visit_places(
+        &self,
+        keyspace: u32,
+        all: &[Wanted],
+        visit: &mut (dyn FnMut(&Record) -> Result<()> + Send),
+        damaged: &mut (dyn FnMut(Error) -> Result<()> + Send),
+    ) -> Result<()> {
+        let mut rest = all;
         while !rest.is_empty() {
             let (group, after) = rest.split_at(together(rest));
             rest = after;
@@ -164,6 +190,12 @@ impl<'a> Snapshot<'a> {
         effects.retain_unseen(&later);
         replayed(&self.shared, keyspace, segment, &effects)
     }
+}
+
+/// Those of some places that are in the store.
+fn wanted(places: &[Place]) -> Vec<Wanted> {
+    let stored = places.iter().filter_map(|place| Some((place.range, place.stored()?)));
+    stored.map(|(range, stored)| Wanted { range, stored: Arc::clone(stored) }).collect()
 }
 
 /// The body of one of several that were read together.

@@ -117,8 +117,9 @@ impl Database {
         self.is_window_unsure.store(true, Ordering::SeqCst);
         self.commit(&mut manifest).await.map_err(|error| self.note_refused(error))?;
         self.is_window_unsure.store(false, Ordering::SeqCst);
+        let manifest = Arc::new(Arc::new(manifest).into());
         self.note_manifest(&manifest);
-        *self.manifest.lock() = self.is_awake().then(|| Arc::new(manifest));
+        *self.manifest.lock() = self.is_awake().then_some(manifest);
         Ok(())
     }
 

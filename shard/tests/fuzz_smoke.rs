@@ -13,7 +13,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     let names: &[&str] = match target {
         "chunk" => &["chunk-v1.bin"],
         "segment" => &["segment-v1.bin"],
-        "manifest" => &["manifest-v1.bin", "manifest-v2.bin"],
+        "manifest" => &["manifest-v1.bin", "manifest-v2.bin", "manifest-v5.bin"],
         "tail" => &["tail-v1.bin"],
         "log" => &["log-v1.bin"],
         "rdb" => return files_of_servers(),

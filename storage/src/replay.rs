@@ -8,13 +8,16 @@ use std::sync::Arc;
 use dormouse_types::segment::Range53;
 
 use crate::log::tail::LogTail;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, PageInfo, PagedManifest};
 use crate::store::{Store, StoreError};
 use crate::tail::{Tail, TailRecord};
 
-/// Where a segment lies in the store, and what is known of it without reading it.
+/// Where a segment lies in the store, and what is known of it without reading it. Or the same of all segments of a page of
+/// the manifest, which has not been read.
 #[derive(Debug, Clone)]
 pub struct Stored {
+    /// What is known is of this page. Then there is no body, and what was seen is not known.
+    pub page: Option<UnreadPage>,
     /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
     pub body: Option<Body>,
     /// The pieces of its values, in the order of their numbers.
@@ -30,6 +33,20 @@ pub struct Stored {
     pub logged: bool,
     /// Where those effects are.
     pub replay: Option<Arc<Replay>>,
+}
+
+/// A page that has not been read.
+#[derive(Debug, Clone)]
+pub struct UnreadPage {
+    pub manifest: Arc<PagedManifest>,
+    /// Which of its pages.
+    pub at: usize,
+}
+
+impl UnreadPage {
+    pub fn info(&self) -> &PageInfo {
+        &self.manifest.pages[self.at]
+    }
 }
 
 /// Where a sealed block is in the store: the body of a segment, or a piece of a value.

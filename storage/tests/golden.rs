@@ -179,6 +179,27 @@ fn manifest_4() -> Manifest {
     manifest
 }
 
+/// What version 5 added: so many segments that they are in pages.
+fn manifest_5() -> Manifest {
+    let mut manifest = manifest_4();
+    manifest.keyspaces[16..].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
+    manifest.next_keyspace = 36;
+    manifest.followed = 0xffff_0001;
+    manifest.shard_cuts = vec![7000, 8192];
+    let sample = manifest.segments[0];
+    manifest.segments = (0..100u64)
+        .map(|at| SegmentInfo {
+            range: Range53 { start: at << 46, bits: 46 },
+            location: SegmentLocation { chunk: (at / 50) as u32, offset: 12 + 40 * (at % 50), len: 40 },
+            records: 1000 + at as u32,
+            seen: sample.sequence + at % 3,
+            crc: 0xdead_beef_0000_0000 + at,
+            ..sample
+        })
+        .collect();
+    manifest
+}
+
 /// Values in pieces, with the elements of each piece.
 fn in_pieces() -> Vec<(InPieces, Vec<Vec<u8>>)> {
     let record = |key: &str, kind: u8, elements: u64, first: u32, pieces: u32| InPieces {
@@ -421,6 +442,14 @@ fn manifest_version_4() {
 }
 
 #[test]
+fn manifest_version_5() {
+    let file = golden("manifest-v5.bin");
+    assert_eq!(Manifest::decode(&file).expect("readable"), manifest_5());
+    assert_eq!(file[8], 5, "an older build must not take it for its own");
+    assert_eq!(manifest_5().encode(), file);
+}
+
+#[test]
 fn tail_version_1() {
     let tail = Tail::decode("tail", golden("tail-v1.bin").into()).expect("readable");
     assert_eq!(tail.all().expect("readable"), effects());
@@ -495,6 +524,7 @@ fn write_what_is_missing() {
         ("manifest-v4.bin", manifest_4().encode()),
         ("tail-v1.bin", encode_tail(effects()).to_vec()),
         ("manifest-v3.bin", manifest_3().encode()),
+        ("manifest-v5.bin", manifest_5().encode()),
         ("tail-v2.bin", encode_tail(effects_2()).to_vec()),
         ("log-import-v1.bin", log_of_an_import()),
         ("log-v1.bin", log(FileHead::encode)),

@@ -8,7 +8,7 @@ use dormouse_storage::log::format::{EntryKind, Identity, LogItem, read_item};
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::sink::FOLDER;
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{self, Manifest, Names};
+use dormouse_storage::manifest::{self, History, Manifest, Names, PageInfo};
 use dormouse_storage::store::{Store, StoreError};
 use dormouse_types::segment::{Placement, SlotPlacement};
 
@@ -17,9 +17,6 @@ use super::{Checked, Needed, Problem};
 
 /// Problems of one object that are told one by one.
 const TOLD_MAX: usize = 8;
-
-/// What is kept of a database, newest first.
-type History = Vec<(u64, Result<Manifest, StoreError>)>;
 
 /// `None`: neither a manifest nor the log knows the database.
 pub(super) async fn check_database(
@@ -47,7 +44,18 @@ pub(super) async fn check_history(
     let mut damaged = Vec::new();
     for (at, (number, read)) in history.into_iter().enumerate() {
         match read {
-            Ok(manifest) => readable.push((at == 0, manifest)),
+            Ok(paged) => match paged.read_readable(store).await {
+                Ok((manifest, pages)) => {
+                    checked.problems.extend(
+                        pages
+                            .into_iter()
+                            .map(|(page, error)| damaged_page(&names.manifest(number), at == 0, &page, &error)),
+                    );
+                    readable.push((at == 0, manifest));
+                }
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error),
+            },
             // Deleted after it was listed, as a newer one was committed.
             Err(error) if error.is_missing() => {}
             Err(error) => damaged.push((number, at == 0, error)),
@@ -123,6 +131,23 @@ fn damaged_manifest(object: &str, is_newest: bool, before: Option<u64>, error: &
     let what = error.to_string();
     let what = what.strip_prefix(object).map_or(&*what, |what| what.trim_start_matches(": ")).to_owned();
     Problem { object: object.to_owned(), what, affected: affected.to_owned(), remedy }
+}
+
+/// A page that cannot be read, of a manifest that can.
+fn damaged_page(object: &str, is_newest: bool, page: &PageInfo, error: &StoreError) -> Problem {
+    let (affected, remedy) = match is_newest {
+        true => (
+            format!("{} keys, which are answered with an error; and no checkpoint succeeds", page.records),
+            REMEDY.to_owned(),
+        ),
+        false => (
+            "no key: a newer manifest is there".to_owned(),
+            "nothing: it is deleted after the next checkpoints".to_owned(),
+        ),
+    };
+    let what = error.to_string();
+    let what = what.strip_prefix(object).map_or(&*what, |what| what.trim_start_matches(": ")).to_owned();
+    Problem { object: object.to_owned(), what, affected, remedy }
 }
 
 async fn check_chunks(store: &Store, manifests: &[(bool, Manifest)], checked: &mut Checked) -> Result<(), StoreError> {

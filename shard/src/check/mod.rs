@@ -183,7 +183,7 @@ async fn needed(store: &Store, all: &[String]) -> Result<Needed, StoreError> {
     for name in all {
         for (_, manifest) in manifest::history(store, name).await? {
             match manifest {
-                Ok(manifest) => needed.objects.extend(manifest.objects().map(str::to_owned)),
+                Ok(manifest) => needed.objects.extend(manifest.known.objects().map(str::to_owned)),
                 // One that was deleted meanwhile needs nothing. One that cannot be read is told where its database is checked.
                 Err(error) => needed.is_partial |= !error.is_missing(),
             }

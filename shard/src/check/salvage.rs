@@ -4,7 +4,7 @@
 //! 2. Its tails are taken up to the first that cannot be read. What comes after that, the log too, is left out: it says how
 //!    values changed that are not known.
 //! 3. The log is taken as far as it follows without a gap.
-//! 4. Each place whose body cannot be read is left out.
+//! 4. Each place whose body cannot be read is left out, and all places of a page of the manifest that cannot be read.
 //! 5. Where no manifest can be read, chunks, tails and log are taken for what they say themselves: [`super::fragments`].
 //!
 //! Whatever is left out is told.
@@ -16,7 +16,7 @@ use dormouse_storage::log::Log;
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::{Recovered, collect};
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{self, Manifest};
+use dormouse_storage::manifest::{self, History, Manifest, PagedManifest};
 use dormouse_storage::replay::Replay;
 use dormouse_storage::store::{Store, StoreError};
 use dormouse_storage::tail::Tail;
@@ -74,9 +74,9 @@ pub fn salvage<W: Write + Send>(
         let (out, exported) = block_on(fragments.export(store, out, about, watch, &mut left_out))?;
         return Ok(Salvaged { out, exported, left_out });
     };
-    let (tails, is_whole) = block_on(readable_tails(store, &manifest, &mut left_out));
+    let (tails, is_whole) = block_on(readable_tails(store, &manifest.known, &mut left_out));
     let log = match is_whole {
-        true => readable_log(&manifest, &recovered, &mut left_out),
+        true => readable_log(&manifest.known, &recovered, &mut left_out),
         false => LogTail::default(),
     };
     let log = Some(Arc::new(log)).filter(|log| !log.is_empty());
@@ -92,10 +92,10 @@ pub fn salvage<W: Write + Send>(
 /// The newest manifest that can be read; none where there is none, and the log is not all that there ever was.
 fn choose(
     database: &str,
-    history: Vec<(u64, Result<Manifest, StoreError>)>,
+    history: History,
     recovered: &Recovered,
     left_out: &mut Vec<String>,
-) -> Option<Manifest> {
+) -> Option<PagedManifest> {
     let has_manifests = !history.is_empty();
     for (number, read) in history {
         match read {
@@ -104,7 +104,7 @@ fn choose(
         }
     }
     let identity = recovered.identity_of(database).filter(|_| !has_manifests)?;
-    Some(Manifest::new(database, identity.seed, 0, identity.created_ms))
+    Some(Arc::new(Manifest::new(database, identity.seed, 0, identity.created_ms)).into())
 }
 
 /// The tails up to the first that cannot be read, and whether that is all of them.

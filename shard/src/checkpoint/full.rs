@@ -83,8 +83,14 @@ impl Database {
         done
     }
 
-    async fn write_tail_of_log(&self, log: &Arc<Log>, topology: &Topology, output: &mut Output) -> Result<Report> {
-        let before = self.manifest.lock().clone();
+    async fn write_tail_of_log(
+        self: &Arc<Self>,
+        log: &Arc<Log>,
+        topology: &Topology,
+        output: &mut Output,
+    ) -> Result<Report> {
+        self.read_pages(topology).await?;
+        let before = self.whole_manifest().await?;
         let moment = self.count(topology).await;
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
         let of = Arc::clone(log);

@@ -48,11 +48,12 @@ use dormouse_types::segment::Range53;
 pub(crate) use self::assembly::drop_unused_chunks;
 use self::assembly::{is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge};
 use self::visit::{AtOnce, Contents as Found, InChunk, Look, Visited, Written};
-use crate::database::{Database, store_error, stored};
+use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::health::ConditionKind;
 use crate::keyspace::{Contents, Graveyard};
 use crate::lane::Waste;
+use crate::places::stored;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
 
@@ -222,8 +223,8 @@ impl Database {
 
     /// Leaves the database asleep if the store has all of it.
     async fn retire_if_saved(&self) -> Option<Vec<Contents>> {
+        let before = self.whole_manifest().await.ok()?;
         let (topology, held) = self.hold_all().await?;
-        let before = self.manifest.lock().clone();
         if self.look(&topology, &held, before.as_deref()).needed {
             return None;
         }
@@ -236,12 +237,12 @@ impl Database {
     async fn checkpoint_with(self: &Arc<Self>, extent: Extent) -> Result<(Report, Option<Vec<Contents>>)> {
         let Some(topology) = self.topology() else { return Ok((Report::default(), None)) };
         let started = Stopwatch::start();
-        if extent == Extent::Fuzzy {
-            self.load_what_is_rewritten(&topology).await;
-        }
         self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
         let (mut visited, mut output) = (Vec::new(), Output::default());
-        let outcome = self.write(&topology, extent, &mut visited, &mut output).await;
+        let outcome = match self.prepare(&topology, extent).await {
+            Ok(()) => self.write(&topology, extent, &mut visited, &mut output).await,
+            Err(error) => Err(error),
+        };
         self.free(self.shared.parked.close());
         self.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
@@ -288,16 +289,28 @@ impl Database {
         self.publish_again(topology);
     }
 
+    /// From here on each place stands for one segment.
+    ///
+    /// # Errors
+    /// When a page of the manifest cannot be read: nobody knows what of it would have to stay in the next one.
+    async fn prepare(self: &Arc<Self>, topology: &Topology, extent: Extent) -> Result<()> {
+        self.read_pages(topology).await?;
+        match extent {
+            Extent::Fuzzy => self.load_what_is_rewritten(topology).await,
+            Extent::Moment | Extent::Last => Ok(()),
+        }
+    }
+
     /// What only the log has is loaded, so that it can be written; where the tails have outgrown their part, also the
     /// places that they tell of, which are dirty then.
-    async fn load_what_is_rewritten(self: &Arc<Self>, topology: &Topology) {
-        let before = self.manifest.lock().clone();
+    async fn load_what_is_rewritten(self: &Arc<Self>, topology: &Topology) -> Result<()> {
+        let before = self.whole_manifest().await?;
         let compacts = before.as_ref().is_some_and(|manifest| is_outgrown(manifest));
         // What cannot be loaded keeps its effects: one damaged object must not keep all the rest from being written.
         if let Err(error) = self.load_where(|stored| stored.logged || compacts && stored.tailed).await {
             tracing::error!(database = self.name(), %error, "failed to load a part of the database");
         }
-        let Some(manifest) = before.filter(|_| compacts) else { return };
+        let Some(manifest) = before.filter(|_| compacts) else { return Ok(()) };
         for shard in &topology.shards {
             for held in hold(vec![Arc::clone(shard)]).await {
                 let mut contents = held.contents();
@@ -308,6 +321,7 @@ impl Database {
                 }
             }
         }
+        Ok(())
     }
 
     async fn write(
@@ -317,7 +331,7 @@ impl Database {
         visited: &mut Vec<Visited>,
         output: &mut Output,
     ) -> Result<Report> {
-        let before = self.manifest.lock().clone();
+        let before = self.whole_manifest().await?;
         // The last one before a sleep keeps the meters, also of a database that was only read.
         let meters = extent != Extent::Fuzzy && before.is_some();
         let in_tail = |keyspace: u32, range: Range53| {
@@ -729,7 +743,9 @@ impl Database {
     /// After step 4.
     async fn committed(&self, manifest: Manifest, topology: &Topology, moved: &[(u32, Range53)]) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
-        self.note_manifest(&manifest);
+        let manifest = Arc::new(manifest);
+        let known = Arc::new(Arc::clone(&manifest).into());
+        self.note_manifest(&known);
         let mut moved = moved.to_vec();
         moved.append(&mut self.unmoved.lock());
         if let Err(error) = self.relocate(&manifest, topology, &moved).await {
@@ -744,7 +760,7 @@ impl Database {
         if let Some(log) = self.shared.journal.log() {
             log.settled(&self.identity, manifest.sequence);
         }
-        *self.manifest.lock() = Some(Arc::new(manifest));
+        *self.manifest.lock() = Some(known);
     }
 
     /// Tells places that are not in memory what the store has of them now.

@@ -436,8 +436,8 @@ impl Index {
         self.recount();
     }
 
-    /// Puts what was loaded in place of a stored place. Returns false when that place is no longer what was asked for:
-    /// somebody else has loaded it.
+    /// Puts what was loaded in place of a stored place, or the places of a page in place of that. Returns false when that
+    /// place is no longer what was asked for: somebody else has loaded it.
     pub fn install(&mut self, wanted: &Arc<Stored>, range: Range53, loaded: Vec<Place>) -> bool {
         let at = self.places.find(range.start);
         let place = place_at(&self.places, at);
@@ -451,7 +451,10 @@ impl Index {
             self.records += piece.records();
             self.expiring += piece.expiring as usize;
             self.bytes += piece.resident_bytes();
-            self.soonest = self.soonest.min(piece.soonest);
+            match piece.stored() {
+                Some(_) => self.stored += 1,
+                None => self.soonest = self.soonest.min(piece.soonest),
+            }
         }
         self.places.replace(at, loaded);
         true

@@ -1,9 +1,10 @@
 //! Manifests in the store: finding the newest, committing the next, deleting what nobody needs.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{
-    Manifest, Names, format,
+    Manifest, Names, PagedManifest, format,
     names::{ROOT, manifest_number, object_origin, unescape},
     sharing::{Folder, collect_left, needed_by_branches, owners},
 };
@@ -14,6 +15,9 @@ pub(super) const KEPT: usize = 2;
 
 /// A manifest that is listed may be deleted before it is read, when a newer one was committed in between.
 const READ_ATTEMPTS: usize = 3;
+
+/// Numbers and manifests.
+pub type History = Vec<(u64, Result<PagedManifest, StoreError>)>;
 
 /// What [`collect_garbage`] deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,12 +36,29 @@ impl Garbage {
 /// The newest manifest of a database; none where there is no such database. A damaged one is an error: what lies before
 /// it (see [`history`]) misses acknowledged writes, so using that is somebody's decision.
 pub async fn latest(store: &Store, database: &str) -> Result<Option<Manifest>, StoreError> {
+    let mut attempt = 0;
+    loop {
+        let Some(paged) = latest_root(store, database).await? else { return Ok(None) };
+        attempt += 1;
+        match paged.read_all(store).await {
+            Err(error) if error.is_missing() && attempt < READ_ATTEMPTS => {}
+            Err(error) => return Err(error),
+            Ok(manifest) => {
+                drop(paged);
+                return Ok(Some(Arc::unwrap_or_clone(manifest)));
+            }
+        }
+    }
+}
+
+/// The same as far as its root. Pages are read when they are needed, and only then is it known whether they are damaged.
+pub async fn latest_root(store: &Store, database: &str) -> Result<Option<PagedManifest>, StoreError> {
     let names = Names::new(database)?;
     let mut attempt = 0;
     loop {
         let Some(number) = numbers(store, &names).await?.pop() else { return Ok(None) };
         attempt += 1;
-        match read(store, database, &names, number).await {
+        match PagedManifest::read(store, database, &names, number).await {
             Err(error) if error.is_missing() && attempt < READ_ATTEMPTS => {}
             result => return result.map(Some),
         }
@@ -46,15 +67,17 @@ pub async fn latest(store: &Store, database: &str) -> Result<Option<Manifest>, S
 
 /// The manifest that the data of another database replace: the newest, even if it is damaged. What a damaged one said is
 /// then taken from the newest readable one, or is as in a new database; its number and epoch are higher than any in use.
+/// Pages are not read, as nothing of them stays.
 pub async fn replaced(store: &Store, database: &str) -> Result<Option<Manifest>, StoreError> {
-    match latest(store, database).await {
+    let unshared = |manifest: PagedManifest| Arc::unwrap_or_clone(manifest.known);
+    match latest_root(store, database).await {
         Err(StoreError::Corrupt { .. }) => {}
-        result => return result,
+        result => return result.map(|manifest| manifest.map(unshared)),
     }
     let manifests = history(store, database).await?;
     let number = manifests.first().map_or(0, |(number, _)| *number);
     let readable = manifests.into_iter().find_map(|(_, manifest)| manifest.ok());
-    let mut manifest = readable.unwrap_or_else(|| Manifest::new(database, 0, 0, 0));
+    let mut manifest = readable.map_or_else(|| Manifest::new(database, 0, 0, 0), unshared);
     let folder = Folder::list(store, &Names::new(database)?).await?;
     let origins = folder.objects.iter().filter_map(|object| object_origin(&object.name));
     let epoch = origins.map(|(epoch, ..)| epoch).max().unwrap_or(0);
@@ -67,12 +90,12 @@ pub async fn exists(store: &Store, database: &str) -> Result<bool, StoreError> {
     Ok(!numbers(store, &Names::new(database)?).await?.is_empty())
 }
 
-/// Every manifest that is kept, the newest first, each as readable as it is.
-pub async fn history(store: &Store, database: &str) -> Result<Vec<(u64, Result<Manifest, StoreError>)>, StoreError> {
+/// Every manifest that is kept, the newest first, each as readable as its root is.
+pub async fn history(store: &Store, database: &str) -> Result<History, StoreError> {
     let names = Names::new(database)?;
     let mut found = Vec::new();
     for number in numbers(store, &names).await?.into_iter().rev() {
-        found.push((number, read(store, database, &names, number).await));
+        found.push((number, PagedManifest::read(store, database, &names, number).await));
     }
     Ok(found)
 }
@@ -153,11 +176,11 @@ pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garba
         if !is_kept && manifest.source.is_none() {
             continue;
         }
-        match read(store, database, &names, number).await {
+        match PagedManifest::read(store, database, &names, number).await {
             Ok(before) => {
-                shared.extend(owners(&before));
+                shared.extend(owners(&before.known));
                 if is_kept {
-                    needed.extend(before.objects().map(str::to_owned));
+                    needed.extend(before.known.objects().map(str::to_owned));
                 }
             }
             // What cannot be read keeps nothing alive.
@@ -224,11 +247,6 @@ pub(super) async fn numbers(store: &Store, names: &Names) -> Result<Vec<u64>, St
 pub(super) async fn read(store: &Store, database: &str, names: &Names, number: u64) -> Result<Manifest, StoreError> {
     let name = names.manifest(number);
     let manifest = Manifest::decode(&store.get(&name).await?).map_err(|error| StoreError::corrupt(&name, error))?;
-    if manifest.number != number {
-        return Err(StoreError::corrupt(&name, format!("holds manifest {}", manifest.number)));
-    }
-    if manifest.database != database {
-        return Err(StoreError::corrupt(&name, format!("belongs to database `{}`", manifest.database)));
-    }
+    manifest.check_name(database, &name, number)?;
     Ok(manifest)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! +----------------+ 0
 //! | "DMMANIF\n"    | 8 bytes
-//! | format version | u32 LE, 2; 3 during an import; 4 with pieces
+//! | format version | u32 LE, 2; 3 during an import; 4 with pieces; 5 with more than 32 segments
 //! +----------------+ 12
 //! | fields         | a sealed block
 //! +----------------+
@@ -27,40 +27,111 @@
 //!                    length | crc u64 LE
 //! ```
 //!
+//! A manifest with many segments is in two levels, so that a wake need not read all of them:
+//!
+//! ```text
+//! +----------------+ 12
+//! | page           | a sealed block: segments, then pieces, each with their count, as above
+//! | ...            |
+//! +----------------+ root
+//! | root           | a sealed block: all fields as above but segments and pieces, then
+//! |                |   count, pages: keyspace, as a difference | bits u8 | gap
+//! |                |                 segments | records | expiring | 1 if tails hold more, else 0
+//! |                |                 length | crc u64 LE
+//! +----------------+ trailer
+//! | root length    | u64 LE
+//! | "DMMANIE\n"    | 8 bytes
+//! +----------------+
+//! ```
+//!
 //! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
 //! start: nothing, as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about
 //! 24 bytes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use super::paged::{self, Page, PageInfo};
 use super::{ChunkInfo, Manifest, PieceInfo, SELECT_INDEXES, SegmentInfo, TailInfo};
 use crate::chunk::SegmentLocation;
-use crate::codec::block::{open, seal_into};
+use crate::codec::block::{open, seal_into, stored_checksum};
 use crate::codec::reader::{write_bytes, write_varint, write_zigzag};
-use crate::codec::{CodecError, Reader, checked_range, read_header, write_header};
+use crate::codec::{
+    CodecError, HEADER_BYTES, Reader, checked_range, read_header, read_trailer, write_header, write_trailer,
+};
 use crate::shown::{ALL_INDEXES, NO_KEYSPACE};
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
-const VERSION: u32 = 4;
+/// What an object in two levels ends with.
+const END_MAGIC: &[u8; 8] = b"DMMANIE\n";
+const VERSION: u32 = 5;
+
+/// A manifest with more segments is in two levels.
+pub(super) const WHOLE_SEGMENTS_MAX: usize = 32;
 
 const CHUNK_BYTES_MIN: usize = 3;
 const SEGMENT_BYTES_MIN: usize = 18;
 const PIECE_BYTES_MIN: usize = 14;
+const PAGE_BYTES_MIN: usize = 16;
 const SETTING_BYTES_MIN: usize = 2;
 const TAIL_BYTES_MIN: usize = 4;
 
 /// Encodes the manifest as the one with this number.
 pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
+    if manifest.segments.len() > WHOLE_SEGMENTS_MAX {
+        return encode_paged(manifest, number);
+    }
+    // The oldest version that can say it.
+    let version = match (manifest.pieces.is_empty(), has_import(manifest)) {
+        (false, _) => 4,
+        (true, true) => 3,
+        (true, false) => 2,
+    };
     let mut fields = Vec::with_capacity(256 + manifest.segments.len() * 32);
-    let out = &mut fields;
+    write_beginning(&mut fields, manifest, number);
+    write_segments(&mut fields, &manifest.segments);
+    write_end(&mut fields, manifest, version);
+    if version >= 4 {
+        write_pieces(&mut fields, &manifest.pieces);
+    }
+    let mut object = Vec::with_capacity(fields.len() + 32);
+    write_header(&mut object, MAGIC, version);
+    seal_into(&fields, &mut object);
+    object
+}
+
+/// The same in two levels.
+fn encode_paged(manifest: &Manifest, number: u64) -> Vec<u8> {
+    let mut object = Vec::with_capacity(1024 + manifest.segments.len() * 32);
+    write_header(&mut object, MAGIC, VERSION);
+    let mut pages = Vec::new();
+    let mut raw = Vec::new();
+    for (range, segments) in paged::cut(&manifest.segments, &manifest.shard_cuts) {
+        raw.clear();
+        write_segments(&mut raw, segments);
+        write_pieces(&mut raw, paged::pieces_of(&manifest.pieces, segments));
+        let offset = object.len();
+        seal_into(&raw, &mut object);
+        let bytes = offset as u64..object.len() as u64;
+        pages.push(PageInfo::of(segments, range, bytes, stored_checksum(&object)));
+    }
+    let mut fields = Vec::with_capacity(1024 + pages.len() * 32);
+    write_beginning(&mut fields, manifest, number);
+    write_end(&mut fields, manifest, VERSION);
+    write_pages(&mut fields, &pages);
+    write_trailer(&mut object, &fields, END_MAGIC);
+    object
+}
+
+/// What all versions begin with.
+fn write_beginning(out: &mut Vec<u8>, manifest: &Manifest, number: u64) {
     write_varint(out, number);
     write_varint(out, manifest.epoch);
     out.extend_from_slice(&manifest.writer.to_le_bytes());
     write_bytes(out, manifest.database.as_bytes());
     out.extend_from_slice(&manifest.seed.to_le_bytes());
     write_varint(out, manifest.created_ms);
-    let (keyspaces, staged) = manifest.keyspaces.split_at(SELECT_INDEXES);
-    for &keyspace in keyspaces {
+    for &keyspace in &manifest.keyspaces[..SELECT_INDEXES] {
         write_varint(out, u64::from(keyspace));
     }
     write_varint(out, u64::from(manifest.next_keyspace));
@@ -83,13 +154,10 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
         write_varint(out, chunk.bytes);
         before = &chunk.name;
     }
+}
 
-    write_varint(out, manifest.segments.len() as u64);
-    let mut before = Before::default();
-    for segment in &manifest.segments {
-        before.write(out, segment);
-    }
-
+/// What follows the segments, without the pieces.
+fn write_end(out: &mut Vec<u8>, manifest: &Manifest, version: u32) {
     write_varint(out, manifest.tails.len() as u64);
     for tail in &manifest.tails {
         write_bytes(out, tail.name.as_bytes());
@@ -107,42 +175,28 @@ pub(super) fn encode(manifest: &Manifest, number: u64) -> Vec<u8> {
         write_bytes(out, name.as_bytes());
         write_bytes(out, value.as_bytes());
     }
-    // The oldest version that can say it.
-    let has_import = manifest.followed != 0 || staged.iter().any(|keyspace| *keyspace != NO_KEYSPACE);
-    let version = match (manifest.pieces.is_empty(), has_import) {
-        (false, _) => VERSION,
-        (true, true) => 3,
-        (true, false) => 2,
-    };
     if version >= 3 {
-        staged.iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
+        manifest.keyspaces[SELECT_INDEXES..].iter().for_each(|keyspace| write_varint(out, u64::from(*keyspace)));
         write_varint(out, u64::from(manifest.followed));
     }
-    if version >= 4 {
-        write_pieces(out, &manifest.pieces);
-    }
+}
 
-    let mut object = Vec::with_capacity(fields.len() + 32);
-    write_header(&mut object, MAGIC, version);
-    seal_into(&fields, &mut object);
-    object
+fn has_import(manifest: &Manifest) -> bool {
+    let (_, staged) = manifest.keyspaces.split_at(SELECT_INDEXES);
+    manifest.followed != 0 || staged.iter().any(|keyspace| *keyspace != NO_KEYSPACE)
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     let mut reader = Reader::new(bytes);
     let version = read_header(&mut reader, MAGIC, "manifest", VERSION)?;
+    if version >= 5 {
+        return decode_paged(bytes);
+    }
     let fields = open(reader.rest())?;
     let mut reader = Reader::new(&fields);
-    let mut manifest = read(&mut reader, version)?;
-    if version >= 2 {
-        read_since_2(&mut reader, &mut manifest)?;
-    }
-    if version >= 3 {
-        for keyspace in &mut manifest.keyspaces[SELECT_INDEXES..] {
-            *keyspace = reader.varint_u32()?;
-        }
-        manifest.followed = reader.varint_u32()?;
-    }
+    let mut manifest = read_beginning(&mut reader)?;
+    manifest.segments = read_segments(&mut reader, version)?;
+    read_end(&mut reader, version, &mut manifest)?;
     if version >= 4 {
         manifest.pieces = read_pieces(&mut reader)?;
     }
@@ -151,7 +205,54 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
     Ok(manifest)
 }
 
-fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
+fn decode_paged(object: &[u8]) -> Result<Manifest, CodecError> {
+    let root = root_range(object, object.len() as u64)?.ok_or(CodecError::Magic("complete manifest"))?;
+    // The whole object is here, so the root lies inside it.
+    let (mut manifest, pages) = decode_root(&object[root.start as usize..root.end as usize], root.start)?;
+    for page in &pages {
+        let mut read = decode_page(&object[page.bytes.start as usize..page.bytes.end as usize], page, &manifest)?;
+        manifest.segments.append(&mut read.segments);
+        manifest.pieces.append(&mut read.pieces);
+    }
+    manifest.check().map_err(CodecError::Malformed)?;
+    Ok(manifest)
+}
+
+/// Where the root lies in an object of `size` bytes that ends with `end`; none in an object of one level.
+pub(super) fn root_range(end: &[u8], size: u64) -> Result<Option<Range<u64>>, CodecError> {
+    if !end.ends_with(END_MAGIC) {
+        return Ok(None);
+    }
+    read_trailer(end, size, END_MAGIC, "complete manifest").map(Some)
+}
+
+/// Reads a root that lies at byte `at`: the manifest without segments, and the pages that these are in.
+pub(super) fn decode_root(root: &[u8], at: u64) -> Result<(Manifest, Vec<PageInfo>), CodecError> {
+    let fields = open(root)?;
+    let mut reader = Reader::new(&fields);
+    let mut manifest = read_beginning(&mut reader)?;
+    read_end(&mut reader, VERSION, &mut manifest)?;
+    let pages = read_pages(&mut reader, at)?;
+    reader.finish()?;
+    manifest.check().map_err(CodecError::Malformed)?;
+    Ok((manifest, pages))
+}
+
+/// Reads one page of `manifest`.
+pub(super) fn decode_page(bytes: &[u8], info: &PageInfo, manifest: &Manifest) -> Result<Page, CodecError> {
+    let stored = stored_checksum(bytes);
+    if stored != info.crc {
+        return Err(CodecError::Checksum { stored, computed: info.crc });
+    }
+    let raw = open(bytes)?;
+    let mut reader = Reader::new(&raw);
+    let page = Page { segments: read_segments(&mut reader, VERSION)?, pieces: read_pieces(&mut reader)? };
+    reader.finish()?;
+    page.check(info, &manifest.chunks).map_err(CodecError::Malformed)?;
+    Ok(page)
+}
+
+fn read_beginning(reader: &mut Reader<'_>) -> Result<Manifest, CodecError> {
     let number = reader.varint()?;
     let epoch = reader.varint()?;
     let writer = reader.u64_le()?;
@@ -180,14 +281,29 @@ fn read(reader: &mut Reader<'_>, version: u32) -> Result<Manifest, CodecError> {
         next_object,
         shard_cuts: read_cuts(reader)?,
         chunks: read_chunks(reader)?,
-        segments: read_segments(reader, version)?,
+        segments: Vec::new(),
         pieces: Vec::new(),
-        tails: read_tails(reader)?,
-        meters: reader.bytes()?.to_vec(),
+        tails: Vec::new(),
+        meters: Vec::new(),
         source: None,
         expires_ms: None,
         settings: BTreeMap::new(),
     })
+}
+
+fn read_end(reader: &mut Reader<'_>, version: u32, manifest: &mut Manifest) -> Result<(), CodecError> {
+    manifest.tails = read_tails(reader)?;
+    manifest.meters = reader.bytes()?.to_vec();
+    if version >= 2 {
+        read_since_2(reader, manifest)?;
+    }
+    if version >= 3 {
+        for keyspace in &mut manifest.keyspaces[SELECT_INDEXES..] {
+            *keyspace = reader.varint_u32()?;
+        }
+        manifest.followed = reader.varint_u32()?;
+    }
+    Ok(())
 }
 
 fn read_since_2(reader: &mut Reader<'_>, manifest: &mut Manifest) -> Result<(), CodecError> {
@@ -238,6 +354,14 @@ const NAME_BYTES_MAX: usize = 1024;
 fn shared_bytes(before: &str, name: &str) -> usize {
     let shared = before.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
     (0..=shared).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn write_segments(out: &mut Vec<u8>, segments: &[SegmentInfo]) {
+    write_varint(out, segments.len() as u64);
+    let mut before = Before::default();
+    for segment in segments {
+        before.write(out, segment);
+    }
 }
 
 fn read_segments(reader: &mut Reader<'_>, version: u32) -> Result<Vec<SegmentInfo>, CodecError> {
@@ -355,6 +479,50 @@ fn read_pieces(reader: &mut Reader<'_>) -> Result<Vec<PieceInfo>, CodecError> {
         pieces.push(piece);
     }
     Ok(pieces)
+}
+
+fn write_pages(out: &mut Vec<u8>, pages: &[PageInfo]) {
+    write_varint(out, pages.len() as u64);
+    let (mut keyspace, mut end) = (0, 0);
+    for page in pages {
+        write_varint(out, u64::from(page.keyspace.wrapping_sub(keyspace)));
+        out.push(page.range.bits);
+        write_varint(out, page.range.start.wrapping_sub(if page.keyspace == keyspace { end } else { 0 }));
+        write_varint(out, u64::from(page.segments));
+        write_varint(out, u64::from(page.records));
+        write_varint(out, u64::from(page.expiring));
+        write_varint(out, u64::from(page.is_tailed));
+        write_varint(out, page.bytes.end.saturating_sub(page.bytes.start));
+        out.extend_from_slice(&page.crc.to_le_bytes());
+        (keyspace, end) = (page.keyspace, page.range.end());
+    }
+}
+
+/// Reads the list of the pages that lie between the header and a root at byte `root`.
+fn read_pages(reader: &mut Reader<'_>, root: u64) -> Result<Vec<PageInfo>, CodecError> {
+    const BROKEN: CodecError = CodecError::Malformed("page");
+    let count = reader.count(PAGE_BYTES_MIN)?;
+    let mut pages: Vec<PageInfo> = Vec::with_capacity(count);
+    let (mut keyspace, mut end, mut offset) = (0u32, 0u64, HEADER_BYTES as u64);
+    for _ in 0..count {
+        let difference = reader.varint_u32()?;
+        keyspace = keyspace.checked_add(difference).ok_or(BROKEN)?;
+        let bits = reader.u8()?;
+        let from = if difference == 0 { end } else { 0 };
+        let range = checked_range(from.checked_add(reader.varint()?).ok_or(BROKEN)?, bits)?;
+        let (segments, records, expiring) = (reader.varint_u32()?, reader.varint_u32()?, reader.varint_u32()?);
+        let is_tailed = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(BROKEN),
+        };
+        let until = offset.checked_add(reader.varint()?).filter(|until| *until <= root).ok_or(BROKEN)?;
+        let crc = reader.u64_le()?;
+        pages.push(PageInfo { keyspace, range, segments, records, expiring, is_tailed, bytes: offset..until, crc });
+        (end, offset) = (range.end(), until);
+    }
+    // Ranges follow each other, as each begins at the end of the one before or later.
+    if offset != root { Err(CodecError::Malformed("gap between pages and root")) } else { Ok(pages) }
 }
 
 /// What a piece's fields are differences from.

@@ -24,6 +24,7 @@ mod catalog;
 mod format;
 mod lineage;
 mod names;
+mod paged;
 mod sharing;
 
 use std::collections::BTreeMap;
@@ -31,9 +32,10 @@ use std::collections::BTreeMap;
 use dormouse_types::segment::{Range53, SLOTS};
 
 pub use self::{
-    catalog::{Garbage, collect_garbage, commit, databases, exists, history, latest, replaced},
+    catalog::{Garbage, History, collect_garbage, commit, databases, exists, history, latest, latest_root, replaced},
     lineage::{ANCESTORS, Lineage},
     names::{Names, object_origin as origin_of},
+    paged::{Page, PageInfo, PagedManifest},
     sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
 };
 use crate::chunk::{ChunkOrigin, SegmentLocation};
@@ -201,8 +203,7 @@ impl Manifest {
 
     /// Where all bodies and pieces are.
     pub fn locations(&self) -> impl Iterator<Item = SegmentLocation> {
-        let bodies = self.segments.iter().filter(|segment| segment.has_body()).map(|segment| segment.location);
-        bodies.chain(self.pieces.iter().map(|piece| piece.location))
+        locations(&self.segments, &self.pieces)
     }
 
     /// The same, to be changed.
@@ -260,43 +261,64 @@ impl Manifest {
         if self.keyspaces.iter().any(|keyspace| *keyspace >= self.next_keyspace && *keyspace != NO_KEYSPACE) {
             return Err("a SELECT index shows a keyspace that does not exist yet");
         }
-        if !self.segments.is_sorted_by(follows) {
-            return Err("segments overlap or are out of order");
-        }
         if self.cut < self.sequence {
             return Err("the cut lies before what it must hold");
         }
-        for segment in &self.segments {
-            if segment.seen < segment.sequence {
-                return Err("a segment's body has more than was seen of it");
-            }
-            if segment.expiring > segment.records {
-                return Err("more expiries than records");
-            }
+        check_segments(&self.chunks, &self.segments, &self.pieces)
+    }
+
+    /// Whether it is the manifest that its name says.
+    fn check_name(&self, database: &str, name: &str, number: u64) -> Result<(), StoreError> {
+        if self.number != number {
+            return Err(StoreError::corrupt(name, format!("holds manifest {}", self.number)));
         }
-        if !self.pieces.is_sorted_by(|a, b| (a.owner(), a.number) < (b.owner(), b.number)) {
-            return Err("pieces are out of order");
-        }
-        let mut owners = self.pieces.iter().map(PieceInfo::owner).collect::<Vec<_>>();
-        owners.dedup();
-        let is_owned = |(keyspace, start): (u32, u64)| {
-            let owner = self.segment(keyspace, start);
-            owner.is_some_and(|segment| segment.range.start == start && segment.has_body())
-        };
-        if !owners.into_iter().all(is_owned) {
-            return Err("a piece of a segment that has no body");
-        }
-        for SegmentLocation { chunk, offset, len } in self.locations() {
-            let chunk_bytes = match self.chunks.get(chunk as usize) {
-                Some(chunk) => chunk.bytes,
-                None => return Err("segment in a chunk that is not listed"),
-            };
-            if offset.checked_add(len).is_none_or(|end| end > chunk_bytes) {
-                return Err("segment beyond the end of its chunk");
-            }
+        if self.database != database {
+            return Err(StoreError::corrupt(name, format!("belongs to database `{}`", self.database)));
         }
         Ok(())
     }
+}
+
+/// What is wrong with segments and their pieces, if anything.
+fn check_segments(chunks: &[ChunkInfo], segments: &[SegmentInfo], pieces: &[PieceInfo]) -> Result<(), &'static str> {
+    if !segments.is_sorted_by(follows) {
+        return Err("segments overlap or are out of order");
+    }
+    for segment in segments {
+        if segment.seen < segment.sequence {
+            return Err("a segment's body has more than was seen of it");
+        }
+        if segment.expiring > segment.records {
+            return Err("more expiries than records");
+        }
+    }
+    if !pieces.is_sorted_by(|a, b| (a.owner(), a.number) < (b.owner(), b.number)) {
+        return Err("pieces are out of order");
+    }
+    let mut owners = pieces.iter().map(PieceInfo::owner).collect::<Vec<_>>();
+    owners.dedup();
+    let is_owned = |owner: (u32, u64)| {
+        let at = segments.binary_search_by_key(&owner, |segment| (segment.keyspace, segment.range.start));
+        at.is_ok_and(|at| segments[at].has_body())
+    };
+    if !owners.into_iter().all(is_owned) {
+        return Err("a piece of a segment that has no body");
+    }
+    for SegmentLocation { chunk, offset, len } in locations(segments, pieces) {
+        let chunk_bytes = match chunks.get(chunk as usize) {
+            Some(chunk) => chunk.bytes,
+            None => return Err("segment in a chunk that is not listed"),
+        };
+        if offset.checked_add(len).is_none_or(|end| end > chunk_bytes) {
+            return Err("segment beyond the end of its chunk");
+        }
+    }
+    Ok(())
+}
+
+fn locations(segments: &[SegmentInfo], pieces: &[PieceInfo]) -> impl Iterator<Item = SegmentLocation> {
+    let bodies = segments.iter().filter(|segment| segment.has_body()).map(|segment| segment.location);
+    bodies.chain(pieces.iter().map(|piece| piece.location))
 }
 
 fn follows(a: &SegmentInfo, b: &SegmentInfo) -> bool {

@@ -12,7 +12,8 @@
 //!
 //! Invariants, for the **kept** (the last two) manifests of every database, at every moment, so after a crash too:
 //!
-//! 1. An object that a kept manifest names is there.
+//! 1. An object that a kept manifest names is there. Its root names them all (see [`super::paged`]): what is needed is known
+//!    without the pages, so a damaged page makes nothing garbage.
 //! 2. Where a kept manifest names an object of another owner, that owner has a marker of its database.
 //! 3. A database comes to name other owners' objects with its first manifest only; later ones name fewer of them. And what
 //!    that first one names, the source's newest manifest names too, which stays the newest until the branch is made.
@@ -45,8 +46,8 @@ use std::fmt;
 use futures::future::join_all;
 
 use super::{
-    Garbage, Manifest, Names,
-    catalog::{KEPT, copy_first, delete_object, numbers, read},
+    Garbage, Manifest, Names, PagedManifest,
+    catalog::{KEPT, copy_first, delete_object, numbers},
     databases,
     names::{manifest_number, marker_parts, object_origin, owner},
 };
@@ -118,8 +119,8 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
     let folder = Folder::list(store, &names).await?;
     let mut shared = BTreeSet::new();
     for &number in &folder.manifests {
-        match read(store, database, &names, number).await {
-            Ok(manifest) => shared.extend(owners(&manifest)),
+        match PagedManifest::read(store, database, &names, number).await {
+            Ok(manifest) => shared.extend(owners(&manifest.known)),
             Err(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -329,9 +330,9 @@ async fn named_by(store: &Store, database: &str, owner: &str) -> Result<Option<H
         let numbers = numbers(store, &names).await?;
         let mut named = HashSet::new();
         for &number in numbers.iter().rev().take(KEPT) {
-            match read(store, database, &names, number).await {
+            match PagedManifest::read(store, database, &names, number).await {
                 Ok(manifest) => {
-                    named.extend(manifest.objects().filter(|name| name.starts_with(&folder)).map(str::to_owned));
+                    named.extend(manifest.known.objects().filter(|name| name.starts_with(&folder)).map(str::to_owned));
                 }
                 // A newer one was committed in between, and this one deleted.
                 Err(StoreError::Missing { .. }) if self::numbers(store, &names).await? != numbers => continue 'newer,

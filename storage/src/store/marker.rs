@@ -31,7 +31,8 @@
 //! | --- | --- | --- |
 //! | 1 | 0.1.0 | no marker: manifests 1 and 2, chunks 1, tails 1, logs 1 |
 //! | 2 | builds between 0.1.0 and 0.2.0 | markers, the guard, records of owners, merged log objects |
-//! | 3 | 0.2.0 | values in pieces: manifests 4, chunks 3 |
+//! | 3 | builds between 0.1.0 and 0.2.0 | values in pieces: manifests 4, chunks 3 |
+//! | 4 | 0.2.0 | manifests in two levels: manifests 5 |
 
 use std::{
     fs::{self, File},
@@ -43,7 +44,7 @@ use super::{Store, StoreError};
 use crate::codec::checksum;
 
 /// The format that this build writes, and the highest that it reads.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// What a store without a marker has, if it is one.
 const UNMARKED: u32 = 1;
@@ -272,8 +273,8 @@ mod tests {
         let url = format!("file://{}", folder.path().display());
         drop(Store::open(&url).unwrap());
         assert_eq!(check_folder(folder.path()).unwrap(), FORMAT);
-        let marker = fs::read_to_string(folder.path().join("format/000003")).unwrap();
-        assert_eq!(marker, format!("Dormouse store format 3\nbrought by Dormouse {VERSION}\n"));
+        let marker = fs::read_to_string(folder.path().join("format/000004")).unwrap();
+        assert_eq!(marker, format!("Dormouse store format 4\nbrought by Dormouse {VERSION}\n"));
         let before = all(folder.path());
         drop(Store::open(&url).unwrap());
         assert_eq!(all(folder.path()), before);
@@ -307,7 +308,7 @@ mod tests {
     #[test]
     fn a_newer_store_is_refused_and_not_touched() {
         let rows = [
-            ("000004", "Dormouse store format 4\nbrought by Dormouse 0.9.0\n", "format 4, brought by Dormouse 0.9.0"),
+            ("000005", "Dormouse store format 5\nbrought by Dormouse 0.9.0\n", "format 5, brought by Dormouse 0.9.0"),
             ("900000", "", "format 900000, brought by a later Dormouse"),
         ];
         for (marker, text, wanted) in rows {

@@ -5,13 +5,15 @@ use std::{
     task::{Context, Waker},
 };
 
+use dormouse_types::segment::Range53;
 use futures::{executor::block_on, lock::Mutex};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    manifest::{ChunkInfo, TailInfo, collect_garbage, commit, latest},
+    chunk::SegmentLocation,
+    manifest::{ChunkInfo, SegmentInfo, TailInfo, collect_garbage, commit, latest},
     store::FaultyStore,
 };
 
@@ -118,6 +120,8 @@ impl World {
         let name = names.chunk(manifest.epoch, manifest.writer, chunk);
         self.store.put_new(&name, "chunk").await?;
         manifest.chunks.push(ChunkInfo { name, bytes: 5 });
+        // Every other database has a manifest in two levels.
+        manifest.segments = (0..if database.len() > 1 || database == "d" { 100 } else { 0 }).map(segment).collect();
         manifest.tails.clear();
         if tail {
             let name = names.tail(manifest.epoch, manifest.writer, of_tail);
@@ -160,7 +164,7 @@ impl World {
         for database in databases(&self.store).await.unwrap() {
             for (_, manifest) in crate::manifest::history(&self.store, &database).await.unwrap().into_iter().take(KEPT)
             {
-                named.extend(manifest.unwrap().objects().map(str::to_owned));
+                named.extend(manifest.unwrap().known.objects().map(str::to_owned));
             }
         }
         named
@@ -179,7 +183,7 @@ impl World {
         for database in databases(&self.store).await.unwrap() {
             for (_, manifest) in crate::manifest::history(&self.store, &database).await.unwrap().into_iter().take(KEPT)
             {
-                for owner in owners(&manifest.unwrap()).iter().filter(|owner| **owner != database) {
+                for owner in owners(&manifest.unwrap().known).iter().filter(|owner| **owner != database) {
                     let folder = Folder::list(&self.store, &Names::new(owner).unwrap()).await.unwrap();
                     let marked = folder.markers.iter().any(|marker| marker.branch == database);
                     assert!(marked, "{owner} has no marker of {database}");
@@ -227,6 +231,21 @@ impl World {
             };
             assert!(!is_unneeded, "{name} is left");
         }
+    }
+}
+
+/// A segment without a body.
+fn segment(at: u64) -> SegmentInfo {
+    SegmentInfo {
+        keyspace: 0,
+        range: Range53 { start: at << 46, bits: 46 },
+        location: SegmentLocation { chunk: 0, offset: 0, len: 0 },
+        records: 0,
+        expiring: 0,
+        heap_bytes: 0,
+        sequence: 0,
+        seen: 0,
+        crc: 0,
     }
 }
 

@@ -1,0 +1,189 @@
+//! Databases of so many segments that their manifests are in two levels: woken by the root, page after page, written to
+//! while some pages have not been read, and with one that is damaged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dormouse_protocol::{OwnedRequest, Version};
+use dormouse_shard::check::check;
+use dormouse_shard::check::salvage::salvage;
+use dormouse_shard::commands::{self, Context};
+use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
+use dormouse_shard::export::About;
+use dormouse_shard::lane::Lane;
+use dormouse_storage::manifest::{self, PagedManifest};
+use dormouse_storage::store::{FaultyStore, Store};
+use tokio::runtime::Runtime;
+
+/// The held clock.
+const NOW_MS: u64 = 1_700_000_000_000;
+const NAME: &str = "shop";
+const KEYS: usize = 100_000;
+
+type Model = BTreeMap<String, String>;
+
+struct Bench {
+    runtime: Runtime,
+    store: Arc<Store>,
+    faults: Arc<FaultyStore>,
+    engine: Engine,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
+        let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
+        let store = Arc::new(Store::over(faults.clone(), "memory://"));
+        let lane = |name: &'static str| Lane::new(name, 1, 0).expect("threads");
+        let engine = Engine {
+            store: Arc::clone(&store),
+            lane: lane("lane"),
+            loader: lane("loader"),
+            patient: lane("patient"),
+            background: runtime.handle().clone(),
+            clock: || NOW_MS,
+            writer: 1,
+            log: None,
+            recovered: Arc::default(),
+            give_back: || {},
+            health: Arc::default(),
+        };
+        Self { runtime, store, faults, engine }
+    }
+
+    fn open(&self) -> Arc<Database> {
+        self.runtime.block_on(Database::open(NAME, 42, self.engine.clone()))
+    }
+
+    fn run(&self, database: &Arc<Database>, words: &[&str]) -> String {
+        let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let request = OwnedRequest::from_args(&args);
+        let (row, run) = commands::find(request.as_request()).expect("a command");
+        let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+        let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, NOW_MS, 7));
+        match self.runtime.block_on(execution::run(database, &plan, &Arc::new(Turn::endless(None)))) {
+            Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
+            Err(error) => format!("-{error}\r\n"),
+        }
+    }
+
+    fn set(&self, database: &Arc<Database>, model: &mut Model, keys: impl Iterator<Item = usize>, value: &str) {
+        let pairs: Vec<String> = keys.flat_map(|at| [format!("key:{at}"), format!("{value}:{at}")]).collect();
+        for some in pairs.chunks(400) {
+            let words: Vec<&str> = std::iter::once("MSET").chain(some.iter().map(String::as_str)).collect();
+            assert_eq!(self.run(database, &words), "+OK\r\n");
+        }
+        model.extend(pairs.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())));
+    }
+
+    fn expect(&self, database: &Arc<Database>, model: &Model, keys: impl Iterator<Item = usize>) {
+        for key in keys.map(|at| format!("key:{at}")) {
+            let expected = model.get(&key).map_or_else(|| "$-1\r\n".to_owned(), |value| bulk(value));
+            assert_eq!(self.run(database, &["GET", &key]), expected, "{key}");
+        }
+        assert_eq!(self.run(database, &["DBSIZE"]), format!(":{}\r\n", model.len()));
+    }
+
+    fn root(&self) -> PagedManifest {
+        self.runtime.block_on(manifest::latest_root(&self.store, NAME)).expect("readable").expect("a manifest")
+    }
+
+    fn sleep(&self, database: &Arc<Database>) {
+        self.runtime.block_on(database.sleep()).expect("a sleep");
+        assert!(!database.is_awake());
+    }
+}
+
+fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+fn some(step: usize) -> impl Iterator<Item = usize> {
+    (0..KEYS).step_by(step)
+}
+
+#[test]
+fn a_database_of_many_pages_comes_back_as_it_was() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let mut database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "first");
+    assert!(bench.runtime.block_on(database.split(8192)).expect("a split"));
+    bench.sleep(&database);
+    assert!(bench.root().pages.len() > 2, "{} pages", bench.root().pages.len());
+    assert_eq!(bench.root().shard_cuts(), [8192]);
+    for round in 0..6 {
+        if round % 2 == 1 {
+            database = bench.open();
+            assert_eq!(database.stored_counts()[0].0, model.len() as u64);
+        }
+        // Pages are read by what is asked for, by what is written, or by a checkpoint, whichever comes first.
+        match round {
+            0 | 1 => bench.expect(&database, &model, some(997)),
+            2 => bench.set(&database, &mut model, some(7919), "second"),
+            3 => assert_eq!(bench.run(&database, &["DBSIZE"]), format!(":{}\r\n", model.len())),
+            4 => {
+                bench.runtime.block_on(database.awake()).expect("awake");
+                assert!(bench.runtime.block_on(database.split(3000)).expect("a split"));
+            }
+            _ => {
+                bench.run(&database, &["DEL", "key:5", "key:50000"]);
+                model.remove("key:5");
+                model.remove("key:50000");
+            }
+        }
+        bench.runtime.block_on(database.checkpoint()).expect("a checkpoint");
+        bench.set(&database, &mut model, some(4001), &format!("round {round}"));
+        bench.expect(&database, &model, some(331));
+        bench.sleep(&database);
+    }
+    bench.expect(&bench.open(), &model, some(13));
+}
+
+#[test]
+fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.sleep(&database);
+    let root = bench.root();
+    let name = manifest::Names::new(NAME).expect("a good name").manifest(root.known.number);
+    bench.faults.flip(&name, 40);
+    let lost = u64::from(root.pages[0].records);
+
+    let database = bench.open();
+    assert_eq!(bench.run(&database, &["DBSIZE"]), format!(":{KEYS}\r\n"));
+    let (mut good, mut bad) = (0, 0);
+    for at in some(101) {
+        let reply = bench.run(&database, &["GET", &format!("key:{at}")]);
+        if reply.starts_with('-') {
+            assert!(reply.contains(&name) && reply.contains("page 0x0/"), "{reply}");
+            bad += 1;
+        } else {
+            assert_eq!(reply, bulk(&format!("value:{at}")));
+            good += 1;
+        }
+    }
+    assert!(bad > 0 && good > bad, "{good} {bad}");
+    // Answered where its page can be read.
+    bench.run(&database, &["SET", "new", "value"]);
+    assert!(bench.runtime.block_on(database.checkpoint()).is_err());
+    assert!(bench.runtime.block_on(database.sleep()).is_err() && database.is_awake());
+    assert_eq!(bench.root().known.number, root.known.number, "nothing is overwritten");
+
+    let report = check(&bench.store, None, &mut |_| {}).expect("an answer");
+    let problems: Vec<String> = report.databases[0].problems.iter().map(ToString::to_string).collect();
+    assert!(problems.len() == 1 && problems[0].contains(&format!("{lost} keys")), "{problems:?}");
+    let about = About { version: 11, server: "7.2.0", now_ms: NOW_MS };
+    let salvaged = salvage(&bench.store, NAME, Vec::new(), about, &mut |_| {}).expect("something");
+    assert_eq!(salvaged.exported.keys, KEYS as u64 - lost);
+    assert_eq!(salvaged.left_out.len(), 1, "{:?}", salvaged.left_out);
+
+    bench.faults.mend(&name);
+    bench.run(&database, &["DEL", "new"]);
+    bench.expect(&database, &model, some(997));
+    bench.sleep(&database);
+}

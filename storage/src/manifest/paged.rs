@@ -1,0 +1,287 @@
+//! Manifests in two levels: a *root* that says everything about a database but its segments, and *pages* of segments that
+//! are read when something of them is needed.
+//!
+//! A page has the segments of one aligned range of positions of one keyspace, up to [`PAGE_SEGMENTS`] of them. The root
+//! says which ranges the pages have, how many keys, and where in the object they lie. So a wake reads the root, whose
+//! size is that of the list of chunks, and the first reply one page, however many segments there are.
+//!
+//! Invariants:
+//!
+//! 1. Root and pages are one object. It is created and deleted as a whole, and no other manifest refers into it. So what
+//!    [`super::sharing`] says of manifests holds for pages without another word.
+//! 2. The root names every chunk and tail. What a manifest needs is known without its pages, even if one is damaged.
+//! 3. Every byte of the object is covered by a checksum, or compared with the one value that it may have: pages follow
+//!    each other without a gap, from the header to the root.
+//! 4. No page reaches over a cut between shards, unless a single segment does.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use dormouse_types::segment::Range53;
+
+use super::{ChunkInfo, Manifest, Names, PieceInfo, SegmentInfo, check_segments, format};
+use crate::codec::CodecError;
+use crate::store::{Store, StoreError};
+
+/// Segments of one page at most.
+const PAGE_SEGMENTS: usize = 32;
+
+/// The first read of a manifest: the root of most, and all of those that have one level.
+const READ_BYTES: u64 = 64 << 10;
+
+/// A manifest of which some pages may not have been read.
+#[derive(Debug, Clone)]
+pub struct PagedManifest {
+    /// What has been read. It has the segments that lie in none of `pages`.
+    pub known: Arc<Manifest>,
+    /// In the order of keyspaces and ranges.
+    pub pages: Vec<PageInfo>,
+    object: Object,
+}
+
+/// Where the pages are.
+#[derive(Debug, Clone, Default)]
+struct Object {
+    name: String,
+    /// The end of the object, which was read with the root, from byte `from` on.
+    read: Bytes,
+    from: u64,
+}
+
+/// What the root says of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageInfo {
+    pub keyspace: u32,
+    /// The ranges of all its segments lie in this one.
+    pub range: Range53,
+    pub segments: u32,
+    pub records: u32,
+    /// How many of the records have an expiry.
+    pub expiring: u32,
+    /// Whether tails hold effects for some of its segments.
+    pub is_tailed: bool,
+    /// Where it lies in the object.
+    pub(super) bytes: Range<u64>,
+    pub(super) crc: u64,
+}
+
+/// The segments of one page, and their pieces.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    pub segments: Vec<SegmentInfo>,
+    pub pieces: Vec<PieceInfo>,
+}
+
+impl From<Arc<Manifest>> for PagedManifest {
+    fn from(known: Arc<Manifest>) -> Self {
+        Self { known, pages: Vec::new(), object: Object::default() }
+    }
+}
+
+impl PagedManifest {
+    /// The manifest, if all of it has been read.
+    pub fn whole(&self) -> Option<&Arc<Manifest>> {
+        Some(&self.known).filter(|_| self.pages.is_empty())
+    }
+
+    /// Reads a manifest as far as its root.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged.
+    pub(super) async fn read(
+        store: &Store,
+        database: &str,
+        names: &Names,
+        number: u64,
+    ) -> Result<PagedManifest, StoreError> {
+        let name = names.manifest(number);
+        let corrupt = |error: CodecError| StoreError::corrupt(&name, error);
+        let (read, size) = store.get_suffix(&name, READ_BYTES).await?;
+        let from = size - read.len() as u64;
+        let Some(root) = format::root_range(&read, size).map_err(corrupt)? else {
+            let bytes = if from == 0 { read } else { store.get(&name).await? };
+            let known = Arc::new(Manifest::decode(&bytes).map_err(corrupt)?);
+            known.check_name(database, &name, number)?;
+            return Ok(known.into());
+        };
+        let bytes = match root.start.checked_sub(from) {
+            Some(start) => read.slice(start as usize..(root.end - from) as usize),
+            None => store.get_range(&name, root.clone()).await?,
+        };
+        let (known, pages) = format::decode_root(&bytes, root.start).map_err(corrupt)?;
+        known.check_name(database, &name, number)?;
+        Ok(PagedManifest { known: Arc::new(known), pages, object: Object { name, read, from } })
+    }
+
+    /// Reads one page.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is damaged. The text names the manifest.
+    pub async fn read_page(&self, store: &Store, info: &PageInfo) -> Result<Page, StoreError> {
+        let Object { name, read, from } = &self.object;
+        if let Some(start) = info.bytes.start.checked_sub(*from)
+            && let Ok(page) =
+                format::decode_page(&read[start as usize..(info.bytes.end - from) as usize], info, &self.known)
+        {
+            return Ok(page);
+        }
+        // What was read with the root and is damaged may have been mended since.
+        let bytes = store.get_range(name, info.bytes.clone()).await?;
+        let Range53 { start, bits } = info.range;
+        format::decode_page(&bytes, info, &self.known)
+            .map_err(|error| StoreError::corrupt(name, format!("page {start:#x}/{bits}: {error}")))
+    }
+
+    /// All of the manifest: what was not read is read now.
+    ///
+    /// # Errors
+    /// When some of it cannot be read.
+    pub async fn read_all(&self, store: &Store) -> Result<Arc<Manifest>, StoreError> {
+        if let Some(whole) = self.whole() {
+            return Ok(Arc::clone(whole));
+        }
+        let Object { name, read, from } = &self.object;
+        if *from == 0
+            && let Ok(manifest) = Manifest::decode(read)
+        {
+            return Ok(Arc::new(manifest));
+        }
+        let manifest = Manifest::decode(&store.get(name).await?).map_err(|error| StoreError::corrupt(name, error))?;
+        manifest.check_name(&self.known.database, name, self.known.number)?;
+        Ok(Arc::new(manifest))
+    }
+
+    /// All of the manifest that can be read, and what is wrong with the other pages.
+    ///
+    /// # Errors
+    /// When the object is not there any more, or the store does not answer.
+    pub async fn read_readable(&self, store: &Store) -> Result<(Manifest, Vec<(PageInfo, StoreError)>), StoreError> {
+        let mut manifest = Manifest::clone(&self.known);
+        let mut damaged = Vec::new();
+        for info in &self.pages {
+            match self.read_page(store, info).await {
+                Ok(mut page) => {
+                    manifest.segments.append(&mut page.segments);
+                    manifest.pieces.append(&mut page.pieces);
+                }
+                Err(error @ StoreError::Corrupt { .. }) => damaged.push((info.clone(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((manifest, damaged))
+    }
+
+    /// Keys of a keyspace, and how many of them have an expiry.
+    pub fn counts_of(&self, keyspace: u32) -> (u64, u64) {
+        let segments = self.known.segments_of(keyspace).iter().map(|segment| (segment.records, segment.expiring));
+        let pages = self.pages.iter().filter(|page| page.keyspace == keyspace);
+        segments
+            .chain(pages.map(|page| (page.records, page.expiring)))
+            .fold((0, 0), |(keys, all), (records, expiring)| (keys + u64::from(records), all + u64::from(expiring)))
+    }
+
+    /// The pages of one keyspace, in the order of their ranges.
+    pub fn pages_of(&self, keyspace: u32) -> &[PageInfo] {
+        let start = self.pages.partition_point(|page| page.keyspace < keyspace);
+        let len = self.pages[start..].partition_point(|page| page.keyspace == keyspace);
+        &self.pages[start..start + len]
+    }
+
+    /// The first slots of all shards but the first. A cut that goes through a page or a segment is left out, as what it
+    /// would part has not been read.
+    pub fn shard_cuts(&self) -> Vec<u16> {
+        let mut cuts = self.known.shard_cuts.clone();
+        cuts.retain(|cut| {
+            !self.pages.iter().any(|page| is_inside(page.range, *cut))
+                && !self.known.segments.iter().any(|segment| is_inside(segment.range, *cut))
+        });
+        cuts
+    }
+}
+
+impl PageInfo {
+    /// Of segments that are `bytes` of the object.
+    pub(super) fn of(segments: &[SegmentInfo], range: Range53, bytes: Range<u64>, crc: u64) -> PageInfo {
+        PageInfo {
+            keyspace: segments.first().map_or(0, |segment| segment.keyspace),
+            range,
+            segments: segments.len() as u32,
+            // They fit, see `cut`.
+            records: segments.iter().map(|segment| segment.records).fold(0, u32::wrapping_add),
+            expiring: segments.iter().map(|segment| segment.expiring).fold(0, u32::wrapping_add),
+            is_tailed: segments.iter().any(|segment| segment.seen > segment.sequence),
+            bytes,
+            crc,
+        }
+    }
+}
+
+impl Page {
+    /// What is wrong with it, if anything.
+    pub(super) fn check(&self, info: &PageInfo, chunks: &[ChunkInfo]) -> Result<(), &'static str> {
+        let Some(last) = self.segments.last() else { return Err("a page without segments") };
+        let is_inside =
+            |segment: &SegmentInfo| segment.keyspace == info.keyspace && segment.range.start >= info.range.start;
+        if !self.segments.iter().all(is_inside) || last.range.end() > info.range.end() {
+            return Err("a segment outside of its page");
+        }
+        check_segments(chunks, &self.segments, &self.pieces)?;
+        if !fits_counts(&self.segments)
+            || PageInfo::of(&self.segments, info.range, info.bytes.clone(), info.crc) != *info
+        {
+            return Err("a page with other segments than its manifest says");
+        }
+        Ok(())
+    }
+}
+
+/// The pages of segments in order: the range of each, and its segments.
+pub(super) fn cut<'s>(mut segments: &'s [SegmentInfo], shard_cuts: &[u16]) -> Vec<(Range53, &'s [SegmentInfo])> {
+    let mut pages = Vec::with_capacity(segments.len() / (PAGE_SEGMENTS / 2) + 1);
+    while let Some(first) = segments.first() {
+        let len = segments.partition_point(|segment| segment.keyspace == first.keyspace);
+        cut_range(Range53::WHOLE, &segments[..len], shard_cuts, &mut pages);
+        segments = &segments[len..];
+    }
+    pages
+}
+
+fn cut_range<'s>(
+    range: Range53,
+    segments: &'s [SegmentInfo],
+    shard_cuts: &[u16],
+    pages: &mut Vec<(Range53, &'s [SegmentInfo])>,
+) {
+    let Some(first) = segments.first() else { return };
+    let is_whole = first.range.bits >= range.bits;
+    let is_small = segments.len() <= PAGE_SEGMENTS && fits_counts(segments);
+    if is_whole || is_small && !shard_cuts.iter().any(|cut| is_inside(range, *cut)) {
+        pages.push((range, segments));
+        return;
+    }
+    let (left, right) = range.halves();
+    let (before, after) = segments.split_at(segments.partition_point(|segment| segment.range.start < right.start));
+    cut_range(left, before, shard_cuts, pages);
+    cut_range(right, after, shard_cuts, pages);
+}
+
+/// Whether the counts of all of them fit where a page's counts do.
+fn fits_counts(segments: &[SegmentInfo]) -> bool {
+    segments.iter().map(|segment| u64::from(segment.records)).sum::<u64>() <= u64::from(u32::MAX)
+}
+
+/// Whether a slot begins inside a range, rather than with it.
+fn is_inside(range: Range53, slot: u16) -> bool {
+    let start = u64::from(slot) << 39;
+    range.start < start && start < range.end()
+}
+
+/// Those of `pieces`, which are in order, that belong to segments that follow each other.
+pub(super) fn pieces_of<'p>(pieces: &'p [PieceInfo], segments: &[SegmentInfo]) -> &'p [PieceInfo] {
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else { return &[] };
+    let owner = |segment: &SegmentInfo| (segment.keyspace, segment.range.start);
+    let start = pieces.partition_point(|piece| piece.owner() < owner(first));
+    let len = pieces[start..].partition_point(|piece| piece.owner() <= owner(last));
+    &pieces[start..start + len]
+}
