@@ -44,6 +44,7 @@ use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_storage::store::StoreError;
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
 use dormouse_types::segment::Range53;
+use tokio::task::JoinHandle;
 
 pub(crate) use self::assembly::drop_unused_chunks;
 use self::assembly::{is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge};
@@ -441,6 +442,7 @@ impl Database {
         let mut moved = self.copy_sparse_chunks(&mut manifest, &names, output).await?;
         moved.extend(begun.unloaded.iter().map(|(keyspace, range, _)| (*keyspace, *range)));
         self.put_tail(&mut manifest, &names, changes, output).await?;
+        self.finish_put(output).await?;
         prune(&mut manifest);
         drop_unused_chunks(&mut manifest);
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
@@ -581,14 +583,27 @@ impl Database {
         let bytes = output.writer.finish(&manifest.origin());
         let info = ChunkInfo { name, bytes: bytes.len() as u64 };
         output.report.bytes += info.bytes;
-        self.put(&info.name, bytes, output).await?;
+        self.finish_put(output).await?;
+        output.objects.push(info.name.clone());
+        let (store, object) = (Arc::clone(&self.engine.store), (info.name.clone(), bytes.clone()));
+        let done = self.engine.background.spawn(async move { store.put_new(&object.0, object.1).await });
+        output.putting = Some(Putting { name: info.name.clone(), bytes, done });
         output.chunks.push(info);
         Ok(())
     }
 
+    /// Waits until the chunk that is being put is in the store. On a full disk the reserve is used.
+    async fn finish_put(&self, output: &mut Output) -> Result<()> {
+        let Some(Putting { name, bytes, done }) = output.putting.take() else { return Ok(()) };
+        match done.await {
+            Ok(Err(StoreError::Full { .. })) if self.makes_room(bytes.len()) => self.put(&name, bytes).await,
+            Ok(put) => put.map_err(store_error),
+            Err(error) => Err(Error::Store(format!("chunk {name} was not written: {error}"))),
+        }
+    }
+
     /// Puts an object that the manifest will name. On a full disk the reserve is used.
-    async fn put(&self, name: &str, bytes: Bytes, output: &mut Output) -> Result<()> {
-        output.objects.push(name.to_owned());
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
         loop {
             match self.engine.store.put_new(name, bytes.clone()).await {
                 Err(StoreError::Full { .. }) if self.makes_room(bytes.len()) => {}
@@ -621,7 +636,11 @@ impl Database {
     }
 
     /// Deletes what a failed checkpoint has written, as no manifest will ever name it.
-    async fn take_back(&self, output: Output) {
+    async fn take_back(&self, mut output: Output) {
+        if let Some(putting) = output.putting.take() {
+            // Whether or not it succeeds, it is not under way any more when it is deleted.
+            let _ = putting.done.await;
+        }
         if output.is_doubtful || output.objects.is_empty() {
             return;
         }
@@ -735,7 +754,8 @@ impl Database {
         let info =
             TailInfo { name, bytes: object.len() as u64, effects: count, from_sequence: first.saturating_sub(1) };
         output.report.bytes += info.bytes;
-        self.put(&info.name, object, output).await?;
+        output.objects.push(info.name.clone());
+        self.put(&info.name, object).await?;
         manifest.tails.push(info);
         Ok(())
     }
@@ -880,12 +900,21 @@ impl Waste for Asleep {
     }
 }
 
+/// A chunk that is being put.
+struct Putting {
+    name: String,
+    bytes: Bytes,
+    done: JoinHandle<std::result::Result<(), StoreError>>,
+}
+
 /// What a checkpoint is about to write, or has.
 #[derive(Default)]
 struct Output {
     writer: ChunkWriter,
     chunks: Vec<ChunkInfo>,
     report: Report,
+    /// The last chunk, while the next one is filled.
+    putting: Option<Putting>,
     /// Names of all objects that it has put, or has tried to.
     objects: Vec<String>,
     /// The manifest may have been committed.
