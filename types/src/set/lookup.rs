@@ -132,7 +132,9 @@ mod tests {
                     _ => format!("{number:060}"),
                 };
                 let mut set = Set::new();
-                (0..members).for_each(|number| drop(set.add(text(number * 2 + from).as_bytes(), limits)));
+                for number in 0..members {
+                    set.add(text(number * 2 + from).as_bytes(), limits);
+                }
                 let mut lookup = Lookup::new(&set);
                 for number in 0..members * 2 + 20 {
                     let text = text(number);
