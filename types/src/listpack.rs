@@ -575,11 +575,6 @@ fn whole_len(bytes: &[u8]) -> usize {
 }
 
 fn decode(bytes: &[u8]) -> Item<'_> {
-    let integer = |width: usize| {
-        let mut number = [if bytes[width] & 0x80 == 0 { 0 } else { 0xFF }; 8];
-        number[..width].copy_from_slice(&bytes[1..=width]);
-        Item::Int(i64::from_le_bytes(number))
-    };
     match bytes[0] {
         small @ 0..0x80 => Item::Int(i64::from(small)),
         0x80..0xC0 => Item::Bytes(&bytes[1..entry_len(bytes)]),
@@ -590,10 +585,14 @@ fn decode(bytes: &[u8]) -> Item<'_> {
         }
         0xE0..0xF0 => Item::Bytes(&bytes[2..entry_len(bytes)]),
         0xF0 => Item::Bytes(&bytes[5..entry_len(bytes)]),
-        0xF1 => integer(2),
-        0xF2 => integer(3),
-        0xF3 => integer(4),
-        _ => integer(8),
+        0xF1 => Item::Int(i64::from(i16::from_le_bytes([bytes[1], bytes[2]]))),
+        // Extends the sign of 24 bits.
+        0xF2 => Item::Int(i64::from(i32::from_le_bytes([0, bytes[1], bytes[2], bytes[3]]) >> 8)),
+        0xF3 => Item::Int(i64::from(i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]))),
+        _ => {
+            let number = bytes[1..9].try_into().expect("a slice of eight bytes");
+            Item::Int(i64::from_le_bytes(number))
+        }
     }
 }
 
