@@ -16,7 +16,8 @@
 //! where `key` is a length varint and its bytes.
 
 use dormouse_protocol::{OwnedRequest, Request};
-use dormouse_types::record::Record;
+use dormouse_types::parse_i64;
+use dormouse_types::record::{Record, Value};
 
 use crate::codec;
 
@@ -40,12 +41,22 @@ pub fn delete(body: &mut Vec<u8>, key: &[u8]) {
 }
 
 pub fn value(body: &mut Vec<u8>, record: &Record) {
+    value_of(body, record.key(), record.expiry(), &record.value());
+}
+
+/// As [`value`] of a record with this string.
+pub fn text(body: &mut Vec<u8>, key: &[u8], expiry: Option<u64>, text: &[u8]) {
+    let value = parse_i64(text).map_or(Value::Raw(text), Value::Int);
+    value_of(body, key, expiry, &value);
+}
+
+fn value_of(body: &mut Vec<u8>, key: &[u8], expiry: Option<u64>, value: &Value<'_>) {
     body.push(VALUE);
-    body.extend_from_slice(&record.expiry().unwrap_or(0).to_le_bytes());
+    body.extend_from_slice(&expiry.unwrap_or(0).to_le_bytes());
     let kind = body.len();
     body.push(0);
-    put(body, record.key());
-    body[kind] = codec::value::encode_value(&record.value(), body);
+    put(body, key);
+    body[kind] = codec::value::encode_value(value, body);
 }
 
 pub fn expiry(body: &mut Vec<u8>, key: &[u8], expiry: Option<u64>) {
@@ -154,6 +165,18 @@ fn take_expiry(from: &mut &[u8]) -> Option<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_written_as_the_record_with_it() {
+        for given in ["", "a", "12", "-7", "007", &"x".repeat(200), &"y".repeat(20_000)] {
+            for expiry in [None, Some(77)] {
+                let (mut of_text, mut of_record) = (Vec::new(), Vec::new());
+                text(&mut of_text, b"key", expiry, given.as_bytes());
+                value(&mut of_record, &Record::new_raw(b"key", given.as_bytes(), expiry));
+                assert_eq!(of_text, of_record, "{given}");
+            }
+        }
+    }
 
     fn made(make: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut body = Vec::new();

@@ -412,19 +412,15 @@ fn getrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, start, end): (&[u8],
 /// `MGET key [key ...]`
 fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
     reply.array(keys.len());
-    for key in keys.iter() {
-        // What is no string is nothing to MGET.
-        write_text(reply, db.string(key).unwrap_or(None));
-    }
+    // What is no string is nothing to MGET.
+    db.for_each_key(keys.iter().map(|key| (key, ())), |db, key, ()| write_text(reply, db.string(key).unwrap_or(None)));
     Ok(())
 }
 
 /// `MSET key value [key value ...]`
 fn mset(db: &mut Keyspace<'_>, reply: &mut Reply, (pairs,): (Rest<'_>,)) -> Result<()> {
     let pairs = Pairs::new(pairs).ok_or_else(|| Error::WrongArity("mset".into()))?;
-    for (key, value) in pairs.iter() {
-        db.set_string(key, value, Expiry::None);
-    }
+    db.for_each_key(pairs.iter(), |db, key, value| db.set_string(key, value, Expiry::None));
     reply.ok();
     Ok(())
 }
@@ -434,9 +430,7 @@ fn msetnx(db: &mut Keyspace<'_>, reply: &mut Reply, (pairs,): (Rest<'_>,)) -> Re
     let pairs = Pairs::new(pairs).ok_or_else(|| Error::WrongArity("msetnx".into()))?;
     let wanted = !pairs.iter().any(|(key, _)| db.contains(key));
     if wanted {
-        for (key, value) in pairs.iter() {
-            db.set_string(key, value, Expiry::None);
-        }
+        db.for_each_key(pairs.iter(), |db, key, value| db.set_string(key, value, Expiry::None));
     }
     reply.integer(i64::from(wanted));
     Ok(())

@@ -73,6 +73,9 @@ pub enum Expiry {
     At(u64),
 }
 
+/// No key has address 0.
+const NOTHING_EXPECTED: (usize, usize, u64) = (0, 0, 0);
+
 /// A place that must be loaded before the command can be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
@@ -105,8 +108,8 @@ pub struct Keyspace<'a> {
     /// What the changes of the command that runs are called.
     event: Option<KeyEvent>,
     fault: Option<Fault>,
-    /// A key, and its position.
-    expected: (&'a [u8], u64),
+    /// The address and the length of a key, 0 for none, and its position.
+    expected: (usize, usize, u64),
     graveyard: Graveyard,
     freed_bytes: usize,
     pub hits: u64,
@@ -142,7 +145,7 @@ impl<'a> Keyspace<'a> {
             changes: 0,
             event: None,
             fault: None,
-            expected: (&[], 0),
+            expected: NOTHING_EXPECTED,
             graveyard: Graveyard::default(),
             freed_bytes: 0,
             hits: 0,
@@ -228,8 +231,9 @@ impl<'a> Keyspace<'a> {
     // ---- finding ------------------------------------------------------------------------------------------------------
 
     pub fn position(&self, key: &[u8]) -> u64 {
-        if std::ptr::eq(key, self.expected.0) {
-            return self.expected.1;
+        let (address, len, position) = self.expected;
+        if key.as_ptr().addr() == address && key.len() == len {
+            return position;
         }
         self.shared.placement.position(key)
     }
@@ -237,7 +241,34 @@ impl<'a> Keyspace<'a> {
     /// Says where the key of the next command is, where the caller has computed it already. `key` is recognised by its
     /// address, so it must outlive this view unchanged.
     pub fn expect(&mut self, key: &'a [u8], position: u64) {
-        self.expected = (key, position);
+        self.expected = (key.as_ptr().addr(), key.len(), position);
+    }
+
+    /// Calls `each` with every key and what comes with it, in order. A window of keys at a time is asked for from memory
+    /// beforehand, and the position of each is computed once.
+    pub fn for_each_key<'k, T>(
+        &mut self,
+        mut keys: impl Iterator<Item = (&'k [u8], T)>,
+        mut each: impl FnMut(&mut Self, &'k [u8], T),
+    ) {
+        /// As many cache misses as a core has under way at once.
+        const WINDOW: usize = 16;
+        loop {
+            let window: SmallVec<[(&[u8], T, u64); WINDOW]> =
+                keys.by_ref().take(WINDOW).map(|(key, more)| (key, more, self.position(key))).collect();
+            if window.is_empty() {
+                break;
+            }
+            let positions = || window.iter().map(|(_, _, position)| *position);
+            positions().for_each(|position| self.prefetch(position));
+            positions().for_each(|position| self.prefetch_record(position));
+            for (key, more, position) in window {
+                self.expected = (key.as_ptr().addr(), key.len(), position);
+                each(self, key, more);
+            }
+        }
+        // The next key may stand where one of these did.
+        self.expected = NOTHING_EXPECTED;
     }
 
     fn shard(&mut self, position: u64) -> &mut Contents {

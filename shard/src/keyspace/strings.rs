@@ -1,5 +1,6 @@
 //! Strings in the keyspace: read, set, rewritten, changed in place.
 
+use dormouse_storage::effect;
 use dormouse_types::Object;
 use dormouse_types::record::{Entry, Origin, RAW_MAX, Record, Value};
 
@@ -31,14 +32,17 @@ impl Keyspace<'_> {
             let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > bury_above;
             let old = if is_big { record.take_object() } else { None };
             record.set_raw(value, expiry);
-            (true, old)
+            (true, (old, expiry))
         });
         match set {
-            Some(old) => {
+            Some((old, expiry)) => {
                 if let Some(old) = old {
                     self.lay_down(self.shard_at(position), Dead::Object(old));
                 }
-                self.after_write(key);
+                self.changed(self.event, key);
+                if self.records_by_key() {
+                    self.record(key, |body| effect::text(body, key, expiry, value));
+                }
             }
             None => {
                 let expiry = if let Expiry::At(at) = expires { Some(at) } else { None };

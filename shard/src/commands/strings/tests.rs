@@ -272,3 +272,19 @@ fn many_at_once() {
         ("PTTL a", "-1"),
     ]);
 }
+
+/// More keys than are asked for from memory at a time, the last of them with keys of before, and each a part of another.
+#[test]
+fn very_many_at_once() {
+    let mut bench = Bench::new();
+    let keys: Vec<String> = (0..50).map(|n| "k".repeat(1 + n % 40)).collect();
+    let pairs = keys.iter().enumerate().flat_map(|(n, key)| [key.clone(), n.to_string()]);
+    let line: Vec<String> = std::iter::once("MSET".to_owned()).chain(pairs).collect();
+    assert_eq!(bench.run(&line.join(" ")), "OK");
+    // Of two values for one key the later one holds.
+    let last: Vec<String> = (0..50).map(|n| if n < 10 { n + 40 } else { n }.to_string()).collect();
+    assert_eq!(bench.run(&format!("MGET {}", keys.join(" "))), format!("[{}]", last.join(" ")));
+    for (key, value) in keys.iter().zip(&last) {
+        assert_eq!(bench.run(&format!("GET {key}")), *value);
+    }
+}
