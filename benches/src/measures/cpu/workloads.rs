@@ -16,6 +16,8 @@ const SEVERAL: u64 = 10;
 /// Small collections, with their elements.
 const SMALL: u64 = 10_000;
 const FEW: u64 = 10;
+/// How many different commands one of them gets.
+const VARIANTS: u64 = 200;
 /// Large collections, with their elements.
 const LARGE: u64 = 100;
 const MANY: u64 = 1_000;
@@ -79,7 +81,7 @@ pub(super) fn several(is_swept: bool) -> Vec<Workload> {
 /// Commands over collections.
 pub(super) fn collections() -> Vec<Workload> {
     let small = |name: &'static str, reply: &str, write: WriteSmall| {
-        Commands::of_lines(SMALL * FEW * 2, reply, |index, request| {
+        Commands::of_lines(SMALL * VARIANTS, reply, |index, request| {
             let key = format!("{name}:{:06}", index % SMALL);
             write(index / SMALL, key.as_bytes(), &mut |arguments| command(request, arguments));
         })
@@ -90,7 +92,7 @@ pub(super) fn collections() -> Vec<Workload> {
         send(&[b"HSET", key, field(at % FEW).as_bytes(), &text]);
     });
     // Half of the members are new when they first come; then all are there.
-    let sadd = small("set", ":", |at, key, send| send(&[b"SADD", key, member(at).as_bytes()]));
+    let sadd = small("set", ":", |at, key, send| send(&[b"SADD", key, member(at % (FEW * 2)).as_bytes()]));
     let zadd = small("sorted", ":0", |at, key, send| {
         let score = (100_000 + at * 7_919 % 900_000).to_string();
         send(&[b"ZADD", key, score.as_bytes(), member(at % FEW).as_bytes()]);
