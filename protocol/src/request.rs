@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 /// Where one argument lies in the bytes of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,10 +89,13 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// A command with its own bytes, in two allocations however many arguments there are. For what outlives the read
-/// buffer: queued in a transaction, blocked on a key, sent to another thread.
+/// A command with its own bytes, in three allocations however many arguments there are. For what outlives the read
+/// buffer: queued in a transaction, blocked on a key, sent to another thread. Its clones share the bytes: the thread that hands a
+/// request of many megabytes on must not spend milliseconds on another copy.
 #[derive(Clone)]
-pub struct OwnedRequest {
+pub struct OwnedRequest(Arc<Owned>);
+
+struct Owned {
     bytes: Box<[u8]>,
     spans: Box<[Span]>,
 }
@@ -103,12 +107,12 @@ impl OwnedRequest {
     }
 
     pub fn as_request(&self) -> Request<'_> {
-        Request { buffer: &self.bytes, spans: &self.spans }
+        Request { buffer: &self.0.bytes, spans: &self.0.spans }
     }
 
     /// What the copy occupies beyond its own size.
     pub fn heap_bytes(&self) -> usize {
-        self.bytes.len() + size_of_val(&*self.spans)
+        self.0.bytes.len() + size_of_val(&*self.0.spans)
     }
 
     fn collect<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, total: usize) -> Self {
@@ -119,7 +123,7 @@ impl OwnedRequest {
             spans.push(Span { offset: bytes.len() as u32, len: arg.len() as u32 });
             bytes.extend_from_slice(arg);
         }
-        Self { bytes: bytes.into_boxed_slice(), spans: spans.into_boxed_slice() }
+        Self(Arc::new(Owned { bytes: bytes.into_boxed_slice(), spans: spans.into_boxed_slice() }))
     }
 }
 
@@ -145,5 +149,7 @@ mod tests {
             assert_eq!((view.arg(1), view.get(2), view.get(3)), (&b"v"[..], Some(&b""[..]), None));
         }
         assert_eq!(owned.heap_bytes(), 4 + 3 * 8);
+        assert!(std::ptr::eq(owned.clone().as_request().arg(0), owned.as_request().arg(0)), "a clone copies nothing");
+        assert_eq!((request.extent(), owned.as_request().extent()), (0, 4));
     }
 }
