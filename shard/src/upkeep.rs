@@ -116,10 +116,8 @@ impl Database {
             let database = Arc::clone(self);
             let evict = move |held: &HeldShard| {
                 let now_ms = (database.engine.clock)();
-                let mut dropped = held.contents().evict(&database.shared, now_ms, chance, wanted);
-                let is_done = !dropped.is_empty();
-                database.shared.parked.take_in(&mut dropped);
-                (is_done, dropped)
+                let dropped = held.contents().evict(&database.shared, now_ms, chance, wanted);
+                (!dropped.is_empty(), dropped)
             };
             let (is_done, dropped) = under(&shards[(first + turn) % shards.len()], evict).await.unwrap_or_default();
             if is_done {
@@ -140,7 +138,7 @@ impl Database {
 
     fn sweep_held(&self, held: &HeldShard, steps: usize) -> Slice {
         let mut slice = held.contents().expire(&self.shared, (self.engine.clock)(), steps);
-        self.shared.parked.take_in(&mut slice.removed);
+        self.shared.park_some(&mut slice.removed);
         slice
     }
 

@@ -1,70 +1,14 @@
 //! The limit of the process, for databases that have none of their own: a command that would exceed it is refused before it
 //! takes anything, whatever makes it large.
 
-use std::sync::Arc;
+mod bench;
 
-use dormouse_protocol::{OwnedRequest, Version};
-use dormouse_shard::commands::{Context, find};
-use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::execution::{self, Ended, Plan, PlannedCommand, Step, Turn};
-use dormouse_shard::lane::Lane;
+use bench::Bench;
 use dormouse_shard::memory::MEMORY;
-use dormouse_storage::store::Store;
-use tokio::runtime::{Builder, Runtime};
 
-const NOW_MS: u64 = 1_700_000_000_000;
 const MIB: usize = 1 << 20;
 const TOTAL: usize = 1 << 40;
 const LEFT: usize = 24 * MIB;
-
-struct Bench {
-    runtime: Runtime,
-    database: Arc<Database>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let runtime = Builder::new_current_thread().build().expect("a runtime");
-        let engine = Engine {
-            store: Arc::new(Store::memory()),
-            lane: Lane::new("lane", 1, 0).expect("a thread"),
-            loader: Lane::on(runtime.handle()),
-            patient: Lane::on(runtime.handle()),
-            background: runtime.handle().clone(),
-            clock: || NOW_MS,
-            writer: 1,
-            log: None,
-            recovered: Arc::default(),
-            give_back: || {},
-            health: Arc::default(),
-        };
-        let database = runtime.block_on(Database::open("test", 7, engine));
-        Self { runtime, database }
-    }
-
-    /// Runs commands, each with its logical index, as one transaction where they are several. Their replies, or the refusal.
-    fn run(&self, queue: &[(u8, &[&[u8]])]) -> String {
-        let mut plan = Plan::new(NOW_MS, 1);
-        plan.steps.extend(queue.iter().map(|(select, args)| {
-            let request = OwnedRequest::from_args(args);
-            let (row, run) = find(request.as_request()).expect("a command");
-            let context = Context { select: *select, version: Version::Resp2, no_touch: false };
-            Step::Command(PlannedCommand { row, run, request, context })
-        }));
-        let (plan, turn) = (Arc::new(plan), Arc::new(Turn::endless(None)));
-        let ran = execution::run(&self.database, &plan, &turn);
-        let outcome = self.runtime.block_on(ran).expect("the turn comes");
-        match outcome.ended {
-            Ended::Refused(error) => error.to_string(),
-            _ => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
-        }
-    }
-
-    fn line(&self, line: &str) -> String {
-        let args: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
-        self.run(&[(0, &args)])
-    }
-}
 
 /// So many bytes, compressed as far as RDB's compression goes.
 fn compressed(len: usize) -> Vec<u8> {

@@ -308,6 +308,22 @@ impl Set {
         }
     }
 
+    /// The capture of its table that is under way.
+    pub fn captured_id(&self) -> Option<u64> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Table(table) => table.captured_id(),
+        }
+    }
+
+    /// Bytes that it has written aside.
+    pub fn aside_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(_) => 0,
+            Form::Table(table) => table.aside_bytes(),
+        }
+    }
+
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let done = match &mut self.0 {
             Form::Packed(_) => true,

@@ -13,7 +13,8 @@
 //! A text does not remember: when its turn comes it is looked at again, and copied at once.
 //!
 //! A checkpoint of one moment cannot look at a key again, as that would be another moment. So values that are dropped while
-//! it is written are [parked](crate::keyspace::graveyard::Parked), and what is left of them is found there.
+//! it is written while they remember it are [parked](crate::keyspace::graveyard::Parked), and what is left of them is found
+//! there.
 //!
 //! Step 4 could go on for ever where a key is replaced all the time: after [`ATTEMPTS`] the value is taken at once.
 
@@ -43,6 +44,11 @@ const CHANGED: &str = "a large value was not what it had been when it was writte
 
 /// The number of the next moment that a value remembers.
 static MOMENTS: AtomicU64 = AtomicU64::new(1);
+
+/// The first number that values remember from now on.
+pub(super) fn next_moment() -> u64 {
+    MOMENTS.load(Ordering::Relaxed)
+}
 
 /// A large value that remembers a moment, and what stands beside it.
 pub(super) struct Large {

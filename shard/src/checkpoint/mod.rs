@@ -244,7 +244,7 @@ impl Database {
             Ok(()) => self.write(&topology, extent, &mut visited, &mut output).await,
             Err(error) => Err(error),
         };
-        self.free(self.shared.parked.close());
+        self.free(self.shared.unpark());
         self.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
         match outcome {
             Ok(report) => {
@@ -347,7 +347,7 @@ impl Database {
                 let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Texts };
                 let look = Look { in_tail: &in_tail, whole: false, at_once };
                 // What is dropped from here on may still have to be written.
-                self.shared.parked.open();
+                self.shared.parked.open(large::next_moment(), self.shared.next_id.load(Ordering::SeqCst));
                 for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
                     let mut from = 0;
                     while let Some((seen, found, next)) = self.see(shard, id, from, &look) {

@@ -178,9 +178,10 @@ fn rename(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])) 
     Ok(())
 }
 
-/// A value that gets another key is recorded whole.
+/// A value that gets another key is recorded whole, and for a checkpoint of one moment written at once.
 fn recorded(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    if db.shared().journal.is_recording() { db.value_bytes(request.arg(1)) } else { 0 }
+    let shared = db.shared();
+    if shared.journal.is_recording() || shared.parked.is_open() { db.value_bytes(request.arg(1)) } else { 0 }
 }
 
 /// `RENAMENX key newkey`

@@ -22,7 +22,7 @@ use dormouse_types::record::{Entry, Record, access_clock, size_class};
 use dormouse_types::segment::{Placement, SlotPlacement};
 
 use super::changes::KeyEvent;
-use super::graveyard::{Dead, takes_long_to_free};
+use super::graveyard::{Dead, Parked, takes_long_to_free};
 use super::index::{Index, place_at};
 use super::place::Place;
 use super::{Contents, EngineSettings, Eviction, Keyspace, Shared, split_mix};
@@ -166,7 +166,7 @@ impl Keyspace<'_> {
                         effect::delete(body, record.key())
                     });
                 }
-                if takes_long_to_free(&record) || shared.parked.is_open() {
+                if takes_long_to_free(&record) {
                     self.lay_down(at, Dead::Record(record));
                 }
             }
@@ -240,7 +240,7 @@ impl Contents {
         for turn in 0..INDEXES {
             let select = (first + turn) % INDEXES;
             let Some(index) = self.index_mut(select as u8).filter(|_| weights[select] > 0) else { continue };
-            let least_liked = index.least_liked(settings, now_ms, random, wanted, &placement);
+            let least_liked = index.least_liked((settings, &shared.parked), now_ms, random, wanted, &placement);
             if least_liked.is_empty() {
                 continue;
             }
@@ -262,7 +262,7 @@ impl Index {
     /// The keys, with their positions, that a look at a place in memory would drop.
     fn least_liked(
         &self,
-        settings: &EngineSettings,
+        (settings, parked): (&EngineSettings, &Parked),
         now_ms: u64,
         random: &mut impl FnMut() -> u64,
         wanted: usize,
@@ -271,7 +271,9 @@ impl Index {
         let (policy, clock) = (settings.eviction, access_clock(now_ms));
         let Some(at) = self.place_to_look_at(policy, random) else { return Vec::new() };
         let Some(segment) = place_at(&self.places, at).segment() else { return Vec::new() };
-        let may_go = |record: &&Record| !policy.is_volatile() || record.expiry().is_some();
+        // What would be parked frees nothing.
+        let may_go =
+            |record: &&Record| (!policy.is_volatile() || record.expiry().is_some()) && !parked.wants_record(record);
         let seen = segment.from_random(random()).filter(may_go).take(settings.eviction_samples * SEEN_EACH);
         let mut seen: Vec<(u64, &Record)> = seen.map(|record| (policy.dislike(record, clock), record)).collect();
         let most = seen.len().div_ceil(DROPPED_ONE_IN);

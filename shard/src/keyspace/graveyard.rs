@@ -1,8 +1,8 @@
 //! Values that were dropped, to be freed away from the shard's lock, in steps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
-use dormouse_storage::codec::value::pieces::take;
+use dormouse_storage::codec::value::pieces::{self, take};
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Object;
 use dormouse_types::record::{Entry, Record, Value};
@@ -35,8 +35,11 @@ impl Dead {
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Record(record) => record.heap_bytes(),
-            Self::Object(object) => object.heap_bytes(),
+            Self::Record(record) => match record.value() {
+                Value::Object(object) => record.heap_bytes() + pieces::aside_bytes(object),
+                Value::Int(_) | Value::Raw(_) => record.heap_bytes(),
+            },
+            Self::Object(object) => object.heap_bytes() + pieces::aside_bytes(object),
             Self::Index(index) => index.bytes(),
             Self::Rest { bytes, .. } => bytes.capacity(),
         }
@@ -109,15 +112,25 @@ impl Waste for Graveyard {
 
 /// Dropped values that a checkpoint of one moment still has to write.
 ///
-/// While it is open, which changes only under all locks of the database, what is dropped is kept here.
+/// While it is open, which changes only under all locks of the database, those of the values that are dropped are kept here
+/// which remember the moment, however small they have become. What is not written from memory any more does not remember
+/// it, nor does what came later. An index that is flushed is kept whole if it is older than the moment. So no more is kept
+/// than there was at the moment, and it counts in the memory of the database.
 #[derive(Default)]
 pub struct Parked {
     is_open: AtomicBool,
+    /// The first number that values which are to be written may remember, and the first keyspace that is not.
+    moment: AtomicU64,
+    keyspace: AtomicU32,
+    bytes: AtomicUsize,
     dead: Mutex<Vec<Dead>>,
 }
 
 impl Parked {
-    pub fn open(&self) {
+    /// `moment`: the first number that values remember from now on; `keyspace`: the first keyspace that comes later.
+    pub fn open(&self, moment: u64, keyspace: u32) {
+        self.moment.store(moment, Ordering::Relaxed);
+        self.keyspace.store(keyspace, Ordering::Relaxed);
         self.is_open.store(true, Ordering::SeqCst);
     }
 
@@ -125,24 +138,35 @@ impl Parked {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    pub fn park(&self, dead: Dead) {
+    /// Whether a checkpoint still writes this object as it was.
+    pub fn wants(&self, object: &Object) -> bool {
+        self.is_open() && pieces::remembered(object).is_some_and(|moment| moment >= self.moment.load(Ordering::Relaxed))
+    }
+
+    pub fn wants_record(&self, record: &Record) -> bool {
+        self.is_open() && matches!(record.value(), Value::Object(object) if self.wants(object))
+    }
+
+    /// Whether a checkpoint may still write something of this index.
+    pub fn wants_index(&self, index: &Index) -> bool {
+        self.is_open() && index.id < self.keyspace.load(Ordering::Relaxed)
+    }
+
+    /// Keeps something until the checkpoint has ended. Answers how many bytes it takes.
+    pub fn park(&self, dead: Dead) -> usize {
+        let bytes = dead.bytes();
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.dead.lock().push(dead);
+        bytes
     }
 
-    /// Parks those of some dropped records that may still have to be written. Called under the lock of their shard.
-    pub fn take_in(&self, records: &mut Vec<Record>) {
-        if self.is_open() {
-            let large = records.extract_if(.., |record| matches!(record.value(), Value::Object(_)));
-            large.for_each(|record| self.park(Dead::Record(record)));
-        }
-    }
-
-    /// Answers all that is parked, to be freed.
-    pub fn close(&self) -> Graveyard {
+    /// Answers all that is parked, to be freed, and how many bytes it was counted as.
+    pub fn close(&self) -> (Graveyard, usize) {
         self.is_open.store(false, Ordering::SeqCst);
         let mut graveyard = Graveyard::default();
-        self.dead.lock().drain(..).for_each(|dead| graveyard.bury(dead));
-        graveyard
+        let mut dead = self.dead.lock();
+        dead.drain(..).for_each(|dead| graveyard.bury(dead));
+        (graveyard, self.bytes.swap(0, Ordering::Relaxed))
     }
 
     /// Appends the next elements of a value that remembers `moment`, as [`take`] does.

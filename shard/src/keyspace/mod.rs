@@ -344,10 +344,12 @@ impl<'a> Keyspace<'a> {
 
     fn bury(&mut self, record: Option<Record>) {
         let Some(record) = record else { return };
+        if self.shared.parked.wants_record(&record) {
+            return self.shared.park(Dead::Record(record));
+        }
         let bytes = record.heap_bytes();
         let is_object = matches!(record.value(), Value::Object(_));
-        let is_much = bytes > BURY_ABOVE || is_object && self.freed_bytes + bytes > BURY_ABOVE;
-        if is_much || self.shared.parked.is_open() && bytes > self.settings.sizes.large_bytes {
+        if bytes > BURY_ABOVE || is_object && self.freed_bytes + bytes > BURY_ABOVE {
             let at = self.shard_at(self.position(record.key()));
             self.lay_down(at, Dead::Record(record));
         } else if is_object {
@@ -358,21 +360,26 @@ impl<'a> Keyspace<'a> {
     /// For a value that gets another key: a checkpoint that writes it looks for it under the one that it had.
     fn forget_moment(&mut self, object: &mut Object) {
         let Some(moment) = pieces::remembered(object) else { return };
-        if self.shared.parked.is_open() {
+        if self.shared.parked.wants(object) {
             let mut bytes = Vec::new();
             let rest = pieces::take(object, moment, usize::MAX, &mut bytes);
             let elements = rest.map_or(0, |captured| captured.entries);
-            self.shared.parked.park(Dead::Rest { moment, bytes, elements });
+            self.shared.park(Dead::Rest { moment, bytes, elements });
         }
         pieces::end(object);
     }
 
-    /// Takes in what the held shard number `at` has dropped, for a checkpoint that still writes it, or to be freed.
+    /// Takes in what the held shard number `at` has dropped, to be freed.
     fn lay_down(&mut self, at: usize, dead: Dead) {
         self.shards[at].buried_bytes += dead.bytes();
-        match self.shared.parked.is_open() {
-            true => self.shared.parked.park(dead),
-            false => self.graveyard.bury(dead),
+        self.graveyard.bury(dead);
+    }
+
+    /// The same of a whole index, which a checkpoint may still write.
+    fn lay_down_index(&mut self, at: usize, index: Box<Index>) {
+        match self.shared.parked.wants_index(&index) {
+            true => self.shared.park(Dead::Index(index)),
+            false => self.lay_down(at, Dead::Index(index)),
         }
     }
 

@@ -8,10 +8,11 @@ use dormouse_storage::codec::value::pieces::Sizes;
 use dormouse_storage::log::{Journal, Lsn};
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Limits;
+use dormouse_types::record::Record;
 use dormouse_types::segment::SlotPlacement;
 
 use super::changes::{Listener, Watches};
-use super::graveyard::Parked;
+use super::graveyard::{Dead, Graveyard, Parked};
 use crate::memory::{MEMORY, Memory};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +116,26 @@ impl Shared {
     pub fn memory_max(&self, settings: &EngineSettings) -> Option<usize> {
         let own = Some(settings.memory_max).filter(|max| *max > 0)?;
         Some(own.min(self.family_left.load(Ordering::Relaxed)))
+    }
+
+    /// Parks something that was dropped, which counts in the memory of the database until the checkpoint has ended.
+    pub fn park(&self, dead: Dead) {
+        self.used.fetch_add(self.parked.park(dead), Ordering::Relaxed);
+    }
+
+    /// Parks those of some dropped records that are still written. Called under the lock of their shard.
+    pub fn park_some(&self, records: &mut Vec<Record>) {
+        if self.parked.is_open() {
+            let wanted = records.extract_if(.., |record| self.parked.wants_record(record));
+            wanted.for_each(|record| self.park(Dead::Record(record)));
+        }
+    }
+
+    /// The checkpoint of one moment has ended: answers what was parked for it, to be freed.
+    pub fn unpark(&self) -> Graveyard {
+        let (graveyard, bytes) = self.parked.close();
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+        graveyard
     }
 
     /// Notes a write that replies wait for, before any count shows it.

@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::shown::{ALL_INDEXES, FOLLOWED, INDEXES, MARKER, NO_KEYSPACE};
 
 use super::Keyspace;
-use super::graveyard::Dead;
 
 /// The indexes that clients see, and the staged ones, as bits.
 pub const VISIBLE_MASK: u32 = (1 << INDEXES) - 1;
@@ -131,7 +130,7 @@ impl Keyspace<'_> {
                 let shard = &mut self.shards[at];
                 shard.ids[select] = NO_KEYSPACE;
                 if let Some(index) = shard.put_index(select as u8, None) {
-                    self.lay_down(at, Dead::Index(index));
+                    self.lay_down_index(at, index);
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use dormouse_storage::effect;
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Origin, RAW_MAX, Record, Value};
+use dormouse_types::record::{Origin, RAW_MAX, Record, Value};
 
 use super::changes::KeyEvent;
 use super::graveyard::Dead;
@@ -18,10 +18,7 @@ impl Keyspace<'_> {
     /// Sets `key` to a string, whatever it was.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expires: Expiry) {
         let position = self.position(key);
-        let bury_above = match self.shared.parked.is_open() {
-            true => self.settings.sizes.large_bytes.min(BURY_ABOVE),
-            false => BURY_ABOVE,
-        };
+        let shared = self.shared;
         let set = self.update_record(position, key, |record| {
             let expiry = match expires {
                 Expiry::None => None,
@@ -29,15 +26,20 @@ impl Keyspace<'_> {
                 Expiry::At(at) => Some(at),
             };
             // The memory of a long text may serve again.
-            let is_big = !matches!(record.value(), Value::Object(Object::Text(_))) && record.heap_bytes() > bury_above;
-            let old = if is_big { record.take_object() } else { None };
+            let is_laid_down = match record.value() {
+                Value::Object(Object::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
+                Value::Object(object) => object.heap_bytes() > BURY_ABOVE || shared.parked.wants(object),
+            };
+            let old = if is_laid_down { record.take_object() } else { None };
             record.set_raw(value, expiry);
             (true, (old, expiry))
         });
         match set {
             Some((old, expiry)) => {
-                if let Some(old) = old {
-                    self.lay_down(self.shard_at(position), Dead::Object(old));
+                match old {
+                    Some(old) if shared.parked.wants(&old) => shared.park(Dead::Object(old)),
+                    Some(old) => self.lay_down(self.shard_at(position), Dead::Object(old)),
+                    None => {}
                 }
                 self.changed(self.event, key);
                 if self.records_by_key() {

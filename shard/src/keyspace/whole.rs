@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::record::Record;
 
-use super::graveyard::Dead;
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
 
@@ -156,7 +155,7 @@ impl Keyspace<'_> {
             let shard = &mut self.shards[at];
             shard.ids[usize::from(select)] = id;
             if let Some(index) = shard.put_index(select, None) {
-                self.lay_down(at, Dead::Index(index));
+                self.lay_down_index(at, index);
             }
         }
         self.changes += 1;

@@ -296,6 +296,8 @@ impl Chunked {
                     removed += 1;
                 }
                 ChunkRef::Plain(_) => {}
+                // One that is not changed is not put aside.
+                ChunkRef::Packed(view) if !view.iter().any(|entry| entry == item) => {}
                 ChunkRef::Packed(_) => {
                     let left = count - removed;
                     removed += self.edit(index, |listpack| remove_equal(listpack, item, left, from));
@@ -398,24 +400,24 @@ impl Chunked {
         let half = Fill { bytes_max: fill.bytes_max / 2, count_max: fill.count_max / 2 };
         let chunks = std::mem::take(&mut self.chunks);
         (self.len, self.bytes) = (0, 0);
-        if let Some(capture) = &mut self.capture {
-            capture.index = 0;
-        }
         for mut chunk in chunks {
             if chunk.count == 0 {
                 continue;
             }
-            self.put_chunk_aside(&mut chunk);
             let last = self.chunks.len().wrapping_sub(1);
             let joins = self.chunks.back().is_some_and(|back| {
                 let small = |chunk: &Chunk| !half.exceeded(chunk.storage.len(), chunk.count as usize);
                 (small(back) || small(&chunk)) && Self::fit_together(back, &chunk, fill)
             });
             if joins {
+                self.put_chunk_aside(&mut chunk);
                 self.edit(last, |listpack| listpack.append(ListpackRef::from_storage(&chunk.storage)));
             } else {
                 self.add(self.chunks.len(), chunk);
             }
+        }
+        if let Some(capture) = &mut self.capture {
+            capture.index = 0;
         }
     }
 
@@ -454,6 +456,11 @@ impl Chunked {
 
     pub fn captured_id(&self) -> Option<u64> {
         self.capture.as_ref().map(|capture| capture.id)
+    }
+
+    /// Bytes of the chunks that the capture under way has put aside.
+    pub fn aside_bytes(&self) -> usize {
+        self.capture.iter().flat_map(|capture| capture.aside.values()).map(Chunk::heap_bytes).sum()
     }
 
     pub fn is_captured(&self) -> bool {

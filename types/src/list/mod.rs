@@ -282,6 +282,14 @@ impl List {
         }
     }
 
+    /// Bytes that it has put aside.
+    pub fn aside_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(_) => 0,
+            Form::Chunked(chunked) => chunked.aside_bytes(),
+        }
+    }
+
     /// Ends whatever capture is under way.
     pub fn end_capture(&mut self) {
         if let Form::Chunked(chunked) = &mut self.0 {

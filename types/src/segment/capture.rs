@@ -70,7 +70,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
             } else {
                 let room = bytes_max.saturating_sub(out.len()) / capture.cell_bytes;
                 let aside = capture.aside.first_key_value().map_or(capture.cells(), |(cell, _)| *cell);
-                let end = (capture.next + room.max(1) as u64).min(aside);
+                let end = capture.next.saturating_add(room.max(1) as u64).min(aside);
                 entries += self.write_cells(&capture, capture.next..end, out);
                 capture.next = end;
             }
@@ -88,6 +88,12 @@ impl<E: Entry, P: Placement> Table<E, P> {
     /// The capture that is under way.
     pub fn captured_id(&self) -> Option<u64> {
         self.capture.as_ref().map(|capture| capture.id)
+    }
+
+    /// Bytes that the capture under way has written aside.
+    pub fn aside_bytes(&self) -> usize {
+        let aside = self.capture.iter().flat_map(|capture| capture.aside.values());
+        aside.map(|(_, bytes)| bytes.capacity()).sum()
     }
 
     pub fn is_captured(&self) -> bool {

@@ -319,6 +319,22 @@ impl SortedSet {
         }
     }
 
+    /// The capture of its table that is under way.
+    pub fn captured_id(&self) -> Option<u64> {
+        match &self.0 {
+            Form::Packed(_) => None,
+            Form::Large(large) => large.table.captured_id(),
+        }
+    }
+
+    /// Bytes that it has written aside.
+    pub fn aside_bytes(&self) -> usize {
+        match &self.0 {
+            Form::Packed(_) => 0,
+            Form::Large(large) => large.table.aside_bytes(),
+        }
+    }
+
     /// The set of members that come in no order, of which there are `members`, made with [`Unordered`].
     pub fn unordered(members: usize, limits: &Limits) -> Unordered {
         if members <= limits.zset_max_listpack_entries {

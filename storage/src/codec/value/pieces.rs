@@ -120,13 +120,24 @@ pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -
 }
 
 /// The moment that a value remembers.
-pub fn remembered(object: &mut Object) -> Option<u64> {
+pub fn remembered(object: &Object) -> Option<u64> {
     match object {
         Object::Text(_) => None,
         Object::List(list) => list.captured_id(),
-        Object::Hash(hash) => hash.table_mut()?.captured_id(),
-        Object::Set(set) => set.table_mut()?.captured_id(),
-        Object::SortedSet(set) => set.table_mut()?.captured_id(),
+        Object::Hash(hash) => hash.captured_id(),
+        Object::Set(set) => set.captured_id(),
+        Object::SortedSet(set) => set.captured_id(),
+    }
+}
+
+/// Bytes that a value keeps of the moment that it remembers, beside what it is now.
+pub fn aside_bytes(object: &Object) -> usize {
+    match object {
+        Object::Text(_) => 0,
+        Object::List(list) => list.aside_bytes(),
+        Object::Hash(hash) => hash.aside_bytes(),
+        Object::Set(set) => set.aside_bytes(),
+        Object::SortedSet(set) => set.aside_bytes(),
     }
 }
 
