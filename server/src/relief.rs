@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use dormouse_shard::checkpoint::SleepOutcome;
+use dormouse_storage::retry::Notice;
+
 use crate::databases::Tenant;
 use crate::node::Node;
 
@@ -19,27 +22,53 @@ pub struct Relief {
     is_running: Arc<AtomicBool>,
 }
 
+/// One that is on its way. It is over when this is dropped, whatever has become of it.
+struct Turn {
+    is_running: Arc<AtomicBool>,
+    tenant: Arc<Tenant>,
+    /// It has not failed.
+    has_succeeded: bool,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let notice = self.tenant.saving.lock().end(self.has_succeeded);
+        if let Notice::Still(failures) = notice {
+            tracing::error!(database = self.tenant.name(), failures, "still failing to put the database to sleep");
+        }
+        self.is_running.store(false, Ordering::Release);
+    }
+}
+
 impl Relief {
-    /// Begins to put the one of these databases to sleep that was not used for longest, unless one is on its way.
+    /// Begins to put the one of these databases to sleep that was not used for longest, unless one is on its way. One that
+    /// has failed is passed over until its next attempt is due.
     pub fn put_one_to_sleep(&self, node: &Arc<Node>, of: impl Iterator<Item = Arc<Tenant>>, why: &str) {
         if self.is_running.load(Ordering::Acquire) {
             return;
         }
-        let Some(tenant) = least_recently_used(node, of) else { return };
+        let candidates = least_recently_used(node, of);
+        let Some(tenant) = candidates.into_iter().find(|tenant| tenant.saving.lock().begin()) else { return };
         tracing::info!(database = tenant.name(), bytes = tenant.database.used_bytes(), "put to sleep: {why}");
         self.is_running.store(true, Ordering::Release);
         let is_running = Arc::clone(&self.is_running);
+        let turn = Turn { is_running, tenant, has_succeeded: false };
+        let clock = node.engine.clock;
         node.engine.background.spawn(async move {
-            if let Err(error) = tenant.database.sleep().await {
-                tracing::warn!(database = tenant.name(), %error, "failed to put the database to sleep");
+            let mut turn = turn;
+            // That it fails is said by the engine.
+            let done = turn.tenant.database.sleep().await;
+            if done == Ok(SleepOutcome::InUse) {
+                // Whoever writes to it: another one is a better choice for a while.
+                turn.tenant.worked_ms.fetch_max(clock(), Ordering::Relaxed);
             }
-            is_running.store(false, Ordering::Release);
+            turn.has_succeeded = done.is_ok();
         });
     }
 }
 
-/// The awake one that was not used for longest, if it is idle and has something in memory.
-fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Option<Arc<Tenant>> {
+/// The awake ones that are idle and have something in memory, the one that was not used for longest first.
+fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Vec<Arc<Tenant>> {
     let now_ms = (node.engine.clock)();
     let mut used: HashMap<Arc<str>, u64> = HashMap::new();
     for client in node.clients.list() {
@@ -54,7 +83,9 @@ fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Op
             && tenant.database.used_bytes() > WORTHWHILE_BYTES
             && last_use(tenant) + IDLE_MS <= now_ms
     });
-    candidates.min_by_key(|tenant| last_use(tenant))
+    let mut candidates: Vec<_> = candidates.collect();
+    candidates.sort_by_cached_key(|tenant| last_use(tenant));
+    candidates
 }
 
 /// Closes the largest clients of every account that is crowded.
@@ -68,6 +99,7 @@ pub fn close_hoarders(node: &Node) {
             close(&tenant, bytes);
         }
     }
+    node.clients.close_hoarding_strangers();
     // Where all clients together keep too much, those of the database that keeps most go.
     if let Some(bytes) = node.clients.memory.is_crowded()
         && let Some(tenant) = node.tenants.all().max_by_key(|tenant| tenant.account.used())
@@ -89,14 +121,39 @@ pub fn divide_among_families(node: &Node) -> Vec<Arc<Tenant>> {
         members.push(tenant);
     }
     let mut over = Vec::new();
-    for (used, members) in families.into_values().filter(|(_, members)| members.len() > 1) {
+    for (used, members) in families.into_values() {
         for tenant in &members {
-            let others = used.saturating_sub(tenant.database.used_bytes());
-            tenant.database.shared.family_left.store(limit.saturating_sub(others), Ordering::Relaxed);
+            let left = left_to(limit, (used, members.len()), tenant.database.used_bytes());
+            tenant.database.shared.family_left.store(left, Ordering::Relaxed);
         }
-        if used > limit {
+        if members.len() > 1 && used > limit {
             over.extend(members);
         }
     }
     over
+}
+
+/// What the others leave to a member that has `own` bytes, of a family of so many that have `used` bytes. One without others,
+/// as when its last branch has gone, has what its settings say.
+fn left_to(limit: usize, (used, members): (usize, usize), own: usize) -> usize {
+    if members > 1 { limit.saturating_sub(used.saturating_sub(own)) } else { usize::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_shares_a_limit_and_one_alone_has_its_own() {
+        for (used, members, own, left) in [
+            (30, 2, 10, 80),
+            (30, 2, 20, 90),
+            (300, 3, 100, 0),
+            // It was used while the sum was made.
+            (30, 2, 40, 100),
+            (30, 1, 30, usize::MAX),
+        ] {
+            assert_eq!(left_to(100, (used, members), own), left, "{used} of {members}, {own}");
+        }
+    }
 }
