@@ -3,6 +3,7 @@
 //! What a slice does is the keyspace's: [`expiry`](crate::keyspace::expiry), [`eviction`](crate::keyspace::eviction). Between
 //! two slices the lock is free, and other work of the thread gets its turn.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -77,7 +78,7 @@ impl Database {
     /// the memory says.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where nothing is left to drop.
+    /// [`Error::OutOfMemory`] where nothing is left to drop; the log's refusal where it does not take what was dropped.
     pub async fn make_room(self: &Arc<Self>, adds: usize) -> Result<()> {
         loop {
             let excess = self.excess(adds);
@@ -87,6 +88,8 @@ impl Database {
             let limit = self.shared.memory_max(&self.shared.settings.load()).unwrap_or(usize::MAX);
             let spare = (limit / SPARE_ONE_IN).min(SPARE_BYTES_MAX);
             if adds > limit || !self.evict_slice(excess + spare).await {
+                // Where the log takes nothing, nothing may be dropped: that is why, and not that nothing is left.
+                self.shared.journal.admit()?;
                 return Err(Error::OutOfMemory);
             }
             tokio::task::yield_now().await;
@@ -119,7 +122,12 @@ impl Database {
                 let dropped = held.contents().evict(&database.shared, now_ms, chance, wanted);
                 (!dropped.is_empty(), dropped)
             };
-            let (is_done, dropped) = under(&shards[(first + turn) % shards.len()], evict).await.unwrap_or_default();
+            let orphan = {
+                let database = Arc::clone(self);
+                move |(_, dropped)| database.free_records(dropped)
+            };
+            let gate = &shards[(first + turn) % shards.len()];
+            let (is_done, dropped) = under(gate, evict, orphan).await.unwrap_or_default();
             if is_done {
                 self.free_records(dropped);
                 return true;
@@ -129,8 +137,10 @@ impl Database {
     }
 
     async fn sweep(self: &Arc<Self>, gate: &ShardGate) -> bool {
-        let database = Arc::clone(self);
-        let slice = under(gate, move |held| database.sweep_held(held, SLICE_STEPS)).await.unwrap_or_default();
+        let (database, other) = (Arc::clone(self), Arc::clone(self));
+        let sweep = move |held: &HeldShard| database.sweep_held(held, SLICE_STEPS);
+        let orphan = move |slice: Slice| other.free_records(slice.removed);
+        let slice = under(gate, sweep, orphan).await.unwrap_or_default();
         let more = slice.is_worth_more();
         self.free_records(slice.removed);
         more
@@ -154,12 +164,24 @@ impl Database {
     }
 }
 
-/// Runs something short under the lock of a shard. If that is taken, its holder runs it. None: it panicked there.
-async fn under<R: Send + 'static>(gate: &ShardGate, run: impl FnOnce(&HeldShard) -> R + Send + 'static) -> Option<R> {
+/// Runs something short under the lock of a shard. If that is taken, its holder runs it. None: it panicked there. `orphan`
+/// takes what came of it where nobody waits for it any more.
+async fn under<R: Send + 'static>(
+    gate: &ShardGate,
+    run: impl FnOnce(&HeldShard) -> R + Send + 'static,
+    orphan: impl FnOnce(R) + Send + 'static,
+) -> Option<R> {
     if let Some(held) = gate.try_hold() {
         return Some(run(&held));
     }
     let (sender, receiver) = oneshot::channel();
-    gate.leave(Job::Run(Box::new(move |held| drop(sender.send(run(held))))));
+    gate.leave(Job::Run(Box::new(move |held| {
+        // The thread belongs to a client, which must not suffer from a panic.
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            if let Err(unwanted) = sender.send(run(held)) {
+                orphan(unwanted);
+            }
+        }));
+    })));
     receiver.await.ok()
 }

@@ -1,6 +1,7 @@
 //! The limit of the process, for databases that have none of their own: a command that would exceed it is refused before it
 //! takes anything, whatever makes it large.
 
+#[allow(dead_code, reason = "another test needs the rest")]
 mod bench;
 
 use bench::Bench;

@@ -153,6 +153,16 @@ impl Contents {
         }
     }
 
+    /// Notes writes without a command, which end at `lsn` in the log, for the replies that will tell of them.
+    pub(super) fn note_unflushed(&mut self, shared: &Shared, positions: impl Iterator<Item = u64>, lsn: Lsn) {
+        if !shared.journal.is_strict() {
+            return;
+        }
+        self.unflushed.settle(shared.journal.log().map_or(0, |log| log.flushed()));
+        positions.for_each(|position| self.unflushed.note(position, lsn));
+        shared.tell(lsn);
+    }
+
     pub fn covers(&self, slot: u16) -> bool {
         (self.first_slot..self.end_slot).contains(&slot)
     }

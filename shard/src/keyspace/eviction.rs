@@ -210,10 +210,7 @@ impl Contents {
         }
         if !items.is_empty() {
             let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
-            if shared.journal.is_strict() {
-                positions.into_iter().for_each(|position| self.unflushed.note(position, lsn));
-                shared.tell(lsn);
-            }
+            self.note_unflushed(shared, positions.into_iter(), lsn);
         }
         dropped
     }
@@ -261,7 +258,7 @@ impl Contents {
 impl Index {
     /// The keys, with their positions, that a look at a place in memory would drop.
     fn least_liked(
-        &self,
+        &mut self,
         (settings, parked): (&EngineSettings, &Parked),
         now_ms: u64,
         random: &mut impl FnMut() -> u64,
@@ -293,8 +290,8 @@ impl Index {
         keys
     }
 
-    /// A place in memory that has something to drop, all records being about equally likely.
-    fn place_to_look_at(&self, policy: Eviction, random: &mut impl FnMut() -> u64) -> Option<usize> {
+    /// A place in memory that has something to drop, all records being about equally likely unless few may go.
+    fn place_to_look_at(&mut self, policy: Eviction, random: &mut impl FnMut() -> u64) -> Option<usize> {
         const TRIES: usize = 16;
         /// More than a segment holds.
         const MOST: u64 = 2048;
@@ -309,8 +306,15 @@ impl Index {
                 return Some(at);
             }
         }
-        let weights = || self.places.iter().map(weight);
-        (weights().sum::<usize>() > 0).then(|| weighted(weights(), random()))
+        // Few have any: the next one that has, from where the last was found. So a look at all of them is not made for each
+        // one that is found, but once for all.
+        let count = self.places.len();
+        // Places have come and gone since, as a shard was split.
+        let last = place_at(&self.places, count - 1).range.start;
+        let first = self.places.find(self.evicted_from.clamp(place_at(&self.places, 0).range.start, last));
+        let at = (0..count).map(|turn| (first + turn) % count).find(|at| weight(place_at(&self.places, *at)) > 0)?;
+        self.evicted_from = place_at(&self.places, at).range.start;
+        Some(at)
     }
 }
 

@@ -110,10 +110,7 @@ impl Contents {
             log::format::write_effect(&mut items, keyspace, *position, |body| effect::delete(body, record.key()));
         }
         let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
-        if shared.journal.is_strict() {
-            positions.iter().for_each(|position| self.unflushed.note(*position, lsn));
-            shared.tell(lsn);
-        }
+        self.note_unflushed(shared, positions.into_iter(), lsn);
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Index {
     bytes: usize,
     stored: usize,
     soonest: u64,
+    /// Prefix53 of the place where eviction has found something that may go, where little may.
+    pub(super) evicted_from: u64,
 }
 
 /// The first prefix53 of `slot`.
@@ -69,6 +71,7 @@ impl Index {
             bytes: 0,
             stored: 0,
             soonest: u64::MAX,
+            evicted_from: 0,
         };
         index.recount();
         index

@@ -214,6 +214,21 @@ fn all_indexes_give_and_none_is_chosen_for_its_number() {
     assert!(counts.iter().all(|count| count * 5 > all), "{counts:?}");
 }
 
+/// Few keys of a large database may go: all of them are found, and none of the others is dropped.
+#[test]
+fn a_volatile_policy_finds_the_few_that_may_go() {
+    let mut held = Held::new(Eviction::VolatileTtl, 0);
+    for n in 0..30_000u64 {
+        let expiry = if n % 1000 == 0 { Expiry::At(NOW + 100_000 + n) } else { Expiry::None };
+        held.keyspace().set_string(&n.to_be_bytes(), &[b'x'; 100], expiry);
+    }
+    let mut dropped = 0;
+    for seed in 0..100 {
+        dropped += held.contents.evict(&held.shared, NOW, seed, 1).len();
+    }
+    assert_eq!((dropped, held.contents.records()), (30, 30_000 - 30));
+}
+
 fn numbers(seed: u64) -> impl FnMut() -> u64 {
     let mut state = seed;
     move || split_mix(&mut state)

@@ -217,6 +217,34 @@ fn only_the_moment_that_was_begun_last_is_remembered() {
     }
 }
 
+/// As when all that is left is taken at once, with cells of a byte.
+#[test]
+fn a_step_may_be_as_long_as_the_rest() {
+    let sizes = Sizes { step_bytes: 16, ..SIZES };
+    for kind in 0..4 {
+        let mut object = filled(kind);
+        begin(&mut object, 1, &sizes).unwrap();
+        assert!(!take(&mut object, 1, 1, &mut Vec::new()).unwrap().is_done);
+        assert!(take(&mut object, 1, usize::MAX, &mut Vec::new()).unwrap().is_done);
+    }
+}
+
+#[test]
+fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
+    let mut list = List::new();
+    (0..20_000).for_each(|n| list.push(End::Tail, format!("element-{n}").as_bytes(), &LIMITS));
+    let mut object = Object::List(list);
+    let outline = begin(&mut object, 1, &SIZES).unwrap();
+    let Object::List(list) = &mut object else { unreachable!("it is a list") };
+    assert_eq!(list.remove(b"element-9999", usize::MAX, End::Head, &LIMITS), 1);
+    assert_eq!(list.remove(b"none", usize::MAX, End::Head, &LIMITS), 0);
+    assert!(aside_bytes(&object) < object.heap_bytes() / 4, "{}", aside_bytes(&object));
+    let mut pieces = Vec::new();
+    assert_eq!(rest(&mut object, 1, &mut pieces) as u64, outline.elements);
+    let Object::List(taken) = assembled(outline, &pieces).unwrap() else { unreachable!("it is a list") };
+    assert_eq!(taken.len(), 20_000);
+}
+
 #[test]
 fn a_step_is_bounded() {
     for kind in 0..4 {
