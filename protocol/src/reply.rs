@@ -19,6 +19,12 @@ pub trait Budget: fmt::Debug + Send + Sync {
     /// The name of the limit that they would exceed.
     fn take(&self, bytes: usize) -> Result<(), &'static str>;
 
+    /// Grants `bytes` that are for comfort: less will do, so it is no refusal that they do not fit.
+    ///
+    /// # Errors
+    /// The name of the limit that they would exceed.
+    fn take_if_free(&self, bytes: usize) -> Result<(), &'static str>;
+
     /// Takes back what was granted.
     fn give(&self, bytes: usize);
 
@@ -220,12 +226,18 @@ impl Reply {
             return true;
         };
         // A little less will do where the limit is near.
-        let granted = [roomy, needed].into_iter().find_map(|wanted| {
-            let more = wanted.saturating_sub(self.grant.bytes);
-            budget.take(more).map(|()| (wanted, more)).map_err(|limit| self.refused = Some(limit)).ok()
-        });
-        let Some((wanted, more)) = granted else { return false };
-        self.refused = None;
+        let more = |wanted: usize| wanted.saturating_sub(self.grant.bytes);
+        let wanted = match budget.take_if_free(more(roomy)) {
+            Ok(()) => roomy,
+            Err(_) => match budget.take(more(needed)) {
+                Ok(()) => needed,
+                Err(limit) => {
+                    self.refused = Some(limit);
+                    return false;
+                }
+            },
+        };
+        let more = more(wanted);
         self.grant.bytes += more;
         self.buffer.reserve_exact(wanted - len);
         true
@@ -545,6 +557,10 @@ mod tests {
             let mut left = self.0.lock().unwrap();
             *left = left.checked_sub(bytes).ok_or("the-limit")?;
             Ok(())
+        }
+
+        fn take_if_free(&self, bytes: usize) -> Result<(), &'static str> {
+            self.take(bytes)
         }
 
         fn give(&self, bytes: usize) {

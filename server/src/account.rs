@@ -29,6 +29,9 @@ pub const TOTAL: &str = "max-memory-total";
 /// That of one database's clients.
 pub const OF_DATABASE: &str = "maxmemory-clients";
 
+/// That of all connections without a token.
+pub const OF_STRANGERS: &str = "the memory of unauthenticated clients";
+
 /// What one connection costs before it has sent anything: its session, its task, its entry in the list of clients.
 pub const CONNECTION_BYTES: usize = 4096;
 /// What a subscription or a watched key costs beside its name: its entries in two maps.
@@ -44,6 +47,8 @@ pub struct Account {
     name: &'static str,
     /// [`usize::MAX`]: none.
     limit: AtomicUsize,
+    /// What each client may have, whatever the others hold.
+    each_min: usize,
     used: AtomicUsize,
     peak: AtomicUsize,
     /// Charges that did not fit.
@@ -53,15 +58,25 @@ pub struct Account {
 
 impl Account {
     pub fn new(name: &'static str, limit: usize) -> Arc<Self> {
+        Self::with_each_min(name, limit, 0)
+    }
+
+    /// One with room for `each_min` bytes of each client, be it full or not.
+    pub fn with_each_min(name: &'static str, limit: usize, each_min: usize) -> Arc<Self> {
         let account = Self {
             name,
             limit: AtomicUsize::new(limit),
+            each_min,
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             refusals: AtomicUsize::new(0),
             is_contended: AtomicBool::new(false),
         };
         Arc::new(account)
+    }
+
+    pub fn each_min(&self) -> usize {
+        self.each_min
     }
 
     pub fn used(&self) -> usize {
@@ -90,10 +105,14 @@ impl Account {
     /// # Errors
     /// The name of the limit that is in the way.
     pub fn take(&self, bytes: usize) -> Result<(), &'static str> {
+        self.try_take(bytes).inspect_err(|_| _ = self.refusals.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The same, where less will do: that it does not fit is no refusal.
+    pub fn try_take(&self, bytes: usize) -> Result<(), &'static str> {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if used > self.limit() {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
-            self.refusals.fetch_add(1, Ordering::Relaxed);
             return Err(self.name);
         }
         self.peak.fetch_max(used, Ordering::Relaxed);

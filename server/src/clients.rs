@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::account::{self, Account, CONNECTION_BYTES};
 use crate::peer::Peer;
-use crate::strangers::Strangers;
+use crate::strangers::{self, Strangers};
 
 #[derive(Debug)]
 pub struct Client {
@@ -115,16 +115,11 @@ pub struct OutputLimit {
 /// Memory for its replies.
 impl Budget for Client {
     fn take(&self, bytes: usize) -> Result<(), &'static str> {
-        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        let taken = if written > self.written_max.load(Ordering::Relaxed) {
-            Err("client-output-buffer-limit")
-        } else {
-            self.hold(bytes)
-        };
-        if taken.is_err() {
-            self.written.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        taken
+        self.take_written(bytes, Self::hold)
+    }
+
+    fn take_if_free(&self, bytes: usize) -> Result<(), &'static str> {
+        self.take_written(bytes, Self::hold_if_free)
     }
 
     fn give(&self, bytes: usize) {
@@ -141,20 +136,55 @@ impl Budget for Client {
     }
 }
 
+/// Whether much fits beside what the databases have taken since the last look at the memory.
+fn fits_beside(bytes: usize) -> bool {
+    bytes < COUNTED_BYTES || !MEMORY.is_exceeded_by(bytes)
+}
+
 impl Client {
+    fn take_written(
+        &self,
+        bytes: usize,
+        hold: fn(&Self, usize) -> Result<(), &'static str>,
+    ) -> Result<(), &'static str> {
+        let written = self.written.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let taken = if written > self.written_max.load(Ordering::Relaxed) {
+            Err("client-output-buffer-limit")
+        } else {
+            hold(self, bytes)
+        };
+        taken.inspect_err(|_| _ = self.written.fetch_sub(bytes, Ordering::Relaxed))
+    }
+
     /// Charges the database that it speaks to for `bytes`.
     ///
     /// # Errors
     /// The name of the limit that they would exceed.
     pub fn hold(&self, bytes: usize) -> Result<(), &'static str> {
         let mut held = self.held.lock();
-        held.account.take(bytes).inspect_err(|_| held.account.refused(held.bytes))?;
-        // Much of it must fit beside what the databases have taken since the last look at the memory.
-        let fits = if bytes < COUNTED_BYTES || !MEMORY.is_exceeded_by(bytes) { Ok(()) } else { Err(account::TOTAL) };
-        fits.and_then(|()| self.of_all.take(bytes)).inspect_err(|_| {
+        if held.bytes.saturating_add(bytes) <= held.account.each_min() {
+            held.account.take_anyway(bytes);
+        } else {
+            held.account.take(bytes).inspect_err(|_| held.account.refused(held.bytes))?;
+        }
+        if !fits_beside(bytes) || self.of_all.take(bytes).is_err() {
             held.account.give(bytes);
             self.of_all.refused(held.bytes);
-        })?;
+            return Err(account::TOTAL);
+        }
+        held.bytes += bytes;
+        MEMORY.hold(bytes);
+        Ok(())
+    }
+
+    /// The same where less will do: that it does not fit is nobody's fault.
+    fn hold_if_free(&self, bytes: usize) -> Result<(), &'static str> {
+        let mut held = self.held.lock();
+        held.account.try_take(bytes)?;
+        if !fits_beside(bytes) || self.of_all.try_take(bytes).is_err() {
+            held.account.give(bytes);
+            return Err(account::TOTAL);
+        }
         held.bytes += bytes;
         MEMORY.hold(bytes);
         Ok(())
@@ -316,7 +346,11 @@ impl Default for Clients {
             accepted: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             is_draining: AtomicBool::new(false),
-            strangers_memory: Account::new(account::TOTAL, usize::MAX),
+            strangers_memory: Account::with_each_min(
+                account::OF_STRANGERS,
+                strangers::MEMORY_MAX,
+                strangers::MEMORY_EACH_MIN,
+            ),
             memory,
             written_max: Arc::new(AtomicUsize::new(usize::MAX)),
         }
@@ -463,6 +497,13 @@ impl Clients {
         all.strangers.before(since_ms).iter().filter_map(|id| all.by_id.get(id)).for_each(|client| client.kill());
     }
 
+    /// Closes the strangers that keep most, where all together keep too much.
+    pub fn close_hoarding_strangers(&self) {
+        if let Some(bytes) = self.strangers_memory.is_crowded() {
+            self.evict(&self.strangers_memory, bytes);
+        }
+    }
+
     pub fn strangers(&self) -> usize {
         self.all.lock().strangers.len()
     }
@@ -488,7 +529,7 @@ impl Clients {
                 break;
             }
             left = left.saturating_sub(client.held_bytes());
-            tracing::warn!(client = client.id, peer = %client.peer, bytes = client.held_bytes(), "closed: the clients of its database are over maxmemory-clients");
+            tracing::warn!(client = client.id, peer = %client.peer, bytes = client.held_bytes(), "closed: it keeps most of the memory that its fellows may keep together");
             client.kill();
             closed += 1;
         }
@@ -626,6 +667,44 @@ mod tests {
         let refused = clients.add(Peer::Unix("test".into()), &"a".into(), &account, 0, full);
         assert_eq!(refused.err(), Some(Refusal::OutOfMemory));
         assert_eq!((clients.count(), account.used()), (0, 0));
+    }
+
+    #[test]
+    fn strangers_together_have_a_bound_and_each_can_say_who_it_is() {
+        let clients = Clients::default();
+        let add = || clients.add_stranger(Peer::Unix("test".into()), 0, 1024);
+        let mut hoarders = Vec::new();
+        while hoarders.len() < 1000 {
+            let hoarder = add();
+            if hoarder.hold(160 << 10).is_err() {
+                break;
+            }
+            hoarders.push(hoarder);
+        }
+        assert!(clients.memory.used() <= strangers::MEMORY_MAX, "{}", clients.memory.used());
+        let late = add();
+        assert_eq!(late.hold(1000), Ok(()), "that is enough for a token");
+        assert_eq!(late.hold(100 << 10), Err(account::OF_STRANGERS));
+        clients.close_hoarding_strangers();
+        assert!(!late.is_killed() && hoarders.iter().any(|hoarder| hoarder.is_killed()));
+    }
+
+    #[test]
+    fn a_reply_that_gets_along_with_less_room_harms_nobody() {
+        let clients = Clients::default();
+        let account = Account::new(account::OF_DATABASE, 10 << 20);
+        let add = || clients.add(Peer::Unix("test".into()), &"a".into(), &account, 0, places(10, 1)).unwrap();
+        let (small, large) = (add(), add());
+        large.hold(9 << 20).unwrap();
+        let mut reply = dormouse_protocol::Reply::within(Default::default(), Some(Arc::clone(&small) as _));
+        let written = (0..100).take_while(|_| {
+            let start = reply.len();
+            reply.bulk(&[b'x'; 8 << 10]);
+            reply.settle(start);
+            reply.granted() < 900 << 10
+        });
+        assert!(written.count() > 80, "so much fits");
+        assert_eq!((account.is_crowded(), account.refusals()), (None, 0));
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! 3. Each wrong token is answered later than the one before on the same connection, which is closed after some. An
 //!    address that has shown many wrong tokens waits before each further one is looked at ([`Guesses`]), right or wrong: if
 //!    only wrong ones waited, silence would tell as much as a refusal. Right tokens from other addresses never wait.
-//! 4. They may send a number of other requests, all of which are refused.
+//! 4. What they make the server keep is charged to an account of all of them ([`MEMORY_MAX`]). Where that is full, those who
+//!    keep most are closed, and each has room for a token all the same.
+//! 5. They may send a number of other requests, all of which are refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::account::CONNECTION_BYTES;
 use crate::peer::Peer;
 
 /// Wrong tokens after which a connection is closed.
@@ -37,6 +40,11 @@ const HALF_LIFE_MS: f64 = 30_000.0;
 
 /// Addresses whose wrong tokens are remembered.
 const ORIGINS_MAX: usize = 4096;
+
+/// What all strangers together may make the server keep, with their connections.
+pub const MEMORY_MAX: usize = 16 << 20;
+/// What each may have, whatever the others keep: its connection, and a request that shows a token.
+pub const MEMORY_EACH_MIN: usize = 2 * CONNECTION_BYTES;
 
 /// Places that strangers have on every server.
 pub const PLACES_MIN: usize = 16;
