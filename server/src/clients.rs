@@ -87,6 +87,9 @@ struct HeldBytes {
     bytes: usize,
 }
 
+/// A smaller outbox doubles when it is full.
+const OUTBOX_DOUBLED_BYTES: usize = 64 << 10;
+
 #[derive(Debug, Default)]
 struct Outbox {
     messages: Vec<u8>,
@@ -95,6 +98,15 @@ struct Outbox {
 }
 
 impl Outbox {
+    /// What is much grows by a quarter at a time, not to twice its size.
+    fn add(&mut self, message: &[u8]) {
+        let (len, room) = (self.messages.len(), self.messages.capacity() - self.messages.len());
+        if len > OUTBOX_DOUBLED_BYTES && message.len() > room {
+            self.messages.reserve_exact(message.len().max(len / 4));
+        }
+        self.messages.extend_from_slice(message);
+    }
+
     /// Whether `bytes` that wait to be read are too many, now or for too long.
     fn is_over(&mut self, bytes: usize, limit: OutputLimit, now_ms: u64) -> bool {
         let soft = limit.soft_bytes > 0 && bytes > limit.soft_bytes;
@@ -275,7 +287,7 @@ impl Client {
             self.close_slow_reader(bytes);
             return;
         }
-        outbox.messages.extend_from_slice(message);
+        outbox.add(message);
         let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
         self.outbox_bytes.store(outbox.messages.len(), Ordering::Release);
         if outbox.is_over(bytes, limit, now_ms) {

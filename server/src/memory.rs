@@ -77,7 +77,7 @@ impl Watch {
             let databases = node.tenants.all().filter(|tenant| tenant.database.is_awake()).count();
             MEMORY.measured(left, usize::try_from(total).unwrap_or(usize::MAX), databases);
             let share = used as f64 / total as f64;
-            if share > CLOSE_FROM {
+            if share > CLOSE_FROM || process::resident_bytes() as f64 > total as f64 * CLOSE_FROM {
                 every = LOOK_CLOSELY_EVERY;
             }
             if share > RELIEF_FROM {
@@ -92,10 +92,13 @@ impl Watch {
     /// What is used, after what is not was given back if that is in the way.
     fn measure(&mut self, node: &Node) -> u64 {
         let (used, resident) = (used_bytes(), process::resident_bytes());
+        let total = node.facts.max_memory_total;
+        // Nothing else helps when that is more than there may be.
+        let is_too_much = total > 0 && resident > total;
         let is_in_the_way = node.facts.max_memory_total > 0
             && resident as f64 > node.facts.max_memory_total as f64 * RELIEF_FROM
             && resident > used + GIVEN_BACK_MIN;
-        if is_in_the_way && self.given_back.is_none_or(|last| last.elapsed() > GIVE_BACK_EVERY) {
+        if is_in_the_way && (is_too_much || self.given_back.is_none_or(|last| last.elapsed() > GIVE_BACK_EVERY)) {
             self.given_back = Some(Instant::now());
             give_back();
         }

@@ -76,7 +76,7 @@ fn sort(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Option
         return Ok(());
     }
     let bytes: usize = found.iter().flatten().map(Vec::len).sum();
-    work(reply, bytes + found.len() * LISTED_BYTES)?;
+    db.reserve_result(bytes + found.len() * LISTED_BYTES)?;
     let mut list = List::new();
     for element in &found {
         list.push(End::Tail, element.as_deref().unwrap_or_default(), db.limits());

@@ -126,6 +126,18 @@ impl Keyspace<'_> {
         Ok(())
     }
 
+    /// Reserves memory for a result of so many bytes that a command is about to store, and for its effect.
+    ///
+    /// # Errors
+    /// [`Error::OutOfTotal`] where there is not so much left.
+    pub fn reserve_result(&mut self, bytes: usize) -> crate::error::Result<()> {
+        let effects = if self.shared.journal.is_recording() { 2 } else { 0 };
+        match self.reserve(bytes.saturating_mul(1 + effects)) {
+            Err(NoRoom::Refused(error)) => Err(error),
+            Err(NoRoom::Wait(_)) | Ok(()) => Ok(()),
+        }
+    }
+
     /// Refuses a command of a transaction that needs more than was known when the transaction began, where `before` bytes
     /// were held: a transaction makes room once, and its earlier commands may have made large what this one copies.
     ///
