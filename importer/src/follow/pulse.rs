@@ -28,6 +28,8 @@ pub struct Pulse<'a> {
     pub meters: &'a ImportMeters,
     pub progress: &'a LiveProgress,
     pub over: &'a AtomicBool,
+    /// The import goes on behind the copy.
+    pub follows: bool,
     /// Something to say is tried once in a session.
     pub speaks: bool,
 }
@@ -63,7 +65,9 @@ impl Pulse<'_> {
                     None => connection = None,
                 }
             }
-            self.progress.show(self.meters);
+            if self.follows || !self.meters.following.load(Ordering::Relaxed) {
+                self.progress.show(self.meters);
+            }
             std::thread::park_timeout(TICK);
         }
     }

@@ -198,6 +198,7 @@ impl LiveImport {
             meters: &self.meters,
             progress: &self.progress,
             over: &over,
+            follows: self.follows,
             speaks: memory.full_syncs <= 1 && snapshot,
         };
         // Without following, the stream is left where it begins.
