@@ -8,6 +8,7 @@
 //! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
+//! | searches by distance | without the order of what is equally far |
 //! | `LPOS` with the lowest `RANK`; arguments of `BITCOUNT` and `BITPOS` for a key that is missing or no string | refused, as 7.2 does |
 //! | HyperLogLogs | without the count that Redis's `PFCOUNT` caches in them |
 //! | all others, and all errors | byte for byte |
@@ -18,7 +19,7 @@
 mod newer;
 
 pub use newer::is_left_out;
-use newer::is_listed;
+use newer::{is_listed, same_coordinates};
 
 use crate::Kind;
 use crate::resp::{Reply, Words};
@@ -55,6 +56,7 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
             b"ENCODING" => is_older && same_encoding(ours, theirs),
             _ => ours.number().is_some() && theirs.number().is_some(),
         },
+        _ if name.starts_with(b"GEO") && is_by_distance(words) => same_places(peer, ours, theirs),
         _ if name.starts_with(b"Z") => is_older && same_numbers(ours, theirs),
         _ => without_cached_counts(ours) == without_cached_counts(theirs),
     }
@@ -80,6 +82,23 @@ fn is_newer(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a search is sorted. Places that are equally far come in the order in which the server's sort leaves them.
+fn is_by_distance(words: &Words) -> bool {
+    words.iter().any(|word| [&b"ASC"[..], b"DESC", b"COUNT"].iter().any(|sorts| word.eq_ignore_ascii_case(sorts)))
+}
+
+fn same_places(peer: Kind, ours: &Reply, theirs: &Reply) -> bool {
+    let (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) = (ours, theirs) else { return false };
+    let by_name = |places: &[Reply]| {
+        let mut places: Vec<Reply> = places.to_vec();
+        places.sort_by_key(|place| leaves(place).first().map(|name| name.to_vec()));
+        places
+    };
+    let mut pairs = by_name(ours).into_iter().zip(by_name(theirs));
+    let same = |(ours, theirs)| ours == theirs || peer == Kind::Redis8 && same_coordinates(&ours, &theirs);
+    kind == other && ours.len() == theirs.len() && pairs.all(same)
 }
 
 /// The kind of a many-item reply with its items in order, `width` of them always together.

@@ -141,7 +141,7 @@ impl Comparison {
             batch: [1, 8, 64][(seed % 3) as usize],
             sleeps: seed % 4 >= 2,
             pending: Vec::new(),
-            ours: connect(seed, ours),
+            ours: connect_to_ours(seed, ours),
             theirs: connect(seed, theirs),
             ports: (ours, theirs),
             peer,
@@ -165,7 +165,7 @@ impl Comparison {
 
     /// New connections to both, so that what a connection remembers is the same again.
     fn reconnect(&mut self) {
-        self.ours = connect(self.seed, self.ports.0);
+        self.ours = connect_to_ours(self.seed, self.ports.0);
         self.theirs = connect(self.seed, self.ports.1);
     }
 
@@ -417,6 +417,15 @@ impl Comparison {
             text(words)
         );
     }
+}
+
+/// However slow the machine is, replies are waited for.
+fn connect_to_ours(seed: u64, port: u16) -> Connection {
+    let mut connection = connect(seed, port);
+    if Kind::under_test() == Kind::Dormouse {
+        assert_eq!(connection.run("CONFIG SET reply-timeout never"), Reply::Line('+', "OK".into()));
+    }
+    connection
 }
 
 fn connect(seed: u64, port: u16) -> Connection {

@@ -130,7 +130,7 @@ fn is_no_decimal(word: &[u8]) -> bool {
 }
 
 /// Equal, but for numbers of the same value with fewer digits.
-fn same_coordinates(ours: &Reply, theirs: &Reply) -> bool {
+pub(super) fn same_coordinates(ours: &Reply, theirs: &Reply) -> bool {
     match (ours, theirs) {
         (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) => {
             kind == other && ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same_coordinates(a, b))
