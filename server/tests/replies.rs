@@ -82,6 +82,32 @@ fn subscriptions_are_confirmed_while_replies_are_off() {
 }
 
 #[test]
+fn messages_stand_where_a_subscriber_expects_them() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    client.say("HELLO 3");
+    client.say("SUBSCRIBE a");
+    // What it publishes itself follows the reply, and comes before the confirmation that it listens no more.
+    client.write(b"PUBLISH a 1\r\nPING\r\nPUBLISH a 2\r\nUNSUBSCRIBE a\r\nPUBLISH a 3\r\nPING\r\n");
+    let said: Vec<String> = (0..8).map(|_| client.read().expect("a reply").to_string()).collect();
+    let is_message = |text: &str, message: &str| text.contains("message") && text.contains(message);
+    assert!(said[0] == ":1" && is_message(&said[1], "1") && said[2] == "+PONG", "{said:?}");
+    assert!(said[3] == ":1" && is_message(&said[4], "2") && said[5].contains("unsubscribe"), "{said:?}");
+    assert_eq!(said[6..], [":0", "+PONG"]);
+}
+
+#[test]
+fn an_exec_that_is_refused_ends_its_transaction() {
+    let server = Served::start(&["--token", "dm_shop_s3cret"]);
+    let mut client = server.connect_without();
+    let aborted = "-EXECABORT Transaction discarded because of: ";
+    assert_eq!(client.say("EXEC").to_string(), format!("{aborted}NOAUTH Authentication required."));
+    client.say("AUTH dm_shop_s3cret");
+    client.say("SUBSCRIBE a");
+    assert!(client.say("EXEC").to_string().starts_with(&format!("{aborted}Can't execute 'exec'")));
+}
+
+#[test]
 fn a_transaction_says_no_more_and_no_less_than_it_should() {
     let server = Served::start(&[]);
     let mut client = server.connect();

@@ -83,6 +83,11 @@ fn without_negative_zeros(reply: &Reply) -> Reply {
 pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     let is_negative = |word: &[u8]| word.starts_with(b"-");
+    // A name is looked at up to its first NUL only, what is behind it would be shown as it is.
+    let is_newer = matches!(peer, Kind::Valkey | Kind::Redis8);
+    if is_newer && is(&words[0], "CLIENT") && words.iter().any(|word| word.contains(&0)) {
+        return true;
+    }
     match peer {
         Kind::Valkey => {
             // Valkey 9 refuses the transaction that they stand in.

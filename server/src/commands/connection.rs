@@ -287,7 +287,9 @@ fn reset(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     session.forget();
     session.set_version(Version::Resp2);
     reply.set_version(Version::Resp2);
-    session.reply_mode = ReplyMode::On;
+    if session.reply_mode != ReplyMode::Skip {
+        session.reply_mode = ReplyMode::On;
+    }
     session.client.told.lock().name = Box::default();
     session.client.no_evict.store(false, Ordering::Relaxed);
     session.client.no_touch.store(false, Ordering::Relaxed);

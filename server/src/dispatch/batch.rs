@@ -146,8 +146,9 @@ impl Session {
                         }
                     }
                     // What may lead to another database ends the batch, which is counted for this one.
+                    // Between the replies to a subscriber stand its messages.
                     Handler::Session(SessionRun::Now(run) | SessionRun::Weighed(Weighed { run, .. }))
-                        if entry.subcommands.is_empty() && !entry.logs_in() =>
+                        if entry.subcommands.is_empty() && !entry.logs_in() && self.subscriptions.is_none() =>
                     {
                         match budget.take(self.cost(entry, request)) {
                             Fit::Now => {

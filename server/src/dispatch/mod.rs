@@ -102,13 +102,18 @@ impl Session {
         }
         reply.set_version(self.version);
         self.leave_out(reply, before);
-        if self.subscribed() < subscribed && self.client.has_messages() {
-            // They were sent while it still listened: after the confirmation nobody would expect them.
+        if subscribed > 0 && self.client.has_messages() {
             let mut messages = Vec::new();
             self.client.take_messages(&mut messages);
-            let bytes = messages.len();
-            reply.buffer.splice(before..before, messages);
-            before += bytes;
+            if self.subscribed() < subscribed {
+                // They were sent while it still listened: after the confirmation nobody would expect them.
+                let bytes = messages.len();
+                reply.buffer.splice(before..before, messages);
+                before += bytes;
+            } else {
+                // What it has published itself follows the reply.
+                reply.buffer.append(&mut messages);
+            }
         }
         self.note_replies(Left { awaited: own, written: 0 }, before, reply.len());
         self.hold_back().await;
@@ -144,10 +149,14 @@ impl Session {
             }
         };
         if let Err(refusal) = self.admit(entry) {
-            if let Some(transaction) = &mut self.transaction {
-                transaction.broken = true;
+            if is_exec(entry) {
+                self.refuse_exec(&refusal, reply);
+            } else {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.broken = true;
+                }
+                reply.error(&refusal);
             }
-            reply.error(&refusal);
             self.note_refusal();
             if self.authenticated {
                 let mut batch = self.worker.take_batch();
@@ -203,11 +212,8 @@ impl Session {
     /// Answers a request that is no command, or none with so many arguments.
     fn refuse_unresolved(&mut self, request: Request<'_>, text: &[u8], reply: &mut Reply) {
         let named = TABLE.by_name(request.arg(0));
-        if named.is_some_and(|entry| matches!(entry.action, Handler::Session(SessionRun::Exec))) {
-            // What is wrong with EXEC itself ends the transaction, and is told so even where there is none.
-            self.abort();
-            let why = String::from_utf8_lossy(text).replacen("ERR ", "", 1);
-            reply.error(&format!("EXECABORT Transaction discarded because of: {why}"));
+        if named.is_some_and(is_exec) {
+            self.refuse_exec(&String::from_utf8_lossy(text), reply);
             return;
         }
         if let Some(transaction) = &mut self.transaction {
@@ -220,6 +226,12 @@ impl Session {
         } else {
             reply.error("NOAUTH Authentication required.");
         }
+    }
+
+    /// What is wrong with EXEC itself ends the transaction, and is told so even where there is none.
+    fn refuse_exec(&mut self, why: &str, reply: &mut Reply) {
+        self.abort();
+        reply.error(&format!("EXECABORT Transaction discarded because of: {}", why.replacen("ERR ", "", 1)));
     }
 
     /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it. Nor longer than a
@@ -304,6 +316,10 @@ fn count(batch: &mut Batch, tenant: &Tenant, command: usize, request: Request<'_
         batch.failed(command);
         tenant.errors.count(&reply.buffer[before..]);
     }
+}
+
+fn is_exec(entry: &CommandEntry) -> bool {
+    matches!(entry.action, Handler::Session(SessionRun::Exec))
 }
 
 /// Whether a request may show a token.
