@@ -7,9 +7,11 @@
 //! 2. Each is asked in RESP2 and RESP3, by itself and in a transaction.
 //! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have the newer commands. Replies that depend on the
 //!    server or on time are compared by their form alone ([`form`]).
+//!    [`talks`] compares whole conversations.
 //! 4. A reply that no server agrees with is refused, unless `differences.txt` has the line with a reason.
 
 mod space;
+mod talks;
 
 use std::collections::{BTreeMap, BTreeSet};
 
