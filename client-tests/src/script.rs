@@ -134,7 +134,7 @@ impl Script {
             return words.push(self.word("junk"));
         };
         // Swapped words could make a number of seconds out of a value, and a key that expires while the script runs.
-        let sets_expiry = words[0].windows(2).any(|pair| pair == b"EX" || pair == b"ET");
+        let sets_expiry = words[0] == b"RESTORE" || words[0].windows(2).any(|pair| pair == b"EX" || pair == b"ET");
         match self.random.below(if sets_expiry { 3 } else { 4 }) {
             0 => _ = words.remove(place),
             1 => words.insert(place, word),
