@@ -149,6 +149,17 @@ impl PubSub {
         channels.keys().filter(|name| pattern.is_none_or(|glob| glob.matches(name))).cloned().collect()
     }
 
+    /// The same; nobody waits for its lock while it matches.
+    pub fn channels_unlocked(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
+        let mut channels: Vec<ChannelName> = self.channels.read().keys().cloned().collect();
+        channels.retain(|name| pattern.is_none_or(|glob| glob.matches(name)));
+        channels
+    }
+
+    pub fn channel_count(&self) -> usize {
+        self.channels.read().len()
+    }
+
     pub fn subscribers(&self, channel: &[u8]) -> usize {
         self.channels.read().get(channel).map_or(0, BTreeMap::len)
     }

@@ -69,6 +69,23 @@ fn of_many_patterns_all_are_subscribed_to_or_none() {
     assert!(!clients.contains("psub=1"), "{clients}");
 }
 
+#[test]
+fn many_channels_are_told_of() {
+    let server = Served::start(&[]);
+    let (mut listener, mut other) = (server.connect(), server.connect());
+    let names = names(MANY);
+    send_all(&mut listener, "SUBSCRIBE", &names);
+    (0..MANY).for_each(|_| drop(listener.read().unwrap()));
+    for (line, expected) in [("PUBSUB CHANNELS", MANY), ("PUBSUB CHANNELS name1*", 3_111), ("PUBSUB CHANNELS x*", 0)] {
+        assert_eq!(other.say(line).items().len(), expected, "{line}");
+    }
+    let words: Vec<&str> = ["PUBSUB", "NUMSUB"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let counts = other.run(&[&words[..], &["none"]].concat());
+    let (last, known) = counts.items().split_at(2 * MANY);
+    assert_eq!(known, [Value::Bulk("none".into()), Value::Integer(0)]);
+    assert!(last.chunks(2).zip(&names).all(|(pair, name)| pair[0].text() == name && pair[1].integer() == 1));
+}
+
 /// Each pattern looks at each byte of the channel, so that the message takes far more than a turn.
 #[test]
 fn a_message_to_long_patterns_reaches_everybody() {

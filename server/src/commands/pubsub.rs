@@ -21,6 +21,8 @@ use crate::table::{SessionRun, Weighed};
 
 /// A confirmation without the name.
 const CONFIRMATION_BYTES: usize = 64;
+/// A job of the slow lane has panicked.
+const VANISHED: &str = "ERR the command failed; the server's log says how";
 /// Names that are subscribed to, or no longer, before others have their turns.
 const NAMES_OF_A_TURN: usize = 1000;
 
@@ -60,12 +62,12 @@ pub const FAMILY: Family<SessionRun> = Family {
         Command::container(
             "PUBSUB",
             &[
-                Command::new("CHANNELS", at_least(2), &[], BASE, now!(channels, 2)).doc(
+                Command::new("CHANNELS", at_least(2), &[], BASE, SessionRun::Weighed(CHANNELS)).doc(
                     "2.8.0",
                     "O(N) where N is the number of active channels, and assuming constant time pattern matching (relatively short channels and patterns)",
                     "Returns the active channels.",
                 ),
-                Command::new("NUMSUB", at_least(2), &[], BASE, now!(numsub, 2)).doc(
+                Command::new("NUMSUB", at_least(2), &[], BASE, SessionRun::Weighed(NUMSUB)).doc(
                     "2.8.0",
                     "O(N) for the NUMSUB subcommand, where N is the number of requested channels",
                     "Returns a count of subscribers to channels.",
@@ -110,6 +112,21 @@ const PUBLISH: Weighed = Weighed {
     run: parsed!(publish, 1),
     weigh: |session, request| session.tenant.pubsub.cost(request.arg(1), request.arg(2)),
     in_turns: |session, reply, request| Box::pin(publish_elsewhere(session, reply, request)),
+};
+
+const CHANNELS: Weighed = Weighed {
+    run: parsed!(channels, 2),
+    weigh: |session, request| {
+        let pattern = request.get(2).unwrap_or_default();
+        let each = 1 + pattern.len() / BYTES_PER_ELEMENT;
+        2 * reading_cost(pattern) + each.saturating_mul(session.tenant.pubsub.channel_count())
+    },
+    in_turns: |session, reply, request| Box::pin(channels_in_turns(session, reply, request)),
+};
+const NUMSUB: Weighed = Weighed {
+    run: parsed!(numsub, 2),
+    weigh: |_, request| request.len(),
+    in_turns: |session, reply, request| Box::pin(numsub_in_turns(session, reply, request)),
 };
 
 /// What one name of a subscription costs beyond its bytes: a pattern is read twice.
@@ -176,7 +193,7 @@ async fn publish_elsewhere(session: &mut Session, reply: &mut Reply, request: Re
             let _ = sender.send(tenant.pubsub.publish_unlocked(&channel, &message, limit, now_ms));
         },
     )?;
-    let receivers = receiver.await.map_err(|_| Error::text("ERR the command failed; the server's log says how"))?;
+    let receivers = receiver.await.map_err(|_| Error::text(VANISHED))?;
     reply.integer(receivers as i64);
     Ok(())
 }
@@ -194,12 +211,49 @@ fn channels(
     Ok(())
 }
 
+/// The same where there are many channels, or the pattern is long: they are matched on the slow lane.
+async fn channels_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let LastOfSubcommand(pattern) = parse::<LastOfSubcommand<&[u8]>>(request, 2)?;
+    let (tenant, pattern) = (Arc::clone(&session.tenant), pattern.map(Box::<[u8]>::from));
+    let (sender, receiver) = oneshot::channel();
+    session.tenant.database.on_lane(
+        Vec::new(),
+        || true,
+        move |_| {
+            let glob = pattern.as_deref().map(Glob::new).transpose();
+            // The client may be gone.
+            let _ = sender.send(glob.map(|glob| tenant.pubsub.channels_unlocked(glob.as_ref())));
+        },
+    )?;
+    let channels = receiver.await.map_err(|_| Error::text(VANISHED))??;
+    reply.array(channels.len());
+    for some in channels.chunks(NAMES_OF_A_TURN) {
+        some.iter().for_each(|channel| reply.bulk(channel));
+        yield_now().await;
+    }
+    Ok(())
+}
+
 /// `PUBSUB NUMSUB [channel [channel ...]]`
 fn numsub(session: &mut Session, reply: &mut Reply, (channels,): (Rest<'_>,)) -> Result<()> {
     reply.array(2 * channels.len());
     for channel in channels.iter() {
         reply.bulk(channel);
         reply.integer(session.tenant.pubsub.subscribers(channel) as i64);
+    }
+    Ok(())
+}
+
+/// The same for many channels.
+async fn numsub_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let channels = parse::<Rest<'_>>(request, 2)?;
+    reply.array(2 * channels.len());
+    for (at, channel) in channels.iter().enumerate() {
+        reply.bulk(channel);
+        reply.integer(session.tenant.pubsub.subscribers(channel) as i64);
+        if at % NAMES_OF_A_TURN == 0 {
+            yield_now().await;
+        }
     }
     Ok(())
 }
