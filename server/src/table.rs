@@ -8,7 +8,7 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, Row, Run};
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::budget;
-use dormouse_storage::log::Lsn;
+use dormouse_shard::keyspace::Left;
 use futures::future::{BoxFuture, LocalBoxFuture};
 
 use crate::session::Session;
@@ -70,8 +70,8 @@ pub struct LogIn {
 /// What a command that has waited answers.
 pub struct Answer {
     pub write: Box<dyn FnOnce(&mut Reply) + Send>,
-    /// What must be durable before it may leave.
-    pub awaited: Lsn,
+    /// What it has left in the log, and what must be durable before it may leave.
+    pub left: Left,
 }
 
 impl std::fmt::Debug for SessionRun {

@@ -18,6 +18,7 @@ use dormouse_protocol::Reply;
 use dormouse_shard::commands::write_help as help;
 use dormouse_shard::commands::{Family, Flags};
 use dormouse_shard::error::Result;
+use dormouse_shard::keyspace::Left;
 use dormouse_storage::log::Lsn;
 
 use crate::config::Access;
@@ -61,12 +62,12 @@ fn answer<T: Send + 'static>(outcome: Result<T>, write: impl FnOnce(T, &mut Repl
         Ok(outcome) => write(outcome, reply),
         Err(error) => reply.error(&error.to_string()),
     });
-    Answer { write, awaited: 0 }
+    Answer { write, left: Left::default() }
 }
 
 /// The answer of a command that tells of keys: it waits until the log is durable up to `awaited`.
 fn tell(awaited: Lsn, write: impl FnOnce(&mut Reply) + Send + 'static) -> Answer {
-    Answer { write: Box::new(write), awaited }
+    Answer { write: Box::new(write), left: Left { awaited, written: 0 } }
 }
 
 /// `now!(ping)` makes a row's run of `fn ping(session, reply, arguments)`; for a subcommand `now!(list, 2)` skips both words

@@ -241,8 +241,8 @@ impl Session {
         let limit = self.node.settings().reply_timeout.duration().filter(|_| !is_patient);
         let turn = Turn::new(self.since, limit, Arc::clone(&self.client) as _);
         match turn.wait(Waits::Answer, answer).await {
-            Ok(Answer { write, awaited }) => {
-                self.note(Left { awaited, written: 0 });
+            Ok(Answer { write, left }) => {
+                self.note(left);
                 write(reply);
             }
             Err(_) if turn.has_lost_caller() => self.closing = true,
