@@ -178,7 +178,7 @@ impl Network {
     pub fn before(server: u16, seed: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
-        let plan = Plan { random: Random(seed), one_in: 0, told: VecDeque::new() };
+        let plan = Plan { random: Random::new(seed), one_in: 0, told: VecDeque::new() };
         let state = Arc::new(State {
             plan: Mutex::new(plan),
             met: Default::default(),

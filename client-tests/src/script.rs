@@ -60,7 +60,7 @@ impl Script {
     pub fn new(seed: u64) -> Self {
         let templates = templates::all();
         let total_weight = templates.iter().map(|template| template.weight).sum();
-        Self { random: Random(seed), pools: Pools::default(), templates, total_weight, emitted: 0 }
+        Self { random: Random::new(seed), pools: Pools::default(), templates, total_weight, emitted: 0 }
     }
 
     fn transaction(&mut self) -> Step {
@@ -170,20 +170,16 @@ impl Iterator for Script {
     }
 }
 
-/// splitmix64, by Sebastiano Vigna: <https://prng.di.unimi.it/splitmix64.c>
-pub struct Random(pub u64);
+/// Random choices, the same for the same seed.
+pub struct Random(fastrand::Rng);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub fn new(seed: u64) -> Self {
+        Self(fastrand::Rng::with_seed(seed))
     }
 
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
+        self.0.usize(..limit)
     }
 
     pub fn one_in(&mut self, n: usize) -> bool {

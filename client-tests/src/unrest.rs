@@ -25,7 +25,7 @@ pub struct Unrest {
 impl Unrest {
     /// Splits and merges shards at random.
     pub fn of_shards(port: u16, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         Self::start(port, move |connection| {
             let shards = connection.run("DORMOUSE SHARDS");
             let number = shards.items().map_or(0, <[Reply]>::len);
@@ -41,7 +41,7 @@ impl Unrest {
 
     /// Puts the database to sleep again and again.
     pub fn of_sleep(port: u16, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         Self::start(port, move |connection| {
             let reply = connection.run("DORMOUSE SLEEP");
             // A database that the script writes to in each round of its last checkpoint stays awake.

@@ -142,7 +142,7 @@ fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool, disk_mib: Option<
 fn no_reply_is_held_for_longer_than_its_bound() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut node = Node::new(Kind::Dormouse, "0".parse().expect("a mode"), folder.path());
-    let target = node.start(&mut Random(1)).expect("a server");
+    let target = node.start(&mut Random::new(1)).expect("a server");
     let mut client = target.connect(0).expect("a connection");
     let mut call = |words: &[&str]| {
         let begun = Instant::now();

@@ -43,8 +43,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
         };
         // Whoever starts a worker waits for this answer.
         let _ = started.send(Ok(()));
-        let worker =
-            Rc::new(Worker::new(node.seed.wrapping_add((number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))));
+        let worker = Rc::new(Worker::new(node.seed.wrapping_add(number as u64 + 1)));
         runtime.block_on(async move {
             if let Some(log) = node.engine.log.clone() {
                 let worker = Rc::clone(&worker);

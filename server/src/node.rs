@@ -241,11 +241,6 @@ fn output_limit(limit: OutputBufferLimit) -> OutputLimit {
 
 /// 40 hexadecimal digits.
 fn run_id(seed: u64, started_ms: u64) -> String {
-    let mut state = seed ^ started_ms.rotate_left(32);
-    let mut digits = String::with_capacity(48);
-    while digits.len() < 40 {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        digits += &format!("{:08x}", state >> 32);
-    }
-    digits
+    let mut random = fastrand::Rng::with_seed(seed ^ started_ms.rotate_left(32));
+    std::iter::repeat_with(|| random.digit(16)).take(40).collect()
 }

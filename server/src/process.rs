@@ -97,12 +97,6 @@ pub fn memory_by_default() -> u64 {
     limits.into_iter().flatten().min().unwrap_or(0)
 }
 
-/// From the system's source, by way of the standard library's hash keys; never 0.
-pub fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    (RandomState::new().build_hasher().finish() ^ crate::clock::now_ms().rotate_left(20)).max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,6 +13,7 @@ use dormouse_storage::log::Log;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::manifest;
 use dormouse_storage::store::{Store, StoreError};
+use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -121,7 +122,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;
-        let seed = process::random_seed();
+        let seed = fastrand::u64(1..);
         let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
             false => Failure::Other(explain(&error)),
@@ -153,11 +154,8 @@ impl Server {
         settings.facts.port = addresses.first().map_or(0, |address| address.port());
         let workers = options.worker_count().get();
         settings.facts.workers = workers;
-        let mut seeds = seed;
-        let next_seed = || {
-            seeds = seeds.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            seeds ^ (seeds >> 29)
-        };
+        let mut seeds = Rng::with_seed(seed);
+        let next_seed = || seeds.u64(..);
         let tenants = background.block_on(Tenants::open(
             options.tokens.clone(),
             &engine,

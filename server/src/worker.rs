@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+
 use crate::clock::both_clocks;
 use crate::databases::Tenant;
 use crate::held::HeldReplies;
@@ -28,7 +30,7 @@ pub struct Worker {
     /// Kept for its allocation.
     batch: Cell<Batch>,
     pub held: HeldReplies,
-    random: Cell<u64>,
+    random: RefCell<Rng>,
     /// The monotonic clock, and what the system's clock said at that moment, in unix nanoseconds.
     clock: Cell<(Instant, u64)>,
 }
@@ -41,7 +43,7 @@ impl Worker {
             writers: RefCell::default(),
             batch: Cell::default(),
             held: HeldReplies::default(),
-            random: Cell::new(seed | 1),
+            random: RefCell::new(Rng::with_seed(seed)),
             clock: Cell::new(both_clocks()),
         }
     }
@@ -68,13 +70,7 @@ impl Worker {
     }
 
     pub fn random(&self) -> u64 {
-        // xorshift64*
-        let mut x = self.random.get();
-        x ^= x >> 12;
-        x ^= x << 25;
-        x ^= x >> 27;
-        self.random.set(x);
-        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.random.borrow_mut().u64(..)
     }
 
     /// The worker's reply buffer, empty.

@@ -25,6 +25,7 @@ use dormouse_storage::manifest;
 use dormouse_storage::shown::INDEXES;
 use dormouse_storage::store::{FaultyStore, Store, StoreFault, StoreRequest};
 use dormouse_types::segment::{Placement, SlotPlacement, prefix53};
+use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 
@@ -121,18 +122,6 @@ fn plan(words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
 
 fn bulk(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
-}
-
-/// xorshift64: the same run for the same seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 #[test]
@@ -254,10 +243,10 @@ fn nothing_is_lost_however_the_shards_move() {
             bench.runtime.spawn(keep_books(database, stop, writer))
         })
         .collect();
-    let mut chance = Chance(88_172_645_463_325_252);
+    let mut chance = Rng::with_seed(1);
     for _ in 0..150 {
-        let slot = chance.below(16384) as u16;
-        match chance.below(8) {
+        let slot = chance.u64(..16384) as u16;
+        match chance.u64(..8) {
             0..=2 => drop(bench.runtime.block_on(database.split(slot)).expect("it can be split")),
             3 | 4 => {
                 let firsts = database.topology().map(|topology| topology.firsts.clone()).unwrap_or_default();
@@ -291,12 +280,12 @@ fn nothing_is_lost_however_the_shards_move() {
 /// Writes and reads keys that are this writer's own, and answers what each must hold.
 async fn keep_books(database: Arc<Database>, stop: Arc<AtomicBool>, writer: u64) -> BTreeMap<String, Option<String>> {
     let mut book: BTreeMap<String, Option<String>> = BTreeMap::new();
-    let mut chance = Chance(writer.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut chance = Rng::with_seed(writer);
     let mut n = 0_u64;
     while !stop.load(Ordering::SeqCst) {
         n += 1;
-        let key = format!("w{writer}:{}", chance.below(2000));
-        match chance.below(10) {
+        let key = format!("w{writer}:{}", chance.u64(..2000));
+        match chance.u64(..10) {
             0 | 1 => {
                 let had = book.insert(key.clone(), None).flatten().is_some();
                 assert_eq!(run(&database, &["DEL", &key]).await, format!(":{}\r\n", u8::from(had)), "{key}");
@@ -312,7 +301,7 @@ async fn keep_books(database: Arc<Database>, stop: Arc<AtomicBool>, writer: u64)
                 book.insert(key, Some(value));
             }
             _ => {
-                let value = format!("{n}-{}", "v".repeat(chance.below(100) as usize));
+                let value = format!("{n}-{}", "v".repeat(chance.u64(..100) as usize));
                 assert_eq!(run(&database, &["SET", &key, &value]).await, "+OK\r\n");
                 book.insert(key, Some(value));
             }

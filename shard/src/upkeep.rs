@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_types::record::Record;
+use fastrand::Rng;
 use futures::channel::oneshot;
 
 use crate::database::Database;
@@ -110,9 +111,7 @@ impl Database {
     /// One slice of eviction in one shard. False where no shard has anything to drop.
     async fn evict_slice(self: &Arc<Self>, wanted: usize) -> bool {
         let Some(topology) = self.topology() else { return false };
-        // The odd increment of SplitMix64 leads through all numbers; its multiplier spreads them.
-        let chance = self.shared.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        let chance = (chance ^ chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let chance = Rng::with_seed(self.shared.chance.fetch_add(1, Ordering::Relaxed)).u64(..);
         let shards = &topology.shards;
         let first = weighted(shards.iter().map(|gate| gate.guarded.published().max(0).cast_unsigned()), chance);
         for turn in 0..shards.len() {

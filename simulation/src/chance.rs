@@ -1,4 +1,5 @@
-//! Chance: SplitMix64, the same numbers for the same seed.
+//! Chance: SplitMix64, the same numbers for the same seed. A generator of its own, as seeds that have found something are kept
+//! for tests, and another would make other runs of them.
 
 #[derive(Debug, Clone)]
 pub struct Chance(u64);

@@ -305,11 +305,8 @@ mod tests {
 
     #[test]
     fn a_search_misses_no_point() {
-        let mut random = 9u64;
-        let mut part = || {
-            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            (random >> 11) as f64 / (1u64 << 53) as f64
-        };
+        let mut random = fastrand::Rng::with_seed(9);
+        let mut part = || random.f64();
         for _ in 0..3000 {
             let centre = Point { longitude: part() * 300.0 - 150.0, latitude: part() * 140.0 - 70.0 };
             let reach = 10f64.powf(part() * 5.5);

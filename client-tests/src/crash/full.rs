@@ -99,7 +99,7 @@ fn write_on(
 ) -> Result<Report, String> {
     let mut connection =
         wait_for(START_LIMIT, || Connection::try_open(port).ok()).ok_or("the server does not listen")?;
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut key = 0;
     let mut set = |connection: &mut Connection| {
         key += 1;

@@ -143,7 +143,7 @@ impl Store {
     }
 
     fn round(&mut self, number: usize, summary: &mut Summary) -> Result<(), String> {
-        let mut random = Random(self.settings.seed ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
+        let mut random = Random::new(self.settings.seed ^ (number as u64).wrapping_mul(0xd134_2543_de82_ef95));
         let target = match self.running.take() {
             Some(target) => target,
             None => self.node.start(&mut random)?,
@@ -289,7 +289,7 @@ fn aim(begins: &Receiver<String>, random: &mut Random) {
 
 /// For a thread of its own.
 fn fork(random: &mut Random) -> Random {
-    Random(random.below(usize::MAX) as u64)
+    Random::new(random.below(usize::MAX) as u64)
 }
 
 impl fmt::Display for Summary {

@@ -248,7 +248,7 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn run(&self, left: Option<Process>, most: &mut i64, summary: &mut Summary) -> Result<Process, String> {
-        let mut random = Random(self.settings.seed ^ (self.number as u64).wrapping_mul(0xd134_2543_de82_ef95));
+        let mut random = Random::new(self.settings.seed ^ (self.number as u64).wrapping_mul(0xd134_2543_de82_ef95));
         let window = self.settings.window;
         let mut processes: Vec<Process> = Vec::new();
         if let Some(mut left) = left {

@@ -37,7 +37,7 @@ impl Load {
     /// Commands of which none may be applied twice, in several indexes, in transactions and scripts. Where `expires`,
     /// also for keys that are just about to expire.
     pub fn of_counters(port: u16, seed: u64, expires: bool) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         Self::start(port, move |commands| counters(&mut random, commands, expires))
     }
 

@@ -269,7 +269,7 @@ impl MoveIn {
         connection.run("CONFIG SET repl-backlog-size 268435456");
         let (to_source, to_target) = (Proxy::start(source.port()), Proxy::start(target.port()));
         let (log, seen) = (String::new(), String::new());
-        Some(Self { source, target, to_source, to_target, importer: None, log, random: Random(seed), seen })
+        Some(Self { source, target, to_source, to_target, importer: None, log, random: Random::new(seed), seen })
     }
 
     fn follow(&self, more: &[&str]) -> Importer {

@@ -65,7 +65,7 @@ const SPACE: &[(&str, &str, usize)] = &[
 
 /// The lines, and those that put back what they set.
 pub fn lines() -> Vec<String> {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut lines: Vec<String> = DATA.iter().map(|line| (*line).to_string()).collect();
     for (command, words, most) in SPACE {
         let words: Vec<&str> = words.split(' ').collect();

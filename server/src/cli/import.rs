@@ -8,7 +8,6 @@ use dormouse_importer::{FileImport, follow, offline, online};
 
 use super::{Failure, Place, check_is_store_or_empty};
 use crate::options::Interval;
-use crate::process::random_seed;
 
 #[derive(clap::Args, Debug)]
 pub struct ImportArguments {
@@ -85,8 +84,8 @@ impl ImportArguments {
                     store: &url,
                     database: &self.place.database,
                     temporary: self.temporary,
-                    seed: random_seed(),
-                    writer: random_seed(),
+                    seed: fastrand::u64(1..),
+                    writer: fastrand::u64(1..),
                 };
                 Ok(offline::run(&import, destination)?)
             }

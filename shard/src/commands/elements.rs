@@ -152,14 +152,13 @@ mod tests {
 
     #[test]
     fn a_selection_takes_as_many_as_wanted_and_each_as_often() {
-        let mut random = 1u64;
+        let mut random = fastrand::Rng::with_seed(1);
         let mut taken = [0; 10];
         for _ in 0..3000 {
             let mut selection = Selection::new(3, 10);
             let mut count = 0;
             for of in &mut taken {
-                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-                if selection.takes(random ^ (random >> 32)) {
+                if selection.takes(random.u64(..)) {
                     *of += 1;
                     count += 1;
                 }

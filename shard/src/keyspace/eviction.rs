@@ -20,12 +20,13 @@ use dormouse_storage::shown::INDEXES;
 use dormouse_storage::{effect, log};
 use dormouse_types::record::{Entry, Record, access_clock, size_class};
 use dormouse_types::segment::{Placement, SlotPlacement};
+use fastrand::Rng;
 
 use super::changes::KeyEvent;
 use super::graveyard::{Dead, Parked, takes_long_to_free};
 use super::index::{Index, place_at};
 use super::place::Place;
-use super::{Contents, EngineSettings, Eviction, Keyspace, Shared, split_mix};
+use super::{Contents, EngineSettings, Eviction, Keyspace, Shared};
 use crate::error::Error;
 use crate::memory::COUNTED_BYTES;
 
@@ -192,8 +193,8 @@ impl Contents {
     /// Drops records until `wanted` bytes are free, as far as one slice may go, as an entry of its own in the log. Answers
     /// what was dropped, to be freed without the lock.
     pub fn evict(&mut self, shared: &Shared, now_ms: u64, seed: u64, wanted: usize) -> Vec<Record> {
-        let (settings, mut state) = (shared.settings.load_full(), seed);
-        let mut random = move || split_mix(&mut state);
+        let (settings, mut random) = (shared.settings.load_full(), Rng::with_seed(seed));
+        let mut random = move || random.u64(..);
         let (mut dropped, mut items, mut freed) = (Vec::new(), Vec::new(), 0);
         let records = shared.journal.is_recording();
         if records && shared.journal.admit().is_err() {

@@ -43,6 +43,7 @@ use dormouse_storage::log::{self, Lsn};
 use dormouse_types::Object;
 use dormouse_types::record::{Entry, Record, Value, access_clock};
 use dormouse_types::segment::Placement;
+use fastrand::Rng;
 use smallvec::SmallVec;
 
 pub use collections::Change;
@@ -95,7 +96,7 @@ pub struct Keyspace<'a> {
     /// Whether keys of a followed index that have expired are still there for the command that runs.
     sees_expired: bool,
     now_ms: u64,
-    random: u64,
+    random: Rng,
     /// The access clock of records read or written now, 24 bits: seconds.
     clock: u32,
     recording: Recording,
@@ -136,7 +137,7 @@ impl<'a> Keyspace<'a> {
             followed: shared.followed.load(Ordering::Relaxed),
             sees_expired: true,
             now_ms,
-            random: seed | 1,
+            random: Rng::with_seed(seed),
             clock: access_clock(now_ms),
             recording: Recording::Off,
             items: Vec::new(),
@@ -161,13 +162,13 @@ impl<'a> Keyspace<'a> {
 
     /// Uniform 64 bits.
     pub fn random(&mut self) -> u64 {
-        split_mix(&mut self.random)
+        self.random.u64(..)
     }
 
     /// Numbers like those of [`Self::random`], to be taken while a value is borrowed.
     pub fn randoms(&mut self) -> impl FnMut() -> u64 + use<> {
-        let mut state = self.random();
-        move || split_mix(&mut state)
+        let mut random = self.random.fork();
+        move || random.u64(..)
     }
 
     pub fn limits(&self) -> &Limits {
@@ -479,15 +480,6 @@ impl Drop for Keyspace<'_> {
     fn drop(&mut self) {
         self.finish();
     }
-}
-
-/// SplitMix64.
-fn split_mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

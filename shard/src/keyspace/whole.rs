@@ -109,7 +109,7 @@ impl Keyspace<'_> {
                 return None;
             }
             let mut target = (self.random() % total as u64) as usize;
-            let mut seed = self.random();
+            let mut randoms = self.randoms();
             let (now, select) = (self.horizon(), self.select);
             let shards = self.shards.iter().filter_map(|shard| shard.index(select));
             let index = shards.into_iter().find(|index| match target.checked_sub(index.len()) {
@@ -119,10 +119,7 @@ impl Keyspace<'_> {
                 }
                 None => true,
             })?;
-            let found = index.random(|| {
-                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-                seed ^ (seed >> 32)
-            });
+            let found = index.random(&mut randoms);
             let (key, expired): (Box<[u8]>, bool) = match found {
                 Ok(record) => {
                     let record = record?;

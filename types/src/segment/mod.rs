@@ -31,6 +31,8 @@ mod tests;
 
 use std::{mem, ops::Range};
 
+use fastrand::Rng;
+
 use crate::entry::{Entry, prefetch, size_class};
 
 use self::{
@@ -297,17 +299,16 @@ impl<E: Entry> Segment<E> {
         next
     }
 
-    /// An entry at random, each as likely as any other, if `rng` is any number as likely as any other.
-    pub fn random(&self, rng: u64) -> Option<&E> {
+    /// An entry at random, each as likely as any other, if each `seed` is.
+    pub fn random(&self, seed: u64) -> Option<&E> {
         const TRIES: usize = 16;
         if self.is_empty() {
             return None;
         }
         let slots = self.buckets.len() * WIDTH + self.stash_len();
-        let mut rng = rng;
+        let mut random = Rng::with_seed(seed);
         for _ in 0..TRIES {
-            rng = rng.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            let pick = fraction(scramble(rng), slots);
+            let pick = fraction(random.u64(..), slots);
             match self.buckets.get(pick / WIDTH) {
                 Some(bucket) if bucket.occupied() >> (pick % WIDTH) & 1 == 1 => {
                     return Some(bucket.entry(pick % WIDTH));
@@ -316,7 +317,7 @@ impl<E: Entry> Segment<E> {
                 None => return self.stash.as_ref().map(|stash| stash.entry(pick - self.buckets.len() * WIDTH)),
             }
         }
-        self.nth(fraction(scramble(!rng), self.len()))
+        self.nth(fraction(random.u64(..), self.len()))
     }
 
     /// Entries in the order of buckets from a random one on, each once. Their order has nothing to do with their age, so the

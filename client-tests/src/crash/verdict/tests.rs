@@ -29,7 +29,7 @@ fn client_of(number: usize) -> usize {
 impl Imagined {
     fn new(seed: u64, mode: Mode, operations: usize) -> Self {
         let mut workloads: Vec<Workload> = (0..CLIENTS).map(Workload::new).collect();
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         Self::of(mode, operations, |number, state| {
             let client = client_of(number);
             let database = random.below(DATABASES);

@@ -254,11 +254,8 @@ fn growth_is_told_before_it_happens() {
 /// Random ranges, fields and operations against the plainest way to do each: bit by bit.
 #[test]
 fn as_bit_by_bit() {
-    let mut random = 7u64;
-    let mut below = |limit: usize| {
-        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-        (random >> 33) as usize % limit
-    };
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut below = |limit: usize| random.usize(..limit);
     for _ in 0..400 {
         let mut bench = Bench::new();
         let text: Vec<u8> = (0..below(40)).map(|_| [0, 0, 0xff, 0xff, 0x10, 0xfe][below(6)]).collect();

@@ -230,6 +230,6 @@ fn a_volatile_policy_finds_the_few_that_may_go() {
 }
 
 fn numbers(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || split_mix(&mut state)
+    let mut random = fastrand::Rng::with_seed(seed);
+    move || random.u64(..)
 }

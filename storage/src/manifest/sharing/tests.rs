@@ -6,6 +6,7 @@ use std::{
 };
 
 use dormouse_types::segment::Range53;
+use fastrand::Rng;
 use futures::{executor::block_on, lock::Mutex};
 use object_store::memory::InMemory;
 use proptest::prelude::*;
@@ -441,29 +442,17 @@ impl Process {
     }
 
     /// Some changes of one database, or of branches made from it, by chance.
-    async fn live(&self, name: &'static str, mut chance: Chance) {
+    async fn live(&self, name: &'static str, mut chance: Rng) {
         for turn in 0..14 {
-            let other = NAMES[chance.below(NAMES.len() as u64) as usize];
-            match chance.below(8) {
-                0..=3 => self.checkpoint(name, chance.below(256)).await.unwrap(),
+            let other = NAMES[chance.u64(..NAMES.len() as u64) as usize];
+            match chance.u64(..8) {
+                0..=3 => self.checkpoint(name, chance.u64(..256)).await.unwrap(),
                 // Names of objects that were deleted are not used again: as with a clock that goes on.
-                4..=6 => self.branch(name, other, 1000 * (turn + 1) + chance.below(1000)).await.unwrap(),
+                4..=6 => self.branch(name, other, 1000 * (turn + 1) + chance.u64(..1000)).await.unwrap(),
                 _ if name != NAMES[0] => self.delete(name).await.unwrap(),
                 _ => {}
             }
         }
-    }
-}
-
-/// xorshift64.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
     }
 }
 
@@ -518,18 +507,18 @@ fn collections_and_branches_in_any_order_of_their_steps_delete_nothing_in_use() 
         let faults = FaultyStore::new(inner);
         faults.interleave();
         let process = Process { store: Store::over(faults, "memory://"), known: BTreeMap::from(known) };
-        let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut chance = Rng::with_seed(seed);
         let mut tasks: Vec<_> = NAMES
             .iter()
             .flat_map(|name| [name, name])
-            .map(|name| Box::pin(process.live(name, Chance(chance.below(u64::MAX) | 1))))
+            .map(|name| Box::pin(process.live(name, chance.fork())))
             .collect();
         let mut context = Context::from_waker(Waker::noop());
         let mut polls = 0;
         while !tasks.is_empty() {
-            let task = chance.below(tasks.len() as u64) as usize;
+            let task = chance.u64(..tasks.len() as u64) as usize;
             // A few steps of one in a row, or of all in turn.
-            for _ in 0..=chance.below(6) {
+            for _ in 0..=chance.u64(..6) {
                 if tasks[task].as_mut().poll(&mut context).is_ready() {
                     drop(tasks.swap_remove(task));
                     break;
