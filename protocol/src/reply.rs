@@ -324,6 +324,18 @@ impl Reply {
         self.buffer.extend_from_slice(b"\r\n");
     }
 
+    /// A bulk string of `bytes` bytes, which is just what `write` appends to the buffer.
+    pub fn bulk_with(&mut self, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        if !self.make_room(bytes.saturating_add(25)) {
+            return;
+        }
+        self.header(b'$', bytes);
+        let start = self.buffer.len();
+        write(&mut self.buffer);
+        debug_assert_eq!(self.buffer.len() - start, bytes, "a bulk string is as long as it says");
+        self.buffer.extend_from_slice(b"\r\n");
+    }
+
     /// The decimal digits of an integer as a bulk string: a string value that is kept as an integer.
     pub fn bulk_integer(&mut self, value: i64) {
         self.bulk(itoa::Buffer::new().format(value).as_bytes());

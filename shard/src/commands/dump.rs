@@ -1,11 +1,11 @@
 //! Values as bytes: what moves a key to another server.
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_storage::codec::dump::{RestoreError, dump, restore, restored_bytes_max};
+use dormouse_storage::codec::dump::{RestoreError, dump_bytes, dump_into, restore, restored_bytes_max};
 use dormouse_storage::codec::value::kind;
 
 use crate::commands::args::{Args, Argument, integer};
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, work};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
@@ -48,10 +48,15 @@ pub(crate) const FAMILY: Family<Run> = Family {
 };
 
 /// `DUMP key`
+///
+/// The value is gone through twice, so that the payload is made in the reply itself, which is charged before it is there.
 fn dump_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
-    work(reply, db.value_bytes(key))?;
     match db.record_of(key) {
-        Some(record) => reply.bulk(&dump(&record.value())),
+        Some(record) => {
+            let value = record.value();
+            let bytes = usize::try_from(dump_bytes(&value)).unwrap_or(usize::MAX);
+            reply.bulk_with(bytes, |buffer| dump_into(&value, buffer));
+        }
         None => reply.null(),
     }
     Ok(())

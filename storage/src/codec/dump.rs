@@ -13,9 +13,10 @@ use dormouse_types::record::{Value, size_class};
 
 use super::{
     CodecError, Reader, checksum,
+    reader::ByteCount,
     string::skip_string,
     value::{
-        LoadedValue, decode_value, encode_value, kind,
+        LoadedValue, decode_value, encode_value, encoding_of, kind,
         newer::{Dialect, Flattened, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -41,12 +42,30 @@ pub enum RestoreError {
     Unsupported(&'static str),
 }
 
+/// Bytes around a value: type, version and checksum.
+const ENVELOPE_BYTES: u64 = 1 + 2 + 8;
+
 pub fn dump(value: &Value<'_>) -> Vec<u8> {
-    let mut payload = vec![0];
-    payload[0] = encode_value(value, &mut payload);
-    payload.extend_from_slice(&RDB_VERSION.to_le_bytes());
-    payload.extend_from_slice(&checksum(&payload).to_le_bytes());
+    let mut payload = Vec::new();
+    dump_into(value, &mut payload);
     payload
+}
+
+/// How long the payload will be: the first pass over a large value, which keeps nothing.
+pub fn dump_bytes(value: &Value<'_>) -> u64 {
+    let mut counted = ByteCount::default();
+    encode_value(value, &mut counted);
+    counted.0 + ENVELOPE_BYTES
+}
+
+/// Appends the payload: the second pass.
+pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.push(encoding_of(value));
+    encode_value(value, out);
+    out.extend_from_slice(&RDB_VERSION.to_le_bytes());
+    let sum = checksum(&out[start..]);
+    out.extend_from_slice(&sum.to_le_bytes());
 }
 
 pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>, RestoreError> {

@@ -196,8 +196,42 @@ pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// What takes bytes: memory, a stream, or what only counts them.
+pub trait ByteSink {
+    fn push(&mut self, byte: u8);
+    fn extend_from_slice(&mut self, bytes: &[u8]);
+}
+
+impl ByteSink for Vec<u8> {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        Vec::push(self, byte);
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        Vec::extend_from_slice(self, bytes);
+    }
+}
+
+/// Counts bytes and forgets them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ByteCount(pub u64);
+
+impl ByteSink for ByteCount {
+    #[inline]
+    fn push(&mut self, _: u8) {
+        self.0 += 1;
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len() as u64;
+    }
+}
+
 #[inline]
-pub fn write_rdb_length(out: &mut Vec<u8>, length: u64) {
+pub fn write_rdb_length(out: &mut impl ByteSink, length: u64) {
     match length {
         0..0x40 => out.push(length as u8),
         0x40..0x4000 => out.extend_from_slice(&(0x4000 | length as u16).to_be_bytes()),

@@ -4,7 +4,7 @@ use dormouse_types::{Digits, Item, parse_i64};
 
 use super::{
     CodecError, Reader, lzf,
-    reader::{RdbLength, write_rdb_length},
+    reader::{ByteSink, RdbLength, write_rdb_length},
 };
 
 /// Redis refuses longer strings.
@@ -85,7 +85,7 @@ fn read_encoded<'a>(reader: &mut Reader<'a>, encoding: u8) -> Result<RdbString<'
 
 /// Writes a string as short as it gets without compression.
 #[inline]
-pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn write_string(out: &mut impl ByteSink, bytes: &[u8]) {
     if bytes.len() <= INTEGER_TEXT_MAX
         && let Some(number) = parse_i64(bytes)
         && write_small_integer(out, number)
@@ -97,26 +97,26 @@ pub fn write_string(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Writes a string as it is.
 #[inline]
-pub fn write_plain_string(out: &mut Vec<u8>, bytes: &[u8]) {
+pub fn write_plain_string(out: &mut impl ByteSink, bytes: &[u8]) {
     write_rdb_length(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
 }
 
 /// Writes the decimal text of an integer.
-pub fn write_integer(out: &mut Vec<u8>, number: i64) {
+pub fn write_integer(out: &mut impl ByteSink, number: i64) {
     if !write_small_integer(out, number) {
         write_plain_string(out, Digits::new().format(number).as_bytes());
     }
 }
 
-pub fn write_item(out: &mut Vec<u8>, item: Item<'_>) {
+pub fn write_item(out: &mut impl ByteSink, item: Item<'_>) {
     match item {
         Item::Int(number) => write_integer(out, number),
         Item::Bytes(bytes) => write_string(out, bytes),
     }
 }
 
-fn write_small_integer(out: &mut Vec<u8>, number: i64) -> bool {
+fn write_small_integer(out: &mut impl ByteSink, number: i64) -> bool {
     if let Ok(number) = i8::try_from(number) {
         out.extend_from_slice(&[0xc0, number as u8]);
     } else if let Ok(number) = i16::try_from(number) {

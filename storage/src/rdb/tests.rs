@@ -2,14 +2,14 @@ use std::io::Read;
 
 use dormouse_types::listpack::Listpack;
 use dormouse_types::record::Value;
-use dormouse_types::{Item, Limits};
+use dormouse_types::{Hash, Item, Limits, Object};
 use proptest::prelude::*;
 
 use super::*;
 use crate::codec::reader::write_rdb_length;
 use crate::codec::string::write_plain_string;
 use crate::codec::tests::for_each_damage;
-use crate::codec::value::decode_value;
+use crate::codec::value::{decode_value, encode_value};
 use crate::codec::{Reader, checksum};
 
 /// Everything in an RDB, a line each; the last one is the error where there is one.
@@ -61,6 +61,58 @@ impl Read for Drip<'_> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let count = self.1.min(into.len());
         (&mut self.0).take(count as u64).read(into)
+    }
+}
+
+/// A stream that remembers how it was written to, and refuses after so many bytes.
+struct Strict {
+    bytes: Vec<u8>,
+    longest: usize,
+    room: usize,
+}
+
+impl std::io::Write for Strict {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.room {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        self.longest = self.longest.max(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_large_value_is_written_in_runs() {
+    let limits = Limits::default();
+    let mut hash = Hash::new();
+    for at in 0..100_000 {
+        hash.set(format!("field {at}").as_bytes(), format!("value {at}").as_bytes(), &limits);
+    }
+    let object = Object::Hash(hash);
+    for (version, room) in [(11, usize::MAX), (9, usize::MAX), (11, 500_000), (9, 70_000)] {
+        let mut rdb = RdbWriter::with_version(Strict { bytes: Vec::new(), longest: 0, room }, version);
+        rdb.record(b"before", &Value::Int(1), Beside::default()).unwrap();
+        let written = rdb.record(b"hash", &Value::Object(&object), Beside::default());
+        if room < usize::MAX {
+            assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
+            continue;
+        }
+        written.unwrap();
+        let (Strict { bytes, longest, .. }, count) = rdb.finish().unwrap();
+        assert!(bytes.len() as u64 == count && bytes.len() > 1 << 21);
+        assert!(longest < 65 << 10, "{longest} bytes at once");
+        let mut reader = RdbReader::new(&bytes[..]).unwrap();
+        assert!(matches!(reader.next(), Ok(RdbEntry::Key(_))));
+        let Ok(RdbEntry::Key(RdbRecord { kind, value, .. })) = reader.next() else { panic!("no hash") };
+        let mut expected = Vec::new();
+        assert_eq!(encode_value(&Value::Object(&object), &mut expected), kind);
+        assert!(*value == expected[..]);
+        assert!(matches!(reader.next(), Ok(RdbEntry::End)));
     }
 }
 

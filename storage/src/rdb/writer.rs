@@ -11,7 +11,7 @@
 //!
 //! The caller says the items in the order in which readers
 //! want them: [`RdbWriter::aux`], then for each index [`RdbWriter::select`], [`RdbWriter::resize`] and its records, then
-//! [`RdbWriter::finish`]. Bytes are gathered and written in long runs; a value is gathered whole.
+//! [`RdbWriter::finish`]. Bytes are gathered and written in long runs, however large a value is.
 
 use std::io::{self, Write};
 
@@ -23,9 +23,9 @@ use super::{
     OPCODE_SELECT,
 };
 use crate::codec::dump::RDB_VERSION;
-use crate::codec::reader::write_rdb_length;
+use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{write_plain_string, write_string};
-use crate::codec::value::{encode_unpacked, encode_value, kind};
+use crate::codec::value::{encode_unpacked, encode_value, encoding_of, kind, unpacked_encoding_of};
 
 /// Bytes that are gathered before they are written.
 const RUN_BYTES: usize = 64 << 10;
@@ -36,6 +36,8 @@ pub struct RdbWriter<W> {
     run: Vec<u8>,
     digest: Digest,
     written: u64,
+    /// What the stream answered in the midst of a value. Nothing is written after that.
+    failed: Option<io::Error>,
 }
 
 /// The oldest version that can be written.
@@ -65,7 +67,7 @@ impl<W: Write> RdbWriter<W> {
         let version = version.clamp(VERSION_MIN, VERSION_MAX);
         let mut run = Vec::with_capacity(2 * RUN_BYTES);
         run.extend_from_slice(format!("REDIS{version:04}").as_bytes());
-        RdbWriter { inner, version, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0 }
+        RdbWriter { inner, version, run, digest: Digest::new(CrcAlgorithm::Crc64Redis), written: 0, failed: None }
     }
 
     /// Something about the writer, such as `redis-ver`.
@@ -100,15 +102,19 @@ impl<W: Write> RdbWriter<W> {
 
     /// A key and its value.
     pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
-        let kind = self.begin(beside);
-        write_string(&mut self.run, key);
-        let start = self.run.len();
-        self.run[kind] = encode_value(value, &mut self.run);
-        if let Value::Object(object) = value
-            && !is_known(self.run[kind], self.version)
-        {
-            self.run.truncate(start);
-            self.run[kind] = encode_unpacked(object, &mut self.run);
+        let at = self.begin(beside);
+        let encoding = encoding_of(value);
+        match value {
+            Value::Object(object) if !is_known(encoding, self.version) => {
+                self.run[at] = unpacked_encoding_of(object);
+                write_string(self, key);
+                encode_unpacked(object, self);
+            }
+            _ => {
+                self.run[at] = encoding;
+                write_string(self, key);
+                encode_value(value, self);
+            }
         }
         self.write_run()
     }
@@ -124,6 +130,7 @@ impl<W: Write> RdbWriter<W> {
 
     /// Ends the RDB and answers the stream, flushed, and how many bytes were written to it.
     pub fn finish(mut self) -> io::Result<(W, u64)> {
+        self.check()?;
         self.run.push(OPCODE_END);
         self.digest.update(&self.run);
         let checksum = self.digest.finalize();
@@ -156,17 +163,48 @@ impl<W: Write> RdbWriter<W> {
     }
 
     fn write_run(&mut self) -> io::Result<()> {
-        if self.run.len() < RUN_BYTES {
-            return Ok(());
+        if self.run.len() >= RUN_BYTES {
+            self.pass_on(&[]);
         }
-        self.digest.update(&self.run);
-        self.inner.write_all(&self.run)?;
-        self.written += self.run.len() as u64;
-        self.run.clear();
         if self.run.capacity() > 16 * RUN_BYTES {
             self.run.shrink_to(2 * RUN_BYTES);
         }
-        Ok(())
+        self.check()
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)
+    }
+
+    /// Writes what has been gathered, and `more` after it.
+    fn pass_on(&mut self, more: &[u8]) {
+        let run = std::mem::take(&mut self.run);
+        for bytes in [&run[..], more] {
+            self.digest.update(bytes);
+            self.written += bytes.len() as u64;
+            if self.failed.is_none() {
+                self.failed = self.inner.write_all(bytes).err();
+            }
+        }
+        self.run = run;
+        self.run.clear();
+    }
+}
+
+/// A value on its way: what is gathered goes on as soon as it is long enough.
+impl<W: Write> ByteSink for RdbWriter<W> {
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.run.push(byte);
+    }
+
+    #[inline]
+    fn extend_from_slice(&mut self, bytes: &[u8]) {
+        if self.run.len() + bytes.len() >= RUN_BYTES {
+            self.pass_on(bytes);
+        } else {
+            self.run.extend_from_slice(bytes);
+        }
     }
 }
 

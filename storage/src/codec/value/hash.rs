@@ -3,7 +3,7 @@
 use dormouse_types::{Hash, Item};
 
 use super::{super::CodecError, Limits, Object, Reader, kind};
-use crate::codec::reader::write_rdb_length;
+use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, write_item, write_plain_string};
 use crate::codec::ziplist::{read_ziplist, read_zipmap};
 
@@ -12,7 +12,7 @@ type Result<T> = std::result::Result<T, CodecError>;
 const TWICE: CodecError = CodecError::Malformed("hash field twice");
 
 /// A listpack, or `count, (field, value) ...`
-pub(super) fn encode(hash: &Hash, out: &mut Vec<u8>) -> u8 {
+pub(super) fn encode(hash: &Hash, out: &mut impl ByteSink) -> u8 {
     if let Some(listpack) = hash.packed() {
         write_plain_string(out, listpack.bytes());
         return kind::HASH_LISTPACK;

@@ -4,7 +4,7 @@ use dormouse_types::List;
 use dormouse_types::list::{ChunkRef, End};
 
 use super::{super::CodecError, Limits, Object, Reader, kind};
-use crate::codec::reader::write_rdb_length;
+use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, write_plain_string};
 use crate::codec::ziplist::read_ziplist;
 
@@ -15,7 +15,7 @@ pub(super) const PACKED: u64 = 2;
 type Result<T> = std::result::Result<T, CodecError>;
 
 /// `count, (1, string | 2, listpack) ...`
-pub(super) fn encode(list: &List, out: &mut Vec<u8>) -> u8 {
+pub(super) fn encode(list: &List, out: &mut impl ByteSink) -> u8 {
     let chunks = list.chunks();
     write_rdb_length(out, chunks.len() as u64);
     for chunk in chunks {

@@ -25,7 +25,7 @@ use dormouse_types::{Limits, Malformed, Object};
 
 use super::{
     CodecError, Reader,
-    reader::write_rdb_length,
+    reader::{ByteSink, write_rdb_length},
     string::{RdbString, read_string, write_integer, write_item, write_plain_string},
 };
 
@@ -79,7 +79,7 @@ pub enum LoadedValue<'a> {
 
 /// Appends the value of a record and answers the number of its encoding.
 #[inline]
-pub fn encode_value(value: &Value<'_>, out: &mut Vec<u8>) -> u8 {
+pub fn encode_value(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
     match value {
         Value::Int(number) => write_integer(out, *number),
         Value::Raw(bytes) => write_plain_string(out, bytes),
@@ -89,7 +89,7 @@ pub fn encode_value(value: &Value<'_>, out: &mut Vec<u8>) -> u8 {
 }
 
 /// Appends the value of an object and answers the number of its encoding.
-pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
+pub fn encode_object(object: &Object, out: &mut impl ByteSink) -> u8 {
     match object {
         Object::Text(text) => {
             write_plain_string(out, text);
@@ -102,8 +102,23 @@ pub fn encode_object(object: &Object, out: &mut Vec<u8>) -> u8 {
     }
 }
 
+/// The number of the encoding that a value is written in.
+pub fn encoding_of(value: &Value<'_>) -> u8 {
+    match value {
+        Value::Int(_) | Value::Raw(_) | Value::Object(Object::Text(_)) => kind::STRING,
+        Value::Object(Object::List(_)) => kind::LIST_QUICKLIST_2,
+        Value::Object(Object::Hash(hash)) if hash.packed().is_some() => kind::HASH_LISTPACK,
+        Value::Object(Object::Hash(_)) => kind::HASH,
+        Value::Object(Object::Set(set)) if set.integers().is_some() => kind::SET_INTSET,
+        Value::Object(Object::Set(set)) if set.packed().is_some() => kind::SET_LISTPACK,
+        Value::Object(Object::Set(_)) => kind::SET,
+        Value::Object(Object::SortedSet(set)) if set.packed().is_some() => kind::SORTED_SET_LISTPACK,
+        Value::Object(Object::SortedSet(_)) => kind::SORTED_SET,
+    }
+}
+
 /// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads.
-pub fn encode_unpacked(object: &Object, out: &mut Vec<u8>) -> u8 {
+pub fn encode_unpacked(object: &Object, out: &mut impl ByteSink) -> u8 {
     match object {
         Object::List(list) => {
             write_rdb_length(out, list.len() as u64);
@@ -132,6 +147,17 @@ pub fn encode_unpacked(object: &Object, out: &mut Vec<u8>) -> u8 {
             kind::SORTED_SET
         }
         Object::Text(_) => encode_object(object, out),
+    }
+}
+
+/// The number of the encoding that [`encode_unpacked`] writes.
+pub fn unpacked_encoding_of(object: &Object) -> u8 {
+    match object {
+        Object::List(_) => kind::LIST,
+        Object::Hash(_) => kind::HASH,
+        Object::Set(_) => kind::SET,
+        Object::SortedSet(_) => kind::SORTED_SET,
+        Object::Text(_) => kind::STRING,
     }
 }
 

@@ -3,13 +3,13 @@
 use dormouse_types::Set;
 
 use super::{super::CodecError, Limits, Object, Reader, kind};
-use crate::codec::reader::write_rdb_length;
+use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, write_item, write_plain_string};
 
 type Result<T> = std::result::Result<T, CodecError>;
 
 /// An intset, a listpack, or `count, member ...`
-pub(super) fn encode(set: &Set, out: &mut Vec<u8>) -> u8 {
+pub(super) fn encode(set: &Set, out: &mut impl ByteSink) -> u8 {
     if let Some(integers) = set.integers() {
         write_plain_string(out, integers.bytes());
         return kind::SET_INTSET;

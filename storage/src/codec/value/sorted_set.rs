@@ -3,7 +3,7 @@
 use dormouse_types::{Inserted, Item, SortedSet};
 
 use super::{super::CodecError, Limits, Object, Reader, kind};
-use crate::codec::reader::write_rdb_length;
+use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, write_item, write_plain_string};
 use crate::codec::ziplist::read_ziplist;
 
@@ -12,7 +12,7 @@ type Result<T> = std::result::Result<T, CodecError>;
 const SCORE: CodecError = CodecError::Malformed("score");
 
 /// A listpack, or `count, (member, score f64 LE) ...` from the highest to the lowest, as Redis has it.
-pub(super) fn encode(set: &SortedSet, out: &mut Vec<u8>) -> u8 {
+pub(super) fn encode(set: &SortedSet, out: &mut impl ByteSink) -> u8 {
     if let Some(listpack) = set.packed() {
         write_plain_string(out, listpack.bytes());
         return kind::SORTED_SET_LISTPACK;

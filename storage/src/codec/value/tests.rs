@@ -2,7 +2,7 @@ use dormouse_types::{End, Hash, Inserted, List, Set, SortedSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::codec::dump::{RestoreError, dump, restore};
+use crate::codec::dump::{RestoreError, dump, dump_bytes, restore};
 
 /// Payloads that redis-server 7.0 answered to `DUMP`, with what was in them.
 const DUMPS: &[(&str, &str)] = &[
@@ -76,6 +76,43 @@ fn decode(kind: u8, bytes: &[u8]) -> Result<String, CodecError> {
     let loaded = decode_value(kind, &mut reader, &Limits::default())?;
     reader.finish()?;
     Ok(show_loaded(loaded))
+}
+
+/// Values of each kind, packed and not.
+fn collections() -> Vec<Object> {
+    let limits = Limits::default();
+    let mut all = vec![Object::Text(vec![b'x'; 100_000].into())];
+    for count in [2, 5000] {
+        let (mut list, mut hash, mut set) = (List::new(), Hash::new(), Set::new());
+        let (mut sorted, mut numbers) = (SortedSet::new(), Set::new());
+        for at in 0..count {
+            let element = format!("element {at}");
+            list.push(End::Tail, element.as_bytes(), &limits);
+            hash.set(element.as_bytes(), at.to_string().as_bytes(), &limits);
+            set.add(element.as_bytes(), &limits);
+            sorted.insert(f64::from(at), element.as_bytes(), &limits);
+            numbers.add(at.to_string().as_bytes(), &limits);
+        }
+        all.extend([Object::List(list), Object::Hash(hash), Object::Set(set)]);
+        all.extend([Object::SortedSet(sorted), Object::Set(numbers)]);
+    }
+    all
+}
+
+#[test]
+fn the_first_pass_knows_encoding_and_length() {
+    for object in collections() {
+        let mut bytes = Vec::new();
+        assert_eq!(encode_unpacked(&object, &mut bytes), unpacked_encoding_of(&object));
+        let value = Value::Object(&object);
+        assert_eq!(encode_value(&value, &mut bytes), encoding_of(&value));
+        assert_eq!(dump(&value).len() as u64, dump_bytes(&value));
+        assert_eq!(show_loaded(restore(&dump(&value), &Limits::default()).unwrap()), show(&object));
+    }
+    for value in [Value::Int(5), Value::Int(i64::MIN), Value::Raw(b""), Value::Raw(b"text")] {
+        assert_eq!(encode_value(&value, &mut Vec::new()), encoding_of(&value));
+        assert_eq!(dump(&value).len() as u64, dump_bytes(&value));
+    }
 }
 
 #[test]
