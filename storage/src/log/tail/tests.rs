@@ -88,3 +88,34 @@ fn what_can_be_read_before_a_problem_is_whole_entries() {
     assert!(problem.is_some_and(|problem| problem.contains("twice")));
     assert_eq!(tail.sequence, u64::MAX);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn dealt_out_they_are_in_the_same_order(
+        seed: u64,
+        count in DEALT_MIN - 1..DEALT_MIN * 3,
+        keyspaces in 1u32..40,
+        crowded: bool,
+    ) {
+        let mut state = seed | 1;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut effects: Vec<Place> = (0..count as u32)
+            .map(|order| {
+                let position = if crowded { random() >> 50 | 7 << SLOT_SHIFT } else { random() };
+                let keyspace = (random() >> 32) as u32 % keyspaces * 5;
+                Place { keyspace, position, order, entry: order, start: 0, len: 1, followed: false }
+            })
+            .collect();
+        let mut expected = effects.clone();
+        expected.sort();
+        sort(&mut effects);
+        proptest::prop_assert_eq!(effects, expected);
+    }
+}
