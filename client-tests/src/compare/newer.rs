@@ -96,6 +96,8 @@ pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
                 || words[0].first().is_some_and(|first| b"zZ".contains(first)) && words.iter().any(|word| is_no_decimal(word))
                 // A negative offset of LIMIT is 0.
                 || words.windows(2).any(|pair| is(&pair[0], "LIMIT") && is_negative(&pair[1]))
+                // It takes the lowest index, which has no positive counterpart, for one that is there.
+                || is(&words[0], "LSET") && words.get(2).is_some_and(|index| index == b"-9223372036854775808")
                 || has_odd_cursor(words)
         }
         Kind::Redis8 => has_odd_cursor(words),
