@@ -284,7 +284,7 @@ fn long_patterns_do_not_hold_the_server() {
         assert_eq!(server.connect().run(&["PUBLISH", &text, "m"]).integer(), 1);
         client.run(&["PUNSUBSCRIBE", pattern]);
     }
-    let refused = "-ERR the pattern is too complex: between its stars it may have at most 4096 characters in parts with '?' \
+    let refused = "-ERR the pattern is too complex: between its stars it may have at most 4096 elements in parts with '?' \
                    or '['";
     let complex = format!("*{}*", "[ab]".repeat(5000));
     for words in [
