@@ -696,7 +696,7 @@ mod tests {
         assert!(clients.memory.used() <= strangers::MEMORY_MAX, "{}", clients.memory.used());
         let late = add();
         assert_eq!(late.hold(1000), Ok(()), "that is enough for a token");
-        assert_eq!(late.hold(100 << 10), Err(account::OF_STRANGERS));
+        assert_eq!(late.hold(160 << 10), Err(account::OF_STRANGERS));
         clients.close_hoarding_strangers();
         assert!(!late.is_killed() && hoarders.iter().any(|hoarder| hoarder.is_killed()));
     }
