@@ -113,10 +113,14 @@ async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String
 
 /// A plan of one command, which `run` runs instead of its own function.
 fn plan(words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
+    plan_in(0, words, run, now_ms)
+}
+
+fn plan_in(select: u8, words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
     let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
     let request = OwnedRequest::from_args(&args);
     let (row, own) = commands::find(request.as_request()).expect("a command");
-    let context = Context { select: 0, version: Version::Resp2, no_touch: false };
+    let context = Context { select, version: Version::Resp2, no_touch: false };
     Arc::new(Plan::one(PlannedCommand { row, run: run.unwrap_or(own), request, context }, now_ms, 7))
 }
 
@@ -606,6 +610,71 @@ fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
     assert!(newest.tails.is_empty(), "whole places have all of it");
     let keys = bench.run(&database, &["DBSIZE"]);
     assert_eq!(bench.run(&bench.open_with(2000, None, Recovered::default()), &["DBSIZE"]), keys);
+}
+
+/// Places that have been merged or cut since they were stored, indexes that show other keyspaces: whatever the log had is in
+/// the tail.
+#[test]
+fn a_full_disk_loses_nothing_of_places_that_were_merged_or_cut() {
+    let mut kept = 0;
+    for seed in 0..60 {
+        let mut chance = Chance(seed + 1);
+        let mut below = |limit| chance.below(limit);
+        let bench = Bench::new();
+        let database = bench.open();
+        database.shared.journal.declare(Window::Zero);
+        let log = Arc::clone(database.engine.log.as_ref().expect("a log"));
+        let show = |other: &Arc<Database>| -> Vec<String> {
+            let shown = |select: u8| bench.runtime.block_on(shown(other, select));
+            (0..2).map(shown).collect()
+        };
+        let cuts = [4096, 8192, 12_288];
+        for step in 0..60 {
+            let (key, value) = (format!("key:{}", below(12)), step.to_string());
+            match below(24) {
+                0..8 => drop(bench.run(&database, &["SET", &key, &value])),
+                8..13 => drop(bench.run(&database, &["DEL", &key])),
+                13 => drop(bench.run(&database, &["RENAME", &key, &format!("key:{}", below(12))])),
+                14 => drop(bench.run(&database, &["MOVE", &key, "1"])),
+                15 => drop(bench.run(&database, &["SWAPDB", "0", "1"])),
+                16 if below(3) == 0 => drop(bench.run(&database, &["FLUSHDB"])),
+                17..20 => {
+                    bench.runtime.block_on(database.split(cuts[below(3) as usize])).expect("the store is well");
+                }
+                20 | 21 => {
+                    bench.runtime.block_on(database.merge(cuts[below(3) as usize])).expect("the store is well");
+                }
+                22 => drop(bench.runtime.block_on(database.checkpoint()).expect("the store is well")),
+                _ => {
+                    bench.faults.fail_put_after(0, StoreFault::Full);
+                    bench.runtime.block_on(database.checkpoint()).expect("there is room for a tail");
+                    bench.faults.revive();
+                    kept += u32::from(log.relies_on_tails());
+                    log.rely_on_tails(false);
+                    let held = show(&database);
+                    let alone = bench.open_with(1000 + step, None, Recovered::default());
+                    assert_eq!(show(&alone), held, "seed {seed}, step {step}: the log is needed no more");
+                    let keys = |database: &Arc<Database>| bench.run(database, &["DBSIZE"]);
+                    assert_eq!(keys(&alone), keys(&database), "seed {seed}, step {step}");
+                }
+            }
+        }
+        bench.runtime.block_on(database.sleep()).expect("the store is well");
+        let held = show(&bench.open_with(2000, None, Recovered::default()));
+        assert_eq!(show(&database), held, "seed {seed}");
+    }
+    assert!(kept > 60, "hardly a checkpoint found the disk full");
+}
+
+/// All keys of an index with their values, in order.
+async fn shown(database: &Arc<Database>, select: u8) -> String {
+    let keys: Vec<String> = (0..12).map(|at| format!("key:{at}")).collect();
+    let words: Vec<&str> = ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    let plan = plan_in(select, &words, None, NOW_MS);
+    match execution::run(database, &plan, &Arc::new(Turn::endless(None))).await {
+        Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
+        Err(error) => error.to_string(),
+    }
 }
 
 #[test]

@@ -3,11 +3,15 @@
 //! The usual checkpoint writes a place whole where many of its keys have changed, which may take as much room as all that is
 //! stored. A tail of the effects takes no more than the log does, and the reserve covers the log. So the log can always go.
 //!
-//! 1. *Begin*, under all locks, briefly: the number of the last entry, and what each place holds.
+//! 1. *Begin*, under all locks, briefly: the number of the last entry, and what each *part* holds. A part is a place, or as much
+//!    of one as a single stored segment covers, or none: places may have been merged since they were stored.
 //! 2. The log is made durable that far, and read as after a crash.
-//! 3. Of each place, the effects that neither its body nor a tail has yet are put into one tail. The place has been seen up
-//!    to the number from step 1.
+//! 3. Of each segment, the effects that neither its body nor a tail has yet are put into one tail, and it has been seen up to
+//!    the number from step 1. A part that no segment covers becomes a segment without a body.
 //! 4. *Commit*, as any checkpoint does.
+//!
+//! Invariant: segments cover each effect up to the number from step 1, and the tail has what their bodies and the tails before
+//! lack. So the log is needed no more, however places have been split and merged meanwhile.
 //!
 //! Places in memory stay dirty: the next usual checkpoint writes them, and drops their part of the tail.
 
@@ -21,16 +25,18 @@ use dormouse_storage::manifest::{Manifest, Names, SegmentInfo};
 use dormouse_storage::shown::{ALL_INDEXES, Ids};
 use dormouse_storage::store::StoreError;
 use dormouse_storage::tail::TailRecord;
-use dormouse_types::segment::Range53;
+use dormouse_types::record::Entry;
+use dormouse_types::segment::{Placement, Range53, SlotPlacement, prefix53};
 use futures::channel::oneshot;
 
 use super::assembly::{drop_unused_chunks, prune};
 use super::{Output, Report, cuts};
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
+use crate::keyspace::place::Place;
 use crate::topology::{Topology, hold};
 
-/// What a place holds.
+/// What a part holds.
 struct Counted {
     keyspace: u32,
     range: Range53,
@@ -46,7 +52,7 @@ struct Moment {
     ids: Ids,
     followed: u32,
     next_id: u32,
-    places: Vec<Counted>,
+    parts: Vec<Counted>,
 }
 
 /// What step 3 takes from the log.
@@ -61,8 +67,7 @@ impl Database {
     /// Puts what the log has of this database into a tail.
     ///
     /// # Errors
-    /// When the store refuses, when the log does not have all that was written, and when places were merged since the last
-    /// checkpoint: everything is as before.
+    /// When the store refuses, and when the log does not have all that was written: everything is as before.
     pub(super) async fn put_log_into_tail(self: &Arc<Self>, topology: &Topology) -> Result<Report> {
         let log = self.shared.journal.log().filter(|_| self.shared.journal.is_recording());
         let log = Arc::clone(log.ok_or_else(|| Error::text("ERR the database is not logged"))?);
@@ -91,7 +96,7 @@ impl Database {
     ) -> Result<Report> {
         self.read_pages(topology).await?;
         let before = self.whole_manifest().await?;
-        let moment = self.count(topology).await;
+        let moment = self.count(topology, before.as_deref()).await;
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
         let of = Arc::clone(log);
         // On a thread that may wait.
@@ -110,8 +115,9 @@ impl Database {
         manifest.keyspaces = moment.ids;
         manifest.followed = moment.followed;
         manifest.next_keyspace = moment.next_id;
+        let Taken { changes, moved } = bring_up_to(&mut manifest, &moment, &logged);
+        // Those that go through a stored segment are left out by whoever reads it.
         manifest.shard_cuts = cuts(topology);
-        let Taken { changes, moved } = bring_up_to(&mut manifest, &moment, &logged)?;
         let names = Names::new(self.name()).map_err(store_error)?;
         self.put_new_tail(&mut manifest, &names, changes, output).await?;
         prune(&mut manifest);
@@ -124,35 +130,90 @@ impl Database {
     }
 
     /// Step 1.
-    async fn count(&self, topology: &Topology) -> Moment {
+    async fn count(&self, topology: &Topology, before: Option<&Manifest>) -> Moment {
         let shared = &self.shared;
-        let (mut ids, mut places) = ([0; ALL_INDEXES], Vec::new());
+        let (mut ids, mut parts) = ([0; ALL_INDEXES], Vec::new());
         let held = hold(topology.shards.clone()).await;
         for shard in &held {
             let contents = shard.contents();
             ids = contents.ids;
             for (_, index) in contents.indexes() {
-                places.extend(index.places().iter().map(|place| Counted {
-                    keyspace: index.id,
-                    range: place.range,
-                    records: place.records() as u32,
-                    expiring: place.expiring,
-                    heap_bytes: place.resident_bytes() as u64,
-                    is_resident: place.segment().is_some(),
-                }));
+                let segments = before.map_or(&[][..], |manifest| manifest.segments_of(index.id));
+                for place in index.places().iter() {
+                    count_parts(index.id, place, segments, &shared.placement, &mut parts);
+                }
             }
         }
         let sequence = shared.sequence.load(Ordering::SeqCst);
         let followed = shared.followed.load(Ordering::Relaxed);
         let next_id = shared.next_id.load(Ordering::SeqCst);
         drop(held);
-        places.sort_by_key(|place: &Counted| (place.keyspace, place.range.start));
-        Moment { sequence, ids, followed, next_id, places }
+        parts.sort_by_key(|part: &Counted| (part.keyspace, part.range.start));
+        Moment { sequence, ids, followed, next_id, parts }
+    }
+}
+
+/// Adds the parts of one place. `segments`: those that are stored of its keyspace.
+fn count_parts(
+    keyspace: u32,
+    place: &Place,
+    segments: &[SegmentInfo],
+    placement: &SlotPlacement,
+    parts: &mut Vec<Counted>,
+) {
+    let whole = Counted {
+        keyspace,
+        range: place.range,
+        records: place.records() as u32,
+        expiring: place.expiring,
+        heap_bytes: place.resident_bytes() as u64,
+        is_resident: place.segment().is_some(),
+    };
+    let Some(segment) = place.segment().filter(|_| is_merged(segments, place.range)) else {
+        parts.push(whole);
+        return;
+    };
+    let first = parts.len();
+    divide(segments, place.range, &mut |range| {
+        parts.push(Counted { keyspace, range, records: 0, expiring: 0, heap_bytes: 0, is_resident: true });
+    });
+    let parts = &mut parts[first..];
+    for record in segment.iter() {
+        let prefix = prefix53(placement.position(record.key()));
+        let after = parts.partition_point(|part| part.range.start <= prefix);
+        // They cover the place from its start to its end.
+        let Some(part) = after.checked_sub(1).map(|at| &mut parts[at]) else { continue };
+        part.records += 1;
+        part.expiring += u32::from(record.expiry().is_some());
+        part.heap_bytes += record.heap_bytes() as u64;
+    }
+}
+
+/// The segments that share positions with `range`.
+fn overlapping(segments: &[SegmentInfo], range: Range53) -> &[SegmentInfo] {
+    let from = segments.partition_point(|segment| segment.range.end() <= range.start);
+    let len = segments[from..].partition_point(|segment| segment.range.start < range.end());
+    &segments[from..from + len]
+}
+
+/// Whether a place of this range was merged from several since they were stored: ranges are aligned, so one contains the other.
+fn is_merged(segments: &[SegmentInfo], range: Range53) -> bool {
+    overlapping(segments, range).first().is_some_and(|segment| segment.range.bits < range.bits)
+}
+
+/// Divides `range` into the ranges of segments and those between them, in order.
+fn divide(segments: &[SegmentInfo], range: Range53, each: &mut impl FnMut(Range53)) {
+    if is_merged(segments, range) {
+        let (low, high) = range.halves();
+        divide(segments, low, each);
+        divide(segments, high, each);
+    } else {
+        each(range);
     }
 }
 
 /// Step 3.
-fn bring_up_to(manifest: &mut Manifest, moment: &Moment, logged: &LogTail) -> Result<Taken> {
+fn bring_up_to(manifest: &mut Manifest, moment: &Moment, logged: &LogTail) -> Taken {
     let (mut changes, mut moved, mut added) = (Vec::new(), Vec::new(), Vec::new());
     manifest.segments.retain(|segment| moment.ids.contains(&segment.keyspace));
     manifest.pieces.retain(|piece| moment.ids.contains(&piece.keyspace));
@@ -167,49 +228,41 @@ fn bring_up_to(manifest: &mut Manifest, moment: &Moment, logged: &LogTail) -> Re
             continue;
         }
         segment.seen = moment.sequence;
-        let inside = within(&moment.places, segment.keyspace, segment.range)?;
+        let inside = within(&moment.parts, segment.keyspace, segment.range);
         // What is only stored keeps its counts; what the log has of it is not known before it is loaded.
-        if inside.iter().all(|place| place.is_resident) {
-            segment.records = inside.iter().map(|place| place.records).sum();
-            segment.expiring = inside.iter().map(|place| place.expiring).sum();
-            segment.heap_bytes = inside.iter().map(|place| place.heap_bytes).sum();
+        if inside.iter().all(|part| part.is_resident) {
+            segment.records = inside.iter().map(|part| part.records).sum();
+            segment.expiring = inside.iter().map(|part| part.expiring).sum();
+            segment.heap_bytes = inside.iter().map(|part| part.heap_bytes).sum();
         }
-        moved.extend(inside.iter().filter(|place| !place.is_resident).map(|_| (segment.keyspace, segment.range)));
+        moved.extend(inside.iter().filter(|part| !part.is_resident).map(|_| (segment.keyspace, segment.range)));
     }
-    for place in moment.places.iter().filter(|place| moment.ids.contains(&place.keyspace)) {
-        let segments = manifest.segments_of(place.keyspace);
-        let from = segments.partition_point(|segment| segment.range.end() <= place.range.start);
-        let is_stored = segments.get(from).is_some_and(|segment| segment.range.start < place.range.end());
-        if is_stored || !effects(place.keyspace, place.range, 0) {
+    for part in moment.parts.iter().filter(|part| moment.ids.contains(&part.keyspace)) {
+        let is_stored = !overlapping(manifest.segments_of(part.keyspace), part.range).is_empty();
+        if is_stored || !effects(part.keyspace, part.range, 0) {
             continue;
         }
         added.push(SegmentInfo {
-            keyspace: place.keyspace,
-            range: place.range,
+            keyspace: part.keyspace,
+            range: part.range,
             location: SegmentLocation { chunk: 0, offset: 0, len: 0 },
-            records: place.records,
-            expiring: place.expiring,
-            heap_bytes: place.heap_bytes,
+            records: part.records,
+            expiring: part.expiring,
+            heap_bytes: part.heap_bytes,
             sequence: 0,
             seen: moment.sequence,
             crc: 0,
         });
-        moved.extend((!place.is_resident).then_some((place.keyspace, place.range)));
+        moved.extend((!part.is_resident).then_some((part.keyspace, part.range)));
     }
     manifest.segments.append(&mut added);
     manifest.segments.sort_by_key(|segment| (segment.keyspace, segment.range.start));
-    Ok(Taken { changes, moved })
+    Taken { changes, moved }
 }
 
-/// The places that a stored segment has become.
-///
-/// # Errors
-/// When it is only a part of one.
-fn within(places: &[Counted], keyspace: u32, range: Range53) -> Result<&[Counted]> {
-    let from = places.partition_point(|place| (place.keyspace, place.range.end()) <= (keyspace, range.start));
-    let rest = &places[from..];
-    let to = rest.partition_point(|place| (place.keyspace, place.range.start) < (keyspace, range.end()));
-    let inside = &rest[..to];
-    let is_whole = inside.iter().all(|place| range.start <= place.range.start && place.range.end() <= range.end());
-    if is_whole { Ok(inside) } else { Err(Error::text("ERR places were merged since the last checkpoint")) }
+/// The parts that lie in a stored segment.
+fn within(parts: &[Counted], keyspace: u32, range: Range53) -> &[Counted] {
+    let from = parts.partition_point(|part| (part.keyspace, part.range.end()) <= (keyspace, range.start));
+    let to = parts[from..].partition_point(|part| (part.keyspace, part.range.start) < (keyspace, range.end()));
+    &parts[from..from + to]
 }
