@@ -81,6 +81,8 @@ pub struct State {
     pub process: u64,
     /// The process has died in a request: nothing more is done for it.
     pub dead: bool,
+    /// There is no room for chunks.
+    pub is_full: bool,
     /// Faults of this process's life.
     pub faults: u64,
     pub logs: BTreeMap<(u64, u64), LogFile>,
@@ -107,6 +109,7 @@ impl Disk {
             at_once: true,
             process: 0,
             dead: false,
+            is_full: false,
             faults: 0,
             logs: BTreeMap::new(),
             removed_logs: BTreeMap::new(),
@@ -140,6 +143,7 @@ impl Disk {
         let mut state = self.state.lock();
         state.rates = Rates::default();
         state.at_once = true;
+        state.is_full = false;
         while let Some(id) = state.waiting.keys().next().copied() {
             state.answer(id);
         }
@@ -150,6 +154,7 @@ impl Disk {
         let waiting = {
             let mut state = self.state.lock();
             state.dead = false;
+            state.is_full = false;
             state.rates = Rates::default();
             state.process += 1;
             state.faults = 0;
@@ -230,16 +235,20 @@ impl State {
     /// What happens to a request of the log.
     pub fn log_verdict(&mut self) -> Verdict {
         let fault = self.rates.log;
-        self.draw(Kind::Put, fault)
+        self.draw(Kind::Put, "log/", fault)
     }
 
-    fn draw(&mut self, kind: Kind, rate: u64) -> Verdict {
+    fn draw(&mut self, kind: Kind, name: &str, rate: u64) -> Verdict {
         if self.dead {
             return Verdict::Lost;
         }
         if self.rates.crash > 0 && self.chance.permille(self.rates.crash) {
             self.dead = true;
             return Verdict::Crash { done: self.chance.permille(500) };
+        }
+        if self.is_full && kind == Kind::Put && name.contains("/chunk/") {
+            self.faults += 1;
+            return Verdict::Full;
         }
         if rate == 0 || !self.chance.permille(rate) {
             return Verdict::Done;
@@ -255,7 +264,7 @@ impl State {
     fn answer(&mut self, id: u64) {
         let Some(waiting) = self.waiting.remove(&id) else { return };
         let rate = self.rates.store;
-        let verdict = self.draw(waiting.kind, rate);
+        let verdict = self.draw(waiting.kind, &waiting.name, rate);
         self.trace.note(format!("  {:?} {}: {verdict:?}", waiting.kind, waiting.name));
         // Whoever asked may have gone.
         let _ = waiting.answer.send(verdict);
@@ -279,9 +288,10 @@ impl Objects {
                 return Err(Verdict::Lost);
             }
             // The log asks from inside a turn of its flusher, which waits for nothing else.
-            if state.at_once || name.starts_with("log/") {
-                let rate = if name.starts_with("log/") { state.rates.log } else { state.rates.store };
-                let verdict = state.draw(kind, rate);
+            let is_of_log = name == "log" || name.starts_with("log/");
+            if state.at_once || is_of_log {
+                let rate = if is_of_log { state.rates.log } else { state.rates.store };
+                let verdict = state.draw(kind, name, rate);
                 if verdict != Verdict::Done {
                     state.trace.note(format!("  {kind:?} {name}: {verdict:?}"));
                 }

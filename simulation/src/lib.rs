@@ -7,6 +7,7 @@
 //! 3. [`model`]s run the same commands, and must answer the same.
 //! 4. After a crash the [`book`] checks that what was promised is there, and that what is there has once been, for all keys and
 //!    databases at once.
+//! 5. [`features`] add to some of the schedules what is rarer: a disk that is full for a while, large values.
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
 //!
@@ -20,6 +21,7 @@ pub mod chance;
 pub mod client;
 pub mod clock;
 pub mod disk;
+pub mod features;
 pub mod file;
 pub mod files;
 pub mod model;
@@ -31,4 +33,5 @@ pub mod script;
 pub mod state;
 pub mod trace;
 
+pub use features::Features;
 pub use run::{Outcome, run};

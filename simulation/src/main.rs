@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
+use dormouse_simulation::Features;
 
 #[derive(Parser)]
 #[command(about = "Runs the engine on a simulated disk, one schedule for each seed")]
@@ -22,6 +23,9 @@ struct Arguments {
     /// Several processes at once on one store
     #[arg(long)]
     rivals: bool,
+    /// Plain schedules, without what only some seeds have
+    #[arg(long)]
+    plain: bool,
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
@@ -50,7 +54,10 @@ fn main() -> ExitCode {
                     }
                     let outcome = match arguments.rivals {
                         true => dormouse_simulation::rivals::run(seed, arguments.trace),
-                        false => dormouse_simulation::run(seed, arguments.trace),
+                        false => {
+                            let features = if arguments.plain { Features::default() } else { Features::of(seed) };
+                            dormouse_simulation::run(seed, features, arguments.trace)
+                        }
                     };
                     steps.fetch_add(outcome.steps, Ordering::Relaxed);
                     processes.fetch_add(outcome.processes, Ordering::Relaxed);

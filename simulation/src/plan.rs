@@ -24,6 +24,8 @@ pub enum Action {
     Wait,
     Declare,
     Compare,
+    /// The disk is full from now on, or no longer.
+    Fill,
     Crash,
     Restart,
 }

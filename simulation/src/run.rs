@@ -12,6 +12,7 @@ use crate::chance::Chance;
 use crate::client;
 use crate::clock;
 use crate::disk::{Disk, Rates};
+use crate::features::{Extras, Features};
 use crate::node::{self, Node};
 use crate::plan::{Action, Plan};
 use crate::state;
@@ -49,23 +50,27 @@ enum End {
 struct Schedule {
     chance: Chance,
     plan: Plan,
+    extras: Extras,
     disk: Arc<Disk>,
     book: Arc<Mutex<Book>>,
     steps_left: u64,
     processes: u64,
 }
 
-/// Runs the schedule of a seed. `loud`: every step goes to standard error.
-pub fn run(seed: u64, loud: bool) -> Outcome {
+/// Runs the schedule of a seed with some features. `loud`: every step goes to standard error.
+pub fn run(seed: u64, features: Features, loud: bool) -> Outcome {
     clock::set(clock::START_MS);
     let mut chance = Chance::new(seed);
-    let plan = Plan::new(&mut chance);
+    let mut plan = Plan::new(&mut chance);
+    // What is large is large enough by itself.
+    plan.is_in_pieces &= !features.large_values;
     let disk = Disk::new(Chance::new(chance.draw()), Rates::default(), plan.is_folder);
     disk.with(|state| state.trace.loud = loud);
-    disk.note(format!("{plan:?}"));
+    disk.note(format!("{plan:?}, {features:?}"));
     let book = Arc::new(Mutex::new(Book::new(&disk, plan.seeds.len())));
     let steps_left = plan.steps;
-    let mut schedule = Schedule { chance, plan, disk, book, steps_left, processes: 0 };
+    let mut schedule =
+        Schedule { chance, plan, extras: Extras::new(seed, features), disk, book, steps_left, processes: 0 };
     if let Err(problem) = schedule.run() {
         schedule.book.lock().fail(problem);
     }
@@ -165,6 +170,9 @@ impl Schedule {
                 return Ok(End::Over);
             }
             reap(&mut tasks).await?;
+            if let Some(action) = self.extras.action() {
+                self.act(action, node, &mut tasks).await;
+            }
             let action = self.plan.next(&mut self.chance);
             match action {
                 Action::Crash => return Ok(End::Crash),
@@ -237,7 +245,8 @@ impl Schedule {
         match action {
             Action::Ask => {
                 if running(Action::Ask) < CLIENTS_MAX {
-                    let asked = self.plan.scripts[at].batch(&mut self.chance);
+                    let mut asked = self.plan.scripts[at].batch(&mut self.chance);
+                    self.extras.add_to(&mut asked, &self.plan.scripts[at]);
                     tasks.push((action, self.ask(node, at, asked, draw)));
                 }
             }
@@ -288,10 +297,11 @@ impl Schedule {
                     return;
                 }
                 disk.note(format!("{action:?} of database {at}"));
+                // Where a database is cut at few slots, places that were cut are merged again.
+                let slot = (draw % 16384) as u16 & if self.extras.features.full_disk { !0xfff } else { !0 };
                 tasks.push((
                     action,
                     tokio::spawn(async move {
-                        let slot = (draw % 16384) as u16;
                         let done = match action {
                             Action::Split => database.split(slot).await.map(drop),
                             Action::Merge => {
@@ -350,6 +360,13 @@ impl Schedule {
                         }
                     }),
                 ));
+            }
+            Action::Fill => {
+                let is_full = disk.with(|state| {
+                    state.is_full = !state.is_full;
+                    state.is_full
+                });
+                disk.note(format!("the disk is {}", if is_full { "full" } else { "not full any more" }));
             }
             Action::Crash | Action::Restart => {}
         }

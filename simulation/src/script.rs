@@ -44,6 +44,26 @@ impl Script {
             .collect()
     }
 
+    /// A command that makes a value large, or larger.
+    pub fn growth(&self, chance: &mut Chance) -> Asked {
+        let c = chance;
+        let select = c.below(u64::from(self.selects)) as u8;
+        let text = |c: &mut Chance, length: u64| format!("{}{}", c.below(1000), "x".repeat(length as usize));
+        let (command, kind) =
+            c.pick(&[("SET", 't'), ("APPEND", 't'), ("RPUSH", 'l'), ("HSET", 'h'), ("SADD", 's'), ("ZADD", 'z')]);
+        let mut words = vec![command.to_owned(), format!("{kind}{}", c.below(self.keys.min(3)))];
+        let length = c.pick(&[2_000, 10_000, 20_000]);
+        match kind {
+            't' => words.push(text(c, length * 8)),
+            'l' => (0..8).for_each(|_| words.push(text(c, length))),
+            // Some of them replace what is there.
+            'h' => (0..12).for_each(|field| words.extend([format!("m{field}"), text(c, length)])),
+            's' => (0..8).for_each(|_| words.push(text(c, length))),
+            _ => (0..8).for_each(|score| words.extend([score.to_string(), text(c, length)])),
+        }
+        Asked { select, words }
+    }
+
     fn command(&self, chance: &mut Chance) -> Asked {
         let select = chance.below(u64::from(self.selects)) as u8;
         let words = if chance.permille(self.whole) { self.whole(chance) } else { self.keyed(chance) };

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dormouse_simulation::{rivals, run};
+use dormouse_simulation::{Features, Outcome, rivals};
 
-/// Each found something once.
+/// Each found something once, as a plain schedule.
 const FOUND: &[(u64, &str)] = &[
     (17, "a first frame that a power cut tore was taken for damage"),
     (209, "numbers of void entries were given again"),
@@ -19,33 +19,37 @@ const FOUND: &[(u64, &str)] = &[
 const SEEDS: u64 = 1500;
 const RIVAL_SEEDS: u64 = 150;
 
+fn run(seed: u64) -> Outcome {
+    dormouse_simulation::run(seed, Features::of(seed), false)
+}
+
 #[test]
 fn a_seed_tells_all() {
     for seed in [1, 35, 659, 1227, 5621] {
-        let (first, second) = (run(seed, false), run(seed, false));
+        let (first, second) = (run(seed), run(seed));
         assert_eq!((first.hash, first.steps), (second.hash, second.steps), "seed {seed}");
         // From a thread of its own too.
-        let third = std::thread::spawn(move || run(seed, false)).join().expect("it does not panic");
+        let third = std::thread::spawn(move || run(seed)).join().expect("it does not panic");
         assert_eq!(first.hash, third.hash, "seed {seed}");
     }
-    assert_ne!(run(1, false).hash, run(2, false).hash);
+    assert_ne!(run(1).hash, run(2).hash);
 }
 
 #[test]
 fn promises_are_kept() {
-    let found = FOUND.iter().map(|(seed, _)| *seed).filter(|seed| *seed > SEEDS);
-    let seeds: Vec<u64> = (1..=SEEDS).chain(found).collect();
+    let plain = FOUND.iter().map(|(seed, _)| (*seed, Features::default()));
+    let seeds: Vec<_> = (1..=SEEDS).map(|seed| (seed, Features::of(seed))).chain(plain).collect();
     let next = AtomicU64::new(0);
     let crashes = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = run(seed, false);
+                while let Some(&(seed, features)) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let outcome = dormouse_simulation::run(seed, features, false);
                     crashes.fetch_add(outcome.processes - 1, Ordering::Relaxed);
                     if let Some(failure) = outcome.failure {
-                        panic!("{}seed {seed} failed: {failure}", outcome.trace);
+                        panic!("{}seed {seed} with {features:?} failed: {failure}", outcome.trace);
                     }
                 }
             });
