@@ -1,131 +1,33 @@
 //! Databases under load while they are checkpointed, split, merged, put to sleep and woken; stores that fail.
 
+mod bench;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bench::*;
 use dormouse::account::Account;
 use dormouse::clients::{Clients, Places};
 use dormouse::peer::Peer;
-use dormouse_protocol::{OwnedRequest, Reply, Request as Words, Version};
+use dormouse_protocol::{Reply, Request as Words};
 use dormouse_shard::checkpoint::SleepOutcome;
-use dormouse_shard::commands::{self, Context, Run};
-use dormouse_shard::database::{Database, Engine};
+use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
-use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
+use dormouse_shard::execution::{self, Turn};
 use dormouse_shard::keyspace::{Expiry, Keyspace};
-use dormouse_shard::lane::Lane;
 use dormouse_shard::topology::hold;
-use dormouse_storage::log::flusher::Flusher;
-use dormouse_storage::log::recovery::{self, Recovered};
-use dormouse_storage::log::sink::Objects;
-use dormouse_storage::log::{Log, Window};
+use dormouse_storage::log::Window;
 use dormouse_storage::manifest;
 use dormouse_storage::shown::INDEXES;
-use dormouse_storage::store::{FaultyStore, Store, StoreFault, StoreRequest};
+use dormouse_storage::store::{StoreFault, StoreRequest};
 use dormouse_types::segment::{Placement, SlotPlacement, prefix53};
 use fastrand::Rng;
-use parking_lot::Mutex;
-use tokio::runtime::Runtime;
 
-/// The held clock.
-const NOW_MS: u64 = 1_700_000_000_000;
-
-struct Bench {
-    runtime: Runtime,
-    store: Arc<Store>,
-    faults: Arc<FaultyStore>,
-    /// Where the log lies: its puts are not among those that are made to fail.
-    logs: Arc<Store>,
-    flushers: Mutex<Vec<Flusher>>,
-    writers: AtomicU64,
-    clock: fn() -> u64,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::at(|| NOW_MS)
-    }
-
-    /// With a clock of its own.
-    fn at(clock: fn() -> u64) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
-        let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
-        let store = Arc::new(Store::over(faults.clone(), "memory://"));
-        let (logs, flushers) = (Arc::new(Store::memory()), Mutex::default());
-        Self { runtime, store, faults, logs, flushers, writers: AtomicU64::new(1), clock }
-    }
-
-    /// A database as another process would open it.
-    fn open(&self) -> Arc<Database> {
-        let writer = self.writers.fetch_add(1, Ordering::SeqCst);
-        let sink = Box::new(Objects::new(Arc::clone(&self.logs)));
-        let (log, recovered) = Log::over(sink, writer, || NOW_MS).expect("a log that can be read");
-        self.flushers.lock().push(Flusher::start(&log).expect("a thread"));
-        self.open_with(writer, Some(log), recovered)
-    }
-
-    /// What the store and the log hold, as somebody sees it who leaves the one that writes alone.
-    fn peek(&self) -> Arc<Database> {
-        let logs = recovery::look(&mut Objects::new(Arc::clone(&self.logs))).expect("a log that can be read");
-        self.open_with(self.writers.fetch_add(1, Ordering::SeqCst), None, recovery::collect(logs))
-    }
-
-    fn open_with(&self, writer: u64, log: Option<Arc<Log>>, recovered: Recovered) -> Arc<Database> {
-        let engine = Engine {
-            store: Arc::clone(&self.store),
-            lane: Lane::new("lane", 2, 0).expect("threads"),
-            loader: Lane::new("loader", 2, 0).expect("threads"),
-            patient: Lane::new("patient", 1, 0).expect("threads"),
-            background: self.runtime.handle().clone(),
-            clock: self.clock,
-            writer,
-            log,
-            recovered: Arc::new(Mutex::new(recovered)),
-            give_back: || {},
-            health: Arc::default(),
-        };
-        self.runtime.block_on(Database::open("test", 42 + writer, engine))
-    }
-
-    fn run(&self, database: &Arc<Database>, words: &[&str]) -> String {
-        self.runtime.block_on(run(database, words))
-    }
-
-    fn first_object(&self, folder: &str) -> String {
-        let objects = self.runtime.block_on(self.store.list(&format!("db/test/{folder}"))).expect("a listing");
-        objects.last().expect("an object").name.clone()
-    }
-}
-
-async fn run(database: &Arc<Database>, words: &[&str]) -> String {
-    run_at(database, words, NOW_MS).await
-}
-
-async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> String {
-    match execution::run(database, &plan(words, None, now_ms), &Arc::new(Turn::endless(None))).await {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
-        Err(error) => format!("-{error}\r\n"),
-    }
-}
-
-/// A plan of one command, which `run` runs instead of its own function.
-fn plan(words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
-    plan_in(0, words, run, now_ms)
-}
-
-fn plan_in(select: u8, words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
-    let args: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
-    let request = OwnedRequest::from_args(&args);
-    let (row, own) = commands::find(request.as_request()).expect("a command");
-    let context = Context { select, version: Version::Resp2, no_touch: false };
-    Arc::new(Plan::one(PlannedCommand { row, run: run.unwrap_or(own), request, context }, now_ms, 7))
-}
-
-fn bulk(text: &str) -> String {
-    format!("${}\r\n{text}\r\n", text.len())
+fn first_object(bench: &Bench, folder: &str) -> String {
+    let objects = bench.runtime.block_on(bench.store.list(&format!("db/test/{folder}"))).expect("a listing");
+    objects.last().expect("an object").name.clone()
 }
 
 #[test]
@@ -542,142 +444,6 @@ fn a_window_is_taken_over_with_the_database() {
 }
 
 #[test]
-fn a_full_disk_loses_nothing() {
-    let bench = Bench::new();
-    let database = bench.open();
-    bench.run(&database, &["SET", "a", "1"]);
-    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
-    for good in 0..2 {
-        let value = format!("2{good}");
-        bench.run(&database, &["SET", "a", &value]);
-        bench.run(&database, &["SET", "b", "3"]);
-        bench.faults.fail_put_after(good, StoreFault::Full);
-        let error = bench.runtime.block_on(database.sleep()).expect_err("no room").to_string();
-        assert!(error.contains("db/test/"), "the error names the object: {error}");
-        assert!(database.is_awake(), "it stays awake");
-        assert_eq!(bench.run(&database, &["GET", "b"]), bulk("3"));
-        let before = if good == 0 { "1" } else { "20" };
-        assert_eq!(bench.run(&bench.peek(), &["GET", "a"]), bulk(before), "what the store had stays valid");
-        bench.faults.revive();
-        bench.runtime.block_on(database.sleep()).expect("there is room again");
-        assert_eq!(bench.run(&bench.peek(), &["GET", "a"]), bulk(&value));
-        assert_eq!(bench.run(&bench.peek(), &["GET", "b"]), bulk("3"));
-    }
-    assert_eq!(database.counters.checkpoint_errors.load(Ordering::SeqCst), 2);
-}
-
-/// A disk that has no room for whole places has room for a tail of what the log holds, so the log can go.
-#[test]
-fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
-    let bench = Bench::new();
-    let database = bench.open();
-    database.shared.journal.declare(Window::Zero);
-    let key = |round: usize, at: usize| format!("key:{round}:{at}");
-    let mut counter = 0;
-    let mut write = |round: usize| {
-        for at in 0..3000 {
-            bench.run(&database, &["SET", &key(round, at), "x"]);
-        }
-        bench.run(&database, &["DEL", &key(round.saturating_sub(1), 7)]);
-        counter += 1;
-        assert_eq!(bench.run(&database, &["INCR", "counter"]), format!(":{counter}\r\n"));
-        counter
-    };
-    write(0);
-    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
-    let log = Arc::clone(database.engine.log.as_ref().expect("a log"));
-    // Places have split since then, and most keys have changed: each would be written whole.
-    for round in 1..4 {
-        let count = write(round);
-        bench.faults.fail_put_after(0, StoreFault::Full);
-        bench.runtime.block_on(database.checkpoint()).expect("there is room for a tail");
-        assert!(log.relies_on_tails());
-        let keys = bench.run(&database, &["DBSIZE"]);
-        let check = |other: &Arc<Database>| {
-            assert_eq!(bench.run(other, &["DBSIZE"]), keys);
-            assert_eq!(bench.run(other, &["GET", "counter"]), bulk(&count.to_string()));
-            assert_eq!(bench.run(other, &["GET", &key(round - 1, 7)]), "$-1\r\n");
-            assert_eq!(bench.run(other, &["GET", &key(round, 2999)]), bulk("x"));
-        };
-        // By what the store has alone: the log is needed no more.
-        check(&bench.open_with(1000 + round as u64, None, Recovered::default()));
-        check(&bench.peek());
-    }
-    bench.run(&database, &["SET", "last", "1"]);
-    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
-    assert!(!log.relies_on_tails());
-    let newest = bench.runtime.block_on(manifest::latest(&bench.store, "test")).expect("readable").expect("one");
-    assert!(newest.tails.is_empty(), "whole places have all of it");
-    let keys = bench.run(&database, &["DBSIZE"]);
-    assert_eq!(bench.run(&bench.open_with(2000, None, Recovered::default()), &["DBSIZE"]), keys);
-}
-
-/// Places that have been merged or cut since they were stored, indexes that show other keyspaces: whatever the log had is in
-/// the tail.
-#[test]
-fn a_full_disk_loses_nothing_of_places_that_were_merged_or_cut() {
-    let mut kept = 0;
-    for seed in 0..60 {
-        let mut chance = Chance(seed + 1);
-        let mut below = |limit| chance.below(limit);
-        let bench = Bench::new();
-        let database = bench.open();
-        database.shared.journal.declare(Window::Zero);
-        let log = Arc::clone(database.engine.log.as_ref().expect("a log"));
-        let show = |other: &Arc<Database>| -> Vec<String> {
-            let shown = |select: u8| bench.runtime.block_on(shown(other, select));
-            (0..2).map(shown).collect()
-        };
-        let cuts = [4096, 8192, 12_288];
-        for step in 0..60 {
-            let (key, value) = (format!("key:{}", below(12)), step.to_string());
-            match below(24) {
-                0..8 => drop(bench.run(&database, &["SET", &key, &value])),
-                8..13 => drop(bench.run(&database, &["DEL", &key])),
-                13 => drop(bench.run(&database, &["RENAME", &key, &format!("key:{}", below(12))])),
-                14 => drop(bench.run(&database, &["MOVE", &key, "1"])),
-                15 => drop(bench.run(&database, &["SWAPDB", "0", "1"])),
-                16 if below(3) == 0 => drop(bench.run(&database, &["FLUSHDB"])),
-                17..20 => {
-                    bench.runtime.block_on(database.split(cuts[below(3) as usize])).expect("the store is well");
-                }
-                20 | 21 => {
-                    bench.runtime.block_on(database.merge(cuts[below(3) as usize])).expect("the store is well");
-                }
-                22 => drop(bench.runtime.block_on(database.checkpoint()).expect("the store is well")),
-                _ => {
-                    bench.faults.fail_put_after(0, StoreFault::Full);
-                    bench.runtime.block_on(database.checkpoint()).expect("there is room for a tail");
-                    bench.faults.revive();
-                    kept += u32::from(log.relies_on_tails());
-                    log.rely_on_tails(false);
-                    let held = show(&database);
-                    let alone = bench.open_with(1000 + step, None, Recovered::default());
-                    assert_eq!(show(&alone), held, "seed {seed}, step {step}: the log is needed no more");
-                    let keys = |database: &Arc<Database>| bench.run(database, &["DBSIZE"]);
-                    assert_eq!(keys(&alone), keys(&database), "seed {seed}, step {step}");
-                }
-            }
-        }
-        bench.runtime.block_on(database.sleep()).expect("the store is well");
-        let held = show(&bench.open_with(2000, None, Recovered::default()));
-        assert_eq!(show(&database), held, "seed {seed}");
-    }
-    assert!(kept > 60, "hardly a checkpoint found the disk full");
-}
-
-/// All keys of an index with their values, in order.
-async fn shown(database: &Arc<Database>, select: u8) -> String {
-    let keys: Vec<String> = (0..12).map(|at| format!("key:{at}")).collect();
-    let words: Vec<&str> = ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
-    let plan = plan_in(select, &words, None, NOW_MS);
-    match execution::run(database, &plan, &Arc::new(Turn::endless(None))).await {
-        Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
-        Err(error) => error.to_string(),
-    }
-}
-
-#[test]
 fn a_damaged_chunk_is_named_and_kept() {
     let bench = Bench::new();
     let database = bench.open();
@@ -687,7 +453,7 @@ fn a_damaged_chunk_is_named_and_kept() {
     }
     bench.runtime.block_on(database.sleep()).expect("the store is well");
     drop(database);
-    let chunk = bench.first_object("chunk");
+    let chunk = first_object(&bench, "chunk");
     // In the middle of the first body.
     bench.faults.flip(&chunk, 200);
     let database = bench.open();
@@ -711,11 +477,11 @@ fn a_missing_chunk_and_a_damaged_manifest_are_named() {
     let database = bench.open();
     bench.run(&database, &["SET", "a", "1"]);
     bench.runtime.block_on(database.sleep()).expect("the store is well");
-    let chunk = bench.first_object("chunk");
+    let chunk = first_object(&bench, "chunk");
     bench.faults.hide(&chunk);
     let reply = bench.run(&bench.peek(), &["GET", "a"]);
     assert!(reply.starts_with("-STORE") && reply.contains(&chunk), "{reply}");
-    let manifest = bench.first_object("manifest");
+    let manifest = first_object(&bench, "manifest");
     bench.faults.flip(&manifest, 60);
     let damaged = bench.open();
     for words in [&["GET", "a"][..], &["SET", "a", "2"]] {
