@@ -26,6 +26,9 @@
 //! | item: length of what follows u32 | keyspace u32 | position u64 | body |
 //! ```
 //!
+//! An item of 4 GiB or more, as the value of a renamed collection may be, has length `u32::MAX` and behind that its true length,
+//! u64. Only an entry of kind 4 holds such items, which is like kind 0 otherwise.
+//!
 //! A file of version 2 *restates*: its first frames are those of earlier files of the log, which may be gone, and its lsn is
 //! that of the first of them. All else is as in version 1. Only objects in a bucket do it, see `sink/recent.rs`.
 //!
@@ -60,6 +63,8 @@ pub(super) const LENGTHS_BYTES: usize = 16;
 pub const ENTRY_HEAD_BYTES: usize = 32;
 pub const ITEM_HEAD_BYTES: usize = 16;
 pub const CHECKSUM_BYTES: usize = 8;
+/// In the place of an item's length: that does not fit, and follows as 8 bytes.
+const WIDE: u32 = u32::MAX;
 /// The keyspace of an item that says which keyspaces there are.
 pub const IDS: u32 = u32::MAX;
 
@@ -253,7 +258,9 @@ pub struct EntryHead {
 impl EntryHead {
     pub fn write(&self, out: &mut Vec<u8>) {
         let kind = match self.kind {
-            EntryKind::Effects => 0u32,
+            // Builds that do not know long items are to refuse them.
+            EntryKind::Effects if self.items_bytes >= u64::from(WIDE) => 4u32,
+            EntryKind::Effects => 0,
             EntryKind::Resume => 1,
             EntryKind::Gone => 2,
             EntryKind::Continue => 3,
@@ -272,7 +279,7 @@ impl EntryHead {
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let database = reader.u32_le()?;
         let kind = match reader.u32_le()? {
-            0 => EntryKind::Effects,
+            0 | 4 => EntryKind::Effects,
             1 => EntryKind::Resume,
             2 => EntryKind::Gone,
             3 => EntryKind::Continue,
@@ -330,10 +337,21 @@ pub fn write_ids(out: &mut Vec<u8>, shown: &Shown) {
     end_item(out, start);
 }
 
-fn end_item(out: &mut [u8], start: usize) {
-    // A value is at most 512 MiB, so an item's length fits.
-    let length = (out.len() - start - 4) as u32;
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+#[inline]
+fn end_item(out: &mut Vec<u8>, start: usize) {
+    let length = out.len() - start - 4;
+    match u32::try_from(length) {
+        Ok(narrow) if narrow < WIDE => out[start..start + 4].copy_from_slice(&narrow.to_le_bytes()),
+        _ => widen(out, start),
+    }
+}
+
+/// Makes room for the length of a long item, and writes it.
+#[cold]
+fn widen(out: &mut Vec<u8>, start: usize) {
+    let length = (out.len() - start - 4) as u64;
+    let head = [&WIDE.to_le_bytes()[..], &length.to_le_bytes()].concat();
+    out.splice(start..start + 4, head);
 }
 
 /// Reads the next item.
@@ -341,8 +359,11 @@ fn end_item(out: &mut [u8], start: usize) {
 /// # Errors
 /// Where it is cut off or malformed.
 pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<LogItem<'a>, CodecError> {
-    let length = reader.u32_le()? as usize;
-    let mut item = Reader::new(reader.take(length)?);
+    let length = match reader.u32_le()? {
+        WIDE => reader.u64_le()?,
+        narrow => u64::from(narrow),
+    };
+    let mut item = Reader::new(reader.take_u64(length)?);
     let (keyspace, position) = (item.u32_le()?, item.u64_le()?);
     if keyspace != IDS {
         let followed = keyspace & FOLLOWED != 0;
@@ -415,6 +436,37 @@ mod tests {
             let whole = read_item(&mut reader).is_ok() && (reader.is_empty() || read_item(&mut reader).is_ok());
             assert!(!whole || reader.is_empty(), "cut to {length}");
         }
+    }
+
+    /// Made as if it had 4 GiB, which no test has the memory for.
+    #[test]
+    fn a_long_item_comes_back() {
+        let mut items = Vec::new();
+        write_effect(&mut items, 3, 7, |out| out.extend_from_slice(b"before"));
+        let start = items.len();
+        write_effect(&mut items, 4, 8, |out| out.extend_from_slice(b"long"));
+        widen(&mut items, start);
+        write_effect(&mut items, 5, 9, |out| out.extend_from_slice(b"behind"));
+        let mut reader = Reader::new(&items);
+        for (keyspace, position, body) in [(3, 7, &b"before"[..]), (4, 8, b"long"), (5, 9, b"behind")] {
+            let effect = LogItem::Effect { keyspace, followed: false, position, body };
+            assert_eq!(read_item(&mut reader), Ok(effect));
+        }
+        assert!(reader.is_empty());
+        let mut cut = Reader::new(&items[start..items.len() - 30]);
+        assert!(read_item(&mut cut).is_err());
+    }
+
+    /// An entry with such an item is of another kind, so that nobody takes its length for the true one.
+    #[test]
+    fn only_long_entries_may_have_long_items() {
+        let kind = |items_bytes: u64| {
+            let head = EntryHead { database: 1, kind: EntryKind::Effects, sequence: 2, now_ms: 3, items_bytes };
+            let mut bytes = Vec::new();
+            head.write(&mut bytes);
+            bytes[4]
+        };
+        assert_eq!([0, u64::from(u32::MAX) - 1, u64::from(u32::MAX), 1 << 40].map(kind), [0, 0, 4, 4]);
     }
 
     proptest! {

@@ -30,8 +30,8 @@ struct Place {
     order: u32,
     /// Which entry, and where in its items the body lies.
     entry: u32,
-    start: u64,
-    len: u32,
+    start: usize,
+    len: usize,
     /// Its index was followed.
     followed: bool,
 }
@@ -132,11 +132,9 @@ impl LogTail {
                 LogItem::Effect { keyspace, followed, position, body } => {
                     // The body ends where the reader stands now.
                     let end = all - reader.remaining();
-                    let (Ok(start), Ok(len), Ok(order)) =
-                        (u64::try_from(end - body.len()), u32::try_from(body.len()), u32::try_from(self.effects.len()))
-                    else {
-                        return Err(format!("write {sequence} in the log is too large"));
-                    };
+                    let (start, len) = (end - body.len(), body.len());
+                    let order =
+                        u32::try_from(self.effects.len()).map_err(|_| "the log has too many effects".to_owned())?;
                     self.effects.push(Place { keyspace, position, order, entry, start, len, followed });
                 }
                 LogItem::Ids(shown) => self.shown = Some(shown),
@@ -161,7 +159,7 @@ impl LogTail {
         for place in self.of(keyspace, range) {
             let (at, now_ms, items) = &self.entries[place.entry as usize];
             if *at > sequence {
-                let body = items.slice(place.start as usize..place.start as usize + place.len as usize);
+                let body = items.slice(place.start..place.start + place.len);
                 let now_ms = if place.followed { now_ms | FOLLOWED_TIME } else { *now_ms };
                 let record = TailRecord { sequence: *at, now_ms, keyspace, position: place.position, body };
                 found.push((place.order, record));
