@@ -164,6 +164,10 @@ impl Sink for SimulatedFiles {
         })
     }
 
+    fn reader(&self) -> Box<dyn Sink> {
+        Box::new(Self { disk: Arc::clone(&self.disk), process: self.process, current: None })
+    }
+
     fn remover(&self) -> Remover {
         let files = Self { disk: Arc::clone(&self.disk), process: self.process, current: None };
         Box::new(move |places| {

@@ -240,6 +240,10 @@ impl Sink for OneFile {
         Ok(())
     }
 
+    fn reader(&self) -> Box<dyn Sink> {
+        Box::new(Self(self.0.clone()))
+    }
+
     fn remover(&self) -> Remover {
         Box::new(|_| Ok(()))
     }

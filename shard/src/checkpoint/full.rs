@@ -5,7 +5,7 @@
 //!
 //! 1. *Begin*, under all locks, briefly: the number of the last entry, and what each *part* holds. A part is a place, or as much
 //!    of one as a single stored segment covers, or none: places may have been merged since they were stored.
-//! 2. The log is made durable that far, and read as after a crash.
+//! 2. The log is made durable that far, and what it has of the database is read as after a crash.
 //! 3. Of each segment, the effects that neither its body nor a tail has yet are put into one tail, and it has been seen up to
 //!    the number from step 1. A part that no segment covers becomes a segment without a body.
 //! 4. *Commit*, as any checkpoint does.
@@ -98,16 +98,15 @@ impl Database {
         let before = self.whole_manifest().await?;
         let moment = self.count(topology, before.as_deref()).await;
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
-        let of = Arc::clone(log);
+        let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
+        let (of, identity) = (Arc::clone(log), self.identity.clone());
         // On a thread that may wait.
         let (sender, receiver) = oneshot::channel();
-        let queued = self.loader.run(move || drop(sender.send(of.read_back())));
+        let queued = self.loader.run(move || drop(sender.send(of.read_back(&identity, floor))));
         queued.map_err(|not_run| not_run.error(|| Error::Store("the log could not be read back".to_owned())))?;
         let unread = |_| StoreError::LogFailed("the log could not be read back".into());
-        let recovered = receiver.await.map_err(unread).flatten().map_err(store_error)?;
-        let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
-        let logged =
-            LogTail::new(recovered.entries_of(&self.identity), floor, moment.sequence).map_err(Error::Store)?;
+        let entries = receiver.await.map_err(unread).flatten().map_err(store_error)?;
+        let logged = LogTail::new(entries, floor, moment.sequence).map_err(Error::Store)?;
         let mut manifest = self.manifest_after(before.as_deref());
         manifest.meters = (self.meters.lock())();
         manifest.sequence = moment.sequence;

@@ -177,6 +177,13 @@ impl Ledger {
         }
     }
 
+    /// The files that mention writes of a database beyond `floor`, in the order of their numbers. What a file restates is left out.
+    pub fn mentioning(&self, database: &Identity, floor: u64) -> Vec<(u64, u64)> {
+        let mentions = |mentions: &Mentions| mentions.last.get(database).is_some_and(|last| *last > floor);
+        let files = self.files.iter().filter(|(file, of)| !self.restated.contains(file) && mentions(of));
+        files.map(|(file, _)| *file).collect()
+    }
+
     /// Whether a file is kept for this database.
     pub fn is_kept_for(&self, database: &Identity) -> bool {
         let floor = self.floors.get(database).copied().unwrap_or(0);

@@ -52,7 +52,7 @@ use self::format::{
 use self::gathered::Gathered;
 pub use self::journal::{Journal, LogRefusal, Window};
 use self::ledger::{Ledger, Unneeded};
-use self::recovery::{ReadLog, Recovered};
+use self::recovery::{Entries, ReadLog, Recovered};
 use self::registry::{Outstanding, Registry, Touched};
 use self::reserve::Reserve;
 use self::sink::{Files, Objects, Remover, Sink};
@@ -114,6 +114,10 @@ pub struct Log {
     room_end_is_due: AtomicBool,
     waiters: Mutex<Waiters>,
     output: Mutex<Output>,
+    /// The bytes of frames in each file of this process that is there.
+    sizes: Mutex<BTreeMap<u64, u64>>,
+    /// Reads back what was written.
+    reader: Mutex<Box<dyn Sink>>,
     ledger: Mutex<Ledger>,
     /// Told when there may be files that nobody needs.
     untidy: Condvar,
@@ -193,8 +197,6 @@ struct Output {
     /// Of the file that is written, with its bytes; none: the next frame begins one.
     file: Option<(u64, u64)>,
     next_number: u64,
-    /// The bytes of each file that is there.
-    sizes: BTreeMap<u64, u64>,
     /// The file that the last write failed in.
     failed: Option<u64>,
     synced: Lsn,
@@ -293,12 +295,29 @@ impl Log {
         }
     }
 
-    /// Reads back what this process and those before it have written.
+    /// Reads back what this process and those before it have written of a database beyond its entry `floor`: the files that
+    /// mention it, one after the other. Nobody waits for it but whoever reads back too.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn read_back(&self) -> Result<Recovered, StoreError> {
-        recovery::look(&mut *self.output.lock().sink).map(recovery::collect)
+    pub fn read_back(&self, database: &Identity, floor: u64) -> Result<Entries, StoreError> {
+        let mut reader = self.reader.lock();
+        let mut attempt = 1;
+        loop {
+            let files = self.ledger.lock().mentioning(database, floor);
+            // What is being written behind that must not be taken for a part of it.
+            let end = |(writer, number): (u64, u64)| {
+                let frames = self.sizes.lock().get(&number).copied().filter(|_| writer == self.writer && !self.shared);
+                frames.map_or(usize::MAX, |frames| HEADER_BYTES + frames as usize)
+            };
+            let files: Vec<_> = files.into_iter().map(|file| (file, end(file))).collect();
+            let (entries, vanished) = recovery::read_of(&mut **reader, &files, database)?;
+            // A file that has gone was restated by another one, or is needed no more.
+            if !vanished || attempt == recovery::LOOKS_MAX {
+                return Ok(entries);
+            }
+            attempt += 1;
+        }
     }
 
     /// As [`Self::open`], over any sink.
@@ -348,11 +367,12 @@ impl Log {
             room_end_is_due: AtomicBool::new(false),
             waiters: Mutex::default(),
             remover: sink.remover(),
+            sizes: Mutex::default(),
+            reader: Mutex::new(sink.reader()),
             output: Mutex::new(Output {
                 sink,
                 file: None,
                 next_number,
-                sizes: BTreeMap::new(),
                 failed: None,
                 synced: 0,
                 pending: VecDeque::new(),
@@ -610,7 +630,7 @@ impl Log {
         self.counters.bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         self.counters.files.fetch_add(u64::from(begun), Ordering::Relaxed);
         output.file = Some((number, bytes + frame_bytes));
-        *output.sizes.entry(number).or_default() += frame_bytes;
+        *self.sizes.lock().entry(number).or_default() += frame_bytes;
         self.kept_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
         if full == 0 {
             output.file = None;
@@ -729,8 +749,8 @@ impl Log {
                 files.iter().for_each(|(writer, number)| ledger.removed(*writer, *number));
             }
             let own = files.iter().filter(|(writer, _)| *writer == self.writer);
-            let mut output = self.output.lock();
-            let freed = own.filter_map(|(_, number)| output.sizes.remove(number)).sum();
+            let mut sizes = self.sizes.lock();
+            let freed = own.filter_map(|(_, number)| sizes.remove(number)).sum();
             self.kept_bytes.fetch_sub(freed, Ordering::Relaxed);
         }
         self.recover_from_loss();

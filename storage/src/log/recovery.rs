@@ -140,6 +140,8 @@ pub struct ReadLog {
     pub doubts: Vec<String>,
     /// The last file, where it does not end as one that was being written.
     pub cut_short: Option<u64>,
+    /// Only the entries of this database are wanted.
+    only: Option<Identity>,
 }
 
 /// Seals, reads and cuts every log that is there, and makes durable what was read.
@@ -243,7 +245,43 @@ fn add_missing(logs: &mut Vec<ReadLog>, written_last: Option<(u64, u64)>) {
 }
 
 /// So often a log is read whose writer deletes parts of it meanwhile.
-const LOOKS_MAX: usize = 8;
+pub(super) const LOOKS_MAX: usize = 8;
+
+/// Reads the entries of one database from some files, each told with where it ends for this reader: as few at a time as the
+/// sink allows, and of each only what is wanted is kept. Answers too whether a file was not there any more.
+pub(super) fn read_of(
+    sink: &mut dyn Sink,
+    files: &[((u64, u64), usize)],
+    database: &Identity,
+) -> Result<(Entries, bool), StoreError> {
+    let (mut all, mut vanished) = (Entries::default(), false);
+    for files in files.chunk_by(|((a, _), _), ((b, _), _)| a == b) {
+        let writer = files[0].0.0;
+        let mut log = ReadLog { writer, only: Some(database.clone()), ..ReadLog::default() };
+        let file_bytes = sink.file_bytes();
+        let log = if file_bytes == 0 {
+            let mut contents = Contents::new();
+            fetch(sink, &files.iter().map(|(file, _)| *file).collect::<Vec<_>>(), &mut contents)?;
+            let in_order = in_order(&mut contents, &mut log);
+            read_files(log, file_bytes, in_order.into_iter().map(Ok))?
+        } else {
+            let one = |((writer, number), end): &((u64, u64), usize)| match sink.read(*writer, *number) {
+                Ok(bytes) => Some(Ok((*number, bytes.slice(..bytes.len().min(*end))))),
+                Err(error) if error.is_missing() => {
+                    vanished = true;
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            };
+            read_files(log, file_bytes, files.iter().filter_map(one))?
+        };
+        vanished |= log.vanished;
+        all.damage = all.damage.or_else(|| log.damages.first().map(|damage| damage.problem.clone()));
+        all.entries.extend(log.databases.into_values().flatten());
+    }
+    all.entries.sort_by_key(|entry| entry.sequence);
+    Ok((all, vanished))
+}
 
 /// The entries of all logs by database.
 pub fn collect(logs: Vec<ReadLog>) -> Recovered {
@@ -294,12 +332,24 @@ fn fetch(sink: &mut dyn Sink, files: &[(u64, u64)], contents: &mut Contents) -> 
 /// Reads the log of one writer, whose files are taken out of `contents`. `file_bytes`: as [`Sink::file_bytes`].
 fn read(file_bytes: u64, writer: u64, contents: &mut Contents) -> Result<ReadLog, StoreError> {
     let mut log = ReadLog { writer, ..ReadLog::default() };
+    let in_order = in_order(contents, &mut log);
+    read_files(log, file_bytes, in_order.into_iter().map(Ok))
+}
+
+/// The same of files in the order in which their frames follow each other.
+fn read_files(
+    mut log: ReadLog,
+    file_bytes: u64,
+    files: impl Iterator<Item = Result<(u64, Bytes), StoreError>>,
+) -> Result<ReadLog, StoreError> {
+    let writer = log.writer;
     let mut expected = None;
     let mut before = None;
     let mut gap = false;
     // Where a frame was expected in vain, and how long it is if no crash has broken it.
     let mut broken: Option<(u64, usize, u64, CodecError, Option<usize>)> = None;
-    for (number, file) in in_order(contents, &mut log) {
+    for file in files {
+        let (number, file) = file?;
         // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
         gap |= before.is_some_and(|before| before + 1 != number);
         before = before.max(Some(number));
@@ -458,8 +508,13 @@ fn read_entries(
         }
         let (last, entries) = found.entry(head.database).or_default();
         *last = head.sequence.max(*last);
-        if !again {
-            let items = file.slice_ref(items);
+        let is_wanted = match &log.only {
+            Some(only) => named(names, head.database)? == only,
+            None => true,
+        };
+        if !again && is_wanted {
+            // The file is not kept for what little may be wanted of it.
+            let items = if log.only.is_some() { Bytes::copy_from_slice(items) } else { file.slice_ref(items) };
             entries.push(LogEntry { sequence: head.sequence, now_ms: head.now_ms, kind: head.kind, items });
         }
     }

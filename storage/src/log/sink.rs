@@ -137,6 +137,8 @@ pub trait Sink: Send {
     fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError>;
     /// What deletes files that are written no more; one that is not there is no error.
     fn remover(&self) -> Remover;
+    /// Reads files of the same store beside all else that is done with them.
+    fn reader(&self) -> Box<dyn Sink>;
     /// Whether somebody else has sealed this log after file `number`.
     ///
     /// # Errors
@@ -405,6 +407,10 @@ impl Sink for Files {
             }
             cut => cut,
         }
+    }
+
+    fn reader(&self) -> Box<dyn Sink> {
+        Box::new(Self::new(&self.folder))
     }
 
     fn remover(&self) -> Remover {
@@ -679,6 +685,10 @@ impl Sink for Objects {
     fn cut(&mut self, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
         // An object is there whole or not at all.
         Ok(())
+    }
+
+    fn reader(&self) -> Box<dyn Sink> {
+        Box::new(Self::new(Arc::clone(&self.store)))
     }
 
     fn remover(&self) -> Remover {

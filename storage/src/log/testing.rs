@@ -24,6 +24,8 @@ pub struct Held {
     pub files: BTreeMap<(u64, u64), Vec<u8>>,
     pub fails: bool,
     pub sealed: bool,
+    /// What was read, in order.
+    pub read: Vec<(u64, u64)>,
     /// What was cut, where to.
     pub cut: Vec<(u64, u64)>,
     pub file_bytes: u64,
@@ -57,7 +59,9 @@ impl Sink for MemorySink {
     }
 
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
-        let file = self.0.lock().files.get(&(writer, number)).cloned();
+        let held = &mut *self.0.lock();
+        held.read.push((writer, number));
+        let file = held.files.get(&(writer, number)).cloned();
         file.map(Bytes::from).ok_or(StoreError::Missing { name: "file".to_owned() })
     }
 
@@ -85,6 +89,10 @@ impl Sink for MemorySink {
     fn cut(&mut self, _: u64, number: u64, length: u64) -> Result<(), StoreError> {
         self.0.lock().cut.push((number, length));
         Ok(())
+    }
+
+    fn reader(&self) -> Box<dyn Sink> {
+        Box::new(self.clone())
     }
 
     fn remover(&self) -> Remover {

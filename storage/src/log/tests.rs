@@ -291,3 +291,50 @@ fn frames_that_waited_for_the_disk_together_are_missed_one_by_one() {
         assert!(recovered.take(&identity("a")).damage.is_some(), "byte {at}");
     }
 }
+
+/// Only the files that mention the database beyond what it has are read, whatever another thread is flushing.
+#[test]
+fn what_a_database_needs_is_read_back_beside_a_flush() {
+    for file_bytes in [0, 1, 300, 1 << 20] {
+        let sink = sink(file_bytes);
+        let log = open(&sink);
+        let (a, b) = (Writer::new(&log, "a"), Writer::new(&log, "b"));
+        for round in 0..12 {
+            if round % 4 == 0 {
+                a.write();
+            }
+            b.write();
+            log.flush().unwrap();
+        }
+        // Half of a frame, as a flush leaves it that fails or has not ended yet.
+        sink.0.lock().fails = true;
+        a.write();
+        log.flush().unwrap_err();
+        sink.0.lock().read.clear();
+        let flushing = log.output.lock();
+        let found = log.read_back(&identity("a"), 1).unwrap();
+        drop(flushing);
+        let beyond: Vec<u64> = numbers(&found).into_iter().filter(|number| *number > 1).collect();
+        assert_eq!((beyond, &found.damage), (vec![2, 3], &None), "files of {file_bytes} bytes");
+        let read = sink.0.lock().read.clone();
+        let mentioning = log.ledger.lock().mentioning(&identity("a"), 1);
+        assert_eq!(read, mentioning);
+        assert!(read.len() < sink.0.lock().files.len() || file_bytes == 1 << 20, "{read:?}");
+        log.settled(&identity("a"), 3);
+        assert_eq!(log.read_back(&identity("a"), 3).unwrap().entries.len(), 0);
+    }
+}
+
+#[test]
+fn damage_of_what_is_read_back_is_told() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    let a = Writer::new(&log, "a");
+    for _ in 0..3 {
+        a.write();
+        log.flush().unwrap();
+    }
+    sink.0.lock().files.get_mut(&(1, 1)).unwrap()[format::HEADER_BYTES + 60] ^= 1;
+    let found = log.read_back(&identity("a"), 0).unwrap();
+    assert!(found.damage.is_some(), "{:?}", numbers(&found));
+}
