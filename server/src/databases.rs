@@ -9,7 +9,9 @@ use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::keyspace::{EngineSettings, Eviction, Limits};
 use dormouse_storage::manifest;
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream;
 use parking_lot::Mutex;
 
 use crate::account::{self, Account};
@@ -31,6 +33,8 @@ pub const ADMIN: &str = "admin";
 
 /// Databases that are opened at the same time.
 const OPENED_TOGETHER: usize = 32;
+/// Databases that are brought into the store at the same time after a start.
+const RECOVERED_TOGETHER: usize = 4;
 
 /// One database as the server sees it: the engine's, and all that is counted, published and logged for it.
 pub struct Tenant {
@@ -310,21 +314,21 @@ impl Tenants {
                 return Err(token_names_branch(foreign.name(), foreign.owner()));
             }
         }
-        for tenant in by_name.values().filter(|tenant| tenant.database.has_recovered()) {
-            let database = Arc::clone(&tenant.database);
-            // Behind a network the next start would read the same objects again, and those that this process adds.
-            let is_costly = engine.log.as_ref().is_some_and(|log| log.is_shared());
-            engine.background.spawn(async move {
-                match database.awake().await {
-                    // One that fails says so, and is made again when its time comes.
-                    Ok(_) if is_costly => drop(database.checkpoint().await),
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::error!(database = database.name(), %error, "failed to bring entries of the log into the store");
-                    }
+        let recovered = by_name.values().filter(|tenant| tenant.database.has_recovered());
+        let recovered: Vec<_> = recovered.map(|tenant| Arc::clone(&tenant.database)).collect();
+        // Behind a network the next start would read the same objects again, and those that this process adds.
+        let is_costly = engine.log.as_ref().is_some_and(|log| log.is_shared());
+        let bring_into_store = move |database: Arc<Database>| async move {
+            match database.awake().await {
+                // One that fails says so, and is made again when its time comes.
+                Ok(_) if is_costly => drop(database.checkpoint().await),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(database = database.name(), %error, "failed to bring entries of the log into the store");
                 }
-            });
-        }
+            }
+        };
+        engine.background.spawn(stream::iter(recovered).for_each_concurrent(RECOVERED_TOGETHER, bring_into_store));
         let (by_name, default) = (ArcSwap::from_pointee(by_name), ArcSwap::from(default));
         Ok(Self {
             by_name,
