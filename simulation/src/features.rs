@@ -11,6 +11,9 @@ const FILLS: u64 = 45;
 /// Batches in a thousand with a command that makes a value large.
 const GROWTHS: u64 = 150;
 
+/// Turns in a thousand at which a batch comes while a process ends.
+const EAGERNESS: u64 = 250;
+
 /// Which features a schedule has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
@@ -18,13 +21,15 @@ pub struct Features {
     pub full_disk: bool,
     /// Values of so many bytes that they are stored in pieces as on any server.
     pub large_values: bool,
+    /// Clients go on writing while the process is told to end, so that the last checkpoint is made under their noses.
+    pub eager_clients: bool,
 }
 
 impl Features {
     /// Those of a seed.
     pub fn of(seed: u64) -> Self {
         let has = |feature: u64| Chance::new(seed ^ feature << 56).permille(300);
-        Self { full_disk: has(1), large_values: has(2) }
+        Self { full_disk: has(1), large_values: has(2), eager_clients: has(3) }
     }
 }
 
@@ -44,6 +49,11 @@ impl Extras {
         let Features { full_disk, .. } = self.features;
         let fills = full_disk && self.chance.permille(FILLS);
         fills.then(|| self.chance.pick(&[Action::Fill, Action::Split, Action::Merge]))
+    }
+
+    /// Whether another batch comes while the process is told to end.
+    pub fn asks_to_the_end(&mut self) -> bool {
+        self.features.eager_clients && self.chance.permille(EAGERNESS)
     }
 
     /// Adds to what a client asks for.

@@ -179,7 +179,7 @@ impl Schedule {
                 Action::Restart => {
                     let begun = self.book.lock().batches();
                     self.disk.note("close".into());
-                    let closed = self.finish(node, node.close()).await?;
+                    let closed = self.finish(node, node.close(), &mut tasks).await?;
                     if self.disk.with(|state| state.dead) {
                         return Ok(End::Crash);
                     }
@@ -198,12 +198,21 @@ impl Schedule {
         Ok(if self.disk.with(|state| state.dead) { End::Crash } else { End::Over })
     }
 
-    /// Waits for `future` while the store answers and the log is flushed.
-    async fn finish<T>(&mut self, node: &Node, future: impl Future<Output = T>) -> Result<T, String> {
+    /// Waits for `future` while the store answers and the log is flushed, and clients go on if they are that eager.
+    async fn finish<T>(
+        &mut self,
+        node: &Node,
+        future: impl Future<Output = T>,
+        tasks: &mut Vec<(Action, JoinHandle<()>)>,
+    ) -> Result<T, String> {
         let mut future = Box::pin(future);
         for _ in 0..TURNS_MAX {
             if let std::task::Poll::Ready(done) = futures::poll!(&mut future) {
                 return Ok(done);
+            }
+            if self.extras.asks_to_the_end() {
+                reap(tasks).await?;
+                self.act(Action::Ask, node, tasks).await;
             }
             self.disk.answer_one();
             // An error is the waiters' to see.
@@ -298,7 +307,8 @@ impl Schedule {
                 }
                 disk.note(format!("{action:?} of database {at}"));
                 // Where a database is cut at few slots, places that were cut are merged again.
-                let slot = (draw % 16384) as u16 & if self.extras.features.full_disk { !0xfff } else { !0 };
+                let chosen = (draw % 16384) as u16;
+                let slot = chosen & if self.extras.features.full_disk { !0xfff } else { !0 };
                 tasks.push((
                     action,
                     tokio::spawn(async move {
@@ -307,7 +317,7 @@ impl Schedule {
                             Action::Merge => {
                                 let firsts = database.topology().map(|topology| topology.firsts.clone());
                                 let firsts = firsts.unwrap_or_else(|| vec![0]);
-                                database.merge(firsts[usize::from(slot) % firsts.len()]).await.map(drop)
+                                database.merge(firsts[usize::from(chosen) % firsts.len()]).await.map(drop)
                             }
                             _ => database.load_all().await,
                         };
