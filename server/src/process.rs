@@ -1,6 +1,7 @@
 //! What the system knows of this process.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -97,9 +98,26 @@ pub fn memory_by_default() -> u64 {
     limits.into_iter().flatten().min().unwrap_or(0)
 }
 
+/// From the system's source, by way of the standard library's hash keys; never 0. What tenants must not guess comes from
+/// here: `fastrand` alone starts from a clock.
+pub fn random_seed() -> u64 {
+    RandomState::new().hash_one(0).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Nor do they follow from each other as those of a generator do.
+    #[test]
+    fn seeds_do_not_repeat() {
+        let mut seeds: Vec<u64> = std::iter::repeat_with(random_seed).take(1000).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 1000);
+        let ones: u32 = seeds.iter().map(|seed| seed.count_ones()).sum();
+        assert!((31_000..33_000).contains(&ones), "{ones} of 64,000 bits");
+    }
 
     #[test]
     fn the_least_limit_of_all_groups_counts() {

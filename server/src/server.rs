@@ -13,7 +13,6 @@ use dormouse_storage::log::Log;
 use dormouse_storage::log::flusher::Flusher;
 use dormouse_storage::manifest;
 use dormouse_storage::store::{Store, StoreError};
-use fastrand::Rng;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -122,7 +121,7 @@ impl Server {
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;
-        let seed = fastrand::u64(1..);
+        let seed = process::random_seed();
         let logs = Log::open(&store, seed, monotonic_ms, now_ms).map_err(|error| match error.is_taken() {
             true => Failure::Taken(format!("{error}; this process ends")),
             false => Failure::Other(explain(&error)),
@@ -154,14 +153,13 @@ impl Server {
         settings.facts.port = addresses.first().map_or(0, |address| address.port());
         let workers = options.worker_count().get();
         settings.facts.workers = workers;
-        let mut seeds = Rng::with_seed(seed);
-        let next_seed = || seeds.u64(..);
         let tenants = background.block_on(Tenants::open(
             options.tokens.clone(),
             &engine,
             &settings.database,
             &COUNTED,
-            next_seed,
+            // Each by itself: no tenant may find another's from what it sees of its own.
+            process::random_seed,
         ))?;
         let (shutdown, ends) = mpsc::unbounded_channel();
         let autoscaler = Autoscaler::new(options.policy.clone()).map_err(|error| error.to_string())?;

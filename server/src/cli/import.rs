@@ -8,6 +8,7 @@ use dormouse_importer::{FileImport, follow, offline, online};
 
 use super::{Failure, Place, check_is_store_or_empty};
 use crate::options::Interval;
+use crate::process::random_seed;
 
 #[derive(clap::Args, Debug)]
 pub struct ImportArguments {
@@ -84,8 +85,8 @@ impl ImportArguments {
                     store: &url,
                     database: &self.place.database,
                     temporary: self.temporary,
-                    seed: fastrand::u64(1..),
-                    writer: fastrand::u64(1..),
+                    seed: random_seed(),
+                    writer: random_seed(),
                 };
                 Ok(offline::run(&import, destination)?)
             }
