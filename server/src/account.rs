@@ -110,12 +110,11 @@ impl Account {
 
     /// The same, where less will do: that it does not fit is no refusal.
     pub fn try_take(&self, bytes: usize) -> Result<(), &'static str> {
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if used > self.limit() {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(self.name);
-        }
-        self.peak.fetch_max(used, Ordering::Relaxed);
+        let limit = self.limit();
+        // What does not fit is not added even for a moment: others would be refused meanwhile.
+        let add = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit);
+        let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).map_err(|_| self.name)?;
+        self.peak.fetch_max(before + bytes, Ordering::Relaxed);
         Ok(())
     }
 

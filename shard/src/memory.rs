@@ -97,15 +97,17 @@ impl Memory {
     /// # Errors
     /// [`Error::OutOfTotal`] where so many are not left.
     pub fn reserve(&'static self, bytes: usize, used: usize) -> Result<Reservation> {
-        let before = self.reserved.fetch_add(bytes, Ordering::Relaxed);
-        let reservation = Reservation { memory: self, bytes };
-        if self.is_limited.load(Ordering::Relaxed) {
-            let left = self.left_beside(before).saturating_sub(signed(bytes));
-            if left < 0 && !self.is_served(used.saturating_add(bytes), left) {
-                return Err(Error::OutOfTotal);
-            }
+        let is_limited = self.is_limited.load(Ordering::Relaxed);
+        // What does not fit is not added even for a moment: others would be refused meanwhile.
+        let reserve = |reserved: usize| {
+            let left = self.left_beside(reserved).saturating_sub(signed(bytes));
+            let fits = !is_limited || left >= 0 || self.is_served(used.saturating_add(bytes), left);
+            fits.then(|| reserved.wrapping_add(bytes))
+        };
+        match self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve) {
+            Ok(_) => Ok(Reservation { memory: self, bytes }),
+            Err(_) => Err(Error::OutOfTotal),
         }
-        Ok(reservation)
     }
 
     /// Whether a database that uses so little gets something from the reserve when so much is left.
@@ -192,6 +194,23 @@ mod tests {
         assert_eq!(second.bytes(), 100);
         drop(second);
         assert!(!memory.is_full() && !memory.is_exceeded_by(100));
+    }
+
+    /// A client that asks for far too much again and again harms nobody but itself.
+    #[test]
+    fn what_is_refused_takes_nothing_even_for_a_moment() {
+        let memory: &'static Memory = Box::leak(Box::default());
+        memory.measured(1 << 20, 1 << 40, 1 << 40);
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..20_000).for_each(|_| drop(memory.reserve(1 << 30, 1 << 30).expect_err("it is too much")));
+                is_done.store(true, Ordering::Relaxed);
+            });
+            while !is_done.load(Ordering::Relaxed) {
+                assert!(memory.check(1 << 30).is_ok() && memory.reserve(1000, 1 << 30).is_ok());
+            }
+        });
     }
 
     #[test]
