@@ -86,6 +86,35 @@ fn many_channels_are_told_of() {
     assert!(last.chunks(2).zip(&names).all(|(pair, name)| pair[0].text() == name && pair[1].integer() == 1));
 }
 
+#[test]
+fn many_commands_are_told_of() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    for command in ["INFO", "DOCS"] {
+        let few = client.run(&["COMMAND", command, "get", "client|list", "none"]);
+        let repeated = ["get", "client|list", "none"].repeat(100);
+        let many = client.run(&[&["COMMAND", command], &repeated[..]].concat());
+        assert_eq!(many.items().len(), 100 * few.items().len(), "{command}");
+        assert!(many.items().chunks(few.items().len()).all(|some| some == few.items()), "{command}");
+    }
+    assert_eq!(client.say("COMMAND DOCS get").items()[0].text(), "get");
+}
+
+#[test]
+fn what_is_named_many_times_is_told_once() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    let own = client.say("CLIENT ID").integer().to_string();
+    let mut words = vec!["CLIENT", "LIST", "ID"];
+    words.extend([&*own, "999999999"].repeat(MANY));
+    assert_eq!(client.run(&words).text().lines().count(), 1);
+    let mut words = vec!["LATENCY", "HISTOGRAM"];
+    words.extend(["client", "client|id", "none", "none|id"].repeat(MANY));
+    let told = client.run(&words);
+    let names: Vec<&str> = told.items().iter().step_by(2).map(Value::text).collect();
+    assert_eq!(names, ["client|id", "client|list"]);
+}
+
 /// Each pattern looks at each byte of the channel, so that the message takes far more than a turn.
 #[test]
 fn a_message_to_long_patterns_reaches_everybody() {

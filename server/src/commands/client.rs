@@ -3,6 +3,7 @@
 
 mod line;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -125,7 +126,7 @@ fn list(session: &mut Session, reply: &mut Reply, (which,): (Which,)) -> Result<
 enum Which {
     All,
     Class(Class),
-    Ids(Vec<i64>),
+    Ids(BTreeSet<i64>),
 }
 
 impl<'a> Argument<'a> for Which {

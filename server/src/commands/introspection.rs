@@ -5,14 +5,16 @@ use std::borrow::Cow;
 
 use dormouse_protocol::glob::Glob;
 use dormouse_protocol::{OwnedRequest, Reply, Request};
-use dormouse_shard::commands::args::{Args, Argument, Rest};
+use dormouse_shard::commands::args::{Args, Argument, Rest, parse};
 use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::execution::budget::TURN;
+use tokio::task::yield_now;
 
 use crate::commands::TABLE;
-use crate::commands::{arguments, help, now};
+use crate::commands::{arguments, help, now, parsed};
 use crate::session::Session;
-use crate::table::{CommandEntry, Handler, SessionRun};
+use crate::table::{CommandEntry, Handler, SessionRun, Weighed};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const UNORDERED: &[&str] = &["nondeterministic_output_order"];
@@ -33,14 +35,14 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "O(1)",
                 "Returns a count of commands.",
             ),
-            Command::new("INFO", at_least(2), &[], ANY_TIME, now!(info, 2))
+            Command::new("INFO", at_least(2), &[], ANY_TIME, SessionRun::Weighed(INFO))
                 .doc(
                     "2.8.13",
                     "O(N) where N is the number of commands to look up",
                     "Returns information about one, multiple or all commands.",
                 )
                 .tips(UNORDERED),
-            Command::new("DOCS", at_least(2), &[], ANY_TIME, now!(docs, 2))
+            Command::new("DOCS", at_least(2), &[], ANY_TIME, SessionRun::Weighed(DOCS))
                 .doc(
                     "7.0.0",
                     "O(N) where N is the number of commands to look up",
@@ -68,6 +70,26 @@ pub const FAMILY: Family<SessionRun> = Family {
         ])],
 };
 
+/// What is told of one command costs about as much as so many elements.
+const COST_OF_COMMAND: usize = 100;
+/// Commands that are told of before others have their turns.
+const COMMANDS_OF_A_TURN: usize = TURN / COST_OF_COMMAND;
+
+const INFO: Weighed = Weighed {
+    run: parsed!(info, 2),
+    weigh: weigh_names,
+    in_turns: |_, reply, request| Box::pin(info_in_turns(reply, request)),
+};
+const DOCS: Weighed = Weighed {
+    run: parsed!(docs, 2),
+    weigh: weigh_names,
+    in_turns: |_, reply, request| Box::pin(docs_in_turns(reply, request)),
+};
+
+fn weigh_names(_: &Session, request: Request<'_>) -> usize {
+    COST_OF_COMMAND.saturating_mul(request.len().saturating_sub(2))
+}
+
 /// `COMMAND`
 fn all(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     reply.array(TABLE.commands().count());
@@ -87,13 +109,28 @@ fn info(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Resu
         return all(session, reply, ());
     }
     reply.array(names.len());
-    for name in names.iter() {
-        match TABLE.by_full_name(name) {
-            Some(entry) => write_info(reply, entry),
-            None => reply.null(),
+    names.iter().for_each(|name| write_info_of(reply, name));
+    Ok(())
+}
+
+/// The same for many names.
+async fn info_in_turns(reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let names = parse::<Rest<'_>>(request, 2)?;
+    reply.array(names.len());
+    for (at, name) in names.iter().enumerate() {
+        write_info_of(reply, name);
+        if at % COMMANDS_OF_A_TURN == 0 {
+            yield_now().await;
         }
     }
     Ok(())
+}
+
+fn write_info_of(reply: &mut Reply, name: &[u8]) {
+    match TABLE.by_full_name(name) {
+        Some(entry) => write_info(reply, entry),
+        None => reply.null(),
+    }
 }
 
 /// The ten elements of a command.
@@ -190,6 +227,23 @@ fn docs(_: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()>
     };
     reply.map(found.len());
     found.iter().for_each(|entry| write_docs(reply, entry));
+    Ok(())
+}
+
+/// The same for many names.
+async fn docs_in_turns(reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let mut names = parse::<Rest<'_>>(request, 2)?;
+    let mut found: Vec<&CommandEntry> = Vec::new();
+    while let Some((some, rest)) = names.split_at(names.len().min(TURN)).filter(|(some, _)| !some.is_empty()) {
+        found.extend(some.iter().filter_map(|name| TABLE.by_full_name(name)));
+        names = rest;
+        yield_now().await;
+    }
+    reply.map(found.len());
+    for some in found.chunks(COMMANDS_OF_A_TURN) {
+        some.iter().for_each(|entry| write_docs(reply, entry));
+        yield_now().await;
+    }
     Ok(())
 }
 

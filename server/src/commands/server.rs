@@ -1,5 +1,6 @@
 //! The server: saving, the end, the slow log, and what monitors ask for that there is little to say about here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -361,11 +362,12 @@ fn latency_history(session: &mut Session, reply: &mut Reply, (event,): (&[u8],))
 
 /// `LATENCY HISTOGRAM [command ...]`
 fn latency_histogram(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
+    // There may be many of them: each is looked at once.
+    let named: HashSet<usize> =
+        names.iter().filter_map(|name| TABLE.by_full_name(name)).map(|entry| entry.id).collect();
     let is_wanted = |entry: &CommandEntry| {
-        let container = entry.name.split('|').next().unwrap_or_default();
-        let is_named =
-            |name: &[u8]| [&*entry.name, container].iter().any(|of| of.as_bytes().eq_ignore_ascii_case(name));
-        names.is_empty() || names.iter().any(is_named)
+        let container = || entry.name.split('|').next().and_then(|name| TABLE.by_name(name.as_bytes()));
+        names.is_empty() || named.contains(&entry.id) || container().is_some_and(|of| named.contains(&of.id))
     };
     let mut histograms = session.tenant.meters.histograms();
     histograms.retain(|id, histogram| histogram.calls() > 0 && is_wanted(TABLE.get(*id)));
