@@ -60,6 +60,8 @@ impl<'a> Snapshot<'a> {
     pub async fn open(store: &'a Store, database: &str, mut recovered: Recovered) -> Result<Option<Self>> {
         let (manifest, identity) = match manifest::latest_root(store, database).await.map_err(store_error)? {
             Some(manifest) => {
+                // A server beside us deletes it after two more checkpoints.
+                let manifest = manifest.held(store).await.map_err(store_error)?;
                 let (seed, created_ms) = (manifest.known.seed, manifest.known.created_ms);
                 (manifest, Identity { name: database.into(), seed, created_ms })
             }

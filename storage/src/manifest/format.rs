@@ -62,7 +62,8 @@ use crate::codec::{
 use crate::shown::{ALL_INDEXES, NO_KEYSPACE};
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
-/// What an object in two levels ends with.
+/// What an object in two levels ends with. The root is read without the header, so this stands for the version too: a later one
+/// has another.
 const END_MAGIC: &[u8; 8] = b"DMMANIE\n";
 const VERSION: u32 = 5;
 

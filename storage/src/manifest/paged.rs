@@ -11,7 +11,7 @@
 //!    [`super::sharing`] says of manifests holds for pages without another word.
 //! 2. The root names every chunk and tail. What a manifest needs is known without its pages, even if one is damaged.
 //! 3. Every byte of the object is covered by a checksum, or compared with the one value that it may have: pages follow
-//!    each other without a gap, from the header to the root.
+//!    each other without a gap, from the header to the root. The header is looked at only by who reads it all at once.
 //! 4. No page reaches over a cut between shards, unless a single segment does.
 
 use std::ops::Range;
@@ -21,7 +21,7 @@ use bytes::Bytes;
 use dormouse_types::segment::Range53;
 
 use super::{ChunkInfo, Manifest, Names, PieceInfo, SegmentInfo, check_segments, format};
-use crate::codec::CodecError;
+use crate::codec::{CodecError, block::verify};
 use crate::store::{Store, StoreError};
 
 /// Segments of one page at most.
@@ -133,22 +133,42 @@ impl PagedManifest {
             .map_err(|error| StoreError::corrupt(name, format!("page {start:#x}/{bits}: {error}")))
     }
 
-    /// All of the manifest: what was not read is read now.
+    /// The same with the bytes of all pages in memory: whoever writes the database may delete the object from now on.
     ///
     /// # Errors
-    /// When some of it cannot be read.
+    /// When it cannot be read.
+    pub async fn held(mut self, store: &Store) -> Result<PagedManifest, StoreError> {
+        let Object { name, read, from } = &mut self.object;
+        if !self.pages.is_empty() && *from > 0 {
+            // What lies behind these bytes was read before.
+            let before = store.get_range(name, 0..*from).await?;
+            (*read, *from) = ([&before[..], &read[..]].concat().into(), 0);
+        }
+        let is_sound = |page: &PageInfo| {
+            let bytes = &read[page.bytes.start as usize..page.bytes.end as usize];
+            verify(bytes).is_ok_and(|checksum| checksum == page.crc)
+        };
+        if !self.pages.iter().all(is_sound) {
+            // It may have been damaged on the way, or mended since.
+            *read = store.get_range(name, 0..read.len() as u64).await?;
+        }
+        Ok(self)
+    }
+
+    /// All of the manifest: what was not read is read now. The header is not needed for it, so it does not matter whether that
+    /// is damaged.
+    ///
+    /// # Errors
+    /// When some of it cannot be read. The text names the manifest.
     pub async fn read_all(&self, store: &Store) -> Result<Arc<Manifest>, StoreError> {
         if let Some(whole) = self.whole() {
             return Ok(Arc::clone(whole));
         }
-        let Object { name, read, from } = &self.object;
-        if *from == 0
-            && let Ok(manifest) = Manifest::decode(read)
-        {
-            return Ok(Arc::new(manifest));
+        let (manifest, damaged) = self.clone().held(store).await?.read_readable(store).await?;
+        if let Some((_, error)) = damaged.into_iter().next() {
+            return Err(error);
         }
-        let manifest = Manifest::decode(&store.get(name).await?).map_err(|error| StoreError::corrupt(name, error))?;
-        manifest.check_name(&self.known.database, name, self.known.number)?;
+        manifest.check().map_err(|problem| StoreError::corrupt(&self.object.name, problem))?;
         Ok(Arc::new(manifest))
     }
 

@@ -216,6 +216,38 @@ fn a_damaged_page_spoils_no_other() {
 }
 
 #[test]
+fn pages_that_are_held_outlive_their_object() {
+    block_on(async {
+        let store = Store::memory();
+        let mut manifest = paged_sample(4000);
+        (manifest.number, manifest.source) = (0, None);
+        commit(&store, &mut manifest).await.unwrap();
+        let read = latest_root(&store, "My App").await.unwrap().unwrap();
+        let held = read.clone().held(&store).await.unwrap();
+        store.delete(&Names::new("My App").unwrap().manifest(1)).await.unwrap();
+        assert!(read.read_page(&store, &read.pages[0]).await.unwrap_err().is_missing());
+        assert!(read.read_all(&store).await.unwrap_err().is_missing());
+        assert_eq!(*held.read_all(&store).await.unwrap(), manifest);
+    });
+}
+
+/// Nothing of it is needed, so nothing is refused for it.
+#[test]
+fn a_damaged_header_spoils_no_page() {
+    block_on(async {
+        let faulty = FaultyStore::new(Arc::new(InMemory::new()));
+        let store = Store::over(faulty.clone(), "memory://");
+        let mut manifest = paged_sample(1000);
+        (manifest.number, manifest.source) = (0, None);
+        commit(&store, &mut manifest).await.unwrap();
+        faulty.flip(&Names::new("My App").unwrap().manifest(1), 3);
+        let paged = latest_root(&store, "My App").await.unwrap().unwrap();
+        assert_eq!(*paged.read_all(&store).await.unwrap(), manifest);
+        assert_eq!(latest(&store, "My App").await.unwrap().unwrap(), manifest);
+    });
+}
+
+#[test]
 fn every_damage_of_a_paged_manifest_is_noticed() {
     let bytes = paged_sample(70).encode();
     assert_eq!(bytes[8], 5);
