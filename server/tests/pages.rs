@@ -12,6 +12,8 @@ use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
 use dormouse_shard::export::About;
 use dormouse_shard::lane::Lane;
+use dormouse_storage::log::Log;
+use dormouse_storage::log::sink::Objects;
 use dormouse_storage::manifest::{self, PagedManifest};
 use dormouse_storage::store::{FaultyStore, Store};
 use tokio::runtime::Runtime;
@@ -186,4 +188,27 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
     bench.run(&database, &["DEL", "new"]);
     bench.expect(&database, &model, some(997));
     bench.sleep(&database);
+}
+
+/// Where the store has no lock, each process makes the database its own before it serves it.
+#[test]
+fn a_damaged_page_refuses_its_own_keys_after_a_takeover_too() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.sleep(&database);
+    let root = bench.root();
+    let before = manifest::Names::new(NAME).expect("a good name").manifest(root.known.number);
+    bench.faults.flip(&before, 40);
+    let sink = Box::new(Objects::new(Arc::clone(&bench.store)));
+    let (log, _) = Log::over(sink, 2, || 0).expect("an empty log");
+    let engine = Engine { log: Some(log), writer: 2, ..bench.engine.clone() };
+    let database = bench.runtime.block_on(Database::open(NAME, 42, engine));
+    let replies: Vec<String> = some(101).map(|at| bench.run(&database, &["GET", &format!("key:{at}")])).collect();
+    let refused = replies.iter().filter(|reply| reply.starts_with('-')).count();
+    assert!(refused > 0 && refused < replies.len() / 2, "{}", replies[0]);
+    let owned = bench.root();
+    assert_eq!((owned.known.writer, owned.known.epoch), (2, root.known.epoch + 1));
+    assert_eq!((owned.known.number, &owned.pages), (root.known.number + 1, &root.pages));
 }

@@ -362,17 +362,19 @@ impl Database {
 
     /// Fails when another process has taken the store over: then nothing that this one knows may be told any more.
     pub(crate) async fn check_owner(&self) -> Result<()> {
+        self.look_at_owner().await.map_err(|error| self.note_refused(error))
+    }
+
+    async fn look_at_owner(&self) -> std::result::Result<(), StoreError> {
         match self.engine.log.as_ref().and_then(|log| log.owner()) {
-            Some(owner) => owner.look().await.map_err(|error| self.note_refused(error)),
+            Some(owner) => owner.look().await,
             None => Ok(()),
         }
     }
 
     /// Commits a manifest, unless another process has taken the store over.
     pub(crate) async fn commit(&self, manifest: &mut Manifest) -> std::result::Result<(), StoreError> {
-        if let Some(owner) = self.engine.log.as_ref().and_then(|log| log.owner()) {
-            owner.look().await?;
-        }
+        self.look_at_owner().await?;
         manifest::commit(&self.engine.store, manifest).await
     }
 
@@ -386,13 +388,15 @@ impl Database {
                 return Ok(Some(manifest));
             }
             self.adopt_window(&manifest.known);
-            let mut owned = Manifest::clone(&*manifest.read_all(&self.engine.store).await.map_err(store_error)?);
-            (owned.writer, owned.epoch) = (self.engine.writer, owned.epoch + 1);
             // It looks at the owner after it has read the manifest: an earlier process finds that the later one has the store.
-            *self.manifest.lock() = match self.commit(&mut owned).await {
-                Ok(()) => Some(Arc::new(Arc::new(owned).into())),
+            let owned = match self.look_at_owner().await {
+                Ok(()) => manifest::take_over(&self.engine.store, &manifest, self.engine.writer).await,
+                Err(error) => Err(error),
+            };
+            *self.manifest.lock() = match owned {
+                Ok(owned) => Some(Arc::new(owned)),
                 // The one before was just about to commit; its log is sealed, so it will not do so for ever.
-                Err(StoreError::Fenced { .. }) => None,
+                Err(StoreError::Fenced { .. } | StoreError::Missing { .. }) => None,
                 Err(error) if error.is_taken() => return Err(self.note_refused(error)),
                 Err(error) => return Err(store_error(error)),
             };

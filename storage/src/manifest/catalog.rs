@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{
     Manifest, Names, PagedManifest, format,
     names::{ROOT, manifest_number, object_origin, unescape},
@@ -104,23 +106,46 @@ pub async fn history(store: &Store, database: &str) -> Result<History, StoreErro
 /// names must have been put. [`StoreError::Fenced`] means that another writer was first; after any other error the
 /// commit may be tried again, also with a newer manifest.
 pub async fn commit(store: &Store, manifest: &mut Manifest) -> Result<(), StoreError> {
+    commit_encoded(store, manifest, format::encode).await.map(drop)
+}
+
+/// Creates the manifest after `before` as that of another writer, who may write from then on. It says the same. Pages are
+/// copied as they are, so one that is damaged is no obstacle.
+///
+/// # Errors
+/// As [`commit`].
+pub async fn take_over(store: &Store, before: &PagedManifest, writer: u64) -> Result<PagedManifest, StoreError> {
+    let held = before.clone().held(store).await?;
+    let mut manifest = Manifest::clone(&held.known);
+    (manifest.writer, manifest.epoch) = (writer, manifest.epoch.saturating_add(1));
+    let object = commit_encoded(store, &mut manifest, |manifest, number| held.encode(manifest, number)).await?;
+    let name = Names::new(&manifest.database)?.manifest(manifest.number);
+    Ok(held.replaced_by(manifest, name, object))
+}
+
+/// Answers the object.
+async fn commit_encoded(
+    store: &Store,
+    manifest: &mut Manifest,
+    encode: impl Fn(&Manifest, u64) -> Vec<u8>,
+) -> Result<Bytes, StoreError> {
     let database = manifest.database.clone();
     let names = Names::new(&database)?;
     let mut number = manifest.number;
-    loop {
+    let object = loop {
         number += 1;
         let name = names.manifest(number);
         manifest.check().map_err(|problem| StoreError::corrupt(&name, format!("refusing to write: {problem}")))?;
-        let bytes = format::encode(manifest, number);
+        let bytes = Bytes::from(encode(manifest, number));
         match store.put_new(&name, bytes.clone()).await {
-            Ok(()) => break,
+            Ok(()) => break bytes,
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error),
         }
         // An earlier attempt of ours may have succeeded with its answer lost. If it was this very manifest we are done; if
         // it was an older one of ours, the next number is ours to take.
-        let existing = match read(store, &database, &names, number).await {
-            Ok(existing) => existing,
+        let existing = match PagedManifest::read(store, &database, &names, number).await {
+            Ok(existing) => existing.known,
             Err(StoreError::Missing { .. } | StoreError::Corrupt { .. }) => {
                 return Err(StoreError::Fenced { database, number });
             }
@@ -129,23 +154,22 @@ pub async fn commit(store: &Store, manifest: &mut Manifest) -> Result<(), StoreE
         if (existing.epoch, existing.writer) != (manifest.epoch, manifest.writer) {
             return Err(StoreError::Fenced { database, number });
         }
-        if format::encode(&existing, number) == bytes {
-            break;
+        if store.get(&name).await? == bytes {
+            break bytes;
         }
-    }
+    };
     if number == 1 {
-        copy_first(store, &names, manifest).await;
+        copy_first(store, &names, encode(manifest, 0)).await;
     }
     manifest.number = number;
-    Ok(())
+    Ok(object)
 }
 
 /// Puts a copy of a database's first manifest as manifest 0, so that two are kept from the first commit on: a damaged one is
 /// not all that there was. After the second commit it goes as any older manifest does. Without it the database is whole
 /// all the same, so a store that refuses it is no error.
-pub(super) async fn copy_first(store: &Store, names: &Names, manifest: &Manifest) {
-    let name = names.manifest(0);
-    match store.put_new(&name, format::encode(manifest, 0)).await {
+pub(super) async fn copy_first(store: &Store, names: &Names, as_manifest_0: Vec<u8>) {
+    match store.put_new(&names.manifest(0), as_manifest_0).await {
         Ok(()) | Err(StoreError::Exists { .. }) => {}
         Err(error) => tracing::warn!(%error, "the first manifest has no copy"),
     }
@@ -242,11 +266,4 @@ pub(super) async fn numbers(store: &Store, names: &Names) -> Result<Vec<u64>, St
     let listed = store.list(&names.manifests()).await?;
     // The names have leading zeros, so the order of names is that of numbers.
     Ok(listed.iter().filter_map(|object| manifest_number(&object.name)).collect())
-}
-
-pub(super) async fn read(store: &Store, database: &str, names: &Names, number: u64) -> Result<Manifest, StoreError> {
-    let name = names.manifest(number);
-    let manifest = Manifest::decode(&store.get(&name).await?).map_err(|error| StoreError::corrupt(&name, error))?;
-    manifest.check_name(database, &name, number)?;
-    Ok(manifest)
 }

@@ -116,12 +116,26 @@ fn encode_paged(manifest: &Manifest, number: u64) -> Vec<u8> {
         let bytes = offset as u64..object.len() as u64;
         pages.push(PageInfo::of(segments, range, bytes, stored_checksum(&object)));
     }
+    write_root(&mut object, manifest, number, &pages);
+    object
+}
+
+/// The same with the pages of the object `before`, as they are.
+pub(super) fn encode_with_pages(manifest: &Manifest, number: u64, pages: &[PageInfo], before: &[u8]) -> Vec<u8> {
+    let end = pages.last().map_or(HEADER_BYTES, |page| page.bytes.end as usize);
+    let mut object = Vec::with_capacity(before.len() + 32);
+    write_header(&mut object, MAGIC, VERSION);
+    object.extend_from_slice(&before[HEADER_BYTES..end]);
+    write_root(&mut object, manifest, number, pages);
+    object
+}
+
+fn write_root(object: &mut Vec<u8>, manifest: &Manifest, number: u64, pages: &[PageInfo]) {
     let mut fields = Vec::with_capacity(1024 + pages.len() * 32);
     write_beginning(&mut fields, manifest, number);
     write_end(&mut fields, manifest, VERSION);
-    write_pages(&mut fields, &pages);
-    write_trailer(&mut object, &fields, END_MAGIC);
-    object
+    write_pages(&mut fields, pages);
+    write_trailer(object, &fields, END_MAGIC);
 }
 
 /// What all versions begin with.

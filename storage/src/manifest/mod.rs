@@ -32,7 +32,9 @@ use std::collections::BTreeMap;
 use dormouse_types::segment::{Range53, SLOTS};
 
 pub use self::{
-    catalog::{Garbage, History, collect_garbage, commit, databases, exists, history, latest, latest_root, replaced},
+    catalog::{
+        Garbage, History, collect_garbage, commit, databases, exists, history, latest, latest_root, replaced, take_over,
+    },
     lineage::{ANCESTORS, Lineage},
     names::{Names, object_origin as origin_of},
     paged::{Page, PageInfo, PagedManifest},

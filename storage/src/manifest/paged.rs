@@ -155,6 +155,19 @@ impl PagedManifest {
         Ok(self)
     }
 
+    /// The object of a manifest with the same segments. Pages must be [held](Self::held).
+    pub(super) fn encode(&self, manifest: &Manifest, number: u64) -> Vec<u8> {
+        match self.pages.is_empty() {
+            true => format::encode(manifest, number),
+            false => format::encode_with_pages(manifest, number, &self.pages, &self.object.read),
+        }
+    }
+
+    /// Where the same pages lie in the object that [`Self::encode`] has made.
+    pub(super) fn replaced_by(self, known: Manifest, name: String, read: Bytes) -> PagedManifest {
+        PagedManifest { known: Arc::new(known), object: Object { name, read, from: 0 }, ..self }
+    }
+
     /// All of the manifest: what was not read is read now. The header is not needed for it, so it does not matter whether that
     /// is damaged.
     ///

@@ -48,7 +48,7 @@ use futures::future::join_all;
 use super::{
     Garbage, Manifest, Names, PagedManifest,
     catalog::{KEPT, copy_first, delete_object, numbers},
-    databases,
+    databases, format,
     names::{manifest_number, marker_parts, object_origin, owner},
 };
 use crate::{
@@ -108,7 +108,7 @@ pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manife
         store.delete(&first).await?;
         return Err(StoreError::Fenced { database: source.database.clone(), number: newest.unwrap_or(0) });
     }
-    copy_first(store, &names, branch).await;
+    copy_first(store, &names, format::encode(branch, 0)).await;
     Ok(())
 }
 
