@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{OwnedRequest, Version};
 use dormouse_shard::check::check;
@@ -11,9 +12,10 @@ use dormouse_shard::commands::{self, Context};
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
 use dormouse_shard::export::About;
+use dormouse_shard::keyspace::EngineSettings;
 use dormouse_shard::lane::Lane;
-use dormouse_storage::log::Log;
 use dormouse_storage::log::sink::Objects;
+use dormouse_storage::log::{Log, Window};
 use dormouse_storage::manifest::{self, PagedManifest};
 use dormouse_storage::store::{FaultyStore, Store};
 use tokio::runtime::Runtime;
@@ -211,4 +213,23 @@ fn a_damaged_page_refuses_its_own_keys_after_a_takeover_too() {
     let owned = bench.root();
     assert_eq!((owned.known.writer, owned.known.epoch), (2, root.known.epoch + 1));
     assert_eq!((owned.known.number, &owned.pages), (root.known.number + 1, &root.pages));
+}
+
+/// A window is declared in a manifest of its own, and the one that pages are read from is deleted after two of them.
+#[test]
+fn no_page_is_left_unread_in_a_manifest_that_goes() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.sleep(&database);
+    let database = bench.open();
+    let settings = EngineSettings { memory_max: 1, ..**database.shared.settings.load() };
+    database.shared.settings.store(Arc::new(settings));
+    database.shared.used.fetch_add(2, Ordering::Relaxed);
+    let stored = || database.shards(false).iter().map(|shard| shard.stored).sum::<usize>();
+    bench.runtime.block_on(database.awake()).expect("awake");
+    assert_eq!(stored(), bench.root().pages.len(), "nothing is loaded while memory is full");
+    bench.runtime.block_on(database.declare_window(Window::Zero)).expect("the store is well");
+    assert!(stored() > 32, "{} places", stored());
 }

@@ -95,7 +95,7 @@ impl Database {
         }
     }
 
-    async fn remember_window(&self, window: Window) -> Result<()> {
+    async fn remember_window(self: &Arc<Self>, window: Window) -> Result<()> {
         let _transition = self.transition.lock().await;
         let before = self.own_window.lock().replace(window);
         let done = self.write_window().await;
@@ -106,13 +106,17 @@ impl Database {
         done
     }
 
-    async fn write_window(&self) -> Result<()> {
+    async fn write_window(self: &Arc<Self>) -> Result<()> {
         self.check_open()?;
         let before = self.newest_manifest().await?;
         let mut manifest = self.manifest_after(before.as_deref());
         let is_known = before.is_some_and(|before| before.settings == manifest.settings);
         if is_known && !self.is_window_unsure.load(Ordering::SeqCst) {
             return Ok(());
+        }
+        if let Some(topology) = self.topology() {
+            // What places know of a page leads to the manifest before, which is deleted after the next commits.
+            self.read_pages(&topology).await?;
         }
         self.is_window_unsure.store(true, Ordering::SeqCst);
         self.commit(&mut manifest).await.map_err(|error| self.note_refused(error))?;
