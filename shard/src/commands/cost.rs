@@ -7,6 +7,9 @@ use crate::commands::args::{Args, Rest, canonical_integer};
 use crate::commands::elements::ScanOptions;
 use crate::keyspace::Keyspace;
 
+/// What one turn may cost.
+pub const TURN: usize = 10_000;
+
 /// Bytes that are copied in about the time of one element.
 pub const BYTES_PER_ELEMENT: usize = 256;
 
@@ -24,11 +27,14 @@ pub fn whole(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// As many elements of the first key as the second argument says; repeated ones, if it is negative.
 pub fn counted(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     match request.get(2).map(canonical_integer) {
-        None => 1,
+        None => some(db, request.arg(1), 1),
         Some(None) => 0,
         Some(Some(count)) if count < 0 => repeated(db, request, count.unsigned_abs()),
-        // Where many of the elements are chosen, all of them go by.
-        Some(Some(count)) => whole(db, request).min(usize::try_from(count).unwrap_or(0).saturating_mul(3)),
+        Some(Some(count)) => {
+            let (count, all) = (usize::try_from(count).unwrap_or(0), whole(db, request));
+            // Where many of the elements are chosen, all of them go by.
+            some(db, request.arg(1), count.min(all)).max(all.min(count.saturating_mul(3)))
+        }
     }
 }
 

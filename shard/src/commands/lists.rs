@@ -5,7 +5,8 @@ use std::ops::Range;
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::{End, Item, List};
 
-use crate::commands::args::{Args, Argument, Rest, integer};
+use crate::commands::args::{Args, Argument, Rest, canonical_integer, integer};
+use crate::commands::cost::{BYTES_PER_ELEMENT, TURN};
 use crate::commands::elements::{Count, Negatable, write_item};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
@@ -60,12 +61,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "1.0.0",
             "O(N) where N is the number of elements returned",
             "Returns the first elements in a list after removing it. Deletes the list if the last element was popped.",
-        ).cost(cost_of_pop),
+        ).cost(|db, request| cost_of_pop(db, request, End::Head)),
         Command::new("RPOP", at_least(2), KEY_POP, WRITE_FAST, run!(rpop)).event(KeyEvent::list("rpop")).doc(
             "1.0.0",
             "O(N) where N is the number of elements returned",
             "Returns and removes the last elements of a list. Deletes the list if the last element was popped.",
-        ).cost(cost_of_pop),
+        ).cost(|db, request| cost_of_pop(db, request, End::Tail)),
         Command::new("LLEN", exactly(2), KEY_LOOK, READ_FAST, run!(llen)).doc(
             "1.0.0",
             "O(1)",
@@ -116,13 +117,13 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns the index of matching elements in a list.",
         )
         .cost(cost_of_all),
-        Command::new("LMOVE", exactly(5), KEYS_MOVE, MOVE, run!(lmove)).doc(
+        Command::new("LMOVE", exactly(5), KEYS_MOVE, MOVE, run!(lmove)).cost(cost_of_move).needs(bytes_of_move).doc(
             "6.2.0",
             "O(1)",
             "Returns an element after popping it from one list and pushing it to another. Deletes the list if the last \
              element was moved.",
         ),
-        Command::new("RPOPLPUSH", exactly(3), KEYS_MOVE, MOVE, run!(rpoplpush)).doc(
+        Command::new("RPOPLPUSH", exactly(3), KEYS_MOVE, MOVE, run!(rpoplpush)).cost(cost_of_move).needs(bytes_of_move).doc(
             "1.2.0",
             "O(1)",
             "Returns the last element of a list after removing and pushing it to another list. Deletes the list if the \
@@ -133,7 +134,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
             "Returns multiple elements from a list after removing them. Deletes the list if the last element was \
              popped.",
-        ).cost(cost::popped),
+        ).cost(cost_of_lmpop),
     ],
 };
 
@@ -469,9 +470,44 @@ fn cost_of_all(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 }
 
 /// The elements that are popped.
-fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
     let count = request.get(2).map_or(1, |count| integer(count).unwrap_or(0));
-    db.cardinality(request.arg(1)).min(usize::try_from(count).unwrap_or(0))
+    cost_of_end(db, request.arg(1), end, usize::try_from(count).unwrap_or(0))
+}
+
+/// The same of the costlier end of any of the keys.
+fn cost_of_lmpop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
+    let count = usize::try_from(count).unwrap_or(0);
+    let of = |key| cost_of_end(db, key, End::Head, count).max(cost_of_end(db, key, End::Tail, count));
+    cost::counted_keys(request, 1).map(of).max().unwrap_or(0)
+}
+
+/// Up to `count` elements from one end. What a write answers cannot be written elsewhere afterwards, so their bytes count too.
+fn cost_of_end(db: &Keyspace<'_>, key: &[u8], end: End, count: usize) -> usize {
+    let Some(list) = db.peek_collection::<List>(key) else { return 0 };
+    let count = list.len().min(count);
+    if count > TURN || list.heap_bytes() < TURN * BYTES_PER_ELEMENT {
+        return count;
+    }
+    let elements = match end {
+        End::Head => list.range(0, count),
+        End::Tail => list.range(list.len() - count, list.len()),
+    };
+    count + elements.map(Item::len).sum::<usize>() / BYTES_PER_ELEMENT
+}
+
+/// The element that is moved is copied several times.
+fn cost_of_move(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    bytes_of_move(db, request) / BYTES_PER_ELEMENT
+}
+
+/// What it takes while it is on its way: for a while it is in both lists, and in neither.
+fn bytes_of_move(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let is_head = request.get(3).is_some_and(|word| word.eq_ignore_ascii_case(b"LEFT"));
+    let end = if is_head { End::Head } else { End::Tail };
+    let moved = db.peek_collection::<List>(request.arg(1)).and_then(|list| list.peek(end));
+    moved.map_or(0, |moved| 2 * moved.len())
 }
 
 /// The elements that are cut off.

@@ -51,7 +51,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key.",
         ),
-        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set)).event(KeyEvent::string("set"))
+        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set)).event(KeyEvent::string("set")).cost(set_cost)
             .doc(
                 "1.0.0",
                 "O(1)",
@@ -76,17 +76,17 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
         ),
-        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST, run!(getset)).event(KeyEvent::string("set")).doc(
+        Command::new("GETSET", exactly(3), KEY_CHANGED, WRITE_FAST, run!(getset)).event(KeyEvent::string("set")).cost(told).doc(
             "1.0.0",
             "O(1)",
             "Returns the previous string value of a key after setting it to a new value.",
         ),
-        Command::new("GETDEL", exactly(2), KEY_TAKEN, REMOVE_FAST, run!(getdel)).doc(
+        Command::new("GETDEL", exactly(2), KEY_TAKEN, REMOVE_FAST, run!(getdel)).cost(told).doc(
             "6.2.0",
             "O(1)",
             "Returns the string value of a key after deleting the key.",
         ),
-        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST, run!(getex)).event(KeyEvent::EXPIRE).doc(
+        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST, run!(getex)).event(KeyEvent::EXPIRE).cost(told).doc(
             "6.2.0",
             "O(1)",
             "Returns the string value of a key after setting its expiration time.",
@@ -116,7 +116,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).event(KeyEvent::string("append")).needs(append_need).doc(
+        Command::new("APPEND", exactly(3), KEY_APPENDED, WRITE_FAST, run!(append)).event(KeyEvent::string("append")).cost(append_cost).needs(append_need).doc(
             "2.0.0",
             "O(1), amortized over the appends to a value, whose room grows by a quarter when it is full.",
             "Appends a string to the value of a key. Creates the key if it doesn't exist.",
@@ -222,6 +222,16 @@ fn psetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, ms, value): (&[u8], &[
     db.set_string(key, value, Expiry::At(at));
     reply.ok();
     Ok(())
+}
+
+/// The whole string: what a write answers cannot be written elsewhere afterwards.
+fn told(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    db.string_length(request.arg(1)) / BYTES_PER_ELEMENT
+}
+
+fn set_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let is_told = request.iter().skip(3).any(|word| word.eq_ignore_ascii_case(b"GET"));
+    if is_told { told(db, request) } else { 0 }
 }
 
 /// `GETSET key value`
@@ -368,6 +378,10 @@ fn setrange_need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 fn append_need(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let key = request.arg(1);
     moved_bytes(db, key, db.string_length(key) + request.arg(2).len())
+}
+
+fn append_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    append_need(db, request) / BYTES_PER_ELEMENT
 }
 
 /// What a string takes for a while that has to be moved because it becomes `len` bytes long: both copies are there.

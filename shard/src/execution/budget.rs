@@ -15,12 +15,9 @@ use std::collections::HashMap;
 use dormouse_protocol::Request;
 
 use super::plan::Plan;
-pub use crate::commands::cost::BYTES_PER_ELEMENT;
+pub use crate::commands::cost::{BYTES_PER_ELEMENT, TURN};
 use crate::commands::{Flags, Row};
 use crate::keyspace::Keyspace;
-
-/// What one turn may cost.
-pub const TURN: usize = 10_000;
 
 /// Bytes of a reply that a worker writes itself. A longer one of a command that only reads is taken back, and the command runs
 /// again on the slow lane.

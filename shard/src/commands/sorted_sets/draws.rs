@@ -2,11 +2,12 @@
 
 use std::collections::HashSet;
 
-use dormouse_protocol::{Reply, Version};
+use dormouse_protocol::{Reply, Request, Version};
 use dormouse_types::{Item, SortedSet};
 
 use super::{write_header, write_member};
-use crate::commands::args::{Args, Argument, Last, Rest, integer};
+use crate::commands::args::{Args, Argument, Last, Rest, canonical_integer, integer};
+use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
 use crate::commands::elements::{Count, Negatable, Selection, write_item, write_repeatedly};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
@@ -14,7 +15,7 @@ use crate::keyspace::{Change, Keyspace};
 
 /// Which end of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Min,
     Max,
 }
@@ -168,6 +169,33 @@ fn pop_from_one(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], end: End, 
         reply.array(0);
     }
     Ok(())
+}
+
+/// The members that are popped. What a write answers cannot be written elsewhere afterwards, so their bytes count too.
+pub(super) fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
+    let count = request.get(2).map_or(Some(1), canonical_integer).unwrap_or(0);
+    let bytes = bytes_of_end(db, request.arg(1), end, count);
+    cost::counted(db, request).saturating_add(bytes / BYTES_PER_ELEMENT)
+}
+
+/// The same of the costlier end of any of the keys.
+pub fn cost_of_zmpop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
+    let of = |key| [End::Min, End::Max].map(|end| bytes_of_end(db, key, end, count)).into_iter().max().unwrap_or(0);
+    let bytes = cost::counted_keys(request, 1).map(of).max().unwrap_or(0);
+    cost::popped(db, request).saturating_add(bytes / BYTES_PER_ELEMENT)
+}
+
+/// The bytes of the first `count` members from one end, where they may be many.
+fn bytes_of_end(db: &Keyspace<'_>, key: &[u8], end: End, count: i64) -> usize {
+    let Some(set) = db.peek_collection::<SortedSet>(key) else { return 0 };
+    if set.heap_bytes() < TURN * BYTES_PER_ELEMENT {
+        return 0;
+    }
+    let mut bytes = 0;
+    let count = usize::try_from(count).unwrap_or(0).min(set.len()).min(TURN);
+    visit(set, end, count, |member, _| bytes += member.len());
+    bytes
 }
 
 /// The ranks of the first `count` members from one end.

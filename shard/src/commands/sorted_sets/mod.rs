@@ -115,7 +115,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the lowest-scoring members from a sorted set after removing them. Deletes the sorted set if \
              the last member was popped.",
             )
-            .cost(cost::counted),
+            .cost(|db, request| draws::cost_of_pop(db, request, draws::End::Min)),
         Command::new("ZPOPMAX", at_least(2), KEY_POP, WRITE.union(FAST), run!(draws::zpopmax))
             .event(KeyEvent::sorted_set("zpopmax"))
             .doc(
@@ -124,7 +124,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the highest-scoring members from a sorted set after removing them. Deletes the sorted set \
              if the last member was popped.",
             )
-            .cost(cost::counted),
+            .cost(|db, request| draws::cost_of_pop(db, request, draws::End::Max)),
         Command::new("ZMPOP", at_least(4), KEYS_POP, WRITE.union(MOVABLE).union(BY_KEY), run!(draws::zmpop))
             .doc(
                 "7.0.0",
@@ -133,7 +133,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the highest- or lowest-scoring members from one or more sorted sets after removing them. \
              Deletes the sorted set if the last member was popped.",
             )
-            .cost(cost::popped),
+            .cost(draws::cost_of_zmpop),
         Command::new("ZRANDMEMBER", at_least(2), KEY_READ, READ, run!(draws::zrandmember))
             .doc(
                 "6.2.0",
