@@ -11,9 +11,9 @@
 //!    the last entry that survives, which is one moment, whatever each place had seen.
 //! 4. *Commit* by creating the next manifest. Only now anything that went before may be deleted, in the store and in the log.
 //!
-//! Before a sleep, and for a branch, the last one is of *one moment*: all that is dirty is encoded under all locks, which is what the fuzzy
-//! ones before it have left. No lock is held while it is written. If clients have written to the database meanwhile, it
-//! is saved again or stays awake; else the store has all of it, and it is retired.
+//! Before a sleep, and for a branch, the last one is of *one moment*: all that is dirty is encoded under all locks,
+//! which is what the fuzzy ones before it have left. No lock is held while it is written. If clients have written to
+//! the database meanwhile, it is saved again or stays awake; else the store has all of it, and it is retired.
 //!
 //! Invariant: until step 4 has succeeded, the store's newest manifest is valid and nothing that it needs was touched. When
 //! anything fails the visited places are dirty again, so nothing is forgotten.
@@ -28,45 +28,40 @@
 mod assembly;
 mod full;
 mod large;
+mod objects;
+mod overtaken;
+mod sleep;
+mod sparse;
 mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use dormouse_storage::chunk::{ChunkWriter, SegmentLocation, read_segment};
-use dormouse_storage::codec::segment::SegmentBody;
+use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::log::{Lsn, Window};
-use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, SegmentInfo, TailInfo};
+use dormouse_storage::manifest::{Manifest, Names, SegmentInfo};
 use dormouse_storage::replay::Replay;
 use dormouse_storage::shown::{ALL_INDEXES, Ids, first_ids};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_storage::store::StoreError;
-use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
+use dormouse_storage::tail::TailRecord;
 use dormouse_types::segment::Range53;
-use tokio::task::JoinHandle;
 
 pub(crate) use self::assembly::drop_unused_chunks;
-use self::assembly::{is_outgrown, last_seen, needed_only, prune, replace_segments, sparse_chunks, tails_to_merge};
+use self::assembly::{is_outgrown, last_seen, prune, replace_segments};
+use self::objects::Output;
+pub use self::sleep::SleepOutcome;
 use self::visit::{AtOnce, Contents as Found, InChunk, Look, Visited, Written};
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::health::ConditionKind;
-use crate::keyspace::{Contents, Graveyard};
-use crate::lane::Waste;
+use crate::keyspace::Contents;
 use crate::places::stored;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
 
 /// Bytes of changed values that one checkpoint puts into its tail; what is changed beyond is written whole.
 const TAIL_BYTES_MAX: usize = 32 << 20;
-/// Bytes of segments that one checkpoint copies out of sparse chunks.
-const COPIED_BYTES_MAX: u64 = 32 << 20;
-
-/// Fuzzy checkpoints before what is left is written as it is at one moment.
-const FUZZY_MAX: usize = 3;
-/// Times that a database which clients go on writing to is saved before it stays awake.
-const SLEEP_ATTEMPTS: usize = 3;
 
 /// What a checkpoint wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,15 +70,6 @@ pub struct Report {
     pub keys: usize,
     pub bytes: u64,
     pub effects: usize,
-}
-
-/// How a sleep has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SleepOutcome {
-    FellAsleep,
-    WasAsleep,
-    /// Clients wrote to it all the while. What was written before the sleep was asked for is in the store.
-    InUse,
 }
 
 /// What a checkpoint writes.
@@ -151,87 +137,6 @@ impl Database {
             (Err(error), Some(topology)) if error.is_full() => self.put_log_into_tail(&topology).await.or(done),
             _ => done,
         }
-    }
-
-    /// Writes what changed, gives the memory back and leaves the database asleep. Clients are served meanwhile, and wait for
-    /// nothing: a database that they go on writing to stays awake.
-    ///
-    /// # Errors
-    /// As [`Self::checkpoint`]; the database stays awake.
-    pub async fn sleep(self: &Arc<Self>) -> Result<SleepOutcome> {
-        let database = Arc::clone(self);
-        let done = self.engine.background.spawn(async move {
-            let _transition = database.transition.lock().await;
-            let done = match database.check_promise().await {
-                Ok(()) => database.fall_asleep().await,
-                Err(error) => Err(error),
-            };
-            database.stop_if_overtaken().await;
-            done
-        });
-        done.await.map_err(|error| Error::Store(format!("the sleep of database {} failed: {error}", self.name())))?
-    }
-
-    /// Whether this process may still say that something is in the store, even where it has nothing to write.
-    async fn check_promise(&self) -> Result<()> {
-        match self.refused.get().filter(|_| self.is_overtaken.load(Ordering::SeqCst)) {
-            Some(error) => Err(error.clone()),
-            None => self.check_owner().await,
-        }
-    }
-
-    async fn fall_asleep(self: &Arc<Self>) -> Result<SleepOutcome> {
-        if !self.is_awake() {
-            return Ok(SleepOutcome::WasAsleep);
-        }
-        let started = Stopwatch::start();
-        let mut retired = None;
-        for _ in 0..SLEEP_ATTEMPTS {
-            self.write_everything().await?;
-            retired = self.retire_if_saved().await;
-            if retired.is_some() {
-                break;
-            }
-        }
-        if retired.is_none() && self.is_closed() {
-            retired = self.checkpoint_with(Extent::Last).await?.1;
-        }
-        let Some(contents) = retired else { return Ok(SleepOutcome::InUse) };
-        self.collect_superseded().await;
-        *self.manifest.lock() = None;
-        *self.recovered.lock() = None;
-        self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
-        let give_back = self.engine.give_back;
-        // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
-        let mut graveyard = Graveyard::default();
-        graveyard.bury_all(contents);
-        self.lane.free_in_steps(graveyard.bytes(), Asleep { graveyard, give_back });
-        self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
-        Ok(SleepOutcome::FellAsleep)
-    }
-
-    /// Writes everything that was acknowledged until now: the newest manifest is the database as it was at one moment. Nothing
-    /// is written where it sleeps.
-    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<()> {
-        for _ in 0..FUZZY_MAX {
-            if self.checkpoint_with(Extent::Fuzzy).await?.0.segments == 0 {
-                break;
-            }
-        }
-        // Under all locks there is nothing left to encode, or the little that was written since.
-        self.checkpoint_with(Extent::Moment).await.map(drop)
-    }
-
-    /// Leaves the database asleep if the store has all of it.
-    async fn retire_if_saved(&self) -> Option<Vec<Contents>> {
-        let before = self.whole_manifest().await.ok()?;
-        let (topology, held) = self.hold_all().await?;
-        if self.look(&topology, &held, before.as_deref()).needed {
-            return None;
-        }
-        let contents = self.retire(&held);
-        self.publish(None);
-        Some(contents)
     }
 
     /// Answers what was written, and what was retired.
@@ -567,199 +472,6 @@ impl Database {
         carried
     }
 
-    /// A number for an object's name that no checkpoint of this process has used, not even one that failed.
-    fn take_number(&self, manifest: &mut Manifest) -> u64 {
-        let number = self.next_object.fetch_max(manifest.next_object, Ordering::SeqCst).max(manifest.next_object);
-        self.next_object.store(number + 1, Ordering::SeqCst);
-        manifest.next_object = number + 1;
-        number
-    }
-
-    async fn put_chunk(&self, manifest: &mut Manifest, names: &Names, output: &mut Output) -> Result<()> {
-        if output.writer.is_empty() {
-            return Ok(());
-        }
-        let name = names.chunk(manifest.epoch, manifest.writer, self.take_number(manifest));
-        let bytes = output.writer.finish(&manifest.origin());
-        let info = ChunkInfo { name, bytes: bytes.len() as u64 };
-        output.report.bytes += info.bytes;
-        self.finish_put(output).await?;
-        output.objects.push(info.name.clone());
-        let (store, object) = (Arc::clone(&self.engine.store), (info.name.clone(), bytes.clone()));
-        let done = self.engine.background.spawn(async move { store.put_new(&object.0, object.1).await });
-        output.putting = Some(Putting { name: info.name.clone(), bytes, done });
-        output.chunks.push(info);
-        Ok(())
-    }
-
-    /// Waits until the chunk that is being put is in the store. On a full disk the reserve is used.
-    async fn finish_put(&self, output: &mut Output) -> Result<()> {
-        let Some(Putting { name, bytes, done }) = output.putting.take() else { return Ok(()) };
-        match done.await {
-            Ok(Err(StoreError::Full { .. })) if self.makes_room(bytes.len()) => self.put(&name, bytes).await,
-            Ok(put) => put.map_err(store_error),
-            Err(error) => Err(Error::Store(format!("chunk {name} was not written: {error}"))),
-        }
-    }
-
-    /// Puts an object that the manifest will name. On a full disk the reserve is used.
-    async fn put(&self, name: &str, bytes: Bytes) -> Result<()> {
-        loop {
-            match self.engine.store.put_new(name, bytes.clone()).await {
-                Err(StoreError::Full { .. }) if self.makes_room(bytes.len()) => {}
-                put => return put.map_err(store_error),
-            }
-        }
-    }
-
-    /// Step 4 itself. On a full disk the reserve is used.
-    async fn commit_with_reserve(
-        &self,
-        manifest: &mut Manifest,
-        output: &mut Output,
-    ) -> std::result::Result<(), StoreError> {
-        loop {
-            match self.commit(manifest).await {
-                Err(StoreError::Full { .. }) if self.makes_room(0) => {}
-                Err(error) => {
-                    // Without an answer it may be committed all the same, and name what was written.
-                    output.is_doubtful = !matches!(error, StoreError::Full { .. });
-                    return Err(error);
-                }
-                Ok(()) => return Ok(()),
-            }
-        }
-    }
-
-    fn makes_room(&self, bytes: usize) -> bool {
-        self.engine.log.as_ref().is_some_and(|log| log.make_room(bytes as u64))
-    }
-
-    /// Deletes what a failed checkpoint has written, as no manifest will ever name it.
-    async fn take_back(&self, mut output: Output) {
-        if let Some(putting) = output.putting.take() {
-            // Whether or not it succeeds, it is not under way any more when it is deleted.
-            let _ = putting.done.await;
-        }
-        if output.is_doubtful || output.objects.is_empty() {
-            return;
-        }
-        if let Err(error) = self.engine.store.delete_many(&output.objects).await {
-            // The next collection finds it.
-            tracing::debug!(database = self.name(), %error, "failed to delete the objects of a failed checkpoint");
-        }
-    }
-
-    /// Copies the segments of chunks that are hardly used into new ones, some at a time, and answers which were copied.
-    /// Those that are not in memory are told by it where they lie now.
-    async fn copy_sparse_chunks(
-        &self,
-        manifest: &mut Manifest,
-        names: &Names,
-        output: &mut Output,
-    ) -> Result<Vec<(u32, Range53)>> {
-        let sparse = sparse_chunks(manifest);
-        let mut copied = Vec::new();
-        let mut bytes = 0;
-        for at in 0..manifest.segments.len() {
-            let old = manifest.segments[at];
-            if !old.has_body() || !sparse.contains(&old.location.chunk) || bytes > COPIED_BYTES_MAX {
-                continue;
-            }
-            // One that is damaged or missing stays where it is, for whoever can mend it.
-            let Some(body) = self.read_sealed(manifest, old.location, old.range, old.crc).await else { continue };
-            let Ok(body) = SegmentBody::of_sealed(&body) else { continue };
-            bytes += old.location.len;
-            let entry = output.writer.push(old.keyspace, old.range, old.sequence, &body);
-            let chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
-            manifest.segments[at].location = SegmentLocation { chunk, ..entry.location() };
-            copied.push((old.keyspace, old.range));
-            if output.writer.is_full() {
-                self.put_chunk(manifest, names, output).await?;
-            }
-        }
-        for at in 0..manifest.pieces.len() {
-            let old = manifest.pieces[at];
-            if !sparse.contains(&old.location.chunk) || bytes > COPIED_BYTES_MAX {
-                continue;
-            }
-            let Some(owner) = manifest.segment(old.keyspace, old.start).copied() else { continue };
-            let Some(piece) = self.read_sealed(manifest, old.location, owner.range, old.crc).await else { continue };
-            let Ok(piece) = SegmentBody::of_sealed_piece(&piece) else { continue };
-            bytes += old.location.len;
-            let entry = output.writer.push_piece(old.keyspace, owner.range, owner.sequence, old.number, &piece);
-            let chunk = (manifest.chunks.len() + output.chunks.len()) as u32;
-            manifest.pieces[at].location = SegmentLocation { chunk, ..entry.location() };
-            copied.push((old.keyspace, owner.range));
-            if output.writer.is_full() {
-                self.put_chunk(manifest, names, output).await?;
-            }
-        }
-        copied.dedup();
-        self.put_chunk(manifest, names, output).await?;
-        manifest.chunks.append(&mut output.chunks);
-        Ok(copied)
-    }
-
-    /// A body or piece as it is stored; none where it cannot be read.
-    async fn read_sealed(
-        &self,
-        manifest: &Manifest,
-        location: SegmentLocation,
-        range: Range53,
-        crc: u64,
-    ) -> Option<Bytes> {
-        let chunk = &manifest.chunks[location.chunk as usize].name;
-        let bytes = location.offset..location.offset + location.len;
-        read_segment(&self.engine.store, chunk, bytes, range, crc).await.ok()
-    }
-
-    /// Writes a tail of what has changed in places that were not written whole, merged with the newest tails before.
-    async fn put_tail(
-        &self,
-        manifest: &mut Manifest,
-        names: &Names,
-        mut records: Vec<TailRecord>,
-        output: &mut Output,
-    ) -> Result<()> {
-        needed_only(manifest, &mut records);
-        if records.is_empty() {
-            return Ok(());
-        }
-        let bytes = records.iter().map(|record| record.body.len() as u64 + 16).sum();
-        for info in tails_to_merge(manifest, bytes) {
-            let tail = Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?;
-            // Older ones first: a value that was seen later may bear the number of the last effect that it holds.
-            records.splice(..0, tail.all().map_err(store_error)?);
-        }
-        self.put_new_tail(manifest, names, records, output).await
-    }
-
-    /// The same beside the tails before.
-    async fn put_new_tail(
-        &self,
-        manifest: &mut Manifest,
-        names: &Names,
-        mut records: Vec<TailRecord>,
-        output: &mut Output,
-    ) -> Result<()> {
-        needed_only(manifest, &mut records);
-        if records.is_empty() {
-            return Ok(());
-        }
-        let count = records.len() as u64;
-        let first = records.iter().map(|record| record.sequence).min().unwrap_or(1);
-        let name = names.tail(manifest.epoch, manifest.writer, self.take_number(manifest));
-        let object = encode_tail(records);
-        let info =
-            TailInfo { name, bytes: object.len() as u64, effects: count, from_sequence: first.saturating_sub(1) };
-        output.report.bytes += info.bytes;
-        output.objects.push(info.name.clone());
-        self.put(&info.name, object).await?;
-        manifest.tails.push(info);
-        Ok(())
-    }
-
     /// After step 4.
     async fn committed(&self, manifest: Manifest, topology: &Topology, moved: &[(u32, Range53)]) {
         self.counters.saved_ms.store((self.engine.clock)(), Ordering::Relaxed);
@@ -810,49 +522,6 @@ impl Database {
         Ok(())
     }
 
-    pub(crate) fn note_refused(&self, error: StoreError) -> Error {
-        let is_fenced = matches!(error, StoreError::Fenced { .. } | StoreError::LogSealed);
-        let error = store_error(error);
-        if is_fenced {
-            self.refuse(&error);
-        }
-        error
-    }
-
-    /// Every command is answered with `error` from here on.
-    fn refuse(&self, error: &Error) {
-        // The first one says it.
-        if self.refused.set(error.clone()).is_ok() {
-            self.health.report(ConditionKind::TakenOver, error.detail());
-        }
-        self.is_overtaken.store(true, Ordering::SeqCst);
-    }
-
-    /// Stops serving: whatever is asked from here on is answered with `error`. For a database whose store another process
-    /// has taken over.
-    pub async fn stop(&self, error: Error) {
-        let _transition = self.transition.lock().await;
-        self.refuse(&error);
-        self.stop_if_overtaken().await;
-    }
-
-    /// What is in memory when another process writes the database can be written by nobody: from here on every command
-    /// is answered with the error, so that nothing more is acknowledged.
-    pub(crate) async fn stop_if_overtaken(&self) {
-        if self.refused.get().is_none() {
-            return;
-        }
-        let Some((_, held)) = self.hold_all().await else { return };
-        let contents = self.retire(&held);
-        self.publish(None);
-        drop(held);
-        *self.manifest.lock() = None;
-        *self.recovered.lock() = None;
-        let mut graveyard = Graveyard::default();
-        graveyard.bury_all(contents);
-        self.free(graveyard);
-    }
-
     /// After a failure: what was visited is dirty again, and where the window is none nobody records.
     async fn undo(&self, topology: &Topology, visited: &[Visited]) {
         let held = hold(topology.shards.clone()).await;
@@ -882,43 +551,4 @@ fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
         Some(segment) if segment.range.start < range.end() => segment.range == range,
         _ => true,
     }
-}
-
-/// The memory of a database that has fallen asleep: when it is freed, the system gets it back.
-struct Asleep {
-    graveyard: Graveyard,
-    give_back: fn(),
-}
-
-impl Waste for Asleep {
-    fn free_some(&mut self) -> bool {
-        let is_done = self.graveyard.free_some();
-        if is_done {
-            (self.give_back)();
-        }
-        is_done
-    }
-}
-
-/// A chunk that is being put.
-struct Putting {
-    name: String,
-    bytes: Bytes,
-    done: JoinHandle<std::result::Result<(), StoreError>>,
-}
-
-/// What a checkpoint is about to write, or has.
-#[derive(Default)]
-struct Output {
-    writer: ChunkWriter,
-    chunks: Vec<ChunkInfo>,
-    report: Report,
-    /// The last chunk, while the next one is filled.
-    putting: Option<Putting>,
-    /// Names of all objects that it has put, or has tried to.
-    objects: Vec<String>,
-    /// The manifest may have been committed.
-    is_doubtful: bool,
-    /// Contents that nobody is served from any more.
-    retired: Option<Vec<Contents>>,
 }

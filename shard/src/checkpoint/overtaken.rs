@@ -1,0 +1,66 @@
+//! The end of a database in this process: another process has taken its store over.
+//!
+//! Invariant: what is in memory then can be written by nobody, so from the moment that it is known every command is answered with
+//! the error.
+
+use std::sync::atomic::Ordering;
+
+use dormouse_storage::store::StoreError;
+
+use crate::database::{Database, store_error};
+use crate::error::{Error, Result};
+use crate::health::ConditionKind;
+use crate::keyspace::Graveyard;
+
+impl Database {
+    /// Stops serving: whatever is asked from here on is answered with `error`. For a database whose store another process
+    /// has taken over.
+    pub async fn stop(&self, error: Error) {
+        let _transition = self.transition.lock().await;
+        self.refuse(&error);
+        self.stop_if_overtaken().await;
+    }
+
+    /// What is in memory when another process writes the database can be written by nobody: from here on every command
+    /// is answered with the error, so that nothing more is acknowledged.
+    pub(crate) async fn stop_if_overtaken(&self) {
+        if self.refused.get().is_none() {
+            return;
+        }
+        let Some((_, held)) = self.hold_all().await else { return };
+        let contents = self.retire(&held);
+        self.publish(None);
+        drop(held);
+        *self.manifest.lock() = None;
+        *self.recovered.lock() = None;
+        let mut graveyard = Graveyard::default();
+        graveyard.bury_all(contents);
+        self.free(graveyard);
+    }
+
+    /// Whether this process may still say that something is in the store, even where it has nothing to write.
+    pub(super) async fn check_promise(&self) -> Result<()> {
+        match self.refused.get().filter(|_| self.is_overtaken.load(Ordering::SeqCst)) {
+            Some(error) => Err(error.clone()),
+            None => self.check_owner().await,
+        }
+    }
+
+    pub(crate) fn note_refused(&self, error: StoreError) -> Error {
+        let is_fenced = matches!(error, StoreError::Fenced { .. } | StoreError::LogSealed);
+        let error = store_error(error);
+        if is_fenced {
+            self.refuse(&error);
+        }
+        error
+    }
+
+    /// Every command is answered with `error` from here on.
+    fn refuse(&self, error: &Error) {
+        // The first one says it.
+        if self.refused.set(error.clone()).is_ok() {
+            self.health.report(ConditionKind::TakenOver, error.detail());
+        }
+        self.is_overtaken.store(true, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,120 @@
+//! Sleep: a database is written until the store has all of it, and its memory is given back.
+//!
+//! Clients are served meanwhile. Fuzzy checkpoints leave little to the one that is of one moment; if clients write on all the
+//! while, the database stays awake.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_storage::stopwatch::Stopwatch;
+
+use super::Extent;
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::keyspace::{Contents, Graveyard};
+use crate::lane::Waste;
+
+/// Fuzzy checkpoints before what is left is written as it is at one moment.
+const FUZZY_MAX: usize = 3;
+/// Times that a database which clients go on writing to is saved before it stays awake.
+const SLEEP_ATTEMPTS: usize = 3;
+
+/// How a sleep has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SleepOutcome {
+    FellAsleep,
+    WasAsleep,
+    /// Clients wrote to it all the while. What was written before the sleep was asked for is in the store.
+    InUse,
+}
+
+impl Database {
+    /// Writes what changed, gives the memory back and leaves the database asleep. Clients are served meanwhile, and wait for
+    /// nothing: a database that they go on writing to stays awake.
+    ///
+    /// # Errors
+    /// As [`Self::checkpoint`]; the database stays awake.
+    pub async fn sleep(self: &Arc<Self>) -> Result<SleepOutcome> {
+        let database = Arc::clone(self);
+        let done = self.engine.background.spawn(async move {
+            let _transition = database.transition.lock().await;
+            let done = match database.check_promise().await {
+                Ok(()) => database.fall_asleep().await,
+                Err(error) => Err(error),
+            };
+            database.stop_if_overtaken().await;
+            done
+        });
+        done.await.map_err(|error| Error::Store(format!("the sleep of database {} failed: {error}", self.name())))?
+    }
+
+    async fn fall_asleep(self: &Arc<Self>) -> Result<SleepOutcome> {
+        if !self.is_awake() {
+            return Ok(SleepOutcome::WasAsleep);
+        }
+        let started = Stopwatch::start();
+        let mut retired = None;
+        for _ in 0..SLEEP_ATTEMPTS {
+            self.write_everything().await?;
+            retired = self.retire_if_saved().await;
+            if retired.is_some() {
+                break;
+            }
+        }
+        if retired.is_none() && self.is_closed() {
+            retired = self.checkpoint_with(Extent::Last).await?.1;
+        }
+        let Some(contents) = retired else { return Ok(SleepOutcome::InUse) };
+        self.collect_superseded().await;
+        *self.manifest.lock() = None;
+        *self.recovered.lock() = None;
+        self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
+        let give_back = self.engine.give_back;
+        // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
+        let mut graveyard = Graveyard::default();
+        graveyard.bury_all(contents);
+        self.lane.free_in_steps(graveyard.bytes(), Asleep { graveyard, give_back });
+        self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
+        Ok(SleepOutcome::FellAsleep)
+    }
+
+    /// Writes everything that was acknowledged until now: the newest manifest is the database as it was at one moment. Nothing
+    /// is written where it sleeps.
+    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<()> {
+        for _ in 0..FUZZY_MAX {
+            if self.checkpoint_with(Extent::Fuzzy).await?.0.segments == 0 {
+                break;
+            }
+        }
+        // Under all locks there is nothing left to encode, or the little that was written since.
+        self.checkpoint_with(Extent::Moment).await.map(drop)
+    }
+
+    /// Leaves the database asleep if the store has all of it.
+    async fn retire_if_saved(&self) -> Option<Vec<Contents>> {
+        let before = self.whole_manifest().await.ok()?;
+        let (topology, held) = self.hold_all().await?;
+        if self.look(&topology, &held, before.as_deref()).needed {
+            return None;
+        }
+        let contents = self.retire(&held);
+        self.publish(None);
+        Some(contents)
+    }
+}
+
+/// The memory of a database that has fallen asleep: when it is freed, the system gets it back.
+struct Asleep {
+    graveyard: Graveyard,
+    give_back: fn(),
+}
+
+impl Waste for Asleep {
+    fn free_some(&mut self) -> bool {
+        let is_done = self.graveyard.free_some();
+        if is_done {
+            (self.give_back)();
+        }
+        is_done
+    }
+}
