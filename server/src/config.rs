@@ -4,6 +4,7 @@
 //! A setting belongs to the whole node or to one database. Both are plain values: whoever holds them publishes a changed
 //! copy as a whole, so a `CONFIG SET` of several parameters happens at once or not at all.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -221,13 +222,24 @@ pub fn is_known(name: &[u8]) -> bool {
 /// The parameters that any of the names or glob patterns means, each once, with their values. Where the server's data lies
 /// and how it listens is told to those only who have rights to it.
 pub fn get(settings: &Settings, patterns: &[&[u8]], access: Access) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut taken = vec![false; names().count()];
-    for pattern in patterns {
+    let mut shown = ShownParameters::default();
+    patterns.iter().for_each(|pattern| shown.add(settings, pattern, access));
+    shown.found
+}
+
+/// The same, pattern by pattern.
+#[derive(Debug, Default)]
+pub struct ShownParameters {
+    taken: BTreeSet<usize>,
+    pub found: Vec<(String, String)>,
+}
+
+impl ShownParameters {
+    pub fn add(&mut self, settings: &Settings, pattern: &[u8], access: Access) {
         // One that is too complex means no parameter, as their names are short.
         let glob = Glob::nocase(pattern).ok().filter(|_| pattern.iter().any(|byte| b"*?[".contains(byte)));
         for (index, (name, parameter)) in names().enumerate() {
-            if taken[index] || parameter.scope == Scope::Place && access == Access::Database {
+            if self.taken.contains(&index) || parameter.scope == Scope::Place && access == Access::Database {
                 continue;
             }
             let shown = match &glob {
@@ -236,11 +248,10 @@ pub fn get(settings: &Settings, patterns: &[&[u8]], access: Access) -> Vec<(Stri
                 None if name.as_bytes().eq_ignore_ascii_case(pattern) => String::from_utf8_lossy(pattern).into_owned(),
                 _ => continue,
             };
-            taken[index] = true;
-            found.push((shown, (parameter.get)(settings)));
+            self.taken.insert(index);
+            self.found.push((shown, (parameter.get)(settings)));
         }
     }
-    found
 }
 
 /// Sets all of the parameters, or none and says why.

@@ -108,6 +108,9 @@ fn what_is_named_many_times_is_told_once() {
     let mut words = vec!["CLIENT", "LIST", "ID"];
     words.extend([&*own, "999999999"].repeat(MANY));
     assert_eq!(client.run(&words).text().lines().count(), 1);
+    let mut words = vec!["CONFIG", "GET"];
+    words.extend(["maxmemory", "none", "[x]*", "maxmemor?"].repeat(MANY));
+    assert_eq!(client.run(&words).items().len(), 2);
     let mut words = vec!["LATENCY", "HISTOGRAM"];
     words.extend(["client", "client|id", "none", "none|id"].repeat(MANY));
     let told = client.run(&words);

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dormouse_protocol::glob::reading_cost;
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::args::{self, Pairs, Rest};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
+use dormouse_shard::execution::budget::TURN;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::task::yield_now;
 
-use crate::commands::{access, answer, help, now};
+use crate::commands::{access, answer, help, now, parsed};
 use crate::config::{self, Access};
 use crate::keeper;
 use crate::session::Session;
-use crate::table::{Answer, SessionRun};
+use crate::table::{Answer, SessionRun, Weighed};
 
 const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN);
@@ -26,7 +29,7 @@ pub const FAMILY: Family<SessionRun> = Family {
     commands: &[Command::container(
         "CONFIG",
         &[
-            Command::new("GET", at_least(3), &[], ADMIN, now!(get, 2)).doc(
+            Command::new("GET", at_least(3), &[], ADMIN, SessionRun::Weighed(GET)).doc(
                 "2.0.0",
                 "O(N) when N is the number of configuration parameters provided",
                 "Returns the effective values of configuration parameters.",
@@ -60,16 +63,45 @@ pub const FAMILY: Family<SessionRun> = Family {
     .doc("2.0.0", "Depends on subcommand.", "A container for server configuration commands.")],
 };
 
+/// Patterns that are compared with all names before others have their turns, and what each costs.
+const PATTERNS_OF_A_TURN: usize = TURN / COST_OF_PATTERN;
+const COST_OF_PATTERN: usize = 100;
+
+const GET: Weighed = Weighed {
+    run: parsed!(get, 2),
+    weigh: |_, request| request.iter().skip(2).map(|pattern| COST_OF_PATTERN + reading_cost(pattern)).sum(),
+    in_turns: |session, reply, request| Box::pin(get_in_turns(session, reply, request)),
+};
+
 /// `CONFIG GET parameter [parameter ...]`
 fn get(session: &mut Session, reply: &mut Reply, (patterns,): (Rest<'_>,)) -> Result<()> {
     let patterns: Vec<&[u8]> = patterns.iter().collect();
     let found = config::get(&session.node.settings_for(&session.tenant), &patterns, access(session));
+    write_found(reply, &found);
+    Ok(())
+}
+
+/// The same for many patterns, or long ones.
+async fn get_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let (patterns,): (Rest<'_>,) = args::parse(request, 2)?;
+    let settings = session.node.settings_for(&session.tenant);
+    let mut shown = config::ShownParameters::default();
+    for (at, pattern) in patterns.iter().enumerate() {
+        shown.add(&settings, pattern, access(session));
+        if at % PATTERNS_OF_A_TURN == 0 || reading_cost(pattern) > COST_OF_PATTERN {
+            yield_now().await;
+        }
+    }
+    write_found(reply, &shown.found);
+    Ok(())
+}
+
+fn write_found(reply: &mut Reply, found: &[(String, String)]) {
     reply.map(found.len());
     for (name, value) in found {
         reply.bulk(name.as_bytes());
         reply.bulk(value.as_bytes());
     }
-    Ok(())
 }
 
 /// `CONFIG SET parameter value [parameter value ...]`
