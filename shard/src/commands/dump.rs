@@ -186,6 +186,20 @@ mod tests {
         assert_eq!(bench.data(), before);
     }
 
+    #[test]
+    fn a_length_beyond_all_memory_is_refused() {
+        let mut bench = Bench::new();
+        // A string, a list of one, a list of one node, a packed set.
+        for head in [&[0][..], &[1, 1], &[18, 1, 2], &[20]] {
+            // One byte is said to stand for 2^64 - 1.
+            let compressed = [&[0xc3, 1, 0x81][..], &[0xff; 8], &[0]].concat();
+            let payload = [head, &compressed, &[11, 0], &[0; 8]].concat();
+            assert_eq!(restored_bytes_max(&payload), 0, "{head:?}");
+            let reply = bench.run_args(&[b"RESTORE", b"d", b"0", &payload]);
+            assert_eq!(reply, "(error) ERR Bad data format", "{head:?}");
+        }
+    }
+
     /// Whatever limits it was packed under, it may be unpacked here.
     #[test]
     fn no_value_takes_more_memory_than_its_payload_says() {

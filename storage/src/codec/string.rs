@@ -58,12 +58,17 @@ pub fn skip_string(reader: &mut Reader<'_>) -> Result<usize, CodecError> {
         RdbLength::Length(length) => reader.take_u64(length).map(|_| length)?,
         RdbLength::Encoding(3) => {
             let (compressed, length) = (reader.rdb_plain_length()?, reader.rdb_plain_length()?);
+            check_length(length)?;
             reader.take_u64(compressed)?;
             length
         }
         RdbLength::Encoding(encoding) => return read_encoded(reader, encoding).map(|_| INTEGER_TEXT_MAX),
     };
     Ok(usize::try_from(length).unwrap_or(usize::MAX))
+}
+
+fn check_length(length: u64) -> Result<(), CodecError> {
+    if length > STRING_BYTES_MAX { Err(CodecError::Malformed("string over 512 MiB")) } else { Ok(()) }
 }
 
 fn read_encoded<'a>(reader: &mut Reader<'a>, encoding: u8) -> Result<RdbString<'a>, CodecError> {
@@ -74,9 +79,7 @@ fn read_encoded<'a>(reader: &mut Reader<'a>, encoding: u8) -> Result<RdbString<'
         3 => {
             let compressed = reader.rdb_plain_length()?;
             let length = reader.rdb_plain_length()?;
-            if length > STRING_BYTES_MAX {
-                return Err(CodecError::Malformed("string over 512 MiB"));
-            }
+            check_length(length)?;
             RdbString::Inflated(lzf::decompress(reader.take_u64(compressed)?, length)?)
         }
         _ => return Err(CodecError::Malformed("unknown string encoding")),
