@@ -6,7 +6,8 @@
 //! 1. its words and bytes, which every command at least reads ([`of_request`]);
 //! 2. what its row estimates from the sizes of its keys, before it runs;
 //! 3. the bytes of its reply and of the values that it has freed, known when it has run. Both are bounded: by
-//!    [`REPLY_INLINE_MAX`], and by what is freed by another thread.
+//!    [`REPLY_INLINE_MAX`], and by what is freed by another thread. What a write answers cannot be taken back, so its row
+//!    estimates these bytes too.
 //!
 //! A batch ends its turn when its budget is spent. A plan that is not known to be within the budget runs on the slow lane.
 
