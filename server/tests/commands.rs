@@ -285,6 +285,22 @@ fn a_sleeping_database_is_looked_at_without_being_woken() {
 }
 
 #[test]
+fn a_client_makes_a_bounded_number_of_shards() {
+    let server = Served::start(&["--merge-window", "never"]);
+    let mut client = server.connect();
+    client.say("SET key 1");
+    for slot in 1..256 {
+        assert_eq!(client.say(&format!("DORMOUSE SPLIT {slot}")).to_string(), "+OK");
+    }
+    let refused = "-ERR the database has 256 shards or more: no others can be made by hand";
+    assert_eq!(client.say("DORMOUSE SPLIT 300").to_string(), refused);
+    assert_eq!(client.say("DORMOUSE SPLIT").to_string(), refused);
+    assert_eq!(client.say("DORMOUSE MERGE 7").to_string(), "+OK");
+    assert_eq!(client.say("DORMOUSE SPLIT 300").to_string(), "+OK");
+    assert_eq!(client.say("GET key").text(), "1");
+}
+
+#[test]
 fn shards_split_and_merge_by_hand() {
     let server = Served::start(&[]);
     let mut client = server.connect();

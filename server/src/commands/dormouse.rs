@@ -27,6 +27,10 @@ const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN).union(Flags::NO_MULTI);
 const PATIENT: Flags = ADMIN.union(Flags::PATIENT);
 
+/// Most shards that `DORMOUSE SPLIT` makes. Each has a lock, and a command over the whole database takes them all in one turn of
+/// a worker, which other databases wait for. The server's own splits follow the size and load of the data and are not bound by it.
+const SHARDS_MAX: usize = 256;
+
 /// It works on all shards at once, also in a transaction.
 const IMPORT: Flags = Flags::WRITE.union(Flags::WHOLE).union(Flags::NO_SCRIPT).union(Flags::SWAPS_INDEXES);
 
@@ -172,6 +176,10 @@ fn split(session: &mut Session, (slot,): (Option<i64>,)) -> Result<BoxFuture<'st
     Ok(async move {
         let done = async {
             database.awake().await?;
+            if database.topology().is_some_and(|topology| topology.shards.len() >= SHARDS_MAX) {
+                let text = format!("ERR the database has {SHARDS_MAX} shards or more: no others can be made by hand");
+                return Err(Error::Text(text.into()));
+            }
             let slot = match slot {
                 Some(slot) => slot,
                 None => middle(&database.shards(false))
