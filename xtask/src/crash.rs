@@ -8,7 +8,7 @@ use crate::{Outcome, run, tools};
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Outcome {
     let (profile, arguments): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| *argument == "--release");
     if arguments.iter().any(|argument| *argument == "redis" || *argument == "--server=redis") {
-        tools::redis_server();
+        tools::system_packages();
     }
     let mut harness = run::cargo(root);
     harness.args(["run", "--quiet", "--package", "dormouse-client-tests", "--bin", "crash"]);

@@ -124,7 +124,7 @@ fn simulate(root: &std::path::Path, arguments: &[String]) -> Outcome {
 
 /// Builds the server as users get it, then measures it. Standard output belongs to the tables.
 fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
-    tools::redis_server();
+    tools::system_packages();
     let is_named = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
     let mut build = run::cargo(root);
     build.args(["build", "--quiet", "--release", "--package", "dormouse-benches"]);

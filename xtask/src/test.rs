@@ -67,13 +67,12 @@ impl Step {
                 "-D",
                 "warnings",
             ])),
-            Step::Units => run::tests(run::cargo(root).args([
-                "test",
-                "--workspace",
-                "--exclude",
-                "dormouse-client-tests",
-                "--no-fail-fast",
-            ])),
+            Step::Units => {
+                tools::system_packages();
+                let mut tests = run::cargo(root);
+                tests.args(["test", "--workspace", "--exclude", "dormouse-client-tests", "--no-fail-fast"]);
+                run::tests(&mut tests)
+            }
             Step::Clients => clients(root, &[], long),
             Step::Chart => chart::run(root),
             Step::Deny => deny(root),
@@ -84,7 +83,7 @@ impl Step {
 /// The client suites are tests of their crate; it builds the server and installs the clients. An argument that names a
 /// file of tests runs all of them (`stores`), any other one the tests whose names contain it (`redis_py`).
 pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome {
-    tools::redis_server();
+    tools::system_packages();
     let folder = root.join("client-tests/tests");
     let is_file = |name: &&String| {
         folder.join(format!("{name}.rs")).is_file() || folder.join(name.as_str()).join("main.rs").is_file()

@@ -38,16 +38,18 @@ pub(crate) fn is_present(program: impl AsRef<std::ffi::OsStr>) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Debian's, for comparisons, and its C client; installed where that needs no password. The steps that need them say
-/// what they miss.
-pub(crate) fn redis_server() {
+/// Installs Debian's Redis for comparisons, its C client, and valgrind, which counts the instructions of commands, where that
+/// needs no password. The steps that need them report what is missing.
+pub(crate) fn system_packages() {
     let hiredis = Path::new("/usr/include/hiredis/hiredis.h");
-    if (is_present("redis-server") && hiredis.exists()) || !is_present("apt-get") || !is_root() {
+    let have_all = is_present("redis-server") && is_present("valgrind") && hiredis.exists();
+    if have_all || !is_present("apt-get") || !is_root() {
         return;
     }
     let install = || {
         let mut install = Command::new("apt-get");
-        install.args(["install", "--yes", "--quiet", "--no-install-recommends", "redis-server", "libhiredis-dev"]);
+        install.args(["install", "--yes", "--quiet", "--no-install-recommends"]);
+        install.args(["redis-server", "libhiredis-dev", "valgrind"]);
         // The run level keeps the package from starting a server on port 6379.
         install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1");
         run::output(&mut install)
@@ -60,8 +62,8 @@ pub(crate) fn redis_server() {
         install()
     });
     match installed {
-        Ok((true, _)) => println!("installed redis-server and hiredis"),
-        Ok((false, text)) => eprintln!("apt-get could not install redis-server and hiredis:\n{text}"),
+        Ok((true, _)) => println!("installed redis-server, hiredis and valgrind"),
+        Ok((false, text)) => eprintln!("apt-get could not install redis-server, hiredis and valgrind:\n{text}"),
         Err(problem) => eprintln!("{problem}"),
     }
 }
