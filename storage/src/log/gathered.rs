@@ -3,6 +3,9 @@
 //! A direct write begins at a block, in the file and in memory ([`super::sink`]). So the entries begin as far behind a
 //! multiple of a block as they will in the file, with room before them for the frame's head and the block that is not full
 //! yet. Where they will begin is a guess, from the frame before; where it was wrong they are copied.
+//!
+//! Entries are added under the log's lock, which every write of every database needs. So the items of a large one are not
+//! copied there: they stay in a buffer of their own until the flusher has the frame to itself ([`Gathered::joined`]).
 
 /// Enough for every disk.
 pub const BLOCK: usize = 4096;
@@ -11,11 +14,14 @@ const ROOM: usize = 2 * BLOCK;
 /// What is smaller grows, and moves with that.
 const ALIGNED_BYTES_MIN: usize = 512 << 10;
 
-/// Invariant: the entries are `bytes[start..]`.
+/// Invariant: the entries are `bytes[start..]`, with each of `apart` before the byte whose place stands beside it, in the order
+/// of these places.
 #[derive(Debug, Default)]
 pub struct Gathered {
     bytes: Vec<u8>,
     start: usize,
+    apart: Vec<(usize, Vec<u8>)>,
+    apart_bytes: usize,
 }
 
 impl Gathered {
@@ -27,24 +33,49 @@ impl Gathered {
             start = ROOM + at.wrapping_sub(bytes.as_ptr().addr() + ROOM) % BLOCK;
             bytes.resize(start, 0);
         }
-        Self { bytes, start }
+        Self { bytes, start, apart: Vec::new(), apart_bytes: 0 }
     }
 
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.bytes.len() - self.start + self.apart_bytes
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    /// All entries, once they are [`joined`](Self::joined).
     pub fn entries(&self) -> &[u8] {
+        debug_assert!(self.apart.is_empty(), "they are not joined");
         &self.bytes[self.start..]
     }
 
     /// Where the next entry is appended.
     pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
+    }
+
+    /// Appends `items` without copying them.
+    pub fn append_apart(&mut self, items: Vec<u8>) {
+        self.apart_bytes += items.len();
+        self.apart.push((self.bytes.len(), items));
+    }
+
+    /// The same entries in one piece. The first one is thought to come to byte `at` of a file.
+    pub fn joined(self, at: usize) -> Self {
+        if self.apart.is_empty() {
+            return self;
+        }
+        let room = ROOM + 4 * BLOCK;
+        let mut joined = Self::begin(Vec::with_capacity(self.len() + room), at);
+        let mut from = self.start;
+        for (place, items) in self.apart {
+            joined.bytes.extend_from_slice(&self.bytes[from..place]);
+            joined.bytes.extend_from_slice(&items);
+            from = place;
+        }
+        joined.bytes.extend_from_slice(&self.bytes[from..]);
+        joined
     }
 
     pub fn into_spare(self) -> Vec<u8> {
@@ -103,6 +134,27 @@ mod tests {
             assert_eq!(seen, Some(()));
             assert!(gathered.entries() == entries, "they are there for another try");
             assert_eq!(gathered.len(), entries.len());
+        }
+    }
+
+    #[test]
+    fn what_was_kept_apart_is_joined_in_order() {
+        let (at, large) = (77, vec![3; 600_000]);
+        for (spare, before) in [(0, &b""[..]), (0, b"one"), (ALIGNED_BYTES_MIN, b"one")] {
+            let mut gathered = of(spare, at, before);
+            gathered.append_apart(large.clone());
+            gathered.append_apart(b"two".to_vec());
+            gathered.end().extend_from_slice(b"three");
+            gathered.append_apart(b"four".to_vec());
+            let wanted = [before, &large, b"two", b"three", b"four"].concat();
+            assert_eq!(gathered.len(), wanted.len());
+            let mut joined = gathered.joined(at);
+            assert!(joined.entries() == wanted && joined.len() == wanted.len());
+            let head = [2; 77];
+            let seen = joined.in_blocks([b"", &head], b"sum", |bytes, length| {
+                assert!(bytes[..length] == [&head[..], &wanted, b"sum"].concat());
+            });
+            assert_eq!(seen, Some(()));
         }
     }
 

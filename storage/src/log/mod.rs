@@ -70,6 +70,8 @@ const FLUSH_BYTES: usize = 1 << 20;
 /// When more waits for the disk, the databases that have written much of it are refused until some of it is durable; when
 /// twice as much does, all are.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
+/// The items of an entry that is as large as this are not copied under the lock.
+const APART_BYTES_MIN: usize = 256 << 10;
 /// Of the room behind an entry, so much is asked for at most before the next one comes.
 const AHEAD_BYTES: usize = 4 << 10;
 /// A buffer that grew larger is not used again.
@@ -407,6 +409,7 @@ impl Log {
         items: &[u8],
         within_ms: u64,
     ) -> Lsn {
+        let apart = (items.len() >= APART_BYTES_MIN).then(|| items.to_vec());
         let mut active = self.active.lock();
         let sequence = sequence.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         let was_empty = active.entries.is_empty();
@@ -420,7 +423,10 @@ impl Log {
         }
         let before = active.entries.len();
         EntryHead { database, kind, sequence, now_ms, items_bytes: items.len() as u64 }.write(active.entries.end());
-        active.entries.end().extend_from_slice(items);
+        match apart {
+            Some(items) => active.entries.append_apart(items),
+            None => active.entries.end().extend_from_slice(items),
+        }
         let bytes = (active.entries.len() - before) as u64;
         active.end += bytes;
         active.registry.touch(database, sequence, bytes);
@@ -583,7 +589,7 @@ impl Log {
 
     /// Makes a frame of what was appended.
     fn collect(&self, output: &mut Output) {
-        let (entries, touched, names, end, oldest_ms) = {
+        let (entries, at, touched, names, end, oldest_ms) = {
             let mut active = self.active.lock();
             active.urgent = false;
             if active.entries.is_empty() {
@@ -592,9 +598,11 @@ impl Log {
             active.nap_ms = std::mem::replace(&mut active.within_ms, u64::MAX);
             let oldest_ms = std::mem::replace(&mut active.oldest_ms, u64::MAX);
             let (touched, names) = active.registry.take();
+            let at = active.begins_at;
             active.begins_at = output.next_entries_at(frame_head_bytes(&names), active.entries.len());
-            (std::mem::take(&mut active.entries), touched, names, active.end, oldest_ms)
+            (std::mem::take(&mut active.entries), at, touched, names, active.end, oldest_ms)
         };
+        let entries = entries.joined(at);
         output.pending.push_back(Pending { names, entries, end, oldest_ms, touched });
     }
 
