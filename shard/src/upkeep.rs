@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::log::Lsn;
 use dormouse_types::record::Record;
 use fastrand::Rng;
 use futures::channel::oneshot;
@@ -94,6 +95,14 @@ impl Database {
                 return Err(Error::OutOfMemory);
             }
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the log is written up to `lsn`, but no longer than until a write of it fails: what asks again is then
+    /// refused, or waits again.
+    pub async fn until_written(&self, lsn: Lsn) {
+        if let Some(log) = self.shared.journal.log() {
+            let _ = log.durable_or_failed(lsn).await;
         }
     }
 

@@ -9,8 +9,8 @@
 //!    one ([`budget`]).
 //! 4. *Lock* the shards in slot order. Start over if they have been split or merged meanwhile.
 //! 5. *Residency*: if a place that the plan needs is not in memory, let the locks go, load the place and start over.
-//! 6. *Admission*: refuse writes that the log or the memory limit cannot take. If memory has to become free first, let the locks
-//!    go, wait for it and start over.
+//! 6. *Admission*: refuse writes that the log or the memory limit cannot take. If memory has to become free first, or large writes
+//!    of others to reach the disk before a large one, let the locks go, wait for it and start over.
 //! 7. *Call* each command.
 //! 8. *Finish*: the effects of the whole plan become one entry of the log, appended under the locks.
 //! 9. *Answer* with the replies and with the end of the log that must be durable before they may leave ([`Left`]).
@@ -61,6 +61,7 @@ use crate::keyspace::eviction::NoRoom;
 use crate::keyspace::{ALL_INDEXES, Contents, Fault, Keyspace};
 use crate::shard::{HeldShard, ShardGate};
 use crate::topology::{Topology, hold};
+use dormouse_storage::log::Lsn;
 use dormouse_storage::stopwatch::Stopwatch;
 
 /// Tries before a lock counts as taken: about a microsecond, less than it takes to wake another thread.
@@ -74,6 +75,8 @@ enum Try {
     Fault(Fault),
     /// So many bytes must be free first.
     Short(usize),
+    /// The log must be written up to here first.
+    Crowded(Lsn),
     /// The shards are not what they were: route again.
     Rerouted,
     /// It would keep the worker for too long: it goes to the slow lane.
@@ -107,6 +110,7 @@ pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -
         match tried {
             Try::Done(outcome) => return Ok(outcome),
             Try::Fault(fault) => turn.wait(Waits::Load, database.load(fault)).await??,
+            Try::Crowded(lsn) => turn.wait(Waits::Log, database.until_written(lsn)).await?,
             Try::Short(bytes) => turn.wait(Waits::Room, database.make_room(bytes)).await??,
             Try::Rerouted => {}
             Try::Long => seat = Seat::Lane,
@@ -245,6 +249,7 @@ impl Attempt {
         match admission.admit_all(db, plan) {
             Ok(()) => {}
             Err(NoRoom::Wait(bytes)) => return Try::Short(bytes),
+            Err(NoRoom::Log(lsn)) => return Try::Crowded(lsn),
             Err(NoRoom::Refused(error)) => return Try::Done(Outcome::of(Ended::Refused(error))),
         }
         match call_all(db, plan, seat) {

@@ -48,6 +48,7 @@ impl Admission {
         let adds = row.flags.contains(Flags::DENY_OOM);
         if adds && self.is_bounded || may_need_much(row, request) {
             let needs = needs(db, row, request);
+            wait_for_log(db, needs)?;
             return if adds { db.make_room(self.published, needs) } else { db.reserve(needs.while_it_runs) };
         }
         Ok(())
@@ -72,6 +73,7 @@ impl Admission {
             }
         }
         db.select(plan.first_select());
+        wait_for_log(db, all)?;
         if adds { db.make_room(self.published, all) } else { db.reserve(all.while_it_runs) }
     }
 }
@@ -107,10 +109,16 @@ fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
         (true, true) => adds.max(need),
         (true, false) => request.bytes(),
     };
-    Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)) }
+    let logged = if row.flags.contains(Flags::WRITE) { effect } else { 0 };
+    Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)), logged }
 }
 
-/// The command has to wait, for a place to be loaded or for memory to become free.
+/// A large effect is not added to what waits for the disk already.
+fn wait_for_log(db: &Keyspace<'_>, needs: Needs) -> Result<(), NoRoom> {
+    db.shared().journal.crowded_before(needs.logged).map_or(Ok(()), |lsn| Err(NoRoom::Log(lsn)))
+}
+
+/// The command has to wait, for a place to be loaded, for memory to become free or for the log.
 #[derive(Debug)]
 pub(super) struct MustWait;
 
@@ -128,7 +136,7 @@ pub(super) fn run_one(
 ) -> Result<(), MustWait> {
     match admission.admit(db, row, request) {
         Ok(()) => commands::call(row, run, db, reply, request).map_err(|_| MustWait),
-        Err(NoRoom::Wait(_)) => Err(MustWait),
+        Err(NoRoom::Wait(_) | NoRoom::Log(_)) => Err(MustWait),
         Err(NoRoom::Refused(refusal)) => {
             reply.error(&refusal.to_string());
             Ok(())

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::Request;
+use dormouse_storage::log::Lsn;
 use dormouse_storage::shown::INDEXES;
 use dormouse_storage::{effect, log};
 use dormouse_types::record::{Entry, Record, access_clock, size_class};
@@ -49,6 +50,8 @@ pub enum NoRoom {
     Refused(Error),
     /// More can be dropped than it may do itself: it is to wait for so many bytes.
     Wait(usize),
+    /// The log is to be written up to here before it takes what the command leaves.
+    Log(Lsn),
 }
 
 /// How many bytes a command needs, at most.
@@ -58,12 +61,15 @@ pub struct Needs {
     pub adds: usize,
     /// Until it has run, with those that it adds: the copies that it makes on the way, and its effects.
     pub while_it_runs: usize,
+    /// In the log.
+    pub logged: usize,
 }
 
 impl Needs {
     pub fn add(&mut self, more: Self) {
         self.adds = self.adds.saturating_add(more.adds);
         self.while_it_runs = self.while_it_runs.saturating_add(more.while_it_runs);
+        self.logged = self.logged.saturating_add(more.logged);
     }
 }
 
@@ -135,7 +141,7 @@ impl Keyspace<'_> {
         let effects = if self.shared.journal.is_recording() { 2 } else { 0 };
         match self.reserve(bytes.saturating_mul(1 + effects)) {
             Err(NoRoom::Refused(error)) => Err(error),
-            Err(NoRoom::Wait(_)) | Ok(()) => Ok(()),
+            Err(NoRoom::Wait(_) | NoRoom::Log(_)) | Ok(()) => Ok(()),
         }
     }
 
@@ -150,7 +156,7 @@ impl Keyspace<'_> {
         let reserved = self.shards.first().and_then(|shard| shard.reserved.as_ref()).map_or(0, |held| held.bytes());
         match self.reserve(wanted.saturating_sub(reserved)) {
             Err(NoRoom::Refused(error)) => return Err(error),
-            Err(NoRoom::Wait(_)) | Ok(()) => {}
+            Err(NoRoom::Wait(_) | NoRoom::Log(_)) | Ok(()) => {}
         }
         let after = held.saturating_add(needs.adds);
         match self.shared.memory_max(&self.settings) {

@@ -7,6 +7,7 @@ use dormouse_shard::commands::{Context, find};
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::execution::{self, Ended, Plan, PlannedCommand, Step, Turn};
 use dormouse_shard::lane::Lane;
+use dormouse_storage::log::Log;
 use dormouse_storage::store::Store;
 use tokio::runtime::{Builder, Runtime};
 
@@ -20,6 +21,11 @@ pub struct Bench {
 
 impl Bench {
     pub fn new() -> Self {
+        Self::with_log(None)
+    }
+
+    /// One whose writes go to `log`.
+    pub fn with_log(log: Option<Arc<Log>>) -> Self {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let engine = Engine {
             store: Arc::new(Store::memory()),
@@ -29,7 +35,7 @@ impl Bench {
             background: runtime.handle().clone(),
             clock: || NOW_MS,
             writer: 1,
-            log: None,
+            log,
             recovered: Arc::default(),
             give_back: || {},
             health: Arc::default(),

@@ -20,6 +20,11 @@ const BEHIND_BYTES_PER_MS: u64 = 8 << 10;
 /// The same for any window: enough to keep a disk busy, and less than is kept.
 const BEHIND_BYTES: (u64, u64) = (1 << 20, super::KEPT_BYTES_MAX / 2);
 
+/// A large entry waits while more than this is not written yet: half a second of a disk that has become slow.
+const CROWDED_BYTES: u64 = 8 << 20;
+/// An entry of so many bytes is large.
+const LARGE_ENTRY_BYTES: usize = 64 << 10;
+
 /// Why a write is refused, as a client sees it: the code first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -206,6 +211,15 @@ impl Journal {
             }
             _ => false,
         }
+    }
+
+    /// Up to where the log must be written before this database may append an entry of about `bytes`; `None`: it may. A large
+    /// entry is not appended behind much that waits for the disk, so what a database with small ones waits for has a bound,
+    /// however many others write large ones at the same time.
+    pub fn crowded_before(&self, bytes: usize) -> Option<Lsn> {
+        let Registration { log, .. } = self.log.as_ref().filter(|_| bytes >= LARGE_ENTRY_BYTES)?;
+        let allowed = log.end().saturating_sub(CROWDED_BYTES);
+        (allowed > log.written()).then_some(allowed)
     }
 
     /// As it will be at `now_ms` by the log's clock.

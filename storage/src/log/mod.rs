@@ -464,6 +464,11 @@ impl Log {
         self.flushed.load(Ordering::Acquire)
     }
 
+    /// Everything before it was written. Beyond [`Self::flushed`] only where a file was lost.
+    fn written(&self) -> Lsn {
+        self.written.load(Ordering::Acquire)
+    }
+
     /// Whether other processes may write to the same store.
     pub fn is_shared(&self) -> bool {
         self.shared

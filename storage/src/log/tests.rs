@@ -139,6 +139,27 @@ fn who_writes_waits_before_writes_are_refused() {
 }
 
 #[test]
+fn large_entries_do_not_gather_behind_each_other() {
+    let log = open(&sink(1 << 20));
+    let writers: Vec<Writer> = (0..64).map(|n| Writer::new(&log, &format!("big{n}"))).collect();
+    let large = vec![0; 6 << 20];
+    let mut appended = 0;
+    for writer in &writers {
+        writer.journal.declare(Window::Ms(1000));
+        if writer.journal.crowded_before(large.len()).is_none() {
+            writer.journal.append(&writer.sequence, NOW_MS, &large);
+            appended += 1;
+        }
+    }
+    assert_eq!(appended, 2, "the others wait for the disk");
+    assert_eq!(writers[2].journal.crowded_before(1000), None, "a small entry waits for nothing");
+    let lsn = writers[2].journal.crowded_before(large.len()).expect("it is crowded");
+    log.flush().unwrap();
+    assert!(log.written() >= lsn);
+    assert_eq!(writers[2].journal.crowded_before(64 << 20), None, "a huge entry gets its turn");
+}
+
+#[test]
 fn what_one_database_writes_is_charged_to_it_alone() {
     let sink = sink(1 << 20);
     let mut log = open(&sink);

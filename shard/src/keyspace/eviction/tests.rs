@@ -36,12 +36,12 @@ impl Held {
         let adds = key.len() + size_class(value.len()) + 2 * OVERHEAD_EACH;
         for _ in 0..10_000 {
             let mut db = self.keyspace();
-            match db.make_room(0, Needs { adds, while_it_runs: adds }) {
+            match db.make_room(0, Needs { adds, while_it_runs: adds, logged: 0 }) {
                 Ok(()) => {
                     db.set_string(key, value, expiry);
                     return true;
                 }
-                Err(NoRoom::Refused(_)) => return false,
+                Err(NoRoom::Refused(_) | NoRoom::Log(_)) => return false,
                 Err(NoRoom::Wait(bytes)) => {
                     drop(db);
                     self.seed += 1;
@@ -180,7 +180,7 @@ fn the_log_has_what_was_dropped_in_the_order_of_the_batch() {
             for n in 0..50u64 {
                 db.begin(true, true);
                 if !waits {
-                    assert_eq!(db.make_room(0, Needs { adds: 200, while_it_runs: 200 }), Ok(()));
+                    assert_eq!(db.make_room(0, Needs { adds: 200, while_it_runs: 200, logged: 0 }), Ok(()));
                 }
                 db.set_string(&(n * (batch % 7 + 1)).to_be_bytes(), &[b'x'; 100], Expiry::None);
             }
@@ -205,7 +205,7 @@ fn all_indexes_give_and_none_is_chosen_for_its_number() {
     for n in 0..20_000u64 {
         held.seed += 1;
         let mut db = Keyspace::new([&mut held.contents], &held.shared, (n % 4) as u8, held.now_ms, held.seed);
-        assert_eq!(db.make_room(0, Needs { adds: 200, while_it_runs: 200 }), Ok(()));
+        assert_eq!(db.make_room(0, Needs { adds: 200, while_it_runs: 200, logged: 0 }), Ok(()));
         db.set_string(&n.to_be_bytes(), &[b'x'; 100], Expiry::None);
     }
     let counts: Vec<usize> =
