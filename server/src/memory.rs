@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use dormouse_shard::memory::MEMORY;
+use dormouse_shard::memory::{MEMORY, RESERVE_PART};
 use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats};
 
 use crate::node::Node;
@@ -72,10 +72,12 @@ impl Watch {
         if total > 0 {
             let clients = node.clients.memory.used();
             let beside = usize::try_from(used).unwrap_or(usize::MAX).saturating_sub(clients);
-            node.clients.memory.set_limit(usize::try_from(total).unwrap_or(usize::MAX).saturating_sub(beside));
+            let total_bytes = usize::try_from(total).unwrap_or(usize::MAX);
+            // Clients leave the reserve to databases that use little.
+            node.clients.memory.set_limit((total_bytes - total_bytes / RESERVE_PART).saturating_sub(beside));
             let left = isize::try_from(i128::from(total) - i128::from(used)).unwrap_or(isize::MAX);
             let databases = node.tenants.all().filter(|tenant| tenant.database.is_awake()).count();
-            MEMORY.measured(left, usize::try_from(total).unwrap_or(usize::MAX), databases);
+            MEMORY.measured(left, total_bytes, databases);
             let share = used as f64 / total as f64;
             if share > CLOSE_FROM || process::resident_bytes() as f64 > total as f64 * CLOSE_FROM {
                 every = LOOK_CLOSELY_EVERY;

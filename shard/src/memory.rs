@@ -7,8 +7,9 @@
 //!    back when what the command has added is published. So many such commands at once, on whatever databases, cannot take
 //!    more together than there is.
 //!
-//! While memory is full, commands that may grow it are refused, and nothing is loaded from the store. A database that uses
-//! little is not refused for what others use: there is a small reserve for those.
+//! While memory is full, commands that may grow it are refused, and nothing is loaded from the store. There is a small reserve
+//! for databases that use less than others, and each has a *floor*: one that uses no more is never refused for what others use.
+//! All floors together are as large as the reserve, so that bounds what they take even when the reserve is used up.
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
@@ -32,10 +33,12 @@ pub struct Memory {
     /// A database that uses no more is served from the reserve.
     share: AtomicUsize,
     reserve: AtomicIsize,
+    /// A database that uses no more is served however much others use.
+    floor: AtomicUsize,
 }
 
 /// The reserve is this part of all memory, and what a database may use to be served from it this part of an even share.
-const RESERVE_PART: usize = 20;
+pub const RESERVE_PART: usize = 20;
 const SHARE_PART: usize = 2;
 
 impl Memory {
@@ -47,6 +50,7 @@ impl Memory {
             reserved: AtomicUsize::new(0),
             share: AtomicUsize::new(0),
             reserve: AtomicIsize::new(0),
+            floor: AtomicUsize::new(0),
         }
     }
 
@@ -56,6 +60,7 @@ impl Memory {
         self.left.store(left.saturating_add(signed(self.held.load(Ordering::Relaxed))), Ordering::Relaxed);
         self.share.store(total / databases.max(1) / SHARE_PART, Ordering::Relaxed);
         self.reserve.store(signed(total / RESERVE_PART), Ordering::Relaxed);
+        self.floor.store(total / RESERVE_PART / databases.max(1), Ordering::Relaxed);
         self.is_limited.store(true, Ordering::Relaxed);
     }
 
@@ -73,6 +78,11 @@ impl Memory {
 
     pub fn let_go(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What the clients, or the data, of a database may use however much others use.
+    pub fn floor(&self) -> usize {
+        self.floor.load(Ordering::Relaxed)
     }
 
     pub fn is_full(&self) -> bool {
@@ -110,9 +120,10 @@ impl Memory {
         }
     }
 
-    /// Whether a database that uses so little gets something from the reserve when so much is left.
+    /// Whether a database that uses so little is served when no more than this is left.
     fn is_served(&self, used: usize, left: isize) -> bool {
-        used <= self.share.load(Ordering::Relaxed) && left > -self.reserve.load(Ordering::Relaxed)
+        let has_reserve = left > -self.reserve.load(Ordering::Relaxed);
+        used <= self.floor.load(Ordering::Relaxed) || has_reserve && used <= self.share.load(Ordering::Relaxed)
     }
 
     fn left(&self) -> isize {
@@ -178,7 +189,17 @@ mod tests {
         assert!(memory.is_full());
         assert_eq!((memory.check(5 << 20), memory.check((5 << 20) + 1)), (Ok(()), Err(Error::OutOfTotal)));
         memory.measured(-(5 << 20), 100 << 20, 10);
-        assert_eq!(memory.check(0), Err(Error::OutOfTotal), "the reserve is used up");
+        assert_eq!(memory.check(5 << 20), Err(Error::OutOfTotal), "the reserve is used up");
+    }
+
+    #[test]
+    fn a_database_below_its_floor_is_served_whatever_others_use() {
+        let memory: &'static Memory = Box::leak(Box::default());
+        memory.measured(-(1 << 30), 100 << 20, 10);
+        let floor = 512 << 10;
+        assert_eq!((memory.check(floor), memory.check(floor + 1)), (Ok(()), Err(Error::OutOfTotal)));
+        drop(memory.reserve(floor / 2, floor / 2).expect("it stays below its floor"));
+        assert_eq!(memory.reserve(floor / 2 + 1, floor / 2).unwrap_err(), Error::OutOfTotal);
     }
 
     #[test]
