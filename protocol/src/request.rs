@@ -96,11 +96,16 @@ impl fmt::Debug for Request<'_> {
 pub struct OwnedRequest(Arc<Owned>);
 
 struct Owned {
-    bytes: Box<[u8]>,
+    bytes: Vec<u8>,
     spans: Box<[Span]>,
 }
 
 impl OwnedRequest {
+    /// The request whose arguments lie in `bytes` at `spans`, as [`Request::spans_in`] tells them. Nothing is copied.
+    pub fn within(bytes: Vec<u8>, spans: Box<[Span]>) -> Self {
+        Self(Arc::new(Owned { bytes, spans }))
+    }
+
     /// Panics if the arguments exceed 4 GiB: a parsed request is bounded far below.
     pub fn from_args(args: &[&[u8]]) -> Self {
         Self::collect(args.iter().copied(), args.iter().map(|arg| arg.len()).sum())
@@ -110,9 +115,9 @@ impl OwnedRequest {
         Request { buffer: &self.0.bytes, spans: &self.0.spans }
     }
 
-    /// What the copy occupies beyond its own size.
+    /// What it occupies beyond its own size.
     pub fn heap_bytes(&self) -> usize {
-        self.0.bytes.len() + size_of_val(&*self.0.spans)
+        self.0.bytes.capacity() + size_of_val(&*self.0.spans)
     }
 
     fn collect<'a>(args: impl ExactSizeIterator<Item = &'a [u8]>, total: usize) -> Self {
@@ -123,7 +128,7 @@ impl OwnedRequest {
             spans.push(Span { offset: bytes.len() as u32, len: arg.len() as u32 });
             bytes.extend_from_slice(arg);
         }
-        Self(Arc::new(Owned { bytes: bytes.into_boxed_slice(), spans: spans.into_boxed_slice() }))
+        Self(Arc::new(Owned { bytes, spans: spans.into_boxed_slice() }))
     }
 }
 
@@ -143,7 +148,13 @@ mod tests {
         let spans = [Span { offset: 2, len: 3 }, Span { offset: 6, len: 1 }, Span { offset: 0, len: 0 }];
         let request = Request::new(buffer, &spans);
         let owned = request.to_owned();
-        for view in [request, owned.as_request(), OwnedRequest::from_args(&[b"SET", b"v", b""]).as_request()] {
+        let within = OwnedRequest::within(buffer.to_vec(), request.spans_in(buffer).unwrap().into());
+        for view in [
+            request,
+            owned.as_request(),
+            within.as_request(),
+            OwnedRequest::from_args(&[b"SET", b"v", b""]).as_request(),
+        ] {
             assert_eq!(view.iter().collect::<Vec<_>>(), [&b"SET"[..], b"v", b""]);
             assert_eq!((view.len(), view.bytes(), view.is_empty()), (3, 4, false));
             assert_eq!((view.arg(1), view.get(2), view.get(3)), (&b"v"[..], Some(&b""[..]), None));

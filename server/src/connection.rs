@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{Budget, Parser, Reply, RequestLimits};
+use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, RequestLimits, Span};
 use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
 use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -265,30 +265,38 @@ impl Connection {
     async fn finish(&mut self, mut next: Next, reply: &mut Reply) -> Result<(), End> {
         let mut waited = false;
         loop {
-            match next {
+            let slow = match next {
                 Next::Read => return Ok(()),
                 Next::Close => {
                     self.session.closing = true;
                     return Ok(());
                 }
-                Next::Flush => self.send(reply).await?,
-                Next::Yield => tokio::task::yield_now().await,
-                Next::Slow(request) => {
-                    // Boxed: a rare and large future must not make every idle connection large.
-                    let began = Instant::now();
-                    let execution = Box::pin(self.session.execute(request, reply));
-                    beside_client(&self.stream, &self.client, execution).await;
-                    waited = began.elapsed() > HASTE;
-                    // What commands are queued costs little; what else runs here may have been long.
-                    if self.session.transaction.is_none() {
-                        tokio::task::yield_now().await;
-                    }
-                    if self.parser.limits() != self.session.limits() {
-                        self.parser.set_limits(*self.session.limits());
-                    }
-                    if self.session.closing {
-                        return Ok(());
-                    }
+                Next::Flush => {
+                    self.send(reply).await?;
+                    None
+                }
+                Next::Yield => {
+                    tokio::task::yield_now().await;
+                    None
+                }
+                Next::Slow(request) => Some(request),
+                Next::Large { bytes, spans } => Some(self.take_request(bytes, spans)),
+            };
+            if let Some(request) = slow {
+                // Boxed: a rare and large future must not make every idle connection large.
+                let began = Instant::now();
+                let execution = Box::pin(self.session.execute(request, reply));
+                beside_client(&self.stream, &self.client, execution).await;
+                waited = began.elapsed() > HASTE;
+                // What commands are queued costs little; what else runs here may have been long.
+                if self.session.transaction.is_none() {
+                    tokio::task::yield_now().await;
+                }
+                if self.parser.limits() != self.session.limits() {
+                    self.parser.set_limits(*self.session.limits());
+                }
+                if self.session.closing {
+                    return Ok(());
                 }
             }
             if self.client.is_killed() {
@@ -323,6 +331,19 @@ impl Connection {
                 self.session.closing = true;
             }
         }
+    }
+
+    /// Takes a large request out of what was read. One that nothing follows has the buffer itself: copying it would keep the
+    /// other connections of the worker waiting.
+    fn take_request(&mut self, bytes: usize, spans: Box<[Span]>) -> OwnedRequest {
+        let taken = if bytes == self.rest.len() {
+            std::mem::take(&mut self.rest)
+        } else {
+            let taken = self.rest[..bytes].to_vec();
+            self.consume(bytes);
+            taken
+        };
+        OwnedRequest::within(taken, spans)
     }
 
     fn consume(&mut self, used: usize) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use dormouse_protocol::{OwnedRequest, Parsed, Parser, Reply, Request};
+use dormouse_protocol::{OwnedRequest, Parsed, Parser, Reply, Request, Span};
 use dormouse_shard::commands::{Row, Run};
 use dormouse_shard::execution::ahead::Ahead;
 use dormouse_shard::execution::budget::{self, BYTES_PER_ELEMENT, Fit, TURN, TurnBudget};
@@ -23,6 +23,8 @@ use crate::table::{CommandEntry, Handler, InTransaction, SessionRun, Weighed};
 const TIMED_BYTES: usize = 8 << 10;
 /// So may a command with a higher estimated cost, whatever its row says.
 const TIMED_COST: usize = 256;
+/// A request of so many bytes is not copied if it may have the buffer that it was read into.
+const LARGE_BYTES: usize = 64 << 10;
 /// Where commands are noted that take no longer than this, each is timed by itself.
 const TIMED_EACH_NS: u64 = 100_000;
 /// For so long each command of a connection is timed by itself after a batch that took long without saying why.
@@ -39,6 +41,11 @@ pub enum Next {
     Yield,
     /// Run this request on the slow way.
     Slow(OwnedRequest),
+    /// The same for a large one, which is not consumed yet: the next `bytes`, with its arguments at `spans`.
+    Large {
+        bytes: usize,
+        spans: Box<[Span]>,
+    },
     Close,
 }
 
@@ -170,7 +177,10 @@ impl Session {
             }
             // Parsed again: the parser may have been used since.
             return match parser.parse(&input[at..]) {
-                Ok(Parsed::Complete { request, consumed }) => (at + consumed, Next::Slow(request.to_owned())),
+                Ok(Parsed::Complete { request, consumed }) => match request.spans_in(input) {
+                    Some(spans) if consumed >= LARGE_BYTES => (0, Next::Large { bytes: consumed, spans: spans.into() }),
+                    _ => (at + consumed, Next::Slow(request.to_owned())),
+                },
                 _ => (at, Next::Read),
             };
         }
