@@ -30,6 +30,10 @@ struct Options {
     #[arg(long, default_value_t = 2)]
     workers: usize,
 
+    /// The server's loss window
+    #[arg(long, default_value = "1s")]
+    loss_window: String,
+
     /// Elements of the large collections that the noise is made with
     #[arg(long, default_value_t = 500_000)]
     elements: usize,
@@ -48,13 +52,14 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let Options { seconds, tenants, memory, workers, elements, seed, strict, only } = Options::parse();
+    let Options { seconds, tenants, memory, workers, loss_window, elements, seed, strict, only } = Options::parse();
     println!("{tenants} tenants for {seconds} s, a limit of {memory} MiB, {workers} workers, seed {seed}");
     let settings = Settings {
         seconds,
         tenants: tenants as usize,
         memory_mib: memory,
         workers,
+        loss_window,
         elements,
         seed,
         is_strict: strict,

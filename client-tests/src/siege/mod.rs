@@ -51,6 +51,8 @@ pub struct Settings {
     /// The limit of the server's memory.
     pub memory_mib: u64,
     pub workers: usize,
+    /// The server's loss window. Its log must not fall behind that; a machine that is busy with other things needs a wide one.
+    pub loss_window: String,
     /// Elements of the large collections that the noise is made with.
     pub elements: usize,
     pub seed: u64,
@@ -235,6 +237,7 @@ impl Besieged {
         command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--http-port", "0"]);
         command.args(["--workers", &settings.workers.to_string(), "--max-memory", "64mb", "--max-branches", "8"]);
         command.args(["--max-memory-total", &format!("{}mb", settings.memory_mib)]);
+        command.args(["--loss-window", &settings.loss_window]);
         command.arg("--store").arg(format!("file://{}", folder.path().join("data").display()));
         command.env("DORMOUSE_TOKEN", tokens.join(" "));
         command.stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
