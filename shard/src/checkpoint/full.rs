@@ -100,13 +100,15 @@ impl Database {
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
         let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
         let (of, identity) = (Arc::clone(log), self.identity.clone());
-        // On a thread that may wait.
+        // One thread of the loader at most is taken up by this: clients' loads need the others.
+        let turn = log.turn_to_read_back().await;
         let (sender, receiver) = oneshot::channel();
         let queued = self.loader.run(move || drop(sender.send(of.read_back(&identity, floor))));
         queued.map_err(|not_run| not_run.error(|| Error::Store("the log could not be read back".to_owned())))?;
         let unread = |_| StoreError::LogFailed("the log could not be read back".into());
         let entries = receiver.await.map_err(unread).flatten().map_err(store_error)?;
         let logged = LogTail::new(entries, floor, moment.sequence).map_err(Error::Store)?;
+        drop(turn);
         let mut manifest = self.manifest_after(before.as_deref());
         manifest.meters = (self.meters.lock())();
         manifest.sequence = moment.sequence;

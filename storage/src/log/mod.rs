@@ -43,6 +43,7 @@ use std::task::Waker;
 
 use dormouse_types::record::{CACHE_LINE, prefetch_to_write};
 use futures::executor::block_on;
+use futures::lock::{Mutex as AsyncMutex, MutexGuard as AsyncGuard};
 use parking_lot::{Condvar, Mutex};
 
 use self::format::{
@@ -120,6 +121,8 @@ pub struct Log {
     sizes: Mutex<BTreeMap<u64, u64>>,
     /// Reads back what was written.
     reader: Mutex<Box<dyn Sink>>,
+    /// Whoever reads back waits here, so that no thread waits for `reader`.
+    reading_back: AsyncMutex<()>,
     ledger: Mutex<Ledger>,
     /// Told when there may be files that nobody needs.
     untidy: Condvar,
@@ -297,8 +300,13 @@ impl Log {
         }
     }
 
+    /// Waits until nobody else reads back.
+    pub async fn turn_to_read_back(&self) -> AsyncGuard<'_, ()> {
+        self.reading_back.lock().await
+    }
+
     /// Reads back what this process and those before it have written of a database beyond its entry `floor`: the files that
-    /// mention it, one after the other. Nobody waits for it but whoever reads back too.
+    /// mention it, one after the other. It takes a thread, so a [turn](Self::turn_to_read_back) comes first.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -371,6 +379,7 @@ impl Log {
             remover: sink.remover(),
             sizes: Mutex::default(),
             reader: Mutex::new(sink.reader()),
+            reading_back: AsyncMutex::default(),
             output: Mutex::new(Output {
                 sink,
                 file: None,
