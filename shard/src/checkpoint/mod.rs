@@ -514,7 +514,7 @@ impl Database {
                     if let (Some(index), Some(segment)) = (contents.by_id(*keyspace), segment)
                         && index.covers(range.start)
                     {
-                        index.relocate(*range, stored(manifest, segment, &replay));
+                        index.relocate(*range, stored(manifest, segment, &replay), segment.expiring);
                     }
                 }
             }

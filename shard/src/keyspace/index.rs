@@ -464,7 +464,7 @@ impl Index {
     }
 
     /// Says anew where the place of `range`, if it is not in memory, lies in the store.
-    pub fn relocate(&mut self, range: Range53, stored: Stored) {
+    pub fn relocate(&mut self, range: Range53, stored: Stored, expiring: u32) {
         let at = self.places.find(range.start);
         let place = place_mut(&mut self.places, at);
         if place.range == range
@@ -472,6 +472,8 @@ impl Index {
         {
             self.records = self.records - before.records as usize + stored.records as usize;
             *before = Arc::new(stored);
+            self.expiring = self.expiring - place.expiring as usize + expiring as usize;
+            place.expiring = expiring;
         }
     }
 
