@@ -112,8 +112,7 @@ impl Waste for Graveyard {
 
 /// Dropped values that a checkpoint of one moment still has to write.
 ///
-/// While it is open, which changes only under all locks of the database, those of the values that are dropped are kept here
-/// which remember the moment, however small they have become. What is not written from memory any more does not remember
+/// While it is open those of the values that are dropped are kept here which remember the moment, however small they have become. What is not written from memory any more does not remember
 /// it, nor does what came later. An index that is flushed is kept whole if it is older than the moment. So no more is kept
 /// than there was at the moment, and it counts in the memory of the database.
 #[derive(Default)]
@@ -128,6 +127,8 @@ pub struct Parked {
 
 impl Parked {
     /// `moment`: the first number that values remember from now on; `keyspace`: the first keyspace that comes later.
+    ///
+    /// Called under all locks of the database.
     pub fn open(&self, moment: u64, keyspace: u32) {
         self.moment.store(moment, Ordering::Relaxed);
         self.keyspace.store(keyspace, Ordering::Relaxed);
@@ -152,19 +153,25 @@ impl Parked {
         self.is_open() && index.id < self.keyspace.load(Ordering::Relaxed)
     }
 
-    /// Keeps something until the checkpoint has ended. Answers how many bytes it takes.
-    pub fn park(&self, dead: Dead) -> usize {
+    /// Keeps something until the checkpoint has ended, and counts it in `used`. Answers it again if that has ended since it was
+    /// asked for: nobody would free it.
+    pub fn park(&self, dead: Dead, used: &AtomicUsize) -> Option<Dead> {
+        let mut parked = self.dead.lock();
+        if !self.is_open() {
+            return Some(dead);
+        }
         let bytes = dead.bytes();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.dead.lock().push(dead);
-        bytes
+        used.fetch_add(bytes, Ordering::Relaxed);
+        parked.push(dead);
+        None
     }
 
-    /// Answers all that is parked, to be freed, and how many bytes it was counted as.
+    /// Answers all that is parked, to be freed, and how many bytes it was counted as. No lock of the database is needed.
     pub fn close(&self) -> (Graveyard, usize) {
-        self.is_open.store(false, Ordering::SeqCst);
         let mut graveyard = Graveyard::default();
         let mut dead = self.dead.lock();
+        self.is_open.store(false, Ordering::SeqCst);
         dead.drain(..).for_each(|dead| graveyard.bury(dead));
         (graveyard, self.bytes.swap(0, Ordering::Relaxed))
     }
@@ -250,6 +257,19 @@ mod tests {
             hash.set(&at.to_le_bytes(), b"v", &Limits::default());
         }
         hash.into_object()
+    }
+
+    #[test]
+    fn what_is_dropped_after_the_checkpoint_is_not_parked() {
+        let (parked, used) = (Parked::default(), AtomicUsize::new(0));
+        parked.open(1, 16);
+        assert!(parked.park(Dead::Object(hash(100)), &used).is_none());
+        let (graveyard, bytes) = parked.close();
+        assert_eq!((graveyard.len(), bytes), (1, used.load(Ordering::Relaxed)));
+        // It was asked for while it was open.
+        let left = parked.park(Dead::Object(hash(100)), &used);
+        assert!(left.is_some() && used.load(Ordering::Relaxed) == bytes);
+        assert!(parked.close().0.is_empty());
     }
 
     #[test]

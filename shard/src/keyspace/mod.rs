@@ -346,7 +346,11 @@ impl<'a> Keyspace<'a> {
     fn bury(&mut self, record: Option<Record>) {
         let Some(record) = record else { return };
         if self.shared.parked.wants_record(&record) {
-            return self.shared.park(Dead::Record(record));
+            let at = self.shard_at(self.position(record.key()));
+            if let Some(dead) = self.shared.park(Dead::Record(record)) {
+                self.lay_down(at, dead);
+            }
+            return;
         }
         let bytes = record.heap_bytes();
         let is_object = matches!(record.value(), Value::Object(_));
@@ -365,7 +369,8 @@ impl<'a> Keyspace<'a> {
             let mut bytes = Vec::new();
             let rest = pieces::take(object, moment, usize::MAX, &mut bytes);
             let elements = rest.map_or(0, |captured| captured.entries);
-            self.shared.park(Dead::Rest { moment, bytes, elements });
+            // What nobody writes any more is dropped.
+            drop(self.shared.park(Dead::Rest { moment, bytes, elements }));
         }
         pieces::end(object);
     }
@@ -378,10 +383,11 @@ impl<'a> Keyspace<'a> {
 
     /// The same of a whole index, which a checkpoint may still write.
     fn lay_down_index(&mut self, at: usize, index: Box<Index>) {
-        match self.shared.parked.wants_index(&index) {
+        let dead = match self.shared.parked.wants_index(&index) {
             true => self.shared.park(Dead::Index(index)),
-            false => self.lay_down(at, Dead::Index(index)),
-        }
+            false => Some(Dead::Index(index)),
+        };
+        dead.into_iter().for_each(|dead| self.lay_down(at, dead));
     }
 
     /// Calls the changes that follow `event`, except those that delete a key.

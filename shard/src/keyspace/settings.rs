@@ -119,15 +119,20 @@ impl Shared {
     }
 
     /// Parks something that was dropped, which counts in the memory of the database until the checkpoint has ended.
-    pub fn park(&self, dead: Dead) {
-        self.used.fetch_add(self.parked.park(dead), Ordering::Relaxed);
+    /// Answers it again if it need not be kept any more.
+    pub fn park(&self, dead: Dead) -> Option<Dead> {
+        self.parked.park(dead, &self.used)
     }
 
     /// Parks those of some dropped records that are still written. Called under the lock of their shard.
     pub fn park_some(&self, records: &mut Vec<Record>) {
         if self.parked.is_open() {
-            let wanted = records.extract_if(.., |record| self.parked.wants_record(record));
-            wanted.for_each(|record| self.park(Dead::Record(record)));
+            let wanted: Vec<_> = records.extract_if(.., |record| self.parked.wants_record(record)).collect();
+            for record in wanted {
+                if let Some(Dead::Record(record)) = self.park(Dead::Record(record)) {
+                    records.push(record);
+                }
+            }
         }
     }
 

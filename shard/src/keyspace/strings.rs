@@ -36,10 +36,12 @@ impl Keyspace<'_> {
         });
         match set {
             Some((old, expiry)) => {
-                match old {
+                let dead = match old {
                     Some(old) if shared.parked.wants(&old) => shared.park(Dead::Object(old)),
-                    Some(old) => self.lay_down(self.shard_at(position), Dead::Object(old)),
-                    None => {}
+                    old => old.map(Dead::Object),
+                };
+                if let Some(dead) = dead {
+                    self.lay_down(self.shard_at(position), dead);
                 }
                 self.changed(self.event, key);
                 if self.records_by_key() {
