@@ -453,7 +453,7 @@ impl Tenants {
             return Err(Error::text("ERR a database of that name exists"));
         }
         let made = source.database.branch(&name, expires_ms).await;
-        if made.is_ok() || matches!(made, Err(Error::Store(_))) {
+        if made.is_ok() || matches!(made, Err(Error::Store(_) | Error::Damaged(_))) {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
             let tenant = Tenant::open(&name, engine, &source.settings_now(), self.counted, seed).await;
             // A store that did not answer may have made it all the same.

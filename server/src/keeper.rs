@@ -367,7 +367,7 @@ pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error:
     let disconnect = || node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
     let deleted = node.tenants.delete(tenant, disconnect).await;
     match deleted {
-        Ok(()) | Err(Error::Store(_)) => remember(node, deleted),
+        Ok(()) | Err(Error::Store(_) | Error::Damaged(_)) => remember(node, deleted),
         Err(_) => deleted,
     }
 }

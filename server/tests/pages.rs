@@ -10,7 +10,7 @@ use dormouse_shard::check::check;
 use dormouse_shard::check::salvage::salvage;
 use dormouse_shard::commands::{self, Context};
 use dormouse_shard::database::{Database, Engine};
-use dormouse_shard::execution::{self, Plan, PlannedCommand, Turn};
+use dormouse_shard::execution::{self, Ended, Outcome, Plan, PlannedCommand, Turn};
 use dormouse_shard::export::About;
 use dormouse_shard::keyspace::EngineSettings;
 use dormouse_shard::lane::Lane;
@@ -68,6 +68,7 @@ impl Bench {
         let context = Context { select: 0, version: Version::Resp2, no_touch: false };
         let plan = Arc::new(Plan::one(PlannedCommand { row, run, request, context }, NOW_MS, 7));
         match self.runtime.block_on(execution::run(database, &plan, &Arc::new(Turn::endless(None)))) {
+            Ok(Outcome { ended: Ended::Refused(error), .. }) => format!("-{error}\r\n"),
             Ok(outcome) => String::from_utf8_lossy(&outcome.replies.buffer).into_owned(),
             Err(error) => format!("-{error}\r\n"),
         }
@@ -175,6 +176,9 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
     // Answered where its page can be read.
     bench.run(&database, &["SET", "new", "value"]);
     assert!(bench.runtime.block_on(database.checkpoint()).is_err());
+    // What is not logged would be lost with the process.
+    let refused = bench.run(&database, &["SET", "new", "other"]);
+    assert!(refused.starts_with("-MISCONF") && refused.contains(&name), "{refused}");
     assert!(bench.runtime.block_on(database.sleep()).is_err() && database.is_awake());
     assert_eq!(bench.root().known.number, root.known.number, "nothing is overwritten");
 
@@ -187,9 +191,122 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
     assert_eq!(salvaged.left_out.len(), 1, "{:?}", salvaged.left_out);
 
     bench.faults.mend(&name);
-    bench.run(&database, &["DEL", "new"]);
+    bench.runtime.block_on(database.checkpoint()).expect("the page can be read");
+    assert!(!bench.run(&database, &["DEL", "new"]).starts_with('-'));
     bench.expect(&database, &model, some(997));
     bench.sleep(&database);
+}
+
+/// The data that the page tells of is gone, so the next manifest does not need it.
+#[test]
+fn a_flush_heals_a_database_with_a_damaged_page() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.sleep(&database);
+    let root = bench.root();
+    let name = manifest::Names::new(NAME).expect("a good name").manifest(root.known.number);
+    bench.faults.flip(&name, 40);
+
+    let database = bench.open();
+    bench.run(&database, &["SET", "new", "value"]);
+    assert!(bench.runtime.block_on(database.checkpoint()).is_err());
+    assert!(bench.run(&database, &["SET", "new", "value"]).starts_with("-MISCONF"));
+    assert_eq!(bench.run(&database, &["FLUSHALL"]), "+OK\r\n");
+    bench.runtime.block_on(database.checkpoint()).expect("no damaged page is needed");
+    model.clear();
+    bench.set(&database, &mut model, 0..100, "later");
+    bench.sleep(&database);
+    let database = bench.open();
+    bench.expect(&database, &model, 0..200);
+    assert!(check(&bench.store, None, &mut |_| {}).expect("an answer").databases[0].problems.is_empty());
+}
+
+/// Flushing another logical index does not heal it, and drops nothing else.
+#[test]
+fn a_damaged_page_of_another_index_is_still_needed() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.sleep(&database);
+    let root = bench.root();
+    let name = manifest::Names::new(NAME).expect("a good name").manifest(root.known.number);
+    bench.faults.flip(&name, 40);
+    let database = bench.open();
+    bench.run(&database, &["SWAPDB", "0", "1"]);
+    bench.run(&database, &["FLUSHDB"]);
+    assert!(bench.runtime.block_on(database.checkpoint()).is_err());
+    bench.faults.mend(&name);
+    bench.runtime.block_on(database.checkpoint()).expect("the page can be read");
+    bench.run(&database, &["SWAPDB", "0", "1"]);
+    bench.expect(&database, &model, some(997));
+}
+
+/// What a tail tells of is in memory, so it is written whole instead.
+#[test]
+fn a_damaged_tail_is_replaced_from_memory() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    bench.set(&database, &mut model, some(9_973), "second");
+    bench.runtime.block_on(database.checkpoint()).expect("the store is well");
+    let tail = bench.root().known.tails[0].name.clone();
+    bench.faults.flip(&tail, 20);
+    bench.set(&database, &mut model, some(9_941), "third");
+    let failed = bench.runtime.block_on(database.checkpoint()).expect_err("the tail is merged").to_string();
+    assert!(failed.contains(&tail), "{failed}");
+    assert!(bench.run(&database, &["SET", "key:1", "x"]).starts_with("-MISCONF"));
+    bench.expect(&database, &model, some(997));
+    bench.runtime.block_on(database.checkpoint()).expect("the tail is not needed");
+    bench.set(&database, &mut model, some(9_929), "fourth");
+    bench.sleep(&database);
+    bench.expect(&bench.open(), &model, some(31));
+}
+
+/// Logged writes are accepted until the log that is kept for them has reached its bound; those of others go on.
+#[test]
+fn a_damaged_page_bounds_the_log_that_is_kept() {
+    let bench = Bench::new();
+    let mut model = Model::new();
+    let database = bench.open();
+    bench.set(&database, &mut model, 0..KEYS, "value");
+    bench.sleep(&database);
+    let root = bench.root();
+    let name = manifest::Names::new(NAME).expect("a good name").manifest(root.known.number);
+    let sink = Box::new(Objects::new(Arc::clone(&bench.store)));
+    let (log, _) = Log::over(sink, 1, || 0).expect("an empty log");
+    let engine = Engine { log: Some(Arc::clone(&log)), ..bench.engine.clone() };
+    bench.faults.flip(&name, 40);
+    let open = |name| bench.runtime.block_on(Database::open(name, 42, engine.clone()));
+    let (database, other) = (open(NAME), open("other"));
+    for database in [&database, &other] {
+        database.shared.journal.declare(Window::Ms(60_000));
+    }
+    let big = "x".repeat(1 << 20);
+    // A key whose page can be read.
+    let good =
+        (0..KEYS).map(|at| format!("key:{at}")).find(|key| !bench.run(&database, &["GET", key]).starts_with('-'));
+    let key = good.expect("one page is damaged, not all");
+    let write = |database: &Arc<Database>| {
+        let reply = bench.run(database, &["SET", &key, &big]);
+        log.flush().expect("the store is well");
+        reply
+    };
+    assert_eq!(write(&database), "+OK\r\n");
+    assert!(bench.runtime.block_on(database.checkpoint()).is_err());
+    let accepted = (0..200).take_while(|_| write(&database) == "+OK\r\n").count();
+    assert!((60..70).contains(&accepted), "{accepted} MiB");
+    let refused = write(&database);
+    assert!(refused.starts_with("-MISCONF") && refused.contains(&name), "{refused}");
+    assert_eq!(bench.run(&database, &["STRLEN", &key]), format!(":{}\r\n", big.len()));
+    assert_eq!(write(&other), "+OK\r\n");
+    bench.faults.mend(&name);
+    bench.runtime.block_on(database.checkpoint()).expect("the page can be read");
+    assert_eq!(write(&database), "+OK\r\n");
 }
 
 /// Where the store has no lock, each process makes the database its own before it serves it.

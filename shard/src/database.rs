@@ -436,12 +436,16 @@ impl Database {
     /// # Errors
     /// When a page cannot be read.
     pub(crate) async fn whole_manifest(&self) -> Result<Option<Arc<Manifest>>> {
+        self.read_whole_manifest().await.inspect_err(|error| self.note_unread(ConditionKind::Data, error))
+    }
+
+    /// The same; who asks notes what is wrong.
+    pub(crate) async fn read_whole_manifest(&self) -> Result<Option<Arc<Manifest>>> {
         let Some(paged) = self.manifest.lock().clone() else { return Ok(None) };
         if let Some(whole) = paged.whole() {
             return Ok(Some(Arc::clone(whole)));
         }
-        let read = paged.read_all(&self.engine.store).await.map_err(store_error);
-        let whole = read.inspect_err(|error| self.note_unread(ConditionKind::Data, error))?;
+        let whole = paged.read_all(&self.engine.store).await.map_err(read_error)?;
         *self.manifest.lock() = Some(Arc::new(Arc::clone(&whole).into()));
         Ok(Some(whole))
     }
@@ -562,6 +566,14 @@ impl Database {
 fn shown(manifest: &Manifest, log: Option<&LogTail>) -> Shown {
     let stored = Shown { ids: manifest.keyspaces, followed: manifest.followed, next: manifest.next_keyspace };
     log.and_then(|log| log.shown).unwrap_or(stored)
+}
+
+/// What it means that an object could not be read that a checkpoint needs.
+pub(crate) fn read_error(error: StoreError) -> Error {
+    match error {
+        StoreError::Corrupt { .. } | StoreError::Missing { .. } => Error::Damaged(error.to_string()),
+        error => store_error(error),
+    }
 }
 
 pub(crate) fn store_error(error: impl std::fmt::Display) -> Error {

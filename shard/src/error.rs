@@ -81,6 +81,9 @@ pub enum Error {
     /// The value of a key lies in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]
     Store(String),
+    /// The same of an object that a checkpoint needs.
+    #[error("STORE {0}")]
+    Damaged(String),
     /// A text that only one command has.
     #[error("{0}")]
     Text(Cow<'static, str>),
@@ -95,7 +98,7 @@ impl Error {
     /// The text without the code that clients see first.
     pub fn detail(&self) -> String {
         match self {
-            Self::Store(text) => text.clone(),
+            Self::Store(text) | Self::Damaged(text) => text.clone(),
             other => other.to_string(),
         }
     }

@@ -20,7 +20,7 @@ use dormouse_storage::replay::{Body, Effects, Stored};
 use dormouse_storage::stopwatch::Stopwatch;
 use dormouse_types::segment::Range53;
 
-use crate::database::{Database, store_error};
+use crate::database::{Database, read_error, store_error};
 use crate::error::{Error, Result};
 use crate::health::ConditionKind;
 use crate::keyspace::Fault;
@@ -217,7 +217,7 @@ impl Database {
         let Wanted { keyspace, range, stored } = wanted;
         let store = &self.engine.store;
         if let Some((unread, replay)) = stored.page.as_ref().zip(stored.replay.as_ref()) {
-            let page = unread.manifest.read_page(store, unread.info()).await.map_err(store_error)?;
+            let page = unread.manifest.read_page(store, unread.info()).await.map_err(read_error)?;
             self.install(wanted, places_of_page(unread, &page, replay)).await;
             return Ok(());
         }

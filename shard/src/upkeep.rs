@@ -91,7 +91,7 @@ impl Database {
             let spare = (limit / SPARE_ONE_IN).min(SPARE_BYTES_MAX);
             if adds > limit || !self.evict_slice(excess + spare).await {
                 // Where the log takes nothing, nothing may be dropped: that is why, and not that nothing is left.
-                self.shared.journal.admit()?;
+                self.shared.admit()?;
                 return Err(Error::OutOfMemory);
             }
             tokio::task::yield_now().await;

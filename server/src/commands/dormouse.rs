@@ -263,7 +263,7 @@ fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<B
         let made = background.spawn(async move {
             let made = node.tenants.branch(&tenant, &name, expires_ms).await;
             match made {
-                Ok(()) | Err(Error::Store(_)) => keeper::remember(&node, made),
+                Ok(()) | Err(Error::Store(_) | Error::Damaged(_)) => keeper::remember(&node, made),
                 // That is no trouble of the store.
                 Err(_) => made,
             }

@@ -124,6 +124,20 @@ pub(super) fn prune(manifest: &mut Manifest) {
     }
 }
 
+/// Drops all tails if nothing that they tell of is left to be told: each segment of `before` that needed them was written whole
+/// since, or its keyspace is gone. What changes now is in the tail that comes next.
+pub(super) fn drop_superseded_tails(manifest: &mut Manifest, before: &[SegmentInfo]) {
+    let is_needed = |old: &SegmentInfo| {
+        let segments = manifest.segments_of(old.keyspace);
+        let from = segments.partition_point(|segment| segment.range.end() <= old.range.start);
+        let now = segments[from..].iter().take_while(|segment| segment.range.start < old.range.end());
+        old.seen > old.sequence && now.into_iter().any(|segment| segment.sequence < old.seen)
+    };
+    if !before.iter().any(is_needed) {
+        manifest.tails.clear();
+    }
+}
+
 /// Whether the tails have outgrown their part of what is stored.
 pub(super) fn is_outgrown(manifest: &Manifest) -> bool {
     let tails: u64 = manifest.tails.iter().map(|tail| tail.bytes).sum();

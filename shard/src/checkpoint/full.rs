@@ -78,6 +78,7 @@ impl Database {
             self.take_back(output).await;
             return done;
         }
+        self.forget_damage();
         if log.rely_on_tails(true) {
             tracing::info!(
                 database = self.name(),
@@ -95,7 +96,7 @@ impl Database {
         output: &mut Output,
     ) -> Result<Report> {
         self.read_pages(topology).await?;
-        let before = self.whole_manifest().await?;
+        let before = self.manifest_before(topology).await?;
         let moment = self.count(topology, before.as_deref()).await;
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
         let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
@@ -107,8 +108,8 @@ impl Database {
         queued.map_err(|not_run| not_run.error(|| Error::Store("the log could not be read back".to_owned())))?;
         let unread = |_| StoreError::LogFailed("the log could not be read back".into());
         let entries = receiver.await.map_err(unread).flatten().map_err(store_error)?;
-        let logged = LogTail::new(entries, floor, moment.sequence).map_err(Error::Store)?;
         drop(turn);
+        let logged = LogTail::new(entries, floor, moment.sequence).map_err(Error::Store)?;
         let mut manifest = self.manifest_after(before.as_deref());
         manifest.meters = (self.meters.lock())();
         manifest.sequence = moment.sequence;

@@ -26,6 +26,7 @@
 //! that they tell of are written whole. Chunks of which little is used are copied together.
 
 mod assembly;
+mod damage;
 mod full;
 mod large;
 mod objects;
@@ -48,7 +49,7 @@ use dormouse_storage::tail::TailRecord;
 use dormouse_types::segment::Range53;
 
 pub(crate) use self::assembly::drop_unused_chunks;
-use self::assembly::{is_outgrown, last_seen, prune, replace_segments};
+use self::assembly::{drop_superseded_tails, is_outgrown, last_seen, prune, replace_segments};
 use self::objects::Output;
 pub use self::sleep::SleepOutcome;
 use self::visit::{AtOnce, Contents as Found, InChunk, Look, Visited, Written};
@@ -156,6 +157,7 @@ impl Database {
                 if self.counters.checkpoint_failed.swap(false, Ordering::Relaxed) {
                     tracing::info!(database = self.name(), "checkpoints succeed again");
                 }
+                self.forget_damage();
                 self.health.resolve(ConditionKind::Store);
                 self.health.resolve(ConditionKind::Full);
                 if report != Report::default() {
@@ -172,6 +174,7 @@ impl Database {
                 }
                 self.undo(&topology, &visited).await;
                 self.take_back(output).await;
+                self.note_damage(&error);
                 self.counters.checkpoint_errors.fetch_add(1, Ordering::Relaxed);
                 if self.refused.get().is_none() {
                     let kind = if error.is_full() { ConditionKind::Full } else { ConditionKind::Store };
@@ -198,7 +201,7 @@ impl Database {
     /// From here on each place stands for one segment.
     ///
     /// # Errors
-    /// When a page of the manifest cannot be read: nobody knows what of it would have to stay in the next one.
+    /// When a page of what is shown cannot be read: nobody knows what of it would have to stay in the next manifest.
     async fn prepare(self: &Arc<Self>, topology: &Topology, extent: Extent) -> Result<()> {
         self.read_pages(topology).await?;
         match extent {
@@ -210,8 +213,10 @@ impl Database {
     /// What only the log has is loaded, so that it can be written; where the tails have outgrown their part, also the
     /// places that they tell of, which are dirty then.
     async fn load_what_is_rewritten(self: &Arc<Self>, topology: &Topology) -> Result<()> {
-        let before = self.whole_manifest().await?;
-        let compacts = before.as_ref().is_some_and(|manifest| is_outgrown(manifest));
+        let before = self.manifest_before(topology).await?;
+        // A tail that cannot be read is not needed when all that it tells of is written whole.
+        let was_damaged = self.shared.damage.is_known();
+        let compacts = before.as_ref().is_some_and(|manifest| was_damaged || is_outgrown(manifest));
         // What cannot be loaded keeps its effects: one damaged object must not keep all the rest from being written.
         if let Err(error) = self.load_where(|stored| stored.logged || compacts && stored.tailed).await {
             tracing::error!(database = self.name(), %error, "failed to load a part of the database");
@@ -237,7 +242,7 @@ impl Database {
         visited: &mut Vec<Visited>,
         output: &mut Output,
     ) -> Result<Report> {
-        let before = self.whole_manifest().await?;
+        let before = self.manifest_before(topology).await?;
         // The last one before a sleep keeps the meters, also of a database that was only read.
         let meters = extent != Extent::Fuzzy && before.is_some();
         let in_tail = |keyspace: u32, range: Range53| {
@@ -343,6 +348,9 @@ impl Database {
         manifest.next_keyspace = begun.next_id;
         manifest.shard_cuts = cuts(topology);
         replace_segments(&mut manifest, &last_seen(visited), std::mem::take(&mut output.chunks));
+        if let Some(before) = &before {
+            drop_superseded_tails(&mut manifest, &before.segments);
+        }
         changes.extend(self.carry(&mut manifest, &begun.unloaded));
         let mut moved = self.copy_sparse_chunks(&mut manifest, &names, output).await?;
         moved.extend(begun.unloaded.iter().map(|(keyspace, range, _)| (*keyspace, *range)));

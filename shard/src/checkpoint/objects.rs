@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::Report;
 use super::assembly::{needed_only, tails_to_merge};
-use crate::database::{Database, store_error};
+use crate::database::{Database, read_error, store_error};
 use crate::error::{Error, Result};
 use crate::keyspace::Contents;
 
@@ -84,9 +84,9 @@ impl Database {
         }
         let bytes = records.iter().map(|record| record.body.len() as u64 + 16).sum();
         for info in tails_to_merge(manifest, bytes) {
-            let tail = Tail::read(&self.engine.store, &info.name).await.map_err(store_error)?;
+            let tail = Tail::read(&self.engine.store, &info.name).await.map_err(read_error)?;
             // Older ones first: a value that was seen later may bear the number of the last effect that it holds.
-            records.splice(..0, tail.all().map_err(store_error)?);
+            records.splice(..0, tail.all().map_err(read_error)?);
         }
         self.put_new_tail(manifest, names, records, output).await
     }

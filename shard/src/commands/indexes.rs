@@ -22,7 +22,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             .doc("1.0.0", "O(1): the keys are freed by another thread.", "Remove all keys from the current database.")
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
             .also(Category::DANGEROUS),
-        Command::new("FLUSHALL", at_least(1), &[], WRITE, run!(flushall))
+        Command::new("FLUSHALL", at_least(1), &[], WRITE.union(Flags::FREES_ALL), run!(flushall))
             .doc("1.0.0", "O(1): the keys are freed by another thread.", "Removes all keys from all databases.")
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
             .also(Category::DANGEROUS),

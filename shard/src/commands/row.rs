@@ -45,6 +45,8 @@ bitflags! {
         const BY_CURSOR = 1 << 28;
         /// After it, a logical index may hold other keys than before.
         const SWAPS_INDEXES = 1 << 29;
+        /// It drops all data: it runs even where a damaged object keeps the data from being stored.
+        const FREES_ALL = 1 << 30;
 
         /// Run in the middle of a transaction instead of queued.
         const AT_ONCE = 1 << 32;

@@ -25,6 +25,8 @@ pub fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fau
 pub(super) struct Admission {
     /// Why the log takes no writes.
     refusal: Option<Error>,
+    /// Why nothing may be added to what cannot be stored.
+    damage: Option<Error>,
     is_bounded: bool,
     /// What the held shards last published of their memory.
     published: isize,
@@ -34,6 +36,7 @@ impl Admission {
     pub(super) fn new(db: &Keyspace<'_>, held: &[HeldShard]) -> Self {
         Self {
             refusal: db.shared().journal.admit().err().map(Error::from),
+            damage: db.shared().damage.admit(&db.shared().journal).err(),
             is_bounded: db.settings().memory_max > 0 || db.shared().memory.is_full(),
             published: held.iter().map(|held| held.gate().guarded.published()).sum(),
         }
@@ -42,9 +45,7 @@ impl Admission {
     /// Whether a command may run now. Room is made for what it adds, and much memory is reserved.
     #[inline]
     fn admit(&self, db: &mut Keyspace<'_>, row: &Row, request: Request<'_>) -> Result<(), NoRoom> {
-        if let Some(refusal) = self.refusal.as_ref().filter(|_| row.flags.contains(Flags::WRITE)) {
-            return Err(NoRoom::Refused(refusal.clone()));
-        }
+        self.refuse(row.flags)?;
         let adds = row.flags.contains(Flags::DENY_OOM);
         if adds && self.is_bounded || may_need_much(row, request) {
             let needs = needs(db, row, request);
@@ -54,13 +55,19 @@ impl Admission {
         Ok(())
     }
 
+    /// What replaces all data is how a database that cannot be stored is healed.
+    #[inline]
+    fn refuse(&self, flags: Flags) -> Result<(), NoRoom> {
+        if !flags.contains(Flags::WRITE) {
+            return Ok(());
+        }
+        let damage = self.damage.as_ref().filter(|_| !flags.contains(Flags::FREES_ALL));
+        self.refusal.as_ref().or(damage).map_or(Ok(()), |refusal| Err(NoRoom::Refused(refusal.clone())))
+    }
+
     /// The same for all commands of a plan at once, so that it is not refused halfway.
     pub(super) fn admit_all(&self, db: &mut Keyspace<'_>, plan: &Plan) -> Result<(), NoRoom> {
-        if plan.any(Flags::WRITE)
-            && let Some(refusal) = &self.refusal
-        {
-            return Err(NoRoom::Refused(refusal.clone()));
-        }
+        plan.commands().try_for_each(|command| self.refuse(command.row.flags))?;
         let (mut all, mut adds) = (Needs::default(), false);
         for command in plan.commands() {
             let (row, request) = (command.row, command.request.as_request());

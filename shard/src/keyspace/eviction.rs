@@ -203,7 +203,7 @@ impl Contents {
         let mut random = move || random.u64(..);
         let (mut dropped, mut items, mut freed) = (Vec::new(), Vec::new(), 0);
         let records = shared.journal.is_recording();
-        if records && shared.journal.admit().is_err() {
+        if records && shared.admit().is_err() {
             return dropped;
         }
         let mut positions = Vec::new();

@@ -69,7 +69,7 @@ impl Contents {
         let mut slice = Slice::default();
         let records = shared.journal.is_recording();
         // A log that is behind gets no more to write: what is stale stays meanwhile, as nothing is added either.
-        if records && shared.journal.admit().is_err() {
+        if records && shared.admit().is_err() {
             return slice;
         }
         let placement = self.placement;

@@ -18,6 +18,7 @@
 pub mod changes;
 mod collections;
 pub mod contents;
+pub mod damage;
 pub mod eviction;
 pub mod expiry;
 pub mod graveyard;

@@ -12,7 +12,9 @@ use dormouse_types::record::Record;
 use dormouse_types::segment::SlotPlacement;
 
 use super::changes::{Listener, Watches};
+use super::damage::CheckpointDamage;
 use super::graveyard::{Dead, Graveyard, Parked};
+use crate::error::{Error, Result};
 use crate::memory::{MEMORY, Memory};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub struct Shared {
     pub watches: Arc<Watches>,
     pub listener: Listener,
     pub parked: Parked,
+    /// What keeps it from being stored.
+    pub damage: CheckpointDamage,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
     /// A bit for each logical index, the staged ones included, whose keys do not expire by this server's clock. It changes
@@ -101,10 +105,21 @@ impl Shared {
             watches: Arc::default(),
             listener: Listener::default(),
             parked: Parked::default(),
+            damage: CheckpointDamage::default(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             followed: AtomicU32::new(0),
         }
+    }
+
+    /// Whether a write may be accepted.
+    ///
+    /// # Errors
+    /// The refusal of the log, or of a database that cannot be stored.
+    #[inline]
+    pub fn admit(&self) -> Result<()> {
+        self.journal.admit().map_err(Error::from)?;
+        self.damage.admit(&self.journal)
     }
 
     /// Whether the keys of a logical index expire when their source says so, and not before.

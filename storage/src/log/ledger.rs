@@ -184,6 +184,11 @@ impl Ledger {
         files.map(|(file, _)| *file).collect()
     }
 
+    /// The files that are kept for this database.
+    pub fn kept_for(&self, database: &Identity) -> Vec<(u64, u64)> {
+        self.mentioning(database, self.floors.get(database).copied().unwrap_or(0))
+    }
+
     /// Whether a file is kept for this database.
     pub fn is_kept_for(&self, database: &Identity) -> bool {
         let floor = self.floors.get(database).copied().unwrap_or(0);

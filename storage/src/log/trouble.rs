@@ -56,6 +56,14 @@ impl Log {
         self.ledger.lock().is_kept_for(database)
     }
 
+    /// Bytes of the files that this process has written and keeps for this database, among others.
+    pub fn kept_bytes_for(&self, database: &Identity) -> u64 {
+        let files = self.ledger.lock().kept_for(database);
+        let sizes = self.sizes.lock();
+        let own = files.into_iter().filter(|(writer, _)| *writer == self.writer);
+        own.filter_map(|(_, number)| sizes.get(&number)).sum()
+    }
+
     /// What writes are refused for, beside a flush that failed.
     pub(super) fn trouble(&self) -> Option<String> {
         if self.is_refusing(LOST) {
