@@ -11,12 +11,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use dormouse_shard::keyspace::Eviction;
+use dormouse_shard::keyspace::changes::{EventClass, KeyEvent};
 use dormouse_storage::log::Lsn;
 
 use crate::clock;
 use crate::disk::Disk;
-use crate::model::{Key, Model, Touched};
+use crate::model::{self, Key, Model, Touched};
+use crate::plan::Limit;
 use crate::script::Asked;
+use crate::watches::Watch;
 
 /// One entry of the log, or a batch that only read.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub struct Batch {
     pub unlogged: bool,
     /// The models say that it changed something; set by [`Book::note`].
     pub changed: bool,
+    /// It is a key that was dropped for room. Its entry in the log is not known.
+    pub is_eviction: bool,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +59,8 @@ pub struct Book {
     disk: Arc<Disk>,
     databases: Vec<Database>,
     batches: Vec<Batch>,
+    /// By the number that its client has given.
+    watches: BTreeMap<u64, Watch>,
     /// Whether a process lives that may note anything.
     pub is_open: bool,
     /// The first thing that was wrong.
@@ -62,7 +70,14 @@ pub struct Book {
 impl Book {
     pub fn new(disk: &Arc<Disk>, databases: usize) -> Self {
         let databases = (0..databases).map(|_| Database::default()).collect();
-        Self { disk: Arc::clone(disk), databases, batches: Vec::new(), is_open: false, failure: None }
+        Self {
+            disk: Arc::clone(disk),
+            databases,
+            batches: Vec::new(),
+            watches: BTreeMap::new(),
+            is_open: false,
+            failure: None,
+        }
     }
 
     pub fn fail(&mut self, problem: String) {
@@ -97,6 +112,10 @@ impl Book {
                 self.failure.get_or_insert(format!("`{asked}` was answered {reply:?} instead of {expected:?}"));
             }
             let changed = before != database.live.alive(batch.now_ms);
+            let writes = !model::READS.contains(&asked.words[0].as_str());
+            for watch in self.watches.values_mut().filter(|watch| watch.database == batch.database) {
+                watch.see(&touched, writes, &database.live, batch.now_ms);
+            }
             batch.changed |= changed;
             let told = match &touched {
                 Touched::Keys(keys) => keys.iter().filter_map(|key| database.written.get(key)).max().copied(),
@@ -122,6 +141,76 @@ impl Book {
             self.failure.get_or_insert(format!("a write up to {} awaits only {awaited}", batch.written));
         }
         self.batches.push(batch);
+    }
+
+    /// The database has removed a key by itself, and its locks are still held.
+    pub fn removed(&mut self, at: usize, event: KeyEvent, key: Key, limit: Option<Limit>) {
+        let now_ms = clock::now_ms();
+        if !self.is_open || !matches!(event.class, EventClass::Expired | EventClass::Evicted) {
+            return;
+        }
+        let live = &mut self.databases[at].live;
+        let expiry = live.keys.get(&key).map(|entry| entry.expiry);
+        if event.class == EventClass::Expired {
+            match expiry {
+                Some(Some(at)) if at <= now_ms => drop(live.keys.remove(&key)),
+                // The process before has left it, or a command has replaced or dropped it as it was stale.
+                None => {}
+                _ => self.fail(format!("{key:?} expired at {now_ms}, but has expiry {expiry:?}")),
+            }
+            return;
+        }
+        let is_allowed = match limit.map(|limit| limit.policy) {
+            None | Some(Eviction::NoEviction) => false,
+            Some(Eviction::AllKeysLru | Eviction::AllKeysRandom) => expiry.is_some(),
+            Some(_) => expiry.flatten().is_some(),
+        };
+        if !is_allowed {
+            self.fail(format!("{key:?} with expiry {expiry:?} was evicted under {limit:?}"));
+        }
+        let words = vec![model::EVICTED.to_owned(), key.1];
+        let batch = Batch {
+            database: at,
+            commands: vec![(Asked { select: key.0, words }, String::new())],
+            now_ms,
+            written: 0,
+            sequence: 0,
+            unlogged: false,
+            changed: false,
+            is_eviction: true,
+        };
+        self.note(batch, false, 0, 0);
+    }
+
+    /// A client watches keys from now on, and their locks are held.
+    pub fn watch(&mut self, number: u64, database: usize, keys: &[Key], now_ms: u64) {
+        if self.is_open {
+            self.disk.note(format!("{number:016x} watches {keys:?} of database {database}"));
+            self.watches.insert(number, Watch::new(database, keys, &self.databases[database].live, now_ms));
+        }
+    }
+
+    /// A client watches no longer.
+    pub fn unwatch(&mut self, number: u64) {
+        self.watches.remove(&number);
+    }
+
+    /// A transaction that watches runs, and its locks are held. To be told before [`Self::note`].
+    pub fn applies(&mut self, number: u64, now_ms: u64) {
+        if let Some(watch) = self.watches.remove(&number)
+            && watch.must_refuse(&self.databases[watch.database].live, now_ms)
+        {
+            self.fail(format!("a transaction has run though one of its keys had changed: {watch:?}"));
+        }
+    }
+
+    /// A transaction was refused because a key that it watches had changed.
+    pub fn refused(&mut self, number: u64) {
+        if let Some(watch) = self.watches.remove(&number)
+            && !watch.may_refuse(clock::now_ms())
+        {
+            self.fail(format!("a transaction was refused though none of its keys had changed: {watch:?}"));
+        }
     }
 
     /// A checkpoint of the database was committed that began after so many batches. What was logged since is promised too.
@@ -151,7 +240,7 @@ impl Book {
             if number >= covered && (batch.unlogged || batch.written > flushed) {
                 break;
             }
-            if batch.changed {
+            if batch.changed && (number < covered || !batch.is_eviction) {
                 promised = (number + 1, batch.sequence);
             }
         }
@@ -209,6 +298,7 @@ impl Book {
             *database = Database { base: found.clone(), live: found, ..Database::default() };
         }
         self.batches.clear();
+        self.watches.clear();
         Ok(())
     }
 

@@ -8,11 +8,48 @@ use dormouse_shard::commands::{self, Context, Flags};
 use dormouse_shard::database::Database;
 use dormouse_shard::error::Error;
 use dormouse_shard::execution::{self, Ended, Outcome, Plan, PlannedCommand, Step, Turn, Witness};
+use dormouse_shard::keyspace::changes::Watching;
 use parking_lot::Mutex;
 
 use crate::book::{Batch, Book};
 use crate::clock;
+use crate::model::Key;
 use crate::script::Asked;
+
+/// The keys that a client watches, and its number in the book.
+pub struct Watched {
+    watching: Arc<Watching>,
+    number: u64,
+    book: Arc<Mutex<Book>>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.book.lock().unwatch(self.number);
+    }
+}
+
+/// Watches keys.
+///
+/// # Errors
+/// When the database cannot be woken or a place cannot be loaded.
+pub async fn watch(
+    database: &Arc<Database>,
+    at: usize,
+    keys: Vec<Key>,
+    number: u64,
+    book: &Arc<Mutex<Book>>,
+) -> Result<Watched, Error> {
+    let watching = Watching::new(&database.shared.watches);
+    let mut plan = Plan::new(clock::now_ms(), number);
+    plan.watching = Some(Arc::clone(&watching));
+    plan.steps.extend(keys.iter().map(|(select, key)| Step::Watch { select: *select, key: key.as_bytes().into() }));
+    let told = Arc::clone(book);
+    plan.witness = Some(Witness::new(move |_, now_ms| told.lock().watch(number, at, &keys, now_ms)));
+    let watched = Watched { watching, number, book: Arc::clone(book) };
+    execution::run(database, &Arc::new(plan), &Arc::new(Turn::endless(None))).await?;
+    Ok(watched)
+}
 
 /// Runs a batch to its end and waits until it may be answered. Its replies, unless the log has fallen behind.
 ///
@@ -24,11 +61,14 @@ pub async fn run(
     asked: &[Asked],
     seed: u64,
     book: &Arc<Mutex<Book>>,
+    watched: Option<&Watched>,
 ) -> Result<Result<Vec<String>, Error>, Error> {
     let mut plan = Plan::new(clock::now_ms(), seed);
+    plan.watching = watched.map(|watched| Arc::clone(&watched.watching));
+    let number = watched.map(|watched| watched.number);
     plan.steps.extend(asked.iter().map(|asked| Step::Command(prepare(asked))));
     let writes = plan.commands().any(|command| command.row.flags.contains(Flags::WRITE));
-    let (shared, book, asked) = (Arc::clone(&database.shared), Arc::clone(book), asked.to_vec());
+    let (shared, told, asked) = (Arc::clone(&database.shared), Arc::clone(book), asked.to_vec());
     plan.witness = Some(Witness::new(move |outcome, now_ms| {
         let batch = Batch {
             database: at,
@@ -38,14 +78,18 @@ pub async fn run(
             sequence: shared.sequence.load(Ordering::SeqCst),
             unlogged: writes && !shared.journal.is_covered(),
             changed: false,
+            is_eviction: false,
         };
         let flushed = shared.journal.log().map_or(0, |log| log.flushed());
-        book.lock().note(batch, shared.journal.is_strict(), outcome.left.awaited, flushed);
+        let mut book = told.lock();
+        number.into_iter().for_each(|number| book.applies(number, now_ms));
+        book.note(batch, shared.journal.is_strict(), outcome.left.awaited, flushed);
     }));
     let outcome = execution::run(database, &Arc::new(plan), &Arc::new(Turn::endless(None))).await?;
     match &outcome.ended {
         Ended::Refused(error) => return Ok(Err(error.clone())),
-        Ended::Done | Ended::Changed => {}
+        Ended::Changed => number.into_iter().for_each(|number| book.lock().refused(number)),
+        Ended::Done => {}
     }
     if let Some(log) = database.shared.journal.log().filter(|_| outcome.left.awaited > 0) {
         log.durable(outcome.left.awaited).await.map_err(|error| Error::Store(error.to_string()))?;

@@ -1,8 +1,11 @@
 //! What a schedule has beyond the plainest one. Each feature has chances of its own, so that a seed's plain schedule stays what
 //! it was when others are added.
 
+use dormouse_shard::keyspace::Eviction;
+
 use crate::chance::Chance;
-use crate::plan::Action;
+use crate::model::{Key, Touched, touched};
+use crate::plan::{Action, Limit, Plan};
 use crate::script::{Asked, Script};
 
 /// Times in a thousand steps that the disk becomes full or has room again, or that shards and so places are cut or merged, which
@@ -14,6 +17,15 @@ const GROWTHS: u64 = 150;
 /// Turns in a thousand at which a batch comes while a process ends.
 const EAGERNESS: u64 = 250;
 
+/// Transactions with watches in a thousand steps.
+const TRANSACTIONS: u64 = 120;
+/// Transactions in a thousand that are discarded.
+const DISCARDS: u64 = 80;
+/// Slices of eviction without a command in a thousand steps.
+const EVICTIONS: u64 = 60;
+/// Keys of each kind where manifests have pages.
+const PAGED_KEYS: u64 = 60;
+
 /// Which features a schedule has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
@@ -23,13 +35,27 @@ pub struct Features {
     pub large_values: bool,
     /// Clients go on writing while the process is told to end, so that the last checkpoint is made under their noses.
     pub eager_clients: bool,
+    /// Some transactions watch keys before they run.
+    pub watches: bool,
+    /// The databases have a limit of memory, and a policy for what is dropped at it.
+    pub eviction: bool,
+    /// So many places that manifests have pages.
+    pub pages: bool,
 }
 
 impl Features {
     /// Those of a seed.
     pub fn of(seed: u64) -> Self {
         let has = |feature: u64| Chance::new(seed ^ feature << 56).permille(300);
-        Self { full_disk: has(1), large_values: has(2), eager_clients: has(3) }
+        Self {
+            full_disk: has(1),
+            large_values: has(2),
+            eager_clients: has(3),
+            watches: has(4),
+            // A large value, or the tables of many places, may by themselves be more than the limit.
+            eviction: has(5) && !has(2) && !has(6),
+            pages: has(6),
+        }
     }
 }
 
@@ -37,23 +63,65 @@ impl Features {
 pub struct Extras {
     pub features: Features,
     chance: Chance,
+    /// For what was added later.
+    later: Chance,
 }
 
 impl Extras {
     pub fn new(seed: u64, features: Features) -> Self {
-        Self { features, chance: Chance::new(!seed) }
+        Self { features, chance: Chance::new(!seed), later: Chance::new(seed.rotate_left(32)) }
+    }
+
+    /// Changes what the plan says of the databases.
+    pub fn prepare(&mut self, plan: &mut Plan) {
+        if self.features.pages {
+            plan.scripts.iter_mut().for_each(|script| script.keys = PAGED_KEYS);
+        }
+        if self.features.eviction {
+            plan.limits = plan.scripts.iter().map(|_| Some(self.limit())).collect();
+        }
+    }
+
+    fn limit(&mut self) -> Limit {
+        let policies = [
+            Eviction::NoEviction,
+            Eviction::AllKeysLru,
+            Eviction::AllKeysRandom,
+            Eviction::VolatileLru,
+            Eviction::VolatileRandom,
+            Eviction::VolatileTtl,
+        ];
+        Limit { bytes: self.later.pick(&[5_000, 7_000, 10_000]), policy: self.later.pick(&policies) }
     }
 
     /// What happens before the next step, if anything.
     pub fn action(&mut self) -> Option<Action> {
         let Features { full_disk, .. } = self.features;
         let fills = full_disk && self.chance.permille(FILLS);
-        fills.then(|| self.chance.pick(&[Action::Fill, Action::Split, Action::Merge]))
+        if fills {
+            return Some(self.chance.pick(&[Action::Fill, Action::Split, Action::Merge]));
+        }
+        if self.features.watches && self.later.permille(TRANSACTIONS) {
+            return Some(Action::Transact);
+        }
+        (self.features.eviction && self.later.permille(EVICTIONS)).then_some(Action::Evict)
     }
 
     /// Whether another batch comes while the process is told to end.
     pub fn asks_to_the_end(&mut self) -> bool {
         self.features.eager_clients && self.chance.permille(EAGERNESS)
+    }
+
+    /// The keys that a client watches, what it asks for then unless it discards that, and how long it thinks.
+    pub fn transaction(&mut self, script: &Script) -> (Vec<Key>, Option<Vec<Asked>>, u64) {
+        let chance = &mut self.later;
+        let mut keys: Vec<Key> = Vec::new();
+        while keys.is_empty() {
+            let named = script.batch(chance).into_iter().map(|asked| touched(asked.select, &asked.words));
+            keys.extend(named.flat_map(|touched| if let Touched::Keys(keys) = touched { keys } else { Vec::new() }));
+        }
+        let asked = script.batch(chance);
+        (keys, (!chance.permille(DISCARDS)).then_some(asked), chance.below(chance.clone().pick(&[5, 50, 400])))
     }
 
     /// Adds to what a client asks for.

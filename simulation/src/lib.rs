@@ -7,7 +7,8 @@
 //! 3. [`model`]s run the same commands, and must answer the same.
 //! 4. After a crash the [`book`] checks that what was promised is there, and that what is there has once been, for all keys and
 //!    databases at once.
-//! 5. [`features`] add to some of the schedules what is rarer: a disk that is full for a while, large values.
+//! 5. [`features`] add to some of the schedules what is rarer: a disk that is full for a while, large values, transactions that
+//!    [watch](watches) keys, limits of memory, manifests with pages.
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
 //!
@@ -32,6 +33,7 @@ pub mod run;
 pub mod script;
 pub mod state;
 pub mod trace;
+pub mod watches;
 
 pub use features::Features;
 pub use run::{Outcome, run};

@@ -39,6 +39,12 @@ pub struct Model {
     pub keys: BTreeMap<Key, Entry>,
 }
 
+/// Stands where a command does: the database has dropped a key by itself.
+pub const EVICTED: &str = "(evicted)";
+
+/// Commands that change nothing.
+pub const READS: &[&str] = &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE"];
+
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
 const NOT_AN_INTEGER: &str = "-ERR value is not an integer or out of range\r\n";
 const OK: &str = "+OK\r\n";
@@ -73,6 +79,11 @@ macro_rules! of_kind {
 }
 
 impl Model {
+    /// What is there at `now_ms` of a key.
+    pub fn alive_entry(&self, key: &Key, now_ms: u64) -> Option<&Entry> {
+        self.keys.get(key).filter(|entry| entry.expiry.is_none_or(|at| at > now_ms))
+    }
+
     /// What is there at `now_ms`.
     pub fn alive(&self, now_ms: u64) -> Self {
         let keys = self.keys.iter().filter(|(_, entry)| entry.expiry.is_none_or(|at| at > now_ms));
@@ -150,6 +161,11 @@ impl Model {
                 let after = before + words[2].parse::<i64>().unwrap_or(0);
                 *of_kind!(self, &key(1), Text) = after.to_string();
                 integer(after)
+            }
+            // What the database has dropped by itself.
+            EVICTED => {
+                self.keys.remove(&key(1));
+                String::new()
             }
             "DEL" => integer((1..words.len()).filter(|at| self.keys.remove(&key(*at)).is_some()).count()),
             "EXISTS" => integer((1..words.len()).filter(|at| self.keys.contains_key(&key(*at))).count()),
@@ -343,7 +359,7 @@ impl Model {
 }
 
 /// The keys that a command is about.
-fn touched(select: u8, words: &[String]) -> Touched {
+pub fn touched(select: u8, words: &[String]) -> Touched {
     let key = |at: usize| (select, words[at].clone());
     Touched::Keys(match words[0].as_str() {
         "FLUSHDB" | "FLUSHALL" | "SWAPDB" => return Touched::All,

@@ -69,6 +69,11 @@ impl Node {
             if plan.is_in_pieces {
                 cut_small(&database);
             }
+            if let Some(limit) = plan.limits[at] {
+                let mut settings = **database.shared.settings.load();
+                (settings.memory_max, settings.eviction) = (limit.bytes, limit.policy);
+                database.shared.settings.store(Arc::new(settings));
+            }
             databases.push(database);
         }
         Ok(Self { log, databases })

@@ -1,5 +1,6 @@
 //! What a seed decides before the first step: how many databases, on what disk, what happens how often.
 
+use dormouse_shard::keyspace::Eviction;
 use dormouse_storage::log::Window;
 
 use crate::chance::Chance;
@@ -26,6 +27,10 @@ pub enum Action {
     Compare,
     /// The disk is full from now on, or no longer.
     Fill,
+    /// A transaction that watches keys.
+    Transact,
+    /// A slice of eviction without a command.
+    Evict,
     Crash,
     Restart,
 }
@@ -49,6 +54,13 @@ const ACTIONS: &[(Action, u64, u64)] = &[
     (Action::Restart, 4, 0),
 ];
 
+/// How much memory the data of a database may take, and what is dropped at the limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub bytes: usize,
+    pub policy: Eviction,
+}
+
 #[derive(Debug)]
 pub struct Plan {
     pub scripts: Vec<Script>,
@@ -63,6 +75,8 @@ pub struct Plan {
     pub steps: u64,
     /// Whether values of a few hundred bytes count as large, and are written in small pieces.
     pub is_in_pieces: bool,
+    /// Of each database.
+    pub limits: Vec<Option<Limit>>,
     weights: Vec<(Action, u64)>,
 }
 
@@ -93,6 +107,7 @@ impl Plan {
             steps: 60 + chance.below(chance.clone().pick(&[100, 400, 900])),
             weights,
             is_in_pieces: chance.permille(600),
+            limits: vec![None; databases as usize],
         }
     }
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use dormouse_shard::error::Error;
+use dormouse_shard::keyspace::Eviction;
+use dormouse_types::segment::SLOTS;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, yield_now};
@@ -14,13 +16,21 @@ use crate::clock;
 use crate::disk::{Disk, Rates};
 use crate::features::{Extras, Features};
 use crate::node::{self, Node};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Limit, Plan};
 use crate::state;
 
 /// Batches under way at once.
 const CLIENTS_MAX: usize = 8;
+/// Bytes by which a database may be over its limit: its tables grow in steps, and what is loaded was not asked for room.
+const SLACK_BYTES: usize = 4_000;
+/// What the tables of one more shard take at most, which no command has asked for.
+const SHARD_BYTES: usize = 7_000;
+/// Parts that a database is cut into so that its manifests have pages.
+const PARTS: u16 = 48;
 /// Turns after which tasks that are not done never will be.
 const TURNS_MAX: usize = 20_000;
+/// Keys that could be dropped where a command is refused for want of memory: it may itself be too large for the rest.
+const DROPPABLE_MAX: usize = 20;
 /// Expired keys removed at a time.
 const EXPIRE_KEYS: usize = 20;
 
@@ -63,14 +73,15 @@ pub fn run(seed: u64, features: Features, loud: bool) -> Outcome {
     let mut chance = Chance::new(seed);
     let mut plan = Plan::new(&mut chance);
     // What is large is large enough by itself.
-    plan.is_in_pieces &= !features.large_values;
+    plan.is_in_pieces &= !features.large_values && !features.pages;
+    let mut extras = Extras::new(seed, features);
+    extras.prepare(&mut plan);
     let disk = Disk::new(Chance::new(chance.draw()), Rates::default(), plan.is_folder);
     disk.with(|state| state.trace.loud = loud);
     disk.note(format!("{plan:?}, {features:?}"));
     let book = Arc::new(Mutex::new(Book::new(&disk, plan.seeds.len())));
     let steps_left = plan.steps;
-    let mut schedule =
-        Schedule { chance, plan, extras: Extras::new(seed, features), disk, book, steps_left, processes: 0 };
+    let mut schedule = Schedule { chance, plan, extras, disk, book, steps_left, processes: 0 };
     if let Err(problem) = schedule.run() {
         schedule.book.lock().fail(problem);
     }
@@ -131,6 +142,7 @@ impl Schedule {
         let writer = self.chance.draw();
         self.disk.note(format!("process {} begins, writer {writer:016x}", self.processes));
         let node = Node::start(&self.disk, &self.plan, writer).await?;
+        self.listen(&node);
         if let Some(flushed) = before {
             let found = found.into_iter().zip(node.sequences()).collect();
             self.book.lock().check(found, flushed)?;
@@ -140,6 +152,43 @@ impl Schedule {
         }
         self.book.lock().is_open = true;
         Ok(node)
+    }
+
+    /// The book is told of every key that a database removes by itself.
+    fn listen(&self, node: &Node) {
+        for (at, database) in node.databases.iter().enumerate() {
+            let (book, limit) = (Arc::clone(&self.book), self.plan.limits[at]);
+            let listen = move |event, select, key: &[u8]| {
+                book.lock().removed(at, event, (select, String::from_utf8_lossy(key).into_owned()), limit);
+            };
+            // It is the first one.
+            let _ = database.shared.listener.set(Box::new(listen));
+        }
+    }
+
+    /// A client that watches keys, thinks for a while, and then runs a transaction or discards it.
+    fn transact(&mut self, node: &Node, at: usize, seed: u64) -> JoinHandle<()> {
+        let (keys, asked, turns) = self.extras.transaction(&self.plan.scripts[at]);
+        let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
+        let limit = self.plan.limits[at];
+        tokio::spawn(async move {
+            let watched = match client::watch(&database, at, keys, seed, &book).await {
+                Ok(watched) => watched,
+                Err(error) => return excuse(&disk, &book, "a watch", &error),
+            };
+            for _ in 0..turns {
+                yield_now().await;
+            }
+            let Some(asked) = asked else { return disk.note(format!("{seed:016x} discards")) };
+            match client::run(&database, at, &asked, seed, &book, Some(&watched)).await {
+                Ok(Ok(replies)) => disk.note(format!("{seed:016x} was answered: {} replies", replies.len())),
+                Ok(Err(error)) | Err(error @ Error::OutOfMemory) if error == Error::OutOfMemory => {
+                    refuse(&disk, &book, at, limit);
+                }
+                Ok(Err(error)) => disk.note(format!("{seed:016x} was refused: {error}")),
+                Err(error) => excuse(&disk, &book, "a transaction", &error),
+            }
+        })
     }
 
     /// What is in memory is what the models say.
@@ -161,6 +210,9 @@ impl Schedule {
         if self.processes == 1 {
             self.fill(node, &mut tasks);
         }
+        if self.extras.features.pages {
+            (0..node.databases.len()).for_each(|at| tasks.push((Action::Split, self.cut(node, at))));
+        }
         while self.steps_left > 0 {
             self.steps_left -= 1;
             if self.disk.with(|state| state.dead) {
@@ -170,6 +222,7 @@ impl Schedule {
                 return Ok(End::Over);
             }
             reap(&mut tasks).await?;
+            self.weigh(node)?;
             if let Some(action) = self.extras.action() {
                 self.act(action, node, &mut tasks).await;
             }
@@ -180,9 +233,9 @@ impl Schedule {
                     let begun = self.book.lock().batches();
                     self.disk.note("close".into());
                     let closed = self.finish(node, node.close(), &mut tasks).await?;
-                    if self.disk.with(|state| state.dead) {
+                    let Some(closed) = closed.filter(|_| !self.disk.with(|state| state.dead)) else {
                         return Ok(End::Crash);
-                    }
+                    };
                     if closed.is_ok() {
                         let mut book = self.book.lock();
                         let batches = book.batches();
@@ -198,17 +251,36 @@ impl Schedule {
         Ok(if self.disk.with(|state| state.dead) { End::Crash } else { End::Over })
     }
 
-    /// Waits for `future` while the store answers and the log is flushed, and clients go on if they are that eager.
+    /// No database is over its limit of memory by more than its slack.
+    fn weigh(&self, node: &Node) -> Result<(), String> {
+        for (at, database) in node.databases.iter().enumerate() {
+            let used = database.used_bytes();
+            let shards = database.topology_guard().as_ref().map_or(0, |topology| topology.shards.len());
+            let slack = SLACK_BYTES + shards.saturating_sub(1) * SHARD_BYTES;
+            if let Some(limit) = self.plan.limits[at].filter(|limit| used > limit.bytes + slack) {
+                return Err(format!("database {at} takes {used} bytes under {limit:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for `future` while the store answers and the log is flushed, and clients go on if they are that eager. None: the
+    /// process has died.
     async fn finish<T>(
         &mut self,
         node: &Node,
         future: impl Future<Output = T>,
         tasks: &mut Vec<(Action, JoinHandle<()>)>,
-    ) -> Result<T, String> {
+    ) -> Result<Option<T>, String> {
         let mut future = Box::pin(future);
-        for _ in 0..TURNS_MAX {
+        // Each of many places takes its turns, again and again where clients go on writing.
+        let turns = if self.extras.features.pages { 10 * TURNS_MAX } else { TURNS_MAX };
+        for _ in 0..turns {
             if let std::task::Poll::Ready(done) = futures::poll!(&mut future) {
-                return Ok(done);
+                return Ok(Some(done));
+            }
+            if self.disk.with(|state| state.dead) {
+                return Ok(None);
             }
             if self.extras.asks_to_the_end() {
                 reap(tasks).await?;
@@ -230,14 +302,34 @@ impl Schedule {
         }
     }
 
-    fn ask(&self, node: &Node, at: usize, asked: Vec<crate::script::Asked>, seed: u64) -> JoinHandle<()> {
+    /// Cuts a database so often that its manifests have pages.
+    fn cut(&self, node: &Node, at: usize) -> JoinHandle<()> {
         let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
         tokio::spawn(async move {
-            match client::run(&database, at, &asked, seed, &book).await {
+            if let Err(error) = database.awake().await {
+                return excuse(&disk, &book, "a wake", &error);
+            }
+            for part in 1..PARTS {
+                if let Err(error) = database.split(part * (SLOTS / PARTS)).await {
+                    return excuse(&disk, &book, "a cut", &error);
+                }
+            }
+            disk.note(format!("database {at} is cut into {PARTS} parts"));
+        })
+    }
+
+    fn ask(&self, node: &Node, at: usize, asked: Vec<crate::script::Asked>, seed: u64) -> JoinHandle<()> {
+        let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
+        let limit = self.plan.limits[at];
+        tokio::spawn(async move {
+            match client::run(&database, at, &asked, seed, &book, None).await {
                 Ok(Ok(replies)) => {
                     disk.note(format!("answered: {} replies of database {at}", replies.len()));
                     let halfway = replies.iter().find(|reply| reply.contains("was not in memory"));
                     halfway.into_iter().for_each(|reply| book.lock().fail(reply.clone()));
+                }
+                Ok(Err(error)) | Err(error @ Error::OutOfMemory) if error == Error::OutOfMemory => {
+                    refuse(&disk, &book, at, limit);
                 }
                 Ok(Err(error)) => disk.note(format!("refused: {error}")),
                 Err(error) => excuse(&disk, &book, "a command", &error),
@@ -258,6 +350,26 @@ impl Schedule {
                     self.extras.add_to(&mut asked, &self.plan.scripts[at]);
                     tasks.push((action, self.ask(node, at, asked, draw)));
                 }
+            }
+            Action::Transact => {
+                if running(Action::Transact) < CLIENTS_MAX {
+                    tasks.push((action, self.transact(node, at, draw)));
+                }
+            }
+            Action::Evict => {
+                if running(action) > 0 {
+                    return;
+                }
+                tasks.push((
+                    action,
+                    tokio::spawn(async move {
+                        for chore in database.chores() {
+                            while database.work_at(&chore).await {
+                                yield_now().await;
+                            }
+                        }
+                    }),
+                ));
             }
             Action::Go => {
                 for _ in 0..1 + draw % 12 {
@@ -442,9 +554,28 @@ fn compare(book: &Book, at: usize, found: &crate::model::Model) -> Result<(), St
     Err(format!("database {at} in memory is not as the model: key, model, memory: {pair:?}"))
 }
 
+/// A command was refused for want of memory: there is a limit, and nothing that may be dropped.
+fn refuse(disk: &Disk, book: &Mutex<Book>, at: usize, limit: Option<Limit>) {
+    disk.note(format!("refused for want of memory by database {at}"));
+    let mut book = book.lock();
+    let droppable = match limit.map(|limit| limit.policy) {
+        None => usize::MAX,
+        Some(Eviction::NoEviction) => 0,
+        Some(Eviction::AllKeysLru | Eviction::AllKeysRandom) => book.live(at).keys.len(),
+        Some(_) => book.live(at).keys.values().filter(|entry| entry.expiry.is_some()).count(),
+    };
+    if book.is_open && droppable > DROPPABLE_MAX {
+        book.fail(format!("a command was refused at {limit:?}, though {droppable} keys could be dropped"));
+    }
+}
+
 /// An error has its cause in a fault, or is one.
 fn excuse(disk: &Disk, book: &Mutex<Book>, what: &str, error: &Error) {
     disk.note(format!("{what} failed: {error}"));
+    // Nothing may be dropped for room while the log is behind.
+    if error.to_string().starts_with("MISCONF the log is") {
+        return;
+    }
     let is_excused = disk.with(|state| state.faults > 0 || state.dead);
     let mut book = book.lock();
     if book.is_open && (!is_excused || error.to_string().contains("panicked")) {
