@@ -252,6 +252,10 @@ impl Attempt {
             Err(NoRoom::Log(lsn)) => return Try::Crowded(lsn),
             Err(NoRoom::Refused(error)) => return Try::Done(Outcome::of(Ended::Refused(error))),
         }
+        // The room may have been made by dropping a key that the transaction watches.
+        if matches!(plan.is_touched(db), Ok(true)) {
+            return Try::Done(Outcome::of(Ended::Changed));
+        }
         match call_all(db, plan, seat) {
             Err(fault) => Try::Fault(fault),
             Ok(mut outcome) => {
