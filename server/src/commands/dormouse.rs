@@ -32,7 +32,8 @@ const PATIENT: Flags = ADMIN.union(Flags::PATIENT);
 const SHARDS_MAX: usize = 256;
 
 /// It works on all shards at once, also in a transaction.
-const IMPORT: Flags = Flags::WRITE.union(Flags::WHOLE).union(Flags::NO_SCRIPT).union(Flags::SWAPS_INDEXES);
+const IMPORT: Flags =
+    Flags::WRITE.union(Flags::WHOLE).union(Flags::BY_KEY).union(Flags::NO_SCRIPT).union(Flags::SWAPS_INDEXES);
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "server",
@@ -439,7 +440,7 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "SHARDS",
             "    Show the shards of the database: slots, keys, bytes, load in the last second.",
             "SPLIT [<slot>]",
-            "    Split the shard that has <slot> there; without a slot, the largest shard in its middle.",
+            "    Split the shard that holds <slot> at that slot; without a slot, the largest shard in its middle.",
             "MERGE <slot>",
             "    Merge the shard that begins at <slot> into the one before it.",
             "BRANCH <name> [TTL <milliseconds>]",

@@ -30,7 +30,11 @@ fn import(db: &mut Keyspace<'_>, reply: &mut Reply, (step,): (Step,)) -> Result<
         Step::Show { .. } => db.show_staged(),
         Step::Discard => db.discard_staged(),
         Step::End if !db.is_following() => return Err(Error::text("ERR the database follows no source")),
-        Step::End => db.end_following(),
+        Step::End if db.needs_marker() => return Ok(()),
+        Step::End => {
+            db.delete_marker();
+            db.end_following();
+        }
     }
     reply.ok();
     Ok(())
@@ -41,7 +45,7 @@ enum Step {
     Begin,
     /// Puts them in the place of the others, which must be empty unless `replaces`.
     Show { replaces: bool },
-    /// Lets what was shown expire by this server's clock.
+    /// Lets what was shown expire by this server's clock, and deletes the import's marker.
     End,
     /// Drops what is staged.
     Discard,
@@ -75,6 +79,7 @@ mod tests {
     use crate::keyspace::eviction::{Needs, NoRoom};
     use crate::keyspace::testing::TestLog;
     use crate::keyspace::{Eviction, Keyspace};
+    use dormouse_storage::effect::{self, EffectBody};
     use dormouse_storage::shown::{INDEXES, MARKER, NO_KEYSPACE};
 
     fn import(bench: &mut Bench, words: &[&str]) -> String {
@@ -82,7 +87,7 @@ mod tests {
         let request = OwnedRequest::from_args(&args);
         let mut reply = Reply::new(Version::Resp2);
         let mut db = bench.keyspace();
-        db.begin(false, true);
+        db.begin(true, true);
         match IMPORT(&mut db, &mut reply, request.as_request()) {
             Ok(()) => String::from_utf8_lossy(&reply.buffer).trim().to_owned(),
             Err(error) => error.to_string(),
@@ -241,6 +246,26 @@ mod tests {
         replayed.shared.followed.store(0, Ordering::Relaxed);
         assert_eq!(replayed.data(), bench.data());
         assert_eq!(replayed.run("LRANGE l 0 -1"), "[c]");
+    }
+
+    /// What a marker says is no longer true of data that clients write: an import that finds it would overwrite that.
+    #[test]
+    fn the_marker_goes_with_what_follows() {
+        let mut bench = following();
+        let log = TestLog::of(&mut bench.shared);
+        bench.run(&format!("SET {MARKER} x"));
+        bench.select = 3;
+        assert_eq!(import(&mut bench, &["END"]), "+OK");
+        assert_eq!(bench.run(&format!("SET {MARKER} mine")), "OK");
+        bench.select = 0;
+        assert_eq!(bench.run(&format!("EXISTS {MARKER}")), "0");
+        assert_eq!(
+            log.effects()
+                .iter()
+                .filter(|effect| matches!(effect::read(&effect.body), Some(EffectBody::Delete { .. })))
+                .count(),
+            1
+        );
     }
 
     #[test]

@@ -51,6 +51,24 @@ impl Keyspace<'_> {
         self.set_followed(self.followed & VISIBLE_MASK);
     }
 
+    /// Whether it is unknown if [`MARKER`] is there: its place must be loaded.
+    pub fn needs_marker(&mut self) -> bool {
+        self.in_first(|db| db.contains(MARKER.as_bytes()));
+        self.has_fault()
+    }
+
+    /// Deletes [`MARKER`], whose place must be resident.
+    pub fn delete_marker(&mut self) {
+        self.in_first(|db| db.delete(MARKER.as_bytes()));
+    }
+
+    fn in_first(&mut self, look: impl FnOnce(&mut Self) -> bool) {
+        let selected = self.selected();
+        self.select(0);
+        look(self);
+        self.select(selected);
+    }
+
     /// From now on keys expire by this server's clock again. Every shard must be held.
     pub fn end_following(&mut self) {
         self.set_followed(self.followed & STAGED_MASK);
