@@ -63,6 +63,7 @@ use self::place::KEY;
 use self::progress::LiveProgress;
 use self::session::{Ending, LiveImport, Remembered};
 use self::signals::Signals;
+use crate::output::print_line;
 use crate::target::ServerUrl;
 
 /// How often the same batch may fail before we stop to believe that the link is at fault.
@@ -86,7 +87,7 @@ pub struct LiveOptions {
     pub follows: bool,
     /// Cut over by itself as soon as the target has everything.
     pub stops_when_caught_up: bool,
-    /// When cutting over, have the source hold writes back for so long.
+    /// When cutting over, the source holds back writes for this time.
     pub pause: Option<Duration>,
 }
 
@@ -147,10 +148,7 @@ pub fn run(source: &str, target: Option<&ServerUrl>, options: LiveOptions) -> Re
         import.progress.note(&format!("left out: {what}, {} times", HumanCount(count)));
     }
     match outcome? {
-        Ending::CutOver { paused } => {
-            println!("{}", summary(&import, paused));
-            Ok(())
-        }
+        Ending::CutOver { paused } => print_line(&summary(&import, paused)),
         Ending::Stopped if memory.syncing => {
             Err("stopped before the copy was complete: the target is as it was".to_string())
         }

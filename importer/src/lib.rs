@@ -6,12 +6,13 @@
 //! | [`online`] | a file through a running server, as its client |
 //! | [`follow`] | a running source into a running target, until clients are cut over |
 //!
-//! It knows no options and no server: whoever calls it reads the command line. What it has to say goes to standard error.
+//! It knows no options and no server: its caller reads the command line. What it has to say goes to standard error.
 #![forbid(unsafe_code)]
 
 pub mod follow;
 pub mod offline;
 pub mod online;
+pub mod output;
 pub mod progress;
 pub mod target;
 
@@ -27,7 +28,7 @@ use self::progress::Progress;
 pub struct FileImport {
     /// `-` is standard input.
     pub file: PathBuf,
-    /// Replace what is there, rather than refusing.
+    /// Replaces existing data, rather than refusing.
     pub replace: bool,
     /// Leave out what cannot be taken, rather than giving up.
     pub skip_unsupported: bool,

@@ -9,6 +9,7 @@ use dormouse_storage::rdb::import::{Import as Order, ImportError, ImportStep};
 use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
+use crate::output::print_error;
 use crate::progress::Progress;
 use crate::{FileImport, note_unsupported, now_ms};
 
@@ -39,7 +40,7 @@ pub fn run(import: &FileImport, destination: Destination<'_>) -> Result<(), Stri
     let made = url.strip_prefix("file://").map(Path::new).filter(|folder| !folder.exists());
     let store = Arc::new(Store::open(url).map_err(|error| match error {
         StoreError::Locked { .. } => {
-            format!("{error}. Import through the running server with --to redis://127.0.0.1:6379, or end it first")
+            format!("{error}. Import through the running server with --to redis://HOST:PORT, or stop the server first")
         }
         _ => error.to_string(),
     })?);
@@ -109,6 +110,6 @@ fn import_into(
     if imported.unsupported > 0 {
         line += &format!("; {} left out", imported.unsupported);
     }
-    eprintln!("{line}");
+    print_error(&line);
     Ok(())
 }

@@ -16,6 +16,7 @@ use dormouse_storage::codec::value::kind;
 use dormouse_storage::rdb::import::shown;
 use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
+use crate::output::print_error;
 use crate::progress::Progress;
 use crate::target::ServerUrl;
 use crate::{FileImport, note_unsupported, now_ms};
@@ -78,7 +79,7 @@ pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
             if skipped.max(sent.skipped) > 0 {
                 line += &format!("; {} left out", skipped.max(sent.skipped));
             }
-            eprintln!("{line}");
+            print_error(&line);
             Ok(())
         }
     }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::output::{counted, print_error};
+
 const TICK: Duration = Duration::from_millis(100);
 
 /// On standard error, so that data may go to standard output.
@@ -53,7 +55,7 @@ impl Progress {
 
     /// A line about something on the way.
     pub fn note(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| print_error(line));
     }
 
     /// `1,000 keys, 2 MiB, in 3 seconds (333 keys/s)`
@@ -65,7 +67,7 @@ impl Progress {
         } else {
             HumanDuration(took).to_string()
         };
-        format!("{} keys, {}, in {took} ({})", HumanCount(keys), HumanBytes(bytes), self.rate(keys))
+        format!("{}, {}, in {took} ({})", counted(keys, "key"), HumanBytes(bytes), self.rate(keys))
     }
 
     fn rate(&self, keys: u64) -> String {

@@ -396,7 +396,7 @@ pub struct Places {
 pub enum Refusal {
     #[error("ERR max number of clients reached")]
     TooMany,
-    #[error("OOM no new clients are taken when used memory > 'max-memory-total'.")]
+    #[error("OOM no new clients are taken when used memory > 'maxmemory-total'.")]
     OutOfMemory,
 }
 

@@ -567,7 +567,7 @@ fn switch(text: &str) -> Result<(), String> {
 fn always(value: &str, text: &str) -> Result<(), String> {
     match text.eq_ignore_ascii_case(value) {
         true => Ok(()),
-        false => Err(format!("argument must be '{value}': this server does nothing else")),
+        false => Err(format!("argument must be '{value}': this server supports no other value")),
     }
 }
 

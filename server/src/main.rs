@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use dormouse::cli::{Invocation, version};
 use dormouse::server::{Failure, Server};
+use dormouse_importer::output::{print_error, print_line};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -15,8 +16,13 @@ fn main() -> ExitCode {
         Invocation::Serve(options) => options,
         Invocation::Tool(tool) => return tool.run(),
         Invocation::Version => {
-            println!("{}", version());
-            return ExitCode::SUCCESS;
+            return match print_line(&version()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => {
+                    print_error(&format!("dormouse: {failure}"));
+                    ExitCode::FAILURE
+                }
+            };
         }
     };
     let logging = dormouse::logging::start(options.log_format, &options.log_level);
@@ -24,7 +30,7 @@ fn main() -> ExitCode {
     match logging.and_then(|()| Server::start(*options)).and_then(Server::run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("dormouse: {failure}");
+            print_error(&format!("dormouse: {failure}"));
             failure.exit_code().into()
         }
     }

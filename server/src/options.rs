@@ -67,7 +67,7 @@ pub struct Options {
           help_heading = "Listening")]
     pub max_clients: u32,
 
-    /// Disconnect a client that has been idle for so many seconds (0: never)
+    /// Disconnect clients that are idle for this many seconds (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 0,
           value_parser = clap::value_parser!(u32).range(..=i64::from(i32::MAX)), help_heading = "Listening")]
     pub timeout: u32,

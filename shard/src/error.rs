@@ -76,7 +76,7 @@ pub enum Error {
     /// So many of them are as many as may wait: the queue of the database is full.
     #[error("BUSY {0} slow commands of this database wait already: this one was not run")]
     Busy(usize),
-    #[error("OOM command not allowed when used memory > 'max-memory-total'.")]
+    #[error("OOM command not allowed when used memory > 'maxmemory-total'.")]
     OutOfTotal,
     /// The value of a key lies in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]

@@ -62,20 +62,20 @@ fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
         "ZRANGESTORE d sorted 0 -1",
     ] {
         let reply = bench.line(line);
-        assert!(reply.contains("'max-memory-total'"), "{line}: {reply}");
+        assert!(reply.contains("'maxmemory-total'"), "{line}: {reply}");
     }
     let reply = bench.run(&[(0, restore)]);
-    assert!(reply.contains("'max-memory-total'"), "RESTORE: {reply}");
+    assert!(reply.contains("'maxmemory-total'"), "RESTORE: {reply}");
     // A transaction, whose commands see different indexes: in index 1 the text is not there.
     let reply = bench.run(&[(0, &[b"GET", b"none"]), (1, &[b"SETRANGE", b"text", b"33554431", b"x"])]);
-    assert!(reply.contains("'max-memory-total'"), "EXEC: {reply}");
+    assert!(reply.contains("'maxmemory-total'"), "EXEC: {reply}");
     // Each of these fits, and all together do not.
     let sets: Vec<String> = (0..4).map(|n| format!("d{n}")).collect();
     let several: Vec<(u8, [&[u8]; 4])> =
         sets.iter().map(|key| (0, [b"SETRANGE".as_slice(), key.as_bytes(), b"10000000", b"x"])).collect();
     let several: Vec<(u8, &[&[u8]])> = several.iter().map(|(select, args)| (*select, &args[..])).collect();
     let reply = bench.run(&several);
-    assert!(reply.contains("'max-memory-total'"), "EXEC: {reply}");
+    assert!(reply.contains("'maxmemory-total'"), "EXEC: {reply}");
     // What a transaction makes and then copies is not known before it runs.
     let reply = bench.run(&[
         (0, &[b"SETRANGE", b"d", b"10000000", b"x"]),

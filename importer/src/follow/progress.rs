@@ -1,6 +1,7 @@
-//! What the user sees on standard error: on a terminal one line that is drawn anew each second, else a line now and then.
+//! What the user sees on standard error: on a terminal one line that is drawn anew each second, else a line while
+//! something changes, and one a minute while nothing does.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,14 +9,25 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::meters::ImportMeters;
+use crate::output::print_error;
 
 const REDRAW: Duration = Duration::from_millis(500);
 const LINE: Duration = Duration::from_secs(5);
+const IDLE_LINE: Duration = Duration::from_secs(60);
 
 pub struct LiveProgress {
     bar: Option<ProgressBar>,
-    /// When a line was last drawn, with the commands that were applied until then.
-    last: Mutex<Option<(Instant, u64)>>,
+    last: Mutex<Option<Drawn>>,
+}
+
+/// What was drawn last.
+#[derive(Clone, Copy)]
+struct Drawn {
+    at: Instant,
+    following: bool,
+    /// Commands that were applied until then.
+    commands: u64,
+    is_behind: bool,
 }
 
 impl LiveProgress {
@@ -30,8 +42,7 @@ impl LiveProgress {
 
     /// Says something that stays.
     pub fn note(&self, text: &str) {
-        // Nobody is left to be told where standard error is closed.
-        let print = || drop(writeln!(std::io::stderr(), "{text}"));
+        let print = || print_error(text);
         match &self.bar {
             Some(bar) => bar.suspend(print),
             None => print(),
@@ -44,14 +55,22 @@ impl LiveProgress {
         let every = if self.bar.is_some() { REDRAW } else { LINE };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = *last;
-        if before.is_some_and(|(at, _)| now.duration_since(at) < every) {
+        if before.is_some_and(|before| now.duration_since(before.at) < every) {
             return;
         }
-        let commands = meters.commands.load(Ordering::Relaxed);
-        *last = Some((now, commands));
+        let drawn = Drawn {
+            at: now,
+            following: meters.following.load(Ordering::Relaxed),
+            commands: meters.commands.load(Ordering::Relaxed),
+            is_behind: meters.lag(now).is_none_or(|(bytes, _)| bytes > 0),
+        };
+        if self.bar.is_none() && before.is_some_and(|before| drawn.is_idle_since(before)) {
+            return;
+        }
+        *last = Some(drawn);
         drop(last);
-        let rate = before.map_or(0.0, |(at, earlier)| {
-            commands.saturating_sub(earlier) as f64 / now.duration_since(at).as_secs_f64()
+        let rate = before.map_or(0.0, |before| {
+            drawn.commands.saturating_sub(before.commands) as f64 / now.duration_since(before.at).as_secs_f64()
         });
         let text = describe(meters, rate, now);
         match &self.bar {
@@ -68,6 +87,14 @@ impl LiveProgress {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drawn {
+    /// Whether a line would say what the one before has said, less than a minute ago.
+    fn is_idle_since(self, before: Self) -> bool {
+        let said = |drawn: Self| (drawn.following, drawn.commands, drawn.is_behind);
+        self.following && said(self) == said(before) && self.at.duration_since(before.at) < IDLE_LINE
     }
 }
 

@@ -27,6 +27,7 @@ use super::reader::{Position, SourceReader};
 use super::signals::{Signals, Wish};
 use super::source::{Feed, SyncAnswer, acknowledge, close};
 use super::target::{Bookkeeping, Refusals, TargetLink, TargetState};
+use crate::output::counted;
 
 const TICK: Duration = Duration::from_millis(100);
 /// A source that we may not ask is taken to have said everything by then.
@@ -240,16 +241,19 @@ impl LiveImport {
         }
         match &found.place {
             None if memory.begun => Err(Interruption::Final(format!(
-                "the key {KEY} has vanished from the target, which was perhaps flushed by somebody else; start again with \
-                 --replace"
+                "the key {KEY} has vanished from the target, which another client may have flushed; start again with --replace"
             ))),
             None => match target.keys()? {
                 0 => Ok(Content::Nothing),
                 keys if self.replaces => Ok(Content::Foreign(keys)),
                 keys => Err(Interruption::Final(format!(
-                    "the target {} holds {} keys: give an empty one, or --replace to delete everything in it first",
+                    "the target {} holds {}: name an empty one, or give --replace to {}",
                     self.target,
-                    HumanCount(keys)
+                    counted(keys, "key"),
+                    match target.abilities.stages {
+                        true => "replace all of its data when the copy is complete",
+                        false => "delete all of its data before the copy",
+                    }
                 ))),
             },
             Some(place) if place.source() == self.source.to_string() => Ok(Content::Ours),

@@ -35,7 +35,7 @@ use super::wire::{Connection, request};
 
 /// How long one batch may take.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// What a server has that does not say.
+/// How many indexes a server has that does not report their number.
 const INDEXES: u64 = 16;
 /// Answers to so many requests fit into any socket's buffer: below it nobody needs to read while we write.
 const ANSWERS_BUFFERED: usize = 512;

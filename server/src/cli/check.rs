@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use dormouse_importer::output::{counted, print_line};
 use dormouse_importer::progress::Progress;
 use dormouse_shard::check::salvage::salvage;
 use dormouse_shard::check::{CheckReport, Checked, CheckedLog, Problem, Spare, check};
 use dormouse_shard::export::{About, Exported};
 use dormouse_storage::rdb::writer::{VERSION_MAX, VERSION_MIN};
 use dormouse_storage::store::Store;
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::{Failure, open_to_read, parse_database, store_url};
@@ -62,50 +63,61 @@ impl Check {
     }
 
     fn look(&self, store: &Arc<Store>) -> Result<ExitCode, String> {
-        let mut told: fn(&Checked) = if self.json { |_| {} } else { tell };
+        let mut printed = Ok(());
+        let mut told = |checked: &Checked| {
+            if !self.json && printed.is_ok() {
+                printed = print_line(&lines_of(checked));
+            }
+        };
         let report = check(store, self.database.as_deref(), &mut told).map_err(|error| error.to_string())?;
+        printed?;
         if report.databases.is_empty() && self.database.is_some() {
             let name = self.database.as_deref().unwrap_or_default();
             return Err(format!("database `{name}` does not exist in {}", store.url()));
         }
-        match self.json {
-            true => println!("{}", json_of(&report)),
-            false => println!("{}", summary(&report)),
-        }
+        print_line(&if self.json { json_of(&report).to_string() } else { summary(&report) })?;
         Ok(if report.problems() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
 /// One line where all is well, and one more for each problem.
-fn tell(checked: &Checked) {
-    let Checked { name, manifest, keys, bytes, chunks, tails, logged, .. } = checked;
-    let state = if checked.problems.is_empty() { "fine" } else { "DAMAGED" };
+fn lines_of(checked: &Checked) -> String {
+    let Checked { name, manifest, keys, bytes, chunks, tails, logged, garbage, unknown, markers, problems, .. } =
+        checked;
+    let state = if problems.is_empty() { "fine" } else { "DAMAGED" };
     let manifest = manifest.map_or_else(|| "no manifest yet".to_owned(), |number| format!("manifest {number}"));
-    print!(
-        "{name}: {state}: {} keys, {}, {chunks} chunks, {tails} tails, {logged} writes in the log, {manifest}",
-        HumanCount(*keys),
+    let mut line = format!(
+        "{name}: {state}: {}, {}, {}, {}, {} in the log, {manifest}",
+        counted(*keys, "key"),
         HumanBytes(*bytes),
+        counted(*chunks as u64, "chunk"),
+        counted(*tails as u64, "tail"),
+        counted(*logged as u64, "write"),
     );
-    if checked.garbage.objects > 0 {
-        let garbage = checked.garbage;
-        print!(", {} of garbage in {} objects", HumanBytes(garbage.bytes), garbage.objects);
+    if garbage.objects > 0 {
+        line += &format!(", {} of garbage in {}", HumanBytes(garbage.bytes), counted(garbage.objects, "object"));
     }
-    if checked.unknown.objects > 0 {
-        let unknown = checked.unknown;
-        print!(", {} in {} objects that an unreadable manifest may name", HumanBytes(unknown.bytes), unknown.objects);
+    if unknown.objects > 0 {
+        let objects = counted(unknown.objects, "object");
+        line += &format!(", {} in {objects} that an unreadable manifest may name", HumanBytes(unknown.bytes));
     }
-    if checked.markers > 0 {
-        print!(", {} markers of branches", checked.markers);
+    if *markers > 0 {
+        line += &format!(", {}", counted(*markers, "branch marker"));
     }
-    println!();
-    checked.problems.iter().for_each(|problem| println!("  {problem}"));
+    problems.iter().for_each(|problem| line += &format!("\n  {problem}"));
+    line
 }
 
 fn summary(report: &CheckReport) -> String {
     let CheckedLog { logs, files, frames, bytes, torn, problems, .. } = &report.log;
     let state = if problems.is_empty() { "fine" } else { "DAMAGED" };
-    let mut lines =
-        vec![format!("log: {state}: {files} files of {logs} processes, {frames} frames, {}", HumanBytes(*bytes))];
+    let mut lines = vec![format!(
+        "log: {state}: {} of {}, {}, {}",
+        counted(*files as u64, "file"),
+        counted(*logs as u64, "process"),
+        counted(*frames as u64, "frame"),
+        HumanBytes(*bytes)
+    )];
     lines.extend(
         torn.iter().map(|torn| {
             format!("  {torn} (a crash tore it, or it is being written; acknowledged writes come before it)")
@@ -115,14 +127,16 @@ fn summary(report: &CheckReport) -> String {
     if report.unfinished.objects > 0 {
         let unfinished = report.unfinished;
         lines.push(format!(
-            "unfinished writes: {} in {} files, which the next server removes",
+            "unfinished writes: {} in {}, which the next server removes",
             HumanBytes(unfinished.bytes),
-            unfinished.objects
+            counted(unfinished.objects, "file")
         ));
     }
-    lines.push(match report.problems() {
-        0 => format!("{} databases: no problem was found", report.databases.len()),
-        problems => format!("{} databases: {problems} problems were found", report.databases.len()),
+    let databases = counted(report.databases.len() as u64, "database");
+    lines.push(match report.problems() as u64 {
+        0 => format!("{databases}: no problem was found"),
+        1 => format!("{databases}: 1 problem was found"),
+        problems => format!("{databases}: {} were found", counted(problems, "problem")),
     });
     lines.join("\n")
 }
@@ -192,10 +206,11 @@ fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result
         // What matters has been said already.
         let _ = fs::remove_file(&unfinished);
     })?;
-    println!("salvaged {}", progress.summary(exported.keys, exported.bytes));
-    left_out.iter().for_each(|what| println!("left out: {what}"));
+    let mut lines = vec![format!("salvaged {}", progress.summary(exported.keys, exported.bytes))];
+    lines.extend(left_out.iter().map(|what| format!("left out: {what}")));
     if left_out.is_empty() {
-        println!("nothing was left out");
+        lines.push("nothing was left out".to_owned());
     }
+    print_line(&lines.join("\n"))?;
     Ok(if left_out.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

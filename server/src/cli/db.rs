@@ -7,6 +7,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use dormouse_importer::output::{print, print_line};
 use dormouse_protocol::Response;
 use serde_json::{Value, json};
 
@@ -45,32 +46,37 @@ enum Action {
         /// The name of the branch, such as pr-1
         #[arg(value_parser = parse_name)]
         name: String,
-        /// Delete the branch after so long, such as 1h or 7d
+        /// Delete the branch after this time, such as 1h or 7d
         #[arg(long, value_name = "DURATION", default_value = "never", hide_default_value = true)]
         ttl: Interval,
     },
     /// Delete a branch for good; with the admin token, also a database that no token opens
     Delete {
+        /// The branch or database to delete
         #[arg(value_parser = parse_name)]
         name: String,
     },
     /// Show one database
     Show {
+        /// The database [default: the token's own, or `default`]
         #[arg(value_parser = parse_name)]
         name: Option<String>,
     },
     /// Put a database to sleep
     Sleep {
+        /// The database [default: the token's own, or `default`]
         #[arg(value_parser = parse_name)]
         name: Option<String>,
     },
     /// Wake a database
     Wake {
+        /// The database [default: the token's own, or `default`]
         #[arg(value_parser = parse_name)]
         name: Option<String>,
     },
     /// Show what a database has used
     Usage {
+        /// The database [default: the token's own, or `default`]
         #[arg(value_parser = parse_name)]
         name: Option<String>,
     },
@@ -137,12 +143,7 @@ impl Db {
                 (meters, json_of(&usage))
             }
         };
-        if self.json {
-            println!("{value}")
-        } else {
-            print!("{text}")
-        }
-        Ok(())
+        if self.json { print_line(&value.to_string()) } else { print(&text) }
     }
 }
 

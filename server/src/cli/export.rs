@@ -8,6 +8,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dormouse_importer::output::print_error;
 use dormouse_importer::progress::Progress;
 use dormouse_shard::export::{About, ExportError, Exported, export};
 use dormouse_shard::snapshot::Snapshot;
@@ -49,7 +50,7 @@ impl Export {
         } else {
             self.to_file(&store, &progress)
         }?;
-        eprintln!("exported {}", progress.summary(exported.keys, exported.bytes));
+        print_error(&format!("exported {}", progress.summary(exported.keys, exported.bytes)));
         Ok(())
     }
 

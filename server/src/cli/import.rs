@@ -23,8 +23,8 @@ pub struct ImportArguments {
           value_parser = super::unrepeated::Unrepeated::<ServerUrl>::new())]
     to: Option<ServerUrl>,
 
-    /// Replace what is there: all data of the database, or with --to the keys that the file has too; when moving in from
-    /// a running server all data of the target
+    /// Replace existing data: all of the database; with --to, the keys that the file holds too; from a running server,
+    /// all data of the target when the copy is complete
     #[arg(long)]
     replace: bool,
 
@@ -54,7 +54,7 @@ struct Live {
     #[arg(long, requires = "follow", help_heading = "From a running server")]
     stop_when_caught_up: bool,
 
-    /// When cutting over, have the source hold writes back for so long (CLIENT PAUSE), so that none is lost between
+    /// When cutting over, make the source hold back writes for this time (CLIENT PAUSE), so that none is lost between
     /// the last one that is copied and the moment when clients go to the target
     #[arg(long, value_name = "DURATION", requires = "follow", help_heading = "From a running server")]
     pause_source: Option<Interval>,

@@ -11,6 +11,7 @@ mod unrepeated;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use dormouse_importer::output::print_error;
 use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 
@@ -58,7 +59,7 @@ impl Tool {
         match done {
             Ok(code) => code,
             Err(Failure { text, code }) => {
-                eprintln!("dormouse: {text}");
+                print_error(&format!("dormouse: {text}"));
                 ExitCode::from(code)
             }
         }

@@ -187,7 +187,7 @@ fn errors_are_redis_s_and_change_nothing() {
         ("appendonly maybe", failed("appendonly", "argument must be 'yes' or 'no'")),
         (
             "stop-writes-on-bgsave-error no",
-            failed("stop-writes-on-bgsave-error", "argument must be 'yes': this server does nothing else"),
+            failed("stop-writes-on-bgsave-error", "argument must be 'yes': this server supports no other value"),
         ),
         ("active-expire-effort 11", failed("active-expire-effort", "argument must be between 1 and 10 inclusive")),
         ("activedefrag maybe", failed("activedefrag", "argument must be 'yes' or 'no'")),

@@ -59,12 +59,12 @@ impl Creates {
                 "it overwrites objects that are there, whatever is asked of it (If-None-Match: *)".to_owned()
             }
             Creates::SeveralWin(winners) => format!(
-                "of {CONTENDERS} requests that created one object at the same time (If-None-Match: *) it told {winners} that \
-                 they had, and one may win"
+                "of {CONTENDERS} requests that created one object at the same time (If-None-Match: *) the store reported \
+                 success to {winners}, and at most one may succeed"
             ),
             Creates::WinnerLoses => {
-                "of requests that created one object at the same time (If-None-Match: *) it told one \
-                                     that it had, and kept what another one sent"
+                "of requests that created one object at the same time (If-None-Match: *) the store \
+                 reported success to one and kept the content of another"
                     .to_owned()
             }
         };
