@@ -10,7 +10,7 @@ use dormouse_types::record::Record;
 use dormouse_types::record::access_clock;
 
 use crate::error::Error;
-use crate::snapshot::{SegmentCounts, Snapshot};
+use crate::snapshot::{SegmentCounts, Snapshot, Unreadable};
 
 /// How often progress is told: after so many records.
 const STEP: u64 = 1 << 12;
@@ -52,21 +52,21 @@ pub async fn export<W: Write + Send>(
     about: About<'_>,
     watch: &mut (dyn FnMut(Exported) + Send),
 ) -> Result<(W, Exported), ExportError> {
-    export_readable(snapshot, out, about, watch, &mut |error| Err(error)).await
+    let mut export = Export::begin(out, about)?;
+    export_readable(snapshot, &mut export, watch, &mut |unreadable| Err(unreadable.error)).await?;
+    Ok(export.finish(watch)?)
 }
 
 /// The same, but for each part that cannot be read `damaged` is asked whether to go on without it.
 ///
 /// # Errors
-/// What `damaged` answers, or when `out` refuses to take more.
-pub async fn export_readable<W: Write + Send>(
+/// What `damaged` answers, or when the output refuses to take more.
+pub(crate) async fn export_readable<W: Write + Send>(
     snapshot: &Snapshot<'_>,
-    out: W,
-    about: About<'_>,
+    export: &mut Export<W>,
     watch: &mut (dyn FnMut(Exported) + Send),
-    damaged: &mut (dyn FnMut(Error) -> Result<(), Error> + Send),
-) -> Result<(W, Exported), ExportError> {
-    let mut export = Export::begin(out, about)?;
+    damaged: &mut (dyn FnMut(Unreadable) -> Result<(), Error> + Send),
+) -> Result<(), ExportError> {
     for index in 0..INDEXES {
         let counts = snapshot.counts(index);
         // An error of the output cannot pass through the visit, whose errors are the database's.
@@ -83,7 +83,7 @@ pub async fn export_readable<W: Write + Send>(
         }
         visited?;
     }
-    Ok(export.finish(watch)?)
+    Ok(())
 }
 
 /// An RDB that is being written, record by record, index after index.

@@ -46,6 +46,30 @@ pub struct Snapshot<'a> {
     shared: Shared,
 }
 
+/// A part of a database that cannot be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    pub error: Error,
+    /// Where it is a page of the manifest: what that page is about.
+    pub page: Option<UnreadablePage>,
+}
+
+impl From<Error> for Unreadable {
+    fn from(error: Error) -> Self {
+        Self { error, page: None }
+    }
+}
+
+/// The segments that a page of the manifest describes.
+#[derive(Debug, Clone, Copy)]
+pub struct UnreadablePage {
+    /// The logical index that shows them.
+    pub index: usize,
+    pub keyspace: u32,
+    pub range: Range53,
+    pub counts: SegmentCounts,
+}
+
 /// A place that is in the store.
 struct Wanted {
     range: Range53,
@@ -105,10 +129,10 @@ impl<'a> Snapshot<'a> {
     /// # Errors
     /// What `visit` answers, or the first thing that cannot be read; the text names the object.
     pub async fn visit(&self, index: usize, visit: &mut (dyn FnMut(&Record) -> Result<()> + Send)) -> Result<()> {
-        self.visit_readable(index, visit, &mut |error| Err(error)).await
+        self.visit_readable(index, visit, &mut |unreadable| Err(unreadable.error)).await
     }
 
-    /// The same, but for each place that cannot be read `damaged` is asked whether to go on without it.
+    /// The same, but for each part that cannot be read `damaged` is asked whether to go on without it.
     ///
     /// # Errors
     /// What `visit` or `damaged` answers.
@@ -116,7 +140,7 @@ impl<'a> Snapshot<'a> {
         &self,
         index: usize,
         visit: &mut (dyn FnMut(&Record) -> Result<()> + Send),
-        damaged: &mut (dyn FnMut(Error) -> Result<()> + Send),
+        damaged: &mut (dyn FnMut(Unreadable) -> Result<()> + Send),
     ) -> Result<()> {
         let keyspace = self.ids[index];
         let all = wanted(&places((&self.manifest).into(), &self.replay, keyspace, 0, SLOTS));
@@ -131,7 +155,12 @@ impl<'a> Snapshot<'a> {
                     let of_page = wanted(&places_of_page(unread, &page, &self.replay));
                     self.visit_places(keyspace, &of_page, visit, damaged).await?;
                 }
-                Err(error) => damaged(store_error(error))?,
+                Err(error) => {
+                    let info = unread.info();
+                    let counts = SegmentCounts { keys: info.records.into(), expiring: info.expiring.into() };
+                    let page = UnreadablePage { index, keyspace, range: info.range, counts };
+                    damaged(Unreadable { error: store_error(error), page: Some(page) })?;
+                }
             }
         }
         Ok(())
@@ -142,7 +171,7 @@ impl<'a> Snapshot<'a> {
         keyspace: u32,
         all: &[Wanted],
         visit: &mut (dyn FnMut(&Record) -> Result<()> + Send),
-        damaged: &mut (dyn FnMut(Error) -> Result<()> + Send),
+        damaged: &mut (dyn FnMut(Unreadable) -> Result<()> + Send),
     ) -> Result<()> {
         let mut rest = all;
         while !rest.is_empty() {
@@ -165,7 +194,7 @@ impl<'a> Snapshot<'a> {
                         let segments = places.iter().filter_map(Place::segment);
                         segments.flat_map(Segment::iter).try_for_each(&mut *visit)?;
                     }
-                    Err(error) => damaged(error)?,
+                    Err(error) => damaged(error.into())?,
                 }
             }
         }

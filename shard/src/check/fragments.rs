@@ -27,7 +27,7 @@ use dormouse_storage::codec::value::pieces::Assembly;
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
-use dormouse_storage::manifest::{Names, SELECT_INDEXES, origin_of};
+use dormouse_storage::manifest::{Manifest, Names, SELECT_INDEXES, origin_of};
 use dormouse_storage::replay::Effects;
 use dormouse_storage::shown::INDEXES;
 use dormouse_storage::store::{Store, StoreError};
@@ -40,7 +40,7 @@ use super::salvage::SalvageError;
 use crate::export::{About, Export, Exported};
 use crate::keyspace::Shared;
 use crate::replay::replayed;
-use crate::snapshot::SegmentCounts;
+use crate::snapshot::{SegmentCounts, UnreadablePage};
 
 /// A body in some chunk, with what orders it among others of its range.
 #[derive(Debug, Clone)]
@@ -190,7 +190,9 @@ impl Fragments {
                 }
             };
             match self.origin {
-                Some(origin) => self.visit(store, *keyspace, &bodies, origin.seed, &mut write, left_out).await,
+                Some(origin) => {
+                    self.visit(store, (*keyspace, Range53::WHOLE), &bodies, origin.seed, &mut write, left_out).await
+                }
                 None => self.visit_by_key(store, &bodies, &mut write, left_out).await,
             }
             if let Some(error) = refused {
@@ -205,6 +207,36 @@ impl Fragments {
         Ok(export.finish(watch).map_err(crate::export::ExportError::from)?)
     }
 
+    /// Whether they are of the database that a manifest describes, rather than of another one of its name.
+    pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
+        self.origin.is_some_and(|origin| (origin.seed, origin.created_ms) == (manifest.seed, manifest.created_ms))
+    }
+
+    /// Writes what is known of the segments that a page of the manifest describes.
+    ///
+    /// # Errors
+    /// When the output refuses to take more.
+    pub(super) async fn export_page<W: Write + Send>(
+        &self,
+        store: &Store,
+        page: &UnreadablePage,
+        export: &mut Export<W>,
+        watch: &mut (dyn FnMut(Exported) + Send),
+        left_out: &mut Vec<String>,
+    ) -> Result<(), SalvageError> {
+        let Some(origin) = self.origin else { return Ok(()) };
+        let UnreadablePage { index, keyspace, range, counts } = *page;
+        let bodies: Vec<&Body> = self.bodies.iter().filter(|body| body.entry.keyspace == keyspace).collect();
+        let mut refused = None;
+        let mut write = |record: &Record| {
+            if refused.is_none() {
+                refused = export.record(index, counts, record, &mut *watch).err();
+            }
+        };
+        self.visit(store, (keyspace, range), &bodies, origin.seed, &mut write, left_out).await;
+        refused.map_or(Ok(()), |error| Err(crate::export::ExportError::from(error).into()))
+    }
+
     /// Which keyspace each index shows.
     fn shown(&self) -> [u32; INDEXES] {
         let by_chunks =
@@ -216,11 +248,11 @@ impl Fragments {
         }
     }
 
-    /// Shows every key of a keyspace once, as the latest that is known of its position says.
+    /// Shows every key of a range of a keyspace once, as the latest that is known of its position says.
     async fn visit(
         &self,
         store: &Store,
-        keyspace: u32,
+        (keyspace, range): (u32, Range53),
         bodies: &[&Body],
         seed: u64,
         write: &mut (dyn FnMut(&Record) + Send),
@@ -229,13 +261,14 @@ impl Fragments {
         let shared = Shared::new(&self.database, seed);
         let mut covered = Covered::default();
         for body in bodies {
-            let pieces = covered.uncovered(body.entry.range);
+            let Some(both) = shared_part(body.entry.range, range) else { continue };
+            let pieces = covered.uncovered(both);
             if pieces.is_empty() {
                 continue;
             }
             match self.records_of(store, body).await {
                 Ok(records) => {
-                    covered.add(body.entry.range);
+                    covered.add(both);
                     self.write_pieces(&shared, keyspace, &pieces, records, body.entry.sequence, write, left_out);
                 }
                 // Older bodies of the range are better than nothing.
@@ -243,7 +276,7 @@ impl Fragments {
             }
         }
         // What no body has: keys that only tails and the log know.
-        let pieces = covered.uncovered(Range53::WHOLE);
+        let pieces = covered.uncovered(range);
         self.write_pieces(&shared, keyspace, &pieces, Found::default(), 0, write, left_out);
     }
 
@@ -367,6 +400,13 @@ struct Found {
     records: Vec<Record>,
     /// Positions of keys that have seen more than the body, and up to which effect.
     later: Vec<(u64, u64)>,
+}
+
+/// What two aligned ranges share: the smaller one, or nothing.
+fn shared_part(one: Range53, other: Range53) -> Option<Range53> {
+    let holds = |outer: Range53, inner: Range53| outer.start <= inner.start && inner.end() <= outer.end();
+    let (smaller, larger) = if one.bits > other.bits { (other, one) } else { (one, other) };
+    holds(larger, smaller).then_some(smaller)
 }
 
 /// Ranges that something is known of: aligned ranges, which either hold one another or share nothing.

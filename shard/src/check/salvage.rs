@@ -4,7 +4,8 @@
 //! 2. Its tails are taken up to the first that cannot be read. What comes after that, the log too, is left out: it says how
 //!    values changed that are not known.
 //! 3. The log is taken as far as it follows without a gap.
-//! 4. Each place whose body cannot be read is left out, and all places of a page of the manifest that cannot be read.
+//! 4. Each place whose body cannot be read is left out. The places of a page of the manifest that cannot be read are taken
+//!    from chunks, tails and log, as in 5.
 //! 5. Where no manifest can be read, chunks, tails and log are taken for what they say themselves: [`super::fragments`].
 //!
 //! Whatever is left out is told.
@@ -23,8 +24,8 @@ use dormouse_storage::tail::Tail;
 use futures::executor::block_on;
 
 use super::fragments::Fragments;
-use crate::export::{About, ExportError, Exported, export_readable};
-use crate::snapshot::Snapshot;
+use crate::export::{About, Export, ExportError, Exported, export_readable};
+use crate::snapshot::{Snapshot, Unreadable};
 
 /// What was got out.
 #[derive(Debug)]
@@ -81,11 +82,33 @@ pub fn salvage<W: Write + Send>(
     };
     let log = Some(Arc::new(log)).filter(|log| !log.is_empty());
     let snapshot = Snapshot::of(store, manifest, Replay { tails, log });
-    let mut damaged = |error: crate::error::Error| {
-        left_out.push(error.to_string());
+    let mut pages = Vec::new();
+    let mut damaged = |unreadable: Unreadable| {
+        left_out.push(unreadable.error.to_string());
+        pages.extend(unreadable.page);
         Ok(())
     };
-    let (out, exported) = block_on(export_readable(&snapshot, out, about, watch, &mut damaged))?;
+    let mut export = Export::begin(out, about).map_err(ExportError::from)?;
+    block_on(export_readable(&snapshot, &mut export, watch, &mut damaged))?;
+    if !pages.is_empty() {
+        left_out.push(
+            "what only a page of the manifest knows: of its keys, those that were deleted shortly before may be back, and a \
+             branch lacks what it shares with its source"
+                .to_owned(),
+        );
+        let found = block_on(Fragments::find(store, database, &recovered, &mut left_out))?;
+        match found.filter(|found| found.is_of(snapshot.manifest())) {
+            Some(fragments) => {
+                for page in &pages {
+                    block_on(fragments.export_page(store, page, &mut export, watch, &mut left_out))?;
+                }
+            }
+            None => {
+                left_out.push("the keys of unreadable pages of the manifest: no chunk says whose they are".to_owned())
+            }
+        }
+    }
+    let (out, exported) = export.finish(watch).map_err(ExportError::from)?;
     Ok(Salvaged { out, exported, left_out })
 }
 

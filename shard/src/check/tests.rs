@@ -31,13 +31,19 @@ fn record(at: u64) -> Record {
 /// A store with one database: two manifests over a chunk of two segments; the newer one has a tail with a key of its own,
 /// and the log has one more.
 fn store() -> Arc<Store> {
+    store_of(1)
+}
+
+/// The same with the keys in two to the power of `halvings` segments.
+fn store_of(halvings: u32) -> Arc<Store> {
     let store = Arc::new(Store::memory());
     let names = Names::new("a").unwrap();
     let mut manifest = Manifest::new("a", SEED, 9, 5);
-    let (low, high) = Range53::WHOLE.halves();
+    let halves = |ranges: Vec<Range53>, _| ranges.iter().flat_map(|range| <[_; 2]>::from(range.halves())).collect();
+    let ranges: Vec<Range53> = (0..halvings).fold(vec![Range53::WHOLE], halves);
     let mut writer = ChunkWriter::new();
     let all: Vec<Record> = (0..KEYS).map(record).collect();
-    for range in [low, high] {
+    for range in ranges {
         let inside = |record: &&Record| range.contains(prefix53(placement().position(record.key())));
         let body = encode_segment(all.iter().filter(inside));
         let entry = writer.push(0, range, KEYS, &body);
@@ -186,6 +192,22 @@ fn a_damaged_manifest_is_found_and_the_one_before_salvaged() {
     let found = problems(&store);
     assert!(found.len() == 1 && found[0].contains("no key"), "{found:?}");
     assert_eq!(salvaged(&store), (KEYS + 2, vec![]));
+}
+
+#[test]
+fn the_keys_of_a_damaged_page_are_salvaged_from_chunks_tails_and_log() {
+    let name = "db/a/manifest/00000000000000000002";
+    let len = block_on(store_of(6).get(name)).unwrap().len();
+    let mut pages = 0;
+    // The pages come before the root.
+    for at in (12..len / 2).step_by(100) {
+        let store = store_of(6);
+        replace(&store, name, |bytes| bytes[at] ^= 1);
+        let (keys, left_out) = salvaged(&store);
+        assert_eq!(keys, KEYS + 2, "byte {at} of {len}: {left_out:?}");
+        pages += usize::from(left_out[0].contains(": page ") && left_out[1].contains("deleted shortly before"));
+    }
+    assert!(pages > 3, "{pages}");
 }
 
 /// What a store holds when nothing of its manifests can be read.
