@@ -192,7 +192,7 @@ impl Client {
         Ok(())
     }
 
-    /// The same where less will do: that it does not fit is nobody's fault.
+    /// The same where less will do: a refusal is not counted.
     fn hold_if_free(&self, bytes: usize) -> Result<(), &'static str> {
         let mut held = self.held.lock();
         held.account.try_take(bytes)?;

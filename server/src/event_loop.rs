@@ -41,7 +41,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error))),
         };
-        // Whoever starts a worker waits for this answer.
+        // The thread that starts a worker waits for this answer.
         let _ = started.send(Ok(()));
         let worker = Rc::new(Worker::new(node.seed.wrapping_add(number as u64 + 1)));
         runtime.block_on(async move {

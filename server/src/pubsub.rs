@@ -113,7 +113,7 @@ impl PubSub {
         receivers
     }
 
-    /// The same for a message that takes long: nobody waits for its locks meanwhile.
+    /// The same for a message that takes long: no other call waits for its locks meanwhile.
     pub fn publish_unlocked(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
         let sending = Sending { channel, message, limit, now_ms };
         let subscribers = self.channels.read().get(channel).cloned();
@@ -149,7 +149,7 @@ impl PubSub {
         channels.keys().filter(|name| pattern.is_none_or(|glob| glob.matches(name))).cloned().collect()
     }
 
-    /// The same; nobody waits for its lock while it matches.
+    /// The same; no other call waits for its lock while it matches.
     pub fn channels_unlocked(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
         let mut channels: Vec<ChannelName> = self.channels.read().keys().cloned().collect();
         channels.retain(|name| pattern.is_none_or(|glob| glob.matches(name)));
@@ -228,7 +228,7 @@ fn add<T>(
     Ok(name)
 }
 
-/// Returns what was kept for a name that nobody listens to any more.
+/// Returns what was kept for a name that no client listens to any more.
 fn remove<T>(names: &mut Names<T>, name: &[u8], client: u64, subscribers: fn(&mut T) -> &mut Subscribers) -> Option<T> {
     let left = subscribers(names.get_mut(name)?);
     left.remove(&client);

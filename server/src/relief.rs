@@ -59,7 +59,7 @@ impl Relief {
             // That it fails is said by the engine.
             let done = turn.tenant.database.sleep().await;
             if done == Ok(SleepOutcome::InUse) {
-                // Whoever writes to it: another one is a better choice for a while.
+                // A client writes to it: another database is a better choice for a while.
                 turn.tenant.worked_ms.fetch_max(clock(), Ordering::Relaxed);
             }
             turn.has_succeeded = done.is_ok();

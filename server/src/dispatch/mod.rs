@@ -106,7 +106,7 @@ impl Session {
             let mut messages = Vec::new();
             self.client.take_messages(&mut messages);
             if self.subscribed() < subscribed {
-                // They were sent while it still listened: after the confirmation nobody would expect them.
+                // They were sent while it still listened: a client does not expect them after the confirmation.
                 let bytes = messages.len();
                 reply.buffer.splice(before..before, messages);
                 before += bytes;

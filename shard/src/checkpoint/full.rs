@@ -118,7 +118,7 @@ impl Database {
         manifest.followed = moment.followed;
         manifest.next_keyspace = moment.next_id;
         let Taken { changes, moved } = bring_up_to(&mut manifest, &moment, &logged);
-        // Those that go through a stored segment are left out by whoever reads it.
+        // Those that go through a stored segment are left out when it is read.
         manifest.shard_cuts = cuts(topology);
         let names = Names::new(self.name()).map_err(store_error)?;
         self.put_new_tail(&mut manifest, &names, changes, output).await?;

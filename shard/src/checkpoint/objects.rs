@@ -31,7 +31,7 @@ pub(super) struct Output {
     objects: Vec<String>,
     /// The manifest may have been committed.
     is_doubtful: bool,
-    /// Contents that nobody is served from any more.
+    /// Contents that serve no client any more.
     pub(super) retired: Option<Vec<Contents>>,
 }
 

@@ -1,7 +1,7 @@
 //! The end of a database in this process: another process has taken its store over.
 //!
-//! Invariant: what is in memory then can be written by nobody, so from the moment that it is known every command is answered with
-//! the error.
+//! Invariant: what is in memory then can no longer be written, so from the moment that it is known every command is
+//! answered with the error.
 
 use std::sync::atomic::Ordering;
 
@@ -21,7 +21,7 @@ impl Database {
         self.stop_if_overtaken().await;
     }
 
-    /// What is in memory when another process writes the database can be written by nobody: from here on every command
+    /// What is in memory when another process writes the database can no longer be written: from here on every command
     /// is answered with the error, so that nothing more is acknowledged.
     pub(crate) async fn stop_if_overtaken(&self) {
         if self.refused.get().is_none() {

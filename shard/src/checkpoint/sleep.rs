@@ -70,7 +70,7 @@ impl Database {
         *self.recovered.lock() = None;
         self.counters.sleeps.fetch_add(1, Ordering::Relaxed);
         let give_back = self.engine.give_back;
-        // Nobody waits for it: freeing a gigabyte of small records takes a third of a second.
+        // No client waits for it: freeing a gigabyte of small records takes a third of a second.
         let mut graveyard = Graveyard::default();
         graveyard.bury_all(contents);
         self.lane.free_in_steps(graveyard.bytes(), Asleep { graveyard, give_back });

@@ -27,7 +27,7 @@ pub struct Left {
 /// How the effects of the command that runs are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recording {
-    /// Nobody keeps them.
+    /// They are not kept.
     Off,
     /// The wrapper records the command verbatim if it changed anything.
     Verbatim,

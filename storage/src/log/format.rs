@@ -457,7 +457,7 @@ mod tests {
         assert!(read_item(&mut cut).is_err());
     }
 
-    /// An entry with such an item is of another kind, so that nobody takes its length for the true one.
+    /// An entry with such an item is of another kind, so that its length is not taken for the true one.
     #[test]
     fn only_long_entries_may_have_long_items() {
         let kind = |items_bytes: u64| {
