@@ -187,8 +187,8 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
     assert!(problems.len() == 1 && problems[0].contains(&format!("{lost} keys")), "{problems:?}");
     let about = About { version: 11, server: "7.2.0", now_ms: NOW_MS };
     let salvaged = salvage(&bench.store, NAME, Vec::new(), about, &mut |_| {}).expect("something");
-    assert_eq!(salvaged.exported.keys, KEYS as u64 - lost);
-    assert_eq!(salvaged.left_out.len(), 1, "{:?}", salvaged.left_out);
+    assert_eq!(salvaged.exported.keys, KEYS as u64, "the chunks have what the page listed");
+    assert!(salvaged.left_out[0].contains("page 0x0/"), "{:?}", salvaged.left_out);
 
     bench.faults.mend(&name);
     bench.runtime.block_on(database.checkpoint()).expect("the page can be read");

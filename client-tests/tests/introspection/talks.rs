@@ -51,7 +51,7 @@ fn connections_are_talked_to_as_by_the_real_servers() {
         [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter(|kind| kind.is_present(TEST)).collect();
     let ours = Server::start_with(Kind::under_test(), Settings::default());
     let theirs: Vec<Server> = kinds.iter().map(|kind| Server::start_with(*kind, Settings::default())).collect();
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for talk in 0..TALKS {
         let lines = draw(&mut random);
         let hello = if talk % 2 == 0 { "HELLO 2" } else { "HELLO 3" };
