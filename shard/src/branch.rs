@@ -1,15 +1,14 @@
-//! Branches: a database that begins as another one is now, without a copy of anything.
+//! Branches: a database that begins as another one is now, without copying anything.
 //!
-//! 1. *Write*: the source is brought up to date in the store, as before a sleep; the last and smallest part is encoded under
-//!    all of its locks, and written without them. So the branch is one moment of the source, and everything that was acknowledged
-//!    before is in it.
-//!    A source that sleeps is in the store already.
-//! 2. *Make*: the first manifest of the branch names the chunks and the tail that the source's newest manifest names. Who
-//!    may delete them from then on is told in [`dormouse_storage::manifest`].
+//! 1. *Write*: the source is brought up to date in the store, as before a sleep; the last and smallest part is encoded
+//!    under all of its locks, and written without them. So the branch is one moment of the source, and everything that
+//!    was acknowledged before is in it. A source that sleeps is in the store already.
+//! 2. *Make*: the first manifest of the branch names the chunks and the tail that the source's newest manifest names.
+//!    [`dormouse_storage::manifest`] says who may delete them from then on.
 //! 3. The source goes on. From here on each of the two writes its own.
 //!
-//! Invariant: all of it happens under the source's `transition`, so nobody in this process commits a manifest of the
-//! source, or deletes what its newest one names, before the branch's first manifest is there.
+//! Invariant: all of it happens under the source's `transition`, so this process commits no manifest of the source, and
+//! deletes nothing that its newest one names, before the branch's first manifest exists.
 
 use std::sync::Arc;
 
@@ -22,18 +21,18 @@ use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 
 impl Database {
-    /// Where it comes from, as the newest manifest says, without waking.
+    /// The database's origin, as the newest manifest says, without waking it.
     pub fn lineage(&self) -> Lineage {
         self.lineage.lock().clone()
     }
 
-    /// Makes the database `name` out of this one as it is now.
+    /// Creates the database `name` from this one as it is now.
     ///
     /// # Errors
-    /// Where there is a database of that name, and where the store refuses.
+    /// If a database of that name exists, or the store refuses.
     pub async fn branch(self: &Arc<Self>, name: &str, expires_ms: Option<u64>) -> Result<()> {
         if self.has_recovered() {
-            // The store does not have it all: what only the log has is loaded, and written below.
+            // The store does not have it all: places with effects only in the log are loaded, and written below.
             self.awake().await?;
         }
         let (database, name) = (Arc::clone(self), name.to_owned());
@@ -53,7 +52,7 @@ impl Database {
         self.check_open()?;
         self.check_owner().await?;
         let store = &self.engine.store;
-        // Asked first, so that nothing is written for a branch that cannot be.
+        // Checked first, so that nothing is written for a branch that cannot be made.
         if manifest::exists(store, name).await.map_err(store_error)? {
             return Err(taken());
         }
@@ -67,9 +66,9 @@ impl Database {
         branch.created_ms = now_ms;
         branch.expires_ms = expires_ms;
         branch.meters = Vec::new();
-        // A name that an earlier database of this name has used is not used again, whoever still means to delete it.
+        // A name that an earlier database of this name has used is never reused, even if its deletion is still pending.
         branch.next_object = now_ms;
-        // An import goes on in the database that it was begun in, not in what was branched from it.
+        // An import goes on in the database in which it began, not in the branch.
         branch.followed = 0;
         branch.keyspaces[INDEXES..].fill(NO_KEYSPACE);
         let shown = branch.keyspaces;
@@ -91,7 +90,7 @@ impl Database {
         }
     }
 
-    /// What the store has, without keeping it in memory for a database that sleeps.
+    /// Returns the newest manifest, without keeping it in memory for a database that sleeps.
     pub(crate) async fn newest_manifest(&self) -> Result<Option<Arc<Manifest>>> {
         self.read_manifest().await?;
         let manifest = self.whole_manifest().await;
@@ -101,11 +100,11 @@ impl Database {
         manifest
     }
 
-    /// Deletes the database, awake or asleep: from now on every command is answered with an error. What its branches need
-    /// of it stays in the store. May be tried again after an error.
+    /// Deletes the database, awake or asleep: from now on every command is answered with an error. Objects that its
+    /// branches need stay in the store. May be retried after an error.
     ///
     /// # Errors
-    /// Where the store refuses, and where another process writes the database.
+    /// If the store refuses, or another process writes the database.
     pub async fn delete(self: &Arc<Self>) -> Result<()> {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
@@ -126,16 +125,17 @@ impl Database {
         if let Some(error) = self.refused.get().filter(|error| **error != gone) {
             return Err(error.clone());
         }
-        // It is this very error, or there is none yet.
+        // The error is this very one, or none was set yet.
         let _ = self.refused.set(gone);
         self.stop_if_overtaken().await;
         Ok(())
     }
 
-    /// Deletes what neither this database nor a branch of it needs any more, for instance because a branch is gone.
+    /// Deletes objects that neither this database nor a branch of it needs any more, for instance because a branch is
+    /// gone.
     ///
     /// # Errors
-    /// Where the store refuses.
+    /// If the store refuses.
     pub async fn collect_garbage(self: &Arc<Self>) -> Result<()> {
         let database = Arc::clone(self);
         let done = self.engine.background.spawn(async move {
@@ -151,8 +151,8 @@ impl Database {
         done.await.map_err(|error| Error::Store(format!("database {} was not tidied: {error}", self.name())))?
     }
 
-    /// Deletes what the last checkpoint has superseded. Under `transition`; under no shard's lock, as it asks every branch
-    /// what it needs.
+    /// Deletes objects that the last checkpoint has superseded. Called under `transition` and under no shard's lock, as
+    /// it asks every branch which objects it needs.
     pub(crate) async fn collect_superseded(&self) {
         let Some(manifest) = self.manifest.lock().clone() else { return };
         match manifest::collect_garbage(&self.engine.store, &manifest.known).await {

@@ -1,12 +1,13 @@
 //! A database: one tenant's Redis, asleep or awake.
 //!
-//! Asleep it is a name, its settings and its meters; everything else lies in the store. Awake it is a [`Topology`] of
+//! Asleep it is a name, its settings and its meters; everything else is in the store. Awake it is a [`Topology`] of
 //! shards. Invariants:
 //!
-//! 1. Transitions (wake, sleep, checkpoint, split, merge) exclude each other: they take `transition`. Commands never do.
+//! 1. Transitions (wake, sleep, checkpoint, split, merge) exclude each other: they take `transition`. Commands never
+//!    do.
 //! 2. Contents that were put to sleep or merged away are marked retired under their lock before another topology (or
-//!    none) is published, so that no command can change what nobody will write.
-//! 3. The manifest that it was loaded from, or last committed, is `manifest`; what is stored is described by it alone.
+//!    none) is published, so that no command can change data that will never be written.
+//! 3. The manifest that it was loaded from, or last committed, is `manifest`; it alone describes the stored data.
 //! 4. A database whose manifest cannot be read, or whose epoch was overtaken, answers every command with an error that
 //!    names the object; nothing is overwritten.
 
@@ -39,17 +40,17 @@ use crate::places::places;
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::topology::{Topology, hold};
 
-/// How often a process that was taken over may be in the midst of a commit.
+/// Attempts to take over from a process that is committing a manifest.
 const TAKE_OVER_ATTEMPTS: usize = 5;
 
-/// What all databases of a node use.
+/// State shared by all databases of a node.
 #[derive(Debug, Clone)]
 pub struct Engine {
     pub store: Arc<Store>,
     pub lane: Lane,
-    /// Loads that somebody waits for.
+    /// Loads that a client waits for.
     pub loader: Lane,
-    /// Loads that nobody waits for, and checkpoints.
+    /// Loads that no client waits for, and checkpoints.
     pub patient: Lane,
     /// Where wakes and sleeps run: never on a worker.
     pub background: Handle,
@@ -57,17 +58,17 @@ pub struct Engine {
     pub clock: fn() -> u64,
     /// Tells this process from others that write the same store.
     pub writer: u64,
-    /// The node's log; none where the store is gone with the process.
+    /// The node's log; `None` where the store ends with the process.
     pub log: Option<Arc<Log>>,
-    /// What earlier processes left in it.
+    /// Entries that earlier processes left in it.
     pub recovered: Arc<Mutex<Recovered>>,
-    /// Gives freed memory back to the system.
+    /// Returns freed memory to the system.
     pub give_back: fn(),
-    /// What is wrong with the node rather than with one database.
+    /// Problems of the node rather than of one database.
     pub health: Arc<Health>,
 }
 
-/// Answers the counters that a manifest keeps for its database.
+/// Returns the counters that a manifest keeps for its database.
 pub type Meters = Box<dyn Fn() -> Vec<u8> + Send>;
 
 pub struct Database {
@@ -79,17 +80,17 @@ pub struct Database {
     pub(crate) patient: Queue,
     topology: ArcSwapOption<Topology>,
     pub(crate) transition: AsyncMutex<()>,
-    /// What the store holds, as far as it was read; `None` while it was never read. Replaced only under `transition`.
+    /// The store's manifest, as far as it was read; `None` if it was never read. Replaced only under `transition`.
     pub(crate) manifest: Mutex<Option<Arc<PagedManifest>>>,
     /// The newest manifest could not be read when it was opened.
     was_unreadable: bool,
-    /// Tells it from others that have had its name.
+    /// Distinguishes it from others that have had its name.
     pub(crate) identity: Identity,
-    /// What a crash left in the log only, until a manifest holds it.
+    /// Effects that a crash left in the log only, until a manifest holds them.
     pub(crate) recovered: Mutex<Option<Arc<LogTail>>>,
-    /// The entry of the log that it goes on from, where there are others behind that; until a manifest lies beyond them.
+    /// The entry of the log that it goes on from, if later entries exist; until a manifest is beyond them.
     pub(crate) goes_on_after: Mutex<Option<u64>>,
-    /// Places that were to be told where the store has them now, and could not.
+    /// Places that could not be told their present location in the store.
     pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
     /// The loss window that was declared for this database rather than for the node, as the next manifest says it.
     pub(crate) own_window: Mutex<Option<Window>>,
@@ -98,10 +99,10 @@ pub struct Database {
     pub(crate) declaring: AsyncMutex<()>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
-    /// Set when another process has committed in its stead, or when the log has lost what it had acknowledged: what
-    /// every command is answered from then on.
+    /// The error that answers every command, set when another process has committed instead of this one, or when the
+    /// log has lost acknowledged entries.
     pub(crate) refused: OnceLock<Error>,
-    /// Another process has taken it over: what this one has not written is lost.
+    /// Another process has taken it over: unwritten data of this one is lost.
     pub(crate) is_overtaken: AtomicBool,
     /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
     pub(crate) next_object: AtomicU64,
@@ -111,7 +112,7 @@ pub struct Database {
     pub(crate) lineage: Mutex<Lineage>,
     /// Loads of the same place wait for each other.
     pub(crate) turns: [AsyncMutex<()>; 64],
-    /// What is wrong with it now.
+    /// Its present problems.
     pub health: Health,
     pub counters: Counters,
 }
@@ -119,7 +120,7 @@ pub struct Database {
 /// Keys, and keys with an expiry, of each logical index, the staged ones included.
 pub type Counts = [(u64, u64); ALL_INDEXES];
 
-/// What happened to the database since the process started.
+/// Counters of the database since the process started.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub wakes: AtomicU64,
@@ -150,8 +151,8 @@ pub struct Counters {
 }
 
 impl Database {
-    /// A database that is asleep, whether or not the store knows it. `seed` places its keys if it is new. Where the
-    /// store's newest manifest cannot be read, every wake says so.
+    /// Returns a database that is asleep, whether or not the store knows it. `seed` places its keys if it is new. If
+    /// the store's newest manifest cannot be read, every wake reports it.
     pub async fn open(name: &str, seed: u64, engine: Engine) -> Arc<Self> {
         let health = Health::default();
         let read = manifest::latest_root(&engine.store, name).await;
@@ -187,7 +188,7 @@ impl Database {
             }),
             false => LogTail::default(),
         };
-        // A number is used once, also where nobody took what had it.
+        // Sequence numbers are never reused, even if the entry that used one was discarded.
         shared.sequence = AtomicU64::new(recovered.highest.max(recovered.sequence).max(floor));
         let goes_on_after = Some(recovered.sequence).filter(|last| *last < recovered.highest);
         if let Some(log) = &engine.log
@@ -195,7 +196,7 @@ impl Database {
         {
             log.settled(&identity, manifest.sequence);
         }
-        // Who is meant is known only where the manifest could be read.
+        // The database's identity is known only if the manifest could be read.
         if let Some(log) = engine.log.as_ref().filter(|_| is_readable) {
             // Others had this name; the log need not be kept for them.
             let others = engine.recovered.lock().others_of(&identity);
@@ -243,12 +244,12 @@ impl Database {
         Arc::new(database)
     }
 
-    /// Says what a manifest is to keep beside the data; handed back by [`Self::saved_meters`].
+    /// Sets the meters that a manifest keeps beside the data; [`Self::saved_meters`] returns them.
     pub fn keep_meters(&self, meters: Meters) {
         *self.meters.lock() = meters;
     }
 
-    /// What the newest manifest kept; empty where there is none.
+    /// The meters in the newest manifest; empty if it has none.
     pub fn saved_meters(&self) -> Vec<u8> {
         self.manifest.lock().as_ref().map(|manifest| manifest.known.meters.clone()).unwrap_or_default()
     }
@@ -258,7 +259,7 @@ impl Database {
         *self.stored_counts.lock()
     }
 
-    /// What the newest manifest says, for those who ask without waking.
+    /// Notes the newest manifest's size, lineage and counts, for callers that ask without waking.
     pub(crate) fn note_manifest(&self, manifest: &PagedManifest) {
         let known = &manifest.known;
         self.counters.stored_bytes.store(known.stored_bytes(), Ordering::Relaxed);
@@ -297,22 +298,22 @@ impl Database {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// The shards; it is woken if it sleeps.
+    /// Returns the shards, waking the database if it sleeps.
     ///
     /// # Errors
-    /// When what is stored cannot be read; the text names the object.
+    /// When stored data cannot be read; the text names the object.
     pub async fn awake(self: &Arc<Self>) -> Result<Arc<Topology>> {
         if let Some(topology) = self.topology() {
             return Ok(topology);
         }
         self.check_open()?;
         let database = Arc::clone(self);
-        // On the background threads, and to its end even if the client goes away.
+        // Runs on the background threads, and to its end even if the client disconnects.
         let woken = self.engine.background.spawn(async move { database.wake().await });
         woken.await.map_err(|error| Error::Store(format!("the wake of database {} failed: {error}", self.name())))?
     }
 
-    /// Whether the log is in trouble that a checkpoint of this database would help to end.
+    /// Whether a checkpoint of this database would help to end trouble of the log.
     pub fn needs_checkpoint(&self) -> bool {
         let log = self.engine.log.as_ref();
         log.is_some_and(|log| log.needs_checkpoints() && self.is_awake() && log.is_kept_for(&self.identity))
@@ -333,7 +334,7 @@ impl Database {
         }
         self.check_open()?;
         let started = Stopwatch::start();
-        // What is in the store may be another process's by now.
+        // The store may belong to another process by now.
         let (looked, manifest) = futures::future::join(self.check_owner(), self.owned_manifest()).await;
         looked?;
         let manifest = match manifest.inspect_err(|error| self.note_unread(ConditionKind::Manifest, error))? {
@@ -344,7 +345,7 @@ impl Database {
         let shards = self.shards_of(&manifest).await;
         let topology = Arc::new(shards.inspect_err(|error| self.note_unread(ConditionKind::Data, error))?);
         let journal = &self.shared.journal;
-        // Nothing has been written that was not logged: it goes on from the manifest, or from what the log had.
+        // All writes were logged: it goes on from the manifest, or from the log's entries.
         let records = journal.log().is_some() && journal.window() != Window::None;
         if records && let Some(after) = self.goes_on_after.lock().take() {
             journal.continue_after(&self.shared.sequence, (self.engine.clock)(), after);
@@ -360,7 +361,7 @@ impl Database {
         Ok(topology)
     }
 
-    /// Fails when another process has taken the store over: then nothing that this one knows may be told any more.
+    /// Fails when another process has taken the store over: then this one must not report any state any more.
     pub(crate) async fn check_owner(&self) -> Result<()> {
         self.look_at_owner().await.map_err(|error| self.note_refused(error))
     }
@@ -378,8 +379,8 @@ impl Database {
         manifest::commit(&self.engine.store, manifest).await
     }
 
-    /// The newest manifest, as one of this process: where others may still be writing (the store has no lock), it commits one
-    /// of a higher epoch before it serves anything, so that whoever wrote before cannot commit any more.
+    /// The newest manifest, as one of this process. Where others may still be writing (the store has no lock), it
+    /// commits one of a higher epoch before it serves anything, so that earlier writers cannot commit any more.
     pub(crate) async fn owned_manifest(&self) -> Result<Option<Arc<PagedManifest>>> {
         for _ in 0..TAKE_OVER_ATTEMPTS {
             let Some(manifest) = self.read_manifest().await? else { return Ok(None) };
@@ -388,14 +389,14 @@ impl Database {
                 return Ok(Some(manifest));
             }
             self.adopt_window(&manifest.known);
-            // It looks at the owner after it has read the manifest: an earlier process finds that the later one has the store.
+            // Looks at the owner after reading the manifest: an earlier process finds that the later one has the store.
             let owned = match self.look_at_owner().await {
                 Ok(()) => manifest::take_over(&self.engine.store, &manifest, self.engine.writer).await,
                 Err(error) => Err(error),
             };
             *self.manifest.lock() = match owned {
                 Ok(owned) => Some(Arc::new(owned)),
-                // The one before was just about to commit; its log is sealed, so it will not do so for ever.
+                // The earlier process was just about to commit; its log is sealed, so this cannot repeat for ever.
                 Err(StoreError::Fenced { .. } | StoreError::Missing { .. }) => None,
                 Err(error) if error.is_taken() => return Err(self.note_refused(error)),
                 Err(error) => return Err(store_error(error)),
@@ -404,7 +405,7 @@ impl Database {
         Err(Error::Store(format!("database {}: another process goes on writing it", self.name())))
     }
 
-    /// Whether a crash has left something in the log that no manifest holds yet.
+    /// Whether a crash has left effects in the log that no manifest holds yet.
     pub fn has_recovered(&self) -> bool {
         self.recovered.lock().is_some()
     }
@@ -420,7 +421,7 @@ impl Database {
             return Ok(Some(manifest));
         }
         let manifest = manifest::latest_root(&self.engine.store, self.name()).await.map_err(store_error)?.map(Arc::new);
-        // What the log has of it was not taken when it was opened, so it would be served without that.
+        // Its effects in the log were not taken when it was opened, so it would be served without them.
         if self.was_unreadable
             || manifest.as_ref().is_some_and(|manifest| manifest.known.seed != self.shared.placement.seed)
         {
@@ -431,7 +432,7 @@ impl Database {
         Ok(manifest)
     }
 
-    /// All of what the store holds; `None` while nothing of it was read. Under `transition`.
+    /// The whole stored manifest; `None` while nothing of it was read. Called under `transition`.
     ///
     /// # Errors
     /// When a page cannot be read.
@@ -439,7 +440,7 @@ impl Database {
         self.read_whole_manifest().await.inspect_err(|error| self.note_unread(ConditionKind::Data, error))
     }
 
-    /// The same; who asks notes what is wrong.
+    /// The same; the caller notes the problem.
     pub(crate) async fn read_whole_manifest(&self) -> Result<Option<Arc<Manifest>>> {
         let Some(paged) = self.manifest.lock().clone() else { return Ok(None) };
         if let Some(whole) = paged.whole() {
@@ -477,7 +478,7 @@ impl Database {
         Ok(Topology::new(shards))
     }
 
-    /// Notes that something which the store should have cannot be read. Once it is read, that is forgotten.
+    /// Notes that an object which the store should have cannot be read. The note is dropped once it is read.
     pub(crate) fn note_unread(&self, kind: ConditionKind, error: &Error) {
         self.counters.load_errors.fetch_add(1, Ordering::Relaxed);
         if self.refused.get().is_none() && self.health.report(kind, error.detail()) {
@@ -485,11 +486,11 @@ impl Database {
         }
     }
 
-    /// Puts the database to sleep for good: whatever comes after is refused, so that nothing is acknowledged that nobody
-    /// will write.
+    /// Puts the database to sleep for good. Every later command is refused, so that nothing is acknowledged that will
+    /// never be written.
     ///
     /// # Errors
-    /// When the checkpoint fails, or another process has taken the database over: what was not written is lost with the
+    /// When the checkpoint fails, or another process has taken the database over: unwritten data is lost with the
     /// process.
     pub async fn close(self: &Arc<Self>) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
@@ -529,8 +530,8 @@ impl Database {
         retired
     }
 
-    /// Runs `job` on the slow lane, under the locks of `gates`, which must be in slot order. They are asked for when the
-    /// job's turn has come, and only if `is_wanted` then.
+    /// Runs `job` on the slow lane, under the locks of `gates`, which must be in slot order. The locks are requested
+    /// when the job's turn has come, and only if `is_wanted` then.
     ///
     /// # Errors
     /// [`Error::Busy`].
@@ -550,7 +551,7 @@ impl Database {
         self.lane.run_after(claims, ready, job).map_err(|_| Error::Busy(QUEUE_MAX))
     }
 
-    /// Frees what a command has dropped, when no client's work waits.
+    /// Frees values that a command has dropped, when no client's work waits.
     pub fn free(&self, dead: Graveyard) {
         if !dead.is_empty() {
             self.lane.free_in_steps(dead.bytes(), dead);
@@ -562,13 +563,13 @@ impl Database {
     }
 }
 
-/// Which keyspaces a database shows: what the log says last, else what the manifest says.
+/// The keyspaces that a database shows: as the log says last, else as the manifest says.
 fn shown(manifest: &Manifest, log: Option<&LogTail>) -> Shown {
     let stored = Shown { ids: manifest.keyspaces, followed: manifest.followed, next: manifest.next_keyspace };
     log.and_then(|log| log.shown).unwrap_or(stored)
 }
 
-/// What it means that an object could not be read that a checkpoint needs.
+/// The error for an object that a checkpoint needs and that could not be read.
 pub(crate) fn read_error(error: StoreError) -> Error {
     match error {
         StoreError::Corrupt { .. } | StoreError::Missing { .. } => Error::Damaged(error.to_string()),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use dormouse_storage::log::LogRefusal;
 
-/// Why a command was refused. `Display` is what the client sees, without the leading `-`.
+/// The reason why a command was refused. `Display` is the text that the client sees, without the leading `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error("WRONGTYPE Operation against a key holding the wrong kind of value")]
@@ -78,7 +78,7 @@ pub enum Error {
     Busy(usize),
     #[error("OOM command not allowed when used memory > 'maxmemory-total'.")]
     OutOfTotal,
-    /// The value of a key lies in an object that is missing or damaged; the text names it.
+    /// The value of a key is in an object that is missing or damaged; the text names it.
     #[error("STORE {0}")]
     Store(String),
     /// The same of an object that a checkpoint needs.

@@ -1,4 +1,4 @@
-//! A database as it lies in the store becomes an RDB, without a server.
+//! Export of a stored database to an RDB, without a server.
 //!
 //! Keys that have expired are left out. The order of keys is that of their positions.
 
@@ -12,17 +12,17 @@ use dormouse_types::record::access_clock;
 use crate::error::Error;
 use crate::snapshot::{SegmentCounts, Snapshot, Unreadable};
 
-/// How often progress is told: after so many records.
+/// Number of records between two reports of progress.
 const STEP: u64 = 1 << 12;
 
-/// What an export wrote.
+/// The volume that an export wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exported {
     pub keys: u64,
     pub bytes: u64,
 }
 
-/// Why an export is not whole.
+/// The reason why an export is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("cannot write: {0}")]
@@ -31,18 +31,18 @@ pub enum ExportError {
     Database(#[from] Error),
 }
 
-/// What an export is told of beside the database.
+/// Parameters of an export besides the database.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     /// The version of RDB, see [`RdbWriter::with_version`].
     pub version: u16,
-    /// The version of Redis that readers are told.
+    /// The version of Redis that the RDB names.
     pub server: &'a str,
     /// Unix milliseconds.
     pub now_ms: u64,
 }
 
-/// Writes all of a database. `watch` is told how far it is.
+/// Writes all of a database. `watch` receives the progress.
 ///
 /// # Errors
 /// When something of the database cannot be read, or `out` refuses to take more.
@@ -57,10 +57,10 @@ pub async fn export<W: Write + Send>(
     Ok(export.finish(watch)?)
 }
 
-/// The same, but for each part that cannot be read `damaged` is asked whether to go on without it.
+/// The same, but for each part that cannot be read, asks `damaged` whether to go on without it.
 ///
 /// # Errors
-/// What `damaged` answers, or when the output refuses to take more.
+/// The error that `damaged` returns, or when the output refuses to take more.
 pub(crate) async fn export_readable<W: Write + Send>(
     snapshot: &Snapshot<'_>,
     export: &mut Export<W>,
@@ -119,7 +119,7 @@ impl<W: Write> Export<W> {
         if expiry_ms.is_some_and(|at| at <= self.now_ms) {
             return Ok(());
         }
-        // The clock wraps; what seems to be half a turn old was used after `now_ms`.
+        // The clock wraps; a record that seems half a turn old was used after `now_ms`.
         let idle = Some(self.clock.wrapping_sub(record.access()) & 0xff_ffff).filter(|idle| *idle < 0x80_0000);
         let beside = Beside { expiry_ms, idle_s: idle.filter(|idle| *idle > 0).map(u64::from), ..Beside::default() };
         if self.selected != Some(index) {

@@ -1,4 +1,4 @@
-//! Ends an import that was abandoned, so that no database waits for a source that will not speak again. See
+//! Ends an import that was abandoned, so that no database waits for a source that is gone for good. See
 //! [`crate::keyspace::staging`].
 
 use std::sync::atomic::Ordering;
@@ -7,9 +7,9 @@ use crate::database::Database;
 use crate::keyspace::Keyspace;
 
 impl Database {
-    /// Lets keys expire again where the import's marker is gone from what it filled, and drops what is staged unless a client
-    /// fills it. `is_filled` is asked under the locks, so it sees a client that has begun an import meanwhile. Nothing is
-    /// woken for it.
+    /// Lets keys expire again where the import has filled an index and its marker is gone, and drops staged data unless
+    /// a client fills it. `is_filled` is asked under the locks, so it sees a client that has begun an import meanwhile.
+    /// Never wakes a database.
     pub async fn settle_import(&self, is_filled: impl FnOnce() -> bool) {
         if self.shared.followed.load(Ordering::Relaxed) == 0 {
             return;

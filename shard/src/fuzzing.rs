@@ -1,5 +1,5 @@
-//! What a log says, thrown at the code that replays it: the body of the target in `fuzz/`, which `tests/fuzz_smoke.rs` runs
-//! too. It may not panic, hang, or allocate much more than its input, whatever that is.
+//! Fuzzing of the code that replays the log: the body of the target in `fuzz/`, which `tests/fuzz_smoke.rs` runs too.
+//! On any input, the code may not panic, hang, or allocate much more than the input's size.
 
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::segment::{SLOTS, SlotPlacement};
@@ -17,7 +17,7 @@ pub fn effects(mut input: &[u8]) {
         let (body, after) = rest.split_at(rest.len().min(usize::from(*length)));
         input = after;
         let mut db = Keyspace::new([&mut contents], &shared, 0, 1_700_000_000_000, 0);
-        // What is malformed is refused, and the next may be good.
+        // A malformed effect is refused, and the next may be good.
         let _ = commands::replay(&mut db, body);
     }
 }

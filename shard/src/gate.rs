@@ -1,22 +1,23 @@
 //! The lock and mailbox of a shard.
 //!
-//! A lock that nobody ever waits for: who finds it taken leaves a job in the mailbox and goes on; who holds it runs the
-//! jobs before letting go. The algorithm:
+//! No thread ever waits for this lock: a caller that finds it held leaves a job in the mailbox and goes on, and the
+//! holder runs the jobs before it unlocks. The algorithm:
 //!
 //! 1. *Acquire*: set `locked` from false to true. Jobs that are queued go first (no barging): the new holder drains
 //!    them before its own work.
-//! 2. *Leave a job*: push it, then try to acquire. If that succeeds, the job is run here and now (draining); if it fails,
-//!    the holder will see the job, for it looks after it has unlocked.
-//! 3. *Release*: drain at most [`Guarded::JOBS_MAX`] jobs; set `locked` to false; then look at the mailbox once more. If it
-//!    has a job and the lock can be taken again, go on with it: without this look, a job pushed between the last drain and
-//!    the unlock would stay there until the next caller (the lost wake-up).
+//! 2. *Leave a job*: push it, then try to acquire. If that succeeds, the job is run here and now (draining); if it
+//!    fails, the holder will see the job, for it looks after it has unlocked.
+//! 3. *Release*: drain at most [`Guarded::JOBS_MAX`] jobs; set `locked` to false; then look at the mailbox once more.
+//!    If it has a job and the lock can be taken again, go on with it: without this look, a job pushed between the last
+//!    drain and the unlock would stay there until the next caller (the lost wake-up).
 //! 4. *Relief*: a holder that has run its bound unlocks all the same, so that one worker is not kept from its own
-//!    connections by other clients' jobs, and asks for relief: a thread of the slow lane takes the lock when it has begun,
-//!    and runs the next jobs. The lock is free meanwhile, and the next caller that leaves a job serves the mailbox too. One relief is
-//!    on its way at a time; it is no longer on its way from just before it tries the lock, so a later wish for it is not lost.
-//! 5. *Grant*: a job may ask for the lock itself rather than to be run under it. Then the drain stops and the lock moves
-//!    to the asker, without ever being free. That is how a command over several shards collects its locks in shard order
-//!    without blocking a thread.
+//!    connections by other clients' jobs, and asks for relief: a thread of the slow lane takes the lock when it has
+//!    begun, and runs the next jobs. The lock is free meanwhile, and the next caller that leaves a job serves the
+//!    mailbox too. One relief is on its way at a time; it is no longer on its way from just before it tries the lock,
+//!    so a later wish for it is not lost.
+//! 5. *Grant*: a job may ask for the lock itself rather than to be run under it. Then the drain stops and the lock
+//!    moves to the asker, without ever being free. That is how a command over several shards collects its locks in
+//!    shard order without blocking a thread.
 //!
 //! Push-then-acquire on one side and unlock-then-look on the other is Dekker's pattern: both sides need sequentially
 //! consistent order, which the fences give. `tests/gate_loom.rs` checks it over all interleavings.
@@ -29,16 +30,16 @@ type Wish<T> = Box<dyn FnOnce(Held<T>) -> Option<Held<T>> + Send>;
 /// A job that runs under the lock, or that takes it.
 pub enum Job<T: Guarded> {
     Run(Work<T>),
-    /// Hands it back when nobody wants it any more.
+    /// Returns the lock when the asker does not want it any more.
     Grant(Wish<T>),
 }
 
-/// What a gate guards.
+/// The state that a gate guards.
 pub trait Guarded: Send + Sync + Sized + 'static {
     /// Jobs that one holder runs at most before it unlocks.
     const JOBS_MAX: usize = 64;
 
-    /// A holder has run its bound and unlocked: somewhere else, soon, [`Gate::serve`] is to be called.
+    /// A holder has run its bound and unlocked: arranges for a prompt call of [`Gate::serve`] on another thread.
     fn relieve(gate: &Arc<Gate<Self>>);
     /// Called by each holder just before it unlocks.
     fn publish(&self) {}
@@ -52,7 +53,7 @@ pub struct Gate<T: Guarded> {
     pub guarded: T,
 }
 
-/// The lock of a gate: it may move between threads, and letting it go drains the mailbox.
+/// The lock of a gate: it may move between threads, and dropping it drains the mailbox.
 pub struct Held<T: Guarded> {
     gate: Option<Arc<Gate<T>>>,
 }
@@ -63,18 +64,19 @@ impl<T: Guarded> Gate<T> {
         Arc::new(Self { locked, mailbox: Mailbox::new(), awaits_relief, guarded })
     }
 
-    /// The lock, if it is free and nobody is queued for it.
+    /// Returns the lock, if it is free and no job is queued.
     pub fn try_hold(self: &Arc<Self>) -> Option<Held<T>> {
         if !self.mailbox.is_empty() {
-            // Whoever pushed is served first; by its own attempt or by the holder.
+            // The queued job goes first: its own attempt or the holder runs it.
             return None;
         }
         self.acquire()
     }
 
-    /// Runs jobs that a holder has left. Where the lock is taken, its holder runs them, and asks for relief again if it must.
+    /// Runs jobs that a holder has left. If the lock is held, its holder runs them, and asks for relief again if it
+    /// must.
     pub fn serve(self: &Arc<Self>) {
-        // Read and written at once: what was pushed before the last wish is seen below.
+        // Read and written at once: jobs pushed before the last wish are seen below.
         self.awaits_relief.swap(false, Ordering::SeqCst);
         drop(self.acquire());
     }
@@ -84,11 +86,11 @@ impl<T: Guarded> Gate<T> {
         taken.is_ok().then(|| Held { gate: Some(Arc::clone(self)) })
     }
 
-    /// Leaves a job; it is run or granted by the holder, or here if there is none.
+    /// Leaves a job; the holder runs or grants it, or this thread if the lock is free.
     pub fn leave(self: &Arc<Self>, job: Job<T>) {
         self.mailbox.push(job);
         fence(Ordering::SeqCst);
-        // Dropping what was acquired drains the mailbox.
+        // Dropping the acquired lock drains the mailbox.
         drop(self.acquire());
     }
 }
@@ -98,7 +100,7 @@ impl<T: Guarded> Held<T> {
         self.gate.as_ref().expect("a held lock has its gate until it is dropped")
     }
 
-    /// Runs up to `limit` jobs. `None`: a grant has taken the lock along.
+    /// Runs up to `limit` jobs. `None`: a grant has taken the lock.
     fn drain(mut self, limit: usize) -> Option<(Self, bool)> {
         for _ in 0..limit {
             match self.gate().mailbox.pop() {

@@ -19,14 +19,14 @@ use parking_lot::Mutex;
 /// Conditions that are kept; more are counted only.
 const KEPT_MAX: usize = 64;
 
-/// What sort of problem it is: by who must act, and how it is resolved.
+/// The sort of a problem: by who must act, and how it is resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ConditionKind {
     /// The newest manifest cannot be read: the database is refused.
     Manifest,
     /// A chunk or a tail is missing or damaged: keys in it are refused.
     Data,
-    /// The log is damaged, or lacks what a manifest needs: the database is refused.
+    /// The log is damaged, or lacks entries that a manifest needs: the database is refused.
     Log,
     /// Another process has taken the store or the database over: everything is refused here.
     TakenOver,
@@ -34,7 +34,7 @@ pub enum ConditionKind {
     Full,
     /// The store or the log refused the last write.
     Store,
-    /// Something that was acknowledged may be missing; what is there is served.
+    /// Acknowledged data may be missing; the rest is served.
     MayBeMissing,
 }
 
@@ -73,16 +73,16 @@ impl ConditionKind {
     }
 }
 
-/// Something that is wrong now.
+/// A present problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     pub kind: ConditionKind,
-    /// The object and what is wrong with it.
+    /// The object and its defect.
     pub what: String,
 }
 
 impl Condition {
-    /// The text that is told of it: of the node, or of one database.
+    /// The text that reports it: of the node, or of one database.
     pub fn told(&self, database: Option<&str>) -> String {
         // Many errors name their database themselves.
         let prefix = database.map(|name| (format!("database {name}"), format!("database `{name}`")));
@@ -103,7 +103,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Counts a problem and keeps it until it is resolved. True where it is news, so that it may be logged once.
+    /// Counts a problem and keeps it until it is resolved. Returns true if it is new, so that it may be logged once.
     pub fn report(&self, kind: ConditionKind, what: impl Into<String>) -> bool {
         self.reported[kind as usize].fetch_add(1, Ordering::Relaxed);
         let condition = Condition { kind, what: what.into() };
@@ -126,7 +126,7 @@ impl Health {
         }
     }
 
-    /// What was wrong of this kind is right again. True where something was.
+    /// Resolves all problems of this kind. Returns true if there were any.
     pub fn resolve(&self, kind: ConditionKind) -> bool {
         let mut conditions = self.conditions.lock();
         let before = conditions.len();
@@ -148,7 +148,7 @@ impl Health {
         self.reported[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// One word for the worst that is wrong: `refused`, `damaged`, `full`, `failing`, or nothing.
+    /// One word for the worst present problem: `refused`, `damaged`, `full`, `failing`, or nothing.
     pub fn state(&self) -> Option<&'static str> {
         let worst = self.conditions.lock().iter().map(|condition| condition.kind).min()?;
         match worst {

@@ -1,26 +1,28 @@
 //! Lanes: threads for work that would keep a worker from its other connections.
 //!
-//! The slow lane runs long commands, the loader reads what clients wait for from the store, and the patient lane, at a lower
-//! priority, does what no client waits for. Reads of a local store happen on the lane's thread itself: each change of
-//! thread would wait for a busy core.
+//! The slow lane runs long commands, the loader reads places that clients wait for from the store, and the patient
+//! lane, at a lower priority, does work that no client waits for. Reads of a local store happen on the lane's thread
+//! itself: each change of thread would wait for a busy core.
 //!
 //! A lane is shared by all databases, and each database has a [`Queue`] of its own on it:
 //!
-//! 1. *Queue.* A job waits in its database's queue and holds nothing meanwhile. A queue has a bound: a client's job that
-//!    does not fit is refused ([`NotRun::Full`]).
-//! 2. *Turn.* The queues are served in turn, one job at a time, those with the fewest running jobs first. So one database
-//!    uses all threads only while no other database wants one.
-//! 3. *Threads on demand.* A running job cannot be interrupted. A database that has no running job therefore does not wait
-//!    for the jobs of others: it gets a further thread, up to [`RUNNING_MAX`], and the system divides the processor.
-//! 4. *Locks after the turn.* A job that needs shards asks for their locks when its turn has come. While it waits for one it
-//!    steps aside: its thread does not count, so another may be started in its place. Two jobs of one queue that need the same shard
-//!    do not even begin together, so what a job waits for is only ever the short holds of workers.
-//! 5. *Relief.* The mailbox that a holder has left when it had run its bound of jobs ([`crate::gate`]) is a job of its own, with a turn
-//!    like a queue's, and is never refused.
-//! 6. *Waste.* Memory is freed when no client's job can begin. A database whose waste has grown beyond [`WASTE_BYTES_MAX`]
-//!    gets turns for it like for its other jobs.
+//! 1. *Queue.* A job waits in its database's queue and holds nothing meanwhile. A queue has a bound: a client's job
+//!    that does not fit is refused ([`NotRun::Full`]).
+//! 2. *Turn.* The queues are served in turn, one job at a time, those with the fewest running jobs first. So one
+//!    database uses all threads only while no other database wants one.
+//! 3. *Threads on demand.* A running job cannot be interrupted. A database that has no running job therefore does not
+//!    wait for the jobs of others: it gets a further thread, up to [`RUNNING_MAX`], and the system divides the
+//!    processor.
+//! 4. *Locks after the turn.* A job that needs shards asks for their locks when its turn has come. While it waits for
+//!    one it steps aside: its thread does not count, so another may be started in its place. Two jobs of one queue that
+//!    need the same shard do not even begin together, so a job only ever waits for the short holds of workers.
+//! 5. *Relief.* The mailbox that a holder has left when it had run its bound of jobs ([`crate::gate`]) is a job of its
+//!    own, with a turn like a queue's, and is never refused.
+//! 6. *Waste.* Memory is freed when no client's job can begin. A database whose waste has grown beyond
+//!    [`WASTE_BYTES_MAX`] gets turns for it like for its other jobs.
 //!
-//! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of threads.
+//! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of
+//! threads.
 //!
 //! Invariant: a job never waits for another job of its own queue, so a lane cannot lock itself up.
 
@@ -40,11 +42,11 @@ use tokio::runtime::Handle;
 
 use crate::error::Error;
 
-/// Jobs of clients that wait in one queue at most.
+/// Jobs of clients that may wait in one queue.
 pub const QUEUE_MAX: usize = 1024;
-/// Jobs that run at a time at most; beyond the lane's own threads each is of another database.
+/// Jobs that may run at a time; beyond the lane's own threads each is of another database.
 pub const RUNNING_MAX: usize = 16;
-/// Threads of a lane at most, with those that wait for a lock.
+/// Most threads of a lane, including those that wait for a lock.
 const THREADS_MAX: usize = 64;
 /// A database with more bytes than this to free gets turns for them.
 pub const WASTE_BYTES_MAX: usize = 64 << 20;
@@ -71,7 +73,7 @@ pub struct Queue {
     waste: Arc<AtomicUsize>,
 }
 
-/// Why a job has no result.
+/// The reason why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotRun {
     /// The database's queue is full.
@@ -80,7 +82,7 @@ pub enum NotRun {
 }
 
 impl NotRun {
-    /// The reply to a client, where `panicked` says what has failed if the job began.
+    /// The reply to a client, where `panicked` names the work that failed if the job began.
     pub fn error(self, panicked: impl FnOnce() -> Error) -> Error {
         match self {
             Self::Full => Error::Busy(QUEUE_MAX),
@@ -90,7 +92,7 @@ impl NotRun {
 }
 
 impl Lane {
-    /// Threads called `name`, so much nicer than others (0-19) to threads that want the same core.
+    /// Starts threads called `name`, at a niceness of `nicer` (0-19) above the process's.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -125,9 +127,9 @@ impl Queue {
         self.push(Class::Jobs, Job::new(Work::Call(Box::new(job))))
     }
 
-    /// Queues a client's job that needs locks. When its turn has come it waits for `ready`, which answers them, and runs
-    /// with them; `None`: the client wants it no more. Until it ends, no job of this queue begins that claims one of the same
-    /// numbers.
+    /// Queues a client's job that needs locks. When its turn has come it waits for `ready`, which returns them, and
+    /// runs with them; `None`: the client does not want it any more. Until it ends, no job of this queue begins that
+    /// claims one of the same numbers.
     ///
     /// # Errors
     /// [`NotRun::Full`].
@@ -141,7 +143,7 @@ impl Queue {
         self.push(Class::Jobs, Job { claims, work: Work::After(Box::pin(ready)), bytes: 0 })
     }
 
-    /// Runs a future to its end, even if its result is wanted no more.
+    /// Runs a future to its end, even if its result is no longer wanted.
     ///
     /// # Errors
     /// [`NotRun`].
@@ -165,19 +167,19 @@ impl Queue {
         self.push_always(Class::Relief, Job::new(Work::Call(Box::new(serve))));
     }
 
-    /// Frees about `bytes` of memory when nothing else is to be done.
+    /// Frees about `bytes` of memory when no other job can begin.
     pub fn free(&self, bytes: usize, waste: impl Send + 'static) {
         self.waste.fetch_add(bytes, Ordering::Relaxed);
         let left = Arc::clone(&self.waste);
         let free = move || {
-            // Also where a destructor panics.
+            // Also if a destructor panics.
             let _freed = Freed(left, bytes);
             drop(waste);
         };
         self.push_always(Class::Waste, Job { claims: Box::default(), work: Work::Call(Box::new(free)), bytes });
     }
 
-    /// The same of what is freed in steps: between two of them other jobs have their turns.
+    /// The same for waste that is freed in steps: between two of them other jobs have their turns.
     pub fn free_in_steps(&self, bytes: usize, waste: impl Waste + 'static) {
         self.waste.fetch_add(bytes, Ordering::Relaxed);
         let freed = Freed(Arc::clone(&self.waste), bytes);
@@ -227,7 +229,7 @@ impl fmt::Debug for Queue {
 
 /// Memory that is freed in steps.
 pub trait Waste: Send {
-    /// Frees some of it, in well under a millisecond where that can be. Answers whether nothing is left.
+    /// Frees some of it, in well under a millisecond if possible. Returns whether nothing is left.
     fn free_some(&mut self) -> bool;
 }
 
@@ -255,7 +257,7 @@ impl Drop for Freed {
     }
 }
 
-/// What a job is for.
+/// The purpose of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Class {
     Jobs,
@@ -276,7 +278,7 @@ struct Job {
     /// Jobs of one line that claim the same number do not run together.
     claims: Box<[u64]>,
     work: Work,
-    /// That it frees.
+    /// Bytes that the job frees.
     bytes: usize,
 }
 
@@ -290,7 +292,7 @@ impl Job {
 struct Line {
     jobs: VecDeque<Job>,
     running: usize,
-    /// What its running jobs claim.
+    /// Numbers that its running jobs claim.
     claims: Vec<u64>,
     /// Bytes that its jobs will free.
     bytes: usize,
@@ -315,7 +317,7 @@ impl Line {
     }
 }
 
-/// Who waits and who runs. A line is kept while it has jobs, waiting or running.
+/// Waiting and running jobs. A line is kept while it has jobs, waiting or running.
 #[derive(Default)]
 struct State {
     lines: HashMap<LineId, Line>,
@@ -325,7 +327,7 @@ struct State {
     waste: VecDeque<LineId>,
     /// Threads that run a job and do not wait for a lock.
     running: usize,
-    /// Those that free memory.
+    /// Threads that free memory.
     freeing: usize,
     /// Threads, with those that are being started.
     threads: usize,
@@ -382,7 +384,7 @@ impl State {
             self.ring.remove(at);
             return self.begin(id);
         }
-        // One thread is kept from it, where there are several.
+        // If the lane has several threads, one is kept from it.
         if has_room && self.freeing < (width - 1).max(1) {
             let lines = &self.lines;
             let idle = |id: &LineId| lines.get(id).is_some_and(|line| line.running == 0);
@@ -460,7 +462,7 @@ impl Pool {
         Self { name: name.into(), width, nicer, runtime, state: Mutex::default(), called: Condvar::new() }
     }
 
-    /// Sees to it that a thread comes for what may begin.
+    /// Makes sure that a thread comes for jobs that may begin.
     fn call_for_hands(self: &Arc<Self>, state: &mut State) {
         if !state.has_work(self.width) {
             return;
@@ -475,7 +477,7 @@ impl Pool {
             self.called.notify_one();
         } else if state.threads < THREADS_MAX {
             state.coming += 1;
-            // Refused: then the job waits for one of the threads that there are.
+            // Refused: then the job waits for one of the existing threads.
             if let Err(error) = self.spawn_thread(state) {
                 state.coming -= 1;
                 tracing::warn!(lane = &*self.name, %error, "the system refuses a thread");
@@ -487,7 +489,7 @@ impl Pool {
         let pool = Arc::clone(self);
         let serve = move || {
             if pool.nicer > 0 {
-                // Refused: then it is as pressing as the others.
+                // Refused: then it has the same priority as the others.
                 let _ = rustix::process::nice(pool.nicer);
             }
             pool.serve();
@@ -504,7 +506,7 @@ impl Pool {
         loop {
             while let Some((id, Job { claims, work, .. })) = state.pick(self.width) {
                 MutexGuard::unlocked(&mut state, || {
-                    // A job that panics has said so on standard error, and the thread goes on.
+                    // A job that panics has reported it on standard error, and the thread goes on.
                     let _ = catch_unwind(AssertUnwindSafe(|| self.perform(work)));
                 });
                 state.end(id, &claims);
@@ -566,7 +568,7 @@ impl Pool {
         }
     }
 
-    /// Waits for what a job needs; another may run in its place meanwhile.
+    /// Waits for the locks of a job; another may run in its place meanwhile.
     async fn when_ready(self: &Arc<Self>, mut ready: Pending<Option<Call>>) -> Option<Call> {
         if let std::task::Poll::Ready(call) = futures::poll!(&mut ready) {
             return call;
@@ -576,7 +578,7 @@ impl Pool {
             state.running -= 1;
             self.call_for_hands(&mut state);
         }
-        // Counted again also where it panics or is dropped.
+        // Counted again also if it panics or is dropped.
         let _back = Back(self);
         ready.await
     }

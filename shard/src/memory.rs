@@ -1,33 +1,34 @@
 //! The memory of the whole process, as far as the engine has to know it.
 //!
-//! 1. The server measures what the process uses a few times a second and says so here ([`Memory::measured`]).
-//! 2. In between, large changes of the data are counted as they are published, and what clients make the server keep is
-//!    counted as it is charged, so that a burst is noticed before the next measurement.
-//! 3. A command that may add much, or needs much memory while it runs, takes a [`Reservation`] before it runs. It is given
-//!    back when what the command has added is published. So many such commands at once, on whatever databases, cannot take
-//!    more together than there is.
+//! 1. The server measures the memory of the process a few times a second and reports it here ([`Memory::measured`]).
+//! 2. In between, large changes of the data are counted as they are published, and memory that the server keeps for
+//!    clients is counted as it is charged, so that a burst is noticed before the next measurement.
+//! 3. A command that may add much, or needs much memory while it runs, takes a [`Reservation`] before it runs. It is
+//!    given back when the command's additions are published. So many such commands at once, on whatever databases,
+//!    cannot take more together than is left.
 //!
-//! While memory is full, commands that may grow it are refused, and nothing is loaded from the store. There is a small reserve
-//! for databases that use less than others, and each has a *floor*: one that uses no more is never refused for what others use.
-//! All floors together are as large as the reserve, so that bounds what they take even when the reserve is used up.
+//! While memory is full, commands that may grow it are refused, and nothing is loaded from the store. A small reserve
+//! serves databases that use less than others, and each has a *floor*: one that uses no more is never refused because
+//! others use much. All floors together are as large as the reserve, so that bounds what they take even when the
+//! reserve is used up.
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
-/// That of this process: it has one allocator, however many nodes a test may start in it.
+/// The memory of this process: it has one allocator, however many nodes a test may start in it.
 pub static MEMORY: Memory = Memory::new();
 
 /// Smaller changes are left to the next measurement, and smaller growth is not reserved.
 pub const COUNTED_BYTES: usize = 64 << 10;
 
-/// What is left of the memory that the process may use. Without a measurement there is no limit.
+/// The remainder of the memory that the process may use. Without a measurement there is no limit.
 #[derive(Debug, Default)]
 pub struct Memory {
     is_limited: AtomicBool,
-    /// As if clients kept nothing.
+    /// Without the memory that is kept for clients.
     left: AtomicIsize,
-    /// What clients make the server keep.
+    /// Memory that the server keeps for clients.
     held: AtomicUsize,
     reserved: AtomicUsize,
     /// A database that uses no more is served from the reserve.
@@ -37,7 +38,7 @@ pub struct Memory {
     floor: AtomicUsize,
 }
 
-/// The reserve is this part of all memory, and what a database may use to be served from it this part of an even share.
+/// The reserve is this part of all memory. A database is served from it up to this part of an even share.
 pub const RESERVE_PART: usize = 20;
 const SHARE_PART: usize = 2;
 
@@ -54,7 +55,7 @@ impl Memory {
         }
     }
 
-    /// Says how many bytes of `total` are left, negative where too many are used already, and how many databases there are in
+    /// Sets how many bytes of `total` are left, negative if too many are used already, and how many databases are in
     /// memory.
     pub fn measured(&self, left: isize, total: usize, databases: usize) {
         self.left.store(left.saturating_add(signed(self.held.load(Ordering::Relaxed))), Ordering::Relaxed);
@@ -71,7 +72,7 @@ impl Memory {
         }
     }
 
-    /// Counts what a client makes the server keep.
+    /// Counts memory that the server keeps for a client.
     pub fn hold(&self, bytes: usize) {
         self.held.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -80,7 +81,7 @@ impl Memory {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// What the clients, or the data, of a database may use however much others use.
+    /// The memory that a database's clients, or its data, may use however much others use.
     pub fn floor(&self) -> usize {
         self.floor.load(Ordering::Relaxed)
     }
@@ -89,7 +90,7 @@ impl Memory {
         self.is_limited.load(Ordering::Relaxed) && self.left() <= 0
     }
 
-    /// Whether `bytes` that are not counted yet are more than what is left.
+    /// Whether `bytes` that are not counted yet exceed the memory that is left.
     pub fn is_exceeded_by(&self, bytes: usize) -> bool {
         self.is_limited.load(Ordering::Relaxed) && self.left() < signed(bytes)
     }
@@ -105,10 +106,10 @@ impl Memory {
     /// Reserves `bytes` for a database that has `used` bytes in memory.
     ///
     /// # Errors
-    /// [`Error::OutOfTotal`] where so many are not left.
+    /// [`Error::OutOfTotal`] if fewer are left.
     pub fn reserve(&'static self, bytes: usize, used: usize) -> Result<Reservation> {
         let is_limited = self.is_limited.load(Ordering::Relaxed);
-        // What does not fit is not added even for a moment: others would be refused meanwhile.
+        // A reservation that does not fit is not added even for a moment: others would be refused meanwhile.
         let reserve = |reserved: usize| {
             let left = self.left_beside(reserved).saturating_sub(signed(bytes));
             let fits = !is_limited || left >= 0 || self.is_served(used.saturating_add(bytes), left);
@@ -140,7 +141,7 @@ fn signed(bytes: usize) -> isize {
     isize::try_from(bytes).unwrap_or(isize::MAX)
 }
 
-/// Bytes that are taken from what is left until this is dropped.
+/// Bytes that count as used until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     memory: &'static Memory,
@@ -152,7 +153,7 @@ impl Reservation {
         self.bytes
     }
 
-    /// Takes over what `other` has reserved of the same memory.
+    /// Takes over the reservation of `other`, of the same memory.
     pub fn append(&mut self, mut other: Self) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
@@ -217,7 +218,7 @@ mod tests {
         assert!(!memory.is_full() && !memory.is_exceeded_by(100));
     }
 
-    /// A client that asks for far too much again and again harms nobody but itself.
+    /// A client that asks for far too much again and again harms only itself.
     #[test]
     fn what_is_refused_takes_nothing_even_for_a_moment() {
         let memory: &'static Memory = Box::leak(Box::default());

@@ -1,7 +1,7 @@
 //! The places of a keyspace as a manifest describes them, all of them in the store.
 //!
-//! Where a page of the manifest has not been read, one place stands for all of its segments, until something of them is
-//! needed: then it is replaced by theirs. Where there is nothing the place is resident and empty.
+//! Where a page of the manifest has not been read, one place stands for all of its segments, until one of them is
+//! needed: then it is replaced by theirs. A range without segments is a resident, empty place.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(crate) fn places(described: Described<'_>, replay: &Arc<Replay>, id: u32, fi
     filled.places
 }
 
-/// The places that one of a page becomes when that is read.
+/// The places that replace the place of a page when the page is read.
 pub(crate) fn places_of_page(unread: &UnreadPage, page: &Page, replay: &Arc<Replay>) -> Vec<Place> {
     let Page { segments, pieces } = page;
     let described = Described { manifest: &unread.manifest.known, segments, pieces, unread: None };
@@ -53,7 +53,7 @@ pub(crate) fn places_of_page(unread: &UnreadPage, page: &Page, replay: &Arc<Repl
     filled.places
 }
 
-/// What a manifest says of one segment.
+/// The manifest's description of one segment.
 pub(crate) fn stored(manifest: &Manifest, segment: &SegmentInfo, replay: &Arc<Replay>) -> Stored {
     let id = segment.keyspace;
     let described = Described::from(manifest);
@@ -71,7 +71,7 @@ struct Filled<'m> {
 }
 
 impl Filled<'_> {
-    /// Fills `range` with what is stored inside it, and what lies between with empty places.
+    /// Fills `range` with the stored segments inside it, and the gaps between them with empty places.
     fn cover(&mut self, range: Range53) {
         let Described { segments, unread, .. } = self.described;
         let segments = inside(of(segments, self.id, |segment| segment.keyspace), range, |segment| segment.range);
@@ -138,7 +138,7 @@ impl Filled<'_> {
         let owner = (segment.keyspace, segment.range.start);
         let pieces = of(self.described.pieces, owner, PieceInfo::owner);
         let pieces = pieces.iter().map(|piece| self.block(piece.location, piece.crc)).collect();
-        // What is not stamped later has seen everything up to the manifest's number.
+        // A segment without a later stamp has seen everything up to the manifest's number.
         let seen = segment.seen.max(self.described.manifest.sequence);
         let tailed = segment.seen > segment.sequence;
         let logged = self.replay.is_logged(segment.keyspace, segment.range);
@@ -168,14 +168,14 @@ impl Filled<'_> {
     }
 }
 
-/// Those of `all`, ordered by a key, that have this one.
+/// The elements of `all`, ordered by a key, that have this one.
 fn of<T, K: PartialOrd>(all: &[T], key: K, key_of: impl Fn(&T) -> K) -> &[T] {
     let start = all.partition_point(|one| key_of(one) < key);
     let len = all[start..].partition_point(|one| key_of(one) <= key);
     &all[start..start + len]
 }
 
-/// Those of `all`, ordered by range, that lie inside `range`.
+/// The elements of `all`, ordered by range, that are inside `range`.
 fn inside<T>(all: &[T], range: Range53, range_of: impl Fn(&T) -> Range53) -> &[T] {
     let start = all.partition_point(|one| range_of(one).start < range.start);
     let len = all[start..].partition_point(|one| range_of(one).start < range.end());

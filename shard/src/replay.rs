@@ -1,5 +1,5 @@
-//! The places that a segment of the store becomes when the effects that it has not seen are replayed onto it. Which effects
-//! those are, and in which order, says [`dormouse_storage::replay`].
+//! The places that a segment of the store becomes when the effects that it has not seen are replayed onto it.
+//! [`dormouse_storage::replay`] says which effects those are, and in which order.
 
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,8 @@ use crate::error::Result;
 use crate::keyspace::place::{Dirty, Place};
 use crate::keyspace::{Contents, Index, Keyspace, Shared};
 
-/// The places that a segment becomes when its effects are replayed onto it. What only the log had is dirty.
+/// Returns the places that a segment becomes when its effects are replayed onto it. Changes that only the log had are
+/// dirty.
 ///
 /// # Errors
 /// When an effect is malformed.
@@ -24,7 +25,7 @@ pub fn replayed(shared: &Shared, keyspace: u32, segment: Segment<Record>, effect
     if effects.tailed.is_empty() && effects.logged.is_empty() {
         return Ok(vec![Place::resident(segment, Dirty::Clean)]);
     }
-    // Replayed in a scratch keyspace, so that nobody's watches are touched and nothing is logged.
+    // Replayed in a scratch keyspace, so that no watches are touched and nothing is logged.
     let scratch = Shared::new(&shared.name, shared.placement.seed);
     scratch.settings.store(shared.settings.load_full());
     let mut places = vec![Place::resident(segment, Dirty::Clean)];

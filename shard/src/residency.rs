@@ -1,15 +1,15 @@
 //! Residency: places that are in the store only are loaded when a command needs them, the others in the background.
 //!
-//! 1. Under the shard's lock: what is stored of the place (an `Arc` that names its body).
-//! 2. Without the lock: read the body and the pieces of large values, one at a time (see [`dormouse_storage::loading`]), and replay the
-//!    effects of the tails and the log onto them.
-//! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, somebody else was faster.
+//! 1. Under the shard's lock: get the description of the stored place (an `Arc` that names its body).
+//! 2. Without the lock: read the body and the pieces of large values, one at a time (see
+//!    [`dormouse_storage::loading`]), and replay the effects of the tails and the log onto them.
+//! 3. Under the lock again: install it, if the place still holds that very `Arc`. If not, another caller was faster.
 //!
-//! A place that stands for a page of the manifest becomes the places of that page in the same steps, and then what is needed
-//! of these is loaded.
+//! A place that stands for a page of the manifest becomes the places of that page in the same steps, and then the
+//! needed ones among these are loaded.
 //!
-//! A body that cannot be read leaves the place as it is: commands that need it are answered with an error that names the
-//! object, the others go on.
+//! A body that cannot be read leaves the place as it is: commands that need it are answered with an error that names
+//! the object, the others go on.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ use crate::replay::replayed;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
 
-/// A stored place: where it belongs and what is stored.
+/// A stored place: its shard and range, and its description.
 #[derive(Debug, Clone)]
 struct Wanted {
     keyspace: u32,
@@ -40,7 +40,7 @@ struct Wanted {
 }
 
 impl Database {
-    /// Loads the place that a command asked for. Nothing to do where it is there already.
+    /// Loads the place that a command asked for. Does nothing if it is in memory already.
     ///
     /// # Errors
     /// When it cannot be read; the text names the object.
@@ -78,7 +78,7 @@ impl Database {
         loaded.await.map_err(|error| Error::Store(format!("a load of database {} failed: {error}", self.name())))?
     }
 
-    /// Loads the places that `which` chooses. No place stands for a page any more.
+    /// Loads the places that `which` chooses. Afterwards no place stands for a page any more.
     pub(crate) async fn load_where(self: &Arc<Self>, which: impl Fn(&Stored) -> bool) -> Result<()> {
         let wanted = self.all_stored(which).await;
         self.load_many(wanted).await.map_or(Ok(()), Err)
@@ -86,14 +86,14 @@ impl Database {
 
     pub(crate) fn load_in_background(self: &Arc<Self>) {
         if MEMORY.is_full() || self.shared.is_full() {
-            // What is asked for is loaded all the same, place by place.
+            // Requested places are loaded all the same, one by one.
             return;
         }
         let database = Arc::clone(self);
         self.patient.start(async move {
             let started = Stopwatch::start();
             database.counters.loading.store(1, Ordering::Relaxed);
-            // What could not be read has been noted. When all could, nothing is damaged any more.
+            // Read errors have been noted. If all could be read, nothing is damaged any more.
             let unread = match database.topology() {
                 Some(topology) => database.read_pages(&topology).await.err(),
                 None => None,
@@ -193,8 +193,8 @@ impl Database {
         failed
     }
 
-    /// Loads one place; `read`: its body, where that was read already. It is no error that it cannot be read when it is no
-    /// longer wanted: somebody else was faster, and what it was read from may have been replaced and deleted since.
+    /// Loads one place; `read`: its body, if that was read already. A read error is ignored if the place is no longer
+    /// wanted: another caller was faster, and the body may have been replaced and deleted since.
     async fn load_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
         match self.read_one(wanted, read).await {
             Err(error) if self.is_wanted(wanted).await => Err(error),
@@ -202,7 +202,7 @@ impl Database {
         }
     }
 
-    /// Whether a place is still in the store only, and there.
+    /// Whether a place is still only in the store, under the same description.
     async fn is_wanted(&self, wanted: &Wanted) -> bool {
         let Some(topology) = self.topology() else { return false };
         let gate = Arc::clone(&topology.shards[topology.of_slot((wanted.range.start >> 39) as u16)]);
@@ -237,10 +237,10 @@ impl Database {
         Ok(())
     }
 
-    /// Puts what was read in place of what was wanted. False where somebody else was faster.
+    /// Replaces the wanted place by the places read. False if another caller was faster.
     async fn install(&self, wanted: &Wanted, places: Vec<Place>) -> bool {
         let Wanted { keyspace, range, stored } = wanted;
-        // The shards may have been split or merged meanwhile: the one that has the place now is asked.
+        // The shards may have been split or merged meanwhile: the shard that has the place now is asked.
         let Some(topology) = self.topology() else { return false };
         let gate = Arc::clone(&topology.shards[topology.of_slot((range.start >> 39) as u16)]);
         let held = hold(vec![gate]).await;

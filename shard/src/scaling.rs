@@ -1,9 +1,9 @@
-//! Splitting and merging shards, while they are written to.
+//! Splitting and merging shards, even while they are being written to.
 //!
-//! A split cuts the index's places at a slot (splitting the one segment that straddles it), moves the places behind the cut
-//! into contents of their own, and publishes the new topology, all under the shard's lock: a fraction of a millisecond,
-//! whatever the number of keys, as places are moved and nothing is rehashed. Commands that were routed by the old topology
-//! find that the contents do not match it, and route again.
+//! A split cuts the index's places at a slot (splitting the one segment that straddles it), moves the places behind the
+//! cut into contents of their own, and publishes the new topology, all under the shard's lock: a fraction of a
+//! millisecond, whatever the number of keys, as places are moved and nothing is rehashed. Commands that were routed by
+//! the old topology find that the contents do not match it, and route again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -20,10 +20,10 @@ use crate::shard::{Shard, ShardGate, ShardView};
 use crate::topology::{Topology, hold};
 
 impl Database {
-    /// Splits the shard that has `slot` so that it begins one. False where one begins there already.
+    /// Splits the shard that has `slot` so that a shard begins there. Returns false if one begins there already.
     ///
     /// # Errors
-    /// When the slot is none, or what straddles the cut cannot be loaded.
+    /// When the slot does not exist, or a place that straddles the cut cannot be loaded.
     pub async fn split(self: &Arc<Self>, slot: u16) -> Result<bool> {
         if slot >= SLOTS {
             return Err(Error::text("ERR slot is out of range (0-16383)"));
@@ -63,7 +63,8 @@ impl Database {
         }
     }
 
-    /// Merges the shard that begins at `slot` into the one before it. False where none begins there, or it is the first.
+    /// Merges the shard that begins at `slot` into the one before it. Returns false if none begins there, or it is the
+    /// first.
     ///
     /// # Errors
     /// None so far; a result for the sake of its callers.
@@ -88,8 +89,8 @@ impl Database {
         Ok(true)
     }
 
-    /// The shards, as far as that can be seen without waiting for their locks; empty while the database sleeps. `take`: the
-    /// load counters start again from zero.
+    /// The shards, as far as they can be seen without waiting for their locks; empty while the database sleeps. `take`:
+    /// the load counters start again from zero.
     pub fn shards(&self, take: bool) -> Vec<ShardView> {
         let Some(topology) = self.topology() else { return Vec::new() };
         let view = |(at, gate): (usize, &ShardGate)| {
@@ -100,20 +101,21 @@ impl Database {
         topology.shards.iter().enumerate().map(view).collect()
     }
 
-    /// Keys, and keys with an expiry, of each logical index, as the holders of the locks have left them. Nothing is woken for it.
+    /// Keys, and keys with an expiry, of each logical index, as the holders of the locks have left them. Never wakes
+    /// the database.
     pub fn counts(&self) -> Counts {
         loop {
             let Some(topology) = self.topology() else { return self.stored_counts() };
             let load = |count: &AtomicUsize| count.load(Ordering::Relaxed) as u64;
             let counts = self.shared.counts.each_ref().map(|(keys, expiring)| (load(keys), load(expiring)));
-            // What was retired meanwhile shows nothing.
+            // A shard that was retired meanwhile shows nothing.
             if self.topology().is_some_and(|now| Arc::ptr_eq(&now, &topology)) {
                 return counts;
             }
         }
     }
 
-    /// What must be durable in the log before counts are told that were looked at before.
+    /// The end in the log that must be durable before counts are reported that were read earlier.
     pub fn told_until(&self) -> Lsn {
         if !self.shared.journal.is_strict() {
             return 0;
@@ -122,7 +124,7 @@ impl Database {
         self.shared.told.load(Ordering::Acquire)
     }
 
-    /// The milliseconds that keys with an expiry have left on average, by logical index; 0 where there are none in memory. Some
+    /// The milliseconds that keys with an expiry have left on average, by logical index; 0 if none is in memory. Some
     /// keys of each shard stand for all, as [`Self::shards`] last saw them.
     pub fn milliseconds_left(&self, now_ms: u64) -> [u64; INDEXES] {
         let mut sums = [(0u128, 0u128); INDEXES];

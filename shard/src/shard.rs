@@ -1,7 +1,7 @@
 //! A shard: a contiguous run of slots behind one lock with a mailbox; the unit of locking, splitting and merging.
 //!
-//! Reports on a shard never wait for its lock. Each holder publishes how much is in it when it unlocks; the rest, which
-//! takes a look at every place, is looked at by a reader that finds the lock free, else by the holder.
+//! Reports on a shard never wait for its lock. Each holder publishes its counts when it unlocks. The rest, which takes
+//! a look at every place, is gathered by a reader that finds the lock free, else by the holder.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::gate::{Gate, Guarded, Held, Job};
 use crate::keyspace::{ALL_INDEXES, Contents, INDEXES, Load, Shared};
 use crate::lane::Queue;
 
-/// What a gate of the engine guards. `contents` is locked only by who holds the gate, so never contended.
+/// The state that a gate of the engine guards. Only the holder of the gate locks `contents`, so it is never contended.
 pub struct Shard {
     /// Tells shards of this process apart; the left half of a split keeps it.
     pub id: u64,
@@ -23,18 +23,18 @@ pub struct Shard {
     published: AtomicUsize,
     /// Keys and keys with an expiry of each logical index, as at the last unlock.
     counts: [(AtomicUsize, AtomicUsize); ALL_INDEXES],
-    /// A bit for each of those that is not zero.
+    /// A bit for each of those that are not zero.
     counted: AtomicU32,
     seen: Mutex<Seen>,
     /// The holder has been asked to look.
     is_asked: AtomicBool,
-    /// Unix milliseconds; when its first key expires, at the earliest, as at the last unlock.
+    /// Unix milliseconds: the earliest expiry of a key, as at the last unlock.
     soonest: AtomicU64,
     /// Batches that found the lock taken, since the autoscaler last looked.
     pub contended: AtomicU64,
 }
 
-/// What one shard is like, for the autoscaler and `DORMOUSE SHARDS`.
+/// A view of one shard, for the autoscaler and `DORMOUSE SHARDS`.
 #[derive(Debug, Clone, Default)]
 pub struct ShardView {
     pub id: u64,
@@ -57,7 +57,7 @@ pub struct ShardView {
     pub contended: u64,
 }
 
-/// What was seen at the last look.
+/// The result of the last look.
 #[derive(Default)]
 struct Seen {
     view: ShardView,
@@ -84,7 +84,8 @@ impl Shard {
         Gate::new(shard)
     }
 
-    /// The gate of contents that were split off from `left`, whose lock is held. What the database counts stays as it is.
+    /// The gate of contents that were split off from `left`, whose lock is held. The database's counts stay as they
+    /// are.
     pub fn gate_beside(left: &Self, contents: Contents) -> ShardGate {
         let shard = Self::new(contents, &left.shared, &left.lane);
         for (select, index) in shard.contents.lock().indexes() {
@@ -94,7 +95,7 @@ impl Shard {
                 (&shard.counts[select].1, &left.counts[select].1, index.expiring()),
             ] {
                 of_right.store(now, Ordering::Relaxed);
-                // What is left is found out at the next unlock.
+                // The remaining counts are determined at the next unlock.
                 of_left.store(of_left.load(Ordering::Relaxed).wrapping_sub(now), Ordering::Relaxed);
             }
             shard.counted.fetch_or(1 << select, Ordering::Relaxed);
@@ -108,7 +109,7 @@ impl Shard {
         Gate::new(shard)
     }
 
-    /// Counts as its own what `right` has counted, whose contents it has taken over. Both locks are held.
+    /// Takes over the counts of `right`, whose contents it has taken over. Both locks are held.
     pub fn append(&self, right: &Self) {
         let take = |from: &AtomicUsize, to: &AtomicUsize| {
             to.store(to.load(Ordering::Relaxed).wrapping_add(from.swap(0, Ordering::Relaxed)), Ordering::Relaxed);
@@ -138,7 +139,7 @@ impl Shard {
         }
     }
 
-    /// Sees to it that the view is brought up to date: now if the lock is free, else before it is let go.
+    /// Brings the view up to date: now if the lock is free, else before it is released.
     pub(crate) fn ask(gate: &ShardGate) {
         if let Some(held) = gate.try_hold() {
             gate.guarded.look(&mut held.contents());
@@ -151,7 +152,7 @@ impl Shard {
         }
     }
 
-    /// What it is like. `take`: the load counters start again from zero.
+    /// The view of this shard. `take`: the load counters start again from zero.
     pub(crate) fn view(&self, take: bool) -> ShardView {
         let contended =
             if take { self.contended.swap(0, Ordering::Relaxed) } else { self.contended.load(Ordering::Relaxed) };
@@ -184,7 +185,7 @@ impl Shard {
             view.resident += index.places().len() - index.stored();
             view.resident_keys += index.resident_records();
             index.add_sizes(view.first_slot, view.end_slot, &mut view.sizes);
-            // What is staged is shown in none.
+            // Staged keys are shown in no index.
             let Some(of) = expiries.get_mut(usize::from(select)) else { continue };
             let (sum, sampled) = index.some_expiries().fold((0u128, 0), |(sum, n), at| (sum + u128::from(at), n + 1));
             if let Some(at_ms) = sum.checked_div(sampled) {
@@ -198,8 +199,8 @@ impl Shard {
         *seen = Seen { view, expiries };
     }
 
-    /// The bytes that it has counted at its last unlock. Less than none from a split until the next unlock, if more has been
-    /// split off than was counted.
+    /// The bytes counted at its last unlock. Negative from a split until the next unlock, if more has been split off
+    /// than was counted.
     pub fn published(&self) -> isize {
         self.published.load(Ordering::Relaxed).cast_signed()
     }
@@ -235,10 +236,10 @@ impl Guarded for Shard {
         if bytes != before || buried > 0 {
             let change = bytes.wrapping_sub(before);
             self.shared.used.fetch_add(change, Ordering::Relaxed);
-            // What was dropped and waits to be freed is still there.
+            // Dropped values that wait to be freed still take memory.
             self.shared.memory.changed(change.wrapping_add(buried).cast_signed());
         }
-        // Only now, as it was reserved for what has been counted here.
+        // Only now, as the reservation covered the bytes that have been counted here.
         contents.reserved = None;
     }
 }

@@ -1,12 +1,11 @@
-//! All records of a database as it lies in the store, without waking it.
+//! All records of a database in the store, without waking it.
 //!
-//! 1. The newest manifest says which segments there are, page after page, and the log, where it goes on, what has been written
-//!    since.
-//! 2. Place after place: the body is read (neighbours together) and decoded, the effects that it has not seen are replayed
-//!    onto it, and its records are shown to the visitor. No more than that is ever in memory, beside the log.
+//! 1. The newest manifest lists the segments, page after page, and the log has all later writes.
+//! 2. Place after place: the body is read (neighbours together) and decoded, the effects that it has not seen are
+//!    replayed onto it, and its records are shown to the visitor. No more than that is ever in memory, beside the log.
 //!
-//! The store may be written to meanwhile. What the manifest names stays until the second manifest after it is committed;
-//! then a read says that an object is missing.
+//! The store may be written to meanwhile. The objects that the manifest names stay until the second manifest after it
+//! is committed; then a read reports a missing object.
 
 use std::sync::Arc;
 
@@ -30,14 +29,14 @@ use crate::keyspace::place::Place;
 use crate::places::{places, places_of_page};
 use crate::replay::replayed;
 
-/// What a visitor is told of a segment's records before it sees them.
+/// The description of a segment's records that a visitor gets before it sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentCounts {
     pub keys: u64,
     pub expiring: u64,
 }
 
-/// A database at its newest manifest, and what the log has beyond it.
+/// A database at its newest manifest, and the log's effects beyond it.
 pub struct Snapshot<'a> {
     store: &'a Store,
     manifest: Arc<PagedManifest>,
@@ -50,7 +49,7 @@ pub struct Snapshot<'a> {
 #[derive(Debug)]
 pub struct Unreadable {
     pub error: Error,
-    /// Where it is a page of the manifest: what that page is about.
+    /// The subject of the page, if the part is a page of the manifest.
     pub page: Option<UnreadablePage>,
 }
 
@@ -77,14 +76,15 @@ struct Wanted {
 }
 
 impl<'a> Snapshot<'a> {
-    /// `recovered`: what the log has of all databases. `None`: neither it nor the store knows such a database.
+    /// Opens a database at its newest manifest. `recovered`: the log's entries of all databases. `None`: neither the
+    /// log nor the store knows this one.
     ///
     /// # Errors
-    /// When its newest manifest or a tail cannot be read, or the log is damaged or not whole.
+    /// When its newest manifest or a tail cannot be read, or the log is damaged or incomplete.
     pub async fn open(store: &'a Store, database: &str, mut recovered: Recovered) -> Result<Option<Self>> {
         let (manifest, identity) = match manifest::latest_root(store, database).await.map_err(store_error)? {
             Some(manifest) => {
-                // A server beside us deletes it after two more checkpoints.
+                // A running server deletes it after two more checkpoints.
                 let manifest = manifest.held(store).await.map_err(store_error)?;
                 let (seed, created_ms) = (manifest.known.seed, manifest.known.created_ms);
                 (manifest, Identity { name: database.into(), seed, created_ms })
@@ -105,7 +105,8 @@ impl<'a> Snapshot<'a> {
         Ok(Some(Self::of(store, manifest, replay)))
     }
 
-    /// A database as a manifest and what is replayed onto it say, whether or not that is all there is.
+    /// A database as described by a manifest and the effects that are replayed onto it, whether or not that is all of
+    /// it.
     pub fn of(store: &'a Store, manifest: PagedManifest, replay: Replay) -> Self {
         let known = &manifest.known;
         let ids = replay.log.as_ref().and_then(|log| log.shown).map_or(known.keyspaces, |shown| shown.ids);
@@ -118,24 +119,24 @@ impl<'a> Snapshot<'a> {
         &self.manifest.known
     }
 
-    /// How many keys the segments of a logical index hold: those that the log adds or takes away are not counted.
+    /// How many keys the segments of a logical index hold, without the keys that the log adds or removes.
     pub fn counts(&self, index: usize) -> SegmentCounts {
         let (keys, expiring) = self.manifest.counts_of(self.ids[index]);
         SegmentCounts { keys, expiring }
     }
 
-    /// Shows every record of a logical index to `visit`, in the order of segments. What has expired is shown too.
+    /// Shows every record of a logical index to `visit`, in the order of segments. Expired records are shown too.
     ///
     /// # Errors
-    /// What `visit` answers, or the first thing that cannot be read; the text names the object.
+    /// The error of `visit`, or the first read error; the text names the object.
     pub async fn visit(&self, index: usize, visit: &mut (dyn FnMut(&Record) -> Result<()> + Send)) -> Result<()> {
         self.visit_readable(index, visit, &mut |unreadable| Err(unreadable.error)).await
     }
 
-    /// The same, but for each part that cannot be read `damaged` is asked whether to go on without it.
+    /// The same, but for each part that cannot be read, asks `damaged` whether to go on without it.
     ///
     /// # Errors
-    /// What `visit` or `damaged` answers.
+    /// The error of `visit` or `damaged`.
     pub async fn visit_readable(
         &self,
         index: usize,
@@ -181,7 +182,7 @@ impl<'a> Snapshot<'a> {
             for wanted in group {
                 let body = match &read {
                     Ok(bytes) => Ok(slice(bytes, group, wanted)),
-                    // Read together they failed together; alone most may be read.
+                    // Read together they failed together; most may be readable alone.
                     Err(_) if group.len() > 1 => self.read(std::slice::from_ref(wanted)).await,
                     Err(error) => Err(error.clone()),
                 };
@@ -223,7 +224,7 @@ impl<'a> Snapshot<'a> {
     }
 }
 
-/// Those of some places that are in the store.
+/// The stored ones among some places.
 fn wanted(places: &[Place]) -> Vec<Wanted> {
     let stored = places.iter().filter_map(|place| Some((place.range, place.stored()?)));
     stored.map(|(range, stored)| Wanted { range, stored: Arc::clone(stored) }).collect()

@@ -1,4 +1,4 @@
-//! What the gate is built of. `tests/gate_loom.rs` compiles the gate with loom's in their place.
+//! The primitives that the gate is built of. `tests/gate_loom.rs` compiles the gate with loom's in their place.
 
 pub use std::sync::Arc;
 pub use std::sync::atomic::{AtomicBool, Ordering, fence};

@@ -1,8 +1,8 @@
-//! Which shard has which slots, and how a command gets the locks that it needs.
+//! The map from slots to shards, and the way in which a command gets its locks.
 //!
 //! Invariant: the shards of a topology cover all 16384 slots in order. A topology never changes; a split or a merge
-//! publishes a new one while it holds the locks of the shards concerned, so who holds a lock and finds that its contents
-//! are not retired and cover the slot may go on.
+//! publishes a new one while it holds the locks of the shards concerned, so a holder of a lock may go on if the
+//! contents are not retired and cover the slot.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ impl Topology {
         self.firsts.partition_point(|&first| first <= slot) - 1
     }
 
-    /// Whether `contents` are still what shard `at` had when this topology was published.
+    /// Whether `contents` are still those of shard `at` when this topology was published.
     pub fn matches(&self, at: usize, contents: &Contents) -> bool {
         let end = self.firsts.get(at + 1).copied().unwrap_or(SLOTS);
         contents.first_slot == self.firsts[at] && contents.end_slot == end
@@ -44,12 +44,12 @@ impl Topology {
     }
 }
 
-/// Takes the locks of `gates`, which must be in slot order, one after the other; no thread waits. Each lock that is taken
-/// goes on to ask for the next where it is granted.
+/// Takes the locks of `gates`, which must be in slot order, one after the other; no thread waits. Each lock asks for
+/// the next one where it is granted.
 pub async fn hold(gates: Vec<ShardGate>) -> Vec<HeldShard> {
     let (sender, receiver) = oneshot::channel();
     collect(gates, Vec::new(), sender);
-    // The sender is dropped only when the locks were let go because nobody waits here any more.
+    // The sender is dropped only if the locks were released because the receiver is gone.
     receiver.await.unwrap_or_default()
 }
 
@@ -61,7 +61,7 @@ pub fn hold_blocking(gates: Vec<ShardGate>) -> Vec<HeldShard> {
 fn collect(mut gates: Vec<ShardGate>, mut held: Vec<HeldShard>, sender: oneshot::Sender<Vec<HeldShard>>) {
     loop {
         if held.len() == gates.len() {
-            // Nobody waits any more: the locks are let go.
+            // The receiver is gone: the locks are released.
             let _ = sender.send(held);
             return;
         }

@@ -1,7 +1,8 @@
 //! Upkeep of a database: active expiry and eviction without a command, slice by slice under the locks of its shards.
 //!
-//! What a slice does is the keyspace's: [`expiry`](crate::keyspace::expiry), [`eviction`](crate::keyspace::eviction). Between
-//! two slices the lock is free, and other work of the thread gets its turn.
+//! The keyspace defines the work of a slice: [`expiry`](crate::keyspace::expiry),
+//! [`eviction`](crate::keyspace::eviction). Between two slices the lock is free, and other work of the thread gets its
+//! turn.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,12 +25,12 @@ use crate::shard::{HeldShard, ShardGate};
 /// Steps of a slice of expiry: at most about a quarter of a millisecond under the lock.
 const SLICE_STEPS: usize = 8_192;
 
-/// A command that waits for room gets one part in so many of the limit on top, at most so many bytes, so that the next few
-/// need not wait.
+/// A command that waits for room gets this part of the limit on top, at most so many bytes, so that the next few need
+/// not wait.
 const SPARE_ONE_IN: usize = 256;
 const SPARE_BYTES_MAX: usize = 1 << 20;
 
-/// Something that is to be done in slices.
+/// Work that is to be done in slices.
 pub enum Chore {
     /// Keys may have expired in this shard.
     Sweep(ShardGate),
@@ -38,7 +39,7 @@ pub enum Chore {
 }
 
 impl Database {
-    /// What is to be done. No lock is taken to find out.
+    /// The work that is due. No lock is taken to find out.
     pub fn chores(&self) -> Vec<Chore> {
         let mut chores = Vec::new();
         if self.excess(0) > 0 {
@@ -76,11 +77,11 @@ impl Database {
         }
     }
 
-    /// Waits until there is room for a command that adds about `adds` bytes: drops keys of all shards, each as its share of
-    /// the memory says.
+    /// Waits until there is room for a command that adds about `adds` bytes: drops keys of all shards, each in
+    /// proportion to its memory.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where nothing is left to drop; the log's refusal where it does not take what was dropped.
+    /// [`Error::OutOfMemory`] if nothing is left to drop; the log's refusal if it does not take the deletions.
     pub async fn make_room(self: &Arc<Self>, adds: usize) -> Result<()> {
         loop {
             let excess = self.excess(adds);
@@ -90,7 +91,7 @@ impl Database {
             let limit = self.shared.memory_max(&self.shared.settings.load()).unwrap_or(usize::MAX);
             let spare = (limit / SPARE_ONE_IN).min(SPARE_BYTES_MAX);
             if adds > limit || !self.evict_slice(excess + spare).await {
-                // Where the log takes nothing, nothing may be dropped: that is why, and not that nothing is left.
+                // If the log takes nothing, nothing may be dropped: that is the reason, and not that nothing is left.
                 self.shared.admit()?;
                 return Err(Error::OutOfMemory);
             }
@@ -98,15 +99,15 @@ impl Database {
         }
     }
 
-    /// Waits until the log is written up to `lsn`, but no longer than until a write of it fails: what asks again is then
-    /// refused, or waits again.
+    /// Waits until the log is written up to `lsn`, but at most until a write of it fails: then the caller's next
+    /// attempt is refused, or waits again.
     pub async fn until_written(&self, lsn: Lsn) {
         if let Some(log) = self.shared.journal.log() {
             let _ = log.durable_or_failed(lsn).await;
         }
     }
 
-    /// Bytes that must be dropped before `adds` more fit; 0 where nothing may be dropped.
+    /// Bytes that must be dropped before `adds` more fit; 0 if nothing may be dropped.
     fn excess(&self, adds: usize) -> usize {
         let settings = self.shared.settings.load();
         match self.shared.memory_max(&settings) {
@@ -117,7 +118,7 @@ impl Database {
         }
     }
 
-    /// One slice of eviction in one shard. False where no shard has anything to drop.
+    /// One slice of eviction in one shard. False if no shard has anything to drop.
     async fn evict_slice(self: &Arc<Self>, wanted: usize) -> bool {
         let Some(topology) = self.topology() else { return false };
         let chance = Rng::with_seed(self.shared.chance.fetch_add(1, Ordering::Relaxed)).u64(..);
@@ -160,7 +161,7 @@ impl Database {
         slice
     }
 
-    /// Frees what was removed, of which the large is left to the slow lane.
+    /// Frees removed records, large ones on the slow lane.
     fn free_records(&self, records: Vec<Record>) {
         let mut graveyard = Graveyard::default();
         for record in records {
@@ -172,8 +173,8 @@ impl Database {
     }
 }
 
-/// Runs something short under the lock of a shard. If that is taken, its holder runs it. None: it panicked there. `orphan`
-/// takes what came of it where nobody waits for it any more.
+/// Runs a short function under the lock of a shard. If the lock is held, its holder runs the function. `None`: it
+/// panicked there. `orphan` takes the result if the caller no longer waits for it.
 async fn under<R: Send + 'static>(
     gate: &ShardGate,
     run: impl FnOnce(&HeldShard) -> R + Send + 'static,

@@ -1,13 +1,13 @@
-//! The loss window that a database declares for itself: in force from when that is answered, also after a restart.
+//! The loss window that a database declares for itself: in force from the answer on, even after a restart.
 //!
-//! 1. *Claim*: the newest manifest is one of this process, so nobody else's window can take the place of the declared one.
-//! 2. A stricter window is told to the journal, so what is written from then on keeps it; *secured*: what was not logged until
-//!    then goes into a checkpoint, and what was answered before is durable; and *remembered*: the manifest says it, in a
-//!    copy of the one before. When anything fails, the window before is in force again.
-//! 3. A laxer one is remembered first, and the journal told after. When that fails nothing has changed.
+//! 1. *Claim*: the newest manifest is one of this process, so no other process's window can replace the declared one.
+//! 2. A stricter window is told to the journal, so later writes keep it; *secured*: earlier writes that were not logged
+//!    go into a checkpoint, and answered ones are durable; and *remembered*: the manifest says it, in a copy of the one
+//!    before. When anything fails, the window before is in force again.
+//! 3. A laxer one is remembered first, and the journal told after. If that fails nothing has changed.
 //!
-//! When the store does not answer, its manifest may say the new window all the same. So after a failure the next checkpoint
-//! commits one that does not, also where nothing else was written.
+//! If the store does not answer, its manifest may say the new window all the same. So after a failure the next
+//! checkpoint commits one that does not, even if nothing else was written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ use dormouse_storage::manifest::Manifest;
 use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 
-/// Where a manifest's settings have it.
+/// The key of the window in a manifest's settings.
 const LOSS_WINDOW: &str = "loss-window";
 
 impl Database {
@@ -33,7 +33,7 @@ impl Database {
     /// When the store or the log refuses: the window before is in force.
     pub async fn declare_window(self: &Arc<Self>, window: Window) -> Result<()> {
         let database = Arc::clone(self);
-        // To its end, even if the client goes away.
+        // Runs to its end, even if the client disconnects.
         let done = self.engine.background.spawn(async move {
             let _turn = database.declaring.lock().await;
             database.claim().await?;
@@ -59,7 +59,7 @@ impl Database {
 
     /// Takes the window over from a manifest that another process has committed.
     pub(crate) fn adopt_window(&self, manifest: &Manifest) {
-        // What a later version may have written here is kept by the strictest window that this one has.
+        // A window that only a later version knows counts as the strictest one that this version has.
         let window = manifest.settings.get(LOSS_WINDOW).map(|text| text.parse().unwrap_or(Window::Zero));
         *self.own_window.lock() = window;
         if let Some(window) = window {
@@ -74,12 +74,12 @@ impl Database {
         self.owned_manifest().await.map(drop)
     }
 
-    /// Sees to it that what was written until now keeps the window that the journal was told of.
+    /// Makes sure that everything written until now keeps the window that the journal was told of.
     ///
     /// # Errors
     /// When the store or the log refuses.
     pub async fn secure(self: &Arc<Self>) -> Result<()> {
-        // Whoever wakes it or makes a checkpoint now may have begun before the window was declared.
+        // A wake or a checkpoint under way may have begun before the window was declared.
         drop(self.transition.lock().await);
         let journal = &self.shared.journal;
         let Some(log) = journal.log() else { return Ok(()) };
@@ -115,7 +115,7 @@ impl Database {
             return Ok(());
         }
         if let Some(topology) = self.topology() {
-            // What places know of a page leads to the manifest before, which is deleted after the next commits.
+            // A place's knowledge of a page leads to the previous manifest, which is deleted after the next commits.
             self.read_pages(&topology).await?;
         }
         self.is_window_unsure.store(true, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! One database: its manifests, what they name, and what the log has beyond them.
+//! One database: its manifests, the objects that they name, and its entries in the log beyond them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use dormouse_types::segment::{Placement, SlotPlacement};
 use super::objects::{Fault, Wanted, check_chunk, check_tail};
 use super::{Checked, Needed, Problem};
 
-/// Problems of one object that are told one by one.
+/// Problems of one object that are reported one by one.
 const TOLD_MAX: usize = 8;
 
 /// `None`: neither a manifest nor the log knows the database.
@@ -29,7 +29,7 @@ pub(super) async fn check_database(
     check_history(store, name, history, needed, recovered).await
 }
 
-/// The same where the manifests have been read.
+/// Checks the same once the manifests have been read.
 pub(super) async fn check_history(
     store: &Store,
     name: &str,
@@ -97,7 +97,7 @@ pub(super) async fn check_history(
     Ok((checked.manifest.is_some() || is_known).then_some(checked))
 }
 
-/// What the only manifest tells: another one was deleted, and maybe it was the newest.
+/// The problem that a lone manifest shows: another one was deleted, and it may have been the newest.
 fn missing_manifest(names: &Names, lone: u64) -> Problem {
     Problem {
         object: names.manifest(lone + 1),
@@ -221,7 +221,7 @@ fn tell(object: &str, faults: Vec<Fault>, checked: &mut Checked) {
 const REMEDY: &str = "restore the object from a copy of the store; or salvage the database (--salvage) without what \
                       cannot be read, and import that";
 
-/// Whether the log follows the manifest. Answers whether it knows the database.
+/// Checks that the log follows the manifest. Returns whether it knows the database.
 fn check_logged(
     name: &str,
     newest: Option<&Manifest>,
@@ -231,7 +231,7 @@ fn check_logged(
 ) -> bool {
     let identity = match newest {
         Some(manifest) => Identity { name: name.into(), seed: manifest.seed, created_ms: manifest.created_ms },
-        // Without its newest manifest nobody knows where the log goes on.
+        // Without the newest manifest it is unknown where the log goes on.
         None if has_manifests => return true,
         None => match recovered.identity_of(name) {
             Some(identity) => identity,
@@ -259,7 +259,7 @@ fn check_logged(
     for (what, sequence) in malformed {
         problem(format!("write {sequence} of database {name} is malformed: {what}"), "the keys that it is about");
     }
-    // A damaged log is told of once, as such.
+    // A damaged log is reported once, as such.
     let is_damaged = entries.damage.is_some();
     match LogTail::new(entries, floor, cut) {
         Err(what) if !is_damaged => problem(format!("database {name}: {what}"), "the whole database: it is refused"),
@@ -285,7 +285,7 @@ fn malformed_item(items: &[u8], placement: &SlotPlacement) -> Option<String> {
     None
 }
 
-/// What is wrong with an effect, if anything.
+/// The defect of an effect, if it has one.
 pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlacement) -> Option<&'static str> {
     let key = match effect::read(body) {
         None => return Some("an effect that cannot be read"),
@@ -308,7 +308,7 @@ async fn count_others(
             if needed.contains(&object.name) {
                 continue;
             }
-            // What a manifest names that cannot be read is not known: it may be all of this.
+            // Names in a manifest that cannot be read are unknown: they may be all of these objects.
             let spare = if is_sure { &mut checked.garbage } else { &mut checked.unknown };
             spare.add(object.bytes);
         }

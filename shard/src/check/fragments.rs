@@ -1,17 +1,17 @@
 //! A database put together from its objects alone, for a store without a readable manifest.
 //!
-//! 1. Chunks say whose they are, which range of which keyspace each body is of, and up to which effect ([`ChunkOrigin`]). Of
-//!    chunks that were written for several databases of one name the youngest database's are taken.
-//! 2. The bodies are laid over each other: of each position what the latest body says counts. What the latest leave
-//!    uncovered is cut into aligned pieces.
-//!    A body whose values are in pieces is read with these.
+//! 1. Chunks name their database, and of each body the keyspace, the range and the last effect ([`ChunkOrigin`]). If
+//!    chunks were written for several databases of one name, the youngest database's are taken.
+//! 2. The bodies are laid over each other: for each position the latest body counts. Ranges that no body covers are cut
+//!    into aligned pieces. A body whose values are in pieces is read with these.
 //! 3. Onto each piece the effects of all readable tails are replayed that come after its body, then those of the log.
 //!
-//! A body may be one that only an older manifest named, so a key that was deleted meanwhile may be back: that is told, and
-//! every object that could not be read.
+//! A body may be one that only an older manifest named, so a key that was deleted meanwhile may be back. This is
+//! reported, as is every object that could not be read.
 //!
-//! Chunks of version 1 tell neither the seed nor the sequence. Where the log knows the seed, the order of their names stands for
-//! the sequence. Where nothing does, of each key what the latest chunk says is taken, and neither tails nor log.
+//! Chunks of version 1 tell neither the seed nor the sequence. Where the log knows the seed, the order of their names
+//! stands for the sequence. Where nothing does, each key is taken from the latest chunk that has it, and neither tails
+//! nor log are used.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -42,7 +42,7 @@ use crate::keyspace::Shared;
 use crate::replay::replayed;
 use crate::snapshot::{SegmentCounts, UnreadablePage};
 
-/// A body in some chunk, with what orders it among others of its range.
+/// A body in some chunk, with the fields that order it among others of its range.
 #[derive(Debug, Clone)]
 struct Body {
     chunk: Arc<str>,
@@ -54,7 +54,7 @@ struct Body {
 /// Pieces by what they belong to: keyspace, start of the range, sequence, number.
 type Pieces = HashMap<(u32, u64, u64, u32), (Arc<str>, ChunkEntry)>;
 
-/// What was found of a database.
+/// The fragments found of a database.
 pub(super) struct Fragments {
     database: String,
     bodies: Vec<Body>,
@@ -65,7 +65,7 @@ pub(super) struct Fragments {
 }
 
 impl Fragments {
-    /// Looks for everything that lies in the database's own folder and in the log. `None`: there is nothing.
+    /// Looks for everything in the database's own folder and in the log. `None`: nothing was found.
     ///
     /// # Errors
     /// When the store cannot be asked.
@@ -109,7 +109,7 @@ impl Fragments {
                 age: (entry.sequence, epoch, counter),
             }));
         }
-        // Which keyspaces are shown is said best by the chunk that was written last.
+        // The chunk that was written last knows best which keyspaces are shown.
         bodies.sort_by_key(|body| Reverse(body.age));
         if let (Some(origin), Some(newest)) = (&mut origin, bodies.first())
             && let Ok(chunk) = store.get(&newest.chunk).await
@@ -207,12 +207,12 @@ impl Fragments {
         Ok(export.finish(watch).map_err(crate::export::ExportError::from)?)
     }
 
-    /// Whether they are of the database that a manifest describes, rather than of another one of its name.
+    /// Whether they belong to the database that a manifest describes, rather than to another one of its name.
     pub(super) fn is_of(&self, manifest: &Manifest) -> bool {
         self.origin.is_some_and(|origin| (origin.seed, origin.created_ms) == (manifest.seed, manifest.created_ms))
     }
 
-    /// Writes what is known of the segments that a page of the manifest describes.
+    /// Writes everything known of the segments that a page of the manifest describes.
     ///
     /// # Errors
     /// When the output refuses to take more.
@@ -248,7 +248,7 @@ impl Fragments {
         }
     }
 
-    /// Shows every key of a range of a keyspace once, as the latest that is known of its position says.
+    /// Shows every key of a range of a keyspace once, in the latest known state of its position.
     async fn visit(
         &self,
         store: &Store,
@@ -275,7 +275,7 @@ impl Fragments {
                 Err(error) => left_out.push(error.to_string()),
             }
         }
-        // What no body has: keys that only tails and the log know.
+        // Ranges that no body covers: keys that only tails and the log know.
         let pieces = covered.uncovered(range);
         self.write_pieces(&shared, keyspace, &pieces, Found::default(), 0, write, left_out);
     }
@@ -356,7 +356,7 @@ impl Fragments {
         Ok(Found { records, later })
     }
 
-    /// Shows every key once, as the latest chunk says that has it.
+    /// Shows every key once, from the latest chunk that has it.
     async fn visit_by_key(
         &self,
         store: &Store,
@@ -394,7 +394,7 @@ fn index_of(name: &str, chunk: &Bytes) -> Result<ChunkIndex, StoreError> {
     ChunkIndex::of_chunk(chunk).map_err(|error| StoreError::corrupt(name, format!("its index cannot be read: {error}")))
 }
 
-/// What a body holds.
+/// The contents of a body.
 #[derive(Default)]
 struct Found {
     records: Vec<Record>,
@@ -402,14 +402,14 @@ struct Found {
     later: Vec<(u64, u64)>,
 }
 
-/// What two aligned ranges share: the smaller one, or nothing.
+/// The intersection of two aligned ranges: the smaller one, or nothing.
 fn shared_part(one: Range53, other: Range53) -> Option<Range53> {
     let holds = |outer: Range53, inner: Range53| outer.start <= inner.start && inner.end() <= outer.end();
     let (smaller, larger) = if one.bits > other.bits { (other, one) } else { (one, other) };
     holds(larger, smaller).then_some(smaller)
 }
 
-/// Ranges that something is known of: aligned ranges, which either hold one another or share nothing.
+/// Ranges of which something is known: aligned ranges, which either contain one another or share nothing.
 #[derive(Debug, Default)]
 struct Covered(BTreeMap<u64, Range53>);
 
@@ -419,7 +419,7 @@ impl Covered {
         self.0.insert(range.start, range);
     }
 
-    /// The aligned pieces of a range that nothing is known of, in order.
+    /// The aligned pieces of a range of which nothing is known, in order.
     fn uncovered(&self, range: Range53) -> Vec<Range53> {
         let mut pieces = Vec::new();
         self.collect(range, &mut pieces);

@@ -9,24 +9,24 @@ use dormouse_storage::store::{Store, StoreError};
 
 use super::Problem;
 
-/// What is being written while it is read may look damaged; what is, looks so again.
+/// A frame that is being written while it is read may look damaged; real damage looks the same on every attempt.
 const ATTEMPTS: usize = 4;
 
-/// What was found in the log.
+/// The state of the log as the check found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckedLog {
-    /// Processes that have written one.
+    /// Processes that have written a log.
     pub logs: usize,
     pub files: usize,
     pub frames: usize,
     pub bytes: u64,
     pub databases: usize,
-    /// Ends that a crash tore, or that are being written: nothing that was acknowledged.
+    /// Ends that a crash tore, or that are being written: they hold nothing that was acknowledged.
     pub torn: Vec<String>,
     pub problems: Vec<Problem>,
 }
 
-/// Reads the log, and answers what it has of all databases as far as it can be read.
+/// Reads the log, and returns its entries of all databases as far as it can be read.
 pub(super) fn check_log(store: &Arc<Store>) -> (CheckedLog, Recovered) {
     let mut before: Option<Vec<Problem>> = None;
     for _ in 0..ATTEMPTS {

@@ -1,16 +1,17 @@
-//! Checks of a store, which only read: whatever a database needs is looked at, byte for byte.
+//! Read-only checks of a store: everything that a database needs is checked, byte for byte.
 //!
 //! 1. The log is read once, all of it ([`log`]).
-//! 2. Of each database the kept manifests are read, then every chunk and tail that they name ([`objects`]): that it is there,
-//!    is as long as the manifest says, and decodes with every key where it belongs.
-//! 3. What the log has beyond the newest manifest must follow it without a gap and reach its cut.
+//! 2. Of each database the kept manifests are read, then every chunk and tail that they name ([`objects`]): that it is
+//!    there, is as long as the manifest says, and decodes with every key where it belongs.
+//! 3. The log's entries beyond the newest manifest must follow it without a gap and reach its cut.
 //! 4. Objects of the database that no manifest in the store names are counted: they are garbage, or about to be named.
 //!
-//! A server may be writing the store meanwhile. It deletes only what its newest manifest does not need, and the log is at
-//! least as new as a manifest that was read before it. So where something seems wrong the database is checked again, from
-//! its manifests on, with a log that is read after them; only what is still wrong under the same newest manifest is.
+//! A server may be writing the store meanwhile. It deletes only what its newest manifest does not need, and the log is
+//! at least as new as a manifest that was read before it. So where something seems wrong the database is checked again,
+//! from its manifests on, with a log that is read after them. Only a problem that remains under the same newest
+//! manifest counts.
 //!
-//! [`salvage`] gets out of a damaged database what can be read of it.
+//! [`salvage`] recovers the readable part of a damaged database.
 
 mod database;
 mod fragments;
@@ -32,18 +33,18 @@ use futures::executor::block_on;
 use self::database::{check_database, check_history};
 pub use self::log::CheckedLog;
 
-/// Looks at one database until its newest manifest holds still, and at most so often.
+/// Checks of one database at most, until its newest manifest holds still.
 const ATTEMPTS: usize = 4;
 
-/// Something that is wrong.
+/// A problem that the check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The object, by its name in the store.
     pub object: String,
     pub what: String,
-    /// Which keys are lost by it, or how many.
+    /// The keys that are lost by it, or their number.
     pub affected: String,
-    /// What can be done.
+    /// The steps that repair it.
     pub remedy: String,
 }
 
@@ -55,7 +56,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Objects that are there and not needed.
+/// Objects that exist and are not needed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Spare {
     pub objects: u64,
@@ -69,14 +70,14 @@ impl Spare {
     }
 }
 
-/// What was found of one database.
+/// The state of one database as the check found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checked {
     pub name: String,
-    /// The newest manifest; none: only the log has the database, or it was deleted meanwhile.
+    /// The newest manifest; `None`: only the log has the database, or it was deleted meanwhile.
     pub manifest: Option<u64>,
     pub manifests: usize,
-    /// As the newest manifest counts them, without what the log adds or takes away.
+    /// As the newest manifest counts them, without the keys that the log adds or removes.
     pub keys: u64,
     pub bytes: u64,
     pub chunks: usize,
@@ -85,7 +86,7 @@ pub struct Checked {
     pub logged: usize,
     /// Objects that no manifest names.
     pub garbage: Spare,
-    /// Objects that no readable manifest names, where one cannot be read that may.
+    /// Objects that no readable manifest names, where an unreadable one may name them.
     pub unknown: Spare,
     /// The newest manifest cannot be read.
     pub is_unreadable: bool,
@@ -94,12 +95,12 @@ pub struct Checked {
     pub problems: Vec<Problem>,
 }
 
-/// What was found in a store.
+/// The state of a store as the check found it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckReport {
     pub databases: Vec<Checked>,
     pub log: CheckedLog,
-    /// What unfinished writes left in a folder; a running server may be at it.
+    /// Files that unfinished writes left in a folder; a running server may still be writing them.
     pub unfinished: Spare,
 }
 
@@ -109,8 +110,8 @@ impl CheckReport {
     }
 }
 
-/// Checks the log and all databases, or `only` one. `watch` is shown each database when it has been checked. It waits by
-/// itself, so it is not to be called where something is waited for.
+/// Checks the log and all databases, or `only` one. `watch` is shown each database after its check. It blocks, so it
+/// must not be called from async code.
 ///
 /// # Errors
 /// When the store cannot be asked.
@@ -128,7 +129,7 @@ pub fn check(
     let needed = block_on(needed(store, &all))?;
     for name in all.iter().filter(|name| only.is_none_or(|only| only == *name)) {
         let checked = settled(store, name, &recovered, &needed)?;
-        // A folder without manifests is what a deleted database left, or one that is only about to be there.
+        // A folder without manifests is left by a deleted database, or belongs to one that is about to be created.
         if let Some(checked) = checked {
             watch(&checked);
             report.databases.push(checked);
@@ -140,7 +141,7 @@ pub fn check(
     Ok(report)
 }
 
-/// Checks a database until its newest manifest has been the same before and after, if anything seems wrong.
+/// Checks a database; if anything seems wrong, until its newest manifest is the same before and after.
 fn settled(
     store: &Arc<Store>,
     name: &str,
@@ -170,11 +171,11 @@ fn check_again(store: &Arc<Store>, name: &str, needed: &Needed) -> Result<Option
     block_on(check_history(store, name, history, needed, &fresh))
 }
 
-/// What the manifests of all databases need.
+/// The objects that the manifests of all databases need.
 #[derive(Debug, Default)]
 struct Needed {
     objects: HashSet<String>,
-    /// Some manifest cannot be read. What it names, of whatever database, is not among the objects.
+    /// Some manifest cannot be read. The objects that it names, of whatever database, are missing here.
     is_partial: bool,
 }
 
@@ -184,7 +185,8 @@ async fn needed(store: &Store, all: &[String]) -> Result<Needed, StoreError> {
         for (_, manifest) in manifest::history(store, name).await? {
             match manifest {
                 Ok(manifest) => needed.objects.extend(manifest.known.objects().map(str::to_owned)),
-                // One that was deleted meanwhile needs nothing. One that cannot be read is told where its database is checked.
+                // One that was deleted meanwhile needs nothing. One that cannot be read is reported where its database
+                // is checked.
                 Err(error) => needed.is_partial |= !error.is_missing(),
             }
         }
@@ -192,7 +194,7 @@ async fn needed(store: &Store, all: &[String]) -> Result<Needed, StoreError> {
     Ok(needed)
 }
 
-/// Databases lie two folders below the store's, and their objects at most four below that.
+/// Databases are two folders below the store's, and their objects at most four below that.
 const DEPTH_MAX: usize = 8;
 
 fn count_unfinished(folder: &Path, depth: usize, found: &mut Spare) {

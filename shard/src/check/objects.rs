@@ -1,4 +1,4 @@
-//! Chunks and tails: whether they are what a manifest says.
+//! Checks of chunks and tails against the manifest.
 
 use bytes::Bytes;
 use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, SegmentLocation};
@@ -12,12 +12,12 @@ use dormouse_types::segment::{PREFIX_BITS, Range53, SLOT_BITS, SlotPlacement};
 
 use super::database::malformed_effect;
 
-/// Something that is wrong with a part of an object.
+/// A defect in a part of an object.
 pub(super) struct Fault {
     pub what: String,
-    /// Whose keys they are.
+    /// The place that the keys belong to.
     pub place: Option<String>,
-    /// Keys or effects of the newest manifest that cannot be read by it.
+    /// Keys or effects of the newest manifest that cannot be read because of it.
     pub keys: u64,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Where it is.
+    /// The segment's location.
     pub fn location(&self) -> SegmentLocation {
         self.piece.map_or(self.segment.location, |piece| piece.location)
     }
@@ -42,7 +42,7 @@ impl Wanted {
     }
 }
 
-/// The slots that a range lies in.
+/// The slots that a range belongs to.
 fn slots(range: Range53) -> String {
     let slot = |prefix: u64| prefix >> (PREFIX_BITS - SLOT_BITS);
     match (slot(range.start), slot(range.end() - 1)) {
@@ -51,7 +51,7 @@ fn slots(range: Range53) -> String {
     }
 }
 
-/// An object, or what is wrong with all of it.
+/// An object, or the reason why none of it can be read.
 ///
 /// # Errors
 /// When the store cannot be asked.
@@ -108,7 +108,7 @@ pub(super) async fn check_chunk(
     Ok(faults)
 }
 
-/// What is wrong with the body of a segment. `entry`: the index's, where it could be read.
+/// The defect of a segment's body. `entry`: the index's, where it could be read.
 fn body_fault(
     chunk: &[u8],
     segment: &SegmentInfo,
@@ -147,7 +147,7 @@ fn body_fault(
     }
 }
 
-/// What is wrong with a piece of a value.
+/// The defect of a piece of a value.
 fn piece_fault(
     chunk: &[u8],
     segment: &SegmentInfo,

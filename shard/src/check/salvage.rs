@@ -1,14 +1,15 @@
-//! Getting out of a damaged database what can be read of it.
+//! Recovery of the readable part of a damaged database.
 //!
-//! 1. The newest manifest that can be read says what there is.
-//! 2. Its tails are taken up to the first that cannot be read. What comes after that, the log too, is left out: it says how
-//!    values changed that are not known.
+//! 1. The newest readable manifest lists the data.
+//! 2. Its tails are taken up to the first that cannot be read. Everything after that, the log included, is left out: it
+//!    says how unknown values changed.
 //! 3. The log is taken as far as it follows without a gap.
-//! 4. Each place whose body cannot be read is left out. The places of a page of the manifest that cannot be read are taken
-//!    from chunks, tails and log, as in 5.
-//! 5. Where no manifest can be read, chunks, tails and log are taken for what they say themselves: [`super::fragments`].
+//! 4. Each place whose body cannot be read is left out. The places of a page of the manifest that cannot be read are
+//!    taken from chunks, tails and log, as in 5.
+//! 5. Where no manifest can be read, chunks, tails and log are taken for what they say themselves:
+//!    [`super::fragments`].
 //!
-//! Whatever is left out is told.
+//! Everything that is left out is reported.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -27,16 +28,16 @@ use super::fragments::Fragments;
 use crate::export::{About, Export, ExportError, Exported, export_readable};
 use crate::snapshot::{Snapshot, Unreadable};
 
-/// What was got out.
+/// The outcome of a salvage.
 #[derive(Debug)]
 pub struct Salvaged<W> {
     pub out: W,
     pub exported: Exported,
-    /// What was not, in plain words.
+    /// The parts that were left out, in plain words.
     pub left_out: Vec<String>,
 }
 
-/// Why nothing was.
+/// The reason why nothing was recovered.
 #[derive(Debug, thiserror::Error)]
 pub enum SalvageError {
     #[error("no data of database `{0}` can be read")]
@@ -47,7 +48,7 @@ pub enum SalvageError {
     Export(#[from] ExportError),
 }
 
-/// Writes everything readable of a database. It waits by itself, so it is not to be called where something is waited for.
+/// Writes everything readable of a database. It blocks, so it must not be called from async code.
 ///
 /// # Errors
 /// When there is nothing, the store cannot be asked, or `out` refuses to take more.
@@ -112,7 +113,7 @@ pub fn salvage<W: Write + Send>(
     Ok(Salvaged { out, exported, left_out })
 }
 
-/// The newest manifest that can be read; none where there is none, and the log is not all that there ever was.
+/// The newest readable manifest, or an empty one if the store has none and the log knows the database; else `None`.
 fn choose(
     database: &str,
     history: History,
@@ -130,7 +131,7 @@ fn choose(
     Some(Arc::new(Manifest::new(database, identity.seed, 0, identity.created_ms)).into())
 }
 
-/// The tails up to the first that cannot be read, and whether that is all of them.
+/// The tails before the first unreadable one, and whether that is all of them.
 async fn readable_tails(store: &Store, manifest: &Manifest, left_out: &mut Vec<String>) -> (Vec<Arc<Tail>>, bool) {
     let mut tails = Vec::with_capacity(manifest.tails.len());
     for info in &manifest.tails {

@@ -104,7 +104,7 @@ fn problems(store: &Arc<Store>) -> Vec<String> {
     all.map(ToString::to_string).collect()
 }
 
-/// How many keys can be got out, and what cannot.
+/// How many keys can be recovered, and which parts cannot.
 fn salvaged(store: &Arc<Store>) -> (u64, Vec<String>) {
     let about = About { version: 11, server: "7.2.0", now_ms: 5 };
     let salvaged = salvage(store, "a", Vec::new(), about, &mut |_| {}).unwrap();
@@ -169,7 +169,8 @@ fn what_is_missing_or_short_is_found() {
         let found = problems(&store);
         assert!(found.len() == 1 && found[0].contains("missing from the store"), "{found:?}");
         let (keys, left_out) = salvaged(&store);
-        // Without the tail what the log says after it is not taken either; without the chunk both are all that there is.
+        // Without the tail, later effects of the log are not taken either. Without the chunk, tail and log are all that
+        // is left.
         let wanted = if folder.ends_with("tail") { KEYS } else { 0 };
         assert!((wanted..=wanted + 1).contains(&keys) && !left_out.is_empty(), "{keys} {left_out:?}");
         let store = self::store();
@@ -210,7 +211,7 @@ fn the_keys_of_a_damaged_page_are_salvaged_from_chunks_tails_and_log() {
     assert!(pages > 3, "{pages}");
 }
 
-/// What a store holds when nothing of its manifests can be read.
+/// A store in which no manifest can be read.
 fn without_manifests() -> Arc<Store> {
     let store = store();
     for name in names(&store, "db/a/manifest") {
@@ -230,7 +231,7 @@ fn without_any_manifest_all_that_is_there_is_salvaged() {
     let (keys, left_out) = salvaged(&store);
     assert_eq!(keys, KEYS + 2, "chunk, tail and log: {left_out:?}");
     assert!(left_out.last().unwrap().contains("what only a manifest knows"), "{left_out:?}");
-    // They are not there at all, and the log has been deleted behind the first of them.
+    // The manifests are missing altogether, and the log has been deleted behind the first of them.
     for name in names(&store, "db/a/manifest") {
         block_on(store.delete(&name)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What a checkpoint saw, put into a manifest.
+//! Assembly of a manifest from the places that a checkpoint saw.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,12 @@ use dormouse_types::segment::{Range53, prefix53};
 
 use super::visit::{Visited, Written};
 
-/// A tail is merged with the next older one unless that is larger by more than this factor: so a record is rewritten a
-/// number of times that is the logarithm of how much there is.
+/// A tail is merged with the next older one unless that is larger by more than this factor. So the number of times that
+/// a record is rewritten is logarithmic in the amount of data.
 const TAIL_GROWTH: u64 = 3;
 
-/// Tails may hold this part of all that is stored, or this many bytes, before the places that they tell of are written whole.
+/// Tails may hold this fraction of all stored data, or this many bytes, before the places that they cover are written
+/// whole.
 const TAILED_FRACTION: u64 = 8;
 const TAILED_BYTES_MIN: u64 = 1 << 20;
 
@@ -25,7 +26,7 @@ const CHUNK_GAIN_MIN: u64 = 4 << 20;
 /// Visited places by keyspace and the prefix53 that they begin with; none overlaps another.
 pub(super) type Seen<'a> = BTreeMap<(u32, u64), &'a Visited>;
 
-/// What was visited twice, because it merged in between, counts as it was seen last.
+/// Of a place that was visited twice, because it merged in between, the last visit counts.
 pub(super) fn last_seen(visited: &[Visited]) -> Seen<'_> {
     let mut seen = Seen::new();
     for visited in visited {
@@ -43,7 +44,7 @@ fn overlapping(seen: &Seen<'_>, keyspace: u32, range: Range53) -> Option<(u32, u
     (before.0.0 == keyspace && before.1.range.end() > range.start).then_some(*before.0)
 }
 
-/// Puts the visited places in the stead of the stored segments that they overlap, and drops keyspaces that are gone.
+/// Replaces the stored segments that the visited places overlap by those places, and drops keyspaces that are gone.
 pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks: Vec<ChunkInfo>) {
     let first_added = manifest.chunks.len();
     manifest.chunks.extend(chunks);
@@ -55,7 +56,7 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
         }
         match overlapping(seen, old.keyspace, old.range).and_then(|key| seen.get(&key)) {
             None => kept.push(old),
-            // The body stays; what has changed is in the tail.
+            // The body stays; the changes are in the tail.
             Some(visited) if matches!(visited.written, Written::Keys) => {
                 old.seen = visited.sequence;
                 old.records = visited.records;
@@ -72,7 +73,7 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
         })
         .is_ok()
     };
-    // Those of bodies that stay.
+    // Pieces of bodies that stay.
     manifest.pieces.retain(|piece| {
         let owner = kept.binary_search_by_key(&piece.owner(), |old: &SegmentInfo| (old.keyspace, old.range.start));
         owner.is_ok()
@@ -114,8 +115,8 @@ pub(super) fn replace_segments(manifest: &mut Manifest, seen: &Seen<'_>, chunks:
     manifest.pieces.sort_by_key(|piece| (piece.owner(), piece.number));
 }
 
-/// Drops what says only that a range is empty, where there is nothing left that would have to be told so; and all tails,
-/// where every place has been written since.
+/// Drops entries that only say that a range is empty, where no reader needs them any more; and all tails, where every
+/// place has been written since.
 pub(super) fn prune(manifest: &mut Manifest) {
     if manifest.segments.iter().all(|segment| segment.seen == segment.sequence) {
         manifest.tails.clear();
@@ -124,8 +125,8 @@ pub(super) fn prune(manifest: &mut Manifest) {
     }
 }
 
-/// Drops all tails if nothing that they tell of is left to be told: each segment of `before` that needed them was written whole
-/// since, or its keyspace is gone. What changes now is in the tail that comes next.
+/// Drops all tails if nothing depends on them: each segment of `before` that needed them was written whole since, or
+/// its keyspace is gone. New changes are in the tail that comes next.
 pub(super) fn drop_superseded_tails(manifest: &mut Manifest, before: &[SegmentInfo]) {
     let is_needed = |old: &SegmentInfo| {
         let segments = manifest.segments_of(old.keyspace);
@@ -138,13 +139,13 @@ pub(super) fn drop_superseded_tails(manifest: &mut Manifest, before: &[SegmentIn
     }
 }
 
-/// Whether the tails have outgrown their part of what is stored.
+/// Whether the tails have outgrown their part of the stored data.
 pub(super) fn is_outgrown(manifest: &Manifest) -> bool {
     let tails: u64 = manifest.tails.iter().map(|tail| tail.bytes).sum();
     tails > TAILED_BYTES_MIN.max(manifest.stored_bytes() / TAILED_FRACTION)
 }
 
-/// Takes the newest tails out of the manifest that a new one of about `bytes` is to be merged with.
+/// Takes the newest tails out of the manifest, for merging with a new one of about `bytes`.
 pub(super) fn tails_to_merge(manifest: &mut Manifest, mut bytes: u64) -> Vec<TailInfo> {
     let mut merged = Vec::new();
     while let Some(last) = manifest.tails.last()
@@ -156,8 +157,8 @@ pub(super) fn tails_to_merge(manifest: &mut Manifest, mut bytes: u64) -> Vec<Tai
     merged
 }
 
-/// Leaves out what some segment's body has already, what belongs to no keyspace any more, and what a newer record of the
-/// same key makes superfluous.
+/// Leaves out records that some segment's body has already, that belong to no keyspace any more, or that a newer record
+/// of the same key makes superfluous.
 pub(super) fn needed_only(manifest: &Manifest, records: &mut Vec<TailRecord>) {
     records.retain(|record| {
         let segment = manifest.segment(record.keyspace, prefix53(record.position));
@@ -177,7 +178,8 @@ pub(super) fn needed_only(manifest: &Manifest, records: &mut Vec<TailRecord>) {
     records.retain(|_| keep.next().unwrap_or(true));
 }
 
-/// The chunks, by their place in the manifest, whose segments are to be copied into new ones: too little of them is used.
+/// The chunks, by their place in the manifest, whose segments are to be copied into new ones because too little of them
+/// is used.
 pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
     let mut used = vec![0u64; manifest.chunks.len()];
     for location in manifest.locations() {
@@ -189,7 +191,7 @@ pub(super) fn sparse_chunks(manifest: &Manifest) -> Vec<u32> {
     if gain < CHUNK_GAIN_MIN { Vec::new() } else { sparse.into_iter().map(|at| at as u32).collect() }
 }
 
-/// Forgets chunks that no segment or piece lies in.
+/// Forgets chunks without a segment or piece.
 pub(crate) fn drop_unused_chunks(manifest: &mut Manifest) {
     let mut used = vec![false; manifest.chunks.len()];
     for location in manifest.locations() {

@@ -1,11 +1,11 @@
-//! A checkpoint of a database with a damaged object: it needs no more of the store than the next manifest does.
+//! Checkpoints of a database with a damaged object: they need no more of the store than the next manifest does.
 //!
-//! 1. A page of the manifest that tells of keyspaces which are no longer shown need not be readable. Keyspace ids are
-//!    never used again, so what is not shown under the locks never will be. Such a manifest is not kept beyond its checkpoint:
-//!    the store's one says that the keyspaces are shown until the next is committed.
-//! 2. A tail need not be readable when all that it tells of was written whole since. After a failure the places that tails
-//!    tell of are written whole, as far as they are in memory.
-//! 3. What is needed is never left out: the checkpoint fails, and writes are refused as [`CheckpointDamage`] says.
+//! 1. A page of the manifest about keyspaces that are no longer shown need not be readable. Keyspace ids are never used
+//!    again, so a keyspace that is not shown under the locks never will be. Such a manifest is not kept beyond its
+//!    checkpoint: the store's one says that the keyspaces are shown until the next is committed.
+//! 2. A tail need not be readable if every place that it covers was written whole since. After a failure the places
+//!    that tails cover are written whole, as far as they are in memory.
+//! 3. A needed object is never left out: the checkpoint fails, and writes are refused as [`CheckpointDamage`] says.
 //!
 //! [`CheckpointDamage`]: crate::keyspace::damage::CheckpointDamage
 
@@ -21,8 +21,8 @@ use crate::health::ConditionKind;
 use crate::topology::{Topology, hold};
 
 impl Database {
-    /// All of what the store holds of the keyspaces that are shown, and of others as far as it can be read; `None` where there is
-    /// nothing yet. Under `transition`.
+    /// The whole manifest of the keyspaces that are shown, and of others as far as it can be read; `None` where the
+    /// store has none yet. Called under `transition`.
     ///
     /// # Errors
     /// When a page that is needed cannot be read.
@@ -37,7 +37,7 @@ impl Database {
         before.inspect_err(|error| self.note_unread(ConditionKind::Data, error))
     }
 
-    /// A checkpoint has succeeded: nothing that it needed is damaged.
+    /// Called after a checkpoint has succeeded: nothing that it needed is damaged.
     pub(super) fn forget_damage(self: &Arc<Self>) {
         if self.shared.damage.forget() && self.is_awake() {
             tracing::info!(database = self.name(), "the database can be stored again: writes are accepted");
@@ -46,14 +46,14 @@ impl Database {
         }
     }
 
-    /// A checkpoint has failed.
+    /// Called after a checkpoint has failed.
     pub(super) fn note_damage(&self, error: &Error) {
         if let Error::Damaged(what) = error {
             self.shared.damage.note(what.clone(), &self.identity);
         }
     }
 
-    /// `None` where there are no shards.
+    /// Ids of the shown keyspaces; `None` if the database has no shards.
     async fn shown_ids(&self, topology: &Topology) -> Option<Ids> {
         let held = hold(topology.shards.clone()).await;
         held.first().map(|shard| shard.contents().ids)

@@ -1,17 +1,18 @@
-//! A checkpoint for a disk that is too full for the usual one: what the log has of the database becomes a tail.
+//! A checkpoint for a disk that is too full for the usual one: the database's effects in the log become a tail.
 //!
-//! The usual checkpoint writes a place whole where many of its keys have changed, which may take as much room as all that is
-//! stored. A tail of the effects takes no more than the log does, and the reserve covers the log. So the log can always go.
+//! The usual checkpoint writes a place whole where many of its keys have changed, which may take as much room as all
+//! stored data. A tail of the effects takes no more than the log does, and the reserve covers the log. So the log can
+//! always go.
 //!
-//! 1. *Begin*, under all locks, briefly: the number of the last entry, and what each *part* holds. A part is a place, or as much
-//!    of one as a single stored segment covers, or none: places may have been merged since they were stored.
+//! 1. *Begin*, under all locks, briefly: the number of the last entry, and what each *part* holds. A part is a place,
+//!    or as much of one as a single stored segment covers, or none: places may have been merged since they were stored.
 //! 2. The log is made durable that far, and what it has of the database is read as after a crash.
-//! 3. Of each segment, the effects that neither its body nor a tail has yet are put into one tail, and it has been seen up to
-//!    the number from step 1. A part that no segment covers becomes a segment without a body.
+//! 3. Of each segment, the effects that neither its body nor a tail has yet are put into one tail, and it has been seen
+//!    up to the number from step 1. A part that no segment covers becomes a segment without a body.
 //! 4. *Commit*, as any checkpoint does.
 //!
-//! Invariant: segments cover each effect up to the number from step 1, and the tail has what their bodies and the tails before
-//! lack. So the log is needed no more, however places have been split and merged meanwhile.
+//! Invariant: segments cover each effect up to the number from step 1, and the tail has what their bodies and the tails
+//! before lack. So the log is needed no more, however places have been split and merged meanwhile.
 //!
 //! Places in memory stay dirty: the next usual checkpoint writes them, and drops their part of the tail.
 
@@ -36,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::keyspace::place::Place;
 use crate::topology::{Topology, hold};
 
-/// What a part holds.
+/// The counts of a part.
 struct Counted {
     keyspace: u32,
     range: Range53,
@@ -46,7 +47,7 @@ struct Counted {
     is_resident: bool,
 }
 
-/// What step 1 has found.
+/// The result of step 1.
 struct Moment {
     sequence: u64,
     ids: Ids,
@@ -55,19 +56,19 @@ struct Moment {
     parts: Vec<Counted>,
 }
 
-/// What step 3 takes from the log.
+/// The effects that step 3 takes from the log.
 struct Taken {
-    /// What goes into the tail.
+    /// Records for the tail.
     changes: Vec<TailRecord>,
-    /// The places that are not in memory and have to be told.
+    /// The places that are not in memory and must learn of their new location.
     moved: Vec<(u32, Range53)>,
 }
 
 impl Database {
-    /// Puts what the log has of this database into a tail.
+    /// Puts this database's effects in the log into a tail.
     ///
     /// # Errors
-    /// When the store refuses, and when the log does not have all that was written: everything is as before.
+    /// When the store refuses, or the log lacks effects that were written: everything is as before.
     pub(super) async fn put_log_into_tail(self: &Arc<Self>, topology: &Topology) -> Result<Report> {
         let log = self.shared.journal.log().filter(|_| self.shared.journal.is_recording());
         let log = Arc::clone(log.ok_or_else(|| Error::text("ERR the database is not logged"))?);
@@ -101,7 +102,7 @@ impl Database {
         log.durable_or_failed(log.end()).await.map_err(|error| self.note_refused(error))?;
         let floor = before.as_ref().map_or(0, |manifest| manifest.sequence);
         let (of, identity) = (Arc::clone(log), self.identity.clone());
-        // One thread of the loader at most is taken up by this: clients' loads need the others.
+        // This takes up at most one thread of the loader: clients' loads need the others.
         let turn = log.turn_to_read_back().await;
         let (sender, receiver) = oneshot::channel();
         let queued = self.loader.run(move || drop(sender.send(of.read_back(&identity, floor))));
@@ -155,7 +156,7 @@ impl Database {
     }
 }
 
-/// Adds the parts of one place. `segments`: those that are stored of its keyspace.
+/// Adds the parts of one place. `segments`: the stored ones of its keyspace.
 fn count_parts(
     keyspace: u32,
     place: &Place,
@@ -183,7 +184,7 @@ fn count_parts(
     for record in segment.iter() {
         let prefix = prefix53(placement.position(record.key()));
         let after = parts.partition_point(|part| part.range.start <= prefix);
-        // They cover the place from its start to its end.
+        // The parts cover the place from its start to its end.
         let Some(part) = after.checked_sub(1).map(|at| &mut parts[at]) else { continue };
         part.records += 1;
         part.expiring += u32::from(record.expiry().is_some());
@@ -231,7 +232,7 @@ fn bring_up_to(manifest: &mut Manifest, moment: &Moment, logged: &LogTail) -> Ta
         }
         segment.seen = moment.sequence;
         let inside = within(&moment.parts, segment.keyspace, segment.range);
-        // What is only stored keeps its counts; what the log has of it is not known before it is loaded.
+        // A part that is only stored keeps its counts; its effects in the log are unknown before it is loaded.
         if inside.iter().all(|part| part.is_resident) {
             segment.records = inside.iter().map(|part| part.records).sum();
             segment.expiring = inside.iter().map(|part| part.expiring).sum();
@@ -262,7 +263,7 @@ fn bring_up_to(manifest: &mut Manifest, moment: &Moment, logged: &LogTail) -> Ta
     Taken { changes, moved }
 }
 
-/// The parts that lie in a stored segment.
+/// The parts inside a stored segment.
 fn within(parts: &[Counted], keyspace: u32, range: Range53) -> &[Counted] {
     let from = parts.partition_point(|part| (part.keyspace, part.range.end()) <= (keyspace, range.start));
     let to = parts[from..].partition_point(|part| (part.keyspace, part.range.start) < (keyspace, range.end()));

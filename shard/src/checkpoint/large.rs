@@ -1,20 +1,21 @@
 //! Large values, written a piece at a time.
 //!
-//! 1. The visit of a place makes each large value in it *remember the moment* (see [`dormouse_storage::codec::value::pieces`]). That
-//!    copies nothing. The place's stamp holds for it as for the other records.
-//! 2. Each step takes the shard's lock, writes [`step_bytes`](Sizes::step_bytes) of the value as it was at that moment, and lets go. Whatever
-//!    changes in between puts aside a few kilobytes of the old value at most.
-//! 3. Steps make up pieces, which are sealed and put into chunks without the lock. The body comes after the pieces of its
-//!    values, as it says how many there are.
-//! 4. If the value is gone when its turn comes (deleted, renamed, replaced), the key is looked at again, and what it is now is
-//!    written in place of what it was. The body says that this key was seen later, up to which entry of the log. The effects
-//!    before that are not replayed onto it.
+//! 1. The visit of a place makes each large value in it *remember the moment* (see
+//!    [`dormouse_storage::codec::value::pieces`]). That copies nothing. The place's stamp holds for it as for the other
+//!    records.
+//! 2. Each step takes the shard's lock, writes [`step_bytes`](Sizes::step_bytes) of the value as it was at that moment,
+//!    and lets go. A change in between puts aside a few kilobytes of the old value at most.
+//! 3. Steps make up pieces, which are sealed and put into chunks without the lock. The body comes after the pieces of
+//!    its values, as it says how many there are.
+//! 4. If the value is gone when its turn comes (deleted, renamed, replaced), the key is looked at again, and its
+//!    present value is written instead. The body says that this key was seen later, up to which entry of the log. The
+//!    effects before that are not replayed onto it.
 //!
 //! A text does not remember: when its turn comes it is looked at again, and copied at once.
 //!
-//! A checkpoint of one moment cannot look at a key again, as that would be another moment. So values that are dropped while
-//! it is written while they remember it are [parked](crate::keyspace::graveyard::Parked), and what is left of them is found
-//! there.
+//! A checkpoint of one moment cannot look at a key again, as that would be another moment. So values that remember the
+//! moment and are dropped before they are written are [parked](crate::keyspace::graveyard::Parked), and their remaining
+//! elements are found there.
 //!
 //! Step 4 could go on for ever where a key is replaced all the time: after [`ATTEMPTS`] the value is taken at once.
 
@@ -39,7 +40,7 @@ use crate::topology::hold;
 /// How often a key is looked at again before its value is taken at once.
 const ATTEMPTS: u32 = 8;
 
-/// No moment's elements are others than they were.
+/// Invariant: the elements of a remembered moment never change.
 const CHANGED: &str = "a large value was not what it had been when it was written: it is written again";
 
 /// The number of the next moment that a value remembers.
@@ -50,7 +51,7 @@ pub(super) fn next_moment() -> u64 {
     MOMENTS.load(Ordering::Relaxed)
 }
 
-/// A large value that remembers a moment, and what stands beside it.
+/// A large value that remembers a moment, with the data around it.
 pub(super) struct Large {
     key: Box<[u8]>,
     position: u64,
@@ -60,7 +61,7 @@ pub(super) struct Large {
     remembers: Memory,
 }
 
-/// How what a value was is found.
+/// The way in which an earlier value is found.
 enum Memory {
     /// By the number of the moment.
     Moment(u64),
@@ -71,7 +72,7 @@ enum Memory {
 }
 
 impl Large {
-    /// Makes a record's value remember what it is now. `None`: it is not one that is written in pieces.
+    /// Makes a record's value remember its present state. `None`: it is not written in pieces.
     pub fn begin(record: &mut Record, position: u64, sizes: &Sizes) -> Option<Self> {
         let (key, expiry, access) = (record.key().into(), record.expiry(), record.access());
         let (outline, remembers) = match record.object_mut()? {
@@ -110,16 +111,16 @@ impl Large {
     }
 }
 
-/// What a step has found.
+/// The result of a step.
 enum Step {
     Taken(Captured),
-    /// The value is not there any more.
+    /// The value does not exist any more.
     Gone,
     /// Neither is its keyspace: it has been flushed, and nothing of it is needed.
     Flushed,
 }
 
-/// What a key is when it is looked at again.
+/// The outcome of looking at a key again.
 enum Again {
     /// Nothing, or a record that was added to the body.
     Done,
@@ -128,9 +129,9 @@ enum Again {
 }
 
 impl Database {
-    /// Writes the large values of a visited place, and adds their records to `raw`. Answers where the pieces are, or `None` if
-    /// the keyspace is gone. `gate`: that of the place's shard;
-    /// `is_moment`: whether nothing may be looked at again.
+    /// Writes the large values of a visited place, and adds their records to `raw`. Returns the locations of the
+    /// pieces, or `None` if the keyspace is gone. `gate`: that of the place's shard; `is_moment`: whether keys must not
+    /// be looked at again.
     pub(super) async fn write_large(
         &self,
         (gate, is_moment): (&ShardGate, bool),
@@ -141,7 +142,7 @@ impl Database {
     ) -> Result<Option<Vec<InChunk>>> {
         let sizes = self.shared.settings.load().sizes;
         let mut pieces: Vec<InChunk> = Vec::new();
-        // The number of the next piece: never one that was used, as what was given up may be in a chunk.
+        // The number of the next piece. Numbers are never reused, as an abandoned piece may be in a chunk.
         let mut number = 1;
         for begun in large {
             let mut now = Some(begun);
@@ -230,7 +231,7 @@ impl Database {
         }
     }
 
-    /// Step 4. `at_once`: whatever is found is taken.
+    /// Step 4. `at_once`: any value found is taken at once.
     async fn look_again(
         &self,
         gate: &ShardGate,

@@ -1,29 +1,29 @@
-//! Checkpoints: what changed since the last one becomes chunks, a tail and a manifest, while writes go on.
+//! Checkpoints: the changes since the last one become chunks, a tail and a manifest, while writes go on.
 //!
-//! 1. *Begin*, under all locks, briefly: the number of the last entry in the log is the manifest's `sequence`. A database that
-//!    is not logged (loss window `none`) is from here on.
-//! 2. *Visit* each dirty place under its shard's lock, for as long as it takes to encode it: it is clean from here on, and
-//!    stamped with the number of the last entry. Where few keys have changed, their values are taken, for the tail; else
-//!    all of it, for a chunk. Compression and writing happen without the lock. Large values remember the moment of the visit
-//!    and are written in steps, see [`large`].
-//! 3. *Cut*: the number of the last entry that any place can have seen. The log must be durable up to there: what the store
-//!    then holds, with the log from `sequence` on replayed onto places as far as they have not seen it, is the state after
-//!    the last entry that survives, which is one moment, whatever each place had seen.
-//! 4. *Commit* by creating the next manifest. Only now anything that went before may be deleted, in the store and in the log.
+//! 1. *Begin*, under all locks, briefly: the number of the last entry in the log is the manifest's `sequence`. A
+//!    database that is not logged (loss window `none`) is logged from here on.
+//! 2. *Visit* each dirty place under its shard's lock, for as long as it takes to encode it: it is clean from here on,
+//!    and stamped with the number of the last entry. Where few keys have changed, their values are taken, for the tail;
+//!    else all of it, for a chunk. Compression and writing happen without the lock. Large values remember the moment of
+//!    the visit and are written in steps, see [`large`].
+//! 3. *Cut*: the number of the last entry that any place can have seen. The log must be durable up to there. Then the
+//!    store's data, with the log from `sequence` on replayed onto each place as far as it has not seen it, is the state
+//!    after the last entry that survives. That is one moment, whatever each place had seen.
+//! 4. *Commit* by creating the next manifest. Only now may anything older be deleted, in the store and in the log.
 //!
-//! Before a sleep, and for a branch, the last one is of *one moment*: all that is dirty is encoded under all locks,
-//! which is what the fuzzy ones before it have left. No lock is held while it is written. If clients have written to
-//! the database meanwhile, it is saved again or stays awake; else the store has all of it, and it is retired.
+//! Before a sleep, and for a branch, the last one is of *one moment*: all dirty places that the fuzzy ones before it
+//! have left are encoded under all locks. No lock is held while it is written. If clients have written to the database
+//! meanwhile, it is saved again or stays awake; else the store has all of it, and it is retired.
 //!
-//! Invariant: until step 4 has succeeded, the store's newest manifest is valid and nothing that it needs was touched. When
-//! anything fails the visited places are dirty again, so nothing is forgotten.
+//! Invariant: until step 4 has succeeded, the store's newest manifest is valid and nothing that it needs was touched.
+//! When anything fails the visited places are dirty again, so nothing is forgotten.
 //!
 //! The manifest lists stored segments, not places: a place that splits after it was visited does not matter, as the log
-//! covers it. A place that was split since the last checkpoint is dirty in both halves, and ranges are aligned, so a new
-//! segment replaces every stored one that it overlaps.
+//! covers it. A place that was split since the last checkpoint is dirty in both halves, and ranges are aligned, so a
+//! new segment replaces every stored one that it overlaps.
 //!
-//! Tails are merged like the runs of a log-structured tree. When they have outgrown their part of what is stored, the places
-//! that they tell of are written whole. Chunks of which little is used are copied together.
+//! Tails are merged like the runs of a log-structured tree. When they have outgrown their part of what is stored, the
+//! places that they tell of are written whole. Chunks of which little is used are copied together.
 
 mod assembly;
 mod damage;
@@ -61,10 +61,10 @@ use crate::places::stored;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
 
-/// Bytes of changed values that one checkpoint puts into its tail; what is changed beyond is written whole.
+/// Bytes of changed values that one checkpoint puts into its tail; places that changed beyond that are written whole.
 const TAIL_BYTES_MAX: usize = 32 << 20;
 
-/// What a checkpoint wrote.
+/// The volume that a checkpoint wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Report {
     pub segments: usize,
@@ -73,18 +73,18 @@ pub struct Report {
     pub effects: usize,
 }
 
-/// What a checkpoint writes.
+/// The extent of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     /// Each place as it is when its turn comes; the log has the rest.
     Fuzzy,
     /// All of it as it is at one moment, and the meters.
     Moment,
-    /// The same, and from that moment on nobody is served.
+    /// The same, and the database serves no client from that moment on.
     Last,
 }
 
-/// What a checkpoint begins with.
+/// The state at the start of a checkpoint.
 struct Beginning {
     sequence: u64,
     ids: Ids,
@@ -94,18 +94,18 @@ struct Beginning {
     needed: bool,
     /// The log's end.
     end: Lsn,
-    /// Places that only the log has something of, and that could not be loaded.
+    /// Places with effects only in the log that could not be loaded.
     unloaded: Vec<(u32, Range53, u64)>,
 }
 
 impl Database {
-    /// Writes what changed. Nothing is written where nothing changed.
+    /// Writes the changes since the last checkpoint. Writes nothing if nothing changed.
     ///
     /// # Errors
     /// When the store refuses: everything is as before, and the text says what failed.
     pub async fn checkpoint(self: &Arc<Self>) -> Result<Report> {
         let database = Arc::clone(self);
-        // It gives way to clients: nobody waits for it, and it keeps nothing in memory however long it takes.
+        // It gives way to clients: no client waits for it, and it keeps nothing in memory however long it takes.
         let done = self.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let done = match database.check_promise().await {
@@ -119,10 +119,10 @@ impl Database {
         done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }
 
-    /// Where there is no room for it, what changed is kept as it was logged.
+    /// Makes a checkpoint; on a full disk, one that keeps changes as they were logged.
     async fn checkpoint_as_room_allows(self: &Arc<Self>) -> Result<Report> {
         let log = self.engine.log.as_ref();
-        // The usual one was tried before, and has found no room. Until there is more, only the log is to go.
+        // The usual one was tried before and found no room. Until there is more, only the log is emptied.
         if log.is_some_and(|log| log.relies_on_tails() && log.needs_checkpoints())
             && let Some(topology) = self.topology()
             && let Ok(report) = self.put_log_into_tail(&topology).await
@@ -140,7 +140,7 @@ impl Database {
         }
     }
 
-    /// Answers what was written, and what was retired.
+    /// Returns the volume written, and the retired contents.
     async fn checkpoint_with(self: &Arc<Self>, extent: Extent) -> Result<(Report, Option<Vec<Contents>>)> {
         let Some(topology) = self.topology() else { return Ok((Report::default(), None)) };
         let started = Stopwatch::start();
@@ -180,7 +180,7 @@ impl Database {
                     let kind = if error.is_full() { ConditionKind::Full } else { ConditionKind::Store };
                     self.health.report(kind, error.detail());
                 }
-                // That it still fails is said by who tries again.
+                // Repeated failures are reported by the caller that retries.
                 if !self.counters.checkpoint_failed.swap(true, Ordering::Relaxed) {
                     tracing::error!(database = self.name(), %error, "checkpoint failed; the database stays awake and the last one stays valid");
                 }
@@ -189,7 +189,7 @@ impl Database {
         }
     }
 
-    /// Serves again what was retired for a checkpoint that has failed.
+    /// Serves contents again that were retired for a failed checkpoint.
     async fn put_back(&self, topology: &Arc<Topology>, retired: Vec<Contents>) {
         let held = hold(topology.shards.clone()).await;
         for (shard, contents) in held.iter().zip(retired) {
@@ -198,10 +198,11 @@ impl Database {
         self.publish_again(topology);
     }
 
-    /// From here on each place stands for one segment.
+    /// Prepares places so that each stands for one segment.
     ///
     /// # Errors
-    /// When a page of what is shown cannot be read: nobody knows what of it would have to stay in the next manifest.
+    /// When a page of a shown keyspace cannot be read: it is unknown which of its segments must stay in the next
+    /// manifest.
     async fn prepare(self: &Arc<Self>, topology: &Topology, extent: Extent) -> Result<()> {
         self.read_pages(topology).await?;
         match extent {
@@ -210,14 +211,15 @@ impl Database {
         }
     }
 
-    /// What only the log has is loaded, so that it can be written; where the tails have outgrown their part, also the
-    /// places that they tell of, which are dirty then.
+    /// Loads places with effects only in the log, so that they can be written. Where the tails have outgrown their
+    /// part, also loads the places that they cover, which are dirty then.
     async fn load_what_is_rewritten(self: &Arc<Self>, topology: &Topology) -> Result<()> {
         let before = self.manifest_before(topology).await?;
-        // A tail that cannot be read is not needed when all that it tells of is written whole.
+        // A tail that cannot be read is not needed when every place that it covers is written whole.
         let was_damaged = self.shared.damage.is_known();
         let compacts = before.as_ref().is_some_and(|manifest| was_damaged || is_outgrown(manifest));
-        // What cannot be loaded keeps its effects: one damaged object must not keep all the rest from being written.
+        // A place that cannot be loaded keeps its effects: one damaged object must not keep all the rest from being
+        // written.
         if let Err(error) = self.load_where(|stored| stored.logged || compacts && stored.tailed).await {
             tracing::error!(database = self.name(), %error, "failed to load a part of the database");
         }
@@ -248,7 +250,7 @@ impl Database {
         let in_tail = |keyspace: u32, range: Range53| {
             before.as_ref().is_none_or(|manifest| fits_stored(manifest, keyspace, range))
         };
-        // What was seen at one moment waits here until the locks are let go.
+        // Records seen at one moment wait here until the locks are released.
         let mut seen_at_once = Vec::new();
         let begun = {
             let held = hold(topology.shards.clone()).await;
@@ -256,7 +258,7 @@ impl Database {
             if extent != Extent::Fuzzy && begun.needed {
                 let at_once = if extent == Extent::Last { AtOnce::Everything } else { AtOnce::Texts };
                 let look = Look { in_tail: &in_tail, whole: false, at_once };
-                // What is dropped from here on may still have to be written.
+                // Values dropped from here on may still have to be written.
                 self.shared.parked.open(large::next_moment(), self.shared.next_id.load(Ordering::SeqCst));
                 for (shard, id) in held.iter().flat_map(|shard| begun.ids.map(|id| (shard, id))) {
                     let mut from = 0;
@@ -370,7 +372,7 @@ impl Database {
         Ok(output.report)
     }
 
-    /// What there is to write, under all locks.
+    /// Determines what to write, under all locks.
     fn look(&self, topology: &Topology, held: &[HeldShard], before: Option<&Manifest>) -> Beginning {
         let shared = &self.shared;
         let mut dirty = false;
@@ -407,12 +409,12 @@ impl Database {
         let (shared, journal) = (&self.shared, &self.shared.journal);
         let mut begun = self.look(topology, held, before);
         if begun.needed && !journal.is_recording() {
-            // What was written took no numbers: what is seen from here on must be told from what was seen before.
+            // Earlier writes took no numbers: later states must be distinguishable from earlier ones.
             if extent == Extent::Fuzzy && journal.log().is_some() {
                 journal.resume(&shared.sequence, (self.engine.clock)());
                 journal.record(true);
             } else {
-                // What is seen at one moment needs no log.
+                // A state seen at one moment needs no log.
                 shared.sequence.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -440,14 +442,14 @@ impl Database {
             end = journal.log().map_or(0, |log| log.end());
         }
         if let Some(log) = journal.log() {
-            // Also where all that there is was visited and this database needs no log: a crash must not keep what it did
-            // and lose what another database did before.
+            // Needed even if everything was visited and this database needs no log: a crash must not keep its effects
+            // and lose an earlier effect of another database.
             log.durable_or_failed(end).await.map_err(|error| self.note_refused(error))?;
         }
         Ok(cut)
     }
 
-    /// What the log has of places that could not be loaded goes into the tail: the log is not kept for them.
+    /// Puts the logged effects of places that could not be loaded into the tail, so that the log is not kept for them.
     fn carry(&self, manifest: &mut Manifest, unloaded: &[(u32, Range53, u64)]) -> Vec<TailRecord> {
         let mut carried = Vec::new();
         let Some(log) = self.recovered.lock().clone() else { return carried };
@@ -489,7 +491,7 @@ impl Database {
         let mut moved = moved.to_vec();
         moved.append(&mut self.unmoved.lock());
         if let Err(error) = self.relocate(&manifest, topology, &moved).await {
-            // They are told by the next checkpoint; until then they are found where they were.
+            // The next checkpoint tells them; until then they are found at their old location.
             *self.unmoved.lock() = moved;
             tracing::error!(database = self.name(), %error, "failed to read a tail that was just written");
         } else {
@@ -503,7 +505,7 @@ impl Database {
         *self.manifest.lock() = Some(known);
     }
 
-    /// Tells places that are not in memory what the store has of them now.
+    /// Updates the location of places that are not in memory.
     async fn relocate(
         &self,
         manifest: &Manifest,
@@ -530,7 +532,7 @@ impl Database {
         Ok(())
     }
 
-    /// After a failure: what was visited is dirty again, and where the window is none nobody records.
+    /// After a failure: the visited places are dirty again, and with loss window `none` recording stops.
     async fn undo(&self, topology: &Topology, visited: &[Visited]) {
         let held = hold(topology.shards.clone()).await;
         if self.shared.journal.window() == Window::None {
@@ -551,7 +553,7 @@ fn cuts(topology: &Topology) -> Vec<u16> {
     topology.firsts[1..].to_vec()
 }
 
-/// Whether the store has just this range as a segment, or nothing of it: then what changes in it can go into the tail.
+/// Whether the store has exactly this range as a segment, or nothing of it: then its changes can go into the tail.
 fn fits_stored(manifest: &Manifest, keyspace: u32, range: Range53) -> bool {
     let segments = manifest.segments_of(keyspace);
     let from = segments.partition_point(|segment| segment.range.end() <= range.start);

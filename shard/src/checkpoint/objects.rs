@@ -19,7 +19,7 @@ use crate::database::{Database, read_error, store_error};
 use crate::error::{Error, Result};
 use crate::keyspace::Contents;
 
-/// What a checkpoint is about to write, or has.
+/// The output of a checkpoint, written or about to be.
 #[derive(Default)]
 pub(super) struct Output {
     pub(super) writer: ChunkWriter,
@@ -70,7 +70,7 @@ impl Database {
         }
     }
 
-    /// Writes a tail of what has changed in places that were not written whole, merged with the newest tails before.
+    /// Writes a tail of the changes in places that were not written whole, merged with the newest earlier tails.
     pub(super) async fn put_tail(
         &self,
         manifest: &mut Manifest,
@@ -91,7 +91,7 @@ impl Database {
         self.put_new_tail(manifest, names, records, output).await
     }
 
-    /// The same beside the tails before.
+    /// Writes the same as a tail of its own, beside the earlier ones.
     pub(super) async fn put_new_tail(
         &self,
         manifest: &mut Manifest,
@@ -126,7 +126,7 @@ impl Database {
             match self.commit(manifest).await {
                 Err(StoreError::Full { .. }) if self.makes_room(0) => {}
                 Err(error) => {
-                    // Without an answer it may be committed all the same, and name what was written.
+                    // Without an answer it may be committed all the same, and name the written objects.
                     output.is_doubtful = !matches!(error, StoreError::Full { .. });
                     return Err(error);
                 }
@@ -135,7 +135,7 @@ impl Database {
         }
     }
 
-    /// Deletes what a failed checkpoint has written, as no manifest will ever name it.
+    /// Deletes the objects of a failed checkpoint, as no manifest will ever name them.
     pub(super) async fn take_back(&self, mut output: Output) {
         if let Some(putting) = output.putting.take() {
             // Whether or not it succeeds, it is not under way any more when it is deleted.

@@ -1,6 +1,6 @@
 //! The end of a database in this process: another process has taken its store over.
 //!
-//! Invariant: what is in memory then can no longer be written, so from the moment that it is known every command is
+//! Invariant: data in memory can then no longer be written, so from the moment that this is known every command is
 //! answered with the error.
 
 use std::sync::atomic::Ordering;
@@ -13,16 +13,16 @@ use crate::health::ConditionKind;
 use crate::keyspace::Graveyard;
 
 impl Database {
-    /// Stops serving: whatever is asked from here on is answered with `error`. For a database whose store another process
-    /// has taken over.
+    /// Stops serving: every later command is answered with `error`. For a database whose store another process has
+    /// taken over.
     pub async fn stop(&self, error: Error) {
         let _transition = self.transition.lock().await;
         self.refuse(&error);
         self.stop_if_overtaken().await;
     }
 
-    /// What is in memory when another process writes the database can no longer be written: from here on every command
-    /// is answered with the error, so that nothing more is acknowledged.
+    /// Stops serving if another process writes the database. Data in memory can then no longer be written, so every
+    /// command is answered with the error and nothing more is acknowledged.
     pub(crate) async fn stop_if_overtaken(&self) {
         if self.refused.get().is_none() {
             return;
@@ -38,7 +38,7 @@ impl Database {
         self.free(graveyard);
     }
 
-    /// Whether this process may still say that something is in the store, even where it has nothing to write.
+    /// Checks that this process may still promise that data is in the store, even if it has nothing to write.
     pub(super) async fn check_promise(&self) -> Result<()> {
         match self.refused.get().filter(|_| self.is_overtaken.load(Ordering::SeqCst)) {
             Some(error) => Err(error.clone()),

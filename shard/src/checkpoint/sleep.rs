@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::keyspace::{Contents, Graveyard};
 use crate::lane::Waste;
 
-/// Fuzzy checkpoints before what is left is written as it is at one moment.
+/// Fuzzy checkpoints before the rest is written as of one moment.
 const FUZZY_MAX: usize = 3;
-/// Times that a database which clients go on writing to is saved before it stays awake.
+/// Number of times that a database under writes is saved before it stays awake.
 const SLEEP_ATTEMPTS: usize = 3;
 
 /// How a sleep has ended.
@@ -24,12 +24,12 @@ const SLEEP_ATTEMPTS: usize = 3;
 pub enum SleepOutcome {
     FellAsleep,
     WasAsleep,
-    /// Clients wrote to it all the while. What was written before the sleep was asked for is in the store.
+    /// Clients wrote to it all the while. Data written before the sleep was requested is in the store.
     InUse,
 }
 
 impl Database {
-    /// Writes what changed, gives the memory back and leaves the database asleep. Clients are served meanwhile, and wait for
+    /// Writes the changes, frees the memory and leaves the database asleep. Clients are served meanwhile, and wait for
     /// nothing: a database that they go on writing to stays awake.
     ///
     /// # Errors
@@ -86,11 +86,11 @@ impl Database {
                 break;
             }
         }
-        // Under all locks there is nothing left to encode, or the little that was written since.
+        // Under all locks, at most the few latest writes are left to encode.
         self.checkpoint_with(Extent::Moment).await.map(drop)
     }
 
-    /// Leaves the database asleep if the store has all of it.
+    /// Retires the database's contents if the store has all of it.
     async fn retire_if_saved(&self) -> Option<Vec<Contents>> {
         let before = self.whole_manifest().await.ok()?;
         let (topology, held) = self.hold_all().await?;

@@ -1,4 +1,4 @@
-//! Sparse chunks: what a checkpoint still needs of them is copied together, as it is stored.
+//! Sparse chunks: a checkpoint copies the segments that it still needs of them together, in stored form.
 
 use bytes::Bytes;
 use dormouse_storage::chunk::{SegmentLocation, read_segment};
@@ -15,8 +15,8 @@ use crate::error::Result;
 const COPIED_BYTES_MAX: u64 = 32 << 20;
 
 impl Database {
-    /// Copies the segments of chunks that are hardly used into new ones, some at a time, and answers which were copied.
-    /// Those that are not in memory are told by it where they lie now.
+    /// Copies the segments of chunks that are hardly used into new ones, some at a time, and returns the copied ones.
+    /// Places that are not in memory are told their new location.
     pub(super) async fn copy_sparse_chunks(
         &self,
         manifest: &mut Manifest,
@@ -31,7 +31,7 @@ impl Database {
             if !old.has_body() || !sparse.contains(&old.location.chunk) || bytes > COPIED_BYTES_MAX {
                 continue;
             }
-            // One that is damaged or missing stays where it is, for whoever can mend it.
+            // A damaged or missing one stays where it is, so that it can be repaired.
             let Some(body) = self.read_sealed(manifest, old.location, old.range, old.crc).await else { continue };
             let Ok(body) = SegmentBody::of_sealed(&body) else { continue };
             bytes += old.location.len;

@@ -1,4 +1,4 @@
-//! One visit: what has changed in one place, encoded under its shard's lock.
+//! One visit: the changes in one place, encoded under its shard's lock.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::topology::hold;
 
 /// A place with fewer records for each changed key is written whole.
 const RECORDS_PER_KEY_MIN: usize = 8;
-/// Changed keys that hold more than one part in so many of a place's bytes are not worth leaving the rest.
+/// Changed keys with more than one part in so many of a place's bytes are not written apart from the rest.
 const BYTES_FRACTION: usize = 4;
 /// Room that is made ahead for the records of a place. Large values do not take any of it.
 const ROOM_MAX: usize = 4 << 20;
@@ -37,18 +37,18 @@ pub(super) struct Visited {
     pub written: Written,
 }
 
-/// What a checkpoint wrote of a place.
+/// The form in which a checkpoint wrote a place.
 #[derive(Debug)]
 pub(super) enum Written {
     /// All of it.
     Body { body: InChunk, pieces: Vec<InChunk> },
-    /// What had changed, into the tail.
+    /// The changes, into the tail.
     Keys,
-    /// Nothing, as there is nothing.
+    /// Nothing, as the place is empty.
     Empty,
 }
 
-/// Where something was written: in which of this checkpoint's chunks, and as which entry of that.
+/// The location of a written body or piece: which of this checkpoint's chunks, and which entry of that.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct InChunk {
     pub chunk: usize,
@@ -62,7 +62,7 @@ impl InChunk {
     }
 }
 
-/// What was found in a place.
+/// The contents found in a place.
 pub(super) enum Contents {
     /// All records but those with large values, which remember this moment.
     Body(RawSegment, Vec<Large>),
@@ -79,19 +79,19 @@ pub(super) enum AtOnce {
     Everything,
 }
 
-/// How a checkpoint looks at places.
+/// The way in which a checkpoint looks at places.
 pub(super) struct Look<'a> {
-    /// Whether what changed in a place may go into the tail: the store has just this range, or nothing of it.
+    /// Whether the changes in a place may go into the tail: the store has exactly this range, or nothing of it.
     pub in_tail: &'a (dyn Fn(u32, Range53) -> bool + Sync),
     /// The tail has grown enough.
     pub whole: bool,
-    /// What is taken at once rather than in steps.
+    /// Values that are taken at once rather than in steps.
     pub at_once: AtOnce,
 }
 
 impl Database {
-    /// Visits the next dirty place of one keyspace in one shard, from prefix53 `from` on: it is clean from here on. Answers
-    /// what was seen, what is to be written, and where to go on.
+    /// Visits the next dirty place of one keyspace in one shard, from prefix53 `from` on: it is clean from here on.
+    /// Returns the visit, the contents to write, and where to go on.
     pub(super) async fn visit(
         &self,
         gate: &ShardGate,
@@ -181,7 +181,7 @@ fn whole(
     Contents::Body(raw, large)
 }
 
-/// The present values of the keys that have changed, where that is little.
+/// The present values of the changed keys, if those are few and small.
 fn changed(
     place: &Place,
     segment: &Segment<Record>,

@@ -1,7 +1,7 @@
 //! Arguments that parse themselves: the tuple of types that a command's function takes *is* its syntax.
 //!
-//! Each type takes what it needs from the front of [`Args`] and brings its exact Redis error. [`parse`] refuses what is
-//! left over, so a command never runs on a half-read request.
+//! Each type takes its words from the front of [`Args`] and brings its exact Redis error. [`parse`] refuses leftover
+//! words, so a command never runs on a half-read request.
 
 use dormouse_protocol::Request;
 
@@ -103,7 +103,7 @@ impl Word {
     }
 }
 
-/// Something that an argument, or a run of them, can be read as.
+/// A type that an argument, or a run of them, can be read as.
 pub trait Argument<'a>: Sized {
     fn take(args: &mut Args<'a>) -> Result<Self>;
 }
@@ -186,7 +186,7 @@ impl<'a> Rest<'a> {
         self.request.arg(self.start + index)
     }
 
-    /// The first `count` of them and what follows; `None` where there are not as many.
+    /// The first `count` of them and the rest; `None` if there are fewer.
     pub fn split_at(&self, count: usize) -> Option<(Self, Self)> {
         let middle = self.start.checked_add(count).filter(|middle| *middle <= self.end)?;
         Some((Self { end: middle, ..*self }, Self { start: middle, ..*self }))
@@ -204,8 +204,7 @@ impl<'a> Argument<'a> for Rest<'a> {
     }
 }
 
-/// The last argument, if there is one. More than one is a syntax error, whatever it says: Redis looks at their number
-/// first.
+/// The last argument, if any. More than one is a syntax error, whatever it says: Redis looks at their number first.
 #[derive(Debug, Clone, Copy)]
 pub struct Last<T>(pub Option<T>);
 
@@ -215,7 +214,7 @@ impl<'a, T: Argument<'a>> Argument<'a> for Last<T> {
     }
 }
 
-/// The last argument of a subcommand, if there is one. Of more, Redis says the same as of an unknown subcommand.
+/// The last argument of a subcommand, if any. For more, Redis says the same as for an unknown subcommand.
 #[derive(Debug, Clone, Copy)]
 pub struct LastOfSubcommand<T>(pub Option<T>);
 
@@ -305,7 +304,7 @@ pub fn float(bytes: &[u8]) -> Result<f64> {
     parse_double(bytes).ok_or(Error::NotAFloat)
 }
 
-/// The double that `bytes` spells, infinities included; NaN, surrounding spaces and what is too large or too small are none.
+/// The double that `bytes` spells, infinities included; NaN, surrounding spaces and values out of range give `None`.
 pub fn parse_double(bytes: &[u8]) -> Option<f64> {
     let value = strtod(bytes)?;
     let vanished = value == 0.0 && bytes.split(|byte| b"eEpP".contains(byte)).next().is_some_and(has_value);
@@ -313,14 +312,14 @@ pub fn parse_double(bytes: &[u8]) -> Option<f64> {
     (!vanished && !overflowed).then_some(value)
 }
 
-/// A double as the ends of ranges are read: as a C string, which a zero byte ends, behind spaces; nothing is 0, and what is
-/// too large is infinite.
+/// A double as the ends of ranges are read: as a C string, which a zero byte ends, behind spaces; an empty one is 0,
+/// and a value out of range is infinite.
 pub fn parse_bound(bytes: &[u8]) -> Option<f64> {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     if text.is_empty() { Some(0.0) } else { strtod(text.trim_ascii_start()) }
 }
 
-/// What C's `strtod` makes of the whole of `bytes`, but NaN and leading spaces.
+/// The value of C's `strtod` for the whole of `bytes`, without NaN and leading spaces.
 fn strtod(bytes: &[u8]) -> Option<f64> {
     let (negative, digits) = match bytes {
         [b'-', rest @ ..] => (true, rest),
@@ -329,7 +328,7 @@ fn strtod(bytes: &[u8]) -> Option<f64> {
     };
     let value = match digits {
         [b'0', b'x' | b'X', rest @ ..] => hexadecimal(rest)?,
-        // What fast-float would take beyond strtod: "nan" and a second sign.
+        // Inputs that fast-float would accept beyond strtod: "nan" and a second sign.
         [b'0'..=b'9' | b'.', ..] => fast_float2::parse(digits).ok()?,
         _ if digits.eq_ignore_ascii_case(b"inf") || digits.eq_ignore_ascii_case(b"infinity") => f64::INFINITY,
         _ => return None,
@@ -365,7 +364,7 @@ fn hexadecimal(bytes: &[u8]) -> Option<f64> {
     (digits > 0).then(|| mantissa as f64 * 2f64.powi(half) * 2f64.powi(rest))
 }
 
-/// Saturates far beyond what is in range, and far from overflow.
+/// Saturates far out of range, and far from overflow.
 fn binary_exponent(bytes: &[u8]) -> Option<i64> {
     let digits = bytes.strip_prefix(b"-").or(bytes.strip_prefix(b"+")).unwrap_or(bytes);
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {

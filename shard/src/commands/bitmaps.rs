@@ -305,7 +305,7 @@ fn setbit_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     last_byte(request).map_or(0, |last| growth_to(db, request.arg(1), last))
 }
 
-/// The result is as long as the longest source, and so is what some operations need besides.
+/// The result is as long as the longest source, and so is the further memory of some operations.
 fn bitop_growth(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     request.iter().skip(3).map(|key| db.string_length(key)).max().unwrap_or(0)
 }

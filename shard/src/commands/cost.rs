@@ -1,4 +1,4 @@
-//! What rows say of the cost of their requests: about how many elements will be looked at. See [`super::row::Cost`].
+//! Costs of requests, as rows declare them: about how many elements will be looked at. See [`super::row::Cost`].
 
 use dormouse_protocol::Request;
 use dormouse_protocol::glob::reading_cost;
@@ -7,13 +7,13 @@ use crate::commands::args::{Args, Rest, canonical_integer};
 use crate::commands::elements::ScanOptions;
 use crate::keyspace::Keyspace;
 
-/// What one turn may cost.
+/// The cost that one turn may have.
 pub const TURN: usize = 10_000;
 
 /// Bytes that are copied in about the time of one element.
 pub const BYTES_PER_ELEMENT: usize = 256;
 
-/// What reading patterns may cost where it is only estimated what will be done with them.
+/// Largest cost of reading patterns for a request whose further cost is estimated.
 pub const READING_MAX: usize = 1000;
 
 /// Bytes of an element that are part of looking at it.
@@ -32,14 +32,14 @@ pub fn counted(db: &Keyspace<'_>, request: Request<'_>) -> usize {
         Some(Some(count)) if count < 0 => repeated(db, request, count.unsigned_abs()),
         Some(Some(count)) => {
             let (count, all) = (usize::try_from(count).unwrap_or(0), whole(db, request));
-            // Where many of the elements are chosen, all of them go by.
+            // If many of the elements are chosen, all of them are visited.
             some(db, request.arg(1), count.min(all)).max(all.min(count.saturating_mul(3)))
         }
     }
 }
 
-/// An element of the first key, and its bytes, so many times over: with repeats, the bytes of a reply may be many times those of
-/// the key.
+/// An element of the first key, and its bytes, repeated `count` times: with repeats, the bytes of a reply may be many
+/// times those of the key.
 pub fn repeated(db: &Keyspace<'_>, request: Request<'_>, count: u64) -> usize {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     some(db, request.arg(1), count)
@@ -55,7 +55,7 @@ fn average_bytes(db: &Keyspace<'_>, key: &[u8]) -> usize {
     db.collection_bytes(key) / db.cardinality(key).max(1)
 }
 
-/// A scan of the first key: its `COUNT`, as far as there are elements, and what its pattern costs over their bytes.
+/// A scan of the first key: its `COUNT`, up to the number of elements, and the cost of its pattern over their bytes.
 pub fn scanned(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(key) = request.get(1) else { return 0 };
     let reading = patterns(request);
@@ -81,7 +81,7 @@ pub fn popped(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     most.min(usize::try_from(count).unwrap_or(0))
 }
 
-/// What it costs to read the patterns of a scan, once here and once when it runs.
+/// The cost of reading the patterns of a scan, once here and once when it runs.
 pub fn patterns(request: Request<'_>) -> usize {
     request.iter().skip(2).map(|word| 2 * reading_cost(word)).sum()
 }
@@ -102,7 +102,7 @@ pub fn smallest<'k>(db: &Keyspace<'_>, keys: impl Iterator<Item = &'k [u8]>) -> 
     count.saturating_mul(least)
 }
 
-/// What a copied element takes beside its bytes, in whatever form.
+/// Overhead of a copied element beside its bytes, in whatever form.
 const ELEMENT_BYTES: usize = 64;
 
 /// The bytes that a copy of the collection under `key` takes at most, in whatever form.

@@ -1,4 +1,4 @@
-//! Values as bytes: what moves a key to another server.
+//! Values as bytes, for moving a key to another server.
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_storage::codec::dump::{RestoreError, dump_bytes, dump_into, restore, restored_bytes_max};
@@ -13,7 +13,7 @@ use crate::keyspace::changes::KeyEvent;
 const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
 const KEY_WRITTEN: &[KeySpec] = &[KeySpec::one(1, Access::OW.union(Access::UPDATE))];
 
-/// By key: what is recorded is the value and the moment of its expiry, however they were said.
+/// By key: the recorded effect is the value and the moment of its expiry, in whatever form they were given.
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM).union(Flags::BY_KEY);
 
 /// About what a small element of a collection takes in a payload.
@@ -49,7 +49,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
 
 /// `DUMP key`
 ///
-/// The value is gone through twice, so that the payload is made in the reply itself, which is charged before it is there.
+/// The value is visited twice, so that the payload is made in the reply itself, which is charged beforehand.
 fn dump_key(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     match db.record_of(key) {
         Some(record) => {
@@ -81,7 +81,7 @@ fn restore_key(
     let expiry = match ttl {
         0 => None,
         at if options.absolute => Some(at),
-        // What is beyond the end of time has passed, as in Redis.
+        // A moment beyond the end of time has passed, as in Redis.
         after => Some(db.now().checked_add(after).filter(|at| i64::try_from(*at).is_ok()).unwrap_or(0)),
     };
     if expiry.is_some_and(|at| db.has_passed(at)) {

@@ -1,5 +1,5 @@
-//! What the commands over collections share: how an element is written, `SCAN`'s options within one key, counts, and the
-//! choice of elements at random.
+//! Parts shared by the commands over collections: how an element is written, `SCAN`'s options within one key, counts,
+//! and the choice of elements at random.
 
 use dormouse_protocol::Reply;
 use dormouse_protocol::glob::Glob;
@@ -9,13 +9,13 @@ use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::commands::cursor_of;
 use crate::error::{Error, Result};
 
-/// How large a reply may become that draws elements with repetition: `HRANDFIELD key -1000000000` would otherwise fill the
-/// memory from a single field. One element more is always written.
+/// Largest reply that draws elements with repetition: `HRANDFIELD key -1000000000` would otherwise fill the memory from
+/// a single field. One element more is always written.
 const REPEATS_BYTES_MAX: usize = 64 << 20;
 /// The reply of an empty element: `$0`, and two line ends.
 const ELEMENT_BYTES_MIN: usize = 6;
 
-/// What a stored member takes beside its bytes, with its score.
+/// Overhead of a stored member beside its bytes, with its score.
 pub const MEMBER_BYTES: usize = 64;
 
 pub fn write_item(reply: &mut Reply, item: Item<'_>) {
@@ -59,8 +59,8 @@ impl<'a> Argument<'a> for Cursor {
     }
 }
 
-/// `[MATCH pattern] [COUNT count]`. Redis reads them when it has found the key: without one it answers nothing, whatever
-/// they are.
+/// `[MATCH pattern] [COUNT count]`. Redis reads them after it has found the key: without one it answers with nothing,
+/// whatever they are.
 #[derive(Debug, Clone)]
 pub struct ScanOptions<'a> {
     pattern: Option<Glob<'a>>,
@@ -89,7 +89,7 @@ impl<'a> ScanOptions<'a> {
         self.pattern.as_ref().is_none_or(|glob| item.with_text(|text| glob.matches(text)))
     }
 
-    /// What it costs to look at `count` elements that have so many bytes together.
+    /// The cost of looking at `count` elements that have so many bytes together.
     pub fn cost(&self, count: usize, bytes: usize) -> usize {
         self.pattern.as_ref().map_or(0, |glob| glob.cost(count, bytes))
     }
@@ -105,8 +105,8 @@ pub fn write_page(reply: &mut Reply, start: usize, cursor: u64, len: usize) {
     reply.buffer[start..].rotate_right(head);
 }
 
-/// Chooses some of a number of elements that go by, every choice as likely as any other: each is taken with the
-/// likelihood of what is still wanted in what is still to come (Knuth's algorithm S).
+/// Chooses some of a number of visited elements, every choice being equally likely: each is taken with the probability
+/// of those still wanted among those still to come (Knuth's algorithm S).
 #[derive(Debug, Clone, Copy)]
 pub struct Selection {
     left: usize,

@@ -1,4 +1,4 @@
-//! Which events each command tells of, and in which order: compared with what a real Redis publishes.
+//! Tests of each command's events and their order, compared with those of a real Redis.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

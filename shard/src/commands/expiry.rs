@@ -9,7 +9,7 @@ use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
 
 const READ: Flags = Flags::READ.union(Flags::FAST);
-/// By key: what is recorded is the moment, or that the key is gone, however it was said.
+/// By key: the recorded effect is the moment, or the key's deletion, in whatever form it was given.
 const WRITE: Flags = Flags::WRITE.union(Flags::FAST).union(Flags::BY_KEY);
 
 const KEY_READ: &[KeySpec] = &[KeySpec::one(1, Access::RO.union(Access::ACCESS))];
@@ -115,7 +115,7 @@ fn persist(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result
     Ok(())
 }
 
-/// Lets the key expire at `number * scale + base`, or deletes it where that has passed.
+/// Lets the key expire at `number * scale + base`, or deletes it if that has passed.
 fn expire_at(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,

@@ -203,7 +203,7 @@ impl<'a> Argument<'a> for AddOptions {
     }
 }
 
-/// How many meters it has.
+/// The length of a unit in meters.
 #[derive(Debug, Clone, Copy)]
 struct Unit(f64);
 

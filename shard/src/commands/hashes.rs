@@ -136,7 +136,7 @@ fn hmset(db: &mut Keyspace<'_>, reply: &mut Reply, (key, fields): (&[u8], Fields
     Ok(())
 }
 
-/// Answers how many fields are new.
+/// Sets fields and writes the number of new ones.
 fn set(db: &mut Keyspace<'_>, key: &[u8], Fields(fields): Fields<'_>) -> Result<usize> {
     db.update(key, |hash: &mut Hash, limits| {
         hash.expect(fields.len(), limits);
@@ -310,7 +310,7 @@ fn write_distinct(reply: &mut Reply, hash: &Hash, draw: Draw, mut random: impl F
     let len = hash.len();
     let count = usize::try_from(draw.count).unwrap_or(0).min(len);
     draw.write_header(reply, count);
-    // Drawing again what has been drawn before is rare while few are wanted; walking over all is better when many are.
+    // Few wanted: fields are rarely drawn twice. Many wanted: walking over all is better.
     if hash.packed().is_some() || count > len / 3 {
         let mut selection = Selection::new(count, len);
         hash.iter().filter(|_| selection.takes(random())).for_each(|pair| draw.write(reply, pair));

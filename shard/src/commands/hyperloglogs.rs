@@ -22,10 +22,10 @@ const CORRUPTED: Error = Error::text("INVALIDOBJ Corrupted HLL object detected")
 /// All registers of one take about as long as looking at so many elements of a collection.
 const REGISTERS_COST: usize = 300;
 
-/// What looking for an entry of a sparse value takes for each byte of it.
+/// Cost of looking for an entry of a sparse value, per byte of it.
 const SPARSE_COST: usize = 4;
 
-/// What stands before the registers.
+/// Bytes before the registers.
 const HEAD_BYTES: usize = 16;
 
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM);
@@ -190,10 +190,10 @@ fn pfselftest(_: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// Changes the HyperLogLog under `key`, made when absent. `change` is told whether it is new, and says whether it changed
-/// anything. What is no HyperLogLog is refused before.
+/// Changes the HyperLogLog under `key`, created when absent. `change` is told whether it is new, and says whether it
+/// changed anything. A value that is not a HyperLogLog is refused before.
 fn change(db: &mut Keyspace<'_>, key: &[u8], change: impl FnOnce(&mut Vec<u8>, bool) -> bool) -> Result<bool> {
-    // An empty string is no HyperLogLog, a missing one becomes one.
+    // An empty string is not a HyperLogLog, a missing one becomes one.
     let is_new = !db.contains(key);
     db.update_string(key, Origin::Edited, |bytes| {
         if is_new {

@@ -156,8 +156,8 @@ mod tests {
             assert_eq!(bench.run(command), format!("(error) {error}"), "{command}");
         }
     }
-    /// What happens to a key after WATCH, each as a line over keys of two indexes, and whether EXEC is to run then. `alive`
-    /// never expires, `dying` has expired by then and was not removed.
+    /// The effect of changes after WATCH, each as a line over keys of two indexes, and whether EXEC is to run then.
+    /// `alive` never expires, `dying` has expired by then and was not removed.
     #[test]
     fn a_watch_sees_what_has_changed_and_no_more() {
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,7 +167,7 @@ mod tests {
             Dying,
         }
         use Key::{Absent, Alive, Dying};
-        // What is called `k` in indexes 0 and 1 at WATCH, which looks at index 0; what happens in index 0; what EXEC does.
+        // The key `k` in indexes 0 and 1 at WATCH, which looks at index 0; the change in index 0; whether EXEC runs.
         let table: &[(Key, Key, &str, bool)] = &[
             (Absent, Absent, "SWAPDB 0 1", true),
             (Absent, Dying, "SWAPDB 0 1", true),
@@ -193,7 +193,7 @@ mod tests {
             (Absent, Absent, "RESTORE k 1 payload ABSTTL", true),
         ];
         for &(here, there, command, runs) in table {
-            // FLUSHALL of an index where `k` never was changes nothing to who watches it.
+            // FLUSHALL of an index where `k` never was changes nothing for its watchers.
             let runs = runs || command == "FLUSHALL" && here == Absent;
             let mut bench = Bench::new();
             for (select, key) in [(0, here), (1, there)] {
@@ -211,7 +211,7 @@ mod tests {
             bench.shared.watches.add(0, b"k", &touched);
             bench.now_ms += 2000;
             bench.run(command);
-            // As EXEC does, and as the removal of what has expired may do before.
+            // As EXEC does, and as the removal of expired keys may do before.
             bench.keyspace().expire(b"k");
             assert_eq!(!touched.load(Ordering::SeqCst), runs, "{here:?} in 0, {there:?} in 1, then {command}");
         }

@@ -1,4 +1,4 @@
-//! Keys whatever their type: existence, names, copies, iteration, and what a value is made of.
+//! Keys of any type: existence, names, copies, iteration, and the encoding of a value.
 
 use dormouse_protocol::glob::Glob;
 use dormouse_protocol::{Reply, Request};
@@ -145,7 +145,7 @@ const OBJECT: &[Command<Run>] = &[
     ),
 ];
 
-/// `DEL key [key ...]`, and `UNLINK`: what is large is always freed elsewhere.
+/// `DEL key [key ...]`, and `UNLINK`: large values are always freed elsewhere.
 fn del(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
     let deleted = keys.iter().filter(|key| db.delete(key)).count();
     reply.integer(deleted as i64);
@@ -178,7 +178,7 @@ fn rename(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])) 
     Ok(())
 }
 
-/// A value that gets another key is recorded whole, and for a checkpoint of one moment written at once.
+/// A value that moves to another key is recorded whole, and written at once for a checkpoint of one moment.
 fn recorded(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let shared = db.shared();
     if shared.journal.is_recording() || shared.parked.is_open() { db.value_bytes(request.arg(1)) } else { 0 }
@@ -198,7 +198,7 @@ fn renamenx(db: &mut Keyspace<'_>, reply: &mut Reply, (from, to): (&[u8], &[u8])
 }
 
 fn move_to(db: &mut Keyspace<'_>, from: &[u8], to: &[u8]) {
-    // If there is a key that has expired, it goes before anything else happens.
+    // An expired key goes before anything else happens.
     db.contains(to);
     if let Some(taken) = db.take(from) {
         db.call_changes(KeyEvent::generic("rename_to"));
@@ -362,7 +362,7 @@ fn object_help(_: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// Writes about the record of `key` without touching it; null where there is none.
+/// Writes about the record of `key` without touching it; null if it does not exist.
 pub(super) fn examine(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
@@ -379,7 +379,7 @@ pub(super) fn examine(
     }
 }
 
-/// Does something in another logical index, and comes back.
+/// Runs `act` in another logical index, and comes back.
 fn elsewhere<'a, R>(db: &mut Keyspace<'a>, select: u8, act: impl FnOnce(&mut Keyspace<'a>) -> R) -> R {
     let here = db.selected();
     db.select(select);
@@ -425,7 +425,7 @@ impl<'a> Argument<'a> for CopyOptions {
 struct ScanOptions<'a> {
     pattern: Option<Glob<'a>>,
     count: usize,
-    /// The name of a type, or of none: then nothing is of it.
+    /// The name of a type, or of none: then no key matches.
     kind: Option<&'a [u8]>,
 }
 

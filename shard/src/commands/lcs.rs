@@ -1,7 +1,7 @@
 //! `LCS`: the longest common subsequence of two strings.
 //!
-//! The vanilla table of lengths, row by row; only two rows of it are ever kept. To walk back from the end, all that must be
-//! remembered of the others is, for each pair of bytes that differ, which neighbour is longer: one bit.
+//! The vanilla table of lengths, row by row; only two rows of it are ever kept. For the walk back from the end, one bit
+//! is kept for each pair of bytes that differ: which neighbour is longer.
 //!
 //! Redis keeps the whole table, 32 bits a cell, and refuses what it cannot allocate. Here the cells are bounded, since
 //! their number is also the time that it takes.
@@ -89,7 +89,7 @@ struct Options {
 }
 
 impl Options {
-    /// Redis reads them when it has found two strings.
+    /// Redis reads them after it has found two strings.
     fn read(options: Rest<'_>) -> Result<Self> {
         let mut read = Self { length: false, index: false, with_length: false, length_min: 0 };
         let mut words = options.iter();
@@ -106,7 +106,7 @@ impl Options {
     }
 }
 
-/// What the table of lengths of common subsequences of all prefixes came to.
+/// The result of the table of lengths of common subsequences of all prefixes.
 struct Table {
     length: u32,
     /// For the prefixes of `i + 1` and `j + 1` bytes, at bit `i * b.len() + j`: it is longer without the last byte of `a`

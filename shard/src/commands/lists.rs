@@ -368,7 +368,8 @@ fn lmove(
     Ok(())
 }
 
-/// Moves an element within one list. The key is never away, so it keeps its expiry even if that is all it has.
+/// Moves an element within one list. The key is never deleted meanwhile, so it keeps its expiry even if the list has no
+/// other element.
 fn rotate(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], from: End, to: End) -> Result<()> {
     db.call_changes(push_event(to));
     let found = db.update_existing(key, |list: &mut List, limits| {
@@ -483,7 +484,8 @@ fn cost_of_lmpop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     cost::counted_keys(request, 1).map(of).max().unwrap_or(0)
 }
 
-/// Up to `count` elements from one end. What a write answers cannot be written elsewhere afterwards, so their bytes count too.
+/// Up to `count` elements from one end. The reply of a write cannot be moved to another thread afterwards, so their
+/// bytes count too.
 fn cost_of_end(db: &Keyspace<'_>, key: &[u8], end: End, count: usize) -> usize {
     let Some(list) = db.peek_collection::<List>(key) else { return 0 };
     let count = list.len().min(count);
@@ -502,7 +504,7 @@ fn cost_of_move(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     bytes_of_move(db, request) / BYTES_PER_ELEMENT
 }
 
-/// What it takes while it is on its way: for a while it is in both lists, and in neither.
+/// Memory for an element on its way: for a while it is in both lists, and in neither.
 fn bytes_of_move(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let is_head = request.get(3).is_some_and(|word| word.eq_ignore_ascii_case(b"LEFT"));
     let end = if is_head { End::Head } else { End::Tail };
@@ -565,7 +567,7 @@ impl<'a> Argument<'a> for Place {
     }
 }
 
-/// `[count]`, the last argument of `LPOP` and `RPOP`, which count what is too much as Redis counts it: by arity.
+/// `[count]`, the last argument of `LPOP` and `RPOP`. As in Redis, too many arguments are an error of arity.
 #[derive(Debug, Clone, Copy)]
 struct PopCount(Option<usize>);
 

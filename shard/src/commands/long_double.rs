@@ -24,8 +24,8 @@ const EXPONENT_OF_ONE: i32 = 16383 + 63;
 pub(crate) struct LongDouble(X87DoubleExtended);
 
 impl LongDouble {
-    /// What `strtold` makes of the whole of `text`, as Redis takes it: decimal or hexadecimal digits with an exponent, or
-    /// an infinity; no NaN, no spaces, nothing that overflows or vanishes.
+    /// The value of `strtold` for the whole of `text`, as Redis takes it: decimal or hexadecimal digits with an
+    /// exponent, or an infinity; no NaN, no spaces, no overflow or underflow.
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.is_empty() || text.len() >= TEXT_MAX {
             return None;
@@ -101,7 +101,7 @@ fn magnitude(digits: &[u8]) -> Option<X87DoubleExtended> {
     (parsed.is_finite() && !parsed.is_zero()).then_some(parsed)
 }
 
-/// Saturates: what is beyond [`EXPONENT_MAX`] only needs to stay there.
+/// Saturates: a value beyond [`EXPONENT_MAX`] only needs to stay beyond it.
 fn exponent_of(text: &str) -> Option<i64> {
     let (is_negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),

@@ -1,4 +1,4 @@
-//! What keys take of the memory.
+//! The memory that keys take.
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::Entry;

@@ -46,7 +46,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::keyspace::{Fault, Keyspace};
 
-/// What runs a command over the keyspace.
+/// The function that runs a command over the keyspace.
 pub type Run = fn(&mut Keyspace<'_>, &mut Reply, Request<'_>) -> Result<()>;
 
 /// Every family over the keyspace.
@@ -132,7 +132,7 @@ pub(crate) fn work(reply: &mut Reply, bytes: usize) -> Result<()> {
     })
 }
 
-/// Says what a command's reply tells of.
+/// Notes the keys that a command's reply depends on.
 fn depend(row: &Row, db: &mut Keyspace<'_>, request: Request<'_>) {
     let finds_keys = row.keys.is_empty() || row.keys.iter().any(|spec| spec.find == Find::Unknown);
     db.depend_on((!finds_keys).then(|| row.key_indexes(request).map(|key| request.arg(key))));
@@ -141,7 +141,7 @@ fn depend(row: &Row, db: &mut Keyspace<'_>, request: Request<'_>) {
 /// Replays the body of one effect onto the keyspace, whose `now` must be the effect's.
 ///
 /// # Errors
-/// Where the body is malformed, or its command is none of ours.
+/// If the body is malformed, or its command is unknown.
 pub fn replay(db: &mut Keyspace<'_>, body: &[u8]) -> Result<()> {
     let malformed = || Error::Store("an effect record is malformed".into());
     match effect::read(body).ok_or_else(malformed)? {
@@ -166,14 +166,14 @@ pub fn replay(db: &mut Keyspace<'_>, body: &[u8]) -> Result<()> {
             let request = request.as_request();
             let (row, run) = find(request).ok_or_else(malformed)?;
             let mut reply = Reply::new(dormouse_protocol::Version::Resp2);
-            // A place is replayed when it is resident, so there is no fault; the reply is nobody's.
+            // A place is resident when it is replayed, so there is no fault; no client gets the reply.
             let _ = call(row, run, db, &mut reply, request);
         }
     }
     Ok(())
 }
 
-/// Answers a container's `HELP`: a line on the command, the `lines` on its other subcommands, and on `HELP`.
+/// Writes a container's `HELP`: a line on the command, the `lines` on its other subcommands, and on `HELP`.
 pub fn write_help(reply: &mut Reply, name: &str, lines: &[&str]) {
     reply.array(lines.len() + 3);
     reply.simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));

@@ -1,4 +1,4 @@
-//! What a command's row says of it: everything that the rest of the system needs to know without running it.
+//! Rows of commands: everything that the rest of the system needs to know of a command without running it.
 //!
 //! A row names the arity, the keys (for routing, residency, `COMMAND GETKEYS` and later ACL), the flags, and the
 //! documentation. `COMMAND INFO` and `COMMAND DOCS` are answered from rows alone.
@@ -54,13 +54,13 @@ bitflags! {
         const NO_QUEUE = 1 << 33;
         /// RESP2 allows it to a client that has subscribed.
         const WHILE_SUBSCRIBED = 1 << 34;
-        /// Its reply says that something long is done. It has a bound of its own, or none, as its clients know.
+        /// Its reply says that long work is done. It has a bound of its own, or none, as its clients know.
         const PATIENT = 1 << 35;
     }
 }
 
 bitflags! {
-    /// ACL categories. A row names what its family's does not say; those from [`Self::READ`] on follow from its flags.
+    /// ACL categories. A row names those that its family does not; those from [`Self::READ`] on follow from its flags.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Category: u32 {
         const KEYSPACE = 1;
@@ -89,7 +89,7 @@ bitflags! {
 }
 
 bitflags! {
-    /// What a command does with the keys of one [`KeySpec`], in Redis's words.
+    /// The use that a command makes of the keys of one [`KeySpec`], in Redis's words.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct Access: u16 {
         const RO = 1;
@@ -201,7 +201,7 @@ impl Arity {
     }
 }
 
-/// Where some of a command's keys stand among its arguments.
+/// The position of some of a command's keys among its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySpec {
     pub access: Access,
@@ -278,14 +278,14 @@ impl KeySpec {
     }
 }
 
-/// About how many elements a request will look at: what takes thousands belongs on the slow lane. It must itself be quick,
-/// and changes nothing; keys that are not in memory count as nothing.
+/// About how many elements a request will look at: thousands of them belong on the slow lane. The function must itself
+/// be quick, and changes nothing; keys that are not in memory count as nothing.
 pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
 
-/// A key that lies in another logical index than the selected one: which index, and which argument names it.
+/// A key in another logical index than the selected one: which index, and which argument names it.
 pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
 
-/// What a request does with its key, for a command whose key spec has [`Access::VARIABLE_FLAGS`].
+/// A request's use of its key, for a command whose key spec has [`Access::VARIABLE_FLAGS`].
 pub type AccessOf = fn(Request<'_>) -> Access;
 
 /// The last argument of `request` that follows `word` at `from` or behind, as a run of one or none.
@@ -295,7 +295,7 @@ fn last_after(request: Request<'_>, word: &str, from: usize) -> (usize, usize, u
     (at, (at + 1).min(request.len()), 1)
 }
 
-/// What a command finds set by the session's commands before it.
+/// The state that a session's earlier commands have set for a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Context {
     /// The logical index that it sees.
@@ -305,8 +305,8 @@ pub struct Context {
     pub no_touch: bool,
 }
 
-/// What a command of the session changes for the commands after it. A transaction asks before it runs any of them, so this
-/// must tell exactly what the command will do.
+/// The change that a command makes to the session for the commands after it. A transaction asks before it runs any of
+/// them, so this must exactly predict the command.
 pub type Foresee = fn(Request<'_>, &mut Context);
 
 /// One command, or one subcommand, without the function that runs it.
@@ -327,13 +327,14 @@ pub struct Row {
     pub cost: Option<Cost>,
     /// For commands that may add more bytes than their arguments have: how many.
     pub grows: Option<Cost>,
-    /// For commands that may need much memory while they run, beyond what they add for good: how many bytes, at most.
+    /// For commands that may need much memory while they run, beyond their permanent additions: how many bytes, at
+    /// most.
     pub needs: Option<Cost>,
-    /// For commands over two logical indexes. The key is one of the row's too, so it lies on a shard that is held.
+    /// For commands over two logical indexes. The key is one of the row's too, so it is on a shard that is held.
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
     pub foresee: Option<Foresee>,
-    /// What its changes of a key are called, except those that delete it.
+    /// The event of its changes of a key, except those that delete it.
     pub event: Option<KeyEvent>,
 }
 
@@ -364,8 +365,8 @@ impl Row {
         self.needs.map_or(0, |needs| needs(db, request))
     }
 
-    /// Redis's legacy triple: first key, last key (negative: from the end), step. Zeros where there are no keys in a plain
-    /// run of arguments.
+    /// Redis's legacy triple: first key, last key (negative: from the end), step. Zeros if no plain run of arguments
+    /// holds keys.
     pub fn key_range(&self) -> (i64, i64, i64) {
         self.legacy().0
     }
@@ -375,8 +376,8 @@ impl Row {
         if self.legacy().1 { self.flags | Flags::MOVABLE_KEYS } else { self.flags }
     }
 
-    /// The triple, and whether there are keys that it leaves out. Redis's rule: one run of arguments is told as it is; of
-    /// several specs, those are joined that are runs of step 1, each beginning where the one before ends.
+    /// The triple, and whether it leaves out keys. Redis's rule: a single run of arguments is reported as it is;
+    /// several specs are joined if they are runs of step 1 and each begins where the one before ends.
     fn legacy(&self) -> ((i64, i64, i64), bool) {
         let mut incomplete = false;
         let mut joined: Option<(i64, i64)> = None;
@@ -424,8 +425,8 @@ impl Row {
     }
 }
 
-/// A row and what runs it. `R` is a [`super::Run`] for commands over the keyspace; the server has its own kind for those
-/// that concern the connection. A container (`OBJECT`) has subcommands and no function of its own.
+/// A row and its function. `R` is a [`super::Run`] for commands over the keyspace; the server has its own kind for
+/// those that concern the connection. A container (`OBJECT`) has subcommands and no function of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Command<R: 'static> {
     pub row: Row,
@@ -541,7 +542,7 @@ impl<R: Copy> Command<R> {
     }
 }
 
-/// The commands of one file, and what they share.
+/// The commands of one file, and their common properties.
 #[derive(Debug, Clone, Copy)]
 pub struct Family<R: 'static> {
     /// Redis's documentation group: `sorted-set`.

@@ -1,14 +1,15 @@
 //! `SORT`: the elements of a list, set or sorted set in order, by themselves or by values that other keys hold.
 //!
 //! 1. The elements are copied out.
-//! 2. Each gets a weight: itself, or what the `BY` pattern leads to; a pattern without a `*` means not to sort at all.
+//! 2. Each gets a weight: itself, or the value that the `BY` pattern leads to; a pattern without a `*` means not to
+//!    sort at all.
 //! 3. They are sorted: by number, ties by their bytes, or by bytes (`ALPHA`).
-//! 4. `LIMIT` cuts a run out, each `GET` pattern looks something up for each element of it, and the reply is written, or
+//! 4. `LIMIT` cuts a run out, each `GET` pattern looks up a value for each element of it, and the reply is written, or
 //!    stored as a list.
 //!
 //! All that is copied out is charged before it is kept ([`work`]).
 //!
-//! Patterns lead to keys that the request does not name, on any shard: so it takes the whole database, and whenever a place
+//! Patterns lead to keys that the request does not name, on any shard: so it takes the whole database, and if a place
 //! is missing, it stops before it has changed anything.
 
 use std::cmp::Ordering;
@@ -23,12 +24,12 @@ use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
 
-/// What is got may be more than all that is stored, if it is got often enough.
+/// Looked-up values may be larger than all stored data, if they are looked up often enough.
 const RESULT_BYTES_MAX: usize = 512 << 20;
 
-/// What an element takes beside its bytes, twice: as it is copied out, and with its weight beside it.
+/// Overhead of an element beside its bytes, twice: as it is copied out, and with its weight beside it.
 const ELEMENT_BYTES: usize = 2 * size_of::<(Option<Vec<u8>>, Vec<u8>)>();
-/// What an element of the list that is stored takes beside its bytes.
+/// Overhead of an element of the stored list beside its bytes.
 const LISTED_BYTES: usize = 8;
 
 const WHOLE: Flags = Flags::WHOLE.union(Flags::SLOW_LANE);
@@ -108,7 +109,7 @@ fn write_sorted<const STORE: bool>(
     Ok(())
 }
 
-/// The elements that are asked for, or what the patterns lead to from them.
+/// The requested elements, or the values that the patterns lead to from them.
 fn sorted<const STORE: bool>(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
@@ -123,7 +124,7 @@ fn sorted<const STORE: bool>(
     let (mut by, mut alpha) = (options.by, options.alpha);
     let mut is_sorted = options.is_sorted;
     if is_sorted && is_set && options.store.is_some() {
-        // A set has no order of its own that a replay would find again.
+        // A set has no order of its own that a replay would reproduce.
         (by, alpha, is_sorted) = (None, true, false);
     }
     if !is_sorted {
@@ -194,7 +195,7 @@ fn in_order<W>(
     pairs.into_iter().map(|(_, element)| element).collect()
 }
 
-/// The number that an element or a weight spells; nothing spells 0.
+/// The number that an element or a weight spells; an empty one spells 0.
 fn number(bytes: &[u8]) -> Result<f64> {
     let digits = bytes.trim_ascii_start();
     if digits.is_empty() {
@@ -225,7 +226,7 @@ fn lookup(db: &mut Keyspace<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u
 /// `STORE`: whether the option of that name is known.
 struct Options<'a, const STORE: bool> {
     by: Option<&'a [u8]>,
-    /// A `BY` without a `*` was among them, be it not the last.
+    /// A `BY` without a `*` was among them, even if not the last.
     is_sorted: bool,
     gets: Vec<&'a [u8]>,
     offset: i64,
@@ -237,7 +238,7 @@ struct Options<'a, const STORE: bool> {
 }
 
 impl<const STORE: bool> Options<'_, STORE> {
-    /// What `LIMIT` leaves of `len` elements.
+    /// The part of `len` elements that `LIMIT` leaves.
     fn range(&self, len: usize) -> (usize, usize) {
         let start = usize::try_from(self.offset).unwrap_or(0).min(len);
         let count = usize::try_from(self.count).unwrap_or(len);

@@ -1,4 +1,4 @@
-//! `DORMOUSE IMPORT`: what an import does to the indexes as wholes. The server has the row.
+//! `DORMOUSE IMPORT`: the effects of an import on the indexes as wholes. The server has the row.
 
 use dormouse_protocol::Reply;
 use dormouse_storage::shown::INDEXES;
@@ -43,11 +43,11 @@ fn import(db: &mut Keyspace<'_>, reply: &mut Reply, (step,): (Step,)) -> Result<
 enum Step {
     /// Empties the staged indexes. Nothing in them expires.
     Begin,
-    /// Puts them in the place of the others, which must be empty unless `replaces`.
+    /// Puts them in the place of the visible ones, which must be empty unless `replaces`.
     Show { replaces: bool },
-    /// Lets what was shown expire by this server's clock, and deletes the import's marker.
+    /// Lets the shown keys expire by this server's clock, and deletes the import's marker.
     End,
-    /// Drops what is staged.
+    /// Drops the staged data.
     Discard,
 }
 
@@ -154,7 +154,7 @@ mod tests {
         }
         for key in ["s", "h", "l", "m", "z", "g"] {
             assert_eq!(bench.run(&format!("PEXPIREAT {key} {past}")), "1");
-            // Whoever only reads does not see it, and it stays all the same.
+            // A command that only reads does not see it, and it stays all the same.
             assert_eq!(
                 (bench.run(&format!("EXISTS {key}")), bench.run(&format!("PTTL {key}"))),
                 ("0".into(), "-2".into())
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(replayed.run("LRANGE l 0 -1"), "[c]");
     }
 
-    /// What a marker says is no longer true of data that clients write: an import that finds it would overwrite that.
+    /// A marker is no longer true of data that clients write: an import that finds it would overwrite that data.
     #[test]
     fn the_marker_goes_with_what_follows() {
         let mut bench = following();

@@ -224,7 +224,7 @@ fn psetex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, ms, value): (&[u8], &[
     Ok(())
 }
 
-/// The whole string: what a write answers cannot be written elsewhere afterwards.
+/// The whole string: the reply of a write cannot be moved to another thread afterwards.
 fn told(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.string_length(request.arg(1)) / BYTES_PER_ELEMENT
 }
@@ -384,13 +384,13 @@ fn append_cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     append_need(db, request) / BYTES_PER_ELEMENT
 }
 
-/// What a string takes for a while that has to be moved because it becomes `len` bytes long: both copies are there.
+/// Temporary memory for a string that has to be moved because it grows to `len` bytes: both copies exist for a while.
 pub(super) fn moved_bytes(db: &Keyspace<'_>, key: &[u8], len: usize) -> usize {
     let room = db.value_bytes(key);
     if room == 0 || len <= room { 0 } else { size_class(len) }
 }
 
-/// Lengthens a string with zeros, so that it has `len` bytes at least. Whether it was shorter.
+/// Lengthens a string with zeros to at least `len` bytes. Returns whether it was shorter.
 pub(super) fn lengthen(bytes: &mut Vec<u8>, len: usize) -> bool {
     let is_shorter = bytes.len() < len;
     if is_shorter {
@@ -400,8 +400,8 @@ pub(super) fn lengthen(bytes: &mut Vec<u8>, len: usize) -> bool {
     is_shorter
 }
 
-/// Makes room for `len` bytes, and for no more than the allocator hands out for so many: twice half a gigabyte would be
-/// half a gigabyte for nothing.
+/// Makes room for `len` bytes, and for no more than the allocator hands out for so many: doubling half a gigabyte would
+/// waste half a gigabyte.
 fn make_room(bytes: &mut Vec<u8>, len: usize) {
     if len > bytes.capacity() {
         bytes.reserve_exact(size_class(len) - bytes.len());
@@ -426,7 +426,7 @@ fn getrange(db: &mut Keyspace<'_>, reply: &mut Reply, (key, start, end): (&[u8],
 /// `MGET key [key ...]`
 fn mget(db: &mut Keyspace<'_>, reply: &mut Reply, (keys,): (Rest<'_>,)) -> Result<()> {
     reply.array(keys.len());
-    // What is no string is nothing to MGET.
+    // MGET treats a value that is not a string as missing.
     db.for_each_key(keys.iter().map(|key| (key, ())), |db, key, ()| write_text(reply, db.string(key).unwrap_or(None)));
     Ok(())
 }
@@ -474,7 +474,7 @@ fn part(bytes: &[u8], start: i64, end: i64) -> &[u8] {
     if start > end { b"" } else { &bytes[start as usize..=end as usize] }
 }
 
-/// What a time to live, or the moment when it ends, is counted in.
+/// The unit of a time to live, or of the moment when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Seconds,

@@ -1,4 +1,4 @@
-//! What holds for every row: it is whole, it does not contradict itself, and it says what Redis 7.2 says.
+//! Properties of every row: it is complete, it does not contradict itself, and it agrees with Redis 7.2.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +148,7 @@ fn every_command_is_as_in_redis() {
     assert!(checked > 0);
 }
 
-/// What the two tables are compared by. Sets of words are in alphabetical order.
+/// The properties by which the two tables are compared. Sets of words are in alphabetical order.
 #[derive(Debug, PartialEq)]
 struct Facts {
     arity: i64,

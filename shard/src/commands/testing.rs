@@ -57,7 +57,7 @@ impl Bench {
         reply.buffer.clone()
     }
 
-    /// What the command's row says that the line will cost; `None` where it says nothing.
+    /// The cost that the command's row declares for the line; `None` if it declares none.
     pub fn cost(&mut self, line: &str) -> Option<usize> {
         let words = words(line);
         let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
@@ -93,7 +93,7 @@ impl Bench {
                 Value::Object(Object::SortedSet(set)) => {
                     format!("{:?}", set.iter().map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>())
                 }
-                // What a string was made by is forgotten when it is stored.
+                // The origin of a string is forgotten when it is stored.
                 Value::Int(number) => format!("{:?}", number.to_string().as_bytes()),
                 other => format!("{other:?}").trim_start_matches("Raw(").trim_end_matches(')').into(),
             };
@@ -127,8 +127,8 @@ fn check_with(version: Version, table: &[(&str, &str)]) {
     }
 }
 
-/// Runs the commands and checks that their effects make the same data of nothing. The effects are replayed key by key, as
-/// segments are: one that needed another key would show.
+/// Runs the commands and checks that replaying their effects onto nothing yields the same data. The effects are
+/// replayed key by key, as segments are: an effect that needed another key would show.
 pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
     let mut bench = Bench::new();
     let log = TestLog::of(&mut bench.shared);

@@ -1,4 +1,4 @@
-//! What a command needs while it runs has a bound.
+//! The memory that a command needs while it runs has a bound.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
-//! Requests that are parsed ahead of their turn, so that what they will read is on its way from memory meanwhile.
+//! Requests that are parsed ahead of their turn, so that memory can fetch the data that they will read meanwhile.
 //!
 //! A look-up in a large table waits twice for memory: for its bucket, then for its record. In a pipeline both can be
-//! asked for well before: the batch parses a window of requests, asks for all of their buckets, then for their records, and
-//! only then runs the first of them.
+//! asked for well before: the batch parses a window of requests, asks for all of their buckets, then for their records,
+//! and only then runs the first of them.
 
 use dormouse_protocol::{Request, Span};
 
@@ -10,7 +10,7 @@ use crate::commands::Run;
 
 /// Requests in a window: as many cache misses as a core has under way at once.
 pub const WINDOW: usize = 16;
-/// Below this there is nothing to gain.
+/// Below this, prefetching gains nothing.
 pub const PREFETCHED_MIN: usize = 3;
 
 /// One window of requests, each with its entry in the caller's table. Kept by the caller for its allocations.

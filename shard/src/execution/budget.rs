@@ -1,15 +1,16 @@
-//! How much a turn may do: a thread that serves many connections works for one of them only for about a millisecond at a
+//! Budgets of turns: a thread that serves many connections works for one of them only for about a millisecond at a
 //! time.
 //!
-//! The unit is one element looked at, about 100 ns. What a request costs is the sum of:
+//! The unit is one element looked at, about 100 ns. The cost of a request is the sum of:
 //!
 //! 1. its words and bytes, which every command at least reads ([`of_request`]);
-//! 2. what its row estimates from the sizes of its keys, before it runs;
+//! 2. its row's estimate from the sizes of its keys, before it runs;
 //! 3. the bytes of its reply and of the values that it has freed, known when it has run. Both are bounded: by
-//!    [`REPLY_INLINE_MAX`], and by what is freed by another thread. What a write answers cannot be taken back, so its row
-//!    estimates these bytes too.
+//!    [`REPLY_INLINE_MAX`], and by freeing large values on another thread. The reply of a write cannot be taken back,
+//!    so its row estimates these bytes too.
 //!
-//! A batch ends its turn when its budget is spent. A plan that is not known to be within the budget runs on the slow lane.
+//! A batch ends its turn when its budget is spent. A plan that is not known to be within the budget runs on the slow
+//! lane.
 
 use std::collections::HashMap;
 
@@ -27,7 +28,7 @@ pub const REPLY_INLINE_MAX: usize = 512 << 10;
 /// Bytes of values that are freed in about the time of one element.
 pub const FREED_BYTES_PER_ELEMENT: usize = 64;
 
-/// What a turn has left.
+/// The budget that a turn has left.
 #[derive(Debug)]
 pub struct TurnBudget {
     left: usize,
@@ -63,14 +64,14 @@ impl TurnBudget {
         self.left == 0
     }
 
-    /// Takes what something has cost that has run already: the next one may have to wait for another turn.
+    /// Takes the cost of work that has run already: the next command may have to wait for another turn.
     #[inline]
     pub const fn spend(&mut self, cost: usize) {
         self.left = self.left.saturating_sub(cost);
     }
 }
 
-/// What a request is estimated to cost, but for its reply.
+/// The estimated cost of a request, without its reply.
 #[inline]
 pub fn cost(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
     let own = of_request(request);
@@ -80,24 +81,24 @@ pub fn cost(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
     }
 }
 
-/// What the request itself costs, whatever the command: each of its words is looked at, each of its bytes copied.
+/// The cost of the request itself, whatever the command: each of its words is looked at, each of its bytes copied.
 #[inline]
 pub fn of_request(request: Request<'_>) -> usize {
     request.len() + request.extent() / BYTES_PER_ELEMENT
 }
 
-/// What a plan may cost.
+/// The possible cost of a plan.
 ///
-/// The costs of its commands are estimated before the first of them runs, but a write may make a key larger for those that
-/// follow:
+/// The costs of its commands are estimated before the first of them runs, but a write may make a key larger for those
+/// that follow:
 ///
-/// 1. What writes so far have added, all their arguments, is counted as if each later command that has a cost of its own
-///    looked at all of it.
-/// 2. A copy or a union may add far more than its arguments. A later command over one of its keys is not known to be short,
-///    nor is a command over several keys one of which was written: its cost may be their product.
+/// 1. Everything that writes so far have added, all their arguments, is counted as if each later command that has a
+///    cost of its own looked at all of it.
+/// 2. A copy or a union may add far more than its arguments. A later command over one of its keys is not known to be
+///    short, nor is a command over several keys one of which was written: its cost may be their product.
 /// 3. After a SWAPDB, a name may stand for any key.
-/// 4. Each command of a queue counts the strings that it names as if it read all of them, with what the queue has added to
-///    them: nothing stops a queue whose replies become long.
+/// 4. Each command of a queue counts the strings that it names as if it read all of them, with everything that the
+///    queue has added to them: nothing stops a queue whose replies become long.
 #[derive(Debug, Default)]
 pub(super) struct Estimate<'p> {
     cost: usize,
@@ -109,10 +110,10 @@ pub(super) struct Estimate<'p> {
     is_unknown: bool,
 }
 
-/// What the commands so far have written to a key.
+/// The data that the commands so far have written to a key.
 #[derive(Debug, Default)]
 struct Written {
-    /// From other keys: how much is not known.
+    /// From other keys, in an unknown amount.
     from_others: bool,
     /// From their own arguments.
     bytes: usize,
@@ -124,7 +125,7 @@ const ELEMENT_BYTES: usize = 64;
 impl<'p> Estimate<'p> {
     pub(super) fn of(db: &mut Keyspace<'_>, plan: &'p Plan) -> Self {
         let mut estimate = Self::default();
-        // One alone finds its keys as they are, and is taken back when its reply becomes long.
+        // A single command finds its keys as they are, and is taken back when its reply becomes long.
         let is_alone = plan.steps.len() == 1;
         for command in plan.commands() {
             let (row, request) = (command.row, command.request.as_request());
@@ -138,7 +139,7 @@ impl<'p> Estimate<'p> {
         estimate
     }
 
-    /// Adds what a command of a queue may find in its keys.
+    /// Adds the data that a command of a queue may find in its keys.
     fn read(&mut self, db: &Keyspace<'_>, row: &Row, request: Request<'p>) {
         let (mut bytes, mut is_written, mut from_others, mut keys) = (0, false, false, 0);
         for key in row.key_indexes(request).map(|key| request.arg(key)) {
@@ -159,7 +160,7 @@ impl<'p> Estimate<'p> {
         }
     }
 
-    /// Notes what a command of a queue may write.
+    /// Notes the data that a command of a queue may write.
     fn write(&mut self, db: &Keyspace<'_>, row: &Row, request: Request<'p>) {
         if !row.flags.contains(Flags::WRITE) {
             return;

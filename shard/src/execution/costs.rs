@@ -1,11 +1,11 @@
-//! What rows say of their cost is true: counted in instructions, a request does no more than its cost allows.
+//! Tests that the costs in rows are true: counted in instructions, a request does no more than its cost allows.
 //!
-//! Each row has a sample or more. A sample runs over a small input and over one that is a thousand times as large: the value
-//! of its key, the keyspace around it, and its own arguments where the line says so. The instructions that its cost and its
-//! command take must be within [`INSTRUCTIONS_PER_UNIT`] for each unit of its cost. So a row without a cost is verified to be
-//! constant beyond its words and its reply, and a new row without a sample fails.
+//! Each row has a sample or more. A sample runs over a small input and over one that is a thousand times as large: the
+//! value of its key, the keyspace around it, and its own arguments where the line says so. The instructions that its
+//! cost and its command take must be within [`INSTRUCTIONS_PER_UNIT`] for each unit of its cost. So a row without a
+//! cost is verified to be constant beyond its words and its reply, and a new row without a sample fails.
 //!
-//! Time would depend on the machine. Instructions are counted by Valgrind, which this test runs itself under: each call of
+//! Time would depend on the machine. Valgrind counts the instructions; the test starts itself under it: each call of
 //! [`measured`] is counted, and each call of [`note`] leaves the count in a file.
 
 use std::fmt::Write as _;
@@ -22,9 +22,9 @@ use crate::keyspace::Keyspace;
 const SMALL: usize = 1;
 const LARGE: usize = 1000 * SMALL;
 
-/// Of a build without optimisations, which takes about ten times as many as one with them.
+/// For a build without optimisations, which takes about ten times as many as one with them.
 const INSTRUCTIONS_PER_UNIT: u64 = 25_000;
-/// What a command takes anyway, a look into one node of a list or a tree included.
+/// Instructions that every command takes, a look into one node of a list or a tree included.
 const INSTRUCTIONS_ANYWAY: u64 = 150_000;
 
 /// Where Valgrind leaves its counts; set where the test runs under it.
@@ -35,13 +35,13 @@ const COUNTS: &str = "DORMOUSE_COUNTS";
 /// | word | what for |
 /// | --- | --- |
 /// | `{n}` | the number itself |
-/// | `{old}`, `{new}` | members that are there, and that are not |
+/// | `{old}`, `{new}` | members that exist, and that do not |
 /// | `{fields}`, `{scores}`, `{places}` | members with a value, a score, a longitude and a latitude |
 /// | `{keys}`, `{pairs}` | keys of the keyspace, alone and with a value |
 /// | `{steps}` | steps of `BITFIELD` |
 /// | `{bytes}` | one word of 64 times as many bytes |
 /// | `{class}` | a pattern that is one class |
-/// | `{dump}` | what `DUMP` answers for `k` |
+/// | `{dump}` | the answer of `DUMP` for `k` |
 const SAMPLES: &[(&str, &str)] = &[
     ("GET k", "string"),
     ("SET k v", "string"),
@@ -279,8 +279,8 @@ const SAMPLES: &[(&str, &str)] = &[
 /// Collections are tried twice: with many elements, and with few that are long.
 const COLLECTIONS: [&str; 4] = ["list", "set", "hash", "zset"];
 
-/// What adds members makes a table larger now and then, and hashes those that are there again. That is paid for by all that
-/// are added, so it is not counted where few long ones are there before many short ones come.
+/// Commands that add members enlarge a table now and then, and rehash its members. All additions share that cost, so it
+/// is not counted where a few long members come before many short ones.
 const AMORTIZED: [&str; 4] = ["SADD", "HSET", "HMSET", "ZADD"];
 
 #[test]
@@ -291,7 +291,7 @@ fn every_row_has_a_sample() {
         let subcommands = command.subcommands.iter().map(|sub| (format!("{} {}", command.row.name, sub.row.name), sub));
         for (name, command) in subcommands.chain([(command.row.name.to_owned(), command)]) {
             let is_long = command.run.is_none() || command.row.flags.contains(Flags::SLOW_LANE);
-            // HELP is a text that nothing makes longer.
+            // HELP is a text of constant length.
             let is_known = is_long || command.row.name == "HELP" || is_sampled(&name);
             assert!(is_known, "{name} has no sample: its cost is not verified");
         }
@@ -330,7 +330,7 @@ fn run_under_valgrind() {
     assert!(output.status.success(), "{stdout}\n{stderr}");
 }
 
-/// What one run of a sample took.
+/// Cost and instructions of one run of a sample.
 #[derive(Debug, Clone, Copy)]
 struct Taken {
     instructions: u64,
@@ -361,7 +361,7 @@ fn measure_all(counts: &Path) {
     assert!(failures.is_empty(), "these do more than their cost allows:\n{failures}");
 }
 
-/// A keyspace of so many keys, with a value of so many elements of each kind.
+/// A keyspace of `size` keys, with a value of `size` elements of each kind.
 fn filled(size: usize) -> Bench {
     let mut bench = Bench::new();
     for line in [
@@ -387,7 +387,7 @@ fn filled(size: usize) -> Bench {
     bench
 }
 
-/// Runs a sample, with keys of its own where it writes, and reads what it took.
+/// Runs a sample, with keys of its own if it writes, and reads its counts.
 fn run(bench: &mut Bench, line: &str, kind: &str, size: usize, count: &Path) -> Taken {
     bench.run("DEL d k k2");
     bench.run(&format!("COPY {kind} k"));
@@ -403,7 +403,7 @@ fn run(bench: &mut Bench, line: &str, kind: &str, size: usize, count: &Path) -> 
     let estimated = measured(&mut db, row, run, &mut reply, &request);
     note();
     let freed = db.freed_bytes() / FREED_BYTES_PER_ELEMENT;
-    // What it has buried is freed by another thread.
+    // Another thread frees the values that it has buried.
     drop(db.take_graveyard());
     drop(db);
     if line.starts_with("FLUSH") || line.contains("DEL {keys}") || line.contains("UNLINK {keys}") {
@@ -423,7 +423,7 @@ fn measured(db: &mut Keyspace<'_>, row: &Row, run: Run, reply: &mut Reply, reque
     cost
 }
 
-/// Valgrind writes down what was counted so far before it runs this.
+/// Valgrind dumps its counts so far before it runs this.
 #[inline(never)]
 fn note() {
     std::hint::black_box(());

@@ -1,11 +1,12 @@
 //! The executor's inline case: a pipeline of plain commands over one shard.
 //!
 //! 1. Take the lock of the shard that has the first key, if it is free.
-//! 2. Parse a window of the requests that follow and belong to the same shard, and ask memory for what they will read.
+//! 2. Parse a window of the requests that follow and belong to the same shard, and prefetch the data that they will
+//!    read.
 //! 3. Run them: residency, budget, admission, call.
-//! 4. Go on with the next window until the input, the budget or the room for replies ends, or a request needs more than this
-//!    lock.
-//! 5. Leave what was done as one entry of the log, and let the lock go.
+//! 4. Go on with the next window until the input, the budget or the room for replies ends, or a request needs more than
+//!    this lock.
+//! 5. Leave the effects as one entry of the log, and release the lock.
 //!
 //! The caller is a type parameter, so that its table and its meters are compiled into the loop.
 
@@ -25,14 +26,14 @@ use dormouse_storage::stopwatch::Stopwatch;
 /// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
 pub const REPLY_HIGH_WATER: usize = 1 << 20;
 
-/// One batch in so many is timed for the autoscaler.
+/// One batch in this many is timed for the autoscaler.
 const SAMPLE: u64 = 16;
 
 /// The caller's side of a batch: its command table and its meters.
 pub trait Front {
     /// An entry of its table.
     type Entry: Copy;
-    /// What [`Self::begin`] hands to [`Self::ran`].
+    /// Passed from [`Self::begin`] to [`Self::ran`].
     type Mark;
 
     /// The command over the keyspace that has this name.
@@ -40,17 +41,17 @@ pub trait Front {
 
     fn row(entry: Self::Entry) -> &'static Row;
 
-    /// A command with so many bytes of input, and with this estimated cost, is about to run.
+    /// Called before a command runs, with its bytes of input and its estimated cost.
     fn begin(&mut self, entry: Self::Entry, bytes: usize, cost: usize) -> Self::Mark;
 
     /// It has run; its reply begins at `before`.
     fn ran(&mut self, entry: Self::Entry, request: Request<'_>, reply: &Reply, before: usize, mark: Self::Mark);
 
-    /// The replies that have not been noted yet, up to `end`, wait for what `left` says.
+    /// The replies that have not been noted yet, up to `end`, wait for the entries in `left`.
     fn left(&mut self, left: Left, end: usize);
 }
 
-/// Whose batch it is.
+/// The origin of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Asker {
     pub select: u8,
@@ -60,7 +61,7 @@ pub struct Asker {
     pub seed: u64,
 }
 
-/// The bytes of a batch, with what parses them. `ahead` is kept for its allocations.
+/// The bytes of a batch, with their parser. `ahead` is kept for its allocations.
 pub struct Input<'p, 'i, E> {
     pub parser: &'p mut Parser,
     pub bytes: &'i [u8],
@@ -76,13 +77,13 @@ pub enum Stop {
     Flush,
     /// The budget of this turn is spent.
     Yield,
-    /// The next request is none that can be run under this lock.
+    /// The next request cannot be run under this lock.
     Other,
     /// The next request has to wait: [`super::run`] takes it.
     Wait,
 }
 
-/// What a batch did.
+/// The progress of a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct InlineOutcome {
     /// Bytes of the input.
@@ -175,7 +176,7 @@ pub fn run<'i, F: Front>(
             if db.is_laden() {
                 front.left(db.finish(), reply.len());
                 if database.shared.journal.is_over_share() {
-                    // The rest waits, rather than other databases for it.
+                    // The rest waits, so that other databases need not wait for it.
                     parser.restart();
                     break 'windows Stop::Flush;
                 }
@@ -196,8 +197,8 @@ pub fn run<'i, F: Front>(
     InlineOutcome { used: at, stop, is_under_lock: true, hits, misses }
 }
 
-/// Parses up to a window of requests that may be run under this lock, from `at` on, and asks for what they will read.
-/// Returns where it stopped, and why if not because the window is full.
+/// Parses up to a window of requests that may be run under this lock, from `at` on, and prefetches the data that they
+/// will read. Returns where it stopped, and why if not because the window is full.
 #[inline]
 fn look_ahead<F: Front>(
     front: &F,

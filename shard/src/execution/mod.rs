@@ -77,7 +77,7 @@ enum Try {
     Short(usize),
     /// The log must be written up to here first.
     Crowded(Lsn),
-    /// The shards are not what they were: route again.
+    /// The shards have changed: route again.
     Rerouted,
     /// It would keep the worker for too long: it goes to the slow lane.
     Long,
@@ -221,7 +221,7 @@ impl Attempt {
         let mut db = Keyspace::new(parts, &database.shared, plan.first_select(), now_ms, plan.seed);
         let admission = Admission::new(&db, held);
         let mut tried = self.attempt(&mut db, &admission, seat);
-        // However it went: what has expired on the way is freed elsewhere, and leaves its effects.
+        // In any case: keys that have expired on the way are freed elsewhere, and leave their effects.
         let left = step::finish(&mut db, database);
         if let Try::Done(outcome) = &mut tried {
             outcome.left = left;
@@ -269,8 +269,8 @@ impl Attempt {
     }
 }
 
-/// A place that the plan needs and that is not in memory. Everything that several commands need must be there before the
-/// first of them changes anything; one command alone says by itself what it misses.
+/// A place that the plan needs and that is not in memory. Every place that several commands need must be in memory
+/// before the first of them changes anything; a single command says by itself which place it misses.
 fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
     let is_alone = plan.steps.len() == 1;
     // After a SWAPDB a command may see any index.
@@ -316,7 +316,7 @@ fn absent(db: &mut Keyspace<'_>, plan: &Plan) -> Option<Fault> {
 
 /// Calls the commands of the plan one after the other.
 ///
-/// On a worker a long reply of a single command is not written to its end: [`Reply::was_deferred`].
+/// On a worker a long reply of a single command is not completed: [`Reply::was_deferred`].
 fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, Fault> {
     let mut outcome = Outcome::of(Ended::Done);
     let mut reply = Reply::within(Version::Resp2, plan.budget.clone());

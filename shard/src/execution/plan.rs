@@ -1,4 +1,4 @@
-//! What is asked of the executor, and what it answers.
+//! Requests to the executor, and its outcomes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ pub struct Plan {
     /// Chance for its commands.
     pub seed: u64,
     pub witness: Option<Witness>,
-    /// What its replies may take; `None`: whatever they take.
+    /// A limit on the memory of its replies; `None`: no limit.
     pub budget: Option<Arc<dyn Budget>>,
-    /// Its replies stand in an array of so many, perhaps with others between them.
+    /// Its replies are in an array of this length, perhaps with others between them.
     pub array: Option<usize>,
 }
 
@@ -52,7 +52,7 @@ pub struct PlannedCommand {
     pub context: Context,
 }
 
-/// Is told of a plan that has run while its locks are still held.
+/// A callback that runs after a plan, while the plan's locks are still held.
 #[derive(Clone)]
 pub struct Witness(Arc<Told>);
 
@@ -67,9 +67,9 @@ pub struct Outcome {
     pub replies: Reply,
     /// Where the first of them begins.
     pub start: usize,
-    /// What became of each step; empty unless it ran.
+    /// The outcome of each step; empty unless it ran.
     pub steps: Vec<Ran>,
-    /// What the replies wait for.
+    /// The log entries that the replies wait for.
     pub left: Left,
     pub hits: u64,
     pub misses: u64,
@@ -156,7 +156,7 @@ impl Plan {
             db.expire(key);
         }
         if watching.is_touched() {
-            // The answer tells of another client's write.
+            // The answer reveals another client's write.
             db.depend_on_all();
         }
         Ok(watching.is_touched())

@@ -1,4 +1,4 @@
-//! One command under its locks, and what goes before and after it.
+//! One command under its locks, and the steps before and after it.
 
 use dormouse_protocol::{Reply, Request};
 
@@ -20,15 +20,15 @@ pub fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fau
     })
 }
 
-/// What writes are admitted under the locks that are held.
+/// The conditions for admitting writes under the held locks.
 #[derive(Debug)]
 pub(super) struct Admission {
     /// Why the log takes no writes.
     refusal: Option<Error>,
-    /// Why nothing may be added to what cannot be stored.
+    /// Why nothing may be added to data that cannot be stored.
     damage: Option<Error>,
     is_bounded: bool,
-    /// What the held shards last published of their memory.
+    /// The memory that the held shards last published.
     published: isize,
 }
 
@@ -42,7 +42,7 @@ impl Admission {
         }
     }
 
-    /// Whether a command may run now. Room is made for what it adds, and much memory is reserved.
+    /// Whether a command may run now. Room is made for the data that it adds, and much memory is reserved.
     #[inline]
     fn admit(&self, db: &mut Keyspace<'_>, row: &Row, request: Request<'_>) -> Result<(), NoRoom> {
         self.refuse(row.flags)?;
@@ -55,7 +55,7 @@ impl Admission {
         Ok(())
     }
 
-    /// What replaces all data is how a database that cannot be stored is healed.
+    /// A command that replaces all data is how a database that cannot be stored is healed.
     #[inline]
     fn refuse(&self, flags: Flags) -> Result<(), NoRoom> {
         if !flags.contains(Flags::WRITE) {
@@ -93,7 +93,7 @@ fn may_need_much(row: &Row, request: Request<'_>) -> bool {
         || row.flags.contains(Flags::DENY_OOM) && request.bytes() >= COUNTED_BYTES
 }
 
-/// Looks again at what a command of a transaction needs, now that those before it have run: see
+/// Checks again how much memory a command of a transaction needs, after the commands before it have run: see
 /// [`Keyspace::check_growth`].
 pub(super) fn check_growth(db: &mut Keyspace<'_>, row: &Row, request: Request<'_>, before: usize) -> Result<(), Error> {
     if !row.flags.contains(Flags::DENY_OOM) && !may_need_much(row, request) {
@@ -120,7 +120,7 @@ fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
     Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)), logged }
 }
 
-/// A large effect is not added to what waits for the disk already.
+/// A large effect is not added to a log that already waits for the disk.
 fn wait_for_log(db: &Keyspace<'_>, needs: Needs) -> Result<(), NoRoom> {
     db.shared().journal.crowded_before(needs.logged).map_or(Ok(()), |lsn| Err(NoRoom::Log(lsn)))
 }
@@ -151,7 +151,8 @@ pub(super) fn run_one(
     }
 }
 
-/// Ends what ran under the locks: its effects become one entry of the log. Big values that it dropped are freed elsewhere.
+/// Ends the work under the locks: its effects become one entry of the log. Big values that it dropped are freed
+/// elsewhere.
 #[inline]
 pub(super) fn finish(db: &mut Keyspace<'_>, database: &Database) -> Left {
     database.free(db.take_graveyard());

@@ -1,4 +1,4 @@
-//! Budgets: what a turn does, and what is known to be short before it runs.
+//! Tests of budgets: the work of a turn, and plans that are known to be short before they run.
 
 use std::sync::Arc;
 
@@ -75,11 +75,11 @@ fn a_queue_is_short_only_if_that_is_known() {
         (&["LRANGE half:list 0 -1"], true),
         (&["LRANGE half:list 0 -1", "GET k"], true),
         (&["LRANGE half:list 0 -1", "LRANGE half:list 0 -1"], false),
-        // What is pushed is looked at once for each later command.
+        // Pushed elements are counted at once for each later command.
         (&["RPUSH l a b c", "LRANGE l 0 -1"], true),
         (&[&pushes, "GET k"], true),
         (&[&pushes, "LRANGE l 0 -1", "LRANGE l 0 -1"], false),
-        // What a copy makes is not known before.
+        // The size of a copy is unknown beforehand.
         (&["RENAME half:list l", "GET k"], true),
         (&["RENAME half:list l", "LRANGE l 0 -1"], false),
         (&["SUNIONSTORE d half:set few:set", "SMEMBERS d"], false),
@@ -280,7 +280,7 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
     let length = TURN - 20;
     let elements: Vec<String> = (0..length).map(|n| n.to_string()).collect();
-    // Each half fits into a turn: the thread of a lane may let go of the lock only after it has answered.
+    // Each half fits into a turn: the thread of a lane may release the lock only after it has answered.
     for half in elements.chunks(length / 2) {
         let fill = plan(&[&format!("RPUSH long {}", half.join(" "))]);
         runtime.block_on(run(&database, &Arc::new(fill), &Arc::new(Turn::endless(None)))).expect("it runs");

@@ -19,7 +19,7 @@ use crate::error::Error;
 
 const WAITING: u8 = 0;
 const RUNNING: u8 = 1;
-/// It will not be run.
+/// The command will not be run.
 const GIVEN_UP: u8 = 2;
 
 /// The client that waits for a command.
@@ -41,7 +41,7 @@ pub struct Turn {
     has_thread: AtomicBool,
 }
 
-/// What a command waits for.
+/// The resources that a command waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
     Wake,
@@ -105,7 +105,7 @@ impl Turn {
                 caller.register(cx.waker());
             }
             is_late = is_late || timer.as_mut().poll(cx).is_ready();
-            // What runs already is waited for, unless its caller is gone.
+            // A running command is waited for, unless its caller is gone.
             let is_over = (is_late && self.give_up()) || self.has_lost_caller();
             if is_over { Poll::Ready(Err(self.late(what))) } else { Poll::Pending }
         })
@@ -127,7 +127,7 @@ impl Turn {
         self.state.load(Ordering::SeqCst) != GIVEN_UP && !self.has_lost_caller()
     }
 
-    /// It could not go on and waits again.
+    /// The command could not go on and waits again.
     pub(super) fn wait_again(&self) {
         self.has_thread.store(false, Ordering::SeqCst);
         let _ = self.state.compare_exchange(RUNNING, WAITING, Ordering::SeqCst, Ordering::SeqCst);
@@ -141,7 +141,7 @@ impl Turn {
         if self.begin() { Ok(()) } else { Err(self.late(Waits::Lock)) }
     }
 
-    /// Why a command was not run whose job has vanished.
+    /// The error for a command that was not run because its job has vanished.
     pub(super) fn vanished(&self, what: Waits) -> Error {
         match self.state.load(Ordering::SeqCst) {
             GIVEN_UP => self.late(what),

@@ -1,4 +1,4 @@
-//! Import and export: what goes in comes out.
+//! Tests of import and export: the exported data equals the imported data.
 
 use std::collections::BTreeMap;
 
@@ -297,7 +297,7 @@ fn data_are_replaced_only_on_request() {
         })
         .unwrap();
     let after = block_on(manifest::latest(&setup.store, "shop")).unwrap().unwrap();
-    // What the log has of the one before is told from it by the seed.
+    // The seed distinguishes it from the earlier database's entries in the log.
     assert_eq!((after.number, after.epoch, after.seed), (before.number + 1, before.epoch + 1, 6));
     let found: Vec<_> = data(&setup.export().0).into_keys().collect();
     assert_eq!(found, [(0, b"new".to_vec())]);

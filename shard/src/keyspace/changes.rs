@@ -1,8 +1,8 @@
-//! Changes: the one place that every change of a key passes, and who is told of it.
+//! Changes: the one function that every change of a key passes through, and its receivers.
 //!
-//! [`Shared::changed`] is called after each change of a key, by the keyspace's primitives and by nothing else, with an
-//! [`KeyEvent`]: the name and the class that Redis gives it in keyspace notifications. A command's row says what its changes are
-//! called; a key that is deleted, has expired or was evicted is called so by the keyspace itself. So a change tells:
+//! [`Shared::changed`] is called after each change of a key, by the keyspace's primitives and by nothing else, with a
+//! [`KeyEvent`]: the name and the class that Redis gives it in keyspace notifications. A command's row names the event
+//! of its changes; the keyspace itself names those of a deleted, expired or evicted key. A change notifies:
 //!
 //! 1. the transactions that watch the key ([`Watches`]),
 //! 2. the [`Listener`] of the database, if it has one.
@@ -46,7 +46,7 @@ impl EventClass {
     }
 }
 
-/// What has happened to a key.
+/// A change of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyEvent {
     pub class: EventClass,
@@ -89,8 +89,8 @@ impl KeyEvent {
     }
 }
 
-/// Is told of every change of a key: the event, the logical index and the key. It is called under the lock of the key's
-/// shard.
+/// A callback that receives every change of a key: the event, the logical index and the key. It is called under the
+/// lock of the key's shard.
 pub type Listen = Box<dyn Fn(KeyEvent, u8, &[u8]) + Send + Sync>;
 
 /// The listener of a database.
@@ -98,7 +98,7 @@ pub type Listen = Box<dyn Fn(KeyEvent, u8, &[u8]) + Send + Sync>;
 pub struct Listener(OnceLock<Listen>);
 
 impl Listener {
-    /// Tells `listen` of every change from now on. A database has one listener, so a second one is handed back.
+    /// Sends every change to `listen` from now on. A database has one listener, so a second one is handed back.
     ///
     /// # Errors
     /// When the database has a listener already.
@@ -114,7 +114,7 @@ impl std::fmt::Debug for Listener {
 }
 
 impl Shared {
-    /// `key` was changed. Without an event, only the transactions that watch it are told.
+    /// Reports a change of `key`. Without an event, only the transactions that watch it are told.
     pub(super) fn changed(&self, event: Option<KeyEvent>, select: u8, key: &[u8]) {
         self.watches.touch(select, key);
         if let (Some(listen), Some(event)) = (self.listener.0.get(), event) {
@@ -125,7 +125,8 @@ impl Shared {
 
 type Watched = HashMap<(u8, Box<[u8]>), Vec<Arc<AtomicBool>>>;
 
-/// Who watches which key. It belongs to the database, not to a shard, so that a watch survives split, sleep and wake.
+/// The watchers of each key. It belongs to the database, not to a shard, so that a watch survives split, sleep and
+/// wake.
 #[derive(Debug, Default)]
 pub struct Watches {
     count: AtomicUsize,
@@ -161,7 +162,7 @@ impl Watches {
         }
     }
 
-    /// What `look` finds at some watched key.
+    /// The first result of `look` at a watched key.
     pub fn find<R>(&self, mut look: impl FnMut(u8, &[u8]) -> Option<R>) -> Option<R> {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -177,7 +178,7 @@ impl Watches {
         self.map.lock().keys().filter(|(select, _)| *select == of).map(|(_, key)| key.clone()).collect()
     }
 
-    /// Every key of the logical indexes that `which` chooses was changed, if `exists` says it was there.
+    /// Fails the watches of keys for which `changed` answers true, in the logical indexes that `which` chooses.
     pub fn touch_all(&self, which: impl Fn(u8) -> bool, mut changed: impl FnMut(u8, &[u8]) -> bool) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;

@@ -41,7 +41,7 @@ impl Keyspace<'_> {
         &mut self,
         keys: impl Iterator<Item = &'k [u8]> + Clone,
     ) -> impl Iterator<Item = Option<Value<'_>>> {
-        // What has expired goes first, which needs the keyspace for itself.
+        // Expired keys are removed first, which needs the keyspace exclusively.
         for key in keys.clone() {
             let _ = self.read_record(key);
         }
@@ -49,7 +49,7 @@ impl Keyspace<'_> {
         keys.map(move |key| seen.peek(key))
     }
 
-    /// How many elements the collection under `key` has, 0 where there is none or it is not in memory. Looking leaves no
+    /// Number of elements of the collection under `key`, 0 if it does not exist or is not in memory. Looking leaves no
     /// trace: no access clock, no hit or miss, no fault.
     pub fn cardinality(&self, key: &[u8]) -> usize {
         match self.peek(key) {
@@ -59,7 +59,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// The bytes of the collection under `key`, 0 where there is none or it is not in memory; no trace either.
+    /// The bytes of the collection under `key`, 0 if it does not exist or is not in memory; no trace either.
     pub fn collection_bytes(&self, key: &[u8]) -> usize {
         match self.peek(key) {
             Some(Value::Object(object)) => object.heap_bytes(),
@@ -67,7 +67,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// The bytes of whatever is under `key`, 0 where there is nothing or it is not in memory; no trace either.
+    /// The bytes of any value under `key`, 0 if it does not exist or is not in memory; no trace either.
     pub fn value_bytes(&self, key: &[u8]) -> usize {
         match self.peek(key) {
             Some(Value::Object(object)) => object.heap_bytes(),
@@ -84,7 +84,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// How many bytes the string under `key` has, 0 where there is none or it is not in memory; no trace either.
+    /// Length in bytes of the string under `key`, 0 if it does not exist or is not in memory; no trace either.
     pub fn string_length(&self, key: &[u8]) -> usize {
         match self.peek(key) {
             Some(Value::Int(n)) => Text::Int(n).len(),
@@ -97,13 +97,13 @@ impl Keyspace<'_> {
     pub(super) fn peek(&self, key: &[u8]) -> Option<Value<'_>> {
         let position = self.position(key);
         let shard = &self.shards[self.shard_at(position)];
-        // A malformed request is looked at before it is refused, and its words are no keys to those who route it.
+        // A malformed request is looked at before it is refused, and routing does not take its words for keys.
         shard.covers((position >> 50) as u16).then_some(())?;
         let record = shard.index(self.select)?.get(position, key)?;
         record.expiry().is_none_or(|at| at > self.horizon()).then(|| record.value())
     }
 
-    /// Changes the collection under `key`: made when absent, deleted when emptied.
+    /// Changes the collection under `key`: created when absent, deleted when emptied.
     pub fn update<T: Collection, R>(
         &mut self,
         key: &[u8],
@@ -123,7 +123,7 @@ impl Keyspace<'_> {
         Ok(result)
     }
 
-    /// Changes the collection under `key` if there is one; deleted when emptied.
+    /// Changes the collection under `key` if it exists; deleted when emptied.
     pub fn update_existing<T: Collection, R>(
         &mut self,
         key: &[u8],
@@ -132,7 +132,7 @@ impl Keyspace<'_> {
         self.change_existing(key, self.position(key), &mut Some(change))
     }
 
-    /// Takes `change` and runs it if there is such a key.
+    /// Takes `change` and runs it if the key exists.
     pub(super) fn change_existing<T: Collection, R, F: FnOnce(&mut T, &Limits) -> Change<R>>(
         &mut self,
         key: &[u8],
@@ -168,7 +168,7 @@ impl Keyspace<'_> {
         Ok(Some(result))
     }
 
-    /// Sets `key` to `object`, whatever it was; an empty one deletes it. The expiry is `expiry` or none.
+    /// Sets `key` to `object`, replacing any value; an empty one deletes it. The expiry is `expiry` or none.
     pub fn put(&mut self, key: &[u8], object: impl Collection, expiry: Option<u64>) {
         if object.is_empty() {
             self.delete(key);

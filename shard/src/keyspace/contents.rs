@@ -1,4 +1,4 @@
-//! What one shard holds: the logical indexes of a contiguous run of slots.
+//! The contents of one shard: the logical indexes of a contiguous run of slots.
 
 use dormouse_storage::log::Lsn;
 use dormouse_storage::shown::{ALL_INDEXES, Ids};
@@ -17,23 +17,23 @@ pub struct Contents {
     /// One past the last: 16384 at most.
     pub end_slot: u16,
     pub placement: SlotPlacement,
-    /// The keyspace that each logical index shows. A flush gives it a new one, so what was recorded for the old one dies.
+    /// The keyspace that each logical index shows. A flush gives it a new one, so records of the old one die.
     pub ids: Ids,
     indexes: [Option<Box<Index>>; ALL_INDEXES],
     /// Writes that replies must wait for, where the loss window is zero.
     pub unflushed: Unflushed,
-    /// It was put to sleep, or merged away: whoever holds it must route again.
+    /// It was put to sleep, or merged away: a holder must route again.
     pub retired: bool,
     pub load: Load,
     /// Bytes of values that were dropped since the last unlock and wait to be freed.
     pub buried_bytes: usize,
-    /// Memory for what the holder of the lock adds.
+    /// Memory reserved for data that the holder of the lock adds.
     pub reserved: Option<Reservation>,
-    /// Where active expiry goes on: logical index and prefix53.
+    /// The position at which active expiry goes on: logical index and prefix53.
     pub(super) expiring_from: (u8, u64),
 }
 
-/// What the autoscaler wants to know; read and reset when it looks.
+/// Counters for the autoscaler; read and reset when it looks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Load {
     pub operations: u64,
@@ -53,10 +53,10 @@ impl Load {
     }
 }
 
-/// Positions of keys whose last write is perhaps not durable yet.
+/// Positions of keys whose last write may not be durable yet.
 ///
-/// In two generations: writes go into the new one. When all of the old one is durable it is forgotten, and the new one is the
-/// old: so what is kept is bounded by what is written during two flushes.
+/// In two generations: writes go into the new one. When all of the old one is durable it is forgotten, and the new one
+/// becomes the old. So the size is bounded by the writes during two flushes.
 #[derive(Debug, Clone, Default)]
 pub struct Unflushed {
     old: Generation,
@@ -71,7 +71,7 @@ struct Generation {
     last: Lsn,
 }
 
-/// What a generation keeps for the next one, at most.
+/// Positions that a generation keeps for the next one, at most.
 const POSITIONS_KEPT: usize = 1024;
 
 impl Generation {
@@ -85,7 +85,7 @@ impl Generation {
 }
 
 impl Unflushed {
-    /// Forgets what is durable.
+    /// Forgets durable writes.
     pub fn settle(&mut self, flushed: Lsn) {
         if self.old.last <= flushed && self.new.last != 0 {
             std::mem::swap(&mut self.old, &mut self.new);
@@ -112,7 +112,7 @@ impl Unflushed {
         self.last() == 0
     }
 
-    /// What a reply that tells of the key there has to wait for.
+    /// The end in the log that a reply about the key there has to wait for.
     pub fn of(&self, position: u64) -> Lsn {
         let of = |generation: &Generation| generation.positions.get(&position).copied().unwrap_or(0);
         of(&self.old).max(of(&self.new)).max(self.whole)
@@ -125,7 +125,7 @@ impl Unflushed {
     fn append(&mut self, other: Self) {
         for generation in [other.old, other.new] {
             for (position, lsn) in generation.positions {
-                // What was split off knows older writes of the other half's keys too.
+                // The half that was split off knows older writes of the other half's keys too.
                 let known = self.new.positions.entry(position).or_default();
                 *known = lsn.max(*known);
                 self.new.last = self.new.last.max(lsn);
@@ -153,7 +153,7 @@ impl Contents {
         }
     }
 
-    /// Notes writes without a command, which end at `lsn` in the log, for the replies that will tell of them.
+    /// Notes writes without a command, which end at `lsn` in the log, for the replies that will reveal them.
     pub(super) fn note_unflushed(&mut self, shared: &Shared, positions: impl Iterator<Item = u64>, lsn: Lsn) {
         if !shared.journal.is_strict() {
             return;
@@ -175,7 +175,7 @@ impl Contents {
         self.indexes[usize::from(select)].as_deref_mut()
     }
 
-    /// The index, made when it is not there yet.
+    /// Returns the index, created if it does not exist yet.
     pub fn index_or_new(&mut self, select: u8) -> &mut Index {
         let (id, first, end) = (self.ids[usize::from(select)], self.first_slot, self.end_slot);
         self.indexes[usize::from(select)].get_or_insert_with(|| Box::new(Index::empty(id, first, end)))
@@ -221,7 +221,8 @@ impl Contents {
         own.map(|(_, index)| index.soonest()).min().unwrap_or(u64::MAX)
     }
 
-    /// Prepares a split: every index gets a boundary at `slot`. False where a place that is not resident is in the way.
+    /// Prepares a split: every index gets a boundary at `slot`. Returns false if a place that is not resident straddles
+    /// it.
     pub fn cut(&mut self, slot: u16) -> bool {
         let placement = self.placement;
         self.indexes_mut().all(|(_, index)| index.cut(slot_start(slot), &placement))
@@ -238,7 +239,7 @@ impl Contents {
         right
     }
 
-    /// Takes over what `right` holds; its slots follow these.
+    /// Takes over the contents of `right`; its slots follow these.
     pub fn append(&mut self, mut right: Self) {
         for select in 0..ALL_INDEXES as u8 {
             if right.index(select).is_none() && self.index(select).is_none() {

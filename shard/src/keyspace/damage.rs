@@ -17,40 +17,41 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 
-/// Bytes of log that are kept for a database which cannot be stored; one file more may be kept, as it is looked at whole.
+/// Bytes of log that are kept for a database which cannot be stored. One file more may be kept, as files are counted
+/// whole.
 const KEPT_BYTES_MAX: u64 = 64 << 20;
 
-/// Bytes that the log grows by between two looks at what is kept.
+/// Bytes that the log grows by between two checks of its kept size.
 const LOOK_EVERY_BYTES: u64 = 1 << 20;
 
-/// What keeps a database from being stored.
+/// The damage that keeps a database from being stored.
 #[derive(Debug, Default)]
 pub struct CheckpointDamage {
     is_known: AtomicBool,
     /// The bound was reached.
     is_over: AtomicBool,
-    /// The end of the log when it was last looked at what is kept.
+    /// The end of the log when its kept size was last checked.
     looked_at: AtomicU64,
     found: Mutex<Option<Found>>,
 }
 
 #[derive(Debug)]
 struct Found {
-    /// The object, and what is wrong with it.
+    /// The object and its defect.
     what: String,
-    /// Whose log it is.
+    /// The owner of the log.
     identity: Identity,
 }
 
 impl CheckpointDamage {
-    /// A checkpoint has failed because of it.
+    /// Called after a checkpoint has failed because of damage.
     pub fn note(&self, what: String, identity: &Identity) {
         *self.found.lock() = Some(Found { what, identity: identity.clone() });
         self.looked_at.store(0, Ordering::Relaxed);
         self.is_known.store(true, Ordering::SeqCst);
     }
 
-    /// A checkpoint has succeeded. Answers whether there was damage before.
+    /// Called after a checkpoint has succeeded. Returns whether damage was known before.
     pub fn forget(&self) -> bool {
         if !self.is_known() {
             return false;

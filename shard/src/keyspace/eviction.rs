@@ -1,15 +1,15 @@
 //! Eviction: room for a write in a database at its `maxmemory`.
 //!
-//! 1. What counts is the exact memory of all shards of the database (those that are held, as they are now, the others as
-//!    they last published it), and what the command is about to add: a big value is counted before it is stored.
-//! 2. While that is over the limit, a *look* makes room: it sees some records of a random place, neighbours in its table and
-//!    so as good as any others, and drops the few among them that the policy likes least, until enough is free. Keys of an
-//!    index that follows a source are left alone.
-//! 3. A command makes a few looks itself, under its locks. Where that is not enough, or its shard has nothing to drop, it
+//! 1. The memory that counts is the exact memory of all shards of the database (held ones as they are now, the others
+//!    as last published), plus the bytes that the command is about to add: a big value is counted before it is stored.
+//! 2. While that is over the limit, a *look* makes room: it sees some records of a random place, neighbours in its
+//!    table and so as good as any others, and drops the few among them that the policy likes least, until enough is
+//!    free. Keys of an index that follows a source are left alone.
+//! 3. A command makes a few looks itself, under its locks. If that is not enough, or its shard has nothing to drop, it
 //!    waits: [`Database::make_room`](crate::database::Database::make_room) goes on, slice by slice and over all shards.
-//! 4. Where nothing is left to drop, or the policy is `noeviction`, or the command adds more than there may be, it is
-//!    refused. So is one that fills a staged index: what an import will replace stays as it is until then, or for good if
-//!    the import fails.
+//! 4. If nothing is left to drop, or the policy is `noeviction`, or the command adds more than the limit allows, it is
+//!    refused. So is one that fills a staged index: data that an import will replace stays as it is until then, or for
+//!    good if the import fails.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -33,33 +33,33 @@ use crate::memory::COUNTED_BYTES;
 
 /// Records that a look sees for each of `maxmemory-samples`.
 const SEEN_EACH: usize = 12;
-/// At most one in so many of the records that a look has seen is dropped: those idle longest are then about as old as what
-/// an exact order would drop.
+/// At most one in this many of the records that a look has seen is dropped: those idle longest are then about as old as
+/// those that an exact order would drop.
 const DROPPED_ONE_IN: usize = 16;
 /// Looks of one command under its locks: some tens of microseconds.
 const LOOKS_INLINE: usize = 8;
 /// Looks of one slice without a command: a fraction of a millisecond.
 const LOOKS_SLICE: usize = 128;
-/// What a key or an element takes beyond its own bytes, about.
+/// Approximate overhead of a key or an element beyond its own bytes.
 const OVERHEAD_EACH: usize = 16;
 
-/// Why there is no room for a command now.
+/// The reason why a command has no room now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoRoom {
-    /// There will be none: [`Error::OutOfMemory`], or [`Error::OutOfTotal`] where the whole process has none left.
+    /// It will have none: [`Error::OutOfMemory`], or [`Error::OutOfTotal`] if the whole process has none left.
     Refused(Error),
-    /// More can be dropped than it may do itself: it is to wait for so many bytes.
+    /// More can be dropped than the command may drop itself: it must wait for so many bytes.
     Wait(usize),
-    /// The log is to be written up to here before it takes what the command leaves.
+    /// The log must be written up to here before it takes the command's effects.
     Log(Lsn),
 }
 
-/// How many bytes a command needs, at most.
+/// The bytes that a command needs, at most.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
     /// For good.
     pub adds: usize,
-    /// Until it has run, with those that it adds: the copies that it makes on the way, and its effects.
+    /// Until it has run, including the bytes that it adds: the copies that it makes on the way, and its effects.
     pub while_it_runs: usize,
     /// In the log.
     pub logged: usize,
@@ -76,16 +76,16 @@ impl Needs {
 /// A record that was dropped: its logical index, its position, and itself.
 type Dropped = (u8, u64, Record);
 
-/// About how many bytes a request adds, at most, if it stores its arguments.
+/// Approximate bytes that a request adds, at most, if it stores its arguments.
 pub fn added_bytes(request: Request<'_>) -> usize {
     request.iter().skip(1).map(|argument| size_class(argument.len()) + OVERHEAD_EACH).sum()
 }
 
 impl Keyspace<'_> {
-    /// Makes room before a command. `published`: what the held shards last published.
+    /// Makes room before a command. `published`: the memory that the held shards last published.
     ///
     /// # Errors
-    /// When there is none, with what to do about it.
+    /// When it has no room, with the remedy.
     pub fn make_room(&mut self, published: isize, needs: Needs) -> Result<(), NoRoom> {
         self.shared.memory.check(self.shared.used.load(Ordering::Relaxed)).map_err(NoRoom::Refused)?;
         self.reserve(needs.while_it_runs)?;
@@ -107,17 +107,17 @@ impl Keyspace<'_> {
                 return Err(NoRoom::Wait(adds));
             }
             if !self.evict_some(excess) {
-                // Another shard may have something.
+                // Another shard may have something to drop.
                 return Err(if elsewhere > 0 { NoRoom::Wait(adds) } else { NoRoom::Refused(Error::OutOfMemory) });
             }
         }
         Ok(())
     }
 
-    /// Reserves memory of the process until the locks are let go. A little needs no reservation.
+    /// Reserves memory of the process until the locks are released. Small amounts need no reservation.
     ///
     /// # Errors
-    /// Where there is not so much left.
+    /// When less than that is left.
     pub fn reserve(&mut self, bytes: usize) -> Result<(), NoRoom> {
         if bytes < COUNTED_BYTES {
             return Ok(());
@@ -133,10 +133,10 @@ impl Keyspace<'_> {
         Ok(())
     }
 
-    /// Reserves memory for a result of so many bytes that a command is about to store, and for its effect.
+    /// Reserves memory for a result of `bytes` that a command is about to store, and for its effect.
     ///
     /// # Errors
-    /// [`Error::OutOfTotal`] where there is not so much left.
+    /// [`Error::OutOfTotal`] when less than that is left.
     pub fn reserve_result(&mut self, bytes: usize) -> crate::error::Result<()> {
         let effects = if self.shared.journal.is_recording() { 2 } else { 0 };
         match self.reserve(bytes.saturating_mul(1 + effects)) {
@@ -145,8 +145,9 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Refuses a command of a transaction that needs more than was known when the transaction began, where `before` bytes
-    /// were held: a transaction makes room once, and its earlier commands may have made large what this one copies.
+    /// Refuses a command of a transaction that needs more than was known when the transaction began, when `before`
+    /// bytes were held. A transaction makes room once, and its earlier commands may have enlarged a value that this one
+    /// copies.
     ///
     /// # Errors
     /// As [`Self::make_room`].
@@ -165,7 +166,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// One look at one of the held shards, all bytes being equally likely; false where there was nothing to drop.
+    /// One look at one of the held shards, all bytes being equally likely; false if it had nothing to drop.
     fn evict_some(&mut self, wanted: usize) -> bool {
         let (shared, settings) = (self.shared, Arc::clone(&self.settings));
         let chance = self.random();
@@ -196,8 +197,8 @@ impl Keyspace<'_> {
 }
 
 impl Contents {
-    /// Drops records until `wanted` bytes are free, as far as one slice may go, as an entry of its own in the log. Answers
-    /// what was dropped, to be freed without the lock.
+    /// Drops records until `wanted` bytes are free, as far as one slice may go, as an entry of its own in the log.
+    /// Returns the dropped records, to be freed without the lock.
     pub fn evict(&mut self, shared: &Shared, now_ms: u64, seed: u64, wanted: usize) -> Vec<Record> {
         let (settings, mut random) = (shared.settings.load_full(), Rng::with_seed(seed));
         let mut random = move || random.u64(..);
@@ -234,8 +235,8 @@ impl Contents {
         dropped
     }
 
-    /// Sees some records of one place and drops the few that the policy likes least, until `wanted` bytes are free. Nothing is
-    /// dropped where there is nothing that may be.
+    /// Looks at some records of one place and drops the few that the policy likes least, until `wanted` bytes are free.
+    /// Drops nothing if no record may go.
     fn look(
         &mut self,
         shared: &Shared,
@@ -246,7 +247,7 @@ impl Contents {
     ) -> Vec<Dropped> {
         let policy = settings.eviction;
         let weight = |index: &Index| if policy.is_volatile() { index.expiring() } else { index.len() };
-        // What is followed or staged goes when its source says so.
+        // Followed or staged keys go when their source says so.
         let weights: [usize; INDEXES] = std::array::from_fn(|select| {
             let own = self.index(select as u8).filter(|_| !shared.is_followed(select as u8));
             own.map_or(0, weight)
@@ -287,7 +288,7 @@ impl Index {
         let (policy, clock) = (settings.eviction, access_clock(now_ms));
         let Some(at) = self.place_to_look_at(policy, random) else { return Vec::new() };
         let Some(segment) = place_at(&self.places, at).segment() else { return Vec::new() };
-        // What would be parked frees nothing.
+        // A parked record frees no memory.
         let may_go =
             |record: &&Record| (!policy.is_volatile() || record.expiry().is_some()) && !parked.wants_record(record);
         let seen = segment.from_random(random()).filter(may_go).take(settings.eviction_samples * SEEN_EACH);
@@ -309,7 +310,7 @@ impl Index {
         keys
     }
 
-    /// A place in memory that has something to drop, all records being about equally likely unless few may go.
+    /// A place in memory with records to drop, all records being about equally likely unless few may go.
     fn place_to_look_at(&mut self, policy: Eviction, random: &mut impl FnMut() -> u64) -> Option<usize> {
         const TRIES: usize = 16;
         /// More than a segment holds.
@@ -325,8 +326,8 @@ impl Index {
                 return Some(at);
             }
         }
-        // Few have any: the next one that has, from where the last was found. So a look at all of them is not made for each
-        // one that is found, but once for all.
+        // Few places have any: take the next one that has, from where the last was found. So all of them are looked at
+        // once in total, not once for each one found.
         let count = self.places.len();
         // Places have come and gone since, as a shard was split.
         let last = place_at(&self.places, count - 1).range.start;
@@ -343,7 +344,7 @@ impl Eviction {
         matches!(self, Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl)
     }
 
-    /// The record that has the most goes first.
+    /// The policy's dislike of a record: the one with the most goes first.
     fn dislike(self, record: &Record, clock: u32) -> u64 {
         match self {
             Self::NoEviction | Self::AllKeysRandom | Self::VolatileRandom => 0,

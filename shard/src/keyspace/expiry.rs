@@ -1,23 +1,23 @@
 //! Active expiry: keys that have expired and that no command asks for are removed.
 //!
-//! A key is removed when a command looks for it, and otherwise here. What is known without looking at any record is when
-//! the first key of each place expires at the earliest (`soonest`, also of each index and each shard), so where nothing is
-//! stale nothing is done. The rest adapts:
+//! A key is removed when a command looks for it, and otherwise here. Each place knows without a look at any record when
+//! its first key expires at the earliest (`soonest`, as do each index and each shard), so where nothing is stale
+//! nothing is done. The rest adapts:
 //!
 //! 1. A *slice* goes round the places of a shard from where the last one stopped. It passes by each place whose first
 //!    expiry lies ahead.
 //! 2. Of any other it looks at [`PROBE`] records first. If [one in eight](WORTH_PLACE) of them is stale, the place is
-//!    swept: all that is stale in it goes, and its `soonest` becomes exact. A place that is small, or whose first expiry
+//!    swept: all stale records in it go, and its `soonest` becomes exact. A place that is small, or whose first expiry
 //!    was [a second](OVERDUE_MS) ago, is swept without a probe, so that a single key does not stay for long either.
-//! 3. A slice ends when its steps are used up: one for each record looked at, some more for each removed. The shard's lock
-//!    is held for one slice only.
-//! 4. The keeper asks for another slice of the same shard at once while [one in sixteen](WORTH_MORE) of the records that the
-//!    last one looked at was stale; else it comes back at its next tick. So the work grows with what is stale and ends with
-//!    it.
+//! 3. A slice ends when its steps are used up: one for each record looked at, some more for each removed. The shard's
+//!    lock is held for one slice only.
+//! 4. The keeper asks for another slice of the same shard at once while [one in sixteen](WORTH_MORE) of the records
+//!    that the last one looked at was stale; else it comes back at its next tick. So the work grows with the number of
+//!    stale keys and ends with it.
 //!
-//! A sweep costs about as much for each record that stays as for the cache line that it is read from, and the probe keeps
-//! those few for each one that goes. No key carries anything for it, and a write does nothing for it but to compare two
-//! numbers.
+//! A sweep costs about as much for each record that stays as for the cache line that it is read from, and the probe
+//! keeps those few for each one that goes. No key carries anything for it, and a write does nothing for it but to
+//! compare two numbers.
 
 use std::sync::atomic::Ordering;
 
@@ -33,31 +33,31 @@ use super::{Contents, Shared};
 
 /// Records looked at before a place is swept: two buckets or so.
 const PROBE: usize = 28;
-/// A place is swept if one in so many records of a probe is stale.
+/// A place is swept if one in this many records of a probe is stale.
 const WORTH_PLACE: usize = 8;
-/// Another slice follows at once if one in so many records that were looked at was stale.
+/// Another slice follows at once if one in this many records that were looked at was stale.
 const WORTH_MORE: usize = 16;
 /// How long ago the first expiry of a place may be before it is swept for that one.
 const OVERDUE_MS: u64 = 1_000;
-/// What the removal of a record costs beyond looking at it, in steps.
+/// The cost of removing a record beyond looking at it, in steps.
 const REMOVAL_STEPS: usize = 4;
 
-/// What one slice of active expiry did.
+/// The work of one slice of active expiry.
 #[derive(Debug, Default)]
 pub struct Slice {
-    /// Records that were looked at.
+    /// Records looked at.
     pub looked: usize,
-    /// What was removed, to be freed without the lock.
+    /// Removed records, to be freed without the lock.
     pub removed: Vec<Record>,
 }
 
 impl Slice {
-    /// Whether so much was stale that it is worth going on at once.
+    /// Whether so many records were stale that it is worth going on at once.
     pub fn is_worth_more(&self) -> bool {
         !self.removed.is_empty() && self.removed.len() * WORTH_MORE >= self.looked
     }
 
-    /// Steps that it took.
+    /// Steps that the slice took.
     fn steps(&self) -> usize {
         self.looked + self.removed.len() * REMOVAL_STEPS
     }
@@ -68,13 +68,13 @@ impl Contents {
     pub fn expire(&mut self, shared: &Shared, now_ms: u64, steps: usize) -> Slice {
         let mut slice = Slice::default();
         let records = shared.journal.is_recording();
-        // A log that is behind gets no more to write: what is stale stays meanwhile, as nothing is added either.
+        // A log that is behind gets no more entries: stale keys stay meanwhile, as nothing is added either.
         if records && shared.admit().is_err() {
             return slice;
         }
         let placement = self.placement;
         let (first, prefix) = self.expiring_from;
-        // Where the last slice stopped may belong to another shard by now.
+        // The place where the last slice stopped may belong to another shard by now.
         let slots = slot_start(self.first_slot)..slot_start(self.end_slot);
         for turn in 0..INDEXES as u8 {
             let select = (first + turn) % INDEXES as u8;
@@ -115,7 +115,8 @@ impl Contents {
 }
 
 impl Index {
-    /// Sweeps the places from prefix53 `from` on until `slice` has taken `steps`. Answers where to go on; none at the end.
+    /// Sweeps the places from prefix53 `from` on until `slice` has taken `steps`. Returns where to go on; `None` at the
+    /// end.
     fn sweep(
         &mut self,
         from: u64,

@@ -1,4 +1,4 @@
-//! Values that were dropped, to be freed away from the shard's lock, in steps.
+//! Dropped values, to be freed away from the shard's lock, in steps.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -18,12 +18,12 @@ use crate::lane::Waste;
 /// Elements that are freed in one step.
 const STEP_ELEMENTS: usize = 4096;
 
-/// What may be large.
+/// A dropped object that may be large.
 pub enum Dead {
     Record(Record),
     Object(Object),
     Index(Box<Index>),
-    /// What is left of the moment that a value remembered.
+    /// The remains of the moment that a value remembered.
     Rest {
         moment: u64,
         bytes: Vec<u8>,
@@ -57,19 +57,19 @@ pub fn takes_long_to_free(record: &Record) -> bool {
 #[derive(Default)]
 pub struct Graveyard {
     dead: Vec<Dead>,
-    /// What is being freed.
+    /// The object that is being freed.
     ruins: Ruins,
     bytes: usize,
 }
 
 impl Graveyard {
-    /// Takes something in.
+    /// Takes in a dropped object.
     pub fn bury(&mut self, dead: Dead) {
         self.bytes += dead.bytes();
         self.dead.push(dead);
     }
 
-    /// Takes in all that shards held.
+    /// Takes in the contents of shards.
     pub fn bury_all(&mut self, contents: Vec<Contents>) {
         for mut contents in contents {
             let indexes = (0..ALL_INDEXES as u8).filter_map(|select| contents.put_index(select, None));
@@ -112,13 +112,14 @@ impl Waste for Graveyard {
 
 /// Dropped values that a checkpoint of one moment still has to write.
 ///
-/// While it is open those of the values that are dropped are kept here which remember the moment, however small they have become. What is not written from memory any more does not remember
-/// it, nor does what came later. An index that is flushed is kept whole if it is older than the moment. So no more is kept
-/// than there was at the moment, and it counts in the memory of the database.
+/// While it is open, dropped values that remember the moment are kept here, however small they have become. Values that
+/// are not written from memory any more do not remember it, nor do later ones. An index that is flushed is kept whole
+/// if it is older than the moment. So no more is kept than existed at the moment, and it counts in the memory of the
+/// database.
 #[derive(Default)]
 pub struct Parked {
     is_open: AtomicBool,
-    /// The first number that values which are to be written may remember, and the first keyspace that is not.
+    /// The first number that values which are to be written may remember, and the first keyspace that is not written.
     moment: AtomicU64,
     keyspace: AtomicU32,
     bytes: AtomicUsize,
@@ -139,7 +140,7 @@ impl Parked {
         self.is_open.load(Ordering::Relaxed)
     }
 
-    /// Whether a checkpoint still writes this object as it was.
+    /// Whether a checkpoint still writes this object in its earlier state.
     pub fn wants(&self, object: &Object) -> bool {
         self.is_open() && pieces::remembered(object).is_some_and(|moment| moment >= self.moment.load(Ordering::Relaxed))
     }
@@ -153,8 +154,8 @@ impl Parked {
         self.is_open() && index.id < self.keyspace.load(Ordering::Relaxed)
     }
 
-    /// Keeps something until the checkpoint has ended, and counts it in `used`. Answers it again if that has ended since it was
-    /// asked for: nobody would free it.
+    /// Keeps an object until the checkpoint has ended, and counts it in `used`. Returns it if the checkpoint has ended
+    /// since the caller asked: otherwise it would never be freed.
     pub fn park(&self, dead: Dead, used: &AtomicUsize) -> Option<Dead> {
         let mut parked = self.dead.lock();
         if !self.is_open() {
@@ -167,7 +168,8 @@ impl Parked {
         None
     }
 
-    /// Answers all that is parked, to be freed, and how many bytes it was counted as. No lock of the database is needed.
+    /// Returns all parked objects, to be freed, and how many bytes they were counted as. No lock of the database is
+    /// needed.
     pub fn close(&self) -> (Graveyard, usize) {
         let mut graveyard = Graveyard::default();
         let mut dead = self.dead.lock();
@@ -204,7 +206,7 @@ impl std::fmt::Debug for Parked {
     }
 }
 
-/// Something that is half freed: an object, records behind it, and places behind those.
+/// A half-freed object: the object, records behind it, and places behind those.
 struct Ruins {
     object: Option<Object>,
     records: std::vec::IntoIter<Record>,
@@ -218,7 +220,7 @@ impl Default for Ruins {
 }
 
 impl Ruins {
-    /// Frees about `left` elements and takes them off. Answers whether nothing is left.
+    /// Frees about `left` elements and subtracts them. Returns whether nothing is left.
     fn free(&mut self, left: &mut usize) -> bool {
         while *left > 0 {
             if let Some(object) = &mut self.object {
@@ -266,7 +268,7 @@ mod tests {
         assert!(parked.park(Dead::Object(hash(100)), &used).is_none());
         let (graveyard, bytes) = parked.close();
         assert_eq!((graveyard.len(), bytes), (1, used.load(Ordering::Relaxed)));
-        // It was asked for while it was open.
+        // The caller asked while it was open.
         let left = parked.park(Dead::Object(hash(100)), &used);
         assert!(left.is_some() && used.load(Ordering::Relaxed) == bytes);
         assert!(parked.close().0.is_empty());

@@ -12,11 +12,11 @@ use dormouse_types::segment::{Directory, Range53, Ranged, Segment, SlotPlacement
 
 use crate::keyspace::place::{Dirty, Holding, Place};
 
-/// Two neighbours are merged when together they hold less than this share of what one segment can.
+/// Two neighbours are merged if they have at most this many records together, a fraction of what one segment holds.
 const MERGE_BELOW: usize = 400;
 
-/// A place that takes more memory than this is split, as one that has too many keys: it is loaded, and its small values are
-/// written, whole.
+/// A place that takes more memory than this is split, like one that has too many keys: it is loaded, and its small
+/// values are written, as a whole.
 const PLACE_BYTES_MAX: usize = 2 << 20;
 
 pub struct Index {
@@ -28,7 +28,7 @@ pub struct Index {
     bytes: usize,
     stored: usize,
     soonest: u64,
-    /// Prefix53 of the place where eviction has found something that may go, where little may.
+    /// Prefix53 of the place where eviction has last found a record that may go, where few may.
     pub(super) evicted_from: u64,
 }
 
@@ -157,7 +157,7 @@ impl Index {
         place_at(&self.places, self.places.find(prefix))
     }
 
-    /// Whether a prefix53 lies in these places.
+    /// Whether a prefix53 belongs to these places.
     pub fn covers(&self, prefix: u64) -> bool {
         (self.places.start()..self.places.end()).contains(&prefix)
     }
@@ -252,7 +252,7 @@ impl Index {
         Some(result)
     }
 
-    /// Adds a record whose key is not there. Ignored where the place is not resident (the caller checks first).
+    /// Adds a record whose key does not exist. Ignored if the place is not resident (the caller checks first).
     pub fn insert(&mut self, position: u64, record: Record, placement: &SlotPlacement) {
         let at = self.places.find(prefix(position));
         let place = place_mut(&mut self.places, at);
@@ -304,7 +304,7 @@ impl Index {
         Some(record)
     }
 
-    /// Takes out the records of resident place `at` that `chosen` chooses. `dirty`: as for [`Self::remove`]. Small
+    /// Takes the records that `chosen` chooses out of resident place `at`. `dirty`: as for [`Self::remove`]. Small
     /// neighbours are left apart: see [`Self::tidy`].
     pub(super) fn extract(
         &mut self,
@@ -399,8 +399,8 @@ impl Index {
         self.places.splice(first..first + 2, [Place::resident(merged, Dirty::Whole)]);
     }
 
-    /// Makes `at` (a prefix53) a boundary between two places, splitting segments as it must.
-    /// Returns false where a place that is not resident straddles it.
+    /// Makes `at` (a prefix53) a boundary between two places, splitting segments as it must. Returns false if a place
+    /// that is not resident straddles it.
     pub fn cut(&mut self, at: u64, placement: &SlotPlacement) -> bool {
         loop {
             let place = self.places.find(at);
@@ -439,8 +439,8 @@ impl Index {
         self.recount();
     }
 
-    /// Puts what was loaded in place of a stored place, or the places of a page in place of that. Returns false when that
-    /// place is no longer what was asked for: somebody else has loaded it.
+    /// Replaces a stored place by its loaded places, or the place of a page by the places of that page. Returns false
+    /// if the place is no longer `wanted`: another caller has loaded it.
     pub fn install(&mut self, wanted: &Arc<Stored>, range: Range53, loaded: Vec<Place>) -> bool {
         let at = self.places.find(range.start);
         let place = place_at(&self.places, at);
@@ -463,7 +463,7 @@ impl Index {
         true
     }
 
-    /// Says anew where the place of `range`, if it is not in memory, lies in the store.
+    /// Updates the location in the store of the place of `range`, if it is not in memory.
     pub fn relocate(&mut self, range: Range53, stored: Stored, expiring: u32) {
         let at = self.places.find(range.start);
         let place = place_mut(&mut self.places, at);
@@ -491,7 +491,7 @@ impl Index {
         self.places.iter().filter_map(Place::segment).flat_map(Segment::iter)
     }
 
-    /// A random key, all equally likely; `Err(prefix53)`: it lies in a place that is not resident.
+    /// A random key, all equally likely; `Err(prefix53)`: its place is not resident.
     pub fn random(&self, mut random: impl FnMut() -> u64) -> Result<Option<&Record>, u64> {
         if self.records == 0 {
             return Ok(None);
@@ -533,7 +533,7 @@ impl Index {
     }
 }
 
-/// Whether halves would take less memory each. A single large value cannot be helped.
+/// Whether halves would take less memory each. Splitting does not help with a single large value.
 fn is_heavy(segment: &Segment<Record>) -> bool {
     segment.len() > 1
         && segment.range().bits > 0

@@ -1,4 +1,4 @@
-//! Keys, whatever their values are: looked for, deleted, moved, copied, and their expiry.
+//! Keys with values of any kind: looked for, deleted, moved, copied, and their expiry.
 
 use dormouse_storage::effect;
 use dormouse_types::Kind;
@@ -60,7 +60,7 @@ impl Keyspace<'_> {
         Some(Taken { record })
     }
 
-    /// Puts what was taken (or copied) under `key`, replacing what is there. Its expiry comes along.
+    /// Puts a taken (or copied) value under `key`, replacing any value there. Its expiry comes along.
     pub fn put_taken(&mut self, key: &[u8], taken: Taken) {
         let Taken { mut record } = taken;
         let expiry = record.expiry();
@@ -101,7 +101,7 @@ impl Keyspace<'_> {
         self.find(position, key).map(|record| record.expiry())
     }
 
-    /// Sets or removes the expiry. False: no such key, or nothing to remove.
+    /// Sets or removes the expiry. False: no such key, or no expiry to remove.
     pub fn set_expiry(&mut self, key: &[u8], expiry: Option<u64>) -> bool {
         let position = self.position(key);
         let (select, at, placement) = (self.select, self.ready(position, key), self.shared.placement);

@@ -1,7 +1,7 @@
 //! The keyspace: positions, places, records, expiry, eviction, memory accounting. It knows nothing of replies.
 //!
-//! A command is handed a [`Keyspace`]: one logical index of a database, seen through the shards whose locks are held. It
-//! finds its record like this:
+//! A command is handed a [`Keyspace`]: one logical index of a database, seen through the shards whose locks are held.
+//! It finds its record like this:
 //!
 //! 1. the key's position (slot and keyed hash) says which of the held shards,
 //! 2. the shard's [`Index`] finds the place in its directory,
@@ -9,11 +9,11 @@
 //!
 //! Invariants:
 //! - Time and chance come from the keyspace, never from the system: a log replays exactly.
-//! - Every change goes through a method here, which marks the place dirty, tells of the change ([`changes`]) and records the
-//!   effect. A command that forgets nothing needs to remember nothing.
-//! - A place that is not resident is never mistaken for an empty one: the keyspace notes a [`Fault`], and the caller loads
-//!   the place and runs the command again. Commands with named keys are checked before they run, so that a fault can only
-//!   come from one that has not changed anything.
+//! - Every change goes through a method here, which marks the place dirty, reports the change ([`changes`]) and records
+//!   the effect. So a command cannot forget any of this.
+//! - A place that is not resident is never mistaken for an empty one: the keyspace notes a [`Fault`], and the caller
+//!   loads the place and runs the command again. Commands with named keys are checked before they run, so that a fault
+//!   can only come from one that has not changed anything.
 
 pub mod changes;
 mod collections;
@@ -66,7 +66,7 @@ use self::recording::Recording;
 /// Objects with more heap than this, one of them or all that one turn drops, are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
 
-/// What happens to the expiry of a key whose value is replaced.
+/// The fate of the expiry of a key whose value is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expiry {
     None,
@@ -94,20 +94,20 @@ pub struct Keyspace<'a> {
     select: u8,
     /// See [`Shared::followed`].
     followed: u32,
-    /// Whether keys of a followed index that have expired are still there for the command that runs.
+    /// Whether expired keys of a followed index still exist for the command that runs.
     sees_expired: bool,
     now_ms: u64,
     random: Rng,
     /// The access clock of records read or written now, 24 bits: seconds.
     clock: u32,
     recording: Recording,
-    /// What the commands so far have done, as items of the log.
+    /// The effects of the commands so far, as items of the log.
     items: Vec<u8>,
-    /// What replies must wait for before they leave.
+    /// The end in the log that replies must wait for before they leave.
     awaited: Lsn,
     strict: bool,
     changes: u64,
-    /// What the changes of the command that runs are called.
+    /// The event of changes by the command that runs.
     event: Option<KeyEvent>,
     fault: Option<Fault>,
     /// The address and the length of a key, 0 for none, and its position.
@@ -117,7 +117,7 @@ pub struct Keyspace<'a> {
     pub hits: u64,
     pub misses: u64,
     keep_access: bool,
-    /// What `keep_access` is at the beginning of each command.
+    /// The value of `keep_access` at the beginning of each command.
     no_touch: bool,
 }
 
@@ -214,18 +214,18 @@ impl<'a> Keyspace<'a> {
         self.fault.take()
     }
 
-    /// Whether a place that was looked at must be loaded: what it seemed to hold means nothing, and nothing may be changed.
-    /// For commands that look where their keys don't say, in another index.
+    /// Whether a place that was looked at must be loaded: then its apparent contents mean nothing, and nothing may be
+    /// changed. For commands that look at another index, at keys that their arguments don't name.
     pub fn has_fault(&self) -> bool {
         self.fault.is_some()
     }
 
-    /// Big values and whole indexes that were dropped, to be freed elsewhere.
     /// Bytes of the objects that were dropped so far and are not in the graveyard.
     pub const fn freed_bytes(&self) -> usize {
         self.freed_bytes
     }
 
+    /// Takes the big values and whole indexes that were dropped, to be freed elsewhere.
     pub fn take_graveyard(&mut self) -> Graveyard {
         std::mem::take(&mut self.graveyard)
     }
@@ -240,14 +240,14 @@ impl<'a> Keyspace<'a> {
         self.shared.placement.position(key)
     }
 
-    /// Says where the key of the next command is, where the caller has computed it already. `key` is recognised by its
+    /// Sets the position of the next command's key, if the caller has computed it already. `key` is recognised by its
     /// address, so it must outlive this view unchanged.
     pub fn expect(&mut self, key: &'a [u8], position: u64) {
         self.expected = (key.as_ptr().addr(), key.len(), position);
     }
 
-    /// Calls `each` with every key and what comes with it, in order. A window of keys at a time is asked for from memory
-    /// beforehand, and the position of each is computed once.
+    /// Calls `each` with every key and its companion, in order. A window of keys at a time is prefetched, and the
+    /// position of each is computed once.
     pub fn for_each_key<'k, T>(
         &mut self,
         mut keys: impl Iterator<Item = (&'k [u8], T)>,
@@ -269,7 +269,7 @@ impl<'a> Keyspace<'a> {
                 each(self, key, more);
             }
         }
-        // The next key may stand where one of these did.
+        // The next key may have the address of one of these.
         self.expected = NOTHING_EXPECTED;
     }
 
@@ -286,7 +286,7 @@ impl<'a> Keyspace<'a> {
         self.shards.partition_point(|shard| shard.end_slot <= slot).min(self.shards.len() - 1)
     }
 
-    /// The shard to look for `key` in, where its place is resident. If `key` has expired, it is removed first, unless the
+    /// The shard to look for `key` in, if its place is resident. If `key` has expired, it is removed first, unless the
     /// index is followed: then a command that writes finds it, and one that reads does not.
     fn ready(&mut self, position: u64, key: &[u8]) -> Option<usize> {
         let (select, now) = (self.select, self.now_ms);
@@ -363,20 +363,20 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    /// For a value that gets another key: a checkpoint that writes it looks for it under the one that it had.
+    /// For a value that moves to another key: a checkpoint that writes it looks for it under its old key.
     fn forget_moment(&mut self, object: &mut Object) {
         let Some(moment) = pieces::remembered(object) else { return };
         if self.shared.parked.wants(object) {
             let mut bytes = Vec::new();
             let rest = pieces::take(object, moment, usize::MAX, &mut bytes);
             let elements = rest.map_or(0, |captured| captured.entries);
-            // What nobody writes any more is dropped.
+            // A rest that no checkpoint writes any more is dropped.
             drop(self.shared.park(Dead::Rest { moment, bytes, elements }));
         }
         pieces::end(object);
     }
 
-    /// Takes in what the held shard number `at` has dropped, to be freed.
+    /// Takes in an object that the held shard number `at` has dropped, to be freed.
     fn lay_down(&mut self, at: usize, dead: Dead) {
         self.shards[at].buried_bytes += dead.bytes();
         self.graveyard.bury(dead);
@@ -391,18 +391,18 @@ impl<'a> Keyspace<'a> {
         dead.into_iter().for_each(|dead| self.lay_down(at, dead));
     }
 
-    /// Calls the changes that follow `event`, except those that delete a key.
+    /// Names the changes that follow `event`, except those that delete a key.
     pub fn call_changes(&mut self, event: impl Into<Option<KeyEvent>>) {
         self.event = event.into();
     }
 
-    /// After every change of `key`: the place is dirty already.
+    /// Called after every change of `key`: the place is dirty already.
     fn changed(&mut self, event: Option<KeyEvent>, key: &[u8]) {
         self.changes += 1;
         self.shared.changed(event, self.select, key);
     }
 
-    /// Tells that `event` has happened to `key` too, beside what the change itself is called.
+    /// Reports `event` for `key` too, beside the event of the change itself.
     pub fn tell(&mut self, event: KeyEvent, key: &[u8]) {
         self.shared.changed(Some(event), self.select, key);
     }
@@ -452,7 +452,7 @@ impl<'a> Keyspace<'a> {
         }
     }
 
-    /// Whether every key at `positions` can be looked at; else the first place that cannot.
+    /// The place of the key at `position`, if it must be loaded before the key can be looked at.
     pub fn missing(&self, position: u64) -> Option<Fault> {
         self.missing_in(self.select, position)
     }
@@ -470,14 +470,14 @@ impl<'a> Keyspace<'a> {
         Some(Fault { select: self.select, prefix: place.range.start })
     }
 
-    /// Removes `key` if it has expired; whoever watches it is told.
+    /// Removes `key` if it has expired; its watchers are told.
     pub fn expire(&mut self, key: &[u8]) {
         self.find(self.position(key), key);
-        // A place that is not resident keeps what has expired until it is loaded.
+        // A place that is not resident keeps expired keys until it is loaded.
         self.fault = None;
     }
 
-    /// Whether all that is held is in memory.
+    /// Whether all held shards are in memory.
     pub fn is_resident(&self) -> bool {
         self.shards.iter().all(|shard| shard.is_resident())
     }

@@ -9,11 +9,11 @@ use dormouse_types::segment::{Placement, Range53, Ranged, Segment, SlotPlacement
 /// The keys of one range of positions.
 ///
 /// Invariant: `bytes` is the sum of `heap_bytes` of the resident segment's records, `expiring` the number of those with
-/// an expiry, `soonest` no later than the earliest of them. For a stored place they are what the manifest says.
+/// an expiry, `soonest` no later than the earliest of them. For a stored place they are as the manifest says.
 pub struct Place {
     pub range: Range53,
     pub holding: Holding,
-    /// What of it the store does not have.
+    /// The part of it that the store does not have.
     pub dirty: Dirty,
     pub bytes: usize,
     pub expiring: u32,
@@ -28,7 +28,7 @@ pub enum Holding {
 /// How many changed keys a place remembers before it counts as changed altogether.
 const DIRTY_KEYS_MAX: usize = 64;
 
-/// What has changed in a place since it was last written to the store.
+/// The changes in a place since it was last written to the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Dirty {
     #[default]
@@ -142,7 +142,7 @@ impl Place {
         }
     }
 
-    /// Bytes that the next checkpoint has to write for it, about.
+    /// Approximate bytes that the next checkpoint has to write for it.
     pub fn dirty_bytes(&self) -> usize {
         match &self.dirty {
             Dirty::Clean => 0,

@@ -1,7 +1,7 @@
-//! What the commands of a batch leave in the log, and what their replies wait for.
+//! Recording of a batch's effects in the log, and of the log's end that its replies wait for.
 //!
-//! 1. Before each command [`Keyspace::begin`] says how its effects are recorded: by the wrapper, verbatim, or key by key by
-//!    the primitives.
+//! 1. Before each command [`Keyspace::begin`] says how its effects are recorded: by the wrapper, verbatim, or key by
+//!    key by the primitives.
 //! 2. Each effect is an item, gathered in a buffer.
 //! 3. [`Keyspace::finish`] appends the items to the log as one entry, while the locks are held.
 
@@ -15,10 +15,10 @@ use dormouse_storage::shown::Shown;
 
 use super::Keyspace;
 
-/// What a batch has left in the log.
+/// The mark that a batch has left in the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// What must be durable before the replies may leave; 0: nothing.
+    /// The end that must be durable before the replies may leave; 0: none.
     pub awaited: Lsn,
     /// Behind its own entry; 0: it wrote nothing.
     pub written: Lsn,
@@ -36,7 +36,8 @@ pub(super) enum Recording {
 }
 
 impl Keyspace<'_> {
-    /// Before each command. `by_key`: its primitives record its effects. `writes`: it is there to change keys.
+    /// Called before each command. `by_key`: its primitives record its effects. `writes`: its purpose is to change
+    /// keys.
     pub(crate) fn begin(&mut self, by_key: bool, writes: bool) {
         self.changes = 0;
         self.sees_expired = writes;
@@ -48,8 +49,8 @@ impl Keyspace<'_> {
         };
     }
 
-    /// Leaves what was done to the log, as one entry, while the locks are held. Dropping does the same, for whoever holds
-    /// no replies back.
+    /// Appends the batch's effects to the log, as one entry, while the locks are held. Dropping does the same, for
+    /// callers that hold no replies back.
     pub fn finish(&mut self) -> Left {
         if self.items.is_empty() {
             return Left { awaited: self.awaited, written: 0 };
@@ -79,8 +80,8 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Before each command of a database whose loss window is zero: its reply tells of these keys, so it waits for what was
-    /// written to them. `keys`: none where it finds its keys by itself.
+    /// Called before each command of a database whose loss window is zero: its reply depends on these keys, so it waits
+    /// for earlier writes to them. `keys`: `None` if it finds its keys by itself.
     pub(crate) fn depend_on<'k>(&mut self, keys: Option<impl Iterator<Item = &'k [u8]>>) {
         if self.shards.iter().all(|shard| shard.unflushed.is_empty()) {
             return;
@@ -101,19 +102,19 @@ impl Keyspace<'_> {
         }
     }
 
-    /// What is told by a reply that looks at no key, but at what others have done to some.
+    /// Lets the reply wait for all writes: it looks at no key, but reports what other clients have done to some.
     pub fn depend_on_all(&mut self) {
         if self.strict {
             self.depend_on(None::<std::iter::Empty<&[u8]>>);
         }
     }
 
-    /// Whether so much has gathered that an entry of the log should end here.
+    /// Whether so many items have gathered that an entry of the log should end here.
     pub fn is_laden(&self) -> bool {
         self.items.len() > ITEMS_BYTES_MAX
     }
 
-    /// Whether replies wait for what they tell of to be durable.
+    /// Whether replies wait until the writes that they depend on are durable.
     pub(crate) fn is_strict(&self) -> bool {
         self.strict
     }
@@ -128,7 +129,8 @@ impl Keyspace<'_> {
         self.record(request.arg(key), |body| effect::verbatim(body, request));
     }
 
-    /// Records what a command did to `key` where it differs from the command itself: `db.effect(key, &[b"SREM", key, member])`.
+    /// Records a command's effect on `key` where it differs from the command itself: `db.effect(key, &[b"SREM", key,
+    /// member])`.
     pub fn effect(&mut self, key: &[u8], args: &[&[u8]]) {
         if self.recording == Recording::ByKey {
             self.record(key, |body| effect::command(body, args.iter().copied()));
@@ -142,7 +144,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Whether what [`Self::effect`] is given is kept.
+    /// Whether the arguments of [`Self::effect`] are kept.
     pub fn records_by_key(&self) -> bool {
         self.recording == Recording::ByKey
     }
@@ -156,7 +158,7 @@ impl Keyspace<'_> {
         log::format::write_effect(&mut self.items, keyspace, position, write);
     }
 
-    /// Records the value that `key` has now, or that it is gone.
+    /// Records the value that `key` has now, or its deletion.
     pub(super) fn record_value(&mut self, key: &[u8]) {
         let (position, select) = (self.position(key), self.select);
         self.take_items();
@@ -192,7 +194,7 @@ thread_local! {
     static SPARE_ITEMS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// A pipeline leaves an entry when it has done so much; a transaction is one, however large.
+/// A pipeline ends its entry at this size; a transaction is one entry, however large.
 const ITEMS_BYTES_MAX: usize = 4 << 20;
 
 /// A larger buffer is not kept for the next batch.

@@ -1,4 +1,4 @@
-//! Values that come from elsewhere, with an idle time of their own.
+//! Values from elsewhere, with an idle time of their own.
 
 use dormouse_storage::codec::value::LoadedValue;
 use dormouse_types::record::Record;
@@ -10,7 +10,7 @@ use super::Keyspace;
 const IDLE_MAX: u64 = 0xff_ffff;
 
 impl Keyspace<'_> {
-    /// Sets `key` to `value`, whatever it was. `idle_s`: seconds since it was used, where that is not now.
+    /// Sets `key` to `value`, replacing any value. `idle_s`: seconds since it was used, if that is not now.
     pub fn restore(&mut self, key: &[u8], value: LoadedValue<'_>, expiry: Option<u64>, idle_s: Option<u64>) {
         let record = match value {
             LoadedValue::Text(text) => text.with_bytes(|bytes| Record::new_raw(key, bytes, expiry)),

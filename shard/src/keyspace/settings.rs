@@ -1,4 +1,4 @@
-//! What is set per database and read on the path of commands.
+//! Settings per database that commands read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -50,7 +50,7 @@ impl EngineSettings {
     }
 }
 
-/// What all shards of a database share.
+/// State shared by all shards of a database.
 #[derive(Debug)]
 pub struct Shared {
     pub name: Box<str>,
@@ -58,7 +58,7 @@ pub struct Shared {
     pub settings: ArcSwap<EngineSettings>,
     /// The number of the last entry in the log.
     pub sequence: AtomicU64,
-    /// Where batches leave their effects.
+    /// The journal for the effects of batches.
     pub journal: Journal,
     /// The next keyspace id that a flush takes.
     pub next_id: AtomicU32,
@@ -66,19 +66,19 @@ pub struct Shared {
     pub used: AtomicUsize,
     /// Keys, and keys with an expiry, of each logical index over all shards, as each last published.
     pub counts: [(AtomicUsize, AtomicUsize); ALL_INDEXES],
-    /// Most bytes that the databases of its family (a database and its branches) leave to it; [`usize::MAX`]: as many as its
-    /// settings say.
+    /// Most bytes that the databases of its family (a database and its branches) leave to it; [`usize::MAX`]: as many
+    /// as its settings say.
     pub family_left: AtomicUsize,
     /// The memory of the process.
     pub memory: &'static Memory,
-    /// What eviction without a command draws its chances from.
+    /// The source of chance for eviction without a command.
     pub chance: AtomicU64,
     /// The end in the log of the last write that replies wait for.
     pub told: AtomicU64,
     pub watches: Arc<Watches>,
     pub listener: Listener,
     pub parked: Parked,
-    /// What keeps it from being stored.
+    /// The damage that keeps it from being stored.
     pub damage: CheckpointDamage,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
@@ -133,13 +133,13 @@ impl Shared {
         Some(own.min(self.family_left.load(Ordering::Relaxed)))
     }
 
-    /// Parks something that was dropped, which counts in the memory of the database until the checkpoint has ended.
-    /// Answers it again if it need not be kept any more.
+    /// Parks a dropped object, which counts in the memory of the database until the checkpoint has ended. Returns it if
+    /// it need not be kept any more.
     pub fn park(&self, dead: Dead) -> Option<Dead> {
         self.parked.park(dead, &self.used)
     }
 
-    /// Parks those of some dropped records that are still written. Called under the lock of their shard.
+    /// Parks those of some dropped records that a checkpoint still writes. Called under the lock of their shard.
     pub fn park_some(&self, records: &mut Vec<Record>) {
         if self.parked.is_open() {
             let wanted: Vec<_> = records.extract_if(.., |record| self.parked.wants_record(record)).collect();
@@ -151,7 +151,7 @@ impl Shared {
         }
     }
 
-    /// The checkpoint of one moment has ended: answers what was parked for it, to be freed.
+    /// Called when the checkpoint of one moment has ended: returns the objects parked for it, to be freed.
     pub fn unpark(&self) -> Graveyard {
         let (graveyard, bytes) = self.parked.close();
         self.used.fetch_sub(bytes, Ordering::Relaxed);

@@ -1,17 +1,18 @@
-//! Following a source: an import fills a copy beside the data, puts it in the data's place at once, and until it is cut over
-//! only the source decides what has expired.
+//! Following a source: an import fills a copy beside the data and puts it in the data's place at once. Until it is cut
+//! over, only the source decides which keys have expired.
 //!
-//! 1. Each logical index has a hidden, *staged* one. [`Keyspace::begin_staging`] gives all of them new keyspaces. Their keys
-//!    count as memory of the database like any others, and are in its log and its checkpoints.
-//! 2. [`Keyspace::show_staged`] exchanges all sixteen with the ones that clients see. That is one item of the log, so a crash
-//!    leaves all of the old data or all of the new. The old data is freed.
-//! 3. Staged indexes are *followed*, and stay so when they are shown, until [`Keyspace::end_following`]. In a followed index
-//!    nothing expires by this server's clock: neither when a key is looked for, nor in the background, and nothing is
-//!    evicted. The source says what has expired, by `DEL` or `UNLINK`. A command that writes finds a key whose time is over,
-//!    since the source may have made it last longer; one that only reads does not, as in a replica of Redis.
+//! 1. Each logical index has a hidden, *staged* one. [`Keyspace::begin_staging`] gives all of them new keyspaces. Their
+//!    keys count as memory of the database like any others, and are in its log and its checkpoints.
+//! 2. [`Keyspace::show_staged`] exchanges all sixteen with the ones that clients see. That is one item of the log, so a
+//!    crash leaves all of the old data or all of the new. The old data is freed.
+//! 3. Staged indexes are *followed*, and stay so when they are shown, until [`Keyspace::end_following`]. In a followed
+//!    index nothing expires by this server's clock: neither when a key is looked for, nor in the background, and
+//!    nothing is evicted. The source deletes expired keys, by `DEL` or `UNLINK`. A command that writes finds a key
+//!    whose time is over, since the source may have made it last longer; one that only reads does not, as in a replica
+//!    of Redis.
 //!
-//! Invariant: an effect is replayed as it happened. So the log says of each effect whether its index was followed then, and
-//! the manifest which indexes are.
+//! Invariant: an effect is replayed as it happened. So the log says of each effect whether its index was followed then,
+//! and the manifest which indexes are.
 
 use std::sync::atomic::Ordering;
 
@@ -34,7 +35,7 @@ impl Keyspace<'_> {
         self.set_followed(self.followed | STAGED_MASK);
     }
 
-    /// Puts the staged indexes in the place of all that clients see, and frees that. Every shard must be held.
+    /// Replaces all indexes that clients see by the staged ones, and frees the replaced data. Every shard must be held.
     pub fn show_staged(&mut self) {
         let shared = self.shared;
         shared.watches.touch_all(|_| true, |_, _| true);
@@ -45,13 +46,13 @@ impl Keyspace<'_> {
         self.set_followed(VISIBLE_MASK);
     }
 
-    /// Frees what is staged. Every shard must be held.
+    /// Frees the staged data. Every shard must be held.
     pub fn discard_staged(&mut self) {
         self.drop_staged();
         self.set_followed(self.followed & VISIBLE_MASK);
     }
 
-    /// Whether it is unknown if [`MARKER`] is there: its place must be loaded.
+    /// Whether it is unknown if [`MARKER`] exists: its place must be loaded.
     pub fn needs_marker(&mut self) -> bool {
         self.in_first(|db| db.contains(MARKER.as_bytes()));
         self.has_fault()
@@ -69,7 +70,7 @@ impl Keyspace<'_> {
         self.select(selected);
     }
 
-    /// From now on keys expire by this server's clock again. Every shard must be held.
+    /// Lets keys expire by this server's clock again. Every shard must be held.
     pub fn end_following(&mut self) {
         self.set_followed(self.followed & STAGED_MASK);
     }
@@ -100,17 +101,17 @@ impl Keyspace<'_> {
         (0..INDEXES as u8).map(|select| self.counts(select).0).sum()
     }
 
-    /// Whether the selected index is there: a staged one is while something is staged.
+    /// Whether the selected index exists: a staged one does while data is staged.
     pub(crate) fn is_selectable(&self) -> bool {
         usize::from(self.select) < INDEXES || self.is_staging()
     }
 
-    /// Whether `at` is over for a key of the selected index.
+    /// Whether `at` has passed for a key of the selected index.
     pub fn has_passed(&self, at: u64) -> bool {
         at <= self.horizon()
     }
 
-    /// What expires at this moment or before is not there for the command that runs.
+    /// The moment up to which expired keys do not exist for the command that runs.
     pub(super) fn horizon(&self) -> u64 {
         if self.is_followed() && self.sees_expired { 0 } else { self.now_ms }
     }
@@ -125,7 +126,7 @@ impl Keyspace<'_> {
         if self.is_followed() { keyspace | FOLLOWED } else { keyspace }
     }
 
-    /// After two indexes were exchanged.
+    /// Called after two indexes were exchanged.
     pub(super) fn swap_followed(&mut self, a: u8, b: u8) {
         if (self.followed >> a ^ self.followed >> b) & 1 != 0 {
             self.followed ^= 1 << a | 1 << b;

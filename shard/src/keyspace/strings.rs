@@ -15,7 +15,7 @@ impl Keyspace<'_> {
         self.read_record(key).map(text_of).transpose()
     }
 
-    /// Sets `key` to a string, whatever it was.
+    /// Sets `key` to a string, replacing any value.
     pub fn set_string(&mut self, key: &[u8], value: &[u8], expires: Expiry) {
         let position = self.position(key);
         let shared = self.shared;
@@ -58,7 +58,8 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Sets the string under `key` to what `change` makes of it, which is of `origin`; its expiry stays. One look-up: `INCR`.
+    /// Replaces the string under `key` by the result of `change`, which is of `origin`; its expiry stays. One look-up:
+    /// `INCR`.
     pub fn rewrite_string<B: AsRef<[u8]>, R>(
         &mut self,
         key: &[u8],
@@ -90,7 +91,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// Changes the record of `key` in place, as [`Index::update`]; `None` where there is none.
+    /// Changes the record of `key` in place, as [`Index::update`]; `None` if it does not exist.
     fn update_record<R>(
         &mut self,
         position: u64,
@@ -105,7 +106,8 @@ impl Keyspace<'_> {
         })
     }
 
-    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Made when absent, of origin `made`; its expiry stays.
+    /// Changes the bytes of a string in place: `APPEND`, `SETRANGE`. Created when absent, of origin `made`; its expiry
+    /// stays.
     pub fn update_string<R>(
         &mut self,
         key: &[u8],
@@ -124,7 +126,7 @@ impl Keyspace<'_> {
                     let outcome = once(&mut bytes);
                     if let Ok((true, _)) = &outcome {
                         let expiry = record.expiry();
-                        // A long one is not copied: a bit far behind the end makes half a gigabyte of zeros.
+                        // A long one is not copied: a bit far beyond the end makes half a gigabyte of zeros.
                         match bytes.len() > RAW_MAX {
                             true => record.set_object(Object::Text(bytes), expiry),
                             false => record.set_string(&bytes, Origin::Edited, expiry),

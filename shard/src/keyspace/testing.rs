@@ -1,4 +1,4 @@
-//! What a keyspace has left in its log, for tests.
+//! Access to a keyspace's effects in its log, for tests.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(crate) struct TestLog {
 }
 
 impl TestLog {
-    /// What is written from here on is logged.
+    /// Logs everything that is written from here on.
     pub fn of(shared: &mut Shared) -> Self {
         let store = Arc::new(Store::memory());
         let identity = Identity { name: "test".into(), seed: shared.placement.seed, created_ms: 1 };
@@ -39,7 +39,7 @@ impl TestLog {
         Self { log, store, identity }
     }
 
-    /// In the order of the log.
+    /// All effects, in the order of the log.
     pub fn effects(&self) -> Vec<Kept> {
         self.log.flush().expect("memory does not fail");
         let entries = Log::look(&self.store).expect("memory does not fail").entries_of(&self.identity);

@@ -51,7 +51,7 @@ const CHANGES: &[(&str, &[u8], Act)] = &[
     }),
 ];
 
-/// Everything that looks like a change and is none.
+/// Every call that looks like a change and is none.
 const NO_CHANGES: &[(&str, Act)] = &[
     ("contains", |db| assert!(db.contains(b"key") && !db.contains(b"new"))),
     ("rewrite what is no string", |db| {
@@ -81,8 +81,8 @@ const NO_CHANGES: &[(&str, Act)] = &[
     ("read an expiry", |db| assert_eq!((db.expiry_unread(b"key"), db.expiry_unread(b"new")), (Some(None), None))),
 ];
 
-/// A keyspace with `key` and `list`, nothing in it changed since it was written; what `act` makes of it: changes, whether a
-/// watch on `watched` was touched, whether the places of what was changed are dirty, effects.
+/// The result of `act` on a keyspace with `key` and `list`, clean before: changes, whether a watch on `watched` was
+/// touched, whether the places of changed keys are dirty, effects.
 fn after(watched: &[u8], act: Act) -> (u64, bool, bool, Vec<Kept>) {
     let mut shared = Shared::new("test", 7);
     let mut contents = Contents::empty(0, SLOTS, shared.placement, std::array::from_fn(|id| id as u32));
@@ -188,7 +188,7 @@ fn what_is_large_is_freed_elsewhere() {
     }
 }
 
-/// A command's time may be before that of one that ran before it: what the earlier one saw expire stays gone.
+/// A command's time may be before that of one that ran before it: a key that the earlier one saw expire stays gone.
 #[test]
 fn what_has_expired_does_not_come_back_in_replay() {
     for actively in [false, true] {

@@ -1,4 +1,4 @@
-//! What a record holds: its kind, and the bytes of a string.
+//! The contents of a record: its kind, and the bytes of a string.
 
 use dormouse_types::record::{Record, Value};
 use dormouse_types::{Kind, Object};
@@ -24,7 +24,7 @@ impl Text<'_> {
         self.len() == 0
     }
 
-    /// Reads the bytes, of which an integer's are only made for it.
+    /// Reads the bytes; those of an integer are made only for this call.
     pub fn with_bytes<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         match self {
             Self::Int(n) => read(itoa::Buffer::new().format(*n).as_bytes()),

@@ -1,4 +1,4 @@
-//! What concerns a logical index as a whole: its size, its keys one after the other, emptying and swapping it.
+//! Logical indexes as wholes: size, iteration over keys, emptying and swapping.
 
 use std::sync::atomic::Ordering;
 
@@ -8,16 +8,16 @@ use dormouse_types::record::Record;
 use super::index::{self, Index};
 use super::{Fault, Keyspace};
 
-/// Draws before [`Keyspace::random_key`] takes what it finds first.
+/// Draws before [`Keyspace::random_key`] takes the first key that it finds.
 const RANDOM_ATTEMPTS: usize = 200;
 
 impl Keyspace<'_> {
-    /// Bytes of the held shards in memory, whatever index they are of.
+    /// Bytes of the held shards in memory, of all indexes.
     pub fn resident_bytes(&self) -> usize {
         self.shards.iter().map(|shard| shard.bytes()).sum()
     }
 
-    /// Keys in the selected index, expired ones that nobody has looked at included.
+    /// Keys in the selected index, including expired ones that were not removed yet.
     pub fn len(&self) -> usize {
         self.shards.iter().filter_map(|shard| shard.index(self.select)).map(Index::len).sum()
     }
@@ -26,7 +26,7 @@ impl Keyspace<'_> {
         self.len() == 0
     }
 
-    /// The same number once all is known: a place that the log holds effects for must be loaded to be counted.
+    /// The same number once it is certain: a place with effects in the log must be loaded to be counted.
     pub fn count(&mut self) -> usize {
         let uncounted = |index: &Index| {
             let stored = || index.places().iter().filter_map(|place| Some((place, place.stored()?)));
@@ -43,8 +43,8 @@ impl Keyspace<'_> {
         self.len()
     }
 
-    /// Visits the records (expired ones left out) from `cursor` on, at least `count` of them where there are as many, and
-    /// returns the next cursor; 0 when the end was reached. A cursor is a prefix53, so it means the same for ever.
+    /// Visits the records (expired ones left out) from `cursor` on, at least `count` of them if the index has as many,
+    /// and returns the next cursor; 0 when the end was reached. A cursor is a prefix53, so it means the same for ever.
     pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&Record)) -> u64 {
         let (now, select, placement) = (self.horizon(), self.select, self.shared.placement);
         let mut at = cursor;
@@ -101,7 +101,7 @@ impl Keyspace<'_> {
         }
     }
 
-    /// A random key that has not expired. Those that have and are met go.
+    /// A random key that has not expired. Expired keys met on the way are removed.
     pub fn random_key(&mut self) -> Option<Box<[u8]>> {
         for attempt in 1..=RANDOM_ATTEMPTS {
             let total = self.count();
@@ -130,20 +130,20 @@ impl Keyspace<'_> {
                     return None;
                 }
             };
-            // In a followed index those that have expired stay, so the search ends with one of them, as in a replica of Redis.
+            // In a followed index expired keys stay, so the search ends with one of them, as in a replica of Redis.
             if !expired || attempt == RANDOM_ATTEMPTS && self.is_followed() {
                 return Some(key);
             }
             self.expire(&key);
         }
-        // Nearly all have expired and wait for their turn to be removed: any that has not will do.
+        // Nearly all keys have expired and wait for their removal: any live one will do.
         let alive = |record: &&Record| record.expiry().is_none_or(|at| at > self.horizon());
         let indexes = self.shards.iter().filter_map(|shard| shard.index(self.select));
         indexes.flat_map(Index::iter).find(alive).map(|record| record.key().into())
     }
 
-    /// Empties logical index `select`; its keyspace gets a new id, so that neither chunks nor effects of the old one count.
-    /// Every shard must be held. What was there goes to the graveyard.
+    /// Empties logical index `select`; its keyspace gets a new id, so that neither chunks nor effects of the old one
+    /// count. Every shard must be held. The old data goes to the graveyard.
     pub fn flush(&mut self, select: u8) {
         let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
         let shared = self.shared;
@@ -159,7 +159,7 @@ impl Keyspace<'_> {
         self.record_ids();
     }
 
-    /// A place that a watched key may lie in and that is not in memory: only there can be seen whether a flush or a swap
+    /// A place that may hold a watched key and that is not in memory: only its contents show whether a flush or a swap
     /// changes the key.
     pub fn watched_missing(&self) -> Option<Fault> {
         let shared = self.shared;
@@ -169,14 +169,13 @@ impl Keyspace<'_> {
         })
     }
 
-    /// The same, noted as this command's fault. Whether there is one.
+    /// Notes the same as this command's fault. Returns whether there is one.
     pub fn needs_watched(&mut self) -> bool {
         self.fault = self.watched_missing();
         self.fault.is_some()
     }
 
-    /// Whether `key` is in an index, expired or not. What lies in a place that is not in memory, as after a sleep, may be any
-    /// key.
+    /// Whether `key` is in an index, expired or not. A place that is not in memory, as after a sleep, may hold any key.
     pub(super) fn may_hold(&self, select: u8, key: &[u8]) -> bool {
         let position = self.position(key);
         let index = self.shards[self.shard_at(position)].index(select);
@@ -195,9 +194,10 @@ impl Keyspace<'_> {
         self.record_ids();
     }
 
-    /// Removes from index `from` what has expired and bears a name that is watched in index `into`. To those who watch it, it
-    /// is no key when the index comes to be shown there, nor a change when it goes later. What has expired in `into` itself
-    /// stays for [`Self::may_hold`]: WATCH removes what has expired before it, so that it was there at WATCH and is gone.
+    /// Removes expired keys from index `from` whose names are watched in index `into`. For their watchers such a key
+    /// does not exist when the index comes to be shown there, and its later removal is no change. Expired keys in
+    /// `into` itself stay for [`Self::may_hold`]: WATCH removes keys that have expired before it, so such a key existed
+    /// at WATCH and is gone.
     fn expire_watched(&mut self, from: u8, into: u8) {
         let select = std::mem::replace(&mut self.select, from);
         for key in self.shared.watches.keys(into) {

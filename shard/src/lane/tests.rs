@@ -46,7 +46,7 @@ impl Bench {
         settle().await;
     }
 
-    /// What has begun since the last look.
+    /// The jobs that have begun since the last look.
     async fn began(&self) -> String {
         settle().await;
         self.began.lock().drain(..).collect::<Vec<_>>().join(" ")
@@ -85,7 +85,7 @@ fn a_database_that_uses_all_threads_keeps_no_other_waiting() {
         bench.long(&b, "b1");
         bench.long(&b, "b2");
         assert_eq!(bench.began().await, "b1");
-        // The first has one thread and the second has one: that is what the lane has.
+        // The first has one thread and the second has one: that is all that the lane has.
         bench.end("a1").await;
         assert_eq!(bench.began().await, "");
         bench.end("b1").await;
@@ -164,7 +164,7 @@ fn waste_is_freed_after_all_that_clients_wait_for() {
         bench.end("a1").await;
         assert_eq!(bench.began().await, "a3 waste of a waste of b");
         assert_eq!((a.waste_bytes(), b.waste_bytes()), (0, 0));
-        // One that lets much of it gather gets its turns beside the others.
+        // A database with much waste gets its turns beside the others.
         bench.long(&a, "a4");
         assert_eq!(bench.began().await, "a4");
         b.free(WASTE_BYTES_MAX + 1, pressing);
@@ -193,9 +193,9 @@ fn a_job_that_waits_for_a_lock_keeps_no_thread() {
             a.run_after(claims.into(), ready, move |()| note()).expect("room in the queue");
         }
         settle().await;
-        // What shares a shard with one that is before it waits in the queue.
+        // A job that shares a shard with an earlier one waits in the queue.
         assert_eq!(*asked.lock(), ["a1", "a2"]);
-        // Both threads wait for locks, so there is one for others.
+        // Both threads wait for locks, so another one may run other jobs.
         bench.long(&a, "a6");
         assert_eq!(bench.began().await, "a6");
         let grant = |locks: &mut HashMap<_, oneshot::Sender<()>>, name| {
@@ -207,7 +207,7 @@ fn a_job_that_waits_for_a_lock_keeps_no_thread() {
         grant(&mut locks, "a3");
         assert_eq!(bench.began().await, "a3");
         assert_eq!(*asked.lock(), ["a1", "a2", "a3", "a4"]);
-        // Given up: what comes after goes on.
+        // Given up: later jobs go on.
         drop(locks.remove("a4"));
         assert_eq!(bench.began().await, "");
         assert_eq!(*asked.lock(), ["a1", "a2", "a3", "a4", "a5"]);

@@ -77,7 +77,7 @@ fn a_place_written_whole_replaces_all_that_it_overlaps() {
             vec![visit(0, left, 8, body(0)), visit(0, right, 9, Written::Empty)],
             vec![(left, 8, 8), (right, 9, 9)],
         ),
-        // The body stays; what has changed is in the tail.
+        // The body stays; the changes are in the tail.
         (vec![(left, 1, 1), (right, 2, 2)], vec![visit(0, right, 9, Written::Keys)], vec![(left, 1, 1), (right, 2, 9)]),
         // Nothing was stored: the tail has it all.
         (vec![(left, 1, 1)], vec![visit(0, right, 9, Written::Keys)], vec![(left, 1, 1), (right, 0, 9)]),
@@ -105,7 +105,7 @@ fn tails_go_when_every_place_has_been_written_since() {
     gone.tails.push(tail);
     (gone.sequence, gone.segments[0].records, gone.segments[0].location.len) = (2, 0, 0);
     prune(&mut gone);
-    // That the range is empty need not be told any more: the log begins after it was seen so.
+    // The empty range needs no entry any more: the log begins after it was seen empty.
     assert_eq!((gone.tails.len(), gone.segments.len()), (0, 1));
 }
 
@@ -182,7 +182,7 @@ fn pieces_stay_and_go_with_their_bodies() {
         |number: u32, offset: u64| InChunk { entry: ChunkEntry { piece: number, offset, ..written.entry }, ..written };
     let visited = [
         visit(0, left, 8, Written::Body { body: written, pieces: vec![piece(1, 200), piece(4, 210)] }),
-        // What has changed beside them is in the tail.
+        // Other changes are in the tail.
         visit(0, right, 8, Written::Keys),
     ];
     replace_segments(&mut manifest, &last_seen(&visited), new_chunk());

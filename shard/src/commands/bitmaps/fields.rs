@@ -53,7 +53,7 @@ fn read(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], steps: &[Step]) ->
     Ok(())
 }
 
-/// What the growth of the string costs; each step is short.
+/// The cost of the string's growth; each step is short.
 pub(super) fn cost(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Ok(steps) = Steps::take(&mut Args::new(request, 2)) else { return 0 };
     steps.0.len() + steps.last_byte().map_or(0, |last| cost_of_growth(db, request.arg(1), last))
@@ -137,7 +137,7 @@ enum Action {
     Add(i64),
 }
 
-/// What a number that does not fit its field becomes.
+/// The treatment of a number that does not fit its field.
 #[derive(Clone, Copy)]
 enum Overflow {
     /// Its low bits.
@@ -227,14 +227,14 @@ impl Field {
         u64::MAX >> (64 - self.bits)
     }
 
-    /// What the low bits of `number` say in this field.
+    /// The value of the low bits of `number` in this field.
     fn wrapped(&self, number: u64) -> i128 {
         let number = number & self.mask();
         let is_negative = self.signed && number >> (self.bits - 1) == 1;
         if is_negative { i128::from((number | !self.mask()) as i64) } else { i128::from(number) }
     }
 
-    /// A field of 64 bits lies in up to nine bytes.
+    /// A field of 64 bits spans up to nine bytes.
     fn window(&self, bytes: &[u8]) -> ([u8; 16], usize) {
         let mut window = [0; 16];
         let inside = bytes.get(self.offset / 8..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `BITCOUNT` and `BITPOS`: what looks at a range of bits.
+//! `BITCOUNT` and `BITPOS`: commands that look at a range of bits.
 
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ pub(super) fn bitcount(
 
 /// `BITPOS key bit [start [end [BYTE | BIT]]]`
 ///
-/// A string whose end is not given goes on with zeros for ever, unless the range is empty.
+/// A string without a given end continues with zeros for ever, unless the range is empty.
 pub(super) fn bitpos(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
@@ -53,7 +53,7 @@ pub(super) fn bitpos(
     Ok(())
 }
 
-/// The bit that `BITPOS` looks for. It is judged before what stands behind it.
+/// The bit that `BITPOS` looks for. It is checked before the arguments behind it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted(bool);
 
@@ -76,7 +76,7 @@ pub(super) struct Bounds {
     bits: bool,
 }
 
-/// As `BITPOS` takes them: the unit is judged before the end.
+/// As `BITPOS` takes them: the unit is checked before the end.
 impl<'a> Argument<'a> for Bounds {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         if args.len() > 3 {

@@ -1,6 +1,6 @@
 //! The searches: `GEOSEARCH`, and its older forms, `GEORADIUS` and its kin.
 //!
-//! Redis reads the arguments of a search while it looks at the set: whether a member is there decides which error comes
+//! Redis reads the arguments of a search while it looks at the set: whether a member exists decides which error comes
 //! first. So the request is read with the set at hand.
 
 use std::ops::Bound;
@@ -97,7 +97,7 @@ fn run(db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>, form: For
 }
 
 struct Search<'a> {
-    /// Of a search in a set that is not there, where it is unknown.
+    /// `None` for a search in a missing set, where it is unknown.
     centre: Option<Point>,
     shape: Shape,
     /// The meters of the unit that distances are told in.

@@ -50,7 +50,7 @@ fn types_and_encodings() {
     assert_eq!(bench.run("OBJECT ENCODING none"), "nil");
 }
 
-/// Strings that were put together keep another encoding, wherever they go, until they are set anew.
+/// Strings that were put together keep another encoding, wherever they go, until they are set again.
 #[test]
 fn encodings_of_strings_that_were_changed() {
     check(&[

@@ -21,7 +21,7 @@ use crate::commands::work;
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
-/// What a reference to a member takes in a table that may be half empty, and has to move when it grows.
+/// Memory of a reference to a member in a table that may be half empty, and has to move when it grows.
 const REFERENCE_BYTES: usize = 3 * size_of::<Item<'_>>();
 
 /// The sets under some keys; `None` where there is none.
@@ -171,14 +171,14 @@ fn union<'s>(sets: Sets<'s>) -> impl Iterator<Item = Item<'s>> {
     largest.into_iter().flat_map(Set::iter).chain(new)
 }
 
-/// What a union needs while it is made: a table of the members of all but the largest set, where there are several.
+/// Memory that a union needs while it is made: a table of the members of all but the largest set, if there are several.
 fn union_bytes(sets: &Sets<'_>) -> usize {
     let lens = || sets.iter().flatten().map(|set| set.len());
     let largest = lens().max().unwrap_or(0);
     if lens().nth(2).is_some() { (lens().sum::<usize>() - largest) * REFERENCE_BYTES } else { 0 }
 }
 
-/// What a difference may need while it is made: a table of as many members as the first set has.
+/// Memory that a difference may need while it is made: a table of as many members as the first set has.
 fn difference_bytes(sets: &Sets<'_>) -> usize {
     let mut lens = sets.iter().map(|set| set.map_or(0, Set::len));
     let first = lens.next().unwrap_or(0);

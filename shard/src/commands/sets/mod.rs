@@ -250,7 +250,7 @@ fn spop(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[u8], La
         return Ok(());
     }
     reply.set(count);
-    // What is left may be less to record than what has gone.
+    // Recording the remaining members may be shorter than recording the removed ones.
     let names_them = db.records_by_key() && count <= len - count;
     let mut gone: Vec<Vec<u8>> = Vec::new();
     db.update_existing(key, |set: &mut Set, _| {
@@ -301,7 +301,7 @@ fn srandmember(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[
     let wanted = wanted.min(set.len() as u64) as usize;
     reply.array(wanted);
     if wanted.saturating_mul(3) <= set.len() {
-        // Few of many: what has been drawn already is drawn again.
+        // Few of many: a member that was drawn already is drawn again.
         let mut drawn = HashSet::with_capacity(wanted);
         while drawn.len() < wanted {
             if let Some(member) = set.random(&mut randoms)
@@ -334,7 +334,7 @@ fn smove(db: &mut Keyspace<'_>, reply: &mut Reply, (source, destination, member)
             let added = set.add(member, limits);
             Change::when(added, added)
         })?;
-        // A set that is made is recorded whole.
+        // A newly created set is recorded whole.
         if added && !made {
             db.effect(destination, &[b"SADD", destination, member]);
         }

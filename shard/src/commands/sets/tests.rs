@@ -67,7 +67,7 @@ fn other_kinds_and_arities_are_refused() {
     {
         assert!(bench.run(command).starts_with("(error) ERR wrong number of arguments for 's"), "{command}");
     }
-    // A source that does not exist is nothing to move from, whatever the destination is.
+    // A source that does not exist has nothing to move, whatever the destination is.
     assert_eq!(bench.run("SMOVE none t a"), "0");
 }
 

@@ -172,14 +172,14 @@ enum Source<'s> {
     Sorted(&'s SortedSet),
 }
 
-/// A source, and what its scores are multiplied by.
+/// A source, and the factor of its scores.
 #[derive(Debug, Clone, Copy)]
 struct Input<'s> {
     source: Option<Source<'s>>,
     weight: f64,
 }
 
-/// What a reference to a member with its score takes, in a table that may be half empty and then in a list.
+/// Memory of a reference to a member with its score, in a table that may be half empty and then in a list.
 const SCORED_BYTES: usize = 4 * size_of::<(Item<'_>, f64)>();
 
 type Inputs<'s> = SmallVec<[Input<'s>; 4]>;
@@ -285,7 +285,7 @@ fn intersection<'s>(mut inputs: Inputs<'s>, aggregate: Aggregate) -> impl Iterat
     })
 }
 
-/// The members of the first input that no other has. Where the others are many and small, they are gathered once, as in
+/// The members of the first input that no other has. If the others are many and small, they are gathered once, as in
 /// the difference of plain sets.
 fn difference<'s>(inputs: Inputs<'s>) -> impl Iterator<Item = (Item<'s>, f64)> {
     let first = inputs.first().copied();

@@ -85,7 +85,7 @@ pub fn zrandmember(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Draw(draw)): 
     let wanted = wanted.min(set.len() as u64) as usize;
     write_header(reply, wanted, with_scores);
     if wanted.saturating_mul(3) <= set.len() {
-        // Few of many: what has been drawn already is drawn again.
+        // Few of many: a member that was drawn already is drawn again.
         let mut drawn = HashSet::with_capacity(wanted);
         while drawn.len() < wanted {
             if let Some((member, score)) = set.random(&mut randoms)
@@ -171,7 +171,8 @@ fn pop_from_one(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], end: End, 
     Ok(())
 }
 
-/// The members that are popped. What a write answers cannot be written elsewhere afterwards, so their bytes count too.
+/// The members that are popped. The reply of a write cannot be moved to another thread afterwards, so their bytes count
+/// too.
 pub(super) fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
     let count = request.get(2).map_or(Some(1), canonical_integer).unwrap_or(0);
     let bytes = bytes_of_end(db, request.arg(1), end, count);

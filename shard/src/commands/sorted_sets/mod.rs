@@ -384,15 +384,15 @@ fn zscan(
 /// The options of `ZADD`.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Rule {
-    /// NX: members that are there stay as they are.
+    /// NX: existing members stay as they are.
     pub(super) only_new: bool,
-    /// XX: members that are not there are not added.
+    /// XX: new members are not added.
     pub(super) only_present: bool,
     /// GT: scores only grow.
     only_greater: bool,
     /// LT: scores only shrink.
     only_less: bool,
-    /// CH: the answer counts what was changed, not only what was added.
+    /// CH: the answer counts changed members, not only added ones.
     pub(super) counts_changes: bool,
     /// INCR: the score is added to the one that the member has; the answer is the sum.
     increment: bool,
@@ -428,7 +428,7 @@ impl Rule {
         if self.increment && pairs > 1 { Err(INCR_PAIRS) } else { Ok(()) }
     }
 
-    /// Gives a member a score as far as the rule allows: the score that it has then and what was done, or nothing.
+    /// Gives a member a score as far as the rule allows. Returns its new score and the kind of change, or nothing.
     fn apply(
         &self,
         set: &mut SortedSet,

@@ -1,7 +1,7 @@
 //! Ranges by rank, by score and by member: read, stored, counted, removed.
 //!
-//! Whatever a range is given by, it comes down to a range of ranks, which the sorted set finds in logarithmic time;
-//! `REV` reads it backwards, `LIMIT` cuts it.
+//! However a range is given, it comes down to a range of ranks, which the sorted set finds in logarithmic time; `REV`
+//! reads it backwards, `LIMIT` cuts it.
 
 use std::ops::{Bound, Range};
 
@@ -18,10 +18,10 @@ const LIMIT_NEEDS_BY: Error =
     Error::text("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX");
 const SCORES_NOT_BY_LEX: Error = Error::text("ERR syntax error, WITHSCORES not supported in combination with BYLEX");
 
-/// A set of no more members costs less than to look closer.
+/// A set of no more members costs less than a closer look.
 const SMALL: usize = 256;
 
-/// What the ends of a range are.
+/// The kind of a range's ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Rank,
@@ -29,7 +29,7 @@ pub enum By {
     Lex,
 }
 
-/// What a command's name fixes, and its options may not say.
+/// The choices that a command's name fixes, and its options may not.
 #[derive(Debug, Clone, Copy)]
 pub struct Form {
     by: Option<By>,
@@ -134,13 +134,13 @@ pub fn cost(db: &Keyspace<'_>, request: Request<'_>, form: Form) -> usize {
         Some(set) if set.len() <= SMALL && !form.stores => set.len(),
         Some(set) => {
             let count = Query::read(given, form).map_or(0, |query| query.ranks(set).len());
-            // What is stored is no part of the reply, whose bytes count by themselves.
+            // Stored members are not part of the reply, whose bytes count by themselves.
             if form.stores { some(db, given.key, count) } else { count }
         }
     }
 }
 
-/// What `ZRANGESTORE` may store: as much of the source as the range has of its members.
+/// The bytes that `ZRANGESTORE` may store: the same share of the source as the range has of its members.
 pub fn stored_bytes(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let source = request.arg(2);
     let (bytes, members) = (copied_bytes(db, source), cost(db, request, ZRANGESTORE));

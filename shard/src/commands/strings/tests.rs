@@ -273,7 +273,7 @@ fn many_at_once() {
     ]);
 }
 
-/// More keys than are asked for from memory at a time, the last of them with keys of before, and each a part of another.
+/// More keys than are prefetched at a time, the last of them repeating earlier keys, and each a part of another.
 #[test]
 fn very_many_at_once() {
     let mut bench = Bench::new();

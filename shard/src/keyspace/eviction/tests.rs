@@ -31,7 +31,7 @@ impl Held {
         Keyspace::new([&mut self.contents], &self.shared, 0, self.now_ms, self.seed)
     }
 
-    /// What a server does for a write: room first, waiting for it if need be. False: it was refused.
+    /// Acts as a server does for a write: room first, waiting for it if need be. False: it was refused.
     fn set(&mut self, key: &[u8], value: &[u8], expiry: Expiry) -> bool {
         let adds = key.len() + size_class(value.len()) + 2 * OVERHEAD_EACH;
         for _ in 0..10_000 {
@@ -105,7 +105,7 @@ fn a_volatile_policy_drops_only_what_expires() {
         let left: Vec<u64> = (2_000..20_000u64).filter(|n| db.contains(&n.to_be_bytes())).collect();
         drop(db);
         if policy == Eviction::VolatileTtl {
-            // Each was to expire before all that came earlier, so those that came first stay.
+            // Each was to expire before all earlier ones, so the first ones stay.
             let early = left.iter().filter(|n| **n < 8_000).count();
             assert!(early * 4 > left.len() * 3, "{early} of {} are among the last to expire", left.len());
         }
@@ -214,7 +214,7 @@ fn all_indexes_give_and_none_is_chosen_for_its_number() {
     assert!(counts.iter().all(|count| count * 5 > all), "{counts:?}");
 }
 
-/// Few keys of a large database may go: all of them are found, and none of the others is dropped.
+/// Few keys of a large database may go: all of them are found, and no other key is dropped.
 #[test]
 fn a_volatile_policy_finds_the_few_that_may_go() {
     let mut held = Held::new(Eviction::VolatileTtl, 0);

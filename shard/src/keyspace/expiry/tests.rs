@@ -33,7 +33,7 @@ impl Held {
         self.contents.expire(&self.shared, self.now_ms, steps)
     }
 
-    /// What the keeper does at a tick. Answers how many records were looked at, and removed.
+    /// Acts as the keeper at a tick. Returns how many records were looked at, and removed.
     fn tick(&mut self) -> (usize, usize) {
         let (mut looked, mut removed) = (0, 0);
         loop {
