@@ -1,16 +1,16 @@
 //! Memory that clients make the server keep beside the data.
 //!
-//! Every byte of it is charged to the database that the client speaks to: the connection itself, requests that have not come
-//! whole, arguments of commands that wait, what MULTI has queued, watched keys, subscriptions, names, replies and messages
-//! that are not sent yet.
+//! Every byte of it is charged to the database that the client speaks to: the connection itself, incomplete requests,
+//! arguments of commands that wait, commands queued by MULTI, watched keys, subscriptions, names, and unsent replies
+//! and messages.
 //!
-//! 1. Each database has an [`Account`], whose limit is `maxmemory-clients`. The process has one for all clients, whose limit is
-//!    what `--max-memory-total` leaves beside everything else: see [`crate::memory`]. A charge goes to both.
-//! 2. A charge that does not fit is refused where it is asked for: a reply becomes an error, a subscription or a queued
-//!    command is refused, a connection whose request does not fit is closed after an error, a subscriber that is told too
-//!    much is closed.
-//! 3. An account that refuses something to one client because of what others hold has hoarders: the largest of its clients are
-//!    closed, as Redis does ([`Account::is_crowded`]).
+//! 1. Each database has an [`Account`], whose limit is `maxmemory-clients`. The process has one for all clients, whose
+//!    limit is what `--max-memory-total` leaves beside everything else: see [`crate::memory`]. A charge goes to both.
+//! 2. A charge that does not fit is refused where it is requested: a reply becomes an error, a subscription or a queued
+//!    command is refused, a connection whose request does not fit is closed after an error, and a subscriber with too
+//!    many unsent messages is closed.
+//! 3. If an account refuses something to one client because of what others hold, the largest of its clients are closed,
+//!    as in Redis ([`Account::is_crowded`]).
 //!
 //! Invariant: a client's charges move with it to another database, and end with it.
 
@@ -24,30 +24,30 @@ pub fn refusal(limit: &str) -> Error {
     Error::Text(format!("OOM command not allowed when used memory > '{limit}'.").into())
 }
 
-/// The limit of the process, as errors name it.
+/// The name that errors use for the limit of the process.
 pub const TOTAL: &str = "max-memory-total";
-/// That of one database's clients.
+/// The name for the limit of one database's clients.
 pub const OF_DATABASE: &str = "maxmemory-clients";
 
-/// That of all connections without a token.
+/// The name for the limit of all connections without a token.
 pub const OF_STRANGERS: &str = "the memory of unauthenticated clients";
 
-/// What one connection costs before it has sent anything: its session, its task, its entry in the list of clients.
+/// Overhead of a connection that has sent nothing, in bytes: its session, its task, its entry in the list of clients.
 pub const CONNECTION_BYTES: usize = 4096;
-/// What a subscription or a watched key costs beside its name: its entries in two maps.
+/// Overhead of a subscription or a watched key beside its name, in bytes: its entries in two maps.
 pub const ENTRY_BYTES: usize = 192;
 
-/// An account that has refused something closes clients until no more than this part of its limit is used.
+/// After a refusal, an account closes clients until at most this part of its limit is used.
 const CROWDED: (usize, usize) = (3, 4);
 
-/// Bytes that are kept on behalf of somebody, and how many may be.
+/// Bytes kept on behalf of clients, and the limit on them.
 #[derive(Debug)]
 pub struct Account {
-    /// How errors name its limit.
+    /// The name that errors use for its limit.
     name: &'static str,
-    /// [`usize::MAX`]: none.
+    /// The limit in bytes; [`usize::MAX`]: none.
     limit: AtomicUsize,
-    /// What each client may have, whatever the others hold.
+    /// Bytes that each client may have, whatever the others hold.
     each_min: usize,
     used: AtomicUsize,
     peak: AtomicUsize,
@@ -61,7 +61,7 @@ impl Account {
         Self::with_each_min(name, limit, 0)
     }
 
-    /// One with room for `each_min` bytes of each client, be it full or not.
+    /// Creates an account with room for `each_min` bytes of each client, even when it is full.
     pub fn with_each_min(name: &'static str, limit: usize, each_min: usize) -> Arc<Self> {
         let account = Self {
             name,
@@ -95,7 +95,7 @@ impl Account {
         self.refusals.load(Ordering::Relaxed)
     }
 
-    /// What is charged already stays, even if it is more.
+    /// Changes the limit. Existing charges stay, even if they exceed it.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Ordering::Relaxed);
     }
@@ -103,22 +103,22 @@ impl Account {
     /// Charges `bytes`, all or nothing.
     ///
     /// # Errors
-    /// The name of the limit that is in the way.
+    /// The name of the limit that the charge would exceed.
     pub fn take(&self, bytes: usize) -> Result<(), &'static str> {
         self.try_take(bytes).inspect_err(|_| _ = self.refusals.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// The same, where less will do: that it does not fit is no refusal.
+    /// Like [`Self::take`], for callers that can do with less: a failure does not count as a refusal.
     pub fn try_take(&self, bytes: usize) -> Result<(), &'static str> {
         let limit = self.limit();
-        // What does not fit is not added even for a moment: others would be refused meanwhile.
+        // A charge that does not fit is not added even for a moment: other clients would be refused meanwhile.
         let add = |used: usize| used.checked_add(bytes).filter(|used| *used <= limit);
         let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).map_err(|_| self.name)?;
         self.peak.fetch_max(before + bytes, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Charges `bytes` that are kept already.
+    /// Charges `bytes` that are already kept.
     pub fn take_anyway(&self, bytes: usize) {
         let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         self.peak.fetch_max(used, Ordering::Relaxed);
@@ -127,8 +127,8 @@ impl Account {
         }
     }
 
-    /// Notes that a charge was refused to a client that holds `own` bytes. If the others hold more than half of what all may
-    /// have, it is their doing.
+    /// Notes that a charge was refused to a client that holds `own` bytes. The others are to blame if they hold more
+    /// than half of the limit.
     pub fn refused(&self, own: usize) {
         if self.used().saturating_sub(own) > self.limit() / 2 {
             self.is_contended.store(true, Ordering::Relaxed);
@@ -139,8 +139,8 @@ impl Account {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that are to be freed by closing clients: where some took from others since it was last asked, and it is nearly
-    /// full.
+    /// Returns the bytes to free by closing clients, if some clients took from others since the last call and the
+    /// account is nearly full.
     pub fn is_crowded(&self) -> Option<usize> {
         if !self.is_contended.swap(false, Ordering::Relaxed) {
             return None;

@@ -1,7 +1,7 @@
-//! Who is connected: what other connections may see of a client, and what they may tell it.
+//! The connected clients: what other connections may see of a client and may tell it.
 //!
-//! A [`Client`] is shared; its session is not. The session writes here what `CLIENT LIST` shows; others put messages in
-//! its outbox or mark it killed, and wake it.
+//! A [`Client`] is shared; its session is not. The session writes here what `CLIENT LIST` shows. Other connections put
+//! messages in its outbox or mark it killed, and wake it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Client {
     pub id: u64,
     pub peer: Peer,
     pub connected_ms: u64,
-    /// Its socket; -1 while there is none.
+    /// File descriptor of its socket; -1: none.
     pub fd: AtomicI32,
     /// Unix milliseconds of its last batch.
     pub active_ms: AtomicU64,
@@ -39,40 +39,40 @@ pub struct Client {
     pub queued: AtomicU32,
     pub watching: AtomicU32,
     pub no_evict: AtomicBool,
-    /// It has shown the admin token: clients without rights to the node cannot disconnect it.
+    /// Whether it has shown the admin token: clients without rights to the node cannot disconnect it.
     pub is_admin: AtomicBool,
-    /// Its commands leave the keys' access clocks alone.
+    /// Whether its commands leave the access clocks of keys alone.
     pub no_touch: AtomicBool,
-    /// Bytes that lie in its query buffer and its output buffer.
+    /// Bytes in its query buffer and its output buffer.
     pub input_bytes: AtomicUsize,
     pub output_bytes: AtomicUsize,
-    /// Bytes of the arguments of the command that runs, and of those that MULTI has queued.
+    /// Bytes of the arguments of the running command and of those queued by MULTI.
     pub argument_bytes: AtomicUsize,
     pub queued_bytes: AtomicUsize,
-    /// Bytes that the buffer for its replies has while it is used, and the most that replies took so far.
+    /// Capacity of its reply buffer while in use, and the most bytes that its replies took so far.
     pub reply_bytes: AtomicUsize,
     pub reply_bytes_peak: AtomicUsize,
     pub told: Mutex<Told>,
     killed: AtomicBool,
-    /// It has closed its own connection, which ends when the reply has gone.
+    /// Whether it has closed its own connection, which ends after the reply is sent.
     leaving: AtomicBool,
     outbox: Mutex<Outbox>,
     outbox_bytes: AtomicUsize,
     pub waker: AtomicWaker,
-    /// What it makes the server keep: see [`crate::account`].
+    /// Memory that it makes the server keep: see [`crate::account`].
     held: Mutex<HeldBytes>,
-    /// What all clients make the server keep.
+    /// The account of all clients.
     of_all: Arc<Account>,
-    /// Of that, the bytes of replies that are being written.
+    /// The part of it that belongs to replies being written.
     written: AtomicUsize,
-    /// Most bytes of replies that the node lets a client have.
+    /// The node's limit on the bytes of replies of one client.
     written_max: Arc<AtomicUsize>,
-    /// The database for which it counts among the most clients that the node takes; others are strangers. Changed under the
+    /// The database for which it counts toward the node's limit of clients; `None` for strangers. Changed under the
     /// lock of [`Clients`].
     welcome_in: Mutex<Option<Arc<str>>>,
 }
 
-/// What a client has said of itself, and which database it speaks to (none before it has said who it is).
+/// Information that a client has given about itself, and its database (none before it has authenticated).
 #[derive(Debug, Default, Clone)]
 pub struct Told {
     pub name: Box<[u8]>,
@@ -87,7 +87,7 @@ struct HeldBytes {
     bytes: usize,
 }
 
-/// A smaller outbox doubles when it is full.
+/// A full outbox smaller than this doubles its size.
 const OUTBOX_DOUBLED_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
@@ -98,7 +98,7 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// What is much grows by a quarter at a time, not to twice its size.
+    /// Appends a message. A large outbox grows by a quarter at a time instead of doubling.
     fn add(&mut self, message: &[u8]) {
         let (len, room) = (self.messages.len(), self.messages.capacity() - self.messages.len());
         if len > OUTBOX_DOUBLED_BYTES && message.len() > room {
@@ -107,7 +107,7 @@ impl Outbox {
         self.messages.extend_from_slice(message);
     }
 
-    /// Whether `bytes` that wait to be read are too many, now or for too long.
+    /// Whether `bytes` of unread output exceed the limit, now or for too long.
     fn is_over(&mut self, bytes: usize, limit: OutputLimit, now_ms: u64) -> bool {
         let soft = limit.soft_bytes > 0 && bytes > limit.soft_bytes;
         self.soft_since_ms = if soft { Some(self.soft_since_ms.unwrap_or(now_ms)) } else { None };
@@ -116,7 +116,7 @@ impl Outbox {
     }
 }
 
-/// An output buffer limit: bytes at once, or bytes for so many seconds; 0: none.
+/// An output buffer limit: bytes at once, or bytes for a number of seconds; 0: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutputLimit {
     pub hard_bytes: usize,
@@ -148,7 +148,7 @@ impl Budget for Client {
     }
 }
 
-/// Whether much fits beside what the databases have taken since the last look at the memory.
+/// Whether `bytes` fit beside what the databases have taken since the last memory measurement.
 fn fits_beside(bytes: usize) -> bool {
     bytes < COUNTED_BYTES || !MEMORY.is_exceeded_by(bytes)
 }
@@ -168,7 +168,7 @@ impl Client {
         taken.inspect_err(|_| _ = self.written.fetch_sub(bytes, Ordering::Relaxed))
     }
 
-    /// Charges the database that it speaks to for `bytes`.
+    /// Charges `bytes` to the client's database.
     ///
     /// # Errors
     /// The name of the limit that they would exceed.
@@ -180,7 +180,7 @@ impl Client {
             held.account.take(bytes).inspect_err(|_| held.account.refused(held.bytes))?;
         }
         if held.account.used() <= MEMORY.floor() {
-            // It is not refused for what the clients of others hold; theirs are closed for it.
+            // A client is not refused for what clients of other databases hold; those are closed instead.
             self.of_all.take_anyway(bytes);
         } else if !fits_beside(bytes) || self.of_all.take(bytes).is_err() {
             held.account.give(bytes);
@@ -192,7 +192,7 @@ impl Client {
         Ok(())
     }
 
-    /// The same where less will do: a refusal is not counted.
+    /// Like [`Self::hold`], for callers that can do with less: a refusal is not counted.
     fn hold_if_free(&self, bytes: usize) -> Result<(), &'static str> {
         let mut held = self.held.lock();
         held.account.try_take(bytes)?;
@@ -205,7 +205,7 @@ impl Client {
         Ok(())
     }
 
-    /// The same for what is kept already.
+    /// Charges `bytes` that are already kept.
     pub fn hold_anyway(&self, bytes: usize) {
         let mut held = self.held.lock();
         held.account.take_anyway(bytes);
@@ -216,7 +216,7 @@ impl Client {
 
     pub fn let_go(&self, bytes: usize) {
         let mut held = self.held.lock();
-        // After its end nothing is charged to it any more.
+        // Nothing is charged to a client after its end.
         let bytes = bytes.min(held.bytes);
         held.bytes -= bytes;
         held.account.give(bytes);
@@ -224,7 +224,7 @@ impl Client {
         MEMORY.let_go(bytes);
     }
 
-    /// Whatever it makes the server keep is charged to `account` from now on.
+    /// Moves its charges to `account`, and charges later ones to it.
     pub fn charge_to(&self, account: &Arc<Account>) {
         let mut held = self.held.lock();
         if !Arc::ptr_eq(&held.account, account) {
@@ -248,13 +248,13 @@ impl Client {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// Its connection is closed when it comes to it.
+    /// Marks its connection to be closed. The connection closes when it sees the mark.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// It is not listed any more.
+    /// Removes it from the list.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
     }
@@ -263,8 +263,8 @@ impl Client {
         self.outbox_bytes.load(Ordering::Acquire) > 0
     }
 
-    /// Closes its connection if what it has yet to read was above the soft limit for too long: looked at from time to time,
-    /// as the messages that brought it there may have been the last.
+    /// Closes its connection if its unread output was above the soft limit for too long. Called periodically, because
+    /// the messages that exceeded the limit may have been the last.
     pub fn check_output(&self, limit: OutputLimit, now_ms: u64) {
         let mut outbox = self.outbox.lock();
         let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
@@ -279,8 +279,8 @@ impl Client {
         self.kill();
     }
 
-    /// Gives it `message`, already encoded. When its outbox is over the limit it is killed: a slow reader must not take
-    /// the server's memory.
+    /// Adds `message`, already encoded, to its outbox. Kills the client if its outbox exceeds the limit: a slow reader
+    /// must not take the server's memory.
     pub fn tell(&self, message: &[u8], limit: OutputLimit, now_ms: u64) {
         let mut outbox = self.outbox.lock();
         if self.hold(message.len()).is_err() {
@@ -303,7 +303,7 @@ impl Client {
         self.waker.wake();
     }
 
-    /// Appends what others have told it to `to`.
+    /// Moves the messages from its outbox to `to`.
     pub fn take_messages(&self, to: &mut Vec<u8>) {
         let mut outbox = self.outbox.lock();
         self.let_go(outbox.messages.len());
@@ -334,7 +334,7 @@ impl Caller for Client {
     }
 }
 
-/// All clients of the node. Those that have not shown a token do not count among the most that it takes.
+/// All clients of the node. Clients that have not shown a token do not count toward the limit of clients.
 #[derive(Debug)]
 pub struct Clients {
     all: Mutex<All>,
@@ -343,11 +343,11 @@ pub struct Clients {
     pub accepted: AtomicU64,
     pub rejected: AtomicU64,
     is_draining: AtomicBool,
-    /// What all of them make the server keep.
+    /// The account of all clients.
     pub memory: Arc<Account>,
-    /// The part of those that have not shown a token.
+    /// The account of clients that have not shown a token.
     strangers_memory: Arc<Account>,
-    /// Most bytes of replies that one of them may have.
+    /// Limit on the bytes of replies of one client.
     pub written_max: Arc<AtomicUsize>,
 }
 
@@ -375,23 +375,24 @@ impl Default for Clients {
 #[derive(Debug, Default)]
 struct All {
     by_id: BTreeMap<u64, Arc<Client>>,
-    /// How many of them are welcome, and how many of those each database has.
+    /// Number of welcome clients, in total and for each database.
     welcome: usize,
     by_database: HashMap<Arc<str>, usize>,
     strangers: Strangers,
 }
 
-/// How many clients the node takes.
+/// The number of clients that the node takes.
 #[derive(Debug, Clone, Copy)]
 pub struct Places {
     pub max: usize,
-    /// The databases that share them. Each can have its part of a quarter of all places, whatever the others take.
+    /// The number of databases that share the places. Each can claim its part of a quarter of them, whatever the others
+    /// take.
     pub databases: usize,
-    /// New clients are refused: the process has no memory left.
+    /// Whether new clients are refused because the process has no memory left.
     pub is_out_of_memory: bool,
 }
 
-/// Why the node does not take a client. `Display` is what that client sees.
+/// The reason why the node refuses a client. `Display` is the text that the client sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("ERR max number of clients reached")]
@@ -424,7 +425,7 @@ impl All {
         }
     }
 
-    /// Places that the other databases can still claim.
+    /// Number of places that the other databases can still claim.
     fn kept_for_others(&self, database: &Arc<str>, places: Places) -> usize {
         let quarter = places.max / 4;
         if self.welcome + quarter < places.max {
@@ -438,7 +439,7 @@ impl All {
 }
 
 impl Clients {
-    /// A new client of a database that asks for no token.
+    /// Adds a client of a database that requires no token.
     ///
     /// # Errors
     /// When the node does not take it.
@@ -461,7 +462,7 @@ impl Clients {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A new client that has to show a token. Where strangers have more than `places` an older one is closed for it.
+    /// Adds a client that has to show a token. If strangers hold more than `places`, an older one is closed.
     pub fn add_stranger(&self, peer: Peer, now_ms: u64, places: usize) -> Arc<Client> {
         let mut all = self.all.lock();
         let client = self.enlist(&mut all, peer, "".into(), &self.strangers_memory, now_ms);
@@ -469,17 +470,17 @@ impl Clients {
         client
     }
 
-    /// It has shown a token of `database`.
+    /// Records that a client has shown a token of `database`.
     ///
     /// # Errors
-    /// When the node does not take it; then it has the place that it had.
+    /// When the node does not take it. Then it keeps its previous place.
     pub fn welcome(&self, client: &Client, database: &Arc<str>, places: Places) -> Result<(), Refusal> {
         let mut all = self.all.lock();
         let mut place = client.welcome_in.lock();
         if place.as_ref() == Some(database) {
             return Ok(());
         }
-        // One that comes from another database needs no place beside that.
+        // A client that comes from another database gives up its place there.
         let before = place.take();
         before.iter().for_each(|before| all.dismiss(before));
         if let Err(refusal) = all.admit(database, places) {
@@ -496,7 +497,7 @@ impl Clients {
         Ok(())
     }
 
-    /// It has to show a token again.
+    /// Requires a client to show a token again.
     pub fn estrange(&self, client: &Arc<Client>, now_ms: u64, places: usize) {
         let mut all = self.all.lock();
         if let Some(database) = client.welcome_in.lock().take() {
@@ -506,13 +507,13 @@ impl Clients {
         }
     }
 
-    /// Closes strangers that are here since before `since_ms`.
+    /// Closes strangers that connected before `since_ms`.
     pub fn close_strangers_before(&self, since_ms: u64) {
         let all = self.all.lock();
         all.strangers.before(since_ms).iter().filter_map(|id| all.by_id.get(id)).for_each(|client| client.kill());
     }
 
-    /// Closes the strangers that keep most, where all together keep too much.
+    /// Closes the strangers that keep most memory, if all strangers together keep too much.
     pub fn close_hoarding_strangers(&self) {
         if let Some(bytes) = self.strangers_memory.is_crowded() {
             self.evict(&self.strangers_memory, bytes);
@@ -530,7 +531,8 @@ impl Clients {
         }
     }
 
-    /// Closes the clients that keep most memory of `account`, until so many bytes are free. Answers how many were closed.
+    /// Closes the clients that keep most memory of `account`, until `bytes` are free. Returns the number of closed
+    /// clients.
     pub fn evict(&self, account: &Arc<Account>, bytes: usize) -> usize {
         let mut hoarders: Vec<_> = self.list();
         hoarders.retain(|client| {
@@ -539,7 +541,7 @@ impl Clients {
         hoarders.sort_by_cached_key(|client| std::cmp::Reverse(client.held_bytes()));
         let (mut left, mut closed) = (bytes, 0);
         for client in hoarders {
-            // One that holds next to nothing is no help.
+            // Closing a client that holds next to nothing would not help.
             if left == 0 || client.held_bytes() <= 2 * CONNECTION_BYTES {
                 break;
             }
@@ -617,7 +619,7 @@ impl Clients {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Lets every client go when it has its replies, those that come from now on too.
+    /// Closes every client once it has its replies, including clients that connect from now on.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
         self.list().iter().for_each(|client| client.waker.wake());
@@ -627,12 +629,13 @@ impl Clients {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// In the order of their ids.
+    /// All clients in the order of their ids.
     pub fn list(&self) -> Vec<Arc<Client>> {
         self.all.lock().by_id.values().cloned().collect()
     }
 
-    /// Those of one database: no tenant sees another. One that was closed is gone, even if its worker has yet to notice.
+    /// The clients of one database: no tenant sees another's. A closed client is left out even if its worker has yet to
+    /// notice.
     pub fn of_database(&self, database: &str) -> Vec<Arc<Client>> {
         let mut clients = self.list();
         let is_gone = |client: &Client| client.is_killed() || client.leaving.load(Ordering::Acquire);
@@ -649,7 +652,7 @@ mod tests {
         Places { max, databases, is_out_of_memory: false }
     }
 
-    /// Adds clients of `database` until it gets no more, and answers how many it has got.
+    /// Adds clients of `database` until the node refuses one. Returns the number of added clients.
     fn fill(clients: &Clients, database: &str, places: Places) -> usize {
         let account = Account::new(account::OF_DATABASE, usize::MAX);
         let add = || clients.add(Peer::Unix("test".into()), &database.into(), &account, 0, places);
@@ -668,7 +671,7 @@ mod tests {
         assert_eq!(fill(&clients, "greedy", places(100, 5)), 0);
         assert_eq!(fill(&clients, "fourth", places(100, 5)), 5);
         assert_eq!(fill(&clients, "fifth", places(100, 5)), 5);
-        // What leaves makes room for whoever comes.
+        // A client that leaves frees its place for another one.
         let first = clients.list().remove(0);
         clients.remove(first.id);
         assert_eq!(fill(&clients, "fifth", places(100, 5)), 1);
@@ -734,7 +737,7 @@ mod tests {
         assert_eq!(accounts[0].is_crowded(), None, "it has most of it itself");
         assert_eq!(small.hold(20 << 10), Err(account::OF_DATABASE));
         assert_eq!(clients.memory.used(), 2 * CONNECTION_BYTES + (80 << 10));
-        // The largest goes, and only as many as are needed.
+        // The largest client is closed, and only as many as needed.
         assert_eq!(clients.evict(&accounts[0], accounts[0].is_crowded().unwrap()), 1);
         assert_eq!((small.is_killed(), large.is_killed()), (false, true));
         clients.remove(large.id);

@@ -12,12 +12,12 @@ pub fn unix_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// Both clocks as close to one moment as they can be read. The monotonic one is read first, so that what is computed from
-/// them is ahead of the system's clock by the time between the two, and never behind it.
+/// Reads both clocks as close to one moment as possible. The monotonic one is read first, so times computed from the
+/// pair may be ahead of the system's clock by the time between the two readings, but never behind it.
 pub(crate) fn both_clocks() -> (Instant, u64) {
     const APART_MAX: Duration = Duration::from_micros(5);
     let mut closest = (Duration::MAX, Instant::now(), 0);
-    // This thread may be interrupted between the two, but hardly each time.
+    // This thread may be interrupted between the two readings, but hardly each time.
     for _ in 0..8 {
         let (before, system_ns) = (Instant::now(), unix_ns());
         let apart = before.elapsed();
@@ -31,9 +31,9 @@ pub(crate) fn both_clocks() -> (Instant, u64) {
     (closest.1, closest.2)
 }
 
-/// Milliseconds of a clock that is never set. For how long something takes; it begins anywhere.
+/// Milliseconds of a clock that is never set, for measuring durations. Its origin is arbitrary.
 pub fn monotonic_ms() -> u64 {
-    // A few milliseconds coarse and four times as fast: each batch of writes reads it.
+    // A few milliseconds coarse, but four times as fast: each batch of writes reads it.
     #[cfg(target_os = "linux")]
     let clock = rustix::time::ClockId::MonotonicCoarse;
     #[cfg(not(target_os = "linux"))]

@@ -1,8 +1,8 @@
-//! The settings behind `CONFIG GET` and `CONFIG SET`: one row for each parameter, with Redis's name, how it is read, and
-//! how it is changed where it can be.
+//! The settings behind `CONFIG GET` and `CONFIG SET`: one row for each parameter, with Redis's name, its getter and, if
+//! it can be changed, its setter.
 //!
-//! A setting belongs to the whole node or to one database. Both are plain values: whoever holds them publishes a changed
-//! copy as a whole, so a `CONFIG SET` of several parameters happens at once or not at all.
+//! A setting belongs to the whole node or to one database. Both are plain values: their holder publishes a changed copy
+//! as a whole, so a `CONFIG SET` of several parameters takes effect at once or not at all.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -21,20 +21,20 @@ use crate::{process, strangers};
 
 mod hints;
 
-/// How many logical databases `SELECT` reaches.
+/// Number of logical databases that `SELECT` reaches.
 pub const LOGICAL_DATABASES: usize = 16;
 
-/// Most keys that one eviction compares: it is done under the lock of a shard.
+/// Most keys that one eviction compares, under the lock of a shard.
 const SAMPLES_MAX: i64 = 64;
 
-/// Most entries of a collection that is read from its begin at each command, and most bytes of one entry.
+/// Most entries of a collection that each command reads from the beginning, and most bytes of one entry.
 const LISTPACK_ENTRIES_MAX: i64 = 4096;
 const LISTPACK_VALUE_MAX: i64 = 4096;
 
-/// Most entries of a set of integers, which each insertion moves.
+/// Most entries of a set of integers, all of which an insertion may move.
 const INTSET_ENTRIES_MAX: i64 = 65_536;
 
-/// What is fixed when the server starts.
+/// Facts that are fixed when the server starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     pub bind: String,
@@ -49,26 +49,27 @@ pub struct Facts {
     pub max_branches: usize,
 }
 
-/// What holds for every connection of the node, whichever database it uses.
+/// Settings for every connection of the node, whatever its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSettings {
     pub max_clients: u32,
     /// Seconds after which an idle client is disconnected; 0: never.
     pub timeout_seconds: u32,
-    /// How long a client may take to show a token.
+    /// Time in which a client has to show a token.
     pub auth_timeout: Interval,
     /// Microseconds; -1 logs nothing.
     pub slowlog_slower_than: i64,
     pub slowlog_len_max: u32,
-    /// Milliseconds from which on a command is an event of `LATENCY`; 0: none is.
+    /// Duration in milliseconds from which a command is an event of `LATENCY`; 0: never.
     pub latency_monitor_ms: u64,
     pub output_buffer_limits: OutputBufferLimits,
     pub checkpoint_every: Interval,
-    /// A reply that waits for longer becomes an error.
+    /// A reply that waits longer becomes an error.
     pub reply_timeout: Interval,
 }
 
-/// What the operator allows each database: its tenant chooses within it, a connection with rights to the node beyond it.
+/// The operator's limits for each database. A tenant chooses within them; a connection with rights to the node may
+/// exceed them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatabaseLimits {
     /// Bytes; 0: no limit.
@@ -103,7 +104,7 @@ impl DatabaseLimits {
     }
 }
 
-/// What each database has for itself.
+/// Settings of one database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatabaseSettings {
     /// Bytes; 0: no limit.
@@ -111,10 +112,10 @@ pub struct DatabaseSettings {
     /// Bytes that its clients may make the server keep; 0: no limit.
     pub max_memory_clients: u64,
     pub max_memory_policy: EvictionPolicy,
-    /// Keys that eviction chooses among.
+    /// Number of keys that eviction chooses among.
     pub max_memory_samples: u32,
     pub sleep_after: Interval,
-    /// What a crash may lose.
+    /// The writes that a crash may lose.
     pub loss_window: Window,
     pub hash_max_listpack_entries: usize,
     pub hash_max_listpack_value: usize,
@@ -127,7 +128,7 @@ pub struct DatabaseSettings {
     pub hints: Hints,
 }
 
-/// What one connection sees: the node's settings and those of its database.
+/// Settings as one connection sees them: the node's and those of its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub facts: Facts,
@@ -137,7 +138,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings that the command line asks for; those of the database are what a new database begins with.
+    /// Returns the settings that the command line requests. Those of the database apply to new databases.
     pub fn new(options: &Options) -> Settings {
         let bind: Vec<String> = options.bind.iter().map(ToString::to_string).collect();
         Settings {
@@ -189,23 +190,23 @@ impl Settings {
     }
 }
 
-/// Who asks for a change.
+/// Origin of a change, which limits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// May change the settings of the node too, which other databases share.
+    /// May also change the settings of the node, which other databases share.
     Node,
-    /// May change those of its own database only.
+    /// May only change the settings of its own database.
     Database,
 }
 
-/// Which part of the settings was set.
+/// Parts of the settings that were set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub node: bool,
     pub database: bool,
 }
 
-/// Why nothing was set. The text is Redis's, to be sent after `ERR `.
+/// The reason why nothing was set. The text is Redis's, to be sent after `ERR `.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
     #[error("Unknown option or number of arguments for CONFIG SET - '{0}'")]
@@ -219,15 +220,15 @@ pub fn is_known(name: &[u8]) -> bool {
     names().any(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))
 }
 
-/// The parameters that any of the names or glob patterns means, each once, with their values. Where the server's data lies
-/// and how it listens is told to those only who have rights to it.
+/// Returns the parameters that match any of the names or glob patterns, each once, with their values. The location of
+/// the data and the listeners are shown only with rights to the node.
 pub fn get(settings: &Settings, patterns: &[&[u8]], access: Access) -> Vec<(String, String)> {
     let mut shown = ShownParameters::default();
     patterns.iter().for_each(|pattern| shown.add(settings, pattern, access));
     shown.found
 }
 
-/// The same, pattern by pattern.
+/// Collects the same, pattern by pattern.
 #[derive(Debug, Default)]
 pub struct ShownParameters {
     taken: BTreeSet<usize>,
@@ -236,7 +237,7 @@ pub struct ShownParameters {
 
 impl ShownParameters {
     pub fn add(&mut self, settings: &Settings, pattern: &[u8], access: Access) {
-        // One that is too complex means no parameter, as their names are short.
+        // An overly complex pattern matches no parameter, as their names are short.
         let glob = Glob::nocase(pattern).ok().filter(|_| pattern.iter().any(|byte| b"*?[".contains(byte)));
         for (index, (name, parameter)) in names().enumerate() {
             if self.taken.contains(&index) || parameter.scope == Scope::Place && access == Access::Database {
@@ -254,7 +255,7 @@ impl ShownParameters {
     }
 }
 
-/// Sets all of the parameters, or none and says why.
+/// Sets all of the parameters, or none and returns the reason.
 pub fn set(settings: &mut Settings, pairs: &[(&[u8], &[u8])], access: Access) -> Result<Changes, ConfigError> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let failed = |name: &[u8], reason: &str| ConfigError::Failed { name: text(name), reason: reason.to_string() };
@@ -285,7 +286,7 @@ pub fn set(settings: &mut Settings, pairs: &[(&[u8], &[u8])], access: Access) ->
     Ok(changes)
 }
 
-/// One parameter of a `CONFIG SET` that names nothing wrong; its value has yet to be read.
+/// One parameter of a `CONFIG SET` whose names are all valid; its value has yet to be read.
 struct Step<'a> {
     /// As the client spelled it.
     name: &'a [u8],
@@ -295,20 +296,20 @@ struct Step<'a> {
     value: &'a [u8],
 }
 
-/// Whose a parameter is.
+/// The owner of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     Node,
     Database,
-    /// Nobody's: it says how things are.
+    /// No owner: it reports a fact.
     Fact,
-    /// The same, and it says where the server is on its machine.
+    /// No owner: it reports a fact about the server's location on its machine.
     Place,
 }
 
 type Setter = fn(&mut Settings, &str) -> Result<(), String>;
 
-/// Says what is wrong with changed settings.
+/// Checks changed settings. The error is the reason.
 type Check = fn(&Settings) -> Result<(), String>;
 
 struct Parameter {
@@ -317,9 +318,9 @@ struct Parameter {
     alias: Option<&'static str>,
     scope: Scope,
     get: fn(&Settings) -> String,
-    /// `None` where it cannot be changed while the server runs.
+    /// `None` if it cannot be changed while the server runs.
     set: Option<Setter>,
-    /// What the operator's limits say to a tenant's choice.
+    /// Checks a tenant's choice against the operator's limits.
     limit: Option<Check>,
 }
 
@@ -356,7 +357,7 @@ impl Parameter {
     }
 }
 
-/// A row for a number of a database's settings, within a range.
+/// Defines a row for a number within a range, for a setting of a database.
 macro_rules! database_number {
     ($name:literal, $field:ident, $range:expr) => {
         Parameter::database(
@@ -367,7 +368,7 @@ macro_rules! database_number {
     };
 }
 
-/// The same for the node.
+/// Defines the same for a setting of the node.
 macro_rules! node_number {
     ($name:literal, $field:ident, $range:expr) => {
         Parameter::node(
@@ -383,7 +384,7 @@ const LISTPACK_VALUE: RangeInclusive<i64> = 0..=LISTPACK_VALUE_MAX;
 const LIST_NODE: RangeInclusive<i64> = -5..=0x7fff;
 
 const PARAMETERS: &[Parameter] = &[
-    // Each database's own.
+    // Settings of each database.
     Parameter::database(
         "maxmemory",
         |settings| settings.database.max_memory.to_string(),
@@ -425,7 +426,7 @@ const PARAMETERS: &[Parameter] = &[
         .alias("zset-max-ziplist-entries"),
     database_number!("zset-max-listpack-value", zset_max_listpack_value, LISTPACK_VALUE)
         .alias("zset-max-ziplist-value"),
-    // The node's.
+    // Settings of the node.
     Parameter::node(
         "maxclients",
         |settings| settings.node.max_clients.to_string(),
@@ -458,7 +459,7 @@ const PARAMETERS: &[Parameter] = &[
         |settings| settings.node.reply_timeout.to_string(),
         |settings, text| assign(&mut settings.node.reply_timeout, parsed(text)),
     ),
-    // How things are.
+    // Facts.
     Parameter::fact("databases", |_| LOGICAL_DATABASES.to_string()),
     Parameter::fact("port", |settings| settings.facts.port.to_string()),
     Parameter::place("bind", |settings| settings.facts.bind.clone()),
@@ -472,7 +473,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::place("dir", |settings| directory(&settings.facts.store)),
     Parameter::fact("cluster-enabled", |_| "no".to_string()),
     Parameter::fact("daemonize", |_| "no".to_string()),
-    // What checkpoints do here. Scripts that switch Redis's snapshots off may go on doing so.
+    // Checkpoints replace these. Scripts that switch Redis's snapshots off keep working.
     Parameter::fact("save", |_| String::new()).settable(|_, text| only(&[""], text)),
     Parameter::fact("appendonly", |settings| yes_no(settings.database.loss_window != Window::None)).settable(
         |settings, text| {
@@ -481,7 +482,7 @@ const PARAMETERS: &[Parameter] = &[
     ),
     Parameter::fact("appendfsync", |settings| appendfsync(settings.database.loss_window).to_string())
         .settable(|settings, text| only(&[appendfsync(settings.database.loss_window)], text)),
-    // What Dormouse always does, or never. Redis's value that says so may be set.
+    // Behavior that is always or never on in Dormouse. Redis's value for it may be set.
     Parameter::fact("latency-tracking", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
     Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
@@ -494,7 +495,7 @@ const PARAMETERS: &[Parameter] = &[
 /// The percentiles of `INFO latencystats`.
 pub const PERCENTILES: [f64; 3] = [50.0, 99.0, 99.9];
 
-/// Every name, aliases too, with its row.
+/// Every name, including aliases, with its row.
 fn names() -> impl Iterator<Item = (&'static str, &'static Parameter)> {
     PARAMETERS
         .iter()
@@ -517,7 +518,7 @@ fn number<T: TryFrom<i64>>(text: &str, range: RangeInclusive<i64>) -> Result<T, 
         .ok_or_else(|| format!("argument must be between {} and {} inclusive", range.start(), range.end()))
 }
 
-/// As many clients as the limit of open files allows, with the places for strangers.
+/// Accepts as many clients as the limit of open files allows, with the places for strangers.
 fn possible(clients: u32) -> Result<u32, String> {
     let strangers = strangers::places(clients as usize) as u64;
     let possible = process::allow_clients(u64::from(clients) + strangers);
@@ -549,7 +550,7 @@ fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_string()
 }
 
-/// What may be said and changes nothing: how much a crash may lose is said by another parameter.
+/// Accepts values that change nothing: another parameter sets how much a crash may lose.
 fn only(values: &[&str], text: &str) -> Result<(), String> {
     match values.iter().any(|value| text.eq_ignore_ascii_case(value)) {
         true => Ok(()),
@@ -563,7 +564,7 @@ fn switch(text: &str) -> Result<(), String> {
     is_switch.then_some(()).ok_or_else(|| "argument must be 'yes' or 'no'".to_string())
 }
 
-/// Accepts the value that says how things are, and no other.
+/// Accepts only the value that describes the actual behavior.
 fn always(value: &str, text: &str) -> Result<(), String> {
     match text.eq_ignore_ascii_case(value) {
         true => Ok(()),
@@ -571,7 +572,7 @@ fn always(value: &str, text: &str) -> Result<(), String> {
     }
 }
 
-/// What Redis calls a loss window.
+/// Redis's name for a loss window.
 fn appendfsync(window: Window) -> &'static str {
     match window {
         Window::None => "no",
@@ -580,7 +581,7 @@ fn appendfsync(window: Window) -> &'static str {
     }
 }
 
-/// The directory of a `file://` store; empty for others.
+/// Returns the directory of a `file://` store; empty for other stores.
 pub fn directory(store: &str) -> String {
     let Some(path) = store.strip_prefix("file://") else { return String::new() };
     std::path::absolute(Path::new(path)).map_or_else(|_| path.to_string(), |path| path.display().to_string())

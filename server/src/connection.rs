@@ -1,12 +1,13 @@
 //! A connection: bytes in, batches, bytes out.
 //!
-//! 1. Wait until the socket can be read, or somebody has told the client something (a message, a kill).
-//! 2. Read into the worker's buffer. What an unfinished request left over from before lies in `rest`, and is put in front.
+//! 1. Wait until the socket can be read, or another connection has told the client something (a message, a kill).
+//! 2. Read into the worker's buffer. The rest of an unfinished request is kept in `rest`, and is put in front.
 //! 3. Run the batch: every whole request, in order, replies into the worker's reply buffer.
-//! 4. Write the replies at once. While they are not all written nothing more is read, so that a slow reader is held back
-//!    by TCP and costs the server one batch of replies at most.
+//! 4. Write the replies at once. Until all are written nothing more is read, so that TCP holds back a slow reader, and
+//!    it costs the server at most one batch of replies.
 //!
-//! Invariant: the worker's buffers are never held over an await. What must outlive one is copied to the connection first.
+//! Invariant: the worker's buffers are never held over an await. Data that must outlive one is copied to the connection
+//! first.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -35,20 +36,20 @@ use crate::session::Session;
 use crate::strangers;
 use crate::worker::Worker;
 
-/// A client that closes its connection within this time gets its commands run all the same: it may have closed only its
-/// side. The hastiest client libraries give up after 250 ms.
+/// A client that closes its connection within this time still gets its commands run: it may have closed only its side.
+/// The hastiest client libraries give up after 250 ms.
 const HASTE: Duration = Duration::from_millis(100);
-/// Bytes of requests that are taken before other connections of the worker have their turn.
+/// Bytes of requests that are read before other connections of the worker get a turn.
 const READ_AT_ONCE: usize = 256 << 10;
-/// Bytes of replies that are written before other connections of the worker have their turn.
+/// Bytes of replies that are written before other connections of the worker get a turn.
 const SENT_AT_ONCE: usize = 256 << 10;
-/// A buffer for a request grows by a quarter from this size on, not to twice its size.
+/// From this size on, a request buffer grows by a quarter instead of doubling.
 const DOUBLED_BYTES: usize = 1 << 20;
 
-/// How often the connection of a client that waits is looked at.
+/// Interval at which the connection of a waiting client is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A socket that no event loop has yet.
+/// A socket without an event loop.
 #[derive(Debug)]
 pub enum Accepted {
     Tcp(std::net::TcpStream),
@@ -95,7 +96,7 @@ impl Stream {
     }
 }
 
-/// Why a connection is over.
+/// The reason for the end of a connection.
 enum End {
     Closed,
     Failed,
@@ -109,7 +110,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     let added = if !node.tenants.needs_token() {
         node.clients.add(peer, &tenant.name().into(), &tenant.account, now_ms, places)
     } else if places.is_out_of_memory && node.clients.strangers() >= strangers::PLACES_MIN {
-        // A few get in all the same: one of them may have the admin token.
+        // A few are still let in: one of them may have the admin token.
         Err(Refusal::OutOfMemory)
     } else {
         Ok(node.clients.add_stranger(peer, now_ms, strangers::places(places.max)))
@@ -119,7 +120,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
         Err(refusal) => {
             let mut stream = stream;
             let refusal = format!("-{refusal}\r\n");
-            // The client reads this, or it is gone.
+            // The client may be gone.
             let _ = poll_fn(|cx| stream.poll_write(cx, refusal.as_bytes())).await;
             return;
         }
@@ -135,7 +136,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
     let _ = connection.run().await;
 }
 
-/// Also where a command has panicked: nobody may count, watch or listen for ever on behalf of a client that is gone.
+/// Runs after a panic of a command too: nothing may count, watch or listen forever on behalf of a client that is gone.
 impl Drop for Connection {
     fn drop(&mut self) {
         self.session.end();
@@ -143,7 +144,7 @@ impl Drop for Connection {
     }
 }
 
-/// Until a moment, if there is one.
+/// Waits until a moment; forever if it is `None`.
 async fn at(moment: Option<tokio::time::Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment).await,
@@ -151,10 +152,11 @@ async fn at(moment: Option<tokio::time::Instant>) {
     }
 }
 
-/// Runs what the client waits for, and kills the client if it closes its connection meanwhile, so that what has not begun
-/// by then never does. Looked at each time that the command could go on, and a few times a second.
+/// Runs a command that the client waits for. If the client closes its connection meanwhile, kills the client, so that
+/// work that has not begun by then never does. The connection is checked whenever the command could continue, and a few
+/// times a second.
 async fn beside_client(stream: &Stream, client: &Client, mut execution: Pin<Box<impl Future<Output = ()>>>) {
-    // Most are done at once.
+    // Most commands finish at once.
     if poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await.is_ready() {
         return;
     }
@@ -168,7 +170,7 @@ async fn beside_client(stream: &Stream, client: &Client, mut execution: Pin<Box<
         if execution.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
-        // Asked again until it has noted who is to be woken.
+        // Polled until the interval has registered the waker.
         if is_due && look.poll_tick(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -177,7 +179,7 @@ async fn beside_client(stream: &Stream, client: &Client, mut execution: Pin<Box<
     .await;
 }
 
-/// Whether the client has closed its connection, or at least its side of it.
+/// Whether the client has closed its connection, or at least its sending side.
 fn is_gone(stream: &Stream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     #[cfg(target_os = "linux")]
@@ -190,7 +192,7 @@ fn is_gone(stream: &Stream) -> bool {
         && fds[0].revents().intersects(wanted | PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Appends what was read of a request.
+/// Appends a part of a request.
 fn extend(rest: &mut Vec<u8>, bytes: &[u8]) {
     if rest.len() + bytes.len() > rest.capacity() && rest.capacity() >= DOUBLED_BYTES {
         rest.reserve_exact(bytes.len().max(rest.capacity() / 4));
@@ -205,9 +207,9 @@ struct Connection {
     parser: Parser,
     /// Bytes that were read and not yet consumed.
     rest: Vec<u8>,
-    /// What is charged for them and for the parser's part of them.
+    /// Bytes charged for them and for the parser's state.
     rest_held: usize,
-    /// Without its buffer, which belongs to the worker.
+    /// Lacks its buffer, which belongs to the worker.
     reply: Reply,
 }
 
@@ -261,7 +263,7 @@ impl Connection {
         }
     }
 
-    /// Goes on with a batch that needs something to be awaited, until all of its whole requests are answered.
+    /// Continues a batch that has to await something, until all of its complete requests are answered.
     async fn finish(&mut self, mut next: Next, reply: &mut Reply) -> Result<(), End> {
         let mut waited = false;
         loop {
@@ -288,7 +290,7 @@ impl Connection {
                 let execution = Box::pin(self.session.execute(request, reply));
                 beside_client(&self.stream, &self.client, execution).await;
                 waited = began.elapsed() > HASTE;
-                // What commands are queued costs little; what else runs here may have been long.
+                // Queueing commands costs little; anything else that runs here may have been long.
                 if self.session.transaction.is_none() {
                     tokio::task::yield_now().await;
                 }
@@ -303,7 +305,7 @@ impl Connection {
                 return Err(End::Closed);
             }
             if waited {
-                // The next one may wait as long again. Of several in one pipeline each has its own bound.
+                // The next command may wait equally long. In a pipeline each has its own bound.
                 self.send(reply).await?;
                 waited = false;
             }
@@ -313,8 +315,8 @@ impl Connection {
         }
     }
 
-    /// Charges the client for a request that has not come whole. One that does not fit is the connection's end, as nothing
-    /// says what to leave out.
+    /// Charges the client for an incomplete request. If it does not fit, the connection ends, as the end of the request
+    /// is unknown.
     fn charge_rest(&mut self, reply: &mut Reply) {
         let bytes = if self.rest.is_empty() { 0 } else { self.rest.capacity() + self.parser.heap_bytes() };
         if bytes <= self.rest_held {
@@ -333,8 +335,8 @@ impl Connection {
         }
     }
 
-    /// Takes a large request out of what was read. One that nothing follows has the buffer itself: copying it would keep the
-    /// other connections of the worker waiting.
+    /// Takes a large request out of the read bytes. If nothing follows it, it takes the buffer itself: a copy would
+    /// keep the other connections of the worker waiting.
     fn take_request(&mut self, bytes: usize, spans: Box<[Span]>) -> OwnedRequest {
         let taken = if bytes == self.rest.len() {
             std::mem::take(&mut self.rest)
@@ -354,7 +356,7 @@ impl Connection {
         }
     }
 
-    /// Waits for bytes; 0 when there are none but the client was told something.
+    /// Waits for bytes. Returns 0 if there are none but the client was told something.
     async fn read(&mut self) -> Result<usize, End> {
         let worker = Rc::clone(&self.session.worker);
         poll_fn(|cx| {
@@ -368,7 +370,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
                 Poll::Ready(Err(_)) => Poll::Ready(Err(End::Failed)),
                 Poll::Pending => {
-                    // Registered first, looked at after: a message in between would otherwise wake nobody.
+                    // Register first, then check: otherwise a message in between would wake no task.
                     self.client.waker.register(cx.waker());
                     if self.client.is_killed() || self.session.node.clients.is_draining() {
                         Poll::Ready(Err(End::Closed))
@@ -383,7 +385,7 @@ impl Connection {
         .await
     }
 
-    /// Holds the replies back until what they tell of is durable, or until they are late: then they become errors.
+    /// Holds the replies back until the writes that they report are durable. Replies that are late become errors.
     async fn until_durable(&mut self, buffer: &mut Vec<u8>) -> Result<(), End> {
         let awaited = std::mem::take(&mut self.session.awaited);
         let awaiting = std::mem::take(&mut self.session.awaiting);
@@ -409,7 +411,7 @@ impl Connection {
             }
         })
         .await?;
-        // No client is left to read the replies to the requests behind this one.
+        // No client is left to read the replies to later requests.
         if self.session.since.elapsed() > HASTE && is_gone(&self.stream) {
             return Err(End::Closed);
         }
@@ -420,7 +422,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes all replies and leaves their buffer empty. A long one is written in pieces, and others have their turn in
+    /// Writes all replies and leaves their buffer empty. A long one is written in pieces, with turns for others in
     /// between.
     async fn send(&mut self, reply: &mut Reply) -> Result<(), End> {
         if reply.is_empty() {
@@ -449,7 +451,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Writes `buffer` from `sent` to `end`. While the client does not read, it is charged for the whole of it.
+    /// Writes `buffer` from `sent` to `end`. A client that does not read is charged for the whole buffer.
     async fn send_part(
         &mut self,
         buffer: &[u8],

@@ -31,49 +31,49 @@ use crate::slowlog::Slowlog;
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
 
-/// Databases that are opened at the same time.
+/// Most databases that are opened at the same time.
 const OPENED_TOGETHER: usize = 32;
-/// Databases that are brought into the store at the same time after a start.
+/// Most databases that are brought into the store at the same time after a start.
 const RECOVERED_TOGETHER: usize = 4;
 
-/// One database as the server sees it: the engine's, and all that is counted, published and logged for it.
+/// One database as the server sees it: the engine's database with its counters, messages and logs.
 pub struct Tenant {
     pub database: Arc<Database>,
-    /// The database that it is a branch of, through all branches in between; its own name where it is no branch.
+    /// The root database of a branch, through all branches in between; its own name if it is no branch.
     owner: Box<str>,
     pub meters: Arc<DatabaseMeters>,
-    /// What its clients make the server keep.
+    /// The account of its clients.
     pub account: Arc<Account>,
-    /// Clients that were closed because of it.
+    /// Number of clients closed because of it.
     pub evicted_clients: AtomicU64,
     pub pubsub: PubSub,
     pub slowlog: Slowlog,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
-    /// Unix milliseconds of the last command over the keyspace, as far as closed connections and jobs know.
+    /// Unix milliseconds of the last command over the keyspace by closed connections and jobs.
     pub worked_ms: AtomicU64,
-    /// The error replies that its clients got.
+    /// Error replies that its clients got.
     pub errors: Errors,
-    /// Connections that chose it, since the start or the last reset of statistics.
+    /// Number of connections to it since the start or the last reset of statistics.
     pub connections: AtomicU64,
     /// Most bytes of its data in memory, since the start.
     pub memory_peak: AtomicU64,
-    /// Lately, a second.
+    /// Recent rates, per second.
     pub rates: Mutex<Rates>,
-    /// The keeper waits for locks of the database, to end an import that was abandoned.
+    /// Whether the keeper waits for locks of the database, to end an abandoned import.
     pub is_settling: AtomicBool,
-    /// The keeper removes keys of it.
+    /// Whether the keeper is removing keys of it.
     pub is_kept_up: AtomicBool,
-    /// Checkpoints and sleeps that the keeper begins.
+    /// Checkpoints and sleeps that the keeper starts.
     pub saving: Mutex<Saving>,
-    /// What each shard did in the last second, by its id.
+    /// Load of each shard in the last second, by its id.
     loads: Mutex<BTreeMap<u64, Lately>>,
-    /// Write commands that had succeeded when the last checkpoint began.
+    /// Number of successful write commands when the last checkpoint began.
     writes_saved: Arc<AtomicU64>,
     counted: &'static CountedCommands,
 }
 
-/// Commands, bytes in and bytes out a second.
+/// Commands, bytes in and bytes out per second.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rates {
     pub operations: f64,
@@ -89,7 +89,7 @@ pub struct Lately {
 }
 
 impl Tenant {
-    /// Opens a database of the store, or a new one. One whose manifest cannot be read is there too: it answers with the
+    /// Opens an existing or new database. A database with an unreadable manifest is opened too: it replies with the
     /// error.
     pub async fn open(
         name: &str,
@@ -114,7 +114,7 @@ impl Tenant {
         let (kept, clock) = (Arc::clone(&meters), engine.clock);
         let writes_saved = Arc::new(AtomicU64::new(counted.succeeded_writes(&meters.totals(now_ms))));
         let saved = Arc::clone(&writes_saved);
-        // Asked for at the beginning of each checkpoint.
+        // Called at the beginning of each checkpoint.
         database.keep_meters(Box::new(move || {
             saved.store(counted.succeeded_writes(&kept.totals(clock())), Ordering::Relaxed);
             kept.save(&counted.names, clock())
@@ -164,26 +164,27 @@ impl Tenant {
         self.owner() != self.name()
     }
 
-    /// Whether it is a branch of `other`, or a branch of such a one. Ancestors are known by name only, and a name may
-    /// have had another owner before, so the owner decides first.
+    /// Whether it is a direct or indirect branch of `other`. Ancestors are known by name only, and a name may have had
+    /// another owner before, so the owner is compared first.
     pub fn descends_from(&self, other: &Tenant) -> bool {
         self.owner == other.owner
             && (self.is_branch() && !other.is_branch()
                 || self.database.lineage().ancestors.iter().any(|ancestor| ancestor == other.name()))
     }
 
-    /// As they were configured. The loss window is the journal's: see [`Self::settings_now`].
+    /// Returns the settings as configured. The loss window in force is the journal's: see [`Self::settings_now`].
     pub fn settings(&self) -> Arc<DatabaseSettings> {
         self.settings.load_full()
     }
 
-    /// The same with the loss window that is in force.
+    /// Returns the settings with the loss window in force.
     pub fn settings_now(&self) -> DatabaseSettings {
         let loss_window = self.database.shared.journal.window();
         DatabaseSettings { loss_window, ..(*self.settings()).clone() }
     }
 
-    /// Takes over changed settings, for the engine too; but for the loss window, which [`Database::declare_window`] changes.
+    /// Applies changed settings, in the engine too, except for the loss window, which [`Database::declare_window`]
+    /// changes.
     pub fn configure(&self, settings: DatabaseSettings) {
         let seed = self.database.shared.placement.seed;
         self.database.shared.settings.store(Arc::new(EngineSettings {
@@ -215,12 +216,12 @@ impl Tenant {
         self.settings.store(Arc::new(settings));
     }
 
-    /// Write commands that have succeeded since the last checkpoint.
+    /// Number of successful write commands since the last checkpoint.
     pub fn writes_unsaved(&self, totals: &Totals) -> u64 {
         self.counted.succeeded_writes(totals).saturating_sub(self.writes_saved.load(Ordering::Relaxed))
     }
 
-    /// Says what the shards did in the last second.
+    /// Replaces the load of the shards in the last second.
     pub fn keep_loads(&self, loads: impl Iterator<Item = (u64, Lately)>) {
         *self.loads.lock() = loads.collect();
     }
@@ -229,14 +230,14 @@ impl Tenant {
         self.loads.lock().get(&shard).copied().unwrap_or_default()
     }
 
-    /// Notes that a command over the keyspace was run.
+    /// Notes the time of a command over the keyspace.
     pub fn worked(&self, now_ms: u64) {
         self.worked_ms.fetch_max(now_ms, Ordering::Relaxed);
     }
 }
 
-/// Who owns a database: the name in front of a branch's, or, for a branch of version 0.1.0, which had no owner in its name,
-/// the root of its lineage.
+/// Returns the owner of a database: the name in front of a branch's, or the root of its lineage for a branch of version
+/// 0.1.0, which had no owner in its name.
 fn owner_of<'a>(name: &'a str, ancestors: &'a [String]) -> &'a str {
     match owner_and_branch(name) {
         Some((owner, _)) => owner,
@@ -244,22 +245,23 @@ fn owner_of<'a>(name: &'a str, ancestors: &'a [String]) -> &'a str {
     }
 }
 
-/// All databases of the node: `default`, those that tokens name, and what else the store has. Branches come and go.
+/// All databases of the node: `default`, those that tokens name, and all others in the store. Branches come and go.
 ///
-/// Who owns a name is fixed before anything can be made under it: a name with a dot belongs to the database in front of the
-/// dot, one without to the token that names it, or to the node. The server makes branches only with a dot.
+/// The owner of a name is fixed before anything can be made under it: a name with a dot belongs to the database in
+/// front of the dot, a name without one to the token that names it, or to the node. The server makes only branches with
+/// a dot.
 ///
-/// Invariant: what is made or deleted is so in the store first, and in the map after; meanwhile its name is in `changing`. So
-/// the map names nothing that the store does not have, but for databases that nobody has written yet.
+/// Invariant: databases are made and deleted in the store first, then in the map; meanwhile their names are in
+/// `changing`. So the map names nothing that the store does not have, except for databases that were never written.
 pub struct Tenants {
-    /// Replaced whole: looked at by those who log in and by the keeper, changed seldom.
+    /// Replaced as a whole: read at logins and by the keeper, changed rarely.
     by_name: ArcSwap<BTreeMap<Box<str>, Arc<Tenant>>>,
-    /// The one that the map has under this name.
+    /// The database that the map has under this name.
     default: ArcSwap<Tenant>,
     tokens: Tokens,
     /// Most branches of one database.
     pub branches_max: AtomicUsize,
-    /// The names of databases that are being made or deleted.
+    /// Names of databases that are being made or deleted.
     changing: Mutex<BTreeSet<String>>,
     counted: &'static CountedCommands,
 }
@@ -268,7 +270,7 @@ impl Tenants {
     /// Opens `default`, every database that a token names, and every database and branch that the store has.
     ///
     /// # Errors
-    /// A text that says what to do, where a token names a database that is a branch of another one.
+    /// A text that says what to do, if a token names a database that is a branch of another one.
     pub async fn open(
         tokens: Tokens,
         engine: &Engine,
@@ -281,12 +283,12 @@ impl Tenants {
             manifest::sweep(&engine.store, (engine.clock)()),
             manifest::databases(&engine.store),
         );
-        // A process that died while it deleted something has left it.
+        // The process may have died while it deleted a database.
         if let Err(error) = swept {
             tracing::warn!(%error, "failed to look for leftovers of deleted databases");
         }
         let mut by_name = BTreeMap::from([(DEFAULT_DATABASE.into(), Arc::clone(&default))]);
-        // What a crash left in the log is brought into the store, also of databases that no token names any more.
+        // Logged entries that a crash left are brought into the store, even for databases that no token names any more.
         let logged: Vec<Box<str>> =
             engine.recovered.lock().identities().iter().map(|identity| identity.name.clone()).collect();
         let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
@@ -307,7 +309,7 @@ impl Tenants {
         if !tokens.is_empty() {
             let named = tokens.iter().map(|token| token.name()).chain([DEFAULT_DATABASE]);
             let foreign = named.filter_map(|name| by_name.get(name)).find(|tenant| {
-                // The name of a branch in the token says whose it is.
+                // A token that names a branch in full states its owner.
                 tenant.is_branch() && owner_and_branch(tenant.name()).is_none()
             });
             if let Some(foreign) = foreign {
@@ -316,11 +318,11 @@ impl Tenants {
         }
         let recovered = by_name.values().filter(|tenant| tenant.database.has_recovered());
         let recovered: Vec<_> = recovered.map(|tenant| Arc::clone(&tenant.database)).collect();
-        // Behind a network the next start would read the same objects again, and those that this process adds.
+        // Behind a network, the next start would read the same objects again, and those that this process adds.
         let is_costly = engine.log.as_ref().is_some_and(|log| log.is_shared());
         let bring_into_store = move |database: Arc<Database>| async move {
             match database.awake().await {
-                // One that fails says so, and is made again when its time comes.
+                // A failed checkpoint is reported, and repeated when its time comes.
                 Ok(_) if is_costly => drop(database.checkpoint().await),
                 Ok(_) => {}
                 Err(error) => {
@@ -344,13 +346,13 @@ impl Tenants {
         self.default.load_full()
     }
 
-    /// Whether a client must say who it is.
+    /// Whether a client must authenticate.
     pub fn needs_token(&self) -> bool {
         !self.tokens.is_empty()
     }
 
-    /// Where `AUTH user presented` leads, and with which rights; an empty user is none. All tokens are compared, whatever
-    /// is presented.
+    /// Returns the database that `AUTH user presented` leads to, and the rights there; an empty user means none. Every
+    /// token is compared, whatever is presented.
     ///
     /// 1. The admin token, behind `admin` or the name of a database.
     /// 2. A token, whole. Behind the name of a branch of its database it leads there.
@@ -384,7 +386,7 @@ impl Tenants {
         Some((Arc::clone(tenant), rights))
     }
 
-    /// Whether clients can still get into `tenant`: it was not deleted meanwhile.
+    /// Whether clients can still enter `tenant`: it has not been deleted.
     pub fn has(&self, tenant: &Arc<Tenant>) -> bool {
         self.by_name.load().get(tenant.name()).is_some_and(|here| Arc::ptr_eq(here, tenant))
     }
@@ -393,22 +395,22 @@ impl Tenants {
         self.by_name.load().get(name).cloned()
     }
 
-    /// The database or branch with a full name; also a branch of version 0.1.0 with its owner in front.
+    /// Returns the database or branch with a full name; also a branch of version 0.1.0 with its owner in front.
     pub fn find(&self, name: &str) -> Option<Arc<Tenant>> {
         find(&self.by_name.load(), name).cloned()
     }
 
-    /// What `name` means to a client of `owner`: a branch of that one if it has such a branch.
+    /// Returns the database that `name` means to a client of `owner`: its own branch of that name if it has one.
     pub fn find_for(&self, owner: &str, name: &str) -> Option<Arc<Tenant>> {
         branch_name(owner, name).ok().and_then(|full| self.find(&full)).or_else(|| self.find(name))
     }
 
-    /// In the order of their names, as they are now.
+    /// Current databases in the order of their names.
     pub fn all(&self) -> impl Iterator<Item = Arc<Tenant>> + use<> {
         self.by_name.load().values().cloned().collect::<Vec<_>>().into_iter()
     }
 
-    /// The branches of an owner, those that are being made included.
+    /// Number of an owner's branches, including those that are being made.
     fn branch_count(&self, owner: &str) -> usize {
         let by_name = self.by_name.load();
         let made = by_name.values().filter(|tenant| tenant.is_branch() && tenant.owner() == owner).count();
@@ -417,23 +419,23 @@ impl Tenants {
         made + changing.iter().filter(|name| name.starts_with(&begins) && !by_name.contains_key(name.as_str())).count()
     }
 
-    /// How many databases there are that are no branches.
+    /// Number of databases that are no branches.
     pub fn owners(&self) -> usize {
         self.by_name.load().values().filter(|tenant| !tenant.is_branch()).count()
     }
 
-    /// The branches of a database, and their branches.
+    /// Branches of a database, including branches of branches.
     pub fn branches_of(&self, tenant: &Tenant) -> impl Iterator<Item = Arc<Tenant>> + use<> {
         let mut branches: Vec<_> = self.all().collect();
         branches.retain(|other| other.descends_from(tenant));
         branches.into_iter()
     }
 
-    /// Makes the branch `name` (short, or with its owner in front) out of `source` as it is now, among the branches of the
-    /// source's owner. Answers its full name.
+    /// Makes the branch `name` (short, or with its owner in front) out of `source` as it is now, among the branches of
+    /// the source's owner. Returns its full name.
     ///
     /// # Errors
-    /// Where the name is malformed or the owner has a branch of that name, and where the store refuses.
+    /// When the name is malformed, the owner has a branch of that name, or the store refuses.
     pub async fn branch(&self, source: &Arc<Tenant>, name: &str, expires_ms: Option<u64>) -> Result<()> {
         let owner = source.owner();
         let name = branch_name(owner, name).map_err(|problem| Error::Text(format!("ERR {problem}").into()))?;
@@ -456,7 +458,7 @@ impl Tenants {
         if made.is_ok() || matches!(made, Err(Error::Store(_) | Error::Damaged(_))) {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
             let tenant = Tenant::open(&name, engine, &source.settings_now(), self.counted, seed).await;
-            // A store that did not answer may have made it all the same.
+            // A store that did not answer may have made it nevertheless.
             if made.is_ok() || tenant.database.lineage().source().is_some() {
                 self.change(|by_name| drop(by_name.insert(name.as_str().into(), Arc::clone(&tenant))));
             }
@@ -464,11 +466,11 @@ impl Tenants {
         made
     }
 
-    /// Deletes a database for good. `gone` runs as soon as no client can enter it any more, and before its name is free.
+    /// Deletes a database for good. `gone` runs once no client can enter it any more, before its name is free.
     ///
     /// # Errors
-    /// Where it must stay, and where the store refuses: then the database answers with an error, and deleting may be tried
-    /// again.
+    /// When it must stay, or the store refuses: then the database replies with an error, and the deletion may be
+    /// retried.
     pub async fn delete(&self, tenant: &Arc<Tenant>, gone: impl FnOnce()) -> Result<()> {
         let changing = Changing::begin(self, tenant.name(), None)?;
         if !self.has(tenant) {
@@ -478,7 +480,7 @@ impl Tenants {
         let ancestors = tenant.database.lineage().ancestors;
         let deleted = tenant.database.delete().await;
         if deleted.is_ok() && tenant.name() == DEFAULT_DATABASE {
-            // There always is one: an empty one replaces the branch that had its name.
+            // There always is one: an empty database replaces the branch that had its name.
             let engine = &tenant.database.engine;
             let seed = tenant.database.shared.placement.seed ^ (engine.clock)();
             let fresh = Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), self.counted, seed).await;
@@ -491,7 +493,7 @@ impl Tenants {
         deleted?;
         drop(changing);
         for ancestor in ancestors.iter().filter_map(|name| self.of_name(name)) {
-            // What only the branch needed. The next checkpoint of the ancestor would find it too.
+            // Objects that only the branch needed. The ancestor's next checkpoint would also find them.
             if let Err(error) = ancestor.database.collect_garbage().await {
                 tracing::warn!(database = ancestor.name(), %error, "failed to delete objects that only a deleted branch needed");
             }
@@ -499,8 +501,9 @@ impl Tenants {
         Ok(())
     }
 
-    /// A branch can go at any time, also one that version 0.1.0 has named `default`. A database stays while clients can still
-    /// get in with a token, and while it has branches: the next owner of its name would have them too.
+    /// Checks that a database can be deleted. A branch can always be deleted, even one that version 0.1.0 named
+    /// `default`. A database stays while a token opens it, and while it has branches: the next owner of its name would
+    /// get them too.
     fn check_deletable(&self, tenant: &Arc<Tenant>) -> Result<()> {
         if tenant.is_branch() {
             return Ok(());
@@ -513,7 +516,7 @@ impl Tenants {
                 "ERR a token opens this database: restart the server without that token, then delete the database";
             return Err(Error::text(text));
         }
-        // The caller has reserved the database's name, so no branch of it is begun from here on. One that was begun before is
+        // The caller has reserved the database's name, so no new branch of it can begin. A branch that began before is
         // among the reserved names or in the map.
         let begins = format!("{}.", tenant.name());
         let being_made = self.changing.lock().iter().any(|name| name.starts_with(&begins));
@@ -532,7 +535,7 @@ impl Tenants {
     }
 }
 
-/// The database or branch with a full name.
+/// Returns the database or branch with a full name.
 fn find<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, name: &str) -> Option<&'a Arc<Tenant>> {
     match owner_and_branch(name) {
         Some((owner, branch)) => find_branch(by_name, owner, branch),
@@ -540,14 +543,14 @@ fn find<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, name: &str) -> Option<
     }
 }
 
-/// The branch of `owner` with a short name; also one of version 0.1.0, whose owner does not stand in its name.
+/// Returns the branch of `owner` with a short name; also one of version 0.1.0, which has no owner in its name.
 fn find_branch<'a>(by_name: &'a BTreeMap<Box<str>, Arc<Tenant>>, owner: &str, branch: &str) -> Option<&'a Arc<Tenant>> {
     let flat = || by_name.get(branch).filter(|tenant| tenant.is_branch() && tenant.owner() == owner);
     by_name.get(format!("{owner}.{branch}").as_str()).or_else(flat)
 }
 
 fn token_names_branch(name: &str, owner: &str) -> String {
-    // A client without a token begins in `default`, and no database is deleted from within.
+    // A client without a token begins in `default`, and no database can be deleted from within.
     let from =
         if name == DEFAULT_DATABASE { format!(" --url redis://{owner}:x@127.0.0.1:6379") } else { String::new() };
     format!(
@@ -558,7 +561,7 @@ fn token_names_branch(name: &str, owner: &str) -> String {
     )
 }
 
-/// Those of the names that have a manifest. One whose store does not answer may have one.
+/// Returns those names that have a manifest, or may have one because the store did not answer.
 async fn existing<'a>(names: BTreeSet<&'a str>, engine: &Engine) -> BTreeSet<&'a str> {
     let names: Vec<&str> = names.into_iter().collect();
     let mut found = BTreeSet::new();
@@ -589,7 +592,7 @@ async fn open_all(
     opened
 }
 
-/// A name that only its holder changes.
+/// A reserved name, which only the holder of the reservation changes.
 struct Changing<'a> {
     tenants: &'a Tenants,
     name: String,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// There are few words, but a custom error of a script can be any.
+/// Most counted words. Few are used, but a custom error of a script can have any.
 const WORDS_MAX: usize = 128;
 
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Errors {
         self.counts.lock().total
     }
 
-    /// In the order of the words.
+    /// Counts in the order of the words.
     pub fn by_word(&self) -> Vec<(Box<str>, u64)> {
         self.counts.lock().by_word.iter().map(|(word, count)| (word.clone(), *count)).collect()
     }

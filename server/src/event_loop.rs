@@ -13,10 +13,10 @@ use crate::node::Node;
 use crate::peer::Peer;
 use crate::worker::Worker;
 
-/// When the node drains, connections have so long to answer what they have read.
+/// Time in which connections have to answer the requests that they have read, once the node drains.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// Gives a worker connections to serve.
+/// Hands connections to a worker.
 #[derive(Debug, Clone)]
 pub struct Handle(mpsc::UnboundedSender<(Accepted, Peer)>);
 
@@ -35,7 +35,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     let (sender, mut incoming) = mpsc::unbounded_channel();
     let (started, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        // An event loop whose tasks need not be `Send` cannot leave the thread that it is made on.
+        // An event loop whose tasks need not be `Send` cannot leave the thread that makes it.
         let made = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
         let runtime = match made {
             Ok(runtime) => runtime,
@@ -58,10 +58,10 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                     }
                     Err(error) => tracing::warn!(%error, "failed to serve a connection"),
                 }
-                // What has ended is forgotten.
+                // Forget ended connections.
                 while served.try_join_next().is_some() {}
             }
-            // No connection is accepted any more: the node drains. Those that are served end by themselves.
+            // The node drains and accepts no more connections. The remaining ones end by themselves.
             let ended = async { while served.join_next().await.is_some() {} };
             if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
                 tracing::warn!("closed: connections that did not end within {} s", DRAIN_MAX.as_secs());

@@ -7,7 +7,7 @@ use dormouse_shard::health::{Condition, ConditionKind, Health};
 use crate::databases::Tenant;
 use crate::node::Node;
 
-/// The conditions of the node itself: they concern all of its databases.
+/// Conditions of the node itself, which concern all of its databases.
 pub fn of_node(node: &Node) -> Vec<Condition> {
     let mut conditions = node.engine.health.conditions();
     let log = node.engine.log.as_ref();
@@ -24,25 +24,25 @@ pub fn of_node(node: &Node) -> Vec<Condition> {
     conditions
 }
 
-/// What is told to one database's clients: of the node, and of that database.
+/// Conditions that one database's clients see: those of the node and of that database.
 pub fn told_to(node: &Node, tenant: &Tenant) -> Vec<(ConditionKind, String)> {
     let of_node = of_node(node).into_iter().map(|condition| (condition.kind, condition.told(None)));
     of_node.chain(told_of(tenant)).collect()
 }
 
-/// What is told of one database.
+/// Conditions of one database.
 pub fn told_of(tenant: &Tenant) -> Vec<(ConditionKind, String)> {
     let conditions = tenant.database.health.conditions();
     conditions.into_iter().map(|condition| (condition.kind, condition.told(Some(tenant.name())))).collect()
 }
 
-/// Why the node should get no traffic: everything serious, of the node and of every database.
+/// Reasons why the node should get no traffic: every serious condition of the node and of every database.
 pub fn reasons(node: &Node) -> Vec<String> {
     let of_node = of_node(node).into_iter().map(|condition| (condition.kind, condition.told(None)));
     let of_databases = node.tenants.all().flat_map(|tenant| told_of(&tenant));
     let mut reasons: Vec<String> = Vec::new();
     for (_, text) in of_node.chain(of_databases).filter(|(kind, _)| kind.is_serious()) {
-        // A takeover says the same of every database.
+        // A takeover has the same text for every database.
         if !reasons.contains(&text) {
             reasons.push(text);
         }
@@ -50,17 +50,17 @@ pub fn reasons(node: &Node) -> Vec<String> {
     reasons
 }
 
-/// One word for a database: how it is, or else whether it is awake.
+/// One word for a database: its condition if it has one, or else whether it is awake.
 pub fn state(tenant: &Tenant) -> &'static str {
     let is_awake = tenant.database.is_awake();
     tenant.database.health.state().unwrap_or(if is_awake { "awake" } else { "asleep" })
 }
 
-/// The reply of a command that promises that a database is saved: an error also where everything that has changed was
-/// written, but something of the database cannot be read.
+/// Checks the outcome of a command that promises that a database is saved. Unreadable data is an error even if all
+/// changes were written.
 ///
 /// # Errors
-/// What went wrong, or what is wrong with the database.
+/// The failure, or the condition of the database.
 pub fn saved<T>(tenant: &Tenant, outcome: Result<T>) -> Result<()> {
     outcome?;
     match told_of(tenant).into_iter().find(|(kind, _)| kind.is_serious()) {
@@ -69,7 +69,7 @@ pub fn saved<T>(tenant: &Tenant, outcome: Result<T>) -> Result<()> {
     }
 }
 
-/// Notes what the store answered to something that is no single database's.
+/// Notes the store's answer to a request that concerns no single database.
 pub fn remember(health: &Health, outcome: &Result<()>) {
     match outcome {
         Ok(()) => {

@@ -1,10 +1,10 @@
-//! Replies that are held back until what they tell of is durable: those of one worker.
+//! The replies of one worker that are held back until the writes that they report are durable.
 //!
-//! One task of the worker waits for the log on behalf of all its connections, so that a flush wakes a worker once, and not
-//! each of its connections. Before it asks for a flush it lets everybody have a turn who has something to say: one frame
-//! then takes what all of them have written. A flush costs as much as ten commands, so waiting pays for everybody.
+//! One task of the worker waits for the log on behalf of all its connections, so that a flush wakes a worker once, and
+//! not each of its connections. Before it requests a flush, it gives every connection with pending work a turn: one
+//! frame then contains the writes of all. A flush costs as much as ten commands, so waiting pays off.
 //!
-//! Invariant: while somebody waits, the task either gathers or waits for the log.
+//! Invariant: while a connection waits, the task either gathers or waits for the log.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use dormouse_storage::log::{Log, Lsn};
 
-/// For longer than this nobody is let in before those who wait.
+/// Longest time for which other connections get turns before the waiting ones.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Default)]
@@ -23,13 +23,13 @@ pub struct HeldReplies(RefCell<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     waiting: Vec<(Lsn, u64, Waker)>,
-    /// Numbers those who wait, so that one who gives up can be told from the others.
+    /// Number of the next waiter, to tell waiters apart when one gives up.
     next: u64,
-    /// Of the task, while nobody waits.
+    /// Waker of the task, while it has no waiters.
     task: Option<Waker>,
 }
 
-/// The log was sealed: what is not durable never will be.
+/// The log was sealed: writes that are not durable never will be.
 #[derive(Debug)]
 pub struct Sealed;
 
@@ -37,7 +37,7 @@ impl HeldReplies {
     /// Waits until everything before `lsn` is durable.
     ///
     /// # Errors
-    /// When it never will be.
+    /// When that will never be the case.
     pub async fn until_durable(&self, log: &Log, lsn: Lsn) -> Result<(), Sealed> {
         let mut registered = Registered { held: self, number: None };
         poll_fn(|cx| {
@@ -62,19 +62,19 @@ impl HeldReplies {
         .await
     }
 
-    /// The task. It ends with its worker.
+    /// Runs the task. It ends with its worker.
     pub async fn follow(&self, log: Arc<Log>) {
         loop {
-            // A flush takes all that there is, so one that was asked for while we gathered may have the first of them only.
+            // A flush takes all logged writes, so one requested during gathering may cover only the first waiter's.
             let first = self.gathered().await;
-            // Where the log was sealed, each of them is to see for itself.
+            // If the log was sealed, each waiter checks for itself.
             let flushed = log.durable(first).await.map_or(Lsn::MAX, |()| log.flushed());
             let mut inner = self.0.borrow_mut();
             inner.waiting.extract_if(.., |(lsn, ..)| *lsn <= flushed).for_each(|(.., waker)| waker.wake());
         }
     }
 
-    /// Until somebody waits, and then for as long as more of them come. Answers the first thing that has to be durable.
+    /// Waits for the first waiter, then for as long as more arrive. Returns the first position that has to be durable.
     async fn gathered(&self) -> Lsn {
         let mut known = poll_fn(|cx| {
             let mut inner = self.0.borrow_mut();
@@ -84,7 +84,7 @@ impl HeldReplies {
         .await;
         let began = Instant::now();
         loop {
-            // The sockets are looked at in between.
+            // Gives the sockets a turn.
             tokio::task::yield_now().await;
             let inner = self.0.borrow();
             if inner.waiting.len() == known || began.elapsed() > GATHER_MAX {
@@ -95,7 +95,7 @@ impl HeldReplies {
     }
 }
 
-/// One who waits, until it is dropped: who gives up leaves nothing behind.
+/// Registration of a waiter. Dropping it removes the waiter.
 struct Registered<'a> {
     held: &'a HeldReplies,
     number: Option<u64>,
@@ -105,7 +105,7 @@ impl Drop for Registered<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         let mut inner = self.held.0.borrow_mut();
-        // Numbers ascend; one whose turn has come is not there any more.
+        // Numbers ascend. A waiter that was woken is no longer in the list.
         if let Ok(at) = inner.waiting.binary_search_by_key(&number, |(_, number, _)| *number) {
             inner.waiting.remove(at);
         }
@@ -147,14 +147,14 @@ mod tests {
         }
     }
 
-    /// Lets everything that can go on do so.
+    /// Lets every task that can continue do so.
     async fn settle() {
         for _ in 0..100 {
             yield_now().await;
         }
     }
 
-    /// Runs `test` beside the task; it is handed somebody who waits for a byte of the log.
+    /// Runs `test` beside the task, with a function that waits for a byte of the log.
     async fn beside<F: Future<Output = ()>>(test: impl FnOnce(Arc<Log>, Arc<Store>, Rc<HeldReplies>) -> F) {
         let store = Arc::new(Store::memory());
         let log = open(&store, 1);
@@ -180,7 +180,7 @@ mod tests {
             settle().await;
             assert!(first.iter().all(|waiting| !waiting.is_finished()));
             log.flush().unwrap();
-            // One that came after the flush does not keep the others.
+            // A waiter that came after the flush does not delay the others.
             let second = wait(writer.write());
             settle().await;
             assert!(first.iter().all(|waiting| waiting.is_finished()));

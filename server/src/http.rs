@@ -1,10 +1,10 @@
 //! The HTTP port: `/healthz`, `/readyz` and `/metrics`.
 //!
-//! It has a thread and a runtime of its own, so that a scrape never delays a worker. What has to be asked of the server is
-//! gathered on further threads, one request at a time for each path, so that `/healthz` is answered whatever happens. Everything that a client can draw
-//! out is bounded: how many connections there are, the time for a request's head and its size, how long a connection
-//! lasts. Bodies are not read. Every connection is accepted at once; where there are too many, the one that has been silent
-//! for longest is closed. So a probe is answered however many slow connections there are.
+//! It has a thread and a runtime of its own, so that a scrape never delays a worker. Queries to the server run on
+//! further threads, one request at a time for each path, so that `/healthz` is always answered. Everything that a
+//! client can draw out is bounded: the number of connections, the time for a request's head and its size, and the life
+//! of a connection. Bodies are not read. Every connection is accepted at once. If there are too many, the one that has
+//! been silent for longest is closed, so a probe is answered despite any number of slow connections.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,20 +34,20 @@ use tokio::time::timeout;
 pub const CONNECTIONS_MAX: usize = 256;
 const HEAD_BYTES_MAX: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// After so long a connection ends with the request that it is at.
+/// Lifetime of a connection. It then ends after its current request.
 const CONNECTION_LIFE: Duration = Duration::from_secs(300);
-/// For a request that is being answered when its connection has to end.
+/// Time for a request in progress when its connection has to end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the server should get no traffic now; ready when nothing is the matter.
+/// Reasons why the server should get no traffic now; it is ready if there are none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Its listeners do not accept connections yet.
+    /// Whether its listeners do not accept connections yet.
     pub starting: bool,
-    /// It is shutting down.
+    /// Whether it is shutting down.
     pub draining: bool,
-    /// What is wrong with it or its databases. One damaged database is enough: a load balancer cannot know which
-    /// database it will be for.
+    /// Problems of the node or its databases. One damaged database is enough: a load balancer cannot know which
+    /// database a request will use.
     pub problems: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ impl Http {
         let (stop, stopped) = watch::channel(false);
         let run = move || {
             runtime.block_on(serve(listeners, router, stopped));
-            // A scrape that hangs is left alone.
+            // A hanging scrape is abandoned.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("http".to_string()).spawn(run)?;
@@ -103,7 +103,7 @@ impl Http {
 }
 
 impl Drop for Http {
-    /// Answers what was asked already, within two seconds.
+    /// Answers received requests, within two seconds.
     fn drop(&mut self) {
         self.stop.send_replace(true);
         if let Some(thread) = self.thread.take()
@@ -118,7 +118,7 @@ impl Drop for Http {
 struct Service {
     registry: Registry,
     readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-    /// One scrape and one look at the readiness at a time.
+    /// Allows one scrape and one readiness check at a time.
     scraping: Arc<Semaphore>,
     looking: Arc<Semaphore>,
 }
@@ -130,11 +130,11 @@ impl Service {
     }
 }
 
-/// Runs `gather` away from the thread that answers, after those that have asked before.
+/// Runs `gather` away from the answering thread, after earlier requests.
 async fn away<R: Send + 'static>(turns: Arc<Semaphore>, gather: impl FnOnce() -> R + Send + 'static) -> Option<R> {
     let turn = turns.acquire_owned().await.ok()?;
     let gathered = tokio::task::spawn_blocking(move || {
-        // To its end, even if the client has gone.
+        // Runs to completion, even if the client has gone.
         let _turn = turn;
         gather()
     });
@@ -151,7 +151,7 @@ fn router(service: Service) -> Router {
         .with_state(service)
 }
 
-/// The process runs, and that is all it says.
+/// Confirms only that the process runs.
 async fn healthz() -> Response {
     Json(json!({ "status": "ok" })).into_response()
 }
@@ -230,7 +230,7 @@ async fn accept(
                 }
                 Err(error) => {
                     tracing::warn!(%error, "failed to accept an HTTP connection");
-                    // Out of descriptors, most likely: this gives one back.
+                    // Out of descriptors, most likely: this frees one.
                     connections.close_oldest();
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -263,7 +263,7 @@ async fn connection(
             }),
         );
     let mut served = std::pin::pin!(served);
-    // Errors are those of clients that went away or talked nonsense, and were told so.
+    // Errors come from clients that went away or sent nonsense, and were told so.
     tokio::select! {
         _ = served.as_mut() => {}
         _ = closed => {}
@@ -282,7 +282,7 @@ struct Connections {
 }
 
 impl Connections {
-    /// A place for a new connection, and what tells it that it has to go for a newer one.
+    /// Creates a place for a new connection, with a receiver that tells it to close for a newer one.
     fn enter(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
         let (close, closed) = oneshot::channel();
         let turn = self.last_turn.fetch_add(1, Ordering::Relaxed);
@@ -299,20 +299,20 @@ impl Connections {
 
     fn close_oldest(&self) {
         if let Some((_, close)) = self.open.lock().pop_first() {
-            // It may have ended by itself.
+            // It may already have ended.
             let _ = close.send(());
         }
     }
 }
 
-/// A connection among all. It gives its place up when it is dropped.
+/// The place of a connection among all. Dropping it frees the place.
 struct Place {
     connections: Arc<Connections>,
     turn: AtomicU64,
 }
 
 impl Place {
-    /// It has sent a whole request.
+    /// Notes that it has sent a complete request.
     fn heard(&self) {
         let mut open = self.connections.open.lock();
         if let Some(close) = open.remove(&self.turn.load(Ordering::Relaxed)) {
@@ -330,7 +330,7 @@ impl Drop for Place {
 }
 
 async fn until_stopped(mut stopped: watch::Receiver<bool>) {
-    // An error says that the sender is gone, which is a stop too.
+    // An error means that the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
@@ -451,7 +451,7 @@ mod tests {
             Ok(_) => assert!(answer.starts_with(b"HTTP/1.1 4")),
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
         }
-        // A body that never comes holds nothing up.
+        // A body that never arrives delays nothing.
         let answer = send(&http, "GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK"));
     }
@@ -472,7 +472,7 @@ mod tests {
         let slow: Vec<_> = (0..1500)
             .map(|_| {
                 let mut stream = connect(&http);
-                // Closed already, perhaps.
+                // May fail: the connection may be closed already.
                 let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhos");
                 stream
             })
@@ -481,7 +481,7 @@ mod tests {
         let mut probe = connect(&http);
         ask(&mut probe);
         assert!(begun.elapsed() < HEAD_TIMEOUT, "the probe has waited for a slow connection: {:?}", begun.elapsed());
-        // The oldest had to go, those that sent requests lately did not.
+        // The oldest was closed; those that sent requests recently were not.
         assert!(matches!((&slow[0]).read(&mut [0]), Ok(0) | Err(_)));
         let more: Vec<_> = (0..CONNECTIONS_MAX - 1).map(|_| connect(&http)).collect();
         ask(&mut probe);

@@ -1,8 +1,8 @@
-//! The keeper: what has to be done from time to time, away from the workers.
+//! The keeper: periodic work, away from the workers.
 //!
-//! Ten times a second it removes keys that have expired. Once a second it looks at every database, asks the autoscaler
-//! what to do, and does it: split, merge, checkpoint, sleep. Deciding is the autoscaler's, doing is here. It also deletes
-//! branches whose time is over.
+//! Ten times a second it removes expired keys. Once a second it looks at every database, asks the autoscaler for
+//! actions, and runs them: split, merge, checkpoint, sleep. The autoscaler decides; the keeper acts. It also deletes
+//! expired branches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::saving::Attempts;
 
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// For so long a process that was overtaken tells clients and probes why, before it ends.
+/// Time for which an overtaken process tells clients and probes the reason, before it ends.
 const REFUSE_FOR: Duration = Duration::from_secs(2);
 
 /// Starts the keeper's tasks in the current runtime. They end when the node drains.
@@ -42,7 +42,7 @@ async fn expire(node: Arc<Node>) {
     while !node.is_draining() {
         every.tick().await;
         for tenant in node.tenants.all() {
-            // Its locks may be held for long, and no other database is to wait for them.
+            // Its locks may be held for long; other databases must not wait for them.
             if !tenant.database.chores().is_empty()
                 && let Some(turn) = Alone::begin(&tenant, |tenant| &tenant.is_kept_up)
             {
@@ -52,8 +52,8 @@ async fn expire(node: Arc<Node>) {
     }
 }
 
-/// Removes keys of one database that have expired or are too many, slice by slice, as long as it is worth it. All of its shards
-/// take turns, so that none waits for the backlog of another.
+/// Removes expired or excess keys of one database, slice by slice, while that is worthwhile. All of its shards take
+/// turns, so that none waits for the backlog of another.
 async fn keep_up(node: Arc<Node>, turn: Alone) {
     let database = &turn.tenant.database;
     let mut left = database.chores();
@@ -62,13 +62,13 @@ async fn keep_up(node: Arc<Node>, turn: Alone) {
             if database.work_at(&chore).await {
                 left.push(chore);
             }
-            // A command that came meanwhile goes first.
+            // A command that arrived meanwhile goes first.
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// Work of the keeper at one database that is not begun twice at a time. It is over when this is dropped.
+/// Work of the keeper on one database that must not run twice at a time. Dropping it ends the work.
 struct Alone {
     tenant: Arc<Tenant>,
     runs: fn(&Tenant) -> &AtomicBool,
@@ -117,7 +117,7 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
             tenant.memory_peak.fetch_max(bytes, Ordering::Relaxed);
             tenant.meters.observe_memory(now_ms, bytes);
             tenant.meters.observe_store(now_ms, own_bytes(&tenant));
-            // It is kept until DORMOUSE USAGE FORGET says that it was taken.
+            // The window is kept until DORMOUSE USAGE FORGET confirms that it was taken.
             drop(tenant.meters.close_window(now_ms));
             count(&tenant);
             if tenant.database.is_awake() {
@@ -154,18 +154,18 @@ async fn look(node: Arc<Node>, mut autoscaler: Autoscaler) {
                 continue;
             }
             match tenant {
-                // It was logged when it was tried first.
+                // The first attempt was logged.
                 Some(tenant) if tenant.saving.lock().is_failing() => tracing::debug!("{action}"),
                 _ => tracing::info!("{action}"),
             }
-            // Each in its own task: a long checkpoint of one database does not hold up another's.
+            // Each has its own task: a long checkpoint of one database does not delay those of others.
             tokio::spawn(apply(Arc::clone(&node), action, observation.clone()));
         }
     }
 }
 
-/// When another process takes the store over, nothing here can be written any more, and what is read may be outdated: every
-/// database stops, and a moment later the process ends, for a supervisor to start it again.
+/// Stops all databases when another process takes the store over: nothing can be written any more, and reads may be
+/// outdated. A moment later the process ends, for a supervisor to restart it.
 async fn stop_when_overtaken(node: Arc<Node>) {
     let Some(owner) = node.engine.log.as_ref().and_then(|log| log.owner().cloned()) else { return };
     owner.until_lost().await;
@@ -176,7 +176,7 @@ async fn stop_when_overtaken(node: Arc<Node>) {
         tokio::spawn(async move { tenant.database.stop(Error::Store(OVERTAKEN.to_owned())).await });
     }
     tokio::time::sleep(REFUSE_FOR).await;
-    // Nobody receives when the server is ending already.
+    // Sending fails if the server is already ending.
     let _ = node.shutdown.send(Shutdown::Taken);
 }
 
@@ -184,7 +184,7 @@ fn monotonic_ms(node: &Node) -> u64 {
     node.started.elapsed().as_millis() as u64
 }
 
-/// Brings what the engine counts into the meters.
+/// Adds the engine's counts to the meters.
 fn count(tenant: &Tenant) {
     let shared = &tenant.database.shared;
     for (counter, meter) in [(&shared.expired, Meter::ExpiredKeys), (&shared.evicted, Meter::EvictedKeys)] {
@@ -209,14 +209,14 @@ fn count(tenant: &Tenant) {
     }
 }
 
-/// Brings the meters of `tenant` up to date before somebody reads them.
+/// Brings the meters of `tenant` up to date before they are read.
 pub fn settle(tenant: &Tenant, now_ms: u64) {
     count(tenant);
     tenant.meters.observe_memory(now_ms, tenant.database.used_bytes() as u64);
     tenant.meters.observe_store(now_ms, own_bytes(tenant));
 }
 
-/// Bytes in the store that are metered: what a branch shares is the database's that has written it.
+/// Metered bytes in the store: shared bytes of a branch belong to the database that wrote them.
 fn own_bytes(tenant: &Tenant) -> u64 {
     let stored = tenant.database.counters.stored_bytes.load(Ordering::Relaxed);
     stored.saturating_sub(tenant.database.lineage().shared_bytes)
@@ -268,7 +268,7 @@ fn shard_load(view: &ShardView) -> ShardLoad {
         let mut histogram: Vec<Part> = Vec::new();
         for (part, &weight) in (0..parts).zip(weights) {
             match histogram.last_mut() {
-                // A shard of few slots has fewer parts than sixteen.
+                // A shard of few slots has fewer than sixteen parts.
                 Some(last) if last.first_slot == first_of(part) => last.weight += f64::from(weight),
                 _ => histogram.push(Part { first_slot: first_of(part), weight: f64::from(weight) }),
             }
@@ -315,7 +315,7 @@ async fn apply(node: Arc<Node>, action: Action, seen: Observation) {
                 if let (Notice::Still(failures), Err(error)) = (notice, &done) {
                     tracing::error!(%error, failures, "still failing: {action}");
                 }
-                // The engine has said that it began to fail.
+                // The engine has logged the first failure.
                 return;
             }
             None => return,
@@ -332,7 +332,7 @@ pub fn remember(node: &Node, outcome: dormouse_shard::error::Result<()>) -> dorm
     outcome
 }
 
-/// Deletes branches whose time is over, one at a time, and away from the look at all databases.
+/// Deletes expired branches, one at a time, apart from the look at all databases.
 fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>) {
     let is_over = |tenant: &Arc<Tenant>| tenant.database.lineage().expires_ms.is_some_and(|end| end <= now_ms);
     let expired: Vec<_> = node.tenants.all().filter(is_over).collect();
@@ -363,7 +363,7 @@ fn delete_expired(node: &Arc<Node>, now_ms: u64, deleting: &Arc<Mutex<Attempts>>
 
 /// Deletes a database and disconnects its clients.
 pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error::Result<()> {
-    // Whatever came of it, from now on they would be answered with errors only.
+    // Whatever the outcome, its clients would get only errors from now on.
     let disconnect = || node.clients.of_database(tenant.name()).iter().for_each(|client| client.kill());
     let deleted = node.tenants.delete(tenant, disconnect).await;
     match deleted {
@@ -397,11 +397,11 @@ fn close_idle_clients(node: &Node, active: &mut LastUses<u64>) {
     }
 }
 
-/// When each database or client was last used, or each database last saved, on the monotonic clock.
+/// The last use of each database or client, or the last save of each database, on the monotonic clock.
 ///
-/// It is noted on the system's clock. Two clocks do not tick together, so that the same use, converted at every look,
-/// would shiver by a millisecond: to the autoscaler that is a database in use. And the system's clock may be set. So each
-/// use is converted once.
+/// Uses are recorded on the system's clock. The two clocks do not tick together, so converting the same use at every
+/// look would shift it by a millisecond, which the autoscaler would take for a new use. The system's clock may also be
+/// set. So each use is converted once.
 #[derive(Debug)]
 struct LastUses<K> {
     now_ms: u64,
@@ -433,7 +433,7 @@ impl<K: Ord> LastUses<K> {
         moment
     }
 
-    /// Milliseconds since then.
+    /// Milliseconds since the last use.
     fn age(&mut self, of: K, used_ms: u64) -> u64 {
         let now_ms = self.monotonic_ms;
         now_ms.saturating_sub(self.moment(of, used_ms))
@@ -456,7 +456,7 @@ impl Before {
         let now = Instant::now();
         let seconds = self.at.map_or(0.0, |at| now.duration_since(at).as_secs_f64());
         let known = seconds > 0.0;
-        // Of a database that was deleted nothing is kept.
+        // Totals of deleted databases are dropped.
         self.totals.retain(|name, _| node.tenants.of_name(name).is_some());
         for tenant in node.tenants.all() {
             let totals = tenant.meters.totals(now_ms);

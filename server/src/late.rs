@@ -1,9 +1,9 @@
 //! Replies that waited too long for the log, or in vain.
 //!
-//! The writes that they report have been done in memory, and cannot be undone. But a client must hear something before it gives up
-//! and sends its write again. So each reply that still waits becomes an error which says that the outcome is unknown.
-//! There is one for each command, in its place, so later replies are not mixed up. Errors and messages
-//! stay as they are. A read of the same locked batch as a late write becomes an error too.
+//! The writes that they report are done in memory and cannot be undone. But a client must receive a reply before it
+//! gives up and repeats its write. So each reply that still waits becomes an error that says that the outcome is
+//! unknown. Each error stands in its command's place, so later replies are not mixed up. Errors and messages stay as
+//! they are. A read of the same locked batch as a late write becomes an error too.
 
 use dormouse_protocol::Response;
 use dormouse_storage::log::Lsn;
@@ -29,8 +29,8 @@ pub fn text(limit_ms: u128, problem: Option<&str>) -> String {
     )
 }
 
-/// Replaces what is not durable at `flushed` by an error with this text. Answers how many replies it has replaced; `None`:
-/// the buffer holds something else than replies.
+/// Replaces replies that are not durable at `flushed` by an error with this text. Returns the number of replaced
+/// replies; `None` if the buffer holds anything but replies.
 pub fn replace(buffer: &mut Vec<u8>, awaiting: &[Awaiting], flushed: Lsn, text: &str) -> Option<usize> {
     let mut replaced = 0;
     let mut out = Vec::with_capacity(buffer.len());

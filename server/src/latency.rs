@@ -1,25 +1,26 @@
-//! `LATENCY`: when commands of one database took longer than `latency-monitor-threshold`, by kind of event.
+//! `LATENCY`: the times when commands of one database exceeded `latency-monitor-threshold`, by kind of event.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use parking_lot::Mutex;
 
-/// As Redis keeps of each event.
+/// Number of samples kept for each event, as in Redis.
 const SAMPLES_KEPT: usize = 160;
 
-/// The events of one database. Redis has more; those that are not here do not happen here.
+/// The events of one database. Redis has more; the others do not happen here.
 #[derive(Debug, Default)]
 pub struct Events(Mutex<BTreeMap<&'static str, LatencyEvent>>);
 
 #[derive(Debug, Default, Clone)]
 pub struct LatencyEvent {
-    /// At most one for each second, the oldest first: unix seconds, and the longest of that second in milliseconds.
+    /// At most one for each second, the oldest first: Unix seconds, and the longest duration in that second in
+    /// milliseconds.
     pub samples: VecDeque<(u64, u64)>,
     pub max_ms: u64,
 }
 
 impl Events {
-    /// Notes that a command took `took_ms`. Redis tells fast commands from the others.
+    /// Notes that a command took `took_ms`. Like Redis, distinguishes fast commands from the others.
     pub fn note(&self, is_fast: bool, at_seconds: u64, took_ms: u64) {
         let mut events = self.0.lock();
         let event = events.entry(if is_fast { "fast-command" } else { "command" }).or_default();
@@ -33,7 +34,7 @@ impl Events {
         }
     }
 
-    /// Every event that has happened, by name.
+    /// Returns every event that has happened, by name.
     pub fn all(&self) -> Vec<(&'static str, LatencyEvent)> {
         self.0.lock().iter().map(|(name, event)| (*name, event.clone())).collect()
     }
@@ -42,7 +43,7 @@ impl Events {
         self.0.lock().iter().find(|(event, _)| event.as_bytes() == name).map(|(_, event)| event.clone())
     }
 
-    /// Forgets the events that `is_chosen` names; how many there were.
+    /// Forgets the events that `is_chosen` selects. Returns their number.
     pub fn reset(&self, is_chosen: impl Fn(&str) -> bool) -> usize {
         let mut events = self.0.lock();
         let before = events.len();

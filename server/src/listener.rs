@@ -1,4 +1,4 @@
-//! Listeners: TCP addresses and a Unix socket; connections are dealt out to the workers in turn.
+//! Listeners: TCP addresses and a Unix socket. Connections are dealt out to the workers in turn.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,12 +16,12 @@ use crate::node::Node;
 use crate::peer::Peer;
 
 const BACKLOG: i32 = 4096;
-/// How often strangers are looked at.
+/// Interval at which strangers are checked.
 const STRANGERS_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
-/// Seconds after which an idle connection is asked whether it is still there, as in Redis.
+/// Seconds after which an idle connection is probed, as in Redis.
 const KEEPALIVE_SECONDS: u64 = 300;
 
-/// Sockets that are bound and not yet accepted from.
+/// Bound sockets, not yet accepted from.
 #[derive(Debug)]
 pub struct Listeners {
     tcp: Vec<std::net::TcpListener>,
@@ -47,7 +47,7 @@ impl Listeners {
         Ok(Self { tcp: Vec::new(), unix: Some(bind_unix(path, mode)?) })
     }
 
-    /// The sockets of the HTTP port.
+    /// Binds the sockets of the HTTP port.
     ///
     /// # Errors
     /// As [`Self::bind`].
@@ -108,7 +108,7 @@ impl Listeners {
                             Err(error) => pause_after(&error).await,
                         },
                         () = node.until_drained() => {
-                            // Whoever starts next would find it in the way.
+                            // Otherwise the next server to start would find it in the way.
                             let _ = std::fs::remove_file(&path);
                             return;
                         }
@@ -136,7 +136,7 @@ async fn close_late_strangers(node: Arc<Node>) {
     }
 }
 
-/// A socket belongs to the event loop of the worker that serves it, so it leaves that of the acceptor.
+/// Hands a socket to a worker. It must leave the acceptor's event loop, as it belongs to that of the worker.
 fn serve_tcp(stream: TcpStream, remote: SocketAddr, worker: &Handle) {
     let (Ok(local), Ok(stream)) = (stream.local_addr(), stream.into_std()) else { return };
     let options = socket2::SockRef::from(&stream);
@@ -153,7 +153,7 @@ fn serve_unix(stream: UnixStream, path: &Arc<str>, worker: &Handle) {
     }
 }
 
-/// Out of descriptors, most likely: trying again at once would only burn time.
+/// Pauses. The process is most likely out of descriptors: an immediate retry would waste time.
 async fn pause_after(error: &io::Error) {
     tracing::warn!(%error, "failed to accept a connection");
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -198,7 +198,7 @@ fn bind_unix(path: &Path, mode: u32) -> Result<(std::os::unix::net::UnixListener
         };
         format!("cannot listen on the Unix socket {}: {what}; choose one with --unix-socket", path.display())
     };
-    // A socket that nobody answers on is what a killed process has left.
+    // A socket that no process answers on is left over from a killed process.
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path).map_err(failed)?;

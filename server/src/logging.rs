@@ -21,7 +21,7 @@ pub type Level = Targets;
 /// Reads `info`, or `warn,dormouse=debug`: a level for everything, and levels by module.
 pub fn parse_level(text: &str) -> Result<Level, String> {
     for directive in text.split(',') {
-        // `Targets` would take a misspelled level for the name of a module, and log everything of it.
+        // `Targets` would take a misspelled level for a module name, and log everything of that module.
         let level = directive.rsplit('=').next().unwrap_or_default();
         if level.parse::<LevelFilter>().is_err() || level.trim().is_empty() {
             return Err("expected error, warn, info, debug, trace or off, also by module: info,dormouse=debug".into());
@@ -30,7 +30,7 @@ pub fn parse_level(text: &str) -> Result<Level, String> {
     text.parse::<Targets>().map_err(|error| error.to_string())
 }
 
-/// Starts logging for the whole process. Fails when it has been started before.
+/// Starts logging for the whole process. Fails if it was started before.
 pub fn start(format: LogFormat, level: &Level) -> Result<(), TryInitError> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {

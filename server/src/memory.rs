@@ -1,18 +1,20 @@
-//! The memory of the process: how much it uses, how much it may, and what is done about the difference.
+//! The memory of the process: its use, its limit, and the actions that keep it within the limit.
 //!
 //! A thread looks ten times a second, and more often when little is left:
 //!
-//! 1. It measures what is used: pages that hold something in the allocator, the allocator's own, and what the process has
-//!    beside the allocator. Pages that the allocator keeps free are no use; they are given back when they are in the way.
-//! 2. What `--max-memory-total` leaves is said to the engine ([`MEMORY`]), which refuses writes, loads and new clients when
-//!    nothing is left, and to the account of all clients, which refuses what they would make the server keep.
-//! 3. A database and its branches share the limit of one database. What that leaves is said to each of them; while all have
-//!    more in memory, the one that was not used for longest is put to sleep.
-//! 4. Above nine tenths the database that was not used for longest is put to sleep ([`relief`]), one at a time.
-//! 5. In an account that is crowded the largest clients are closed.
+//! 1. It measures the used memory: pages in use by the allocator, the allocator's own, and the process's memory beside
+//!    the allocator. Free pages that the allocator keeps do not count as used; they are given back when they are in the
+//!    way.
+//! 2. It tells the engine ([`MEMORY`]) what `--max-memory-total` leaves. The engine refuses writes, loads and new
+//!    clients when nothing is left. The account of all clients gets a limit too, and refuses what they would make the
+//!    server keep.
+//! 3. A database and its branches share the limit of one database. Each is told what the others leave. If all together
+//!    have more in memory, the least recently used one is put to sleep.
+//! 4. Above nine tenths, the least recently used database is put to sleep ([`relief`]), one at a time.
+//! 5. The largest clients of a crowded account are closed.
 //!
-//! So a burst between two looks is bounded too: what clients make the server keep is charged before it is kept, and large
-//! changes of the data are counted as they happen.
+//! A burst between two looks is bounded too: clients' memory is charged before it is kept, and large changes of the
+//! data are counted as they happen.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -26,16 +28,16 @@ use crate::process;
 use crate::relief::{self, Relief};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// The same when more than four fifths of the memory are used.
+/// Interval of looks when more than four fifths of the memory are used.
 const LOOK_CLOSELY_EVERY: Duration = Duration::from_millis(20);
 const CLOSE_FROM: f64 = 0.8;
-/// From this part on databases are put to sleep.
+/// Share of the memory from which databases are put to sleep.
 const RELIEF_FROM: f64 = 0.9;
-/// Free pages are given back to the system when it would make so much difference, and not more often than this.
+/// Free pages are given back to the system if that frees this many bytes, and at most at this interval.
 const GIVEN_BACK_MIN: u64 = 16 << 20;
 const GIVE_BACK_EVERY: Duration = Duration::from_millis(200);
 
-/// Starts the thread that watches the memory of a node. It ends with the node, or when that drains.
+/// Starts the thread that watches the memory of a node. It ends with the node, or when the node drains.
 ///
 /// # Errors
 /// When the system refuses a thread.
@@ -59,7 +61,7 @@ impl Watch {
         }
     }
 
-    /// One look at everything; answers when the next one is due.
+    /// Looks once at everything. Returns the time until the next look.
     fn look(&mut self, node: &Arc<Node>) -> Duration {
         let crowded = relief::divide_among_families(node);
         if !crowded.is_empty() {
@@ -91,11 +93,11 @@ impl Watch {
         every
     }
 
-    /// What is used, after what is not was given back if that is in the way.
+    /// Returns the used bytes. Before that, gives back unused memory if that is in the way.
     fn measure(&mut self, node: &Node) -> u64 {
         let (used, resident) = (used_bytes(), process::resident_bytes());
         let total = node.facts.max_memory_total;
-        // Nothing else helps when that is more than there may be.
+        // If resident memory exceeds the limit, nothing else helps.
         let is_too_much = total > 0 && resident > total;
         let is_in_the_way = node.facts.max_memory_total > 0
             && resident as f64 > node.facts.max_memory_total as f64 * RELIEF_FROM
@@ -108,7 +110,7 @@ impl Watch {
     }
 }
 
-/// Bytes that the process uses: with the allocator's pages that hold something, without those that it keeps free.
+/// Bytes that the process uses, including the allocator's pages in use, without its free pages.
 pub fn used_bytes() -> u64 {
     let _ = epoch::advance();
     let read = |bytes: Result<usize, _>| bytes.map_or(0, |bytes: usize| bytes as u64);
@@ -116,9 +118,9 @@ pub fn used_bytes() -> u64 {
     read(stats::active::read()) + read(stats::metadata::read()) + beside
 }
 
-/// Gives what was freed back to the system at once.
+/// Gives freed memory back to the system at once.
 ///
-/// An arena whose decay time is set to zero purges its unused pages there and then; afterwards the time is as before, so
+/// An arena whose decay time is set to zero purges its unused pages immediately. The decay time is then restored, so
 /// that a busy server does not pay for returning pages that it needs again.
 pub fn give_back() {
     let count = arenas::narenas::read().unwrap_or(0);
@@ -126,7 +128,7 @@ pub fn give_back() {
         for kind in ["dirty", "muzzy"] {
             let name = format!("arena.{arena}.{kind}_decay_ms\0");
             let name = name.as_bytes().name();
-            // An arena that was never used refuses, and has nothing to give.
+            // An arena that was never used refuses, and has nothing to give back.
             let before: Result<isize, _> = name.read();
             if let Ok(before) = before
                 && name.write(0_isize).is_ok()
@@ -137,7 +139,7 @@ pub fn give_back() {
     }
 }
 
-/// Bytes that the allocator has handed out and not got back.
+/// Bytes that the allocator has handed out and not received back.
 pub fn allocated_bytes() -> u64 {
     let _ = epoch::advance();
     stats::allocated::read().map_or(0, |bytes| bytes as u64)

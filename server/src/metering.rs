@@ -1,19 +1,19 @@
-//! Metering: what each database uses, exact, and nearly free where commands run.
+//! Metering: exact usage of each database, at almost no cost where commands run.
 //!
 //! 1. A worker counts a batch of commands in a [`Batch`], a plain value of its own.
 //! 2. At the end of the batch it commits the batch to its [`Writer`] for that database. A writer owns a block of
-//!    counters that nobody else writes, on cache lines of its own. A count is therefore a load and a store, not a locked
-//!    instruction, and no increment can be lost; that the cells are atomic only lets others read them.
-//! 3. Whoever wants to know ([`DatabaseMeters::totals`]) sums the blocks. A block whose writer is dropped is folded into
-//!    the sum that is kept for good, under the lock that readers hold, so it is never seen twice, nor missed.
+//!    counters that no other writer touches, on cache lines of its own. A count is therefore a load and a store, not a
+//!    locked instruction, and no increment can be lost; the cells are atomic only so that others can read them.
+//! 3. A reader ([`DatabaseMeters::totals`]) sums the blocks. When a writer is dropped, its block is folded into the
+//!    permanent sum, under the lock that readers hold, so it is never seen twice, nor missed.
 //!
-//! What happens rarely (a sleep, a split, a change of the number of bytes) goes to the [`DatabaseMeters`] directly.
+//! Rare events (a sleep, a split, a change of the number of bytes) go to the [`DatabaseMeters`] directly.
 //!
-//! How long something lasts is measured by the steady clock, so that bytes over time are billed right when the system's
-//! clock is set; windows are named by the system's. A closed window is kept, and saved, until it is taken.
+//! The steady clock measures durations, so that bytes over time are billed right when the system's clock is set; the
+//! system's clock names the windows. A closed window is kept, and saved, until it is taken.
 //!
-//! The clock is read once a batch. Its time is shared evenly among the batch's commands, but for those that were timed
-//! by themselves because they were expected to be slow.
+//! The clock is read once a batch. Its time is shared evenly among the batch's commands, except for those that were
+//! timed by themselves because they were expected to be slow.
 
 mod batch;
 mod histogram;
@@ -35,27 +35,27 @@ pub use self::totals::{CommandTotals, METERS, Meter, Totals};
 use self::usage::{ByteTime, Closed, Moment, OpenWindow};
 pub use self::usage::{CLOSED_MAX, Event, UsageWindow};
 
-/// Bytes that one request unit pays for.
+/// Bytes of payload that one request unit pays for.
 pub const REQUEST_UNIT_BYTES: u64 = 1024;
 
 /// The length of a usage window.
 pub const WINDOW_MS: u64 = 3_600_000;
 
-/// The request units of one command that moved so many bytes of payload.
+/// Returns the request units of a command that moved this many bytes of payload.
 pub fn request_units(bytes_in: u64, bytes_out: u64) -> u64 {
     (bytes_in + bytes_out).div_ceil(REQUEST_UNIT_BYTES).max(1)
 }
 
-/// The commands that are counted, by their index in the command table.
+/// Counted commands, by their index in the command table.
 #[derive(Debug)]
 pub struct CountedCommands {
     pub names: Vec<&'static str>,
-    /// Whether it is a write.
+    /// Whether each is a write.
     pub writes: Vec<bool>,
 }
 
 impl CountedCommands {
-    /// Write commands that have succeeded.
+    /// Number of successful write commands.
     pub fn succeeded_writes(&self, totals: &Totals) -> u64 {
         let writes = totals.commands().filter(|(id, _)| self.writes.get(*id) == Some(&true));
         writes.map(|(_, command)| command.calls.saturating_sub(command.failed)).sum()
@@ -68,31 +68,31 @@ pub struct DatabaseMeters {
     database: String,
     /// Length of the command table.
     commands: usize,
-    /// Milliseconds of a clock that is never set.
+    /// Reads a clock that is never set, in milliseconds.
     steady_ms: Option<fn() -> u64>,
     ledger: Mutex<Ledger>,
 }
 
 #[derive(Debug)]
 struct Ledger {
-    /// What finished writers counted, what happened rarely, and what was restored.
+    /// Counts of finished writers, rare events, and restored counts.
     folded: Totals,
-    /// Time that finished writers counted. In nanoseconds, so that many short batches add up.
+    /// CPU time counted by finished writers, in nanoseconds, so that many short batches add up.
     folded_cpu_ns: u128,
     blocks: Vec<Arc<Block>>,
     memory: ByteTime,
     store: ByteTime,
     window: OpenWindow,
     closed: Closed,
-    /// What the meters showed when statistics were last reset.
+    /// Totals when statistics were last reset.
     statistics_from: Totals,
-    /// By command: what finished writers counted, and what there was when statistics were last reset.
+    /// By command: counts of finished writers, and counts when statistics were last reset.
     histograms: BTreeMap<usize, Histogram>,
     histograms_from: BTreeMap<usize, Histogram>,
 }
 
 impl DatabaseMeters {
-    /// All at zero. `commands` is the length of the command table.
+    /// Creates meters at zero. `commands` is the length of the command table.
     pub fn new(database: &str, commands: usize, now_ms: u64) -> Arc<DatabaseMeters> {
         let totals = Totals::default();
         let window = OpenWindow::new(WINDOW_MS, now_ms, &totals);
@@ -101,7 +101,7 @@ impl DatabaseMeters {
         Arc::new(DatabaseMeters::from_saved(database, commands, now_ms, saved))
     }
 
-    /// The same, measuring by a clock that is never set.
+    /// Makes the meters measure by a clock that is never set.
     pub fn measured_by(meters: Arc<DatabaseMeters>, steady_ms: fn() -> u64) -> Arc<DatabaseMeters> {
         let mut meters = meters;
         if let Some(meters) = Arc::get_mut(&mut meters) {
@@ -110,7 +110,7 @@ impl DatabaseMeters {
         meters
     }
 
-    /// Continues from what [`DatabaseMeters::save`] wrote. Data in the store was there all the while, so its bytes are
+    /// Continues from the output of [`DatabaseMeters::save`]. Data stayed in the store in between, so its bytes are
     /// counted from the moment of the save on. `names` is the command table's: the name at each index.
     pub fn restore(
         database: &str,
@@ -141,7 +141,7 @@ impl DatabaseMeters {
         Moment { unix_ms, steady_ms: self.steady_ms.map(|steady_ms| steady_ms()) }
     }
 
-    /// Everything so far, for [`DatabaseMeters::restore`] after a sleep or a restart.
+    /// Saves all counts, for [`DatabaseMeters::restore`] after a sleep or a restart.
     pub fn save(&self, names: &[&str], now_ms: u64) -> Vec<u8> {
         let mut ledger = self.ledger.lock();
         let totals = ledger.totals(self.moment(now_ms));
@@ -153,24 +153,24 @@ impl DatabaseMeters {
         &self.database
     }
 
-    /// A writer for one worker. Its counts are kept when it is dropped.
+    /// Creates a writer for one worker. Its counts are kept when it is dropped.
     pub fn writer(self: &Arc<Self>) -> Writer {
         let block = Arc::new(Block::new(self.commands));
         self.ledger.lock().blocks.push(block.clone());
         Writer::new(self.clone(), block)
     }
 
-    /// Counts what happens outside of batches.
+    /// Counts an event outside of batches.
     pub fn count(&self, meter: Meter, more: u64) {
         self.ledger.lock().folded[meter] += u128::from(more);
     }
 
-    /// Says how much memory the data takes from now on.
+    /// Sets the memory that the data takes from now on.
     pub fn observe_memory(&self, now_ms: u64, bytes: u64) {
         self.ledger.lock().memory.observe(self.moment(now_ms), bytes);
     }
 
-    /// Says how much the store holds from now on.
+    /// Sets the bytes that the store holds from now on.
     pub fn observe_store(&self, now_ms: u64, bytes: u64) {
         self.ledger.lock().store.observe(self.moment(now_ms), bytes);
     }
@@ -186,14 +186,15 @@ impl DatabaseMeters {
         ledger.totals(self.moment(now_ms)).since(&ledger.statistics_from)
     }
 
-    /// `CONFIG RESETSTAT`: statistics start from zero again. What is billed does not.
+    /// Starts statistics from zero again (`CONFIG RESETSTAT`). Billed counts are kept.
     pub fn reset_statistics(&self, now_ms: u64) {
         let mut ledger = self.ledger.lock();
         ledger.statistics_from = ledger.totals(self.moment(now_ms));
         ledger.histograms_from = ledger.all_histograms();
     }
 
-    /// How long the calls of each command took, by its index in the table, since the process started or statistics were reset.
+    /// Durations of each command's calls, by its index in the table, since the process started or statistics were
+    /// reset.
     pub fn histograms(&self) -> BTreeMap<usize, Histogram> {
         let ledger = self.ledger.lock();
         let mut histograms = ledger.all_histograms();
@@ -205,7 +206,7 @@ impl DatabaseMeters {
         histograms
     }
 
-    /// What was used so far in the window that is open.
+    /// Usage so far in the open window.
     pub fn usage(&self, now_ms: u64) -> UsageWindow {
         let mut ledger = self.ledger.lock();
         let totals = ledger.totals(self.moment(now_ms));
@@ -217,13 +218,13 @@ impl DatabaseMeters {
         self.ledger.lock().closed.windows(&self.database)
     }
 
-    /// Forgets the closed windows that have ended by then, as they were taken. Answers how many.
+    /// Forgets the closed windows that end by `end_ms`, as they were taken. Returns their number.
     pub fn forget_windows(&self, end_ms: u64) -> usize {
         self.ledger.lock().closed.forget(end_ms)
     }
 
-    /// Closes the open window if its time is over; then the next one is open. To be called every few seconds: what is counted
-    /// between a window's end and this call is still the old window's.
+    /// Closes the open window if its time is over, and opens the next. To be called every few seconds: events between a
+    /// window's end and this call still count for the old window.
     pub fn close_window(&self, now_ms: u64) -> Option<UsageWindow> {
         let mut ledger = self.ledger.lock();
         if !ledger.window.is_over(now_ms) {

@@ -1,10 +1,10 @@
-//! What `/metrics` shows, in Prometheus' text format.
+//! The output of `/metrics`, in Prometheus' text format.
 //!
-//! Names that begin with `redis_` are those of the Redis exporter, so that its dashboards work as they are: they speak
-//! of the whole node since it started. Names that begin with `dormouse_` are the product's own: one series for each
-//! database, and their counters go on where they were after a restart.
+//! Names that begin with `redis_` are those of the Redis exporter, so that its dashboards work unchanged: they cover
+//! the whole node since it started. Names that begin with `dormouse_` are the product's own. They have one series for
+//! each database, and their counters continue after a restart.
 //!
-//! Nothing is kept here. On each scrape the [`Collector`] asks for a [`ServerSnapshot`] and spells it out.
+//! No state is kept here. On each scrape the [`Collector`] requests a [`ServerSnapshot`] and formats it.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricT
 
 use crate::metering::{CommandTotals, Meter, Totals};
 
-/// The version of Redis whose behaviour clients and libraries find here.
+/// The version of Redis whose behavior clients and libraries see.
 pub const REDIS_VERSION: &str = "7.2.4";
 
 /// The server at one moment.
@@ -34,26 +34,26 @@ pub struct ServerSnapshot {
     pub connections_rejected: u64,
     pub pubsub_channels: u64,
     pub pubsub_patterns: u64,
-    /// What the process uses, and may use at most (0: no limit).
+    /// Memory that the process uses, and its limit (0: none).
     pub process_memory_bytes: u64,
     pub process_memory_max_bytes: u64,
-    /// What the process holds of the machine's memory.
+    /// Resident memory of the process.
     pub memory_resident_bytes: u64,
     /// Most data in memory since the start.
     pub memory_used_peak_bytes: u64,
     pub cpu_user_seconds: f64,
     pub cpu_system_seconds: f64,
     pub slowlog_entries: u64,
-    /// For how long the oldest write that is not durable has waited.
+    /// Time for which the oldest write that is not durable has waited.
     pub log_lag_ms: u64,
-    /// Bytes of effects that were logged, and bytes written for that.
+    /// Bytes of logged effects, and bytes written for them.
     pub log_effect_bytes: u64,
     pub log_bytes: u64,
     pub log_flushes: u64,
     pub log_files: u64,
     /// Whether the log cannot be written.
     pub log_failing: bool,
-    /// What is wrong with the node now, and what was met since it started, by kind.
+    /// Conditions of the node now, and problems met since it started, by kind.
     pub conditions: [u64; ConditionKind::ALL.len()],
     pub problems: [u64; ConditionKind::ALL.len()],
     /// The command table's names, by index.
@@ -72,29 +72,29 @@ pub struct DatabaseSnapshot {
     pub memory_bytes: u64,
     /// 0: no limit.
     pub memory_max_bytes: u64,
-    /// What its clients make the server keep.
+    /// Memory that its clients make the server keep.
     pub client_memory_bytes: u64,
-    /// How often its clients were refused more of it, and how many were closed because of it.
+    /// Number of refusals of such memory, and of clients closed because of it.
     pub client_memory_refusals: u64,
     pub evicted_clients: u64,
     pub store_bytes: u64,
-    /// It was made out of another one.
+    /// Whether it was made out of another database.
     pub is_branch: bool,
-    /// Of the bytes in the store, those that belong to other databases.
+    /// Bytes in the store that belong to other databases.
     pub shared_bytes: u64,
-    /// Changed since the last checkpoint.
+    /// Bytes changed since the last checkpoint.
     pub dirty_bytes: u64,
     pub last_checkpoint_unix_ms: Option<u64>,
     /// Bytes that checkpoints have written since the server started.
     pub checkpoint_bytes: u64,
-    /// Nothing serious is wrong with it.
+    /// Whether it has no serious condition.
     pub is_healthy: bool,
-    /// What is wrong with it now, and what was met since the server started, by kind.
+    /// Its conditions now, and problems met since the server started, by kind.
     pub conditions: [u64; ConditionKind::ALL.len()],
     pub problems: [u64; ConditionKind::ALL.len()],
     pub load_errors: u64,
     pub slow_commands_waiting: u64,
-    /// Those of the 16 that hold keys.
+    /// Those of the 16 logical databases that hold keys.
     pub logical: Vec<LogicalSnapshot>,
     /// Since the database was created.
     pub totals: Totals,
@@ -102,7 +102,7 @@ pub struct DatabaseSnapshot {
     pub statistics: Totals,
 }
 
-/// What one `SELECT` index of a database holds.
+/// Contents of one `SELECT` index of a database.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogicalSnapshot {
     pub index: u8,
@@ -112,19 +112,19 @@ pub struct LogicalSnapshot {
 }
 
 impl ServerSnapshot {
-    /// What all databases hold in memory.
+    /// Memory of all databases' data.
     pub fn memory_used_bytes(&self) -> u64 {
         self.databases.iter().map(|database| database.memory_bytes).sum()
     }
 
-    /// The statistics of all databases together.
+    /// Sums of the statistics of all databases.
     pub fn statistics(&self) -> Totals {
         let mut sum = Totals::default();
         self.databases.iter().for_each(|database| sum.add(&database.statistics));
         sum
     }
 
-    /// Bytes written to the log and the store for each byte of effects; 0 where nothing was logged.
+    /// Bytes written to the log and the store for each byte of effects; 0 if nothing was logged.
     fn write_amplification(&self) -> f64 {
         let written = self.log_bytes + self.databases.iter().map(|database| database.checkpoint_bytes).sum::<u64>();
         if self.log_effect_bytes == 0 { 0.0 } else { written as f64 / self.log_effect_bytes as f64 }
@@ -141,14 +141,14 @@ impl DatabaseSnapshot {
     }
 }
 
-/// A registry whose scrapes show what `snapshot` gives. Others may register metrics of their own beside it.
+/// Creates a registry whose scrapes show the output of `snapshot`. Other metrics may be registered beside it.
 pub fn registry(snapshot: impl Fn() -> ServerSnapshot + Send + Sync + 'static) -> prometheus::Result<Registry> {
     let registry = Registry::new();
     registry.register(Box::new(Collector::new(snapshot)?))?;
     Ok(registry)
 }
 
-/// Spells out snapshots. It names its metrics by spelling out an example, so no list of names can go stale.
+/// Formats snapshots. It lists its metrics by formatting an example, so no list of names can go stale.
 pub struct Collector {
     snapshot: Box<dyn Fn() -> ServerSnapshot + Send + Sync>,
     descriptions: Vec<Desc>,
@@ -296,7 +296,7 @@ const DATABASE: &[DatabaseRow] = &[
     (GAUGE, "dormouse_database_dirty_bytes", "Bytes changed since its last checkpoint", |d| d.dirty_bytes as f64),
 ];
 
-/// Name, help, and what one of the meter's units is of the metric's.
+/// Returns the name, the help, and the factor from the meter's unit to the metric's.
 fn meter_row(meter: Meter) -> (&'static str, &'static str, f64) {
     match meter {
         Meter::Requests => ("dormouse_requests_total", "Commands run", 1.0),
@@ -319,7 +319,7 @@ fn meter_row(meter: Meter) -> (&'static str, &'static str, f64) {
     }
 }
 
-/// The whole snapshot. Metrics without a series are left out.
+/// Formats the whole snapshot. Metrics without a series are left out.
 fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     let statistics = snapshot.statistics();
     let databases = &snapshot.databases;

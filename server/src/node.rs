@@ -29,12 +29,12 @@ pub struct Node {
     pub limits: DatabaseLimits,
     pub policy: Policy,
     settings: ArcSwap<NodeSettings>,
-    /// Held while somebody reads settings, changes them and publishes the change.
+    /// Held while settings are read, changed and published.
     pub changing: Mutex<()>,
-    /// Copies of what the request path reads.
+    /// Copies of settings that the request path reads.
     slowlog_us: AtomicI64,
     latency_ms: AtomicU64,
-    /// The lower of the two, in nanoseconds; `u64::MAX` where nothing is noted.
+    /// The lower of the two, in nanoseconds; `u64::MAX` if nothing is noted.
     noted_from_ns: AtomicU64,
     slowlog_kept: AtomicUsize,
     /// Differs from process to process.
@@ -43,25 +43,25 @@ pub struct Node {
     pub started: Instant,
     pub started_ms: u64,
     pub memory_peak: AtomicU64,
-    /// What the process used at the last look: see [`crate::memory`].
+    /// Memory that the process used at the last look: see [`crate::memory`].
     pub memory_used: AtomicU64,
     draining: watch::Sender<bool>,
-    /// Told to end the process, by `SHUTDOWN`: whether to save.
+    /// Requests the end of the process, for `SHUTDOWN`, and whether to save.
     pub shutdown: tokio::sync::mpsc::UnboundedSender<Shutdown>,
 }
 
-/// How a process is to end.
+/// The way in which a process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
     /// Every database is put to sleep first.
     Save,
-    /// What no checkpoint has is lost, as somebody asked for.
+    /// Data that is in no checkpoint is lost, as requested.
     NoSave,
     /// Another process has taken the store over: nothing can be written any more.
     Taken,
 }
 
-/// What clients and probes are told when another process has taken the store over.
+/// The text for clients and probes after another process has taken the store over.
 pub const OVERTAKEN: &str = "the store was taken over by another process: this one serves no database any more";
 
 impl Node {
@@ -140,7 +140,7 @@ impl Node {
         self.engine.log.as_ref().is_some_and(|log| log.is_sealed())
     }
 
-    /// Refuses what only the owner of the store can promise.
+    /// Refuses promises that only the owner of the store can make.
     ///
     /// # Errors
     /// When another process is known to have taken the store over.
@@ -148,7 +148,7 @@ impl Node {
         if self.is_overtaken() { Err(Error::Store(OVERTAKEN.to_owned())) } else { Ok(()) }
     }
 
-    /// How many clients it takes.
+    /// The number of clients that it takes.
     pub fn places(&self) -> Places {
         Places { max: self.max_clients(), databases: self.tenants.owners(), is_out_of_memory: MEMORY.is_full() }
     }
@@ -165,7 +165,7 @@ impl Node {
         output_limit(self.settings.load().output_buffer_limits.pubsub)
     }
 
-    /// Notes how long a command took: in the slow log if it was slow, and as an event of `LATENCY`.
+    /// Notes the duration of a command: in the slow log if it was slow, and as an event of `LATENCY`.
     pub fn note_time(
         &self,
         tenant: &Tenant,
@@ -180,7 +180,7 @@ impl Node {
         }
     }
 
-    /// Nanoseconds from which on a command is noted anywhere.
+    /// Nanoseconds from which a command is noted anywhere.
     pub fn noted_from_ns(&self) -> u64 {
         self.noted_from_ns.load(Ordering::Relaxed)
     }
@@ -205,7 +205,7 @@ impl Node {
         }
     }
 
-    /// Until the node stops serving.
+    /// Waits until the node stops serving.
     pub async fn until_drained(&self) {
         // The sender lives as long as the node.
         let _ = self.draining.subscribe().wait_for(|draining| *draining).await;
@@ -223,7 +223,7 @@ impl Node {
 }
 
 fn noted_from_ns(settings: &NodeSettings) -> u64 {
-    // Negative: nothing is logged.
+    // Negative: commands are not logged.
     let slowlog_us = u64::try_from(settings.slowlog_slower_than).unwrap_or(u64::MAX);
     let events_us = match settings.latency_monitor_ms {
         0 => u64::MAX,
@@ -240,7 +240,7 @@ fn output_limit(limit: OutputBufferLimit) -> OutputLimit {
     }
 }
 
-/// 40 hexadecimal digits. Everybody sees them, so nothing else is drawn from where they come from.
+/// 40 hexadecimal digits. All clients see them, so nothing else is drawn from the same source.
 fn run_id() -> String {
     let digits: String = std::iter::repeat_with(|| format!("{:016x}", random_seed())).take(3).collect();
     digits[..40].into()

@@ -1,4 +1,4 @@
-//! What the command line, the environment and a file say.
+//! Options from the command line, the environment and a file.
 //!
 //! Every option of `serve` can be given in three places. The first that has it wins:
 //!
@@ -7,8 +7,8 @@
 //! 3. the file that `--config` names, in TOML: `sleep-after = "5m"`; several values are an array;
 //! 4. else its default.
 //!
-//! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that an
-//! option which is declared once, in [`Options`], is understood everywhere.
+//! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that
+//! an option that is declared once, in [`Options`], works everywhere.
 
 pub(crate) mod environment;
 mod name;
@@ -36,7 +36,7 @@ pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLim
 use crate::logging::{self, LogFormat};
 use crate::process;
 
-/// The longest slow log that can be asked for.
+/// Longest slow log that can be requested.
 pub const SLOWLOG_LEN_MAX: u32 = 10_000;
 
 /// The options of `dormouse serve`. Their names are spelled here and nowhere else.
@@ -173,7 +173,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// The number of worker threads: as asked for, or one for each core.
+    /// The number of worker threads: as requested, or one for each core.
     pub fn worker_count(&self) -> NonZeroUsize {
         self.workers.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
     }
@@ -188,9 +188,9 @@ impl Options {
         self.max_memory_clients.map_or_else(|| self.memory_total() / 8, |size| size.0)
     }
 
-    /// Rules between options, which no single value can break.
+    /// Checks the rules between options, which no single value can break.
     pub(crate) fn checked(mut self: Box<Self>) -> Result<Box<Self>, clap::Error> {
-        // The texts are taken out of the options so that nothing which prints them prints a secret.
+        // The texts are taken out of the options, so that printing the options never prints a secret.
         let wrong = |option: &'static str, variable: &'static str| {
             move |error| invalid(format!("invalid value for '{option}' or {variable}: {error}"))
         };
@@ -236,7 +236,7 @@ fn invalid(message: String) -> clap::Error {
 /// An option's name, and its values.
 pub(crate) type Defaults = Vec<(String, Vec<OsString>)>;
 
-/// `command` with the defaults of the named options replaced, at its top and in `serve`. The values have been checked.
+/// Replaces the defaults of the named options in `command`, at its top and in `serve`. The values have been checked.
 pub(crate) fn with_defaults(command: clap::Command, defaults: &Defaults) -> clap::Command {
     let replace = |mut command: clap::Command| {
         for (name, values) in defaults {
@@ -302,7 +302,7 @@ fn takes_several(option: &clap::Arg) -> bool {
     matches!(option.get_action(), ArgAction::Append)
 }
 
-/// The values as the option's own parser accepts them; else its complaint, which then says where the value stands.
+/// Checks the values with the option's own parser. The error also names the place of the value.
 fn checked_values(option: &clap::Arg, values: Vec<String>, place: &str) -> Result<Vec<OsString>, clap::Error> {
     let name = option.get_long().unwrap_or_default();
     let written = values.iter().map(|value| format!("--{name}={value}"));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Where a client comes from.
+/// The origin of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     Tcp { remote: SocketAddr, local: SocketAddr },
@@ -20,7 +20,7 @@ impl std::fmt::Display for Peer {
 }
 
 impl Peer {
-    /// Whether it is on this machine.
+    /// Whether the client is on this machine.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp { remote, .. } => remote.ip().to_canonical().is_loopback(),
@@ -28,7 +28,7 @@ impl Peer {
         }
     }
 
-    /// The address that it connected to.
+    /// The server's address that the client connected to.
     pub fn local(&self) -> String {
         match self {
             Self::Tcp { local, .. } => local.to_string(),

@@ -1,4 +1,4 @@
-//! What the system knows of this process.
+//! Facts that the system reports about this process.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -24,17 +24,17 @@ pub fn resident_bytes() -> u64 {
     line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Files that a process needs beside its clients' connections: the store, the event loops, the HTTP port.
+/// Number of files that a process needs beside its clients' connections: the store, the event loops, the HTTP port.
 const FILES_BESIDE: u64 = 64;
 
-/// Raises the limit of open files so that `clients` can connect, as far as the system lets us. Answers how many can.
+/// Raises the limit of open files so that `clients` can connect, as far as the system allows. Returns how many can.
 pub fn allow_clients(clients: u64) -> u64 {
     let wanted = clients + FILES_BESIDE;
     let mut limit = getrlimit(Resource::Nofile);
     let allowed = |limit: &Rlimit| limit.current.unwrap_or(u64::MAX);
     if allowed(&limit) < wanted {
         limit.current = Some(limit.maximum.map_or(wanted, |maximum| wanted.min(maximum)));
-        // Refused: then it is what it was.
+        // If refused, the limit stays as it was.
         let _ = setrlimit(Resource::Nofile, limit);
     }
     allowed(&getrlimit(Resource::Nofile)).saturating_sub(FILES_BESIDE).min(clients)
@@ -53,8 +53,9 @@ pub fn group_memory_bytes() -> Option<u64> {
     groups.lines().filter_map(|line| group_limit(line, |path| fs::read_to_string(path).ok())).min()
 }
 
-/// The limit that a line of `/proc/self/cgroup` leads to: `0::PATH` (version 2) or `N:memory:PATH` (version 1). The groups
-/// above it count too. Within a container the path may be that of the machine, where the own group is the root.
+/// Returns the limit that a line of `/proc/self/cgroup` leads to: `0::PATH` (version 2) or `N:memory:PATH` (version 1).
+/// The parent groups count too. Within a container the path may be that of the machine, while the container's own group
+/// is the root.
 fn group_limit(line: &str, read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
@@ -74,19 +75,19 @@ pub fn address_space_bytes() -> Option<u64> {
     getrlimit(Resource::As).current
 }
 
-/// The system's name, release and machine, as `uname` says them.
+/// The system's name, release and machine, as in `uname`.
 pub fn system() -> String {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("Linux {} {}", release.trim(), std::env::consts::ARCH)
 }
 
-/// The part of the machine's or the container's memory that the process takes if it is not told how much.
+/// Share of the machine's or the container's memory that the process takes by default.
 const PART_BY_DEFAULT: f64 = 0.75;
-/// The same of an address space, of which some is never used.
+/// Share of an address space, of which some is never used.
 const PART_OF_ADDRESSES: f64 = 0.5;
 
-/// Most bytes for the process where no option says: a part of the least that the machine, a control group (version 1 or 2)
-/// or a limit of the address space allows. 0 where the system says nothing.
+/// Most bytes for the process by default: a part of the least that the machine, a control group (version 1 or 2) or a
+/// limit of the address space allows. 0 if the system does not say.
 pub fn memory_by_default() -> u64 {
     let part = |bytes: u64, part: f64| (bytes as f64 * part) as u64;
     let memory = [Some(system_memory_bytes()), group_memory_bytes()];
@@ -98,8 +99,8 @@ pub fn memory_by_default() -> u64 {
     limits.into_iter().flatten().min().unwrap_or(0)
 }
 
-/// From the system's source, by way of the standard library's hash keys; never 0. What tenants must not guess comes from
-/// here: `fastrand` alone starts from a clock.
+/// Returns a seed from the system's randomness, through the standard library's hash keys; never 0. It seeds values that
+/// tenants must not guess: `fastrand` alone starts from a clock.
 pub fn random_seed() -> u64 {
     RandomState::new().hash_one(0).max(1)
 }
@@ -136,7 +137,7 @@ mod tests {
             ("0::/a/b", Some(1000)),
             ("0::/a", Some(1000)),
             ("0::/", None),
-            // Within a container: only the root is there.
+            // Within a container: only the root is visible.
             ("0::/elsewhere/b", None),
             ("4:memory:/x", Some(300)),
             ("4:memory:/", None),

@@ -1,10 +1,10 @@
 //! Publish and subscribe, within one database.
 //!
-//! Subscriptions belong to the database, not to a shard and not to a worker: they outlive its sleep, and publishing does
-//! not wake it. A message is encoded once for each protocol version among its receivers.
+//! Subscriptions belong to the database, not to a shard or a worker: they outlive its sleep, and publishing does not
+//! wake it. A message is encoded once for each protocol version among its receivers.
 //!
-//! What it takes to publish a message is known without a look at each pattern ([`PubSub::cost`]). A message that takes more than a
-//! turn is published on another thread, which holds no lock while it matches or sends.
+//! The cost of publishing a message is known without a look at each pattern ([`PubSub::cost`]). A message that takes
+//! more than a turn is published on another thread, which holds no lock while it matches or sends.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use parking_lot::RwLock;
 use crate::account::ENTRY_BYTES;
 use crate::clients::{Client, OutputLimit};
 
-/// What finds one part of a pattern between two stars.
+/// Bytes of the searcher for one part of a pattern between two stars.
 const SEARCHER_BYTES: usize = 512;
 
 type Subscribers = BTreeMap<u64, Arc<Client>>;
@@ -27,23 +27,23 @@ type Subscribers = BTreeMap<u64, Arc<Client>>;
 pub struct PubSub {
     channels: RwLock<HashMap<ChannelName, Subscribers>>,
     patterns: RwLock<HashMap<ChannelName, (Arc<Glob<'static>>, Subscribers)>>,
-    /// What it costs to match a channel of [`WEIGHED_BYTES`] with all patterns.
+    /// Cost of matching a channel of [`WEIGHED_BYTES`] with all patterns.
     matching: AtomicUsize,
 }
 
-/// The length of a channel's name at which patterns are weighed.
+/// Length of a channel's name at which patterns are weighed.
 const WEIGHED_BYTES: usize = 64 << 10;
-/// What it costs to send a message to one client, of elements looked at.
+/// Cost of sending a message to one client, in elements.
 const COST_OF_RECEIVER: usize = 4;
 
 fn weight(glob: &Glob<'_>) -> usize {
     glob.cost(1, WEIGHED_BYTES)
 }
 
-/// The name of a channel, or a pattern. All that know it share its bytes.
+/// The name of a channel, or a pattern. All holders share its bytes.
 pub type ChannelName = Arc<[u8]>;
 
-/// What is subscribed to.
+/// The kind of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscriptionKind {
     Channel,
@@ -58,10 +58,10 @@ pub struct Message {
 }
 
 impl PubSub {
-    /// Adds a subscription and answers the name as it is kept.
+    /// Adds a subscription. Returns the name as stored.
     ///
     /// # Errors
-    /// Where a pattern is too complex.
+    /// When a pattern is too complex.
     pub fn subscribe(
         &self,
         kind: SubscriptionKind,
@@ -94,14 +94,14 @@ impl PubSub {
         }
     }
 
-    /// What it costs to publish a message to `channel`, about; not counted are those who listen by patterns.
+    /// Approximate cost of publishing a message to `channel`, without the receivers that listen by patterns.
     pub fn cost(&self, channel: &[u8], message: &[u8]) -> usize {
         let matching = self.matching.load(Ordering::Relaxed).saturating_mul(channel.len()) / WEIGHED_BYTES;
         let each = COST_OF_RECEIVER + message.len() / BYTES_PER_ELEMENT;
         matching.saturating_add(self.patterns()).saturating_add(each.saturating_mul(self.subscribers(channel)))
     }
 
-    /// Sends `message` to everybody who listens; returns how many did.
+    /// Sends `message` to all subscribers. Returns their number.
     pub fn publish(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
         let sending = Sending { channel, message, limit, now_ms };
         let mut receivers = self.channels.read().get(channel).map_or(0, |all| sending.to(all, None));
@@ -113,7 +113,7 @@ impl PubSub {
         receivers
     }
 
-    /// The same for a message that takes long: no other call waits for its locks meanwhile.
+    /// The same for a message that takes long: no other call waits for the locks meanwhile.
     pub fn publish_unlocked(&self, channel: &[u8], message: &[u8], limit: OutputLimit, now_ms: u64) -> usize {
         let sending = Sending { channel, message, limit, now_ms };
         let subscribers = self.channels.read().get(channel).cloned();
@@ -136,7 +136,7 @@ impl PubSub {
         }
     }
 
-    /// How many clients a message to `channel` is for.
+    /// Number of clients that a message to `channel` is for.
     pub fn receivers(&self, channel: &[u8]) -> usize {
         let patterns = self.patterns.read();
         let matching = patterns.values().filter(|(glob, _)| glob.matches(channel));
@@ -149,7 +149,7 @@ impl PubSub {
         channels.keys().filter(|name| pattern.is_none_or(|glob| glob.matches(name))).cloned().collect()
     }
 
-    /// The same; no other call waits for its lock while it matches.
+    /// The same, but no other call waits for the lock while it matches.
     pub fn channels_unlocked(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
         let mut channels: Vec<ChannelName> = self.channels.read().keys().cloned().collect();
         channels.retain(|name| pattern.is_none_or(|glob| glob.matches(name)));
@@ -169,8 +169,8 @@ impl PubSub {
     }
 }
 
-/// What a subscription keeps: its name, which all that know it share, and a pattern's parts too. As if no other client had
-/// subscribed to it.
+/// Bytes that a subscription keeps: its name, which all holders share, and the parts of a pattern. Computed as if no
+/// other client had subscribed to it.
 pub fn bytes_of(kind: SubscriptionKind, name: &[u8]) -> usize {
     if kind == SubscriptionKind::Channel {
         return name.len() + 2 * ENTRY_BYTES;
@@ -182,7 +182,7 @@ pub fn bytes_of(kind: SubscriptionKind, name: &[u8]) -> usize {
     3 * name.len() + tables + stars * SEARCHER_BYTES + 2 * ENTRY_BYTES
 }
 
-/// A message on its way.
+/// A message being sent.
 struct Sending<'m> {
     channel: &'m [u8],
     message: &'m [u8],
@@ -191,7 +191,7 @@ struct Sending<'m> {
 }
 
 impl Sending<'_> {
-    /// Sends it to all of `subscribers`, who listen to the channel or to `pattern`. Returns how many they are.
+    /// Sends it to all of `subscribers`, who listen to the channel or to `pattern`. Returns their number.
     fn to(&self, subscribers: &Subscribers, pattern: Option<&[u8]>) -> usize {
         let mut encoded: [Option<Vec<u8>>; 2] = [None, None];
         for client in subscribers.values() {
@@ -228,7 +228,7 @@ fn add<T>(
     Ok(name)
 }
 
-/// Returns what was kept for a name that no client listens to any more.
+/// Removes a subscriber. Returns the state of the name once no client listens to it any more.
 fn remove<T>(names: &mut Names<T>, name: &[u8], client: u64, subscribers: fn(&mut T) -> &mut Subscribers) -> Option<T> {
     let left = subscribers(names.get_mut(name)?);
     left.remove(&client);

@@ -1,5 +1,5 @@
-//! What is done when memory is short: idle databases are put to sleep, hoarders are closed, and the branches of a database
-//! share its limit.
+//! Measures against a shortage of memory: idle databases are put to sleep, the largest clients are closed, and the
+//! branches of a database share its limit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use dormouse_storage::retry::Notice;
 use crate::databases::Tenant;
 use crate::node::Node;
 
-/// A database that was used within this time stays awake: it would be back at once.
+/// A database that was used within this time stays awake: it would be woken at once.
 const IDLE_MS: u64 = 1000;
-/// One that has no more data in memory is no help.
+/// Putting a database with no more data in memory to sleep would not help.
 const WORTHWHILE_BYTES: usize = 256 << 10;
 
 /// Puts databases to sleep, one after the other.
@@ -22,11 +22,11 @@ pub struct Relief {
     is_running: Arc<AtomicBool>,
 }
 
-/// One that is on its way. It is over when this is dropped, whatever has become of it.
+/// A database being put to sleep. Dropping it ends the turn, whatever the outcome.
 struct Turn {
     is_running: Arc<AtomicBool>,
     tenant: Arc<Tenant>,
-    /// It has not failed.
+    /// Whether it has succeeded.
     has_succeeded: bool,
 }
 
@@ -41,8 +41,8 @@ impl Drop for Turn {
 }
 
 impl Relief {
-    /// Begins to put the one of these databases to sleep that was not used for longest, unless one is on its way. One that
-    /// has failed is passed over until its next attempt is due.
+    /// Starts putting the least recently used of these databases to sleep, unless one is in progress. A database that
+    /// has failed is skipped until its next attempt is due.
     pub fn put_one_to_sleep(&self, node: &Arc<Node>, of: impl Iterator<Item = Arc<Tenant>>, why: &str) {
         if self.is_running.load(Ordering::Acquire) {
             return;
@@ -56,7 +56,7 @@ impl Relief {
         let clock = node.engine.clock;
         node.engine.background.spawn(async move {
             let mut turn = turn;
-            // That it fails is said by the engine.
+            // The engine logs a failure.
             let done = turn.tenant.database.sleep().await;
             if done == Ok(SleepOutcome::InUse) {
                 // A client writes to it: another database is a better choice for a while.
@@ -67,7 +67,7 @@ impl Relief {
     }
 }
 
-/// The awake ones that are idle and have something in memory, the one that was not used for longest first.
+/// Returns the awake databases that are idle and have data in memory, the least recently used first.
 fn least_recently_used(node: &Node, of: impl Iterator<Item = Arc<Tenant>>) -> Vec<Arc<Tenant>> {
     let now_ms = (node.engine.clock)();
     let mut used: HashMap<Arc<str>, u64> = HashMap::new();
@@ -100,7 +100,7 @@ pub fn close_hoarders(node: &Node) {
         }
     }
     node.clients.close_hoarding_strangers();
-    // Where all clients together keep too much, those of the database that keeps most go.
+    // If all clients together keep too much, those of the database that keeps most are closed.
     if let Some(bytes) = node.clients.memory.is_crowded()
         && let Some(tenant) = node.tenants.all().max_by_key(|tenant| tenant.account.used())
     {
@@ -108,8 +108,8 @@ pub fn close_hoarders(node: &Node) {
     }
 }
 
-/// Says to each database and branch how much of the limit of one database the others of its family leave. Answers the
-/// members of a family that has more in memory than that, though no write was accepted: its branches were loaded.
+/// Tells each database and branch how much of the limit of one database the others of its family leave. Returns the
+/// members of families that have more in memory than that although no write was accepted: their branches were loaded.
 pub fn divide_among_families(node: &Node) -> Vec<Arc<Tenant>> {
     let Some(limit) = usize::try_from(node.limits.max_memory).ok().filter(|limit| *limit > 0) else {
         return Vec::new();
@@ -133,8 +133,8 @@ pub fn divide_among_families(node: &Node) -> Vec<Arc<Tenant>> {
     over
 }
 
-/// What the others leave to a member that has `own` bytes, of a family of so many that have `used` bytes. One without others,
-/// as when its last branch has gone, has what its settings say.
+/// Returns the bytes that the others leave to a member with `own` bytes, of a family of `members` that have `used`
+/// bytes. A database without branches, as after its last branch has gone, has the limit of its settings.
 fn left_to(limit: usize, (used, members): (usize, usize), own: usize) -> usize {
     if members > 1 { limit.saturating_sub(used.saturating_sub(own)) } else { usize::MAX }
 }
@@ -149,7 +149,7 @@ mod tests {
             (30, 2, 10, 80),
             (30, 2, 20, 90),
             (300, 3, 100, 0),
-            // It was used while the sum was made.
+            // It was used while the sum was computed.
             (30, 2, 40, 100),
             (30, 1, 30, usize::MAX),
         ] {

@@ -1,13 +1,13 @@
-//! Attempts of the keeper at what may fail: again after a pause that grows, and never two at a time.
+//! Attempts of the keeper at work that may fail: repeated after growing pauses, and never two at a time.
 
 use std::time::Instant;
 
 use dormouse_storage::retry::{Notice, Retry};
 
-/// How soon what has failed is tried again.
+/// Shortest and longest pause before a retry.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
-/// One thing that is tried again, less and less often, until it succeeds.
+/// A task that is retried, less and less often, until it succeeds.
 #[derive(Debug)]
 pub struct Attempts {
     retry: Retry,
@@ -25,7 +25,7 @@ impl Attempts {
         self.due.is_none_or(|due| due <= Instant::now())
     }
 
-    /// Notes how an attempt went. Answers what to log.
+    /// Notes the outcome of an attempt. Returns what to log.
     pub fn note(&mut self, succeeded: bool) -> Notice {
         if succeeded {
             self.retry.succeeded();
@@ -38,7 +38,7 @@ impl Attempts {
     }
 }
 
-/// The checkpoints and sleeps of one database that the keeper begins by itself.
+/// The checkpoints and sleeps of one database that the keeper starts by itself.
 #[derive(Debug, Default)]
 pub struct Saving {
     attempts: Attempts,
@@ -46,7 +46,7 @@ pub struct Saving {
 }
 
 impl Saving {
-    /// Whether another one is to begin now.
+    /// Whether another one should begin now.
     pub fn begin(&mut self) -> bool {
         let begins = !self.is_running && self.attempts.is_due();
         self.is_running |= begins;

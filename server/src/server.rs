@@ -1,4 +1,4 @@
-//! The server: everything built in order, run until somebody ends it, and put to sleep in order.
+//! The server: builds everything in order, runs until it is told to end, and puts the databases to sleep in order.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,29 +28,29 @@ use crate::node::{Node, OVERTAKEN, Shutdown};
 use crate::options::Options;
 use crate::{event_loop, health, keeper, memory, metrics, process, snapshot, strangers};
 
-/// Threads for wakes, sleeps and what else is not to keep a worker.
+/// Threads for wakes, sleeps and other work that must not block a worker.
 const BACKGROUND_THREADS: usize = 2;
 const LANE_THREADS: usize = 2;
-/// For what nobody waits for: checkpoints, and loads in the background.
+/// Threads for work that no client waits for: checkpoints, and loads in the background.
 const PATIENT_THREADS: usize = 2;
-/// How much what nobody waits for gives way to clients on a busy core.
+/// Niceness of that work: how much it yields to clients on a busy core.
 const NICER: i32 = 15;
-/// How much long commands give way to short ones.
+/// Niceness of long commands: how much they yield to short ones.
 const LANE_NICER: i32 = 5;
 
-/// Why a server does not serve, or did not end well.
+/// The reason why a server does not serve, or did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// Another process owns the store; a supervisor may start this one again.
     Taken(String),
-    /// An option has a wrong value, which only its use shows.
+    /// An option has a wrong value, which is found only when it is used.
     Option(String),
     /// Anything else, and what to do about it.
     Other(String),
 }
 
 impl Failure {
-    /// What the process ends with when another one owns the store; other failures end it with 1, wrong options with 2.
+    /// Exit code when another process owns the store. Other failures have 1, wrong options 2.
     const TAKEN_CODE: u8 = 3;
 
     pub fn exit_code(&self) -> u8 {
@@ -88,7 +88,7 @@ pub struct Server {
 
 impl Server {
     /// # Errors
-    /// What is in the way and what to do about it.
+    /// The problem, and what to do about it.
     pub fn start(options: Options) -> Result<Self, Failure> {
         let strangers =
             if options.tokens.is_empty() { 0 } else { strangers::places(options.max_clients as usize) as u64 };
@@ -158,7 +158,7 @@ impl Server {
             &engine,
             &settings.database,
             &COUNTED,
-            // Each by itself: no tenant may find another's from what it sees of its own.
+            // Each has its own: no tenant may infer another's seed from what it sees of its own.
             process::random_seed,
         ))?;
         let (shutdown, ends) = mpsc::unbounded_channel();
@@ -203,7 +203,7 @@ impl Server {
             .map_err(|error| format!("cannot wait for signals: {error}"))?;
         self.node.drain();
         for worker in self.workers.drain(..) {
-            // A worker that panicked has said so on standard error.
+            // A worker that panicked has reported it on standard error.
             let _ = worker.join();
         }
         let mut failed = Vec::new();
@@ -214,7 +214,7 @@ impl Server {
                 }
             }
         }
-        // The end of the log tells whether another process has taken the store over.
+        // The end of the log shows whether another process has taken the store over.
         drop(self.flusher.take());
         drop(self.http.take());
         if self.node.is_overtaken() {
@@ -228,10 +228,11 @@ impl Server {
     }
 }
 
-/// A branch that is made has a marker this long before its manifest, at most.
+/// Longest time between the marker of a new branch and its manifest.
 const BRANCH_MADE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Says which branches have lost their manifests. It asks for every database's markers, so the start does not wait for it.
+/// Reports branches that have lost their manifests. It reads every database's markers, so the start does not wait for
+/// it.
 async fn look_for_lost_branches(node: Arc<Node>) {
     let look = async |name: &str| match manifest::lost_branches(&node.engine.store, name).await {
         Ok(lost) => lost,
@@ -267,7 +268,7 @@ fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
     move |error| format!("cannot start {what}: {error}")
 }
 
-/// The one line on standard output, and how to go on.
+/// Prints the one line on standard output, with a command to try.
 fn announce(node: &Node, addresses: &[SocketAddr], unix: Option<&str>, http: Option<&Http>) {
     let http = http.and_then(|http| http.addresses().first().copied());
     let text = announcement(&node.facts.store, addresses, unix, http, node.tenants.needs_token());
@@ -307,7 +308,7 @@ fn announcement(
     text + &format!("; try: redis-cli {place} {token}SET hello world")
 }
 
-/// What is wrong with the store, and where it does not lie in the store, what to do.
+/// Describes a failure of the store, and says what to do if its cause is outside the store.
 fn explain(error: &StoreError) -> String {
     match error {
         StoreError::Locked { .. } => {

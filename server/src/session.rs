@@ -1,4 +1,4 @@
-//! A session: who the client is, which database it speaks to, and what it has begun: a transaction, watches, subscriptions.
+//! A session: the client's identity, its database, and its transaction, watches and subscriptions.
 //!
 //! This is state only. The commands change it, and [`crate::dispatch`] runs them.
 
@@ -27,7 +27,7 @@ use crate::rights::Rights;
 use crate::strangers::{self, Neighbourhood};
 use crate::worker::Worker;
 
-/// Places for connections with rights to the node beyond the most clients that it takes.
+/// Places for connections with rights to the node beyond the limit of clients.
 const ADMIN_PLACES: usize = 8;
 
 /// `CLIENT REPLY`.
@@ -45,7 +45,7 @@ pub enum ReplyMode {
 pub struct Transaction {
     pub queue: Vec<OwnedRequest>,
     pub bytes: usize,
-    /// A command was refused while queueing: EXEC is.
+    /// A command was refused while queueing, so EXEC is refused.
     pub broken: bool,
 }
 
@@ -64,41 +64,41 @@ pub struct Session {
     pub version: Version,
     pub select: u8,
     pub authenticated: bool,
-    /// What it may do. Means nothing before it is authenticated.
+    /// Its rights. Meaningless before it is authenticated.
     pub rights: Rights,
-    /// Wrong tokens that it has shown, and how long the reply to the last is held back.
+    /// Number of wrong tokens that it has shown, and the time for which the reply to the last is held back.
     guesses: u32,
     pub held_back: Duration,
-    /// Requests that were refused before it had shown a token.
+    /// Number of requests that were refused before it had shown a token.
     refusals: u32,
     pub closing: bool,
     pub reply_mode: ReplyMode,
-    /// The parts of a reply that is left out which are no replies but pushes, and stay.
+    /// The pushes within a reply that is left out. They are still sent.
     pushes: Vec<Range<usize>>,
     pub transaction: Option<Box<Transaction>>,
     pub watching: Option<Arc<Watching>>,
-    /// What the client is charged for them.
+    /// Bytes charged to the client for them.
     pub watched_bytes: usize,
     pub subscriptions: Option<Box<Subscriptions>>,
-    /// What must be durable before the replies so far may leave.
+    /// The log position that must be durable before the replies so far may leave.
     pub awaited: Lsn,
-    /// Which of them wait for that.
+    /// The replies that wait for it.
     pub awaiting: Vec<Awaiting>,
-    /// The end of the log that replies which have not been sent yet wait for.
+    /// The log position that unsent replies wait for.
     pub unsent: Lsn,
-    /// Messages that it has published and that may tell of writes which are not durable yet.
+    /// Messages that it has published and that may report writes that are not durable yet.
     pub unpublished: Vec<Message>,
-    /// When the last batch or command began.
+    /// Start of the last batch or command.
     pub since: Instant,
-    /// The last write of this connection, for `WAITAOF`.
+    /// Log position of the last write of this connection, for `WAITAOF`.
     pub written: Lsn,
-    /// The time at which its commands run now: unix microseconds.
+    /// The time at which its commands run now: Unix microseconds.
     pub now_us: u64,
-    /// Until then each command is timed by itself.
+    /// Until this time each command is timed by itself.
     pub timed_until_ms: u64,
-    /// The time of the commands of a transaction, which is theirs and not EXEC's.
+    /// Time of a transaction's commands, which counts for them and not for EXEC.
     pub nested: Duration,
-    /// How long the command that runs now has run on other threads.
+    /// Time that the current command has run on other threads.
     pub elsewhere: Duration,
 }
 
@@ -141,14 +141,14 @@ impl Session {
         }
     }
 
-    /// Notes what a batch under a lock has left: what its replies wait for.
+    /// Notes the log position that the replies of a batch under a lock wait for.
     pub fn note(&mut self, left: Left) {
         self.awaited = self.awaited.max(left.awaited);
         self.unsent = self.unsent.max(left.awaited);
         self.written = self.written.max(left.written);
     }
 
-    /// The same of the replies from `from` to `to`.
+    /// The same for the replies from `from` to `to`.
     pub fn note_replies(&mut self, left: Left, from: usize, to: usize) {
         let lsn = left.awaited;
         self.note(left);
@@ -161,23 +161,23 @@ impl Session {
         }
     }
 
-    /// The wait of the command that is run now.
+    /// Creates the wait of the current command.
     pub fn turn(&self) -> Arc<Turn> {
         Arc::new(Turn::new(self.since, self.node.settings().reply_timeout.duration(), Arc::clone(&self.client) as _))
     }
 
-    /// What its next command over the keyspace sees.
+    /// The context of its next command over the keyspace.
     pub fn context(&self) -> Context {
         let no_touch = self.client.no_touch.load(Ordering::Relaxed);
         Context { select: self.select, version: self.version, no_touch }
     }
 
-    /// Speaks to `tenant` from now on, with these rights.
+    /// Enters `tenant` with these rights.
     ///
     /// # Errors
-    /// Where the node takes no more clients: then the connection is over.
+    /// When the node takes no more clients. Then the connection ends.
     pub fn enter(&mut self, tenant: Arc<Tenant>, rights: Rights) -> Result<(), Error> {
-        // The admin gets in where tenants have taken all places: it can make room.
+        // The admin gets in even if tenants have taken all places: it can free some.
         let is_admin = rights == Rights::Node;
         let mut places = self.node.places();
         if is_admin {
@@ -207,7 +207,8 @@ impl Session {
         Ok(())
     }
 
-    /// As a new connection: where tokens are asked for, it has to present one again, else it is in the default database.
+    /// Resets the session to that of a new connection: it must present a token again where tokens are required, else it
+    /// is in the default database.
     pub fn forget(&mut self) {
         self.leave();
         self.select(0);
@@ -219,7 +220,7 @@ impl Session {
         }
     }
 
-    /// Takes back the authentication: a client that meant another database must not go on in the one that it is in.
+    /// Revokes the authentication: a client that meant another database must not continue in its current one.
     pub fn dismiss(&mut self) {
         self.leave();
         self.authenticated = false;
@@ -230,7 +231,7 @@ impl Session {
         self.node.clients.estrange(&self.client, now_ms, strangers::places(self.node.max_clients()));
     }
 
-    /// Notes that it has shown a wrong token: the reply is held back, and after some the connection is over.
+    /// Notes a wrong token: the reply is held back, and after several the connection ends.
     pub fn guessed(&mut self) {
         let (_, now_ms) = self.worker.now();
         self.guesses += 1;
@@ -238,7 +239,7 @@ impl Session {
         self.held_back = self.node.guesses.note(Neighbourhood::of(&self.client.peer), self.guesses, now_ms);
     }
 
-    /// Notes that a request was refused. A stranger may send some of these, and then no more.
+    /// Notes that a request was refused. A stranger may send a limited number of such requests.
     pub fn note_refusal(&mut self) {
         if !self.authenticated {
             self.refusals += 1;
@@ -246,14 +247,14 @@ impl Session {
         }
     }
 
-    /// Gives up what the session has in its database: transaction, watches, subscriptions.
+    /// Drops the session's state in its database: transaction, watches, subscriptions.
     pub fn leave(&mut self) {
         self.publish_when_durable();
         self.abort();
         self.unsubscribe_all();
     }
 
-    /// Forgets what is queued and watched.
+    /// Drops the queued commands and the watches.
     pub fn abort(&mut self) {
         self.unwatch();
         self.client.queued.store(u32::MAX, Ordering::Relaxed);
@@ -277,7 +278,7 @@ impl Session {
         self.client.patterns.store(0, Ordering::Relaxed);
     }
 
-    /// The connection is over.
+    /// Ends the session with its connection.
     pub fn end(&mut self) {
         self.leave();
         self.tenant.worked(self.client.worked_ms.load(Ordering::Relaxed));
@@ -313,7 +314,7 @@ impl Session {
         self.authenticated && self.transaction.is_none() && self.reply_mode == ReplyMode::On && !self.is_subscribed()
     }
 
-    /// Whether it is in RESP2's subscribed state, where few commands are allowed.
+    /// Whether it is in RESP2's subscribed state, which allows few commands.
     pub fn is_subscribed(&self) -> bool {
         self.version == Version::Resp2 && self.subscriptions.is_some()
     }
@@ -322,19 +323,19 @@ impl Session {
         matches!(self.reply_mode, ReplyMode::Off | ReplyMode::Skip)
     }
 
-    /// A part of the reply is a push, as which subscriptions are confirmed.
+    /// Notes that a part of the reply is a push, such as the confirmation of a subscription.
     pub fn note_push(&mut self, part: Range<usize>) {
         if self.leaves_out_replies() {
             self.pushes.push(part);
         }
     }
 
-    /// An error replaces what was noted from there on.
+    /// Forgets the pushes from `from` on, as an error replaces them.
     pub fn forget_pushes(&mut self, from: usize) {
         self.pushes.retain(|part| part.end <= from);
     }
 
-    /// Leaves out a command's reply, which begins at `before`, if the client wants none: all of it but pushes.
+    /// Leaves out a command's reply, which begins at `before`, if the client wants none. Pushes stay.
     pub fn leave_out(&mut self, reply: &mut Reply, before: usize) {
         if self.leaves_out_replies() {
             let pushes: Vec<u8> = self.pushes.drain(..).flat_map(|part| reply.buffer[part].to_vec()).collect();
@@ -348,7 +349,7 @@ impl Session {
         };
     }
 
-    /// How much it is subscribed to.
+    /// Number of its subscriptions.
     pub fn subscribed(&self) -> usize {
         self.subscriptions.as_ref().map_or(0, |all| all.channels.len() + all.patterns.len())
     }
@@ -362,7 +363,8 @@ impl Session {
 
     // ---- messages -----------------------------------------------------------------------------------------------------------
 
-    /// Publishes a message, or keeps it back until the writes before it are durable. Returns how many clients it is for.
+    /// Publishes a message, or holds it back until the writes before it are durable. Returns the number of clients it
+    /// is for.
     pub fn publish(&mut self, channel: &[u8], message: &[u8]) -> usize {
         if !self.holds_messages_back() {
             let (_, now_ms) = self.worker.now();
@@ -373,13 +375,13 @@ impl Session {
         self.tenant.pubsub.receivers(channel)
     }
 
-    /// Whether writes are not durable yet that a message may tell of.
+    /// Whether a message may report writes that are not durable yet.
     pub fn holds_messages_back(&self) -> bool {
         let log = self.tenant.database.shared.journal.log();
         !self.unpublished.is_empty() || log.is_some_and(|log| log.flushed() < self.unsent)
     }
 
-    /// What the replies so far tell of is durable: so is what the messages tell of.
+    /// Publishes the held messages. The replies so far are durable, and so are the writes that the messages report.
     pub fn publish_unpublished(&mut self) {
         self.unsent = 0;
         if !self.unpublished.is_empty() {
@@ -395,13 +397,13 @@ impl Session {
         messages
     }
 
-    /// Leaves its messages to a task that waits for the log. The connection does not wait any more.
+    /// Leaves its messages to a task that waits for the log. The connection no longer waits.
     pub fn publish_when_durable(&mut self) {
         let messages = self.take_unpublished();
         let Some(log) = self.tenant.database.shared.journal.log().filter(|_| !messages.is_empty()) else { return };
         let (log, lsn, node, tenant) = (Arc::clone(log), self.unsent, Arc::clone(&self.node), Arc::clone(&self.tenant));
         self.node.engine.background.spawn(async move {
-            // If it never becomes durable, nothing has happened that could be told.
+            // If the log never becomes durable, the writes did not happen, so the messages are dropped.
             if log.durable(lsn).await.is_ok() {
                 tenant.pubsub.publish_all(&messages, node.output_limit_pubsub(), (node.engine.clock)());
             }
@@ -409,7 +411,7 @@ impl Session {
     }
 }
 
-/// The rights of a client that no token is asked of: those to the whole node, if it is on this machine.
+/// Rights of a client that needs no token: those to the whole node, if it is on this machine.
 pub fn rights_without_token(client: &Client) -> Rights {
     if client.peer.is_local() { Rights::Node } else { Rights::Database }
 }

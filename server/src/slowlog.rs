@@ -9,20 +9,20 @@ use parking_lot::Mutex;
 use crate::clients::Client;
 use crate::config;
 
-/// As Redis keeps of each command: so many arguments, so many bytes of each.
+/// Number of arguments kept of each command, and bytes of each, as in Redis.
 const ARGUMENTS_KEPT: usize = 32;
 const BYTES_KEPT: usize = 128;
 
-/// What stands in the place of a secret.
+/// Text that replaces a secret.
 const REDACTED: &[u8] = b"(redacted)";
 
-/// The words of a request as others may see them: without secrets, whether or not the request was accepted.
+/// The words of a request as others may see them: without secrets, even if the request was refused.
 pub fn shown(request: Request<'_>) -> impl Iterator<Item = &[u8]> {
     (0..request.len()).map(move |at| if is_secret(request, at) { REDACTED } else { request.arg(at) })
 }
 
-/// Whether the word at `at` may be a secret: what Redis and Valkey redact, and what stands where a secret would if the
-/// request were well-formed.
+/// Whether the word at `at` may be a secret: a word that Redis and Valkey redact, or one in the place of a secret in a
+/// well-formed request.
 fn is_secret(request: Request<'_>, at: usize) -> bool {
     let is = |at: usize, word: &str| request.arg(at).eq_ignore_ascii_case(word.as_bytes());
     let after = |from: usize, word: &str, count: usize| (at.saturating_sub(count).max(from)..at).any(|at| is(at, word));
@@ -38,7 +38,7 @@ fn is_secret(request: Request<'_>, at: usize) -> bool {
     }
 }
 
-/// Whether a parameter of `CONFIG SET` holds a secret, in whichever server.
+/// Whether a parameter of `CONFIG SET` holds a secret, on any server.
 fn names_secret(parameter: &[u8]) -> bool {
     let parameter = parameter.to_ascii_lowercase();
     let parts = ["pass", "auth", "user", "token", "secret"];
@@ -62,7 +62,7 @@ pub struct Slowlog {
 }
 
 impl Slowlog {
-    /// Logs `request` if it took longer than `threshold_us` (negative: nothing is logged), keeping `kept` entries.
+    /// Logs `request` if it took longer than `threshold_us` (negative: never), keeping `kept` entries.
     pub fn note(
         &self,
         client: &Client,
@@ -97,7 +97,7 @@ impl Slowlog {
         entries.1.truncate(kept);
     }
 
-    /// The newest `count`.
+    /// The newest `count` entries.
     pub fn newest(&self, count: usize) -> Vec<Slow> {
         self.entries.lock().1.iter().take(count).cloned().collect()
     }

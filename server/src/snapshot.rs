@@ -1,4 +1,4 @@
-//! What the metrics show, gathered when somebody asks.
+//! The data behind the metrics, gathered for each request.
 
 use std::sync::atomic::Ordering;
 
@@ -49,7 +49,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
     }
 }
 
-/// Now may be the peak that the keeper has yet to see.
+/// The current use may be a peak that the keeper has yet to see.
 fn memory_peak(node: &Node) -> u64 {
     let used = node.tenants.all().map(|tenant| tenant.database.used_bytes() as u64).sum();
     node.memory_peak.fetch_max(used, Ordering::Relaxed).max(used)
@@ -88,17 +88,17 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
     }
 }
 
-/// How many conditions there are of each kind.
+/// Number of conditions of each kind.
 fn kinds(conditions: &[Condition]) -> [u64; ConditionKind::ALL.len()] {
     ConditionKind::ALL.map(|kind| conditions.iter().filter(|condition| condition.kind == kind).count() as u64)
 }
 
-/// How often a problem of each kind was met.
+/// Number of problems met of each kind.
 fn problems(health: &Health) -> [u64; ConditionKind::ALL.len()] {
     ConditionKind::ALL.map(|kind| health.reported(kind))
 }
 
-/// Keys by logical index, of those that have any; asleep, what the manifest says.
+/// Keys of each logical index that has any; those in the manifest if the database is asleep.
 pub fn logical(tenant: &Tenant) -> Vec<LogicalSnapshot> {
     let counts = tenant.database.counts();
     (0..INDEXES as u8)

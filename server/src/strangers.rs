@@ -1,16 +1,17 @@
-//! Strangers: connections that have not shown a token, on a server that asks for one.
+//! Strangers: connections that have not shown a token, on a server that requires one.
 //!
 //! Anyone who reaches the port can open them, so they get little, and cannot keep a tenant out:
 //!
-//! 1. They have places of their own ([`places`]), beside those of `--max-clients`. Where all are taken, a new connection
-//!    is accepted and an older one is closed: the oldest of the address that has most. So a tenant, which shows its token at
-//!    once, gets in however many strangers there are.
+//! 1. They have places of their own ([`places`]), beside those of `--max-clients`. If all are taken, a new connection
+//!    is accepted and an older one is closed: the oldest of the address that has most. A tenant shows its token at
+//!    once, so it gets in despite any number of strangers.
 //! 2. They have to show a token within `--auth-timeout`.
 //! 3. Each wrong token is answered later than the one before on the same connection, which is closed after some. An
-//!    address that has shown many wrong tokens waits before each further one is looked at ([`Guesses`]), right or wrong: if
-//!    only wrong ones waited, silence would tell as much as a refusal. Right tokens from other addresses never wait.
-//! 4. What they make the server keep is charged to an account of all of them ([`MEMORY_MAX`]). Where that is full, those who
-//!    keep most are closed, and each has room for a token all the same.
+//!    address that has shown many wrong tokens waits before each further token is checked ([`Guesses`]), right or
+//!    wrong: if only wrong ones waited, silence would reveal as much as a refusal. Right tokens from other addresses
+//!    never wait.
+//! 4. Memory that they make the server keep is charged to an account of all strangers ([`MEMORY_MAX`]). If it is full,
+//!    those that keep most are closed, but each still has room for a token.
 //! 5. They may send a number of other requests, all of which are refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,39 +23,40 @@ use parking_lot::Mutex;
 use crate::account::CONNECTION_BYTES;
 use crate::peer::Peer;
 
-/// Wrong tokens after which a connection is closed.
+/// Number of wrong tokens after which a connection is closed.
 pub const GUESSES_MAX: u32 = 8;
 
-/// Refused requests after which a stranger is closed: many more than a client library sends before it shows its token.
+/// Number of refused requests after which a stranger is closed: many more than a client library sends before its token.
 pub const REFUSALS_MAX: u32 = 1000;
 
-/// The delay of the first wrong token on a connection. It doubles with each.
+/// Delay of the first wrong token on a connection. It doubles with each.
 const DELAY_FIRST: Duration = Duration::from_millis(20);
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// Wrong tokens from one address that cost nothing, and what each one beyond them adds to the wait of the next.
+/// Number of wrong tokens from one address that cost nothing, and the wait that each one beyond them adds to the next.
 const GUESSES_FREE: f64 = 32.0;
 const DELAY_STEP: Duration = Duration::from_millis(10);
-/// After so long half of an address's wrong tokens are forgotten.
+/// Time after which half of an address's wrong tokens are forgotten.
 const HALF_LIFE_MS: f64 = 30_000.0;
 
-/// Addresses whose wrong tokens are remembered.
+/// Most addresses whose wrong tokens are remembered.
 const ORIGINS_MAX: usize = 4096;
 
-/// What all strangers together may make the server keep, with their connections.
+/// Bytes that all strangers together may make the server keep, including their connections.
 pub const MEMORY_MAX: usize = 16 << 20;
-/// What each may have, whatever the others keep: its connection, and a request that shows a token.
+/// Bytes that each stranger may have, whatever the others keep: its connection, and a request that shows a token.
 pub const MEMORY_EACH_MIN: usize = 2 * CONNECTION_BYTES;
 
-/// Places that strangers have on every server.
+/// Least number of places for strangers.
 pub const PLACES_MIN: usize = 16;
 
-/// The places for strangers on a server that takes `max_clients` clients.
+/// Returns the places for strangers on a server that takes `max_clients` clients.
 pub fn places(max_clients: usize) -> usize {
     (max_clients / 8).clamp(PLACES_MIN, 1024)
 }
 
-/// Where a connection comes from, as far as one person may have chosen it: with IPv6, a customer has a whole network.
+/// The origin of a connection, at the granularity that one person may control: with IPv6, a customer has a whole
+/// network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Neighbourhood {
     Local,
@@ -76,7 +78,7 @@ impl Neighbourhood {
     }
 }
 
-/// All strangers, in the order in which they came.
+/// All strangers in the order of their arrival.
 #[derive(Debug, Default)]
 pub struct Strangers {
     last_turn: u64,
@@ -102,7 +104,7 @@ impl Strangers {
         self.by_turn.is_empty()
     }
 
-    /// Adds the client with this id. Returns the one that has to go for it, if there are more than `places`.
+    /// Adds the client with this id. If there are more than `places`, returns the client to close for it.
     pub fn add(&mut self, client: u64, peer: &Peer, now_ms: u64, places: usize) -> Option<u64> {
         self.remove(client);
         self.last_turn += 1;
@@ -121,7 +123,7 @@ impl Strangers {
         Some(client)
     }
 
-    /// It has shown a token, or is gone.
+    /// Removes a client that has shown a token or is gone.
     pub fn remove(&mut self, client: u64) {
         let Some(turn) = self.turns.remove(&client) else { return };
         let Some(stranger) = self.by_turn.remove(&turn) else { return };
@@ -133,20 +135,20 @@ impl Strangers {
         }
     }
 
-    /// Those that came before `since_ms`.
+    /// Strangers that came before `since_ms`.
     pub fn before(&self, since_ms: u64) -> Vec<u64> {
         let old = self.by_turn.values().filter(|stranger| stranger.since_ms < since_ms);
         old.map(|stranger| stranger.client).collect()
     }
 }
 
-/// Wrong tokens, by where they came from.
+/// Wrong tokens, by origin.
 #[derive(Debug, Default)]
 pub struct Guesses {
     by_origin: Mutex<HashMap<Neighbourhood, Recent>>,
 }
 
-/// How many lately, as of a moment.
+/// A decaying count, as of a moment.
 #[derive(Clone, Copy, Debug)]
 struct Recent {
     count: f64,
@@ -160,13 +162,13 @@ impl Recent {
 }
 
 impl Guesses {
-    /// How long a token from `origin` waits before it is looked at.
+    /// Time that a token from `origin` waits before it is checked.
     pub fn wait(&self, origin: Neighbourhood, now_ms: u64) -> Duration {
         let count = self.by_origin.lock().get(&origin).map_or(0.0, |recent| recent.count(now_ms));
         DELAY_STEP.mul_f64((count - GUESSES_FREE).clamp(0.0, 1000.0)).min(DELAY_MAX)
     }
 
-    /// Notes a wrong token, the `turn`-th on its connection, and answers how long its refusal is held back.
+    /// Notes a wrong token, the `turn`-th on its connection. Returns how long its refusal is held back.
     pub fn note(&self, origin: Neighbourhood, turn: u32, now_ms: u64) -> Duration {
         let mut by_origin = self.by_origin.lock();
         if by_origin.len() >= ORIGINS_MAX && !by_origin.contains_key(&origin) {
@@ -178,7 +180,7 @@ impl Guesses {
     }
 }
 
-/// Keeps the addresses with most guesses.
+/// Keeps only the addresses with most guesses.
 fn forget_half(by_origin: &mut HashMap<Neighbourhood, Recent>, now_ms: u64) {
     let mut counts: Vec<f64> = by_origin.values().map(|recent| recent.count(now_ms)).collect();
     let middle = counts.len() / 2;
@@ -201,7 +203,7 @@ mod tests {
 
     const ONE: Places = Places { max: 1, databases: 1, is_out_of_memory: false };
 
-    /// Adds a stranger from each address; the places from which others had to go.
+    /// Adds a stranger from each address. Returns the addresses of those that were closed.
     fn closed(clients: &Clients, addresses: &[&str], places: usize) -> Vec<String> {
         let before = clients.list();
         for (turn, address) in addresses.iter().enumerate() {
@@ -221,7 +223,7 @@ mod tests {
         assert!(closed(&clients, &crowd, 4).is_empty());
         assert_eq!(closed(&clients, &["10.0.0.3:1"], 4), ["10.0.0.1:1"]);
         assert_eq!(closed(&clients, &["10.0.0.4:1"], 4), ["10.0.0.1:1", "10.0.0.1:2"]);
-        // All have one: the oldest of all.
+        // All have one, so the oldest of all is closed.
         assert_eq!(closed(&clients, &["10.0.0.5:1"], 4).last().unwrap(), "10.0.0.2:1");
         assert_eq!(clients.strangers(), 4);
     }
@@ -272,7 +274,7 @@ mod tests {
             assert_eq!(guesses.note(origin(2), 1, 0).as_millis(), 20);
         }
         assert_eq!((waits[0], waits[32], waits[100], waits[299]), (0, 0, 680, 2000));
-        // Forgotten after a while, and never laid to another's charge.
+        // Guesses are forgotten after a while, and never charged to another address.
         assert_eq!(guesses.wait(origin(2), 600_000).as_millis(), 0);
         assert_eq!(guesses.wait(origin(3), 0).as_millis(), 0);
     }

@@ -1,8 +1,8 @@
-//! All commands: those over the keyspace and those that concern the connection or the server, found by name.
+//! All commands, found by name: those over the keyspace and those that concern the connection or the server.
 //!
 //! The look-up is on the path of every command: the ends of the name are loaded as one 128-bit word, folded to one case
-//! and hashed by a multiplication into a table that is sparse enough to be right at the first try. Clients write names in
-//! upper or in lower case, so the word itself is compared with both before anything longer is.
+//! and hashed by a multiplication into a table that is sparse enough to hit at the first try. Clients write names in
+//! upper or lower case, so the word itself is compared with both before anything longer is.
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{self, Category, Command, Family, Flags, Row, Run};
@@ -13,17 +13,17 @@ use futures::future::{BoxFuture, LocalBoxFuture};
 
 use crate::session::Session;
 
-/// A command of the session that does not wait, and one that may.
+/// Functions of a session command that does not wait, and of one that may.
 pub type InTransaction = fn(&mut Session, &mut Reply, Request<'_>) -> Result<(), Error>;
 pub type Patient = fn(&mut Session, Request<'_>) -> Result<BoxFuture<'static, Answer>, Error>;
 
-/// How a command that concerns the connection or the server is run.
+/// The way to run a command that concerns the connection or the server.
 #[derive(Clone, Copy)]
 pub enum SessionRun {
     Now(InTransaction),
-    /// The same, and it may take more than a turn.
+    /// Like `Now`, but it may take more than a turn.
     Weighed(Weighed),
-    /// The same, and it may lead to another database.
+    /// Like `Now`, but it may lead to another database.
     LogIn(LogIn),
     /// It waits for something. Not allowed in a transaction, whose replies would wait for it.
     Later(Patient),
@@ -31,27 +31,27 @@ pub enum SessionRun {
     Either(InTransaction, Patient),
     Exec,
     Watch,
-    /// In a transaction it tells what the keyspace was at its turn.
+    /// In a transaction it reports the keyspace as of its turn.
     Info,
-    /// A command over the keyspace that the server's table has a row for: the table resolves it.
+    /// A command over the keyspace with a row in the server's table, which resolves it.
     Keyspace(Run),
 }
 
-/// Runs a request so that others have their turns meanwhile.
+/// Runs a request in several turns, between which others have theirs.
 pub type InTurns = for<'a> fn(&'a mut Session, &'a mut Reply, Request<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
 
-/// A command whose work grows with its arguments, or with what its database's clients have left.
+/// A command whose work grows with its arguments, or with data that its database's clients have left.
 #[derive(Clone, Copy)]
 pub struct Weighed {
     pub run: InTransaction,
-    /// What a request costs beyond its words and bytes, in the unit of [`dormouse_shard::execution::budget`].
+    /// Returns the cost of a request beyond its words and bytes, in the unit of [`dormouse_shard::execution::budget`].
     pub weigh: fn(&Session, Request<'_>) -> usize,
     /// Runs a request that takes more than a turn.
     pub in_turns: InTurns,
 }
 
 impl Weighed {
-    /// What a request costs.
+    /// Returns the cost of a request.
     pub fn cost(&self, session: &Session, request: Request<'_>) -> usize {
         budget::of_request(request).saturating_add((self.weigh)(session, request))
     }
@@ -67,10 +67,10 @@ pub struct LogIn {
     pub shows_token: fn(Request<'_>) -> bool,
 }
 
-/// What a command that has waited answers.
+/// The answer of a command that has waited.
 pub struct Answer {
     pub write: Box<dyn FnOnce(&mut Reply) + Send>,
-    /// What it has left in the log, and what must be durable before it may leave.
+    /// What it has left in the log, and the log position that must be durable before it may leave.
     pub left: Left,
 }
 
@@ -80,7 +80,7 @@ impl std::fmt::Debug for SessionRun {
     }
 }
 
-/// Who runs a command.
+/// The way to run a command.
 #[derive(Debug, Clone, Copy)]
 pub enum Handler {
     Keyspace(Run),
@@ -101,7 +101,7 @@ pub struct CommandEntry {
     pub action: Handler,
     /// Indexes into the table.
     pub subcommands: Vec<usize>,
-    /// Its time is taken by itself, not shared with its batch: it may be slow.
+    /// Whether its time is taken by itself, not shared with its batch: it may be slow.
     pub timed: bool,
 }
 
@@ -119,7 +119,7 @@ pub struct CommandTable {
     buckets: Box<[Bucket]>,
 }
 
-/// Up to one command. An empty bucket has words that no name has.
+/// A slot for one command. An empty bucket has words that no name has.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     upper: u128,
@@ -133,7 +133,7 @@ const EMPTY: Bucket = Bucket { upper: 0, lower: 0, len: 0, id: 0 };
 const BUCKETS: usize = 2048;
 
 impl CommandTable {
-    /// The commands of the engine, and the server's own.
+    /// Creates the table of the engine's commands and the server's own.
     pub fn new(own: &'static [Family<SessionRun>]) -> Self {
         let mut table = Self { entries: Vec::new(), buckets: vec![EMPTY; BUCKETS].into() };
         for family in commands::FAMILIES {
@@ -214,7 +214,7 @@ impl CommandTable {
         &self.entries[id]
     }
 
-    /// By name in any case, containers unresolved.
+    /// Finds a command by name in any case, without resolving containers.
     #[inline]
     pub fn by_name(&self, name: &[u8]) -> Option<&CommandEntry> {
         let wanted = word(name);
@@ -239,7 +239,7 @@ impl CommandTable {
         }
     }
 
-    /// By a name such as `client|list` in any case.
+    /// Finds a command by a full name such as `client|list` in any case.
     pub fn by_full_name(&self, name: &[u8]) -> Option<&CommandEntry> {
         match name.iter().position(|&byte| byte == b'|') {
             None => self.by_name(name),
@@ -252,7 +252,7 @@ impl CommandTable {
         subcommands.find(|entry| entry.row.name.as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The command of a request, or the text of the error: unknown command, subcommand or wrong arity.
+    /// Returns the command of a request, or the error text: unknown command or subcommand, or wrong arity.
     pub fn resolve(&self, request: Request<'_>) -> Result<&CommandEntry, Vec<u8>> {
         let entry = self.by_name(request.arg(0)).ok_or_else(|| unknown_command(request))?;
         let entry = match (entry.subcommands.is_empty(), request.get(1)) {
@@ -294,13 +294,13 @@ fn unknown_command(request: Request<'_>) -> Vec<u8> {
     [b"ERR unknown command '", name, b"', with args beginning with: ", &args].concat()
 }
 
-/// As much of an argument as an error text shows: up to a NUL, and not too long.
+/// The part of an argument that an error text shows: up to a NUL, and not too long.
 fn shown(bytes: &[u8], room: usize) -> &[u8] {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     &bytes[..end.min(room)]
 }
 
-/// The first and the last bytes of a name, which are all of it up to 16.
+/// The first and last bytes of a name. They are the whole name if it has at most 16.
 #[inline]
 fn word(name: &[u8]) -> u128 {
     let wide = |bytes: &[u8; 8]| u128::from(u64::from_le_bytes(*bytes));
@@ -314,7 +314,7 @@ fn word(name: &[u8]) -> u128 {
     name.iter().fold(0, |word, byte| word << 8 | u128::from(*byte))
 }
 
-/// Where to look for a name with this word, in whatever case.
+/// Returns the bucket for a name with this word, in any case.
 #[inline]
 fn bucket(word: u128) -> usize {
     let folded = word | 0x2020_2020_2020_2020_2020_2020_2020_2020;
@@ -341,7 +341,7 @@ mod tests {
         }
     }
 
-    /// What Redis queues, a transaction has to be able to run. Our own commands may be refused.
+    /// A transaction has to be able to run every command that Redis queues. Our own commands may be refused.
     #[test]
     fn only_what_redis_refuses_is_refused_in_a_transaction() {
         for entry in TABLE.entries().iter().filter(|entry| !entry.name.starts_with("dormouse")) {

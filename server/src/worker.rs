@@ -1,7 +1,7 @@
-//! A worker: what the connections of one event loop share. A connection lives on one worker from its first byte to its last.
+//! A worker: state that the connections of one event loop share. A connection stays on one worker for its whole life.
 //!
-//! What a connection needs only while it is being served belongs to the worker: the buffer that sockets are read into,
-//! and the one that replies are written to. An idle connection holds neither.
+//! Resources that a connection needs only while it is being served belong to the worker: the buffer that sockets are
+//! read into, and the one that replies are written to. An idle connection holds neither.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,11 +16,11 @@ use crate::databases::Tenant;
 use crate::held::HeldReplies;
 use crate::metering::{Batch, Writer};
 
-/// Bytes that one read takes at most.
+/// Most bytes of one read.
 pub const READ_BYTES: usize = 64 << 10;
-/// A reply buffer that grew larger than this is not kept.
+/// A reply buffer larger than this is not kept.
 const REPLY_KEPT_BYTES: usize = 256 << 10;
-/// With so many, those that no connection uses are dropped.
+/// From this number on, writers that no connection uses are dropped.
 const WRITERS_KEPT: usize = 256;
 
 pub struct Worker {
@@ -31,7 +31,7 @@ pub struct Worker {
     batch: Cell<Batch>,
     pub held: HeldReplies,
     random: RefCell<Rng>,
-    /// The monotonic clock, and what the system's clock said at that moment, in unix nanoseconds.
+    /// A reading of the monotonic clock, and the system's clock at that moment, in Unix nanoseconds.
     clock: Cell<(Instant, u64)>,
 }
 
@@ -48,15 +48,15 @@ impl Worker {
         }
     }
 
-    /// The time of one batch: the monotonic clock is read once, unix milliseconds follow from it.
+    /// The time of one batch: reads the monotonic clock once, and derives Unix milliseconds from it.
     pub fn now(&self) -> (Instant, u64) {
         let (now, now_us) = self.now_us();
         (now, now_us / 1000)
     }
 
-    /// The same in unix microseconds. The two clocks are brought together again every second, as the system's clock may be
-    /// set. The result is never behind the system's clock, whose fraction of a millisecond counts too: else a key would
-    /// expire before `TIME` plus its time to live, and the workers would disagree by up to a millisecond.
+    /// The same in Unix microseconds. The two clocks are synchronized every second, as the system's clock may be set.
+    /// The result is never behind the system's clock, including its fraction of a millisecond: otherwise a key would
+    /// expire before `TIME` plus its time to live, and workers would disagree by up to a millisecond.
     pub fn now_us(&self) -> (Instant, u64) {
         let now = Instant::now();
         let (base, base_ns) = self.clock.get();
@@ -85,23 +85,23 @@ impl Worker {
         }
     }
 
-    /// An empty batch to count in; [`Self::commit`] takes it back.
+    /// Returns an empty batch to count in; [`Self::commit`] takes it back.
     pub fn take_batch(&self) -> Batch {
         self.batch.take()
     }
 
-    /// Adds a batch to what `writer` counts.
+    /// Adds a batch to the counts of `writer`.
     pub fn commit(&self, writer: &Writer, mut batch: Batch, took: Duration) {
         writer.commit(&mut batch, took.as_nanos() as u64);
         self.batch.set(batch);
     }
 
-    /// Where this worker counts what `tenant` uses.
+    /// Returns this worker's writer for the meters of `tenant`.
     pub fn writer(&self, tenant: &Tenant) -> Rc<Writer> {
         let mut writers = self.writers.borrow_mut();
         let name: Arc<str> = tenant.database.name().into();
         if writers.len() >= WRITERS_KEPT {
-            // Branches come and go; what a writer has counted is kept when it is dropped.
+            // Branches come and go; a writer's counts are kept when it is dropped.
             writers.retain(|_, writer| Rc::strong_count(writer) > 1);
         }
         let new = || Rc::new(tenant.meters.writer());

@@ -29,14 +29,14 @@ fn a_branch_is_entered_by_name_where_there_are_no_tokens() {
     check(&mut main, "DORMOUSE BRANCH default.pr-1", TAKEN);
 
     let mut branch = served.connect();
-    // A client that meant another database does not go on in this one.
+    // A client that meant another database does not stay in this one.
     check(&mut branch, "AUTH default.pr-2 x", "-WRONGPASS there is no database 'default.pr-2'");
     check(&mut branch, "GET k", "-NOAUTH Authentication required.");
     check(&mut branch, "AUTH default.pr-1 whatever", "+OK");
     check(&mut branch, "SET k branch", "+OK");
     check(&mut main, "GET k", "\"main\"");
     check(&mut branch, "GET k", "\"branch\"");
-    // Back to where a new connection is.
+    // The connection is in its initial state again.
     check(&mut branch, "RESET", "+RESET");
     check(&mut branch, "GET k", "\"main\"");
     assert_eq!(branch.say("HELLO 3 AUTH default.pr-1 x").at("proto").integer(), 3);
@@ -79,7 +79,7 @@ fn databases_are_seen_by_those_whose_branches_they_are() {
     assert_eq!(of_a.at("awake").integer(), 0);
     assert_eq!(of_a.at("keys").integer(), 1);
     assert_eq!(of_a.at("stored_bytes"), of_a.at("shared_bytes"));
-    // The time counts from the command on, a little before the branch is there.
+    // The time counts from the command on, which is a little before the branch exists.
     let lives_ms = of_a.at("expires_ms").integer() - of_a.at("created_ms").integer();
     assert!((1..=3_600_000).contains(&lives_ms), "{lives_ms}");
     let of_b = &databases.items()[2];
@@ -136,7 +136,7 @@ fn a_deleted_branch_is_gone_and_its_name_is_free() {
     check(&mut new, "MGET k mine", "[\"two\" nil]");
     let requests = new.say("INFO dormouse").field("requests").parse::<u64>().expect("a number");
     assert!(requests < 10, "{requests} requests are those of the branch before");
-    // One in between is deleted: what was made of it stays.
+    // Deleting a branch in between keeps the branches made from it.
     check(&mut new, "DORMOUSE BRANCH pr-of-pr", "+OK");
     check(&mut main, "DORMOUSE DELETE shop.pr", "+OK");
     check(&mut served.connect_with("dm_shop.pr-of-pr_s1"), "GET k", "\"two\"");
@@ -155,7 +155,7 @@ fn a_branch_is_deleted_when_its_time_is_over() {
     check(&mut main, "GET k", "\"v\"");
 }
 
-/// Clients enter a branch that is made and deleted all the time: none is ever left in one that is gone.
+/// Clients enter a branch that is repeatedly made and deleted: none is ever left in a deleted one.
 #[test]
 fn no_client_stays_in_a_branch_that_is_gone() {
     let served = Served::start(&[]);
@@ -168,7 +168,7 @@ fn no_client_stays_in_a_branch_that_is_gone() {
                     let mut client = served.connect_without();
                     client.write(b"AUTH default.pr x\r\nGET k\r\n");
                     if client.read().is_some_and(|reply| reply == Value::Simple("OK".to_string())) {
-                        // Answered by the branch, or disconnected, or told so a moment before.
+                        // The branch replied, or the client was disconnected, or refused just before.
                         let reply = client.read().map_or_else(String::new, |reply| reply.to_string());
                         let possible = ["", "\"v\"", "-ERR the database 'default.pr' was deleted"];
                         assert!(possible.contains(&reply.as_str()), "{reply}");
@@ -186,7 +186,7 @@ fn no_client_stays_in_a_branch_that_is_gone() {
     check(&mut main, "DORMOUSE DELETE pr", NO_BRANCH);
 }
 
-/// Of many that make the same branch at once one succeeds, and owners do not meet.
+/// If many clients make the same branch at once, one succeeds. Different owners do not conflict.
 #[test]
 fn a_branch_is_made_once() {
     let served = Served::start(&["--token", "dm_shop_s1", "--token", "dm_blog_s2"]);
@@ -217,7 +217,7 @@ fn a_branch_has_the_secrets_of_its_owner() {
     check(&mut served.connect_with("dm_shop.pr-1_s1"), "DORMOUSE BRANCH pr-2", "+OK");
     check(&mut served.connect_with("hunter2"), "DORMOUSE BRANCH of-default", "+OK");
     check(&mut shop, "DORMOUSE DELETE pr-1", "+OK");
-    // The branch of a branch that is gone still is one of the shop's.
+    // A branch of a deleted branch still belongs to the shop.
     check(&mut served.connect_with("dm_shop.pr-2_s1"), "GET k", "\"shop\"");
     check(&mut served.connect_with("dm_default.of-default_hunter2"), "GET k", "nil");
     for token in ["dm_shop.pr-1_s1", "dm_shop.pr-2_s3", "dm_shop.pr-2_hunter2"] {
@@ -262,7 +262,7 @@ fn a_branch_has_the_secrets_of_its_owner() {
     }
 }
 
-/// Whatever a tenant makes, it is not under a name that another token opens, now or later.
+/// A tenant can never make anything under a name that another token opens, now or later.
 #[test]
 fn no_tenant_takes_the_name_of_another() {
     let tokens = ["--token", "dm_b_bsecret", "--token", "dm_c_csecret", "--token", "dm_default_dsecret"];

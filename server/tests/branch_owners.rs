@@ -1,5 +1,5 @@
-//! Who owns what a store has: branches that version 0.1.0 made without an owner in their names, and databases that no token
-//! names.
+//! Owners of databases in a store: of branches that version 0.1.0 made without an owner in their names, and of
+//! databases that no token names.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -110,7 +110,7 @@ fn branches_of_the_first_version_belong_to_the_root_of_their_lineage() {
     bench.make("blog", "pr-3");
     let tenants = bench.open(&["dm_shop_s", "dm_blog_b", "dm_twin_s", "dm_shop.pr-2_own"]).unwrap();
     for (user, token, expected) in [
-        // The token that clients of version 0.1.0 have, and the ones of today.
+        // The token that clients of version 0.1.0 have, and today's tokens.
         ("", "dm_pr-1_s", Some(("pr-1", Rights::Database))),
         ("", "dm_shop.pr-1_s", Some(("pr-1", Rights::Database))),
         ("pr-1", "dm_shop_s", Some(("pr-1", Rights::Database))),
@@ -142,7 +142,7 @@ fn branches_of_the_first_version_belong_to_the_root_of_their_lineage() {
     check(&tenants, "", "dm_blog.pr-1_b", Some(("blog.pr-1", Rights::Database)));
     assert_eq!(bench.delete_in(&tenants, "pr-1"), Ok(()));
     check(&tenants, "", "dm_pr-1_s", None);
-    // All of it holds in the next process.
+    // All of it persists in the next process.
     drop(tenants);
     let tenants = bench.open(&["dm_shop_s", "dm_blog_b"]).unwrap();
     let names: Vec<String> = tenants.all().map(|tenant| tenant.name().to_string()).collect();
@@ -165,7 +165,7 @@ fn a_token_that_names_such_a_branch_is_refused() {
     bench.make("b", "default");
     let error = bench.open(&["dm_b_bsecret"]).map(drop).unwrap_err();
     assert!(error.contains("the database `default`"), "{error}");
-    // The way out that the error names: without tokens, from within the owner.
+    // The error names a way out: without tokens, from within the owner.
     assert!(error.contains("dormouse db delete default --url redis://b:x@"), "{error}");
     let tenants = bench.open_without_tokens();
     let taken = Arc::clone(&tenants.default());
@@ -177,7 +177,7 @@ fn a_token_that_names_such_a_branch_is_refused() {
     bench.open(&["dm_b_bsecret"]).unwrap();
 }
 
-/// What `DORMOUSE DELETE` takes is found as `AUTH` finds it.
+/// `DORMOUSE DELETE` resolves names as `AUTH` does.
 #[test]
 fn a_branch_of_the_first_version_is_found_with_and_without_its_owner() {
     let bench = Bench::new();
@@ -200,7 +200,7 @@ fn a_branch_of_the_first_version_is_found_with_and_without_its_owner() {
     }
 }
 
-/// Version 0.1.0 let a name go from one owner to another. Ancestors are known by name only.
+/// Version 0.1.0 allowed a name to pass from one owner to another. Ancestors are known by name only.
 #[test]
 fn a_name_that_changed_its_owner_leads_to_no_branch_of_the_one_before() {
     let bench = Bench::new();
@@ -229,7 +229,7 @@ fn a_database_that_no_token_names_is_the_node_s() {
     check(&tenants, "", "dm_old_s", None);
     check(&tenants, "", "dm_shop.old_s", Some(("shop.old", Rights::Database)));
     check(&tenants, "old", "root", Some(("old", Rights::Node)));
-    // It goes when it has no branches, and never while a token opens it.
+    // It can be deleted when it has no branches, and never while a token opens it.
     assert_eq!(bench.branch(&tenants, "old", "pr"), Ok(()));
     let branched = Err("ERR the database has branches: delete those first".to_string());
     assert_eq!(bench.delete_in(&tenants, "old"), branched);

@@ -1,4 +1,5 @@
-//! Branches: databases that share chunks, read and written, put to sleep and woken, deleted, and reopened after a crash.
+//! Branches: databases that share chunks, read and written, put to sleep and woken, deleted, and reopened after a
+//! crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -88,7 +89,7 @@ impl Bench {
         listed.into_iter().map(|object| object.name).collect()
     }
 
-    /// Every object that one of the last two manifests of any database names is there.
+    /// Checks that every object that one of the last two manifests of any database names exists.
     fn check_store(&self) {
         let objects: BTreeSet<String> = self.objects("db").into_iter().collect();
         self.runtime.block_on(async {
@@ -127,7 +128,7 @@ fn a_branch_and_its_source_go_their_own_ways() {
     bench.fill(&source, 3000, "before");
     bench.run(&source, "RPUSH list a b c");
     bench.checkpoint(&source);
-    // Not checkpointed yet: it is in the branch all the same.
+    // Not checkpointed yet, but in the branch nevertheless.
     bench.run(&source, "RPUSH list d");
     let branch = bench.branch(&source, "pr-1");
     assert!(source.is_awake());
@@ -172,7 +173,7 @@ fn a_branch_of_a_sleeping_database_wakes_nothing_and_of_a_branch_shares_all() {
     assert_eq!(third.lineage().ancestors, ["c", "b", "a"]);
     assert_eq!(bench.objects("db/a/chunk"), before);
     assert!(bench.objects("db/b/chunk").is_empty() && bench.objects("db/c/chunk").is_empty());
-    // One in between goes, and is used again.
+    // A branch in between is deleted, and its name reused.
     bench.delete(&first);
     assert_eq!(bench.run(&third, "DBSIZE"), ":1000\r\n");
     bench.run(&third, "SET new 1");
@@ -195,11 +196,11 @@ fn old_chunks_live_as_long_as_a_branch_needs_them() {
         bench.checkpoint(&source);
         bench.check_store();
     }
-    // The branch reads what the source has given up long since.
+    // The branch reads objects that the source gave up long ago.
     assert!(old.iter().all(|name| bench.objects("db/a/chunk").contains(name)));
     assert_eq!(bench.run(&branch, "GET key:77"), bulk("old"));
     bench.sleep(&branch);
-    // Nothing looks after a deleted source but its branch.
+    // After its source is deleted, only the branch keeps the objects alive.
     bench.delete(&source);
     assert_eq!(bench.run(&source, "GET key:77"), "-ERR the database 'a' was deleted\r\n");
     assert_eq!(bench.objects("db/a/chunk"), old);
@@ -255,7 +256,7 @@ fn a_branch_is_one_moment_of_a_source_that_is_written_to() {
     bench.fill(&source, 2000, "v");
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(AtomicU64::new(0));
-    // Every transaction writes both of two keys that lie far from each other.
+    // Every transaction writes both of two distant keys.
     let writer = {
         let (source, stop, acknowledged) = (Arc::clone(&source), Arc::clone(&stop), Arc::clone(&acknowledged));
         bench.runtime.spawn(async move {
@@ -266,7 +267,7 @@ fn a_branch_is_one_moment_of_a_source_that_is_written_to() {
                 let reply = run(&source, &["MSET", "left", &turn, "right", &turn]).await;
                 assert_eq!(reply, "+OK\r\n");
                 acknowledged.fetch_add(1, Ordering::SeqCst);
-                // Nothing here waits, so that tasks which are woken by it would never have their turn.
+                // Nothing here waits, so woken tasks would otherwise never get a turn.
                 tokio::task::yield_now().await;
             }
         })
@@ -290,7 +291,7 @@ fn a_branch_is_one_moment_of_a_source_that_is_written_to() {
     bench.check_store();
 }
 
-/// What a database must hold after a crash.
+/// Expected contents of a database after a crash.
 #[derive(Default)]
 struct Held {
     is_there: bool,
@@ -298,7 +299,7 @@ struct Held {
     values: BTreeSet<String>,
 }
 
-/// A database and its branches in a process that may die on the way.
+/// Runs a database and its branches in a process that may die on the way.
 fn live(bench: &Bench, held: &mut BTreeMap<&'static str, Held>) {
     let engine = bench.process();
     let mut write = |database: &Arc<Database>, name: &'static str, value: &str| {
@@ -321,7 +322,7 @@ fn live(bench: &Bench, held: &mut BTreeMap<&'static str, Held>) {
         all.push(branch);
         write(&all[0], "a", &format!("after-{name}"));
     }
-    // What fails now fails because the process is dead.
+    // Failures from here on happen because the process is dead.
     for database in &all[1..] {
         let _ = bench.runtime.block_on(database.sleep());
     }
@@ -355,7 +356,7 @@ fn a_crash_at_any_moment_leaves_every_database_whole() {
             }
             let database = bench.open(&engine, name);
             let value = bench.run(&database, "GET key:39");
-            // A branch that was made and not yet written holds what its source held.
+            // A new branch that was not written yet holds its source's data.
             let inherited = ["one", "after-b", "after-c", "two"].map(bulk);
             let is_right = values.iter().any(|held| bulk(held) == value) || !is_there && inherited.contains(&value);
             assert!(is_right, "{name} holds {value} after {after} changes, not {values:?}");

@@ -14,9 +14,9 @@ use dormouse_storage::log::{Log, Window};
 use dormouse_storage::store::Store;
 use tokio::runtime::Runtime;
 
-/// The system's clock, unix milliseconds.
+/// The system's clock, Unix milliseconds.
 static NOW_MS: AtomicU64 = AtomicU64::new(1_700_000_000_000);
-/// The one that is never set. No time passes here.
+/// The clock that is never set. No time passes here.
 const MONOTONIC_MS: u64 = 5_000;
 
 fn now_ms() -> u64 {
@@ -27,7 +27,7 @@ fn set_clock(by_ms: i64) {
     NOW_MS.store(now_ms().saturating_add_signed(by_ms), Ordering::SeqCst);
 }
 
-/// The database as a process opens it that writes as `writer`.
+/// Opens the database in a process that writes as `writer`.
 fn open(runtime: &Runtime, store: &Arc<Store>, writer: u64) -> (Arc<Database>, Flusher) {
     let sink = Box::new(Objects::new(Arc::clone(store)));
     let (log, recovered) = Log::over(sink, writer, || MONOTONIC_MS).expect("memory can be read");
@@ -73,7 +73,7 @@ fn the_systems_clock_may_be_set_back_and_forward() {
     let hour_ms = 3_600_000;
     for (round, by_ms) in [-60_000, 60_000, -hour_ms, 2 * hour_ms, -hour_ms].into_iter().enumerate() {
         set_clock(by_ms);
-        // Nothing has waited for the log, whatever the clock says.
+        // No write has waited for the log, whatever the clock says.
         for _ in 0..3 {
             check(&format!("SET key:{round} {by_ms}"), "+OK");
             assert_eq!(log.lag_ms_now(), 0);

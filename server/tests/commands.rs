@@ -155,7 +155,7 @@ fn clients_are_killed_by_address_id_and_type() {
     victims[2].say("SUBSCRIBE news");
     assert_eq!(client.say("CLIENT KILL TYPE pubsub").integer(), 1);
     assert_eq!(victims[2].read(), None);
-    // Oneself: after the reply, and only if asked for.
+    // The client itself: after the reply, and only if requested.
     let id = client.say("CLIENT ID").integer();
     assert_eq!(client.say(&format!("CLIENT KILL ID {id}")).integer(), 0);
     assert_eq!(client.say(&format!("CLIENT KILL ID {id} SKIPME no")).integer(), 1);
@@ -312,7 +312,7 @@ fn shards_split_and_merge_by_hand() {
     let halves = client.say("DORMOUSE SHARDS");
     assert_eq!(halves.items().len(), 2);
     for half in halves.items() {
-        // A histogram of sixteen parts does not tell the middle to the key.
+        // A histogram of sixteen parts does not locate the middle to the key.
         assert!((800..=1200).contains(&half.at("keys").integer()), "{halves}");
     }
     let cut = halves.items()[1].at("first_slot").integer();
@@ -350,7 +350,7 @@ fn saves_are_seen_by_those_who_wait_for_them() {
     let info = client.say("INFO persistence");
     assert_eq!(info.field("rdb_changes_since_last_save"), "0");
     assert!(client.say("LASTSAVE").integer() >= before);
-    // Nothing has changed, which is as good as saved.
+    // Nothing has changed, which counts as saved.
     client.say_until("SAVE", |_| true);
     client.say_until("BGSAVE SCHEDULE", |reply| reply.text().starts_with("Background saving"));
     let last = client.say("LASTSAVE").integer();
@@ -460,7 +460,7 @@ fn no_database_sees_another() {
     assert!(!root.say("SLOWLOG GET -1").to_string().contains("SLEEP"));
     assert_eq!(blue.say("INFO").field("awake"), "0");
     assert_eq!(server.connect_with("dm_red_rose").say("SET key red").to_string(), "+OK");
-    // Who leaves a database is no longer seen there. (Connections that were closed go when the server comes to it.)
+    // A client that leaves a database is no longer visible there. (Closed connections go when the server notices.)
     let mut observer = server.connect_with("dm_red_rose");
     let id = blue.say("CLIENT ID").integer();
     let mine = format!("id={id} ");
@@ -472,7 +472,7 @@ fn no_database_sees_another() {
     assert_eq!(blue.say("GET key").to_string(), "-NOAUTH Authentication required.");
 }
 
-/// Every command that Redis has too is described as Redis 7.2 describes it.
+/// Every command that Redis has too is described as in Redis 7.2.
 #[test]
 fn command_info_is_that_of_redis() {
     let table: Vec<Json> = serde_json::from_str(include_str!("../../shard/tests/data/command-table-7.2.json")).unwrap();
@@ -542,7 +542,7 @@ fn compare(ours: &Value, theirs: &Json, wrong: &mut Vec<String>) {
             let fields: BTreeSet<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
             format!("{} {fields:?}", spec[name]["type"].as_str().unwrap())
         };
-        // The file holds the flags as pairs, or as a list where there is but one.
+        // The file holds the flags as pairs, or as a list if there is only one.
         let flags = match &spec["flags"] {
             Json::Object(pairs) => {
                 let words = pairs.iter().flat_map(|(a, b)| [a.clone(), b.as_str().unwrap().to_string()]);

@@ -83,8 +83,8 @@ fn everything_survives_sleep_and_another_process() {
     check(&bench.open());
 }
 
-/// Pairs of keys in different shards are always written together. However many writers run, what a checkpoint restores
-/// to has both or none of each pair's writes, and everything that was acknowledged before it began.
+/// Pairs of keys in different shards are always written together. With any number of writers, a restored checkpoint has
+/// both or none of each pair's writes, and everything that was acknowledged before it began.
 #[test]
 fn a_checkpoint_restores_to_one_moment() {
     let bench = Bench::new();
@@ -126,7 +126,7 @@ fn a_checkpoint_restores_to_one_moment() {
             assert_eq!(left, right, "round {round}, pair {pair}");
             let value: u64 = left.lines().nth(1).map_or(0, |digits| digits.parse().expect("a number"));
             assert!(value >= *before, "round {round}, pair {pair}: {value} is restored, {before} was acknowledged");
-            // The noise of that very write is there, and none of a later one.
+            // The noise of that same write is present, and none of a later one.
             let noise = |n: u64| bench.run(&restored, &["EXISTS", &format!("noise:{pair}:{n}")]);
             assert_eq!(noise(value), format!(":{}\r\n", u8::from(value > 0)), "round {round}, pair {pair}");
             assert_eq!(noise(value + 1), ":0\r\n", "round {round}, pair {pair}");
@@ -137,7 +137,7 @@ fn a_checkpoint_restores_to_one_moment() {
     writers.into_iter().for_each(|writer| bench.runtime.block_on(writer).expect("it does not panic"));
 }
 
-/// Writers keep their own books while the database is split, merged, checkpointed and put to sleep under them.
+/// Writers keep their own books while the database is split, merged, checkpointed and put to sleep.
 #[test]
 fn nothing_is_lost_however_the_shards_move() {
     let bench = Bench::new();
@@ -183,7 +183,7 @@ fn nothing_is_lost_however_the_shards_move() {
     verify(&bench.peek());
 }
 
-/// Writes and reads keys that are this writer's own, and answers what each must hold.
+/// Writes and reads keys that only this writer uses. Returns the expected value of each.
 async fn keep_books(database: Arc<Database>, stop: Arc<AtomicBool>, writer: u64) -> BTreeMap<String, Option<String>> {
     let mut book: BTreeMap<String, Option<String>> = BTreeMap::new();
     let mut chance = Rng::with_seed(writer);
@@ -219,7 +219,7 @@ async fn keep_books(database: Arc<Database>, stop: Arc<AtomicBool>, writer: u64)
     book
 }
 
-/// All keys by SCAN, from the first cursor to the last.
+/// Returns all keys by SCAN, from the first cursor to the last.
 fn scanned(bench: &Bench, database: &Arc<Database>) -> BTreeSet<String> {
     let (mut keys, mut cursor) = (BTreeSet::new(), "0".to_string());
     loop {
@@ -233,8 +233,8 @@ fn scanned(bench: &Bench, database: &Arc<Database>) -> BTreeSet<String> {
     }
 }
 
-/// A few changed keys of a large place go into the tail; whether they were logged or not, they must be told from what the
-/// place's body has.
+/// A few changed keys of a large place go into the tail. Logged or not, they must be told from the keys in the place's
+/// body.
 #[test]
 fn sparse_changes_survive_in_every_window() {
     for window in [Window::None, Window::Ms(1000), Window::Zero] {
@@ -265,8 +265,8 @@ fn sparse_changes_survive_in_every_window() {
     }
 }
 
-/// What a process logged for a checkpoint that it never committed is not taken by the next one, whose own entries must not be
-/// mistaken for it, nor it for theirs.
+/// Entries that a process logged for a checkpoint that it never committed are not taken by the next process. Its own
+/// entries must not be mistaken for them, nor they for its own.
 #[test]
 fn what_was_logged_for_a_checkpoint_that_failed_is_left_out_for_ever() {
     for windows in [[Window::None; 3], [Window::None, Window::Ms(1000), Window::Ms(1000)]] {
@@ -315,7 +315,7 @@ fn what_was_logged_for_a_checkpoint_that_failed_is_left_out_for_ever() {
     }
 }
 
-/// Who cannot read the manifest does not know whose the entries in the log are: nothing of them may go.
+/// A process that cannot read the manifest does not know whose the log's entries are, so it must not remove any.
 #[test]
 fn a_manifest_that_cannot_be_read_costs_nothing_of_the_log() {
     let bench = Bench::new();
@@ -331,7 +331,7 @@ fn a_manifest_that_cannot_be_read_costs_nothing_of_the_log() {
     assert_eq!(bench.run(&bench.open(), &["GET", "a"]), bulk("2"));
 }
 
-/// A window that is declared later is kept from when that was answered, also where the first attempt failed.
+/// A window that is declared later holds from its reply on, even if the first attempt failed.
 #[test]
 fn a_window_is_kept_from_when_it_was_answered() {
     let bench = Bench::new();
@@ -346,7 +346,8 @@ fn a_window_is_kept_from_when_it_was_answered() {
     assert_eq!(bench.run(&bench.open(), &["MGET", "a", "b"]), "*2\r\n$6\r\nbefore\r\n$5\r\nafter\r\n");
 }
 
-/// The window is in the store when it was answered, whatever the database has been doing, and not where it was refused.
+/// The window is in the store once it was acknowledged, whatever the database has been doing, and not if it was
+/// refused.
 #[test]
 fn a_declared_window_is_found_by_whoever_comes_next() {
     let keep =
@@ -405,7 +406,7 @@ fn a_declared_window_is_found_by_whoever_comes_next() {
     }
 }
 
-/// Only who may write the database may declare something for it.
+/// Only a process that may write the database may declare a window for it.
 #[test]
 fn a_window_cannot_be_declared_for_what_another_process_writes() {
     let bench = Bench::new();
@@ -421,7 +422,8 @@ fn a_window_cannot_be_declared_for_what_another_process_writes() {
     assert_eq!(bench.run(&second, &["GET", "a"]), bulk("2"));
 }
 
-/// Who takes a database over takes its promise over, also where that was made after this process had looked.
+/// A process that takes a database over takes its window over, even one that was declared after this process had
+/// looked.
 #[test]
 fn a_window_is_taken_over_with_the_database() {
     let bench = Bench::new();
@@ -438,7 +440,7 @@ fn a_window_is_taken_over_with_the_database() {
     assert_eq!(third.own_window(), Some(Window::Zero));
     bench.run(&third, &["GET", "a"]);
     assert_eq!(third.own_window(), Some(Window::Ms(10)));
-    // What it knows of the store is old, and what it declares counts all the same.
+    // Its view of the store is outdated, but its declaration still counts.
     bench.runtime.block_on(fourth.declare_window(Window::None)).expect("it takes the database over");
     assert_eq!(bench.peek().own_window(), Some(Window::None));
 }
@@ -462,7 +464,7 @@ fn a_damaged_chunk_is_named_and_kept() {
     let failed: Vec<_> = replies.values().filter(|reply| reply.starts_with("-STORE")).collect();
     assert!(!failed.is_empty() && failed.len() < replies.len(), "{} of {} failed", failed.len(), replies.len());
     assert!(failed.iter().all(|reply| reply.contains(&chunk)), "{}", failed[0]);
-    // What can be read goes on, and nothing is overwritten.
+    // Readable data stays readable, and nothing is overwritten.
     let (alive, _) = replies.iter().find(|(_, reply)| **reply == bulk("value")).expect("most are alive");
     assert_eq!(bench.run(&database, &["SET", alive, "new"]), "+OK\r\n");
     bench.runtime.block_on(database.sleep()).expect("what is well is written");
@@ -546,7 +548,7 @@ fn active_expiry_reaches_the_end_and_begins_again() {
             bench.runtime.block_on(run_at(&database, &["SET", &key, "v", "PXAT", &at], NOW_MS - 10));
         }
         if round == 1 {
-            // Where it goes on lies in another shard now.
+            // The position where expiry continues is in another shard now.
             bench.runtime.block_on(database.split(100)).expect("it can be split");
         }
         CLOCK_MS.store(NOW_MS, Ordering::SeqCst);
@@ -585,7 +587,7 @@ fn explode(_: &mut Keyspace<'_>, _: &mut Reply, _: Words<'_>) -> Result<(), Erro
     panic!("a command that goes wrong");
 }
 
-/// A command that panics costs its client an error, and nobody else anything.
+/// A command that panics costs its client an error, and other clients nothing.
 #[test]
 fn a_panic_wedges_nothing() {
     let bench = Bench::new();
@@ -598,7 +600,7 @@ fn a_panic_wedges_nothing() {
         assert!(bench.runtime.block_on(execution::run(&database, &broken("KEYS"), &turn())).is_err());
     }
     assert_eq!(bench.run(&database, &["KEYS", "*"]), "*1\r\n$1\r\na\r\n");
-    // Left as a job, and run by another who lets the lock go.
+    // Left as a job, and run by another caller that releases the lock.
     let gates = database.topology().expect("it is awake").shards.clone();
     let outcome = bench.runtime.block_on(async {
         let held = hold(gates).await;
@@ -609,7 +611,7 @@ fn a_panic_wedges_nothing() {
     assert_eq!(bench.run(&database, &["GET", "a"]), bulk("1"));
 }
 
-/// What the tail holds is not counted by the manifest.
+/// The manifest does not count the keys of the tail.
 #[test]
 fn keys_of_the_tail_are_counted_at_once() {
     let bench = Bench::new();
@@ -637,7 +639,7 @@ fn keys_of_the_tail_are_counted_at_once() {
     assert!(tails > 0, "no checkpoint had a tail");
 }
 
-/// Its effects stay in the tail, and all the rest can still be written.
+/// Its effects stay in the tail, and the rest can still be written.
 #[test]
 fn a_place_that_cannot_be_loaded_keeps_its_effects() {
     let bench = Bench::new();
@@ -683,7 +685,7 @@ fn a_place_that_cannot_be_loaded_keeps_its_effects() {
     assert_eq!(bench.run(&bench.peek(), &["GET", "hot"]), expected);
 }
 
-/// What has not begun when its time is up, or when its client goes, never does; whatever it waits for.
+/// Work that has not begun when its time is up, or when its client disconnects, never begins, whatever it waits for.
 #[test]
 fn a_command_whose_turn_does_not_come_is_not_run() {
     let bench = Bench::new();
@@ -708,12 +710,12 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
         });
         let text = late.expect_err("it was not its turn").to_string();
         let late = |waits| format!("TIMEOUT no reply within 20 ms: the command waited for {waits} and was not run");
-        // A slow command waits for a thread first, and for the lock there.
+        // A slow command waits first for a thread, and there for the lock.
         let is_slow = words[0] == "SORT" && text == late("its turn on the slow lane");
         assert!(is_slow || text == late("the lock of a shard"), "{text}");
         assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"), "{words:?}");
     }
-    // A client that goes while it waits without any limit.
+    // A client that disconnects while it waits without a limit.
     let turn = Arc::new(Turn::new(Instant::now(), None, client.clone()));
     bench.runtime.block_on(async {
         let held = hold(gates()).await;
@@ -728,7 +730,7 @@ fn a_command_whose_turn_does_not_come_is_not_run() {
     assert_eq!(bench.run(&database, &["GET", "n"]), bulk("0"));
 }
 
-/// What is staged is dropped only if no client fills it when the locks are held, not when they are asked for.
+/// Staged data is dropped only if no client is filling it when the locks are held, not when they are requested.
 #[test]
 fn an_import_that_begins_meanwhile_is_not_dropped() {
     let bench = Bench::new();
@@ -760,7 +762,7 @@ fn an_import_that_begins_meanwhile_is_not_dropped() {
     assert!(!staging(false));
 }
 
-/// A branch is made of what is shown: it keeps no object alive that only an import has filled.
+/// A branch is made of visible data: it keeps no object alive that only an import has filled.
 #[test]
 fn a_branch_names_no_chunk_of_what_is_staged() {
     let bench = Bench::new();

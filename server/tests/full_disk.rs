@@ -1,4 +1,4 @@
-//! Disks that are full: what was written stays, and the log can go.
+//! Full disks: written data stays, and the log can be removed.
 
 mod bench;
 
@@ -39,7 +39,7 @@ fn a_full_disk_loses_nothing() {
     assert_eq!(database.counters.checkpoint_errors.load(Ordering::SeqCst), 2);
 }
 
-/// A disk that has no room for whole places has room for a tail of what the log holds, so the log can go.
+/// A disk without room for whole places has room for a tail of the log's contents, so the log can be removed.
 #[test]
 fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
     let bench = Bench::new();
@@ -59,7 +59,7 @@ fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
     write(0);
     bench.runtime.block_on(database.checkpoint()).expect("the store is well");
     let log = Arc::clone(database.engine.log.as_ref().expect("a log"));
-    // Places have split since then, and most keys have changed: each would be written whole.
+    // Places have split since then, and most keys have changed, so each place would be written whole.
     for round in 1..4 {
         let count = write(round);
         bench.faults.fail_put_after(0, StoreFault::Full);
@@ -72,7 +72,7 @@ fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
             assert_eq!(bench.run(other, &["GET", &key(round - 1, 7)]), "$-1\r\n");
             assert_eq!(bench.run(other, &["GET", &key(round, 2999)]), bulk("x"));
         };
-        // By what the store has alone: the log is needed no more.
+        // From the store alone: the log is no longer needed.
         check(&bench.open_with(1000 + round as u64, None, Recovered::default()));
         check(&bench.peek());
     }
@@ -85,8 +85,8 @@ fn a_checkpoint_on_a_full_disk_keeps_what_was_logged() {
     assert_eq!(bench.run(&bench.open_with(2000, None, Recovered::default()), &["DBSIZE"]), keys);
 }
 
-/// Places that have been merged or cut since they were stored, indexes that show other keyspaces: whatever the log had is in
-/// the tail.
+/// Places that were merged or cut since they were stored, and indexes that show other keyspaces: the tail has all of
+/// the log.
 #[test]
 fn a_full_disk_loses_nothing_of_places_that_were_merged_or_cut() {
     let mut kept = 0;
@@ -139,7 +139,7 @@ fn a_full_disk_loses_nothing_of_places_that_were_merged_or_cut() {
     assert!(kept > 60, "hardly a checkpoint found the disk full");
 }
 
-/// All keys of an index with their values, in order.
+/// Returns all keys of an index with their values, in order.
 async fn shown(database: &Arc<Database>, select: u8) -> String {
     let keys: Vec<String> = (0..12).map(|at| format!("key:{at}")).collect();
     let words: Vec<&str> = ["MGET"].into_iter().chain(keys.iter().map(String::as_str)).collect();

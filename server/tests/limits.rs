@@ -1,4 +1,4 @@
-//! What clients make the server keep is charged to their database, and bounded.
+//! Memory that clients make the server keep is charged to their database, and bounded.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -9,7 +9,7 @@ use served::{Connection, Served, Value};
 
 const OPTIONS: &[&str] = &["--max-memory", "64mb", "--max-memory-clients", "8mb"];
 
-/// A number of `INFO memory`.
+/// Returns a number of `INFO memory`.
 fn info(client: &mut Connection, field: &str) -> usize {
     let text = client.say("INFO memory").text().to_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
@@ -37,7 +37,7 @@ fn a_reply_that_does_not_fit_is_an_error() {
         assert_eq!(client.say(line).to_string(), too_large, "{line}");
         assert_eq!(client.say("PING").to_string(), "+PONG", "the connection goes on");
     }
-    // In a transaction each reply has its place, whether it fits or not.
+    // In a transaction each reply has its place, even if it does not fit.
     client.say("MULTI");
     for line in ["GET big", "GET big", "GET big", "INCR n", "GET big"] {
         assert_eq!(client.say(line).to_string(), "+QUEUED");
@@ -103,7 +103,7 @@ fn subscriptions_and_watches_are_charged_and_let_go() {
     assert!((4..8).contains(&held), "{held} names of 1 MiB");
     assert!(info(&mut other, "mem_clients_normal") >= held << 20);
     assert_eq!(other.say("PUBSUB CHANNELS nothing*").items().len(), 0);
-    // All of one command's names or none.
+    // All of one command's names or none are added.
     client.say("RESET");
     client.say("HELLO 3");
     let names: Vec<String> = (0..3).map(name).collect();
@@ -145,7 +145,7 @@ fn a_request_that_does_not_fit_ends_its_connection_only() {
     let (mut client, mut other) = (server.connect(), server.connect());
     client.write(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$67108864\r\n");
     let piece = vec![b'x'; 1 << 20];
-    // The server may close before it has read all.
+    // The server may close the connection before it has read everything.
     let _ = (0..64).try_for_each(|_| client.try_write(&piece));
     assert!(client.read().is_none_or(|reply| reply.to_string() == REFUSED));
     assert_eq!(other.say("PING").to_string(), "+PONG");
@@ -177,7 +177,7 @@ fn branches_are_bounded_and_share_a_limit() {
     assert_eq!(client.say("DORMOUSE BRANCH b3").to_string(), refused);
     assert_eq!(client.say("DORMOUSE DELETE b2").to_string(), "+OK");
     assert_eq!(client.say("DORMOUSE BRANCH b3").to_string(), "+OK");
-    // What one of them has in memory the others cannot have.
+    // Memory that the database uses is not available to its branches.
     let value = "v".repeat(1 << 18);
     let stored = (0..30).take_while(|n| client.run(&["SET", &format!("k{n}"), &value]).to_string() == "+OK").count();
     assert!((14..=17).contains(&stored), "{stored} values of 256 KiB");
@@ -221,19 +221,19 @@ fn an_evicting_database_keeps_its_limit_over_several_shards() {
         let used = used(&mut client);
         assert!(used <= LIMIT, "{used} bytes in use");
     }
-    // A transaction makes room for all of it before it begins.
+    // A transaction makes room for all of its writes before it begins.
     client.say("MULTI");
     for n in 0..4 {
         client.run(&["SET", &format!("queued:{n}"), &large]);
     }
     assert_eq!(client.say("EXEC").items().len(), 4);
     assert!(used(&mut client) <= LIMIT);
-    // One that can never fit is refused and drops nothing.
+    // A transaction that can never fit is refused and evicts nothing.
     let keys = client.say("DBSIZE").integer();
     let reply = client.run(&["SET", "huge", &"h".repeat(9 << 20)]).to_string();
     assert!(reply.starts_with("-OOM"), "{reply}");
     assert_eq!(client.say("DBSIZE").integer(), keys);
-    // A limit that is lowered holds without a write.
+    // A lowered limit takes effect without a write.
     assert_eq!(client.say("CONFIG SET maxmemory 2mb").to_string(), "+OK");
     client.say_until("INFO memory", |reply| {
         let used = reply.text().lines().find_map(|line| line.strip_prefix("used_memory_dataset:"));
@@ -241,7 +241,7 @@ fn an_evicting_database_keeps_its_limit_over_several_shards() {
     });
 }
 
-/// A few bytes that ask for half a gigabyte of zeros are refused as a value of that size would be.
+/// A few bytes that request half a gigabyte of zeros are refused like a value of that size.
 #[test]
 fn a_far_bit_is_refused_before_it_is_stored() {
     let server = Served::start(&["--max-memory", "4mb"]);
@@ -271,7 +271,7 @@ fn long_patterns_do_not_hold_the_server() {
     other.run(&["SUBSCRIBE", &text]);
     let long = format!("*{}b", "a".repeat(256 << 10));
     let class = format!("*[{}]q", "ab".repeat(100_000));
-    // Each takes minutes where the cost is the product of the lengths.
+    // Each would take minutes if the cost were the product of the lengths.
     for pattern in [&long, &class] {
         assert_eq!(client.run(&["KEYS", pattern]).items().len(), 0);
         assert_eq!(client.run(&["SCAN", "0", "MATCH", pattern]).items()[1].items().len(), 0);
@@ -315,7 +315,7 @@ fn a_transaction_that_grows_without_bound_is_stopped() {
     let server = Served::start(&["--max-memory", "40mb"]);
     let mut client = server.connect();
     let full = "OOM command not allowed when used memory > 'maxmemory'.";
-    // What is known to need too much is refused as a whole, before anything is done.
+    // A transaction known to need too much is refused as a whole, before anything is done.
     client.say("MULTI");
     client.say("SET first 1");
     for n in 0..20 {
@@ -323,7 +323,7 @@ fn a_transaction_that_grows_without_bound_is_stopped() {
     }
     assert_eq!(client.say("EXEC").to_string(), format!("-EXECABORT Transaction discarded because of: {full}"));
     assert_eq!(client.say("DBSIZE").integer(), 0);
-    // How much a copy of what the transaction itself makes needs is known only then.
+    // The size of a copy of data that the transaction itself makes is known only then.
     client.say("MULTI");
     for line in ["SET first 1", "SETRANGE range 10000000 x"] {
         assert_eq!(client.say(line).to_string(), "+QUEUED");
@@ -349,7 +349,7 @@ fn a_server_that_ends_answers_what_it_has_begun() {
     let mut words = vec!["RPUSH", "list"];
     words.extend(numbers.iter().map(String::as_str));
     (0..6).for_each(|_| drop(client.run(&words)));
-    // Several of them: one may be done before it is seen.
+    // Several of them: one may finish before it is seen.
     for _ in 0..3 {
         client.send(&["SORT", "list", "DESC", "LIMIT", "0", "1"]);
     }

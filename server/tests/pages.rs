@@ -1,5 +1,5 @@
-//! Databases of so many segments that their manifests are in two levels: woken by the root, page after page, written to
-//! while some pages have not been read, and with one that is damaged.
+//! Databases with so many segments that their manifests have two levels: woken by the root, page after page, written to
+//! before all pages are read, and with a damaged page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +124,7 @@ fn a_database_of_many_pages_comes_back_as_it_was() {
             database = bench.open();
             assert_eq!(database.stored_counts()[0].0, model.len() as u64);
         }
-        // Pages are read by what is asked for, by what is written, or by a checkpoint, whichever comes first.
+        // Pages are read by a read, a write or a checkpoint, whichever comes first.
         match round {
             0 | 1 => bench.expect(&database, &model, some(997)),
             2 => bench.set(&database, &mut model, some(7919), "second"),
@@ -173,10 +173,10 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
         }
     }
     assert!(bad > 0 && good > bad, "{good} {bad}");
-    // Answered where its page can be read.
+    // Succeeds if the key's page can be read.
     bench.run(&database, &["SET", "new", "value"]);
     assert!(bench.runtime.block_on(database.checkpoint()).is_err());
-    // What is not logged would be lost with the process.
+    // A write that is not logged would be lost with the process.
     let refused = bench.run(&database, &["SET", "new", "other"]);
     assert!(refused.starts_with("-MISCONF") && refused.contains(&name), "{refused}");
     assert!(bench.runtime.block_on(database.sleep()).is_err() && database.is_awake());
@@ -197,7 +197,7 @@ fn a_damaged_page_refuses_its_own_keys_and_checkpoints() {
     bench.sleep(&database);
 }
 
-/// The data that the page tells of is gone, so the next manifest does not need it.
+/// The data of the page is gone, so the next manifest does not need it.
 #[test]
 fn a_flush_heals_a_database_with_a_damaged_page() {
     let bench = Bench::new();
@@ -223,7 +223,7 @@ fn a_flush_heals_a_database_with_a_damaged_page() {
     assert!(check(&bench.store, None, &mut |_| {}).expect("an answer").databases[0].problems.is_empty());
 }
 
-/// Flushing another logical index does not heal it, and drops nothing else.
+/// Flushing another logical index does not repair it, and drops nothing else.
 #[test]
 fn a_damaged_page_of_another_index_is_still_needed() {
     let bench = Bench::new();
@@ -244,7 +244,7 @@ fn a_damaged_page_of_another_index_is_still_needed() {
     bench.expect(&database, &model, some(997));
 }
 
-/// What a tail tells of is in memory, so it is written whole instead.
+/// The data that a tail holds is in memory, so it is written whole instead.
 #[test]
 fn a_damaged_tail_is_replaced_from_memory() {
     let bench = Bench::new();
@@ -267,7 +267,7 @@ fn a_damaged_tail_is_replaced_from_memory() {
     bench.expect(&bench.open(), &model, some(31));
 }
 
-/// Logged writes are accepted until the log that is kept for them has reached its bound; those of others go on.
+/// Logged writes are accepted until the log kept for them reaches its limit; those of other databases continue.
 #[test]
 fn a_damaged_page_bounds_the_log_that_is_kept() {
     let bench = Bench::new();
@@ -309,7 +309,7 @@ fn a_damaged_page_bounds_the_log_that_is_kept() {
     assert_eq!(write(&database), "+OK\r\n");
 }
 
-/// Where the store has no lock, each process makes the database its own before it serves it.
+/// If the store has no lock, each process takes the database over before it serves it.
 #[test]
 fn a_damaged_page_refuses_its_own_keys_after_a_takeover_too() {
     let bench = Bench::new();
@@ -332,7 +332,8 @@ fn a_damaged_page_refuses_its_own_keys_after_a_takeover_too() {
     assert_eq!((owned.known.number, &owned.pages), (root.known.number + 1, &root.pages));
 }
 
-/// A window is declared in a manifest of its own, and the one that pages are read from is deleted after two of them.
+/// A window is declared in a separate manifest, and the manifest that pages are read from is deleted after two
+/// declarations.
 #[test]
 fn no_page_is_left_unread_in_a_manifest_that_goes() {
     let bench = Bench::new();

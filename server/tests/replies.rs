@@ -1,4 +1,4 @@
-//! Replies about the server, its clients and their commands that can be judged without another server.
+//! Replies about the server, its clients and their commands that need no other server for comparison.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,7 +7,7 @@ mod served;
 
 use served::{Connection, Served, Value};
 
-/// A connection whose connection id is known.
+/// Opens a connection. Returns it with its connection id.
 fn with_id(server: &Served) -> (Connection, i64) {
     let mut connection = server.connect();
     let id = connection.say("CLIENT ID").integer();
@@ -18,7 +18,7 @@ fn is_listed(clients: &Value, id: i64) -> bool {
     clients.text().lines().any(|line| line.starts_with(&format!("id={id} ")))
 }
 
-/// The number of a field such as `qbuf=26` of `CLIENT INFO`.
+/// Returns the number of a field such as `qbuf=26` of `CLIENT INFO`.
 fn field(line: &str, name: &str) -> u64 {
     let value = line.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
     value.unwrap_or_else(|| panic!("no {name} in {line}")).parse().expect("a number")
@@ -59,7 +59,7 @@ fn subscriptions_are_confirmed_while_replies_are_off() {
         assert_eq!(client.read(), Some(message([text("message"), text("ch"), text("m")])));
         client.send(&["UNSUBSCRIBE", "ch"]);
         assert_eq!(client.read(), Some(message([text("unsubscribe"), text("ch"), Value::Integer(0)])));
-        // Of a transaction they stay alone, even the array around them is left out.
+        // In a transaction only the pushes remain; even the array around them is left out.
         for words in
             [&["MULTI"][..], &["SUBSCRIBE", "a"], &["GET", "k"], &["PSUBSCRIBE", "p*"], &["UNSUBSCRIBE"], &["EXEC"]]
         {
@@ -87,7 +87,7 @@ fn messages_stand_where_a_subscriber_expects_them() {
     let mut client = server.connect();
     client.say("HELLO 3");
     client.say("SUBSCRIBE a");
-    // What it publishes itself follows the reply, and comes before the confirmation that it listens no more.
+    // Its own messages follow the reply, and come before the confirmation that it no longer listens.
     client.write(b"PUBLISH a 1\r\nPING\r\nPUBLISH a 2\r\nUNSUBSCRIBE a\r\nPUBLISH a 3\r\nPING\r\n");
     let said: Vec<String> = (0..8).map(|_| client.read().expect("a reply").to_string()).collect();
     let is_message = |text: &str, message: &str| text.contains("message") && text.contains(message);
@@ -154,7 +154,7 @@ fn who_was_closed_is_listed_no_more() {
         assert_eq!(killer.say(&format!("CLIENT KILL ID {id}")).integer(), 1);
         assert!(!is_listed(&other.say("CLIENT LIST"), id), "round {round}");
         assert_eq!(other.say(&format!("CLIENT KILL ID {id}")).integer(), 0, "round {round}");
-        // One that closes itself.
+        // A client that closes itself.
         let (mut suicide, id) = with_id(&server);
         suicide.say(&format!("CLIENT KILL ID {id} SKIPME no"));
         assert!(!is_listed(&other.say("CLIENT LIST"), id), "round {round}");
@@ -199,7 +199,7 @@ fn a_client_knows_its_buffers() {
     assert_eq!(field(other.say("CLIENT LIST").text().lines().next().expect("the first"), "multi-mem"), 0);
 }
 
-/// The names of what the slow log has, the newest first.
+/// Returns the names in the slow log, the newest first.
 fn slow(client: &mut Connection) -> Vec<String> {
     let log = client.say("SLOWLOG GET -1");
     log.items().iter().map(|entry| entry.items()[3].items()[0].text().to_uppercase()).collect()
@@ -237,7 +237,7 @@ fn slow_commands_of_the_quick_way_are_logged() {
     client.write(b"PING\r\nEXISTS l\r\nGET large\r\nEXISTS l\r\nPING\r\n");
     (0..5).for_each(|_| _ = client.read());
     assert_eq!(slow(&mut client), ["GET"]);
-    // A small command in a pipeline, of which only its cost tells that it may be slow: it adds 2 MiB of zeros.
+    // A small command in a pipeline. Only its cost shows that it may be slow: it adds 2 MiB of zeros.
     client.say("CONFIG SET slowlog-log-slower-than 150");
     client.say("SLOWLOG RESET");
     let far = |key: &str| format!("SETBIT {key} 19000000 1\r\n");
@@ -245,12 +245,12 @@ fn slow_commands_of_the_quick_way_are_logged() {
     (0..7).for_each(|_| _ = client.read());
     let named = slow(&mut client);
     assert!(named.contains(&"SETBIT".to_owned()), "{named:?}");
-    // Nothing else was.
+    // Nothing else was logged.
     client.say("CONFIG SET slowlog-log-slower-than 10000000");
     client.say("SLOWLOG RESET");
     client.say("GET large");
     assert_eq!(client.say("SLOWLOG LEN").integer(), 0);
-    // Everything is.
+    // Everything is logged.
     client.say("CONFIG SET slowlog-log-slower-than 0");
     client.say("SLOWLOG RESET");
     client.write(b"PING\r\nEXISTS l\r\nSTRLEN large\r\n");

@@ -1,4 +1,4 @@
-//! What a client sees on its connection: order, transactions, subscriptions, and what it is billed for.
+//! Behavior of a connection as its client sees it: order, transactions, subscriptions, and billing.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -44,7 +44,7 @@ impl Bench {
         Self::with(tokens, None)
     }
 
-    /// With a log that is flushed when the test says so.
+    /// Creates a bench with a log that is flushed when the test says so.
     fn logged() -> (Self, Arc<Log>) {
         let sink = Box::new(Objects::new(Arc::new(Store::memory())));
         let (log, _) = Log::over(sink, 1, || CLOCK_MS.load(Ordering::SeqCst)).expect("an empty store");
@@ -105,7 +105,7 @@ impl Bench {
         self.runtime.block_on(self.tenant("default").database.sleep()).expect("the store is well");
     }
 
-    /// Lets `default` sleep and wakes it with nothing in memory: what loads it in the background finds nothing.
+    /// Puts `default` to sleep and wakes it with no data in memory: the background load finds nothing.
     fn unload(&self) {
         self.sleep();
         let database = Arc::clone(&self.tenant("default").database);
@@ -123,7 +123,7 @@ impl Bench {
         });
     }
 
-    /// The meters of a database once all that was answered is counted: that happens just after the reply is made.
+    /// Returns the meters of a database after all replies are counted, which happens just after a reply is made.
     fn totals(&self, name: &str) -> Totals {
         self.tenant(name).meters.totals(CLOCK_MS.load(Ordering::SeqCst))
     }
@@ -140,13 +140,13 @@ struct Connection {
 }
 
 impl Connection {
-    /// Sends lines, each a command of words, in one write.
+    /// Sends lines in one write, each a command of words.
     fn send(&mut self, lines: &[&str]) {
         let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         self.stream.write_all(text.as_bytes()).expect("an open connection");
     }
 
-    /// Reads exactly what is expected.
+    /// Reads exactly the expected bytes.
     #[track_caller]
     fn expect(&mut self, expected: &str) {
         let mut read = vec![0; expected.len()];
@@ -166,7 +166,7 @@ impl Connection {
         self.expect(expected);
     }
 
-    /// Whether nothing has come.
+    /// Whether no reply has arrived.
     fn is_silent(&mut self) -> bool {
         self.stream.set_nonblocking(true).expect("a socket");
         let read = self.stream.read(&mut [0]);
@@ -218,7 +218,7 @@ fn a_watch_survives_sleep() {
     bench.unload();
     client.send(&["MULTI", "GET k", "EXEC"]);
     client.expect("+OK\r\n+QUEUED\r\n*1\r\n$1\r\nv\r\n");
-    // A key that is not there is not changed by a flush, however little of the database is in memory.
+    // A flush does not change a missing key, however little of the database is in memory.
     client.check("SET other v", "+OK\r\n");
     client.check("WATCH missing", "+OK\r\n");
     bench.unload();
@@ -242,7 +242,7 @@ fn a_watched_key_that_expires_while_the_database_sleeps_was_changed() {
     client.expect("+OK\r\n+QUEUED\r\n*-1\r\n");
 }
 
-/// What a transaction looks at by way of another index is in memory before its first command runs.
+/// Data that a transaction reads through another index is in memory before its first command runs.
 #[test]
 fn a_transaction_on_a_sleeping_database_is_whole() {
     let bench = Bench::new(&[]);
@@ -263,12 +263,12 @@ fn a_transaction_on_a_sleeping_database_is_whole() {
     }
 }
 
-/// The client leaves the subscribed state with the confirmation: what came later would be taken for a reply.
+/// The client leaves the subscribed state with the confirmation: it would take a later message for a reply.
 #[test]
 fn no_message_comes_after_the_last_confirmation() {
     let bench = Bench::new(&[]);
     let tenant = bench.tenant("default");
-    // The client may be slow here, if others have the cores: it is not closed for that.
+    // The client may be slow here if others have the cores. It is not closed for that.
     let limit = OutputLimit { hard_bytes: 0, soft_bytes: 0, soft_seconds: 0 };
     for (leave, confirmed) in
         [("UNSUBSCRIBE", "*3\r\n$11\r\nunsubscribe\r\n$1\r\nc\r\n:0\r\n"), ("RESET", "+RESET\r\n")]
@@ -411,7 +411,7 @@ fn a_late_reply_does_not_wait_for_those_behind_it() {
     client.expect(":2\r\n$1\r\n2\r\n");
 }
 
-/// Jobs that keep the slow lane of a database busy until they are dropped.
+/// Starts jobs that keep the slow lane of a database busy until they are dropped.
 fn occupy(bench: &Bench, name: &str, jobs: usize) -> std::sync::mpsc::Sender<()> {
     let (end, until) = std::sync::mpsc::channel::<()>();
     let until = Arc::new(std::sync::Mutex::new(until));
@@ -433,13 +433,13 @@ fn a_command_that_waits_for_the_slow_lane_holds_no_lock() {
     other.check("SET k b", "+OK\r\n");
     let end = occupy(&bench, "a", 2);
     slow.send(&["KEYS *"]);
-    // It waits in its database's queue when the meter says so.
+    // It waits in its database's queue once the meter says so.
     while bench.tenant("a").database.lane.waiting() == 0 {
         std::thread::yield_now();
     }
     fast.check("SET l w", "+OK\r\n");
     fast.check("GET k", "$1\r\nv\r\n");
-    // Both threads are one database's: another gets one of its own.
+    // One database has both threads; another gets one of its own.
     other.check("KEYS *", "*1\r\n$1\r\nk\r\n");
     drop(end);
     slow.expect("*2\r\n$1\r\n");
@@ -467,7 +467,7 @@ fn a_command_that_finds_the_slow_lane_full_says_so() {
     client.check("KEYS *", "*1\r\n$1\r\nk\r\n");
 }
 
-/// What INFO and `/metrics` say of a database.
+/// Checks INFO and `/metrics` of a database.
 fn report(bench: &Bench, client: &mut Connection, keys: u64) {
     client.send(&["INFO keyspace"]);
     client.expect(&format!("${}\r\n# Keyspace\r\n", 43 + keys.to_string().len()));
@@ -497,7 +497,7 @@ fn a_store_that_hangs_keeps_nobody_waiting_while_a_database_falls_asleep() {
                 false => held.branch("a.branch", None).await,
             }
         });
-        // Nothing is left but the moment's own manifest.
+        // Only the manifest of that moment is left to write.
         while bench.faults.asked(StoreRequest::Put) == asked {
             std::thread::yield_now();
         }
@@ -528,7 +528,7 @@ fn reports_do_not_wait_for_a_lock() {
 
 #[test]
 fn a_pipeline_of_large_writes_ends_where_the_log_has_enough_of_them() {
-    // Nobody flushes it.
+    // This log has no flusher.
     let (log, _) = Log::over(Box::new(Objects::new(Arc::new(Store::memory()))), 1, || 0).expect("an empty log");
     let bench = Bench::with(&[], Some(Arc::clone(&log)));
     let mut client = bench.connect();
@@ -585,7 +585,7 @@ fn message(text: &str) -> String {
     format!("*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n${}\r\n{text}\r\n", text.len())
 }
 
-/// Does something whenever the store is to write, until `saving` has ended. Answers how that ended.
+/// Runs `act` at each write to the store, until `saving` has ended. Returns its result.
 fn at_each_put<T: Send + 'static>(
     bench: &Bench,
     saving: impl Future<Output = T> + Send + 'static,
@@ -646,7 +646,7 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
                 client.check("INCR k", &format!(":{last}\r\n"));
                 return;
             }
-            // Nobody waits for the store.
+            // The client does not wait for the store.
             client.check("INCR k", "-ERR the server is shutting down\r\n");
             refused = true;
             if fails {

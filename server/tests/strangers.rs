@@ -1,4 +1,4 @@
-//! Connections that have not shown a token: what they get, and what they cannot keep from tenants.
+//! Connections that have not shown a token: their limits, and the access of tenants beside them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -17,7 +17,7 @@ fn check(connection: &mut Connection, line: &str, reply: &str) {
     assert_eq!(connection.say(line).to_string(), reply, "{line}");
 }
 
-/// Ends a thread that looks at it, also when the one that holds it panics.
+/// Stops a thread that watches the flag, even if its holder panics.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -26,7 +26,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// Strangers arrive all the time and stay; tenants come and go beside them.
+/// Strangers keep arriving and stay; tenants come and go beside them.
 #[test]
 fn tenants_get_in_beside_any_number_of_strangers() {
     let served = Served::start(&["--token", "dm_shop_s1", "--max-clients", "40"]);
@@ -45,7 +45,7 @@ fn tenants_get_in_beside_any_number_of_strangers() {
             }
         });
         for turn in 0..50 {
-            // One that is overtaken before its AUTH is read has to connect again.
+            // A connection that is displaced before its AUTH is read has to connect again.
             let mut tenant = (0..100)
                 .find_map(|_| {
                     let mut tenant = served.connect_without();
@@ -62,7 +62,7 @@ fn tenants_get_in_beside_any_number_of_strangers() {
         stop.store(true, Ordering::SeqCst);
         flood.join().unwrap();
     });
-    // The places of tenants are counted for themselves.
+    // The places of tenants are counted separately.
     let tenants: Vec<_> = (0..30).map(|_| served.connect_with("dm_shop_s1")).collect();
     let mut last = served.connect_without();
     while last.say("AUTH dm_shop_s1").to_string() == "+OK" {
@@ -70,7 +70,7 @@ fn tenants_get_in_beside_any_number_of_strangers() {
     }
     assert_eq!(last.read(), None);
     drop(tenants);
-    // The tenants that were forgotten above would keep the server from being told to end.
+    // The tenants forgotten above would otherwise keep the server from being told to end.
     let mut admin = (0..1000).find_map(|_| {
         let mut admin = served.connect_without();
         let reply = admin.say(&format!("AUTH admin {ADMIN_TOKEN}")).to_string();
@@ -89,7 +89,7 @@ fn a_stranger_has_little_time() {
     assert_eq!(silent.read(), None);
     assert_eq!(busy.read(), None);
     check(&mut tenant, "PING", "+PONG");
-    // Once it has no identity any more, its time begins.
+    // Its time begins once it has no identity any more.
     check(&mut tenant, "RESET", "+RESET");
     assert_eq!(tenant.read(), None);
 }
@@ -104,14 +104,14 @@ fn wrong_tokens_are_answered_ever_later_and_not_for_long() {
     while let Some(reply) = guessing.read() {
         assert_eq!(reply.to_string(), WRONG);
         guesses += 1;
-        // A tenant at the same address gets in at once meanwhile.
+        // Meanwhile, a tenant at the same address gets in at once.
         let asked = Instant::now();
         check(&mut served.connect_with("dm_shop_s1"), "PING", "+PONG");
         assert!(guesses < 7 || asked.elapsed() < begun.elapsed());
     }
     assert_eq!(guesses, 8);
     assert!(begun.elapsed().as_millis() > 4000, "{:?}", begun.elapsed());
-    // HELLO counts as well, and a right token in between forgives nothing.
+    // HELLO counts as well, and a right token in between resets nothing.
     let mut guessing = served.connect_without();
     for _ in 0..3 {
         check(&mut guessing, "HELLO 3 AUTH shop guess", WRONG);
@@ -124,7 +124,7 @@ fn wrong_tokens_are_answered_ever_later_and_not_for_long() {
 #[test]
 fn an_address_that_guesses_on_fresh_connections_waits_and_is_not_locked_out() {
     let served = Served::start(&["--token", "dm_shop_s1"]);
-    // Many at the same time: each of them alone is its connection's first.
+    // Many at the same time: each of them is its connection's first.
     let mut guessing: Vec<_> = (0..80).map(|_| served.connect_without()).collect();
     for connection in &mut guessing {
         connection.write(b"AUTH dm_shop_guess\r\n");
@@ -132,7 +132,7 @@ fn an_address_that_guesses_on_fresh_connections_waits_and_is_not_locked_out() {
     for connection in &mut guessing {
         assert_eq!(connection.read().map(|reply| reply.to_string()).as_deref(), Some(WRONG));
     }
-    // A right token waits as a wrong one does, so that silence tells a guesser nothing, and then gets in.
+    // A right token waits like a wrong one, so that silence tells a guesser nothing. Then the client gets in.
     let mut tenant = served.connect_without();
     tenant.write(b"AUTH dm_shop_s1\r\n");
     let begun = Instant::now();
@@ -190,7 +190,7 @@ fn the_slow_log_shows_no_secret() {
     assert!(!log.contains(ADMIN_TOKEN) && !log.contains("typ0") && !log.contains("dm_shop"), "{log}");
 }
 
-/// What a tenant sets stays within what the operator has said.
+/// A tenant's settings stay within the operator's limits.
 #[test]
 fn a_tenant_cannot_lift_its_limit() {
     let served = Served::start(&["--token", "dm_shop_s1", "--max-memory", "1mb", "--sleep-after", "1m"]);
@@ -227,9 +227,9 @@ fn tenants_cannot_keep_the_admin_out() {
     check(&mut tenants[0], "CLIENT KILL TYPE normal", ":2");
     check(&mut admin, "PING", "+PONG");
     check(&mut admin, "CLIENT KILL TYPE normal", ":1");
-    // Once it has given its rights up, it is one of them.
+    // After it has given its rights up, it is one of them.
     check(&mut admin, "AUTH dm_shop_s1", "+OK");
-    // The places of the closed ones are free when their connections have ended.
+    // The places of closed connections are free once these have ended.
     let mut tenant = (0..10_000)
         .find_map(|_| {
             let mut tenant = served.connect_without();

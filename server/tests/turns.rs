@@ -1,4 +1,4 @@
-//! Commands of the session that take more than a turn answer what they answer otherwise.
+//! Session commands that take more than a turn reply as they do otherwise.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -49,7 +49,7 @@ fn many_names_are_subscribed_to_one_by_one() {
         assert!(confirmed.iter().all(|(word, _, _)| word == removes));
         assert_eq!(confirmed.last().unwrap().2, 0);
         assert_eq!(other.say("PUBLISH name7 hello").integer(), 0);
-        // It does not listen any more, so it may ask for anything again.
+        // It no longer listens, so it may send any command.
         assert_eq!(listener.say("GET none"), Value::Null);
     }
 }
@@ -118,7 +118,7 @@ fn what_is_named_many_times_is_told_once() {
     assert_eq!(names, ["client|id", "client|list"]);
 }
 
-/// Each pattern looks at each byte of the channel, so that the message takes far more than a turn.
+/// Each pattern examines each byte of the channel, so the message takes far more than a turn.
 #[test]
 fn a_message_to_long_patterns_reaches_everybody() {
     let server = Served::start(&[]);

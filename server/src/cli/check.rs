@@ -1,4 +1,4 @@
-//! `dormouse check`: whether all data of a store can be read, and getting out what can.
+//! `dormouse check`: checks that all data of a store can be read, and salvages the readable part.
 //!
 //! It reads and changes nothing, so it may run beside a server.
 
@@ -22,7 +22,7 @@ use super::{Failure, open_to_read, parse_database, store_url};
 use crate::clock::now_ms;
 use crate::metrics::REDIS_VERSION;
 
-/// What the codes that it ends with mean, for `--help`.
+/// The exit codes, for `--help`.
 const CODES: &str = "Exit codes:
   0  no problem was found; with --salvage: everything was written
   1  a problem was found, or writes may be missing; with --salvage: something was left out, or nothing could be written
@@ -80,7 +80,7 @@ impl Check {
     }
 }
 
-/// One line where all is well, and one more for each problem.
+/// Returns one line if all is well, and one more for each problem.
 fn lines_of(checked: &Checked) -> String {
     let Checked { name, manifest, keys, bytes, chunks, tails, logged, garbage, unknown, markers, problems, .. } =
         checked;
@@ -141,7 +141,7 @@ fn summary(report: &CheckReport) -> String {
     lines.join("\n")
 }
 
-/// What the lines say, for programs. Names of fields do not change; new ones may come.
+/// The report as JSON, for programs. Field names do not change; new fields may be added.
 fn json_of(report: &CheckReport) -> Value {
     let problems = |problems: &[Problem]| -> Value {
         let fields = |problem: &Problem| {
@@ -184,7 +184,7 @@ fn json_of(report: &CheckReport) -> Value {
     })
 }
 
-/// The file appears under its name when it is whole and on the disk.
+/// Saves the database. The file appears under its name once it is complete and on disk.
 fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result<ExitCode, String> {
     let failed = |error: io::Error| format!("cannot write {}: {error}", file.display());
     let mut name = file.to_owned().into_os_string();
@@ -203,7 +203,7 @@ fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result
         Ok((saved.exported, saved.left_out))
     });
     let (exported, left_out) = saved.inspect_err(|_| {
-        // What matters has been said already.
+        // The first error has been reported already.
         let _ = fs::remove_file(&unfinished);
     })?;
     let mut lines = vec![format!("salvaged {}", progress.summary(exported.keys, exported.bytes))];

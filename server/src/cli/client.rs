@@ -14,8 +14,8 @@ use crate::databases::ADMIN;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running server: `redis://[[user]:token@]host[:port]` or `unix://[[user]:token@]/path`. Nothing that prints it prints the
-/// token.
+/// A running server: `redis://[[user]:token@]host[:port]` or `unix://[[user]:token@]/path`. Nothing that prints it
+/// prints the token.
 ///
 /// The user matters only where it is `admin`: then the token is the server's admin token.
 #[derive(Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub struct ToolClient {
     address: Address,
 }
 
-/// Why there is no reply.
+/// The reason for a missing reply.
 #[derive(Debug)]
 pub enum Trouble {
     /// The server's own words.

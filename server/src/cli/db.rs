@@ -1,8 +1,8 @@
 //! `dormouse db`: the databases of a running server, asked over its own protocol.
 //!
-//! With a token, the connection is in the token's database, and enters its branches with the same secret. With the admin
-//! token, or without one (a server that only listens on this machine), it enters any database by name. The short name of a
-//! branch is enough: it means one of the token's database, else one of `default`.
+//! With a token, the connection is in the token's database, and enters its branches with the same secret. With the
+//! admin token, or without one (a server that only listens on this machine), it enters any database by name. The short
+//! name of a branch is enough: it means one of the token's database, else one of `default`.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -84,7 +84,7 @@ enum Action {
 
 impl Db {
     /// # Errors
-    /// A text that says what is in the way and what to do about it.
+    /// A text that says what is wrong and what to do about it.
     pub fn run(self) -> Result<(), String> {
         let mut session = Session::start(self.url)?;
         let started = Instant::now();
@@ -147,7 +147,7 @@ impl Db {
     }
 }
 
-/// A connection, and what opens databases for it.
+/// A connection, with the credentials that open databases.
 struct Session {
     client: ToolClient,
     address: Address,
@@ -182,7 +182,7 @@ impl Session {
         named.unwrap_or(DEFAULT_DATABASE).to_string()
     }
 
-    /// The databases that `name` may mean: the branch first where a token says whose it is.
+    /// Returns the databases that `name` may mean: the branch first if a token names its owner.
     fn possible(&self, name: &str) -> Vec<String> {
         let own = self.own();
         let owner = owner_and_branch(&own).map_or(own.as_str(), |(owner, _)| owner);
@@ -195,14 +195,14 @@ impl Session {
         }
     }
 
-    /// Enters a database: its own, where none is named. Answers its name.
+    /// Enters a database, by default its own. Returns the name of the database.
     fn enter(&mut self, name: Option<&str>) -> Result<String, String> {
         let own = self.own();
         let Some(name) = name else {
             let entered = match &self.address.token {
                 Some(token) if self.address.is_admin => self.client.call(&["AUTH", ADMIN, token]),
                 Some(token) => self.client.call(&["AUTH", token]),
-                // A server that asks for a token says so with the next command.
+                // A server that requires a token says so at the next command.
                 None => return Ok(own),
             };
             return match entered {
@@ -244,7 +244,7 @@ impl Session {
         })
     }
 
-    /// A server without tokens has no use for the one that the environment has.
+    /// Drops the token from the environment if the server has no tokens.
     fn drops_token(&mut self, trouble: &Trouble) -> bool {
         let drops = self.address.token.is_some()
             && matches!(trouble, Trouble::Refused(text) if text.contains("without any password configured"));
@@ -269,7 +269,7 @@ impl Session {
         })
     }
 
-    /// How any client gets into the branch `name`.
+    /// Describes how any client enters the branch `name`.
     fn way_into(&self, name: &str) -> String {
         match &self.address.token {
             // The secret itself is not repeated: a terminal has a history.
@@ -282,7 +282,7 @@ impl Session {
     }
 }
 
-/// The token of a branch, from that of a database that it descends from.
+/// Derives the token of a branch from that of a database that it descends from.
 fn token_for(branch: &str, token: &str) -> String {
     let secret = named_database(token.as_bytes()).and_then(|own| token.strip_prefix(&format!("dm_{own}_")));
     format!("dm_{branch}_{}", secret.unwrap_or(token))
@@ -300,14 +300,14 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Databases, one a line, below a line of headings.
+/// Formats databases as a table: a line of headings, then one line for each.
 fn table(databases: &[Response], now_ms: u64) -> String {
     let mut rows = vec![["NAME", "STATE", "KEYS", "STORED", "SHARED", "SOURCE", "EXPIRES"].map(str::to_string)];
     for database in databases {
         let text = |name: &str| database.at(name).and_then(Response::text).unwrap_or("-").to_string();
         let number = |name: &str| database.at(name).and_then(Response::integer).map(|number| number.max(0) as u64);
         let left = |end: u64| format!("in {}", span(Duration::from_millis(end.saturating_sub(now_ms))));
-        // Servers before 0.2 say no more than whether it is awake.
+        // Servers before 0.2 only report whether it is awake.
         let awake = if number("awake") == Some(1) { "awake" } else { "asleep" };
         let state = database.at("state").and_then(Response::text).unwrap_or(awake);
         rows.push([
@@ -335,7 +335,7 @@ fn table(databases: &[Response], now_ms: u64) -> String {
     out
 }
 
-/// A map, one field a line.
+/// Formats a map, one field a line.
 fn listing(map: &Response, indent: &str) -> String {
     let mut out = String::new();
     for pair in map.items().unwrap_or_default().chunks_exact(2) {
@@ -350,7 +350,8 @@ fn json_of_many(list: &Response) -> Value {
     list.items().unwrap_or_default().iter().map(json_of).collect()
 }
 
-/// Maps come as keys and values in turn: what begins with a text, and every second of which is one, is taken for a map.
+/// Converts a reply to JSON. Maps come as alternating keys and values: an array is taken for a map if it begins with a
+/// text and every second element is one.
 fn json_of(reply: &Response) -> Value {
     if let Some(items) = reply.items() {
         let keys: Option<Vec<&str>> = items.iter().step_by(2).map(Response::text).collect();
@@ -391,18 +392,18 @@ fn field(name: &str, value: &Response) -> (String, Value) {
     }
 }
 
-/// A count; a text where it is too large for a JSON number that programs read without loss.
+/// A count as a JSON number, or as a text if it is too large for programs to read without loss.
 fn number(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
 }
 
-/// Unix milliseconds as RFC 3339 has them, in UTC.
+/// Unix milliseconds in RFC 3339 format, in UTC.
 fn rfc3339(unix_ms: i64) -> Option<String> {
     let time = chrono::DateTime::from_timestamp_millis(unix_ms)?;
     Some(time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }
 
-/// Bytes as people read them.
+/// Formats bytes for people.
 fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(unit, _)| bytes >= *unit) {
@@ -411,7 +412,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// The two largest units of a time.
+/// The two largest units of a duration.
 fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);

@@ -1,7 +1,7 @@
 //! `dormouse export`: a database as an RDB file.
 //!
-//! It reads the store and the log and locks nothing, so it may run beside a server; what it writes is what the database was
-//! when the log was last flushed. The file appears under its name when it is whole and on the disk.
+//! It reads the store and the log and locks nothing, so it may run beside a server. The file holds the database as of
+//! the last flush of the log. It appears under its name once it is complete and on disk.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -22,7 +22,7 @@ use super::{Failure, Place, open_to_read};
 use crate::clock::now_ms;
 use crate::metrics::REDIS_VERSION;
 
-/// A server beside us may delete what we are about to read; then everything begins again.
+/// A server that runs beside us may delete objects that we are about to read. Then the export starts over.
 const ATTEMPTS: usize = 3;
 
 #[derive(clap::Args, Debug)]
@@ -77,13 +77,13 @@ impl Export {
             Ok(exported)
         });
         if placed.is_err() {
-            // What matters has been said already.
+            // The first error has been reported already.
             let _ = fs::remove_file(&unfinished);
         }
         placed
     }
 
-    /// The newest manifest; none where only the log has the database.
+    /// Returns the newest manifest, or `None` if only the log has the database.
     fn newest(&self, store: &Arc<Store>) -> Result<Option<u64>, String> {
         let newest = block_on(manifest::latest(store, &self.place.database)).map_err(|error| error.to_string())?;
         Ok(newest.map(|manifest| manifest.number))
@@ -95,7 +95,7 @@ impl Export {
         out: W,
         progress: &Progress,
     ) -> Result<(W, Exported), String> {
-        // It waits by itself, which cannot be done inside another wait.
+        // `Log::look` blocks by itself, so it cannot run inside `block_on`.
         let recovered = Log::look(store).map_err(|error| error.to_string())?;
         block_on(async {
             let database = &self.place.database;

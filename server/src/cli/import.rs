@@ -1,4 +1,5 @@
-//! `dormouse import`: an RDB file into a database, or the data of a running server. [`dormouse_importer`] does it.
+//! `dormouse import`: reads an RDB file, or the data of a running server, into a database. [`dormouse_importer`] does
+//! it.
 
 use std::path::PathBuf;
 

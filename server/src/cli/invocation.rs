@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::Tool;
 use crate::options::{Options, environment, file_defaults, with_defaults};
 
-/// What the user asked the program to do.
+/// The action that the command line requests.
 #[derive(Debug)]
 pub enum Invocation {
     Serve(Box<Options>),
@@ -16,8 +16,8 @@ pub enum Invocation {
 }
 
 impl Invocation {
-    /// Reads the process's arguments, its environment and the configuration file. Prints help or what is wrong, and
-    /// ends the process, where there is nothing to run.
+    /// Reads the process's arguments, its environment and the configuration file. If there is nothing to run, prints
+    /// help or the error and ends the process.
     pub fn from_process() -> Invocation {
         match Invocation::parse(std::env::args_os(), std::env::vars_os()) {
             Ok(invocation) => invocation,
@@ -25,13 +25,13 @@ impl Invocation {
         }
     }
 
-    /// The same from explicit inputs; the first argument is the program's name.
+    /// Reads the same from explicit inputs; the first argument is the program's name.
     pub fn parse(
         arguments: impl IntoIterator<Item = OsString>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Invocation, clap::Error> {
         let arguments: Vec<OsString> = arguments.into_iter().collect();
-        // Help, `version` and mistakes in the arguments come first, whatever the other places hold.
+        // Help, `version` and mistakes in the arguments come first, whatever the environment and the file hold.
         let alone = CommandLine::read(CommandLine::command(), &arguments)?;
         match alone.subcommand {
             Some(Command::Version) => return Ok(Invocation::Version),

@@ -1,4 +1,4 @@
-//! The subcommands that are tools: they run to an end, beside a server or without one.
+//! The subcommands that are tools: they run to completion, with or without a running server.
 
 mod check;
 mod client;
@@ -19,14 +19,14 @@ use futures::executor::block_on;
 pub(crate) use self::invocation::CommandLine;
 pub use self::invocation::{Invocation, version};
 
-/// Why a tool could not do its work: what it says, and the code that it ends with.
+/// The failure of a tool: its message and its exit code.
 #[derive(Debug)]
 struct Failure {
     text: String,
     code: u8,
 }
 
-/// Where there is no store, a tool ends with this code.
+/// Exit code of a tool that finds no store.
 const NO_STORE: u8 = 2;
 
 impl From<String> for Failure {
@@ -66,7 +66,7 @@ impl Tool {
     }
 }
 
-/// Opens a store that must be there, for a tool that only reads.
+/// Opens an existing store, for a tool that only reads.
 fn open_to_read(url: &str) -> Result<Arc<Store>, Failure> {
     check_is_no_file(url)?;
     let none = || Failure {
@@ -101,13 +101,13 @@ fn check_is_no_file(url: &str) -> Result<(), Failure> {
     }
 }
 
-/// What a folder may hold that is no store yet: what the system or the user keeps in every folder.
+/// Whether a file does not count as data: the system or the user keeps such files in every folder.
 fn is_no_data(name: &std::ffi::OsStr) -> bool {
     name == "lost+found" || name == "lock" || name.as_encoded_bytes().starts_with(b".")
 }
 
-/// Refuses a folder that holds something else than a store: a tool must not strew its objects among it. One that is empty
-/// or not there becomes a store.
+/// Refuses a folder that holds something other than a store: a tool must not mix its objects with other files. An empty
+/// or missing folder becomes a store.
 fn check_is_store_or_empty(url: &str) -> Result<(), Failure> {
     check_is_no_file(url)?;
     let Some(folder) = url.strip_prefix("file://").map(std::path::Path::new) else { return Ok(()) };

@@ -8,7 +8,8 @@ use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, Command, Error};
 
-/// Reads a value that may hold a secret. An error says what is wrong with it and, unlike clap's own, does not repeat it.
+/// Reads a value that may hold a secret. Unlike clap's own errors, its errors describe the problem without repeating
+/// the value.
 #[derive(Debug)]
 pub struct Unrepeated<T>(PhantomData<fn() -> T>);
 

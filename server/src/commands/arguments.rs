@@ -1,4 +1,4 @@
-//! The arguments that `COMMAND DOCS` tells of, read once from `arguments.txt`, which says how a line is written.
+//! The arguments that `COMMAND DOCS` describes, read once from `arguments.txt`, which documents its own format.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,12 +14,12 @@ pub struct DocumentedArgument {
     token: Option<&'static str>,
     since: Option<&'static str>,
     deprecated_since: Option<&'static str>,
-    /// What to show for it, where that is not its name.
+    /// The text to display, if it differs from the name.
     display: Option<&'static str>,
     optional: bool,
     multiple: bool,
     multiple_token: bool,
-    /// Of a block, and the choices of one of several.
+    /// The arguments of a block, or the choices of a one-of.
     inner: Vec<DocumentedArgument>,
 }
 
@@ -32,7 +32,7 @@ static ARGUMENTS: LazyLock<BTreeMap<&'static str, Vec<DocumentedArgument>>> = La
     lines.filter_map(line).collect()
 });
 
-/// Those of a command, by its full name in lower case.
+/// Returns the arguments of a command, by its full name in lower case.
 pub fn of(name: &str) -> &'static [DocumentedArgument] {
     ARGUMENTS.get(name).map_or(&[], Vec::as_slice)
 }
@@ -80,14 +80,14 @@ fn argument(word: &'static str) -> DocumentedArgument {
     argument
 }
 
-/// Writes them as Redis does, in its order of fields.
+/// Writes the arguments in Redis's format and order of fields.
 pub fn write(reply: &mut Reply, arguments: &[DocumentedArgument]) {
     reply.array(arguments.len());
     arguments.iter().for_each(|argument| write_one(reply, argument));
 }
 
 fn write_one(reply: &mut Reply, argument: &DocumentedArgument) {
-    // A block is shown by what is in it.
+    // A block is displayed by its inner arguments.
     let display = argument.inner.is_empty().then(|| argument.display.unwrap_or(argument.name));
     let flags: Vec<&str> =
         [(argument.optional, "optional"), (argument.multiple, "multiple"), (argument.multiple_token, "multiple_token")]

@@ -1,5 +1,5 @@
-//! `CLIENT`: the connection itself, and the other connections to the same database. Those to other databases do not exist
-//! here: they are neither shown nor can they be closed.
+//! `CLIENT`: the connection itself and the other connections to the same database. Connections to other databases are
+//! neither shown nor can they be closed.
 
 mod line;
 
@@ -156,7 +156,7 @@ impl Which {
     }
 }
 
-/// Redis's client types. There are no replicas and no master among ours, but one may ask for them.
+/// Redis's client types. This server has no replicas and no master, but a request may ask for them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Normal,
@@ -230,7 +230,7 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
             continue;
         }
         if client.id == session.client.id {
-            // After the reply, but no other client sees it from now on.
+            // The connection closes after the reply, but other clients no longer see it from now on.
             session.closing = true;
             client.leave();
         } else {
@@ -262,7 +262,7 @@ impl Default for Filter<'_> {
 }
 
 impl<'a> Filter<'a> {
-    /// Reads the filter. `own`: the database's name, which is that of its only user.
+    /// Reads the filter. `own`: the database's name, which is also that of its only user.
     fn take(args: &mut Args<'a>, own: &str) -> Result<Self> {
         let mut filter = Self::default();
         while !args.is_empty() {

@@ -1,5 +1,5 @@
-//! `CLUSTER` and the commands of cluster-aware clients: all of Redis 7.2's rows, answered as by a Redis that is no cluster, so
-//! that a client which tries them learns that from the error it knows.
+//! `CLUSTER` and the commands of cluster-aware clients: all of Redis 7.2's rows, answered as by a Redis without cluster
+//! support, so that clients get the error they expect.
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};

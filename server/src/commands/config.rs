@@ -1,4 +1,4 @@
-//! `CONFIG`: what is set, and changes of it. The parameters themselves stand in [`crate::config`].
+//! `CONFIG`: shows and changes settings. The parameters themselves are in [`crate::config`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,7 +63,7 @@ pub const FAMILY: Family<SessionRun> = Family {
     .doc("2.0.0", "Depends on subcommand.", "A container for server configuration commands.")],
 };
 
-/// Patterns that are compared with all names before others have their turns, and what each costs.
+/// Number of patterns that are compared with all names in one turn.
 const PATTERNS_OF_A_TURN: usize = TURN / COST_OF_PATTERN;
 const COST_OF_PATTERN: usize = 100;
 
@@ -81,7 +81,7 @@ fn get(session: &mut Session, reply: &mut Reply, (patterns,): (Rest<'_>,)) -> Re
     Ok(())
 }
 
-/// The same for many patterns, or long ones.
+/// The same for many or long patterns.
 async fn get_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (patterns,): (Rest<'_>,) = args::parse(request, 2)?;
     let settings = session.node.settings_for(&session.tenant);
@@ -109,14 +109,14 @@ fn set_and_secure(session: &mut Session, request: Request<'_>) -> Result<BoxFutu
     set(session, args::parse(request, 2)?)
 }
 
-/// The same in a transaction, where nothing can be waited for.
+/// The same in a transaction, which cannot wait.
 fn set_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (words,): (Rest<'_>,) = args::parse(request, 2)?;
     let pairs = Pairs::new(words).ok_or(Error::Syntax)?;
     if pairs.iter().any(names_window) {
         return Err(Error::text("ERR loss-window cannot be set in a transaction: it has to be waited for"));
     }
-    // Without a new window there is nothing to wait for.
+    // Without a new window, the command need not wait.
     drop(set(session, (words,))?);
     reply.ok();
     Ok(())
@@ -129,7 +129,7 @@ fn names_window((name, _): (&[u8], &[u8])) -> bool {
 fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static, Answer>> {
     let pairs: Vec<(&[u8], &[u8])> = Pairs::new(words).ok_or(Error::Syntax)?.iter().collect();
     let node = &session.node;
-    // Two changes at the same time must not undo each other's.
+    // Two concurrent changes must not undo each other.
     let _changing = node.changing.lock();
     let mut settings = node.settings_for(&session.tenant);
     let changes = config::set(&mut settings, &pairs, access(session))
@@ -143,7 +143,7 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
     }
     let tenant = Arc::clone(&session.tenant);
     Ok(async move {
-        // Whoever is told OK has the promise from now on; who is not has the one before.
+        // After OK the new promise holds; after an error the previous one does.
         let kept = match declared {
             Some(window) => tenant.database.declare_window(window).await,
             None => Ok(()),

@@ -1,4 +1,4 @@
-//! The connection: who the client is, how it speaks, which logical index it sees.
+//! The connection: the client's identity, its protocol, and its logical index.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::metrics::REDIS_VERSION;
 use crate::session::{ReplyMode, Session, rights_without_token};
 use crate::table::{LogIn, SessionRun};
 
-/// Bytes of a name that a connection gives itself or its library. Redis has no limit.
+/// Longest name of a connection or its library, in bytes. Redis has no limit.
 const NAME_LEN_MAX: usize = 1024;
 
 const FAST: Flags = Flags::FAST;
@@ -120,13 +120,13 @@ fn auth_leaves(session: &Session, request: Request<'_>) -> bool {
     }
 }
 
-/// Whether a name, with a token where tokens are asked for, may lead to another database.
+/// Whether a name, with a token where tokens are required, may lead to another database.
 fn is_other(session: &Session, user: &[u8]) -> bool {
     session.node.tenants.needs_token() || user != session.tenant.name().as_bytes()
 }
 
-/// Enters the database that the token leads to: see [`Tenants::log_in`]. Where there are no tokens, a name alone leads to its
-/// database, with any password.
+/// Enters the database that the token leads to: see [`Tenants::log_in`]. Without configured tokens, a name alone leads
+/// to its database, with any password.
 ///
 /// [`Tenants::log_in`]: crate::databases::Tenants::log_in
 fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()> {
@@ -154,8 +154,8 @@ fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()
         (tenant, rights_without_token(&session.client))
     };
     session.enter(Arc::clone(&tenant), rights)?;
-    // Deleting a database disconnects the clients that are in it. A client that enters too late to be among them sees here
-    // that the database is gone.
+    // Deleting a database disconnects its clients. A client that enters too late to be among them finds here that the
+    // database is gone.
     if !node.tenants.has(&tenant) {
         session.dismiss();
         return Err(wrong_password());
@@ -204,14 +204,14 @@ fn hello(session: &mut Session, reply: &mut Reply, (options,): (Option<Hello>,))
     Ok(())
 }
 
-/// Whether HELLO would lead to another database. The last AUTH of several counts, and a name may be spelled like an option:
-/// each is looked at.
+/// Whether HELLO would lead to another database. If several AUTH options are given, the last counts, and a name may be
+/// spelled like an option; so each is checked.
 fn hello_leaves(session: &Session, request: Request<'_>) -> bool {
     let names = (2..request.len().saturating_sub(1)).filter(|at| request.arg(*at).eq_ignore_ascii_case(b"AUTH"));
     names.into_iter().any(|at| is_other(session, request.arg(at + 1)))
 }
 
-/// HELLO in a transaction stays in the database, so only what it says itself can be wrong.
+/// Checks a HELLO in a transaction. It stays in the database, so only its own arguments can be wrong.
 fn foresee_hello(request: Request<'_>, context: &mut Context) {
     if let Ok((Some(hello),)) = parse::<(Option<Hello<'_>>,)>(request, 1)
         && hello.name.is_none_or(|name| is_name(name) && check_name_length(name).is_ok())
@@ -252,7 +252,7 @@ impl<'a> Argument<'a> for Hello<'a> {
 /// Names the connection for `CLIENT LIST`.
 ///
 /// # Errors
-/// Where the name has spaces or characters that do not print, or is too long.
+/// When the name has spaces or unprintable characters, or is too long.
 pub fn set_name(session: &Session, name: &[u8]) -> Result<()> {
     check_name_length(name)?;
     if !is_name(name) {
@@ -263,7 +263,8 @@ pub fn set_name(session: &Session, name: &[u8]) -> Result<()> {
 }
 
 /// # Errors
-/// Where the name of a connection or of its library is longer than this server keeps. `CLIENT LIST` repeats it for each.
+/// When the name of a connection or its library is longer than this server keeps. `CLIENT LIST` repeats it for each
+/// connection.
 pub fn check_name_length(name: &[u8]) -> Result<()> {
     if name.len() > NAME_LEN_MAX {
         return Err(Error::Text(format!("ERR a name may have at most {NAME_LEN_MAX} bytes").into()));

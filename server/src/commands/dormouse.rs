@@ -1,4 +1,4 @@
-//! `DORMOUSE`: what Redis has no word for: sleep, shards, branches, usage.
+//! `DORMOUSE`: commands that Redis does not have, for sleep, shards, branches and usage.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,8 +27,9 @@ const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::NO_SCRIPT).union(Flags::ADMIN).union(Flags::NO_MULTI);
 const PATIENT: Flags = ADMIN.union(Flags::PATIENT);
 
-/// Most shards that `DORMOUSE SPLIT` makes. Each has a lock, and a command over the whole database takes them all in one turn of
-/// a worker, which other databases wait for. The server's own splits follow the size and load of the data and are not bound by it.
+/// Most shards that `DORMOUSE SPLIT` makes. Each has a lock, and a command over the whole database takes them all in
+/// one turn of a worker, while other databases wait. The server's own splits follow the size and load of the data and
+/// ignore this limit.
 const SHARDS_MAX: usize = 256;
 
 /// It works on all shards at once, also in a transaction.
@@ -155,7 +156,7 @@ fn shards(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
                     ("dirty_bytes", view.dirty_bytes as u64),
                     ("resident_segments", view.resident as u64),
                     ("stored_segments", view.stored as u64),
-                    // Of the last second.
+                    // Rates of the last second.
                     ("operations", lately.operations),
                     ("contended", lately.contended),
                 ];
@@ -219,8 +220,8 @@ fn slot_number(slot: i64) -> Result<u16> {
     slot.ok_or(Error::text("ERR slot is out of range (0-16383)"))
 }
 
-/// The slot that halves the largest shard that can be split: where half of its keys lie before it, as far as its size
-/// histogram tells.
+/// Returns the slot that halves the largest shard that can be split: half of its keys come before it, according to its
+/// size histogram.
 fn middle(views: &[ShardView]) -> Option<u16> {
     let splittable = views.iter().filter(|view| view.end_slot - view.first_slot > 1);
     let view = splittable.max_by_key(|view| view.keys)?;
@@ -259,13 +260,14 @@ fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<B
         _ => return Err(Error::Syntax),
     };
     Ok(async move {
-        // To its end even if the client goes away, so that nothing is made or deleted by halves.
+        // The task runs to completion even if the client disconnects, so that nothing is left half made or half
+        // deleted.
         let background = node.engine.background.clone();
         let made = background.spawn(async move {
             let made = node.tenants.branch(&tenant, &name, expires_ms).await;
             match made {
                 Ok(()) | Err(Error::Store(_) | Error::Damaged(_)) => keeper::remember(&node, made),
-                // That is no trouble of the store.
+                // This is not a store failure.
                 Err(_) => made,
             }
         });
@@ -274,7 +276,7 @@ fn branch(session: &mut Session, (name, options): (&[u8], Rest<'_>)) -> Result<B
     .boxed())
 }
 
-/// Refuses a connection whose token opens one branch only: the names of branches are its owner's.
+/// Refuses a connection whose token opens a single branch: the names of branches belong to their owner.
 fn check_owns_branches(session: &Session) -> Result<()> {
     if session.rights < Rights::Database {
         return Err(Error::text("NOPERM this token opens one branch: it can neither make nor delete branches"));
@@ -360,7 +362,7 @@ fn delete(session: &mut Session, (name,): (&[u8],)) -> Result<BoxFuture<'static,
     .boxed())
 }
 
-/// Whether a session may know of a database: of its own and the branches of that one. With rights to the node, of all.
+/// Whether a session may see a database: its own and that one's branches, or all with rights to the node.
 fn may_see(session: &Session, tenant: &Tenant) -> bool {
     let own = &session.tenant;
     match session.rights {
@@ -483,7 +485,7 @@ mod tests {
             (vec![view(0, 16384, &[(15, 100)])], Some(15872)),
             (vec![view(0, 16384, &[(0, 100), (1, 300)])], Some(1365)),
             (vec![view(7, 9, &[(0, 100)])], Some(8)),
-            // A shard of a single slot stays whole, however large.
+            // A shard with a single slot stays whole, however large.
             (vec![view(0, 1, &[(0, 100)]), view(1, 16384, &[(8, 2)])], Some(8704)),
             (vec![view(0, 1, &[(0, 100)])], None),
             (vec![], None),

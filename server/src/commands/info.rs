@@ -1,7 +1,7 @@
-//! `INFO`: Redis's sections with Redis's field names, and one of our own. The numbers are those of the session's database;
-//! where only the process has a number (its CPU time, its resident memory) it is the process's.
+//! `INFO`: Redis's sections with Redis's field names, and one section of our own. The numbers are those of the
+//! session's database, or those of the process if only it has them (CPU time, resident memory).
 //!
-//! Whatever is asked, the database is left as it is: a sleeping one stays asleep, nothing is loaded.
+//! INFO leaves the database as it is: a sleeping one stays asleep, and nothing is loaded.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub const FAMILY: Family<SessionRun> = Family {
         .also(Category::DANGEROUS)],
 };
 
-/// `INFO [section [section ...]]`. `counts`: the keys to tell of, where they are not those of this moment.
+/// `INFO [section [section ...]]`. `counts`: the key counts to report instead of the current ones.
 pub fn info(session: &mut Session, reply: &mut Reply, request: Request<'_>, counts: Option<&Counts>) {
     let mut state = State::gather(Arc::clone(&session.node), Arc::clone(&session.tenant));
     if let Some(counts) = counts {
@@ -49,18 +49,18 @@ fn wanted(request: Request<'_>) -> Vec<String> {
     request.iter().skip(1).map(|name| String::from_utf8_lossy(name).to_lowercase()).collect()
 }
 
-/// What the sections are written from, as it was at one moment.
+/// Snapshot that the sections are written from.
 pub struct State {
     node: Arc<Node>,
     tenant: Arc<Tenant>,
     now_ms: u64,
     /// Keys, and keys with an expiry, by logical index.
     counts: Counts,
-    /// What keys with an expiry have left on average, in milliseconds.
+    /// Average remaining time to live of keys with an expiry, in milliseconds.
     milliseconds_left: [u64; INDEXES],
     shards: Vec<ShardView>,
     clients: Vec<Arc<Client>>,
-    /// Since the database was created, and since statistics were last reset.
+    /// Totals since the database was created, and since statistics were last reset.
     totals: Totals,
     statistics: Totals,
 }
@@ -87,7 +87,7 @@ impl State {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Shown {
     Always,
-    /// With `all` and `everything` only.
+    /// Shown with `all` and `everything` only.
     OnDemand,
 }
 
@@ -134,14 +134,14 @@ impl Section<'_> {
         *self.0 += &format!("{name}:{value}\r\n");
     }
 
-    /// Bytes, exact and as people read them.
+    /// Writes bytes, both exact and human-readable.
     fn bytes(&mut self, name: &str, bytes: u64) {
         self.field(name, bytes);
         self.field(format_args!("{name}_human"), human(bytes));
     }
 }
 
-/// As Redis shortens bytes: `1.50M`.
+/// Formats bytes as Redis does: `1.50M`.
 fn human(bytes: u64) -> String {
     const UNITS: &[(u32, &str)] = &[(50, "P"), (40, "T"), (30, "G"), (20, "M"), (10, "K")];
     match UNITS.iter().find(|(bits, _)| bytes >> bits > 0) {
@@ -197,7 +197,7 @@ fn memory_section(state: &State, section: &mut Section<'_>) {
     let (resident, allocated) = (process::resident_bytes(), memory::allocated_bytes());
     let percent = |part: u64, whole: u64| format!("{:.2}%", part as f64 * 100.0 / whole.max(1) as f64);
     let (node, account) = (&state.node, &state.tenant.account);
-    // The data of this database, to the byte.
+    // Exact size of this database's data.
     section.bytes("used_memory", used);
     section.bytes("used_memory_rss", resident);
     section.bytes("used_memory_peak", peak);
@@ -221,12 +221,12 @@ fn memory_section(state: &State, section: &mut Section<'_>) {
     section.field("mem_replication_backlog", 0);
     section.field("mem_clients_slaves", 0);
     section.field("mem_clients_normal", account.used());
-    // What the clients of this database make the server keep, and those of all.
+    // Memory that this database's clients make the server keep, then that of all clients.
     section.field("mem_clients_peak", account.peak());
     section.field("mem_clients_refused", account.refusals());
     section.bytes("maxmemory_clients", settings.max_memory_clients);
     section.field("mem_clients_total", node.clients.memory.used());
-    // What the process uses, and may use.
+    // Memory that the process uses, and its limit.
     section.bytes("process_memory", node.memory_used.load(Ordering::Relaxed));
     section.bytes("maxmemory_total", node.facts.max_memory_total);
     section.field("mem_aof_buffer", 0);
@@ -246,7 +246,7 @@ fn persistence(state: &State, section: &mut Section<'_>) {
     };
     let unsaved = if state.dirty_bytes() == 0 { 0 } else { state.tenant.writes_unsaved(&state.totals) };
     let failed = counters.checkpoint_failed.load(Ordering::Relaxed);
-    // Data is loaded while commands are served: there is no time when they are refused for it.
+    // Data is loaded while commands are served, so commands are never refused during loading.
     section.field("loading", 0);
     section.field("async_loading", 0);
     section.field("current_cow_size", 0);
@@ -368,7 +368,7 @@ fn commandstats(state: &State, section: &mut Section<'_>) {
     }
 }
 
-/// How these times are taken says [`Histogram`](crate::metering::Histogram).
+/// [`Histogram`](crate::metering::Histogram) documents how these times are measured.
 fn latencystats(state: &State, section: &mut Section<'_>) {
     for (id, histogram) in state.tenant.meters.histograms().iter().filter(|(_, histogram)| histogram.calls() > 0) {
         let percentile = |percent: &f64| format!("p{percent}={:.3}", histogram.percentile(*percent));
@@ -402,13 +402,13 @@ fn dormouse(state: &State, section: &mut Section<'_>) {
     let keys = |counts: &[(u64, u64)]| counts.iter().map(|(keys, _)| keys).sum::<u64>();
     section.field("keys", keys(&state.counts[..INDEXES]));
     let followed = database.shared.followed.load(Ordering::Relaxed);
-    // While it follows a source, nothing expires by this server's clock.
+    // While the database follows a source, nothing expires by this server's clock.
     section.field("import_following", u8::from(followed & VISIBLE_MASK != 0));
     section.field("import_staging", u8::from(followed & STAGED_MASK != 0));
     section.field("import_staged_keys", keys(&state.counts[INDEXES..]));
     section.field("resident_keys", sum(|shard| shard.resident_keys));
     section.field("resident_segments", sum(|shard| shard.resident));
-    // Places that are in the store only.
+    // Places that are only in the store.
     section.field("loading_segments", sum(|shard| shard.stored));
     section.field("loading_in_background", counter(&counters.loading));
     section.field("memory_bytes", database.used_bytes());

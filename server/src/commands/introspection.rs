@@ -1,5 +1,4 @@
-//! `COMMAND`: what the command table says of each command, in the shape that Redis 7.2 gives it. Everything here is read
-//! from the rows.
+//! `COMMAND`: describes each command from its row in the command table, in the format of Redis 7.2.
 
 use std::borrow::Cow;
 
@@ -70,9 +69,9 @@ pub const FAMILY: Family<SessionRun> = Family {
         ])],
 };
 
-/// What is told of one command costs about as much as so many elements.
+/// Cost of describing one command, in elements.
 const COST_OF_COMMAND: usize = 100;
-/// Commands that are told of before others have their turns.
+/// Number of commands that are described in one turn.
 const COMMANDS_OF_A_TURN: usize = TURN / COST_OF_COMMAND;
 
 const INFO: Weighed = Weighed {
@@ -297,7 +296,7 @@ fn list(_: &mut Session, reply: &mut Reply, (filter,): (Option<Filter>,)) -> Res
 }
 
 enum Filter {
-    /// There are no modules.
+    /// Matches nothing: the server has no modules.
     Module,
     Category(Box<[u8]>),
     Pattern(Box<[u8]>),
@@ -340,7 +339,7 @@ fn getkeysandflags(_: &mut Session, reply: &mut Reply, request: Request<'_>) -> 
     Ok(())
 }
 
-/// The keys of the command that follows the first two words, and what it does with each.
+/// Returns the keys of the command that follows the first two words, with the access to each.
 fn keys_of(request: Request<'_>) -> Result<Vec<(&[u8], Access)>> {
     let refused = |text: &'static str| Error::Text(Cow::Borrowed(text));
     let words: Vec<&[u8]> = request.iter().skip(2).collect();

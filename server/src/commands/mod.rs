@@ -1,4 +1,4 @@
-//! Commands that concern the connection, the server, or other clients. Those over the keyspace are the engine's.
+//! Commands that concern the connection, the server, or other clients. Commands over the keyspace are in the engine.
 
 pub mod arguments;
 pub mod client;
@@ -45,13 +45,13 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
 /// Every command, found by name.
 pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| CommandTable::new(FAMILIES));
 
-/// What the meters know of the table's commands.
+/// The table's commands as the meters count them.
 pub static COUNTED: LazyLock<CountedCommands> = LazyLock::new(|| CountedCommands {
     names: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
     writes: TABLE.entries().iter().map(|entry| entry.row.flags.contains(Flags::WRITE)).collect(),
 });
 
-/// What a session may change.
+/// Returns the session's access to settings.
 pub fn access(session: &Session) -> Access {
     if session.rights == Rights::Node { Access::Node } else { Access::Database }
 }
@@ -65,13 +65,13 @@ fn answer<T: Send + 'static>(outcome: Result<T>, write: impl FnOnce(T, &mut Repl
     Answer { write, left: Left::default() }
 }
 
-/// The answer of a command that tells of keys: it waits until the log is durable up to `awaited`.
+/// The answer of a command that reports keys: it waits until the log is durable up to `awaited`.
 fn tell(awaited: Lsn, write: impl FnOnce(&mut Reply) + Send + 'static) -> Answer {
     Answer { write: Box::new(write), left: Left { awaited, written: 0 } }
 }
 
-/// `now!(ping)` makes a row's run of `fn ping(session, reply, arguments)`; for a subcommand `now!(list, 2)` skips both words
-/// of its name.
+/// `now!(ping)` makes a row's run of `fn ping(session, reply, arguments)`; for a subcommand `now!(list, 2)` skips both
+/// words of its name.
 macro_rules! now {
     ($function:path) => {
         $crate::commands::now!($function, 1)
@@ -97,7 +97,7 @@ macro_rules! parsed {
 }
 pub(crate) use parsed;
 
-/// The same for a command that has to wait: `fn info(session, arguments) -> Result<BoxFuture<'static, Answer>>`.
+/// Like `parsed!`, for a command that has to wait: `fn info(session, arguments) -> Result<BoxFuture<'static, Answer>>`.
 macro_rules! later {
     ($function:path) => {
         $crate::commands::later!($function, 1)

@@ -1,4 +1,4 @@
-//! Publish and subscribe. Nothing here wakes the database.
+//! Publish and subscribe. These commands do not wake the database.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::pubsub::{ChannelName, SubscriptionKind, bytes_of};
 use crate::session::{Session, Subscriptions};
 use crate::table::{SessionRun, Weighed};
 
-/// A confirmation without the name.
+/// Bytes of a confirmation without the name.
 const CONFIRMATION_BYTES: usize = 64;
-/// A job of the slow lane has panicked.
+/// The error after a panic on the slow lane.
 const VANISHED: &str = "ERR the command failed; the server's log says how";
-/// Names that are subscribed to, or no longer, before others have their turns.
+/// Number of names that are subscribed to or unsubscribed from in one turn.
 const NAMES_OF_A_TURN: usize = 1000;
 
 const BASE: Flags = Flags::PUBSUB.union(Flags::LOADING).union(Flags::STALE);
@@ -31,7 +31,7 @@ const SUBSCRIBER: Flags = BASE.union(Flags::NO_SCRIPT).union(Flags::WHILE_SUBSCR
 
 pub const FAMILY: Family<SessionRun> = Family {
     group: "pubsub",
-    // Their flag says it, but of HELP.
+    // Their flags imply the category, except for HELP.
     category: Category::empty(),
     commands: &[
         Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(SUBSCRIBE)).doc(
@@ -129,7 +129,7 @@ const NUMSUB: Weighed = Weighed {
     in_turns: |session, reply, request| Box::pin(numsub_in_turns(session, reply, request)),
 };
 
-/// What one name of a subscription costs beyond its bytes: a pattern is read twice.
+/// Cost of one name of a subscription beyond its bytes: a pattern is read twice.
 fn cost_of_name(kind: SubscriptionKind, name: &[u8]) -> usize {
     match kind {
         SubscriptionKind::Channel => 1,
@@ -175,7 +175,7 @@ fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8],
     Ok(())
 }
 
-/// The same for a message that takes more than a turn: on the slow lane.
+/// The same on the slow lane, for a message that takes more than a turn.
 async fn publish_elsewhere(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (channel, message) = (request.arg(1), request.arg(2));
     if session.holds_messages_back() {
@@ -211,7 +211,7 @@ fn channels(
     Ok(())
 }
 
-/// The same where there are many channels, or the pattern is long: they are matched on the slow lane.
+/// The same on the slow lane, for many channels or a long pattern.
 async fn channels_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let LastOfSubcommand(pattern) = parse::<LastOfSubcommand<&[u8]>>(request, 2)?;
     let (tenant, pattern) = (Arc::clone(&session.tenant), pattern.map(Box::<[u8]>::from));
@@ -289,7 +289,7 @@ fn names_of(subscriptions: &mut Subscriptions, kind: SubscriptionKind) -> &mut B
     }
 }
 
-/// Subscribes to all of the names, or to none where a pattern is too complex or they take too much memory.
+/// Subscribes to all names, or to none if a pattern is too complex or they take too much memory.
 fn add_all(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, names: Rest<'_>) -> Result<()> {
     if kind == SubscriptionKind::Pattern {
         names.iter().try_for_each(|name| Glob::new(name).map(drop))?;
@@ -297,7 +297,7 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, nam
     let kept = session.subscriptions.as_mut().map(|subscriptions| &*names_of(subscriptions, kind));
     let added: BTreeSet<&[u8]> = names.iter().filter(|name| kept.is_none_or(|kept| !kept.contains(*name))).collect();
     let bytes: usize = added.iter().map(|name| bytes_of(kind, name)).sum();
-    // The confirmations have to fit too.
+    // The confirmations must fit too.
     let confirmed: usize = names.iter().map(|name| name.len() + CONFIRMATION_BYTES).sum();
     session.client.hold(bytes + confirmed).map_err(account::refusal)?;
     session.client.let_go(confirmed);
@@ -310,7 +310,7 @@ fn add_all(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, nam
     Ok(())
 }
 
-/// The same, and others have their turns meanwhile. A refusal takes back what was added.
+/// The same in several turns. A refusal undoes the subscriptions.
 async fn add_in_turns(
     session: &mut Session,
     reply: &mut Reply,
@@ -342,7 +342,7 @@ async fn add_in_turns(
     Ok(())
 }
 
-/// How many of the names fit into a turn, one at least.
+/// Returns how many of the names fit into one turn, at least one.
 fn names_of_a_turn(kind: SubscriptionKind, names: Rest<'_>) -> usize {
     let mut left = TURN / 2;
     let fit = names.iter().take(NAMES_OF_A_TURN).take_while(|name| {
@@ -365,7 +365,7 @@ fn remove(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, name
     names.iter().for_each(|name| remove_one(session, reply, kind, name));
 }
 
-/// The same, and others have their turns meanwhile.
+/// The same in several turns.
 async fn remove_in_turns(
     session: &mut Session,
     reply: &mut Reply,
@@ -390,7 +390,7 @@ async fn remove_in_turns(
     }
 }
 
-/// Up to `count` of what the session listens to.
+/// Returns up to `count` of the session's subscriptions.
 fn some_of(session: &mut Session, kind: SubscriptionKind, count: usize) -> Vec<ChannelName> {
     let all = session.subscriptions.as_mut().map(|subscriptions| names_of(subscriptions, kind));
     all.map(|names| names.iter().take(count).cloned().collect()).unwrap_or_default()
@@ -408,7 +408,7 @@ fn remove_one(session: &mut Session, reply: &mut Reply, kind: SubscriptionKind, 
     confirm(session, reply, word_of_removal(kind), Some(name));
 }
 
-/// Ends one subscription, and with the last one the state of all.
+/// Ends one subscription; the last one also drops the subscription state.
 fn forget(session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
     let Some(subscriptions) = &mut session.subscriptions else { return };
     if names_of(subscriptions, kind).remove(name) {
@@ -420,7 +420,7 @@ fn forget(session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
     session.tenant.pubsub.unsubscribe(kind, name, session.client.id);
 }
 
-/// Shows others how many subscriptions the session has, and returns that.
+/// Publishes the session's number of subscriptions to other clients, and returns it.
 fn count_subscriptions(session: &Session) -> usize {
     let all = session.subscriptions.as_ref();
     let (channels, patterns) = all.map_or((0, 0), |all| (all.channels.len(), all.patterns.len()));

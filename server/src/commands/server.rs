@@ -1,4 +1,4 @@
-//! The server: saving, the end, the slow log, and what monitors ask for that there is little to say about here.
+//! The server: saving, shutdown, the slow log, and short replies for monitoring tools.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -157,8 +157,8 @@ pub const ACL: Family<SessionRun> = Family {
     .doc("6.0.0", "Depends on subcommand.", "A container for Access List Control commands.")],
 };
 
-/// `TIME`: the time at which the other commands of its batch run, so that what they let expire is not gone before it should
-/// be. A worker's clock may be ahead of the system's by as much as it takes to read both, which another worker's is not.
+/// `TIME`: the time at which the other commands of its batch run, so that no key that they let expire is gone too
+/// early. A worker's clock may be ahead of the system's by the time it takes to read both, and workers differ in this.
 fn time(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     let now_us = session.now_us.min(unix_ns() / 1000);
     reply.array(2);
@@ -173,7 +173,7 @@ fn save(session: &mut Session, (): ()) -> Result<BoxFuture<'static, Answer>> {
     Ok(async move { answer(save_all(&node, &tenant).await, |(), reply| reply.ok()) }.boxed())
 }
 
-/// Writes what changed. Where nothing has, that is as good as saved now, and LASTSAVE says so.
+/// Writes changes. If nothing has changed, the database counts as saved now, and LASTSAVE reports that.
 async fn save_all(node: &Node, tenant: &Tenant) -> Result<()> {
     health::saved(tenant, tenant.database.checkpoint().await)?;
     tenant.database.counters.saved_ms.store((node.engine.clock)(), Ordering::Relaxed);
@@ -187,14 +187,14 @@ fn bgsave(session: &mut Session, reply: &mut Reply, (schedule,): (Option<Schedul
     let running = tenant.database.counters.checkpoint_running.load(Ordering::Relaxed) > 0;
     match (running, schedule) {
         (true, None) => return Err(Error::text("ERR Background save already in progress")),
-        // It waits for the one that runs.
+        // It waits for the running save.
         (true, Some(Schedule)) => reply.simple("Background saving scheduled"),
         (false, _) => reply.simple("Background saving started"),
     }
-    // It runs from here on, for whoever asks.
+    // Other commands see the save as running from here on.
     tenant.database.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
     session.node.engine.background.spawn(async move {
-        // What failed has been logged, and INFO says so.
+        // A failure has been logged, and INFO reports it.
         let _ = save_all(&node, &tenant).await;
         tenant.database.counters.checkpoint_running.fetch_sub(1, Ordering::Relaxed);
     });
@@ -226,14 +226,14 @@ fn shutdown(session: &mut Session, (how,): (How,)) -> Result<BoxFuture<'static, 
     let node = Arc::clone(&session.node);
     Ok(async move {
         if how.save && !how.force {
-            // Who cannot save goes on serving: nothing is lost as long as the process lives.
+            // If saving fails, the server keeps serving: no data is lost while the process lives.
             for tenant in node.tenants.all() {
                 if tenant.database.checkpoint().await.is_err() {
                     return answer(Err(Error::text("ERR Errors trying to SHUTDOWN. Check logs.")), |(), _| {});
                 }
             }
         }
-        // Nobody receives when the server is ending already. There is no reply: the connection closes.
+        // Sending fails if the server is already ending. The connection closes without a reply.
         let _ = node.shutdown.send(if how.save { Shutdown::Save } else { Shutdown::NoSave });
         answer(Ok(()), |(), _| {})
     }
@@ -362,7 +362,7 @@ fn latency_history(session: &mut Session, reply: &mut Reply, (event,): (&[u8],))
 
 /// `LATENCY HISTOGRAM [command ...]`
 fn latency_histogram(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()> {
-    // There may be many of them: each is looked at once.
+    // The list may be long, so each name is resolved once.
     let named: HashSet<usize> =
         names.iter().filter_map(|name| TABLE.by_full_name(name)).map(|entry| entry.id).collect();
     let is_wanted = |entry: &CommandEntry| {
@@ -428,7 +428,7 @@ fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// `WAIT numreplicas timeout`: there are no replicas to wait for.
+/// `WAIT numreplicas timeout`: returns at once, as the server has no replicas.
 fn wait(_: &mut Session, reply: &mut Reply, (_replicas, timeout): (i64, Timeout)) -> Result<()> {
     let Timeout = timeout;
     reply.integer(0);
@@ -447,8 +447,8 @@ impl<'a> Argument<'a> for Timeout {
     }
 }
 
-/// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here; there are no replicas
-/// to wait for.
+/// `WAITAOF numlocal numreplicas timeout`: waits until the connection's last write is durable here. The server has no
+/// replicas to wait for.
 fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
     let Awaited { local, ms } = awaited(session, request)?;
     let database = Arc::clone(&session.tenant.database);
@@ -457,7 +457,7 @@ fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'st
         let Some(log) = database.shared.journal.log() else { return wait_answer(false) };
         let durable = log.durable(written);
         let is_durable = match (local, ms) {
-            // Who does not wait for it is told how it is.
+            // A client that does not wait gets the current state.
             (0, _) => log.flushed() >= written,
             (_, 0) => durable.await.is_ok(),
             (_, ms) => {
@@ -473,7 +473,7 @@ fn wait_log(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'st
     .boxed())
 }
 
-/// The same in a transaction, which waits for nothing and is told how it is. Its own writes are not among those meant.
+/// The same in a transaction, which does not wait and reports the current state. Its own writes are not included.
 fn wait_log_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     awaited(session, request)?;
     let log = session.tenant.database.shared.journal.log();
@@ -486,7 +486,7 @@ struct Awaited {
     ms: i64,
 }
 
-/// The arguments of `WAITAOF`, where there is something to wait for.
+/// Reads the arguments of `WAITAOF`. Fails if there is nothing to wait for.
 fn awaited(session: &Session, request: Request<'_>) -> Result<Awaited> {
     let (local, replicas, ms): (i64, i64, i64) = args::parse(request, 1)?;
     if !(0..=1).contains(&local) {
@@ -516,7 +516,7 @@ fn write_durable(reply: &mut Reply, is_durable: bool) {
     reply.integer(0);
 }
 
-/// `ACL WHOAMI`: a user is called as its database.
+/// `ACL WHOAMI`: a user has the name of its database.
 fn whoami(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     reply.bulk(session.tenant.name().as_bytes());
     Ok(())

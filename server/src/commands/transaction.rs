@@ -1,9 +1,10 @@
-//! Transactions: MULTI queues, EXEC runs the queue as one plan of the executor, WATCH says when not to.
+//! Transactions: MULTI queues commands, EXEC runs the queue as one plan of the executor, WATCH sets conditions for
+//! EXEC.
 //!
-//! 1. EXEC makes a plan of the queue's commands over the keyspace. Commands of the session in between, such as SELECT, say what
-//!    they will change for the commands after them.
+//! 1. EXEC makes a plan of the queue's commands over the keyspace. Session commands in between, such as SELECT, declare
+//!    what they will change for the commands after them.
 //! 2. The executor runs the plan under all its locks, with one entry in the log, or refuses all of it.
-//! 3. The reply is put together in the queue's order. The commands of the session run now; they hold no lock.
+//! 3. The reply is assembled in the queue's order. The session's commands run at this point; they hold no lock.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,7 +87,7 @@ fn unwatch(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// Queues a command, or says why it cannot be.
+/// Queues a command, or replies with the reason why it cannot be queued.
 pub fn enqueue(session: &mut Session, entry: &CommandEntry, request: OwnedRequest, reply: &mut Reply) {
     let refusal = refusal(session, entry, request.as_request());
     let Some(transaction) = &mut session.transaction else { return };
@@ -123,7 +124,7 @@ fn refusal(session: &Session, entry: &CommandEntry, request: Request<'_>) -> Opt
     }
     let is_refused = match entry.action {
         Handler::Session(SessionRun::Later(_)) => true,
-        // The transaction runs in one database: it cannot go on in another.
+        // The transaction runs in one database and cannot continue in another.
         Handler::Session(SessionRun::LogIn(log_in)) => (log_in.leaves)(session, request),
         _ => false,
     };
@@ -158,12 +159,12 @@ pub async fn exec(session: &mut Session, reply: &mut Reply, now_ms: u64) {
 /// A queued command that is not part of the plan.
 type OfSession = (&'static CommandEntry, OwnedRequest);
 
-/// What becomes of a queued command.
+/// The role of a queued command in EXEC.
 enum Queued {
-    /// The command at this step of the plan, which has its request.
+    /// The command at this step of the plan, which holds its request.
     Planned(&'static CommandEntry, usize),
     OfSession(OfSession),
-    /// The same, and the step before it has counted the keys for it.
+    /// A session command for which the step before it has counted the keys.
     Counting(OfSession),
 }
 
@@ -194,7 +195,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     plan.budget = Some(Arc::clone(&session.client) as _);
     let plan = Arc::new(plan);
     if plan.watching.is_none() && plan.commands().next().is_none() {
-        // It asks for nothing in the keyspace, so the database need not be woken.
+        // The queue has no commands over the keyspace, so the database need not be woken.
         reply.array(queued.len());
         weave(session, &plan, &queued, &Answers::default(), reply).await;
         return Ok(());
@@ -203,7 +204,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await?;
     session.elsewhere += outcome.elsewhere;
     session.count_keyspace(outcome.hits, outcome.misses);
-    // What the session's commands tell from here on tells of the transaction too.
+    // The replies of session commands also wait for the transaction from here on.
     session.note(Left { awaited: outcome.left.awaited, written: 0 });
     match outcome.ended {
         Ended::Refused(error) => return Err(error),
@@ -217,7 +218,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     Ok(())
 }
 
-/// What the plan has answered. Its replies begin at `start`, behind the head of the array.
+/// The plan's answers. Its replies begin at `start`, after the array header.
 #[derive(Default)]
 struct Answers {
     replies: Reply,
@@ -230,13 +231,14 @@ async fn answer(session: &mut Session, plan: &Plan, queued: &[Queued], answers: 
     reply.raw(if is_whole { &[] } else { &answers.replies.buffer[..answers.start] });
     weave(session, plan, queued, &answers, reply).await;
     if is_whole {
-        // Nothing stands between the replies of the plan.
+        // The plan's replies are contiguous.
         reply.append(answers.replies);
     }
 }
 
-/// Counts the commands of the plan, and puts the replies together with those of the session's commands, which run now. Where
-/// there are none of the latter the replies are left as they are. They are in no plan, so others have their turns between them.
+/// Counts the commands of the plan, and merges their replies with those of the session's commands, which run now.
+/// Without session commands, the replies are left as they are. Session commands are in no plan, so others get turns
+/// between them.
 async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &Answers, reply: &mut Reply) {
     let is_whole = queued.iter().all(|one| matches!(one, Queued::Planned(..)));
     let (mut steps, mut from) = (answers.steps.iter(), answers.start);
@@ -282,7 +284,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
     }
 }
 
-/// Runs a queued command of the session. Returns what it was estimated to cost.
+/// Runs a queued command of the session. Returns its estimated cost.
 async fn run_in_session(
     session: &mut Session,
     entry: &CommandEntry,
@@ -318,7 +320,7 @@ async fn run_in_session(
     cost
 }
 
-/// Counts one command of a transaction that was run. Its request was counted when it was queued, and its reply is part of
+/// Counts one command of a transaction that was run. Its request was counted when queued, and its reply is part of
 /// EXEC's.
 fn count(session: &mut Session, entry: &CommandEntry, request: Request<'_>, reply: &[u8], took: Duration) {
     let mut batch = session.worker.take_batch();
@@ -351,7 +353,7 @@ async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) ->
     let select = session.select;
     let mut added: BTreeSet<(u8, Box<[u8]>)> = request.iter().skip(1).map(|key| (select, key.into())).collect();
     added.retain(|key| !watching.keys().contains(key));
-    // Two maps know each key.
+    // Each key is in two maps.
     let bytes: usize = added.iter().map(|(_, key)| 2 * (key.len() + ENTRY_BYTES)).sum();
     session.client.hold(bytes).map_err(account::refusal)?;
     session.watched_bytes += bytes;

@@ -1,6 +1,7 @@
-//! Parameters that tune how Redis works inside, without an effect that a client could see: how often it looks for expired keys, how
-//! it compresses lists, whether it frees memory in another thread. Dormouse has no use for them. It takes them with Redis's
-//! ranges, keeps them for their database and shows them again, so that tools and test suites that set them go on.
+//! Parameters that tune Redis's internals without an effect visible to clients: how often it looks for expired keys,
+//! how it compresses lists, whether it frees memory in another thread. Dormouse does not use them. It accepts them
+//! within Redis's ranges, keeps them for their database and shows them again, so that tools and test suites that set
+//! them keep working.
 //!
 //! A parameter that promises something is not among them.
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Parameter, number};
 
-/// The values that were set, by name.
+/// Values that were set, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints(BTreeMap<&'static str, String>);
 

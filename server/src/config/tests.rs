@@ -12,7 +12,7 @@ fn settings() -> Settings {
     }
 }
 
-/// The pairs as in `CONFIG SET`, with commas for spaces within values; the error, or an empty text.
+/// Sets pairs as in `CONFIG SET`, with commas for spaces within values. Returns the error, or an empty text.
 fn config_set(settings: &mut Settings, line: &str, access: Access) -> String {
     let words: Vec<String> = line.split(' ').map(|word| word.replace(',', " ")).collect();
     let pairs: Vec<(&[u8], &[u8])> = words.chunks(2).map(|pair| (pair[0].as_bytes(), pair[1].as_bytes())).collect();
@@ -210,7 +210,7 @@ fn a_database_changes_its_own_settings_only() {
     assert_eq!(changes, Ok(Changes { node: true, database: false }));
 }
 
-/// What a tenant may choose lies within what the operator has said at the start.
+/// A tenant's choice stays within the operator's limits given at the start.
 #[test]
 fn a_tenant_stays_within_the_limits_of_the_server() {
     let unlimited = settings();
@@ -277,7 +277,7 @@ fn every_number_is_bounded() {
     assert!(error.contains("The operating system is not able to handle"), "{error}");
 }
 
-/// Where the server is on its machine is not a tenant's business.
+/// A tenant does not see the server's location on its machine.
 #[test]
 fn a_tenant_is_not_told_where_data_lies() {
     let settings = settings();

@@ -1,4 +1,4 @@
-//! The fast way of commands: every whole request in the read buffer, in order, as far as nothing has to be waited for.
+//! The fast way of commands: every complete request in the read buffer, in order, until something has to be awaited.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ use crate::metering::Batch;
 use crate::session::Session;
 use crate::table::{CommandEntry, Handler, InTransaction, SessionRun, Weighed};
 
-/// A request or a reply of more bytes may take long: its command is timed by itself.
+/// Size of a request or a reply, in bytes, above which its command is timed by itself: it may be slow.
 const TIMED_BYTES: usize = 8 << 10;
-/// So may a command with a higher estimated cost, whatever its row says.
+/// A command with a higher estimated cost may be slow too, whatever its row says.
 const TIMED_COST: usize = 256;
-/// A request of so many bytes is not copied if it may have the buffer that it was read into.
+/// A request of this many bytes is not copied if it may take the buffer that it was read into.
 const LARGE_BYTES: usize = 64 << 10;
-/// Where commands are noted that take no longer than this, each is timed by itself.
+/// If commands of this duration or less are noted, each command is timed by itself.
 const TIMED_EACH_NS: u64 = 100_000;
-/// For so long each command of a connection is timed by itself after a batch that took long without saying why.
+/// Time for which each command of a connection is timed by itself after a slow batch without a known slow command.
 const TIMED_EACH_MS: u64 = 10_000;
 
-/// What the connection has to do before the batch can go on.
+/// What the connection must do before the batch can continue.
 #[derive(Debug)]
 pub enum Next {
-    /// Read more: all whole requests are answered.
+    /// Read more: all complete requests are answered.
     Read,
     /// Send the replies so far.
     Flush,
-    /// Let other connections have their turn.
+    /// Give other connections a turn.
     Yield,
-    /// Run this request on the slow way.
+    /// Run this request the slow way.
     Slow(OwnedRequest),
-    /// The same for a large one, which is not consumed yet: the next `bytes`, with its arguments at `spans`.
+    /// Run this large request the slow way. It is not consumed yet: the next `bytes`, with its arguments at `spans`.
     Large {
         bytes: usize,
         spans: Box<[Span]>,
@@ -55,7 +55,7 @@ thread_local! {
 }
 
 impl Session {
-    /// Runs the requests in `input`. Returns the bytes that it has consumed, and what to do next.
+    /// Runs the requests in `input`. Returns the number of consumed bytes, and what to do next.
     pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
         let (started, now_us) = self.worker.now_us();
         self.since = started;
@@ -77,8 +77,8 @@ impl Session {
         (used, next)
     }
 
-    /// A batch took as long as a slow command. The clock is not read for each command, so what those took that were not timed
-    /// by themselves is known of all of them together: of one alone it is its own time, else the following are timed.
+    /// Handles a batch that took as long as a slow command. Only the total time of the untimed commands is known. It is
+    /// the time of a single one; with more, the following commands are each timed.
     #[cold]
     fn find_slow(&mut self, input: &[u8], batch: &Batch, elapsed: Duration) {
         let untimed = elapsed.saturating_sub(Duration::from_nanos(batch.timed_ns()));
@@ -152,8 +152,8 @@ impl Session {
                             Stop::Other | Stop::Wait => {}
                         }
                     }
-                    // What may lead to another database ends the batch, which is counted for this one.
-                    // Between the replies to a subscriber stand its messages.
+                    // A command that may lead to another database ends the batch, which is counted for this one.
+                    // Messages to a subscriber go between its replies.
                     Handler::Session(SessionRun::Now(run) | SessionRun::Weighed(Weighed { run, .. }))
                         if entry.subcommands.is_empty() && !entry.logs_in() && self.subscriptions.is_none() =>
                     {
@@ -175,7 +175,7 @@ impl Session {
                 },
                 _ => {}
             }
-            // Parsed again: the parser may have been used since.
+            // Parsed again: the parser may have been used in between.
             return match parser.parse(&input[at..]) {
                 Ok(Parsed::Complete { request, consumed }) => match request.spans_in(input) {
                     Some(spans) if consumed >= LARGE_BYTES => (0, Next::Large { bytes: consumed, spans: spans.into() }),
@@ -186,7 +186,7 @@ impl Session {
         }
     }
 
-    /// What a command of the session costs. One that cannot be divided has a turn of its own, however long it is.
+    /// Returns the cost of a session command. An indivisible command has its own turn, whatever its length.
     fn cost(&self, entry: &CommandEntry, request: Request<'_>) -> usize {
         match entry.action {
             Handler::Session(SessionRun::Weighed(weighed)) => weighed.cost(self, request),
@@ -219,7 +219,7 @@ impl Session {
         count(batch, &self.tenant, entry.id, request, reply, before);
     }
 
-    /// Runs requests under the lock of the shard that has the first one's slot, as long as they belong to it.
+    /// Runs requests under the lock of the shard that has the first one's slot, until one belongs elsewhere.
     #[expect(clippy::too_many_arguments, reason = "the state of one batch, on the hottest path")]
     fn run_inline(
         &mut self,
@@ -259,7 +259,7 @@ struct Metered<'s> {
     mark: Instant,
     times_each: bool,
     now_ms: u64,
-    /// Where the replies begin that the next entry of the log stands for.
+    /// The start of the replies that the next log entry covers.
     from: usize,
 }
 
@@ -296,7 +296,7 @@ impl Front for Metered<'_> {
         began: Option<Instant>,
     ) {
         let Session { node, tenant, client, .. } = &*self.session;
-        // Of a large reply it is known afterwards only: what ran before it since the clock was last read counts too.
+        // A large reply is known only afterwards: commands that ran before it since the last clock reading count too.
         if began.is_some() || reply.len() - before > TIMED_BYTES {
             let now = Instant::now();
             let took = now.duration_since(began.unwrap_or(self.mark));

@@ -2,13 +2,13 @@
 //!
 //! There are two ways:
 //!
-//! - **The batch** ([`Session::batch`]), which nearly every command takes: parse, look the command up, and hand what follows to
+//! - **The batch** ([`Session::batch`]), which nearly every command takes: parse, look the command up, and hand it to
 //!   the executor's inline case. Nothing here awaits, allocates or copies a request.
-//! - **The slow way** ([`Session::execute`]), for whatever may have to wait: the database sleeps, a place must be loaded,
-//!   the lock is taken, several shards are needed, the command is of the slow lane, it concerns the connection. The
-//!   request is copied, and the batch goes on after it.
+//! - **The slow way** ([`Session::execute`]), for commands that may have to wait: the database sleeps, a place must be
+//!   loaded, the lock is taken, several shards are needed, the command is of the slow lane, or it concerns the
+//!   connection. The request is copied, and the batch continues after it.
 //!
-//! Invariant: a connection's commands run and answer in their order.
+//! Invariant: a connection's commands run and reply in order.
 
 mod batch;
 
@@ -36,7 +36,7 @@ use crate::session::Session;
 use crate::strangers::Neighbourhood;
 use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
 
-/// The copy of a request that waits is charged for when it is larger.
+/// Copies of waiting requests are charged for above this size.
 const COPY_BYTES_FREE: usize = 1024;
 
 impl Session {
@@ -60,7 +60,7 @@ impl Session {
         self.client.argument_bytes.store(request.as_request().bytes(), Ordering::Relaxed);
         self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
         let awaited = std::mem::take(&mut self.awaited);
-        // A small copy is part of what every connection costs.
+        // A small copy is part of every connection's cost.
         let copied = Some(request.heap_bytes()).filter(|bytes| *bytes > COPY_BYTES_FREE).unwrap_or(0);
         let (id, busy) = match self.client.hold(copied) {
             Ok(()) => {
@@ -83,14 +83,14 @@ impl Session {
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
         let own = std::mem::replace(&mut self.awaited, awaited);
-        // A command's own work is no waiting: a write that took long itself has the whole bound for its flush.
+        // A command's own work is not waiting: the flush of a slow write gets the whole bound.
         let limit = self.node.settings().reply_timeout.duration();
         if own > 0 && limit.is_some_and(|limit| started.elapsed() > limit / 2) {
             self.since = Instant::now();
         }
         let request = request.as_request();
         if !self.authenticated {
-            // Nothing of it is any database's.
+            // It belongs to no database.
         } else if let Some(id) = id {
             let took = (busy + self.elsewhere).saturating_sub(self.nested);
             let mut batch = self.worker.take_batch();
@@ -111,7 +111,7 @@ impl Session {
                 reply.buffer.splice(before..before, messages);
                 before += bytes;
             } else {
-                // What it has published itself follows the reply.
+                // Messages that it published itself follow the reply.
                 reply.buffer.append(&mut messages);
             }
         }
@@ -119,7 +119,7 @@ impl Session {
         self.hold_back().await;
     }
 
-    /// Waits as long as the request or its reply is held back, but no longer than the client lives.
+    /// Waits while the request or its reply is held back, but no longer than the client lives.
     async fn hold_back(&mut self) {
         if self.held_back.is_zero() {
             return;
@@ -133,7 +133,7 @@ impl Session {
         .await;
     }
 
-    /// Answers one request; its index in the table where it is a command.
+    /// Answers one request. Returns the index of its command in the table, if it has one.
     async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Option<usize> {
         let request = owned.as_request();
         if is_http(request.arg(0)) {
@@ -209,7 +209,7 @@ impl Session {
         Some(entry.id)
     }
 
-    /// Answers a request that is no command, or none with so many arguments.
+    /// Answers a request with an unknown command or a wrong number of arguments.
     fn refuse_unresolved(&mut self, request: Request<'_>, text: &[u8], reply: &mut Reply) {
         let named = TABLE.by_name(request.arg(0));
         if named.is_some_and(is_exec) {
@@ -220,7 +220,7 @@ impl Session {
             transaction.broken = true;
         }
         self.note_refusal();
-        // A stranger is told what is wrong with the commands that it may send.
+        // A stranger sees errors only of commands that it may send.
         if self.authenticated || named.is_some_and(CommandEntry::logs_in) {
             reply.error_bytes(text);
         } else {
@@ -228,14 +228,14 @@ impl Session {
         }
     }
 
-    /// What is wrong with EXEC itself ends the transaction, and is told so even where there is none.
+    /// Replies to an error of EXEC itself, which ends the transaction. The reply is the same without a transaction.
     fn refuse_exec(&mut self, why: &str, reply: &mut Reply) {
         self.abort();
         reply.error(&format!("EXECABORT Transaction discarded because of: {}", why.replacen("ERR ", "", 1)));
     }
 
-    /// Waits for an answer, but no longer than the client lives: a server that ends does not wait for it. Nor longer than a
-    /// reply may take, unless the command waits by its nature.
+    /// Waits for an answer, but no longer than the client lives, so a server that is ending does not wait for it.
+    /// Unless the command waits by its nature, the wait is also bounded by the reply timeout.
     async fn await_answer(&mut self, entry: &CommandEntry, answer: BoxFuture<'static, Answer>, reply: &mut Reply) {
         let is_patient = entry.row.flags.contains(Flags::PATIENT);
         let limit = self.node.settings().reply_timeout.duration().filter(|_| !is_patient);
@@ -292,8 +292,8 @@ impl Session {
     }
 }
 
-/// What a future answers, and how long this thread has worked on it: not how long it waited, nor the jobs of other clients
-/// that ran meanwhile.
+/// Returns a future's output and the time that this thread worked on it, without waits and without jobs of other
+/// clients that ran meanwhile.
 async fn busy<T>(future: impl Future<Output = T>) -> (T, Duration) {
     let mut future = pin!(future);
     let mut busy = Duration::ZERO;

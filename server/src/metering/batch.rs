@@ -1,4 +1,4 @@
-//! The hot half of metering: what a worker counts while commands run.
+//! The hot half of metering: counts of a worker while commands run.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use super::histogram::{Cells, Histogram, step_of};
 use super::totals::{CommandTotals, METERS, Meter, Totals};
 use super::{DatabaseMeters, request_units};
 
-/// What one worker counts for one database while a batch of commands runs. Plain numbers: counting is adding.
+/// Counts of one worker for one database during a batch of commands. Plain numbers: counting is adding.
 #[derive(Debug, Default)]
 pub struct Batch {
     requests: u64,
@@ -20,11 +20,12 @@ pub struct Batch {
     pub keyspace_misses: u64,
     pub expired_keys: u64,
     pub evicted_keys: u64,
-    /// The different commands of the batch. A pipeline mostly repeats one or two. Its allocation serves every batch.
+    /// The different commands of the batch. A pipeline mostly repeats one or two. The allocation is reused for every
+    /// batch.
     commands: Vec<CommandCount>,
-    /// The place there of the command that was counted last.
+    /// Index there of the command that was counted last.
     last: usize,
-    /// The calls that were timed by themselves: the command, and its step in the histogram.
+    /// The calls that were timed by themselves, as the command and its step in the histogram.
     timed: Vec<(usize, usize)>,
 }
 
@@ -32,7 +33,7 @@ pub struct Batch {
 struct CommandCount {
     command: usize,
     totals: CommandTotals,
-    /// How many of the calls were timed by themselves; `totals.nanoseconds` is their time.
+    /// Number of calls that were timed by themselves; `totals.nanoseconds` is their time.
     timed: u64,
     /// The step of the other calls.
     step: usize,
@@ -43,14 +44,14 @@ impl Batch {
         Batch::default()
     }
 
-    /// A command ran: its index in the command table, the payload of its arguments and of its reply.
+    /// Counts a command that ran: its index in the command table, the payload of its arguments and of its reply.
     #[inline]
     pub fn request(&mut self, command: usize, bytes_in: u64, bytes_out: u64) {
         self.queued(bytes_in, bytes_out);
         self.called(command);
     }
 
-    /// A request was taken whose command runs later, if at all: in a transaction.
+    /// Counts a request whose command runs later, if at all: in a transaction.
     #[inline]
     pub fn queued(&mut self, bytes_in: u64, bytes_out: u64) {
         self.requests += 1;
@@ -59,23 +60,23 @@ impl Batch {
         self.bytes_out += bytes_out;
     }
 
-    /// The command of such a request ran.
+    /// Counts the command of such a request when it runs.
     #[inline]
     pub fn called(&mut self, command: usize) {
         self.command(command).totals.calls += 1;
     }
 
-    /// The command, counted by [`Batch::request`] too, answered an error.
+    /// Counts an error reply of a command that [`Batch::request`] counts too.
     pub fn failed(&mut self, command: usize) {
         self.command(command).totals.failed += 1;
     }
 
-    /// The command was refused before it ran. It is not a request, and not billed.
+    /// Counts a command that was refused before it ran. It is not a request, and not billed.
     pub fn rejected(&mut self, command: usize) {
         self.command(command).totals.rejected += 1;
     }
 
-    /// One call, counted by [`Batch::request`] too, was timed by itself.
+    /// Counts the time of a single call that [`Batch::request`] counts too.
     pub fn timed(&mut self, command: usize, nanoseconds: u64) {
         let count = self.command(command);
         count.totals.nanoseconds += nanoseconds;
@@ -83,12 +84,12 @@ impl Batch {
         self.timed.push((command, step_of(nanoseconds)));
     }
 
-    /// How many calls were not timed by themselves.
+    /// Number of calls that were not timed by themselves.
     pub fn untimed(&self) -> u64 {
         self.commands.iter().map(CommandCount::untimed).sum()
     }
 
-    /// The time of the calls that were timed by themselves.
+    /// Time of the calls that were timed by themselves.
     pub fn timed_ns(&self) -> u64 {
         self.commands.iter().map(|count| count.totals.nanoseconds).sum()
     }
@@ -115,14 +116,15 @@ impl Batch {
         });
     }
 
-    /// Shares the time that belongs to no timed call evenly among the others. The shares' sum is the batch's time.
+    /// Shares the time beyond that of the timed calls evenly among the others. The shares' sum is the batch's time.
     fn share_time(&mut self, elapsed_ns: u64) -> u64 {
         let timed_ns = self.timed_ns();
         let mut calls: u64 = self.commands.iter().map(CommandCount::untimed).sum();
         let mut left = elapsed_ns.saturating_sub(timed_ns);
         for count in self.commands.iter_mut().filter(|count| count.untimed() > 0) {
             let share = match count.untimed() {
-                // Mostly there is one kind of command; dividing 128 bits would cost more than the rest of the batch.
+                // Mostly the batch has one kind of command; dividing 128 bits would cost more than the rest of the
+                // batch.
                 untimed if untimed == calls => left,
                 untimed => {
                     let share = u128::from(left) * u128::from(untimed) / u128::from(calls);
@@ -144,7 +146,7 @@ impl CommandCount {
     }
 }
 
-/// One worker's way to the meters of one database. It can move to another thread, but not be shared: each block of
+/// One worker's access to the meters of one database. It can move to another thread, but not be shared: each block of
 /// counters has one writer.
 #[derive(Debug)]
 pub struct Writer {
@@ -162,12 +164,12 @@ impl Writer {
         &self.meters
     }
 
-    /// Whether it counts for these very meters.
+    /// Whether it counts for exactly these meters.
     pub fn counts_for(&self, meters: &Arc<DatabaseMeters>) -> bool {
         Arc::ptr_eq(&self.meters, meters)
     }
 
-    /// Adds a batch, which took so long, and empties it for the next.
+    /// Adds a batch that took `elapsed_ns`, and empties it for the next.
     pub fn commit(&self, batch: &mut Batch, elapsed_ns: u64) {
         let block = &*self.block;
         let cpu_ns = batch.share_time(elapsed_ns);
@@ -203,11 +205,11 @@ impl Drop for Writer {
     }
 }
 
-/// The counters of one writer. They are allocated 16 commands at a time: most databases use few commands.
+/// Counters of one writer. They are allocated 16 commands at a time: most databases use few commands.
 #[derive(Debug)]
 #[repr(align(128))] // two cache lines, since processors fetch them in pairs
 pub(super) struct Block {
-    /// By `Meter`; that of the CPU's time holds nanoseconds.
+    /// By `Meter`; the CPU time is in nanoseconds.
     meters: [AtomicU64; METERS],
     commands: Box<[OnceLock<Box<Page>>]>,
 }
@@ -254,7 +256,7 @@ impl Block {
         }
     }
 
-    /// The histograms of the commands that were called.
+    /// Histograms of the commands that were called.
     pub fn histograms(&self) -> impl Iterator<Item = (usize, Histogram)> {
         let pages = self.commands.iter().enumerate().filter_map(|(index, page)| Some((index, page.get()?)));
         pages.flat_map(|(index, page)| {
@@ -266,7 +268,7 @@ impl Block {
         u128::from(self.meters[Meter::CpuMicroseconds as usize].load(Ordering::Relaxed))
     }
 
-    /// Adds everything but the CPU's time, which has another unit here.
+    /// Adds everything but the CPU time, which has another unit here.
     pub fn add_to(&self, totals: &mut Totals) {
         for meter in Meter::ALL.into_iter().filter(|meter| *meter != Meter::CpuMicroseconds) {
             totals[meter] += u128::from(self.meters[meter as usize].load(Ordering::Relaxed));
@@ -285,7 +287,7 @@ impl Block {
     }
 }
 
-/// Adds to a cell that only this thread writes, so nothing can come between the load and the store.
+/// Adds to a cell that only this thread writes, so no write can come between the load and the store.
 #[inline]
 pub(super) fn bump(cell: &AtomicU64, more: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);

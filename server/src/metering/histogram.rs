@@ -1,18 +1,18 @@
-//! How the calls of one command were spread over time.
+//! The distribution of one command's calls over time.
 //!
-//! A step is a power of two of microseconds. A call that was timed by itself is counted at its own time; the others of a
-//! batch are counted at the time that each had on average, for the clock is read once a batch. So no call is left out, and
-//! the sum is exact, but a quick command that waited behind a slower one of its batch is told as slower than it was.
+//! A step is a power of two of microseconds. A call that was timed by itself is counted at its own time. The others of
+//! a batch are counted at their average, because the clock is read once a batch. So no call is left out, and the sum is
+//! exact, but a quick command that waited behind a slower one of its batch is reported as slower than it was.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Steps: up to 1 us, 2 us, 4 us and so on; the last has all that took longer, half a second and more.
+/// Number of steps: up to 1 us, 2 us, 4 us and so on. The last holds all longer calls, half a second and more.
 pub const STEPS: usize = 21;
 
-/// The step of a call that took so many nanoseconds.
+/// Returns the step of a call that took `nanoseconds`.
 #[inline]
 pub fn step_of(nanoseconds: u64) -> usize {
-    // Rounded up to microseconds, so that 2 us exactly are in the step of 2 us.
+    // Rounded up to microseconds, so that exactly 2 us are in the step of 2 us.
     let microseconds = nanoseconds.div_ceil(1000).max(1);
     ((microseconds - 1).checked_ilog2().map_or(0, |log| log as usize + 1)).min(STEPS - 1)
 }
@@ -25,7 +25,7 @@ impl Histogram {
         self.0.iter().sum()
     }
 
-    /// The upper ends of the steps that hold calls, in microseconds, each with the calls up to there.
+    /// The upper ends of the steps that hold calls, in microseconds, each with the number of calls up to it.
     pub fn steps(&self) -> Vec<(u64, u64)> {
         let mut sum = 0;
         let mut steps = Vec::new();
@@ -36,7 +36,8 @@ impl Histogram {
         steps
     }
 
-    /// The microseconds within which `percent` of the calls were done; within a step the calls are taken to be spread evenly.
+    /// The microseconds within which `percent` of the calls finished, assuming that calls are spread evenly within a
+    /// step.
     pub fn percentile(&self, percent: f64) -> f64 {
         let wanted = self.calls() as f64 * percent / 100.0;
         let mut before = 0.0;
@@ -54,7 +55,7 @@ impl Histogram {
         self.0.iter_mut().zip(other.0).for_each(|(sum, more)| *sum += more);
     }
 
-    /// What was counted since `earlier`.
+    /// Returns the counts since `earlier`.
     pub fn since(&self, earlier: &Histogram) -> Histogram {
         let mut difference = *self;
         difference.0.iter_mut().zip(earlier.0).for_each(|(sum, less)| *sum = sum.saturating_sub(less));
@@ -62,7 +63,7 @@ impl Histogram {
     }
 }
 
-/// A histogram that one thread writes and any may read.
+/// A histogram that one thread writes and any thread may read.
 #[derive(Debug, Default)]
 pub(super) struct Cells([AtomicU64; STEPS]);
 

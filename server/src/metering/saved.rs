@@ -9,8 +9,8 @@
 //! n       with version 2: number of closed windows; of each: start, end (Unix ms), number of meters, what each counted
 //! ```
 //!
-//! Numbers are unsigned LEB128. Commands go by name, because their index differs from one version to the next. Meters
-//! that this version does not know are skipped, those that the writer did not know start from zero.
+//! Numbers are unsigned LEB128. Commands are saved by name, because their index differs between versions. Meters that
+//! this version does not know are skipped; those that the writer did not know start from zero.
 
 use thiserror::Error;
 
@@ -18,7 +18,7 @@ use super::totals::{CommandTotals, METERS, Totals};
 use super::usage::{ByteTime, Closed, ClosedWindow, Moment, OpenWindow};
 
 const VERSION: u8 = 1;
-/// Written only where there are closed windows, so that an earlier version can read all others.
+/// Written only if there are closed windows, so that an earlier version can read all other forms.
 const VERSION_WITH_CLOSED: u8 = 2;
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(decode(&bytes, NAMES), Ok(example()));
         let closed = encode(&example_with_closed(), NAMES);
         assert_eq!(decode(&closed, NAMES), Ok(example_with_closed()));
-        // Another version, with another table: `set` moved, `zadd` is gone.
+        // Another version with another table: `set` moved, `zadd` is gone.
         let moved = decode(&bytes, &["append", "bitop", "get", "set"]).unwrap();
         assert_eq!(moved.totals.commands().collect::<Vec<_>>(), [(3, example().totals.command(1))]);
         assert_eq!(moved.totals[Meter::Requests], 1);
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn fewer_or_more_meters_are_read() {
-        // One meter; a window of 5 ms from 6 ms on with none; the store; no commands.
+        // One meter; a window of 5 ms from 6 ms on with no meters; the store; no commands.
         let few = decode(&[1, 1, 9, 5, 6, 0, 8, 7, 0], NAMES).unwrap();
         assert_eq!((few.totals[Meter::Requests], few.totals[Meter::Merges]), (9, 0));
         assert_eq!((few.window.length_ms, few.window.start_ms, few.store.bytes, few.store.at.unix_ms), (5, 6, 8, 7));

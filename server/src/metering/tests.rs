@@ -50,7 +50,8 @@ fn a_batch_counts_once() {
 
 #[test]
 fn the_time_of_a_batch_is_shared_among_its_commands() {
-    // Each row: calls of GET, of SET, times of SETs measured by themselves, the batch's; the time of GET, SET, the CPU.
+    // Each row: calls of GET, of SET, times of SETs timed by themselves, the batch's time; the time of GET, SET, the
+    // CPU.
     for (gets, sets, timed, elapsed, expected) in [
         (1, 0, &[][..], 700, (700, 0, 700)),
         (2, 1, &[], 1000, (666, 334, 1000)),
@@ -86,8 +87,8 @@ fn short_batches_add_up_to_microseconds() {
     assert_eq!(meters.totals(0)[Meter::CpuMicroseconds], 2);
 }
 
-/// Writers come and go on many threads while others look: no look sees less than the one before, and in the end nothing
-/// is lost or counted twice.
+/// Writers come and go on many threads while others read: no reader sees less than the one before, and in the end
+/// nothing is lost or counted twice.
 #[test]
 fn no_count_is_lost() {
     const THREADS: usize = 6;
@@ -150,7 +151,7 @@ fn meters_survive_a_restart() {
     before.observe_store(1000, 7);
     let saved = before.save(NAMES, 2000);
 
-    // Ten seconds later: nothing was in memory in between, but the data was in the store.
+    // Ten seconds later: no data was in memory in between, but the data was in the store.
     let after = DatabaseMeters::restore("shop", &saved, NAMES, 12_000).unwrap();
     let totals = after.totals(13_000);
     assert_eq!(totals[Meter::Requests], 1);
@@ -195,11 +196,11 @@ fn everything_falls_into_one_window() {
     let first = meters.close_window(WINDOW_MS).unwrap();
     assert_eq!((first.start_ms, first.end_ms, first.quantity(Meter::Requests)), (0, WINDOW_MS, 5));
     request(4);
-    // A restart in the middle of a window does not begin another.
+    // A restart in the middle of a window does not start another one.
     let restored = DatabaseMeters::restore("shop", &meters.save(NAMES, WINDOW_MS + 9), NAMES, WINDOW_MS + 10).unwrap();
     for meters in [&meters, &restored] {
         let second = meters.close_window(5 * WINDOW_MS + 1).unwrap();
-        // Nobody was there to close it in time.
+        // The server did not run to close it in time.
         assert_eq!((second.start_ms, second.end_ms), (WINDOW_MS, 5 * WINDOW_MS));
         assert_eq!(second.quantity(Meter::Requests), 4);
         assert_eq!(meters.closed_windows(), [first.clone(), second.clone()]);

@@ -1,9 +1,9 @@
-//! What is counted, and the sums.
+//! The counters and their sums.
 
 use std::ops::{AddAssign, Index, IndexMut};
 
-/// A counter that somebody can be billed by, or that explains a bill. The order is that of the saved form: new ones
-/// are added at the end.
+/// A counter that users can be billed by, or that explains a bill. The order is that of the saved form: new ones are
+/// added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meter {
     Requests,
@@ -50,7 +50,7 @@ impl Meter {
         Meter::Merges,
     ];
 
-    /// Its name in usage reports, `DORMOUSE USAGE` and event ids. Never changed: bills depend on it.
+    /// Its name in usage reports, `DORMOUSE USAGE` and event ids. It never changes: bills depend on it.
     pub fn name(self) -> &'static str {
         match self {
             Meter::Requests => "requests",
@@ -74,15 +74,15 @@ impl Meter {
     }
 }
 
-/// How one command has been used.
+/// Usage of one command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandTotals {
-    /// Runs, those that failed included.
+    /// Runs, including failed ones.
     pub calls: u64,
     pub nanoseconds: u64,
     /// Refused before they ran: wrong arity, no permission, out of memory. Not in `calls`, and not billed.
     pub rejected: u64,
-    /// Ran, and answered an error.
+    /// Ran, and replied with an error.
     pub failed: u64,
 }
 
@@ -105,7 +105,7 @@ impl AddAssign for CommandTotals {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub(super) meters: [u128; METERS],
-    /// By index into the command table; shorter than the table where its last commands were never called.
+    /// By index into the command table. Shorter than the table if its last commands were never called.
     pub(super) commands: Vec<CommandTotals>,
 }
 
@@ -147,7 +147,7 @@ impl Totals {
         self.commands[index] += more;
     }
 
-    /// Adds another database's sums, or another process's.
+    /// Adds the sums of another database or process.
     pub fn add(&mut self, other: &Totals) {
         for (sum, more) in self.meters.iter_mut().zip(other.meters) {
             *sum = sum.saturating_add(more);
@@ -157,7 +157,7 @@ impl Totals {
         }
     }
 
-    /// What was counted since `earlier`.
+    /// Returns the counts since `earlier`.
     pub fn since(&self, earlier: &Totals) -> Totals {
         let mut difference = self.clone();
         for (sum, less) in difference.meters.iter_mut().zip(earlier.meters) {

@@ -1,18 +1,18 @@
-//! Usage over time: quantities that last, and the windows that bills are made of.
+//! Usage over time: quantities that last, and the windows that bills consist of.
 
 use std::collections::VecDeque;
 
 use super::totals::{METERS, Meter, Totals};
 
-/// Closed windows of one database that are kept; beyond that the oldest two become one.
+/// Most closed windows of one database that are kept; beyond that the oldest two are merged.
 pub const CLOSED_MAX: usize = 72;
 
-/// One moment on two clocks. The system's clock names it, and may be set; the steady one measures what has passed since
+/// One moment on two clocks. The system's clock names it, and may be set; the steady one measures the time since
 /// another moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment {
     pub unix_ms: u64,
-    /// Where the process has read its steady clock.
+    /// Reading of the process's steady clock, if any.
     pub steady_ms: Option<u64>,
 }
 
@@ -25,13 +25,14 @@ pub(super) struct ByteTime {
 }
 
 impl ByteTime {
-    /// Says that from `now` on there are `bytes`.
+    /// Sets the value from `now` on to `bytes`.
     pub fn observe(&mut self, now: Moment, bytes: u64) {
         self.advance(now);
         self.bytes = bytes;
     }
 
-    /// Without a steady clock, as over a restart, the system's clock counts; where that has gone backwards nothing has passed.
+    /// Adds the time up to `now`. Without a steady clock, as over a restart, the system's clock counts. If that went
+    /// backwards, no time has passed.
     pub fn advance(&mut self, now: Moment) {
         let elapsed = match (self.at.steady_ms, now.steady_ms) {
             (Some(before), Some(now)) => now.saturating_sub(before),
@@ -46,9 +47,9 @@ impl ByteTime {
     }
 }
 
-/// What a database used in one window of time. Windows begin at multiples of their length in Unix time, and everything
-/// that is counted falls into exactly one, so a window is billed right however often it is exported. A window is longer
-/// where the server did not run at its end, or where it was not taken for so long that it was merged with the next.
+/// Usage of a database in one window of time. Windows begin at multiples of their length in Unix time, and each count
+/// falls into exactly one, so a window is billed right however often it is exported. A window is longer if the server
+/// did not run at its end, or if it was not taken for so long that it was merged with the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageWindow {
     pub database: String,
@@ -57,7 +58,7 @@ pub struct UsageWindow {
     pub(super) quantities: [u128; METERS],
 }
 
-/// The closed windows that nobody has taken yet, the oldest first.
+/// The closed windows that have not been taken yet, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Closed(pub VecDeque<ClosedWindow>);
 
@@ -79,7 +80,8 @@ impl ClosedWindow {
 }
 
 impl Closed {
-    /// Keeps a window until it is taken. What is too old to be kept by itself is not lost: it is added to the next one.
+    /// Keeps a window until it is taken. The oldest window is not lost when there are too many: it is added to the next
+    /// one.
     pub fn keep(&mut self, window: &UsageWindow) {
         let UsageWindow { start_ms, end_ms, quantities, .. } = *window;
         let window = ClosedWindow { start_ms, end_ms, quantities };
@@ -99,7 +101,7 @@ impl Closed {
         }
     }
 
-    /// Forgets what has ended by then. Answers how many windows that were.
+    /// Forgets the windows that end by `end_ms`. Returns their number.
     pub fn forget(&mut self, end_ms: u64) -> usize {
         let before = self.0.len();
         self.0.retain(|window| window.end_ms > end_ms);
@@ -132,7 +134,7 @@ impl UsageWindow {
         self.quantities[meter as usize]
     }
 
-    /// One event for each meter that counted something.
+    /// Returns one event for each meter that counted something.
     pub fn events(&self) -> impl Iterator<Item = Event> + '_ {
         let used = Meter::ALL.into_iter().zip(self.quantities).filter(|(_, quantity)| *quantity != 0);
         used.map(|(meter, quantity)| Event {
@@ -143,7 +145,7 @@ impl UsageWindow {
     }
 }
 
-/// The window that is open: when it began, and what the meters showed then.
+/// The open window: its start, and the meters at that time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OpenWindow {
     pub length_ms: u64,
@@ -158,7 +160,8 @@ impl OpenWindow {
         OpenWindow { length_ms, start_ms: now_ms - now_ms % length_ms, at_start: totals.meters }
     }
 
-    /// Whether its end has come; or it was begun by a clock that has been set back since, and would not end for long.
+    /// Whether its end has come. Also true if it starts more than its length in the future, because the clock was set
+    /// back since.
     pub fn is_over(&self, now_ms: u64) -> bool {
         now_ms >= self.end_ms() || now_ms.saturating_add(self.length_ms) < self.start_ms
     }
@@ -167,7 +170,7 @@ impl OpenWindow {
         self.start_ms.saturating_add(self.length_ms)
     }
 
-    /// As it is closed: where it should have been long ago, it ends where the next one begins.
+    /// Closes it. If its end is long past, it ends where the next one begins.
     pub fn closed(&self, database: &str, now_ms: u64, totals: &Totals) -> UsageWindow {
         let end_ms = self.end_ms().max(now_ms - now_ms % self.length_ms);
         UsageWindow { end_ms, ..self.window(database, totals) }
@@ -212,7 +215,7 @@ mod tests {
     fn a_system_clock_that_is_set_bills_nothing() {
         let mut time = ByteTime { at: Moment { unix_ms: 1000, steady_ms: None }, bytes: 10, ..ByteTime::default() };
         for (unix_ms, steady_ms, total) in [
-            // Over the restart only the system's clock tells.
+            // Over the restart only the system's clock is known.
             (2000, 50, 10_000),
             (3000, 1050, 20_000),
             (9_999_999, 1060, 20_100), // set forward

@@ -1,8 +1,8 @@
 //! The variables of the environment that stand for options: `DORMOUSE_<OPTION>`.
 //!
-//! A variable that names no option is refused, as a misspelled option on the command line is: a server that ignored
-//! `DORMOUSE_SLEEPAFTER` would run with a default that its operator believes to have changed. Two kinds of variables carry
-//! the prefix and mean something else:
+//! A variable that names no option is refused, like a misspelled option on the command line: a server that ignored
+//! `DORMOUSE_SLEEPAFTER` would run with a default that its operator believes to have changed. Two kinds of variables
+//! have the prefix and another meaning:
 //!
 //! - Kubernetes sets variables in every pod beside a Service named `dormouse` or `dormouse-NAME`, such as
 //!   `DORMOUSE_SERVICE_HOST` and `DORMOUSE_PORT=tcp://10.0.0.1:6379`.
@@ -17,13 +17,13 @@ const PREFIX: &str = "DORMOUSE_";
 /// Variables of the tools, which have no option of that name.
 const OF_TOOLS: [&str; 3] = ["DORMOUSE_URL", "DORMOUSE_SOURCE_PASSWORD", "DORMOUSE_TARGET_PASSWORD"];
 
-/// Names closer to a misspelled one than this are suggested, as clap does for options.
+/// Least similarity of a misspelled name to a suggested one, as in clap.
 const SIMILARITY_MIN: f64 = 0.8;
 
-/// The defaults that the environment sets.
+/// Returns the defaults that the environment sets.
 ///
 /// # Errors
-/// Where a variable names no option, or holds a value that its option refuses.
+/// When a variable names no option, or holds a value that its option refuses.
 pub(crate) fn defaults(environment: impl Iterator<Item = (OsString, OsString)>) -> Result<Defaults, clap::Error> {
     let command = options_command();
     let named = |option: &clap::Arg| {

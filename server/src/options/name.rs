@@ -1,8 +1,8 @@
 //! The names of databases and branches.
 //!
-//! A database has a plain name: `shop`. A branch has the name of its owner in front: `shop.pr-1`. The owner is the database
-//! at the root of its lineage, however many branches lie in between. Plain names have no dot, so no branch can ever take
-//! the name of a database, and no two owners share a name for a branch.
+//! A database has a plain name: `shop`. A branch has the name of its owner in front: `shop.pr-1`. The owner is the
+//! database at the root of its lineage, however many branches are in between. Plain names have no dot, so no branch can
+//! take the name of a database, and no two owners share a name for a branch.
 
 /// The database of clients that present no token, or one that names no database.
 pub const DEFAULT_DATABASE: &str = "default";
@@ -13,7 +13,8 @@ pub const DATABASE_NAME_LEN_MAX: usize = 63;
 
 const SEPARATOR: char = '.';
 
-/// Checks the name of a database that is no branch. Such names are safe in a path, a host name, a metric label and a token.
+/// Checks the name of a database that is no branch. Such names are safe in a path, a host name, a metric label and a
+/// token.
 pub fn check_database_name(name: &str) -> Result<(), String> {
     if is_plain(name) {
         return Ok(());
@@ -37,10 +38,10 @@ pub fn check_full_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// The full name of a branch of `owner`: from `pr-1` or from `shop.pr-1`.
+/// Returns the full name of a branch of `owner`, from `pr-1` or from `shop.pr-1`.
 ///
 /// # Errors
-/// Where the name is malformed, too long, or has another owner in front.
+/// When the name is malformed, too long, or has another owner in front.
 pub fn branch_name(owner: &str, name: &str) -> Result<String, String> {
     let full = match name.split_once(SEPARATOR) {
         None => {
@@ -58,7 +59,7 @@ pub fn branch_name(owner: &str, name: &str) -> Result<String, String> {
     check_full_name(&full).map(|()| full)
 }
 
-/// Owner and branch of a full name; none for the name of a database.
+/// Returns owner and branch of a full name; `None` for the name of a database.
 pub fn owner_and_branch(name: &str) -> Option<(&str, &str)> {
     name.split_once(SEPARATOR)
 }

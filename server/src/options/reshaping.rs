@@ -65,7 +65,7 @@ const FIELDS: &[(&str, &str)] = &[
 ];
 
 impl Reshaping {
-    /// The autoscaler's policy, or what is wrong with it in terms of the options.
+    /// Returns the autoscaler's policy, or the error in terms of the options.
     pub fn policy(&self, checkpoint_every: Interval) -> Result<Policy, String> {
         let policy = Policy {
             keys_max: self.split_keys,

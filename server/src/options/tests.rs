@@ -68,7 +68,7 @@ fn the_command_line_wins_then_the_environment_then_the_file() {
 
 #[test]
 fn every_option_reads_every_place() {
-    // Of each option: a value that is not its default, and how it shows in the options' `Debug`.
+    // For each option: a value other than its default, and its form in the options' `Debug`.
     let rows = [
         ("bind", "::1", "bind: [Bind(::1)]"),
         ("port", "7", "port: 7"),
@@ -215,7 +215,7 @@ fn a_token_or_loopback() {
     assert_eq!(options("--bind 0.0.0.0", &with_token).tokens.iter().count(), 1);
     assert!(!options("--bind 0.0.0.0 --admin-token root", &[]).tokens.is_empty());
     options("--bind 127.0.0.2 --bind ::1", &[]);
-    // No TCP at all: the address does not matter.
+    // Without TCP, the address does not matter.
     options("--bind 0.0.0.0 --port 0 --http-port 0 --unix-socket /tmp/x", &[]);
 }
 

@@ -1,11 +1,11 @@
 //! Tokens: secrets that clients present with `AUTH`.
 //!
-//! - `dm_<database>_<secret>` opens a database and its branches. Any other text is as a whole the secret of `default`.
+//! - `dm_<database>_<secret>` opens a database and its branches. Any other text as a whole is the secret of `default`.
 //! - `dm_<owner>.<branch>_<secret>` opens one branch and nothing else.
 //! - The admin token has no form of its own. It is accepted only behind a user name: `AUTH admin TOKEN`.
 //!
 //! A client that has the secret of a database enters its branches with a token that needs no configuration: with
-//! `dm_shop_x`, the branch `shop.pr-1` is entered as `dm_shop.pr-1_x`. The owner stands in the name, so a secret that two
+//! `dm_shop_x`, the branch `shop.pr-1` is entered as `dm_shop.pr-1_x`. The token names the owner, so a secret that two
 //! databases happen to share opens the branches of each only with that database's own name.
 
 use std::fmt;
@@ -35,12 +35,12 @@ impl Token {
         owner_and_branch(&self.name).is_some()
     }
 
-    /// Whether `presented` is this token, whole. Takes as long for a near miss as for a far one.
+    /// Whether `presented` is exactly this token. Takes equally long for a near miss and a far one.
     pub fn matches(&self, presented: &[u8]) -> bool {
         same(self.text.as_bytes(), presented)
     }
 
-    /// What is secret of it: the text behind `dm_<name>_`, or all of it where it names nothing.
+    /// The secret part: the text after `dm_<name>_`, or the whole text if it names nothing.
     fn secret(&self) -> &[u8] {
         secret_of(&self.text)
     }
@@ -50,12 +50,12 @@ fn secret_of(text: &str) -> &[u8] {
     parts(text.as_bytes()).map_or(text.as_bytes(), |(_, secret)| secret)
 }
 
-/// The token that gives rights to the whole node. Nothing that prints it prints its text.
+/// The token that gives rights to the whole node. Its `Debug` never prints its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken(String);
 
 impl AdminToken {
-    /// Takes as long for a near miss as for a far one.
+    /// Takes equally long for a near miss and a far one.
     pub fn matches(&self, presented: &[u8]) -> bool {
         same(self.0.as_bytes(), presented)
     }
@@ -70,7 +70,7 @@ pub struct Tokens {
 
 impl Tokens {
     /// # Errors
-    /// Where two tokens contradict each other.
+    /// When two tokens contradict each other.
     pub fn new(tokens: Vec<Token>, admin: Option<AdminToken>) -> Result<Self, String> {
         for token in &tokens {
             if let Some(admin) = &admin
@@ -102,32 +102,34 @@ impl Tokens {
         self.admin.as_ref().is_some_and(|admin| admin.matches(presented))
     }
 
-    /// The token that `presented` is, whole. Every token is compared, so that the time says nothing about their order.
+    /// Returns the token that equals `presented`. Every token is compared, so that the time does not reveal their
+    /// order.
     pub fn find(&self, presented: &[u8]) -> Option<&Token> {
         self.tokens.iter().fold(None, |found, token| if token.matches(presented) { Some(token) } else { found })
     }
 
-    /// Whether `presented` has the secret of the database `owner`, whatever name it has in front. Every token is compared.
+    /// Whether `presented` has the secret of the database `owner`, whatever name it has in front. Every token is
+    /// compared.
     pub fn has_secret_of(&self, owner: &str, presented: &[u8]) -> bool {
         let Some((_, secret)) = parts(presented) else { return false };
         self.tokens.iter().fold(false, |found, token| found | (same(token.secret(), secret) & (token.name == owner)))
     }
 }
 
-/// Takes as long for a near miss as for a far one.
+/// Takes equally long for a near miss and a far one.
 fn same(secret: &[u8], presented: &[u8]) -> bool {
     let differing = secret.iter().zip(presented).fold(0, |differing, (a, b)| differing | (a ^ b));
     secret.len() == presented.len() && std::hint::black_box(differing) == 0
 }
 
-/// The name and the secret of `dm_<name>_<secret>`. A name has no `_`, so the first one ends it.
+/// Splits `dm_<name>_<secret>` into name and secret. A name has no `_`, so the first one ends it.
 fn parts(token: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = token.strip_prefix(PREFIX.as_bytes())?;
     let end = memchr::memchr(b'_', rest)?;
     Some((&rest[..end], &rest[end + 1..]))
 }
 
-/// The database or branch that a presented text names, whether or not its secret is right.
+/// The database or branch that a presented text names, even if its secret is wrong.
 pub fn named_database(presented: &[u8]) -> Option<&str> {
     parts(presented).and_then(|(name, _)| std::str::from_utf8(name).ok())
 }
@@ -271,7 +273,7 @@ mod tests {
             ("dm_news.a_shared", "news", true),
             ("dm_blog.a_shared", "shop", false),
             ("dm_shop.pr-1_shared", "shop", false),
-            // That of one branch opens no other.
+            // The token of one branch opens no other.
             ("dm_shop.pr-2_own", "shop", false),
             ("dm_shop.pr-1_x_", "shop", false),
             ("dm_shop.pr-1_", "shop", false),

@@ -1,5 +1,5 @@
-//! The values that options take: sizes, intervals, addresses, limits. Each parses from what a person writes, complains
-//! in words that say what to write instead, and prints itself in a form that parses again.
+//! The values of options: sizes, intervals, addresses, limits. Each parses human-readable text, has errors that say
+//! what to write instead, and prints itself in a form that parses again.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -76,7 +76,7 @@ impl Interval {
         }
     }
 
-    /// `never` is a hundred years.
+    /// Milliseconds; `never` is a hundred years.
     pub fn milliseconds(self) -> u64 {
         let ms = self.duration().and_then(|duration| u64::try_from(duration.as_millis()).ok());
         ms.unwrap_or(INTERVAL_MS_MAX)
@@ -189,7 +189,7 @@ impl fmt::Display for FileMode {
     }
 }
 
-/// What a database does when a write would exceed its memory limit.
+/// Action of a database when a write would exceed its memory limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum EvictionPolicy {
     /// Refuse the write
@@ -236,8 +236,8 @@ impl fmt::Display for EvictionPolicy {
     }
 }
 
-/// How much unsent output one client may pile up before it is disconnected: at once above `hard_bytes`, and above
-/// `soft_bytes` when that lasts for `soft_seconds`. Zero switches a limit off.
+/// Limit on the unsent output of one client before it is disconnected: at once above `hard_bytes`, and above
+/// `soft_bytes` if that lasts for `soft_seconds`. Zero switches a limit off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputBufferLimit {
     pub hard_bytes: u64,
@@ -245,8 +245,8 @@ pub struct OutputBufferLimit {
     pub soft_seconds: u64,
 }
 
-/// The limit of each class of clients. Spelled as redis.conf does, a class after the other:
-/// `normal 0 0 0 replica 256mb 64mb 60 pubsub 32mb 8mb 60`; a class that is not named keeps its default.
+/// The limits of each class of clients. Spelled as in redis.conf, one class after the other: `normal 0 0 0 replica
+/// 256mb 64mb 60 pubsub 32mb 8mb 60`; a class that is not named keeps its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputBufferLimits {
     pub normal: OutputBufferLimit,
@@ -266,7 +266,7 @@ impl Default for OutputBufferLimits {
 }
 
 impl OutputBufferLimits {
-    /// These limits with the classes that `text` names replaced. The errors are Redis's.
+    /// Returns these limits with the classes that `text` names replaced. The errors are Redis's.
     pub fn with(mut self, text: &str) -> Result<Self, &'static str> {
         let words: Vec<&str> = text.split_ascii_whitespace().collect();
         if !words.len().is_multiple_of(4) {
@@ -300,7 +300,7 @@ impl OutputBufferLimits {
         Ok(())
     }
 
-    /// What `CONFIG GET` answers: plain numbers, and `slave` for the replicas.
+    /// The reply of `CONFIG GET`: plain numbers, and `slave` for the replicas.
     pub fn redis_text(&self) -> String {
         struct Redis<'a>(&'a OutputBufferLimits);
         impl fmt::Display for Redis<'_> {
@@ -328,7 +328,7 @@ impl fmt::Display for OutputBufferLimits {
     }
 }
 
-/// The leading digits, and what follows them.
+/// Splits off the leading digits.
 fn split_number(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -337,7 +337,7 @@ fn split_number(text: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    /// Each row: what is written, and what it prints as (`Ok`) or a part of the complaint (`Err`).
+    /// Each row: the text, and its printed form (`Ok`) or a part of the error (`Err`).
     fn check<T: FromStr<Err = String> + fmt::Display + PartialEq + fmt::Debug>(rows: &[(&str, Result<&str, &str>)]) {
         for (text, expected) in rows {
             match (text.parse::<T>(), expected) {

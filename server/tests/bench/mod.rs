@@ -1,4 +1,4 @@
-//! Databases on a store that fails when it is told to, with a log beside it.
+//! Databases on a store that fails on demand, with a separate log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +23,7 @@ pub struct Bench {
     pub runtime: Runtime,
     pub store: Arc<Store>,
     pub faults: Arc<FaultyStore>,
-    /// Where the log lies: its puts are not among those that are made to fail.
+    /// The store of the log: its puts are not among those that are made to fail.
     pub logs: Arc<Store>,
     pub flushers: Mutex<Vec<Flusher>>,
     pub writers: AtomicU64,
@@ -35,7 +35,7 @@ impl Bench {
         Self::at(|| NOW_MS)
     }
 
-    /// With a clock of its own.
+    /// Creates a bench with another clock.
     pub fn at(clock: fn() -> u64) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("threads");
@@ -45,7 +45,7 @@ impl Bench {
         Self { runtime, store, faults, logs, flushers, writers: AtomicU64::new(1), clock }
     }
 
-    /// A database as another process would open it.
+    /// Opens a database as another process would.
     pub fn open(&self) -> Arc<Database> {
         let writer = self.writers.fetch_add(1, Ordering::SeqCst);
         let sink = Box::new(Objects::new(Arc::clone(&self.logs)));
@@ -54,7 +54,7 @@ impl Bench {
         self.open_with(writer, Some(log), recovered)
     }
 
-    /// What the store and the log hold, as somebody sees it who leaves the one that writes alone.
+    /// Opens the store and the log read-only, without disturbing the process that writes.
     pub fn peek(&self) -> Arc<Database> {
         let logs = recovery::look(&mut Objects::new(Arc::clone(&self.logs))).expect("a log that can be read");
         self.open_with(self.writers.fetch_add(1, Ordering::SeqCst), None, recovery::collect(logs))
@@ -93,7 +93,7 @@ pub async fn run_at(database: &Arc<Database>, words: &[&str], now_ms: u64) -> St
     }
 }
 
-/// A plan of one command, which `run` runs instead of its own function.
+/// Makes a plan of one command, which `run` runs instead of its own function.
 pub fn plan(words: &[&str], run: Option<Run>, now_ms: u64) -> Arc<Plan> {
     plan_in(0, words, run, now_ms)
 }

@@ -23,7 +23,8 @@ pub struct Served {
 }
 
 impl Served {
-    /// A server over a store in memory, with these options too. Where they name tokens, it has an admin token as well.
+    /// Starts a server over a store in memory, with these additional options. If they name tokens, it also has an admin
+    /// token.
     pub fn start(more: &[&str]) -> Self {
         let token = more.iter().position(|word| *word == "--token").map(|at| more[at + 1].to_string());
         let admin: &[&str] = if token.is_some() { &["--admin-token", ADMIN_TOKEN] } else { &[] };
@@ -41,7 +42,7 @@ impl Served {
         panic!("no port is free");
     }
 
-    /// A connection that has presented the first token, where there are any.
+    /// Opens a connection that has presented the first token, if there are any.
     pub fn connect(&self) -> Connection {
         match &self.token {
             Some(token) => self.connect_with(token),
@@ -55,7 +56,7 @@ impl Served {
         connection
     }
 
-    /// A connection with rights to the whole server.
+    /// Opens a connection with rights to the whole server.
     pub fn connect_as_admin(&self) -> Connection {
         let mut connection = self.connect_without();
         if self.token.is_some() {
@@ -71,7 +72,7 @@ impl Served {
         Connection { stream: BufReader::new(stream) }
     }
 
-    /// What the server said when it had ended.
+    /// Waits for the end of the server. Returns its result.
     pub fn ended(mut self) -> Result<(), dormouse::server::Failure> {
         self.thread.take().unwrap().join().unwrap()
     }
@@ -100,12 +101,12 @@ impl Connection {
         self.read().unwrap_or_else(|| panic!("the server closed the connection at {words:?}"))
     }
 
-    /// The same; the words are parted by spaces.
+    /// The same; spaces separate the words.
     pub fn say(&mut self, line: &str) -> Value {
         self.run(&line.split(' ').collect::<Vec<_>>())
     }
 
-    /// Repeats a command until its reply is as wanted.
+    /// Repeats a command until its reply satisfies `wanted`.
     pub fn say_until(&mut self, line: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let start = Instant::now();
         loop {
@@ -127,12 +128,12 @@ impl Connection {
         self.try_write(bytes).unwrap();
     }
 
-    /// The same where the server may have closed the connection.
+    /// The same, but the server may have closed the connection.
     pub fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// The next reply or message; `None` where the server has closed the connection.
+    /// The next reply or message; `None` if the server has closed the connection.
     pub fn read(&mut self) -> Option<Value> {
         match Response::read(&mut self.stream) {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => None,
@@ -151,7 +152,7 @@ pub enum Value {
     Array(Vec<Value>),
     Set(Vec<Value>),
     Push(Vec<Value>),
-    /// Keys and values in turn.
+    /// Alternating keys and values.
     Map(Vec<Value>),
 }
 

@@ -7,8 +7,8 @@ use crate::commands::TABLE;
 use crate::peer::Peer;
 use crate::session::Session;
 
-/// Its line of `CLIENT LIST`, with every field of Redis's in Redis's order. `qbuf-free` is 0: a client reads into the buffer
-/// of its worker, and has one of its own, without room to spare, only for a request that has not come whole.
+/// Returns a client's line of `CLIENT LIST`, with every field of Redis's in Redis's order. `qbuf-free` is 0: a client
+/// reads into its worker's buffer, and has a buffer of its own, without spare room, only for an incomplete request.
 pub fn line(client: &Client, now_ms: u64) -> String {
     let number = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
     let seconds = |since_ms: u64| now_ms.saturating_sub(since_ms) / 1000;
