@@ -24,8 +24,8 @@
 //! The bodies follow each other without gaps in the index's order, so the index needs no offsets and every byte of the
 //! object is covered by some checksum or compared with the one value it may have.
 //!
-//! The manifest repeats where each segment lies and its checksum, so a wake reads a segment with one range request and
-//! never the index. The index is there so that a chunk can be checked and its contents found without any manifest: whose they
+//! The manifest repeats the location and the checksum of each segment, so a wake reads a segment with one range request
+//! and never the index. The index allows checking a chunk and finding its contents without any manifest: whose they
 //! are, which effects they hold, and which keyspace each `SELECT` index showed when the chunk was written.
 
 use std::{mem, ops::Range};
@@ -43,10 +43,10 @@ use crate::shown::INDEXES;
 use crate::store::{Store, StoreError};
 
 const MAGIC: &[u8; 8] = b"DMCHUNK\n";
-/// What a chunk ends with, by its version.
+/// The last bytes of a chunk, by its version.
 const END_MAGIC: [&[u8; 8]; 3] = [b"DMCHEND\n", b"DMCHEN2\n", b"DMCHEN3\n"];
 const VERSION: u32 = 3;
-/// What is written where there are no pieces.
+/// The version of a chunk without pieces.
 const VERSION_WITHOUT_PIECES: u32 = 2;
 const ENTRY_BYTES_MIN: usize = 14;
 
@@ -58,7 +58,7 @@ pub const CHUNK_BYTES_MAX: usize = 16 << 20;
 /// The first read of a chunk's end; an index is rarely longer.
 const INDEX_READ_BYTES: u64 = 64 << 10;
 
-/// Where a segment's body lies; `chunk` counts in the manifest's list of chunks.
+/// The location of a segment's body; `chunk` is an index into the manifest's list of chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentLocation {
     pub chunk: u32,
@@ -78,12 +78,12 @@ pub struct ChunkEntry {
     pub crc: u64,
     /// Effects up to this one are in the body; 0 in version 1, which does not say.
     pub sequence: u64,
-    /// 0: a body; else it is the piece of this number that belongs to the body of the same keyspace, range and sequence.
+    /// 0 for a body, else the number of a piece of the body with the same keyspace, range and sequence.
     pub piece: u32,
 }
 
 impl ChunkEntry {
-    /// Where it lies in its chunk, which is number 0 here.
+    /// The location in its chunk, which is number 0 here.
     pub fn location(&self) -> SegmentLocation {
         SegmentLocation { chunk: 0, offset: self.offset, len: self.len }
     }
@@ -116,7 +116,7 @@ impl ChunkWriter {
         ChunkWriter { bytes: Vec::new(), entries: Vec::new() }
     }
 
-    /// Adds a segment that holds the effects up to `sequence`, and answers where in the chunk it lies.
+    /// Adds a segment that holds the effects up to `sequence`. Returns its location in the chunk.
     pub fn push(&mut self, keyspace: u32, range: Range53, sequence: u64, body: &SegmentBody) -> ChunkEntry {
         self.push_piece(keyspace, range, sequence, 0, body)
     }
@@ -214,7 +214,7 @@ impl ChunkIndex {
         if version != by_end {
             return Err(CodecError::Malformed("a chunk of two versions"));
         }
-        // The whole chunk is here, so its index range lies inside it.
+        // The whole chunk is here, so its index range is inside it.
         Self::parse_index(&chunk[index.start as usize..index.end as usize], index.start, version)
     }
 
@@ -261,7 +261,7 @@ impl ChunkIndex {
     }
 }
 
-/// The version that the end of a chunk of `size` bytes tells, and where the index lies.
+/// The version that the end of a chunk of `size` bytes gives, and the location of the index.
 fn trailer(end: &[u8], size: u64) -> Result<(u32, Range<u64>), CodecError> {
     let version = END_MAGIC.iter().rposition(|magic| end.ends_with(*magic)).unwrap_or(0);
     Ok((version as u32 + 1, read_trailer(end, size, END_MAGIC[version], "complete chunk")?))
@@ -276,7 +276,7 @@ fn read_origin(reader: &mut Reader<'_>) -> Result<ChunkOrigin, CodecError> {
     Ok(ChunkOrigin { seed, created_ms, keyspaces })
 }
 
-/// Reads a chunk's index: a request for its end, and another only where the index is very long.
+/// Reads a chunk's index: one request for its end, and a second one only if the index is very long.
 pub async fn read_index(store: &Store, name: &str) -> Result<ChunkIndex, StoreError> {
     let corrupt = |error: CodecError| StoreError::corrupt(name, format!("chunk index: {error}"));
     let (end, size) = store.get_suffix(name, INDEX_READ_BYTES).await?;

@@ -75,7 +75,7 @@ pub fn verbatim(body: &mut Vec<u8>, request: Request<'_>) {
     command(body, request.iter());
 }
 
-/// The key of a body that says all there is to know of it, whatever went before: that it is gone, or its value.
+/// The key of a body that replaces the key's earlier effects: a deletion, or a value.
 pub fn absolute_key(body: &[u8]) -> Option<&[u8]> {
     let (kind, mut rest) = body.split_first()?;
     match *kind {
@@ -85,7 +85,7 @@ pub fn absolute_key(body: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Reads a body; `None` where it is malformed.
+/// Reads a body; `None` if it is malformed.
 pub fn read(body: &[u8]) -> Option<EffectBody> {
     let (kind, mut rest) = body.split_first()?;
     let rest = &mut rest;

@@ -1,5 +1,6 @@
-//! What comes from a disk, thrown at the code that reads it: bodies of the targets in `fuzz/`, which
-//! `shard/tests/fuzz_smoke.rs` runs too. None of them may panic, hang, or allocate much more than its input, whatever that is.
+//! Bodies of the targets in `fuzz/`, which feed arbitrary bytes to the code that reads a disk.
+//! `shard/tests/fuzz_smoke.rs` runs them too. None of them may panic, hang, or allocate much more than its input,
+//! whatever that is.
 
 use std::io::{self, Read};
 
@@ -48,7 +49,7 @@ pub fn chunk(input: &[u8]) {
     }
 }
 
-/// As it is, and as what a right checksum stands behind.
+/// The input as it is, and with a valid checksum appended.
 pub fn segment(input: &[u8]) {
     body(input);
     body(&seal(input));
@@ -65,7 +66,7 @@ fn body(input: &[u8]) {
     }
 }
 
-/// What is read can be written, and is the same then.
+/// A decoded manifest survives a round trip.
 pub fn manifest(input: &[u8]) {
     let Ok(manifest) = Manifest::decode(input) else { return };
     assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
@@ -107,7 +108,7 @@ fn log_file(file: Bytes) {
 /// An RDB: the first byte says in which pieces the rest arrives. However it arrives, the same items and the same error come
 /// out, and what follows the end is given back. Values that decode are written again and come out of that as they were.
 ///
-/// The rest is taken as it is, and as items behind headers that are right.
+/// The rest is taken as it is, and as items after valid headers.
 pub fn rdb(input: &[u8]) {
     let Some((&piece, rest)) = input.split_first() else { return };
     for header in ["", "REDIS0011", "REDIS0015", "VALKEY080"] {

@@ -1,4 +1,4 @@
-//! What Dormouse keeps: bytes on a disk or in a bucket, and how they get there.
+//! The storage of Dormouse: bytes on a disk or in a bucket, and how they get there.
 //!
 //! It knows no keyspace and no command: it stores records, segments and effects, and finds them again after a crash.
 #![forbid(unsafe_code)]

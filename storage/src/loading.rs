@@ -20,7 +20,7 @@ use crate::codec::value::pieces::Assembly;
 use crate::replay::{Body, Stored};
 use crate::store::{Store, StoreError};
 
-/// Neighbouring blocks are read together up to so many bytes.
+/// Neighbouring blocks are read together up to this many bytes.
 pub const READ_TOGETHER: u64 = 1 << 20;
 
 /// A segment without the effects that it has not seen.
@@ -30,7 +30,7 @@ pub struct Loaded {
     pub later: Vec<(u64, u64)>,
 }
 
-/// Reads what `stored` says of a place. `read`: its body, where that was read already.
+/// Reads a place as `stored` describes it. `read`: its body, if that was read already.
 ///
 /// # Errors
 /// When the body or a piece cannot be read, or is damaged; the error names the object.
@@ -83,9 +83,9 @@ async fn read_block(store: &Store, block: &Body, range: Range53) -> Result<Bytes
 pub struct Pieces<'a> {
     store: &'a Store,
     range: Range53,
-    /// Those that have not been handed out.
+    /// The blocks that have not been handed out.
     blocks: &'a [Body],
-    /// What was read of the first `ready` of them, from byte `start` of their chunk on.
+    /// The bytes read for the first `ready` of them, from byte `start` of their chunk on.
     read: Bytes,
     start: u64,
     ready: usize,

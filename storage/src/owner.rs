@@ -1,12 +1,14 @@
-//! Who owns a store that has no lock: one process at a time, decided by numbered objects that are created only if absent.
+//! Ownership of a store that has no lock: one process at a time, decided by numbered objects that are created only if
+//! absent.
 //!
-//! 1. A process that starts lists `owner/` and creates the record with the next number, before it does anything else. Of
-//!    two that start at the same moment one finds the number taken, and ends: nothing was sealed or served for it yet.
+//! 1. A process that starts lists `owner/` and creates the record with the next number, before it does anything else.
+//!    Of two that start at the same moment one finds the number taken, and ends before it has sealed or served
+//!    anything.
 //! 2. The record with the highest number is the owner's. So a later start takes the store over.
-//! 3. The owner lists the logs, and looks whether it still is the owner: then none of them is of a later process. It reads and seals the
-//!    log of each process before it: of those that have a log, and of those that earlier records name and that have none
-//!    yet ([`crate::log::recovery`]). What an earlier process has acknowledged lies before its seal,
-//!    and nothing can be added behind it.
+//! 3. The owner lists the logs, and looks whether it still is the owner: then none of them is of a later process. It
+//!    reads and seals the log of each process before it: of those that have a log, and of those that earlier records
+//!    name and that have none yet ([`crate::log::recovery`]). All that an earlier process has acknowledged precedes its
+//!    seal, and nothing can be added after the seal.
 //! 4. It creates the first object of its own log, looks at the owner once more, and serves.
 //! 5. While it serves it looks whether the next record exists: beside its flushes, before each manifest is committed, before
 //!    a database wakes, and now and then while it is idle. If it does, the process has been overtaken: it begins no
@@ -14,14 +16,14 @@
 //! 6. A process that ends in order creates the next record itself, with writer 0: the store is *released*. Its log needs no
 //!    seal, and the process that comes next need not fear it.
 //!
-//! Acknowledgements do not rest on these looks, but on log objects and seals: both are created only if absent, so a flush
-//! that succeeded lies before the seal. The looks end a process that was overtaken soon, and keep what it reads from
+//! Acknowledgements do not rest on these looks, but on log objects and seals: both are created only if absent, so a
+//! flush that succeeded precedes the seal. The looks end a process that was overtaken soon, and keep what it reads from
 //! being told for long.
 //!
-//! A day after a record was followed by another one, a process that starts deletes the seal of its writer, if nothing else is
-//! left of that log, and then the record, oldest first. A process that was stopped for so long would find neither the seal
-//! nor its successor's record. So one that has not looked for a minute looks for its own record too, before it writes, and
-//! what took it that long to write is not acknowledged before it has looked again.
+//! A day after a record was followed by another one, a process that starts deletes the seal of its writer, if nothing
+//! else is left of that log, and then the record, oldest first. A process that was stopped for a day would find neither
+//! the seal nor its successor's record. So one that has not looked for a minute looks for its own record too, before it
+//! writes, and what took it that long to write is not acknowledged before it has looked again.
 //!
 //! ```text
 //! owner/000000000007:
@@ -49,7 +51,7 @@ use crate::codec::{CodecError, Reader, checksum, read_header, write_header};
 use crate::seal;
 use crate::store::{self, Store, StoreError};
 
-/// Where the records are.
+/// The folder of the records.
 pub const FOLDER: &str = "owner";
 
 const MAGIC: &[u8; 8] = b"DMOWN\n\n\n";
@@ -61,9 +63,9 @@ const NOBODY: u64 = 0;
 const READS_TOGETHER: usize = 64;
 /// Flushes that follow each other look so seldom.
 const LOOK_EVERY_MS: u64 = 50;
-/// A process that has not looked for so long looks for its own record too.
+/// A process whose last look is older than this looks for its own record too.
 const STALE_MS: u64 = 60_000;
-/// A record is collected so long after the next one was created: much longer than [`STALE_MS`].
+/// A record is collected this long after the next one was created: much longer than [`STALE_MS`].
 const COLLECT_AFTER_MS: i64 = 24 * 3_600_000;
 
 /// One record.
@@ -91,7 +93,7 @@ impl OwnerRecord {
     }
 
     /// # Errors
-    /// Where the bytes are no record that this build reads.
+    /// When the bytes are no record that this build reads.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         read_header(&mut Reader::new(bytes), MAGIC, "owner record", VERSION)?;
         let at = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(CodecError::Truncated)?;
@@ -124,7 +126,7 @@ fn parse(name: &str) -> Option<u64> {
     if number.len() == 12 { number.parse().ok() } else { None }
 }
 
-/// What a process finds when it takes a store.
+/// The records that a process finds when it takes a store.
 #[derive(Debug, Default)]
 pub struct Predecessors {
     /// Earlier records, in the order of their numbers.
@@ -145,7 +147,7 @@ impl Predecessors {
     }
 }
 
-/// What this process knows of its ownership.
+/// This process's knowledge of its ownership.
 pub struct Ownership {
     store: Arc<Store>,
     number: u64,
@@ -175,8 +177,8 @@ impl Ownership {
     /// Takes the store for the process that writes as `writer`.
     ///
     /// # Errors
-    /// [`StoreError::Taken`] where another process did so at the same moment. Others where the store refuses; it may have
-    /// been taken all the same.
+    /// [`StoreError::Taken`] if another process took the store at the same moment. Others when the store refuses; it
+    /// may have been taken all the same.
     pub async fn take(
         store: &Arc<Store>,
         writer: u64,
@@ -266,13 +268,13 @@ impl Ownership {
         }
     }
 
-    /// Whether the last look was so long ago that nothing may be written before the next one.
+    /// Whether the last look is too old to write anything before the next one.
     fn is_stale(&self) -> bool {
         is_stale((self.clock)(), self.watch.lock().good_ms)
     }
 
-    /// Writes an object of the log, and looks meanwhile at the owner where it is time for that. The look does not hold the
-    /// write up: one that takes longer ends beside the next.
+    /// Writes an object of the log, and meanwhile looks at the owner if a look is due. The look does not delay the
+    /// write: one that takes longer ends beside the next write.
     ///
     /// # Errors
     /// [`StoreError::LogSealed`] when another process has taken the store over: then nothing was written, or it must not be
@@ -305,7 +307,8 @@ impl Ownership {
                 Either::Right(((), write)) => write.await,
             },
         };
-        // It lies before the seal, if there is one. But if this process was stopped meanwhile, the seal may have come and gone.
+        // It precedes the seal, if there is one. But if this process was stopped meanwhile, the seal may have come and
+        // gone.
         if written.is_ok() && self.is_stale() {
             self.look().await?;
         }
@@ -348,8 +351,8 @@ impl Ownership {
         Err(StoreError::LogSealed)
     }
 
-    /// Deletes the records that no process needs any more, and the seals of their writers. To be called when the logs of all
-    /// earlier processes are sealed. Answers how many records it deleted.
+    /// Deletes the records that no process needs any more, and the seals of their writers. To be called when the logs
+    /// of all earlier processes are sealed. Returns how many records it deleted.
     ///
     /// # Errors
     /// When the store refuses.
@@ -404,8 +407,8 @@ async fn look(store: &Store, number: u64, thorough: bool) -> Result<bool, StoreE
     }
 }
 
-/// Creates a record; false where its number belongs to another process. Something between this process and the store may
-/// repeat a request, so a refusal can be the answer to a record of its own.
+/// Creates a record; false if its number belongs to another process. A gateway between this process and the store may
+/// repeat a request, so a record of this process can be the reason for a refusal.
 async fn create(store: &Store, record: &OwnerRecord) -> Result<bool, StoreError> {
     match store.put_new(&name(record.number), record.encode()).await {
         Ok(()) => Ok(true),
@@ -414,7 +417,7 @@ async fn create(store: &Store, record: &OwnerRecord) -> Result<bool, StoreError>
     }
 }
 
-/// A record; none where it was collected meanwhile.
+/// A record; none if it was collected meanwhile.
 async fn read(store: &Store, number: u64) -> Result<Option<OwnerRecord>, StoreError> {
     let name = name(number);
     let bytes = match store.get(&name).await {

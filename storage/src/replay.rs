@@ -1,7 +1,7 @@
-//! What stored places need on top of their bodies: the effects in the tails, and in the log after a crash.
+//! The effects that stored places need on top of their bodies: those in the tails, and in the log after a crash.
 //!
-//! Invariant: effects are replayed in the order of their numbers. Those of the tails up to a place's `seen`, then those of the
-//! log from there on: what the tails tell of a place is what a checkpoint saw of it, and it saw everything before.
+//! Invariant: effects are replayed in the order of their numbers. Those of the tails up to a place's `seen`, then those
+//! of the log from there on: the tails hold the effects on a place that a checkpoint saw, and it saw everything before.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::manifest::{Manifest, PageInfo, PagedManifest};
 use crate::store::{Store, StoreError};
 use crate::tail::{Tail, TailRecord};
 
-/// Where a segment lies in the store, and what is known of it without reading it. Or the same of all segments of a page of
-/// the manifest, which has not been read.
+/// The location of a segment in the store, and what is known of it without reading it. Or the same of all segments of a
+/// page of the manifest that has not been read.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// What is known is of this page. Then there is no body, and what was seen is not known.
+    /// The page that this describes, if any. Then there is no body, and what was seen is not known.
     pub page: Option<UnreadPage>,
-    /// Object name, offset and length of the body there; `None`: nothing was ever written, the tail holds it all.
+    /// Object name, offset and length of the body there; `None`: no body was ever written, the tail holds everything.
     pub body: Option<Body>,
     /// The pieces of its values, in the order of their numbers.
     pub pieces: Box<[Body]>,
@@ -31,7 +31,7 @@ pub struct Stored {
     pub tailed: bool,
     /// Whether the log does: its counts are not known before it is loaded.
     pub logged: bool,
-    /// Where those effects are.
+    /// The location of those effects.
     pub replay: Option<Arc<Replay>>,
 }
 
@@ -49,7 +49,7 @@ impl UnreadPage {
     }
 }
 
-/// Where a sealed block is in the store: the body of a segment, or a piece of a value.
+/// The location of a sealed block in the store: the body of a segment, or a piece of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body {
     pub chunk: Arc<str>,
@@ -58,7 +58,7 @@ pub struct Body {
     pub checksum: u64,
 }
 
-/// Where the effects of stored places are found.
+/// The sources of the effects of stored places.
 #[derive(Debug, Clone, Default)]
 pub struct Replay {
     pub tails: Vec<Arc<Tail>>,
@@ -104,12 +104,12 @@ impl Replay {
         self.log.as_ref().is_some_and(|log| log.touches(keyspace, range))
     }
 
-    /// Whether the tails have effects for a place; when not, that is certain.
+    /// Whether the tails may have effects for a place; false is certain.
     pub fn is_tailed(&self, keyspace: u32, range: Range53) -> bool {
         self.tails.iter().any(|tail| tail.touches(keyspace, range))
     }
 
-    /// What must be replayed onto the body of a place.
+    /// The effects that must be replayed onto the body of a place.
     ///
     /// # Errors
     /// When a tail is damaged.

@@ -8,10 +8,10 @@
 
 use std::time::Duration;
 
-/// A failure that goes on is logged again after so long.
+/// The interval after which a lasting failure is logged again.
 const REPEAT_MS: u64 = 5 * 60_000;
 
-/// What a failure is worth in the log.
+/// The line that a failure deserves in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
     /// It has begun to fail.
@@ -37,7 +37,7 @@ impl Retry {
         Self { pause_ms: (first_ms, longest_ms), failures: 0, unlogged_ms: 0 }
     }
 
-    /// Notes a failure. Answers how long to wait before the next attempt, and what to log.
+    /// Notes a failure. Returns the pause before the next attempt, and what to log.
     pub fn failed(&mut self) -> (Duration, Notice) {
         let (first, longest) = self.pause_ms;
         let pause_ms = first.saturating_mul(1 << self.failures.min(32)).min(longest);
@@ -56,7 +56,7 @@ impl Retry {
         (Duration::from_millis(pause_ms), notice)
     }
 
-    /// Notes a success. Answers how many failures it ends, if any.
+    /// Notes a success. Returns how many failures it ends, if any.
     pub fn succeeded(&mut self) -> Option<u64> {
         self.unlogged_ms = 0;
         Some(std::mem::take(&mut self.failures)).filter(|failures| *failures > 0)

@@ -1,19 +1,19 @@
-//! Seals: the last object of a log whose writer another process has taken over from. Nothing can be added behind one.
+//! Seals: the last object of a log whose writer another process has taken over from. Nothing can be added after one.
 
 use crate::store::{Store, StoreError};
 
-/// Where the logs are in a store.
+/// The folder of the logs in a store.
 pub const FOLDER: &str = "log";
 
-/// What a seal holds. No other object of a log is as short.
+/// The contents of a seal. No other object of a log is as short.
 pub const SEAL: &[u8] = b"DMSEAL\n\n";
 
-/// Where the log of a writer is.
+/// The folder of a writer's log.
 pub fn folder(writer: u64) -> String {
     format!("{FOLDER}/{writer:016x}")
 }
 
-/// Deletes the seal of a log of which nothing else is left; false where there is more.
+/// Deletes the seal of a log of which nothing else is left; false if there is more.
 ///
 /// # Errors
 /// When the store refuses.

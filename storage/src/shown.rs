@@ -6,7 +6,7 @@
 /// The logical indexes that `SELECT` chooses from.
 pub const INDEXES: usize = 16;
 
-/// Those, and behind them a hidden one for each, in which an import stages what will replace it.
+/// Those, followed by a hidden one for each, in which an import stages its replacement.
 pub const ALL_INDEXES: usize = 2 * INDEXES;
 
 /// The id of a staged index while nothing is staged.
@@ -35,7 +35,7 @@ pub struct Shown {
     pub next: u32,
 }
 
-/// What a new database shows: nothing is staged.
+/// The keyspaces that a new database shows: none is staged.
 pub fn first_ids() -> Ids {
     std::array::from_fn(|index| if index < INDEXES { index as u32 } else { NO_KEYSPACE })
 }

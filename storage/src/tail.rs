@@ -1,4 +1,4 @@
-//! Tails: what was written after the segments of a manifest, kept as effects.
+//! Tails: writes after the segments of a manifest, kept as effects.
 //!
 //! A checkpoint that finds little dirty does not rewrite whole segments; it puts the effects since then into one object. When
 //! a segment is loaded, its effects are found by its range and replayed onto it, so the object is ordered by position:
@@ -46,7 +46,7 @@ const BLOCK_BYTES: usize = 64 << 10;
 const RECORD_BYTES_MIN: usize = 12;
 const ENTRY_BYTES_MIN: usize = 28;
 
-/// One effect on one key. What the body says is the log's business.
+/// One effect on one key. The log defines the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailRecord {
     pub sequence: u64,
@@ -146,7 +146,7 @@ impl Tail {
     pub fn decode(name: &str, object: Bytes) -> Result<Tail, CodecError> {
         read_header(&mut Reader::new(&object), MAGIC, "tail", VERSION)?;
         let range = read_trailer(&object, object.len() as u64, END_MAGIC, "complete tail")?;
-        // The whole object is here, so the index lies inside it.
+        // The whole object is here, so the index is inside it.
         let raw = open(&object[range.start as usize..range.end as usize])?;
         let mut reader = Reader::new(&raw);
         let count = reader.count(ENTRY_BYTES_MIN)?;
@@ -193,7 +193,7 @@ impl Tail {
         self.object.len() + self.blocks.len() * size_of::<Block>()
     }
 
-    /// Whether there may be effects on keys of this range; when not, that is certain.
+    /// Whether the tail may have effects on keys of this range; false is certain.
     pub fn touches(&self, keyspace: u32, range: Range53) -> bool {
         !self.blocks_of(keyspace, range).is_empty()
     }
@@ -241,7 +241,7 @@ impl Tail {
     }
 
     fn block_bytes(&self, block: &Block) -> &[u8] {
-        // `decode` has checked that every block lies inside the object.
+        // `decode` has checked that every block is inside the object.
         &self.object[block.offset as usize..(block.offset + block.len) as usize]
     }
 

@@ -134,7 +134,7 @@ fn manifest() -> Manifest {
     manifest
 }
 
-/// What version 2 added.
+/// The additions of version 2.
 fn manifest_2() -> Manifest {
     let mut manifest = manifest();
     manifest.cut = 9007;
@@ -157,7 +157,7 @@ fn manifest_2() -> Manifest {
     manifest
 }
 
-/// What version 3 added: an import fills the staged indexes, and the source decides what expires in them.
+/// The additions of version 3: an import fills the staged indexes, and the source decides what expires in them.
 fn manifest_3() -> Manifest {
     let mut manifest = manifest_2();
     manifest.keyspaces[16..].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
@@ -168,7 +168,7 @@ fn manifest_3() -> Manifest {
     manifest
 }
 
-/// What version 4 added. Version 3 is one with an import.
+/// The additions of version 4. Version 3 is one with an import.
 fn manifest_4() -> Manifest {
     let mut manifest = manifest_2();
     for (at, number) in [1, 2, 5].into_iter().enumerate() {
@@ -179,7 +179,7 @@ fn manifest_4() -> Manifest {
     manifest
 }
 
-/// What version 5 added: so many segments that they are in pages.
+/// The additions of version 5: so many segments that they are in pages.
 fn manifest_5() -> Manifest {
     let mut manifest = manifest_4();
     manifest.keyspaces[16..].iter_mut().zip(20..).for_each(|(keyspace, id)| *keyspace = id);
@@ -251,7 +251,7 @@ fn effects() -> Vec<TailRecord> {
 /// The bit of a time in a tail that says that the effect's index was followed.
 const FOLLOWED_TIME: u64 = 1 << 63;
 
-/// What version 2 added: effects on followed indexes among others.
+/// The additions of version 2: effects on followed indexes among others.
 fn effects_2() -> Vec<TailRecord> {
     let mut effects = effects();
     effects.iter_mut().step_by(3).for_each(|effect| effect.now_ms |= FOLLOWED_TIME);
@@ -318,7 +318,7 @@ fn log(head: impl Fn(&FileHead) -> [u8; HEADER_BYTES]) -> Vec<u8> {
 /// The bit of a keyspace in the log that says that an effect's index was followed.
 const FOLLOWED: u32 = 1 << 31;
 
-/// What all indexes show during an import: the staged ones are there, and they and index 3 are followed.
+/// The keyspaces that all indexes show during an import: staged ones exist, and they and index 3 are followed.
 fn staged() -> Shown {
     let mut ids = first_ids();
     ids[16..].iter_mut().zip(20..).for_each(|(id, keyspace)| *id = keyspace);
@@ -398,7 +398,7 @@ fn chunk_version_3() {
     // The listpack or bytes of "plain" and "end".
     assert!(shown[3].contains("112, 108, 97, 105, 110") && shown[3].contains("101, 110, 100"), "{}", shown[3]);
     assert_eq!(shown[4], format!("{:?}", Object::Text(b"half half".to_vec())));
-    // What is written today is the same.
+    // This build writes the same bytes.
     assert_eq!(chunk_3(), chunk);
 }
 
@@ -480,7 +480,7 @@ fn log_of_an_import_version_1() {
 fn log_version_1() {
     let file = golden("log-v1.bin");
     check_log(&file);
-    // What is written today is the same.
+    // This build writes the same bytes.
     assert_eq!(log(FileHead::encode), file);
 }
 

@@ -36,7 +36,7 @@ fn show(loaded: LoadedValue<'_>) -> String {
     elements.join(" ")
 }
 
-/// What is in a file: index and key, and the content, or what it is that cannot be taken.
+/// The contents of a file: index and key, and the value, or what it is that cannot be taken.
 fn content(file: &[u8]) -> BTreeMap<String, String> {
     let mut content = BTreeMap::new();
     let mut reader = RdbReader::new(file).expect("a known version");
@@ -71,7 +71,7 @@ fn joined(count: usize, one: impl Fn(usize) -> String) -> String {
     all.join(" ")
 }
 
-/// What both servers were given.
+/// The data that both servers were given.
 fn common() -> BTreeMap<String, String> {
     let list: Vec<String> = (0..40).map(|at| format!("element {at}")).chain(["x".repeat(9000)]).collect();
     let fields = |count| move |at| if at == count { "number=3".to_owned() } else { format!("field {at}=v{at}") };

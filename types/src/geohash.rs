@@ -1,18 +1,18 @@
 //! Points of the Earth as scores of sorted sets: geohashes of 52 bits.
 //!
-//! 1. Longitude and latitude become numbers of 26 bits, each the part of its range that lies below. Their bits, interleaved,
-//!    are a number that a double holds exactly. Points with a common prefix share a **cell**, and the cells of one step are
-//!    ranges of scores.
+//! 1. Longitude and latitude become numbers of 26 bits, each the part of its range that is below. Their bits,
+//!    interleaved, are a number that a double holds exactly. Points with a common prefix share a **cell**, and the
+//!    cells of one step are ranges of scores.
 //! 2. A search takes the step whose cells are about as large as its area, and looks at the cell of the centre and at its eight
 //!    neighbours, as far as they touch the **bounds** of the area. Which points are within is computed for each.
 //! 3. Distances are those on a sphere of [`RADIUS_METERS`], by the haversine formula.
 //!
-//! Steps, bounds and the order of the neighbours are Redis's, so that results without an order of their own come as there.
+//! Steps, bounds and the order of the neighbours are Redis's, so that unordered results come in Redis's order.
 
 use std::f64::consts::PI;
 
 pub const RADIUS_METERS: f64 = 6_372_797.560_856;
-/// What the projection of the scores can hold.
+/// The limit of the scores' projection.
 pub const LATITUDE_MAX: f64 = 85.051_128_78;
 pub const LONGITUDE_MAX: f64 = 180.0;
 
@@ -89,7 +89,7 @@ fn degrees(radians: f64) -> f64 {
     radians / (PI / 180.0)
 }
 
-/// What a search looks for, in meters around a centre.
+/// The area of a search, in meters around a centre.
 #[derive(Debug, Clone, Copy)]
 pub enum Shape {
     Circle { radius: f64 },
@@ -220,7 +220,7 @@ impl Cell {
         }
     }
 
-    /// The cell that is `x` cells to the east and `y` to the north, around the Earth where it ends.
+    /// The cell that is `x` cells to the east and `y` to the north, wrapping around the Earth.
     fn moved(self, x: i32, y: i32) -> Self {
         if x == 0 && y == 0 {
             return self;

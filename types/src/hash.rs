@@ -38,7 +38,7 @@ impl Hash {
         hash
     }
 
-    /// Loads what [`Hash::packed`] gave, or Redis; chooses the form anew.
+    /// Loads the bytes of [`Hash::packed`], or of Redis, and chooses the form by `limits`.
     pub fn from_listpack(bytes: &[u8], limits: &Limits) -> Result<Self, Malformed> {
         const BAD: Malformed = Malformed("hash");
         let listpack = Listpack::from_bytes(bytes)?;
@@ -111,7 +111,7 @@ impl Hash {
         }
     }
 
-    /// Answers whether the field is new.
+    /// Returns whether the field is new.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
         if let Form::Packed(listpack) = &mut self.0 {
             let view = listpack.view();
@@ -140,7 +140,7 @@ impl Hash {
         }
     }
 
-    /// Answers whether the field was there.
+    /// Returns whether the field existed.
     pub fn remove(&mut self, field: &[u8]) -> bool {
         match &mut self.0 {
             Form::Packed(listpack) => {
@@ -164,7 +164,7 @@ impl Hash {
         packed.into_iter().flatten().chain(table.into_iter().flatten())
     }
 
-    /// Visits about `count` fields from `cursor` on, first 0; answers the next cursor, 0 at the end. A packed hash is
+    /// Visits about `count` fields from `cursor` on, first 0; returns the next cursor, 0 at the end. A packed hash is
     /// visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>, Item<'_>)) -> u64 {
         match &self.0 {
@@ -199,7 +199,7 @@ impl Hash {
         }
     }
 
-    /// The capture of its table that is under way.
+    /// The capture of its table in progress.
     pub fn captured_id(&self) -> Option<u64> {
         match &self.0 {
             Form::Packed(_) => None,
@@ -226,7 +226,7 @@ impl Hash {
         done
     }
 
-    /// The table, made if there is none, with room for `more` fields.
+    /// The table, made if missing, with room for `more` fields.
     fn table(&mut self, more: usize, limits: &Limits) -> &mut Fields {
         if let Form::Packed(listpack) = &self.0 {
             let view = listpack.view();

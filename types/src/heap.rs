@@ -1,5 +1,5 @@
-//! What the collections share: the bytes that an allocation takes, storage that follows the allocator's size classes, and
-//! the freeing of tables in pieces.
+//! Helpers of the collections: the bytes that an allocation takes, storage that follows the allocator's size classes,
+//! and the freeing of tables in pieces.
 
 use crate::entry::{Entry, size_class};
 use crate::segment::{Placement, Table};
@@ -30,7 +30,7 @@ pub(super) fn below(random: u64, limit: usize) -> usize {
     ((u128::from(random) * limit as u128) >> 64) as usize
 }
 
-/// Frees at least `budget` entries, a segment at a time; answers whether none is left.
+/// Frees at least `budget` entries, a segment at a time; returns whether none is left.
 pub(super) fn dismantle_table<E: Entry, P: Placement>(table: &mut Table<E, P>, budget: usize) -> bool {
     let mut freed = 0;
     while freed < budget && !table.is_empty() {

@@ -165,7 +165,7 @@ impl Registers {
         &self.0[..]
     }
 
-    /// The estimate of how many elements there are.
+    /// The estimate of the number of elements.
     pub fn count(&self) -> u64 {
         let mut histogram = [0u32; 64];
         self.0.iter().for_each(|rank| histogram[usize::from(*rank) % 64] += 1);
@@ -250,7 +250,7 @@ fn murmur(bytes: &[u8], seed: u64) -> u64 {
 
 // ---- dense ----------------------------------------------------------------------------------------------------------------
 
-/// The two bytes that a register lies in, the lower one first; the last register has no second byte.
+/// The two bytes that hold a register, the lower one first; the last register has no second byte.
 fn pair(bytes: &[u8], index: usize) -> (usize, u16, u32) {
     let at = HEADER + index * 6 / 8;
     let high = bytes.get(at + 1).copied().unwrap_or(0);
@@ -301,7 +301,7 @@ fn opcode(bytes: &[u8], at: usize) -> Option<(Opcode, usize, u8, usize)> {
     })
 }
 
-/// Visits the opcodes, which must cover all registers exactly. So no more than there are registers are looked at.
+/// Visits the opcodes, which must cover all registers exactly, so at most one per register.
 fn each_opcode(bytes: &[u8], mut visit: impl FnMut(Opcode, usize, u8)) -> Result<(), Corrupted> {
     let (mut at, mut covered) = (HEADER, 0);
     while at < bytes.len() {
@@ -343,8 +343,9 @@ fn values(value: u8, len: usize) -> u8 {
     0x80 | (value - 1) << 2 | (len - 1) as u8
 }
 
-/// The opcode that covers the register is replaced by up to three: what is before it, the register itself, what is behind.
-/// Then runs around are joined. What becomes too long, or has too high a rank, becomes dense.
+/// The opcode that covers the register is replaced by up to three: the registers before it, the register itself, the
+/// registers after it. Then runs around are joined. A sparse form that becomes too long, or needs too high a rank,
+/// becomes dense.
 fn raise_sparse(bytes: &mut Vec<u8>, index: usize, rank: u8) -> bool {
     if rank > VALUE_MAX {
         make_dense(bytes);

@@ -65,7 +65,7 @@ impl Intset {
         heap::allocation(self.storage.len())
     }
 
-    /// Answers whether the number is new.
+    /// Returns whether the number is new.
     pub fn insert(&mut self, number: i64) -> bool {
         let index = match self.view().search(number) {
             Ok(_) => return false,
@@ -86,7 +86,7 @@ impl Intset {
         true
     }
 
-    /// Answers whether the number was there.
+    /// Returns whether the number existed.
     pub fn remove(&mut self, number: i64) -> bool {
         match self.view().search(number) {
             Ok(index) => {

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
-/// The number that a text is in canonical form, the only text that is kept as a number.
+/// The number whose canonical form a text is; only such texts are kept as numbers.
 pub use crate::entry::canonical_integer as parse_i64;
 
 /// Room for the text of any integer item.
@@ -19,7 +19,7 @@ pub enum Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// The item that stands for `text`: a number where `text` is one in canonical form.
+    /// The item that stands for `text`: a number if `text` is one in canonical form.
     pub fn parse(text: &'a [u8]) -> Self {
         match parse_i64(text) {
             Some(number) => Item::Int(number),

@@ -11,7 +11,7 @@
 //! | [`Set`] | [`intset`], [`listpack`] | a hash table of members |
 //! | [`SortedSet`] | [`listpack`] | a hash table of members beside a counted B+ tree |
 //!
-//! What they must not know: commands, replies, time, chance (random numbers are handed in), and how keys are stored.
+//! They must not know commands, replies, time, chance (random numbers are handed in), or how keys are stored.
 //!
 //! Every collection knows the bytes that it has allocated, rounded to the allocator's size classes, without counting.
 

@@ -1,7 +1,7 @@
-//! Up to where collections stay packed.
+//! Limits up to which collections stay packed.
 
-/// Up to where collections stay packed (Redis's settings of the same names), and the seed that places the elements of
-/// large ones.
+/// Limits up to which collections stay packed (Redis's settings of the same names), and the seed that places the
+/// elements of large ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub hash_max_listpack_entries: usize,

@@ -71,7 +71,7 @@ impl Listpack {
         Ok(listpack)
     }
 
-    /// What [`Listpack::into_storage`] gave.
+    /// Takes back the storage of [`Listpack::into_storage`].
     pub(super) fn from_storage(storage: Box<[u8]>) -> Self {
         Listpack { storage }
     }
@@ -96,7 +96,7 @@ impl Listpack {
         self.insert(HEADER, item);
     }
 
-    /// Inserts before the entry at `at`, or at the end. Answers where the entry after the new one is.
+    /// Inserts before the entry at `at`, or at the end. Returns the position of the entry after the new one.
     pub fn insert(&mut self, at: usize, item: Item<'_>) -> usize {
         let entry = Encoded::new(item);
         self.splice(at, at, entry.len(), 1);
@@ -141,7 +141,7 @@ impl Listpack {
         entry.write(&mut self.storage[at..at + entry.len()]);
     }
 
-    /// Removes `entries` entries from `at` on (as many as there are). What followed them is at `at` then.
+    /// Removes `entries` entries from `at` on (at most to the end). The entries after them are at `at` then.
     pub fn remove(&mut self, at: usize, entries: usize) {
         let (mut after, mut removed) = (at, 0);
         let end = self.view().end();
@@ -152,7 +152,7 @@ impl Listpack {
         self.splice(at, after, 0, -(removed as isize));
     }
 
-    /// Cuts the listpack in two at `at`; answers the second part.
+    /// Cuts the listpack in two at `at`; returns the second part.
     pub fn split_off(&mut self, at: usize) -> Listpack {
         let view = self.view();
         let (end, count) = (view.end(), view.len());
@@ -175,7 +175,7 @@ impl Listpack {
         second
     }
 
-    /// Copies all entries of `other` behind its own.
+    /// Copies all entries of `other` after its own.
     pub fn append(&mut self, other: ListpackRef<'_>) {
         if other.is_empty() {
             return;
@@ -270,12 +270,12 @@ impl<'a> ListpackRef<'a> {
         &self.bytes()[HEADER..self.end()]
     }
 
-    /// Where the first entry is, or would be.
+    /// The position of the first entry, even if the listpack is empty.
     pub fn start(self) -> usize {
         HEADER
     }
 
-    /// The position behind the last entry.
+    /// The position after the last entry.
     pub fn end(self) -> usize {
         self.bytes_len() - 1
     }
@@ -288,7 +288,7 @@ impl<'a> ListpackRef<'a> {
         (!self.is_empty()).then(|| self.before(self.end()))
     }
 
-    /// The position behind the entry at `at`.
+    /// The position after the entry at `at`.
     pub fn after(self, at: usize) -> usize {
         at + whole_len(&self.storage[at..])
     }
@@ -329,7 +329,7 @@ impl<'a> ListpackRef<'a> {
         self.seek(index).map(|at| self.item(at))
     }
 
-    /// The first entry equal to `text` among the entry at `from`, the one `skip` entries behind it, and so on.
+    /// The first entry equal to `text` among the entry at `from`, the one `skip` entries after it, and so on.
     pub fn find(self, from: usize, text: &[u8], skip: usize) -> Option<usize> {
         let wanted = Encoded::new(Item::parse(text));
         let head = wanted.head();
@@ -596,7 +596,7 @@ fn decode(bytes: &[u8]) -> Item<'_> {
     }
 }
 
-/// Checks a listpack from outside: every length, every back-length, and the count. Answers the number of entries, and
+/// Checks a listpack from outside: every length, every back-length, and the count. Returns the number of entries, and
 /// whether each has the encoding that Redis (and [`ListpackRef::find`]) would choose for it.
 fn check(bytes: &[u8]) -> Result<(usize, bool), Malformed> {
     const BAD: Malformed = Malformed("listpack");

@@ -6,7 +6,7 @@ use crate::list::List;
 use crate::set::Set;
 use crate::sorted_set::SortedSet;
 
-/// A value that is more than the plain bytes of a record.
+/// A value that is not the plain bytes of a record.
 #[derive(Clone, Debug)]
 pub enum Object {
     /// A string that is too large to be stored with its key.
@@ -67,8 +67,8 @@ impl Object {
         self.len() == 0
     }
 
-    /// Frees about `budget` elements; answers whether the value is empty now. What is large must be freed in pieces, so
-    /// that nobody waits for it.
+    /// Frees about `budget` elements; returns whether the value is empty now. A large value must be freed in pieces, so
+    /// that no command waits for it.
     pub fn dismantle(&mut self, budget: usize) -> bool {
         match self {
             Object::Text(text) => {
@@ -93,7 +93,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Redis's name of the type, as `TYPE` answers.
+    /// Redis's name of the type, as `TYPE` replies.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::String => "string",
@@ -105,7 +105,7 @@ impl Kind {
     }
 }
 
-/// What the keyspace needs of every collection, whichever kind it is.
+/// The keyspace's requirements of every collection, whichever kind it is.
 pub trait Collection: Sized {
     const KIND: Kind;
 
@@ -118,7 +118,7 @@ pub trait Collection: Sized {
     /// The allocated bytes, besides the collection itself.
     fn heap_bytes(&self) -> usize;
     fn encoding(&self) -> &'static str;
-    /// Frees about `budget` elements; answers whether nothing is left.
+    /// Frees about `budget` elements; returns whether nothing is left.
     fn dismantle(&mut self, budget: usize) -> bool;
 
     fn as_object(object: &Object) -> Option<&Self>;

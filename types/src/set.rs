@@ -1,9 +1,9 @@
 //! Sets: an intset while all members are integers, a listpack while few and short, else a hash table.
 //!
 //! Redis 7.2's rules (`setTypeAddAux`): a set whose first member is an integer begins as an intset. Beyond
-//! `set-max-intset-entries` that becomes a table; the first member that is no integer makes it a listpack, if there are fewer
-//! than `set-max-listpack-entries` members and that one is no longer than `set-max-listpack-value`, else a table. A listpack
-//! becomes a table at the same limits. No set comes back by itself.
+//! `set-max-intset-entries` that becomes a table; the first member that is no integer makes it a listpack, if there are
+//! fewer than `set-max-listpack-entries` members and that one is no longer than `set-max-listpack-value`, else a table.
+//! A listpack becomes a table at the same limits. No set returns to a smaller form by itself.
 //!
 //! An intset begins with its width, 2, 4 or 8, a listpack with its length, which is never less than 7: so the two share one
 //! form, and a set takes 16 bytes.
@@ -31,7 +31,7 @@ enum Form {
     Table(Box<Members>),
 }
 
-/// A set to be read. One that is empty is nothing yet, and shows as a listpack.
+/// A set to be read. An empty one has no form yet, and shows as a listpack.
 #[derive(Clone, Copy)]
 enum View<'a> {
     Integers(IntsetRef<'a>),
@@ -59,7 +59,7 @@ impl Set {
         set
     }
 
-    /// Loads what [`Set::integers`] gave, or Redis; chooses the form anew.
+    /// Loads the bytes of [`Set::integers`], or of Redis, and chooses the form by `limits`.
     pub fn from_intset(bytes: &[u8], limits: &Limits) -> Result<Self, Malformed> {
         let mut set = Set(Form::Packed(Intset::from_bytes(bytes)?.into_storage()));
         if set.len() > limits.set_max_intset_entries {
@@ -68,7 +68,7 @@ impl Set {
         Ok(set)
     }
 
-    /// Loads what [`Set::packed`] gave, or Redis; chooses the form anew.
+    /// Loads the bytes of [`Set::packed`], or of Redis, and chooses the form by `limits`.
     pub fn from_listpack(bytes: &[u8], limits: &Limits) -> Result<Self, Malformed> {
         let listpack = Listpack::from_bytes(bytes)?;
         let view = listpack.view();
@@ -158,7 +158,7 @@ impl Set {
         }
     }
 
-    /// Answers whether the member is new.
+    /// Returns whether the member is new.
     pub fn add(&mut self, member: &[u8], limits: &Limits) -> bool {
         match self.view() {
             View::Integers(intset) => match parse_i64(member) {
@@ -208,7 +208,7 @@ impl Set {
         }
     }
 
-    /// Answers whether the member was there.
+    /// Returns whether the member existed.
     pub fn remove(&mut self, member: &[u8]) -> bool {
         match self.view() {
             View::Integers(intset) => match parse_i64(member) {
@@ -272,7 +272,7 @@ impl Set {
         packed.chain(table.into_iter().flatten())
     }
 
-    /// Visits about `count` members from `cursor` on, first 0; answers the next cursor, 0 at the end. A packed set is
+    /// Visits about `count` members from `cursor` on, first 0; returns the next cursor, 0 at the end. A packed set is
     /// visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>)) -> u64 {
         match self.view() {
@@ -308,7 +308,7 @@ impl Set {
         }
     }
 
-    /// The capture of its table that is under way.
+    /// The capture of its table in progress.
     pub fn captured_id(&self) -> Option<u64> {
         match &self.0 {
             Form::Packed(_) => None,
@@ -363,7 +363,7 @@ impl Set {
         }
     }
 
-    /// The table, made if there is none, with room for `more` members.
+    /// The table, made if missing, with room for `more` members.
     fn table(&mut self, more: usize, limits: &Limits) -> &mut Members {
         if let Form::Packed(_) = &self.0 {
             let mut table = Members::with_capacity(HashPlacement { seed: limits.seed }, self.len() + more);

@@ -1,4 +1,4 @@
-//! A compressed, checksummed run of bytes: what all durable objects are made of.
+//! Compressed, checksummed runs of bytes, of which all durable objects consist.
 //!
 //! ```text
 //! +--------+------------+-----------------+------------------------------+
@@ -8,8 +8,8 @@
 //! method 1: the payload is the raw bytes        2: it is one LZ4 block
 //! ```
 //!
-//! The checksum covers what lies on disk, so it is checked before anything is decompressed. There is no method 0:
-//! a block of zeros, whose checksum would be right, is none.
+//! The checksum covers the bytes on disk, so it is checked before anything is decompressed. There is no method 0: a
+//! block of zeros, whose checksum would be right, is none.
 
 use std::borrow::Cow;
 
@@ -19,11 +19,11 @@ const STORED: u8 = 1;
 const LZ4: u8 = 2;
 const CHECKSUM_BYTES: usize = 8;
 
-/// LZ4 works on at most 2 GiB; what is larger than this is stored as it is.
+/// LZ4 works on at most 2 GiB; larger blocks are stored uncompressed.
 const COMPRESSED_RAW_MAX: usize = 1 << 30;
-/// Below this LZ4 cannot win back what it costs.
+/// Below this size LZ4 does not pay.
 const COMPRESSED_RAW_MIN: usize = 32;
-/// An LZ4 byte stands for at most 255 bytes.
+/// The largest expansion of LZ4: a byte stands for at most 255 bytes.
 const LZ4_RATIO_MAX: u64 = 255;
 
 /// The checksum that a sealed block ends with, or zero for something too short to be one.
@@ -70,7 +70,7 @@ fn compress_into(raw: &[u8], out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Checks a sealed block without decompressing it; answers its checksum.
+/// Checks a sealed block without decompressing it; returns its checksum.
 pub fn verify(block: &[u8]) -> Result<u64, CodecError> {
     let (body, stored) = block.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CodecError::Truncated)?;
     let (stored, computed) = (u64::from_le_bytes(*stored), checksum(body));

@@ -1,4 +1,4 @@
-//! What `DUMP` answers and `RESTORE` takes: a value that carries its own version and checksum.
+//! The payload of `DUMP` and `RESTORE`: a value that carries its own version and checksum.
 //!
 //! ```text
 //! +------+-------+--------------------+------------------------------+
@@ -6,7 +6,7 @@
 //! +------+-------+--------------------+------------------------------+
 //! ```
 //!
-//! A checksum of zero means that there is none: Redis 8.10 sends such payloads to its replicas.
+//! A checksum of zero means no checksum: Redis 8.10 sends such payloads to its replicas.
 
 use dormouse_types::Limits;
 use dormouse_types::record::{Value, size_class};
@@ -94,12 +94,12 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>
     Ok(value)
 }
 
-/// A packed collection becomes a table where it is larger than packed ones may be; an element takes so many times its bytes
-/// there at most.
+/// A packed collection that exceeds the limits becomes a table; an element takes at most this many times its bytes
+/// there.
 const UNPACKED: usize = 24;
-/// What an element takes beside its bytes.
+/// Overhead per element, in bytes.
 const ELEMENT_BYTES: usize = 64;
-/// What compression saves at most: three bytes stand for 264.
+/// The largest compression ratio: three bytes stand for 264.
 const INFLATED: usize = 88;
 
 /// The bytes of memory that a payload may take when it is restored, at most, by the lengths that it gives. Nothing of it is

@@ -2,12 +2,12 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`reader`] | a cursor over bytes that nobody vouches for |
-//! | [`block`] | a compressed, checksummed run of bytes: what all durable objects are made of |
+//! | [`reader`] | a cursor over untrusted bytes |
+//! | [`block`] | compressed, checksummed runs of bytes, of which all durable objects consist |
 //! | [`string`], [`lzf`] | RDB's strings and the compression that some have |
-//! | [`ziplist`] | what Redis packed collections with before listpacks |
+//! | [`ziplist`] | the format in which Redis packed collections before listpacks |
 //! | [`value`] | RDB's encodings of values: for chunks, `DUMP` and `RESTORE`, RDB files |
-//! | [`dump`] | a value on its own, as `DUMP` answers it |
+//! | [`dump`] | a value on its own, the payload of `DUMP` |
 //! | [`segment`] | the records of one segment |
 //!
 //! Everything here reads bytes that may have been damaged or forged. The rules: a length is compared with what is left
@@ -29,7 +29,7 @@ use std::ops::Range;
 
 use dormouse_types::segment::{PREFIX_BITS, PREFIX_END, Range53};
 
-/// Why bytes could not be decoded. The text says what is wrong, for a message that names the object.
+/// The reason why bytes could not be decoded, as text for a message that names the object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
     #[error("ends too early")]
@@ -46,10 +46,10 @@ pub enum CodecError {
     Malformed(&'static str),
 }
 
-/// CRC-64 of Jones, as Redis has it: what lies in RDB files, in `DUMP` payloads and in all of our objects.
+/// CRC-64 of Jones, as Redis has it, used in RDB files, in `DUMP` payloads and in all of our objects.
 ///
-/// Its initial value is zero, so a run of zero bytes has the checksum zero. What is sealed with it must therefore never
-/// be valid when it is all zeros, which is what a file system may leave behind after a power cut.
+/// Its initial value is zero, so a run of zero bytes has the checksum zero. Contents sealed with it must therefore
+/// never be valid as all zeros, which a file system may leave after a power cut.
 pub fn checksum(bytes: &[u8]) -> u64 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Redis, bytes)
 }
@@ -69,7 +69,7 @@ pub(crate) fn write_header(out: &mut Vec<u8>, magic: &[u8; 8], version: u32) {
     out.extend_from_slice(&version.to_le_bytes());
 }
 
-/// Checks the header; answers the version, which is at least 1 and at most `newest`.
+/// Checks the header; returns the version, which is at least 1 and at most `newest`.
 pub(crate) fn read_header(
     reader: &mut Reader<'_>,
     magic: &[u8; 8],
@@ -111,7 +111,7 @@ pub(crate) fn write_trailer(object: &mut Vec<u8>, index: &[u8], end_magic: &[u8;
     object.extend_from_slice(end_magic);
 }
 
-/// Where the index lies in an object of `size` bytes that ends with `end`.
+/// The location of the index in an object of `size` bytes that ends with `end`.
 pub(crate) fn read_trailer(
     end: &[u8],
     size: u64,

@@ -1,4 +1,4 @@
-//! A cursor over bytes that nobody vouches for.
+//! A cursor over untrusted bytes.
 //!
 //! Our own formats write integers as *varints*: 7 bits a byte, low bits first, the high bit set on all but the last.
 //! RDB has lengths of its own, see [`Reader::rdb_length`].
@@ -7,13 +7,13 @@ use super::CodecError;
 
 type Result<T> = std::result::Result<T, CodecError>;
 
-/// Reads from the front; what is left shrinks.
+/// Reads from the front of the rest.
 #[derive(Debug, Clone, Copy)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
-/// What stands where RDB has a length: a length, or the number of a special string encoding.
+/// RDB's length field: a length, or the number of a special string encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RdbLength {
     Length(u64),
@@ -35,12 +35,12 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
-    /// All that is left.
+    /// Returns the rest.
     pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// An error unless everything has been read.
+    /// Returns an error unless everything has been read.
     pub fn finish(&self) -> Result<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(CodecError::Malformed("trailing bytes")) }
     }
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// RDB's length where no special encoding may stand.
+    /// RDB's length where a special encoding is not allowed.
     pub fn rdb_plain_length(&mut self) -> Result<u64> {
         match self.rdb_length()? {
             RdbLength::Length(length) => Ok(length),
@@ -196,7 +196,7 @@ pub fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What takes bytes: memory, a stream, or what only counts them.
+/// A receiver of bytes: memory, a stream, or a counter.
 pub trait ByteSink {
     fn push(&mut self, byte: u8);
     fn extend_from_slice(&mut self, bytes: &[u8]);

@@ -1,4 +1,4 @@
-//! The records of one segment, as they lie in a chunk.
+//! The records of one segment, as a chunk stores them.
 //!
 //! A body is a sealed block (see [`super::block`]) of
 //!
@@ -73,7 +73,7 @@ pub struct SegmentBody {
 }
 
 impl SegmentBody {
-    /// A body that was sealed before, as it lies in a chunk.
+    /// A body that was sealed before, as a chunk stores it.
     ///
     /// # Errors
     /// When it is damaged.
@@ -120,7 +120,7 @@ impl RawSegment {
         RawSegment { raw, records: 0, expiring: 0, before: Before::default(), later: Vec::new() }
     }
 
-    /// Writes the records behind each other, each whole. `capacity` is a guess at the bytes that will take.
+    /// Writes the records one after the other, each whole. `capacity` is a guess at their bytes.
     pub fn collect<'r>(records: impl IntoIterator<Item = &'r Record>, capacity: usize) -> RawSegment {
         let mut segment = Self::new(capacity);
         records.into_iter().for_each(|record| segment.push(record));
@@ -206,7 +206,7 @@ pub struct InPieces {
     pub expiry: Option<u64>,
     pub access: u32,
     pub outline: Outline,
-    /// The number of its first piece, and how many there are.
+    /// The number of its first piece, and how many pieces it has.
     pub first: u32,
     pub pieces: u32,
 }
@@ -279,7 +279,7 @@ pub fn decode_body<P: Placement>(
     Ok(Decoded { segment, in_pieces, later: records.later })
 }
 
-/// Reads a body without a table, for checks and exports, and answers how many records there were. Values in pieces are an
+/// Reads a body without a table, for checks and exports, and returns the number of records. Values in pieces are an
 /// error.
 pub fn visit_segment(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Record)) -> Result<u32, CodecError> {
     let mut count = 0;
@@ -294,7 +294,7 @@ pub fn visit_segment(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Record
     if in_pieces == 0 { Ok(count) } else { Err(VALUE_IN_PIECES) }
 }
 
-/// The same of a body with values in pieces; answers which keys were seen later, as [`Decoded`] does.
+/// The same of a body with values in pieces; returns which keys were seen later, as [`Decoded`] does.
 pub fn visit_body(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Read)) -> Result<Vec<(u64, u64)>, CodecError> {
     let raw = open(bytes)?;
     let mut records = Records::new(&raw, limits)?;
@@ -306,7 +306,7 @@ pub fn visit_body(bytes: &[u8], limits: &Limits, mut visit: impl FnMut(Read)) ->
 
 const VALUE_IN_PIECES: CodecError = CodecError::Malformed("a value in pieces, which are not at hand");
 
-/// What a record's fields are differences from.
+/// The values of the record before, from which fields are stored as differences.
 #[derive(Debug, Clone, Default)]
 struct Before {
     access: u32,
@@ -314,7 +314,8 @@ struct Before {
 }
 
 impl Before {
-    /// Appends everything before the value; answers where the head is, which lacks the number of the value's encoding.
+    /// Appends everything before the value; returns the offset of the head, which lacks the number of the value's
+    /// encoding.
     #[inline]
     fn write_head(&mut self, out: &mut Vec<u8>, key: &[u8], access: u32, expiry: Option<u64>) -> usize {
         let start = out.len();
@@ -347,7 +348,7 @@ struct Records<'a> {
     /// The number that the next piece may have at least.
     next_piece: u32,
     has_later: bool,
-    /// Behind the last record.
+    /// After the last record.
     later: Vec<(u64, u64)>,
     digits: Digits,
 }

@@ -22,7 +22,7 @@ pub enum RdbString<'a> {
 }
 
 impl RdbString<'_> {
-    /// The string's bytes; `digits` is only written to where it is an integer.
+    /// The string's bytes; `digits` is only written to if the string is an integer.
     #[inline]
     pub fn bytes<'b>(&'b self, digits: &'b mut Digits) -> &'b [u8] {
         match self {
@@ -52,7 +52,7 @@ pub fn read_string<'a>(reader: &mut Reader<'a>) -> Result<RdbString<'a>, CodecEr
     }
 }
 
-/// Passes by a string, and answers how long it is.
+/// Skips a string and returns its length.
 pub fn skip_string(reader: &mut Reader<'_>) -> Result<usize, CodecError> {
     let length = match reader.rdb_length()? {
         RdbLength::Length(length) => reader.take_u64(length).map(|_| length)?,

@@ -1,14 +1,14 @@
 //! Signs that writes are missing from a log that can be read to its end.
 //!
-//! A log ends where no whole frame follows. After a crash that is no damage: the last frame may have been written in part. But
-//! a crash leaves traces of its own kind, and other ends of a log must not pass for one.
+//! A log ends where no whole frame follows. After a crash that is no damage: the last frame may have been written in
+//! part. But a crash leaves traces of its own kind, and other ends of a log must not pass for a crash.
 //!
-//! 1. **A frame that a power cut tore** lacks sectors: of those that the disk had not written yet it has what was there before,
-//!    and ahead of the end of a file that is zeros. So a frame whose checksum is wrong although none of its sectors is
-//!    zero was whole once, and may have been acknowledged as durable ([`broken_frame`]).
+//! 1. **A frame that a power cut tore** lacks sectors: those that the disk had not written yet have their earlier
+//!    contents, which are zeros ahead of the end of a file. So a frame whose checksum is wrong although none of its
+//!    sectors is zero was whole once, and may have been acknowledged as durable ([`broken_frame`]).
 //! 2. **A file that is written** is whole blocks long, with zeros ahead. One that ends elsewhere was cut ([`is_cut`]).
-//! 3. **A file that is gone** or empty leaves nothing. So in a folder the file that was written last stands in the file `last-log`
-//!    beside the log, from its first frame on that was made durable, until it is deleted or another process has read the log
+//! 3. **A file that is gone** or empty leaves nothing. So in a folder the file `last-log` beside the log names the file
+//!    that was written last, from its first durable frame on, until it is deleted or another process has read the log
 //!    ([`missing_file`]).
 //!
 //! None of this is certain to be a loss, so no database is refused for it. It is reported when a server starts, and by
@@ -23,7 +23,7 @@ use crate::codec::{CodecError, checksum_of};
 /// Bytes that a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
-/// How many bytes a frame has at `at` that is broken, but not as a crash breaks it.
+/// The length of a frame at `at` that is broken, but not as a crash breaks it.
 pub(super) fn broken_frame(file: &[u8], at: usize) -> Option<usize> {
     if let Some(end) = end_with_another_length(file, at) {
         return Some(end - at);
@@ -46,8 +46,8 @@ pub(super) fn broken_frame(file: &[u8], at: usize) -> Option<usize> {
     (at < end).then_some(end - at)
 }
 
-/// Where the frame at `at` ends if one bit of its lengths is wrong and nothing else. Its checksum says whether it is so. With a
-/// wrong length it would look like one of which a crash has left the beginning.
+/// The end of the frame at `at` if one bit of its lengths is wrong and nothing else, as its checksum tells. With a
+/// wrong length it would look like a frame of which a crash has left the beginning.
 fn end_with_another_length(file: &[u8], at: usize) -> Option<usize> {
     let head: [u8; FRAME_HEAD_BYTES] = file.get(at..at + FRAME_HEAD_BYTES)?.try_into().ok()?;
     let body = at + FRAME_HEAD_BYTES;
@@ -66,7 +66,7 @@ pub(super) fn is_cut(file: &[u8]) -> bool {
     !file.len().is_multiple_of(BLOCK)
 }
 
-/// What is wrong with the file that was written last, by what stands beside the log: that it is gone or has no frame.
+/// The problem of the file that was written last, as noted beside the log: it is gone or has no frame.
 pub(super) fn missing_file(logs: &[ReadLog], (writer, number): (u64, u64)) -> Option<String> {
     let log = logs.iter().find(|log| log.writer == writer);
     let has_frames = log.and_then(|log| log.last_frame).is_some_and(|(last, _)| last >= number);
@@ -133,7 +133,7 @@ mod tests {
         let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         for sector in second / SECTOR_BYTES..end.div_ceil(SECTOR_BYTES) {
             let mut file = whole.clone();
-            // What a sector held before: the end of the first frame, and zeros.
+            // The sector's earlier contents: the end of the first frame, and zeros.
             file[(sector * SECTOR_BYTES).max(second)..(sector + 1) * SECTOR_BYTES].fill(0);
             assert_eq!(broken_frame(&file, second), None, "sector {sector}");
         }

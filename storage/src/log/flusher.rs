@@ -1,12 +1,12 @@
 //! The flusher: the thread that makes the log durable.
 //!
-//! It flushes at once when somebody waits or much has gathered, else within a quarter of the shortest window of those who
-//! wrote, so that a slow disk has the rest of it. After a flush it naps for as long, so that the first entry of the next
-//! frame need not wake it; when a whole nap has brought nothing it sleeps until it is told, but for a look now and then
-//! whether the log was sealed. After an error it tries again, less and less often.
+//! It flushes at once when a caller waits or much has gathered, else within a quarter of the shortest window of the
+//! databases that wrote, so that a slow disk has the rest of the window. After a flush it naps for as long, so that the
+//! first entry of the next frame need not wake it; when a whole nap has brought nothing it sleeps until it is woken,
+//! and only checks now and then whether the log was sealed. After an error it tries again, less and less often.
 //!
-//! Beside it another thread deletes the files that nobody needs any more: a gigabyte of them may take seconds, for which
-//! nobody's write must wait.
+//! A second thread deletes the files that no database needs any more: a gigabyte of them may take seconds, and no write
+//! must wait for that.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,7 +45,7 @@ impl Flusher {
 impl Drop for Flusher {
     fn drop(&mut self) {
         self.log.closing.store(true, Ordering::SeqCst);
-        // Who has looked just before holds the lock until it waits.
+        // A thread that has just looked holds the lock until it waits.
         drop(self.log.ledger.lock());
         self.log.untidy.notify_one();
         drop(self.log.active.lock());
@@ -85,7 +85,7 @@ fn run(log: &Log) {
     }
 }
 
-/// Waits for so long, even if a flush is asked for meanwhile. False: the log is closing.
+/// Waits for `pause`, even if a flush is requested meanwhile. False: the log is closing.
 fn rest(log: &Log, pause: Duration) -> bool {
     let began = Stopwatch::start();
     let mut active = log.active.lock();
@@ -110,7 +110,7 @@ fn tidy(log: &Log) {
                 log.untidy.wait(&mut ledger);
             }
         }
-        // What is left then is deleted at the end, or by the process that comes next.
+        // The remaining files are deleted at the end, or by the next process.
         if log.is_closing() {
             return;
         }
@@ -139,7 +139,7 @@ fn tidy(log: &Log) {
     }
 }
 
-/// Until there is something to do. False: it is over.
+/// Waits for something to do. False: the log is closing.
 fn wait(log: &Log) -> bool {
     let seal_every = Duration::from_millis(SEAL_EVERY_MS);
     let mut active = log.active.lock();
@@ -151,7 +151,7 @@ fn wait(log: &Log) -> bool {
         if active.urgent || active.entries.len() >= FLUSH_BYTES {
             return true;
         }
-        // Somebody wants it sooner.
+        // A writer needs it sooner.
         if active.nap_ms != nap_ms {
             (asleep, nap_ms) = (Stopwatch::start(), active.nap_ms);
         }

@@ -26,8 +26,8 @@
 //! | item: length of what follows u32 | keyspace u32 | position u64 | body |
 //! ```
 //!
-//! An item of 4 GiB or more, as the value of a renamed collection may be, has length `u32::MAX` and behind that its true length,
-//! u64. Only an entry of kind 4 holds such items, which is like kind 0 otherwise.
+//! An item of 4 GiB or more, as the value of a renamed collection may be, has length `u32::MAX` followed by its true
+//! length, u64. Only an entry of kind 4 holds such items, which is like kind 0 otherwise.
 //!
 //! A file of version 2 *restates*: its first frames are those of earlier files of the log, which may be gone, and its lsn is
 //! that of the first of them. All else is as in version 1. Only objects in a bucket do it, see `sink/recent.rs`.
@@ -36,16 +36,15 @@
 //! entry. `synced` is the lsn up to which everything was durable when the frame was written: a damaged frame before that is
 //! damage, one after it may be a write that a power cut tore.
 //!
-//! A name tells which database a number stands for in this frame; seed and creation tell it from others that had the name.
-//! An entry is what one batch of commands
-//! under one lock, or one transaction, did to one database: it has one sequence number, and is there whole or not at all.
-//! Kind 0 holds effects; kind 1 says that writes before it were not logged, so that only a manifest which holds everything
-//! up to its sequence number may be continued by what follows; kind 2 that the database was deleted; kind 3 that
-//! it goes on from the entry with the number that its items hold (u64), whatever lies between. An item's body is an effect's, see
-//! [`crate::effect`]; its keyspace has the top bit set where the index was followed
-//! ([`crate::shown`]). Keyspace `u32::MAX` instead tells which keyspaces the logical indexes show from here on:
-//! 16 x u32, and during an import another 16 for the staged ones, each with the top bit set where it is followed; then the next
-//! new one, u32.
+//! A name tells which database a number stands for in this frame; seed and creation tell it from others that had the
+//! name. An entry holds the effects of one batch of commands under one lock, or of one transaction, on one database: it
+//! has one sequence number, and is present whole or not at all. Kind 0 holds effects; kind 1 says that writes before it
+//! were not logged, so that only a manifest which holds everything up to its sequence number may be continued by what
+//! follows; kind 2 that the database was deleted; kind 3 that it goes on from the entry with the number that its items
+//! hold (u64), whatever comes between. An item's body is an effect's, see [`crate::effect`]; its keyspace has the top
+//! bit set where the index was followed ([`crate::shown`]). Keyspace `u32::MAX` instead tells which keyspaces the
+//! logical indexes show from here on: 16 x u32, and during an import another 16 for the staged ones, each with the top
+//! bit set where it is followed; then the next new one, u32.
 
 use crate::codec::{CodecError, Reader, checksum, checksum_of};
 use crate::shown::FOLLOWED;
@@ -65,10 +64,10 @@ pub const ITEM_HEAD_BYTES: usize = 16;
 pub const CHECKSUM_BYTES: usize = 8;
 /// In the place of an item's length: that does not fit, and follows as 8 bytes.
 const WIDE: u32 = u32::MAX;
-/// The keyspace of an item that says which keyspaces there are.
+/// The keyspace of an item that lists the keyspaces.
 pub const IDS: u32 = u32::MAX;
 
-/// What stands at the beginning of a file.
+/// The head of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHead {
     pub writer: u64,
@@ -98,7 +97,7 @@ impl FileHead {
     }
 
     /// # Errors
-    /// Where the bytes are no head of a version that this build reads.
+    /// When the bytes are no head of a version that this build reads.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
         let mut reader = Reader::new(bytes);
         if reader.take(8)? != MAGIC {
@@ -137,7 +136,7 @@ pub struct NamedDatabase {
 
 const NAME_BYTES_MIN: usize = 24;
 
-/// Bytes that stand before the entries of a frame.
+/// Bytes before the entries of a frame.
 pub fn frame_head_bytes(names: &[NamedDatabase]) -> usize {
     FRAME_HEAD_BYTES + names_bytes(names)
 }
@@ -146,7 +145,7 @@ fn names_bytes(names: &[NamedDatabase]) -> usize {
     names.iter().map(|name| NAME_BYTES_MIN + name.identity.name.len()).sum()
 }
 
-/// What stands before the entries of a frame, and the checksum that stands behind them.
+/// The head of a frame, before its entries, and the checksum, after them.
 pub fn frame_around(lsn: u64, synced: u64, names: &[NamedDatabase], entries: &[u8]) -> (Vec<u8>, [u8; CHECKSUM_BYTES]) {
     let names_bytes = names_bytes(names);
     let mut head = Vec::with_capacity(frame_head_bytes(names));
@@ -178,9 +177,9 @@ pub struct Frame {
     pub lsn: u64,
     pub synced: u64,
     pub names: Vec<NamedDatabase>,
-    /// Where its entries lie in the file.
+    /// The range of its entries in the file.
     pub entries: std::ops::Range<usize>,
-    /// Where the next frame begins in the file.
+    /// The offset of the next frame in the file.
     pub end: usize,
 }
 
@@ -210,7 +209,7 @@ pub(super) fn frame_head(file: &[u8], at: usize) -> Result<(u64, u64, usize, usi
 /// Reads the frame at `at`.
 ///
 /// # Errors
-/// Where none begins there, it is cut off, or its checksum is wrong.
+/// When no frame begins there, it is cut off, or its checksum is wrong.
 pub fn read_frame(file: &[u8], at: usize) -> Result<Frame, CodecError> {
     let (lsn, synced, names_bytes, entries_bytes, count) = frame_head(file, at)?;
     let body = at + FRAME_HEAD_BYTES;
@@ -233,7 +232,7 @@ pub fn read_frame(file: &[u8], at: usize) -> Result<Frame, CodecError> {
     Ok(Frame { lsn, synced, names, entries: body + names_bytes..checked, end })
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
     Effects,
@@ -241,7 +240,7 @@ pub enum EntryKind {
     Resume,
     /// The database was deleted.
     Gone,
-    /// What lies between the entry that its items name, a number of 8 bytes, and this one was not taken by who goes on here.
+    /// The writer does not have the entries between the one that the items name, a number of 8 bytes, and this one.
     Continue,
 }
 
@@ -258,7 +257,7 @@ pub struct EntryHead {
 impl EntryHead {
     pub fn write(&self, out: &mut Vec<u8>) {
         let kind = match self.kind {
-            // Builds that do not know long items are to refuse them.
+            // Builds that do not know long items must refuse them.
             EntryKind::Effects if self.items_bytes >= u64::from(WIDE) => 4u32,
             EntryKind::Effects => 0,
             EntryKind::Resume => 1,
@@ -275,7 +274,7 @@ impl EntryHead {
     }
 
     /// # Errors
-    /// Where it is cut off or of an unknown kind.
+    /// When it is cut off or of an unknown kind.
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let database = reader.u32_le()?;
         let kind = match reader.u32_le()? {
@@ -323,7 +322,7 @@ pub fn write_effect(out: &mut Vec<u8>, keyspace: u32, position: u64, write: impl
 pub fn write_ids(out: &mut Vec<u8>, shown: &Shown) {
     let start = out.len();
     let Shown { ids, followed, next } = shown;
-    // What older versions understand, where it says all.
+    // The form that older versions understand, where it suffices.
     let is_plain = *followed == 0 && ids[INDEXES..].iter().all(|id| *id == NO_KEYSPACE);
     let count = if is_plain { INDEXES } else { ALL_INDEXES };
     out.extend_from_slice(&[0; 4]);
@@ -357,7 +356,7 @@ fn widen(out: &mut Vec<u8>, start: usize) {
 /// Reads the next item.
 ///
 /// # Errors
-/// Where it is cut off or malformed.
+/// When it is cut off or malformed.
 pub fn read_item<'a>(reader: &mut Reader<'a>) -> Result<LogItem<'a>, CodecError> {
     let length = match reader.u32_le()? {
         WIDE => reader.u64_le()?,

@@ -1,8 +1,8 @@
-//! The entries that gather for the next frame, so that a disk can take them from where they lie.
+//! The entries that gather for the next frame, placed so that a disk can take them without a copy.
 //!
-//! A direct write begins at a block, in the file and in memory ([`super::sink`]). So the entries begin as far behind a
-//! multiple of a block as they will in the file, with room before them for the frame's head and the block that is not full
-//! yet. Where they will begin is a guess, from the frame before; where it was wrong they are copied.
+//! A direct write begins at a block, in the file and in memory ([`super::sink`]). So the entries begin as far after a
+//! multiple of a block as they will in the file, with room before them for the frame's head and the block that is not
+//! full yet. Their beginning is a guess, from the frame before; if it was wrong they are copied.
 //!
 //! Entries are added under the log's lock, which every write of every database needs. So the items of a large one are not
 //! copied there: they stay in a buffer of their own until the flusher has the frame to itself ([`Gathered::joined`]).
@@ -11,11 +11,11 @@
 pub const BLOCK: usize = 4096;
 /// Bytes before the entries: for the part of a block, and the head of a frame of some dozens of databases.
 const ROOM: usize = 2 * BLOCK;
-/// What is smaller grows, and moves with that.
+/// Smaller buffers grow, and move when they do.
 const ALIGNED_BYTES_MIN: usize = 512 << 10;
 
-/// Invariant: the entries are `bytes[start..]`, with each of `apart` before the byte whose place stands beside it, in the order
-/// of these places.
+/// Invariant: the entries are `bytes[start..]`, with each of `apart` before the byte at the offset beside it, in the
+/// order of these offsets.
 #[derive(Debug, Default)]
 pub struct Gathered {
     bytes: Vec<u8>,
@@ -50,7 +50,7 @@ impl Gathered {
         &self.bytes[self.start..]
     }
 
-    /// Where the next entry is appended.
+    /// The buffer to which the next entry is appended.
     pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -82,8 +82,9 @@ impl Gathered {
         self.bytes
     }
 
-    /// Gives `write` the `before`, the entries and the `after`, one behind the other, from the beginning of a block to the end
-    /// of one, with zeros after them, and how many bytes these are without the zeros. Nothing where they do not lie so.
+    /// Gives `write` the `before`, the entries and the `after`, one after the other, from the beginning of a block to
+    /// the end of one, with zeros after them, and how many bytes these are without the zeros. None where they are not
+    /// aligned like that.
     pub fn in_blocks<T>(
         &mut self,
         before: [&[u8]; 2],

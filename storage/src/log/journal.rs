@@ -1,4 +1,4 @@
-//! A journal: one database's part in the node's log, and what was promised for it.
+//! A journal: one database's part in the node's log, and its promised loss window.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,15 +14,15 @@ use super::{Log, Lsn};
 /// this, new writes are refused.
 const HELD_MS_MAX: u64 = 1_000;
 
-/// Who writes while so much is not durable waits for it, by each millisecond of the window: a disk that has become slow, down
-/// to 16 MB a second, then has it within half of the window.
+/// Bytes per millisecond of the window that may wait for the disk before writers wait too: a disk that has become slow,
+/// down to 16 MB a second, then writes them within half of the window.
 const BEHIND_BYTES_PER_MS: u64 = 8 << 10;
 /// The same for any window: enough to keep a disk busy, and less than is kept.
 const BEHIND_BYTES: (u64, u64) = (1 << 20, super::KEPT_BYTES_MAX / 2);
 
 /// A large entry waits while more than this is not written yet: half a second of a disk that has become slow.
 const CROWDED_BYTES: u64 = 8 << 20;
-/// An entry of so many bytes is large.
+/// An entry of this many bytes is large.
 const LARGE_ENTRY_BYTES: usize = 64 << 10;
 
 /// Why a write is refused, as a client sees it: the code first.
@@ -105,7 +105,7 @@ impl FromStr for Window {
     }
 }
 
-/// Where a database's batches leave their effects.
+/// The receiver of the effects of a database's batches.
 ///
 /// Invariant: `recording` changes only under all locks of the database, so that a batch is logged whole or not at all.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ pub struct Journal {
     log: Option<Registration>,
     window: AtomicU64,
     recording: AtomicBool,
-    /// Whether what is recorded goes on from what the store has.
+    /// Whether the recorded effects go on from the state in the store.
     covered: AtomicBool,
 }
 
@@ -151,7 +151,7 @@ impl Journal {
         self.log.as_ref().map(|registration| &registration.log)
     }
 
-    /// Whether this database has used up its share of the log for now: a batch is to end, and to wait for what it wrote.
+    /// Whether this database has used up its share of the log for now: a batch must end, and wait for its writes.
     pub fn is_over_share(&self) -> bool {
         let Some(Registration { log, outstanding, .. }) = &self.log else { return false };
         outstanding.load(Ordering::Relaxed) > log.limits.share
@@ -161,7 +161,8 @@ impl Journal {
         Window::decoded(self.window.load(Ordering::Relaxed))
     }
 
-    /// Declares the window. Who turns logging on by that has to make a checkpoint too; see the engine's `checkpoint`.
+    /// Declares the window. A caller that turns logging on by that must make a checkpoint too; see the engine's
+    /// `checkpoint`.
     pub fn declare(&self, window: Window) {
         self.window.store(window.encoded(), Ordering::SeqCst);
     }
@@ -178,7 +179,7 @@ impl Journal {
         }
     }
 
-    /// Whether a crash now would lose no more than the window: what is recorded goes on from what the store has.
+    /// Whether a crash now would lose no more than the window: the recorded effects go on from the state in the store.
     pub fn is_covered(&self) -> bool {
         self.is_recording() && self.covered.load(Ordering::SeqCst)
     }
@@ -187,14 +188,15 @@ impl Journal {
         self.covered.store(on, Ordering::SeqCst);
     }
 
-    /// Whether replies wait for what they tell of to be durable.
+    /// Whether replies wait until the writes that they report are durable.
     pub fn is_strict(&self) -> bool {
         self.log.is_some() && self.window.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether what ends at `lsn` is to be waited for, so that writes need not be refused: this database has so much that
-    /// waits for the disk that the window might pass, should that become slow, or the log has used up half of the window. A
-    /// database that has written little does not wait for what others have written before three quarters of its window.
+    /// Whether to wait for the entries up to `lsn`, so that writes need not be refused: so many of this database's
+    /// bytes wait for the disk that the window might pass, should the disk become slow, or the log has used up half of
+    /// the window. A database that has written little does not wait for what others have written before three quarters
+    /// of its window.
     pub fn is_behind(&self, lsn: Lsn) -> bool {
         self.is_behind_by(lsn, Log::lag_ms_now)
     }
@@ -213,9 +215,9 @@ impl Journal {
         }
     }
 
-    /// Up to where the log must be written before this database may append an entry of about `bytes`; `None`: it may. A large
-    /// entry is not appended behind much that waits for the disk, so what a database with small ones waits for has a bound,
-    /// however many others write large ones at the same time.
+    /// The lsn up to which the log must be written before this database may append an entry of about `bytes`; `None`:
+    /// it may. A large entry is not appended while much waits for the disk, so the wait of a database with small ones
+    /// has a bound, however many others write large ones at the same time.
     pub fn crowded_before(&self, bytes: usize) -> Option<Lsn> {
         let Registration { log, .. } = self.log.as_ref().filter(|_| bytes >= LARGE_ENTRY_BYTES)?;
         let allowed = log.end().saturating_sub(CROWDED_BYTES);
@@ -228,7 +230,7 @@ impl Journal {
         self.is_behind_by(lsn, |log| log.lag_ms(now_ms))
     }
 
-    /// Appends what a batch did. 0 where there is no log.
+    /// Appends the effects of a batch. 0 if the database has no log.
     pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
         match &self.log {
             Some(Registration { log, number, .. }) => {
@@ -238,7 +240,7 @@ impl Journal {
         }
     }
 
-    /// Writes that were not logged lie before what follows.
+    /// Records that writes before this entry were not logged.
     pub fn resume(&self, sequence: &AtomicU64, now_ms: u64) {
         match &self.log {
             Some(Registration { log, number, .. }) => {
@@ -251,7 +253,7 @@ impl Journal {
         }
     }
 
-    /// What follows goes on from entry `after`: a reader is to leave out what lies between.
+    /// Records that the log goes on from entry `after`: a reader leaves out the entries in between.
     pub fn continue_after(&self, sequence: &AtomicU64, now_ms: u64, after: u64) {
         if let Some(Registration { log, number, .. }) = &self.log {
             log.append(*number, sequence, EntryKind::Continue, now_ms, &after.to_le_bytes(), self.within_ms());
@@ -260,7 +262,7 @@ impl Journal {
 
     fn within_ms(&self) -> u64 {
         match self.window() {
-            // Whoever waits asks for a flush; what nobody waits for is flushed soon all the same.
+            // A caller that waits asks for a flush; other writes are flushed soon all the same.
             Window::Zero => 100,
             Window::None => 1_000,
             Window::Ms(ms) => ms / 4,
@@ -272,7 +274,7 @@ impl Journal {
         self.log().is_none_or(|log| log.flushed() >= lsn)
     }
 
-    /// Whether a write must be refused, as the log has fallen behind what was declared or is in trouble.
+    /// Whether a write must be refused, as the log has fallen behind the declared window or is in trouble.
     ///
     /// # Errors
     /// The refusal, with the reason in its text.
@@ -292,7 +294,8 @@ impl Journal {
         }
         let is_own_doing = own > log.limits.own;
         let allowed = match self.window.load(Ordering::Relaxed) {
-            // What it promises needs a checkpoint, and that needs room. Its writes are in the log only while one is made.
+            // The promise of this window needs a checkpoint, and that needs room. Its writes are in the log only during
+            // one.
             Window::NONE if !sealed && !is_own_doing && refusing & SHORT == 0 => return Ok(()),
             0 => HELD_MS_MAX,
             window => window,

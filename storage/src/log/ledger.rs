@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::format::Identity;
 use super::sink::Restated;
 
-/// What one file mentions.
+/// The databases that one file mentions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Mentions {
     /// Each database with its last sequence number.
     pub last: HashMap<Identity, u64>,
-    /// Databases that it says are gone. While another file mentions one, this must be known.
+    /// Databases that it records as deleted. While another file mentions one, this must be known.
     pub gone: Vec<Identity>,
 }
 
@@ -25,11 +25,11 @@ pub type LogFiles = BTreeMap<(u64, u64), Mentions>;
 pub struct Ledger {
     /// By writer and number.
     files: LogFiles,
-    /// What the manifest of each database holds; of one that is gone, as long as a file mentions it.
+    /// The sequence number that the manifest of each database reaches; of a deleted one, as long as a file mentions it.
     floors: HashMap<Identity, u64>,
     /// Files whose contents another one has.
     restated: BTreeSet<(u64, u64)>,
-    /// What files mentioned that are deleted, but may still be restated: the frames are in memory.
+    /// The mentions of deleted files that may still be restated: their frames are in memory.
     deleted: LogFiles,
     /// The writer that restates its files, from this number on.
     restatable: Option<(u64, u64)>,
@@ -39,14 +39,14 @@ pub struct Ledger {
 /// The files that no database needs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Unneeded {
-    /// These say of no database that it is gone, and may be deleted in any order.
+    /// Files that record no deletion of a database. They may be deleted in any order.
     silent: Vec<(u64, u64)>,
     /// These are deleted afterwards, one after the other: what tells that a database is gone after what mentions it.
     telling: Vec<(u64, u64)>,
 }
 
 impl Unneeded {
-    /// What may be deleted at once, in the order of the steps.
+    /// The files that may be deleted together, in the order of the steps.
     pub fn steps(&self) -> impl Iterator<Item = &[(u64, u64)]> {
         let silent = Some(&self.silent[..]).filter(|silent| !silent.is_empty());
         silent.into_iter().chain(self.telling.chunks(1))
@@ -67,7 +67,7 @@ impl Ledger {
         Self { files, untidy, ..Self::default() }
     }
 
-    /// A file is there that mentions nobody yet.
+    /// Adds a file that mentions no database yet.
     pub fn begun(&mut self, writer: u64, number: u64) {
         self.files.entry((writer, number)).or_default();
     }
@@ -80,13 +80,13 @@ impl Ledger {
         }
     }
 
-    /// A file says that a database is gone.
+    /// Notes that a file records the deletion of a database.
     pub fn gone(&mut self, writer: u64, number: u64, database: &Identity) {
         self.files.entry((writer, number)).or_default().gone.push(database.clone());
     }
 
-    /// The file `by` of a writer has all that some earlier ones have. It mentions all of it, even what was deleted with one of
-    /// them: the frames are there again.
+    /// Notes that the file `by` of a writer has the contents of some earlier ones. It mentions all of their databases,
+    /// even those of deleted files: it holds their frames again.
     pub fn restated(&mut self, writer: u64, restated: Restated, by: u64) {
         for number in restated.numbers {
             let file = (writer, number);
@@ -105,8 +105,8 @@ impl Ledger {
         self.restatable = Some((writer, restated.from));
     }
 
-    /// Says what a manifest holds; true where a file may have become unneeded by that. `u64::MAX`: all, as the database
-    /// is gone.
+    /// Notes up to which sequence number a manifest holds everything; true if a file may have become unneeded.
+    /// `u64::MAX`: all, as the database is deleted.
     pub fn settled(&mut self, database: &Identity, sequence: u64) -> bool {
         if self.floors.get(database).is_none_or(|floor| *floor < sequence) {
             self.floors.insert(database.clone(), sequence);
@@ -120,7 +120,7 @@ impl Ledger {
         self.untidy = true;
     }
 
-    /// Whether somebody is to look for unneeded files.
+    /// Whether to look for unneeded files.
     pub fn is_untidy(&self) -> bool {
         self.untidy
     }
@@ -200,7 +200,7 @@ impl Ledger {
         self.floors.len()
     }
 
-    /// Whether a file is there, as far as is known.
+    /// Whether a file exists, as far as is known.
     pub fn has(&self, writer: u64, number: u64) -> bool {
         self.files.contains_key(&(writer, number))
     }
@@ -281,7 +281,7 @@ mod tests {
         for number in [1, 2] {
             ledger.removed(1, number);
         }
-        // What the last one has taken over keeps it: a write of `a`, and that `b` is gone.
+        // The entries that the last one restates keep it: a write of `a`, and the deletion of `b`.
         assert_eq!(unneeded(&mut ledger, None), []);
         ledger.settled(&a, 6);
         assert_eq!(unneeded(&mut ledger, None), []);
@@ -301,7 +301,7 @@ mod tests {
         ledger.removed(1, 1);
         ledger.restated(1, Restated { numbers: vec![1, 2], from: 3 }, 3);
         ledger.removed(1, 2);
-        // The write of `a` stands in the third file. Should `a` be deleted, that is told as long as the file is there.
+        // The write of `a` is in the third file. If `a` is deleted, its deletion is kept as long as the file exists.
         ledger.settled(&a, u64::MAX);
         ledger.gone(1, 4, &a);
         assert_eq!(unneeded(&mut ledger, None), []);

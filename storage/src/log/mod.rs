@@ -1,12 +1,13 @@
-//! The log: what was written since, an ordered record of effects, one log a node, shared by all its databases.
+//! The log: an ordered record of the effects since the manifests, one log per node, shared by all its databases.
 //!
-//! 1. A batch of commands runs under its shard's lock and leaves items in a buffer of its own. Before the lock is let go the
-//!    buffer is appended to the log's, in memory, with the database's next sequence number ([`Journal::append`]): one
-//!    short critical section a batch. So the order of the log is the order of cause and effect, over all shards and
-//!    databases, and whatever prefix of it survives is a state that somebody could have seen.
+//! 1. A batch of commands runs under its shard's lock and leaves items in a buffer of its own. Before the lock is let
+//!    go the buffer is appended to the log's, in memory, with the database's next sequence number
+//!    ([`Journal::append`]): one short critical section per batch. So the order of the log is the order of cause and
+//!    effect, over all shards and databases, and any prefix of it that survives is a state that a client could have
+//!    seen.
 //! 2. The flusher ([`flusher`]) takes the buffer, writes it as one frame and syncs it ([`Log::flush`]): for all
 //!    databases at once. While it does, the next frame fills up.
-//! 3. Whoever must not answer before its write is durable waits for the frame ([`Log::durable`]).
+//! 3. A caller that must not answer before its write is durable waits for the frame ([`Log::durable`]).
 //! 4. After a crash the frames are read once ([`recovery`]), and each database gets what its manifest does not hold
 //!    ([`tail`]), to be replayed onto its segments as they are loaded.
 //! 5. When every database that a file mentions has a manifest which holds what the file says of it, the file is deleted
@@ -66,14 +67,14 @@ use crate::store::{Store, StoreError};
 /// A place in this process's log: bytes of entries before it.
 pub type Lsn = u64;
 
-/// Entries are flushed early when so much waits.
+/// Entries are flushed early when this many bytes wait.
 const FLUSH_BYTES: usize = 1 << 20;
 /// When more waits for the disk, the databases that have written much of it are refused until some of it is durable; when
 /// twice as much does, all are.
 const KEPT_BYTES_MAX: u64 = 256 << 20;
-/// The items of an entry that is as large as this are not copied under the lock.
+/// The items of an entry of at least this size are not copied under the lock.
 const APART_BYTES_MIN: usize = 256 << 10;
-/// Of the room behind an entry, so much is asked for at most before the next one comes.
+/// The most room after an entry that is prefetched before the next one comes.
 const AHEAD_BYTES: usize = 4 << 10;
 /// A buffer that grew larger is not used again.
 const SPARE_BYTES_MAX: usize = 16 << 20;
@@ -83,57 +84,57 @@ const SEAL_EVERY_MS: u64 = 2_000;
 /// The log of one process.
 pub struct Log {
     writer: u64,
-    /// What says that this process owns the store, where there is no lock.
+    /// The proof that this process owns a store without a lock.
     owner: Option<Arc<Ownership>>,
     /// It is in a store without a lock.
     shared: bool,
     clock: fn() -> u64,
     limits: Limits,
     active: Mutex<Active>,
-    /// Told when there is something for the flusher to do.
+    /// Notified when the flusher has something to do.
     work: Condvar,
     flushed: AtomicU64,
     /// Everything before it was written and synced. Beyond `flushed` only where a file was lost.
     written: AtomicU64,
-    /// When the oldest entry that is not durable was appended, by the log's clock; `u64::MAX`: there is none.
+    /// When the oldest entry that is not durable was appended, by the log's clock; `u64::MAX`: all are durable.
     oldest_ms: AtomicU64,
     /// Why writes are refused: bits of [`trouble`].
     refusing: AtomicU8,
     /// Files of this process that another program has removed or truncated, and that are needed.
     lost: Mutex<Vec<u64>>,
-    /// Room on the disk for what has to be written when there is none; `None`: the store is no folder.
+    /// Room reserved for writes on a full disk; `None`: the store is no folder.
     reserve: Mutex<Option<Reserve>>,
-    /// Bytes of the files of this process that are there.
+    /// Bytes of the existing files of this process.
     kept_bytes: AtomicU64,
     /// Bytes that checkpoints of all databases would write now, as far as is known.
     dirty_bytes: AtomicU64,
     /// Bytes of all databases in memory, as far as is known: no checkpoint writes more.
     resident_bytes: AtomicU64,
-    /// The last checkpoint found no room for more than a tail of what the log has.
+    /// The last checkpoint found room for no more than a tail of the log's entries.
     tails_only: AtomicBool,
     /// When it was last logged that the store is full, or has room again.
     room_logged: Mutex<Option<Stopwatch>>,
-    /// The next time that it has room again is to be logged.
+    /// Log the next time that the store has room again.
     room_end_is_due: AtomicBool,
     waiters: Mutex<Waiters>,
     output: Mutex<Output>,
-    /// The bytes of frames in each file of this process that is there.
+    /// The bytes of frames in each existing file of this process.
     sizes: Mutex<BTreeMap<u64, u64>>,
     /// Reads back what was written.
     reader: Mutex<Box<dyn Sink>>,
-    /// Whoever reads back waits here, so that no thread waits for `reader`.
+    /// Callers that read back wait here, so that no thread waits for `reader`.
     reading_back: AsyncMutex<()>,
     ledger: Mutex<Ledger>,
-    /// Told when there may be files that nobody needs.
+    /// Notified when some files may no longer be needed.
     untidy: Condvar,
     remover: Remover,
-    /// The threads are to end.
+    /// The threads must end.
     closing: AtomicBool,
     /// The last error of the sink, until a flush succeeds.
     problem: Mutex<Option<Arc<str>>>,
     /// Flushes that failed.
     failures: AtomicU64,
-    /// Somebody else has taken the store over: nothing more can be written.
+    /// Another process has taken the store over: nothing more can be written.
     sealed: AtomicBool,
     pub counters: LogCounters,
 }
@@ -157,7 +158,7 @@ impl Limits {
     }
 }
 
-/// What the log did since the process started.
+/// Counters of the log since the process started.
 #[derive(Debug, Default)]
 pub struct LogCounters {
     pub entries: AtomicU64,
@@ -167,7 +168,7 @@ pub struct LogCounters {
     pub files: AtomicU64,
 }
 
-/// What has been appended since the last flush.
+/// The entries appended since the last flush.
 #[derive(Default)]
 struct Active {
     entries: Gathered,
@@ -175,19 +176,19 @@ struct Active {
     registry: Registry,
     end: Lsn,
     oldest_ms: u64,
-    /// The flusher is to come this soon after the first entry.
+    /// The flusher must come this soon after the first entry.
     within_ms: u64,
     /// It flushes by itself this soon after it has fallen asleep; `u64::MAX`: only when it is told.
     nap_ms: u64,
-    /// Somebody waits.
+    /// A caller waits.
     urgent: bool,
     /// A buffer to be used again.
     spare: Vec<u8>,
-    /// Where in its file the next frame's entries will probably begin.
+    /// The probable offset of the next frame's entries in its file.
     begins_at: usize,
 }
 
-/// A frame that is to be written.
+/// A frame to be written.
 struct Pending {
     names: Vec<NamedDatabase>,
     entries: Gathered,
@@ -214,7 +215,8 @@ impl Output {
         bytes >= self.sink.file_bytes().max(1)
     }
 
-    /// Where in its file the entries of the frame after the next one begin, if its head is as long as that of the next.
+    /// The offset, in its file, of the entries of the frame after the next one, if its head is as long as that of the
+    /// next.
     fn next_entries_at(&self, head_bytes: usize, entries_bytes: usize) -> usize {
         let begin = self.file.map(|(_, bytes)| bytes).filter(|bytes| !self.begins_file(*bytes));
         let end = begin.unwrap_or(HEADER_BYTES as u64) + (head_bytes + entries_bytes + CHECKSUM_BYTES) as u64;
@@ -230,9 +232,9 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the log that fits the store, and reads what earlier processes left in it. Where the store has no lock, it is
-    /// taken first, at a time of `unix_ms`. `None`: a store that keeps nothing beyond the process has no use for a log. The flusher is to be
-    /// started by the caller.
+    /// Opens the log that fits the store, and reads what earlier processes left in it. Where the store has no lock, it
+    /// is taken first, at a time of `unix_ms`. `None`: a store that keeps nothing beyond the process has no use for a
+    /// log. The caller must start the flusher.
     ///
     /// # Errors
     /// When an earlier log cannot be read; [`StoreError::Taken`] and [`StoreError::LogSealed`] when another process owns the
@@ -262,8 +264,8 @@ impl Log {
         Ok(Some(opened))
     }
 
-    /// Takes the store for a process that writes no log, where there is no lock: seals and reads the logs of earlier
-    /// processes. Answers what is to be released at its end, and what they have of all databases.
+    /// Takes a store without a lock for a process that writes no log: seals and reads the logs of earlier processes.
+    /// Returns the ownership to be released at its end, and the entries of all databases.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -280,7 +282,7 @@ impl Log {
         Ok((sink.owner(), recovered))
     }
 
-    /// What the log has of all databases, for somebody who only looks, perhaps beside the process that writes it.
+    /// Returns the entries of all databases, read-only, perhaps beside the process that writes the log.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -288,7 +290,7 @@ impl Log {
         Self::read(store).map(recovery::collect)
     }
 
-    /// The same, log by log, with what is wrong with each.
+    /// The same, log by log, with the damage of each.
     ///
     /// # Errors
     /// When one cannot be read.
@@ -300,13 +302,13 @@ impl Log {
         }
     }
 
-    /// Waits until nobody else reads back.
+    /// Waits until no other caller reads back.
     pub async fn turn_to_read_back(&self) -> AsyncGuard<'_, ()> {
         self.reading_back.lock().await
     }
 
-    /// Reads back what this process and those before it have written of a database beyond its entry `floor`: the files that
-    /// mention it, one after the other. It takes a thread, so a [turn](Self::turn_to_read_back) comes first.
+    /// Reads back the entries of a database beyond its entry `floor`, of this process and those before it: the files
+    /// that mention it, one after the other. It takes a thread, so a [turn](Self::turn_to_read_back) comes first.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -315,7 +317,7 @@ impl Log {
         let mut attempt = 1;
         loop {
             let files = self.ledger.lock().mentioning(database, floor);
-            // What is being written behind that must not be taken for a part of it.
+            // Bytes that are being written behind the end must not be taken for a part of the file.
             let end = |(writer, number): (u64, u64)| {
                 let frames = self.sizes.lock().get(&number).copied().filter(|_| writer == self.writer && !self.shared);
                 frames.map_or(usize::MAX, |frames| HEADER_BYTES + frames as usize)
@@ -339,7 +341,7 @@ impl Log {
         let mut ledger = Ledger::new(files);
         let mut next_number = 1;
         if sink.file_bytes() == 0 {
-            // Whoever takes the store over from us must find something to seal, also when we have not written yet.
+            // A process that takes the store over from us must find a log to seal, even if we have not written yet.
             sink.begin(writer, next_number, &FileHead { writer, number: next_number, lsn: 0 }.encode())?;
             let (head, sum) = frame_around(0, 0, &[], &[]);
             sink.append(&[&head, &sum])?;
@@ -399,7 +401,7 @@ impl Log {
         Ok((Arc::new(log), recovered))
     }
 
-    /// The number that stands for a database in this process's log, until it is released.
+    /// Returns the number that stands for a database in this process's log, until it is released.
     fn register(&self, identity: &Identity) -> (u32, Outstanding) {
         self.active.lock().registry.register(identity)
     }
@@ -408,7 +410,7 @@ impl Log {
         self.active.lock().registry.release(number);
     }
 
-    /// Appends an entry with the next number of `sequence`, and answers the lsn behind it.
+    /// Appends an entry with the next number of `sequence`, and returns the lsn after it.
     fn append(
         &self,
         database: u32,
@@ -427,7 +429,7 @@ impl Log {
             // The batch's own time may be long ago, where it has waited for something.
             let appended_ms = (self.clock)();
             active.oldest_ms = appended_ms;
-            // What is being flushed is older.
+            // Entries that are being flushed are older.
             let _ = self.oldest_ms.compare_exchange(u64::MAX, appended_ms, Ordering::SeqCst, Ordering::SeqCst);
         }
         let before = active.entries.len();
@@ -463,7 +465,7 @@ impl Log {
         end
     }
 
-    /// The lsn behind everything that was appended.
+    /// The lsn after everything that was appended.
     pub fn end(&self) -> Lsn {
         self.active.lock().end
     }
@@ -492,7 +494,7 @@ impl Log {
         self.sealed.load(Ordering::SeqCst) || self.owner.as_ref().is_some_and(|owner| owner.is_lost())
     }
 
-    /// What says that this process owns the store, where there is no lock.
+    /// The proof that this process owns a store without a lock.
     pub fn owner(&self) -> Option<&Arc<Ownership>> {
         self.owner.as_ref()
     }
@@ -519,7 +521,7 @@ impl Log {
         }
     }
 
-    /// Why the last flush failed, or why writes are refused all the same.
+    /// Why the last flush failed, or why writes are refused without that.
     pub fn problem(&self) -> Option<Arc<str>> {
         let failed = self.problem.lock().clone();
         failed.or_else(|| self.trouble().map(Into::into))
@@ -546,7 +548,7 @@ impl Log {
         Wait::new(self, lsn, failures)
     }
 
-    /// Has the flusher come at once, as somebody waits.
+    /// Wakes the flusher at once, as a caller waits.
     fn hurry(&self) {
         let mut active = self.active.lock();
         if !active.urgent {
@@ -556,13 +558,13 @@ impl Log {
         }
     }
 
-    /// Has everybody who waits see for itself.
+    /// Wakes all waiting tasks, so that each sees for itself.
     fn wake_all(&self) {
         let waiting = self.waiters.lock().all();
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// One turn of the flusher: writes what has been appended, and all that failed before, and tells who waits.
+    /// One turn of the flusher: writes the entries that were appended or failed before, and wakes the waiting tasks.
     ///
     /// # Errors
     /// When the sink refuses: everything is kept for the next turn.
@@ -601,7 +603,7 @@ impl Log {
         outcome
     }
 
-    /// Makes a frame of what was appended.
+    /// Makes a frame of the appended entries.
     fn collect(&self, output: &mut Output) {
         let (entries, at, touched, names, end, oldest_ms) = {
             let mut active = self.active.lock();
@@ -631,7 +633,7 @@ impl Log {
             let number = output.next_number;
             let head = FileHead { writer: self.writer, number, lsn }.encode();
             output.file = None;
-            // A number that was begun is not begun again where a part of it may be there.
+            // A number that was begun is not begun again if a part of its file may exist.
             if full > 0 {
                 output.next_number += 1;
             }
@@ -719,14 +721,15 @@ impl Log {
         self.oldest_ms.store(oldest.min(active.oldest_ms), Ordering::SeqCst);
     }
 
-    /// A manifest of this database holds everything up to `sequence`. Files that nobody needs are deleted by a thread of their own.
+    /// Notes that a manifest of this database holds everything up to `sequence`. A thread of its own deletes unneeded
+    /// files.
     pub fn settled(&self, database: &Identity, sequence: u64) {
         if self.ledger.lock().settled(database, sequence) {
             self.untidy.notify_one();
         }
     }
 
-    /// The database is deleted: nobody needs what the log says of it, and a reader must know.
+    /// Records that the database is deleted: its entries are no longer needed, and a reader must know.
     pub fn forget(&self, database: &Identity, now_ms: u64) {
         let (number, _) = self.register(database);
         // Sequence number 0 belongs to no effect.
@@ -736,16 +739,16 @@ impl Log {
         self.settled(database, u64::MAX);
     }
 
-    /// Deletes the files that nobody needs. Answers how many.
+    /// Deletes the files that no database needs. Returns how many.
     ///
     /// # Errors
     /// When the store refuses: they are tried again.
     pub fn remove_settled(&self) -> Result<usize, StoreError> {
         let unneeded = {
-            // Whoever begins a file meanwhile waits: it is not among those that were looked at.
+            // A flush that begins a file meanwhile waits: that file is not among those that were looked at.
             let mut output = self.output.lock();
             self.look_for_lost(&mut output);
-            // The last object stays, so that there is something to seal.
+            // The last object stays, so that a later process can seal the log.
             let last = (output.sink.file_bytes() == 0).then(|| output.next_number.saturating_sub(1));
             let current = output.file.map(|(number, _)| number).or(last).map(|number| (self.writer, number));
             let mut ledger = self.ledger.lock();
@@ -784,7 +787,7 @@ impl Log {
         self.ledger.lock().len()
     }
 
-    /// Flushes and, where nobody needs it any more, deletes the last file too. Then the store is released.
+    /// Flushes, deletes the last file too if no database needs it, and releases the store.
     ///
     /// # Errors
     /// As [`Self::flush`].
@@ -799,7 +802,7 @@ impl Log {
         }
     }
 
-    /// Deletes what the store keeps of owners long ago. Answers how many records that were.
+    /// Deletes old owners' records from the store. Returns how many.
     ///
     /// # Errors
     /// When the store refuses.
@@ -807,7 +810,7 @@ impl Log {
         self.owner.as_ref().map_or(Ok(0), |owner| block_on(owner.collect()))
     }
 
-    /// Looks whether somebody else has taken the store over.
+    /// Checks whether another process has taken the store over.
     fn look_for_seal(&self) {
         let mut output = self.output.lock();
         let last = output.next_number.saturating_sub(1);

@@ -3,10 +3,10 @@
 //! 1. The files of all logs are read, many at once. Then each log is sealed whose writer could still be alive, and what was
 //!    added meanwhile is read too. Frame after frame is taken in the order of their lsns. A frame that comes twice (it was written again after an error) counts once.
 //!    An object that restates others is read before those of them that are still there.
-//! 2. Where no valid frame follows, a log ends. If what lies there was never durable, as no later frame says so, it is what
-//!    a crash tore, and is cut off. If it was, it is damage.
+//! 2. Where no valid frame follows, a log ends. If the bytes there were never durable, as no later frame says so, a
+//!    crash tore them, and they are cut off. If they were, they are damage.
 //! 3. Entries are collected by database.
-//! 4. What was read is made durable before anything is built on it, or told to anybody.
+//! 4. What was read is made durable before anything is built on it or reported.
 //!
 //! A database is refused rather than served without what it has acknowledged: where its log is damaged, or lacks a
 //! sequence number. It is not told from the manifest here what a database needs; see [`super::tail`].
@@ -24,7 +24,7 @@ use super::sink::{Found, Sink};
 use crate::codec::{CodecError, Reader};
 use crate::store::StoreError;
 
-/// What one batch or transaction did to a database.
+/// The effects of one batch or transaction on a database.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
     pub sequence: u64,
@@ -33,33 +33,33 @@ pub struct LogEntry {
     pub items: Bytes,
 }
 
-/// What the log has of one database.
+/// The entries of one database.
 #[derive(Debug, Clone, Default)]
 pub struct Entries {
     /// In the order of their sequence numbers.
     pub entries: Vec<LogEntry>,
-    /// What is wrong with a log that mentions it.
+    /// The damage of a log that mentions it.
     pub damage: Option<String>,
 }
 
-/// What the logs have of all databases. Those that were deleted are left out.
+/// The entries of all databases, except deleted ones.
 #[derive(Debug, Default)]
 pub struct Recovered {
     databases: HashMap<Identity, Entries>,
     /// The first damage of all. What could not be read may have been of any database, so it counts for each.
     damage: Option<String>,
-    /// What may be missing, see [`super::doubt`].
+    /// Entries that may be missing, see [`super::doubt`].
     pub doubts: Vec<String>,
 }
 
 impl Recovered {
-    /// Takes out what there is of one database.
+    /// Takes out the entries of one database.
     pub fn take(&mut self, identity: &Identity) -> Entries {
         let entries = self.databases.remove(identity).unwrap_or_default();
         self.with_damage(entries)
     }
 
-    /// The same for somebody who only looks.
+    /// The same without taking them.
     pub fn entries_of(&self, identity: &Identity) -> Entries {
         self.with_damage(self.databases.get(identity).cloned().unwrap_or_default())
     }
@@ -71,7 +71,7 @@ impl Recovered {
         entries
     }
 
-    /// The database of this name that is in the log, where no manifest says which it is: the newest.
+    /// The newest database of this name in the log, for a name without a manifest.
     pub fn identity_of(&self, name: &str) -> Option<Identity> {
         let same = self.databases.iter().filter(|(identity, entries)| &*identity.name == name && entries.is_new());
         same.map(|(identity, _)| identity).max_by_key(|identity| identity.created_ms).cloned()
@@ -108,7 +108,7 @@ impl Entries {
     }
 }
 
-/// Something that is wrong with a file of a log.
+/// Damage of a log's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     pub writer: u64,
@@ -120,23 +120,23 @@ pub struct Damage {
 #[derive(Debug, Default)]
 pub struct ReadLog {
     pub writer: u64,
-    /// The files that are there, with what they mention.
+    /// The existing files, with the databases that they mention.
     pub files: BTreeMap<u64, Mentions>,
     pub databases: HashMap<Identity, Vec<LogEntry>>,
     pub gone: HashSet<Identity>,
     pub damages: Vec<Damage>,
-    /// Where the last file ends for a reader.
+    /// The end of the last file for a reader.
     pub end: Option<(u64, u64)>,
     /// The last file with a frame, and where that ends.
     pub last_frame: Option<(u64, u64)>,
     pub frames: usize,
     /// Bytes of all files.
     pub bytes: u64,
-    /// What a crash tore, or is being written at this moment: it was never durable.
+    /// The frame that a crash tore, or that is being written at this moment: it was never durable.
     pub torn: Option<String>,
     /// Whether a file was deleted after the log was listed.
     pub vanished: bool,
-    /// What may be missing, see [`super::doubt`].
+    /// Entries that may be missing, see [`super::doubt`].
     pub doubts: Vec<String>,
     /// The last file, where it does not end as one that was being written.
     pub cut_short: Option<u64>,
@@ -144,7 +144,7 @@ pub struct ReadLog {
     only: Option<Identity>,
 }
 
-/// Seals, reads and cuts every log that is there, and makes durable what was read.
+/// Seals, reads and cuts every log, and makes durable what was read.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -189,7 +189,7 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreErro
         logs.push(log);
     }
     add_missing(&mut logs, written_last);
-    // What it said has been seen. Sooner, a crash in between would hide it.
+    // Forgets the note only after its use: sooner, a crash in between would hide what it says.
     sink.written_last(true)?;
     for doubt in logs.iter().flat_map(|log| &log.doubts) {
         tracing::warn!("{doubt}");
@@ -202,7 +202,7 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreErro
         for (number, mentions) in &log.files {
             let mut mentions = mentions.clone();
             if !log.damages.is_empty() {
-                // Whoever finds out what was lost needs all of it.
+                // Finding out what was lost needs all of it.
                 mentions.last.insert(Identity { name: "".into(), seed: 0, created_ms: 0 }, u64::MAX);
             }
             files.insert((log.writer, *number), mentions);
@@ -211,7 +211,7 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreErro
     Ok((collect(logs), files))
 }
 
-/// The same for somebody who only looks, perhaps beside the process that writes.
+/// The same without changing anything, perhaps beside the process that writes.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -225,7 +225,7 @@ pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
         fetch(sink, &files_of(&found), &mut bytes)?;
         let read = found.iter().map(|found| read(sink.file_bytes(), found.writer, &mut bytes));
         let mut logs: Vec<_> = read.collect::<Result<_, _>>()?;
-        // An object that has gone meanwhile may be restated by one that was not there yet.
+        // An object that was deleted meanwhile may be restated by a newer one.
         if attempt == LOOKS_MAX || logs.iter().all(|log| !log.vanished) {
             add_missing(&mut logs, written_last);
             return Ok(logs);
@@ -234,7 +234,7 @@ pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
     }
 }
 
-/// Adds what is known to have been there and is not.
+/// Adds a doubt about a file that is known to have existed and is missing.
 fn add_missing(logs: &mut Vec<ReadLog>, written_last: Option<(u64, u64)>) {
     let Some((writer, number)) = written_last else { return };
     let Some(missing) = doubt::missing_file(logs, (writer, number)) else { return };
@@ -244,11 +244,11 @@ fn add_missing(logs: &mut Vec<ReadLog>, written_last: Option<(u64, u64)>) {
     }
 }
 
-/// So often a log is read whose writer deletes parts of it meanwhile.
+/// The most attempts to read a log whose writer deletes parts of it meanwhile.
 pub(super) const LOOKS_MAX: usize = 8;
 
-/// Reads the entries of one database from some files, each told with where it ends for this reader: as few at a time as the
-/// sink allows, and of each only what is wanted is kept. Answers too whether a file was not there any more.
+/// Reads the entries of one database from some files, each given with its end for this reader: as few at a time as the
+/// sink allows, keeping only the wanted entries of each. Also returns whether a file was missing.
 pub(super) fn read_of(
     sink: &mut dyn Sink,
     files: &[((u64, u64), usize)],
@@ -346,11 +346,11 @@ fn read_files(
     let mut expected = None;
     let mut before = None;
     let mut gap = false;
-    // Where a frame was expected in vain, and how long it is if no crash has broken it.
+    // The offset of a frame that could not be read, and its length if no crash has broken it.
     let mut broken: Option<(u64, usize, u64, CodecError, Option<usize>)> = None;
     for file in files {
         let (number, file) = file?;
-        // Files that nobody needed are gone, also from between others. What a database lacks, its numbers tell.
+        // Unneeded files are gone, also from between others. The sequence numbers of a database tell what it lacks.
         gap |= before.is_some_and(|before| before + 1 != number);
         before = before.max(Some(number));
         if file.is_empty() {
@@ -389,7 +389,7 @@ fn read_files(
         if let Some(at) = read_frames(&mut log, number, &file, HEADER_BYTES, &mut expected)? {
             let error = read_frame(&file, at).err().unwrap_or(CodecError::Malformed("log frame out of order"));
             let doubted = match file_bytes {
-                // An object is there whole or not at all.
+                // An object exists whole or not at all.
                 0 => Some(file.len().saturating_sub(at)),
                 _ => doubt::broken_frame(&file, at),
             };
@@ -434,7 +434,7 @@ fn in_order(contents: &mut Contents, log: &mut ReadLog) -> Vec<(u64, Bytes)> {
         let mut begins_at = 0;
         let mut placed = Vec::with_capacity(files.len());
         for (number, file) in files {
-            // A file whose head cannot be read stays behind the one before it.
+            // A file with an unreadable head keeps its place after the one before it.
             begins_at = FileHead::decode(&file).map_or(begins_at, |head| head.lsn);
             placed.push((begins_at, number, file));
         }
@@ -449,7 +449,7 @@ fn damage(writer: u64, number: u64, at: usize, error: &CodecError) -> Damage {
     Damage { writer, number, problem }
 }
 
-/// Reads frames from `at` on. `Some`: where none could be read although the file goes on there.
+/// Reads frames from `at` on. `Some`: the offset where none could be read although the file goes on.
 fn read_frames(
     log: &mut ReadLog,
     number: u64,
@@ -531,8 +531,8 @@ fn named<'n>(names: &HashMap<u32, &'n Identity>, database: u32) -> Result<&'n Id
     names.get(&database).copied().ok_or(CodecError::Malformed("entry of a database without a name"))
 }
 
-/// Looks for frames behind a place where none could be read. `Some`: what lay there was durable, so it is damage; what
-/// follows it is read all the same.
+/// Looks for frames after an offset where none could be read. `Some`: the bytes there were durable, so they are damage;
+/// the frames after them are read all the same.
 fn beyond(
     log: &mut ReadLog,
     number: u64,
@@ -566,13 +566,14 @@ fn is_empty(file: &Bytes) -> bool {
 
 enum Search {
     Nothing,
-    /// Where it begins, and its lsn.
+    /// Its offset, and its lsn.
     Found(usize, u64),
-    /// So much looks like frames that nobody can tell.
+    /// Too many bytes look like frames to decide.
     TooMuch,
 }
 
-/// Frames are looked for at the cost of so many times the file's length, since what looks like one may be in a value.
+/// The search for frames may cost this many times the file's length, since a value may hold bytes that look like
+/// frames.
 const SEARCH_FACTOR: u64 = 16;
 
 /// Looks for a whole frame from `from` on whose lsn and synced lsn are `wanted`.

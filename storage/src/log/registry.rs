@@ -1,8 +1,8 @@
 //! The databases that write to this process's log: their numbers, and what each has written that is not durable yet.
 //!
-//! A number stands for a database in the entries of a frame, whose head says what each number means. So it is used again
-//! when nothing uses it any more and no entry in the frame that gathers has it: a log of many branches, each there for a
-//! while, keeps nothing of those that are gone.
+//! A number stands for a database in the entries of a frame, whose head says what each number means. So it is reused
+//! when nothing uses it any more and no entry in the gathering frame has it: a log of many short-lived branches keeps
+//! nothing of those that are deleted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct Touched {
 struct Slot {
     identity: Identity,
     users: usize,
-    /// Where it stands among those that the frame has entries of.
+    /// Its index among the databases of which the frame has entries.
     touched: Option<usize>,
     outstanding: Outstanding,
 }
@@ -57,7 +57,7 @@ impl Registry {
                 slot.users += 1;
                 (number, Arc::clone(&slot.outstanding))
             }
-            // It was put there just now.
+            // It was inserted just now.
             _ => (number, Outstanding::default()),
         }
     }
@@ -88,7 +88,7 @@ impl Registry {
         }
     }
 
-    /// What was touched since the last time, each with its name.
+    /// Returns the databases touched since the last call, each with its name.
     pub fn take(&mut self) -> (Vec<Touched>, Vec<NamedDatabase>) {
         let touched = std::mem::take(&mut self.touched);
         let mut names = Vec::with_capacity(touched.len());

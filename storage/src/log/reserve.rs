@@ -1,8 +1,8 @@
 //! A reserve of disk space: the file `reserve` in the store's folder.
 //!
-//! Making room on a full disk needs some room itself: the log must take the entries that are in memory, and a checkpoint must be
-//! written before the log files that it replaces can be deleted. So space for that is allocated while there is some, and
-//! given up when a write finds the disk full. Nothing is ever read from the file.
+//! Making room on a full disk needs some room itself: the log must take the entries that are in memory, and a
+//! checkpoint must be written before the log files that it replaces can be deleted. So space for that is allocated
+//! while the disk has some, and given up when a write finds the disk full. Nothing is ever read from the file.
 //!
 //! A file system that cannot allocate space ahead has no reserve. Its full disk is noticed when a write fails.
 
@@ -10,14 +10,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a reserve has at least: enough for manifests, a tail and a few frames. On a small disk it is less.
+/// The smallest reserve: enough for manifests, a tail and a few frames. On a small disk it is less.
 const BASE_BYTES: u64 = 4 << 20;
 /// The part of a small disk that this may be.
 const BASE_SHARE: u64 = 8;
-/// The reserve grows and shrinks by steps of so much.
+/// The step by which the reserve grows and shrinks.
 const STEP_BYTES: u64 = 1 << 20;
-/// Beyond the reserve so much of the disk must be free before writes are accepted again, so that they are not refused
-/// again at once. In parts of the disk, and at most.
+/// Room beyond the reserve that must be free before writes are accepted again, so that they are not refused again at
+/// once. In parts of the disk, and at most.
 const MARGIN: (u64, u64) = (16, 16 << 20);
 
 /// Invariant: the file has `held` bytes, all of them allocated.
@@ -35,7 +35,7 @@ impl Reserve {
         Self { folder: folder.to_owned(), held, is_supported: true }
     }
 
-    /// Whether there is nothing to do for a reserve that covers `needed` bytes.
+    /// Whether the reserve covers `needed` bytes without any change.
     pub fn covers(&self, needed: u64) -> bool {
         let wanted = self.wanted(needed);
         !self.is_supported || (wanted..=wanted + 8 * STEP_BYTES).contains(&self.held)
@@ -76,7 +76,7 @@ impl Reserve {
         Ok(())
     }
 
-    /// Gives up at least `bytes`, or what there is. False: there was nothing left.
+    /// Gives up at least `bytes`, or all of the reserve. False: nothing was left.
     pub fn give_up(&mut self, bytes: u64) -> bool {
         if self.held == 0 {
             return false;
@@ -88,7 +88,7 @@ impl Reserve {
         cut.is_ok()
     }
 
-    /// Whether so much is free beyond the reserve that writes can go on for a while.
+    /// Whether enough is free beyond the reserve for writes to go on for a while.
     pub fn has_margin(&self) -> bool {
         let (share, most) = MARGIN;
         space(&self.folder).is_none_or(|(free, total)| free >= (total / share).min(most))

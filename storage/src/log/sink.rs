@@ -1,14 +1,15 @@
-//! Where a log's bytes go: files in a folder, or objects in a store.
+//! The destination of a log's bytes: files in a folder, or objects in a store.
 //!
-//! Each process writes a log of its own, `log/<writer>/<number>`. A file that is there is never begun again: after an error
-//! whatever was not durable goes into another one, since it is unknown what the system still holds of the old one. A file
-//! without a durable frame is deleted, and the other one takes its number, so that failures leave no gap between the
-//! numbers. The deleted one cannot come back in its place: the folder is synced before anything in the new one counts.
+//! Each process writes a log of its own, `log/<writer>/<number>`. A file that exists is never begun again: after an
+//! error whatever was not durable goes into another one, since it is unknown what the system still holds of the old
+//! one. A file without a durable frame is deleted, and the other one takes its number, so that failures leave no gap
+//! between the numbers. The deleted one cannot come back in its place: the folder is synced before anything in the new
+//! one counts.
 //!
 //! - [`Files`]: an append-only file each 16 MiB, written past the page cache where the system lets us ([`direct`]).
-//! - [`Objects`]: an object for each flush, created only if absent. A process that takes the store over ([`crate::owner`])
-//!   creates the next object of the log itself, as a *seal*: from then on the old writer's flushes fail, and it is fenced.
-//!   Everything that it has acknowledged lies before the seal.
+//! - [`Objects`]: an object for each flush, created only if absent. A process that takes the store over
+//!   ([`crate::owner`]) creates the next object of the log itself, as a *seal*: from then on the old writer's flushes
+//!   fail, and it is fenced. Everything that it has acknowledged precedes the seal.
 
 mod direct;
 mod recent;
@@ -68,7 +69,7 @@ pub trait Sink: Send {
     /// # Errors
     /// When the store cannot be listed.
     fn found(&mut self) -> Result<Vec<Found>, StoreError>;
-    /// Makes durable which files there are, so that none that an earlier process has deleted comes back.
+    /// Makes the list of files durable, so that none that an earlier process has deleted comes back.
     ///
     /// # Errors
     /// When the store refuses.
@@ -82,7 +83,7 @@ pub trait Sink: Send {
     /// long makes several at a time.
     ///
     /// # Errors
-    /// What `each` answers.
+    /// The error that `each` returns.
     fn read_each(&mut self, files: &[(u64, u64)], each: &mut TakeFile<'_>) -> Result<(), StoreError> {
         files.iter().try_for_each(|file| each(*file, self.read(file.0, file.1)))
     }
@@ -90,12 +91,12 @@ pub trait Sink: Send {
     fn predecessors(&self) -> Vec<u64> {
         Vec::new()
     }
-    /// What says that this process owns the store, where there is no lock.
+    /// The proof that this process owns a store without a lock.
     fn owner(&self) -> Option<Arc<Ownership>> {
         None
     }
-    /// Keeps writers from adding to their logs, each told with the last number of its log, or 0 where it has none. Answers the
-    /// files that they have added meanwhile. Where a lock says that all writers are gone, nothing needs to be done.
+    /// Keeps writers from adding to their logs, each told with the last number of its log, or 0 where it has none.
+    /// Returns the files that they have added meanwhile. If a lock says that all writers are gone, this does nothing.
     ///
     /// # Errors
     /// When the store refuses.
@@ -105,7 +106,7 @@ pub trait Sink: Send {
     /// Begins a file. Nothing need be in it before something is appended.
     ///
     /// # Errors
-    /// When the store refuses; [`StoreError::Fenced`] when somebody else has it.
+    /// When the store refuses; [`StoreError::Fenced`] when another process has it.
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError>;
     /// Appends a frame, given in parts, to the file that was begun last and makes all of it durable.
     ///
@@ -119,27 +120,27 @@ pub trait Sink: Send {
     fn append_gathered(&mut self, head: &[u8], entries: &mut Gathered, sum: &[u8]) -> Result<(), StoreError> {
         self.append(&[head, entries.entries(), sum])
     }
-    /// What the file that was appended to last restates. To be asked after each append.
+    /// The files that the last file appended to restates. To be called after each append.
     fn restated(&mut self) -> Restated {
         Restated { numbers: Vec::new(), from: u64::MAX }
     }
     /// Nothing more is appended to the file that was begun last.
     fn end(&mut self) {}
-    /// Whether a file is there, as far as that can be told at once.
+    /// Whether a file exists, as far as that can be told at once.
     fn is_there(&mut self, _writer: u64, _number: u64) -> bool {
         true
     }
-    /// Cuts what follows byte `length` off a file that another process left behind, and makes what remains durable, also where
+    /// Cuts the bytes after `length` off a file that another process left behind, and makes the rest durable, even if
     /// that process's last sync has failed.
     ///
     /// # Errors
     /// When the store refuses.
     fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError>;
-    /// What deletes files that are written no more; one that is not there is no error.
+    /// Returns a remover of files that are no longer written; it ignores missing ones.
     fn remover(&self) -> Remover;
     /// Reads files of the same store beside all else that is done with them.
     fn reader(&self) -> Box<dyn Sink>;
-    /// Whether somebody else has sealed this log after file `number`.
+    /// Whether another process has sealed this log after file `number`.
     ///
     /// # Errors
     /// When the store cannot be asked.
@@ -185,13 +186,13 @@ pub struct Files {
     folder: PathBuf,
     /// The file that was begun last, and its name.
     current: Option<(DirectFile, String)>,
-    /// The file that stands in [`LAST`].
+    /// The file that [`LAST`] names.
     noted: String,
     /// Held while a folder comes or goes: one that goes just when a file is begun in it would take the file's name along.
     folders: Arc<Mutex<()>>,
     /// The name of the log's folder may not be durable yet.
     is_folder_new: bool,
-    /// Is to be marked with its format before anything is written.
+    /// Must be marked with its format before anything is written.
     store: Option<Arc<Store>>,
     /// Makes the names in a folder durable. A test fails here.
     sync_folder: fn(&Path) -> io::Result<()>,
@@ -201,7 +202,7 @@ pub struct Files {
 const LAST: &str = "last-log";
 
 impl Files {
-    /// Bytes of one file, more or less: the last one is written anew after a crash.
+    /// Bytes of one file, more or less: the last one is rewritten after a crash.
     pub const BYTES: u64 = 16 << 20;
 
     /// `folder`: the store's.
@@ -281,7 +282,7 @@ fn remove_note(folder: &Path, sync_folder: fn(&Path) -> io::Result<()>) {
     }
 }
 
-/// The file that stands in a folder's note.
+/// The file that a folder's note names.
 fn noted(folder: &Path) -> Option<(u64, u64)> {
     let text = fs::read_to_string(folder.join(LAST)).ok()?;
     let (writer, number) = text.trim().strip_prefix(FOLDER)?.strip_prefix('/')?.split_once('/')?;
@@ -296,12 +297,12 @@ fn failed(action: &'static str, name: &str, source: io::Error) -> StoreError {
     }
 }
 
-/// Where earlier versions wrote a file again; the name is none of a log's.
+/// The name under which earlier versions rewrote a file; it is none of a log's.
 fn anew(path: &Path) -> PathBuf {
     path.with_extension("anew")
 }
 
-/// The names in a folder that may not be there.
+/// The names in a folder that may be missing.
 fn entries(folder: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -400,7 +401,7 @@ impl Sink for Files {
             (self.sync_folder)(path.parent().unwrap_or(&self.folder))
         };
         match cut().map_err(|error| failed("cut", &name(writer, number), error)) {
-            // A file system that writes elsewhere what is overwritten. What can be read is served all the same.
+            // A file system that writes overwritten data elsewhere. Readable data is served all the same.
             Err(error @ StoreError::Full { .. }) => {
                 tracing::warn!(%error, "failed to make the end of an earlier process's log durable");
                 Ok(())
@@ -431,7 +432,7 @@ impl Sink for Files {
                 // Left by a process that ended while it wrote it.
                 let _ = fs::remove_file(anew(&path));
                 let _folders = folders.lock();
-                // Fails, as it should, while there are other files in it.
+                // Fails, as it should, while it holds other files.
                 let _ = path.parent().map(fs::remove_dir);
             }
             Ok(())
@@ -461,7 +462,8 @@ pub struct Objects {
     store: Arc<Store>,
     begun: Option<(u64, u64, Vec<u8>)>,
     recent: Recent,
-    /// What was to be created under this number when the store did not answer. It may be there, so nothing else can be.
+    /// The object that was to be created under this number when the store did not answer. It may exist, so no other
+    /// can.
     unanswered: Option<(u64, Composed)>,
     restated: Vec<u64>,
     owner: Option<Arc<Ownership>>,
@@ -548,7 +550,7 @@ async fn after(store: &Store, writer: u64, number: u64) -> Result<Vec<u64>, Stor
     Ok(numbers.map(|(_, other)| other).filter(|other| *other > number).collect())
 }
 
-/// Seals one log. Answers the files that its writer has added after `last`.
+/// Seals one log. Returns the files that its writer has added after `last`.
 async fn seal(store: &Store, writer: u64, last: u64) -> Result<Vec<(u64, u64)>, StoreError> {
     let mut added = Vec::new();
     let mut next = last + 1;
@@ -586,7 +588,7 @@ async fn seal(store: &Store, writer: u64, last: u64) -> Result<Vec<(u64, u64)>, 
     }
 }
 
-/// An object of a log; none where it is gone.
+/// An object of a log; none if it is gone.
 async fn get(store: &Store, writer: u64, number: u64) -> Result<Option<Bytes>, StoreError> {
     match store.get(&name(writer, number)).await {
         Err(error) if error.is_missing() => Ok(None),
@@ -606,7 +608,7 @@ impl Sink for Objects {
             }
         }
         let found = grouped(numbers);
-        // A seal counts only at the end: the writer may have deleted what was there before, after it wrote more.
+        // A seal counts only at the end: the writer may have deleted the objects before it, after it wrote more.
         let last = |writer: u64| found.iter().find(|found| found.writer == writer)?.numbers.last().copied();
         self.sealed =
             seals.into_iter().filter(|(writer, seal)| last(*writer) < Some(*seal)).map(|(writer, _)| writer).collect();
@@ -622,7 +624,7 @@ impl Sink for Objects {
     }
 
     fn settle(&mut self) -> Result<(), StoreError> {
-        // What a store has answered is durable.
+        // The contents that a store returns are durable.
         Ok(())
     }
 
@@ -683,7 +685,7 @@ impl Sink for Objects {
     }
 
     fn cut(&mut self, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
-        // An object is there whole or not at all.
+        // An object exists whole or not at all.
         Ok(())
     }
 

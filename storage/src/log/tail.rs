@@ -1,13 +1,13 @@
-//! What the log has of one database beyond its manifest, found by segment.
+//! The effects that the log holds of one database beyond its manifest, by segment.
 //!
-//! 1. The entries after the manifest's sequence number are taken in order, up to one that says that writes before it were
-//!    not logged: it and what follows belong to a manifest that was never committed. Where a later process has gone on
-//!    from there all the same, it says so, and its entries are next.
+//! 1. The entries after the manifest's sequence number are taken in order, up to one that says that writes before it
+//!    were not logged: it and what follows belong to a manifest that was never committed. If a later process has gone
+//!    on from there all the same, it says so, and its entries are next.
 //! 2. Their effects are sorted by keyspace and position. When a segment is loaded, those of its range are replayed onto
 //!    it, as far as they are younger than what it has seen.
 //!
-//! Invariant: all numbers from the manifest's on are there, at least up to its cut. What is not so is refused, as the
-//! database would be served without something that was acknowledged.
+//! Invariant: all numbers from the manifest's on are present, at least up to its cut. A database whose log lacks one is
+//! refused, as it would be served without something that was acknowledged.
 
 use bytes::Bytes;
 use dormouse_types::segment::{Range53, SLOTS, prefix53};
@@ -28,7 +28,7 @@ struct Place {
     position: u64,
     /// The order in which it was written.
     order: u32,
-    /// Which entry, and where in its items the body lies.
+    /// The entry, and the location of the body in its items.
     entry: u32,
     start: usize,
     len: usize,
@@ -42,7 +42,7 @@ pub struct LogTail {
     /// Sequence number, time and items of each entry.
     entries: Vec<(u64, u64, Bytes)>,
     effects: Vec<Place>,
-    /// The number of the last entry; the manifest's where there is none.
+    /// The number of the last entry; the manifest's if it has none.
     pub sequence: u64,
     /// The highest number that was used, by entries that were left out too.
     pub highest: u64,
@@ -56,7 +56,7 @@ fn continues(entry: &LogEntry) -> Option<u64> {
 }
 
 impl LogTail {
-    /// `floor` and `cut`: the manifest's sequence numbers; 0 where there is none.
+    /// `floor` and `cut`: the manifest's sequence numbers; 0 without a manifest.
     ///
     /// # Errors
     /// A text that says what is missing or damaged.
@@ -130,7 +130,7 @@ impl LogTail {
         while !reader.is_empty() {
             match read_item(&mut reader).map_err(malformed)? {
                 LogItem::Effect { keyspace, followed, position, body } => {
-                    // The body ends where the reader stands now.
+                    // The body ends at the reader's present offset.
                     let end = all - reader.remaining();
                     let (start, len) = (end - body.len(), body.len());
                     let order =
@@ -148,7 +148,7 @@ impl LogTail {
         self.entries.is_empty()
     }
 
-    /// Whether there are effects on keys of this range.
+    /// Whether it has effects on keys of this range.
     pub fn touches(&self, keyspace: u32, range: Range53) -> bool {
         !self.of(keyspace, range).is_empty()
     }
@@ -177,7 +177,7 @@ impl LogTail {
         &self.effects[start..start + len]
     }
 
-    /// How many effects there are.
+    /// The number of effects.
     pub fn len(&self) -> usize {
         self.effects.len()
     }
@@ -208,7 +208,7 @@ fn sort(effects: &mut Vec<Place>) {
     let rank = |place: &Place| keyspaces.partition_point(|keyspace| *keyspace < place.keyspace);
     let slots = usize::from(SLOTS);
     let hand = |place: &Place| rank(place) * slots + (place.position >> SLOT_SHIFT) as usize;
-    // Where the effects of each slot end, once they are all dealt out.
+    // The end of the effects of each slot, once they are all dealt out.
     let mut ends = vec![0u32; keyspaces.len() * slots];
     effects.iter().for_each(|place| ends[hand(place)] += 1);
     let mut before = 0;

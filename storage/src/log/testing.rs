@@ -24,12 +24,12 @@ pub struct Held {
     pub files: BTreeMap<(u64, u64), Vec<u8>>,
     pub fails: bool,
     pub sealed: bool,
-    /// What was read, in order.
+    /// The files that were read, in order.
     pub read: Vec<(u64, u64)>,
-    /// What was cut, where to.
+    /// The files that were cut, and their new lengths.
     pub cut: Vec<(u64, u64)>,
     pub file_bytes: u64,
-    /// While it is locked nothing is deleted, and who would waits.
+    /// While it is locked, deletions wait.
     pub slow_removes: Arc<Mutex<()>>,
     current: Option<(u64, u64)>,
 }
@@ -73,7 +73,7 @@ impl Sink for MemorySink {
         Ok(())
     }
 
-    /// When it fails, half of the frame is there.
+    /// When it fails, half of the frame is written.
     fn append(&mut self, frame: &[&[u8]]) -> Result<(), StoreError> {
         let frame = frame.concat();
         let held = &mut *self.0.lock();
@@ -174,7 +174,7 @@ impl Writer {
         Self { journal: Journal::of(log, &identity(name)), sequence: AtomicU64::new(0) }
     }
 
-    /// Answers the lsn behind it.
+    /// Returns the lsn after it.
     pub fn write(&self) -> u64 {
         let mut items = Vec::new();
         let next = self.sequence.load(std::sync::atomic::Ordering::SeqCst) + 1;

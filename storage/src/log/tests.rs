@@ -37,7 +37,7 @@ fn who_waits_is_woken_by_the_flush_that_reaches_it() {
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
     assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
     assert!(writer.journal.is_durable(first));
-    // What is durable already is not waited for.
+    // A durable entry is not waited for.
     assert!(matches!(Box::pin(log.durable(first)).as_mut().poll(&mut context), Poll::Ready(Ok(()))));
 }
 
@@ -92,7 +92,7 @@ fn writes_are_refused_when_the_log_falls_behind() {
     let refused = writer.journal.admit_at(NOW_MS + 101).unwrap_err().to_string();
     assert!(refused.starts_with("MISCONF the log is 101 ms behind"), "{refused}");
     assert!(refused.contains("100ms") && refused.contains("no space left"), "{refused}");
-    // What is written later does not make what waits younger.
+    // Later writes do not make waiting ones younger.
     writer.write();
     log.flush().unwrap_err();
     assert_eq!(log.lag_ms(NOW_MS + 101), 101);

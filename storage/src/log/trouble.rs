@@ -20,19 +20,19 @@ use crate::store::StoreError;
 pub(super) const FULL: u8 = 1;
 pub(super) const SHORT: u8 = 2;
 pub(super) const LOST: u8 = 4;
-/// Twice as much as [`FULL`]: whoever writes is refused.
+/// Twice as much as [`FULL`]: every writer is refused.
 pub(super) const STUFFED: u8 = 8;
 
 /// The reserve covers no more of the log than this: a larger log is brought into the store by checkpoints anyhow.
 const COVERED_BYTES_MAX: u64 = 256 << 20;
 /// And no more of what a checkpoint would write: places that are written whole may be much larger than what changed.
 const DIRTY_BYTES_MAX: u64 = 64 << 20;
-/// A checkpoint writes a place whole where more than one in so many of its keys have changed, so about so many bytes for
-/// each byte of the log.
+/// A checkpoint writes a place whole if more than one in this many of its keys have changed, so about this many bytes
+/// for each byte of the log.
 const WHOLE_FACTOR: u64 = 8;
 /// A store that is full by turns is logged no more often.
 const ROOM_LOGGED_EVERY_US: u64 = 60_000_000;
-/// What a write needs beyond its own bytes: zeros ahead, and the blocks of folders.
+/// Room that a write needs beyond its own bytes: zeros ahead, and the blocks of folders.
 const SLACK_BYTES: u64 = 1 << 20;
 
 impl Log {
@@ -64,7 +64,7 @@ impl Log {
         own.filter_map(|(_, number)| sizes.get(&number)).sum()
     }
 
-    /// What writes are refused for, beside a flush that failed.
+    /// The reason for refusing writes, other than a failed flush.
     pub(super) fn trouble(&self) -> Option<String> {
         if self.is_refusing(LOST) {
             let lost = self.lost.lock().first().map(|number| sink::name(self.writer, *number)).unwrap_or_default();
@@ -75,7 +75,7 @@ impl Log {
         self.is_refusing(SHORT).then(|| "no space left in the store".to_owned())
     }
 
-    /// Has the reserve follow the log, and tells whether there is room.
+    /// Adjusts the reserve to the log, and notes whether the disk has room.
     pub(super) fn keep_room(&self) {
         let mut reserve = self.reserve.lock();
         let Some(reserve) = &mut *reserve else { return };
@@ -103,13 +103,14 @@ impl Log {
         if self.relies_on_tails() {
             return covered;
         }
-        // What was known a moment ago, and what may have changed since.
+        // The sums known a moment ago, and the bytes that may have changed since.
         let resident = self.resident_bytes.load(Ordering::Relaxed).saturating_add(kept);
         let dirty = self.dirty_bytes.load(Ordering::Relaxed).max(resident.min(kept.saturating_mul(WHOLE_FACTOR)));
         covered.max(dirty.min(DIRTY_BYTES_MAX))
     }
 
-    /// Whether the last checkpoint found no room for more than a tail of what the log has. Then only that is kept room for.
+    /// Whether the last checkpoint found room for no more than a tail of the log's entries. Then room is kept only for
+    /// a tail.
     pub fn relies_on_tails(&self) -> bool {
         self.tails_only.load(Ordering::SeqCst)
     }
@@ -121,7 +122,7 @@ impl Log {
         is_new
     }
 
-    /// Gives up as much of the reserve as a write of `bytes` needs. False: there is nothing to give up.
+    /// Gives up as much of the reserve as a write of `bytes` needs. False: nothing is left to give up.
     pub fn make_room(&self, bytes: u64) -> bool {
         let given = match &mut *self.reserve.lock() {
             Some(reserve) => reserve.give_up(bytes + SLACK_BYTES),
@@ -154,7 +155,8 @@ impl Log {
         is_due || is_end
     }
 
-    /// Says how much checkpoints would write now, so that there is room for them, and how much all databases have in memory.
+    /// Sets the bytes that checkpoints would write now, so that room is kept for them, and the bytes of all databases
+    /// in memory.
     pub fn expect_checkpoints(&self, dirty_bytes: u64, resident_bytes: u64) {
         self.dirty_bytes.store(dirty_bytes, Ordering::Relaxed);
         self.resident_bytes.store(resident_bytes, Ordering::Relaxed);
@@ -162,12 +164,12 @@ impl Log {
     }
 
     fn wake_tidy(&self) {
-        // Who has looked just before holds the lock until it waits.
+        // A thread that has just looked holds the lock until it waits.
         drop(self.ledger.lock());
         self.untidy.notify_one();
     }
 
-    /// File `number` does not hold any more what was written to it.
+    /// Notes that file `number` no longer holds what was written to it.
     pub(super) fn lose(&self, number: u64) {
         if !self.ledger.lock().has(self.writer, number) {
             // Nothing was in it yet.
@@ -186,7 +188,7 @@ impl Log {
         self.wake_tidy();
     }
 
-    /// Looks for files that are gone, though they are needed.
+    /// Looks for needed files that are gone.
     pub(super) fn look_for_lost(&self, output: &mut Output) {
         let known = self.ledger.lock().of(self.writer);
         for number in known {
@@ -196,7 +198,7 @@ impl Log {
         }
     }
 
-    /// Where no lost file is needed any more, all that was written is durable.
+    /// Once no lost file is needed any more, all that was written is durable.
     pub(super) fn recover_from_loss(&self) {
         if !self.is_refusing(LOST) {
             return;

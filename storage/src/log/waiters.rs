@@ -24,7 +24,7 @@ struct Waiting {
 }
 
 impl Waiters {
-    /// Registers a task. Answers the number that it is known by; `number`: the one that it has already.
+    /// Registers a task. Returns its number; `number`: the one that it has already.
     fn register(&mut self, number: Option<u64>, lsn: Lsn, waker: &Waker) -> u64 {
         if let Some(known) = self.waiting.iter_mut().find(|known| Some(known.number) == number) {
             known.waker.clone_from(waker);
@@ -40,12 +40,12 @@ impl Waiters {
         self.waiting.retain(|waiting| waiting.number != number);
     }
 
-    /// Those that wait for nothing beyond `lsn`. They are to be woken without the lock.
+    /// Takes the tasks that wait for nothing beyond `lsn`. The caller wakes them without the lock.
     pub fn reached(&mut self, lsn: Lsn) -> Vec<Waker> {
         self.waiting.extract_if(.., |waiting| waiting.lsn <= lsn).map(|waiting| waiting.waker).collect()
     }
 
-    /// All of them: each is to see for itself.
+    /// Takes all tasks, so that each sees for itself.
     pub fn all(&mut self) -> Vec<Waker> {
         self.reached(Lsn::MAX)
     }
@@ -75,7 +75,7 @@ impl Future for Wait<'_> {
         if reached.load(Ordering::Acquire) >= lsn {
             return Poll::Ready(Ok(()));
         }
-        // Registered first, looked at after: a flush in between would otherwise wake nobody.
+        // Register first, look after: otherwise a flush in between would wake no one.
         self.number = Some(log.waiters.lock().register(self.number, lsn, context.waker()));
         if reached.load(Ordering::Acquire) >= lsn {
             return Poll::Ready(Ok(()));

@@ -1,4 +1,4 @@
-//! Manifests in the store: finding the newest, committing the next, deleting what nobody needs.
+//! Manifests in the store: finding the newest, committing the next, deleting unneeded objects.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::store::{ObjectInfo, Store, StoreError};
 /// How many manifests are kept, the newest included.
 pub(super) const KEPT: usize = 2;
 
-/// A manifest that is listed may be deleted before it is read, when a newer one was committed in between.
+/// A listed manifest may be deleted before it is read, if a newer one was committed in between.
 const READ_ATTEMPTS: usize = 3;
 
 /// Numbers and manifests.
 pub type History = Vec<(u64, Result<PagedManifest, StoreError>)>;
 
-/// What [`collect_garbage`] deleted.
+/// Objects that [`collect_garbage`] deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Garbage {
     pub objects: u64,
@@ -35,8 +35,8 @@ impl Garbage {
     }
 }
 
-/// The newest manifest of a database; none where there is no such database. A damaged one is an error: what lies before
-/// it (see [`history`]) misses acknowledged writes, so using that is somebody's decision.
+/// The newest manifest of a database; none if the database does not exist. A damaged one is an error: the one before it
+/// (see [`history`]) misses acknowledged writes, so using that is the operator's decision.
 pub async fn latest(store: &Store, database: &str) -> Result<Option<Manifest>, StoreError> {
     let mut attempt = 0;
     loop {
@@ -87,12 +87,12 @@ pub async fn replaced(store: &Store, database: &str) -> Result<Option<Manifest>,
     Ok(Some(manifest))
 }
 
-/// Whether there is such a database.
+/// Whether the database exists.
 pub async fn exists(store: &Store, database: &str) -> Result<bool, StoreError> {
     Ok(!numbers(store, &Names::new(database)?).await?.is_empty())
 }
 
-/// Every manifest that is kept, the newest first, each as readable as its root is.
+/// Every kept manifest, the newest first, each as readable as its root is.
 pub async fn history(store: &Store, database: &str) -> Result<History, StoreError> {
     let names = Names::new(database)?;
     let mut found = Vec::new();
@@ -109,8 +109,8 @@ pub async fn commit(store: &Store, manifest: &mut Manifest) -> Result<(), StoreE
     commit_encoded(store, manifest, format::encode).await.map(drop)
 }
 
-/// Creates the manifest after `before` as that of another writer, who may write from then on. It says the same. Pages are
-/// copied as they are, so one that is damaged is no obstacle.
+/// Creates the manifest after `before` as that of another writer, which may write from then on. The contents are the
+/// same. Pages are copied as they are, so one that is damaged is no obstacle.
 ///
 /// # Errors
 /// As [`commit`].
@@ -123,7 +123,7 @@ pub async fn take_over(store: &Store, before: &PagedManifest, writer: u64) -> Re
     Ok(held.replaced_by(manifest, name, object))
 }
 
-/// Answers the object.
+/// Returns the object's bytes.
 async fn commit_encoded(
     store: &Store,
     manifest: &mut Manifest,
@@ -142,8 +142,8 @@ async fn commit_encoded(
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error),
         }
-        // An earlier attempt of ours may have succeeded with its answer lost. If it was this very manifest we are done; if
-        // it was an older one of ours, the next number is ours to take.
+        // An earlier attempt of ours may have succeeded with its answer lost. If it was this very manifest, it is
+        // committed; if it was an older one of ours, we may take the next number.
         let existing = match PagedManifest::read(store, &database, &names, number).await {
             Ok(existing) => existing.known,
             Err(StoreError::Missing { .. } | StoreError::Corrupt { .. }) => {
@@ -165,9 +165,9 @@ async fn commit_encoded(
     Ok(object)
 }
 
-/// Puts a copy of a database's first manifest as manifest 0, so that two are kept from the first commit on: a damaged one is
-/// not all that there was. After the second commit it goes as any older manifest does. Without it the database is whole
-/// all the same, so a store that refuses it is no error.
+/// Puts a copy of a database's first manifest as manifest 0, so that two are kept from the first commit on, in case one
+/// is damaged. After the second commit it is deleted as any older manifest is. The database is whole without it, so a
+/// store that refuses it is no error.
 pub(super) async fn copy_first(store: &Store, names: &Names, as_manifest_0: Vec<u8>) {
     match store.put_new(&names.manifest(0), as_manifest_0).await {
         Ok(()) | Err(StoreError::Exists { .. }) => {}
@@ -175,10 +175,10 @@ pub(super) async fn copy_first(store: &Store, names: &Names, as_manifest_0: Vec<
     }
 }
 
-/// Deletes manifests before the last two, then the chunks and tails that neither of these names, nor one of the last two
-/// of any branch (see [`super::sharing`]). `manifest` is the one committed last by the caller; when there is a newer one
-/// the caller is fenced and nothing is deleted. Objects that the caller, or a newer writer, may be about to commit are left
-/// alone, so this may run beside a checkpoint.
+/// Deletes manifests before the last two, then the chunks and tails that neither of these names, nor one of the last
+/// two of any branch (see [`super::sharing`]). `manifest` is the one committed last by the caller; if a newer one
+/// exists the caller is fenced and nothing is deleted. Objects that the caller, or a newer writer, may be about to
+/// commit are left alone, so this may run beside a checkpoint.
 ///
 /// A branch also looks after the deleted databases whose objects it names, or has named until now.
 pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garbage, StoreError> {
@@ -207,7 +207,7 @@ pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garba
                     needed.extend(before.known.objects().map(str::to_owned));
                 }
             }
-            // What cannot be read keeps nothing alive.
+            // An unreadable manifest keeps nothing alive.
             Err(StoreError::Corrupt { .. } | StoreError::Missing { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -224,7 +224,7 @@ pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garba
         return Ok(garbage);
     };
     needed.extend(of_branches);
-    // What an earlier database of this name has left, whatever its epoch was.
+    // Objects that an earlier database of this name has left, whatever its epoch was.
     let lists = folder.lists(store).await?;
     let folders = [names.chunks() + "/", names.tails() + "/"];
     for object in &folder.objects {

@@ -44,9 +44,9 @@
 //! +----------------+
 //! ```
 //!
-//! A segment's gap is how many prefixes lie between the end of the one before (in the same keyspace, else 0) and its
-//! start: nothing, as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about
-//! 24 bytes.
+//! A segment's gap is the number of prefixes between the end of the one before (in the same keyspace, else 0) and its
+//! start: 0 as long as segments follow each other. The same goes for offsets in a chunk. Such a segment takes about 24
+//! bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -62,8 +62,8 @@ use crate::codec::{
 use crate::shown::{ALL_INDEXES, NO_KEYSPACE};
 
 const MAGIC: &[u8; 8] = b"DMMANIF\n";
-/// What an object in two levels ends with. The root is read without the header, so this stands for the version too: a later one
-/// has another.
+/// The last bytes of an object in two levels. The root is read without the header, so they stand for the version too: a
+/// later one has others.
 const END_MAGIC: &[u8; 8] = b"DMMANIE\n";
 const VERSION: u32 = 5;
 
@@ -138,7 +138,7 @@ fn write_root(object: &mut Vec<u8>, manifest: &Manifest, number: u64, pages: &[P
     write_trailer(object, &fields, END_MAGIC);
 }
 
-/// What all versions begin with.
+/// Writes the fields with which all versions begin.
 fn write_beginning(out: &mut Vec<u8>, manifest: &Manifest, number: u64) {
     write_varint(out, number);
     write_varint(out, manifest.epoch);
@@ -171,7 +171,7 @@ fn write_beginning(out: &mut Vec<u8>, manifest: &Manifest, number: u64) {
     }
 }
 
-/// What follows the segments, without the pieces.
+/// Writes the fields after the segments, without the pieces.
 fn write_end(out: &mut Vec<u8>, manifest: &Manifest, version: u32) {
     write_varint(out, manifest.tails.len() as u64);
     for tail in &manifest.tails {
@@ -222,7 +222,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, CodecError> {
 
 fn decode_paged(object: &[u8]) -> Result<Manifest, CodecError> {
     let root = root_range(object, object.len() as u64)?.ok_or(CodecError::Magic("complete manifest"))?;
-    // The whole object is here, so the root lies inside it.
+    // The whole object is here, so the root is inside it.
     let (mut manifest, pages) = decode_root(&object[root.start as usize..root.end as usize], root.start)?;
     for page in &pages {
         let mut read = decode_page(&object[page.bytes.start as usize..page.bytes.end as usize], page, &manifest)?;
@@ -233,7 +233,7 @@ fn decode_paged(object: &[u8]) -> Result<Manifest, CodecError> {
     Ok(manifest)
 }
 
-/// Where the root lies in an object of `size` bytes that ends with `end`; none in an object of one level.
+/// The location of the root in an object of `size` bytes that ends with `end`; none in an object of one level.
 pub(super) fn root_range(end: &[u8], size: u64) -> Result<Option<Range<u64>>, CodecError> {
     if !end.ends_with(END_MAGIC) {
         return Ok(None);
@@ -241,7 +241,7 @@ pub(super) fn root_range(end: &[u8], size: u64) -> Result<Option<Range<u64>>, Co
     read_trailer(end, size, END_MAGIC, "complete manifest").map(Some)
 }
 
-/// Reads a root that lies at byte `at`: the manifest without segments, and the pages that these are in.
+/// Reads a root at byte `at`: the manifest without segments, and the pages that hold these.
 pub(super) fn decode_root(root: &[u8], at: u64) -> Result<(Manifest, Vec<PageInfo>), CodecError> {
     let fields = open(root)?;
     let mut reader = Reader::new(&fields);
@@ -389,7 +389,7 @@ fn read_segments(reader: &mut Reader<'_>, version: u32) -> Result<Vec<SegmentInf
     Ok(segments)
 }
 
-/// What a segment's fields are differences from.
+/// The values of the segment before, from which fields are stored as differences.
 #[derive(Default)]
 struct Before {
     keyspace: u32,
@@ -402,7 +402,7 @@ struct Before {
 impl Before {
     fn write(&mut self, out: &mut Vec<u8>, segment: &SegmentInfo) {
         let SegmentInfo { keyspace, range, location, records, expiring, heap_bytes, sequence, seen, crc } = *segment;
-        // What `Manifest::check` would refuse wraps here, and is refused when it is read.
+        // Values that `Manifest::check` would refuse wrap here, and are refused when they are read.
         write_varint(out, u64::from(keyspace.wrapping_sub(self.keyspace)));
         out.push(range.bits);
         let end = if keyspace == self.keyspace { self.end } else { 0 };
@@ -513,7 +513,7 @@ fn write_pages(out: &mut Vec<u8>, pages: &[PageInfo]) {
     }
 }
 
-/// Reads the list of the pages that lie between the header and a root at byte `root`.
+/// Reads the list of the pages between the header and a root at byte `root`.
 fn read_pages(reader: &mut Reader<'_>, root: u64) -> Result<Vec<PageInfo>, CodecError> {
     const BROKEN: CodecError = CodecError::Malformed("page");
     let count = reader.count(PAGE_BYTES_MIN)?;
@@ -540,7 +540,7 @@ fn read_pages(reader: &mut Reader<'_>, root: u64) -> Result<Vec<PageInfo>, Codec
     if offset != root { Err(CodecError::Malformed("gap between pages and root")) } else { Ok(pages) }
 }
 
-/// What a piece's fields are differences from.
+/// The values of the piece before, from which fields are stored as differences.
 #[derive(Default)]
 struct PieceBefore {
     keyspace: u32,

@@ -1,4 +1,4 @@
-//! Where a database comes from, as its manifest says.
+//! The origin of a database, as its manifest gives it.
 
 use super::Manifest;
 
@@ -6,14 +6,14 @@ use super::Manifest;
 /// between is deleted.
 pub const ANCESTORS: &str = "ancestors";
 
-/// Where a database comes from, and when it goes.
+/// The origin of a database, and its expiry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
     /// The database that it was branched from, that one's source, and so on; empty for one that is no branch.
     pub ancestors: Vec<String>,
     /// When it was made; 0 while the store does not know it.
     pub created_ms: u64,
-    /// When it is to be deleted.
+    /// When to delete it.
     pub expires_ms: Option<u64>,
     /// Bytes in the store that belong to other databases.
     pub shared_bytes: u64,

@@ -1,4 +1,4 @@
-//! Manifests: what a database is made of, and who may write it.
+//! Manifests: the objects that make up a database, and the right to write it.
 //!
 //! A database's manifests are numbered. The newest says which chunks hold its segments and where, which tail holds what
 //! was written after them, and up to which effect all of that reaches. An older one is never changed.
@@ -7,8 +7,8 @@
 //! 2. It puts new chunks, then commits manifest n+1, by creating that object **if absent**. Of two writers that both
 //!    started at n only one can succeed; the other is fenced ([`StoreError::Fenced`]) and must stop writing.
 //!    The first manifest is put twice, as number 1 and then as number 0, so that there are two from the beginning.
-//! 3. After a commit the last two manifests are kept: somebody may still be reading through the one before. Chunks and tails
-//!    that neither names are deleted ([`collect_garbage`]), unless a branch needs them ([`sharing`]).
+//! 3. After a commit the last two manifests are kept: a reader may still use the one before. Chunks and tails that
+//!    neither names are deleted ([`collect_garbage`]), unless a branch needs them ([`sharing`]).
 //!
 //! ```text
 //! db/<database>/manifest/00000000000000000042
@@ -16,9 +16,9 @@
 //! db/<database>/tail/<epoch>-<writer>-<counter>
 //! ```
 //!
-//! Epoch, writer and counter make names that no two writers share, also not two that both believe to have taken over. A
-//! writer takes its counters from [`Manifest::next_object`]; so what is newer than the manifest, and perhaps about to be
-//! named by the next one, can be told from garbage.
+//! Epoch, writer and counter make names that no two writers share, not even two that both believe to have taken over. A
+//! writer takes its counters from [`Manifest::next_object`]; so objects that are newer than the manifest, and perhaps
+//! about to be named by the next one, can be told from garbage.
 
 mod catalog;
 mod format;
@@ -69,8 +69,8 @@ pub struct Manifest {
     pub next_keyspace: u32,
     /// Every effect up to this one is in the segments and the tails; a segment's own stamp may be later.
     pub sequence: u64,
-    /// The log must hold the effects from [`Self::sequence`] up to this one: with fewer, what the segments hold is not the
-    /// state of one moment. The same as `sequence` where nothing was written during the checkpoint.
+    /// The log must hold the effects from [`Self::sequence`] up to this one: with fewer, the segments do not hold the
+    /// state of one moment. The same as `sequence` if nothing was written during the checkpoint.
     pub cut: u64,
     /// The next counter for the name of a chunk or tail.
     pub next_object: u64,
@@ -79,17 +79,17 @@ pub struct Manifest {
     pub chunks: Vec<ChunkInfo>,
     /// Ordered by keyspace and range, not overlapping. A range that is missing is empty.
     pub segments: Vec<SegmentInfo>,
-    /// Of segments with values in pieces, where these are: in the order of segments, and of the pieces' numbers.
+    /// The locations of pieces of values: in the order of segments, and of the pieces' numbers.
     pub pieces: Vec<PieceInfo>,
-    /// What was written after some of the segments, from the oldest to the newest.
+    /// The effects written after some of the segments, from the oldest to the newest.
     pub tails: Vec<TailInfo>,
     /// Counters that belong to the database, as the server writes them.
     pub meters: Vec<u8>,
     /// The database that it was branched from.
     pub source: Option<String>,
-    /// When it is to be deleted, unix milliseconds.
+    /// When to delete it, unix milliseconds.
     pub expires_ms: Option<u64>,
-    /// What was declared for this database rather than for the node, by name: `loss-window`.
+    /// Settings of this database that override the node's, by name: `loss-window`.
     pub settings: BTreeMap<String, String>,
 }
 
@@ -105,7 +105,7 @@ pub struct SegmentInfo {
     pub keyspace: u32,
     pub range: Range53,
     pub location: SegmentLocation,
-    /// With what the tails hold.
+    /// Including the effects in the tails.
     pub records: u32,
     /// How many of the records have an expiry.
     pub expiring: u32,
@@ -120,7 +120,7 @@ pub struct SegmentInfo {
 }
 
 impl SegmentInfo {
-    /// Without a body the tails hold all that there is, or there is nothing, up to the effect that was seen.
+    /// Without a body the tails hold everything, or the segment is empty, up to the effect that was seen.
     pub fn has_body(&self) -> bool {
         self.location.len > 0
     }
@@ -203,7 +203,7 @@ impl Manifest {
         &self.pieces[start..start + len]
     }
 
-    /// Where all bodies and pieces are.
+    /// The locations of all bodies and pieces.
     pub fn locations(&self) -> impl Iterator<Item = SegmentLocation> {
         locations(&self.segments, &self.pieces)
     }
@@ -235,7 +235,7 @@ impl Manifest {
         all.filter(|(name, _)| !name.starts_with(&own)).fold(0, |sum, (_, bytes)| sum.saturating_add(bytes))
     }
 
-    /// What a chunk says of the database that it is written for.
+    /// The description of the database that its chunks carry.
     pub fn origin(&self) -> ChunkOrigin {
         let keyspaces = std::array::from_fn(|index| self.keyspaces[index]);
         ChunkOrigin { seed: self.seed, created_ms: self.created_ms, keyspaces }
@@ -251,7 +251,7 @@ impl Manifest {
         format::encode(self, self.number)
     }
 
-    /// What is wrong with the manifest, if anything.
+    /// Returns the manifest's fault, if it has one.
     pub fn check(&self) -> Result<(), &'static str> {
         Names::new(&self.database).map_err(|_: StoreError| "database name")?;
         if !self.shard_cuts.is_sorted_by(|a, b| a < b)
@@ -281,7 +281,7 @@ impl Manifest {
     }
 }
 
-/// What is wrong with segments and their pieces, if anything.
+/// Returns the fault of segments and their pieces, if they have one.
 fn check_segments(chunks: &[ChunkInfo], segments: &[SegmentInfo], pieces: &[PieceInfo]) -> Result<(), &'static str> {
     if !segments.is_sorted_by(follows) {
         return Err("segments overlap or are out of order");

@@ -10,7 +10,7 @@ pub(super) const ROOT: &str = "db";
 /// Longer names would not fit the file name limit of 255 bytes when every byte is escaped.
 const DATABASE_BYTES_MAX: usize = 80;
 
-/// Where the objects of one database lie.
+/// The names of one database's objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     folder: String,
@@ -52,7 +52,7 @@ impl Names {
         format!("{}/branch/{}/{}/{number:020}", self.folder, escape(branch), escape(source))
     }
 
-    /// The folder of the lists of what was left when the database was deleted.
+    /// The folder of the lists of objects left when the database was deleted.
     pub(super) fn left(&self) -> String {
         format!("{}/left", self.folder)
     }
@@ -80,7 +80,7 @@ pub(super) fn manifest_number(name: &str) -> Option<u64> {
     if digits.len() == 20 { digits.parse().ok() } else { None }
 }
 
-/// The database in whose folder an object lies.
+/// The database whose folder holds an object.
 pub(super) fn owner(object: &str) -> Option<String> {
     let folder = object.strip_prefix(ROOT)?.strip_prefix('/')?;
     let (folder, _) = folder.split_once('/')?;
@@ -108,8 +108,9 @@ pub fn object_origin(name: &str) -> Option<(u64, u64, u64)> {
     if parts.next().is_none() { Some((epoch, writer, counter)) } else { None }
 }
 
-/// A database's name as one folder name. What is not a small letter, digit, `-`, `_` or inner dot becomes `%` and two hex
-/// digits: so no name leads out of its folder, and names that differ in case stay apart also where file names do not.
+/// A database's name as one folder name. A byte that is not a small letter, digit, `-`, `_` or inner dot becomes `%`
+/// and two hex digits: so no name leads out of its folder, and names that differ in case stay apart even where file
+/// names do not.
 pub(super) fn escape(database: &str) -> String {
     let mut escaped = String::with_capacity(database.len());
     for (at, byte) in database.bytes().enumerate() {

@@ -2,8 +2,8 @@
 //! are read when something of them is needed.
 //!
 //! A page has the segments of one aligned range of positions of one keyspace, up to [`PAGE_SEGMENTS`] of them. The root
-//! says which ranges the pages have, how many keys, and where in the object they lie. So a wake reads the root, whose
-//! size is that of the list of chunks, and the first reply one page, however many segments there are.
+//! gives each page's range, its number of keys and its location in the object. So a wake reads the root, whose size is
+//! that of the list of chunks, and the first reply one page, however many segments there are.
 //!
 //! Invariants:
 //!
@@ -11,7 +11,7 @@
 //!    [`super::sharing`] says of manifests holds for pages without another word.
 //! 2. The root names every chunk and tail. What a manifest needs is known without its pages, even if one is damaged.
 //! 3. Every byte of the object is covered by a checksum, or compared with the one value that it may have: pages follow
-//!    each other without a gap, from the header to the root. The header is looked at only by who reads it all at once.
+//!    each other without a gap, from the header to the root. Only a reader of the whole object looks at the header.
 //! 4. No page reaches over a cut between shards, unless a single segment does.
 
 use std::ops::Range;
@@ -33,14 +33,14 @@ const READ_BYTES: u64 = 64 << 10;
 /// A manifest of which some pages may not have been read.
 #[derive(Debug, Clone)]
 pub struct PagedManifest {
-    /// What has been read. It has the segments that lie in none of `pages`.
+    /// The part that has been read. It has the segments that are in none of `pages`.
     pub known: Arc<Manifest>,
     /// In the order of keyspaces and ranges.
     pub pages: Vec<PageInfo>,
     object: Object,
 }
 
-/// Where the pages are.
+/// The object that holds the pages.
 #[derive(Debug, Clone, Default)]
 struct Object {
     name: String,
@@ -49,11 +49,11 @@ struct Object {
     from: u64,
 }
 
-/// What the root says of a page.
+/// The root's description of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageInfo {
     pub keyspace: u32,
-    /// The ranges of all its segments lie in this one.
+    /// This range contains the ranges of all its segments.
     pub range: Range53,
     pub segments: u32,
     pub records: u32,
@@ -61,7 +61,7 @@ pub struct PageInfo {
     pub expiring: u32,
     /// Whether tails hold effects for some of its segments.
     pub is_tailed: bool,
-    /// Where it lies in the object.
+    /// Its location in the object.
     pub(super) bytes: Range<u64>,
     pub(super) crc: u64,
 }
@@ -126,21 +126,21 @@ impl PagedManifest {
         {
             return Ok(page);
         }
-        // What was read with the root and is damaged may have been mended since.
+        // The bytes read with the root are damaged, but the object may have been mended since.
         let bytes = store.get_range(name, info.bytes.clone()).await?;
         let Range53 { start, bits } = info.range;
         format::decode_page(&bytes, info, &self.known)
             .map_err(|error| StoreError::corrupt(name, format!("page {start:#x}/{bits}: {error}")))
     }
 
-    /// The same with the bytes of all pages in memory: whoever writes the database may delete the object from now on.
+    /// The same with the bytes of all pages in memory: the database's writer may delete the object from now on.
     ///
     /// # Errors
     /// When it cannot be read.
     pub async fn held(mut self, store: &Store) -> Result<PagedManifest, StoreError> {
         let Object { name, read, from } = &mut self.object;
         if !self.pages.is_empty() && *from > 0 {
-            // What lies behind these bytes was read before.
+            // The bytes after these were read before.
             let before = store.get_range(name, 0..*from).await?;
             (*read, *from) = ([&before[..], &read[..]].concat().into(), 0);
         }
@@ -163,13 +163,12 @@ impl PagedManifest {
         }
     }
 
-    /// Where the same pages lie in the object that [`Self::encode`] has made.
+    /// The same pages in the object that [`Self::encode`] has made.
     pub(super) fn replaced_by(self, known: Manifest, name: String, read: Bytes) -> PagedManifest {
         PagedManifest { known: Arc::new(known), object: Object { name, read, from: 0 }, ..self }
     }
 
-    /// All of the manifest: what was not read is read now. The header is not needed for it, so it does not matter whether that
-    /// is damaged.
+    /// All of the manifest: pages that were not read are read now. This does not need the header, which may be damaged.
     ///
     /// # Errors
     /// When some of it cannot be read. The text names the manifest.
@@ -185,10 +184,10 @@ impl PagedManifest {
         Ok(Arc::new(manifest))
     }
 
-    /// All of the manifest that can be read, and what is wrong with the other pages.
+    /// All of the manifest that can be read, and the faults of the other pages.
     ///
     /// # Errors
-    /// When the object is not there any more, or the store does not answer.
+    /// When the object no longer exists, or the store does not answer.
     pub async fn read_readable(&self, store: &Store) -> Result<(Manifest, Vec<(PageInfo, StoreError)>), StoreError> {
         let mut manifest = Manifest::clone(&self.known);
         let mut damaged = Vec::new();
@@ -221,8 +220,8 @@ impl PagedManifest {
         &self.pages[start..start + len]
     }
 
-    /// The first slots of all shards but the first. A cut that goes through a page or a segment is left out, as what it
-    /// would part has not been read.
+    /// The first slots of all shards but the first. A cut that goes through a page or a segment is left out, as the
+    /// contents that it would divide have not been read.
     pub fn shard_cuts(&self) -> Vec<u16> {
         let mut cuts = self.known.shard_cuts.clone();
         cuts.retain(|cut| {
@@ -251,7 +250,7 @@ impl PageInfo {
 }
 
 impl Page {
-    /// What is wrong with it, if anything.
+    /// Returns the page's fault, if it has one.
     pub(super) fn check(&self, info: &PageInfo, chunks: &[ChunkInfo]) -> Result<(), &'static str> {
         let Some(last) = self.segments.last() else { return Err("a page without segments") };
         let is_inside =

@@ -1,8 +1,8 @@
 //! Objects that several databases name: branches, and what may be deleted beside them.
 //!
-//! A branch begins as a copy of its source's manifest: it names the source's chunks and tail where they are, by their full
-//! names, and so takes no time and no room, whatever the size. From then on each of the two writes its own. The database
-//! in whose folder an object lies is its **owner**; only the owner's collection deletes it.
+//! A branch begins as a copy of its source's manifest: it names the source's chunks and tail where they are, by their
+//! full names, and so takes no time and no room, whatever the size. From then on each of the two writes its own. The
+//! database whose folder holds an object is its **owner**; only the owner's collection deletes it.
 //!
 //! ```text
 //! db/<owner>/branch/<branch>/<source>/<number>   a marker: <branch>, made from manifest <number> of <source>, may need
@@ -12,33 +12,35 @@
 //!
 //! Invariants, for the **kept** (the last two) manifests of every database, at every moment, so after a crash too:
 //!
-//! 1. An object that a kept manifest names is there. Its root names them all (see [`super::paged`]): what is needed is known
-//!    without the pages, so a damaged page makes nothing garbage.
+//! 1. An object that a kept manifest names exists. Its root names them all (see [`super::paged`]): what is needed is
+//!    known without the pages, so a damaged page makes nothing garbage.
 //! 2. Where a kept manifest names an object of another owner, that owner has a marker of its database.
-//! 3. A database comes to name other owners' objects with its first manifest only; later ones name fewer of them. And what
-//!    that first one names, the source's newest manifest names too, which stays the newest until the branch is made.
+//! 3. A database comes to name other owners' objects with its first manifest only; later ones name fewer of them. The
+//!    source's newest manifest, which stays the newest until the branch is made, names everything that the first one
+//!    names.
 //!
-//! Making a branch ([`create_branch`]), while nobody commits a manifest of the source:
+//! Making a branch ([`create_branch`]), while no manifest of the source is committed:
 //!
 //! 1. Put a marker at every owner whose objects the source's newest manifest names.
-//! 2. Create manifest number 1 of the branch. From here on it is there; before, the markers alone mean nothing.
+//! 2. Create manifest number 1 of the branch. From here on the branch exists; before, the markers alone mean nothing.
 //!
 //! Finding what branches need of an owner ([`needed_by_branches`]):
 //!
 //! 1. List the owner's markers.
-//! 2. For each: is the source's newest manifest still the one that the marker speaks of? Then the branch may be about to be
-//!    made, and the marker stays; what it will name is what its source names, which is needed by (3) anyhow.
-//! 3. Only now read the kept manifests of each branch: what they name of the owner is needed. A marker of a branch that
-//!    names nothing is not needed any more, unless (2) keeps it. In this order, as a branch that is made in between is seen
-//!    by its manifest.
-//! 4. List the markers again. If there are more, a branch was made in between from a database that was read later, and may
-//!    by then have given up what its branch has: begin again.
+//! 2. For each: if the source's newest manifest is still the one in the marker, the branch may be about to be made, and
+//!    the marker stays. The branch will name objects that its source names, which are needed by (3) anyhow.
+//! 3. Only now read the kept manifests of each branch: the owner's objects that they name are needed. A marker of a
+//!    branch that names nothing is not needed any more, unless (2) keeps it. This order matters: a branch that is made
+//!    in between is seen by its manifest.
+//! 4. List the markers again. If there are more, a branch was made in between from a database that was read later, and
+//!    may by then have given up objects of its branch: begin again.
 //! 5. Delete the markers that are not needed.
 //!
-//! Deleting a database ([`delete_database`]): list what it has, put the list, delete its manifests from the oldest to the
-//! newest, and collect. What branches still need stays, and the list with it. That the database has no manifests says that
-//! nobody looks after it: the branches do, with each collection of their own ([`collect_left`]), until nothing is left. Only
-//! what is on the list is deleted: a new database of that name may be about to commit its first manifest.
+//! Deleting a database ([`delete_database`]): list its objects, put the list, delete its manifests from the oldest to
+//! the newest, and collect. Objects that branches still need stay, and the list with them. A database without manifests
+//! has no collection of its own: its branches collect it, with each of their collections ([`collect_left`]), until
+//! nothing is left. Only objects on the list are deleted: a new database of that name may be about to commit its first
+//! manifest.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
@@ -59,19 +61,20 @@ use crate::{
 /// How often what branches need is looked for again, when branches are made meanwhile, before it is left for later.
 const LOOK_ATTEMPTS: usize = 4;
 
-/// No process takes so long from the first object of a new database to its first manifest.
+/// No process takes this long from the first object of a new database to its first manifest.
 const FIRST_COMMIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// So many databases are looked at together at a start: each costs a round trip.
+/// The number of databases that are looked at together at a start: each costs a round trip.
 const SWEPT_TOGETHER: usize = 32;
 
-/// Makes a branch: `branch` is its first manifest, not yet committed, and names objects that `source`, the newest manifest
-/// of its source, names too. The caller sees to it that nobody commits a manifest of the source meanwhile. Sets the
-/// branch's number, and its epoch, so that it takes no name of an object that an earlier database of its name has left.
+/// Makes a branch: `branch` is its first manifest, not yet committed, and names objects that `source`, the newest
+/// manifest of its source, names too. The caller ensures that no manifest of the source is committed meanwhile. Sets
+/// the branch's number, and its epoch, so that it takes no name of an object that an earlier database of its name has
+/// left.
 ///
 /// # Errors
-/// [`StoreError::Exists`] where there is a database of that name. [`StoreError::Fenced`] where somebody else has written
-/// the source. After any error there is no branch, or, where the store did not answer, perhaps a whole one.
+/// [`StoreError::Exists`] if a database of that name exists. [`StoreError::Fenced`] if another process has written the
+/// source. After any error the branch does not exist, or, if the store did not answer, it may exist as a whole.
 pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manifest) -> Result<(), StoreError> {
     let names = Names::new(&branch.database)?;
     let first = names.manifest(1);
@@ -98,7 +101,7 @@ pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manife
             return Err(error);
         }
     }
-    // Somebody else may have made a database of that name and be past its first manifest.
+    // Another process may have made a database of that name and be past its first manifest.
     if numbers(store, &names).await? != [1] {
         store.delete(&first).await?;
         return Err(StoreError::Exists { name: first });
@@ -112,8 +115,8 @@ pub async fn create_branch(store: &Store, source: &Manifest, branch: &mut Manife
     Ok(())
 }
 
-/// Deletes a database but for what its branches need, which goes when the last of them goes or needs it no more. Until the
-/// last of its manifests is gone it is whole. Nobody may write it meanwhile.
+/// Deletes a database except for objects that its branches need; these are deleted when the last branch goes or needs
+/// them no more. The database is whole until the last of its manifests is gone. It must not be written meanwhile.
 pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreError> {
     let names = Names::new(database)?;
     let folder = Folder::list(store, &names).await?;
@@ -125,7 +128,7 @@ pub async fn delete_database(store: &Store, database: &str) -> Result<(), StoreE
             Err(error) => return Err(error),
         }
     }
-    // Also where nothing is left: while there is a list, that there are no manifests is no loss ([`lost_branches`]).
+    // Even if nothing is left: a list tells that missing manifests are no loss ([`lost_branches`]).
     put_left_list(store, &names, &folder).await?;
     for &number in &folder.manifests {
         store.delete(&names.manifest(number)).await?;
@@ -151,8 +154,8 @@ async fn delete_markers(store: &Store, owner: &str, branches: &BTreeSet<&str>) -
     Ok(())
 }
 
-/// Deletes what deleted databases have left and nobody needs, and what was put for databases that never came to be: for the
-/// start of a process, as the one before may have died in between. `now_ms`: unix milliseconds.
+/// Deletes unneeded objects of deleted databases, and objects put for databases that never came to be: for the start of
+/// a process, as the one before may have died in between. `now_ms`: unix milliseconds.
 pub async fn sweep(store: &Store, now_ms: u64) -> Result<Garbage, StoreError> {
     let all = databases(store).await?;
     let mut left = Vec::new();
@@ -255,7 +258,7 @@ pub(super) fn owners(manifest: &Manifest) -> BTreeSet<String> {
     manifest.objects().filter_map(owner).collect()
 }
 
-/// Deletes what a deleted database has left and nobody needs. Nothing to do for one that is there.
+/// Deletes the unneeded objects of a deleted database. Does nothing for one that exists.
 pub(super) async fn collect_left(store: &Store, database: &str) -> Result<Garbage, StoreError> {
     let names = Names::new(database)?;
     let mut garbage = Garbage::default();
@@ -265,8 +268,8 @@ pub(super) async fn collect_left(store: &Store, database: &str) -> Result<Garbag
     let folder = Folder::list(store, &names).await?;
     let lists = folder.lists(store).await?;
     let Some(needed) = needed_by_branches(store, database, &names, &folder.markers).await? else { return Ok(garbage) };
-    // A branch may by now have taken the name, and what was left with it. Where it comes later, then from a database
-    // that was just seen to need the same.
+    // A branch may by now have taken the name, and with it the objects that were left. If it is made later, it comes
+    // from a database that was just seen to need the same objects.
     if !numbers(store, &names).await?.is_empty() {
         return Ok(garbage);
     }
@@ -321,8 +324,8 @@ pub(super) async fn needed_by_branches(
     Ok(None)
 }
 
-/// The objects of `owner` that the kept manifests of `database` name. None where one of them is damaged, as nobody knows
-/// what it names.
+/// The objects of `owner` that the kept manifests of `database` name. None if one of them is damaged, as the objects
+/// that it names are unknown.
 async fn named_by(store: &Store, database: &str, owner: &str) -> Result<Option<HashSet<String>>, StoreError> {
     let names = Names::new(database)?;
     let folder = format!("{}/", Names::new(owner)?.folder());
@@ -351,7 +354,7 @@ async fn newest(store: &Store, database: &str) -> Result<Option<u64>, StoreError
     Ok(numbers(store, &Names::new(database)?).await?.pop())
 }
 
-/// Puts the list of what a database has that is about to be deleted.
+/// Puts the list of the objects of a database that is about to be deleted.
 pub(super) async fn put_left_list(store: &Store, names: &Names, folder: &Folder) -> Result<(), StoreError> {
     let text = folder.objects.iter().map(|object| object.name.as_str()).collect::<Vec<_>>().join("\n");
     let bytes = block::seal(text.as_bytes());
@@ -370,14 +373,14 @@ fn decode_list(name: &str, bytes: &[u8]) -> Result<HashSet<String>, StoreError> 
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// What lies in a database's folder.
+/// The contents of a database's folder.
 pub(super) struct Folder {
     /// Ascending.
     pub manifests: Vec<u64>,
     pub markers: Vec<Marker>,
     /// The names of lists.
     pub left: Vec<String>,
-    /// Chunks, tails, and what nobody knows.
+    /// Chunks, tails, and unknown objects.
     pub objects: Vec<ObjectInfo>,
 }
 
@@ -412,7 +415,7 @@ impl Folder {
         for name in &self.left {
             match store.get(name).await {
                 Ok(bytes) => lists.0.push((name.clone(), decode_list(name, &bytes)?)),
-                // Somebody else has been here.
+                // Another process has deleted it.
                 Err(error) if error.is_missing() => {}
                 Err(error) => return Err(error),
             }
@@ -425,7 +428,7 @@ impl Folder {
     }
 }
 
-/// What was left, by the name of the list that says so.
+/// The objects left by deleted databases, by the name of their list.
 pub(super) struct Lists(Vec<(String, HashSet<String>)>);
 
 impl Lists {
@@ -433,7 +436,7 @@ impl Lists {
         self.0.iter().any(|(_, objects)| objects.contains(object))
     }
 
-    /// Deletes the lists of which nothing is needed. What is not has been deleted.
+    /// Deletes the lists of which nothing is needed, once the unneeded objects are deleted.
     pub(super) async fn delete_unneeded(
         &self,
         store: &Store,

@@ -203,7 +203,7 @@ fn a_damaged_page_spoils_no_other() {
         let (readable, damaged) = paged.read_readable(&store).await.unwrap();
         assert_eq!(readable.segments, manifest.segments[paged.pages[0].segments as usize..]);
         assert_eq!(damaged.len(), 1);
-        // What it names is known all the same, so nothing of it is garbage.
+        // The objects that it names are known all the same, so none of them is garbage.
         for chunk in &manifest.chunks {
             store.put_new(&chunk.name, "").await.unwrap();
         }

@@ -89,7 +89,7 @@ fn the_refusal_of_a_record_of_ones_own_is_no_takeover() {
     assert!(take(&store, 12).1.has_ended(11));
 }
 
-/// Where the first one has taken the store and its log has no object yet.
+/// The first one has taken the store, and its log has no object yet.
 #[test]
 fn a_process_that_has_written_nothing_is_sealed_by_its_record() {
     let store = Arc::new(Store::memory());

@@ -4,9 +4,9 @@
 //! becomes a segment, an empty one nothing. Read from left to right that needs no more than a window of the records ahead:
 //!
 //! 1. Fill the window until it holds more than one segment may.
-//! 2. Begin with the largest aligned range at the present position; halve it as long as the whole window lies in it and
-//!    more may follow.
-//! 3. Take the records in it, go on behind it.
+//! 2. Begin with the largest aligned range at the present position; halve it as long as it contains the whole window
+//!    and more may follow.
+//! 3. Take the records in it, go on after it.
 //!
 //! A place is `index (4 bits) ‖ the position's first 60 bits`.
 
@@ -43,7 +43,7 @@ fn prefix_of(place: u64) -> u64 {
 /// ```
 const HEAD_BYTES: usize = 25;
 
-/// Appends a record as the content of a row. `heap_bytes`: what the value will take in memory.
+/// Appends a record as the content of a row. `heap_bytes`: memory that the value will take.
 pub(super) fn write_record(out: &mut Vec<u8>, record: &EncodedRecord<'_>, heap_bytes: u64) {
     let mut head = [0; HEAD_BYTES];
     head[..8].copy_from_slice(&record.expiry.unwrap_or(0).to_le_bytes());
@@ -101,7 +101,7 @@ impl Cutter {
         Cutter { sorted, ended: false, index: 0, from: 0, bytes: Vec::new(), rows: Vec::new(), taken: 0 }
     }
 
-    /// The next segment; `None` behind the last.
+    /// The next segment; `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Cut<'_>>, ImportError> {
         self.rows.drain(..self.taken);
         self.taken = 0;
@@ -154,7 +154,7 @@ impl Cutter {
         self.rows.len() > KEYS_MAX || self.rows.len() > 1 && self.bytes.len() - start > BYTES_MAX
     }
 
-    /// Reads a row into the window; false behind the last.
+    /// Reads a row into the window; false after the last.
     fn fill_one(&mut self) -> Result<bool, ImportError> {
         let start = self.bytes.len();
         let next =

@@ -1,13 +1,13 @@
 //! An RDB becomes a database's chunks and manifest, without a server.
 //!
-//! 1. Every item of the RDB is read and checked. Strings stay as they stand there; any other value is decoded and
-//!    encoded again, so that nothing gets into a chunk that the engine could not read, or would not have written.
+//! 1. Every item of the RDB is read and checked. Strings stay as they are; any other value is decoded and encoded
+//!    again, so that a chunk holds nothing that the engine could not read, or would not have written.
 //! 2. Records go through a [`Sorter`](super::sorter) into the order of their positions.
 //! 3. A [`Cutter`](super::cutter) says which of them make a segment. Segments are sealed and gathered into chunks.
 //! 4. One manifest is committed. Before that the database is as it was; after an error the chunks are deleted again.
 //!
-//! The keys get keyspaces that were never used, as after a FLUSHALL: effects that the store may still hold of what was
-//! there before name others.
+//! The keys get keyspaces that were never used, as after a FLUSHALL: earlier effects that the store may still hold name
+//! others.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -31,35 +31,35 @@ use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo};
 use crate::owner::Ownership;
 use crate::store::{Store, StoreError};
 
-/// What a record takes beside key and value: its header, with an expiry.
+/// Bytes of a record beside key and value: its header, with an expiry.
 const RECORD_HEAD_BYTES: usize = 15;
 
 /// The access clock has 24 bits.
 const IDLE_MAX: u64 = 0xff_ffff;
 
-/// How often progress is told: after so many records.
+/// Records between two reports of progress.
 const STEP: u64 = 1 << 14;
 
 /// Everything that an import needs to know.
 #[derive(Debug, Clone)]
 pub struct Import<'a> {
     pub store: &'a Store,
-    /// What the log has of all databases.
+    /// The log's entries of all databases.
     pub recovered: &'a Recovered,
     pub database: &'a str,
-    /// What says that this process owns the store, where there is no lock.
+    /// The proof that this process owns a store without a lock.
     pub owner: Option<&'a Ownership>,
-    /// Whether what the database holds is replaced; else it must hold nothing.
+    /// Whether the database's contents are replaced; else it must be empty.
     pub replace: bool,
-    /// Whether what this build cannot take is left out; else nothing is imported.
+    /// Whether unsupported items are left out; else they fail the import.
     pub skip_unsupported: bool,
-    /// Unix milliseconds; what has expired by then is left out.
+    /// Unix milliseconds; keys that have expired by then are left out.
     pub now_ms: u64,
     /// Places the keys of a database that is new.
     pub seed: u64,
     /// Tells this process from others that write the same store.
     pub writer: u64,
-    /// Where records lie that are too many for the memory.
+    /// The folder for records that exceed the memory.
     pub folder: &'a Path,
     /// How many bytes of records are held in memory.
     pub memory_bytes: usize,
@@ -68,21 +68,21 @@ pub struct Import<'a> {
 /// How far an import is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportStep<'a> {
-    /// So much of the RDB has been read.
+    /// Bytes and keys of the RDB read so far.
     Read { bytes: u64, keys: u64 },
-    /// A key that this build cannot take, or what else the RDB holds of that kind.
+    /// A key that this build cannot take, or another item of that kind.
     Unsupported { name: &'a [u8], what: &'a str },
-    /// So many keys are in chunks.
+    /// Keys in chunks so far.
     Written { keys: u64 },
 }
 
-/// What an import did.
+/// The outcome of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Imported {
     pub keys: u64,
     /// Keys that had expired.
     pub expired: u64,
-    /// What was left out, see [`ImportStep::Unsupported`].
+    /// Items left out, see [`ImportStep::Unsupported`].
     pub unsupported: u64,
     pub segments: u64,
     /// Bytes in the store.
@@ -143,7 +143,7 @@ impl Import<'_> {
         };
         if let Err(error) = written.await {
             for chunk in &manifest.chunks {
-                // What stays is garbage that the next checkpoint finds.
+                // A chunk that stays is garbage, which the next checkpoint finds.
                 let _ = self.store.delete(&chunk.name).await;
             }
             return Err(error);
@@ -155,7 +155,7 @@ impl Import<'_> {
         Ok(imported)
     }
 
-    /// The manifest that follows what is there, without data.
+    /// The manifest that follows the present one, without data.
     async fn next_manifest(&self) -> Result<Manifest, ImportError> {
         // A new database, told by its seed and its creation from the one that the log may still speak of.
         let mut manifest = Manifest::new(self.database, self.seed, self.writer, self.now_ms);
@@ -329,8 +329,8 @@ impl Encoder {
     }
 }
 
-/// Checks a value and encodes it into `out` as the engine has it; `None` where it is that already. Answers the number of
-/// the encoding, and what the value takes in memory beside its record.
+/// Checks a value and encodes it into `out` as the engine does; `None` if it has that form already. Returns the number
+/// of the encoding, and the memory of the value beside its record.
 fn encoded(kind: u8, value: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result<Option<(u8, u64)>, CodecError> {
     let mut reader = Reader::new(value);
     out.clear();

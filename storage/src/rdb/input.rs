@@ -1,14 +1,14 @@
-//! The buffer between a stream and what reads items out of it.
+//! The buffer between a stream and the reader of its items.
 //!
 //! ```text
 //! 0        summed      kept         at        filled     buffer.len()
 //! | done   | not summed | this item  | not read | free    |
 //! ```
 //!
-//! 1. [`Input::keep`] says that what was read so far is done with: an item begins at `kept`.
-//! 2. [`Input::advance`] reads on. Where the buffer has too little, more is read from the stream behind what is there;
-//!    bytes before `kept` make room first, and only then the buffer grows, to twice what has really arrived at most. So
-//!    an item is in memory whole, but a length that lies costs nothing.
+//! 1. [`Input::keep`] marks the bytes read so far as done with: an item begins at `kept`.
+//! 2. [`Input::advance`] reads on. If the buffer has too little, more is appended from the stream; bytes before `kept`
+//!    make room first, and only then the buffer grows, to at most twice the bytes that have really arrived. So an item
+//!    is in memory whole, but a false length costs nothing.
 //! 3. Bytes are summed just before they are given up, in long runs.
 //!
 //! Invariant: `summed <= kept <= at <= filled <= buffer.len()`.
@@ -29,9 +29,9 @@ pub(super) struct Input<R> {
     kept: usize,
     at: usize,
     filled: usize,
-    /// What was dropped from the front of the buffer.
+    /// Bytes dropped from the front of the buffer.
     dropped: u64,
-    /// Whether what is read is given up at once: nobody wants this item.
+    /// Whether the bytes read are dropped at once: the item is not wanted.
     discards: bool,
     digest: Digest,
 }
@@ -134,12 +134,12 @@ impl<R: Read> Input<R> {
         self.digest.finalize()
     }
 
-    /// The stream, and what was taken from it but not read.
+    /// The stream, and the bytes taken from it but not read.
     pub(super) fn into_inner(self) -> (R, Vec<u8>) {
         (self.inner, self.buffer[self.at..self.filled].to_vec())
     }
 
-    /// Reads from the stream until `wanted` bytes lie behind `at`.
+    /// Reads from the stream until `wanted` bytes follow `at`.
     fn fill(&mut self, wanted: u64) -> Result<(), RdbError> {
         while ((self.filled - self.at) as u64) < wanted {
             self.make_room();

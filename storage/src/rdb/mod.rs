@@ -21,7 +21,7 @@
 //! | [`export`] | a database in the store becomes an RDB |
 //! | [`import`] | an RDB becomes a database's chunks, by way of [`sorter`] and [`cutter`] |
 //!
-//! How a value is decoded once it is there whole is [`crate::codec::value`]'s business.
+//! [`crate::codec::value`] decodes a value once it is present whole.
 
 mod cutter;
 pub mod import;
@@ -34,7 +34,7 @@ pub mod writer;
 pub use reader::{RdbEntry, RdbError, RdbReader, RdbRecord};
 pub use writer::{Beside, RdbWriter};
 
-/// What a data set in RDB has at most in a Redis that was not reconfigured, and all that Dormouse has.
+/// The number of logical indexes of Dormouse, and of a Redis with the default configuration.
 pub const SELECT_INDEXES: u64 = 16;
 
 const REDIS: &[u8; 5] = b"REDIS";

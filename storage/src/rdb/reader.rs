@@ -1,12 +1,12 @@
 //! Reading RDB from a stream, item by item.
 //!
-//! 1. The header says who wrote it and in which version.
-//! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key behind them.
+//! 1. The header gives the writer and the version.
+//! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key after them.
 //! 3. A type that the codec knows: key and value are found by skimming, stay in the buffer, and are lent to the caller.
 //! 4. A hash encoding of newer servers is converted to the plain one, unless a field expires.
 //! 5. A type that it does not know: the key is copied, the value is passed over without being kept.
-//! 6. The end: the checksum is compared, and nothing behind it is read as part of the RDB. What the buffer had taken from
-//!    the stream already is given back by [`RdbReader::into_inner`].
+//! 6. The end: the checksum is compared, and nothing after it is read as part of the RDB. [`RdbReader::into_inner`]
+//!    gives back the bytes that the buffer had taken from the stream already.
 
 use std::io::{self, Read};
 
@@ -26,7 +26,7 @@ use crate::codec::{CodecError, Reader};
 const REDIS_VERSION_MAX: u32 = 15;
 /// Valkey 9.0's and 9.1's.
 const VALKEY_VERSION: u32 = 80;
-/// From here on there is a checksum.
+/// From this version on an RDB has a checksum.
 const VERSION_WITH_CHECKSUM: u32 = 5;
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
@@ -53,7 +53,7 @@ pub enum RdbProblem {
     Opcode(u8),
 }
 
-/// What an RDB consists of.
+/// An item of an RDB.
 #[derive(Debug)]
 pub enum RdbEntry<'a> {
     /// Something about the writer, such as `redis-ver`.
@@ -61,7 +61,7 @@ pub enum RdbEntry<'a> {
         name: Vec<u8>,
         value: Vec<u8>,
     },
-    /// The keys behind it belong to this logical index.
+    /// The keys after it belong to this logical index.
     Select(u64),
     /// How many keys the index has, and how many of them expire: a hint.
     Resize {
@@ -70,7 +70,7 @@ pub enum RdbEntry<'a> {
     },
     /// The source of a library of functions.
     Function(Vec<u8>),
-    /// What a module keeps beside keys. It was passed over.
+    /// Data of a module beside keys. It was passed over.
     ModuleAux {
         module: String,
     },
@@ -96,7 +96,7 @@ pub struct RdbRecord<'a> {
     /// The number of the value's encoding; one that the codec decodes.
     pub kind: u8,
     pub key: RdbString<'a>,
-    /// The value as it stands in the RDB. Its inside has not been looked at.
+    /// The value as it is in the RDB. Its contents have not been checked.
     pub value: &'a [u8],
 }
 
@@ -161,7 +161,7 @@ impl<R: Read> RdbReader<R> {
         if self.done {
             return Ok(RdbEntry::End);
         }
-        // Set again where there is something behind this item.
+        // Set again if something follows this item.
         self.done = true;
         let (mut expiry_ms, mut idle_s, mut frequency, mut has_metadata) = (None, None, None, false);
         let input = &mut self.input;
@@ -263,7 +263,7 @@ impl<R: Read> RdbReader<R> {
         Ok(entry)
     }
 
-    /// The stream, and what was taken from it that is not part of what was read.
+    /// The stream, and the bytes taken from it that are not part of the items read.
     pub fn into_inner(self) -> (R, Vec<u8>) {
         self.input.into_inner()
     }

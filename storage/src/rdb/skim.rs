@@ -1,7 +1,7 @@
-//! Where a value ends.
+//! Finding the end of a value.
 //!
-//! RDB does not say how long a value is, so a reader of a stream goes through its structure: lengths, and strings past
-//! which it jumps. Nothing inside a string is looked at; that is done when the value is decoded.
+//! RDB does not give a value's length, so a reader of a stream goes through its structure: lengths, and strings, which
+//! it skips. The contents of strings are checked when the value is decoded.
 //!
 //! | type | structure |
 //! | --- | --- |
@@ -34,7 +34,7 @@ type Result<T, E = RdbError> = std::result::Result<T, E>;
 /// The module of Redis that implements vector sets.
 const VECTOR_SETS: &str = "vectorset";
 
-/// What a value is, as far as this build is concerned.
+/// This build's support for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Support {
     /// The codec decodes it.
@@ -122,7 +122,7 @@ pub(super) fn string<R: Read>(input: &mut Input<R>) -> Result<()> {
     input.advance(bytes)
 }
 
-/// Reads what stands before a string's bytes; how many those are.
+/// Reads the head of a string; returns how many bytes follow it.
 #[inline]
 fn string_bytes<R: Read>(input: &mut Input<R>) -> Result<u64> {
     Ok(match length_or_encoding(input)? {
@@ -139,7 +139,7 @@ fn string_bytes<R: Read>(input: &mut Input<R>) -> Result<u64> {
     })
 }
 
-/// A length where no string may stand.
+/// A length where no string is allowed.
 pub(super) fn length<R: Read>(input: &mut Input<R>) -> Result<u64> {
     match length_or_encoding(input)? {
         RdbLength::Length(length) => Ok(length),
@@ -160,7 +160,7 @@ fn length_or_encoding<R: Read>(input: &mut Input<R>) -> Result<RdbLength> {
     }))
 }
 
-/// A count, then that many of something. Each takes a byte at least, so a count that lies ends where the stream does.
+/// A count, then that many items. Each takes a byte at least, so a false count ends where the stream does.
 fn times<R: Read>(input: &mut Input<R>, mut one: impl FnMut(&mut Input<R>) -> Result<()>) -> Result<()> {
     let count = length(input)?;
     (0..count).try_for_each(|_| one(input))
@@ -176,7 +176,7 @@ fn field_with_ttl<R: Read>(input: &mut Input<R>) -> Result<()> {
     pair(input)
 }
 
-/// Reads past the fields of a module's value, each with a number that says of what kind it is, and the zero behind them.
+/// Skips the fields of a module's value, each with the number of its kind, and the zero after them.
 pub(super) fn module_fields<R: Read>(input: &mut Input<R>) -> Result<()> {
     const END: u64 = 0;
     const SIGNED: u64 = 1;
@@ -212,8 +212,8 @@ pub(super) fn key_metadata<R: Read>(input: &mut Input<R>) -> Result<()> {
     })
 }
 
-/// Reads past a template: number; n, n strings. Returns the number and the mark where the strings begin. The strings are kept,
-/// so what is larger than `bytes_max` is refused before it is read.
+/// Reads past a template: number; n, n strings. Returns the number and the mark where the strings begin. The strings
+/// are kept, so a template larger than `bytes_max` is refused before it is read.
 pub(super) fn template<R: Read>(input: &mut Input<R>, bytes_max: usize) -> Result<(u64, usize)> {
     let number = length(input)?;
     let fields = input.mark();

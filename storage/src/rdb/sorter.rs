@@ -1,8 +1,8 @@
 //! Rows that come in any order, put into the order of their places, in bounded memory.
 //!
-//! 1. Rows gather in a buffer, and beside it their places and where they begin.
+//! 1. Rows gather in a buffer, and beside it their places and offsets.
 //! 2. A full buffer becomes a *run*: its rows in order, in a temporary file that has no name.
-//! 3. At the end the buffer is ordered where it is; if there are runs it becomes the last of them, and they are merged, each
+//! 3. At the end the buffer is sorted in memory; if runs exist it becomes the last of them, and they are merged, each
 //!    read through a small buffer of its own.
 //!
 //! ```text
@@ -19,26 +19,27 @@ use dormouse_types::record::{CACHE_LINE, prefetch};
 
 const HEAD_BYTES: usize = 16;
 
-/// What each run is read and written through.
+/// The buffer through which each run is read and written.
 const RUN_BUFFER_BYTES: usize = 256 << 10;
 
 /// Rows in order are scattered over the buffer: each is asked for when this many others are still to be read before it.
 const ROWS_AHEAD: usize = 12;
 
-/// The part of a row that is asked for. Most rows are not longer.
+/// The part of a row that is prefetched. Most rows are not longer.
 const LINES_AHEAD: usize = 3;
 
 pub(super) struct Sorter {
     folder: PathBuf,
     bytes_max: usize,
     rows: Vec<u8>,
-    /// Of each row its place and where it begins.
+    /// The place and the offset of each row.
     order: Vec<(u64, u32)>,
     runs: Vec<File>,
 }
 
 impl Sorter {
-    /// `folder`: where runs lie. `bytes_max`: what is held in memory, at most 2 GiB; a single larger row is held too.
+    /// `folder`: holds the runs. `bytes_max`: the most bytes held in memory, at most 2 GiB; a single larger row is held
+    /// too.
     pub(super) fn new(folder: &Path, bytes_max: usize) -> Self {
         let bytes_max = bytes_max.min(2 << 30);
         // Room for all of it at once: memory that is never written to costs nothing, growing costs a copy each time.
@@ -117,7 +118,7 @@ pub(super) enum Sorted {
 }
 
 impl Sorted {
-    /// Appends the content of the next row and answers its place; `None` behind the last.
+    /// Appends the content of the next row and returns its place; `None` after the last.
     pub(super) fn next_into(&mut self, out: &mut Vec<u8>) -> io::Result<Option<u64>> {
         match self {
             Sorted::Held { rows, order, next } => {

@@ -12,7 +12,7 @@ use crate::codec::tests::for_each_damage;
 use crate::codec::value::{decode_value, encode_value};
 use crate::codec::{Reader, checksum};
 
-/// Everything in an RDB, a line each; the last one is the error where there is one.
+/// Everything in an RDB, a line each; the last one is the error, if any.
 fn lines(stream: impl Read) -> Vec<String> {
     let mut lines = Vec::new();
     let mut reader = match RdbReader::new(stream) {
@@ -64,7 +64,7 @@ impl Read for Drip<'_> {
     }
 }
 
-/// A stream that remembers how it was written to, and refuses after so many bytes.
+/// A stream that remembers how it was written to, and refuses after a number of bytes.
 struct Strict {
     bytes: Vec<u8>,
     longest: usize,
@@ -403,7 +403,7 @@ fn every_damage_is_found() {
                 Err(_) => return true,
             }
         }
-        // A version before there were checksums, or more bytes than there should be.
+        // A version without checksums, or too many bytes.
         let (stream, rest) = reader.into_inner();
         !(stream.is_empty() && rest.is_empty())
     });
@@ -449,7 +449,7 @@ proptest! {
         lines(&[&b"VALKEY080"[..], &[kind, 1, b'k'][..], &noise[..]].concat()[..]);
     }
 
-    /// What the skimmer takes for a value's end is where the decoder ends, too.
+    /// The decoder ends where the skimmer finds a value's end.
     #[test]
     fn the_decoder_ends_where_the_skimmer_does(noise: Vec<u8>, kind in 0u8..33) {
         let bytes = [&b"REDIS0001\xf2\x01\x01\x01f"[..], &[kind, 1, b'k'][..], &noise[..]].concat();

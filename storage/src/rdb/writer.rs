@@ -1,7 +1,7 @@
 //! Writing RDB into a stream.
 //!
-//! The version is 11, which Redis 7.2 and everything later read, or an older one: then values whose packed form it does
-//! not know are written element by element.
+//! The version is 11, which Redis 7.2 and all later servers read, or an older one: then values whose packed form it
+//! does not know are written element by element.
 //!
 //! | version | read since | packed forms |
 //! | --- | --- | --- |
@@ -36,7 +36,7 @@ pub struct RdbWriter<W> {
     run: Vec<u8>,
     digest: Digest,
     written: u64,
-    /// What the stream answered in the midst of a value. Nothing is written after that.
+    /// The stream's error in the midst of a value. Nothing is written after it.
     failed: Option<io::Error>,
 }
 
@@ -45,7 +45,7 @@ pub const VERSION_MIN: u16 = 9;
 /// The newest.
 pub const VERSION_MAX: u16 = RDB_VERSION;
 
-/// What stands beside a key's value.
+/// Metadata beside a key's value.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Beside {
     /// Unix milliseconds.
@@ -62,7 +62,7 @@ impl<W: Write> RdbWriter<W> {
         Self::with_version(inner, VERSION_MAX)
     }
 
-    /// Begins with the header of `version`, or what is nearest to it of the versions that can be written.
+    /// Begins with the header of `version`, or of the nearest version that can be written.
     pub fn with_version(inner: W, version: u16) -> Self {
         let version = version.clamp(VERSION_MIN, VERSION_MAX);
         let mut run = Vec::with_capacity(2 * RUN_BYTES);
@@ -85,7 +85,7 @@ impl<W: Write> RdbWriter<W> {
         self.write_run()
     }
 
-    /// The records behind it belong to this logical index.
+    /// The records after it belong to this logical index.
     pub fn select(&mut self, index: u64) -> io::Result<()> {
         self.run.push(OPCODE_SELECT);
         write_rdb_length(&mut self.run, index);
@@ -119,7 +119,7 @@ impl<W: Write> RdbWriter<W> {
         self.write_run()
     }
 
-    /// A key and its value as it stands in RDB of the written version.
+    /// A key and its value in the RDB encoding of the written version.
     pub fn encoded(&mut self, key: &[u8], kind: u8, value: &[u8], beside: Beside) -> io::Result<()> {
         let at = self.begin(beside);
         self.run[at] = kind;
@@ -128,7 +128,7 @@ impl<W: Write> RdbWriter<W> {
         self.write_run()
     }
 
-    /// Ends the RDB and answers the stream, flushed, and how many bytes were written to it.
+    /// Ends the RDB and returns the stream, flushed, and the number of bytes written to it.
     pub fn finish(mut self) -> io::Result<(W, u64)> {
         self.check()?;
         self.run.push(OPCODE_END);
@@ -140,12 +140,12 @@ impl<W: Write> RdbWriter<W> {
         Ok((self.inner, self.written + self.run.len() as u64))
     }
 
-    /// How many bytes have been written, those that are still gathered included.
+    /// How many bytes have been written, including those that still gather.
     pub fn written(&self) -> u64 {
         self.written + self.run.len() as u64
     }
 
-    /// Writes what stands before a type, and room for the type; answers where that is.
+    /// Writes the metadata before a type, and room for the type; returns the offset of that room.
     fn begin(&mut self, beside: Beside) -> usize {
         if let Some(expiry) = beside.expiry_ms {
             self.run.push(OPCODE_EXPIRY_MS);
@@ -176,7 +176,7 @@ impl<W: Write> RdbWriter<W> {
         self.failed.take().map_or(Ok(()), Err)
     }
 
-    /// Writes what has been gathered, and `more` after it.
+    /// Writes the gathered bytes, and `more` after them.
     fn pass_on(&mut self, more: &[u8]) {
         let run = std::mem::take(&mut self.run);
         for bytes in [&run[..], more] {
@@ -191,7 +191,7 @@ impl<W: Write> RdbWriter<W> {
     }
 }
 
-/// A value on its way: what is gathered goes on as soon as it is long enough.
+/// A value on its way: gathered bytes are written as soon as they are enough.
 impl<W: Write> ByteSink for RdbWriter<W> {
     #[inline]
     fn push(&mut self, byte: u8) {

@@ -1,14 +1,14 @@
-//! What can go wrong with a store, by who must act, and what is said of it.
+//! Errors of a store, by who must act, and their messages.
 //!
-//! Messages are one line and name the object. They repeat neither the store's URL nor what the environment holds, where
-//! secrets may stand.
+//! Messages are one line and name the object. They repeat neither the store's URL nor the environment's values, which
+//! may hold secrets.
 
 use std::{error::Error as _, io, path::PathBuf};
 
-/// How a message ends where the disk or the quota is full.
+/// The end of a message about a full disk or quota.
 pub const FULL: &str = "no space left in the store";
 
-/// What can go wrong with the store, by who must act.
+/// An error of the store, by who must act.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The operator gave a URL, or an environment for it, that means nothing here.
@@ -33,7 +33,7 @@ pub enum StoreError {
     /// A name that no object can have.
     #[error("`{0}` cannot be the name of an object or database")]
     Name(String),
-    /// The object is not there.
+    /// The object does not exist.
     #[error("{name}: missing from the store")]
     Missing { name: String },
     /// Create-only put of something that exists.
@@ -54,7 +54,7 @@ pub enum StoreError {
     /// A file of the log could not be worked with.
     #[error("cannot {action} {name}: {source}")]
     Log { action: &'static str, name: String, source: io::Error },
-    /// A file of the log does not hold any more what was written to it.
+    /// A file of the log no longer holds what was written to it.
     #[error("{name}: the file was {how} by another program")]
     LogLost { name: String, how: &'static str },
     /// The log failed; the text says why.
@@ -87,7 +87,7 @@ impl StoreError {
         matches!(self, StoreError::Taken { .. } | StoreError::LogSealed)
     }
 
-    /// What the failure of `action` on `name` means.
+    /// Classifies the failure of `action` on `name`.
     pub(super) fn of(action: &'static str, name: &str, source: object_store::Error) -> StoreError {
         let name = name.to_owned();
         match source {
@@ -106,8 +106,8 @@ impl StoreError {
     }
 }
 
-/// Whether the same request may succeed a moment later. What the store refuses for good, such as a missing permission,
-/// is told apart by object_store; of the rest it does not say, and trying again is bounded.
+/// Whether the same request may succeed a moment later. The object_store crate tells final refusals, such as a missing
+/// permission, apart; of other errors it does not say, and retries are bounded.
 pub(super) fn is_passing(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::Generic { .. })
         && !is_full(error)
@@ -150,7 +150,7 @@ pub(super) fn is_transport(error: &object_store::Error) -> bool {
 /// The error in one line. An answer in XML is shortened to its code and message.
 pub(super) fn brief(error: &object_store::Error) -> String {
     const CHARS_MAX: usize = 400;
-    // The outermost texts repeat what lies below them, or lack it: the innermost cause comes last where it is new.
+    // The outermost texts repeat the inner ones, or lack them: the innermost cause comes last where it is new.
     let mut text = error.to_string();
     if let Some(innermost) = causes(error).last().map(ToString::to_string)
         && !text.contains(&innermost)
@@ -164,7 +164,7 @@ pub(super) fn brief(error: &object_store::Error) -> String {
         text = format!("{}{code}: {message}", status.map(|status| format!("{status}, ")).unwrap_or_default());
     }
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // Advice follows, behind a semicolon.
+    // Advice follows, after a semicolon.
     let line = line.trim_end_matches('.');
     match line.char_indices().nth(CHARS_MAX) {
         Some((end, _)) => format!("{}...", &line[..end]),

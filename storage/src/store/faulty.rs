@@ -1,7 +1,7 @@
 //! A store that fails on demand, for crash, disk-full and network tests: any other store, wrapped.
 //!
-//! Faults are told by the kind of request: the next one after so many good ones, or several in a row. What an object looks
-//! like when it is read (hidden, flipped, torn) is told by its name.
+//! Faults are set by the kind of request: the next one after a number of good ones, or several in a row. The look of an
+//! object that is read (hidden, flipped, torn) is set by its name.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,11 +26,11 @@ pub enum StoreRequest {
     /// Reads of contents and of sizes.
     Get,
     List,
-    /// One for each object, also where many are deleted together.
+    /// One for each object, even if many are deleted together.
     Delete,
 }
 
-/// What happens to a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreFault {
     /// Nothing is done: no space left.
@@ -39,7 +39,7 @@ pub enum StoreFault {
     Lost,
     /// It is done, yet an error is reported: the answer was lost.
     Unanswered,
-    /// It is done, and done again by something in between: the answer is the second one's.
+    /// It is done, and a gateway repeats it: the answer is the second one's.
     Repeated,
     /// Success is reported, and nothing is done: a delete that does not stick. A read that is ignored finds nothing.
     Ignored,
@@ -49,7 +49,7 @@ pub enum StoreFault {
     Crash,
 }
 
-/// So often a request gives way to another one that may never come.
+/// The most times that a request gives way to another one that may never come.
 const TURNS_MAX: usize = 20_000;
 
 /// Faults to come.
@@ -123,7 +123,7 @@ impl FaultyStore {
         self.held.send_if_modified(|held| held.remove(&request).is_some());
     }
 
-    /// Lets so many puts and deletes through; with the next the process dies, as with [`StoreFault::Crash`].
+    /// Lets a number of puts and deletes through; with the next the process dies, as with [`StoreFault::Crash`].
     pub fn crash_after(&self, changes: usize) {
         self.state.lock().changes_left = Some(changes);
     }
@@ -158,7 +158,7 @@ impl FaultyStore {
         self.release(StoreRequest::Put);
     }
 
-    /// Ends a crash: what was written is there, and the store works again. No fault is to come any more.
+    /// Ends a crash: everything written is kept, and the store works again. No more faults are due.
     pub fn revive(&self) {
         let mut state = self.state.lock();
         state.dead = false;
@@ -191,7 +191,7 @@ impl FaultyStore {
         self.state.lock().torn.insert(name.to_owned(), bytes);
     }
 
-    /// How many requests of the kind there have been, those that wait or failed included.
+    /// How many requests of the kind were made, including those that wait or failed.
     pub fn asked(&self, request: StoreRequest) -> usize {
         self.state.lock().asked.get(&request).copied().unwrap_or_default()
     }
@@ -201,7 +201,7 @@ impl FaultyStore {
         self.asked(StoreRequest::Put)
     }
 
-    /// Waits until another request has looked whether this object is there, or nobody seems to want to.
+    /// Waits until another request has looked for this object, or none seems about to.
     async fn let_another_look(&self, location: &Path) {
         let looked = || self.state.lock().looked.get(location.as_ref()).copied().unwrap_or_default();
         *self.state.lock().looked.entry(location.to_string()).or_default() += 1;
@@ -215,7 +215,7 @@ impl FaultyStore {
         }
     }
 
-    /// Counts the request, waits while its kind is held, and answers what shall happen to it.
+    /// Counts the request, waits while its kind is held, and returns its fate.
     async fn next_fault(&self, request: StoreRequest) -> Option<StoreFault> {
         *self.state.lock().asked.entry(request).or_default() += 1;
         turn(&self.state).await;
@@ -388,7 +388,7 @@ impl ObjectStore for FaultyStore {
                 *state.lock().asked.entry(StoreRequest::Delete).or_default() += 1;
                 state.lock().looked.remove(location.as_ref());
                 turn(&state).await;
-                // It fails where the store is gone: then nobody holds anything.
+                // This fails once the store is dropped: then no request is held.
                 let _ = held.wait_for(|held| !held.contains_key(&StoreRequest::Delete)).await;
                 let fault = state.lock().next_fault(StoreRequest::Delete);
                 match fault {
@@ -442,7 +442,7 @@ impl FaultyStore {
         *state.lock().asked.entry(StoreRequest::List).or_default() += 1;
         let begin = async move {
             turn(&state).await;
-            // It fails where the store is gone: then nobody holds anything.
+            // This fails once the store is dropped: then no request is held.
             let _ = held.wait_for(|held| !held.contains_key(&StoreRequest::List)).await;
             let fault = state.lock().next_fault(StoreRequest::List);
             match fault {

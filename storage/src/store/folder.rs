@@ -1,13 +1,13 @@
 //! A folder as a store: created, checked, locked against a second process, and cleaned after a crash.
 //!
 //! The file `lock` in the folder is held with an exclusive file lock, which the kernel drops when the process ends
-//! however it ends. It contains the holder's process id while the folder is open and nothing after a clean close; so
-//! a process id that is found there by the next one tells of a crash, and only then is the folder walked for the
-//! temporary files of unfinished writes. A clean start reads nothing but the lock.
+//! however it ends. It contains the holder's process id while the folder is open and nothing after a clean close; so a
+//! process id that the next process finds tells of a crash, and only then is the folder walked for the temporary files
+//! of unfinished writes. A clean start reads nothing but the lock.
 //!
-//! A file survives a power cut when it and every folder above it are synced. Whoever creates a folder syncs its parent, but
-//! another write can find the folder there before that, and a process may die in between. So a process syncs the way up
-//! from each folder that it writes to once by itself ([`FolderLock::sync_way_to`]).
+//! A file survives a power cut when it and every folder above it are synced. The write that creates a folder syncs its
+//! parent, but another write can find the folder before that, and a process may die in between. So a process syncs the
+//! way up from each folder that it writes to once by itself ([`FolderLock::sync_way_to`]).
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -30,12 +30,12 @@ pub(super) struct FolderLock {
     synced: Mutex<HashSet<PathBuf>>,
     /// The store has the marker of its format.
     is_marked: AtomicBool,
-    /// Writes that have begun and not come back: dropped futures whose temporary file may be left behind.
+    /// Writes that have begun and not returned: dropped futures whose temporary file may remain.
     unfinished: AtomicUsize,
 }
 
 impl FolderLock {
-    /// Creates the folder where needed, checks that files can be made in it, and locks it.
+    /// Creates the folder if needed, checks that files can be made in it, and locks it.
     pub(super) fn acquire(folder: &Path) -> Result<FolderLock, StoreError> {
         let fail = |source| StoreError::Folder { path: folder.to_owned(), source };
         create_folder(folder).map_err(fail)?;
@@ -102,7 +102,7 @@ impl FolderLock {
         self.synced.lock().len()
     }
 
-    /// A delete removes folders that have become empty; they may be created anew.
+    /// A delete removes folders that have become empty; they may be created again.
     pub(super) fn forget_way_to(&self, object: &path::Path) {
         if let Some(parent) = self.folder.join(object.as_ref()).parent()
             && !parent.exists()

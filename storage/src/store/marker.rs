@@ -5,13 +5,13 @@
 //!                              the format, a line with the version of Dormouse that brought it
 //! ```
 //!
-//! The highest number is the store's format. It stands for everything that the store may hold: the versions of manifests,
-//! chunks, tails and log files, and the kinds of objects that there are.
+//! The highest number is the store's format. It stands for everything that the store may hold: the versions of
+//! manifests, chunks, tails and log files, and the kinds of objects.
 //!
 //! 1. Before a store is locked, cleaned, probed or written, the markers are listed. A higher format than [`FORMAT`] is
 //!    refused with both versions named ([`StoreError::Newer`]), also by the tools that only read.
-//! 2. A writer then creates the marker of its own format where it is missing, before any other object. So an object that an
-//!    older build would misread is never there without a marker that keeps that build away.
+//! 2. A writer then creates the marker of its own format if it is missing, before any other object. So an object that
+//!    an older build would misread never exists without a marker that keeps that build away.
 //!
 //! Version 0.1.0 knows no markers. It is kept away by the *guard*, a file in the log of a writer that no process is,
 //! `log/0000000000000000/000000000001`: a whole frame of 0.1.0's format with an entry of a kind that 0.1.0 refuses to read past.
@@ -46,12 +46,12 @@ use crate::codec::checksum;
 /// The format that this build writes, and the highest that it reads.
 pub const FORMAT: u32 = 4;
 
-/// What a store without a marker has, if it is one.
+/// The format of a store without a marker, if it is one.
 const UNMARKED: u32 = 1;
 
 const FOLDER: &str = "format";
 const DIGITS: usize = 6;
-/// Of a marker's text, so much is looked at.
+/// The most bytes of a marker's text that are read.
 const TEXT_BYTES_MAX: usize = 256;
 
 const GUARD: &str = "log/0000000000000000/000000000001";
@@ -90,7 +90,7 @@ fn newer(format: u32, text: &[u8]) -> StoreError {
     StoreError::Newer { format, version: version(text) }
 }
 
-/// The format of the store behind a network, or of any other that is asked by requests.
+/// The format of a store behind a network, or of any other that is read by requests.
 ///
 /// # Errors
 /// [`StoreError::Newer`], or when the store cannot be asked.
@@ -104,7 +104,7 @@ pub(super) async fn check(store: &Store) -> Result<u32, StoreError> {
     }
 }
 
-/// Marks the store as one of this build's format. `found`: what [`check`] has answered.
+/// Marks the store as one of this build's format. `found`: the result of [`check`].
 ///
 /// # Errors
 /// When the store refuses.
@@ -125,7 +125,7 @@ pub(super) async fn claim(store: &Store, found: u32) -> Result<(), StoreError> {
 /// Databases that are looked at before a folder called `db` is taken for another program's.
 const LOOKED_AT_MAX: usize = 100;
 
-/// Whether there is a store of any version: a marker, a database's objects, or a log.
+/// Whether a store of any version exists: a marker, a database's objects, or a log.
 ///
 /// # Errors
 /// When the store cannot be asked.
@@ -146,7 +146,7 @@ pub(super) async fn is_store(store: &Store) -> Result<bool, StoreError> {
     Ok(false)
 }
 
-/// The format of a store in a folder, which may not be there.
+/// The format of a store in a folder, which need not exist.
 ///
 /// # Errors
 /// As [`check`].
@@ -181,8 +181,8 @@ pub(super) fn check_folder(folder: &Path) -> Result<u32, StoreError> {
 /// Marks the store in a folder that this process has locked.
 ///
 /// # Errors
-/// [`StoreError::Full`] where there is no room: the store can still be read, and is marked before anything is written. Others
-/// when the folder refuses.
+/// [`StoreError::Full`] if the disk has no room: the store can still be read, and is marked before anything is written.
+/// Others when the folder refuses.
 pub(super) fn claim_folder(folder: &Path, found: u32) -> Result<(), StoreError> {
     if found >= FORMAT {
         return Ok(());
@@ -196,8 +196,8 @@ pub(super) fn claim_folder(folder: &Path, found: u32) -> Result<(), StoreError> 
     }
 }
 
-/// Creates a file durably, as [`Store::put_new`] does. One that is there stays; the process that created it may have ended
-/// before it was durable.
+/// Creates a file durably, as [`Store::put_new`] does. An existing one stays; the process that created it may have
+/// ended before it was durable.
 fn create(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     let path = folder.join(name);
     let parent = path.parent().unwrap_or(folder);

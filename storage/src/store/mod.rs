@@ -1,4 +1,4 @@
-//! The object store: where everything durable lies.
+//! The object store, which holds everything durable.
 //!
 //! A store is named by a URL. Objects are immutable: they are created once, read whole or by range, listed by
 //! prefix and deleted, and never changed. All that Dormouse needs of a store is therefore *create if absent*, which
@@ -17,11 +17,12 @@
 //! 1. In a folder it is written to `<name>#<number>`, synced, linked to its name (which fails where the name is taken), and
 //!    the folder is synced. Folders that had to be made for it are synced with their parents before. So a manifest that is
 //!    committed after its chunks never names a chunk that is missing or short.
-//! 2. A store behind a network makes it durable before it answers. An answer that is late or lost is asked for again, and
-//!    what a lost answer had created is recognised (see `requests.rs`).
+//! 2. A store behind a network makes it durable before it answers. A request whose answer is late or lost is repeated,
+//!    and an object that it had created before is recognised (see `requests.rs`).
 //!
-//! When it fails with [`StoreError::Unavailable`], the object may be there or not, or appear later: callers never use the
-//! name again for something else. Deletes are not synced: a deleted object may be back after a power cut, and is garbage.
+//! When it fails with [`StoreError::Unavailable`], the object may exist or not, or appear later: callers never use the
+//! name again for something else. Deletes are not synced: a deleted object may be back after a power cut, and is
+//! garbage.
 //!
 //! One process at a time has a folder open. A store behind a network has no such lock: there, [`crate::owner`] decides which
 //! process owns it.
@@ -62,7 +63,7 @@ pub const SCHEMES: &[&str] = &["file://", "s3://", "gs://", "az://", "memory://"
 /// More deletes than this are not under way at once.
 const DELETES_TOGETHER: usize = 1000;
 
-/// A request that covers many objects may take as long as reading so many bytes.
+/// A request that covers many objects may take as long as reading this many bytes.
 const MANY: u64 = 32 << 20;
 
 /// One listed object.
@@ -80,15 +81,15 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     url: Arc<str>,
     lock: Option<Arc<FolderLock>>,
-    /// There for a store behind a network.
+    /// Set for a store behind a network.
     requests: Option<Arc<Requests>>,
     writable: bool,
 }
 
 impl Store {
-    /// Opens the store for writing. A folder is created when it is not there, checked, and locked against a second
-    /// process until the last clone is dropped. A store behind a network is asked whether it can do what is needed of it,
-    /// which takes a request or two and up to a minute where it does not answer.
+    /// Opens the store for writing. A folder is created if it is missing, checked, and locked against a second process
+    /// until the last clone is dropped. A store behind a network is checked for the needed abilities, which takes a
+    /// request or two and up to a minute if it does not answer.
     pub fn open(url: &str) -> Result<Store, StoreError> {
         match scheme(url)? {
             Scheme::Memory => Ok(Store::over(Arc::new(InMemory::new()), url)),
@@ -134,7 +135,7 @@ impl Store {
         Store { objects, url: url.into(), lock: None, requests: None, writable: true }
     }
 
-    /// Any object store as one behind a network: with limits, and asked again.
+    /// Any object store as one behind a network: with time limits and retries.
     ///
     /// # Errors
     /// When the system refuses threads.
@@ -150,7 +151,7 @@ impl Store {
         &self.url
     }
 
-    /// The folder that it is, where it is one.
+    /// The store's folder, if it is one.
     pub fn folder(&self) -> Option<PathBuf> {
         match scheme(&self.url) {
             Ok(Scheme::File(path)) => Some(path),
@@ -158,12 +159,12 @@ impl Store {
         }
     }
 
-    /// Whether there is a store of Dormouse, of any version: an empty folder is none, nor is one of something else.
+    /// Whether this is a store of Dormouse, of any version: an empty folder is none, nor is a folder of other files.
     pub async fn is_dormouse(&self) -> Result<bool, StoreError> {
         marker::is_store(self).await
     }
 
-    /// Whether it is gone with this process.
+    /// Whether it ends with this process.
     pub fn is_volatile(&self) -> bool {
         matches!(scheme(&self.url), Ok(Scheme::Memory))
     }
@@ -179,8 +180,8 @@ impl Store {
         created.map_err(|source| StoreError::of("write", name, source))
     }
 
-    /// Marks the store with its format where the disk was too full for that when it was opened. To be called before anything
-    /// is written to it, so that a build which would misread that is kept away.
+    /// Marks the store with its format if the disk was too full for that when it was opened. To be called before
+    /// anything is written to it, so that a build which would misread it is kept away.
     ///
     /// # Errors
     /// When it is still too full.
@@ -191,7 +192,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether `put_new` can be relied on. Creates `name` where it is not there.
+    /// Whether `put_new` can be relied on. Creates `name` if it is missing.
     async fn creates_only_what_is_new(&self, name: &str, bytes: impl Into<PutPayload>) -> Result<bool, StoreError> {
         let path = self.path_to_change(name)?;
         // The file system's own promise.
@@ -339,7 +340,7 @@ impl Store {
         Ok(names)
     }
 
-    /// Deletes an object; one that is not there is no error.
+    /// Deletes an object; a missing one is no error.
     pub async fn delete(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path_to_change(name)?;
         let doomed = path.clone();
@@ -355,8 +356,8 @@ impl Store {
         }
     }
 
-    /// Deletes objects, many with one request where the store can do that. Those that are not there are no error; after
-    /// an error some are deleted and some are not.
+    /// Deletes objects, many with one request if the store can do that. Missing ones are no error; after an error some
+    /// are deleted and some are not.
     pub async fn delete_many(&self, names: &[String]) -> Result<(), StoreError> {
         let paths = names.iter().map(|name| self.path_to_change(name)).collect::<Result<Vec<_>, _>>()?;
         for some in paths.chunks(DELETES_TOGETHER) {
@@ -379,7 +380,7 @@ impl Store {
         }
     }
 
-    /// Asks once where the store is near, and with its patience where it is behind a network.
+    /// Makes one attempt if the store is local, and retries with its patience if it is behind a network.
     async fn repeat<T, F>(
         &self,
         name: &str,

@@ -1,13 +1,13 @@
-//! Whether a store creates an object only where none is, which all fencing rests on.
+//! A check that a store creates an object only if it is absent, on which all fencing rests.
 //!
-//! 1. At each start the object `create-only` is created, where it is not there yet, and creating it once more must be
-//!    refused. A refusal is one whichever attempt it comes from, so a bad network cannot change the answer.
+//! 1. At each start the object `create-only` is created if it is missing, and creating it once more must be refused. A
+//!    refusal counts whichever attempt it comes from, so a bad network cannot change the answer.
 //! 2. Some servers look first and write later: they refuse one request after another, and let several win that come at
-//!    the same time. So [`CONTENDERS`] requests create one fresh object, [`ROUNDS`] times, and each time one of them may
-//!    win at most, and what it wrote must be what is there. The last rounds send large objects, whose requests overlap for
-//!    longer: a server that writes small ones quickly is found out by them.
-//! 3. A store that has stood the test is not tested again: the object `create-only-raced` remembers it, with a number that
-//!    stands for the URL and the endpoint. A copy of the objects at another address is tested again.
+//!    the same time. So [`CONTENDERS`] requests create one fresh object, [`ROUNDS`] times, and each time at most one of
+//!    them may win, and the object must hold what that one wrote. The last rounds send large objects, whose requests
+//!    overlap for longer: a server that writes small ones quickly is found out by them.
+//! 3. A store that has passed the test is not tested again: the object `create-only-raced` remembers it, with a number
+//!    that stands for the URL and the endpoint. A copy of the objects at another address is tested again.
 //!
 //! The first start costs about 200 requests and 18 MiB in 10 round trips, each later one two requests in one round trip.
 
@@ -34,24 +34,24 @@ const LARGE_ROUNDS: usize = 4;
 const LARGE_BYTES: usize = 256 << 10;
 /// Requests of a round.
 const CONTENDERS: usize = 16;
-/// What a race has left is collected so much later: no race takes that long.
+/// Objects that a race has left are collected after this time: no race takes that long.
 const LEFT_AFTER_MS: i64 = 24 * 3_600_000;
 
-/// What a store does with requests that create what is there.
+/// A store's behaviour when requests create an object that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Creates {
     /// One wins, and the others are refused.
     OnlyNew,
-    /// An object that is there is overwritten.
+    /// An existing object is overwritten.
     Overwrites,
-    /// So many of the requests that came at the same time were told that they had created the object.
+    /// This many simultaneous requests were told that they had created the object.
     SeveralWin(usize),
     /// One request was told that it had created the object, and the object holds something else.
     WinnerLoses,
 }
 
 impl Creates {
-    /// What is wrong with a store that does so; none where nothing is.
+    /// Describes the problem of a store that does so, if it is one.
     pub fn problem(self) -> Option<String> {
         let what = match self {
             Creates::OnlyNew => return None,
@@ -103,8 +103,8 @@ pub(super) async fn look(store: &Store, address: u64, fresh: u64) -> Result<Crea
     Ok(creates)
 }
 
-/// Deletes what processes have left behind that ended in the middle of a race, a day ago or earlier by the store's clock, which
-/// says `now_ms`. Answers how many objects that were.
+/// Deletes the objects of processes that ended in the middle of a race, a day ago or earlier by the store's clock,
+/// which says `now_ms`. Returns how many.
 ///
 /// # Errors
 /// When the store refuses.
@@ -145,7 +145,7 @@ async fn race(store: &Store, fresh: u64) -> Result<Creates, StoreError> {
     if let Some(bad) = all().find(|creates| **creates != Creates::OnlyNew) {
         return Ok(*bad);
     }
-    // A round counts where one request won for sure. A network that lost an answer in each of them proves nothing.
+    // A round counts if one request won for sure. A network that lost an answer in each of them proves nothing.
     if all().count() < ROUNDS / 2 {
         let answer = "too many requests failed that created one object at the same time";
         let source = Error::Generic { store: "store", source: answer.into() };
@@ -154,7 +154,7 @@ async fn race(store: &Store, fresh: u64) -> Result<Creates, StoreError> {
     Ok(Creates::OnlyNew)
 }
 
-/// One round of objects of so many bytes; nothing where it cannot be told what happened.
+/// One round of objects of `bytes` bytes; none if the outcome is unknown.
 async fn round(requests: &Requests, objects: &Arc<dyn ObjectStore>, name: &str, bytes: usize) -> Option<Creates> {
     let path = Path::from(name);
     let body = move |contender: usize| Bytes::from(vec![b'a' + contender as u8; bytes]);

@@ -1,11 +1,11 @@
-//! Stores behind a network: their URLs, what the environment says of them, and whether they can be used.
+//! Stores behind a network: their URLs, their settings in the environment, and whether they can be used.
 //!
 //! 1. The URL names a bucket (or container) and a folder in it, nothing else. Credentials in a URL would end up in logs and
 //!    in `ps`, so they are refused.
-//! 2. Everything else comes from the environment, by the names that the service's own tools use: `AWS_...`, `GOOGLE_...`,
-//!    `AZURE_...`. What is evidently missing or contradictory is said at once, without asking anybody.
-//! 3. The store is asked whether it creates objects only where none is: see [`super::probe`]. So credentials, permissions and
-//!    the bucket are checked too, before the first client comes.
+//! 2. Everything else comes from the environment, by the names that the service's own tools use: `AWS_...`,
+//!    `GOOGLE_...`, `AZURE_...`. Missing or contradictory settings are reported at once, before any request.
+//! 3. The store is checked for creating objects only if they are absent: see [`super::probe`]. So credentials,
+//!    permissions and the bucket are checked too, before the first client comes.
 
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -28,7 +28,7 @@ use super::{
     probe::{self, Creates},
 };
 
-/// Where a server does not answer a connection within this, the next attempt begins.
+/// If a server does not accept a connection within this time, the next attempt begins.
 const CONNECT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +38,11 @@ pub(super) enum Service {
     Azure,
 }
 
-/// What stands behind the scheme in a URL.
+/// The part of a URL after the scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     bucket: String,
-    /// Of Azure, where the URL has it: `az://CONTAINER@ACCOUNT`.
+    /// Of Azure, if the URL has it: `az://CONTAINER@ACCOUNT`.
     account: Option<String>,
     prefix: Path,
 }
@@ -82,7 +82,7 @@ impl Service {
         }
     }
 
-    /// Where the credentials are looked for.
+    /// The sources of the credentials.
     fn credentials(self) -> &'static str {
         match self {
             Service::S3 => "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role",
@@ -91,7 +91,7 @@ impl Service {
         }
     }
 
-    /// What allows connections that are not encrypted.
+    /// The variable that allows connections that are not encrypted.
     fn allows_http(self) -> &'static str {
         match self {
             Service::S3 => "AWS_ALLOW_HTTP",
@@ -100,7 +100,7 @@ impl Service {
         }
     }
 
-    /// What says where the service is.
+    /// The variables that locate the service.
     fn endpoint(self) -> &'static str {
         match self {
             Service::S3 => "AWS_ENDPOINT_URL and AWS_REGION",
@@ -122,7 +122,7 @@ pub(super) fn open(service: Service, url: &str, place: Place, writable: bool) ->
     Ok(store)
 }
 
-/// A number that stands for where the store is: its URL, and what the environment says of its endpoint.
+/// A number that stands for the store's location: its URL, and its endpoint in the environment.
 fn address(url: &str, environment: &[(String, String)]) -> u64 {
     let mut all = vec![url.to_owned()];
     all.extend(environment.iter().filter(|(_, value)| !value.is_empty()).filter_map(|(name, value)| {
@@ -136,7 +136,7 @@ fn address(url: &str, environment: &[(String, String)]) -> u64 {
     rapidhash::v3::rapidhash_v3(all.join("\n").as_bytes())
 }
 
-/// The store as the environment describes it. Asks nobody.
+/// The store as the environment describes it. Sends no request.
 fn connect(
     service: Service,
     url: &str,
@@ -206,7 +206,7 @@ fn not_encrypted(service: Service) -> String {
     format!("the endpoint is not encrypted: set {option}=true to allow that, or use https://")
 }
 
-/// What cannot work, in words to act on.
+/// Refuses settings that cannot work, in words to act on.
 fn contradictions(builder: &AmazonS3Builder) -> Result<(), String> {
     let value = |key| builder.get_config_value(&key);
     let keys = (value(AmazonS3ConfigKey::AccessKeyId), value(AmazonS3ConfigKey::SecretAccessKey));
@@ -230,7 +230,7 @@ fn contradictions(builder: &AmazonS3Builder) -> Result<(), String> {
     }
 }
 
-/// Whether the store answers, lets us in, and, where it is to be written, creates objects only where none is.
+/// Whether the store answers, lets us in, and, if it will be written, creates objects only if they are absent.
 fn check(service: Service, store: &Store, address: u64) -> Result<(), StoreError> {
     let unusable = |problem: String| StoreError::Unusable { url: store.url().to_owned(), problem };
     let asked = store.clone();

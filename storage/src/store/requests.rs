@@ -1,18 +1,18 @@
-//! Requests to a store behind a network: each has a time limit, and what may pass is tried again, a bounded number of
-//! times.
+//! Requests to a store behind a network: each has a time limit, and failures that may pass are retried, a bounded
+//! number of times.
 //!
-//! 1. A request runs on a runtime of its own, since its socket and its timers need one, and whoever asks may be a thread
-//!    without (a lane of the engine). When nobody waits for it any more it is dropped.
+//! 1. A request runs on a runtime of its own, since its socket and its timers need one, and the caller may be a thread
+//!    without one (a lane of the engine). When its caller no longer waits, it is dropped.
 //! 2. One attempt takes as long as [`Patience`] allows for its size. No answer, half an answer, and the store's own
-//!    failures (5xx, throttling) are tried again after a pause that doubles ([`Retry`]). What is refused for good is not. A
+//!    failures (5xx, throttling) are tried again after a pause that doubles ([`Retry`]). Final refusals are not. A
 //!    store that fails is logged once a minute.
-//! 3. The client library below is told not to try again by itself, so that this is the only place that does.
+//! 3. The client library below is set not to retry, so that retries happen only here.
 //!
-//! Reads and deletes can be repeated as they are. Creating an object cannot: a first attempt may have been carried out and
-//! only its answer lost, and then the second one finds the object there. So when a repeated attempt finds the name taken,
-//! the contents are compared ([`Requests::create`]). Names carry the number of their writer, so that a writer that finds
-//! its own bytes under a name it has just tried to create has found its own object. Where no attempt before may have been
-//! carried out, a refusal is taken at its word.
+//! Reads and deletes can be repeated as they are. Creating an object cannot: a first attempt may have been carried out
+//! and only its answer lost, and then the second one finds the object. So when a repeated attempt finds the name taken,
+//! the contents are compared ([`Requests::create`]). Names carry the number of their writer, so that a writer that
+//! finds its own bytes under a name it has just tried to create has found its own object. If no attempt before may have
+//! been carried out, a refusal is taken at its word.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ const THREADS: usize = 2;
 /// The longest pause, in parts of the first.
 const PAUSE_FACTOR_MAX: u64 = 32;
 
-/// How long and how often a store behind a network is asked.
+/// Time limits and retries of requests to a store behind a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// How often in all, at least once.
@@ -55,7 +55,7 @@ pub struct Patience {
 }
 
 impl Default for Patience {
-    /// A store that does not answer at all is given up after about a minute; one that refuses, after 7 seconds.
+    /// Gives up a store that does not answer at all after about a minute, and one that refuses after 7 seconds.
     fn default() -> Patience {
         Patience { attempts: 7, pause_ms: 100, answer_ms: 8_000, answer_ms_per_mib: 1_000 }
     }
@@ -67,7 +67,7 @@ impl Patience {
         Duration::from_millis(self.answer_ms.saturating_add(more))
     }
 
-    /// Asks until there is an answer, or an error that will not pass, or nothing is left of the patience.
+    /// Repeats a request until it is answered, fails for good, or exhausts the patience.
     pub(super) async fn repeat<T, F>(self, name: &str, mut ask: impl FnMut() -> F) -> Result<T, Error>
     where
         F: Future<Output = Result<T, Error>>,
@@ -95,7 +95,7 @@ impl Attempts {
         Self { patience, failed: 0, retry }
     }
 
-    /// Waits before the next attempt, or gives the error back when there were enough of them.
+    /// Waits before the next attempt, or returns the error after the last one.
     async fn failed(&mut self, name: &str, error: Error) -> Result<(), Error> {
         self.failed += 1;
         if self.failed >= self.patience.attempts {
@@ -110,7 +110,8 @@ impl Attempts {
         Ok(())
     }
 
-    /// Those who failed together should not all come back together, so a quarter of the pause depends on the object's name.
+    /// Requests that failed together should not all come back together, so a quarter of the pause depends on the
+    /// object's name.
     fn spread(&self, pause: Duration, name: &str) -> Duration {
         let part = rapidhash::v3::rapidhash_v3(name.as_bytes()).wrapping_add(u64::from(self.failed)) % 256;
         pause - (pause / 4).mul_f64(part as f64 / 256.0)
@@ -120,7 +121,7 @@ impl Attempts {
 /// Failed attempts are logged no more often than this, whatever requests they are of.
 const LOGGED_EVERY_US: u64 = 60_000_000;
 
-/// Whether a failed attempt is to be logged now: then how many were not since the last that was.
+/// Whether to log a failed attempt now: if so, the number of unlogged ones since the last that was.
 fn is_to_be_logged() -> Option<u64> {
     static LAST: Mutex<(Option<Stopwatch>, u64)> = Mutex::new((None, 0));
     let mut last = LAST.lock();
@@ -143,12 +144,12 @@ pub(super) async fn within<T>(limit: Duration, answer: impl Future<Output = Resu
     }
 }
 
-/// The time limits of a request, if there are any.
+/// The time limits of a request, if it has any.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits(pub(super) Option<Patience>);
 
 impl Limits {
-    /// Waits for an answer that carries, or answers, so many bytes.
+    /// Waits for the answer to a request that sends or returns `bytes` bytes.
     pub(super) async fn answer<T>(
         self,
         bytes: u64,
@@ -163,7 +164,7 @@ impl Limits {
 
 /// The runtime of a store behind a network, and how patient it is.
 pub(super) struct Requests {
-    /// There until drop.
+    /// Set until drop.
     runtime: Option<Runtime>,
     pub(super) patience: Patience,
 }
@@ -198,7 +199,7 @@ impl Requests {
         self.runtime.as_ref().expect("the runtime is there until drop")
     }
 
-    /// Creates the object, or fails with [`Error::AlreadyExists`] where it is somebody else's.
+    /// Creates the object, or fails with [`Error::AlreadyExists`] if another writer has created it.
     pub(super) async fn create(
         &self,
         objects: &Arc<dyn ObjectStore>,
@@ -215,8 +216,8 @@ impl Requests {
         .await
     }
 
-    /// Whether the store refuses to create an object where one is. Any refusal says so, also that of an attempt which finds
-    /// what one before has created.
+    /// Whether the store refuses to create an object that exists. Any refusal counts, even that of an attempt which
+    /// finds the object of an earlier one.
     pub(super) async fn create_is_exclusive(
         &self,
         objects: &Arc<dyn ObjectStore>,
@@ -288,8 +289,8 @@ impl fmt::Debug for Requests {
     }
 }
 
-/// Whether a list failed because there is nothing to list: some servers then answer that the bucket does not exist, although an
-/// object of ours is in it.
+/// Whether a list failed because the list is empty: some servers then answer that the bucket does not exist, although
+/// it holds an object of ours.
 pub(super) async fn is_nothing(error: &Error, objects: &Arc<dyn ObjectStore>, limits: Limits) -> bool {
     is_about_the_bucket(&brief(error)) && limits.answer(0, objects.head(&Path::from(probe::ONCE))).await.is_ok()
 }
@@ -332,7 +333,7 @@ async fn create_once(
     if is_ours && rest.is_empty() { Ok(()) } else { Err(taken) }
 }
 
-/// A request that ends when nobody waits for it any more.
+/// A request that ends when its caller no longer waits.
 struct Running<T>(JoinHandle<T>);
 
 impl<T> Drop for Running<T> {

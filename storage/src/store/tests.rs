@@ -219,7 +219,7 @@ fn a_put_whose_answer_was_lost_is_recognised() {
         assert_eq!(store.get("a/1").await.unwrap(), "mine");
         assert_eq!(faulty.puts(), 2, "created, and found");
 
-        // A first attempt that finds something there was not ours, whatever it holds.
+        // An object that a first attempt finds is not ours, whatever it holds.
         assert!(matches!(store.put_new("a/1", "mine").await, Err(StoreError::Exists { .. })));
     });
 }
@@ -344,7 +344,7 @@ fn patience_ends() {
         faulty.fail(StoreRequest::Get, 0, 4, StoreFault::Torn);
         assert!(matches!(store.get("a/1").await, Err(StoreError::Unavailable { .. })));
         assert_eq!(faulty.asked(StoreRequest::Get), 4);
-        // What will not pass is asked for once.
+        // A lasting failure is not retried.
         assert!(store.get("a/2").await.unwrap_err().is_missing());
         assert_eq!(faulty.asked(StoreRequest::Get), 5);
         faulty.fail(StoreRequest::Put, 0, 4, StoreFault::Full);

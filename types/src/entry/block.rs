@@ -15,7 +15,7 @@ fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(size_class(bytes), 8).expect("a record is smaller than the address space")
 }
 
-/// An allocation for so many bytes (not none), aligned to 8.
+/// An allocation for this many bytes (at least one), aligned to 8.
 pub fn allocate(bytes: usize) -> NonNull<u8> {
     debug_assert!(bytes > 0);
     let layout = layout(bytes);
@@ -36,7 +36,7 @@ pub fn length_bytes(len: usize) -> usize {
     if len < usize::from(LONG) { 1 } else { 5 }
 }
 
-/// Writes a length; answers where it ends.
+/// Writes a length; returns its end.
 ///
 /// # Safety
 /// `length_bytes(len)` bytes at `at` are writable.
@@ -55,7 +55,7 @@ pub unsafe fn write_length(at: *mut u8, len: usize) -> *mut u8 {
     }
 }
 
-/// Reads a length; answers it and where it ends.
+/// Reads a length; returns it and its end.
 ///
 /// # Safety
 /// `write_length` wrote it at `at`.
@@ -72,7 +72,7 @@ pub unsafe fn read_length(at: *const u8) -> (usize, *const u8) {
     }
 }
 
-/// Writes bytes; answers where they end.
+/// Writes bytes; returns their end.
 ///
 /// # Safety
 /// As many bytes at `at` are writable, and they do not overlap `bytes`.
@@ -85,7 +85,7 @@ pub unsafe fn write_bytes(at: *mut u8, bytes: &[u8]) -> *mut u8 {
 }
 
 /// # Safety
-/// So many bytes at `at` are initialised, and stay as they are for 'a.
+/// The `len` bytes at `at` are initialised, and stay unchanged for 'a.
 #[inline(always)]
 pub unsafe fn read_bytes<'a>(at: *const u8, len: usize) -> &'a [u8] {
     // SAFETY: the caller's promise.

@@ -41,7 +41,7 @@ impl Field {
         self.parts().1
     }
 
-    /// Replaces the value: in place where the allocation is of the right class.
+    /// Replaces the value: in place if the allocation is of the right class.
     pub fn set_value(&mut self, value: &[u8]) {
         let (field, before) = self.parts();
         let field_len = field.len();

@@ -15,7 +15,7 @@ use super::{
 /// ```
 pub struct Member(NonNull<u8>);
 
-// SAFETY: a member owns its allocation alone and is changed by nobody.
+// SAFETY: a member owns its allocation alone and never changes.
 unsafe impl Send for Member {}
 // SAFETY: as above.
 unsafe impl Sync for Member {}
@@ -30,7 +30,7 @@ impl Member {
 
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
-        // SAFETY: `new` wrote a length and so many bytes.
+        // SAFETY: `new` wrote a length and that many bytes.
         unsafe {
             let (len, bytes) = read_length(self.0.as_ptr());
             read_bytes(bytes, len)

@@ -1,4 +1,4 @@
-//! What the tables store: thin owning pointers, each to one allocation that holds everything but large values.
+//! The entries of tables: thin owning pointers, each to one allocation that holds everything but large values.
 //!
 //! | entry | allocation | found by |
 //! | --- | --- | --- |
@@ -7,8 +7,8 @@
 //! | [`Field`] | lengths, field, value | the field |
 //! | [`Scored`] | score, count, length, bytes | the member |
 //!
-//! The key stands near the front, so that it is compared after one cache miss. An allocation is always as large as its
-//! [size class](size_class), which is what the allocator would give anyway: so whatever fits the class is changed in place,
+//! The key is near the front, so that it is compared after one cache miss. An allocation is always as large as its
+//! [size class](size_class), which the allocator would give anyway: so content that fits the class is changed in place,
 //! and the layout to free follows from the content.
 
 pub(crate) mod block;

@@ -1,29 +1,29 @@
-//! What a segment stores.
+//! The trait of a segment's entries.
 
 /// A thin owning pointer to one allocation that begins with (or near) its key.
 ///
 /// A segment stores entries as they are, so they must have the size of a pointer; that is checked when a segment of them
 /// is compiled.
 pub trait Entry: Sized {
-    /// What the entry is found by.
+    /// The bytes by which the entry is found.
     fn key(&self) -> &[u8];
 
     /// The bytes that the entry owns, rounded to size classes, itself not counted.
     fn heap_bytes(&self) -> usize;
 
-    /// Where the allocation is: only ever prefetched.
+    /// The address of the allocation: only ever prefetched.
     fn address(&self) -> *const u8;
 }
 
 /// Bytes of a cache line, on most machines.
 pub const CACHE_LINE: usize = 64;
 
-/// The same of a line that is to be written.
+/// The same for a line that will be written.
 #[inline(always)]
 pub fn prefetch_to_write(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: as in `prefetch`; a processor without this instruction takes it for one that does nothing. The intrinsic would
-    // ask for the line to be read where the build does not promise that the instruction is there.
+    // SAFETY: as in `prefetch`; a processor without this instruction takes it for one that does nothing. The intrinsic
+    // would prefetch the line for reading if the build does not guarantee the instruction.
     unsafe {
         std::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
     }
@@ -36,7 +36,7 @@ pub fn prefetch_to_write(address: *const u8) {
     let _ = address;
 }
 
-/// Asks for the cache line at `address`. Any address will do, also one that is not mapped.
+/// Prefetches the cache line at `address`. Any address will do, even one that is not mapped.
 #[inline(always)]
 pub fn prefetch(address: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

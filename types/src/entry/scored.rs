@@ -12,14 +12,14 @@ use super::{
     size_class,
 };
 
-/// A score and a member in one allocation, shared by those who hold clones: the table and the tree of one sorted set.
+/// A score and a member in one allocation, shared by the holders of clones: the table and the tree of one sorted set.
 ///
 /// ```text
 /// | score (8) | holders (1) | length (1 or 5) | bytes |
 /// ```
 ///
-/// The count is one byte, so there are at most 255 holders. Score and count are atomics so that sharing is sound wherever
-/// the holders go; they are not meant to go anywhere.
+/// The count is one byte, so an allocation has at most 255 holders. Score and count are atomics so that sharing is
+/// sound wherever the holders go; they are not meant to go anywhere.
 pub struct Scored(NonNull<u8>);
 
 const HOLDERS: usize = 8;
@@ -54,7 +54,7 @@ impl Scored {
 
     #[inline]
     pub fn member(&self) -> &[u8] {
-        // SAFETY: `new` wrote a length and so many bytes, which nobody changes.
+        // SAFETY: `new` wrote a length and that many bytes, which never change.
         unsafe {
             let (len, bytes) = read_length(self.0.as_ptr().add(LENGTH));
             read_bytes(bytes, len)
@@ -80,7 +80,7 @@ impl Clone for Scored {
     /// Another holder of the same.
     ///
     /// # Panics
-    /// If there are 255 already.
+    /// If it has 255 holders already.
     fn clone(&self) -> Self {
         let counted =
             self.holders().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |holders| holders.checked_add(1));

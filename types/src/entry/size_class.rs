@@ -1,7 +1,7 @@
 //! The bytes that an allocation really takes.
 
-/// What jemalloc hands out for a request of `bytes`: its size classes are 8, then the multiples of 16 up to 128, then
-/// four to each doubling (160, 192, 224, 256, 320, ...). Every byte count that is accounted is rounded by it.
+/// The bytes that jemalloc hands out for a request of `bytes`: its size classes are 8, then the multiples of 16 up to
+/// 128, then four to each doubling (160, 192, 224, 256, 320, ...). Every byte count that is accounted is rounded by it.
 ///
 /// The rule is that of jemalloc's `size_classes.h` with a quantum of 16 bytes.
 pub const fn size_class(bytes: usize) -> usize {

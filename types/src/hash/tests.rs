@@ -13,7 +13,7 @@ fn sorted(hash: &Hash) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs
 }
 
-/// What `DUMP` of Redis 7.0.15 gave.
+/// The answer of `DUMP` of Redis 7.0.15.
 #[test]
 fn bytes_are_those_of_redis() {
     let mut hash = Hash::new();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What `DUMP` of Redis 7.0.15 gave.
+/// The answer of `DUMP` of Redis 7.0.15.
 #[test]
 fn bytes_are_those_of_redis() {
     let cases: [(&[i64], &[u8]); 3] = [

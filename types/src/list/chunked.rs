@@ -1,9 +1,9 @@
 //! The large form of a list: a deque of chunks.
 //!
-//! A chunk is a listpack of up to 8 KiB (by the settings), or a single element that is larger than that. The deque knows
-//! the number of elements of every chunk, so an index is found by walking over the chunks from the nearer end and then
-//! inside one. Inserting in the middle goes into the chunk there if it has room, else into a neighbour, else the chunk is
-//! cut in two; chunks that have become small are joined with a neighbour when together they fit.
+//! A chunk is a listpack of up to 8 KiB (by the settings), or a single larger element. The deque knows the number of
+//! elements of every chunk, so an index is found by walking over the chunks from the nearer end and then inside one. An
+//! insert in the middle goes into the chunk at that index if it has room, else into a neighbour, else the chunk is cut
+//! in two; chunks that have become small are joined with a neighbour when together they fit.
 //!
 //! A capture (see [`crate::segment`] for that of tables) hands out the chunks as they were at one moment, in steps. It gives
 //! each chunk an ordinal; before a chunk that has not been handed out is changed or removed, a copy is put aside.
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::super::heap;
 use super::{End, Fill, Item, Listpack, ListpackRef};
 
-/// What an entry may take besides its text, at most: encoding and length, back-length (and Redis's estimate too).
+/// The largest overhead of an entry, in bytes: encoding and length, back-length (and Redis's estimate too).
 const ENTRY_OVERHEAD: usize = 8;
 
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(super) struct Chunked {
 #[derive(Debug)]
 struct Capture {
     id: u64,
-    /// The ordinal that is handed out next, and the first that there is none of.
+    /// The ordinal that is handed out next, and the end of the ordinals.
     next: u32,
     end: u32,
     /// No chunk before this index has an ordinal that is still to be handed out.
@@ -44,7 +44,7 @@ struct Capture {
 struct Chunk {
     storage: Box<[u8]>,
     count: u32,
-    /// During a capture; 0: it is not one of those that are captured.
+    /// During a capture; 0: the chunk is not captured.
     ordinal: Ordinal,
 }
 
@@ -238,7 +238,8 @@ impl Chunked {
                 return;
             }
             if view.len() > 1 {
-                // The new element does not fit where the old one was: it goes between what was before and behind that.
+                // The new element does not fit in the old one's room: it goes between the elements before and after
+                // that.
                 let start = view.start();
                 if at > start {
                     self.cut(index, at);
@@ -421,7 +422,7 @@ impl Chunked {
         }
     }
 
-    /// Begins a capture, in place of any other. `id` tells it from others. Answers how many chunks it will hand out.
+    /// Begins a capture, in place of any other. `id` tells it from others. Returns how many chunks it will hand out.
     pub fn begin_capture(&mut self, id: u64) -> usize {
         let end = self.chunks.len() as u32;
         (0..end).zip(&mut self.chunks).for_each(|(at, chunk)| chunk.ordinal.set(at + 1));
@@ -429,7 +430,8 @@ impl Chunked {
         end as usize
     }
 
-    /// Shows the next chunks of capture `id` to `visit`, until that says it has enough. `None`: there is no such capture.
+    /// Shows the next chunks of capture `id` to `visit`, until that says it has enough. `None`: the capture does not
+    /// exist.
     pub fn capture_some(&mut self, id: u64, mut visit: impl FnMut(ChunkRef<'_>) -> bool) -> Option<bool> {
         let mut capture = self.capture.take_if(|capture| capture.id == id)?;
         while capture.next < capture.end {
@@ -438,7 +440,7 @@ impl Chunked {
             } else {
                 let next = capture.next;
                 let behind = self.chunks.range(capture.index..).position(|chunk| chunk.ordinal.number() == next);
-                // It is there by the invariant; else the capture is as good as ended.
+                // The invariant says that it exists; else the capture is as good as ended.
                 capture.index += behind?;
                 visit(self.chunks[capture.index].view())
             };
@@ -510,7 +512,7 @@ impl Clone for Chunked {
     }
 }
 
-/// Removes up to `count` entries equal to `item`; answers how many.
+/// Removes up to `count` entries equal to `item`; returns how many.
 pub(super) fn remove_equal(listpack: &mut Listpack, item: Item<'_>, count: usize, from: End) -> usize {
     let mut removed = 0;
     let mut place = match from {
@@ -537,7 +539,7 @@ pub(super) fn remove_equal(listpack: &mut Listpack, item: Item<'_>, count: usize
 
 #[cfg(test)]
 impl Chunked {
-    /// What `heap_bytes` says, counted; also checks the other invariants.
+    /// The value of `heap_bytes`, counted; also checks the other invariants.
     pub fn counted_bytes(&self) -> usize {
         assert!(self.chunks.iter().all(|chunk| chunk.count > 0));
         assert_eq!(self.len, self.chunks.iter().map(|chunk| chunk.count as usize).sum::<usize>());

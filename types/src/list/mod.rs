@@ -38,7 +38,7 @@ struct Fill {
 }
 
 impl Fill {
-    /// No listpack that is limited by its count grows beyond this.
+    /// The size limit of listpacks that are limited by their count.
     const SAFE_BYTES: usize = 8192;
 
     fn new(limits: &Limits) -> Self {
@@ -48,7 +48,7 @@ impl Fill {
         }
     }
 
-    /// What a list must have shrunk to before it is packed again: half of the limit that was set.
+    /// The size to which a list must shrink before it is packed again: half of the limit that was set.
     fn half(self) -> Self {
         match self.count_max {
             usize::MAX => Fill { bytes_max: self.bytes_max / 2, ..self },
@@ -165,7 +165,7 @@ impl List {
         Some(self.at(place))
     }
 
-    /// Replaces the element at `index`; answers false if there is none.
+    /// Replaces the element at `index`; returns false if it does not exist.
     pub fn set(&mut self, index: usize, value: &[u8], limits: &Limits) -> bool {
         if index >= self.len() {
             return false;
@@ -182,7 +182,7 @@ impl List {
         true
     }
 
-    /// Inserts before the element at `index`; at the end if there is none.
+    /// Inserts before the element at `index`; at the end if it does not exist.
     pub fn insert(&mut self, index: usize, value: &[u8], limits: &Limits) {
         if index >= self.len() {
             return self.push(End::Tail, value, limits);
@@ -203,7 +203,7 @@ impl List {
         self.iter().position(|item| item == wanted)
     }
 
-    /// Removes up to `count` elements equal to `value`, looking from `from` on. Answers how many were removed.
+    /// Removes up to `count` elements equal to `value`, looking from `from` on. Returns how many were removed.
     pub fn remove(&mut self, value: &[u8], count: usize, from: End, limits: &Limits) -> usize {
         match &mut self.0 {
             Form::Packed(listpack) => chunked::remove_equal(listpack, Item::parse(value), count, from),
@@ -257,7 +257,7 @@ impl List {
         self.pack_within(fill);
     }
 
-    /// Begins a capture of a list of several chunks; answers how many it will hand out. `None`: it is only one.
+    /// Begins a capture of a list of several chunks; returns how many it will hand out. `None`: the list has only one.
     pub fn begin_capture(&mut self, id: u64) -> Option<usize> {
         match &mut self.0 {
             Form::Packed(_) => None,
@@ -265,8 +265,8 @@ impl List {
         }
     }
 
-    /// Shows the next chunks of capture `id`, in order, until `visit` says that it has enough. Answers whether that was all;
-    /// `None`: there is no such capture.
+    /// Shows the next chunks of capture `id`, in order, until `visit` says that it has enough. Returns whether that was
+    /// all; `None`: the capture does not exist.
     pub fn capture_some(&mut self, id: u64, visit: impl FnMut(ChunkRef<'_>) -> bool) -> Option<bool> {
         match &mut self.0 {
             Form::Packed(_) => None,
@@ -274,7 +274,7 @@ impl List {
         }
     }
 
-    /// The capture that is under way.
+    /// The capture in progress.
     pub fn captured_id(&self) -> Option<u64> {
         match &self.0 {
             Form::Packed(_) => None,
@@ -370,7 +370,7 @@ impl List {
         }
     }
 
-    /// The place behind one that is not the last.
+    /// The place after one that is not the last.
     fn after(&self, place: Place) -> Place {
         if let ChunkRef::Packed(view) = self.chunk(place.chunk)
             && let Some(at) = view.next(place.at)
@@ -393,7 +393,7 @@ impl List {
     }
 }
 
-/// Where an element is: its chunk, and its position in the chunk's listpack.
+/// The location of an element: its chunk, and its position in the chunk's listpack.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     chunk: usize,

@@ -30,7 +30,7 @@ fn the_form_changes_at_the_thresholds_of_redis() {
     list.pop(End::Tail, &by_count, |_| ()).unwrap();
     assert_eq!((list.len(), list.encoding()), (2, "listpack"));
 
-    // Where the count is limited, half of that is all that matters.
+    // If the count is limited, only half of that matters.
     let mut wide = List::new();
     for _ in 0..5 {
         wide.push(End::Tail, &[b'x'; 2500], &by_count);
@@ -148,7 +148,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What `heap_bytes` says, counted.
+/// The value of `heap_bytes`, counted.
 fn counted_bytes(list: &List) -> usize {
     let Form::Chunked(chunked) = &list.0 else { return list.heap_bytes() };
     chunked.counted_bytes()

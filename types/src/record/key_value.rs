@@ -10,12 +10,12 @@ use crate::object::Object;
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
 
-/// What a record's access says where it is a clock: seconds, 24 bits, so it wraps after 194 days.
+/// The access field of a record where it is a clock: seconds, 24 bits, so it wraps after 194 days.
 pub const fn access_clock(now_ms: u64) -> u32 {
     ((now_ms / 1000) & 0xff_ffff) as u32
 }
 
-/// What a record holds.
+/// The value of a record.
 #[derive(Debug)]
 pub enum Value<'a> {
     /// A string that spells an integer.
@@ -47,9 +47,9 @@ pub enum Origin {
 /// | meta | access | key length          | data length | ...                                with a key above 255 bytes
 /// ```
 ///
-/// Meta says what the data are (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object), whether bytes were changed
-/// in place, and whether there is an expiry and a long key. Lengths and numbers are little endian and unaligned; the object is aligned. Access is a clock or
-/// counter of 24 bits that eviction looks at.
+/// Meta gives the kind of the data (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object), and says whether
+/// bytes were changed in place, and whether the record has an expiry and a long key. Lengths and numbers are little
+/// endian and unaligned; the object is aligned. Access is a clock or counter of 24 bits, for eviction.
 pub struct Record(NonNull<u8>);
 
 // SAFETY: a record owns its allocation, and the object in it, alone.
@@ -68,7 +68,7 @@ const EXPIRY: u8 = 1 << 2;
 const LONG_KEY: u8 = 1 << 3;
 /// Says nothing about the layout.
 const EDITED: u8 = 1 << 4;
-/// As many layouts as there are metas without [`EDITED`].
+/// The number of layouts: one for each meta without [`EDITED`].
 const METAS: usize = 1 << 4;
 
 const ACCESS: usize = 1;
@@ -123,7 +123,7 @@ impl<'a> Body<'a> {
 }
 
 impl Record {
-    /// Where the key begins, for each meta: after the header, the object and the expiry.
+    /// The offset of the key, for each meta: after the header, the object and the expiry.
     const KEY_OFFSETS: [u8; METAS] = {
         assert!(align_of::<Object>() <= 8 && size_of::<Object>() <= 64);
         let mut offsets = [0; METAS];
@@ -163,7 +163,7 @@ impl Record {
     #[inline]
     pub fn key(&self) -> &[u8] {
         let meta = self.meta();
-        // SAFETY: the key stands where the meta says, as long as the key length says.
+        // SAFETY: the key is at the offset that the meta gives, as long as the key length says.
         unsafe { read_bytes(self.0.as_ptr().add(Self::key_offset(meta)), self.key_len(meta)) }
     }
 
@@ -171,10 +171,10 @@ impl Record {
     pub fn value(&self) -> Value<'_> {
         let meta = self.meta();
         if meta & OBJECT != 0 {
-            // SAFETY: the meta says that there is an object, and it stays while the record is borrowed.
+            // SAFETY: the meta says that the record has an object, and it stays while the record is borrowed.
             return Value::Object(unsafe { self.object_at(meta).as_ref() });
         }
-        // SAFETY: the data stand behind the key, as long as the data length says.
+        // SAFETY: the data follow the key, as long as the data length says.
         let data = unsafe {
             let at = self.0.as_ptr().add(Self::key_offset(meta) + self.key_len(meta));
             read_bytes(at, self.data_len(meta))
@@ -207,7 +207,7 @@ impl Record {
 
     pub fn object_mut(&mut self) -> Option<&mut Object> {
         let meta = self.meta();
-        // SAFETY: the meta says that there is an object, and the record is borrowed mutably.
+        // SAFETY: the meta says that the record has an object, and the record is borrowed mutably.
         (meta & OBJECT != 0).then(|| unsafe { self.object_at(meta).as_mut() })
     }
 
@@ -219,7 +219,7 @@ impl Record {
         }
         let emptied = Self::build(self.key(), self.access(), Body::Raw(b""), self.expiry());
         let before = mem::replace(self, emptied);
-        // SAFETY: there is an object; it is read once, since the record that it lay in is freed without dropping it.
+        // SAFETY: the record has an object; it is read once, since the record is freed without dropping it.
         let object = unsafe { before.object_at(meta).read() };
         before.free_shell();
         Some(object)
@@ -229,11 +229,11 @@ impl Record {
     #[inline]
     pub fn expiry(&self) -> Option<u64> {
         let meta = self.meta();
-        // SAFETY: the meta says that there is an expiry.
+        // SAFETY: the meta says that the record has an expiry.
         (meta & EXPIRY != 0).then(|| u64::from_le(unsafe { self.expiry_at(meta).read_unaligned() }))
     }
 
-    /// Where there was none, or there is to be none, all behind it moves by eight bytes, sometimes to another allocation.
+    /// If an expiry is added or removed, everything after it moves by eight bytes, sometimes to another allocation.
     pub fn set_expiry(&mut self, expiry: Option<u64>) {
         let meta = self.meta();
         let wanted = if expiry.is_some() { meta | EXPIRY } else { meta & !EXPIRY };
@@ -242,8 +242,9 @@ impl Record {
             let tail = self.key_len(meta) + self.data_len(meta);
             let (needed, wanted_bytes) = (from + tail, to + tail);
             let start = self.0.as_ptr();
-            // SAFETY: key and data stand together behind the expiry. Either the allocation has room for them at their new
-            // place; or all is copied to one that has, and the object, which was copied too, is not dropped with the shell.
+            // SAFETY: key and data follow the expiry together. Either the allocation has room for them at their new
+            // offset; or all is copied to one that has, and the object, which was copied too, is not dropped with the
+            // shell.
             unsafe {
                 if size_class(needed) == size_class(wanted_bytes) {
                     start.add(to).copy_from(start.add(from), tail);
@@ -258,7 +259,7 @@ impl Record {
             }
         }
         if let Some(expiry) = expiry {
-            // SAFETY: there is an expiry now.
+            // SAFETY: the record has an expiry now.
             unsafe { self.expiry_at(wanted).write_unaligned(expiry.to_le()) };
         }
     }
@@ -314,7 +315,7 @@ impl Record {
 
     #[inline(always)]
     fn key_len(&self, meta: u8) -> usize {
-        // SAFETY: the key length stands in one byte or, by the meta, in four, which are aligned.
+        // SAFETY: the key length is in one byte or, by the meta, in four, which are aligned.
         unsafe {
             let at = self.0.as_ptr().add(KEY_LENGTH);
             if meta & LONG_KEY == 0 { usize::from(at.read()) } else { u32::from_le(at.cast::<u32>().read()) as usize }
@@ -329,12 +330,12 @@ impl Record {
     }
 
     fn object_at(&self, meta: u8) -> NonNull<Object> {
-        // SAFETY: the offset is inside the allocation where there is an object, which is the only case it is asked for.
+        // SAFETY: the offset is inside the allocation if the record has an object, the only case in which it is used.
         unsafe { self.0.add(object_offset(meta)).cast() }
     }
 
     fn expiry_at(&self, meta: u8) -> *mut u64 {
-        // SAFETY: the offset is inside the allocation where there is an expiry, which is the only case it is asked for.
+        // SAFETY: the offset is inside the allocation if the record has an expiry, the only case in which it is used.
         unsafe { self.0.as_ptr().add(Self::expiry_offset(meta)).cast() }
     }
 
@@ -350,7 +351,7 @@ impl Record {
         // SAFETY: the allocation has room for the key at its offset.
         unsafe { write_bytes(block.as_ptr().add(Self::key_offset(meta)), key) };
         let mut record = Self(block);
-        // SAFETY: the key is in place, the allocation has room for the rest, and there is no object in it yet.
+        // SAFETY: the key is in place, the allocation has room for the rest, and it holds no object yet.
         unsafe { record.write_around_key(meta, key.len(), access, body, expiry) };
         record
     }
@@ -364,7 +365,8 @@ impl Record {
     /// Writes everything but the key.
     ///
     /// # Safety
-    /// The allocation has room for this content, the key stands where `meta` says, and no object would be overwritten.
+    /// The allocation has room for this content, the key is at the offset that `meta` gives, and no object would be
+    /// overwritten.
     unsafe fn write_around_key(&mut self, meta: u8, key_len: usize, access: u32, body: Body<'_>, expiry: Option<u64>) {
         let start = self.0.as_ptr();
         // SAFETY: each part is written where it is read, inside the allocation.
@@ -447,7 +449,7 @@ impl Entry for Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if let Some(object) = self.object_mut() {
-            // SAFETY: the record goes, so nobody sees the object again.
+            // SAFETY: the record goes, so the object is never seen again.
             unsafe { ptr::drop_in_place(object) };
         }
         // SAFETY: the allocation is of the class that its content needs.

@@ -1,4 +1,4 @@
-//! Keys with their values: the entries of a keyspace. What they have in common with the entries of hashes and sets is in
+//! Keys with their values: the entries of a keyspace. The parts shared with the entries of hashes and sets are in
 //! [`crate::entry`].
 
 mod key_value;

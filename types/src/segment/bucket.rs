@@ -19,7 +19,7 @@ const IN_NEXT: usize = 14;
 const IN_STASH: usize = 15;
 const FULL: u32 = (1 << WIDTH) - 1;
 
-/// Invariant: `entries[slot]` is initialised exactly where `header[slot]` is not 0, for slots below `WIDTH`.
+/// Invariant: `entries[slot]` is initialised exactly if `header[slot]` is not 0, for slots below `WIDTH`.
 #[repr(C, align(64))]
 pub struct Bucket<E> {
     header: [u8; 16],
@@ -41,7 +41,7 @@ impl<E> Bucket<E> {
         Self { header: [0; 16], entries: array::from_fn(|_| MaybeUninit::uninit()) }
     }
 
-    /// The number of entries whose home is this bucket and that lie in the next one.
+    /// The number of entries whose home is this bucket and that are in the next one.
     #[inline]
     pub fn in_next(&self) -> usize {
         usize::from(self.header[IN_NEXT])
@@ -55,13 +55,13 @@ impl<E> Bucket<E> {
         self.header[IN_NEXT] -= 1;
     }
 
-    /// Whether any entry whose home is this bucket may lie in the stash.
+    /// Whether any entry whose home is this bucket may be in the stash.
     #[inline]
     pub fn may_be_stashed(&self) -> bool {
         self.header[IN_STASH] > 0
     }
 
-    /// A count that has reached its top no longer says how many they are, so it stays there.
+    /// A count that has reached its maximum is no longer exact, so it stays there.
     pub fn add_in_stash(&mut self) {
         self.header[IN_STASH] = self.header[IN_STASH].saturating_add(1);
     }
@@ -140,7 +140,7 @@ impl<E> Bucket<E> {
     pub fn take(&mut self, slot: usize) -> (u8, E) {
         assert!(slot < WIDTH && self.header[slot] != 0, "a free slot holds no entry");
         let fingerprint = std::mem::take(&mut self.header[slot]);
-        // SAFETY: the slot was occupied, so it is initialised, and it is free now, so nobody reads it again.
+        // SAFETY: the slot was occupied, so it is initialised, and it is free now, so it is not read again.
         (fingerprint, unsafe { self.entries[slot].assume_init_read() })
     }
 
@@ -177,7 +177,7 @@ impl<E: Entry> Bucket<E> {
     #[inline]
     pub fn prefetch_candidates(&self, fingerprint: u8) {
         for slot in ones(self.matches(fingerprint)) {
-            // Key and value of a small record often lie on two lines.
+            // Key and value of a small record are often on two lines.
             let address = self.entry(slot).address();
             prefetch(address);
             prefetch(address.wrapping_add(64));

@@ -2,13 +2,13 @@
 //!
 //! 1. [`Table::begin_capture`] cuts the positions into equal **cells** of a few kilobytes each. It copies nothing.
 //! 2. [`Table::capture_some`] writes the entries of the next cells, and counts them as taken.
-//! 3. Before an entry is added, changed or removed, its cell is written aside, unless it was taken or written already. So
-//!    a change costs one cell at most, and each cell is written once, by whoever comes first.
+//! 3. Before an entry is added, changed or removed, its cell is written aside, unless it was taken or written already.
+//!    So a change costs one cell at most, and each cell is written once, by the change or by the capture.
 //!
 //! Cells are ranges of positions, so segments may split and merge in between. A clone of a table has no capture.
 //!
-//! Invariant: what has been taken, what lies aside and what the table holds in the other cells are together the entries of
-//! the moment at which the capture began.
+//! Invariant: the entries taken, those written aside and those that the table holds in the other cells are together the
+//! entries of the moment at which the capture began.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::entry::Entry;
 
 use super::{Placement, Table, prefix53, range::PREFIX_BITS};
 
-/// There are at most 2^this many cells.
+/// The largest number of cells, as a power of two.
 const CELL_BITS_MAX: u32 = 24;
 
-/// Appends an entry as it is to be kept.
+/// Appends the stored form of an entry.
 pub type WriteEntry<E> = fn(&E, &mut Vec<u8>);
 
-/// What a step of a capture has written.
+/// The outcome of one step of a capture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Captured {
     pub entries: usize,
@@ -32,7 +32,7 @@ pub struct Captured {
 
 pub(super) struct Capture<E> {
     id: u64,
-    /// A cell is a run of 2^shift prefixes, whose entries take about so many bytes.
+    /// A cell is a run of 2^shift prefixes, whose entries take about this many bytes.
     shift: u32,
     cell_bytes: usize,
     /// Cells before this one are taken.
@@ -58,7 +58,8 @@ impl<E: Entry, P: Placement> Table<E, P> {
         self.capture = Some(Box::new(capture));
     }
 
-    /// Appends the next entries of capture `id`, until `out` holds about `bytes_max` bytes. `None`: there is no such capture.
+    /// Appends the next entries of capture `id`, until `out` holds about `bytes_max` bytes. `None`: the capture does
+    /// not exist.
     pub fn capture_some(&mut self, id: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<Captured> {
         let mut capture = self.capture.take_if(|capture| capture.id == id)?;
         let mut entries = 0;
@@ -85,7 +86,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         Some(Captured { entries, is_done })
     }
 
-    /// The capture that is under way.
+    /// The capture in progress.
     pub fn captured_id(&self) -> Option<u64> {
         self.capture.as_ref().map(|capture| capture.id)
     }

@@ -1,9 +1,9 @@
 //! The directory: which segment a position belongs to.
 //!
-//! The segments stand in a vector in the order of their ranges, without gaps. To find one, the whole span is cut into equal
-//! **cells**, at least two to a segment: a cell says which segment holds its first prefix, and whether that one holds the
-//! whole cell, which nearly all do when keys are spread evenly. The others (crowds at few positions have many segments in
-//! one cell) are searched by halving.
+//! The segments are in a vector in the order of their ranges, without gaps. To find one, the whole span is cut into
+//! equal **cells**, at least two to a segment: a cell gives the segment that holds its first prefix, and whether that
+//! one holds the whole cell, as is so for nearly all cells when keys are spread evenly. The others (crowds at few
+//! positions have many segments in one cell) are searched by halving.
 
 use std::{mem, ops::Range};
 
@@ -14,7 +14,7 @@ use super::range::Ranged;
 /// Below this many segments a search is as fast as the cells.
 const SEARCHED_MAX: usize = 4;
 
-/// Segments, or what stands for them, that cover a span of positions in order and without gaps.
+/// Segments, or their stand-ins, that cover a span of positions in order and without gaps.
 pub struct Directory<S> {
     segments: Vec<S>,
     /// `index << 1 | whole`.
@@ -49,7 +49,7 @@ impl<S: Ranged> Directory<S> {
         self.start
     }
 
-    /// The first prefix after all that is covered.
+    /// The first prefix after the covered span.
     pub fn end(&self) -> u64 {
         self.segments.last().map_or(self.start, |last| last.range().end())
     }
@@ -96,7 +96,7 @@ impl<S: Ranged> Directory<S> {
         self.segments.iter_mut()
     }
 
-    /// Puts pieces in the place of one segment. They must cover what it covered.
+    /// Replaces one segment by pieces, which must cover its range.
     pub fn replace(&mut self, index: usize, pieces: impl IntoIterator<Item = S>) -> S {
         self.splice(index..index + 1, pieces).pop().expect("a segment was replaced")
     }
@@ -127,7 +127,7 @@ impl<S: Ranged> Directory<S> {
         before
     }
 
-    /// Takes off all that is covered from `prefix` on.
+    /// Splits off everything from `prefix` on.
     ///
     /// # Panics
     /// If no segment starts there, or the first one does.
@@ -150,7 +150,7 @@ impl<S: Ranged> Directory<S> {
         self.build_cells();
     }
 
-    /// What it covers, in order.
+    /// Returns the segments, in order.
     pub fn into_segments(self) -> Vec<S> {
         self.segments
     }

@@ -4,16 +4,16 @@
 //! bucket at the same fraction of the buckets as its prefix is of the range, so **bucket order is position order**: a
 //! scan's cursor is a position, and means the same whatever has been resized, split or merged since.
 //!
-//! 1. An entry lies in its home bucket, or in the next one, or in the segment's stash, where those two are full.
+//! 1. An entry is in its home bucket, or in the next one, or, where those two are full, in the segment's stash.
 //! 2. A bucket's own entries fill it from slot 0 up, those from the bucket before it from slot 13 down. So, knowing how
 //!    many the bucket before has sent on (`in_next`), a bucket's own entries are known without computing any position.
 //! 3. When home and next are full, the next bucket sends one of its own on, and so on, at most [`HOPS`] times. This touches
 //!    no entry, and lets a segment fill to nine tenths before the stash is needed.
 //! 4. A bucket that has sent entries on is full: when it gets a free slot, one comes back, and so on down the line.
-//! 5. A segment that is full moves to the next larger [number of buckets](steps), which computes every position again from
-//!    the keys; a segment that is full at the largest wants to be split into its halves. One whose stash is long though
-//!    there is room, because its entries crowd at few positions, wants to be split too: that divides the crowd. Neither
-//!    touches more than one segment's entries.
+//! 5. A segment that is full moves to the next larger [number of buckets](steps), which computes every position again
+//!    from the keys; a segment that is full at the largest wants to be split into its halves. One whose stash is long
+//!    though it has room, because its entries crowd at few positions, wants to be split too: that divides the crowd.
+//!    Neither touches more than one segment's entries.
 //!
 //! A [`Directory`] finds the segment of a position; a [`Table`] is a directory of segments that splits and merges them by
 //! itself, and counts its bytes.
@@ -63,7 +63,7 @@ pub struct Segment<E> {
     bits: u8,
 }
 
-/// Where an entry lies.
+/// The location of an entry.
 enum Place {
     Home { bucket: usize, slot: usize },
     Next { home: usize, slot: usize },
@@ -122,7 +122,7 @@ impl<E: Entry> Segment<E> {
         })
     }
 
-    /// Adds an entry, which must not be there yet; `position` is its key's.
+    /// Adds an entry whose key must not exist yet; `position` is its key's.
     pub fn insert<P: Placement>(&mut self, position: u64, entry: E, placement: &P) {
         if self.len() >= steps::room(self.buckets.len())
             && let Some(larger) = steps::after(self.buckets.len())
@@ -130,7 +130,7 @@ impl<E: Entry> Segment<E> {
             self.resize(larger, placement);
         }
         let Err(mut entry) = self.place(position, entry) else { return };
-        // There is no room nearby. A larger segment makes some, unless the entries crowd at few positions.
+        // No room is nearby. A larger segment makes some, unless the entries crowd at few positions.
         while self.stash_len() >= self.buckets.len() / 8 && self.len() * 2 >= self.buckets.len() * WIDTH {
             let Some(larger) = steps::after(self.buckets.len()) else { break };
             self.resize(larger, placement);
@@ -194,7 +194,7 @@ impl<E: Entry> Segment<E> {
                     slot += 1;
                     continue;
                 }
-                // What takes its slot is looked at next.
+                // The entry that takes its slot is looked at next.
                 let (entry, next) = self.take_at(bucket, slot);
                 slot = next;
                 take(entry);
@@ -205,8 +205,8 @@ impl<E: Entry> Segment<E> {
         }
     }
 
-    /// Takes the entry at an occupied slot out and closes the gap. Answers the first slot of the bucket that has another
-    /// entry now, or the slot itself.
+    /// Takes the entry at an occupied slot out and closes the gap. Returns the first slot of the bucket that has
+    /// another entry now, or the slot itself.
     fn take_at(&mut self, bucket: usize, slot: usize) -> (E, usize) {
         let own = self.own_len(bucket);
         let is_own = slot < own;
@@ -218,7 +218,7 @@ impl<E: Entry> Segment<E> {
         }
         self.pull_back(bucket);
         self.len -= 1;
-        // One that comes back from the next bucket lies behind the own ones, before those from the bucket before.
+        // One that comes back from the next bucket goes after the own ones, before those from the bucket before.
         (entry, slot.min(own))
     }
 
@@ -258,8 +258,8 @@ impl<E: Entry> Segment<E> {
         self.buckets.iter().flat_map(Bucket::iter).chain(self.stash.iter().flat_map(|stash| stash.iter()))
     }
 
-    /// Visits the entries from the prefix `from` on that share its home bucket. Answers where to go on: the first prefix of
-    /// the next bucket, or the end of the range.
+    /// Visits the entries from the prefix `from` on that share its home bucket. Returns the prefix to go on from: the
+    /// first of the next bucket, or the end of the range.
     ///
     /// # Panics
     /// If `from` is outside the range.
@@ -378,7 +378,7 @@ impl<E: Entry> Segment<E> {
         self.stash.as_ref().map_or(0, |stash| stash.len())
     }
 
-    /// How many of the entries in this bucket have it as their home: they lie in its first slots.
+    /// How many of the entries in this bucket have it as their home: they fill its first slots.
     fn own_len(&self, bucket: usize) -> usize {
         let foreign = if bucket == 0 { 0 } else { self.buckets[bucket - 1].in_next() };
         self.buckets[bucket].len() - foreign
@@ -459,7 +459,7 @@ impl<E: Entry> Segment<E> {
         true
     }
 
-    /// Closes the gap at `slot` with the last entry of the same kind (own or foreign), which lies at `last`.
+    /// Closes the gap at `slot` with the last entry of the same kind (own or foreign), which is at `last`.
     fn fill(&mut self, bucket: usize, slot: usize, last: usize) {
         if slot != last {
             let (fingerprint, entry) = self.buckets[bucket].take(last);

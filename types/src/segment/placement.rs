@@ -1,8 +1,8 @@
-//! Where an entry belongs: its position, which never changes.
+//! The position of an entry, which never changes.
 //!
-//! A key's position is `slot (14 bits) ‖ hash (50 bits)`: the slot is Redis Cluster's, so that a run of slots is a run of
-//! positions; the hash is keyed by the database's seed, so that nobody outside can choose keys that collide. Members and
-//! fields of a collection have no slot; all their 64 bits are hash.
+//! A key's position is `slot (14 bits) ‖ hash (50 bits)`: the slot is Redis Cluster's, so that a run of slots is a run
+//! of positions; the hash is keyed by the database's seed, so that an outsider cannot choose keys that collide. Members
+//! and fields of a collection have no slot; all their 64 bits are hash.
 //!
 //! Positions are written to disk, so both functions are fixed for ever: CRC16/XMODEM and the portable version 3 of
 //! rapidhash, with secrets derived from the seed as in [`hash`].
@@ -46,8 +46,8 @@ impl Placement for HashPlacement {
     }
 }
 
-/// The slot of a key: of its hash tag where it has one, that is, of what stands between the first `{` and the next `}`
-/// unless that is nothing.
+/// The slot of a key: of its hash tag if it has one, that is, of the text between the first `{` and the next `}` unless
+/// it is empty.
 #[inline]
 pub fn slot_of(key: &[u8]) -> u16 {
     crc16(hash_tag(key).unwrap_or(key)) % SLOTS

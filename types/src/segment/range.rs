@@ -53,7 +53,7 @@ impl Range53 {
     }
 }
 
-/// What covers a range of positions.
+/// A thing that covers a range of positions.
 pub trait Ranged {
     fn range(&self) -> Range53;
 }

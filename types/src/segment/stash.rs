@@ -1,4 +1,4 @@
-//! The stash: where a segment keeps what finds no room in its home bucket and the next.
+//! The stash of a segment: the entries that find no room in their home bucket and the next.
 
 use crate::entry::{Entry, size_class};
 

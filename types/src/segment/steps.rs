@@ -26,7 +26,7 @@ pub fn after(buckets: usize) -> Option<usize> {
     if buckets >= MAX { None } else { Some(at_least(buckets + 1)) }
 }
 
-/// The number for so many entries, with some room to grow.
+/// The number of buckets for this many entries, with some room to grow.
 pub fn buckets_for(entries: usize) -> usize {
     if entries <= WIDTH { usize::from(entries > 0) } else { at_least((entries * 8).div_ceil(WIDTH * 7)) }
 }

@@ -22,7 +22,7 @@ pub struct Table<E, P> {
     pub(super) bytes: usize,
     /// No segment is longer.
     longest: usize,
-    /// What is being captured, see [`super::capture`].
+    /// The capture in progress, see [`super::capture`].
     pub(super) capture: Option<Box<Capture<E>>>,
 }
 
@@ -68,7 +68,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         self.get_at(self.placement.position(key), key)
     }
 
-    /// `get` for who has computed the position.
+    /// `get` for a caller that has computed the position.
     #[inline]
     pub fn get_at(&self, position: u64, key: &[u8]) -> Option<&E> {
         self.segment(position).get(position, key)
@@ -84,7 +84,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         self.update_at(self.placement.position(key), key, change)
     }
 
-    /// `update` for who has computed the position.
+    /// `update` for a caller that has computed the position.
     pub fn update_at<R>(&mut self, position: u64, key: &[u8], change: impl FnOnce(&mut E) -> R) -> Option<R> {
         self.before_change(position);
         let index = self.segments.find(prefix53(position));
@@ -95,13 +95,13 @@ impl<E: Entry, P: Placement> Table<E, P> {
         Some(result)
     }
 
-    /// Adds an entry. Answers the one with the same key that it has replaced.
+    /// Adds an entry. Returns the one with the same key that it has replaced.
     pub fn insert(&mut self, entry: E) -> Option<E> {
         let position = self.placement.position(entry.key());
         self.insert_at(position, entry)
     }
 
-    /// `insert` for who has computed the position.
+    /// `insert` for a caller that has computed the position.
     pub fn insert_at(&mut self, position: u64, entry: E) -> Option<E> {
         self.before_change(position);
         let mut index = self.segments.find(prefix53(position));
@@ -128,7 +128,7 @@ impl<E: Entry, P: Placement> Table<E, P> {
         self.remove_at(self.placement.position(key), key)
     }
 
-    /// `remove` for who has computed the position.
+    /// `remove` for a caller that has computed the position.
     pub fn remove_at(&mut self, position: u64, key: &[u8]) -> Option<E> {
         self.before_change(position);
         let index = self.segments.find(prefix53(position));
@@ -144,11 +144,11 @@ impl<E: Entry, P: Placement> Table<E, P> {
         Some(removed)
     }
 
-    /// Visits about `count` entries from `cursor` on, first 0. Answers the cursor to go on with, or 0 when all have been
-    /// visited. What is there from the first call to the last is visited exactly once, whatever else comes and goes, and
-    /// however the table grows and shrinks between calls.
+    /// Visits about `count` entries from `cursor` on, first 0. Returns the cursor to go on with, or 0 when all have
+    /// been visited. An entry that exists from the first call to the last is visited exactly once, however others come
+    /// and go, and however the table grows and shrinks between calls.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(&E)) -> u64 {
-        // As Redis does, to be done in good time also where there is little.
+        // As Redis does, to finish in good time even with few entries.
         let mut buckets_left = count.saturating_mul(10).max(1);
         let mut visited = 0;
         let mut from = cursor;

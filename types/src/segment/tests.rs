@@ -268,7 +268,7 @@ proptest! {
     fn a_table_is_a_map(crowd in any_crowd(), steps in prop::collection::vec(any_step(), 1..40)) {
         let mut table = Table::new(Exact);
         let mut model = BTreeSet::new();
-        // Of the scan under way: where it is, what it has visited, what was there all along.
+        // The scan in progress: its cursor, the entries visited, the entries that existed all along.
         let (mut cursor, mut visited, mut lasting) = (0, BTreeMap::new(), BTreeSet::new());
         for step in steps {
             match step {

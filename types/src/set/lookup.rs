@@ -1,4 +1,4 @@
-//! A set that is asked for many items in a row, as an intersection asks it.
+//! A set prepared for many look-ups in a row, as in an intersection.
 //!
 //! A listpack has no index, so each look-up goes through half of its entries. The first few items are looked up like that.
 //! Then the entries go into a table of hashes, which takes about as long as three more look-ups would.
@@ -103,7 +103,7 @@ impl<'a> HashedListpack<'a> {
     }
 }
 
-/// The hash of an item that is a number wherever its text is one.
+/// The hash of an item that is a number if its text is one.
 #[inline]
 fn hash(item: Item<'_>) -> u64 {
     match item {

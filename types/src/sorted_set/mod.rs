@@ -4,10 +4,10 @@
 //! Redis 7.2's rules: packed up to `zset-max-listpack-entries` members of up to `zset-max-listpack-value` bytes. A set that
 //! has once left the packed form does not come back to it.
 //!
-//! The order is by score, then by the members' bytes. Scores are never NaN: who calls has refused it. Nor are they -0, which
-//! the packed form, as Redis's, cannot tell from 0: a set must not change when it is stored and loaded again.
-//! Every range is one of ranks: [`SortedSet::score_ranks`] and [`SortedSet::lex_ranks`] find it, [`SortedSet::range`] reads
-//! it, [`SortedSet::remove_ranks`] removes it, and its length is the count.
+//! The order is by score, then by the members' bytes. Scores are never NaN: the caller has refused it. Nor are they -0,
+//! which the packed form, as Redis's, cannot tell from 0: a set must not change when it is stored and loaded again.
+//! Every range is one of ranks: [`SortedSet::score_ranks`] and [`SortedSet::lex_ranks`] find it, [`SortedSet::range`]
+//! reads it, [`SortedSet::remove_ranks`] removes it, and its length is the count.
 
 mod range;
 mod tree;
@@ -40,11 +40,11 @@ struct Large {
     tree: Tree,
 }
 
-/// What [`SortedSet::insert`] did.
+/// The outcome of [`SortedSet::insert`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Inserted {
     Added,
-    /// The member was there with this other score.
+    /// The member existed with this other score.
     Updated(f64),
     Same,
 }
@@ -67,7 +67,8 @@ impl SortedSet {
         set
     }
 
-    /// Loads what [`SortedSet::packed`] gave, or Redis; chooses the form anew, and puts right what is out of order.
+    /// Loads the bytes of [`SortedSet::packed`], or of Redis, chooses the form by `limits`, and sorts members that are
+    /// out of order.
     pub fn from_listpack(bytes: &[u8], limits: &Limits) -> Result<Self, Malformed> {
         const BAD: Malformed = Malformed("sorted set");
         let listpack = Listpack::from_bytes(bytes)?;
@@ -179,7 +180,7 @@ impl SortedSet {
         self.large(1, limits).insert(score, member)
     }
 
-    /// Answers the score that the member had.
+    /// Returns the score that the member had.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
         match &mut self.0 {
             Form::Packed(listpack) => {
@@ -266,7 +267,7 @@ impl SortedSet {
         self.range(0..self.len())
     }
 
-    /// Removes the members with these ranks, showing each to `visit` in order. Answers how many.
+    /// Removes the members with these ranks, showing each to `visit` in order. Returns how many.
     pub fn remove_ranks(&mut self, ranks: Range<usize>, mut visit: impl FnMut(Item<'_>, f64)) -> usize {
         let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
@@ -290,7 +291,7 @@ impl SortedSet {
         end - start
     }
 
-    /// Visits about `count` members from `cursor` on, first 0; answers the next cursor, 0 at the end. A packed set is
+    /// Visits about `count` members from `cursor` on, first 0; returns the next cursor, 0 at the end. A packed set is
     /// visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>, f64)) -> u64 {
         match &self.0 {
@@ -310,7 +311,6 @@ impl SortedSet {
         self.range(rank..rank + 1).next()
     }
 
-    /// Frees about `budget` members. Until it answers true nothing else may be done with the set.
     /// The table of a large set, to be captured.
     pub fn table_mut(&mut self) -> Option<&mut Table<Scored, HashPlacement>> {
         match &mut self.0 {
@@ -319,7 +319,7 @@ impl SortedSet {
         }
     }
 
-    /// The capture of its table that is under way.
+    /// The capture of its table in progress.
     pub fn captured_id(&self) -> Option<u64> {
         match &self.0 {
             Form::Packed(_) => None,
@@ -335,7 +335,7 @@ impl SortedSet {
         }
     }
 
-    /// The set of members that come in no order, of which there are `members`, made with [`Unordered`].
+    /// A set of `members` members that come in no order, made with [`Unordered`].
     pub fn unordered(members: usize, limits: &Limits) -> Unordered {
         if members <= limits.zset_max_listpack_entries {
             return Unordered(Gathered::Few(SortedSet::new()));
@@ -344,6 +344,7 @@ impl SortedSet {
         Unordered(Gathered::Many { large, entries: Vec::with_capacity(members) })
     }
 
+    /// Frees about `budget` members. Until it returns true nothing else may be done with the set.
     pub fn dismantle(&mut self, budget: usize) -> bool {
         let done = match &mut self.0 {
             Form::Packed(_) => true,
@@ -361,7 +362,7 @@ impl SortedSet {
         done
     }
 
-    /// The large form, made if it is not there, with room for `more` members.
+    /// The large form, made if missing, with room for `more` members.
     fn large(&mut self, more: usize, limits: &Limits) -> &mut Large {
         if let Form::Packed(_) = &self.0 {
             let mut large = Large::new(HashPlacement { seed: limits.seed }, self.len() + more);
@@ -416,7 +417,7 @@ impl Large {
     }
 }
 
-/// A sorted set that is made of members in no order: they are put in order once, so that its tree is dense.
+/// The builder of a sorted set from members in no order: they are sorted once, so that its tree is dense.
 pub struct Unordered(Gathered);
 
 enum Gathered {
@@ -429,7 +430,7 @@ enum Gathered {
 }
 
 impl Unordered {
-    /// Adds a member, whose score is a number. Answers whether it was not there.
+    /// Adds a member, whose score is a number. Returns whether it is new.
     pub fn add(&mut self, score: f64, member: &[u8], limits: &Limits) -> bool {
         let score = score + 0.0;
         match &mut self.0 {
@@ -532,14 +533,14 @@ impl DoubleEndedIterator for Members<'_> {
 
 impl ExactSizeIterator for Members<'_> {}
 
-/// Inserts a pair where it belongs. The member is not there.
+/// Inserts a pair in order. The member must be new.
 fn insert_packed(listpack: &mut Listpack, score: f64, member: &[u8]) {
     let view = listpack.view();
     let place = place_in(view, view.first(), score, member);
     with_score(score, |score| listpack.insert_pair(place, Item::parse(member), score));
 }
 
-/// Where a member with this score belongs among the pairs from `at` on. Pairs before it come before the member.
+/// The position of a member with this score among the pairs from `at` on. Pairs before `at` come before the member.
 fn place_in(view: ListpackRef<'_>, mut at: Option<usize>, score: f64, member: &[u8]) -> usize {
     while let Some(position) = at {
         let score_position = view.after(position);
@@ -560,7 +561,7 @@ fn with_score<R>(score: f64, show: impl FnOnce(Item<'_>) -> R) -> R {
     }
 }
 
-/// The score as an integer where it is one that every double can tell apart from its neighbours; -0 is 0 then, as in Redis
+/// The score as an integer if it is one that doubles tell apart from its neighbours; -0 is 0 then, as in Redis
 /// (`double2ll`).
 fn whole(score: f64) -> Option<i64> {
     const EXACT: f64 = (1u64 << 52) as f64;

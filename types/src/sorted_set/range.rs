@@ -12,7 +12,7 @@ pub struct ScoreRange {
 impl ScoreRange {
     pub const ALL: ScoreRange = ScoreRange { min: Bound::Unbounded, max: Bound::Unbounded };
 
-    /// Whether a score lies before the range.
+    /// Whether a score is before the range.
     pub(super) fn begins_after(&self, score: f64) -> bool {
         match self.min {
             Bound::Included(min) => score < min,
@@ -21,7 +21,7 @@ impl ScoreRange {
         }
     }
 
-    /// Whether a score lies in the range or before it.
+    /// Whether a score is in the range or before it.
     pub(super) fn ends_at_or_after(&self, score: f64) -> bool {
         match self.max {
             Bound::Included(max) => score <= max,
@@ -40,7 +40,7 @@ impl ScoreRange {
 pub enum LexBound<'a> {
     /// `-`: before all members.
     Lowest,
-    /// `+`: behind all members.
+    /// `+`: after all members.
     Highest,
     /// `[member`
     Included(&'a [u8]),
@@ -48,7 +48,7 @@ pub enum LexBound<'a> {
     Excluded(&'a [u8]),
 }
 
-/// Members from `min` to `max`, in byte order. It has a meaning where all scores are equal.
+/// Members from `min` to `max`, in byte order. It has a meaning if all scores are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LexRange<'a> {
     pub min: LexBound<'a>,

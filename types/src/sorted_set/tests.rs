@@ -32,7 +32,7 @@ fn check(set: &SortedSet) {
     }
 }
 
-/// What `DUMP` of Redis 7.0.15 gave.
+/// The answer of `DUMP` of Redis 7.0.15.
 #[test]
 fn bytes_are_those_of_redis() {
     let mut set = SortedSet::new();

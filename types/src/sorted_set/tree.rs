@@ -13,7 +13,7 @@
 //!    order: [`Tree::rank`]. Ranges by score or by member become ranges by rank, and all reading is [`Tree::range`].
 //! 4. A full node is cut in the middle; but at either edge of the tree the new entry gets a node of its own, so that a set
 //!    filled in order has full leaves.
-//! 5. A node that has become small is joined with a neighbour where both fit in one. No node is empty but the root.
+//! 5. A node that has become small is joined with a neighbour if both fit in one. No node is empty but the root.
 //!
 //! Nodes are vectors that grow in steps of about an eighth, so that little room is unused.
 
@@ -66,7 +66,7 @@ pub(super) struct Tree {
     bytes: usize,
 }
 
-/// Whether a node lies at the left or right edge of the tree.
+/// Whether a node is at the left or right edge of the tree.
 #[derive(Clone, Copy)]
 struct Edge {
     first: bool,
@@ -86,7 +86,7 @@ impl Tree {
         self.bytes
     }
 
-    /// Adds an entry that is not there yet.
+    /// Adds an entry that must be new.
     pub fn insert(&mut self, entry: Entry) {
         self.len += 1;
         let split = self.root.insert(entry, Edge { first: true, last: true }, &mut self.bytes);
@@ -100,7 +100,7 @@ impl Tree {
         }
     }
 
-    /// Answers whether the entry was there.
+    /// Returns whether the entry existed.
     pub fn remove(&mut self, score: f64, member: &[u8]) -> bool {
         let removed = self.root.remove(score, member, &mut self.bytes);
         if removed {
@@ -110,8 +110,8 @@ impl Tree {
         removed
     }
 
-    /// Gives an entry another score if it keeps its place with it, which is looked at inside its leaf only. Answers false
-    /// if nothing was done.
+    /// Gives an entry another score if it keeps its place with it, which is looked at inside its leaf only. Returns
+    /// false if nothing was done.
     pub fn change_score(&mut self, old: f64, member: &[u8], new: f64) -> bool {
         let mut node = &mut self.root;
         loop {
@@ -151,7 +151,7 @@ impl Tree {
         }
     }
 
-    /// How many entries there are for which `before` is true. They must be the first ones.
+    /// How many entries satisfy `before`. They must be the first ones.
     pub fn rank(&self, before: impl Fn(&Entry) -> bool) -> usize {
         let (mut node, mut rank) = (&self.root, 0);
         loop {
@@ -204,7 +204,7 @@ impl Node {
         }
     }
 
-    /// Answers the right part, if the node had to be cut.
+    /// Returns the right part, if the node had to be cut.
     fn insert(&mut self, entry: Entry, edge: Edge, bytes: &mut usize) -> Option<Child> {
         match self {
             Node::Leaf(entries) => {
@@ -284,7 +284,7 @@ impl Node {
                         offset += child.count;
                     }
                 }
-                // What has been emptied has given its room back already.
+                // Emptied nodes have given their room back already.
                 measured(children, bytes, |children| {
                     children.retain(|child| child.count > 0);
                     release_room(children);
@@ -341,7 +341,7 @@ fn join<T>(left: &mut Vec<T>, mut right: Vec<T>, bytes: &mut usize) {
     });
 }
 
-/// Inserts into a node's vector. If that is full it is cut, and the right part is the answer.
+/// Inserts into a node's vector. If that is full it is cut, and the right part is returned.
 fn put<T>(items: &mut Vec<T>, index: usize, item: T, edge: Edge, bytes: &mut usize) -> Option<Vec<T>> {
     if items.len() < NODE_MAX {
         add(items, index, item, bytes);
@@ -524,7 +524,7 @@ impl<'a> Walk<'a> {
 
 #[cfg(test)]
 impl Tree {
-    /// What `heap_bytes` says, counted; also checks the other invariants.
+    /// The value of `heap_bytes`, counted; also checks the other invariants.
     pub fn counted_bytes(&self) -> usize {
         let (bytes, count, _) = self.root.counted();
         assert_eq!(count, self.len);

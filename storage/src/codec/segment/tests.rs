@@ -142,7 +142,7 @@ fn forged_bodies_are_refused() {
     assert_eq!(good(b"\x01\0\0\0\x40\x01k\x01v").len(), 1);
     assert_eq!(refused(b"\x01\0\0\0\x40\x01k\x01vx"), CodecError::Malformed("trailing bytes"));
     assert_eq!(refused(b"\x02\0\0\0\x40\x01k\x01v\x40\x01k\x01v"), CodecError::Malformed("key twice"));
-    // Bit 7: the value is in pieces: so many elements in so many pieces from this one on.
+    // Bit 7: the value is in pieces. The elements, the first piece and the number of pieces follow.
     assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x05\x01\x01"), VALUE_IN_PIECES);
     assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x05\x00\x01"), CodecError::Malformed("pieces"));
     assert_eq!(refused(b"\x01\0\0\0\xc0\x01k\x05\x01\x00"), CodecError::Malformed("pieces"));

@@ -8,7 +8,7 @@ use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{read_string, write_plain_string};
 use crate::codec::ziplist::read_ziplist;
 
-/// What a node of a quicklist contains.
+/// The kinds of a quicklist's nodes.
 pub(super) const PLAIN: u64 = 1;
 pub(super) const PACKED: u64 = 2;
 

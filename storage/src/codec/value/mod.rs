@@ -1,4 +1,4 @@
-//! RDB's encodings of values: what lies in chunks, `DUMP` payloads and RDB files.
+//! RDB's encodings of values, used in chunks, `DUMP` payloads and RDB files.
 //!
 //! | type | value | written | read |
 //! | --- | --- | --- | --- |
@@ -77,7 +77,7 @@ pub enum LoadedValue<'a> {
     Object(Object),
 }
 
-/// Appends the value of a record and answers the number of its encoding.
+/// Appends the value of a record and returns the number of its encoding.
 #[inline]
 pub fn encode_value(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
     match value {
@@ -88,7 +88,7 @@ pub fn encode_value(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
     kind::STRING
 }
 
-/// Appends the value of an object and answers the number of its encoding.
+/// Appends the value of an object and returns the number of its encoding.
 pub fn encode_object(object: &Object, out: &mut impl ByteSink) -> u8 {
     match object {
         Object::Text(text) => {
@@ -161,7 +161,7 @@ pub fn unpacked_encoding_of(object: &Object) -> u8 {
     }
 }
 
-/// Reads a value whose encoding has the number `kind`; the reader stands behind it afterwards.
+/// Reads a value whose encoding has the number `kind`; the reader is after it then.
 pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> Result<LoadedValue<'a>, CodecError> {
     let object = match kind {
         kind::STRING => return read_string(reader).map(LoadedValue::Text),

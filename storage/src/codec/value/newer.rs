@@ -92,7 +92,7 @@ impl Templates {
     /// The number of values of a hash with that template.
     ///
     /// # Errors
-    /// When there is no such template.
+    /// When the template does not exist.
     pub fn count(&self, number: u64) -> Result<usize> {
         self.fields(number).map(|fields| fields.count)
     }

@@ -1,7 +1,7 @@
 //! Large values in pieces: each is written and read in steps that take a bounded time.
 //!
-//! A value is *large* when it takes more than 64 KiB of memory (see [`Sizes`]) and is a table, a list of several listpacks or a
-//! text. A piece holds some of its elements, behind each other without a count:
+//! A value is *large* when it takes more than 64 KiB of memory (see [`Sizes`]) and is a table, a list of several
+//! listpacks or a text. A piece holds some of its elements, one after the other without a count:
 //!
 //! | type | element |
 //! | --- | --- |
@@ -11,7 +11,7 @@
 //! | 5 | member, score f64 LE |
 //! | 18 | node of a quicklist: 1, string or 2, listpack |
 //!
-//! So all pieces of a value together, behind the number of all elements, are the value as RDB has it.
+//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it.
 //!
 //! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
 //! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
@@ -28,21 +28,21 @@ use crate::codec::reader::write_rdb_length;
 use crate::codec::string::{read_string, write_item, write_plain_string};
 use crate::codec::{CodecError, Reader};
 
-/// What is large, and how large pieces and steps are. A test makes them small.
+/// The size from which a value is large, and the sizes of pieces and steps. Tests make them small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
     /// Values that take more memory than this are stored in pieces.
     pub large_bytes: usize,
     /// A piece ends when it has this many bytes, before compression.
     pub piece_bytes: usize,
-    /// What is written under a lock in one go.
+    /// Bytes written in one go under a lock.
     pub step_bytes: usize,
 }
 
 impl Sizes {
     pub const DEFAULT: Sizes = Sizes { large_bytes: 64 << 10, piece_bytes: 256 << 10, step_bytes: 64 << 10 };
 
-    /// What a change writes of the value before, at most: one part in so many of a step.
+    /// A change first writes at most this fraction of a step of the old value: one part in `CELLS_IN_STEP`.
     const CELLS_IN_STEP: usize = 16;
 }
 
@@ -55,7 +55,7 @@ impl Default for Sizes {
 /// Room is made ahead for no more elements than this, whatever a stored value claims to have.
 const ROOM_MAX: u64 = 1 << 20;
 
-/// What a value in pieces is, without its elements.
+/// A value in pieces, without its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outline {
     /// The number of the encoding.
@@ -76,8 +76,8 @@ pub fn is_large(object: &Object, sizes: &Sizes) -> bool {
     in_parts && object.heap_bytes() > sizes.large_bytes
 }
 
-/// Makes a large value remember what it is now, until [`take`] has written all of it. `id` tells this moment from others.
-/// `None`: it is none that could.
+/// Begins a capture of a large value: it remembers its present state until [`take`] has written all of it. `id` tells
+/// this moment from others. `None`: the value cannot be captured.
 pub fn begin(object: &mut Object, id: u64, sizes: &Sizes) -> Option<Outline> {
     let cell = sizes.step_bytes / Sizes::CELLS_IN_STEP;
     let (kind, elements) = match object {
@@ -130,7 +130,7 @@ pub fn remembered(object: &Object) -> Option<u64> {
     }
 }
 
-/// Bytes that a value keeps of the moment that it remembers, beside what it is now.
+/// Bytes that a value keeps of its captured state, beside its present one.
 pub fn aside_bytes(object: &Object) -> usize {
     match object {
         Object::Text(_) => 0,
@@ -141,7 +141,7 @@ pub fn aside_bytes(object: &Object) -> usize {
     }
 }
 
-/// Makes a value forget what it remembers.
+/// Ends a value's capture.
 pub fn end(object: &mut Object) {
     match object {
         Object::Text(_) => {}
@@ -213,7 +213,7 @@ impl Assembly {
     /// Adds the elements of a piece.
     ///
     /// # Errors
-    /// When they are malformed, too many, or there already.
+    /// When they are malformed, too many, or repeated.
     pub fn push(&mut self, piece: &[u8], limits: &Limits) -> Result<(), CodecError> {
         const TWICE: CodecError = CodecError::Malformed("element twice in a value in pieces");
         let mut reader = Reader::new(piece);
@@ -251,7 +251,7 @@ impl Assembly {
         Ok(())
     }
 
-    /// The value, behind its last piece.
+    /// The value, after its last piece.
     ///
     /// # Errors
     /// When elements are missing.

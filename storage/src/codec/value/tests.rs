@@ -133,7 +133,7 @@ fn dumps_of_redis_are_restored() {
 
 #[test]
 fn a_valid_checksum_does_not_make_a_value_valid() {
-    // Every damage to every value, behind a checksum that is right: any result will do but a panic.
+    // Every damage to every value, under a valid checksum: any result will do but a panic.
     for (payload, _) in DUMPS {
         let payload = unhex(payload);
         let body = &payload[..payload.len() - 10];
@@ -255,7 +255,7 @@ proptest! {
         let mut bytes = Vec::new();
         let kind = encode_unpacked(&object, &mut bytes);
         prop_assert!(kind <= kind::SORTED_SET);
-        // Members of a set may stand in another order, but the same ones.
+        // The members of a set may be in another order, but must be the same.
         prop_assert_eq!(decode(kind, &bytes).unwrap(), show(&object));
     }
 

@@ -68,7 +68,7 @@ fn what_was_written_again_counts_once() {
     let (mut first, mut second) = (head(1, 0), Vec::new());
     let one = frame(&mut first, 0, 0, &[(0, 1)]);
     let two = frame(&mut first, one, one, &[(0, 2), (1, 1)]);
-    // The answer to the second frame was an error, although it is there.
+    // The answer to the second frame was an error, although it was written.
     second.extend(head(2, one));
     frame(&mut second, one, one, &[(0, 2), (1, 1)]);
     frame(&mut second, two, two, &[(0, 3)]);
@@ -173,6 +173,6 @@ fn what_looks_like_frames_does_not_take_forever() {
         [9u64, 9, 0, left].iter().for_each(|field| file.extend_from_slice(&field.to_le_bytes()));
     }
     file.resize(end, 1);
-    // Each checksum is over 2 MiB on average: all of them would take an hour. Nobody can tell what was there.
+    // Each checksum is over 2 MiB on average: all of them would take an hour. Nothing can tell what was there.
     assert!(recover([(1, file)]).take(&identity("a")).damage.is_some());
 }

@@ -1,11 +1,11 @@
 //! A file that grows at its end, written past the system's page cache.
 //!
-//! The cache would copy each frame into fresh pages that nobody reads before a crash: more work than all else that the log
-//! does. With `O_DIRECT` the disk takes the bytes from this buffer instead. Such writes begin and end at blocks, so the last
-//! block is kept as far as it is filled and written again with what follows; zeros fill its rest. A file system that
-//! refuses gets the same writes through its cache.
+//! The cache would copy each frame into fresh pages that are read only after a crash: more work than all else that the
+//! log does. With `O_DIRECT` the disk takes the bytes from this buffer instead. Such writes begin and end at blocks, so
+//! the last block is kept as far as it is filled and written again with what follows; zeros fill its rest. A file
+//! system that refuses gets the same writes through its cache.
 //!
-//! A large frame is written from where it has gathered instead, if its bytes lie right ([`Gathered`]).
+//! A large frame is written from the buffer in which it has gathered instead, if its bytes are aligned ([`Gathered`]).
 //!
 //! Zeros are written ahead of the end, so that most syncs change no metadata: a third faster. They are no frame, so they
 //! end the file for a reader.
@@ -26,7 +26,7 @@ const BUFFER: usize = 1 << 20;
 const AHEAD: (usize, usize) = (64 << 10, 512 << 10);
 const AHEAD_TIMES: usize = 8;
 
-/// Invariant: the file holds all that was appended before `at`; what is held goes there.
+/// Invariant: the file holds all that was appended before `at`; the held bytes go there.
 #[derive(Debug)]
 pub struct DirectFile {
     file: File,
@@ -35,7 +35,7 @@ pub struct DirectFile {
     start: usize,
     held: usize,
     at: u64,
-    /// Where the zeros ahead end.
+    /// The end of the zeros ahead.
     filled: u64,
     /// The length that it had when it was last known to be whole.
     whole: u64,
@@ -45,10 +45,10 @@ impl DirectFile {
     /// Creates the file, with nothing in it; `head` is written with what is appended first.
     ///
     /// # Errors
-    /// When it is there, or cannot be created.
+    /// When it exists, or cannot be created.
     pub fn create(path: &Path, head: &[u8]) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        // Where the system does not know it or refuses, the cache has to do.
+        // If the system does not know it or refuses, the cache is used.
         #[cfg(target_os = "linux")]
         let _ = rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::DIRECT);
         let memory = vec![0; BUFFER + BLOCK].into_boxed_slice();
@@ -62,7 +62,7 @@ impl DirectFile {
     /// Appends the parts, one after the other, and makes all of the file durable.
     ///
     /// # Errors
-    /// When the system refuses: nobody knows what of it is there.
+    /// When the system refuses: any part of the data may have been written.
     pub fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let mut appended = 0;
         for part in parts {
@@ -85,7 +85,7 @@ impl DirectFile {
         self.file.sync_data()
     }
 
-    /// Appends a frame, from where its entries are where that can be.
+    /// Appends a frame, without a copy of its entries if possible.
     ///
     /// # Errors
     /// As [`Self::append`].
@@ -106,8 +106,8 @@ impl DirectFile {
         self.file.sync_data()
     }
 
-    /// What another program has done to the file, so that what was appended is not there any more. To be asked before and
-    /// after each write: one that reaches past the end of a truncated file makes it long again.
+    /// Describes how another program has destroyed what was appended to the file. To be called before and after each
+    /// write: one that reaches past the end of a truncated file makes it long again.
     ///
     /// # Errors
     /// When the system does not tell.
@@ -122,12 +122,12 @@ impl DirectFile {
         })
     }
 
-    /// All that was appended is there.
+    /// Notes that all that was appended is in the file.
     pub fn is_whole(&mut self) {
         self.whole = self.at + self.held as u64;
     }
 
-    /// Writes what is held and keeps what of it is no whole block.
+    /// Writes the held bytes and keeps those that fill no whole block.
     fn write_end(&mut self, appended: usize) -> io::Result<()> {
         let needed = self.held.next_multiple_of(BLOCK);
         if self.at + needed as u64 > self.filled && appended < AHEAD.1 {
@@ -135,7 +135,7 @@ impl DirectFile {
             let length = (needed + ahead).next_multiple_of(BLOCK).min(BUFFER);
             match self.write(length) {
                 Ok(()) => self.filled = self.at + length as u64,
-                // Where there is no room for zeros there may be for frames.
+                // A disk without room for zeros may have room for frames.
                 Err(_) if needed < length => self.write(needed)?,
                 Err(error) => return Err(error),
             }

@@ -22,7 +22,7 @@ use crate::log::format::{FileHead, HEADER_BYTES};
 /// When objects are restated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restating {
-    /// So many objects are left as they are.
+    /// This many objects are left as they are.
     pub objects: usize,
     /// Frames of more bytes are never written again.
     pub bytes: usize,
@@ -44,13 +44,13 @@ pub(super) struct Recent {
     frames: Vec<u8>,
 }
 
-/// An object that is to be written.
+/// An object to be written.
 #[derive(Debug, Clone)]
 pub(super) struct Composed {
     pub bytes: Bytes,
     /// Bytes of the head and of restated frames.
     own_at: usize,
-    /// Its first lsn; none of one that is not to be restated.
+    /// Its first lsn; none if it must not be restated.
     lsn: Option<u64>,
     restates: Vec<u64>,
 }
@@ -109,7 +109,7 @@ impl Recent {
         objects >= self.restating.objects || (is_full && objects > self.restating.objects / 8)
     }
 
-    /// The object is durable under this number. Answers those that it restates.
+    /// Notes that the object is durable under this number. Returns the objects that it restates.
     pub fn written(&mut self, number: u64, object: Composed) -> Vec<u64> {
         let Composed { bytes, own_at, lsn, restates } = object;
         let Some(lsn) = lsn else {

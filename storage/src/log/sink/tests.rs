@@ -37,7 +37,7 @@ fn files_end_with_zeros_and_are_cut() {
     assert!(files.read(1, 1).unwrap_err().is_missing());
 }
 
-/// Whoever deletes the last file of a folder meanwhile does not take the new one with it.
+/// Deleting the last file of a folder meanwhile does not take the new one with it.
 #[test]
 fn files_come_while_others_go() {
     let folder = tempfile::tempdir().unwrap();
@@ -66,7 +66,7 @@ fn a_file_is_begun_once() {
 }
 
 thread_local! {
-    /// What was synced since the test began, each with the number of the file `1` in it.
+    /// The folders synced since the test began, each with the number of the file `1` in it.
     static SYNCED: RefCell<Vec<(PathBuf, Option<u64>)>> = const { RefCell::new(Vec::new()) };
     /// A folder that cannot be synced.
     static REFUSED: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
@@ -223,7 +223,7 @@ fn what_an_object_log_wrote_without_an_answer_is_not_written_twice() {
 
 const FEW: Restating = Restating { objects: 4, bytes: 2_000 };
 
-/// A log in `store` that restates often, beside what it has found there.
+/// A log in `store` that restates often, and the logs that it has found there.
 fn open(store: &Arc<Store>, writer: u64) -> (Arc<Log>, recovery::Recovered) {
     let sink = Objects::restating(Arc::clone(store), FEW);
     Log::over(Box::new(sink), writer, || 5).expect("memory can be read")

@@ -23,7 +23,7 @@ struct World {
     inner: Arc<InMemory>,
     faults: Arc<FaultyStore>,
     store: Store,
-    /// What the process knows of the databases; forgotten when it dies.
+    /// The process's knowledge of the databases; forgotten when it dies.
     known: BTreeMap<String, Manifest>,
     writer: u64,
     crashes: usize,
@@ -193,8 +193,8 @@ impl World {
         }
     }
 
-    /// After every database has written two more manifests, and its garbage was collected once more, nothing is left that
-    /// nobody names.
+    /// After every database has written two more manifests, and its garbage was collected once more, every object left
+    /// is named.
     async fn settle(&mut self) {
         self.faults.revive();
         self.restart().await;
@@ -223,7 +223,7 @@ impl World {
                     let needs = named_by(&self.store, &branch, &owner).await.unwrap().unwrap();
                     needs.is_empty() && newest(&self.store, &source).await.unwrap() != Some(number)
                 }
-                // A list stays as long as somebody needs something of it.
+                // A list stays as long as a database needs something of it.
                 None if name.contains("/left/") => {
                     let listed = decode_list(&name, &self.store.get(&name).await.unwrap()).unwrap();
                     !listed.iter().any(|name| named.contains(name))
@@ -394,7 +394,7 @@ proptest! {
     }
 }
 
-/// The databases of one process, each behind the lock that its changes take.
+/// The databases of one process, each under the lock that its changes take.
 struct Process {
     store: Store,
     known: BTreeMap<&'static str, Mutex<Option<Manifest>>>,
@@ -424,7 +424,7 @@ impl Process {
         let mut made = Manifest { database: branch.to_owned(), source: Some(source.to_owned()), ..manifest.clone() };
         made.next_object = counter;
         match create_branch(&self.store, manifest, &mut made).await {
-            // Nobody else holds its lock for long: it is not known yet.
+            // No other task holds its lock for long: it is not known yet.
             Ok(()) => *self.known[branch].lock().await = Some(made),
             Err(StoreError::Exists { .. }) => {}
             Err(error) => return Err(error),

@@ -47,7 +47,7 @@ fn apply(object: &mut Object, step: &Step) {
             let _ = hash.set(&name(*number), b"new", &LIMITS);
         }
         (Object::Hash(hash), Step::Change(number)) => {
-            // Only what is there, and the value gets longer.
+            // Only existing elements, and the value gets longer.
             let field = name(*number % 3000);
             if hash.contains(&field) {
                 hash.set(&field, &[b'x'; 90], &LIMITS);
@@ -122,7 +122,7 @@ fn filled(kind: u8) -> Object {
     }
 }
 
-/// What is in an object: of a list in order, of anything else sorted, and how much memory it takes.
+/// The contents of an object, in order for a list and sorted for anything else, and the memory that it takes.
 fn shown(object: &Object) -> Vec<Vec<u8>> {
     let pair = |a: Item<'_>, b: Vec<u8>| [a.to_vec(), b"=".to_vec(), b].concat();
     let mut elements: Vec<Vec<u8>> = match object {
@@ -190,7 +190,7 @@ proptest! {
         prop_assert_eq!(entries as u64, outline.elements);
         let taken = assembled(outline, &pieces).unwrap();
         prop_assert_eq!(shown(&taken), then);
-        // What it is now can be taken as well, and the sums are right.
+        // The present value can be taken as well, and the sums are right.
         if is_large(&object, &SIZES) {
             let outline = begin(&mut object, 10, &SIZES).unwrap();
             let mut pieces = Vec::new();
