@@ -1,4 +1,4 @@
-// What both suites share: the steps' runner and its side of the protocol in client-tests/src/lib.rs.
+// Shared by both suites: the steps' runner and its side of the protocol in client-tests/src/lib.rs.
 import readline from 'node:readline';
 import { once } from 'node:events';
 

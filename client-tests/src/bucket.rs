@@ -1,10 +1,10 @@
 //! A real S3 server on loopback, with one bucket, and a bad network in front of it.
 //!
-//! The server is built by `cargo xtask clients s3` into `target/tools`; `DORMOUSE_S3_SERVER` names another one of the same
-//! kind. It keeps objects as files, so a test can see what lies in the bucket.
+//! `cargo xtask clients s3` builds the server into `target/tools`; `DORMOUSE_S3_SERVER` names another one of the same
+//! kind. It keeps objects as files, so a test can see the contents of the bucket.
 //!
-//! [`Network`] is a proxy that understands just enough of HTTP to tell one request from the next. What it does to a request
-//! is drawn at random, from a seed, or told for the next one.
+//! [`Network`] is a proxy that understands just enough of HTTP to tell one request from the next. The trouble of a
+//! request is drawn at random, from a seed, or set for the next one.
 
 use std::{
     collections::VecDeque,
@@ -38,7 +38,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Nothing where there is no such server, which is said loudly.
+    /// Starts the server. Returns nothing, and says so loudly, if the server is missing.
     pub fn start() -> Option<Self> {
         let Some(program) = program() else {
             toolchain::skip("s3", "there is no S3 server; `cargo xtask clients s3` builds it, with go");
@@ -59,7 +59,7 @@ impl Bucket {
                 .spawn()
                 .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
             let serves = wait_for(START_LIMIT, || match process.try_wait() {
-                // Somebody else took the port.
+                // Another process took the port.
                 Ok(Some(_)) => Some(false),
                 _ => TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok().map(|_| true),
             });
@@ -75,7 +75,7 @@ impl Bucket {
         self.port
     }
 
-    /// A store in this bucket, reached through `port` of this machine.
+    /// Returns a store in this bucket, reached through `port` of this machine.
     pub fn store(&self, prefix: &str, port: u16) -> Remote {
         Remote {
             url: format!("s3://{NAME}/{prefix}"),
@@ -85,13 +85,13 @@ impl Bucket {
                 ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
                 ("AWS_ALLOW_HTTP", "true".to_owned()),
                 ("NO_PROXY", "127.0.0.1".to_owned()),
-                // Checkpoints come when a test asks for them.
+                // Checkpoints come only when a test asks for them.
                 ("DORMOUSE_CHECKPOINT_EVERY", "never".to_owned()),
             ],
         }
     }
 
-    /// The names of all objects, without the prefix's slash in front.
+    /// Returns the names of all objects, without the prefix's slash in front.
     pub fn objects(&self, prefix: &str) -> Vec<String> {
         let folder = self.folder.path().join("data").join(NAME).join(prefix);
         let mut found = Vec::new();
@@ -128,35 +128,35 @@ fn walk(folder: &Path, each: &mut impl FnMut(&Path)) {
     }
 }
 
-/// What happens to a request.
+/// The fate of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// It is answered after a while.
+    /// The request is answered after a while.
     Slow,
-    /// It is refused, 503, and not carried out.
+    /// The request is refused with 503, and not carried out.
     Refused,
-    /// It is carried out, and answered by 500.
+    /// The request is carried out, and answered with 500.
     Denied,
-    /// The connection ends before it is carried out.
+    /// The connection ends before the request is carried out.
     Lost,
-    /// It is carried out, and the connection ends instead of an answer.
+    /// The request is carried out, and the connection ends instead of an answer.
     Unanswered,
-    /// It is carried out, and the connection ends in the middle of the answer.
+    /// The request is carried out, and the connection ends in the middle of the answer.
     Half,
-    /// It is not carried out, and answered by 200 all the same.
+    /// The request is not carried out, but answered with 200.
     Pretended,
 }
 
 use Trouble::{Denied, Half, Lost, Pretended, Refused, Slow, Unanswered};
 
-/// What a bad network does by itself; it does not pretend.
+/// Troubles of a bad network. It never pretends.
 const TROUBLES: [Trouble; 6] = [Slow, Refused, Denied, Lost, Unanswered, Half];
 
 struct Plan {
     random: Random,
-    /// One of so many requests is troubled; 0: none.
+    /// One of this many requests meets trouble; 0: none.
     one_in: usize,
-    /// For the next requests with this method.
+    /// Troubles for the next requests with these methods.
     told: VecDeque<(&'static str, Trouble)>,
 }
 
@@ -174,7 +174,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Passes everything on until told otherwise.
+    /// Starts a proxy that passes everything on until told otherwise.
     pub fn before(server: u16, seed: u64) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
@@ -203,27 +203,27 @@ impl Network {
         self.port
     }
 
-    /// From now on one of `one_in` requests meets trouble; none with 0.
+    /// Makes one of `one_in` requests meet trouble from now on; none with 0.
     pub fn trouble_one_in(&self, one_in: usize) {
         self.state.plan.lock().expect("nobody panics with it").one_in = one_in;
     }
 
-    /// The next request with this method meets `trouble`.
+    /// Makes the next request with this method meet `trouble`.
     pub fn trouble_next(&self, method: &'static str, trouble: Trouble) {
         self.state.plan.lock().expect("nobody panics with it").told.push_back((method, trouble));
     }
 
-    /// Every connection is cut, and no request passes, until it is up again.
+    /// Cuts every connection and lets no request pass until the network is up again.
     pub fn set_down(&self, down: bool) {
         self.state.down.store(down, Ordering::SeqCst);
     }
 
-    /// How many requests met that trouble.
+    /// Returns how many requests met that trouble.
     pub fn met(&self, trouble: Trouble) -> usize {
         self.state.met[trouble as usize].load(Ordering::SeqCst)
     }
 
-    /// How many requests met any.
+    /// Returns how many requests met any trouble.
     pub fn met_any(&self) -> usize {
         TROUBLES.iter().map(|trouble| self.met(*trouble)).sum()
     }
@@ -261,7 +261,7 @@ impl State {
     }
 }
 
-/// One connection of a client, request by request, each on a connection of its own to the server.
+/// Serves one connection of a client. Each request gets a connection of its own to the server.
 fn serve(client: TcpStream, server: u16, state: &State) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client.try_clone()?);
@@ -306,7 +306,7 @@ fn answer(status: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\nETag: \"0\"\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-/// The method and the whole request; nothing at the connection's end.
+/// Reads the method and the whole request. Returns nothing at the connection's end.
 fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut request = Vec::new();
     let mut length = 0;

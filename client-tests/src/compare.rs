@@ -1,20 +1,20 @@
-//! What may differ between two servers' replies to the same commands, and nothing else.
+//! Legitimate differences between two servers' replies to the same commands.
 //!
 //! | replies | are compared |
 //! | --- | --- |
 //! | without an order (`KEYS`, `SMEMBERS`, `HGETALL`, ...) | sorted |
 //! | scores | as numbers: Redis 7.0 prints 17 digits, 7.2 the shortest that read back the same |
-//! | times to live | within two seconds, for the two servers' clocks start a moment apart |
+//! | times to live | within two seconds, since the two servers' clocks start a moment apart |
 //! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
-//! | searches by distance | without the order of what is equally far |
+//! | searches by distance | without the order of equally distant members |
 //! | `LPOS` with the lowest `RANK`; arguments of `BITCOUNT` and `BITPOS` for a key that is missing or no string | refused, as 7.2 does |
 //! | HyperLogLogs | without the count that Redis's `PFCOUNT` caches in them |
 //! | all others, and all errors | byte for byte |
 //!
-//! Newer servers than Redis 7.0 agree to the byte where 7.0 need not: in scores, encodings and errors. What they answer otherwise than
-//! Redis 7.2 is listed with its reason in [`newer`].
+//! Servers newer than Redis 7.0 must agree to the byte even where 7.0 need not: in scores, encodings and errors.
+//! [`newer`] lists their differences from Redis 7.2, with reasons.
 
 mod newer;
 
@@ -24,10 +24,10 @@ use newer::{is_listed, same_coordinates};
 use crate::Kind;
 use crate::resp::{Reply, Words};
 
-/// Milliseconds, or seconds where the reply is in seconds.
+/// Tolerance in seconds, for replies in seconds or milliseconds.
 const CLOCK_TOLERANCE_SECONDS: f64 = 2.0;
 
-/// Whether `ours` is a right answer to `words` where `peer` answers `theirs`.
+/// Whether `ours` is a right answer to `words` if `peer` answers `theirs`.
 pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     if ours == theirs {
         return true;
@@ -62,8 +62,8 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// Whether the servers hold different values from here on. We look at all of a HyperLogLog before we change it, Redis only at
-/// what it reads on the way to one register.
+/// Whether the servers hold different values from here on. We check all of a HyperLogLog before we change it. Redis
+/// checks only what it reads on the way to one register.
 pub fn diverges(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     let changes = [&b"PFADD"[..], b"PFDEBUG"].iter().any(|name| words[0].eq_ignore_ascii_case(name));
     changes && *ours == Reply::error("INVALIDOBJ Corrupted HLL object detected") && !theirs.is_error()
@@ -74,7 +74,7 @@ fn is_newer(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     let range = "value must between -9223372036854775807 and 9223372036854775807";
     match words[0].to_ascii_uppercase().as_slice() {
         b"LPOS" => *ours == Reply::error(&format!("ERR value is out of range, {range}")),
-        // 7.0 looks for the key first.
+        // 7.0 first looks for the key.
         b"BITCOUNT" | b"BITPOS" => {
             let texts = ["ERR syntax error", "ERR value is not an integer or out of range"];
             let found = Reply::error("WRONGTYPE Operation against a key holding the wrong kind of value");
@@ -84,7 +84,8 @@ fn is_newer(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// Whether a search is sorted. Places that are equally far come in the order in which the server's sort leaves them.
+/// Whether a search is sorted by distance. Equally distant members come in the order in which the server's sort leaves
+/// them.
 fn is_by_distance(words: &Words) -> bool {
     words.iter().any(|word| [&b"ASC"[..], b"DESC", b"COUNT"].iter().any(|sorts| word.eq_ignore_ascii_case(sorts)))
 }
@@ -96,7 +97,8 @@ fn same_places(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool 
         places.sort_by_key(|place| leaves(place).first().map(|name| name.to_vec()));
         places
     };
-    // What is no geo set lies in one corner of the world, all of it equally far: which of it is among the first is open.
+    // Members of a non-geo sorted set decode to one corner of the world, equally distant. Which of them come first is
+    // open.
     let is_corner = words.get(1).is_none_or(|key| !key.starts_with(b"g"));
     if is_corner && words.iter().any(|word| word.eq_ignore_ascii_case(b"COUNT")) {
         return kind == other && ours.len() == theirs.len();
@@ -106,7 +108,7 @@ fn same_places(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool 
     kind == other && ours.len() == theirs.len() && pairs.all(same)
 }
 
-/// The kind of a many-item reply with its items in order, `width` of them always together.
+/// Returns the kind of a many-item reply and its items in order, in groups of `width`.
 fn sorted(reply: &Reply, width: usize) -> Option<(char, Vec<Vec<Reply>>)> {
     let Reply::Many(kind, Some(items)) = reply else { return None };
     let mut groups: Vec<_> = items.chunks(width).map(<[Reply]>::to_vec).collect();
@@ -120,16 +122,16 @@ fn is_page(reply: &Reply) -> bool {
 
 fn close(ours: &Reply, theirs: &Reply, tolerance: f64) -> bool {
     let (Some(ours), Some(theirs)) = (ours.number(), theirs.number()) else { return false };
-    // -1 and -2 are no times.
+    // -1 and -2 are not times.
     ours >= 0.0 && theirs >= 0.0 && (ours - theirs).abs() <= tolerance
 }
 
-/// 7.2 packs small lists and sets, and chooses the encoding of what it makes by the number of members that it is told, of
-/// which some may be the same.
+/// Whether two encodings may differ so. 7.2 packs small lists and sets. It chooses the encoding of a new value by the
+/// number of members that it is told, which may include duplicates.
 fn same_encoding(ours: &Reply, theirs: &Reply) -> bool {
     let (Some(ours), Some(theirs)) = (ours.bytes(), theirs.bytes()) else { return false };
     let legitimate: [(&[u8], &[u8]); 6] = [
-        // After a command for bits that changed none.
+        // After a bit command that changed nothing.
         (b"int", b"raw"),
         (b"embstr", b"raw"),
         (b"listpack", b"quicklist"),
@@ -140,7 +142,7 @@ fn same_encoding(ours: &Reply, theirs: &Reply) -> bool {
     legitimate.contains(&(ours, theirs))
 }
 
-/// With every HyperLogLog's cached count taken out: Redis stores one when it is asked for.
+/// Returns the reply without the cached count of each HyperLogLog: Redis stores one when it is asked for it.
 fn without_cached_counts(reply: &Reply) -> Reply {
     match reply {
         Reply::Bulk(kind, Some(bytes)) if bytes.starts_with(b"HYLL") && bytes.len() > 16 => {
@@ -163,12 +165,12 @@ fn same_numbers(ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// Whether all that a SCAN command brought us, in order, is what it brought from Redis.
+/// Whether a SCAN command brought the same elements from us, in order, as from Redis.
 pub fn same_elements(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
     ours == theirs || (words[0] == b"ZSCAN" && same_numbers(ours, theirs))
 }
 
-/// Whether `ours` is a fair draw from what `list` holds, of the size and form of `theirs`.
+/// Whether `ours` is a fair draw from `list`, of the size and form of `theirs`.
 pub fn fair_draw(draw: &Words, list: &Reply, ours: &Reply, theirs: &Reply) -> bool {
     let pairs = draw.last().is_some_and(|word| word.starts_with(b"WITH"));
     let width = if pairs { 2 } else { 1 };
@@ -189,7 +191,7 @@ pub fn fair_draw(draw: &Words, list: &Reply, ours: &Reply, theirs: &Reply) -> bo
     drawn.iter().all(|member| all.contains(member)) && (may_repeat || drawn.len() == number)
 }
 
-/// The strings and numbers of a reply, however deep.
+/// Returns the strings and numbers of a reply, however deep.
 fn leaves(reply: &Reply) -> Vec<&[u8]> {
     match reply {
         Reply::Many(_, items) => items.iter().flatten().flat_map(leaves).collect(),

@@ -1,7 +1,7 @@
-//! Other servers that a store may be on, started on loopback with an empty bucket.
+//! Other servers for a store, started on loopback with an empty bucket.
 //!
-//! `cargo xtask clients` fetches moto into `target/tools`; `cargo xtask clients --long` the others too, which are built or
-//! downloaded for minutes. docs/stores.md says what each of them does.
+//! `cargo xtask clients` fetches moto into `target/tools`. `cargo xtask clients --long` fetches the others too, which
+//! takes minutes to build or download. docs/stores.md describes each of them.
 
 mod gcs;
 
@@ -23,10 +23,10 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const BUCKET: &str = "bucket";
-/// Of servers that ask for them.
+/// Access key, for servers that ask for one.
 const KEY: &str = "dormouse-test";
 const SECRET: &str = "dormouse-test-secret";
-/// Azurite's own, which its documentation publishes.
+/// Azurite's own account, which its documentation publishes.
 const AZURITE_ACCOUNT: &str = "devstoreaccount1";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,13 @@ pub enum Emulator {
     Moto,
     /// gofakes3, in memory.
     Gofakes3,
-    /// gofakes3 over a folder, which refuses to list nothing.
+    /// gofakes3 over a folder. It refuses to list an empty result.
     Gofakes3Folder,
     /// `rclone serve s3` over a folder.
     Rclone,
     /// Azure's own, over a folder.
     Azurite,
-    /// fake-gcs-server over a folder, behind a translation of what it lacks.
+    /// fake-gcs-server over a folder, behind a translation for the requests that it lacks.
     FakeGcs,
     /// s3s-fs over a folder: many concurrent creates of one object win.
     S3sFs,
@@ -50,7 +50,7 @@ pub enum Emulator {
 use Emulator::{Azurite, FakeGcs, Gofakes3, Gofakes3Folder, Moto, Rclone, S3sFs};
 
 impl Emulator {
-    /// Whether tests with it run only when they are asked for: `cargo xtask test --long`.
+    /// Whether its tests run only on request: `cargo xtask test --long`.
     fn is_long(self) -> bool {
         self != Moto
     }
@@ -67,7 +67,7 @@ impl Emulator {
         }
     }
 
-    /// `public`: the port that clients will use.
+    /// Returns its command line. `public`: the port that clients will use.
     fn command(self, port: u16, public: u16, folder: &TempDir) -> Command {
         let mut command = Command::new(self.program());
         let data = folder.path().join("data");
@@ -116,7 +116,7 @@ impl Emulator {
 /// A running server; it ends with its value.
 pub struct Emulated {
     emulator: Emulator,
-    /// That clients use.
+    /// The port that clients use.
     port: u16,
     process: Child,
     _folder: TempDir,
@@ -124,7 +124,7 @@ pub struct Emulated {
 }
 
 impl Emulated {
-    /// Nothing where it is not asked for, and where it is missing, which is said loudly.
+    /// Starts the server. Returns nothing if it was not requested, or, saying so loudly, if it is missing.
     pub fn start(emulator: Emulator) -> Option<Self> {
         let name = format!("a store on {emulator:?}");
         if emulator.is_long() && env::var_os("DORMOUSE_LONG").is_none() {
@@ -166,7 +166,7 @@ impl Emulated {
         panic!("{emulator:?} does not serve");
     }
 
-    /// Where the folder did not make one.
+    /// Makes the bucket if the folder did not.
     fn make_bucket(&self) {
         match self.emulator {
             Moto => {
@@ -195,7 +195,7 @@ impl Emulated {
         Ok(said)
     }
 
-    /// A store in its bucket.
+    /// Returns a store in its bucket.
     pub fn store(&self) -> Remote {
         let address = format!("http://127.0.0.1:{}", self.port);
         let mut environment = match self.emulator {

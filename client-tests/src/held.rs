@@ -1,8 +1,8 @@
-//! What client libraries do with a reply that is held for too long: each shows the error once, and sends nothing again.
+//! Client libraries and a reply that is held for too long: each library shows the error once, and sends nothing again.
 //!
-//! A library's program increments a counter once, with the library's own defaults, and prints `reply N` or `error TEXT`. All
-//! the while the store answers nothing: the log is not flushed (`UNCERTAIN`), or the database does not wake (`TIMEOUT`). The
-//! counter says afterwards how often the increment was run.
+//! A library's program increments a counter once, with the library's own defaults, and prints `reply N` or `error
+//! TEXT`. Meanwhile the store answers nothing: the log is not flushed (`UNCERTAIN`), or the database does not wake
+//! (`TIMEOUT`). Afterwards the counter shows how often the increment was run.
 
 use std::{
     process::{Command, Stdio},
@@ -16,11 +16,11 @@ use crate::{
     wait_for,
 };
 
-/// Less than any library waits.
+/// A time shorter than any library waits.
 const REPLY_TIMEOUT: &str = "200ms";
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// `program` is given the counter's name as its argument, and the port as the suites are.
+/// Checks a library. `program` gets the counter's name as its argument, and the port as the suites do.
 pub fn check(program: impl Fn() -> Command) {
     if Kind::under_test() != Kind::Dormouse {
         return;
@@ -38,7 +38,7 @@ pub fn check(program: impl Fn() -> Command) {
         String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned()
     };
     let counter = |expected: &str| {
-        // What the store has held is caught up with first.
+        // The server first catches up with the held requests.
         let settled = wait_for(LIMIT, || {
             let mut connection = Connection::try_open(server.port()).ok()?;
             let reply = connection.try_call(&["GET", "counter"]).ok()?;

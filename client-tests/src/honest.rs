@@ -1,7 +1,7 @@
-//! A bucket in this process's memory that speaks as much of S3's protocol as Dormouse asks for: honest, and slow.
+//! A bucket in this process's memory that speaks the part of S3's protocol that Dormouse uses: honest, and slow.
 //!
-//! An object is created only if absent where that is asked for, lists are complete, and what was answered stays. Each
-//! request takes the time that it is told to; its effect comes at some moment within that time.
+//! A conditional create fails if the object exists, lists are complete, and an answered write stays. Each request takes
+//! the configured time, and takes effect at some moment within it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use crate::server::Remote;
 const NAME: &str = "bucket";
 /// Objects on one page of a list.
 const PAGE: usize = 1000;
-/// Nothing here asks when an object was written.
+/// A constant time of writing: no request asks for the real one.
 const MODIFIED: (&str, &str) = ("2026-01-01T00:00:00.000Z", "Thu, 01 Jan 2026 00:00:00 GMT");
 
 #[derive(Default)]
@@ -28,7 +28,7 @@ struct State {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     delay_us: AtomicU64,
     requests: AtomicUsize,
-    /// Requests wait as long as this is true.
+    /// Requests wait while this is true.
     held: Mutex<bool>,
     released: Condvar,
     ended: AtomicBool,
@@ -42,7 +42,7 @@ pub struct HonestBucket {
 
 impl HonestBucket {
     /// # Errors
-    /// When there is no free port.
+    /// When no port is free.
     pub fn start(delay: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
@@ -75,23 +75,23 @@ impl HonestBucket {
         }
     }
 
-    /// From now on no request is carried out or answered, until they are released.
+    /// Holds or releases all requests: while held, none is carried out or answered.
     pub fn hold(&self, held: bool) {
         *self.state.held() = held;
         self.state.released.notify_all();
     }
 
-    /// Requests that were answered.
+    /// Returns the number of answered requests.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::Relaxed)
     }
 
-    /// The names of all objects that begin so.
+    /// Returns the names of all objects with this prefix.
     pub fn names(&self, prefix: &str) -> Vec<String> {
         self.state.objects().keys().filter(|name| name.starts_with(prefix)).cloned().collect()
     }
 
-    /// Forgets all objects whose names begin so.
+    /// Forgets all objects with this prefix.
     pub fn clear(&self, prefix: &str) {
         self.state.objects().retain(|name, _| !name.starts_with(prefix));
     }
@@ -108,7 +108,7 @@ impl Drop for HonestBucket {
 
 impl State {
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u8>>> {
-        // Whatever a thread that panicked has done to it is whole.
+        // The map is whole even if a thread has panicked with it.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -131,7 +131,7 @@ impl State {
 
 struct Request {
     method: String,
-    /// Without the bucket.
+    /// The key, without the bucket.
     key: String,
     query: BTreeMap<String, String>,
     is_create_only: bool,
@@ -270,7 +270,7 @@ fn list(objects: &BTreeMap<String, Vec<u8>>, query: &BTreeMap<String, String>) -
     Answer { body: (body + "</ListBucketResult>").into_bytes(), ..Answer::new("200 OK") }
 }
 
-/// The next request; nothing at the connection's end.
+/// Reads the next request. Returns nothing at the connection's end.
 fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
@@ -302,7 +302,7 @@ fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     Ok((read as u64 == length).then_some(request))
 }
 
-/// Without percent signs.
+/// Decodes percent signs.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();

@@ -1,23 +1,26 @@
 //! Real clients against a real server.
 //!
 //! Every test here starts a server of its own on a free port, with its data in a temporary folder, and talks to it over
-//! TCP as a user would: nothing is known of the server's inside but its command line.
+//! TCP as a user would: it knows nothing of the server's inside but its command line.
 //!
 //! 1. [`Server`] starts the program, waits until it answers `PING`, restarts it on the same port and data, and kills it
 //!    when dropped, so that a failed assertion leaves no process behind.
 //! 2. [`Suite`] runs a client suite, a program in the client's own language, as a child process (see below).
-//! 3. [`resp`] is a bare connection for what no client library would send, and for comparing replies byte for byte.
-//! 4. [`unrest`] splits, merges and puts to sleep what a test is at work on.
-//! 5. [`bucket`] is a real S3 server, and a bad network in front of it; [`emulator`] has other servers that a store may be
-//!    on. [`honest`] is a bucket in this process's memory, as slow as it is told to be.
-//! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are legitimate.
+//! 3. [`resp`] is a bare connection, to send requests that no client library would, and to compare replies byte for
+//!    byte.
+//! 4. [`unrest`] splits, merges and puts to sleep the database that a test is working on.
+//! 5. [`bucket`] is a real S3 server, and a bad network in front of it; [`emulator`] has other servers for a store.
+//!    [`honest`] is a bucket in this process's memory, with a configured delay.
+//! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are
+//!    legitimate.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //! 8. [`siege`] lets tenants misbehave in every way beside quiet ones.
 //!
-//! # What a suite is told, and what it says
+//! # Protocol of a suite
 //!
-//! The runner gives a suite its server in the environment: `DORMOUSE_TEST_PORT` on 127.0.0.1, and `DORMOUSE_TEST_SERVER`,
-//! which is `dormouse` or `redis`. With `redis`, the suite leaves out what only Dormouse knows (`DORMOUSE SLEEP`).
+//! The runner gives a suite its server in the environment: `DORMOUSE_TEST_PORT` on 127.0.0.1, and
+//! `DORMOUSE_TEST_SERVER`, which is `dormouse` or `redis`. With `redis`, the suite leaves out the commands that only
+//! Dormouse has (`DORMOUSE SLEEP`).
 //!
 //! A suite that wants the server restarted writes the line `RESTART` to its standard output and waits for a line on its
 //! standard input: `RESTARTED` says that the server answers again, on the same port and with the same data. Every other
@@ -33,7 +36,7 @@
 //! | `DORMOUSE_TEST_SERVER=redis` | test Debian's redis-server instead, which shows whether the tests themselves are right |
 //! | `DORMOUSE_COMPARE_SEEDS`, `DORMOUSE_COMPARE_COMMANDS` | seeds (`7` or `1-50`) and the length of the comparison's scripts |
 //! | `DORMOUSE_CRASH_ROUNDS`, `DORMOUSE_CRASH_SEED` | how many rounds of the crash tests, and their seed |
-//! | `DORMOUSE_LONG` | set: the tests run too that need what is built or downloaded for minutes |
+//! | `DORMOUSE_LONG` | set: also run the tests whose tools take minutes to build or download |
 //! | `CI=true` | a missing toolchain fails the test instead of skipping it |
 
 #![forbid(unsafe_code)]
@@ -57,7 +60,7 @@ pub use suite::Suite;
 
 use std::time::{Duration, Instant};
 
-/// Asks `condition` again and again until it has an answer, at most for `limit`.
+/// Polls `condition` until it has an answer, at most for `limit`.
 pub fn wait_for<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {

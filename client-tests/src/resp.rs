@@ -29,7 +29,7 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Gives up reads and writes after this time.
+    /// Sets the time after which reads and writes give up.
     pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
         self.stream.get_ref().set_read_timeout(Some(patience))?;
         self.stream.get_ref().set_write_timeout(Some(patience))
@@ -40,7 +40,7 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Another handle to write with while the replies are read.
+    /// Returns another handle to write with while the replies are read.
     pub fn writer(&self) -> TcpStream {
         self.stream.get_ref().try_clone().expect("a handle to a socket")
     }
@@ -50,13 +50,13 @@ impl Connection {
         self.read().expect("the server replies")
     }
 
-    /// `call` of a server that may be gone.
+    /// Acts like `call`, for a server that may be gone.
     pub fn try_call<W: AsRef<[u8]>>(&mut self, words: &[W]) -> io::Result<Reply> {
         self.write(&request(words))?;
         self.read()
     }
 
-    /// `call` for words without spaces: `connection.run("SET k v")`.
+    /// Calls words without spaces: `connection.run("SET k v")`.
     pub fn run(&mut self, line: &str) -> Reply {
         self.call(&line.split_whitespace().collect::<Vec<_>>())
     }
@@ -65,12 +65,12 @@ impl Connection {
         Reply::read(&mut self.stream)
     }
 
-    /// Whatever comes until the server closes the connection.
+    /// Reads until the server closes the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         match self.stream.read_to_end(&mut bytes) {
             Ok(_) => {}
-            // The server closed while bytes that it never read were on their way.
+            // The server closed while unread bytes were on their way.
             Err(problem) if problem.kind() == io::ErrorKind::ConnectionReset => {}
             Err(problem) => {
                 panic!("the server does not close the connection: {problem}; it said {}", bytes.escape_ascii())
@@ -80,7 +80,7 @@ impl Connection {
     }
 }
 
-/// The words as a RESP array of bulk strings.
+/// Returns the words as a RESP array of bulk strings.
 pub fn request<W: AsRef<[u8]>>(words: &[W]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
     for word in words.iter().map(AsRef::as_ref) {

@@ -1,12 +1,12 @@
 //! A long random script of commands, the same for the same seed.
 //!
-//! 1. A step begins as a template of [`templates`], filled with words from small pools: few keys, so that types collide,
-//!    few members, so that sets overlap, and numbers that sit at the edges.
+//! 1. A step begins as a template of [`templates`], filled with words from small pools: few keys, so that types
+//!    collide, few members, so that sets overlap, and numbers at the edges.
 //! 2. Some commands are then spoiled: a word dropped, doubled, swapped, or replaced by junk.
-//! 3. Some steps need more than one command: a transaction, a second connection that writes to a watched key, an iteration
-//!    to its end, a draw at random with the members it draws from.
+//! 3. Some steps need more than one command: a transaction, a second connection that writes to a watched key, an
+//!    iteration to its end, a random draw with the members that it draws from.
 //!
-//! Nothing in a script depends on how fast it runs: a key's expiry is hours away, or past, and no two are alike.
+//! Nothing in a script depends on its speed: a key's expiry is hours away, or past, and no two are alike.
 
 mod pools;
 mod templates;
@@ -28,23 +28,23 @@ pub enum Step {
         other: Words,
         command: Words,
     },
-    /// A command that draws at random, between one that lists what it can draw from and one that evens out what it left.
+    /// A command that draws at random, between one that lists the candidates and one that evens out the remaining ones.
     Draw {
         list: Words,
         draw: Words,
         after: Words,
     },
-    /// A SCAN command with a cursor of 0 at the place `cursor`, to be followed to its end.
+    /// A SCAN command with a cursor of 0 at the word `cursor`, to be followed to its end.
     Iteration {
         command: Words,
         cursor: usize,
     },
-    /// A command that lets its key expire at once; the script goes on when the key is gone.
+    /// A command that lets its key expire at once. The script continues when the key is gone.
     Expiry {
         key: Vec<u8>,
         command: Words,
     },
-    /// Everything that is there is compared.
+    /// A comparison of all data.
     Inventory,
 }
 
@@ -103,7 +103,7 @@ impl Script {
         Step::Expiry { command: template.split_whitespace().map(fill).collect(), key }
     }
 
-    /// One command from the templates, perhaps spoiled.
+    /// Returns one command from the templates, perhaps spoiled.
     fn command(&mut self) -> Words {
         let mut draw = self.random.below(self.total_weight as usize) as u32;
         let template = self.templates.iter().find(|template| match draw.checked_sub(template.weight) {
@@ -124,8 +124,8 @@ impl Script {
     }
 
     fn spoil(&mut self, words: &mut Words) {
-        // A lexicographic key must not get a second score. After Redis 7.0, ZRANK got an optional word, and COMMAND GETKEYS
-        // says another error where the command in it has no argument.
+        // A lexicographic key must not get a second score. After Redis 7.0, ZRANK got an optional word, and COMMAND
+        // GETKEYS another error for a command without arguments.
         if words[0].ends_with(b"RANK") || words[0] == b"COMMAND" || words.iter().any(|word| word.starts_with(b"x")) {
             return;
         }
@@ -133,7 +133,7 @@ impl Script {
         let Some(word) = words.get(place).cloned() else {
             return words.push(self.word("junk"));
         };
-        // Swapped words could make a number of seconds out of a value, and a key that expires while the script runs.
+        // Swapped words could turn a value into a number of seconds, and a key would expire while the script runs.
         let sets_expiry = words[0] == b"RESTORE" || words[0].windows(2).any(|pair| pair == b"EX" || pair == b"ET");
         match self.random.below(if sets_expiry { 3 } else { 4 }) {
             0 => _ = words.remove(place),

@@ -23,16 +23,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Dormouse,
-    /// Debian's, 7.0.
+    /// Debian's redis-server, 7.0.
     Redis,
-    /// 9.1.2, with its own RDB format.
+    /// Valkey 9.1.2, with its own RDB format.
     Valkey,
-    /// 8.10.2, whose RDB format is newer than Valkey's and Redis's common one.
+    /// Redis 8.10.2. Its RDB format is newer than the one common to Valkey and Redis.
     Redis8,
 }
 
 impl Kind {
-    /// The server that the tests are about: Dormouse, unless `DORMOUSE_TEST_SERVER=redis`.
+    /// Returns the server under test: Dormouse, unless `DORMOUSE_TEST_SERVER=redis`.
     pub fn under_test() -> Self {
         match std::env::var("DORMOUSE_TEST_SERVER").as_deref() {
             Ok("redis") => Self::Redis,
@@ -50,8 +50,7 @@ impl Kind {
         }
     }
 
-    /// Whether a test can start a server of this kind. One that is missing skips `test` loudly, and fails it under
-    /// `CI=true`.
+    /// Whether a test can start a server of this kind. A missing one skips `test` loudly, and fails it under `CI=true`.
     pub fn is_present(self, test: &str) -> bool {
         match self {
             Self::Dormouse => true,
@@ -69,8 +68,8 @@ impl Kind {
         }
     }
 
-    /// The program of this kind. Those of today's peers are the ones that `cargo xtask` fetches into `target/tools`,
-    /// unless the environment names others.
+    /// Returns the program of this kind. `cargo xtask` fetches today's peers into `target/tools`, unless the
+    /// environment names others.
     pub fn program(self) -> PathBuf {
         let fetched = |variable: &str, name: &str| match std::env::var_os(variable) {
             Some(program) => PathBuf::from(program),
@@ -85,7 +84,7 @@ impl Kind {
     }
 }
 
-/// What a test may want otherwise than by default.
+/// Settings that a test may change.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     pub max_clients: Option<u32>,
@@ -93,11 +92,11 @@ pub struct Settings {
     pub workers: Option<u32>,
     /// Dormouse's port for probes and metrics; none by default.
     pub http_port: Option<u16>,
-    /// Without one, whoever connects is served. Redis takes the first for its password.
+    /// The tokens. Without one, every client is served. Redis takes the first for its password.
     pub tokens: &'static [&'static str],
 }
 
-/// A store behind a network: its URL, and the environment that says how to reach it.
+/// A store behind a network: its URL, and the environment with its settings.
 #[derive(Clone, Debug)]
 pub struct Remote {
     pub url: String,
@@ -119,7 +118,7 @@ impl Server {
         Self::start_with(Kind::under_test(), Settings::default())
     }
 
-    /// Starts Dormouse with its data elsewhere than in a folder.
+    /// Starts Dormouse with its data on a remote store.
     pub fn start_on(remote: &Remote) -> Self {
         Self::start_on_with(remote, Settings::default())
     }
@@ -132,7 +131,7 @@ impl Server {
         Self::start_somewhere(kind, settings, None)
     }
 
-    /// A free port can be taken by somebody else before the server binds it, hence the second and third try.
+    /// Starts a server on a free port. Another process can take the port before the server binds it, hence the retries.
     fn start_somewhere(kind: Kind, settings: Settings, remote: Option<Remote>) -> Self {
         let mut complaint = String::new();
         for _ in 0..3 {
@@ -155,7 +154,7 @@ impl Server {
         self.port
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub fn memory(&self) -> u64 {
         let pid = self.process.as_ref().expect("the server was started").id();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells about our child");
@@ -163,7 +162,7 @@ impl Server {
         1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number of KiB")
     }
 
-    /// The folder that holds the server's data.
+    /// Returns the folder that holds the server's data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -197,7 +196,7 @@ impl Server {
         }
     }
 
-    /// What the server has said on its standard output and error.
+    /// Returns the server's standard output and error so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
@@ -270,7 +269,7 @@ impl Drop for Server {
     }
 }
 
-/// The command line of a server, for tests that expect it to fail too.
+/// Returns the command line of a server, also for tests that expect it to fail.
 pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Command {
     match kind {
         Kind::Dormouse => dormouse_command(&format!("file://{}", data.display()), port, settings),
@@ -289,10 +288,10 @@ pub fn command(kind: Kind, port: u16, data: &Path, settings: Settings) -> Comman
     }
 }
 
-/// The command line and environment of Dormouse with its data behind a network.
+/// Returns the command line and environment of Dormouse with its data behind a network.
 pub fn command_on(remote: &Remote, port: u16, settings: Settings) -> Command {
     let mut command = dormouse_command(&remote.url, port, settings);
-    // What the environment of the tests says about stores is not meant for this one.
+    // The server must not inherit the store settings of the tests' environment.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
         command.env_remove(name);
     }
@@ -318,18 +317,18 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     command
 }
 
-/// The program under test, to be run as a tool: `dormouse export ...`.
+/// Returns the program under test as a tool: `dormouse export ...`.
 pub fn tool(arguments: &[&str]) -> Command {
     let mut command = Command::new(dormouse());
     command.args(arguments).stdin(Stdio::null());
-    // Variables of the tests name no options.
+    // The variables of the tests are not options of the tool.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
         command.env_remove(name);
     }
     command
 }
 
-/// The program under test. Cargo is asked each time, so that nobody tests yesterday's build.
+/// Returns the program under test. Cargo is asked each time, so that a stale build is never tested.
 pub fn dormouse() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -349,7 +348,7 @@ pub fn dormouse() -> &'static Path {
 
 pub fn terminate(process: &Child) {
     let pid = Pid::from_child(process);
-    // It may have ended by itself: then there is nobody to tell.
+    // The process may have ended already. The signal then has no receiver.
     _ = kill_process(pid, Signal::TERM);
 }
 
@@ -364,6 +363,6 @@ fn ping(port: u16) -> io::Result<()> {
     stream.write_all(b"PING\r\n")?;
     let mut reply = [0; 5];
     stream.read_exact(&mut reply)?;
-    // A server that asks for a token first serves as well.
+    // A server that first asks for a token counts as serving.
     if [b"+PONG", b"-NOAU"].contains(&&reply) { Ok(()) } else { Err(io::Error::other("no PONG")) }
 }

@@ -1,4 +1,4 @@
-//! A suite in another language: started, listened to, answered, and ended in time.
+//! A suite in another language: started, monitored, answered, and ended in time.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{Server, wait_for};
 
-/// Far more than any suite needs (about 3 s), also on a machine that builds something else meanwhile.
+/// A time far longer than any suite needs (about 3 s), even on a machine that is busy with a build.
 const LIMIT: Duration = Duration::from_secs(180);
 
 pub struct Suite {
@@ -62,7 +62,7 @@ impl Suite {
         Self { process }
     }
 
-    /// Standard output goes to `lines`, standard error to the test's own. Both threads end with the process.
+    /// Forwards standard output to `lines`, standard error to the test's own. Both threads end with the process.
     fn forward_lines(&mut self, lines: mpsc::Sender<String>) {
         let output = BufReader::new(self.process.stdout.take().expect("its output is a pipe"));
         let errors = BufReader::new(self.process.stderr.take().expect("its errors are a pipe"));

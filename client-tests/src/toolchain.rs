@@ -8,8 +8,8 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Whether the tools are all there. Where one is missing, says so on standard error, past the test harness's capture,
-/// and fails under `CI=true`: a suite that nobody runs proves nothing.
+/// Whether all tools are present. If one is missing, says so on standard error, past the test harness's capture, and
+/// fails under `CI=true`: a suite that never runs proves nothing.
 pub fn present(suite: &str, tools: &[(&str, &str)]) -> bool {
     let missing = tools.iter().find(|(program, _)| !runs(program));
     if let Some((program, package)) = missing {
@@ -19,7 +19,7 @@ pub fn present(suite: &str, tools: &[(&str, &str)]) -> bool {
 }
 
 fn runs(program: &str) -> bool {
-    // `go` alone has no `--version`; it exits with an error, which still shows that it is there.
+    // Only `go` has no `--version`. It exits with an error, which still shows that it is present.
     Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
@@ -36,22 +36,22 @@ pub fn skip(suite: &str, reason: &str) {
     _ = writeln!(std::io::stderr(), "\n{bar}\n{text}\n{bar}");
 }
 
-/// Cargo's target folder, found from this very program.
+/// Returns Cargo's target folder, found from the path of this program.
 pub fn target() -> PathBuf {
     let program = env::current_exe().expect("a running program has a path");
-    // Cargo leaves the tag out where the folder was there before it, the other file nowhere.
+    // Cargo omits the tag if the folder existed before, but never the other file.
     let marks = ["CACHEDIR.TAG", ".rustc_info.json"];
     let target = program.ancestors().find(|folder| marks.iter().any(|mark| folder.join(mark).exists()));
     target.expect("tests are built inside a target folder").to_path_buf()
 }
 
-/// The sources of the suite `name`.
+/// Returns the sources of the suite `name`.
 pub fn sources(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Makes `target/client-tests/<name>` by `install`, unless it was made from the same `inputs` before. Answers nothing
-/// where that fails (no network, say), which is treated as a missing tool is.
+/// Makes `target/client-tests/<name>` by `install`, unless it was made from the same `inputs` before. Returns nothing
+/// on failure (no network, say), which is treated like a missing tool.
 pub fn installed(
     name: &str,
     inputs: &[&str],

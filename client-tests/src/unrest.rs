@@ -1,4 +1,4 @@
-//! What no client may notice: a database that is split, merged, put to sleep all the time, from another connection.
+//! Unrest that clients must not notice: another connection splits, merges and puts to sleep the database all the time.
 
 use std::{
     sync::mpsc::{RecvTimeoutError, Sender, channel},
@@ -13,10 +13,10 @@ use crate::{
 
 const SLOTS: usize = 16384;
 
-/// More shards than workers, not more than a command over all of them can lock quickly.
+/// Limit of shards: more than workers, but few enough that a command over all of them can lock them quickly.
 const SHARDS_MAX: usize = 8;
 
-/// Goes on until it is dropped.
+/// A thread of unrest. It runs until dropped.
 pub struct Unrest {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -51,7 +51,7 @@ impl Unrest {
         })
     }
 
-    /// `once` says how long to wait until the next time.
+    /// Starts the thread. `once` returns how long to wait until the next time.
     fn start(port: u16, mut once: impl FnMut(&mut Connection) -> Duration + Send + 'static) -> Self {
         let (stop, stopped) = channel();
         let thread = std::thread::spawn(move || {
@@ -73,7 +73,7 @@ impl Drop for Unrest {
     }
 }
 
-/// The number that a flat map calls `name`.
+/// Returns the number of the field `name` in a flat map.
 fn field(map: &[Reply], name: &[u8]) -> u64 {
     let pair = map.chunks_exact(2).find(|pair| pair[0].bytes() == Some(name));
     pair.and_then(|pair| pair[1].number()).expect("a field of the shard") as u64

@@ -1,4 +1,4 @@
-//! Tokens: who has none gets nowhere, and who has one sees one database.
+//! Tokens: a client without one gets nowhere, and a client with one sees one database.
 
 use dormouse_client_tests::{Kind, Server, Settings, resp::Connection};
 
@@ -32,7 +32,7 @@ fn nothing_is_answered_without_a_token() {
     let hello = "-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
                  <user> <pass> option can be used to authenticate the client and select the RESP protocol version at \
                  the same time";
-    // Redis 7.0 left the version out.
+    // Redis 7.0 omits the version.
     let old = if server.kind() == Kind::Redis { "<proto> " } else { "" };
     check(&mut connection, "HELLO 3", &hello.replace(old, ""));
     check(&mut connection, "GET k", "-NOAUTH Authentication required.");

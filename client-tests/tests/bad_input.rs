@@ -1,4 +1,4 @@
-//! What no client library would send: each gets Redis's very words, and harms nobody else.
+//! Input that no client library would send: the server answers in Redis's exact words, and no other client is harmed.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use dormouse_client_tests::{
 
 const MIB: usize = 1 << 20;
 
-/// The server says exactly `reply` to `bytes` and closes the connection.
+/// Checks that the server says exactly `reply` to `bytes` and closes the connection.
 #[track_caller]
 fn closes(server: &Server, bytes: &[u8], reply: &str) {
     let mut connection = Connection::open(server.port());
-    // The server may close before all is written.
+    // The server may close before everything is written.
     _ = connection.write(bytes);
     let said = connection.read_to_end();
     let shown = bytes[..bytes.len().min(60)].escape_ascii();
@@ -75,7 +75,7 @@ fn endless_lines_are_cut_off() {
     );
     let length = [b"*1\r\n$".as_slice(), &vec![b'1'; MIB]].concat();
     closes(&server, &length, "-ERR Protocol error: too big bulk count string\r\n");
-    // What is long and right is right.
+    // Long but valid input is accepted.
     let word = "a".repeat(60_000);
     let mut connection = Connection::open(server.port());
     connection.write(format!("ECHO {word}\r\n").as_bytes()).expect("the server reads");
@@ -146,7 +146,7 @@ fn noise_harms_nobody() {
     let server = Server::start();
     let mut state = 1_u64;
     let mut noise = || {
-        // A linear congruential generator, Knuth's constants.
+        // A linear congruential generator with Knuth's constants.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize
     };
@@ -236,7 +236,7 @@ fn a_slow_reader_gets_every_byte_and_holds_up_nobody() {
     for _ in 0..64 {
         slow.write(&get).expect("the server reads requests");
     }
-    // 64 MiB of replies wait; they fit no socket buffer.
+    // 64 MiB of replies are pending, more than any socket buffer holds.
     for _ in 0..100 {
         still_serves(&server);
     }

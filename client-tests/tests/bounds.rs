@@ -1,4 +1,4 @@
-//! How long a reply is held: see `--reply-timeout`.
+//! The limit of holding a reply: see `--reply-timeout`.
 
 use std::time::Duration;
 

@@ -10,14 +10,14 @@ struct Tool {
 }
 
 impl Tool {
-    /// Nothing where the server under test is no Dormouse.
+    /// Starts the server. Returns nothing if the server under test is not Dormouse.
     fn start(tokens: &'static [&'static str]) -> Option<Self> {
         let server = (Kind::under_test() == Kind::Dormouse)
             .then(|| Server::start_with(Kind::Dormouse, Settings { tokens, ..Settings::default() }))?;
         Some(Self { server, token: tokens.first().copied() })
     }
 
-    /// Success, standard output, standard error of `dormouse db ARGUMENTS`.
+    /// Runs `dormouse db ARGUMENTS`. Returns success, standard output, standard error.
     fn run(&self, arguments: &str) -> (bool, String, String) {
         let mut command = Command::new(server::dormouse());
         command.arg("db").args(arguments.split_whitespace());
@@ -61,7 +61,7 @@ fn check(connection: &mut Connection, line: &str, reply: &str) {
     assert_eq!(format!("{:?}", connection.run(line)), reply, "{line}");
 }
 
-/// The first columns of the lines below the headings.
+/// Returns the first column of the lines below the headings.
 fn listed(table: &str) -> Vec<&str> {
     table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect()
 }
@@ -82,7 +82,7 @@ fn branches_from_the_command_line() {
     check(&mut branch, "GET key:7", "\"7\"");
     check(&mut branch, "SET key:7 changed", "+OK");
     check(&mut main, "GET key:7", "\"7\"");
-    // The short name of a branch of `default` is enough for the tool.
+    // The tool accepts the short name of a branch of `default`.
     assert_eq!(tool.says("branch pr-1 pr-2 --json").split(',').count(), 3);
     assert_eq!(listed(&tool.says("list")), ["default", "default.pr-1", "default.pr-2"]);
     assert_eq!(tool.says("sleep pr-1"), "default.pr-1 sleeps\n");
@@ -112,7 +112,7 @@ fn branches_from_the_command_line() {
     tool.fails("list --url http://127.0.0.1:1", "expected redis://");
 }
 
-/// A database keeps the loss window that it has declared, and its branches have it too; others have the server's.
+/// A database and its branches keep their declared loss window. Other databases have the server's.
 #[test]
 fn a_declared_window_outlives_the_server() {
     let Some(mut tool) = Tool::start(&[]) else { return };
@@ -166,7 +166,7 @@ fn a_source_goes_on_while_its_branch_reads_old_chunks() {
     check(&mut kept, "DBSIZE", ":300");
     let gone = || (listed(&tool.says("list")) == ["default", "default.kept"]).then_some(());
     wait_for(Duration::from_secs(30), gone).expect("a branch whose time is over is deleted, also after a restart");
-    // What the branch alone needs goes with it.
+    // The chunks that only the branch needs are deleted with it.
     let before = tool.chunks("default");
     tool.says("delete kept");
     assert!(tool.chunks("default") < before);

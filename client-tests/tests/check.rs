@@ -1,4 +1,4 @@
-//! `dormouse check` finds what is wrong with a store that a real server made, and gets out what can be read.
+//! `dormouse check` finds the faults of a store that a real server made, and salvages the readable data.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ const KEYS: usize = 3000;
 /// Bytes that a disk writes whole or not at all.
 const SECTOR: usize = 512;
 
-/// A store with a checkpoint of [`KEYS`] keys, then a second one, then ten writes that only the log has: as a crash leaves
-/// it.
+/// Returns a store as a crash leaves it: a checkpoint of [`KEYS`] keys, then a second one, then ten writes that only
+/// the log has.
 fn store() -> Option<Server> {
     if Kind::under_test() != Kind::Dormouse {
         return None;
@@ -37,12 +37,12 @@ fn store() -> Option<Server> {
         assert_eq!(format!("{:?}", connection.run("SAVE")), "+OK");
     }
     set(&mut connection, KEYS, KEYS + 10);
-    // A clean end would make a checkpoint of them.
+    // A clean end would write them to a checkpoint.
     server.kill();
     Some(server)
 }
 
-/// Whether all is well, and what was said.
+/// Runs the check. Returns whether all is well, and the output.
 fn check(server: &Server, more: &[&str]) -> (bool, String) {
     let store = format!("file://{}", server.data().display());
     let mut arguments = vec!["check", "--store", &store];
@@ -54,7 +54,7 @@ fn check(server: &Server, more: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// The files of a folder below the data, in order, however deep.
+/// Returns the files of a folder below the data, in order, however deep.
 fn files(server: &Server, folder: &str) -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("a folder") {
@@ -74,13 +74,13 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).expect("a file");
 }
 
-/// What can be got out, as redis-server counts it after it has loaded the file.
+/// Returns the salvaged keys, as redis-server counts them after it has loaded the file.
 fn salvaged(server: &Server) -> (usize, String) {
     let mut redis = Server::start_with(Kind::Redis, Settings::default());
     assert!(redis.stop().success());
     let dump = redis.data().join("dump.rdb");
     let file = dump.to_str().expect("a plain name");
-    // What every Redis since 5 reads.
+    // Every Redis since 5 reads this version.
     let (_, said) = check(server, &["--database", "default", "--salvage", file, "--rdb-version", "9"]);
     redis.resume();
     let size = Connection::open(redis.port()).run("DBSIZE").number().expect("a number") as usize;
@@ -103,7 +103,7 @@ fn a_store_that_a_crash_left_is_fine() {
         let (keys, said) = salvaged(&server);
         assert!(keys == KEYS + 10 && said.contains("nothing was left out"), "{keys} {said}");
     }
-    // Beside a server too, and the server has all of it.
+    // The check also works beside a server, and the server has all of the data.
     server.resume();
     let (fine, said) = check(&server, &["--database", "default"]);
     assert!(fine, "{said}");
@@ -156,7 +156,7 @@ fn a_damaged_log_is_found_and_a_torn_one_is_told_apart() {
     let frames: Vec<usize> = places(&whole, b"DMFR");
     assert!(frames.len() > 9, "each write was waited for");
     let middle = frames[frames.len() - 5];
-    // In the middle.
+    // Damage in the middle.
     change(&log, |bytes| bytes[middle + 60] ^= 1);
     let (fine, said) = check(&server, &[]);
     assert!(!fine && said.contains("log: DAMAGED") && said.contains("is damaged at byte"), "{said}");
@@ -164,7 +164,7 @@ fn a_damaged_log_is_found_and_a_torn_one_is_told_apart() {
         let (keys, said) = salvaged(&server);
         assert!((KEYS..KEYS + 10).contains(&keys) && said.contains("in the log"), "{keys} {said}");
     }
-    // A frame of which the disk has written a sector and not the next: a power cut, and it was never acknowledged.
+    // The disk has written one sector of a frame and not the next. Such a frame of a power cut was never acknowledged.
     let is_split = |at: &&usize| **at / SECTOR != (**at + 60) / SECTOR;
     let split = *frames.iter().rev().find(is_split).expect("frames are shorter than sectors");
     let mut torn = whole.clone();
@@ -172,13 +172,13 @@ fn a_damaged_log_is_found_and_a_torn_one_is_told_apart() {
     fs::write(&log, torn).expect("a log");
     let (fine, said) = check(&server, &[]);
     assert!(fine && said.contains("a crash tore it") && !said.contains("nothing is lost"), "{said}");
-    // Some from between are missing.
+    // Some frames from between are missing.
     fs::write(&log, [&whole[..middle], &whole[frames[frames.len() - 4]..]].concat()).expect("a log");
     let (fine, said) = check(&server, &[]);
     assert!(!fine, "{said}");
 }
 
-/// All of a reply, whose own form is shortened.
+/// Returns all of a reply, whose own form is shortened.
 fn text(reply: &Reply) -> String {
     match (reply.items(), reply.bytes()) {
         (Some(items), _) => items.iter().map(text).collect::<Vec<_>>().join(" "),
@@ -211,14 +211,14 @@ fn what_no_crash_explains_is_found_and_told_at_start() {
     fs::remove_dir_all(log.parent().expect("a folder")).expect("a log");
     let (fine, said) = check(&server, &[]);
     assert!(!fine && said.contains("it is gone") && said.contains("may be missing"), "{said}");
-    // The database is served, and its server says what it does not know.
+    // The database is served, and its server reports the unknown part.
     server.resume();
     assert!(server.log().contains("may be missing"));
     let mut connection = Connection::open(server.port());
     assert_eq!(connection.run("DBSIZE").number(), Some(KEYS as f64));
     let info = text(&connection.run("INFO dormouse"));
     assert!(info.contains("may_be_missing: ") && info.contains("store_status:ok"), "{info}");
-    // Its next start has nothing to say.
+    // The next start has nothing to report.
     server.restart();
     let info = text(&Connection::open(server.port()).run("INFO dormouse"));
     assert!(info.contains("problems:0"), "{info}");
@@ -269,7 +269,7 @@ fn a_damaged_database_says_so_everywhere() {
         assert!(parts.iter().all(|part| reply.contains(part)), "{line}: {reply}");
     }
     server.kill();
-    // A damaged manifest: the whole database is refused.
+    // With a damaged manifest, the whole database is refused.
     let manifests = files(&server, "db/default/manifest");
     change(manifests.last().expect("there are manifests"), |bytes| bytes[30] ^= 1);
     server.resume();
@@ -287,7 +287,7 @@ fn a_damaged_database_says_so_everywhere() {
     assert!(!fine && said.contains("checksum mismatch"), "{said}");
 }
 
-/// Runs a tool; its code, and what it said.
+/// Runs a tool. Returns its exit code and its output.
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let output = tool(arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).output().expect("the tool runs");
     (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())

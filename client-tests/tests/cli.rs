@@ -12,7 +12,7 @@ struct Cli {
 }
 
 impl Cli {
-    /// Nothing where there is no redis-cli.
+    /// Starts the server. Returns nothing if redis-cli is missing.
     fn start() -> Option<Self> {
         let present = toolchain::present("redis-cli", &[("redis-cli", "redis-tools")]);
         present.then(|| Self { server: Server::start() })
@@ -24,14 +24,14 @@ impl Cli {
         command
     }
 
-    /// What `redis-cli <arguments>` prints, as it does into a pipe.
+    /// Returns the output of `redis-cli <arguments>` into a pipe.
     #[track_caller]
     fn says(&self, arguments: &str, expected: &str) {
         let output = self.command().args(arguments.split(' ')).output().expect("redis-cli runs");
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), expected, "redis-cli {arguments}");
     }
 
-    /// What it prints for lines on its standard input, all on one connection.
+    /// Returns its output for lines on its standard input, all on one connection.
     fn answers(&self, options: &[&str], input: &[u8]) -> String {
         let mut process =
             self.command().args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("redis-cli runs");
@@ -105,7 +105,7 @@ fn subscriptions() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("redis-cli runs");
-    // Older versions tell how to quit first.
+    // Older versions first print how to quit.
     let lines = BufReader::new(listener.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
     let mut lines = lines.filter(|line| line.starts_with('"'));
     assert_eq!(lines.next().as_deref(), Some("\"psubscribe\",\"news.*\",1"));

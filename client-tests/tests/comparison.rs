@@ -12,12 +12,12 @@ use dormouse_client_tests::{
 
 const TEST: &str = "comparison with real servers";
 const SEEDS: &str = "1-4";
-/// RESP2 and RESP3.
+/// Seeds for RESP2 and RESP3.
 const SEEDS_OF_PEERS: &str = "1-2";
 const COMMANDS: usize = 20_000;
-/// Commands that are on their way at once.
+/// Commands on their way at once.
 const PIPELINE: usize = 8000;
-/// More than there are cores on a small machine, so that shards move between workers everywhere.
+/// More workers than a small machine has cores, so that shards move between workers everywhere.
 const WORKERS: Settings = Settings { max_clients: None, workers: Some(4), http_port: None, tokens: &[] };
 
 #[test]
@@ -87,7 +87,7 @@ fn a_pipeline_does_not_notice_sleep() {
     }
 }
 
-/// What a hand-picked command says, for what chance would find too rarely.
+/// Hand-picked commands, for cases that chance would find too rarely.
 #[test]
 fn edges_get_the_replies_of_redis() {
     for peer in [Kind::Redis, Kind::Valkey, Kind::Redis8].into_iter().filter(|peer| peer.is_present(TEST)) {
@@ -107,11 +107,11 @@ fn pair(peer: Kind) -> (Server, Server) {
     (Server::start_with(Kind::under_test(), WORKERS), Server::start_with(peer, Settings::default()))
 }
 
-/// Both servers, at the same place of the script.
+/// Both servers, at the same point of the script.
 ///
-/// Even seeds speak RESP2, odd ones RESP3. The seed also says how many commands go out together. In half of the scripts our
-/// server sleeps after each inventory and is restarted midway, in more than half its shards are split and merged all the
-/// time, in some of both it sleeps all the time: what it says must be the same.
+/// Even seeds speak RESP2, odd ones RESP3. The seed also decides how many commands go out together. In half of the
+/// scripts our server sleeps after each inventory and is restarted midway. In more than half, its shards are split and
+/// merged all the time. In some of both, it sleeps all the time. Its replies must be the same.
 struct Comparison {
     seed: u64,
     batch: usize,
@@ -122,10 +122,10 @@ struct Comparison {
     theirs: Connection,
     ports: (u16, u16),
     peer: Kind,
-    /// Commands that were answered QUEUED since MULTI: EXEC's reply is theirs.
+    /// Commands that were answered QUEUED since MULTI. EXEC's reply is theirs.
     queued: Vec<Words>,
     in_transaction: bool,
-    /// The servers hold different values by now, as is listed: nothing is compared until all is flushed.
+    /// The servers hold different values after a listed difference. Nothing is compared until all is flushed.
     diverged: bool,
     /// The latest commands and their replies, for the report.
     history: VecDeque<(usize, Words, Reply)>,
@@ -156,14 +156,14 @@ impl Comparison {
         comparison
     }
 
-    /// Splits and merges the shards of our server, and lets it fall asleep, as this seed has it.
+    /// Splits and merges the shards of our server, and puts it to sleep, as this seed decides.
     fn unrest(&self) -> Option<(Unrest, Option<Unrest>)> {
         let restless = [0, 2, 4].contains(&(self.seed % 5)) && Kind::under_test() == Kind::Dormouse;
         let (port, seed) = (self.ports.0, self.seed);
         restless.then(|| (Unrest::of_shards(port, seed), self.sleeps.then(|| Unrest::of_sleep(port, seed))))
     }
 
-    /// New connections to both, so that what a connection remembers is the same again.
+    /// Opens new connections to both, so that the state of the connections is the same again.
     fn reconnect(&mut self) {
         self.ours = connect_to_ours(self.seed, self.ports.0);
         self.theirs = connect(self.seed, self.ports.1);
@@ -223,14 +223,14 @@ impl Comparison {
         self.command(vec![end.as_bytes().to_vec()]);
     }
 
-    /// The same, unless the other server would do something else.
+    /// Sends the command, unless the other server would treat it differently.
     fn send(&mut self, words: Words) {
         if !compare::is_left_out(self.peer, &words, self.in_transaction) {
             self.command(words);
         }
     }
 
-    /// Sends one command to both, compares, and answers our reply.
+    /// Sends one command to both, compares, and returns our reply.
     fn command(&mut self, words: Words) -> Reply {
         let (ours, theirs) = self.ask(&words);
         self.compare(words, ours.clone(), theirs);
@@ -238,7 +238,7 @@ impl Comparison {
         ours
     }
 
-    /// After a difference that has changed what the servers hold.
+    /// Flushes everything after a difference that has changed the servers' data.
     fn converge(&mut self) {
         if self.diverged && !self.in_transaction {
             self.ask(&vec![b"FLUSHALL".to_vec()]);
@@ -259,7 +259,7 @@ impl Comparison {
         let bytes: Vec<u8> = pending.iter().flat_map(|words| request(words)).collect();
         let mut writers = [self.ours.writer(), self.theirs.writer()];
         std::thread::scope(|scope| {
-            // Sockets hold only so much: who does not read the replies cannot send on.
+            // Sockets hold only so much: a client that does not read the replies cannot continue to send.
             for writer in &mut writers {
                 scope.spawn(|| writer.write_all(&bytes).expect("the server reads"));
             }
@@ -326,7 +326,7 @@ impl Comparison {
         }
     }
 
-    /// A command on a connection of its own, in the database that is selected at first.
+    /// Sends a command on a connection of its own, in the initially selected database.
     fn elsewhere(&mut self, words: &Words) {
         if compare::is_left_out(self.peer, words, false) {
             return;
@@ -338,7 +338,8 @@ impl Comparison {
         self.remember(words.clone(), ours);
     }
 
-    /// Each server's cursor is its own; what they bring until it is 0 again must be the same.
+    /// Compares whole iterations. Each server's cursor is its own; the elements until the cursor is 0 again must be the
+    /// same.
     fn iteration(&mut self, command: Words, cursor: usize) {
         let ours = follow(&mut self.ours, command.clone(), cursor);
         let theirs = follow(&mut self.theirs, command.clone(), cursor);
@@ -348,7 +349,7 @@ impl Comparison {
         self.remember(command, ours);
     }
 
-    /// Compares all that the first databases hold, and goes on in the first.
+    /// Compares all data of the first databases, and continues in the first.
     fn inventory(&mut self) {
         for database in ["2", "1", "0"] {
             self.command(vec![b"SELECT".to_vec(), database.into()]);
@@ -363,7 +364,7 @@ impl Comparison {
                     Some(b"set") => "SMEMBERS <key>",
                     _ => "ZRANGE <key> 0 -1 WITHSCORES",
                 };
-                // Sleep packs what has shrunk, as Redis does when it loads its file.
+                // Sleep packs shrunk values, as Redis does when it loads its file.
                 let last = if self.sleeps { "EXPIRETIME <key>" } else { "OBJECT ENCODING <key>" };
                 for form in [read, "PTTL <key>", last] {
                     let word = |word| if word == "<key>" { key.to_vec() } else { Vec::from(word) };
@@ -373,7 +374,7 @@ impl Comparison {
         }
     }
 
-    /// DBSIZE counts what has expired until somebody notices, which each server does in its own time.
+    /// Compares DBSIZE. It counts expired keys until the server notices them, which each server does in its own time.
     fn size(&mut self) {
         let words = vec![b"DBSIZE".to_vec()];
         let equal = wait_for(Duration::from_secs(10), || {
@@ -419,7 +420,7 @@ impl Comparison {
     }
 }
 
-/// However slow the machine is, replies are waited for.
+/// Connects to our server and waits for replies, however slow the machine is.
 fn connect_to_ours(seed: u64, port: u16) -> Connection {
     let mut connection = connect(seed, port);
     if Kind::under_test() == Kind::Dormouse {
@@ -436,7 +437,7 @@ fn connect(seed: u64, port: u16) -> Connection {
     connection
 }
 
-/// Scripts name their keys by a letter and a digit.
+/// Whether a word is a key. Scripts name their keys by a letter and a digit.
 fn is_key(word: &[u8]) -> bool {
     let word: Vec<u8> = word.iter().copied().filter(|byte| !b"{}".contains(byte)).collect();
     word == b"nokey" || (word.len() == 2 && b"shltzx".contains(&word[0]) && word[1].is_ascii_digit())
@@ -450,7 +451,7 @@ fn text(words: &Words) -> String {
     text.join(" ")
 }
 
-/// All that a SCAN command brings, sorted and once; or the first reply that is no page.
+/// Returns all elements that a SCAN command brings, sorted and deduplicated; or the first reply that is not a page.
 fn follow(connection: &mut Connection, mut words: Words, cursor: usize) -> Reply {
     let width = if [b"HSCAN", b"ZSCAN"].iter().any(|name| words[0].eq_ignore_ascii_case(*name)) { 2 } else { 1 };
     let mut found: Vec<Vec<Reply>> = Vec::new();

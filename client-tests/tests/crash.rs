@@ -1,6 +1,6 @@
-//! Kills the server again and again, and checks what it has kept: see `dormouse_client_tests::crash`.
+//! Kills the server again and again, and checks the surviving data: see `dormouse_client_tests::crash`.
 //!
-//! `cargo xtask crash` does the same for as many rounds as one likes.
+//! `cargo xtask crash` does the same for any number of rounds.
 
 use std::{
     env,
@@ -48,8 +48,9 @@ fn a_checkpoint_is_there() {
     survives(Kind::Dormouse, "checkpoint", 50);
 }
 
-/// What was answered shortly before the disk filled up is in memory only, so that a crash while it is full breaks a window
-/// that is a duration. That is why writes are refused then; what never waits in memory must be there.
+/// Writes that were answered shortly before the disk filled up are in memory only, so that a crash on the full disk
+/// breaks a window that is a duration. That is why writes are refused then. Writes that never wait in memory must
+/// survive.
 #[test]
 fn a_full_disk_breaks_no_promise() {
     for mode in ["0", "checkpoint"] {
@@ -137,7 +138,7 @@ fn run(kind: Kind, mode: &str, rounds: usize, full_disk: bool, disk_mib: Option<
     }
 }
 
-/// A reply that waits for a full disk becomes an error within its bound and in its place. What it tells of is done once.
+/// A reply that waits for a full disk becomes an error within its bound and in its place. Its command is done once.
 #[test]
 fn no_reply_is_held_for_longer_than_its_bound() {
     let folder = tempfile::tempdir().expect("a folder");

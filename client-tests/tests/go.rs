@@ -18,7 +18,7 @@ fn go_redis_is_told_of_held_replies() {
     }
 }
 
-/// Nothing where Go is missing.
+/// Returns the suite's program, or nothing if Go is missing.
 fn program() -> Option<Command> {
     if !toolchain::present("go-redis", &[("go", "golang-go")]) {
         return None;

@@ -49,7 +49,7 @@ fn is_told_of_held_replies(name: &str) {
     }
 }
 
-/// Nothing where Java is missing.
+/// Returns the suite's program, or nothing if Java is missing.
 fn program(class: &str) -> Option<Command> {
     if !toolchain::present(class, &[("javac", "default-jdk-headless"), ("mvn", "maven")]) {
         return None;

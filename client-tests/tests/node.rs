@@ -43,7 +43,7 @@ fn is_told_of_held_replies(name: &str) {
     }
 }
 
-/// Nothing where Node is missing.
+/// Returns the suite's program, or nothing if Node is missing.
 fn script(name: &str, file: &str) -> Option<Command> {
     if !toolchain::present(name, &[("node", "nodejs"), ("npm", "npm")]) {
         return None;
@@ -54,7 +54,7 @@ fn script(name: &str, file: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Node finds packages beside the script that asks for them, so the scripts move to where the packages are.
+/// Copies the scripts to the packages: Node finds packages beside the script that asks for them.
 fn install(sources: &Path, folder: &Path, inputs: &[&str]) -> Result<(), String> {
     for file in inputs {
         fs::copy(sources.join(file), folder.join(file)).map_err(|e| format!("{file}: {e}"))?;

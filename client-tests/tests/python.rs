@@ -18,7 +18,7 @@ fn redis_py_is_told_of_held_replies() {
     }
 }
 
-/// Nothing where Python is missing.
+/// Returns the suite's program, or nothing if Python is missing.
 fn script(name: &str) -> Option<Command> {
     if !toolchain::present("redis-py", &[("python3", "python3-venv")]) {
         return None;

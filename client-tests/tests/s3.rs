@@ -1,4 +1,4 @@
-//! A database whose data lies on S3: a real server process, a real S3 server, and a network that fails between them.
+//! A database on S3: a real server process, a real S3 server, and a network that fails between them.
 
 use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
@@ -10,7 +10,7 @@ use dormouse_client_tests::{
     wait_for,
 };
 
-/// The S3 server, unless there is none, or another server than Dormouse is under test.
+/// Starts the S3 server. Returns nothing if it is missing, or if the server under test is not Dormouse.
 fn bucket() -> Option<Bucket> {
     if Kind::under_test() == Kind::Dormouse { Bucket::start() } else { None }
 }
@@ -24,7 +24,7 @@ fn expect(connection: &mut Connection, line: &str, expected: &str) {
     assert_eq!(format!("{:?}", connection.run(line)), expected, "{line}");
 }
 
-/// Asks again where the store was at fault, which must be said clearly; answers how often it was.
+/// Retries while the store is at fault, which the error must say clearly. Returns the number of faults.
 #[track_caller]
 fn at_last(connection: &mut Connection, line: &str) -> (Reply, usize) {
     for failed in 0..10 {
@@ -81,7 +81,7 @@ fn a_database_lives_on_s3() {
     expect(&mut connection, "LRANGE list 0 -1", "*[\"a\", \"b\", \"c\", \"d\"]");
     expect(&mut connection, "DBSIZE", ":2002");
 
-    // What no manifest names any more is deleted.
+    // Objects that no manifest names any more are deleted.
     for n in 0..5 {
         connection.run(&format!("SET key:1 {n}"));
         expect(&mut connection, "DORMOUSE CHECKPOINT", "+OK");
@@ -105,7 +105,7 @@ fn a_second_process_on_s3_takes_over() {
     to_second.run("SET owner second");
     expect(&mut to_second, "DORMOUSE CHECKPOINT", "+OK");
 
-    // What the first answers from here on would be lost or outdated: it promises nothing, and ends.
+    // From here on, the first server's replies would be lost or outdated: it promises nothing, and ends.
     to_first.run("SET owner nobody");
     let mut refusals = 0;
     for line in [
@@ -131,7 +131,7 @@ fn a_second_process_on_s3_takes_over() {
     assert_eq!(first.wait().code(), Some(3), "{}", first.log());
     assert!(first.log().contains("taken over by another process"), "{}", first.log());
 
-    // A third takes over from the second, with what only the second's log has.
+    // A third server takes over from the second, with the data that only the second's log has.
     to_second.run("SET more 1");
     to_second.run("CONFIG SET loss-window 0");
     to_second.run("SET last 1");
@@ -139,19 +139,19 @@ fn a_second_process_on_s3_takes_over() {
     let mut to_third = Connection::open(third.port());
     expect(&mut to_third, "MGET owner more last", "*[\"second\", \"1\", \"1\"]");
     to_third.run("SET owner third");
-    // Nothing waits to be written by the second, which finds out all the same.
+    // The second server has nothing to write, and still finds out.
     let fenced = format!("{:?}", to_second.run("DORMOUSE SLEEP"));
     assert!(fenced.starts_with('-') && fenced.contains("taken over"), "{fenced}");
 
     drop((to_first, to_second));
-    // It says that it was overtaken also where it is told to end.
+    // It also reports that it was overtaken when it is told to end.
     assert_eq!(second.stop().code(), Some(3), "{}", second.log());
     second.resume();
     let mut to_second = Connection::open(second.port());
     expect(&mut to_second, "MGET more last", "*[\"1\", \"1\"]");
 }
 
-/// A database that sleeps in a process that was overtaken is not woken by it.
+/// An overtaken process does not wake a sleeping database.
 #[test]
 fn a_database_that_sleeps_is_woken_by_its_owner_only() {
     let Some(bucket) = bucket() else { return };
@@ -187,7 +187,7 @@ fn a_bad_network_to_s3_loses_and_doubles_nothing() {
             assert_eq!(at_last(&mut connection, &format!("SET {key} {value}")).0, ok());
             model.insert(key, value);
         }
-        // A command that failed for the store has done nothing.
+        // A command that failed because of the store has done nothing.
         pushed += 1;
         assert_eq!(at_last(&mut connection, "RPUSH list x").0, Reply::Line(':', pushed.to_string()));
         assert_eq!(at_last(&mut connection, "INCR counter").0, Reply::Line(':', pushed.to_string()));
@@ -245,7 +245,7 @@ fn s3_that_is_down_is_told_and_survived() {
     connection.run("SET k meanwhile");
     network.set_down(true);
     let failed = format!("{:?}", connection.run("DORMOUSE CHECKPOINT"));
-    // Before it commits, a process looks whether the store is still its own.
+    // Before it commits, a process checks whether it still owns the store.
     let is_told = failed.contains("cannot read owner/") || failed.contains("cannot write db/default/");
     assert!(failed.starts_with('-') && is_told, "{failed}");
     assert!(!failed.contains("dormouse-test"), "no credentials: {failed}");
@@ -263,7 +263,7 @@ fn s3_that_is_down_is_told_and_survived() {
     expect(&mut Connection::open(server.port()), "GET k", "\"meanwhile\"");
 }
 
-/// What Dormouse says before it gives up.
+/// Returns Dormouse's message before it gives up.
 #[track_caller]
 fn gives_up(store: &Remote) -> String {
     let mut process = command_on(store, free_port(), Settings::default())
@@ -299,7 +299,7 @@ fn s3_that_cannot_be_used_is_explained() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     let mut without_keys = with("AWS_SECRET_ACCESS_KEY", "");
     without_keys.environment.retain(|(name, _)| *name != "AWS_ACCESS_KEY_ID");
-    // Where a machine of Amazon's would answer.
+    // The address of Amazon's metadata service.
     without_keys.environment.push(("AWS_METADATA_ENDPOINT", nobody.clone()));
     let rows: [(Remote, &[&str]); 8] = [
         (without_keys, &["there are no credentials: set AWS_ACCESS_KEY_ID"]),
@@ -318,7 +318,7 @@ fn s3_that_cannot_be_used_is_explained() {
         }
     }
 
-    // One that overwrites what is there could not keep two writers apart.
+    // A store that overwrites existing objects could not keep two writers apart.
     let network = Network::before(bucket.port(), 0);
     for _ in 0..3 {
         network.trouble_next("PUT", Trouble::Pretended);

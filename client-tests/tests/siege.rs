@@ -1,12 +1,13 @@
-//! A short siege: see `dormouse_client_tests::siege`. `cargo xtask siege` does the same for as long as one likes.
+//! A short siege: see `dormouse_client_tests::siege`. `cargo xtask siege` runs one of any length.
 
 use dormouse_client_tests::siege::{self, Settings};
 
-/// Times are printed and not judged: tests run beside others. So the loss window is wide too: a server that gets no time to
-/// write its log is right to refuse writes. What its log may have to write is bounded all the same, and so is its memory.
+/// Latencies are printed and not judged, since other tests run at the same time. The loss window is wide for the same
+/// reason: a server that gets no time to write its log is right to refuse writes. The log's backlog is bounded all the
+/// same, and so is the memory.
 #[test]
 fn the_server_survives_every_kind_of_tenant() {
-    // A build without optimisations has a tenth of the work.
+    // A build without optimisations does a tenth of the work.
     let elements = if cfg!(debug_assertions) { 50_000 } else { 500_000 };
     let settings = Settings {
         seconds: 16,

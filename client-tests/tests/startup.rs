@@ -14,7 +14,7 @@ use dormouse_client_tests::{
     wait_for,
 };
 
-/// What the server says before it gives up.
+/// Returns the server's message before it gives up.
 #[track_caller]
 fn gives_up(command: &mut Command) -> String {
     let mut process =
@@ -60,7 +60,7 @@ fn a_store_that_is_not_writable() {
     if Kind::under_test() != Kind::Dormouse {
         return;
     }
-    // A file where a folder should be refuses everybody, root as well.
+    // A file in place of a folder refuses every user, root as well.
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("file");
     fs::write(&file, "in the way").expect("a temporary file");

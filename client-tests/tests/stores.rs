@@ -1,4 +1,4 @@
-//! A database on each kind of store that can be had on one machine.
+//! A database on each kind of store that runs on one machine.
 
 use std::{
     process::Stdio,
@@ -19,7 +19,7 @@ use dormouse_client_tests::{
 };
 
 const WRITERS: usize = 4;
-/// Each of them has so many answers, at least, before the server is killed.
+/// Answers that each client has at least before the server is killed.
 const WRITES_EACH: usize = 40;
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
@@ -64,7 +64,7 @@ fn works(emulator: Emulator) {
     check(&store);
 }
 
-/// Writes with several clients, and kills the server meanwhile. Answers the last acknowledged write of each.
+/// Writes with several clients, and kills the server meanwhile. Returns the last acknowledged write of each.
 fn killed_while_written_to(server: &mut Server, round: usize) -> Vec<usize> {
     let (port, ends) = (server.port(), Arc::new(AtomicBool::new(false)));
     let counts: Vec<_> = (0..WRITERS).map(|_| Arc::new(AtomicUsize::new(0))).collect();
@@ -136,7 +136,7 @@ fn fake_gcs_server() {
     works(Emulator::FakeGcs);
 }
 
-/// It refuses a second create of an object, and lets many concurrent ones win.
+/// The store refuses a second create of an object, but lets many concurrent ones win.
 #[test]
 fn a_store_that_lets_several_creates_win_is_refused() {
     if Kind::under_test() != Kind::Dormouse {

@@ -1,4 +1,5 @@
-//! Two servers, one after the other, over one bucket: what clients and probes are told, and what the second one takes on.
+//! Two servers, one after the other, over one bucket: the replies to clients and probes, and the data that the second
+//! one takes over.
 
 use std::{
     io::{Read, Write},
@@ -20,7 +21,7 @@ fn bucket() -> HonestBucket {
     HonestBucket::start(Duration::from_millis(2)).expect("a free port")
 }
 
-/// The answer to a probe: its status line and its text.
+/// Returns the answer to a probe: its status line and its text.
 fn probe(port: u16, path: &str) -> String {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the port for probes");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("it is read");
@@ -62,12 +63,12 @@ fn a_process_that_was_overtaken_says_so_before_it_ends() {
         }
     }
     assert_eq!(first.wait().code(), Some(3));
-    // What was answered is there.
+    // Answered writes are there.
     let found = format!("{:?}", Connection::open(second.port()).run("GET k"));
     assert!(found == "\"2\"" || found == "\"3\"", "{found}");
 }
 
-/// An import without a server takes a bucket over, as a server that starts does: neither loses what the other has written.
+/// An import without a server takes a bucket over, as a starting server does: neither loses the other's writes.
 #[test]
 fn an_import_into_a_bucket_takes_it_over() {
     if Kind::under_test() != Kind::Dormouse {
@@ -98,7 +99,7 @@ fn an_import_into_a_bucket_takes_it_over() {
     run("export", "shop", "after.rdb");
 }
 
-/// Otherwise each start would read the logs of all processes that have lived since the last checkpoint.
+/// Otherwise each start would read the logs of all processes since the last checkpoint.
 #[test]
 fn what_a_crash_left_in_a_bucket_is_checkpointed_at_once() {
     if Kind::under_test() != Kind::Dormouse {

@@ -1,34 +1,35 @@
 //! Moving in from a live Redis: `dormouse import redis://source --follow --to redis://:TOKEN@target`.
 //!
-//! A process that is a replica to the source and a client to the target, so that both may be anywhere.
+//! The importer is a process of its own: a replica to the source and a client to the target. Both may be anywhere.
 //!
 //! # Exactly once
 //!
-//! The stream holds INCRs, so a command that is applied twice is as wrong as one that is missing. The links may drop at
-//! any moment, and this process may be killed.
+//! The stream holds INCRs, so applying a command twice is as wrong as losing one. The links may drop at any moment, and
+//! this process may be killed.
 //!
-//! 1. A key in the target, [`KEY`](place::KEY), says which offset of the source's history the target is at. It is written
-//!    in the transaction that brings it there, so it is always true. Where the target loses its last writes in a crash, it
-//!    loses both together.
-//! 2. **Invariant: a batch is applied only if the key holds the place that the batch begins at.** [`target`] says how
-//!    WATCH sees to that, also for batches of earlier connections that arrive late, and for a second importer.
-//! 3. After any failure, and after a restart, everything begins with that key: PSYNC asks for the byte behind it, so there is
-//!    one way to go on, whatever has failed. What this process remembers about what it has read counts only once the key
-//!    says that the target holds it ([`brought`]).
-//! 4. A place is always between two units. A unit is a command, or a transaction of the source, which is therefore never
-//!    split: neither by a dropped link, nor for a reader of the target.
-//! 5. A full sync fills a copy beside what the target holds, and replaces that in the transaction that says so. One that was
-//!    interrupted leaves a copy that the target drops.
-//! 6. From then on until the cutover the target expires nothing by itself: the stream says what has expired. So a command of
-//!    the stream finds every key that it found in the source. The engine's `keyspace::staging` has the details.
-//! 7. What remains: a command that the target refuses inside of a transaction that it then commits. The target is marked
-//!    as incomplete right after, which a crash, or a link that drops, between the two would leave undone.
+//! 1. A key in the target, [`KEY`](place::KEY), records the offset of the source's history that the target is at. The
+//!    transaction that brings the target to an offset also writes the key, so the key is always true. A target that
+//!    loses its last writes in a crash loses both together.
+//! 2. **Invariant: a batch is applied only if the key holds the place that the batch begins at.** [`target`] describes
+//!    how WATCH enforces this, also for late batches of earlier connections and for a second importer.
+//! 3. After any failure, and after a restart, everything begins with that key: PSYNC asks for the byte behind it. So
+//!    one recovery path serves every failure. What this process remembers about its reads counts only once the key says
+//!    that the target holds it ([`brought`]).
+//! 4. A place is always between two units. A unit is a command or a transaction of the source. So a transaction is
+//!    never split: neither by a dropped link, nor for a reader of the target.
+//! 5. A full sync fills a copy beside the target's data. The transaction that completes the sync replaces the data with
+//!    the copy. After an interrupted sync, the target drops the copy.
+//! 6. From then on until the cutover the target expires nothing by itself: the stream says what has expired. So a
+//!    command of the stream finds every key that it found in the source. The engine's `keyspace::staging` has the
+//!    details.
+//! 7. One gap remains: the target may refuse a command inside a transaction and still commit the transaction. The
+//!    importer marks the target as incomplete right after. A crash or a dropped link between the two loses the mark.
 //!
 //! | module | holds |
 //! | --- | --- |
 //! | [`session`] | one attempt: connect, compare, copy until a link drops |
-//! | [`preflight`] | what cannot be taken, as far as the source tells before the copy |
-//! | [`source`], [`reader`], [`translate`] | the replication protocol; the RDB and the stream as units; what newer servers say |
+//! | [`preflight`] | data that the target cannot take, as far as the source tells before the copy |
+//! | [`source`], [`reader`], [`translate`] | replication protocol; the RDB and the stream as units; newer commands |
 //! | [`queue`], [`brought`] | units on their way into the next batch; what counts once the target has it |
 //! | [`target`], [`place`] | batches as transactions; the bookkeeping |
 //! | [`pulse`], [`meters`], [`progress`] | acknowledgements, lag, display |
@@ -66,9 +67,9 @@ use self::signals::Signals;
 use crate::output::print_line;
 use crate::target::ServerUrl;
 
-/// How often the same batch may fail before we stop to believe that the link is at fault.
+/// How often the same batch may fail before the importer stops blaming the link.
 const FAILURES_MAX: u32 = 20;
-/// How often a source may end a full sync before its first byte, and altogether.
+/// How often a source may end a full sync before its first byte, and in total.
 const CUT_OFF_AT_ONCE_MAX: u32 = 3;
 const CUT_OFF_MAX: u32 = 10;
 const BACKOFF_SOURCE: Duration = Duration::from_secs(1);
@@ -76,25 +77,25 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(50);
 
-/// How to move in.
+/// Options of a live import.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveOptions {
     /// Replace all data of the target, rather than refusing a target that holds some.
     pub replaces: bool,
-    /// Leave out what cannot be taken, rather than giving up.
+    /// Leave out what the target cannot take, rather than giving up.
     pub skips: bool,
     /// After the copy, follow the writes of the source until Ctrl-C cuts over.
     pub follows: bool,
-    /// Cut over by itself as soon as the target has everything.
+    /// Cut over as soon as the target has everything, without waiting for Ctrl-C.
     pub stops_when_caught_up: bool,
-    /// When cutting over, the source holds back writes for this time.
+    /// How long the source holds back writes during the cutover.
     pub pause: Option<Duration>,
 }
 
-/// Why a session ended before its time.
+/// The reason that a session ended early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Interruption {
-    /// Trying again helps, or may.
+    /// A failure that another attempt may overcome.
     Dropped(String),
     Final(String),
 }
@@ -109,7 +110,7 @@ impl Interruption {
         Self::Dropped(format!("{who}: {text}"))
     }
 
-    /// The bookkeeping is not what it was.
+    /// Returns the interruption for a changed bookkeeping.
     fn overtaken(who: &str) -> Self {
         Self::Dropped(format!("{who}: the key {KEY} was changed by another import or by a batch that came late"))
     }
@@ -118,7 +119,7 @@ impl Interruption {
 /// Imports from the running server at `source`, a URL, to another.
 ///
 /// # Errors
-/// Why the target is not the user's yet.
+/// The reason that the target is not ready for use.
 pub fn run(source: &str, target: Option<&ServerUrl>, options: LiveOptions) -> Result<(), String> {
     let source = source.parse().and_then(|url| ServerAddress::new(&url, "DORMOUSE_SOURCE_PASSWORD"));
     let source = source.map_err(|error| format!("the source: {error}"))?;
@@ -158,7 +159,7 @@ pub fn run(source: &str, target: Option<&ServerUrl>, options: LiveOptions) -> Re
     }
 }
 
-/// Session after session, until one ends well or nothing helps.
+/// Runs sessions until one ends well or a failure is final.
 fn sessions(import: &LiveImport, memory: &mut Remembered) -> Result<Ending, String> {
     let mut backoff = BACKOFF_MIN;
     let (mut failures, mut reached) = (0, 0);
@@ -176,7 +177,7 @@ fn sessions(import: &LiveImport, memory: &mut Remembered) -> Result<Ending, Stri
         }
         if memory.syncing && text.starts_with("the source") {
             judge_source(import, memory, &text)?;
-            // The source has forked for nothing, and shall not do so all the time.
+            // The source has forked in vain. Don't make it do so all the time.
             backoff = backoff.max(BACKOFF_SOURCE);
         }
         failures += u32::from(memory.sending);
@@ -195,7 +196,7 @@ fn sessions(import: &LiveImport, memory: &mut Remembered) -> Result<Ending, Stri
     }
 }
 
-/// Gives up on a source that ends one full sync after the other.
+/// Gives up on a source that breaks off one full sync after the other.
 fn judge_source(import: &LiveImport, memory: &mut Remembered, text: &str) -> Result<(), String> {
     memory.cut_off += 1;
     if import.meters.snapshot_bytes.load(Ordering::Relaxed) == 0 {

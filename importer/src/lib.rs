@@ -1,4 +1,4 @@
-//! Moving in: an RDB file into a database, or the data of a running Redis or Valkey into a running Dormouse.
+//! Imports: an RDB file into a database, or the data of a running Redis or Valkey into a running Dormouse.
 //!
 //! | module | holds |
 //! | --- | --- |
@@ -6,7 +6,7 @@
 //! | [`online`] | a file through a running server, as its client |
 //! | [`follow`] | a running source into a running target, until clients are cut over |
 //!
-//! It knows no options and no server: its caller reads the command line. What it has to say goes to standard error.
+//! The crate knows no options and no server: its caller reads the command line. Messages go to standard error.
 #![forbid(unsafe_code)]
 
 pub mod follow;
@@ -23,14 +23,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::progress::Progress;
 
-/// An RDB file, and what to do with what it holds.
+/// An RDB file, and how to import it.
 #[derive(Debug)]
 pub struct FileImport {
-    /// `-` is standard input.
+    /// The path; `-` is standard input.
     pub file: PathBuf,
     /// Replaces existing data, rather than refusing.
     pub replace: bool,
-    /// Leave out what cannot be taken, rather than giving up.
+    /// Leaves out what the target cannot take, rather than giving up.
     pub skip_unsupported: bool,
 }
 
@@ -39,7 +39,7 @@ impl FileImport {
         self.file == Path::new("-")
     }
 
-    /// The file, and how long it is where that is known.
+    /// Opens the file. Returns its length too, if known.
     fn open(&self) -> Result<(Box<dyn Read>, Option<u64>), String> {
         if self.is_stream() {
             return Ok((Box::new(io::stdin()), None));
@@ -57,7 +57,7 @@ impl FileImport {
         if self.is_stream() { "standard input".to_owned() } else { self.file.display().to_string() }
     }
 
-    /// What to do about what cannot be taken.
+    /// Returns advice about data that the target cannot take.
     fn advice(&self, unsupported: u64) -> String {
         format!(
             "nothing was imported: {unsupported} of what {} holds cannot be taken (see above). --skip-unsupported leaves \
@@ -67,7 +67,7 @@ impl FileImport {
     }
 }
 
-/// Says what is left out.
+/// Notes a value that is left out.
 fn note_unsupported(progress: &Progress, name: &[u8], what: &str) {
     progress.note(&format!("cannot take `{}`: {what}", dormouse_storage::rdb::import::shown(name)));
 }

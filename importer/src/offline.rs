@@ -1,4 +1,4 @@
-//! An import into the store itself.
+//! Import into the store itself.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,27 +13,27 @@ use crate::output::print_error;
 use crate::progress::Progress;
 use crate::{FileImport, note_unsupported, now_ms};
 
-/// Records that are held in memory before they go to a temporary file.
+/// Limit of records held in memory, in bytes. More go to a temporary file.
 const MEMORY_BYTES: usize = 512 << 20;
 
-/// The database that a file goes into.
+/// The database that receives a file.
 #[derive(Debug)]
 pub struct Destination<'a> {
     /// The store's URL.
     pub store: &'a str,
     pub database: &'a str,
-    /// Where to keep what does not fit into the memory; `None`: beside the store.
+    /// The folder for data that exceeds the memory; `None`: beside the store.
     pub temporary: Option<PathBuf>,
-    /// Chance, for a database that is new, and for the name of what is written.
+    /// Random numbers: the seed of a new database, and the writer's number in the names of objects.
     pub seed: u64,
     pub writer: u64,
 }
 
-/// Imports a file into a store that no server has open. A bucket has no lock: there, it takes the store over like a server that
-/// starts, so that one which still runs ends.
+/// Imports a file into a store that no server has open. A bucket has no lock: the import takes the store over, as a
+/// starting server does, and a server that still runs ends.
 ///
 /// # Errors
-/// Why nothing was imported.
+/// The reason that nothing was imported.
 pub fn run(import: &FileImport, destination: Destination<'_>) -> Result<(), String> {
     let (input, bytes) = import.open()?;
     let url = destination.store;
@@ -46,7 +46,7 @@ pub fn run(import: &FileImport, destination: Destination<'_>) -> Result<(), Stri
     })?);
     let outcome = import_into(&store, import, destination, input, bytes);
     if let (Err(_), Some(folder)) = (&outcome, made) {
-        // Nothing was there before, and the store is still locked, so nothing but what this import began is in it.
+        // The folder was empty before and the store is still locked, so it holds only what this import began.
         _ = std::fs::remove_dir_all(folder);
     }
     outcome
@@ -61,7 +61,7 @@ fn import_into(
 ) -> Result<(), String> {
     let Destination { store: url, database, temporary, seed, writer } = destination;
     let (owner, recovered) = Log::take(store, writer, now_ms).map_err(|error| error.to_string())?;
-    // The disk that is to hold the data has room for them; the system's temporary files may lie in memory.
+    // The disk that is to hold the data has room for the files. The system's temporary folder may be in memory.
     let beside = || url.strip_prefix("file://").map_or_else(std::env::temp_dir, PathBuf::from);
     let folder = temporary.unwrap_or_else(beside);
     let order = Order {
@@ -90,7 +90,7 @@ fn import_into(
     if let Some(owner) = &owner
         && let Err(error) = block_on(owner.release())
     {
-        // The next process takes it over from one that may be alive, which costs it a request or two.
+        // The next process must take the store over from one that may be alive, which costs a request or two.
         progress.note(&format!("the store could not be released: {error}"));
     }
     let imported = done.map_err(|error| match error {

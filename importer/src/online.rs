@@ -1,10 +1,10 @@
-//! An import through a running server: RESTORE after RESTORE, without waiting for each answer.
+//! Import through a running server: RESTORE after RESTORE, without waiting for each answer.
 //!
-//! 1. A file is read to its end first, so that damage, and what cannot be taken, is known before anything is sent. Standard
-//!    input cannot be read twice: there, what came before is in the server when something is wrong.
-//! 2. This thread reads the RDB and writes requests; what was asked goes into a queue of bounded length.
-//! 3. Another thread reads one reply for each entry of the queue. At the first error it shuts the connection, at which the
-//!    writer ends, too.
+//! 1. A file is first read to its end, so damage and unsupported data are found before anything is sent. Standard input
+//!    cannot be read twice: when an error is found, the server already holds the preceding data.
+//! 2. This thread reads the RDB and writes requests. Each request goes into a queue of bounded length.
+//! 3. Another thread reads one reply for each entry of the queue. At the first error it shuts the connection, which
+//!    ends the writer too.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,12 +21,12 @@ use crate::progress::Progress;
 use crate::target::ServerUrl;
 use crate::{FileImport, note_unsupported, now_ms};
 
-/// Requests without a reply yet.
+/// Limit of requests without a reply.
 const PENDING_MAX: usize = 4096;
 
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// How often progress is told: after so many keys.
+/// Number of keys between two progress updates.
 const STEP: u64 = 256;
 
 /// A request that waits for its reply.
@@ -38,7 +38,7 @@ enum Pending {
 /// Imports a file through a running server.
 ///
 /// # Errors
-/// Why not everything was imported.
+/// The reason that not everything was imported.
 pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
     let mut skipped = 0;
     if !import.is_stream() {
@@ -62,13 +62,13 @@ pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
     };
     let sent = send(import, target, input, &mut writer, &progress);
     if sent.is_err() {
-        // The listener must not wait for replies to what was never sent whole.
+        // The listener must not wait for replies to requests that were never sent whole.
         let _ = writer.out.get_ref().shutdown(Shutdown::Both);
     }
     drop(writer);
     let answered = listener.join().map_err(|_| "the thread that reads replies failed".to_owned())?;
     match (sent, answered) {
-        // What the server refused is why the connection was shut.
+        // The server's refusal is the reason that the connection was shut.
         (_, Err(Refusal::Reply(complaint))) => Err(complaint),
         (Err(complaint), _) | (_, Err(Refusal::Connection(complaint))) => Err(complaint),
         (Ok(sent), Ok(())) => {
@@ -85,7 +85,7 @@ pub fn run(import: &FileImport, target: &ServerUrl) -> Result<(), String> {
     }
 }
 
-/// Reads the whole file, names what cannot be taken and counts it.
+/// Reads the whole file, names and counts unsupported items.
 fn check(import: &FileImport, target: &ServerUrl, progress: &Progress) -> Result<u64, String> {
     let failed = |error: &dyn std::fmt::Display| format!("nothing was imported: {}: {error}", import.name());
     let mut reader = RdbReader::new(import.open()?.0).map_err(|error| failed(&error))?;
@@ -107,7 +107,7 @@ fn check(import: &FileImport, target: &ServerUrl, progress: &Progress) -> Result
     }
 }
 
-/// Whether an item is something that cannot be taken; it is named.
+/// Whether an item is unsupported. If so, names it.
 fn is_unsupported(entry: &RdbEntry<'_>, progress: &Progress) -> bool {
     match entry {
         RdbEntry::Unsupported { key, what } => note_unsupported(progress, key, what),
@@ -123,7 +123,7 @@ fn is_unsupported(entry: &RdbEntry<'_>, progress: &Progress) -> bool {
     true
 }
 
-/// Which index of the target the keys of an index of the RDB belong to.
+/// The index of the target for the keys of each index of the RDB.
 struct Indexes {
     fixed: Option<u64>,
     now: u64,
@@ -139,7 +139,7 @@ impl Indexes {
         self.now = index;
     }
 
-    /// The index for the next key.
+    /// Returns the index for the next key.
     fn use_one(&mut self) -> Result<u64, String> {
         let Some(fixed) = self.fixed else { return Ok(self.now) };
         match self.used.replace(self.now) {
@@ -168,7 +168,7 @@ fn connect(target: &ServerUrl) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-/// What was sent.
+/// Counters of sent data.
 #[derive(Default)]
 struct Sent {
     keys: u64,
@@ -268,7 +268,7 @@ impl Writer {
             Ok(()) => Ok(()),
             Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(io::ErrorKind::BrokenPipe.into()),
             Err(std::sync::mpsc::TrySendError::Full(pending)) => {
-                // Whoever is to reply must have been asked first.
+                // Send the request before the listener waits for its reply.
                 self.out.flush()?;
                 self.pending.send(pending).map_err(gone)
             }
@@ -276,7 +276,7 @@ impl Writer {
     }
 }
 
-/// The oldest version of RDB that has an encoding: a server refuses payloads of versions newer than its own.
+/// Returns the oldest RDB version that has an encoding: a server refuses payloads of versions newer than its own.
 fn payload_version(encoding: u8) -> u16 {
     match encoding {
         kind::SET_LISTPACK => 11,
@@ -295,7 +295,7 @@ fn write_request(out: &mut impl Write, words: &[&[u8]]) -> io::Result<()> {
     Ok(())
 }
 
-/// Why the listener stopped.
+/// The reason that the listener stopped.
 enum Refusal {
     Reply(String),
     Connection(String),

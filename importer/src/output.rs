@@ -1,4 +1,4 @@
-//! What the tools print.
+//! Output of the tools.
 
 use std::io::{ErrorKind, Write, stderr, stdout};
 
@@ -12,10 +12,10 @@ pub fn print_line(text: &str) -> Result<(), String> {
     print(&format!("{text}\n"))
 }
 
-/// Prints on standard output. A reader that has closed it, such as `head`, wants no more: that is no failure.
+/// Prints on standard output. Ignores a closed pipe, as left by `head`: the reader wants no more.
 ///
 /// # Errors
-/// When it cannot be written, such as to a full disk.
+/// When writing fails, such as on a full disk.
 pub fn print(text: &str) -> Result<(), String> {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -29,7 +29,7 @@ pub fn print_error(text: &str) {
     _ = writeln!(stderr(), "{text}");
 }
 
-/// `1 key`, `2,000 keys`
+/// Returns a count with its noun: `1 key`, `2,000 keys`.
 pub fn counted(count: u64, noun: &str) -> String {
     let ending = match count {
         1 => "",

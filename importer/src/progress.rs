@@ -1,4 +1,4 @@
-//! How far a tool is: a bar with rates on a terminal, else nothing until the summary.
+//! Progress of a tool: a bar with rates on a terminal, else nothing until the summary.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use crate::output::{counted, print_error};
 
 const TICK: Duration = Duration::from_millis(100);
 
-/// On standard error, so that data may go to standard output.
+/// A display on standard error, so that data may go to standard output.
 pub struct Progress {
     bar: ProgressBar,
     started: Instant,
 }
 
 impl Progress {
-    /// `total`: bytes, where they are known. `what`: what is being done to them.
+    /// Starts a display. `total`: the number of bytes, if known. `what`: the activity.
     pub fn new(what: &'static str, total: Option<u64>) -> Self {
-        // Hidden by itself where standard error is no terminal.
+        // The bar hides by itself if standard error is not a terminal.
         let bar = ProgressBar::no_length();
         if let Some(total) = total {
             bar.set_length(total);
@@ -45,7 +45,7 @@ impl Progress {
         }
     }
 
-    /// All has been read; what follows is counted in keys.
+    /// Marks the end of reading. The rest is counted in keys.
     pub fn writing(&self, keys: u64) {
         self.bar.set_prefix("writing");
         if !self.bar.is_hidden() {
@@ -53,12 +53,12 @@ impl Progress {
         }
     }
 
-    /// A line about something on the way.
+    /// Prints a line without disturbing the bar.
     pub fn note(&self, line: &str) {
         self.bar.suspend(|| print_error(line));
     }
 
-    /// `1,000 keys, 2 MiB, in 3 seconds (333 keys/s)`
+    /// Returns a summary such as `1,000 keys, 2 MiB, in 3 seconds (333 keys/s)`.
     pub fn summary(&self, keys: u64, bytes: u64) -> String {
         self.bar.finish_and_clear();
         let took = self.started.elapsed();

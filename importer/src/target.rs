@@ -1,4 +1,4 @@
-//! The server that an import goes to.
+//! The server that receives an import.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ pub struct ServerUrl {
     pub port: u16,
     pub user: Option<String>,
     pub password: Option<String>,
-    /// The logical index that everything goes to.
+    /// The logical index that receives everything.
     pub index: Option<u64>,
 }
 
@@ -23,7 +23,7 @@ impl FromStr for ServerUrl {
             Some(("rediss", _)) => return Err("TLS is not supported here; use redis://".to_owned()),
             _ => return Err("expected a URL such as redis://:TOKEN@127.0.0.1:6379".to_owned()),
         };
-        // What the URL holds is not repeated: it may be a password.
+        // The message does not repeat the URL, which may hold a password.
         let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (login, address) = place.rsplit_once('@').map_or((None, place), |(login, address)| (Some(login), address));
         let (user, password) = match login {
@@ -57,7 +57,7 @@ impl fmt::Debug for ServerUrl {
     }
 }
 
-/// Text with its `%XX` turned into bytes; nothing where it is empty.
+/// Decodes `%XX` in a text. Returns nothing for an empty one.
 fn unescaped(text: &str) -> Result<Option<String>, String> {
     let broken = || "the URL has a broken % escape".to_owned();
     let mut parts = text.split('%');

@@ -1,4 +1,4 @@
-//! Large writes wait for each other at the log, small ones do not wait for them.
+//! Large writes wait for each other at the log. Small ones do not wait for them.
 
 #[allow(dead_code, reason = "another test needs the rest")]
 mod bench;
@@ -19,7 +19,7 @@ fn a_large_write_waits_for_the_large_ones_before_it() {
     let bench = Bench::with_log(Some(Arc::clone(&log)));
     bench.database.shared.journal.declare(Window::Ms(1_000));
     assert_eq!(bench.line("SET small 1"), "+OK\r\n");
-    // Nobody flushes by itself here.
+    // This test has no flusher.
     let other = Journal::of(&log, &Identity { name: "other".into(), seed: 1, created_ms: 1 });
     other.append(&AtomicU64::new(0), 1, &vec![0; 9 << 20]);
     let value = vec![b'v'; 100 << 10];

@@ -1,5 +1,5 @@
-//! The fuzz targets, with the golden files damaged at random as their input: for as many inputs as an ordinary test run has
-//! time for. `cargo fuzz run TARGET` in the root searches for longer.
+//! The fuzz targets on randomly damaged golden files, with as many inputs as an ordinary test run has time for. `cargo
+//! fuzz run TARGET` in the root searches for longer.
 
 use std::{fs, path::PathBuf};
 
@@ -8,7 +8,7 @@ use dormouse_storage::fuzzing::{TARGETS, Target};
 
 const INPUTS: u64 = 1_500;
 
-/// Golden files that are good input for a target.
+/// Returns golden files that are good input for a target.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let names: &[&str] = match target {
         "chunk" => &["chunk-v1.bin"],
@@ -28,8 +28,8 @@ fn golden(name: &str) -> Vec<u8> {
     fs::read(path).expect("golden files are there")
 }
 
-/// Files of Redis and Valkey behind the byte that says how they arrive, and the items that no older server writes, small
-/// enough to be hit.
+/// Returns files of Redis and Valkey, each behind the byte that says how it arrives, and the items that no older server
+/// writes, small enough to be hit.
 fn files_of_servers() -> Vec<Vec<u8>> {
     let files = ["redis-8.10.2.rdb", "valkey-9.1.2.rdb"].map(golden);
     let small: [&[u8]; 7] = [
@@ -45,7 +45,7 @@ fn files_of_servers() -> Vec<Vec<u8>> {
     whole.chain(small.iter().map(|items| [&[1], *items].concat())).collect()
 }
 
-/// Type and value of payloads.
+/// Returns the type and value of payloads.
 fn payloads() -> Vec<Vec<u8>> {
     let payloads: [&[u8]; 8] = [
         b"\x00\x05hello",
@@ -60,7 +60,7 @@ fn payloads() -> Vec<Vec<u8>> {
     payloads.map(<[u8]>::to_vec).to_vec()
 }
 
-/// Bodies of each kind, with their lengths before them.
+/// Returns bodies of each kind, with their lengths before them.
 fn effects() -> Vec<Vec<u8>> {
     let bodies: [&[u8]; 6] = [
         b"\x00\x01k",

@@ -1,10 +1,10 @@
-//! Every interleaving of the gate's lock and mailbox, as far as loom's bound on preemptions goes.
+//! Every interleaving of the gate's lock and mailbox, up to loom's bound on preemptions.
 
 #[path = "../src/gate.rs"]
 mod gate;
 
-/// Loom's types in place of the real ones. The mailbox is a queue under a lock: what the gate relies on is that it is a
-/// queue, not how it is built.
+/// Loom's types in place of the real ones. The mailbox is a queue under a lock: the gate relies on its being a queue,
+/// not on its implementation.
 mod sync {
     pub use std::sync::Arc;
 
@@ -34,16 +34,16 @@ use std::sync::atomic::Ordering::SeqCst;
 use gate::{Gate, Guarded, Held, Job};
 use loom::sync::Mutex;
 
-/// Counts what was done under the gate. Its own lock is only ever tried: two holders at once would find it taken.
+/// Counts the work done under the gate. Its own lock is only ever tried: a second holder would find it taken.
 struct Counter {
     done: Mutex<usize>,
-    /// Times that relief was asked for, and that it came.
+    /// Number of requests for relief, and of reliefs.
     asked: AtomicUsize,
     came: AtomicUsize,
 }
 
 impl Guarded for Counter {
-    /// So few that two threads reach it.
+    /// A limit so low that two threads reach it.
     const JOBS_MAX: usize = 1;
 
     fn relieve(gate: &sync::Arc<Gate<Self>>) {
@@ -55,7 +55,7 @@ fn counter() -> sync::Arc<Gate<Counter>> {
     Gate::new(Counter { done: Mutex::new(0), asked: AtomicUsize::new(0), came: AtomicUsize::new(0) })
 }
 
-/// What a lane does: it comes once for each time that it was asked, with the lock still to be taken.
+/// Acts as a lane: runs once per request for relief, and still has to take the lock.
 fn relief(gate: &sync::Arc<Gate<Counter>>) {
     while gate.guarded.came.load(SeqCst) < gate.guarded.asked.load(SeqCst) {
         gate.guarded.came.fetch_add(1, SeqCst);
@@ -141,7 +141,7 @@ fn a_holder_runs_a_bounded_number_and_lets_go() {
         drop(held);
         assert_eq!(gate.guarded.asked.load(SeqCst), 1);
         assert_eq!(*gate.guarded.done.try_lock().expect("nobody holds the gate"), 1);
-        // The lock is free: one that comes by takes it, runs a job, and asks for no second relief.
+        // The lock is free: the lane takes it, runs a job, and asks for no second relief.
         gate.leave(Job::Run(Box::new(work)));
         assert_eq!(*gate.guarded.done.try_lock().expect("nobody holds the gate"), 2);
         assert_eq!(gate.guarded.asked.load(SeqCst), 1);
@@ -160,7 +160,7 @@ fn jobs_that_a_holder_has_left_are_run_by_its_relief() {
         let threads = [
             loom::thread::spawn({
                 let gate = gate.clone();
-                // The lane: it comes while others leave jobs and let go.
+                // The lane runs while other threads leave jobs and let go.
                 move || relief(&gate)
             }),
             loom::thread::spawn({
@@ -187,7 +187,7 @@ fn relief_meets_a_grant() {
             move || {
                 gate.leave(Job::Grant(Box::new(|held| {
                     work(&held);
-                    // It keeps the lock for a while and lets go by itself.
+                    // The holder keeps the lock for a while and lets go by itself.
                     drop(held);
                     None
                 })));

@@ -1,7 +1,7 @@
 //! The format is a promise: the store of every release opens in this build, with all data equal.
 //!
-//! `golden/stores/VERSION.tar.gz` was made by that release's own binary (`golden/stores/make.py`), once. It is a folder as
-//! a kill -9 has left it, with chunks, tails, a branch, what only the log has, and a text of what is in it.
+//! Each release's own binary made `golden/stores/VERSION.tar.gz` (`golden/stores/make.py`), once. It is a folder as a
+//! kill -9 has left it, with chunks, tails, a branch, data that only the log has, and a text of the contents.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ fn escaped(text: &[u8]) -> String {
     out
 }
 
-/// A key as the text has it: type, expiry, elements.
+/// Returns a key as the text shows it: type, expiry, elements.
 fn shown(record: &Record) -> String {
     let item = |item: Item<'_>| item.to_vec();
     let pair = |left: Item<'_>, right: String| [&left.to_vec()[..], b"=", right.as_bytes()].concat();
@@ -62,7 +62,7 @@ fn shown(record: &Record) -> String {
     [kind.to_owned(), expiry].into_iter().chain(elements).collect::<Vec<_>>().join("\t")
 }
 
-/// Database, index and key, with what is there.
+/// Contents by database, index and key.
 type Keys = BTreeMap<(String, usize, String), String>;
 
 fn found(store: &Arc<Store>, databases: &[&str]) -> Keys {
@@ -104,12 +104,12 @@ fn the_store_of_every_release_opens_with_all_data() {
             names
         };
         let url = format!("file://{}", folder.path().join("store").display());
-        // Beside a server, or where there is none: nothing is written.
+        // Opened beside a server, or without one, the store is not written.
         let looked = Arc::new(Store::open_read_only(&url).expect("a store that opens"));
         assert_eq!(found(&looked, &databases), expected, "{version}");
         let report = check(&looked, None, &mut |_| {}).expect("a store that can be asked");
         assert_eq!(report.problems(), 0, "{version}: {report:?}");
-        // As its server opens it: marked with this build's format from then on.
+        // Opened as its server does, the store is marked with this build's format from then on.
         let store = Arc::new(Store::open(&url).expect("a store that opens"));
         assert_eq!(found(&store, &databases), expected, "{version}, marked");
     }

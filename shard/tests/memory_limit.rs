@@ -1,5 +1,5 @@
-//! The limit of the process, for databases that have none of their own: a command that would exceed it is refused before it
-//! takes anything, whatever makes it large.
+//! The limit of the process, for databases without a limit of their own: a command that would exceed it is refused
+//! before it takes anything, whatever makes it large.
 
 #[allow(dead_code, reason = "another test needs the rest")]
 mod bench;
@@ -11,7 +11,7 @@ const MIB: usize = 1 << 20;
 const TOTAL: usize = 1 << 40;
 const LEFT: usize = 24 * MIB;
 
-/// So many bytes, compressed as far as RDB's compression goes.
+/// Returns this many bytes, compressed as far as RDB's compression goes.
 fn compressed(len: usize) -> Vec<u8> {
     let references = (len - 1) / 264;
     let mut bytes = vec![0, b'a'];
@@ -25,11 +25,11 @@ fn compressed(len: usize) -> Vec<u8> {
     payload
 }
 
-/// One test, as the limit is that of the process.
+/// A single test, since the limit is that of the process.
 #[test]
 fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
     let bench = Bench::new();
-    // As long as its room, so that it has to be moved to become longer.
+    // The text fills its room, so it has to be moved to become longer.
     bench.line(&format!("SETRANGE text {} x", 32 * MIB - 1));
     assert_eq!(bench.line("STRLEN text"), format!(":{}\r\n", 32 * MIB));
     for n in 0..60 {
@@ -66,17 +66,17 @@ fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
     }
     let reply = bench.run(&[(0, restore)]);
     assert!(reply.contains("'maxmemory-total'"), "RESTORE: {reply}");
-    // A transaction, whose commands see different indexes: in index 1 the text is not there.
+    // The commands of this transaction see different indexes: index 1 does not have the text.
     let reply = bench.run(&[(0, &[b"GET", b"none"]), (1, &[b"SETRANGE", b"text", b"33554431", b"x"])]);
     assert!(reply.contains("'maxmemory-total'"), "EXEC: {reply}");
-    // Each of these fits, and all together do not.
+    // Each of these fits, but not all together.
     let sets: Vec<String> = (0..4).map(|n| format!("d{n}")).collect();
     let several: Vec<(u8, [&[u8]; 4])> =
         sets.iter().map(|key| (0, [b"SETRANGE".as_slice(), key.as_bytes(), b"10000000", b"x"])).collect();
     let several: Vec<(u8, &[&[u8]])> = several.iter().map(|(select, args)| (*select, &args[..])).collect();
     let reply = bench.run(&several);
     assert!(reply.contains("'maxmemory-total'"), "EXEC: {reply}");
-    // What a transaction makes and then copies is not known before it runs.
+    // The size of a value that a transaction makes and then copies is unknown before it runs.
     let reply = bench.run(&[
         (0, &[b"SETRANGE", b"d", b"10000000", b"x"]),
         (0, &[b"COPY", b"d", b"e"]),
@@ -86,7 +86,7 @@ fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
     assert!(reply.starts_with(":10000001\r\n:1\r\n-OOM"), "EXEC: {reply}");
     let grown = bench.database.used_bytes().saturating_sub(before);
     assert!(grown < MIB, "{grown} bytes were taken all the same");
-    // Nothing stays reserved when the thread that ran the last one has let the locks go.
+    // Nothing stays reserved after the thread that ran the last command has let the locks go.
     MEMORY.measured(LEFT.cast_signed(), TOTAL, TOTAL);
     while MEMORY.is_exceeded_by(LEFT) {
         std::thread::yield_now();

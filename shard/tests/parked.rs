@@ -1,5 +1,5 @@
-//! Large values that are changed while a checkpoint of one moment writes them: it writes them as they were, whatever becomes
-//! of them, and nothing else is kept for it.
+//! Large values that change while a checkpoint of one moment writes them: it writes them as they were, whatever becomes
+//! of them, and keeps nothing else for it.
 
 mod bench;
 
@@ -11,7 +11,7 @@ use dormouse_storage::codec::value::pieces::Sizes;
 
 const FIELDS: usize = 2000;
 
-/// The names of all elements that a value was made of.
+/// Returns the names of all elements that a value was made of.
 fn names(from: usize) -> String {
     (from..FIELDS).map(|n| format!("element-{n}")).collect::<Vec<_>>().join(" ")
 }
@@ -57,7 +57,7 @@ fn what_is_emptied_shrunk_or_replaced_meanwhile_is_written_as_it_was() {
     bench.runtime.block_on(async {
         let database = Arc::clone(&bench.database);
         let sleep = tokio::spawn(async move { database.sleep().await });
-        // What has been written since the checkpoints before is what the one of a moment has to write.
+        // The checkpoint of one moment has to write the data that is newer than the previous checkpoints.
         let mut turns = 0;
         while !shared.parked.is_open() {
             for (kind, ..) in &kinds {
@@ -91,7 +91,7 @@ fn what_is_emptied_shrunk_or_replaced_meanwhile_is_written_as_it_was() {
         assert!(shared.parked.is_open(), "it was over before anything had changed");
         let parked = bench.database.used_bytes();
         assert!(parked > before / 4, "what is parked counts: {parked} bytes of {before}");
-        // What is made and dropped now is nothing of that moment.
+        // Values that are made and dropped now do not belong to that moment.
         for _ in 0..50 {
             bench.line_beside(&format!("SADD later {}", names(0))).await;
             bench.line_beside("DEL later").await;

@@ -1,12 +1,12 @@
-//! What was asked of a node and what was promised for it; after a crash, whether that was kept.
+//! The book of a node: each request to it, and each promise for it. After a crash, the book checks the promises.
 //!
-//! 1. Every batch is noted while its locks are held, so in the order of cause and effect: what it asked, what it was
-//!    answered, and where its entry in the log ends. The models run it too, and their replies must be the same.
-//! 2. A batch is *promised* when the log has said that its entry is durable, or when a checkpoint that began after it has been
-//!    committed; and nothing that went before it in its database is neither.
-//! 3. What a crash leaves must be, in each database, the state after some prefix of the batches with all that were promised.
-//!    Databases of which everything was logged must show the same prefix. One that was not logged must not be ahead
-//!    of them: a manifest may not keep what it did and lose what the others had done before.
+//! 1. Every batch is noted while its locks are held, so in the order of cause and effect: its commands, its replies,
+//!    and the end of its entry in the log. The models run it too, and their replies must be the same.
+//! 2. A batch is *promised* when it and every earlier batch of its database are durable in one of two ways: the log has
+//!    said that the entry is durable, or a checkpoint that began after the batch has been committed.
+//! 3. In each database, a crash must leave the state after some prefix of the batches that includes all promised ones.
+//!    Databases with everything logged must show the same prefix. A database that was not logged must not be ahead of
+//!    them: a manifest may not keep its writes and lose the earlier ones of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,42 +28,42 @@ pub struct Batch {
     pub database: usize,
     pub commands: Vec<(Asked, String)>,
     pub now_ms: u64,
-    /// Behind its entry; 0: it wrote nothing, or nothing was logged.
+    /// The position behind its entry; 0: it wrote nothing, or nothing was logged.
     pub written: Lsn,
     /// The database's sequence number after it.
     pub sequence: u64,
-    /// It may have written, and was not logged or was logged behind a gap that no checkpoint has closed yet.
+    /// Whether it may have written, and was not logged or was logged behind a gap that no checkpoint has closed yet.
     pub unlogged: bool,
-    /// The models say that it changed something; set by [`Book::note`].
+    /// Whether it changed something according to the models; set by [`Book::note`].
     pub changed: bool,
-    /// It is a key that was dropped for room. Its entry in the log is not known.
+    /// Whether it is a key that was dropped for room. Its entry in the log is not known.
     pub is_eviction: bool,
 }
 
 #[derive(Debug, Default)]
 struct Database {
-    /// What it held when the process started.
+    /// The contents when the process started.
     base: Model,
     live: Model,
-    /// So many of the process's batches, those of other databases included, lie before a checkpoint that was committed.
+    /// The process's batches, those of other databases included, that precede a committed checkpoint.
     covered: usize,
-    /// Where the last write of a key ends in the log; of all keys.
+    /// Where the last write of a key ends in the log, and the last write of all keys.
     written: BTreeMap<Key, Lsn>,
     written_whole: Lsn,
-    /// Where the log ended when a loss window was last declared: what was written before was promised less.
+    /// Where the log ended when a loss window was last declared: earlier writes were promised less.
     declared: Lsn,
 }
 
 pub struct Book {
-    /// Where batches are traced.
+    /// The disk, which traces batches.
     disk: Arc<Disk>,
     databases: Vec<Database>,
     batches: Vec<Batch>,
-    /// By the number that its client has given.
+    /// Watches by the number that their client gave.
     watches: BTreeMap<u64, Watch>,
     /// Whether a process lives that may note anything.
     pub is_open: bool,
-    /// The first thing that was wrong.
+    /// The first fault.
     pub failure: Option<String>,
 }
 
@@ -88,8 +88,8 @@ impl Book {
         self.batches.len()
     }
 
-    /// Notes a batch, while its locks are held. `is_strict`: its reply must wait for what it tells of; `awaited`: for what
-    /// it does; `flushed`: what is durable.
+    /// Notes a batch, while its locks are held. `is_strict`: its reply must wait for its own writes and for those that
+    /// it tells of. `awaited`: the position that it waits for. `flushed`: the durable position.
     pub fn note(&mut self, mut batch: Batch, is_strict: bool, awaited: Lsn, flushed: Lsn) {
         if !self.is_open {
             return;
@@ -143,7 +143,7 @@ impl Book {
         self.batches.push(batch);
     }
 
-    /// The database has removed a key by itself, and its locks are still held.
+    /// Notes that the database has removed a key by itself, while its locks are held.
     pub fn removed(&mut self, at: usize, event: KeyEvent, key: Key, limit: Option<Limit>) {
         let now_ms = clock::now_ms();
         if !self.is_open || !matches!(event.class, EventClass::Expired | EventClass::Evicted) {
@@ -154,7 +154,7 @@ impl Book {
         if event.class == EventClass::Expired {
             match expiry {
                 Some(Some(at)) if at <= now_ms => drop(live.keys.remove(&key)),
-                // The process before has left it, or a command has replaced or dropped it as it was stale.
+                // The previous process has left it, or a command has replaced or dropped the stale key.
                 None => {}
                 _ => self.fail(format!("{key:?} expired at {now_ms}, but has expiry {expiry:?}")),
             }
@@ -182,7 +182,7 @@ impl Book {
         self.note(batch, false, 0, 0);
     }
 
-    /// A client watches keys from now on, and their locks are held.
+    /// Notes that a client watches keys from now on, while their locks are held.
     pub fn watch(&mut self, number: u64, database: usize, keys: &[Key], now_ms: u64) {
         if self.is_open {
             self.disk.note(format!("{number:016x} watches {keys:?} of database {database}"));
@@ -190,12 +190,12 @@ impl Book {
         }
     }
 
-    /// A client watches no longer.
+    /// Notes that a client watches no longer.
     pub fn unwatch(&mut self, number: u64) {
         self.watches.remove(&number);
     }
 
-    /// A transaction that watches runs, and its locks are held. To be told before [`Self::note`].
+    /// Notes that a watching transaction runs, while its locks are held. Must precede [`Self::note`].
     pub fn applies(&mut self, number: u64, now_ms: u64) {
         if let Some(watch) = self.watches.remove(&number)
             && watch.must_refuse(&self.databases[watch.database].live, now_ms)
@@ -204,7 +204,7 @@ impl Book {
         }
     }
 
-    /// A transaction was refused because a key that it watches had changed.
+    /// Notes that a transaction was refused because a key that it watches had changed.
     pub fn refused(&mut self, number: u64) {
         if let Some(watch) = self.watches.remove(&number)
             && !watch.may_refuse(clock::now_ms())
@@ -213,7 +213,8 @@ impl Book {
         }
     }
 
-    /// A checkpoint of the database was committed that began after so many batches. What was logged since is promised too.
+    /// Notes that a checkpoint of the database was committed that began after this many batches. What was logged since
+    /// is promised too.
     pub fn cover(&mut self, database: usize, batches: usize) {
         if self.is_open {
             let covered = &mut self.databases[database].covered;
@@ -223,7 +224,7 @@ impl Book {
         }
     }
 
-    /// A loss window was declared when the log ended at `end`.
+    /// Notes that a loss window was declared when the log ended at `end`.
     pub fn declare(&mut self, database: usize, end: Lsn) {
         self.databases[database].declared = end;
     }
@@ -232,7 +233,7 @@ impl Book {
         &self.databases[database].live
     }
 
-    /// How many batches must be there: up to the last that was promised; with the sequence number after it.
+    /// Returns how many batches must have survived, up to the last promised one, and the sequence number after it.
     fn promised(&self, at: usize, flushed: Lsn) -> (usize, u64) {
         let covered = self.databases[at].covered;
         let mut promised = (0, 0);
@@ -247,11 +248,11 @@ impl Book {
         promised
     }
 
-    /// Checks what a crash has left. `found`: what each database holds, and its sequence number. The models are what was
-    /// found from here on.
+    /// Checks the state that a crash has left. `found`: the contents of each database, and its sequence number. From
+    /// here on, the models are that state.
     ///
     /// # Errors
-    /// What was lost, or can never have been.
+    /// Lost data, or data that can never have been.
     pub fn check(&mut self, found: Vec<(Model, u64)>, flushed: Lsn) -> Result<(), String> {
         let now_ms = clock::now_ms();
         // The prefixes, by their lengths, that all logged databases show.
@@ -302,7 +303,7 @@ impl Book {
         Ok(())
     }
 
-    /// The lengths of the prefixes after which a database held what was found.
+    /// Returns the lengths of the prefixes after which a database held what was found.
     fn fitting(&self, at: usize, found: &Model, now_ms: u64) -> Result<BTreeSet<usize>, String> {
         let mut state = self.databases[at].base.clone();
         let alive = |state: &Model, key: &Key| {

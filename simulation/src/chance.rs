@@ -1,5 +1,5 @@
-//! Chance: SplitMix64, the same numbers for the same seed. A generator of its own, as seeds that have found something are kept
-//! for tests, and another would make other runs of them.
+//! Chance: SplitMix64, the same numbers for the same seed. The generator is our own, since seeds that have found
+//! something are kept for tests, and another generator would change their runs.
 
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
@@ -9,7 +9,7 @@ impl Chance {
         Self(seed)
     }
 
-    /// Uniform 64 bits.
+    /// Returns uniform 64 bits.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -18,12 +18,12 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// From 0 to `limit` - 1; 0 for a limit of 0.
+    /// Returns a number from 0 to `limit` - 1; 0 for a limit of 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.draw() % limit.max(1)
     }
 
-    /// True so many times in a thousand.
+    /// Returns true this many times in a thousand.
     pub fn permille(&mut self, times: u64) -> bool {
         self.below(1000) < times
     }

@@ -1,4 +1,4 @@
-//! A client's batch, run by the executor as a transaction of a server is.
+//! A client's batch, which the executor runs like a transaction of a server.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,7 +51,7 @@ pub async fn watch(
     Ok(watched)
 }
 
-/// Runs a batch to its end and waits until it may be answered. Its replies, unless the log has fallen behind.
+/// Runs a batch to its end and waits until it may be answered. Returns its replies, unless the log has fallen behind.
 ///
 /// # Errors
 /// When the database cannot be woken or a place cannot be loaded.

@@ -1,8 +1,8 @@
-//! The held clock: it moves when the schedule says so. Each run has a thread to itself.
+//! The held clock: only the schedule moves it. Each run has a thread to itself.
 
 use std::cell::Cell;
 
-/// Where each run begins, unix milliseconds.
+/// The start of each run, in Unix milliseconds.
 pub const START_MS: u64 = 1_700_000_000_000;
 
 thread_local! {

@@ -1,12 +1,11 @@
-//! The simulated disk: what a node's store and log have written, and what of it would survive.
+//! The simulated disk: the data that a node's store and log have written, and the part of it that would survive.
 //!
-//! 1. A request to the store waits until the schedule answers it, in whatever order that chooses: done, refused, done
-//!    with the answer lost. Requests of the log, and all of them while the disk is [`Disk::at_once`], are answered when
-//!    they come.
-//! 2. A *crash* ends the process: requests under way happen or don't, and every handle of before is dead. It may come in the
-//!    middle of any request.
-//! 3. A *power cut* is a crash that also takes what was not durable: deletes may be undone, and of a log file's bytes
-//!    that were not synced any subset of sectors survives, see [`crate::files`].
+//! 1. A request to the store waits until the schedule answers it, in any order: done, refused, done with the answer
+//!    lost. Requests of the log are answered at once, and so are all requests while the disk is [`Disk::at_once`].
+//! 2. A *crash* ends the process: requests under way happen or don't, and every earlier handle is dead. A crash may
+//!    come in the middle of any request.
+//! 3. A *power cut* is a crash that also takes data that was not durable: deletes may be undone, and any subset of the
+//!    unsynced sectors of a log file survives, see [`crate::files`].
 //!
 //! Objects are created whole or not at all, as a folder does it by a link and an object store by its protocol.
 
@@ -31,7 +30,7 @@ use crate::chance::Chance;
 use crate::file::LogFile;
 use crate::trace::Trace;
 
-/// What is asked of the store.
+/// The kind of a request to the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Put,
@@ -40,23 +39,23 @@ pub enum Kind {
     Delete,
 }
 
-/// What happens to a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Done,
-    /// Nothing is done: no space left.
+    /// Nothing is done: no space is left.
     Full,
     /// Nothing is done, and the error does not say why.
     Lost,
-    /// It is done, yet an error is reported.
+    /// The request is done, yet an error is reported.
     Unanswered,
-    /// The process dies before it is done, or after.
+    /// The process dies before the request is done, or after.
     Crash {
         done: bool,
     },
 }
 
-/// How often what goes wrong, in a thousand requests.
+/// Frequency of each fault, in a thousand requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rates {
     pub store: u64,
@@ -68,7 +67,7 @@ pub struct Rates {
 struct Waiting {
     kind: Kind,
     name: String,
-    /// What a put would create.
+    /// The bytes that a put would create.
     bytes: Option<Bytes>,
     answer: oneshot::Sender<Verdict>,
 }
@@ -79,9 +78,9 @@ pub struct State {
     pub at_once: bool,
     /// The process that may use the disk; handles of earlier ones are dead.
     pub process: u64,
-    /// The process has died in a request: nothing more is done for it.
+    /// Whether the process has died in a request: nothing more is done for it.
     pub dead: bool,
-    /// There is no room for chunks.
+    /// Whether chunks have no room.
     pub is_full: bool,
     /// Faults of this process's life.
     pub faults: u64,
@@ -97,7 +96,7 @@ pub struct State {
 pub struct Disk {
     state: Mutex<State>,
     objects: InMemory,
-    /// Deletes are not durable before a power cut: a folder.
+    /// Whether deletes are not durable before a power cut, as in a folder.
     pub is_folder: bool,
 }
 
@@ -129,7 +128,7 @@ impl Disk {
         self.state.lock().trace.note(step);
     }
 
-    /// Answers one of the requests that wait, chosen by chance. False: none waits.
+    /// Answers one of the waiting requests, chosen by chance. Returns false if none waits.
     pub fn answer_one(&self) -> bool {
         let mut state = self.state.lock();
         let chosen = state.chance.draw() as usize % state.waiting.len().max(1);
@@ -138,7 +137,7 @@ impl Disk {
         true
     }
 
-    /// From here on nothing waits and nothing fails; what waits is done.
+    /// Ends all waits and faults: waiting requests are done.
     pub fn calm(&self) {
         let mut state = self.state.lock();
         state.rates = Rates::default();
@@ -149,7 +148,7 @@ impl Disk {
         }
     }
 
-    /// The process is gone: what it has asked for happens or doesn't.
+    /// Ends the process: each of its requests happens or doesn't.
     pub fn crash(&self) {
         let waiting = {
             let mut state = self.state.lock();
@@ -175,7 +174,7 @@ impl Disk {
         }
     }
 
-    /// What was not durable is lost. After [`Self::crash`].
+    /// Loses all data that was not durable. Comes after [`Self::crash`].
     pub fn cut_power(&self) {
         let mut back = Vec::new();
         self.with(|state| {
@@ -202,7 +201,7 @@ impl Disk {
         }
     }
 
-    /// Changes one bit of an object. Answers its name.
+    /// Changes one bit of an object. Returns its name.
     pub fn flip_object(&self) -> Option<String> {
         let mut all: Vec<ObjectMeta> =
             now(self.objects.list(None).collect::<Vec<_>>())?.into_iter().flatten().collect();
@@ -232,7 +231,7 @@ impl Disk {
 }
 
 impl State {
-    /// What happens to a request of the log.
+    /// Returns the fate of a request of the log.
     pub fn log_verdict(&mut self) -> Verdict {
         let fault = self.rates.log;
         self.draw(Kind::Put, "log/", fault)
@@ -266,7 +265,7 @@ impl State {
         let rate = self.rates.store;
         let verdict = self.draw(waiting.kind, &waiting.name, rate);
         self.trace.note(format!("  {:?} {}: {verdict:?}", waiting.kind, waiting.name));
-        // Whoever asked may have gone.
+        // The task that asked may have gone.
         let _ = waiting.answer.send(verdict);
     }
 }
@@ -310,7 +309,7 @@ impl Objects {
     }
 }
 
-/// The outcome of a future that never waits.
+/// Returns the outcome of a future that never waits.
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     future.now_or_never()
 }

@@ -1,5 +1,5 @@
-//! What a schedule has beyond the plainest one. Each feature has chances of its own, so that a seed's plain schedule stays what
-//! it was when others are added.
+//! Features of a schedule beyond the plainest one. Each feature has chances of its own, so that a seed's plain schedule
+//! stays the same when others are added.
 
 use dormouse_shard::keyspace::Eviction;
 
@@ -8,8 +8,8 @@ use crate::model::{Key, Touched, touched};
 use crate::plan::{Action, Limit, Plan};
 use crate::script::{Asked, Script};
 
-/// Times in a thousand steps that the disk becomes full or has room again, or that shards and so places are cut or merged, which
-/// decides what is stored as one.
+/// Times in a thousand steps that the disk becomes full or has room again, or that shards, and so places, are cut or
+/// merged. Cutting decides which data is stored together.
 const FILLS: u64 = 45;
 /// Batches in a thousand with a command that makes a value large.
 const GROWTHS: u64 = 150;
@@ -26,25 +26,25 @@ const EVICTIONS: u64 = 60;
 /// Keys of each kind where manifests have pages.
 const PAGED_KEYS: u64 = 60;
 
-/// Which features a schedule has.
+/// The features of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
-    /// The disk is full for a while, but for tails and manifests, which the reserve has room for.
+    /// The disk is full for a while, except for tails and manifests, which fit into the reserve.
     pub full_disk: bool,
-    /// Values of so many bytes that they are stored in pieces as on any server.
+    /// Values are so large that they are stored in pieces as on any server.
     pub large_values: bool,
-    /// Clients go on writing while the process is told to end, so that the last checkpoint is made under their noses.
+    /// Clients continue to write while the process is told to end, so that the last checkpoint races with them.
     pub eager_clients: bool,
     /// Some transactions watch keys before they run.
     pub watches: bool,
-    /// The databases have a limit of memory, and a policy for what is dropped at it.
+    /// The databases have a limit of memory, and a policy for dropping keys at it.
     pub eviction: bool,
-    /// So many places that manifests have pages.
+    /// The places are so many that manifests have pages.
     pub pages: bool,
 }
 
 impl Features {
-    /// Those of a seed.
+    /// Returns the features of a seed.
     pub fn of(seed: u64) -> Self {
         let has = |feature: u64| Chance::new(seed ^ feature << 56).permille(300);
         Self {
@@ -52,18 +52,18 @@ impl Features {
             large_values: has(2),
             eager_clients: has(3),
             watches: has(4),
-            // A large value, or the tables of many places, may by themselves be more than the limit.
+            // A large value, or the tables of many places, may by themselves exceed the limit.
             eviction: has(5) && !has(2) && !has(6),
             pages: has(6),
         }
     }
 }
 
-/// The features of a run and what decides what they do.
+/// The features of a run, with the chances that drive them.
 pub struct Extras {
     pub features: Features,
     chance: Chance,
-    /// For what was added later.
+    /// Chance for features that were added later.
     later: Chance,
 }
 
@@ -72,7 +72,7 @@ impl Extras {
         Self { features, chance: Chance::new(!seed), later: Chance::new(seed.rotate_left(32)) }
     }
 
-    /// Changes what the plan says of the databases.
+    /// Adapts the plan's databases to the features.
     pub fn prepare(&mut self, plan: &mut Plan) {
         if self.features.pages {
             plan.scripts.iter_mut().for_each(|script| script.keys = PAGED_KEYS);
@@ -94,7 +94,7 @@ impl Extras {
         Limit { bytes: self.later.pick(&[5_000, 7_000, 10_000]), policy: self.later.pick(&policies) }
     }
 
-    /// What happens before the next step, if anything.
+    /// Returns an action to take before the next step, if any.
     pub fn action(&mut self) -> Option<Action> {
         let Features { full_disk, .. } = self.features;
         let fills = full_disk && self.chance.permille(FILLS);
@@ -112,7 +112,8 @@ impl Extras {
         self.features.eager_clients && self.chance.permille(EAGERNESS)
     }
 
-    /// The keys that a client watches, what it asks for then unless it discards that, and how long it thinks.
+    /// Returns the keys that a client watches, its commands after that (none if it discards), and how many turns it
+    /// thinks.
     pub fn transaction(&mut self, script: &Script) -> (Vec<Key>, Option<Vec<Asked>>, u64) {
         let chance = &mut self.later;
         let mut keys: Vec<Key> = Vec::new();
@@ -124,7 +125,7 @@ impl Extras {
         (keys, (!chance.permille(DISCARDS)).then_some(asked), chance.below(chance.clone().pick(&[5, 50, 400])))
     }
 
-    /// Adds to what a client asks for.
+    /// Adds to a client's commands.
     pub fn add_to(&mut self, asked: &mut Vec<Asked>, script: &Script) {
         if self.features.large_values && self.chance.permille(GROWTHS) {
             asked.push(script.growth(&mut self.chance));

@@ -1,8 +1,9 @@
 //! One file on the simulated disk.
 //!
-//! A file has what programs see of it, and what is durable. A sync that succeeds makes them equal. One that fails may have
-//! written any sectors, and the system forgets that the others still had to be written: a later sync of the same file
-//! says nothing about them. A power cut leaves what is durable, any of the other sectors, and zeros.
+//! A file has two contents: the one that programs see, and the durable one. A sync that succeeds makes them equal. One
+//! that fails may have written any sectors, and the system forgets that the others still had to be written: a later
+//! sync of the same file says nothing about them. A power cut leaves the durable content, any of the other sectors, and
+//! zeros.
 
 use crate::chance::Chance;
 
@@ -11,10 +12,10 @@ const SECTOR_BYTES: usize = 512;
 /// A file of the log.
 #[derive(Debug, Clone, Default)]
 pub struct LogFile {
-    /// As programs see it.
+    /// The content that programs see.
     pub seen: Vec<u8>,
     pub durable: Vec<u8>,
-    /// Sectors that a failed sync has left for lost.
+    /// Sectors that a failed sync has given up.
     pub lost: Vec<usize>,
     /// Whether its name survives a power cut.
     pub has_name: bool,
@@ -32,7 +33,7 @@ impl LogFile {
         self.durable = durable;
     }
 
-    /// Sectors in which what is seen differs from what is durable.
+    /// Returns the sectors whose seen content differs from the durable one.
     fn unsynced(&self) -> Vec<usize> {
         let sectors = self.seen.len().max(self.durable.len()).div_ceil(SECTOR_BYTES);
         let of = |bytes: &[u8], sector: usize| {
@@ -63,7 +64,7 @@ impl LogFile {
         }
     }
 
-    /// Answers how many sectors are lost.
+    /// Cuts the power. Returns how many sectors are lost.
     pub fn cut_power(&mut self, chance: &mut Chance) -> usize {
         let (mut lost, odds) = (0, chance.pick(&[0, 300, 700, 1000]));
         for sector in self.unsynced() {
@@ -79,7 +80,7 @@ impl LogFile {
         lost
     }
 
-    /// Changes one bit of what is durable and no zero. Answers where.
+    /// Changes one bit before the trailing zeros, also of the durable content. Returns its position.
     pub fn flip(&mut self, chance: &mut Chance) -> Option<usize> {
         let end = self.seen.iter().rposition(|byte| *byte != 0)? + 1;
         let at = chance.below(end as u64) as usize;

@@ -1,7 +1,7 @@
 //! The log's files on the simulated disk: the twin of the engine's `log::sink::Files`, call for call.
 //!
-//! A removed file may come back until the next process settles, unless its name is durable again for another file: a name is
-//! one file's, and the sync of the folder that makes the new one durable takes the old one away.
+//! A removed file may come back until the next process settles, unless its name is durable again for another file: a
+//! name belongs to one file, and the sync of the folder that makes the new one durable removes the old one.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use dormouse_storage::store::StoreError;
 use crate::disk::{Disk, State, Verdict};
 use crate::file::LogFile;
 
-/// Zeros ahead of the end of a file.
+/// Zeros written ahead of the end of a file, in bytes.
 const AHEAD_BYTES: usize = 4096;
 
 /// One process's handle on the log's files.
@@ -25,21 +25,21 @@ pub struct SimulatedFiles {
 
 struct Current {
     place: (u64, u64),
-    /// The head of a file in which nothing is yet.
+    /// The head of a file that has no content yet.
     unwritten: Vec<u8>,
     at: usize,
     filled: usize,
 }
 
 impl SimulatedFiles {
-    /// Bytes of one file, more or less.
+    /// Approximate size of one file, in bytes.
     pub const BYTES: u64 = 6000;
 
     pub fn new(disk: &Arc<Disk>) -> Self {
         Self { disk: Arc::clone(disk), process: disk.with(|state| state.process), current: None }
     }
 
-    /// Does something to the disk as its fate is.
+    /// Does a request to the disk according to its fate.
     fn act<R>(
         &self,
         action: &'static str,
@@ -99,7 +99,7 @@ impl Sink for SimulatedFiles {
             }
             let is_new = !state.logs.contains_key(&place);
             assert!(is_new, "a log file is begun twice");
-            // Where the answer is lost, its name was not synced.
+            // If the answer is lost, the name was not synced.
             let has_name = verdict == Verdict::Done;
             state.logs.insert(place, LogFile { has_name, ..LogFile::default() });
             Some(())
@@ -116,7 +116,7 @@ impl Sink for SimulatedFiles {
         self.act("append to", current.place, |state, verdict| {
             let State { logs, chance, .. } = state;
             let file = logs.get_mut(&current.place)?;
-            // No space, or death: some of it is written.
+            // Without space, or at death, part of it is written.
             let written = match verdict {
                 Verdict::Lost if chance.permille(500) => return None,
                 Verdict::Full | Verdict::Crash { done: false } => chance.below(frame.len() as u64) as usize,
@@ -131,7 +131,7 @@ impl Sink for SimulatedFiles {
                 return None;
             }
             current.at = end;
-            // Where there is no room for zeros there may be for frames.
+            // Even without room for zeros, frames may have room.
             if current.at > current.filled && chance.permille(800) {
                 current.filled = current.at + AHEAD_BYTES;
                 file.seen.resize(current.filled, 0);
@@ -202,7 +202,7 @@ mod tests {
 
     const PLACE: (u64, u64) = (1, 1);
 
-    /// A disk on which a file was written and then removed, and nothing was synced since.
+    /// Returns a disk on which a file was written and then removed, and nothing was synced since.
     fn removed(seed: u64) -> (Arc<Disk>, SimulatedFiles) {
         let disk = Disk::new(Chance::new(seed), Rates::default(), true);
         let mut files = SimulatedFiles::new(&disk);
@@ -232,7 +232,7 @@ mod tests {
         let (mut first, mut none) = (0, 0);
         for seed in 0..64 {
             let (disk, files) = removed(seed);
-            // Begun, but the folder could not be synced; so it is removed again.
+            // The file was begun, but the folder could not be synced. So the file is removed again.
             disk.with(|state| state.logs.insert(PLACE, LogFile::default()));
             files.remover()(&[PLACE]).unwrap();
             disk.cut_power();

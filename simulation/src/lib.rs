@@ -1,19 +1,19 @@
 //! The engine on a simulated disk under a held clock: one process after the other, each step decided by a seed.
 //!
-//! 1. A seed decides a [`plan`] and then every step: which command comes next, which request of the store is answered and
-//!    how, when the log is flushed, a checkpoint begins, a shard splits, the clock moves, the process dies.
-//! 2. All of the engine runs on one thread: its lanes are tasks of the run's runtime, the log has no flusher, and requests to
-//!    the store wait until the schedule answers them ([`disk`]). So the same seed gives the same run.
+//! 1. A seed decides a [`plan`] and then every step: the next command, the next answer of the store and the request
+//!    that it goes to, when the log is flushed, a checkpoint begins, a shard splits, the clock moves, the process dies.
+//! 2. All of the engine runs on one thread: its lanes are tasks of the run's runtime, the log has no flusher, and
+//!    requests to the store wait until the schedule answers them ([`disk`]). So the same seed gives the same run.
 //! 3. [`model`]s run the same commands, and must answer the same.
-//! 4. After a crash the [`book`] checks that what was promised is there, and that what is there has once been, for all keys and
-//!    databases at once.
-//! 5. [`features`] add to some of the schedules what is rarer: a disk that is full for a while, large values, transactions that
-//!    [watch](watches) keys, limits of memory, manifests with pages.
+//! 4. After a crash the [`book`] checks all keys and databases at once: every promised write has survived, and the
+//!    surviving state has once existed.
+//! 5. [`features`] add rarer conditions to some of the schedules: a disk that is full for a while, large values,
+//!    transactions that [watch](watches) keys, limits of memory, manifests with pages.
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
 //!
-//! The engine is the real one, from the commands down to the bytes; only the log's files have a twin ([`files`]), as what a
-//! power cut does to a file cannot be asked of a real one.
+//! The engine is the real one, from the commands down to the bytes. Only the log's files have a twin ([`files`]), since
+//! a real file cannot show the effect of a power cut.
 
 #![forbid(unsafe_code)]
 

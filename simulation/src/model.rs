@@ -1,7 +1,7 @@
-//! The model: a database as naive maps, and what each command must answer.
+//! The model: a database as naive maps, with the expected reply to each command.
 //!
-//! Only what a reply can be foretold from is modelled. A reply of chance (`SPOP`) is believed as far as it is possible, and what
-//! it says is what happened.
+//! The model holds only the state that replies follow from. It believes a random reply (`SPOP`) if that is possible,
+//! and applies it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -26,20 +26,20 @@ pub struct Entry {
 
 pub type Key = (u8, String);
 
-/// Keys that a command has perhaps changed.
+/// Keys that a command may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Touched {
     Keys(Vec<Key>),
     All,
 }
 
-/// All that one database holds.
+/// The contents of one database.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     pub keys: BTreeMap<Key, Entry>,
 }
 
-/// Stands where a command does: the database has dropped a key by itself.
+/// Pseudo-command: the database has dropped a key by itself.
 pub const EVICTED: &str = "(evicted)";
 
 /// Commands that change nothing.
@@ -62,12 +62,12 @@ fn array(all: impl ExactSizeIterator<Item = String>) -> String {
     format!("*{}\r\n{}", all.len(), all.collect::<String>())
 }
 
-/// The only line of a bulk reply.
+/// Returns the only line of a bulk reply.
 fn bulk_text(reply: &str) -> Option<&str> {
     reply.strip_prefix('$')?.split_once("\r\n")?.1.strip_suffix("\r\n")
 }
 
-/// The collection of one kind under a key, made where there is none. `Err`: the reply that refuses.
+/// The collection of one kind under a key, created if missing. `Err`: the reply that refuses.
 macro_rules! of_kind {
     ($self:ident, $key:expr, $kind:ident) => {{
         let made = || Entry { value: Value::$kind(Default::default()), expiry: None };
@@ -79,18 +79,18 @@ macro_rules! of_kind {
 }
 
 impl Model {
-    /// What is there at `now_ms` of a key.
+    /// Returns the entry of a key at `now_ms`.
     pub fn alive_entry(&self, key: &Key, now_ms: u64) -> Option<&Entry> {
         self.keys.get(key).filter(|entry| entry.expiry.is_none_or(|at| at > now_ms))
     }
 
-    /// What is there at `now_ms`.
+    /// Returns the contents at `now_ms`.
     pub fn alive(&self, now_ms: u64) -> Self {
         let keys = self.keys.iter().filter(|(_, entry)| entry.expiry.is_none_or(|at| at > now_ms));
         Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect() }
     }
 
-    /// Runs a command. Answers the reply that must come and the keys that it was about. `replied`: what came.
+    /// Runs a command. Returns the expected reply and the keys that it concerned. `replied`: the actual reply.
     pub fn run(&mut self, select: u8, words: &[String], now_ms: u64, replied: &str) -> (String, Touched) {
         let touched = touched(select, words);
         if let Touched::Keys(keys) = &touched {
@@ -162,7 +162,7 @@ impl Model {
                 *of_kind!(self, &key(1), Text) = after.to_string();
                 integer(after)
             }
-            // What the database has dropped by itself.
+            // A key that the database has dropped by itself.
             EVICTED => {
                 self.keys.remove(&key(1));
                 String::new()
@@ -358,7 +358,7 @@ impl Model {
     }
 }
 
-/// The keys that a command is about.
+/// Returns the keys that a command concerns.
 pub fn touched(select: u8, words: &[String]) -> Touched {
     let key = |at: usize| (select, words[at].clone());
     Touched::Keys(match words[0].as_str() {

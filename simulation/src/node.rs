@@ -1,4 +1,4 @@
-//! One process: its log and its databases, opened on what the disk holds.
+//! One process: its log and its databases, opened on the disk's contents.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,7 +36,7 @@ fn store(disk: &Arc<Disk>) -> Arc<Store> {
 fn sink(disk: &Arc<Disk>, store: &Arc<Store>) -> Box<dyn Sink> {
     match disk.is_folder {
         true => Box::new(SimulatedFiles::new(disk)),
-        // Often, so that a short run has it too.
+        // A short interval, so that a short run has it too.
         false => Box::new(sink::Objects::restating(Arc::clone(store), Restating { objects: 4, bytes: 4_000 })),
     }
 }
@@ -79,15 +79,15 @@ impl Node {
         Ok(Self { log, databases })
     }
 
-    /// The sequence number of each database.
+    /// Returns the sequence number of each database.
     pub fn sequences(&self) -> Vec<u64> {
         self.databases.iter().map(|database| database.shared.sequence.load(Ordering::SeqCst)).collect()
     }
 
-    /// Puts everything to sleep and ends the log, as a process that is told to end does.
+    /// Puts everything to sleep and ends the log, as a process does that is told to end.
     ///
     /// # Errors
-    /// What could not be written.
+    /// The data that could not be written.
     pub async fn close(&self) -> Result<(), String> {
         for database in &self.databases {
             database.close().await.map_err(|error| error.to_string())?;
@@ -112,10 +112,10 @@ fn cut_small(database: &Database) {
     database.shared.settings.store(Arc::new(settings));
 }
 
-/// What the disk holds of each database, as somebody sees it who only looks.
+/// Returns the contents of each database on the disk, as seen by a mere reader.
 ///
 /// # Errors
-/// What cannot be read.
+/// The data that cannot be read.
 pub async fn look(disk: &Arc<Disk>, plan: &Plan) -> Result<Vec<Model>, String> {
     let store = store(disk);
     let mut models = Vec::new();

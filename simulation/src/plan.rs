@@ -1,4 +1,5 @@
-//! What a seed decides before the first step: how many databases, on what disk, what happens how often.
+//! The plan: a seed's decisions before the first step. It has the number of databases, the kind of disk, and the
+//! frequency of each action.
 
 use dormouse_shard::keyspace::Eviction;
 use dormouse_storage::log::Window;
@@ -7,14 +8,14 @@ use crate::chance::Chance;
 use crate::disk::Rates;
 use crate::script::Script;
 
-/// What the schedule does next.
+/// The next action of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     Ask,
-    /// The engine's tasks go on for a while.
+    /// Lets the engine's tasks run for a while.
     Go,
     Flush,
-    /// The store answers.
+    /// Lets the store answer a request.
     Answer,
     Checkpoint,
     Sleep,
@@ -25,17 +26,17 @@ pub enum Action {
     Wait,
     Declare,
     Compare,
-    /// The disk is full from now on, or no longer.
+    /// Fills the disk, or makes room again.
     Fill,
-    /// A transaction that watches keys.
+    /// Runs a transaction that watches keys.
     Transact,
-    /// A slice of eviction without a command.
+    /// Runs a slice of eviction without a command.
     Evict,
     Crash,
     Restart,
 }
 
-/// The actions with their weights where they happen often, and rarely.
+/// The actions, each with its weights when it is frequent and when it is rare.
 const ACTIONS: &[(Action, u64, u64)] = &[
     (Action::Ask, 300, 60),
     (Action::Go, 300, 60),
@@ -54,7 +55,7 @@ const ACTIONS: &[(Action, u64, u64)] = &[
     (Action::Restart, 4, 0),
 ];
 
-/// How much memory the data of a database may take, and what is dropped at the limit.
+/// Limit of the memory of a database's data, and the policy for dropping keys at it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     pub bytes: usize,
@@ -64,18 +65,18 @@ pub struct Limit {
 #[derive(Debug)]
 pub struct Plan {
     pub scripts: Vec<Script>,
-    /// Where the databases' keys lie.
+    /// Seeds that decide where the databases' keys go.
     pub seeds: Vec<u64>,
-    /// The log in files, and deletes that a power cut may undo; else all of it is objects.
+    /// Whether the log is in files and a power cut may undo deletes. Otherwise everything is objects.
     pub is_folder: bool,
     pub rates: Rates,
     pub windows: Vec<Window>,
-    /// Windows that may be declared later.
+    /// Loss windows that may be declared later.
     pub choices: Vec<Window>,
     pub steps: u64,
     /// Whether values of a few hundred bytes count as large, and are written in small pieces.
     pub is_in_pieces: bool,
-    /// Of each database.
+    /// The limit of each database.
     pub limits: Vec<Option<Limit>>,
     weights: Vec<(Action, u64)>,
 }

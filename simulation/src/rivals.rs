@@ -4,10 +4,10 @@
 //!    chooses only when all of them wait: so one thread runs at a time, and the same seed gives the same run.
 //! 2. A step of the schedule answers one request of one process (done, or done with the answer lost), starts another
 //!    process, or kills one, whose request is then carried out or not.
-//! 3. A process takes the store, opens the database and then counts: a batch increments a counter and sets a key of its own,
-//!    with loss window 0. In between it makes checkpoints, puts the database to sleep, wakes it for a read.
-//! 4. What is checked: no count is acknowledged twice, by whatever process. A read that woke the database knows every count
-//!    that was acknowledged before it. At the end a last process finds every key that was acknowledged.
+//! 3. A process takes the store, opens the database and then counts: a batch increments a counter and sets a key of its
+//!    own, with loss window 0. In between it makes checkpoints, puts the database to sleep, wakes it for a read.
+//! 4. The checks: no two acknowledgements, of any processes, have the same count. A read that woke the database knows
+//!    every count that was acknowledged before it. At the end a last process finds every acknowledged key.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -42,36 +42,36 @@ use crate::script::Asked;
 use crate::trace::Trace;
 
 const DATABASE: &str = "a";
-/// Processes that live at once.
+/// Limit of processes that live at once.
 const LIVING_MAX: usize = 3;
-/// Steps after which a run ends; a process that asks for more than that never would.
+/// Steps of a run: the minimum, and the limit of a random addition. A process that asks for more would never end.
 const STEPS: (u64, u64) = (100, 900);
-/// A flush is tried so often.
+/// Limit of attempts at a flush.
 const FLUSHES: usize = 4;
 
-/// What a process tells the schedule.
+/// A process's message to the schedule.
 enum Event {
-    /// It waits for an answer.
+    /// The process waits for an answer.
     Asks(String),
     Ended(String),
 }
 
-/// An event, and the process that it is of.
+/// An event with its process.
 type Told = (u64, Event);
 
-/// What the schedule answers.
+/// The schedule's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grant {
     Done,
-    /// It is done, yet an error is reported.
+    /// The request is done, yet an error is reported.
     Unanswered,
-    /// The process dies before it is done, or after.
+    /// The process dies before the request is done, or after.
     Killed {
         done: bool,
     },
 }
 
-/// What was acknowledged by any process.
+/// The acknowledgements of all processes.
 #[derive(Default)]
 struct Book {
     /// Each count, with the process that acknowledged it.
@@ -80,7 +80,7 @@ struct Book {
     failure: Option<String>,
 }
 
-/// One process's way to the store.
+/// A process's access to the store.
 struct Desk {
     process: u64,
     objects: Arc<InMemory>,
@@ -90,7 +90,7 @@ struct Desk {
 }
 
 impl Desk {
-    /// Waits for the schedule, and does what was asked if that says so.
+    /// Waits for the schedule, and carries out the request if told so.
     fn ask<T>(&self, what: &str, name: &str, request: impl FnOnce() -> Result<T>) -> Result<T> {
         let gone = || Err(failure(io::ErrorKind::BrokenPipe));
         if self.dead.get().is_some() || self.events.send((self.process, Event::Asks(format!("{what} {name}")))).is_err()
@@ -124,7 +124,7 @@ fn failure(kind: io::ErrorKind) -> Error {
     Error::Generic { store: "simulation", source: Box::new(io::Error::from(kind)) }
 }
 
-/// The outcome of a future over memory, which never waits.
+/// Returns the outcome of a future over memory, which never waits.
 fn now<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     future.now_or_never().unwrap_or_else(|| Err(failure(io::ErrorKind::WouldBlock)))
 }
@@ -141,7 +141,7 @@ impl fmt::Display for Desk {
     }
 }
 
-/// What `ObjectStore` wants to be given away is shared.
+/// A shared desk, since `ObjectStore` needs an owned value.
 #[derive(Debug, Clone)]
 struct SharedDesk(Arc<Desk>);
 
@@ -205,7 +205,7 @@ struct Process {
     database: Arc<Database>,
 }
 
-/// Why a process could not start.
+/// The reason that a process could not start.
 enum Refused {
     /// Another process has the store, or the store gave no answer.
     Excused(String),
@@ -240,7 +240,7 @@ impl Process {
         Ok(Self { desk: Arc::clone(desk), log, database })
     }
 
-    /// Runs a batch; answers its replies, and the end of its entry in the log. None: the database cannot be used.
+    /// Runs a batch. Returns its replies, and the end of its entry in the log. None: the database cannot be used.
     async fn run(&self, batch: &[&[&str]]) -> std::result::Result<(Vec<String>, u64), String> {
         let asked =
             batch.iter().map(|words| Asked { select: 0, words: words.iter().map(|&word| word.into()).collect() });
@@ -258,7 +258,7 @@ impl Process {
         let key = format!("p{}:{at}", self.desk.process);
         let (replies, end) = self.run(&[&["INCR", "counter"], &["SET", &key, "1"]]).await?;
         for _ in 0..FLUSHES {
-            // An error is found by what is durable.
+            // The durable position reveals an error.
             let _ = self.log.flush();
             if self.log.flushed() >= end || self.log.is_sealed() || self.desk.is_dead() {
                 break;
@@ -277,10 +277,10 @@ impl Process {
         Ok(())
     }
 
-    /// Reads the counter of a database that slept.
+    /// Reads the counter of a sleeping database.
     async fn read_awaking(&self, book: &Mutex<Book>) -> std::result::Result<(), String> {
         self.database.sleep().await.map_err(|error| error.to_string())?;
-        // Other processes may count while it sleeps.
+        // Other processes may count while the database sleeps.
         let store = &self.database.engine.store;
         store
             .size("nothing")
@@ -316,12 +316,12 @@ impl Process {
     }
 }
 
-/// A number in a reply, with or without its colon.
+/// Returns a number in a reply, with or without its colon.
 fn number(reply: &str) -> Option<i64> {
     reply.trim_start_matches(':').trim_end().parse().ok()
 }
 
-/// The life of one process, as its thread runs it.
+/// Runs the life of one process, on its thread.
 fn life(desk: &Arc<Desk>, seed: u64, now_ms: u64, book: &Mutex<Book>) -> String {
     clock::set(now_ms);
     let mut chance = Chance::new(seed);
@@ -346,7 +346,7 @@ fn life(desk: &Arc<Desk>, seed: u64, now_ms: u64, book: &Mutex<Book>) -> String 
 struct Living {
     process: u64,
     grants: Sender<(Grant, u64)>,
-    /// What it waits for.
+    /// The request that it waits for.
     asks: Option<String>,
     thread: JoinHandle<()>,
 }
@@ -355,7 +355,7 @@ struct Schedule {
     chance: Chance,
     objects: Arc<InMemory>,
     book: Arc<Mutex<Book>>,
-    /// Of all processes.
+    /// The events of all processes.
     events: (Sender<Told>, Receiver<Told>),
     living: Vec<Living>,
     processes: u64,
@@ -382,14 +382,14 @@ impl Schedule {
                 book.lock().failure.get_or_insert(format!("process {process} panicked"));
                 "panicked".into()
             });
-            // The schedule waits for it.
+            // The schedule waits for this event.
             let _ = desk.events.send((process, Event::Ended(ended)));
         });
         self.living.push(Living { process, grants, asks: None, thread });
         self.settle();
     }
 
-    /// Until every process waits.
+    /// Waits until every process waits.
     fn settle(&mut self) {
         while self.living.iter().any(|living| living.asks.is_none()) {
             let Ok((process, event)) = self.events.1.recv() else { return };
@@ -398,7 +398,7 @@ impl Schedule {
                 Event::Asks(what) => self.living[at].asks = Some(what),
                 Event::Ended(how) => {
                     self.trace.note(format!("process {process} {how}"));
-                    // It has sent its last word.
+                    // The process has sent its last event.
                     let _ = self.living.remove(at).thread.join();
                 }
             }
@@ -408,14 +408,14 @@ impl Schedule {
     fn answer(&mut self, at: usize, grant: Grant) {
         let Some(asked) = self.living[at].asks.take() else { return };
         self.trace.note(format!("{}: {asked}: {grant:?}", self.living[at].process));
-        // One that has gone has said so.
+        // A process that has ended has said so.
         let _ = self.living[at].grants.send((grant, clock::now_ms()));
         self.settle();
     }
 
     fn run(&mut self) {
         let steps = STEPS.0 + self.chance.below(STEPS.1);
-        // How often a process starts, is killed, gets no answer, in a thousand steps.
+        // Times in a thousand steps that a process starts, is killed, gets no answer.
         let (starts, kills) = (self.chance.pick(&[5, 20, 60]), self.chance.pick(&[2, 10, 30]));
         let lost = self.chance.pick(&[0, 0, 10]);
         self.start();
@@ -445,7 +445,7 @@ impl Schedule {
         }
     }
 
-    /// Starts one more process, and finds what was acknowledged.
+    /// Starts one more process, which must find the acknowledged writes.
     fn check(&self) -> std::result::Result<(), String> {
         let (events, _kept) = channel();
         let (grants, granted) = channel();
@@ -456,9 +456,9 @@ impl Schedule {
             grants: Mutex::new(granted),
             dead: OnceLock::new(),
         });
-        // As many as it may ask for, and more.
+        // More requests than a process may need.
         for _ in 0..200_000 {
-            // It cannot have gone yet.
+            // The process cannot have ended yet.
             let _ = grants.send((Grant::Done, clock::now_ms()));
         }
         let runtime = Builder::new_current_thread().build().expect("a runtime without drivers needs nothing");

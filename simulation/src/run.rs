@@ -19,17 +19,18 @@ use crate::node::{self, Node};
 use crate::plan::{Action, Limit, Plan};
 use crate::state;
 
-/// Batches under way at once.
+/// Limit of batches under way at once.
 const CLIENTS_MAX: usize = 8;
-/// Bytes by which a database may be over its limit: its tables grow in steps, and what is loaded was not asked for room.
+/// Bytes by which a database may exceed its limit: its tables grow in steps, and loading does not ask for room.
 const SLACK_BYTES: usize = 4_000;
-/// What the tables of one more shard take at most, which no command has asked for.
+/// Limit of the tables of one more shard, in bytes. No command has asked for this room.
 const SHARD_BYTES: usize = 7_000;
 /// Parts that a database is cut into so that its manifests have pages.
 const PARTS: u16 = 48;
-/// Turns after which tasks that are not done never will be.
+/// Turns after which unfinished tasks are taken to be stuck.
 const TURNS_MAX: usize = 20_000;
-/// Keys that could be dropped where a command is refused for want of memory: it may itself be too large for the rest.
+/// Limit of keys that could still be dropped when a command is refused for want of memory: the command may itself be
+/// too large for the rest.
 const DROPPABLE_MAX: usize = 20;
 /// Expired keys removed at a time.
 const EXPIRE_KEYS: usize = 20;
@@ -37,7 +38,7 @@ const EXPIRE_KEYS: usize = 20;
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Of every step.
+    /// Hash over every step.
     pub hash: u64,
     pub steps: u64,
     /// Processes that lived.
@@ -47,11 +48,11 @@ pub struct Outcome {
     pub trace: String,
 }
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Crash,
-    /// It was told to end; whether all went well.
+    /// The process was told to end. The value says whether all went well.
     Closed(bool),
     /// The run is over.
     Over,
@@ -72,7 +73,7 @@ pub fn run(seed: u64, features: Features, loud: bool) -> Outcome {
     clock::set(clock::START_MS);
     let mut chance = Chance::new(seed);
     let mut plan = Plan::new(&mut chance);
-    // What is large is large enough by itself.
+    // The values of these features are large enough already.
     plan.is_in_pieces &= !features.large_values && !features.pages;
     let mut extras = Extras::new(seed, features);
     extras.prepare(&mut plan);
@@ -95,7 +96,8 @@ pub fn run(seed: u64, features: Features, loud: bool) -> Outcome {
     })
 }
 
-/// One thread; a task's turn ends at each point where it could wait, and the schedule goes on after each.
+/// Returns a runtime of one thread. A task's turn ends at each point where it could wait, and the schedule goes on
+/// after each.
 fn runtime() -> Runtime {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.event_interval(1).build().expect("a runtime without drivers needs nothing")
@@ -121,7 +123,7 @@ impl Schedule {
             drop(node);
             drop(runtime);
             self.disk.crash();
-            // Whoever has closed all has nothing left that a power cut could take.
+            // After an orderly close, a power cut has nothing left to take.
             if self.chance.permille(600) {
                 self.disk.note("power cut".into());
                 self.disk.cut_power();
@@ -135,7 +137,7 @@ impl Schedule {
         runtime.block_on(self.compare(&node))
     }
 
-    /// Starts a process. `before`: what was durable of the log of the one before; what that has left is checked.
+    /// Starts a process. `before`: the durable position of the previous one's log, whose remains are checked.
     async fn start(&mut self, before: Option<u64>) -> Result<Node, String> {
         let found = node::look(&self.disk, &self.plan).await.map_err(|problem| format!("what is left: {problem}"))?;
         self.processes += 1;
@@ -154,14 +156,14 @@ impl Schedule {
         Ok(node)
     }
 
-    /// The book is told of every key that a database removes by itself.
+    /// Tells the book about every key that a database removes by itself.
     fn listen(&self, node: &Node) {
         for (at, database) in node.databases.iter().enumerate() {
             let (book, limit) = (Arc::clone(&self.book), self.plan.limits[at]);
             let listen = move |event, select, key: &[u8]| {
                 book.lock().removed(at, event, (select, String::from_utf8_lossy(key).into_owned()), limit);
             };
-            // It is the first one.
+            // The cell is empty: this is the first listener.
             let _ = database.shared.listener.set(Box::new(listen));
         }
     }
@@ -191,7 +193,7 @@ impl Schedule {
         })
     }
 
-    /// What is in memory is what the models say.
+    /// Compares the memory with the models.
     async fn compare(&self, node: &Node) -> Result<(), String> {
         for (at, database) in node.databases.iter().enumerate() {
             let found = state::awake(database).await.map_err(|error| format!("database {at}: {error}"))?;
@@ -239,7 +241,7 @@ impl Schedule {
                     if closed.is_ok() {
                         let mut book = self.book.lock();
                         let batches = book.batches();
-                        // Whoever slept already may have had clients while another fell asleep; it refuses them.
+                        // A database that already slept refuses the clients that came while another fell asleep.
                         (0..node.databases.len()).for_each(|at| book.cover(at, batches.max(begun)));
                     }
                     return Ok(End::Closed(closed.is_ok()));
@@ -251,7 +253,7 @@ impl Schedule {
         Ok(if self.disk.with(|state| state.dead) { End::Crash } else { End::Over })
     }
 
-    /// No database is over its limit of memory by more than its slack.
+    /// Checks that no database exceeds its limit of memory by more than its slack.
     fn weigh(&self, node: &Node) -> Result<(), String> {
         for (at, database) in node.databases.iter().enumerate() {
             let used = database.used_bytes();
@@ -264,8 +266,8 @@ impl Schedule {
         Ok(())
     }
 
-    /// Waits for `future` while the store answers and the log is flushed, and clients go on if they are that eager. None: the
-    /// process has died.
+    /// Waits for `future` while the store answers and the log is flushed, and eager clients continue. None: the process
+    /// has died.
     async fn finish<T>(
         &mut self,
         node: &Node,
@@ -273,7 +275,7 @@ impl Schedule {
         tasks: &mut Vec<(Action, JoinHandle<()>)>,
     ) -> Result<Option<T>, String> {
         let mut future = Box::pin(future);
-        // Each of many places takes its turns, again and again where clients go on writing.
+        // Each of many places takes its turns, again and again if clients continue to write.
         let turns = if self.extras.features.pages { 10 * TURNS_MAX } else { TURNS_MAX };
         for _ in 0..turns {
             if let std::task::Poll::Ready(done) = futures::poll!(&mut future) {
@@ -287,7 +289,7 @@ impl Schedule {
                 self.act(Action::Ask, node, tasks).await;
             }
             self.disk.answer_one();
-            // An error is the waiters' to see.
+            // The waiting tasks see the error.
             let _ = node.log.flush();
             yield_now().await;
         }
@@ -418,7 +420,7 @@ impl Schedule {
                     return;
                 }
                 disk.note(format!("{action:?} of database {at}"));
-                // Where a database is cut at few slots, places that were cut are merged again.
+                // If a database is cut at few slots, cut places are merged again.
                 let chosen = (draw % 16384) as u16;
                 let slot = chosen & if self.extras.features.full_disk { !0xfff } else { !0 };
                 tasks.push((
@@ -494,7 +496,7 @@ impl Schedule {
         }
     }
 
-    /// Lets everything come to its end on a disk without faults, and looks at what there is.
+    /// Lets everything end on a disk without faults, and checks the state.
     async fn settle(&mut self, node: &Node, mut tasks: Vec<(Action, JoinHandle<()>)>) -> Result<(), String> {
         if self.disk.with(|state| state.dead) || self.book.lock().failure.is_some() {
             return Ok(());
@@ -554,7 +556,7 @@ fn compare(book: &Book, at: usize, found: &crate::model::Model) -> Result<(), St
     Err(format!("database {at} in memory is not as the model: key, model, memory: {pair:?}"))
 }
 
-/// A command was refused for want of memory: there is a limit, and nothing that may be dropped.
+/// Checks a command's refusal for want of memory: the database must have a limit, and nothing that may be dropped.
 fn refuse(disk: &Disk, book: &Mutex<Book>, at: usize, limit: Option<Limit>) {
     disk.note(format!("refused for want of memory by database {at}"));
     let mut book = book.lock();
@@ -569,10 +571,10 @@ fn refuse(disk: &Disk, book: &Mutex<Book>, at: usize, limit: Option<Limit>) {
     }
 }
 
-/// An error has its cause in a fault, or is one.
+/// Checks an error: it must be due to a fault of the disk.
 fn excuse(disk: &Disk, book: &Mutex<Book>, what: &str, error: &Error) {
     disk.note(format!("{what} failed: {error}"));
-    // Nothing may be dropped for room while the log is behind.
+    // While the log is behind, nothing may be dropped for room.
     if error.to_string().starts_with("MISCONF the log is") {
         return;
     }
@@ -586,7 +588,7 @@ fn excuse(disk: &Disk, book: &Mutex<Book>, what: &str, error: &Error) {
     }
 }
 
-/// Takes out the tasks that are done.
+/// Removes the finished tasks.
 async fn reap(tasks: &mut Vec<(Action, JoinHandle<()>)>) -> Result<(), String> {
     let mut at = 0;
     while at < tasks.len() {

@@ -1,16 +1,16 @@
-//! What clients ask for: commands by chance, over few enough keys that they meet.
+//! The clients' commands: random, over few enough keys that they meet.
 
 use crate::chance::Chance;
 use crate::model::INDEXES;
 
-/// One command and the logical index that it is for.
+/// One command and its logical index.
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub select: u8,
     pub words: Vec<String>,
 }
 
-/// What one database's clients do.
+/// The behaviour of one database's clients.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// Keys of each kind.
@@ -26,13 +26,13 @@ impl Script {
         Self { keys, whole: chance.pick(&[0, 0, 5, 30]), selects: chance.pick(&[1, 1, INDEXES]) }
     }
 
-    /// One entry of the log: a command, or a transaction of several.
+    /// Returns one entry of the log: a command, or a transaction of several.
     pub fn batch(&self, chance: &mut Chance) -> Vec<Asked> {
         let many = if chance.permille(250) { 2 + chance.below(4) } else { 1 };
         (0..many).map(|_| self.command(chance)).collect()
     }
 
-    /// Commands that make all the texts there can be.
+    /// Returns commands that make all possible texts.
     pub fn fill(&self) -> Vec<Asked> {
         let key = |n: u64| [format!("t{n}"), format!("filled-{n}")];
         let all: Vec<u64> = (0..self.keys).collect();
@@ -44,7 +44,7 @@ impl Script {
             .collect()
     }
 
-    /// A command that makes a value large, or larger.
+    /// Returns a command that makes a value large, or larger.
     pub fn growth(&self, chance: &mut Chance) -> Asked {
         let c = chance;
         let select = c.below(u64::from(self.selects)) as u8;
@@ -56,7 +56,7 @@ impl Script {
         match kind {
             't' => words.push(text(c, length * 8)),
             'l' => (0..8).for_each(|_| words.push(text(c, length))),
-            // Some of them replace what is there.
+            // Some of them replace existing elements.
             'h' => (0..12).for_each(|field| words.extend([format!("m{field}"), text(c, length)])),
             's' => (0..8).for_each(|_| words.push(text(c, length))),
             _ => (0..8).for_each(|score| words.extend([score.to_string(), text(c, length)])),

@@ -1,4 +1,5 @@
-//! What a database holds, as the models say it: read from the store and the log without waking it, or from memory.
+//! The contents of a database in the form of the models: read from the store and the log without waking it, or from
+//! memory.
 
 use std::sync::Arc;
 
@@ -35,7 +36,7 @@ fn entry(record: &Record) -> Entry {
     Entry { value, expiry: record.expiry() }
 }
 
-/// What the store and the log hold of a database.
+/// Returns the contents of a database in the store and the log.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -53,7 +54,7 @@ pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<M
     Ok(model.alive(clock::now_ms()))
 }
 
-/// What a database holds in memory, all of it loaded.
+/// Returns the contents of a database in memory, all of it loaded.
 ///
 /// # Errors
 /// When a part cannot be loaded.

@@ -1,4 +1,4 @@
-//! The trace of a run: a hash over every step, and the last steps for whoever looks for a cause.
+//! The trace of a run: a hash over every step, and the last steps to find a cause.
 
 use std::collections::VecDeque;
 

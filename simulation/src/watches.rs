@@ -1,8 +1,8 @@
-//! Watched keys: what the book knows of them, and when a transaction that watches them must be refused.
+//! Watched keys: the book's knowledge of them, and when a transaction that watches them must be refused.
 //!
-//! A watch is noted under the locks of its keys. Whether a command that has left a key as it was counts as a change depends on the
-//! command, and is not modelled: where the key was only *named*, the transaction may run or not. Where it has *changed*, or
-//! has expired, the transaction must not run; where no write has named it, it must.
+//! A watch is noted under the locks of its keys. Whether a command that has left a key unchanged counts as a change
+//! depends on the command, and is not modelled: if the key was only *named*, the transaction may run or not. If it has
+//! *changed* or expired, the transaction must not run. If no write has named it, the transaction must run.
 
 use crate::model::{Entry, Key, Model, Touched};
 
@@ -10,7 +10,7 @@ use crate::model::{Entry, Key, Model, Touched};
 #[derive(Debug)]
 pub struct Watch {
     pub database: usize,
-    /// What each key held when the watch began.
+    /// The entry of each key when the watch began.
     pub keys: Vec<(Key, Option<Entry>)>,
     is_named: bool,
     has_changed: bool,
@@ -22,7 +22,7 @@ impl Watch {
         Self { database, keys, is_named: false, has_changed: false }
     }
 
-    /// A command has run, and left the database as `live`.
+    /// Notes that a command has run, and left the database as `live`.
     pub fn see(&mut self, touched: &Touched, writes: bool, live: &Model, now_ms: u64) {
         self.is_named |= writes
             && match touched {

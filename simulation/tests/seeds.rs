@@ -1,10 +1,10 @@
-//! Seeds: the same gives the same run, and none gives a run that breaks a promise.
+//! Seeds: the same seed gives the same run, and no seed gives a run that breaks a promise.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dormouse_simulation::{Features, Outcome, rivals};
 
-/// Each found something once, as a plain schedule.
+/// Seeds whose plain schedule has found something.
 const FOUND: &[(u64, &str)] = &[
     (17, "a first frame that a power cut tore was taken for damage"),
     (209, "numbers of void entries were given again"),
@@ -16,10 +16,10 @@ const FOUND: &[(u64, &str)] = &[
     (61797, "an effect that a tail had carried was replayed onto a value that held it"),
     (110_251, "a log file that a process had deleted came back when the next one had gone on without it"),
 ];
-/// Each found something once, with its features.
+/// Seeds that have found something with their features.
 const FOUND_WITH_FEATURES: &[(u64, &str)] =
     &[(111, "a transaction ran though its own room was made by dropping a key that it watched")];
-/// About a minute of processor time; `cargo xtask simulate` runs as many as one likes.
+/// About a minute of processor time; `cargo xtask simulate` runs any number.
 const SEEDS: u64 = 400;
 const RIVAL_SEEDS: u64 = 50;
 
@@ -32,7 +32,7 @@ fn a_seed_tells_all() {
     for seed in [1, 35, 659, 1227, 5621] {
         let (first, second) = (run(seed), run(seed));
         assert_eq!((first.hash, first.steps), (second.hash, second.steps), "seed {seed}");
-        // From a thread of its own too.
+        // Run on a thread of its own too.
         let third = std::thread::spawn(move || run(seed)).join().expect("it does not panic");
         assert_eq!(first.hash, third.hash, "seed {seed}");
     }

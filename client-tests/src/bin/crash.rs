@@ -1,4 +1,4 @@
-//! `cargo xtask crash`: as many rounds of the crash harness as one likes.
+//! `cargo xtask crash`: any number of rounds of the crash harness.
 
 #![forbid(unsafe_code)]
 

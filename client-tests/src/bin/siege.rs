@@ -1,4 +1,4 @@
-//! `cargo xtask siege`: tenants that misbehave in every way, beside quiet ones whose latency is measured.
+//! `cargo xtask siege`: misbehaving tenants of every kind, beside quiet ones whose latency is measured.
 
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,10 @@
-//! What Valkey 9.1.2 and Redis 8.10.2 answer otherwise than Redis 7.2, whose replies are ours.
+//! Differences of Valkey 9.1.2 and Redis 8.10.2 from Redis 7.2, whose replies are ours.
 
 use crate::Kind;
 use crate::resp::{Reply, Words};
 
-/// Errors: the server, the commands (`*`: any whose name begins so), what we say, what it says (`*`: anything), the reason.
+/// Errors: the server, the commands (`*`: any name with that beginning), our text, its text (`*`: anything), the
+/// reason.
 const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
     (
         Kind::Valkey,
@@ -48,22 +49,22 @@ pub(super) fn is_listed(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply)
         });
     }
     match (peer, name.as_str()) {
-        // It judges the moment before it looks for the key.
+        // Valkey checks the time before it looks for the key.
         (Kind::Valkey, "GETEX") => ours.is_null() && theirs.is_error(),
         // The end of the range is optional.
         (Kind::Valkey, "BITCOUNT") => words.len() == 3 && *ours == Reply::error("ERR syntax error"),
-        // It keeps longer strings in one allocation with their keys.
+        // Valkey keeps longer strings in one allocation with their keys.
         (Kind::Valkey, "OBJECT") if ours.bytes() == Some(b"raw") => theirs.bytes() == Some(b"embstr"),
-        // After a command for bits that changed none. Redis 8 chooses by the length of key and value together.
+        // After a bit command that changed nothing. Redis 8 chooses by the length of key and value together.
         (_, "OBJECT") => {
             ours.bytes().is_some_and(|name| name == b"int" || name == b"embstr") && theirs.bytes() == Some(b"raw")
         }
-        // It prints the digits that read back the same, we print 17 as Redis 7.2 does.
+        // It prints the shortest digits that read back the same. We print 17 digits, as Redis 7.2 does.
         (
             Kind::Redis8,
             "GEOPOS" | "GEOSEARCH" | "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO",
         ) => same_coordinates(ours, theirs),
-        // A sorted set that is packed keeps no -0 there, one that is not does; ours never does.
+        // Its packed sorted sets keep no -0, its others do. Ours never do.
         _ if name.starts_with('Z') => without_negative_zeros(theirs) == *ours,
         _ => false,
     }
@@ -78,25 +79,26 @@ fn without_negative_zeros(reply: &Reply) -> Reply {
     }
 }
 
-/// Whether a command is not sent, as the server does something else than Redis 7.2 with it, which shows in later replies.
+/// Whether a command is not sent, since the server treats it differently than Redis 7.2 and later replies show that.
 /// `in_transaction`: MULTI came before it.
 pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
     let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
     let is_negative = |word: &[u8]| word.starts_with(b"-");
-    // A name is looked at up to its first NUL only, what is behind it would be shown as it is.
+    // The server reads a name up to its first NUL only. The rest would be shown as it is.
     let is_newer = matches!(peer, Kind::Valkey | Kind::Redis8);
     if is_newer && is(&words[0], "CLIENT") && words.iter().any(|word| word.contains(&0)) {
         return true;
     }
     match peer {
         Kind::Valkey => {
-            // Valkey 9 refuses the transaction that they stand in.
+            // Valkey 9 refuses a transaction that contains these.
             in_transaction && (is(&words[0], "MULTI") || is(&words[0], "WATCH"))
-                // As a score it takes no hexadecimal number, no space in front, and not nothing, which we take for 0.
+                // It refuses scores that are hexadecimal, begin with a space, or are empty. We take an empty score for
+                // 0.
                 || words[0].first().is_some_and(|first| b"zZ".contains(first)) && words.iter().any(|word| is_no_decimal(word))
-                // A negative offset of LIMIT is 0.
+                // It takes a negative offset of LIMIT for 0.
                 || words.windows(2).any(|pair| is(&pair[0], "LIMIT") && is_negative(&pair[1]))
-                // It takes the lowest index, which has no positive counterpart, for one that is there.
+                // It takes the lowest index, which has no positive counterpart, for an existing one.
                 || is(&words[0], "LSET") && words.get(2).is_some_and(|index| index == b"-9223372036854775808")
                 || has_odd_cursor(words)
         }
@@ -105,7 +107,8 @@ pub fn is_left_out(peer: Kind, words: &Words, in_transaction: bool) -> bool {
     }
 }
 
-/// Newer servers refuse a cursor that is not of digits alone, where 7.2 takes what C's `strtoul` does.
+/// Whether a cursor is not made of digits alone. Newer servers refuse such a cursor; 7.2 takes whatever C's `strtoul`
+/// takes.
 fn has_odd_cursor(words: &Words) -> bool {
     let at = match words[0].to_ascii_uppercase().as_slice() {
         b"SCAN" => 1,
@@ -130,13 +133,13 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// As `0x1p-3`, `(-0X9`, ` 7`, and nothing.
+/// Whether a word is like `0x1p-3`, `(-0X9`, ` 7`, or empty.
 fn is_no_decimal(word: &[u8]) -> bool {
     let digits: Vec<u8> = word.iter().copied().skip_while(|byte| b"( \t+-".contains(byte)).take(2).collect();
     word.first() == Some(&b' ') || word.starts_with(b"( ") || digits.is_empty() || digits.eq_ignore_ascii_case(b"0x")
 }
 
-/// Equal, but for numbers of the same value with fewer digits.
+/// Whether the replies are equal, except for numbers of the same value with fewer digits.
 pub(super) fn same_coordinates(ours: &Reply, theirs: &Reply) -> bool {
     match (ours, theirs) {
         (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) => {

@@ -1,4 +1,5 @@
-//! A client that writes until its connections break, and remembers what it sent and what was acknowledged when.
+//! A client that writes until its connections break. It remembers each operation, and when that was sent and
+//! acknowledged.
 //!
 //! It has a connection to each database and goes from one to another: it never sends to one before the other has
 //! answered. So its operations have one order, over all databases, which no server may break.
@@ -25,10 +26,10 @@ const BATCH_LEN_MAX: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Record {
     pub operation: Operation,
-    /// Before the first byte was sent.
+    /// The time before the first byte was sent.
     pub sent: Instant,
     pub sent_ms: u64,
-    /// After the last reply was read.
+    /// The time after the last reply was read.
     pub acknowledged: Option<Instant>,
 }
 
@@ -38,14 +39,14 @@ impl Record {
     }
 }
 
-/// What a client knows: what its keys were, and what it has sent since, in order.
+/// A client's knowledge: the former state of its keys, and the operations sent since, in order.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub base: Space,
     pub records: Vec<Record>,
 }
 
-/// How a client writes in one round.
+/// A client's pace in one round.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub batch_len_max: usize,
@@ -78,8 +79,8 @@ impl Client {
         Ok(Self { connections, selected: [0; DATABASES], first_index })
     }
 
-    /// Writes until the server is gone, or refuses, where it `may_refuse`: nobody can say whether what it refused will
-    /// be there. A reply that is wrong, or an end before `ending` is set, is a fault.
+    /// Writes until the server is gone or, with `may_refuse`, refuses: a refused operation may still take effect. A
+    /// wrong reply, or an end before `ending` is set, is a fault.
     pub fn run(
         mut self,
         workload: &mut Workload,
@@ -94,7 +95,7 @@ impl Client {
         while history.records.len() < pace.operations_max {
             let fault = match self.batch(workload, &mut history, &mut space, pace, random) {
                 Ok(None) => None,
-                // A server that was told to end may say so.
+                // A server that is told to end may say so.
                 Ok(Some(_)) | Err(_) if ending.load(Ordering::Relaxed) => break,
                 Ok(Some(Unexpected { refusal: true, .. })) if may_refuse => break,
                 Ok(Some(Unexpected { text, .. })) => Some(text),
@@ -174,9 +175,9 @@ impl Client {
     }
 }
 
-/// A reply that the model does not give.
+/// A reply that contradicts the model.
 struct Unexpected {
-    /// It is an error.
+    /// The reply is an error.
     refusal: bool,
     text: String,
 }
@@ -196,7 +197,7 @@ fn requests(operation: &Operation, selects: Option<usize>, first_index: usize) -
     bytes
 }
 
-/// The reply to each change of an operation; those to a transaction's are in that to `EXEC`.
+/// Returns the reply to each change of an operation. The replies of a transaction come in that to `EXEC`.
 fn replies(connection: &mut Connection, transaction: bool) -> io::Result<Vec<Reply>> {
     let mut reply = connection.read()?;
     if !transaction {

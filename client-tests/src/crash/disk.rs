@@ -1,4 +1,4 @@
-//! A small file system, which can really be full.
+//! A small file system that can really be full.
 
 use std::{
     fs::{self, File},
@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// A tmpfs, unmounted when it is dropped.
+/// A tmpfs. It is unmounted when dropped.
 pub struct SmallDisk {
     folder: PathBuf,
     mib: u32,
@@ -15,7 +15,7 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     /// # Errors
-    /// Where mounting is not allowed, as for most users but root.
+    /// When the system refuses to mount, as it does for most users but root.
     pub fn mount(folder: &Path, mib: u32) -> Result<Self, String> {
         fs::create_dir_all(folder).map_err(|e| format!("cannot create {}: {e}", folder.display()))?;
         let mut mount = Command::new("mount");
@@ -35,7 +35,7 @@ impl SmallDisk {
     /// Takes all room but for `left` bytes.
     ///
     /// # Errors
-    /// Where the file that takes it cannot be created.
+    /// When the file that takes it cannot be created.
     pub fn fill(&self, left: u64) -> Result<(), String> {
         let mut ballast = File::create(self.ballast()).map_err(|e| format!("cannot create a file: {e}"))?;
         let piece = vec![0xff; 64 << 10];
@@ -45,10 +45,10 @@ impl SmallDisk {
         ballast.set_len(length.saturating_sub(left)).map_err(|e| e.to_string())
     }
 
-    /// Makes it so many times as large.
+    /// Multiplies the size of the file system by `times`.
     ///
     /// # Errors
-    /// Where the system refuses.
+    /// When the system refuses.
     pub fn grow(&self, times: u32) -> Result<(), String> {
         let mut mount = Command::new("mount");
         mount.args(["-o", &format!("remount,size={}m", self.mib * times)]).arg(&self.folder);
@@ -58,7 +58,7 @@ impl SmallDisk {
         }
     }
 
-    /// Gives the room back. Whether it was taken.
+    /// Gives the room back. Returns whether it was taken.
     pub fn relieve(&self) -> bool {
         fs::remove_file(self.ballast()).is_ok()
     }
@@ -70,7 +70,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a process that was just killed may still hold a file.
+        // Unmounts lazily: a process that was just killed may still hold a file.
         _ = Command::new("umount").arg("-l").arg(&self.folder).stderr(Stdio::null()).status();
     }
 }

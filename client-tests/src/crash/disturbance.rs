@@ -1,6 +1,6 @@
-//! What goes on in the server besides writes, so that a kill falls into it: checkpoints, sleep and wake, splits, merges.
+//! Disturbances in the server besides writes, so that a kill hits them: checkpoints, sleep and wake, splits, merges.
 //!
-//! A checkpoint that was answered is a promise too: what was acknowledged before it was asked for is there.
+//! An answered checkpoint is a promise too: every write that was acknowledged before the request for it survives.
 
 use std::{
     io,
@@ -21,14 +21,14 @@ use crate::{
 const SLOTS: usize = 16384;
 const SHARDS_MAX: usize = 6;
 
-/// When the last checkpoint that was answered was asked for, by database.
+/// For each database, when the last answered checkpoint was requested.
 pub type Checkpoints = [Option<Instant>; DATABASES];
 
-/// How often what is done to one database.
+/// Frequency of each disturbance of one database.
 #[derive(Clone, Copy, Debug)]
 pub struct Temper {
     pub pause_ms_max: usize,
-    /// Out of ten; the rest are checkpoints and splits.
+    /// Sleeps, out of ten disturbances. The rest are checkpoints and splits.
     pub sleeps: usize,
 }
 
@@ -38,14 +38,14 @@ impl Temper {
     }
 }
 
-/// How it ended.
+/// The outcome of the disturbances.
 #[derive(Debug, Default)]
 pub struct Ended {
-    /// When the last checkpoint that was answered was asked for.
+    /// When the last answered checkpoint was requested.
     pub checkpoint: Option<Instant>,
-    /// What the server was at when it was killed.
+    /// The request that the kill interrupted.
     pub unanswered: Option<String>,
-    /// Requests that a full disk has kept from succeeding.
+    /// Requests that failed because of a full disk.
     pub refused: usize,
     pub fault: Option<String>,
 }
@@ -61,7 +61,7 @@ impl Disturbance {
         Ok(Self { kind: target.kind, connection: target.connect(database)?, database })
     }
 
-    /// Goes on until the server is gone; tells `begun` of everything that it is about to ask for.
+    /// Disturbs the server until it is gone. Tells `begun` about each request before sending it.
     pub fn run(
         mut self,
         temper: Temper,
@@ -80,7 +80,7 @@ impl Disturbance {
                 Err(problem) => break format!("the connection broke before the kill: {problem}"),
             }
         };
-        // A server that was told to end may say so.
+        // A server that is told to end may say so.
         if !ending.load(Ordering::Relaxed) {
             ended.fault = Some(format!("database {}: {fault}", self.database));
         }
@@ -98,7 +98,7 @@ impl Disturbance {
         let name = words.iter().find(|word| *word != "DORMOUSE").cloned().unwrap_or_default();
         let saves = ["SAVE", "SLEEP", "CHECKPOINT"].contains(&name.as_str());
         let asked = Instant::now();
-        // Nobody listens any more when the kill has been decided.
+        // After the decision to kill, the receiver is gone.
         _ = begun.send(name.clone());
         ended.unanswered = Some(name);
         let reply = self.connection.try_call(&words)?;
@@ -117,7 +117,7 @@ impl Disturbance {
             Kind::Redis | Kind::Valkey | Kind::Redis8 if chosen < 7 => "BGSAVE".into(),
             Kind::Redis | Kind::Valkey | Kind::Redis8 => "BGREWRITEAOF".into(),
             Kind::Dormouse if chosen < temper.sleeps => "DORMOUSE SLEEP".into(),
-            // Branches come and go beside it; what it shares with them it must not lose.
+            // Branches come and go beside the database. It must not lose the data that it shares with them.
             Kind::Dormouse if chosen < 7 && random.one_in(4) => {
                 format!("DORMOUSE BRANCH branch-{} TTL 300", random.below(1 << 40))
             }
@@ -136,8 +136,8 @@ impl Disturbance {
         Ok(line.split(' ').map(String::from).collect())
     }
 
-    /// The server itself may have split or merged shards since they were looked at. A database that clients go on writing
-    /// to stays awake. Redis saves once at a time.
+    /// Whether an error may come from a race. The server itself may have split or merged shards since they were looked
+    /// at. A database that clients write to stays awake. Redis saves once at a time.
     fn races(&self, words: &[String]) -> bool {
         self.kind != Kind::Dormouse || ["SPLIT", "MERGE", "SLEEP"].contains(&words[1].as_str())
     }

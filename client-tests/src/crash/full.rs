@@ -1,4 +1,4 @@
-//! A disk that is full for long: what a server that is written to all the while leaves behind, says, and burns.
+//! A disk that stays full: the files, messages and processor time of a server that is written to all the while.
 
 use std::{
     fmt, fs,
@@ -19,24 +19,24 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const VALUE_BYTES: usize = 512;
-/// Between two writes that are refused.
+/// Time between two refused writes.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Clock ticks a second in `/proc`: fixed by the kernel's interface.
 const TICKS: f64 = 100.0;
 
-/// The server from the first refusal on.
+/// Measurements of the server from the first refusal on.
 #[derive(Debug)]
 pub struct Report {
     pub lasted: Duration,
     pub accepted: usize,
     pub refused: usize,
     pub longest_reply: Duration,
-    /// Of the log.
+    /// Files of the log.
     pub files: usize,
     pub log_lines: usize,
-    /// Of one core.
+    /// Share of one core.
     pub cpu_share: f64,
-    /// Whether it accepted writes again when there was room.
+    /// Whether the server accepted writes again when there was room.
     pub healed: bool,
 }
 
@@ -52,10 +52,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// Fills a file system of `mib` MiB through a server with this loss window, and goes on writing for so long. Then makes room.
+/// Fills a file system of `mib` MiB through a server with this loss window, and continues to write for `lasts`. Then
+/// makes room.
 ///
 /// # Errors
-/// Where no file system can be mounted, and when the server does not answer.
+/// When a file system cannot be mounted, or the server does not answer.
 pub fn measure(mib: u32, window: &str, lasts: Duration) -> Result<Report, String> {
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let data = folder.path().join("data");
@@ -64,7 +65,7 @@ pub fn measure(mib: u32, window: &str, lasts: Duration) -> Result<Report, String
     let mut server = Command::new(dormouse());
     server.args(["--port", &port.to_string(), "--http-port", "0", "--loss-window", window]);
     server.arg("--store").arg(format!("file://{}", data.display()));
-    // Variables of the tests name no options.
+    // The variables of the tests are not options of the server.
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
         server.env_remove(name);
     }
@@ -138,7 +139,7 @@ fn write_on(
     Ok(Report { lasted, accepted, refused, longest_reply, files, log_lines, cpu_share, healed: healed.is_some() })
 }
 
-/// Files below a folder.
+/// Returns the number of files below a folder.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -1,21 +1,21 @@
-//! Kills a server at random moments, and checks that what it holds afterwards is what it promised to hold.
+//! Kills a server at random moments, and checks that it has kept what it promised to keep.
 //!
 //! A **round**, of which many follow one another on the same store:
 //!
-//! 1. [`node`] starts the server, and measures how long that takes until the first command is answered.
-//! 2. [`client`]s write to all databases; they know the state after each of their operations by a [`model`] of a
-//!    Redis, and when each was sent and acknowledged. [`disturbance`]s make checkpoints, put databases to sleep, split
-//!    and merge their shards.
-//! 3. At a random moment, often just after a disturbance has begun something, the process gets SIGKILL; in a few rounds
-//!    SIGTERM, which must lose nothing. Sometimes it is killed again while it recovers.
-//!    Where asked for, the disk is full for a while in half of the rounds, and stays so over some of the crashes.
-//! 4. [`reading`] takes down all that the server then holds, and [`verdict`] judges it by what the [`mode`] promises.
-//!    The state that was found is where the next round begins: what has survived once has to stay.
+//! 1. [`node`] starts the server, and measures the time until the first command is answered.
+//! 2. [`client`]s write to all databases. A [`model`] of a Redis gives them the state after each of their operations.
+//!    They note when each operation was sent and acknowledged. [`disturbance`]s make checkpoints, put databases to
+//!    sleep, split and merge their shards.
+//! 3. At a random moment, often just after a disturbance has begun, the process gets SIGKILL; in a few rounds SIGTERM,
+//!    which must lose nothing. Sometimes it is killed again while it recovers. On request, the disk is full for a while
+//!    in half of the rounds, and stays so over some of the crashes.
+//! 4. [`reading`] reads all that the server then holds, and [`verdict`] judges it by the promise of the [`mode`]. The
+//!    next round begins with that state: data that has survived once has to stay.
 //!
 //! [`rivals`] has rounds of another kind: two processes that want the same bucket.
 //!
-//! Loads, moments and options of a round follow from the seed and the round's number. Threads of two programs run as
-//! they like, though, so a seed repeats what was asked for, and not every interleaving.
+//! Loads, moments and options of a round follow from the seed and the round's number. Threads of two programs
+//! interleave freely, though, so a seed repeats the requests, and not every interleaving.
 
 pub mod client;
 pub mod disk;
@@ -53,9 +53,9 @@ use self::{
 };
 use crate::{Kind, script::Random};
 
-/// How long the kill waits for the next thing that a disturbance begins.
+/// How long the kill waits for the next disturbance to begin.
 const AIM_LIMIT: Duration = Duration::from_millis(60);
-/// Longer than the briefest keys live.
+/// A time longer than the briefest keys live.
 const BRIEF_MS: u64 = 30;
 
 #[derive(Clone, Copy, Debug)]
@@ -64,33 +64,33 @@ pub struct Settings {
     pub mode: Mode,
     pub seed: u64,
     pub rounds: usize,
-    /// After so many, the store is thrown away and begun anew.
+    /// After this many rounds, the next one begins with an empty store.
     pub rounds_per_store: usize,
     /// Judges each database by itself, as if it had a log of its own.
     pub each_database: bool,
     /// Whether the disk is full for a while in some rounds.
     pub full_disk: bool,
-    /// The store is on a small file system of its own, of so many MiB. A full disk then is a really full one; else writes to
-    /// files fail.
+    /// Puts the store on a small file system of its own, of so many MiB. A full disk then is a really full one.
+    /// Otherwise writes to files fail.
     pub disk_mib: Option<u32>,
 }
 
-/// What many rounds came to.
+/// Results of many rounds.
 #[derive(Debug, Default)]
 pub struct Summary {
     pub rounds: usize,
     pub toll: Toll,
-    /// Requests that a full disk has kept from succeeding.
+    /// Requests that failed because of a full disk.
     pub refused: usize,
-    /// How often the server was killed while it was at what.
+    /// Number of kills by the disturbance that was under way.
     pub killed_in: BTreeMap<String, usize>,
-    /// From the start of the process to the first reply, after a crash.
+    /// Times from the start of the process to the first reply, after a crash.
     pub starts: Vec<Duration>,
     pub took: Duration,
 }
 
-/// Runs the rounds. A failure tells where, and what was expected; the store is kept, and its path told. `progress` is
-/// called after each store.
+/// Runs the rounds. An error says where it happened and what was expected. It names the path of the store, which is
+/// kept. `progress` is called after each store.
 pub fn run(settings: Settings, mut progress: impl FnMut(&Summary)) -> Result<Summary, String> {
     let begun = Instant::now();
     let mut summary = Summary::default();
@@ -123,7 +123,7 @@ fn failure(settings: Settings, round: usize, problem: &str, store: &Store, folde
     )
 }
 
-/// One store over its rounds, and what must be in it.
+/// One store over its rounds, and the expected contents.
 struct Store {
     settings: Settings,
     node: Node,
@@ -187,11 +187,12 @@ impl Store {
             for ((client, workload), base) in clients.into_iter().zip(&mut self.workloads).zip(&self.state.spaces) {
                 let (mut pace, mut random) = (Pace::random(random), fork(random));
                 if full {
-                    // What follows a refusal at once must not be there without it.
+                    // An operation behind a refused one must not survive without it.
                     pace.batch_len_max = 1;
                 }
                 let base = base.clone();
-                // On a busy machine the log may fall behind: then writes are refused rather than the promise broken.
+                // On a busy machine the log may fall behind. The server then refuses writes rather than break its
+                // promise.
                 let may_refuse = full || self.settings.mode.one_log();
                 writers.push(scope.spawn(move || client.run(workload, base, pace, &mut random, ending, may_refuse)));
             }
@@ -242,7 +243,7 @@ impl Store {
     }
 }
 
-/// What is wrong, and whether it is only that databases have fallen behind each other.
+/// Describes the fault, and whether it is only that databases have fallen behind each other.
 fn explain(trial: &Trial, found: &State, wrong: &Wrong) -> String {
     if !trial.one_log {
         return wrong.to_string();
@@ -260,7 +261,7 @@ judged each database by itself: {also}"
     }
 }
 
-/// Returns at once, or just after a disturbance has begun something: often something of one kind.
+/// Returns at once, or just after a disturbance has begun: often one of a chosen kind.
 fn aim(begins: &Receiver<String>, random: &mut Random) {
     let Some(kind) = *random.pick(&[
         None,
@@ -273,7 +274,7 @@ fn aim(begins: &Receiver<String>, random: &mut Random) {
     ]) else {
         return;
     };
-    // What has begun before is not what is aimed at.
+    // Ignore the disturbances that have begun before.
     while begins.try_recv().is_ok() {}
     let deadline = Instant::now() + AIM_LIMIT;
     while let Ok(begun) = begins.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -287,7 +288,7 @@ fn aim(begins: &Receiver<String>, random: &mut Random) {
     }
 }
 
-/// For a thread of its own.
+/// Returns a generator for another thread.
 fn fork(random: &mut Random) -> Random {
     Random::new(random.below(usize::MAX) as u64)
 }

@@ -1,25 +1,25 @@
-//! What a server promises about writes that it acknowledged before it was killed.
+//! The server's promise about writes that it acknowledged before it was killed.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use crate::script::Random;
 
-/// Clocks are read a little before or after what they are read for.
+/// Margin for clocks that are read a little before or after the event.
 const CLOCK_MARGIN: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `0`, or `250ms`: whatever was acknowledged longer ago is there, and what is lost is the end of what was written
-    /// to the whole node.
+    /// `0`, or `250ms`: writes acknowledged longer ago than that survive, and a loss is the end of the writes to the
+    /// whole node.
     Window(Duration),
-    /// `none`: nothing but what a checkpoint holds, for each database by itself.
+    /// `none`: only the data of a checkpoint survives, for each database by itself.
     NoLog,
-    /// The same promise of a server that was not told any loss window.
+    /// The same promise of a server that was told no loss window.
     Checkpoint,
 }
 
 impl Mode {
-    /// Whatever was acknowledged longer before the crash is there.
+    /// Writes acknowledged longer than this before the crash survive.
     pub fn window(self) -> Option<Duration> {
         match self {
             Self::Window(Duration::ZERO) => Some(Duration::ZERO),
@@ -28,13 +28,13 @@ impl Mode {
         }
     }
 
-    /// How long a round writes before the kill: often longer than the window.
+    /// Returns how long a round writes before the kill: often longer than the window.
     pub fn load(self, random: &mut Random) -> Duration {
         let window = self.window().unwrap_or_default().min(Duration::from_secs(1));
         Duration::from_millis(5 + random.below(250 + 2 * window.as_millis() as usize) as u64)
     }
 
-    /// Whether what is lost was last in the whole node, and not only in each database.
+    /// Whether the lost writes were last in the whole node, and not only in each database.
     pub fn one_log(self) -> bool {
         matches!(self, Self::Window(_))
     }

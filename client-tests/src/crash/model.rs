@@ -1,11 +1,11 @@
-//! What one client's commands make of one client's keys: a naive Redis over a map.
+//! The effect of one client's commands on its keys: a naive Redis over a map.
 //!
-//! A key belongs to one client, so that a client knows the state after each of its commands without asking anybody:
+//! A key belongs to one client, so a client knows the state after each of its commands without asking the server:
 //!
 //! - a **private** key is written by its owner alone, and named `c<client>:<rest>`;
-//! - a **shared** list or hash is written by all clients. What an element or field says begins with its client
-//!   (`c<client>:`), so that each client's part of it is a private key again, which is how the model keeps it;
-//! - a **shared counter** alone is no client's: see [`Change::adds`].
+//! - a **shared** list or hash is written by all clients. An element or field begins with its client (`c<client>:`), so
+//!   each client's part of it is a private key again, and the model keeps it as one;
+//! - only a **shared counter** belongs to no client: see [`Change::adds`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ pub enum Value {
     Sorted(BTreeMap<String, i64>),
 }
 
-/// A value and when it expires, in milliseconds of the Unix clock.
+/// A value and its expiry, in milliseconds of the Unix clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub value: Value,
@@ -40,10 +40,10 @@ pub type Space = BTreeMap<Key, Entry>;
 
 pub const SHARED_LIST: &str = "shared:list";
 pub const SHARED_HASH: &str = "shared:hash";
-/// What the names of shared counters begin with.
+/// Prefix of the names of shared counters.
 pub const SHARED_COUNTER: &str = "shared:counter:";
 
-/// One command. The names are of keys in the operation's own index, except where a number says which.
+/// One command. The names are of keys in the operation's own index, unless a number gives another.
 #[derive(Clone, Debug)]
 pub enum Change {
     Set {
@@ -123,7 +123,7 @@ pub enum Change {
         into: String,
         of: [String; 2],
     },
-    /// `SPOP`: which member it takes is the server's choice, and known from its reply.
+    /// `SPOP`: the server chooses the member, and its reply tells which.
     Draw {
         key: String,
         drawn: Option<String>,
@@ -164,13 +164,13 @@ pub enum Change {
     },
 }
 
-/// The name that the model gives to a client's part of a shared key.
+/// Returns the name of a client's part of a shared key in the model.
 pub fn part_of(shared: &str, client: usize) -> String {
     format!("c{client}:{shared}")
 }
 
 impl Change {
-    /// The request. The server calls the first index `first_index`.
+    /// Returns the request. The server numbers the first index `first_index`.
     pub fn words(&self, first_index: usize) -> Words {
         let text = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Words>();
         match self {
@@ -218,13 +218,13 @@ impl Change {
         }
     }
 
-    /// What is added to which shared counter: the sum over all clients is its value.
+    /// Returns the addition to a shared counter, and its name. The counter's value is the sum over all clients.
     pub fn adds(&self) -> Option<(&str, i64)> {
         if let Self::SharedAdd { counter, by } = self { Some((counter, *by)) } else { None }
     }
 
-    /// Does to `space` what the command does to a database in which it runs at `now_ms`, and says what the server
-    /// must reply, where that is certain. `touched` gets the keys whose value may have changed.
+    /// Applies to `space` the effect of the command on a database in which it runs at `now_ms`. Returns the expected
+    /// reply, if it is certain. `touched` gets the keys whose values may have changed.
     pub fn apply(&self, space: &mut Space, place: Place, touched: &mut Vec<Key>) -> Option<Reply> {
         let mut keys = Keys { space, place, touched };
         match self {
@@ -352,7 +352,7 @@ impl Change {
                 keys.swap(*one, *other);
                 Some(ok())
             }
-            // How long the whole list is, and what the sum, depends on the other clients.
+            // The length of the whole list, and the sum, depend on the other clients.
             Self::SharedPush { client, value } => {
                 keys.list(&part_of(SHARED_LIST, *client))?.push(value.clone());
                 None
@@ -366,12 +366,12 @@ impl Change {
     }
 }
 
-/// Where and when an operation runs.
+/// The index and the time of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     pub database: usize,
     pub index: usize,
-    /// Milliseconds of the Unix clock, not after the server ran it: what expired before is gone.
+    /// Milliseconds of the Unix clock, not after the server ran it: values that expired before are gone.
     pub now_ms: u64,
 }
 
@@ -447,7 +447,7 @@ impl Keys<'_> {
         popped
     }
 
-    /// An empty collection is no key.
+    /// Removes an empty collection, which is no key.
     fn settle(&mut self, name: &str) {
         let key = self.key(name);
         if self.space.get(&key).is_some_and(|entry| entry.value.is_empty()) {

@@ -1,4 +1,4 @@
-//! The process that is killed: started with options that change from start to start, on a store that stays.
+//! The process that is killed. Its options change from start to start; its store stays.
 
 use std::{
     fs::{self, File},
@@ -24,11 +24,11 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_secs(30);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// Longer than the longest pause between two attempts to write.
+/// A time longer than the longest pause between two attempts to write.
 const HEAL_LIMIT: Duration = Duration::from_secs(90);
 const TOKENS: [&str; DATABASES] = ["dm_alpha_1", "dm_beta_2", "dm_gamma_3"];
 
-/// Where clients connect to.
+/// The address for clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
     pub kind: Kind,
@@ -36,7 +36,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// A connection to a database, in its first index. Redis has no databases but indexes.
+    /// Connects to a database, in its first index. Redis has no databases but indexes.
     pub fn connect(&self, database: usize) -> io::Result<Connection> {
         let mut connection = Connection::try_open(self.port)?;
         let greeting = match self.kind {
@@ -49,7 +49,7 @@ impl Target {
         }
     }
 
-    /// What the server calls the first index of a database.
+    /// Returns the server's number of the first index of a database.
     pub fn first_index(&self, database: usize) -> usize {
         if self.kind == Kind::Dormouse { 0 } else { INDEXES * database }
     }
@@ -60,9 +60,9 @@ pub struct Node {
     mode: Mode,
     folder: PathBuf,
     process: Option<(Child, u16)>,
-    /// Where a small disk is mounted.
+    /// The small disk of the store, if it has one.
     disk: Option<SmallDisk>,
-    /// How long each start took until the first command was answered.
+    /// Times from each start to the first answered command.
     pub starts: Vec<Duration>,
 }
 
@@ -74,7 +74,7 @@ impl Node {
     /// Puts the store on a file system of its own.
     ///
     /// # Errors
-    /// Where that is not allowed here.
+    /// When the system refuses that.
     pub fn use_small_disk(&mut self, mib: u32) -> Result<(), String> {
         self.disk = Some(SmallDisk::mount(&self.folder.join("data"), mib)?);
         Ok(())
@@ -89,7 +89,7 @@ impl Node {
         }
     }
 
-    /// There is room again.
+    /// Makes room again.
     pub fn relieve_disk(&self) -> Result<(), String> {
         match &self.disk {
             Some(disk) => {
@@ -100,7 +100,7 @@ impl Node {
         }
     }
 
-    /// Makes room on a small disk that a round has left full. Whether there was one.
+    /// Makes room on a small disk that a round has left full. Returns whether one was full.
     pub fn empty_disk(&self) -> bool {
         self.disk.as_ref().is_some_and(SmallDisk::relieve)
     }
@@ -153,14 +153,14 @@ impl Node {
         Err(format!("the server did not serve within {START_LIMIT:?}: {problem}"))
     }
 
-    /// Starts the process and kills it `after` so long, be it that it serves by then or not.
+    /// Starts the process and kills it `after` this time, whether or not it serves by then.
     pub fn start_and_kill(&mut self, random: &mut Random, after: Duration) -> Result<(), String> {
         self.launch(random)?;
         std::thread::park_timeout(after);
         self.kill()
     }
 
-    /// SIGKILL. That the process had ended by itself is a fault.
+    /// Kills the process (SIGKILL). It is a fault if the process had already ended.
     pub fn kill(&mut self) -> Result<(), String> {
         let (mut process, _) = self.process.take().expect("it was started");
         let ended = process.try_wait();
@@ -173,17 +173,17 @@ impl Node {
         }
     }
 
-    /// Makes writes fail that reach past so many bytes of a file, as on a full disk; `None`: not any more.
+    /// Makes writes fail beyond this many bytes of a file, as on a full disk; `None` lifts the limit.
     pub fn limit_files(&self, bytes: Option<u64>) -> Result<(), String> {
         let (process, _) = self.process.as_ref().expect("it was started");
-        // The upper limit stays as it is, which anybody may ask for.
+        // The upper limit stays as it is: any user may ask for up to that.
         let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
         let limit = Rlimit { current: bytes.or(maximum), maximum };
         let limited = prlimit(Some(Pid::from_child(process)), Resource::Fsize, limit);
         limited.map(drop).map_err(|problem| format!("cannot limit the size of files: {problem}"))
     }
 
-    /// SIGTERM, which loses nothing.
+    /// Ends the process (SIGTERM), which loses nothing.
     pub fn stop(&mut self) -> Result<(), String> {
         let (mut process, _) = self.process.take().expect("it was started");
         terminate(&process);
@@ -209,30 +209,31 @@ impl Node {
         let mut log =
             File::options().create(true).append(true).open(self.folder.join("log")).map_err(|e| e.to_string())?;
         let port = free_port();
-        // What is said goes through a pipe, since it must not fail when files are limited.
+        // The output goes through a pipe, since it must not fail when files are limited.
         let (mut said, says) = io::pipe().map_err(|e| e.to_string())?;
         let mut command = self.command(port, &data, random);
         command.stdin(Stdio::null()).stdout(says.try_clone().map_err(|e| e.to_string())?).stderr(says);
-        // Variables of the tests name no options.
+        // The variables of the tests are not options of the server.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
             command.env_remove(name);
         }
         let begun = Instant::now();
         let process = command.spawn();
         self.process = Some((process.map_err(|e| format!("cannot start {}: {e}", self.kind.name()))?, port));
-        // It ends with the process. What a full disk keeps out of the log is no reason to fail.
+        // The thread ends with the process. Its log may miss output because of a full disk, which is not a failure.
         std::thread::spawn(move || _ = io::copy(&mut said, &mut log));
         Ok(begun)
     }
 
-    /// Small and changing values, so that checkpoints, sleep, splits and merges come by themselves too.
+    /// Returns a command line with small, varying values, so that checkpoints, sleep, splits and merges also come by
+    /// themselves.
     fn command(&self, port: u16, data: &Path, random: &mut Random) -> Command {
         let port = port.to_string();
         let mut option = |values: &[&str]| random.pick(values).to_string();
         let mut command;
         match self.kind {
             Kind::Dormouse => {
-                // A write past a limit is answered by a signal, unless it is ignored, and then by an error.
+                // A write past a limit raises a signal. If that is ignored, the write returns an error.
                 command = Command::new("sh");
                 command.args(["-c", "trap '' XFSZ && exec \"$0\" \"$@\""]).arg(dormouse());
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--http-port", "0", "--log-level", "info"]);

@@ -1,4 +1,5 @@
-//! What a server holds, read through the front door: every key of every index, dealt out to the clients they belong to.
+//! The contents of a server, read through the front door: every key of every index, dealt out to the clients that own
+//! it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,21 +13,21 @@ use super::{
 };
 use crate::resp::{Connection, Reply, Words, request};
 
-/// Requests on their way at once: little enough that neither side waits for the other to read.
+/// Requests on their way at once: few enough that neither side waits for the other to read.
 const PIPELINE: usize = 100;
-/// Keys that may have expired, and not been removed yet, in a client's part of an index.
+/// Keys that may have expired without being removed yet, in a client's part of an index.
 const EXPIRING_KEYS: usize = 12;
 
 /// All keys of a server at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
-    /// When reading began, in milliseconds of the Unix clock: what had expired by then must not be there.
+    /// When reading began, in milliseconds of the Unix clock. Values that had expired by then must be gone.
     pub read_ms: u64,
-    /// By client; its parts of shared keys among them.
+    /// Keys by client, including its parts of shared keys.
     pub spaces: Vec<Space>,
     /// The shared counters.
     pub counters: BTreeMap<Key, i64>,
-    /// What nobody can have written.
+    /// Data that no client can have written.
     pub strange: Vec<String>,
 }
 
@@ -35,7 +36,7 @@ impl State {
         Self { spaces: vec![Space::new(); CLIENTS], ..Self::default() }
     }
 
-    /// Reads all of the databases, side by side.
+    /// Reads all of the databases in parallel.
     pub fn read(target: &Target) -> io::Result<Self> {
         let mut state = Self { read_ms: unix_ms(), ..Self::empty() };
         let parts = std::thread::scope(|scope| {
@@ -82,7 +83,7 @@ impl State {
         }
     }
 
-    /// Gives each client the parts of a shared key that begin with its name. Answers what begins with nobody's.
+    /// Gives each client the parts of a shared key that begin with its name. Returns a part that belongs to no client.
     fn deal_parts<'a, T>(
         &mut self,
         key: &Key,
@@ -107,7 +108,7 @@ impl State {
     }
 }
 
-/// Whose name `c<client>:...` it is.
+/// Returns the client of a name `c<client>:...`.
 fn client_of(name: &str) -> Option<usize> {
     let (number, _) = name.strip_prefix('c')?.split_once(':')?;
     number.parse().ok().filter(|client| *client < CLIENTS)
@@ -126,7 +127,7 @@ fn read_database(target: &Target, database: usize) -> io::Result<(Space, Vec<Str
             let key = Key { database, index, name: name.clone() };
             match value {
                 Some(value) => _ = space.insert(key, Entry { value, expires_ms }),
-                // It went between the scan and now, which may happen only to what expires.
+                // The key went between the scan and now, as only expiring keys may.
                 None if kind == "none" => {}
                 None => strange.push(format!("{key:?} is a {kind} and has no value")),
             }
@@ -153,7 +154,7 @@ fn scan(connection: &mut Connection) -> io::Result<Vec<String>> {
     }
 }
 
-/// The type of each key and when it expires.
+/// Returns the type and the expiry of each key.
 fn describe(connection: &mut Connection, names: &[String]) -> io::Result<Vec<(String, Option<u64>)>> {
     let requests = names.iter().flat_map(|name| [words(&["TYPE", name]), words(&["PEXPIRETIME", name])]);
     let replies = pipeline(connection, requests.collect())?;

@@ -1,22 +1,24 @@
-//! Two processes that want one bucket: started and killed at random moments, and what of their answers is lost.
+//! Two processes that want one bucket, started and killed at random moments, and the loss of acknowledged writes.
 //!
 //! A **round**, of which many follow one another on the same store:
 //!
-//! 1. One or two processes start, at the same moment or shortly after each other, beside the one that the round before left.
-//!    One that ends with 3 has lost the store to another one, which is as it should be; every other early end is a failure.
-//! 2. Clients write to each process that serves, each key once, and increment a counter that all of them share. They note
-//!    what was acknowledged, and when.
+//! 1. One or two processes start, at the same moment or shortly after each other, beside the one that the previous
+//!    round left. A process that ends with 3 has lost the store to another one, as intended. Every other early end is a
+//!    failure.
+//! 2. Clients write to each process that serves, each key once, and increment a counter that all of them share. They
+//!    note each acknowledged write, and when it was acknowledged.
 //! 3. Each process gets SIGKILL at a random moment, or SIGTERM, or ends by itself because it was overtaken.
-//! 4. One more process starts. It has to serve, and to have what was acknowledged: with loss window 0 all of it, else what was
-//!    acknowledged longer ago than the window before the process was killed, or the next one started, or the last write
-//!    was acknowledged. With 0 no value of the counter was acknowledged twice.
+//! 4. One more process starts. It has to serve, and to hold the acknowledged writes. With loss window 0 it must hold
+//!    all of them. Otherwise it must hold those that were acknowledged longer ago than the window before the process
+//!    was killed, or the next one started, or the last write was acknowledged. With 0 no value of the counter was
+//!    acknowledged twice.
 //!
-//! Why the last write: a process cannot make durable what its store does not take. If a request to the bucket takes three
-//! seconds, the writes before it are three seconds old when the process is killed, whatever the server does. It can only
-//! acknowledge no more of them: once the oldest write that is not durable has waited for half of the window, writes wait, and then
-//! are refused. So what a crash takes spans no more than a window: from the oldest lost write to the last acknowledged one. While
-//! the store keeps up the last one comes at the moment of the kill, since clients write all the time, and those that were
-//! refused try again; so the exception excuses nothing then.
+//! Why the last write: a process cannot make a write durable that its store does not take. If a request to the bucket
+//! takes three seconds, the preceding writes are three seconds old when the process is killed, whatever the server
+//! does. It can only stop acknowledging: once the oldest non-durable write has waited for half of the window, writes
+//! wait, and then are refused. So the loss of a crash spans no more than a window: from the oldest lost write to the
+//! last acknowledged one. While the store keeps up, the last one comes at the moment of the kill, since clients write
+//! all the time and retry refused writes. So the exception excuses nothing then.
 
 use std::{
     collections::BTreeMap,
@@ -45,11 +47,11 @@ use crate::{
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const CLIENTS: usize = 2;
-/// Before a client that was refused tries again.
+/// Pause of a refused client before it tries again.
 const PAUSE: Duration = Duration::from_millis(5);
-/// The exit code of a process that has lost the store.
+/// Exit code of a process that has lost the store.
 const TAKEN: i32 = 3;
-/// The time that a busy machine may add to a loss window.
+/// Time that a busy machine may add to a loss window.
 const SLACK: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +72,7 @@ pub struct Summary {
     /// Processes that have lost the store, at their start or later.
     pub overtaken: usize,
     pub acknowledged: usize,
-    /// Writes within a loss window that were lost.
+    /// Lost writes within a loss window.
     pub lost: usize,
     pub took: Duration,
 }
@@ -116,7 +118,7 @@ impl Process {
         Ok(Self { child, port, number, started, ending: Arc::default(), writers: Vec::new() })
     }
 
-    /// Waits until it serves; false: it has lost the store.
+    /// Waits until the process serves. Returns false if it has lost the store.
     fn serves(&mut self) -> Result<bool, String> {
         let (port, number) = (self.port, self.number);
         let child = &mut self.child;
@@ -134,14 +136,14 @@ impl Process {
             let key = format!("{round}:{}:{client}", self.number);
             self.writers.push(thread::spawn(move || {
                 let mut acknowledged = Acknowledged::default();
-                // It may have ended by now.
+                // The process may have ended by now.
                 _ = write(port, &key, &ending, &mut acknowledged);
                 acknowledged
             }));
         }
     }
 
-    /// Whether it has ended because it was overtaken.
+    /// Whether the process has ended because it was overtaken.
     fn has_ended(&mut self) -> Result<bool, String> {
         match self.child.try_wait().map_err(|error| error.to_string())? {
             None => Ok(false),
@@ -151,12 +153,12 @@ impl Process {
     }
 
     fn kill(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         _ = self.child.kill();
         _ = self.child.wait();
     }
 
-    /// Answers whether it was overtaken.
+    /// Stops the process. Returns whether it was overtaken.
     fn stop(&mut self) -> Result<bool, String> {
         terminate(&self.child);
         let child = &mut self.child;
@@ -199,17 +201,17 @@ fn write(port: u16, key: &str, ending: &AtomicBool, acknowledged: &mut Acknowled
         let count = connection.try_call(&["INCR", "counter"])?;
         match count.number().filter(|_| !count.is_error()) {
             Some(count) => acknowledged.counts.push(count as i64),
-            // Refused, or of unknown outcome. Writes may be accepted again.
+            // The write was refused, or its outcome is unknown. Later writes may be accepted.
             None => thread::park_timeout(PAUSE),
         }
     }
     Ok(())
 }
 
-/// Runs the rounds. A failure tells where; logs of the processes are kept, and their folder told.
+/// Runs the rounds. An error says where it happened. It names the folder with the processes' logs, which is kept.
 ///
 /// # Errors
-/// Writes that were lost, databases that were refused, and processes that ended as they should not.
+/// Lost writes, refused databases, and processes that ended wrongly.
 pub fn run(settings: Settings, mut progress: impl FnMut(&Summary)) -> Result<Summary, String> {
     let begun = Instant::now();
     let bucket = HonestBucket::start(settings.delay).map_err(|error| error.to_string())?;
@@ -267,7 +269,7 @@ impl Round<'_> {
             starts.push(process.started);
             processes.push(process);
         }
-        // Each is written to as soon as it serves, and nothing waits for the slowest.
+        // Each process gets writes as soon as it serves. None waits for the slowest.
         let problems = Mutex::new(Vec::new());
         thread::scope(|scope| {
             for process in processes.iter_mut().filter(|process| process.writers.is_empty()) {
@@ -300,11 +302,12 @@ impl Round<'_> {
                 process.kill();
                 false
             };
-            // Another process of this round may have sealed its log at any time since that started; else it was killed just now.
+            // Another process of this round may have sealed its log at any time since that process started. Otherwise
+            // it was killed just now.
             let end = starts.iter().copied().filter(|start| *start != process.started).min();
             let end = end.unwrap_or_else(Instant::now);
             let all = process.acknowledged();
-            // A log that falls behind has writes refused: until then the window is counted.
+            // A log that falls behind has writes refused. The window counts until the last acknowledged write.
             let last = all.iter().filter_map(|acknowledged| Some(acknowledged.keys.last()?.1)).max();
             let end = last.map_or(end, |last| last.min(end));
             for acknowledged in all {
@@ -346,7 +349,7 @@ impl Round<'_> {
         let mut connection = Connection::try_open(process.port).map_err(cannot)?;
         for some in due.chunks(500) {
             let words: Vec<&str> = ["MGET"].into_iter().chain(some.iter().map(|(key, _)| key.as_str())).collect();
-            // After a load at full speed a part of the database may take long to be loaded; the command was not run then.
+            // After a load at full speed, part of the database may take long to load. The command was not run then.
             let read = wait_for(START_LIMIT, || match connection.try_call(&words) {
                 Ok(Reply::Line('-', text)) if text.starts_with("TIMEOUT") => None,
                 read => Some(read),
@@ -372,10 +375,10 @@ impl Round<'_> {
     }
 }
 
-/// How long each of many takeovers of a process under load takes, from the start of the taker to its first acknowledged write.
+/// Measures many takeovers of a process under load, from the start of the taker to its first acknowledged write.
 ///
 /// # Errors
-/// When a process ends as it should not.
+/// When a process ends wrongly.
 pub fn takeovers(times: usize, clients: usize, delay: Duration) -> Result<Vec<Duration>, String> {
     let bucket = HonestBucket::start(delay).map_err(|error| error.to_string())?;
     let folder = tempfile::Builder::new().prefix("dormouse-takeover-").tempdir().map_err(|error| error.to_string())?;
@@ -388,7 +391,7 @@ pub fn takeovers(times: usize, clients: usize, delay: Duration) -> Result<Vec<Du
             let (port, ending, key) = (first.port, Arc::clone(&first.ending), format!("{number}:{client}"));
             first.writers.push(thread::spawn(move || {
                 let mut acknowledged = Acknowledged::default();
-                // It ends with the process.
+                // The write ends with the process.
                 _ = write(port, &key, &ending, &mut acknowledged);
                 acknowledged
             }));

@@ -1,16 +1,16 @@
-//! Whether what a server holds after a crash is a state that it may hold.
+//! The judgement of a state after a crash: whether the server may hold it.
 //!
-//! What survives is one moment of what was written: of the whole node where it keeps one log, of each database by
-//! itself where only checkpoints count. Such a scope is judged as follows.
+//! The surviving data is one moment of the writes: of the whole node if it keeps one log, of each database by itself if
+//! only checkpoints count. Such a scope is judged as follows.
 //!
-//! 1. For each client, its operations in the scope are repeated by the model, one after the other, from the state
-//!    before the round. After each, the keys that differ from those found are known; the **fits** are the numbers of
-//!    operations after which none differs. None at all: something was lost out of the middle, done twice, done in
+//! 1. For each client, the model repeats its operations in the scope, one after the other, from the state before the
+//!    round. After each operation, it knows the keys that differ from those found. The **fits** are the numbers of
+//!    operations after which none differs. Without a fit, something was lost out of the middle, done twice, done in
 //!    part, or made up.
-//! 2. The **floor** is the number of operations up to the last that was promised. A fit must not lie below it.
-//! 3. Shared counters must be what the operations that are there have added to them.
-//! 4. What is there of all clients must be one moment: an operation that was acknowledged before another was sent is
-//!    there if the other is.
+//! 2. The **floor** is the number of operations up to the last promised one. A fit must not be below it.
+//! 3. A shared counter must be the sum of what the surviving operations have added to it.
+//! 4. The surviving operations of all clients must be one moment: an operation that was acknowledged before another was
+//!    sent survives if the other does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,30 +27,30 @@ use super::{
     workload::{DATABASES, groups_of_counters},
 };
 
-/// What is known of a round when the server is up again.
+/// A round as known when the server is up again.
 #[derive(Clone, Debug)]
 pub struct Trial {
     pub mode: Mode,
-    /// Whether what is lost was last in the whole node, and not only in each database.
+    /// Whether the lost writes were last in the whole node, and not only in each database.
     pub one_log: bool,
-    /// By client.
+    /// Histories by client.
     pub histories: Vec<History>,
     /// The shared counters before the round.
     pub counters: BTreeMap<Key, i64>,
-    /// Before the signal was sent; nothing for an orderly stop, which promises all that was acknowledged.
+    /// The time before the signal was sent; nothing for an orderly stop, which promises every acknowledged write.
     pub killed: Option<Instant>,
     pub checkpoints: Checkpoints,
 }
 
-/// What a crash has cost, as far as it was allowed to.
+/// The permitted loss of a crash.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Toll {
     pub sent: usize,
     pub acknowledged: usize,
     pub promised: usize,
-    /// Acknowledged and gone.
+    /// Acknowledged operations that are gone.
     pub lost: usize,
-    /// From the acknowledgement of the oldest lost operation to the kill.
+    /// Time from the acknowledgement of the oldest lost operation to the kill.
     pub lost_age_max: Duration,
 }
 
@@ -64,18 +64,18 @@ impl Toll {
     }
 }
 
-/// What is wrong with a state.
+/// A fault of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    /// It has keys that nobody can have written.
+    /// The state has keys that no client can have written.
     Strange(Vec<String>),
-    /// It is none of the states that a client has led to.
+    /// The state is none of those that a client has led to.
     NoPrefix { client: usize, nearest: usize, sent: usize, differences: String },
-    /// It is a state that lies too far back.
+    /// The state lies too far back.
     Lost { client: usize, there: usize, promised: usize, first_lost: String },
-    /// Shared counters are not what was added to them.
+    /// Shared counters are not the sum of their additions.
     Counters(String),
-    /// It has a later operation and lacks an earlier one.
+    /// The state has a later operation and lacks an earlier one.
     NotOneMoment { lacks: String, has: String },
 }
 
@@ -84,7 +84,7 @@ impl Trial {
         if !found.strange.is_empty() {
             return Err(Wrong::Strange(found.strange.clone()));
         }
-        // How many databases a scope has.
+        // Number of databases in a scope.
         let breadth = if self.one_log { DATABASES } else { 1 };
         let mut toll = Toll::default();
         let mut counters = self.counters.clone();
@@ -119,14 +119,14 @@ impl Trial {
         Ok(toll)
     }
 
-    /// Whether a crash must not lose it.
+    /// Whether a crash must not lose the operation.
     fn promises(&self, record: &Record) -> bool {
         let Some(acknowledged) = record.acknowledged else { return false };
         let Some(killed) = self.killed else { return true };
         let checkpointed = self.checkpoints[record.operation.database].is_some_and(|asked| acknowledged < asked);
         checkpointed
             || match self.mode.window() {
-                // What was acknowledged while the process was being killed was acknowledged.
+                // An acknowledgement counts even if it came while the process was being killed.
                 Some(Duration::ZERO) => true,
                 Some(window) => acknowledged + window < killed,
                 None => false,
@@ -145,11 +145,11 @@ impl Trial {
     }
 }
 
-/// After how many of a client's operations its keys are those that were found.
+/// The numbers of a client's operations after which its keys are those that were found.
 struct Fits {
     /// Ascending.
     numbers: Vec<usize>,
-    /// Where the fewest keys differ, and how they do.
+    /// The number with the fewest different keys, and the differences.
     nearest: usize,
     differences: BTreeMap<Key, String>,
 }
@@ -162,7 +162,7 @@ impl Fits {
         };
         let keys: BTreeSet<&Key> = space.keys().chain(found.keys()).collect();
         let mut wrong: BTreeSet<Key> = keys.into_iter().filter(|key| differs(&space, key)).cloned().collect();
-        // What had expired must not be read.
+        // Reading must not return expired keys.
         let expired: Vec<Key> = found.iter().filter(|(_, e)| e.expired(read_ms)).map(|(key, _)| key.clone()).collect();
         wrong.extend(expired.iter().cloned());
         let mut fits = Self { numbers: Vec::new(), nearest: 0, differences: BTreeMap::new() };
@@ -222,7 +222,7 @@ impl Fits {
     }
 }
 
-/// A draw that was not answered has taken whatever is missing.
+/// An unanswered draw has taken whatever is missing.
 fn unknown_draw(record: &Record, change: &Change, space: &Space, found: &Space) -> Option<Change> {
     let Change::Draw { key, drawn: None } = change else { return None };
     if record.acknowledged.is_some() {
@@ -241,7 +241,7 @@ fn unknown_draw(record: &Record, change: &Change, space: &Space, found: &Space) 
     }
 }
 
-/// What is there of one client: at least `least` operations, as far as its keys tell, at most `there`.
+/// The surviving operations of one client: at least `least`, as far as its keys tell, at most `there`.
 struct Cut<'a> {
     records: Vec<&'a Record>,
     least: usize,

@@ -1,16 +1,16 @@
-//! What clients send: random operations of one client, each of which leaves a trace that no other leaves.
+//! The clients' load: random operations of one client, each of which leaves a unique trace.
 //!
-//! Values carry the client's **serial**, which never repeats, also where a crash has lost what it was written with. So
-//! a value that comes back from the dead fits no state that is allowed.
+//! Values carry the client's **serial**, which never repeats, even if a crash has lost the value that it was written
+//! with. So a value that comes back from the dead fits no permitted state.
 
 use super::model::{Change, Key, SHARED_COUNTER, Space, Value};
 use crate::script::Random;
 
-/// How many databases, each with a token of its own.
+/// Databases, each with a token of its own.
 pub const DATABASES: usize = 3;
 /// Clients, each of which writes to all of the databases, one after the other.
 pub const CLIENTS: usize = 3;
-/// Indexes in use: the one that all clients share, and two for each client, to flush and swap.
+/// Indexes in use: one that all clients share, and two for each client, to flush and swap.
 pub const INDEXES: usize = 1 + 2 * CLIENTS;
 
 /// Text keys of a client, more in each database: so many that they fill several segments of the last.
@@ -31,7 +31,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Its effect is known only from the reply: no other may be sent before that.
+    /// Whether its effect is known only from the reply. No other operation may be sent before that.
     pub fn draws(&self) -> bool {
         matches!(self.changes.as_slice(), [Change::Draw { .. }])
     }
@@ -49,7 +49,7 @@ impl Workload {
         Self { client, serial: 0 }
     }
 
-    /// The next one, `space` being what all before it have led to.
+    /// Returns the next operation. `space` is the state after all previous ones.
     pub fn next(&mut self, random: &mut Random, space: &Space, database: usize, now_ms: u64) -> Operation {
         self.serial += 1;
         let own_index = 1 + 2 * self.client + random.below(2);
@@ -89,7 +89,7 @@ impl Workload {
         format!("m{}", random.below(30))
     }
 
-    /// Every transaction leaves it.
+    /// Returns the change that every transaction makes.
     fn mark(&self) -> Change {
         Change::Increment { key: format!("c{}:transactions", self.client), by: 1 }
     }
@@ -156,10 +156,10 @@ impl Workload {
             0 => Change::Set { key: late, value: self.value(random), expires_ms: Some(FAR_MS + self.serial) },
             1 => Change::ExpireAt { key: late, expires_ms: FAR_MS + self.serial },
             2 => Change::Persist { key: late },
-            // Long past: it goes at once.
+            // A time long past: the key goes at once.
             3 => Change::ExpireAt { key: late, expires_ms: 1 + self.serial },
             _ => {
-                // Nobody can say what a command finds that runs while the key expires; this one runs after.
+                // The effect of a command that runs while the key expires is unknown. This one runs after.
                 let key = self.name("brief:", random, 6);
                 let at = Key { database, index: 0, name: key.clone() };
                 let expires_ms = space.get(&at).and_then(|entry| entry.expires_ms);
@@ -238,7 +238,7 @@ impl Workload {
                 let value = self.serial.to_string();
                 let field = format!("f{}", random.below(10));
                 let put = Change::SharedHashSet { client: self.client, field, value: value.clone() };
-                // The list only grows, hence not always.
+                // The list only grows, so it is not written every time.
                 match random.one_in(2) {
                     true => vec![put, Change::SharedPush { client: self.client, value }],
                     false => vec![put],
@@ -255,7 +255,7 @@ impl Workload {
         }
     }
 
-    /// In an index that is the client's alone.
+    /// Returns changes in an index that is the client's alone.
     fn own_index(&self, random: &mut Random) -> Vec<Change> {
         let generation = |number: usize| {
             let key = format!("c{}:generation:{number}", self.client);
@@ -273,7 +273,7 @@ impl Workload {
     }
 }
 
-/// The counters that transactions raise together, by group: `true` where all of a group are equal, `false` where
+/// Returns the counters that transactions raise together, by group: `true` if all of a group are equal, `false` if
 /// their sum is 0.
 pub fn groups_of_counters() -> [(Vec<String>, bool); 2] {
     let names = |kind: &str, number| (0..number).map(|n| format!("{SHARED_COUNTER}{kind}:{n}")).collect();

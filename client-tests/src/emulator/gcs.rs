@@ -1,9 +1,9 @@
-//! What fake-gcs-server lacks of Google's XML API, by its JSON API.
+//! Requests of Google's XML API that fake-gcs-server lacks, translated into its JSON API.
 //!
-//! Dormouse's store library writes and deletes by the XML API. fake-gcs-server answers such a PUT with 400 "invalid uploadType"
-//! and has no such DELETE; it lists and reads. This proxy passes a PUT on as an upload by JSON, its condition
-//! `x-goog-if-generation-match: 0` as `ifGenerationMatch=0`, and a DELETE likewise. Everything else goes through as it came.
-//! Whether an object may be created is decided by the server alone.
+//! Dormouse's store library writes and deletes by the XML API. fake-gcs-server answers such a PUT with 400 "invalid
+//! uploadType" and lacks such a DELETE; it lists and reads. This proxy passes a PUT on as an upload by JSON, its
+//! condition `x-goog-if-generation-match: 0` as `ifGenerationMatch=0`, and a DELETE likewise. Everything else passes
+//! unchanged. Only the server decides whether an object may be created.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -22,7 +22,7 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// A place for the proxy, before the server that wants to know it is started.
+    /// Reserves a port for the proxy, before the start of a server that wants to know it.
     pub fn bind() -> (TcpListener, u16) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
@@ -57,12 +57,12 @@ impl Drop for Translation {
 struct Request {
     method: String,
     target: String,
-    /// Each with its line's end.
+    /// The headers, each with its line's end.
     headers: Vec<String>,
     body: Vec<u8>,
 }
 
-/// One connection of a client, request by request, each on a connection of its own to the server.
+/// Serves one connection of a client. Each request gets a connection of its own to the server.
 fn serve(client: TcpStream, server: u16) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client.try_clone()?);
@@ -77,7 +77,7 @@ fn serve(client: TcpStream, server: u16) -> io::Result<()> {
             // The server has closed its connection, and says so.
             return client.write_all(&answer);
         }
-        // The XML API names the object's version in headers, the JSON API in the body.
+        // The XML API has the object's version in headers, the JSON API in the body.
         let status = answer.split(|byte| *byte == b' ').nth(1).unwrap_or(b"500");
         let mut said = b"HTTP/1.1 ".to_vec();
         said.extend_from_slice(status);
@@ -120,7 +120,7 @@ impl Request {
     }
 }
 
-/// Nothing at the connection's end.
+/// Reads a request. Returns nothing at the connection's end.
 fn read(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

@@ -2,7 +2,7 @@
 
 use super::Random;
 
-/// Keys that a family likes best, so that most commands meet the type they want. The others come by chance.
+/// Preferred keys of a family, so that most commands meet the type they want. The others come by chance.
 const KEYS: [(&str, &[&str]); 5] = [
     ("string", &["s1", "s2", "s3", "{s}4"]),
     ("hash", &["h1", "h2", "h3"]),
@@ -29,7 +29,7 @@ const JUNK: [&[u8]; 15] = [
     b"LIMIT",
 ];
 
-/// What Redis 7.0 answers to DUMP for a value of each kind, in hexadecimal, and what is not quite such an answer.
+/// Redis 7.0's replies to DUMP for a value of each kind, in hexadecimal, and some that are slightly wrong.
 const PAYLOADS: [&str; 14] = [
     "00c00c0a003c2af8515c04bcd5",
     "000b68656c6c6f20776f726c640a000bfc49b9a6c7a034",
@@ -49,7 +49,7 @@ const PAYLOADS: [&str; 14] = [
 
 const LONG: [u8; 90] = [b'x'; 90];
 
-/// How many expiries were given out: no two are alike, so that GT and LT never meet a tie which the clock decides.
+/// Number of expiries given out: no two are alike, so that GT and LT never meet a tie that the clock decides.
 #[derive(Default)]
 pub struct Pools {
     expiries: u64,
@@ -97,10 +97,10 @@ impl Pools {
                 9 => random.pick(&JUNK).to_vec(),
                 _ => vec![b'a' + random.below(12) as u8],
             },
-            // Members in the order of their bytes make sense only where all scores are the same: these keys see no other.
+            // Members in the order of their bytes make sense only if all scores are equal: these keys see no other.
             "lex" => pick(random, &["x1", "x1", "x2", "x3"]),
             "bits" => pick(random, &["b1", "b2", "b3", "s1", "h1", "nokey"]),
-            // No other command sees these: Redis caches counts in them.
+            // Other commands never see these: Redis caches counts in them.
             "hll" => pick(random, &["p1", "p1", "p2", "p3"]),
             "places" => pick(random, &["g1", "g1", "g2", "z1", "s1", "nokey"]),
             "longitude" => match random.below(30) {
@@ -143,7 +143,8 @@ impl Pools {
                     "1e17", "-3.14159",
                 ],
             ),
-            // Quarters add up exactly in any order. There is one infinity only, for two would make sums depend on theirs.
+            // Quarters add up exactly in any order. The pool has only one infinity, since two would make sums depend on
+            // their order.
             "score" => match random.below(20) {
                 0 => b"inf".to_vec(),
                 1 => pick(random, &["nan", "x", "", "1e3", "-0", "+2", "1e20"]),
@@ -200,7 +201,7 @@ impl Pools {
 
     fn expiry(&mut self) -> i64 {
         self.expiries += 1;
-        // A prime step walks through all of the range before it repeats, in no order.
+        // A prime step visits the whole range in a scattered order before it repeats.
         (self.expiries * 7919 % 1_000_003) as i64
     }
 }

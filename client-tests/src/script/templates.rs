@@ -220,7 +220,7 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "ZINTERCARD <n zset> [LIMIT <index>]",
         ],
     ),
-    // Large ones, past the thresholds of the packed encodings.
+    // Large values, past the thresholds of the packed encodings.
     (
         1,
         &[

@@ -1,11 +1,11 @@
-//! A server under siege: tenants that misbehave in every way that a client can, beside quiet ones whose latency is measured.
+//! A server under siege: misbehaving tenants of every kind, beside quiet ones whose latency is measured.
 //!
 //! 1. The server starts with a small limit for the whole process, a token for each tenant, and a store in a folder.
-//! 2. Quiet tenants write and read a few keys at a steady pace and know what they have to find ([`quiet`]). First they are
-//!    alone: that is what the run with noise is compared with.
-//! 3. Then the noisy tenants begin: each has one [`noise::Kind`] of misbehaviour, and all kinds go on at the same time.
-//! 4. At the end the server must be alive, its memory within the limit, every quiet tenant's data right, and SIGTERM must end
-//!    it with 0. How late the quiet tenants' replies were is printed; [`Settings::is_strict`] makes it count.
+//! 2. Quiet tenants write and read a few keys at a steady pace and know the expected values ([`quiet`]). They begin
+//!    alone: this is the baseline for the run with noise.
+//! 3. Then the noisy tenants begin: each has one [`noise::Kind`] of misbehaviour, and all kinds run at the same time.
+//! 4. At the end the server must be alive, its memory within the limit, every quiet tenant's data right, and SIGTERM
+//!    must end it with 0. The latency of the quiet tenants is printed; [`Settings::is_strict`] makes it count.
 
 use std::{
     fmt,
@@ -32,16 +32,17 @@ pub mod quiet;
 
 use quiet::{Latencies, Quiet};
 
-/// How late a quiet tenant's reply may be beside noise, over the same run without: 99 of 100, and 999 of 1000.
+/// Allowed delay of a quiet tenant's reply under noise, above the baseline: for 99 of 100, and 999 of 1000.
 const ALLOWED: [(f64, Duration); 2] = [(0.99, Duration::from_millis(2)), (0.999, Duration::from_millis(5))];
-/// The allocator keeps freed pages for a moment, which the limit does not count.
+/// Allowed ratio of resident memory to the limit: the allocator keeps freed pages for a moment, which the limit does
+/// not count.
 const RESIDENT_OVER_LIMIT: f64 = 1.25;
-/// Noise that gets no answer for so long goes on with something else.
+/// Time after which unanswered noise moves on.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// All databases are saved before the server ends.
+/// Limit of the time to stop: all databases are saved before the server ends.
 const STOP_LIMIT: Duration = Duration::from_secs(180);
 const QUIET_TENANTS: usize = 4;
-/// Noisy tenants that are at it at the same time.
+/// Limit of noisy tenants that are active at the same time.
 const NOISY_THREADS_MAX: usize = 64;
 
 #[derive(Debug, Clone)]
@@ -51,18 +52,18 @@ pub struct Settings {
     /// The limit of the server's memory.
     pub memory_mib: u64,
     pub workers: usize,
-    /// The server's loss window. Its log must not fall behind that; a machine that is busy with other things needs a wide one.
+    /// The server's loss window. Its log must not fall behind it; a busy machine needs a wide one.
     pub loss_window: String,
     /// Elements of the large collections that the noise is made with.
     pub elements: usize,
     pub seed: u64,
-    /// A quiet tenant whose replies are later than allowed fails the run.
+    /// Fails the run if a quiet tenant's replies are later than allowed.
     pub is_strict: bool,
-    /// Only this kind of noise.
+    /// The only kind of noise, if set.
     pub only: Option<noise::Kind>,
 }
 
-/// What is besieged.
+/// The server under siege.
 #[derive(Debug, Clone)]
 pub struct Target {
     pub port: u16,
@@ -76,7 +77,7 @@ impl Target {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    /// A connection that has presented the token of `tenant`.
+    /// Returns a connection that has presented the token of `tenant`.
     pub fn connect(&self, tenant: &str) -> io::Result<Connection> {
         let mut connection = self.connect_as_stranger()?;
         match connection.try_call(&["AUTH", &token(tenant)])? {
@@ -85,7 +86,7 @@ impl Target {
         }
     }
 
-    /// A connection that has presented nothing.
+    /// Returns a connection that has presented no token.
     pub fn connect_as_stranger(&self) -> io::Result<Connection> {
         let connection = Connection::try_open(self.port)?;
         connection.set_patience(PATIENCE)?;
@@ -105,7 +106,7 @@ fn token(tenant: &str) -> String {
     format!("dm_{tenant}_secret-of-{tenant}")
 }
 
-/// How it went.
+/// Results of a siege.
 #[derive(Debug)]
 pub struct Report {
     pub alone: Latencies,
@@ -114,12 +115,12 @@ pub struct Report {
     pub memory_mib: u64,
     /// Rounds of noise, by kind.
     pub rounds: Vec<(noise::Kind, u64)>,
-    /// What must not have been.
+    /// Failures of the server.
     pub failures: Vec<String>,
 }
 
 impl Report {
-    /// How many times a quiet tenant's reply is later than allowed.
+    /// Describes the quiet tenants' replies that are later than allowed.
     fn late(&self) -> impl Iterator<Item = String> {
         ALLOWED.iter().filter_map(|(part, allowed)| {
             let (alone, beside) = (self.alone.at(*part), self.beside_noise.at(*part));
@@ -172,14 +173,14 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
             let (target, noisy, counts) = (&target, &noisy, &counts);
             scope.spawn(move || {
                 let mut round = settings.seed.wrapping_add(thread as u64);
-                // Each thread speaks for its part of the tenants, one after the other.
+                // Each thread serves its part of the tenants, one after the other.
                 for tenant in (thread..noisy.len()).step_by(threads).cycle() {
                     if target.is_over() {
                         return;
                     }
                     let kind = settings.only.unwrap_or(noise::Kind::ALL[tenant % noise::Kind::ALL.len()]);
                     round += 1;
-                    // A refusal is what noise is to expect.
+                    // Noise expects refusals.
                     let _ = kind.make(target, &noisy[tenant], round);
                     counts
                         .iter()
@@ -261,7 +262,7 @@ impl Besieged {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    /// What is wrong with how it ends.
+    /// Stops the server. Returns what is wrong with its end.
     fn stop(&mut self) -> Option<String> {
         server::terminate(&self.child);
         match wait_for(STOP_LIMIT, || self.child.try_wait().ok().flatten()) {
@@ -279,7 +280,7 @@ impl Drop for Besieged {
     }
 }
 
-/// The most that a process has resident until the siege is over.
+/// Returns the peak resident memory of a process until the siege is over, in MiB.
 fn resident_mib_max(pid: u32, stopped: &AtomicBool) -> u64 {
     let mut most = 0;
     while !stopped.load(Ordering::Relaxed) {

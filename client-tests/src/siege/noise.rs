@@ -1,12 +1,12 @@
-//! Every kind of misbehaviour. Each round is short and ends by itself; what the server answers is its own affair, as long as
-//! it goes on serving the others.
+//! Every kind of misbehaviour. Each round is short and ends by itself. The server may answer as it likes, as long as it
+//! keeps serving the others.
 
 use std::{io, time::Duration};
 
 use super::Target;
 use crate::resp::{Connection, Reply, request};
 
-/// How a tenant misbehaves.
+/// The kind of a tenant's misbehaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     KeysInMulti,
@@ -47,7 +47,7 @@ impl Kind {
         Self::LongQueues,
     ];
 
-    /// The kind of this name, in any case.
+    /// Returns the kind of this name, in any case.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(name))
     }
@@ -55,7 +55,7 @@ impl Kind {
     /// Misbehaves for one round.
     ///
     /// # Errors
-    /// When the server has had enough of it.
+    /// When the server refuses to go on.
     pub fn make(self, target: &Target, tenant: &str, round: u64) -> io::Result<()> {
         match self {
             Self::ConnectionStorm => connection_storm(target, tenant),
@@ -120,7 +120,7 @@ impl Kind {
                 words.extend(names.iter().map(String::as_str));
                 connection.write(&request(&words))?;
                 (0..names.len()).try_for_each(|_| connection.read().map(drop))?;
-                // Nothing of what it hears is read.
+                // This connection never reads its replies.
                 let mut other = target.connect(tenant)?;
                 let message = "m".repeat(256 << 10);
                 (0..200).try_for_each(|n| other.try_call(&["PUBLISH", names[n].as_str(), message.as_str()]).map(drop))
@@ -210,7 +210,7 @@ fn connection_storm(target: &Target, tenant: &str) -> io::Result<()> {
     let mut kept = Vec::new();
     for _ in 0..200 {
         kept.push(target.connect(tenant)?);
-        // Some never say who they are.
+        // Some connections never log in.
         kept.push(target.connect_as_stranger()?);
         if target.is_over() {
             break;
@@ -231,13 +231,13 @@ fn wrong_tokens(target: &Target, tenant: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// The same command, pipelined.
+/// Sends the same command again and again, pipelined.
 fn run_all(connection: &mut Connection, words: &[&str], times: usize) -> io::Result<()> {
     connection.write(&request(words).repeat(times))?;
     (0..times).try_for_each(|_| connection.read().map(drop))
 }
 
-/// One command after the other, until one is refused.
+/// Sends one command after the other, until one is refused.
 fn run_each(connection: &mut Connection, times: usize, words: impl Fn(usize) -> Vec<String>) -> io::Result<()> {
     for n in 0..times {
         if matches!(connection.try_call(&words(n))?, Reply::Line('-', _)) {
@@ -247,7 +247,7 @@ fn run_each(connection: &mut Connection, times: usize, words: impl Fn(usize) -> 
     Ok(())
 }
 
-/// Fills a tenant once, 100 commands at a time. `name` says what with.
+/// Fills a tenant once, 100 commands at a time. `name` identifies the contents.
 fn fill(connection: &mut Connection, name: &str, times: usize, words: impl Fn(usize) -> Vec<String>) -> io::Result<()> {
     let mark = format!("filled:{name}");
     if connection.try_call(&["EXISTS", &mark])? == Reply::Line(':', "1".into()) {
@@ -262,7 +262,7 @@ fn fill(connection: &mut Connection, name: &str, times: usize, words: impl Fn(us
     connection.try_call(&["SET", &mark, "1"]).map(drop)
 }
 
-/// A list of so many numbers.
+/// Makes a list of this many numbers.
 fn list(connection: &mut Connection, key: &str, elements: usize) -> io::Result<()> {
     fill(connection, key, elements / 1000, |n| {
         let numbers = (0..1000).map(|number| (number * 7919 % 1000 + n * 1000).to_string());

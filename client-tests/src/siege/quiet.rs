@@ -28,12 +28,12 @@ impl Quiet {
         Self { name: name.to_owned(), latencies, thread }
     }
 
-    /// The latencies since this was last asked.
+    /// Takes the latencies since the last call.
     pub fn take(&self) -> Vec<Duration> {
         std::mem::take(&mut *self.latencies.lock().expect("no holder panics"))
     }
 
-    /// What went wrong until the siege was over.
+    /// Waits for the end. Returns the fault of the tenant's run, if any.
     pub fn end(self) -> Option<String> {
         match self.thread.join() {
             Ok(Ok(problem)) => problem.map(|problem| format!("{}: {problem}", self.name)),
@@ -43,7 +43,7 @@ impl Quiet {
     }
 }
 
-/// Writes and reads until the siege is over; answers the first reply that was wrong.
+/// Writes and reads until the siege is over. Returns the first wrong reply.
 fn live(target: &Target, name: &str, latencies: &Mutex<Vec<Duration>>) -> io::Result<Option<String>> {
     let mut connection = target.connect(name)?;
     connection.set_patience(Duration::from_secs(30))?;
@@ -74,7 +74,7 @@ fn live(target: &Target, name: &str, latencies: &Mutex<Vec<Duration>>) -> io::Re
     check(&mut connection, &values)
 }
 
-/// Compares every key with what it must be.
+/// Compares every key with its expected value.
 fn check(connection: &mut Connection, values: &[u64]) -> io::Result<Option<String>> {
     for (key, value) in values.iter().enumerate() {
         let reply = connection.try_call(&["GET".to_owned(), format!("key{key}")])?;
@@ -89,7 +89,7 @@ fn of(value: u64) -> Reply {
     Reply::Bulk('$', (value > 0).then(|| value.to_string().into_bytes()))
 }
 
-/// How long replies took.
+/// Latencies of replies, sorted.
 #[derive(Debug)]
 pub struct Latencies(Vec<Duration>);
 
@@ -100,7 +100,7 @@ impl Latencies {
         Self(sorted)
     }
 
-    /// What this part of the replies did not exceed.
+    /// Returns the latency that this part of the replies did not exceed.
     pub fn at(&self, part: f64) -> Duration {
         let at = (self.0.len() as f64 * part) as usize;
         self.0.get(at.min(self.0.len().saturating_sub(1))).copied().unwrap_or_default()

@@ -1,5 +1,5 @@
-//! A follower does not expire by its own clock: what the source still writes to stays, whatever the target's clock says, and
-//! a real replica of the same source is the measure.
+//! A follower does not expire by its own clock: keys that the source still writes to stay, whatever the target's clock
+//! says. A real replica of the same source is the measure.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use dormouse_client_tests::{
 
 use super::{INDEXES, KEY, LIMIT, MoveIn, field, keys, offset};
 
-/// Keys whose expiry is put off while the copy is made arrive as a replica has them.
+/// Keys whose expiry is put off during the copy arrive as they do at a replica.
 #[test]
 fn keys_whose_expiry_is_put_off_during_the_copy_arrive_whole() {
     let Some(mut move_in) = MoveIn::start(Kind::under_test(), 11) else { return };
@@ -19,7 +19,7 @@ fn keys_whose_expiry_is_put_off_during_the_copy_arrive_whole() {
         return;
     }
     let mut source = Connection::open(move_in.source.port());
-    // The copy takes three seconds, the keys' time is over after two.
+    // The copy takes three seconds; the keys expire after two.
     source.run("CONFIG SET rdb-key-save-delay 10000");
     for n in 0..300 {
         source.run(&format!("SET filler:{n} {n}"));
@@ -59,7 +59,7 @@ fn keys_whose_expiry_is_put_off_during_the_copy_arrive_whole() {
     move_in.catch_up();
     assert_eq!(source.run("CONFIG SET rdb-key-save-delay 0"), Reply::Line('+', "OK".into()));
     replica.catch_up(&mut source);
-    // Nothing that expires is looked at in the source before the comparison, so the target has seen no DEL.
+    // The test reads no expiring key of the source before the comparison, so the target has seen no DEL.
     for index in 0..INDEXES {
         let mut target = Connection::open(move_in.target.port());
         let mut oracle = Connection::open(replica.server.port());
@@ -82,8 +82,8 @@ fn keys_whose_expiry_is_put_off_during_the_copy_arrive_whole() {
     move_in.compare();
 }
 
-/// The same after a partial resync, after `kill -9` of the importer, and after a crash of the target: what the target follows
-/// is on its disk.
+/// The same after a partial resync, after `kill -9` of the importer, and after a crash of the target: the target keeps
+/// on its disk that it follows.
 #[test]
 fn a_target_that_crashes_goes_on_following() {
     let Some(mut move_in) = MoveIn::start(Kind::under_test(), 12) else { return };
@@ -136,7 +136,7 @@ fn a_target_that_crashes_goes_on_following() {
     move_in.compare();
 }
 
-/// A target that was left behind is told from others, and can be freed by whom it belongs to.
+/// An abandoned target can be told from others, and its owner can free it.
 #[test]
 fn a_target_that_nobody_fills_any_more_can_be_freed() {
     let Some(mut move_in) = MoveIn::start(Kind::under_test(), 13) else { return };

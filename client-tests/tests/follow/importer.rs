@@ -1,4 +1,4 @@
-//! `dormouse import` as a child process, which no failed assertion leaves behind.
+//! `dormouse import` as a child process that no failed assertion leaves behind.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ impl Importer {
         self.process.try_wait().expect("the importer is our child").is_none()
     }
 
-    /// What it wrote to standard error until now.
+    /// Returns its standard error so far.
     pub fn log(&self) -> String {
         self.read("err")
     }
@@ -39,13 +39,13 @@ impl Importer {
         kill_process(Pid::from_child(&self.process), signal).expect("a child can be sent signals");
     }
 
-    /// As `kill -9` does.
+    /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         self.process.kill().expect("a child can be killed");
         self.process.wait().expect("the importer is our child");
     }
 
-    /// Waits for its end; answers how it ended and what it wrote to standard error and output.
+    /// Waits for its end. Returns its status, standard error and output.
     pub fn wait(&mut self, limit: Duration) -> (ExitStatus, String, String) {
         let status = wait_for(limit, || self.process.try_wait().expect("the importer is our child"));
         let status = status.unwrap_or_else(|| panic!("the importer still runs after {limit:?}\n{}", self.log()));
@@ -60,7 +60,7 @@ impl Importer {
 
 impl Drop for Importer {
     fn drop(&mut self) {
-        // It may have ended.
+        // It may have ended already.
         _ = self.process.kill();
         _ = self.process.wait();
         if std::thread::panicking() {

@@ -1,4 +1,4 @@
-//! Writes to the source, from a thread, until they are ended.
+//! A load on the source: a thread that writes until it is ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use dormouse_client_tests::{
 
 const PIPELINE: usize = 40;
 const NAMES: usize = 60;
-/// What a script says that has no place in a load: it changes the connection, or the server.
+/// Script commands that have no place in a load: they change the connection or the server.
 const NOT_DATA: [&[u8]; 12] = [
     b"QUIT",
     b"RESET",
@@ -34,14 +34,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Commands of which none may be applied twice, in several indexes, in transactions and scripts. Where `expires`,
-    /// also for keys that are just about to expire.
+    /// Sends commands that must not be applied twice, in several indexes, in transactions and scripts. With `expires`,
+    /// also to keys that are just about to expire.
     pub fn of_counters(port: u16, seed: u64, expires: bool) -> Self {
         let mut random = Random::new(seed);
         Self::start(port, move |commands| counters(&mut random, commands, expires))
     }
 
-    /// Every command that writes, chosen at random.
+    /// Sends every command that writes, chosen at random.
     pub fn of_scripts(port: u16, seed: u64) -> Self {
         let mut script = Script::new(seed);
         Self::start(port, move |commands| {
@@ -65,7 +65,7 @@ impl Load {
         })
     }
 
-    /// Ends it; answers how many commands were answered.
+    /// Ends the load. Returns the number of answered commands.
     pub fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the load found nothing wrong")
@@ -88,7 +88,7 @@ impl Load {
                     connection.read().expect("the source answers");
                     answered += 1;
                 }
-                // A load that leaves the importer no time to catch up would never end.
+                // The pause lets the importer catch up. Without it, the test would never end.
                 std::thread::park_timeout(Duration::from_millis(2));
             }
             answered

@@ -1,10 +1,10 @@
-//! Moving in from a real redis-server that is being written to, while links drop, the importer is killed and the target
-//! restarts: in the end both hold the same, to the last INCR.
+//! Moving in from a real redis-server under load, while links drop, the importer is killed and the target restarts: in
+//! the end both hold the same, to the last INCR.
 //!
-//! 1. A [`Load`] writes to the source, at first into nothing, so that the importer begins in the middle.
+//! 1. A [`Load`] writes to the source before the importer starts, so that the importer begins in the middle.
 //! 2. The importer reaches both servers through a [`Proxy`] each.
-//! 3. Mishap after mishap, each once the target has got further since the one before: what is compared at the end has been
-//!    through all of them.
+//! 3. Mishaps follow one another, each once the target has progressed since the previous one: the compared data has
+//!    been through all of them.
 //! 4. The load ends, everything that is about to expire does so, the import is cut over, and every key is compared.
 
 mod expiry;
@@ -33,10 +33,10 @@ use proxy::Proxy;
 const KEY: &str = "__dormouse_import__";
 const INDEXES: usize = 16;
 const LIMIT: Duration = Duration::from_secs(120);
-/// What expires earlier than this is gone before the comparison.
+/// Keys that expire within this time are gone before the comparison.
 const SOON_MS: f64 = 600_000.0;
 
-/// Counters above all: what is applied twice or not at all shows.
+/// Counters above all: they show a command that is applied twice or not at all.
 #[test]
 fn counters_survive_dropped_links_a_killed_importer_and_a_target_that_restarts() {
     let Some(mut move_in) = MoveIn::start(Kind::under_test(), 1) else { return };
@@ -62,7 +62,7 @@ fn counters_survive_dropped_links_a_killed_importer_and_a_target_that_restarts()
                 move_in.to_target.drop_links();
             }
             7 => move_in.compete(),
-            // A Redis writes its file now and then only, and would begin without the bookkeeping.
+            // A Redis writes its file only now and then, and would begin without the bookkeeping.
             _ if move_in.target.kind() == Kind::Redis => {}
             _ => {
                 let mut target = Connection::open(move_in.target.port());
@@ -83,7 +83,7 @@ fn counters_survive_dropped_links_a_killed_importer_and_a_target_that_restarts()
     move_in.compare();
 }
 
-/// Every write command there is, with FLUSHALL and SWAPDB among them, into a database that sleeps, splits and merges.
+/// Every write command, FLUSHALL and SWAPDB included, into a database that sleeps, splits and merges.
 #[test]
 fn random_scripts_arrive_whole() {
     let Some(mut move_in) = MoveIn::start(Kind::under_test(), 2) else { return };
@@ -108,8 +108,8 @@ fn random_scripts_arrive_whole() {
     move_in.compare();
 }
 
-/// The importer knows no Dormouse: a Redis is filled as well. Here the backlog is too small to go on from, so that
-/// everything is copied again; and the source speaks for its RDB's length, not for its end.
+/// The importer does not depend on Dormouse: it fills a Redis as well. Here the backlog is too small to go on from, so
+/// that everything is copied again, and the source announces its RDB's length, not its end mark.
 #[test]
 fn a_source_that_has_forgotten_is_copied_again() {
     let Some(mut move_in) = MoveIn::start(Kind::Redis, 3) else { return };
@@ -119,7 +119,7 @@ fn a_source_that_has_forgotten_is_copied_again() {
     let load = Load::of_counters(move_in.source.port(), 3, false);
     move_in.importer = Some(move_in.follow(&[]));
     move_in.get_further();
-    // The importer is kept from the source while that forgets.
+    // The importer is kept from the source until the source has forgotten the stream.
     move_in.to_source.hold_back();
     let offset = offset(&mut source);
     assert!(wait_for(LIMIT, || (self::offset(&mut source) > offset + 65536).then_some(())).is_some());
@@ -131,15 +131,15 @@ fn a_source_that_has_forgotten_is_copied_again() {
     assert!(status.success(), "{log}");
     assert!(log.contains("the source has no longer what followed"), "{log}");
     assert!(said.contains("the source takes no writes for another"), "{said}");
-    // The load's writes are held back by the pause, so nothing can be missing.
+    // The pause holds the load's writes back, so nothing can be missing.
     move_in.importer = None;
     move_in.compare_paused();
     source.run("CLIENT UNPAUSE");
     load.end();
 }
 
-/// A replica passes on what its master says, which is something else than what it would say by itself: the selected index
-/// comes with the RDB, and the history goes on when it becomes a master.
+/// A replica passes on its master's stream, which differs from a stream of its own: the selected index comes with the
+/// RDB, and the history continues when it becomes a master.
 #[test]
 fn a_replica_is_a_source_and_stays_one_when_it_is_promoted() {
     let Some(mut move_in) = MoveIn::start(Kind::under_test(), 4) else { return };
@@ -221,7 +221,7 @@ fn what_is_in_the_way_is_said() {
     if !success {
         assert!(stream_refused(&text), "{text}");
     }
-    // An import that ended before its end is replaced by the next of the same source without further ado.
+    // The next import of the same source replaces an unfinished one without further options.
     let (success, text) = ends(&[&good, "--to", &open, "--skip-unsupported", "--replace"]);
     assert!(success && text.contains("imported "), "{text}");
     let mut connection = Connection::open(to);
@@ -231,7 +231,7 @@ fn what_is_in_the_way_is_said() {
     connection.run("SELECT 7");
     assert_eq!(connection.run("GET in-7").bytes(), Some(&b"b"[..]));
     assert!(connection.run("PTTL in-7").number() > Some(SOON_MS));
-    // What is there is not overwritten unless one says so.
+    // Existing data is overwritten only on request.
     let (success, text) = ends(&[&good, "--to", &open, "--skip-unsupported"]);
     assert!(!success && text.contains("--replace to delete everything"), "{text}");
     connection.run("SET not-from-there 1");
@@ -240,14 +240,14 @@ fn what_is_in_the_way_is_said() {
     assert_eq!(connection.run("EXISTS not-from-there").number(), Some(0.0));
 }
 
-/// A source under load, a target, and what is between them.
+/// A source under load, a target, and the proxies between them.
 struct MoveIn {
     source: Server,
     target: Server,
     to_source: Proxy,
     to_target: Proxy,
     importer: Option<Importer>,
-    /// What the importers said that were killed.
+    /// The output of the killed importers.
     log: String,
     random: Random,
     seen: String,
@@ -315,7 +315,7 @@ impl MoveIn {
     fn kill_and_start_again(&mut self) {
         self.kill();
         let importer = self.follow(&[]);
-        // Before it has reached both servers once, a dropped link ends it: nothing there may be right.
+        // Before the importer has reached both servers once, a dropped link ends it: the addresses may be wrong.
         let reached = || {
             let log = importer.log();
             (log.contains("goes on from offset") || log.contains("full sync")).then_some(())
@@ -324,7 +324,7 @@ impl MoveIn {
         self.importer = Some(importer);
     }
 
-    /// Two importers at once, which take turns with the same bookkeeping, until one is killed.
+    /// Runs two importers that take turns with the same bookkeeping, until one is killed.
     fn compete(&mut self) {
         let mut other = self.follow(&[]);
         let overtaken = wait_for(LIMIT, || {
@@ -338,8 +338,8 @@ impl MoveIn {
         other.kill();
     }
 
-    /// Waits until nothing is left in the source that expires soon. What has expired is only found by SCAN, which deletes
-    /// it and says so to the importer; KEYS passes over it.
+    /// Waits until the source holds no key that expires soon. Only SCAN finds expired keys: it deletes them and tells
+    /// the importer so. KEYS passes over them.
     fn let_expire(&mut self) {
         let mut source = Connection::open(self.source.port());
         for index in 0..INDEXES {
@@ -352,12 +352,12 @@ impl MoveIn {
                 (!soon).then_some(())
             });
             assert!(gone.is_some(), "keys of index {index} do not expire");
-            // Between SCAN and PTTL one may have expired, which PTTL finds.
+            // A key may expire between SCAN and PTTL, and PTTL finds that.
             scanned(&mut source);
         }
     }
 
-    /// Ctrl-C; answers what the importers said.
+    /// Cuts over by Ctrl-C. Returns the importers' output.
     fn cut_over(&mut self) -> (String, String) {
         let mut importer = self.importer.take().expect("it was started");
         importer.signal(Signal::INT);
@@ -375,11 +375,11 @@ impl MoveIn {
 
     /// Compares with a source that takes no writes, not even expiries.
     fn compare_paused(&self) {
-        // What has expired is shown by neither; between the two questions more may expire.
+        // Neither server shows expired keys. More may expire between the two questions.
         assert_eq!(wait_for(LIMIT, || self.difference().is_none().then_some(())), Some(()), "{:?}", self.difference());
     }
 
-    /// Waits until the target has everything that the source has said until now.
+    /// Waits until the target has everything that the source has sent so far.
     fn catch_up(&mut self) {
         let written = Connection::open(self.source.port()).run("INCR caught-up").number();
         assert!(written.is_some(), "the source takes no write");
@@ -395,7 +395,7 @@ impl MoveIn {
         self.difference_to(self.source.port())
     }
 
-    /// Where the target differs from the server at `port`. The import's own key is left out.
+    /// Returns where the target differs from the server at `port`. The import's own key is left out.
     fn difference_to(&self, port: u16) -> Option<String> {
         let (mut ours, mut theirs) = (Connection::open(self.target.port()), Connection::open(port));
         let mut compared = 0;
@@ -448,7 +448,7 @@ fn scanned(connection: &mut Connection) -> Vec<Vec<u8>> {
     }
 }
 
-/// What tells everything about a key.
+/// Returns commands that reveal everything about a key.
 fn questions(connection: &mut Connection, key: &[u8]) -> Vec<Words> {
     let kind = connection.call(&[b"TYPE", key]);
     let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Words>();
@@ -467,7 +467,7 @@ fn offset(source: &mut Connection) -> u64 {
     field(source, "replication", "master_repl_offset").parse().expect("Redis tells its offset")
 }
 
-/// A field of a section of INFO; empty where it is not there.
+/// Returns a field of a section of INFO, or an empty text if it is missing.
 fn field(connection: &mut Connection, section: &str, name: &str) -> String {
     let text = connection.run(&format!("INFO {section}"));
     let text = String::from_utf8_lossy(text.bytes().unwrap_or_default()).into_owned();

@@ -1,5 +1,5 @@
-//! Valkey 9.1.2 and Redis 8.10.2 as sources: every command of theirs that writes is sent, or has a reason not to be. So a
-//! command that a later version brings is noticed.
+//! Valkey 9.1.2 and Redis 8.10.2 as sources: the test sends each of their write commands, or lists a reason not to. So
+//! a command that a later version adds is noticed.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use super::{LIMIT, MoveIn};
 
 const ROUNDS: usize = 8;
 
-/// Commands, and lines that lead to one of them taking effect. `#` is the round's number.
+/// Commands, with lines that make each take effect. `#` is the round's number.
 const SENT: &[(&str, &[&str])] = &[
     ("APPEND", &["APPEND text:# a", "APPEND text:# b"]),
     ("BITFIELD", &["BITFIELD bits:# SET u8 3 200 OVERFLOW SAT INCRBY i5 9 30"]),
@@ -52,7 +52,7 @@ const SENT: &[(&str, &[&str])] = &[
     ("HDEL", &["HSET h:# a 1 b 2", "HDEL h:# a"]),
     ("HGETDEL", &["HSET h:# a 1 b 2 c 3", "HGETDEL h:# FIELDS 2 a b"]),
     ("HGETEX", &["HGETEX h:# FIELDS 1 c"]),
-    // It reaches replicas as a RESTORE of a form of its own, without a checksum.
+    // Replicas get it as a RESTORE with a form of its own, without a checksum.
     ("HIMPORT|SET", &["HIMPORT PREPARE fields f g", "HIMPORT SET himported:# fields 1 two"]),
     ("HINCRBY", &["HINCRBY h:# n 5"]),
     ("HINCRBYFLOAT", &["HINCRBYFLOAT h:# f 0.5", "HINCRBYFLOAT h:# n 1.25"]),
@@ -145,7 +145,7 @@ const SENT_TO_REDIS: &[&str] = &[
     "BITOP ONE bits:8:# bits:4:# bits:# bits:1:#",
 ];
 
-/// Commands that are not sent, by how their names begin, and why.
+/// Commands that are not sent, by name prefix, and why.
 const NOT_SENT: &[(&str, &str)] = &[
     ("AR", "Dormouse has no arrays"),
     ("CLUSTER", "it is for clusters"),
@@ -215,7 +215,7 @@ fn every_write_arrives(kind: Kind) {
     move_in.compare();
 }
 
-/// Hashes whose fields expire are named, or left out: the import ends either way, and asks the source once.
+/// Hashes with expiring fields are named, or left out. The import ends either way, and asks the source once.
 #[test]
 fn hashes_whose_fields_expire_are_named() {
     for kind in [Kind::Valkey, Kind::Redis8] {
@@ -241,7 +241,7 @@ fn hashes_whose_fields_expire_are_named() {
     }
 }
 
-/// A hash that the copy has left out is not made again, in part, by a later write to it.
+/// A later write does not recreate a part of a hash that the copy has left out.
 #[test]
 fn a_hash_that_was_left_out_stays_out() {
     let Some(mut move_in) = MoveIn::start_from(Kind::Valkey, Kind::under_test(), 33) else { return };
@@ -268,8 +268,8 @@ fn a_hash_that_was_left_out_stays_out() {
     assert_eq!(target.run("HLEN gone"), Reply::Line(':', "1".into()));
 }
 
-/// The stream is read again from where the target is, and judged again as it was: what was left out is counted once, and a
-/// mark that has moved is where it was before.
+/// The stream is read again from the target's place, and judged as before: left-out items are counted once, and a moved
+/// mark is where it was before.
 #[test]
 fn what_was_left_out_is_the_same_when_the_stream_is_read_again() {
     let Some(mut move_in) = MoveIn::start_from(Kind::Valkey, Kind::under_test(), 34) else { return };
@@ -310,7 +310,7 @@ fn what_was_left_out_is_the_same_when_the_stream_is_read_again() {
     assert!(!log.contains("no such key"), "{log}");
 }
 
-/// The names of all commands that write, in capitals, `CONTAINER|NAME` for subcommands.
+/// Returns the names of all commands that write, in capitals, `CONTAINER|NAME` for subcommands.
 fn writes(source: &mut Connection) -> BTreeSet<String> {
     let reply = source.run("COMMAND");
     let mut names = BTreeSet::new();
@@ -338,7 +338,7 @@ fn send(source: &mut Connection, line: &str, round: usize) {
     assert!(!reply.is_error(), "{line}: {reply:?}");
 }
 
-/// Each type through DUMP and RESTORE, in the source's own version.
+/// Sends each type through DUMP and RESTORE, in the source's own version.
 fn restore(source: &mut Connection, round: usize) {
     for key in ["text", "n", "h", "l", "m:1", "z", "b", "m:6"] {
         let key = format!("{key}:{round}");
@@ -351,7 +351,7 @@ fn restore(source: &mut Connection, round: usize) {
     }
 }
 
-/// A source that ends each full sync before its first byte makes a copy of its process each time: it is not asked for ever.
+/// A source that ends each full sync before its first byte forks each time. The importer does not ask it forever.
 #[test]
 fn a_source_that_ends_every_full_sync_is_given_up() {
     let target = Server::start_with(Kind::under_test(), Settings::default());
@@ -381,7 +381,7 @@ fn a_source_that_ends_every_full_sync_is_given_up() {
     assert!(!log.contains("output-buffer"), "{log}");
     assert!((2..=5).contains(&asked.load(Ordering::SeqCst)), "{log}");
     over.store(true, Ordering::SeqCst);
-    // The listener wakes up and sees that it is over.
+    // The listener wakes up and sees that the test is over.
     drop(TcpStream::connect((Ipv4Addr::LOCALHOST, port)));
     source.join().expect("the source found nothing wrong");
 }

@@ -1,6 +1,6 @@
-//! A wire that can be cut: what connects to the proxy's port is connected to the server's.
+//! A wire that can be cut: it connects each client of its port to the server.
 //!
-//! A link is cut in three ways: at once; so that what the client has sent never arrives at the server; or so that it arrives
+//! A link is cut in three ways: at once; so that the client's bytes never arrive at the server; or so that they arrive
 //! late, when the client has long taken the link for dead and opened another.
 
 use std::io::{self, Read, Write};
@@ -33,12 +33,12 @@ struct Link {
     late: Arc<Late>,
 }
 
-/// What a link does with the client's bytes when it is to be cut late.
+/// The treatment of the client's bytes on a link that is to be cut late.
 #[derive(Default)]
 struct Late {
-    /// They are kept.
+    /// Whether bytes are kept.
     keeps: AtomicBool,
-    /// There are some.
+    /// Whether some bytes are kept.
     has: AtomicBool,
 }
 
@@ -54,7 +54,7 @@ impl Proxy {
                     if shared.over.load(Ordering::SeqCst) {
                         return;
                     }
-                    // The server may be restarting: then the client is turned away, as the server would.
+                    // If the server is restarting, the client is turned away, as the server would do.
                     let _ = shared.connect(client, server);
                 }
             })
@@ -66,20 +66,20 @@ impl Proxy {
         self.port
     }
 
-    /// Cuts all links. What is on its way is lost, or is not.
+    /// Cuts all links. Bytes on their way may or may not be lost.
     pub fn drop_links(&self) {
         for link in self.shared.links().drain(..) {
-            // To the client first: what the server does with its last bytes the client never learns.
+            // The client's side first: the client never learns what the server does with its last bytes.
             _ = link.client.shutdown(Shutdown::Both);
             _ = link.server.shutdown(Shutdown::Write);
         }
     }
 
-    /// Cuts all links while something is on its way, and lets that through a moment after the client has come back.
+    /// Cuts all links while bytes are on their way, and lets these through a moment after the client has come back.
     pub fn drop_links_late(&self, moment: Duration) {
         let mut links: Vec<Link> = Vec::new();
         let sent = || {
-            // The client may be just about to connect; links that are dead send nothing.
+            // The client may be just about to connect. Dead links send nothing.
             for link in self.shared.links().drain(..) {
                 link.late.keeps.store(true, Ordering::SeqCst);
                 links.push(link);
@@ -93,7 +93,7 @@ impl Proxy {
         links.iter().for_each(|link| link.late.keeps.store(false, Ordering::SeqCst));
     }
 
-    /// Cuts all links once something more is on its way to the server, which never arrives there.
+    /// Cuts all links once more bytes are on their way to the server, which never arrive.
     pub fn cut_when_used(&self) -> Cut {
         let links: Vec<Link> = self.shared.links().drain(..).collect();
         links.iter().for_each(|link| link.late.keeps.store(true, Ordering::SeqCst));
@@ -169,7 +169,7 @@ impl Shared {
     }
 }
 
-/// Passes bytes on until one end closes. What was read before a cut is still passed on.
+/// Passes bytes on until one end closes. Bytes that were read before a cut are still passed on.
 fn copy(mut from: TcpStream, mut to: TcpStream, late: &Late) {
     let mut buffer = vec![0; 64 << 10];
     loop {

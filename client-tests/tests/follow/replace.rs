@@ -1,11 +1,11 @@
-//! The data of the target is replaced at once, when the copy is complete, and not before.
+//! The target's data is replaced at once, when the copy is complete, and not before.
 
 use dormouse_client_tests::{Kind, resp::Connection, wait_for};
 use rustix::process::Signal;
 
 use super::{KEY, LIMIT, MoveIn, field};
 
-/// A target with data of its own, and a source that takes its time.
+/// Starts a target with data of its own, and a source that takes its time.
 fn start(seed: u64) -> Option<(MoveIn, Connection, Connection)> {
     let move_in = MoveIn::start(Kind::under_test(), seed)?;
     if move_in.target.kind() == Kind::Redis {
@@ -26,7 +26,7 @@ fn start(seed: u64) -> Option<(MoveIn, Connection, Connection)> {
     Some((move_in, source, target))
 }
 
-/// The keys of the target that a client sees.
+/// Counts the keys of the target that a client sees.
 fn shown(target: &mut Connection) -> (usize, usize) {
     let count = |target: &mut Connection, pattern: &str| {
         target.run(&format!("KEYS {pattern}")).items().expect("KEYS answers a list").len()
@@ -34,8 +34,8 @@ fn shown(target: &mut Connection) -> (usize, usize) {
     (count(target, "old:*"), count(target, "new:*"))
 }
 
-/// `--replace` copies everything again, also where the copy is cut off and the target still has the place of an import
-/// before it.
+/// `--replace` copies everything again, even if the copy is cut off and the target still has the place of an earlier
+/// import.
 #[test]
 fn a_copy_that_was_asked_for_is_made_however_often_it_is_cut_off() {
     let Some((mut move_in, mut source, mut target)) = start(22) else { return };
@@ -84,7 +84,7 @@ fn an_import_that_is_refused_or_killed_leaves_the_target_as_it_was() {
         importer.signal(signal);
         let (status, log, _) = importer.wait(LIMIT);
         assert!(!status.success(), "{log}");
-        // What the importer cannot do any more, the target does.
+        // The target does what the importer no longer can.
         let dropped = || (field(&mut target, "dormouse", "import_staging") == "0").then_some(());
         assert!(wait_for(LIMIT, dropped).is_some(), "what was staged is kept");
         assert_eq!(shown(&mut target), (200, 0));
@@ -120,11 +120,11 @@ fn a_target_shows_all_of_the_old_data_or_all_of_the_new() {
         other => panic!("something between the old data and the new: {other:?}"),
     };
     assert!(wait_for(LIMIT, replaced).is_some(), "the new data does not come");
-    // The same command with --replace copies everything again; without, it goes on where the target is.
+    // The same command with --replace copies everything again. Without it, the import continues at the target's place.
     move_in.get_further();
     move_in.kill();
     target.run("SET by-hand 1");
-    // Each place is another than the one before.
+    // Each place differs from the previous one.
     source.run("INCR tick");
     source.run("CONFIG SET rdb-key-save-delay 0");
     let mut importer = move_in.follow(&["--stop-when-caught-up"]);
@@ -143,7 +143,8 @@ fn a_target_shows_all_of_the_old_data_or_all_of_the_new() {
     move_in.compare();
 }
 
-/// Of one moment: how many keys of the old and of the new data are there, and what `everywhere` is in index 15.
+/// Returns, for one moment, how many keys of the old and of the new data are visible, and the value of `everywhere` in
+/// index 15.
 fn shown_at_once(target: &mut Connection) -> ([f64; 2], u8) {
     let names = |prefix: &str| (0..200).map(|n| format!(" {prefix}:{n}")).collect::<String>();
     target.run("MULTI");
@@ -153,6 +154,6 @@ fn shown_at_once(target: &mut Connection) -> ([f64; 2], u8) {
     let reply = target.run("EXEC");
     let items = reply.items().expect("EXEC answers a list");
     let number = |at: usize| items[at].number().expect("EXISTS answers a number");
-    // The source has the key in index 15 only.
+    // Only index 15 of the source has the key.
     ([number(0), number(1)], if number(2) == 1.0 { b'0' } else { b'1' })
 }

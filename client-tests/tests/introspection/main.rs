@@ -1,13 +1,11 @@
-//! Replies about the server itself, its commands and its clients, beside those of the real servers.
+//! Replies about the server itself, its commands and its clients, compared with those of the real servers.
 //!
-//! 1. Lines come from `lines.txt`, and are made for every command and subcommand that Dormouse has: too few and too many
-//!    arguments, `COMMAND INFO`, `DOCS`, `GETKEYS` and `GETKEYSANDFLAGS` with keys at many places, `CONFIG GET` of every
-//!    parameter.
-//!    More lines come from [`space`]: the words that each subcommand takes, in every order.
+//! 1. Lines come from `lines.txt`, and are made for every command and subcommand of Dormouse: too few and too many
+//!    arguments, `COMMAND INFO`, `DOCS`, `GETKEYS` and `GETKEYSANDFLAGS` with keys at many positions, `CONFIG GET` of
+//!    every parameter. More lines come from [`space`]: the words that each subcommand takes, in every order.
 //! 2. Each is asked in RESP2 and RESP3, by itself and in a transaction.
-//! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have the newer commands. Replies that depend on the
-//!    server or on time are compared by their form alone ([`form`]).
-//!    [`talks`] compares whole conversations.
+//! 3. Redis 7.0.15 has to agree, else Valkey 9.1.2 or Redis 8.10.2, which have the newer commands. Replies that depend
+//!    on the server or on time are compared by their form alone ([`form`]). [`talks`] compares whole conversations.
 //! 4. A reply that no server agrees with is refused, unless `differences.txt` has the line with a reason.
 
 mod space;
@@ -47,7 +45,7 @@ fn introspection_is_answered_as_by_the_real_servers() {
                 Some(0) => {}
                 Some(_) => newer += 1,
                 None if known.contains_key(line.as_str()) => _ = met.insert(line.clone()),
-                // What came after 7.0 cannot be judged without a server that has it.
+                // Commands newer than 7.0 cannot be judged without a server that has them.
                 None if kinds.len() < 3 => {}
                 None => {
                     let replies: Vec<String> = kinds
@@ -79,7 +77,8 @@ fn open(port: u16, mode: Mode) -> Connection {
     connection
 }
 
-/// What was said to a line. In a transaction: when it was queued, and what EXEC had of it, or EXEC's error.
+/// The replies to a line. In a transaction: the reply when it was queued, and its part of EXEC's reply, or EXEC's
+/// error.
 #[derive(Debug, PartialEq)]
 struct Said {
     queued: Option<Reply>,
@@ -104,7 +103,7 @@ fn word(text: &str) -> Vec<u8> {
     if text == "\"\"" { Vec::new() } else { text.replace("\\t", "\t").into_bytes() }
 }
 
-/// Sets and maps in order.
+/// Sorts sets and maps.
 fn canonical(reply: Reply) -> Reply {
     match reply {
         Reply::Many(kind, Some(items)) => {
@@ -128,10 +127,10 @@ fn agree(line: &str, ours: &Said, theirs: &Said) -> bool {
     ours.queued == theirs.queued && (ours.reply == theirs.reply || form(line, &ours.reply, &theirs.reply))
 }
 
-/// Whether two replies that are about the server itself, or about time, are of the same form.
+/// Whether two replies that are about the server itself, or about time, have the same form.
 fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
     if let (Some(ours), Some(theirs)) = (error(ours), error(theirs)) {
-        // The values that a server has are its own.
+        // Each server lists its own values.
         let list = "argument(s) must be one of the following: ";
         return match (ours.split_once(list), theirs.split_once(list)) {
             (Some((ours, _)), Some((theirs, _))) => ours == theirs,
@@ -147,7 +146,7 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
         reply.items().unwrap_or_default().iter().filter_map(Reply::bytes).map(<[u8]>::to_vec).collect()
     };
     match words[..] {
-        // Every line of ours is one of theirs, in their order. The last has lost a letter after Redis 7.
+        // Every line of ours is one of theirs, in their order. Their last line has lost a letter after Redis 7.
         [_, "HELP"] => {
             let lines = |reply| {
                 texts(reply)
@@ -158,13 +157,13 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
             lines(ours).all(|line| rest.any(|other| other == line))
         }
         ["CONFIG", "GET", ..] => pairs(ours) == pairs(theirs),
-        // Single commands are compared by other lines.
+        // Other lines compare single commands.
         ["COMMAND"] | ["COMMAND", "INFO" | "DOCS" | "COUNT"] => same_kind(ours, theirs),
         ["COMMAND", "LIST", ..] => {
             let theirs = texts(theirs);
             texts(ours).iter().all(|name| name.starts_with(b"dormouse") || theirs.contains(name))
         }
-        // The rows themselves are compared with Redis 7.2's by the server's own tests.
+        // The server's own tests compare the rows with Redis 7.2's.
         ["COMMAND", "INFO", ..] => {
             let (ours, theirs) = (ours.items().unwrap_or_default(), theirs.items().unwrap_or_default());
             ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| same_kind(ours, theirs))
@@ -189,7 +188,7 @@ fn form(line: &str, ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// The kind of a reply, and its pairs in order.
+/// Returns the kind of a reply, and its pairs in order.
 fn pairs(reply: &Reply) -> Option<(char, Vec<Vec<Reply>>)> {
     let Reply::Many(kind, Some(items)) = reply else { return None };
     let mut pairs: Vec<Vec<Reply>> = items.chunks(2).map(<[Reply]>::to_vec).collect();
@@ -207,7 +206,7 @@ fn same_kind(ours: &Reply, theirs: &Reply) -> bool {
     }
 }
 
-/// Whether the same commands are documented, with the same group, first version and arguments as of Redis 7.2. The words are our
+/// Whether the same commands are documented, with Redis 7.2's group, first version and arguments. The words are our
 /// own.
 fn same_docs(ours: &Reply, theirs: &Reply) -> bool {
     let field = |docs: &Reply, name: &str| -> Option<Reply> {
@@ -225,7 +224,7 @@ fn same_docs(ours: &Reply, theirs: &Reply) -> bool {
         })
 }
 
-/// Arguments without those that came after Redis 7.2, and without what is shown for them, which came with it.
+/// Returns arguments without those newer than Redis 7.2, and without their display texts, which are newer too.
 fn plain(arguments: Reply) -> Reply {
     let is_newer = |fields: &[Reply]| {
         let since = fields.chunks(2).find(|pair| pair[0].bytes() == Some(b"since")).and_then(|pair| text(&pair[1]));
@@ -244,7 +243,7 @@ fn plain(arguments: Reply) -> Reply {
     Reply::Many('*', Some(arguments.items().unwrap_or_default().iter().filter_map(one).collect()))
 }
 
-/// The lines of the file, and those that are made from what the server under test has.
+/// Returns the lines of the file, and those that are made from the commands of the server under test.
 fn lines(port: u16) -> Vec<String> {
     let written = include_str!("lines.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut lines: Vec<String> = written.map(str::to_string).collect();
@@ -261,7 +260,8 @@ fn lines(port: u16) -> Vec<String> {
             lines.push(format!("COMMAND GETKEYS {words}{arguments}"));
             lines.push(format!("COMMAND GETKEYSANDFLAGS {words}{arguments}"));
         }
-        // What a subcommand makes of wrong numbers of words. A right number is for the file, as it may do something.
+        // Subcommands with wrong numbers of words. Right numbers come from the file only, since the command may have an
+        // effect.
         if name.contains('|') {
             let arity = arity(&mut connection, name);
             for more in 0..5i64 {
@@ -296,7 +296,7 @@ fn arity(connection: &mut Connection, name: &str) -> i64 {
     arity.expect("a row has an arity") as i64
 }
 
-/// What is known to differ, with the reason.
+/// Returns the known differences, with their reasons.
 fn differences() -> BTreeMap<&'static str, &'static str> {
     let lines = include_str!("differences.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let known: BTreeMap<_, _> = lines.map(|line| line.split_once(" = ").expect("a line, ` = `, a reason")).collect();

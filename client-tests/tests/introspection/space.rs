@@ -1,11 +1,11 @@
-//! The arguments of each subcommand, and of SORT: all words and pairs of words that it takes, and longer lines drawn at random.
+//! The arguments of each subcommand, and of SORT: all words and pairs of words that it takes, and longer random lines.
 
 use dormouse_client_tests::script::Random;
 
 /// Lines of each length beyond two.
 const DRAWN: usize = 150;
 
-/// What the lines are about.
+/// The data that the lines refer to.
 const DATA: &[&str] = &[
     "FLUSHALL",
     "SET k v",
@@ -20,10 +20,10 @@ const DATA: &[&str] = &[
     "HSET w_10 f 9",
 ];
 
-/// A command, words that may stand behind it, and how many of them at most. `""` is an empty word.
+/// A command, its possible words, and the limit of their number. `""` is an empty word.
 ///
-/// `CLIENT REPLY` is left out, as it ends the conversation; so is what kills these clients or lets them time out, and what a
-/// server may have no memory for.
+/// `CLIENT REPLY` is left out, since it ends the conversation. So are commands that kill these clients or let them time
+/// out, and commands for which a server may lack memory.
 const SPACE: &[(&str, &str, usize)] = &[
     ("COMMAND COUNT", "x", 2),
     ("COMMAND LIST", "FILTERBY MODULE ACLCAT PATTERN @read read geo* json nosuch xx", 4),
@@ -63,7 +63,7 @@ const SPACE: &[(&str, &str, usize)] = &[
     ("SORT_RO", "l s t z k nosuch ALPHA DESC LIMIT 0 2 BY nosort w_* GET # STORE", 7),
 ];
 
-/// The lines, and those that put back what they set.
+/// Returns the lines, and those that restore the settings.
 pub fn lines() -> Vec<String> {
     let mut random = Random::new(1);
     let mut lines: Vec<String> = DATA.iter().map(|line| (*line).to_string()).collect();

@@ -1,5 +1,5 @@
-//! What a connection says as a whole, beside the real servers: subscriptions, transactions, `CLIENT REPLY` and `RESET` in any
-//! order, all sent at once. What one of the servers says, to the byte and in its order, is right.
+//! Whole conversations, compared with the real servers: subscriptions, transactions, `CLIENT REPLY` and `RESET` in any
+//! order, all sent at once. Ours is right if it equals that of one of the servers, to the byte and in order.
 
 use dormouse_client_tests::resp::{Connection, Reply, request};
 use dormouse_client_tests::script::Random;
@@ -66,7 +66,8 @@ fn connections_are_talked_to_as_by_the_real_servers() {
     }
 }
 
-/// Lines that all servers take for the same. In a transaction they differ about `CLIENT REPLY`, and about MULTI and WATCH.
+/// Draws lines that all servers treat alike. In a transaction they differ about `CLIENT REPLY`, and about MULTI and
+/// WATCH.
 fn draw(random: &mut Random) -> Vec<&'static str> {
     let (mut lines, mut queues) = (Vec::new(), false);
     while lines.len() < LINES {
@@ -80,7 +81,7 @@ fn draw(random: &mut Random) -> Vec<&'static str> {
     lines
 }
 
-/// All that is said to these lines. RESET behind them ends whatever state they leave.
+/// Returns all replies to these lines. The RESET behind them ends whatever state they leave.
 fn transcript(port: u16, hello: &str, lines: &[&str]) -> Vec<Reply> {
     let mut connection = Connection::open(port);
     connection.run("FLUSHALL");
@@ -99,7 +100,7 @@ fn transcript(port: u16, hello: &str, lines: &[&str]) -> Vec<Reply> {
     }
 }
 
-/// Without what a server says of itself.
+/// Removes a server's own data from a reply.
 fn plain(reply: Reply) -> Reply {
     match reply {
         Reply::Many(kind, Some(items)) => {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use dormouse_client_tests::resp::{Connection, Reply, request};
 
-/// Milliseconds: in the year 2100.
+/// A time in the year 2100, in Unix milliseconds.
 pub const FAR: u64 = 4_102_444_800_000;
 
-/// Index and key; type, expiry, and content in an order of its own where it has none.
+/// Keys by index and name: type, expiry, and content, sorted if it has no order.
 pub type Data = BTreeMap<(u8, Vec<u8>), (Vec<u8>, i64, Vec<Reply>)>;
 
 pub fn data(port: u16) -> Data {
@@ -103,7 +103,7 @@ impl Pipeline {
     }
 }
 
-/// Bytes that no compression shrinks.
+/// Returns incompressible bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 7u64;
     let next = |_| {
@@ -113,8 +113,8 @@ fn noise(length: usize) -> Vec<u8> {
     (0..length).map(next).collect()
 }
 
-/// Keys of every type in every encoding, around every limit, some with an expiry, in each of these indexes; and so many
-/// more strings.
+/// Writes keys of every type in every encoding, around every limit, some with an expiry, to each of these indexes, and
+/// `strings` more strings.
 pub fn fill(port: u16, indexes: &[u8], strings: u64) {
     let mut redis = Pipeline::open(port);
     for index in indexes {

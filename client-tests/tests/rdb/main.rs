@@ -1,5 +1,5 @@
 //! Data move from a real Redis to Dormouse and back: as RDB files, through a running server, key by key with DUMP and
-//! RESTORE. What arrives is compared with what left, every key with its type, its content and its expiry.
+//! RESTORE. The arriving data is compared with the original, every key with its type, its content and its expiry.
 
 mod data;
 mod peers;
@@ -18,12 +18,12 @@ use dormouse_client_tests::{
 
 use crate::data::{Pipeline, assert_same, content, data, fill};
 
-/// A redis-server that keeps nothing unless it is told to; nothing where there is none.
+/// Starts a redis-server that saves only when told to. Returns nothing if it is missing.
 fn redis() -> Option<Server> {
     peer(Kind::Redis)
 }
 
-/// A server of this kind beside Dormouse; nothing where it cannot be had.
+/// Starts a server of this kind beside Dormouse. Returns nothing if it is missing.
 fn peer(kind: Kind) -> Option<Server> {
     let present = Kind::under_test() == Kind::Dormouse && kind.is_present("RDB");
     present.then(|| Server::start_with(kind, Settings::default()))
@@ -38,7 +38,7 @@ fn run(arguments: &[&str]) -> Output {
     tool(arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).output().expect("the tool runs")
 }
 
-/// Runs a tool that must succeed, and answers what it says.
+/// Runs a tool that must succeed, and returns its output.
 #[track_caller]
 fn succeeds(arguments: &[&str]) -> String {
     let output = run(arguments);
@@ -47,7 +47,7 @@ fn succeeds(arguments: &[&str]) -> String {
     said
 }
 
-/// Runs a tool that must fail, and answers what it says.
+/// Runs a tool that must fail, and returns its output.
 #[track_caller]
 fn fails(arguments: &[&str]) -> String {
     let output = run(arguments);
@@ -85,7 +85,7 @@ fn a_file_moves_in_and_out_again() {
     server.resume();
     assert_same(&data(server.port()), &expected);
 
-    // What changes afterwards is in the export, too, as soon as it is saved.
+    // Later changes are in the export too, as soon as they are saved.
     let mut connection = Connection::open(server.port());
     for line in ["SET plain:0 new", "DEL plain:1", "SELECT 9", "RPUSH fresh a b c"] {
         assert!(!connection.run(line).is_error());
@@ -103,7 +103,7 @@ fn a_file_moves_in_and_out_again() {
         redis.resume();
         assert_same(&data(redis.port()), &expected);
     }
-    // Redis 7.0 does not know the version that 7.2 has; but we do.
+    // Redis 7.0 does not know 7.2's version, but Dormouse does.
     succeeds(&["export", text(&file), "--store", &store]);
     assert!(fs::read(&file).expect("it is there").starts_with(b"REDIS0011"));
     let again = tempfile::tempdir().expect("a temporary folder");
@@ -139,7 +139,7 @@ fn a_file_moves_in_through_a_running_server() {
     let other = Server::start_with(Kind::Dormouse, Settings::default());
     succeeds(&["import", text(&dump), "--to", &format!("redis://127.0.0.1:{}", other.port())]);
     assert_same(&data(other.port()), &expected);
-    // The store is the running server's.
+    // The running server owns the store.
     let store = format!("file://{}", other.data().display());
     let said = fails(&["import", text(&dump), "--store", &store, "--replace"]);
     assert!(said.contains("--to redis://"), "{said}");
@@ -284,7 +284,7 @@ fn payloads_of_redis_are_restored() {
         let expected = content(&mut theirs, key);
         let found = content(&mut ours, key);
         assert!((&found.0, &found.2) == (&expected.0, &expected.2), "{}", key.escape_ascii());
-        // And ours to ourselves.
+        // Our payload also restores into our server.
         let payload = ours.call(&[b"DUMP", key]);
         let payload = payload.bytes().expect("a payload");
         assert_eq!(payload[payload.len() - 10..payload.len() - 8], [11, 0]);

@@ -1,4 +1,4 @@
-//! Valkey 9.1.2 and Redis 8.10.2, as sources and as targets: what their own commands made of the data moves in as a file,
+//! Valkey 9.1.2 and Redis 8.10.2, as sources and as targets: data made by their own commands moves in as a file,
 //! through a running server and key by key, and out again to both.
 
 use std::{fs, path::Path};
@@ -12,10 +12,10 @@ use dormouse_client_tests::{
 use crate::data::{Data, FAR, Pipeline, assert_same, data, fill};
 use crate::{dormouse, fails, peer, save, succeeds, text};
 
-/// How much of a random script runs before the rest.
+/// Steps of a random script that run before the rest.
 const STEPS: usize = 4000;
 
-/// What a script says to the server or about the connection, which is not data.
+/// Script commands about the server or the connection, which are not data.
 const NOT_DATA: [&[u8]; 10] = [
     b"QUIT",
     b"RESET",
@@ -75,7 +75,7 @@ fn moves(kind: Kind, header: &[u8]) {
     }
 }
 
-/// Each key goes as a payload from there to here, and as another back.
+/// Sends each key as a payload from there to here, and as another back.
 fn exchange(keys: &Data, there: u16, here: u16) {
     let (mut there, mut here) = (Connection::open(there), Connection::open(here));
     let mut selected = None;
@@ -97,23 +97,23 @@ fn exchange(keys: &Data, there: u16, here: u16) {
     }
 }
 
-/// Starts a server again with a file for its data.
+/// Restarts a server with a file as its data.
 fn load(server: &mut Server, file: &Path) {
     assert!(server.stop().success());
     fs::copy(file, server.data().join("dump.rdb")).expect("the folder is ours");
     server.resume();
 }
 
-/// Every type in every encoding, by commands of every age.
+/// Writes every type in every encoding, by commands of every age.
 fn write(port: u16, kind: Kind) {
     let mut connection = Connection::open(port);
-    // One says how long ago a key was used, the other how often it is.
+    // One policy records when a key was last used, the other how often.
     let policy = if kind == Kind::Redis8 { "allkeys-lfu" } else { "allkeys-lru" };
     assert!(!connection.run(&format!("CONFIG SET maxmemory-policy {policy}")).is_error());
     let mut script = Script::new(7);
     for _ in 0..STEPS {
         for words in script.next().map(commands).into_iter().flatten() {
-            // Many are wrong on purpose.
+            // Many commands are wrong on purpose.
             drop(connection.call(&words));
         }
     }
@@ -134,7 +134,7 @@ fn commands(step: Step) -> Vec<Words> {
     commands
 }
 
-/// What only commands younger than 7.2 do.
+/// Sends commands newer than 7.2.
 fn newer(pipeline: &mut Pipeline, kind: Kind) {
     let long = "long ".repeat(30);
     for size in [1, 3, 100, 600] {
@@ -142,7 +142,7 @@ fn newer(pipeline: &mut Pipeline, kind: Kind) {
             let (field, value) = (format!("field {element}"), format!("value {element}"));
             pipeline.add(&["HSET", &format!("persisted:{size}"), &field, &value, &element.to_string(), "17"]);
         }
-        // Its fields have expired once, and do no more.
+        // Its fields have had an expiry once, and have none any more.
         pipeline.add(&["HPEXPIREAT", &format!("persisted:{size}"), &FAR.to_string(), "FIELDS", "2", "field 0", "0"]);
         pipeline.add(&["HPERSIST", &format!("persisted:{size}"), "FIELDS", "2", "field 0", "0"]);
     }
@@ -225,7 +225,7 @@ fn what_redis8_has_more_is_named() {
     );
 }
 
-/// What cannot be taken is named, with its key, before anything is written; or left out, and everything else is there.
+/// Unsupported data is named, with its key, before anything is written; or left out, and everything else arrives.
 fn names(kind: Kind, own: &[(&str, &str, &[&str])]) {
     let Some(source) = peer(kind) else { return };
     let mut pipeline = Pipeline::open(source.port());

@@ -1,10 +1,10 @@
-//! Where a source or a target listens, and who we are there.
+//! The address of a source or a target, and the login there.
 
 use std::fmt;
 
 use crate::target::ServerUrl;
 
-/// It shows itself without the password.
+/// An address with its login. `Display` and `Debug` leave out the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerAddress {
     pub host: String,
@@ -14,7 +14,7 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
-    /// The server that a URL names. `variable` of the environment has the password where the URL has none.
+    /// Returns the server that a URL names. The environment's `variable` has the password if the URL has none.
     ///
     /// # Errors
     /// When the URL names an index: an import takes all of them.
@@ -30,7 +30,7 @@ impl ServerAddress {
         Ok(ServerAddress { host, port, user, password: password.or_else(by_environment) })
     }
 
-    /// The words of the AUTH command, where one is needed.
+    /// Returns the words of the AUTH command, if the server needs one.
     pub fn auth(&self) -> Option<Vec<&[u8]>> {
         let password = self.password.as_deref()?;
         let mut words: Vec<&[u8]> = vec![b"AUTH"];

@@ -1,23 +1,24 @@
-//! What the target was brought, and what was left out on the way: it counts once the target holds it.
+//! Counts of what the target received and what was left out. They count once the target holds the data.
 //!
-//! What is read from the source may be read again, after a link has dropped. So nothing that is remembered about it may run
-//! ahead of the target:
+//! After a link has dropped, the importer may read the same bytes of the source again. So what it remembers about them
+//! must never run ahead of the target:
 //!
 //! 1. What a unit stands for beside its requests travels with it, as a [`Tally`].
-//! 2. The batch that goes to the target leaves its tally here, in doubt. An answer settles it. Without an answer, the next
-//!    session reads the place in the target, which says whether the batch was applied.
+//! 2. The batch that goes to the target leaves its tally here, in doubt. An answer settles it. Without an answer, the
+//!    next session reads the place in the target, which says whether the batch was applied.
 //! 3. The reader judges by marks of its own. Each session begins them with the settled ones.
-//! 4. A copy is counted by itself until the target shows it. If it is cut off, what the target shows still counts.
+//! 4. A copy is counted separately until the target shows it. If the copy is cut off, the data that the target shows
+//!    still counts.
 
 use std::collections::BTreeMap;
 
 use super::left_out::{MarkChange, Marks};
 use super::place::SourcePlace;
 
-/// Names of what was left out that are kept apart; the rest is counted together.
+/// Limit of left-out names that are counted separately. The rest is counted together.
 const SKIPPED_NAMES_MAX: usize = 200;
 
-/// What was left out, and how often.
+/// Counts of left-out items by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skipped(BTreeMap<String, u64>);
 
@@ -32,7 +33,7 @@ impl Skipped {
     }
 }
 
-/// What a unit or a batch stands for beside its requests.
+/// Counters and marks that a unit or a batch carries beside its requests.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub keys: u64,
@@ -47,7 +48,7 @@ impl Tally {
         self.keys == 0 && self.commands == 0 && self.skipped.0.is_empty() && self.marks.is_empty()
     }
 
-    /// Takes over what `other` holds, which comes behind it.
+    /// Takes over the contents of `other`, which comes behind this one.
     pub fn append(&mut self, other: &mut Self) {
         self.keys += std::mem::take(&mut other.keys);
         self.commands += std::mem::take(&mut other.commands);
@@ -74,27 +75,27 @@ impl Sum {
     }
 }
 
-/// What this process has brought to the target.
+/// State of what this process has brought to the target.
 #[derive(Debug, Default)]
 pub struct Brought {
     shown: Sum,
-    /// Of a copy that the target does not show yet.
+    /// The sum of a copy that the target does not show yet.
     copy: Option<Sum>,
     in_doubt: Option<(SourcePlace, Tally)>,
 }
 
 impl Brought {
-    /// A copy begins.
+    /// Records that a copy begins.
     pub fn begin_copy(&mut self) {
         (self.copy, self.in_doubt) = (Some(Sum::default()), None);
     }
 
-    /// A batch is about to be sent that leads to `place`.
+    /// Records that a batch leading to `place` is about to be sent.
     pub fn send(&mut self, place: SourcePlace, tally: Tally) {
         self.in_doubt = Some((place, tally));
     }
 
-    /// The target has applied the batch that was sent last.
+    /// Records that the target has applied the last batch.
     pub fn settle(&mut self) {
         let Some((place, tally)) = self.in_doubt.take() else { return };
         self.copy.as_mut().unwrap_or(&mut self.shown).add(tally);
@@ -105,7 +106,7 @@ impl Brought {
         }
     }
 
-    /// A session begins, and the target shows what leads to `place`. Returns whether a batch in doubt was applied.
+    /// Begins a session with a target that shows the data up to `place`. Returns whether a batch in doubt was applied.
     pub fn resume(&mut self, place: Option<&SourcePlace>) -> bool {
         let applied = self.in_doubt.as_ref().is_some_and(|(sent, _)| Some(sent) == place);
         if applied {
@@ -115,12 +116,12 @@ impl Brought {
         applied
     }
 
-    /// What counts now, of the copy while there is one.
+    /// Returns the sum that counts now: the copy's while a copy is under way.
     pub fn sum(&self) -> &Sum {
         self.copy.as_ref().unwrap_or(&self.shown)
     }
 
-    /// The target has refused something that it was sent.
+    /// Counts a request that the target has refused.
     pub fn skip(&mut self, what: &str, times: u64) {
         self.copy.as_mut().unwrap_or(&mut self.shown).skipped.add(what, times);
     }
@@ -145,7 +146,7 @@ mod tests {
         tally
     }
 
-    /// Keys, commands, left out values, and whether each of the marks is there.
+    /// Returns the keys, the commands, the left-out values, and whether each mark is present.
     fn seen<const N: usize>(brought: &Brought, names: [&str; N]) -> (u64, u64, u64, [bool; N]) {
         let sum = brought.sum();
         let skipped = sum.skipped.iter().map(|(_, times)| times).sum();
@@ -157,7 +158,7 @@ mod tests {
         let mut brought = Brought::default();
         brought.send(following(5), tally("a"));
         assert_eq!(seen(&brought, ["a"]), (0, 0, 0, [false]));
-        // It did not arrive, and is sent again in two parts; the answer to the second is lost.
+        // The batch did not arrive, and is sent again in two parts. The answer to the second is lost.
         assert!(!brought.resume(Some(&following(3))));
         brought.send(following(4), tally("a"));
         brought.settle();
@@ -179,7 +180,7 @@ mod tests {
             brought.settle();
             assert_eq!(seen(&brought, ["old", "new"]), (1, 2, 1, [false, true]));
             if cut_off {
-                // The target still shows what it had.
+                // The target still shows its old data.
                 assert!(!brought.resume(Some(&following(5))));
                 assert_eq!(seen(&brought, ["old", "new"]), (1, 2, 1, [true, false]));
             }

@@ -1,22 +1,22 @@
-//! Keys that the copy has left out, so that later writes to them are left out too: the first of those would make such a key
-//! again, with a part of its value.
+//! Keys that the copy has left out. Later writes to them are left out too: the first such write would recreate the key
+//! with only a part of its value.
 //!
-//! A key is left out until the source deletes it, replaces its value, or flushes its index. Renamed or copied, it takes its
-//! mark along. A hash that the source empties field by field keeps its mark, since the stream does not say that it is gone.
-//! The marks live as long as the importer's process. The reader's run ahead of the target; [`brought`](super::brought) keeps
-//! those that stand for what the target holds.
+//! A key is left out until the source deletes it, replaces its value, or flushes its index. Renamed or copied, it takes
+//! its mark along. A hash that the source empties field by field keeps its mark, since the stream does not say that it
+//! is gone. The marks live as long as the importer's process. The reader's run ahead of the target;
+//! [`brought`](super::brought) keeps those that stand for what the target holds.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::wire::request;
 
-/// Bytes of the keys that are remembered. Writes to the others are passed on.
+/// Limit of remembered keys, in bytes. Writes to keys beyond it are passed on.
 const BYTES_MAX: usize = 64 << 20;
-/// What a key costs beside its own bytes.
+/// Overhead per key, in bytes.
 const KEY_OVERHEAD: usize = 64;
 
-/// Commands that replace whatever their first key holds.
+/// Commands that replace the value of their first key.
 const REPLACES: &[&str] = &[
     "SET",
     "SETEX",
@@ -33,14 +33,14 @@ const REPLACES: &[&str] = &[
     "GEOSEARCHSTORE",
 ];
 
-/// Which keys of which index were left out.
+/// The left-out keys of each index.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {
     by_index: BTreeMap<u64, HashSet<Arc<[u8]>>>,
     bytes: usize,
 }
 
-/// One step of the marks. Keys are shared with the marks that it was made for.
+/// One step of the marks. It shares its keys with the marks that it was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MarkChange {
     Add(u64, Arc<[u8]>),
@@ -50,20 +50,20 @@ pub enum MarkChange {
     ClearAll,
 }
 
-/// Marks on their way, and the changes that have led to them since they were last taken.
+/// The marks, and the changes since they were last taken.
 #[derive(Debug, Default)]
 pub struct LeftOut {
     marks: Marks,
     changes: Vec<MarkChange>,
 }
 
-/// What becomes of a command of the stream.
+/// The treatment of a command of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Pass,
-    /// It concerns a key that was left out.
+    /// The command concerns a left-out key.
     LeaveOut,
-    /// The same, and this request takes its place.
+    /// The same, and this request replaces the command.
     Instead(Vec<u8>),
 }
 
@@ -76,7 +76,7 @@ impl Marks {
         self.by_index.is_empty()
     }
 
-    /// Makes a change; returns whether it was one.
+    /// Makes a change. Returns whether anything changed.
     pub fn apply(&mut self, change: &MarkChange) -> bool {
         match change {
             MarkChange::Add(index, key) => {
@@ -117,7 +117,7 @@ impl Marks {
 }
 
 impl LeftOut {
-    /// Goes on from these marks.
+    /// Continues from these marks.
     pub fn from(marks: Marks) -> Self {
         Self { marks, changes: Vec::new() }
     }
@@ -126,7 +126,7 @@ impl LeftOut {
         self.marks.is_empty()
     }
 
-    /// The changes since the last call.
+    /// Returns the changes since the last call.
     pub fn take_changes(&mut self) -> Vec<MarkChange> {
         std::mem::take(&mut self.changes)
     }
@@ -146,7 +146,7 @@ impl LeftOut {
             return Verdict::Pass;
         };
         match (name, words) {
-            // With an option, such as ASYNC.
+            // FLUSHALL or FLUSHDB with an option, such as ASYNC.
             ("FLUSHALL", _) => _ = self.change(MarkChange::ClearAll),
             ("FLUSHDB", _) => _ = self.change(MarkChange::Clear(index)),
             ("DEL" | "UNLINK", _) => words[1..].iter().for_each(|key| _ = self.remove(index, key)),
@@ -213,7 +213,7 @@ impl LeftOut {
     }
 }
 
-/// What a key with the name `to` held is gone at the source.
+/// Deletes the key `to`: the source no longer has its old value.
 fn instead_of(to: &[u8]) -> Verdict {
     let mut bytes = Vec::new();
     request(&mut bytes, &[b"DEL", to]);
@@ -293,7 +293,8 @@ mod tests {
         assert_eq!((left_out.marks.bytes, left_out.is_empty()), (0, true));
     }
 
-    /// The changes, made elsewhere, lead to the same marks, whatever a stream holds and however it is cut into units.
+    /// The same changes, applied elsewhere, lead to the same marks, whatever a stream holds and however it is cut into
+    /// units.
     #[test]
     fn changes_lead_to_the_same_marks_elsewhere() {
         let mut state = 7u64;

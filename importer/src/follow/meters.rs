@@ -1,4 +1,4 @@
-//! What an import counts, for its display and its decisions.
+//! Counters of an import, for its display and its decisions.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,27 +11,27 @@ pub struct ImportMeters {
     /// Whether the full sync is over.
     pub following: AtomicBool,
     pub snapshot_bytes: AtomicU64,
-    /// Nought where the source does not know either.
+    /// Zero if the source does not know the total either.
     pub snapshot_total: AtomicU64,
-    /// What the target has of the copy, and of the stream behind it.
+    /// Keys of the copy, and commands of the stream behind it, that the target has applied.
     pub keys: AtomicU64,
     pub commands: AtomicU64,
     /// The offset up to which the target has everything.
     pub applied: AtomicU64,
-    /// The source wants to hear as soon as this offset is applied; nought: it does not.
+    /// The source wants an acknowledgement as soon as this offset is applied. Zero: it wants none.
     pub acknowledge_from: AtomicU64,
     lag: Mutex<Lag>,
 }
 
-/// How far the source was at a moment.
+/// The source's offset at a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// When it was asked: what it then answers is at least as new.
+    /// The time of the question. The answer is at least as new.
     pub asked: Instant,
     pub offset: u64,
 }
 
-/// Samples, oldest first, of which all but perhaps the last are not applied yet.
+/// Samples, oldest first. All but perhaps the last are not applied yet.
 #[derive(Debug, Default)]
 struct Lag {
     samples: VecDeque<Sample>,
@@ -53,12 +53,12 @@ impl ImportMeters {
         }
     }
 
-    /// The last sample.
+    /// Returns the last sample.
     pub fn newest(&self) -> Option<Sample> {
         lock(&self.lag).newest
     }
 
-    /// Forgets samples of what may be another history.
+    /// Drops all samples, since they may belong to another history.
     pub fn forget_samples(&self) {
         *lock(&self.lag) = Lag::default();
     }

@@ -1,16 +1,16 @@
-//! The bookkeeping that lies in the target: what the target holds, and of which source.
+//! The bookkeeping in the target: the data that the target holds, and of which source.
 //!
 //! ```text
 //! 1 incomplete SOURCE RUN STEP              a full sync is under way: only another one helps
 //! 1 following SOURCE REPLID OFFSET INDEX    everything before OFFSET of the history REPLID, and nothing after
 //! ```
 //!
-//! `SOURCE` is `host:port` as it was given. `INDEX` is the logical index that the stream had selected at `OFFSET`, for the
-//! source does not repeat it. `RUN` and `STEP` make every write of the key another value.
+//! `SOURCE` is `host:port` as the user gave it. `INDEX` is the logical index that the stream had selected at `OFFSET`,
+//! since the source does not repeat it. `RUN` and `STEP` give the key a new value with every write.
 
 use std::fmt;
 
-/// The key, in index 0 of the target, for as long as an import is not cut over.
+/// The bookkeeping key, in index 0 of the target. It exists until the cutover.
 pub const KEY: &str = dormouse_storage::shown::MARKER;
 
 const VERSION: &str = "1";
@@ -29,7 +29,7 @@ impl SourcePlace {
     }
 
     /// # Errors
-    /// When the text is not one of the two forms: another version of Dormouse wrote it, or somebody else did.
+    /// When the text has neither of the two forms: another version of Dormouse, or another client, wrote it.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let strange = || format!("the key {KEY} in the target holds a value that this version does not understand");
         let text = std::str::from_utf8(text).map_err(|_| strange())?;

@@ -1,7 +1,8 @@
-//! The look at a source before anything is copied: which of its keys the target has no type for.
+//! The check of a source before the copy: which of its keys have a type that the target lacks.
 //!
-//! `SCAN ... TYPE` finds them without sending other keys over. A source that may not be asked, or is too large to be asked in
-//! time, is copied all the same: the RDB names what cannot be taken, and the target keeps what it holds until then.
+//! `SCAN ... TYPE` finds them without sending other keys over. A source that refuses the question, or is too large to
+//! answer in time, is copied all the same: the RDB names what the target cannot take, and the target keeps its data
+//! until then.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use super::pulse::{ask, field, information};
 use super::target::Abilities;
 use super::wire::Connection;
 
-/// Types that not every target has: as `SCAN` and messages name them, and a command of each.
+/// Types that some targets lack: the names in `SCAN` and in messages, and a command of each type.
 const TYPES: &[(&str, &str, &str)] =
     &[("stream", "a stream", "XADD"), ("vectorset", "a vector set", "VADD"), ("array", "an array", "ARSET")];
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAGE: &str = "2000";
 const NAMED_MAX: usize = 5;
 
-/// What the target cannot take of the source, as far as the source tells.
+/// Returns the data of the source that the target cannot take, as far as the source tells.
 pub fn untakeable(source: &ServerAddress, abilities: &Abilities) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(mut connection) = ask(source) else { return found };
@@ -51,7 +52,7 @@ pub fn untakeable(source: &ServerAddress, abilities: &Abilities) -> Vec<String> 
     found
 }
 
-/// The first keys of a type in the selected index; none where the source does not know the type.
+/// Returns the first keys of a type in the selected index, or none if the source does not know the type.
 fn of_type(connection: &mut Connection, kind: &str, until: Instant) -> Vec<Vec<u8>> {
     let (mut keys, mut cursor) = (Vec::new(), b"0".to_vec());
     while Instant::now() < until && keys.len() < NAMED_MAX {

@@ -1,4 +1,4 @@
-//! What the user sees on standard error: on a terminal one line that is drawn anew each second, else a line while
+//! The display on standard error. A terminal gets one line that is redrawn each second. Other outputs get a line while
 //! something changes, and one a minute while nothing does.
 
 use std::io::IsTerminal;
@@ -20,12 +20,12 @@ pub struct LiveProgress {
     last: Mutex<Option<Drawn>>,
 }
 
-/// What was drawn last.
+/// The values of the last line.
 #[derive(Clone, Copy)]
 struct Drawn {
     at: Instant,
     following: bool,
-    /// Commands that were applied until then.
+    /// Commands applied until then.
     commands: u64,
     is_behind: bool,
 }
@@ -40,7 +40,7 @@ impl LiveProgress {
         LiveProgress { bar, last: Mutex::new(None) }
     }
 
-    /// Says something that stays.
+    /// Prints a line that stays.
     pub fn note(&self, text: &str) {
         let print = || print_error(text);
         match &self.bar {
@@ -49,7 +49,7 @@ impl LiveProgress {
         }
     }
 
-    /// Shows where we are, unless that was just done.
+    /// Shows the progress, unless that was just done.
     pub fn show(&self, meters: &ImportMeters) {
         let now = Instant::now();
         let every = if self.bar.is_some() { REDRAW } else { LINE };
@@ -82,7 +82,7 @@ impl LiveProgress {
         }
     }
 
-    /// Removes the line that is drawn anew.
+    /// Removes the redrawn line.
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -91,7 +91,7 @@ impl LiveProgress {
 }
 
 impl Drawn {
-    /// Whether a line would say what the one before has said, less than a minute ago.
+    /// Whether a line would repeat the previous one, less than a minute later.
     fn is_idle_since(self, before: Self) -> bool {
         let said = |drawn: Self| (drawn.following, drawn.commands, drawn.is_behind);
         self.following && said(self) == said(before) && self.at.duration_since(before.at) < IDLE_LINE

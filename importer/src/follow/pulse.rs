@@ -1,8 +1,8 @@
-//! What has to happen each second whatever else keeps us busy: the source hears from us, is asked how far it is, and the
-//! user sees it.
+//! The work of each second, however busy the other threads are: acknowledge to the source, ask how far it is, and
+//! update the display.
 //!
-//! The question needs a connection of its own, for the link of a replica carries only the stream. When it cannot be had,
-//! the import goes on without knowing its lag.
+//! The question needs a connection of its own, since a replica's link carries only the stream. Without such a
+//! connection, the import goes on without knowing its lag.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,14 +28,14 @@ pub struct Pulse<'a> {
     pub meters: &'a ImportMeters,
     pub progress: &'a LiveProgress,
     pub over: &'a AtomicBool,
-    /// The import goes on behind the copy.
+    /// Whether the import goes on behind the copy.
     pub follows: bool,
-    /// Something to say is tried once in a session.
+    /// Whether to introduce the source to the user. It is tried once in a session.
     pub speaks: bool,
 }
 
 impl Pulse<'_> {
-    /// Runs until the session is over. Whoever says so should unpark this thread.
+    /// Runs until the session is over. The thread that ends the session should unpark this one.
     pub fn run(mut self) {
         let mut connection: Option<Connection> = None;
         let mut acknowledged: Option<Instant> = None;
@@ -43,7 +43,7 @@ impl Pulse<'_> {
         while !self.over.load(Ordering::Acquire) {
             if acknowledged.is_none_or(|at| at.elapsed() >= ACKNOWLEDGE) {
                 acknowledged = Some(Instant::now());
-                // A link that is broken is noticed by who reads from it.
+                // The thread that reads from a link notices when it breaks.
                 let _ = match self.meters.following.load(Ordering::Acquire) {
                     true => acknowledge(self.link, self.meters.applied()),
                     false => breathe(self.link),
@@ -72,7 +72,7 @@ impl Pulse<'_> {
         }
     }
 
-    /// Says what the user may not know of the source.
+    /// Notes facts about the source that the user may not know.
     fn introduce(&mut self, connection: &mut Connection, replication: &str) {
         if !std::mem::take(&mut self.speaks) {
             return;
@@ -95,7 +95,7 @@ impl Pulse<'_> {
     }
 }
 
-/// A connection for questions.
+/// Opens a connection for questions.
 pub fn ask(source: &ServerAddress) -> Result<Connection, String> {
     let mut connection = Connection::open(source, PATIENCE).map_err(|error| error.to_string())?;
     if let Some(words) = source.auth() {
@@ -111,7 +111,7 @@ pub fn information(connection: &mut Connection, section: &str) -> Option<String>
     }
 }
 
-/// The value of a line `name:value`.
+/// Returns the value of a line `name:value`.
 pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }

@@ -1,8 +1,8 @@
-//! What was read from the source and is not yet sent to the target: one batch that grows while the one before it is on
-//! its way.
+//! Units that were read from the source and are not yet sent to the target: one batch that grows while the previous one
+//! is on its way.
 //!
 //! 1. The reader pushes **units**: a command, a whole transaction, or a restored key. A unit is never split.
-//! 2. The writer takes all that is there as one [`UnitBatch`]. On a slow link batches get larger by themselves.
+//! 2. The writer takes all pending units as one [`UnitBatch`]. On a slow link batches get larger by themselves.
 //! 3. A batch that is large enough makes the reader wait, and thereby the source: memory stays bounded.
 //!
 //! A batch begins in index 0, of the staged data or of the other, and carries the SELECTs that it needs.
@@ -15,13 +15,13 @@ use super::brought::Tally;
 use super::place::SourcePlace;
 use super::wire::request;
 
-/// Added to an index that is staged: see [`dormouse_storage::shown`].
+/// Offset that marks an index as staged: see [`dormouse_storage::shown`].
 pub const STAGED: u64 = 1 << 32;
 
 const BATCH_BYTES: usize = 2 << 20;
 const BATCH_REQUESTS: usize = 4096;
 
-/// Requests, and what the target holds once they are applied.
+/// Requests, and the place of the target once they are applied.
 #[derive(Debug, Default)]
 pub struct UnitBatch {
     pub requests: Vec<u8>,
@@ -29,11 +29,11 @@ pub struct UnitBatch {
     pub starts: Vec<usize>,
     /// The index that is selected at its end.
     pub index: u64,
-    /// Whether indexes are swapped in it, which would carry the bookkeeping away.
+    /// Whether it swaps indexes, which would carry the bookkeeping away.
     pub swaps: bool,
-    /// At its end what is staged is shown.
+    /// Whether the staged data is shown at its end.
     pub shows: bool,
-    /// The place at its end. Where only keepalives came, it need not be recorded.
+    /// The place at its end. It need not be recorded if only keepalives came.
     pub place: Option<SourcePlace>,
     pub must_record: bool,
     pub tally: Tally,
@@ -74,24 +74,24 @@ pub fn select(bytes: &mut Vec<u8>, index: u64) {
     }
 }
 
-/// What belongs together, with the place behind it.
+/// Requests that belong together, with the place behind them.
 #[derive(Debug, Default)]
 pub struct Unit {
     bytes: Vec<u8>,
-    /// Of each request, its index and where it ends.
+    /// The index of each request, and where the request ends.
     requests: Vec<(u64, usize)>,
     pub swaps: bool,
-    /// What was staged until here is complete: it is shown.
+    /// Whether the staged data is complete at this point and shown.
     shows: bool,
     /// Whether the place matters by itself: a new history, the end of a full sync.
     turns: bool,
     pub is_key: bool,
-    /// What else it stands for.
+    /// Counters and marks beside the requests.
     pub tally: Tally,
 }
 
 impl Unit {
-    /// Nothing to send, only a place to record. `shows`: what was staged is shown.
+    /// Returns a unit with nothing to send, only a place to record. `shows`: the staged data is shown.
     pub fn turn(shows: bool) -> Self {
         Unit { turns: true, shows, ..Unit::default() }
     }
@@ -115,16 +115,16 @@ impl Unit {
     }
 }
 
-/// What [`UnitQueue::take`] found.
+/// The outcome of [`UnitQueue::take`].
 #[derive(Debug)]
 pub enum TakenBatch {
     UnitBatch(UnitBatch),
     Nothing,
-    /// The reader has ended, everything that it pushed was taken.
+    /// The reader has ended, and everything that it pushed was taken.
     End(Result<(), Interruption>),
 }
 
-/// The reader ends quietly when it sees this: the session is over.
+/// The session is over. The reader ends quietly.
 #[derive(Debug)]
 pub struct Closed;
 
@@ -142,7 +142,7 @@ struct State {
 }
 
 impl UnitQueue {
-    /// For units of staged indexes, until one shows them.
+    /// Returns a queue for units of staged indexes, until one shows them.
     pub fn staged() -> Self {
         let queue = Self::default();
         queue.lock().pending.index = STAGED;
@@ -180,19 +180,19 @@ impl UnitQueue {
         Ok(())
     }
 
-    /// The reader says that nothing follows.
+    /// Marks the reader's end: nothing follows.
     pub fn end(&self, outcome: Result<(), Interruption>) {
         self.lock().end = Some(outcome);
         self.changed.notify_all();
     }
 
-    /// The writer says that it takes nothing more.
+    /// Marks the writer's end: it takes nothing more.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// All that is there, after at most `patience`.
+    /// Takes all pending units, after at most `patience`.
     pub fn take(&self, patience: Duration) -> TakenBatch {
         let mut state = self.lock();
         if state.pending.is_empty() && state.end.is_none() {
@@ -201,7 +201,7 @@ impl UnitQueue {
         }
         if !state.pending.is_empty() {
             let batch = std::mem::take(&mut state.pending);
-            // The next one goes on where this one leads.
+            // The next batch continues where this one leads.
             state.pending.index = if batch.index >= STAGED && !batch.shows { STAGED } else { 0 };
             drop(state);
             self.changed.notify_all();
@@ -290,7 +290,7 @@ mod tests {
             );
             assert!(matches!(queue.take(Duration::from_secs(10)), TakenBatch::UnitBatch(_)));
             reader.join().unwrap().unwrap();
-            // Whether the last unit came with the one before it or after it.
+            // Takes the rest: the last unit came with the previous one or after it.
             let _ = queue.take(Duration::ZERO);
             queue.push(&mut unit(&[(0, &large)]), place(4)).unwrap();
             let reader = scope.spawn(|| queue.push(&mut unit(&[(0, "z")]), place(5)));

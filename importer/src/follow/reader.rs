@@ -1,19 +1,19 @@
-//! What comes from the source, turned into units for the queue: first the RDB, then the stream.
+//! The source's data as units for the queue: first the RDB, then the stream.
 //!
-//! 1. A key of the RDB becomes `RESTORE key expiry payload REPLACE ABSTTL [IDLETIME seconds]`, where the payload is the
-//!    value's bytes as they stand in the RDB, the RDB's version, and a checksum. Until the RDB is over, the place says that
-//!    the target is incomplete; its end is a unit of its own, which shows what was staged until then and says from where on
-//!    the stream is followed.
-//! 2. A command of the stream is passed on byte for byte. Every byte of the stream counts for the offset, also of what is
-//!    not passed on:
+//! 1. A key of the RDB becomes `RESTORE key expiry payload REPLACE ABSTTL [IDLETIME seconds]`. The payload holds the
+//!    value's bytes as they stand in the RDB, the RDB's version, and a checksum. Until the RDB is over, the place says
+//!    that the target is incomplete. The end of the RDB is a unit of its own: it shows the staged data and says where
+//!    the stream begins.
+//! 2. A command of the stream is passed on byte for byte. Every byte of the stream counts for the offset, including
+//!    bytes that are not passed on:
 //!    - `SELECT` says where the commands behind it belong;
 //!    - what stands between `MULTI` and `EXEC` becomes one unit, which the target applies in one transaction anyway;
 //!    - `PING` and `REPLCONF GETACK` are meant for us.
-//! 3. Commands of newer servers are put into words that the target knows ([`translate`]). What it has no command for ends
-//!    the import with its name, or is counted where that was asked for.
+//! 3. Commands of newer servers are translated into commands that the target knows ([`translate`]). A command without a
+//!    translation ends the import with its name, or is counted if the user asked for that.
 //!
-//! The stream holds effects (`SREM` for a SPOP, `PEXPIREAT` for an EXPIRE, `DEL` for an expiry, what a script has called),
-//! so applying it gives the same data anywhere.
+//! The stream holds effects (`SREM` for a SPOP, `PEXPIREAT` for an EXPIRE, `DEL` for an expiry, the commands that a
+//! script has called), so applying it gives the same data anywhere.
 
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
@@ -33,12 +33,12 @@ use super::target::Abilities;
 use super::translate::{Translated, translate};
 use super::wire::request;
 
-/// A bulk string of a request may not be larger, nor may a value be that travels in one.
+/// Limit of a bulk string in a request, and so of a value that travels in one, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 512 << 20;
-/// Redis 7.2's; the encodings that we read have not changed since.
+/// Redis 7.2's version. The encodings that we read have not changed since.
 const PAYLOAD_VERSION_MAX: u16 = 11;
 
-/// Where the stream stands.
+/// Position in the stream.
 #[derive(Clone, Debug)]
 pub struct Position {
     pub replid: String,
@@ -52,22 +52,22 @@ pub struct SourceReader<'a> {
     pub queue: &'a UnitQueue,
     pub meters: &'a ImportMeters,
     pub abilities: Abilities,
-    /// What the target cannot take is counted instead of ending the import.
+    /// Data that the target cannot take is counted instead of ending the import.
     pub skips: bool,
-    /// As the bookkeeping names it.
+    /// The source as the bookkeeping names it.
     pub source: String,
     pub run: u64,
     pub position: Position,
-    /// The history goes on under a new name, which the target has not recorded.
+    /// The history continues under a new name, which the target has not recorded.
     pub renamed: bool,
     /// Keys whose values the target lacks at this position.
     pub left_out: LeftOut,
 }
 
-/// Why reading ended.
+/// The reason that reading ended.
 enum Stop {
     Interruption(Interruption),
-    /// Nobody wants to know more.
+    /// The session is over.
     Closed,
 }
 
@@ -84,8 +84,8 @@ impl From<Closed> for Stop {
 }
 
 impl SourceReader<'_> {
-    /// Reads the RDB where one comes, then, where `follows`, the stream until the session is over. Tells the queue how it
-    /// ended.
+    /// Reads the RDB, if one comes. Then reads the stream, if `follows`, until the session is over. Tells the queue the
+    /// outcome.
     pub fn run(mut self, snapshot: bool, follows: bool) {
         let outcome = match self.read(snapshot, follows) {
             Ok(()) | Err(Stop::Closed) => Ok(()),
@@ -111,7 +111,7 @@ impl SourceReader<'_> {
         let bytes = if let Framing::Bytes(bytes) = framing { bytes } else { u64::MAX };
         self.meters.snapshot_total.store(if bytes == u64::MAX { 0 } else { bytes }, Ordering::Relaxed);
         self.left_out = LeftOut::default();
-        // The reader is lent the feed, the rest of us goes on beside it.
+        // The reader borrows the feed; the other fields are used beside it.
         let (source, run, indexes) = (self.source.clone(), self.run, self.abilities.indexes);
         let stages = self.abilities.stages;
         let base = if stages { STAGED } else { 0 };
@@ -127,7 +127,7 @@ impl SourceReader<'_> {
                 RdbEntry::Select(index) if index < indexes => loading.index = index,
                 RdbEntry::Select(index) => return Err(too_high(index, indexes).into()),
                 RdbEntry::Aux { name, value } if name == b"repl-stream-db" => {
-                    // A replica that is our source passes on a stream in which something is selected already.
+                    // A source that is itself a replica passes on a stream in which an index is already selected.
                     let index = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                     self.position.index = index.unwrap_or(0);
                 }
@@ -150,7 +150,7 @@ impl SourceReader<'_> {
             self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
         }
         self.meters.snapshot_bytes.store(rdb.offset(), Ordering::Relaxed);
-        // What was left out behind the last key.
+        // Values left out behind the last key.
         let mut left_tally = std::mem::take(&mut loading.unit.tally);
         let (limited, rest) = rdb.into_inner();
         let unread = limited.limit();
@@ -239,7 +239,7 @@ impl SourceReader<'_> {
         }
     }
 
-    /// Whether a command of the stream concerns what the copy has left out.
+    /// Returns how a command of the stream is treated, given the keys that the copy has left out.
     fn judge(&mut self, name: &str, command: &SourceCommand) -> Verdict {
         if self.left_out.is_empty() {
             return Verdict::Pass;
@@ -265,7 +265,7 @@ struct Loading<'a> {
     source: &'a str,
     run: u64,
     step: u64,
-    /// Added to the index.
+    /// The offset added to the index.
     base: u64,
     index: u64,
 }
@@ -290,7 +290,7 @@ impl Loading<'_> {
         payload.extend_from_slice(record.value);
         payload.extend_from_slice(&version.to_le_bytes());
         payload.extend_from_slice(&checksum(&payload).to_le_bytes());
-        // Nought would mean that the key does not expire: one millisecond later it has expired just as well.
+        // Zero would mean that the key does not expire. One millisecond later it has expired just as well.
         let expiry = record.expiry_ms.map_or(0, |at| at.max(1)).to_string();
         let idle = record.idle_s.map(|idle| idle.to_string());
         let mut words: Vec<&[u8]> = vec![b"RESTORE", &key, expiry.as_bytes(), &payload, b"REPLACE", b"ABSTTL"];

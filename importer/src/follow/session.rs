@@ -1,11 +1,13 @@
-//! One session: a link to the target, a link to the source, and what passes between them until one of them drops.
+//! One session: a link to the target, a link to the source, and the data that passes between them until one of them
+//! drops.
 //!
 //! 1. Connect to the target and read the bookkeeping.
-//! 2. Ask the source for what comes behind it, or for everything. In the second case a copy is begun beside what the target
-//!    holds, which it replaces once it is complete.
-//! 3. Three threads: the reader fills the queue, this one takes batches out of it and has the target apply them, the
-//!    pulse keeps the source informed and the user too.
-//! 4. When it is time to cut over, ask the source how far it is, apply everything until there, and remove the bookkeeping.
+//! 2. Ask the source for what comes behind it, or for everything. In the second case, begin a copy beside the target's
+//!    data. The copy replaces that data once it is complete.
+//! 3. Run three threads: the reader fills the queue, this one takes batches out of it and has the target apply them,
+//!    the pulse keeps the source and the user informed.
+//! 4. When it is time to cut over, ask the source how far it is, apply everything until there, and remove the
+//!    bookkeeping.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,12 +32,12 @@ use super::target::{Bookkeeping, Refusals, TargetLink, TargetState};
 use crate::output::counted;
 
 const TICK: Duration = Duration::from_millis(100);
-/// A source that we may not ask is taken to have said everything by then.
+/// After this silence, a source that we may not ask is assumed to have sent everything.
 const SILENCE: Duration = Duration::from_secs(10);
-/// So close to the source we begin to cut over by ourselves.
+/// The distance from the source at which an automatic cutover begins.
 const NEAR_BYTES: u64 = 1 << 20;
 
-/// What the user asked for, and what all sessions share.
+/// The user's request, and the state that all sessions share.
 pub struct LiveImport {
     pub source: ServerAddress,
     pub target: ServerAddress,
@@ -49,25 +51,25 @@ pub struct LiveImport {
     pub signals: Signals,
 }
 
-/// What this process remembers from one session to the next. What matters for the data lies in the target.
+/// State that this process keeps from one session to the next. The target holds whatever matters for the data.
 #[derive(Debug, Default)]
 pub struct Remembered {
-    /// Both servers have been reached once: what fails from now on is tried again.
+    /// Both servers have been reached once. From then on, failures are retried.
     pub reached: bool,
     /// The bookkeeping beside the data is ours.
     begun: bool,
     /// The full syncs of this process, as the bookkeeping names them.
     runs: Vec<u64>,
-    /// A full sync that has not come to its end.
+    /// A full sync has begun and not ended.
     pub syncing: bool,
-    /// How many full syncs in a row the source ended, and how many of them before the first byte.
+    /// How many full syncs in a row the source broke off, and how many of them before the first byte.
     pub cut_off: u32,
     pub cut_off_at_once: u32,
-    /// The removal of the bookkeeping was sent, and nothing else since: where it is gone, the import is over.
+    /// The removal of the bookkeeping was the last request sent. If the bookkeeping is gone, the import is over.
     removing: bool,
     full_syncs: u32,
     cutover: Option<Cutover>,
-    /// A batch was being applied when the session ended: the failure may be due to what is in it.
+    /// The session ended while a batch was being applied: the batch's contents may have caused the failure.
     pub sending: bool,
     pub brought: Brought,
 }
@@ -75,7 +77,7 @@ pub struct Remembered {
 #[derive(Debug)]
 struct Cutover {
     begun: Instant,
-    /// Everything until there is applied first.
+    /// Everything up to this offset is applied first.
     until: Option<u64>,
     paused_until: Option<Instant>,
 }
@@ -83,30 +85,30 @@ struct Cutover {
 /// How an import ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The target is the user's from now on. `paused`: for so long the source takes no writes.
+    /// The target is ready for use. `paused`: how long the source takes no writes.
     CutOver { paused: Option<Duration> },
-    /// The bookkeeping is still there.
+    /// The bookkeeping remains.
     Stopped,
 }
 
 impl Remembered {
-    /// Whether this process has not done anything to the target.
+    /// Whether this process has not yet changed the target.
     fn is_new(&self) -> bool {
         !self.begun && self.runs.is_empty()
     }
 }
 
 impl LiveImport {
-    /// Drops the copy that this process has begun and not completed, so that the target is as it was before.
+    /// Drops the unfinished copy of this process, so that the target is as it was before.
     pub fn clean_up(&self, memory: &Remembered) {
         if !memory.syncing {
             return;
         }
-        // The target does it by itself a little later where it cannot be reached now.
+        // If the target cannot be reached now, it drops the copy by itself a little later.
         if let Ok((mut target, found)) = TargetLink::open(&self.target)
             && match found.staged {
                 Some(SourcePlace::Incomplete { run, .. }) => memory.runs.contains(&run),
-                // It was complete, and could not be shown.
+                // The copy was complete, but could not be shown.
                 Some(SourcePlace::Following { .. }) => true,
                 None => false,
             }
@@ -115,7 +117,7 @@ impl LiveImport {
         }
     }
 
-    /// Whether the user wants an end. There is nothing to cut over to before a full sync is over.
+    /// Whether the user wants an end. Before a full sync is over, no data is ready to cut over to.
     pub fn is_stopped(&self) -> bool {
         match self.signals.wish() {
             Wish::Stop => true,
@@ -137,7 +139,7 @@ impl LiveImport {
         self.show_sum(memory);
         let full = self.judge(&mut target, &found, memory)?;
         let place = found.place;
-        // With --replace the user wants everything again, also where a link drops before the target shows it.
+        // With --replace the user wants everything again, even if a link drops before the target shows it.
         let starts_again = self.replaces && !memory.begun || target.abilities.stages && !found.follows;
         let have = match &place {
             Some(SourcePlace::Following { replid, offset, .. }) if !starts_again => Some((replid.as_str(), *offset)),
@@ -202,7 +204,7 @@ impl LiveImport {
             follows: self.follows,
             speaks: memory.full_syncs <= 1 && snapshot,
         };
-        // Without following, the stream is left where it begins.
+        // Without following, the stream is not read beyond its beginning.
         let follows = self.follows;
         std::thread::scope(|scope| {
             scope.spawn(move || reader.run(snapshot, follows));
@@ -217,7 +219,7 @@ impl LiveImport {
         })
     }
 
-    /// Whether we may write to the target, and, where a full sync comes, whether it holds anything.
+    /// Checks whether we may write to the target. If a full sync comes, also checks whether the target holds anything.
     fn judge(
         &self,
         target: &mut TargetLink,
@@ -349,7 +351,7 @@ impl LiveImport {
             let wanted = self.meters.acknowledge_from.load(Ordering::Relaxed);
             if following && wanted != 0 && self.meters.applied() >= wanted {
                 self.meters.acknowledge_from.store(0, Ordering::Relaxed);
-                // A link that is broken is noticed by who reads from it.
+                // The thread that reads from a link notices when it breaks.
                 let _ = acknowledge(link, self.meters.applied());
             }
             if self.follows && following && self.is_time(memory)? {
@@ -366,11 +368,11 @@ impl LiveImport {
         memory: &mut Remembered,
     ) -> Result<(), Interruption> {
         let Some(place) = batch.place.take() else { return Ok(()) };
-        // A place that only keepalives lead to is not worth a write, which would keep the target awake.
+        // A place reached by keepalives alone is not worth a write, which would keep the target awake.
         if batch.must_record && !target.has_recorded(&place) {
             memory.brought.send(place.clone(), std::mem::take(&mut batch.tally));
             let refusals = target.apply(Bookkeeping::None, &batch, Some(&place))?;
-            // The key has changed, so a removal that is still on its way is refused.
+            // The key has changed, so the target refuses a removal that is still on its way.
             memory.removing = false;
             memory.brought.settle();
             self.judge_refusals(target, &refusals, run, memory)?;
@@ -387,7 +389,7 @@ impl LiveImport {
         Ok(())
     }
 
-    /// The target shows what this process has copied or goes on with.
+    /// Records that the target shows the data that this process has copied or continues.
     fn reach_following(&self, memory: &mut Remembered) {
         memory.begun = true;
         (memory.syncing, memory.cut_off, memory.cut_off_at_once) = (false, 0, 0);
@@ -399,7 +401,7 @@ impl LiveImport {
         self.meters.commands.store(sum.commands, Ordering::Relaxed);
     }
 
-    /// A request failed although its transaction ran: the target is not what the source is.
+    /// Handles a request that failed although its transaction ran: the target differs from the source.
     fn judge_refusals(
         &self,
         target: &mut TargetLink,
@@ -411,7 +413,7 @@ impl LiveImport {
         let passing = |error: &str| !["ERR", "WRONGTYPE", "BUSYGROUP", "NOGROUP"].contains(&kind(error).as_str());
         let worst = refusals.kept.iter().find(|(_, error)| !self.skips || passing(error));
         if let Some((what, error)) = worst {
-            // The place was recorded with the batch, and would hide what is missing.
+            // The batch recorded its place, which would hide what is missing.
             let broken = SourcePlace::Incomplete { source: self.source.to_string(), run, step: u64::MAX };
             target.apply(Bookkeeping::None, &UnitBatch::default(), Some(&broken))?;
             return Err(Interruption::Final(format!(
@@ -431,7 +433,7 @@ impl LiveImport {
         Ok(())
     }
 
-    /// Whether the target has all that it should have before it is cut over.
+    /// Whether the target has everything that it needs before the cutover.
     fn is_time(&self, memory: &mut Remembered) -> Result<bool, Interruption> {
         let applied = self.meters.applied();
         let newest = self.meters.newest();
@@ -461,7 +463,7 @@ impl LiveImport {
         Ok(true)
     }
 
-    /// Has the source hold writes back; answers until when.
+    /// Makes the source hold back writes. Returns until when.
     fn pause_source(&self, pause: Duration) -> Result<Instant, Interruption> {
         let until = Instant::now() + pause;
         let name = format!("the source {}", self.source);
@@ -485,12 +487,12 @@ impl LiveImport {
     }
 }
 
-/// What the target holds before a full sync.
+/// The target's content before a full sync.
 enum Content {
     Nothing,
     /// Keys that no import has brought.
     Foreign(u64),
-    /// What an unfinished import of the same source has brought, or of any where the user has said --replace.
+    /// Data of an unfinished import of the same source, or of any source with --replace.
     Ours,
     OfAnother(String),
 }

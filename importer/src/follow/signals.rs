@@ -1,4 +1,4 @@
-//! Ctrl-C cuts over; a second one, or SIGTERM, stops where we are; one more ends the process at once.
+//! Signals: Ctrl-C cuts over; a second one, or SIGTERM, stops where we are; one more ends the process at once.
 
 use std::io;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as Caught;
 
-/// What the user wants, by the signals so far.
+/// The user's request, by the signals so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     GoOn,

@@ -1,9 +1,9 @@
-//! The source: a Redis or Valkey that takes us for a replica.
+//! The source: a Redis or Valkey that treats us as a replica.
 //!
 //! 1. `PING`, `AUTH`, `REPLCONF listening-port 0`, `REPLCONF capa eof capa psync2`, `REPLCONF version 9.1.2`.
-//! 2. `PSYNC <replid> <offset of the next byte>`, or `PSYNC ? -1` where we have nothing.
-//! 3. `+CONTINUE [new replid]`: the stream goes on at that byte. `+FULLRESYNC replid offset`: empty lines while the source
-//!    writes an RDB, then `$<bytes>` or `$EOF:<40 bytes that end it>`, the RDB, and the stream from `offset` on.
+//! 2. `PSYNC <replid> <offset of the next byte>`, or `PSYNC ? -1` if we have nothing.
+//! 3. `+CONTINUE [new replid]`: the stream continues at that byte. `+FULLRESYNC replid offset`: empty lines while the
+//!    source writes an RDB, then `$<bytes>` or `$EOF:<40 bytes that end it>`, the RDB, and the stream from `offset` on.
 //! 4. From then on we owe an acknowledgement each second, or an empty line while we are still busy with the RDB.
 
 use std::io::{self, BufRead, Read, Write};
@@ -15,29 +15,30 @@ use super::address::ServerAddress;
 use super::place::is_replid;
 use super::wire::{closed, connect, read_line, request};
 
-/// The source says something every ten seconds unless it was told otherwise, and while it waits for an RDB every second.
+/// Limit of silence. By default, the source sends something every ten seconds, and every second while it waits for an
+/// RDB.
 const PATIENCE: Duration = Duration::from_secs(90);
 const BUFFER_BYTES: usize = 128 << 10;
-/// The Valkey whose replica we could be: its RDBs are read here.
+/// The Valkey version that we claim, since we can read its RDBs.
 const VALKEY_VERSION: &str = "9.1.2";
 
-/// What PSYNC was answered with.
+/// The answer to PSYNC.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SyncAnswer {
-    /// An RDB comes, and then the stream from this offset of this history on.
+    /// An RDB comes, then the stream of this history from this offset on.
     Full { replid: String, offset: u64 },
-    /// The stream goes on, perhaps under a new name.
+    /// The stream continues, perhaps under a new name.
     Continue { replid: Option<String> },
 }
 
-/// How an RDB ends.
+/// The end of an RDB.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Framing {
     Bytes(u64),
     Mark([u8; 40]),
 }
 
-/// Bytes of the source, in order, some of which may be given back.
+/// Bytes of the source, in order. Some of them may be given back.
 pub struct Feed {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -51,18 +52,18 @@ impl Feed {
         let dropped = |error: io::Error| Interruption::dropped(&name, &error);
         let stream = connect(address, PATIENCE).map_err(dropped)?;
         let mut feed = Feed { stream, buffer: Vec::new(), at: 0 };
-        // Before AUTH this may be refused, which AUTH then explains better.
+        // The source may refuse this before AUTH. The error of AUTH then explains it better.
         let _ = feed.ask(&[b"PING"]).map_err(dropped)?;
         if let Some(words) = address.auth() {
             feed.ask(&words).map_err(dropped)?.map_err(|text| refusal(&name, &text))?;
         }
-        // No port: nobody can connect to us, and Sentinel must not take us for a replica that it could promote.
+        // No port: the importer does not listen, and Sentinel must not take it for a replica that it could promote.
         feed.ask(&[b"REPLCONF", b"listening-port", b"0"]).map_err(dropped)?.map_err(|text| refusal(&name, &text))?;
         feed.ask(&[b"REPLCONF", b"capa", b"eof", b"capa", b"psync2"])
             .map_err(dropped)?
             .map_err(|text| refusal(&name, &text))?;
-        // Valkey sends RDBs of its own format to replicas that know it, and cannot say all in the older one. Redis has no such
-        // option, and says so.
+        // Valkey sends RDBs of its own format to replicas that know it. The older format cannot express everything.
+        // Redis has no such option, and says so.
         let _ = feed.ask(&[b"REPLCONF", b"version", VALKEY_VERSION.as_bytes()]).map_err(dropped)?;
         let reply = match have {
             Some((replid, offset)) => {
@@ -78,7 +79,7 @@ impl Feed {
         Ok((feed, answer))
     }
 
-    /// How the RDB that now comes will end. Waits until the source has it.
+    /// Returns how the coming RDB will end. Waits until the source has it.
     pub fn framing(&mut self) -> io::Result<Result<Framing, String>> {
         let line = self.line()?;
         if let Some(mark) = line.strip_prefix("$EOF:") {
@@ -112,7 +113,7 @@ impl Feed {
         }
     }
 
-    /// The next line that is not empty: those only say that the source still lives.
+    /// Returns the next line that is not empty. Empty lines only say that the source is alive.
     fn line(&mut self) -> io::Result<String> {
         loop {
             let line = read_line(self)?;
@@ -162,7 +163,7 @@ pub fn acknowledge(mut stream: &TcpStream, offset: u64) -> io::Result<()> {
     stream.write_all(&bytes)
 }
 
-/// Tells the source that we are alive, while it must not yet hear an offset.
+/// Tells the source that we are alive, without reporting an offset yet.
 pub fn breathe(mut stream: &TcpStream) -> io::Result<()> {
     stream.write_all(b"\n")
 }
@@ -172,7 +173,7 @@ pub fn close(stream: &TcpStream) {
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-/// A command of the stream: its bytes as they came, and where its words lie in them.
+/// A command of the stream: its bytes as they came, and the position of each word in them.
 #[derive(Debug, Default)]
 pub struct SourceCommand {
     pub bytes: Vec<u8>,
@@ -208,7 +209,7 @@ impl SourceCommand {
         self.words.get(at).map_or(&[], |&(from, to)| &self.bytes[from..to])
     }
 
-    /// A line of the kind `*3` or `$11`.
+    /// Reads a line such as `*3` or `$11`.
     fn header(&mut self, input: &mut impl BufRead, kind: u8) -> io::Result<u64> {
         let from = self.bytes.len();
         input.by_ref().take(HEADER_BYTES_MAX).read_until(b'\n', &mut self.bytes)?;
@@ -229,7 +230,7 @@ impl SourceCommand {
     }
 }
 
-/// Room that is kept from one command to the next.
+/// Buffer bytes kept from one command to the next.
 const KEPT_BYTES: usize = 1 << 20;
 const HEADER_BYTES_MAX: u64 = 32;
 pub const COMMAND_BYTES_MAX: u64 = 1 << 30;
@@ -312,7 +313,7 @@ mod tests {
             (b"*1\r\n:4\r\n", InvalidData),
             (b"*1\r\n$99999999999\r\n", InvalidData),
             (b"*99999999999999999999999999999999999999\r\n", InvalidData),
-            // Nothing is allocated for what only a number announces.
+            // A mere announcement of a length allocates nothing.
             (b"*1000000000\r\n$1000000000\r\nx", UnexpectedEof),
         ] {
             let error = SourceCommand::default().read(&mut &*bytes).unwrap_err();

@@ -1,22 +1,23 @@
-//! The running Dormouse (or Redis) that is filled: one transaction for each batch, and only if no other client was faster.
+//! The running Dormouse (or Redis) that is filled: one transaction for each batch, and only if no other client was
+//! faster.
 //!
-//! What is sent for a batch, in one write:
+//! One write sends, for a batch:
 //!
 //! ```text
 //! MULTI  <the batch's requests>  SELECT 0  SET __dormouse_import__ <place>  EXEC
 //! WATCH __dormouse_import__  GET __dormouse_import__
 //! ```
 //!
-//! 1. The last two prepare the next one: when GET answers the place just written, the key has not changed since, and EXEC
-//!    will refuse if it changes from now on.
-//! 2. So a batch is applied only onto the place that it was made for. That also holds for a batch which an earlier
-//!    connection sent, which lay somewhere on the way, and which arrives when we have long connected anew: by then the key
-//!    has changed, or its EXEC changes the key and ours is refused.
+//! 1. The last two prepare the next batch. If GET answers the place just written, the key has not changed since, and
+//!    EXEC will refuse if it changes from now on.
+//! 2. So a batch is applied only onto the place that it was made for. That also holds for a delayed batch of an earlier
+//!    connection, which arrives after we have reconnected: by then the key has changed, or its EXEC changes the key and
+//!    ours is refused.
 //! 3. Hence one batch is on its way at a time, and pipelining takes place inside of it.
-//! 4. A Dormouse is filled beside what it holds: `DORMOUSE IMPORT BEGIN` opens staged indexes, and the batch that ends the
-//!    full sync shows them in the place of the others. From then on nothing in them expires by the target's clock, until
-//!    `DORMOUSE IMPORT END` at the cutover. While a full sync runs, the key is in staged index 0. A Redis can do neither: it
-//!    is emptied first, and expires keys by its own clock.
+//! 4. A Dormouse is filled beside its data: `DORMOUSE IMPORT BEGIN` opens staged indexes, and the batch that ends the
+//!    full sync replaces the old indexes with them. From then on nothing in them expires by the target's clock, until
+//!    `DORMOUSE IMPORT END` at the cutover. While a full sync runs, the key is in staged index 0. A Redis can do
+//!    neither: it is emptied first, and expires keys by its own clock.
 
 use std::collections::HashSet;
 use std::io;
@@ -33,58 +34,58 @@ use super::pulse::field;
 use super::queue::{STAGED, UnitBatch, select};
 use super::wire::{Connection, request};
 
-/// How long one batch may take.
+/// Limit of the time for one batch.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How many indexes a server has that does not report their number.
+/// The assumed number of indexes of a server that does not report it.
 const INDEXES: u64 = 16;
-/// Answers to so many requests fit into any socket's buffer: below it nobody needs to read while we write.
+/// Number of requests whose answers fit into any socket's buffer. Up to it, we can write without reading.
 const ANSWERS_BUFFERED: usize = 512;
 const ERRORS_KEPT: usize = 20;
 
-/// The commands that the target has, in capitals, and how many logical indexes.
+/// The target's commands, in capitals, and its number of logical indexes.
 #[derive(Clone, Debug)]
 pub struct Abilities {
     pub commands: Arc<HashSet<String>>,
     pub indexes: u64,
-    /// It can be filled beside what it holds, and follow the source's clock.
+    /// The target can be filled beside its data, and follow the source's clock.
     pub stages: bool,
 }
 
-/// What a target holds of an import.
+/// The state of an import in the target.
 #[derive(Debug, Default)]
 pub struct TargetState {
     pub place: Option<SourcePlace>,
-    /// What is being staged.
+    /// The place of the staged data.
     pub staged: Option<SourcePlace>,
     /// Nothing expires by the target's clock.
     pub follows: bool,
 }
 
-/// What a transaction does apart from its batch.
+/// The action of a transaction apart from its batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bookkeeping {
     None,
-    /// A full sync begins. `flush`: a target that cannot stage is emptied.
+    /// Begins a full sync. `flush`: empties a target that cannot stage.
     Begin {
         flush: bool,
     },
-    /// The import is over.
+    /// Ends the import.
     End,
 }
 
 pub struct TargetLink {
     connection: Connection,
-    /// What the key held when it was last watched.
+    /// The key's value when it was last watched.
     recorded: Option<Vec<u8>>,
-    /// The index that is selected between batches is staged index 0 rather than index 0.
+    /// Between batches, staged index 0 is selected rather than index 0.
     is_staging: bool,
-    /// What is shown may replace other keys.
+    /// Shown data may replace other keys.
     pub replaces: bool,
     pub abilities: Abilities,
     name: String,
 }
 
-/// Requests that the target answered with an error although it ran the transaction: what was asked, and the error.
+/// Requests that the target answered with an error although it ran the transaction: each request with its error.
 #[derive(Debug, Default)]
 pub struct Refusals {
     pub kept: Vec<(String, String)>,
@@ -92,7 +93,7 @@ pub struct Refusals {
 }
 
 impl TargetLink {
-    /// Connects, and reads what the bookkeeping says.
+    /// Connects and reads the bookkeeping.
     pub fn open(address: &ServerAddress) -> Result<(Self, TargetState), Interruption> {
         let name = format!("the target {address}");
         let dropped = |error: io::Error| Interruption::dropped(&name, &error);
@@ -123,7 +124,7 @@ impl TargetLink {
             for words in [&[b"DORMOUSE", &b"STAGED"[..], b"0"][..], &[b"WATCH", KEY.as_bytes()]] {
                 connection.call(words).map_err(dropped)?.checked().map_err(|text| refusal(&name, &text))?;
             }
-            // Without anything staged there is no such index.
+            // Without staged data the index does not exist.
             if let Response::Bulk(_, Some(text)) = connection.call(&[b"GET", KEY.as_bytes()]).map_err(dropped)? {
                 staged = Some(SourcePlace::parse(&text).map_err(Interruption::Final)?);
             }
@@ -141,7 +142,7 @@ impl TargetLink {
         Ok((TargetLink { connection, recorded, is_staging: false, replaces: false, abilities, name }, found))
     }
 
-    /// Drops what is staged, unless it has changed since it was found.
+    /// Drops the staged data, unless it has changed since it was found.
     pub fn discard(&mut self) -> Result<(), Interruption> {
         let mut requests = Vec::new();
         for words in [&[&b"MULTI"[..]][..], &[b"DORMOUSE", b"IMPORT", b"DISCARD"], &[b"EXEC"]] {
@@ -155,7 +156,7 @@ impl TargetLink {
         Ok(())
     }
 
-    /// The number of keys in all indexes. Index 0 is selected afterwards, as before.
+    /// Returns the number of keys in all indexes. Index 0 is selected afterwards, as before.
     pub fn keys(&mut self) -> Result<u64, Interruption> {
         let mut keys = 0;
         for index in (0..self.abilities.indexes).rev() {
@@ -171,10 +172,10 @@ impl TargetLink {
         Ok(keys)
     }
 
-    /// Applies a batch and records where that leaves us; `None` removes the bookkeeping.
+    /// Applies a batch and records the place that it leads to; `None` removes the bookkeeping.
     ///
     /// # Errors
-    /// When it is not known whether the batch was applied, or it was not.
+    /// When the batch was not applied, or when that is unknown.
     pub fn apply(
         &mut self,
         turn: Bookkeeping,
@@ -233,7 +234,7 @@ impl TargetLink {
         let counts = Counts { before, batch: batch.starts.len(), after };
         let refusals = if counts.all() <= ANSWERS_BUFFERED {
             let written = pieces.iter().try_for_each(|piece| self.connection.write(piece));
-            // An error may stand in front of the end of the connection, and says more.
+            // An error reply may precede the end of the connection, and says more.
             self.answers(batch, counts).and_then(|answers| {
                 written.map_err(|error| Interruption::dropped(&self.name, &error))?;
                 Ok(answers)
@@ -244,7 +245,7 @@ impl TargetLink {
                 scope.spawn(move || pieces.iter().try_for_each(|piece| stream.write_all(piece)));
                 let answers = self.answers(batch, counts);
                 if answers.is_err() {
-                    // Nobody reads any more: whoever still writes must not wait.
+                    // This thread reads no more, so the writing thread must not wait.
                     self.connection.close();
                 }
                 answers
@@ -257,7 +258,7 @@ impl TargetLink {
         Ok(refusals)
     }
 
-    /// Whether the key, as it was last seen, holds this place.
+    /// Whether the key, as last seen, holds this place.
     pub fn has_recorded(&self, place: &SourcePlace) -> bool {
         self.recorded.as_deref() == Some(place.to_string().as_bytes())
     }
@@ -266,7 +267,7 @@ impl TargetLink {
         self.connection.close();
     }
 
-    /// The answers to MULTI, to what was queued, and to EXEC.
+    /// Reads the answers to MULTI, to the queued requests, and to EXEC.
     fn answers(&mut self, batch: &UnitBatch, counts: Counts) -> Result<Refusals, Interruption> {
         let name = self.name.clone();
         let dropped = |error: io::Error| Interruption::dropped(&name, &error);
@@ -309,7 +310,7 @@ impl TargetLink {
         Ok(refusals)
     }
 
-    /// The answers to WATCH and GET.
+    /// Reads the answers to WATCH and GET.
     fn watched(&mut self) -> Result<Option<Vec<u8>>, Interruption> {
         let dropped = |error: io::Error| Interruption::dropped(&self.name, &error);
         self.connection.reply().map_err(dropped)?.checked().map_err(|text| refusal(&self.name, &text))?;
@@ -320,7 +321,7 @@ impl TargetLink {
     }
 }
 
-/// Requests of a transaction: ours, the batch's, ours.
+/// Numbers of requests in a transaction: ours, the batch's, ours.
 #[derive(Clone, Copy)]
 struct Counts {
     before: usize,
@@ -337,7 +338,7 @@ impl Counts {
 fn commands(connection: &mut Connection) -> io::Result<HashSet<String>> {
     let mut reply = connection.call(&[b"COMMAND", b"LIST"])?;
     if reply.is_error() {
-        // Redis 6 has no list of names.
+        // Redis 6 cannot list the names alone.
         reply = connection.call(&[b"COMMAND"])?;
     }
     let name = |item: &Response| Some(String::from_utf8_lossy(item.bytes()?).to_uppercase());
@@ -348,7 +349,7 @@ fn commands(connection: &mut Connection) -> io::Result<HashSet<String>> {
     Ok(names.collect())
 }
 
-/// What an error of the target means: some pass by themselves.
+/// Classifies an error of the target. Some pass by themselves.
 fn refusal(name: &str, text: &str) -> Interruption {
     let kind = text.split(' ').next().unwrap_or_default();
     let passes = ["LOADING", "BUSY", "TRYAGAIN", "MISCONF", "MASTERDOWN", "CLUSTERDOWN"].contains(&kind)
@@ -369,7 +370,7 @@ fn refusal(name: &str, text: &str) -> Interruption {
     Interruption::Final(format!("{name} answers: {text}{advice}"))
 }
 
-/// The first words of a request, for a message.
+/// Returns the first words of a request, for a message.
 fn describe(bytes: &[u8]) -> String {
     let mut rest = bytes;
     let mut line = || {

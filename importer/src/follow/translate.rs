@@ -1,7 +1,8 @@
-//! Commands of newer servers in the words of the target.
+//! Translation of newer servers' commands into the target's.
 //!
-//! A source sends its replicas what took effect, so a condition that was met is left out: the target holds what the source
-//! held. What Dormouse has no command for, but a type, becomes requests that have the same effect.
+//! A source sends its replicas the effect of a command. So a condition that was met is left out: the target holds the
+//! same data as the source. A command that Dormouse lacks, on a type that it has, becomes requests with the same
+//! effect.
 //!
 //! | the source says | the target is told |
 //! | --- | --- |
@@ -11,22 +12,22 @@
 //! | `HGETDEL` | `HDEL` |
 //! | `LMOVEM` | an `LMOVE` for each element |
 //! | `DELEX`, `DELIFEQ` | `DEL` |
-//! | `PUBLISH`, `SPUBLISH`, `PFCOUNT` where the target has none | nothing: they are no data |
+//! | `PUBLISH`, `SPUBLISH`, `PFCOUNT` if the target lacks them | nothing: they carry no data |
 
 use super::place::KEY;
 use super::source::SourceCommand;
 use super::target::Abilities;
 use super::wire::request;
 
-/// Elements of one `LMOVEM` that are moved; each takes a request or two.
+/// Limit of elements that one `LMOVEM` moves. Each takes a request or two.
 const MOVED_MAX: u64 = 100_000;
 
-/// What a command of the stream becomes.
+/// The translation of a command of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Translated {
-    /// It is passed on byte for byte.
+    /// Passes the command on byte for byte.
     AsIs,
-    /// These requests have its effect. `without`: what they leave out, where that is something.
+    /// Sends these requests, which have its effect. `without`: the part that they leave out, if any.
     Requests { requests: Vec<Vec<u8>>, without: Option<&'static str> },
     /// The target cannot take it.
     Unsupported,
@@ -71,7 +72,7 @@ fn is_any(word: &[u8], expected: &[&str]) -> bool {
     expected.iter().any(|expected| is(word, expected))
 }
 
-/// A word that a moment or a duration follows.
+/// Words followed by a time or a duration.
 const TIMES: &[&str] = &["EX", "PX", "EXAT", "PXAT"];
 
 fn number(word: &[u8]) -> Option<usize> {
@@ -148,7 +149,7 @@ fn hsetex(words: &[&[u8]]) -> Option<Translated> {
     Some(Translated::Requests { requests, without })
 }
 
-/// What follows `FIELDS n` at word `at`.
+/// Returns the words behind `FIELDS n` at word `at`.
 fn fields<'a, 'b>(words: &'b [&'a [u8]], at: usize) -> Option<&'b [&'a [u8]]> {
     let count = number(words.get(at + 1)?)?;
     let fields = words.get(at + 2..)?;
@@ -157,7 +158,7 @@ fn fields<'a, 'b>(words: &'b [&'a [u8]], at: usize) -> Option<&'b [&'a [u8]]> {
 
 /// `LMOVEM source destination LEFT | RIGHT LEFT | RIGHT [COUNT n | EXACTLY n  OBO | BULK]`
 ///
-/// All elements are taken out before the first is put in. Where that makes a difference, they wait in a list of ours.
+/// All elements are taken out before the first is put in. If that makes a difference, they wait in a list of ours.
 fn lmovem(words: &[&[u8]]) -> Option<Translated> {
     let (from, to) = (words.get(1)?, words.get(2)?);
     let (out, into) = (words.get(3)?, words.get(4)?);
@@ -176,7 +177,7 @@ fn lmovem(words: &[&[u8]]) -> Option<Translated> {
     }
     let waiting = format!("{KEY}:moved");
     let taken = (0..count).map(|_| vec![&b"LMOVE"[..], from, waiting.as_bytes(), out, opposite]);
-    // In the order in which they were taken, or in the block's order, which on the same side is the other one.
+    // In the order of removal, or in the block's order, which on the same side is the reverse.
     let next: &[u8] = if bulk && same_side { opposite } else { out };
     let put = (0..count).map(|_| vec![&b"LMOVE"[..], waiting.as_bytes(), to, next, into]);
     Some(all(taken.chain(put)))

@@ -21,13 +21,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects without saying who we are. Each read and write may take as long as `patience`.
+    /// Connects without logging in. Each read and write may take as long as `patience`.
     pub fn open(address: &ServerAddress, patience: Duration) -> io::Result<Self> {
         let stream = connect(address, patience)?;
         Ok(Connection { reader: BufReader::with_capacity(BUFFER_BYTES, stream) })
     }
 
-    /// A second handle to the same socket.
+    /// Returns a second handle to the same socket.
     pub fn stream(&self) -> io::Result<TcpStream> {
         self.reader.get_ref().try_clone()
     }
@@ -47,8 +47,8 @@ impl Connection {
         Response::read(&mut self.reader)
     }
 
-    /// How many elements the next reply has, where it is an array; else that reply. The elements are read by
-    /// [`Self::reply`], so that a large array is never in memory whole.
+    /// Reads the start of an array and returns its number of elements, or reads any other reply whole. [`Self::reply`]
+    /// reads the elements, so a large array is never in memory whole.
     pub fn array(&mut self) -> io::Result<Result<u64, Response>> {
         Response::read_array(&mut self.reader)
     }
@@ -59,7 +59,7 @@ impl Connection {
     }
 }
 
-/// A connected socket, with keepalive, without Nagle's delay.
+/// Returns a connected socket, with keepalive, without Nagle's delay.
 pub fn connect(address: &ServerAddress, patience: Duration) -> io::Result<TcpStream> {
     let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for place in (address.host.as_str(), address.port).to_socket_addrs()? {
@@ -87,7 +87,7 @@ pub fn request(bytes: &mut Vec<u8>, words: &[&[u8]]) {
     }
 }
 
-/// A line without its end. Lines of a source may end in a bare newline.
+/// Reads a line and strips its end. Lines of a source may end in a bare newline.
 pub fn read_line(input: &mut impl BufRead) -> io::Result<String> {
     let mut line = Vec::new();
     input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;

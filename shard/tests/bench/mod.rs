@@ -1,4 +1,4 @@
-//! What the tests of this folder share: a database whose commands are run as a server runs them.
+//! Test bench of this folder: a database that runs commands as a server does.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl Bench {
         Self::with_log(None)
     }
 
-    /// One whose writes go to `log`.
+    /// Returns a bench whose writes go to `log`.
     pub fn with_log(log: Option<Arc<Log>>) -> Self {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let engine = Engine {
@@ -44,7 +44,8 @@ impl Bench {
         Self { runtime, database }
     }
 
-    /// Runs commands, each with its logical index, as one transaction where they are several. Their replies, or the refusal.
+    /// Runs commands, each with its logical index; several run as one transaction. Returns their replies, or the
+    /// refusal.
     pub async fn run_beside(&self, queue: &[(u8, &[&[u8]])]) -> String {
         let mut plan = Plan::new(NOW_MS, 1);
         plan.steps.extend(queue.iter().map(|(select, args)| {
@@ -67,7 +68,7 @@ impl Bench {
         self.run_beside(&[(0, &args)]).await
     }
 
-    /// The same without other tasks.
+    /// Runs commands without other tasks.
     pub fn run(&self, queue: &[(u8, &[&[u8]])]) -> String {
         self.runtime.block_on(self.run_beside(queue))
     }

@@ -1,4 +1,4 @@
-//! Doctored states: the verdict has to refuse each of them, and accept what they were made from.
+//! Doctored states: the verdict has to refuse each of them, and accept the originals.
 
 use super::*;
 use crate::{
@@ -12,8 +12,8 @@ use crate::{
 const READ_MS: u64 = 10_000_000;
 const STEP: Duration = Duration::from_millis(1);
 
-/// A round that never was: clients in turn, an operation each millisecond, acknowledged half a millisecond later, and
-/// the state at any moment.
+/// An imagined round: clients in turn, an operation each millisecond, acknowledged half a millisecond later, and the
+/// state at any moment.
 struct Imagined {
     trial: Trial,
     /// The state before the first operation, after it, and so on.
@@ -21,7 +21,7 @@ struct Imagined {
     first: Instant,
 }
 
-/// The client that sends the operation of this number.
+/// Returns the client that sends the operation of this number.
 fn client_of(number: usize) -> usize {
     number % CLIENTS
 }
@@ -59,7 +59,7 @@ impl Imagined {
             histories[client_of(number)].records.push(record);
             states.push(state.clone());
         }
-        // What has expired when the state is read is not there.
+        // Values that have expired when the state is read are gone.
         for state in &mut states {
             state.spaces.iter_mut().for_each(|space| space.retain(|_, entry| !entry.expired(READ_MS)));
         }
@@ -75,7 +75,8 @@ impl Imagined {
         Self { trial, states, first }
     }
 
-    /// Every client sets a text key of its own, in each database in turn, and marks a shared counter.
+    /// Returns a round in which every client sets a text key of its own, in each database in turn, and marks a shared
+    /// counter.
     fn plain(mode: Mode, operations: usize) -> Self {
         Self::of(mode, operations, |number, _| {
             let (client, turn) = (client_of(number), number / CLIENTS);
@@ -279,7 +280,7 @@ fn a_key_that_nobody_wrote_or_that_has_expired() {
     let mut state = imagined.last();
     state.strange.push("a key".into());
     refused(&imagined.trial, &state, |wrong| matches!(wrong, Wrong::Strange(_)));
-    // An expiry that was forgotten, or added.
+    // A forgotten or an added expiry.
     let mut state = imagined.last();
     state.spaces[0].get_mut(&key(0, "c0:text:0")).expect("it was set").expires_ms = Some(READ_MS + 1);
     refused(&imagined.trial, &state, no_prefix);
@@ -289,7 +290,7 @@ fn a_key_that_nobody_wrote_or_that_has_expired() {
 fn one_client_that_falls_behind_another() {
     let imagined = Imagined::plain(mode("none"), 300);
     let mut state = imagined.last();
-    // Client 1 as it was long ago, and everything that it has added since taken back.
+    // Client 1 as it was long ago, without everything that it has added since.
     let there = imagined.states[150].spaces[1].clone();
     state.spaces[1] = there;
     for record in &imagined.trial.histories[1].records[50..] {
