@@ -1,4 +1,4 @@
-//! The step from an observation to a plan, and what is remembered between steps.
+//! The step from an observation to a plan, and the state kept between steps.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::cut::{self, Cut};
 use crate::{Action, DatabaseLoad, InvalidPolicy, NodeLoad, Note, Observation, Policy, Reason, ScalingPlan, ShardLoad};
 
-/// A policy and its memory. All of its state is here and can be stored: a copy that is fed the same observations
-/// makes the same plans.
+/// A policy and its memory. It holds all of its state and can be stored: a copy that gets the same observations makes
+/// the same plans.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Autoscaler {
     policy: Policy,
@@ -17,18 +17,18 @@ pub struct Autoscaler {
     databases: BTreeMap<String, Memory>,
 }
 
-/// For how long, and how many observations, a condition has held without a break.
+/// The time and the number of observations for which a condition has held without a break.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Streak {
     since_ms: u64,
     observations: u32,
 }
 
-/// What is remembered of one database.
+/// State kept for one database.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Memory {
     shards: Vec<ShardMemory>,
-    /// Neighbours that together were small.
+    /// Neighbours that were small together.
     pairs: Vec<PairMemory>,
     reshaped: Vec<Reshaped>,
     /// Boundaries that a split for load made.
@@ -62,7 +62,7 @@ struct Reshaped {
     at_ms: u64,
 }
 
-/// The load that was too much for one shard, so that the cut is not undone as long as it lasts.
+/// The load that was too much for one shard. The cut is not undone while the load lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct LoadCut {
     at_slot: u16,
@@ -77,7 +77,7 @@ struct Slots {
     end: u16,
 }
 
-/// A split or merge that is due, before the budget and the cool-downs of this very plan have their say.
+/// A split or merge that is due, before this plan's budget and cool-downs are applied.
 struct Reshape {
     urgency: f64,
     slots: Slots,
@@ -101,14 +101,14 @@ impl Autoscaler {
         &self.policy
     }
 
-    /// Changes how old the last checkpoint of a changed database may be; `None`: as old as it likes.
+    /// Sets how old the last checkpoint of a changed database may become; `None`: any age.
     pub fn checkpoint_every(&mut self, every_ms: Option<u64>) {
         self.policy.checkpoint_every_ms = every_ms;
     }
 
-    /// Takes one look and says what to do. `now` is in milliseconds, on the same clock as the observation's
-    /// moments. Where that clock runs backwards nothing that was remembered can be dated any more, so it is
-    /// forgotten, and every window starts over.
+    /// Takes one observation and returns a plan. `now` is in milliseconds, on the clock of the observation's moments.
+    /// If that clock runs backwards, remembered moments have no meaning any more: the state is dropped and every window
+    /// starts over.
     pub fn step(&mut self, observation: &Observation, now: u64) -> ScalingPlan {
         if now < self.latest_ms {
             self.pressure = Streak::default();
@@ -130,7 +130,7 @@ impl Autoscaler {
         plan
     }
 
-    /// Returns which databases are on their way to sleep: they are not reshaped.
+    /// Returns the databases that are about to sleep: they are not reshaped.
     fn plan_writes(
         &mut self,
         observation: &Observation,
@@ -197,7 +197,7 @@ impl Autoscaler {
 }
 
 impl Memory {
-    /// Step 1: takes note of which conditions hold. What is no longer there is forgotten.
+    /// Step 1: records which conditions hold. Shards and databases that are gone are forgotten.
     fn look(&mut self, policy: &Policy, node: &NodeLoad, database: &DatabaseLoad, now: u64) {
         self.reshaped.retain(|reshaped| now - reshaped.at_ms < policy.merge_cool_down_ms);
         let is_boundary = |slot: u16| database.shards.iter().any(|shard| shard.first_slot == slot);
@@ -303,7 +303,7 @@ impl Memory {
         merges
     }
 
-    /// Step 4: false if the plan already reshapes some of these slots.
+    /// Step 4: returns false if the plan already reshapes some of these slots.
     fn reshape(&mut self, reshape: &Reshape, now: u64) -> bool {
         let slots = reshape.slots;
         if self.reshaped.iter().any(|other| other.at_ms == now && other.slots.overlaps(slots)) {
@@ -315,7 +315,7 @@ impl Memory {
             self.cuts.retain(|other| other.at_slot != cut.at_slot);
             self.cuts.push(cut);
         }
-        // Should the action fail, its conditions must hold for a whole window again.
+        // If the action fails, its conditions must hold for a whole window again.
         for shard in self.shards.iter_mut().filter(|shard| shard.slots.overlaps(slots)) {
             shard.large = Streak::default();
             shard.loaded = Streak::default();
@@ -339,7 +339,7 @@ impl Memory {
             })
     }
 
-    /// Step 5. How overdue, where it is due. An idle time is a window in itself: that it was seen twice is enough.
+    /// Step 5: how overdue a sleep is, if it is due. An idle time is its own window: seeing it twice is enough.
     fn sleep_due(&self, database: &DatabaseLoad, now: u64) -> Option<f64> {
         let sleep_after = database.sleep_after_ms?;
         let idle = now.saturating_sub(database.last_command_ms);
@@ -349,7 +349,7 @@ impl Memory {
     fn checkpoint_due(&self, policy: &Policy, database: &DatabaseLoad) -> Option<f64> {
         let by_age = database.checkpoint_age_ms as f64 / policy.checkpoint_every_ms? as f64;
         let by_size = database.dirty_bytes as f64 / policy.dirty_bytes_max as f64;
-        // A large database that is written to all over is dirty again at once: it must not be written without a pause.
+        // A large database with writes everywhere is dirty again at once: it must not be written without a pause.
         let urgency = if by_age < EARLY { by_age } else { by_age.max(by_size) };
         (urgency >= 1.0 && self.dirty.observations >= 2).then_some(urgency)
     }
@@ -358,8 +358,8 @@ impl Memory {
 /// Many changes bring a checkpoint forward to this share of its interval, and no further.
 const EARLY: f64 = 0.25;
 
-/// Which databases sleep early because the node runs out of memory: unattended ones first, then the longest idle,
-/// until what they free is enough.
+/// The databases that sleep early because the node runs out of memory: unattended ones first, then the longest idle,
+/// until they free enough.
 fn early_sleepers(
     policy: &Policy,
     pressure: &mut Streak,
@@ -398,12 +398,12 @@ fn early_sleepers(
     early
 }
 
-/// How much of its limits of size a shard uses; over 1 is too much.
+/// The share of its size limits that a shard uses; over 1 is too much.
 fn size_ratio(policy: &Policy, shard: &ShardLoad) -> f64 {
     f64::max(shard.keys as f64 / policy.keys_max as f64, shard.bytes as f64 / policy.bytes_max as f64)
 }
 
-/// How much of its limits of load a shard uses, the worst of them.
+/// The share of its load limits that a shard uses, for the worst of them.
 fn load_ratio(policy: &Policy, shard: &ShardLoad) -> f64 {
     let contended = if shard.waits_per_second < policy.waits_per_second_min * policy.merge_fraction {
         0.0
@@ -415,8 +415,7 @@ fn load_ratio(policy: &Policy, shard: &ShardLoad) -> f64 {
         .max(shard.operations_per_second / policy.operations_per_second_max)
 }
 
-/// By how much, and why, a shard's load is over a limit now, where splitting it could help. What is not a number is
-/// over no limit.
+/// The excess of a shard's load over a limit now, and the reason, if a split could help. NaN exceeds no limit.
 fn load_excess(policy: &Policy, node: &NodeLoad, shard: &ShardLoad) -> Option<(f64, Reason)> {
     let contention = shard.contended_share / policy.contended_share_max;
     if contention > 1.0 && shard.waits_per_second >= policy.waits_per_second_min {
@@ -427,7 +426,7 @@ fn load_excess(policy: &Policy, node: &NodeLoad, shard: &ShardLoad) -> Option<(f
     (load > 1.0 && node.cpu_busy < policy.cpu_busy_max).then_some((load, Reason::Load))
 }
 
-/// Whether something done at `then` is at least `ms` ago.
+/// Whether at least `ms` have passed since `then`.
 fn past(then: Option<u64>, ms: u64, now: u64) -> bool {
     then.is_none_or(|then| now.saturating_sub(then) >= ms)
 }

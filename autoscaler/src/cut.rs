@@ -1,10 +1,10 @@
-//! Where to cut a shard so that each half carries about half of what was too much.
+//! The choice of a cut through a shard: each half should carry about half of the excessive quantity.
 //!
 //! 1. Find the part of the histogram that holds the median of the weight. The best boundary is one of its two edges:
-//!    the one whose heavier side is lighter, or, where that is a draw, the one that cuts off more slots.
-//! 2. A median part of one slot is indivisible: if the lighter side gets next to nothing, cutting is no use.
-//! 3. A wider one may hold several busy slots. Even a cut that only frees it of idle slots is of use then: the shard
-//!    around it is narrower, so that its next histogram is finer.
+//!    the one whose heavier side is lighter, or, in a draw, the one that cuts off more slots.
+//! 2. A median part of one slot is indivisible: if the lighter side gets next to nothing, a cut does not help.
+//! 3. A wider part may hold several busy slots. Then even a cut that only removes idle slots helps: the shard around
+//!    the part is narrower, so its next histogram is finer.
 
 use crate::{Part, Policy, ShardLoad};
 
@@ -26,7 +26,7 @@ pub(crate) fn cut(shard: &ShardLoad, histogram: &[Part], policy: &Policy) -> Cut
     let middle = shard.first_slot + slots / 2;
     let parts = within(shard, histogram);
     let total: f64 = parts.iter().map(|part| part.weight).sum();
-    // Without weights, or with all of them in one heap, the histogram says nothing about where to cut.
+    // Without weights, or with all of them in one part, the histogram does not show where to cut.
     if parts.len() < 2 || total <= 0.0 || !total.is_finite() {
         return Cut::At(middle);
     }
@@ -41,7 +41,7 @@ pub(crate) fn cut(shard: &ShardLoad, histogram: &[Part], policy: &Policy) -> Cut
     let first = parts[median].first_slot;
     let end = parts.get(median + 1).map_or(shard.end_slot, |next| next.first_slot);
     let (cut_off_left, cut_off_right) = (first - shard.first_slot, shard.end_slot - end);
-    // At the edges of the shard there is nothing to cut off; the parts are two at least, so one side has something.
+    // Nothing can be cut off at the edges of the shard. It has at least two parts, so one side is not empty.
     let left = if cut_off_right == 0 {
         true
     } else {
@@ -54,8 +54,8 @@ pub(crate) fn cut(shard: &ShardLoad, histogram: &[Part], policy: &Policy) -> Cut
     Cut::At(if left { first } else { end })
 }
 
-/// The parts that lie inside the shard, in order, the first moved to its start, weights made sane: an observer's
-/// histogram may be from before a split.
+/// The parts inside the shard, in order, the first moved to its start, invalid weights corrected: an observer's
+/// histogram may predate a split.
 fn within(shard: &ShardLoad, histogram: &[Part]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::with_capacity(histogram.len());
     for part in histogram.iter().filter(|part| part.first_slot < shard.end_slot) {

@@ -1,12 +1,12 @@
-//! What the policy is shown: numbers about one node at one moment.
+//! Input of the policy: numbers about one node at one moment.
 
 use serde::{Deserialize, Serialize};
 
-/// One look at a node. Rates and shares are over the time since the look before.
+/// One look at a node. Rates and shares cover the time since the previous look.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     pub node: NodeLoad,
-    /// The databases that are awake; one that is missing here is asleep or gone, and forgotten.
+    /// The databases that are awake. A database that is missing here is asleep or gone, and is forgotten.
     pub databases: Vec<DatabaseLoad>,
 }
 
@@ -17,7 +17,7 @@ pub struct NodeLoad {
     pub cpu_busy: f64,
     /// Resident bytes.
     pub memory_bytes: u64,
-    /// The most that the node may use; 0 where nobody said.
+    /// The most that the node may use; 0: no limit is known.
     pub memory_bytes_max: u64,
 }
 
@@ -31,12 +31,12 @@ pub struct DatabaseLoad {
     /// The database's own option; `None`: never.
     pub sleep_after_ms: Option<u64>,
     pub connected_clients: usize,
-    /// Those of the connected that wait in a blocking command. They do not keep a database awake: the write that
-    /// serves them wakes it.
+    /// Connected clients that wait in a blocking command. They do not keep a database awake: the write that serves them
+    /// wakes it.
     pub parked_clients: usize,
     /// Bytes changed since the last checkpoint.
     pub dirty_bytes: u64,
-    /// Since the last checkpoint, or, where there was none, since the first change.
+    /// Time since the last checkpoint, or, without one, since the first change.
     pub checkpoint_age_ms: u64,
 }
 
@@ -49,17 +49,17 @@ pub struct ShardLoad {
     pub keys: u64,
     pub bytes: u64,
     pub operations_per_second: f64,
-    /// Share of the lock's acquisitions that found it taken, 0 to 1.
+    /// Share of the lock's acquisitions that found it held, 0 to 1.
     pub contended_share: f64,
-    /// Acquisitions that found it taken, a second.
+    /// Acquisitions a second that found the lock held.
     pub waits_per_second: f64,
-    /// Share of one worker's time that this shard's commands took; over 1 is possible where readers share it.
+    /// Share of one worker's time that this shard's commands took; readers that share it can bring it above 1.
     pub busy_share: f64,
-    /// How the operations lie over the slots. Any number of parts of any width, the finer where there is more, the
-    /// better the cut: 16 equal parts do; parts taken from a sample of slots, where a hot slot stands alone, spare
-    /// the cuts that only look for it. Empty where unknown.
+    /// The distribution of operations over the slots, in parts of any number and width. Finer parts where the load is
+    /// make better cuts. 16 equal parts suffice; parts from a sample of slots, with each hot slot in a part of its own,
+    /// save the cuts that only search for it. Empty if unknown.
     pub load_histogram: Vec<Part>,
-    /// How the bytes lie over the slots.
+    /// The distribution of bytes over the slots.
     pub size_histogram: Vec<Part>,
 }
 

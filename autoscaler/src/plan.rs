@@ -1,4 +1,4 @@
-//! What the policy answers: actions to carry out, and notes on what it would have done but could not.
+//! Output of the policy: actions to carry out, and notes on actions that it wanted but could not plan.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub enum Action {
     },
 }
 
-/// What was too much.
+/// The quantity that was too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     Size,
@@ -42,12 +42,12 @@ pub enum Reason {
     Contention,
 }
 
-/// Why nothing is done about a shard that is over a limit. Said once per cool-down, not once per step.
+/// The reason why nothing is done about a shard over a limit. Reported once per cool-down, not once per step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Note {
-    /// The shard is one slot, and a slot is the least that a shard can be.
+    /// The shard is one slot, the smallest possible shard.
     OneSlot { database: String, shard: u64, slot: u16, reason: Reason },
-    /// Nearly everything lies in one slot of the shard: a cut would give the other half nothing to do.
+    /// One slot holds nearly all of the shard's load: a cut would leave the other half idle.
     HotSlot { database: String, shard: u64, slot: u16, reason: Reason },
 }
 

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// When to act. A limit says how much one shard may be or do; a window, for how long without a break a condition
-/// must hold.
+/// When to act. A limit bounds the size or load of one shard; a window is the time for which a condition must hold
+/// without a break.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
@@ -15,24 +15,24 @@ pub struct Policy {
     pub bytes_max: u64,
     /// Share of one worker's time, 0 to 1, above which a shard is split.
     pub busy_share_max: f64,
-    /// Operations a second above which a shard is split. High: a shard that is busy shows in `busy_share_max`
+    /// Operations a second above which a shard is split. The limit is high: a busy shard exceeds `busy_share_max`
     /// first, unless its commands are very cheap.
     pub operations_per_second_max: f64,
     /// Share of lock acquisitions that found the lock taken, 0 to 1, above which a shard is split.
     pub contended_share_max: f64,
-    /// Contention below this many waits a second is noise, whatever its share.
+    /// Contention below this many waits a second counts as noise, whatever its share.
     pub waits_per_second_min: f64,
     /// A database is split for load or contention until it has this many loaded shards for each worker of the node.
-    /// With one worker it never is.
+    /// With one worker it is never split for them.
     pub shards_per_worker: f64,
-    /// Above this share of busy CPU a shard is not split for load, since no worker is free to take the other half.
-    /// (For contention it is: waiting is waste.)
+    /// Above this share of busy CPU a shard is not split for load, since no worker is free to take the other half. (It
+    /// is still split for contention, because waiting is waste.)
     pub cpu_busy_max: f64,
-    /// A cut must leave the lighter half at least this share of what was too much, unless the histogram is too
-    /// coarse to tell where the rest lies.
+    /// A cut must leave the lighter half at least this share of the excessive quantity, unless the histogram is too
+    /// coarse to show where the rest is.
     pub lighter_half_min: f64,
-    /// Neighbours merge when together they are under this fraction of every limit. At most a third, else a merge
-    /// could bring back the split.
+    /// Neighbours merge when together they are under this fraction of every limit. At most a third, or a merge could
+    /// bring back the split.
     pub merge_fraction: f64,
     /// How long a shard must be over a limit of size.
     pub size_window_ms: u64,
@@ -42,9 +42,9 @@ pub struct Policy {
     pub merge_window_ms: u64,
     /// How many observations in a row must agree, whatever the windows. At least 2.
     pub observations_min: u32,
-    /// After a split or a merge, for how long the slots concerned are not split.
+    /// Time after a split or a merge during which the slots concerned are not split.
     pub split_cool_down_ms: u64,
-    /// After a split or a merge, for how long the slots concerned are not merged.
+    /// Time after a split or a merge during which the slots concerned are not merged.
     pub merge_cool_down_ms: u64,
     /// Splits and merges in one plan, at most.
     pub reshapes_max: usize,
@@ -54,11 +54,11 @@ pub struct Policy {
     pub checkpoint_every_ms: Option<u64>,
     /// A database is checkpointed when this many bytes have changed, as soon as a quarter of `checkpoint_every_ms` is over.
     pub dirty_bytes_max: u64,
-    /// A checkpoint or a sleep that was planned is given this long before it is planned again.
+    /// A planned checkpoint or sleep has this long before it is planned again.
     pub retry_ms: u64,
     /// Share of the node's memory limit above which idle databases sleep early, the longest idle first.
     pub memory_share_max: f64,
-    /// For how long a database must have been idle to sleep early.
+    /// Idle time after which a database may sleep early.
     pub early_sleep_after_ms: u64,
 }
 
@@ -93,7 +93,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Finds values with which the policy could oscillate or never act.
+    /// Rejects values with which the policy could oscillate or never act.
     pub fn validate(&self) -> Result<(), InvalidPolicy> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let share = |value: f64| positive(value) && value <= 1.0;

@@ -1,4 +1,4 @@
-//! The scenarios under `scenarios/`: loads over time as data, with what is expected of each phase.
+//! The scenarios under `scenarios/`: loads over time as data, with the expected result of each phase.
 
 mod simulation;
 
@@ -41,15 +41,15 @@ struct Setup {
 #[serde(deny_unknown_fields)]
 struct Phase {
     seconds: u64,
-    /// What a database does from now on; one that is not named goes on as before.
+    /// New behaviour of databases; a database that is not named goes on as before.
     #[serde(default)]
     load: BTreeMap<String, Vec<Load>>,
-    /// The loads run for so long, then rest for so long, and so on.
+    /// The loads run for this long, rest for this long, and repeat.
     flap_seconds: Option<u64>,
-    /// One command that often, to all databases.
+    /// One command at this interval, to all databases.
     command_every_seconds: Option<u64>,
     dirty_bytes_per_second: Option<u64>,
-    /// What the node has, and what it may have.
+    /// The memory that the node has, and its limit.
     memory_bytes: Option<[u64; 2]>,
     #[serde(default)]
     plans_fail: bool,
@@ -69,7 +69,7 @@ struct Expect {
     shards: Option<Count>,
     asleep: Option<bool>,
     heaviest_share_max: Option<f64>,
-    /// The first action comes within so many seconds of the phase's start, the last too.
+    /// The first action comes within this many seconds of the phase's start, the last too.
     first_action_within: Option<u64>,
     last_action_within: Option<u64>,
 }

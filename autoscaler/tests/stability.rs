@@ -1,4 +1,4 @@
-//! Whatever the load, if it stays as it is, the autoscaler comes to rest; and it is a function of what it is shown.
+//! Under any constant load the autoscaler comes to rest; and it is a function of its observations.
 
 mod simulation;
 
@@ -55,8 +55,8 @@ proptest! {
         }
     }
 
-    /// Nothing it is shown makes it panic, not numbers that are none, nor shards that do not fit together; and
-    /// stored state goes on as the original does.
+    /// No observation makes it panic, not even NaN or shards that do not fit together; and stored state goes on as the
+    /// original does.
     #[test]
     fn nonsense_is_harmless(
         shards in proptest::collection::vec((any::<u16>(), any::<u16>(), any::<u64>(), any::<f64>(), any::<f64>()), 0..5),

@@ -1,7 +1,7 @@
-//! The limit that servers are measured against: what a request costs before a server has done anything for it.
+//! The limit that servers are measured against: the cost of a request before a server does anything for it.
 //!
-//! A bare event loop of tokio, the project's parser, and one hash map. It knows GET, SET and PING, and nothing of expiry,
-//! types, databases, memory limits, meters or a log.
+//! A bare event loop of tokio, the project's parser, and one hash map. It knows GET, SET and PING, and has no expiry,
+//! types, databases, memory limits, meters or log.
 
 #![forbid(unsafe_code)]
 
@@ -16,11 +16,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
-/// The server's own, so that what memory costs is not in the difference.
+/// The server's own allocator, so the difference does not include the cost of memory.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// As much as a pipeline of 64 commands with their values needs.
+/// Enough for a pipeline of 64 commands with their values.
 const INPUT_BYTES: usize = 64 << 10;
 
 type Map = RapidHashMap<Box<[u8]>, Box<[u8]>>;
@@ -44,7 +44,7 @@ async fn listen(port: u16) -> Result<()> {
     let map = Rc::new(RefCell::new(Map::default()));
     loop {
         let (stream, _) = listener.accept().await?;
-        // A client that has gone is no error.
+        // A client that has left is not an error.
         tokio::task::spawn_local(serve(stream, Rc::clone(&map)));
     }
 }

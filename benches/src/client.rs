@@ -1,4 +1,4 @@
-//! A blocking connection: for control, for single commands that are timed, and for filling a server.
+//! A blocking connection for control, for single timed commands, and for filling a server.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,12 +9,12 @@ use redis_protocol::resp2::types::OwnedFrame;
 
 use crate::Result;
 
-/// Longer than anything a server is asked for here; a server that hangs is an error, not a bench that hangs.
+/// Longer than any reply takes here: a server that hangs becomes an error instead of a hanging bench.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(180);
 
 pub(crate) struct Client {
     stream: TcpStream,
-    /// What has arrived and is not yet read as a reply.
+    /// Bytes received and not yet read as a reply.
     input: Vec<u8>,
 }
 
@@ -27,7 +27,7 @@ impl Client {
         Ok(Self { stream, input: Vec::new() })
     }
 
-    /// One command; its reply as text (nil as the empty one). An error reply is an error.
+    /// Sends one command; returns its reply as text (nil as the empty one). An error reply is an error.
     pub fn call(&mut self, arguments: &[&str]) -> Result<String> {
         let mut request = Vec::new();
         command(&mut request, &arguments.iter().map(|argument| argument.as_bytes()).collect::<Vec<_>>());
@@ -35,12 +35,12 @@ impl Client {
         text(self.frame()?).map_err(|error| format!("{}: {error}", arguments.join(" ")).into())
     }
 
-    /// A number among the fields of an INFO section; nothing where the server has no such field.
+    /// A number among the fields of an INFO section; `None` if the server has no such field.
     pub fn info(&mut self, section: &str, field: &str) -> Result<Option<u64>> {
         Ok(info_field(&self.call(&["INFO", section])?, field))
     }
 
-    /// Asks every millisecond until `done` holds.
+    /// Checks `done` every millisecond until it holds.
     pub fn wait_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + REPLY_TIMEOUT;
         while !done(self)? {
@@ -52,8 +52,9 @@ impl Client {
         Ok(())
     }
 
-    /// Sends `count` commands, as `write` builds them, in pipelines with the next one always under way, and checks that
-    /// none is answered by an error. Each must be answered by one line: a status or an integer.
+    /// Sends `count` commands, built by `write`, in pipelines of which the next is always under way.
+    ///
+    /// Fails if a reply is an error. Each reply must be one line: a status or an integer.
     pub fn fill(&mut self, count: u64, mut write: impl FnMut(u64, &mut Vec<u8>)) -> Result<()> {
         const PIPELINE: u64 = 500;
         let mut request = Vec::new();
@@ -71,7 +72,7 @@ impl Client {
         if self.input.is_empty() { Ok(()) } else { Err("more replies than commands".into()) }
     }
 
-    /// Reads that many one-line replies.
+    /// Reads this many one-line replies.
     fn lines(&mut self, mut count: u64) -> Result<()> {
         let mut consumed = 0;
         while count > 0 {
@@ -111,7 +112,7 @@ impl Client {
     }
 }
 
-/// Appends a command as clients send it: an array of bulk strings.
+/// Appends a command in the form that clients send: an array of bulk strings.
 pub(crate) fn command(request: &mut Vec<u8>, arguments: &[&[u8]]) {
     request.extend_from_slice(format!("*{}\r\n", arguments.len()).as_bytes());
     for argument in arguments {
@@ -162,7 +163,7 @@ mod tests {
         assert_eq!(info_field(info, "maxmemory_policy"), None);
     }
 
-    /// A client of a server that has already said `replies`.
+    /// A client of a server that has already sent `replies`.
     fn client_of(replies: &[u8]) -> (Client, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = Client::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,10 +1,10 @@
-//! The load generator: closed-loop connections from one thread, cheap enough not to be what is measured.
+//! The load generator: closed-loop connections from one thread, so cheap that it does not limit the measurement.
 //!
-//! 1. Commands are built beforehand, all of one length, end to end in one buffer: a batch for the wire is a slice of it.
-//! 2. Each connection sends a batch, and the next when the whole reply has come. Replies all have one length too, so that
-//!    reading one is counting its bytes, and looking at its start and its end.
-//! 3. One epoll, edge-triggered: a complete reply is followed by nothing until the next batch, so no read is wasted on
-//!    finding out that there is no more.
+//! 1. Commands are built beforehand, all of one length, end to end in one buffer: a batch to send is a slice of it.
+//! 2. Each connection sends a batch, and the next when the whole reply has arrived. All replies have one length too, so
+//!    reading one means counting its bytes and checking its start and its end.
+//! 3. One edge-triggered epoll: nothing follows a complete reply until the next batch, so no read is wasted on finding
+//!    that no more bytes wait.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::client::command;
 
 const STALLED: Duration = Duration::from_secs(60);
 
-/// Commands of one kind, ready for the wire.
+/// Commands of one kind, ready to send.
 pub(crate) struct Commands {
     bytes: Vec<u8>,
     command_length: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Commands {
     replies: Replies,
 }
 
-/// How the end of a reply is found without reading it.
+/// How to find the end of a reply without reading it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Replies {
     /// All have this many bytes.
@@ -36,7 +36,7 @@ enum Replies {
     Lines,
 }
 
-/// The bytes of all commands of a kind: they should not push the data of the server that is measured out of the caches.
+/// Most bytes for all commands of a kind: they should not evict the measured server's data from the caches.
 const COMMANDS_BYTES_MAX: usize = 16 << 20;
 
 impl Commands {
@@ -58,8 +58,8 @@ impl Commands {
         })
     }
 
-    /// `HSET hash field value` for random fields among the first `fields` of one hash, which must all be there, with values
-    /// of `value_length` bytes.
+    /// `HSET hash field value` for random fields among the first `fields` of one hash, all of which must exist, with
+    /// values of `value_length` bytes.
     pub fn set_fields(hash: &str, fields: u64, value_length: usize) -> Self {
         let mut text = vec![0; value_length];
         Self::build(fields, b":0\r\n".to_vec(), 4, |index, request| {
@@ -68,12 +68,12 @@ impl Commands {
         })
     }
 
-    /// Commands as `write` builds them from random numbers below `keys`, each answered by one line that starts so.
+    /// Commands that `write` builds from random numbers below `keys`; each reply is one line with this start.
     pub fn of_lines(keys: u64, reply_start: &str, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         Self::built(keys, reply_start.into(), Replies::Lines, write)
     }
 
-    /// The same, each answered by an array of `elements` strings of `element_length` bytes.
+    /// The same, each with a reply of an array of `elements` strings of `element_length` bytes.
     pub fn of_arrays(keys: u64, elements: usize, element_length: usize, write: impl FnMut(u64, &mut Vec<u8>)) -> Self {
         let start = format!("*{elements}\r\n${element_length}\r\n").into_bytes();
         let element = format!("${element_length}\r\n\r\n").len() + element_length;
@@ -90,7 +90,7 @@ impl Commands {
         let mut bytes = Vec::new();
         write(random.u64(..keys), &mut bytes);
         let command_length = bytes.len();
-        // Enough that the server's caches see the whole keyspace, and few enough to stay small here.
+        // Enough for the whole keyspace to pass through the server's caches, and few enough to stay small here.
         let count = keys.clamp(1024, 256 * 1024).min((COMMANDS_BYTES_MAX / command_length) as u64) as usize;
         (1..count).for_each(|_| write(random.u64(..keys), &mut bytes));
         assert_eq!(bytes.len(), count * command_length, "commands of one kind have one length");
@@ -103,7 +103,7 @@ impl Commands {
     }
 }
 
-/// What happened in a run.
+/// The counts of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
     pub commands: u64,
@@ -124,7 +124,7 @@ struct Connection {
     stream: TcpStream,
     kind: usize,
     sent_at: Instant,
-    /// Bytes or lines of the reply so far.
+    /// Bytes or lines of the reply received so far.
     received: usize,
     busy: bool,
 }
@@ -134,7 +134,7 @@ impl<'a> Load<'a> {
         let poll = Poll::new()?;
         let mut opened = Vec::with_capacity(connections);
         for token in 0..connections {
-            // Connected while it blocks, so that a refusal is an error here.
+            // Connects while the socket blocks, so that a refusal is an error here.
             let stream = std::net::TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
@@ -145,14 +145,14 @@ impl<'a> Load<'a> {
         Ok(Self { poll, connections: opened, kinds, pipeline, random: fastrand::Rng::with_seed(1) })
     }
 
-    /// Keeps every connection busy for so long, then waits until all are answered.
+    /// Keeps every connection busy for `duration`, then waits for all replies.
     pub fn run_for(&mut self, duration: Duration) -> Result<Tally> {
         let deadline = Instant::now() + duration;
         self.run(|now| now < deadline, |_| {})
     }
 
-    /// Keeps every connection busy while `go_on` says so, then waits until all are answered. `answered` is told how long
-    /// each batch took.
+    /// Keeps every connection busy while `go_on` is true, then waits for all replies. `answered` gets the duration of
+    /// each batch.
     pub fn run(&mut self, mut go_on: impl FnMut(Instant) -> bool, mut answered: impl FnMut(Duration)) -> Result<Tally> {
         let started = Instant::now();
         let mut scratch = vec![0; 64 * 1024];
@@ -203,7 +203,7 @@ impl Connection {
         }
     }
 
-    /// Reads what has come; whether that completes the reply.
+    /// Reads the available bytes; returns whether they complete the reply.
     fn receive(&mut self, scratch: &mut [u8], kinds: &[Commands], pipeline: usize) -> Result<bool> {
         let commands = &kinds[self.kind];
         let expected = match commands.replies {
@@ -237,13 +237,14 @@ impl Connection {
     }
 }
 
-/// The key of that number: 16 bytes.
+/// The key with number `index`: 16 bytes.
 pub(crate) fn key(index: u64) -> String {
     format!("key:{index:012}")
 }
 
-/// Fills `text` with characters that `index` alone decides, of 64 different ones: it compresses to three quarters at best,
-/// so that a server which compresses what it stores has little from it.
+/// Fills `text` with characters that depend on `index` alone, of 64 different ones.
+///
+/// It compresses to three quarters at best, so a server that compresses its data gains little from it.
 pub(crate) fn value(index: u64, text: &mut [u8]) {
     const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = fastrand::Rng::with_seed(index);
@@ -289,7 +290,7 @@ mod tests {
         assert!(of(5).iter().all(u8::is_ascii_graphic));
     }
 
-    /// A server of one connection that answers each request of `request_length` bytes by `reply`, in two writes.
+    /// A server for one connection that answers each request of `request_length` bytes with `reply`, in two writes.
     fn answering(request_length: usize, reply: &'static [u8]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

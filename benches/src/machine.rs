@@ -1,4 +1,4 @@
-//! What a number was measured on: kept beside it, because without these it says nothing.
+//! The machine of a measurement: recorded with each number, which means nothing without it.
 
 use std::fs;
 use std::process::Command;

@@ -1,8 +1,8 @@
 //! `dormouse-benches`: Dormouse beside real peers, on this machine, in the same run.
 //!
-//! Each measure starts its servers on core 0, puts the load on core 1, and comes back as tables: one column a server, the
-//! ratio to Redis, and the target with whether it was met. Targets are reported and never asserted: a bench that fails on
-//! a busy machine teaches people to ignore it. `README.md` says how each number is taken.
+//! Each measure starts its servers on core 0, puts the load on core 1, and returns tables: one column for each server,
+//! the ratio to Redis, and the target with whether it was met. Targets are reported and never asserted: a bench that
+//! fails on a busy machine teaches people to ignore it. `README.md` explains how each number is taken.
 
 #![forbid(unsafe_code)]
 
@@ -88,17 +88,17 @@ impl Options {
     }
 }
 
-/// What every measure is handed.
+/// The context of every measure.
 pub(crate) struct Bench {
-    /// Redis first: it is what ratios are taken against.
+    /// Redis first: ratios are relative to it.
     pub programs: Vec<Program>,
     pub quick: bool,
-    /// The one part of a measure that has several.
+    /// The selected part of a measure that has several.
     pub part: Option<Part>,
 }
 
 impl Bench {
-    /// The value of each server in the order of the columns; nothing of one that is absent.
+    /// The value of each server in the order of the columns; `None` for an absent one.
     pub fn of_each<T>(&self, of_one: impl Fn(&Program) -> Result<T>) -> Result<Vec<Option<T>>> {
         let present = |program: &Program| program.absent.is_none().then(|| of_one(program)).transpose();
         self.programs.iter().map(present).collect()
@@ -109,7 +109,7 @@ impl Bench {
         self.programs.iter().filter_map(why).collect()
     }
 
-    /// The full amount, or in a smoke run the small one.
+    /// The full amount, or the small one in a smoke run.
     pub fn amount<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }

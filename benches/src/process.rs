@@ -1,4 +1,4 @@
-//! What the kernel knows of a process: the CPU it used and the memory it holds; and where this one runs.
+//! The kernel's view of a process: its CPU time, its memory, and the core of this one.
 
 use std::fs;
 use std::thread;
@@ -24,14 +24,14 @@ pub(crate) fn pin_to_core(core: usize) -> Result<()> {
 pub(crate) fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // Where it is refused, the measure that needs it says how many connections it got.
+    // If it is refused, the measure that needs it reports how many connections it got.
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// CPU seconds, user and system, that the threads of a process have used.
 ///
-/// The scheduler's own nanoseconds where the kernel gives them (the first number of `schedstat`), else the hundredths of
-/// a second of `stat`. Threads that have ended are missing from the first, and no server here ends one under load.
+/// The scheduler's own nanoseconds if the kernel provides them (the first number of `schedstat`), else the hundredths
+/// of a second of `stat`. The former lack threads that have ended, and no server here ends one under load.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -44,21 +44,21 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     coarse_cpu_seconds(pid)
 }
 
-/// The same from `stat`: in hundredths of a second, with threads that have ended. For runs of many seconds.
+/// The same from `stat`: in hundredths of a second, including ended threads. For runs of many seconds.
 pub(crate) fn coarse_cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let ticks = stat_ticks(&stat).ok_or_else(|| format!("cannot read /proc/{pid}/stat"))?;
     Ok(ticks as f64 / TICKS_A_SECOND)
 }
 
-/// Bytes that a process has had written to disks, in whole pages, with children that have ended.
+/// Bytes that a process caused to be written to disks, in whole pages, including ended children.
 pub(crate) fn written_bytes(pid: u32) -> Result<u64> {
     let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
     let bytes = after_colon(&io, "write_bytes").and_then(|bytes| bytes.parse().ok());
     Ok(bytes.ok_or_else(|| format!("/proc/{pid}/io has no write_bytes"))?)
 }
 
-/// `utime + stime`: fields 14 and 15, counted from behind the command's name, which may hold spaces and parentheses.
+/// `utime + stime`: fields 14 and 15, counted from after the command's name, which may hold spaces and parentheses.
 fn stat_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
@@ -66,16 +66,16 @@ fn stat_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Bytes of memory that a process and its children (the fork of a BGSAVE) hold in all.
+/// Total memory of a process and its children (the fork of a BGSAVE), in bytes.
 ///
-/// Alone, that is `VmRSS`. With children, pages are shared until either side writes to them, so each process counts for
-/// its proportional share (`Pss`).
+/// Without children, that is `VmRSS`. With children, pages are shared until either side writes to them, so each process
+/// counts with its proportional share (`Pss`).
 pub(crate) fn memory_bytes(pid: u32) -> Result<u64> {
     let children = children(pid);
     if children.is_empty() {
         return resident_bytes(pid);
     }
-    // A child may end at any moment; its pages are its parent's then.
+    // A child may end at any moment; then its pages belong to its parent.
     Ok(std::iter::once(pid).chain(children).filter_map(proportional_bytes).sum())
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn resident_bytes(pid: u32) -> Result<u64> {
     Ok(resident.ok_or_else(|| format!("process {pid} has ended"))? * 1024)
 }
 
-/// Waits until resident memory stands still (within 64 KiB for a second), at most 15 s: allocators give back late.
+/// Waits until resident memory is stable (within 64 KiB for a second), at most 15 s: allocators give back late.
 pub(crate) fn settled_resident_bytes(pid: u32) -> Result<u64> {
     let deadline = Instant::now() + Duration::from_secs(15);
     let mut reference = resident_bytes(pid)?;

@@ -1,4 +1,4 @@
-//! Tables: one column a server, the ratio of Dormouse to Redis, and the target with whether it was met.
+//! Tables: one column for each server, the ratio of Dormouse to Redis, and the target with whether it was met.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,10 @@ use crate::server::{Kind, Program};
 #[derive(Serialize)]
 pub(crate) struct Report {
     pub measure: String,
-    /// What shows these numbers again.
+    /// The command that reproduces these numbers.
     pub command: String,
     pub machine: Machine,
-    /// Servers that could not be had, and why.
+    /// Servers that were not available, with the reasons.
     pub absent: Vec<String>,
     pub tables: Vec<Table>,
 }
@@ -31,9 +31,9 @@ pub(crate) struct Table {
 pub(crate) struct Row {
     pub label: String,
     pub unit: Unit,
-    /// One a server, in the table's order; nothing where it has no such thing.
+    /// One value for each server, in the table's order; `None` if it lacks the feature.
     pub values: Vec<Option<f64>>,
-    /// Dormouse to what the target is measured against, else to Redis, where both have a value.
+    /// Dormouse relative to the target's reference, else to Redis, if both have a value.
     pub ratio: Option<f64>,
     pub target: Option<Target>,
     pub met: Option<bool>,
@@ -52,7 +52,7 @@ pub(crate) enum Unit {
     Count,
 }
 
-/// What Dormouse's value is held against.
+/// The reference for Dormouse's value.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
@@ -64,7 +64,7 @@ pub(crate) enum Target {
     TimesRedis(f64),
     /// At most this share of Valkey's value in the same run.
     OfValkey(f64),
-    /// At most this share of the least value of a peer in the same run.
+    /// At most this share of the lowest value of a peer in the same run.
     OfBest(f64),
     /// At most this share of the value of the bare loop in the same run.
     OfLimit(f64),
@@ -94,7 +94,7 @@ impl Table {
         self.rows.push(Row { label: label.into(), unit, values, ratio, target, met });
     }
 
-    /// Every row of `tables` that has a target, once more, under the titles of their tables.
+    /// Collects every row of `tables` that has a target, under the titles of their tables.
     pub fn of_targets(title: &str, tables: &[Table], programs: &[Program]) -> Self {
         let mut all = Self::new(title, programs);
         for table in tables {
@@ -132,7 +132,7 @@ impl Unit {
             _ => 0,
         };
         let number = format!("{value:.digits$}");
-        // A difference that rounds to nothing has no sign.
+        // A difference that rounds to zero has no sign.
         let nothing = number.trim_matches(['-', '0', '.']).is_empty();
         let number = if nothing { number.trim_start_matches('-') } else { &number };
         format!("{}{}", grouped(number), self.suffix())
@@ -198,7 +198,7 @@ impl Report {
     }
 }
 
-/// Thousands set apart: `1234567.8` as `1,234,567.8`.
+/// Groups thousands: `1234567.8` becomes `1,234,567.8`.
 fn grouped(number: &str) -> String {
     let (sign, digits) = number.strip_prefix('-').map_or(("", number), |digits| ("-", digits));
     let whole = digits.split('.').next().unwrap_or(digits);
@@ -212,7 +212,7 @@ fn grouped(number: &str) -> String {
     text
 }
 
-/// Lines of cells as columns: the first and the last two flush left, numbers flush right.
+/// Aligns lines of cells in columns: the first and the last two flush left, numbers flush right.
 fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);

@@ -1,7 +1,7 @@
-//! A server under measure: started on core 0 in a folder of its own, ended with its value.
+//! A measured server: started on core 0 in a folder of its own, ended when its value is dropped.
 //!
-//! `setpriv --pdeathsig` has the kernel kill it when this process ends in any other way (Ctrl-C, a panic that aborts), and
-//! `taskset` pins it; both then become the server by `exec`, so that its process id is the child's.
+//! `setpriv --pdeathsig` makes the kernel kill it if this process ends in any other way (Ctrl-C, a panic that aborts),
+//! and `taskset` pins it; both then become the server by `exec`, so its process id is the child's.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,16 +20,16 @@ use crate::client::Client;
 pub(crate) const SERVER_CORE: usize = 0;
 pub(crate) const LOAD_CORE: usize = 1;
 
-/// Its servers' folders are named after the process that runs the benches.
+/// Prefix of the servers' folders; the id of the bench process follows.
 const FOLDER: &str = "dormouse-bench-";
 
-/// Loading five million keys takes a peer several seconds, on a busy machine many.
+/// Loading five million keys takes a peer several seconds, or many on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
-    /// The one that the distribution has: every measure has it.
+    /// The distribution's Redis: every measure has it.
     Redis,
     Valkey,
     /// The newest Redis.
@@ -51,16 +51,16 @@ impl Kind {
     }
 }
 
-/// What a crash may lose: the same promise in the words of each server.
+/// The writes that a crash may lose: the same promise in each server's terms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Loss {
-    /// What each promises unless told otherwise: Dormouse the last second, peers all since their last snapshot.
+    /// Each server's default: Dormouse may lose the last second, peers all since their last snapshot.
     Default,
     /// All since the last checkpoint: no log.
     All,
     /// The last second.
     Second,
-    /// Nothing that was answered.
+    /// Nothing that was acknowledged.
     Nothing,
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum Loss {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup {
     pub loss: Loss,
-    /// Dormouse's `--checkpoint-every`; peers save when they are told to.
+    /// Dormouse's `--checkpoint-every`; peers save on request.
     pub checkpoint_every: &'static str,
 }
 
@@ -79,12 +79,12 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// As each server comes, but that peers make no snapshots of their own.
+    /// Each server's defaults, except that peers make no snapshots of their own.
     pub const DEFAULT: Self = Self { loss: Loss::Default, checkpoint_every: "1m" };
 }
 
 impl Loss {
-    /// Peers' `appendfsync`, where they keep a log at all.
+    /// Peers' `appendfsync`, if they keep a log at all.
     pub fn appendfsync(self) -> Option<&'static str> {
         match self {
             Loss::Default | Loss::All => None,
@@ -114,12 +114,12 @@ pub(crate) struct Program {
     pub kind: Kind,
     pub path: PathBuf,
     pub version: String,
-    /// Why it cannot be measured: its columns stay empty.
+    /// The reason why it cannot be measured: its columns stay empty.
     pub absent: Option<String>,
 }
 
 impl Program {
-    /// A server that measures can do without.
+    /// A server that the measures do not require.
     pub fn find_or_absent(kind: Kind, path: Option<&Path>, hint: &str) -> Self {
         let found = path.ok_or_else(|| hint.into()).and_then(|path| Self::find(kind, path));
         found.unwrap_or_else(|error| Self {
@@ -143,17 +143,17 @@ impl Program {
         self.start_as(Setup::default())
     }
 
-    /// The same with what it is to keep.
+    /// As [`Self::start`], with this setup.
     pub fn start_as(&self, setup: Setup) -> Result<Server> {
         self.start_in(new_folder()?, setup)
     }
 
-    /// Starts it on the data that an earlier one left in `folder` and waits until it answers.
+    /// Starts it on the data of an earlier one in `folder` and waits until it answers.
     pub fn start_in(&self, folder: TempDir, setup: Setup) -> Result<Server> {
         self.wait_for(self.spawn(folder, setup)?)
     }
 
-    /// Starts Dormouse with its data elsewhere; what it says goes into the folder.
+    /// Starts Dormouse with its data elsewhere; its output goes into the folder.
     pub fn start_over(&self, folder: TempDir, bucket: &Bucket<'_>) -> Result<Server> {
         self.wait_for(self.spawn_over(folder, Setup::default(), Some(bucket))?)
     }
@@ -187,7 +187,7 @@ impl Program {
                 command.args(["--bind", "127.0.0.1", "--save", "", "--dir"]).arg(folder.path());
                 match setup.loss.appendfsync() {
                     None => command.args(["--appendonly", "no"]),
-                    // Its log is rewritten when it is told to, as Dormouse makes a checkpoint when it is told to.
+                    // Its log is rewritten on request, as Dormouse makes a checkpoint on request.
                     Some(when) => command
                         .args(["--appendonly", "yes", "--appendfsync", when])
                         .args(["--auto-aof-rewrite-percentage", "0"]),
@@ -213,11 +213,11 @@ impl Program {
         Ok(Server { kind: self.kind, address, child, folder: Some(folder) })
     }
 
-    /// The program without arguments, on the servers' core, to be killed when this process ends.
+    /// The program without arguments, on the servers' core, killed when this process ends.
     pub fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "taskset", "--cpu-list", &SERVER_CORE.to_string()]).arg(&self.path);
-        // Variables that say where the peers are name no options.
+        // Variables that hold the paths of peers are not options.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
             command.env_remove(name);
         }
@@ -225,7 +225,7 @@ impl Program {
     }
 }
 
-/// A folder of this run, for a server or a file.
+/// A new folder of this run, for a server or a file.
 pub(crate) fn new_folder() -> Result<TempDir> {
     let prefix = format!("{FOLDER}{}-", std::process::id());
     Ok(tempfile::Builder::new().prefix(&prefix).tempdir()?)
@@ -248,13 +248,13 @@ impl Server {
         Client::connect(self.address)
     }
 
-    /// Ends it as a crash would and gives back its folder.
+    /// Kills it as a crash would and returns its folder.
     pub fn kill(mut self) -> Result<TempDir> {
         self.end();
         self.folder.take().ok_or_else(|| "the server has no folder".into())
     }
 
-    /// An error with the end of its log where it has ended by itself.
+    /// Fails with the end of its log if it has ended by itself.
     pub fn check_running(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
         let log = self.folder.as_ref().map(|folder| fs::read_to_string(folder.path().join("log")));
@@ -265,7 +265,7 @@ impl Server {
     }
 
     fn end(&mut self) {
-        // It may have ended already, which is all that is wanted.
+        // It may have ended already, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -277,18 +277,18 @@ impl Drop for Server {
     }
 }
 
-/// A port that is free now. Somebody else may take it before the server does; it then ends with a clear message.
+/// A port that is free now. If another process takes it before the server does, the server ends with a clear message.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// Removes what runs that were interrupted left behind: folders of processes that are no more.
+/// Removes leftovers of interrupted runs: folders of processes that have ended.
 pub(crate) fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else { return };
     for entry in entries.flatten() {
         let owner = entry.file_name().to_str().and_then(folder_owner);
         if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            // Another's folder, perhaps: then it stays.
+            // A folder that cannot be removed may belong to another user: it stays.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -298,7 +298,7 @@ fn folder_owner(name: &str) -> Option<u32> {
     name.strip_prefix(FOLDER)?.split_once('-')?.0.parse().ok()
 }
 
-/// The first thing that looks like a version in what a program says of itself: `Redis server v=7.0.15 sha=...`.
+/// The first version number in a program's description of itself: `Redis server v=7.0.15 sha=...`.
 fn version_number(text: &str) -> String {
     let words = text.split(|separator: char| separator.is_whitespace() || separator == '=');
     let mut numbers = words.map(|word| word.trim_start_matches('v'));

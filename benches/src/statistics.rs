@@ -1,14 +1,15 @@
 //! Medians and percentiles of small samples.
 
-/// The middle value, or the mean of the middle two; nothing of nothing.
+/// The middle value, or the mean of the middle two; `None` without samples.
 pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     let sorted = sorted(samples);
     let upper = *sorted.get(sorted.len() / 2)?;
     Some(if sorted.len() % 2 == 1 { upper } else { (sorted[sorted.len() / 2 - 1] + upper) / 2.0 })
 }
 
-/// The smallest sample that at least `percent` of all samples do not exceed (nearest rank): of few samples, a high
-/// percentile is the largest, never something that was not seen.
+/// The smallest sample that at least `percent` of all samples do not exceed (nearest rank).
+///
+/// With few samples, a high percentile is the largest sample, never a value that was not seen.
 pub(crate) fn percentile(samples: &[f64], percent: f64) -> Option<f64> {
     let sorted = sorted(samples);
     let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;

@@ -1,7 +1,7 @@
 //! Listpacks from outside.
 //!
-//! What is taken must read the same forwards, backwards, by index and by search, and bear changes. Items that another
-//! writer would have packed tighter are packed tighter, which is then the form that stays.
+//! An accepted listpack must read the same forwards, backwards, by index and by search, and must survive changes. Items
+//! that another writer could have packed tighter are packed tighter, and keep that form.
 #![no_main]
 
 use dormouse_types::Item;

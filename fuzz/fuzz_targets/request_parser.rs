@@ -1,7 +1,7 @@
 //! The request parser against itself and against an oracle.
 //!
-//! The first byte of the input says in which pieces the rest arrives. However it arrives, the same requests and the
-//! same error must come out, and a request that the `redis-protocol` crate reads must be read alike.
+//! The first byte of the input decides how the rest is cut into pieces. Any cut must give the same requests and the
+//! same error, and a request that the `redis-protocol` crate accepts must be read alike.
 #![no_main]
 
 use dormouse_protocol::{RequestLimits, Parsed, Parser, ProtocolError};
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// So small that the fuzzer reaches each limit with little input.
+/// Limits so small that the fuzzer reaches each of them with little input.
 const SMALL: RequestLimits =
     RequestLimits { args_max: 5, bulk_bytes_max: 20, line_bytes_max: 16, request_bytes_max: 64, authenticated: true };
 
@@ -52,8 +52,8 @@ fn parse(limits: RequestLimits, input: &[u8], piece: usize) -> (Vec<Args>, Optio
     (requests, None)
 }
 
-/// The oracle is asked only where it cannot overflow its stack: it has no limit on nested arrays. It takes some lengths
-/// that Redis does not, such as `$+1`; those are told by their encoding.
+/// Asks the oracle only where it cannot overflow its stack: it has no limit on nested arrays. It accepts some lengths
+/// that Redis does not, such as `$+1`; those are recognised by their encoding.
 fn compare_with_oracle(input: &[u8], requests: &[Args]) {
     if input.len() > 4096 || input.first() != Some(&b'*') {
         return;

@@ -1,7 +1,7 @@
 //! The decoders of values.
 //!
-//! The first byte of the input is the number of the encoding, the rest a value. What is taken must survive being encoded,
-//! packed and unpacked.
+//! The first byte of the input is the number of the encoding, the rest a value. An accepted value must survive being
+//! encoded, packed and unpacked.
 #![no_main]
 
 use dormouse_storage::codec::Reader;

@@ -1,11 +1,11 @@
 //! Floating point numbers in text, as Redis 7.2 spells scores.
 //!
 //! 1. Whole numbers within 62 bits are written as integers, all their digits: `3`, `1000000000000000000`.
-//! 2. Of all others, the shortest digits that read back as the same number are taken: digits `d1 d2 .. dn` and a power
-//!    of ten `k`, so that the number is `d1d2..dn * 10^k`.
-//!    Redis searches them with Grisu2, which misses the shortest (or the closest of the shortest) once in a thousand
-//!    numbers, as in `776.9154943999999`; here it is `776.9154944`, the same number.
-//! 3. They are laid out by the rules of Redis's fpconv library, whose thresholds are its own: see [`lay_out`].
+//! 2. All other numbers get the shortest digits that read back as the same number: digits `d1 d2 .. dn` and a power of
+//!    ten `k`, so that the number is `d1d2..dn * 10^k`. Redis finds them with Grisu2, which misses the shortest (or the
+//!    closest of the shortest) once in a thousand numbers, as in `776.9154943999999`; here it is `776.9154944`, the
+//!    same number.
+//! 3. The digits are laid out by the rules of Redis's fpconv library, whose thresholds are its own: see [`lay_out`].
 
 use std::ops::Deref;
 
@@ -57,7 +57,7 @@ impl FormattedDouble {
     }
 }
 
-/// A whole number that surely fits 64 bits.
+/// A whole number that certainly fits 64 bits.
 fn small_whole(value: f64) -> Option<i64> {
     let range = -((1_i64 << 62) as f64)..=(1_i64 << 62) as f64;
     let whole = value as i64;
@@ -72,7 +72,7 @@ struct Digits {
 }
 
 impl Digits {
-    /// Of a finite number above zero.
+    /// The shortest digits of a finite number above zero.
     fn shortest(value: f64) -> Self {
         let mut buffer = ryu::Buffer::new();
         let text = buffer.format_finite(value).as_bytes();
@@ -81,7 +81,7 @@ impl Digits {
             None => (text, 0),
         };
         let mut number = Self { digits: [0; 17], len: 0, exponent };
-        // Zeros are held back until a digit follows, since those at the end only scale; those in front do not count.
+        // Zeros are held back until a digit follows: zeros at the end only scale, and leading ones do not count.
         let mut zeros = 0;
         let mut fraction = false;
         for &byte in mantissa {

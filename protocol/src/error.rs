@@ -1,28 +1,29 @@
 use std::fmt;
 
-/// Why a connection's bytes are no request. The connection is answered with the text (after `-ERR `) and closed:
-/// nothing says where the next request would begin.
+/// The reason why a connection's bytes are not a request.
+///
+/// The connection gets the text (after `-ERR `) and is closed, because the start of the next request is unknown.
 ///
 /// `Display` is Redis's text. Redis has none for [`ProtocolError::RequestTooBig`]: it closes the connection silently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// The count of arguments is no integer, or above the limit.
+    /// The count of arguments is not an integer, or above the limit.
     InvalidMultibulkLength,
     /// More arguments than a client may send before it has authenticated.
     UnauthenticatedMultibulkLength,
-    /// The line that should hold the count of arguments does not end.
+    /// The line with the count of arguments does not end.
     MultibulkCountTooBig,
-    /// The line that should hold an argument's length does not end.
+    /// The line with an argument's length does not end.
     BulkCountTooBig,
     /// An argument's header begins with this byte.
     ExpectedDollar(u8),
-    /// An argument's length is no integer, negative, or above the limit.
+    /// An argument's length is not an integer, negative, or above the limit.
     InvalidBulkLength,
     /// A longer argument than a client may send before it has authenticated.
     UnauthenticatedBulkLength,
     /// An inline request does not end.
     InlineTooBig,
-    /// An inline request opens a quote that it does not close, or goes on right after a closing quote.
+    /// An inline request opens a quote that it does not close, or continues right after a closing quote.
     UnbalancedQuotes,
     /// All arguments together exceed the limit of one request.
     RequestTooBig,
@@ -48,8 +49,8 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
-/// Redis prints the byte as it is. A text cannot hold bytes above 0x7f nor should it hold control characters, so
-/// those are escaped; a line end becomes a space, as in every error reply.
+/// Redis prints the byte as it is. A Rust string cannot hold bytes above 0x7f and should not hold control characters,
+/// so those are escaped; a line end becomes a space, as in every error reply.
 fn write_expected_dollar(f: &mut fmt::Formatter<'_>, got: u8) -> fmt::Result {
     f.write_str("Protocol error: expected '$', got '")?;
     match got {

@@ -1,35 +1,35 @@
-//! Patterns as in `KEYS`, `SCAN MATCH`, `PSUBSCRIBE`, `CONFIG GET`: `*`, `?`, `[abc]`, `[^a-z]`, `\` before a byte that
-//! is meant plainly. A class that is not closed ends with the pattern.
+//! Patterns as in `KEYS`, `SCAN MATCH`, `PSUBSCRIBE`, `CONFIG GET`: `*`, `?`, `[abc]`, `[^a-z]`, `\` before a literal
+//! byte. A class that is not closed ends with the pattern.
 //!
-//! Every element but `*` takes one byte, so the elements between two stars (a *run*) take as many bytes as they are. A pattern
-//! is cut into its runs once and may then be asked about many texts:
+//! Every element but `*` matches one byte, so the elements between two stars (a *run*) match as many bytes as there are
+//! elements. A pattern is cut into its runs once and can then be matched against many texts:
 //!
 //! 1. The first run must match at the beginning of the text, the last one at its end.
-//! 2. Each run between them is searched from where the one before it has ended. The earliest place is always right: it
-//!    leaves the most to all that follows.
-//! 3. A run of plain bytes is searched in linear time. Any other run is searched with one bit for each of its elements
-//!    (the *shift-and* algorithm): one step for each byte of the text and 64 elements of the run.
+//! 2. Each run between them is searched from the end of the previous one. The earliest match is always right: it leaves
+//!    the most to all runs that follow.
+//! 3. A run of literal bytes is searched in linear time. Any other run is searched with one bit for each of its
+//!    elements (the *shift-and* algorithm): one step for each byte of the text and 64 elements of the run.
 //!
 //! So a match costs at most the length of the text times [`ELEMENTS_MAX`] / 64: see [`Glob::cost`]. Reading a pattern costs
 //! its length, and more for its classes: see [`reading_cost`].
 //!
-//! Redis's peculiarities, which are those of a build for x86: an empty text matches only an empty pattern, not even `*`
-//! (commands that mean every key by a lone `*` do not ask here); a pattern of more than 1,000 stars matches nothing; the
-//! bytes from 0x80 to 0xff stand before 0x00 in a range.
+//! Redis's peculiarities, those of a build for x86: an empty text matches only an empty pattern, not even `*` (commands
+//! for which a lone `*` means every key do not use this module); a pattern of more than 1,000 stars matches nothing;
+//! the bytes from 0x80 to 0xff come before 0x00 in a range.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem::Finder;
 
-/// Elements in the runs of a pattern that are searched for and that hold `?` or a class.
+/// Most elements in a pattern's searched runs that hold `?` or a class.
 pub const ELEMENTS_MAX: usize = 4096;
 const WORDS_MAX: usize = ELEMENTS_MAX / 64;
 
-/// Stars with something behind them that a pattern may have and still match.
+/// Most stars, with something behind them, of a pattern that can match.
 pub const STARS_MAX: usize = 1000;
 
-/// A pattern that would take too long to search for. `Display` is what the client sees after `ERR `.
+/// A pattern that would take too long to search for. `Display` is the text that the client sees after `ERR `.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooComplex;
 
@@ -44,7 +44,7 @@ impl fmt::Display for TooComplex {
 
 impl std::error::Error for TooComplex {}
 
-/// Whether case counts.
+/// Whether case matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Case {
     Sensitive,
@@ -56,25 +56,25 @@ enum Case {
 pub struct Glob<'p> {
     pattern: Cow<'p, [u8]>,
     case: Case,
-    /// Where the first run ends in the pattern, and how many elements it has.
+    /// The end of the first run in the pattern, and its number of elements.
     head: (usize, usize),
     /// The runs between stars.
     middle: Vec<Run<'p>>,
-    /// Where the last run begins, and how many elements it has; `None` where there is no star.
+    /// The start of the last run, and its number of elements; `None` if the pattern has no star.
     tail: Option<(usize, usize)>,
-    /// It has more stars than a pattern that matches.
+    /// The pattern has too many stars to match.
     is_hopeless: bool,
     /// How the first and the last run are compared.
     anchored: [Anchored; 2],
 }
 
-/// A run that must match where it is.
+/// A run that must match at a fixed position.
 #[derive(Clone, Debug)]
 enum Anchored {
-    /// It stands in the pattern as it must in the text.
+    /// Its bytes in the pattern are those in the text.
     Literal,
     Ready(Box<Mixed>),
-    /// Each element is read again for each text. It has so many bytes, on average.
+    /// Each element is read again for each text. The average length of an element, in bytes.
     Elements(usize),
 }
 
@@ -88,12 +88,12 @@ impl<'p> Glob<'p> {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// When it has too many elements that are searched for and are not plain bytes.
+    /// If it has too many elements that are searched for and are not literal bytes.
     pub fn new(pattern: &'p [u8]) -> Result<Self, TooComplex> {
         Self::read(pattern, Case::Sensitive)
     }
 
-    /// As [`Self::new`], the case of ASCII letters aside.
+    /// As [`Self::new`], ignoring the case of ASCII letters.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -137,7 +137,7 @@ impl<'p> Glob<'p> {
             if is_last {
                 return Ok(glob);
             }
-            // Several stars mean what one means.
+            // Several stars mean the same as one.
             at = run.end + pattern[run.end..].iter().take_while(|&&byte| byte == b'*').count();
             if at == pattern.len() {
                 glob.tail = Some((at, 0));
@@ -151,7 +151,7 @@ impl<'p> Glob<'p> {
         }
     }
 
-    /// The same with its own copy of the pattern.
+    /// The same pattern with its own copy of the bytes.
     pub fn into_owned(self) -> Glob<'static> {
         let middle = self.middle.into_iter().map(|run| match run {
             Run::Plain(finder) => Run::Plain(Box::new(finder.into_owned())),
@@ -164,8 +164,8 @@ impl<'p> Glob<'p> {
         &self.pattern
     }
 
-    /// What it costs to match so many texts of so many bytes together, in units of about 100 ns: what a command takes for one
-    /// element of a collection.
+    /// The cost of matching this many texts of this many bytes together, in units of about 100 ns: the time that a
+    /// command takes for one element of a collection.
     pub fn cost(&self, texts: usize, bytes: usize) -> usize {
         let words = self.middle.iter().map(|run| match run {
             Run::Plain(_) => 0,
@@ -188,7 +188,7 @@ impl<'p> Glob<'p> {
         compared.fold(searched.saturating_add(begun), usize::saturating_add)
     }
 
-    /// Bytes that it occupies beyond its own size.
+    /// Memory beyond its own size, in bytes.
     pub fn heap_bytes(&self) -> usize {
         let of_ready = |mixed: &Mixed| size_of::<Mixed>() + size_of_val(&*mixed.masks);
         let anchored = self.anchored.iter().map(|run| match run {
@@ -224,7 +224,7 @@ impl<'p> Glob<'p> {
         true
     }
 
-    /// Whether `text` begins with what the elements of `run`, the first or the last one, say. It is long enough.
+    /// Whether `text` begins with a match of `run`, the first or the last one. The text is long enough.
     fn fits(&self, which: usize, run: &[u8], text: &[u8]) -> bool {
         match &self.anchored[which] {
             Anchored::Literal => return text.starts_with(run),
@@ -245,19 +245,20 @@ impl<'p> Glob<'p> {
     }
 }
 
-/// Whether the whole of `text` matches `pattern`; false where the pattern is too complex. Where it is asked about several
-/// texts, or where the client is to be told, read it first: [`Glob::new`].
+/// Whether the whole of `text` matches `pattern`; false if the pattern is too complex.
+///
+/// To match several texts, or to report that error to the client, read the pattern first: [`Glob::new`].
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     Glob::new(pattern).is_ok_and(|glob| glob.matches(text))
 }
 
-/// Like [`matches`], the case of ASCII letters aside.
+/// Like [`matches`], ignoring the case of ASCII letters.
 pub fn matches_nocase(pattern: &[u8], text: &[u8]) -> bool {
     Glob::nocase(pattern).is_ok_and(|glob| glob.matches(text))
 }
 
-/// What it costs to read `pattern`, in the unit of [`Glob::cost`]. At most [`ELEMENTS_MAX`] elements of three parts are made
-/// ready, and a class takes longest.
+/// The cost of reading `pattern`, in the unit of [`Glob::cost`]. At most [`ELEMENTS_MAX`] elements of three parts are
+/// prepared, and a class takes longest.
 pub fn reading_cost(pattern: &[u8]) -> usize {
     let classes = memchr::memchr_iter(b'[', pattern).take(3 * ELEMENTS_MAX).count();
     4 * classes + pattern.len() / 64
@@ -275,12 +276,12 @@ impl Anchored {
     }
 }
 
-/// What stands between two stars.
+/// A run between two stars.
 struct Scanned {
-    /// Where the star is, or the pattern's end.
+    /// The position of the star, or the pattern's end.
     end: usize,
     elements: usize,
-    /// Every element is a byte that is meant as it is.
+    /// Every element is a literal byte.
     is_plain: bool,
 }
 
@@ -303,7 +304,7 @@ fn is_caseless(byte: u8, case: Case) -> bool {
     case == Case::Sensitive || !byte.is_ascii_alphabetic()
 }
 
-/// The bytes of a plain run, to be searched for.
+/// The bytes of a literal run, to be searched for.
 fn plain(run: &[u8]) -> Finder<'_> {
     if !run.contains(&b'\\') {
         return Finder::new(run);
@@ -319,7 +320,7 @@ fn plain(run: &[u8]) -> Finder<'_> {
 }
 
 impl Run<'_> {
-    /// Where its first occurrence in `text` ends.
+    /// The end of its first occurrence in `text`.
     fn search(&self, text: &[u8]) -> Option<usize> {
         match self {
             Self::Plain(finder) => finder.find(text).map(|at| at + finder.needle().len()),
@@ -335,13 +336,13 @@ impl Run<'_> {
     }
 }
 
-/// A run that holds `?` or classes. Bytes that all of its elements treat alike are of one kind.
+/// A run that holds `?` or classes. Bytes that all of its elements treat alike form one kind.
 #[derive(Clone, Debug)]
 struct Mixed {
     elements: usize,
     words: usize,
     kinds: [u8; 256],
-    /// For each kind, `words` words: a bit for each element that takes bytes of this kind.
+    /// For each kind, `words` words: a bit for each element that matches bytes of this kind.
     masks: Box<[u64]>,
 }
 
@@ -374,7 +375,7 @@ impl Mixed {
         word >> (element % 64) & 1 != 0
     }
 
-    /// Bit `n` of the state is set while the last `n + 1` bytes are taken by the first `n + 1` elements.
+    /// Bit `n` of the state is set while the first `n + 1` elements match the last `n + 1` bytes.
     fn search(&self, text: &[u8]) -> Option<usize> {
         let accepts = 1 << ((self.elements - 1) % 64);
         if self.words == 1 {
@@ -410,7 +411,7 @@ impl Mixed {
     }
 }
 
-/// Which bytes the elements of a run treat alike.
+/// The kinds of bytes that the elements of a run treat alike.
 struct Kinds {
     of_byte: [u8; 256],
     /// A byte of each kind.
@@ -418,7 +419,7 @@ struct Kinds {
 }
 
 impl Kinds {
-    /// Begins with all bytes as one kind and divides it by each element.
+    /// Begins with all bytes as one kind and divides them by each element.
     fn of(run: &[u8], case: Case) -> Self {
         let mut kinds = vec![Taken::ALL];
         let mut seen = Taken::NONE;
@@ -427,7 +428,7 @@ impl Kinds {
             let after = element_end(run, at);
             let element = &run[at..after];
             at = after;
-            // The same plain byte divides once.
+            // Only the first occurrence of a literal byte divides.
             let is_new = match element {
                 [b'?'] => false,
                 [plain] => !seen.contains(*plain),
@@ -451,7 +452,7 @@ impl Kinds {
     }
 }
 
-/// Divides each kind into what is in `taken` and what is not.
+/// Divides each kind into the bytes in `taken` and the others.
 fn divide(kinds: &mut Vec<Taken>, taken: Taken) {
     for at in 0..kinds.len() {
         let (inside, outside) = (kinds[at].and(taken), kinds[at].and(taken.negated()));
@@ -462,7 +463,7 @@ fn divide(kinds: &mut Vec<Taken>, taken: Taken) {
     }
 }
 
-/// A set of bytes: those that an element takes.
+/// A set of bytes: those that an element matches.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Taken([u64; 4]);
 
@@ -470,7 +471,7 @@ impl Taken {
     const ALL: Self = Self([u64::MAX; 4]);
     const NONE: Self = Self([0; 4]);
 
-    /// Those that an element, which is no star, takes. A class is read once, however long it is.
+    /// The bytes that an element, which is not a star, matches. A class is read once, however long it is.
     fn by(element: &[u8], case: Case) -> Self {
         let mut exact = Self::NONE;
         match element {
@@ -487,7 +488,7 @@ impl Taken {
             [b'^', rest @ ..] => (true, rest),
             rest => (false, rest),
         };
-        // Bytes that are meant exactly, and those whose case is as the pattern's.
+        // Bytes that match exactly, and bytes in the pattern's case.
         let (mut exact, mut folded) = (Self::NONE, Self::NONE);
         loop {
             rest = match rest {
@@ -541,7 +542,7 @@ impl Taken {
         }
     }
 
-    /// Of folded bytes, all that fold to them.
+    /// All bytes that fold to these, which are folded.
     fn unfolded(self, case: Case) -> Self {
         const UPPER: u64 = ((1 << 26) - 1) << (b'A' % 64);
         let Self(mut words) = self;
@@ -565,7 +566,7 @@ impl Taken {
     }
 }
 
-/// Where the element that begins at `at`, which is no star, ends.
+/// The end of the element that begins at `at`, which is not a star.
 fn element_end(pattern: &[u8], at: usize) -> usize {
     match pattern[at] {
         b'[' => class_end(pattern, at + 1),
@@ -574,7 +575,7 @@ fn element_end(pattern: &[u8], at: usize) -> usize {
     }
 }
 
-/// Matches one byte with the element at `p`, which is no star. Returns where the next element begins.
+/// Matches one byte with the element at `p`, which is not a star. Returns the start of the next element.
 #[inline(always)]
 fn match_one(pattern: &[u8], p: usize, byte: u8, case: Case) -> Option<usize> {
     match (*pattern.get(p)?, pattern.get(p + 1)) {
@@ -595,7 +596,7 @@ impl Case {
     }
 }
 
-/// Where the class whose inside begins at `p` ends.
+/// The end of the class whose inside begins at `p`.
 fn class_end(pattern: &[u8], mut p: usize) -> usize {
     p += usize::from(pattern.get(p) == Some(&b'^'));
     loop {
@@ -609,7 +610,7 @@ fn class_end(pattern: &[u8], mut p: usize) -> usize {
     }
 }
 
-/// Matches one byte with the class whose inside begins at `p`. An escaped byte keeps its case and a range does not end
+/// Matches one byte with the class whose inside begins at `p`. An escaped byte keeps its case, and a range does not end
 /// at `]`; both as in Redis.
 fn match_class(pattern: &[u8], mut p: usize, byte: u8, case: Case) -> Option<usize> {
     let negated = pattern.get(p) == Some(&b'^');
@@ -716,7 +717,7 @@ mod tests {
         }
     }
 
-    /// What Redis 7.0.15, Redis 8.10.2 and Valkey 9.1.2 answer.
+    /// The answers of Redis 7.0.15, Redis 8.10.2 and Valkey 9.1.2.
     #[test]
     fn a_thousand_stars_match_and_more_do_not() {
         let text = "a".repeat(3_000);
@@ -727,7 +728,8 @@ mod tests {
         }
     }
 
-    /// Each of these took seconds or hours where the cost was the product of the lengths. Here the test would not end.
+    /// Each of these took seconds or hours when the cost was the product of the lengths. A regression would not end
+    /// here.
     #[test]
     fn long_patterns_over_long_texts_are_quick() {
         let text = "a".repeat(256 << 10);
@@ -753,7 +755,7 @@ mod tests {
         assert_eq!(Glob::new(elements(ELEMENTS_MAX).as_bytes()).unwrap().cost(1, 1 << 20), (64 + 1) << 13);
         assert_eq!(Glob::new(elements(ELEMENTS_MAX + 1).as_bytes()).unwrap_err(), TooComplex);
         assert_eq!(Glob::new(format!("{0}x{0}", elements(ELEMENTS_MAX * 2 / 3)).as_bytes()).unwrap_err(), TooComplex);
-        // What is not searched for costs its length only.
+        // A run that is not searched for costs only its length.
         let anchored = "[ab]".repeat(ELEMENTS_MAX * 2);
         let text = "ab".repeat(ELEMENTS_MAX);
         for pattern in [anchored.clone(), format!("{anchored}*"), format!("*{anchored}")] {
@@ -761,7 +763,7 @@ mod tests {
         }
     }
 
-    /// The definition, tried exhaustively: what Redis's recursive matcher answers without its shortcuts.
+    /// The definition, tried exhaustively: the answer of Redis's recursive matcher without its shortcuts.
     fn model(pattern: &[u8], text: &[u8]) -> bool {
         let Some((&first, after)) = pattern.split_first() else {
             return text.is_empty();
@@ -831,7 +833,7 @@ mod tests {
         reached[text.len()]
     }
 
-    /// Which bytes an element takes is read in two ways: at once, and byte by byte.
+    /// The bytes that an element matches are read in two ways: all at once, and byte by byte.
     #[test]
     fn a_class_takes_what_it_matches() {
         for element in [
@@ -881,19 +883,19 @@ mod tests {
         }
     }
 
-    /// What a match does, counted in bytes and elements that are looked at.
+    /// The work of a match, in bytes and elements looked at.
     #[test]
     fn the_cost_counts_every_part_of_a_pattern() {
         let glob = |pattern: &str| Glob::new(pattern.as_bytes()).unwrap().into_owned();
         let long_class = format!("[{}]", "ab".repeat(1000));
         for (pattern, texts, bytes, least) in [
-            // A class at the beginning or at the end, made ready.
+            // A prepared class at the beginning or at the end.
             ("[ab]".repeat(4096) + "*", 10, 10 * 4096, 10 * 4096 / 64),
             (format!("*{}", "[ab]".repeat(4096)), 10, 10 * 4096, 10 * 4096 / 64),
-            // The same, too long to be made ready: each class is read for each text.
+            // The same, too long to be prepared: each class is read for each text.
             (long_class.repeat(5000), 1, 5000, 5000 * 2002 / 64),
             (format!("*{}", long_class.repeat(5000)), 1, 5000, 5000 * 2002 / 64),
-            // Each part is searched for by itself.
+            // Each part is searched for separately.
             ("*a".repeat(900), 10, 10 << 10, 10 * 899 / 4),
         ] {
             let cost = glob(&pattern).cost(texts, bytes);

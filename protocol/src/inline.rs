@@ -1,14 +1,14 @@
-//! Inline requests: a line of words, as somebody types into `telnet`.
+//! Inline requests: a line of words, as a user types into `telnet`.
 //!
 //! Words are separated by blanks. A word may be quoted, wholly or from some byte on: in double quotes, `\n`, `\r`,
-//! `\t`, `\b`, `\a` and `\x41` mean what they mean in C and `\` makes any other byte plain; in single quotes, only
+//! `\t`, `\b`, `\a` and `\x41` have their meaning in C and `\` makes any other byte literal; in single quotes, only
 //! `\'` is special. A closing quote ends the word, and a blank or the line's end must follow it.
 
 use crate::error::ProtocolError;
 use crate::request::Span;
 
-/// Splits a line (without its end) into words. Without any quote, the spans are of the line and `unquoted` stays
-/// empty; else they are of `unquoted`, which then holds the bytes of all words.
+/// Splits a line (without its end) into words. Without any quote, the spans refer to the line and `unquoted` stays
+/// empty; otherwise they refer to `unquoted`, which then holds the bytes of all words.
 pub(crate) fn split(line: &[u8], spans: &mut Vec<Span>, unquoted: &mut Vec<u8>) -> Result<(), ProtocolError> {
     if memchr::memchr2(b'"', b'\'', line).is_none() {
         split_plain(line, spans);
@@ -40,7 +40,7 @@ fn split_plain(line: &[u8], spans: &mut Vec<Span>) {
     }
 }
 
-/// Appends the word that `text` begins with to `word`; returns what follows it.
+/// Appends the first word of `text` to `word`; returns the rest of `text`.
 fn unquote_word<'a>(mut text: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
     loop {
         match text {
@@ -118,7 +118,7 @@ fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// Fewer than the blanks before a word: vertical tab and form feed do not end one. So it is in Redis.
+/// A smaller set than the blanks before a word: vertical tab and form feed do not end one, as in Redis.
 fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }

@@ -1,12 +1,12 @@
 //! RESP2 and RESP3 as a server speaks them: the request parser, the reply writer, and every limit on what a client
 //! may send. It knows nothing of commands, sockets or async code: bytes come in, views of bytes and bytes go out.
 //!
-//! - [`Parser`] finds the requests in a connection's read buffer without copying their arguments: a [`Request`] is
-//!   a view of the buffer, an [`OwnedRequest`] keeps one beyond the next read.
-//! - [`Reply`] writes replies, in the version of the protocol that the client asked for.
+//! - [`Parser`] finds the requests in a connection's read buffer without copying their arguments: a [`Request`] is a
+//!   view of the buffer, an [`OwnedRequest`] outlives the next read.
+//! - [`Reply`] writes replies, in the protocol version that the client chose.
 //! - [`Response`] reads replies, for tools that are clients.
-//! - [`format_double`] spells floating point numbers and [`glob`] matches patterns, both as Redis does; they stand
-//!   here because commands and the server need the same answer.
+//! - [`format_double`] spells floating point numbers and [`glob`] matches patterns, both as Redis does; they are here
+//!   because commands and the server need the same answer.
 #![forbid(unsafe_code)]
 
 mod double;

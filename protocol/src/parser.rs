@@ -1,19 +1,19 @@
 //! The incremental request parser.
 //!
 //! A request is an array of bulk strings, `*2\r\n$3\r\nGET\r\n$1\r\nk\r\n`, or a line of words, `GET k\r\n` (see
-//! [`inline`]). The parser is asked again whenever the buffer has grown, with a buffer that still begins at the first
-//! byte of the unfinished request, and goes on where it stopped:
+//! [`inline`]). The parser is called again whenever the buffer has grown, with a buffer that still begins at the first
+//! byte of the unfinished request, and continues where it stopped:
 //!
 //! 1. Between requests (`missing == 0`), the first byte tells the two kinds apart.
-//! 2. A header (`*count` or `$length`) of up to three digits is read in one step. Anything else (more digits, a part
-//!    of a header, a wrong one) takes the slow road, which searches for the line's end and remembers how far it has
+//! 2. A header (`*count` or `$length`) of up to three digits is read in one step. Anything else (more digits, a part of
+//!    a header, a wrong one) takes the slow path, which searches for the line's end and remembers how far it has
 //!    searched.
-//! 3. An argument's bytes are stepped over, never looked at. If they are not all there, the length is remembered, so
-//!    that a 512 MB argument in 16 KiB reads costs one comparison a read.
+//! 3. An argument's bytes are skipped, never looked at. If some are missing, the parser remembers the length, so a 512
+//!    MB argument in 16 KiB reads costs one comparison a read.
 //! 4. After the last argument, the spans are the request.
 //!
-//! What Redis does not check is not checked here either: a header's line ends at its CR whatever the byte after it,
-//! and so do the two bytes after an argument not have to be CR LF. A request that Redis takes is taken.
+//! The parser does not check what Redis does not check: a header's line ends at its CR whatever the byte after it, and
+//! the two bytes after an argument need not be CR LF. Every request that Redis accepts is accepted.
 //!
 //! [`inline`]: crate::inline
 
@@ -21,10 +21,10 @@ use crate::error::ProtocolError;
 use crate::inline;
 use crate::request::{Request, Span};
 
-/// What one client may send. Redis's numbers unless said otherwise.
+/// Limits of one client's requests, with Redis's numbers unless stated otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
-    /// Arguments of one request: Redis's number before version 7. Room is made for those that have come.
+    /// Arguments of one request: Redis's number before version 7. Room is made only for arguments that have arrived.
     pub args_max: u32,
     /// One argument (`proto-max-bulk-len`).
     pub bulk_bytes_max: u32,
@@ -32,7 +32,8 @@ pub struct RequestLimits {
     pub line_bytes_max: u32,
     /// One whole request with its headers (`client-query-buffer-limit`).
     pub request_bytes_max: u32,
-    /// Until then, a request may have 10 arguments of 16 KiB, so that strangers cannot make the server hold much.
+    /// Until a client has authenticated, its requests are limited to 10 arguments of 16 KiB, which bounds the memory
+    /// that strangers can occupy.
     pub authenticated: bool,
 }
 
@@ -68,27 +69,27 @@ impl RequestLimits {
     }
 }
 
-/// What the buffer begins with.
+/// The item at the start of the buffer.
 #[derive(Clone, Copy, Debug)]
 pub enum Parsed<'a> {
-    /// A request, which took the first `consumed` bytes. It may be empty (`*0`, a blank line): to be skipped.
+    /// A request in the first `consumed` bytes. It may be empty (`*0`, a blank line): skip it.
     Complete { request: Request<'a>, consumed: usize },
-    /// The beginning of a request, of which at least `needed` bytes are still to come.
+    /// The beginning of a request, of which at least `needed` bytes are missing.
     Incomplete { needed: usize },
 }
 
 /// Finds the requests in the bytes of one connection.
 ///
-/// Invariant: while a request is under way (`missing > 0`), `spans` are its arguments so far, and `position` is where
-/// the next header begins or, if `bulk` holds a length, the next argument.
+/// Invariant: within a request (`missing > 0`), `spans` are its arguments so far, and `position` is the start of the
+/// next header or, if `bulk` holds a length, of the next argument.
 pub struct Parser {
     spans: Vec<Span>,
-    /// The words of an inline request that had quotes: their bytes do not lie in the buffer as they are.
+    /// The words of an inline request with quotes: their unquoted bytes are not in the buffer.
     unquoted: Vec<u8>,
     limits: RequestLimits,
     position: u32,
-    /// The line that the parser stopped in does not end before this place in the buffer. Later lines begin after it,
-    /// so that it need not be reset before the request ends.
+    /// The line that the parser stopped in does not end before this place in the buffer. Later lines begin after it, so
+    /// it need not be reset before the request ends.
     searched: u32,
     /// Arguments still to come; zero between requests.
     missing: u32,
@@ -113,7 +114,7 @@ impl Parser {
         &self.limits
     }
 
-    /// Holds from the next header on: a client that has authenticated in a pipeline may go on at once.
+    /// Sets the limits from the next header on: a client that has authenticated in a pipeline may use them at once.
     pub fn set_limits(&mut self, limits: RequestLimits) {
         self.limits = limits;
     }
@@ -123,16 +124,16 @@ impl Parser {
         self.missing > 0
     }
 
-    /// Forgets the request that is under way: the next call begins at an earlier request, which was parsed before and was
-    /// not consumed.
+    /// Forgets the unfinished request: the next call begins at an earlier request, which was parsed before but not
+    /// consumed.
     pub fn restart(&mut self) {
         self.missing = 0;
         self.searched = 0;
         self.bulk = NO_BULK;
     }
 
-    /// Gives back the memory that a large request took. To be called when a connection falls idle; parsing an empty
-    /// buffer does it too. A request that is under way is kept.
+    /// Gives back the memory that a large request took. Call it when a connection falls idle; parsing an empty buffer
+    /// does it too. An unfinished request is kept.
     pub fn rest(&mut self) {
         if self.missing == 0 {
             self.spans.clear();
@@ -141,7 +142,7 @@ impl Parser {
         }
     }
 
-    /// What the parser occupies beyond its own size.
+    /// Memory beyond its own size, in bytes.
     pub fn heap_bytes(&self) -> usize {
         self.spans.capacity() * size_of::<Span>() + self.unquoted.capacity()
     }
@@ -149,7 +150,7 @@ impl Parser {
     /// Reads one request. `buffer` begins at the first byte of the unfinished request in every call; after `Complete`
     /// the caller drops `consumed` bytes (or passes the rest of the buffer) and calls again.
     ///
-    /// After an error the connection is to be closed; the parser is as new.
+    /// After an error the caller closes the connection; the parser is reset.
     #[inline]
     pub fn parse<'a>(&'a mut self, buffer: &'a [u8]) -> Result<Parsed<'a>, ProtocolError> {
         let mut at;
@@ -196,7 +197,7 @@ impl Parser {
         Ok(Parsed::Complete { request: Request::new(buffer, &self.spans), consumed: at })
     }
 
-    /// A request of `count` arguments begins. Not all of them are made room for: whoever announces a million
+    /// Begins a request of `count` arguments. Room is not made for all of them: a client that announces a million
     /// arguments has not sent them yet.
     #[inline]
     fn begin(&mut self, count: u32) {
@@ -209,7 +210,7 @@ impl Parser {
         }
     }
 
-    /// The start of whatever is not an array with a short header that is all there.
+    /// Reads the start of anything but an array with a short, complete header.
     #[cold]
     #[inline(never)]
     fn begin_slowly(&mut self, buffer: &[u8]) -> Result<Begun, ProtocolError> {
@@ -239,7 +240,7 @@ impl Parser {
         Ok(Begun::Array { after })
     }
 
-    /// A line of words: its spans are of `unquoted` if that holds anything, else of the buffer.
+    /// A line of words: its spans refer to `unquoted` if that is not empty, else to the buffer.
     fn begin_line(&mut self, buffer: &[u8]) -> Result<Begun, ProtocolError> {
         let line_max = self.limits.line_bytes_max as usize;
         let within = &buffer[..buffer.len().min(line_max + 1)];
@@ -267,7 +268,7 @@ impl Parser {
         Parsed::Complete { request: Request::new(bytes, &self.spans), consumed }
     }
 
-    /// Goes on within a request: first with the argument that was not all there, if it was one.
+    /// Continues a request, first with the argument that was incomplete, if any.
     #[cold]
     #[inline(never)]
     fn resume(&mut self, buffer: &[u8]) -> Result<Resumed, ProtocolError> {
@@ -285,7 +286,7 @@ impl Parser {
         Ok(Resumed::Headers)
     }
 
-    /// The header of an argument that is not short, not all there, or wrong. Stops there if it is not all there.
+    /// Reads an argument's header that is long, incomplete, or wrong. Stops there if it is incomplete.
     #[cold]
     #[inline(never)]
     fn bulk_header_slowly(
@@ -318,7 +319,7 @@ impl Parser {
         Err(error)
     }
 
-    /// Where the line that begins at `at` ends: after its CR and the byte that follows. `None` if it does not end yet.
+    /// The end of the line that begins at `at`: after its CR and the byte that follows. `None` if it does not end yet.
     fn line_end(&mut self, buffer: &[u8], at: usize, too_big: ProtocolError) -> Result<Option<usize>, ProtocolError> {
         let line_max = self.limits.line_bytes_max as usize;
         let rest = buffer.get(at..).unwrap_or_default();
@@ -341,7 +342,7 @@ impl Parser {
         }
     }
 
-    /// Remembers an argument that is not all there. Returns how many bytes it lacks.
+    /// Remembers an incomplete argument. Returns the number of missing bytes.
     #[cold]
     #[inline(never)]
     fn stop_within_bulk(
@@ -389,8 +390,9 @@ enum Resumed {
     Bulk { needed: usize },
 }
 
-/// Reads a header of one to three digits at `at`: its number and where the line ends. `None` if it is anything else;
-/// a whole request always has the six bytes, since every header is followed by at least two.
+/// Reads a header of one to three digits at `at`: its number and the end of its line. `None` if it is anything else.
+///
+/// A complete request always has the six bytes, since at least two bytes follow every header.
 #[inline(always)]
 fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(u32, usize)> {
     let &[first, d1, d2, d3, d4, _] = buffer.get(at..)?.first_chunk::<6>()?;
@@ -402,7 +404,7 @@ fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(u32, usize)> {
     if d2 == b'\r' {
         return Some((number, at + 4));
     }
-    // Redis takes no leading zeros, nor does the slow road.
+    // Redis accepts no leading zeros, and the slow path does not either.
     if number == 0 || digit(d2) > 9 {
         return None;
     }
@@ -416,7 +418,7 @@ fn short_header(buffer: &[u8], at: usize, kind: u8) -> Option<(u32, usize)> {
     Some((number * 10 + digit(d3), at + 6))
 }
 
-/// A decimal integer as Redis reads lengths: no sign but `-`, no leading zeros, no blanks.
+/// Parses a decimal integer as Redis reads lengths: no sign but `-`, no leading zeros, no blanks.
 fn parse_length(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
     match digits {

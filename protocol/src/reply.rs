@@ -16,64 +16,64 @@ pub trait Budget: fmt::Debug + Send + Sync {
     /// Grants `bytes`.
     ///
     /// # Errors
-    /// The name of the limit that they would exceed.
+    /// The name of the limit that the bytes would exceed.
     fn take(&self, bytes: usize) -> Result<(), &'static str>;
 
-    /// Grants `bytes` that are for comfort: less will do, so it is no refusal that they do not fit.
+    /// Grants `bytes` that are optional: the caller can do with less, so a failure is not counted as a refusal.
     ///
     /// # Errors
-    /// The name of the limit that they would exceed.
+    /// The name of the limit that the bytes would exceed.
     fn take_if_free(&self, bytes: usize) -> Result<(), &'static str>;
 
-    /// Takes back what was granted.
+    /// Takes back granted bytes.
     fn give(&self, bytes: usize);
 
     /// Grants `bytes` that a command needs while it runs.
     ///
     /// # Errors
-    /// The name of the limit that they would exceed.
+    /// The name of the limit that the bytes would exceed.
     fn take_work(&self, bytes: usize) -> Result<(), &'static str>;
 
-    /// Takes them back.
+    /// Takes back bytes granted for work.
     fn give_work(&self, bytes: usize);
 }
 
-/// A buffer of no more bytes is not asked for: a worker keeps one of this size for all of its connections.
+/// Buffers up to this size are not charged: a worker keeps one of this size for all of its connections.
 const FREE_BYTES: usize = 256 << 10;
 
-/// Memory for work is asked for in so many bytes at a time.
+/// Memory for work is requested in steps of this many bytes.
 const WORK_BYTES: usize = 256 << 10;
 
-/// A larger buffer grows by a quarter at a time, not to twice its size.
+/// A buffer above this size grows by a quarter at a time, not to twice its size.
 const DOUBLED_BYTES: usize = 1 << 20;
 
-/// Writes replies to a buffer. What RESP2 lacks is written as what Redis answers there: a map as an array of twice the
-/// length, a double as a bulk string.
+/// Writes replies to a buffer. Types that RESP2 lacks are written as Redis writes them there: a map as an array of
+/// twice the length, a double as a bulk string.
 ///
 /// Aggregates are headers: after `array(n)`, the caller writes n replies.
 ///
-/// A reply that its [`Budget`] has no room for is not written any further. [`Reply::settle`] makes an error of it.
+/// A reply that exceeds its [`Budget`] is not written any further. [`Reply::settle`] replaces it by an error.
 #[derive(Debug, Default)]
 pub struct Reply {
     pub buffer: Vec<u8>,
     version: Version,
     grant: Grant,
-    /// The limit that is in the way of the reply that is being written.
+    /// The limit that refused the current reply.
     refused: Option<&'static str>,
-    /// What the command that writes the reply needs while it runs.
+    /// Bytes that the running command needs for its work.
     work_bytes: usize,
-    /// From this size of the buffer on, a reply that can be written elsewhere is not written here.
+    /// Above this size of the buffer, a reply that can be written elsewhere is not written here.
     inline_max: Option<usize>,
     can_be_deferred: bool,
     is_deferred: bool,
 }
 
-/// Bytes that a budget has granted; given back when they are dropped.
+/// Bytes granted by a budget; dropping them gives them back.
 #[derive(Debug, Default)]
 struct Grant {
     budget: Option<Arc<dyn Budget>>,
     bytes: usize,
-    /// For the command that writes the reply.
+    /// Bytes for the work of the running command.
     work_bytes: usize,
 }
 
@@ -112,18 +112,18 @@ impl Reply {
         Self { version, grant: Grant { budget, bytes: 0, work_bytes: 0 }, ..Self::default() }
     }
 
-    /// Says how large the buffer may become where it is written now: see [`Self::defer`].
+    /// Sets how large the buffer may become while it is written here: see [`Self::defer`].
     pub fn set_inline_max(&mut self, bytes: Option<usize>) {
         self.inline_max = bytes;
     }
 
-    /// Whether the command that follows can be run again elsewhere if its reply becomes too large for here.
+    /// Sets whether the next command can run again elsewhere if its reply becomes too large for this buffer.
     #[inline]
     pub fn defer(&mut self, can_be_deferred: bool) {
         self.can_be_deferred = can_be_deferred;
     }
 
-    /// Whether the reply that begins at `start` is to be written elsewhere; then it is taken back.
+    /// Takes back the reply that begins at `start` if it is to be written elsewhere; returns whether it is.
     #[inline]
     pub fn was_deferred(&mut self, start: usize) -> bool {
         if self.is_deferred {
@@ -134,10 +134,10 @@ impl Reply {
         false
     }
 
-    /// Asks for `bytes` more that the command needs while it runs, until [`Self::end_work`]. A little is free.
+    /// Requests `bytes` more for the command's work, until [`Self::end_work`]. A small amount is free.
     ///
     /// # Errors
-    /// The name of the limit that they would exceed.
+    /// The name of the limit that the bytes would exceed.
     #[inline]
     pub fn work(&mut self, bytes: usize) -> Result<(), &'static str> {
         self.work_bytes = self.work_bytes.saturating_add(bytes);
@@ -154,7 +154,7 @@ impl Reply {
         Ok(())
     }
 
-    /// The command has run.
+    /// Ends the command's work.
     #[inline]
     pub fn end_work(&mut self) {
         if self.work_bytes > 0 {
@@ -163,18 +163,18 @@ impl Reply {
         }
     }
 
-    /// Takes the buffer out, which no budget is charged for from then on.
+    /// Takes the buffer out; no budget is charged for it from then on.
     pub fn take_buffer(&mut self) -> Vec<u8> {
         self.grant.give_back();
         std::mem::take(&mut self.buffer)
     }
 
-    /// Bytes that a budget was charged for.
+    /// Bytes charged to a budget.
     pub fn granted(&self) -> usize {
         self.grant.bytes
     }
 
-    /// Ends the reply that begins at `start`: where it was refused, an error replaces it.
+    /// Ends the reply that begins at `start`: an error replaces a refused one.
     #[inline]
     pub fn settle(&mut self, start: usize) {
         if self.refused.is_some() {
@@ -190,7 +190,7 @@ impl Reply {
         }
     }
 
-    /// Appends the replies of `other`, which it takes over whole where that saves a copy.
+    /// Appends the replies of `other`; takes its buffer over whole if that saves a copy.
     pub fn append(&mut self, mut other: Reply) {
         if !self.buffer.is_empty() || other.buffer.len() < FREE_BYTES {
             self.raw(&other.buffer);
@@ -200,7 +200,7 @@ impl Reply {
         std::mem::swap(&mut self.grant, &mut other.grant);
     }
 
-    /// Makes room for `bytes` more; false where there is none.
+    /// Makes room for `bytes` more; false if the budget refuses.
     #[inline]
     fn make_room(&mut self, bytes: usize) -> bool {
         bytes <= self.buffer.capacity() - self.buffer.len() || self.grow(bytes)
@@ -225,7 +225,7 @@ impl Reply {
             self.buffer.reserve_exact(roomy - len);
             return true;
         };
-        // A little less will do where the limit is near.
+        // Less is enough when the limit is near.
         let more = |wanted: usize| wanted.saturating_sub(self.grant.bytes);
         let wanted = match budget.take_if_free(more(roomy)) {
             Ok(()) => roomy,
@@ -252,7 +252,7 @@ impl Reply {
         self.version = version;
     }
 
-    /// How many bytes have been written; with `truncate`, the way to take a reply back.
+    /// The number of bytes written; with `truncate`, a way to take a reply back.
     #[inline]
     pub fn len(&self) -> usize {
         self.buffer.len()
@@ -280,17 +280,17 @@ impl Reply {
         self.line(b'+', text.as_bytes());
     }
 
-    /// `-text`, the code in front of the text included (`ERR syntax error`). Line ends become spaces: error texts
-    /// repeat what clients sent.
+    /// `-text`, including the code in front of the text (`ERR syntax error`). Line ends become spaces, since error
+    /// texts repeat what clients sent.
     pub fn error(&mut self, text: &str) {
         self.error_bytes(text.as_bytes());
     }
 
-    /// The same for a text that repeats bytes which need not be UTF-8.
+    /// The same for a text with bytes that need not be UTF-8.
     pub fn error_bytes(&mut self, text: &[u8]) {
         let missing = (text.len() + 3).saturating_sub(self.buffer.capacity() - self.buffer.len());
         if missing > 0 {
-            // An error may always be written. The room for it, and for some more, is charged with what comes next.
+            // An error may always be written. Its room, and some more, is charged with the next reply.
             self.buffer.reserve_exact(text.len() + 1024 + self.buffer.capacity() / 64);
         }
         self.buffer.push(b'-');
@@ -324,7 +324,7 @@ impl Reply {
         self.buffer.extend_from_slice(b"\r\n");
     }
 
-    /// A bulk string of `bytes` bytes, which is just what `write` appends to the buffer.
+    /// A bulk string of exactly `bytes` bytes, which `write` appends to the buffer.
     pub fn bulk_with(&mut self, bytes: usize, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.make_room(bytes.saturating_add(25)) {
             return;
@@ -366,7 +366,7 @@ impl Reply {
         }
     }
 
-    /// Text to be shown as it is; `format` is three letters, `txt` or `mkd`. RESP2: a bulk string.
+    /// Text to be shown verbatim; `format` is three letters, `txt` or `mkd`. RESP2: a bulk string.
     pub fn verbatim(&mut self, format: &str, text: &[u8]) {
         debug_assert_eq!(format.len(), 3, "a verbatim string's format is three letters");
         match self.version {
@@ -390,7 +390,7 @@ impl Reply {
         self.by_version(b"$-1\r\n", b"_\r\n");
     }
 
-    /// The reply where there would be an array.
+    /// The null reply in place of an array.
     #[inline]
     pub fn null_array(&mut self) {
         self.by_version(b"*-1\r\n", b"_\r\n");
@@ -422,13 +422,13 @@ impl Reply {
         self.header(if self.version == Version::Resp3 { b'~' } else { b'*' }, len);
     }
 
-    /// What comes unasked, such as a published message. RESP2: an array.
+    /// An unsolicited message, such as a published one. RESP2: an array.
     pub fn push(&mut self, len: usize) {
         self.header(if self.version == Version::Resp3 { b'>' } else { b'*' }, len);
     }
 
-    /// Puts the header of an array before what has been written since the buffer was `start` bytes long: `len`
-    /// replies, which the caller could not count beforehand.
+    /// Inserts the header of an array before the bytes written since the buffer was `start` bytes long: `len` replies,
+    /// which the caller could not count beforehand.
     pub fn array_since(&mut self, start: usize, len: usize) {
         let end = self.buffer.len();
         self.array(len);
@@ -450,7 +450,7 @@ impl Reply {
         self.buffer[start..].rotate_right(header);
     }
 
-    /// Bytes that are replies already.
+    /// Bytes that are already encoded replies.
     #[inline]
     pub fn raw(&mut self, bytes: &[u8]) {
         self.put(bytes);
@@ -560,7 +560,7 @@ mod tests {
         assert_eq!(reply.buffer, b"+OK\r\n~1\r\n$1\r\na\r\n");
     }
 
-    /// Grants up to a number of bytes.
+    /// A budget of a fixed number of bytes.
     #[derive(Debug)]
     struct Purse(std::sync::Mutex<usize>);
 
@@ -628,7 +628,7 @@ mod tests {
         );
         assert!(text.ends_with(b"x\r\n$3\r\nend\r\n"));
         assert!(*purse.0.lock().unwrap() <= ALL - (1 << 20));
-        // Another buffer takes it over whole, with what was granted.
+        // Another buffer takes it over whole, along with its granted bytes.
         let granted = *purse.0.lock().unwrap();
         let mut other = Reply::within(Version::Resp2, Some(purse.clone()));
         other.append(reply);

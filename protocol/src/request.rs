@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Where one argument lies in the bytes of its request.
+/// The position of one argument in the bytes of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub offset: u32,
@@ -22,19 +22,19 @@ impl<'a> Request<'a> {
         Self { buffer, spans }
     }
 
-    /// How many arguments, the command's name included.
+    /// The number of arguments, including the command's name.
     #[inline]
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there is no argument, not even a name: `*0` or a blank line, which is skipped without a reply.
+    /// Whether the request has no argument, not even a name: `*0` or a blank line, which is skipped without a reply.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// The argument at `index`. Panics if there is none: callers have checked the command's arity.
+    /// The argument at `index`. Panics if it does not exist: callers have checked the command's arity.
     #[inline]
     pub fn arg(&self, index: usize) -> &'a [u8] {
         self.slice(self.spans[index])
@@ -51,8 +51,8 @@ impl<'a> Request<'a> {
         self.spans.iter().map(move |&span| request.slice(span))
     }
 
-    /// Where its arguments lie in `buffer`, if that is what they are a view of. A quoted inline request is not: its words
-    /// lie elsewhere, without their quotes.
+    /// The positions of its arguments in `buffer`, if the request is a view of that. A quoted inline request is not:
+    /// its unquoted words are stored elsewhere.
     #[inline]
     pub fn spans_in(&self, buffer: &[u8]) -> Option<&'a [Span]> {
         std::ptr::eq(self.buffer, buffer).then_some(self.spans)
@@ -63,7 +63,7 @@ impl<'a> Request<'a> {
         self.spans.iter().map(|span| span.len as usize).sum()
     }
 
-    /// The bytes from the first argument's to the last one's, with the protocol between them where they lie in a read buffer:
+    /// The bytes from the first argument to the last one, with the protocol between them if they are in a read buffer:
     /// about [`Self::bytes`], however many arguments there are.
     #[inline]
     pub fn extent(&self) -> usize {
@@ -89,9 +89,10 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// A command with its own bytes, in three allocations however many arguments there are. For what outlives the read
-/// buffer: queued in a transaction, blocked on a key, sent to another thread. Its clones share the bytes: the thread that hands a
-/// request of many megabytes on must not spend milliseconds on another copy.
+/// A command with its own bytes, in three allocations however many arguments there are.
+///
+/// For requests that outlive the read buffer: queued in a transaction, blocked on a key, sent to another thread. Clones
+/// share the bytes: a thread that hands over a request of many megabytes must not spend milliseconds on another copy.
 #[derive(Clone)]
 pub struct OwnedRequest(Arc<Owned>);
 
@@ -101,7 +102,7 @@ struct Owned {
 }
 
 impl OwnedRequest {
-    /// The request whose arguments lie in `bytes` at `spans`, as [`Request::spans_in`] tells them. Nothing is copied.
+    /// The request whose arguments are in `bytes` at `spans`, as [`Request::spans_in`] returns them. Nothing is copied.
     pub fn within(bytes: Vec<u8>, spans: Box<[Span]>) -> Self {
         Self(Arc::new(Owned { bytes, spans }))
     }
@@ -115,7 +116,7 @@ impl OwnedRequest {
         Request { buffer: &self.0.bytes, spans: &self.0.spans }
     }
 
-    /// What it occupies beyond its own size.
+    /// Memory beyond its own size, in bytes.
     pub fn heap_bytes(&self) -> usize {
         self.0.bytes.capacity() + size_of_val(&*self.0.spans)
     }

@@ -1,21 +1,22 @@
 //! Replies as a client reads them, in RESP2 and RESP3.
 //!
-//! A reply is read once, from its first byte to its last, and costs no memory that did not arrive: what a server announces
-//! is believed only as its bytes come. How deep replies nest, how long a line is and how long a string is are bounded.
+//! A reply is read once, from its first byte to its last, and uses memory only for bytes that have arrived: an
+//! announced length is believed only as its bytes come. The depth of nesting, the length of a line and the length of a
+//! string are bounded.
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _};
 
-/// The longest line that begins a reply.
+/// The longest first line of a reply.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 /// The longest string.
 const BULK_BYTES_MAX: u64 = 512 << 20;
 const DEPTH_MAX: usize = 16;
 
-/// A reply with its numbers as they were spelled: two are equal when their bytes are.
+/// A reply with its numbers as they were spelled: two are equal if their bytes are.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Response {
-    /// `+ - : , # (` and the text until the line's end.
+    /// `+ - : , # (` and the text up to the line's end.
     Line(char, String),
     /// `$ = !`, or a null one (`$-1`).
     Bulk(char, Option<Vec<u8>>),
@@ -29,14 +30,16 @@ impl Response {
     /// Reads one reply. Attributes before it are skipped.
     ///
     /// # Errors
-    /// Those of `input`, [`io::ErrorKind::UnexpectedEof`] where it ends too early, and [`io::ErrorKind::InvalidData`] where
-    /// the bytes are no reply or beyond a limit.
+    /// Those of `input`, [`io::ErrorKind::UnexpectedEof`] if it ends too early, and [`io::ErrorKind::InvalidData`] if
+    /// the bytes are not a reply or exceed a limit.
     pub fn read(input: &mut impl BufRead) -> io::Result<Self> {
         read(input, 0)
     }
 
-    /// Reads the beginning of a reply: the number of elements of an array, which the caller reads one after the other, so
-    /// that a large one is never in memory whole; any other reply is read to its end.
+    /// Reads the beginning of a reply.
+    ///
+    /// Of an array, that is the number of its elements, which the caller then reads one by one, so a large array is
+    /// never in memory whole; any other reply is read to its end.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -48,10 +51,10 @@ impl Response {
         }
     }
 
-    /// The length of the reply that `bytes` begin with; `None` where they hold no whole one.
+    /// The length of the first reply in `bytes`; `None` if it is incomplete.
     pub fn length(bytes: &[u8]) -> Option<usize> {
         let mut at = 0_usize;
-        // Replies that are still to come: a nested one needs no recursion.
+        // Replies still to be read: nested replies need no recursion.
         let mut open: u64 = 1;
         while open > 0 {
             let rest = bytes.get(at..)?;
@@ -80,10 +83,10 @@ impl Response {
         matches!(self, Self::Null | Self::Bulk(_, None) | Self::Many(_, None))
     }
 
-    /// The text of an error, for a caller that takes any other reply for success.
+    /// Turns an error reply into `Err`, for a caller that treats any other reply as success.
     ///
     /// # Errors
-    /// That text.
+    /// The error's text.
     pub fn checked(self) -> Result<Self, String> {
         match self {
             Self::Line('-', text) => Err(text),
@@ -97,7 +100,7 @@ impl Response {
         if let Self::Many(_, Some(items)) = self { Some(items) } else { None }
     }
 
-    /// What a line or a string says.
+    /// The content of a line or a string.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
             Self::Line(_, line) => Some(line.as_bytes()),
@@ -106,7 +109,7 @@ impl Response {
         }
     }
 
-    /// What a status or a string says, where that is UTF-8.
+    /// The content of a status or a string, if it is UTF-8.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Line('+', line) => Some(line),
@@ -115,13 +118,13 @@ impl Response {
         }
     }
 
-    /// The value of `name` in a map, or in a list of names and values in turn, as RESP2 has it.
+    /// The value of `name` in a map, or in RESP2's list of alternating names and values.
     pub fn at(&self, name: &str) -> Option<&Response> {
         let mut pairs = self.items()?.chunks_exact(2);
         pairs.find(|pair| pair[0].text() == Some(name)).map(|pair| &pair[1])
     }
 
-    /// What a number, or a text that spells one, is.
+    /// The value of a number, or of a text that spells one.
     pub fn number(&self) -> Option<f64> {
         std::str::from_utf8(self.bytes()?).ok()?.parse().ok()
     }
@@ -153,21 +156,21 @@ impl fmt::Debug for Response {
     }
 }
 
-/// What the first line of a reply says of the rest.
+/// The meaning of a reply's first line.
 enum Head {
-    /// The line is all.
+    /// The line is the whole reply.
     Line,
     Null,
-    /// So many bytes and a line's end follow.
+    /// This many bytes and a line end follow.
     Bulk(u8, Option<u64>),
-    /// So many replies follow.
+    /// This many replies follow.
     Many(u8, Option<u64>),
-    /// So many replies follow, and then the one that they are about.
+    /// This many replies follow, and then the one that they describe.
     Attribute(u64),
 }
 
 impl Head {
-    /// `None`: no reply begins so.
+    /// Decodes a first line; `None` if no reply begins with it.
     fn of(line: &[u8]) -> Option<Head> {
         let (&kind, rest) = line.split_first()?;
         let number = || std::str::from_utf8(rest).ok()?.parse::<i64>().ok();
@@ -223,7 +226,7 @@ fn read_rest(input: &mut impl BufRead, line: &[u8], head: Option<Head>, depth: u
             for _ in 0..count {
                 read(input, depth + 1)?;
             }
-            // Deeper, so that a server cannot send attributes without an end.
+            // One level deeper, so a server cannot send attributes forever.
             read(input, depth + 1)?
         }
         _ => return Err(no_reply(line)),
@@ -314,7 +317,7 @@ mod tests {
             let error = Response::read(&mut &*bytes).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{}", bytes.escape_ascii());
         }
-        // Nothing is allocated for what only a number announces, and nothing recurses without an end.
+        // Nothing is allocated for an announced length alone, and the recursion is bounded.
         for bytes in [
             b"$536870912\r\nab".to_vec(),
             b"*9000000000000000000\r\n:1\r\n".to_vec(),

@@ -1,4 +1,4 @@
-//! Requests as they come from a socket: in pieces, in pipelines, broken, and too large.
+//! Requests as a socket delivers them: in pieces, in pipelines, broken, and too large.
 
 use dormouse_protocol::{OwnedRequest, Parsed, Parser, ProtocolError, RequestLimits};
 use proptest::prelude::*;
@@ -7,8 +7,8 @@ use redis_protocol::resp2::types::{OwnedFrame, Resp2Frame};
 
 type Args = Vec<Vec<u8>>;
 
-/// Reads all requests of `input`, which arrives in pieces that end at `cuts`. Checks on the way that `needed` does not
-/// exceed what is missing.
+/// Reads all requests of `input`, which arrives in pieces that end at `cuts`. Checks that `needed` never exceeds the
+/// missing bytes.
 fn parse_in_pieces(
     parser: &mut Parser,
     input: &[u8],
@@ -53,7 +53,7 @@ fn encode(args: &[Vec<u8>]) -> Vec<u8> {
     buffer
 }
 
-/// What the oracle reads at the start of `input`: the arguments, if they are an array of bulk strings, and its length.
+/// The oracle's reading of the start of `input`: the arguments, if they are an array of bulk strings, and their length.
 fn decode(input: &[u8]) -> Option<(Args, usize)> {
     let (frame, consumed) = resp2::decode::decode(input).ok()??;
     let OwnedFrame::Array(frames) = frame else { return None };
@@ -70,7 +70,7 @@ fn args() -> impl Strategy<Value = Args> {
     prop::collection::vec(prop_oneof![4 => short, 1 => long], 1..15)
 }
 
-/// Bytes that look like requests for a while.
+/// Bytes that look like requests at first.
 fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         (0..4_u32).prop_map(|count| format!("*{count}\r\n").into_bytes()),
@@ -122,7 +122,7 @@ proptest! {
         prop_assert_eq!(&parse_bytewise(&input), &whole);
     }
 
-    /// The oracle takes some lengths that Redis does not, such as `$+1`: those are told by their encoding.
+    /// The oracle accepts some lengths that Redis does not, such as `$+1`: those are recognised by their encoding.
     #[test]
     fn whatever_the_oracle_takes_is_taken(input in nearly_requests()) {
         if let Some((args, consumed)) = decode(&input) && encode(&args) == input[..consumed] {
@@ -154,7 +154,7 @@ fn what_is_taken() {
         (b"SET k \"a b\"\r\n*1\r\n$4\r\nPING\r\n", &[&["SET", "k", "a b"], &["PING"]]),
         // Requests without arguments.
         (b"*0\r\n*-1\r\n*-10\r\n\r\n\n  \r\n", &[&[], &[], &[], &[], &[], &[]]),
-        // Line ends that Redis does not look at.
+        // Line ends that Redis does not check.
         (b"*1\rx$1\rxaxx*1\r\n$1\r\nb\r\n", &[&["a"], &["b"]]),
         (b"*2\r\n$1\r\n\r\r\n$2\r\n\r\n\r\n", &[&["\r", "\r\n"]]),
     ] {
@@ -283,7 +283,7 @@ fn idle_parsers_are_small() {
     let mut parser = Parser::new(RequestLimits::default());
     assert_eq!(parser.heap_bytes(), 0);
 
-    // Announced is not sent.
+    // An announced count is not yet sent.
     assert!(parser.parse(b"*1000000\r\n$1\r\n").is_ok());
     assert!(parser.heap_bytes() <= 8 * 1024);
 

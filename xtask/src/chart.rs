@@ -1,6 +1,8 @@
-//! `cargo xtask chart`: helm's own linter, then each case is rendered twice, as a pipeline does that compares: values that
-//! must work with what must (not) come out, and values that must be refused, with the words that say why. Last, the server
-//! is started with the environment that was rendered ([`environment`]).
+//! `cargo xtask chart`: lints and renders the Helm chart.
+//!
+//! Helm's own linter runs first. Then each case is rendered twice, as a pipeline that compares would do: values that
+//! must work with output that must (or must not) appear, and values that must be refused, with the words of the
+//! refusal. Last, the server is started with the rendered environment ([`environment`]).
 
 mod environment;
 
@@ -23,7 +25,7 @@ enum Expect {
 
 use Expect::{Fails, Renders};
 
-/// Given to every case that says nothing of `auth` itself.
+/// Given to every case that does not set `auth` itself.
 const TOKEN: &str = "--set=auth.token=0123456789abcdef";
 
 const CASES: &[Case] = &[

@@ -1,4 +1,4 @@
-//! Counting what test runners report.
+//! The sum of what test runners report.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -19,11 +19,11 @@ impl Count {
         Count { skipped: 1, ..Count::default() }
     }
 
-    /// What one line of a test runner's output adds.
+    /// Adds one line of a test runner's output.
     ///
     /// - `test result: ok. 8 passed; 0 failed; 1 ignored; ...` ends each test binary.
-    /// - `X was NOT tested: ...` is said by a client test whose toolchain is missing; its own runner then counts it
-    ///   as passed, which it was not.
+    /// - `X was NOT tested: ...` comes from a client test whose toolchain is missing; its own runner then wrongly
+    ///   counts it as passed.
     pub fn add_line(&mut self, line: &str) {
         if let Some((_, counts)) = line.split_once("test result: ").and_then(|(_, rest)| rest.split_once(". ")) {
             for part in counts.split(';') {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{Outcome, run, tools};
 
-/// Runs it with its own options. `--release` among them builds it, and the server, as users get it.
+/// Runs the harness with its own options. With `--release`, it and the server are built as users get them.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Outcome {
     let (profile, arguments): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| *argument == "--release");
     if arguments.iter().any(|argument| *argument == "redis" || *argument == "--server=redis") {

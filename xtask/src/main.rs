@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::count::Count;
 
-/// What a task answers: what it counted, or why it could not go on.
+/// The result of a task: its counts, or the reason why it could not go on.
 pub(crate) type Outcome = Result<Count, String>;
 
 #[derive(Parser)]
@@ -115,14 +115,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Built without optimisations, as assertions are part of what is checked.
+/// Runs a build without optimisations, since assertions are part of the check.
 fn simulate(root: &std::path::Path, arguments: &[String]) -> Outcome {
     let mut simulation = run::cargo(root);
     simulation.args(["run", "--quiet", "--package", "dormouse-simulation", "--"]).args(arguments);
     run::check(&mut simulation)
 }
 
-/// Builds the server as users get it, then measures it. Standard output belongs to the tables.
+/// Builds the server as users get it, then measures it. Standard output carries only the tables.
 fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     tools::system_packages();
     let is_named = |names: &[&str]| arguments.iter().any(|argument| names.contains(&argument.as_str()));
@@ -134,7 +134,7 @@ fn bench(root: &std::path::Path, arguments: &[String]) -> Outcome {
     build.status().map_err(|error| error.to_string()).and_then(run::succeeded)?;
     let mut bench = run::cargo(root);
     bench.args(["run", "--quiet", "--release", "--package", "dormouse-benches", "--"]).args(arguments);
-    // Other measures have Debian's Redis alone.
+    // Other measures compare with Debian's Redis only.
     let is_everything = !arguments.iter().any(|argument| !argument.starts_with('-'));
     if !is_named(&["--help", "-h"]) && (is_everything || is_named(&["cpu", "memory", "durability"])) {
         tools::peers(root, &mut bench)?;

@@ -1,4 +1,4 @@
-//! Running other programs, their output passed on line by line and counted.
+//! Running other programs; their output is passed on line by line and counted.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(crate) fn check(command: &mut Command) -> Outcome {
     Ok(Count::of(status.success()))
 }
 
-/// A test runner: its own counts. One that ends badly without a failed test has failed as a whole.
+/// A test runner, with its own counts. A runner that fails without a failed test counts as one failure.
 pub(crate) fn tests(command: &mut Command) -> Outcome {
     let mut child = command
         .stdin(Stdio::null())
@@ -47,7 +47,7 @@ pub(crate) fn tests(command: &mut Command) -> Outcome {
     Ok(count)
 }
 
-/// What a program says on both outputs, and whether it succeeded.
+/// A program's output on both streams, and whether it succeeded.
 pub(crate) fn output(command: &mut Command) -> Result<(bool, String), String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| cannot_start(command, &error))?;
     let text = [output.stdout, output.stderr].concat();

@@ -1,10 +1,10 @@
-//! `cargo xtask siege`: the siege of the client tests, for as long as one likes.
+//! `cargo xtask siege`: the siege of the client tests, for any length of time.
 
 use std::path::Path;
 
 use crate::{Outcome, run};
 
-/// Runs it with its own options, over a server as users get it.
+/// Runs the siege with its own options, against a server as users get it.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Outcome {
     let mut siege = run::cargo(root);
     siege.args(["run", "--quiet", "--release", "--package", "dormouse-client-tests", "--bin", "siege", "--"]);

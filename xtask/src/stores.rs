@@ -1,7 +1,7 @@
-//! Servers that stores are tested on, each of them pinned, fetched once, and kept in `target/tools`.
+//! Servers that provide stores for tests, each of them pinned, fetched once, and kept in `target/tools`.
 //!
-//! All of them are only run; nothing of them is linked or copied. Their licences: moto and s3s-fs Apache 2.0, gofakes3,
-//! rclone and Azurite MIT, fake-gcs-server BSD.
+//! They are only run; nothing of them is linked or copied. Their licences: moto and s3s-fs Apache 2.0, gofakes3, rclone
+//! and Azurite MIT, fake-gcs-server BSD.
 
 use std::fs;
 use std::path::Path;
@@ -32,14 +32,14 @@ pub(crate) fn fake_gcs(root: &Path) -> Result<(), String> {
     go_program(root, "fake-gcs-server", FAKE_GCS).map(drop)
 }
 
-/// Takes minutes: its dependencies are compiled.
+/// Builds s3s-fs, which takes minutes: its dependencies are compiled.
 pub(crate) fn s3s_fs(root: &Path) -> Result<(), String> {
     installed(root, "s3s-fs", S3S_FS, |place| {
         let mut install = run::cargo(root);
         install
             .args(["install", "--quiet", "s3s-fs", "--version", S3S_FS, "--features", "binary", "--root"])
             .arg(place);
-        // What was compiled is not needed again.
+        // The build folder is not needed again.
         let build = place.join("build");
         let built = step(install.env("CARGO_TARGET_DIR", &build));
         fs::remove_dir_all(&build).map_err(|error| format!("{}: {error}", build.display()))?;
@@ -47,7 +47,7 @@ pub(crate) fn s3s_fs(root: &Path) -> Result<(), String> {
     })
 }
 
-/// In a virtual environment of its own.
+/// Installs moto in a virtual environment of its own.
 pub(crate) fn moto(root: &Path) -> Result<(), String> {
     installed(root, "moto", MOTO, |place| {
         step(Command::new("python3").args(["-m", "venv"]).arg(place))?;
@@ -63,7 +63,7 @@ pub(crate) fn azurite(root: &Path) -> Result<(), String> {
     })
 }
 
-/// Makes the folder `name` by `install`, unless it is there in this version.
+/// Makes the folder `name` with `install`, unless this version exists.
 fn installed(
     root: &Path,
     name: &str,

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check, quickest first, all of them even where one fails.
+//! `cargo xtask test`: every check, quickest first; a failure does not stop the others.
 //!
 //! | step | what must hold |
 //! | --- | --- |
@@ -10,7 +10,7 @@
 //! | `chart` | [`crate::chart`] finds nothing |
 //! | `deny` | dependencies have permissive licences, known sources, and no known holes |
 //!
-//! The last line sums what the runners counted. A missing toolchain skips its part loudly, and fails under `CI=true`.
+//! The last line sums the runners' counts. A missing toolchain skips its part loudly, and fails under `CI=true`.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -80,8 +80,10 @@ impl Step {
     }
 }
 
-/// The client suites are tests of their crate; it builds the server and installs the clients. An argument that names a
-/// file of tests runs all of them (`stores`), any other one the tests whose names contain it (`redis_py`).
+/// Runs the client suites, which are tests of their crate; it builds the server and installs the clients.
+///
+/// An argument that names a file of tests runs all of them (`stores`), any other one the tests whose names contain it
+/// (`redis_py`).
 pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome {
     tools::system_packages();
     let folder = root.join("client-tests/tests");
@@ -95,7 +97,7 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
         tests.args(["--test", file]);
     }
     tests.arg("--").args(names);
-    // One suite does not wait for what only others need.
+    // A single suite does not wait for tools that only others need.
     let needs = |names: &[&str]| {
         arguments.is_empty() || arguments.iter().any(|argument| names.iter().any(|name| argument.contains(name)))
     };
@@ -141,7 +143,7 @@ fn deny(root: &Path) -> Outcome {
     };
     let mut command = Command::new(&deny);
     let mut count = run::check(command.current_dir(root).args(["check", "bans", "licenses", "sources"]))?;
-    // Advisories are fetched from a repository that not every machine can reach.
+    // Advisories come from a repository that not every machine can reach.
     let (clean, text) = run::output(Command::new(&deny).current_dir(root).args(["check", "advisories"]))?;
     if !clean && text.contains("failed to fetch advisory database") {
         eprintln!("advisories were NOT checked: their database cannot be reached from here");

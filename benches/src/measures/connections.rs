@@ -1,7 +1,7 @@
-//! What an idle connection costs in resident memory: 10,000 at once, of which all must answer.
+//! The resident memory of an idle connection: 10,000 at once, all of which must answer.
 //!
-//! Two rows, since a connection that once carried much may keep its buffers: connections that have said one PING, and the
-//! same after each has carried a value of 16 KiB in and out. The kernel's own socket buffers are in neither.
+//! Two rows, since a connection that once carried much may keep its buffers: connections that have sent one PING, and
+//! the same after each has carried a value of 16 KiB in and out. Neither includes the kernel's own socket buffers.
 
 use std::thread;
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn cost(bench: &Bench, program: &Program) -> Result<Cost> {
     let server = program.start()?;
     let mut control = server.client()?;
     let value = "x".repeat(BIG_VALUE);
-    // Room for the control connection too. Where the server cannot set it, as many as it lets in are what is counted.
+    // Leaves room for the control connection. If the server cannot set it, the connections that it accepts are counted.
     let _ = control.call(&["CONFIG", "SET", "maxclients", "15000"]);
     control.call(&["SET", "big", &value])?;
     control.call(&["GET", "big"])?;
@@ -59,7 +59,7 @@ fn cost(bench: &Bench, program: &Program) -> Result<Cost> {
     }
     let count = clients.len().max(1);
     let after_ping = idle_bytes(bench, &server)?.saturating_sub(before) as f64 / count as f64;
-    // Again and each in turn: all of them are still there at once.
+    // Asks each again in turn: all of them are still connected at once.
     let answered = clients.iter_mut().filter_map(|client| client.call(&["PING"]).ok()).count();
     for client in &mut clients {
         client.call(&["SET", "big", &value])?;
@@ -69,7 +69,7 @@ fn cost(bench: &Bench, program: &Program) -> Result<Cost> {
     Ok(Cost { answered, after_ping, after_big_value })
 }
 
-/// Resident memory when the connections have been quiet long enough.
+/// Resident memory after the connections have been quiet long enough.
 fn idle_bytes(bench: &Bench, server: &Server) -> Result<u64> {
     thread::sleep(bench.amount(QUIET, Duration::ZERO));
     settled_resident_bytes(server.pid())

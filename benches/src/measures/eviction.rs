@@ -1,4 +1,4 @@
-//! Eviction: whether a limit holds under values of all sizes, and whether what is dropped is what is not used.
+//! Eviction: whether a limit holds under values of all sizes, and whether unused keys are the ones evicted.
 
 use crate::client::{Client, command};
 use crate::load::{key, value};
@@ -13,7 +13,7 @@ const SMALL_LENGTH: usize = 60;
 const LARGE: u64 = 300;
 const LARGE_LENGTH: usize = 1_000_000;
 
-/// Of the second table: keys that are asked for, and how many of them fit, about, in percent.
+/// The keys of the second table, and about how many of them fit, in percent.
 const ASKED_FOR: u64 = 100_000;
 const FITTING: u64 = 25;
 const READS: u64 = 300_000;
@@ -78,7 +78,7 @@ fn hold(bench: &Bench, program: &Program) -> Result<Held> {
     Ok(Held { most: mebibytes(most), resident: mebibytes(resident), refused: refused as f64 })
 }
 
-/// The share of reads that find their key, in percent. A key that is not found is written.
+/// The share of reads that find their key, in percent. A missing key is written.
 fn find(bench: &Bench, program: &Program) -> Result<f64> {
     let server = program.start()?;
     let mut client = server.client()?;
@@ -88,14 +88,14 @@ fn find(bench: &Bench, program: &Program) -> Result<f64> {
         value(index, &mut text);
         command(request, &[b"SET", key(ASKED_FOR + index).as_bytes(), &text]);
     })?;
-    // Each server holds about the same number of keys, whatever they take there.
+    // Each server holds about the same number of keys, whatever memory they take.
     let full = used(&mut client)?;
     limit(&mut client, &full.to_string())?;
     let mut random = fastrand::Rng::with_seed(1);
     let (reads, warm) = (bench.amount(READS, 3_000), bench.amount(READS / 3, 1_000));
     let mut found = 0;
     for turn in 0..reads {
-        // The odds of a rank are about one by the rank.
+        // The odds of a rank are about one over the rank.
         let rank = ((ASKED_FOR as f64).powf(random.f64()) as u64).min(ASKED_FOR) - 1;
         let name = key(rank.wrapping_mul(7919) % ASKED_FOR);
         if client.call(&["GET", &name])?.is_empty() {

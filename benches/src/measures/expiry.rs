@@ -1,4 +1,4 @@
-//! Active expiry: whether it keeps up with writes, and what the removal of a key costs.
+//! Active expiry: whether it keeps up with writes, and the cost of removing a key.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::{Bench, Result};
 const EACH_TICK: u64 = 3_200;
 const TICK: Duration = Duration::from_millis(10);
 const SECONDS: u64 = 12;
-/// Milliseconds that each of them has to live.
+/// Time to live of each of them, in milliseconds.
 const TTL_MS: &str = "1000";
-/// How long after the last write it is looked for what is left.
+/// Time from the last write to the count of the remaining keys.
 const AFTER: Duration = Duration::from_secs(2);
 /// Keys that expire at one moment.
 const AT_ONCE: u64 = 1_000_000;
 const VALUE_LENGTH: usize = 64;
 
-/// What one server did under writes.
+/// Results of one server under writes.
 struct KeptUp {
     per_second: f64,
     most: f64,
@@ -30,7 +30,7 @@ struct KeptUp {
     microseconds: f64,
 }
 
-/// What one server did when many keys expired at one moment.
+/// Results of one server when many keys expired at one moment.
 struct Cleared {
     milliseconds: f64,
     microseconds: f64,
@@ -73,7 +73,7 @@ fn keep_up(bench: &Bench, program: &Program) -> Result<KeptUp> {
         if tick % 10 == 9 {
             most = most.max(keys(&mut observer)?);
         }
-        // A server that is behind gets the next ones at once.
+        // A server that falls behind gets the next ones at once.
         thread::sleep((started + TICK * (tick as u32 + 1)).saturating_duration_since(Instant::now()));
     }
     let writes = (ticks * EACH_TICK) as f64;
@@ -88,7 +88,7 @@ fn clear(bench: &Bench, program: &Program) -> Result<Cleared> {
     let server = program.start()?;
     let mut client = server.client()?;
     let count = bench.amount(AT_ONCE, 20_000);
-    // Later than all of them are written.
+    // A moment after all of them are written.
     let seconds: u64 = client.call(&["TIME"])?.lines().next().unwrap_or_default().parse()?;
     let moment = (seconds + bench.amount(20, 2)).to_string();
     let mut text = [0; VALUE_LENGTH];
@@ -114,7 +114,7 @@ fn clear(bench: &Bench, program: &Program) -> Result<Cleared> {
     Ok(Cleared { milliseconds, microseconds: used * 1e6 / count as f64 })
 }
 
-/// Keys in memory, those that have expired included.
+/// Keys in memory, including expired ones.
 fn keys(client: &mut Client) -> Result<u64> {
     Ok(client.call(&["DBSIZE"])?.parse()?)
 }

@@ -1,7 +1,7 @@
-//! Bytes per key or element: a million of them, or 200,000 small collections, each shape in a server just started.
+//! Bytes per key or element: a million, or 200,000 small collections, each shape in a freshly started server.
 //!
-//! Twice: by what the server says (`used_memory` of INFO, the difference to empty), which is what eviction and billing go
-//! by; and by resident memory, which is what the machine pays.
+//! Two figures: the server's own (`used_memory` of INFO, the difference to empty), on which eviction and billing rely;
+//! and resident memory, which the machine pays for.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::{Bench, Result};
 const ELEMENTS: u64 = 1_000_000;
 const SMALL_COLLECTIONS: u64 = 200_000;
 
-/// One shape of data: `count` commands make `count` of what is counted.
+/// One shape of data: `count` commands make `count` of the counted items.
 struct Shape {
     label: &'static str,
     count: u64,
@@ -135,7 +135,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
 fn per_element(program: &Program, shape: &Shape, count: u64) -> Result<(f64, f64)> {
     let server = program.start()?;
     let mut client = server.client()?;
-    // What a first command makes the server allocate is not the data's.
+    // The allocations of a first command are not part of the data.
     client.fill(100, shape.write)?;
     client.call(&["FLUSHALL"])?;
     let said_before = settled_used_memory(&mut client)?;
@@ -147,7 +147,7 @@ fn per_element(program: &Program, shape: &Shape, count: u64) -> Result<(f64, f64
     Ok((per_element(said_before, said), per_element(resident_before, resident)))
 }
 
-/// `used_memory` once it stands still for 300 ms (Redis rehashes its tables in the background), at most 5 s.
+/// `used_memory` once it is stable for 300 ms (Redis rehashes its tables in the background), at most 5 s.
 fn settled_used_memory(client: &mut Client) -> Result<u64> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut read = || client.info("memory", "used_memory")?.ok_or_else(|| "INFO memory has no used_memory".into());
@@ -163,7 +163,7 @@ fn settled_used_memory(client: &mut Client) -> Result<u64> {
     read()
 }
 
-/// A command that makes a small collection whole, under a key of 12 bytes.
+/// A command that makes a whole small collection, under a key of 12 bytes.
 fn collection(name: &str, index: u64, elements: impl Iterator<Item = Vec<u8>>, request: &mut Vec<u8>) {
     let key = format!("small:{index:06}");
     let elements: Vec<Vec<u8>> = elements.collect();
@@ -183,12 +183,12 @@ fn member(index: u64) -> String {
     format!("member:{index:010}")
 }
 
-/// Nine digits: fits 32 bits, and beyond the small integers that Redis shares.
+/// Nine digits: fits 32 bits, and exceeds the small integers that Redis shares.
 fn integer(index: u64) -> String {
     (100_000_000 + shuffled(index)).to_string()
 }
 
-/// Numbers below 800,000,000 in no order, each once (an odd multiplier modulo that is coprime to it).
+/// Numbers below 800,000,000 in shuffled order, each once (an odd multiplier modulo a number coprime to it).
 fn shuffled(index: u64) -> u64 {
     index * 387_420_489 % 800_000_000
 }

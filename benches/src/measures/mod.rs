@@ -1,4 +1,4 @@
-//! The measures, one file each: what it starts, what it does to it, and its tables.
+//! The measures, one file each: its servers, its load, and its tables.
 
 mod connections;
 mod cpu;
@@ -57,7 +57,7 @@ impl Measure {
         }
     }
 
-    /// Whether the newest Valkey and Redis are measured too, and not Debian's Redis alone.
+    /// Whether the newest Valkey and Redis are measured too, besides Debian's Redis.
     pub fn has_newest_peers(self) -> bool {
         matches!(self, Measure::Cpu | Measure::Memory)
     }

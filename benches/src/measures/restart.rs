@@ -1,11 +1,11 @@
-//! Coming back after a crash over a bucket: from the start of the process to its first replies.
+//! Restart after a crash over a bucket: from the start of the process to its first replies.
 //!
-//! The bucket is in the memory of this process and takes 30 ms for each request, as one in the same region does. For each
+//! The bucket is in the memory of this process and takes 30 ms for each request, like one in the same region. For each
 //! loss window:
 //!
 //! 1. four clients, each one SET at a time, for 20 seconds, with no checkpoint;
-//! 2. `kill -9`, and the same program again on the same bucket;
-//! 3. the time until it answers PING, and until it answers a GET of what was written last before the kill.
+//! 2. `kill -9`, and a start of the same program on the same bucket;
+//! 3. the time until it answers PING, and until it answers a GET of the last write before the kill.
 //!
 //! Peers have no store behind a network.
 
@@ -23,11 +23,11 @@ const ROUND_TRIP: Duration = Duration::from_millis(30);
 const WRITERS: usize = 4;
 const WINDOWS: [&str; 3] = ["0", "100ms", "1s"];
 
-/// One restart, as it was measured.
+/// Measurements of one restart.
 struct Restart {
     writes: usize,
     log_objects: usize,
-    /// Of the process, until it answered PING.
+    /// Requests of the process until it answered PING.
     requests: usize,
     ping_ms: f64,
     get_ms: f64,
@@ -51,7 +51,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
         table.row("writes before it", Unit::Count, of(|one| one.writes as f64), None);
         table.row("log objects at the kill", Unit::Count, of(|one| one.log_objects as f64), None);
         table.row("requests to the bucket until PING", Unit::Count, of(|one| one.requests as f64), None);
-        // The target is that of the smallest window, where each write waits for an object of its own.
+        // The target is for the smallest window, in which each write waits for an object of its own.
         let target = (window == "0").then_some(Target::Most(1000.0));
         table.row("start to PING", Unit::Milliseconds, of(|one| one.ping_ms), target);
         table.row("start to the first GET", Unit::Milliseconds, of(|one| one.get_ms), target);
@@ -91,11 +91,12 @@ fn restart(bench: &Bench, program: &Program, window: &str) -> Result<Restart> {
     let ping_ms = began.elapsed().as_secs_f64() * 1e3;
     let requests = bucket.requests() - before;
     let mut client = server.client()?;
-    // With a loss window what came last may be gone; what came first is not.
+    // With a loss window the last writes may be lost; the first are not.
     let number = if window == "0" { writes[0] } else { 1 };
     let found = loop {
         match client.call(&["GET", &key(0, number)]) {
-            // Nothing is stored yet, so the first reply needs the whole log: of a million writes for longer than a reply may take.
+            // Nothing is stored yet, so the first reply needs the whole log: a million writes take longer than a reply
+            // may take.
             Err(error) if error.to_string().contains("TIMEOUT") => {}
             found => break found?,
         }
@@ -107,14 +108,14 @@ fn restart(bench: &Bench, program: &Program, window: &str) -> Result<Restart> {
     Ok(Restart { writes: writes.iter().sum(), log_objects, requests, ping_ms, get_ms })
 }
 
-/// Answers how many writes were acknowledged.
+/// Returns the number of acknowledged writes.
 fn write(server: &Server, writer: usize, ends: &AtomicBool) -> Result<usize> {
     let mut client = server.client()?;
     let mut number = 0;
     while !ends.load(Relaxed) {
         match client.call(&["SET", &key(writer, number + 1), &(number + 1).to_string()]) {
             Ok(_) => number += 1,
-            // The bucket is slower than the loss window allows for a moment.
+            // The bucket is briefly slower than the loss window allows.
             Err(error) if error.to_string().contains("MISCONF") => {}
             Err(error) => return Err(error),
         }

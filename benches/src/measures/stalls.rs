@@ -1,10 +1,10 @@
 //! The longest waits that clients see while a million keys are checkpointed, split, or loaded in the background.
 //!
 //! 50 connections in a closed loop, half GETs and half SETs over a million keys of 16 bytes with values of 64, one at a
-//! time. An event and a quiet time just as long take turns, several times over; the replies of each side are one
-//! histogram. A window begins 100 ms before its event and ends 50 ms after, and is at least 250 ms long: long enough for
-//! a percentile, short enough that a short event is not diluted by the rest of a run. The load of a background load begins
-//! with the wake, so that the first replies after sleep are in it.
+//! time. An event and a quiet time just as long alternate several times; the replies of each side are one histogram. A
+//! window begins 100 ms before its event, ends 50 ms after it, and is at least 250 ms long: long enough for a
+//! percentile, short enough that the rest of a run does not dilute a short event. For a background load, the load
+//! generator starts with the wake, so that the window includes the first replies after sleep.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -37,7 +37,7 @@ enum Event {
 const EVENTS: [(Event, &str); 3] =
     [(Event::Checkpoint, "checkpoint"), (Event::Split, "split"), (Event::BackgroundLoad, "background load")];
 
-/// What is read off a histogram, with what an event may add to it.
+/// The percentiles taken from a histogram, each with the limit of what an event may add.
 const MARKS: [(&str, f64, Option<f64>); 3] =
     [("p99", 99.0, None), ("p99.9", 99.9, Some(5.0)), ("max", 100.0, Some(20.0))];
 
@@ -63,7 +63,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// The marks of both histograms and what lies between them; `what` stands before each.
+/// The marks of both histograms and their difference; `what` precedes each label.
 pub(super) fn rows(table: &mut Table, what: &str, all: &[Option<&Waits>]) {
     for (mark, percent, limit) in MARKS {
         let read = |side: fn(&Waits) -> &Histogram<u64>| -> Vec<Option<f64>> {
@@ -79,12 +79,12 @@ pub(super) fn rows(table: &mut Table, what: &str, all: &[Option<&Waits>]) {
     table.row(format!("{what}windows in all"), Unit::Milliseconds, windows, None);
 }
 
-/// The same load with checkpoints and without, in turns.
+/// The same load with and without checkpoints, alternating.
 pub(super) fn of_checkpoints(bench: &Bench, load: &mut Load, client: &mut Client) -> Result<Waits> {
     in_turns(bench, load, LEAD, || Ok(()), || checkpoint(client).map(|_| ()))
 }
 
-/// The same load with some event and without, in turns; `before` comes before each window with an event.
+/// The same load with and without some event, alternating; `before` runs before each window with an event.
 pub(super) fn of_events(
     bench: &Bench,
     load: &mut Load,
@@ -123,7 +123,7 @@ fn stalls(bench: &Bench, program: &Program, keys: u64) -> Result<Vec<Option<Wait
     Ok(all)
 }
 
-/// Windows with an event and quiet ones of the same length; `before` comes before each window with an event.
+/// Alternates windows with an event and quiet ones of the same length; `before` runs before each with an event.
 fn in_turns(
     bench: &Bench,
     load: &mut Load,
@@ -136,7 +136,7 @@ fn in_turns(
         before()?;
         let took = window(load, &mut waits.with, lead, &mut event)?;
         waits.windows += took;
-        // What the event leaves behind (a child that ends, memory given back) is not the quiet's.
+        // The aftermath of the event (a child that ends, memory given back) does not count as quiet.
         load.run_for(Duration::from_millis(bench.amount(300, 10)))?;
         let rest = took.saturating_sub(lead + TAIL);
         window(load, &mut waits.without, lead, || {
@@ -155,7 +155,7 @@ fn happen(event: Event, client: &mut Client, keys: u64) -> Result<()> {
     }
 }
 
-/// Runs the load, and `event` in the midst of it on another thread; how long the window was.
+/// Runs the load, and `event` in the middle of it on another thread; returns the length of the window.
 fn window(
     load: &mut Load,
     waits: &mut Histogram<u64>,
@@ -179,7 +179,7 @@ fn window(
     Ok(tally.elapsed)
 }
 
-/// Of microseconds, up to longer than the load waits for any reply.
+/// A histogram of microseconds, up to longer than the load waits for any reply.
 fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 600_000_000, 3)?)
 }

@@ -1,15 +1,15 @@
-//! Coming back: the first reply after sleep, the load behind it, and what sleeping and checkpoints take.
+//! Waking up: the first reply after sleep, the load behind it, and the cost of sleeping and checkpoints.
 //!
 //! At 100 thousand and at 5 million keys of 16 bytes with values of 128:
 //!
-//! 1. fill, checkpoint (BGSAVE) with nothing else going on, and again under full load, with memory watched;
-//! 2. fill again, so that everything is dirty, and sleep; memory is held against that of a server just started;
-//! 3. sleep and GET a random key, many times: how long that reply takes;
-//! 4. sleep, GET, and wait until every key is resident;
-//! 5. look whether all keys are there, with the right values.
+//! 1. Fill, checkpoint (BGSAVE) without other work, and again under full load, with memory watched.
+//! 2. Fill again, so that everything is dirty, and sleep; compare memory with that of a server just started.
+//! 3. Sleep and GET a random key, many times: the time to that reply.
+//! 4. Sleep, GET, and wait until every key is resident.
+//! 5. Check that all keys exist, with the right values.
 //!
-//! Peers do not sleep: for them, sleep is SAVE, and waking is a new process, from its start to its first GET, which comes
-//! when all is loaded. Files are in the page cache on all sides.
+//! Peers do not sleep: for them, sleep is SAVE, and waking is a new process, from its start to its first GET, which is
+//! answered when everything is loaded. Files are in the page cache for all servers.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -28,7 +28,7 @@ const SMALL: u64 = 100_000;
 const LARGE: u64 = 5_000_000;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// Of one server at one size; nothing where it has no such thing.
+/// Results of one server at one size; empty for features that it lacks.
 #[derive(Default)]
 struct Coming {
     /// Milliseconds of each first reply.
@@ -57,7 +57,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let mut size = Table::new("How much the size matters", &bench.programs);
     let ratios = p50s[1].iter().zip(&p50s[0]).map(|(large, small)| Some((*large)? / (*small)?)).collect();
     let label = format!("first reply, p50, {} keys to {}", sizes[1], sizes[0]);
-    // "The same within noise": medians of a hundred and more replies, on a machine that is not quiet.
+    // "The same within noise": medians of at least a hundred replies, on a machine that is not quiet.
     size.row(label, Unit::Times, ratios, Some(Target::Most(1.5)));
     tables.push(size);
     Ok(tables)
@@ -120,7 +120,7 @@ fn coming(program: &Program, keys: u64, repeats: usize) -> Result<Coming> {
     Ok(coming)
 }
 
-/// Dormouse's part: it sleeps without ending.
+/// Dormouse's part: it sleeps without ending the process.
 fn asleep(
     coming: &mut Coming,
     server: &Server,
@@ -154,7 +154,7 @@ fn asleep(
     Ok(())
 }
 
-/// Until every key is in memory and nothing is being loaded.
+/// Waits until every key is in memory and nothing is being loaded.
 pub(super) fn wait_until_resident(client: &mut Client, keys: u64) -> Result<()> {
     client.wait_until("every key is resident", |client| {
         let info = client.call(&["INFO", "dormouse"])?;
@@ -166,7 +166,7 @@ pub(super) fn wait_until_resident(client: &mut Client, keys: u64) -> Result<()> 
     })
 }
 
-/// BGSAVE, until it is done.
+/// Runs BGSAVE and waits until it is done.
 pub(super) fn checkpoint(client: &mut Client) -> Result<Duration> {
     let started = Instant::now();
     client.call(&["BGSAVE"])?;
@@ -182,7 +182,7 @@ pub(super) fn checkpoint(client: &mut Client) -> Result<Duration> {
     Ok(took)
 }
 
-/// A checkpoint, and by how many percent memory rose above where it stood before.
+/// A checkpoint, and the rise of memory above its level before, in percent.
 fn watched_checkpoint(server: &Server, client: &mut Client) -> Result<(f64, Duration)> {
     let before = memory_bytes(server.pid())?;
     let done = AtomicBool::new(false);
@@ -207,7 +207,7 @@ fn watched_checkpoint(server: &Server, client: &mut Client) -> Result<(f64, Dura
 fn checkpoint_under_load(server: &Server, client: &mut Client, keys: u64) -> Result<f64> {
     let kinds = [Commands::set(keys, VALUE_LENGTH)];
     let mut load = Load::connect(server.address, 50, 1, &kinds)?;
-    // Memory stands where it will under this load before it is looked at.
+    // Memory settles under this load before it is measured.
     load.run_for(Duration::from_secs(2))?;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -217,14 +217,14 @@ fn checkpoint_under_load(server: &Server, client: &mut Client, keys: u64) -> Res
             watched
         });
         let tally = load.run(|_| !done.load(Relaxed), |_| {});
-        // Where the load has failed, the checkpoint still comes to its end.
+        // The checkpoint finishes even if the load has failed.
         let watched = watched.join().map_err(|_| "the thread that runs the checkpoint panicked")?;
         tally?;
         Ok(watched?.0)
     })
 }
 
-/// What GET answers first on a server that was just spawned.
+/// The first GET reply of a server that was just spawned.
 pub(super) fn first_reply(server: &mut Server, key: &str) -> Result<String> {
     let deadline = Instant::now() + Duration::from_secs(120);
     let mut client = None;
@@ -258,7 +258,7 @@ pub(super) fn timed(client: &mut Client, arguments: &[&str]) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Milliseconds of a GET, whose value is looked at.
+/// The time of a GET in milliseconds; its value is checked.
 fn timed_get(client: &mut Client, index: u64) -> Result<f64> {
     let key = key(index);
     let started = Instant::now();
@@ -274,7 +274,7 @@ fn check_value(index: u64, text: &str) -> Result<()> {
     if text.as_bytes() == expected { Ok(()) } else { Err(format!("{} holds {text:?}", key(index)).into()) }
 }
 
-/// What is fast and wrong is not measured: the number of keys, and a thousand of the values.
+/// Checks the number of keys and a thousand of the values: fast but wrong results do not count.
 fn check_data(client: &mut Client, keys: u64) -> Result<()> {
     let size = client.call(&["DBSIZE"])?;
     if size != keys.to_string() {

@@ -1,9 +1,9 @@
-//! What the chart puts into the container's environment, held against the server that reads it.
+//! A check of the container's environment in the chart against the server that reads it.
 //!
-//! 1. Each `DORMOUSE_<OPTION>` that is rendered must be an option which `dormouse serve --help` lists: the server takes no
-//!    notice of a variable that it does not know.
-//! 2. The server is started with exactly these variables, and must say that it listens. Only where it would collide with
-//!    what runs on this machine does its command line say otherwise, which wins; the variables are checked all the same.
+//! 1. Each rendered `DORMOUSE_<OPTION>` must be an option that `dormouse serve --help` lists: the server ignores
+//!    variables that it does not know.
+//! 2. The server is started with exactly these variables, and must report that it listens. The command line overrides
+//!    only the options that would collide with other processes on this machine; the variables are checked all the same.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 
 use crate::run;
 
-/// Stands for what the pod takes from its Secret.
+/// Stands for the value that the pod takes from its Secret.
 const SECRET: &str = "dm_shop_0123456789abcdef 0123456789abcdef";
 
-/// What is wrong with the environment in a rendered StatefulSet.
+/// The problems of the environment in a rendered StatefulSet.
 pub(super) fn problems(server: &Path, rendered: &str) -> Result<Vec<String>, String> {
     let environment = environment(rendered);
     let (_, help) = run::output(Command::new(server).args(["serve", "--help"]))?;
@@ -26,7 +26,7 @@ pub(super) fn problems(server: &Path, rendered: &str) -> Result<Vec<String>, Str
     Ok(problems)
 }
 
-/// The `env` of the only container. A value that comes from a Secret has none here.
+/// The `env` of the only container. A value from a Secret is missing here.
 fn environment(rendered: &str) -> Vec<(String, String)> {
     let mut variables: Vec<(String, String)> = Vec::new();
     for line in rendered.lines().map(str::trim) {
@@ -48,7 +48,7 @@ fn unknown<'a>(environment: &'a [(String, String)], help: &'a str) -> impl Itera
     })
 }
 
-/// Why the server does not start with this environment, if it does not.
+/// The reason why the server does not start with this environment, if it does not.
 fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<String>, String> {
     let socket = std::env::temp_dir().join(format!("dormouse-chart-{}.sock", std::process::id()));
     let mut command = Command::new(server);
@@ -62,7 +62,7 @@ fn refusal(server: &Path, environment: &[(String, String)]) -> Result<Option<Str
         .map_err(|error| format!("{}: {error}", server.display()))?;
     let mut line = String::new();
     let read = process.stdout.take().map(|output| BufReader::new(output).read_line(&mut line));
-    // It has started, or ended by itself; in memory there is nothing to save.
+    // It has started, or ended by itself; a store in memory has nothing to save.
     let _ = process.kill();
     let ended = process.wait_with_output().map_err(|error| error.to_string())?;
     let _ = std::fs::remove_file(&socket);

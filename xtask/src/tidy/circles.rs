@@ -1,19 +1,19 @@
-//! Arrows between the modules at the top of a crate, each a file or a folder: none may close a circle.
+//! Arrows between the modules at the top of a crate, each a file or a folder, must not form a circle.
 //!
-//! 1. A module points at another when its code names it: `crate::log::Log`, or `super::log::Log`. A name that the crate's root
-//!    exports stands for the module that has it. Tests may point anywhere.
-//! 2. A module that can be reached from itself is in a circle. Inside of a folder there may be some: a parent and its parts
-//!    are one idea.
+//! 1. A module points at another if its code names it: `crate::log::Log`, or `super::log::Log`. A name that the crate's
+//!    root exports stands for the module that defines it. Tests may point anywhere.
+//! 2. A module that can be reached from itself is in a circle. Circles inside a folder are allowed: a parent and its
+//!    parts are one idea.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::source;
 
-/// The crates whose modules are looked at, by their folders.
+/// The folders of the crates whose modules are checked.
 const CRATES: &[&str] =
     &["autoscaler", "importer", "protocol", "server", "shard", "simulation", "storage", "types", "xtask"];
 
-/// What is wrong with the arrows of all crates.
+/// The problems with the arrows of all crates.
 pub(crate) fn circles(files: &[(&str, String)]) -> Vec<String> {
     CRATES.iter().flat_map(|name| problems(name, files)).collect()
 }
@@ -24,7 +24,7 @@ fn problems(name: &str, files: &[(&str, String)]) -> Vec<String> {
     let mut told = BTreeSet::new();
     for module in arrows.0.keys() {
         let Some(circle) = arrows.circle(module) else { continue };
-        // The same circle is met at each of its modules.
+        // The same circle is found from each of its modules.
         let modules: BTreeSet<String> = circle.iter().map(|step| step.from.clone()).collect();
         if told.insert(modules) {
             let steps = circle.iter().map(Step::told).collect::<Vec<_>>().join(", ");
@@ -34,7 +34,7 @@ fn problems(name: &str, files: &[(&str, String)]) -> Vec<String> {
     problems
 }
 
-/// An arrow, and where it is drawn.
+/// An arrow, and its place in the code.
 struct Step {
     from: String,
     to: String,
@@ -48,7 +48,7 @@ impl Step {
     }
 }
 
-/// From each module to those that it names, with a place where it does.
+/// For each module, the modules that it names, each with a place.
 struct Arrows(BTreeMap<String, BTreeMap<String, (String, usize)>>);
 
 impl Arrows {
@@ -89,7 +89,7 @@ impl Arrows {
         Self(arrows)
     }
 
-    /// The shortest way from a module back to itself.
+    /// The shortest path from a module back to itself.
     fn circle(&self, module: &str) -> Option<Vec<Step>> {
         let mut before: BTreeMap<&str, &str> = BTreeMap::new();
         let mut queue = VecDeque::from([module]);
@@ -133,7 +133,7 @@ mod tests {
         ("b/src/keys.rs", "use crate::log::Log;"),
     ];
 
-    /// The problems of crate `a` when a file has another text.
+    /// The problems of crate `a` if a file has another text.
     fn found(path: &str, text: &str) -> Vec<String> {
         let mut tree: BTreeMap<&str, &str> = TREE.iter().copied().collect();
         tree.insert(path, text);

@@ -1,12 +1,13 @@
-//! Who may know whom. ARCHITECTURE.md says why; here it is checked. (The clock is banned from the whole engine too,
-//! by the `clippy.toml` of `types/`, `storage/` and `shard/`, since there are exceptions to that, with reasons.)
+//! Rules about which module may know which. ARCHITECTURE.md gives the reasons; this module checks the rules. (The
+//! `clippy.toml` of `types/`, `storage/` and `shard/` bans the clock from the whole engine too; that rule has
+//! exceptions, with reasons.)
 
 use serde_json::Value;
 
 use super::{Problem, source};
 
 struct Folder {
-    /// Files whose path starts so.
+    /// Files whose path starts with this.
     path: &'static str,
     /// Paths that they must not name, nor anything below.
     must_not_name: &'static [&'static str],
@@ -106,7 +107,7 @@ const FOLDERS: &[Folder] = &[
     },
 ];
 
-/// What a client of a server has no business with. It reads replies, by `dormouse_protocol::Response`.
+/// Paths that a client of a server does not need. It reads replies with `dormouse_protocol::Response`.
 const NO_CLIENT: &[&str] = &[
     "dormouse",
     "dormouse_autoscaler",
@@ -140,8 +141,8 @@ pub(crate) fn uses(path: &str, text: &str) -> Vec<Problem> {
     problems
 }
 
-/// Which crates of the workspace each may depend on. Arrows point down only. `FOLDERS` says which of them only the tests of
-/// a crate may name.
+/// The crates of the workspace that each crate may depend on. Arrows point down only. `FOLDERS` lists those that only a
+/// crate's tests may name.
 const CRATES: &[(&str, &[&str])] = &[
     (
         "dormouse",

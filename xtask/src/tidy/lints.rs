@@ -1,11 +1,13 @@
-//! Where `unsafe` may be, and that an exception to a lint says why it is one.
+//! The places where `unsafe` is allowed, and the reasons that exceptions to lints must carry.
 
 use serde_json::Value;
 
 use super::{Problem, source};
 
-/// The record is one allocation behind a thin pointer, the segment a table of such pointers: both are measured to be
-/// worth it, and run under the address sanitizer by the fuzz targets.
+/// Paths that may use `unsafe`.
+///
+/// The record is one allocation behind a thin pointer, the segment a table of such pointers: measurements justify both,
+/// and the fuzz targets run them under the address sanitizer.
 const UNSAFE: &[&str] = &["types/src/entry", "types/src/record", "types/src/segment"];
 
 /// The one crate that cannot forbid `unsafe` as a whole.
@@ -22,7 +24,7 @@ pub(crate) fn unsafe_code(path: &str, text: &str) -> Vec<Problem> {
     lines.map(|(index, _)| Problem::at(index + 1, "`unsafe` belongs to the record and segment modules")).collect()
 }
 
-/// Every library and program of the workspace forbids `unsafe` at its root.
+/// Checks that every library and program of the workspace forbids `unsafe` at its root.
 pub(crate) fn forbidden_unsafe(metadata: &Value, read: impl Fn(&str) -> String) -> Vec<String> {
     let mut problems = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
@@ -40,7 +42,7 @@ pub(crate) fn forbidden_unsafe(metadata: &Value, read: impl Fn(&str) -> String) 
     problems
 }
 
-/// `#[allow(...)]`, `#[expect(...)]` and `#[ignore]` say why.
+/// Checks that `#[allow(...)]`, `#[expect(...)]` and `#[ignore]` carry a reason.
 pub(crate) fn reasons(path: &str, text: &str) -> Vec<Problem> {
     if !path.ends_with(".rs") {
         return Vec::new();

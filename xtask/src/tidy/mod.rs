@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the rules of this code base that neither rustc nor clippy know.
+//! `cargo xtask tidy`: the rules of this code base that rustc and clippy do not know.
 //!
 //! | rule | where it is |
 //! | --- | --- |
@@ -8,8 +8,8 @@
 //! | `unsafe` stays where it is allowed; exceptions to lints carry a reason | [`lints`] |
 //! | files stay short; names say what a thing is; nothing is left unfinished | [`words`] |
 //!
-//! Each rule is a function from a file's path and text to problems, so that it can be tested on a few lines.
-//! Checked are the files that git knows or would add.
+//! Each rule is a function from a file's path and text to problems, so it can be tested on a few lines. The checks
+//! cover the files that git knows or would add.
 
 mod circles;
 mod layers;
@@ -23,7 +23,7 @@ use std::process::Command;
 
 use crate::{Count, Outcome, run};
 
-/// One finding: where, and what should change.
+/// One problem: its place, and what should change.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem {
     /// 1-based; 0 is the file as a whole.
@@ -51,7 +51,7 @@ pub(crate) fn run(root: &Path) -> Outcome {
     }
     let mut files = Vec::new();
     for path in paths.split('\0').filter(|path| !path.is_empty()) {
-        // Deleted but not committed, a link to a folder, or no text: nothing to read.
+        // Deleted but not committed, a link to a folder, or not text: nothing to read.
         if let Ok(text) = std::fs::read_to_string(root.join(path)) {
             files.push((path, text));
         }

@@ -1,4 +1,4 @@
-//! Just enough of Rust's syntax: code without comments and strings, and the paths that it names.
+//! A small part of Rust's syntax: code without comments and strings, and the paths that it names.
 
 /// The text with comments and the insides of strings blanked out, line breaks kept.
 pub(crate) fn code(text: &str) -> String {
@@ -65,7 +65,7 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
-/// `r"..."`, `br#"..."#` and so on.
+/// The length of `r"..."`, `br#"..."#` and so on.
 fn raw_string(text: &str) -> Option<usize> {
     let body = text.strip_prefix("br").or_else(|| text.strip_prefix("cr")).or_else(|| text.strip_prefix('r'))?;
     let hashes = body.len() - body.trim_start_matches('#').len();
@@ -75,7 +75,7 @@ fn raw_string(text: &str) -> Option<usize> {
     Some(inside.find(&end).map_or(text.len(), |at| start + at + end.len()))
 }
 
-/// A character literal; 0 for a lifetime.
+/// The length of a character literal; 0 for a lifetime.
 fn character(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1);
     match chars.next() {
@@ -85,7 +85,7 @@ fn character(text: &str) -> usize {
     }
 }
 
-/// Code without its test module, which stands last.
+/// Code without its test module, which comes last.
 pub(crate) fn without_tests(code: &str) -> String {
     let end = code.match_indices("#[cfg(test)]").find(|(at, attribute)| {
         let behind = code[at + attribute.len()..].trim_start();
@@ -100,7 +100,7 @@ pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Where `word` stands by itself in a line of code.
+/// Whether `word` occurs as a whole word in a line of code.
 pub(crate) fn has_word(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         !line[..at].chars().next_back().is_some_and(is_word)
@@ -108,11 +108,11 @@ pub(crate) fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// All paths of at least two segments that the code names, with their lines: `use` trees spread out, and paths in
-/// expressions and types. `self`, `super` and `crate` are resolved against the file's own module.
+/// All paths of at least two segments that the code names, with their lines: `use` trees are expanded, and paths in
+/// expressions and types included. `self`, `super` and `crate` are resolved against the file's own module.
 pub(crate) fn paths(module: &[&str], code: &str) -> Vec<(usize, String)> {
     let mut paths = Vec::new();
-    // What stands before the braces that are open.
+    // The paths before the open braces.
     let mut prefixes: Vec<Vec<String>> = Vec::new();
     let mut line = 1;
     let mut chars = code.char_indices().peekable();
@@ -181,7 +181,7 @@ fn resolve(module: &[&str], path: &[&str]) -> String {
     if relative { [&["crate"], base.as_slice(), rest].concat().join("::") } else { path.join("::") }
 }
 
-/// The module that a file is, from its crate's root: `shard/src/commands/lists.rs` is `commands`, `lists`.
+/// The module path of a file from its crate's root: `shard/src/commands/lists.rs` is `commands`, `lists`.
 pub(crate) fn module(path: &str) -> Vec<&str> {
     let Some((_, inside)) = path.split_once("/src/") else { return Vec::new() };
     let inside = inside.strip_suffix(".rs").unwrap_or(inside);

@@ -1,6 +1,7 @@
-//! One word has one meaning: no two public types of the crates that make up the server share a name.
+//! One word has one meaning: no two public types of the server's crates share a name.
 //!
-//! The tools around the server ([`TOOLS`]) are left out: nothing depends on them, and a model of a thing may have its name.
+//! The tools around the server ([`TOOLS`]) are exempt: nothing depends on them, and a model of a thing may have its
+//! name.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +44,7 @@ fn problems(files: &[(&str, String)], shared: &[(&str, &str)]) -> Vec<String> {
     problems
 }
 
-/// Names of types that a file declares for all who use its crate, at its top level.
+/// The types that a file declares at its top level for users of its crate.
 fn public_types(code: &str) -> Vec<String> {
     let mut names = Vec::new();
     for line in code.lines() {

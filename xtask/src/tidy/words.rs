@@ -1,16 +1,16 @@
-//! Lengths, names, and what must not be left behind.
+//! Lengths, names, and leftovers.
 
 use super::{Problem, source};
 
 pub(crate) const LINES_MAX: usize = 1000;
 const LINES_LONG: usize = 600;
 
-/// Files that may be longer, and why.
+/// Files that may be longer, each with its reason.
 const LONG: &[(&str, &str)] = &[];
 
 const SOURCES: &[&str] = &["rs", "py", "js", "mjs", "ts", "go", "java", "c", "h", "sh", "tpl"];
 
-/// Endings that say nothing about what a thing is.
+/// Endings that do not describe a thing.
 const EMPTY_ENDINGS: &[&str] = &["Manager", "Helper", "Helpers", "Util", "Utils", "Impl"];
 const EMPTY_FILES: &[&str] = &["util", "utils", "helper", "helpers", "manager", "misc", "common"];
 
@@ -41,7 +41,7 @@ pub(crate) fn length(path: &str, text: &str) -> Vec<Problem> {
     vec![Problem::at(0, format!("{lines} lines: split it by idea, or say in xtask/src/tidy/words.rs why not"))]
 }
 
-/// The number of lines of a file that is getting long.
+/// The number of lines, if a file is getting long.
 pub(crate) fn is_long(path: &str, text: &str) -> Option<usize> {
     let lines = text.lines().count();
     (has_extension(path, SOURCES) && (LINES_LONG + 1..=LINES_MAX).contains(&lines)).then_some(lines)

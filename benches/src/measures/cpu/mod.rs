@@ -1,7 +1,8 @@
-//! Server CPU per command, and throughput, with the options that each server has by default.
+//! Server CPU per command, and throughput, with each server's default options.
 //!
-//! 50 connections in a closed loop. All servers run at once on the same core; rounds go from one to the next, so that what
-//! else happens on the machine hits all of them, and the median of the rounds counts. [`workloads`] says what is asked.
+//! 50 connections in a closed loop. All servers run at once on the same core; rounds go from one to the next, so that
+//! other work on the machine affects all of them, and the median of the rounds counts. [`workloads`] lists the
+//! commands.
 
 mod workloads;
 
@@ -21,16 +22,16 @@ const CONNECTIONS: usize = 50;
 const SWEPT_BYTES: usize = 128 << 20;
 const CACHE_LINE: usize = 64;
 
-/// What one server did in one row.
+/// Results of one server in one row.
 #[derive(Default)]
 struct Samples {
     microseconds: Vec<f64>,
     throughput: Vec<f64>,
-    /// How much of its core it used, in percent: below about 95 the load generator was what limited the throughput.
+    /// The used share of its core, in percent: below about 95 the load generator limited the throughput.
     busy: Vec<f64>,
 }
 
-/// The servers in the order of the columns, and the tables that every row goes to.
+/// The servers in the order of the columns, and the tables that get every row.
 struct Rows<'b> {
     bench: &'b Bench,
     servers: Vec<Option<Server>>,
@@ -76,7 +77,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
 }
 
 impl Rows<'_> {
-    /// Adds a row to the tables of throughput and use; answers the CPU time per command of each server, in microseconds.
+    /// Adds a row to the tables of throughput and use; returns each server's CPU time per command, in microseconds.
     fn measure(&mut self, workload: &Workload, label: &str) -> Result<Vec<Option<f64>>> {
         let samples = self.rounds(workload)?;
         let medians = |of: fn(&Samples) -> &Vec<f64>| samples.iter().map(|one| median(of(one))).collect::<Vec<_>>();

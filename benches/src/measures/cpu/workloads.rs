@@ -1,7 +1,7 @@
-//! What is asked of the servers, with the data that must be there before.
+//! The commands sent to the servers, with the data that they need.
 //!
-//! Strings are among 100,000 keys of 16 bytes with values of 64. Collections are as small as most are: ten elements, in
-//! 10,000 keys; those that are read in ranges have 1,000, in 100 keys.
+//! Strings are among 100,000 keys of 16 bytes with values of 64. Most collections are small, as usual: ten elements, in
+//! 10,000 keys; those read in ranges have 1,000 elements, in 100 keys.
 
 use crate::Result;
 use crate::client::{Client, command};
@@ -11,22 +11,22 @@ use crate::server::Kind;
 
 pub(super) const KEYS: u64 = 100_000;
 const VALUE_LENGTH: usize = 64;
-/// Keys of one command over several.
+/// Number of keys in a command with several keys.
 const SEVERAL: u64 = 10;
 /// Small collections, with their elements.
 const SMALL: u64 = 10_000;
 const FEW: u64 = 10;
-/// How many different commands one of them gets.
+/// Number of different commands for each of them.
 const VARIANTS: u64 = 200;
 /// Large collections, with their elements.
 const LARGE: u64 = 100;
 const MANY: u64 = 1_000;
-/// Sets that are intersected, with their members, and how many of these two of them share.
+/// Sets to intersect, their members, and the number of members that two of them share.
 const SETS: u64 = 1_000;
 const MEMBERS: u64 = 100;
 const SHARED: u64 = 50;
 
-/// Sends the command of a number to the small collection of a key.
+/// Sends a numbered command to the small collection at a key.
 type WriteSmall = fn(u64, &[u8], &mut dyn FnMut(&[&[u8]]));
 
 /// A kind of command in a pipeline.
@@ -35,7 +35,7 @@ pub(super) struct Workload {
     pub commands: Commands,
     pub pipeline: usize,
     pub target: Option<Target>,
-    /// Whether the bare loop can do it too.
+    /// Whether the bare loop supports it too.
     pub is_plain: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn plain() -> Vec<Workload> {
     workloads
 }
 
-/// What SET and GET may cost over the bare loop, by pipeline.
+/// Target for SET and GET relative to the bare loop, by pipeline.
 pub(super) fn of_limit(pipeline: usize) -> Target {
     Target::OfLimit(match pipeline {
         1 => 1.05,
@@ -91,7 +91,7 @@ pub(super) fn collections() -> Vec<Workload> {
         value(at, &mut text);
         send(&[b"HSET", key, field(at % FEW).as_bytes(), &text]);
     });
-    // Half of the members are new when they first come; then all are there.
+    // Half of the members are new at first; then all exist.
     let sadd = small("set", ":", |at, key, send| send(&[b"SADD", key, member(at % (FEW * 2)).as_bytes()]));
     let zadd = small("sorted", ":0", |at, key, send| {
         let score = (100_000 + at * 7_919 % 900_000).to_string();
@@ -135,7 +135,7 @@ fn of_peers(label: &str, commands: Commands, target: Target) -> Workload {
     Workload { label: label.to_owned(), commands, pipeline: 16, target: Some(target), is_plain: false }
 }
 
-/// Fills a server with what the workloads need of it.
+/// Fills a server with the data that the workloads need.
 pub(super) fn prepare(kind: Kind, client: &mut Client) -> Result<()> {
     let mut text = [0; VALUE_LENGTH];
     client.fill(KEYS, |index, request| {
@@ -175,9 +175,9 @@ pub(super) fn prepare(kind: Kind, client: &mut Client) -> Result<()> {
     })?;
     client.fill(SETS * MEMBERS * 2, |index, request| {
         let (side, at, of) = (index % 2, index / 2 / SETS, index / 2 % SETS);
-        // The sides share the first members, and each has others of its own.
+        // The sides share the first members; the others are their own.
         let member = if at < SHARED { at } else { at + side * MEMBERS };
-        // Members come in an order of their own in each set.
+        // Each set has its own order of members.
         let member = format!("item-{:03}", member * 7 % 1_000);
         command(request, &[b"SADD", intersected(side, of).as_bytes(), member.as_bytes()]);
     })

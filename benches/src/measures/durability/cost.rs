@@ -1,4 +1,4 @@
-//! The log's price: server CPU per SET where a second may be lost, throughput where nothing may.
+//! The cost of the log: server CPU per SET if a second may be lost, throughput if nothing may be lost.
 //!
 //! All servers run at once on the same core; rounds go from one to the next, and the median of the rounds counts. The
 //! default checkpoint comes once a minute, so its share is taken from one run of more than a minute.
@@ -16,18 +16,18 @@ use super::{CONNECTIONS, VALUE_LENGTH, fill};
 
 const KEYS: u64 = 100_000;
 
-/// Dormouse's default, and a run in which it comes at least once.
+/// Dormouse's default, and a run during which it is reached at least once.
 const CHECKPOINT_EVERY: &str = "60s";
 const WITH_CHECKPOINTS: Duration = Duration::from_secs(70);
 
-/// Pipelines, with what Dormouse's CPU may be at most, of Redis's with `appendfsync everysec`.
+/// Pipelines, each with the limit of Dormouse's CPU relative to Redis with `appendfsync everysec`.
 const SECOND: [(usize, Option<f64>); 2] = [(16, Some(0.65)), (1, None)];
-/// Pipelines, with the multiple of Redis's throughput with `appendfsync always` that is to be reached.
+/// Pipelines, each with the required multiple of Redis's throughput with `appendfsync always`.
 const NOTHING: [(usize, Option<f64>); 2] = [(1, Some(1.5)), (16, None)];
-/// What a loss window of a second may cost, of what it costs without a log.
+/// The limit of the cost with a loss window of a second, relative to the cost without a log.
 const LOG: f64 = 1.10;
 
-/// Medians of the rounds of one server.
+/// Medians of one server's rounds.
 #[derive(Clone, Copy)]
 struct Medians {
     microseconds: Option<f64>,
@@ -49,7 +49,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
             throughput.row(&label, Unit::PerSecond, medians.iter().map(|one| one.throughput).collect(), None);
         }
         let times = plain.iter().zip(logged).map(|(plain, logged)| Some(logged.microseconds? / plain.microseconds?));
-        // Held against itself at the pipeline that servers are measured at; at 1, the sockets hide the log.
+        // Compared with itself at the pipeline at which servers are measured; at 1, the sockets hide the log.
         let target = limit.map(|_| Target::Most(LOG));
         cpu.row(format!("pipeline {pipeline}, what the log makes of it"), Unit::Times, times.collect(), target);
     }
@@ -105,7 +105,7 @@ fn rounds(bench: &Bench, servers: &[&Server], pipeline: usize) -> Result<Vec<Med
     Ok(samples.iter().map(medians).collect())
 }
 
-/// Dormouse alone, for longer than it goes without a checkpoint.
+/// Dormouse alone, for longer than its interval between checkpoints.
 fn with_checkpoints(bench: &Bench, cpu: &mut Table) -> Result<()> {
     let (pipeline, _) = SECOND[0];
     let kinds = [Commands::set(KEYS, VALUE_LENGTH)];

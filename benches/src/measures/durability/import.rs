@@ -1,5 +1,7 @@
-//! `dormouse import` of RDB files on one core: of redis-server, beside peers that load the same file, and of today's
-//! servers, beside themselves.
+//! `dormouse import` of RDB files on one core.
+//!
+//! Files of redis-server are compared with peers that load the same file, files of the newest servers with those
+//! servers themselves.
 
 use std::fs;
 use std::path::Path;
@@ -16,15 +18,15 @@ use crate::{Bench, Result};
 use super::{expected, fill};
 
 const KEYS: u64 = 3_000_000;
-/// What both Redis and Valkey look for in their folder.
+/// The file that both Redis and Valkey look for in their folder.
 const FILE: &str = "dump.rdb";
 
-/// Today's servers, whose files peers in the tables cannot load. `cargo xtask bench` says where they are.
+/// The newest servers, whose files the peers in the tables cannot load. `cargo xtask bench` gives their paths.
 const SOURCES: [(Kind, &str); 2] = [(Kind::Valkey, "DORMOUSE_VALKEY_SERVER"), (Kind::Redis8, "DORMOUSE_REDIS8_SERVER")];
 
 pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let keys = bench.amount(KEYS, 20_000);
-    // Redis is always there, and first.
+    // Redis is always present, and first.
     let mut tables = vec![of_source(bench, &bench.programs[0], keys, true)?];
     for (kind, variable) in SOURCES {
         let Some(path) = std::env::var_os(variable) else {
@@ -37,7 +39,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     Ok(tables)
 }
 
-/// A file that `source` saves, imported; and loaded by every peer, or by the source alone.
+/// Imports a file that `source` saves, and loads it into every peer, or into the source alone.
 fn of_source(bench: &Bench, source: &Program, keys: u64, by_peers: bool) -> Result<Table> {
     let server = source.start()?;
     let mut client = server.client()?;
@@ -74,7 +76,7 @@ fn of_source(bench: &Bench, source: &Program, keys: u64, by_peers: bool) -> Resu
     Ok(table)
 }
 
-/// From the start of the tool to its end; what it wrote is looked at by a server.
+/// The time from the start of the tool to its end; a server then checks what it wrote.
 fn import(program: &Program, file: &Path, keys: u64) -> Result<Duration> {
     let folder = new_folder()?;
     let store = format!("file://{}", folder.path().join("store").display());
@@ -90,7 +92,7 @@ fn import(program: &Program, file: &Path, keys: u64) -> Result<Duration> {
     Ok(took)
 }
 
-/// From the start of the server to its first reply, which comes when all is loaded.
+/// The time from the start of the server to its first reply, which comes after the load.
 fn load(program: &Program, file: &Path, keys: u64) -> Result<Duration> {
     let folder = new_folder()?;
     fs::copy(file, folder.path().join(FILE))?;

@@ -1,16 +1,16 @@
 //! A database of about 1 GiB: recovery, sleep with little changed, branches, write amplification.
 //!
-//! In this order, as each leaves the database to the next:
+//! The order matters, since each step leaves the database to the next:
 //!
-//! 1. fill and checkpoint; write a tail of 64 MiB into the log, wait until it is durable, kill the server, start it: the
-//!    time to the first right reply to a GET of a key of the tail. Then the whole tail is looked at in samples. Again from
-//!    a checkpoint on, several times. Peers, once: their file rewritten, then the same tail.
-//! 2. change 100 keys, sleep: how long, and what was written, from before the changes on; several times.
-//! 3. change 100 keys, branch; several times.
-//! 4. write amplification: bytes written (log and store) by bytes of commands, over checkpoints with one key in a thousand
-//!    changed between them, and over one with as many random writes as there are keys.
+//! 1. Fill and checkpoint; write a tail of 64 MiB into the log, wait until it is durable, kill the server, start it:
+//!    the time to the first right reply to a GET of a key of the tail. Then check samples of the whole tail. Repeat
+//!    from a checkpoint several times. Peers, once: their file rewritten, then the same tail.
+//! 2. Change 100 keys, sleep: the time, and the bytes written since before the changes; several times.
+//! 3. Change 100 keys, branch; several times.
+//! 4. Write amplification: bytes written (log and store) per byte of commands, over checkpoints with one key in a
+//!    thousand changed between them, and over one with as many random writes as there are keys.
 //!
-//! Bytes written are the kernel's `write_bytes` of the process, which counts whole pages.
+//! Bytes written are the process's `write_bytes` from the kernel, which counts whole pages.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -110,7 +110,7 @@ fn dormouse(bench: &Bench, program: &Program, keys: u64) -> Result<Measured> {
     let mut measured = Measured::default();
     let mut server = program.start_as(SETUP)?;
     let mut client = server.client()?;
-    // As fast as it goes, whatever the disk does.
+    // At full speed, whatever the disk does.
     client.call(&["CONFIG", "SET", "loss-window", Loss::All.window()])?;
     fill(&mut client, keys)?;
     client.call(&["CONFIG", "SET", "loss-window", SETUP.loss.window()])?;
@@ -128,7 +128,7 @@ fn dormouse(bench: &Bench, program: &Program, keys: u64) -> Result<Measured> {
     Ok(measured)
 }
 
-/// Writes a tail until `log_size` has grown by so much, kills the server, and starts it again.
+/// Writes a tail until `log_size` has grown by this much, kills the server, and starts it again.
 fn recover(
     bench: &Bench,
     measured: &mut Measured,
@@ -147,13 +147,13 @@ fn recover(
         client.fill(step, |number, request| set(scattered(tail + number, keys), generation, request))?;
         tail += step;
         if program.kind == Kind::Dormouse {
-            // Its counter is of what was flushed.
+            // Its counter covers flushed bytes only.
             durable(&mut client)?;
         }
     }
     let bytes = log_size(&mut client)? - before;
     if program.kind != Kind::Dormouse {
-        // Its log is synced within a second by itself; what the process has written survives it anyway.
+        // Its log is synced within a second by itself; in any case the process's writes survive it.
         client.call(&["PING"])?;
     }
     measured.tail_mib = Some(bytes as f64 / MEBIBYTE);
@@ -195,7 +195,7 @@ fn sleep(
     keys: u64,
     generation: &mut u64,
 ) -> Result<()> {
-    // The tail that was recovered is none of it.
+    // Excludes the recovered tail.
     checkpoint(client)?;
     for _ in 0..bench.amount(5, 2) {
         let before = written_bytes(server.pid())?;
@@ -244,7 +244,7 @@ fn amplification(
     Ok(())
 }
 
-/// Changes so many keys and makes a checkpoint: what was written in all, and to the log, by bytes of commands.
+/// Changes this many keys and makes a checkpoint: bytes written in all, and to the log, per byte of commands.
 fn written(server: &Server, client: &mut Client, count: u64, keys: u64, generation: &mut u64) -> Result<(f64, f64)> {
     let before = (written_bytes(server.pid())?, log_bytes(client)?);
     let commands = change(client, count, keys, generation)? as f64;
@@ -254,7 +254,7 @@ fn written(server: &Server, client: &mut Client, count: u64, keys: u64, generati
     Ok(((after.0 - before.0) as f64 / commands, (after.1 - before.1) as f64 / commands))
 }
 
-/// Gives so many keys, at random places, new values; how many bytes these commands had.
+/// Gives this many keys, at random places, new values; returns the length of these commands in bytes.
 fn change(client: &mut Client, count: u64, keys: u64, generation: &mut u64) -> Result<u64> {
     *generation += 1;
     let first = fastrand::u64(..keys);
@@ -268,7 +268,7 @@ fn change(client: &mut Client, count: u64, keys: u64, generation: &mut u64) -> R
 }
 
 fn durable(client: &mut Client) -> Result<()> {
-    // The lag of what was written in this very millisecond is zero too.
+    // The lag of a write in this very millisecond is zero too.
     thread::sleep(Duration::from_millis(5));
     client.wait_until("the log is durable", |client| {
         let lag = client.info("persistence", "log_lag_ms")?;

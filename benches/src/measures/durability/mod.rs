@@ -1,13 +1,13 @@
-//! What keeping data costs: the log, coming back after a crash, incremental checkpoints, import.
+//! The cost of durability: the log, recovery after a crash, incremental checkpoints, import.
 //!
-//! 1. [`cost`]: CPU of the server per SET with and without the log, and throughput where nothing may be lost.
-//! 2. [`stalls`]: what clients wait while a log-keeping database makes checkpoints under full write load.
+//! 1. [`cost`]: server CPU per SET with and without the log, and throughput if nothing may be lost.
+//! 2. [`stalls`]: waits of clients while a database with a log makes checkpoints under full write load.
 //! 3. [`large`]: a database of about 1 GiB: recovery, sleep with little changed, branches, write amplification.
-//! 4. [`value`]: what clients wait while a hash of a million fields is written, loaded and freed.
+//! 4. [`value`]: waits of clients while a hash of a million fields is written, loaded and freed.
 //! 5. [`import`]: RDB files into a store.
 //!
-//! Peers keep an append-only file with the `appendfsync` that promises the same. Files lie under the temporary folder,
-//! which must be a disk: where syncing costs nothing, these numbers say nothing.
+//! Peers keep an append-only file with the `appendfsync` of the same promise. Files are in the temporary folder, which
+//! must be on a disk: without the cost of syncing these numbers mean nothing.
 
 mod cost;
 mod import;
@@ -26,10 +26,10 @@ const CONNECTIONS: usize = 50;
 const VALUE_LENGTH: usize = 64;
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 
-/// What `statfs` calls a file system in memory (`linux/magic.h`).
+/// The number of a file system in memory, from `statfs` (`linux/magic.h`).
 const TMPFS_MAGIC: i128 = 0x0102_1994;
 
-/// What can be measured alone.
+/// Parts that can be measured alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Part {
     /// CPU and throughput by loss window.
@@ -79,16 +79,16 @@ fn check_disk() -> Result<()> {
     Ok(())
 }
 
-/// Appends `SET` of the key of that number; its value is that of the `generation`.
+/// Appends `SET` of the key with number `index`, with its value of the `generation`.
 fn set(index: u64, generation: u64, request: &mut Vec<u8>) {
     command(request, &[b"SET", key(index).as_bytes(), expected(index, generation).as_bytes()]);
 }
 
-/// What a key holds after its `SET` in that generation.
+/// The value of a key after its `SET` in that generation.
 fn expected(index: u64, generation: u64) -> String {
     let mut text = vec![0; VALUE_LENGTH];
     value(index ^ (generation << 40), &mut text);
-    // Characters of ASCII only.
+    // All characters are ASCII.
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -97,8 +97,8 @@ fn fill(client: &mut Client, keys: u64) -> Result<()> {
     client.fill(keys, |index, request| set(index, 0, request))
 }
 
-/// Different indexes below `keys` for different numbers below `keys`, far from one another for numbers that follow one
-/// another. `keys` must not be a multiple of the step, which is prime.
+/// Maps different numbers below `keys` to different indexes below `keys`, consecutive ones far apart. `keys` must not
+/// be a multiple of the step, which is prime.
 fn scattered(number: u64, keys: u64) -> u64 {
     const STEP: u64 = 1_000_000_007;
     (u128::from(number) * u128::from(STEP) % u128::from(keys)) as u64

@@ -1,7 +1,7 @@
-//! What clients wait while checkpoints are made under full write load, with the log kept all the time.
+//! Waits of clients during checkpoints under full write load, with the log on all the time.
 //!
-//! Two loads of SETs, since they lead to different checkpoints: over all keys, so that every segment is written whole, and
-//! over one key in a thousand, so that tails are written, merged, and folded in, and sparse chunks copied together.
+//! Two loads of SETs lead to different checkpoints: over all keys, so that every segment is written whole, and over one
+//! key in a thousand, so that tails are written, merged, and folded in, and sparse chunks copied together.
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
-//! What clients wait while one large value is stored, loaded and freed: a hash of a million fields.
+//! Waits of clients while one large value is stored, loaded and freed: a hash of a million fields.
 //!
-//! 50 connections in a closed loop, one command at a time, of the shard that has the hash. While it is stored by a checkpoint
-//! or for a branch they set its fields and other keys; while the database sleeps and wakes, and while the hash is loaded, they
-//! read other keys, since what needs the hash waits for it; while a copy of it is deleted they set other keys.
+//! 50 connections in a closed loop, one command at a time, on the shard that has the hash. While a checkpoint or a
+//! branch stores the hash, they set its fields and other keys. While the database sleeps and wakes, and while the hash
+//! is loaded, they read other keys, since commands on the hash wait for it. While a copy of it is deleted, they set
+//! other keys.
 
 use std::time::Duration;
 
@@ -85,7 +86,7 @@ fn connect<'a>(bench: &Bench, address: std::net::SocketAddr, kinds: &'a [Command
     Ok(load)
 }
 
-/// Deletes the copy; what is left to be freed is freed within the window.
+/// Deletes the copy; the rest of its memory is freed within the window.
 fn delete(client: &mut Client) -> Result<()> {
     client.call(&["UNLINK", "copy"]).map(|_| ())
 }
