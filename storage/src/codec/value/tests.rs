@@ -81,7 +81,7 @@ fn decode(kind: u8, bytes: &[u8]) -> Result<String, CodecError> {
 /// Values of each kind, packed and not.
 fn collections() -> Vec<Object> {
     let limits = Limits::default();
-    let mut all = vec![Object::Text(vec![b'x'; 100_000].into())];
+    let mut all = vec![Object::Text(vec![b'x'; 100_000])];
     for count in [2, 5000] {
         let (mut list, mut hash, mut set) = (List::new(), Hash::new(), Set::new());
         let (mut sorted, mut numbers) = (SortedSet::new(), Set::new());
