@@ -75,7 +75,7 @@ fn a_pipeline_does_not_notice_sleep() {
     for seed in [102, 103] {
         let mut comparison = Comparison::new(seed, ours.port(), &theirs);
         let commands = Script::new(seed).filter_map(|step| match step {
-            Step::Command(words) => Some(words),
+            Step::Command(words) if !lives_for_moments(&words) => Some(words),
             _ => None,
         });
         comparison.pending = commands.take(PIPELINE).collect();
@@ -85,6 +85,14 @@ fn a_pipeline_does_not_notice_sleep() {
         drop(unrest);
         comparison.inventory();
     }
+}
+
+/// Whether RESTORE makes a key that expires while a pipeline is under way, at a moment that differs between servers.
+fn lives_for_moments(words: &Words) -> bool {
+    let time = words.get(2).and_then(|time| std::str::from_utf8(time).ok()?.parse::<u64>().ok());
+    words[0].eq_ignore_ascii_case(b"RESTORE")
+        && time.is_some_and(|ms| (1..60_000).contains(&ms))
+        && !words.iter().any(|word| word.eq_ignore_ascii_case(b"ABSTTL"))
 }
 
 /// Hand-picked commands, for cases that chance would find too rarely.

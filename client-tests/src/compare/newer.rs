@@ -139,13 +139,16 @@ fn is_no_decimal(word: &[u8]) -> bool {
     word.first() == Some(&b' ') || word.starts_with(b"( ") || digits.is_empty() || digits.eq_ignore_ascii_case(b"0x")
 }
 
-/// Whether the replies are equal, except for numbers of the same value with fewer digits.
+/// Whether the replies are equal, except for numbers with other digits behind the seventeenth decimal, where ours end.
 pub(super) fn same_coordinates(ours: &Reply, theirs: &Reply) -> bool {
     match (ours, theirs) {
         (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) => {
             kind == other && ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same_coordinates(a, b))
         }
-        _ => ours == theirs || ours.number().is_some_and(|number| Some(number) == theirs.number()),
+        _ => {
+            let difference = ours.number().zip(theirs.number()).map(|(ours, theirs)| (ours - theirs).abs());
+            ours == theirs || difference.is_some_and(|difference| difference <= 1e-17)
+        }
     }
 }
 

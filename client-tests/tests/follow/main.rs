@@ -233,7 +233,7 @@ fn what_is_in_the_way_is_said() {
     assert!(connection.run("PTTL in-7").number() > Some(SOON_MS));
     // Existing data is overwritten only on request.
     let (success, text) = ends(&[&good, "--to", &open, "--skip-unsupported"]);
-    assert!(!success && text.contains("--replace to delete everything"), "{text}");
+    assert!(!success && text.contains("--replace to replace all of its data"), "{text}");
     connection.run("SET not-from-there 1");
     let (success, text) = ends(&[&good, "--to", &open, "--skip-unsupported", "--replace"]);
     assert!(success && text.contains("the target keeps its "), "{text}");
