@@ -139,6 +139,7 @@ pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Nod
 /// Runs after a panic of a command too: nothing may count, watch or listen forever on behalf of a client that is gone.
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.session.count_unfinished(self.rest.len());
         self.session.end();
         self.session.node.clients.remove(self.client.id);
     }
@@ -224,6 +225,7 @@ impl Connection {
             reply.buffer = worker.take_reply();
             if self.client.has_messages() {
                 self.client.take_messages(&mut reply.buffer);
+                self.session.count_messages(reply.len());
             }
             if read > 0 {
                 let next = {
@@ -281,13 +283,13 @@ impl Connection {
                     tokio::task::yield_now().await;
                     None
                 }
-                Next::Slow(request) => Some(request),
-                Next::Large { bytes, spans } => Some(self.take_request(bytes, spans)),
+                Next::Slow { request, bytes } => Some((request, bytes)),
+                Next::Large { bytes, spans } => Some((self.take_request(bytes, spans), bytes)),
             };
-            if let Some(request) = slow {
+            if let Some((request, bytes)) = slow {
                 // Boxed: a rare and large future must not make every idle connection large.
                 let began = Instant::now();
-                let execution = Box::pin(self.session.execute(request, reply));
+                let execution = Box::pin(self.session.execute(request, bytes, reply));
                 beside_client(&self.stream, &self.client, execution).await;
                 waited = began.elapsed() > HASTE;
                 // Queueing commands costs little; anything else that runs here may have been long.

@@ -7,6 +7,9 @@
 //! 3. A reader ([`DatabaseMeters::totals`]) sums the blocks. When a writer is dropped, its block is folded into the
 //!    permanent sum, under the lock that readers hold, so it is never seen twice, nor missed.
 //!
+//! Bytes are those on the connection, with the protocol's framing: of requests, replies and delivered messages, also of
+//! requests that are refused or never arrive whole.
+//!
 //! Rare events (a sleep, a split, a change of the number of bytes) go to the [`DatabaseMeters`] directly.
 //!
 //! The steady clock measures durations, so that bytes over time are billed right when the system's clock is set; the
@@ -35,13 +38,13 @@ pub use self::totals::{CommandTotals, METERS, Meter, Totals};
 use self::usage::{ByteTime, Closed, Moment, OpenWindow};
 pub use self::usage::{CLOSED_MAX, Event, UsageWindow};
 
-/// Bytes of payload that one request unit pays for.
+/// Bytes that one request unit pays for.
 pub const REQUEST_UNIT_BYTES: u64 = 1024;
 
 /// The length of a usage window.
 pub const WINDOW_MS: u64 = 3_600_000;
 
-/// Returns the request units of a command that moved this many bytes of payload.
+/// Returns the request units of a request that moved this many bytes.
 pub fn request_units(bytes_in: u64, bytes_out: u64) -> u64 {
     (bytes_in + bytes_out).div_ceil(REQUEST_UNIT_BYTES).max(1)
 }

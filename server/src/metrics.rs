@@ -248,8 +248,8 @@ const STATISTICS: &[(Meter, &str, &str)] = &[
     (Meter::KeyspaceMisses, "redis_keyspace_misses_total", "Reads that found no key"),
     (Meter::ExpiredKeys, "redis_expired_keys_total", "Keys removed when their time was over"),
     (Meter::EvictedKeys, "redis_evicted_keys_total", "Keys removed to free memory"),
-    (Meter::BytesIn, "redis_net_input_bytes_total", "Bytes received in commands"),
-    (Meter::BytesOut, "redis_net_output_bytes_total", "Bytes sent in replies"),
+    (Meter::BytesIn, "redis_net_input_bytes_total", "Bytes received"),
+    (Meter::BytesOut, "redis_net_output_bytes_total", "Bytes sent in replies and messages"),
 ];
 
 const DATABASE: &[DatabaseRow] = &[
@@ -300,9 +300,9 @@ const DATABASE: &[DatabaseRow] = &[
 fn meter_row(meter: Meter) -> (&'static str, &'static str, f64) {
     match meter {
         Meter::Requests => ("dormouse_requests_total", "Commands run", 1.0),
-        Meter::RequestUnits => ("dormouse_request_units_total", "KiB of payload moved, at least one a command", 1.0),
-        Meter::BytesIn => ("dormouse_input_bytes_total", "Bytes received in commands", 1.0),
-        Meter::BytesOut => ("dormouse_output_bytes_total", "Bytes sent in replies", 1.0),
+        Meter::RequestUnits => ("dormouse_request_units_total", "KiB moved, at least one a request", 1.0),
+        Meter::BytesIn => ("dormouse_input_bytes_total", "Bytes received", 1.0),
+        Meter::BytesOut => ("dormouse_output_bytes_total", "Bytes sent in replies and messages", 1.0),
         Meter::CpuMicroseconds => ("dormouse_cpu_seconds_total", "CPU time that commands took", 1e6),
         Meter::MemoryByteMilliseconds => ("dormouse_memory_byte_seconds_total", "Memory integrated over time", 1e3),
         Meter::StoreByteMilliseconds => ("dormouse_store_byte_seconds_total", "Storage integrated over time", 1e3),

@@ -20,7 +20,7 @@ use dormouse_storage::log::Lsn;
 use crate::clients::Client;
 use crate::databases::Tenant;
 use crate::late::Awaiting;
-use crate::metering::Writer;
+use crate::metering::{REQUEST_UNIT_BYTES, Writer};
 use crate::node::Node;
 use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
 use crate::rights::Rights;
@@ -86,6 +86,8 @@ pub struct Session {
     pub awaiting: Vec<Awaiting>,
     /// The log position that unsent replies wait for.
     pub unsent: Lsn,
+    /// Bytes of messages sent to it that do not fill a request unit yet.
+    message_bytes: u64,
     /// Messages that it has published and that may report writes that are not durable yet.
     pub unpublished: Vec<Message>,
     /// Start of the last batch or command.
@@ -131,6 +133,7 @@ impl Session {
             awaited: 0,
             awaiting: Vec::new(),
             unsent: 0,
+            message_bytes: 0,
             unpublished: Vec::new(),
             since: Instant::now(),
             written: 0,
@@ -352,6 +355,27 @@ impl Session {
     /// Number of its subscriptions.
     pub fn subscribed(&self) -> usize {
         self.subscriptions.as_ref().map_or(0, |all| all.channels.len() + all.patterns.len())
+    }
+
+    /// Counts messages that are sent to the client. However they are divided, each KiB takes one unit.
+    pub fn count_messages(&mut self, bytes: usize) {
+        if bytes > 0 && self.authenticated {
+            self.message_bytes += bytes as u64;
+            let mut batch = self.worker.take_batch();
+            batch.delivered(self.message_bytes / REQUEST_UNIT_BYTES, bytes as u64);
+            self.message_bytes %= REQUEST_UNIT_BYTES;
+            self.worker.commit(&self.writer, batch, Duration::ZERO);
+        }
+    }
+
+    /// Counts the bytes of a request whose end never came.
+    pub fn count_unfinished(&self, bytes: usize) {
+        if bytes > 0 && self.authenticated {
+            let mut batch = self.worker.take_batch();
+            batch.bytes_in += bytes as u64;
+            batch.refused(bytes as u64, 0);
+            self.worker.commit(&self.writer, batch, Duration::ZERO);
+        }
     }
 
     pub fn count_keyspace(&self, hits: u64, misses: u64) {

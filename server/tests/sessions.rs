@@ -1,190 +1,25 @@
-//! Behavior of a connection as its client sees it: order, transactions, subscriptions, and billing.
+//! Behavior of a connection as its client sees it: order, transactions, and subscriptions.
 
-use std::ffi::OsString;
+#[expect(dead_code, reason = "no test here looks at the meters")]
+mod node;
+
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use dormouse::cli::Invocation;
 use dormouse::clients::OutputLimit;
 use dormouse::clock;
-use dormouse::commands::{COUNTED, TABLE};
-use dormouse::config::Settings;
-use dormouse::connection::Accepted;
-use dormouse::databases::{Tenant, Tenants};
-use dormouse::event_loop::{self, Handle};
+use dormouse::commands::COUNTED;
+use dormouse::databases::Tenant;
 use dormouse::keeper;
-use dormouse::metering::{Meter, Totals};
-use dormouse::node::Node;
-use dormouse::peer::Peer;
 use dormouse_autoscaler::Autoscaler;
 use dormouse_shard::checkpoint::SleepOutcome;
-use dormouse_shard::database::Engine;
 use dormouse_shard::keyspace::Keyspace;
-use dormouse_shard::lane::Lane;
+use dormouse_storage::log::Log;
 use dormouse_storage::log::sink::Objects;
-use dormouse_storage::log::{Log, Window};
-use dormouse_storage::store::{FaultyStore, Store, StoreFault, StoreRequest};
-use tokio::runtime::Runtime;
-
-/// The held clock of the engine; workers have their own.
-static CLOCK_MS: AtomicU64 = AtomicU64::new(1_700_000_000_000);
-
-struct Bench {
-    node: Arc<Node>,
-    runtime: Runtime,
-    worker: Handle,
-    faults: Arc<FaultyStore>,
-}
-
-impl Bench {
-    fn new(tokens: &[&str]) -> Self {
-        Self::with(tokens, None)
-    }
-
-    /// Creates a bench with a log that is flushed when the test says so.
-    fn logged() -> (Self, Arc<Log>) {
-        let sink = Box::new(Objects::new(Arc::new(Store::memory())));
-        let (log, _) = Log::over(sink, 1, || CLOCK_MS.load(Ordering::SeqCst)).expect("an empty store");
-        let bench = Self::with(&[], Some(Arc::clone(&log)));
-        bench.tenant("default").database.shared.journal.declare(Window::Zero);
-        (bench, log)
-    }
-
-    fn with(tokens: &[&str], log: Option<Arc<Log>>) -> Self {
-        Self::at(tokens, log, || CLOCK_MS.load(Ordering::SeqCst))
-    }
-
-    fn at(tokens: &[&str], log: Option<Arc<Log>>, clock: fn() -> u64) -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads");
-        let words = ["dormouse", "--store", "memory://"].into_iter().map(OsString::from);
-        let tokens = tokens.iter().flat_map(|token| ["--token", token]).map(OsString::from);
-        let Ok(Invocation::Serve(options)) = Invocation::parse(words.chain(tokens), []) else {
-            panic!("the options are accepted");
-        };
-        let settings = Settings::new(&options);
-        let faults = FaultyStore::new(Arc::new(object_store::memory::InMemory::new()));
-        let engine = Engine {
-            store: Arc::new(Store::over(faults.clone(), "memory://")),
-            lane: Lane::new("lane", 2, 0).expect("threads"),
-            loader: Lane::new("loader", 2, 0).expect("threads"),
-            patient: Lane::new("patient", 1, 0).expect("threads"),
-            background: runtime.handle().clone(),
-            clock,
-            writer: 1,
-            log,
-            recovered: Arc::default(),
-            give_back: || {},
-            health: Arc::default(),
-        };
-        let tenants = runtime
-            .block_on(Tenants::open(options.tokens.clone(), &engine, &settings.database, &COUNTED, || 42))
-            .expect("tokens that open databases");
-        let (shutdown, _) = tokio::sync::mpsc::unbounded_channel();
-        let node = Node::new(tenants, engine, settings, options.policy.clone(), 1, shutdown);
-        let (worker, _) = event_loop::start(0, Arc::clone(&node)).expect("a thread");
-        Self { node, runtime, worker, faults }
-    }
-
-    fn tenant(&self, name: &str) -> Arc<Tenant> {
-        self.node.tenants.of_name(name).expect("a database of that name")
-    }
-
-    fn connect(&self) -> Connection {
-        let (ours, theirs) = UnixStream::pair().expect("sockets");
-        theirs.set_nonblocking(true).expect("a socket");
-        ours.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
-        self.worker.serve(Accepted::Unix(theirs), Peer::Unix("test".into()));
-        Connection { stream: ours }
-    }
-
-    fn sleep(&self) {
-        self.runtime.block_on(self.tenant("default").database.sleep()).expect("the store is well");
-    }
-
-    /// Puts `default` to sleep and wakes it with no data in memory: the background load finds nothing.
-    fn unload(&self) {
-        self.sleep();
-        let database = Arc::clone(&self.tenant("default").database);
-        self.runtime.block_on(async {
-            let chunks = self.node.engine.store.list("db/default/chunk").await.expect("a listing");
-            chunks.iter().for_each(|chunk| self.faults.hide(&chunk.name));
-            let failed = database.counters.load_errors.load(Ordering::SeqCst);
-            database.awake().await.expect("the manifest is there");
-            while database.counters.load_errors.load(Ordering::SeqCst) == failed
-                || database.counters.loading.load(Ordering::SeqCst) > 0
-            {
-                tokio::task::yield_now().await;
-            }
-            chunks.iter().for_each(|chunk| self.faults.show(&chunk.name));
-        });
-    }
-
-    /// Returns the meters of a database after all replies are counted, which happens just after a reply is made.
-    fn totals(&self, name: &str) -> Totals {
-        self.tenant(name).meters.totals(CLOCK_MS.load(Ordering::SeqCst))
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        self.node.drain();
-    }
-}
-
-struct Connection {
-    stream: UnixStream,
-}
-
-impl Connection {
-    /// Sends lines in one write, each a command of words.
-    fn send(&mut self, lines: &[&str]) {
-        let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-        self.stream.write_all(text.as_bytes()).expect("an open connection");
-    }
-
-    /// Reads exactly the expected bytes.
-    #[track_caller]
-    fn expect(&mut self, expected: &str) {
-        let mut read = vec![0; expected.len()];
-        let mut len = 0;
-        while len < read.len() && expected.as_bytes().starts_with(&read[..len]) {
-            len += match self.stream.read(&mut read[len..]) {
-                Ok(0) | Err(_) => break,
-                Ok(more) => more,
-            };
-        }
-        assert_eq!(String::from_utf8_lossy(&read[..len]), expected);
-    }
-
-    #[track_caller]
-    fn check(&mut self, line: &str, expected: &str) {
-        self.send(&[line]);
-        self.expect(expected);
-    }
-
-    /// Whether no reply has arrived.
-    fn is_silent(&mut self) -> bool {
-        self.stream.set_nonblocking(true).expect("a socket");
-        let read = self.stream.read(&mut [0]);
-        self.stream.set_nonblocking(false).expect("a socket");
-        read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-    }
-
-    #[track_caller]
-    fn expect_end(&mut self) {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).expect("an end");
-        assert_eq!(String::from_utf8_lossy(&rest), "");
-    }
-}
-
-fn calls(totals: &Totals, name: &str) -> u64 {
-    totals.command(TABLE.by_name(name.as_bytes()).expect("a command").id).calls
-}
+use dormouse_storage::store::{Store, StoreFault, StoreRequest};
+use node::{Bench, CLOCK_MS, Connection};
 
 #[test]
 fn replies_come_in_order_whatever_way_commands_take() {
@@ -324,47 +159,6 @@ fn many_channels_and_watched_keys_cost_no_more_each() {
         client.expect(&format!("*3\r\n$11\r\nunsubscribe\r\n$6\r\n{name}\r\n:{}\r\n", names.len() - at));
     }
     sender.join().expect("it does not panic");
-}
-
-#[test]
-fn everybody_pays_for_what_he_ran() {
-    let bench = Bench::new(&["dm_one_secret", "dm_two_secret"]);
-    let mut client = bench.connect();
-    client.check("AUTH dm_one_secret", "+OK\r\n");
-    let lines: Vec<&str> =
-        std::iter::repeat_n("SET a 1", 10).chain(["AUTH dm_two_secret", "SET b 1", "PING"]).collect();
-    client.send(&lines);
-    client.expect(&("+OK\r\n".repeat(12) + "+PONG\r\n"));
-    // Answered after it was counted.
-    client.check("PING", "+PONG\r\n");
-    let (one, two) = (bench.totals("one"), bench.totals("two"));
-    assert_eq!((calls(&one, "SET"), calls(&two, "SET")), (10, 1));
-    client.check("DBSIZE", ":1\r\n");
-}
-
-#[test]
-fn a_queued_command_is_counted_once() {
-    let bench = Bench::new(&[]);
-    let mut client = bench.connect();
-    client.check("PING", "+PONG\r\n");
-    client.check("PING", "+PONG\r\n");
-    let before = bench.totals("default");
-    client.send(&["MULTI", "SET a 1", "GET a", "EXEC"]);
-    client.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n$1\r\n1\r\n");
-    client.check("DBSIZE", ":1\r\n");
-    client.check("DBSIZE", ":1\r\n");
-    let spent = bench.totals("default").since(&before);
-    for (name, expected) in [("MULTI", 1), ("SET", 1), ("GET", 1), ("EXEC", 1)] {
-        assert_eq!(calls(&spent, name), expected, "{name}");
-    }
-    let bytes_in = "MULTI".len() + "SETa1".len() + "GETa".len() + "EXEC".len();
-    let bytes_out = "+OK\r\n".len() + 2 * "+QUEUED\r\n".len() + "*2\r\n+OK\r\n$1\r\n1\r\n".len();
-    // DBSIZE, and its reply, once or twice: the second is counted after its reply.
-    let pings = (spent[Meter::BytesIn] as usize - bytes_in) / "DBSIZE".len();
-    assert_eq!(spent[Meter::BytesIn] as usize, bytes_in + pings * "DBSIZE".len());
-    assert_eq!(spent[Meter::BytesOut] as usize, bytes_out + pings * ":1\r\n".len());
-    assert!((1..=2).contains(&pings), "{pings}");
-    assert_eq!(spent[Meter::Requests] as usize, 4 + pings);
 }
 
 #[test]

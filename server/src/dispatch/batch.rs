@@ -39,8 +39,11 @@ pub enum Next {
     Flush,
     /// Give other connections a turn.
     Yield,
-    /// Run this request the slow way.
-    Slow(OwnedRequest),
+    /// Run this request, which has taken `bytes`, the slow way.
+    Slow {
+        request: OwnedRequest,
+        bytes: usize,
+    },
     /// Run this large request the slow way. It is not consumed yet: the next `bytes`, with its arguments at `spans`.
     Large {
         bytes: usize,
@@ -66,6 +69,10 @@ impl Session {
         lent::take();
         let mut batch = self.worker.take_batch();
         let (used, next) = self.run_batch(parser, input, reply, &mut batch, started, now_ms);
+        if self.authenticated {
+            let slow = if let Next::Slow { bytes, .. } = &next { *bytes } else { 0 };
+            batch.bytes_in += (used - slow) as u64;
+        }
         let elapsed = started.elapsed().saturating_sub(lent::take());
         if elapsed.as_nanos() as u64 >= self.node.noted_from_ns() {
             self.find_slow(&input[..used], &batch, elapsed);
@@ -127,7 +134,11 @@ impl Session {
                 Ok(Parsed::Complete { request, consumed }) => (request, consumed),
                 Ok(Parsed::Incomplete { .. }) => return (at, Next::Read),
                 Err(error) => {
+                    let replied = reply.len();
                     reply.error(&format!("ERR {error}"));
+                    if self.authenticated {
+                        batch.refused((input.len() - at) as u64, (reply.len() - replied) as u64);
+                    }
                     return (input.len(), Next::Close);
                 }
             };
@@ -160,6 +171,7 @@ impl Session {
                         match budget.take(self.cost(entry, request)) {
                             Fit::Now => {
                                 self.run_now(entry, run, request, reply, batch, now_ms);
+                                count(batch, &self.tenant, entry.id, consumed, reply, replied);
                                 at += consumed;
                                 if self.closing {
                                     return (at, Next::Close);
@@ -179,7 +191,7 @@ impl Session {
             return match parser.parse(&input[at..]) {
                 Ok(Parsed::Complete { request, consumed }) => match request.spans_in(input) {
                     Some(spans) if consumed >= LARGE_BYTES => (0, Next::Large { bytes: consumed, spans: spans.into() }),
-                    _ => (at + consumed, Next::Slow(request.to_owned())),
+                    _ => (at + consumed, Next::Slow { request: request.to_owned(), bytes: consumed }),
                 },
                 _ => (at, Next::Read),
             };
@@ -194,7 +206,7 @@ impl Session {
         }
     }
 
-    /// Runs a command of the session.
+    /// Runs a command of the session. The caller counts it.
     fn run_now(
         &mut self,
         entry: &CommandEntry,
@@ -216,7 +228,6 @@ impl Session {
             batch.timed(entry.id, took.as_nanos() as u64);
             self.node.note_time(&self.tenant, &self.client, entry.row, request, took, now_ms);
         }
-        count(batch, &self.tenant, entry.id, request, reply, before);
     }
 
     /// Runs requests under the lock of the shard that has the first one's slot, until one belongs elsewhere.
@@ -291,6 +302,7 @@ impl Front for Metered<'_> {
         &mut self,
         entry: &'static CommandEntry,
         request: Request<'_>,
+        bytes: usize,
         reply: &Reply,
         before: usize,
         began: Option<Instant>,
@@ -304,7 +316,7 @@ impl Front for Metered<'_> {
             self.batch.timed(entry.id, took.as_nanos() as u64);
             node.note_time(tenant, client, entry.row, request, took, self.now_ms);
         }
-        count(self.batch, tenant, entry.id, request, reply, before);
+        count(self.batch, tenant, entry.id, bytes, reply, before);
     }
 
     fn left(&mut self, left: Left, end: usize) {

@@ -36,12 +36,22 @@ use crate::session::Session;
 use crate::strangers::Neighbourhood;
 use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
 
+/// What became of a request, with the index of its command in the table.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Ran(usize),
+    /// It was queued by MULTI, or refused there.
+    Queued,
+    /// Its command did not run, or does not exist.
+    Refused(Option<usize>),
+}
+
 /// Copies of waiting requests are charged for above this size.
 const COPY_BYTES_FREE: usize = 1024;
 
 impl Session {
-    /// Runs one request, waiting for what it needs.
-    pub async fn execute(&mut self, request: OwnedRequest, reply: &mut Reply) {
+    /// Runs one request, which has taken `bytes` of input, waiting for what it needs.
+    pub async fn execute(&mut self, request: OwnedRequest, bytes: usize, reply: &mut Reply) {
         if self.node.tenants.needs_token() && shows_token(request.as_request()) {
             let (_, now_ms) = self.worker.now();
             self.held_back = self.node.guesses.wait(Neighbourhood::of(&self.client.peer), now_ms);
@@ -62,7 +72,7 @@ impl Session {
         let awaited = std::mem::take(&mut self.awaited);
         // A small copy is part of every connection's cost.
         let copied = Some(request.heap_bytes()).filter(|bytes| *bytes > COPY_BYTES_FREE).unwrap_or(0);
-        let (id, busy) = match self.client.hold(copied) {
+        let (fate, busy) = match self.client.hold(copied) {
             Ok(()) => {
                 let done = busy(self.dispatch(&request, reply, now_ms)).await;
                 self.client.let_go(copied);
@@ -73,7 +83,7 @@ impl Session {
                     transaction.broken = true;
                 }
                 reply.error(&account::refusal(limit).to_string());
-                (None, Duration::ZERO)
+                (Fate::Refused(None), Duration::ZERO)
             }
         };
         reply.settle(before);
@@ -88,23 +98,25 @@ impl Session {
         if own > 0 && limit.is_some_and(|limit| started.elapsed() > limit / 2) {
             self.since = Instant::now();
         }
-        let request = request.as_request();
-        if !self.authenticated {
-            // It belongs to no database.
-        } else if let Some(id) = id {
-            let took = (busy + self.elsewhere).saturating_sub(self.nested);
-            let mut batch = self.worker.take_batch();
-            count(&mut batch, &self.tenant, id, request, reply, before);
-            self.worker.commit(&self.writer, batch, took);
-            self.node.note_time(&self.tenant, &self.client, TABLE.get(id).row, request, took, now_ms);
-        } else if reply.buffer.get(before) == Some(&b'-') {
+        let is_error = reply.buffer.get(before) == Some(&b'-');
+        if is_error && self.authenticated {
             self.tenant.errors.count(&reply.buffer[before..]);
         }
         reply.set_version(self.version);
         self.leave_out(reply, before);
+        // What a stranger asks belongs to no database.
+        if self.authenticated {
+            let took = (busy + self.elsewhere).saturating_sub(self.nested);
+            self.count(fate, is_error, bytes as u64, (reply.len() - before) as u64, took);
+            if let Fate::Ran(id) = fate {
+                let row = TABLE.get(id).row;
+                self.node.note_time(&self.tenant, &self.client, row, request.as_request(), took, now_ms);
+            }
+        }
         if subscribed > 0 && self.client.has_messages() {
             let mut messages = Vec::new();
             self.client.take_messages(&mut messages);
+            self.count_messages(messages.len());
             if self.subscribed() < subscribed {
                 // They were sent while it still listened: a client does not expect them after the confirmation.
                 let bytes = messages.len();
@@ -133,19 +145,44 @@ impl Session {
         .await;
     }
 
-    /// Answers one request. Returns the index of its command in the table, if it has one.
-    async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Option<usize> {
+    /// Counts a request that has taken `bytes_in` and whose reply has `bytes_out`.
+    fn count(&self, fate: Fate, is_error: bool, bytes_in: u64, bytes_out: u64, took: Duration) {
+        let mut batch = self.worker.take_batch();
+        batch.bytes_in += bytes_in;
+        let took = match fate {
+            Fate::Ran(command) => {
+                batch.request(command, bytes_in, bytes_out);
+                if is_error {
+                    batch.failed(command);
+                }
+                took
+            }
+            Fate::Queued => {
+                batch.queued(bytes_in, bytes_out);
+                Duration::ZERO
+            }
+            Fate::Refused(command) => {
+                batch.refused(bytes_in, bytes_out);
+                command.into_iter().for_each(|command| batch.rejected(command));
+                Duration::ZERO
+            }
+        };
+        self.worker.commit(&self.writer, batch, took);
+    }
+
+    /// Answers one request.
+    async fn dispatch(&mut self, owned: &OwnedRequest, reply: &mut Reply, now_ms: u64) -> Fate {
         let request = owned.as_request();
         if is_http(request.arg(0)) {
             tracing::warn!(peer = %self.client.peer, "closed: the client speaks HTTP, as a malicious web page would");
             self.closing = true;
-            return None;
+            return Fate::Refused(None);
         }
         let entry = match TABLE.resolve(request) {
             Ok(entry) => entry,
             Err(text) => {
                 self.refuse_unresolved(request, &text, reply);
-                return None;
+                return Fate::Refused(None);
             }
         };
         if let Err(refusal) = self.admit(entry) {
@@ -158,20 +195,11 @@ impl Session {
                 reply.error(&refusal);
             }
             self.note_refusal();
-            if self.authenticated {
-                let mut batch = self.worker.take_batch();
-                batch.rejected(entry.id);
-                self.worker.commit(&self.writer, batch, Duration::ZERO);
-            }
-            return None;
+            return Fate::Refused(Some(entry.id));
         }
         if self.transaction.is_some() && !entry.row.flags.contains(Flags::AT_ONCE) {
-            let before = reply.len();
             transaction::enqueue(self, entry, owned.clone(), reply);
-            let mut batch = self.worker.take_batch();
-            batch.queued(request.bytes() as u64, (reply.len() - before) as u64);
-            self.worker.commit(&self.writer, batch, Duration::ZERO);
-            return None;
+            return Fate::Queued;
         }
         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
         match entry.action {
@@ -206,7 +234,7 @@ impl Session {
                 reply.error(&table::wrong_arity(&entry.name))
             }
         }
-        Some(entry.id)
+        Fate::Ran(entry.id)
     }
 
     /// Answers a request with an unknown command or a wrong number of arguments.
@@ -308,10 +336,10 @@ async fn busy<T>(future: impl Future<Output = T>) -> (T, Duration) {
     (done, busy)
 }
 
-/// Counts a command whose reply begins at `before`.
+/// Counts a command that has taken `bytes` of input and whose reply begins at `before`.
 #[inline]
-fn count(batch: &mut Batch, tenant: &Tenant, command: usize, request: Request<'_>, reply: &Reply, before: usize) {
-    batch.request(command, request.bytes() as u64, (reply.len() - before) as u64);
+fn count(batch: &mut Batch, tenant: &Tenant, command: usize, bytes: usize, reply: &Reply, before: usize) {
+    batch.request(command, bytes as u64, (reply.len() - before) as u64);
     if reply.buffer.get(before) == Some(&b'-') {
         batch.failed(command);
         tenant.errors.count(&reply.buffer[before..]);

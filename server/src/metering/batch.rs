@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::histogram::{Cells, Histogram, step_of};
+use super::histogram::{Cells, Histogram, bump, step_of};
 use super::totals::{CommandTotals, METERS, Meter, Totals};
 use super::{DatabaseMeters, request_units};
 
@@ -14,7 +14,8 @@ use super::{DatabaseMeters, request_units};
 pub struct Batch {
     requests: u64,
     request_units: u64,
-    bytes_in: u64,
+    /// Bytes taken from the connection.
+    pub bytes_in: u64,
     bytes_out: u64,
     pub keyspace_hits: u64,
     pub keyspace_misses: u64,
@@ -44,7 +45,8 @@ impl Batch {
         Batch::default()
     }
 
-    /// Counts a command that ran: its index in the command table, the payload of its arguments and of its reply.
+    /// Counts a command that ran: its index in the command table, the bytes of its request and of its reply. Those of
+    /// the request are added to [`Self::bytes_in`] by the caller, which knows them for many requests at once.
     #[inline]
     pub fn request(&mut self, command: usize, bytes_in: u64, bytes_out: u64) {
         self.queued(bytes_in, bytes_out);
@@ -55,9 +57,21 @@ impl Batch {
     #[inline]
     pub fn queued(&mut self, bytes_in: u64, bytes_out: u64) {
         self.requests += 1;
+        self.refused(bytes_in, bytes_out);
+    }
+
+    /// Counts bytes that moved for no command: of a refused request, or of one that never arrived whole. They take
+    /// units, but are no request.
+    #[inline]
+    pub fn refused(&mut self, bytes_in: u64, bytes_out: u64) {
         self.request_units += request_units(bytes_in, bytes_out);
-        self.bytes_in += bytes_in;
         self.bytes_out += bytes_out;
+    }
+
+    /// Counts messages of other clients that were delivered to this one.
+    pub fn delivered(&mut self, units: u64, bytes: u64) {
+        self.request_units += units;
+        self.bytes_out += bytes;
     }
 
     /// Counts the command of such a request when it runs.
@@ -71,7 +85,7 @@ impl Batch {
         self.command(command).totals.failed += 1;
     }
 
-    /// Counts a command that was refused before it ran. It is not a request, and not billed.
+    /// Counts a command that was refused before it ran; [`Self::refused`] counts its bytes.
     pub fn rejected(&mut self, command: usize) {
         self.command(command).totals.rejected += 1;
     }
@@ -285,10 +299,4 @@ impl Block {
             }
         }
     }
-}
-
-/// Adds to a cell that only this thread writes, so no write can come between the load and the store.
-#[inline]
-pub(super) fn bump(cell: &AtomicU64, more: u64) {
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }

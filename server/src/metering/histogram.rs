@@ -70,12 +70,18 @@ pub(super) struct Cells([AtomicU64; STEPS]);
 impl Cells {
     #[inline]
     pub fn count(&self, step: usize, calls: u64) {
-        super::batch::bump(&self.0[step], calls);
+        bump(&self.0[step], calls);
     }
 
     pub fn read(&self) -> Histogram {
         Histogram(std::array::from_fn(|step| self.0[step].load(Ordering::Relaxed)))
     }
+}
+
+/// Adds to a cell that only this thread writes, so no write can come between the load and the store.
+#[inline]
+pub(super) fn bump(cell: &AtomicU64, more: u64) {
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 #[cfg(test)]

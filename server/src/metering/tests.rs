@@ -31,6 +31,9 @@ fn a_batch_counts_once() {
     batch.request(GET, 10, 5);
     batch.failed(SET);
     batch.rejected(2);
+    batch.refused(1500, 20);
+    batch.delivered(3, 3100);
+    batch.bytes_in = 1550;
     batch.keyspace_hits = 1;
     batch.keyspace_misses = 1;
     assert_eq!(batch.requests(), 3);
@@ -39,7 +42,7 @@ fn a_batch_counts_once() {
         writer.commit(&mut batch, 3000); // the second time there is nothing but time
     }
     let totals = meters.totals(0);
-    let expected = [3, 4, 50, 2010, 6, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+    let expected = [3, 9, 1550, 5130, 6, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(totals.meters().map(|(_, value)| value).collect::<Vec<_>>(), expected);
     assert_eq!(totals.command(GET), CommandTotals { calls: 2, nanoseconds: 2000, rejected: 0, failed: 0 });
     assert_eq!(totals.command(SET), CommandTotals { calls: 1, nanoseconds: 1000, rejected: 0, failed: 1 });
@@ -109,6 +112,7 @@ fn no_count_is_lost() {
                             let mut batch = Batch::new();
                             batch.request(thread % NAMES.len(), 1000, 1000);
                             batch.request(GET, 0, 0);
+                            batch.bytes_in = 1000;
                             writer.commit(&mut batch, 1000);
                         }
                         meters.count(Meter::Splits, 1);

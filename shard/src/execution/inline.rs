@@ -44,8 +44,16 @@ pub trait Front {
     /// Called before a command runs, with its bytes of input and its estimated cost.
     fn begin(&mut self, entry: Self::Entry, bytes: usize, cost: usize) -> Self::Mark;
 
-    /// It has run; its reply begins at `before`.
-    fn ran(&mut self, entry: Self::Entry, request: Request<'_>, reply: &Reply, before: usize, mark: Self::Mark);
+    /// It has run; `bytes` are those of its input, and its reply begins at `before`.
+    fn ran(
+        &mut self,
+        entry: Self::Entry,
+        request: Request<'_>,
+        bytes: usize,
+        reply: &Reply,
+        before: usize,
+        mark: Self::Mark,
+    );
 
     /// The replies that have not been noted yet, up to `end`, wait for the entries in `left`.
     fn left(&mut self, left: Left, end: usize);
@@ -170,7 +178,7 @@ pub fn run<'i, F: Front>(
                 budget.spend((db.freed_bytes() - freed) / budget::FREED_BYTES_PER_ELEMENT);
                 freed = db.freed_bytes();
             }
-            front.ran(entry, request, reply, before, mark);
+            front.ran(entry, request, end - at, reply, before, mark);
             operations += 1;
             at = end;
             if db.is_laden() {

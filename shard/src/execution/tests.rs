@@ -266,7 +266,7 @@ impl Front for Tables {
 
     fn begin(&mut self, _: &'static Row, _: usize, _: usize) {}
 
-    fn ran(&mut self, _: &'static Row, _: Request<'_>, _: &Reply, _: usize, (): ()) {
+    fn ran(&mut self, _: &'static Row, _: Request<'_>, _: usize, _: &Reply, _: usize, (): ()) {
         self.ran += 1;
     }
 
