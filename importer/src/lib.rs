@@ -69,7 +69,7 @@ impl FileImport {
 
 /// Notes a value that is left out.
 fn note_unsupported(progress: &Progress, name: &[u8], what: &str) {
-    progress.note(&format!("cannot take `{}`: {what}", dormouse_storage::rdb::import::shown(name)));
+    progress.note(&format!("cannot take `{}`: {what}", dormouse_storage::rdb::error::shown(name)));
 }
 
 fn now_ms() -> u64 {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dormouse_storage::log::Log;
-use dormouse_storage::rdb::import::{Import as Order, ImportError, ImportStep};
+use dormouse_storage::rdb::error::ImportError;
+use dormouse_storage::rdb::import::{Import as Order, ImportStep};
 use dormouse_storage::store::{Store, StoreError};
 use futures::executor::block_on;
 

@@ -13,7 +13,7 @@ use std::thread;
 
 use dormouse_protocol::Response;
 use dormouse_storage::codec::value::kind;
-use dormouse_storage::rdb::import::shown;
+use dormouse_storage::rdb::error::shown;
 use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
 use crate::output::print_error;

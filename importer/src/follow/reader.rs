@@ -19,7 +19,7 @@ use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
 use dormouse_storage::codec::{CodecError, checksum};
-use dormouse_storage::rdb::reader::{RdbError, RdbProblem};
+use dormouse_storage::rdb::error::{RdbError, RdbProblem};
 use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
 
 use super::Interruption;

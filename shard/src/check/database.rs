@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use dormouse_storage::codec::Reader;
-use dormouse_storage::effect::{self, EffectBody};
 use dormouse_storage::log::format::{EntryKind, Identity, LogItem, read_item};
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::sink::FOLDER;
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::manifest::{self, History, Manifest, Names, PageInfo};
 use dormouse_storage::store::{Store, StoreError};
-use dormouse_types::segment::{Placement, SlotPlacement};
+use dormouse_types::segment::SlotPlacement;
 
-use super::objects::{Fault, Wanted, check_chunk, check_tail};
+use super::objects::{Fault, Wanted, check_chunk, check_tail, malformed_effect};
 use super::{Checked, Needed, Problem};
 
 /// Problems of one object that are reported one by one.
@@ -283,16 +282,6 @@ fn malformed_item(items: &[u8], placement: &SlotPlacement) -> Option<String> {
         }
     }
     None
-}
-
-/// The defect of an effect, if it has one.
-pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlacement) -> Option<&'static str> {
-    let key = match effect::read(body) {
-        None => return Some("an effect that cannot be read"),
-        Some(EffectBody::Command(_)) => return None,
-        Some(EffectBody::Delete { key } | EffectBody::Value { key, .. } | EffectBody::Expiry { key, .. }) => key,
-    };
-    (placement.position(&key) != position).then_some("an effect at another key's place")
 }
 
 /// Counts the objects in the database's folder that no manifest names.

@@ -36,7 +36,7 @@ use dormouse_types::Limits;
 use dormouse_types::record::Record;
 use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement, prefix53};
 
-use super::salvage::SalvageError;
+use super::SalvageError;
 use crate::export::{About, Export, Exported};
 use crate::keyspace::Shared;
 use crate::replay::replayed;

@@ -32,6 +32,7 @@ use futures::executor::block_on;
 
 use self::database::{check_database, check_history};
 pub use self::log::CheckedLog;
+use crate::export::ExportError;
 
 /// Checks of one database at most, until its newest manifest holds still.
 const ATTEMPTS: usize = 4;
@@ -54,6 +55,17 @@ impl fmt::Display for Problem {
         writeln!(f, "    affected: {}", self.affected)?;
         write!(f, "    remedy:   {}", self.remedy)
     }
+}
+
+/// The reason why nothing was recovered.
+#[derive(Debug, thiserror::Error)]
+pub enum SalvageError {
+    #[error("no data of database `{0}` can be read")]
+    Nothing(String),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
 }
 
 /// Objects that exist and are not needed.

@@ -4,13 +4,12 @@ use bytes::Bytes;
 use dormouse_storage::chunk::{ChunkEntry, ChunkIndex, SegmentLocation};
 use dormouse_storage::codec::block::{stored_checksum, verify};
 use dormouse_storage::codec::segment::decode_body;
+use dormouse_storage::effect::{self, EffectBody};
 use dormouse_storage::manifest::{PieceInfo, SegmentInfo, TailInfo};
 use dormouse_storage::store::{Store, StoreError};
 use dormouse_storage::tail::Tail;
 use dormouse_types::Limits;
-use dormouse_types::segment::{PREFIX_BITS, Range53, SLOT_BITS, SlotPlacement};
-
-use super::database::malformed_effect;
+use dormouse_types::segment::{PREFIX_BITS, Placement, Range53, SLOT_BITS, SlotPlacement};
 
 /// A defect in a part of an object.
 pub(super) struct Fault {
@@ -213,4 +212,14 @@ pub(super) async fn check_tail(
         }
     }
     Ok(faults)
+}
+
+/// The defect of an effect, if it has one.
+pub(super) fn malformed_effect(position: u64, body: &[u8], placement: &SlotPlacement) -> Option<&'static str> {
+    let key = match effect::read(body) {
+        None => return Some("an effect that cannot be read"),
+        Some(EffectBody::Command(_)) => return None,
+        Some(EffectBody::Delete { key } | EffectBody::Value { key, .. } | EffectBody::Expiry { key, .. }) => key,
+    };
+    (placement.position(&key) != position).then_some("an effect at another key's place")
 }

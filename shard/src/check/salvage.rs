@@ -20,10 +20,11 @@ use dormouse_storage::log::recovery::{Recovered, collect};
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::manifest::{self, History, Manifest, PagedManifest};
 use dormouse_storage::replay::Replay;
-use dormouse_storage::store::{Store, StoreError};
+use dormouse_storage::store::Store;
 use dormouse_storage::tail::Tail;
 use futures::executor::block_on;
 
+use super::SalvageError;
 use super::fragments::Fragments;
 use crate::export::{About, Export, ExportError, Exported, export_readable};
 use crate::snapshot::{Snapshot, Unreadable};
@@ -35,17 +36,6 @@ pub struct Salvaged<W> {
     pub exported: Exported,
     /// The parts that were left out, in plain words.
     pub left_out: Vec<String>,
-}
-
-/// The reason why nothing was recovered.
-#[derive(Debug, thiserror::Error)]
-pub enum SalvageError {
-    #[error("no data of database `{0}` can be read")]
-    Nothing(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Export(#[from] ExportError),
 }
 
 /// Writes everything readable of a database. It blocks, so it must not be called from async code.

@@ -8,7 +8,7 @@ use dormouse_storage::manifest::{ChunkInfo, Manifest, PieceInfo, SegmentInfo, Ta
 use dormouse_storage::tail::TailRecord;
 use dormouse_types::segment::{Range53, prefix53};
 
-use super::visit::{Visited, Written};
+use super::seen::{Visited, Written};
 
 /// A tail is merged with the next older one unless that is larger by more than this factor. So the number of times that
 /// a record is rewritten is logarithmic in the amount of data.

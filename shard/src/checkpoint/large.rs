@@ -31,7 +31,7 @@ use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::Captured;
 
 use super::Output;
-use super::visit::{InChunk, Visited};
+use super::seen::{InChunk, Visited};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::shard::{HeldShard, ShardGate};

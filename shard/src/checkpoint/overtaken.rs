@@ -34,7 +34,7 @@ impl Database {
         *self.manifest.lock() = None;
         *self.recovered.lock() = None;
         let mut graveyard = Graveyard::default();
-        graveyard.bury_all(contents);
+        contents.into_iter().for_each(|contents| contents.bury_in(&mut graveyard));
         self.free(graveyard);
     }
 

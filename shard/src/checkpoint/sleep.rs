@@ -72,7 +72,7 @@ impl Database {
         let give_back = self.engine.give_back;
         // No client waits for it: freeing a gigabyte of small records takes a third of a second.
         let mut graveyard = Graveyard::default();
-        graveyard.bury_all(contents);
+        contents.into_iter().for_each(|contents| contents.bury_in(&mut graveyard));
         self.lane.free_in_steps(graveyard.bytes(), Asleep { graveyard, give_back });
         self.counters.sleep_us_last.store(started.us(), Ordering::Relaxed);
         Ok(SleepOutcome::FellAsleep)

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dormouse_storage::chunk::{ChunkEntry, SegmentLocation};
 use dormouse_storage::codec::segment::RawSegment;
 use dormouse_storage::codec::value::pieces::{Sizes, is_large};
 use dormouse_storage::effect;
@@ -12,6 +11,7 @@ use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::{Placement, Range53, Segment, SlotPlacement};
 
 use super::large::Large;
+use super::seen::{Visited, Written};
 use crate::database::Database;
 use crate::keyspace::place::{Dirty, Place};
 use crate::shard::{HeldShard, ShardGate};
@@ -23,44 +23,6 @@ const RECORDS_PER_KEY_MIN: usize = 8;
 const BYTES_FRACTION: usize = 4;
 /// Room that is made ahead for the records of a place. Large values do not take any of it.
 const ROOM_MAX: usize = 4 << 20;
-
-/// A place that was seen by a checkpoint.
-#[derive(Debug)]
-pub(super) struct Visited {
-    pub keyspace: u32,
-    pub range: Range53,
-    /// The last entry of the log that it had seen.
-    pub sequence: u64,
-    pub records: u32,
-    pub expiring: u32,
-    pub heap_bytes: u64,
-    pub written: Written,
-}
-
-/// The form in which a checkpoint wrote a place.
-#[derive(Debug)]
-pub(super) enum Written {
-    /// All of it.
-    Body { body: InChunk, pieces: Vec<InChunk> },
-    /// The changes, into the tail.
-    Keys,
-    /// Nothing, as the place is empty.
-    Empty,
-}
-
-/// The location of a written body or piece: which of this checkpoint's chunks, and which entry of that.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct InChunk {
-    pub chunk: usize,
-    pub entry: ChunkEntry,
-}
-
-impl InChunk {
-    /// `first`: where this checkpoint's chunks begin in the manifest.
-    pub fn location(&self, first: usize) -> SegmentLocation {
-        SegmentLocation { chunk: (first + self.chunk) as u32, offset: self.entry.offset, len: self.entry.len }
-    }
-}
 
 /// The contents found in a place.
 pub(super) enum Contents {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dormouse_storage::rdb::import::{Import, ImportError, Imported, ImportStep};
+use dormouse_storage::rdb::error::ImportError;
+use dormouse_storage::rdb::import::{Import, Imported, ImportStep};
 use dormouse_storage::rdb::*;
 use dormouse_storage::chunk::SegmentLocation;
 use dormouse_storage::codec::checksum;

@@ -15,8 +15,6 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::Shared;
-
 /// The class of an event, which a client of keyspace notifications chooses by its letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventClass {
@@ -98,6 +96,12 @@ pub type Listen = Box<dyn Fn(KeyEvent, u8, &[u8]) + Send + Sync>;
 pub struct Listener(OnceLock<Listen>);
 
 impl Listener {
+    pub(super) fn tell(&self, event: KeyEvent, select: u8, key: &[u8]) {
+        if let Some(listen) = self.0.get() {
+            listen(event, select, key);
+        }
+    }
+
     /// Sends every change to `listen` from now on. A database has one listener, so a second one is handed back.
     ///
     /// # Errors
@@ -110,16 +114,6 @@ impl Listener {
 impl std::fmt::Debug for Listener {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Listener")
-    }
-}
-
-impl Shared {
-    /// Reports a change of `key`. Without an event, only the transactions that watch it are told.
-    pub(super) fn changed(&self, event: Option<KeyEvent>, select: u8, key: &[u8]) {
-        self.watches.touch(select, key);
-        if let (Some(listen), Some(event)) = (self.listener.0.get(), event) {
-            listen(event, select, key);
-        }
     }
 }
 
@@ -153,7 +147,7 @@ impl Watches {
     }
 
     /// Fails the transactions that watch `key`. Costs one load if no key is watched.
-    fn touch(&self, select: u8, key: &[u8]) {
+    pub(super) fn touch(&self, select: u8, key: &[u8]) {
         if self.count.load(Ordering::Relaxed) == 0 {
             return;
         }

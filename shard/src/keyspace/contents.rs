@@ -6,6 +6,7 @@ use dormouse_types::segment::SlotPlacement;
 use rapidhash::RapidHashMap;
 
 use crate::keyspace::Shared;
+use crate::keyspace::graveyard::{Dead, Graveyard};
 use crate::keyspace::index::{Index, slot_start};
 use crate::memory::Reservation;
 
@@ -209,6 +210,12 @@ impl Contents {
 
     pub fn records(&self) -> usize {
         self.indexes().map(|(_, index)| index.len()).sum()
+    }
+
+    /// Lays all of its indexes into a graveyard.
+    pub fn bury_in(mut self, graveyard: &mut Graveyard) {
+        let indexes = (0..ALL_INDEXES as u8).filter_map(|select| self.put_index(select, None));
+        indexes.for_each(|index| graveyard.bury(Dead::Index(index)));
     }
 
     pub fn bytes(&self) -> usize {

@@ -3,14 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dormouse_storage::codec::value::pieces::{self, take};
-use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Object;
 use dormouse_types::record::{Entry, Record, Value};
 use dormouse_types::segment::Captured;
 use parking_lot::Mutex;
 
 use super::BURY_ABOVE;
-use super::contents::Contents;
 use super::index::Index;
 use super::place::{Holding, Place};
 use crate::lane::Waste;
@@ -67,14 +65,6 @@ impl Graveyard {
     pub fn bury(&mut self, dead: Dead) {
         self.bytes += dead.bytes();
         self.dead.push(dead);
-    }
-
-    /// Takes in the contents of shards.
-    pub fn bury_all(&mut self, contents: Vec<Contents>) {
-        for mut contents in contents {
-            let indexes = (0..ALL_INDEXES as u8).filter_map(|select| contents.put_index(select, None));
-            indexes.for_each(|index| self.bury(Dead::Index(index)));
-        }
     }
 
     pub fn bytes(&self) -> usize {

@@ -11,7 +11,7 @@ use dormouse_types::Limits;
 use dormouse_types::record::Record;
 use dormouse_types::segment::SlotPlacement;
 
-use super::changes::{Listener, Watches};
+use super::changes::{KeyEvent, Listener, Watches};
 use super::damage::CheckpointDamage;
 use super::graveyard::{Dead, Graveyard, Parked};
 use crate::error::{Error, Result};
@@ -131,6 +131,14 @@ impl Shared {
     pub fn memory_max(&self, settings: &EngineSettings) -> Option<usize> {
         let own = Some(settings.memory_max).filter(|max| *max > 0)?;
         Some(own.min(self.family_left.load(Ordering::Relaxed)))
+    }
+
+    /// Reports a change of `key`. Without an event, only the transactions that watch it are told.
+    pub(super) fn changed(&self, event: Option<KeyEvent>, select: u8, key: &[u8]) {
+        self.watches.touch(select, key);
+        if let Some(event) = event {
+            self.listener.tell(event, select, key);
+        }
     }
 
     /// Parks a dropped object, which counts in the memory of the database until the checkpoint has ended. Returns it if

@@ -16,7 +16,7 @@
 
 use super::format::{CHECKSUM_BYTES, FRAME_HEAD_BYTES, LENGTHS_BYTES, frame_head, frame_lengths};
 use super::gathered::BLOCK;
-use super::recovery::ReadLog;
+use super::recovered::ReadLog;
 use super::sink::name;
 use crate::codec::{CodecError, checksum_of};
 
@@ -86,7 +86,7 @@ pub(super) fn missing_file(logs: &[ReadLog], (writer, number): (u64, u64)) -> Op
 
 /// Which writes may be missing.
 pub(super) fn after(log: Option<&ReadLog>) -> String {
-    let last = |(identity, entries): (&super::format::Identity, &Vec<super::recovery::LogEntry>)| {
+    let last = |(identity, entries): (&super::format::Identity, &Vec<super::recovered::LogEntry>)| {
         Some((identity.name.clone(), entries.iter().map(|entry| entry.sequence).max()?))
     };
     let mut ends: Vec<_> = log.iter().flat_map(|log| log.databases.iter().filter_map(last)).collect();

@@ -25,6 +25,7 @@ pub mod format;
 mod gathered;
 mod journal;
 mod ledger;
+mod recovered;
 pub mod recovery;
 mod registry;
 mod reserve;

@@ -7,33 +7,17 @@ use bytes::Bytes;
 
 use super::{
     Manifest, Names, PagedManifest, format,
-    names::{ROOT, manifest_number, object_origin, unescape},
+    kept::{Garbage, KEPT, copy_first, delete_object, numbers},
+    names::object_origin,
     sharing::{Folder, collect_left, needed_by_branches, owners},
 };
-use crate::store::{ObjectInfo, Store, StoreError};
-
-/// How many manifests are kept, the newest included.
-pub(super) const KEPT: usize = 2;
+use crate::store::{Store, StoreError};
 
 /// A listed manifest may be deleted before it is read, if a newer one was committed in between.
 const READ_ATTEMPTS: usize = 3;
 
 /// Numbers and manifests.
 pub type History = Vec<(u64, Result<PagedManifest, StoreError>)>;
-
-/// Objects that [`collect_garbage`] deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Garbage {
-    pub objects: u64,
-    pub bytes: u64,
-}
-
-impl Garbage {
-    pub(super) fn add(&mut self, more: Garbage) {
-        self.objects += more.objects;
-        self.bytes += more.bytes;
-    }
-}
 
 /// The newest manifest of a database; none if the database does not exist. A damaged one is an error: the one before it
 /// (see [`history`]) misses acknowledged writes, so using that is the operator's decision.
@@ -165,16 +149,6 @@ async fn commit_encoded(
     Ok(object)
 }
 
-/// Puts a copy of a database's first manifest as manifest 0, so that two are kept from the first commit on, in case one
-/// is damaged. After the second commit it is deleted as any older manifest is. The database is whole without it, so a
-/// store that refuses it is no error.
-pub(super) async fn copy_first(store: &Store, names: &Names, as_manifest_0: Vec<u8>) {
-    match store.put_new(&names.manifest(0), as_manifest_0).await {
-        Ok(()) | Err(StoreError::Exists { .. }) => {}
-        Err(error) => tracing::warn!(%error, "the first manifest has no copy"),
-    }
-}
-
 /// Deletes manifests before the last two, then the chunks and tails that neither of these names, nor one of the last
 /// two of any branch (see [`super::sharing`]). `manifest` is the one committed last by the caller; if a newer one
 /// exists the caller is fenced and nothing is deleted. Objects that the caller, or a newer writer, may be about to
@@ -239,13 +213,6 @@ pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garba
     Ok(garbage)
 }
 
-pub(super) async fn delete_object(store: &Store, object: &ObjectInfo, garbage: &mut Garbage) -> Result<(), StoreError> {
-    store.delete(&object.name).await?;
-    garbage.objects += 1;
-    garbage.bytes += object.bytes;
-    Ok(())
-}
-
 /// Whether an object is old enough that no manifest after this one can be the first to name it.
 fn is_settled(name: &str, manifest: &Manifest) -> bool {
     match object_origin(name) {
@@ -253,17 +220,4 @@ fn is_settled(name: &str, manifest: &Manifest) -> bool {
         Some((_, writer, counter)) => writer != manifest.writer || counter < manifest.next_object,
         None => false,
     }
-}
-
-/// The names of all databases that have objects in the store, ordered.
-pub async fn databases(store: &Store) -> Result<Vec<String>, StoreError> {
-    let mut found: Vec<String> = store.list_folders(ROOT).await?.iter().filter_map(|folder| unescape(folder)).collect();
-    found.sort_unstable();
-    Ok(found)
-}
-
-pub(super) async fn numbers(store: &Store, names: &Names) -> Result<Vec<u64>, StoreError> {
-    let listed = store.list(&names.manifests()).await?;
-    // The names have leading zeros, so the order of names is that of numbers.
-    Ok(listed.iter().filter_map(|object| manifest_number(&object.name)).collect())
 }

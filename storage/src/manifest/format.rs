@@ -51,7 +51,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::paged::{self, Page, PageInfo};
+use super::page::{self, Page, PageInfo};
 use super::{ChunkInfo, Manifest, PieceInfo, SELECT_INDEXES, SegmentInfo, TailInfo};
 use crate::chunk::SegmentLocation;
 use crate::codec::block::{open, seal_into, stored_checksum};
@@ -107,10 +107,10 @@ fn encode_paged(manifest: &Manifest, number: u64) -> Vec<u8> {
     write_header(&mut object, MAGIC, VERSION);
     let mut pages = Vec::new();
     let mut raw = Vec::new();
-    for (range, segments) in paged::cut(&manifest.segments, &manifest.shard_cuts) {
+    for (range, segments) in page::cut(&manifest.segments, &manifest.shard_cuts) {
         raw.clear();
         write_segments(&mut raw, segments);
-        write_pieces(&mut raw, paged::pieces_of(&manifest.pieces, segments));
+        write_pieces(&mut raw, page::pieces_of(&manifest.pieces, segments));
         let offset = object.len();
         seal_into(&raw, &mut object);
         let bytes = offset as u64..object.len() as u64;

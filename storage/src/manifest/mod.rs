@@ -22,8 +22,10 @@
 
 mod catalog;
 mod format;
+mod kept;
 mod lineage;
 mod names;
+mod page;
 mod paged;
 mod sharing;
 
@@ -32,12 +34,12 @@ use std::collections::BTreeMap;
 use dormouse_types::segment::{Range53, SLOTS};
 
 pub use self::{
-    catalog::{
-        Garbage, History, collect_garbage, commit, databases, exists, history, latest, latest_root, replaced, take_over,
-    },
+    catalog::{History, collect_garbage, commit, exists, history, latest, latest_root, replaced, take_over},
+    kept::{Garbage, databases},
     lineage::{ANCESTORS, Lineage},
     names::{Names, object_origin as origin_of},
-    paged::{Page, PageInfo, PagedManifest},
+    page::{Page, PageInfo},
+    paged::PagedManifest,
     sharing::{LostBranch, create_branch, delete_database, lost_branches, sweep},
 };
 use crate::chunk::{ChunkOrigin, SegmentLocation};

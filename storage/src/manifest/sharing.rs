@@ -48,9 +48,8 @@ use std::fmt;
 use futures::future::join_all;
 
 use super::{
-    Garbage, Manifest, Names, PagedManifest,
-    catalog::{KEPT, copy_first, delete_object, numbers},
-    databases, format,
+    Manifest, Names, PagedManifest, format,
+    kept::{Garbage, KEPT, copy_first, databases, delete_object, numbers},
     names::{manifest_number, marker_parts, object_origin, owner},
 };
 use crate::{

@@ -170,7 +170,7 @@ proptest! {
             let sample = sample().segments[0];
             segments.extend(ranges.iter().map(|&range| SegmentInfo { keyspace, range, ..sample }));
         }
-        let pages = paged::cut(&segments, &cuts);
+        let pages = page::cut(&segments, &cuts);
         prop_assert!(pages.iter().flat_map(|(_, segments)| segments.iter()).eq(&segments));
         for (range, segments) in pages {
             prop_assert!(segments.len() <= 32);

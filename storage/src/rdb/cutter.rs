@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use dormouse_types::segment::{PREFIX_BITS, PREFIX_END, Range53};
 
-use super::import::ImportError;
+use super::error::ImportError;
 use super::sorter::Sorted;
 use crate::codec::segment::EncodedRecord;
 

@@ -9,7 +9,7 @@
 //! The keys get keyspaces that were never used, as after a FLUSHALL: earlier effects that the store may still hold name
 //! others.
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use dormouse_types::record::access_clock;
@@ -19,7 +19,8 @@ use dormouse_types::{Digits, Limits};
 
 use super::SELECT_INDEXES;
 use super::cutter::{Cutter, place, write_record};
-use super::reader::{RdbEntry, RdbError, RdbReader, RdbRecord};
+use super::error::ImportError;
+use super::reader::{RdbEntry, RdbReader, RdbRecord};
 use super::sorter::Sorter;
 use crate::chunk::{ChunkWriter, SegmentLocation};
 use crate::codec::segment::{EncodedRecord, RawSegment};
@@ -87,34 +88,6 @@ pub struct Imported {
     pub segments: u64,
     /// Bytes in the store.
     pub stored_bytes: u64,
-}
-
-/// Why an import changed nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum ImportError {
-    #[error(transparent)]
-    Rdb(#[from] RdbError),
-    #[error("the value of key `{}` is damaged: {problem}", shown(key))]
-    Value { key: Vec<u8>, problem: CodecError },
-    #[error("key `{}` of index {index} occurs twice in the RDB", shown(key))]
-    Twice { index: u64, key: Vec<u8> },
-    #[error("the RDB has keys of index {0}; there are indexes 0 to 15")]
-    Index(u64),
-    #[error("unexpected data after the end of the RDB")]
-    Trailing,
-    #[error("{0} values in the RDB are not supported")]
-    Unsupported(u64),
-    #[error("database `{0}` holds data already")]
-    HoldsData(String),
-    #[error("cannot keep records in a temporary file: {0}")]
-    Spill(io::Error),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// A key as messages show it.
-pub fn shown(key: &[u8]) -> String {
-    String::from_utf8_lossy(key).escape_debug().to_string()
 }
 
 impl Import<'_> {

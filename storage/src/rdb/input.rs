@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Read};
 
 use crc_fast::{CrcAlgorithm, Digest};
 
-use super::reader::{RdbError, RdbProblem};
+use super::error::{RdbError, RdbProblem};
 use crate::codec::CodecError;
 
 const BUFFER_BYTES: usize = 64 << 10;

@@ -24,6 +24,7 @@
 //! [`crate::codec::value`] decodes a value once it is present whole.
 
 mod cutter;
+pub mod error;
 pub mod import;
 mod input;
 pub mod reader;
@@ -31,7 +32,8 @@ mod skim;
 mod sorter;
 pub mod writer;
 
-pub use reader::{RdbEntry, RdbError, RdbReader, RdbRecord};
+pub use error::RdbError;
+pub use reader::{RdbEntry, RdbReader, RdbRecord};
 pub use writer::{Beside, RdbWriter};
 
 /// The number of logical indexes of Dormouse, and of a Redis with the default configuration.

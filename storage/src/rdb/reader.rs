@@ -8,8 +8,9 @@
 //! 6. The end: the checksum is compared, and nothing after it is read as part of the RDB. [`RdbReader::into_inner`]
 //!    gives back the bytes that the buffer had taken from the stream already.
 
-use std::io::{self, Read};
+use std::io::Read;
 
+use super::error::{RdbError, RdbProblem};
 use super::input::Input;
 use super::skim::{self, Support};
 use super::{
@@ -30,28 +31,6 @@ const VALKEY_VERSION: u32 = 80;
 const VERSION_WITH_CHECKSUM: u32 = 5;
 
 type Result<T, E = RdbError> = std::result::Result<T, E>;
-
-/// Why an RDB could not be read on, and at which of its bytes.
-#[derive(Debug, thiserror::Error)]
-#[error("at byte {offset}: {problem}")]
-pub struct RdbError {
-    pub offset: u64,
-    pub problem: RdbProblem,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RdbProblem {
-    #[error(transparent)]
-    Input(#[from] io::Error),
-    #[error(transparent)]
-    Content(#[from] CodecError),
-    #[error("after the value of key `{key}`, {what}, whose end cannot be found")]
-    Endless { key: String, what: &'static str },
-    #[error("the value of key `{key}` is damaged: {problem}")]
-    Value { key: String, problem: CodecError },
-    #[error("opcode {0}, which this build does not know")]
-    Opcode(u8),
-}
 
 /// An item of an RDB.
 #[derive(Debug)]

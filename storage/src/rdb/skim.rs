@@ -22,8 +22,8 @@
 
 use std::io::Read;
 
+use super::error::RdbError;
 use super::input::Input;
-use super::reader::RdbError;
 use crate::codec::CodecError;
 use crate::codec::reader::RdbLength;
 use crate::codec::value::kind;

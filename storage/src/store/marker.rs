@@ -40,11 +40,8 @@ use std::{
     path::Path,
 };
 
-use super::{Store, StoreError};
+use super::{FORMAT, Store, StoreError, VERSION};
 use crate::codec::checksum;
-
-/// The format that this build writes, and the highest that it reads.
-pub const FORMAT: u32 = 4;
 
 /// The format of a store without a marker, if it is one.
 const UNMARKED: u32 = 1;
@@ -59,9 +56,6 @@ const GUARD_SEAL: &str = "log/0000000000000000/000000000002";
 
 /// The writer of the guard: no process has this number.
 pub(crate) const GUARD_WRITER: u64 = 0;
-
-/// The version of this build.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 fn name(format: u32) -> String {
     format!("{FOLDER}/{format:0DIGITS$}")

@@ -53,9 +53,14 @@ use self::requests::{Limits, Requests, is_nothing};
 pub use self::{
     error::{FULL, StoreError},
     faulty::{FaultyStore, StoreFault, StoreRequest},
-    marker::{FORMAT, VERSION},
     requests::Patience,
 };
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The format of stores that this build writes, and the highest that it reads.
+pub const FORMAT: u32 = 4;
 
 /// The schemes that this build can open, for messages and `--help`.
 pub const SCHEMES: &[&str] = &["file://", "s3://", "gs://", "az://", "memory://"];

@@ -17,10 +17,11 @@ use bytes::Bytes;
 use futures::future::join_all;
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, path::Path};
 
-use super::{Store, StoreError, requests::Requests};
+use super::{
+    Store, StoreError,
+    requests::{ONCE, Requests},
+};
 
-/// Created at the first start, and refused at every one.
-pub(super) const ONCE: &str = "create-only";
 const ONCE_TEXT: &str = "Dormouse creates this object to see that the store refuses to create it twice.\n";
 
 const RACED: &str = "create-only-raced";

@@ -31,9 +31,11 @@ use parking_lot::Mutex;
 use tokio::{runtime::Runtime, task::JoinHandle};
 
 use super::error::{brief, is_about_the_bucket, is_passing};
-use super::probe;
 use crate::retry::Retry;
 use crate::stopwatch::Stopwatch;
+
+/// An object that is created at the first start, and refused at every one.
+pub(super) const ONCE: &str = "create-only";
 
 /// For connections and their encryption. They never wait for a shard or a client.
 const THREADS: usize = 2;
@@ -292,7 +294,7 @@ impl fmt::Debug for Requests {
 /// Whether a list failed because the list is empty: some servers then answer that the bucket does not exist, although
 /// it holds an object of ours.
 pub(super) async fn is_nothing(error: &Error, objects: &Arc<dyn ObjectStore>, limits: Limits) -> bool {
-    is_about_the_bucket(&brief(error)) && limits.answer(0, objects.head(&Path::from(probe::ONCE))).await.is_ok()
+    is_about_the_bucket(&brief(error)) && limits.answer(0, objects.head(&Path::from(ONCE))).await.is_ok()
 }
 
 /// One attempt. `doubtful`: an earlier one may have been carried out.

@@ -6,7 +6,7 @@ use crate::entry::Entry;
 
 use super::{
     Segment,
-    capture::Capture,
+    capture::{Capture, Captured, WriteEntry},
     directory::Directory,
     fraction,
     placement::Placement,
@@ -23,7 +23,7 @@ pub struct Table<E, P> {
     /// No segment is longer.
     longest: usize,
     /// The capture in progress, see [`super::capture`].
-    pub(super) capture: Option<Box<Capture<E>>>,
+    capture: Option<Box<Capture<E>>>,
 }
 
 impl<E: Entry, P: Placement> Table<E, P> {
@@ -228,6 +228,57 @@ impl<E: Entry, P: Placement> Table<E, P> {
         let entries: Vec<E> = taken.into_iter().collect();
         self.bytes -= entries.iter().map(Entry::heap_bytes).sum::<usize>();
         entries
+    }
+
+    /// Begins a capture, in place of any other. `id` tells it from others. `cell_bytes`: about what is written before
+    /// a change.
+    pub fn begin_capture(&mut self, id: u64, cell_bytes: usize, write: WriteEntry<E>) {
+        self.capture = Some(Box::new(Capture::new(id, self.heap_bytes(), cell_bytes, write)));
+    }
+
+    /// Appends the next entries of capture `id`, until `out` holds about `bytes_max` bytes. `None`: the capture does
+    /// not exist.
+    pub fn capture_some(&mut self, id: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<Captured> {
+        let mut capture = self.capture.take_if(|capture| capture.id() == id)?;
+        let captured = capture.take_some(bytes_max, out, |range, each| self.visit_range(range, each));
+        if !captured.is_done {
+            self.capture = Some(capture);
+        }
+        Some(captured)
+    }
+
+    /// The capture in progress.
+    pub fn captured_id(&self) -> Option<u64> {
+        self.capture.as_ref().map(|capture| capture.id())
+    }
+
+    /// Bytes that the capture in progress has written aside.
+    pub fn aside_bytes(&self) -> usize {
+        self.capture.as_ref().map_or(0, |capture| capture.aside_bytes())
+    }
+
+    pub fn is_captured(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    /// Ends whatever capture is in progress.
+    pub fn end_capture(&mut self) {
+        self.capture = None;
+    }
+
+    /// To be called before the entry at `position` is changed by other means than the table's own.
+    #[inline]
+    pub fn before_change(&mut self, position: u64) {
+        if self.capture.is_some() {
+            self.put_aside(position);
+        }
+    }
+
+    #[cold]
+    fn put_aside(&mut self, position: u64) {
+        let Some(mut capture) = self.capture.take() else { return };
+        capture.put_aside(position, |range, each| self.visit_range(range, each));
+        self.capture = Some(capture);
     }
 
     #[inline]

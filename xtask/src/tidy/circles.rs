@@ -1,9 +1,10 @@
-//! Arrows between the modules at the top of a crate, each a file or a folder, must not form a circle.
+//! Arrows between the modules of one folder must not form a circle, at the top of a crate and at every level below.
 //!
-//! 1. A module points at another if its code names it: `crate::log::Log`, or `super::log::Log`. A name that the crate's
-//!    root exports stands for the module that defines it. Tests may point anywhere.
-//! 2. A module that can be reached from itself is in a circle. Circles inside a folder are allowed: a parent and its
-//!    parts are one idea.
+//! 1. A folder's modules are its files and its folders, each with all that is below. One points at another if its code
+//!    names it or something in it: `crate::log::Log`, or `super::log::Log`. A name that a parent of both imports or
+//!    exports stands for the module that defines it. Tests may point anywhere.
+//! 2. A module that can be reached from itself is in a circle. A parent and its parts may point at each other: they are
+//!    one idea.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,19 +20,112 @@ pub(crate) fn circles(files: &[(&str, String)]) -> Vec<String> {
 }
 
 fn problems(name: &str, files: &[(&str, String)]) -> Vec<String> {
-    let arrows = Arrows::of(name, files);
-    let mut problems = Vec::new();
-    let mut told = BTreeSet::new();
-    for module in arrows.0.keys() {
-        let Some(circle) = arrows.circle(module) else { continue };
-        // The same circle is found from each of its modules.
-        let modules: BTreeSet<String> = circle.iter().map(|step| step.from.clone()).collect();
-        if told.insert(modules) {
-            let steps = circle.iter().map(Step::told).collect::<Vec<_>>().join(", ");
-            problems.push(format!("{name}: modules must not point at each other in a circle: {steps}"));
+    let code = Code::of(name, files);
+    code.folders.keys().flat_map(|folder| code.arrows(folder).problems(&told(name, folder))).collect()
+}
+
+/// The name of a folder in messages.
+fn told(name: &str, folder: &[String]) -> String {
+    [&[name.to_owned()], folder].concat().join("::")
+}
+
+/// The code of a crate.
+struct Code<'a> {
+    /// The modules that have modules below them, each with their names.
+    folders: BTreeMap<Vec<String>, BTreeSet<String>>,
+    /// For each module, the full paths of the names that it imports or exports.
+    imported: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
+    /// The files that are no tests.
+    files: Vec<File<'a>>,
+}
+
+struct File<'a> {
+    path: &'a str,
+    module: Vec<String>,
+    /// The paths in this crate that it names, with their lines.
+    named: Vec<(usize, Vec<String>)>,
+}
+
+impl<'a> Code<'a> {
+    fn of(name: &str, files: &[(&'a str, String)]) -> Self {
+        let prefix = format!("{name}/src/");
+        let parts = |path: &str| path.split("::").map(str::to_owned).collect::<Vec<String>>();
+        let mut code = Self { folders: BTreeMap::new(), imported: BTreeMap::new(), files: Vec::new() };
+        let inside = || files.iter().filter(|(path, _)| path.starts_with(&prefix) && path.ends_with(".rs"));
+        let is_test = |module: &[&str]| module.iter().any(|part| *part == "testing" || part.ends_with("tests"));
+        for (path, _) in inside() {
+            let module: Vec<String> = source::module(path).into_iter().map(str::to_owned).collect();
+            for depth in 0..module.len() {
+                code.folders.entry(module[..depth].to_vec()).or_default().insert(module[depth].clone());
+            }
         }
+        for (path, text) in inside() {
+            let module = source::module(path);
+            if is_test(&module) {
+                continue;
+            }
+            let own: Vec<String> = module.iter().map(|part| (*part).to_owned()).collect();
+            let text = source::without_tests(&source::code(text));
+            let below = code.folders.get(&own);
+            let full = |path: &str| {
+                let parts = parts(path);
+                match parts.split_first() {
+                    Some((first, rest)) if first == "crate" => Some(rest.to_vec()),
+                    Some((first, _)) if below.is_some_and(|below| below.contains(first)) => {
+                        Some([own.clone(), parts].concat())
+                    }
+                    _ => None,
+                }
+            };
+            let paths = |text: &str| source::paths(&module, text).into_iter();
+            let imports = paths(&source::uses(&text)).filter_map(|(_, path)| full(&path));
+            let imports = imports.filter_map(|path| Some((path.last()?.clone(), path)));
+            code.imported.entry(own.clone()).or_default().extend(imports);
+            let named = paths(&text).filter_map(|(line, path)| Some((line, full(&path)?))).collect();
+            code.files.push(File { path, module: own, named });
+        }
+        code
     }
-    problems
+
+    /// The arrows between the modules of a folder.
+    fn arrows(&self, folder: &[String]) -> Arrows {
+        let modules = &self.folders[folder];
+        let mut arrows = Arrows(modules.iter().map(|module| (module.clone(), BTreeMap::new())).collect());
+        for File { path, module, named } in &self.files {
+            let Some(from) = module.strip_prefix(folder).and_then(|rest| rest.first()) else { continue };
+            for (line, named) in named {
+                let named = self.resolved(named, module);
+                let to = named.strip_prefix(folder).and_then(|rest| rest.first());
+                if let Some(to) = to.filter(|to| *to != from && modules.contains(*to)) {
+                    let arrows = arrows.0.entry(from.clone()).or_default();
+                    arrows.entry(to.clone()).or_insert_with(|| ((*path).to_owned(), *line));
+                }
+            }
+        }
+        arrows
+    }
+
+    /// Follows a path through the imports of the modules above `module`.
+    fn resolved(&self, path: &[String], module: &[String]) -> Vec<String> {
+        let mut path = path.to_vec();
+        let mut depth = 0;
+        // A module is imported through a few others at most; a bound, as imports may name each other.
+        for _ in 0..16 {
+            let (Some(folder), Some(name)) = (path.get(..depth), path.get(depth)) else { break };
+            if !module.starts_with(folder) {
+                break;
+            }
+            let is_module = self.folders.get(folder).is_some_and(|modules| modules.contains(name));
+            match self.imported.get(folder).and_then(|names| names.get(name)) {
+                Some(full) if !is_module => {
+                    path = [full, &path[depth + 1..]].concat();
+                    depth = 0;
+                }
+                _ => depth += 1,
+            }
+        }
+        path
+    }
 }
 
 /// An arrow, and its place in the code.
@@ -52,41 +146,19 @@ impl Step {
 struct Arrows(BTreeMap<String, BTreeMap<String, (String, usize)>>);
 
 impl Arrows {
-    fn of(name: &str, files: &[(&str, String)]) -> Self {
-        let prefix = format!("{name}/src/");
-        let inside = || files.iter().filter(|(path, _)| path.starts_with(&prefix) && path.ends_with(".rs"));
-        let top = |path: &str| source::module(path).first().map(|module| (*module).to_owned());
-        let modules: BTreeSet<String> = inside().filter_map(|(path, _)| top(path)).collect();
-        let mut exported = BTreeMap::new();
-        for (_, text) in inside().filter(|(path, _)| source::module(path).is_empty()) {
-            for (_, path) in source::paths(&[], &source::code(text)) {
-                let mut parts = path.split("::").skip_while(|part| matches!(*part, "crate" | "self"));
-                if let (Some(first), Some(last)) = (parts.next(), parts.last())
-                    && modules.contains(first)
-                {
-                    exported.insert(last.to_owned(), first.to_owned());
-                }
+    fn problems(&self, folder: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut told = BTreeSet::new();
+        for module in self.0.keys() {
+            let Some(circle) = self.circle(module) else { continue };
+            // The same circle is found from each of its modules.
+            let modules: BTreeSet<String> = circle.iter().map(|step| step.from.clone()).collect();
+            if told.insert(modules) {
+                let steps = circle.iter().map(Step::told).collect::<Vec<_>>().join(", ");
+                problems.push(format!("{folder}: modules must not point at each other in a circle: {steps}"));
             }
         }
-        let mut arrows: BTreeMap<String, BTreeMap<String, (String, usize)>> =
-            modules.iter().map(|module| (module.clone(), BTreeMap::new())).collect();
-        for (path, text) in inside() {
-            let module = source::module(path);
-            let Some(arrows) = module.first().and_then(|from| arrows.get_mut(*from)) else { continue };
-            if module.iter().any(|part| *part == "testing" || part.ends_with("tests")) {
-                continue;
-            }
-            for (line, named) in source::paths(&module, &source::without_tests(&source::code(text))) {
-                let Some(named) = named.strip_prefix("crate::").and_then(|rest| rest.split("::").next()) else {
-                    continue;
-                };
-                let to = if modules.contains(named) { Some(named) } else { exported.get(named).map(String::as_str) };
-                if let Some(to) = to.filter(|to| *to != module[0]) {
-                    arrows.entry(to.to_owned()).or_insert_with(|| ((*path).to_owned(), line));
-                }
-            }
-        }
-        Self(arrows)
+        problems
     }
 
     /// The shortest path from a module back to itself.
@@ -155,6 +227,29 @@ mod tests {
         let at_once = found("a/src/store.rs", "fn f() { crate::log::g() }");
         assert_eq!(at_once.len(), 1, "{at_once:?}");
         assert!(at_once[0].contains("log -> store (a/src/log.rs:1), store -> log"), "{at_once:?}");
+    }
+
+    #[test]
+    fn folders_are_checked_at_every_level() {
+        let circle = "a::keys: modules must not point at each other in a circle: index -> place (a/src/keys/index.rs:1), \
+                      place -> index (a/src/keys/place.rs:1)";
+        let tree = |index: &str, place: &str| {
+            let parent =
+                "mod index;\nmod place;\npub use index::Index;\nuse self::place::Place;\nfn f() { index::g() }";
+            let files = [("mod", parent), ("index", index), ("place", place)];
+            problems(
+                "a",
+                &files
+                    .map(|(name, text)| (format!("a/src/keys/{name}.rs"), text.to_owned()))
+                    .iter()
+                    .map(|(path, text)| (path.as_str(), text.clone()))
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(tree("use super::place::Place;", "use super::index::Index;"), [circle]);
+        assert_eq!(tree("use super::Place;", "use super::Index;"), [circle], "through the parent's imports");
+        assert_eq!(tree("use crate::keys::Place;", "fn f() -> super::Index {}"), [circle]);
+        assert_eq!(tree("use super::Place;", "fn f() { super::g() }"), [""; 0], "a function of the parent itself");
     }
 
     #[test]

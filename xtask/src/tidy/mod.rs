@@ -3,7 +3,8 @@
 //! | rule | where it is |
 //! | --- | --- |
 //! | a crate or folder does not know what it must not | [`layers`] |
-//! | arrows between the modules of a crate close no circle | [`circles`] |
+//! | arrows between the modules of a folder close no circle | [`circles`] |
+//! | no command is tested by its name | [`commands`] |
 //! | no two public types share a name | [`types`] |
 //! | `unsafe` stays where it is allowed; exceptions to lints carry a reason | [`lints`] |
 //! | files stay short; names say what a thing is; nothing is left unfinished | [`words`] |
@@ -12,6 +13,7 @@
 //! cover the files that git knows or would add.
 
 mod circles;
+mod commands;
 mod layers;
 mod lints;
 mod source;
@@ -75,10 +77,13 @@ pub(crate) fn run(root: &Path) -> Outcome {
     let metadata = run::cargo(root).args(metadata).output().map_err(|error| error.to_string())?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).map_err(|error| error.to_string())?;
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let circles = circles::circles(&files);
-    for problems in
-        [circles, types::names(&files), layers::dependencies(&metadata), lints::forbidden_unsafe(&metadata, read)]
-    {
+    for problems in [
+        circles::circles(&files),
+        commands::names(&files),
+        types::names(&files),
+        layers::dependencies(&metadata),
+        lints::forbidden_unsafe(&metadata, read),
+    ] {
         problems.iter().for_each(|problem| eprintln!("{problem}"));
         count += Count::of(problems.is_empty());
     }

@@ -96,6 +96,21 @@ pub(crate) fn without_tests(code: &str) -> String {
     code[..end.map_or(code.len(), |(at, _)| at)].to_owned()
 }
 
+/// The `use` items of code, everything else blanked out.
+pub(crate) fn uses(code: &str) -> String {
+    let mut inside = false;
+    let mut before = ' ';
+    let kept = code.char_indices().map(|(at, c)| {
+        let word = code[at..].strip_prefix("use").filter(|_| !is_word(before));
+        inside |= word.is_some_and(|rest| rest.starts_with(char::is_whitespace));
+        before = c;
+        let kept = if inside || c == '\n' { c } else { ' ' };
+        inside &= c != ';';
+        kept
+    });
+    kept.collect()
+}
+
 pub(crate) fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
@@ -206,6 +221,13 @@ mod tests {
         let code = "use a::B;\n#[cfg(test)]\nuse c::D;\n#[cfg(test)]\nmod tests;\n";
         assert_eq!(without_tests(code), code);
         assert_eq!(without_tests("fn f() {}\n#[cfg(test)]\nmod tests {\n use a::B;\n}"), "fn f() {}\n");
+    }
+
+    #[test]
+    fn uses_alone_are_left() {
+        let code = "pub use a::B;\nfn reuse(x: c::D) {}\nuse {e::F,\ng::H};";
+        assert_eq!(uses(code).split_whitespace().collect::<Vec<_>>(), ["use", "a::B;", "use", "{e::F,", "g::H};"]);
+        assert_eq!(uses(code).lines().count(), 4);
     }
 
     #[test]
