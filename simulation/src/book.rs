@@ -15,7 +15,9 @@ use dormouse_shard::keyspace::Eviction;
 use dormouse_shard::keyspace::changes::{EventClass, KeyEvent};
 use dormouse_storage::log::Lsn;
 
+use crate::branches::Branches;
 use crate::clock;
+use crate::damage::Damage;
 use crate::disk::Disk;
 use crate::model::{self, Key, Model, Touched};
 use crate::plan::Limit;
@@ -61,6 +63,9 @@ pub struct Book {
     batches: Vec<Batch>,
     /// Watches by the number that their client gave.
     watches: BTreeMap<u64, Watch>,
+    /// Damage that the process lives with.
+    pub damage: Option<Damage>,
+    pub branches: Branches,
     /// Whether a process lives that may note anything.
     pub is_open: bool,
     /// The first fault.
@@ -75,6 +80,8 @@ impl Book {
             databases,
             batches: Vec::new(),
             watches: BTreeMap::new(),
+            damage: None,
+            branches: Branches::default(),
             is_open: false,
             failure: None,
         }
@@ -227,6 +234,25 @@ impl Book {
     /// Notes that a loss window was declared when the log ended at `end`.
     pub fn declare(&mut self, database: usize, end: Lsn) {
         self.databases[database].declared = end;
+    }
+
+    /// Notes that a branch of a database was made since it had this many batches.
+    pub fn branched(&mut self, name: String, database: usize, since: usize) {
+        if !self.is_open {
+            return;
+        }
+        let mut state = self.databases[database].base.clone();
+        let mut states = Vec::new();
+        for (number, batch) in self.batches.iter().enumerate().filter(|(_, batch)| batch.database == database) {
+            if number >= since {
+                states.push(state.clone());
+            }
+            for (asked, reply) in &batch.commands {
+                state.run(asked.select, &asked.words, batch.now_ms, reply);
+            }
+        }
+        states.push(state);
+        self.branches.add(name, states);
     }
 
     pub fn live(&self, database: usize) -> &Model {

@@ -55,6 +55,15 @@ pub enum Verdict {
     },
 }
 
+/// Where bytes are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// An object, by its name.
+    Object(String),
+    /// A file of the log, by its writer and number.
+    LogFile(u64, u64),
+}
+
 /// Frequency of each fault, in a thousand requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Rates {
@@ -201,18 +210,77 @@ impl Disk {
         }
     }
 
-    /// Changes one bit of an object. Returns its name.
-    pub fn flip_object(&self) -> Option<String> {
-        let mut all: Vec<ObjectMeta> =
-            now(self.objects.list(None).collect::<Vec<_>>())?.into_iter().flatten().collect();
-        all.sort_by(|a, b| a.location.cmp(&b.location));
-        let chosen = self.with(|state| state.chance.draw()) as usize % all.len().max(1);
-        let path = all.get(chosen)?.location.clone();
-        let mut bytes = now(async { self.objects.get(&path).await?.bytes().await })?.ok()?.to_vec();
-        let at = self.with(|state| state.chance.below(bytes.len() as u64)) as usize;
-        *bytes.get_mut(at)? ^= 1;
-        now(self.objects.put(&path, bytes.into()))?.ok()?;
-        Some(format!("{path} at byte {at}"))
+    /// Returns the names of all objects, ordered.
+    pub fn names(&self) -> Vec<String> {
+        let all = now(self.objects.list(None).collect::<Vec<_>>()).unwrap_or_default();
+        let mut names: Vec<String> = all.into_iter().flatten().map(|object| object.location.to_string()).collect();
+        names.sort();
+        names
+    }
+
+    pub fn place_of_log(&self, writer: u64, number: u64) -> Place {
+        match self.is_folder {
+            true => Place::LogFile(writer, number),
+            false => Place::Object(format!("log/{writer:016x}/{number:012}")),
+        }
+    }
+
+    /// Returns the files of the log, ordered, each with its writer, its number, and its bytes.
+    pub fn log_files(&self) -> Vec<((u64, u64), Bytes)> {
+        let places: Vec<(u64, u64)> = match self.is_folder {
+            true => self.with(|state| state.logs.keys().copied().collect()),
+            false => self
+                .names()
+                .iter()
+                .filter_map(|name| {
+                    let (writer, number) = name.strip_prefix("log/")?.split_once('/')?;
+                    Some((u64::from_str_radix(writer, 16).ok()?, number.parse().ok()?))
+                })
+                .collect(),
+        };
+        let read = |(writer, number)| Some(((writer, number), self.bytes(&self.place_of_log(writer, number))?));
+        places.into_iter().filter_map(read).collect()
+    }
+
+    pub fn bytes(&self, place: &Place) -> Option<Bytes> {
+        match place {
+            Place::Object(name) => {
+                now(async { self.objects.get(&Path::from(name.as_str())).await?.bytes().await })?.ok()
+            }
+            Place::LogFile(writer, number) => {
+                self.with(|state| Some(Bytes::from(state.logs.get(&(*writer, *number))?.durable.clone())))
+            }
+        }
+    }
+
+    /// Replaces a byte wherever the place's bytes are kept, also where a power cut may find them.
+    pub fn set_byte(&self, place: &Place, at: usize, from: u8, to: u8) {
+        let set = |bytes: &mut Vec<u8>| {
+            bytes.get_mut(at).filter(|byte| **byte == from).into_iter().for_each(|byte| *byte = to)
+        };
+        match place {
+            Place::Object(name) => {
+                if let Some(bytes) = self.bytes(place) {
+                    let mut bytes = bytes.to_vec();
+                    set(&mut bytes);
+                    now(self.objects.put(&Path::from(name.as_str()), bytes.into()));
+                }
+                self.with(|state| {
+                    if let Some(bytes) = state.deleted.get_mut(name) {
+                        let mut changed = bytes.to_vec();
+                        set(&mut changed);
+                        *bytes = changed.into();
+                    }
+                });
+            }
+            Place::LogFile(writer, number) => self.with(|state| {
+                let file = (*writer, *number);
+                for file in state.logs.get_mut(&file).into_iter().chain(state.removed_logs.get_mut(&file)) {
+                    set(&mut file.seen);
+                    set(&mut file.durable);
+                }
+            }),
+        }
     }
 
     fn create(&self, path: &Path, bytes: Bytes) -> Result<PutResult> {

@@ -23,6 +23,12 @@ const TRANSACTIONS: u64 = 120;
 const DISCARDS: u64 = 80;
 /// Slices of eviction without a command in a thousand steps.
 const EVICTIONS: u64 = 60;
+/// Branches in a thousand steps.
+const BRANCHES: u64 = 15;
+/// Processes in a thousand that live with damaged data.
+const DAMAGES: u64 = 500;
+/// Batches in a thousand with a command that counts keys.
+const COUNTINGS: u64 = 200;
 /// Keys of each kind where manifests have pages.
 const PAGED_KEYS: u64 = 60;
 
@@ -41,9 +47,27 @@ pub struct Features {
     pub eviction: bool,
     /// The places are so many that manifests have pages.
     pub pages: bool,
+    /// Between some processes a bit of durable data is flipped, see [`crate::damage`].
+    pub damage: bool,
+    /// Branches are made and must stay as they were, see [`crate::branches`].
+    pub branches: bool,
+    /// Keys are counted.
+    pub counts: bool,
 }
 
 impl Features {
+    pub const NONE: Self = Self {
+        full_disk: false,
+        large_values: false,
+        eager_clients: false,
+        watches: false,
+        eviction: false,
+        pages: false,
+        damage: false,
+        branches: false,
+        counts: false,
+    };
+
     /// Returns the features of a seed.
     pub fn of(seed: u64) -> Self {
         let has = |feature: u64| Chance::new(seed ^ feature << 56).permille(300);
@@ -55,6 +79,9 @@ impl Features {
             // A large value, or the tables of many places, may by themselves exceed the limit.
             eviction: has(5) && !has(2) && !has(6),
             pages: has(6),
+            damage: has(7),
+            branches: has(8),
+            counts: has(9),
         }
     }
 }
@@ -65,11 +92,18 @@ pub struct Extras {
     chance: Chance,
     /// Chance for features that were added later.
     later: Chance,
+    /// Chance for those that were added last.
+    last: Chance,
 }
 
 impl Extras {
     pub fn new(seed: u64, features: Features) -> Self {
-        Self { features, chance: Chance::new(!seed), later: Chance::new(seed.rotate_left(32)) }
+        Self {
+            features,
+            chance: Chance::new(!seed),
+            later: Chance::new(seed.rotate_left(32)),
+            last: Chance::new(seed.rotate_left(16)),
+        }
     }
 
     /// Adapts the plan's databases to the features.
@@ -104,7 +138,15 @@ impl Extras {
         if self.features.watches && self.later.permille(TRANSACTIONS) {
             return Some(Action::Transact);
         }
-        (self.features.eviction && self.later.permille(EVICTIONS)).then_some(Action::Evict)
+        if self.features.eviction && self.later.permille(EVICTIONS) {
+            return Some(Action::Evict);
+        }
+        (self.features.branches && self.last.permille(BRANCHES)).then_some(Action::Branch)
+    }
+
+    /// Returns the seed of damage, if the next process is to live with some.
+    pub fn damages(&mut self) -> Option<u64> {
+        (self.features.damage && self.last.permille(DAMAGES)).then(|| self.last.draw())
     }
 
     /// Whether another batch comes while the process is told to end.
@@ -129,6 +171,9 @@ impl Extras {
     pub fn add_to(&mut self, asked: &mut Vec<Asked>, script: &Script) {
         if self.features.large_values && self.chance.permille(GROWTHS) {
             asked.push(script.growth(&mut self.chance));
+        }
+        if self.features.counts && self.last.permille(COUNTINGS) {
+            asked.push(script.counting(&mut self.last));
         }
     }
 }

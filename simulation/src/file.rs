@@ -79,13 +79,4 @@ impl LogFile {
         self.has_name = true;
         lost
     }
-
-    /// Changes one bit before the trailing zeros, also of the durable content. Returns its position.
-    pub fn flip(&mut self, chance: &mut Chance) -> Option<usize> {
-        let end = self.seen.iter().rposition(|byte| *byte != 0)? + 1;
-        let at = chance.below(end as u64) as usize;
-        self.seen[at] ^= 1;
-        self.durable = self.seen.clone();
-        Some(at)
-    }
 }

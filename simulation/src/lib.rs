@@ -7,8 +7,20 @@
 //! 3. [`model`]s run the same commands, and must answer the same.
 //! 4. After a crash the [`book`] checks all keys and databases at once: every promised write has survived, and the
 //!    surviving state has once existed.
-//! 5. [`features`] add rarer conditions to some of the schedules: a disk that is full for a while, large values,
-//!    transactions that [watch](watches) keys, limits of memory, manifests with pages.
+//! 5. [`features`] add rarer conditions to some of the schedules.
+//!
+//! | feature | covers |
+//! | --- | --- |
+//! | plain | commands of all types, transactions, expiry, splits and merges, checkpoints, sleep, loss windows, crashes, power cuts, requests to the store that fail, are lost, or are done without an answer |
+//! | `full_disk` | a disk without room for chunks: tails of the log's effects |
+//! | `large_values` | values that are stored, loaded and freed in pieces |
+//! | `eager_clients` | writes that race with the last checkpoint of a process |
+//! | `watches` | transactions that [watch](watches) keys |
+//! | `eviction` | limits of memory with every policy: what is dropped, what is refused, how far the limit is exceeded |
+//! | `pages` | manifests in two levels |
+//! | `damage` | [damage] of durable data: it is noticed, never served, and concerns no other database |
+//! | `branches` | [branches] that must stay as they were made, beside eviction and everything else |
+//! | `counts` | `DBSIZE` while keys expire; after a sweep, every count is that of the keys held |
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
 //!
@@ -17,10 +29,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod act;
 pub mod book;
+pub mod branches;
 pub mod chance;
 pub mod client;
 pub mod clock;
+pub mod damage;
 pub mod disk;
 pub mod features;
 pub mod file;
@@ -33,6 +48,7 @@ pub mod run;
 pub mod script;
 pub mod state;
 pub mod trace;
+pub mod verdict;
 pub mod watches;
 
 pub use features::Features;

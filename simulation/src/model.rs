@@ -43,7 +43,7 @@ pub struct Model {
 pub const EVICTED: &str = "(evicted)";
 
 /// Commands that change nothing.
-pub const READS: &[&str] = &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE"];
+pub const READS: &[&str] = &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE", "DBSIZE"];
 
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
 const NOT_AN_INTEGER: &str = "-ERR value is not an integer or out of range\r\n";
@@ -166,6 +166,13 @@ impl Model {
             EVICTED => {
                 self.keys.remove(&key(1));
                 String::new()
+            }
+            // Keys whose time is over count until they are removed.
+            "DBSIZE" => {
+                let alive = |(key, entry): (&Key, &Entry)| key.0 == select && entry.expiry.is_none_or(|at| at > now_ms);
+                let least = self.keys.iter().filter(|pair| alive(*pair)).count();
+                let told = replied.strip_prefix(':').and_then(|rest| rest.trim_end().parse::<usize>().ok());
+                if told.is_some_and(|told| told >= least) { replied.to_owned() } else { format!("{least} or more") }
             }
             "DEL" => integer((1..words.len()).filter(|at| self.keys.remove(&key(*at)).is_some()).count()),
             "EXISTS" => integer((1..words.len()).filter(|at| self.keys.contains_key(&key(*at))).count()),
@@ -363,6 +370,7 @@ pub fn touched(select: u8, words: &[String]) -> Touched {
     let key = |at: usize| (select, words[at].clone());
     Touched::Keys(match words[0].as_str() {
         "FLUSHDB" | "FLUSHALL" | "SWAPDB" => return Touched::All,
+        "DBSIZE" => Vec::new(),
         "MSET" => (1..words.len()).step_by(2).map(key).collect(),
         "MGET" | "DEL" | "EXISTS" | "SUNIONSTORE" => (1..words.len()).map(key).collect(),
         "RENAME" | "COPY" | "RPOPLPUSH" | "SMOVE" => vec![key(1), key(2)],

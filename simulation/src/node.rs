@@ -112,17 +112,13 @@ fn cut_small(database: &Database) {
     database.shared.settings.store(Arc::new(settings));
 }
 
-/// Returns the contents of each database on the disk, as seen by a mere reader.
+/// Returns the contents of a database on the disk, as seen by a mere reader.
 ///
 /// # Errors
 /// The data that cannot be read.
-pub async fn look(disk: &Arc<Disk>, plan: &Plan) -> Result<Vec<Model>, String> {
+pub async fn look(disk: &Arc<Disk>, name: &str) -> Result<Model, String> {
     let store = store(disk);
-    let mut models = Vec::new();
-    for at in 0..plan.seeds.len() {
-        let logs = recovery::look(&mut *sink(disk, &store)).map_err(|error| error.to_string())?;
-        let recovered: Recovered = recovery::collect(logs);
-        models.push(state::stored(&store, name(at), recovered).await.map_err(|error| error.to_string())?);
-    }
-    Ok(models)
+    let logs = recovery::look(&mut *sink(disk, &store)).map_err(|error| error.to_string())?;
+    let recovered: Recovered = recovery::collect(logs);
+    state::stored(&store, name, recovered).await.map_err(|error| error.to_string())
 }

@@ -32,6 +32,8 @@ pub enum Action {
     Transact,
     /// Runs a slice of eviction without a command.
     Evict,
+    /// Makes a branch.
+    Branch,
     Crash,
     Restart,
 }

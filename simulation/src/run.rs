@@ -2,39 +2,29 @@
 
 use std::sync::Arc;
 
-use dormouse_shard::error::Error;
-use dormouse_shard::keyspace::Eviction;
-use dormouse_types::segment::SLOTS;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::task::{JoinHandle, yield_now};
 
 use crate::book::Book;
 use crate::chance::Chance;
-use crate::client;
 use crate::clock;
+use crate::damage::Damage;
 use crate::disk::{Disk, Rates};
 use crate::features::{Extras, Features};
 use crate::node::{self, Node};
-use crate::plan::{Action, Limit, Plan};
+use crate::plan::{Action, Plan};
 use crate::state;
+use crate::verdict::{compare, reap};
 
-/// Limit of batches under way at once.
-const CLIENTS_MAX: usize = 8;
 /// Bytes by which a database may exceed its limit: its tables grow in steps, and loading does not ask for room.
 const SLACK_BYTES: usize = 4_000;
 /// Limit of the tables of one more shard, in bytes. No command has asked for this room.
 const SHARD_BYTES: usize = 7_000;
-/// Parts that a database is cut into so that its manifests have pages.
-const PARTS: u16 = 48;
+/// A sweep may leave keys that have expired so recently, in milliseconds.
+const STALE_MS: u64 = 1_000;
 /// Turns after which unfinished tasks are taken to be stuck.
 const TURNS_MAX: usize = 20_000;
-/// Limit of keys that could still be dropped when a command is refused for want of memory: the command may itself be
-/// too large for the rest.
-const DROPPABLE_MAX: usize = 20;
-/// Expired keys removed at a time.
-const EXPIRE_KEYS: usize = 20;
-
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -58,12 +48,13 @@ enum End {
     Over,
 }
 
-struct Schedule {
-    chance: Chance,
-    plan: Plan,
-    extras: Extras,
-    disk: Arc<Disk>,
-    book: Arc<Mutex<Book>>,
+/// The decisions of a run so far, and what they follow from.
+pub struct Schedule {
+    pub chance: Chance,
+    pub plan: Plan,
+    pub extras: Extras,
+    pub disk: Arc<Disk>,
+    pub book: Arc<Mutex<Book>>,
     steps_left: u64,
     processes: u64,
 }
@@ -107,8 +98,13 @@ impl Schedule {
     fn run(&mut self) -> Result<(), String> {
         let mut before = None;
         loop {
-            let runtime = runtime();
-            let node = runtime.block_on(self.start(before))?;
+            let (mut runtime, mut node) = self.begin(before)?;
+            if let Some(seed) = self.extras.damages() {
+                // The process above has only looked at what is left.
+                drop((node, runtime));
+                self.disk.crash();
+                (runtime, node) = self.begin_damaged(seed)?;
+            }
             let end = runtime.block_on(self.live(&node))?;
             if let Some(failure) = self.book.lock().failure.take() {
                 return Err(failure);
@@ -120,9 +116,11 @@ impl Schedule {
                 book.is_open = false;
                 self.disk.note(format!("{end:?}: {flushed} bytes of the log are durable"));
             }
-            drop(node);
-            drop(runtime);
+            drop((node, runtime));
             self.disk.crash();
+            if let Some(damage) = self.book.lock().damage.take() {
+                damage.heal(&self.disk);
+            }
             // After an orderly close, a power cut has nothing left to take.
             if self.chance.permille(600) {
                 self.disk.note("power cut".into());
@@ -132,19 +130,51 @@ impl Schedule {
                 break;
             }
         }
+        let (runtime, node) = self.begin(before)?;
+        runtime.block_on(self.compare(&node))
+    }
+
+    /// Starts a process on a runtime of its own.
+    fn begin(&mut self, before: Option<u64>) -> Result<(Runtime, Node), String> {
         let runtime = runtime();
         let node = runtime.block_on(self.start(before))?;
-        runtime.block_on(self.compare(&node))
+        Ok((runtime, node))
+    }
+
+    /// Damages the disk and starts a process on it.
+    fn begin_damaged(&mut self, seed: u64) -> Result<(Runtime, Node), String> {
+        self.book.lock().is_open = false;
+        let damage = Damage::new(&self.disk, &mut Chance::new(seed), self.plan.seeds.len());
+        let runtime = runtime();
+        let node = runtime.block_on(async {
+            for at in 0..self.plan.seeds.len() {
+                match node::look(&self.disk, node::name(at)).await {
+                    Ok(found) => {
+                        compare(&self.book.lock(), at, &found).map_err(|problem| format!("read: {problem}"))?
+                    }
+                    Err(_) if damage.as_ref().is_some_and(|damage| damage.concerns(at)) => {}
+                    Err(error) => {
+                        return Err(format!("database {at} suffers from damage that is not its own: {error}"));
+                    }
+                }
+            }
+            self.open().await
+        })?;
+        let mut book = self.book.lock();
+        (book.damage, book.is_open) = (damage, true);
+        drop(book);
+        Ok((runtime, node))
     }
 
     /// Starts a process. `before`: the durable position of the previous one's log, whose remains are checked.
     async fn start(&mut self, before: Option<u64>) -> Result<Node, String> {
-        let found = node::look(&self.disk, &self.plan).await.map_err(|problem| format!("what is left: {problem}"))?;
-        self.processes += 1;
-        let writer = self.chance.draw();
-        self.disk.note(format!("process {} begins, writer {writer:016x}", self.processes));
-        let node = Node::start(&self.disk, &self.plan, writer).await?;
-        self.listen(&node);
+        let mut found = Vec::new();
+        for at in 0..self.plan.seeds.len() {
+            let looked = node::look(&self.disk, node::name(at)).await;
+            found.push(looked.map_err(|problem| format!("what is left: {problem}"))?);
+        }
+        self.look_at_branches().await?;
+        let node = self.open().await?;
         if let Some(flushed) = before {
             let found = found.into_iter().zip(node.sequences()).collect();
             self.book.lock().check(found, flushed)?;
@@ -154,6 +184,26 @@ impl Schedule {
         }
         self.book.lock().is_open = true;
         Ok(node)
+    }
+
+    /// Opens everything as a new process.
+    async fn open(&mut self) -> Result<Node, String> {
+        self.processes += 1;
+        let writer = self.chance.draw();
+        self.disk.note(format!("process {} begins, writer {writer:016x}", self.processes));
+        let node = Node::start(&self.disk, &self.plan, writer).await?;
+        self.listen(&node);
+        Ok(node)
+    }
+
+    /// Checks that each branch is as it was made.
+    async fn look_at_branches(&self) -> Result<(), String> {
+        let names: Vec<String> = self.book.lock().branches.names().collect();
+        for name in names {
+            let found = node::look(&self.disk, &name).await.map_err(|problem| format!("branch {name}: {problem}"))?;
+            self.book.lock().branches.check(&name, &found)?;
+        }
+        Ok(())
     }
 
     /// Tells the book about every key that a database removes by itself.
@@ -168,36 +218,31 @@ impl Schedule {
         }
     }
 
-    /// A client that watches keys, thinks for a while, and then runs a transaction or discards it.
-    fn transact(&mut self, node: &Node, at: usize, seed: u64) -> JoinHandle<()> {
-        let (keys, asked, turns) = self.extras.transaction(&self.plan.scripts[at]);
-        let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
-        let limit = self.plan.limits[at];
-        tokio::spawn(async move {
-            let watched = match client::watch(&database, at, keys, seed, &book).await {
-                Ok(watched) => watched,
-                Err(error) => return excuse(&disk, &book, "a watch", &error),
-            };
-            for _ in 0..turns {
-                yield_now().await;
-            }
-            let Some(asked) = asked else { return disk.note(format!("{seed:016x} discards")) };
-            match client::run(&database, at, &asked, seed, &book, Some(&watched)).await {
-                Ok(Ok(replies)) => disk.note(format!("{seed:016x} was answered: {} replies", replies.len())),
-                Ok(Err(error)) | Err(error @ Error::OutOfMemory) if error == Error::OutOfMemory => {
-                    refuse(&disk, &book, at, limit);
-                }
-                Ok(Err(error)) => disk.note(format!("{seed:016x} was refused: {error}")),
-                Err(error) => excuse(&disk, &book, "a transaction", &error),
-            }
-        })
-    }
-
     /// Compares the memory with the models.
     async fn compare(&self, node: &Node) -> Result<(), String> {
         for (at, database) in node.databases.iter().enumerate() {
             let found = state::awake(database).await.map_err(|error| format!("database {at}: {error}"))?;
             compare(&self.book.lock(), at, &found)?;
+        }
+        Ok(())
+    }
+
+    /// Removes expired keys, and compares the numbers of keys with the models.
+    async fn count(&self, node: &Node) -> Result<(), String> {
+        for (at, database) in node.databases.iter().enumerate() {
+            let counted = |error| format!("database {at}: {error}");
+            let now_ms = clock::now_ms();
+            let since = now_ms - STALE_MS;
+            state::counts(database, since).await.map_err(counted)?;
+            database.expire_slice(usize::MAX);
+            let counts = state::counts(database, since).await.map_err(counted)?;
+            let live = self.book.lock().live(at).alive(now_ms);
+            for (select, counts) in counts.into_iter().enumerate() {
+                let alive = live.keys.keys().filter(|key| usize::from(key.0) == select).count();
+                if counts.counted != counts.held || counts.held != alive + counts.stale {
+                    return Err(format!("index {select} of database {at}: {alive} keys are alive, and {counts:?}"));
+                }
+            }
         }
         Ok(())
     }
@@ -248,6 +293,9 @@ impl Schedule {
                 }
                 action => self.act(action, node, &mut tasks).await,
             }
+        }
+        if self.book.lock().damage.is_some() {
+            return Ok(End::Over);
         }
         self.settle(node, tasks).await?;
         Ok(if self.disk.with(|state| state.dead) { End::Crash } else { End::Over })
@@ -304,198 +352,6 @@ impl Schedule {
         }
     }
 
-    /// Cuts a database so often that its manifests have pages.
-    fn cut(&self, node: &Node, at: usize) -> JoinHandle<()> {
-        let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
-        tokio::spawn(async move {
-            if let Err(error) = database.awake().await {
-                return excuse(&disk, &book, "a wake", &error);
-            }
-            for part in 1..PARTS {
-                if let Err(error) = database.split(part * (SLOTS / PARTS)).await {
-                    return excuse(&disk, &book, "a cut", &error);
-                }
-            }
-            disk.note(format!("database {at} is cut into {PARTS} parts"));
-        })
-    }
-
-    fn ask(&self, node: &Node, at: usize, asked: Vec<crate::script::Asked>, seed: u64) -> JoinHandle<()> {
-        let (database, book, disk) = (Arc::clone(&node.databases[at]), Arc::clone(&self.book), Arc::clone(&self.disk));
-        let limit = self.plan.limits[at];
-        tokio::spawn(async move {
-            match client::run(&database, at, &asked, seed, &book, None).await {
-                Ok(Ok(replies)) => {
-                    disk.note(format!("answered: {} replies of database {at}", replies.len()));
-                    let halfway = replies.iter().find(|reply| reply.contains("was not in memory"));
-                    halfway.into_iter().for_each(|reply| book.lock().fail(reply.clone()));
-                }
-                Ok(Err(error)) | Err(error @ Error::OutOfMemory) if error == Error::OutOfMemory => {
-                    refuse(&disk, &book, at, limit);
-                }
-                Ok(Err(error)) => disk.note(format!("refused: {error}")),
-                Err(error) => excuse(&disk, &book, "a command", &error),
-            }
-        })
-    }
-
-    async fn act(&mut self, action: Action, node: &Node, tasks: &mut Vec<(Action, JoinHandle<()>)>) {
-        let at = self.chance.below(node.databases.len() as u64) as usize;
-        let database = Arc::clone(&node.databases[at]);
-        let (book, disk) = (Arc::clone(&self.book), Arc::clone(&self.disk));
-        let draw = self.chance.draw();
-        let running = |which: Action| tasks.iter().filter(|(action, _)| *action == which).count();
-        match action {
-            Action::Ask => {
-                if running(Action::Ask) < CLIENTS_MAX {
-                    let mut asked = self.plan.scripts[at].batch(&mut self.chance);
-                    self.extras.add_to(&mut asked, &self.plan.scripts[at]);
-                    tasks.push((action, self.ask(node, at, asked, draw)));
-                }
-            }
-            Action::Transact => {
-                if running(Action::Transact) < CLIENTS_MAX {
-                    tasks.push((action, self.transact(node, at, draw)));
-                }
-            }
-            Action::Evict => {
-                if running(action) > 0 {
-                    return;
-                }
-                tasks.push((
-                    action,
-                    tokio::spawn(async move {
-                        for chore in database.chores() {
-                            while database.work_at(&chore).await {
-                                yield_now().await;
-                            }
-                        }
-                    }),
-                ));
-            }
-            Action::Go => {
-                for _ in 0..1 + draw % 12 {
-                    yield_now().await;
-                }
-            }
-            Action::Flush => {
-                let outcome = node.log.flush();
-                let end = node.flushed();
-                let failed = outcome.err().map(|error| format!(", {error}")).unwrap_or_default();
-                disk.note(format!("flush: durable up to {end}{failed}"));
-                if draw.is_multiple_of(3)
-                    && let Ok(removed @ 1..) = node.log.remove_settled()
-                {
-                    disk.note(format!("{removed} log files removed"));
-                }
-            }
-            Action::Answer => {
-                disk.answer_one();
-            }
-            Action::Checkpoint | Action::Sleep => {
-                if running(action) > 1 {
-                    return;
-                }
-                disk.note(format!("{action:?} of database {at}"));
-                tasks.push((
-                    action,
-                    tokio::spawn(async move {
-                        let begun = book.lock().batches();
-                        let done = match action {
-                            Action::Sleep => database.sleep().await.map(|slept| format!("{slept:?}")),
-                            _ => database.checkpoint().await.map(|report| format!("{report:?}")),
-                        };
-                        match done {
-                            Ok(report) => {
-                                book.lock().cover(at, begun);
-                                disk.note(format!("{action:?} of database {at} after batch {begun}: {report}"));
-                            }
-                            Err(error) => excuse(&disk, &book, "a checkpoint", &error),
-                        }
-                    }),
-                ));
-            }
-            Action::Split | Action::Merge | Action::LoadAll => {
-                if running(action) > 1 {
-                    return;
-                }
-                disk.note(format!("{action:?} of database {at}"));
-                // If a database is cut at few slots, cut places are merged again.
-                let chosen = (draw % 16384) as u16;
-                let slot = chosen & if self.extras.features.full_disk { !0xfff } else { !0 };
-                tasks.push((
-                    action,
-                    tokio::spawn(async move {
-                        let done = match action {
-                            Action::Split => database.split(slot).await.map(drop),
-                            Action::Merge => {
-                                let firsts = database.topology().map(|topology| topology.firsts.clone());
-                                let firsts = firsts.unwrap_or_else(|| vec![0]);
-                                database.merge(firsts[usize::from(chosen) % firsts.len()]).await.map(drop)
-                            }
-                            _ => database.load_all().await,
-                        };
-                        match done {
-                            Ok(()) => disk.note(format!("{action:?} of database {at} done")),
-                            Err(error) => excuse(&disk, &book, "a change of shards", &error),
-                        }
-                    }),
-                ));
-            }
-            Action::Expire => database.expire_slice(EXPIRE_KEYS),
-            Action::Wait => clock::advance(1 + draw % [10, 200, 1500][(draw >> 32) as usize % 3]),
-            Action::Declare => {
-                let window = self.plan.choices[draw as usize % self.plan.choices.len()];
-                disk.note(format!("loss window {window} for database {at}"));
-                self.plan.windows[at] = window;
-                database.shared.journal.declare(window);
-                book.lock().declare(at, node.log.end());
-                let journal = &database.shared.journal;
-                if database.is_awake() && window != dormouse_storage::log::Window::None && !journal.is_covered() {
-                    tasks.push((
-                        action,
-                        tokio::spawn(async move {
-                            let begun = book.lock().batches();
-                            match database.checkpoint().await {
-                                Ok(_) => book.lock().cover(at, begun),
-                                Err(error) => excuse(&disk, &book, "a checkpoint", &error),
-                            }
-                        }),
-                    ));
-                }
-            }
-            Action::Compare => {
-                if running(action) > 0 {
-                    return;
-                }
-                tasks.push((
-                    action,
-                    tokio::spawn(async move {
-                        match state::awake(&database).await {
-                            Ok(found) => {
-                                let mut book = book.lock();
-                                if book.is_open
-                                    && let Err(problem) = compare(&book, at, &found)
-                                {
-                                    book.fail(problem);
-                                }
-                            }
-                            Err(error) => excuse(&disk, &book, "a load", &error),
-                        }
-                    }),
-                ));
-            }
-            Action::Fill => {
-                let is_full = disk.with(|state| {
-                    state.is_full = !state.is_full;
-                    state.is_full
-                });
-                disk.note(format!("the disk is {}", if is_full { "full" } else { "not full any more" }));
-            }
-            Action::Crash | Action::Restart => {}
-        }
-    }
-
     /// Lets everything end on a disk without faults, and checks the state.
     async fn settle(&mut self, node: &Node, mut tasks: Vec<(Action, JoinHandle<()>)>) -> Result<(), String> {
         if self.disk.with(|state| state.dead) || self.book.lock().failure.is_some() {
@@ -518,6 +374,7 @@ impl Schedule {
             return Ok(());
         }
         self.compare(node).await?;
+        self.count(node).await?;
         for (at, database) in node.databases.iter().enumerate() {
             if self.chance.permille(500) {
                 let begun = self.book.lock().batches();
@@ -543,61 +400,4 @@ impl Schedule {
         }
         self.compare(node).await
     }
-}
-
-fn compare(book: &Book, at: usize, found: &crate::model::Model) -> Result<(), String> {
-    let expected = book.live(at).alive(clock::now_ms());
-    if *found == expected {
-        return Ok(());
-    }
-    let all = expected.keys.keys().chain(found.keys.keys());
-    let key = all.into_iter().find(|key| expected.keys.get(*key) != found.keys.get(*key));
-    let pair = key.map(|key| (key, expected.keys.get(key), found.keys.get(key)));
-    Err(format!("database {at} in memory is not as the model: key, model, memory: {pair:?}"))
-}
-
-/// Checks a command's refusal for want of memory: the database must have a limit, and nothing that may be dropped.
-fn refuse(disk: &Disk, book: &Mutex<Book>, at: usize, limit: Option<Limit>) {
-    disk.note(format!("refused for want of memory by database {at}"));
-    let mut book = book.lock();
-    let droppable = match limit.map(|limit| limit.policy) {
-        None => usize::MAX,
-        Some(Eviction::NoEviction) => 0,
-        Some(Eviction::AllKeysLru | Eviction::AllKeysRandom) => book.live(at).keys.len(),
-        Some(_) => book.live(at).keys.values().filter(|entry| entry.expiry.is_some()).count(),
-    };
-    if book.is_open && droppable > DROPPABLE_MAX {
-        book.fail(format!("a command was refused at {limit:?}, though {droppable} keys could be dropped"));
-    }
-}
-
-/// Checks an error: it must be due to a fault of the disk.
-fn excuse(disk: &Disk, book: &Mutex<Book>, what: &str, error: &Error) {
-    disk.note(format!("{what} failed: {error}"));
-    // While the log is behind, nothing may be dropped for room.
-    if error.to_string().starts_with("MISCONF the log is") {
-        return;
-    }
-    let is_excused = disk.with(|state| state.faults > 0 || state.dead);
-    let mut book = book.lock();
-    if book.is_open && (!is_excused || error.to_string().contains("panicked")) {
-        let is_closed = error.to_string().contains("shutting down");
-        if !is_closed {
-            book.fail(format!("{what} failed without a cause: {error}"));
-        }
-    }
-}
-
-/// Removes the finished tasks.
-async fn reap(tasks: &mut Vec<(Action, JoinHandle<()>)>) -> Result<(), String> {
-    let mut at = 0;
-    while at < tasks.len() {
-        if tasks[at].1.is_finished() {
-            let (action, task) = tasks.remove(at);
-            task.await.map_err(|error| format!("{action:?}: {error}"))?;
-        } else {
-            at += 1;
-        }
-    }
-    Ok(())
 }

@@ -64,6 +64,11 @@ impl Script {
         Asked { select, words }
     }
 
+    /// Returns a command that counts keys.
+    pub fn counting(&self, chance: &mut Chance) -> Asked {
+        Asked { select: chance.below(u64::from(self.selects)) as u8, words: vec!["DBSIZE".into()] }
+    }
+
     fn command(&self, chance: &mut Chance) -> Asked {
         let select = chance.below(u64::from(self.selects)) as u8;
         let words = if chance.permille(self.whole) { self.whole(chance) } else { self.keyed(chance) };

@@ -54,6 +54,44 @@ pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<M
     Ok(model.alive(clock::now_ms()))
 }
 
+/// The keys of a logical index in memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Counts {
+    pub counted: usize,
+    pub held: usize,
+    /// Those held that have expired since a moment.
+    pub stale: usize,
+}
+
+/// Returns the numbers of keys in each logical index of a database in memory. `since`: the moment from which on keys
+/// count as stale.
+///
+/// # Errors
+/// When a part cannot be loaded.
+pub async fn counts(database: &Arc<Database>, since: u64) -> Result<Vec<Counts>> {
+    loop {
+        database.awake().await?;
+        database.load_all().await?;
+        let Some((_, held)) = database.hold_all().await else { continue };
+        let mut contents: Vec<_> = held.iter().map(|held| held.contents()).collect();
+        let now_ms = clock::now_ms();
+        let records =
+            |select| contents.iter().filter_map(move |shard| shard.index(select)).flat_map(|index| index.iter());
+        let is_stale = |record: &&Record| record.expiry().is_some_and(|at| (since + 1..=now_ms).contains(&at));
+        let found: Vec<(usize, usize)> =
+            (0..INDEXES).map(|select| (records(select).count(), records(select).filter(is_stale).count())).collect();
+        let parts = contents.iter_mut().map(|contents| &mut **contents);
+        let mut db = Keyspace::new(parts, &database.shared, 0, clock::now_ms(), 1);
+        if db.is_resident() {
+            let counts = (0..INDEXES).zip(found).map(|(select, (held, stale))| {
+                db.select(select);
+                Counts { counted: db.count(), held, stale }
+            });
+            return Ok(counts.collect());
+        }
+    }
+}
+
 /// Returns the contents of a database in memory, all of it loaded.
 ///
 /// # Errors

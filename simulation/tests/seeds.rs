@@ -16,9 +16,19 @@ const FOUND: &[(u64, &str)] = &[
     (61797, "an effect that a tail had carried was replayed onto a value that held it"),
     (110_251, "a log file that a process had deleted came back when the next one had gone on without it"),
 ];
-/// Seeds that have found something with their features.
-const FOUND_WITH_FEATURES: &[(u64, &str)] =
-    &[(111, "a transaction ran though its own room was made by dropping a key that it watched")];
+/// Seeds that have found something with some features.
+const FOUND_WITH_FEATURES: &[(u64, Features, &str)] = &[
+    (
+        111,
+        Features { watches: true, eviction: true, ..Features::NONE },
+        "a transaction ran though its own room was made by dropping a key that it watched",
+    ),
+    (
+        88,
+        Features { full_disk: true, watches: true, eviction: true, damage: true, ..Features::NONE },
+        "a database whose first writes were damaged in the log was taken for one that does not exist",
+    ),
+];
 /// About a minute of processor time; `cargo xtask simulate` runs any number.
 const SEEDS: u64 = 400;
 const RIVAL_SEEDS: u64 = 50;
@@ -42,7 +52,7 @@ fn a_seed_tells_all() {
 #[test]
 fn promises_are_kept() {
     let plain = FOUND.iter().map(|(seed, _)| (*seed, Features::default()));
-    let featured = FOUND_WITH_FEATURES.iter().map(|(seed, _)| (*seed, Features::of(*seed)));
+    let featured = FOUND_WITH_FEATURES.iter().map(|(seed, features, _)| (*seed, *features));
     let seeds: Vec<_> = (1..=SEEDS).map(|seed| (seed, Features::of(seed))).chain(plain).chain(featured).collect();
     let next = AtomicU64::new(0);
     let crashes = AtomicU64::new(0);

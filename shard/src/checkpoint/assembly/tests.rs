@@ -1,7 +1,7 @@
 use dormouse_storage::chunk::ChunkEntry;
 use dormouse_types::record::Record;
 
-use super::super::visit::InChunk;
+use super::super::seen::InChunk;
 use super::*;
 
 fn visit(keyspace: u32, range: Range53, sequence: u64, written: Written) -> Visited {
