@@ -10,6 +10,7 @@
 //! | [`Hash`] | [`listpack`] | a hash table of fields |
 //! | [`Set`] | [`intset`], [`listpack`] | a hash table of members |
 //! | [`SortedSet`] | [`listpack`] | a hash table of members beside a counted B+ tree |
+//! | [`Stream`] | | a deque of listpacks, in the order of their ids |
 //!
 //! They must not know commands, replies, time, chance (random numbers are handed in), or how keys are stored.
 //!
@@ -28,6 +29,7 @@ pub mod record;
 pub mod segment;
 pub mod set;
 pub mod sorted_set;
+pub mod stream;
 
 mod heap;
 mod limits;
@@ -38,4 +40,5 @@ pub use limits::{Limits, Malformed};
 pub use list::{End, List};
 pub use object::{Collection, Kind, Object};
 pub use set::{Lookup, Set};
+pub use stream::{Stream, StreamId};
 pub use sorted_set::{Inserted, LexBound, LexRange, ScoreRange, SortedSet};

@@ -92,6 +92,19 @@ impl Listpack {
         self.insert(self.view().end(), item);
     }
 
+    /// Pushes one item after the other, with room made once.
+    pub fn push_all<'i>(&mut self, items: impl Iterator<Item = Item<'i>> + Clone) {
+        let (bytes, count) =
+            items.clone().fold((0, 0), |(bytes, count), item| (bytes + Encoded::new(item).len(), count + 1));
+        let mut at = self.view().end();
+        self.splice(at, at, bytes, count);
+        for item in items {
+            let entry = Encoded::new(item);
+            entry.write(&mut self.storage[at..at + entry.len()]);
+            at += entry.len();
+        }
+    }
+
     pub fn push_front(&mut self, item: Item<'_>) {
         self.insert(HEADER, item);
     }

@@ -5,6 +5,7 @@ use crate::heap;
 use crate::list::List;
 use crate::set::Set;
 use crate::sorted_set::SortedSet;
+use crate::stream::Stream;
 
 /// A value that is not the plain bytes of a record.
 #[derive(Clone, Debug)]
@@ -15,6 +16,7 @@ pub enum Object {
     Hash(Hash),
     Set(Set),
     SortedSet(SortedSet),
+    Stream(Stream),
 }
 
 const _: () = assert!(size_of::<Object>() == 24);
@@ -27,6 +29,7 @@ impl Object {
             Object::Hash(_) => Kind::Hash,
             Object::Set(_) => Kind::Set,
             Object::SortedSet(_) => Kind::SortedSet,
+            Object::Stream(_) => Kind::Stream,
         }
     }
 
@@ -38,6 +41,7 @@ impl Object {
             Object::Hash(hash) => hash.heap_bytes(),
             Object::Set(set) => set.heap_bytes(),
             Object::SortedSet(set) => set.heap_bytes(),
+            Object::Stream(stream) => stream.heap_bytes(),
         }
     }
 
@@ -49,6 +53,7 @@ impl Object {
             Object::Hash(hash) => hash.encoding(),
             Object::Set(set) => set.encoding(),
             Object::SortedSet(set) => set.encoding(),
+            Object::Stream(stream) => stream.encoding(),
         }
     }
 
@@ -60,6 +65,7 @@ impl Object {
             Object::Hash(hash) => hash.len(),
             Object::Set(set) => set.len(),
             Object::SortedSet(set) => set.len(),
+            Object::Stream(stream) => stream.len(),
         }
     }
 
@@ -79,6 +85,7 @@ impl Object {
             Object::Hash(hash) => hash.dismantle(budget),
             Object::Set(set) => set.dismantle(budget),
             Object::SortedSet(set) => set.dismantle(budget),
+            Object::Stream(stream) => stream.dismantle(budget),
         }
     }
 }
@@ -90,6 +97,7 @@ pub enum Kind {
     Hash,
     Set,
     SortedSet,
+    Stream,
 }
 
 impl Kind {
@@ -101,6 +109,7 @@ impl Kind {
             Kind::Hash => "hash",
             Kind::Set => "set",
             Kind::SortedSet => "zset",
+            Kind::Stream => "stream",
         }
     }
 }
@@ -108,8 +117,10 @@ impl Kind {
 /// The keyspace's requirements of every collection, whichever kind it is.
 pub trait Collection: Sized {
     const KIND: Kind;
+    /// Whether a collection without elements is a value. Others are deleted when their last element goes.
+    const MAY_BE_EMPTY: bool;
 
-    /// An empty collection; it allocates nothing.
+    /// An empty collection; only a stream allocates anything.
     fn new() -> Self;
     fn len(&self) -> usize;
     fn is_empty(&self) -> bool {
@@ -128,9 +139,10 @@ pub trait Collection: Sized {
 }
 
 macro_rules! collections {
-    ($($kind:ident),*) => {$(
+    ($($kind:ident: $may_be_empty:literal),*) => {$(
         impl Collection for $kind {
             const KIND: Kind = Kind::$kind;
+            const MAY_BE_EMPTY: bool = $may_be_empty;
 
             fn new() -> Self {
                 $kind::new()
@@ -172,4 +184,4 @@ macro_rules! collections {
     )*};
 }
 
-collections!(List, Hash, Set, SortedSet);
+collections!(List: false, Hash: false, Set: false, SortedSet: false, Stream: true);

@@ -1,0 +1,152 @@
+//! Captures: a stream as it was at one moment, in parts.
+
+use std::collections::VecDeque;
+
+use super::group::{Group, Owner, Pending};
+use super::moment::Moment;
+use super::{Head, Stream, StreamId};
+use crate::listpack::ListpackRef;
+
+/// A part of a captured stream. Consumers and pending entries belong to the group before them.
+#[derive(Clone, Copy)]
+pub enum Part<'a> {
+    Head { head: Head, len: u64 },
+    Node { first: StreamId, listpack: ListpackRef<'a> },
+    Group { name: &'a [u8], last: StreamId, read: Option<u64> },
+    Consumer { owner: Owner, name: &'a [u8], seen_ms: i64, active_ms: Option<i64> },
+    Pending(Pending),
+}
+
+/// A capture under way.
+#[derive(Debug)]
+pub(super) struct Capture {
+    id: u64,
+    /// Until it has been handed out.
+    head: Option<(Head, u64)>,
+    /// The groups that have not been handed out whole, and the number of the first of them.
+    groups: VecDeque<GroupHead>,
+    number: usize,
+    /// Groups of the moment that have been removed since, with their numbers.
+    gone: Vec<(usize, Box<Group>)>,
+}
+
+#[derive(Debug)]
+struct GroupHead {
+    name: Box<[u8]>,
+    last: StreamId,
+    read: Option<u64>,
+    is_shown: bool,
+    consumers: VecDeque<(Owner, Box<[u8]>, i64, Option<i64>)>,
+}
+
+impl Capture {
+    /// Keeps a removed group that has not been handed out.
+    pub fn keep(&mut self, group: Box<Group>) {
+        if let Some(moment) = &group.moment
+            && moment.0 >= self.number
+        {
+            self.gone.push((moment.0, group));
+        }
+    }
+
+    fn aside_bytes(&self) -> usize {
+        self.gone.iter().map(|(_, group)| group.heap_bytes()).sum()
+    }
+}
+
+impl Stream {
+    /// Begins a capture, in place of any other. `id` tells it from others. Returns how many parts it will hand out.
+    pub fn begin_capture(&mut self, id: u64) -> usize {
+        let body = &mut *self.0;
+        body.entries.begin_moment();
+        let mut parts = 1 + body.entries.node_count();
+        let mut heads = VecDeque::with_capacity(body.groups.len());
+        for (number, group) in body.groups.iter_mut().enumerate() {
+            let end = group.pending_bounds().map(|(_, last)| last);
+            group.moment = Some(Box::new((number, Moment::new(end))));
+            parts += 1 + group.consumer_len() + group.pending_len();
+            let consumers = group.consumers().map(|(owner, consumer)| {
+                (owner, consumer.name().into(), consumer.seen_ms(), consumer.active_ms())
+            });
+            let (name, last, read) = (group.name().into(), group.last(), group.read());
+            heads.push_back(GroupHead { name, last, read, is_shown: false, consumers: consumers.collect() });
+        }
+        let head = Some((body.entries.head(), body.entries.len() as u64));
+        body.capture = Some(Box::new(Capture { id, head, groups: heads, number: 0, gone: Vec::new() }));
+        parts
+    }
+
+    /// Shows the next parts of capture `id`, in order, until `visit` says that it has enough. Returns whether that was
+    /// all; `None`: the capture does not exist.
+    pub fn capture_some(&mut self, id: u64, mut visit: impl FnMut(Part<'_>) -> bool) -> Option<bool> {
+        let mut capture = self.0.capture.take_if(|capture| capture.id == id)?;
+        loop {
+            match self.capture_one(&mut capture, &mut visit) {
+                Some(false) => {}
+                Some(true) => break,
+                None => {
+                    self.0.entries.moment = None;
+                    self.0.groups.iter_mut().for_each(|group| group.moment = None);
+                    return Some(true);
+                }
+            }
+        }
+        self.0.capture = Some(capture);
+        Some(false)
+    }
+
+    /// Shows one part; `None`: there is none.
+    fn capture_one(&mut self, capture: &mut Capture, visit: &mut impl FnMut(Part<'_>) -> bool) -> Option<bool> {
+        if let Some((head, len)) = capture.head.take() {
+            return Some(visit(Part::Head { head, len }));
+        }
+        let mut has_enough = false;
+        if self.0.entries.step(|first, listpack| has_enough = visit(Part::Node { first, listpack })) {
+            return Some(has_enough);
+        }
+        loop {
+            let head = capture.groups.front_mut()?;
+            if !head.is_shown {
+                head.is_shown = true;
+                return Some(visit(Part::Group { name: &head.name, last: head.last, read: head.read }));
+            }
+            if let Some((owner, name, seen_ms, active_ms)) = head.consumers.pop_front() {
+                return Some(visit(Part::Consumer { owner, name: &name, seen_ms, active_ms }));
+            }
+            let group = match capture.gone.iter_mut().find(|(number, _)| *number == capture.number) {
+                Some((_, group)) => Some(&mut **group),
+                None => {
+                    let at = self.search(&head.name).ok();
+                    at.map(|at| &mut *self.0.groups[at])
+                }
+            };
+            if group.is_some_and(|group| group.step(|pending| has_enough = visit(Part::Pending(pending)))) {
+                return Some(has_enough);
+            }
+            capture.gone.retain(|(number, _)| *number != capture.number);
+            capture.groups.pop_front();
+            capture.number += 1;
+        }
+    }
+
+    /// The capture in progress.
+    pub fn captured_id(&self) -> Option<u64> {
+        self.0.capture.as_ref().map(|capture| capture.id)
+    }
+
+    /// Bytes that it has put aside.
+    pub fn aside_bytes(&self) -> usize {
+        let Some(capture) = &self.0.capture else { return 0 };
+        let nodes = self.0.entries.moment.iter().map(|moment| moment.aside_bytes());
+        let groups = self.0.groups.iter().filter_map(|group| group.moment.as_ref());
+        let pending = groups.map(|moment| moment.1.aside().count() * size_of::<(StreamId, Option<Pending>)>());
+        capture.aside_bytes() + nodes.chain(pending).sum::<usize>()
+    }
+
+    /// Ends whatever capture is under way.
+    pub fn end_capture(&mut self) {
+        self.0.capture = None;
+        self.0.entries.moment = None;
+        self.0.groups.iter_mut().for_each(|group| group.moment = None);
+    }
+}

@@ -1,0 +1,454 @@
+//! Consumer groups: what was delivered to whom, and is not acknowledged yet.
+//!
+//! An entry that was delivered is *pending*. The group has one record of each pending entry, with its owner; each consumer
+//! has the ids of its own. Consumers are known by the number of their slot, which a later one may get when it is free.
+//!
+//! Invariants: every pending entry has an owner, and is among that one's ids and nobody else's.
+
+use super::blocks::{Blocks, Keyed};
+use super::entries::Entries;
+use super::moment::Moment;
+use super::StreamId;
+use crate::{Malformed, heap};
+
+/// A delivered entry that is not acknowledged yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub id: StreamId,
+    /// Unix milliseconds of the last delivery.
+    pub delivered_ms: i64,
+    pub deliveries: u64,
+    pub owner: Owner,
+}
+
+/// The number of a consumer in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Owner(pub(super) u32);
+
+impl Owner {
+    /// Only while a group is loaded.
+    const NONE: Owner = Owner(u32::MAX);
+}
+
+impl Keyed for Pending {
+    fn id(&self) -> StreamId {
+        self.id
+    }
+}
+
+#[derive(Debug)]
+pub struct Group {
+    name: Box<[u8]>,
+    /// The id of the entry that was delivered last.
+    last: StreamId,
+    /// How many entries were added up to `last`, where that is known.
+    read: Option<u64>,
+    pending: Blocks<Pending>,
+    slots: Vec<Option<Consumer>>,
+    /// The slots of the consumers in the order of their names.
+    names: Vec<u32>,
+    free: Vec<u32>,
+    /// The allocations of the consumers.
+    consumer_bytes: usize,
+    /// The number of the group in the capture that is under way, and the pending entries of its moment.
+    pub(super) moment: Option<Box<(usize, Moment<Pending>)>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    name: Box<[u8]>,
+    seen_ms: i64,
+    active_ms: Option<i64>,
+    pending: Blocks<StreamId>,
+}
+
+impl Consumer {
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Unix milliseconds of its last attempt to read or claim.
+    pub fn seen_ms(&self) -> i64 {
+        self.seen_ms
+    }
+
+    /// Unix milliseconds of its last successful read or claim.
+    pub fn active_ms(&self) -> Option<i64> {
+        self.active_ms
+    }
+
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The ids of its pending entries from `id` on.
+    pub fn pending_from(&self, id: StreamId) -> impl Iterator<Item = StreamId> {
+        self.pending.from(id).copied()
+    }
+
+    fn heap_bytes(&self) -> usize {
+        heap::allocation(self.name.len()) + self.pending.heap_bytes()
+    }
+}
+
+/// How an entry is claimed.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub owner: Owner,
+    pub now_ms: i64,
+    /// Entries that were delivered less than this ago stay with their owner.
+    pub idle_min_ms: i64,
+    /// Unix milliseconds that count as its delivery.
+    pub delivered_ms: i64,
+    /// The number of its deliveries from now on; else `counts` says whether this is one more.
+    pub deliveries: Option<u64>,
+    pub counts: bool,
+    /// Whether an entry that is not pending becomes so.
+    pub is_forced: bool,
+}
+
+/// The outcome of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// The entry has a new owner.
+    Taken,
+    /// It is not pending, or was delivered too recently.
+    Not,
+    /// It does not exist any more, so it is not pending any more either.
+    Gone,
+}
+
+impl Group {
+    pub(super) fn new(name: &[u8], last: StreamId, read: Option<u64>) -> Self {
+        Group {
+            name: name.into(),
+            last,
+            read,
+            pending: Blocks::default(),
+            slots: Vec::new(),
+            names: Vec::new(),
+            free: Vec::new(),
+            consumer_bytes: 0,
+            moment: None,
+        }
+    }
+
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    pub fn last(&self) -> StreamId {
+        self.last
+    }
+
+    pub fn read(&self) -> Option<u64> {
+        self.read
+    }
+
+    /// The number of entries that the group has not read, where that is known.
+    pub fn lag(&self, entries: &Entries) -> Option<i64> {
+        let read = match self.read {
+            _ if entries.added == 0 => return Some(0),
+            Some(read) if !entries.has_tombstones_after(self.last) => read,
+            _ => entries.added_up_to(self.last)?,
+        };
+        Some(entries.added.wrapping_sub(read) as i64)
+    }
+
+    pub fn set(&mut self, last: StreamId, read: Option<u64>) {
+        (self.last, self.read) = (last, read);
+    }
+
+    /// Sets the id that was delivered last if it is higher; returns whether it is.
+    pub fn raise_last(&mut self, last: StreamId) -> bool {
+        let is_higher = last > self.last;
+        self.last = self.last.max(last);
+        is_higher
+    }
+
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The pending entries from `id` on.
+    pub fn pending_from(&self, id: StreamId) -> impl Iterator<Item = &Pending> {
+        self.pending.from(id)
+    }
+
+    pub fn pending(&self, id: StreamId) -> Option<&Pending> {
+        self.pending.get(id)
+    }
+
+    /// The lowest and the highest pending id.
+    pub fn pending_bounds(&self) -> Option<(StreamId, StreamId)> {
+        Some((self.pending.first()?.id, self.pending.last()?.id))
+    }
+
+    pub fn consumer_len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The consumers in the order of their names.
+    pub fn consumers(&self) -> impl Iterator<Item = (Owner, &Consumer)> {
+        self.names.iter().filter_map(|slot| Some((Owner(*slot), self.slots[*slot as usize].as_ref()?)))
+    }
+
+    pub fn consumer(&self, owner: Owner) -> Option<&Consumer> {
+        self.slots.get(owner.0 as usize)?.as_ref()
+    }
+
+    pub fn owner(&self, name: &[u8]) -> Option<Owner> {
+        self.search(name).ok().map(|at| Owner(self.names[at]))
+    }
+
+    /// The index of a name among the names, or where it would be.
+    fn search(&self, name: &[u8]) -> Result<usize, usize> {
+        self.names.binary_search_by(|slot| {
+            let consumer = self.slots[*slot as usize].as_ref();
+            consumer.map_or(&[][..], |consumer| &consumer.name).cmp(name)
+        })
+    }
+
+    /// The consumer of a name, and whether it was created.
+    pub fn owner_or_new(&mut self, name: &[u8], now_ms: i64) -> (Owner, bool) {
+        match self.search(name) {
+            Ok(at) => (Owner(self.names[at]), false),
+            Err(at) => (self.add_consumer(at, name, now_ms, None), true),
+        }
+    }
+
+    fn add_consumer(&mut self, at: usize, name: &[u8], seen_ms: i64, active_ms: Option<i64>) -> Owner {
+        let consumer = Consumer { name: name.into(), seen_ms, active_ms, pending: Blocks::default() };
+        self.consumer_bytes += consumer.heap_bytes();
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot as usize] = Some(consumer);
+                slot
+            }
+            None => {
+                self.slots.push(Some(consumer));
+                self.slots.len() as u32 - 1
+            }
+        };
+        self.names.insert(at, slot);
+        Owner(slot)
+    }
+
+    /// Removes a consumer; its pending entries are pending no more. Returns how many those were.
+    pub fn delete_consumer(&mut self, name: &[u8]) -> Option<usize> {
+        let at = self.search(name).ok()?;
+        let slot = self.names.remove(at);
+        let consumer = self.slots[slot as usize].take()?;
+        self.consumer_bytes -= consumer.heap_bytes();
+        self.free.push(slot);
+        for id in consumer.pending.from(StreamId::MIN) {
+            self.note(*id);
+            self.pending.remove(*id);
+        }
+        Some(consumer.pending.len())
+    }
+
+    /// Notes that a consumer tries to read or claim.
+    pub fn see(&mut self, owner: Owner, now_ms: i64) {
+        self.edit(owner, |consumer| consumer.seen_ms = now_ms);
+    }
+
+    /// Delivers an entry. With an owner it becomes that one's, and pending.
+    pub fn deliver(&mut self, entries: &Entries, id: StreamId, owner: Option<Owner>, now_ms: i64) {
+        if id > self.last {
+            self.read = match self.read {
+                Some(read) if !entries.has_tombstones_after(id) => Some(read.wrapping_add(1)),
+                _ if entries.added > 0 => entries.added_up_to(id),
+                read => read,
+            };
+            self.last = id;
+        }
+        if let Some(owner) = owner {
+            self.put(Pending { id, delivered_ms: now_ms, deliveries: 1, owner });
+            self.edit(owner, |consumer| consumer.active_ms = Some(now_ms));
+        }
+    }
+
+    /// Delivers a pending entry again to its owner.
+    pub fn deliver_again(&mut self, id: StreamId, now_ms: i64) {
+        self.note(id);
+        if let Some(pending) = self.pending.get_mut(id) {
+            pending.delivered_ms = now_ms;
+            pending.deliveries = pending.deliveries.wrapping_add(1);
+        }
+    }
+
+    /// Acknowledges an entry. Returns whether it was pending.
+    pub fn acknowledge(&mut self, id: StreamId) -> bool {
+        self.note(id);
+        let Some(pending) = self.pending.remove(id) else { return false };
+        self.edit(pending.owner, |consumer| _ = consumer.pending.remove(id));
+        true
+    }
+
+    pub fn claim(&mut self, entries: &Entries, id: StreamId, claim: &Claim) -> Claimed {
+        let before = self.pending.get(id).copied();
+        if !entries.contains(id) {
+            return if self.acknowledge(id) { Claimed::Gone } else { Claimed::Not };
+        }
+        let is_idle = |before: Pending| {
+            claim.idle_min_ms == 0 || claim.now_ms.wrapping_sub(before.delivered_ms) >= claim.idle_min_ms
+        };
+        if !before.map_or(claim.is_forced, is_idle) {
+            return Claimed::Not;
+        }
+        // One that a client forces has been delivered once, as in Redis.
+        let deliveries = before.map_or(1, |before| before.deliveries);
+        let deliveries = claim.deliveries.unwrap_or(deliveries.wrapping_add(u64::from(claim.counts)));
+        self.put(Pending { id, delivered_ms: claim.delivered_ms, deliveries, owner: claim.owner });
+        self.edit(claim.owner, |consumer| consumer.active_ms = Some(claim.now_ms));
+        Claimed::Taken
+    }
+
+    /// Makes an entry pending, in place of what was known of it.
+    fn put(&mut self, pending: Pending) {
+        self.note(pending.id);
+        let before = self.pending.insert(pending).map(|before| before.owner);
+        if before == Some(pending.owner) {
+            return;
+        }
+        if let Some(before) = before {
+            self.edit(before, |consumer| _ = consumer.pending.remove(pending.id));
+        }
+        self.edit(pending.owner, |consumer| _ = consumer.pending.insert(pending.id));
+    }
+
+    fn edit(&mut self, owner: Owner, change: impl FnOnce(&mut Consumer)) {
+        if let Some(Some(consumer)) = self.slots.get_mut(owner.0 as usize) {
+            let before = consumer.heap_bytes();
+            change(consumer);
+            self.consumer_bytes = self.consumer_bytes - before + consumer.heap_bytes();
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, id: StreamId) {
+        if let Some(moment) = &mut self.moment {
+            moment.1.note(id, || self.pending.get(id).copied());
+        }
+    }
+
+    /// Shows the next pending entry of the moment that is remembered; returns whether there is one.
+    pub(super) fn step(&mut self, visit: impl FnOnce(Pending)) -> bool {
+        let Some(moment) = &mut self.moment else { return false };
+        let pending = &self.pending;
+        moment.1.step(|id| pending.from(id).next().map(|pending| (pending.id, pending)), |_, pending| visit(*pending))
+    }
+
+    /// Adds a pending entry from outside; its owner follows with [`Group::load_owner`].
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn load_pending(&mut self, id: StreamId, delivered_ms: i64, deliveries: u64) -> Result<(), Malformed> {
+        let pending = Pending { id, delivered_ms, deliveries, owner: Owner::NONE };
+        self.pending.insert(pending).map_or(Ok(()), |_| Err(Malformed("pending entry twice")))
+    }
+
+    /// Adds a consumer from outside.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn load_consumer(&mut self, name: &[u8], seen_ms: i64, active_ms: Option<i64>) -> Result<Owner, Malformed> {
+        match self.search(name) {
+            Ok(_) => Err(Malformed("consumer twice")),
+            Err(at) => Ok(self.add_consumer(at, name, seen_ms, active_ms)),
+        }
+    }
+
+    /// Gives a pending entry from outside to its consumer.
+    ///
+    /// # Errors
+    /// When it is not pending, or has an owner already.
+    pub fn load_owner(&mut self, id: StreamId, owner: Owner) -> Result<(), Malformed> {
+        let pending = self.pending.get_mut(id).filter(|pending| pending.owner == Owner::NONE);
+        pending.ok_or(Malformed("owner of a pending entry"))?.owner = owner;
+        self.edit(owner, |consumer| _ = consumer.pending.insert(id));
+        Ok(())
+    }
+
+    /// Ends the loading of a group.
+    ///
+    /// # Errors
+    /// When a pending entry has no owner.
+    pub fn loaded(&self) -> Result<(), Malformed> {
+        let owned: usize = self.consumers().map(|(_, consumer)| consumer.pending.len()).sum();
+        if owned == self.pending.len() { Ok(()) } else { Err(Malformed("pending entry without an owner")) }
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        heap::allocation(size_of::<Self>())
+            + heap::allocation(self.name.len())
+            + self.pending.heap_bytes()
+            + heap::allocation(self.slots.capacity() * size_of::<Option<Consumer>>())
+            + heap::allocation(self.names.capacity() * size_of::<u32>())
+            + heap::allocation(self.free.capacity() * size_of::<u32>())
+            + self.consumer_bytes
+    }
+
+    /// Frees pending entries, then consumers, about `budget` of them; returns how many were freed.
+    pub(super) fn dismantle(&mut self, budget: usize) -> usize {
+        let mut freed = self.pending.dismantle(budget);
+        while freed < budget
+            && let Some(last) = self.slots.last_mut()
+        {
+            if let Some(consumer) = last {
+                let bytes = consumer.heap_bytes();
+                freed += consumer.pending.dismantle(budget - freed);
+                self.consumer_bytes -= bytes - consumer.heap_bytes();
+                if consumer.pending.len() > 0 {
+                    break;
+                }
+                self.consumer_bytes -= consumer.heap_bytes();
+            }
+            self.slots.pop();
+            freed += 1;
+        }
+        freed
+    }
+
+    pub(super) fn is_dismantled(&self) -> bool {
+        self.pending.len() == 0 && self.slots.is_empty()
+    }
+}
+
+impl Clone for Group {
+    /// Without the moment that it remembers.
+    fn clone(&self) -> Self {
+        let mut copy = Group {
+            name: self.name.clone(),
+            last: self.last,
+            read: self.read,
+            pending: self.pending.clone(),
+            slots: self.slots.clone(),
+            names: self.names.clone(),
+            free: self.free.clone(),
+            consumer_bytes: 0,
+            moment: None,
+        };
+        copy.consumer_bytes = copy.slots.iter().flatten().map(Consumer::heap_bytes).sum();
+        copy
+    }
+}
+
+#[cfg(test)]
+impl Group {
+    pub fn counted_bytes(&self) -> usize {
+        let mut owned = 0;
+        for (owner, consumer) in self.consumers() {
+            owned += consumer.pending.len();
+            assert!(
+                consumer.pending_from(StreamId::MIN).all(|id| self.pending.get(id).is_some_and(|p| p.owner == owner))
+            );
+        }
+        assert_eq!(owned, self.pending.len());
+        let consumers = self.slots.iter().flatten();
+        self.heap_bytes() - self.consumer_bytes - self.pending.heap_bytes()
+            + self.pending.counted_bytes()
+            + consumers.map(|c| heap::allocation(c.name.len()) + c.pending.counted_bytes()).sum::<usize>()
+    }
+}

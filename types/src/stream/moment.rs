@@ -1,0 +1,66 @@
+//! The memory of a moment: what ids named then, while they go on changing.
+
+use std::collections::BTreeMap;
+
+use super::StreamId;
+
+/// Values by their ids as they were at one moment, which are handed out in order. What changes before it is handed out is
+/// put aside first.
+///
+/// Invariant: an id from `next` to `end` named at the moment what `aside` has under it, or else what it names now.
+#[derive(Debug)]
+pub(super) struct Moment<V> {
+    next: Option<StreamId>,
+    end: StreamId,
+    aside: BTreeMap<StreamId, Option<V>>,
+}
+
+impl<V> Moment<V> {
+    /// `end`: the highest id that exists; `None`: nothing does.
+    pub fn new(end: Option<StreamId>) -> Self {
+        Moment { next: end.map(|_| StreamId::MIN), end: end.unwrap_or(StreamId::MIN), aside: BTreeMap::new() }
+    }
+
+    /// To be called before what `id` names is changed, removed or added. `before`: what it names now.
+    #[inline]
+    pub fn note(&mut self, id: StreamId, before: impl FnOnce() -> Option<V>) {
+        if self.next.is_some_and(|next| next <= id) && id <= self.end {
+            self.aside.entry(id).or_insert_with(before);
+        }
+    }
+
+    /// Hands out the next value to `visit`. `live`: the first value at an id or behind. Returns whether there was one.
+    pub fn step<'v>(
+        &mut self,
+        live: impl Fn(StreamId) -> Option<(StreamId, &'v V)>,
+        visit: impl FnOnce(StreamId, &V),
+    ) -> bool
+    where
+        V: 'v,
+    {
+        while let Some(next) = self.next {
+            let found = live(next).filter(|(id, _)| *id <= self.end);
+            let aside = self.aside.first_key_value().map(|(id, _)| *id);
+            match (found, aside) {
+                (Some((id, value)), aside) if aside.is_none_or(|aside| id < aside) => {
+                    self.next = id.next();
+                    visit(id, value);
+                    return true;
+                }
+                (_, Some(id)) => {
+                    self.next = id.next();
+                    if let Some(Some(value)) = self.aside.remove(&id) {
+                        visit(id, &value);
+                        return true;
+                    }
+                }
+                _ => self.next = None,
+            }
+        }
+        false
+    }
+
+    pub fn aside(&self) -> impl Iterator<Item = Option<&V>> {
+        self.aside.values().map(Option::as_ref)
+    }
+}

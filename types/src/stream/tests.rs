@@ -1,0 +1,392 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::item::Item;
+
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A stream as plain maps.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Model {
+    entries: BTreeMap<StreamId, Pairs>,
+    head: Head,
+    groups: BTreeMap<Vec<u8>, ModelGroup>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct ModelGroup {
+    last: StreamId,
+    read: Option<u64>,
+    /// Owner, time and number of deliveries.
+    pending: BTreeMap<StreamId, (Vec<u8>, i64, u64)>,
+    consumers: BTreeMap<Vec<u8>, (i64, Option<i64>)>,
+}
+
+fn pairs_of(entry: &Entry<'_>) -> Pairs {
+    entry.fields().map(|(field, value)| (field.to_vec(), value.to_vec())).collect()
+}
+
+fn shown(stream: &Stream) -> Model {
+    let mut model = Model { head: stream.entries().head(), ..Model::default() };
+    model.entries = stream.entries().iter().map(|entry| (entry.id, pairs_of(&entry))).collect();
+    for group in stream.groups() {
+        let name = |owner| group.consumer(owner).expect("an owner exists").name().to_vec();
+        let pending = group.pending_from(StreamId::MIN);
+        let pending = pending.map(|p| (p.id, (name(p.owner), p.delivered_ms, p.deliveries))).collect();
+        let consumers = group.consumers().map(|(_, c)| (c.name().to_vec(), (c.seen_ms(), c.active_ms()))).collect();
+        let shown = ModelGroup { last: group.last(), read: group.read(), pending, consumers };
+        model.groups.insert(group.name().to_vec(), shown);
+    }
+    model
+}
+
+/// The stream that the parts of a capture describe.
+#[derive(Default)]
+struct Rebuilt {
+    model: Model,
+    nodes: Stream,
+    len: u64,
+    group: Vec<u8>,
+    owners: BTreeMap<Owner, Vec<u8>>,
+    parts: usize,
+}
+
+impl Rebuilt {
+    fn take(&mut self, part: Part<'_>) {
+        self.parts += 1;
+        match part {
+            Part::Head { head, len } => (self.model.head, self.len) = (head, len),
+            Part::Node { first, listpack } => self.nodes.load_node(first, listpack.bytes()).unwrap(),
+            Part::Group { name, last, read } => {
+                self.group = name.to_vec();
+                self.owners.clear();
+                self.model.groups.insert(name.to_vec(), ModelGroup { last, read, ..ModelGroup::default() });
+            }
+            Part::Consumer { owner, name, seen_ms, active_ms } => {
+                self.owners.insert(owner, name.to_vec());
+                let group = self.model.groups.get_mut(&self.group).unwrap();
+                group.consumers.insert(name.to_vec(), (seen_ms, active_ms));
+            }
+            Part::Pending(pending) => {
+                let group = self.model.groups.get_mut(&self.group).unwrap();
+                let owner = self.owners[&pending.owner].clone();
+                group.pending.insert(pending.id, (owner, pending.delivered_ms, pending.deliveries));
+            }
+        }
+    }
+
+    fn finish(mut self) -> Model {
+        self.nodes.loaded(self.model.head, self.len).unwrap();
+        self.model.entries = self.nodes.entries().iter().map(|entry| (entry.id, pairs_of(&entry))).collect();
+        self.model
+    }
+}
+
+fn text(random: &mut fastrand::Rng) -> Vec<u8> {
+    match random.u8(..10) {
+        0 => random.i64(..).to_string().into_bytes(),
+        1 => random.i8(..).to_string().into_bytes(),
+        2 => vec![b'x'; random.usize(..600)],
+        _ => format!("v{}", random.u8(..20)).into_bytes(),
+    }
+}
+
+fn pairs(random: &mut fastrand::Rng) -> Pairs {
+    let count = if random.u8(..3) > 0 { 2 } else { random.usize(1..5) };
+    (0..count).map(|at| (format!("f{at}").into_bytes(), text(random))).collect()
+}
+
+fn append(stream: &mut Stream, id: StreamId, pairs: &Pairs) {
+    stream.append(id, pairs.iter().map(|(field, value)| (&field[..], &value[..])));
+}
+
+impl Model {
+    fn append(&mut self, id: StreamId, pairs: Pairs) {
+        self.entries.insert(id, pairs);
+        self.head.last = id;
+        self.head.added += 1;
+        self.find_first();
+    }
+
+    fn find_first(&mut self) {
+        self.head.first = self.entries.keys().next().copied().unwrap_or_default();
+    }
+
+    fn keep(&mut self, kept: impl Fn(usize, StreamId) -> bool) {
+        let len = self.entries.len();
+        let mut at = 0;
+        self.entries.retain(|id, _| {
+            at += 1;
+            kept(len + 1 - at, *id)
+        });
+        self.find_first();
+    }
+
+    fn some_id(&self, random: &mut fastrand::Rng) -> StreamId {
+        match self.entries.keys().nth(random.usize(..self.entries.len().max(1))) {
+            Some(id) if random.u8(..5) > 0 => *id,
+            _ => StreamId::new(random.u64(..2000), random.u64(..3)),
+        }
+    }
+}
+
+fn step(stream: &mut Stream, model: &mut Model, random: &mut fastrand::Rng, now: i64) {
+    let group = vec![b'g', b'0' + random.u8(..3)];
+    let consumer = vec![b'c', b'0' + random.u8(..4)];
+    let exists = model.groups.contains_key(&group);
+    let id = model.some_id(random);
+    match random.u8(..16) {
+        0..5 => {
+            for _ in 0..random.usize(1..12) {
+                let last = model.head.last;
+                let gap = [0, 0, 1, 7, 5000][random.usize(..5)];
+                let id = if gap == 0 { last.next().unwrap() } else { StreamId::new(last.ms + gap, random.u64(..3)) };
+                let pairs = pairs(random);
+                append(stream, id, &pairs);
+                model.append(id, pairs);
+            }
+        }
+        5 | 6 => {
+            let ids: Vec<StreamId> = (0..random.usize(1..9)).map(|_| model.some_id(random)).collect();
+            let mut deleted = 0;
+            for id in &ids {
+                if model.entries.remove(id).is_some() {
+                    deleted += 1;
+                    model.head.max_deleted = model.head.max_deleted.max(*id);
+                }
+            }
+            model.find_first();
+            assert_eq!(stream.delete(ids.into_iter()), deleted);
+        }
+        7 => {
+            let (before, keep) = (model.entries.len(), random.usize(..400));
+            let removed = stream.trim(Trim { until: Until::Length(keep), is_approximate: false, limit: 0 });
+            model.keep(|rank, _| rank <= keep);
+            assert_eq!(removed, before.saturating_sub(keep));
+        }
+        8 => {
+            let before = model.entries.len();
+            let removed = stream.trim(Trim { until: Until::Id(id), is_approximate: false, limit: 0 });
+            model.keep(|_, other| other >= id);
+            assert_eq!(removed, before - model.entries.len());
+        }
+        9 => {
+            let (before, keep, limit) = (model.entries.len(), random.usize(..400), random.usize(..200));
+            let removed = stream.trim(Trim { until: Until::Length(keep), is_approximate: true, limit });
+            assert!(removed == 0 || before - removed >= keep && (limit == 0 || removed <= limit));
+            model.keep(|rank, _| rank <= before - removed);
+        }
+        10 => {
+            let read = random.bool().then_some(7);
+            let added = stream.add_group(&group, id, read);
+            assert_eq!(added, !exists);
+            let fresh = ModelGroup { last: id, read, ..ModelGroup::default() };
+            model.groups.entry(group).or_insert(fresh);
+        }
+        11 if random.u8(..4) == 0 => assert_eq!(stream.remove_group(&group), model.groups.remove(&group).is_some()),
+        11 => {
+            let Some(found) = model.groups.get_mut(&group) else { return };
+            let deleted = stream.change_group(&group, |_, group| group.delete_consumer(&consumer)).unwrap();
+            let before = found.pending.len();
+            found.pending.retain(|_, (owner, ..)| *owner != consumer);
+            assert_eq!(deleted, found.consumers.remove(&consumer).map(|_| before - found.pending.len()));
+        }
+        12 | 13 => {
+            let Some(found) = model.groups.get_mut(&group) else { return };
+            let count = random.usize(1..20);
+            let from = found.last;
+            let read = stream.change_group(&group, |entries, group| {
+                let (owner, _) = group.owner_or_new(&consumer, now);
+                group.see(owner, now);
+                let start = group.last().next().unwrap();
+                let ids: Vec<StreamId> =
+                    entries.range(start, StreamId::MAX).take(count).map(|entry| entry.id).collect();
+                ids.iter().for_each(|id| group.deliver(entries, *id, Some(owner), now));
+                (ids, group.read())
+            });
+            let (ids, read) = read.unwrap();
+            let expected: Vec<StreamId> = model.entries.keys().filter(|id| **id > from).take(count).copied().collect();
+            assert_eq!(ids, expected);
+            let state = found.consumers.entry(consumer.clone()).or_default();
+            state.0 = now;
+            for id in ids {
+                state.1 = Some(now);
+                found.last = found.last.max(id);
+                found.pending.insert(id, (consumer.clone(), now, 1));
+            }
+            found.read = read;
+        }
+        14 => {
+            let Some(found) = model.groups.get_mut(&group) else { return };
+            let pending: Vec<StreamId> = found.pending.keys().copied().collect();
+            let id = if pending.is_empty() { id } else { pending[random.usize(..pending.len())] };
+            let was = stream.change_group(&group, |_, group| group.acknowledge(id)).unwrap();
+            assert_eq!(was, found.pending.remove(&id).is_some());
+        }
+        _ => {
+            let Some(found) = model.groups.get_mut(&group) else { return };
+            let (is_forced, counts) = (random.bool(), random.bool());
+            let idle_min_ms = random.i64(..20);
+            let claimed = stream.change_group(&group, |entries, group| {
+                let (owner, _) = group.owner_or_new(&consumer, now);
+                let (now_ms, delivered_ms) = (now, now - 1);
+                let claim = Claim { owner, now_ms, idle_min_ms, delivered_ms, deliveries: None, counts, is_forced };
+                group.claim(entries, id, &claim)
+            });
+            let state = found.consumers.entry(consumer.clone()).or_insert((now, None));
+            let before = found.pending.get(&id).cloned();
+            let is_idle = before.as_ref().map_or(is_forced, |(_, at, _)| idle_min_ms == 0 || now - at >= idle_min_ms);
+            let expected = if !model.entries.contains_key(&id) {
+                if found.pending.remove(&id).is_some() { Claimed::Gone } else { Claimed::Not }
+            } else if is_idle {
+                let deliveries = before.map_or(1, |(.., deliveries)| deliveries) + u64::from(counts);
+                found.pending.insert(id, (consumer, now - 1, deliveries));
+                state.1 = Some(now);
+                Claimed::Taken
+            } else {
+                Claimed::Not
+            };
+            assert_eq!(claimed, Some(expected));
+        }
+    }
+}
+
+fn check_ranges(stream: &Stream, model: &Model, random: &mut fastrand::Rng) {
+    let (start, end) = (model.some_id(random), model.some_id(random));
+    if start <= end {
+        let expected: Vec<StreamId> = model.entries.range(start..=end).map(|(id, _)| *id).collect();
+        let forward: Vec<StreamId> = stream.entries().range(start, end).map(|entry| entry.id).collect();
+        let mut back: Vec<StreamId> = stream.entries().range_back(start, end).map(|entry| entry.id).collect();
+        back.reverse();
+        assert_eq!(forward, expected);
+        assert_eq!(back, expected);
+    } else {
+        assert_eq!(stream.entries().range(start, end).count(), 0);
+        assert_eq!(stream.entries().range_back(start, end).count(), 0);
+    }
+    assert_eq!(stream.entries().get(start).map(|entry| pairs_of(&entry)), model.entries.get(&start).cloned());
+    assert_eq!(stream.entries().last_existing(), model.entries.keys().next_back().copied());
+    assert_eq!(stream.len(), model.entries.len());
+}
+
+#[test]
+fn a_stream_is_like_its_model() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut stream, mut model) = (Stream::new(), Model::default());
+        for now in 0..300 {
+            step(&mut stream, &mut model, &mut random, now);
+            check_ranges(&stream, &model, &mut random);
+            if now % 16 == 0 {
+                assert_eq!(shown(&stream), model, "seed {seed}");
+                assert_eq!(stream.heap_bytes(), stream.counted_bytes(), "seed {seed}");
+                let copy = stream.clone();
+                assert_eq!(shown(&copy), model);
+                assert_eq!(copy.heap_bytes(), copy.counted_bytes());
+            }
+        }
+        while !stream.dismantle(10) {}
+        assert_eq!(stream.heap_bytes(), Stream::new().heap_bytes());
+    }
+}
+
+#[test]
+fn a_capture_shows_one_moment() {
+    for seed in 0..120 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut stream, mut model) = (Stream::new(), Model::default());
+        (0..150).for_each(|now| step(&mut stream, &mut model, &mut random, now));
+        let then = shown(&stream);
+        let parts = stream.begin_capture(9);
+        let (mut rebuilt, mut is_done, mut now) = (Rebuilt::default(), false, 150);
+        while !is_done {
+            let mut left = random.usize(1..30);
+            is_done = stream
+                .capture_some(9, |part| {
+                    rebuilt.take(part);
+                    left -= 1;
+                    left == 0
+                })
+                .expect("the capture is under way");
+            for _ in 0..random.usize(..12) {
+                step(&mut stream, &mut model, &mut random, now);
+                now += 1;
+            }
+            if random.u8(..20) == 0 && !model.entries.is_empty() {
+                // Ids may begin anew in an empty stream.
+                stream.trim(Trim { until: Until::Length(0), is_approximate: false, limit: 0 });
+                model.keep(|_, _| false);
+                let head = Head { last: StreamId::MIN, max_deleted: StreamId::MIN, ..stream.entries().head() };
+                stream.set_head(head);
+                model.head = head;
+            }
+        }
+        assert_eq!(rebuilt.parts, parts, "seed {seed}");
+        assert_eq!(rebuilt.finish(), then, "seed {seed}");
+        assert_eq!(stream.captured_id(), None);
+        assert_eq!(stream.capture_some(9, |_| true), None);
+        assert_eq!(shown(&stream), model, "seed {seed}");
+    }
+}
+
+#[test]
+fn nodes_are_cut_where_redis_cuts_them() {
+    let mut stream = Stream::new();
+    for seq in 1..=250 {
+        stream.append(StreamId::new(1, seq), [(&b"a"[..], &b"1"[..])].into_iter());
+    }
+    let firsts: Vec<u64> = stream.entries().nodes().map(|(first, _)| first.seq).collect();
+    assert_eq!(firsts, [1, 101, 201]);
+    let large = vec![b'x'; 3000];
+    stream.append(StreamId::new(1, 251), [(&b"a"[..], &large[..])].into_iter());
+    stream.append(StreamId::new(1, 252), [(&b"a"[..], &large[..])].into_iter());
+    assert_eq!(stream.entries().nodes().len(), 4);
+}
+
+#[test]
+fn an_entry_of_two_small_fields_takes_little_beside_its_listpack() {
+    let mut stream = Stream::new();
+    for n in 0..100_000u64 {
+        let value = (n % 100).to_string();
+        let pairs = [(&b"a"[..], value.as_bytes()), (&b"b"[..], &b"xy"[..])];
+        stream.append(StreamId::new(1_700_000_000_000 + n, 0), pairs.into_iter());
+    }
+    let listpacks: usize = stream.entries().nodes().map(|(_, listpack)| heap::allocation(listpack.bytes_len())).sum();
+    let beside = (stream.heap_bytes() - listpacks) as f64 / 100_000.0;
+    assert!(beside <= 0.4, "{beside}");
+}
+
+#[test]
+fn malformed_nodes_are_refused() {
+    let mut stream = Stream::new();
+    for seq in 1..5 {
+        let field = format!("field {}", seq / 2);
+        stream.append(StreamId::new(1, seq), [(field.as_bytes(), &b"value"[..])].into_iter());
+    }
+    stream.delete([StreamId::new(1, 2)].into_iter());
+    let (first, listpack) = stream.entries().nodes().next().unwrap();
+    let bytes = listpack.bytes().to_vec();
+    assert_eq!(Stream::new().load_node(first, &bytes), Ok(()));
+    let mut twice = Stream::new();
+    twice.load_node(first, &bytes).unwrap();
+    assert!(twice.load_node(first, &bytes).is_err(), "the same entries twice");
+    let items: Vec<Item<'_>> = listpack.iter().collect();
+    let load = |items: &[Item<'_>]| {
+        let mut listpack = crate::listpack::Listpack::new();
+        listpack.push_all(items.iter().copied());
+        Stream::new().load_node(first, listpack.view().bytes())
+    };
+    assert_eq!(load(&items), Ok(()));
+    for at in 0..items.len() {
+        assert!(load(&items[..at]).is_err(), "cut at {at}");
+        if let Item::Int(number) = items[at] {
+            for wrong in [number - 1, number + 8, i64::MAX, i64::MIN] {
+                let mut items = items.clone();
+                items[at] = Item::Int(wrong);
+                // An id may be another one, as long as the order stays.
+                let loaded = load(&items);
+                assert!(loaded.is_err() || (5..).contains(&at), "item {at} is {wrong}");
+            }
+        }
+    }
+}
