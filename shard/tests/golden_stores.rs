@@ -50,6 +50,7 @@ fn shown(record: &Record) -> String {
             ("hash", hash.iter().map(field).collect())
         }
         Value::Object(Object::Set(set)) => ("set", set.iter().map(item).collect()),
+        Value::Object(Object::Stream(stream)) => ("stream", vec![format!("{stream:?}").into_bytes()]),
         Value::Object(Object::SortedSet(set)) => {
             ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
         }

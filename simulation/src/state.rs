@@ -32,6 +32,7 @@ fn entry(record: &Record) -> Entry {
         Held::Object(Object::SortedSet(set)) => {
             Value::Sorted(set.iter().map(|(member, score)| (text(&member.to_vec()), score as i64)).collect())
         }
+        Held::Object(Object::Stream(stream)) => Value::Text(format!("{stream:?}")),
     };
     Entry { value, expiry: record.expiry() }
 }

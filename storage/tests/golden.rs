@@ -86,6 +86,7 @@ fn show(record: &Record) -> String {
             hash.iter().map(|(field, value)| item(field) + "=" + &item(value)).collect()
         }
         Value::Object(Object::Set(set)) => set.iter().map(item).collect(),
+        Value::Object(Object::Stream(stream)) => vec![format!("{stream:?}")],
         Value::Object(Object::SortedSet(set)) => {
             set.iter().map(|(it, score)| item(it) + "=" + &score.to_string()).collect()
         }

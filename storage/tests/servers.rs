@@ -28,6 +28,7 @@ fn show(loaded: LoadedValue<'_>) -> String {
         LoadedValue::Object(Object::Hash(hash)) => {
             hash.iter().map(|(field, value)| format!("{}={}", item(field), item(value))).collect()
         }
+        LoadedValue::Object(Object::Stream(stream)) => return format!("{stream:?}"),
         LoadedValue::Object(Object::SortedSet(set)) => {
             set.iter().map(|(member, score)| format!("{}={score}", item(member))).collect()
         }
@@ -71,6 +72,16 @@ fn joined(count: usize, one: impl Fn(usize) -> String) -> String {
     all.join(" ")
 }
 
+const STREAM_OF_VALKEY: &str = "2 of 2, 1-1 to 2-1, deleted 0-0; 1-1 f=v; 2-1 f=v g=w; \
+    group group at 1-1, Some(1) read, \
+    alice seen 1795883612332 active Some(1795883612332) 1-1 at 1795883612332 x1";
+
+/// One entry was released by its consumer, and one came with the id of a producer.
+const STREAM_OF_REDIS: &str = "3 of 3, 1-1 to 1795883611579-0, deleted 0-0; 1-1 f=v; 2-1 f=v g=w; \
+    1795883611579-0 f=v; group group at 2-1, Some(2) read,  seen 0 active None 1-1 at 0 x1, \
+    alice seen 1795883611568 active Some(1795883611568), \
+    bob seen 1795883611579 active Some(1795883611579) 2-1 at 1795883611579 x1";
+
 /// The data that both servers were given.
 fn common() -> BTreeMap<String, String> {
     let list: Vec<String> = (0..40).map(|at| format!("element {at}")).chain(["x".repeat(9000)]).collect();
@@ -96,7 +107,7 @@ fn common() -> BTreeMap<String, String> {
         ("0 hash:large", joined(31, hash)),
         ("0 zset:small", "a=1.5 b=-inf c=3".to_owned()),
         ("0 zset:large", joined(140, |at| format!("member {at}={}", at as f64 / 8.0))),
-        ("0 stream", "cannot be taken: a stream".to_owned()),
+        ("0 stream", STREAM_OF_VALKEY.to_owned()),
         ("0 ttl:small", expires.to_owned()),
         ("0 ttl:large", expires.to_owned()),
         ("0 ttl:wide", expires.to_owned()),
@@ -128,6 +139,7 @@ fn a_file_of_redis_8_10_2() {
     let mut expected = common();
     let long = "n".repeat(100);
     for (key, shown) in [
+        ("stream", STREAM_OF_REDIS.to_owned()),
         ("vectors", "cannot be taken: a vector set".to_owned()),
         ("array", "cannot be taken: an array".to_owned()),
         // Hashes that were made with HIMPORT: packed, with a long value, with many fields, with long ones.
@@ -199,7 +211,7 @@ fn payloads() -> Vec<(&'static str, String)> {
         ),
         (
             "1b011000000000000000010000000000000001404747000000180003010001010181660200010201000100018176020401000101010001020181660281760281670281770208010201f4ba350123a201000009dfff028176020401ff0381000001a2230135bb000101000003010567726f7570020102020000000000000001000000000000000100000000000000000100000000000000020000000000000001bb350123a2010000010205616c696365b0350123a2010000b0350123a20100000003626f62bb350123a2010000bb350123a20100000100000000000000020000000000000001010000000000000001000000000000000140644064010870726f647563657201026d3181000001a2230135bb0001000f0034e1070270da807c",
-            "a stream".to_owned(),
+            STREAM_OF_REDIS.to_owned(),
         ),
         (
             "0781bde72da2bb1eb400020302020250010200050374776f05037f552a0207020202800100000002010220020102813e92dc020000000002813f4d41b2406f775105036f6e6505032a557f0207020102800100000002010220020202813e92dc020000000002813f4d41b2406f7751000f00872e4e4a1d17180e",

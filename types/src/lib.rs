@@ -40,5 +40,5 @@ pub use limits::{Limits, Malformed};
 pub use list::{End, List};
 pub use object::{Collection, Kind, Object};
 pub use set::{Lookup, Set};
-pub use stream::{Stream, StreamId};
 pub use sorted_set::{Inserted, LexBound, LexRange, ScoreRange, SortedSet};
+pub use stream::{Stream, StreamId};

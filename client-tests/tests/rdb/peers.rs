@@ -203,12 +203,6 @@ fn what_valkey_has_more_is_named() {
 fn what_redis8_has_more_is_named() {
     let vectors = ["VADD vectors VALUES 3 1 2 3 one", "VADD vectors VALUES 3 3 2 1 two"];
     let array = ["ARSET array 0 zero one 2 3.5", "ARINSERT array more"];
-    let stream = [
-        "XADD stream:2 IDMP producer message * f v",
-        "XGROUP CREATE stream:2 group 0",
-        "XREADGROUP GROUP group dora STREAMS stream:2 >",
-        "XNACK stream:2 group FAIL IDS 1 0-1",
-    ];
     let template = [
         "HIMPORT PREPARE person name age",
         "HIMPORT SET person:1 person dora 41",
@@ -219,7 +213,6 @@ fn what_redis8_has_more_is_named() {
         &[
             ("vectors", "a vector set", &vectors),
             ("array", "an array", &array),
-            ("stream:2", "a stream", &stream),
             ("person:1", "a hash whose fields expire", &template),
         ],
     );
@@ -229,8 +222,7 @@ fn what_redis8_has_more_is_named() {
 fn names(kind: Kind, own: &[(&str, &str, &[&str])]) {
     let Some(source) = peer(kind) else { return };
     let mut pipeline = Pipeline::open(source.port());
-    let common: [(&str, &str, &[&str]); 4] = [
-        ("stream", "a stream", &["XADD stream 1-1 f v", "XGROUP CREATE stream group 0"]),
+    let common: [(&str, &str, &[&str]); 3] = [
         ("small", "a hash whose fields expire", &["HSET small f v g w", "HEXPIRE small 1000 FIELDS 1 f"]),
         ("read", "a hash whose fields expire", &["HSET read f v", "HGETEX read EX 1000 FIELDS 1 f"]),
         ("set", "a hash whose fields expire", &["HSETEX set EX 1000 FIELDS 1 f v"]),

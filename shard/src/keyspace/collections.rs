@@ -103,7 +103,8 @@ impl Keyspace<'_> {
         record.expiry().is_none_or(|at| at > self.horizon()).then(|| record.value())
     }
 
-    /// Changes the collection under `key`: created when absent, deleted when emptied.
+    /// Changes the collection under `key`: created when absent, deleted when emptied, unless it [may be
+    /// empty](Collection::MAY_BE_EMPTY).
     pub fn update<T: Collection, R>(
         &mut self,
         key: &[u8],
@@ -116,8 +117,8 @@ impl Keyspace<'_> {
         }
         let change = change.expect("where there is no record, nothing was asked to change it");
         let mut made = T::new();
-        let (_, result) = change(&mut made, &self.settings.limits).split();
-        if !made.is_empty() {
+        let (changed, result) = change(&mut made, &self.settings.limits).split();
+        if !made.is_empty() || T::MAY_BE_EMPTY && changed {
             self.add(position, Record::new_object(key, made.into_object(), None));
         }
         Ok(result)
@@ -149,7 +150,7 @@ impl Keyspace<'_> {
             };
             let change = change.take().expect("a record is updated once");
             let (changed, result) = change(collection, limits).split();
-            let empty = collection.is_empty();
+            let empty = collection.is_empty() && !T::MAY_BE_EMPTY;
             record.set_access(clock);
             (changed, Ok((changed, empty, result)))
         });
@@ -168,9 +169,9 @@ impl Keyspace<'_> {
         Ok(Some(result))
     }
 
-    /// Sets `key` to `object`, replacing any value; an empty one deletes it. The expiry is `expiry` or none.
-    pub fn put(&mut self, key: &[u8], object: impl Collection, expiry: Option<u64>) {
-        if object.is_empty() {
+    /// Sets `key` to `object`, replacing any value; an empty one deletes it, unless it may be empty. The expiry is `expiry` or none.
+    pub fn put<T: Collection>(&mut self, key: &[u8], object: T, expiry: Option<u64>) {
+        if object.is_empty() && !T::MAY_BE_EMPTY {
             self.delete(key);
         } else {
             self.replace(key, Record::new_object(key, object.into_object(), expiry));

@@ -123,6 +123,11 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
         | kind::HASH_LISTPACK
         | kind::SORTED_SET_LISTPACK
         | kind::SET_LISTPACK => skip_string(&mut reader).unwrap_or(0).saturating_mul(UNPACKED),
+        kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | kind::STREAM_4 | kind::STREAM_5 => {
+            // Beside its nodes it has consumers, the shortest of which takes ten bytes and a hundred here.
+            let nodes = elements_bytes(&mut reader, 2, 0).saturating_mul(2);
+            nodes.saturating_add(reader.remaining().saturating_mul(UNPACKED)).saturating_add(ELEMENT_BYTES * 4)
+        }
         _ => payload.len().saturating_mul(INFLATED),
     }
 }

@@ -53,7 +53,11 @@ pub(super) fn support(kind: u8, origin: Dialect) -> Support {
         kind::STRING..=kind::SORTED_SET
         | kind::HASH_ZIPMAP..=kind::LIST_QUICKLIST
         | kind::HASH_LISTPACK..=kind::LIST_QUICKLIST_2
-        | kind::SET_LISTPACK => Support::Whole,
+        | kind::SET_LISTPACK
+        | kind::STREAM
+        | kind::STREAM_2
+        | kind::STREAM_3 => Support::Whole,
+        kind::STREAM_4 | kind::STREAM_5 if origin == Dialect::Redis => Support::Whole,
         kind::MODULE => Support::Endless("a module's value in the form of Redis 4"),
         // Only payloads have hashes with a template of their own.
         kind::HASH_TEMPLATE_LISTPACK | kind::HASH_TEMPLATE_VALUES => Support::Unknown,

@@ -129,6 +129,7 @@ fn every_item_is_read() {
         b"\x01",
         &[0; 16],
     ];
+    let read_3 = format!("s type 21 value {}", stream_3.concat()[3..].escape_ascii());
     let cases: &[(&str, Vec<u8>, &[&str])] = &[
         ("REDIS0011", vec![], &[]),
         ("REDIS0011", b"\xfa\x09redis-ver\x057.2.4".to_vec(), &["aux redis-ver=7.2.4"]),
@@ -160,9 +161,13 @@ fn every_item_is_read() {
         ("REDIS0009", b"\x0e\x01k\x02\x01a\x01b".to_vec(), &["k type 14 value \\x02\\x01a\\x01b"]),
         ("REDIS0010", b"\x12\x01k\x02\x01\x01a\x02\x01b".to_vec(), &["k type 18 value \\x02\\x01\\x01a\\x02\\x01b"]),
         ("REDIS0011", b"\x14\x01k\xc3\x02\x03..".to_vec(), &["k type 20 value \\xc3\\x02\\x03.."]),
-        ("REDIS0011", [&stream_3.concat(), &b"\x00\x01k\x00"[..]].concat(), &["s is a stream", "k type 0 value \\x00"]),
-        ("REDIS0009", b"\x0f\x01s\x00\x00\x00\x00\x00".to_vec(), &["s is a stream"]),
-        ("REDIS0010", b"\x13\x01s\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec(), &["s is a stream"]),
+        ("REDIS0011", [&stream_3.concat(), &b"\x00\x01k\x00"[..]].concat(), &[&read_3, "k type 0 value \\x00"]),
+        ("REDIS0009", b"\x0f\x01s\x00\x00\x00\x00\x00".to_vec(), &["s type 15 value \\x00\\x00\\x00\\x00\\x00"]),
+        (
+            "REDIS0010",
+            b"\x13\x01s\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00".to_vec(),
+            &[&format!("s type 19 value {}", "\\x00".repeat(10))],
+        ),
         (
             "REDIS0011",
             [

@@ -9,6 +9,8 @@
 //! | 10 | Redis 7.0 | all but those of sets |
 //! | 9 | Redis 5.0 | sets of integers |
 //!
+//! Streams are written in the form of the version: the third, the second or the first.
+//!
 //! The caller says the items in the order in which readers
 //! want them: [`RdbWriter::aux`], then for each index [`RdbWriter::select`], [`RdbWriter::resize`] and its records, then
 //! [`RdbWriter::finish`]. Bytes are gathered and written in long runs, however large a value is.
@@ -16,6 +18,7 @@
 use std::io::{self, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
+use dormouse_types::Object;
 use dormouse_types::record::Value;
 
 use super::{
@@ -25,7 +28,7 @@ use super::{
 use crate::codec::dump::RDB_VERSION;
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{write_plain_string, write_string};
-use crate::codec::value::{encode_unpacked, encode_value, encoding_of, kind, unpacked_encoding_of};
+use crate::codec::value::{encode_stream, encode_unpacked, encode_value, encoding_of, kind, unpacked_encoding_of};
 
 /// Bytes that are gathered before they are written.
 const RUN_BYTES: usize = 64 << 10;
@@ -105,6 +108,11 @@ impl<W: Write> RdbWriter<W> {
         let at = self.begin(beside);
         let encoding = encoding_of(value);
         match value {
+            Value::Object(Object::Stream(stream)) if self.version == 10 => {
+                self.run[at] = kind::STREAM_2;
+                write_string(self, key);
+                encode_stream(kind::STREAM_2, stream, self);
+            }
             Value::Object(object) if !is_known(encoding, self.version) => {
                 self.run[at] = unpacked_encoding_of(object);
                 write_string(self, key);
@@ -211,7 +219,7 @@ impl<W: Write> ByteSink for RdbWriter<W> {
 /// Whether readers of that version know an encoding.
 fn is_known(encoding: u8, version: u16) -> bool {
     match encoding {
-        kind::SET_LISTPACK => version >= 11,
+        kind::SET_LISTPACK | kind::STREAM_3 => version >= 11,
         kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
         _ => true,
     }

@@ -27,7 +27,7 @@ pub(super) struct Capture {
     groups: VecDeque<GroupHead>,
     number: usize,
     /// Groups of the moment that have been removed since, with their numbers.
-    gone: Vec<(usize, Box<Group>)>,
+    gone: Vec<(usize, Group)>,
 }
 
 #[derive(Debug)]
@@ -36,12 +36,20 @@ struct GroupHead {
     last: StreamId,
     read: Option<u64>,
     is_shown: bool,
-    consumers: VecDeque<(Owner, Box<[u8]>, i64, Option<i64>)>,
+    consumers: VecDeque<ConsumerHead>,
+}
+
+#[derive(Debug)]
+struct ConsumerHead {
+    owner: Owner,
+    name: Box<[u8]>,
+    seen_ms: i64,
+    active_ms: Option<i64>,
 }
 
 impl Capture {
     /// Keeps a removed group that has not been handed out.
-    pub fn keep(&mut self, group: Box<Group>) {
+    pub fn keep(&mut self, group: Group) {
         if let Some(moment) = &group.moment
             && moment.0 >= self.number
         {
@@ -65,8 +73,11 @@ impl Stream {
             let end = group.pending_bounds().map(|(_, last)| last);
             group.moment = Some(Box::new((number, Moment::new(end))));
             parts += 1 + group.consumer_len() + group.pending_len();
-            let consumers = group.consumers().map(|(owner, consumer)| {
-                (owner, consumer.name().into(), consumer.seen_ms(), consumer.active_ms())
+            let consumers = group.consumers().map(|(owner, consumer)| ConsumerHead {
+                owner,
+                name: consumer.name().into(),
+                seen_ms: consumer.seen_ms(),
+                active_ms: consumer.active_ms(),
             });
             let (name, last, read) = (group.name().into(), group.last(), group.read());
             heads.push_back(GroupHead { name, last, read, is_shown: false, consumers: consumers.collect() });
@@ -110,14 +121,14 @@ impl Stream {
                 head.is_shown = true;
                 return Some(visit(Part::Group { name: &head.name, last: head.last, read: head.read }));
             }
-            if let Some((owner, name, seen_ms, active_ms)) = head.consumers.pop_front() {
+            if let Some(ConsumerHead { owner, name, seen_ms, active_ms }) = head.consumers.pop_front() {
                 return Some(visit(Part::Consumer { owner, name: &name, seen_ms, active_ms }));
             }
             let group = match capture.gone.iter_mut().find(|(number, _)| *number == capture.number) {
-                Some((_, group)) => Some(&mut **group),
+                Some((_, group)) => Some(group),
                 None => {
                     let at = self.search(&head.name).ok();
-                    at.map(|at| &mut *self.0.groups[at])
+                    at.map(|at| &mut self.0.groups[at])
                 }
             };
             if group.is_some_and(|group| group.step(|pending| has_enough = visit(Part::Pending(pending)))) {

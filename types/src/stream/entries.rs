@@ -306,12 +306,15 @@ impl Entries {
 
     /// Whether the group's counter cannot be told from the entries after `id`, as one of them may be deleted.
     pub(super) fn has_tombstones_after(&self, id: StreamId) -> bool {
-        !self.is_empty() && self.max_deleted != StreamId::MIN && self.first <= self.max_deleted && id <= self.max_deleted
+        !self.is_empty()
+            && self.max_deleted != StreamId::MIN
+            && self.first <= self.max_deleted
+            && id <= self.max_deleted
     }
 
     /// How many entries were added up to `id`, where that can be told: see Redis's
     /// `streamEstimateDistanceFromFirstEverEntry`.
-    pub(super) fn added_up_to(&self, id: StreamId) -> Option<u64> {
+    pub fn added_up_to(&self, id: StreamId) -> Option<u64> {
         let (added, len) = (self.added, self.len as u64);
         if added == 0 {
             return Some(0);

@@ -5,10 +5,10 @@
 //!
 //! Invariants: every pending entry has an owner, and is among that one's ids and nobody else's.
 
+use super::StreamId;
 use super::blocks::{Blocks, Keyed};
 use super::entries::Entries;
 use super::moment::Moment;
-use super::StreamId;
 use crate::{Malformed, heap};
 
 /// A delivered entry that is not acknowledged yet.
@@ -28,6 +28,10 @@ pub struct Owner(pub(super) u32);
 impl Owner {
     /// Only while a group is loaded.
     const NONE: Owner = Owner(u32::MAX);
+
+    pub fn number(self) -> u32 {
+        self.0
+    }
 }
 
 impl Keyed for Pending {
@@ -380,9 +384,9 @@ impl Group {
         if owned == self.pending.len() { Ok(()) } else { Err(Malformed("pending entry without an owner")) }
     }
 
+    /// The allocated bytes, besides the group itself.
     pub(super) fn heap_bytes(&self) -> usize {
-        heap::allocation(size_of::<Self>())
-            + heap::allocation(self.name.len())
+        heap::allocation(self.name.len())
             + self.pending.heap_bytes()
             + heap::allocation(self.slots.capacity() * size_of::<Option<Consumer>>())
             + heap::allocation(self.names.capacity() * size_of::<u32>())

@@ -22,19 +22,21 @@ pub use group::{Claim, Claimed, Consumer, Group, Owner, Pending};
 pub use id::StreamId;
 pub use node::{Entry, Fields};
 
+use std::fmt;
+
 use capture::Capture;
 
 use super::Malformed;
 use super::heap;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Stream(Box<Body>);
 
 #[derive(Debug, Default)]
 struct Body {
     entries: Entries,
     /// In the order of their names.
-    groups: Vec<Box<Group>>,
+    groups: Vec<Group>,
     /// The allocations of the groups.
     group_bytes: usize,
     capture: Option<Box<Capture>>,
@@ -85,7 +87,7 @@ impl Stream {
         let body = &self.0;
         heap::allocation(size_of::<Body>())
             + body.entries.heap_bytes()
-            + heap::allocation(body.groups.capacity() * size_of::<Box<Group>>())
+            + heap::allocation(body.groups.capacity() * size_of::<Group>())
             + body.group_bytes
     }
 
@@ -94,11 +96,7 @@ impl Stream {
     }
 
     /// Appends an entry, whose id must be above the last one.
-    pub fn append<'f>(
-        &mut self,
-        id: StreamId,
-        pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
-    ) {
+    pub fn append<'f>(&mut self, id: StreamId, pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone) {
         self.0.entries.append(id, pairs);
     }
 
@@ -129,11 +127,11 @@ impl Stream {
 
     /// The groups in the order of their names.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = &Group> {
-        self.0.groups.iter().map(|group| &**group)
+        self.0.groups.iter()
     }
 
     pub fn group(&self, name: &[u8]) -> Option<&Group> {
-        self.search(name).ok().map(|at| &*self.0.groups[at])
+        self.search(name).ok().map(|at| &self.0.groups[at])
     }
 
     fn search(&self, name: &[u8]) -> Result<usize, usize> {
@@ -143,7 +141,7 @@ impl Stream {
     /// Adds a group; returns false if it exists already.
     pub fn add_group(&mut self, name: &[u8], last: StreamId, read: Option<u64>) -> bool {
         let Err(at) = self.search(name) else { return false };
-        let group = Box::new(Group::new(name, last, read));
+        let group = Group::new(name, last, read);
         self.0.group_bytes += group.heap_bytes();
         self.0.groups.insert(at, group);
         true
@@ -218,11 +216,37 @@ impl Stream {
     }
 }
 
+/// All that it holds, as text.
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Head { last, first, max_deleted, added } = self.entries().head();
+        write!(f, "{} of {added}, {first} to {last}, deleted {max_deleted}", self.len())?;
+        for entry in self.entries().iter() {
+            write!(f, "; {}", entry.id)?;
+            for (field, value) in entry.fields() {
+                write!(f, " {}={}", field.to_vec().escape_ascii(), value.to_vec().escape_ascii())?;
+            }
+        }
+        for group in self.groups() {
+            let name = group.name().escape_ascii();
+            write!(f, "; group {name} at {}, {:?} read", group.last(), group.read())?;
+            for (owner, consumer) in group.consumers() {
+                let name = consumer.name().escape_ascii();
+                write!(f, ", {name} seen {} active {:?}", consumer.seen_ms(), consumer.active_ms())?;
+                for pending in group.pending_from(StreamId::MIN).filter(|pending| pending.owner == owner) {
+                    write!(f, " {} at {} x{}", pending.id, pending.delivered_ms, pending.deliveries)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Clone for Body {
     /// Without the capture.
     fn clone(&self) -> Self {
         let groups = self.groups.clone();
-        let group_bytes = groups.iter().map(|group| group.heap_bytes()).sum();
+        let group_bytes = groups.iter().map(Group::heap_bytes).sum();
         Body { entries: self.entries.clone(), groups, group_bytes, capture: None }
     }
 }
@@ -235,8 +259,8 @@ impl Stream {
         assert!(body.groups.iter().zip(body.groups.iter().skip(1)).all(|(a, b)| a.name() < b.name()));
         heap::allocation(size_of::<Body>())
             + body.entries.counted_bytes()
-            + heap::allocation(body.groups.capacity() * size_of::<Box<Group>>())
-            + body.groups.iter().map(|group| group.counted_bytes()).sum::<usize>()
+            + heap::allocation(body.groups.capacity() * size_of::<Group>())
+            + body.groups.iter().map(Group::counted_bytes).sum::<usize>()
     }
 }
 

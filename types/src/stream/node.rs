@@ -162,11 +162,8 @@ impl Node {
                 return None;
             }
             last = Some(id);
-            let (texts, before) = if flags & SAME_FIELDS != 0 {
-                (fields, 3)
-            } else {
-                (size(&mut items)?.checked_mul(2)?, 4)
-            };
+            let (texts, before) =
+                if flags & SAME_FIELDS != 0 { (fields, 3) } else { (size(&mut items)?.checked_mul(2)?, 4) };
             // A number that is too large ends with the items.
             for _ in 0..texts {
                 items.next()?;

@@ -353,7 +353,7 @@ fn an_entry_of_two_small_fields_takes_little_beside_its_listpack() {
     }
     let listpacks: usize = stream.entries().nodes().map(|(_, listpack)| heap::allocation(listpack.bytes_len())).sum();
     let beside = (stream.heap_bytes() - listpacks) as f64 / 100_000.0;
-    assert!(beside <= 0.4, "{beside}");
+    assert!(beside <= 0.45, "{beside}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! | 2 / 11 / 20 | set: plain / intset / listpack | all | all |
 //! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
+//! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 21 | all |
 //!
 //! [`newer`] converts the hash encodings of newer servers to type 4.
 //!
@@ -19,9 +20,10 @@ pub mod newer;
 pub mod pieces;
 mod set;
 mod sorted_set;
+mod stream;
 
 use dormouse_types::record::Value;
-use dormouse_types::{Limits, Malformed, Object};
+use dormouse_types::{Kind, Limits, Malformed, Object, Stream};
 
 use super::{
     CodecError, Reader,
@@ -47,15 +49,16 @@ pub mod kind {
     pub const SORTED_SET_LISTPACK: u8 = 17;
     pub const LIST_QUICKLIST_2: u8 = 18;
     pub const SET_LISTPACK: u8 = 20;
+    pub const STREAM: u8 = 15;
+    pub const STREAM_2: u8 = 19;
+    pub const STREAM_3: u8 = 21;
+    /// Redis 8's.
+    pub const STREAM_4: u8 = 26;
+    pub const STREAM_5: u8 = 27;
 
     // Types that are not supported.
     pub const MODULE: u8 = 6;
     pub const MODULE_2: u8 = 7;
-    pub const STREAM: u8 = 15;
-    pub const STREAM_2: u8 = 19;
-    pub const STREAM_3: u8 = 21;
-    pub const STREAM_4: u8 = 26;
-    pub const STREAM_5: u8 = 27;
     pub const ARRAY: u8 = 28;
 
     // Hash encodings of newer servers, see [`super::newer`]. Only release candidates wrote those that are called early;
@@ -99,6 +102,7 @@ pub fn encode_object(object: &Object, out: &mut impl ByteSink) -> u8 {
         Object::Hash(hash) => hash::encode(hash, out),
         Object::Set(set) => set::encode(set, out),
         Object::SortedSet(set) => sorted_set::encode(set, out),
+        Object::Stream(stream) => stream::encode(stream, out),
     }
 }
 
@@ -114,6 +118,7 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
         Value::Object(Object::Set(_)) => kind::SET,
         Value::Object(Object::SortedSet(set)) if set.packed().is_some() => kind::SORTED_SET_LISTPACK,
         Value::Object(Object::SortedSet(_)) => kind::SORTED_SET,
+        Value::Object(Object::Stream(_)) => kind::STREAM_3,
     }
 }
 
@@ -146,8 +151,14 @@ pub fn encode_unpacked(object: &Object, out: &mut impl ByteSink) -> u8 {
             }
             kind::SORTED_SET
         }
+        Object::Stream(stream) => stream::encode_as(kind::STREAM, stream, out),
         Object::Text(_) => encode_object(object, out),
     }
+}
+
+/// As [`encode_object`] of a stream, in a form of earlier servers: [`kind::STREAM`] or [`kind::STREAM_2`].
+pub fn encode_stream(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
+    stream::encode_as(form, stream, out)
 }
 
 /// The number of the encoding that [`encode_unpacked`] writes.
@@ -157,6 +168,7 @@ pub fn unpacked_encoding_of(object: &Object) -> u8 {
         Object::Hash(_) => kind::HASH,
         Object::Set(_) => kind::SET,
         Object::SortedSet(_) => kind::SORTED_SET,
+        Object::Stream(_) => kind::STREAM,
         Object::Text(_) => kind::STRING,
     }
 }
@@ -180,9 +192,12 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
         kind::SORTED_SET => sorted_set::decode_binary(reader, limits)?,
         kind::SORTED_SET_ZIPLIST => sorted_set::decode_ziplist(reader, limits)?,
         kind::SORTED_SET_LISTPACK => sorted_set::decode_listpack(reader, limits)?,
+        kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | kind::STREAM_4 | kind::STREAM_5 => {
+            stream::decode(kind, reader)?
+        }
         other => return Err(CodecError::Type(other)),
     };
-    if object.is_empty() {
+    if object.is_empty() && object.kind() != Kind::Stream {
         return Err(CodecError::Malformed("empty collection"));
     }
     Ok(LoadedValue::Object(object))

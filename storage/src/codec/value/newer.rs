@@ -157,8 +157,6 @@ impl Fields {
 pub fn unsupported(kind: u8, origin: Dialect) -> Option<&'static str> {
     Some(match kind {
         kind::MODULE | kind::MODULE_2 => "a module's value",
-        kind::STREAM | kind::STREAM_2 | kind::STREAM_3 => "a stream",
-        kind::STREAM_4 | kind::STREAM_5 if origin == Dialect::Redis => "a stream",
         kind::ARRAY if origin == Dialect::Redis => "an array",
         _ => return None,
     })

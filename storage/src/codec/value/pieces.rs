@@ -10,8 +10,9 @@
 //! | 4 | field, value |
 //! | 5 | member, score f64 LE |
 //! | 18 | node of a quicklist: 1, string or 2, listpack |
+//! | 21 | part of a stream, see [`super::stream`] |
 //!
-//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it.
+//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it, except of a stream.
 //!
 //! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
 //! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
@@ -23,6 +24,7 @@ use dormouse_types::segment::Captured;
 use dormouse_types::sorted_set::{SortedSet, Unordered};
 use dormouse_types::{Hash, Item, Limits, List, Object, Set};
 
+use super::stream::{self, PartialStream};
 use super::{kind, list};
 use crate::codec::reader::write_rdb_length;
 use crate::codec::string::{read_string, write_item, write_plain_string};
@@ -72,6 +74,7 @@ pub fn is_large(object: &Object, sizes: &Sizes) -> bool {
         Object::Hash(hash) => hash.packed().is_none(),
         Object::Set(set) => set.integers().is_none() && set.packed().is_none(),
         Object::SortedSet(set) => set.packed().is_none(),
+        Object::Stream(_) => true,
     };
     in_parts && object.heap_bytes() > sizes.large_bytes
 }
@@ -95,6 +98,7 @@ pub fn begin(object: &mut Object, id: u64, sizes: &Sizes) -> Option<Outline> {
             set.table_mut()?.begin_capture(id, cell, write_scored);
             (kind::SORTED_SET, set.len())
         }
+        Object::Stream(stream) => (kind::STREAM_3, stream.begin_capture(id)),
     };
     Some(Outline { kind, elements: elements as u64 })
 }
@@ -116,6 +120,15 @@ pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -
         Object::Hash(hash) => hash.table_mut()?.capture_some(id, bytes_max, out),
         Object::Set(set) => set.table_mut()?.capture_some(id, bytes_max, out),
         Object::SortedSet(set) => set.table_mut()?.capture_some(id, bytes_max, out),
+        Object::Stream(stream) => {
+            let mut entries = 0;
+            let is_done = stream.capture_some(id, |part| {
+                stream::write_part(part, out);
+                entries += 1;
+                out.len() >= bytes_max
+            })?;
+            Some(Captured { entries, is_done })
+        }
     }
 }
 
@@ -127,6 +140,7 @@ pub fn remembered(object: &Object) -> Option<u64> {
         Object::Hash(hash) => hash.captured_id(),
         Object::Set(set) => set.captured_id(),
         Object::SortedSet(set) => set.captured_id(),
+        Object::Stream(stream) => stream.captured_id(),
     }
 }
 
@@ -138,6 +152,7 @@ pub fn aside_bytes(object: &Object) -> usize {
         Object::Hash(hash) => hash.aside_bytes(),
         Object::Set(set) => set.aside_bytes(),
         Object::SortedSet(set) => set.aside_bytes(),
+        Object::Stream(stream) => stream.aside_bytes(),
     }
 }
 
@@ -149,6 +164,7 @@ pub fn end(object: &mut Object) {
         Object::Hash(hash) => hash.table_mut().into_iter().for_each(|table| table.end_capture()),
         Object::Set(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
         Object::SortedSet(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
+        Object::Stream(stream) => stream.end_capture(),
     }
 }
 
@@ -192,6 +208,7 @@ enum Partial {
     Hash(Hash),
     Set(Set),
     SortedSet(Unordered),
+    Stream(PartialStream),
 }
 
 impl Assembly {
@@ -205,6 +222,7 @@ impl Assembly {
             kind::HASH => Partial::Hash(Hash::with_capacity(room, limits)),
             kind::SET => Partial::Set(Set::with_capacity(room, limits)),
             kind::SORTED_SET => Partial::SortedSet(SortedSet::unordered(room, limits)),
+            kind::STREAM_3 => Partial::Stream(PartialStream::default()),
             other => return Err(CodecError::Type(other)),
         };
         Ok(Assembly { outline, left: outline.elements, value })
@@ -243,6 +261,7 @@ impl Assembly {
                     }
                     member.with_bytes(|member| set.add(score, member, limits))
                 }
+                Partial::Stream(stream) => stream.read_part(&mut reader)?,
             };
             if !is_new {
                 return Err(TWICE);
@@ -268,6 +287,7 @@ impl Assembly {
             Partial::Hash(hash) => Object::Hash(hash),
             Partial::Set(set) => Object::Set(set),
             Partial::SortedSet(set) => Object::SortedSet(set.finish()),
+            Partial::Stream(stream) => stream.finish()?,
         })
     }
 }

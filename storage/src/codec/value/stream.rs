@@ -1,0 +1,306 @@
+//! Streams.
+//!
+//! ```text
+//! nodes x (id 16 bytes as a string, listpack as a string)
+//! length, last id (2 lengths)
+//! since the second form: first id (2), greatest deleted id (2), entries added
+//! groups x (name, last id (2), since the second form: entries read, 2^64 - 1: unknown,
+//!   pending x (id 16 bytes, i64 delivered, deliveries)
+//!   consumers x (name, i64 seen, since the third form: i64 active, -1: never, pending x id 16 bytes),
+//!   since the fifth form: released x id 16 bytes)
+//! since the fourth form: duration, size,
+//!   producers x (name, messages x (name, id (2))), messages added, repeats
+//! ```
+//!
+//! Times are unix milliseconds, little-endian. Redis 8 writes the fourth and fifth forms. What its producers have sent is
+//! left out, as nothing here looks at it. Pending entries that were released have no consumer; they become those of one
+//! without a name, as Redis shows them.
+
+use dormouse_types::Stream;
+use dormouse_types::stream::{Group, Head, Owner, Part, StreamId};
+
+use super::{super::CodecError, Object, Reader, kind};
+use crate::codec::reader::{ByteSink, write_rdb_length};
+use crate::codec::string::{read_string, write_plain_string, write_string};
+
+type Result<T> = std::result::Result<T, CodecError>;
+
+const UNKNOWN: u64 = u64::MAX;
+const NEVER: i64 = -1;
+
+/// The bytes of a pending entry, and of a consumer, at least.
+const PENDING_BYTES: usize = 25;
+const CONSUMER_BYTES: usize = 10;
+const GROUP_BYTES: usize = 5;
+const ID_BYTES: usize = 16;
+
+/// The third form, which Redis 7.2 writes.
+pub(super) fn encode(stream: &Stream, out: &mut impl ByteSink) -> u8 {
+    encode_as(kind::STREAM_3, stream, out)
+}
+
+/// One of the first three forms.
+pub(super) fn encode_as(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
+    let entries = stream.entries();
+    write_rdb_length(out, entries.nodes().len() as u64);
+    for (first, listpack) in entries.nodes() {
+        write_plain_string(out, &first.to_bytes());
+        write_plain_string(out, listpack.bytes());
+    }
+    let Head { last, first, max_deleted, added } = entries.head();
+    write_rdb_length(out, entries.len() as u64);
+    write_id(out, last);
+    if form != kind::STREAM {
+        write_id(out, first);
+        write_id(out, max_deleted);
+        write_rdb_length(out, added);
+    }
+    write_rdb_length(out, stream.groups().len() as u64);
+    for group in stream.groups() {
+        write_string(out, group.name());
+        write_id(out, group.last());
+        if form != kind::STREAM {
+            write_rdb_length(out, group.read().unwrap_or(UNKNOWN));
+        }
+        write_rdb_length(out, group.pending_len() as u64);
+        for pending in group.pending_from(StreamId::MIN) {
+            out.extend_from_slice(&pending.id.to_bytes());
+            out.extend_from_slice(&pending.delivered_ms.to_le_bytes());
+            write_rdb_length(out, pending.deliveries);
+        }
+        write_rdb_length(out, group.consumer_len() as u64);
+        for (_, consumer) in group.consumers() {
+            write_string(out, consumer.name());
+            out.extend_from_slice(&consumer.seen_ms().to_le_bytes());
+            if form == kind::STREAM_3 {
+                out.extend_from_slice(&consumer.active_ms().unwrap_or(NEVER).to_le_bytes());
+            }
+            write_rdb_length(out, consumer.pending_len() as u64);
+            consumer.pending_from(StreamId::MIN).for_each(|id| out.extend_from_slice(&id.to_bytes()));
+        }
+    }
+    form
+}
+
+pub(super) fn decode(form: u8, reader: &mut Reader<'_>) -> Result<Object> {
+    let mut stream = Stream::new();
+    for _ in 0..reader.rdb_count(ID_BYTES + 2)? {
+        let first = read_string(reader)?.with_bytes(|id| id.try_into().map(StreamId::from_bytes));
+        let first = first.map_err(|_| CodecError::Malformed("id of a stream node"))?;
+        read_string(reader)?.with_bytes(|listpack| stream.load_node(first, listpack))?;
+    }
+    let length = reader.rdb_plain_length()?;
+    let mut head = Head { last: read_id(reader)?, added: length, ..Head::default() };
+    if form != kind::STREAM {
+        head.first = read_id(reader)?;
+        head.max_deleted = read_id(reader)?;
+        head.added = reader.rdb_plain_length()?;
+    }
+    stream.loaded(head, length)?;
+    for _ in 0..reader.rdb_count(GROUP_BYTES)? {
+        let name = read_string(reader)?.into_vec();
+        let last = read_id(reader)?;
+        let read = match form {
+            kind::STREAM => stream.entries().added_up_to(last),
+            _ => Some(reader.rdb_plain_length()?).filter(|read| *read != UNKNOWN),
+        };
+        if !stream.add_group(&name, last, read) {
+            return Err(CodecError::Malformed("group twice"));
+        }
+        let loaded = stream.change_group(&name, |_, group| load_group(form, reader, group));
+        loaded.unwrap_or(Ok(()))?;
+    }
+    if matches!(form, kind::STREAM_4 | kind::STREAM_5) {
+        skip_producers(reader)?;
+    }
+    Ok(Object::Stream(stream))
+}
+
+fn load_group(form: u8, reader: &mut Reader<'_>, group: &mut Group) -> Result<()> {
+    for _ in 0..reader.rdb_count(PENDING_BYTES)? {
+        let (id, delivered_ms) = (raw_id(reader)?, i64::from_le_bytes(reader.array()?));
+        group.load_pending(id, delivered_ms, reader.rdb_plain_length()?)?;
+    }
+    for _ in 0..reader.rdb_count(CONSUMER_BYTES)? {
+        let name = read_string(reader)?;
+        let seen_ms = i64::from_le_bytes(reader.array()?);
+        let active_ms = match form {
+            kind::STREAM | kind::STREAM_2 => Some(seen_ms),
+            _ => Some(i64::from_le_bytes(reader.array()?)).filter(|active_ms| *active_ms != NEVER),
+        };
+        let owner = name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms))?;
+        load_owned(reader, group, owner)?;
+    }
+    if form == kind::STREAM_5 && reader.rest().first() != Some(&0) {
+        let owner = match group.owner(b"") {
+            Some(owner) => owner,
+            None => group.load_consumer(b"", 0, None)?,
+        };
+        load_owned(reader, group, owner)?;
+    } else if form == kind::STREAM_5 {
+        reader.u8()?;
+    }
+    Ok(group.loaded()?)
+}
+
+fn load_owned(reader: &mut Reader<'_>, group: &mut Group, owner: Owner) -> Result<()> {
+    for _ in 0..reader.rdb_count(ID_BYTES)? {
+        group.load_owner(raw_id(reader)?, owner)?;
+    }
+    Ok(())
+}
+
+fn skip_producers(reader: &mut Reader<'_>) -> Result<()> {
+    reader.rdb_plain_length()?;
+    reader.rdb_plain_length()?;
+    for _ in 0..reader.rdb_count(2)? {
+        read_string(reader)?;
+        for _ in 0..reader.rdb_count(3)? {
+            read_string(reader)?;
+            read_id(reader)?;
+        }
+    }
+    reader.rdb_plain_length()?;
+    reader.rdb_plain_length()?;
+    Ok(())
+}
+
+fn write_id(out: &mut impl ByteSink, id: StreamId) {
+    write_rdb_length(out, id.ms);
+    write_rdb_length(out, id.seq);
+}
+
+fn read_id(reader: &mut Reader<'_>) -> Result<StreamId> {
+    Ok(StreamId { ms: reader.rdb_plain_length()?, seq: reader.rdb_plain_length()? })
+}
+
+fn raw_id(reader: &mut Reader<'_>) -> Result<StreamId> {
+    Ok(StreamId::from_bytes(reader.array()?))
+}
+
+/// The tags of the elements that a stream in pieces has.
+const HEAD: u8 = 0;
+const NODE: u8 = 1;
+const GROUP: u8 = 2;
+const CONSUMER: u8 = 3;
+const PENDING: u8 = 4;
+
+/// Writes an element of a stream in pieces:
+///
+/// ```text
+/// 0 | last id, greatest deleted id, added, length
+/// 1 | id 16 bytes | listpack
+/// 2 | name | last id | 0, or 1 and the entries read
+/// 3 | number in its group | name | i64 seen | i64 active
+/// 4 | id 16 bytes | i64 delivered | deliveries | number of the consumer
+/// ```
+pub(super) fn write_part(part: Part<'_>, out: &mut Vec<u8>) {
+    match part {
+        Part::Head { head, len } => {
+            out.push(HEAD);
+            write_id(out, head.last);
+            write_id(out, head.max_deleted);
+            write_rdb_length(out, head.added);
+            write_rdb_length(out, len);
+        }
+        Part::Node { first, listpack } => {
+            out.push(NODE);
+            out.extend_from_slice(&first.to_bytes());
+            write_plain_string(out, listpack.bytes());
+        }
+        Part::Group { name, last, read } => {
+            out.push(GROUP);
+            write_plain_string(out, name);
+            write_id(out, last);
+            write_rdb_length(out, u64::from(read.is_some()));
+            if let Some(read) = read {
+                write_rdb_length(out, read);
+            }
+        }
+        Part::Consumer { owner, name, seen_ms, active_ms } => {
+            out.push(CONSUMER);
+            write_rdb_length(out, owner.number().into());
+            write_plain_string(out, name);
+            out.extend_from_slice(&seen_ms.to_le_bytes());
+            out.extend_from_slice(&active_ms.unwrap_or(NEVER).to_le_bytes());
+        }
+        Part::Pending(pending) => {
+            out.push(PENDING);
+            out.extend_from_slice(&pending.id.to_bytes());
+            out.extend_from_slice(&pending.delivered_ms.to_le_bytes());
+            write_rdb_length(out, pending.deliveries);
+            write_rdb_length(out, pending.owner.number().into());
+        }
+    }
+}
+
+/// A stream that is read element by element.
+#[derive(Default)]
+pub(super) struct PartialStream {
+    stream: Stream,
+    head: Option<(Head, u64)>,
+    /// The name of the group that consumers and pending entries belong to.
+    group: Option<Vec<u8>>,
+    /// The consumers of that group by the numbers that they had.
+    owners: std::collections::HashMap<u64, Owner>,
+}
+
+impl PartialStream {
+    /// Reads one element. Returns whether it is new.
+    pub(super) fn read_part(&mut self, reader: &mut Reader<'_>) -> Result<bool> {
+        const NO_GROUP: CodecError = CodecError::Malformed("part of a stream's group without a group");
+        match reader.u8()? {
+            HEAD if self.head.is_none() => {
+                let (last, max_deleted) = (read_id(reader)?, read_id(reader)?);
+                let head = Head { last, max_deleted, added: reader.rdb_plain_length()?, ..Head::default() };
+                self.head = Some((head, reader.rdb_plain_length()?));
+                Ok(true)
+            }
+            HEAD => Ok(false),
+            NODE => {
+                let first = raw_id(reader)?;
+                read_string(reader)?.with_bytes(|listpack| self.stream.load_node(first, listpack))?;
+                Ok(true)
+            }
+            GROUP => {
+                let (name, last) = (read_string(reader)?.into_vec(), read_id(reader)?);
+                let read = match reader.rdb_plain_length()? {
+                    0 => None,
+                    _ => Some(reader.rdb_plain_length()?),
+                };
+                self.owners.clear();
+                let is_new = self.stream.add_group(&name, last, read);
+                self.group = Some(name);
+                Ok(is_new)
+            }
+            CONSUMER => {
+                let (number, name) = (reader.rdb_plain_length()?, read_string(reader)?);
+                let (seen_ms, active_ms) = (i64::from_le_bytes(reader.array()?), i64::from_le_bytes(reader.array()?));
+                let active_ms = Some(active_ms).filter(|active_ms| *active_ms != NEVER);
+                let group = self.group.as_ref().ok_or(NO_GROUP)?;
+                let load = |group: &mut Group| name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms));
+                let owner = self.stream.change_group(group, |_, group| load(group)).ok_or(NO_GROUP)??;
+                Ok(self.owners.insert(number, owner).is_none())
+            }
+            PENDING => {
+                let (id, delivered_ms) = (raw_id(reader)?, i64::from_le_bytes(reader.array()?));
+                let (deliveries, number) = (reader.rdb_plain_length()?, reader.rdb_plain_length()?);
+                let owner = *self.owners.get(&number).ok_or(NO_GROUP)?;
+                let group = self.group.as_ref().ok_or(NO_GROUP)?;
+                let loaded = self.stream.change_group(group, |_, group| {
+                    group.load_pending(id, delivered_ms, deliveries)?;
+                    group.load_owner(id, owner)
+                });
+                loaded.ok_or(NO_GROUP)??;
+                Ok(true)
+            }
+            _ => Err(CodecError::Malformed("part of a stream")),
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Object> {
+        let (head, length) = self.head.ok_or(CodecError::Malformed("stream without its head"))?;
+        self.stream.loaded(head, length)?;
+        Ok(Object::Stream(self.stream))
+    }
+}
