@@ -57,12 +57,12 @@ pub enum Accepted {
 }
 
 #[derive(Debug)]
-pub enum Stream {
+pub enum ClientSocket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl AsFd for Stream {
+impl AsFd for ClientSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
@@ -71,7 +71,7 @@ impl AsFd for Stream {
     }
 }
 
-impl AsRawFd for Stream {
+impl AsRawFd for ClientSocket {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),
@@ -80,7 +80,7 @@ impl AsRawFd for Stream {
     }
 }
 
-impl Stream {
+impl ClientSocket {
     fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
@@ -103,7 +103,7 @@ enum End {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(stream: Stream, peer: Peer, worker: Rc<Worker>, node: Arc<Node>) {
+pub async fn serve(stream: ClientSocket, peer: Peer, worker: Rc<Worker>, node: Arc<Node>) {
     let (_, now_ms) = worker.now();
     let tenant = node.tenants.default();
     let places = node.places();
@@ -156,7 +156,7 @@ async fn at(moment: Option<tokio::time::Instant>) {
 /// Runs a command that the client waits for. If the client closes its connection meanwhile, kills the client, so that
 /// work that has not begun by then never does. The connection is checked whenever the command could continue, and a few
 /// times a second.
-async fn beside_client(stream: &Stream, client: &Client, mut execution: Pin<Box<impl Future<Output = ()>>>) {
+async fn beside_client(stream: &ClientSocket, client: &Client, mut execution: Pin<Box<impl Future<Output = ()>>>) {
     // Most commands finish at once.
     if poll_fn(|cx| Poll::Ready(execution.as_mut().poll(cx))).await.is_ready() {
         return;
@@ -181,7 +181,7 @@ async fn beside_client(stream: &Stream, client: &Client, mut execution: Pin<Box<
 }
 
 /// Whether the client has closed its connection, or at least its sending side.
-fn is_gone(stream: &Stream) -> bool {
+fn is_gone(stream: &ClientSocket) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     #[cfg(target_os = "linux")]
     let wanted = PollFlags::RDHUP;
@@ -202,7 +202,7 @@ fn extend(rest: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 struct Connection {
-    stream: Stream,
+    stream: ClientSocket,
     client: Arc<Client>,
     session: Session,
     parser: Parser,

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::connection::{self, Accepted, Stream};
+use crate::connection::{self, Accepted, ClientSocket};
 use crate::node::Node;
 use crate::peer::Peer;
 use crate::worker::Worker;
@@ -51,7 +51,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
             }
             let mut served = JoinSet::new();
             while let Some((accepted, peer)) = incoming.recv().await {
-                match Stream::adopt(accepted) {
+                match ClientSocket::adopt(accepted) {
                     Ok(stream) => {
                         let (worker, node) = (Rc::clone(&worker), Arc::clone(&node));
                         served.spawn_local(connection::serve(stream, peer, worker, node));

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::clock::now_ms;
-use crate::connection::{Accepted, Stream};
+use crate::connection::{Accepted, ClientSocket};
 use crate::event_loop::Handle;
 use crate::node::Node;
 use crate::peer::Peer;
@@ -209,7 +209,7 @@ fn bind_unix(path: &Path, mode: u32) -> Result<(std::os::unix::net::UnixListener
     Ok((listener, path.to_path_buf()))
 }
 
-impl Stream {
+impl ClientSocket {
     /// Takes an accepted socket into the event loop of the calling thread.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::listpack::ListpackRef;
 
 /// A part of a captured stream. Consumers and pending entries belong to the group before them.
 #[derive(Clone, Copy)]
-pub enum Part<'a> {
+pub enum StreamPart<'a> {
     Head { head: Head, len: u64 },
     Node { first: StreamId, listpack: ListpackRef<'a> },
     Group { name: &'a [u8], last: StreamId, read: Option<u64> },
@@ -89,7 +89,7 @@ impl Stream {
 
     /// Shows the next parts of capture `id`, in order, until `visit` says that it has enough. Returns whether that was
     /// all; `None`: the capture does not exist.
-    pub fn capture_some(&mut self, id: u64, mut visit: impl FnMut(Part<'_>) -> bool) -> Option<bool> {
+    pub fn capture_some(&mut self, id: u64, mut visit: impl FnMut(StreamPart<'_>) -> bool) -> Option<bool> {
         let mut capture = self.0.capture.take_if(|capture| capture.id == id)?;
         loop {
             match self.capture_one(&mut capture, &mut visit) {
@@ -107,22 +107,22 @@ impl Stream {
     }
 
     /// Shows one part; `None`: there is none.
-    fn capture_one(&mut self, capture: &mut Capture, visit: &mut impl FnMut(Part<'_>) -> bool) -> Option<bool> {
+    fn capture_one(&mut self, capture: &mut Capture, visit: &mut impl FnMut(StreamPart<'_>) -> bool) -> Option<bool> {
         if let Some((head, len)) = capture.head.take() {
-            return Some(visit(Part::Head { head, len }));
+            return Some(visit(StreamPart::Head { head, len }));
         }
         let mut has_enough = false;
-        if self.0.entries.step(|first, listpack| has_enough = visit(Part::Node { first, listpack })) {
+        if self.0.entries.step(|first, listpack| has_enough = visit(StreamPart::Node { first, listpack })) {
             return Some(has_enough);
         }
         loop {
             let head = capture.groups.front_mut()?;
             if !head.is_shown {
                 head.is_shown = true;
-                return Some(visit(Part::Group { name: &head.name, last: head.last, read: head.read }));
+                return Some(visit(StreamPart::Group { name: &head.name, last: head.last, read: head.read }));
             }
             if let Some(ConsumerHead { owner, name, seen_ms, active_ms }) = head.consumers.pop_front() {
-                return Some(visit(Part::Consumer { owner, name: &name, seen_ms, active_ms }));
+                return Some(visit(StreamPart::Consumer { owner, name: &name, seen_ms, active_ms }));
             }
             let group = match capture.gone.iter_mut().find(|(number, _)| *number == capture.number) {
                 Some((_, group)) => Some(group),
@@ -131,7 +131,7 @@ impl Stream {
                     at.map(|at| &mut self.0.groups[at])
                 }
             };
-            if group.is_some_and(|group| group.step(|pending| has_enough = visit(Part::Pending(pending)))) {
+            if group.is_some_and(|group| group.step(|pending| has_enough = visit(StreamPart::Pending(pending)))) {
                 return Some(has_enough);
             }
             capture.gone.retain(|(number, _)| *number != capture.number);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 
 use super::moment::Moment;
-use super::node::{Entry, Node, Placed, Shape, nodes_bytes};
+use super::node::{Node, Placed, Shape, StreamEntry, nodes_bytes};
 use super::{StreamId, Trim, Until};
 use crate::listpack::ListpackRef;
 use crate::{Malformed, heap};
@@ -14,9 +14,9 @@ use crate::{Malformed, heap};
 pub const NODE_ENTRIES_MAX: usize = 100;
 const NODE_BYTES_MAX: usize = 4096;
 
-/// Entries, and what a stream knows of those that it has had.
+/// StreamEntries, and what a stream knows of those that it has had.
 #[derive(Debug, Default)]
-pub struct Entries {
+pub struct StreamEntries {
     nodes: VecDeque<Node>,
     len: usize,
     /// The allocations of the nodes.
@@ -38,7 +38,7 @@ pub struct Head {
     pub added: u64,
 }
 
-impl Deref for Entries {
+impl Deref for StreamEntries {
     type Target = Head;
 
     fn deref(&self) -> &Head {
@@ -46,7 +46,7 @@ impl Deref for Entries {
     }
 }
 
-impl Entries {
+impl StreamEntries {
     pub fn len(&self) -> usize {
         self.len
     }
@@ -93,7 +93,7 @@ impl Entries {
         }
     }
 
-    /// Deletes an entry; returns whether it existed. If it was the first, [`Entries::find_first`] must follow.
+    /// Deletes an entry; returns whether it existed. If it was the first, [`StreamEntries::find_first`] must follow.
     pub(super) fn delete(&mut self, id: StreamId) -> bool {
         let Some(at) = self.node_of(id) else { return false };
         let Some(placed) = self.nodes[at].find(id).filter(|placed| !placed.is_deleted) else { return false };
@@ -193,7 +193,7 @@ impl Entries {
     }
 
     /// The entry with an id.
-    pub fn get(&self, id: StreamId) -> Option<Entry<'_>> {
+    pub fn get(&self, id: StreamId) -> Option<StreamEntry<'_>> {
         let placed = self.nodes[self.node_of(id)?].find(id)?;
         (!placed.is_deleted).then_some(placed.entry)
     }
@@ -207,20 +207,20 @@ impl Entries {
         self.range_back(StreamId::MIN, StreamId::MAX).next().map(|entry| entry.id)
     }
 
-    pub fn iter(&self) -> Range<'_> {
+    pub fn iter(&self) -> EntryRange<'_> {
         self.range(StreamId::MIN, StreamId::MAX)
     }
 
     /// The entries with ids from `start` to `end`, both included.
-    pub fn range(&self, start: StreamId, end: StreamId) -> Range<'_> {
+    pub fn range(&self, start: StreamId, end: StreamId) -> EntryRange<'_> {
         let node = self.node_of(start).unwrap_or(0);
-        Range { nodes: &self.nodes, node, shape: None, at: 0, start, end }
+        EntryRange { nodes: &self.nodes, node, shape: None, at: 0, start, end }
     }
 
     /// The same from the last to the first.
-    pub fn range_back(&self, start: StreamId, end: StreamId) -> RangeBack<'_> {
+    pub fn range_back(&self, start: StreamId, end: StreamId) -> EntryRangeBack<'_> {
         let left = self.node_of(end).map_or(0, |node| node + 1);
-        RangeBack { nodes: &self.nodes, left, shape: None, at: 0, start, end }
+        EntryRangeBack { nodes: &self.nodes, left, shape: None, at: 0, start, end }
     }
 
     pub fn node_count(&self) -> usize {
@@ -333,12 +333,12 @@ impl Entries {
     }
 }
 
-impl Clone for Entries {
+impl Clone for StreamEntries {
     /// Without the moment that it remembers.
     fn clone(&self) -> Self {
         let nodes = self.nodes.clone();
         let bytes = nodes.iter().map(Node::heap_bytes).sum();
-        Entries { nodes, bytes, len: self.len, head: self.head, moment: None }
+        StreamEntries { nodes, bytes, len: self.len, head: self.head, moment: None }
     }
 }
 
@@ -348,9 +348,9 @@ impl Moment<Node> {
     }
 }
 
-/// Entries in order; see [`Entries::range`].
+/// StreamEntries in order; see [`StreamEntries::range`].
 #[derive(Clone)]
-pub struct Range<'a> {
+pub struct EntryRange<'a> {
     nodes: &'a VecDeque<Node>,
     node: usize,
     /// Of the node, once it is being read.
@@ -360,10 +360,10 @@ pub struct Range<'a> {
     end: StreamId,
 }
 
-impl<'a> Iterator for Range<'a> {
-    type Item = Entry<'a>;
+impl<'a> Iterator for EntryRange<'a> {
+    type Item = StreamEntry<'a>;
 
-    fn next(&mut self) -> Option<Entry<'a>> {
+    fn next(&mut self) -> Option<StreamEntry<'a>> {
         while let Some(node) = self.nodes.get(self.node) {
             let shape = *self.shape.get_or_insert_with(|| {
                 let shape = node.shape();
@@ -386,9 +386,9 @@ impl<'a> Iterator for Range<'a> {
     }
 }
 
-/// Entries from the last to the first; see [`Entries::range_back`].
+/// StreamEntries from the last to the first; see [`StreamEntries::range_back`].
 #[derive(Clone)]
-pub struct RangeBack<'a> {
+pub struct EntryRangeBack<'a> {
     nodes: &'a VecDeque<Node>,
     /// How many nodes are left, the one that is being read too.
     left: usize,
@@ -398,10 +398,10 @@ pub struct RangeBack<'a> {
     end: StreamId,
 }
 
-impl<'a> Iterator for RangeBack<'a> {
-    type Item = Entry<'a>;
+impl<'a> Iterator for EntryRangeBack<'a> {
+    type Item = StreamEntry<'a>;
 
-    fn next(&mut self) -> Option<Entry<'a>> {
+    fn next(&mut self) -> Option<StreamEntry<'a>> {
         while self.left > 0 {
             let node = &self.nodes[self.left - 1];
             let shape = *self.shape.get_or_insert_with(|| {
@@ -429,7 +429,7 @@ fn is_shown(placed: &Placed<'_>, start: StreamId, end: StreamId) -> bool {
 }
 
 #[cfg(test)]
-impl Entries {
+impl StreamEntries {
     /// The value of `heap_bytes`, counted; also checks the other invariants.
     pub fn counted_bytes(&self) -> usize {
         assert_eq!(self.len, self.nodes.iter().map(Node::count).sum::<usize>());

@@ -7,7 +7,7 @@
 
 use super::StreamId;
 use super::blocks::{Blocks, Keyed};
-use super::entries::Entries;
+use super::entries::StreamEntries;
 use super::moment::Moment;
 use crate::{Malformed, heap};
 
@@ -100,7 +100,7 @@ impl Consumer {
 pub struct Claim {
     pub owner: Owner,
     pub now_ms: i64,
-    /// Entries that were delivered less than this ago stay with their owner.
+    /// StreamEntries that were delivered less than this ago stay with their owner.
     pub idle_min_ms: i64,
     /// Unix milliseconds that count as its delivery.
     pub delivered_ms: i64,
@@ -150,7 +150,7 @@ impl Group {
     }
 
     /// The number of entries that the group has not read, where that is known.
-    pub fn lag(&self, entries: &Entries) -> Option<i64> {
+    pub fn lag(&self, entries: &StreamEntries) -> Option<i64> {
         let read = match self.read {
             _ if entries.added == 0 => return Some(0),
             Some(read) if !entries.has_tombstones_after(self.last) => read,
@@ -258,7 +258,7 @@ impl Group {
     }
 
     /// Delivers an entry. With an owner it becomes that one's, and pending.
-    pub fn deliver(&mut self, entries: &Entries, id: StreamId, owner: Option<Owner>, now_ms: i64) {
+    pub fn deliver(&mut self, entries: &StreamEntries, id: StreamId, owner: Option<Owner>, now_ms: i64) {
         if id > self.last {
             self.read = match self.read {
                 Some(read) if !entries.has_tombstones_after(id) => Some(read.wrapping_add(1)),
@@ -290,7 +290,7 @@ impl Group {
         true
     }
 
-    pub fn claim(&mut self, entries: &Entries, id: StreamId, claim: &Claim) -> Claimed {
+    pub fn claim(&mut self, entries: &StreamEntries, id: StreamId, claim: &Claim) -> Claimed {
         let before = self.pending.get(id).copied();
         if !entries.contains(id) {
             return if self.acknowledge(id) { Claimed::Gone } else { Claimed::Not };

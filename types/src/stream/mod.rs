@@ -1,10 +1,10 @@
 //! Streams: entries under ascending ids, and the groups that consume them.
 //!
-//! [`Entries`] are nodes in the order of their ids, each a listpack in Redis's format. A stream without entries is a value
+//! [`StreamEntries`] are nodes in the order of their ids, each a listpack in Redis's format. A stream without entries is a value
 //! too: it keeps its last id, its counters and its [`Group`]s. The borders of nodes are where Redis has them, since
 //! approximate trimming shows them.
 //!
-//! A capture (see [`crate::segment`] for that of tables) hands out a stream as it was at one moment, in [`Part`]s: its head,
+//! A capture (see [`crate::segment`] for that of tables) hands out a stream as it was at one moment, in [`StreamPart`]s: its head,
 //! its nodes, and each group with its consumers and pending entries. The moment's heads, groups and consumers are copied
 //! at once; a node or the record of a pending entry is put aside before it changes.
 
@@ -16,11 +16,11 @@ mod id;
 mod moment;
 mod node;
 
-pub use capture::Part;
-pub use entries::{Entries, Head, NODE_ENTRIES_MAX, Range, RangeBack};
+pub use capture::StreamPart;
+pub use entries::{EntryRange, EntryRangeBack, Head, NODE_ENTRIES_MAX, StreamEntries};
 pub use group::{Claim, Claimed, Consumer, Group, Owner, Pending};
 pub use id::StreamId;
-pub use node::{Entry, Fields};
+pub use node::{Fields, StreamEntry};
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub struct Stream(Box<Body>);
 
 #[derive(Debug, Default)]
 struct Body {
-    entries: Entries,
+    entries: StreamEntries,
     /// In the order of their names.
     groups: Vec<Group>,
     /// The allocations of the groups.
@@ -91,7 +91,7 @@ impl Stream {
             + body.group_bytes
     }
 
-    pub fn entries(&self) -> &Entries {
+    pub fn entries(&self) -> &StreamEntries {
         &self.0.entries
     }
 
@@ -148,7 +148,7 @@ impl Stream {
     }
 
     /// Changes a group, with the entries at hand; `None` if it does not exist.
-    pub fn change_group<R>(&mut self, name: &[u8], change: impl FnOnce(&Entries, &mut Group) -> R) -> Option<R> {
+    pub fn change_group<R>(&mut self, name: &[u8], change: impl FnOnce(&StreamEntries, &mut Group) -> R) -> Option<R> {
         let at = self.search(name).ok()?;
         let Body { entries, groups, group_bytes, .. } = &mut *self.0;
         let group = &mut groups[at];

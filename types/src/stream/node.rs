@@ -47,12 +47,12 @@ pub(super) struct Shape {
 
 /// An entry: its id, and its fields with their values.
 #[derive(Clone, Copy)]
-pub struct Entry<'a> {
+pub struct StreamEntry<'a> {
     pub id: StreamId,
     fields: Fields<'a>,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> StreamEntry<'a> {
     pub fn fields(&self) -> Fields<'a> {
         self.fields
     }
@@ -104,7 +104,7 @@ pub(super) struct Placed<'a> {
     /// The position of its flags.
     pub at: usize,
     pub is_deleted: bool,
-    pub entry: Entry<'a>,
+    pub entry: StreamEntry<'a>,
 }
 
 impl Placed<'_> {
@@ -277,7 +277,7 @@ impl Node {
         } else {
             Fields { view, field_at: None, at: view.after(after), left: self.size(after) }
         };
-        Some(Placed { at, is_deleted: flags & DELETED != 0, entry: Entry { id, fields } })
+        Some(Placed { at, is_deleted: flags & DELETED != 0, entry: StreamEntry { id, fields } })
     }
 
     /// The entry before a position; `None` at the first.

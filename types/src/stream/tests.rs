@@ -22,7 +22,7 @@ struct ModelGroup {
     consumers: BTreeMap<Vec<u8>, (i64, Option<i64>)>,
 }
 
-fn pairs_of(entry: &Entry<'_>) -> Pairs {
+fn pairs_of(entry: &StreamEntry<'_>) -> Pairs {
     entry.fields().map(|(field, value)| (field.to_vec(), value.to_vec())).collect()
 }
 
@@ -52,22 +52,22 @@ struct Rebuilt {
 }
 
 impl Rebuilt {
-    fn take(&mut self, part: Part<'_>) {
+    fn take(&mut self, part: StreamPart<'_>) {
         self.parts += 1;
         match part {
-            Part::Head { head, len } => (self.model.head, self.len) = (head, len),
-            Part::Node { first, listpack } => self.nodes.load_node(first, listpack.bytes()).unwrap(),
-            Part::Group { name, last, read } => {
+            StreamPart::Head { head, len } => (self.model.head, self.len) = (head, len),
+            StreamPart::Node { first, listpack } => self.nodes.load_node(first, listpack.bytes()).unwrap(),
+            StreamPart::Group { name, last, read } => {
                 self.group = name.to_vec();
                 self.owners.clear();
                 self.model.groups.insert(name.to_vec(), ModelGroup { last, read, ..ModelGroup::default() });
             }
-            Part::Consumer { owner, name, seen_ms, active_ms } => {
+            StreamPart::Consumer { owner, name, seen_ms, active_ms } => {
                 self.owners.insert(owner, name.to_vec());
                 let group = self.model.groups.get_mut(&self.group).unwrap();
                 group.consumers.insert(name.to_vec(), (seen_ms, active_ms));
             }
-            Part::Pending(pending) => {
+            StreamPart::Pending(pending) => {
                 let group = self.model.groups.get_mut(&self.group).unwrap();
                 let owner = self.owners[&pending.owner].clone();
                 group.pending.insert(pending.id, (owner, pending.delivered_ms, pending.deliveries));

@@ -17,7 +17,7 @@
 //! without a name, as Redis shows them.
 
 use dormouse_types::Stream;
-use dormouse_types::stream::{Group, Head, Owner, Part, StreamId};
+use dormouse_types::stream::{Group, Head, Owner, StreamId, StreamPart};
 
 use super::{super::CodecError, Object, Reader, kind};
 use crate::codec::reader::{ByteSink, write_rdb_length};
@@ -194,21 +194,21 @@ const PENDING: u8 = 4;
 /// 3 | number in its group | name | i64 seen | i64 active
 /// 4 | id 16 bytes | i64 delivered | deliveries | number of the consumer
 /// ```
-pub(super) fn write_part(part: Part<'_>, out: &mut Vec<u8>) {
+pub(super) fn write_part(part: StreamPart<'_>, out: &mut Vec<u8>) {
     match part {
-        Part::Head { head, len } => {
+        StreamPart::Head { head, len } => {
             out.push(HEAD);
             write_id(out, head.last);
             write_id(out, head.max_deleted);
             write_rdb_length(out, head.added);
             write_rdb_length(out, len);
         }
-        Part::Node { first, listpack } => {
+        StreamPart::Node { first, listpack } => {
             out.push(NODE);
             out.extend_from_slice(&first.to_bytes());
             write_plain_string(out, listpack.bytes());
         }
-        Part::Group { name, last, read } => {
+        StreamPart::Group { name, last, read } => {
             out.push(GROUP);
             write_plain_string(out, name);
             write_id(out, last);
@@ -217,14 +217,14 @@ pub(super) fn write_part(part: Part<'_>, out: &mut Vec<u8>) {
                 write_rdb_length(out, read);
             }
         }
-        Part::Consumer { owner, name, seen_ms, active_ms } => {
+        StreamPart::Consumer { owner, name, seen_ms, active_ms } => {
             out.push(CONSUMER);
             write_rdb_length(out, owner.number().into());
             write_plain_string(out, name);
             out.extend_from_slice(&seen_ms.to_le_bytes());
             out.extend_from_slice(&active_ms.unwrap_or(NEVER).to_le_bytes());
         }
-        Part::Pending(pending) => {
+        StreamPart::Pending(pending) => {
             out.push(PENDING);
             out.extend_from_slice(&pending.id.to_bytes());
             out.extend_from_slice(&pending.delivered_ms.to_le_bytes());
