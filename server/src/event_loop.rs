@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::connection::{self, Accepted, ClientSocket};
+use crate::memory;
 use crate::node::Node;
 use crate::peer::Peer;
 use crate::worker::Worker;
@@ -49,6 +50,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                 let worker = Rc::clone(&worker);
                 tokio::task::spawn_local(async move { worker.held.follow(log).await });
             }
+            tokio::task::spawn_local(memory::flush_when_given_back());
             let mut served = JoinSet::new();
             while let Some((accepted, peer)) = incoming.recv().await {
                 match ClientSocket::adopt(accepted) {

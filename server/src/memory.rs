@@ -20,8 +20,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use dormouse_shard::memory::{MEMORY, RESERVE_PART};
+use dormouse_shard::memory::{MEMORY, RESERVE_PART, flush_cache, slab_bytes};
 use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats};
+use tokio::sync::Notify;
 
 use crate::node::Node;
 use crate::process;
@@ -118,11 +119,23 @@ pub fn used_bytes() -> u64 {
     read(stats::active::read()) + read(stats::metadata::read()) + beside
 }
 
+/// Tells the workers that memory is given back.
+static GIVING_BACK: Notify = Notify::const_new();
+
 /// Gives freed memory back to the system at once.
+///
+/// Free blocks in the caches of threads keep the slabs around them, so this thread flushes its cache, and workers are
+/// told to flush theirs. Other threads do so whenever they have no work left.
 ///
 /// An arena whose decay time is set to zero purges its unused pages immediately. The decay time is then restored, so
 /// that a busy server does not pay for returning pages that it needs again.
 pub fn give_back() {
+    flush_cache();
+    GIVING_BACK.notify_waiters();
+    purge();
+}
+
+fn purge() {
     let count = arenas::narenas::read().unwrap_or(0);
     for arena in 0..count {
         for kind in ["dirty", "muzzy"] {
@@ -135,6 +148,18 @@ pub fn give_back() {
             {
                 let _ = name.write(before);
             }
+        }
+    }
+}
+
+/// Flushes the cache of a worker whenever memory is given back. Never ends.
+pub async fn flush_when_given_back() {
+    loop {
+        GIVING_BACK.notified().await;
+        let before = slab_bytes();
+        flush_cache();
+        if slab_bytes() < before {
+            purge();
         }
     }
 }

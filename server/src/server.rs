@@ -118,6 +118,7 @@ impl Server {
         let background = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(BACKGROUND_THREADS)
             .thread_name("background")
+            .on_thread_park(dormouse_shard::memory::flush_cache)
             .enable_all()
             .build()
             .map_err(failed("the background threads"))?;

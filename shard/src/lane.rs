@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 
+use dormouse_types::entry::slab;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::executor::block_on;
@@ -508,6 +509,8 @@ impl Pool {
                 MutexGuard::unlocked(&mut state, || {
                     // A job that panics has reported it on standard error, and the thread goes on.
                     let _ = catch_unwind(AssertUnwindSafe(|| self.perform(work)));
+                    // The next job may be far off, and what this thread keeps would keep the memory around it.
+                    slab::flush();
                 });
                 state.end(id, &claims);
                 drop(claims);

@@ -14,6 +14,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 
+/// The allocator of small values: gives back what the calling thread keeps of it, and says how much it has in all.
+pub use dormouse_types::entry::slab::{flush as flush_cache, slab_bytes};
+
 use crate::error::{Error, Result};
 
 /// The memory of this process: it has one allocator, however many nodes a test may start in it.

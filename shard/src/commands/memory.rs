@@ -85,7 +85,7 @@ mod tests {
             ("MEMORY USAGE k SAMPLES 0", "16"),
             ("MEMORY USAGE k samples 5", "16"),
             ("PEXPIRE k 1000", "1"),
-            ("MEMORY USAGE k", "32"),
+            ("MEMORY USAGE k", "24"),
             ("MEMORY USAGE k SAMPLES", "(error) ERR syntax error"),
             ("MEMORY USAGE k SAMPLES -1", "(error) ERR syntax error"),
             ("MEMORY USAGE k SAMPLES x", "(error) ERR value is not an integer or out of range"),

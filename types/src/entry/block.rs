@@ -1,4 +1,7 @@
-//! Allocations of a size class, and lengths inside them.
+//! Blocks: the memory of records, entries and packed collections, and lengths inside them.
+//!
+//! Small blocks come from [`slab`], larger ones from the global allocator. Fuzzers and Miri get every block from the
+//! global allocator, to find out about accesses beside a block or after its end.
 
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
@@ -6,18 +9,33 @@ use std::{
     slice,
 };
 
-use super::size_class;
+use super::{size_class, slab};
 
 /// A length of 0..=254 takes one byte, any other this byte and four more.
 const LONG: u8 = u8::MAX;
 
-fn layout(bytes: usize) -> Layout {
-    Layout::from_size_align(size_class(bytes), 8).expect("a record is smaller than the address space")
+const IS_FROM_SLAB: bool = !cfg!(any(fuzzing, miri));
+
+/// The bytes that a block for `bytes` takes: the next multiple of 8 up to [`slab::BLOCK_MAX`], beyond it the global
+/// allocator's [`size_class`]. Every byte count that is accounted is rounded by one of the two.
+#[inline(always)]
+pub const fn block_size(bytes: usize) -> usize {
+    if bytes <= slab::BLOCK_MAX { bytes.next_multiple_of(8) } else { size_class(bytes) }
 }
 
-/// An allocation for this many bytes (at least one), aligned to 8.
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(block_size(bytes), 8).expect("a record is smaller than the address space")
+}
+
+/// A block for this many bytes (at least one), aligned to 8.
+#[inline]
 pub fn allocate(bytes: usize) -> NonNull<u8> {
     debug_assert!(bytes > 0);
+    if IS_FROM_SLAB && bytes <= slab::BLOCK_MAX { slab::take(slab::class_of(bytes)) } else { allocate_large(bytes) }
+}
+
+#[inline(never)]
+fn allocate_large(bytes: usize) -> NonNull<u8> {
     let layout = layout(bytes);
     // SAFETY: the layout is not empty, because `bytes` is not 0.
     let block = unsafe { alloc(layout) };
@@ -25,9 +43,24 @@ pub fn allocate(bytes: usize) -> NonNull<u8> {
 }
 
 /// # Safety
-/// `block` comes from `allocate` with a number of bytes of the same size class, and is not used again.
+/// `block` comes from `allocate` with a number of bytes of the same block size, and is not used again.
+#[inline]
 pub unsafe fn free(block: NonNull<u8>, bytes: usize) {
-    // SAFETY: the layout depends on the size class only.
+    // SAFETY: class and layout depend on the block size only.
+    unsafe {
+        if IS_FROM_SLAB && bytes <= slab::BLOCK_MAX {
+            slab::give(block, slab::class_of(bytes));
+        } else {
+            free_large(block, bytes);
+        }
+    }
+}
+
+/// # Safety
+/// As [`free`], for a block of `allocate_large`.
+#[inline(never)]
+unsafe fn free_large(block: NonNull<u8>, bytes: usize) {
+    // SAFETY: the layout depends on the block size only.
     unsafe { dealloc(block.as_ptr(), layout(bytes)) };
 }
 
@@ -90,4 +123,18 @@ pub unsafe fn write_bytes(at: *mut u8, bytes: &[u8]) -> *mut u8 {
 pub unsafe fn read_bytes<'a>(at: *const u8, len: usize) -> &'a [u8] {
     // SAFETY: the caller's promise.
     unsafe { slice::from_raw_parts(at, len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_at_most_as_large_as_the_global_allocators() {
+        assert_eq!([0, 1, 8, 9, 87, 1024].map(block_size), [0, 8, 8, 16, 88, 1024]);
+        for bytes in 0..5000 {
+            assert!((bytes..=size_class(bytes)).contains(&block_size(bytes)), "{bytes} bytes");
+        }
+        assert_eq!(block_size(1025), 1280);
+    }
 }

@@ -4,8 +4,7 @@ use std::{fmt, ptr::NonNull};
 
 use super::{
     Entry, block,
-    block::{length_bytes, read_bytes, read_length, write_bytes, write_length},
-    size_class,
+    block::{block_size, length_bytes, read_bytes, read_length, write_bytes, write_length},
 };
 
 /// A field and its value in one allocation:
@@ -45,7 +44,7 @@ impl Field {
     pub fn set_value(&mut self, value: &[u8]) {
         let (field, before) = self.parts();
         let field_len = field.len();
-        if size_class(needed(field_len, before.len())) != size_class(needed(field_len, value.len())) {
+        if block_size(needed(field_len, before.len())) != block_size(needed(field_len, value.len())) {
             *self = Self::new(field, value);
             return;
         }
@@ -84,7 +83,7 @@ impl Entry for Field {
 
     fn heap_bytes(&self) -> usize {
         let (field, value) = self.parts();
-        size_class(needed(field.len(), value.len()))
+        block_size(needed(field.len(), value.len()))
     }
 
     fn address(&self) -> *const u8 {

@@ -4,8 +4,7 @@ use std::{fmt, mem, ptr::NonNull};
 
 use super::{
     Entry, block,
-    block::{length_bytes, read_bytes, read_length, write_bytes, write_length},
-    size_class,
+    block::{block_size, length_bytes, read_bytes, read_length, write_bytes, write_length},
 };
 
 /// Bytes with their length in one allocation:
@@ -49,7 +48,7 @@ impl Entry for Member {
     }
 
     fn heap_bytes(&self) -> usize {
-        size_class(needed(self.as_bytes().len()))
+        block_size(needed(self.as_bytes().len()))
     }
 
     fn address(&self) -> *const u8 {

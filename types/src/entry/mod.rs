@@ -7,9 +7,9 @@
 //! | [`Field`] | lengths, field, value | the field |
 //! | [`Scored`] | score, count, length, bytes | the member |
 //!
-//! The key is near the front, so that it is compared after one cache miss. An allocation is always as large as its
-//! [size class](size_class), which the allocator would give anyway: so content that fits the class is changed in place,
-//! and the layout to free follows from the content.
+//! The key is near the front, so that it is compared after one cache miss. An allocation is a [block](block), always as
+//! large as its [block size](block_size), which it would take anyway: so content that fits it is changed in place, and the
+//! block to free follows from the content. Small blocks have an allocator of their own, the [slabs](slab).
 
 pub(crate) mod block;
 mod field;
@@ -18,8 +18,10 @@ pub(crate) mod number;
 mod pointer;
 mod scored;
 mod size_class;
+pub mod slab;
 
 pub use self::{
+    block::block_size,
     field::Field,
     member::Member,
     number::canonical_integer,

@@ -8,8 +8,7 @@ use std::{
 
 use super::{
     Entry, block,
-    block::{length_bytes, read_bytes, read_length, write_bytes, write_length},
-    size_class,
+    block::{block_size, length_bytes, read_bytes, read_length, write_bytes, write_length},
 };
 
 /// A score and a member in one allocation, shared by the holders of clones: the table and the tree of one sorted set.
@@ -107,7 +106,7 @@ impl Entry for Scored {
 
     /// The same for each holder: to be counted once.
     fn heap_bytes(&self) -> usize {
-        size_class(needed(self.member().len()))
+        block_size(needed(self.member().len()))
     }
 
     fn address(&self) -> *const u8 {

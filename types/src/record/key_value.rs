@@ -2,9 +2,9 @@
 
 use std::{fmt, mem, ptr, ptr::NonNull, slice};
 
-use crate::entry::block::{self, read_bytes, write_bytes};
+use crate::entry::Entry;
+use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
-use crate::entry::{Entry, size_class};
 use crate::object::Object;
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
@@ -246,7 +246,7 @@ impl Record {
             // offset; or all is copied to one that has, and the object, which was copied too, is not dropped with the
             // shell.
             unsafe {
-                if size_class(needed) == size_class(wanted_bytes) {
+                if block_size(needed) == block_size(wanted_bytes) {
                     start.add(to).copy_from(start.add(from), tail);
                 } else {
                     let block = block::allocate(wanted_bytes);
@@ -264,7 +264,7 @@ impl Record {
         }
     }
 
-    /// Replaces value and expiry. Nothing is allocated when the new ones need an allocation of the same size class.
+    /// Replaces value and expiry. Nothing is allocated when the new ones need an allocation of the same block size.
     pub fn set_raw(&mut self, value: &[u8], expiry: Option<u64>) {
         self.set_string(value, Origin::Given, expiry);
     }
@@ -304,7 +304,7 @@ impl Record {
 
     /// The bytes of the record's own allocation.
     pub fn shell_bytes(&self) -> usize {
-        size_class(self.needed())
+        block_size(self.needed())
     }
 
     #[inline(always)]
@@ -339,7 +339,7 @@ impl Record {
         unsafe { self.0.as_ptr().add(Self::expiry_offset(meta)).cast() }
     }
 
-    /// The bytes that the content needs; the allocation is of their size class.
+    /// The bytes that the content needs; the allocation is of their block size.
     fn needed(&self) -> usize {
         let meta = self.meta();
         Self::key_offset(meta) + self.key_len(meta) + self.data_len(meta)
@@ -397,7 +397,7 @@ impl Record {
         let (before, key_len) = (self.meta(), self.key_len(self.meta()));
         let meta = Self::meta_of(key_len, &body, expiry);
         let needed = Self::key_offset(meta) + key_len + body.data_len();
-        if size_class(needed) != self.shell_bytes() {
+        if block_size(needed) != self.shell_bytes() {
             *self = Self::build(self.key(), self.access(), body, expiry);
             return;
         }

@@ -25,19 +25,19 @@ fn allocations_are_as_small_as_promised() {
     let key = b"key:000000000001";
     let (value, expiry) = ([b'x'; 64], Some(1_900_000_000_000));
     for (what, record, bytes) in [
-        ("64 bytes", Record::new_raw(key, &value, None), 96),
+        ("64 bytes", Record::new_raw(key, &value, None), 88),
         ("64 bytes with expiry", Record::new_raw(key, &value, expiry), 96),
         ("8 bytes", Record::new_raw(key, &value[..8], None), 32),
         ("integer", Record::new_raw(key, b"-9223372036854775808", None), 32),
-        ("integer with expiry", Record::new_raw(key, b"123456789", expiry), 48),
+        ("integer with expiry", Record::new_raw(key, b"123456789", expiry), 40),
         ("object", Record::new_object(key, text(b""), None), 48),
-        ("object with expiry", Record::new_object(key, text(b""), expiry), 64),
+        ("object with expiry", Record::new_object(key, text(b""), expiry), 56),
     ] {
         assert_eq!(record.heap_bytes(), bytes, "{what}");
         assert_eq!(record.key(), key, "{what}");
     }
-    assert_eq!(Member::new(&[b'x'; 17]).heap_bytes(), 32);
-    assert_eq!(Field::new(key, &value[..32]).heap_bytes(), 64);
+    assert_eq!(Member::new(&[b'x'; 17]).heap_bytes(), 24);
+    assert_eq!(Field::new(key, &value[..32]).heap_bytes(), 56);
     assert_eq!(Scored::new(1.5, &[b'x'; 17]).heap_bytes(), 32);
 }
 
