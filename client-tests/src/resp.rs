@@ -1,7 +1,7 @@
 //! A bare connection: requests as bytes, replies as trees that keep every spelling.
 
 use std::{
-    io::{self, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpStream},
     time::Duration,
 };
@@ -59,6 +59,11 @@ impl Connection {
     /// Calls words without spaces: `connection.run("SET k v")`.
     pub fn run(&mut self, line: &str) -> Reply {
         self.call(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Waits until a reply begins. It allocates nothing.
+    pub fn await_reply(&mut self) -> io::Result<()> {
+        self.stream.fill_buf().map(drop)
     }
 
     pub fn read(&mut self) -> io::Result<Reply> {
