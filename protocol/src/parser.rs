@@ -124,6 +124,15 @@ impl Parser {
         self.missing > 0
     }
 
+    /// Missing bytes of an unfinished argument, as its header announces, if `len` bytes of the request have arrived; 0
+    /// between arguments.
+    pub fn missing_bytes(&self, len: usize) -> usize {
+        match (self.missing, self.bulk) {
+            (0, _) | (_, NO_BULK) => 0,
+            (_, length) => (self.position as usize + length as usize + 2).saturating_sub(len),
+        }
+    }
+
     /// Forgets the unfinished request: the next call begins at an earlier request, which was parsed before but not
     /// consumed.
     pub fn restart(&mut self) {

@@ -3,7 +3,7 @@
 //! A [`Client`] is shared; its session is not. The session writes here what `CLIENT LIST` shows. Other connections put
 //! messages in its outbox or mark it killed, and wake it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
@@ -87,24 +87,31 @@ struct HeldBytes {
     bytes: usize,
 }
 
-/// A full outbox smaller than this doubles its size.
-const OUTBOX_DOUBLED_BYTES: usize = 64 << 10;
+/// Short messages are gathered in pieces of this many bytes.
+const PIECE_BYTES: usize = 64 << 10;
 
+/// Messages that are not sent yet, in pieces: no message is copied again when others follow.
 #[derive(Debug, Default)]
 struct Outbox {
-    messages: Vec<u8>,
+    pieces: VecDeque<Vec<u8>>,
+    bytes: usize,
     /// Since when it has been above the soft limit.
     soft_since_ms: Option<u64>,
 }
 
 impl Outbox {
-    /// Appends a message. A large outbox grows by a quarter at a time instead of doubling.
     fn add(&mut self, message: &[u8]) {
-        let (len, room) = (self.messages.len(), self.messages.capacity() - self.messages.len());
-        if len > OUTBOX_DOUBLED_BYTES && message.len() > room {
-            self.messages.reserve_exact(message.len().max(len / 4));
+        self.bytes += message.len();
+        match self.pieces.back_mut() {
+            Some(last) if last.len() + message.len() <= PIECE_BYTES => last.extend_from_slice(message),
+            _ => self.pieces.push_back(message.into()),
         }
-        self.messages.extend_from_slice(message);
+    }
+
+    /// Drops all messages. Returns their bytes.
+    fn clear(&mut self) -> usize {
+        self.pieces = VecDeque::new();
+        std::mem::take(&mut self.bytes)
     }
 
     /// Whether `bytes` of unread output exceed the limit, now or for too long.
@@ -267,7 +274,7 @@ impl Client {
     /// the messages that exceeded the limit may have been the last.
     pub fn check_output(&self, limit: OutputLimit, now_ms: u64) {
         let mut outbox = self.outbox.lock();
-        let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
+        let bytes = outbox.bytes + self.output_bytes.load(Ordering::Relaxed);
         if outbox.is_over(bytes, limit, now_ms) {
             drop(outbox);
             self.close_slow_reader(bytes);
@@ -284,17 +291,17 @@ impl Client {
     pub fn tell(&self, message: &[u8], limit: OutputLimit, now_ms: u64) {
         let mut outbox = self.outbox.lock();
         if self.hold(message.len()).is_err() {
-            let bytes = outbox.messages.len() + message.len();
-            self.let_go(std::mem::take(&mut outbox.messages).len());
+            let bytes = outbox.bytes + message.len();
+            self.let_go(outbox.clear());
             drop(outbox);
             self.close_slow_reader(bytes);
             return;
         }
         outbox.add(message);
-        let bytes = outbox.messages.len() + self.output_bytes.load(Ordering::Relaxed);
-        self.outbox_bytes.store(outbox.messages.len(), Ordering::Release);
+        let bytes = outbox.bytes + self.output_bytes.load(Ordering::Relaxed);
+        self.outbox_bytes.store(outbox.bytes, Ordering::Release);
         if outbox.is_over(bytes, limit, now_ms) {
-            self.let_go(std::mem::take(&mut outbox.messages).len());
+            self.let_go(outbox.clear());
             drop(outbox);
             self.close_slow_reader(bytes);
             return;
@@ -303,16 +310,27 @@ impl Client {
         self.waker.wake();
     }
 
-    /// Moves the messages from its outbox to `to`.
-    pub fn take_messages(&self, to: &mut Vec<u8>) {
+    /// Moves messages from its outbox to `to`: at least one, and more until they have `bytes`.
+    pub fn take_messages(&self, to: &mut Vec<u8>, bytes: usize) {
         let mut outbox = self.outbox.lock();
-        self.let_go(outbox.messages.len());
-        to.append(&mut outbox.messages);
-        if outbox.messages.capacity() > 4096 {
-            outbox.messages = Vec::new();
+        let mut taken = 0;
+        while taken < bytes
+            && let Some(mut piece) = outbox.pieces.pop_front()
+        {
+            taken += piece.len();
+            if to.capacity() < piece.len() && to.is_empty() {
+                *to = piece;
+            } else {
+                to.append(&mut piece);
+            }
         }
-        outbox.soft_since_ms = None;
-        self.outbox_bytes.store(0, Ordering::Release);
+        outbox.bytes -= taken;
+        self.let_go(taken);
+        if outbox.bytes == 0 {
+            outbox.pieces = VecDeque::new();
+            outbox.soft_since_ms = None;
+        }
+        self.outbox_bytes.store(outbox.bytes, Ordering::Release);
     }
 
     pub fn outbox_bytes(&self) -> usize {

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, RequestLimits, Span};
 use dormouse_shard::execution::budget::REPLY_INLINE_MAX;
 use dormouse_shard::execution::inline::REPLY_HIGH_WATER;
+use futures::channel::oneshot;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -34,7 +36,7 @@ use crate::node::Node;
 use crate::peer::Peer;
 use crate::session::Session;
 use crate::strangers;
-use crate::worker::Worker;
+use crate::worker::{READ_BYTES, Worker};
 
 /// A client that closes its connection within this time still gets its commands run: it may have closed only its side.
 /// The hastiest client libraries give up after 250 ms.
@@ -43,8 +45,12 @@ const HASTE: Duration = Duration::from_millis(100);
 const READ_AT_ONCE: usize = 256 << 10;
 /// Bytes of replies that are written before other connections of the worker get a turn.
 const SENT_AT_ONCE: usize = 256 << 10;
-/// From this size on, a request buffer grows by a quarter instead of doubling.
-const DOUBLED_BYTES: usize = 1 << 20;
+/// Work of the system for a read and a write, in nanoseconds, beside the bytes.
+const TRIP_NS: u64 = 5_000;
+/// Bytes that are read or written in a nanosecond.
+const BYTES_PER_NS: u64 = 2;
+/// A request buffer of this size or more grows on the slow lane: to copy it would keep other connections waiting.
+const MOVED_BYTES: usize = 1 << 20;
 
 /// Interval at which the connection of a waiting client is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -85,6 +91,14 @@ impl ClientSocket {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    /// Whether there is something to read. If not, the task is woken when there is.
+    fn has_bytes(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).is_ready(),
+            Self::Unix(stream) => stream.poll_read_ready(cx).is_ready(),
         }
     }
 
@@ -193,14 +207,6 @@ fn is_gone(stream: &ClientSocket) -> bool {
         && fds[0].revents().intersects(wanted | PollFlags::HUP | PollFlags::ERR)
 }
 
-/// Appends a part of a request.
-fn extend(rest: &mut Vec<u8>, bytes: &[u8]) {
-    if rest.len() + bytes.len() > rest.capacity() && rest.capacity() >= DOUBLED_BYTES {
-        rest.reserve_exact(bytes.len().max(rest.capacity() / 4));
-    }
-    rest.extend_from_slice(bytes);
-}
-
 struct Connection {
     stream: ClientSocket,
     client: Arc<Client>,
@@ -224,7 +230,7 @@ impl Connection {
             reply.set_version(self.session.version);
             reply.buffer = worker.take_reply();
             if self.client.has_messages() {
-                self.client.take_messages(&mut reply.buffer);
+                self.client.take_messages(&mut reply.buffer, SENT_AT_ONCE);
                 self.session.count_messages(reply.len());
             }
             if read > 0 {
@@ -237,7 +243,7 @@ impl Connection {
                         }
                         next
                     } else {
-                        extend(&mut self.rest, &scratch[..read]);
+                        self.rest.extend_from_slice(&scratch[..read]);
                         let (used, next) = self.session.batch(&mut self.parser, &self.rest, &mut reply);
                         self.consume(used);
                         next
@@ -253,14 +259,18 @@ impl Connection {
             self.send(&mut reply).await?;
             worker.give_reply(reply.take_buffer());
             self.reply = reply;
+            if self.rest_capacity() > self.rest.capacity() && !self.session.closing {
+                self.grow_rest().await;
+            }
             self.client.input_bytes.store(self.rest.len(), Ordering::Relaxed);
             if self.session.closing {
                 return Err(End::Closed);
             }
+            worker.turns.charge(&self.session.share, TRIP_NS + read as u64 / BYTES_PER_NS);
             taken += read;
-            if taken >= READ_AT_ONCE {
+            if taken >= READ_AT_ONCE || self.client.has_messages() {
                 taken = 0;
-                tokio::task::yield_now().await;
+                self.session.pass_turn().await;
             }
         }
     }
@@ -280,7 +290,7 @@ impl Connection {
                     None
                 }
                 Next::Yield => {
-                    tokio::task::yield_now().await;
+                    self.session.pass_turn().await;
                     None
                 }
                 Next::Slow { request, bytes } => Some((request, bytes)),
@@ -294,7 +304,7 @@ impl Connection {
                 waited = began.elapsed() > HASTE;
                 // Queueing commands costs little; anything else that runs here may have been long.
                 if self.session.transaction.is_none() {
-                    tokio::task::yield_now().await;
+                    self.session.pass_turn().await;
                 }
                 if self.parser.limits() != self.session.limits() {
                     self.parser.set_limits(*self.session.limits());
@@ -320,7 +330,7 @@ impl Connection {
     /// Charges the client for an incomplete request. If it does not fit, the connection ends, as the end of the request
     /// is unknown.
     fn charge_rest(&mut self, reply: &mut Reply) {
-        let bytes = if self.rest.is_empty() { 0 } else { self.rest.capacity() + self.parser.heap_bytes() };
+        let bytes = if self.rest.is_empty() { 0 } else { self.rest_capacity() + self.parser.heap_bytes() };
         if bytes <= self.rest_held {
             if bytes == 0 && self.rest_held > 0 {
                 self.client.let_go(std::mem::take(&mut self.rest_held));
@@ -337,17 +347,48 @@ impl Connection {
         }
     }
 
-    /// Takes a large request out of the read bytes. If nothing follows it, it takes the buffer itself: a copy would
-    /// keep the other connections of the worker waiting.
-    fn take_request(&mut self, bytes: usize, spans: Box<[Span]>) -> OwnedRequest {
-        let taken = if bytes == self.rest.len() {
-            std::mem::take(&mut self.rest)
-        } else {
-            let taken = self.rest[..bytes].to_vec();
-            self.consume(bytes);
-            taken
+    /// The capacity that the request buffer should have before the next read: twice as much as has arrived, or what an
+    /// incomplete argument announces if that is less, and room for one read.
+    fn rest_capacity(&self) -> usize {
+        let (len, capacity) = (self.rest.len(), self.rest.capacity());
+        if len < READ_BYTES || capacity - len >= READ_BYTES {
+            return capacity;
+        }
+        let missing = match self.parser.missing_bytes(len) {
+            0 => len,
+            missing => missing.min(len),
         };
-        OwnedRequest::within(taken, spans)
+        len + missing + READ_BYTES
+    }
+
+    /// Makes the request buffer larger. It has been charged for.
+    async fn grow_rest(&mut self) {
+        let more = self.rest_capacity() - self.rest.len();
+        if self.rest.len() < MOVED_BYTES {
+            self.rest.reserve_exact(more);
+            return;
+        }
+        let rest = Arc::new(Mutex::new(std::mem::take(&mut self.rest)));
+        let (sender, receiver) = oneshot::channel();
+        let grown = Arc::clone(&rest);
+        let grow = move |_| {
+            grown.lock().reserve_exact(more);
+            // The connection may have ended.
+            let _ = sender.send(());
+        };
+        if self.session.tenant.database.on_lane(Vec::new(), || true, grow).is_ok() {
+            let _ = receiver.await;
+        }
+        self.rest = std::mem::take(&mut rest.lock());
+        // The lane may be full.
+        self.rest.reserve_exact(more);
+    }
+
+    /// Takes a large request out of the read bytes, with their buffer: a copy would keep the other connections of the
+    /// worker waiting.
+    fn take_request(&mut self, bytes: usize, spans: Box<[Span]>) -> OwnedRequest {
+        let following = self.rest.split_off(bytes);
+        OwnedRequest::within(std::mem::replace(&mut self.rest, following), spans)
     }
 
     fn consume(&mut self, used: usize) {
@@ -360,10 +401,21 @@ impl Connection {
 
     /// Waits for bytes. Returns 0 if there are none but the client was told something.
     async fn read(&mut self) -> Result<usize, End> {
-        let worker = Rc::clone(&self.session.worker);
+        let (worker, share) = (&self.session.worker, &self.session.share);
+        let mut place = None;
         poll_fn(|cx| {
             if self.client.is_killed() {
                 return Poll::Ready(Err(End::Closed));
+            }
+            if place.is_none() && !worker.turns.is_free(share) && self.stream.has_bytes(cx) {
+                place = Some(worker.turns.queue(share));
+            }
+            if let Some(waiting) = &place {
+                if !waiting.is_called(cx.waker()) {
+                    self.client.waker.register(cx.waker());
+                    return if self.client.is_killed() { Poll::Ready(Err(End::Closed)) } else { Poll::Pending };
+                }
+                place = None;
             }
             let mut scratch = worker.scratch.borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
@@ -438,12 +490,13 @@ impl Connection {
         let uncharged = reply.buffer.capacity().saturating_sub(reply.granted());
         let (mut sent, mut held) = (0, false);
         loop {
-            let end = reply.len().min(sent + SENT_AT_ONCE);
+            let (before, end) = (sent, reply.len().min(sent + SENT_AT_ONCE));
             self.send_part(&reply.buffer, &mut sent, end, uncharged, &mut held).await?;
+            self.session.worker.turns.charge(&self.session.share, (sent - before) as u64 / BYTES_PER_NS);
             if sent == reply.len() {
                 break;
             }
-            tokio::task::yield_now().await;
+            self.session.pass_turn().await;
         }
         if held {
             self.client.let_go(uncharged);
@@ -463,7 +516,20 @@ impl Connection {
         held: &mut bool,
     ) -> Result<(), End> {
         let limit = self.session.node.output_limit_normal();
+        let (worker, share) = (&self.session.worker, &self.session.share);
+        let (mut is_first, mut place) = (true, None);
         poll_fn(|cx| {
+            // It had to wait for the client: others had their turns meanwhile.
+            if !std::mem::replace(&mut is_first, false) && place.is_none() && !worker.turns.is_free(share) {
+                place = Some(worker.turns.queue(share));
+            }
+            if let Some(waiting) = &place {
+                if !waiting.is_called(cx.waker()) {
+                    self.client.waker.register(cx.waker());
+                    return if self.client.is_killed() { Poll::Ready(Err(End::Closed)) } else { Poll::Pending };
+                }
+                place = None;
+            }
             while *sent < end {
                 match self.stream.poll_write(cx, &buffer[*sent..end]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Closed)),

@@ -12,6 +12,7 @@ use crate::connection::{self, Accepted, ClientSocket};
 use crate::memory;
 use crate::node::Node;
 use crate::peer::Peer;
+use crate::turns;
 use crate::worker::Worker;
 
 /// Time in which connections have to answer the requests that they have read, once the node drains.
@@ -36,8 +37,11 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     let (sender, mut incoming) = mpsc::unbounded_channel();
     let (started, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        memory::allocate_apart();
         // An event loop whose tasks need not be `Send` cannot leave the thread that makes it.
-        let made = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let mut builder = Builder::new_current_thread();
+        builder.enable_all().on_thread_unpark(turns::begin_round);
+        let made = builder.build_local(LocalOptions::default());
         let runtime = match made {
             Ok(runtime) => runtime,
             Err(error) => return drop(started.send(Err(error))),
@@ -51,6 +55,8 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
                 tokio::task::spawn_local(async move { worker.held.follow(log).await });
             }
             tokio::task::spawn_local(memory::flush_when_given_back());
+            let giver = Rc::clone(&worker);
+            tokio::task::spawn_local(async move { giver.turns.serve().await });
             let mut served = JoinSet::new();
             while let Some((accepted, peer)) = incoming.recv().await {
                 match ClientSocket::adopt(accepted) {

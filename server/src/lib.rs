@@ -38,4 +38,5 @@ pub mod slowlog;
 pub mod snapshot;
 pub mod strangers;
 pub mod table;
+pub mod turns;
 pub mod worker;

@@ -44,7 +44,11 @@ const GIVE_BACK_EVERY: Duration = Duration::from_millis(200);
 /// When the system refuses a thread.
 pub fn watch(node: &Arc<Node>) -> std::io::Result<()> {
     let node = Arc::downgrade(node);
-    std::thread::Builder::new().name("memory".into()).spawn(move || Watch::default().run(&node)).map(drop)
+    let run = move || {
+        purge_elsewhere();
+        Watch::default().run(&node);
+    };
+    std::thread::Builder::new().name("memory".into()).spawn(run).map(drop)
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +113,20 @@ impl Watch {
         }
         used
     }
+}
+
+/// Gives this thread memory of its own to allocate from. Otherwise it shares the allocator's locks with threads of a lower
+/// priority, and waits while one that holds such a lock has no processor.
+pub fn allocate_apart() {
+    let arena: Result<u32, _> = b"arenas.create\0".name().read();
+    // Refused: then it shares memory with the others.
+    let _ = arena.and_then(|arena| b"thread.arena\0".name().write(arena));
+}
+
+/// Lets threads of the allocator return freed pages to the system, where it has such threads: a thread that frees a large
+/// value would otherwise return pages that others have freed.
+fn purge_elsewhere() {
+    let _ = tikv_jemalloc_ctl::background_thread::write(true);
 }
 
 /// Bytes that the process uses, including the allocator's pages in use, without its free pages.

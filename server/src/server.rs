@@ -36,7 +36,7 @@ const PATIENT_THREADS: usize = 2;
 /// Niceness of that work: how much it yields to clients on a busy core.
 const NICER: i32 = 15;
 /// Niceness of long commands: how much they yield to short ones.
-const LANE_NICER: i32 = 5;
+const LANE_NICER: i32 = 15;
 
 /// The reason why a server does not serve, or did not end well.
 #[derive(Debug, Clone, PartialEq, Eq)]

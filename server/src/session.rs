@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Reply, RequestLimits, Version};
 use dormouse_shard::commands::Context;
 use dormouse_shard::error::Error;
-use dormouse_shard::execution::Turn;
+use dormouse_shard::execution::{Outcome, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 use dormouse_storage::log::Lsn;
@@ -25,8 +25,11 @@ use crate::node::Node;
 use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
 use crate::rights::Rights;
 use crate::strangers::{self, Neighbourhood};
+use crate::turns::Share;
 use crate::worker::Worker;
 
+/// Subscriptions that a connection ends by itself when it is closed.
+const UNSUBSCRIBED_AT_ONCE: usize = 100;
 /// Places for connections with rights to the node beyond the limit of clients.
 const ADMIN_PLACES: usize = 8;
 
@@ -55,12 +58,33 @@ pub struct Subscriptions {
     pub patterns: BTreeSet<ChannelName>,
 }
 
+impl Subscriptions {
+    pub fn len(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn names(&self) -> impl Iterator<Item = (SubscriptionKind, &ChannelName)> {
+        let channels = self.channels.iter().map(|name| (SubscriptionKind::Channel, name));
+        channels.chain(self.patterns.iter().map(|name| (SubscriptionKind::Pattern, name)))
+    }
+}
+
+fn unsubscribe(tenant: &Tenant, client: &Client, kind: SubscriptionKind, name: &ChannelName) {
+    tenant.pubsub.unsubscribe(kind, name, client.id);
+    client.let_go(pubsub::bytes_of(kind, name));
+}
+
 pub struct Session {
     pub node: Arc<Node>,
     pub worker: Rc<Worker>,
     pub client: Arc<Client>,
     pub tenant: Arc<Tenant>,
     pub writer: Rc<Writer>,
+    pub share: Rc<Share>,
     pub version: Version,
     pub select: u8,
     pub authenticated: bool,
@@ -100,8 +124,9 @@ pub struct Session {
     pub timed_until_ms: u64,
     /// Time of a transaction's commands, which counts for them and not for EXEC.
     pub nested: Duration,
-    /// Time that the current command has run on other threads.
+    /// Time that the current command has run on other threads, and for how much of it they had a processor.
     pub elsewhere: Duration,
+    pub elsewhere_cpu: Duration,
 }
 
 impl Session {
@@ -112,6 +137,7 @@ impl Session {
         }
         Self {
             writer: worker.writer(&tenant),
+            share: worker.turns.share(tenant.owner()),
             authenticated,
             rights: rights_without_token(client),
             guesses: 0,
@@ -141,6 +167,7 @@ impl Session {
             timed_until_ms: 0,
             nested: Duration::ZERO,
             elsewhere: Duration::ZERO,
+            elsewhere_cpu: Duration::ZERO,
         }
     }
 
@@ -167,6 +194,17 @@ impl Session {
     /// Creates the wait of the current command.
     pub fn turn(&self) -> Arc<Turn> {
         Arc::new(Turn::new(self.since, self.node.settings().reply_timeout.duration(), Arc::clone(&self.client) as _))
+    }
+
+    /// Notes the time that the current command has run on other threads.
+    pub fn note_elsewhere(&mut self, outcome: &Outcome) {
+        self.elsewhere += outcome.elsewhere;
+        self.elsewhere_cpu += outcome.elsewhere_cpu;
+    }
+
+    /// Gives other connections of the worker a turn, and waits for the next one.
+    pub async fn pass_turn(&self) {
+        self.worker.turns.pass(&self.share).await;
     }
 
     /// The context of its next command over the keyspace.
@@ -197,6 +235,7 @@ impl Session {
             self.leave();
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
             self.writer = self.worker.writer(&tenant);
+            self.share = self.worker.turns.share(tenant.owner());
             self.tenant = tenant;
             self.select(0);
             self.authenticated = false;
@@ -268,21 +307,25 @@ impl Session {
     }
 
     fn unsubscribe_all(&mut self) {
-        let Some(subscriptions) = self.subscriptions.take() else { return };
-        for (kind, names) in
-            [(SubscriptionKind::Channel, &subscriptions.channels), (SubscriptionKind::Pattern, &subscriptions.patterns)]
-        {
-            for name in names {
-                self.tenant.pubsub.unsubscribe(kind, name, self.client.id);
-                self.client.let_go(pubsub::bytes_of(kind, name));
-            }
+        if let Some(subscriptions) = self.subscriptions.take() {
+            subscriptions.names().for_each(|(kind, name)| unsubscribe(&self.tenant, &self.client, kind, name));
+            self.client.channels.store(0, Ordering::Relaxed);
+            self.client.patterns.store(0, Ordering::Relaxed);
         }
-        self.client.channels.store(0, Ordering::Relaxed);
-        self.client.patterns.store(0, Ordering::Relaxed);
+    }
+
+    /// Leaves many subscriptions to a thread in the background, since nobody waits for their end.
+    fn unsubscribe_later(&mut self) {
+        let Some(subscriptions) = self.subscriptions.take_if(|all| all.len() > UNSUBSCRIBED_AT_ONCE) else { return };
+        let (tenant, client) = (Arc::clone(&self.tenant), Arc::clone(&self.client));
+        self.node.engine.background.spawn(async move {
+            subscriptions.names().for_each(|(kind, name)| unsubscribe(&tenant, &client, kind, name));
+        });
     }
 
     /// Ends the session with its connection.
     pub fn end(&mut self) {
+        self.unsubscribe_later();
         self.leave();
         self.tenant.worked(self.client.worked_ms.load(Ordering::Relaxed));
     }
@@ -354,7 +397,7 @@ impl Session {
 
     /// Number of its subscriptions.
     pub fn subscribed(&self) -> usize {
-        self.subscriptions.as_ref().map_or(0, |all| all.channels.len() + all.patterns.len())
+        self.subscriptions.as_ref().map_or(0, |all| all.len())
     }
 
     /// Counts messages that are sent to the client. However they are divided, each KiB takes one unit.

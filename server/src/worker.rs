@@ -15,6 +15,7 @@ use crate::clock::both_clocks;
 use crate::databases::Tenant;
 use crate::held::HeldReplies;
 use crate::metering::{Batch, Writer};
+use crate::turns::Turns;
 
 /// Most bytes of one read.
 pub const READ_BYTES: usize = 64 << 10;
@@ -30,6 +31,7 @@ pub struct Worker {
     /// Kept for its allocation.
     batch: Cell<Batch>,
     pub held: HeldReplies,
+    pub turns: Turns,
     random: RefCell<Rng>,
     /// A reading of the monotonic clock, and the system's clock at that moment, in Unix nanoseconds.
     clock: Cell<(Instant, u64)>,
@@ -43,6 +45,7 @@ impl Worker {
             writers: RefCell::default(),
             batch: Cell::default(),
             held: HeldReplies::default(),
+            turns: Turns::default(),
             random: RefCell::new(Rng::with_seed(seed)),
             clock: Cell::new(both_clocks()),
         }
@@ -93,6 +96,12 @@ impl Worker {
     /// Adds a batch to the counts of `writer`.
     pub fn commit(&self, writer: &Writer, mut batch: Batch, took: Duration) {
         writer.commit(&mut batch, took.as_nanos() as u64);
+        self.batch.set(batch);
+    }
+
+    /// The same for a batch that had a processor for `cpu` of the time that it took.
+    pub fn commit_billed(&self, writer: &Writer, mut batch: Batch, took: Duration, cpu: Duration) {
+        writer.commit_billed(&mut batch, took.as_nanos() as u64, cpu.as_nanos() as u64);
         self.batch.set(batch);
     }
 

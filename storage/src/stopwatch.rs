@@ -19,3 +19,40 @@ impl Stopwatch {
         self.0.elapsed().as_micros() as u64
     }
 }
+
+/// How long this thread has had a processor, for bills: what it waited for others is not its work.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuStopwatch(Duration);
+
+impl CpuStopwatch {
+    pub fn start() -> Self {
+        Self(thread_time())
+    }
+
+    pub fn elapsed(self) -> Duration {
+        thread_time().saturating_sub(self.0)
+    }
+}
+
+fn thread_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_sleeps_has_no_processor() {
+        let (wall, cpu) = (Stopwatch::start(), CpuStopwatch::start());
+        while wall.elapsed() < Duration::from_millis(50) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(cpu.elapsed() < wall.elapsed() / 2);
+        let mut sum = 0u64;
+        while cpu.elapsed() < Duration::from_millis(1) {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+    }
+}

@@ -11,7 +11,6 @@ use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::TURN;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::task::yield_now;
 
 use crate::commands::{access, answer, help, now, parsed};
 use crate::config::{self, Access};
@@ -89,7 +88,7 @@ async fn get_in_turns(session: &mut Session, reply: &mut Reply, request: Request
     for (at, pattern) in patterns.iter().enumerate() {
         shown.add(&settings, pattern, access(session));
         if at % PATTERNS_OF_A_TURN == 0 || reading_cost(pattern) > COST_OF_PATTERN {
-            yield_now().await;
+            session.pass_turn().await;
         }
     }
     write_found(reply, &shown.found);

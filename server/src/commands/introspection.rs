@@ -8,7 +8,6 @@ use dormouse_shard::commands::args::{Args, Argument, Rest, parse};
 use dormouse_shard::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::TURN;
-use tokio::task::yield_now;
 
 use crate::commands::TABLE;
 use crate::commands::{arguments, help, now, parsed};
@@ -77,12 +76,12 @@ const COMMANDS_OF_A_TURN: usize = TURN / COST_OF_COMMAND;
 const INFO: Weighed = Weighed {
     run: parsed!(info, 2),
     weigh: weigh_names,
-    in_turns: |_, reply, request| Box::pin(info_in_turns(reply, request)),
+    in_turns: |session, reply, request| Box::pin(info_in_turns(session, reply, request)),
 };
 const DOCS: Weighed = Weighed {
     run: parsed!(docs, 2),
     weigh: weigh_names,
-    in_turns: |_, reply, request| Box::pin(docs_in_turns(reply, request)),
+    in_turns: |session, reply, request| Box::pin(docs_in_turns(session, reply, request)),
 };
 
 fn weigh_names(_: &Session, request: Request<'_>) -> usize {
@@ -113,13 +112,13 @@ fn info(session: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Resu
 }
 
 /// The same for many names.
-async fn info_in_turns(reply: &mut Reply, request: Request<'_>) -> Result<()> {
+async fn info_in_turns(session: &Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let names = parse::<Rest<'_>>(request, 2)?;
     reply.array(names.len());
     for (at, name) in names.iter().enumerate() {
         write_info_of(reply, name);
         if at % COMMANDS_OF_A_TURN == 0 {
-            yield_now().await;
+            session.pass_turn().await;
         }
     }
     Ok(())
@@ -230,18 +229,18 @@ fn docs(_: &mut Session, reply: &mut Reply, (names,): (Rest<'_>,)) -> Result<()>
 }
 
 /// The same for many names.
-async fn docs_in_turns(reply: &mut Reply, request: Request<'_>) -> Result<()> {
+async fn docs_in_turns(session: &Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let mut names = parse::<Rest<'_>>(request, 2)?;
     let mut found: Vec<&CommandEntry> = Vec::new();
     while let Some((some, rest)) = names.split_at(names.len().min(TURN)).filter(|(some, _)| !some.is_empty()) {
         found.extend(some.iter().filter_map(|name| TABLE.by_full_name(name)));
         names = rest;
-        yield_now().await;
+        session.pass_turn().await;
     }
     reply.map(found.len());
     for some in found.chunks(COMMANDS_OF_A_TURN) {
         some.iter().for_each(|entry| write_docs(reply, entry));
-        yield_now().await;
+        session.pass_turn().await;
     }
     Ok(())
 }

@@ -11,7 +11,6 @@ use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exact
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::{BYTES_PER_ELEMENT, TURN};
 use futures::channel::oneshot;
-use tokio::task::yield_now;
 
 use crate::account;
 use crate::commands::{help, now, parsed};
@@ -23,6 +22,9 @@ use crate::table::{SessionRun, Weighed};
 const CONFIRMATION_BYTES: usize = 64;
 /// The error after a panic on the slow lane.
 const VANISHED: &str = "ERR the command failed; the server's log says how";
+/// Cost of a subscription beside the bytes of its name, and the bytes of it that cost as much as one element.
+const COST_OF_SUBSCRIPTION: usize = 8;
+const HASHED_BYTES_PER_ELEMENT: usize = 32;
 /// Number of names that are subscribed to or unsubscribed from in one turn.
 const NAMES_OF_A_TURN: usize = 1000;
 
@@ -90,7 +92,7 @@ pub const FAMILY: Family<SessionRun> = Family {
 
 const SUBSCRIBE: Weighed = Weighed {
     run: parsed!(subscribe, 1),
-    weigh: |_, request| request.len(),
+    weigh: |_, request| request.iter().skip(1).map(|name| cost_of_name(SubscriptionKind::Channel, name)).sum(),
     in_turns: |session, reply, request| Box::pin(add_in_turns(session, reply, SubscriptionKind::Channel, request)),
 };
 const UNSUBSCRIBE: Weighed = Weighed {
@@ -129,11 +131,12 @@ const NUMSUB: Weighed = Weighed {
     in_turns: |session, reply, request| Box::pin(numsub_in_turns(session, reply, request)),
 };
 
-/// Cost of one name of a subscription beyond its bytes: a pattern is read twice.
+/// Cost of one name of a subscription: it is copied, hashed and compared several times, and a pattern is read twice.
 fn cost_of_name(kind: SubscriptionKind, name: &[u8]) -> usize {
+    let kept = COST_OF_SUBSCRIPTION + name.len() / HASHED_BYTES_PER_ELEMENT;
     match kind {
-        SubscriptionKind::Channel => 1,
-        SubscriptionKind::Pattern => 1 + 2 * reading_cost(name),
+        SubscriptionKind::Channel => kept,
+        SubscriptionKind::Pattern => kept + 2 * reading_cost(name),
     }
 }
 
@@ -229,7 +232,7 @@ async fn channels_in_turns(session: &mut Session, reply: &mut Reply, request: Re
     reply.array(channels.len());
     for some in channels.chunks(NAMES_OF_A_TURN) {
         some.iter().for_each(|channel| reply.bulk(channel));
-        yield_now().await;
+        session.pass_turn().await;
     }
     Ok(())
 }
@@ -252,7 +255,7 @@ async fn numsub_in_turns(session: &mut Session, reply: &mut Reply, request: Requ
         reply.bulk(channel);
         reply.integer(session.tenant.pubsub.subscribers(channel) as i64);
         if at % NAMES_OF_A_TURN == 0 {
-            yield_now().await;
+            session.pass_turn().await;
         }
     }
     Ok(())
@@ -329,7 +332,7 @@ async fn add_in_turns(
             for (at, name) in added.iter().enumerate() {
                 forget(session, kind, name);
                 if at % NAMES_OF_A_TURN == 0 {
-                    yield_now().await;
+                    session.pass_turn().await;
                 }
             }
             count_subscriptions(session);
@@ -337,16 +340,16 @@ async fn add_in_turns(
         }
         added.extend(new);
         names = rest;
-        yield_now().await;
+        session.pass_turn().await;
     }
     Ok(())
 }
 
 /// Returns how many of the names fit into one turn, at least one.
 fn names_of_a_turn(kind: SubscriptionKind, names: Rest<'_>) -> usize {
-    let mut left = TURN / 2;
+    let mut left = TURN / 4;
     let fit = names.iter().take(NAMES_OF_A_TURN).take_while(|name| {
-        let cost = cost_of_name(kind, name) + name.len() / BYTES_PER_ELEMENT;
+        let cost = cost_of_name(kind, name);
         let fits = cost <= left;
         left = left.saturating_sub(cost);
         fits
@@ -386,7 +389,7 @@ async fn remove_in_turns(
             return Ok(());
         }
         piece.iter().for_each(|name| remove_one(session, reply, kind, name));
-        yield_now().await;
+        session.pass_turn().await;
     }
 }
 

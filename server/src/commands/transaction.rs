@@ -202,7 +202,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
     let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await?;
-    session.elsewhere += outcome.elsewhere;
+    session.note_elsewhere(&outcome);
     session.count_keyspace(outcome.hits, outcome.misses);
     // The replies of session commands also wait for the transaction from here on.
     session.note(Left { awaited: outcome.left.awaited, written: 0 });
@@ -276,7 +276,7 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                 count(session, entry, request.as_request(), &reply.buffer[before..], took);
                 turn.spend(cost + (reply.len() - before) / BYTES_PER_ELEMENT);
                 if turn.is_spent() {
-                    tokio::task::yield_now().await;
+                    session.pass_turn().await;
                     turn = TurnBudget::whole();
                 }
             }
@@ -330,7 +330,8 @@ fn count(session: &mut Session, entry: &CommandEntry, request: Request<'_>, repl
         batch.failed(entry.id);
         session.tenant.errors.count(reply);
     }
-    session.worker.commit(&session.writer, batch, Duration::ZERO);
+    // EXEC is billed for all of its commands.
+    session.worker.commit_billed(&session.writer, batch, Duration::ZERO, Duration::ZERO);
     session.nested += took;
     session.node.note_time(&session.tenant, &session.client, entry.row, request, took, session.now_us / 1000);
 }
@@ -361,7 +362,7 @@ async fn watch_keys(session: &mut Session, request: Request<'_>, now_ms: u64) ->
     plan.watching = Some(watching);
     plan.steps.extend(added.into_iter().map(|(select, key)| Step::Watch { select, key }));
     let outcome = execution::run(&database, &Arc::new(plan), &session.turn()).await?;
-    session.elsewhere += outcome.elsewhere;
+    session.note_elsewhere(&outcome);
     session.note(outcome.left);
     if let Some(watching) = &session.watching {
         session.client.watching.store(watching.keys().len() as u32, Ordering::Relaxed);

@@ -64,6 +64,7 @@ impl Session {
         self.since = started;
         self.now_us = now_us;
         let now_ms = now_us / 1000;
+        self.worker.turns.tick(now_ms);
         self.client.active_ms.store(now_ms, Ordering::Relaxed);
         self.client.input_bytes.store(input.len(), Ordering::Relaxed);
         lent::take();
@@ -80,6 +81,7 @@ impl Session {
         if reply.len() > self.client.reply_bytes_peak.load(Ordering::Relaxed) {
             self.client.reply_bytes_peak.store(reply.len(), Ordering::Relaxed);
         }
+        self.worker.turns.charge(&self.share, elapsed.as_nanos() as u64);
         self.worker.commit(&self.writer, batch, elapsed);
         (used, next)
     }
@@ -145,6 +147,14 @@ impl Session {
             if request.is_empty() {
                 at += consumed;
                 continue;
+            }
+            if budget::of_request(request) > TURN {
+                // It is long whatever it is, and is not read once more to find that out.
+                return match request.spans_in(input) {
+                    Some(spans) => (0, Next::Large { bytes: consumed, spans: spans.into() }),
+                    None if at > 0 => (at, Next::Yield),
+                    None => (consumed, Next::Slow { request: request.to_owned(), bytes: consumed }),
+                };
             }
             let replied = reply.len();
             match TABLE.by_name(request.arg(0)) {

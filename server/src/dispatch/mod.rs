@@ -14,6 +14,7 @@ mod batch;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -66,7 +67,7 @@ impl Session {
         let now_ms = now_us / 1000;
         let mut before = reply.len();
         let subscribed = self.subscribed();
-        (self.nested, self.elsewhere) = (Duration::ZERO, Duration::ZERO);
+        (self.nested, self.elsewhere, self.elsewhere_cpu) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         self.client.argument_bytes.store(request.as_request().bytes(), Ordering::Relaxed);
         self.client.reply_bytes.store(reply.buffer.capacity(), Ordering::Relaxed);
         let awaited = std::mem::take(&mut self.awaited);
@@ -74,7 +75,9 @@ impl Session {
         let copied = Some(request.heap_bytes()).filter(|bytes| *bytes > COPY_BYTES_FREE).unwrap_or(0);
         let (fate, busy) = match self.client.hold(copied) {
             Ok(()) => {
-                let done = busy(self.dispatch(&request, reply, now_ms)).await;
+                let (worker, share) = (Rc::clone(&self.worker), Rc::clone(&self.share));
+                let charge = |ns| worker.turns.charge(&share, ns);
+                let done = busy(self.dispatch(&request, reply, now_ms), charge).await;
                 self.client.let_go(copied);
                 done
             }
@@ -107,7 +110,7 @@ impl Session {
         // What a stranger asks belongs to no database.
         if self.authenticated {
             let took = (busy + self.elsewhere).saturating_sub(self.nested);
-            self.count(fate, is_error, bytes as u64, (reply.len() - before) as u64, took);
+            self.count(fate, is_error, bytes as u64, (reply.len() - before) as u64, (took, busy + self.elsewhere_cpu));
             if let Fate::Ran(id) = fate {
                 let row = TABLE.get(id).row;
                 self.node.note_time(&self.tenant, &self.client, row, request.as_request(), took, now_ms);
@@ -115,7 +118,7 @@ impl Session {
         }
         if subscribed > 0 && self.client.has_messages() {
             let mut messages = Vec::new();
-            self.client.take_messages(&mut messages);
+            self.client.take_messages(&mut messages, usize::MAX);
             self.count_messages(messages.len());
             if self.subscribed() < subscribed {
                 // They were sent while it still listened: a client does not expect them after the confirmation.
@@ -145,29 +148,30 @@ impl Session {
         .await;
     }
 
-    /// Counts a request that has taken `bytes_in` and whose reply has `bytes_out`.
-    fn count(&self, fate: Fate, is_error: bool, bytes_in: u64, bytes_out: u64, took: Duration) {
+    /// Counts a request that has taken `bytes_in` and whose reply has `bytes_out`: how long it took, and for how much of
+    /// that it had a processor.
+    fn count(&self, fate: Fate, is_error: bool, bytes_in: u64, bytes_out: u64, (took, cpu): (Duration, Duration)) {
         let mut batch = self.worker.take_batch();
         batch.bytes_in += bytes_in;
-        let took = match fate {
+        let (took, cpu) = match fate {
             Fate::Ran(command) => {
                 batch.request(command, bytes_in, bytes_out);
                 if is_error {
                     batch.failed(command);
                 }
-                took
+                (took, cpu)
             }
             Fate::Queued => {
                 batch.queued(bytes_in, bytes_out);
-                Duration::ZERO
+                Default::default()
             }
             Fate::Refused(command) => {
                 batch.refused(bytes_in, bytes_out);
                 command.into_iter().for_each(|command| batch.rejected(command));
-                Duration::ZERO
+                Default::default()
             }
         };
-        self.worker.commit(&self.writer, batch, took);
+        self.worker.commit_billed(&self.writer, batch, took, cpu);
     }
 
     /// Answers one request.
@@ -307,7 +311,7 @@ impl Session {
         plan.budget = Some(Arc::clone(&self.client) as _);
         match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
             Ok(outcome) => {
-                self.elsewhere += outcome.elsewhere;
+                self.note_elsewhere(&outcome);
                 self.note(outcome.left);
                 self.count_keyspace(outcome.hits, outcome.misses);
                 match outcome.ended {
@@ -322,14 +326,17 @@ impl Session {
 
 /// Returns a future's output and the time that this thread worked on it, without waits and without jobs of other
 /// clients that ran meanwhile.
-async fn busy<T>(future: impl Future<Output = T>) -> (T, Duration) {
+/// Each piece of that time is told to `charge`, in nanoseconds.
+async fn busy<T>(future: impl Future<Output = T>, charge: impl Fn(u64)) -> (T, Duration) {
     let mut future = pin!(future);
     let mut busy = Duration::ZERO;
     let done = poll_fn(|cx| {
         lent::take();
         let began = Instant::now();
         let polled = future.as_mut().poll(cx);
-        busy += began.elapsed().saturating_sub(lent::take());
+        let took = began.elapsed().saturating_sub(lent::take());
+        charge(took.as_nanos() as u64);
+        busy += took;
         polled
     })
     .await;

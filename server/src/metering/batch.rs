@@ -185,8 +185,18 @@ impl Writer {
 
     /// Adds a batch that took `elapsed_ns`, and empties it for the next.
     pub fn commit(&self, batch: &mut Batch, elapsed_ns: u64) {
-        let block = &*self.block;
         let cpu_ns = batch.share_time(elapsed_ns);
+        self.add(batch, cpu_ns);
+    }
+
+    /// The same for a batch that had a processor for `cpu_ns` of the time that it took.
+    pub fn commit_billed(&self, batch: &mut Batch, elapsed_ns: u64, cpu_ns: u64) {
+        batch.share_time(elapsed_ns);
+        self.add(batch, cpu_ns);
+    }
+
+    fn add(&self, batch: &mut Batch, cpu_ns: u64) {
+        let block = &*self.block;
         for (meter, more) in [
             (Meter::Requests, batch.requests),
             (Meter::RequestUnits, batch.request_units),

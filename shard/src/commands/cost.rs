@@ -19,6 +19,12 @@ pub const READING_MAX: usize = 1000;
 /// Bytes of an element that are part of looking at it.
 const SHORT_BYTES: usize = 128;
 
+/// The cost of the request itself, whatever the command: each of its words is looked at, each of its bytes copied.
+#[inline]
+pub fn of_request(request: Request<'_>) -> usize {
+    request.len() + request.extent() / BYTES_PER_ELEMENT
+}
+
 /// All elements of the first key.
 pub fn whole(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     db.cardinality(request.arg(1))

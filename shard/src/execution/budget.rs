@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use dormouse_protocol::Request;
 
 use super::plan::Plan;
-pub use crate::commands::cost::{BYTES_PER_ELEMENT, TURN};
+pub use crate::commands::cost::{BYTES_PER_ELEMENT, TURN, of_request};
 use crate::commands::{Flags, Row};
 use crate::keyspace::Keyspace;
 
@@ -79,12 +79,6 @@ pub fn cost(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> usize {
         None => own,
         Some(cost) => cost(db, request).saturating_add(own),
     }
-}
-
-/// The cost of the request itself, whatever the command: each of its words is looked at, each of its bytes copied.
-#[inline]
-pub fn of_request(request: Request<'_>) -> usize {
-    request.len() + request.extent() / BYTES_PER_ELEMENT
 }
 
 /// The possible cost of a plan.

@@ -62,13 +62,14 @@ use crate::keyspace::{ALL_INDEXES, Contents, Fault, Keyspace};
 use crate::shard::{HeldShard, ShardGate};
 use crate::topology::{Topology, hold};
 use dormouse_storage::log::Lsn;
-use dormouse_storage::stopwatch::Stopwatch;
+use dormouse_storage::stopwatch::{CpuStopwatch, Stopwatch};
 
 /// Tries before a lock counts as taken: about a microsecond, less than it takes to wake another thread.
 const SPINS: usize = 64;
 
 /// How a try under the locks went.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most tries are done, and a box would be one more allocation")]
 enum Try {
     Done(Outcome),
     /// A place must be loaded first.
@@ -197,11 +198,14 @@ impl Attempt {
     /// As [`Self::under`] on a thread that is not the caller's.
     fn elsewhere(&self, held: &[HeldShard], seat: Seat) -> Try {
         let started = Stopwatch::start();
+        // A worker is seldom kept from its work: a system call would cost more than it tells.
+        let cpu = (seat == Seat::Lane).then(CpuStopwatch::start);
         let mut tried = self.under(held, seat);
         let took = started.elapsed();
         lent::add(took);
         if let Try::Done(outcome) = &mut tried {
             outcome.elsewhere = took;
+            outcome.elsewhere_cpu = cpu.map_or(took, CpuStopwatch::elapsed);
         }
         tried
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dormouse_protocol::{Budget, OwnedRequest, Reply};
 use smallvec::SmallVec;
 
-use crate::commands::{Context, Flags, Row, Run};
+use crate::commands::{Context, Flags, Row, Run, cost};
 use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
@@ -75,6 +75,8 @@ pub struct Outcome {
     pub misses: u64,
     /// How long it ran on another thread than the caller's.
     pub elsewhere: Duration,
+    /// For how much of that the thread had a processor.
+    pub elsewhere_cpu: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -123,7 +125,8 @@ impl Plan {
 
     /// Whether it is known to be long without a look at the keys.
     pub(super) fn is_slow(&self) -> bool {
-        self.any(Flags::SLOW_LANE)
+        let read = |command: &PlannedCommand| cost::of_request(command.request.as_request());
+        self.any(Flags::SLOW_LANE) || self.commands().map(read).sum::<usize>() > cost::TURN
     }
 
     /// Whether everything must be in memory before it runs.
@@ -190,6 +193,7 @@ impl Outcome {
             hits: 0,
             misses: 0,
             elsewhere: Duration::ZERO,
+            elsewhere_cpu: Duration::ZERO,
         }
     }
 

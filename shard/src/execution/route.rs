@@ -28,6 +28,9 @@ pub fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> boo
 
 /// The shards that a plan needs: those of all keys that it names or watches.
 pub(super) fn shards(topology: &Topology, plan: &Plan) -> Shards {
+    if topology.shards.len() == 1 {
+        return Shards::from_slice(&[0]);
+    }
     let is_alone = plan.steps.len() == 1;
     let mut all = plan.any(if is_alone { Flags::WHOLE } else { Flags::WHOLE | Flags::BY_CURSOR });
     let mut shards = Shards::new();
