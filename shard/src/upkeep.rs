@@ -90,7 +90,13 @@ impl Database {
             }
             let limit = self.shared.memory_max(&self.shared.settings.load()).unwrap_or(usize::MAX);
             let spare = (limit / SPARE_ONE_IN).min(SPARE_BYTES_MAX);
+            let is_kept = self.shared.parked.is_open();
             if adds > limit || !self.evict_slice(excess + spare).await {
+                if adds <= limit && is_kept {
+                    // The checkpoint that keeps the values holds this until it has ended.
+                    drop(self.transition.lock().await);
+                    continue;
+                }
                 // If the log takes nothing, nothing may be dropped: that is the reason, and not that nothing is left.
                 self.shared.admit()?;
                 return Err(Error::OutOfMemory);

@@ -6,7 +6,7 @@ mod bench;
 use std::sync::Arc;
 
 use bench::Bench;
-use dormouse_shard::keyspace::EngineSettings;
+use dormouse_shard::keyspace::{EngineSettings, Eviction};
 use dormouse_storage::codec::value::pieces::Sizes;
 
 const FIELDS: usize = 2000;
@@ -105,6 +105,42 @@ fn what_is_emptied_shrunk_or_replaced_meanwhile_is_written_as_it_was() {
     assert_eq!(bench.line("EXISTS set:renamed:new set:copied hash:emptied list:expired"), ":2\r\n");
     let used = bench.database.used_bytes();
     assert!(used < 1 << 20, "what was parked does not count any more: {used}");
+}
+
+/// Values that the checkpoint writes cannot be dropped meanwhile. A write that needs their room waits for its end.
+#[test]
+fn a_write_waits_for_the_room_of_what_is_written() {
+    const SETS: usize = 12;
+    let bench = Bench::new();
+    let shared = &bench.database.shared;
+    let sizes = Sizes { large_bytes: 4096, piece_bytes: 2048, step_bytes: 512 };
+    shared.settings.store(Arc::new(EngineSettings { sizes, ..**shared.settings.load() }));
+    for n in 0..SETS {
+        bench.line(&format!("SADD set:{n} {}", names(0)));
+    }
+    bench.runtime.block_on(async {
+        let database = Arc::clone(&bench.database);
+        let sleep = tokio::spawn(async move { database.sleep().await });
+        let mut turn = 0;
+        while !shared.parked.is_open() {
+            turn += 1;
+            for n in 0..SETS {
+                bench.line_beside(&format!("SADD set:{n} again:{turn}")).await;
+            }
+            tokio::task::yield_now().await;
+            assert!(!sleep.is_finished(), "no moment came");
+        }
+        let memory_max = bench.database.used_bytes() + 8192;
+        let eviction = Eviction::AllKeysRandom;
+        shared.settings.store(Arc::new(EngineSettings { memory_max, eviction, ..**shared.settings.load() }));
+        let text = "x".repeat(30_000);
+        for n in 0..4 {
+            assert_eq!(bench.line_beside(&format!("SET text:{n} {text}")).await, "+OK\r\n");
+        }
+        assert!(bench.database.used_bytes() <= memory_max + 4096);
+        let slept = sleep.await.expect("it does not panic");
+        assert!(slept.is_ok(), "{slept:?}");
+    });
 }
 
 #[test]

@@ -7,7 +7,9 @@
 //!    free. Keys of an index that follows a source are left alone.
 //! 3. A command makes a few looks itself, under its locks. If that is not enough, or its shard has nothing to drop, it
 //!    waits: [`Database::make_room`](crate::database::Database::make_room) goes on, slice by slice and over all shards.
-//! 4. If nothing is left to drop, or the policy is `noeviction`, or the command adds more than the limit allows, it is
+//! 4. Values that a checkpoint of one moment still writes are left alone, as dropping them frees nothing before it ends.
+//!    If nothing else is left, the command waits for the checkpoint.
+//! 5. If nothing is left to drop, or the policy is `noeviction`, or the command adds more than the limit allows, it is
 //!    refused. So is one that fills a staged index: data that an import will replace stays as it is until then, or for
 //!    good if the import fails.
 
@@ -107,8 +109,9 @@ impl Keyspace<'_> {
                 return Err(NoRoom::Wait(adds));
             }
             if !self.evict_some(excess) {
-                // Another shard may have something to drop.
-                return Err(if elsewhere > 0 { NoRoom::Wait(adds) } else { NoRoom::Refused(Error::OutOfMemory) });
+                // Another shard may have something to drop, or a checkpoint may keep what this one has.
+                let may_come = elsewhere > 0 || self.shared.parked.is_open();
+                return Err(if may_come { NoRoom::Wait(adds) } else { NoRoom::Refused(Error::OutOfMemory) });
             }
         }
         Ok(())
@@ -340,7 +343,7 @@ impl Index {
 
 impl Eviction {
     /// Whether only keys with an expiry are dropped.
-    fn is_volatile(self) -> bool {
+    pub fn is_volatile(self) -> bool {
         matches!(self, Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl)
     }
 
