@@ -6,10 +6,10 @@ mod tests;
 
 use std::collections::HashSet;
 
-use dormouse_protocol::Reply;
+use dormouse_protocol::{Reply, Request};
 use dormouse_types::Set;
 
-use crate::commands::args::{Last, Rest};
+use crate::commands::args::{Last, Rest, canonical_integer};
 use crate::commands::elements::{
     Count, Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly,
 };
@@ -93,7 +93,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
              member was popped.",
             )
             .tips(ANY_OUTPUT)
-            .cost(cost::counted),
+            .cost(cost::counted)
+            .needs(bytes_of_popped),
         Command::new("SRANDMEMBER", at_least(2), KEY_READ, READ, run!(srandmember))
             .doc(
                 "1.0.0",
@@ -218,6 +219,15 @@ fn smismember(db: &mut Keyspace<'_>, reply: &mut Reply, (key, members): (&[u8], 
 fn scard(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     reply.integer(db.read::<Set>(key)?.map_or(0, Set::len) as i64);
     Ok(())
+}
+
+/// Bytes that SPOP copies for the log: the popped members, or the remaining ones if these are fewer.
+fn bytes_of_popped(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let count = request.get(2).and_then(canonical_integer).and_then(|count| usize::try_from(count).ok());
+    let Some(count) = count.filter(|_| db.shared().journal.is_recording()) else { return 0 };
+    let all = db.cardinality(request.arg(1));
+    let copied = count.min(all.saturating_sub(count));
+    cost::copied_bytes(db, request.arg(1)).checked_div(all).unwrap_or(0).saturating_mul(copied)
 }
 
 /// `SPOP key [count]`
