@@ -120,6 +120,7 @@ enum End {
 pub async fn serve(stream: ClientSocket, peer: Peer, worker: Rc<Worker>, node: Arc<Node>) {
     let (_, now_ms) = worker.now();
     let tenant = node.tenants.default();
+    node.newcomers.wait().await;
     let places = node.places();
     let added = if !node.tenants.needs_token() {
         node.clients.add(peer, &tenant.name().into(), &tenant.account, now_ms, places)

@@ -24,6 +24,7 @@ pub mod logging;
 pub mod memory;
 pub mod metering;
 pub mod metrics;
+pub mod newcomers;
 pub mod node;
 pub mod options;
 pub mod peer;

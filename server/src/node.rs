@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::clients::{Client, Clients, OutputLimit, Places};
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
 use crate::databases::{Tenant, Tenants};
+use crate::newcomers::Newcomers;
 use crate::options::OutputBufferLimit;
 use crate::process::random_seed;
 use crate::strangers::Guesses;
@@ -24,6 +25,7 @@ pub struct Node {
     pub tenants: Tenants,
     pub clients: Clients,
     pub guesses: Guesses,
+    pub newcomers: Newcomers,
     pub engine: Engine,
     pub facts: Facts,
     pub limits: DatabaseLimits,
@@ -81,6 +83,7 @@ impl Node {
             tenants,
             clients,
             guesses: Guesses::default(),
+            newcomers: Newcomers::default(),
             engine,
             facts: settings.facts,
             limits: settings.limits,

@@ -60,6 +60,9 @@ impl Session {
             if self.client.is_killed() {
                 return;
             }
+            if !self.authenticated {
+                self.node.newcomers.wait().await;
+            }
         }
         let (started, now_us) = self.worker.now_us();
         self.since = started;
