@@ -235,8 +235,11 @@ impl Store {
             let counters = self.state.counters.clone();
             let Settings { mode, each_database, .. } = self.settings;
             let one_log = mode.one_log() && !each_database;
+            let records = histories.iter().flat_map(|history| &history.records);
+            let last = records.filter_map(|record| record.acknowledged).max();
+            let last_of_full = last.filter(|_| full);
             match faults.is_empty() {
-                true => Ok(Trial { mode, one_log, histories, counters, killed, checkpoints }),
+                true => Ok(Trial { mode, one_log, histories, counters, killed, last_of_full, checkpoints }),
                 false => Err(faults.join("\n")),
             }
         })

@@ -39,6 +39,9 @@ pub struct Trial {
     pub counters: BTreeMap<Key, i64>,
     /// The time before the signal was sent; nothing for an orderly stop, which promises every acknowledged write.
     pub killed: Option<Instant>,
+    /// The last acknowledged write, if the disk was full for a while. Then nothing is acknowledged, while earlier writes
+    /// grow older in memory: a loss window counts until this write, not until the kill.
+    pub last_of_full: Option<Instant>,
     pub checkpoints: Checkpoints,
 }
 
@@ -128,7 +131,7 @@ impl Trial {
             || match self.mode.window() {
                 // An acknowledgement counts even if it came while the process was being killed.
                 Some(Duration::ZERO) => true,
-                Some(window) => acknowledged + window < killed,
+                Some(window) => acknowledged + window < self.last_of_full.map_or(killed, |last| last.min(killed)),
                 None => false,
             }
     }

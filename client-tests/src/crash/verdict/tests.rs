@@ -70,6 +70,7 @@ impl Imagined {
             histories,
             counters: BTreeMap::new(),
             killed,
+            last_of_full: None,
             checkpoints: [None; DATABASES],
         };
         Self { trial, states, first }
