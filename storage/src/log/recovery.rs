@@ -263,8 +263,10 @@ fn read_files(
         let name = super::sink::name(writer, number);
         match doubted {
             Some(bytes) => {
-                let what =
-                    format!("{name}: {bytes} bytes from byte {at} on are broken as no crash breaks them ({error})");
+                let what = format!(
+                    "{name}: the last {bytes} bytes, from byte {at} on, are no whole frame ({error}), and a power cut leaves \
+                     others; a write that a full disk has cut short was never acknowledged and looks the same"
+                );
                 log.doubts.push(format!("{what}: {}", doubt::after(Some(&log))));
             }
             None => log.torn = Some(format!("{name} is not complete from byte {at} on: {error}")),
