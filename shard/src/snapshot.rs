@@ -16,7 +16,7 @@ use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::log::tail::LogTail;
 use dormouse_storage::manifest::{self, Manifest, PagedManifest};
 use dormouse_storage::replay::{Effects, Replay, Stored};
-use dormouse_storage::shown::Ids;
+use dormouse_storage::shown::{INDEXES, Ids, NO_KEYSPACE};
 use dormouse_storage::store::Store;
 use dormouse_types::Limits;
 use dormouse_types::record::Record;
@@ -121,6 +121,11 @@ impl<'a> Snapshot<'a> {
     /// As far as it was read.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest.known
+    }
+
+    /// Whether an import fills the staged indexes.
+    pub fn is_staging(&self) -> bool {
+        self.ids[INDEXES..].iter().any(|id| *id != NO_KEYSPACE)
     }
 
     /// How many keys the segments of a logical index hold, without the keys that the log adds or removes.

@@ -58,7 +58,11 @@ impl Damage {
 type Candidate = (Place, usize, Option<usize>);
 
 fn objects_of(disk: &Disk, owner: usize) -> Vec<Candidate> {
-    let own = disk.names().into_iter().filter(|object| object.starts_with(&format!("db/{}/", name(owner))));
+    let folder = format!("db/{}/", name(owner));
+    // A takeover copies pages of a manifest as they are, so damage of one may outlive the object.
+    let is_copied = |rest: &str| !disk.is_folder && rest.starts_with("manifest/");
+    let is_own = |object: &String| object.strip_prefix(&folder).is_some_and(|rest| !is_copied(rest));
+    let own = disk.names().into_iter().filter(is_own);
     let sized = own.map(Place::Object).filter_map(|place| Some((disk.bytes(&place)?.len(), place)));
     sized.map(|(bytes, place)| (place, bytes, Some(owner))).collect()
 }

@@ -29,6 +29,8 @@ const BRANCHES: u64 = 15;
 const DAMAGES: u64 = 500;
 /// Batches in a thousand with a command that counts keys.
 const COUNTINGS: u64 = 200;
+/// Batches in a thousand that belong to an import.
+const IMPORTS: u64 = 300;
 /// Keys of each kind where manifests have pages.
 const PAGED_KEYS: u64 = 60;
 
@@ -53,6 +55,8 @@ pub struct Features {
     pub branches: bool,
     /// Keys are counted.
     pub counts: bool,
+    /// Imports stage data beside the databases and replace them with it.
+    pub imports: bool,
 }
 
 impl Features {
@@ -66,6 +70,7 @@ impl Features {
         damage: false,
         branches: false,
         counts: false,
+        imports: false,
     };
 
     /// Returns the features of a seed.
@@ -77,11 +82,13 @@ impl Features {
             eager_clients: has(3),
             watches: has(4),
             // A large value, or the tables of many places, may by themselves exceed the limit.
-            eviction: has(5) && !has(2) && !has(6),
+            // Nothing of what an import fills is evicted.
+            eviction: has(5) && !has(2) && !has(6) && !has(10),
             pages: has(6),
             damage: has(7),
             branches: has(8),
             counts: has(9),
+            imports: has(10),
         }
     }
 }
@@ -113,6 +120,9 @@ impl Extras {
         }
         if self.features.eviction {
             plan.limits = plan.scripts.iter().map(|_| Some(self.limit())).collect();
+        }
+        if self.features.imports {
+            plan.scripts.iter_mut().for_each(|script| script.has_expiries = false);
         }
     }
 
@@ -171,6 +181,9 @@ impl Extras {
     pub fn add_to(&mut self, asked: &mut Vec<Asked>, script: &Script) {
         if self.features.large_values && self.chance.permille(GROWTHS) {
             asked.push(script.growth(&mut self.chance));
+        }
+        if self.features.imports && self.last.permille(IMPORTS) {
+            *asked = script.import(&mut self.last);
         }
         if self.features.counts && self.last.permille(COUNTINGS) {
             asked.push(script.counting(&mut self.last));

@@ -20,6 +20,7 @@
 //! | `pages` | manifests in two levels |
 //! | `damage` | [damage] of durable data: it is noticed, never served, and concerns no other database |
 //! | `branches` | [branches] that must stay as they were made, beside eviction and everything else |
+//! | `imports` | data that is staged beside a database and replaces it at once, whatever happens in between |
 //! | `counts` | `DBSIZE` while keys expire; after a sweep, every count is that of the keys held |
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.

@@ -7,6 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Logical indexes that the schedules use.
 pub const INDEXES: u8 = 3;
+/// The first staged index: each logical index has one.
+pub const STAGED: u8 = 16;
+
+/// Returns the indexes that schedules use, the staged ones included.
+pub fn all_indexes() -> impl Iterator<Item = u8> {
+    (0..INDEXES).chain(STAGED..STAGED + INDEXES)
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -37,6 +44,8 @@ pub enum Touched {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
     pub keys: BTreeMap<Key, Entry>,
+    /// Whether an import fills the staged indexes.
+    pub is_staging: bool,
 }
 
 /// Pseudo-command: the database has dropped a key by itself.
@@ -47,6 +56,7 @@ pub const READS: &[&str] = &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD",
 
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
 const NOT_AN_INTEGER: &str = "-ERR value is not an integer or out of range\r\n";
+const NOTHING_STAGED: &str = "-ERR nothing is being staged: DORMOUSE IMPORT BEGIN comes first\r\n";
 const OK: &str = "+OK\r\n";
 const NIL: &str = "$-1\r\n";
 
@@ -87,7 +97,13 @@ impl Model {
     /// Returns the contents at `now_ms`.
     pub fn alive(&self, now_ms: u64) -> Self {
         let keys = self.keys.iter().filter(|(_, entry)| entry.expiry.is_none_or(|at| at > now_ms));
-        Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect() }
+        Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect(), is_staging: self.is_staging }
+    }
+
+    /// Returns the contents that clients see: without staged data, as a branch begins.
+    pub fn shown(&self) -> Self {
+        let keys = self.keys.iter().filter(|((index, _), _)| *index < STAGED);
+        Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect(), is_staging: false }
     }
 
     /// Runs a command. Returns the expected reply and the keys that it concerned. `replied`: the actual reply.
@@ -121,6 +137,9 @@ impl Model {
     fn reply(&mut self, select: u8, words: &[String], now_ms: u64, replied: &str) -> Result<String, String> {
         let key = |at: usize| -> Key { (select, words[at].clone()) };
         let rest = |from: usize| words[from..].iter();
+        if select >= STAGED && !self.is_staging {
+            return Err(NOTHING_STAGED.into());
+        }
         Ok(match words[0].as_str() {
             "SET" => {
                 let flag = words.get(3).map_or("", String::as_str);
@@ -162,6 +181,28 @@ impl Model {
                 *of_kind!(self, &key(1), Text) = after.to_string();
                 integer(after)
             }
+            "DORMOUSE" => match words[2].as_str() {
+                "BEGIN" => {
+                    self.keys.retain(|(index, _), _| *index < STAGED);
+                    self.is_staging = true;
+                    OK.into()
+                }
+                "SHOW" | "DISCARD" if !self.is_staging => return Err(NOTHING_STAGED.into()),
+                "SHOW" => {
+                    let all = std::mem::take(&mut self.keys).into_iter();
+                    let staged = all.filter(|((index, _), _)| *index >= STAGED);
+                    self.keys = staged.map(|((index, key), entry)| ((index - STAGED, key), entry)).collect();
+                    self.is_staging = false;
+                    OK.into()
+                }
+                "DISCARD" => {
+                    self.keys.retain(|(index, _), _| *index < STAGED);
+                    self.is_staging = false;
+                    OK.into()
+                }
+                // Whether a source is followed is not modelled: nothing here depends on it.
+                _ => replied.to_owned(),
+            },
             // A key that the database has dropped by itself.
             EVICTED => {
                 self.keys.remove(&key(1));
@@ -334,7 +375,7 @@ impl Model {
                 OK.into()
             }
             "FLUSHALL" => {
-                self.keys.clear();
+                self.keys.retain(|(index, _), _| *index >= STAGED);
                 OK.into()
             }
             "SWAPDB" => {
@@ -369,7 +410,7 @@ impl Model {
 pub fn touched(select: u8, words: &[String]) -> Touched {
     let key = |at: usize| (select, words[at].clone());
     Touched::Keys(match words[0].as_str() {
-        "FLUSHDB" | "FLUSHALL" | "SWAPDB" => return Touched::All,
+        "FLUSHDB" | "FLUSHALL" | "SWAPDB" | "DORMOUSE" => return Touched::All,
         "DBSIZE" => Vec::new(),
         "MSET" => (1..words.len()).step_by(2).map(key).collect(),
         "MGET" | "DEL" | "EXISTS" | "SUNIONSTORE" => (1..words.len()).map(key).collect(),

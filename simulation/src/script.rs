@@ -1,7 +1,7 @@
 //! The clients' commands: random, over few enough keys that they meet.
 
 use crate::chance::Chance;
-use crate::model::INDEXES;
+use crate::model::{INDEXES, STAGED};
 
 /// One command and its logical index.
 #[derive(Debug, Clone)]
@@ -18,12 +18,14 @@ pub struct Script {
     /// Commands in a thousand that concern whole indexes.
     pub whole: u64,
     pub selects: u8,
+    /// Whether keys expire. While an import is followed, the source decides that, and there is none here.
+    pub has_expiries: bool,
 }
 
 impl Script {
     pub fn new(chance: &mut Chance) -> Self {
         let keys = chance.pick(&[2, 6, 60]);
-        Self { keys, whole: chance.pick(&[0, 0, 5, 30]), selects: chance.pick(&[1, 1, INDEXES]) }
+        Self { keys, whole: chance.pick(&[0, 0, 5, 30]), selects: chance.pick(&[1, 1, INDEXES]), has_expiries: true }
     }
 
     /// Returns one entry of the log: a command, or a transaction of several.
@@ -62,6 +64,28 @@ impl Script {
             _ => (0..8).for_each(|score| words.extend([score.to_string(), text(c, length)])),
         }
         Asked { select, words }
+    }
+
+    /// Returns a batch of an import: mostly data for a staged index, sometimes a step.
+    pub fn import(&self, chance: &mut Chance) -> Vec<Asked> {
+        let step = match chance.below(20) {
+            0..3 => "BEGIN",
+            3 | 4 => "SHOW REPLACE",
+            5 => "END",
+            6 => "DISCARD",
+            _ => {
+                let select = STAGED + chance.below(u64::from(self.selects)) as u8;
+                let words = loop {
+                    let words = self.keyed(chance);
+                    if words[0] != "MOVE" {
+                        break words;
+                    }
+                };
+                return vec![Asked { select, words }];
+            }
+        };
+        let words = ["DORMOUSE", "IMPORT"].into_iter().chain(step.split(' ')).map(str::to_owned).collect();
+        vec![Asked { select: 0, words }]
     }
 
     /// Returns a command that counts keys.
@@ -106,7 +130,12 @@ impl Script {
         };
         let small = |chance: &mut Chance| (chance.below(21) as i64 - 10).to_string();
         let c = chance;
-        match c.below(40) {
+        let kind = match c.below(40) {
+            // These would make keys expire.
+            4 | 17 if !self.has_expiries => 0,
+            kind => kind,
+        };
+        match kind {
             0..4 => vec!["SET".into(), key(c, 't'), text(c)],
             4 => vec!["SET".into(), key(c, 't'), text(c), "PX".into(), (1 + c.below(3000)).to_string()],
             5 => vec!["SET".into(), key(c, 't'), text(c), c.pick(&["NX", "KEEPTTL"]).into()],

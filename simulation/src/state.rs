@@ -13,7 +13,7 @@ use dormouse_types::Object;
 use dormouse_types::record::{Record, Value as Held};
 
 use crate::clock;
-use crate::model::{Entry, INDEXES, Model, Value};
+use crate::model::{Entry, INDEXES, Model, Value, all_indexes};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -44,7 +44,8 @@ fn entry(record: &Record) -> Entry {
 pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<Model> {
     let mut model = Model::default();
     if let Some(snapshot) = Snapshot::open(store, name, recovered).await? {
-        for select in 0..INDEXES {
+        model.is_staging = snapshot.is_staging();
+        for select in all_indexes() {
             let mut visit = |record: &Record| {
                 model.keys.insert((select, text(record.key())), entry(record));
                 Ok(())
@@ -108,8 +109,8 @@ pub async fn awake(database: &Arc<Database>) -> Result<Model> {
         if !db.is_resident() {
             continue;
         }
-        let mut model = Model::default();
-        for select in 0..INDEXES {
+        let mut model = Model { is_staging: db.is_staging(), ..Model::default() };
+        for select in all_indexes() {
             db.select(select);
             db.for_each(|record| drop(model.keys.insert((select, text(record.key())), entry(record))));
         }
