@@ -14,6 +14,9 @@ use super::{Log, Lsn};
 /// this, new writes are refused.
 const HELD_MS_MAX: u64 = 1_000;
 
+/// Beyond this, a log is no longer taken for one that others have only given much to write.
+const LAG_OF_OTHERS_MS_MAX: u64 = 10_000;
+
 /// Bytes per millisecond of the window that may wait for the disk before writers wait too: a disk that has become slow,
 /// down to 16 MB a second, then writes them within half of the window.
 const BEHIND_BYTES_PER_MS: u64 = 8 << 10;
@@ -301,7 +304,7 @@ impl Journal {
             window => window,
         };
         let lag_ms = lag_ms(log);
-        if lag_ms <= allowed && refusing == 0 && !sealed && !is_own_doing {
+        if refusing == 0 && !sealed && !is_own_doing && (lag_ms <= allowed || is_lag_of_others(log, lag_ms, own)) {
             return Ok(());
         }
         Err(self.refusal(log, lag_ms, refusing, own))
@@ -338,6 +341,14 @@ impl Journal {
         };
         LogRefusal(text)
     }
+}
+
+/// Whether the log lags because other databases have written much, and not because of the disk. The replies of a database
+/// that has written little then wait for their flush, as with a loss window of zero, so it promises no more by writing on.
+#[cold]
+fn is_lag_of_others(log: &Log, lag_ms: u64, own: u64) -> bool {
+    let others = log.end().saturating_sub(log.flushed()).saturating_sub(own);
+    lag_ms <= LAG_OF_OTHERS_MS_MAX && own <= log.limits.small && others > CROWDED_BYTES && log.problem.lock().is_none()
 }
 
 #[cfg(test)]

@@ -160,6 +160,33 @@ fn large_entries_do_not_gather_behind_each_other() {
 }
 
 #[test]
+fn who_writes_little_is_not_refused_for_the_lag_of_others() {
+    let sink = sink(1 << 20);
+    let log = open(&sink);
+    let (big, small) = (Writer::new(&log, "big"), Writer::new(&log, "small"));
+    for writer in [&big, &small] {
+        writer.journal.declare(Window::Ms(1000));
+    }
+    let admitted = |writer: &Writer, lag_ms| writer.journal.admit_at(NOW_MS + lag_ms).is_ok();
+    let lsn = small.write();
+    assert!(admitted(&small, 1_000) && !admitted(&small, 1_001), "a disk that does nothing delays it");
+    big.journal.append(&big.sequence, NOW_MS, &vec![0; 9 << 20]);
+    assert!(admitted(&small, 1_001) && admitted(&small, 10_000) && !admitted(&small, 10_001));
+    assert!(small.journal.is_behind_at(NOW_MS + 1_001, lsn), "its replies wait until its writes are durable");
+    assert!(!admitted(&big, 1_001));
+    small.journal.append(&small.sequence, NOW_MS, &vec![0; 2 << 20]);
+    assert!(!admitted(&small, 1_001), "it has written much itself");
+    sink.0.lock().fails = true;
+    log.flush().unwrap_err();
+    let third = Writer::new(&log, "third");
+    third.journal.declare(Window::Ms(1000));
+    assert!(!admitted(&third, 1_001), "the disk fails");
+    sink.0.lock().fails = false;
+    log.flush().unwrap();
+    assert!([&big, &small, &third].iter().all(|writer| admitted(writer, 1_000_000)));
+}
+
+#[test]
 fn what_one_database_writes_is_charged_to_it_alone() {
     let sink = sink(1 << 20);
     let mut log = open(&sink);
