@@ -155,6 +155,10 @@ impl Turns {
     /// Charges `share` for `ns` of work.
     #[inline]
     pub fn charge(&self, share: &Share, ns: u64) {
+        // One that is alone need not be compared with others.
+        if self.owners.get() <= 1 {
+            return;
+        }
         ROUND.set(ROUND.get() + ns);
         share.work.set(share.work.get() + ns as f64 * self.weight.get());
         let turn_ns = share.turn_ns.get();
@@ -293,6 +297,8 @@ mod tests {
         let (turns, shares) = worker(&[500 * MS]);
         assert!(turns.is_free(&shares[0]));
         turns.share("b");
+        assert!(turns.is_free(&shares[0]), "what it had before was at nobody's expense");
+        turns.charge(&shares[0], 500 * MS);
         assert!(!turns.is_free(&shares[0]));
     }
 
