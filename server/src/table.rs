@@ -101,8 +101,6 @@ pub struct CommandEntry {
     pub action: Handler,
     /// Indexes into the table.
     pub subcommands: Vec<usize>,
-    /// Whether its time is taken by itself, not shared with its batch: it may be slow.
-    pub timed: bool,
 }
 
 impl CommandEntry {
@@ -187,7 +185,6 @@ impl CommandTable {
             Some(parent) => format!("{}|{}", self.entries[parent].name, row.name.to_ascii_lowercase()),
             None => row.name.to_ascii_lowercase(),
         };
-        let timed = !row.flags.contains(Flags::FAST) && !row.complexity.starts_with("O(1)");
         self.entries.push(CommandEntry {
             id: self.entries.len(),
             row,
@@ -196,7 +193,6 @@ impl CommandTable {
             category: family.category | row.category,
             action: command.run.map_or(Handler::Container, action),
             subcommands: Vec::new(),
-            timed,
         });
         self.entries.len() - 1
     }
