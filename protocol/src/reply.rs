@@ -41,6 +41,9 @@ pub trait Budget: fmt::Debug + Send + Sync {
 /// Buffers up to this size are not charged: a worker keeps one of this size for all of its connections.
 const FREE_BYTES: usize = 256 << 10;
 
+/// The longest header: a kind, the digits of a length, and the end of a line.
+const HEADER_BYTES_MAX: usize = 23;
+
 /// Memory for work is requested in steps of this many bytes.
 const WORK_BYTES: usize = 256 << 10;
 
@@ -319,7 +322,7 @@ impl Reply {
         if !self.make_room(bytes.len() + 25) {
             return;
         }
-        self.header(b'$', bytes.len());
+        self.write_header(b'$', bytes.len());
         self.buffer.extend_from_slice(bytes);
         self.buffer.extend_from_slice(b"\r\n");
     }
@@ -329,7 +332,7 @@ impl Reply {
         if !self.make_room(bytes.saturating_add(25)) {
             return;
         }
-        self.header(b'$', bytes);
+        self.write_header(b'$', bytes);
         let start = self.buffer.len();
         write(&mut self.buffer);
         debug_assert_eq!(self.buffer.len() - start, bytes, "a bulk string is as long as it says");
@@ -470,11 +473,18 @@ impl Reply {
 
     #[inline]
     fn header(&mut self, kind: u8, len: usize) {
+        if self.make_room(HEADER_BYTES_MAX) {
+            self.write_header(kind, len);
+        }
+    }
+
+    /// Writes a header, for which there is room.
+    #[inline]
+    fn write_header(&mut self, kind: u8, len: usize) {
         match len as u8 {
-            digit if len < 10 => self.put(&[kind, b'0' + digit, b'\r', b'\n']),
+            digit if len < 10 => self.buffer.extend_from_slice(&[kind, b'0' + digit, b'\r', b'\n']),
             number if len < 100 => {
-                let digits = [kind, b'0' + number / 10, b'0' + number % 10, b'\r', b'\n'];
-                self.put(&digits);
+                self.buffer.extend_from_slice(&[kind, b'0' + number / 10, b'0' + number % 10, b'\r', b'\n']);
             }
             _ => self.line(kind, itoa::Buffer::new().format(len).as_bytes()),
         }

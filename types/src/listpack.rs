@@ -84,6 +84,11 @@ impl Listpack {
         ListpackRef { storage: &self.storage }
     }
 
+    /// The address of its bytes: only ever prefetched.
+    pub(super) fn address(&self) -> *const u8 {
+        self.storage.as_ptr()
+    }
+
     pub fn heap_bytes(&self) -> usize {
         heap::allocation(self.storage.len())
     }
@@ -302,8 +307,9 @@ impl<'a> ListpackRef<'a> {
     }
 
     /// The position after the entry at `at`.
+    #[inline]
     pub fn after(self, at: usize) -> usize {
-        at + whole_len(&self.storage[at..])
+        step(self.storage, at, self.storage[at])
     }
 
     pub fn next(self, at: usize) -> Option<usize> {
@@ -323,6 +329,23 @@ impl<'a> ListpackRef<'a> {
 
     pub fn item(self, at: usize) -> Item<'a> {
         decode(&self.storage[at..])
+    }
+
+    /// The item at `at`, and the position after it.
+    #[inline]
+    pub fn read(self, at: usize) -> (Item<'a>, usize) {
+        let code = self.storage[at];
+        if let 0x80..0xC0 = code {
+            // A short string, as most items are.
+            let end = at + 1 + usize::from(code & 0x3F);
+            return (Item::Bytes(&self.storage[at + 1..end]), end + 1);
+        }
+        (self.item(at), step(self.storage, at, code))
+    }
+
+    /// The entries from the one at `from` on.
+    pub(super) fn iter_from(self, from: usize) -> Iter<'a> {
+        Iter { listpack: self, front: from, back: self.end() }
     }
 
     /// The position of an entry by its index, from the nearer end.
@@ -350,17 +373,19 @@ impl<'a> ListpackRef<'a> {
         // share how they begin.
         let last = head.len() + wanted.body.len() - 1;
         let (first_byte, last_byte) = (head[0], *wanted.body.last().unwrap_or(&head[head.len() - 1]));
-        let mut rest = self.storage.get(from..self.end())?;
-        while let Some(&code) = rest.first() {
+        let bytes = self.storage.get(..self.end())?;
+        let mut at = from;
+        while let Some(&code) = bytes.get(at) {
             if code == first_byte
-                && rest.get(last) == Some(&last_byte)
-                && rest.starts_with(head)
-                && rest[head.len()..].starts_with(wanted.body)
+                && bytes.get(at + last) == Some(&last_byte)
+                && bytes[at..].starts_with(head)
+                && bytes[at + head.len()..].starts_with(wanted.body)
             {
-                return Some(self.end() - rest.len());
+                return Some(at);
             }
-            for _ in 0..=skip {
-                rest = rest.get(whole_len(rest)..)?;
+            at = step(bytes, at, code);
+            for _ in 0..skip {
+                at = step(bytes, at, *bytes.get(at)?);
             }
         }
         None
@@ -420,8 +445,8 @@ impl<'a> Iterator for Iter<'a> {
 
     fn next(&mut self) -> Option<Item<'a>> {
         (self.front < self.back).then(|| {
-            let item = self.listpack.item(self.front);
-            self.front = self.listpack.after(self.front);
+            let (item, after) = self.listpack.read(self.front);
+            self.front = after;
             item
         })
     }
@@ -572,18 +597,31 @@ fn entry_len(bytes: &[u8]) -> usize {
     }
 }
 
-/// The bytes of the entry with its back-length; 0 of nothing. `bytes` starts with a well-formed entry, or is empty.
-#[inline]
-fn whole_len(bytes: &[u8]) -> usize {
-    match bytes.first() {
-        None => 0,
-        Some(0..0x80) => 2,
-        Some(code @ 0x80..0xC0) => 2 + usize::from(code & 0x3F),
-        Some(0xC0..0xE0) => 3,
-        Some(_) => {
-            let len = entry_len(bytes);
-            len + back_length_len(len)
+/// The bytes of entries with their back-lengths, by their first byte; 0 where that alone does not say.
+static LENGTHS: [u8; 256] = {
+    let mut lengths = [0; 256];
+    let mut code = 0;
+    while code < 0xE0 {
+        lengths[code] = match code {
+            0..0x80 => 2,
+            0x80..0xC0 => 2 + (code & 0x3F) as u8,
+            _ => 3,
+        };
+        code += 1;
+    }
+    (lengths[0xF1], lengths[0xF2], lengths[0xF3], lengths[0xF4]) = (4, 5, 6, 10);
+    lengths
+};
+
+/// The position after the entry at `at`, which begins with `code`.
+#[inline(always)]
+fn step(bytes: &[u8], at: usize, code: u8) -> usize {
+    match LENGTHS[usize::from(code)] {
+        0 => {
+            let len = entry_len(&bytes[at..]);
+            at + len + back_length_len(len)
         }
+        len => at + usize::from(len),
     }
 }
 

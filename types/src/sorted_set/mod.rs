@@ -113,6 +113,14 @@ impl SortedSet {
         }
     }
 
+    /// The address of its first allocation: only ever prefetched.
+    pub(crate) fn address(&self) -> *const u8 {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.address(),
+            Form::Large(large) => std::ptr::from_ref::<Large>(large).cast(),
+        }
+    }
+
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Form::Packed(listpack) => listpack.heap_bytes(),
@@ -541,16 +549,19 @@ fn insert_packed(listpack: &mut Listpack, score: f64, member: &[u8]) {
 }
 
 /// The position of a member with this score among the pairs from `at` on. Pairs before `at` come before the member.
-fn place_in(view: ListpackRef<'_>, mut at: Option<usize>, score: f64, member: &[u8]) -> usize {
-    while let Some(position) = at {
-        let score_position = view.after(position);
-        let other = score_at(view, score_position);
-        if other > score || (other == score && view.item(position).compare(member).is_gt()) {
-            return position;
+fn place_in(view: ListpackRef<'_>, from: Option<usize>, score: f64, member: &[u8]) -> usize {
+    let end = view.end();
+    let mut at = from.unwrap_or(end);
+    while at < end {
+        let (other_member, after) = view.read(at);
+        let (other, next) = view.read(after);
+        let other = read_score(other).unwrap_or(0.0);
+        if other > score || (other == score && other_member.compare(member).is_gt()) {
+            break;
         }
-        at = view.next(score_position);
+        at = next;
     }
-    view.end()
+    at
 }
 
 /// Shows the item that a score is kept as.
@@ -568,6 +579,7 @@ fn whole(score: f64) -> Option<i64> {
     (score.abs() < EXACT && score.trunc() == score).then_some(score as i64)
 }
 
+#[inline]
 fn read_score(item: Item<'_>) -> Option<f64> {
     match item {
         Item::Int(number) => Some(number as f64),
