@@ -307,7 +307,11 @@ fn word(name: &[u8]) -> u128 {
     if let (Some(first), Some(last)) = (name.first_chunk::<4>(), name.last_chunk::<4>()) {
         return narrow(first) | narrow(last) << 32;
     }
-    name.iter().fold(0, |word, byte| word << 8 | u128::from(*byte))
+    match *name {
+        [first, _, last] | [first, last] => u128::from(first) | u128::from(name[1]) << 8 | u128::from(last) << 16,
+        [only] => u128::from(only),
+        _ => 0,
+    }
 }
 
 /// Returns the bucket for a name with this word, in any case.

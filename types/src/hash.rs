@@ -72,6 +72,14 @@ impl Hash {
         }
     }
 
+    /// The address of its first allocation: only ever prefetched.
+    pub(crate) fn address(&self) -> *const u8 {
+        match &self.0 {
+            Form::Packed(listpack) => listpack.address(),
+            Form::Table(table) => std::ptr::from_ref::<Fields>(table).cast(),
+        }
+    }
+
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Form::Packed(listpack) => listpack.heap_bytes(),

@@ -45,6 +45,18 @@ impl Object {
         }
     }
 
+    /// The address of its first allocation: only ever prefetched.
+    pub fn address(&self) -> *const u8 {
+        match self {
+            Object::Text(text) => text.as_ptr(),
+            Object::List(list) => list.address(),
+            Object::Hash(hash) => hash.address(),
+            Object::Set(set) => set.address(),
+            Object::SortedSet(set) => set.address(),
+            Object::Stream(stream) => stream.address(),
+        }
+    }
+
     /// Redis's name of the encoding.
     pub fn encoding(&self) -> &'static str {
         match self {

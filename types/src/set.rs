@@ -114,6 +114,14 @@ impl Set {
         }
     }
 
+    /// The address of its first allocation: only ever prefetched.
+    pub(crate) fn address(&self) -> *const u8 {
+        match &self.0 {
+            Form::Packed(storage) => storage.as_ptr(),
+            Form::Table(table) => std::ptr::from_ref::<Members>(table).cast(),
+        }
+    }
+
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
             Form::Packed(storage) => heap::allocation(storage.len()),

@@ -208,7 +208,9 @@ impl Writer {
             (Meter::ExpiredKeys, batch.expired_keys),
             (Meter::EvictedKeys, batch.evicted_keys),
         ] {
-            bump(&block.meters[meter as usize], more);
+            if more > 0 {
+                bump(&block.meters[meter as usize], more);
+            }
         }
         for count in &batch.commands {
             block.count_command(count);

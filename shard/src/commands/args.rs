@@ -16,6 +16,7 @@ pub struct Args<'a> {
 
 impl<'a> Args<'a> {
     /// `skip`: words of the name, 1 for `GET`, 2 for `OBJECT ENCODING`.
+    #[inline]
     pub fn new(request: Request<'a>, skip: usize) -> Self {
         Self { request, next: skip }
     }
@@ -25,25 +26,30 @@ impl<'a> Args<'a> {
         String::from_utf8_lossy(self.request.arg(0)).to_lowercase()
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.request.len() - self.next
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    #[inline]
     pub fn peek(&self) -> Option<&'a [u8]> {
         self.request.get(self.next)
     }
 
     /// The next argument; a syntax error where there is none.
+    #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
         let bytes = self.peek().ok_or(Error::Syntax)?;
         self.next += 1;
         Ok(bytes)
     }
 
+    #[inline]
     pub fn take<T: Argument<'a>>(&mut self) -> Result<T> {
         T::take(self)
     }
@@ -66,12 +72,14 @@ impl<'a> Args<'a> {
     }
 
     /// The arguments that are left.
+    #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + Clone + use<'a> {
         let (request, next) = (self.request, self.next);
         (next..request.len()).map(move |i| request.arg(i))
     }
 
     /// The next `count` arguments.
+    #[inline]
     pub fn split_to(&mut self, count: usize) -> Result<Rest<'a>> {
         if count > self.len() {
             return Err(Error::Syntax);
@@ -109,6 +117,7 @@ pub trait Argument<'a>: Sized {
 }
 
 /// Reads all arguments after the name's `skip` words as a `T`; a syntax error when something is left.
+#[inline]
 pub fn parse<'a, T: Argument<'a>>(request: Request<'a>, skip: usize) -> Result<T> {
     let mut args = Args::new(request, skip);
     let parsed = T::take(&mut args)?;
@@ -116,6 +125,7 @@ pub fn parse<'a, T: Argument<'a>>(request: Request<'a>, skip: usize) -> Result<T
 }
 
 impl<'a> Argument<'a> for &'a [u8] {
+    #[inline]
     fn take(args: &mut Args<'a>) -> Result<Self> {
         args.bytes()
     }
@@ -150,6 +160,7 @@ impl<'a> Argument<'a> for () {
 macro_rules! tuples {
     ($($name:ident)+) => {
         impl<'a, $($name: Argument<'a>),+> Argument<'a> for ($($name,)+) {
+            #[inline]
             fn take(args: &mut Args<'a>) -> Result<Self> {
                 Ok(($($name::take(args)?,)+))
             }
@@ -199,6 +210,7 @@ impl<'a> Rest<'a> {
 }
 
 impl<'a> Argument<'a> for Rest<'a> {
+    #[inline]
     fn take(args: &mut Args<'a>) -> Result<Self> {
         args.split_to(args.len())
     }

@@ -521,8 +521,16 @@ enum Ttl<'a> {
 }
 
 impl<'a> Argument<'a> for SetOptions<'a> {
+    #[inline]
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let mut options = Self { when: None, get: false, ttl: Ttl::Unsaid };
+        let options = Self { when: None, get: false, ttl: Ttl::Unsaid };
+        if args.is_empty() { Ok(options) } else { options.read(args) }
+    }
+}
+
+impl<'a> SetOptions<'a> {
+    fn read(self, args: &mut Args<'a>) -> Result<Self> {
+        let mut options = self;
         while let Some(word) = args.upper() {
             args.skip();
             // Said twice, an option counts once; of two times in one unit, the last.

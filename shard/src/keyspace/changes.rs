@@ -147,10 +147,14 @@ impl Watches {
     }
 
     /// Fails the transactions that watch `key`. Costs one load if no key is watched.
+    #[inline]
     pub(super) fn touch(&self, select: u8, key: &[u8]) {
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return;
+        if self.count.load(Ordering::Relaxed) > 0 {
+            self.fail(select, key);
         }
+    }
+
+    fn fail(&self, select: u8, key: &[u8]) {
         if let Some(flags) = self.map.lock().get(&(select, Box::from(key))) {
             flags.iter().for_each(|flag| flag.store(true, Ordering::SeqCst));
         }

@@ -21,6 +21,8 @@ pub struct Contents {
     /// The keyspace that each logical index shows. A flush gives it a new one, so records of the old one die.
     pub ids: Ids,
     indexes: [Option<Box<Index>>; ALL_INDEXES],
+    /// A bit for each of them that exists: a batch looks at all, and most databases have one.
+    present: u32,
     /// Writes that replies must wait for, where the loss window is zero.
     pub unflushed: Unflushed,
     /// It was put to sleep, or merged away: a holder must route again.
@@ -145,6 +147,7 @@ impl Contents {
             placement,
             ids,
             indexes,
+            present: 0,
             unflushed: Unflushed::default(),
             retired: false,
             load: Load::default(),
@@ -168,10 +171,12 @@ impl Contents {
         (self.first_slot..self.end_slot).contains(&slot)
     }
 
+    #[inline]
     pub fn index(&self, select: u8) -> Option<&Index> {
         self.indexes[usize::from(select)].as_deref()
     }
 
+    #[inline]
     pub fn index_mut(&mut self, select: u8) -> Option<&mut Index> {
         self.indexes[usize::from(select)].as_deref_mut()
     }
@@ -179,20 +184,30 @@ impl Contents {
     /// Returns the index, created if it does not exist yet.
     pub fn index_or_new(&mut self, select: u8) -> &mut Index {
         let (id, first, end) = (self.ids[usize::from(select)], self.first_slot, self.end_slot);
+        self.present |= 1 << select;
         self.indexes[usize::from(select)].get_or_insert_with(|| Box::new(Index::empty(id, first, end)))
     }
 
     pub fn put_index(&mut self, select: u8, index: Option<Box<Index>>) -> Option<Box<Index>> {
+        self.present = self.present & !(1 << select) | u32::from(index.is_some()) << select;
         std::mem::replace(&mut self.indexes[usize::from(select)], index)
     }
 
     pub fn swap(&mut self, a: u8, b: u8) {
         self.indexes.swap(usize::from(a), usize::from(b));
+        let is_present = |select: u8| self.present >> select & 1;
+        let (with_a, with_b) = (is_present(a), is_present(b));
+        self.present = self.present & !(1 << a | 1 << b) | with_b << a | with_a << b;
         self.ids.swap(usize::from(a), usize::from(b));
     }
 
     pub fn indexes(&self) -> impl Iterator<Item = (u8, &Index)> {
-        (0..).zip(&self.indexes).filter_map(|(select, index)| Some((select, index.as_deref()?)))
+        let mut left = self.present;
+        std::iter::from_fn(move || {
+            let select = left.trailing_zeros() as u8;
+            left &= left.checked_sub(1)?;
+            Some((select, self.index(select).expect("its bit says that it exists")))
+        })
     }
 
     pub fn indexes_mut(&mut self) -> impl Iterator<Item = (u8, &mut Index)> {
@@ -241,6 +256,7 @@ impl Contents {
         for (index, other) in self.indexes.iter_mut().zip(&mut right.indexes) {
             *other = index.as_mut().map(|index| Box::new(index.split_off(slot_start(slot))));
         }
+        right.present = self.present;
         right.unflushed = self.unflushed.clone();
         self.end_slot = slot;
         right

@@ -13,6 +13,11 @@ pub trait Entry: Sized {
 
     /// The address of the allocation: only ever prefetched.
     fn address(&self) -> *const u8;
+
+    /// The address of the data that the entry owns in another allocation, if it has some: only ever prefetched.
+    fn owned_address(&self) -> Option<*const u8> {
+        None
+    }
 }
 
 /// Bytes of a cache line, on most machines.

@@ -444,6 +444,14 @@ impl Entry for Record {
     fn address(&self) -> *const u8 {
         self.0.as_ptr()
     }
+
+    #[inline]
+    fn owned_address(&self) -> Option<*const u8> {
+        match self.value() {
+            Value::Object(object) => Some(object.address()),
+            Value::Int(_) | Value::Raw(_) => None,
+        }
+    }
 }
 
 impl Drop for Record {

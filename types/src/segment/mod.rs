@@ -362,6 +362,19 @@ impl<E: Entry> Segment<E> {
         }
     }
 
+    /// Asks for the data that these entries own, once they have come.
+    #[inline]
+    pub fn prefetch_owned(&self, position: u64) {
+        if !self.buckets.is_empty() {
+            let home = self.home(prefix53(position));
+            let fingerprint = fingerprint(position);
+            self.buckets[home].prefetch_owned(fingerprint);
+            if self.buckets[home].in_next() > 0 {
+                self.buckets[home + 1].prefetch_owned(fingerprint);
+            }
+        }
+    }
+
     /// The home bucket of a prefix.
     #[inline(always)]
     fn home(&self, prefix: u64) -> usize {

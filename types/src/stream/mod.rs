@@ -83,6 +83,11 @@ impl Stream {
         "stream"
     }
 
+    /// The address of its first allocation: only ever prefetched.
+    pub(crate) fn address(&self) -> *const u8 {
+        std::ptr::from_ref::<Body>(&self.0).cast()
+    }
+
     pub fn heap_bytes(&self) -> usize {
         let body = &self.0;
         heap::allocation(size_of::<Body>())

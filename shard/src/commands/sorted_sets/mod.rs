@@ -401,7 +401,10 @@ pub(super) struct Rule {
 impl<'a> Argument<'a> for Rule {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         let mut rule = Self::default();
-        while let Some(word) = args.upper() {
+        // Most words here are scores.
+        while args.peek().and_then(<[u8]>::first).is_some_and(u8::is_ascii_alphabetic)
+            && let Some(word) = args.upper()
+        {
             match word.as_bytes() {
                 b"NX" => rule.only_new = true,
                 b"XX" => rule.only_present = true,
