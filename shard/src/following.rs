@@ -19,7 +19,7 @@ impl Database {
         let parts = contents.iter_mut().map(|contents| &mut **contents);
         let mut db = Keyspace::new(parts, &self.shared, 0, (self.engine.clock)(), 1);
         db.settle_import(is_filled());
-        let dead = db.take_graveyard();
+        let dead = db.take_graveyard().unwrap_or_default();
         drop(db);
         drop(contents);
         drop(held);

@@ -159,11 +159,15 @@ impl Session {
             let replied = reply.len();
             match TABLE.by_name(request.arg(0)) {
                 Some(entry) if self.is_plain() && entry.row.arity.accepts(request.len()) => match entry.action {
-                    Handler::Keyspace(_) if route::is_plain(entry.row) => {
-                        let slot = route::slot(entry.row, request);
-                        let rest = &input[at..];
-                        let (used, stop) =
-                            self.run_inline(parser, rest, (entry, slot), reply, batch, &mut budget, started, now_ms);
+                    Handler::Keyspace(run)
+                        if route::is_plain(entry.row)
+                            && let Some(spans) = request.spans_in(&input[at..]) =>
+                    {
+                        let mut ahead = AHEAD.take();
+                        ahead.begin(entry, run, consumed, spans);
+                        let input = Input { parser, bytes: &input[at..], ahead: &mut ahead };
+                        let (used, stop) = self.run_inline(entry, input, reply, batch, &mut budget, started, now_ms);
+                        AHEAD.set(ahead);
                         at += used;
                         match stop {
                             Stop::Read => return (at, Next::Read),
@@ -244,9 +248,8 @@ impl Session {
     #[expect(clippy::too_many_arguments, reason = "the state of one batch, on the hottest path")]
     fn run_inline(
         &mut self,
-        parser: &mut Parser,
-        input: &[u8],
-        (first, slot): (&CommandEntry, Option<u16>),
+        first: &CommandEntry,
+        input: Input<'_, '_, &'static CommandEntry>,
         reply: &mut Reply,
         batch: &mut Batch,
         budget: &mut TurnBudget,
@@ -257,11 +260,8 @@ impl Session {
         let no_touch = self.client.no_touch.load(Ordering::Relaxed);
         let asker = Asker { select: self.select, no_touch, now_ms, seed: self.worker.random() };
         let (from, times_each) = (reply.len(), self.times_each(now_ms));
-        let mut ahead = AHEAD.take();
         let mut front = Metered { session: self, batch, mark, times_each, now_ms, from };
-        let input = Input { parser, bytes: input, ahead: &mut ahead };
-        let ran = inline::run(&database, slot, asker, &mut front, input, reply, budget);
-        AHEAD.set(ahead);
+        let ran = inline::run(&database, asker, &mut front, input, reply, budget);
         batch.keyspace_hits += ran.hits;
         batch.keyspace_misses += ran.misses;
         if ran.is_under_lock {

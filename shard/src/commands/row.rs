@@ -344,6 +344,19 @@ impl Row {
         self.keys.iter().flat_map(move |spec| spec.indexes(request))
     }
 
+    /// Calls `each` with the index of each key in `request`. The common case is quick.
+    #[inline]
+    pub fn for_each_key(&self, request: Request<'_>, mut each: impl FnMut(usize)) {
+        match self.keys {
+            [KeySpec { find: Find::Range { first, last: 0, .. }, .. }] => {
+                if usize::from(*first) < request.len() {
+                    each(usize::from(*first));
+                }
+            }
+            specs => specs.iter().flat_map(|spec| spec.indexes(request)).for_each(each),
+        }
+    }
+
     /// The index of the first key in `request`. Asked for each write, so the common case is quick.
     #[inline]
     pub fn first_key(&self, request: Request<'_>) -> Option<usize> {

@@ -1,46 +1,63 @@
-//! Requests that are parsed ahead of their turn, so that memory can fetch the data that they will read meanwhile.
-//!
-//! A look-up in a large table waits twice for memory: for its bucket, then for its record. In a pipeline both can be
-//! asked for well before: the batch parses a window of requests, asks for all of their buckets, then for their records,
-//! and only then runs the first of them.
+//! Requests that are parsed ahead of their turn, so that the keys of all of them are known
+//! ([`crate::keyspace::foreseen`]) before the first one runs.
+
+use std::ops::Range;
 
 use dormouse_protocol::{Request, Span};
 
 use crate::commands::Run;
+use crate::keyspace::Foreseen;
 
-/// Requests in a window: as many cache misses as a core has under way at once.
+/// Requests in a window.
 pub const WINDOW: usize = 16;
-/// Below this, prefetching gains nothing.
-pub const PREFETCHED_MIN: usize = 3;
+/// A window with so many keys gets no further request.
+pub const KEYS_MAX: usize = 128;
+/// Keys of one request that are foreseen.
+pub const KEYS_EACH: usize = 32;
 
 /// One window of requests, each with its entry in the caller's table. Kept by the caller for its allocations.
 #[derive(Debug)]
 pub struct Ahead<E> {
     waiting: Vec<Waiting<E>>,
     spans: Vec<Span>,
+    pub(super) foreseen: Foreseen,
 }
 
 /// A request that waits for its turn.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Waiting<E> {
     pub(super) entry: E,
     pub(super) run: Run,
     /// Where it begins and ends in the input.
     pub(super) start: usize,
     pub(super) end: usize,
-    /// The position of its first key, with the key's index; none where it has no key.
-    pub(super) key: Option<(usize, u64)>,
+    /// The numbers of its keys that are foreseen.
+    pub(super) keys: Range<usize>,
     first_span: usize,
     spans: usize,
 }
 
 impl<E> Default for Ahead<E> {
     fn default() -> Self {
-        Self { waiting: Vec::new(), spans: Vec::new() }
+        Self { waiting: Vec::new(), spans: Vec::new(), foreseen: Foreseen::default() }
     }
 }
 
 impl<E: Copy> Ahead<E> {
+    /// Begins with a request that the caller has parsed already: the first `bytes` of the input, a plain command with as
+    /// many arguments as it takes.
+    pub fn begin(&mut self, entry: E, run: Run, bytes: usize, spans: &[Span]) {
+        self.clear();
+        self.push((entry, run), (0, bytes), 0..0, spans);
+    }
+
+    /// Says that the first request has the first `keys` of the window's keys.
+    pub(super) fn set_keys(&mut self, keys: usize) {
+        if let Some(first) = self.waiting.first_mut() {
+            first.keys = 0..keys;
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.spans.clear();
@@ -55,20 +72,16 @@ impl<E: Copy> Ahead<E> {
         &mut self,
         (entry, run): (E, Run),
         (start, end): (usize, usize),
-        key: Option<(usize, u64)>,
+        keys: Range<usize>,
         spans: &[Span],
     ) {
         let first_span = self.spans.len();
         self.spans.extend_from_slice(spans);
-        self.waiting.push(Waiting { entry, run, start, end, key, first_span, spans: spans.len() });
+        self.waiting.push(Waiting { entry, run, start, end, keys, first_span, spans: spans.len() });
     }
 
     pub(super) fn get(&self, at: usize) -> Waiting<E> {
-        self.waiting[at]
-    }
-
-    pub(super) fn positions(&self) -> impl Iterator<Item = u64> {
-        self.waiting.iter().filter_map(|waiting| waiting.key.map(|(_, position)| position))
+        self.waiting[at].clone()
     }
 
     /// The request whose turn it is, as it stands in `input`.
@@ -76,13 +89,5 @@ impl<E: Copy> Ahead<E> {
         let waiting = &self.waiting[turn];
         let spans = &self.spans[waiting.first_span..waiting.first_span + waiting.spans];
         Request::new(&input[waiting.start..], spans)
-    }
-
-    /// Its first key; empty where it has none.
-    pub(super) fn key<'a>(&self, turn: usize, input: &'a [u8]) -> &'a [u8] {
-        let waiting = &self.waiting[turn];
-        let Some((key, _)) = waiting.key else { return &[] };
-        let Span { offset, len } = self.spans[waiting.first_span + key];
-        &input[waiting.start + offset as usize..][..len as usize]
     }
 }

@@ -1,8 +1,8 @@
 //! The executor's inline case: a pipeline of plain commands over one shard.
 //!
 //! 1. Take the lock of the shard that has the first key, if it is free.
-//! 2. Parse a window of the requests that follow and belong to the same shard, and prefetch the data that they will
-//!    read.
+//! 2. Parse a window of the requests that follow and belong to the same shard, and foresee their keys, so that their
+//!    data are prefetched.
 //! 3. Run them: residency, budget, admission, call.
 //! 4. Go on with the next window until the input, the budget or the room for replies ends, or a request needs more than
 //!    this lock.
@@ -12,12 +12,13 @@
 
 use std::sync::Arc;
 
-use dormouse_protocol::{Parsed, Parser, Reply, Request};
+use dormouse_protocol::{Parsed, Parser, Reply, Request, Span};
 
 use super::ahead::{self, Ahead, Waiting};
 use super::budget::{self, Fit, TurnBudget};
+use super::route::{self, slot_of};
 use super::step::{Admission, missing, run_one};
-use super::{route, step, try_hold};
+use super::{step, try_hold};
 use crate::commands::{Row, Run};
 use crate::database::Database;
 use crate::keyspace::{Contents, Keyspace, Left};
@@ -69,7 +70,8 @@ pub struct Asker {
     pub seed: u64,
 }
 
-/// The bytes of a batch, with their parser. `ahead` is kept for its allocations.
+/// The bytes of a batch, with their parser. `ahead` has been [begun](Ahead::begin) with the first request; it is kept
+/// for its allocations.
 pub struct Input<'p, 'i, E> {
     pub parser: &'p mut Parser,
     pub bytes: &'i [u8],
@@ -107,11 +109,10 @@ impl InlineOutcome {
     const NOTHING: Self = Self { used: 0, stop: Stop::Wait, is_under_lock: false, hits: 0, misses: 0 };
 }
 
-/// Runs the requests of `input` under the lock of the shard that has `slot`, as long as they belong to it.
+/// Runs the requests of `input` under the lock of the shard that has the first one's keys, as long as they belong to it.
 #[inline]
 pub fn run<'i, F: Front>(
     database: &Arc<Database>,
-    slot: Option<u16>,
     asker: Asker,
     front: &mut F,
     input: Input<'_, 'i, F::Entry>,
@@ -120,11 +121,16 @@ pub fn run<'i, F: Front>(
 ) -> InlineOutcome {
     let topology = database.topology_guard();
     let Some(topology) = topology.as_ref() else { return InlineOutcome::NOTHING };
+    let Input { parser, bytes, ahead } = input;
+    let slot = || {
+        let request = ahead.request(0, bytes);
+        let key = F::row(ahead.get(0).entry).first_key(request)?;
+        Some(slot_of(request.arg(key)))
+    };
     let single = topology.shards.len() == 1;
-    let shard = match slot {
-        _ if single => 0,
-        Some(slot) => topology.of_slot(slot),
-        None => 0,
+    let shard = match single {
+        true => 0,
+        false => slot().map_or(0, |slot| topology.of_slot(slot)),
     };
     let Some(held) = try_hold(&topology.shards[shard]) else { return InlineOutcome::NOTHING };
     let mut contents = held.contents();
@@ -135,22 +141,20 @@ pub fn run<'i, F: Front>(
     let resident = contents.is_resident();
     let range = (contents.first_slot, contents.end_slot);
     let Asker { select, no_touch, now_ms, seed } = asker;
-    let Input { parser, bytes, ahead } = input;
     let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, seed);
     db.no_touch(no_touch);
+    db.set_foreseen(std::mem::take(&mut ahead.foreseen));
     let admission = Admission::new(&db, std::slice::from_ref(&held));
     let (mut operations, mut freed) = (0, 0);
     let mut at = 0;
     let stop = 'windows: loop {
         let belongs = |row: &Row, request: Request<'_>| single || route::belongs(row, request, range);
-        let (parsed, after) = look_ahead(front, ahead, parser, (bytes, at), &db, belongs);
+        let (parsed, after) = look_ahead(front, ahead, parser, (bytes, at), &mut db, belongs);
         for turn in 0..ahead.len() {
-            let Waiting { entry, run, end, key, .. } = ahead.get(turn);
+            let Waiting { entry, run, end, keys, .. } = ahead.get(turn);
             let request = ahead.request(turn, bytes);
             let row = F::row(entry);
-            if let Some((_, position)) = key {
-                db.expect(ahead.key(turn, bytes), position);
-            }
+            db.reach(keys);
             if reply.len() > REPLY_HIGH_WATER {
                 parser.restart();
                 break 'windows Stop::Flush;
@@ -197,6 +201,7 @@ pub fn run<'i, F: Front>(
     };
     let (hits, misses) = (db.hits, db.misses);
     front.left(step::finish(&mut db, database), reply.len());
+    ahead.foreseen = db.take_foreseen();
     drop(db);
     contents.load.operations += operations;
     if let Some(started) = sampled {
@@ -205,20 +210,36 @@ pub fn run<'i, F: Front>(
     InlineOutcome { used: at, stop, is_under_lock: true, hits, misses }
 }
 
-/// Parses up to a window of requests that may be run under this lock, from `at` on, and prefetches the data that they
-/// will read. Returns where it stopped, and why if not because the window is full.
+/// Parses up to a window of requests that may be run under this lock, from `at` on, and foresees their keys. Returns
+/// where it stopped, and why if not because the window is full.
 #[inline]
 fn look_ahead<F: Front>(
     front: &F,
     ahead: &mut Ahead<F::Entry>,
     parser: &mut Parser,
     (input, mut at): (&[u8], usize),
-    db: &Keyspace<'_>,
+    db: &mut Keyspace<'_>,
     belongs: impl Fn(&Row, Request<'_>) -> bool,
 ) -> (usize, Option<Stop>) {
-    ahead.clear();
+    db.begin_window();
+    let mut keys = 0;
+    // The first request of all has been parsed by the caller.
+    if at == 0 {
+        let Waiting { entry, end, .. } = ahead.get(0);
+        let request = ahead.request(0, input);
+        if !belongs(F::row(entry), request) {
+            ahead.clear();
+            return (0, Some(Stop::Other));
+        }
+        foresee(F::row(entry), request, db, &mut keys);
+        ahead.set_keys(keys);
+        at = end;
+    } else {
+        ahead.clear();
+    }
+    let mut last: Option<(u64, F::Entry, Run)> = None;
     let stop = loop {
-        if ahead.len() == ahead::WINDOW {
+        if ahead.len() == ahead::WINDOW || keys >= ahead::KEYS_MAX {
             break None;
         }
         let rest = &input[at..];
@@ -232,31 +253,53 @@ fn look_ahead<F: Front>(
             at += consumed;
             continue;
         }
-        let (Some((entry, run)), Some(spans)) = (front.find(request.arg(0)), request.spans_in(rest)) else {
-            break Some(Stop::Other);
+        let Some(spans) = request.spans_in(rest) else { break Some(Stop::Other) };
+        let name = short_name(rest, spans[0]);
+        let (entry, run) = match last {
+            Some((last_name, entry, run)) if Some(last_name) == name => (entry, run),
+            _ => match front.find(request.arg(0)) {
+                Some(found) => found,
+                None => break Some(Stop::Other),
+            },
         };
+        last = name.map(|name| (name, entry, run));
         let row = F::row(entry);
         if !route::is_plain(row) || !row.arity.accepts(request.len()) || !belongs(row, request) {
             break Some(Stop::Other);
         }
-        let key = row.first_key(request).map(|key| (key, db.position(request.arg(key))));
-        ahead.push((entry, run), (at, at + consumed), key, spans);
+        let first = keys;
+        foresee(row, request, db, &mut keys);
+        ahead.push((entry, run), (at, at + consumed), first..keys, spans);
         at += consumed;
     };
-    if ahead.len() >= ahead::PREFETCHED_MIN {
-        ahead.positions().for_each(|position| db.prefetch(position));
-        ahead.positions().for_each(|position| db.prefetch_record(position));
-    }
     (at, stop)
 }
 
+/// A name of up to seven bytes as a number: the requests of a pipeline mostly have the same one.
+#[inline]
+fn short_name(bytes: &[u8], Span { offset, len }: Span) -> Option<u64> {
+    let word = u64::from_le_bytes(*bytes.get(offset as usize..)?.first_chunk()?);
+    (len < 8).then(|| word & ((1 << (8 * len)) - 1) | u64::from(len) << 56)
+}
+
+/// Foresees the first keys of a request. `keys`: those of the window so far.
+#[inline]
+fn foresee(row: &Row, request: Request<'_>, db: &mut Keyspace<'_>, keys: &mut usize) {
+    let first = *keys;
+    row.for_each_key(request, |key| {
+        if *keys < first + ahead::KEYS_EACH {
+            *keys = db.foresee(request.arg(key));
+        }
+    });
+}
+
 /// Counts a batch for the autoscaler; one in [`SAMPLE`] is timed and its slot noted.
-fn sample(contents: &mut Contents, slot: Option<u16>) -> Option<Stopwatch> {
+fn sample(contents: &mut Contents, slot: impl Fn() -> Option<u16>) -> Option<Stopwatch> {
     contents.load.batches += 1;
     if contents.load.batches % SAMPLE != 1 {
         return None;
     }
-    if let Some(slot) = slot {
+    if let Some(slot) = slot() {
         let (first, end) = (u32::from(contents.first_slot), u32::from(contents.end_slot));
         let part = u32::from(slot).saturating_sub(first) * contents.load.heat.len() as u32 / (end - first);
         contents.load.heat[part as usize] += 1;

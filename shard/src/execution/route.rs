@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::plan::{Plan, Step};
 use crate::commands::{self, Flags, Row};
 use crate::topology::Topology;
-use dormouse_types::segment::slot_of;
+pub use dormouse_types::segment::slot_of;
 
 /// Indexes of shards, ascending.
 pub type Shards = SmallVec<[usize; 4]>;
@@ -14,11 +14,6 @@ pub type Shards = SmallVec<[usize; 4]>;
 /// Whether a command names all its keys and is short as far as its row says: it can run inline.
 pub fn is_plain(row: &Row) -> bool {
     !row.flags.intersects(Flags::WHOLE | Flags::SLOW_LANE | Flags::BY_CURSOR)
-}
-
-/// The slot of a request's first key.
-pub fn slot(row: &Row, request: Request<'_>) -> Option<u16> {
-    row.first_key(request).map(|key| slot_of(request.arg(key)))
 }
 
 /// Whether all keys of a request are in the slots from `first` to before `end`.

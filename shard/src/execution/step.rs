@@ -155,6 +155,8 @@ pub(super) fn run_one(
 /// elsewhere.
 #[inline]
 pub(super) fn finish(db: &mut Keyspace<'_>, database: &Database) -> Left {
-    database.free(db.take_graveyard());
+    if let Some(dead) = db.take_graveyard() {
+        database.free(dead);
+    }
     db.finish()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dormouse_protocol::{OwnedRequest, Parser, RequestLimits, Version};
+use dormouse_protocol::{OwnedRequest, Parsed, Parser, RequestLimits, Version};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 
@@ -293,8 +293,11 @@ fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     loop {
         let (mut parser, mut ahead, mut reply) =
             (Parser::new(RequestLimits::default()), Ahead::default(), Reply::default());
+        let Ok(Parsed::Complete { request, consumed }) = parser.parse(&input[at..]) else { panic!("it is whole") };
+        let (row, lpos) = front.find(request.arg(0)).expect("it is a command");
+        ahead.begin(row, lpos, consumed, request.spans_in(&input[at..]).expect("it is not quoted"));
         let rest = Input { parser: &mut parser, bytes: &input[at..], ahead: &mut ahead };
-        let ran = inline::run(&database, Some(0), asker, &mut front, rest, &mut reply, &mut TurnBudget::whole());
+        let ran = inline::run(&database, asker, &mut front, rest, &mut reply, &mut TurnBudget::whole());
         assert_eq!(ran.used, one.len(), "one in each turn");
         at += ran.used;
         turns += 1;

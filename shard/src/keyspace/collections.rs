@@ -29,6 +29,7 @@ impl<R> Change<R> {
 
 impl Keyspace<'_> {
     pub fn read<T: Collection>(&mut self, key: &[u8]) -> Result<Option<&T>> {
+        self.reads_collections(true);
         match self.read_record(key).map(Record::value) {
             None => Ok(None),
             Some(Value::Object(object)) => T::as_object(object).map(Some).ok_or(Error::WrongType),
@@ -140,6 +141,7 @@ impl Keyspace<'_> {
         position: u64,
         change: &mut Option<F>,
     ) -> Result<Option<R>> {
+        self.reads_collections(true);
         let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
         let Some(at) = self.ready(position, key) else { return Ok(None) };
         let Some(index) = self.shards[at].index_mut(select) else { return Ok(None) };

@@ -192,20 +192,45 @@ impl Index {
         self.stored == 0 || self.place(prefix(position)).stored().is_none()
     }
 
+    /// Whether all places are in memory and no key expires.
+    #[inline]
+    pub fn is_resident_for_ever(&self) -> bool {
+        self.stored == 0 && self.expiring == 0
+    }
+
     /// False: no key that shares a place with `position` has expired at `now`.
     pub fn may_have_expired(&self, position: u64, now_ms: u64) -> bool {
         self.expiring > 0 && self.place(prefix(position)).soonest <= now_ms
     }
 
-    pub fn prefetch(&self, position: u64) {
-        if let Some(segment) = self.place(prefix(position)).segment() {
+    /// Asks for the bucket that a look-up will read. Returns the number of its place.
+    #[inline]
+    pub fn prefetch(&self, position: u64) -> usize {
+        let at = self.places.find(prefix(position));
+        if let Some(segment) = place_at(&self.places, at).segment() {
             segment.prefetch(position);
+        }
+        at
+    }
+
+    /// Asks for the records that a look-up will compare with, once their bucket has come. `at`: the number of the place
+    /// when its bucket was asked for; where it is another one by now, nothing is asked for.
+    #[inline]
+    pub fn prefetch_record(&self, at: usize, position: u64) {
+        if let Some(segment) = self.places.get(at).and_then(Place::segment)
+            && segment.range().contains(prefix(position))
+        {
+            segment.prefetch_entry(position);
         }
     }
 
-    pub fn prefetch_record(&self, position: u64) {
-        if let Some(segment) = self.place(prefix(position)).segment() {
-            segment.prefetch_entry(position);
+    /// Asks for the data that these records own, once they have come.
+    #[inline]
+    pub fn prefetch_owned(&self, at: usize, position: u64) {
+        if let Some(segment) = self.places.get(at).and_then(Place::segment)
+            && segment.range().contains(prefix(position))
+        {
+            segment.prefetch_owned(position);
         }
     }
 

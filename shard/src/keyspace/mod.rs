@@ -21,6 +21,7 @@ pub mod contents;
 pub mod damage;
 pub mod eviction;
 pub mod expiry;
+pub mod foreseen;
 pub mod graveyard;
 pub mod index;
 mod keys;
@@ -49,6 +50,7 @@ use smallvec::SmallVec;
 
 pub use collections::Change;
 pub use contents::{Contents, Load};
+pub use foreseen::Foreseen;
 pub use graveyard::{Dead, Graveyard};
 pub use index::Index;
 pub use keys::Taken;
@@ -74,9 +76,6 @@ pub enum Expiry {
     /// Unix milliseconds.
     At(u64),
 }
-
-/// No key has address 0.
-const NOTHING_EXPECTED: (usize, usize, u64) = (0, 0, 0);
 
 /// A place that must be loaded before the command can be answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,9 +109,8 @@ pub struct Keyspace<'a> {
     /// The event of changes by the command that runs.
     event: Option<KeyEvent>,
     fault: Option<Fault>,
-    /// The address and the length of a key, 0 for none, and its position.
-    expected: (usize, usize, u64),
-    graveyard: Graveyard,
+    foreseen: Foreseen,
+    graveyard: Option<Graveyard>,
     freed_bytes: usize,
     pub hits: u64,
     pub misses: u64,
@@ -147,8 +145,8 @@ impl<'a> Keyspace<'a> {
             changes: 0,
             event: None,
             fault: None,
-            expected: NOTHING_EXPECTED,
-            graveyard: Graveyard::default(),
+            foreseen: Foreseen::default(),
+            graveyard: None,
             freed_bytes: 0,
             hits: 0,
             misses: 0,
@@ -225,52 +223,16 @@ impl<'a> Keyspace<'a> {
         self.freed_bytes
     }
 
-    /// Takes the big values and whole indexes that were dropped, to be freed elsewhere.
-    pub fn take_graveyard(&mut self) -> Graveyard {
-        std::mem::take(&mut self.graveyard)
+    /// Takes the big values and whole indexes that were dropped, if any, to be freed elsewhere.
+    pub fn take_graveyard(&mut self) -> Option<Graveyard> {
+        self.graveyard.take()
     }
 
     // ---- finding ------------------------------------------------------------------------------------------------------
 
+    #[inline]
     pub fn position(&self, key: &[u8]) -> u64 {
-        let (address, len, position) = self.expected;
-        if key.as_ptr().addr() == address && key.len() == len {
-            return position;
-        }
-        self.shared.placement.position(key)
-    }
-
-    /// Sets the position of the next command's key, if the caller has computed it already. `key` is recognised by its
-    /// address, so it must outlive this view unchanged.
-    pub fn expect(&mut self, key: &'a [u8], position: u64) {
-        self.expected = (key.as_ptr().addr(), key.len(), position);
-    }
-
-    /// Calls `each` with every key and its companion, in order. A window of keys at a time is prefetched, and the
-    /// position of each is computed once.
-    pub fn for_each_key<'k, T>(
-        &mut self,
-        mut keys: impl Iterator<Item = (&'k [u8], T)>,
-        mut each: impl FnMut(&mut Self, &'k [u8], T),
-    ) {
-        /// As many cache misses as a core has under way at once.
-        const WINDOW: usize = 16;
-        loop {
-            let window: SmallVec<[(&[u8], T, u64); WINDOW]> =
-                keys.by_ref().take(WINDOW).map(|(key, more)| (key, more, self.position(key))).collect();
-            if window.is_empty() {
-                break;
-            }
-            let positions = || window.iter().map(|(_, _, position)| *position);
-            positions().for_each(|position| self.prefetch(position));
-            positions().for_each(|position| self.prefetch_record(position));
-            for (key, more, position) in window {
-                self.expected = (key.as_ptr().addr(), key.len(), position);
-                each(self, key, more);
-            }
-        }
-        // The next key may have the address of one of these.
-        self.expected = NOTHING_EXPECTED;
+        self.foreseen.position(key).unwrap_or_else(|| self.shared.placement.position(key))
     }
 
     fn shard(&mut self, position: u64) -> &mut Contents {
@@ -278,6 +240,7 @@ impl<'a> Keyspace<'a> {
         self.shards[at]
     }
 
+    #[inline]
     fn shard_at(&self, position: u64) -> usize {
         if self.shards.len() == 1 {
             return 0;
@@ -288,9 +251,15 @@ impl<'a> Keyspace<'a> {
 
     /// The shard to look for `key` in, if its place is resident. If `key` has expired, it is removed first, unless the
     /// index is followed: then a command that writes finds it, and one that reads does not.
+    #[inline]
     fn ready(&mut self, position: u64, key: &[u8]) -> Option<usize> {
-        let (select, now) = (self.select, self.now_ms);
         let at = self.shard_at(position);
+        let index = self.shards[at].index(self.select)?;
+        if index.is_resident_for_ever() { Some(at) } else { self.ready_now(at, position, key) }
+    }
+
+    fn ready_now(&mut self, at: usize, position: u64, key: &[u8]) -> Option<usize> {
+        let (select, now) = (self.select, self.now_ms);
         let index = self.shards[at].index(select)?;
         if !index.is_resident(position) {
             self.fault.get_or_insert(Fault { select, prefix: prefix(position) });
@@ -379,7 +348,7 @@ impl<'a> Keyspace<'a> {
     /// Takes in an object that the held shard number `at` has dropped, to be freed.
     fn lay_down(&mut self, at: usize, dead: Dead) {
         self.shards[at].buried_bytes += dead.bytes();
-        self.graveyard.bury(dead);
+        self.graveyard.get_or_insert_default().bury(dead);
     }
 
     /// The same of a whole index, which a checkpoint may still write.
@@ -433,22 +402,6 @@ impl<'a> Keyspace<'a> {
         self.changed(self.event, key);
         if self.recording == Recording::ByKey {
             self.record_value(key);
-        }
-    }
-
-    // ---- prefetching ----------------------------------------------------------------------------------------------------------
-
-    /// Asks for the bucket that a look-up will read.
-    pub fn prefetch(&self, position: u64) {
-        if let Some(index) = self.shards[self.shard_at(position)].index(self.select) {
-            index.prefetch(position);
-        }
-    }
-
-    /// Asks for the records that a look-up will compare with, once their bucket has come.
-    pub fn prefetch_record(&self, position: u64) {
-        if let Some(index) = self.shards[self.shard_at(position)].index(self.select) {
-            index.prefetch_record(position);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::error::Result;
 
 impl Keyspace<'_> {
     pub fn string(&mut self, key: &[u8]) -> Result<Option<Text<'_>>> {
+        self.reads_collections(false);
         self.read_record(key).map(text_of).transpose()
     }
 
@@ -98,6 +99,7 @@ impl Keyspace<'_> {
         key: &[u8],
         change: impl FnOnce(&mut Record) -> (bool, R),
     ) -> Option<R> {
+        self.reads_collections(false);
         let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
         let at = self.ready(position, key)?;
         self.shards[at].index_mut(select)?.update(position, key, &placement, |record| {
