@@ -51,28 +51,29 @@ fn one_thread_allocates_and_two_others_free() {
 fn threads_hand_members_to_each_other() {
     const THREADS: usize = 4;
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| mpsc::channel::<(usize, Member)>()).unzip();
-    thread::scope(|scope| {
-        for (thread, receiver) in receivers.into_iter().enumerate() {
-            let senders = senders.clone();
-            scope.spawn(move || {
-                let mut rng = Rng::with_seed(thread as u64);
-                let free = |(number, member): (usize, Member)| assert!(is_whole(number, &member), "{number} changed");
-                for step in 0..20_000 {
-                    let number = rng.usize(..1_000_000);
-                    // A receiver that has ended gives the member back in the error.
-                    if let Err(mpsc::SendError(sent)) = senders[rng.usize(..THREADS)].send((number, member(number))) {
-                        free(sent);
-                    }
-                    receiver.try_iter().take(2).for_each(free);
-                    if step % 5000 == 0 {
-                        slab::flush();
-                    }
+    let mut threads = Vec::new();
+    for (thread, receiver) in receivers.into_iter().enumerate() {
+        let senders = senders.clone();
+        threads.push(thread::spawn(move || {
+            let mut rng = Rng::with_seed(thread as u64);
+            let free = |(number, member): (usize, Member)| assert!(is_whole(number, &member), "{number} changed");
+            for step in 0..20_000 {
+                let number = rng.usize(..1_000_000);
+                // A receiver that has ended gives the member back in the error.
+                if let Err(mpsc::SendError(sent)) = senders[rng.usize(..THREADS)].send((number, member(number))) {
+                    free(sent);
                 }
-                drop(senders);
-                receiver.iter().for_each(free);
-            });
-        }
-        drop(senders);
-    });
+                receiver.try_iter().take(2).for_each(free);
+                if step % 5000 == 0 {
+                    slab::flush();
+                }
+            }
+            drop(senders);
+            receiver.iter().for_each(free);
+        }));
+    }
+    drop(senders);
+    // A join waits for the destructors of the thread too, and so for the flush of its cache.
+    assert!(threads.into_iter().all(|thread| thread.join().is_ok()));
     assert_eq!(slab::slab_bytes(), 0);
 }
