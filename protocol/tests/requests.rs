@@ -308,3 +308,18 @@ fn resting_within_a_request_loses_nothing() {
     assert_eq!(request.to_owned().as_request().iter().collect::<Vec<_>>(), vec![&b"argument"[..]; 20]);
     assert_eq!(OwnedRequest::from_args(&[]).as_request().len(), 0);
 }
+
+#[test]
+fn missing_bytes_are_those_of_the_argument() {
+    let mut parser = Parser::new(RequestLimits::default());
+    let request = b"*2\r\n$3\r\nGET\r\n$1000\r\n";
+    let mut arrived = request[..10].to_vec();
+    assert!(matches!(parser.parse(&arrived), Ok(Parsed::Incomplete { .. })));
+    assert_eq!(parser.missing_bytes(arrived.len()), 3, "one of the name, and its end");
+    arrived.extend_from_slice(&request[10..]);
+    assert!(matches!(parser.parse(&arrived), Ok(Parsed::Incomplete { .. })));
+    assert_eq!(parser.missing_bytes(arrived.len()), 1002);
+    arrived.extend_from_slice(&[b'k'; 1002]);
+    assert!(matches!(parser.parse(&arrived), Ok(Parsed::Complete { .. })));
+    assert_eq!(parser.missing_bytes(arrived.len()), 0);
+}

@@ -696,6 +696,33 @@ mod tests {
     }
 
     #[test]
+    fn messages_are_taken_in_their_order_and_in_pieces() {
+        let clients = Clients::default();
+        assert_eq!(fill(&clients, "reader", places(1, 1)), 1);
+        let client = clients.list().remove(0);
+        let limit = OutputLimit { hard_bytes: 0, soft_bytes: 0, soft_seconds: 0 };
+        let messages: Vec<Vec<u8>> =
+            [10, 20, PIECE_BYTES, 30, 3 * PIECE_BYTES, 40].iter().zip(0..).map(|(len, n)| vec![n; *len]).collect();
+        let own = client.held_bytes();
+        messages.iter().for_each(|message| client.tell(message, limit, 0));
+        let all = messages.concat();
+        assert_eq!((client.outbox_bytes(), client.held_bytes() - own), (all.len(), all.len()));
+        let mut taken = Vec::new();
+        for turn in 0.. {
+            let mut some = Vec::with_capacity(turn);
+            client.take_messages(&mut some, PIECE_BYTES);
+            assert!(!some.is_empty() && some.len() <= 4 * PIECE_BYTES);
+            taken.append(&mut some);
+            let left = all.len() - taken.len();
+            assert_eq!((client.outbox_bytes(), client.held_bytes() - own), (left, left));
+            if !client.has_messages() {
+                break;
+            }
+        }
+        assert_eq!(taken, all);
+    }
+
+    #[test]
     fn without_memory_no_client_is_taken() {
         let clients = Clients::default();
         let account = Account::new(account::OF_DATABASE, usize::MAX);
