@@ -487,7 +487,7 @@ impl Connection {
         if self.session.awaited > 0 {
             self.until_durable(&mut reply.buffer).await?;
         }
-        self.session.publish_unpublished();
+        self.session.publish_unpublished().await;
         let uncharged = reply.buffer.capacity().saturating_sub(reply.granted());
         let (mut sent, mut held) = (0, false);
         loop {

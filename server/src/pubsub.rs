@@ -143,6 +143,14 @@ impl PubSub {
         self.subscribers(channel) + matching.map(|(_, subscribers)| subscribers.len()).sum::<usize>()
     }
 
+    /// The same, but no other call waits for the lock while it matches.
+    pub fn receivers_unlocked(&self, channel: &[u8]) -> usize {
+        let patterns: Vec<(Arc<Glob<'static>>, usize)> =
+            self.patterns.read().values().map(|(glob, subscribers)| (Arc::clone(glob), subscribers.len())).collect();
+        let matching = patterns.iter().filter(|(glob, _)| glob.matches(channel));
+        self.subscribers(channel) + matching.map(|(_, subscribers)| subscribers).sum::<usize>()
+    }
+
     /// Channels with subscribers that match `pattern`.
     pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
         let channels = self.channels.read();

@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Reply, RequestLimits, Version};
 use dormouse_shard::commands::Context;
 use dormouse_shard::error::Error;
+use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{Outcome, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 use dormouse_storage::log::Lsn;
+use futures::channel::oneshot;
 
 use crate::clients::Client;
 use crate::databases::Tenant;
@@ -437,9 +439,14 @@ impl Session {
             let (_, now_ms) = self.worker.now();
             return self.tenant.pubsub.publish(channel, message, self.node.output_limit_pubsub(), now_ms);
         }
+        self.hold_message(channel, message);
+        self.tenant.pubsub.receivers(channel)
+    }
+
+    /// Holds a message back until the writes before it are durable.
+    pub fn hold_message(&mut self, channel: &[u8], message: &[u8]) {
         self.client.hold_anyway(channel.len() + message.len());
         self.unpublished.push(Message { channel: channel.into(), message: message.into() });
-        self.tenant.pubsub.receivers(channel)
     }
 
     /// Whether a message may report writes that are not durable yet.
@@ -449,12 +456,32 @@ impl Session {
     }
 
     /// Publishes the held messages. The replies so far are durable, and so are the writes that the messages report.
-    pub fn publish_unpublished(&mut self) {
+    /// They are published on the slow lane if that takes more than a turn.
+    pub async fn publish_unpublished(&mut self) {
         self.unsent = 0;
-        if !self.unpublished.is_empty() {
-            let (_, now_ms) = self.worker.now();
-            let messages = self.take_unpublished();
-            self.tenant.pubsub.publish_all(&messages, self.node.output_limit_pubsub(), now_ms);
+        if self.unpublished.is_empty() {
+            return;
+        }
+        let (limit, (_, now_ms)) = (self.node.output_limit_pubsub(), self.worker.now());
+        let (tenant, messages) = (Arc::clone(&self.tenant), Arc::new(self.take_unpublished()));
+        let cost = |message: &Message| tenant.pubsub.cost(&message.channel, &message.message);
+        if messages.iter().map(cost).fold(0, usize::saturating_add) <= TURN {
+            tenant.pubsub.publish_all(&messages, limit, now_ms);
+            return;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let (its, published) = (Arc::clone(&tenant), Arc::clone(&messages));
+        let publish = move |_| {
+            for Message { channel, message } in &*published {
+                its.pubsub.publish_unlocked(channel, message, limit, now_ms);
+            }
+            // The publisher may be gone.
+            let _ = sender.send(());
+        };
+        match tenant.database.on_lane(Vec::new(), || true, publish) {
+            // A job that panics has reported it.
+            Ok(()) => drop(receiver.await),
+            Err(_) => tenant.pubsub.publish_all(&messages, limit, now_ms),
         }
     }
 

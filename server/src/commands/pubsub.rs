@@ -181,24 +181,26 @@ fn publish(session: &mut Session, reply: &mut Reply, (channel, message): (&[u8],
 /// The same on the slow lane, for a message that takes more than a turn.
 async fn publish_elsewhere(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let (channel, message) = (request.arg(1), request.arg(2));
-    if session.holds_messages_back() {
-        return publish(session, reply, (channel, message));
-    }
-    let (limit, (_, now_ms)) = (session.node.output_limit_pubsub(), session.worker.now());
-    let (tenant, channel, message) =
-        (Arc::clone(&session.tenant), Box::<[u8]>::from(channel), Box::<[u8]>::from(message));
-    let (sender, receiver) = oneshot::channel();
-    session.tenant.database.on_lane(
-        Vec::new(),
-        || true,
-        move |_| {
-            // The publisher may be gone.
-            let _ = sender.send(tenant.pubsub.publish_unlocked(&channel, &message, limit, now_ms));
-        },
-    )?;
-    let receivers = receiver.await.map_err(|_| Error::text(VANISHED))?;
+    let (tenant, named) = (Arc::clone(&session.tenant), Box::<[u8]>::from(channel));
+    let receivers = if session.holds_messages_back() {
+        let receivers = elsewhere(session, move || tenant.pubsub.receivers_unlocked(&named)).await?;
+        session.hold_message(channel, message);
+        receivers
+    } else {
+        let (limit, (_, now_ms)) = (session.node.output_limit_pubsub(), session.worker.now());
+        let message = Box::<[u8]>::from(message);
+        elsewhere(session, move || tenant.pubsub.publish_unlocked(&named, &message, limit, now_ms)).await?
+    };
     reply.integer(receivers as i64);
     Ok(())
+}
+
+/// Runs `job` on the slow lane.
+async fn elsewhere<T: Send + 'static>(session: &Session, job: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (sender, receiver) = oneshot::channel();
+    // The client may be gone.
+    session.tenant.database.on_lane(Vec::new(), || true, move |_| drop(sender.send(job())))?;
+    receiver.await.map_err(|_| Error::text(VANISHED))
 }
 
 /// `PUBSUB CHANNELS [pattern]`
@@ -218,17 +220,11 @@ fn channels(
 async fn channels_in_turns(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
     let LastOfSubcommand(pattern) = parse::<LastOfSubcommand<&[u8]>>(request, 2)?;
     let (tenant, pattern) = (Arc::clone(&session.tenant), pattern.map(Box::<[u8]>::from));
-    let (sender, receiver) = oneshot::channel();
-    session.tenant.database.on_lane(
-        Vec::new(),
-        || true,
-        move |_| {
-            let glob = pattern.as_deref().map(Glob::new).transpose();
-            // The client may be gone.
-            let _ = sender.send(glob.map(|glob| tenant.pubsub.channels_unlocked(glob.as_ref())));
-        },
-    )?;
-    let channels = receiver.await.map_err(|_| Error::text(VANISHED))??;
+    let find = move || {
+        let glob = pattern.as_deref().map(Glob::new).transpose();
+        glob.map(|glob| tenant.pubsub.channels_unlocked(glob.as_ref()))
+    };
+    let channels = elsewhere(session, find).await??;
     reply.array(channels.len());
     for some in channels.chunks(NAMES_OF_A_TURN) {
         some.iter().for_each(|channel| reply.bulk(channel));
