@@ -8,6 +8,7 @@
 //! | `OBJECT ENCODING` | where 7.0 says `quicklist`, 7.2 may say `listpack`; see [`same_encoding`] for sets |
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
+//! | `XPENDING`, `XINFO` | without times, and without the number of nodes of Redis's radix tree |
 //! | searches by distance | without the order of equally distant members |
 //! | `LPOS` with the lowest `RANK`; arguments of `BITCOUNT` and `BITPOS` for a key that is missing or no string | refused, as 7.2 does |
 //! | HyperLogLogs | without the count that Redis's `PFCOUNT` caches in them |
@@ -56,6 +57,8 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
             b"ENCODING" => is_older && same_encoding(ours, theirs),
             _ => ours.number().is_some() && theirs.number().is_some(),
         },
+        b"XPENDING" => without_idle(ours) == without_idle(theirs),
+        b"XINFO" => without_times(ours) == without_times(theirs),
         _ if name.starts_with(b"GEO") && is_by_distance(words) => same_places(peer, words, ours, theirs),
         _ if name.starts_with(b"Z") => is_older && same_numbers(ours, theirs),
         _ => without_cached_counts(ours) == without_cached_counts(theirs),
@@ -149,6 +152,41 @@ fn without_cached_counts(reply: &Reply) -> Reply {
             Reply::Bulk(*kind, Some([&bytes[..8], &bytes[16..]].concat()))
         }
         Reply::Many(kind, Some(items)) => Reply::Many(*kind, Some(items.iter().map(without_cached_counts).collect())),
+        _ => reply.clone(),
+    }
+}
+
+/// The entries that `XPENDING` lists, without the time since their delivery.
+fn without_idle(reply: &Reply) -> Reply {
+    match reply {
+        Reply::Many(kind, Some(items)) if matches!(items[..], [Reply::Bulk(..), Reply::Bulk(..), _, _]) => {
+            Reply::Many(*kind, Some(vec![items[0].clone(), items[1].clone(), items[3].clone()]))
+        }
+        Reply::Many(kind, Some(items)) => Reply::Many(*kind, Some(items.iter().map(without_idle).collect())),
+        _ => reply.clone(),
+    }
+}
+
+/// What `XINFO` says without times, without what Redis 7.0 does not say, and without the nodes of Redis's tree of nodes.
+fn without_times(reply: &Reply) -> Reply {
+    const MOMENTS_FROM: f64 = 1e12;
+    const LEFT_OUT: [&[u8]; 5] = [b"idle", b"inactive", b"seen-time", b"active-time", b"radix-tree-nodes"];
+    match reply {
+        Reply::Line(':', _) if reply.number().is_some_and(|number| number >= MOMENTS_FROM) => {
+            Reply::Line(':', "0".into())
+        }
+        Reply::Many(kind, Some(items)) => {
+            let mut kept = Vec::new();
+            let mut items = items.iter();
+            while let Some(item) = items.next() {
+                if item.bytes().is_some_and(|name| LEFT_OUT.contains(&name)) {
+                    items.next();
+                } else {
+                    kept.push(without_times(item));
+                }
+            }
+            Reply::Many(*kind, Some(kept))
+        }
         _ => reply.clone(),
     }
 }

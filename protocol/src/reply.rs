@@ -445,6 +445,13 @@ impl Reply {
         self.move_header(start, end);
     }
 
+    /// As [`Self::array_since`], with the header of a map of `pairs` pairs.
+    pub fn map_since(&mut self, start: usize, pairs: usize) {
+        let end = self.buffer.len();
+        self.map(pairs);
+        self.move_header(start, end);
+    }
+
     fn move_header(&mut self, start: usize, end: usize) {
         if self.refused.is_some() || self.is_deferred {
             return;

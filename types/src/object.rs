@@ -77,7 +77,7 @@ impl Object {
             Object::Hash(hash) => hash.len(),
             Object::Set(set) => set.len(),
             Object::SortedSet(set) => set.len(),
-            Object::Stream(stream) => stream.len(),
+            Object::Stream(stream) => stream.parts(),
         }
     }
 

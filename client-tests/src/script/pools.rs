@@ -3,12 +3,13 @@
 use super::Random;
 
 /// Preferred keys of a family, so that most commands meet the type they want. The others come by chance.
-const KEYS: [(&str, &[&str]); 5] = [
+const KEYS: [(&str, &[&str]); 6] = [
     ("string", &["s1", "s2", "s3", "{s}4"]),
     ("hash", &["h1", "h2", "h3"]),
     ("list", &["l1", "l2", "l3", "{l}4"]),
     ("set", &["t1", "t2", "t3", "{t}4"]),
     ("zset", &["z1", "z2", "z3", "{z}4"]),
+    ("stream", &["e1", "e1", "e2", "{e}3"]),
 ];
 
 const JUNK: [&[u8]; 15] = [
@@ -53,6 +54,7 @@ const LONG: [u8; 90] = [b'x'; 90];
 #[derive(Default)]
 pub struct Pools {
     expiries: u64,
+    ids: u64,
 }
 
 impl Pools {
@@ -60,11 +62,11 @@ impl Pools {
         let pick = |random: &mut Random, words: &[&str]| random.pick(words).as_bytes().to_vec();
         let number = |n: i64| n.to_string().into_bytes();
         match pool {
-            "string" | "hash" | "list" | "set" | "zset" if !random.one_in(6) => {
+            "string" | "hash" | "list" | "set" | "zset" | "stream" if !random.one_in(6) => {
                 let (_, keys) = KEYS.iter().find(|(family, _)| *family == pool).expect("one of the families");
                 pick(random, keys)
             }
-            "key" | "string" | "hash" | "list" | "set" | "zset" => {
+            "key" | "string" | "hash" | "list" | "set" | "zset" | "stream" => {
                 if random.one_in(12) {
                     return b"nokey".to_vec();
                 }
@@ -72,6 +74,27 @@ impl Pools {
                 pick(random, keys)
             }
             "junk" => random.pick(&JUNK).to_vec(),
+            // They grow while the script runs, so that most are above the last one, and near the present ones.
+            "id" => {
+                self.ids += u64::from(random.one_in(4));
+                let ms = self.ids.saturating_sub([0, 0, 0, 1, 2, 5, 20][random.below(7)]);
+                match random.below(40) {
+                    0 => pick(random, &["0-0", "x", "18446744073709551615-18446744073709551615", "-", "5-", "1-1-1"]),
+                    1 => number(ms as i64),
+                    2 => format!("{ms}-*").into_bytes(),
+                    n => format!("{ms}-{}", n / 8).into_bytes(),
+                }
+            }
+            "id-bound" => match random.below(8) {
+                0 => b"-".to_vec(),
+                1 | 2 => b"+".to_vec(),
+                3 => [b"(".to_vec(), self.word("id", random)].concat(),
+                _ => self.word("id", random),
+            },
+            "group" => pick(random, &["g", "g", "g", "other"]),
+            "consumer" => pick(random, &["alice", "bob", "carol"]),
+            // Nothing that matters depends on a few milliseconds.
+            "idle" => pick(random, &["0", "0", "0", "3600000", "86400000", "-1", "x"]),
             "value" => match random.below(12) {
                 0..3 => number(random.below(200) as i64 - 100),
                 3 => pick(

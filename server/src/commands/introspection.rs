@@ -180,17 +180,8 @@ fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
     match spec.find {
         Find::Range { first, .. } => write_search(reply, "index", &[("index", i64::from(first))]),
         Find::Counted { at } => write_search(reply, "index", &[("index", i64::from(at))]),
-        Find::After { word, from } => {
-            reply.map(2);
-            reply.bulk(b"type");
-            reply.bulk(b"keyword");
-            reply.bulk(b"spec");
-            reply.map(2);
-            reply.bulk(b"keyword");
-            reply.bulk(word.as_bytes());
-            reply.bulk(b"startfrom");
-            reply.integer(from.into());
-        }
+        Find::After { word, from } => write_search_of_word(reply, word, from),
+        Find::Streams { from } => write_search_of_word(reply, "STREAMS", from),
         Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
     }
     reply.bulk(b"find_keys");
@@ -200,9 +191,22 @@ fn write_key_spec(reply: &mut Reply, spec: &KeySpec) {
             write_search(reply, "range", &fields);
         }
         Find::After { .. } => write_search(reply, "range", &[("lastkey", 0), ("keystep", 1), ("limit", 0)]),
+        Find::Streams { .. } => write_search(reply, "range", &[("lastkey", -1), ("keystep", 1), ("limit", 2)]),
         Find::Counted { .. } => write_search(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]),
         Find::Store | Find::Unknown => write_search(reply, "unknown", &[]),
     }
+}
+
+fn write_search_of_word(reply: &mut Reply, word: &str, from: u8) {
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"keyword");
+    reply.bulk(b"spec");
+    reply.map(2);
+    reply.bulk(b"keyword");
+    reply.bulk(word.as_bytes());
+    reply.bulk(b"startfrom");
+    reply.integer(from.into());
 }
 
 fn write_search(reply: &mut Reply, kind: &str, fields: &[(&str, i64)]) {

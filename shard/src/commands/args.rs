@@ -26,6 +26,11 @@ impl<'a> Args<'a> {
         String::from_utf8_lossy(self.request.arg(0)).to_lowercase()
     }
 
+    /// The name of a subcommand as error texts repeat it.
+    pub fn subcommand(&self) -> String {
+        self.request.get(1).map(|word| repeated(word).into_owned()).unwrap_or_default()
+    }
+
     #[inline]
     pub fn len(&self) -> usize {
         self.request.len() - self.next

@@ -27,6 +27,7 @@ mod sets;
 mod sort;
 mod sorted_sets;
 pub mod staging;
+mod streams;
 mod strings;
 #[cfg(test)]
 mod table_tests;
@@ -65,6 +66,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     sets::FAMILY,
     sorted_sets::FAMILY,
     geo::FAMILY,
+    streams::FAMILY,
 ];
 
 /// `run!(get)` wraps `fn get(db, reply, arguments)` so that its argument tuple is parsed from the request; for a

@@ -6,6 +6,7 @@
 use bitflags::bitflags;
 use dormouse_protocol::{Request, Version};
 
+use crate::commands::args::Word;
 use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
 
@@ -220,6 +221,8 @@ pub enum Find {
     Store,
     /// The last argument after `word`, which stands at `from` or behind.
     After { word: &'static str, from: u8 },
+    /// The first half of the arguments after the word `STREAMS`, which follows the options of `XREAD`.
+    Streams { from: u8 },
     /// The arguments don't say: the names are made from values.
     Unknown,
 }
@@ -272,6 +275,7 @@ impl KeySpec {
             }
             Find::Store => last_after(request, "STORE", 2),
             Find::After { word, from } => last_after(request, word, from.into()),
+            Find::Streams { .. } => streams(request),
             Find::Unknown => (len, len, 1),
         };
         (first..end.max(first)).step_by(step)
@@ -293,6 +297,23 @@ fn last_after(request: Request<'_>, word: &str, from: usize) -> (usize, usize, u
     let follows = |at: &usize| request.arg(at - 1).eq_ignore_ascii_case(word.as_bytes());
     let at = (from + 1..request.len()).rev().find(follows).unwrap_or(request.len());
     (at, (at + 1).min(request.len()), 1)
+}
+
+/// The keys of `XREAD` and `XREADGROUP`, as a run. The values of options are passed over.
+fn streams(request: Request<'_>) -> (usize, usize, usize) {
+    let len = request.len();
+    let mut at = 1;
+    while let Some(word) = request.get(at) {
+        let word = Word::new(word);
+        at += match word.as_bytes() {
+            b"BLOCK" | b"COUNT" => 2,
+            b"GROUP" => 3,
+            b"NOACK" => 1,
+            b"STREAMS" if (len - at) % 2 == 1 => return (at + 1, at + 1 + (len - at - 1) / 2, 1),
+            _ => break,
+        };
+    }
+    (len, len, 1)
 }
 
 /// The state that a session's earlier commands have set for a command.

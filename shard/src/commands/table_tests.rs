@@ -56,7 +56,7 @@ fn the_arity_covers_the_keys() {
                 Find::Range { first, last: ..0, .. } => i64::from(first) - 1,
                 Find::Range { first, last, .. } => i64::from(first) + i64::from(last),
                 Find::Counted { at } => i64::from(at) + 1,
-                Find::Store | Find::After { .. } | Find::Unknown => 0,
+                Find::Store | Find::After { .. } | Find::Streams { .. } | Find::Unknown => 0,
             };
             assert!(needed < least, "{name} may be too short for its keys");
         }
@@ -127,6 +127,21 @@ fn the_key_after_store_is_found() {
 }
 
 #[test]
+fn the_keys_after_streams_are_found() {
+    let keys = |line: &str| {
+        let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
+        let request = OwnedRequest::from_args(&words);
+        let (row, _) = super::find(request.as_request()).expect("the command is ours");
+        row.key_indexes(request.as_request()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("XREAD COUNT 5 streams a b 0 $"), [4, 5]);
+    assert_eq!(keys("XREAD STREAMS STREAMS 0"), [2]);
+    assert_eq!(keys("XREAD STREAMS a b 0"), [0; 0]);
+    assert_eq!(keys("XREAD COUNT 5 a STREAMS b 0"), [0; 0]);
+    assert_eq!(keys("XREADGROUP NOACK GROUP STREAMS streams BLOCK 5 STREAMS a >"), [8]);
+}
+
+#[test]
 fn every_command_is_documented() {
     for (name, _, Command { row, .. }) in rows() {
         for (what, text) in [("summary", row.summary), ("since", row.since), ("complexity", row.complexity)] {
@@ -166,6 +181,7 @@ fn ours(row: &Row, categories: Category) -> Facts {
             Find::Range { first, last, step } => format!("{first}: range {last} {step}"),
             Find::Counted { at } => format!("{at}: keynum 0 1 1"),
             Find::After { word, from } => format!("{word} from {from}: range 0 1"),
+            Find::Streams { from } => format!("STREAMS from {from}: range -1 1"),
             Find::Store | Find::Unknown => "unknown".to_owned(),
         };
         (words(&mut spec.access.names()), spec.notes.to_owned(), place)

@@ -39,6 +39,7 @@ const COUNTS: &str = "DORMOUSE_COUNTS";
 /// | `{fields}`, `{scores}`, `{places}` | members with a value, a score, a longitude and a latitude |
 /// | `{keys}`, `{pairs}` | keys of the keyspace, alone and with a value |
 /// | `{steps}` | steps of `BITFIELD` |
+/// | `{ids}` | ids of entries |
 /// | `{bytes}` | one word of 64 times as many bytes |
 /// | `{class}` | a pattern that is one class |
 /// | `{dump}` | the answer of `DUMP` for `k` |
@@ -274,6 +275,55 @@ const SAMPLES: &[(&str, &str)] = &[
     ("GEORADIUS_RO k 15 37 20000 km WITHDIST", "geo"),
     ("GEORADIUSBYMEMBER k m1 20000 km", "geo"),
     ("GEORADIUSBYMEMBER_RO k m1 20000 km", "geo"),
+    ("XADD k * f v", "stream"),
+    ("XADD k * {fields}", "stream"),
+    ("XADD k * f {bytes}", "stream"),
+    ("XADD k MAXLEN 1 * f v", "stream"),
+    ("XADD k MAXLEN ~ 1 * f v", "stream"),
+    ("XADD k MINID 9999 9999 f v", "stream"),
+    ("XLEN k", "stream"),
+    ("XRANGE k - +", "stream"),
+    ("XRANGE k {middle} {middle}", "stream"),
+    ("XRANGE k - + COUNT 1", "stream"),
+    ("XREVRANGE k + -", "stream"),
+    ("XREVRANGE k + - COUNT 1", "stream"),
+    ("XDEL k {middle}", "stream"),
+    ("XDEL k {ids}", "stream"),
+    ("XTRIM k MAXLEN 1", "stream"),
+    ("XTRIM k MINID {middle}", "stream"),
+    ("XSETID k 99999", "stream"),
+    ("XREAD STREAMS k 0", "stream"),
+    ("XREAD STREAMS k $", "stream"),
+    ("XREAD STREAMS k {middle}", "stream"),
+    ("XREAD COUNT 1 STREAMS k none 0 0", "stream"),
+    ("XREADGROUP GROUP unread c STREAMS k >", "stream"),
+    ("XREADGROUP GROUP unread c COUNT 1 STREAMS k >", "stream"),
+    ("XREADGROUP GROUP read c STREAMS k >", "stream"),
+    ("XREADGROUP GROUP read c STREAMS k 0", "stream"),
+    ("XGROUP CREATE k new $", "stream"),
+    ("XGROUP SETID k read 0", "stream"),
+    ("XGROUP DESTROY k read", "stream"),
+    ("XGROUP CREATECONSUMER k read new", "stream"),
+    ("XGROUP DELCONSUMER k read c", "stream"),
+    ("XACK k read {middle}", "stream"),
+    ("XACK k read {ids}", "stream"),
+    ("XPENDING k read", "stream"),
+    ("XPENDING k read - + {n}", "stream"),
+    ("XPENDING k read IDLE 99999 - + 1", "stream"),
+    ("XCLAIM k read d 0 {middle}", "stream"),
+    ("XCLAIM k read d 0 {ids}", "stream"),
+    ("XCLAIM k unread d 0 {ids} FORCE", "stream"),
+    ("XAUTOCLAIM k read d 0 0", "stream"),
+    ("XAUTOCLAIM k read d 0 0 COUNT {n}", "stream"),
+    ("XINFO STREAM k", "stream"),
+    ("XINFO STREAM k FULL", "stream"),
+    ("XINFO STREAM k FULL COUNT 0", "stream"),
+    ("XINFO GROUPS k", "stream"),
+    ("XINFO CONSUMERS k read", "stream"),
+    ("DEL k", "stream"),
+    ("COPY k d", "stream"),
+    ("DUMP k", "stream"),
+    ("RESTORE d 0 {dump}", "stream"),
 ];
 
 /// Collections are tried twice: with many elements, and with few that are long.
@@ -384,6 +434,14 @@ fn filled(size: usize) -> Bench {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         bench.run_args(&words);
     }
+    for n in 1..=size {
+        bench.run(&format!("XADD stream {n} field value:{n}"));
+    }
+    for line in
+        ["XGROUP CREATE stream read 0", "XREADGROUP GROUP read c STREAMS stream >", "XGROUP CREATE stream unread 0"]
+    {
+        bench.run(line);
+    }
     bench
 }
 
@@ -447,6 +505,7 @@ fn words(bench: &mut Bench, line: &str, size: usize) -> Vec<Vec<u8>> {
             "{places}" => each(&|n, word| _ = write!(word, "{}.{n} {}.{n} m{n}", n % 170, n % 80)),
             "{keys}" => each(&|n, word| _ = write!(word, "key:{n}")),
             "{pairs}" => each(&|n, word| _ = write!(word, "key:{n} v")),
+            "{ids}" => each(&|n, word| _ = write!(word, "{}", n + 1)),
             "{steps}" => each(&|n, word| _ = write!(word, "GET u8 {}", n % 64)),
             "{dump}" => {
                 let reply = bench.run_raw(&[b"DUMP", b"k"]);

@@ -24,6 +24,7 @@ pub enum EventClass {
     Set,
     Hash,
     SortedSet,
+    Stream,
     Expired,
     Evicted,
 }
@@ -38,6 +39,7 @@ impl EventClass {
             Self::Set => 's',
             Self::Hash => 'h',
             Self::SortedSet => 'z',
+            Self::Stream => 't',
             Self::Expired => 'x',
             Self::Evicted => 'e',
         }
@@ -80,6 +82,10 @@ impl KeyEvent {
 
     pub const fn hash(name: &'static str) -> Self {
         Self::new(EventClass::Hash, name)
+    }
+
+    pub const fn stream(name: &'static str) -> Self {
+        Self::new(EventClass::Stream, name)
     }
 
     pub const fn sorted_set(name: &'static str) -> Self {

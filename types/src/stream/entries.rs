@@ -227,6 +227,13 @@ impl StreamEntries {
         self.nodes.len()
     }
 
+    /// The number of entries with ids from `start` to `end`, at most: that of the nodes in which they may be.
+    pub fn len_at_most(&self, start: StreamId, end: StreamId) -> usize {
+        let Some(last) = self.node_of(end).filter(|_| start <= end) else { return 0 };
+        let nodes = last + 1 - self.node_of(start).unwrap_or(0).min(last);
+        nodes.saturating_mul(NODE_ENTRIES_MAX).min(self.len)
+    }
+
     /// The node that holds an id if any does: the last one that does not begin after it.
     fn node_of(&self, id: StreamId) -> Option<usize> {
         let last = self.nodes.len().checked_sub(1)?;

@@ -79,6 +79,12 @@ impl Stream {
         self.len() == 0
     }
 
+    /// The number of entries, groups, consumers and pending entries.
+    pub fn parts(&self) -> usize {
+        let groups = self.groups().map(|group| 1 + group.consumer_len() + group.pending_len());
+        self.len() + groups.sum::<usize>()
+    }
+
     pub fn encoding(&self) -> &'static str {
         "stream"
     }

@@ -1,0 +1,464 @@
+//! Streams: entries under ascending ids, read by range, by waiting clients, or by the consumers of a group.
+//!
+//! A stream without entries exists until it is deleted: its groups and its last id stay.
+//!
+//! Commands on one stream are their own effects: the ids and times that they choose follow from the effect's time. A
+//! consumer's attempt to read that finds nothing changes only when the consumer was seen, and is not recorded, as in
+//! Redis's own log.
+
+mod groups;
+mod ids;
+mod info;
+mod pending;
+mod reading;
+#[cfg(test)]
+mod tests;
+mod trimming;
+
+use dormouse_protocol::{Reply, Request};
+use dormouse_types::stream::{Head, StreamEntries, Trim, Until};
+use dormouse_types::{Stream, StreamId};
+
+use self::ids::{ids, range_end, range_start, strict_id, write_entries, write_id};
+use self::trimming::{AddOptions, TrimOptions};
+use crate::commands::args::{Args, Argument, Rest, integer, parse};
+use crate::commands::{
+    Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, cost, exactly, run, write_help,
+};
+use crate::error::{Error, Result};
+use crate::keyspace::changes::KeyEvent;
+use crate::keyspace::{Change, Keyspace};
+
+const READ: Flags = Flags::READ;
+const WRITE: Flags = Flags::WRITE;
+const WRITE_FAST: Flags = WRITE.union(Flags::FAST);
+const GROW: Flags = WRITE.union(Flags::DENY_OOM);
+const GROW_FAST: Flags = GROW.union(Flags::FAST);
+const WAIT: Flags = READ.union(Flags::BLOCKING);
+const WAIT_IN_GROUP: Flags = WRITE.union(Flags::BLOCKING).union(Flags::BY_KEY);
+
+const READS: Access = Access::RO.union(Access::ACCESS);
+const UPDATES: Access = Access::RW.union(Access::UPDATE);
+const DELETES: Access = Access::RW.union(Access::DELETE);
+const INSERTS: Access = Access::RW.union(Access::INSERT);
+const KEY_LOOK: &[KeySpec] = &[KeySpec::one(1, Access::RO)];
+const KEY_READ: &[KeySpec] = &[KeySpec::one(1, READS)];
+const KEY_UPDATE: &[KeySpec] = &[KeySpec::one(1, UPDATES)];
+const KEY_ADD: &[KeySpec] =
+    &[KeySpec::one(1, UPDATES).notes("UPDATE instead of INSERT because of the optional trimming feature")];
+const KEY_DELETE: &[KeySpec] = &[KeySpec::one(1, DELETES)];
+const SECOND_READ: &[KeySpec] = &[KeySpec::one(2, READS)];
+const SECOND_INSERT: &[KeySpec] = &[KeySpec::one(2, INSERTS)];
+const SECOND_UPDATE: &[KeySpec] = &[KeySpec::one(2, UPDATES)];
+const SECOND_DELETE: &[KeySpec] = &[KeySpec::one(2, DELETES)];
+const KEYS_READ: &[KeySpec] = &[streams(1)];
+const KEYS_READ_IN_GROUP: &[KeySpec] = &[streams(4)];
+
+const VARIES: &[&str] = &["nondeterministic_output"];
+
+/// Looking for an entry in its node, as a cost.
+const NODE_COST: usize = 10;
+
+const fn streams(from: u8) -> KeySpec {
+    KeySpec { access: READS, find: Find::Streams { from }, notes: "" }
+}
+
+const fn event(name: &'static str) -> KeyEvent {
+    KeyEvent::stream(name)
+}
+
+pub(crate) const FAMILY: Family<Run> = Family {
+    group: "stream",
+    category: Category::STREAM,
+    commands: &[
+        Command::new("XADD", at_least(5), KEY_ADD, GROW_FAST, run!(xadd))
+            .event(event("xadd"))
+            .tips(VARIES)
+            .doc(
+                "5.0.0",
+                "O(1) when adding a new entry, O(N) when trimming where N being the number of entries evicted.",
+                "Appends a new message to a stream. Creates the key if it doesn't exist.",
+            )
+            .cost(|db, request| match parse::<(&[u8], AddOptions<'_>)>(request, 1) {
+                Ok((key, added)) => added.options.trim.map_or(0, |trim| cost_of_trim(db, key, trim)),
+                Err(_) => 0,
+            }),
+        Command::new("XLEN", exactly(2), KEY_LOOK, READ.union(Flags::FAST), run!(xlen)).doc(
+            "5.0.0",
+            "O(1)",
+            "Return the number of messages in a stream.",
+        ),
+        Command::new("XRANGE", at_least(4), KEY_READ, READ, run!(xrange))
+            .doc(
+                "5.0.0",
+                "O(N) with N being the number of elements being returned. If N is constant (e.g. always asking for the \
+                 first 10 elements with COUNT), you can consider it O(1).",
+                "Returns the messages from a stream within a range of IDs.",
+            )
+            .cost(|db, request| cost_of_range(db, request, 2, 3)),
+        Command::new("XREVRANGE", at_least(4), KEY_READ, READ, run!(xrevrange))
+            .doc(
+                "5.0.0",
+                "O(N) with N being the number of elements returned. If N is constant (e.g. always asking for the first \
+                 10 elements with COUNT), you can consider it O(1).",
+                "Returns the messages from a stream within a range of IDs in reverse order.",
+            )
+            .cost(|db, request| cost_of_range(db, request, 3, 2)),
+        Command::new("XDEL", at_least(3), KEY_DELETE, WRITE_FAST, run!(xdel))
+            .event(event("xdel"))
+            .doc(
+                "5.0.0",
+                "O(1) for each single item to delete in the stream, regardless of the stream size.",
+                "Returns the number of messages after removing them from a stream.",
+            )
+            .cost(|_, request| (request.len() - 2) * NODE_COST),
+        Command::new("XTRIM", at_least(4), KEY_DELETE, WRITE, run!(xtrim))
+            .event(event("xtrim"))
+            .tips(VARIES)
+            .doc(
+                "5.0.0",
+                "O(N), with N being the number of evicted entries. Constant times are very small however, since entries \
+                 are organized in macro nodes containing multiple entries that can be released with a single \
+                 deallocation.",
+                "Deletes messages from the beginning of a stream.",
+            )
+            .cost(|db, request| match parse::<(&[u8], TrimOptions)>(request, 1) {
+                Ok((key, TrimOptions(trim))) => cost_of_trim(db, key, trim),
+                Err(_) => 0,
+            }),
+        Command::new("XSETID", at_least(3), KEY_UPDATE, GROW_FAST, run!(xsetid)).event(event("xsetid")).doc(
+            "5.0.0",
+            "O(1)",
+            "An internal command for replicating stream values.",
+        ),
+        Command::new("XREAD", at_least(4), KEYS_READ, WAIT, run!(reading::xread))
+            .doc(
+                "5.0.0",
+                "For each stream mentioned: O(N) with N being the number of elements being returned, it means that \
+                 XREAD-ing with a fixed COUNT is O(1). Note that when the BLOCK option is used, XADD will pay O(M) time \
+                 in order to serve the M clients blocked on the stream getting new data.",
+                "Returns messages from multiple streams with IDs greater than the ones requested. Blocks until a \
+                 message is available otherwise.",
+            )
+            .cost(reading::cost_of_xread),
+        Command::new("XREADGROUP", at_least(7), KEYS_READ_IN_GROUP, WAIT_IN_GROUP, run!(reading::xreadgroup))
+            .doc(
+                "5.0.0",
+                "For each stream mentioned: O(M) with M being the number of elements returned. If M is constant (e.g. \
+                 always asking for the first 10 elements with COUNT), you can consider it O(1). On the other side when \
+                 XREADGROUP blocks, XADD will pay the O(N) time in order to serve the N clients blocked on the stream \
+                 getting new data.",
+                "Returns new or historical messages from a stream for a consumer in a group. Blocks until a message is \
+                 available otherwise.",
+            )
+            .cost(reading::cost_of_xreadgroup)
+            .grows(reading::growth_of_xreadgroup),
+        Command::container(
+            "XGROUP",
+            &[
+                Command::new("CREATE", at_least(5), SECOND_INSERT, GROW, run!(groups::create, 2))
+                    .event(event("xgroup-create"))
+                    .doc("5.0.0", "O(1)", "Creates a consumer group."),
+                Command::new("SETID", at_least(5), SECOND_UPDATE, WRITE, run!(groups::set_id, 2))
+                    .event(event("xgroup-setid"))
+                    .doc("5.0.0", "O(1)", "Sets the last-delivered ID of a consumer group."),
+                Command::new("DESTROY", exactly(4), SECOND_DELETE, WRITE, run!(groups::destroy, 2))
+                    .event(event("xgroup-destroy"))
+                    .doc(
+                        "5.0.0",
+                        "O(N) where N is the number of entries in the group's pending entries list (PEL).",
+                        "Destroys a consumer group.",
+                    )
+                    .cost(groups::cost_of_group),
+                Command::new("CREATECONSUMER", exactly(5), SECOND_INSERT, GROW, run!(groups::create_consumer, 2))
+                    .event(event("xgroup-createconsumer"))
+                    .doc("6.2.0", "O(1)", "Creates a consumer in a consumer group."),
+                Command::new("DELCONSUMER", exactly(5), SECOND_DELETE, WRITE, run!(groups::delete_consumer, 2))
+                    .event(event("xgroup-delconsumer"))
+                    .doc("5.0.0", "O(1)", "Deletes a consumer from a consumer group.")
+                    .cost(groups::cost_of_group),
+                Command::new("HELP", exactly(2), &[], Flags::LOADING.union(Flags::STALE), run!(groups::help, 2)).doc(
+                    "5.0.0",
+                    "O(1)",
+                    "Returns helpful text about the different subcommands.",
+                ),
+            ],
+        )
+        .doc("5.0.0", "Depends on subcommand.", "A container for consumer groups commands."),
+        Command::new("XACK", at_least(4), KEY_UPDATE, WRITE_FAST, run!(pending::xack)).doc(
+            "5.0.0",
+            "O(1) for each message ID processed.",
+            "Returns the number of messages that were successfully acknowledged by the consumer group member of a stream.",
+        ),
+        Command::new("XPENDING", at_least(3), KEY_READ, READ, run!(pending::xpending))
+            .tips(VARIES)
+            .doc(
+                "5.0.0",
+                "O(N) with N being the number of elements returned, so asking for a small fixed number of entries per \
+                 call is O(1). O(M), where M is the total number of entries scanned when used with the IDLE filter. \
+                 When the command returns just the summary and the list of consumers is small, it runs in O(1) time; \
+                 otherwise, an additional O(N) time for iterating every consumer.",
+                "Returns the information and entries from a stream consumer group's pending entries list.",
+            )
+            .cost(pending::cost_of_xpending),
+        Command::new("XCLAIM", at_least(6), KEY_UPDATE, WRITE_FAST, run!(pending::xclaim))
+            .tips(VARIES)
+            .doc(
+                "5.0.0",
+                "O(log N) with N being the number of messages in the PEL of the consumer group.",
+                "Changes, or acquires, ownership of a message in a consumer group, as if the message was delivered a \
+                 consumer group member.",
+            )
+            .cost(|_, request| (request.len() - 5) * 2 * NODE_COST),
+        Command::new("XAUTOCLAIM", at_least(6), KEY_DELETE, WRITE_FAST, run!(pending::xautoclaim))
+            .tips(VARIES)
+            .doc(
+                "6.2.0",
+                "O(1) if COUNT is small.",
+                "Changes, or acquires, ownership of messages in a consumer group, as if the messages were delivered to as \
+                 consumer group member.",
+            )
+            .cost(pending::cost_of_xautoclaim),
+        Command::container(
+            "XINFO",
+            &[
+                Command::new("STREAM", at_least(3), SECOND_READ, READ, run!(info::stream, 2))
+                    .doc("5.0.0", "O(1)", "Returns information about a stream.")
+                    .cost(info::cost_of_stream),
+                Command::new("GROUPS", exactly(3), SECOND_READ, READ, run!(info::groups, 2))
+                    .doc("5.0.0", "O(1)", "Returns a list of the consumer groups of a stream.")
+                    .cost(|db, request| {
+                        db.peek_collection::<Stream>(request.arg(2)).map_or(0, |stream| stream.groups().len())
+                    }),
+                Command::new("CONSUMERS", exactly(4), SECOND_READ, READ, run!(info::consumers, 2))
+                    .tips(VARIES)
+                    .doc("5.0.0", "O(1)", "Returns a list of the consumers in a consumer group.")
+                    .cost(groups::cost_of_group),
+                Command::new("HELP", exactly(2), &[], Flags::LOADING.union(Flags::STALE), run!(info::help, 2)).doc(
+                    "5.0.0",
+                    "O(1)",
+                    "Returns helpful text about the different subcommands.",
+                ),
+            ],
+        )
+        .doc("5.0.0", "Depends on subcommand.", "A container for stream introspection commands."),
+    ],
+};
+
+/// Removing a node costs about as much as looking at two entries.
+fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], trim: Trim) -> usize {
+    let len = db.peek_collection::<Stream>(key).map_or(0, Stream::len);
+    let removed = match trim.until {
+        Until::Length(kept) => len.saturating_sub(kept),
+        Until::Id(_) => len,
+    };
+    let removed = if trim.limit > 0 { removed.min(trim.limit) } else { removed };
+    if removed == 0 { 0 } else { NODE_COST + removed / 4 }
+}
+
+/// The entries from argument `start` to argument `end`, up to the count.
+fn cost_of_range(db: &Keyspace<'_>, request: Request<'_>, start: usize, end: usize) -> usize {
+    let Some(stream) = db.peek_collection::<Stream>(request.arg(1)) else { return 0 };
+    let (Ok(start), Ok(end)) = (range_start(request.arg(start)), range_end(request.arg(end))) else { return 0 };
+    let count = match request.get(5).map(integer) {
+        None => usize::MAX,
+        Some(count) => count.map_or(0, |count| usize::try_from(count).unwrap_or(0)),
+    };
+    NODE_COST + cost::some(db, request.arg(1), stream.entries().len_at_most(start, end).min(count))
+}
+
+/// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] * | id field value [field value ...]`
+fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptions<'_>)) -> Result<()> {
+    let AddOptions { options, id: wanted, pairs } = added;
+    if wanted.is_some_and(|wanted| wanted.has_seq && wanted.id == StreamId::MIN) {
+        return Err(Error::text("ERR The ID specified in XADD must be greater than 0-0"));
+    }
+    let now = db.now();
+    let mut trimmed = 0;
+    let change = |stream: &mut Stream, _: &_| {
+        let id = new_id(stream.entries(), wanted, now);
+        if let Ok(id) = id {
+            let pairs = (0..pairs.len() / 2).map(|at| (pairs.at(2 * at), pairs.at(2 * at + 1)));
+            stream.append(id, pairs);
+            trimmed = options.trim.map_or(0, |trim| stream.trim(trim));
+        }
+        Change::when(id.is_ok(), id)
+    };
+    let id = match options.must_exist {
+        true => db.update_existing(key, change)?,
+        false => Some(db.update(key, change)?),
+    };
+    match id {
+        Some(id) => write_id(reply, id?),
+        None => reply.null(),
+    }
+    if trimmed > 0 {
+        db.tell(event("xtrim"), key);
+    }
+    Ok(())
+}
+
+/// The id of a new entry.
+fn new_id(entries: &StreamEntries, wanted: Option<ids::PartialId>, now_ms: u64) -> Result<StreamId> {
+    const EXHAUSTED: Error = Error::text("ERR The stream has exhausted the last possible ID, unable to add more items");
+    const TOO_LOW: Error =
+        Error::text("ERR The ID specified in XADD is equal or smaller than the target stream top item");
+    if entries.last == StreamId::MAX {
+        return Err(EXHAUSTED);
+    }
+    let id = match wanted {
+        None => entries.next_id(now_ms).ok_or(EXHAUSTED)?,
+        Some(wanted) if !wanted.has_seq && wanted.id.ms == entries.last.ms => {
+            StreamId { seq: entries.last.seq.checked_add(1).ok_or(TOO_LOW)?, ..wanted.id }
+        }
+        Some(wanted) => wanted.id,
+    };
+    if id > entries.last { Ok(id) } else { Err(TOO_LOW) }
+}
+
+/// `XLEN key`
+fn xlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
+    let len = db.read::<Stream>(key)?.map_or(0, Stream::len);
+    reply.integer(len as i64);
+    Ok(())
+}
+
+/// `XRANGE key start end [COUNT count]`
+fn xrange(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, start, end, options): (&[u8], &[u8], &[u8], Rest<'_>),
+) -> Result<()> {
+    range(db, reply, key, (start, end), options, false)
+}
+
+/// `XREVRANGE key end start [COUNT count]`
+fn xrevrange(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (key, end, start, options): (&[u8], &[u8], &[u8], Rest<'_>),
+) -> Result<()> {
+    range(db, reply, key, (start, end), options, true)
+}
+
+fn range(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    key: &[u8],
+    (start, end): (&[u8], &[u8]),
+    options: Rest<'_>,
+    is_backward: bool,
+) -> Result<()> {
+    let (start, end) = (range_start(start)?, range_end(end)?);
+    let mut count = None;
+    let mut words = options.iter();
+    while let Some(word) = words.next() {
+        let value = words.next().filter(|_| word.eq_ignore_ascii_case(b"COUNT")).ok_or(Error::Syntax)?;
+        count = Some(usize::try_from(integer(value)?).unwrap_or(0));
+    }
+    let Some(stream) = db.read::<Stream>(key)? else {
+        reply.array(0);
+        return Ok(());
+    };
+    if count == Some(0) {
+        reply.null_array();
+        return Ok(());
+    }
+    let entries = stream.entries();
+    let count = count.unwrap_or(0);
+    match is_backward {
+        false => write_entries(reply, entries.range(start, end), count),
+        true => write_entries(reply, entries.range_back(start, end), count),
+    };
+    Ok(())
+}
+
+/// `XDEL key id [id ...]`
+fn xdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Rest<'_>)) -> Result<()> {
+    // The key is looked at first, and without it any text is an id.
+    if db.read::<Stream>(key)?.is_none() {
+        reply.integer(0);
+        return Ok(());
+    }
+    let ids = ids(words.iter())?;
+    let deleted = db.update_existing(key, |stream: &mut Stream, _| {
+        let deleted = stream.delete(ids.iter().copied());
+        Change::when(deleted > 0, deleted)
+    })?;
+    reply.integer(deleted.unwrap_or(0) as i64);
+    Ok(())
+}
+
+/// `XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count]`
+fn xtrim(db: &mut Keyspace<'_>, reply: &mut Reply, (key, TrimOptions(trim)): (&[u8], TrimOptions)) -> Result<()> {
+    let removed = db.update_existing(key, |stream: &mut Stream, _| {
+        let removed = stream.trim(trim);
+        Change::when(removed > 0, removed)
+    })?;
+    reply.integer(removed.unwrap_or(0) as i64);
+    Ok(())
+}
+
+/// `XSETID key last-id [ENTRIESADDED entries-added] [MAXDELETEDID max-deleted-id]`
+fn xsetid(db: &mut Keyspace<'_>, reply: &mut Reply, (key, wanted): (&[u8], NewHead)) -> Result<()> {
+    let set = db.update_existing(key, |stream: &mut Stream, _| {
+        let head = wanted.head(stream.entries());
+        if let Ok(head) = head {
+            stream.set_head(head);
+        }
+        Change::when(head.is_ok(), head.map(drop))
+    })?;
+    set.ok_or(Error::NoSuchKey)??;
+    reply.ok();
+    Ok(())
+}
+
+struct NewHead {
+    last: StreamId,
+    added: Option<u64>,
+    max_deleted: StreamId,
+}
+
+impl<'a> Argument<'a> for NewHead {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let last = strict_id(args.bytes()?, 0)?;
+        let mut head = NewHead { last, added: None, max_deleted: StreamId::MIN };
+        while !args.is_empty() {
+            let has_more = args.len() > 1;
+            if has_more && args.word("ENTRIESADDED") {
+                let added = u64::try_from(integer(args.bytes()?)?);
+                head.added = Some(added.map_err(|_| Error::text("ERR entries_added must be positive"))?);
+            } else if has_more && args.word("MAXDELETEDID") {
+                head.max_deleted = strict_id(args.bytes()?, 0)?;
+                if last < head.max_deleted {
+                    let text = "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id";
+                    return Err(Error::text(text));
+                }
+            } else {
+                return Err(Error::Syntax);
+            }
+        }
+        Ok(head)
+    }
+}
+
+impl NewHead {
+    fn head(&self, entries: &StreamEntries) -> Result<Head> {
+        let refuse = |text| Err(Error::text(text));
+        if self.last < entries.max_deleted {
+            return refuse("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id");
+        }
+        if entries.last_existing().is_some_and(|last| self.last < last) {
+            return refuse("ERR The ID specified in XSETID is smaller than the target stream top item");
+        }
+        if !entries.is_empty() && self.added.is_some_and(|added| added < entries.len() as u64) {
+            return refuse("ERR The entries_added specified in XSETID is smaller than the target stream length");
+        }
+        let mut head = Head { last: self.last, ..entries.head() };
+        head.added = self.added.unwrap_or(head.added);
+        if self.max_deleted != StreamId::MIN {
+            head.max_deleted = self.max_deleted;
+        }
+        Ok(head)
+    }
+}

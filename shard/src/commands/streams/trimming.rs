@@ -1,0 +1,124 @@
+//! `[MAXLEN | MINID [= | ~] threshold] [LIMIT count]`, for `XADD` and `XTRIM`.
+
+use dormouse_types::stream::{NODE_ENTRIES_MAX, Trim, Until};
+
+use super::ids::{PartialId, partial_id, strict_id};
+use crate::commands::args::{Args, Argument, Rest, integer};
+use crate::error::{Error, Result};
+
+/// Approximate trimming removes at most so many entries at once, unless a client says otherwise.
+const LIMIT: usize = 100 * NODE_ENTRIES_MAX;
+
+/// What stands before the id of `XADD`.
+#[derive(Debug, Default)]
+pub struct Options {
+    pub trim: Option<Trim>,
+    pub must_exist: bool,
+}
+
+/// The options of `XADD`, the id, and the words after it.
+#[derive(Debug)]
+pub struct AddOptions<'a> {
+    pub options: Options,
+    /// `None`: `*`.
+    pub id: Option<PartialId>,
+    pub pairs: Rest<'a>,
+}
+
+impl<'a> Argument<'a> for AddOptions<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let name = args.name();
+        let options = read(args, true)?;
+        // Without an id there are no pairs either.
+        let id = match args.take::<Option<&[u8]>>()? {
+            None | Some(b"*") => None,
+            Some(word) => Some(partial_id(word)?),
+        };
+        let pairs: Rest<'a> = args.take()?;
+        if pairs.len() < 2 || !pairs.len().is_multiple_of(2) {
+            return Err(Error::WrongArity(name));
+        }
+        Ok(AddOptions { options, id, pairs })
+    }
+}
+
+/// The options of `XTRIM`.
+#[derive(Debug)]
+pub struct TrimOptions(pub Trim);
+
+impl<'a> Argument<'a> for TrimOptions {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let options = read(args, false)?;
+        options
+            .trim
+            .map(TrimOptions)
+            .ok_or(Error::text("ERR syntax error, XTRIM must be called with a trimming strategy"))
+    }
+}
+
+/// Reads options up to the id of `XADD`, or to the end.
+fn read(args: &mut Args<'_>, is_add: bool) -> Result<Options> {
+    let mut options = Options::default();
+    let mut limit = None;
+    let mut until = None;
+    while let Some(word) = args.upper() {
+        let has_more = args.len() > 1;
+        match word.as_bytes() {
+            name @ (b"MAXLEN" | b"MINID") if has_more => {
+                if until.is_some() {
+                    let text = "ERR syntax error, MAXLEN and MINID options at the same time are not compatible";
+                    return Err(Error::text(text));
+                }
+                let is_length = name == b"MAXLEN";
+                args.skip();
+                let is_approximate = match args.peek() {
+                    Some(b"~") if args.len() > 1 => true,
+                    Some(b"=") if args.len() > 1 => false,
+                    _ => {
+                        until = Some((threshold(args.bytes()?, is_length)?, false));
+                        continue;
+                    }
+                };
+                args.skip();
+                until = Some((threshold(args.bytes()?, is_length)?, is_approximate));
+            }
+            b"LIMIT" if has_more => {
+                args.skip();
+                let count = usize::try_from(integer(args.bytes()?)?);
+                limit = Some(count.map_err(|_| Error::text("ERR The LIMIT argument must be >= 0."))?);
+            }
+            b"NOMKSTREAM" if is_add => {
+                args.skip();
+                options.must_exist = true;
+            }
+            _ if is_add => break,
+            _ => return Err(Error::Syntax),
+        }
+    }
+    let Some((until, is_approximate)) = until else {
+        return match limit {
+            // Redis does not notice a limit of nothing.
+            Some(1..) => {
+                Err(Error::text("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"))
+            }
+            Some(0) if is_add => {
+                Err(Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option"))
+            }
+            _ => Ok(options),
+        };
+    };
+    if limit.is_some() && !is_approximate {
+        return Err(Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option"));
+    }
+    let limit = limit.unwrap_or(if is_approximate { LIMIT } else { 0 });
+    options.trim = Some(Trim { until, is_approximate, limit });
+    Ok(options)
+}
+
+fn threshold(word: &[u8], is_length: bool) -> Result<Until> {
+    if !is_length {
+        return strict_id(word, 0).map(Until::Id);
+    }
+    let length = usize::try_from(integer(word)?);
+    length.map(Until::Length).map_err(|_| Error::text("ERR The MAXLEN argument must be >= 0."))
+}
