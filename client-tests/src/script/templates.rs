@@ -123,7 +123,6 @@ const TEMPLATES: &[(u32, &[&str])] = &[
             "XINFO STREAM <stream> FULL",
             "XINFO GROUPS <stream>",
             "XINFO CONSUMERS <stream> <group>",
-            "(XGROUP | XINFO) HELP",
         ],
     ),
     (
