@@ -30,6 +30,13 @@ const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
     (Kind::Valkey, &["GETEX"], "WRONGTYPE *", "ERR *", "Valkey 9 judges the moment before it looks for the key"),
     (
         Kind::Redis8,
+        &["XREAD*"],
+        "ERR Unbalanced * must be specified.",
+        "ERR Unbalanced * must be specified.",
+        "Redis 8 names the `+` id",
+    ),
+    (
+        Kind::Redis8,
         &["*"],
         "ERR unknown command '*', with args beginning with: ",
         "ERR unknown command '*'",

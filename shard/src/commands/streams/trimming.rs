@@ -28,12 +28,14 @@ pub struct AddOptions<'a> {
 impl<'a> Argument<'a> for AddOptions<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         let name = args.name();
-        let options = read(args, true)?;
+        let read = read(args, true)?;
         // Without an id there are no pairs either.
         let id = match args.take::<Option<&[u8]>>()? {
             None | Some(b"*") => None,
             Some(word) => Some(partial_id(word)?),
         };
+        // The options are judged together only when the id has been read.
+        let options = read.options(true)?;
         let pairs: Rest<'a> = args.take()?;
         if pairs.len() < 2 || !pairs.len().is_multiple_of(2) {
             return Err(Error::WrongArity(name));
@@ -48,7 +50,7 @@ pub struct TrimOptions(pub Trim);
 
 impl<'a> Argument<'a> for TrimOptions {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let options = read(args, false)?;
+        let options = read(args, false)?.options(false)?;
         options
             .trim
             .map(TrimOptions)
@@ -56,63 +58,69 @@ impl<'a> Argument<'a> for TrimOptions {
     }
 }
 
+/// The options as they were read.
+#[derive(Debug, Default)]
+struct Read {
+    until: Option<(Until, bool)>,
+    limit: Option<usize>,
+    must_exist: bool,
+}
+
+impl Read {
+    fn options(self, is_add: bool) -> Result<Options> {
+        let Read { until, limit, must_exist } = self;
+        let only_approximate = || Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option");
+        let Some((until, is_approximate)) = until else {
+            return match limit {
+                // Redis does not notice a limit of nothing.
+                Some(1..) => {
+                    Err(Error::text("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"))
+                }
+                Some(0) if is_add => Err(only_approximate()),
+                _ => Ok(Options { trim: None, must_exist }),
+            };
+        };
+        if limit.is_some() && !is_approximate {
+            return Err(only_approximate());
+        }
+        let limit = limit.unwrap_or(if is_approximate { LIMIT } else { 0 });
+        Ok(Options { trim: Some(Trim { until, is_approximate, limit }), must_exist })
+    }
+}
+
 /// Reads options up to the id of `XADD`, or to the end.
-fn read(args: &mut Args<'_>, is_add: bool) -> Result<Options> {
-    let mut options = Options::default();
-    let mut limit = None;
-    let mut until = None;
+fn read(args: &mut Args<'_>, is_add: bool) -> Result<Read> {
+    let mut read = Read::default();
     while let Some(word) = args.upper() {
         let has_more = args.len() > 1;
         match word.as_bytes() {
             name @ (b"MAXLEN" | b"MINID") if has_more => {
-                if until.is_some() {
+                if read.until.is_some() {
                     let text = "ERR syntax error, MAXLEN and MINID options at the same time are not compatible";
                     return Err(Error::text(text));
                 }
                 let is_length = name == b"MAXLEN";
                 args.skip();
-                let is_approximate = match args.peek() {
-                    Some(b"~") if args.len() > 1 => true,
-                    Some(b"=") if args.len() > 1 => false,
-                    _ => {
-                        until = Some((threshold(args.bytes()?, is_length)?, false));
-                        continue;
-                    }
-                };
-                args.skip();
-                until = Some((threshold(args.bytes()?, is_length)?, is_approximate));
+                let mark = args.peek().filter(|mark| args.len() > 1 && matches!(mark, [b'~' | b'=']));
+                if mark.is_some() {
+                    args.skip();
+                }
+                read.until = Some((threshold(args.bytes()?, is_length)?, mark == Some(b"~")));
             }
             b"LIMIT" if has_more => {
                 args.skip();
                 let count = usize::try_from(integer(args.bytes()?)?);
-                limit = Some(count.map_err(|_| Error::text("ERR The LIMIT argument must be >= 0."))?);
+                read.limit = Some(count.map_err(|_| Error::text("ERR The LIMIT argument must be >= 0."))?);
             }
             b"NOMKSTREAM" if is_add => {
                 args.skip();
-                options.must_exist = true;
+                read.must_exist = true;
             }
             _ if is_add => break,
             _ => return Err(Error::Syntax),
         }
     }
-    let Some((until, is_approximate)) = until else {
-        return match limit {
-            // Redis does not notice a limit of nothing.
-            Some(1..) => {
-                Err(Error::text("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"))
-            }
-            Some(0) if is_add => {
-                Err(Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option"))
-            }
-            _ => Ok(options),
-        };
-    };
-    if limit.is_some() && !is_approximate {
-        return Err(Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option"));
-    }
-    let limit = limit.unwrap_or(if is_approximate { LIMIT } else { 0 });
-    options.trim = Some(Trim { until, is_approximate, limit });
-    Ok(options)
+    Ok(read)
 }
 
 fn threshold(word: &[u8], is_length: bool) -> Result<Until> {
