@@ -57,16 +57,16 @@ fn subcommand_syntax(subcommand: &str) -> Error {
 }
 
 /// The id and options of `CREATE` and `SETID`, read after the key has been looked at.
-pub struct Position<'a> {
+pub struct GroupPosition<'a> {
     /// As the client wrote it.
     subcommand: String,
     id: &'a [u8],
     options: Rest<'a>,
 }
 
-impl<'a> Argument<'a> for Position<'a> {
+impl<'a> Argument<'a> for GroupPosition<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        Ok(Position { subcommand: args.subcommand(), id: args.bytes()?, options: args.take()? })
+        Ok(GroupPosition { subcommand: args.subcommand(), id: args.bytes()?, options: args.take()? })
     }
 }
 
@@ -74,9 +74,9 @@ impl<'a> Argument<'a> for Position<'a> {
 pub fn create(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, name, position): (&[u8], &[u8], Position<'_>),
+    (key, name, position): (&[u8], &[u8], GroupPosition<'_>),
 ) -> Result<()> {
-    let Position { subcommand, id, options: words } = position;
+    let GroupPosition { subcommand, id, options: words } = position;
     let options = options(words, true, &subcommand)?;
     let found = db.read::<Stream>(key)?.map(|stream| stream.entries().last);
     if found.is_none() && !options.makes_stream {
@@ -104,9 +104,9 @@ pub fn create(
 pub fn set_id(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (key, name, position): (&[u8], &[u8], Position<'_>),
+    (key, name, position): (&[u8], &[u8], GroupPosition<'_>),
 ) -> Result<()> {
-    let Position { subcommand, id, options: words } = position;
+    let GroupPosition { subcommand, id, options: words } = position;
     let options = options(words, false, &subcommand)?;
     check_group(db, key, name)?;
     if words.len() > 2 {
@@ -116,7 +116,10 @@ pub fn set_id(
         b"$" => db.read::<Stream>(key)?.map(|stream| stream.entries().last).unwrap_or_default(),
         word => id_or_end(word, 0)?,
     };
-    change(db, key, name, |group| Change::Yes(group.set(last, options.read)))?;
+    change(db, key, name, |group| {
+        group.set(last, options.read);
+        Change::Yes(())
+    })?;
     reply.ok();
     Ok(())
 }

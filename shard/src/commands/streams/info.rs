@@ -16,19 +16,19 @@ use crate::keyspace::Keyspace;
 const COUNT: usize = 10;
 
 /// `[FULL [COUNT count]]`, read after the key has been looked at.
-pub struct Options<'a> {
+pub struct StreamDetail<'a> {
     /// As the client wrote it.
     subcommand: String,
     words: Rest<'a>,
 }
 
-impl<'a> Argument<'a> for Options<'a> {
+impl<'a> Argument<'a> for StreamDetail<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        Ok(Options { subcommand: args.subcommand(), words: args.take()? })
+        Ok(StreamDetail { subcommand: args.subcommand(), words: args.take()? })
     }
 }
 
-impl Options<'_> {
+impl StreamDetail<'_> {
     /// The count of the full form; 0: everything.
     fn full(&self) -> Result<Option<usize>> {
         let words = self.words;
@@ -47,7 +47,7 @@ impl Options<'_> {
 }
 
 /// `XINFO STREAM key [FULL [COUNT count]]`
-pub fn stream(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Options<'_>)) -> Result<()> {
+pub fn stream(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], StreamDetail<'_>)) -> Result<()> {
     let stream = db.read::<Stream>(key)?.ok_or(Error::NoSuchKey)?;
     let full = options.full()?;
     let entries = stream.entries();
@@ -147,7 +147,7 @@ fn write_position(reply: &mut Reply, entries: &StreamEntries, group: &Group) {
 
 pub fn cost_of_stream(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(stream) = db.peek_collection::<Stream>(request.arg(2)) else { return 0 };
-    let full = parse::<(&[u8], Options<'_>)>(request, 2).and_then(|(_, options)| options.full());
+    let full = parse::<(&[u8], StreamDetail<'_>)>(request, 2).and_then(|(_, options)| options.full());
     let Ok(Some(count)) = full else { return 2 * super::NODE_COST };
     let count = unlimited(count);
     let groups = stream.groups().map(|group| {

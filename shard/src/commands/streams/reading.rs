@@ -30,8 +30,21 @@ pub struct Reads<'a> {
 
 impl<'a> Argument<'a> for Reads<'a> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let name = args.name();
-        let is_group = name == "xreadgroup";
+        Reads::read(args, false)
+    }
+}
+
+/// The same of `XREADGROUP`, which has a group.
+pub struct GroupReads<'a>(Reads<'a>);
+
+impl<'a> Argument<'a> for GroupReads<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        Reads::read(args, true).map(GroupReads)
+    }
+}
+
+impl<'a> Reads<'a> {
+    fn read(args: &mut Args<'a>, is_group: bool) -> Result<Self> {
         let only = |option: &str| {
             let text = format!("ERR The {option} option is only supported by XREADGROUP. You called XREAD instead.");
             Error::Text(text.into())
@@ -62,7 +75,7 @@ impl<'a> Argument<'a> for Reads<'a> {
         }
         let streams: Rest<'a> = args.take()?;
         if !streams.len().is_multiple_of(2) {
-            let symbol = if is_group { '>' } else { '$' };
+            let (name, symbol) = if is_group { ("xreadgroup", '>') } else { ("xread", '$') };
             let text = format!(
                 "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{symbol}' must be specified."
             );
@@ -149,7 +162,7 @@ enum Wanted {
 }
 
 /// `XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]`
-pub fn xreadgroup(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -> Result<()> {
+pub fn xreadgroup(db: &mut Keyspace<'_>, reply: &mut Reply, (GroupReads(reads),): (GroupReads<'_>,)) -> Result<()> {
     let Some((group, consumer)) = reads.group else { return Err(Error::Syntax) };
     let mut wanted = SmallVec::<[(&[u8], Wanted); 4]>::new();
     for (key, word) in reads.keys.iter().zip(reads.ids.iter()) {
@@ -334,7 +347,7 @@ fn each_read(
     request: Request<'_>,
     read: impl Fn(&Keyspace<'_>, &[u8], &Stream, &Group, Wanted, usize) -> usize,
 ) -> usize {
-    let Ok((reads,)) = parse::<(Reads<'_>,)>(request, 1) else { return 0 };
+    let Ok((GroupReads(reads),)) = parse::<(GroupReads<'_>,)>(request, 1) else { return 0 };
     let Some((group, _)) = reads.group else { return 0 };
     let streams = reads.keys.iter().zip(reads.ids.iter()).map(|(key, word)| {
         let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };

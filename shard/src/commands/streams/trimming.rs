@@ -11,7 +11,7 @@ const LIMIT: usize = 100 * NODE_ENTRIES_MAX;
 
 /// What stands before the id of `XADD`.
 #[derive(Debug, Default)]
-pub struct Options {
+pub struct AddRules {
     pub trim: Option<Trim>,
     pub must_exist: bool,
 }
@@ -19,7 +19,7 @@ pub struct Options {
 /// The options of `XADD`, the id, and the words after it.
 #[derive(Debug)]
 pub struct AddOptions<'a> {
-    pub options: Options,
+    pub options: AddRules,
     /// `None`: `*`.
     pub id: Option<PartialId>,
     pub pairs: Rest<'a>,
@@ -67,7 +67,7 @@ struct Read {
 }
 
 impl Read {
-    fn options(self, is_add: bool) -> Result<Options> {
+    fn options(self, is_add: bool) -> Result<AddRules> {
         let Read { until, limit, must_exist } = self;
         let only_approximate = || Error::text("ERR syntax error, LIMIT cannot be used without the special ~ option");
         let Some((until, is_approximate)) = until else {
@@ -77,14 +77,14 @@ impl Read {
                     Err(Error::text("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy"))
                 }
                 Some(0) if is_add => Err(only_approximate()),
-                _ => Ok(Options { trim: None, must_exist }),
+                _ => Ok(AddRules { trim: None, must_exist }),
             };
         };
         if limit.is_some() && !is_approximate {
             return Err(only_approximate());
         }
         let limit = limit.unwrap_or(if is_approximate { LIMIT } else { 0 });
-        Ok(Options { trim: Some(Trim { until, is_approximate, limit }), must_exist })
+        Ok(AddRules { trim: Some(Trim { until, is_approximate, limit }), must_exist })
     }
 }
 
