@@ -177,8 +177,8 @@ fn without_idle(reply: &Reply) -> Reply {
 }
 
 /// What `XINFO` says without times, without what Redis 7.0 does not say or Redis 8 adds, and without the number of nodes
-/// of Redis's radix tree. Redis 7.0 makes a consumer when it is first given an entry. In Redis 8 no group has read
-/// more entries than there were.
+/// of Redis's radix tree. Redis 7.0 makes a consumer when it is first given an entry. Newer servers
+/// count a group's entries otherwise where some were deleted.
 fn without_times(peer: Kind, reply: &Reply) -> Reply {
     const MOMENTS_FROM: f64 = 1e12;
     const LEFT_OUT: [&[u8]; 12] = [
@@ -205,7 +205,7 @@ fn without_times(peer: Kind, reply: &Reply) -> Reply {
             while let Some(item) = items.next() {
                 let is_left_out = |name: &[u8]| match peer {
                     Kind::Redis if name == b"consumers" => true,
-                    Kind::Redis8 if name == b"lag" || name == b"entries-read" => true,
+                    Kind::Valkey | Kind::Redis8 if name == b"lag" || name == b"entries-read" => true,
                     _ => LEFT_OUT.contains(&name),
                 };
                 if item.bytes().is_some_and(is_left_out) {
