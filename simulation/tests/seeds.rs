@@ -28,6 +28,11 @@ const FOUND_WITH_FEATURES: &[(u64, Features, &str)] = &[
         Features { full_disk: true, watches: true, eviction: true, damage: true, ..Features::NONE },
         "a database whose first writes were damaged in the log was taken for one that does not exist",
     ),
+    (
+        988,
+        Features { damage: true, ..Features::NONE },
+        "a database whose first writes were damaged in the log lost the later ones, as those of a deleted database",
+    ),
 ];
 /// About a minute of processor time; `cargo xtask simulate` runs any number.
 const SEEDS: u64 = 400;

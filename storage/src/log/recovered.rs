@@ -56,7 +56,9 @@ impl Recovered {
 
     /// The newest database of this name in the log, for a name without a manifest.
     pub fn identity_of(&self, name: &str) -> Option<Identity> {
-        let same = self.databases.iter().filter(|(identity, entries)| &*identity.name == name && entries.is_new());
+        // Where a log is damaged, its first write may be among what could not be read.
+        let is_new = |entries: &Entries| self.damage.is_some() || entries.is_new();
+        let same = self.databases.iter().filter(|(identity, entries)| &*identity.name == name && is_new(entries));
         same.map(|(identity, _)| identity).max_by_key(|identity| identity.created_ms).cloned()
     }
 
