@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let mut packed = Vec::new();
-    let kind = encode_object(&object, &mut packed);
+    let kind = encode_object(object.as_ref(), &mut packed);
     assert_eq!(elements(&decoded(kind, &packed)), elements(&object));
     let mut unpacked = Vec::new();
     let kind = encode_unpacked(&object, &mut unpacked);

@@ -13,7 +13,7 @@ use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::Log;
 use dormouse_storage::store::Store;
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{Item, Object};
+use dormouse_types::{Item, ObjectRef};
 use futures::executor::block_on;
 
 const RELEASES: &[&str] = &["0.1.0"];
@@ -43,15 +43,15 @@ fn shown(record: &Record) -> String {
     let (kind, mut elements) = match record.value() {
         Value::Int(number) => ("string", vec![number.to_string().into_bytes()]),
         Value::Raw(bytes) => ("string", vec![bytes.to_vec()]),
-        Value::Object(Object::Text(text)) => ("string", vec![text.to_vec()]),
-        Value::Object(Object::List(list)) => ("list", list.iter().map(item).collect()),
-        Value::Object(Object::Hash(hash)) => {
+        Value::Object(ObjectRef::Text(text)) => ("string", vec![text.to_vec()]),
+        Value::Object(ObjectRef::List(list)) => ("list", list.iter().map(item).collect()),
+        Value::Object(ObjectRef::Hash(hash)) => {
             let field = |(field, value): (Item<'_>, Item<'_>)| [&field.to_vec()[..], b"=", &value.to_vec()].concat();
             ("hash", hash.iter().map(field).collect())
         }
-        Value::Object(Object::Set(set)) => ("set", set.iter().map(item).collect()),
-        Value::Object(Object::Stream(stream)) => ("stream", vec![format!("{stream:?}").into_bytes()]),
-        Value::Object(Object::SortedSet(set)) => {
+        Value::Object(ObjectRef::Set(set)) => ("set", set.iter().map(item).collect()),
+        Value::Object(ObjectRef::Stream(stream)) => ("stream", vec![format!("{stream:?}").into_bytes()]),
+        Value::Object(ObjectRef::SortedSet(set)) => {
             ("zset", set.iter().map(|(it, score)| pair(it, score.to_string())).collect())
         }
     };

@@ -9,7 +9,7 @@ use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::store::Store;
-use dormouse_types::Object;
+use dormouse_types::ObjectRef;
 use dormouse_types::record::{Record, Value as Held};
 
 use crate::clock;
@@ -23,16 +23,16 @@ fn entry(record: &Record) -> Entry {
     let value = match record.value() {
         Held::Int(number) => Value::Text(number.to_string()),
         Held::Raw(bytes) => Value::Text(text(bytes)),
-        Held::Object(Object::Text(bytes)) => Value::Text(text(bytes)),
-        Held::Object(Object::List(list)) => Value::List(list.iter().map(|item| text(&item.to_vec())).collect()),
-        Held::Object(Object::Hash(hash)) => {
+        Held::Object(ObjectRef::Text(bytes)) => Value::Text(text(bytes)),
+        Held::Object(ObjectRef::List(list)) => Value::List(list.iter().map(|item| text(&item.to_vec())).collect()),
+        Held::Object(ObjectRef::Hash(hash)) => {
             Value::Hash(hash.iter().map(|(field, value)| (text(&field.to_vec()), text(&value.to_vec()))).collect())
         }
-        Held::Object(Object::Set(set)) => Value::Set(set.iter().map(|member| text(&member.to_vec())).collect()),
-        Held::Object(Object::SortedSet(set)) => {
+        Held::Object(ObjectRef::Set(set)) => Value::Set(set.iter().map(|member| text(&member.to_vec())).collect()),
+        Held::Object(ObjectRef::SortedSet(set)) => {
             Value::Sorted(set.iter().map(|(member, score)| (text(&member.to_vec()), score as i64)).collect())
         }
-        Held::Object(Object::Stream(stream)) => Value::Text(format!("{stream:?}")),
+        Held::Object(ObjectRef::Stream(stream)) => Value::Text(format!("{stream:?}")),
     };
     Entry { value, expiry: record.expiry() }
 }

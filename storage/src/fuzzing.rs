@@ -202,9 +202,9 @@ fn restored(payload: &[u8]) {
             matches!(restore(&payload, &limits), Ok(LoadedValue::Text(again)) if again.with_bytes(|bytes| bytes == text))
         }
         Ok(LoadedValue::Object(object)) => {
-            let payload = dump::dump(&Value::Object(&object));
+            let payload = dump::dump(&Value::Object(object.as_ref()));
             match restore(&payload, &limits) {
-                Ok(LoadedValue::Object(again)) => dump::dump(&Value::Object(&again)).len() == payload.len(),
+                Ok(LoadedValue::Object(again)) => dump::dump(&Value::Object(again.as_ref())).len() == payload.len(),
                 _ => false,
             }
         }

@@ -24,7 +24,7 @@ use dormouse_storage::shown::{Shown, first_ids};
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
 use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::{Placement, Range53, SlotPlacement, prefix53};
-use dormouse_types::{End, Hash, Limits, List, Object, Set, SortedSet};
+use dormouse_types::{End, Hash, Limits, List, Object, ObjectRef, Set, SortedSet};
 
 const PLACEMENT: SlotPlacement = SlotPlacement { seed: 0x0123_4567_89ab_cdef };
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -78,16 +78,16 @@ fn show(record: &Record) -> String {
     let mut elements: Vec<String> = match record.value() {
         Value::Int(number) => vec![number.to_string()],
         Value::Raw(bytes) => vec![String::from_utf8_lossy(bytes).into_owned()],
-        Value::Object(Object::Text(text)) => vec![String::from_utf8_lossy(text).into_owned()],
-        Value::Object(Object::List(list)) => {
+        Value::Object(ObjectRef::Text(text)) => vec![String::from_utf8_lossy(text).into_owned()],
+        Value::Object(ObjectRef::List(list)) => {
             list.iter().map(item).enumerate().map(|(at, it)| format!("{at}: {it}")).collect()
         }
-        Value::Object(Object::Hash(hash)) => {
+        Value::Object(ObjectRef::Hash(hash)) => {
             hash.iter().map(|(field, value)| item(field) + "=" + &item(value)).collect()
         }
-        Value::Object(Object::Set(set)) => set.iter().map(item).collect(),
-        Value::Object(Object::Stream(stream)) => vec![format!("{stream:?}")],
-        Value::Object(Object::SortedSet(set)) => {
+        Value::Object(ObjectRef::Set(set)) => set.iter().map(item).collect(),
+        Value::Object(ObjectRef::Stream(stream)) => vec![format!("{stream:?}")],
+        Value::Object(ObjectRef::SortedSet(set)) => {
             set.iter().map(|(it, score)| item(it) + "=" + &score.to_string()).collect()
         }
     };

@@ -7,24 +7,13 @@ use super::heap;
 use super::item::Item;
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
-use crate::entry::{Entry, Field};
+use crate::entry::{Entry, Field, Form, FormMut, FormRef};
 use crate::segment::{HashPlacement, Placement, Table};
 
 type Fields = Table<Field, HashPlacement>;
 
-#[derive(Clone)]
-pub struct Hash(Form);
-
-enum Form {
-    Packed(Listpack),
-    Table(Box<Fields>),
-}
-
-impl Default for Hash {
-    fn default() -> Self {
-        Hash(Form::Packed(Listpack::new()))
-    }
-}
+#[derive(Default)]
+pub struct Hash(Form<Listpack, Fields>);
 
 impl Hash {
     pub fn new() -> Self {
@@ -47,7 +36,7 @@ impl Hash {
             return Err(BAD);
         }
         let longest = view.iter().map(Item::len).max().unwrap_or(0);
-        let mut hash = Hash(Form::Packed(listpack));
+        let mut hash = Hash(Form::packed(listpack));
         if hash.len() > limits.hash_max_listpack_entries || longest > limits.hash_max_listpack_value {
             hash.table(0, limits);
         }
@@ -55,9 +44,9 @@ impl Hash {
     }
 
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.view().len() / 2,
-            Form::Table(table) => table.len(),
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.view().len() / 2,
+            FormRef::Large(table) => table.len(),
         }
     }
 
@@ -66,43 +55,40 @@ impl Hash {
     }
 
     pub fn encoding(&self) -> &'static str {
-        match &self.0 {
-            Form::Packed(_) => "listpack",
-            Form::Table(_) => "hashtable",
+        match self.0.view() {
+            FormRef::Packed(_) => "listpack",
+            FormRef::Large(_) => "hashtable",
         }
     }
 
     /// The address of its first allocation: only ever prefetched.
     pub(crate) fn address(&self) -> *const u8 {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.address(),
-            Form::Table(table) => std::ptr::from_ref::<Fields>(table).cast(),
-        }
+        self.0.address()
     }
 
     pub fn heap_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.heap_bytes(),
-            Form::Table(table) => heap::allocation(size_of::<Fields>()) + table.heap_bytes(),
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.heap_bytes(),
+            FormRef::Large(table) => heap::allocation(size_of::<Fields>()) + table.heap_bytes(),
         }
     }
 
     /// The listpack, if the hash is one.
     pub fn packed(&self) -> Option<ListpackRef<'_>> {
-        match &self.0 {
-            Form::Packed(listpack) => Some(listpack.view()),
-            Form::Table(_) => None,
+        match self.0.view() {
+            FormRef::Packed(listpack) => Some(listpack.view()),
+            FormRef::Large(_) => None,
         }
     }
 
     pub fn get(&self, field: &[u8]) -> Option<Item<'_>> {
-        match &self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => {
                 let view = listpack.view();
                 let at = view.find(view.start(), field, 1)?;
                 Some(view.item(view.after(at)))
             }
-            Form::Table(table) => table.get(field).map(|entry| Item::Bytes(entry.value())),
+            FormRef::Large(table) => table.get(field).map(|entry| Item::Bytes(entry.value())),
         }
     }
 
@@ -112,7 +98,7 @@ impl Hash {
 
     /// Says that `fields` fields are about to be set, so that the form changes at most once.
     pub fn expect(&mut self, fields: usize, limits: &Limits) {
-        if let Form::Packed(_) = self.0
+        if let FormRef::Packed(_) = self.0.view()
             && fields > limits.hash_max_listpack_entries
         {
             self.table(fields, limits);
@@ -121,7 +107,7 @@ impl Hash {
 
     /// Returns whether the field is new.
     pub fn set(&mut self, field: &[u8], value: &[u8], limits: &Limits) -> bool {
-        if let Form::Packed(listpack) = &mut self.0 {
+        if let FormMut::Packed(listpack) = self.0.view_mut() {
             let view = listpack.view();
             let short = field.len().max(value.len()) <= limits.hash_max_listpack_value;
             if short && view.has_room(field.len() + value.len()) {
@@ -150,8 +136,8 @@ impl Hash {
 
     /// Returns whether the field existed.
     pub fn remove(&mut self, field: &[u8]) -> bool {
-        match &mut self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view_mut() {
+            FormMut::Packed(listpack) => {
                 let view = listpack.view();
                 let found = view.find(view.start(), field, 1);
                 if let Some(at) = found {
@@ -159,15 +145,15 @@ impl Hash {
                 }
                 found.is_some()
             }
-            Form::Table(table) => table.remove(field).is_some(),
+            FormMut::Large(table) => table.remove(field).is_some(),
         }
     }
 
     /// Fields and values, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (Item<'_>, Item<'_>)> {
-        let (packed, table) = match &self.0 {
-            Form::Packed(listpack) => (Some(listpack.view().pairs()), None),
-            Form::Table(table) => (None, Some(table.iter().map(pair))),
+        let (packed, table) = match self.0.view() {
+            FormRef::Packed(listpack) => (Some(listpack.view().pairs()), None),
+            FormRef::Large(table) => (None, Some(table.iter().map(pair))),
         };
         packed.into_iter().flatten().chain(table.into_iter().flatten())
     }
@@ -175,12 +161,12 @@ impl Hash {
     /// Visits about `count` fields from `cursor` on, first 0; returns the next cursor, 0 at the end. A packed hash is
     /// visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>, Item<'_>)) -> u64 {
-        match &self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => {
                 listpack.view().pairs().for_each(|(field, value)| visit(field, value));
                 0
             }
-            Form::Table(table) => table.scan(cursor, count, |entry| {
+            FormRef::Large(table) => table.scan(cursor, count, |entry| {
                 let (field, value) = pair(entry);
                 visit(field, value);
             }),
@@ -189,44 +175,44 @@ impl Hash {
 
     /// A field at random, each as likely as any other.
     pub fn random(&self, random: &mut impl FnMut() -> u64) -> Option<(Item<'_>, Item<'_>)> {
-        match &self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => {
                 let view = listpack.view();
                 let at = view.seek(2 * heap::below(random(), view.len() / 2))?;
                 Some((view.item(at), view.item(view.after(at))))
             }
-            Form::Table(table) => table.random(random).map(pair),
+            FormRef::Large(table) => table.random(random).map(pair),
         }
     }
 
     /// The table of a large hash, to be captured.
     pub fn table_mut(&mut self) -> Option<&mut Table<Field, HashPlacement>> {
-        match &mut self.0 {
-            Form::Packed(_) => None,
-            Form::Table(table) => Some(table),
+        match self.0.view_mut() {
+            FormMut::Packed(_) => None,
+            FormMut::Large(table) => Some(table),
         }
     }
 
     /// The capture of its table in progress.
     pub fn captured_id(&self) -> Option<u64> {
-        match &self.0 {
-            Form::Packed(_) => None,
-            Form::Table(table) => table.captured_id(),
+        match self.0.view() {
+            FormRef::Packed(_) => None,
+            FormRef::Large(table) => table.captured_id(),
         }
     }
 
     /// Bytes that it has written aside.
     pub fn aside_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(_) => 0,
-            Form::Table(table) => table.aside_bytes(),
+        match self.0.view() {
+            FormRef::Packed(_) => 0,
+            FormRef::Large(table) => table.aside_bytes(),
         }
     }
 
     pub fn dismantle(&mut self, budget: usize) -> bool {
-        let done = match &mut self.0 {
-            Form::Packed(_) => true,
-            Form::Table(table) => heap::dismantle_table(table, budget),
+        let done = match self.0.view_mut() {
+            FormMut::Packed(_) => true,
+            FormMut::Large(table) => heap::dismantle_table(table, budget),
         };
         if done {
             *self = Hash::new();
@@ -236,17 +222,17 @@ impl Hash {
 
     /// The table, made if missing, with room for `more` fields.
     fn table(&mut self, more: usize, limits: &Limits) -> &mut Fields {
-        if let Form::Packed(listpack) = &self.0 {
+        if let FormRef::Packed(listpack) = self.0.view() {
             let view = listpack.view();
             let mut table = Fields::with_capacity(HashPlacement { seed: limits.seed }, view.len() / 2 + more);
             for (field, value) in view.pairs() {
                 table.insert(field.with_text(|field| value.with_text(|value| Field::new(field, value))));
             }
-            self.0 = Form::Table(Box::new(table));
+            self.0 = Form::large(Box::new(table));
         }
-        match &mut self.0 {
-            Form::Table(table) => table,
-            Form::Packed(_) => unreachable!("a packed hash has just been made a table"),
+        match self.0.view_mut() {
+            FormMut::Large(table) => table,
+            FormMut::Packed(_) => unreachable!("a packed hash has just been made a table"),
         }
     }
 }
@@ -255,16 +241,16 @@ fn pair(entry: &Field) -> (Item<'_>, Item<'_>) {
     (Item::Bytes(entry.key()), Item::Bytes(entry.value()))
 }
 
-impl Clone for Form {
+impl Clone for Hash {
     fn clone(&self) -> Self {
-        match self {
-            Form::Packed(listpack) => Form::Packed(listpack.clone()),
-            Form::Table(table) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => Hash(Form::packed(listpack.clone())),
+            FormRef::Large(table) => {
                 let mut copy = Fields::with_capacity(*table.placement(), table.len());
                 for entry in table.iter() {
                     copy.insert(entry.clone());
                 }
-                Form::Table(Box::new(copy))
+                Hash(Form::large(Box::new(copy)))
             }
         }
     }

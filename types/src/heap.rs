@@ -1,28 +1,11 @@
-//! Helpers of the collections: the bytes that an allocation takes, storage that follows the allocator's size classes,
-//! and the freeing of tables in pieces.
+//! Helpers of the collections: the bytes that an allocation takes, and the freeing of tables in pieces.
 
 use crate::entry::{Entry, size_class};
 use crate::segment::{Placement, Table};
 
-/// The bytes that an allocation of `bytes` takes: the allocator's size class, nothing for nothing.
+/// The bytes that an allocation of `bytes` takes from the global allocator: its size class, nothing for nothing.
 pub(super) const fn allocation(bytes: usize) -> usize {
     size_class(bytes)
-}
-
-/// A byte buffer that is grown and shrunk from one size class to the next, so that small changes happen in place.
-/// New bytes are zero. `used` is how many of the present bytes must survive.
-pub(super) fn resize(storage: &mut Box<[u8]>, used: usize, wanted: usize) {
-    let capacity = allocation(wanted);
-    if capacity == storage.len() {
-        return;
-    }
-    let mut bytes = std::mem::take(storage).into_vec();
-    bytes.truncate(used);
-    if capacity > bytes.capacity() {
-        bytes.reserve_exact(capacity - bytes.len());
-    }
-    bytes.resize(capacity, 0);
-    *storage = bytes.into_boxed_slice();
 }
 
 /// A number below `limit` (0 if that is 0) from a random one.

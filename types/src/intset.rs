@@ -1,21 +1,23 @@
-//! Redis's intset: a sorted array of integers of one width.
+//! A sorted array of integers of one width, like Redis's intset.
 //!
 //! ```text
-//! width u32 LE: 2, 4 or 8 | count u32 LE | integers, little-endian, ascending
+//! total bytes u32 LE | 0 u16 | width u16 LE: 2, 4 or 8 | integers, little-endian, ascending      in memory
+//! width u32 LE: 2, 4 or 8 | count u32 LE | integers, little-endian, ascending                    Redis's
 //! ```
 //!
-//! The width only grows: the first integer that does not fit widens all of them. Like a listpack, the storage is as long
-//! as the allocator's size class, and an intset without integers has none.
+//! In memory the count follows from the total, and the 0 tells an intset from a listpack, which never has a count of 0.
+//! The width only grows: the first integer that does not fit widens all of them. An intset without integers has no storage.
 
 use super::Malformed;
-use super::heap;
+use crate::entry::{Buffer, TOTAL_BYTES};
 
+/// The bytes before the integers, in either format.
 const HEADER: usize = 8;
-const EMPTY: &[u8] = &[2, 0, 0, 0, 0, 0, 0, 0];
+const WIDTH_AT: usize = 6;
 
 #[derive(Clone, Default)]
 pub struct Intset {
-    storage: Box<[u8]>,
+    storage: Buffer,
 }
 
 #[derive(Clone, Copy)]
@@ -28,41 +30,40 @@ impl Intset {
         Intset::default()
     }
 
-    /// Copies an intset from outside, after checking its width, its length and its order.
+    /// Copies an intset in Redis's format from outside, after checking its width, its length and its order.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
         const BAD: Malformed = Malformed("intset");
-        let view = IntsetRef { storage: bytes };
-        if bytes.len() < HEADER
-            || !matches!(view.width(), 2 | 4 | 8)
-            || bytes.len() - HEADER != view.len() * view.width()
-        {
-            return Err(BAD);
-        }
-        if !(1..view.len()).all(|i| view.at(i - 1) < view.at(i)) {
+        let Some((&[a, b, c, d, e, f, g, h], numbers)) = bytes.split_first_chunk() else { return Err(BAD) };
+        let (width, len) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        if !matches!(width, 2 | 4 | 8) || numbers.len() as u64 != u64::from(len) * u64::from(width) {
             return Err(BAD);
         }
         let mut intset = Intset::new();
-        if !view.is_empty() {
-            heap::resize(&mut intset.storage, 0, bytes.len());
-            intset.storage[..bytes.len()].copy_from_slice(bytes);
+        if !numbers.is_empty() {
+            intset.resize(width as usize, 0, numbers.len());
+            intset.storage.body_mut()[HEADER - TOTAL_BYTES..].copy_from_slice(numbers);
+        }
+        let view = intset.view();
+        if !(1..view.len()).all(|i| view.at(i - 1) < view.at(i)) {
+            return Err(BAD);
         }
         Ok(intset)
     }
 
-    pub(super) fn from_storage(storage: Box<[u8]>) -> Self {
+    pub(super) fn from_storage(storage: Buffer) -> Self {
         Intset { storage }
     }
 
-    pub(super) fn into_storage(self) -> Box<[u8]> {
+    pub(super) fn into_storage(self) -> Buffer {
         self.storage
     }
 
     pub fn view(&self) -> IntsetRef<'_> {
-        IntsetRef { storage: &self.storage }
+        IntsetRef { storage: self.storage.bytes() }
     }
 
     pub fn heap_bytes(&self) -> usize {
-        heap::allocation(self.storage.len())
+        self.storage.heap_bytes()
     }
 
     /// Returns whether the number is new.
@@ -77,12 +78,10 @@ impl Intset {
             self.widen(width_of(number));
         }
         let width = self.view().width();
-        let used = HEADER + len * width;
-        heap::resize(&mut self.storage, used, used + width);
-        let at = HEADER + index * width;
-        self.storage.copy_within(at..used, at + width);
-        self.set_header(width, len + 1);
-        self.put(index, number);
+        self.resize(width, len * width, (len + 1) * width);
+        let numbers = self.numbers_mut();
+        numbers.copy_within(index * width..len * width, (index + 1) * width);
+        put(numbers, width, index, number);
         true
     }
 
@@ -101,36 +100,36 @@ impl Intset {
         let view = self.view();
         let (len, width) = (view.len(), view.width());
         if len == 1 {
-            self.storage = Box::default();
+            self.storage = Buffer::default();
             return;
         }
-        let used = HEADER + len * width;
-        let at = HEADER + index * width;
-        self.storage.copy_within(at + width..used, at);
-        heap::resize(&mut self.storage, used - width, used - width);
-        self.set_header(width, len - 1);
+        self.numbers_mut().copy_within((index + 1) * width.., index * width);
+        let left = (len - 1) * width;
+        self.resize(width, left, left);
     }
 
     fn widen(&mut self, width: usize) {
         let numbers: Vec<i64> = self.view().iter().collect();
-        let used = self.view().bytes().len().min(self.storage.len());
-        heap::resize(&mut self.storage, used, HEADER + numbers.len() * width);
-        self.set_header(width, numbers.len());
+        self.resize(width, 0, numbers.len() * width);
         for (index, &number) in numbers.iter().enumerate() {
-            self.put(index, number);
+            put(self.numbers_mut(), width, index, number);
         }
     }
 
-    fn put(&mut self, index: usize, number: i64) {
-        let width = self.view().width();
-        let at = HEADER + index * width;
-        self.storage[at..at + width].copy_from_slice(&number.to_le_bytes()[..width]);
+    /// Makes room for `bytes` bytes of integers, of which the first `kept` survive.
+    fn resize(&mut self, width: usize, kept: usize, bytes: usize) {
+        self.storage.resize(HEADER + kept, HEADER + bytes);
+        let header = &mut self.storage.body_mut()[..HEADER - TOTAL_BYTES];
+        header.copy_from_slice(&[0, 0, width as u8, 0]);
     }
 
-    fn set_header(&mut self, width: usize, len: usize) {
-        self.storage[..4].copy_from_slice(&(width as u32).to_le_bytes());
-        self.storage[4..HEADER].copy_from_slice(&(len as u32).to_le_bytes());
+    fn numbers_mut(&mut self) -> &mut [u8] {
+        &mut self.storage.body_mut()[HEADER - TOTAL_BYTES..]
     }
+}
+
+fn put(numbers: &mut [u8], width: usize, index: usize, number: i64) {
+    numbers[index * width..][..width].copy_from_slice(&number.to_le_bytes()[..width]);
 }
 
 impl std::fmt::Debug for Intset {
@@ -140,27 +139,29 @@ impl std::fmt::Debug for Intset {
 }
 
 impl<'a> IntsetRef<'a> {
-    pub(super) fn from_storage(storage: &'a [u8]) -> Self {
-        IntsetRef { storage }
+    /// The intset that has this storage, if it is not that of a listpack.
+    pub(super) fn from_storage(storage: &'a [u8]) -> Option<Self> {
+        matches!(storage, [_, _, _, _, 0, 0, ..]).then_some(IntsetRef { storage })
     }
 
-    /// The intset in Redis's format.
-    pub fn bytes(self) -> &'a [u8] {
-        if self.storage.is_empty() { EMPTY } else { &self.storage[..HEADER + self.len() * self.width()] }
+    /// The header of Redis's format; [`Self::numbers`] follow it.
+    pub fn header(self) -> [u8; HEADER] {
+        let [a, b, c, d] = (self.width() as u32).to_le_bytes();
+        let [e, f, g, h] = (self.len() as u32).to_le_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// The integers as Redis's format has them.
+    pub fn numbers(self) -> &'a [u8] {
+        self.storage.get(HEADER..).unwrap_or_default()
     }
 
     fn width(self) -> usize {
-        match self.storage {
-            [a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize,
-            _ => 2,
-        }
+        self.storage.get(WIDTH_AT).map_or(2, |&width| usize::from(width))
     }
 
     pub fn len(self) -> usize {
-        match self.storage {
-            [_, _, _, _, a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize,
-            _ => 0,
-        }
+        self.numbers().len() >> self.width().trailing_zeros()
     }
 
     pub fn is_empty(self) -> bool {

@@ -38,7 +38,7 @@ pub use hash::Hash;
 pub use item::{Digits, Item, parse_i64};
 pub use limits::{Limits, Malformed};
 pub use list::{End, List};
-pub use object::{Collection, Kind, Object};
+pub use object::{Collection, Kind, Object, ObjectMut, ObjectRef};
 pub use set::{Lookup, Set};
 pub use sorted_set::{Inserted, LexBound, LexRange, ScoreRange, SortedSet};
 pub use stream::{Stream, StreamId};

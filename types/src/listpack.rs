@@ -16,15 +16,14 @@
 //! has its high bit set, so that it can be read from right to left to find where the entry before starts. A count of
 //! 0xFFFF means that the entries must be counted.
 //!
-//! Positions are byte offsets. The storage may be longer than the listpack (it is as long as the allocator's size class),
-//! so that most insertions happen in place; a listpack without entries has no storage at all.
+//! Positions are byte offsets. The storage is a [`Buffer`], which keeps the total; a listpack without entries has none.
 //!
 //! [`Listpack`] and [`ListpackRef`] trust their bytes; what comes from outside goes through [`Listpack::from_bytes`].
 //! Every item has one encoding, the shortest, so that items can be compared without decoding them.
 
 use super::Malformed;
-use super::heap;
 use super::item::Item;
+use crate::entry::{Buffer, TOTAL_BYTES, packed};
 
 const HEADER: usize = 6;
 const END: u8 = 0xFF;
@@ -34,10 +33,9 @@ const COUNT_UNKNOWN: u16 = u16::MAX;
 /// A listpack never grows beyond this, whatever the settings say.
 pub const BYTES_MAX: usize = 1 << 30;
 
-/// An owned listpack.
-#[derive(Clone, Default)]
-pub struct Listpack {
-    storage: Box<[u8]>,
+packed! {
+    /// An owned listpack.
+    pub struct Listpack
 }
 
 /// A borrowed listpack.
@@ -56,8 +54,7 @@ impl Listpack {
         let (count, canonical) = check(bytes)?;
         let mut listpack = Listpack::new();
         if canonical && count > 0 {
-            heap::resize(&mut listpack.storage, 0, bytes.len());
-            listpack.storage[..bytes.len()].copy_from_slice(bytes);
+            listpack.storage = Buffer::of(&bytes[TOTAL_BYTES..]);
             listpack.set_count(count);
         } else {
             let (mut at, mut left) = (HEADER, count);
@@ -72,25 +69,20 @@ impl Listpack {
     }
 
     /// Takes back the storage of [`Listpack::into_storage`].
-    pub(super) fn from_storage(storage: Box<[u8]>) -> Self {
+    pub(super) fn from_storage(storage: Buffer) -> Self {
         Listpack { storage }
     }
 
-    pub(super) fn into_storage(self) -> Box<[u8]> {
+    pub(super) fn into_storage(self) -> Buffer {
         self.storage
     }
 
     pub fn view(&self) -> ListpackRef<'_> {
-        ListpackRef { storage: &self.storage }
-    }
-
-    /// The address of its bytes: only ever prefetched.
-    pub(super) fn address(&self) -> *const u8 {
-        self.storage.as_ptr()
+        ListpackRef { storage: self.storage.bytes() }
     }
 
     pub fn heap_bytes(&self) -> usize {
-        heap::allocation(self.storage.len())
+        self.storage.heap_bytes()
     }
 
     pub fn push_back(&mut self, item: Item<'_>) {
@@ -105,7 +97,7 @@ impl Listpack {
         self.splice(at, at, bytes, count);
         for item in items {
             let entry = Encoded::new(item);
-            entry.write(&mut self.storage[at..at + entry.len()]);
+            entry.write(self.written(at, at + entry.len()));
             at += entry.len();
         }
     }
@@ -118,7 +110,7 @@ impl Listpack {
     pub fn insert(&mut self, at: usize, item: Item<'_>) -> usize {
         let entry = Encoded::new(item);
         self.splice(at, at, entry.len(), 1);
-        entry.write(&mut self.storage[at..at + entry.len()]);
+        entry.write(self.written(at, at + entry.len()));
         at + entry.len()
     }
 
@@ -128,8 +120,8 @@ impl Listpack {
         let between = at + first.len();
         let after = between + second.len();
         self.splice(at, at, after - at, 2);
-        first.write(&mut self.storage[at..between]);
-        second.write(&mut self.storage[between..after]);
+        first.write(self.written(at, between));
+        second.write(self.written(between, after));
     }
 
     /// Replaces the two entries at `at` by others, which go before the entry at `to`, or to the end. `to` is a position of
@@ -141,22 +133,22 @@ impl Listpack {
         let after = view.after(view.after(at));
         self.splice(at, after, fresh, 0);
         let place = if to <= at {
-            self.storage.copy_within(to..at, to + fresh);
+            self.move_bytes(to, at, to + fresh);
             to
         } else {
             let place = to - (after - at);
-            self.storage.copy_within(at + fresh..place + fresh, at);
+            self.move_bytes(at + fresh, place + fresh, at);
             place
         };
-        first.write(&mut self.storage[place..place + between]);
-        second.write(&mut self.storage[place + between..place + fresh]);
+        first.write(self.written(place, place + between));
+        second.write(self.written(place + between, place + fresh));
     }
 
     pub fn replace(&mut self, at: usize, item: Item<'_>) {
         let entry = Encoded::new(item);
         let after = self.view().after(at);
         self.splice(at, after, entry.len(), 0);
-        entry.write(&mut self.storage[at..at + entry.len()]);
+        entry.write(self.written(at, at + entry.len()));
     }
 
     /// Removes `entries` entries from `at` on (at most to the end). The entries after them are at `at` then.
@@ -183,9 +175,9 @@ impl Listpack {
         let mut second = Listpack::new();
         if moved > 0 {
             second.splice(HEADER, HEADER, end - at, moved as isize);
-            second.storage[HEADER..HEADER + end - at].copy_from_slice(&self.storage[at..end]);
+            second.written(HEADER, HEADER + end - at).copy_from_slice(&self.storage.bytes()[at..end]);
             if moved == count {
-                self.storage = Box::default();
+                self.storage = Buffer::default();
             } else {
                 self.splice(at, end, 0, -(moved as isize));
             }
@@ -200,7 +192,7 @@ impl Listpack {
         }
         let (at, body) = (self.view().end(), other.body());
         self.splice(at, at, body.len(), other.len() as isize);
-        self.storage[at..at + body.len()].copy_from_slice(body);
+        self.written(at, at + body.len()).copy_from_slice(body);
     }
 
     /// Replaces the bytes between two positions by `fresh` new ones, which the caller fills, and counts `entries` more.
@@ -209,29 +201,40 @@ impl Listpack {
         let (used, count) = (view.bytes_len(), view.len());
         let count = count.wrapping_add_signed(entries);
         if count == 0 {
-            self.storage = Box::default();
+            self.storage = Buffer::default();
             return;
         }
         let wanted = used - (to - from) + fresh;
         if self.storage.is_empty() {
-            heap::resize(&mut self.storage, 0, wanted);
-            self.storage[HEADER] = END;
+            self.storage.resize(0, wanted);
+            self.written(HEADER, HEADER + 1)[0] = END;
         } else if wanted > used {
-            heap::resize(&mut self.storage, used, wanted);
+            self.storage.resize(used, wanted);
         }
         if from + fresh != to {
-            self.storage.copy_within(to..used, from + fresh);
+            self.move_bytes(to, used, from + fresh);
         }
         if wanted < used {
-            heap::resize(&mut self.storage, wanted, wanted);
+            self.storage.resize(wanted, wanted);
         }
-        self.storage[..4].copy_from_slice(&(wanted as u32).to_le_bytes());
         self.set_count(count);
     }
 
     fn set_count(&mut self, count: usize) {
         let count = u16::try_from(count).unwrap_or(COUNT_UNKNOWN);
-        self.storage[4..HEADER].copy_from_slice(&count.to_le_bytes());
+        self.written(TOTAL_BYTES, HEADER).copy_from_slice(&count.to_le_bytes());
+    }
+
+    /// The bytes from one position to another, to be written.
+    #[inline]
+    fn written(&mut self, from: usize, to: usize) -> &mut [u8] {
+        &mut self.storage.body_mut()[from - TOTAL_BYTES..to - TOTAL_BYTES]
+    }
+
+    /// Copies the bytes between two positions to a third.
+    #[inline]
+    fn move_bytes(&mut self, from: usize, end: usize, to: usize) {
+        self.storage.body_mut().copy_within(from - TOTAL_BYTES..end - TOTAL_BYTES, to - TOTAL_BYTES);
     }
 }
 
@@ -249,14 +252,11 @@ impl<'a> ListpackRef<'a> {
 
     /// The listpack in Redis's format.
     pub fn bytes(self) -> &'a [u8] {
-        if self.storage.is_empty() { EMPTY } else { &self.storage[..self.bytes_len()] }
+        if self.storage.is_empty() { EMPTY } else { self.storage }
     }
 
     pub fn bytes_len(self) -> usize {
-        match self.storage {
-            [a, b, c, d, ..] => u32::from_le_bytes([*a, *b, *c, *d]) as usize,
-            _ => EMPTY.len(),
-        }
+        self.bytes().len()
     }
 
     /// The number of entries; beyond 65534 they must be counted.
@@ -467,14 +467,14 @@ pub fn encoded_len(item: Item<'_>) -> usize {
 }
 
 /// An entry about to be written: encoding byte, length or number, the string's bytes.
-struct Encoded<'a> {
+pub(super) struct Encoded<'a> {
     head: [u8; 9],
     head_len: u8,
     body: &'a [u8],
 }
 
 impl<'a> Encoded<'a> {
-    fn new(item: Item<'a>) -> Self {
+    pub fn new(item: Item<'a>) -> Self {
         match item {
             Item::Int(number) => Encoded::integer(number),
             // Only what is not the text of an integer may be stored as a string.
@@ -535,7 +535,8 @@ impl<'a> Encoded<'a> {
         Encoded { head, head_len, body: text }
     }
 
-    fn head(&self) -> &[u8] {
+    /// The encoding byte, and what of length or number follows it.
+    pub fn head(&self) -> &[u8] {
         &self.head[..usize::from(self.head_len)]
     }
 

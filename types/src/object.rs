@@ -19,85 +19,164 @@ pub enum Object {
     Stream(Stream),
 }
 
-const _: () = assert!(size_of::<Object>() == 24);
+/// An object to be read. A record stores it in the space of a pointer, so it has no `Object` to lend.
+#[derive(Clone, Copy, Debug)]
+pub enum ObjectRef<'a> {
+    Text(&'a Vec<u8>),
+    List(&'a List),
+    Hash(&'a Hash),
+    Set(&'a Set),
+    SortedSet(&'a SortedSet),
+    Stream(&'a Stream),
+}
+
+/// An object to be changed.
+#[derive(Debug)]
+pub enum ObjectMut<'a> {
+    Text(&'a mut Vec<u8>),
+    List(&'a mut List),
+    Hash(&'a mut Hash),
+    Set(&'a mut Set),
+    SortedSet(&'a mut SortedSet),
+    Stream(&'a mut Stream),
+}
 
 impl Object {
-    pub fn kind(&self) -> Kind {
+    pub fn as_ref(&self) -> ObjectRef<'_> {
         match self {
-            Object::Text(_) => Kind::String,
-            Object::List(_) => Kind::List,
-            Object::Hash(_) => Kind::Hash,
-            Object::Set(_) => Kind::Set,
-            Object::SortedSet(_) => Kind::SortedSet,
-            Object::Stream(_) => Kind::Stream,
+            Object::Text(text) => ObjectRef::Text(text),
+            Object::List(list) => ObjectRef::List(list),
+            Object::Hash(hash) => ObjectRef::Hash(hash),
+            Object::Set(set) => ObjectRef::Set(set),
+            Object::SortedSet(set) => ObjectRef::SortedSet(set),
+            Object::Stream(stream) => ObjectRef::Stream(stream),
         }
     }
 
-    /// The allocated bytes that the value owns, besides the `Object` itself.
-    pub fn heap_bytes(&self) -> usize {
+    pub fn as_mut(&mut self) -> ObjectMut<'_> {
         match self {
-            Object::Text(text) => heap::allocation(text.capacity()),
-            Object::List(list) => list.heap_bytes(),
-            Object::Hash(hash) => hash.heap_bytes(),
-            Object::Set(set) => set.heap_bytes(),
-            Object::SortedSet(set) => set.heap_bytes(),
-            Object::Stream(stream) => stream.heap_bytes(),
+            Object::Text(text) => ObjectMut::Text(text),
+            Object::List(list) => ObjectMut::List(list),
+            Object::Hash(hash) => ObjectMut::Hash(hash),
+            Object::Set(set) => ObjectMut::Set(set),
+            Object::SortedSet(set) => ObjectMut::SortedSet(set),
+            Object::Stream(stream) => ObjectMut::Stream(stream),
+        }
+    }
+}
+
+impl ObjectRef<'_> {
+    pub fn to_object(self) -> Object {
+        match self {
+            ObjectRef::Text(text) => Object::Text(text.clone()),
+            ObjectRef::List(list) => Object::List(list.clone()),
+            ObjectRef::Hash(hash) => Object::Hash(hash.clone()),
+            ObjectRef::Set(set) => Object::Set(set.clone()),
+            ObjectRef::SortedSet(set) => Object::SortedSet(set.clone()),
+            ObjectRef::Stream(stream) => Object::Stream(stream.clone()),
+        }
+    }
+
+    pub fn kind(self) -> Kind {
+        match self {
+            ObjectRef::Text(_) => Kind::String,
+            ObjectRef::List(_) => Kind::List,
+            ObjectRef::Hash(_) => Kind::Hash,
+            ObjectRef::Set(_) => Kind::Set,
+            ObjectRef::SortedSet(_) => Kind::SortedSet,
+            ObjectRef::Stream(_) => Kind::Stream,
+        }
+    }
+
+    /// The allocated bytes that the value owns, besides the pointer to them.
+    pub fn heap_bytes(self) -> usize {
+        match self {
+            ObjectRef::Text(text) => heap::allocation(text.capacity()),
+            ObjectRef::List(list) => list.heap_bytes(),
+            ObjectRef::Hash(hash) => hash.heap_bytes(),
+            ObjectRef::Set(set) => set.heap_bytes(),
+            ObjectRef::SortedSet(set) => set.heap_bytes(),
+            ObjectRef::Stream(stream) => stream.heap_bytes(),
         }
     }
 
     /// The address of its first allocation: only ever prefetched.
-    pub fn address(&self) -> *const u8 {
+    pub fn address(self) -> *const u8 {
         match self {
-            Object::Text(text) => text.as_ptr(),
-            Object::List(list) => list.address(),
-            Object::Hash(hash) => hash.address(),
-            Object::Set(set) => set.address(),
-            Object::SortedSet(set) => set.address(),
-            Object::Stream(stream) => stream.address(),
+            ObjectRef::Text(text) => text.as_ptr(),
+            ObjectRef::List(list) => list.address(),
+            ObjectRef::Hash(hash) => hash.address(),
+            ObjectRef::Set(set) => set.address(),
+            ObjectRef::SortedSet(set) => set.address(),
+            ObjectRef::Stream(stream) => stream.address(),
         }
     }
 
     /// Redis's name of the encoding.
-    pub fn encoding(&self) -> &'static str {
+    pub fn encoding(self) -> &'static str {
         match self {
-            Object::Text(_) => "raw",
-            Object::List(list) => list.encoding(),
-            Object::Hash(hash) => hash.encoding(),
-            Object::Set(set) => set.encoding(),
-            Object::SortedSet(set) => set.encoding(),
-            Object::Stream(stream) => stream.encoding(),
+            ObjectRef::Text(_) => "raw",
+            ObjectRef::List(list) => list.encoding(),
+            ObjectRef::Hash(hash) => hash.encoding(),
+            ObjectRef::Set(set) => set.encoding(),
+            ObjectRef::SortedSet(set) => set.encoding(),
+            ObjectRef::Stream(stream) => stream.encoding(),
         }
     }
 
     /// The number of elements; of a text, its bytes.
-    pub fn len(&self) -> usize {
+    pub fn len(self) -> usize {
         match self {
-            Object::Text(text) => text.len(),
-            Object::List(list) => list.len(),
-            Object::Hash(hash) => hash.len(),
-            Object::Set(set) => set.len(),
-            Object::SortedSet(set) => set.len(),
-            Object::Stream(stream) => stream.parts(),
+            ObjectRef::Text(text) => text.len(),
+            ObjectRef::List(list) => list.len(),
+            ObjectRef::Hash(hash) => hash.len(),
+            ObjectRef::Set(set) => set.len(),
+            ObjectRef::SortedSet(set) => set.len(),
+            ObjectRef::Stream(stream) => stream.parts(),
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+}
+
+impl ObjectMut<'_> {
+    pub fn reborrow(&mut self) -> ObjectMut<'_> {
+        match self {
+            ObjectMut::Text(text) => ObjectMut::Text(text),
+            ObjectMut::List(list) => ObjectMut::List(list),
+            ObjectMut::Hash(hash) => ObjectMut::Hash(hash),
+            ObjectMut::Set(set) => ObjectMut::Set(set),
+            ObjectMut::SortedSet(set) => ObjectMut::SortedSet(set),
+            ObjectMut::Stream(stream) => ObjectMut::Stream(stream),
+        }
+    }
+
+    pub fn as_ref(&self) -> ObjectRef<'_> {
+        match self {
+            ObjectMut::Text(text) => ObjectRef::Text(text),
+            ObjectMut::List(list) => ObjectRef::List(list),
+            ObjectMut::Hash(hash) => ObjectRef::Hash(hash),
+            ObjectMut::Set(set) => ObjectRef::Set(set),
+            ObjectMut::SortedSet(set) => ObjectRef::SortedSet(set),
+            ObjectMut::Stream(stream) => ObjectRef::Stream(stream),
+        }
     }
 
     /// Frees about `budget` elements; returns whether the value is empty now. A large value must be freed in pieces, so
     /// that no command waits for it.
-    pub fn dismantle(&mut self, budget: usize) -> bool {
+    pub fn dismantle(self, budget: usize) -> bool {
         match self {
-            Object::Text(text) => {
+            ObjectMut::Text(text) => {
                 *text = Vec::new();
                 true
             }
-            Object::List(list) => list.dismantle(budget),
-            Object::Hash(hash) => hash.dismantle(budget),
-            Object::Set(set) => set.dismantle(budget),
-            Object::SortedSet(set) => set.dismantle(budget),
-            Object::Stream(stream) => stream.dismantle(budget),
+            ObjectMut::List(list) => list.dismantle(budget),
+            ObjectMut::Hash(hash) => hash.dismantle(budget),
+            ObjectMut::Set(set) => set.dismantle(budget),
+            ObjectMut::SortedSet(set) => set.dismantle(budget),
+            ObjectMut::Stream(stream) => stream.dismantle(budget),
         }
     }
 }
@@ -144,8 +223,8 @@ pub trait Collection: Sized {
     /// Frees about `budget` elements; returns whether nothing is left.
     fn dismantle(&mut self, budget: usize) -> bool;
 
-    fn as_object(object: &Object) -> Option<&Self>;
-    fn as_object_mut(object: &mut Object) -> Option<&mut Self>;
+    fn as_object(object: ObjectRef<'_>) -> Option<&Self>;
+    fn as_object_mut(object: ObjectMut<'_>) -> Option<&mut Self>;
     fn from_object(object: Object) -> Option<Self>;
     fn into_object(self) -> Object;
 }
@@ -171,15 +250,15 @@ macro_rules! collections {
             fn dismantle(&mut self, budget: usize) -> bool {
                 self.dismantle(budget)
             }
-            fn as_object(object: &Object) -> Option<&Self> {
+            fn as_object(object: ObjectRef<'_>) -> Option<&Self> {
                 match object {
-                    Object::$kind(collection) => Some(collection),
+                    ObjectRef::$kind(collection) => Some(collection),
                     _ => None,
                 }
             }
-            fn as_object_mut(object: &mut Object) -> Option<&mut Self> {
+            fn as_object_mut(object: ObjectMut<'_>) -> Option<&mut Self> {
                 match object {
-                    Object::$kind(collection) => Some(collection),
+                    ObjectMut::$kind(collection) => Some(collection),
                     _ => None,
                 }
             }

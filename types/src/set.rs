@@ -5,15 +5,14 @@
 //! fewer than `set-max-listpack-entries` members and that one is no longer than `set-max-listpack-value`, else a table.
 //! A listpack becomes a table at the same limits. No set returns to a smaller form by itself.
 //!
-//! An intset begins with its width, 2, 4 or 8, a listpack with its length, which is never less than 7: so the two share one
-//! form, and a set takes 16 bytes.
+//! The storage of an intset tells that it is not a listpack's, so the two share one form.
 
 use super::heap;
 use super::intset::{Intset, IntsetRef};
 use super::item::{Item, parse_i64};
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
-use crate::entry::{Entry, Member};
+use crate::entry::{Buffer, Entry, Form, FormMut, FormRef, Member, packed};
 use crate::segment::{HashPlacement, Placement, Table};
 
 mod lookup;
@@ -22,13 +21,12 @@ pub use lookup::Lookup;
 
 type Members = Table<Member, HashPlacement>;
 
-#[derive(Clone)]
-pub struct Set(Form);
+#[derive(Default)]
+pub struct Set(Form<PackedSet, Members>);
 
-enum Form {
-    /// The storage of an intset or of a listpack.
-    Packed(Box<[u8]>),
-    Table(Box<Members>),
+packed! {
+    /// An intset or a listpack.
+    struct PackedSet
 }
 
 /// A set to be read. An empty one has no form yet, and shows as a listpack.
@@ -39,9 +37,17 @@ enum View<'a> {
     Table(&'a Members),
 }
 
-impl Default for Set {
-    fn default() -> Self {
-        Set(Form::Packed(Box::default()))
+impl PackedSet {
+    fn integers(intset: Intset) -> Self {
+        Self { storage: intset.into_storage() }
+    }
+
+    fn listpack(listpack: Listpack) -> Self {
+        Self { storage: listpack.into_storage() }
+    }
+
+    fn take(&mut self) -> Buffer {
+        std::mem::take(&mut self.storage)
     }
 }
 
@@ -61,7 +67,7 @@ impl Set {
 
     /// Loads the bytes of [`Set::integers`], or of Redis, and chooses the form by `limits`.
     pub fn from_intset(bytes: &[u8], limits: &Limits) -> Result<Self, Malformed> {
-        let mut set = Set(Form::Packed(Intset::from_bytes(bytes)?.into_storage()));
+        let mut set = Set(Form::packed(PackedSet::integers(Intset::from_bytes(bytes)?)));
         if set.len() > limits.set_max_intset_entries {
             set.table(0, limits);
         }
@@ -77,7 +83,7 @@ impl Set {
         }
         let fits = view.len() <= limits.set_max_listpack_entries
             && view.iter().all(|member| member.len() <= limits.set_max_listpack_value);
-        let mut set = Set(Form::Packed(listpack.into_storage()));
+        let mut set = Set(Form::packed(PackedSet::listpack(listpack)));
         if !fits {
             set.table(0, limits);
         }
@@ -85,12 +91,13 @@ impl Set {
     }
 
     fn view(&self) -> View<'_> {
-        match &self.0 {
-            Form::Packed(storage) => match **storage {
-                [2 | 4 | 8, 0, 0, 0, ..] => View::Integers(IntsetRef::from_storage(storage)),
-                _ => View::Listpack(ListpackRef::from_storage(storage)),
-            },
-            Form::Table(table) => View::Table(table),
+        match self.0.view() {
+            FormRef::Packed(packed) => {
+                let storage = packed.storage.bytes();
+                IntsetRef::from_storage(storage)
+                    .map_or_else(|| View::Listpack(ListpackRef::from_storage(storage)), View::Integers)
+            }
+            FormRef::Large(table) => View::Table(table),
         }
     }
 
@@ -116,16 +123,13 @@ impl Set {
 
     /// The address of its first allocation: only ever prefetched.
     pub(crate) fn address(&self) -> *const u8 {
-        match &self.0 {
-            Form::Packed(storage) => storage.as_ptr(),
-            Form::Table(table) => std::ptr::from_ref::<Members>(table).cast(),
-        }
+        self.0.address()
     }
 
     pub fn heap_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(storage) => heap::allocation(storage.len()),
-            Form::Table(table) => heap::allocation(size_of::<Members>()) + table.heap_bytes(),
+        match self.0.view() {
+            FormRef::Packed(packed) => packed.storage.heap_bytes(),
+            FormRef::Large(table) => heap::allocation(size_of::<Members>()) + table.heap_bytes(),
         }
     }
 
@@ -178,7 +182,7 @@ impl Set {
                         let mut listpack = Listpack::new();
                         intset.iter().for_each(|number| listpack.push_back(Item::Int(number)));
                         listpack.push_back(Item::Bytes(member));
-                        self.0 = Form::Packed(listpack.into_storage());
+                        self.0 = Form::packed(PackedSet::listpack(listpack));
                         true
                     } else {
                         self.table(1, limits).insert(Member::new(member)).is_none()
@@ -230,9 +234,9 @@ impl Set {
                 }
                 None => false,
             },
-            View::Table(_) => match &mut self.0 {
-                Form::Table(table) => table.remove(member).is_some(),
-                Form::Packed(_) => false,
+            View::Table(_) => match self.0.view_mut() {
+                FormMut::Large(table) => table.remove(member).is_some(),
+                FormMut::Packed(_) => false,
             },
         }
     }
@@ -305,37 +309,37 @@ impl Set {
                 None => return,
             };
         }
-        self.0 = Form::Packed(intset.into_storage());
+        self.0 = Form::packed(PackedSet::integers(intset));
     }
 
     /// The table of a large set, to be captured.
     pub fn table_mut(&mut self) -> Option<&mut Table<Member, HashPlacement>> {
-        match &mut self.0 {
-            Form::Packed(_) => None,
-            Form::Table(table) => Some(table),
+        match self.0.view_mut() {
+            FormMut::Packed(_) => None,
+            FormMut::Large(table) => Some(table),
         }
     }
 
     /// The capture of its table in progress.
     pub fn captured_id(&self) -> Option<u64> {
-        match &self.0 {
-            Form::Packed(_) => None,
-            Form::Table(table) => table.captured_id(),
+        match self.0.view() {
+            FormRef::Packed(_) => None,
+            FormRef::Large(table) => table.captured_id(),
         }
     }
 
     /// Bytes that it has written aside.
     pub fn aside_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(_) => 0,
-            Form::Table(table) => table.aside_bytes(),
+        match self.0.view() {
+            FormRef::Packed(_) => 0,
+            FormRef::Large(table) => table.aside_bytes(),
         }
     }
 
     pub fn dismantle(&mut self, budget: usize) -> bool {
-        let done = match &mut self.0 {
-            Form::Packed(_) => true,
-            Form::Table(table) => heap::dismantle_table(table, budget),
+        let done = match self.0.view_mut() {
+            FormMut::Packed(_) => true,
+            FormMut::Large(table) => heap::dismantle_table(table, budget),
         };
         if done {
             *self = Set::new();
@@ -353,50 +357,50 @@ impl Set {
 
     /// The set is an intset, or empty.
     fn edit_integers<R>(&mut self, change: impl FnOnce(&mut Intset) -> R) -> R {
-        let mut intset = match &mut self.0 {
-            Form::Packed(storage) => Intset::from_storage(std::mem::take(storage)),
-            Form::Table(_) => Intset::new(),
+        let mut intset = match self.0.view_mut() {
+            FormMut::Packed(packed) => Intset::from_storage(packed.take()),
+            FormMut::Large(_) => Intset::new(),
         };
         let answer = change(&mut intset);
-        self.0 = Form::Packed(intset.into_storage());
+        self.0 = Form::packed(PackedSet::integers(intset));
         answer
     }
 
     /// The set is a listpack, or empty.
     fn edit_listpack(&mut self, change: impl FnOnce(&mut Listpack)) {
-        if let Form::Packed(storage) = &mut self.0 {
-            let mut listpack = Listpack::from_storage(std::mem::take(storage));
+        if let FormMut::Packed(packed) = self.0.view_mut() {
+            let mut listpack = Listpack::from_storage(packed.take());
             change(&mut listpack);
-            *storage = listpack.into_storage();
+            *packed = PackedSet::listpack(listpack);
         }
     }
 
     /// The table, made if missing, with room for `more` members.
     fn table(&mut self, more: usize, limits: &Limits) -> &mut Members {
-        if let Form::Packed(_) = &self.0 {
+        if let FormRef::Packed(_) = self.0.view() {
             let mut table = Members::with_capacity(HashPlacement { seed: limits.seed }, self.len() + more);
             for member in self.iter() {
                 table.insert(member.with_text(Member::new));
             }
-            self.0 = Form::Table(Box::new(table));
+            self.0 = Form::large(Box::new(table));
         }
-        match &mut self.0 {
-            Form::Table(table) => table,
-            Form::Packed(_) => unreachable!("a packed set has just been made a table"),
+        match self.0.view_mut() {
+            FormMut::Large(table) => table,
+            FormMut::Packed(_) => unreachable!("a packed set has just been made a table"),
         }
     }
 }
 
-impl Clone for Form {
+impl Clone for Set {
     fn clone(&self) -> Self {
-        match self {
-            Form::Packed(storage) => Form::Packed(storage.clone()),
-            Form::Table(table) => {
+        match self.0.view() {
+            FormRef::Packed(packed) => Set(Form::packed(packed.clone())),
+            FormRef::Large(table) => {
                 let mut copy = Members::with_capacity(*table.placement(), table.len());
                 for member in table.iter() {
                     copy.insert(member.clone());
                 }
-                Form::Table(Box::new(copy))
+                Set(Form::large(Box::new(copy)))
             }
         }
     }

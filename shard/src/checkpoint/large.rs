@@ -26,7 +26,7 @@ use dormouse_storage::codec::segment::{InPieces, RawSegment, SegmentBody};
 use dormouse_storage::codec::value::kind;
 use dormouse_storage::codec::value::pieces::{Outline, Sizes, begin, is_large, take};
 use dormouse_storage::manifest::{Manifest, Names};
-use dormouse_types::Object;
+use dormouse_types::ObjectMut;
 use dormouse_types::record::{Record, Value};
 use dormouse_types::segment::Captured;
 
@@ -76,7 +76,7 @@ impl Large {
     pub fn begin(record: &mut Record, position: u64, sizes: &Sizes) -> Option<Self> {
         let (key, expiry, access) = (record.key().into(), record.expiry(), record.access());
         let (outline, remembers) = match record.object_mut()? {
-            Object::Text(text) => (Outline { kind: kind::STRING, elements: text.len() as u64 }, Memory::Nothing),
+            ObjectMut::Text(text) => (Outline { kind: kind::STRING, elements: text.len() as u64 }, Memory::Nothing),
             object => {
                 let moment = MOMENTS.fetch_add(1, Ordering::Relaxed);
                 (begin(object, moment, sizes)?, Memory::Moment(moment))
@@ -93,12 +93,12 @@ impl Large {
     pub fn take_at_once(&mut self, record: &mut Record, sizes: &Sizes) {
         let mut pieces = Vec::new();
         match (record.object_mut(), &self.remembers) {
-            (Some(Object::Text(text)), _) => {
+            (Some(ObjectMut::Text(text)), _) => {
                 pieces.extend(text.chunks(sizes.piece_bytes.max(1)).map(|piece| (piece.to_vec(), piece.len())));
             }
-            (Some(object), Memory::Moment(moment)) => loop {
+            (Some(mut object), Memory::Moment(moment)) => loop {
                 let mut piece = Vec::new();
-                let Some(captured) = take(object, *moment, sizes.piece_bytes, &mut piece) else { break };
+                let Some(captured) = take(object.reborrow(), *moment, sizes.piece_bytes, &mut piece) else { break };
                 pieces.push((piece, captured.entries));
                 if captured.is_done {
                     break;

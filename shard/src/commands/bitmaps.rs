@@ -8,8 +8,8 @@ mod tests;
 use std::borrow::Cow;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_types::Object;
 use dormouse_types::record::{Origin, RAW_MAX, Record, Value};
+use dormouse_types::{Object, ObjectRef};
 
 use crate::commands::args::{Args, Argument, Rest, Word, canonical_integer};
 use crate::commands::cost::BYTES_PER_ELEMENT;
@@ -272,7 +272,7 @@ fn bytes_of(value: Option<Value<'_>>) -> Result<Cow<'_, [u8]>> {
         None => Ok(Cow::Borrowed(&[])),
         Some(Value::Int(number)) => Ok(Cow::Owned(itoa::Buffer::new().format(number).as_bytes().to_vec())),
         Some(Value::Raw(bytes)) => Ok(Cow::Borrowed(bytes)),
-        Some(Value::Object(Object::Text(bytes))) => Ok(Cow::Borrowed(bytes)),
+        Some(Value::Object(ObjectRef::Text(bytes))) => Ok(Cow::Borrowed(bytes)),
         Some(Value::Object(_)) => Err(Error::WrongType),
     }
 }

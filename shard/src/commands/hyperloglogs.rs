@@ -6,7 +6,7 @@
 mod tests;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_types::Object;
+use dormouse_types::ObjectRef;
 use dormouse_types::hyperloglog::{self, Corrupted, REGISTERS, Registers};
 use dormouse_types::record::{Origin, Value};
 
@@ -212,7 +212,7 @@ fn bytes_of(value: Option<Value<'_>>) -> Result<Option<&[u8]>> {
         None => return Ok(None),
         Some(Value::Int(_)) => return Err(NOT_ONE),
         Some(Value::Raw(bytes)) => bytes,
-        Some(Value::Object(Object::Text(bytes))) => bytes,
+        Some(Value::Object(ObjectRef::Text(bytes))) => bytes,
         Some(Value::Object(_)) => return Err(Error::WrongType),
     };
     if hyperloglog::is_one(bytes) { Ok(Some(bytes)) } else { Err(NOT_ONE) }

@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{End, Item, List, Object};
+use dormouse_types::{End, Item, List, ObjectRef};
 
 use crate::commands::args::{Args, Argument, parse_double};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
@@ -173,9 +173,11 @@ fn sorted<const STORE: bool>(
 /// A copy of the elements, and whether they are a set's.
 fn elements_of(record: &Record) -> Result<(Vec<Vec<u8>>, bool)> {
     match record.value() {
-        Value::Object(Object::List(list)) => Ok((list.iter().map(Item::to_vec).collect(), false)),
-        Value::Object(Object::Set(set)) => Ok((set.iter().map(Item::to_vec).collect(), true)),
-        Value::Object(Object::SortedSet(set)) => Ok((set.iter().map(|(member, _)| member.to_vec()).collect(), false)),
+        Value::Object(ObjectRef::List(list)) => Ok((list.iter().map(Item::to_vec).collect(), false)),
+        Value::Object(ObjectRef::Set(set)) => Ok((set.iter().map(Item::to_vec).collect(), true)),
+        Value::Object(ObjectRef::SortedSet(set)) => {
+            Ok((set.iter().map(|(member, _)| member.to_vec()).collect(), false))
+        }
         _ => Err(Error::WrongType),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dormouse_protocol::{OwnedRequest, Reply, Response, Version};
 use dormouse_storage::shown::{INDEXES, first_ids};
-use dormouse_types::Object;
+use dormouse_types::ObjectRef;
 use dormouse_types::record::Value;
 use dormouse_types::segment::SLOTS;
 
@@ -85,12 +85,12 @@ impl Bench {
         let mut data = BTreeMap::new();
         self.keyspace().for_each(|record| {
             let value = match record.value() {
-                Value::Object(Object::Hash(hash)) => sorted(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec()))),
-                Value::Object(Object::Set(set)) => sorted(set.iter().map(|member| (member.to_vec(), Vec::new()))),
-                Value::Object(Object::List(list)) => {
+                Value::Object(ObjectRef::Hash(hash)) => sorted(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec()))),
+                Value::Object(ObjectRef::Set(set)) => sorted(set.iter().map(|member| (member.to_vec(), Vec::new()))),
+                Value::Object(ObjectRef::List(list)) => {
                     format!("{:?}", list.iter().map(|i| i.to_vec()).collect::<Vec<_>>())
                 }
-                Value::Object(Object::SortedSet(set)) => {
+                Value::Object(ObjectRef::SortedSet(set)) => {
                     format!("{:?}", set.iter().map(|(member, score)| (member.to_vec(), score)).collect::<Vec<_>>())
                 }
                 // The origin of a string is forgotten when it is stored.

@@ -155,7 +155,7 @@ fn sample() -> Vec<u8> {
     for index in [0, 3, 15] {
         rdb.select(index).unwrap();
         for (key, object) in objects() {
-            rdb.record(&key, &Value::Object(&object), Beside::default()).unwrap();
+            rdb.record(&key, &Value::Object(object.as_ref()), Beside::default()).unwrap();
         }
         for number in 0..4000u64 {
             let beside = Beside {

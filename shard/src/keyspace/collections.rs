@@ -1,7 +1,7 @@
 //! Collections in the keyspace: read, looked at without a trace, changed in place.
 
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{Collection, Limits, Object};
+use dormouse_types::{Collection, Limits, ObjectRef};
 
 use super::changes::KeyEvent;
 use super::{Keyspace, Text};
@@ -54,7 +54,7 @@ impl Keyspace<'_> {
     /// trace: no access clock, no hit or miss, no fault.
     pub fn cardinality(&self, key: &[u8]) -> usize {
         match self.peek(key) {
-            Some(Value::Object(Object::Text(_))) => 0,
+            Some(Value::Object(ObjectRef::Text(_))) => 0,
             Some(Value::Object(object)) => object.len(),
             _ => 0,
         }
@@ -90,7 +90,7 @@ impl Keyspace<'_> {
         match self.peek(key) {
             Some(Value::Int(n)) => Text::Int(n).len(),
             Some(Value::Raw(bytes)) => bytes.len(),
-            Some(Value::Object(Object::Text(bytes))) => bytes.len(),
+            Some(Value::Object(ObjectRef::Text(bytes))) => bytes.len(),
             Some(Value::Object(_)) | None => 0,
         }
     }

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use dormouse_storage::codec::value::pieces::{self, take};
-use dormouse_types::Object;
 use dormouse_types::record::{Entry, Record, Value};
 use dormouse_types::segment::Captured;
+use dormouse_types::{Object, ObjectRef};
 use parking_lot::Mutex;
 
 use super::BURY_ABOVE;
@@ -37,7 +37,7 @@ impl Dead {
                 Value::Object(object) => record.heap_bytes() + pieces::aside_bytes(object),
                 Value::Int(_) | Value::Raw(_) => record.heap_bytes(),
             },
-            Self::Object(object) => object.heap_bytes() + pieces::aside_bytes(object),
+            Self::Object(object) => object.as_ref().heap_bytes() + pieces::aside_bytes(object.as_ref()),
             Self::Index(index) => index.bytes(),
             Self::Rest { bytes, .. } => bytes.capacity(),
         }
@@ -47,7 +47,7 @@ impl Dead {
 /// Whether a record holds a collection that is large. A long string is one allocation.
 pub fn takes_long_to_free(record: &Record) -> bool {
     match record.value() {
-        Value::Object(Object::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
+        Value::Object(ObjectRef::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
         Value::Object(object) => object.heap_bytes() > BURY_ABOVE,
     }
 }
@@ -131,7 +131,7 @@ impl Parked {
     }
 
     /// Whether a checkpoint still writes this object in its earlier state.
-    pub fn wants(&self, object: &Object) -> bool {
+    pub fn wants(&self, object: ObjectRef<'_>) -> bool {
         self.is_open() && pieces::remembered(object).is_some_and(|moment| moment >= self.moment.load(Ordering::Relaxed))
     }
 
@@ -178,7 +178,7 @@ impl Parked {
     ) -> Option<Captured> {
         self.dead.lock().iter_mut().find_map(|dead| match dead {
             Dead::Record(record) => take(record.object_mut()?, moment, bytes_max, out),
-            Dead::Object(object) => take(object, moment, bytes_max, out),
+            Dead::Object(object) => take(object.as_mut(), moment, bytes_max, out),
             Dead::Index(index) if index.id != keyspace || !index.covers(position >> 11) => None,
             Dead::Index(index) => take(index.get_mut(position, key)?.object_mut()?, moment, bytes_max, out),
             Dead::Rest { moment: other, bytes, elements } if *other == moment => {
@@ -214,7 +214,7 @@ impl Ruins {
     fn free(&mut self, left: &mut usize) -> bool {
         while *left > 0 {
             if let Some(object) = &mut self.object {
-                if object.dismantle(*left) {
+                if object.as_mut().dismantle(*left) {
                     self.object = None;
                     *left = left.saturating_sub(1);
                 } else {

@@ -85,7 +85,7 @@ impl Keyspace<'_> {
         let record = match record.value() {
             Value::Int(n) => Record::new_raw(key, itoa::Buffer::new().format(n).as_bytes(), expiry),
             Value::Raw(bytes) => Record::new_string(key, bytes, record.origin(), expiry),
-            Value::Object(object) => Record::new_object(key, object.clone(), expiry),
+            Value::Object(object) => Record::new_object(key, object.to_object(), expiry),
         };
         Some(Taken { record })
     }

@@ -334,15 +334,15 @@ impl<'a> Keyspace<'a> {
 
     /// For a value that moves to another key: a checkpoint that writes it looks for it under its old key.
     fn forget_moment(&mut self, object: &mut Object) {
-        let Some(moment) = pieces::remembered(object) else { return };
-        if self.shared.parked.wants(object) {
+        let Some(moment) = pieces::remembered(object.as_ref()) else { return };
+        if self.shared.parked.wants(object.as_ref()) {
             let mut bytes = Vec::new();
-            let rest = pieces::take(object, moment, usize::MAX, &mut bytes);
+            let rest = pieces::take(object.as_mut(), moment, usize::MAX, &mut bytes);
             let elements = rest.map_or(0, |captured| captured.entries);
             // A rest that no checkpoint writes any more is dropped.
             drop(self.shared.park(Dead::Rest { moment, bytes, elements }));
         }
-        pieces::end(object);
+        pieces::end(object.as_mut());
     }
 
     /// Takes in an object that the held shard number `at` has dropped, to be freed.

@@ -1,8 +1,8 @@
 //! Strings in the keyspace: read, set, rewritten, changed in place.
 
 use dormouse_storage::effect;
-use dormouse_types::Object;
 use dormouse_types::record::{Origin, RAW_MAX, Record, Value};
+use dormouse_types::{Object, ObjectMut, ObjectRef};
 
 use super::changes::KeyEvent;
 use super::graveyard::Dead;
@@ -28,7 +28,7 @@ impl Keyspace<'_> {
             };
             // The memory of a long text may serve again.
             let is_laid_down = match record.value() {
-                Value::Object(Object::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
+                Value::Object(ObjectRef::Text(_)) | Value::Int(_) | Value::Raw(_) => false,
                 Value::Object(object) => object.heap_bytes() > BURY_ABOVE || shared.parked.wants(object),
             };
             let old = if is_laid_down { record.take_object() } else { None };
@@ -38,7 +38,7 @@ impl Keyspace<'_> {
         match set {
             Some((old, expiry)) => {
                 let dead = match old {
-                    Some(old) if shared.parked.wants(&old) => shared.park(Dead::Object(old)),
+                    Some(old) if shared.parked.wants(old.as_ref()) => shared.park(Dead::Object(old)),
                     old => old.map(Dead::Object),
                 };
                 if let Some(dead) = dead {
@@ -121,7 +121,7 @@ impl Keyspace<'_> {
         let mut once =
             move |bytes: &mut Vec<u8>| change.take().expect("the change is asked for once")(bytes).map(Change::split);
         let updated = self.update_record(position, key, |record| {
-            let outcome = if let Some(Object::Text(bytes)) = record.object_mut() {
+            let outcome = if let Some(ObjectMut::Text(bytes)) = record.object_mut() {
                 once(bytes)
             } else {
                 text_of(record).map(|text| text.to_vec()).and_then(|mut bytes| {

@@ -1,7 +1,7 @@
 //! The contents of a record: its kind, and the bytes of a string.
 
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{Kind, Object};
+use dormouse_types::{Kind, ObjectRef};
 
 use crate::error::{Error, Result};
 
@@ -48,7 +48,7 @@ pub(super) fn text_of(record: &Record) -> Result<Text<'_>> {
     match record.value() {
         Value::Int(n) => Ok(Text::Int(n)),
         Value::Raw(bytes) => Ok(Text::Raw(bytes)),
-        Value::Object(Object::Text(bytes)) => Ok(Text::Raw(bytes)),
+        Value::Object(ObjectRef::Text(bytes)) => Ok(Text::Raw(bytes)),
         Value::Object(_) => Err(Error::WrongType),
     }
 }

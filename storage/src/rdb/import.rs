@@ -13,7 +13,7 @@ use std::io::Read;
 use std::path::Path;
 
 use dormouse_types::record::access_clock;
-use dormouse_types::record::size_class;
+use dormouse_types::record::block_size;
 use dormouse_types::segment::{Placement, SlotPlacement};
 use dormouse_types::{Digits, Limits};
 
@@ -295,7 +295,7 @@ impl Encoder {
         let idle = idle_s.unwrap_or(0).min(IDLE_MAX) as u32;
         let access = access_clock(self.now_ms).wrapping_sub(idle) & IDLE_MAX as u32;
         let shell = if kind == kind::STRING { value.len() } else { 0 };
-        let heap_bytes = heap_bytes + size_class(RECORD_HEAD_BYTES + key.len() + shell) as u64;
+        let heap_bytes = heap_bytes + block_size(RECORD_HEAD_BYTES + key.len() + shell) as u64;
         let place = place(index, self.placement.position(key));
         let record = EncodedRecord { key, expiry: *expiry, access, kind, value };
         sorter.push(place, |row| write_record(row, &record, heap_bytes)).map_err(ImportError::Spill)
@@ -316,8 +316,8 @@ fn encoded(kind: u8, value: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Result
         }
         LoadedValue::Text(_) => None,
         LoadedValue::Object(object) => {
-            let heap_bytes = object.heap_bytes() as u64;
-            Some((encode_object(&object, out), heap_bytes))
+            let heap_bytes = object.as_ref().heap_bytes() as u64;
+            Some((encode_object(object.as_ref(), out), heap_bytes))
         }
     })
 }

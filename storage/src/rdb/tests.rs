@@ -97,7 +97,7 @@ fn a_large_value_is_written_in_runs() {
     for (version, room) in [(11, usize::MAX), (9, usize::MAX), (11, 500_000), (9, 70_000)] {
         let mut rdb = RdbWriter::with_version(Strict { bytes: Vec::new(), longest: 0, room }, version);
         rdb.record(b"before", &Value::Int(1), Beside::default()).unwrap();
-        let written = rdb.record(b"hash", &Value::Object(&object), Beside::default());
+        let written = rdb.record(b"hash", &Value::Object(object.as_ref()), Beside::default());
         if room < usize::MAX {
             assert_eq!(written.unwrap_err().kind(), std::io::ErrorKind::StorageFull);
             continue;
@@ -110,7 +110,7 @@ fn a_large_value_is_written_in_runs() {
         assert!(matches!(reader.next(), Ok(RdbEntry::Key(_))));
         let Ok(RdbEntry::Key(RdbRecord { kind, value, .. })) = reader.next() else { panic!("no hash") };
         let mut expected = Vec::new();
-        assert_eq!(encode_value(&Value::Object(&object), &mut expected), kind);
+        assert_eq!(encode_value(&Value::Object(object.as_ref()), &mut expected), kind);
         assert!(*value == expected[..]);
         assert!(matches!(reader.next(), Ok(RdbEntry::End)));
     }

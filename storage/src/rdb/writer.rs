@@ -18,7 +18,7 @@
 use std::io::{self, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
-use dormouse_types::Object;
+use dormouse_types::ObjectRef;
 use dormouse_types::record::Value;
 
 use super::{
@@ -108,15 +108,15 @@ impl<W: Write> RdbWriter<W> {
         let at = self.begin(beside);
         let encoding = encoding_of(value);
         match value {
-            Value::Object(Object::Stream(stream)) if self.version == 10 => {
+            Value::Object(ObjectRef::Stream(stream)) if self.version == 10 => {
                 self.run[at] = kind::STREAM_2;
                 write_string(self, key);
                 encode_stream(kind::STREAM_2, stream, self);
             }
             Value::Object(object) if !is_known(encoding, self.version) => {
-                self.run[at] = unpacked_encoding_of(object);
+                self.run[at] = unpacked_encoding_of(*object);
                 write_string(self, key);
-                encode_unpacked(object, self);
+                encode_unpacked(*object, self);
             }
             _ => {
                 self.run[at] = encoding;

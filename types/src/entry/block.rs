@@ -4,7 +4,7 @@
 //! global allocator, to find out about accesses beside a block or after its end.
 
 use std::{
-    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc, dealloc, handle_alloc_error, realloc},
     ptr::NonNull,
     slice,
 };
@@ -62,6 +62,27 @@ pub unsafe fn free(block: NonNull<u8>, bytes: usize) {
 unsafe fn free_large(block: NonNull<u8>, bytes: usize) {
     // SAFETY: the layout depends on the block size only.
     unsafe { dealloc(block.as_ptr(), layout(bytes)) };
+}
+
+/// A block for `bytes` in place of another one, whose first `kept` bytes survive. `before` has its number of bytes.
+///
+/// # Safety
+/// The block before comes from here, with a number of bytes of the same block size, and is not used again; `kept` is at
+/// most either number of bytes.
+pub unsafe fn resize(before: Option<(NonNull<u8>, usize)>, kept: usize, bytes: usize) -> NonNull<u8> {
+    let Some((block, bytes_before)) = before else { return allocate(bytes) };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if bytes.min(bytes_before) > slab::BLOCK_MAX || !IS_FROM_SLAB {
+            // The global allocator moves pages, or grows what is at its end.
+            let resized = realloc(block.as_ptr(), layout(bytes_before), block_size(bytes));
+            return NonNull::new(resized).unwrap_or_else(|| handle_alloc_error(layout(bytes)));
+        }
+        let resized = allocate(bytes);
+        resized.as_ptr().copy_from_nonoverlapping(block.as_ptr(), kept);
+        free(block, bytes_before);
+        resized
+    }
 }
 
 /// The bytes that a length takes.

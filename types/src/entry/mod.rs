@@ -12,7 +12,9 @@
 //! block to free follows from the content. Small blocks have an allocator of their own, the [slabs](slab).
 
 pub(crate) mod block;
+mod buffer;
 mod field;
+mod form;
 mod member;
 pub(crate) mod number;
 mod pointer;
@@ -20,9 +22,12 @@ mod scored;
 mod size_class;
 pub mod slab;
 
+pub(crate) use self::form::packed;
 pub use self::{
     block::block_size,
+    buffer::{Buffer, TOTAL_BYTES},
     field::Field,
+    form::{Form, FormMut, FormRef, Packed},
     member::Member,
     number::canonical_integer,
     pointer::{CACHE_LINE, Entry, prefetch, prefetch_to_write},

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::super::heap;
 use super::{End, Fill, Item, Listpack, ListpackRef};
+use crate::entry::Buffer;
 
 /// The largest overhead of an entry, in bytes: encoding and length, back-length (and Redis's estimate too).
 const ENTRY_OVERHEAD: usize = 8;
@@ -42,7 +43,7 @@ struct Capture {
 /// A listpack's storage, or the bytes of a single element.
 #[derive(Clone, Debug)]
 struct Chunk {
-    storage: Box<[u8]>,
+    storage: Buffer,
     count: u32,
     /// During a capture; 0: the chunk is not captured.
     ordinal: Ordinal,
@@ -95,7 +96,7 @@ impl Chunk {
     }
 
     fn plain(value: &[u8]) -> Self {
-        Chunk { storage: value.into(), count: 1, ordinal: Ordinal::new(true) }
+        Chunk { storage: Buffer::of(value), count: 1, ordinal: Ordinal::new(true) }
     }
 
     /// The chunk for one new element.
@@ -109,13 +110,13 @@ impl Chunk {
     }
 
     fn heap_bytes(&self) -> usize {
-        heap::allocation(self.storage.len())
+        self.storage.heap_bytes()
     }
 
     fn view(&self) -> ChunkRef<'_> {
         match self.ordinal.is_plain() {
-            false => ChunkRef::Packed(ListpackRef::from_storage(&self.storage)),
-            true => ChunkRef::Plain(&self.storage),
+            false => ChunkRef::Packed(ListpackRef::from_storage(self.storage.bytes())),
+            true => ChunkRef::Plain(self.storage.body()),
         }
     }
 
@@ -292,7 +293,7 @@ impl Chunked {
                     // Left in place without elements until the walk is over.
                     let chunk = &mut self.chunks[index];
                     self.bytes -= chunk.heap_bytes();
-                    *chunk = Chunk { storage: Box::default(), count: 0, ordinal: Ordinal::new(false) };
+                    *chunk = Chunk { storage: Buffer::default(), count: 0, ordinal: Ordinal::new(false) };
                     self.len -= 1;
                     removed += 1;
                 }
@@ -391,7 +392,7 @@ impl Chunked {
             let (Some(a), Some(b)) = (self.chunks.get(first), self.chunks.get(first.wrapping_add(1))) else { continue };
             if Self::fit_together(a, b, fill) {
                 let second = self.take(first + 1);
-                self.edit(first, |listpack| listpack.append(ListpackRef::from_storage(&second.storage)));
+                self.edit(first, |listpack| listpack.append(ListpackRef::from_storage(second.storage.bytes())));
             }
         }
     }
@@ -412,7 +413,7 @@ impl Chunked {
             });
             if joins {
                 self.put_chunk_aside(&mut chunk);
-                self.edit(last, |listpack| listpack.append(ListpackRef::from_storage(&chunk.storage)));
+                self.edit(last, |listpack| listpack.append(ListpackRef::from_storage(chunk.storage.bytes())));
             } else {
                 self.add(self.chunks.len(), chunk);
             }

@@ -14,6 +14,7 @@ use chunked::Chunked;
 use super::item::Item;
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
+use crate::entry::{Form, FormMut, FormRef};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -21,14 +22,8 @@ pub enum End {
     Tail,
 }
 
-#[derive(Clone, Debug)]
-pub struct List(Form);
-
-#[derive(Clone, Debug)]
-enum Form {
-    Packed(Listpack),
-    Chunked(Box<Chunked>),
-}
+#[derive(Default)]
+pub struct List(Form<Listpack, Chunked>);
 
 /// How much one listpack of a list may hold, from the setting `list-max-listpack-size`.
 #[derive(Clone, Copy, Debug)]
@@ -61,21 +56,15 @@ impl Fill {
     }
 }
 
-impl Default for List {
-    fn default() -> Self {
-        List(Form::Packed(Listpack::new()))
-    }
-}
-
 impl List {
     pub fn new() -> Self {
         List::default()
     }
 
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.view().len(),
-            Form::Chunked(chunked) => chunked.len(),
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.view().len(),
+            FormRef::Large(chunked) => chunked.len(),
         }
     }
 
@@ -84,34 +73,31 @@ impl List {
     }
 
     pub fn encoding(&self) -> &'static str {
-        match &self.0 {
-            Form::Packed(_) => "listpack",
-            Form::Chunked(_) => "quicklist",
+        match self.0.view() {
+            FormRef::Packed(_) => "listpack",
+            FormRef::Large(_) => "quicklist",
         }
     }
 
     /// The address of its first allocation: only ever prefetched.
     pub(crate) fn address(&self) -> *const u8 {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.address(),
-            Form::Chunked(chunked) => std::ptr::from_ref::<Chunked>(chunked).cast(),
-        }
+        self.0.address()
     }
 
     pub fn heap_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.heap_bytes(),
-            Form::Chunked(chunked) => chunked.heap_bytes(),
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.heap_bytes(),
+            FormRef::Large(chunked) => chunked.heap_bytes(),
         }
     }
 
     pub fn push(&mut self, end: End, value: &[u8], limits: &Limits) {
         self.make_room(value.len(), 1, limits);
         let item = Item::parse(value);
-        match (&mut self.0, end) {
-            (Form::Packed(listpack), End::Head) => listpack.push_front(item),
-            (Form::Packed(listpack), End::Tail) => listpack.push_back(item),
-            (Form::Chunked(chunked), _) => chunked.push(end, value, Fill::new(limits)),
+        match (self.0.view_mut(), end) {
+            (FormMut::Packed(listpack), End::Head) => listpack.push_front(item),
+            (FormMut::Packed(listpack), End::Tail) => listpack.push_back(item),
+            (FormMut::Large(chunked), _) => chunked.push(end, value, Fill::new(limits)),
         }
     }
 
@@ -146,15 +132,15 @@ impl List {
 
     /// Removes up to `count` elements from one end.
     pub fn drop_end(&mut self, end: End, count: usize, limits: &Limits) {
-        match (&mut self.0, end) {
-            (Form::Packed(listpack), End::Head) => listpack.remove(listpack.view().start(), count),
-            (Form::Packed(listpack), End::Tail) => {
+        match (self.0.view_mut(), end) {
+            (FormMut::Packed(listpack), End::Head) => listpack.remove(listpack.view().start(), count),
+            (FormMut::Packed(listpack), End::Tail) => {
                 let len = listpack.view().len();
                 if let Some(at) = listpack.view().seek(len.saturating_sub(count)) {
                     listpack.remove(at, count);
                 }
             }
-            (Form::Chunked(chunked), _) => {
+            (FormMut::Large(chunked), _) => {
                 chunked.drop_end(end, count);
                 self.shrink(limits);
             }
@@ -180,9 +166,9 @@ impl List {
         }
         self.make_room(value.len(), 1, limits);
         let Some(place) = self.place(index) else { return false };
-        match &mut self.0 {
-            Form::Packed(listpack) => listpack.replace(place.at, Item::parse(value)),
-            Form::Chunked(chunked) => {
+        match self.0.view_mut() {
+            FormMut::Packed(listpack) => listpack.replace(place.at, Item::parse(value)),
+            FormMut::Large(chunked) => {
                 chunked.replace(place.chunk, place.at, value, Fill::new(limits));
                 self.shrink(limits);
             }
@@ -197,11 +183,11 @@ impl List {
         }
         self.make_room(value.len(), 1, limits);
         let Some(place) = self.place(index) else { return };
-        match &mut self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view_mut() {
+            FormMut::Packed(listpack) => {
                 listpack.insert(place.at, Item::parse(value));
             }
-            Form::Chunked(chunked) => chunked.insert(place.chunk, place.at, value, Fill::new(limits)),
+            FormMut::Large(chunked) => chunked.insert(place.chunk, place.at, value, Fill::new(limits)),
         }
     }
 
@@ -213,9 +199,9 @@ impl List {
 
     /// Removes up to `count` elements equal to `value`, looking from `from` on. Returns how many were removed.
     pub fn remove(&mut self, value: &[u8], count: usize, from: End, limits: &Limits) -> usize {
-        match &mut self.0 {
-            Form::Packed(listpack) => chunked::remove_equal(listpack, Item::parse(value), count, from),
-            Form::Chunked(chunked) => {
+        match self.0.view_mut() {
+            FormMut::Packed(listpack) => chunked::remove_equal(listpack, Item::parse(value), count, from),
+            FormMut::Large(chunked) => {
                 let removed = chunked.remove(value, count, from, Fill::new(limits));
                 self.shrink(limits);
                 removed
@@ -236,9 +222,9 @@ impl List {
 
     /// The chunks in order, to be stored as they are.
     pub fn chunks(&self) -> impl ExactSizeIterator<Item = ChunkRef<'_>> {
-        let (packed, chunked) = match &self.0 {
-            Form::Packed(listpack) => (Some(listpack), None),
-            Form::Chunked(chunked) => (None, Some(chunked)),
+        let (packed, chunked) = match self.0.view() {
+            FormRef::Packed(listpack) => (Some(listpack), None),
+            FormRef::Large(chunked) => (None, Some(chunked)),
         };
         let count =
             chunked.map_or(usize::from(packed.is_some_and(|listpack| !listpack.view().is_empty())), |c| c.chunks());
@@ -267,48 +253,48 @@ impl List {
 
     /// Begins a capture of a list of several chunks; returns how many it will hand out. `None`: the list has only one.
     pub fn begin_capture(&mut self, id: u64) -> Option<usize> {
-        match &mut self.0 {
-            Form::Packed(_) => None,
-            Form::Chunked(chunked) => Some(chunked.begin_capture(id)),
+        match self.0.view_mut() {
+            FormMut::Packed(_) => None,
+            FormMut::Large(chunked) => Some(chunked.begin_capture(id)),
         }
     }
 
     /// Shows the next chunks of capture `id`, in order, until `visit` says that it has enough. Returns whether that was
     /// all; `None`: the capture does not exist.
     pub fn capture_some(&mut self, id: u64, visit: impl FnMut(ChunkRef<'_>) -> bool) -> Option<bool> {
-        match &mut self.0 {
-            Form::Packed(_) => None,
-            Form::Chunked(chunked) => chunked.capture_some(id, visit),
+        match self.0.view_mut() {
+            FormMut::Packed(_) => None,
+            FormMut::Large(chunked) => chunked.capture_some(id, visit),
         }
     }
 
     /// The capture in progress.
     pub fn captured_id(&self) -> Option<u64> {
-        match &self.0 {
-            Form::Packed(_) => None,
-            Form::Chunked(chunked) => chunked.captured_id(),
+        match self.0.view() {
+            FormRef::Packed(_) => None,
+            FormRef::Large(chunked) => chunked.captured_id(),
         }
     }
 
     /// Bytes that it has put aside.
     pub fn aside_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(_) => 0,
-            Form::Chunked(chunked) => chunked.aside_bytes(),
+        match self.0.view() {
+            FormRef::Packed(_) => 0,
+            FormRef::Large(chunked) => chunked.aside_bytes(),
         }
     }
 
     /// Ends whatever capture is under way.
     pub fn end_capture(&mut self) {
-        if let Form::Chunked(chunked) = &mut self.0 {
+        if let FormMut::Large(chunked) = self.0.view_mut() {
             chunked.end_capture();
         }
     }
 
     pub fn dismantle(&mut self, budget: usize) -> bool {
-        let done = match &mut self.0 {
-            Form::Packed(_) => true,
-            Form::Chunked(chunked) => chunked.dismantle(budget),
+        let done = match self.0.view_mut() {
+            FormMut::Packed(_) => true,
+            FormMut::Large(chunked) => chunked.dismantle(budget),
         };
         if done {
             *self = List::new();
@@ -317,18 +303,18 @@ impl List {
     }
 
     fn chunked(&mut self) -> &mut Chunked {
-        if let Form::Packed(listpack) = &mut self.0 {
-            self.0 = Form::Chunked(Box::new(Chunked::new(std::mem::take(listpack))));
+        if let FormMut::Packed(listpack) = self.0.view_mut() {
+            self.0 = Form::large(Box::new(Chunked::new(std::mem::take(listpack))));
         }
-        match &mut self.0 {
-            Form::Chunked(chunked) => chunked,
-            Form::Packed(_) => unreachable!("a packed list has just been made a chunked one"),
+        match self.0.view_mut() {
+            FormMut::Large(chunked) => chunked,
+            FormMut::Packed(_) => unreachable!("a packed list has just been made a chunked one"),
         }
     }
 
     /// Leaves the packed form if `count` values of `bytes` bytes would exceed it.
     fn make_room(&mut self, bytes: usize, count: usize, limits: &Limits) {
-        if let Form::Packed(listpack) = &self.0 {
+        if let FormRef::Packed(listpack) = self.0.view() {
             let view = listpack.view();
             if Fill::new(limits).exceeded(view.bytes_len() + bytes, view.len() + count) {
                 self.chunked();
@@ -342,25 +328,25 @@ impl List {
     }
 
     fn pack_within(&mut self, fill: Fill) {
-        if let Form::Chunked(chunked) = &mut self.0
+        if let FormMut::Large(chunked) = self.0.view_mut()
             && !chunked.is_captured()
             && let Some(listpack) = chunked.take_only_listpack(fill)
         {
-            self.0 = Form::Packed(listpack);
+            self.0 = Form::packed(listpack);
         }
     }
 
     fn chunk(&self, index: usize) -> ChunkRef<'_> {
-        match &self.0 {
-            Form::Packed(listpack) => ChunkRef::Packed(listpack.view()),
-            Form::Chunked(chunked) => chunked.chunk(index),
+        match self.0.view() {
+            FormRef::Packed(listpack) => ChunkRef::Packed(listpack.view()),
+            FormRef::Large(chunked) => chunked.chunk(index),
         }
     }
 
     fn place(&self, index: usize) -> Option<Place> {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.view().seek(index).map(|at| Place { chunk: 0, at }),
-            Form::Chunked(chunked) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.view().seek(index).map(|at| Place { chunk: 0, at }),
+            FormRef::Large(chunked) => {
                 let (chunk, inside) = chunked.seek(index)?;
                 let at = match chunked.chunk(chunk) {
                     ChunkRef::Packed(view) => view.seek(inside)?,
@@ -398,6 +384,21 @@ impl List {
         }
         let chunk = place.chunk - 1;
         Place { chunk, at: self.chunk(chunk).view().map_or(0, |view| view.before(view.end())) }
+    }
+}
+
+impl Clone for List {
+    fn clone(&self) -> Self {
+        List(match self.0.view() {
+            FormRef::Packed(listpack) => Form::packed(listpack.clone()),
+            FormRef::Large(chunked) => Form::large(Box::new(chunked.clone())),
+        })
+    }
+}
+
+impl std::fmt::Debug for List {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 

@@ -150,7 +150,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// The value of `heap_bytes`, counted.
 fn counted_bytes(list: &List) -> usize {
-    let Form::Chunked(chunked) = &list.0 else { return list.heap_bytes() };
+    let FormRef::Large(chunked) = list.0.view() else { return list.heap_bytes() };
     chunked.counted_bytes()
 }
 

@@ -1,11 +1,12 @@
 //! A key with its value and expiry.
 
-use std::{fmt, mem, ptr, ptr::NonNull, slice};
+use std::{fmt, mem, ptr::NonNull, slice};
 
-use crate::entry::Entry;
 use crate::entry::block::{self, block_size, read_bytes, write_bytes};
 use crate::entry::number::{self, canonical_integer};
-use crate::object::Object;
+use crate::entry::{Entry, size_class};
+use crate::object::{Object, ObjectMut, ObjectRef};
+use crate::{Hash, List, Set, SortedSet, Stream};
 
 /// Longer strings are kept in an allocation of their own, which has room to grow.
 pub const RAW_MAX: usize = 16 << 10;
@@ -23,7 +24,7 @@ pub enum Value<'a> {
     /// Any other string of up to [`RAW_MAX`] bytes.
     Raw(&'a [u8]),
     /// A longer string, or a collection.
-    Object(&'a Object),
+    Object(ObjectRef<'a>),
 }
 
 /// How a string came to be, which `OBJECT ENCODING` tells.
@@ -47,9 +48,10 @@ pub enum Origin {
 /// | meta | access | key length          | data length | ...                                with a key above 255 bytes
 /// ```
 ///
-/// Meta gives the kind of the data (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object), and says whether
-/// bytes were changed in place, and whether the record has an expiry and a long key. Lengths and numbers are little
-/// endian and unaligned; the object is aligned. Access is a clock or counter of 24 bits, for eviction.
+/// Meta gives the kind of the data (bytes, an integer of 1, 2, 4 or 8 bytes, none beside an object) and that of an object,
+/// and says whether bytes were changed in place, and whether the record has an expiry and a long key. Lengths and numbers
+/// are little endian and unaligned. An object is eight bytes, aligned: a collection as it is, a text in a box. Access is
+/// a clock or counter of 24 bits, for eviction.
 pub struct Record(NonNull<u8>);
 
 // SAFETY: a record owns its allocation, and the object in it, alone.
@@ -68,8 +70,35 @@ const EXPIRY: u8 = 1 << 2;
 const LONG_KEY: u8 = 1 << 3;
 /// Says nothing about the layout.
 const EDITED: u8 = 1 << 4;
-/// The number of layouts: one for each meta without [`EDITED`].
+/// The bits from here on are the kind of an object, and say nothing about the layout.
+const KIND: u8 = 5;
+/// The number of layouts: one for each meta without [`EDITED`] and the kind.
 const METAS: usize = 1 << 4;
+
+const TEXT: u8 = 0 << KIND | OBJECT;
+const LIST: u8 = 1 << KIND | OBJECT;
+const HASH: u8 = 2 << KIND | OBJECT;
+const SET: u8 = 3 << KIND | OBJECT;
+const SORTED_SET: u8 = 4 << KIND | OBJECT;
+const STREAM: u8 = 5 << KIND | OBJECT;
+/// The bits of a meta that give an object and its kind.
+const OBJECT_KIND: u8 = u8::MAX << KIND | OBJECT;
+
+/// A text in the space of a pointer.
+type BoxedText = Box<Vec<u8>>;
+
+const OBJECT_BYTES: usize = 8;
+const _: () = {
+    const fn fits<T>() {
+        assert!(size_of::<T>() == OBJECT_BYTES && align_of::<T>() <= OBJECT_BYTES);
+    }
+    fits::<BoxedText>();
+    fits::<List>();
+    fits::<Hash>();
+    fits::<Set>();
+    fits::<SortedSet>();
+    fits::<Stream>();
+};
 
 const ACCESS: usize = 1;
 const KEY_LENGTH: usize = 4;
@@ -98,7 +127,14 @@ impl Body<'_> {
             Body::Int(_) => INT,
             Body::Raw(_) => 0,
             Body::Edited(_) => EDITED,
-            Body::Object(_) => OBJECT,
+            Body::Object(object) => match object {
+                Object::Text(_) => TEXT,
+                Object::List(_) => LIST,
+                Object::Hash(_) => HASH,
+                Object::Set(_) => SET,
+                Object::SortedSet(_) => SORTED_SET,
+                Object::Stream(_) => STREAM,
+            },
         }
     }
 
@@ -125,7 +161,6 @@ impl<'a> Body<'a> {
 impl Record {
     /// The offset of the key, for each meta: after the header, the object and the expiry.
     const KEY_OFFSETS: [u8; METAS] = {
-        assert!(align_of::<Object>() <= 8 && size_of::<Object>() <= 64);
         let mut offsets = [0; METAS];
         let mut meta = 0;
         while meta < METAS as u8 {
@@ -137,7 +172,7 @@ impl Record {
     };
 
     const fn expiry_offset(meta: u8) -> usize {
-        if meta & OBJECT == 0 { header_bytes(meta) } else { object_offset(meta) + size_of::<Object>() }
+        if meta & OBJECT == 0 { header_bytes(meta) } else { object_offset(meta) + OBJECT_BYTES }
     }
 
     #[inline(always)]
@@ -171,8 +206,7 @@ impl Record {
     pub fn value(&self) -> Value<'_> {
         let meta = self.meta();
         if meta & OBJECT != 0 {
-            // SAFETY: the meta says that the record has an object, and it stays while the record is borrowed.
-            return Value::Object(unsafe { self.object_at(meta).as_ref() });
+            return Value::Object(self.object(meta));
         }
         // SAFETY: the data follow the key, as long as the data length says.
         let data = unsafe {
@@ -205,10 +239,21 @@ impl Record {
         })
     }
 
-    pub fn object_mut(&mut self) -> Option<&mut Object> {
+    pub fn object_mut(&mut self) -> Option<ObjectMut<'_>> {
         let meta = self.meta();
-        // SAFETY: the meta says that the record has an object, and the record is borrowed mutably.
-        (meta & OBJECT != 0).then(|| unsafe { self.object_at(meta).as_mut() })
+        let at = self.object_at(meta);
+        // SAFETY: the meta says that the record has an object of this kind, and the record is borrowed mutably.
+        unsafe {
+            match meta & OBJECT_KIND {
+                TEXT => Some(ObjectMut::Text(&mut *at.cast::<BoxedText>())),
+                LIST => Some(ObjectMut::List(&mut *at.cast())),
+                HASH => Some(ObjectMut::Hash(&mut *at.cast())),
+                SET => Some(ObjectMut::Set(&mut *at.cast())),
+                SORTED_SET => Some(ObjectMut::SortedSet(&mut *at.cast())),
+                STREAM => Some(ObjectMut::Stream(&mut *at.cast())),
+                _ => None,
+            }
+        }
     }
 
     /// Takes the object out; an empty string is left.
@@ -220,7 +265,7 @@ impl Record {
         let emptied = Self::build(self.key(), self.access(), Body::Raw(b""), self.expiry());
         let before = mem::replace(self, emptied);
         // SAFETY: the record has an object; it is read once, since the record is freed without dropping it.
-        let object = unsafe { before.object_at(meta).read() };
+        let object = unsafe { read_object(before.object_at(meta), meta) };
         before.free_shell();
         Some(object)
     }
@@ -272,7 +317,7 @@ impl Record {
     /// As [`Self::set_raw`], for a string of any origin.
     pub fn set_string(&mut self, value: &[u8], origin: Origin, expiry: Option<u64>) {
         if value.len() > RAW_MAX
-            && let Some(Object::Text(text)) = self.object_mut()
+            && let Some(ObjectMut::Text(text)) = self.object_mut()
             && (value.len()..=value.len().saturating_mul(2)).contains(&text.capacity())
         {
             text.clear();
@@ -329,9 +374,26 @@ impl Record {
         usize::from(u16::from_le(len))
     }
 
-    fn object_at(&self, meta: u8) -> NonNull<Object> {
-        // SAFETY: the offset is inside the allocation if the record has an object, the only case in which it is used.
-        unsafe { self.0.add(object_offset(meta)).cast() }
+    fn object_at(&self, meta: u8) -> *mut u8 {
+        // It is inside the allocation if the record has an object, the only case in which it is used.
+        self.0.as_ptr().wrapping_add(object_offset(meta))
+    }
+
+    /// The object of a record whose meta says that it has one.
+    fn object(&self, meta: u8) -> ObjectRef<'_> {
+        let at = self.object_at(meta);
+        // SAFETY: the meta says that the record has an object of this kind, and it stays while the record is borrowed.
+        unsafe {
+            match meta & OBJECT_KIND {
+                LIST => ObjectRef::List(&*at.cast()),
+                HASH => ObjectRef::Hash(&*at.cast()),
+                SET => ObjectRef::Set(&*at.cast()),
+                SORTED_SET => ObjectRef::SortedSet(&*at.cast()),
+                STREAM => ObjectRef::Stream(&*at.cast()),
+                TEXT => ObjectRef::Text(&*at.cast::<BoxedText>()),
+                _ => unreachable!("a record's object is of one of six kinds"),
+            }
+        }
     }
 
     fn expiry_at(&self, meta: u8) -> *mut u64 {
@@ -388,7 +450,7 @@ impl Record {
             match body {
                 Body::Int(number) => drop(write_bytes(data, &number.to_le_bytes()[..number::width(number)])),
                 Body::Raw(bytes) | Body::Edited(bytes) => drop(write_bytes(data, bytes)),
-                Body::Object(object) => self.object_at(meta).write(object),
+                Body::Object(object) => write_object(self.object_at(meta), object),
             }
         }
     }
@@ -406,7 +468,7 @@ impl Record {
         // SAFETY: the allocation has room for the new content. The old object is taken out before anything is written over
         // it; it is dropped last, when the record is whole again.
         let _object = unsafe {
-            let object = (before & OBJECT != 0).then(|| self.object_at(before).read());
+            let object = (before & OBJECT != 0).then(|| read_object(self.object_at(before), before));
             let (from, to) = (Self::key_offset(before), Self::key_offset(meta));
             if from != to {
                 start.add(to).copy_from(start.add(from), key_len);
@@ -426,15 +488,51 @@ impl Record {
     }
 }
 
+/// Takes the object of a record out.
+///
+/// # Safety
+/// The record whose meta this is has its object at `at`, and it is not used there again.
+unsafe fn read_object(at: *mut u8, meta: u8) -> Object {
+    // SAFETY: the caller's promise; the meta says what kind of object it is.
+    unsafe {
+        match meta & OBJECT_KIND {
+            LIST => Object::List(at.cast::<List>().read()),
+            HASH => Object::Hash(at.cast::<Hash>().read()),
+            SET => Object::Set(at.cast::<Set>().read()),
+            SORTED_SET => Object::SortedSet(at.cast::<SortedSet>().read()),
+            STREAM => Object::Stream(at.cast::<Stream>().read()),
+            TEXT => Object::Text(*at.cast::<BoxedText>().read()),
+            _ => unreachable!("a record's object is of one of six kinds"),
+        }
+    }
+}
+
+/// # Safety
+/// Eight bytes at `at`, which is aligned to as many, are writable and hold no object yet.
+unsafe fn write_object(at: *mut u8, object: Object) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match object {
+            Object::Text(text) => at.cast::<BoxedText>().write(Box::new(text)),
+            Object::List(list) => at.cast::<List>().write(list),
+            Object::Hash(hash) => at.cast::<Hash>().write(hash),
+            Object::Set(set) => at.cast::<Set>().write(set),
+            Object::SortedSet(set) => at.cast::<SortedSet>().write(set),
+            Object::Stream(stream) => at.cast::<Stream>().write(stream),
+        }
+    }
+}
+
 impl Entry for Record {
     #[inline]
     fn key(&self) -> &[u8] {
         self.key()
     }
 
-    /// The bytes of the record's allocation and of what its object owns.
+    /// The bytes of the record's allocation, of a text's box, and of what the object owns.
     fn heap_bytes(&self) -> usize {
         let object = match self.value() {
+            Value::Object(object @ ObjectRef::Text(_)) => size_class(size_of::<Vec<u8>>()) + object.heap_bytes(),
             Value::Object(object) => object.heap_bytes(),
             _ => 0,
         };
@@ -456,9 +554,10 @@ impl Entry for Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if let Some(object) = self.object_mut() {
+        let meta = self.meta();
+        if meta & OBJECT != 0 {
             // SAFETY: the record goes, so the object is never seen again.
-            unsafe { ptr::drop_in_place(object) };
+            drop(unsafe { read_object(self.object_at(meta), meta) });
         }
         // SAFETY: the allocation is of the class that its content needs.
         unsafe { block::free(self.0, self.needed()) };

@@ -6,4 +6,4 @@ mod key_value;
 mod tests;
 
 pub use self::key_value::{Origin, RAW_MAX, Record, Value, access_clock};
-pub use crate::entry::{CACHE_LINE, Entry, canonical_integer, prefetch, prefetch_to_write, size_class};
+pub use crate::entry::{CACHE_LINE, Entry, block_size, canonical_integer, prefetch, prefetch_to_write, size_class};

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entry::{Field, Member, Scored};
-use crate::object::Object;
+use crate::object::{Collection, Object, ObjectRef};
+use crate::{End, Hash, Limits, List, Set, SortedSet};
 
 fn text(bytes: &[u8]) -> Object {
     Object::Text(bytes.to_vec())
@@ -15,7 +16,7 @@ fn spelled(record: &Record) -> (Vec<u8>, bool) {
     match record.value() {
         Value::Int(number) => (number.to_string().into_bytes(), false),
         Value::Raw(bytes) => (bytes.to_vec(), false),
-        Value::Object(Object::Text(text)) => (text.clone(), true),
+        Value::Object(ObjectRef::Text(text)) => (text.clone(), true),
         Value::Object(other) => panic!("no test makes {other:?}"),
     }
 }
@@ -30,8 +31,8 @@ fn allocations_are_as_small_as_promised() {
         ("8 bytes", Record::new_raw(key, &value[..8], None), 32),
         ("integer", Record::new_raw(key, b"-9223372036854775808", None), 32),
         ("integer with expiry", Record::new_raw(key, b"123456789", expiry), 40),
-        ("object", Record::new_object(key, text(b""), None), 48),
-        ("object with expiry", Record::new_object(key, text(b""), expiry), 56),
+        ("object", Record::new_object(key, List::new().into_object(), None), 32),
+        ("object with expiry", Record::new_object(key, List::new().into_object(), expiry), 40),
     ] {
         assert_eq!(record.heap_bytes(), bytes, "{what}");
         assert_eq!(record.key(), key, "{what}");
@@ -54,11 +55,51 @@ fn a_value_of_the_same_class_is_written_in_place() {
     }
     let long = vec![b'a'; RAW_MAX + 1];
     record.set_raw(&long, None);
-    let Value::Object(Object::Text(before)) = record.value() else { panic!("a long string is an object") };
+    let Value::Object(ObjectRef::Text(before)) = record.value() else { panic!("a long string is an object") };
     let address = before.as_ptr();
     record.set_raw(&vec![b'b'; RAW_MAX + 1], Some(5));
-    let Value::Object(Object::Text(after)) = record.value() else { panic!("a long string is an object") };
+    let Value::Object(ObjectRef::Text(after)) = record.value() else { panic!("a long string is an object") };
     assert_eq!((after.as_ptr(), after[0], record.expiry()), (address, b'b', Some(5)));
+}
+
+#[test]
+fn a_record_holds_an_object_of_every_kind() {
+    let limits = Limits::default();
+    let members: Vec<Vec<u8>> = (0..600).map(|number| format!("member {number}").into_bytes()).collect();
+    for count in [1, 600] {
+        let (mut list, mut hash, mut set, mut sorted) = (List::new(), Hash::new(), Set::new(), SortedSet::new());
+        for (score, member) in members[..count].iter().enumerate() {
+            list.push(End::Tail, &member.repeat(3), &limits);
+            hash.set(member, b"value", &limits);
+            set.add(member, &limits);
+            sorted.insert(score as f64, member, &limits);
+        }
+        let objects =
+            [text(b"a text"), list.into_object(), hash.into_object(), set.into_object(), sorted.into_object()];
+        for (object, key) in objects.into_iter().zip([&b"key"[..], &[b'k'; 300], b"", b"key", b"12345678"]) {
+            // Copies of a table have another order.
+            let show = |object: ObjectRef<'_>| {
+                let mut letters = format!("{object:?}").into_bytes();
+                letters.sort_unstable();
+                String::from_utf8(letters).unwrap()
+            };
+            let (shown, kind) = (show(object.as_ref()), object.as_ref().kind());
+            let mut record = Record::new_object(key, object, None);
+            for expiry in [Some(5), None, Some(6)] {
+                record.set_expiry(expiry);
+                let Value::Object(held) = record.value() else { panic!("it holds an object") };
+                assert_eq!((record.key(), record.expiry(), held.kind()), (key, expiry, kind));
+                assert_eq!(show(held.to_object().as_ref()), shown);
+            }
+            let len = record.object_mut().unwrap().as_ref().len();
+            let taken = record.take_object().unwrap();
+            assert_eq!((taken.as_ref().len(), show(taken.as_ref())), (len, shown));
+            assert!(record.object_mut().is_none() && matches!(record.value(), Value::Raw(b"")));
+            record.set_object(taken, None);
+            record.set_raw(b"1", None);
+            assert!(matches!(record.value(), Value::Int(1)));
+        }
+    }
 }
 
 #[test]
@@ -162,7 +203,7 @@ proptest! {
                 origin = Origin::Computed;
             }
             prop_assert_eq!(record.origin(), origin);
-            let owned = if let Value::Object(object) = record.value() { object.heap_bytes() } else { 0 };
+            let owned = if let Value::Object(object) = record.value() { 32 + object.heap_bytes() } else { 0 };
             prop_assert_eq!(record.heap_bytes(), record.shell_bytes() + owned);
         }
     }

@@ -66,9 +66,11 @@ fn the_form_changes_at_the_thresholds_of_redis() {
 #[test]
 fn integers_are_loaded_and_kept_as_integers() {
     let set = integers(20);
-    let loaded = Set::from_intset(set.integers().unwrap().bytes(), &LIMITS).unwrap();
+    let intset = set.integers().unwrap();
+    let bytes = [&intset.header(), intset.numbers()].concat();
+    let loaded = Set::from_intset(&bytes, &LIMITS).unwrap();
     assert_eq!(sorted(&loaded), sorted(&set));
-    assert_eq!(Set::from_intset(set.integers().unwrap().bytes(), &SMALL).unwrap().encoding(), "hashtable");
+    assert_eq!(Set::from_intset(&bytes, &SMALL).unwrap().encoding(), "hashtable");
     assert!(!set.contains(b"01") && !set.contains(b"a") && !set.contains(b"9223372036854775807"));
     // Ten integers: the intset's header and 16 bits each.
     assert_eq!(integers(10).heap_bytes(), 32);

@@ -23,16 +23,11 @@ use super::heap;
 use super::item::Item;
 use super::listpack::{Listpack, ListpackRef};
 use super::{Limits, Malformed};
-use crate::entry::Scored;
+use crate::entry::{Form, FormMut, FormRef, Scored};
 use crate::segment::{HashPlacement, Placement, Table};
 
-#[derive(Clone)]
-pub struct SortedSet(Form);
-
-enum Form {
-    Packed(Listpack),
-    Large(Box<Large>),
-}
+#[derive(Default)]
+pub struct SortedSet(Form<Listpack, Large>);
 
 /// Invariant: the table and the tree share the same members, and each is in the tree by the score that it has.
 struct Large {
@@ -47,12 +42,6 @@ pub enum Inserted {
     /// The member existed with this other score.
     Updated(f64),
     Same,
-}
-
-impl Default for SortedSet {
-    fn default() -> Self {
-        SortedSet(Form::Packed(Listpack::new()))
-    }
 }
 
 impl SortedSet {
@@ -84,7 +73,7 @@ impl SortedSet {
             longest = longest.max(member.len());
         }
         let many = view.len() / 2 > limits.zset_max_listpack_entries;
-        let mut set = SortedSet(Form::Packed(listpack));
+        let mut set = SortedSet(Form::packed(listpack));
         if many || longest > limits.zset_max_listpack_value || !sorted {
             let mut again = SortedSet::with_capacity(set.len(), limits);
             for (member, score) in set.iter() {
@@ -96,9 +85,9 @@ impl SortedSet {
     }
 
     pub fn len(&self) -> usize {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.view().len() / 2,
-            Form::Large(large) => large.tree.len(),
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.view().len() / 2,
+            FormRef::Large(large) => large.tree.len(),
         }
     }
 
@@ -107,24 +96,21 @@ impl SortedSet {
     }
 
     pub fn encoding(&self) -> &'static str {
-        match &self.0 {
-            Form::Packed(_) => "listpack",
-            Form::Large(_) => "skiplist",
+        match self.0.view() {
+            FormRef::Packed(_) => "listpack",
+            FormRef::Large(_) => "skiplist",
         }
     }
 
     /// The address of its first allocation: only ever prefetched.
     pub(crate) fn address(&self) -> *const u8 {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.address(),
-            Form::Large(large) => std::ptr::from_ref::<Large>(large).cast(),
-        }
+        self.0.address()
     }
 
     pub fn heap_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(listpack) => listpack.heap_bytes(),
-            Form::Large(large) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => listpack.heap_bytes(),
+            FormRef::Large(large) => {
                 heap::allocation(size_of::<Large>()) + large.table.heap_bytes() + large.tree.heap_bytes()
             }
         }
@@ -132,15 +118,15 @@ impl SortedSet {
 
     /// The listpack, if the set is one.
     pub fn packed(&self) -> Option<ListpackRef<'_>> {
-        match &self.0 {
-            Form::Packed(listpack) => Some(listpack.view()),
-            Form::Large(_) => None,
+        match self.0.view() {
+            FormRef::Packed(listpack) => Some(listpack.view()),
+            FormRef::Large(_) => None,
         }
     }
 
     /// Says that `members` members of up to `longest` bytes are about to be added, so that the form changes at most once.
     pub fn expect(&mut self, members: usize, longest: usize, limits: &Limits) {
-        if let Form::Packed(_) = self.0
+        if let FormRef::Packed(_) = self.0.view()
             && (members > limits.zset_max_listpack_entries || longest > limits.zset_max_listpack_value)
         {
             self.large(members, limits);
@@ -148,13 +134,13 @@ impl SortedSet {
     }
 
     pub fn score(&self, member: &[u8]) -> Option<f64> {
-        match &self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => {
                 let view = listpack.view();
                 let at = view.find(view.start(), member, 1)?;
                 Some(score_at(view, view.after(at)))
             }
-            Form::Large(large) => large.table.get(member).map(Scored::score),
+            FormRef::Large(large) => large.table.get(member).map(Scored::score),
         }
     }
 
@@ -165,7 +151,7 @@ impl SortedSet {
     /// Gives a member this score; -0 becomes 0.
     pub fn insert(&mut self, score: f64, member: &[u8], limits: &Limits) -> Inserted {
         let score = score + 0.0;
-        if let Form::Packed(listpack) = &mut self.0 {
+        if let FormMut::Packed(listpack) = self.0.view_mut() {
             let view = listpack.view();
             if let Some(at) = view.find(view.start(), member, 1) {
                 let old = score_at(view, view.after(at));
@@ -190,15 +176,15 @@ impl SortedSet {
 
     /// Returns the score that the member had.
     pub fn remove(&mut self, member: &[u8]) -> Option<f64> {
-        match &mut self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view_mut() {
+            FormMut::Packed(listpack) => {
                 let view = listpack.view();
                 let at = view.find(view.start(), member, 1)?;
                 let score = score_at(view, view.after(at));
                 listpack.remove(at, 2);
                 Some(score)
             }
-            Form::Large(large) => {
+            FormMut::Large(large) => {
                 let score = large.table.remove(member)?.score();
                 large.tree.remove(score, member);
                 Some(score)
@@ -208,13 +194,13 @@ impl SortedSet {
 
     /// How many members come before this one, and its score.
     pub fn rank(&self, member: &[u8]) -> Option<(usize, f64)> {
-        match &self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => {
                 let wanted = Item::parse(member);
                 let found = listpack.view().pairs().enumerate().find(|(_, (member, _))| *member == wanted);
                 found.map(|(rank, (_, score))| (rank, read_score(score).unwrap_or(0.0)))
             }
-            Form::Large(large) => {
+            FormRef::Large(large) => {
                 let score = large.table.get(member)?.score();
                 Some((large.tree.rank(|entry| entry.compare(score, member).is_lt()), score))
             }
@@ -223,13 +209,13 @@ impl SortedSet {
 
     /// The ranks of the members whose scores are in the range.
     pub fn score_ranks(&self, range: &ScoreRange) -> Range<usize> {
-        let (start, end) = match &self.0 {
-            Form::Packed(listpack) => {
+        let (start, end) = match self.0.view() {
+            FormRef::Packed(listpack) => {
                 let scores = || listpack.view().pairs().map(|(_, score)| read_score(score).unwrap_or(0.0));
                 let start = scores().take_while(|&score| range.begins_after(score)).count();
                 (start, scores().take_while(|&score| range.ends_at_or_after(score)).count())
             }
-            Form::Large(large) => (
+            FormRef::Large(large) => (
                 large.tree.rank(|entry| range.begins_after(entry.score)),
                 large.tree.rank(|entry| range.ends_at_or_after(entry.score)),
             ),
@@ -239,8 +225,8 @@ impl SortedSet {
 
     /// The ranks of the members that are in the range, if all scores are equal.
     pub fn lex_ranks(&self, range: &LexRange<'_>) -> Range<usize> {
-        let (start, end) = match &self.0 {
-            Form::Packed(listpack) => {
+        let (start, end) = match self.0.view() {
+            FormRef::Packed(listpack) => {
                 let members = || listpack.view().pairs().map(|(member, _)| member);
                 let start =
                     members().take_while(|member| member.with_text(|member| range.begins_after(member))).count();
@@ -249,7 +235,7 @@ impl SortedSet {
                     members().take_while(|member| member.with_text(|member| range.ends_at_or_after(member))).count(),
                 )
             }
-            Form::Large(large) => (
+            FormRef::Large(large) => (
                 large.tree.rank(|entry| range.begins_after(entry.member.member())),
                 large.tree.rank(|entry| range.ends_at_or_after(entry.member.member())),
             ),
@@ -261,13 +247,9 @@ impl SortedSet {
     pub fn range(&self, ranks: Range<usize>) -> Members<'_> {
         let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
-        match &self.0 {
-            Form::Packed(listpack) => {
-                let view = listpack.view();
-                let position = |rank: usize| view.seek(2 * rank).unwrap_or(view.end());
-                Members(Source::Packed { view, front: position(start), back: position(end), left: end - start })
-            }
-            Form::Large(large) => Members(Source::Tree(large.tree.range(start..end))),
+        match self.0.view() {
+            FormRef::Packed(listpack) => Members::packed(listpack.view(), start..end),
+            FormRef::Large(large) => Members(Source::Tree(large.tree.range(start..end))),
         }
     }
 
@@ -279,17 +261,15 @@ impl SortedSet {
     pub fn remove_ranks(&mut self, ranks: Range<usize>, mut visit: impl FnMut(Item<'_>, f64)) -> usize {
         let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
-        match &mut self.0 {
-            Form::Packed(listpack) => {
+        match self.0.view_mut() {
+            FormMut::Packed(listpack) => {
                 let view = listpack.view();
                 let Some(at) = view.seek(2 * start) else { return 0 };
-                self.range(start..end).for_each(|(member, score)| visit(member, score));
-                if let Form::Packed(listpack) = &mut self.0 {
-                    listpack.remove(at, 2 * (end - start));
-                }
+                Members::packed(view, start..end).for_each(|(member, score)| visit(member, score));
+                listpack.remove(at, 2 * (end - start));
             }
-            Form::Large(large) => {
-                let Large { table, tree } = &mut **large;
+            FormMut::Large(large) => {
+                let Large { table, tree } = large;
                 tree.remove_range(start..end, &mut |entry| {
                     table.remove(entry.member.member());
                     visit(Item::Bytes(entry.member.member()), entry.score);
@@ -302,12 +282,12 @@ impl SortedSet {
     /// Visits about `count` members from `cursor` on, first 0; returns the next cursor, 0 at the end. A packed set is
     /// visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>, f64)) -> u64 {
-        match &self.0 {
-            Form::Packed(_) => {
+        match self.0.view() {
+            FormRef::Packed(_) => {
                 self.iter().for_each(|(member, score)| visit(member, score));
                 0
             }
-            Form::Large(large) => {
+            FormRef::Large(large) => {
                 large.table.scan(cursor, count, |entry| visit(Item::Bytes(entry.member()), entry.score()))
             }
         }
@@ -321,25 +301,25 @@ impl SortedSet {
 
     /// The table of a large set, to be captured.
     pub fn table_mut(&mut self) -> Option<&mut Table<Scored, HashPlacement>> {
-        match &mut self.0 {
-            Form::Packed(_) => None,
-            Form::Large(large) => Some(&mut large.table),
+        match self.0.view_mut() {
+            FormMut::Packed(_) => None,
+            FormMut::Large(large) => Some(&mut large.table),
         }
     }
 
     /// The capture of its table in progress.
     pub fn captured_id(&self) -> Option<u64> {
-        match &self.0 {
-            Form::Packed(_) => None,
-            Form::Large(large) => large.table.captured_id(),
+        match self.0.view() {
+            FormRef::Packed(_) => None,
+            FormRef::Large(large) => large.table.captured_id(),
         }
     }
 
     /// Bytes that it has written aside.
     pub fn aside_bytes(&self) -> usize {
-        match &self.0 {
-            Form::Packed(_) => 0,
-            Form::Large(large) => large.table.aside_bytes(),
+        match self.0.view() {
+            FormRef::Packed(_) => 0,
+            FormRef::Large(large) => large.table.aside_bytes(),
         }
     }
 
@@ -354,9 +334,9 @@ impl SortedSet {
 
     /// Frees about `budget` members. Until it returns true nothing else may be done with the set.
     pub fn dismantle(&mut self, budget: usize) -> bool {
-        let done = match &mut self.0 {
-            Form::Packed(_) => true,
-            Form::Large(large) => {
+        let done = match self.0.view_mut() {
+            FormMut::Packed(_) => true,
+            FormMut::Large(large) => {
                 if heap::dismantle_table(&mut large.table, budget) {
                     let len = large.tree.len();
                     large.tree.remove_range(len.saturating_sub(budget)..len, &mut drop);
@@ -372,16 +352,16 @@ impl SortedSet {
 
     /// The large form, made if missing, with room for `more` members.
     fn large(&mut self, more: usize, limits: &Limits) -> &mut Large {
-        if let Form::Packed(_) = &self.0 {
+        if let FormRef::Packed(_) = self.0.view() {
             let mut large = Large::new(HashPlacement { seed: limits.seed }, self.len() + more);
             for (member, score) in self.iter() {
                 member.with_text(|member| large.insert(score, member));
             }
-            self.0 = Form::Large(Box::new(large));
+            self.0 = Form::large(Box::new(large));
         }
-        match &mut self.0 {
-            Form::Large(large) => large,
-            Form::Packed(_) => unreachable!("a packed set has just been made a large one"),
+        match self.0.view_mut() {
+            FormMut::Large(large) => large,
+            FormMut::Packed(_) => unreachable!("a packed set has just been made a large one"),
         }
     }
 }
@@ -457,23 +437,23 @@ impl Unordered {
             Gathered::Many { mut large, mut entries } => {
                 entries.sort_unstable_by(|a, b| a.compare(b.score, b.member.member()));
                 entries.into_iter().for_each(|entry| large.tree.insert(entry));
-                SortedSet(Form::Large(large))
+                SortedSet(Form::large(large))
             }
         }
     }
 }
 
-impl Clone for Form {
+impl Clone for SortedSet {
     fn clone(&self) -> Self {
-        match self {
-            Form::Packed(listpack) => Form::Packed(listpack.clone()),
-            Form::Large(large) => {
+        match self.0.view() {
+            FormRef::Packed(listpack) => SortedSet(Form::packed(listpack.clone())),
+            FormRef::Large(large) => {
                 // The members of two sets are never shared.
                 let mut copy = Large::new(*large.table.placement(), large.table.len());
                 for entry in large.tree.range(0..large.tree.len()) {
                     copy.insert(entry.score, entry.member.member());
                 }
-                Form::Large(Box::new(copy))
+                SortedSet(Form::large(Box::new(copy)))
             }
         }
     }
@@ -498,6 +478,14 @@ enum Source<'a> {
 
 fn show(entry: &tree::Entry) -> (Item<'_>, f64) {
     (Item::Bytes(entry.member.member()), entry.score)
+}
+
+impl<'a> Members<'a> {
+    fn packed(view: ListpackRef<'a>, ranks: Range<usize>) -> Self {
+        let position = |rank: usize| view.seek(2 * rank).unwrap_or(view.end());
+        let (front, back) = (position(ranks.start), position(ranks.end));
+        Members(Source::Packed { view, front, back, left: ranks.end - ranks.start })
+    }
 }
 
 impl<'a> Iterator for Members<'a> {

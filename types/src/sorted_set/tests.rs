@@ -22,7 +22,7 @@ fn listed(members: Members<'_>) -> Vec<(Vec<u8>, f64)> {
 
 /// Counts what `heap_bytes` says of the tree, and checks that tree and table agree.
 fn check(set: &SortedSet) {
-    if let Form::Large(large) = &set.0 {
+    if let FormRef::Large(large) = set.0.view() {
         assert_eq!(large.tree.counted_bytes(), large.tree.heap_bytes());
         assert_eq!(large.table.len(), large.tree.len());
         for entry in large.tree.range(0..large.tree.len()) {

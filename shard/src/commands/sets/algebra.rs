@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::Value;
-use dormouse_types::{Item, Limits, Lookup, Object, Set};
+use dormouse_types::{Item, Limits, Lookup, ObjectRef, Set};
 use smallvec::SmallVec;
 
 use crate::commands::args::{Args, Argument, Counted, Rest, integer};
@@ -122,7 +122,7 @@ pub fn holds(set: &Set, item: Item<'_>) -> bool {
 fn sets<'s>(db: &'s mut Keyspace<'_>, keys: Rest<'_>) -> Result<Sets<'s>> {
     let set = |value: Option<Value<'s>>| match value {
         None => Ok(None),
-        Some(Value::Object(Object::Set(set))) => Ok(Some(set)),
+        Some(Value::Object(ObjectRef::Set(set))) => Ok(Some(set)),
         Some(_) => Err(Error::WrongType),
     };
     db.values(keys.iter()).map(set).collect()

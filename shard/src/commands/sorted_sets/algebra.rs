@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::Value;
-use dormouse_types::{Item, Limits, Object, Set, SortedSet};
+use dormouse_types::{Item, Limits, ObjectRef, Set, SortedSet};
 use smallvec::SmallVec;
 
 use super::{write_header, write_member};
@@ -249,8 +249,8 @@ fn read<'s>(
     let (keys, options) = split.ok_or(Error::Syntax)?;
     let input = |value: Option<Value<'s>>| match value {
         None => Ok(None),
-        Some(Value::Object(Object::Set(set))) => Ok(Some(Source::Plain(set))),
-        Some(Value::Object(Object::SortedSet(set))) => Ok(Some(Source::Sorted(set))),
+        Some(Value::Object(ObjectRef::Set(set))) => Ok(Some(Source::Plain(set))),
+        Some(Value::Object(ObjectRef::SortedSet(set))) => Ok(Some(Source::Sorted(set))),
         Some(_) => Err(Error::WrongType),
     };
     let sources: SmallVec<[_; 4]> = db.values(keys.iter()).map(input).collect::<Result<_>>()?;

@@ -23,7 +23,7 @@ mod sorted_set;
 mod stream;
 
 use dormouse_types::record::Value;
-use dormouse_types::{Kind, Limits, Malformed, Object, Stream};
+use dormouse_types::{Kind, Limits, Malformed, Object, ObjectRef, Stream};
 
 use super::{
     CodecError, Reader,
@@ -86,51 +86,51 @@ pub fn encode_value(value: &Value<'_>, out: &mut impl ByteSink) -> u8 {
     match value {
         Value::Int(number) => write_integer(out, *number),
         Value::Raw(bytes) => write_plain_string(out, bytes),
-        Value::Object(object) => return encode_object(object, out),
+        Value::Object(object) => return encode_object(*object, out),
     }
     kind::STRING
 }
 
 /// Appends the value of an object and returns the number of its encoding.
-pub fn encode_object(object: &Object, out: &mut impl ByteSink) -> u8 {
+pub fn encode_object(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
     match object {
-        Object::Text(text) => {
+        ObjectRef::Text(text) => {
             write_plain_string(out, text);
             kind::STRING
         }
-        Object::List(list) => list::encode(list, out),
-        Object::Hash(hash) => hash::encode(hash, out),
-        Object::Set(set) => set::encode(set, out),
-        Object::SortedSet(set) => sorted_set::encode(set, out),
-        Object::Stream(stream) => stream::encode(stream, out),
+        ObjectRef::List(list) => list::encode(list, out),
+        ObjectRef::Hash(hash) => hash::encode(hash, out),
+        ObjectRef::Set(set) => set::encode(set, out),
+        ObjectRef::SortedSet(set) => sorted_set::encode(set, out),
+        ObjectRef::Stream(stream) => stream::encode(stream, out),
     }
 }
 
 /// The number of the encoding that a value is written in.
 pub fn encoding_of(value: &Value<'_>) -> u8 {
     match value {
-        Value::Int(_) | Value::Raw(_) | Value::Object(Object::Text(_)) => kind::STRING,
-        Value::Object(Object::List(_)) => kind::LIST_QUICKLIST_2,
-        Value::Object(Object::Hash(hash)) if hash.packed().is_some() => kind::HASH_LISTPACK,
-        Value::Object(Object::Hash(_)) => kind::HASH,
-        Value::Object(Object::Set(set)) if set.integers().is_some() => kind::SET_INTSET,
-        Value::Object(Object::Set(set)) if set.packed().is_some() => kind::SET_LISTPACK,
-        Value::Object(Object::Set(_)) => kind::SET,
-        Value::Object(Object::SortedSet(set)) if set.packed().is_some() => kind::SORTED_SET_LISTPACK,
-        Value::Object(Object::SortedSet(_)) => kind::SORTED_SET,
-        Value::Object(Object::Stream(_)) => kind::STREAM_3,
+        Value::Int(_) | Value::Raw(_) | Value::Object(ObjectRef::Text(_)) => kind::STRING,
+        Value::Object(ObjectRef::List(_)) => kind::LIST_QUICKLIST_2,
+        Value::Object(ObjectRef::Hash(hash)) if hash.packed().is_some() => kind::HASH_LISTPACK,
+        Value::Object(ObjectRef::Hash(_)) => kind::HASH,
+        Value::Object(ObjectRef::Set(set)) if set.integers().is_some() => kind::SET_INTSET,
+        Value::Object(ObjectRef::Set(set)) if set.packed().is_some() => kind::SET_LISTPACK,
+        Value::Object(ObjectRef::Set(_)) => kind::SET,
+        Value::Object(ObjectRef::SortedSet(set)) if set.packed().is_some() => kind::SORTED_SET_LISTPACK,
+        Value::Object(ObjectRef::SortedSet(_)) => kind::SORTED_SET,
+        Value::Object(ObjectRef::Stream(_)) => kind::STREAM_3,
     }
 }
 
 /// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads.
-pub fn encode_unpacked(object: &Object, out: &mut impl ByteSink) -> u8 {
+pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
     match object {
-        Object::List(list) => {
+        ObjectRef::List(list) => {
             write_rdb_length(out, list.len() as u64);
             list.iter().for_each(|element| write_item(out, element));
             kind::LIST
         }
-        Object::Hash(hash) => {
+        ObjectRef::Hash(hash) => {
             write_rdb_length(out, hash.len() as u64);
             for (field, value) in hash.iter() {
                 write_item(out, field);
@@ -138,12 +138,12 @@ pub fn encode_unpacked(object: &Object, out: &mut impl ByteSink) -> u8 {
             }
             kind::HASH
         }
-        Object::Set(set) => {
+        ObjectRef::Set(set) => {
             write_rdb_length(out, set.len() as u64);
             set.iter().for_each(|member| write_item(out, member));
             kind::SET
         }
-        Object::SortedSet(set) => {
+        ObjectRef::SortedSet(set) => {
             write_rdb_length(out, set.len() as u64);
             for (member, score) in set.iter().rev() {
                 write_item(out, member);
@@ -151,8 +151,8 @@ pub fn encode_unpacked(object: &Object, out: &mut impl ByteSink) -> u8 {
             }
             kind::SORTED_SET
         }
-        Object::Stream(stream) => stream::encode_as(kind::STREAM, stream, out),
-        Object::Text(_) => encode_object(object, out),
+        ObjectRef::Stream(stream) => stream::encode_as(kind::STREAM, stream, out),
+        ObjectRef::Text(_) => encode_object(object, out),
     }
 }
 
@@ -162,14 +162,14 @@ pub fn encode_stream(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
 }
 
 /// The number of the encoding that [`encode_unpacked`] writes.
-pub fn unpacked_encoding_of(object: &Object) -> u8 {
+pub fn unpacked_encoding_of(object: ObjectRef<'_>) -> u8 {
     match object {
-        Object::List(_) => kind::LIST,
-        Object::Hash(_) => kind::HASH,
-        Object::Set(_) => kind::SET,
-        Object::SortedSet(_) => kind::SORTED_SET,
-        Object::Stream(_) => kind::STREAM,
-        Object::Text(_) => kind::STRING,
+        ObjectRef::List(_) => kind::LIST,
+        ObjectRef::Hash(_) => kind::HASH,
+        ObjectRef::Set(_) => kind::SET,
+        ObjectRef::SortedSet(_) => kind::SORTED_SET,
+        ObjectRef::Stream(_) => kind::STREAM,
+        ObjectRef::Text(_) => kind::STRING,
     }
 }
 
@@ -197,7 +197,7 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
         }
         other => return Err(CodecError::Type(other)),
     };
-    if object.is_empty() && object.kind() != Kind::Stream {
+    if object.as_ref().is_empty() && object.as_ref().kind() != Kind::Stream {
         return Err(CodecError::Malformed("empty collection"));
     }
     Ok(LoadedValue::Object(object))

@@ -22,7 +22,7 @@ use dormouse_types::entry::{Entry, Field, Member, Scored};
 use dormouse_types::list::ChunkRef;
 use dormouse_types::segment::Captured;
 use dormouse_types::sorted_set::{SortedSet, Unordered};
-use dormouse_types::{Hash, Item, Limits, List, Object, Set};
+use dormouse_types::{Hash, Item, Limits, List, Object, ObjectMut, ObjectRef, Set};
 
 use super::stream::{self, PartialStream};
 use super::{kind, list};
@@ -67,48 +67,48 @@ pub struct Outline {
 }
 
 /// Whether a value is stored in pieces.
-pub fn is_large(object: &Object, sizes: &Sizes) -> bool {
+pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
     let in_parts = match object {
-        Object::Text(_) => true,
-        Object::List(list) => list.chunks().len() > 1,
-        Object::Hash(hash) => hash.packed().is_none(),
-        Object::Set(set) => set.integers().is_none() && set.packed().is_none(),
-        Object::SortedSet(set) => set.packed().is_none(),
-        Object::Stream(_) => true,
+        ObjectRef::Text(_) => true,
+        ObjectRef::List(list) => list.chunks().len() > 1,
+        ObjectRef::Hash(hash) => hash.packed().is_none(),
+        ObjectRef::Set(set) => set.integers().is_none() && set.packed().is_none(),
+        ObjectRef::SortedSet(set) => set.packed().is_none(),
+        ObjectRef::Stream(_) => true,
     };
     in_parts && object.heap_bytes() > sizes.large_bytes
 }
 
 /// Begins a capture of a large value: it remembers its present state until [`take`] has written all of it. `id` tells
 /// this moment from others. `None`: the value cannot be captured.
-pub fn begin(object: &mut Object, id: u64, sizes: &Sizes) -> Option<Outline> {
+pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
     let cell = sizes.step_bytes / Sizes::CELLS_IN_STEP;
     let (kind, elements) = match object {
-        Object::Text(_) => return None,
-        Object::List(list) => (kind::LIST_QUICKLIST_2, list.begin_capture(id)?),
-        Object::Hash(hash) => {
+        ObjectMut::Text(_) => return None,
+        ObjectMut::List(list) => (kind::LIST_QUICKLIST_2, list.begin_capture(id)?),
+        ObjectMut::Hash(hash) => {
             hash.table_mut()?.begin_capture(id, cell, write_field);
             (kind::HASH, hash.len())
         }
-        Object::Set(set) => {
+        ObjectMut::Set(set) => {
             set.table_mut()?.begin_capture(id, cell, write_member);
             (kind::SET, set.len())
         }
-        Object::SortedSet(set) => {
+        ObjectMut::SortedSet(set) => {
             set.table_mut()?.begin_capture(id, cell, write_scored);
             (kind::SORTED_SET, set.len())
         }
-        Object::Stream(stream) => (kind::STREAM_3, stream.begin_capture(id)),
+        ObjectMut::Stream(stream) => (kind::STREAM_3, stream.begin_capture(id)),
     };
     Some(Outline { kind, elements: elements as u64 })
 }
 
 /// Appends the next elements of the moment `id`, until `out` holds about `bytes_max` bytes. `None`: the value remembers no
 /// such moment.
-pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<Captured> {
+pub fn take(object: ObjectMut<'_>, id: u64, bytes_max: usize, out: &mut Vec<u8>) -> Option<Captured> {
     match object {
-        Object::Text(_) => None,
-        Object::List(list) => {
+        ObjectMut::Text(_) => None,
+        ObjectMut::List(list) => {
             let mut entries = 0;
             let is_done = list.capture_some(id, |chunk| {
                 write_node(chunk, out);
@@ -117,10 +117,10 @@ pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -
             })?;
             Some(Captured { entries, is_done })
         }
-        Object::Hash(hash) => hash.table_mut()?.capture_some(id, bytes_max, out),
-        Object::Set(set) => set.table_mut()?.capture_some(id, bytes_max, out),
-        Object::SortedSet(set) => set.table_mut()?.capture_some(id, bytes_max, out),
-        Object::Stream(stream) => {
+        ObjectMut::Hash(hash) => hash.table_mut()?.capture_some(id, bytes_max, out),
+        ObjectMut::Set(set) => set.table_mut()?.capture_some(id, bytes_max, out),
+        ObjectMut::SortedSet(set) => set.table_mut()?.capture_some(id, bytes_max, out),
+        ObjectMut::Stream(stream) => {
             let mut entries = 0;
             let is_done = stream.capture_some(id, |part| {
                 stream::write_part(part, out);
@@ -133,38 +133,38 @@ pub fn take(object: &mut Object, id: u64, bytes_max: usize, out: &mut Vec<u8>) -
 }
 
 /// The moment that a value remembers.
-pub fn remembered(object: &Object) -> Option<u64> {
+pub fn remembered(object: ObjectRef<'_>) -> Option<u64> {
     match object {
-        Object::Text(_) => None,
-        Object::List(list) => list.captured_id(),
-        Object::Hash(hash) => hash.captured_id(),
-        Object::Set(set) => set.captured_id(),
-        Object::SortedSet(set) => set.captured_id(),
-        Object::Stream(stream) => stream.captured_id(),
+        ObjectRef::Text(_) => None,
+        ObjectRef::List(list) => list.captured_id(),
+        ObjectRef::Hash(hash) => hash.captured_id(),
+        ObjectRef::Set(set) => set.captured_id(),
+        ObjectRef::SortedSet(set) => set.captured_id(),
+        ObjectRef::Stream(stream) => stream.captured_id(),
     }
 }
 
 /// Bytes that a value keeps of its captured state, beside its present one.
-pub fn aside_bytes(object: &Object) -> usize {
+pub fn aside_bytes(object: ObjectRef<'_>) -> usize {
     match object {
-        Object::Text(_) => 0,
-        Object::List(list) => list.aside_bytes(),
-        Object::Hash(hash) => hash.aside_bytes(),
-        Object::Set(set) => set.aside_bytes(),
-        Object::SortedSet(set) => set.aside_bytes(),
-        Object::Stream(stream) => stream.aside_bytes(),
+        ObjectRef::Text(_) => 0,
+        ObjectRef::List(list) => list.aside_bytes(),
+        ObjectRef::Hash(hash) => hash.aside_bytes(),
+        ObjectRef::Set(set) => set.aside_bytes(),
+        ObjectRef::SortedSet(set) => set.aside_bytes(),
+        ObjectRef::Stream(stream) => stream.aside_bytes(),
     }
 }
 
 /// Ends a value's capture.
-pub fn end(object: &mut Object) {
+pub fn end(object: ObjectMut<'_>) {
     match object {
-        Object::Text(_) => {}
-        Object::List(list) => list.end_capture(),
-        Object::Hash(hash) => hash.table_mut().into_iter().for_each(|table| table.end_capture()),
-        Object::Set(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
-        Object::SortedSet(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
-        Object::Stream(stream) => stream.end_capture(),
+        ObjectMut::Text(_) => {}
+        ObjectMut::List(list) => list.end_capture(),
+        ObjectMut::Hash(hash) => hash.table_mut().into_iter().for_each(|table| table.end_capture()),
+        ObjectMut::Set(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
+        ObjectMut::SortedSet(set) => set.table_mut().into_iter().for_each(|table| table.end_capture()),
+        ObjectMut::Stream(stream) => stream.end_capture(),
     }
 }
 

@@ -11,7 +11,9 @@ type Result<T> = std::result::Result<T, CodecError>;
 /// An intset, a listpack, or `count, member ...`
 pub(super) fn encode(set: &Set, out: &mut impl ByteSink) -> u8 {
     if let Some(integers) = set.integers() {
-        write_plain_string(out, integers.bytes());
+        write_rdb_length(out, (integers.header().len() + integers.numbers().len()) as u64);
+        out.extend_from_slice(&integers.header());
+        out.extend_from_slice(integers.numbers());
         return kind::SET_INTSET;
     }
     if let Some(listpack) = set.packed() {

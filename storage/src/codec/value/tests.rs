@@ -71,11 +71,11 @@ fn show(object: &Object) -> String {
     };
     if let Object::Set(_) | Object::Hash(_) = object {
         elements.sort();
-        if object.encoding() == "intset" {
+        if object.as_ref().encoding() == "intset" {
             elements.sort_by_key(|element| element.parse::<i64>().unwrap());
         }
     }
-    let encoding = if let Object::List(_) = object { "list" } else { object.encoding() };
+    let encoding = if let Object::List(_) = object { "list" } else { object.as_ref().encoding() };
     format!("{encoding} [{}]", elements.join(" "))
 }
 
@@ -138,8 +138,8 @@ fn collections() -> Vec<Object> {
 fn the_first_pass_knows_encoding_and_length() {
     for object in collections() {
         let mut bytes = Vec::new();
-        assert_eq!(encode_unpacked(&object, &mut bytes), unpacked_encoding_of(&object));
-        let value = Value::Object(&object);
+        assert_eq!(encode_unpacked(object.as_ref(), &mut bytes), unpacked_encoding_of(object.as_ref()));
+        let value = Value::Object(object.as_ref());
         assert_eq!(encode_value(&value, &mut bytes), encoding_of(&value));
         assert_eq!(dump(&value).len() as u64, dump_bytes(&value));
         assert_eq!(show_loaded(restore(&dump(&value), &Limits::default()).unwrap()), show(&object));
@@ -166,7 +166,7 @@ fn the_first_form_of_a_stream_has_its_entries_and_groups() {
     // An empty stream is a value.
     let mut empty = Stream::new();
     empty.set_head(Head { last: StreamId::new(7, 7), added: 3, ..Head::default() });
-    let payload = dump(&Value::Object(&Object::Stream(empty.clone())));
+    let payload = dump(&Value::Object(ObjectRef::Stream(&empty)));
     assert_eq!(show_loaded(restore(&payload, &Limits::default()).unwrap()), format!("{empty:?}"));
 }
 
@@ -309,7 +309,7 @@ fn object() -> impl Strategy<Value = Object> {
 proptest! {
     #[test]
     fn objects_survive(object in object()) {
-        let payload = dump(&Value::Object(&object));
+        let payload = dump(&Value::Object(object.as_ref()));
         let Ok(LoadedValue::Object(again)) = restore(&payload, &Limits::default()) else { panic!("{object:?}") };
         prop_assert_eq!(show(&again), show(&object));
     }
@@ -317,7 +317,7 @@ proptest! {
     #[test]
     fn objects_survive_unpacked(object in object()) {
         let mut bytes = Vec::new();
-        let kind = encode_unpacked(&object, &mut bytes);
+        let kind = encode_unpacked(object.as_ref(), &mut bytes);
         prop_assert!(kind <= kind::SORTED_SET || kind == kind::STREAM);
         // The members of a set may be in another order, but must be the same.
         prop_assert_eq!(decode(kind, &bytes).unwrap(), show(&object));

@@ -197,7 +197,7 @@ fn rest(object: &mut Object, id: u64, pieces: &mut Vec<Vec<u8>>) -> usize {
     let mut entries = 0;
     loop {
         let mut piece = Vec::new();
-        let captured = take(object, id, 10_000, &mut piece).expect("the moment is remembered");
+        let captured = take(object.as_mut(), id, 10_000, &mut piece).expect("the moment is remembered");
         entries += captured.entries;
         pieces.push(piece);
         if captured.is_done {
@@ -212,14 +212,14 @@ proptest! {
     #[test]
     fn a_value_is_taken_as_it_was(kind in 0u8..5, steps in proptest::collection::vec(step(), 0..300)) {
         let mut object = filled(kind);
-        prop_assert!(is_large(&object, &SIZES));
+        prop_assert!(is_large(object.as_ref(), &SIZES));
         let then = shown(&object);
-        let outline = begin(&mut object, 9, &SIZES).unwrap();
+        let outline = begin(object.as_mut(), 9, &SIZES).unwrap();
         let (mut pieces, mut entries, mut is_done) = (Vec::new(), 0, false);
         for step in &steps {
             if let Step::Take(bytes) = step {
                 let mut piece = Vec::new();
-                match take(&mut object, 9, *bytes, &mut piece) {
+                match take(object.as_mut(), 9, *bytes, &mut piece) {
                     Some(captured) => {
                         prop_assert!(!is_done);
                         entries += captured.entries;
@@ -239,8 +239,8 @@ proptest! {
         let taken = assembled(outline, &pieces).unwrap();
         prop_assert_eq!(shown(&taken), then);
         // The present value can be taken as well, and the sums are right.
-        if is_large(&object, &SIZES) {
-            let outline = begin(&mut object, 10, &SIZES).unwrap();
+        if is_large(object.as_ref(), &SIZES) {
+            let outline = begin(object.as_mut(), 10, &SIZES).unwrap();
             let mut pieces = Vec::new();
             rest(&mut object, 10, &mut pieces);
             prop_assert_eq!(shown(&assembled(outline, &pieces).unwrap()), shown(&object));
@@ -253,15 +253,15 @@ fn only_the_moment_that_was_begun_last_is_remembered() {
     for kind in 0..5 {
         let mut object = filled(kind);
         let mut out = Vec::new();
-        assert_eq!(take(&mut object, 1, 100, &mut out), None);
-        begin(&mut object, 1, &SIZES).unwrap();
-        begin(&mut object, 2, &SIZES).unwrap();
-        assert_eq!(take(&mut object, 1, 100, &mut out), None);
-        assert!(take(&mut object, 2, 100, &mut out).is_some());
+        assert_eq!(take(object.as_mut(), 1, 100, &mut out), None);
+        begin(object.as_mut(), 1, &SIZES).unwrap();
+        begin(object.as_mut(), 2, &SIZES).unwrap();
+        assert_eq!(take(object.as_mut(), 1, 100, &mut out), None);
+        assert!(take(object.as_mut(), 2, 100, &mut out).is_some());
         let mut copy = object.clone();
-        assert_eq!(take(&mut copy, 2, 100, &mut out), None, "a copy remembers nothing");
-        end(&mut object);
-        assert_eq!(take(&mut object, 2, 100, &mut out), None);
+        assert_eq!(take(copy.as_mut(), 2, 100, &mut out), None, "a copy remembers nothing");
+        end(object.as_mut());
+        assert_eq!(take(object.as_mut(), 2, 100, &mut out), None);
     }
 }
 
@@ -271,9 +271,9 @@ fn a_step_may_be_as_long_as_the_rest() {
     let sizes = Sizes { step_bytes: 16, ..SIZES };
     for kind in 0..5 {
         let mut object = filled(kind);
-        begin(&mut object, 1, &sizes).unwrap();
-        assert!(!take(&mut object, 1, 1, &mut Vec::new()).unwrap().is_done);
-        assert!(take(&mut object, 1, usize::MAX, &mut Vec::new()).unwrap().is_done);
+        begin(object.as_mut(), 1, &sizes).unwrap();
+        assert!(!take(object.as_mut(), 1, 1, &mut Vec::new()).unwrap().is_done);
+        assert!(take(object.as_mut(), 1, usize::MAX, &mut Vec::new()).unwrap().is_done);
     }
 }
 
@@ -282,11 +282,11 @@ fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
     let mut list = List::new();
     (0..20_000).for_each(|n| list.push(End::Tail, format!("element-{n}").as_bytes(), &LIMITS));
     let mut object = Object::List(list);
-    let outline = begin(&mut object, 1, &SIZES).unwrap();
+    let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
     let Object::List(list) = &mut object else { unreachable!("it is a list") };
     assert_eq!(list.remove(b"element-9999", usize::MAX, End::Head, &LIMITS), 1);
     assert_eq!(list.remove(b"none", usize::MAX, End::Head, &LIMITS), 0);
-    assert!(aside_bytes(&object) < object.heap_bytes() / 4, "{}", aside_bytes(&object));
+    assert!(aside_bytes(object.as_ref()) < object.as_ref().heap_bytes() / 4, "{}", aside_bytes(object.as_ref()));
     let mut pieces = Vec::new();
     assert_eq!(rest(&mut object, 1, &mut pieces) as u64, outline.elements);
     let Object::List(taken) = assembled(outline, &pieces).unwrap() else { unreachable!("it is a list") };
@@ -297,11 +297,11 @@ fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
 fn a_step_is_bounded() {
     for kind in 0..5 {
         let mut object = filled(kind);
-        begin(&mut object, 1, &SIZES).unwrap();
+        begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut steps = 0;
         loop {
             let mut out = Vec::new();
-            let captured = take(&mut object, 1, 4096, &mut out).unwrap();
+            let captured = take(object.as_mut(), 1, 4096, &mut out).unwrap();
             assert!(out.len() < 30_000, "{}", out.len());
             steps += 1;
             if captured.is_done {
@@ -316,7 +316,7 @@ fn a_step_is_bounded() {
 fn a_list_that_is_cut_short_is_still_taken_whole() {
     let mut object = filled(3);
     let then = shown(&object);
-    let outline = begin(&mut object, 1, &SIZES).unwrap();
+    let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
     let Object::List(list) = &mut object else { panic!("a list") };
     list.trim(1, 3, &LIMITS);
     let mut pieces = Vec::new();
@@ -328,8 +328,8 @@ fn a_list_that_is_cut_short_is_still_taken_whole() {
 fn texts_come_back() {
     let text: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
     let mut object = Object::Text(text.clone());
-    assert!(is_large(&object, &SIZES) && !is_large(&Object::Text(vec![0; 1000]), &SIZES));
-    assert_eq!(begin(&mut object, 1, &SIZES), None);
+    assert!(is_large(object.as_ref(), &SIZES) && !is_large(Object::Text(vec![0; 1000]).as_ref(), &SIZES));
+    assert_eq!(begin(object.as_mut(), 1, &SIZES), None);
     let outline = Outline { kind: kind::STRING, elements: text.len() as u64 };
     let pieces: Vec<Vec<u8>> = text.chunks(1000).map(<[u8]>::to_vec).collect();
     let Object::Text(back) = assembled(outline, &pieces).unwrap() else { panic!("a text") };
@@ -340,7 +340,7 @@ fn texts_come_back() {
 fn what_does_not_fit_its_outline_is_refused() {
     for kind in 0..5 {
         let mut object = filled(kind);
-        let outline = begin(&mut object, 1, &SIZES).unwrap();
+        let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut pieces = Vec::new();
         rest(&mut object, 1, &mut pieces);
         let with = |elements: u64, pieces: &[Vec<u8>]| assembled(Outline { elements, ..outline }, pieces).err();
