@@ -31,19 +31,19 @@ pub enum By {
 
 /// The choices that a command's name fixes, and its options may not.
 #[derive(Debug, Clone, Copy)]
-pub struct Form {
+pub struct RangeForm {
     by: Option<By>,
     reverse: Option<bool>,
     stores: bool,
 }
 
-pub const ZRANGE: Form = Form { by: None, reverse: None, stores: false };
-pub const ZRANGESTORE: Form = Form { by: None, reverse: None, stores: true };
-pub const ZREVRANGE: Form = Form { by: Some(By::Rank), reverse: Some(true), stores: false };
-pub const ZRANGEBYSCORE: Form = Form { by: Some(By::Score), reverse: Some(false), stores: false };
-pub const ZREVRANGEBYSCORE: Form = Form { by: Some(By::Score), reverse: Some(true), stores: false };
-pub const ZRANGEBYLEX: Form = Form { by: Some(By::Lex), reverse: Some(false), stores: false };
-pub const ZREVRANGEBYLEX: Form = Form { by: Some(By::Lex), reverse: Some(true), stores: false };
+pub const ZRANGE: RangeForm = RangeForm { by: None, reverse: None, stores: false };
+pub const ZRANGESTORE: RangeForm = RangeForm { by: None, reverse: None, stores: true };
+pub const ZREVRANGE: RangeForm = RangeForm { by: Some(By::Rank), reverse: Some(true), stores: false };
+pub const ZRANGEBYSCORE: RangeForm = RangeForm { by: Some(By::Score), reverse: Some(false), stores: false };
+pub const ZREVRANGEBYSCORE: RangeForm = RangeForm { by: Some(By::Score), reverse: Some(true), stores: false };
+pub const ZRANGEBYLEX: RangeForm = RangeForm { by: Some(By::Lex), reverse: Some(false), stores: false };
+pub const ZREVRANGEBYLEX: RangeForm = RangeForm { by: Some(By::Lex), reverse: Some(true), stores: false };
 
 /// `ZRANGE key start stop [BYSCORE | BYLEX] [REV] [LIMIT offset count] [WITHSCORES]`
 pub fn zrange(db: &mut Keyspace<'_>, reply: &mut Reply, (range,): (Given<'_>,)) -> Result<()> {
@@ -126,7 +126,7 @@ pub fn zremrangebylex(db: &mut Keyspace<'_>, reply: &mut Reply, (key, min, max):
 }
 
 /// The cost of reading a range: the members in it.
-pub fn cost(db: &Keyspace<'_>, request: Request<'_>, form: Form) -> usize {
+pub fn cost(db: &Keyspace<'_>, request: Request<'_>, form: RangeForm) -> usize {
     let given = parse::<Given<'_>>(request, if form.stores { 2 } else { 1 });
     let Ok(given) = given else { return 0 };
     match db.peek_collection::<SortedSet>(given.key) {
@@ -186,8 +186,8 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    fn read(given: Given<'a>, form: Form) -> Result<Self> {
-        let Form { mut by, mut reverse, stores } = form;
+    fn read(given: Given<'a>, form: RangeForm) -> Result<Self> {
+        let RangeForm { mut by, mut reverse, stores } = form;
         let (mut with_scores, mut offset, mut limit) = (false, 0, -1);
         let mut at = 0;
         while at < given.options.len() {
@@ -290,7 +290,7 @@ fn lex_bound(bytes: &[u8]) -> Result<LexBound<'_>> {
     }
 }
 
-fn read(db: &mut Keyspace<'_>, reply: &mut Reply, given: Given<'_>, form: Form) -> Result<()> {
+fn read(db: &mut Keyspace<'_>, reply: &mut Reply, given: Given<'_>, form: RangeForm) -> Result<()> {
     let query = Query::read(given, form)?;
     let Some(set) = db.read::<SortedSet>(given.key)? else {
         reply.array(0);
