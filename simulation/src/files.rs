@@ -147,14 +147,16 @@ impl Sink for SimulatedFiles {
         Ok(())
     }
 
-    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
+    fn cut(&mut self, writer: u64, number: u64, durable: u64, length: u64) -> Result<(), StoreError> {
         let place = (writer, number);
         self.act("cut", place, |state, verdict| {
             let file = state.logs.get_mut(&place)?;
             if verdict == Verdict::Done {
                 file.seen.truncate(length as usize);
+                let rewritten = &file.seen[(durable as usize).min(file.seen.len())..];
+                let kept = &file.durable[..(durable as usize).min(file.durable.len())];
                 *file = LogFile {
-                    durable: file.seen.clone(),
+                    durable: [kept, rewritten].concat(),
                     seen: std::mem::take(&mut file.seen),
                     lost: Vec::new(),
                     has_name: true,

@@ -237,7 +237,7 @@ impl Sink for OneFile {
         Err(StoreError::LogSealed)
     }
 
-    fn cut(&mut self, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
+    fn cut(&mut self, _: u64, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
         Ok(())
     }
 

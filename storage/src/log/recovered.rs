@@ -119,6 +119,10 @@ pub struct ReadLog {
     pub end: Option<(u64, u64)>,
     /// The last file with a frame, and where that ends.
     pub last_frame: Option<(u64, u64)>,
+    /// The lsn and the offset of each frame of that file.
+    pub(super) frames_of_last: Vec<(u64, u64)>,
+    /// The lsn up to which everything was durable, as the frames tell.
+    pub(super) synced: u64,
     pub frames: usize,
     /// Bytes of all files.
     pub bytes: u64,
@@ -132,6 +136,15 @@ pub struct ReadLog {
     pub cut_short: Option<u64>,
     /// Only the entries of this database are wanted.
     pub(super) only: Option<Identity>,
+}
+
+impl ReadLog {
+    /// How many bytes of the last file with a frame are known to be durable.
+    pub(super) fn durable_of_last(&self) -> u64 {
+        let first = self.frames_of_last.iter().position(|(lsn, _)| *lsn >= self.synced);
+        // The head of the file is durable with its first frame.
+        first.filter(|first| *first > 0).map_or(0, |first| self.frames_of_last[first].1)
+    }
 }
 
 /// The entries of all logs by database.

@@ -1,12 +1,14 @@
 //! Reading what earlier processes left in the log.
 //!
-//! 1. The files of all logs are read, many at once. Then each log is sealed whose writer could still be alive, and what was
-//!    added meanwhile is read too. Frame after frame is taken in the order of their lsns. A frame that comes twice (it was written again after an error) counts once.
-//!    An object that restates others is read before those of them that are still there.
+//! 1. The objects of all logs are read, many at once. Then each log is sealed whose writer could still be alive, and what
+//!    was added meanwhile is read too. The files of a folder are read one after the other, each while the one before is
+//!    decoded. Frame after frame is taken in the order of their lsns. A frame that comes twice (it was written again after
+//!    an error) counts once. An object that restates others is read before those of them that are still there.
 //! 2. Where no valid frame follows, a log ends. If the bytes there were never durable, as no later frame says so, a
 //!    crash tore them, and they are cut off. If they were, they are damage.
 //! 3. Entries are collected by database.
-//! 4. What was read is made durable before anything is built on it or reported.
+//! 4. What was read is made durable before anything is built on it or reported. Bytes that a frame says were durable when it
+//!    was written are left alone.
 //!
 //! A database is refused rather than served without what it has acknowledged: where its log is damaged, or lacks a
 //! sequence number. It is not told from the manifest here what a database needs; see [`super::tail`].
@@ -45,13 +47,13 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreErro
     }
     // Read first: meanwhile a process that is alive notices that it was overtaken, and sealing its log takes few requests.
     let mut bytes = Contents::new();
-    fetch(sink, &files_of(&all), &mut bytes)?;
+    fetch_objects(sink, &files_of(&all), &mut bytes)?;
     let ends: Vec<(u64, u64)> =
         all.iter().map(|found| (found.writer, found.numbers.last().copied().unwrap_or(0))).collect();
     let added = sink.seal(&ends)?;
-    fetch(sink, &added, &mut bytes)?;
+    fetch_objects(sink, &added, &mut bytes)?;
     for found in all {
-        let log = read(sink.file_bytes(), found.writer, &mut bytes)?;
+        let log = read(sink, &found, &mut bytes)?;
         if let Some(torn) = &log.torn {
             tracing::info!("{torn}: it is cut off");
         }
@@ -59,8 +61,11 @@ pub fn take_over(sink: &mut dyn Sink) -> Result<(Recovered, LogFiles), StoreErro
             // The process may have ended before it had synced what is read here, or its last sync may have failed. All of
             // that is in the last file with a frame: each file begins with the first one that was not durable.
             let behind = log.end.filter(|(number, _)| log.last_frame.is_none_or(|(last, _)| last != *number));
-            for (number, length) in log.last_frame.into_iter().chain(behind) {
-                sink.cut(found.writer, number, length)?;
+            if let Some((number, length)) = log.last_frame {
+                sink.cut(found.writer, number, log.durable_of_last(), length)?;
+            }
+            if let Some((number, length)) = behind {
+                sink.cut(found.writer, number, 0, length)?;
             }
         }
         let writes: usize = log.databases.values().map(Vec::len).sum();
@@ -103,8 +108,8 @@ pub fn look(sink: &mut dyn Sink) -> Result<Vec<ReadLog>, StoreError> {
         let written_last = sink.written_last(false)?;
         let found = sink.found()?;
         let mut bytes = Contents::new();
-        fetch(sink, &files_of(&found), &mut bytes)?;
-        let read = found.iter().map(|found| read(sink.file_bytes(), found.writer, &mut bytes));
+        fetch_objects(sink, &files_of(&found), &mut bytes)?;
+        let read = found.iter().map(|found| read(sink, found, &mut bytes));
         let mut logs: Vec<_> = read.collect::<Result<_, _>>()?;
         // An object that was deleted meanwhile may be restated by a newer one.
         if attempt == LOOKS_MAX || logs.iter().all(|log| !log.vanished) {
@@ -171,6 +176,11 @@ fn files_of(found: &[Found]) -> Vec<(u64, u64)> {
     found.iter().flat_map(|found| found.numbers.iter().map(|number| (found.writer, *number))).collect()
 }
 
+/// Reads the objects of any logs. Files of a folder are read one after the other instead.
+fn fetch_objects(sink: &mut dyn Sink, objects: &[(u64, u64)], contents: &mut Contents) -> Result<(), StoreError> {
+    if sink.file_bytes() > 0 { Ok(()) } else { fetch(sink, objects, contents) }
+}
+
 /// Reads files of any logs.
 fn fetch(sink: &mut dyn Sink, files: &[(u64, u64)], contents: &mut Contents) -> Result<(), StoreError> {
     sink.read_each(files, &mut |file, bytes| {
@@ -184,8 +194,30 @@ fn fetch(sink: &mut dyn Sink, files: &[(u64, u64)], contents: &mut Contents) -> 
     })
 }
 
-/// Reads the log of one writer, whose files are taken out of `contents`. `file_bytes`: as [`Sink::file_bytes`].
-fn read(file_bytes: u64, writer: u64, contents: &mut Contents) -> Result<ReadLog, StoreError> {
+/// Reads the log of one writer, whose objects are taken out of `contents`.
+fn read(sink: &mut dyn Sink, found: &Found, contents: &mut Contents) -> Result<ReadLog, StoreError> {
+    let (writer, file_bytes) = (found.writer, sink.file_bytes());
+    if file_bytes > 0 {
+        let (mut vanished, mut restating) = (false, false);
+        let files = sink.read_in_turn(writer, &found.numbers).filter_map(|(number, file)| match file {
+            Err(error) if error.is_missing() => {
+                vanished = true;
+                None
+            }
+            file => Some(file.map(|file| (number, file))),
+        });
+        let in_order = files.take_while(|file| {
+            restating = file.as_ref().is_ok_and(|(_, file)| FileHead::is_restating(file));
+            !restating
+        });
+        let mut log = read_files(ReadLog { writer, ..ReadLog::default() }, file_bytes, in_order)?;
+        log.vanished |= vanished;
+        if !restating {
+            return Ok(log);
+        }
+        // Objects that were copied into a folder.
+        fetch(sink, &files_of(std::slice::from_ref(found)), contents)?;
+    }
     let mut log = ReadLog { writer, ..ReadLog::default() };
     let in_order = in_order(contents, &mut log);
     read_files(log, file_bytes, in_order.into_iter().map(Ok))
@@ -337,6 +369,11 @@ fn read_frames(
         }
         log.frames += 1;
         *expected = Some(wanted.max(end));
+        if log.last_frame.is_none_or(|(last, _)| last != number) {
+            log.frames_of_last.clear();
+        }
+        log.frames_of_last.push((frame.lsn, at as u64));
+        log.synced = log.synced.max(frame.synced);
         at = frame.end;
         log.last_frame = Some((number, at as u64));
     }

@@ -19,7 +19,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -52,6 +53,9 @@ pub type Remover = Box<dyn Fn(&[(u64, u64)]) -> Result<(), StoreError> + Send + 
 
 /// Takes a file that was read, with its writer and its number.
 pub type TakeFile<'a> = dyn FnMut((u64, u64), Result<Bytes, StoreError>) -> Result<(), StoreError> + 'a;
+
+/// Files of one log, with their numbers.
+pub type InTurn<'s> = Box<dyn Iterator<Item = (u64, Result<Bytes, StoreError>)> + 's>;
 
 /// Earlier files of a log whose frames a later one has too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +90,11 @@ pub trait Sink: Send {
     /// The error that `each` returns.
     fn read_each(&mut self, files: &[(u64, u64)], each: &mut TakeFile<'_>) -> Result<(), StoreError> {
         files.iter().try_for_each(|file| each(*file, self.read(file.0, file.1)))
+    }
+    /// Reads files of one log one after the other, as they are taken. A sink that waits for a disk reads the next one
+    /// meanwhile.
+    fn read_in_turn<'s>(&'s mut self, writer: u64, numbers: &'s [u64]) -> InTurn<'s> {
+        Box::new(numbers.iter().map(move |number| (*number, self.read(writer, *number))))
     }
     /// Processes that may be alive and have no log yet that could be found.
     fn predecessors(&self) -> Vec<u64> {
@@ -131,11 +140,11 @@ pub trait Sink: Send {
         true
     }
     /// Cuts the bytes after `length` off a file that another process left behind, and makes the rest durable, even if
-    /// that process's last sync has failed.
+    /// that process's last sync has failed. Those before `durable` are known to be.
     ///
     /// # Errors
     /// When the store refuses.
-    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError>;
+    fn cut(&mut self, writer: u64, number: u64, durable: u64, length: u64) -> Result<(), StoreError>;
     /// Returns a remover of files that are no longer written; it ignores missing ones.
     fn remover(&self) -> Remover;
     /// Reads files of the same store beside all else that is done with them.
@@ -340,8 +349,21 @@ impl Sink for Files {
     }
 
     fn read(&mut self, writer: u64, number: u64) -> Result<Bytes, StoreError> {
-        let read = fs::read(self.path(writer, number));
-        read.map(Bytes::from).map_err(|error| failed("read", &name(writer, number), error))
+        direct::read(&self.path(writer, number)).map_err(|error| failed("read", &name(writer, number), error))
+    }
+
+    fn read_in_turn<'s>(&'s mut self, writer: u64, numbers: &'s [u64]) -> InTurn<'s> {
+        let (mut files, all) = (Self::new(&self.folder), numbers.to_vec());
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let read = move || {
+            // The receiver is gone when the rest is not wanted.
+            all.into_iter().map(|number| (number, files.read(writer, number))).try_for_each(|file| sender.send(file))
+        };
+        match thread::Builder::new().name("log-reader".into()).spawn(read) {
+            Ok(_) => Box::new(receiver.into_iter()),
+            // The system refuses a thread.
+            Err(_) => Box::new(numbers.iter().map(move |number| (*number, self.read(writer, *number)))),
+        }
     }
 
     fn begin(&mut self, writer: u64, number: u64, head: &[u8]) -> Result<(), StoreError> {
@@ -387,16 +409,17 @@ impl Sink for Files {
         !matches!(self.path(writer, number).symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    fn cut(&mut self, writer: u64, number: u64, length: u64) -> Result<(), StoreError> {
+    fn cut(&mut self, writer: u64, number: u64, durable: u64, length: u64) -> Result<(), StoreError> {
         let path = self.path(writer, number);
         let cut = || -> io::Result<()> {
-            let mut bytes = fs::read(&path)?;
-            bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let length = length.min(file.metadata()?.len());
+            let mut bytes = vec![0; usize::try_from(length.saturating_sub(durable)).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, durable)?;
             // Written again, in place: after a sync that failed, another one of the same file says nothing of what that has
             // left out. The bytes are the same, so a crash in between harms nothing, and no room is needed.
-            let file = OpenOptions::new().write(true).open(&path)?;
-            file.write_all_at(&bytes, 0)?;
-            file.set_len(bytes.len() as u64)?;
+            file.write_all_at(&bytes, durable)?;
+            file.set_len(length)?;
             file.sync_all()?;
             (self.sync_folder)(path.parent().unwrap_or(&self.folder))
         };
@@ -684,7 +707,7 @@ impl Sink for Objects {
         Restated { numbers: std::mem::take(&mut self.restated), from: self.recent.first().unwrap_or(u64::MAX) }
     }
 
-    fn cut(&mut self, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
+    fn cut(&mut self, _: u64, _: u64, _: u64, _: u64) -> Result<(), StoreError> {
         // An object exists whole or not at all.
         Ok(())
     }

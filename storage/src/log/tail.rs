@@ -9,7 +9,6 @@
 //! Invariant: all numbers from the manifest's on are present, at least up to its cut. A database whose log lacks one is
 //! refused, as it would be served without something that was acknowledged.
 
-use bytes::Bytes;
 use dormouse_types::segment::{Range53, SLOTS, prefix53};
 
 use super::format::{EntryKind, LogItem, read_item};
@@ -22,26 +21,24 @@ use crate::tail::TailRecord;
 /// The bits of a position below its slot.
 const SLOT_SHIFT: u32 = 50;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The location of an effect. A log has very many, so each is small: it is read again when its place is loaded. Effects of
+/// one position are ordered as they were written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     keyspace: u32,
     position: u64,
-    /// The order in which it was written.
-    order: u32,
-    /// The entry, and the location of the body in its items.
     entry: u32,
+    /// Where the item begins in the entry.
     start: usize,
-    len: usize,
-    /// Its index was followed.
-    followed: bool,
 }
 
 /// Effects of a database that are in the log only.
 #[derive(Debug, Default)]
 pub struct LogTail {
-    /// Sequence number, time and items of each entry.
-    entries: Vec<(u64, u64, Bytes)>,
+    entries: Vec<LogEntry>,
     effects: Vec<Place>,
+    /// How many entries count.
+    used: usize,
     /// The number of the last entry; the manifest's if it has none.
     pub sequence: u64,
     /// The highest number that was used, by entries that were left out too.
@@ -78,16 +75,19 @@ impl LogTail {
     }
 
     /// As much as can be replayed after the manifest's sequence number `floor`, and why it is not all of them.
-    pub fn prefix(entries: Vec<LogEntry>, floor: u64) -> (Self, Option<String>) {
-        let mut tail = LogTail { sequence: floor, ..LogTail::default() };
-        tail.highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
-        let problem = tail.append(&entries, floor).err();
+    pub fn prefix(mut entries: Vec<LogEntry>, floor: u64) -> (Self, Option<String>) {
+        let highest = entries.last().map_or(floor, |last| last.sequence.max(floor));
+        entries.drain(..entries.partition_point(|entry| entry.sequence <= floor));
+        let effects = Vec::with_capacity(entries.len());
+        let mut tail = LogTail { effects, sequence: floor, highest, ..LogTail::default() };
+        let problem = tail.append(&entries).err();
         sort(&mut tail.effects);
+        tail.entries = entries;
         (tail, problem)
     }
 
-    fn append(&mut self, entries: &[LogEntry], floor: u64) -> Result<(), String> {
-        let mut at = entries.partition_point(|entry| entry.sequence <= floor);
+    fn append(&mut self, entries: &[LogEntry]) -> Result<(), String> {
+        let mut at = 0;
         while let Some(entry) = entries.get(at) {
             if entry.kind == EntryKind::Resume {
                 let goes_on =
@@ -108,13 +108,14 @@ impl LogTail {
                 });
             }
             let before = (self.effects.len(), self.shown);
-            if entry.kind == EntryKind::Effects
-                && let Err(problem) = self.read(entry.sequence, entry.now_ms, entry.items.clone())
-            {
-                // An entry counts whole or not at all.
-                self.effects.truncate(before.0);
-                self.shown = before.1;
-                return Err(problem);
+            if entry.kind == EntryKind::Effects {
+                if let Err(problem) = self.read(at, entry) {
+                    // An entry counts whole or not at all.
+                    self.effects.truncate(before.0);
+                    self.shown = before.1;
+                    return Err(problem);
+                }
+                self.used += 1;
             }
             self.sequence = entry.sequence;
             at += 1;
@@ -122,30 +123,24 @@ impl LogTail {
         Ok(())
     }
 
-    fn read(&mut self, sequence: u64, now_ms: u64, items: Bytes) -> Result<(), String> {
-        let entry = u32::try_from(self.entries.len()).map_err(|_| "the log has too many writes".to_owned())?;
-        let malformed = |error| format!("write {sequence} in the log is malformed: {error}");
-        let mut reader = Reader::new(&items);
-        let all = items.len();
+    fn read(&mut self, at: usize, entry: &LogEntry) -> Result<(), String> {
+        let number = u32::try_from(at).map_err(|_| "the log has too many writes".to_owned())?;
+        let malformed = |error| format!("write {} in the log is malformed: {error}", entry.sequence);
+        let mut reader = Reader::new(&entry.items);
         while !reader.is_empty() {
+            let start = entry.items.len() - reader.remaining();
             match read_item(&mut reader).map_err(malformed)? {
-                LogItem::Effect { keyspace, followed, position, body } => {
-                    // The body ends at the reader's present offset.
-                    let end = all - reader.remaining();
-                    let (start, len) = (end - body.len(), body.len());
-                    let order =
-                        u32::try_from(self.effects.len()).map_err(|_| "the log has too many effects".to_owned())?;
-                    self.effects.push(Place { keyspace, position, order, entry, start, len, followed });
+                LogItem::Effect { keyspace, position, .. } => {
+                    self.effects.push(Place { keyspace, position, entry: number, start });
                 }
                 LogItem::Ids(shown) => self.shown = Some(shown),
             }
         }
-        self.entries.push((sequence, now_ms, items));
         Ok(())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.used == 0
     }
 
     /// Whether it has effects on keys of this range.
@@ -155,18 +150,19 @@ impl LogTail {
 
     /// The effects on the keys of one segment that come after `sequence`, in their order.
     pub fn effects(&self, keyspace: u32, range: Range53, sequence: u64) -> Vec<TailRecord> {
-        let mut found: Vec<(u32, TailRecord)> = Vec::new();
-        for place in self.of(keyspace, range) {
-            let (at, now_ms, items) = &self.entries[place.entry as usize];
-            if *at > sequence {
-                let body = items.slice(place.start..place.start + place.len);
-                let now_ms = if place.followed { now_ms | FOLLOWED_TIME } else { *now_ms };
-                let record = TailRecord { sequence: *at, now_ms, keyspace, position: place.position, body };
-                found.push((place.order, record));
-            }
-        }
-        found.sort_unstable_by_key(|(order, _)| *order);
-        found.into_iter().map(|(_, record)| record).collect()
+        let mut found: Vec<&Place> = self.of(keyspace, range).iter().collect();
+        found.sort_unstable_by_key(|place| (place.entry, place.start));
+        found.into_iter().filter_map(|place| self.effect(place, sequence)).collect()
+    }
+
+    /// The effect there, if its entry comes after `sequence`.
+    fn effect(&self, place: &Place, sequence: u64) -> Option<TailRecord> {
+        let LogEntry { sequence: at, now_ms, items, .. } = &self.entries[place.entry as usize];
+        // It was read before, so it is well-formed.
+        let item = read_item(&mut Reader::new(items.get(place.start..)?)).ok().filter(|_| *at > sequence)?;
+        let LogItem::Effect { keyspace, followed, position, body } = item else { return None };
+        let now_ms = if followed { now_ms | FOLLOWED_TIME } else { *now_ms };
+        Some(TailRecord { sequence: *at, now_ms, keyspace, position, body: items.slice_ref(body) })
     }
 
     fn of(&self, keyspace: u32, range: Range53) -> &[Place] {
@@ -215,7 +211,7 @@ fn sort(effects: &mut Vec<Place>) {
     for end in &mut ends {
         (*end, before) = (before, before + *end);
     }
-    let mut dealt = effects.clone();
+    let mut dealt = vec![Place::default(); effects.len()];
     for place in &*effects {
         let end = &mut ends[hand(place)];
         dealt[*end as usize] = *place;

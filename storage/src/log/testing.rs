@@ -28,6 +28,8 @@ pub struct Held {
     pub read: Vec<(u64, u64)>,
     /// The files that were cut, and their new lengths.
     pub cut: Vec<(u64, u64)>,
+    /// How many of their bytes were known to be durable.
+    pub durable: Vec<u64>,
     pub file_bytes: u64,
     /// While it is locked, deletions wait.
     pub slow_removes: Arc<Mutex<()>>,
@@ -86,8 +88,10 @@ impl Sink for MemorySink {
         if held.fails { Err(StoreError::Full { name: "file".to_owned() }) } else { Ok(()) }
     }
 
-    fn cut(&mut self, _: u64, number: u64, length: u64) -> Result<(), StoreError> {
-        self.0.lock().cut.push((number, length));
+    fn cut(&mut self, _: u64, number: u64, durable: u64, length: u64) -> Result<(), StoreError> {
+        let held = &mut *self.0.lock();
+        held.cut.push((number, length));
+        held.durable.push(durable);
         Ok(())
     }
 

@@ -41,6 +41,31 @@ fn a_torn_tail_is_cut_off() {
     }
 }
 
+/// Only what may not have been durable is written again.
+#[test]
+fn what_the_frames_say_is_durable_is_left_alone() {
+    let mut first = head(1, 0);
+    let one = frame(&mut first, 0, 0, &[(0, 1)]);
+    let of_one = first.len() as u64;
+    let two = frame(&mut first, one, 0, &[(0, 2)]);
+    let of_two = first.len() as u64;
+    let three = frame(&mut first, two, one, &[(0, 3)]);
+    let mut second = head(2, three);
+    frame(&mut second, three, three, &[(0, 4)]);
+    let durable_of = |files: &[(u64, &[u8])]| {
+        let files = files.iter().map(|(number, file)| ((1, *number), file.to_vec()));
+        let mut sink = MemorySink::of(files);
+        take_over(&mut sink).unwrap();
+        let durable = sink.0.lock().durable.clone();
+        durable
+    };
+    let upto = |end: u64| &first[..end as usize];
+    assert_eq!(durable_of(&[(1, upto(of_one))]), [0], "not even its head");
+    assert_eq!(durable_of(&[(1, upto(of_two))]), [0], "nothing says so");
+    assert_eq!(durable_of(&[(1, &first)]), [of_one]);
+    assert_eq!(durable_of(&[(1, &first), (2, &second)]), [0], "the last file is new");
+}
+
 #[test]
 fn no_flipped_bit_makes_wrong_data_or_loses_what_was_durable() {
     let (file, middle) = two_frames();

@@ -12,9 +12,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use bytes::Bytes;
 #[cfg(target_os = "linux")]
 use rustix::io::Errno;
 
@@ -161,6 +162,39 @@ impl DirectFile {
     }
 }
 
+/// All bytes of a file that was written like this. The cache has none of them, and would only copy them.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: &Path) -> io::Result<Bytes> {
+    #[cfg(target_os = "linux")]
+    if let Some(bytes) = read_direct(path)? {
+        return Ok(bytes);
+    }
+    std::fs::read(path).map(Bytes::from)
+}
+
+/// `None`: the system does not read it past its cache, or not all of it at once.
+#[cfg(target_os = "linux")]
+fn read_direct(path: &Path) -> io::Result<Option<Bytes>> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32).open(path);
+    let file = match opened {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        Err(_) => return Ok(None),
+        Ok(file) => file,
+    };
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    // A block more than it has, so that the end of the file shows.
+    let room = (length / BLOCK + 1) * BLOCK;
+    let mut memory = vec![0; room + BLOCK];
+    let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
+    match file.read_at(&mut memory[start..start + room], 0) {
+        Ok(read) if read == length => Ok(Some(Bytes::from(memory).slice(start..start + length))),
+        _ => Ok(None),
+    }
+}
+
 /// Writes blocks, through the system's cache where it will not have them otherwise.
 fn write_at(file: &File, blocks: &[u8], at: u64) -> io::Result<()> {
     match file.write_all_at(blocks, at) {
@@ -190,6 +224,7 @@ mod tests {
             whole.extend_from_slice(piece);
             // A crash may come after each.
             let found = std::fs::read(&path).unwrap();
+            assert_eq!(read(&path).unwrap(), found);
             assert_eq!(found[..whole.len()], whole);
             assert!(found[whole.len()..].iter().all(|byte| *byte == 0));
         }

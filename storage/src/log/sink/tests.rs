@@ -22,9 +22,12 @@ fn files_end_with_zeros_and_are_cut() {
     let found = files.read(1, 1).unwrap();
     assert_eq!(found[..whole.len()], whole);
     assert!(found.len() > whole.len() && found[whole.len()..].iter().all(|byte| *byte == 0));
-    files.cut(1, 1, whole.len() as u64).unwrap();
-    files.cut(1, 1, whole.len() as u64 + 5).unwrap();
+    files.cut(1, 1, 0, whole.len() as u64).unwrap();
+    files.cut(1, 1, 3, whole.len() as u64 + 5).unwrap();
+    files.cut(1, 1, whole.len() as u64, whole.len() as u64).unwrap();
     assert_eq!(files.read(1, 1).unwrap(), whole);
+    let in_turn: Vec<_> = files.read_in_turn(1, &[1, 2]).map(|(number, file)| (number, file.ok())).collect();
+    assert_eq!(in_turn, [(1, Some(whole.into())), (2, None)]);
     files.begin(1, 2, b"").unwrap();
     files.begin(0xfeed, 7, b"").unwrap();
     fs::write(folder.path().join("log/notes.txt"), b"").unwrap_or_default();

@@ -107,10 +107,10 @@ proptest::proptest! {
             state
         };
         let mut effects: Vec<Place> = (0..count as u32)
-            .map(|order| {
+            .map(|entry| {
                 let position = if crowded { random() >> 50 | 7 << SLOT_SHIFT } else { random() };
                 let keyspace = (random() >> 32) as u32 % keyspaces * 5;
-                Place { keyspace, position, order, entry: order, start: 0, len: 1, followed: false }
+                Place { keyspace, position, entry, start: 0 }
             })
             .collect();
         let mut expected = effects.clone();
