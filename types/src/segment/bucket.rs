@@ -179,7 +179,18 @@ impl<E: Entry> Bucket<E> {
     /// Asks for the entries that `find` would compare with.
     #[inline]
     pub fn prefetch_candidates(&self, fingerprint: u8) {
-        for slot in ones(self.matches(fingerprint)) {
+        self.prefetch_slots(self.matches(fingerprint));
+    }
+
+    /// Asks for all entries.
+    #[inline]
+    pub fn prefetch_entries(&self) {
+        self.prefetch_slots(self.occupied());
+    }
+
+    #[inline]
+    fn prefetch_slots(&self, slots: u32) {
+        for slot in ones(slots) {
             // Key and value of a small record are often on two lines.
             let address = self.entry(slot).address();
             prefetch(address);

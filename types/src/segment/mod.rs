@@ -185,9 +185,7 @@ impl<E: Entry> Segment<E> {
             self.stash = None;
         }
         for bucket in 0..self.buckets.len() {
-            if let Some(later) = self.buckets.get(bucket + 1) {
-                later.iter().for_each(|entry| prefetch(entry.address()));
-            }
+            self.buckets.get(bucket + 1).inspect(|later| later.prefetch_entries());
             let mut slot = 0;
             while slot < WIDTH {
                 if self.buckets[bucket].occupied() >> slot & 1 == 0 || !chosen(self.buckets[bucket].entry(slot)) {
@@ -254,8 +252,14 @@ impl<E: Entry> Segment<E> {
         Self::filled(range, entries)
     }
 
+    /// Every entry once. Entries are all over the memory, so those of the next bucket are asked for ahead.
     pub fn iter(&self) -> impl Iterator<Item = &E> {
-        self.buckets.iter().flat_map(Bucket::iter).chain(self.stash.iter().flat_map(|stash| stash.iter()))
+        let after = |bucket: usize| self.buckets.get(bucket + 1);
+        let entries = self.buckets.iter().enumerate().flat_map(move |(index, bucket)| {
+            after(index).inspect(|next| next.prefetch_entries());
+            bucket.iter()
+        });
+        entries.chain(self.stash.iter().flat_map(|stash| stash.iter()))
     }
 
     /// Visits the entries from the prefix `from` on that share its home bucket. Returns the prefix to go on from: the
