@@ -103,6 +103,8 @@ pub struct ChunkOrigin {
 pub struct ChunkWriter {
     bytes: Vec<u8>,
     entries: Vec<ChunkEntry>,
+    /// The length of the chunk before: the next one is about as long, and does not grow step by step.
+    before: usize,
 }
 
 impl Default for ChunkWriter {
@@ -113,7 +115,7 @@ impl Default for ChunkWriter {
 
 impl ChunkWriter {
     pub fn new() -> Self {
-        ChunkWriter { bytes: Vec::new(), entries: Vec::new() }
+        ChunkWriter { bytes: Vec::new(), entries: Vec::new(), before: 0 }
     }
 
     /// Adds a segment that holds the effects up to `sequence`. Returns its location in the chunk.
@@ -131,6 +133,7 @@ impl ChunkWriter {
         body: &SegmentBody,
     ) -> ChunkEntry {
         if self.bytes.is_empty() {
+            self.bytes.reserve(self.before);
             write_header(&mut self.bytes, MAGIC, VERSION_WITHOUT_PIECES);
         }
         let entry = ChunkEntry {
@@ -194,6 +197,7 @@ impl ChunkWriter {
         write_varint(&mut index, origin.created_ms);
         origin.keyspaces.iter().for_each(|keyspace| write_varint(&mut index, u64::from(*keyspace)));
         write_trailer(&mut bytes, &index, END_MAGIC[version as usize - 1]);
+        self.before = bytes.len();
         bytes.into()
     }
 }

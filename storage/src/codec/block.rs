@@ -23,6 +23,11 @@ const CHECKSUM_BYTES: usize = 8;
 const COMPRESSED_RAW_MAX: usize = 1 << 30;
 /// Below this size LZ4 does not pay.
 const COMPRESSED_RAW_MIN: usize = 32;
+/// Of a block with more than one such stretch, the first bytes of each are compressed as a sample.
+const STRETCH: usize = 32 << 10;
+const SAMPLE: usize = 4 << 10;
+/// A sample that shrinks by less than one part in this many does not pay.
+const GAIN_FRACTION: usize = 8;
 /// The largest expansion of LZ4: a byte stands for at most 255 bytes.
 const LZ4_RATIO_MAX: u64 = 255;
 
@@ -60,6 +65,9 @@ fn compress_into(raw: &[u8], out: &mut Vec<u8>) -> bool {
     out.push(LZ4);
     write_varint(out, raw.len() as u64);
     let payload = out.len();
+    if raw.len() > STRETCH && !shrinks(raw, out) {
+        return false;
+    }
     out.resize(payload + lz4_flex::block::get_maximum_output_size(raw.len()), 0);
     match lz4_flex::block::compress_into(raw, &mut out[payload..]) {
         Ok(length) if length < raw.len() => {
@@ -68,6 +76,20 @@ fn compress_into(raw: &[u8], out: &mut Vec<u8>) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a sample of `raw` shrinks enough. Most of the work of a checkpoint would be the compression, and a good part
+/// of a load's the opposite, even if the values do not shrink. `out`: the sample is compressed behind its end.
+fn shrinks(raw: &[u8], out: &mut Vec<u8>) -> bool {
+    let end = out.len();
+    out.resize(end + lz4_flex::block::get_maximum_output_size(SAMPLE), 0);
+    let (mut before, mut after) = (0, 0);
+    for stretch in raw.chunks(STRETCH) {
+        let sample = &stretch[..stretch.len().min(SAMPLE)];
+        before += sample.len();
+        after += lz4_flex::block::compress_into(sample, &mut out[end..]).unwrap_or(sample.len());
+    }
+    after <= before - before / GAIN_FRACTION
 }
 
 /// Checks a sealed block without decompressing it; returns its checksum.
