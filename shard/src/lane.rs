@@ -20,11 +20,14 @@
 //!    own, with a turn like a queue's, and is never refused.
 //! 6. *Waste.* Memory is freed when no client's job can begin. A database whose waste has grown beyond
 //!    [`WASTE_BYTES_MAX`] gets turns for it like for its other jobs.
+//! 7. *Writes.* A job that writes to the store while it goes on hands the write over ([`Queue::begin_write`]). That
+//!    begins at once, at the lane's priority: a write copies megabytes, which clients should not wait for either.
 //!
 //! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of
 //! threads.
 //!
-//! Invariant: a job never waits for another job of its own queue, so a lane cannot lock itself up.
+//! Invariant: a job never waits for another job of its own queue, so a lane cannot lock itself up. It may wait for its
+//! write, which waits for no job and for no bound.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -166,6 +169,17 @@ impl Queue {
         self.push_always(Class::Jobs, Job::new(Work::Drive(Box::pin(future))));
     }
 
+    /// Begins a write that a job of this queue will wait for.
+    pub fn begin_write<T: Send + 'static>(
+        &self,
+        write: impl Future<Output = T> + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
+        let write = async move { drop(sender.send(write.await)) };
+        self.push_always(Class::Writes, Job::new(Work::Drive(Box::pin(write))));
+        receiver
+    }
+
     /// Serves the mailbox of a gate, soon.
     pub fn relieve(&self, serve: impl FnOnce() + Send + 'static) {
         self.push_always(Class::Relief, Job::new(Work::Call(Box::new(serve))));
@@ -267,6 +281,7 @@ enum Class {
     Jobs,
     Relief,
     Waste,
+    Writes,
 }
 
 /// One database's jobs of one class.
@@ -329,6 +344,8 @@ struct State {
     ring: VecDeque<LineId>,
     /// Lines with waste that does not press.
     waste: VecDeque<LineId>,
+    /// Lines with writes.
+    writes: VecDeque<LineId>,
     /// Threads that run a job and do not wait for a lock.
     running: usize,
     /// Threads that free memory.
@@ -351,7 +368,8 @@ impl State {
         line.jobs.push_back(job);
         if id.1 != Class::Waste {
             if was_empty {
-                self.ring.push_back(id);
+                let ring = if id.1 == Class::Writes { &mut self.writes } else { &mut self.ring };
+                ring.push_back(id);
             }
             return;
         }
@@ -367,6 +385,10 @@ impl State {
 
     /// The next job to begin, if one may: its line has no running job, or the lane has a thread of its own left.
     fn pick(&mut self, width: usize) -> Option<(LineId, Job)> {
+        // A running job waits for it.
+        if let Some(id) = self.writes.pop_front() {
+            return self.begin(id);
+        }
         if self.running >= RUNNING_MAX.max(width) {
             return None;
         }
@@ -407,7 +429,11 @@ impl State {
         line.claims.extend_from_slice(&job.claims);
         line.is_pressing = line.bytes > WASTE_BYTES_MAX;
         if !line.jobs.is_empty() {
-            let ring = if id.1 == Class::Waste && !line.is_pressing { &mut self.waste } else { &mut self.ring };
+            let ring = match id.1 {
+                Class::Waste if !line.is_pressing => &mut self.waste,
+                Class::Writes => &mut self.writes,
+                _ => &mut self.ring,
+            };
             ring.push_back(id);
         }
         self.running += 1;
@@ -432,12 +458,13 @@ impl State {
 
     /// Whether one more thread than those that are coming would find a job.
     fn has_work(&self, width: usize) -> bool {
-        let hands = self.running + self.coming;
+        let Some(coming) = self.coming.checked_sub(self.writes.len()) else { return true };
+        let hands = self.running + coming;
         if hands < width {
             return !self.ring.is_empty() || !self.waste.is_empty();
         }
         let is_new = |id: &&LineId| self.lines.get(id).is_some_and(|line| line.running == 0);
-        hands < RUNNING_MAX.max(width) && self.ring.iter().filter(is_new).nth(self.coming).is_some()
+        hands < RUNNING_MAX.max(width) && self.ring.iter().filter(is_new).nth(coming).is_some()
     }
 }
 

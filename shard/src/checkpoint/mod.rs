@@ -86,6 +86,14 @@ enum Extent {
     Last,
 }
 
+/// The pace at which a checkpoint writes objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    /// No client waits for it, so it gives way to clients.
+    Patient,
+    Prompt,
+}
+
 /// The state at the start of a checkpoint.
 struct Beginning {
     sequence: u64,
@@ -131,7 +139,7 @@ impl Database {
         {
             return Ok(report);
         }
-        let done = self.checkpoint_with(Extent::Fuzzy).await.map(|(report, _)| report);
+        let done = self.checkpoint_with(Extent::Fuzzy, Writes::Patient).await.map(|(report, _)| report);
         match (&done, self.topology()) {
             (Ok(_), _) => {
                 log.inspect(|log| _ = log.rely_on_tails(false));
@@ -143,11 +151,16 @@ impl Database {
     }
 
     /// Returns the volume written, and the retired contents.
-    async fn checkpoint_with(self: &Arc<Self>, extent: Extent) -> Result<(Report, Option<Vec<Contents>>)> {
+    async fn checkpoint_with(
+        self: &Arc<Self>,
+        extent: Extent,
+        writes: Writes,
+    ) -> Result<(Report, Option<Vec<Contents>>)> {
         let Some(topology) = self.topology() else { return Ok((Report::default(), None)) };
         let started = Stopwatch::start();
         self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
         let (mut visited, mut output) = (Vec::new(), Output::default());
+        output.is_patient = writes == Writes::Patient;
         let outcome = match self.prepare(&topology, extent).await {
             Ok(()) => self.write(&topology, extent, &mut visited, &mut output).await,
             Err(error) => Err(error),

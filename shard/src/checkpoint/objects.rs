@@ -11,7 +11,7 @@ use dormouse_storage::chunk::ChunkWriter;
 use dormouse_storage::manifest::{ChunkInfo, Manifest, Names, TailInfo};
 use dormouse_storage::store::StoreError;
 use dormouse_storage::tail::{Tail, TailRecord, encode_tail};
-use tokio::task::JoinHandle;
+use futures::channel::oneshot;
 
 use super::Report;
 use super::assembly::{needed_only, tails_to_merge};
@@ -33,13 +33,15 @@ pub(super) struct Output {
     is_doubtful: bool,
     /// Contents that serve no client any more.
     pub(super) retired: Option<Vec<Contents>>,
+    /// No client waits for the checkpoint.
+    pub(super) is_patient: bool,
 }
 
 /// A chunk that is being put.
 pub(super) struct Putting {
     name: String,
     bytes: Bytes,
-    done: JoinHandle<std::result::Result<(), StoreError>>,
+    done: oneshot::Receiver<std::result::Result<(), StoreError>>,
 }
 
 impl Database {
@@ -54,7 +56,8 @@ impl Database {
         self.finish_put(output).await?;
         output.objects.push(info.name.clone());
         let (store, object) = (Arc::clone(&self.engine.store), (info.name.clone(), bytes.clone()));
-        let done = self.engine.background.spawn(async move { store.put_new(&object.0, object.1).await });
+        let put = async move { store.put_new(&object.0, object.1).await };
+        let done = if output.is_patient { self.patient.begin_write(put) } else { self.in_background(put) };
         output.putting = Some(Putting { name: info.name.clone(), bytes, done });
         output.chunks.push(info);
         Ok(())
@@ -66,8 +69,14 @@ impl Database {
         match done.await {
             Ok(Err(StoreError::Full { .. })) if self.makes_room(bytes.len()) => self.put(&name, bytes).await,
             Ok(put) => put.map_err(store_error),
-            Err(error) => Err(Error::Store(format!("chunk {name} was not written: {error}"))),
+            Err(_) => Err(Error::Store(format!("chunk {name} was not written"))),
         }
+    }
+
+    fn in_background<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> oneshot::Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.engine.background.spawn(async move { drop(sender.send(work.await)) });
+        receiver
     }
 
     /// Writes a tail of the changes in places that were not written whole, merged with the newest earlier tails.

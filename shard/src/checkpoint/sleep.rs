@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use dormouse_storage::stopwatch::Stopwatch;
 
-use super::Extent;
+use super::{Extent, Writes};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::{Contents, Graveyard};
@@ -62,7 +62,7 @@ impl Database {
             }
         }
         if retired.is_none() && self.is_closed() {
-            retired = self.checkpoint_with(Extent::Last).await?.1;
+            retired = self.checkpoint_with(Extent::Last, Writes::Prompt).await?.1;
         }
         let Some(contents) = retired else { return Ok(SleepOutcome::InUse) };
         self.collect_superseded().await;
@@ -82,12 +82,12 @@ impl Database {
     /// is written where it sleeps.
     pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<()> {
         for _ in 0..FUZZY_MAX {
-            if self.checkpoint_with(Extent::Fuzzy).await?.0.segments == 0 {
+            if self.checkpoint_with(Extent::Fuzzy, Writes::Prompt).await?.0.segments == 0 {
                 break;
             }
         }
         // Under all locks, at most the few latest writes are left to encode.
-        self.checkpoint_with(Extent::Moment).await.map(drop)
+        self.checkpoint_with(Extent::Moment, Writes::Prompt).await.map(drop)
     }
 
     /// Retires the database's contents if the store has all of it.

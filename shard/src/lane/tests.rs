@@ -115,6 +115,28 @@ fn so_many_databases_run_at_a_time_and_the_others_wait_for_their_turn() {
 }
 
 #[test]
+fn a_write_that_a_job_waits_for_begins_at_once() {
+    Bench::run(async |mut bench| {
+        let writer = bench.lane.queue();
+        let (sender, end) = oneshot::channel::<()>();
+        bench.ends.insert("writer".to_owned(), sender);
+        let (queue, write, done) = (writer.clone(), bench.note("write"), bench.note("written"));
+        writer.start(async move {
+            let _ = end.await;
+            let written = queue.begin_write(async move { write() });
+            let _ = written.await;
+            done();
+        });
+        for at in 1..RUNNING_MAX + 5 {
+            bench.long(&bench.lane.queue(), &format!("{at}"));
+        }
+        bench.began().await;
+        bench.end("writer").await;
+        assert_eq!(bench.began().await.split(' ').take(2).collect::<Vec<_>>(), ["write", "written"]);
+    });
+}
+
+#[test]
 fn a_full_queue_refuses_what_clients_ask_and_nothing_else() {
     Bench::run(async |mut bench| {
         let [a, b] = [(); 2].map(|()| bench.lane.queue());
