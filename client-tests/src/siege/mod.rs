@@ -43,7 +43,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STOP_LIMIT: Duration = Duration::from_secs(180);
 const QUIET_TENANTS: usize = 4;
 /// Niceness of the threads that make the noise.
-#[cfg(target_os = "linux")]
 const NOISE_NICER: i32 = 19;
 /// Limit of noisy tenants that are active at the same time.
 const NOISY_THREADS_MAX: usize = 64;
@@ -223,12 +222,11 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
     Ok(report)
 }
 
-/// Lowers the priority of this thread. The quiet tenants' clients share the machine with the noise; their latency must
-/// be the server's, not that of their own threads.
+/// Lets the calling thread, which makes noise, wait for those of the quiet tenants. They share the machine; the latency of
+/// the quiet must be the server's, not that of their own threads.
 fn be_patient() {
-    // Elsewhere this concerns the whole process. Refused: then their latency includes the wait for a processor.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::nice(NOISE_NICER);
+    // Refused: then their latency includes the wait for a processor.
+    let _ = dormouse_scheduling::adjust(NOISE_NICER, Duration::from_millis(100));
 }
 
 /// The server, killed when it is dropped.

@@ -62,7 +62,7 @@ fn a_copy_that_was_asked_for_is_made_however_often_it_is_cut_off() {
 fn an_import_that_is_refused_or_killed_leaves_the_target_as_it_was() {
     let Some((mut move_in, mut source, mut target)) = start(21) else { return };
     let library: &[u8] = b"#!lua name=lib\nredis.register_function('f', function() return 1 end)";
-    assert!(!source.call(&[b"FUNCTION", b"LOAD", library]).is_error());
+    assert!(!source.call(&[&b"FUNCTION"[..], b"LOAD", library]).is_error());
     for arguments in [&["--replace"][..], &["--replace", "--stop-when-caught-up"]] {
         let mut importer = move_in.follow(arguments);
         let (status, log, _) = importer.wait(LIMIT);

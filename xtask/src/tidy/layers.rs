@@ -165,7 +165,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("dormouse-scheduling", &[]),
     ("dormouse-simulation", &["dormouse-shard", "dormouse-storage", "dormouse-types", "dormouse-protocol"]),
     ("dormouse-benches", &["dormouse-client-tests", "dormouse-protocol"]),
-    ("dormouse-client-tests", &["dormouse-protocol"]),
+    ("dormouse-client-tests", &["dormouse-protocol", "dormouse-scheduling"]),
     ("xtask", &[]),
 ];
 
