@@ -47,7 +47,7 @@ mod tests {
     fn a_thread_that_sleeps_has_no_processor() {
         let (wall, cpu) = (Stopwatch::start(), CpuStopwatch::start());
         while wall.elapsed() < Duration::from_millis(50) {
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::park_timeout(Duration::from_millis(50));
         }
         assert!(cpu.elapsed() < wall.elapsed() / 2);
         let mut sum = 0u64;

@@ -56,8 +56,7 @@ fn what_the_frames_say_is_durable_is_left_alone() {
         let files = files.iter().map(|(number, file)| ((1, *number), file.to_vec()));
         let mut sink = MemorySink::of(files);
         take_over(&mut sink).unwrap();
-        let durable = sink.0.lock().durable.clone();
-        durable
+        sink.0.lock().durable.clone()
     };
     let upto = |end: u64| &first[..end as usize];
     assert_eq!(durable_of(&[(1, upto(of_one))]), [0], "not even its head");
