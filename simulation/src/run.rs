@@ -22,7 +22,7 @@ use crate::verdict::{compare, reap};
 /// Bytes by which a database may exceed its limit for a while: its tables grow in steps, and loading does not ask for
 /// room. When eviction has done all it can, nothing may exceed the limit.
 const SLACK_BYTES: usize = 2_500;
-/// Limit of the tables of one more shard, in bytes. No command has asked for this room.
+/// Limit of the tables of one more shard, in bytes. No command has asked for this room. A merge keeps them.
 const SHARD_BYTES: usize = 8_000;
 /// A sweep may leave keys that have expired so recently, in milliseconds.
 const STALE_MS: u64 = 1_000;
@@ -58,6 +58,8 @@ pub struct Schedule {
     pub extras: Extras,
     pub disk: Arc<Disk>,
     pub book: Arc<Mutex<Book>>,
+    /// The most shards that each database has had since it last slept.
+    shards_max: Vec<usize>,
     steps_left: u64,
     processes: u64,
 }
@@ -76,7 +78,8 @@ pub fn run(seed: u64, features: Features, loud: bool) -> Outcome {
     disk.note(format!("{plan:?}, {features:?}"));
     let book = Arc::new(Mutex::new(Book::new(&disk, plan.seeds.len())));
     let steps_left = plan.steps;
-    let mut schedule = Schedule { chance, plan, extras, disk, book, steps_left, processes: 0 };
+    let shards_max = vec![0; plan.seeds.len()];
+    let mut schedule = Schedule { chance, plan, extras, disk, book, shards_max, steps_left, processes: 0 };
     if let Err(problem) = schedule.run() {
         schedule.book.lock().fail(problem);
     }
@@ -305,11 +308,12 @@ impl Schedule {
     }
 
     /// Checks that no database exceeds its limit of memory by more than its slack.
-    fn weigh(&self, node: &Node) -> Result<(), String> {
+    fn weigh(&mut self, node: &Node) -> Result<(), String> {
         for (at, database) in node.databases.iter().enumerate() {
             let used = database.used_bytes();
             let shards = database.topology_guard().as_ref().map_or(0, |topology| topology.shards.len());
-            let slack = SLACK_BYTES + shards.saturating_sub(1) * SHARD_BYTES;
+            self.shards_max[at] = if shards == 0 { 0 } else { self.shards_max[at].max(shards) };
+            let slack = SLACK_BYTES + self.shards_max[at].saturating_sub(1) * SHARD_BYTES;
             if let Some(limit) = self.plan.limits[at].filter(|limit| used > limit.bytes + slack) {
                 return Err(format!("database {at} takes {used} bytes under {limit:?}"));
             }
