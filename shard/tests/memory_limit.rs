@@ -38,6 +38,8 @@ fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
         let scored: Vec<String> = members.iter().map(|member| format!("{n} {member}")).collect();
         bench.line(&format!("ZADD sorted {}", scored.join(" ")));
     }
+    (0..16_000).for_each(|_| drop(bench.line("XADD stream * f v")));
+    bench.line("XGROUP CREATE stream group 0");
     let before = bench.database.used_bytes();
     let payload = compressed(48 * MIB);
     let restore: &[&[u8]] = &[b"RESTORE", b"d", b"0", &payload];
@@ -66,6 +68,11 @@ fn what_would_exceed_the_limit_is_refused_before_it_takes_anything() {
     }
     let reply = bench.run(&[(0, restore)]);
     assert!(reply.contains("'maxmemory-total'"), "RESTORE: {reply}");
+    // All entries would become pending, in memory of their own.
+    MEMORY.measured(MIB.cast_signed(), TOTAL, TOTAL);
+    let reply = bench.line("XREADGROUP GROUP group consumer STREAMS stream >");
+    assert!(reply.contains("'maxmemory-total'"), "XREADGROUP: {}", &reply[..reply.len().min(80)]);
+    MEMORY.measured(LEFT.cast_signed(), TOTAL, TOTAL);
     // The commands of this transaction see different indexes: index 1 does not have the text.
     let reply = bench.run(&[(0, &[b"GET", b"none"]), (1, &[b"SETRANGE", b"text", b"33554431", b"x"])]);
     assert!(reply.contains("'maxmemory-total'"), "EXEC: {reply}");

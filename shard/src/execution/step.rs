@@ -105,8 +105,9 @@ pub(super) fn check_growth(db: &mut Keyspace<'_>, row: &Row, request: Request<'_
 
 /// About how many bytes a request needs, at most.
 fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
+    let growth = row.growth(db, request);
     let adds = match row.flags.contains(Flags::DENY_OOM) {
-        true => added_bytes(request).saturating_add(row.growth(db, request)),
+        true => added_bytes(request).saturating_add(growth),
         false => 0,
     };
     let need = row.need(db, request);
@@ -117,7 +118,9 @@ fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
         (true, false) => request.bytes(),
     };
     let logged = if row.flags.contains(Flags::WRITE) { effect } else { 0 };
-    Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)), logged }
+    // What a command adds must fit, even if the limit of the database does not refuse it.
+    let while_it_runs = adds.max(growth).saturating_add(need).saturating_add(effect.saturating_mul(2));
+    Needs { adds, while_it_runs, logged }
 }
 
 /// A large effect is not added to a log that already waits for the disk.
