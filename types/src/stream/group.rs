@@ -123,7 +123,8 @@ pub enum Claimed {
 }
 
 impl Group {
-    pub(super) fn new(name: &[u8], last: StreamId, read: Option<u64>) -> Self {
+    /// A group without consumers, which has read the first `read` entries, up to `last`.
+    pub fn new(name: &[u8], last: StreamId, read: Option<u64>) -> Self {
         Group {
             name: name.into(),
             last,
@@ -353,15 +354,10 @@ impl Group {
         self.pending.insert(pending).map_or(Ok(()), |_| Err(Malformed("pending entry twice")))
     }
 
-    /// Adds a consumer from outside.
-    ///
-    /// # Errors
-    /// When it is there already.
-    pub fn load_consumer(&mut self, name: &[u8], seen_ms: i64, active_ms: Option<i64>) -> Result<Owner, Malformed> {
-        match self.search(name) {
-            Ok(_) => Err(Malformed("consumer twice")),
-            Err(at) => Ok(self.add_consumer(at, name, seen_ms, active_ms)),
-        }
+    /// Adds a consumer from outside. Until [`Group::loaded`] the consumers are in the order in which they came, and are not
+    /// found by their names: names in any order must not take longer than sorted ones.
+    pub fn load_consumer(&mut self, name: &[u8], seen_ms: i64, active_ms: Option<i64>) -> Owner {
+        self.add_consumer(self.names.len(), name, seen_ms, active_ms)
     }
 
     /// Gives a pending entry from outside to its consumer.
@@ -378,8 +374,14 @@ impl Group {
     /// Ends the loading of a group.
     ///
     /// # Errors
-    /// When a pending entry has no owner.
-    pub fn loaded(&self) -> Result<(), Malformed> {
+    /// When two consumers have the same name, or a pending entry has no owner.
+    pub fn loaded(&mut self) -> Result<(), Malformed> {
+        let slots = &self.slots;
+        let name = |slot: &u32| slots[*slot as usize].as_ref().map(Consumer::name);
+        self.names.sort_unstable_by(|one, other| name(one).cmp(&name(other)));
+        if self.names.windows(2).any(|pair| name(&pair[0]) == name(&pair[1])) {
+            return Err(Malformed("consumer twice"));
+        }
         let owned: usize = self.consumers().map(|(_, consumer)| consumer.pending.len()).sum();
         if owned == self.pending.len() { Ok(()) } else { Err(Malformed("pending entry without an owner")) }
     }

@@ -158,6 +158,20 @@ impl Stream {
         true
     }
 
+    /// Sets the groups of a stream from outside, which come in any order.
+    ///
+    /// # Errors
+    /// When two have the same name.
+    pub fn load_groups(&mut self, mut groups: Vec<Group>) -> Result<(), Malformed> {
+        groups.sort_unstable_by(|one, other| one.name().cmp(other.name()));
+        if groups.windows(2).any(|pair| pair[0].name() == pair[1].name()) {
+            return Err(Malformed("group twice"));
+        }
+        self.0.group_bytes = groups.iter().map(Group::heap_bytes).sum();
+        self.0.groups = groups;
+        Ok(())
+    }
+
     /// Changes a group, with the entries at hand; `None` if it does not exist.
     pub fn change_group<R>(&mut self, name: &[u8], change: impl FnOnce(&StreamEntries, &mut Group) -> R) -> Option<R> {
         let at = self.search(name).ok()?;

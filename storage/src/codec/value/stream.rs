@@ -97,6 +97,7 @@ pub(super) fn decode(form: u8, reader: &mut Reader<'_>) -> Result<Object> {
         head.added = reader.rdb_plain_length()?;
     }
     stream.loaded(head, length)?;
+    let mut groups = Vec::new();
     for _ in 0..reader.rdb_count(GROUP_BYTES)? {
         let name = read_string(reader)?.into_vec();
         let last = read_id(reader)?;
@@ -104,12 +105,11 @@ pub(super) fn decode(form: u8, reader: &mut Reader<'_>) -> Result<Object> {
             kind::STREAM => stream.entries().added_up_to(last),
             _ => Some(reader.rdb_plain_length()?).filter(|read| *read != UNKNOWN),
         };
-        if !stream.add_group(&name, last, read) {
-            return Err(CodecError::Malformed("group twice"));
-        }
-        let loaded = stream.change_group(&name, |_, group| load_group(form, reader, group));
-        loaded.unwrap_or(Ok(()))?;
+        let mut group = Group::new(&name, last, read);
+        load_group(form, reader, &mut group)?;
+        groups.push(group);
     }
+    stream.load_groups(groups)?;
     if matches!(form, kind::STREAM_4 | kind::STREAM_5) {
         skip_producers(reader)?;
     }
@@ -128,14 +128,12 @@ fn load_group(form: u8, reader: &mut Reader<'_>, group: &mut Group) -> Result<()
             kind::STREAM | kind::STREAM_2 => Some(seen_ms),
             _ => Some(i64::from_le_bytes(reader.array()?)).filter(|active_ms| *active_ms != NEVER),
         };
-        let owner = name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms))?;
+        let owner = name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms));
         load_owned(reader, group, owner)?;
     }
     if form == kind::STREAM_5 && reader.rest().first() != Some(&0) {
-        let owner = match group.owner(b"") {
-            Some(owner) => owner,
-            None => group.load_consumer(b"", 0, None)?,
-        };
+        let nameless = group.consumers().find(|(_, consumer)| consumer.name().is_empty()).map(|(owner, _)| owner);
+        let owner = nameless.unwrap_or_else(|| group.load_consumer(b"", 0, None));
         load_owned(reader, group, owner)?;
     } else if form == kind::STREAM_5 {
         reader.u8()?;
@@ -239,9 +237,9 @@ pub(super) fn write_part(part: StreamPart<'_>, out: &mut Vec<u8>) {
 pub(super) struct PartialStream {
     stream: Stream,
     head: Option<(Head, u64)>,
-    /// The name of the group that consumers and pending entries belong to.
-    group: Option<Vec<u8>>,
-    /// The consumers of that group by the numbers that they had.
+    /// Consumers and pending entries belong to the last one.
+    groups: Vec<Group>,
+    /// The consumers of the last group by the numbers that they had.
     owners: std::collections::HashMap<u64, Owner>,
 }
 
@@ -269,29 +267,24 @@ impl PartialStream {
                     _ => Some(reader.rdb_plain_length()?),
                 };
                 self.owners.clear();
-                let is_new = self.stream.add_group(&name, last, read);
-                self.group = Some(name);
-                Ok(is_new)
+                self.groups.push(Group::new(&name, last, read));
+                Ok(true)
             }
             CONSUMER => {
                 let (number, name) = (reader.rdb_plain_length()?, read_string(reader)?);
                 let (seen_ms, active_ms) = (i64::from_le_bytes(reader.array()?), i64::from_le_bytes(reader.array()?));
                 let active_ms = Some(active_ms).filter(|active_ms| *active_ms != NEVER);
-                let group = self.group.as_ref().ok_or(NO_GROUP)?;
-                let load = |group: &mut Group| name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms));
-                let owner = self.stream.change_group(group, |_, group| load(group)).ok_or(NO_GROUP)??;
+                let group = self.groups.last_mut().ok_or(NO_GROUP)?;
+                let owner = name.with_bytes(|name| group.load_consumer(name, seen_ms, active_ms));
                 Ok(self.owners.insert(number, owner).is_none())
             }
             PENDING => {
                 let (id, delivered_ms) = (raw_id(reader)?, i64::from_le_bytes(reader.array()?));
                 let (deliveries, number) = (reader.rdb_plain_length()?, reader.rdb_plain_length()?);
                 let owner = *self.owners.get(&number).ok_or(NO_GROUP)?;
-                let group = self.group.as_ref().ok_or(NO_GROUP)?;
-                let loaded = self.stream.change_group(group, |_, group| {
-                    group.load_pending(id, delivered_ms, deliveries)?;
-                    group.load_owner(id, owner)
-                });
-                loaded.ok_or(NO_GROUP)??;
+                let group = self.groups.last_mut().ok_or(NO_GROUP)?;
+                group.load_pending(id, delivered_ms, deliveries)?;
+                group.load_owner(id, owner)?;
                 Ok(true)
             }
             _ => Err(CodecError::Malformed("part of a stream")),
@@ -301,6 +294,8 @@ impl PartialStream {
     pub(super) fn finish(mut self) -> Result<Object> {
         let (head, length) = self.head.ok_or(CodecError::Malformed("stream without its head"))?;
         self.stream.loaded(head, length)?;
+        self.groups.iter_mut().try_for_each(Group::loaded)?;
+        self.stream.load_groups(self.groups)?;
         Ok(Object::Stream(self.stream))
     }
 }

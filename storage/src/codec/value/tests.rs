@@ -170,6 +170,44 @@ fn the_first_form_of_a_stream_has_its_entries_and_groups() {
     assert_eq!(show_loaded(restore(&payload, &Limits::default()).unwrap()), format!("{empty:?}"));
 }
 
+/// A payload in any order must not take the square of its length: a client may send it.
+#[test]
+fn groups_and_consumers_of_a_stream_come_in_any_order() {
+    const COUNT: u32 = 100_000;
+    let head = |bytes: &mut Vec<u8>, groups: u32| {
+        bytes.extend_from_slice(&[0; 9]);
+        write_rdb_length(bytes, groups.into());
+    };
+    let group = |bytes: &mut Vec<u8>, name: &[u8], consumers: u32| {
+        write_plain_string(bytes, name);
+        bytes.extend_from_slice(&[0; 4]);
+        write_rdb_length(bytes, consumers.into());
+    };
+    let consumer = |bytes: &mut Vec<u8>, name: &[u8]| {
+        write_plain_string(bytes, name);
+        bytes.extend_from_slice(&[0; 17]);
+    };
+    let mut bytes = Vec::new();
+    head(&mut bytes, COUNT + 1);
+    (1..=COUNT).rev().for_each(|name| group(&mut bytes, &name.to_be_bytes(), 0));
+    group(&mut bytes, &0u32.to_be_bytes(), COUNT);
+    (0..COUNT).rev().for_each(|name| consumer(&mut bytes, &name.to_be_bytes()));
+    let decoded = decode_value(kind::STREAM_3, &mut Reader::new(&bytes), &Limits::default()).unwrap();
+    let LoadedValue::Object(Object::Stream(stream)) = decoded else { panic!("it is a stream") };
+    assert!(stream.groups().map(|group| group.name().to_vec()).eq((0..=COUNT).map(|name| name.to_be_bytes().to_vec())));
+    let group_of_all = stream.group(&0u32.to_be_bytes()).unwrap();
+    let names = group_of_all.consumers().map(|(_, consumer)| consumer.name().to_vec());
+    assert!(names.eq((0..COUNT).map(|name| name.to_be_bytes().to_vec())));
+    assert!(group_of_all.owner(&7u32.to_be_bytes()).is_some());
+    for (groups, consumers) in [(2, 0), (1, 2)] {
+        bytes.clear();
+        head(&mut bytes, groups);
+        (0..groups).for_each(|_| group(&mut bytes, b"same", consumers));
+        (0..consumers).for_each(|_| consumer(&mut bytes, b"same"));
+        assert!(decode(kind::STREAM_3, &bytes).is_err(), "a name comes twice");
+    }
+}
+
 #[test]
 fn dumps_of_redis_are_restored() {
     for (payload, expected) in DUMPS {
