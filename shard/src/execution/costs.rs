@@ -296,6 +296,15 @@ const SAMPLES: &[(&str, &str)] = &[
     ("XREAD STREAMS k $", "stream"),
     ("XREAD STREAMS k {middle}", "stream"),
     ("XREAD COUNT 1 STREAMS k none 0 0", "stream"),
+    ("XDEL k {middle}", "long-stream"),
+    ("XTRIM k MINID {middle}", "long-stream"),
+    ("XSETID k 99999", "long-stream"),
+    ("XREAD STREAMS k $", "long-stream"),
+    ("XRANGE k {middle} {middle}", "long-stream"),
+    ("XREADGROUP GROUP read c STREAMS k >", "long-stream"),
+    ("XCLAIM k read d 0 1 JUSTID", "long-stream"),
+    ("XAUTOCLAIM k read d 0 0 JUSTID", "long-stream"),
+    ("XINFO STREAM k", "long-stream"),
     ("XREADGROUP GROUP unread c STREAMS k >", "stream"),
     ("XREADGROUP GROUP unread c COUNT 1 STREAMS k >", "stream"),
     ("XREADGROUP GROUP read c STREAMS k >", "stream"),
@@ -437,9 +446,16 @@ fn filled(size: usize) -> Bench {
     for n in 1..=size {
         bench.run(&format!("XADD stream {n} field value:{n}"));
     }
-    for line in
-        ["XGROUP CREATE stream read 0", "XREADGROUP GROUP read c STREAMS stream >", "XGROUP CREATE stream unread 0"]
-    {
+    // An entry whose fields fill a node of its own.
+    let fields = " f v".repeat(8 * size);
+    bench.run(&format!("XADD long-stream 1{fields}"));
+    for line in [
+        "XGROUP CREATE stream read 0",
+        "XREADGROUP GROUP read c STREAMS stream >",
+        "XGROUP CREATE stream unread 0",
+        "XGROUP CREATE long-stream read 0",
+        "XREADGROUP GROUP read c STREAMS long-stream >",
+    ] {
         bench.run(line);
     }
     bench

@@ -21,6 +21,8 @@ pub struct StreamEntries {
     len: usize,
     /// The allocations of the nodes.
     bytes: usize,
+    /// The largest of these allocations since there was no node.
+    node_bytes_max: usize,
     head: Head,
     pub(super) moment: Option<Box<Moment<Node>>>,
 }
@@ -57,6 +59,12 @@ impl StreamEntries {
 
     pub(super) fn heap_bytes(&self) -> usize {
         self.bytes + nodes_bytes(self.nodes.capacity())
+    }
+
+    /// The bytes that looking for an entry may read, beyond those of a full node: an entry may have any number of fields, and
+    /// a node from outside any number of entries.
+    pub fn excess_bytes(&self) -> usize {
+        self.node_bytes_max.saturating_sub(NODE_BYTES_MAX)
     }
 
     /// The nodes with the ids that their entries are relative to, to be stored as they are.
@@ -249,6 +257,7 @@ impl StreamEntries {
             moment.note(node.first, || None);
         }
         self.bytes += node.heap_bytes();
+        self.node_bytes_max = self.node_bytes_max.max(node.heap_bytes());
         if self.nodes.len() == self.nodes.capacity() {
             // Grown by an eighth: a node is large beside its place here.
             self.nodes.reserve_exact((self.nodes.len() / 8).max(1));
@@ -264,12 +273,16 @@ impl StreamEntries {
         let before = node.heap_bytes();
         let answer = change(node);
         self.bytes = self.bytes - before + node.heap_bytes();
+        self.node_bytes_max = self.node_bytes_max.max(node.heap_bytes());
         answer
     }
 
     fn drop_node(&mut self, at: usize) {
         if let Some(node) = self.nodes.remove(at) {
             self.bytes -= node.heap_bytes();
+            if self.nodes.is_empty() {
+                self.node_bytes_max = 0;
+            }
             if let Some(moment) = &mut self.moment {
                 moment.note(node.first, || Some(node));
             }
@@ -345,7 +358,8 @@ impl Clone for StreamEntries {
     fn clone(&self) -> Self {
         let nodes = self.nodes.clone();
         let bytes = nodes.iter().map(Node::heap_bytes).sum();
-        StreamEntries { nodes, bytes, len: self.len, head: self.head, moment: None }
+        let (len, node_bytes_max, head) = (self.len, self.node_bytes_max, self.head);
+        StreamEntries { nodes, len, bytes, node_bytes_max, head, moment: None }
     }
 }
 
@@ -440,6 +454,7 @@ impl StreamEntries {
     /// The value of `heap_bytes`, counted; also checks the other invariants.
     pub fn counted_bytes(&self) -> usize {
         assert_eq!(self.len, self.nodes.iter().map(Node::count).sum::<usize>());
+        assert!(self.nodes.iter().all(|node| node.heap_bytes() <= self.node_bytes_max));
         assert!(self.nodes.iter().zip(self.nodes.iter().skip(1)).all(|(a, b)| a.last() < b.first));
         for node in &self.nodes {
             Node::from_bytes(node.first, node.view().bytes()).expect("a node is well formed");

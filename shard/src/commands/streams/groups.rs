@@ -5,7 +5,7 @@ use dormouse_types::Stream;
 use dormouse_types::stream::Group;
 
 use super::ids::{id_or_end, strict_id};
-use super::write_help;
+use super::{CONSUMERS_PER_ELEMENT, write_help};
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::{Change, Keyspace};
@@ -190,10 +190,23 @@ pub fn help(_: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
+/// The groups that may move to make or close a gap.
+pub fn cost_of_moving(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    db.peek_collection::<Stream>(request.arg(2)).map_or(0, |stream| stream.groups().len())
+}
+
+/// The consumers of a group that may move to make room for a name.
+pub fn cost_of_consumer(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    named(db, request).map_or(0, |group| group.consumer_len() / CONSUMERS_PER_ELEMENT)
+}
+
 /// All consumers and pending entries of the group that the third argument names.
 pub fn cost_of_group(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let group = db.peek_collection::<Stream>(request.arg(2)).and_then(|stream| stream.group(request.get(3)?));
-    group.map_or(0, |group| group.pending_len() + group.consumer_len())
+    named(db, request).map_or(0, |group| group.pending_len() + group.consumer_len())
+}
+
+fn named<'a>(db: &'a Keyspace<'_>, request: Request<'_>) -> Option<&'a Group> {
+    db.peek_collection::<Stream>(request.arg(2))?.group(request.get(3)?)
 }
 
 fn check_group(db: &mut Keyspace<'_>, key: &[u8], name: &[u8]) -> Result<()> {

@@ -148,7 +148,7 @@ fn write_position(reply: &mut Reply, entries: &StreamEntries, group: &Group) {
 pub fn cost_of_stream(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(stream) = db.peek_collection::<Stream>(request.arg(2)) else { return 0 };
     let full = parse::<(&[u8], StreamDetail<'_>)>(request, 2).and_then(|(_, options)| options.full());
-    let Ok(Some(count)) = full else { return 2 * super::NODE_COST };
+    let Ok(Some(count)) = full else { return 2 * super::look(stream) };
     let count = unlimited(count);
     let groups = stream.groups().map(|group| {
         let pending = group.pending_len().min(count).saturating_mul(1 + group.consumer_len());

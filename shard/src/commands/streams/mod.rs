@@ -58,6 +58,10 @@ const VARIES: &[&str] = &["nondeterministic_output"];
 
 /// Looking for an entry in its node, as a cost.
 const NODE_COST: usize = 10;
+/// Bytes of a larger node that are read in about the time of one element.
+const NODE_BYTES_PER_ELEMENT: usize = 128;
+/// Consumers whose places are moved in about the time of one element.
+const CONSUMERS_PER_ELEMENT: usize = 32;
 
 const fn streams(from: u8) -> KeySpec {
     KeySpec { access: READS, find: Find::Streams { from }, notes: "" }
@@ -111,7 +115,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "O(1) for each single item to delete in the stream, regardless of the stream size.",
                 "Returns the number of messages after removing them from a stream.",
             )
-            .cost(|_, request| (request.len() - 2) * NODE_COST),
+            .cost(|db, request| (request.len() - 2).saturating_mul(cost_of_look(db, request.arg(1)))),
         Command::new("XTRIM", at_least(4), KEY_DELETE, WRITE, run!(xtrim))
             .event(event("xtrim"))
             .tips(VARIES)
@@ -126,11 +130,10 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 Ok((key, TrimOptions(trim))) => cost_of_trim(db, key, trim),
                 Err(_) => 0,
             }),
-        Command::new("XSETID", at_least(3), KEY_UPDATE, GROW_FAST, run!(xsetid)).event(event("xsetid")).doc(
-            "5.0.0",
-            "O(1)",
-            "An internal command for replicating stream values.",
-        ),
+        Command::new("XSETID", at_least(3), KEY_UPDATE, GROW_FAST, run!(xsetid))
+            .event(event("xsetid"))
+            .doc("5.0.0", "O(1)", "An internal command for replicating stream values.")
+            .cost(|db, request| cost_of_look(db, request.arg(1))),
         Command::new("XREAD", at_least(4), KEYS_READ, WAIT, run!(reading::xread))
             .doc(
                 "5.0.0",
@@ -158,7 +161,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
             &[
                 Command::new("CREATE", at_least(5), SECOND_INSERT, GROW, run!(groups::create, 2))
                     .event(event("xgroup-create"))
-                    .doc("5.0.0", "O(1)", "Creates a consumer group."),
+                    .doc("5.0.0", "O(1)", "Creates a consumer group.")
+                    .cost(groups::cost_of_moving),
                 Command::new("SETID", at_least(5), SECOND_UPDATE, WRITE, run!(groups::set_id, 2))
                     .event(event("xgroup-setid"))
                     .doc("5.0.0", "O(1)", "Sets the last-delivered ID of a consumer group."),
@@ -169,10 +173,11 @@ pub(crate) const FAMILY: Family<Run> = Family {
                         "O(N) where N is the number of entries in the group's pending entries list (PEL).",
                         "Destroys a consumer group.",
                     )
-                    .cost(groups::cost_of_group),
+                    .cost(|db, request| groups::cost_of_group(db, request) + groups::cost_of_moving(db, request)),
                 Command::new("CREATECONSUMER", exactly(5), SECOND_INSERT, GROW, run!(groups::create_consumer, 2))
                     .event(event("xgroup-createconsumer"))
-                    .doc("6.2.0", "O(1)", "Creates a consumer in a consumer group."),
+                    .doc("6.2.0", "O(1)", "Creates a consumer in a consumer group.")
+                    .cost(groups::cost_of_consumer),
                 Command::new("DELCONSUMER", exactly(5), SECOND_DELETE, WRITE, run!(groups::delete_consumer, 2))
                     .event(event("xgroup-delconsumer"))
                     .doc("5.0.0", "O(1)", "Deletes a consumer from a consumer group.")
@@ -209,7 +214,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Changes, or acquires, ownership of a message in a consumer group, as if the message was delivered a \
                  consumer group member.",
             )
-            .cost(|_, request| (request.len() - 5) * 2 * NODE_COST),
+            .cost(pending::cost_of_xclaim),
         Command::new("XAUTOCLAIM", at_least(6), KEY_DELETE, WRITE_FAST, run!(pending::xautoclaim))
             .tips(VARIES)
             .doc(
@@ -245,15 +250,26 @@ pub(crate) const FAMILY: Family<Run> = Family {
     ],
 };
 
+/// Looking for an entry of a key.
+fn cost_of_look(db: &Keyspace<'_>, key: &[u8]) -> usize {
+    db.peek_collection::<Stream>(key).map_or(NODE_COST, look)
+}
+
+/// Looking for an entry, as a cost: in a node with large or many entries that takes longer.
+fn look(stream: &Stream) -> usize {
+    NODE_COST + stream.entries().excess_bytes() / NODE_BYTES_PER_ELEMENT
+}
+
 /// Removing a node costs about as much as looking at two entries.
 fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], trim: Trim) -> usize {
-    let len = db.peek_collection::<Stream>(key).map_or(0, Stream::len);
+    let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };
+    let len = stream.len();
     let removed = match trim.until {
         Until::Length(kept) => len.saturating_sub(kept),
         Until::Id(_) => len,
     };
     let removed = if trim.limit > 0 { removed.min(trim.limit) } else { removed };
-    if removed == 0 { 0 } else { NODE_COST + removed / 4 }
+    if removed == 0 { 0 } else { look(stream) + cost::some(db, key, removed) / 4 }
 }
 
 /// The entries from argument `start` to argument `end`, up to the count.
@@ -264,7 +280,7 @@ fn cost_of_range(db: &Keyspace<'_>, request: Request<'_>, start: usize, end: usi
         None => usize::MAX,
         Some(count) => count.map_or(0, |count| usize::try_from(count).unwrap_or(0)),
     };
-    NODE_COST + cost::some(db, request.arg(1), stream.entries().len_at_most(start, end).min(count))
+    look(stream) + cost::some(db, request.arg(1), stream.entries().len_at_most(start, end).min(count))
 }
 
 /// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] * | id field value [field value ...]`

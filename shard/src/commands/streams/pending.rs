@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::groups::change;
 use super::ids::{ids, range_end, range_start, strict_id, write_entry, write_id};
-use super::{NODE_COST, event};
+use super::{CONSUMERS_PER_ELEMENT, event, look};
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::{Change, Keyspace};
@@ -370,11 +370,19 @@ pub fn xautoclaim(
     Ok(())
 }
 
+/// Each entry is looked for twice: to claim it and to answer it.
+pub fn cost_of_xclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let Some(stream) = db.peek_collection::<Stream>(request.arg(1)) else { return 0 };
+    let consumers = stream.group(request.arg(2)).map_or(0, Group::consumer_len);
+    (request.len() - 5).saturating_mul(2 * look(stream)).saturating_add(consumers / CONSUMERS_PER_ELEMENT)
+}
+
 pub fn cost_of_xautoclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let group = db.peek_collection::<Stream>(request.arg(1)).and_then(|stream| stream.group(request.arg(2)));
-    let Some(group) = group else { return 0 };
+    let Some(stream) = db.peek_collection::<Stream>(request.arg(1)) else { return 0 };
+    let Some(group) = stream.group(request.arg(2)) else { return 0 };
     let Ok((_, _, _, wanted)) = crate::commands::args::parse::<(&[u8], &[u8], &[u8], AutoClaim)>(request, 1) else {
         return 0;
     };
-    group.pending_len().min(wanted.count.saturating_mul(ATTEMPTS)) * NODE_COST
+    let looks = group.pending_len().min(wanted.count.saturating_mul(ATTEMPTS));
+    looks.saturating_mul(look(stream)).saturating_add(group.consumer_len() / CONSUMERS_PER_ELEMENT)
 }

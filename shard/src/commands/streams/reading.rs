@@ -5,8 +5,8 @@ use dormouse_types::stream::{Group, StreamEntries};
 use dormouse_types::{Stream, StreamId};
 use smallvec::SmallVec;
 
-use super::NODE_COST;
 use super::ids::{strict_id, unlimited, write_entries, write_entry, write_id};
+use super::{CONSUMERS_PER_ELEMENT, NODE_COST, look};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::commands::cost;
 use crate::error::{Error, Result, repeated};
@@ -314,7 +314,7 @@ pub fn cost_of_xread(db: &Keyspace<'_>, request: Request<'_>) -> usize {
             b"$" | b"+" => stream.entries().last,
             word => strict_id(word, 0).unwrap_or(StreamId::MAX),
         };
-        NODE_COST + cost_after(db, key, stream, after, reads.count)
+        look(stream) + cost_after(db, key, stream, after, reads.count)
     });
     streams.fold(0, usize::saturating_add)
 }
@@ -326,12 +326,18 @@ fn cost_after(db: &Keyspace<'_>, key: &[u8], stream: &Stream, after: StreamId, c
 }
 
 pub fn cost_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let read = |db: &Keyspace<'_>, key: &[u8], stream: &Stream, group: &Group, wanted, count| match wanted {
-        Wanted::New => 2 * cost_after(db, key, stream, group.last(), count),
-        // Each of them is looked for in its node.
-        Wanted::Pending(_) => cost::some(db, key, group.pending_len().min(unlimited(count)) * NODE_COST),
+    let read = |db: &Keyspace<'_>, key: &[u8], stream: &Stream, group: &Group, wanted, count| {
+        let entries = match wanted {
+            Wanted::New => (2 * cost_after(db, key, stream, group.last(), count)).saturating_add(look(stream)),
+            // Each of them is looked for in its node.
+            Wanted::Pending(_) => {
+                let pending = group.pending_len().min(unlimited(count));
+                cost::some(db, key, pending.saturating_mul(look(stream)))
+            }
+        };
+        entries.saturating_add(group.consumer_len() / CONSUMERS_PER_ELEMENT)
     };
-    NODE_COST + each_read(db, request, read)
+    each_read(db, request, read).saturating_add(NODE_COST)
 }
 
 /// Memory for the entries that become pending.
