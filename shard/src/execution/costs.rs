@@ -296,6 +296,11 @@ const SAMPLES: &[(&str, &str)] = &[
     ("XREAD STREAMS k $", "stream"),
     ("XREAD STREAMS k {middle}", "stream"),
     ("XREAD COUNT 1 STREAMS k none 0 0", "stream"),
+    ("XRANGE k 1 1", "groups"),
+    ("XREAD STREAMS k 0", "groups"),
+    ("XINFO STREAM k FULL", "groups"),
+    ("XGROUP CREATE k a $", "groups"),
+    ("XGROUP DESTROY k group0", "groups"),
     ("XDEL k {middle}", "long-stream"),
     ("XTRIM k MINID {middle}", "long-stream"),
     ("XSETID k 99999", "long-stream"),
@@ -445,6 +450,10 @@ fn filled(size: usize) -> Bench {
     }
     for n in 1..=size {
         bench.run(&format!("XADD stream {n} field value:{n}"));
+    }
+    bench.run("XADD groups 1 f v");
+    for n in 0..4 * size {
+        bench.run(&format!("XGROUP CREATE groups group{n} 0"));
     }
     // An entry whose fields fill a node of its own.
     let fields = " f v".repeat(8 * size);

@@ -189,6 +189,11 @@ impl Group {
         Some((self.pending.first()?.id, self.pending.last()?.id))
     }
 
+    /// The number of the group itself, its consumers and pending entries.
+    pub(super) fn parts(&self) -> usize {
+        1 + self.consumer_len() + self.pending_len()
+    }
+
     pub fn consumer_len(&self) -> usize {
         self.names.len()
     }

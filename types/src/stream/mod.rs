@@ -39,6 +39,8 @@ struct Body {
     groups: Vec<Group>,
     /// The allocations of the groups.
     group_bytes: usize,
+    /// The number of the groups, their consumers and pending entries.
+    group_parts: usize,
     capture: Option<Box<Capture>>,
 }
 
@@ -81,8 +83,7 @@ impl Stream {
 
     /// The number of entries, groups, consumers and pending entries.
     pub fn parts(&self) -> usize {
-        let groups = self.groups().map(|group| 1 + group.consumer_len() + group.pending_len());
-        self.len() + groups.sum::<usize>()
+        self.len() + self.0.group_parts
     }
 
     pub fn encoding(&self) -> &'static str {
@@ -154,6 +155,7 @@ impl Stream {
         let Err(at) = self.search(name) else { return false };
         let group = Group::new(name, last, read);
         self.0.group_bytes += group.heap_bytes();
+        self.0.group_parts += group.parts();
         self.0.groups.insert(at, group);
         true
     }
@@ -168,6 +170,7 @@ impl Stream {
             return Err(Malformed("group twice"));
         }
         self.0.group_bytes = groups.iter().map(Group::heap_bytes).sum();
+        self.0.group_parts = groups.iter().map(Group::parts).sum();
         self.0.groups = groups;
         Ok(())
     }
@@ -175,11 +178,12 @@ impl Stream {
     /// Changes a group, with the entries at hand; `None` if it does not exist.
     pub fn change_group<R>(&mut self, name: &[u8], change: impl FnOnce(&StreamEntries, &mut Group) -> R) -> Option<R> {
         let at = self.search(name).ok()?;
-        let Body { entries, groups, group_bytes, .. } = &mut *self.0;
+        let Body { entries, groups, group_bytes, group_parts, .. } = &mut *self.0;
         let group = &mut groups[at];
-        let before = group.heap_bytes();
+        let (bytes, parts) = (group.heap_bytes(), group.parts());
         let answer = change(entries, group);
-        *group_bytes = *group_bytes - before + group.heap_bytes();
+        *group_bytes = *group_bytes - bytes + group.heap_bytes();
+        *group_parts = *group_parts - parts + group.parts();
         Some(answer)
     }
 
@@ -188,6 +192,7 @@ impl Stream {
         let Ok(at) = self.search(name) else { return false };
         let group = self.0.groups.remove(at);
         self.0.group_bytes -= group.heap_bytes();
+        self.0.group_parts -= group.parts();
         if let Some(capture) = &mut self.0.capture {
             capture.keep(group);
         }
@@ -225,11 +230,13 @@ impl Stream {
         while freed < budget
             && let Some(group) = body.groups.last_mut()
         {
-            let before = group.heap_bytes();
+            let (bytes, parts) = (group.heap_bytes(), group.parts());
             freed += 1 + group.dismantle(budget - freed);
-            body.group_bytes -= before - group.heap_bytes();
+            body.group_bytes -= bytes - group.heap_bytes();
+            body.group_parts -= parts - group.parts();
             if group.is_dismantled() {
                 body.group_bytes -= group.heap_bytes();
+                body.group_parts -= group.parts();
                 body.groups.pop();
             }
         }
@@ -272,7 +279,8 @@ impl Clone for Body {
     fn clone(&self) -> Self {
         let groups = self.groups.clone();
         let group_bytes = groups.iter().map(Group::heap_bytes).sum();
-        Body { entries: self.entries.clone(), groups, group_bytes, capture: None }
+        let Body { entries, group_parts, .. } = self;
+        Body { entries: entries.clone(), groups, group_bytes, group_parts: *group_parts, capture: None }
     }
 }
 
@@ -282,6 +290,7 @@ impl Stream {
     pub fn counted_bytes(&self) -> usize {
         let body = &self.0;
         assert!(body.groups.iter().zip(body.groups.iter().skip(1)).all(|(a, b)| a.name() < b.name()));
+        assert_eq!(body.group_parts, body.groups.iter().map(Group::parts).sum::<usize>());
         heap::allocation(size_of::<Body>())
             + body.entries.counted_bytes()
             + heap::allocation(body.groups.capacity() * size_of::<Group>())

@@ -150,9 +150,10 @@ pub fn cost_of_stream(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let full = parse::<(&[u8], StreamDetail<'_>)>(request, 2).and_then(|(_, options)| options.full());
     let Ok(Some(count)) = full else { return 2 * super::look(stream) };
     let count = unlimited(count);
-    let groups = stream.groups().map(|group| {
+    // So many groups take more than a turn, however small they are.
+    let groups = stream.groups().take(cost::TURN).map(|group| {
         let pending = group.pending_len().min(count).saturating_mul(1 + group.consumer_len());
-        group.consumer_len() + group.pending_len().min(count) + pending.min(group.pending_len())
+        1 + group.consumer_len() + group.pending_len().min(count) + pending.min(group.pending_len())
     });
     cost::some(db, request.arg(2), stream.len().min(count)) + groups.sum::<usize>()
 }
