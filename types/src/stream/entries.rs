@@ -188,16 +188,35 @@ impl StreamEntries {
         self.head
     }
 
-    /// Appends a node from outside, whose entries follow those before.
+    /// Appends a node from outside, whose entries follow those before. One that is larger than nodes are here is divided: each
+    /// look into it would take long, and trimming it the square of that.
     pub(super) fn load_node(&mut self, first: StreamId, bytes: &[u8]) -> Result<(), Malformed> {
         let (node, last) = Node::from_bytes(first, bytes)?;
         if !self.nodes.is_empty() && first <= self.head.last {
             return Err(Malformed("order of stream nodes"));
         }
-        self.len += node.count();
+        let (bytes, entries) = node.fullness();
+        if entries > NODE_ENTRIES_MAX || entries > 1 && bytes > 2 * NODE_BYTES_MAX {
+            self.append_all(&node);
+        } else {
+            self.len += node.count();
+            self.add(node);
+        }
         self.head.last = last;
-        self.add(node);
         Ok(())
+    }
+
+    fn append_all(&mut self, node: &Node) {
+        let shape = node.shape();
+        let mut at = shape.entries_at;
+        while let Some(placed) = node.entry(&shape, at) {
+            if !placed.is_deleted {
+                let pairs = placed.entry.fields().map(|(field, value)| (field.to_vec(), value.to_vec()));
+                let pairs: Vec<(Vec<u8>, Vec<u8>)> = pairs.collect();
+                self.append(placed.entry.id, pairs.iter().map(|(field, value)| (&field[..], &value[..])));
+            }
+            at = placed.after();
+        }
     }
 
     /// The entry with an id.

@@ -390,3 +390,39 @@ fn malformed_nodes_are_refused() {
         }
     }
 }
+
+/// Each look into such a node would walk over all of it.
+#[test]
+fn a_node_from_outside_that_is_too_large_is_divided() {
+    const COUNT: i64 = 30_000;
+    const DEAD: i64 = COUNT / 10;
+    let is_dead = |n: i64| n % 10 == 0;
+    // Without fields, so that there are as many entries as possible.
+    let head = [COUNT - DEAD, DEAD, 0, 0].into_iter();
+    let entries = (0..COUNT).flat_map(|n| [2 | i64::from(is_dead(n)), 0, n, 3]);
+    let mut listpack = crate::listpack::Listpack::new();
+    listpack.push_all(head.chain(entries).map(Item::Int));
+    let (first, last) = (StreamId::new(5, 0), StreamId::new(5, COUNT as u64 - 1));
+    let mut stream = Stream::new();
+    stream.load_node(first, listpack.view().bytes()).unwrap();
+    let head = Head { last, added: COUNT as u64, ..Head::default() };
+    stream.loaded(head, (COUNT - DEAD) as u64).unwrap();
+    assert_eq!(stream.entries().node_count(), (COUNT - DEAD) as usize / NODE_ENTRIES_MAX);
+    assert_eq!(stream.entries().head(), Head { first: StreamId::new(5, 1), ..head });
+    let ids = (0..COUNT).filter(|n| !is_dead(*n)).map(|n| StreamId::new(5, n as u64));
+    assert!(stream.entries().iter().map(|entry| entry.id).eq(ids));
+    assert_eq!(stream.heap_bytes(), stream.counted_bytes());
+    assert_eq!(
+        stream.trim(Trim { until: Until::Length(1), is_approximate: false, limit: 0 }),
+        (COUNT - DEAD) as usize - 1
+    );
+    // An entry with many fields cannot be divided.
+    let mut stream = Stream::new();
+    let pairs = vec![(&b"field"[..], &b"value"[..]); 5000];
+    stream.append(StreamId::new(1, 1), pairs.into_iter());
+    let mut again = Stream::new();
+    stream.entries().nodes().for_each(|(first, node)| again.load_node(first, node.bytes()).unwrap());
+    again.loaded(stream.entries().head(), 1).unwrap();
+    assert_eq!(shown(&again), shown(&stream));
+    assert!(again.entries().excess_bytes() > 50_000);
+}
