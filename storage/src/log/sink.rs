@@ -360,7 +360,11 @@ impl Sink for Files {
             all.into_iter().map(|number| (number, files.read(writer, number))).try_for_each(|file| sender.send(file))
         };
         match thread::Builder::new().name("log-reader".into()).spawn(read) {
-            Ok(_) => Box::new(receiver.into_iter()),
+            // A reader that ended early must not look like the end of the log.
+            Ok(_) => Box::new(numbers.iter().map(move |number| {
+                let ended = || failed("read", &name(writer, *number), io::Error::other("the reader of the log ended"));
+                receiver.recv().unwrap_or_else(|_| (*number, Err(ended())))
+            })),
             // The system refuses a thread.
             Err(_) => Box::new(numbers.iter().map(move |number| (*number, self.read(writer, *number)))),
         }
