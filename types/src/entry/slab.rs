@@ -9,7 +9,8 @@
 //!    of the list, the lowest address first. A slab without free blocks leaves the list; its next free block brings it
 //!    back at the end, so slabs that are nearly empty get time to become empty.
 //! 3. A slab that is empty goes back to the global allocator at once, which keeps it for a while before the system gets
-//!    it.
+//!    it. No lock is held meanwhile, nor while a slab is allocated: the global allocator may have work of its own to do,
+//!    and a worker must not wait until a thread of lower priority has done it.
 //! 4. A **cache** for each thread has a few free blocks of each class, at most [`CACHED_BYTES`] or [`CACHED_MIN`] blocks. It
 //!    takes blocks from the pool, and gives them back, half of that at a time. So most calls take no lock, and a block
 //!    may be freed by another thread than the one that allocated it.
@@ -334,18 +335,20 @@ impl Pools {
         let geometry = GEOMETRY[class];
         let mut first = self.lock(class);
         while (row.len as usize) < count {
-            if first.0.is_null() {
+            let mut slab = first.0;
+            if slab.is_null() {
                 if row.len > 0 {
                     break;
                 }
+                drop(first);
+                slab = new_slab(geometry);
                 self.slabs.fetch_add(1, Ordering::Relaxed);
-                let slab = new_slab(geometry);
+                first = self.lock(class);
                 // SAFETY: the slab is new, and the lock is held.
                 unsafe { first.link(slab) };
             }
             // SAFETY: the slab is in the list, so it exists and has a free block; the lock is held.
             unsafe {
-                let slab = first.0;
                 let wanted = count - row.len as usize;
                 if take_some(slab, geometry, wanted, row) {
                     first.unlink(slab);
@@ -363,6 +366,7 @@ impl Pools {
             return;
         }
         let geometry = GEOMETRY[class];
+        let mut empty: *mut Slab = ptr::null_mut();
         let mut first = self.lock(class);
         for &block in blocks {
             let slab = block.map_addr(|address| address & !(SLAB_BYTES - 1)).cast::<Slab>();
@@ -381,13 +385,23 @@ impl Pools {
                         if !is_first {
                             first.unlink(slab);
                         }
-                        self.slabs.fetch_sub(1, Ordering::Relaxed);
-                        dealloc(slab.cast(), SLAB);
+                        (*slab).next = empty;
+                        empty = slab;
                     }
                     (_, true) => first.link(slab),
                     _ => {}
                 }
             }
+        }
+        drop(first);
+        while !empty.is_null() {
+            // SAFETY: the slab exists, but in no list any more, and all of its blocks were free, so no thread knows it.
+            unsafe {
+                let slab = empty;
+                empty = (*slab).next;
+                dealloc(slab.cast(), SLAB);
+            }
+            self.slabs.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
