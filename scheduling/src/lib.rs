@@ -15,15 +15,17 @@ use libc::{SYS_sched_getattr, SYS_sched_setattr, c_long, c_uint, sched_attr};
 const CALLING_THREAD: c_uint = 0;
 const NO_FLAGS: c_uint = 0;
 
-/// Gives the calling thread a niceness of `nicer` above its own, and this slice. The system keeps slices between 0.1 and
+/// Gives the calling thread a niceness of `nicer` above its own, and this slice if there is one. The system keeps slices between 0.1 and
 /// 100 ms. Threads that it starts inherit both.
 ///
 /// # Errors
 /// When the system refuses: the thread goes on as before.
-pub fn adjust(nicer: i32, slice: Duration) -> io::Result<()> {
+pub fn adjust(nicer: i32, slice: Option<Duration>) -> io::Result<()> {
     let mut attributes = attributes()?;
     attributes.sched_nice = (attributes.sched_nice + nicer).min(19);
-    attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+    if let Some(slice) = slice {
+        attributes.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+    }
     // SAFETY: the call reads as many bytes of `attributes` as its `size` says, and keeps no pointer.
     done(unsafe { libc::syscall(SYS_sched_setattr, CALLING_THREAD, &raw const attributes, NO_FLAGS) })
 }
@@ -51,7 +53,7 @@ mod tests {
     fn a_thread_is_adjusted_alone() {
         let before = attributes().unwrap();
         let adjusted = thread::spawn(|| {
-            adjust(3, Duration::from_millis(2)).unwrap();
+            adjust(3, Some(Duration::from_millis(2))).unwrap();
             attributes().unwrap()
         });
         let adjusted = adjusted.join().unwrap();
@@ -64,6 +66,6 @@ mod tests {
 
     #[test]
     fn no_slice_and_no_niceness_is_too_large() {
-        thread::spawn(|| adjust(100, Duration::from_secs(100)).unwrap()).join().unwrap();
+        thread::spawn(|| adjust(100, Some(Duration::from_secs(100))).unwrap()).join().unwrap();
     }
 }

@@ -41,7 +41,7 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         memory::allocate_apart();
         // Refused: then it waits for the slices of others.
-        let _ = dormouse_scheduling::adjust(0, SLICE);
+        let _ = dormouse_scheduling::adjust(0, Some(SLICE));
         // An event loop whose tasks need not be `Send` cannot leave the thread that makes it.
         let mut builder = Builder::new_current_thread();
         builder.enable_all().on_thread_unpark(turns::begin_round);

@@ -36,7 +36,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
 
 use dormouse_types::entry::slab;
 use futures::FutureExt;
@@ -57,8 +56,6 @@ const THREADS_MAX: usize = 64;
 pub const WASTE_BYTES_MAX: usize = 64 << 20;
 /// Waiting jobs of one queue that are looked at for one that needs no shard of a job before it.
 const LOOKED_AT_MAX: usize = 32;
-/// Slice of a thread with a lower priority: the longest, so that a worker which wakes goes first.
-const LONG_SLICE: Duration = Duration::from_millis(100);
 /// Threads of a lane where it runs on a test's runtime.
 const TEST_THREADS: usize = 2;
 
@@ -521,7 +518,7 @@ impl Pool {
         let serve = move || {
             if pool.nicer > 0 {
                 // Refused: then it has the same priority as the others.
-                let _ = dormouse_scheduling::adjust(pool.nicer, LONG_SLICE);
+                let _ = dormouse_scheduling::adjust(pool.nicer, None);
             }
             pool.serve();
         };

@@ -58,7 +58,7 @@ pub struct Schedule {
     pub extras: Extras,
     pub disk: Arc<Disk>,
     pub book: Arc<Mutex<Book>>,
-    /// The most shards that each database has had since it last slept.
+    /// The most shards that each database has had. Its places stay apart when shards merge.
     shards_max: Vec<usize>,
     steps_left: u64,
     processes: u64,
@@ -312,7 +312,7 @@ impl Schedule {
         for (at, database) in node.databases.iter().enumerate() {
             let used = database.used_bytes();
             let shards = database.topology_guard().as_ref().map_or(0, |topology| topology.shards.len());
-            self.shards_max[at] = if shards == 0 { 0 } else { self.shards_max[at].max(shards) };
+            self.shards_max[at] = self.shards_max[at].max(shards);
             let slack = SLACK_BYTES + self.shards_max[at].saturating_sub(1) * SHARD_BYTES;
             if let Some(limit) = self.plan.limits[at].filter(|limit| used > limit.bytes + slack) {
                 return Err(format!("database {at} takes {used} bytes under {limit:?}"));

@@ -226,7 +226,7 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
 /// the quiet must be the server's, not that of their own threads.
 fn be_patient() {
     // Refused: then their latency includes the wait for a processor.
-    let _ = dormouse_scheduling::adjust(NOISE_NICER, Duration::from_millis(100));
+    let _ = dormouse_scheduling::adjust(NOISE_NICER, Some(Duration::from_millis(100)));
 }
 
 /// The server, killed when it is dropped.
