@@ -46,10 +46,11 @@ impl Admission {
     #[inline]
     fn admit(&self, db: &mut Keyspace<'_>, row: &Row, request: Request<'_>) -> Result<(), NoRoom> {
         self.refuse(row.flags)?;
-        let adds = row.flags.contains(Flags::DENY_OOM);
-        if adds && self.is_bounded || may_need_much(row, request) {
+        let grows = row.flags.contains(Flags::DENY_OOM);
+        if grows && self.is_bounded || may_need_much(row, request) {
             let needs = needs(db, row, request);
             wait_for_log(db, needs)?;
+            let adds = grows || needs.adds > 0;
             return if adds { db.make_room(self.published, needs) } else { db.reserve(needs.while_it_runs) };
         }
         Ok(())
@@ -75,8 +76,9 @@ impl Admission {
             if grows && self.is_bounded || may_need_much(row, request) {
                 // Each sees an index of its own.
                 db.select(command.context.select);
-                all.add(needs(db, row, request));
-                adds |= grows;
+                let needs = needs(db, row, request);
+                adds |= grows || needs.adds > 0;
+                all.add(needs);
             }
         }
         db.select(plan.first_select());
@@ -103,13 +105,11 @@ pub(super) fn check_growth(db: &mut Keyspace<'_>, row: &Row, request: Request<'_
     db.check_growth(before, needs)
 }
 
-/// About how many bytes a request needs, at most.
+/// About how many bytes a request needs, at most. A row without [`Flags::DENY_OOM`] may have a growth all the same:
+/// `XREADGROUP` adds nothing where it finds nothing new, and is then not refused.
 fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
-    let growth = row.growth(db, request);
-    let adds = match row.flags.contains(Flags::DENY_OOM) {
-        true => added_bytes(request).saturating_add(growth),
-        false => 0,
-    };
+    let arguments = if row.flags.contains(Flags::DENY_OOM) { added_bytes(request) } else { 0 };
+    let adds = arguments.saturating_add(row.growth(db, request));
     let need = row.need(db, request);
     // An effect is written once into the entry and copied from there into the log.
     let effect = match (db.shared().journal.is_recording(), row.flags.contains(Flags::BY_KEY)) {
@@ -118,9 +118,7 @@ fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
         (true, false) => request.bytes(),
     };
     let logged = if row.flags.contains(Flags::WRITE) { effect } else { 0 };
-    // What a command adds must fit, even if the limit of the database does not refuse it.
-    let while_it_runs = adds.max(growth).saturating_add(need).saturating_add(effect.saturating_mul(2));
-    Needs { adds, while_it_runs, logged }
+    Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)), logged }
 }
 
 /// A large effect is not added to a log that already waits for the disk.

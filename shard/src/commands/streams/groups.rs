@@ -15,6 +15,9 @@ const NO_KEY: Error = Error::text(
      to create an empty stream automatically.",
 );
 
+/// Memory that a consumer takes beside its name.
+const CONSUMER_BYTES: usize = 160;
+
 pub fn no_group(key: &[u8], group: &[u8]) -> Error {
     let (key, group) = (repeated(key), repeated(group));
     Error::Text(format!("NOGROUP No such consumer group '{group}' for key name '{key}'").into())
@@ -198,6 +201,11 @@ pub fn cost_of_moving(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 /// The consumers of a group that may move to make room for a name.
 pub fn cost_of_consumer(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     named(db, request).map_or(0, |group| group.consumer_len() / CONSUMERS_PER_ELEMENT)
+}
+
+/// Memory of a consumer, if the group has none of that name yet.
+pub fn growth_of_consumer(group: &Group, name: &[u8]) -> usize {
+    if group.owner(name).is_some() { 0 } else { CONSUMER_BYTES + name.len() }
 }
 
 /// All consumers and pending entries of the group that the third argument names.

@@ -214,7 +214,8 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Changes, or acquires, ownership of a message in a consumer group, as if the message was delivered a \
                  consumer group member.",
             )
-            .cost(pending::cost_of_xclaim),
+            .cost(pending::cost_of_xclaim)
+            .grows(pending::growth_of_xclaim),
         Command::new("XAUTOCLAIM", at_least(6), KEY_DELETE, WRITE_FAST, run!(pending::xautoclaim))
             .tips(VARIES)
             .doc(
@@ -223,7 +224,9 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Changes, or acquires, ownership of messages in a consumer group, as if the messages were delivered to as \
                  consumer group member.",
             )
-            .cost(pending::cost_of_xautoclaim),
+            .cost(pending::cost_of_xautoclaim)
+            .grows(pending::growth_of_xautoclaim)
+            .needs(pending::need_of_xautoclaim),
         Command::container(
             "XINFO",
             &[

@@ -5,10 +5,11 @@ use dormouse_types::stream::{Claim, Claimed, Group, StreamEntries};
 use dormouse_types::{Stream, StreamId};
 use smallvec::SmallVec;
 
-use super::groups::change;
+use super::groups::{change, growth_of_consumer};
 use super::ids::{ids, range_end, range_start, strict_id, write_entry, write_id};
+use super::reading::PENDING_BYTES;
 use super::{CONSUMERS_PER_ELEMENT, event, look};
-use crate::commands::args::{Args, Argument, Rest, integer};
+use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::{Change, Keyspace};
 
@@ -153,7 +154,7 @@ fn write_listing(reply: &mut Reply, group: &Group, listing: &Listing<'_>, now: i
 pub fn cost_of_xpending(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let group = db.peek_collection::<Stream>(request.arg(1)).and_then(|stream| stream.group(request.arg(2)));
     let Some(group) = group else { return 0 };
-    match crate::commands::args::parse::<(&[u8], &[u8], Listed<'_>)>(request, 1) {
+    match parse::<(&[u8], &[u8], Listed<'_>)>(request, 1) {
         Ok((_, _, Listed(None))) => group.consumer_len(),
         Ok((_, _, Listed(Some(listing)))) if listing.idle_min_ms == 0 => group.pending_len().min(listing.count),
         Ok(_) => group.pending_len(),
@@ -377,12 +378,34 @@ pub fn cost_of_xclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     (request.len() - 5).saturating_mul(2 * look(stream)).saturating_add(consumers / CONSUMERS_PER_ELEMENT)
 }
 
+/// Memory for the entries that become pending, and for a consumer that is new.
+pub fn growth_of_xclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let is_forced = request.iter().skip(5).any(|word| word.eq_ignore_ascii_case(b"FORCE"));
+    let forced = if is_forced { (request.len() - 5) * PENDING_BYTES } else { 0 };
+    group_of(db, request).map_or(0, |group| forced + growth_of_consumer(group, request.arg(3)))
+}
+
+/// Memory for a consumer that is new.
+pub fn growth_of_xautoclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    group_of(db, request).map_or(0, |group| growth_of_consumer(group, request.arg(3)))
+}
+
+/// Memory for the lists of claimed and of deleted ids.
+pub fn need_of_xautoclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+    let Some(group) = group_of(db, request) else { return 0 };
+    let Ok((_, _, _, wanted)) = parse::<(&[u8], &[u8], &[u8], AutoClaim)>(request, 1) else { return 0 };
+    2 * group.pending_len().min(wanted.count) * size_of::<StreamId>()
+}
+
+/// The group that the first two arguments name.
+fn group_of<'d>(db: &'d Keyspace<'_>, request: Request<'_>) -> Option<&'d Group> {
+    db.peek_collection::<Stream>(request.arg(1))?.group(request.arg(2))
+}
+
 pub fn cost_of_xautoclaim(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let Some(stream) = db.peek_collection::<Stream>(request.arg(1)) else { return 0 };
     let Some(group) = stream.group(request.arg(2)) else { return 0 };
-    let Ok((_, _, _, wanted)) = crate::commands::args::parse::<(&[u8], &[u8], &[u8], AutoClaim)>(request, 1) else {
-        return 0;
-    };
+    let Ok((_, _, _, wanted)) = parse::<(&[u8], &[u8], &[u8], AutoClaim)>(request, 1) else { return 0 };
     let looks = group.pending_len().min(wanted.count.saturating_mul(ATTEMPTS));
     looks.saturating_mul(look(stream)).saturating_add(group.consumer_len() / CONSUMERS_PER_ELEMENT)
 }

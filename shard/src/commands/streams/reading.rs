@@ -5,6 +5,7 @@ use dormouse_types::stream::{Group, StreamEntries};
 use dormouse_types::{Stream, StreamId};
 use smallvec::SmallVec;
 
+use super::groups::growth_of_consumer;
 use super::ids::{strict_id, unlimited, write_entries, write_entry, write_id};
 use super::{CONSUMERS_PER_ELEMENT, NODE_COST, look};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
@@ -14,7 +15,7 @@ use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
 
 /// Memory that a pending entry takes: its record, and its id among its consumer's.
-const PENDING_BYTES: usize = 80;
+pub const PENDING_BYTES: usize = 80;
 
 const WAITING: Error = Error::text("ERR BLOCK is not supported yet: nothing to read, and Dormouse does not wait");
 
@@ -264,13 +265,12 @@ fn write_pending(
     (owner, after, count): (dormouse_types::stream::Owner, StreamId, usize),
     now: i64,
 ) {
-    let first = after.next().unwrap_or(StreamId::MAX);
-    let ids: Vec<StreamId> = match group.consumer(owner) {
-        Some(consumer) => consumer.pending_from(first).take(unlimited(count)).collect(),
-        None => Vec::new(),
-    };
-    reply.array(ids.len());
-    for id in ids {
+    let (start, mut len, mut next) = (reply.len(), 0, after.next());
+    while len < unlimited(count)
+        && let Some(from) = next
+        && let Some(id) = group.consumer(owner).and_then(|consumer| consumer.pending_from(from).next())
+    {
+        (len, next) = (len + 1, id.next());
         match entries.get(id) {
             Some(entry) => {
                 group.deliver_again(id, now);
@@ -283,6 +283,7 @@ fn write_pending(
             }
         }
     }
+    reply.array_since(start, len);
 }
 
 /// Records the read of one stream.
@@ -326,12 +327,12 @@ fn cost_after(db: &Keyspace<'_>, key: &[u8], stream: &Stream, after: StreamId, c
 }
 
 pub fn cost_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    let read = |db: &Keyspace<'_>, key: &[u8], stream: &Stream, group: &Group, wanted, count| {
+    let read = |db: &Keyspace<'_>, key: &[u8], stream: &Stream, group: &Group, wanted, reads: &Reads<'_>| {
         let entries = match wanted {
-            Wanted::New => (2 * cost_after(db, key, stream, group.last(), count)).saturating_add(look(stream)),
+            Wanted::New => (2 * cost_after(db, key, stream, group.last(), reads.count)).saturating_add(look(stream)),
             // Each of them is looked for in its node.
             Wanted::Pending(_) => {
-                let pending = group.pending_len().min(unlimited(count));
+                let pending = group.pending_len().min(unlimited(reads.count));
                 cost::some(db, key, pending.saturating_mul(look(stream)))
             }
         };
@@ -340,25 +341,28 @@ pub fn cost_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     each_read(db, request, read).saturating_add(NODE_COST)
 }
 
-/// Memory for the entries that become pending.
+/// Memory for the entries that become pending, and for a consumer that is new.
 pub fn growth_of_xreadgroup(db: &Keyspace<'_>, request: Request<'_>) -> usize {
-    each_read(db, request, |_, _, stream, group, wanted, count| match wanted {
-        Wanted::New => stream.entries().len_at_most(group.last(), StreamId::MAX).min(unlimited(count)) * PENDING_BYTES,
-        Wanted::Pending(_) => 0,
+    each_read(db, request, |_, _, stream, group, wanted, reads| {
+        let entries = stream.entries();
+        let becomes_pending = matches!(wanted, Wanted::New) && !reads.leaves_no_pending && entries.last > group.last();
+        let len = if becomes_pending { entries.len_at_most(group.last(), StreamId::MAX) } else { 0 };
+        let pending = len.min(unlimited(reads.count)).saturating_mul(PENDING_BYTES);
+        pending.saturating_add(reads.group.map_or(0, |(_, consumer)| growth_of_consumer(group, consumer)))
     })
 }
 
 fn each_read(
     db: &Keyspace<'_>,
     request: Request<'_>,
-    read: impl Fn(&Keyspace<'_>, &[u8], &Stream, &Group, Wanted, usize) -> usize,
+    read: impl Fn(&Keyspace<'_>, &[u8], &Stream, &Group, Wanted, &Reads<'_>) -> usize,
 ) -> usize {
     let Ok((GroupReads(reads),)) = parse::<(GroupReads<'_>,)>(request, 1) else { return 0 };
     let Some((group, _)) = reads.group else { return 0 };
     let streams = reads.keys.iter().zip(reads.ids.iter()).map(|(key, word)| {
         let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };
         match (stream.group(group), wanted_of(word)) {
-            (Some(group), Ok(wanted)) => read(db, key, stream, group, wanted, reads.count),
+            (Some(group), Ok(wanted)) => read(db, key, stream, group, wanted, &reads),
             _ => 0,
         }
     });
