@@ -266,10 +266,10 @@ fn look(stream: &Stream) -> usize {
 /// Removing a node costs about as much as looking at two entries.
 fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], trim: Trim) -> usize {
     let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };
-    let len = stream.len();
     let removed = match trim.until {
-        Until::Length(kept) => len.saturating_sub(kept),
-        Until::Id(_) => len,
+        Until::Length(kept) => stream.len().saturating_sub(kept),
+        // The first node is looked into even if it stays.
+        Until::Id(first) => stream.entries().len_at_most(StreamId::MIN, first).max(1),
     };
     let removed = if trim.limit > 0 { removed.min(trim.limit) } else { removed };
     if removed == 0 { 0 } else { look(stream) + cost::some(db, key, removed) / 4 }
