@@ -1,6 +1,6 @@
 //! Captures: a stream as it was at one moment, in parts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::group::{Group, Owner, Pending};
 use super::moment::Moment;
@@ -26,8 +26,8 @@ pub(super) struct Capture {
     /// The groups that have not been handed out whole, and the number of the first of them.
     groups: VecDeque<GroupHead>,
     number: usize,
-    /// Groups of the moment that have been removed since, with their numbers.
-    gone: Vec<(usize, Group)>,
+    /// Groups of the moment that have been removed since, by their numbers.
+    gone: BTreeMap<usize, Group>,
 }
 
 #[derive(Debug)]
@@ -53,12 +53,12 @@ impl Capture {
         if let Some(moment) = &group.moment
             && moment.0 >= self.number
         {
-            self.gone.push((moment.0, group));
+            self.gone.insert(moment.0, group);
         }
     }
 
     fn aside_bytes(&self) -> usize {
-        self.gone.iter().map(|(_, group)| group.heap_bytes()).sum()
+        self.gone.values().map(Group::heap_bytes).sum()
     }
 }
 
@@ -83,7 +83,7 @@ impl Stream {
             heads.push_back(GroupHead { name, last, read, is_shown: false, consumers: consumers.collect() });
         }
         let head = Some((body.entries.head(), body.entries.len() as u64));
-        body.capture = Some(Box::new(Capture { id, head, groups: heads, number: 0, gone: Vec::new() }));
+        body.capture = Some(Box::new(Capture { id, head, groups: heads, number: 0, gone: BTreeMap::new() }));
         parts
     }
 
@@ -124,8 +124,8 @@ impl Stream {
             if let Some(ConsumerHead { owner, name, seen_ms, active_ms }) = head.consumers.pop_front() {
                 return Some(visit(StreamPart::Consumer { owner, name: &name, seen_ms, active_ms }));
             }
-            let group = match capture.gone.iter_mut().find(|(number, _)| *number == capture.number) {
-                Some((_, group)) => Some(group),
+            let group = match capture.gone.get_mut(&capture.number) {
+                Some(group) => Some(group),
                 None => {
                     let at = self.search(&head.name).ok();
                     at.map(|at| &mut self.0.groups[at])
@@ -134,7 +134,7 @@ impl Stream {
             if group.is_some_and(|group| group.step(|pending| has_enough = visit(StreamPart::Pending(pending)))) {
                 return Some(has_enough);
             }
-            capture.gone.retain(|(number, _)| *number != capture.number);
+            capture.gone.remove(&capture.number);
             capture.groups.pop_front();
             capture.number += 1;
         }
