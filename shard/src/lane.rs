@@ -21,7 +21,8 @@
 //! 6. *Waste.* Memory is freed when no client's job can begin. A database whose waste has grown beyond
 //!    [`WASTE_BYTES_MAX`] gets turns for it like for its other jobs.
 //! 7. *Writes.* A job that writes to the store while it goes on hands the write over ([`Queue::begin_write`]). That
-//!    begins at once, at the lane's priority: a write copies megabytes, which clients should not wait for either.
+//!    begins at once, at the lane's priority: a write copies megabytes, which clients should not wait for either. If
+//!    there can be no further thread, the job does it itself.
 //!
 //! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of
 //! threads.
@@ -166,14 +167,18 @@ impl Queue {
         self.push_always(Class::Jobs, Job::new(Work::Drive(Box::pin(future))));
     }
 
-    /// Begins a write that a job of this queue will wait for.
-    pub fn begin_write<T: Send + 'static>(
+    /// Begins a write that a job of this queue will wait for. If no thread is left for it, it is done here.
+    pub async fn begin_write<T: Send + 'static>(
         &self,
         write: impl Future<Output = T> + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         let write = async move { drop(sender.send(write.await)) };
         self.push_always(Class::Writes, Job::new(Work::Drive(Box::pin(write))));
+        let left = self.lane.open.0.state.lock().take_back((self.id, Class::Writes));
+        if let Some(Job { work: Work::Drive(write), .. }) = left {
+            write.await;
+        }
         receiver
     }
 
@@ -436,6 +441,22 @@ impl State {
         self.running += 1;
         self.freeing += usize::from(id.1 == Class::Waste);
         Some((id, job))
+    }
+
+    /// Takes back the last write of a line, unless as many threads come as there are lines with writes.
+    fn take_back(&mut self, id: LineId) -> Option<Job> {
+        if self.coming >= self.writes.len() {
+            return None;
+        }
+        let line = self.lines.get_mut(&id)?;
+        let job = line.jobs.pop_back()?;
+        if line.jobs.is_empty() {
+            self.writes.retain(|other| *other != id);
+            if line.running == 0 {
+                self.lines.remove(&id);
+            }
+        }
+        Some(job)
     }
 
     fn end(&mut self, id: LineId, claims: &[u64]) {

@@ -57,7 +57,7 @@ impl Database {
         output.objects.push(info.name.clone());
         let (store, object) = (Arc::clone(&self.engine.store), (info.name.clone(), bytes.clone()));
         let put = async move { store.put_new(&object.0, object.1).await };
-        let done = if output.is_patient { self.patient.begin_write(put) } else { self.in_background(put) };
+        let done = if output.is_patient { self.patient.begin_write(put).await } else { self.in_background(put) };
         output.putting = Some(Putting { name: info.name.clone(), bytes, done });
         output.chunks.push(info);
         Ok(())

@@ -123,7 +123,7 @@ fn a_write_that_a_job_waits_for_begins_at_once() {
         let (queue, write, done) = (writer.clone(), bench.note("write"), bench.note("written"));
         writer.start(async move {
             let _ = end.await;
-            let written = queue.begin_write(async move { write() });
+            let written = queue.begin_write(async move { write() }).await;
             let _ = written.await;
             done();
         });
@@ -134,6 +134,40 @@ fn a_write_that_a_job_waits_for_begins_at_once() {
         bench.end("writer").await;
         assert_eq!(bench.began().await.split(' ').take(2).collect::<Vec<_>>(), ["write", "written"]);
     });
+}
+
+/// However many threads wait for locks, a job gets its write done.
+#[test]
+fn a_write_that_no_thread_is_left_for_is_done_by_its_job() {
+    let lane = Lane::new("full", 1, 0).expect("a thread");
+    let writer = lane.queue();
+    let (go, may_go) = oneshot::channel::<()>();
+    let (sender, written) = mpsc::channel();
+    let queue = writer.clone();
+    writer.start(async move {
+        let _ = may_go.await;
+        let done = queue.begin_write(async { "written" }).await;
+        let _ = sender.send(done.await);
+    });
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let locks: Vec<oneshot::Sender<()>> = (1..THREADS_MAX)
+        .map(|_| {
+            let (lock, locked) = oneshot::channel();
+            let waiting = Arc::clone(&waiting);
+            let ready = async move {
+                waiting.fetch_add(1, Ordering::Relaxed);
+                locked.await.ok()
+            };
+            lane.queue().run_after(Box::default(), ready, |()| ()).expect("there is room");
+            lock
+        })
+        .collect();
+    while waiting.load(Ordering::Relaxed) < THREADS_MAX - 1 {
+        thread::yield_now();
+    }
+    go.send(()).expect("the job waits");
+    assert_eq!(written.recv(), Ok(Ok("written")));
+    drop(locks);
 }
 
 #[test]
