@@ -53,18 +53,20 @@ fn read(words: &mut std::str::Split<'static, char>) -> Vec<DocumentedArgument> {
 fn argument(word: &'static str) -> DocumentedArgument {
     const MARKS: [char; 8] = ['#', '=', '@', '!', '?', '*', '+', '~'];
     let (name, mut rest) = word.split_once(':').unwrap_or((word, ""));
-    let mut take = || {
-        let end = rest.find(MARKS).unwrap_or(rest.len());
+    let mut take = |mark: Option<char>| {
+        // A token may begin with a mark: `*` of XADD is one.
+        let begin = usize::from(mark == Some('='));
+        let end = rest.get(begin..).and_then(|rest| rest.find(MARKS)).map_or(rest.len(), |at| begin + at);
         let (taken, after) = rest.split_at(end);
         rest = after;
         let mark = rest.chars().next();
         rest = rest.get(1..).unwrap_or_default();
         (taken, mark)
     };
-    let (kind, mut mark) = take();
+    let (kind, mut mark) = take(None);
     let mut argument = DocumentedArgument { name, kind, ..DocumentedArgument::default() };
     while let Some(of) = mark {
-        let (value, next) = take();
+        let (value, next) = take(mark);
         match of {
             '#' => argument.key_spec = value.parse().ok(),
             '=' => argument.token = Some(value),
