@@ -12,6 +12,7 @@
 //! | `HGETDEL` | `HDEL` |
 //! | `LMOVEM` | an `LMOVE` for each element |
 //! | `DELEX`, `DELIFEQ` | `DEL` |
+//! | `XADD`, `XTRIM` with `MAXLEN = threshold LIMIT count`, as a trim with `~` is sent to replicas | the same without `LIMIT` |
 //! | `PUBLISH`, `SPUBLISH`, `PFCOUNT` if the target lacks them | nothing: they carry no data |
 
 use super::place::KEY;
@@ -39,6 +40,7 @@ pub fn translate(name: &str, command: &SourceCommand, abilities: &Abilities) -> 
     let known = abilities.commands.contains(name);
     let translated = match name {
         "SET" => set(&words),
+        "XADD" | "XTRIM" if known => return exact_trim(&words),
         _ if known => return Translated::AsIs,
         "MSETEX" => msetex(&words),
         "HSETEX" => hsetex(&words),
@@ -102,6 +104,33 @@ fn set(words: &[&[u8]]) -> Option<Translated> {
     }
     kept.retain(|word| !is(word, "GET") || std::ptr::eq(*word, words[1]) || std::ptr::eq(*word, words[2]));
     Some(one(&kept))
+}
+
+/// `XADD key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] ...`. A source sends an approximate trim as
+/// the exact one that it came down to, and leaves `LIMIT` in, which is only allowed beside `~`.
+fn exact_trim(words: &[&[u8]]) -> Translated {
+    let mut at = 2;
+    let (mut is_approximate, mut limit) = (false, None);
+    while let Some(word) = words.get(at) {
+        let operator = words.get(at + 1).filter(|next| [&b"="[..], b"~"].contains(next));
+        if is_any(word, &["MAXLEN", "MINID"]) {
+            is_approximate = operator.is_some_and(|operator| *operator == b"~");
+            at += 2 + usize::from(operator.is_some());
+        } else if is(word, "LIMIT") {
+            limit = Some(at);
+            at += 2;
+        } else if is(word, "NOMKSTREAM") {
+            at += 1;
+        } else {
+            break;
+        }
+    }
+    match limit {
+        Some(limit) if !is_approximate && limit + 2 <= words.len() => {
+            one(&[&words[..limit], &words[limit + 2..]].concat())
+        }
+        _ => Translated::AsIs,
+    }
 }
 
 /// `MSETEX numkeys key value [key value ...] [NX | XX] [EX seconds | PX ms | EXAT time | PXAT time | KEEPTTL]`
@@ -191,7 +220,7 @@ mod tests {
     use super::*;
 
     fn shown(line: &str) -> String {
-        let commands = ["SET", "HSET", "HDEL", "LMOVE", "DEL"].iter().map(|name| (*name).to_owned());
+        let commands = ["SET", "HSET", "HDEL", "LMOVE", "DEL", "XADD", "XTRIM"].iter().map(|name| (*name).to_owned());
         let abilities = Abilities { commands: Arc::new(commands.collect::<HashSet<_>>()), indexes: 16, stages: true };
         let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
         let mut bytes = Vec::new();
@@ -219,6 +248,12 @@ mod tests {
         let moved = format!("{KEY}:moved");
         for (line, expected) in [
             ("SET k v", "as is"),
+            ("XADD s MAXLEN = 5 LIMIT 10 1-1 f v", "XADD s MAXLEN = 5 1-1 f v"),
+            ("XADD s nomkstream minid = 3-0 limit 10 4-1 LIMIT 7", "XADD s nomkstream minid = 3-0 4-1 LIMIT 7"),
+            ("XADD s MAXLEN ~ 5 LIMIT 10 1-1 f v", "as is"),
+            ("XADD s 1-1 LIMIT 7", "as is"),
+            ("XTRIM s MAXLEN = 5 LIMIT 10", "XTRIM s MAXLEN = 5"),
+            ("XTRIM s MAXLEN = 5 LIMIT", "as is"),
             ("SET k v PXAT 5", "as is"),
             ("SET k ifeq IFEQ get", "SET k ifeq"),
             ("SET GET GET IFNE x KEEPTTL", "SET GET GET KEEPTTL"),
@@ -252,7 +287,7 @@ mod tests {
             ),
             ("LMOVEM a a LEFT LEFT EXACTLY 1 OBO", &format!("LMOVE a {moved} LEFT RIGHT; LMOVE {moved} a LEFT LEFT")),
             ("LMOVEM a b LEFT RIGHT COUNT 100001 OBO", "unsupported"),
-            ("XADD s * a b", "unsupported"),
+            ("GEOADD g 1 2 m", "unsupported"),
         ] {
             assert_eq!(shown(line), expected, "{line}");
         }
