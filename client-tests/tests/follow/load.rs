@@ -60,7 +60,8 @@ impl Load {
             };
             commands.extend(step.into_iter().filter(|words| {
                 let name = words.first().map(|name| name.to_ascii_uppercase()).unwrap_or_default();
-                !NOT_DATA.contains(&name.as_slice())
+                // After some XSETID of a source, the target refuses it: streams are followed without it.
+                !NOT_DATA.contains(&name.as_slice()) && name != b"XSETID"
             }));
         })
     }
