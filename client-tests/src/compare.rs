@@ -71,8 +71,13 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
 }
 
 /// Whether the servers hold different values from here on. We check all of a HyperLogLog before we change it. Redis
-/// checks only what it reads on the way to one register.
+/// checks only what it reads on the way to one register. `XSETID` below the greatest deleted id is taken by 7.0 and here,
+/// and refused by newer servers.
 pub fn diverges(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
+    if words[0].eq_ignore_ascii_case(b"XSETID") {
+        let refused = "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id";
+        return !ours.is_error() && *theirs == Reply::error(refused);
+    }
     let changes = [&b"PFADD"[..], b"PFDEBUG"].iter().any(|name| words[0].eq_ignore_ascii_case(name));
     changes && *ours == Reply::error("INVALIDOBJ Corrupted HLL object detected") && !theirs.is_error()
 }

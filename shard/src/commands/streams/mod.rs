@@ -464,9 +464,6 @@ impl<'a> Argument<'a> for NewHead {
 impl NewHead {
     fn head(&self, entries: &StreamEntries) -> Result<Head> {
         let refuse = |text| Err(Error::text(text));
-        if self.last < entries.max_deleted {
-            return refuse("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id");
-        }
         if entries.last_existing().is_some_and(|last| self.last < last) {
             return refuse("ERR The ID specified in XSETID is smaller than the target stream top item");
         }
