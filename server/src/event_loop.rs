@@ -17,8 +17,6 @@ use crate::worker::Worker;
 
 /// Time in which connections have to answer the requests that they have read, once the node drains.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Slice of a worker: the shortest, so that it goes before the threads of the lanes when it wakes.
-const SLICE: Duration = Duration::from_micros(100);
 
 /// Hands connections to a worker.
 #[derive(Debug, Clone)]
@@ -40,8 +38,6 @@ pub fn start(number: usize, node: Arc<Node>) -> std::io::Result<(Handle, std::th
     let (started, outcome) = std::sync::mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         memory::allocate_apart();
-        // Refused: then it waits for the slices of others.
-        let _ = dormouse_scheduling::adjust(0, Some(SLICE));
         // An event loop whose tasks need not be `Send` cannot leave the thread that makes it.
         let mut builder = Builder::new_current_thread();
         builder.enable_all().on_thread_unpark(turns::begin_round);

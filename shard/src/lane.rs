@@ -539,7 +539,7 @@ impl Pool {
         let serve = move || {
             if pool.nicer > 0 {
                 // Refused: then it has the same priority as the others.
-                let _ = dormouse_scheduling::adjust(pool.nicer, None);
+                let _ = rustix::process::nice(pool.nicer);
             }
             pool.serve();
         };

@@ -11,7 +11,7 @@ use std::{
     fmt,
     io::{self, Read},
     path::PathBuf,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -225,8 +225,12 @@ pub fn run(settings: &Settings) -> io::Result<Report> {
 /// Lets the calling thread, which makes noise, wait for those of the quiet tenants. They share the machine; the latency of
 /// the quiet must be the server's, not that of their own threads.
 fn be_patient() {
-    // Refused: then their latency includes the wait for a processor.
-    let _ = dormouse_scheduling::adjust(NOISE_NICER, Some(Duration::from_millis(100)));
+    // Without both, or where they are refused, their latency includes the wait for a processor. A thread that runs only
+    // when the processor is idle gives way at once to one that wakes; a niceness lets it finish its slice.
+    let _ = rustix::process::nice(NOISE_NICER);
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let mut chrt = Command::new("chrt");
+    let _ = chrt.args(["--idle", "--pid", "0", &thread]).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 /// The server, killed when it is dropped.

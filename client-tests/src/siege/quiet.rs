@@ -24,11 +24,7 @@ impl Quiet {
     pub fn start(target: &Target, name: &str) -> Self {
         let latencies = Arc::new(Mutex::new(Vec::new()));
         let (target, tenant, noted) = (target.clone(), name.to_owned(), Arc::clone(&latencies));
-        let thread = thread::spawn(move || {
-            // Refused: then the latency includes the wait for a processor.
-            let _ = dormouse_scheduling::adjust(0, Some(Duration::from_micros(100)));
-            live(&target, &tenant, &noted)
-        });
+        let thread = thread::spawn(move || live(&target, &tenant, &noted));
         Self { name: name.to_owned(), latencies, thread }
     }
 

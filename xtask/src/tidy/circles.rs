@@ -12,7 +12,7 @@ use super::source;
 
 /// The folders of the crates whose modules are checked.
 const CRATES: &[&str] =
-    &["autoscaler", "importer", "protocol", "scheduling", "server", "shard", "simulation", "storage", "types", "xtask"];
+    &["autoscaler", "importer", "protocol", "server", "shard", "simulation", "storage", "types", "xtask"];
 
 /// The problems with the arrows of all crates.
 pub(crate) fn circles(files: &[(&str, String)]) -> Vec<String> {

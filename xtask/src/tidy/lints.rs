@@ -7,11 +7,11 @@ use super::{Problem, source};
 /// Paths that may use `unsafe`.
 ///
 /// The record is one allocation behind a thin pointer, the segment a table of such pointers: measurements justify both,
-/// and the fuzz targets run them under the address sanitizer. The scheduler of the system has no safe interface.
-const UNSAFE: &[&str] = &["scheduling/src", "types/src/entry", "types/src/record", "types/src/segment"];
+/// and the fuzz targets run them under the address sanitizer.
+const UNSAFE: &[&str] = &["types/src/entry", "types/src/record", "types/src/segment"];
 
-/// The crates that cannot forbid `unsafe` as a whole.
-const UNSAFE_CRATES: &[&str] = &["dormouse-scheduling", "dormouse-types"];
+/// The one crate that cannot forbid `unsafe` as a whole.
+const UNSAFE_CRATE: &str = "dormouse-types";
 
 const FORBID: &str = "#![forbid(unsafe_code)]";
 
@@ -21,14 +21,14 @@ pub(crate) fn unsafe_code(path: &str, text: &str) -> Vec<Problem> {
     }
     let code = source::code(text);
     let lines = code.lines().enumerate().filter(|(_, line)| source::has_word(line, "unsafe"));
-    lines.map(|(index, _)| Problem::at(index + 1, "`unsafe` belongs to records, segments and threads")).collect()
+    lines.map(|(index, _)| Problem::at(index + 1, "`unsafe` belongs to the record and segment modules")).collect()
 }
 
 /// Checks that every library and program of the workspace forbids `unsafe` at its root.
 pub(crate) fn forbidden_unsafe(metadata: &Value, read: impl Fn(&str) -> String) -> Vec<String> {
     let mut problems = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
-        if UNSAFE_CRATES.iter().any(|name| package["name"] == *name) {
+        if package["name"] == UNSAFE_CRATE {
             continue;
         }
         for target in package["targets"].as_array().into_iter().flatten() {
