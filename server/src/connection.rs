@@ -16,7 +16,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use dormouse_protocol::{Budget, OwnedRequest, Parser, Reply, RequestLimits, Span};
@@ -36,6 +36,7 @@ use crate::node::Node;
 use crate::peer::Peer;
 use crate::session::Session;
 use crate::strangers;
+use crate::turns::QueuePlace;
 use crate::worker::{READ_BYTES, Worker};
 
 /// A client that closes its connection within this time still gets its commands run: it may have closed only its side.
@@ -114,6 +115,17 @@ impl ClientSocket {
 enum End {
     Closed,
     Failed,
+}
+
+/// Waits until the turn of `place` comes, if there is one, and gives it up then. The task is woken too if the client is
+/// killed.
+fn poll_turn(client: &Client, place: &mut Option<Rc<QueuePlace>>, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    if place.as_ref().is_some_and(|place| !place.is_called(cx.waker())) {
+        client.waker.register(cx.waker());
+        return if client.is_killed() { Poll::Ready(Err(End::Closed)) } else { Poll::Pending };
+    }
+    *place = None;
+    Poll::Ready(Ok(()))
 }
 
 /// Serves a connection to its end.
@@ -411,13 +423,7 @@ impl Connection {
             if place.is_none() && !worker.turns.is_free(share) && self.stream.has_bytes(cx) {
                 place = Some(worker.turns.queue(share));
             }
-            if let Some(waiting) = &place {
-                if !waiting.is_called(cx.waker()) {
-                    self.client.waker.register(cx.waker());
-                    return if self.client.is_killed() { Poll::Ready(Err(End::Closed)) } else { Poll::Pending };
-                }
-                place = None;
-            }
+            ready!(poll_turn(&self.client, &mut place, cx))?;
             let mut scratch = worker.scratch.borrow_mut();
             let mut buffer = ReadBuf::new(&mut scratch);
             match self.stream.poll_read(cx, &mut buffer) {
@@ -524,13 +530,7 @@ impl Connection {
             if !std::mem::replace(&mut is_first, false) && place.is_none() && !worker.turns.is_free(share) {
                 place = Some(worker.turns.queue(share));
             }
-            if let Some(waiting) = &place {
-                if !waiting.is_called(cx.waker()) {
-                    self.client.waker.register(cx.waker());
-                    return if self.client.is_killed() { Poll::Ready(Err(End::Closed)) } else { Poll::Pending };
-                }
-                place = None;
-            }
+            ready!(poll_turn(&self.client, &mut place, cx))?;
             while *sent < end {
                 match self.stream.poll_write(cx, &buffer[*sent..end]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(End::Closed)),
