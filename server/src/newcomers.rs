@@ -26,6 +26,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Newcomers {
+    /// How many wait now.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Waits while memory is full, unless many wait already.
     pub async fn wait(&self) {
         if !MEMORY.is_full() {

@@ -20,7 +20,9 @@ fn a_new_client_waits_for_memory_before_it_is_refused() {
         MEMORY.measured(FULL, TOTAL, 1);
         let mut client = bench.connect();
         client.send(&[first]);
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        while bench.node.newcomers.waiting() == 0 {
+            std::thread::yield_now();
+        }
         assert!(client.is_silent(), "it is not refused while memory may become free");
         MEMORY.measured(1 << 30, TOTAL, 1);
         client.expect(reply);
