@@ -181,9 +181,9 @@ fn without_idle(reply: &Reply) -> Reply {
     }
 }
 
-/// What `XINFO` says without times, without what Redis 7.0 does not say or Redis 8 adds, and without the number of nodes
-/// of Redis's radix tree. Redis 7.0 makes a consumer when it is first given an entry. Newer servers
-/// count a group's entries otherwise where some were deleted.
+/// Removes from a reply to `XINFO` the times, the size of Redis's radix tree, and the fields that only some versions have.
+/// Redis 7.0 creates a consumer with its first entry, and newer servers count a group's entries differently after
+/// deletions.
 fn without_times(peer: Kind, reply: &Reply) -> Reply {
     const MOMENTS_FROM: f64 = 1e12;
     const LEFT_OUT: [&[u8]; 12] = [

@@ -316,7 +316,7 @@ impl Session {
         }
     }
 
-    /// Leaves many subscriptions to a thread in the background, since nobody waits for their end.
+    /// Ends many subscriptions on a background thread.
     fn unsubscribe_later(&mut self) {
         let Some(subscriptions) = self.subscriptions.take_if(|all| all.len() > UNSUBSCRIBED_AT_ONCE) else { return };
         let (tenant, client) = (Arc::clone(&self.tenant), Arc::clone(&self.client));

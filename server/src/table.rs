@@ -70,7 +70,7 @@ pub struct LogIn {
 /// The answer of a command that has waited.
 pub struct Answer {
     pub write: Box<dyn FnOnce(&mut Reply) + Send>,
-    /// What it has left in the log, and the log position that must be durable before it may leave.
+    /// Its log entry, and the log position that must be durable before the reply is sent.
     pub left: Left,
 }
 

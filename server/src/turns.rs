@@ -2,7 +2,7 @@
 //!
 //! An event loop runs its tasks in the order in which they become ready. A client would wait for a turn of each busy
 //! connection of its worker, however little its own database asks for. So busy connections wait for each other, and
-//! nobody else waits for more than one of them:
+//! any other connection waits for at most one of them:
 //!
 //! 1. Each turn is charged to the [`Share`] of its database's owner. What was charged a second ago counts half.
 //! 2. A *round* is the work since the event loop last looked at its sockets. While it is short and no connection waits,
@@ -71,7 +71,7 @@ pub struct Turns {
     task: RefCell<Option<Waker>>,
 }
 
-/// What the connections of one owner have had of a worker.
+/// The time that a worker has spent on one owner's connections.
 #[derive(Default)]
 pub struct Share {
     work: Cell<f64>,
@@ -297,7 +297,7 @@ mod tests {
         let (turns, shares) = worker(&[500 * MS]);
         assert!(turns.is_free(&shares[0]));
         turns.share("b");
-        assert!(turns.is_free(&shares[0]), "what it had before was at nobody's expense");
+        assert!(turns.is_free(&shares[0]), "earlier work, while it was alone, does not count");
         turns.charge(&shares[0], 500 * MS);
         assert!(!turns.is_free(&shares[0]));
     }
@@ -359,7 +359,7 @@ mod tests {
                         }
                     });
                 }
-                // One that is gone keeps nobody from its turn.
+                // A closed connection does not block the queue.
                 drop(turns.queue(&shares[0]));
                 while order.borrow().len() < 200 {
                     yield_now().await;

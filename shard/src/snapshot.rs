@@ -94,7 +94,7 @@ impl<'a> Snapshot<'a> {
                     let manifest = Manifest::new(database, identity.seed, 0, identity.created_ms);
                     (Arc::new(manifest).into(), identity)
                 }
-                // What could not be read may be this database's first writes.
+                // The unreadable part of the log may hold this database's first writes.
                 None => match recovered.damage() {
                     Some(problem) => return Err(Error::Store(format!("database {database}: {problem}"))),
                     None => return Ok(None),

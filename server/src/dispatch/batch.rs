@@ -30,7 +30,7 @@ const TIMED_EACH_NS: u64 = 100_000;
 /// Time for which each command of a connection is timed by itself after a slow batch without a known slow command.
 const TIMED_EACH_MS: u64 = 10_000;
 
-/// What the connection must do before the batch can continue.
+/// The connection's next step, after which the batch can continue.
 #[derive(Debug)]
 pub enum Next {
     /// Read more: all complete requests are answered.

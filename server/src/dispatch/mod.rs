@@ -37,7 +37,7 @@ use crate::session::Session;
 use crate::strangers::Neighbourhood;
 use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
 
-/// What became of a request, with the index of its command in the table.
+/// The outcome of a request, with the index of its command in the table.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Ran(usize),
@@ -110,7 +110,7 @@ impl Session {
         }
         reply.set_version(self.version);
         self.leave_out(reply, before);
-        // What a stranger asks belongs to no database.
+        // Requests before authentication belong to no database.
         if self.authenticated {
             let took = (busy + self.elsewhere).saturating_sub(self.nested);
             self.count(fate, is_error, bytes as u64, (reply.len() - before) as u64, (took, busy + self.elsewhere_cpu));

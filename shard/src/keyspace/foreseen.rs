@@ -1,7 +1,7 @@
 //! Keys that are known before their commands run, so that memory can fetch their data meanwhile.
 //!
-//! A look-up in a large table waits twice for memory: for its bucket, then for its record. So whoever parses a window of
-//! requests names all of their keys here first:
+//! A look-up in a large table misses the cache twice: for its bucket, then for its record. So the caller that parses a
+//! window of requests passes all of their keys here first:
 //!
 //! 1. [`Keyspace::foresee`] computes the position of each key, once.
 //! 2. Before a command runs, [`Keyspace::reach`] asks for the buckets of the next keys, for the records of those whose

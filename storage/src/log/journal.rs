@@ -154,7 +154,7 @@ impl Journal {
         self.log.as_ref().map(|registration| &registration.log)
     }
 
-    /// Whether this database has used up its share of the log for now: a batch must end, and wait for its writes.
+    /// Whether this database has used up its share of the log: a batch must end, and wait for its writes.
     pub fn is_over_share(&self) -> bool {
         let Some(Registration { log, outstanding, .. }) = &self.log else { return false };
         outstanding.load(Ordering::Relaxed) > log.limits.share

@@ -153,7 +153,7 @@ fn write_head(reply: &mut Reply, start: usize, streams: usize) {
     }
 }
 
-/// What a consumer asks of one stream.
+/// A consumer's request to one stream.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     /// `>`: entries that no consumer of the group was given.

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// Approximate trimming removes at most so many entries at once, unless a client says otherwise.
 const LIMIT: usize = 100 * NODE_ENTRIES_MAX;
 
-/// What stands before the id of `XADD`.
+/// The options of `XADD`, which precede its id.
 #[derive(Debug, Default)]
 pub struct AddRules {
     pub trim: Option<Trim>,
