@@ -39,6 +39,7 @@ use crate::lane::{Lane, QUEUE_MAX, Queue};
 use crate::places::places;
 use crate::shard::{HeldShard, Shard, ShardGate};
 use crate::topology::{Topology, hold};
+use crate::waiters::Waiters;
 
 /// Attempts to take over from a process that is committing a manifest.
 const TAKE_OVER_ATTEMPTS: usize = 5;
@@ -73,6 +74,8 @@ pub type Meters = Box<dyn Fn() -> Vec<u8> + Send>;
 
 pub struct Database {
     pub shared: Arc<Shared>,
+    /// Clients whose blocking commands have found nothing.
+    pub waiters: Waiters,
     pub engine: Engine,
     /// Its queues on the lanes of the engine.
     pub lane: Queue,
@@ -208,6 +211,7 @@ impl Database {
         }
         let shared = Arc::new(shared);
         let database = Self {
+            waiters: Waiters::new(&shared),
             shared,
             lane: engine.lane.queue(),
             loader: engine.loader.queue(),
@@ -352,6 +356,7 @@ impl Database {
         }
         journal.record(records);
         journal.cover(records);
+        self.waiters.woke();
         self.topology.store(Some(Arc::clone(&topology)));
         self.counters.wakes.fetch_add(1, Ordering::Relaxed);
         self.counters.wake_us_last.store(started.us(), Ordering::Relaxed);

@@ -28,6 +28,7 @@ pub mod snapshot;
 mod sync;
 pub mod topology;
 pub mod upkeep;
+pub mod waiters;
 pub mod window;
 
 pub use dormouse_types::segment::slot_of;

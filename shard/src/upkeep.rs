@@ -167,8 +167,9 @@ impl Database {
         slice
     }
 
-    /// Frees removed records, large ones on the slow lane.
+    /// Frees removed records, large ones on the slow lane. Clients that wait for one of their keys look again.
     fn free_records(&self, records: Vec<Record>) {
+        self.waiters.nudge_stirred();
         let mut graveyard = Graveyard::default();
         for record in records {
             if takes_long_to_free(&record) {

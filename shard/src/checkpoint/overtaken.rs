@@ -27,6 +27,7 @@ impl Database {
         if self.refused.get().is_none() {
             return;
         }
+        self.waiters.nudge_all();
         let Some((_, held)) = self.hold_all().await else { return };
         let contents = self.retire(&held);
         self.publish(None);

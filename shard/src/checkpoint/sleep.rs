@@ -99,6 +99,7 @@ impl Database {
         }
         let contents = self.retire(&held);
         self.publish(None);
+        self.waiters.fell_asleep();
         Some(contents)
     }
 }

@@ -80,10 +80,10 @@ pub fn copied(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     weight(db, request.arg(1))
 }
 
-/// As many elements as the last argument says, of the longest of the counted keys: `ZMPOP` and `LMPOP`.
-pub fn popped(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+/// As many elements as the last argument says, of the longest of the keys whose number is argument `at`: `ZMPOP`.
+pub fn popped(db: &Keyspace<'_>, request: Request<'_>, at: usize) -> usize {
     let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
-    let most = counted_keys(request, 1).map(|key| db.cardinality(key)).max().unwrap_or(0);
+    let most = counted_keys(request, at).map(|key| db.cardinality(key)).max().unwrap_or(0);
     most.min(usize::try_from(count).unwrap_or(0))
 }
 

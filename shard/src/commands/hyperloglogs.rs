@@ -51,7 +51,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Adds elements to a HyperLogLog key. Creates the key if it doesn't exist.",
             )
             .cost(|_, request| 8 * request.len()),
-        Command::new("PFCOUNT", at_least(2), KEYS_COUNTED, Flags::READ, run!(pfcount))
+        Command::new("PFCOUNT", at_least(2), KEYS_COUNTED, Flags::READ.union(Flags::MAY_REPLICATE), run!(pfcount))
             .doc(
                 "2.8.9",
                 "O(1) with a cached count, else O(N) with N being the number of keys, and large constant times.",

@@ -6,12 +6,13 @@ use dormouse_protocol::{Reply, Request};
 use dormouse_types::{End, Item, List};
 
 use crate::commands::args::{Args, Argument, Rest, canonical_integer, integer};
+use crate::commands::blocking::{KeysAndTimeout, Timeout, wait_or};
 use crate::commands::cost::{BYTES_PER_ELEMENT, TURN};
 use crate::commands::elements::{Count, Negatable, write_item};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
-use crate::keyspace::{Change, Keyspace};
+use crate::keyspace::{Change, Keyspace, Offer, Wait};
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = READ.union(Flags::FAST);
@@ -20,6 +21,8 @@ const WRITE_FAST: Flags = WRITE.union(Flags::FAST);
 const GROW: Flags = WRITE.union(Flags::DENY_OOM);
 const GROW_FAST: Flags = GROW.union(Flags::FAST);
 const MOVE: Flags = GROW.union(Flags::BY_KEY);
+const BLOCK_MOVE: Flags = MOVE.union(Flags::BLOCKING);
+const BLOCK_POP: Flags = WRITE.union(Flags::BY_KEY).union(Flags::BLOCKING);
 const POP_SOME: Flags = WRITE.union(Flags::BY_KEY).union(Flags::MOVABLE_KEYS);
 
 const POPS: Access = Access::RW.union(Access::ACCESS).union(Access::DELETE);
@@ -32,6 +35,8 @@ const KEY_DELETE: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::DELETE
 const KEY_POP: &[KeySpec] = &[KeySpec::one(1, POPS)];
 const KEYS_MOVE: &[KeySpec] = &[KeySpec::one(1, POPS), KeySpec::one(2, INSERTS)];
 const KEYS_POP: &[KeySpec] = &[KeySpec::counted(1, POPS)];
+const KEYS_BLOCK: &[KeySpec] = &[KeySpec::range(1, -2, POPS)];
+const KEYS_BLOCK_SOME: &[KeySpec] = &[KeySpec::counted(2, POPS)];
 
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "list",
@@ -134,7 +139,40 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
             "Returns multiple elements from a list after removing them. Deletes the list if the last element was \
              popped.",
-        ).cost(cost_of_lmpop),
+        ).cost(|db, request| cost_of_pops(db, request, 1)),
+        Command::new("BLPOP", at_least(3), KEYS_BLOCK, BLOCK_POP, run!(blpop)).doc(
+            "2.0.0",
+            "O(N) where N is the number of provided keys.",
+            "Removes and returns the first element in a list. Blocks until an element is available otherwise. Deletes \
+             the list if the last element was popped.",
+        )
+        .cost(|db, request| cost_of_first(db, request, End::Head)),
+        Command::new("BRPOP", at_least(3), KEYS_BLOCK, BLOCK_POP, run!(brpop)).doc(
+            "2.0.0",
+            "O(N) where N is the number of provided keys.",
+            "Removes and returns the last element in a list. Blocks until an element is available otherwise. Deletes \
+             the list if the last element was popped.",
+        )
+        .cost(|db, request| cost_of_first(db, request, End::Tail)),
+        Command::new("BLMOVE", exactly(6), KEYS_MOVE, BLOCK_MOVE, run!(blmove)).cost(cost_of_move).needs(bytes_of_move).doc(
+            "6.2.0",
+            "O(1)",
+            "Pops an element from a list, pushes it to another list and returns it. Blocks until an element is available \
+             otherwise. Deletes the list if the last element was moved.",
+        ),
+        Command::new("BRPOPLPUSH", exactly(4), KEYS_MOVE, BLOCK_MOVE, run!(brpoplpush)).cost(cost_of_move).needs(bytes_of_move).doc(
+            "2.2.0",
+            "O(1)",
+            "Pops an element from a list, pushes it to another list and returns it. Block until an element is available \
+             otherwise. Deletes the list if the last element was popped.",
+        ),
+        Command::new("BLMPOP", at_least(5), KEYS_BLOCK_SOME, POP_SOME.union(Flags::BLOCKING), run!(blmpop)).doc(
+            "7.0.0",
+            "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
+            "Pops the first element from one of multiple lists. Blocks until an element is available otherwise. Deletes \
+             the list if the last element was popped.",
+        )
+        .cost(|db, request| cost_of_pops(db, request, 2)),
     ],
 };
 
@@ -340,13 +378,23 @@ fn lmove(
     reply: &mut Reply,
     (source, destination, from, to): (&[u8], &[u8], End, End),
 ) -> Result<()> {
+    if !move_one(db, reply, (source, destination, from, to))? {
+        reply.null();
+    }
+    Ok(())
+}
+
+/// Moves an element from one list to another and replies with it. False: there is none.
+fn move_one(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (source, destination, from, to): (&[u8], &[u8], End, End),
+) -> Result<bool> {
     if source == destination {
         return rotate(db, reply, source, from, to);
     }
-    let Some(moved) = db.read::<List>(source)?.and_then(|list| list.peek(from)).map(Item::to_vec) else {
-        reply.null();
-        return Ok(());
-    };
+    let moved = db.read::<List>(source).map(|list| Some(list?.peek(from)?.to_vec()));
+    let Some(moved) = db.found_waiting(moved)? else { return Ok(false) };
     // Also asked for its error, which must come before anything is changed.
     let exists = db.read::<List>(destination)?.is_some();
     db.call_changes(push_event(to));
@@ -365,12 +413,12 @@ fn lmove(
     })?;
     db.effect(source, &[pop_name(from), source]);
     reply.bulk(&moved);
-    Ok(())
+    Ok(true)
 }
 
 /// Moves an element within one list. The key is never deleted meanwhile, so it keeps its expiry even if the list has no
 /// other element.
-fn rotate(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], from: End, to: End) -> Result<()> {
+fn rotate(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], from: End, to: End) -> Result<bool> {
     db.call_changes(push_event(to));
     let found = db.update_existing(key, |list: &mut List, limits| {
         if let Some(moved) = list.peek(from).map(Item::to_vec) {
@@ -381,15 +429,13 @@ fn rotate(db: &mut Keyspace<'_>, reply: &mut Reply, key: &[u8], from: End, to: E
             reply.bulk(&moved);
         }
         Change::Yes(())
-    })?;
-    match found {
-        Some(()) => {
-            db.tell(pop_event(from), key);
-            db.effect(key, &[b"LMOVE", key, key, end_name(from), end_name(to)]);
-        }
-        None => reply.null(),
+    });
+    let is_found = db.found_waiting(found)?.is_some();
+    if is_found {
+        db.tell(pop_event(from), key);
+        db.effect(key, &[b"LMOVE", key, key, end_name(from), end_name(to)]);
     }
-    Ok(())
+    Ok(is_found)
 }
 
 /// `RPOPLPUSH source destination`
@@ -399,23 +445,111 @@ fn rpoplpush(db: &mut Keyspace<'_>, reply: &mut Reply, (source, destination): (&
 
 /// `LMPOP numkeys key [key ...] <LEFT | RIGHT> [COUNT count]`
 fn lmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (keys, end, count): (Keys<'_>, End, PopAtMost)) -> Result<()> {
+    if !pop_some(db, reply, keys, end, count)? {
+        reply.null_array();
+    }
+    Ok(())
+}
+
+/// Pops elements from the first of the keys that has some. False: none has.
+fn pop_some(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    keys: Keys<'_>,
+    end: End,
+    PopAtMost(count): PopAtMost,
+) -> Result<bool> {
     db.call_changes(pop_event(end));
     for key in keys.0.iter() {
+        if !db.looks_at(key) {
+            continue;
+        }
         let popped = db.update_existing(key, |list: &mut List, limits| {
-            let popped = count.0.min(list.len());
+            let popped = count.min(list.len());
             reply.array(2);
             reply.bulk(key);
             write_end(reply, list, end, popped);
             list.drop_end(end, popped, limits);
             Change::Yes(popped)
-        })?;
-        if let Some(popped) = popped {
+        });
+        if let Some(popped) = db.found_waiting(popped)? {
             db.effect(key, &[pop_name(end), key, itoa::Buffer::new().format(popped).as_bytes()]);
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// `BLPOP key [key ...] timeout`
+fn blpop(db: &mut Keyspace<'_>, reply: &mut Reply, (wanted,): (KeysAndTimeout<'_>,)) -> Result<()> {
+    pop_or_wait(db, reply, wanted, End::Head)
+}
+
+/// `BRPOP key [key ...] timeout`
+fn brpop(db: &mut Keyspace<'_>, reply: &mut Reply, (wanted,): (KeysAndTimeout<'_>,)) -> Result<()> {
+    pop_or_wait(db, reply, wanted, End::Tail)
+}
+
+fn pop_or_wait(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    KeysAndTimeout { keys, timeout }: KeysAndTimeout<'_>,
+    end: End,
+) -> Result<()> {
+    let timeout_ms = timeout.after(db.now())?;
+    db.call_changes(pop_event(end));
+    for key in keys.iter() {
+        if !db.looks_at(key) {
+            continue;
+        }
+        let popped = db.update_existing(key, |list: &mut List, limits| {
+            reply.array(2);
+            reply.bulk(key);
+            list.pop(end, limits, |item| write_item(reply, item));
+            Change::Yes(())
+        });
+        if db.found_waiting(popped)?.is_some() {
+            db.effect(key, &[pop_name(end), key]);
             return Ok(());
         }
     }
-    reply.null_array();
-    Ok(())
+    wait_or(db, reply, Wait::new(Offer::List, timeout_ms), Reply::null_array)
+}
+
+/// `BLMOVE source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout`
+fn blmove(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (source, destination, from, to, timeout): (&[u8], &[u8], End, End, Timeout),
+) -> Result<()> {
+    let timeout_ms = timeout.after(db.now())?;
+    if move_one(db, reply, (source, destination, from, to))? {
+        return Ok(());
+    }
+    let wait = Wait { moves: true, ..Wait::new(Offer::List, timeout_ms) };
+    wait_or(db, reply, wait, Reply::null)
+}
+
+/// `BRPOPLPUSH source destination timeout`
+fn brpoplpush(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (source, destination, timeout): (&[u8], &[u8], Timeout),
+) -> Result<()> {
+    blmove(db, reply, (source, destination, End::Tail, End::Head, timeout))
+}
+
+/// `BLMPOP timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]`
+fn blmpop(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    (timeout, keys, end, count): (Timeout, Keys<'_>, End, PopAtMost),
+) -> Result<()> {
+    let timeout_ms = timeout.after(db.now())?;
+    if pop_some(db, reply, keys, end, count)? {
+        return Ok(());
+    }
+    wait_or(db, reply, Wait::new(Offer::List, timeout_ms), Reply::null_array)
 }
 
 fn write_items<'a>(reply: &mut Reply, items: impl ExactSizeIterator<Item = Item<'a>>) {
@@ -476,12 +610,18 @@ fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
     cost_of_end(db, request.arg(1), end, usize::try_from(count).unwrap_or(0))
 }
 
-/// The same of the costlier end of any of the keys.
-fn cost_of_lmpop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+/// An element of any of the keys, the last argument not counted.
+fn cost_of_first(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
+    let keys = request.iter().take(request.len() - 1).skip(1);
+    keys.map(|key| cost_of_end(db, key, end, 1)).max().unwrap_or(0)
+}
+
+/// The same of the costlier end of any of the keys, whose number is argument `at`.
+fn cost_of_pops(db: &Keyspace<'_>, request: Request<'_>, at: usize) -> usize {
     let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
     let count = usize::try_from(count).unwrap_or(0);
     let of = |key| cost_of_end(db, key, End::Head, count).max(cost_of_end(db, key, End::Tail, count));
-    cost::counted_keys(request, 1).map(of).max().unwrap_or(0)
+    cost::counted_keys(request, at).map(of).max().unwrap_or(0)
 }
 
 /// Up to `count` elements from one end. The reply of a write cannot be moved to another thread afterwards, so their

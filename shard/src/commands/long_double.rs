@@ -7,8 +7,8 @@
 //! 1. with a power above 0 it is an integer, printed from its big decimal form;
 //! 2. below, `mantissa * 10^17` fits 128 bits, and a shift with ties to even leaves the integer of all digits.
 
-use rustc_apfloat::Float;
 use rustc_apfloat::ieee::X87DoubleExtended;
+use rustc_apfloat::{Float, Round};
 
 /// Redis reads numbers into a buffer of this many bytes, the terminator included.
 const TEXT_MAX: usize = 5 * 1024;
@@ -41,6 +41,12 @@ impl LongDouble {
             magnitude(digits)?
         };
         Some(Self(if is_negative { -magnitude } else { magnitude }))
+    }
+
+    /// A thousand times it, rounded up; saturates beyond 128 bits.
+    pub fn thousandfold(self) -> i128 {
+        let thousand = Self::from_integer(1000).0;
+        (self.0 * thousand).value.to_i128_r(128, Round::TowardPositive, &mut false).value
     }
 
     pub fn from_integer(value: i64) -> Self {

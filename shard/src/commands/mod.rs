@@ -10,6 +10,7 @@ pub(crate) mod elements;
 pub mod row;
 
 mod bitmaps;
+pub mod blocking;
 mod dump;
 #[cfg(test)]
 mod events_tests;
@@ -88,7 +89,8 @@ macro_rules! run {
 }
 pub(crate) use run;
 
-/// Runs one command whose arity has been checked, and writes exactly one reply, or none if it needs a place loaded first.
+/// Runs one command whose arity has been checked, and writes exactly one reply, or none if it needs a place loaded first
+/// or [waits](Keyspace::take_wait).
 ///
 /// # Errors
 /// The place that must be loaded before the command is run again. Nothing was changed.

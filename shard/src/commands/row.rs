@@ -57,6 +57,10 @@ bitflags! {
         const WHILE_SUBSCRIBED = 1 << 34;
         /// Its reply says that long work is done. It has a bound of its own, or none, as its clients know.
         const PATIENT = 1 << 35;
+        /// Run even while `CLIENT PAUSE` holds back all commands.
+        const WHILE_PAUSED = 1 << 36;
+        /// It is no write, but has effects elsewhere: a pause of writes holds it back.
+        const MAY_REPLICATE = 1 << 37;
     }
 }
 

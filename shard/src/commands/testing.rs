@@ -191,7 +191,7 @@ fn words(line: &str) -> Vec<Vec<u8>> {
 }
 
 /// A reply as text.
-fn show(reply: &Response) -> String {
+pub(crate) fn show(reply: &Response) -> String {
     let many = |items: &[Response]| items.iter().map(show).collect::<Vec<_>>().join(" ");
     match reply {
         Response::Line('-', text) => format!("(error) {text}"),

@@ -17,11 +17,12 @@ use dormouse_protocol::{Parsed, Parser, Reply, Request, Span};
 use super::ahead::{self, Ahead, Waiting};
 use super::budget::{self, Fit, TurnBudget};
 use super::route::{self, slot_of};
+use super::serving::{Replies, serve};
 use super::step::{Admission, missing, run_one};
 use super::{step, try_hold};
 use crate::commands::{Row, Run};
 use crate::database::Database;
-use crate::keyspace::{Contents, Keyspace, Left};
+use crate::keyspace::{Asked, Contents, Keyspace, Left};
 use dormouse_storage::stopwatch::Stopwatch;
 
 /// Replies beyond this are sent before the batch goes on: a pipeline must not pile up gigabytes.
@@ -143,9 +144,10 @@ pub fn run<'i, F: Front>(
     let Asker { select, no_touch, now_ms, seed } = asker;
     let mut db = Keyspace::new([&mut *contents], &database.shared, select, now_ms, seed);
     db.no_touch(no_touch);
+    db.ask(Asked::MayWait);
     db.set_foreseen(std::mem::take(&mut ahead.foreseen));
     let admission = Admission::new(&db, std::slice::from_ref(&held));
-    let (mut operations, mut freed) = (0, 0);
+    let (mut operations, mut freed, mut replies) = (0, 0, Replies::default());
     let mut at = 0;
     let stop = 'windows: loop {
         let belongs = |row: &Row, request: Request<'_>| single || route::belongs(row, request, range);
@@ -163,6 +165,10 @@ pub fn run<'i, F: Front>(
                 parser.restart();
                 break 'windows Stop::Wait;
             }
+            if !single && database.waiters.has_moves() && !route::follows_within(database, row, request, range) {
+                parser.restart();
+                break 'windows Stop::Wait;
+            }
             let cost = budget::cost(&db, row, request);
             match budget.take(cost) {
                 Fit::Now => {}
@@ -173,10 +179,14 @@ pub fn run<'i, F: Front>(
             }
             let before = reply.len();
             let mark = front.begin(entry, end - at, cost);
-            if run_one(&mut db, &admission, (row, run), request, reply).is_err() || reply.was_deferred(before) {
+            if run_one(&mut db, &admission, (row, run), request, reply).is_err()
+                || reply.was_deferred(before)
+                || db.has_wait()
+            {
                 parser.restart();
                 break 'windows Stop::Wait;
             }
+            budget.spend(serve(&mut db, database, &mut replies));
             budget.spend((reply.len() - before) / budget::BYTES_PER_ELEMENT);
             if db.freed_bytes() != freed {
                 budget.spend((db.freed_bytes() - freed) / budget::FREED_BYTES_PER_ELEMENT);
@@ -186,7 +196,7 @@ pub fn run<'i, F: Front>(
             operations += 1;
             at = end;
             if db.is_laden() {
-                front.left(db.finish(), reply.len());
+                front.left(step::finish(&mut db, database, &mut replies), reply.len());
                 if database.shared.journal.is_over_share() {
                     // The rest waits, so that other databases need not wait for it.
                     parser.restart();
@@ -200,7 +210,7 @@ pub fn run<'i, F: Front>(
         }
     };
     let (hits, misses) = (db.hits, db.misses);
-    front.left(step::finish(&mut db, database), reply.len());
+    front.left(step::finish(&mut db, database, &mut replies), reply.len());
     ahead.foreseen = db.take_foreseen();
     drop(db);
     contents.load.operations += operations;

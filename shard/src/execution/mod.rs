@@ -11,7 +11,8 @@
 //! 5. *Residency*: if a place that the plan needs is not in memory, let the locks go, load the place and start over.
 //! 6. *Admission*: refuse writes that the log or the memory limit cannot take. If memory has to become free first, or large writes
 //!    of others to reach the disk before a large one, let the locks go, wait for it and start over.
-//! 7. *Call* each command.
+//! 7. *Call* each command, and those of the waiters whose keys become ready ([`serving`]). A blocking command that finds
+//!    nothing becomes a waiter ([`crate::waiters`]).
 //! 8. *Finish*: the effects of the whole plan become one entry of the log, appended under the locks.
 //! 9. *Answer* with the replies and with the end of the log that must be durable before they may leave ([`Left`]).
 //!
@@ -33,6 +34,7 @@ pub mod inline;
 pub mod lent;
 pub mod plan;
 pub mod route;
+mod serving;
 pub mod step;
 pub mod turn;
 
@@ -46,21 +48,23 @@ use futures::channel::oneshot;
 use parking_lot::MutexGuard;
 use smallvec::SmallVec;
 
-pub use self::plan::{Ended, Outcome, Plan, PlannedCommand, Ran, Step, Witness};
+pub use self::plan::{Blocking, Ended, Outcome, Plan, PlannedCommand, Ran, ServedCommand, Step, Witness};
 pub use self::turn::{Caller, Turn, Waits};
 pub use crate::commands::Context;
 
 use self::budget::Estimate;
 use self::route::Shards;
+use self::serving::Replies;
 use self::step::Admission;
 use crate::commands::{self, Flags};
 use crate::database::Database;
 use crate::error::Error;
 use crate::gate::Job;
 use crate::keyspace::eviction::NoRoom;
-use crate::keyspace::{ALL_INDEXES, Contents, Fault, Keyspace};
+use crate::keyspace::{ALL_INDEXES, Asked, Contents, Fault, Keyspace};
 use crate::shard::{HeldShard, ShardGate};
 use crate::topology::{Topology, hold};
+use crate::waiters::{ClaimedWaiter, Waiter};
 use dormouse_storage::log::Lsn;
 use dormouse_storage::stopwatch::{CpuStopwatch, Stopwatch};
 
@@ -97,6 +101,9 @@ enum Seat {
 /// When the database cannot be woken, a place cannot be loaded, or the turn does not come in time. The plan was not run.
 pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -> Result<Outcome, Error> {
     let mut seat = if plan.is_slow() { Seat::Lane } else { Seat::Worker };
+    if let Some(waiter) = parked(database, plan) {
+        return Ok(Outcome { blocked: Some(waiter), ..Outcome::of(Ended::Done) });
+    }
     loop {
         let topology = turn.wait(Waits::Wake, database.awake()).await??;
         if plan.needs_all() {
@@ -116,6 +123,14 @@ pub async fn run(database: &Arc<Database>, plan: &Arc<Plan>, turn: &Arc<Turn>) -
             Try::Rerouted => {}
             Try::Long => seat = Seat::Lane,
         }
+    }
+}
+
+/// The waiter that a plan's command becomes without waking its database.
+fn parked(database: &Database, plan: &Plan) -> Option<Arc<Waiter>> {
+    match plan.blocking {
+        Blocking::First if !database.is_awake() => database.waiters.park(&plan.candidate()?),
+        _ => None,
     }
 }
 
@@ -141,7 +156,7 @@ struct Attempt {
 
 impl Attempt {
     fn new(database: &Arc<Database>, topology: Arc<Topology>, plan: &Arc<Plan>) -> Self {
-        let shards = route::shards(&topology, plan);
+        let shards = route::shards(database, &topology, plan);
         Self { database: Arc::clone(database), topology, plan: Arc::clone(plan), shards }
     }
 
@@ -220,15 +235,25 @@ impl Attempt {
         if contents.len() != shards.len() || !contents.iter().zip(shards).all(is_current) {
             return Try::Rerouted;
         }
+        // A client may have begun to wait for one of its keys since: see [`crate::waiters`].
+        if topology.shards.len() > 1
+            && database.waiters.has_moves()
+            && !route::shards(database, topology, plan).iter().all(|shard| shards.contains(shard))
+        {
+            return Try::Rerouted;
+        }
         let now_ms = plan.asked_ms.max((database.engine.clock)());
         let parts = contents.iter_mut().map(|contents| &mut **contents);
         let mut db = Keyspace::new(parts, &database.shared, plan.first_select(), now_ms, plan.seed);
         let admission = Admission::new(&db, held);
         let mut tried = self.attempt(&mut db, &admission, seat);
+        let mut replies = Replies::told(plan.witness.is_some());
+        serving::serve(&mut db, database, &mut replies);
         // In any case: keys that have expired on the way are freed elsewhere, and leave their effects.
-        let left = step::finish(&mut db, database);
+        let left = step::finish(&mut db, database, &mut replies);
         if let Try::Done(outcome) = &mut tried {
             outcome.left = left;
+            outcome.served = replies.take_told();
             if let Some(witness) = plan.witness.as_ref().filter(|_| outcome.ended == Ended::Done) {
                 witness.ran(outcome, now_ms);
             }
@@ -260,15 +285,44 @@ impl Attempt {
         if matches!(plan.is_touched(db), Ok(true)) {
             return Try::Done(Outcome::of(Ended::Changed));
         }
+        let claim = match &plan.blocking {
+            Blocking::Again(waiter) => match waiter.claim() {
+                Some(claim) => Some(claim),
+                None => return Try::Done(Outcome { blocked: Some(Arc::clone(waiter)), ..Outcome::of(Ended::Done) }),
+            },
+            Blocking::First | Blocking::No => None,
+        };
         match call_all(db, plan, seat) {
             Err(fault) => Try::Fault(fault),
             Ok(mut outcome) => {
                 if outcome.replies.was_deferred(outcome.start) {
                     return Try::Long;
                 }
+                outcome.blocked = self.settle_wait(db, claim);
                 (outcome.hits, outcome.misses) = (db.hits, db.misses);
                 Try::Done(outcome)
             }
+        }
+    }
+
+    /// Registers a command that waits, or serves one that has waited and has a reply now. Returns the waiter that goes on
+    /// waiting.
+    fn settle_wait(&self, db: &mut Keyspace<'_>, claim: Option<ClaimedWaiter>) -> Option<Arc<Waiter>> {
+        let waiters = &self.database.waiters;
+        match (&self.plan.blocking, db.take_wait(), claim) {
+            (Blocking::First, Some(wait), _) => Some(waiters.register(self.plan.candidate()?, *wait)),
+            (Blocking::Again(waiter), wait, Some(claim)) => {
+                // Those behind it have been passed over for it.
+                waiter.follow_nudge();
+                serving::continue_after(db, waiter);
+                if wait.is_some() {
+                    return Some(Arc::clone(waiter));
+                }
+                waiters.remove(waiter);
+                claim.serve();
+                None
+            }
+            _ => None,
         }
     }
 }
@@ -333,6 +387,11 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
     outcome.steps.reserve_exact(plan.steps.len());
     let mut mark = Duration::ZERO;
     let started = Stopwatch::start();
+    db.ask(match plan.blocking {
+        Blocking::No => Asked::Now,
+        Blocking::First => Asked::MayWait,
+        Blocking::Again(_) => Asked::Again,
+    });
     for step in &plan.steps {
         match step {
             Step::Command(PlannedCommand { row, run, request, context }) => {
@@ -379,3 +438,5 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
 mod costs;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;

@@ -12,6 +12,7 @@ use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
 use crate::keyspace::{Fault, Keyspace, Left};
+use crate::waiters::{Candidate, Waiter};
 
 /// Commands over one database that run as one: under the same locks, with one entry in the log.
 #[derive(Debug)]
@@ -26,8 +27,22 @@ pub struct Plan {
     pub witness: Option<Witness>,
     /// A limit on the memory of its replies; `None`: no limit.
     pub budget: Option<Arc<dyn Budget>>,
+    /// For a plan of one command: what it does if that finds nothing and would wait.
+    pub blocking: Blocking,
     /// Its replies are in an array of this length, perhaps with others between them.
     pub array: Option<usize>,
+}
+
+/// Whether the command of a plan may wait.
+#[derive(Debug, Clone, Default)]
+pub enum Blocking {
+    /// It replies at once, as in a transaction or a script.
+    #[default]
+    No,
+    /// Its client becomes a waiter.
+    First,
+    /// It has waited, and waits on if it finds nothing.
+    Again(Arc<Waiter>),
 }
 
 /// One step of a plan.
@@ -67,6 +82,10 @@ pub struct Outcome {
     pub replies: Reply,
     /// Where the first of them begins.
     pub start: usize,
+    /// The waiter that its command has become or still is, or that was served meanwhile. There is no reply then.
+    pub blocked: Option<Arc<Waiter>>,
+    /// The commands that were run for waiters, in order, if the plan has a witness.
+    pub served: Vec<ServedCommand>,
     /// The outcome of each step; empty unless it ran.
     pub steps: Vec<Ran>,
     /// The log entries that the replies wait for.
@@ -88,6 +107,14 @@ pub enum Ended {
     Refused(Error),
 }
 
+/// A waiter's command that was run for a key that had become ready.
+#[derive(Debug)]
+pub struct ServedCommand {
+    pub waiter: Arc<Waiter>,
+    pub key: Box<[u8]>,
+    pub reply: Vec<u8>,
+}
+
 /// A step that has run.
 #[derive(Debug)]
 pub enum Ran {
@@ -102,7 +129,16 @@ pub enum Ran {
 
 impl Plan {
     pub fn new(asked_ms: u64, seed: u64) -> Self {
-        Self { steps: SmallVec::new(), watching: None, asked_ms, seed, witness: None, budget: None, array: None }
+        Self {
+            steps: SmallVec::new(),
+            watching: None,
+            asked_ms,
+            seed,
+            witness: None,
+            budget: None,
+            blocking: Blocking::No,
+            array: None,
+        }
     }
 
     /// A plan of one command.
@@ -117,6 +153,13 @@ impl Plan {
             Step::Command(command) => Some(command),
             Step::Watch { .. } | Step::Count => None,
         })
+    }
+
+    /// Its command as a waiter's, if it may wait.
+    pub(super) fn candidate(&self) -> Option<Candidate> {
+        let PlannedCommand { row, run, request, context } = self.commands().next()?;
+        let (row, run, request, context) = (*row, *run, request.clone(), *context);
+        Some(Candidate { row, run, request, context, budget: self.budget.clone() })
     }
 
     pub(super) fn any(&self, flags: Flags) -> bool {
@@ -188,6 +231,8 @@ impl Outcome {
             ended,
             replies: Reply::default(),
             start: 0,
+            blocked: None,
+            served: Vec::new(),
             steps: Vec::new(),
             left: Left::default(),
             hits: 0,

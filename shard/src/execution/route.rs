@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::plan::{Plan, Step};
 use crate::commands::{self, Flags, Row};
+use crate::database::Database;
 use crate::topology::Topology;
 pub use dormouse_types::segment::slot_of;
 
@@ -21,8 +22,16 @@ pub fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> boo
     row.key_indexes(request).all(|key| (first..end).contains(&slot_of(request.arg(key))))
 }
 
-/// The shards that a plan needs: those of all keys that it names or watches.
-pub(super) fn shards(topology: &Topology, plan: &Plan) -> Shards {
+/// Whether all keys that waiters would write if a request makes its keys ready are in the slots from `first` to before
+/// `end`.
+pub fn follows_within(database: &Database, row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {
+    let mut keys: Vec<Box<[u8]>> = row.key_indexes(request).map(|key| request.arg(key).into()).collect();
+    database.waiters.follow(&mut keys) && keys.iter().all(|key| (first..end).contains(&slot_of(key)))
+}
+
+/// The shards that a plan needs: those of all keys that it names or watches, or that waiters would write if those became
+/// ready.
+pub(super) fn shards(database: &Database, topology: &Topology, plan: &Plan) -> Shards {
     if topology.shards.len() == 1 {
         return Shards::from_slice(&[0]);
     }
@@ -46,6 +55,14 @@ pub(super) fn shards(topology: &Topology, plan: &Plan) -> Shards {
     }
     if let Some(watching) = plan.watching.as_ref().filter(|_| !plan.adds_watches()) {
         shards.extend(watching.keys().iter().map(|(_, key)| topology.of_key(key)));
+    }
+    if !all && database.waiters.has_moves() {
+        let requests = plan.commands().map(|command| (command.row, command.request.as_request()));
+        let named =
+            requests.flat_map(|(row, request)| row.key_indexes(request).map(move |key| request.arg(key).into()));
+        let mut keys: Vec<Box<[u8]>> = named.collect();
+        all = !database.waiters.follow(&mut keys);
+        shards.extend(keys.iter().map(|key| topology.of_key(key)));
     }
     if all {
         return (0..topology.shards.len()).collect();

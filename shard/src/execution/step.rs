@@ -3,6 +3,7 @@
 use dormouse_protocol::{Reply, Request};
 
 use super::plan::Plan;
+use super::serving::Replies;
 use crate::commands::{self, Flags, Row, Run};
 use crate::database::Database;
 use crate::error::Error;
@@ -153,11 +154,14 @@ pub(super) fn run_one(
 }
 
 /// Ends the work under the locks: its effects become one entry of the log. Big values that it dropped are freed
-/// elsewhere.
+/// elsewhere. The replies of served waiters leave.
 #[inline]
-pub(super) fn finish(db: &mut Keyspace<'_>, database: &Database) -> Left {
+pub(super) fn finish(db: &mut Keyspace<'_>, database: &Database, replies: &mut Replies) -> Left {
     if let Some(dead) = db.take_graveyard() {
         database.free(dead);
     }
-    db.finish()
+    let left = db.finish();
+    replies.deliver(left);
+    database.waiters.nudge_stirred();
+    left
 }

@@ -33,7 +33,7 @@ fn plan(queue: &[&str]) -> Plan {
     plan
 }
 
-fn database(runtime: &Handle) -> Engine {
+pub(super) fn engine(runtime: &Handle) -> Engine {
     Engine {
         store: Arc::new(Store::memory()),
         lane: Lane::new("lane", 1, 0).expect("a thread"),
@@ -179,7 +179,7 @@ fn a_command_that_takes_more_than_a_turn_is_not_short() {
 #[test]
 fn a_plan_that_is_not_short_runs_on_the_lane() {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
-    let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
+    let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
     let elements: Vec<String> = (0..TURN).map(|n| n.to_string()).collect();
     let fill = format!("RPUSH long {}", elements.join(" "));
     for (queue, lane) in [
@@ -215,7 +215,7 @@ fn a_plan_that_is_not_short_runs_on_the_lane() {
 #[test]
 fn a_queue_that_swaps_indexes_is_loaded_before_it_runs() {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
-    let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
+    let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
     let in_index = |select: u8, queue: &[&str]| {
         let mut plan = plan(queue);
         for step in &mut plan.steps {
@@ -277,7 +277,7 @@ impl Front for Tables {
 #[test]
 fn a_batch_ends_its_turn_when_its_budget_is_spent() {
     let runtime = Builder::new_current_thread().build().expect("a runtime");
-    let database = runtime.block_on(Database::open("test", 7, database(runtime.handle())));
+    let database = runtime.block_on(Database::open("test", 7, engine(runtime.handle())));
     let length = TURN - 20;
     let elements: Vec<String> = (0..length).map(|n| n.to_string()).collect();
     // Each half fits into a turn: the thread of a lane may release the lock only after it has answered.

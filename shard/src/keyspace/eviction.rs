@@ -267,7 +267,7 @@ impl Contents {
             let mut dropped = Vec::with_capacity(least_liked.len());
             for (position, key) in least_liked {
                 if let Some(record) = index.remove(position, &key, true, &placement) {
-                    shared.changed(Some(KeyEvent::EVICTED), select as u8, &key);
+                    shared.dropped(KeyEvent::EVICTED, select as u8, &key);
                     dropped.push((select as u8, position, record));
                 }
             }

@@ -86,7 +86,7 @@ impl Contents {
             let (keyspace, before) = (index.id, slice.removed.len());
             let next = index.sweep(from, now_ms, records, &placement, steps, &mut slice);
             let removed = &slice.removed[before..];
-            removed.iter().for_each(|record| shared.changed(Some(KeyEvent::EXPIRED), select, record.key()));
+            removed.iter().for_each(|record| shared.dropped(KeyEvent::EXPIRED, select, record.key()));
             if records && !removed.is_empty() {
                 self.log_removed(shared, now_ms, keyspace, removed);
             }

@@ -34,6 +34,7 @@ mod strings;
 #[cfg(test)]
 pub(crate) mod testing;
 mod text;
+pub mod waiting;
 mod whole;
 
 use std::sync::Arc;
@@ -57,6 +58,7 @@ pub use keys::Taken;
 pub use recording::Left;
 pub use settings::{EngineSettings, Eviction, Shared};
 pub use text::{Text, kind_of};
+pub use waiting::{Asked, Offer, ReadyKey, Wait};
 
 pub use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Shown};
 pub use dormouse_types::Limits;
@@ -114,6 +116,11 @@ pub struct Keyspace<'a> {
     freed_bytes: usize,
     pub hits: u64,
     pub misses: u64,
+    asked: Asked,
+    /// The last command waits.
+    wait: Option<Box<Wait>>,
+    /// Keys that have changed and are waited for.
+    ready: Vec<ReadyKey>,
     keep_access: bool,
     /// The value of `keep_access` at the beginning of each command.
     no_touch: bool,
@@ -150,6 +157,9 @@ impl<'a> Keyspace<'a> {
             freed_bytes: 0,
             hits: 0,
             misses: 0,
+            asked: Asked::Now,
+            wait: None,
+            ready: Vec::new(),
             keep_access: false,
             no_touch: false,
         }
@@ -199,6 +209,10 @@ impl<'a> Keyspace<'a> {
     /// `CLIENT NO-TOUCH`: only `TOUCH` itself changes access clocks.
     pub fn no_touch(&mut self, on: bool) {
         self.no_touch = on;
+    }
+
+    pub fn is_no_touch(&self) -> bool {
+        self.no_touch
     }
 
     // ---- one command ------------------------------------------------------------------------------------------------
@@ -278,6 +292,7 @@ impl<'a> Keyspace<'a> {
             let record = self.shards[at].index_mut(select)?.remove(position, key, dirty, &placement);
             self.shared.expired.fetch_add(1, Ordering::Relaxed);
             self.shared.changed(Some(KeyEvent::EXPIRED), select, key);
+            self.note_ready(key);
             self.bury(record);
             if self.shared.journal.is_recording() {
                 // A later command's time may be before this one's, as it waited or another worker's clock is behind:
@@ -369,6 +384,7 @@ impl<'a> Keyspace<'a> {
     fn changed(&mut self, event: Option<KeyEvent>, key: &[u8]) {
         self.changes += 1;
         self.shared.changed(event, self.select, key);
+        self.note_ready(key);
     }
 
     /// Reports `event` for `key` too, beside the event of the change itself.

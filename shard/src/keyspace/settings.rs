@@ -14,6 +14,7 @@ use dormouse_types::segment::SlotPlacement;
 use super::changes::{KeyEvent, Listener, Watches};
 use super::damage::CheckpointDamage;
 use super::graveyard::{Dead, Graveyard, Parked};
+use super::waiting::Interest;
 use crate::error::{Error, Result};
 use crate::memory::{MEMORY, Memory};
 
@@ -76,6 +77,7 @@ pub struct Shared {
     /// The end in the log of the last write that replies wait for.
     pub told: AtomicU64,
     pub watches: Arc<Watches>,
+    pub interest: Interest,
     pub listener: Listener,
     pub parked: Parked,
     /// The damage that keeps it from being stored.
@@ -103,6 +105,7 @@ impl Shared {
             chance: AtomicU64::new(seed),
             told: AtomicU64::new(0),
             watches: Arc::default(),
+            interest: Interest::default(),
             listener: Listener::default(),
             parked: Parked::default(),
             damage: CheckpointDamage::default(),
@@ -139,6 +142,12 @@ impl Shared {
         if let Some(event) = event {
             self.listener.tell(event, select, key);
         }
+    }
+
+    /// Reports that `key` is gone without a command: it has expired or was evicted.
+    pub(super) fn dropped(&self, event: KeyEvent, select: u8, key: &[u8]) {
+        self.changed(Some(event), select, key);
+        self.interest.stir(select, key);
     }
 
     /// Parks a dropped object, which counts in the memory of the database until the checkpoint has ended. Returns it if

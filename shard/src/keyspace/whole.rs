@@ -148,6 +148,7 @@ impl Keyspace<'_> {
         let id = self.shared.next_id.fetch_add(1, Ordering::SeqCst);
         let shared = self.shared;
         shared.watches.touch_all(|of| of == select, |_, key| self.may_hold(select, key));
+        shared.interest.stir_indexes(1 << select);
         for at in 0..self.shards.len() {
             let shard = &mut self.shards[at];
             shard.ids[usize::from(select)] = id;
@@ -188,6 +189,7 @@ impl Keyspace<'_> {
         self.expire_watched(b, a);
         let changed = |_: u8, key: &[u8]| self.may_hold(a, key) || self.may_hold(b, key);
         self.shared.watches.touch_all(|of| of == a || of == b, changed);
+        self.shared.interest.stir_indexes(1 << a | 1 << b);
         self.shards.iter_mut().for_each(|shard| shard.swap(a, b));
         self.swap_followed(a, b);
         self.changes += 1;

@@ -7,11 +7,12 @@ use dormouse_types::{Item, SortedSet};
 
 use super::{write_header, write_member};
 use crate::commands::args::{Args, Argument, Last, Rest, canonical_integer, integer};
+use crate::commands::blocking::{KeysAndTimeout, Timeout, wait_or};
 use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
 use crate::commands::elements::{Count, Negatable, Selection, write_item, write_repeatedly};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
-use crate::keyspace::{Change, Keyspace};
+use crate::keyspace::{Change, Keyspace, Offer, Wait};
 
 /// Which end of the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +33,21 @@ pub fn zpopmax(db: &mut Keyspace<'_>, reply: &mut Reply, (key, Last(count)): (&[
 
 /// `ZMPOP numkeys key [key ...] <MIN | MAX> [COUNT count]`
 pub fn zmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (pops,): (Pops<'_>,)) -> Result<()> {
-    db.call_changes(KeyEvent::sorted_set(if pops.end == End::Min { "zpopmin" } else { "zpopmax" }));
+    if !pop_some(db, reply, pops)? {
+        reply.null_array();
+    }
+    Ok(())
+}
+
+/// Pops members from the first of the keys that has some. False: none has.
+fn pop_some(db: &mut Keyspace<'_>, reply: &mut Reply, pops: Pops<'_>) -> Result<bool> {
+    db.call_changes(pop_event(pops.end));
     for key in pops.keys.iter() {
-        let Some(len) = db.read::<SortedSet>(key)?.map(SortedSet::len) else { continue };
+        if !db.looks_at(key) {
+            continue;
+        }
+        let len = db.read::<SortedSet>(key).map(|set| set.map(SortedSet::len));
+        let Some(len) = db.found_waiting(len)? else { continue };
         let count = pops.count.min(len);
         db.update_existing(key, |set: &mut SortedSet, _| {
             reply.array(2);
@@ -49,12 +62,73 @@ pub fn zmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (pops,): (Pops<'_>,)) -> 
             set.remove_ranks(ends, |_, _| {});
             Change::Yes(())
         })?;
-        let name: &[u8] = if pops.end == End::Min { b"ZPOPMIN" } else { b"ZPOPMAX" };
-        db.effect(key, &[name, key, itoa::Buffer::new().format(count).as_bytes()]);
+        db.effect(key, &[pop_name(pops.end), key, itoa::Buffer::new().format(count).as_bytes()]);
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+/// `BZPOPMIN key [key ...] timeout`
+pub fn bzpopmin(db: &mut Keyspace<'_>, reply: &mut Reply, (wanted,): (KeysAndTimeout<'_>,)) -> Result<()> {
+    pop_or_wait(db, reply, wanted, End::Min)
+}
+
+/// `BZPOPMAX key [key ...] timeout`
+pub fn bzpopmax(db: &mut Keyspace<'_>, reply: &mut Reply, (wanted,): (KeysAndTimeout<'_>,)) -> Result<()> {
+    pop_or_wait(db, reply, wanted, End::Max)
+}
+
+fn pop_or_wait(
+    db: &mut Keyspace<'_>,
+    reply: &mut Reply,
+    KeysAndTimeout { keys, timeout }: KeysAndTimeout<'_>,
+    end: End,
+) -> Result<()> {
+    let timeout_ms = timeout.after(db.now())?;
+    db.call_changes(pop_event(end));
+    for key in keys.iter() {
+        if !db.looks_at(key) {
+            continue;
+        }
+        let popped = db.update_existing(key, |set: &mut SortedSet, _| {
+            reply.array(3);
+            reply.bulk(key);
+            visit(set, end, 1, |member, score| {
+                write_item(reply, member);
+                reply.double(score);
+            });
+            set.remove_ranks(ranks(set, end, 1), |_, _| {});
+            Change::Yes(())
+        });
+        if db.found_waiting(popped)?.is_some() {
+            db.effect(key, &[pop_name(end), key]);
+            return Ok(());
+        }
+    }
+    wait_or(db, reply, Wait::new(Offer::SortedSet, timeout_ms), Reply::null_array)
+}
+
+/// `BZMPOP timeout numkeys key [key ...] <MIN | MAX> [COUNT count]`
+pub fn bzmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (timeout, pops): (Timeout, Pops<'_>)) -> Result<()> {
+    let timeout_ms = timeout.after(db.now())?;
+    if pop_some(db, reply, pops)? {
         return Ok(());
     }
-    reply.null_array();
-    Ok(())
+    wait_or(db, reply, Wait::new(Offer::SortedSet, timeout_ms), Reply::null_array)
+}
+
+const fn pop_event(end: End) -> KeyEvent {
+    KeyEvent::sorted_set(match end {
+        End::Min => "zpopmin",
+        End::Max => "zpopmax",
+    })
+}
+
+const fn pop_name(end: End) -> &'static [u8] {
+    match end {
+        End::Min => b"ZPOPMIN",
+        End::Max => b"ZPOPMAX",
+    }
 }
 
 /// `ZRANDMEMBER key [count [WITHSCORES]]`
@@ -179,12 +253,18 @@ pub(super) fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>, end: End) -> 
     cost::counted(db, request).saturating_add(bytes / BYTES_PER_ELEMENT)
 }
 
-/// The same of the costlier end of any of the keys.
-pub fn cost_of_zmpop(db: &Keyspace<'_>, request: Request<'_>) -> usize {
+/// A member of any of the keys, the last argument not counted.
+pub(super) fn cost_of_first(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
+    let keys = request.iter().take(request.len() - 1).skip(1);
+    keys.map(|key| 1 + bytes_of_end(db, key, end, 1) / BYTES_PER_ELEMENT).max().unwrap_or(0)
+}
+
+/// The same of the costlier end of any of the keys, whose number is argument `at`.
+pub fn cost_of_pops(db: &Keyspace<'_>, request: Request<'_>, at: usize) -> usize {
     let count = request.iter().next_back().and_then(canonical_integer).unwrap_or(1);
     let of = |key| [End::Min, End::Max].map(|end| bytes_of_end(db, key, end, count)).into_iter().max().unwrap_or(0);
-    let bytes = cost::counted_keys(request, 1).map(of).max().unwrap_or(0);
-    cost::popped(db, request).saturating_add(bytes / BYTES_PER_ELEMENT)
+    let bytes = cost::counted_keys(request, at).map(of).max().unwrap_or(0);
+    cost::popped(db, request, at).saturating_add(bytes / BYTES_PER_ELEMENT)
 }
 
 /// The bytes of the first `count` members from one end, where they may be many.

@@ -23,6 +23,7 @@ const FAST: Flags = Flags::FAST;
 const DENY_OOM: Flags = Flags::DENY_OOM;
 const MOVABLE: Flags = Flags::MOVABLE_KEYS;
 const BY_KEY: Flags = Flags::BY_KEY;
+const BLOCK_POP: Flags = WRITE.union(BY_KEY).union(Flags::BLOCKING);
 
 const READS: Access = Access::RO.union(Access::ACCESS);
 const POPS: Access = Access::RW.union(Access::ACCESS).union(Access::DELETE);
@@ -35,6 +36,8 @@ const KEY_INCREMENT: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::ACC
 const KEY_DELETE: &[KeySpec] = &[KeySpec::one(1, Access::RW.union(Access::DELETE))];
 const KEY_POP: &[KeySpec] = &[KeySpec::one(1, POPS)];
 const KEYS_POP: &[KeySpec] = &[KeySpec::counted(1, POPS)];
+const KEYS_BLOCK: &[KeySpec] = &[KeySpec::range(1, -2, POPS)];
+const KEYS_BLOCK_SOME: &[KeySpec] = &[KeySpec::counted(2, POPS)];
 const KEYS_COUNTED: &[KeySpec] = &[KeySpec::counted(1, READS)];
 const KEYS_COUNTED_STORE: &[KeySpec] = &[KeySpec::one(1, STORES), KeySpec::counted(2, READS)];
 const KEYS_RANGE_STORE: &[KeySpec] = &[KeySpec::one(1, STORES), KeySpec::one(2, READS)];
@@ -43,6 +46,7 @@ const ANY_OUTPUT: &[&str] = &["nondeterministic_output"];
 
 const POP_COMPLEXITY: &str = "O(log(N)*M) with N being the number of elements in the sorted set, and M being the \
     number of elements popped.";
+const BLOCK_POP_COMPLEXITY: &str = "O(log(N)) with N being the number of elements in the sorted set.";
 const RANGE_COMPLEXITY: &str = "O(log(N)+M) with N being the number of elements in the sorted set and M the number \
     of elements being returned. If M is constant (e.g. always asking for the first 10 elements with LIMIT), you \
     can consider it O(log(N)).";
@@ -133,7 +137,32 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the highest- or lowest-scoring members from one or more sorted sets after removing them. \
              Deletes the sorted set if the last member was popped.",
             )
-            .cost(draws::cost_of_zmpop),
+            .cost(|db, request| draws::cost_of_pops(db, request, 1)),
+        Command::new("BZPOPMIN", at_least(3), KEYS_BLOCK, BLOCK_POP.union(FAST), run!(draws::bzpopmin))
+            .doc(
+                "5.0.0",
+                BLOCK_POP_COMPLEXITY,
+                "Removes and returns the member with the lowest score from one or more sorted sets. Blocks until a \
+             member is available otherwise. Deletes the sorted set if the last element was popped.",
+            )
+            .cost(|db, request| draws::cost_of_first(db, request, draws::End::Min)),
+        Command::new("BZPOPMAX", at_least(3), KEYS_BLOCK, BLOCK_POP.union(FAST), run!(draws::bzpopmax))
+            .doc(
+                "5.0.0",
+                BLOCK_POP_COMPLEXITY,
+                "Removes and returns the member with the highest score from one or more sorted sets. Blocks until a \
+             member available otherwise.  Deletes the sorted set if the last element was popped.",
+            )
+            .cost(|db, request| draws::cost_of_first(db, request, draws::End::Max)),
+        Command::new("BZMPOP", at_least(5), KEYS_BLOCK_SOME, BLOCK_POP.union(MOVABLE), run!(draws::bzmpop))
+            .doc(
+                "7.0.0",
+                "O(K) + O(M*log(N)) where K is the number of provided keys, N being the number of elements in the \
+             sorted set, and M being the number of elements popped.",
+                "Removes and returns a member by score from one or more sorted sets. Blocks until a member is \
+             available otherwise. Deletes the sorted set if the last element was popped.",
+            )
+            .cost(|db, request| draws::cost_of_pops(db, request, 2)),
         Command::new("ZRANDMEMBER", at_least(2), KEY_READ, READ, run!(draws::zrandmember))
             .doc(
                 "6.2.0",

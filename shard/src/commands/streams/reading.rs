@@ -1,6 +1,6 @@
 //! `XREAD` and `XREADGROUP`: the entries of several streams after an id each.
 
-use dormouse_protocol::{Reply, Request};
+use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_types::stream::{Group, StreamEntries};
 use dormouse_types::{Stream, StreamId};
 use smallvec::SmallVec;
@@ -9,20 +9,19 @@ use super::groups::growth_of_consumer;
 use super::ids::{strict_id, unlimited, write_entries, write_entry, write_id};
 use super::{CONSUMERS_PER_ELEMENT, NODE_COST, look};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
+use crate::commands::blocking::{Timeout, wait_or};
 use crate::commands::cost;
 use crate::error::{Error, Result, repeated};
 use crate::keyspace::changes::KeyEvent;
-use crate::keyspace::{Change, Keyspace};
+use crate::keyspace::{Change, Keyspace, Offer, Wait};
 
 /// Memory that a pending entry takes: its record, and its id among its consumer's.
 pub const PENDING_BYTES: usize = 80;
 
-const WAITING: Error = Error::text("ERR BLOCK is not supported yet: nothing to read, and Dormouse does not wait");
-
 /// `[COUNT count] [BLOCK milliseconds] [GROUP group consumer] [NOACK] STREAMS key [key ...] id [id ...]`
 pub struct Reads<'a> {
     count: usize,
-    waits: bool,
+    timeout: Option<Timeout>,
     group: Option<(&'a [u8], &'a [u8])>,
     leaves_no_pending: bool,
     keys: Rest<'a>,
@@ -50,12 +49,11 @@ impl<'a> Reads<'a> {
             let text = format!("ERR The {option} option is only supported by XREADGROUP. You called XREAD instead.");
             Error::Text(text.into())
         };
-        let (mut count, mut waits, mut group, mut leaves_no_pending) = (0, false, None, false);
+        let (mut count, mut timeout, mut group, mut leaves_no_pending) = (0, None, None, false);
         loop {
             let more = args.len().saturating_sub(1);
             if more > 0 && args.word("BLOCK") {
-                timeout(args.bytes()?)?;
-                waits = true;
+                timeout = Some(Timeout::milliseconds(args.bytes()?)?);
             } else if more > 0 && args.word("COUNT") {
                 count = usize::try_from(integer(args.bytes()?)?).unwrap_or(0);
             } else if more > 0 && args.word("STREAMS") {
@@ -86,20 +84,40 @@ impl<'a> Reads<'a> {
             return Err(Error::text("ERR Missing GROUP option for XREADGROUP"));
         }
         let (keys, ids) = streams.split_at(streams.len() / 2).ok_or(Error::Syntax)?;
-        Ok(Reads { count, waits, group, leaves_no_pending, keys, ids })
+        Ok(Reads { count, timeout, group, leaves_no_pending, keys, ids })
     }
-}
 
-fn timeout(word: &[u8]) -> Result<()> {
-    let timeout = integer(word).map_err(|_| Error::text("ERR timeout is not an integer or out of range"))?;
-    if timeout < 0 { Err(Error::text("ERR timeout is negative")) } else { Ok(()) }
+    /// For how long it waits, in milliseconds; `None`: not at all.
+    fn timeout(&self, db: &Keyspace<'_>) -> Result<Option<Option<u64>>> {
+        self.timeout.map(|timeout| timeout.after(db.now())).transpose()
+    }
+
+    /// The request of a read that waits for what follows these ids, where the client's ids depend on the time.
+    fn since(&self, begins: &[StreamId]) -> Option<OwnedRequest> {
+        if self.ids.iter().all(|id| !matches!(id, b"$" | b"+")) {
+            return None;
+        }
+        let (count, ids) = (self.count.to_string(), begins.iter().map(StreamId::to_string).collect::<Vec<_>>());
+        let head: [&[u8]; 6] = [b"XREAD", b"COUNT", count.as_bytes(), b"BLOCK", b"0", b"STREAMS"];
+        let mut words = head.to_vec();
+        words.extend(self.keys.iter());
+        words.extend(ids.iter().map(String::as_bytes));
+        Some(OwnedRequest::from_args(&words))
+    }
 }
 
 /// `XREAD [COUNT count] [BLOCK milliseconds] STREAMS key [key ...] id [id ...]`
 pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -> Result<()> {
     // All streams are looked at before the first is read.
-    let mut served = SmallVec::<[(&[u8], StreamId); 4]>::new();
+    let timeout = reads.timeout(db)?;
+    let (mut served, mut begins) = (SmallVec::<[(&[u8], StreamId); 4]>::new(), SmallVec::<[StreamId; 4]>::new());
     for (key, word) in reads.keys.iter().zip(reads.ids.iter()) {
+        if !db.looks_at(key) {
+            continue;
+        }
+        if db.has_waited() && db.peek_collection::<Stream>(key).is_none() {
+            continue;
+        }
         let entries = db.read::<Stream>(key)?.map(Stream::entries);
         let after = match word {
             b"$" => entries.map_or(StreamId::MIN, |entries| entries.last),
@@ -112,12 +130,15 @@ pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -
             b"+" => entries.and_then(|entries| entries.last.previous()).unwrap_or_default(),
             word => strict_id(word, 0)?,
         };
+        begins.push(after);
         if entries.and_then(StreamEntries::last_existing).is_some_and(|last| last > after) {
             served.push((key, after.next().unwrap_or(StreamId::MAX)));
         }
     }
     if served.is_empty() {
-        return nothing(reply, reads.waits);
+        // A waiter's ids are numbers already.
+        let again = (!db.has_waited()).then(|| reads.since(&begins));
+        return nothing(db, reply, timeout, Wait { again: again.flatten(), ..Wait::new(Offer::Stream, None) });
     }
     let start = reply.len();
     for &(key, first) in &served {
@@ -129,13 +150,15 @@ pub fn xread(db: &mut Keyspace<'_>, reply: &mut Reply, (reads,): (Reads<'_>,)) -
     Ok(())
 }
 
-/// The reply of a read that finds nothing.
-fn nothing(reply: &mut Reply, waits: bool) -> Result<()> {
-    if waits {
-        return Err(WAITING);
+/// The last step of a read that finds nothing. `timeout`: `None` if it does not wait.
+fn nothing(db: &mut Keyspace<'_>, reply: &mut Reply, timeout: Option<Option<u64>>, wait: Wait) -> Result<()> {
+    match timeout {
+        Some(timeout_ms) => wait_or(db, reply, Wait { timeout_ms, ..wait }, Reply::null_array),
+        None => {
+            reply.null_array();
+            Ok(())
+        }
     }
-    reply.null_array();
-    Ok(())
 }
 
 /// A stream and its entries are a pair: of a map, or an array of two.
@@ -165,8 +188,12 @@ enum Wanted {
 /// `XREADGROUP GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key [key ...] id [id ...]`
 pub fn xreadgroup(db: &mut Keyspace<'_>, reply: &mut Reply, (GroupReads(reads),): (GroupReads<'_>,)) -> Result<()> {
     let Some((group, consumer)) = reads.group else { return Err(Error::Syntax) };
+    let timeout = reads.timeout(db)?;
     let mut wanted = SmallVec::<[(&[u8], Wanted); 4]>::new();
     for (key, word) in reads.keys.iter().zip(reads.ids.iter()) {
+        if !db.looks_at(key) {
+            continue;
+        }
         let found = db.read::<Stream>(key)?.and_then(|stream| stream.group(group));
         if found.is_none() {
             let (key, group) = (repeated(key), repeated(group));
@@ -178,14 +205,26 @@ pub fn xreadgroup(db: &mut Keyspace<'_>, reply: &mut Reply, (GroupReads(reads),)
     }
     let (start, mut streams) = (reply.len(), 0);
     for (key, wanted) in wanted {
+        // A waiting consumer leaves no trace until there is something for it: it may have been deleted meanwhile.
+        if db.has_waited() && !has_new(db, key, group) {
+            continue;
+        }
         let read = read_one(db, reply, key, wanted, &reads, (group, consumer))?;
         streams += usize::from(read);
     }
     if streams == 0 {
-        return nothing(reply, reads.waits);
+        return nothing(db, reply, timeout, Wait::new(Offer::Group, None));
     }
     write_head(reply, start, streams);
     Ok(())
+}
+
+/// Whether a stream has entries that its group has not been given.
+fn has_new(db: &Keyspace<'_>, key: &[u8], group: &[u8]) -> bool {
+    db.peek_collection::<Stream>(key).is_some_and(|stream| {
+        let last = stream.entries().last_existing();
+        stream.group(group).zip(last).is_some_and(|(group, last)| last > group.last())
+    })
 }
 
 fn wanted_of(word: &[u8]) -> Result<Wanted> {

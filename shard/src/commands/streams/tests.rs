@@ -233,10 +233,7 @@ fn several_streams_are_read() {
         ("XREAD COUNT 1 STREAMS a b $ 1", "[[b [[2-0 [f 2]]]]]"),
         ("XREAD STREAMS a b $ $", "nil"),
         ("XREAD BLOCK 10 STREAMS a 0", "[[a [[1-0 [f 1]]]]]"),
-        (
-            "XREAD BLOCK 10 STREAMS a $",
-            "(error) ERR BLOCK is not supported yet: nothing to read, and Dormouse does not wait",
-        ),
+        ("XREAD BLOCK 10 STREAMS a $", "nil"),
         ("XREAD BLOCK -1 STREAMS a $", "(error) ERR timeout is negative"),
         (
             "XREAD STREAMS a b 0",

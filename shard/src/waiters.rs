@@ -1,0 +1,465 @@
+//! The waiters of a database: clients whose blocking command has found nothing.
+//!
+//! 1. A command that finds nothing is registered as a [`Waiter`] under the locks of its keys, in one queue for each key and
+//!    kind of value. Its number is its place in all of its queues: first come, first served.
+//! 2. A command that makes a key ready serves the key's queue under the same locks, and in the same entry of the log
+//!    ([`serving`](crate::execution::serving)). It *claims* a waiter, runs the waiter's command, and either lets go of
+//!    it again or removes it and delivers the reply.
+//! 3. A waiter that cannot be served there, because the turn is over or something has to be loaded first, is *nudged*:
+//!    its own client runs the command again, as a plan of its own. It keeps its place meanwhile. When that plan has run,
+//!    it serves the waiters behind it. If its client leaves instead, the nudge goes on to the next in the queue.
+//! 4. A client that has waited long enough, is gone, or was unblocked *ends* its waiter.
+//!
+//! Claiming and ending exclude each other by one atomic state. So a waiter takes from one key only, on whichever shards
+//! its keys are, and nothing is taken for a client that has gone.
+//!
+//! The registry belongs to the database, not to a shard: waiters stay when shards split and merge, and when the database
+//! sleeps. Then a client that repeats a request which found nothing before the sleep is *parked*: it is registered without
+//! waking the database, since no write can have changed the answer.
+//!
+//! `BLMOVE` writes a second key. Whoever changes the key that it waits for must hold the lock of that one too, so the
+//! executor asks for the [keys that waiters would write](Waiters::follow) when it chooses its locks.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll};
+
+use dormouse_protocol::{Budget, OwnedRequest, Reply};
+use futures::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use crate::commands::{Context, Row, Run};
+use crate::keyspace::{Left, Offer, Shared, Wait};
+
+const WAITING: u8 = 0;
+/// Its command is being run.
+const CLAIMED: u8 = 1;
+/// It has a reply, or will have one when the log entry of its command is appended.
+const SERVED: u8 = 2;
+const ENDED: u8 = 3;
+
+/// Overhead of an entry in the queues beside its key.
+const ENTRY_BYTES: usize = 128;
+
+/// Keys that are followed from one to the next: see [`Waiters::follow`].
+const FOLLOWED_MAX: usize = 64;
+
+/// Requests that are remembered while the database sleeps, and their bytes.
+const FRUITLESS_MAX: usize = 256;
+const FRUITLESS_BYTES_MAX: usize = 64 << 10;
+
+/// A command that has found nothing, with all that is needed to run it again on any thread.
+pub struct Waiter {
+    number: AtomicU64,
+    pub row: &'static Row,
+    pub run: Run,
+    pub request: OwnedRequest,
+    pub context: Context,
+    pub budget: Option<Arc<dyn Budget>>,
+    pub wanted: Offer,
+    /// It waits for its first key and writes the second.
+    pub moves: bool,
+    pub timeout_ms: Option<u64>,
+    state: AtomicU8,
+    /// Its client is to run the command again.
+    is_nudged: AtomicBool,
+    served: Mutex<Option<ServedReply>>,
+    waker: AtomicWaker,
+}
+
+/// The reply of a command that was run for a waiter.
+#[derive(Debug)]
+pub struct ServedReply {
+    pub reply: Reply,
+    pub left: Left,
+}
+
+/// What a waiter's client learns.
+#[derive(Debug)]
+pub enum WaitEvent {
+    Served(ServedReply),
+    /// The client is to run the command again.
+    Nudged,
+    /// Someone else has ended the wait.
+    Ended,
+}
+
+/// A claimed waiter. Dropping it lets go of the waiter.
+#[derive(Debug)]
+pub struct ClaimedWaiter(Option<Arc<Waiter>>);
+
+impl Waiter {
+    /// Its place in its queues; 0: it was never in one.
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// The keys that it waits for.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let request = self.request.as_request();
+        let count = if self.moves { 1 } else { usize::MAX };
+        self.row.key_indexes(request).take(count).map(move |key| request.arg(key))
+    }
+
+    /// The key that it writes beside the one that it waits for.
+    pub fn target(&self) -> Option<&[u8]> {
+        let request = self.request.as_request();
+        let key = self.row.key_indexes(request).nth(1).filter(|_| self.moves)?;
+        Some(request.arg(key))
+    }
+
+    /// Claims it to run its command, unless someone else does, or its client has left.
+    pub fn claim(self: &Arc<Self>) -> Option<ClaimedWaiter> {
+        self.change(WAITING, CLAIMED).then(|| ClaimedWaiter(Some(Arc::clone(self))))
+    }
+
+    /// Its client has run the command again.
+    pub fn follow_nudge(&self) {
+        self.is_nudged.store(false, Ordering::SeqCst);
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Asks its client to run the command again.
+    pub fn nudge(&self) {
+        self.is_nudged.store(true, Ordering::SeqCst);
+        self.waker.wake();
+    }
+
+    /// Ends its wait. False: it is being served, or the wait is over.
+    pub fn end(&self) -> bool {
+        let ended = self.change(WAITING, ENDED);
+        if ended {
+            self.waker.wake();
+        }
+        ended
+    }
+
+    /// Whether its command is being run: it will be served or wait again.
+    pub fn is_claimed(&self) -> bool {
+        self.state.load(Ordering::SeqCst) == CLAIMED
+    }
+
+    /// Delivers the reply of its command.
+    pub fn deliver(&self, served: ServedReply) {
+        *self.served.lock() = Some(served);
+        self.waker.wake();
+    }
+
+    /// Waits for the next event. A nudge is told until its client has followed it.
+    pub fn poll(&self, cx: &mut TaskContext<'_>) -> Poll<WaitEvent> {
+        self.waker.register(cx.waker());
+        match self.state.load(Ordering::SeqCst) {
+            SERVED => self.served.lock().take().map_or(Poll::Pending, |served| Poll::Ready(WaitEvent::Served(served))),
+            ENDED => Poll::Ready(WaitEvent::Ended),
+            _ if self.is_nudged.load(Ordering::SeqCst) => Poll::Ready(WaitEvent::Nudged),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The bytes that it keeps, with its entries in the queues.
+    pub fn bytes(&self) -> usize {
+        let keys = self.keys().map(|key| key.len() + ENTRY_BYTES).sum::<usize>();
+        size_of::<Self>() + self.request.heap_bytes() + keys
+    }
+}
+
+impl ClaimedWaiter {
+    /// The command was run and has a reply. The caller removes the waiter from its queues.
+    pub fn serve(mut self) -> Option<Arc<Waiter>> {
+        let waiter = self.0.take()?;
+        waiter.state.store(SERVED, Ordering::SeqCst);
+        Some(waiter)
+    }
+}
+
+impl Drop for ClaimedWaiter {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.0.take() {
+            waiter.state.store(WAITING, Ordering::SeqCst);
+        }
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (number, request) = (self.number(), self.request.as_request());
+        f.debug_struct("Waiter").field("number", &number).field("request", &request).finish_non_exhaustive()
+    }
+}
+
+/// A blocking command of a client, before it is known whether it waits.
+#[derive(Clone)]
+pub struct Candidate {
+    pub row: &'static Row,
+    pub run: Run,
+    pub request: OwnedRequest,
+    pub context: Context,
+    pub budget: Option<Arc<dyn Budget>>,
+}
+
+impl Candidate {
+    fn waiter(self, wait: Wait) -> Arc<Waiter> {
+        let Self { row, run, request, context, budget } = self;
+        Arc::new(Waiter {
+            number: AtomicU64::new(0),
+            row,
+            run,
+            request: wait.again.unwrap_or(request),
+            context,
+            budget,
+            wanted: wait.wanted,
+            moves: wait.moves,
+            timeout_ms: wait.timeout_ms,
+            state: AtomicU8::new(WAITING),
+            is_nudged: AtomicBool::new(false),
+            served: Mutex::default(),
+            waker: AtomicWaker::new(),
+        })
+    }
+}
+
+/// The waiters for one key and one kind of value, by number.
+type WaiterQueue = VecDeque<Arc<Waiter>>;
+/// The queues of one kind of value in one logical index, by key.
+type Queues = HashMap<Box<[u8]>, WaiterQueue>;
+/// The keys that waiters write, by the key that they wait for, and how many waiters do so.
+type Moves = HashMap<Box<[u8]>, BTreeMap<Box<[u8]>, usize>>;
+
+#[derive(Debug, Default)]
+struct Registry {
+    last_number: u64,
+    queues: HashMap<(u8, Offer), Queues>,
+    moves: Moves,
+    is_asleep: bool,
+    /// Requests that have found nothing, while the database sleeps.
+    fruitless: HashMap<(u8, Box<[u8]>), Fruitless>,
+    fruitless_bytes: usize,
+}
+
+/// How a request that found nothing has waited.
+#[derive(Debug, Clone)]
+struct Fruitless {
+    wanted: Offer,
+    moves: bool,
+    timeout_ms: Option<u64>,
+    again: OwnedRequest,
+}
+
+/// All waiters of a database.
+#[derive(Debug)]
+pub struct Waiters {
+    shared: Arc<Shared>,
+    registry: Mutex<Registry>,
+    /// How many waiters write a second key.
+    moves: AtomicUsize,
+}
+
+impl Waiters {
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), registry: Mutex::default(), moves: AtomicUsize::new(0) }
+    }
+
+    /// Registers a command that waits. The shards of the keys that it waits for must be held.
+    pub fn register(&self, candidate: Candidate, wait: Wait) -> Arc<Waiter> {
+        let waiter = candidate.waiter(wait);
+        self.enter(&mut self.registry.lock(), &waiter);
+        waiter
+    }
+
+    fn enter(&self, registry: &mut Registry, waiter: &Arc<Waiter>) {
+        registry.last_number += 1;
+        waiter.number.store(registry.last_number, Ordering::Relaxed);
+        let select = waiter.context.select;
+        let queues = registry.queues.entry((select, waiter.wanted)).or_default();
+        for key in waiter.keys() {
+            let queue = queues.entry(key.into()).or_default();
+            // A request may name a key twice.
+            if queue.back().is_none_or(|last| !Arc::ptr_eq(last, waiter)) {
+                queue.push_back(Arc::clone(waiter));
+                self.shared.interest.add(select, key);
+            }
+            if let Some(target) = waiter.target() {
+                *registry.moves.entry(key.into()).or_default().entry(target.into()).or_default() += 1;
+                self.moves.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// Removes a waiter from its queues. A nudge that its client has not followed goes on to the next.
+    pub fn remove(&self, waiter: &Waiter) {
+        self.take_from_queues(waiter);
+        if waiter.is_nudged.swap(false, Ordering::SeqCst) {
+            self.nudge_after(waiter);
+        }
+    }
+
+    fn take_from_queues(&self, waiter: &Waiter) {
+        let mut registry = self.registry.lock();
+        let (select, number) = (waiter.context.select, waiter.number());
+        for key in waiter.keys() {
+            if !take_out(registry.queues.get_mut(&(select, waiter.wanted)), key, number) {
+                continue;
+            }
+            self.shared.interest.remove(select, key);
+            if let Some(target) = waiter.target() {
+                forget_move(&mut registry.moves, key, target);
+                self.moves.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        if registry.queues.get(&(select, waiter.wanted)).is_some_and(HashMap::is_empty) {
+            registry.queues.remove(&(select, waiter.wanted));
+        }
+    }
+
+    /// Ends the wait of a waiter that has found nothing for as long as its command said. That is remembered if the
+    /// database sleeps. `request` is what its client has sent. False: it is being served, or the wait is over.
+    pub fn time_out(&self, waiter: &Waiter, request: &OwnedRequest) -> bool {
+        let mut registry = self.registry.lock();
+        // Under the lock: nothing has changed between the end and a sleep.
+        if !waiter.end() {
+            return false;
+        }
+        let bytes = request.heap_bytes() + waiter.request.heap_bytes() + size_of::<Fruitless>();
+        let has_room = registry.fruitless.len() < FRUITLESS_MAX
+            && registry.fruitless_bytes.saturating_add(bytes) <= FRUITLESS_BYTES_MAX;
+        if registry.is_asleep && has_room && !waiter.is_nudged.load(Ordering::SeqCst) {
+            let Waiter { wanted, moves, timeout_ms, request: again, .. } = waiter;
+            let (wanted, moves, timeout_ms) = (*wanted, *moves, *timeout_ms);
+            let fruitless = Fruitless { wanted, moves, timeout_ms, again: again.clone() };
+            let name = (waiter.context.select, words_of(request));
+            if registry.fruitless.insert(name, fruitless).is_none() {
+                registry.fruitless_bytes += bytes;
+            }
+        }
+        true
+    }
+
+    /// Registers a command without a look at its keys, if the database sleeps and the same request has found nothing
+    /// since it fell asleep.
+    pub fn park(&self, candidate: &Candidate) -> Option<Arc<Waiter>> {
+        let mut registry = self.registry.lock();
+        if !registry.is_asleep || registry.fruitless.is_empty() {
+            return None;
+        }
+        let name = (candidate.context.select, words_of(&candidate.request));
+        let Fruitless { wanted, moves, timeout_ms, again } = registry.fruitless.get(&name)?.clone();
+        let waiter = candidate.clone().waiter(Wait { wanted, timeout_ms, moves, again: Some(again) });
+        self.enter(&mut registry, &waiter);
+        Some(waiter)
+    }
+
+    /// Called under all locks when the database has fallen asleep.
+    pub fn fell_asleep(&self) {
+        self.registry.lock().is_asleep = true;
+    }
+
+    /// Called before the database can change again.
+    pub fn woke(&self) {
+        let mut registry = self.registry.lock();
+        registry.is_asleep = false;
+        registry.fruitless = HashMap::new();
+        registry.fruitless_bytes = 0;
+    }
+
+    /// The first waiter for a kind of value under `key` whose number is higher than `after`.
+    pub fn next(&self, select: u8, key: &[u8], wanted: Offer, after: u64) -> Option<Arc<Waiter>> {
+        next_in(&self.registry.lock(), (select, wanted), key, after)
+    }
+
+    /// Whether a change of a key may have to write another one.
+    #[inline]
+    pub fn has_moves(&self) -> bool {
+        self.moves.load(Ordering::SeqCst) > 0
+    }
+
+    /// Adds to `keys` those that waiters would write if the keys before them became ready. False: there are too many.
+    pub fn follow(&self, keys: &mut Vec<Box<[u8]>>) -> bool {
+        let (registry, mut at) = (self.registry.lock(), 0);
+        let first = keys.len();
+        while at < keys.len() {
+            for target in registry.moves.get(&keys[at]).into_iter().flat_map(BTreeMap::keys) {
+                if keys.len() > first + FOLLOWED_MAX {
+                    return false;
+                }
+                if !keys.contains(target) {
+                    keys.push(target.clone());
+                }
+            }
+            at += 1;
+        }
+        true
+    }
+
+    /// Nudges the first waiter of each key that has changed without a command, or whose index shows other keys.
+    pub fn nudge_stirred(&self) {
+        let Some(stirred) = self.shared.interest.take_stirred() else { return };
+        let registry = self.registry.lock();
+        for (&(select, wanted), queues) in &registry.queues {
+            if stirred.indexes >> select & 1 != 0 {
+                queues.values().filter_map(VecDeque::front).for_each(|waiter| waiter.nudge());
+                continue;
+            }
+            let changed = stirred.keys.iter().filter(|(of, _)| *of == select).map(|(_, key)| key);
+            let first = changed.filter_map(|key| next_in(&registry, (select, wanted), key, 0));
+            first.for_each(|waiter| waiter.nudge());
+        }
+    }
+
+    /// Nudges all: every command gets the same error from now on.
+    pub fn nudge_all(&self) {
+        let registry = self.registry.lock();
+        registry.queues.values().flat_map(HashMap::values).flatten().for_each(|waiter| waiter.nudge());
+    }
+
+    fn nudge_after(&self, waiter: &Waiter) {
+        let registry = self.registry.lock();
+        let name = (waiter.context.select, waiter.wanted);
+        let next = |key| next_in(&registry, name, key, waiter.number());
+        waiter.keys().filter_map(next).for_each(|waiter| waiter.nudge());
+    }
+}
+
+fn next_in(registry: &Registry, name: (u8, Offer), key: &[u8], after: u64) -> Option<Arc<Waiter>> {
+    let queue = registry.queues.get(&name)?.get(key)?;
+    queue.get(queue.partition_point(|waiter| waiter.number() <= after)).cloned()
+}
+
+/// Takes the waiter with this number out of a queue. Returns whether it was there.
+fn take_out(queues: Option<&mut Queues>, key: &[u8], number: u64) -> bool {
+    let Some(queues) = queues else { return false };
+    let Some(queue) = queues.get_mut(key) else { return false };
+    let Ok(at) = queue.binary_search_by_key(&number, |waiter| waiter.number()) else { return false };
+    queue.remove(at);
+    if queue.is_empty() {
+        queues.remove(key);
+    }
+    true
+}
+
+fn forget_move(moves: &mut Moves, key: &[u8], target: &[u8]) {
+    let Some(targets) = moves.get_mut(key) else { return };
+    if let Some(count) = targets.get_mut(target) {
+        *count -= 1;
+        if *count == 0 {
+            targets.remove(target);
+        }
+    }
+    if targets.is_empty() {
+        moves.remove(key);
+    }
+}
+
+/// The words of a request as one, for comparison.
+fn words_of(request: &OwnedRequest) -> Box<[u8]> {
+    let mut words = Vec::new();
+    for word in request.as_request().iter() {
+        words.extend_from_slice(&word.len().to_le_bytes());
+        words.extend_from_slice(word);
+    }
+    words.into()
+}
