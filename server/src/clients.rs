@@ -11,6 +11,7 @@ use std::task::Waker;
 use dormouse_protocol::Budget;
 use dormouse_shard::execution::Caller;
 use dormouse_shard::memory::{COUNTED_BYTES, MEMORY};
+use dormouse_shard::waiters::Waiter;
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
@@ -53,6 +54,11 @@ pub struct Client {
     pub reply_bytes: AtomicUsize,
     pub reply_bytes_peak: AtomicUsize,
     pub told: Mutex<Told>,
+    /// Its waiter, while it is blocked.
+    waiter: Mutex<Option<Arc<Waiter>>>,
+    /// Whether it is blocked by its command, or by `CLIENT PAUSE`.
+    pub is_blocked: AtomicBool,
+    unblocked_with_error: AtomicBool,
     killed: AtomicBool,
     /// Whether it has closed its own connection, which ends after the reply is sent.
     leaving: AtomicBool,
@@ -258,7 +264,38 @@ impl Client {
     /// Marks its connection to be closed. The connection closes when it sees the mark.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
+        // Nothing is taken for it any more.
+        if let Some(waiter) = &*self.waiter.lock() {
+            waiter.end();
+        }
         self.waker.wake();
+    }
+
+    /// Notes that it waits.
+    pub fn block(&self, waiter: &Arc<Waiter>) {
+        *self.waiter.lock() = Some(Arc::clone(waiter));
+        self.is_blocked.store(true, Ordering::Relaxed);
+        if self.is_killed() {
+            waiter.end();
+        }
+    }
+
+    /// Notes that it waits no longer.
+    pub fn unblocked(&self) {
+        *self.waiter.lock() = None;
+        self.is_blocked.store(false, Ordering::Relaxed);
+    }
+
+    /// Ends its wait for another client, as if it had timed out or with an error. Returns whether it waited.
+    pub fn unblock(&self, with_error: bool) -> bool {
+        let waiter = self.waiter.lock();
+        let Some(waiter) = &*waiter else { return false };
+        self.unblocked_with_error.store(with_error, Ordering::SeqCst);
+        waiter.end()
+    }
+
+    pub fn is_unblocked_with_error(&self) -> bool {
+        self.unblocked_with_error.swap(false, Ordering::SeqCst)
     }
 
     /// Removes it from the list.
@@ -340,6 +377,11 @@ impl Client {
     pub fn is_subscriber(&self) -> bool {
         self.channels.load(Ordering::Relaxed) + self.patterns.load(Ordering::Relaxed) > 0
     }
+}
+
+/// How many of some clients are blocked.
+pub fn blocked(clients: &[Arc<Client>]) -> usize {
+    clients.iter().filter(|client| client.is_blocked.load(Ordering::Relaxed)).count()
 }
 
 impl Caller for Client {
@@ -605,6 +647,9 @@ impl Clients {
             reply_bytes: AtomicUsize::new(0),
             reply_bytes_peak: AtomicUsize::new(0),
             told: Mutex::new(Told { database, ..Told::default() }),
+            waiter: Mutex::default(),
+            is_blocked: AtomicBool::new(false),
+            unblocked_with_error: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             outbox: Mutex::default(),

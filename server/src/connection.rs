@@ -28,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::account;
+use crate::blocked::BlockedEvent;
 use crate::clients::{Client, Refusal};
 use crate::dispatch::Next;
 use crate::held::Sealed;
@@ -53,6 +54,10 @@ const BYTES_PER_NS: u64 = 2;
 /// A request buffer of this size or more grows on the slow lane: to copy it would keep other connections waiting.
 const MOVED_BYTES: usize = 1 << 20;
 
+/// Bytes of further requests that are read while a client is blocked, to notice its end.
+const READ_AHEAD: usize = 16 << 10;
+/// Interval at which the connection of a blocked client is checked that has sent more than that.
+const LOOK_AT_BLOCKED_EVERY: Duration = Duration::from_secs(1);
 /// Interval at which the connection of a waiting client is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -310,10 +315,17 @@ impl Connection {
                 Next::Large { bytes, spans } => Some((self.take_request(bytes, spans), bytes)),
             };
             if let Some((request, bytes)) = slow {
+                if self.session.is_held_back(request.as_request()) {
+                    self.send(reply).await?;
+                    Box::pin(self.until_resumed(&request)).await?;
+                }
                 // Boxed: a rare and large future must not make every idle connection large.
                 let began = Instant::now();
                 let execution = Box::pin(self.session.execute(request, bytes, reply));
                 beside_client(&self.stream, &self.client, execution).await;
+                if self.session.blocked.is_some() {
+                    Box::pin(self.until_unblocked(reply)).await?;
+                }
                 waited = began.elapsed() > HASTE;
                 // Queueing commands costs little; anything else that runs here may have been long.
                 if self.session.transaction.is_none() {
@@ -338,6 +350,85 @@ impl Connection {
             self.consume(used);
             next = after;
         }
+    }
+
+    /// Waits while `CLIENT PAUSE` holds back a request.
+    async fn until_resumed(&mut self, request: &OwnedRequest) -> Result<(), End> {
+        let waiting = Box::pin(self.session.wait_for_pause(request.as_request()));
+        beside_client(&self.stream, &self.client, waiting).await;
+        let is_over = self.client.is_killed() || self.session.node.clients.is_draining();
+        if is_over { Err(End::Closed) } else { Ok(()) }
+    }
+
+    /// Waits until the client is not blocked any more. The replies to earlier requests are sent first, and the buffer goes
+    /// back to the worker meanwhile.
+    async fn until_unblocked(&mut self, reply: &mut Reply) -> Result<(), End> {
+        let worker = Rc::clone(&self.session.worker);
+        while self.session.blocked.is_some() {
+            self.send(reply).await?;
+            worker.give_reply(reply.take_buffer());
+            let event = self.blocked_event().await?;
+            reply.buffer = worker.take_reply();
+            self.charge_rest(reply);
+            match event {
+                Some(BlockedEvent::Over(how)) => self.session.unblock(how, reply),
+                Some(BlockedEvent::Nudged) => {
+                    let execution = Box::pin(self.session.run_again(reply));
+                    beside_client(&self.stream, &self.client, execution).await;
+                }
+                None => {
+                    let before = reply.len();
+                    self.client.take_messages(&mut reply.buffer, SENT_AT_ONCE);
+                    self.session.count_messages(reply.len() - before);
+                }
+            }
+            if self.session.closing {
+                return Ok(());
+            }
+            if self.client.is_killed() {
+                return Err(End::Closed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next event of a blocked client; `None`: it has messages.
+    async fn blocked_event(&mut self) -> Result<Option<BlockedEvent>, End> {
+        let Self { stream, client, session, rest, .. } = self;
+        let (worker, node) = (Rc::clone(&session.worker), Arc::clone(&session.node));
+        let Some(blocked) = &mut session.blocked else { return Ok(None) };
+        let mut look = None;
+        poll_fn(|cx| {
+            client.waker.register(cx.waker());
+            if client.is_killed() || node.clients.is_draining() {
+                return Poll::Ready(Err(End::Closed));
+            }
+            if let Poll::Ready(event) = blocked.poll(cx) {
+                return Poll::Ready(Ok(Some(event)));
+            }
+            if client.has_messages() {
+                return Poll::Ready(Ok(None));
+            }
+            while rest.len() < READ_AHEAD {
+                let mut scratch = worker.scratch.borrow_mut();
+                let mut buffer = ReadBuf::new(&mut scratch[..READ_AHEAD]);
+                match stream.poll_read(cx, &mut buffer) {
+                    Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Poll::Ready(Err(End::Closed)),
+                    Poll::Ready(Ok(())) => rest.extend_from_slice(buffer.filled()),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Failed)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            // Its end can be seen behind the bytes that are not read.
+            let look = look.get_or_insert_with(|| Box::pin(tokio::time::interval(LOOK_AT_BLOCKED_EVERY)));
+            while look.poll_tick(cx).is_ready() {
+                if is_gone(stream) {
+                    return Poll::Ready(Err(End::Closed));
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Charges the client for an incomplete request. If it does not fit, the connection ends, as the end of the request

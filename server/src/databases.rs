@@ -23,6 +23,7 @@ use crate::metering::{CountedCommands, DatabaseMeters, Totals};
 use crate::options::{
     DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, named_database, owner_and_branch,
 };
+use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::rights::Rights;
 use crate::saving::Saving;
@@ -47,6 +48,8 @@ pub struct Tenant {
     /// Number of clients closed because of it.
     pub evicted_clients: AtomicU64,
     pub pubsub: PubSub,
+    /// `CLIENT PAUSE`.
+    pub pause: Pause,
     pub slowlog: Slowlog,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
@@ -126,6 +129,7 @@ impl Tenant {
             account: Account::new(account::OF_DATABASE, usize::MAX),
             evicted_clients: AtomicU64::new(0),
             pubsub: PubSub::default(),
+            pause: Pause::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
             settings: ArcSwap::from_pointee(settings.clone()),

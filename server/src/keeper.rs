@@ -17,7 +17,7 @@ use dormouse_shard::shard::ShardView;
 use dormouse_storage::retry::Notice;
 use tokio::sync::Mutex;
 
-use crate::clients::Client;
+use crate::clients::{Client, blocked};
 use crate::databases::{Lately, Rates, Tenant};
 use crate::health;
 use crate::metering::Meter;
@@ -253,7 +253,7 @@ fn observe(node: &Node, tenant: &Tenant, uses: &mut LastUses<String>, saves: &mu
         last_command_ms: uses.moment(tenant.name().to_string(), worked),
         sleep_after_ms: tenant.settings().sleep_after.duration().map(|after| after.as_millis() as u64),
         connected_clients: clients.len(),
-        parked_clients: 0,
+        parked_clients: blocked(&clients),
         checkpoint_age_ms: saves.age(tenant.name().to_string(), saved.max(node.started_ms)),
     }
 }
@@ -391,7 +391,8 @@ fn close_idle_clients(node: &Node, active: &mut LastUses<u64>) {
     for client in clients {
         let listens = client.channels.load(Ordering::Relaxed) + client.patterns.load(Ordering::Relaxed) > 0;
         let idle_ms = active.age(client.id, client.active_ms.load(Ordering::Relaxed));
-        if !listens && idle_ms > seconds * 1000 {
+        let waits = client.is_blocked.load(Ordering::Relaxed);
+        if !listens && !waits && idle_ms > seconds * 1000 {
             client.kill();
         }
     }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod blocked;
 pub mod cli;
 pub mod clients;
 pub mod clock;
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod newcomers;
 pub mod node;
 pub mod options;
+pub mod pause;
 pub mod peer;
 pub mod process;
 pub mod pubsub;

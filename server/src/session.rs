@@ -19,6 +19,7 @@ use dormouse_shard::keyspace::changes::Watching;
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
 
+use crate::blocked::Blocked;
 use crate::clients::Client;
 use crate::databases::Tenant;
 use crate::late::Awaiting;
@@ -106,6 +107,8 @@ pub struct Session {
     /// Bytes charged to the client for them.
     pub watched_bytes: usize,
     pub subscriptions: Option<Box<Subscriptions>>,
+    /// Its command, if that has found nothing and waits.
+    pub blocked: Option<Box<Blocked>>,
     /// The log position that must be durable before the replies so far may leave.
     pub awaited: Lsn,
     /// The replies that wait for it.
@@ -158,6 +161,7 @@ impl Session {
             watching: None,
             watched_bytes: 0,
             subscriptions: None,
+            blocked: None,
             awaited: 0,
             awaiting: Vec::new(),
             unsent: 0,
@@ -327,6 +331,7 @@ impl Session {
 
     /// Ends the session with its connection.
     pub fn end(&mut self) {
+        self.end_blocked();
         self.unsubscribe_later();
         self.leave();
         self.tenant.worked(self.client.worked_ms.load(Ordering::Relaxed));

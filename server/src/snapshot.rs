@@ -9,7 +9,7 @@ use crate::commands::TABLE;
 use crate::databases::Tenant;
 use crate::metrics::{DatabaseSnapshot, LogicalSnapshot, ServerSnapshot};
 use crate::node::Node;
-use crate::{health, keeper, process};
+use crate::{clients, health, keeper, process};
 
 pub fn of_node(node: &Node) -> ServerSnapshot {
     let now_ms = (node.engine.clock)();
@@ -23,7 +23,7 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         uptime_seconds: node.started.elapsed().as_secs(),
         workers: node.facts.workers as u64,
         connected_clients: node.clients.count() as u64,
-        blocked_clients: 0,
+        blocked_clients: clients::blocked(&node.clients.list()) as u64,
         max_clients: node.max_clients() as u64,
         connections_received: node.clients.accepted.load(Ordering::Relaxed),
         connections_rejected: node.clients.rejected.load(Ordering::Relaxed),
@@ -59,12 +59,13 @@ fn of_tenant(node: &Node, tenant: &Tenant, now_ms: u64) -> DatabaseSnapshot {
     keeper::settle(tenant, now_ms);
     let database = &tenant.database;
     let views = database.shards(false);
+    let connected = node.clients.of_database(tenant.name());
     let saved = database.counters.saved_ms.load(Ordering::Relaxed);
     DatabaseSnapshot {
         name: tenant.name().to_string(),
         awake: database.is_awake(),
-        connected_clients: node.clients.of_database(tenant.name()).len() as u64,
-        blocked_clients: 0,
+        connected_clients: connected.len() as u64,
+        blocked_clients: clients::blocked(&connected) as u64,
         shards: views.len() as u64,
         memory_bytes: database.used_bytes() as u64,
         memory_max_bytes: tenant.settings().max_memory,

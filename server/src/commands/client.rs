@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_shard::commands::args::{Args, Argument, Rest, integer, parse};
+use dormouse_shard::commands::args::{Args, Argument, LastOfSubcommand, Rest, integer, parse};
+use dormouse_shard::commands::blocking::Timeout;
 use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 
@@ -58,6 +59,21 @@ pub const FAMILY: Family<SessionRun> = Family {
                 "2.4.0",
                 "O(N) where N is the number of client connections",
                 "Terminates open connections.",
+            ),
+            Command::new("PAUSE", at_least(3), &[], ADMIN, SessionRun::Now(pause)).doc(
+                "3.0.0",
+                "O(1)",
+                "Suspends commands processing.",
+            ),
+            Command::new("UNPAUSE", exactly(2), &[], ADMIN.union(Flags::WHILE_PAUSED), now!(unpause, 2)).doc(
+                "6.2.0",
+                "O(N) Where N is the number of paused clients",
+                "Resumes processing commands from paused clients.",
+            ),
+            Command::new("UNBLOCK", at_least(3), &[], ADMIN, SessionRun::Now(unblock)).doc(
+                "5.0.0",
+                "O(log N) where N is the number of client connections",
+                "Unblocks a client blocked by a blocking command from a different connection.",
             ),
             Command::new("NO-EVICT", exactly(3), &[], ADMIN, now!(no_evict, 2)).doc(
                 "7.0.0",
@@ -308,6 +324,66 @@ impl Filter<'_> {
     }
 }
 
+/// `CLIENT PAUSE timeout [WRITE | ALL]`
+fn pause(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let mut args = Args::new(request, 2);
+    let timeout = args.bytes()?;
+    let LastOfSubcommand(mode) = args.take::<LastOfSubcommand<PauseMode>>()?;
+    let (_, now_ms) = session.worker.now();
+    let timeout_ms = Timeout::milliseconds(timeout)?.after(now_ms)?;
+    let until_ms = now_ms + timeout_ms.unwrap_or(0);
+    session.tenant.pause.begin(now_ms, until_ms, mode.is_none_or(|PauseMode(is_all)| is_all));
+    reply.ok();
+    Ok(())
+}
+
+/// Whether all commands wait.
+struct PauseMode(bool);
+
+impl<'a> Argument<'a> for PauseMode {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        match args.word("ALL") {
+            true => Ok(Self(true)),
+            false if args.word("WRITE") => Ok(Self(false)),
+            false => Err(Error::text("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        }
+    }
+}
+
+/// `CLIENT UNPAUSE`
+fn unpause(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
+    session.tenant.pause.end();
+    reply.ok();
+    Ok(())
+}
+
+/// `CLIENT UNBLOCK client-id [TIMEOUT | ERROR]`
+fn unblock(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let mut args = Args::new(request, 2);
+    let id = args.bytes()?;
+    let LastOfSubcommand(reason) = args.take::<LastOfSubcommand<UnblockReason>>()?;
+    let id = integer(id)?;
+    let clients = session.node.clients.of_database(session.tenant.name());
+    let client = clients.iter().find(|client| u64::try_from(id).is_ok_and(|id| client.id == id));
+    let with_error = reason.is_some_and(|UnblockReason(with_error)| with_error);
+    let unblocked = client.is_some_and(|client| client.unblock(with_error));
+    reply.integer(i64::from(unblocked));
+    Ok(())
+}
+
+/// Whether the client gets an error.
+struct UnblockReason(bool);
+
+impl<'a> Argument<'a> for UnblockReason {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        match args.word("ERROR") {
+            true => Ok(Self(true)),
+            false if args.word("TIMEOUT") => Ok(Self(false)),
+            false => Err(Error::text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        }
+    }
+}
+
 /// `CLIENT NO-EVICT <ON | OFF>`
 fn no_evict(session: &mut Session, reply: &mut Reply, (switch,): (Switch,)) -> Result<()> {
     session.client.no_evict.store(switch.0, Ordering::Relaxed);
@@ -421,6 +497,10 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "      Return clients of specified type.",
             "    * ID <client-id> [<client-id> ...]",
             "      Return clients with the specified ids.",
+            "UNPAUSE",
+            "    Stop the current client pause, resuming traffic.",
+            "PAUSE <timeout> [WRITE|ALL]",
+            "    Suspend all, or just write, clients for <timeout> milliseconds.",
             "REPLY (ON|OFF|SKIP)",
             "    Control the replies sent to the current connection.",
             "SETNAME <name>",
@@ -429,6 +509,8 @@ fn show_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
             "    Set client meta attr. Options are:",
             "    * LIB-NAME: the client lib name.",
             "    * LIB-VER: the client lib version.",
+            "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+            "    Unblock the specified blocked client.",
             "TRACKINGINFO",
             "    Report tracking status for the current connection.",
             "NO-EVICT (ON|OFF)",

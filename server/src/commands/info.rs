@@ -15,7 +15,7 @@ use dormouse_shard::keyspace::{INDEXES, Left};
 use dormouse_shard::shard::ShardView;
 use dormouse_storage::log::Window;
 
-use crate::clients::Client;
+use crate::clients::{Client, blocked};
 use crate::commands::TABLE;
 use crate::config::PERCENTILES;
 use crate::databases::Tenant;
@@ -185,7 +185,7 @@ fn clients(state: &State, section: &mut Section<'_>) {
     section.field("client_recent_max_input_buffer", input);
     let output = largest(|client| client.output_bytes.load(Ordering::Relaxed) + client.outbox_bytes());
     section.field("client_recent_max_output_buffer", output);
-    section.field("blocked_clients", 0);
+    section.field("blocked_clients", blocked(&state.clients));
     section.field("tracking_clients", 0);
     section.field("clients_in_timeout_table", 0);
 }

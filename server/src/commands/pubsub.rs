@@ -56,7 +56,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(N) where N is the number of patterns to unsubscribe.",
             "Stops listening to messages published to channels that match one or more patterns.",
         ),
-        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST), SessionRun::Weighed(PUBLISH)).doc(
+        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST).union(Flags::MAY_REPLICATE), SessionRun::Weighed(PUBLISH)).doc(
             "2.0.0",
             "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
             "Posts a message to a channel.",

@@ -148,6 +148,8 @@ impl Session {
                 at += consumed;
                 continue;
             }
+            // Each command then finds out whether it has to wait.
+            let is_paused = self.tenant.pause.is_on(now_ms);
             if budget::of_request(request) > TURN {
                 // It is long whatever it is, and is not read once more to find that out.
                 return match request.spans_in(input) {
@@ -158,7 +160,9 @@ impl Session {
             }
             let replied = reply.len();
             match TABLE.by_name(request.arg(0)) {
-                Some(entry) if self.is_plain() && entry.row.arity.accepts(request.len()) => match entry.action {
+                Some(entry) if self.is_plain() && !is_paused && entry.row.arity.accepts(request.len()) => match entry
+                    .action
+                {
                     Handler::Keyspace(run)
                         if route::is_plain(entry.row)
                             && let Some(spans) = request.spans_in(&input[at..]) =>
@@ -264,7 +268,8 @@ impl Session {
         let ran = inline::run(&database, asker, &mut front, input, reply, budget);
         batch.keyspace_hits += ran.hits;
         batch.keyspace_misses += ran.misses;
-        if ran.is_under_lock {
+        // The first command may have to wait for something.
+        if ran.is_under_lock && ran.used > 0 {
             self.client.worked_ms.store(now_ms, Ordering::Relaxed);
             self.client.last_command.store(first.id as u16, Ordering::Relaxed);
         }

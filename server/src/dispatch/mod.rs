@@ -11,6 +11,7 @@
 //! Invariant: a connection's commands run and reply in order.
 
 mod batch;
+mod waiting;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -23,12 +24,13 @@ use std::time::{Duration, Instant};
 use dormouse_protocol::{OwnedRequest, Reply, Request};
 use dormouse_shard::commands::{Flags, Run};
 use dormouse_shard::execution::budget::TURN;
-use dormouse_shard::execution::{self, Ended, Plan, PlannedCommand, Turn, Waits, lent};
+use dormouse_shard::execution::{self, Blocking, Ended, Plan, PlannedCommand, Turn, Waits, lent};
 use dormouse_shard::keyspace::Left;
 use futures::future::BoxFuture;
 
 pub use self::batch::Next;
 use crate::account;
+use crate::blocked::{Blocked, Spent};
 use crate::commands::TABLE;
 use crate::commands::{info, transaction};
 use crate::databases::Tenant;
@@ -41,6 +43,8 @@ use crate::table::{self, Answer, CommandEntry, Handler, LogIn, SessionRun};
 #[derive(Debug, Clone, Copy)]
 enum Fate {
     Ran(usize),
+    /// It waits: [`Session::blocked`].
+    Blocked,
     /// It was queued by MULTI, or refused there.
     Queued,
     /// Its command did not run, or does not exist.
@@ -99,6 +103,15 @@ impl Session {
         self.client.argument_bytes.store(0, Ordering::Relaxed);
         self.client.reply_bytes.store(0, Ordering::Relaxed);
         let own = std::mem::replace(&mut self.awaited, awaited);
+        if matches!(fate, Fate::Blocked)
+            && let Some(blocked) = &mut self.blocked
+        {
+            // Counted when it ends, like its reply.
+            blocked.spent =
+                Spent { bytes_in: bytes as u64, busy: busy + self.elsewhere, cpu: busy + self.elsewhere_cpu };
+            blocked.awaited = own;
+            return;
+        }
         // A command's own work is not waiting: the flush of a slow write gets the whole bound.
         let limit = self.node.settings().reply_timeout.duration();
         if own > 0 && limit.is_some_and(|limit| started.elapsed() > limit / 2) {
@@ -168,6 +181,7 @@ impl Session {
                 batch.queued(bytes_in, bytes_out);
                 Default::default()
             }
+            Fate::Blocked => Default::default(),
             Fate::Refused(command) => {
                 batch.refused(bytes_in, bytes_out);
                 command.into_iter().for_each(|command| batch.rejected(command));
@@ -210,7 +224,11 @@ impl Session {
         }
         self.client.last_command.store(entry.id as u16, Ordering::Relaxed);
         match entry.action {
-            Handler::Keyspace(run) => self.run_alone(entry, run, owned, reply, now_ms).await,
+            Handler::Keyspace(run) => {
+                if self.run_alone(entry, run, owned, reply, now_ms).await {
+                    return Fate::Blocked;
+                }
+            }
             Handler::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. })) => {
                 let before = reply.len();
                 if let Err(error) = run(self, reply, request) {
@@ -299,7 +317,7 @@ impl Session {
         Ok(())
     }
 
-    /// Runs one command over the keyspace, wherever and whenever it can.
+    /// Runs one command over the keyspace, wherever and whenever it can. Returns whether it waits.
     async fn run_alone(
         &mut self,
         entry: &CommandEntry,
@@ -307,16 +325,29 @@ impl Session {
         request: &OwnedRequest,
         reply: &mut Reply,
         now_ms: u64,
-    ) {
-        self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+    ) -> bool {
         let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
         plan.budget = Some(Arc::clone(&self.client) as _);
+        if entry.row.flags.contains(Flags::BLOCKING) {
+            plan.blocking = Blocking::First;
+        }
         match execution::run(&self.tenant.database, &Arc::new(plan), &self.turn()).await {
             Ok(outcome) => {
                 self.note_elsewhere(&outcome);
                 self.note(outcome.left);
                 self.count_keyspace(outcome.hits, outcome.misses);
+                if let Some(waiter) = outcome.blocked {
+                    // A client that polls an empty queue does not use its database.
+                    self.blocked = Some(Box::new(Blocked::new(
+                        (&self.client, &self.tenant),
+                        self.since,
+                        waiter,
+                        request.clone(),
+                        entry.id,
+                    )));
+                    return true;
+                }
                 match outcome.ended {
                     Ended::Refused(error) => reply.error(&error.to_string()),
                     Ended::Done | Ended::Changed => reply.append(outcome.replies),
@@ -324,6 +355,8 @@ impl Session {
             }
             Err(error) => reply.error(&error.to_string()),
         }
+        self.client.worked_ms.store(now_ms, Ordering::Relaxed);
+        false
     }
 }
 

@@ -53,6 +53,7 @@ fn flags(client: &Client) -> String {
     let letters = [
         (client.is_subscriber(), 'P'),
         (client.queued.load(Ordering::Relaxed) != u32::MAX, 'x'),
+        (client.is_blocked.load(Ordering::Relaxed), 'b'),
         (client.is_killed(), 'A'),
         (matches!(client.peer, Peer::Unix(_)), 'U'),
         (client.no_evict.load(Ordering::Relaxed), 'e'),

@@ -1,0 +1,126 @@
+//! A blocked client: its command has found nothing, and its connection waits for another client to serve it.
+//!
+//! The engine has the waiter ([`dormouse_shard::waiters`]); a [`Blocked`] is the connection's side of it.
+//!
+//! 1. A command that finds nothing leaves a `Blocked` in its session. The future that has run it ends, so that a blocked
+//!    client needs little memory, and the connection gives its reply buffer back to the worker.
+//! 2. The connection waits for the first of these: a reply, a nudge, the end of its timeout, `CLIENT UNBLOCK`, a message
+//!    of a subscription, the end of the client. Meanwhile it reads ahead a little, to notice that the client closes the
+//!    connection. Its further requests wait.
+//! 3. A nudge makes it run the command again, as a plan of its own.
+//!
+//! Waiting costs no CPU, and is neither billed nor a use of the database: it may fall asleep, and the waiter stays.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use dormouse_protocol::OwnedRequest;
+use dormouse_shard::waiters::{ServedReply, WaitEvent, Waiter};
+use dormouse_storage::log::Lsn;
+use tokio::time::{Instant, Sleep};
+
+use crate::clients::Client;
+use crate::databases::Tenant;
+
+/// A longer timeout is none.
+const TIMEOUT_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The reason why a client waits no longer.
+#[derive(Debug)]
+pub enum Unblocked {
+    Served(ServedReply),
+    TimedOut,
+    /// By `CLIENT UNBLOCK`.
+    ByOther,
+}
+
+/// What a blocked client's connection has to do.
+#[derive(Debug)]
+pub enum BlockedEvent {
+    Over(Unblocked),
+    /// Run the command again.
+    Nudged,
+}
+
+/// The costs of a command so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spent {
+    pub bytes_in: u64,
+    pub busy: Duration,
+    pub cpu: Duration,
+}
+
+pub struct Blocked {
+    pub waiter: Arc<Waiter>,
+    client: Arc<Client>,
+    tenant: Arc<Tenant>,
+    /// As the client has sent it.
+    request: OwnedRequest,
+    /// Its command in the table.
+    pub command: usize,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes charged to the client.
+    held_bytes: usize,
+    pub spent: Spent,
+    /// The log position that its reply waits for in any case.
+    pub awaited: Lsn,
+}
+
+impl Blocked {
+    /// A command of `client` that began at `since` waits as `waiter`. `request` is what the client has sent, `command` its
+    /// place in the table.
+    pub fn new(
+        (client, tenant): (&Arc<Client>, &Arc<Tenant>),
+        since: std::time::Instant,
+        waiter: Arc<Waiter>,
+        request: OwnedRequest,
+        command: usize,
+    ) -> Self {
+        let timeout = waiter.timeout_ms.map(Duration::from_millis).filter(|timeout| *timeout < TIMEOUT_MAX);
+        let sleep = |timeout: Duration| Box::pin(tokio::time::sleep_until(Instant::from_std(since + timeout)));
+        let held_bytes = waiter.bytes();
+        client.hold_anyway(held_bytes);
+        client.block(&waiter);
+        Self {
+            client: Arc::clone(client),
+            tenant: Arc::clone(tenant),
+            request,
+            command,
+            timer: timeout.map(sleep),
+            held_bytes,
+            spent: Spent::default(),
+            awaited: 0,
+            waiter,
+        }
+    }
+
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<BlockedEvent> {
+        if let Poll::Ready(event) = self.waiter.poll(cx) {
+            return Poll::Ready(match event {
+                WaitEvent::Served(served) => BlockedEvent::Over(Unblocked::Served(served)),
+                WaitEvent::Ended => BlockedEvent::Over(Unblocked::ByOther),
+                WaitEvent::Nudged => BlockedEvent::Nudged,
+            });
+        }
+        if self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+            if self.tenant.database.waiters.time_out(&self.waiter, &self.request) {
+                return Poll::Ready(BlockedEvent::Over(Unblocked::TimedOut));
+            }
+            // It is being served at this moment, or about to wait on.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.waiter.end();
+        self.tenant.database.waiters.remove(&self.waiter);
+        self.client.unblocked();
+        self.client.let_go(self.held_bytes);
+    }
+}

@@ -1,0 +1,251 @@
+//! Clients that wait in a blocking command: what they notice of each other, of their database, and of the server.
+
+#[expect(dead_code, reason = "no test here looks at faults of the store")]
+mod node;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use dormouse::keeper;
+use dormouse_autoscaler::Autoscaler;
+use node::{Bench, Connection, calls};
+
+/// Waits until so many clients are blocked.
+#[track_caller]
+fn until_blocked(bench: &Bench, count: usize) {
+    let blocked = || bench.node.clients.list().iter().filter(|client| client.is_blocked.load(Ordering::SeqCst)).count();
+    for _ in 0..20_000 {
+        if blocked() == count {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{} clients are blocked, not {count}", blocked());
+}
+
+/// A client that waits for `k`.
+fn waiter(bench: &Bench, line: &str, count: usize) -> Connection {
+    let mut client = bench.connect();
+    client.send(&[line]);
+    until_blocked(bench, count);
+    client
+}
+
+#[test]
+fn a_push_serves_the_clients_in_order() {
+    let bench = Bench::new(&[]);
+    let mut first = waiter(&bench, "BLPOP k other 0", 1);
+    let mut second = waiter(&bench, "BRPOP k 0", 2);
+    let mut pusher = bench.connect();
+    // The pipeline goes on behind what was served.
+    pusher.send(&["RPUSH k 1", "LPOP k", "RPUSH k 2 3", "LRANGE k 0 -1"]);
+    pusher.expect(":1\r\n$-1\r\n:2\r\n*1\r\n$1\r\n2\r\n");
+    first.expect("*2\r\n$1\r\nk\r\n$1\r\n1\r\n");
+    second.expect("*2\r\n$1\r\nk\r\n$1\r\n3\r\n");
+    until_blocked(&bench, 0);
+}
+
+#[test]
+fn the_commands_behind_a_blocked_one_wait() {
+    let bench = Bench::new(&[]);
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    client.send(&["SET a 1", "BLPOP k 0", "GET a", "BLPOP k 0", "PING"]);
+    client.expect("+OK\r\n");
+    until_blocked(&bench, 1);
+    client.send(&["ECHO later"]);
+    assert!(client.is_silent());
+    other.check("SET a 2", "+OK\r\n");
+    other.check("RPUSH k x", ":1\r\n");
+    client.expect("*2\r\n$1\r\nk\r\n$1\r\nx\r\n$1\r\n2\r\n");
+    until_blocked(&bench, 1);
+    other.check("RPUSH k y", ":1\r\n");
+    client.expect("*2\r\n$1\r\nk\r\n$1\r\ny\r\n+PONG\r\n$5\r\nlater\r\n");
+}
+
+#[test]
+fn nothing_is_taken_for_a_client_that_has_gone() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    drop(waiter(&bench, "BLPOP k 0", 1));
+    until_blocked(&bench, 0);
+    // One that has sent more than is read ahead.
+    let mut client = waiter(&bench, "BLPOP k 0", 1);
+    let lines = vec!["PING"; 10_000];
+    client.send(&lines);
+    drop(client);
+    until_blocked(&bench, 0);
+    let killed = waiter(&bench, "BLPOP k 0", 1);
+    other.check("CLIENT KILL SKIPME YES", ":1\r\n");
+    other.check("RPUSH k x", ":1\r\n");
+    other.check("LLEN k", ":1\r\n");
+    drop(killed);
+}
+
+#[test]
+fn timeouts_and_unblocking() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.check("CLIENT ID", ":1\r\n");
+    for line in ["BLPOP k 0.01", "BLMOVE a b LEFT LEFT 0.01", "BZPOPMIN z 0.01", "XREAD BLOCK 10 STREAMS s $"] {
+        client.check(line, "*-1\r\n");
+    }
+    let mut other = bench.connect();
+    other.check("CLIENT UNBLOCK 1", ":0\r\n");
+    for (how, reply) in
+        [("", "*-1\r\n"), (" TIMEOUT", "*-1\r\n"), (" ERROR", "-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")]
+    {
+        client.send(&["BLPOP k 0"]);
+        until_blocked(&bench, 1);
+        other.check(&format!("CLIENT UNBLOCK 1{how}"), ":1\r\n");
+        client.expect(reply);
+    }
+    other.check("CLIENT UNBLOCK x", "-ERR value is not an integer or out of range\r\n");
+    other.check("CLIENT UNBLOCK 1 NOW", "-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n");
+    other.check("CLIENT UNBLOCK 99", ":0\r\n");
+    until_blocked(&bench, 0);
+    other.check("RPUSH k x", ":1\r\n");
+    other.check("LLEN k", ":1\r\n");
+}
+
+#[test]
+fn a_transaction_does_not_wait() {
+    let bench = Bench::new(&[]);
+    let mut client = bench.connect();
+    client.send(&["MULTI", "BLPOP k 0", "BLMOVE a b LEFT LEFT 0", "XREAD BLOCK 0 STREAMS s $", "EXEC"]);
+    client.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n*-1\r\n$-1\r\n*-1\r\n");
+}
+
+#[test]
+fn a_blocked_subscriber_gets_its_messages() {
+    let bench = Bench::new(&[]);
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    client.send(&["HELLO 3", "SUBSCRIBE c"]);
+    let mut reply = [0; 4096];
+    let mut read = Vec::new();
+    while !read.ends_with(b"$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n") {
+        let more = std::io::Read::read(&mut client.stream, &mut reply).expect("a reply");
+        read.extend_from_slice(&reply[..more]);
+    }
+    client.send(&["BLPOP k 0"]);
+    until_blocked(&bench, 1);
+    other.check("PUBLISH c m", ":1\r\n");
+    client.expect(">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n");
+    other.check("RPUSH k x", ":1\r\n");
+    client.expect("*2\r\n$1\r\nk\r\n$1\r\nx\r\n");
+}
+
+/// Push and pop are one entry of the log, and both replies wait for it.
+#[test]
+fn a_served_reply_waits_for_the_log() {
+    let (bench, log) = Bench::logged();
+    let mut first = waiter(&bench, "BLMOVE k l LEFT RIGHT 0", 1);
+    let mut second = waiter(&bench, "BLPOP l 0", 2);
+    let mut pusher = bench.connect();
+    let before = bench.tenant("default").database.shared.sequence.load(Ordering::SeqCst);
+    pusher.send(&["RPUSH k x"]);
+    until_blocked(&bench, 0);
+    let after = bench.tenant("default").database.shared.sequence.load(Ordering::SeqCst);
+    assert_eq!(after, before + 1, "one entry");
+    assert!(pusher.is_silent() && first.is_silent() && second.is_silent());
+    log.flush().expect("the store is well");
+    pusher.expect(":1\r\n");
+    first.expect("$1\r\nx\r\n");
+    second.expect("*2\r\n$1\r\nl\r\n$1\r\nx\r\n");
+}
+
+/// A database with blocked clients falls asleep and stays asleep, whatever they repeat, until a write serves them.
+#[test]
+fn a_database_sleeps_beside_its_blocked_clients() {
+    let bench = Bench::new(&[]);
+    let mut other = bench.connect();
+    other.check("CONFIG SET sleep-after 1s", "+OK\r\n");
+    let mut poller = waiter(&bench, "BLPOP k 0.05", 1);
+    let mut endless = waiter(&bench, "BZPOPMIN z 0", 2);
+    keeper_starts(&bench);
+    let database = Arc::clone(&bench.tenant("default").database);
+    let poll = |poller: &mut Connection| {
+        poller.expect("*-1\r\n");
+        poller.send(&["BLPOP k 0.05"]);
+    };
+    // Each attempt of the poller would be a use if it counted as one.
+    let mut turns = 0;
+    while database.is_awake() {
+        poll(&mut poller);
+        turns += 1;
+        assert!(turns < 1000, "it stays awake");
+    }
+    poll(&mut poller);
+    let wakes = database.counters.wakes.load(Ordering::SeqCst);
+    let commands = calls(&bench.totals("default"), "BLPOP");
+    for _ in 0..20 {
+        poll(&mut poller);
+    }
+    assert_eq!(database.counters.wakes.load(Ordering::SeqCst), wakes, "polling wakes nobody");
+    assert!(!database.is_awake());
+    assert!(calls(&bench.totals("default"), "BLPOP") >= commands + 20, "each of them counts as a command");
+    other.check("ZADD z 1 m", ":1\r\n");
+    endless.expect("*3\r\n$1\r\nz\r\n$1\r\nm\r\n$1\r\n1\r\n");
+    other.check("RPUSH k x", ":1\r\n");
+    poller.expect("*2\r\n$1\r\nk\r\n$1\r\nx\r\n");
+}
+
+fn keeper_starts(bench: &Bench) {
+    let autoscaler = Autoscaler::new(bench.node.policy.clone()).expect("the default policy");
+    let _entered = bench.runtime.enter();
+    keeper::start(&bench.node, autoscaler);
+}
+
+#[test]
+fn a_pause_holds_commands_back() {
+    let bench = Bench::new(&[]);
+    let (mut client, mut other) = (bench.connect(), bench.connect());
+    other.check("CLIENT PAUSE x", "-ERR timeout is not an integer or out of range\r\n");
+    other.check("CLIENT PAUSE -1", "-ERR timeout is negative\r\n");
+    other.check("CLIENT PAUSE 1 SOME", "-ERR CLIENT PAUSE mode must be WRITE or ALL\r\n");
+    other.check("CLIENT PAUSE 100000 WRITE", "+OK\r\n");
+    client.check("GET k", "$-1\r\n");
+    client.send(&["GET k", "SET k v", "GET k"]);
+    client.expect("$-1\r\n");
+    until_blocked(&bench, 1);
+    other.check("GET k", "$-1\r\n");
+    other.check("CLIENT UNPAUSE", "+OK\r\n");
+    client.expect("+OK\r\n$1\r\nv\r\n");
+    other.check("CLIENT PAUSE 100000", "+OK\r\n");
+    client.send(&["MULTI", "PING", "EXEC"]);
+    until_blocked(&bench, 1);
+    assert!(client.is_silent());
+    other.check("CLIENT UNPAUSE", "+OK\r\n");
+    client.expect("+OK\r\n+QUEUED\r\n*1\r\n+PONG\r\n");
+    other.check("CLIENT PAUSE 20", "+OK\r\n");
+    client.check("PING", "+PONG\r\n");
+}
+
+#[test]
+fn a_node_that_ends_lets_go_of_its_clients() {
+    let bench = Bench::new(&[]);
+    let mut endless = waiter(&bench, "BLPOP k 0", 1);
+    bench.node.drain();
+    endless.expect_end();
+}
+
+/// Bytes of a blocked client are charged to its database, and given back.
+#[test]
+fn a_blocked_client_is_charged_for() {
+    let bench = Bench::new(&[]);
+    let account = Arc::clone(&bench.tenant("default").account);
+    let mut client = bench.connect();
+    client.check("PING", "+PONG\r\n");
+    let before = account.used();
+    let key = "k".repeat(5000);
+    client.send(&[&format!("BLPOP {key} 0")]);
+    until_blocked(&bench, 1);
+    assert!(account.used() > before + 5000, "{} and {before}", account.used());
+    let mut other = bench.connect();
+    other.check("PING", "+PONG\r\n");
+    let with_other = account.used();
+    other.check(&format!("RPUSH {key} x"), ":1\r\n");
+    client.expect(&format!("*2\r\n$5000\r\n{key}\r\n$1\r\nx\r\n"));
+    client.check("PING", "+PONG\r\n");
+    assert!(account.used() < with_other - 5000, "{} and {with_other}", account.used());
+}
