@@ -66,6 +66,15 @@ impl Connection {
         self.stream.fill_buf().map(drop)
     }
 
+    /// Whether a reply has begun to arrive.
+    pub fn has_reply(&self) -> bool {
+        let socket = self.stream.get_ref();
+        socket.set_nonblocking(true).expect("a socket can be asked without waiting");
+        let arrived = !self.stream.buffer().is_empty() || matches!(socket.peek(&mut [0]), Ok(1));
+        socket.set_nonblocking(false).expect("a socket can wait");
+        arrived
+    }
+
     pub fn read(&mut self) -> io::Result<Reply> {
         Reply::read(&mut self.stream)
     }
