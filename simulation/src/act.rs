@@ -14,9 +14,12 @@ use crate::run::Schedule;
 use crate::script::Asked;
 use crate::state;
 use crate::verdict::{compare, excuse, refuse};
+use crate::waits;
 
 /// Limit of batches under way at once.
 const CLIENTS_MAX: usize = 8;
+/// Limit of clients that wait at once.
+const BLOCKED_MAX: usize = 6;
 /// Parts that a database is cut into so that its manifests have pages.
 const PARTS: u16 = 48;
 /// Limit of branches.
@@ -102,6 +105,22 @@ impl Schedule {
             Action::Transact => {
                 if running(Action::Transact) < CLIENTS_MAX {
                     tasks.push((action, self.transact(node, at, draw)));
+                }
+            }
+            Action::Block => {
+                if running(action) < BLOCKED_MAX {
+                    let (asked, turns) = self.extras.blocking(&self.plan.scripts[at]);
+                    let limit = self.plan.limits[at];
+                    tasks.push((
+                        action,
+                        tokio::spawn(async move {
+                            match waits::block(&database, at, &asked, draw, &book, turns).await {
+                                Ok(is_served) => disk.note(format!("{asked:?} was served: {is_served}")),
+                                Err(Error::OutOfMemory) => refuse(&disk, &book, at, limit),
+                                Err(error) => excuse(&disk, &book, at, "a blocking command", &error),
+                            }
+                        }),
+                    ));
                 }
             }
             Action::Evict => {

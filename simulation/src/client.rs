@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::book::{Batch, Book};
 use crate::clock;
-use crate::model::Key;
+use crate::model::{AGAIN, Key};
 use crate::script::Asked;
 
 /// The row of `DORMOUSE IMPORT`, which is in the server's table.
@@ -76,7 +76,7 @@ pub async fn run(
     plan.witness = Some(Witness::new(move |outcome, now_ms| {
         let batch = Batch {
             database: at,
-            commands: asked.iter().cloned().zip(replies(outcome)).collect(),
+            commands: asked.iter().cloned().zip(replies(outcome)).chain(served(outcome)).collect(),
             now_ms,
             written: outcome.left.written,
             sequence: shared.sequence.load(Ordering::SeqCst),
@@ -119,4 +119,23 @@ pub fn prepare(asked: &Asked) -> PlannedCommand {
         request,
         context: Context { select: asked.select, version: Version::Resp2, no_touch: false },
     }
+}
+
+/// The commands that were run for waiters, as the model knows them.
+pub fn served(outcome: &Outcome) -> impl Iterator<Item = (Asked, String)> {
+    outcome.served.iter().map(|served| {
+        let request = served.waiter.request.as_request();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut words: Vec<String> = request.iter().map(text).collect();
+        if words[0] != "BRPOPLPUSH" {
+            words = vec![words[0].clone(), text(&served.key), "0".into()];
+        }
+        (again(served.waiter.context.select, words), text(&served.reply))
+    })
+}
+
+/// A command of a client that has waited.
+pub fn again(select: u8, mut words: Vec<String>) -> Asked {
+    words[0] = format!("{}{}", AGAIN, words[0]);
+    Asked { select, words }
 }

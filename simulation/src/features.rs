@@ -25,6 +25,8 @@ const DISCARDS: u64 = 80;
 const EVICTIONS: u64 = 60;
 /// Branches in a thousand steps.
 const BRANCHES: u64 = 15;
+/// Clients that wait in a thousand steps.
+const BLOCKS: u64 = 100;
 /// Processes in a thousand that live with damaged data.
 const DAMAGES: u64 = 500;
 /// Batches in a thousand with a command that counts keys.
@@ -57,6 +59,8 @@ pub struct Features {
     pub counts: bool,
     /// Imports stage data beside the databases and replace them with it.
     pub imports: bool,
+    /// Clients wait in blocking commands, see [`crate::waits`].
+    pub waits: bool,
 }
 
 impl Features {
@@ -71,6 +75,7 @@ impl Features {
         branches: false,
         counts: false,
         imports: false,
+        waits: false,
     };
 
     /// Returns the features of a seed.
@@ -89,6 +94,7 @@ impl Features {
             branches: has(8),
             counts: has(9),
             imports: has(10),
+            waits: has(11),
         }
     }
 }
@@ -101,6 +107,8 @@ pub struct Extras {
     later: Chance,
     /// Chance for those that were added last.
     last: Chance,
+    /// Chance for clients that wait.
+    waits: Chance,
 }
 
 impl Extras {
@@ -110,6 +118,7 @@ impl Extras {
             chance: Chance::new(!seed),
             later: Chance::new(seed.rotate_left(32)),
             last: Chance::new(seed.rotate_left(16)),
+            waits: Chance::new(seed.rotate_left(48)),
         }
     }
 
@@ -151,6 +160,9 @@ impl Extras {
         if self.features.eviction && self.later.permille(EVICTIONS) {
             return Some(Action::Evict);
         }
+        if self.features.waits && self.waits.permille(BLOCKS) {
+            return Some(Action::Block);
+        }
         (self.features.branches && self.last.permille(BRANCHES)).then_some(Action::Branch)
     }
 
@@ -175,6 +187,13 @@ impl Extras {
         }
         let asked = script.batch(chance);
         (keys, (!chance.permille(DISCARDS)).then_some(asked), chance.below(chance.clone().pick(&[5, 50, 400])))
+    }
+
+    /// Returns a blocking command, and for how many turns its client waits.
+    pub fn blocking(&mut self, script: &Script) -> (Asked, u64) {
+        let asked = script.blocking(&mut self.waits);
+        let turns = self.waits.clone().pick(&[10, 300, 3000]);
+        (asked, self.waits.below(turns))
     }
 
     /// Adds to a client's commands.

@@ -21,6 +21,7 @@
 //! | `damage` | [damage] of durable data: it is noticed, never served, and concerns no other database |
 //! | `branches` | [branches] that must stay as they were made, beside eviction and everything else |
 //! | `imports` | data that is staged beside a database and replaces it at once, whatever happens in between |
+//! | `waits` | clients that [wait](waits) in blocking commands, and leave; they are served in the entry that serves them |
 //! | `counts` | `DBSIZE` while keys expire; after a sweep, every count is that of the keys held |
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.
@@ -50,6 +51,7 @@ pub mod script;
 pub mod state;
 pub mod trace;
 pub mod verdict;
+pub mod waits;
 pub mod watches;
 
 pub use features::Features;

@@ -51,6 +51,9 @@ pub struct Model {
 /// Pseudo-command: the database has dropped a key by itself.
 pub const EVICTED: &str = "(evicted)";
 
+/// Prefix of the command of a client that has waited: for it, a key of another type is like none.
+pub const AGAIN: &str = "(again) ";
+
 /// Commands that change nothing.
 pub const READS: &[&str] = &["GET", "MGET", "EXISTS", "LRANGE", "HGET", "SCARD", "ZSCORE", "DBSIZE"];
 
@@ -271,6 +274,8 @@ impl Model {
                 of_kind!(self, &key(2), List).push_front(moved.clone());
                 bulk(&moved)
             }
+            "BLPOP" | "BZPOPMIN" | "BRPOPLPUSH" => self.take(select, words, false)?,
+            name if name.starts_with(AGAIN) => self.take(select, words, true)?,
             "LRANGE" => array(of_kind!(self, &key(1), List).iter().map(|element| bulk(element))),
             "LTRIM" => {
                 // LTRIM key 1 -1
@@ -397,6 +402,34 @@ impl Model {
         })
     }
 
+    /// A blocking command. A client that waits gets no reply.
+    fn take(&mut self, select: u8, words: &[String], has_waited: bool) -> Result<String, String> {
+        let name = words[0].trim_start_matches(AGAIN);
+        let keys = if name == "BRPOPLPUSH" { 1..2 } else { 1..words.len() - 1 };
+        for key in keys.map(|at| (select, words[at].clone())) {
+            let is_wanted = match self.keys.get(&key).map(|entry| &entry.value) {
+                None => continue,
+                Some(Value::List(_)) => name != "BZPOPMIN",
+                Some(Value::Sorted(_)) => name == "BZPOPMIN",
+                Some(_) => false,
+            };
+            match (is_wanted, has_waited, name) {
+                (false, true, _) => {}
+                (false, false, _) => return Err(WRONG_TYPE.into()),
+                (true, _, "BRPOPLPUSH") => return self.reply(select, &renamed("RPOPLPUSH", words), 0, ""),
+                (true, _, "BZPOPMIN") => {
+                    let popped = self.reply(select, &["ZPOPMIN".into(), key.1.clone()], 0, "")?;
+                    return Ok(popped.replacen("*2\r\n", &format!("*3\r\n{}", bulk(&key.1)), 1));
+                }
+                (true, ..) => {
+                    let popped = self.reply(select, &["LPOP".into(), key.1.clone()], 0, "")?;
+                    return Ok(format!("*2\r\n{}{popped}", bulk(&key.1)));
+                }
+            }
+        }
+        Ok(String::new())
+    }
+
     fn text(&self, key: &Key) -> Result<Option<&str>, String> {
         match self.keys.get(key).map(|entry| &entry.value) {
             None => Ok(None),
@@ -406,15 +439,21 @@ impl Model {
     }
 }
 
+/// The same request with another command.
+fn renamed(name: &str, words: &[String]) -> Vec<String> {
+    [name.to_owned()].into_iter().chain(words[1..].iter().cloned()).collect()
+}
+
 /// Returns the keys that a command concerns.
 pub fn touched(select: u8, words: &[String]) -> Touched {
     let key = |at: usize| (select, words[at].clone());
-    Touched::Keys(match words[0].as_str() {
+    Touched::Keys(match words[0].trim_start_matches(AGAIN) {
         "FLUSHDB" | "FLUSHALL" | "SWAPDB" | "DORMOUSE" => return Touched::All,
         "DBSIZE" => Vec::new(),
         "MSET" => (1..words.len()).step_by(2).map(key).collect(),
         "MGET" | "DEL" | "EXISTS" | "SUNIONSTORE" => (1..words.len()).map(key).collect(),
-        "RENAME" | "COPY" | "RPOPLPUSH" | "SMOVE" => vec![key(1), key(2)],
+        "RENAME" | "COPY" | "RPOPLPUSH" | "BRPOPLPUSH" | "SMOVE" => vec![key(1), key(2)],
+        "BLPOP" | "BZPOPMIN" => (1..words.len() - 1).map(key).collect(),
         "MOVE" => vec![key(1), (words[2].parse().unwrap_or(0), words[1].clone())],
         _ => vec![key(1)],
     })

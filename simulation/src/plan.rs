@@ -34,6 +34,8 @@ pub enum Action {
     Evict,
     /// Makes a branch.
     Branch,
+    /// A client waits in a blocking command.
+    Block,
     Crash,
     Restart,
 }

@@ -88,6 +88,22 @@ impl Script {
         vec![Asked { select: 0, words }]
     }
 
+    /// Returns a command that may wait.
+    pub fn blocking(&self, chance: &mut Chance) -> Asked {
+        let select = chance.below(u64::from(self.selects)) as u8;
+        let (command, kind) = chance.pick(&[("BLPOP", 'l'), ("BRPOPLPUSH", 'l'), ("BZPOPMIN", 'z')]);
+        let mut key = || {
+            let kind = if chance.permille(15) { chance.pick(&['t', 'l', 'h', 's', 'z']) } else { kind };
+            format!("{kind}{}", chance.below(self.keys))
+        };
+        let mut words = vec![command.to_owned(), key(), key()];
+        if command != "BRPOPLPUSH" && words[1] == words[2] {
+            words.pop();
+        }
+        words.push("0".into());
+        Asked { select, words }
+    }
+
     /// Returns a command that counts keys.
     pub fn counting(&self, chance: &mut Chance) -> Asked {
         Asked { select: chance.below(u64::from(self.selects)) as u8, words: vec!["DBSIZE".into()] }
