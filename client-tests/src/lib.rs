@@ -12,7 +12,8 @@
 //! 5. [`bucket`] is a real S3 server, and a bad network in front of it; [`emulator`] has other servers for a store.
 //!    [`honest`] is a bucket in this process's memory, with a configured delay.
 //! 6. [`script`] and [`compare`] make a long random script and say which differences between two servers are
-//!    legitimate.
+//!    legitimate. [`load`] writes such a script until it is ended, [`importer`] is the program that follows a server,
+//!    [`proxy`] cuts links, and [`sameness`] compares all data of two servers.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //! 8. [`siege`] lets tenants misbehave in every way beside quiet ones.
 //!
@@ -47,7 +48,11 @@ pub mod crash;
 pub mod emulator;
 pub mod held;
 pub mod honest;
+pub mod importer;
+pub mod load;
+pub mod proxy;
 pub mod resp;
+pub mod sameness;
 pub mod script;
 pub mod server;
 pub mod siege;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use dormouse_client_tests::{
     Kind, Server, Settings,
     resp::{Connection, Reply},
+    sameness::{INDEXES, keys},
     wait_for,
 };
 
-use super::{INDEXES, KEY, LIMIT, MoveIn, field, keys, offset};
+use super::{KEY, LIMIT, MoveIn, field, offset};
 
 /// Keys whose expiry is put off during the copy arrive as they do at a replica.
 #[test]

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dormouse_client_tests::{
     Kind, Server, Settings,
+    importer::Importer,
     resp::{Connection, Reply, Words},
 };
 
-use super::importer::Importer;
 use super::{LIMIT, MoveIn};
 
 const ROUNDS: usize = 8;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
-use dormouse_client_tests::{server, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::{server, wait_for};
 
 pub struct Importer {
     process: Child,

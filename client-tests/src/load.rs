@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dormouse_client_tests::{
+use crate::{
     resp::{Connection, Words, request},
     script::{Random, Script, Step},
 };

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use dormouse_client_tests::wait_for;
+use crate::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(60);
 

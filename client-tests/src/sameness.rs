@@ -1,0 +1,103 @@
+//! Whether two servers hold the same data: every key of every logical index, with its type, contents and expiry.
+
+use std::time::Duration;
+
+use crate::resp::{Connection, Reply, Words};
+use crate::{Kind, compare, wait_for};
+
+/// The number of logical indexes.
+pub const INDEXES: usize = 16;
+
+/// Returns where the server at port `ours` differs from the one at `theirs`, which is of `kind`. Keys of the names
+/// `left_out` do not count.
+pub fn difference(kind: Kind, ours: u16, theirs: u16, left_out: &[&str]) -> Option<String> {
+    let (mut ours, mut theirs) = (Connection::open(ours), Connection::open(theirs));
+    let mut compared = 0;
+    for index in 0..INDEXES {
+        for connection in [&mut ours, &mut theirs] {
+            connection.run(&format!("SELECT {index}"));
+        }
+        let (mut here, mut there) = (keys(&mut ours), keys(&mut theirs));
+        for keys in [&mut here, &mut there] {
+            keys.retain(|key| !left_out.iter().any(|name| key == name.as_bytes()));
+            keys.sort();
+        }
+        if here != there {
+            let missing: Vec<_> = there.iter().filter(|key| here.binary_search(key).is_err()).collect();
+            let extra: Vec<_> = here.iter().filter(|key| there.binary_search(key).is_err()).collect();
+            let name =
+                |keys: &[&Vec<u8>]| keys.iter().take(20).map(|key| key.escape_ascii().to_string()).collect::<Vec<_>>();
+            return Some(format!("index {index}: missing {:?}, too many {:?}", name(&missing), name(&extra)));
+        }
+        for key in here {
+            for words in questions(&mut theirs, &key) {
+                let (a, b) = (ours.call(&words), theirs.call(&words));
+                if !compare::agree(kind, &words, &a, &b) || words[0] == b"PEXPIRETIME" && a != b {
+                    let words = words.iter().map(|word| word.escape_ascii().to_string()).collect::<Vec<_>>();
+                    return Some(format!("index {index}, {words:?}: {a:?}, but the other server has {b:?}"));
+                }
+                compared += 1;
+            }
+        }
+    }
+    (compared == 0).then(|| "nothing was there to compare".to_string())
+}
+
+/// Waits until the server holds no key that expires within `soon_ms`. Only SCAN finds expired keys: it deletes them and
+/// tells replicas so. KEYS passes over them.
+pub fn let_expire(port: u16, soon_ms: f64, limit: Duration) -> Result<(), String> {
+    let mut source = Connection::open(port);
+    for index in 0..INDEXES {
+        source.run(&format!("SELECT {index}"));
+        let gone = wait_for(limit, || {
+            let keys = scanned(&mut source);
+            let soon = keys.iter().any(|key| {
+                source.call(&[b"PTTL", key.as_slice()]).number().is_some_and(|ms| (0.0..soon_ms).contains(&ms))
+            });
+            (!soon).then_some(())
+        });
+        gone.ok_or_else(|| format!("keys of index {index} do not expire"))?;
+        // A key may expire between SCAN and PTTL, and PTTL finds that.
+        scanned(&mut source);
+    }
+    Ok(())
+}
+
+/// All keys of the selected index.
+pub fn keys(connection: &mut Connection) -> Vec<Vec<u8>> {
+    let reply = connection.run("KEYS *");
+    reply.items().expect("KEYS answers a list").iter().filter_map(Reply::bytes).map(<[u8]>::to_vec).collect()
+}
+
+fn scanned(connection: &mut Connection) -> Vec<Vec<u8>> {
+    let (mut keys, mut cursor) = (Vec::new(), b"0".to_vec());
+    loop {
+        let page = connection.call(&[b"SCAN", cursor.as_slice(), b"COUNT", b"500"]);
+        let [next, found] = page.items().expect("SCAN answers a page") else { panic!("a page has two parts") };
+        keys.extend(found.items().unwrap_or_default().iter().filter_map(Reply::bytes).map(<[u8]>::to_vec));
+        cursor = next.bytes().expect("a cursor").to_vec();
+        if cursor == b"0" {
+            return keys;
+        }
+    }
+}
+
+/// Returns commands that reveal everything about a key.
+fn questions(connection: &mut Connection, key: &[u8]) -> Vec<Words> {
+    let kind = connection.call(&[b"TYPE", key]);
+    let words = |words: &[&[u8]]| words.iter().map(|word| word.to_vec()).collect::<Words>();
+    let contents = match kind.bytes() {
+        Some(b"string") => words(&[b"GET", key]),
+        Some(b"hash") => words(&[b"HGETALL", key]),
+        Some(b"list") => words(&[b"LRANGE", key, b"0", b"-1"]),
+        Some(b"set") => words(&[b"SMEMBERS", key]),
+        Some(b"zset") => words(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]),
+        Some(b"stream") => words(&[b"XRANGE", key, b"-", b"+"]),
+        _ => words(&[b"EXISTS", key]),
+    };
+    let mut questions = vec![words(&[b"TYPE", key]), contents, words(&[b"PEXPIRETIME", key])];
+    if kind.bytes() == Some(b"stream") {
+        questions.push(words(&[b"XINFO", b"STREAM", key, b"FULL", b"COUNT", b"0"]));
+    }
+    questions
+}
