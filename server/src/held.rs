@@ -139,6 +139,7 @@ mod tests {
         fn new(log: &Arc<Log>) -> Self {
             let journal = Journal::of(log, &Identity { name: "a".into(), seed: 1, created_ms: 1 });
             journal.declare(Window::Zero);
+            journal.record(true);
             Self { journal, sequence: AtomicU64::new(0) }
         }
 

@@ -21,6 +21,7 @@ fn a_large_write_waits_for_the_large_ones_before_it() {
     assert_eq!(bench.line("SET small 1"), "+OK\r\n");
     // This test has no flusher.
     let other = Journal::of(&log, &Identity { name: "other".into(), seed: 1, created_ms: 1 });
+    other.record(true);
     other.append(&AtomicU64::new(0), 1, &vec![0; 9 << 20]);
     let value = vec![b'v'; 100 << 10];
     let entries = || log.counters.entries.load(Ordering::Relaxed);

@@ -82,6 +82,7 @@ fn store_of(halvings: u32) -> Arc<Store> {
     let (position, body) = write_of(KEYS + 1);
     let mut items = Vec::new();
     write_effect(&mut items, 0, position, |out| out.extend_from_slice(&body));
+    journal.record(true);
     journal.append(&AtomicU64::new(KEYS + 1), 5, &items);
     log.flush().unwrap();
     store
@@ -107,7 +108,7 @@ fn problems(store: &Arc<Store>) -> Vec<String> {
 
 /// How many keys can be recovered, and which parts cannot.
 fn salvaged(store: &Arc<Store>) -> (u64, Vec<String>) {
-    let about = About { version: 11, server: "7.2.0", now_ms: 5 };
+    let about = About { version: 11, server: "7.2.0", now_ms: 5, keeps_expired: false };
     let salvaged = salvage(store, "a", Vec::new(), about, &mut |_| {}).unwrap();
     (salvaged.exported.keys, salvaged.left_out)
 }
@@ -241,7 +242,7 @@ fn without_any_manifest_all_that_is_there_is_salvaged() {
 
 #[test]
 fn what_was_salvaged_replaces_a_database_without_readable_manifests() {
-    let about = About { version: 11, server: "7.2.0", now_ms: 5 };
+    let about = About { version: 11, server: "7.2.0", now_ms: 5, keeps_expired: false };
     for damaged in [1, 2] {
         let store = store();
         for name in names(&store, "db/a/manifest").into_iter().rev().take(damaged) {

@@ -70,7 +70,7 @@ impl Database {
     /// # Errors
     /// When the store refuses, or the log lacks effects that were written: everything is as before.
     pub(super) async fn put_log_into_tail(self: &Arc<Self>, topology: &Topology) -> Result<Report> {
-        let log = self.shared.journal.log().filter(|_| self.shared.journal.is_recording());
+        let log = self.shared.journal.log().filter(|_| self.shared.journal.is_logging());
         let log = Arc::clone(log.ok_or_else(|| Error::text("ERR the database is not logged"))?);
         let mut output = Output::default();
         let done = self.write_tail_of_log(&log, topology, &mut output).await;

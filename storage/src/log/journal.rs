@@ -5,6 +5,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use super::format::{EntryKind, Identity};
 use super::registry::Outstanding;
 use super::trouble::{FULL, LOST, SHORT};
@@ -108,14 +110,25 @@ impl FromStr for Window {
     }
 }
 
+/// A second receiver of the effects of batches, beside the log: what is sent to replicas.
+pub trait Tap: fmt::Debug + Send + Sync {
+    /// Takes the items of an entry, made at `now_ms`. It is called under the locks of the batch, so it only takes note.
+    fn entry(&self, now_ms: u64, items: &[u8]);
+}
+
 /// The receiver of the effects of a database's batches.
 ///
-/// Invariant: `recording` changes only under all locks of the database, so that a batch is logged whole or not at all.
+/// Invariant: recording begins, and the log's part of it ends, only under all locks of the database, so that a batch is
+/// logged whole or not at all, and so that a tap gets every entry after the moment at which it was set.
 #[derive(Debug)]
 pub struct Journal {
     log: Option<Registration>,
     window: AtomicU64,
+    /// Batches leave their effects: for the log, the tap or both.
     recording: AtomicBool,
+    logging: AtomicBool,
+    tapped: AtomicBool,
+    tap: Mutex<Option<Arc<dyn Tap>>>,
     /// Whether the recorded effects go on from the state in the store.
     covered: AtomicBool,
 }
@@ -141,6 +154,9 @@ impl Journal {
             log: None,
             window: AtomicU64::new(Window::NONE),
             recording: AtomicBool::new(false),
+            logging: AtomicBool::new(false),
+            tapped: AtomicBool::new(false),
+            tap: Mutex::new(None),
             covered: AtomicBool::new(false),
         }
     }
@@ -175,16 +191,38 @@ impl Journal {
         self.recording.load(Ordering::Relaxed)
     }
 
+    /// Whether they go into the log.
+    pub fn is_logging(&self) -> bool {
+        self.logging.load(Ordering::Relaxed)
+    }
+
+    /// Lets the log have them, or not.
     pub fn record(&self, on: bool) {
-        self.recording.store(on, Ordering::SeqCst);
+        // Setting a tap at the same time must see either the one or the other.
+        let _tap = self.tap.lock();
+        self.logging.store(on, Ordering::SeqCst);
+        self.recording.store(on || self.is_tapped(), Ordering::SeqCst);
         if !on {
             self.covered.store(false, Ordering::SeqCst);
         }
     }
 
+    /// Whether a tap gets them.
+    pub fn is_tapped(&self) -> bool {
+        self.tapped.load(Ordering::Relaxed)
+    }
+
+    /// Gives the tap every entry from now on, or none any more. A tap is set under all locks.
+    pub fn tap(&self, tap: Option<Arc<dyn Tap>>) {
+        let mut current = self.tap.lock();
+        self.tapped.store(tap.is_some(), Ordering::SeqCst);
+        self.recording.store(tap.is_some() || self.is_logging(), Ordering::SeqCst);
+        *current = tap;
+    }
+
     /// Whether a crash now would lose no more than the window: the recorded effects go on from the state in the store.
     pub fn is_covered(&self) -> bool {
-        self.is_recording() && self.covered.load(Ordering::SeqCst)
+        self.is_logging() && self.covered.load(Ordering::SeqCst)
     }
 
     pub fn cover(&self, on: bool) {
@@ -233,13 +271,18 @@ impl Journal {
         self.is_behind_by(lsn, |log| log.lag_ms(now_ms))
     }
 
-    /// Appends the effects of a batch. 0 if the database has no log.
+    /// Appends the effects of a batch. 0 if the log does not get them.
     pub fn append(&self, sequence: &AtomicU64, now_ms: u64, items: &[u8]) -> Lsn {
+        if self.is_tapped()
+            && let Some(tap) = &*self.tap.lock()
+        {
+            tap.entry(now_ms, items);
+        }
         match &self.log {
-            Some(Registration { log, number, .. }) => {
+            Some(Registration { log, number, .. }) if self.is_logging() => {
                 log.append(*number, sequence, EntryKind::Effects, now_ms, items, self.within_ms())
             }
-            None => 0,
+            _ => 0,
         }
     }
 

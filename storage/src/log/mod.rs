@@ -53,7 +53,7 @@ use self::format::{
     frame_head_bytes,
 };
 use self::gathered::Gathered;
-pub use self::journal::{Journal, LogRefusal, Window};
+pub use self::journal::{Journal, LogRefusal, Tap, Window};
 use self::ledger::{Ledger, Unneeded};
 use self::recovery::{Entries, ReadLog, Recovered};
 use self::registry::{Outstanding, Registry, Touched};

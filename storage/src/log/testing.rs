@@ -175,7 +175,9 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(log: &Arc<Log>, name: &str) -> Self {
-        Self { journal: Journal::of(log, &identity(name)), sequence: AtomicU64::new(0) }
+        let journal = Journal::of(log, &identity(name));
+        journal.record(true);
+        Self { journal, sequence: AtomicU64::new(0) }
     }
 
     /// Returns the lsn after it.
