@@ -16,7 +16,7 @@ use super::{
     reader::ByteCount,
     string::skip_string,
     value::{
-        LoadedValue, decode_value, encode_value, encoding_of, kind,
+        LoadedValue, decode_value, encode_for, encode_value, encoding_for, encoding_of, is_known, kind,
         newer::{Dialect, Flattened, Templates, flatten, is_newer_hash, unsupported},
     },
 };
@@ -66,6 +66,37 @@ pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(&RDB_VERSION.to_le_bytes());
     let sum = checksum(&out[start..]);
     out.extend_from_slice(&sum.to_le_bytes());
+}
+
+/// Appends the payload of a value that is encoded already, for readers of RDB `version`.
+///
+/// # Errors
+/// When it has to be encoded again and cannot be read.
+pub fn dump_encoded_for(
+    version: u16,
+    encoding: u8,
+    value: &[u8],
+    limits: &Limits,
+    out: &mut Vec<u8>,
+) -> Result<(), CodecError> {
+    let start = out.len();
+    if is_known(encoding, version) {
+        out.push(encoding);
+        out.extend_from_slice(value);
+    } else {
+        let mut reader = Reader::new(value);
+        let LoadedValue::Object(object) = decode_value(encoding, &mut reader, limits)? else {
+            return Err(CodecError::Type(encoding));
+        };
+        reader.finish()?;
+        let value = Value::Object(object.as_ref());
+        out.push(encoding_for(version, &value));
+        encode_for(version, &value, out);
+    }
+    out.extend_from_slice(&version.to_le_bytes());
+    let sum = checksum(&out[start..]);
+    out.extend_from_slice(&sum.to_le_bytes());
+    Ok(())
 }
 
 pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>, RestoreError> {

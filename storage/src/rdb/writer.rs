@@ -18,7 +18,6 @@
 use std::io::{self, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
-use dormouse_types::ObjectRef;
 use dormouse_types::record::Value;
 
 use super::{
@@ -28,7 +27,7 @@ use super::{
 use crate::codec::dump::RDB_VERSION;
 use crate::codec::reader::{ByteSink, write_rdb_length};
 use crate::codec::string::{write_plain_string, write_string};
-use crate::codec::value::{encode_stream, encode_unpacked, encode_value, encoding_of, kind, unpacked_encoding_of};
+use crate::codec::value::{encode_for, encoding_for};
 
 /// Bytes that are gathered before they are written.
 const RUN_BYTES: usize = 64 << 10;
@@ -106,24 +105,9 @@ impl<W: Write> RdbWriter<W> {
     /// A key and its value.
     pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
         let at = self.begin(beside);
-        let encoding = encoding_of(value);
-        match value {
-            Value::Object(ObjectRef::Stream(stream)) if self.version == 10 => {
-                self.run[at] = kind::STREAM_2;
-                write_string(self, key);
-                encode_stream(kind::STREAM_2, stream, self);
-            }
-            Value::Object(object) if !is_known(encoding, self.version) => {
-                self.run[at] = unpacked_encoding_of(*object);
-                write_string(self, key);
-                encode_unpacked(*object, self);
-            }
-            _ => {
-                self.run[at] = encoding;
-                write_string(self, key);
-                encode_value(value, self);
-            }
-        }
+        self.run[at] = encoding_for(self.version, value);
+        write_string(self, key);
+        encode_for(self.version, value, self);
         self.write_run()
     }
 
@@ -213,14 +197,5 @@ impl<W: Write> ByteSink for RdbWriter<W> {
         } else {
             self.run.extend_from_slice(bytes);
         }
-    }
-}
-
-/// Whether readers of that version know an encoding.
-fn is_known(encoding: u8, version: u16) -> bool {
-    match encoding {
-        kind::SET_LISTPACK | kind::STREAM_3 => version >= 11,
-        kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
-        _ => true,
     }
 }

@@ -157,7 +157,7 @@ pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
 }
 
 /// As [`encode_object`] of a stream, in a form of earlier servers: [`kind::STREAM`] or [`kind::STREAM_2`].
-pub fn encode_stream(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
+fn encode_stream(form: u8, stream: &Stream, out: &mut impl ByteSink) -> u8 {
     stream::encode_as(form, stream, out)
 }
 
@@ -171,6 +171,34 @@ pub fn unpacked_encoding_of(object: ObjectRef<'_>) -> u8 {
         ObjectRef::Stream(_) => kind::STREAM,
         ObjectRef::Text(_) => kind::STRING,
     }
+}
+
+/// Whether readers of RDB `version` know an encoding that we write.
+pub fn is_known(encoding: u8, version: u16) -> bool {
+    match encoding {
+        kind::SET_LISTPACK | kind::STREAM_3 => version >= 11,
+        kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => version >= 10,
+        _ => true,
+    }
+}
+
+/// The number of the encoding that [`encode_for`] writes.
+pub fn encoding_for(version: u16, value: &Value<'_>) -> u8 {
+    let encoding = encoding_of(value);
+    match value {
+        Value::Object(ObjectRef::Stream(_)) if version == 10 => kind::STREAM_2,
+        Value::Object(object) if !is_known(encoding, version) => unpacked_encoding_of(*object),
+        _ => encoding,
+    }
+}
+
+/// Appends a value as readers of RDB `version` know it.
+pub fn encode_for(version: u16, value: &Value<'_>, out: &mut impl ByteSink) {
+    match value {
+        Value::Object(ObjectRef::Stream(stream)) if version == 10 => encode_stream(kind::STREAM_2, stream, out),
+        Value::Object(object) if !is_known(encoding_of(value), version) => encode_unpacked(*object, out),
+        _ => encode_value(value, out),
+    };
 }
 
 /// Reads a value whose encoding has the number `kind`; the reader is after it then.
