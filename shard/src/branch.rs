@@ -56,7 +56,7 @@ impl Database {
         if manifest::exists(store, name).await.map_err(store_error)? {
             return Err(taken());
         }
-        self.write_everything().await?;
+        self.write_everything(&mut None).await?;
         let now_ms = (self.engine.clock)();
         let new = || Manifest::new(self.name(), self.shared.placement.seed, self.engine.writer, now_ms);
         let source = self.newest_manifest().await?.map_or_else(new, |manifest| (*manifest).clone());
@@ -143,7 +143,8 @@ impl Database {
             database.check_open()?;
             database.check_owner().await?;
             let Some(manifest) = database.newest_manifest().await? else { return Ok(()) };
-            let collected = manifest::collect_garbage(&database.engine.store, &manifest).await;
+            let collected =
+                manifest::collect_garbage_beside(&database.engine.store, &manifest, &database.pinned()).await;
             let outcome = collected.map(drop).map_err(|error| database.note_refused(error));
             database.stop_if_overtaken().await;
             outcome
@@ -155,7 +156,7 @@ impl Database {
     /// it asks every branch which objects it needs.
     pub(crate) async fn collect_superseded(&self) {
         let Some(manifest) = self.manifest.lock().clone() else { return };
-        match manifest::collect_garbage(&self.engine.store, &manifest.known).await {
+        match manifest::collect_garbage_beside(&self.engine.store, &manifest.known, &self.pinned()).await {
             Ok(_) => {}
             Err(error @ StoreError::Fenced { .. }) => {
                 let error = self.note_refused(error);

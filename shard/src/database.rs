@@ -110,6 +110,8 @@ pub struct Database {
     /// The next number for the name of a chunk or a tail, as far as this process knows. Used under `transition`.
     pub(crate) next_object: AtomicU64,
     pub(crate) meters: Mutex<Meters>,
+    /// Manifests whose objects are kept for readers: see [`crate::pinned`].
+    pub(crate) pinned: Mutex<Vec<Arc<Manifest>>>,
     /// Keys, and keys with an expiry, of each logical index in the newest manifest.
     stored_counts: Mutex<Counts>,
     pub(crate) lineage: Mutex<Lineage>,
@@ -233,6 +235,7 @@ impl Database {
             is_overtaken: AtomicBool::new(false),
             next_object: AtomicU64::new(0),
             meters: Mutex::new(Box::new(Vec::new)),
+            pinned: Mutex::default(),
             stored_counts: Mutex::default(),
             lineage: Mutex::default(),
             turns: std::array::from_fn(|_| AsyncMutex::new(())),

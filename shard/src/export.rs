@@ -1,6 +1,6 @@
 //! Export of a stored database to an RDB, without a server.
 //!
-//! Keys that have expired are left out. The order of keys is that of their positions.
+//! Keys that have expired are left out, unless the reader wants them. The order of keys is that of their positions.
 
 use std::io::{self, Write};
 
@@ -40,6 +40,8 @@ pub struct About<'a> {
     pub server: &'a str,
     /// Unix milliseconds.
     pub now_ms: u64,
+    /// Whether keys that have expired are written too, for a reader that is told when they go.
+    pub keeps_expired: bool,
 }
 
 /// Writes all of a database. `watch` receives the progress.
@@ -91,20 +93,22 @@ pub(crate) struct Export<W> {
     rdb: RdbWriter<W>,
     exported: Exported,
     selected: Option<usize>,
-    now_ms: u64,
+    /// Keys that expire by then are left out.
+    expired_ms: u64,
     clock: u32,
 }
 
 impl<W: Write> Export<W> {
     pub(crate) fn begin(out: W, about: About<'_>) -> io::Result<Self> {
-        let About { version, server, now_ms } = about;
+        let About { version, server, now_ms, keeps_expired } = about;
         let mut rdb = RdbWriter::with_version(out, version);
         rdb.aux("redis-ver", server)?;
         rdb.aux("redis-bits", "64")?;
         rdb.aux("ctime", &(now_ms / 1000).to_string())?;
         rdb.aux("aof-base", "0")?;
         let (exported, clock) = (Exported::default(), access_clock(now_ms));
-        Ok(Self { rdb, exported, selected: None, now_ms, clock })
+        let expired_ms = if keeps_expired { 0 } else { now_ms };
+        Ok(Self { rdb, exported, selected: None, expired_ms, clock })
     }
 
     /// Writes a record, unless it has expired. `counts`: about how many its index has.
@@ -116,7 +120,7 @@ impl<W: Write> Export<W> {
         watch: &mut (dyn FnMut(Exported) + Send),
     ) -> io::Result<()> {
         let expiry_ms = record.expiry();
-        if expiry_ms.is_some_and(|at| at <= self.now_ms) {
+        if expiry_ms.is_some_and(|at| at <= self.expired_ms) {
             return Ok(());
         }
         // The clock wraps; a record that seems half a turn old was used after `now_ms`.

@@ -19,6 +19,7 @@ pub mod health;
 pub mod keyspace;
 pub mod lane;
 pub mod memory;
+pub mod pinned;
 mod places;
 pub mod replay;
 pub mod residency;

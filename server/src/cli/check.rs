@@ -192,7 +192,7 @@ fn save(store: &Arc<Store>, database: &str, file: &Path, version: u16) -> Result
     let unfinished = PathBuf::from(name);
     let progress = Progress::new("salvaging", None);
     let out = BufWriter::new(File::create(&unfinished).map_err(failed)?);
-    let about = About { version, server: REDIS_VERSION, now_ms: now_ms() };
+    let about = About { version, server: REDIS_VERSION, now_ms: now_ms(), keeps_expired: false };
     let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
     let saved = salvage(store, database, out, about, watch).map_err(|error| error.to_string()).and_then(|saved| {
         let mut out = saved.out;

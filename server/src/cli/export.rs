@@ -102,7 +102,8 @@ impl Export {
             let snapshot = Snapshot::open(store, database, recovered).await.map_err(|error| error.to_string())?;
             let snapshot = snapshot.ok_or_else(|| self.unknown(store))?;
             let watch = &mut |exported: Exported| progress.at(exported.bytes, exported.keys);
-            let about = About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms() };
+            let about =
+                About { version: self.rdb_version, server: REDIS_VERSION, now_ms: now_ms(), keeps_expired: false };
             let done = export(&snapshot, out, about, watch).await;
             done.map_err(|error| match error {
                 ExportError::Output(error) => format!("cannot write {}: {error}", self.file.display()),

@@ -59,6 +59,7 @@ use crate::database::{Database, store_error};
 use crate::error::{Error, Result};
 use crate::health::ConditionKind;
 use crate::keyspace::Contents;
+use crate::pinned::AtMoment;
 use crate::places::stored;
 use crate::shard::HeldShard;
 use crate::topology::{Topology, hold};
@@ -156,13 +157,23 @@ impl Database {
         extent: Extent,
         writes: Writes,
     ) -> Result<(Report, Option<Vec<Contents>>)> {
+        self.checkpoint_at(extent, writes, &mut None).await
+    }
+
+    /// The same. Runs `at` under all locks, when it is certain what is written.
+    async fn checkpoint_at(
+        self: &Arc<Self>,
+        extent: Extent,
+        writes: Writes,
+        at: &mut Option<AtMoment>,
+    ) -> Result<(Report, Option<Vec<Contents>>)> {
         let Some(topology) = self.topology() else { return Ok((Report::default(), None)) };
         let started = Stopwatch::start();
         self.counters.checkpoint_running.fetch_add(1, Ordering::Relaxed);
         let (mut visited, mut output) = (Vec::new(), Output::default());
         output.is_patient = writes == Writes::Patient;
         let outcome = match self.prepare(&topology, extent).await {
-            Ok(()) => self.write(&topology, extent, &mut visited, &mut output).await,
+            Ok(()) => self.write(&topology, (extent, at), &mut visited, &mut output).await,
             Err(error) => Err(error),
         };
         self.free(self.shared.unpark());
@@ -255,7 +266,7 @@ impl Database {
     async fn write(
         self: &Arc<Self>,
         topology: &Topology,
-        extent: Extent,
+        (extent, at_moment): (Extent, &mut Option<AtMoment>),
         visited: &mut Vec<Visited>,
         output: &mut Output,
     ) -> Result<Report> {
@@ -284,6 +295,9 @@ impl Database {
                         seen_at_once.push((seen, found));
                     }
                 }
+            }
+            if let Some(at_moment) = at_moment.take() {
+                at_moment(&begun.ids);
             }
             if extent == Extent::Last {
                 output.retired = Some(self.retire(&held));
@@ -423,7 +437,7 @@ impl Database {
     fn begin(&self, topology: &Topology, held: &[HeldShard], before: Option<&Manifest>, extent: Extent) -> Beginning {
         let (shared, journal) = (&self.shared, &self.shared.journal);
         let mut begun = self.look(topology, held, before);
-        if begun.needed && !journal.is_recording() {
+        if begun.needed && !journal.is_logging() {
             // Earlier writes took no numbers: later states must be distinguishable from earlier ones.
             if extent == Extent::Fuzzy && journal.log().is_some() {
                 journal.resume(&shared.sequence, (self.engine.clock)());
@@ -513,7 +527,7 @@ impl Database {
             *self.recovered.lock() = None;
         }
         *self.goes_on_after.lock() = None;
-        self.shared.journal.cover(self.shared.journal.is_recording());
+        self.shared.journal.cover(self.shared.journal.is_logging());
         if let Some(log) = self.shared.journal.log() {
             log.settled(&self.identity, manifest.sequence);
         }

@@ -13,6 +13,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::keyspace::{Contents, Graveyard};
 use crate::lane::Waste;
+use crate::pinned::AtMoment;
 
 /// Fuzzy checkpoints before the rest is written as of one moment.
 const FUZZY_MAX: usize = 3;
@@ -55,7 +56,7 @@ impl Database {
         let started = Stopwatch::start();
         let mut retired = None;
         for _ in 0..SLEEP_ATTEMPTS {
-            self.write_everything().await?;
+            self.write_everything(&mut None).await?;
             retired = self.retire_if_saved().await;
             if retired.is_some() {
                 break;
@@ -79,15 +80,15 @@ impl Database {
     }
 
     /// Writes everything that was acknowledged until now: the newest manifest is the database as it was at one moment. Nothing
-    /// is written where it sleeps.
-    pub(crate) async fn write_everything(self: &Arc<Self>) -> Result<()> {
+    /// is written where it sleeps. At that moment, under all locks, `at` is taken and run.
+    pub(crate) async fn write_everything(self: &Arc<Self>, at: &mut Option<AtMoment>) -> Result<()> {
         for _ in 0..FUZZY_MAX {
             if self.checkpoint_with(Extent::Fuzzy, Writes::Prompt).await?.0.segments == 0 {
                 break;
             }
         }
         // Under all locks, at most the few latest writes are left to encode.
-        self.checkpoint_with(Extent::Moment, Writes::Prompt).await.map(drop)
+        self.checkpoint_at(Extent::Moment, Writes::Prompt, at).await.map(drop)
     }
 
     /// Retires the database's contents if the store has all of it.

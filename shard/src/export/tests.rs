@@ -110,7 +110,7 @@ impl Setup {
     }
 
     fn export_version(&self, version: u16) -> (Vec<u8>, Exported) {
-        let about = About { version, server: "7.2.4", now_ms: NOW };
+        let about = About { version, server: "7.2.4", now_ms: NOW, keeps_expired: false };
         block_on(async {
             let snapshot = Snapshot::open(&self.store, "shop", Recovered::default()).await.unwrap().unwrap();
             export(&snapshot, Vec::new(), about, &mut |_| {}).await.unwrap()

@@ -156,6 +156,18 @@ async fn commit_encoded(
 ///
 /// A branch also looks after the deleted databases whose objects it names, or has named until now.
 pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garbage, StoreError> {
+    collect_garbage_beside(store, manifest, &[]).await
+}
+
+/// The same, but keeps the objects that `pinned` manifests of the database name too.
+///
+/// # Errors
+/// As [`collect_garbage`].
+pub async fn collect_garbage_beside(
+    store: &Store,
+    manifest: &Manifest,
+    pinned: &[Arc<Manifest>],
+) -> Result<Garbage, StoreError> {
     let database = &manifest.database;
     let names = Names::new(database)?;
     let folder = Folder::list(store, &names).await?;
@@ -166,6 +178,7 @@ pub async fn collect_garbage(store: &Store, manifest: &Manifest) -> Result<Garba
     }
     let mut garbage = Garbage::default();
     let mut needed: HashSet<String> = manifest.objects().map(str::to_owned).collect();
+    needed.extend(pinned.iter().flat_map(|pinned| pinned.objects()).map(str::to_owned));
     let (old, kept) = folder.manifests.split_at(folder.manifests.len().saturating_sub(KEPT));
     let mut shared = owners(manifest);
     for &number in folder.manifests.iter().filter(|number| **number != manifest.number) {

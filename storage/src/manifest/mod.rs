@@ -34,7 +34,10 @@ use std::collections::BTreeMap;
 use dormouse_types::segment::{Range53, SLOTS};
 
 pub use self::{
-    catalog::{History, collect_garbage, commit, exists, history, latest, latest_root, replaced, take_over},
+    catalog::{
+        History, collect_garbage, collect_garbage_beside, commit, exists, history, latest, latest_root, replaced,
+        take_over,
+    },
     kept::{Garbage, databases},
     lineage::{ANCESTORS, Lineage},
     names::{Names, object_origin as origin_of},
