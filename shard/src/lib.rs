@@ -22,6 +22,7 @@ pub mod memory;
 pub mod pinned;
 mod places;
 pub mod replay;
+pub mod replication;
 pub mod residency;
 pub mod scaling;
 pub mod shard;

@@ -101,7 +101,7 @@ pub(crate) fn clients(root: &Path, arguments: &[String], long: bool) -> Outcome 
     let needs = |names: &[&str]| {
         arguments.is_empty() || arguments.iter().any(|argument| names.iter().any(|name| argument.contains(name)))
     };
-    if needs(&["rdb", "import", "follow", "compar", "valkey", "redis8"]) {
+    if needs(&["rdb", "import", "follow", "replicas", "compar", "valkey", "redis8"]) {
         tools::peers(root, &mut tests)?;
     }
     if needs(&["s3"]) {

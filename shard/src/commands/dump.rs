@@ -19,6 +19,11 @@ const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM).union(Flags::BY_KEY);
 /// About what a small element of a collection takes in a payload.
 const COMPRESSED: u8 = 0xc3;
 
+const RESTORE_COMPLEXITY: &str = "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, \
+    where N is the number of Redis objects composing the value and M their average size. For small string values the time \
+    complexity is thus O(1). However for sorted set values the complexity is O(N*M*log(N)) because inserting values into \
+    sorted sets is O(log(N)).";
+
 pub(crate) const FAMILY: Family<Run> = Family {
     group: "generic",
     category: Category::KEYSPACE,
@@ -35,16 +40,31 @@ pub(crate) const FAMILY: Family<Run> = Family {
         Command::new("RESTORE", at_least(4), KEY_WRITTEN, WRITE, run!(restore_key)).event(KeyEvent::generic("restore"))
             .doc(
                 "2.6.0",
-                "O(1) to create the new key and additional O(N*M) to reconstruct the serialized value, where N is the \
-                 number of Redis objects composing the value and M their average size. For small string values the time \
-                 complexity is thus O(1). However for sorted set values the complexity is O(N*M*log(N)) because inserting \
-                 values into sorted sets is O(log(N)).",
+                RESTORE_COMPLEXITY,
                 "Creates a key from the serialized representation of a value.",
             )
             .also(Category::DANGEROUS)
             .cost(restore_cost)
             .grows(restore_growth),
     ],
+};
+
+/// `RESTORE` as it is sent between the nodes of a cluster.
+pub(crate) const ASKING: Family<Run> = Family {
+    group: "server",
+    category: Category::KEYSPACE,
+    commands: &[Command::new(
+        "RESTORE-ASKING",
+        at_least(4),
+        KEY_WRITTEN,
+        WRITE.union(Flags::ASKING),
+        run!(restore_key),
+    )
+    .event(KeyEvent::generic("restore"))
+    .doc("3.0.0", RESTORE_COMPLEXITY, "An internal command for migrating keys in a cluster.")
+    .also(Category::DANGEROUS)
+    .cost(restore_cost)
+    .grows(restore_growth)],
 };
 
 /// `DUMP key`

@@ -96,7 +96,15 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field \
              doesn't exist.",
         ),
-        Command::new("HINCRBYFLOAT", exactly(4), KEY_ADD_TO, GROW_FAST, run!(hincrbyfloat)).event(KeyEvent::hash("hincrbyfloat")).doc(
+        Command::new(
+            "HINCRBYFLOAT",
+            exactly(4),
+            KEY_ADD_TO,
+            GROW_FAST.union(Flags::NAMED_TO_REPLICAS),
+            run!(hincrbyfloat),
+        )
+        .event(KeyEvent::hash("hincrbyfloat"))
+        .doc(
             "2.6.0",
             "O(1)",
             "Increments the floating point value of a field by a number. Uses 0 as initial value if the field doesn't \
@@ -277,6 +285,7 @@ fn hincrbyfloat(
         }
         Change::when(sum.is_ok(), sum)
     })??;
+    db.effect(key, &[b"HSET", key, field, sum.as_bytes()]);
     reply.bulk(sum.as_bytes());
     Ok(())
 }

@@ -24,7 +24,10 @@ mod lcs;
 mod lists;
 mod long_double;
 mod memory;
+#[cfg(test)]
+mod replica_tests;
 mod sets;
+pub mod slots;
 mod sort;
 mod sorted_sets;
 pub mod staging;
@@ -58,6 +61,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     hyperloglogs::FAMILY,
     keys::FAMILY,
     dump::FAMILY,
+    dump::ASKING,
     expiry::FAMILY,
     indexes::FAMILY,
     memory::FAMILY,
@@ -95,7 +99,12 @@ pub(crate) use run;
 /// # Errors
 /// The place that must be loaded before the command is run again. Nothing was changed.
 pub fn call(row: &Row, run: Run, db: &mut Keyspace<'_>, reply: &mut Reply, request: Request<'_>) -> Result<(), Fault> {
-    db.begin(row.flags.contains(Flags::BY_KEY), row.flags.contains(Flags::WRITE));
+    let (of_row, to_replicas) = (row.flags, Flags::BY_KEY_TO_REPLICAS | Flags::NAMED_TO_REPLICAS);
+    let is_told = of_row.intersects(to_replicas) && db.shared().journal.is_tapped();
+    db.begin(of_row.contains(Flags::BY_KEY) || is_told, of_row.contains(Flags::WRITE));
+    if is_told && of_row.contains(Flags::NAMED_TO_REPLICAS) {
+        db.name_effects();
+    }
     db.call_changes(row.event);
     if !db.is_selectable() {
         reply.error(&Error::NothingStaged.to_string());

@@ -32,6 +32,7 @@ bitflags! {
         const BLOCKING = 1 << 15;
         const NO_ASYNC_LOADING = 1 << 16;
         const MOVABLE_KEYS = 1 << 17;
+        const ASKING = 1 << 18;
 
         /// Its effects are recorded key by key by the keyspace's own primitives, not as the command verbatim: because
         /// it writes several keys, or its outcome depends on another key or on chance.
@@ -48,6 +49,11 @@ bitflags! {
         const SWAPS_INDEXES = 1 << 29;
         /// It drops all data: it runs even where a damaged object keeps the data from being stored.
         const FREES_ALL = 1 << 30;
+        /// As [`Self::BY_KEY`], but only while the database has replicas. They run its effects at another time, and know
+        /// the commands of Redis 7.0: so it depends on neither its time nor its options any more.
+        const BY_KEY_TO_REPLICAS = 1 << 31;
+        /// The same for a command that names its effects by itself.
+        const NAMED_TO_REPLICAS = 1 << 36;
 
         /// Run in the middle of a transaction instead of queued.
         const AT_ONCE = 1 << 32;
@@ -126,6 +132,7 @@ impl Flags {
             (Flags::STALE, "stale"),
             (Flags::SKIP_MONITOR, "skip_monitor"),
             (Flags::SKIP_SLOWLOG, "skip_slowlog"),
+            (Flags::ASKING, "asking"),
             (Flags::FAST, "fast"),
             (Flags::NO_AUTH, "no_auth"),
             (Flags::NO_MANDATORY_KEYS, "no_mandatory_keys"),

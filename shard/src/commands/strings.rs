@@ -19,6 +19,7 @@ const READ: Flags = Flags::READ;
 const READ_FAST: Flags = Flags::READ.union(Flags::FAST);
 const WRITE: Flags = Flags::WRITE.union(Flags::DENY_OOM);
 const WRITE_FAST: Flags = WRITE.union(Flags::FAST);
+const TIMED: Flags = WRITE.union(Flags::BY_KEY_TO_REPLICAS);
 const REMOVE_FAST: Flags = Flags::WRITE.union(Flags::FAST);
 
 const READS: Access = Access::RO.union(Access::ACCESS);
@@ -51,7 +52,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key.",
         ),
-        Command::new("SET", at_least(3), KEY_SET, WRITE, run!(set)).event(KeyEvent::string("set")).cost(set_cost)
+        Command::new("SET", at_least(3), KEY_SET, TIMED, run!(set)).event(KeyEvent::string("set")).cost(set_cost)
             .doc(
                 "1.0.0",
                 "O(1)",
@@ -66,12 +67,12 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Set the string value of a key only when the key doesn't exist.",
         ),
-        Command::new("SETEX", exactly(4), KEY_REPLACED, WRITE, run!(setex)).event(KeyEvent::string("set")).doc(
+        Command::new("SETEX", exactly(4), KEY_REPLACED, TIMED, run!(setex)).event(KeyEvent::string("set")).doc(
             "2.0.0",
             "O(1)",
             "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
         ),
-        Command::new("PSETEX", exactly(4), KEY_REPLACED, WRITE, run!(psetex)).event(KeyEvent::string("set")).doc(
+        Command::new("PSETEX", exactly(4), KEY_REPLACED, TIMED, run!(psetex)).event(KeyEvent::string("set")).doc(
             "2.6.0",
             "O(1)",
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
@@ -86,7 +87,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Returns the string value of a key after deleting the key.",
         ),
-        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST, run!(getex)).event(KeyEvent::EXPIRE).cost(told).doc(
+        Command::new("GETEX", at_least(2), KEY_GETEX, REMOVE_FAST.union(Flags::BY_KEY_TO_REPLICAS), run!(getex)).event(KeyEvent::EXPIRE).cost(told).doc(
             "6.2.0",
             "O(1)",
             "Returns the string value of a key after setting its expiration time.",
@@ -111,7 +112,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "O(1)",
             "Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
         ),
-        Command::new("INCRBYFLOAT", exactly(3), KEY_CHANGED, WRITE_FAST, run!(incrbyfloat)).event(KeyEvent::string("incrbyfloat")).doc(
+        Command::new("INCRBYFLOAT", exactly(3), KEY_CHANGED, WRITE_FAST.union(Flags::BY_KEY_TO_REPLICAS), run!(incrbyfloat)).event(KeyEvent::string("incrbyfloat")).doc(
             "2.6.0",
             "O(1)",
             "Increment the floating point value of a key by a number. Uses 0 as initial value if the key doesn't exist.",

@@ -127,6 +127,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("RESTORE d 0 {dump}", "set"),
     ("RESTORE d 0 {dump}", "zset"),
     ("RESTORE d 0 {dump}", "string"),
+    ("RESTORE-ASKING d 0 {dump}", "set"),
     ("EXPIRE k 10", "set"),
     ("EXPIRE k -1", "set"),
     ("PEXPIRE k 10", "string"),

@@ -33,6 +33,8 @@ pub(super) enum Recording {
     Verbatim,
     /// The primitives record each key.
     ByKey,
+    /// The command records each key.
+    Named,
 }
 
 impl Keyspace<'_> {
@@ -47,6 +49,13 @@ impl Keyspace<'_> {
             (true, false) => Recording::Verbatim,
             (true, true) => Recording::ByKey,
         };
+    }
+
+    /// Leaves the effects of the command that begins to [`Self::effect`].
+    pub(crate) fn name_effects(&mut self) {
+        if self.recording == Recording::ByKey {
+            self.recording = Recording::Named;
+        }
     }
 
     /// Appends the batch's effects to the log, as one entry, while the locks are held. Dropping does the same, for
@@ -132,21 +141,21 @@ impl Keyspace<'_> {
     /// Records a command's effect on `key` where it differs from the command itself: `db.effect(key, &[b"SREM", key,
     /// member])`.
     pub fn effect(&mut self, key: &[u8], args: &[&[u8]]) {
-        if self.recording == Recording::ByKey {
+        if self.records_by_key() {
             self.record(key, |body| effect::command(body, args.iter().copied()));
         }
     }
 
     /// Records the value that `key` has now as the effect: for a change by `update` in a command that records by key.
     pub fn effect_value(&mut self, key: &[u8]) {
-        if self.recording == Recording::ByKey {
+        if self.records_by_key() {
             self.record_value(key);
         }
     }
 
     /// Whether the arguments of [`Self::effect`] are kept.
     pub fn records_by_key(&self) -> bool {
-        self.recording == Recording::ByKey
+        matches!(self.recording, Recording::ByKey | Recording::Named)
     }
 
     pub(super) fn record(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {

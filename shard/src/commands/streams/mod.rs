@@ -34,6 +34,8 @@ const WRITE: Flags = Flags::WRITE;
 const WRITE_FAST: Flags = WRITE.union(Flags::FAST);
 const GROW: Flags = WRITE.union(Flags::DENY_OOM);
 const GROW_FAST: Flags = GROW.union(Flags::FAST);
+/// Ids, trims and claims depend on the time, or on how entries are divided into nodes.
+const TIMED: Flags = Flags::NAMED_TO_REPLICAS;
 const WAIT: Flags = READ.union(Flags::BLOCKING);
 const WAIT_IN_GROUP: Flags = WRITE.union(Flags::BLOCKING).union(Flags::BY_KEY);
 
@@ -75,7 +77,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
     group: "stream",
     category: Category::STREAM,
     commands: &[
-        Command::new("XADD", at_least(5), KEY_ADD, GROW_FAST, run!(xadd))
+        Command::new("XADD", at_least(5), KEY_ADD, GROW_FAST.union(TIMED), run!(xadd))
             .event(event("xadd"))
             .tips(VARIES)
             .doc(
@@ -116,7 +118,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the number of messages after removing them from a stream.",
             )
             .cost(|db, request| (request.len() - 2).saturating_mul(cost_of_look(db, request.arg(1)))),
-        Command::new("XTRIM", at_least(4), KEY_DELETE, WRITE, run!(xtrim))
+        Command::new("XTRIM", at_least(4), KEY_DELETE, WRITE.union(TIMED), run!(xtrim))
             .event(event("xtrim"))
             .tips(VARIES)
             .doc(
@@ -206,7 +208,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
                 "Returns the information and entries from a stream consumer group's pending entries list.",
             )
             .cost(pending::cost_of_xpending),
-        Command::new("XCLAIM", at_least(6), KEY_UPDATE, WRITE_FAST, run!(pending::xclaim))
+        Command::new("XCLAIM", at_least(6), KEY_UPDATE, WRITE_FAST.union(TIMED), run!(pending::xclaim))
             .tips(VARIES)
             .doc(
                 "5.0.0",
@@ -216,7 +218,7 @@ pub(crate) const FAMILY: Family<Run> = Family {
             )
             .cost(pending::cost_of_xclaim)
             .grows(pending::growth_of_xclaim),
-        Command::new("XAUTOCLAIM", at_least(6), KEY_DELETE, WRITE_FAST, run!(pending::xautoclaim))
+        Command::new("XAUTOCLAIM", at_least(6), KEY_DELETE, WRITE_FAST.union(TIMED), run!(pending::xautoclaim))
             .tips(VARIES)
             .doc(
                 "6.2.0",
@@ -308,10 +310,19 @@ fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptio
         false => Some(db.update(key, change)?),
     };
     match id {
-        Some(id) => write_id(reply, id?),
+        Some(id) => {
+            let id = id?;
+            write_id(reply, id);
+            if db.records_by_key() {
+                let id = id.to_string();
+                let words: Vec<&[u8]> = [&b"XADD"[..], key, id.as_bytes()].into_iter().chain(pairs.iter()).collect();
+                db.effect(key, &words);
+            }
+        }
         None => reply.null(),
     }
     if trimmed > 0 {
+        record_trim(db, key);
         db.tell(event("xtrim"), key);
     }
     Ok(())
@@ -414,8 +425,19 @@ fn xtrim(db: &mut Keyspace<'_>, reply: &mut Reply, (key, TrimOptions(trim)): (&[
         let removed = stream.trim(trim);
         Change::when(removed > 0, removed)
     })?;
+    if removed.is_some_and(|removed| removed > 0) {
+        record_trim(db, key);
+    }
     reply.integer(removed.unwrap_or(0) as i64);
     Ok(())
+}
+
+/// Records a trim as what it has left.
+fn record_trim(db: &mut Keyspace<'_>, key: &[u8]) {
+    if db.records_by_key() {
+        let len = db.peek_collection::<Stream>(key).map_or(0, Stream::len);
+        db.effect(key, &[b"XTRIM", key, b"MAXLEN", b"=", itoa::Buffer::new().format(len).as_bytes()]);
+    }
 }
 
 /// `XSETID key last-id [ENTRIESADDED entries-added] [MAXDELETEDID max-deleted-id]`

@@ -222,8 +222,10 @@ pub fn xclaim(
     // A time that makes no sense is the present one; -1 is that of no option in Redis.
     let delivered_ms = options.time_ms.or(options.idle_ms.map(|idle| now.wrapping_sub(idle)));
     let delivered_ms = delivered_ms.filter(|at| (0..=now).contains(at)).unwrap_or(now);
+    let mut touched = SmallVec::<[StreamId; 8]>::new();
+    let mut changed = false;
     let is_new = claim_with(db, key, name, consumer, |entries, group, owner| {
-        let mut changed = group.raise_last(options.last);
+        changed = group.raise_last(options.last);
         let claim = Claim {
             owner,
             now_ms: now,
@@ -239,17 +241,51 @@ pub fn xclaim(
                 Claimed::Taken => {
                     write_claimed(reply, entries, *id, options.only_ids);
                     len += 1;
-                    changed = true;
+                    touched.push(*id);
                 }
-                Claimed::Gone => changed = true,
+                Claimed::Gone => touched.push(*id),
                 Claimed::Not => {}
             }
         }
         reply.array_since(start, len);
+        changed |= !touched.is_empty();
         changed
     })?;
+    if changed || is_new {
+        record_claim(db, key, (name, consumer), &touched, &ClaimOptions { time_ms: Some(delivered_ms), ..options });
+    }
     tell_of_consumer(db, key, is_new);
     Ok(())
+}
+
+/// Records a claim as what it came down to: these ids are the consumer's now, or no group's any more.
+fn record_claim(
+    db: &mut Keyspace<'_>,
+    key: &[u8],
+    (group, consumer): (&[u8], &[u8]),
+    ids: &[StreamId],
+    options: &ClaimOptions,
+) {
+    if !db.records_by_key() {
+        return;
+    }
+    if ids.is_empty() && options.last == StreamId::MIN {
+        db.effect(key, &[b"XGROUP", b"CREATECONSUMER", key, group, consumer]);
+        return;
+    }
+    // Without an id there is no XCLAIM; no entry has the least one.
+    let ids = if ids.is_empty() { &[StreamId::MIN][..] } else { ids };
+    let mut words: Vec<String> = ids.iter().map(StreamId::to_string).collect();
+    words.extend(options.time_ms.into_iter().flat_map(|at| ["TIME".to_owned(), at.to_string()]));
+    words.extend(options.deliveries.into_iter().flat_map(|count| ["RETRYCOUNT".to_owned(), count.to_string()]));
+    words.extend(options.is_forced.then(|| "FORCE".to_owned()));
+    words.extend(options.only_ids.then(|| "JUSTID".to_owned()));
+    if options.last != StreamId::MIN {
+        words.extend(["LASTID".to_owned(), options.last.to_string()]);
+    }
+    let words = words.iter().map(String::as_bytes);
+    let words: Vec<&[u8]> = [&b"XCLAIM"[..], key, group, consumer, b"0"].into_iter().chain(words).collect();
+    db.effect(key, &words);
 }
 
 fn write_claimed(reply: &mut Reply, entries: &StreamEntries, id: StreamId, only_id: bool) {
@@ -329,6 +365,7 @@ pub fn xautoclaim(
         return Err(no_group(key, name));
     }
     let now = db.now() as i64;
+    let (mut claimed, mut gone) = (Vec::new(), Vec::new());
     let is_new = claim_with(db, key, name, consumer, |entries, group, owner| {
         let (idle_min_ms, counts) = (wanted.idle_min_ms, !wanted.only_ids);
         let claim =
@@ -336,7 +373,6 @@ pub fn xautoclaim(
         // Claiming leaves the others where they are, so those to look at can be listed first.
         let attempts = wanted.count.saturating_mul(ATTEMPTS);
         let (mut left, mut seen, mut next) = (wanted.count, 0, Some(wanted.start));
-        let (mut claimed, mut gone) = (Vec::new(), Vec::new());
         let mut cursor = None;
         while let Some(from) = next {
             cursor = group.pending_from(from).next().map(|pending| pending.id);
@@ -367,6 +403,11 @@ pub fn xautoclaim(
         gone.iter().for_each(|id| write_id(reply, *id));
         !(claimed.is_empty() && gone.is_empty())
     })?;
+    claimed.append(&mut gone);
+    if !claimed.is_empty() || is_new {
+        let options = ClaimOptions { time_ms: Some(now), only_ids: wanted.only_ids, ..ClaimOptions::default() };
+        record_claim(db, key, (name, consumer), &claimed, &options);
+    }
     tell_of_consumer(db, key, is_new);
     Ok(())
 }

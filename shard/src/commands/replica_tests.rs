@@ -1,0 +1,204 @@
+//! What commands leave for replicas, which run it at another time and know the commands of Redis 7.0.
+
+use std::sync::Arc;
+
+use dormouse_protocol::Response;
+use dormouse_storage::log::Tap;
+use dormouse_storage::shown::first_ids;
+use dormouse_types::Limits;
+use parking_lot::Mutex;
+
+use super::testing::Bench;
+use super::{Command, FAMILIES, Flags, Run};
+use crate::replication::ReplicaStream;
+
+/// Commands whose effect is the command itself, as Redis 7.0 runs it: it depends on the key and the arguments alone.
+const VERBATIM: &[&str] = &[
+    "APPEND",
+    "BITFIELD",
+    "DECR",
+    "DECRBY",
+    "GEOADD",
+    "GETDEL",
+    "GETSET",
+    "HDEL",
+    "HINCRBY",
+    "HMSET",
+    "HSET",
+    "HSETNX",
+    "INCR",
+    "INCRBY",
+    "LINSERT",
+    "LPOP",
+    "LPUSH",
+    "LPUSHX",
+    "LREM",
+    "LSET",
+    "LTRIM",
+    "PFADD",
+    "PFDEBUG",
+    "RPOP",
+    "RPUSH",
+    "RPUSHX",
+    "SADD",
+    "SETBIT",
+    "SETNX",
+    "SETRANGE",
+    "SREM",
+    "XACK",
+    "XDEL",
+    "XGROUP|CREATE",
+    "XGROUP|CREATECONSUMER",
+    "XGROUP|DELCONSUMER",
+    "XGROUP|DESTROY",
+    "XGROUP|SETID",
+    "XSETID",
+    "ZADD",
+    "ZINCRBY",
+    "ZPOPMAX",
+    "ZPOPMIN",
+    "ZREM",
+    "ZREMRANGEBYLEX",
+    "ZREMRANGEBYRANK",
+    "ZREMRANGEBYSCORE",
+];
+
+/// A new command that is not among these needs [`Flags::BY_KEY`], [`Flags::BY_KEY_TO_REPLICAS`] or
+/// [`Flags::NAMED_TO_REPLICAS`], or is one that Redis 7.0 runs alike at any time.
+#[test]
+fn only_commands_of_redis_7_0_are_sent_as_they_are() {
+    let mut verbatim = Vec::new();
+    let mut look = |name: String, command: &Command<Run>| {
+        let row = &command.row;
+        let is_own = row.flags.intersects(Flags::BY_KEY | Flags::BY_KEY_TO_REPLICAS | Flags::NAMED_TO_REPLICAS);
+        if row.flags.contains(Flags::WRITE) && !is_own && !row.keys.is_empty() {
+            verbatim.push(name);
+        }
+    };
+    for command in FAMILIES.iter().flat_map(|family| family.commands) {
+        look(command.row.name.to_owned(), command);
+        command.subcommands.iter().for_each(|sub| look(format!("{}|{}", command.row.name, sub.row.name), sub));
+    }
+    verbatim.sort();
+    assert_eq!(verbatim, VERBATIM);
+}
+
+#[derive(Debug, Default)]
+struct Entries(Mutex<Vec<Vec<u8>>>);
+
+impl Tap for Entries {
+    fn entry(&self, _: u64, items: &[u8]) {
+        self.0.lock().push(items.to_vec());
+    }
+}
+
+/// A database with a replica.
+struct Source {
+    bench: Bench,
+    entries: Arc<Entries>,
+    stream: ReplicaStream,
+}
+
+impl Source {
+    fn new() -> Self {
+        let (bench, entries) = (Bench::new(), Arc::new(Entries::default()));
+        bench.shared.journal.tap(Some(Arc::clone(&entries) as _));
+        let mut stream = ReplicaStream::new(first_ids(), Limits::REDIS);
+        // So that tests need not expect the selection of index 0.
+        let mut out = Vec::new();
+        let mut items = Vec::new();
+        dormouse_storage::log::format::write_effect(&mut items, 0, 0, |body| {
+            dormouse_storage::effect::delete(body, b"k");
+        });
+        stream.entry(&items, &mut out).unwrap();
+        Self { bench, entries, stream }
+    }
+
+    /// Runs a line and returns the commands that a replica gets for it.
+    fn told(&mut self, line: &str) -> Vec<Vec<Vec<u8>>> {
+        let reply = self.bench.run(line);
+        assert!(!reply.starts_with("(error)"), "{line}: {reply}");
+        let mut out = Vec::new();
+        for entry in self.entries.0.lock().drain(..) {
+            self.stream.entry(&entry, &mut out).unwrap();
+        }
+        let mut rest = &out[..];
+        let mut commands = Vec::new();
+        while !rest.is_empty() {
+            let Response::Many(_, Some(words)) = Response::read(&mut rest).unwrap() else { panic!("{line}") };
+            commands.push(words.iter().map(|word| word.bytes().unwrap().to_vec()).collect());
+        }
+        commands
+    }
+
+    fn shown(&mut self, line: &str) -> String {
+        let shown = |words: Vec<Vec<u8>>| {
+            words.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        self.told(line).into_iter().map(shown).collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[test]
+fn effects_depend_on_no_clock_and_no_newer_command() {
+    let mut source = Source::new();
+    for (line, told) in [
+        ("SET k v", "SET k v"),
+        ("SET k w XX GET EX 10", "SET k w PXAT 1700000010000"),
+        ("SET k x KEEPTTL", "SET k x PXAT 1700000010000"),
+        ("SET k y NX", ""),
+        ("GETEX k PERSIST", "PERSIST k"),
+        ("EXPIRE k 5", "PEXPIREAT k 1700000005000"),
+        ("EXPIRE k -5", "DEL k"),
+        ("SETEX k 10 v", "SET k v PXAT 1700000010000"),
+        ("PSETEX k 10 v", "SET k v PXAT 1700000000010"),
+        ("INCRBYFLOAT f 0.1", "SET f 0.1"),
+        ("HINCRBYFLOAT h f 0.5", "HSET h f 0.5"),
+        ("HSET h g 1", "HSET h g 1"),
+        ("XADD s * f v", "XADD s 1700000000000-0 f v"),
+        ("XADD s 1700000000001-* f v", "XADD s 1700000000001-0 f v"),
+        (
+            "XADD s NOMKSTREAM MAXLEN = 2 1700000000001-* f w",
+            "MULTI; XADD s 1700000000001-1 f w; XTRIM s MAXLEN = 2; EXEC",
+        ),
+        ("XADD none NOMKSTREAM * f v", ""),
+        ("XTRIM s MINID 1700000000001-1", "XTRIM s MAXLEN = 1"),
+        ("XTRIM s MAXLEN ~ 100", ""),
+        ("XGROUP CREATE s g 0", "XGROUP CREATE s g 0"),
+        ("XREADGROUP GROUP g c STREAMS s >", "XREADGROUP GROUP g c COUNT 0 STREAMS s >"),
+        (
+            "XCLAIM s g d 0 1700000000001-1 IDLE 1000 RETRYCOUNT 7 JUSTID",
+            "XCLAIM s g d 0 1700000000001-1 TIME 1699999999000 RETRYCOUNT 7 JUSTID",
+        ),
+        ("XCLAIM s g d 99999 1700000000001-1", ""),
+        ("XCLAIM s g e 99999 1700000000001-1", "XGROUP CREATECONSUMER s g e"),
+        (
+            "XCLAIM s g d 99999 1-1 LASTID 1700000000002-0",
+            "XCLAIM s g d 0 0-0 TIME 1700000000000 LASTID 1700000000002-0",
+        ),
+        ("XAUTOCLAIM s g e 0 0 COUNT 5", "XCLAIM s g e 0 1700000000001-1 TIME 1700000000000"),
+        ("XDEL s 1700000000001-1", "XDEL s 1700000000001-1"),
+        ("XAUTOCLAIM s g e 0 0", "XCLAIM s g e 0 1700000000001-1 TIME 1700000000000"),
+        ("MSET a 1 b 2", "MULTI; SET a 1; SET b 2; EXEC"),
+        ("RENAME a c", "MULTI; DEL a; SET c 1; EXEC"),
+        ("SADD set one", "SADD set one"),
+        ("SPOP set", "SREM set one"),
+        ("SWAPDB 0 1", "SWAPDB 0 1"),
+        ("FLUSHDB", "FLUSHDB"),
+        ("FLUSHALL", "FLUSHALL"),
+    ] {
+        assert_eq!(source.shown(line), told, "{line}");
+    }
+}
+
+/// A key that has expired goes before the command that found it writes.
+#[test]
+fn expired_keys_are_told() {
+    let mut source = Source::new();
+    source.told("SET n 5 PX 10");
+    source.bench.now_ms += 10;
+    assert_eq!(source.shown("INCR n"), "MULTI; DEL n; INCR n; EXEC");
+    source.told("SET n 5 PX 10");
+    source.bench.now_ms += 10;
+    assert_eq!(source.shown("GET n"), "DEL n");
+}
