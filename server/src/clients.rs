@@ -42,6 +42,8 @@ pub struct Client {
     pub no_evict: AtomicBool,
     /// Whether it has shown the admin token: clients without rights to the node cannot disconnect it.
     pub is_admin: AtomicBool,
+    /// Whether it gets the stream of its database.
+    pub is_replica: AtomicBool,
     /// Whether its commands leave the access clocks of keys alone.
     pub no_touch: AtomicBool,
     /// Bytes in its query buffer and its output buffer.
@@ -639,6 +641,7 @@ impl Clients {
             watching: AtomicU32::new(0),
             no_evict: AtomicBool::new(false),
             is_admin: AtomicBool::new(false),
+            is_replica: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),

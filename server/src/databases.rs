@@ -25,6 +25,7 @@ use crate::options::{
 };
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
+use crate::replication::Replication;
 use crate::rights::Rights;
 use crate::saving::Saving;
 use crate::slowlog::Slowlog;
@@ -50,6 +51,7 @@ pub struct Tenant {
     pub pubsub: PubSub,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
+    pub replication: Arc<Replication>,
     pub slowlog: Slowlog,
     pub events: Events,
     settings: ArcSwap<DatabaseSettings>,
@@ -122,11 +124,13 @@ impl Tenant {
             saved.store(counted.succeeded_writes(&kept.totals(clock())), Ordering::Relaxed);
             kept.save(&counted.names, clock())
         }));
+        let account = Account::new(account::OF_DATABASE, usize::MAX);
         let tenant = Self {
             owner: owner_of(name, &database.lineage().ancestors).into(),
             database,
             meters,
-            account: Account::new(account::OF_DATABASE, usize::MAX),
+            replication: Replication::new(&account),
+            account,
             evicted_clients: AtomicU64::new(0),
             pubsub: PubSub::default(),
             pause: Pause::default(),

@@ -373,9 +373,15 @@ pub async fn delete(node: &Node, tenant: &Arc<Tenant>) -> dormouse_shard::error:
 }
 
 fn close_slow_readers(node: &Node, now_ms: u64) {
-    let (normal, pubsub) = (node.output_limit_normal(), node.output_limit_pubsub());
+    let (normal, pubsub, replica) =
+        (node.output_limit_normal(), node.output_limit_pubsub(), node.output_limit_replica());
     for client in node.clients.list() {
-        client.check_output(if client.is_subscriber() { pubsub } else { normal }, now_ms);
+        let limit = match client.is_replica.load(Ordering::Relaxed) {
+            true => replica,
+            false if client.is_subscriber() => pubsub,
+            false => normal,
+        };
+        client.check_output(limit, now_ms);
     }
 }
 
@@ -389,7 +395,7 @@ fn close_idle_clients(node: &Node, active: &mut LastUses<u64>) {
     let known: BTreeSet<u64> = clients.iter().map(|client| client.id).collect();
     active.moments.retain(|id, _| known.contains(id));
     for client in clients {
-        let listens = client.channels.load(Ordering::Relaxed) + client.patterns.load(Ordering::Relaxed) > 0;
+        let listens = client.is_subscriber() || client.is_replica.load(Ordering::Relaxed);
         let idle_ms = active.age(client.id, client.active_ms.load(Ordering::Relaxed));
         let waits = client.is_blocked.load(Ordering::Relaxed);
         if !listens && !waits && idle_ms > seconds * 1000 {

@@ -33,6 +33,7 @@ pub mod peer;
 pub mod process;
 pub mod pubsub;
 pub mod relief;
+pub mod replication;
 pub mod rights;
 pub mod saving;
 pub mod server;

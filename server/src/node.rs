@@ -11,7 +11,7 @@ use dormouse_shard::database::Engine;
 use dormouse_shard::error::Error;
 use dormouse_shard::memory::MEMORY;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clients::{Client, Clients, OutputLimit, Places};
 use crate::config::{DatabaseLimits, Facts, NodeSettings, Settings};
@@ -19,6 +19,7 @@ use crate::databases::{Tenant, Tenants};
 use crate::newcomers::Newcomers;
 use crate::options::OutputBufferLimit;
 use crate::process::random_seed;
+use crate::replication::{COPIES_MAX, Surroundings};
 use crate::strangers::Guesses;
 
 pub struct Node {
@@ -26,6 +27,8 @@ pub struct Node {
     pub clients: Clients,
     pub guesses: Guesses,
     pub newcomers: Newcomers,
+    /// Turns of full copies for replicas.
+    pub copies: Arc<Semaphore>,
     pub engine: Engine,
     pub facts: Facts,
     pub limits: DatabaseLimits,
@@ -84,6 +87,7 @@ impl Node {
             clients,
             guesses: Guesses::default(),
             newcomers: Newcomers::default(),
+            copies: Arc::new(Semaphore::new(COPIES_MAX)),
             engine,
             facts: settings.facts,
             limits: settings.limits,
@@ -168,6 +172,10 @@ impl Node {
         output_limit(self.settings.load().output_buffer_limits.pubsub)
     }
 
+    pub fn output_limit_replica(&self) -> OutputLimit {
+        output_limit(self.settings.load().output_buffer_limits.replica)
+    }
+
     /// Notes the duration of a command: in the slow log if it was slow, and as an event of `LATENCY`.
     pub fn note_time(
         &self,
@@ -222,6 +230,20 @@ impl Node {
     pub fn drain(&self) {
         self.draining.send_replace(true);
         self.clients.drain();
+    }
+}
+
+impl Surroundings for Node {
+    fn output_limit(&self) -> OutputLimit {
+        self.output_limit_replica()
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.engine.clock)()
+    }
+
+    fn is_ending(&self) -> bool {
+        self.is_draining()
     }
 }
 

@@ -26,6 +26,7 @@ use crate::late::Awaiting;
 use crate::metering::{REQUEST_UNIT_BYTES, Writer};
 use crate::node::Node;
 use crate::pubsub::{self, ChannelName, Message, SubscriptionKind};
+use crate::replication::{Announced, Replica};
 use crate::rights::Rights;
 use crate::strangers::{self, Neighbourhood};
 use crate::turns::Share;
@@ -109,6 +110,9 @@ pub struct Session {
     pub subscriptions: Option<Box<Subscriptions>>,
     /// Its command, if that has found nothing and waits.
     pub blocked: Option<Box<Blocked>>,
+    /// What it has said about itself for a replication, and the replica that it has become.
+    pub announced: Option<Box<Announced>>,
+    pub replica: Option<Arc<Replica>>,
     /// The log position that must be durable before the replies so far may leave.
     pub awaited: Lsn,
     /// The replies that wait for it.
@@ -162,6 +166,8 @@ impl Session {
             watched_bytes: 0,
             subscriptions: None,
             blocked: None,
+            announced: None,
+            replica: None,
             awaited: 0,
             awaiting: Vec::new(),
             unsent: 0,
@@ -295,11 +301,16 @@ impl Session {
         }
     }
 
-    /// Drops the session's state in its database: transaction, watches, subscriptions.
+    /// Drops the session's state in its database: transaction, watches, subscriptions. A replica ends.
     pub fn leave(&mut self) {
         self.publish_when_durable();
         self.abort();
         self.unsubscribe_all();
+        if let Some(replica) = self.replica.take() {
+            self.tenant.replication.remove(&replica);
+            self.client.is_replica.store(false, Ordering::Relaxed);
+            self.closing = true;
+        }
     }
 
     /// Drops the queued commands and the watches.

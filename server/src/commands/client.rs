@@ -172,7 +172,7 @@ impl Which {
     }
 }
 
-/// Redis's client types. This server has no replicas and no master, but a request may ask for them.
+/// Redis's client types. This server has no master, but a request may ask for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Normal,
@@ -193,7 +193,11 @@ impl Class {
     }
 
     fn of(client: &Client) -> Self {
-        if client.is_subscriber() { Self::PubSub } else { Self::Normal }
+        match client.is_replica.load(Ordering::Relaxed) {
+            true => Self::Replica,
+            false if client.is_subscriber() => Self::PubSub,
+            false => Self::Normal,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands that concern the connection, the server, or other clients. Commands over the keyspace are in the engine.
 
+pub mod absent;
 pub mod arguments;
 pub mod client;
 pub mod cluster;
@@ -9,6 +10,7 @@ pub mod dormouse;
 pub mod info;
 pub mod introspection;
 pub mod pubsub;
+pub mod replication;
 pub mod server;
 pub mod transaction;
 
@@ -36,6 +38,7 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     introspection::FAMILY,
     info::FAMILY,
     server::FAMILY,
+    replication::FAMILY,
     cluster::FAMILY,
     server::GENERIC,
     server::ACL,

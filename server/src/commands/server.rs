@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
+use crate::commands::absent::{self, refuse};
 use crate::commands::{access, answer, help, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
@@ -26,6 +27,7 @@ const ANY_TIME: Flags = Flags::LOADING.union(Flags::STALE);
 const ADMIN: Flags = ANY_TIME.union(Flags::ADMIN);
 const ADMIN_ALONE: Flags = ADMIN.union(Flags::NO_SCRIPT);
 const SAVES: Flags = Flags::ADMIN.union(Flags::NO_SCRIPT).union(Flags::NO_ASYNC_LOADING);
+const LOADS_CODE: Flags = SAVES;
 const VARIES: &[&str] = &["nondeterministic_output"];
 const VARIES_BY_NODE: &[&str] = &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
 const HELP_DOC: &str = "Returns helpful text about the different subcommands.";
@@ -112,6 +114,21 @@ pub const FAMILY: Family<SessionRun> = Family {
                 Command::new("LIST", exactly(2), &[], Flags::ADMIN.union(Flags::NO_SCRIPT), now!(module_list, 2))
                     .doc("4.0.0", "O(N) where N is the number of loaded modules.", "Returns all loaded modules.")
                     .tips(&["nondeterministic_output_order"]),
+                Command::new("LOAD", at_least(3), &[], LOADS_CODE, refuse!(absent::MODULES)).doc(
+                    "4.0.0",
+                    "O(1)",
+                    "Loads a module.",
+                ),
+                Command::new("LOADEX", at_least(3), &[], LOADS_CODE, refuse!(absent::MODULES)).doc(
+                    "7.0.0",
+                    "O(1)",
+                    "Loads a module using extended parameters.",
+                ),
+                Command::new("UNLOAD", exactly(3), &[], LOADS_CODE, refuse!(absent::MODULES)).doc(
+                    "4.0.0",
+                    "O(1)",
+                    "Unloads a module.",
+                ),
                 Command::new("HELP", exactly(2), &[], ANY_TIME, now!(module_help, 2)).doc("5.0.0", "O(1)", HELP_DOC),
             ],
         )

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -131,6 +131,24 @@ impl Connection {
     /// The same, but the server may have closed the connection.
     pub fn try_write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// The next line that is not empty.
+    #[allow(dead_code, reason = "only replicas read lines")]
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        while line.trim().is_empty() {
+            line.clear();
+            assert!(self.stream.read_line(&mut line).unwrap() > 0, "the server closed the connection");
+        }
+        line.trim().to_owned()
+    }
+
+    #[allow(dead_code, reason = "only replicas read an RDB")]
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
     }
 
     /// The next reply or message; `None` if the server has closed the connection.

@@ -51,6 +51,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
 /// Redis's letters.
 fn flags(client: &Client) -> String {
     let letters = [
+        (client.is_replica.load(Ordering::Relaxed), 'S'),
         (client.is_subscriber(), 'P'),
         (client.queued.load(Ordering::Relaxed) != u32::MAX, 'x'),
         (client.is_blocked.load(Ordering::Relaxed), 'b'),
