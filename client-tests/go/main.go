@@ -33,6 +33,10 @@ func connect(change ...func(*redis.Options)) *redis.Client {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "cluster" {
+		clusterTour()
+		return
+	}
 	if len(os.Args) > 1 {
 		incrementOnce(os.Args[1])
 		return

@@ -94,6 +94,8 @@ pub struct Settings {
     pub http_port: Option<u16>,
     /// The tokens. Without one, every client is served. Redis takes the first for its password.
     pub tokens: &'static [&'static str],
+    /// Whether Dormouse shows a cluster.
+    pub is_cluster: bool,
 }
 
 /// A store behind a network: its URL, and the environment with its settings.
@@ -313,6 +315,9 @@ fn dormouse_command(store: &str, port: u16, settings: Settings) -> Command {
     }
     for token in settings.tokens {
         command.args(["--token", token]);
+    }
+    if settings.is_cluster {
+        command.args(["--cluster-mode", "emulated"]);
     }
     command
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Server, wait_for};
+use crate::{Kind, Server, Settings, wait_for};
 
 /// A time far longer than any suite needs (about 3 s), even on a machine that is busy with a build.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -19,7 +19,18 @@ pub struct Suite {
 impl Suite {
     /// Runs `command` against a fresh server and fails unless every step passed.
     pub fn run(command: &mut Command) {
-        let mut server = Server::start();
+        Self::run_on(Server::start(), command);
+    }
+
+    /// Runs `command` against Dormouse as a cluster, with a token for each of two databases.
+    pub fn run_in_cluster(command: &mut Command) {
+        const TOKENS: &[&str] = &["dm_shop_abcdefgh", "dm_other_abcdefgh"];
+        let settings = Settings { tokens: TOKENS, is_cluster: true, ..Settings::default() };
+        let server = Server::start_with(Kind::Dormouse, settings);
+        Self::run_on(server, command.env("DORMOUSE_TEST_TOKENS", TOKENS.join(" ")));
+    }
+
+    fn run_on(mut server: Server, command: &mut Command) {
         let mut suite = Self::spawn(command, &server);
         let (lines, received) = mpsc::channel();
         suite.forward_lines(lines);

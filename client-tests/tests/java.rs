@@ -4,12 +4,13 @@ use std::{path::Path, process::Command};
 
 use dormouse_client_tests::{Suite, held, toolchain};
 
-const INPUTS: [&str; 5] = [
+const INPUTS: [&str; 6] = [
     "pom.xml",
     "src/main/java/Tour.java",
     "src/main/java/JedisTour.java",
     "src/main/java/LettuceTour.java",
     "src/main/java/Held.java",
+    "src/main/java/ClusterTour.java",
 ];
 
 #[test]
@@ -30,6 +31,13 @@ fn jedis_is_told_of_held_replies() {
 #[test]
 fn lettuce_is_told_of_held_replies() {
     is_told_of_held_replies("lettuce");
+}
+
+#[test]
+fn lettuce_of_a_cluster() {
+    if let Some(mut command) = program("ClusterTour") {
+        Suite::run_in_cluster(&mut command);
+    }
 }
 
 fn run(class: &str) {

@@ -4,7 +4,8 @@ use std::{fs, path::Path, process::Command};
 
 use dormouse_client_tests::{Suite, held, toolchain};
 
-const INPUTS: [&str; 6] = ["package-lock.json", "package.json", "tour.js", "node-redis.js", "ioredis.js", "held.js"];
+const INPUTS: [&str; 7] =
+    ["package-lock.json", "package.json", "tour.js", "node-redis.js", "ioredis.js", "held.js", "cluster.js"];
 
 #[test]
 fn node_redis() {
@@ -24,6 +25,22 @@ fn node_redis_is_told_of_held_replies() {
 #[test]
 fn ioredis_is_told_of_held_replies() {
     is_told_of_held_replies("ioredis");
+}
+
+#[test]
+fn node_redis_of_a_cluster() {
+    run_in_cluster("node-redis");
+}
+
+#[test]
+fn ioredis_of_a_cluster() {
+    run_in_cluster("ioredis");
+}
+
+fn run_in_cluster(name: &str) {
+    if let Some(mut command) = script(name, "cluster.js") {
+        Suite::run_in_cluster(command.arg(name));
+    }
 }
 
 fn run(name: &str) {

@@ -18,6 +18,13 @@ fn redis_py_is_told_of_held_replies() {
     }
 }
 
+#[test]
+fn redis_py_of_a_cluster() {
+    if let Some(mut command) = script("cluster.py") {
+        Suite::run_in_cluster(&mut command);
+    }
+}
+
 /// Returns the suite's program, or nothing if Python is missing.
 fn script(name: &str) -> Option<Command> {
     if !toolchain::present("redis-py", &[("python3", "python3-venv")]) {

@@ -16,7 +16,7 @@ use dormouse_storage::log::Window;
 use thiserror::Error;
 
 use self::hints::{HINTS, Hints};
-use crate::options::{EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size};
+use crate::options::{ClusterMode, EvictionPolicy, Interval, Options, OutputBufferLimits, SLOWLOG_LEN_MAX, Size};
 use crate::{process, strangers};
 
 mod hints;
@@ -47,6 +47,27 @@ pub struct Facts {
     /// Bytes; 0: no limit.
     pub max_memory_total: u64,
     pub max_branches: usize,
+    pub cluster: ClusterFacts,
+}
+
+/// What clients of Redis Cluster are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterFacts {
+    pub mode: ClusterMode,
+    /// Where they find the cluster; `None`: where each has connected to.
+    pub host: Option<String>,
+    pub port: Option<u16>,
+}
+
+impl ClusterFacts {
+    pub fn is_shown(&self) -> bool {
+        self.mode == ClusterMode::Emulated
+    }
+
+    /// Redis's word for the mode of a server.
+    pub fn mode_name(&self) -> &'static str {
+        if self.is_shown() { "cluster" } else { "standalone" }
+    }
 }
 
 /// Settings for every connection of the node, whatever its database.
@@ -152,6 +173,11 @@ impl Settings {
                 workers: options.worker_count().get(),
                 max_memory_total: options.memory_total(),
                 max_branches: options.max_branches as usize,
+                cluster: ClusterFacts {
+                    mode: options.cluster.cluster_mode,
+                    host: options.cluster.cluster_announce_host.clone(),
+                    port: options.cluster.cluster_announce_port,
+                },
             },
             node: NodeSettings {
                 max_clients: options.max_clients,
@@ -471,7 +497,9 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("workers", |settings| settings.facts.workers.to_string()),
     Parameter::place("store", |settings| settings.facts.store.clone()),
     Parameter::place("dir", |settings| directory(&settings.facts.store)),
-    Parameter::fact("cluster-enabled", |_| "no".to_string()),
+    Parameter::fact("cluster-enabled", |settings| yes_no(settings.facts.cluster.is_shown())),
+    Parameter::fact("cluster-announce-ip", |settings| settings.facts.cluster.host.clone().unwrap_or_default()),
+    Parameter::fact("cluster-announce-port", |settings| settings.facts.cluster.port.unwrap_or_default().to_string()),
     Parameter::fact("daemonize", |_| "no".to_string()),
     // Checkpoints replace these. Scripts that switch Redis's snapshots off keep working.
     Parameter::fact("save", |_| String::new()).settable(|_, text| only(&[""], text)),

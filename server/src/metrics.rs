@@ -32,6 +32,9 @@ pub struct ServerSnapshot {
     pub max_clients: u64,
     pub connections_received: u64,
     pub connections_rejected: u64,
+    /// Redis's word for the mode of the server.
+    pub redis_mode: &'static str,
+    pub connected_replicas: u64,
     pub pubsub_channels: u64,
     pub pubsub_patterns: u64,
     /// Memory that the process uses, and its limit (0: none).
@@ -226,7 +229,7 @@ const SERVER: &[ServerRow] = &[
     (COUNTER, "redis_cpu_user_seconds_total", "CPU time in user mode", |s| s.cpu_user_seconds),
     (COUNTER, "redis_cpu_sys_seconds_total", "CPU time in the kernel", |s| s.cpu_system_seconds),
     (GAUGE, "redis_slowlog_length", "Entries in the slow log", |s| s.slowlog_entries as f64),
-    (GAUGE, "redis_connected_slaves", "Replicas connected now", |_| 0.0),
+    (GAUGE, "redis_connected_slaves", "Replicas connected now", |s| s.connected_replicas as f64),
     (GAUGE, "dormouse_workers", "Threads that serve connections", |s| s.workers as f64),
     (GAUGE, "dormouse_log_lag_seconds", "How long the oldest write that is not durable has waited", |s| {
         s.log_lag_ms as f64 / 1e3
@@ -339,7 +342,7 @@ fn families(snapshot: &ServerSnapshot) -> Vec<MetricFamily> {
     let instance = [
         ("role", "master"),
         ("redis_version", REDIS_VERSION),
-        ("redis_mode", "standalone"),
+        ("redis_mode", snapshot.redis_mode),
         ("dormouse_version", env!("CARGO_PKG_VERSION")),
         ("os", std::env::consts::OS),
         ("maxmemory_policy", &snapshot.max_memory_policy),

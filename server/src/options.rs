@@ -10,6 +10,7 @@
 //! Places 2 and 3 are not read option by option. They replace the defaults of the parser ([`with_defaults`]), so that
 //! an option that is declared once, in [`Options`], works everywhere.
 
+mod cluster;
 pub(crate) mod environment;
 mod name;
 mod reshaping;
@@ -26,6 +27,8 @@ use clap::error::ErrorKind;
 use dormouse_autoscaler::Policy;
 use dormouse_storage::log::Window;
 
+pub use self::cluster::ClusterMode;
+use self::cluster::ClusterOptions;
 pub use self::name::{
     DATABASE_NAME_LEN_MAX, DEFAULT_DATABASE, branch_name, check_database_name, check_full_name, owner_and_branch,
 };
@@ -136,6 +139,9 @@ pub struct Options {
     /// loads and new clients are refused (0: no limit) [default: three quarters of what the machine or the container has]
     #[arg(long, value_name = "SIZE", help_heading = "Running")]
     pub max_memory_total: Option<Size>,
+
+    #[command(flatten)]
+    pub cluster: ClusterOptions,
 
     #[command(flatten)]
     reshaping: Reshaping,

@@ -27,6 +27,8 @@ pub fn of_node(node: &Node) -> ServerSnapshot {
         max_clients: node.max_clients() as u64,
         connections_received: node.clients.accepted.load(Ordering::Relaxed),
         connections_rejected: node.clients.rejected.load(Ordering::Relaxed),
+        redis_mode: node.facts.cluster.mode_name(),
+        connected_replicas: node.tenants.all().map(|tenant| tenant.replication.view().replicas.len() as u64).sum(),
         pubsub_channels: node.tenants.all().map(|tenant| tenant.pubsub.channels(None).len() as u64).sum(),
         pubsub_patterns: node.tenants.all().map(|tenant| tenant.pubsub.patterns() as u64).sum(),
         process_memory_bytes: node.memory_used.load(Ordering::Relaxed),

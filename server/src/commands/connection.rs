@@ -196,7 +196,7 @@ fn hello(session: &mut Session, reply: &mut Reply, (options,): (Option<Hello>,))
     reply.bulk(b"id");
     reply.integer(session.client.id as i64);
     reply.bulk(b"mode");
-    reply.bulk(b"standalone");
+    reply.bulk(session.node.facts.cluster.mode_name().as_bytes());
     reply.bulk(b"role");
     reply.bulk(b"master");
     reply.bulk(b"modules");

@@ -22,6 +22,7 @@ use crate::databases::Tenant;
 use crate::metering::{Meter, Totals};
 use crate::metrics::REDIS_VERSION;
 use crate::node::Node;
+use crate::replication::BACKLOG_BYTES_MAX;
 use crate::session::Session;
 use crate::table::SessionRun;
 use crate::{health, keeper, memory, process};
@@ -105,7 +106,7 @@ const SECTIONS: &[(&str, Shown, Write)] = &[
     ("Commandstats", Shown::OnDemand, commandstats),
     ("Errorstats", Shown::Always, errorstats),
     ("Latencystats", Shown::OnDemand, latencystats),
-    ("Cluster", Shown::Always, |_, section| section.field("cluster_enabled", 0)),
+    ("Cluster", Shown::Always, cluster),
     ("Keyspace", Shown::Always, keyspace),
     ("Dormouse", Shown::Always, dormouse),
 ];
@@ -157,7 +158,7 @@ fn server(state: &State, section: &mut Section<'_>) {
     section.field("redis_git_sha1", "00000000");
     section.field("redis_git_dirty", 0);
     section.field("redis_build_id", concat!("dormouse-", env!("CARGO_PKG_VERSION")));
-    section.field("redis_mode", "standalone");
+    section.field("redis_mode", node.facts.cluster.mode_name());
     section.field("server_name", "dormouse");
     section.field("dormouse_version", env!("CARGO_PKG_VERSION"));
     section.field("os", process::system());
@@ -218,7 +219,7 @@ fn memory_section(state: &State, section: &mut Section<'_>) {
     section.field("mem_fragmentation_ratio", format_args!("{:.2}", resident as f64 / allocated.max(1) as f64));
     section.field("mem_fragmentation_bytes", resident.saturating_sub(allocated));
     section.field("mem_not_counted_for_evict", 0);
-    section.field("mem_replication_backlog", 0);
+    section.field("mem_replication_backlog", state.tenant.replication.view().backlog_bytes);
     section.field("mem_clients_slaves", 0);
     section.field("mem_clients_normal", account.used());
     // Memory that this database's clients make the server keep, then that of all clients.
@@ -333,16 +334,29 @@ fn stats(state: &State, section: &mut Section<'_>) {
 
 fn replication(state: &State, section: &mut Section<'_>) {
     section.field("role", "master");
-    section.field("connected_slaves", 0);
+    let view = state.tenant.replication.view();
+    section.field("connected_slaves", view.replicas.len());
+    for (at, replica) in view.replicas.iter().enumerate() {
+        let (address, port) = (replica.address(), replica.announced.port);
+        let (phase, offset, lag) = (replica.state().name(), replica.offset(), replica.lag_seconds(state.now_ms));
+        section.field(
+            format!("slave{at}"),
+            format_args!("ip={address},port={port},state={phase},offset={offset},lag={lag}"),
+        );
+    }
     section.field("master_failover_state", "no-failover");
-    section.field("master_replid", &state.node.run_id);
+    section.field("master_replid", &view.id);
     section.field("master_replid2", "0".repeat(40));
-    section.field("master_repl_offset", 0);
+    section.field("master_repl_offset", view.offset);
     section.field("second_repl_offset", -1);
-    section.field("repl_backlog_active", 0);
-    section.field("repl_backlog_size", 0);
-    section.field("repl_backlog_first_byte_offset", 0);
-    section.field("repl_backlog_histlen", 0);
+    section.field("repl_backlog_active", u8::from(view.is_active));
+    section.field("repl_backlog_size", BACKLOG_BYTES_MAX);
+    section.field("repl_backlog_first_byte_offset", if view.is_active { view.backlog_first } else { 0 });
+    section.field("repl_backlog_histlen", view.backlog_bytes);
+}
+
+fn cluster(state: &State, section: &mut Section<'_>) {
+    section.field("cluster_enabled", u8::from(state.node.facts.cluster.is_shown()));
 }
 
 fn cpu(_: &State, section: &mut Section<'_>) {
