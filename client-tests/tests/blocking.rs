@@ -15,7 +15,8 @@ const TEST: &str = "blocking commands beside real servers";
 const CLIENTS: usize = 6;
 const STEPS: usize = 400;
 const LIMIT: Duration = Duration::from_secs(20);
-const WORKERS: Settings = Settings { max_clients: None, workers: Some(3), http_port: None, tokens: &[] };
+const WORKERS: Settings =
+    Settings { max_clients: None, workers: Some(3), http_port: None, tokens: &[], is_cluster: false };
 
 /// Several clients of one server.
 struct Side {
