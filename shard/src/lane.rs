@@ -27,22 +27,28 @@
 //! A test that wants one order of events hands its own runtime to [`Lane::on`]: the same rules, with tasks in place of
 //! threads.
 //!
-//! Invariant: a job never waits for another job of its own queue, so a lane cannot lock itself up. It may wait for its
-//! write, which waits for no job and for no bound.
+//! A thread of a lane may lose the processor at any moment, for long where its priority is low. So a worker that queues a
+//! job never waits for the lane's lock: it leaves the job to the thread that holds it ([`Pool::send`]).
+//!
+//! Invariants: a job never waits for another job of its own queue, so a lane cannot lock itself up. It may wait for its
+//! write, which waits for no job and for no bound. A job that was sent is taken in by whoever holds the lock, at the
+//! latest when that thread has given it back.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
-use std::thread;
+use std::thread::{self, Thread};
 
+use crossbeam::queue::SegQueue;
 use dormouse_types::entry::slab;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::executor::block_on;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 
 use crate::error::Error;
@@ -76,6 +82,8 @@ pub struct Queue {
     id: u64,
     /// Bytes that wait to be freed.
     waste: Arc<AtomicUsize>,
+    /// Jobs that wait for their turn.
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The reason why a job has no result.
@@ -105,8 +113,9 @@ impl Lane {
         let threads = threads.max(1);
         let pool = Arc::new(Pool::new(name, threads, nicer, None));
         for _ in 0..threads {
-            pool.state.lock().coming += 1;
-            pool.spawn_thread(&mut pool.state.lock())?;
+            let mut state = pool.lock();
+            state.coming += 1;
+            pool.spawn_thread(&mut state)?;
         }
         Ok(Self { open: Arc::new(Open(pool)) })
     }
@@ -119,7 +128,8 @@ impl Lane {
     /// A queue for one more database.
     pub fn queue(&self) -> Queue {
         static LAST_ID: AtomicU64 = AtomicU64::new(0);
-        Queue { lane: self.clone(), id: LAST_ID.fetch_add(1, Ordering::Relaxed), waste: Arc::default() }
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed);
+        Queue { lane: self.clone(), id, waste: Arc::default(), waiting: Arc::default() }
     }
 }
 
@@ -129,7 +139,7 @@ impl Queue {
     /// # Errors
     /// [`NotRun::Full`].
     pub fn run(&self, job: impl FnOnce() + Send + 'static) -> Result<(), NotRun> {
-        self.push(Class::Jobs, Job::new(Work::Call(Box::new(job))))
+        self.push(Job::new(Work::Call(Box::new(job))))
     }
 
     /// Queues a client's job that needs locks. When its turn has come it waits for `ready`, which returns them, and
@@ -145,7 +155,7 @@ impl Queue {
         job: impl FnOnce(R) + Send + 'static,
     ) -> Result<(), NotRun> {
         let ready = async { ready.await.map(|with| Box::new(move || job(with)) as Call) };
-        self.push(Class::Jobs, Job { claims, work: Work::After(Box::pin(ready)), bytes: 0 })
+        self.push(Job { claims, ..Job::new(Work::After(Box::pin(ready))) })
     }
 
     /// Runs a future to its end, even if its result is no longer wanted.
@@ -158,13 +168,14 @@ impl Queue {
     ) -> Result<T, NotRun> {
         let (sender, receiver) = oneshot::channel();
         let future = async move { drop(sender.send(future.await)) };
-        self.push(Class::Jobs, Job::new(Work::Drive(Box::pin(future))))?;
+        self.push(Job::new(Work::Drive(Box::pin(future))))?;
         receiver.await.map_err(|_| NotRun::Panicked)
     }
 
     /// The same without a result, for the engine's own work: it is never refused.
     pub fn start(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.push_always(Class::Jobs, Job::new(Work::Drive(Box::pin(future))));
+        let waits = Some(Waits::of(&self.waiting));
+        self.send(Class::Jobs, Job { waits, ..Job::new(Work::Drive(Box::pin(future))) });
     }
 
     /// Begins a write that a job of this queue will wait for. If no thread is left for it, it is done here.
@@ -174,8 +185,8 @@ impl Queue {
     ) -> oneshot::Receiver<T> {
         let (sender, receiver) = oneshot::channel();
         let write = async move { drop(sender.send(write.await)) };
-        self.push_always(Class::Writes, Job::new(Work::Drive(Box::pin(write))));
-        let left = self.lane.open.0.state.lock().take_back((self.id, Class::Writes));
+        self.send(Class::Writes, Job::new(Work::Drive(Box::pin(write))));
+        let left = self.lane.open.0.lock().take_back((self.id, Class::Writes));
         if let Some(Job { work: Work::Drive(write), .. }) = left {
             write.await;
         }
@@ -184,7 +195,7 @@ impl Queue {
 
     /// Serves the mailbox of a gate, soon.
     pub fn relieve(&self, serve: impl FnOnce() + Send + 'static) {
-        self.push_always(Class::Relief, Job::new(Work::Call(Box::new(serve))));
+        self.send(Class::Relief, Job::new(Work::Call(Box::new(serve))));
     }
 
     /// Frees about `bytes` of memory when no other job can begin.
@@ -196,7 +207,7 @@ impl Queue {
             let _freed = Freed(left, bytes);
             drop(waste);
         };
-        self.push_always(Class::Waste, Job { claims: Box::default(), work: Work::Call(Box::new(free)), bytes });
+        self.send(Class::Waste, Job { bytes, ..Job::new(Work::Call(Box::new(free))) });
     }
 
     /// The same for waste that is freed in steps: between two of them other jobs have their turns.
@@ -204,7 +215,7 @@ impl Queue {
         self.waste.fetch_add(bytes, Ordering::Relaxed);
         let freed = Freed(Arc::clone(&self.waste), bytes);
         let pool = Arc::downgrade(&self.lane.open.0);
-        self.push_always(Class::Waste, step_of_waste(pool, self.id, Box::new(waste), freed));
+        self.send(Class::Waste, step_of_waste(pool, self.id, Box::new(waste), freed));
     }
 
     /// Bytes that wait to be freed, or are being freed.
@@ -214,24 +225,20 @@ impl Queue {
 
     /// Jobs that wait for their turn.
     pub fn waiting(&self) -> usize {
-        let state = self.lane.open.0.state.lock();
-        state.lines.get(&(self.id, Class::Jobs)).map_or(0, |line| line.jobs.len())
+        self.waiting.load(Ordering::Relaxed)
     }
 
-    fn push(&self, class: Class, job: Job) -> Result<(), NotRun> {
-        let mut state = self.lane.open.0.state.lock();
-        if state.lines.get(&(self.id, class)).is_some_and(|line| line.jobs.len() >= QUEUE_MAX) {
+    fn push(&self, job: Job) -> Result<(), NotRun> {
+        let waits = Waits::of(&self.waiting);
+        if self.waiting() > QUEUE_MAX {
             return Err(NotRun::Full);
         }
-        state.push((self.id, class), job);
-        self.lane.open.0.call_for_hands(&mut state);
+        self.send(Class::Jobs, Job { waits: Some(waits), ..job });
         Ok(())
     }
 
-    fn push_always(&self, class: Class, job: Job) {
-        let mut state = self.lane.open.0.state.lock();
-        state.push((self.id, class), job);
-        self.lane.open.0.call_for_hands(&mut state);
+    fn send(&self, class: Class, job: Job) {
+        self.lane.open.0.send((self.id, class), job);
     }
 }
 
@@ -261,12 +268,10 @@ fn step_of_waste(pool: Weak<Pool>, id: u64, mut waste: Box<dyn Waste>, freed: Fr
             && let Some(lane) = pool.upgrade()
         {
             let next = step_of_waste(pool, id, waste, freed);
-            let mut state = lane.state.lock();
-            state.push((id, Class::Waste), next);
-            lane.call_for_hands(&mut state);
+            lane.send((id, Class::Waste), next);
         }
     };
-    Job { claims: Box::default(), work: Work::Call(Box::new(step)), bytes }
+    Job { bytes, ..Job::new(Work::Call(Box::new(step))) }
 }
 
 struct Freed(Arc<AtomicUsize>, usize);
@@ -274,6 +279,22 @@ struct Freed(Arc<AtomicUsize>, usize);
 impl Drop for Freed {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// A job that counts as waiting.
+struct Waits(Arc<AtomicUsize>);
+
+impl Waits {
+    fn of(waiting: &Arc<AtomicUsize>) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(waiting))
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -301,11 +322,13 @@ struct Job {
     work: Work,
     /// Bytes that the job frees.
     bytes: usize,
+    /// Of a job in its database's queue, until it begins.
+    waits: Option<Waits>,
 }
 
 impl Job {
     fn new(work: Work) -> Self {
-        Self { claims: Box::default(), work, bytes: 0 }
+        Self { claims: Box::default(), work, bytes: 0, waits: None }
     }
 }
 
@@ -354,9 +377,8 @@ struct State {
     freeing: usize,
     /// Threads, with those that are being started.
     threads: usize,
-    idle: usize,
-    /// Idle threads that were called, and have not looked yet.
-    calls: usize,
+    /// Threads that wait for a call.
+    idle: Vec<Arc<Bell>>,
     /// Threads that are about to look for a job: called or just started.
     coming: usize,
     closed: bool,
@@ -425,7 +447,8 @@ impl State {
 
     fn begin(&mut self, id: LineId) -> Option<(LineId, Job)> {
         let line = self.lines.get_mut(&id)?;
-        let job = line.next().and_then(|at| line.jobs.remove(at))?;
+        let mut job = line.next().and_then(|at| line.jobs.remove(at))?;
+        job.waits = None;
         line.running += 1;
         line.bytes -= job.bytes;
         line.claims.extend_from_slice(&job.claims);
@@ -441,6 +464,14 @@ impl State {
         self.running += 1;
         self.freeing += usize::from(id.1 == Class::Waste);
         Some((id, job))
+    }
+
+    /// Calls an idle thread, if there is one.
+    fn call(&mut self) -> bool {
+        let Some(bell) = self.idle.pop() else { return false };
+        self.coming += 1;
+        bell.ring();
+        true
     }
 
     /// Takes back the last write of a line, unless as many threads come as there are lines with writes.
@@ -493,7 +524,59 @@ struct Pool {
     nicer: i32,
     runtime: Option<Handle>,
     state: Mutex<State>,
-    called: Condvar,
+    /// Jobs that no holder of the lock has taken in yet.
+    sent: SegQueue<(LineId, Job)>,
+}
+
+/// The lane's lock. Its holder takes in what is sent meanwhile.
+struct Locked<'p> {
+    pool: &'p Arc<Pool>,
+    state: Option<MutexGuard<'p, State>>,
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.state.as_ref().expect("the lock is held until the end")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.state.as_mut().expect("the lock is held until the end")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.state = None;
+        self.pool.take_in();
+    }
+}
+
+/// Wakes one thread.
+struct Bell {
+    rung: AtomicBool,
+    thread: Thread,
+}
+
+impl Bell {
+    /// The bell of the calling thread.
+    fn new() -> Arc<Self> {
+        Arc::new(Self { rung: AtomicBool::new(false), thread: thread::current() })
+    }
+
+    fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    fn wait(&self) {
+        while !self.rung.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+    }
 }
 
 /// Tells the threads when the last handle is gone.
@@ -501,14 +584,47 @@ struct Open(Arc<Pool>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.state.lock().closed = true;
-        self.0.called.notify_all();
+        let mut state = self.0.lock();
+        state.closed = true;
+        while state.call() {}
     }
 }
 
 impl Pool {
     fn new(name: &str, width: usize, nicer: i32, runtime: Option<Handle>) -> Self {
-        Self { name: name.into(), width, nicer, runtime, state: Mutex::default(), called: Condvar::new() }
+        Self { name: name.into(), width, nicer, runtime, state: Mutex::default(), sent: SegQueue::new() }
+    }
+
+    fn lock(self: &Arc<Self>) -> Locked<'_> {
+        let mut state = self.state.lock();
+        self.take_in_to(&mut state);
+        Locked { pool: self, state: Some(state) }
+    }
+
+    /// Queues a job without waiting for the lock.
+    fn send(self: &Arc<Self>, id: LineId, job: Job) {
+        self.sent.push((id, job));
+        self.take_in();
+    }
+
+    /// Takes in what was sent, unless a thread holds the lock. That one does it when it has given the lock back.
+    fn take_in(self: &Arc<Self>) {
+        loop {
+            // Either this thread sees what was sent while it held the lock, or the sender sees the free lock.
+            fence(Ordering::SeqCst);
+            if self.sent.is_empty() {
+                return;
+            }
+            let Some(mut state) = self.state.try_lock() else { return };
+            self.take_in_to(&mut state);
+        }
+    }
+
+    fn take_in_to(self: &Arc<Self>, state: &mut State) {
+        while let Some((id, job)) = self.sent.pop() {
+            state.push(id, job);
+            self.call_for_hands(state);
+        }
     }
 
     /// Makes sure that a thread comes for jobs that may begin.
@@ -519,12 +635,7 @@ impl Pool {
         if let Some(runtime) = &self.runtime {
             state.coming += 1;
             drop(runtime.spawn(Arc::clone(self).serve_as_task()));
-        } else if state.idle > 0 {
-            state.idle -= 1;
-            state.calls += 1;
-            state.coming += 1;
-            self.called.notify_one();
-        } else if state.threads < THREADS_MAX {
+        } else if !state.call() && state.threads < THREADS_MAX {
             state.coming += 1;
             // Refused: then the job waits for one of the existing threads.
             if let Err(error) = self.spawn_thread(state) {
@@ -550,32 +661,27 @@ impl Pool {
 
     /// A thread's life.
     fn serve(self: Arc<Self>) {
-        let mut state = self.state.lock();
+        let bell = Bell::new();
+        let mut state = self.lock();
         state.coming -= 1;
         loop {
-            while let Some((id, Job { claims, work, .. })) = state.pick(self.width) {
-                MutexGuard::unlocked(&mut state, || {
-                    // A job that panics has reported it on standard error, and the thread goes on.
-                    let _ = catch_unwind(AssertUnwindSafe(|| self.perform(work)));
-                    // The next job may be far off, and what this thread keeps would keep the memory around it.
-                    slab::flush();
-                });
+            if let Some((id, Job { claims, work, .. })) = state.pick(self.width) {
+                drop(state);
+                // A job that panics has reported it on standard error, and the thread goes on.
+                let _ = catch_unwind(AssertUnwindSafe(|| self.perform(work)));
+                // The next job may be far off, and what this thread keeps would keep the memory around it.
+                slab::flush();
+                state = self.lock();
                 state.end(id, &claims);
-                drop(claims);
-            }
-            if state.closed || state.threads > self.width {
+            } else if state.closed || state.threads > self.width {
                 state.threads -= 1;
                 return;
-            }
-            state.idle += 1;
-            while state.calls == 0 && !state.closed {
-                self.called.wait(&mut state);
-            }
-            if state.calls > 0 {
-                state.calls -= 1;
-                state.coming -= 1;
             } else {
-                state.idle -= 1;
+                state.idle.push(Arc::clone(&bell));
+                drop(state);
+                bell.wait();
+                state = self.lock();
+                state.coming -= 1;
             }
         }
     }
@@ -596,7 +702,7 @@ impl Pool {
     /// The same as a task of a runtime, until no job is left that may begin.
     async fn serve_as_task(self: Arc<Self>) {
         let mut next = {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.coming -= 1;
             state.pick(self.width)
         };
@@ -613,7 +719,7 @@ impl Pool {
                 }
             };
             let _ = AssertUnwindSafe(done).catch_unwind().await;
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.end(id, &claims);
             next = state.pick(self.width);
         }
@@ -625,7 +731,7 @@ impl Pool {
             return call;
         }
         {
-            let mut state = self.state.lock();
+            let mut state = self.lock();
             state.running -= 1;
             self.call_for_hands(&mut state);
         }
@@ -635,11 +741,11 @@ impl Pool {
     }
 }
 
-struct Back<'a>(&'a Pool);
+struct Back<'a>(&'a Arc<Pool>);
 
 impl Drop for Back<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().running += 1;
+        self.0.lock().running += 1;
     }
 }
 

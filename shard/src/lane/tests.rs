@@ -319,3 +319,40 @@ fn threads_come_when_they_are_needed_and_end_with_the_lane() {
         thread::yield_now();
     }
 }
+
+#[test]
+fn a_sender_never_waits_for_the_lock_and_its_holder_takes_in_what_was_sent() {
+    let lane = Lane::new("test", 1, 0).expect("a thread");
+    let (queue, (ran, runs)) = (lane.queue(), mpsc::channel());
+    let held = lane.open.0.lock();
+    thread::scope(|scope| {
+        for n in 0..3 {
+            let (queue, ran) = (queue.clone(), ran.clone());
+            // A sender that waits for the lock hangs the test.
+            scope.spawn(move || queue.run(move || ran.send(n).expect("a receiver")).expect("room"));
+        }
+    });
+    assert!(runs.try_recv().is_err(), "the lane ran a job while its lock was held");
+    assert_eq!(queue.waiting(), 3);
+    drop(held);
+    let mut ran: Vec<i32> = (0..3).map(|_| runs.recv().expect("a sender")).collect();
+    ran.sort_unstable();
+    assert_eq!(ran, [0, 1, 2]);
+}
+
+#[test]
+fn jobs_of_many_senders_all_run() {
+    const JOBS: usize = 2_000;
+    let lane = Lane::new("test", 2, 0).expect("threads");
+    let (ran, runs) = mpsc::channel();
+    for _ in 0..4 {
+        let (queue, ran) = (lane.queue(), ran.clone());
+        thread::spawn(move || {
+            for _ in 0..JOBS {
+                let ran = ran.clone();
+                queue.start(async move { ran.send(()).expect("a receiver") });
+            }
+        });
+    }
+    (0..4 * JOBS).for_each(|_| runs.recv().expect("a sender"));
+}
