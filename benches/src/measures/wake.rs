@@ -57,8 +57,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Table>> {
     let mut size = Table::new("How much the size matters", &bench.programs);
     let ratios = p50s[1].iter().zip(&p50s[0]).map(|(large, small)| Some((*large)? / (*small)?)).collect();
     let label = format!("first reply, p50, {} keys to {}", sizes[1], sizes[0]);
-    // "The same within noise": medians of at least a hundred replies, on a machine that is not quiet.
-    size.row(label, Unit::Times, ratios, Some(Target::Most(1.5)));
+    size.row(label, Unit::Times, ratios, Some(Target::Most(1.3)));
     tables.push(size);
     Ok(tables)
 }
@@ -67,17 +66,18 @@ fn table(bench: &Bench, keys: u64, all: &[Coming]) -> Table {
     let mut table = Table::new(&format!("Sleep and wake, {keys} keys of 16 B with values of 128 B"), &bench.programs);
     let of = |field: &dyn Fn(&Coming) -> Option<f64>| all.iter().map(field).collect();
     let first = |percent| of(&|one| percentile(&one.first_replies, percent));
-    let million = Some(Target::Least(1e6));
+    let load = Some(Target::Least(1e6));
+    let checkpoint = Some(Target::Least(1.5e6));
     let milliseconds = Unit::Milliseconds;
     table.row("first reply after sleep, p50", milliseconds, first(50.0), None);
     table.row("first reply after sleep, p99", milliseconds, first(99.0), Some(Target::Most(20.0)));
     table.row("100 replies after it, p99", milliseconds, of(&|one| percentile(&one.next_replies, 99.0)), None);
-    table.row("full load, keys", Unit::PerSecond, of(&|one| one.load_per_second), million);
-    table.row("checkpoint, keys", Unit::PerSecond, of(&|one| one.checkpoint_per_second), million);
+    table.row("full load, keys", Unit::PerSecond, of(&|one| one.load_per_second), load);
+    table.row("checkpoint, keys", Unit::PerSecond, of(&|one| one.checkpoint_per_second), checkpoint);
     table.row("falling asleep, all dirty", milliseconds, of(&|one| one.sleep_dirty_ms), None);
     table.row("falling asleep, nothing dirty", milliseconds, of(&|one| one.sleep_clean_ms), None);
-    let sixteen = Some(Target::Most(16.0));
-    table.row("asleep, memory over an empty server", Unit::Mebibytes, of(&|one| one.asleep_over_empty_mib), sixteen);
+    let asleep = Some(Target::Most(8.0));
+    table.row("asleep, memory over an empty server", Unit::Mebibytes, of(&|one| one.asleep_over_empty_mib), asleep);
     let five = Some(Target::Most(5.0));
     table.row("memory beyond the data, checkpoint", Unit::Percent, of(&|one| one.checkpoint_memory_percent), five);
     let loaded = of(&|one| one.loaded_checkpoint_memory_percent);
