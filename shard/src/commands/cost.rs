@@ -8,7 +8,7 @@ use crate::commands::elements::ScanOptions;
 use crate::keyspace::Keyspace;
 
 /// The cost that one turn may have.
-pub const TURN: usize = 10_000;
+pub const TURN: usize = 5_000;
 
 /// Bytes that are copied in about the time of one element.
 pub const BYTES_PER_ELEMENT: usize = 256;

@@ -1,4 +1,4 @@
-//! Budgets of turns: a thread that serves many connections works for one of them only for about a millisecond at a
+//! Budgets of turns: a thread that serves many connections works for one of them only for about half a millisecond at a
 //! time.
 //!
 //! The unit is one element looked at, about 100 ns. The cost of a request is the sum of:
