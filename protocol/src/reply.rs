@@ -115,6 +115,21 @@ impl Reply {
         Self { version, grant: Grant { budget, bytes: 0, work_bytes: 0 }, ..Self::default() }
     }
 
+    /// An empty reply within the same budget.
+    pub fn another(&self) -> Self {
+        Self::within(self.version, self.grant.budget.clone())
+    }
+
+    /// Whether a reply that becomes too large for this buffer can be written elsewhere.
+    pub fn is_inline(&self) -> bool {
+        self.inline_max.is_some()
+    }
+
+    /// Takes the current reply back, to be written elsewhere: see [`Self::was_deferred`].
+    pub fn defer_now(&mut self) {
+        self.is_deferred = true;
+    }
+
     /// Sets how large the buffer may become while it is written here: see [`Self::defer`].
     pub fn set_inline_max(&mut self, bytes: Option<usize>) {
         self.inline_max = bytes;
@@ -281,6 +296,12 @@ impl Reply {
     pub fn simple(&mut self, text: &str) {
         debug_assert!(!text.contains(['\r', '\n']), "a simple string is one line");
         self.line(b'+', text.as_bytes());
+    }
+
+    /// The same for a text with bytes that need not be UTF-8.
+    pub fn simple_bytes(&mut self, text: &[u8]) {
+        debug_assert!(!text.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "a simple string is one line");
+        self.line(b'+', text);
     }
 
     /// `-text`, including the code in front of the text (`ERR syntax error`). Line ends become spaces, since error

@@ -36,6 +36,11 @@ const FOLDERS: &[Folder] = &[
         what: "the policy must not know clocks, IO, RESP, commands, or formats",
     },
     Folder {
+        path: "scripting/src/",
+        must_not_name: &["std::net", "std::fs", "std::thread", "std::env", "tokio", "futures"],
+        what: "the virtual machine must not know IO or async",
+    },
+    Folder {
         path: "types/src/segment/",
         must_not_name: &[
             "crate::hash",
@@ -150,13 +155,15 @@ const CRATES: &[(&str, &[&str])] = &[
             "dormouse-autoscaler",
             "dormouse-importer",
             "dormouse-shard",
+            "dormouse-scripting",
             "dormouse-storage",
             "dormouse-types",
             "dormouse-protocol",
         ],
     ),
     ("dormouse-importer", &["dormouse-storage", "dormouse-protocol"]),
-    ("dormouse-shard", &["dormouse-storage", "dormouse-types", "dormouse-protocol"]),
+    ("dormouse-shard", &["dormouse-storage", "dormouse-scripting", "dormouse-types", "dormouse-protocol"]),
+    ("dormouse-scripting", &["dormouse-protocol"]),
     ("dormouse-storage", &["dormouse-types", "dormouse-protocol"]),
     ("dormouse-types", &["dormouse-protocol"]),
     ("dormouse-protocol", &[]),

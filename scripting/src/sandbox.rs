@@ -1,0 +1,330 @@
+//! The world that scripts see.
+//!
+//! - Globals are a table without fields whose metatable looks into the real one, and refuses writes. So is each library.
+//!   Functions that would write without asking a metatable (`rawset`, `table.insert`, ...) refuse these tables, and those
+//!   that would see an empty table (`pairs`, `next`, `rawget`) look behind it.
+//! - What catches errors (`pcall`, `xpcall`, `coroutine.resume`) passes on the one that ends a script.
+//! - Text is compiled as text: no script brings bytecode. No garbage is collected meanwhile, as the compiler of Lua 5.1
+//!   does not keep the name of what it compiles.
+//! - What remains of the C library is bounded by the memory limit, or by its arguments.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use mlua::chunk::ChunkMode;
+use mlua::{Function, Lua, LuaOptions, LuaString, MultiValue, StdLib, Table, Value, Variadic};
+
+use crate::convert::Names;
+use crate::errors::{self, Raised, bad_argument, caught, message, raise, raise_at};
+use crate::vm::State;
+use crate::{api, bits, json, msgpack, strings, structs};
+
+pub(crate) struct Sandbox {
+    pub(crate) lua: Lua,
+    pub(crate) names: Rc<Names>,
+    pub(crate) globals: Table,
+    pub(crate) redis: Table,
+    pub(crate) register: Function,
+    pub(crate) xpcall: Function,
+    pub(crate) handler: Function,
+}
+
+/// Functions of Lua that need nothing but a look at their arguments.
+const PLAIN: &[&str] = &[
+    "assert",
+    "error",
+    "ipairs",
+    "rawequal",
+    "select",
+    "setmetatable",
+    "tonumber",
+    "tostring",
+    "type",
+    "getmetatable",
+    "_VERSION",
+];
+
+/// Wraps the functions of Lua that need more. It gets the originals and some functions of ours.
+const WRAPPERS: &str = r#"
+local lua, ours, frozen = ...
+local pcall, xpcall, next, pairs, rawget, rawset, unpack = lua.pcall, lua.xpcall, lua.next, lua.pairs, lua.rawget, lua.rawset, lua.unpack
+local tonumber, type, resume = lua.tonumber, lua.type, lua.coroutine.resume
+local caught, readonly, toomany = ours.caught, ours.readonly, ours.toomany
+local insert, remove, sort = lua.table.insert, lua.table.remove, lua.table.sort
+
+local function settle(ok, ...)
+  if ok then return ok, ... end
+  return ok, caught((...))
+end
+local out = { table = {}, coroutine = {} }
+-- A command's error is caught as its text.
+local function plain(ok, e, ...)
+  if not ok and type(e) == 'table' and type(e.err) == 'string' then e = e.err end
+  return ok, e, ...
+end
+function out.pcall(...) return plain(settle(pcall(...))) end
+function out.xpcall(f, handler) return settle(xpcall(f, function(e) return handler(caught(e)) end)) end
+function out.coroutine.resume(...) return settle(resume(...)) end
+function out.next(t, k)
+  local behind = frozen[t]
+  if behind then return next(behind, k) end
+  return next(t, k)
+end
+function out.pairs(t)
+  if frozen[t] then return out.next, t, nil end
+  return pairs(t)
+end
+function out.rawget(t, k)
+  local behind = frozen[t]
+  if behind then t = behind end
+  return rawget(t, k)
+end
+function out.rawset(t, k, v)
+  if frozen[t] then readonly() end
+  return rawset(t, k, v)
+end
+function out.table.insert(t, ...)
+  if frozen[t] then readonly() end
+  return insert(t, ...)
+end
+function out.table.remove(t, ...)
+  if frozen[t] then readonly() end
+  return remove(t, ...)
+end
+function out.table.sort(t, ...)
+  if frozen[t] then readonly() end
+  return sort(t, ...)
+end
+function out.unpack(t, i, j)
+  local first, last = tonumber(i or 1), tonumber(j)
+  if j == nil and type(t) == 'table' then last = #t end
+  if first and last and last - first >= 7999 then toomany() end
+  return unpack(t, i, j)
+end
+return out
+"#;
+
+pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
+    let options = LuaOptions::new().catch_rust_panics(false);
+    let lua = Lua::new_with(StdLib::TABLE | StdLib::STRING | StdLib::MATH, options)?;
+    let names = Rc::new(Names::new(&lua)?);
+    let native = lua.globals();
+    let (real, frozen) = (lua.create_table()?, lua.create_table()?);
+    for &name in PLAIN {
+        real.raw_set(name, native.raw_get::<Value>(name)?)?;
+    }
+    let newindex = lua.create_function(|lua, _: MultiValue| -> mlua::Result<()> {
+        Err(raise(lua, "Attempt to modify a readonly table"))
+    })?;
+    let freeze = |real: &Table| freeze(&lua, real, &frozen, &newindex);
+
+    let wrapped: Table = lua.load(WRAPPERS).set_name("=sandbox").call((&native, ours(&lua, state)?, &frozen))?;
+    for name in ["pcall", "xpcall", "next", "pairs", "rawget", "rawset", "unpack"] {
+        real.raw_set(name, wrapped.raw_get::<Value>(name)?)?;
+    }
+    for (name, function) in loading(&lua)? {
+        real.raw_set(name, function)?;
+    }
+
+    let (table, coroutine): (Table, Table) = (native.raw_get("table")?, native.raw_get("coroutine")?);
+    for name in ["insert", "remove", "sort"] {
+        table.raw_set(name, wrapped.raw_get::<Table>("table")?.raw_get::<Value>(name)?)?;
+    }
+    coroutine.raw_set("resume", wrapped.raw_get::<Table>("coroutine")?.raw_get::<Value>("resume")?)?;
+    let (string, math): (Table, Table) = (native.raw_get("string")?, native.raw_get("math")?);
+    strings::install(&lua, state, &string)?;
+    math_functions(&lua, state, &math)?;
+
+    let redis = api::table(&lua, state, &names)?;
+    for (name, library) in [
+        ("table", table),
+        ("coroutine", coroutine),
+        ("math", math),
+        ("os", os(&lua)?),
+        ("cjson", json::table(&lua, state)?),
+        ("cmsgpack", msgpack::table(&lua)?),
+        ("struct", structs::table(&lua)?),
+        ("bit", bits::table(&lua)?),
+    ] {
+        real.raw_set(name, freeze(&library)?)?;
+    }
+    let string_front = freeze(&string)?;
+    real.raw_set("string", &string_front)?;
+    if let Some(metatable) = lua.type_metatable::<LuaString>() {
+        // Methods of strings: their table is shared by all scripts.
+        metatable.raw_set("__index", &string_front)?;
+        metatable.raw_set("__metatable", false)?;
+    }
+    let redis_front = freeze(&redis)?;
+    // Valkey's name for it.
+    real.raw_set("server", &redis_front)?;
+    real.raw_set("redis", redis_front)?;
+
+    let unknown = lua.create_function(|lua, (_, name): (Value, Value)| -> mlua::Result<Value> {
+        let name = text(&name);
+        Err(raise(lua, [&b"Script attempted to access nonexistent global variable '"[..], &name, b"'"].concat()))
+    })?;
+    let strict = lua.create_table()?;
+    strict.raw_set("__index", unknown)?;
+    real.set_metatable(Some(strict))?;
+    let front = freeze(&real)?;
+    real.raw_set("_G", &front)?;
+    lua.set_globals(front)?;
+
+    let handler = handler(&lua, state, &names)?;
+    let its = Rc::clone(state);
+    let register = lua.create_function(move |lua, arguments| api::register(lua, &its, arguments))?;
+    Ok(Sandbox { xpcall: native.raw_get("xpcall")?, lua, names, globals: real, redis, register, handler })
+}
+
+/// Compiles a text in the sandbox's world.
+pub(crate) fn compile(lua: &Lua, text: &[u8], name: &str) -> mlua::Result<Function> {
+    lua.gc_stop();
+    let compiled = lua.load(text).set_name(name).set_mode(ChunkMode::Text).into_function();
+    lua.gc_restart();
+    compiled
+}
+
+/// A table that looks like `real` and cannot be written.
+fn freeze(lua: &Lua, real: &Table, frozen: &Table, newindex: &Function) -> mlua::Result<Table> {
+    let (front, metatable) = (lua.create_table()?, lua.create_table()?);
+    metatable.raw_set("__index", real)?;
+    metatable.raw_set("__newindex", newindex)?;
+    metatable.raw_set("__metatable", false)?;
+    front.set_metatable(Some(metatable))?;
+    frozen.raw_set(&front, real)?;
+    Ok(front)
+}
+
+/// Functions for the wrappers.
+fn ours(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
+    let ours = lua.create_table()?;
+    let its = Rc::clone(state);
+    ours.raw_set("caught", lua.create_function(move |lua, value: Value| caught(lua, &its, value))?)?;
+    let refuse = |_: &Lua, (): ()| -> mlua::Result<()> {
+        Err(Raised::Text(b"Attempt to modify a readonly table".to_vec()).into())
+    };
+    ours.raw_set("readonly", lua.create_function(refuse)?)?;
+    let too_many = |lua: &Lua, (): ()| -> mlua::Result<()> { Err(raise_at(lua, 2, b"too many results to unpack")) };
+    ours.raw_set("toomany", lua.create_function(too_many)?)?;
+    Ok(ours)
+}
+
+/// The handler of errors that a script does not catch: it makes a table of each, and notes the place.
+fn handler(lua: &Lua, state: &Rc<State>, names: &Rc<Names>) -> mlua::Result<Function> {
+    let (state, names) = (Rc::clone(state), Rc::clone(names));
+    lua.create_function(move |lua, error: Value| {
+        if state.halted.get() {
+            return Ok(Value::Nil);
+        }
+        let table = match caught(lua, &state, error)? {
+            Value::Table(table) => table,
+            other => {
+                let table = lua.create_table()?;
+                table.raw_set(&names.err, lua.create_string([b"ERR ", &text(&other)[..]].concat())?)?;
+                table
+            }
+        };
+        let place = |level| {
+            lua.inspect_stack(level, |debug| {
+                let source = debug.source();
+                (source.what == "C", source.source.map(|source| source.into_owned()), debug.current_line())
+            })
+        };
+        // A function of C, or of ours, has failed for the script that called it.
+        let found = (1..=5).map_while(place).find(|(is_c, source, _)| !is_c && source.as_deref() != Some("=sandbox"));
+        if let Some((_, Some(source), Some(line))) = found {
+            table.raw_set("source", source)?;
+            table.raw_set("line", line)?;
+        }
+        Ok(Value::Table(table))
+    })
+}
+
+/// A value as an error shows it.
+fn text(value: &Value) -> Vec<u8> {
+    match value {
+        Value::String(text) => text.as_bytes().to_vec(),
+        Value::Integer(value) => crate::number::general(*value as f64, 14).to_vec(),
+        Value::Number(value) => crate::number::general(*value, 14).to_vec(),
+        Value::Error(error) => message(error).into_bytes(),
+        other => other.to_string().unwrap_or_else(|_| other.type_name().into()).into_bytes(),
+    }
+}
+
+/// Functions that compile texts, and those of the garbage collector, of which a script sees the memory alone.
+fn loading(lua: &Lua) -> mlua::Result<HashMap<&'static str, Function>> {
+    let load_text = |lua: &Lua, text: &[u8], name: Option<LuaString>| -> mlua::Result<MultiValue> {
+        let name = match name {
+            Some(name) => name.to_string_lossy(),
+            None => String::from_utf8_lossy(text).into_owned(),
+        };
+        match compile(lua, text, &name.replace('\0', "")) {
+            Ok(function) => Ok([Value::Function(function)].into_iter().collect()),
+            Err(error) => {
+                Ok([Value::Nil, Value::String(lua.create_string(errors::message(&error))?)].into_iter().collect())
+            }
+        }
+    };
+    let loadstring = lua.create_function(move |lua, (text, name): (LuaString, Option<LuaString>)| {
+        load_text(lua, &text.as_bytes(), name)
+    })?;
+    let load = lua.create_function(move |lua, (reader, name): (Function, Option<LuaString>)| {
+        let mut text = Vec::new();
+        loop {
+            match reader.call::<Value>(())? {
+                Value::String(piece) if !piece.as_bytes().is_empty() => text.extend_from_slice(&piece.as_bytes()),
+                Value::Nil | Value::String(_) => break,
+                _ => return Err(raise(lua, "reader function must return a string")),
+            }
+            if text.len() > crate::vm::TEXT_BYTES_MAX {
+                return Err(raise(lua, "chunk too large"));
+            }
+        }
+        load_text(lua, &text, name.or(Some(lua.create_string("=(load)")?)))
+    })?;
+    let used = |lua: &Lua| lua.used_memory() as f64 / 1024.0;
+    let collect = lua.create_function(move |lua, (option, _): (Option<String>, Option<Value>)| {
+        match option.as_deref().unwrap_or("collect") {
+            "count" => Ok(used(lua)),
+            "collect" | "stop" | "restart" | "step" | "setpause" | "setstepmul" => Ok(0.0),
+            other => Err(bad_argument(lua, 1, "collectgarbage", &format!("invalid option '{other}'"))),
+        }
+    })?;
+    let info = lua.create_function(move |lua, (): ()| Ok(used(lua).floor()))?;
+    Ok(HashMap::from([("loadstring", loadstring), ("load", load), ("collectgarbage", collect), ("gcinfo", info)]))
+}
+
+fn os(lua: &Lua) -> mlua::Result<Table> {
+    let (os, started) = (lua.create_table()?, Instant::now());
+    os.raw_set("clock", lua.create_function(move |_, _: Variadic<Value>| Ok(started.elapsed().as_secs_f64()))?)?;
+    Ok(os)
+}
+
+fn math_functions(lua: &Lua, state: &Rc<State>, math: &Table) -> mlua::Result<()> {
+    let its = Rc::clone(state);
+    let random = lua.create_function(move |lua, (low, high, more): (Option<f64>, Option<f64>, Variadic<Value>)| {
+        let chance = its.random.fraction();
+        if !more.is_empty() {
+            return Err(raise(lua, "wrong number of arguments"));
+        }
+        let (low, high) = match (low, high) {
+            (None, _) => return Ok(chance),
+            (Some(high), None) => (1.0, high.trunc()),
+            (Some(low), Some(high)) => (low.trunc(), high.trunc()),
+        };
+        if low > high {
+            let at = if low == 1.0 { 1 } else { 2 };
+            return Err(bad_argument(lua, at, "random", "interval is empty"));
+        }
+        Ok((chance * (high - low + 1.0)).floor() + low)
+    })?;
+    math.raw_set("random", random)?;
+    let its = Rc::clone(state);
+    let seed = lua.create_function(move |_, seed: f64| {
+        its.random.seed(seed as i64 as i32);
+        Ok(())
+    })?;
+    math.raw_set("randomseed", seed)
+}

@@ -1,0 +1,227 @@
+//! Scripts and libraries as their authors wrote them: the text, its name, and the flags of its first line.
+
+use std::fmt;
+
+use crate::survey::{CallSite, survey};
+
+/// The SHA-1 of a script's text, which is its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sha(pub [u8; 20]);
+
+impl Sha {
+    pub fn of(text: &[u8]) -> Self {
+        Self(sha1_smol::Sha1::from(text).digest().bytes())
+    }
+
+    /// Reads 40 hexadecimal digits.
+    pub fn parse(digits: &[u8]) -> Option<Self> {
+        let digits: &[u8; 40] = digits.try_into().ok()?;
+        let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        let mut bytes = [0; 20];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Sha {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The flags of a script or a function.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScriptFlags {
+    pub no_writes: bool,
+    pub allow_oom: bool,
+    pub allow_stale: bool,
+    pub no_cluster: bool,
+    pub allow_cross_slot_keys: bool,
+    /// Accepted and without a meaning here: every script may use any key.
+    pub allow_key_locking: bool,
+}
+
+impl ScriptFlags {
+    const NAMES: [&str; 6] =
+        ["no-writes", "allow-oom", "allow-stale", "no-cluster", "allow-cross-slot-keys", "allow-key-locking"];
+
+    /// Sets a flag by its name. False: no flag has it.
+    pub fn set(&mut self, name: &[u8]) -> bool {
+        let flag = match name {
+            b"no-writes" => &mut self.no_writes,
+            b"allow-oom" => &mut self.allow_oom,
+            b"allow-stale" => &mut self.allow_stale,
+            b"no-cluster" => &mut self.no_cluster,
+            b"allow-cross-slot-keys" => &mut self.allow_cross_slot_keys,
+            b"allow-key-locking" => &mut self.allow_key_locking,
+            _ => return false,
+        };
+        *flag = true;
+        true
+    }
+
+    /// The names of the flags that are set.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let set = [
+            self.no_writes,
+            self.allow_oom,
+            self.allow_stale,
+            self.no_cluster,
+            self.allow_cross_slot_keys,
+            self.allow_key_locking,
+        ];
+        Self::NAMES.into_iter().zip(set).filter_map(|(name, is_set)| is_set.then_some(name))
+    }
+}
+
+/// A script.
+#[derive(Debug)]
+pub struct Script {
+    pub sha: Sha,
+    pub text: Box<[u8]>,
+    /// `None`: it has no line of flags, and may write whatever the memory.
+    pub flags: Option<ScriptFlags>,
+    /// Its calls, if it is a straight line.
+    pub calls: Option<Vec<CallSite>>,
+    /// Bytes of the first line, without its end.
+    shebang_bytes: usize,
+}
+
+impl Script {
+    /// # Errors
+    /// The problem of its first line, as the client sees it.
+    pub fn new(text: &[u8]) -> Result<Self, String> {
+        let (flags, shebang_bytes) = match text.strip_prefix(b"#!") {
+            None => (None, 0),
+            Some(_) => {
+                let end = text.iter().position(|byte| *byte == b'\n').ok_or("ERR Invalid script shebang")?;
+                (Some(flags_of(&text[..end])?), end)
+            }
+        };
+        Ok(Self { sha: Sha::of(text), text: text.into(), flags, calls: survey(text), shebang_bytes })
+    }
+
+    /// The Lua in it. The line of flags is left out, its end is not, so that lines keep their numbers.
+    pub fn lua(&self) -> &[u8] {
+        &self.text[self.shebang_bytes..]
+    }
+
+    /// Bytes of memory.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + size_of::<Self>() + self.calls.as_ref().map_or(0, |calls| calls.len() * 128)
+    }
+}
+
+/// The flags of a script's first line.
+fn flags_of(line: &[u8]) -> Result<ScriptFlags, String> {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let engine = words.next().unwrap_or_default();
+    if engine != b"#!lua" {
+        return Err(format!("ERR Unexpected engine in script shebang: {}", shown(engine)));
+    }
+    let mut flags = ScriptFlags::default();
+    for word in words {
+        let Some(names) = word.strip_prefix(b"flags=") else {
+            return Err(format!("ERR Unknown lua shebang option: {}", shown(word)));
+        };
+        for name in names.split(|byte| *byte == b',').filter(|name| !name.is_empty()) {
+            if !flags.set(name) {
+                return Err(format!("ERR Unexpected flag in script shebang: {}", shown(name)));
+            }
+        }
+    }
+    Ok(flags)
+}
+
+/// A library of functions.
+#[derive(Debug)]
+pub struct Library {
+    pub name: Box<str>,
+    pub text: Box<[u8]>,
+    pub sha: Sha,
+    shebang_bytes: usize,
+}
+
+impl Library {
+    /// # Errors
+    /// The problem of its first line, as the client sees it.
+    pub fn new(text: &[u8]) -> Result<Self, String> {
+        let missing = "ERR Missing library metadata";
+        let end = text.iter().position(|byte| *byte == b'\n').filter(|_| text.starts_with(b"#!")).ok_or(missing)?;
+        let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut words = text[2..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let engine = words.next().unwrap_or_default();
+        let mut name = None;
+        for word in words {
+            match word.strip_prefix(b"name=") {
+                Some(_) if name.is_some() => {
+                    return Err("ERR Invalid metadata value, name argument was given multiple times".into());
+                }
+                Some(given) => name = Some(given),
+                None => return Err(format!("ERR Invalid metadata value given: {}", shown(word))),
+            }
+        }
+        let name = name.ok_or("ERR Library name was not given")?;
+        if !is_name(name) {
+            return Err(
+                "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one character long"
+                    .into(),
+            );
+        }
+        if !engine.eq_ignore_ascii_case(b"lua") {
+            return Err(format!("ERR Engine '{}' not found", shown(engine)));
+        }
+        Ok(Self { name: shown(name).into(), text: text.into(), sha: Sha::of(text), shebang_bytes: end })
+    }
+
+    /// The Lua in it.
+    pub fn lua(&self) -> &[u8] {
+        &self.text[self.shebang_bytes..]
+    }
+}
+
+/// Whether a library or a function may have this name.
+pub(crate) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_has_flags() {
+        let flags = |text: &str| Script::new(text.as_bytes()).map(|script| script.flags);
+        let names = |text: &str| flags(text).map(|flags| flags.unwrap().names().collect::<Vec<_>>().join(" "));
+        assert_eq!(flags("return 1"), Ok(None));
+        assert_eq!(flags("# !lua\nreturn 1"), Ok(None));
+        assert_eq!(names("#!lua\nreturn 1").as_deref(), Ok(""));
+        assert_eq!(names("#!lua flags=no-writes,allow-oom\n").as_deref(), Ok("no-writes allow-oom"));
+        assert_eq!(names("#!lua flags=allow-key-locking\n").as_deref(), Ok("allow-key-locking"));
+        for (text, error) in [
+            ("#!lua", "ERR Invalid script shebang"),
+            ("#!js\n", "ERR Unexpected engine in script shebang: #!js"),
+            ("#!lua name=x\n", "ERR Unknown lua shebang option: name=x"),
+            ("#!lua flags=fast\n", "ERR Unexpected flag in script shebang: fast"),
+        ] {
+            assert_eq!(flags(text).unwrap_err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_keep_their_numbers() {
+        assert_eq!(Script::new(b"#!lua\nreturn 1").unwrap().lua(), b"\nreturn 1");
+        assert_eq!(Script::new(b"return 1").unwrap().lua(), b"return 1");
+    }
+
+    #[test]
+    fn a_name_is_a_hash_in_any_case() {
+        let sha = Sha::of(b"return 1");
+        assert_eq!(sha.to_string(), "e0e1f9fabfc9d4800c877a703b823ac0578ff8db");
+        assert_eq!(Sha::parse(b"E0E1F9FABFC9D4800c877a703b823ac0578ff8db"), Some(sha));
+        assert_eq!(Sha::parse(b"e0"), None);
+    }
+}

@@ -1,0 +1,441 @@
+//! The virtual machine of a thread.
+//!
+//! 1. The thread's first script makes it: libraries, sandbox, and the functions of `redis` ([`crate::sandbox`]).
+//! 2. A script is compiled once for each thread and kept by its hash, up to a bound.
+//! 3. A run sets the memory limit and lends the [`Host`] to the functions of `redis`, then calls the script below
+//!    `xpcall`. So whatever the script does, the run comes back here.
+//! 4. The result is written as a reply, or the error as Redis words it.
+//!
+//! A script that must not be interrupted runs without a hook: its host knows that it ends soon. All others ask the host
+//! every [`TICK_STEPS`] steps.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dormouse_protocol::{Reply, Request, Span, Version};
+use mlua::{Function, HookTriggers, Lua, Table, Value, VmState};
+
+use crate::convert::{self, Names};
+use crate::errors::{self, Raised};
+use crate::json::Settings;
+use crate::random::Random;
+use crate::script::{Library, Script, ScriptFlags, Sha};
+use crate::{Halt, Host, sandbox};
+
+/// Steps of the virtual machine between two questions whether a script may go on.
+/// Bytes of a text that a script compiles.
+pub(crate) const TEXT_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) const TICK_STEPS: u32 = 10_000;
+
+/// Scripts and libraries that a thread keeps compiled.
+const COMPILED_MAX: usize = 512;
+/// Bytes of their texts.
+const COMPILED_BYTES_MAX: usize = 8 << 20;
+
+/// Garbage that a run may leave; more is collected at once.
+const LEFT_BYTES_MAX: usize = 4 << 20;
+
+/// The bounds of a library that registers its functions.
+const LOADING: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true };
+const LOADING_TIME: Duration = Duration::from_millis(500);
+
+/// Memory for compiling, in bytes for each byte of text, and at least.
+const COMPILE_FACTOR: usize = 64;
+const COMPILE_BYTES: usize = 1 << 20;
+
+scoped_tls_hkt::scoped_thread_local!(
+    /// What the running script reaches beyond itself.
+    pub(crate) static mut HOST: for<'a> &'a mut (dyn Host + 'a)
+);
+
+thread_local! {
+    static VM: RefCell<Option<Vm>> = const { RefCell::new(None) };
+}
+
+/// The bounds of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct RunLimits {
+    /// Memory beyond what the virtual machine takes without the script.
+    pub memory_bytes: usize,
+    /// Whether the host is asked again and again.
+    pub ticks: bool,
+}
+
+/// Something to run.
+#[derive(Debug, Clone, Copy)]
+pub enum Runnable<'a> {
+    Script(&'a Script),
+    /// A function of a library.
+    Function(&'a Arc<Library>, &'a str),
+}
+
+/// A function that a library has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    pub name: Box<str>,
+    pub description: Option<Box<str>>,
+    pub flags: ScriptFlags,
+}
+
+/// What a run shares with the functions of `redis`.
+#[derive(Default)]
+pub(crate) struct State {
+    /// The script must end.
+    pub(crate) halted: Cell<bool>,
+    /// The version of the replies to `redis.call`.
+    pub(crate) version: Cell<Version>,
+    pub(crate) random: Random,
+    pub(crate) json: RefCell<Settings>,
+    pub(crate) scratch: RefCell<Scratch>,
+    /// The memory limit of the run.
+    pub(crate) memory_bytes: Cell<usize>,
+    /// The memory in use when the run began.
+    pub(crate) base_bytes: Cell<usize>,
+    /// The library that is being loaded, with its functions so far.
+    pub(crate) loading: RefCell<Option<Vec<(Registered, Function)>>>,
+}
+
+/// Buffers of the last call of a command, for the next.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) spans: Vec<Span>,
+    pub(crate) reply: Reply,
+}
+
+struct Vm {
+    lua: Lua,
+    state: Rc<State>,
+    names: Rc<Names>,
+    /// What scripts see as globals, behind the table that they cannot write.
+    globals: Table,
+    /// The table `redis`, behind the one that scripts see.
+    redis: Table,
+    register: Function,
+    xpcall: Function,
+    handler: Function,
+    scripts: HashMap<Sha, Function>,
+    libraries: HashMap<Sha, HashMap<Box<str>, Function>>,
+    compiled_bytes: usize,
+    hooked: bool,
+}
+
+/// Checks that a script can be compiled.
+///
+/// # Errors
+/// The compiler's text.
+pub fn check(script: &Script) -> Result<(), String> {
+    with(|vm| vm.function(script).map(drop))
+}
+
+/// Loads a library and returns the functions that it registers.
+///
+/// # Errors
+/// The problem, as the client sees it.
+pub fn load(library: &Arc<Library>) -> Result<Vec<Registered>, String> {
+    let mut host = Loading { started: Instant::now() };
+    with(|vm| HOST.set(&mut host, || vm.load_library(library)))
+}
+
+/// Runs a script or a function and writes one reply.
+///
+/// # Errors
+/// When the host has ended it. Nothing is written then.
+pub fn run<'a>(
+    run: Runnable<'_>,
+    keys: impl ExactSizeIterator<Item = &'a [u8]>,
+    arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+    limits: RunLimits,
+    host: &mut dyn Host,
+    reply: &mut Reply,
+) -> Result<(), Halt> {
+    with(|vm| {
+        let start = reply.len();
+        let function = match vm.prepare(run) {
+            Ok(function) => function,
+            Err(problem) => {
+                reply.error(&problem);
+                return Ok(());
+            }
+        };
+        vm.begin(limits, reply);
+        let outcome = HOST.set(host, || vm.call(run, function, keys, arguments, reply));
+        vm.end();
+        if vm.state.halted.get() {
+            reply.truncate(start);
+            return Err(Halt);
+        }
+        if let Err(error) = outcome {
+            reply.truncate(start);
+            reply.error(&vm.outside(run, &error));
+        }
+        Ok(())
+    })
+}
+
+/// Lends the virtual machine of this thread.
+fn with<T>(work: impl FnOnce(&mut Vm) -> T) -> T {
+    // Taken out, so that a script that is run by a script, which no command does, would get one of its own.
+    let mut vm = VM.take().unwrap_or_else(|| Vm::new().expect("a virtual machine needs a few hundred kilobytes"));
+    let done = work(&mut vm);
+    VM.set(Some(vm));
+    done
+}
+
+impl Vm {
+    fn new() -> mlua::Result<Self> {
+        let state = Rc::new(State::default());
+        let sandbox::Sandbox { lua, names, globals, redis, register, xpcall, handler } = sandbox::new(&state)?;
+        Ok(Self {
+            lua,
+            state,
+            names,
+            globals,
+            redis,
+            register,
+            xpcall,
+            handler,
+            scripts: HashMap::new(),
+            libraries: HashMap::new(),
+            compiled_bytes: 0,
+            hooked: false,
+        })
+    }
+
+    /// The compiled script.
+    fn function(&mut self, script: &Script) -> Result<Function, String> {
+        if let Some(function) = self.scripts.get(&script.sha) {
+            return Ok(function.clone());
+        }
+        let function = self
+            .compile(script.lua(), "@user_script")
+            .map_err(|error| format!("ERR Error compiling script (new function): {}", errors::message(&error)))?;
+        self.make_room(script.text.len());
+        self.scripts.insert(script.sha, function.clone());
+        Ok(function)
+    }
+
+    fn make_room(&mut self, bytes: usize) {
+        self.compiled_bytes += bytes;
+        if self.scripts.len() + self.libraries.len() >= COMPILED_MAX || self.compiled_bytes > COMPILED_BYTES_MAX {
+            self.scripts.clear();
+            self.libraries.clear();
+            self.compiled_bytes = bytes;
+        }
+    }
+
+    fn compile(&self, text: &[u8], name: &str) -> mlua::Result<Function> {
+        self.lua.set_memory_limit(self.lua.used_memory() + COMPILE_BYTES + COMPILE_FACTOR * text.len())?;
+        sandbox::compile(&self.lua, text, name)
+    }
+
+    fn begin(&mut self, limits: RunLimits, reply: &Reply) {
+        self.set_hook(limits.ticks);
+        let state = &self.state;
+        state.halted.set(false);
+        state.version.set(Version::Resp2);
+        state.random.restart();
+        *state.json.borrow_mut() = Settings::default();
+        state.scratch.borrow_mut().reply = reply.another();
+        let used = self.lua.used_memory();
+        state.base_bytes.set(used);
+        state.memory_bytes.set(limits.memory_bytes);
+    }
+
+    fn limit_memory(&self) -> mlua::Result<()> {
+        self.lua.set_memory_limit(self.state.base_bytes.get() + self.state.memory_bytes.get()).map(drop)
+    }
+
+    fn set_hook(&mut self, on: bool) {
+        if on == self.hooked {
+            return;
+        }
+        self.hooked = on;
+        if !on {
+            self.lua.remove_global_hook();
+            self.lua.remove_hook();
+            return;
+        }
+        let state = Rc::clone(&self.state);
+        let every = HookTriggers::new().every_nth_instruction(TICK_STEPS);
+        let hook = move |lua: &Lua, _: &mlua::debug::Debug<'_>| {
+            let held = lua.used_memory().saturating_sub(state.base_bytes.get());
+            if state.halted.get() || HOST.is_set() && HOST.with(|host| host.tick(held)).is_err() {
+                state.halted.set(true);
+                return Err(Raised::Halt.into());
+            }
+            Ok(VmState::Continue)
+        };
+        self.lua.set_global_hook(every, hook).expect("the main thread takes a hook");
+    }
+
+    fn end(&mut self) {
+        *self.state.scratch.borrow_mut() = Scratch::default();
+        // No script may find another one's data.
+        for name in ["KEYS", "ARGV"] {
+            self.globals.raw_set(name, Value::Nil).expect("a field that exists is cleared without memory");
+        }
+        if self.lua.used_memory() > self.state.base_bytes.get() + LEFT_BYTES_MAX {
+            // What fails here fails again in the next run, which then reports it.
+            drop(self.lua.gc_collect());
+        }
+    }
+
+    fn call<'a>(
+        &mut self,
+        run: Runnable<'_>,
+        function: Function,
+        keys: impl ExactSizeIterator<Item = &'a [u8]>,
+        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+        reply: &mut Reply,
+    ) -> mlua::Result<()> {
+        self.limit_memory()?;
+        let (keys, arguments) = (self.strings(keys)?, self.strings(arguments)?);
+        let (ok, value): (bool, Value) = match run {
+            Runnable::Script(_) => {
+                self.globals.raw_set("KEYS", keys)?;
+                self.globals.raw_set("ARGV", arguments)?;
+                self.xpcall.call((function, &self.handler))?
+            }
+            Runnable::Function(..) => {
+                let bound = function.bind((keys, arguments))?;
+                self.xpcall.call((bound, &self.handler))?
+            }
+        };
+        if self.state.halted.get() {
+            return Err(Raised::Halt.into());
+        }
+        if HOST.with(|host| host.is_final()) {
+            reply.defer(false);
+        }
+        if ok {
+            return convert::to_reply(&self.state, &self.names, &value, reply);
+        }
+        reply.error_bytes(&self.failure(run, &value)?);
+        Ok(())
+    }
+
+    fn strings<'a>(&self, strings: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
+        let table = self.lua.create_table_with_capacity(strings.len(), 0)?;
+        for (at, string) in strings.enumerate() {
+            table.raw_seti(at + 1, self.lua.create_string(string)?)?;
+        }
+        Ok(table)
+    }
+
+    /// The error reply for the value that the error handler has left.
+    fn failure(&self, run: Runnable<'_>, value: &Value) -> mlua::Result<Vec<u8>> {
+        let Value::Table(table) = value else {
+            let text = value.to_string().unwrap_or_else(|_| "execution failure".into());
+            return Ok(format!("ERR Error running script {}, {text}", title(run)).into_bytes());
+        };
+        let mut message = match table.raw_get(&self.names.err)? {
+            Value::String(text) => text.as_bytes().to_vec(),
+            _ => b"ERR unknown error".to_vec(),
+        };
+        let (source, line) = (table.raw_get::<Value>("source")?, table.raw_get::<Value>("line")?);
+        if let (Value::String(source), Some(line)) = (source, line.as_i64()) {
+            message.extend_from_slice(format!(" script: {}, on ", title(run)).as_bytes());
+            message.extend_from_slice(&source.as_bytes());
+            message.extend_from_slice(format!(":{line}.").as_bytes());
+        }
+        Ok(message)
+    }
+
+    /// The error reply for an error outside the script: before it began, or in its result.
+    fn outside(&self, run: Runnable<'_>, error: &mlua::Error) -> String {
+        match errors::raised(error) {
+            Some(raised) => raised.to_string(),
+            None => format!("ERR Error running script {}, {}", title(run), errors::message(error)),
+        }
+    }
+
+    /// The function to run, compiled.
+    fn prepare(&mut self, run: Runnable<'_>) -> Result<Function, String> {
+        let (library, name) = match run {
+            Runnable::Script(script) => return self.function(script),
+            Runnable::Function(library, name) => (library, name),
+        };
+        if !self.libraries.contains_key(&library.sha) {
+            HOST.set(&mut Loading { started: Instant::now() }, || self.load_library(library))?;
+        }
+        let function = self.libraries.get(&library.sha).and_then(|functions| functions.get(name));
+        function.cloned().ok_or_else(|| "ERR Function not found".into())
+    }
+
+    fn load_library(&mut self, library: &Arc<Library>) -> Result<Vec<Registered>, String> {
+        let failed = |text: String| format!("ERR Error registering functions: {text}");
+        let main = self
+            .compile(library.lua(), "@user_function")
+            .map_err(|error| format!("ERR Error compiling function: {}", errors::message(&error)))?;
+        self.begin(LOADING, &Reply::default());
+        self.limit_memory().map_err(|error| failed(errors::message(&error)))?;
+        *self.state.loading.borrow_mut() = Some(Vec::new());
+        let offered = self.redis.raw_set("register_function", &self.register);
+        let ran = offered.and_then(|()| self.xpcall.call::<(bool, Value)>((main, &self.handler)));
+        self.redis.raw_set("register_function", Value::Nil).expect("a field is cleared without memory");
+        let functions = self.state.loading.take().unwrap_or_default();
+        let halted = self.state.halted.get();
+        self.end();
+        let (ok, value) = ran.map_err(|error| failed(errors::message(&error)))?;
+        if halted {
+            return Err(failed("FUNCTION LOAD timeout".into()));
+        }
+        if !ok {
+            let text = match &value {
+                Value::Table(table) => match table.raw_get(&self.names.err) {
+                    Ok(Value::String(text)) => text.to_string_lossy(),
+                    _ => "unknown error".into(),
+                },
+                other => other.to_string().unwrap_or_default(),
+            };
+            return Err(failed(text));
+        }
+        if functions.is_empty() {
+            return Err("ERR No functions registered".into());
+        }
+        let registered = functions.iter().map(|(registered, _)| registered.clone()).collect();
+        self.make_room(library.text.len());
+        let by_name = functions.into_iter().map(|(registered, function)| (registered.name, function)).collect();
+        self.libraries.insert(library.sha, by_name);
+        Ok(registered)
+    }
+}
+
+/// The host of a library that is being loaded, which may call no commands.
+struct Loading {
+    started: Instant,
+}
+
+impl Host for Loading {
+    fn call(&mut self, _: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+        reply.error("ERR redis.call/pcall can only be called inside a script invocation");
+        Ok(())
+    }
+
+    fn tick(&mut self, _: usize) -> Result<(), Halt> {
+        if self.started.elapsed() > LOADING_TIME { Err(Halt) } else { Ok(()) }
+    }
+
+    fn is_final(&self) -> bool {
+        false
+    }
+
+    fn allows(&mut self, _: Request<'_>) -> Option<bool> {
+        Some(false)
+    }
+
+    fn log(&mut self, _: i64, _: &[u8]) {}
+}
+
+/// What an error calls the script.
+fn title(run: Runnable<'_>) -> String {
+    match run {
+        Runnable::Script(script) => script.sha.to_string(),
+        Runnable::Function(_, name) => name.to_owned(),
+    }
+}

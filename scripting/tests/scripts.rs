@@ -1,0 +1,424 @@
+//! Scripts over a host that answers a few commands, and scripts that misbehave.
+
+use std::sync::Arc;
+
+use dormouse_protocol::{Reply, Request, Version};
+use dormouse_scripting::vm::{self, RunLimits, Runnable};
+use dormouse_scripting::{Halt, Host, Library, Script};
+
+/// Answers commands by their names, and ends a script after some questions.
+struct TestHost {
+    calls: Vec<String>,
+    ticks_left: usize,
+    has_written: bool,
+}
+
+impl TestHost {
+    fn new() -> Self {
+        Self { calls: Vec::new(), ticks_left: 1000, has_written: false }
+    }
+}
+
+impl Host for TestHost {
+    fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+        let words: Vec<String> = request.iter().map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let name = words[0].clone();
+        self.calls.push(words.join(" "));
+        match name.as_str() {
+            "one" => reply.integer(1),
+            "set" => {
+                self.has_written = true;
+                reply.ok();
+            }
+            "text" => reply.bulk(b"text"),
+            "null" => reply.null(),
+            "list" => {
+                reply.array(3);
+                reply.integer(-5);
+                reply.bulk(b"x");
+                reply.null();
+            }
+            "map" => {
+                reply.map(1);
+                reply.bulk(b"field");
+                reply.double(1.5);
+            }
+            "members" => {
+                reply.set(1);
+                reply.bulk(b"m");
+            }
+            "true" => reply.boolean(true),
+            "big" => reply.big_number("123456789012345678901234567890"),
+            "verbatim" => reply.verbatim("txt", b"as it is"),
+            "halt" => return Err(Halt),
+            "wrong" => reply.error("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            _ => reply.error("ERR Unknown Redis command called from script"),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, _: usize) -> Result<(), Halt> {
+        self.ticks_left = self.ticks_left.checked_sub(1).ok_or(Halt)?;
+        Ok(())
+    }
+
+    fn is_final(&self) -> bool {
+        self.has_written
+    }
+
+    fn allows(&mut self, _: Request<'_>) -> Option<bool> {
+        Some(true)
+    }
+
+    fn log(&mut self, level: i64, line: &[u8]) {
+        self.calls.push(format!("log {level} {}", String::from_utf8_lossy(line)));
+    }
+}
+
+const LIMITS: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true };
+
+fn run_with(host: &mut TestHost, version: Version, text: &str, keys: &[&str], arguments: &[&str]) -> Option<String> {
+    let script = match Script::new(text.as_bytes()) {
+        Ok(script) => script,
+        Err(problem) => return Some(format!("-{problem}")),
+    };
+    let mut reply = Reply::new(version);
+    vm::run(
+        Runnable::Script(&script),
+        keys.iter().map(|key| key.as_bytes()),
+        arguments.iter().map(|argument| argument.as_bytes()),
+        LIMITS,
+        host,
+        &mut reply,
+    )
+    .ok()?;
+    Some(String::from_utf8_lossy(&reply.buffer).replace("\r\n", " ").trim_end().to_owned())
+}
+
+fn run(text: &str) -> String {
+    run_with(&mut TestHost::new(), Version::Resp2, text, &["k1", "k2"], &["a1", "a2"]).expect("it is not ended")
+}
+
+#[test]
+fn values_become_replies() {
+    for (text, reply) in [
+        ("return 1", ":1"),
+        ("return 3.99", ":3"),
+        ("return -3.99", ":-3"),
+        ("return 'x'", "$1 x"),
+        ("return true", ":1"),
+        ("return false", "$-1"),
+        ("return nil", "$-1"),
+        ("return", "$-1"),
+        ("return {1, 2, {3, 'x'}, nil, 5}", "*3 :1 :2 *2 :3 $1 x"),
+        ("return {}", "*0"),
+        ("return {ok='FINE'}", "+FINE"),
+        ("return {err='MY error'}", "-MY error"),
+        ("return {double=1.5}", "$3 1.5"),
+        ("return redis.status_reply('PONG')", "+PONG"),
+        ("return redis.error_reply('My error')", "-My error"),
+        ("return redis.error_reply('single')", "-ERR single"),
+        ("return redis.error_reply('-CODE text')", "-CODE text"),
+        ("return {KEYS[1], KEYS[2], ARGV[1], ARGV[2], #KEYS}", "*5 $2 k1 $2 k2 $2 a1 $2 a2 :2"),
+        ("return redis.sha1hex('')", "$40 da39a3ee5e6b4b0d3255bfef95601890afd80709"),
+        ("return redis.REDIS_VERSION", "$5 7.2.4"),
+        ("return redis.REDIS_VERSION_NUM", ":459268"),
+        ("return tostring(0.1)", "$3 0.1"),
+        ("return function() end", "$-1"),
+    ] {
+        assert_eq!(run(text), reply, "{text}");
+    }
+}
+
+#[test]
+fn replies_become_values() {
+    for (text, reply) in [
+        ("return redis.call('one') + 1", ":2"),
+        ("return redis.call('text') .. 's'", "$5 texts"),
+        ("return redis.call('null') == false", ":1"),
+        ("return #redis.call('list')", ":3"),
+        ("return redis.call('set').ok", "$2 OK"),
+        ("return redis.call('map')", "*2 $5 field $3 1.5"),
+        ("return server.call('one')", ":1"),
+        ("return redis.pcall('wrong').err", "$65 WRONGTYPE Operation against a key holding the wrong kind of value"),
+        (
+            "local ok, e = pcall(redis.call, 'wrong') return e",
+            "$65 WRONGTYPE Operation against a key holding the wrong kind of value",
+        ),
+        ("redis.setresp(3) return redis.call('map').map.field.double", ":1"),
+        ("redis.setresp(3) return redis.call('members').set.m", ":1"),
+        ("redis.setresp(3) return redis.call('null') == nil", ":1"),
+        ("redis.setresp(3) return redis.call('true')", ":1"),
+        ("redis.setresp(3) return redis.call('big').big_number", "$30 123456789012345678901234567890"),
+        ("redis.setresp(3) return redis.call('verbatim').verbatim_string.string", "$8 as it is"),
+    ] {
+        assert_eq!(run(text), reply, "{text}");
+    }
+    let mut host = TestHost::new();
+    let reply = run_with(
+        &mut host,
+        Version::Resp3,
+        "redis.setresp(3) return {redis.call('map'), redis.call('true'), redis.call('members')}",
+        &[],
+        &[],
+    );
+    assert_eq!(reply.unwrap(), "*3 %1 $5 field ,1.5 #t ~1 $1 m");
+    run_with(
+        &mut host,
+        Version::Resp2,
+        "redis.call('x', 1, 1.5, 1e17, 'y') redis.log(redis.LOG_WARNING, 'a', 1)",
+        &[],
+        &[],
+    );
+    assert_eq!(host.calls[host.calls.len() - 1..], ["x 1 1.5 100000000000000000 y"]);
+    run_with(&mut host, Version::Resp2, "redis.log(redis.LOG_WARNING, 'a', 1)", &[], &[]);
+    assert_eq!(host.calls[host.calls.len() - 1..], ["log 3 a 1"]);
+}
+
+#[test]
+fn errors_say_where() {
+    let sha = |text: &str| dormouse_scripting::Sha::of(text.as_bytes()).to_string();
+    for (text, error) in [
+        (
+            "return redis.call('wrong')",
+            "-WRONGTYPE Operation against a key holding the wrong kind of value script: {}, on @user_script:1.",
+        ),
+        (
+            "local x = 1\nredis.call('nothing')",
+            "-ERR Unknown Redis command called from script script: {}, on @user_script:2.",
+        ),
+        (
+            "return foo",
+            "-ERR user_script:1: Script attempted to access nonexistent global variable 'foo' script: {}, on @user_script:1.",
+        ),
+        ("foo = 1", "-ERR user_script:1: Attempt to modify a readonly table script: {}, on @user_script:1."),
+        ("redis.call = 1", "-ERR user_script:1: Attempt to modify a readonly table script: {}, on @user_script:1."),
+        ("error('boom')", "-ERR user_script:1: boom script: {}, on @user_script:1."),
+        ("error({err='CODE text'})", "-CODE text script: {}, on @user_script:1."),
+        (
+            "return 1 + nil",
+            "-ERR user_script:1: attempt to perform arithmetic on a nil value script: {}, on @user_script:1.",
+        ),
+        (
+            "\n\nreturn redis.call()",
+            "-ERR Please specify at least one argument for this redis lib call script: {}, on @user_script:3.",
+        ),
+        (
+            "return redis.call({})",
+            "-ERR Lua redis lib command arguments must be strings or integers script: {}, on @user_script:1.",
+        ),
+        (
+            "return cjson.decode('[')",
+            "-ERR user_script:1: Expected value but found T_END at character 2 script: {}, on @user_script:1.",
+        ),
+    ] {
+        assert_eq!(run(text), error.replace("{}", &sha(text)), "{text}");
+    }
+    let compiling = run("return (");
+    assert!(
+        compiling.starts_with("-ERR Error compiling script (new function): user_script:1: unexpected symbol"),
+        "{compiling}"
+    );
+}
+
+#[test]
+fn nothing_of_a_script_stays() {
+    for text in [
+        "rawset(_G, 'leak', 1)",
+        "rawset(string, 'leak', 1)",
+        "table.insert(math, 'leak')",
+        "getmetatable('').__index = {}",
+        "getmetatable(redis).__newindex = nil",
+        "string.leak = 1",
+        "setmetatable(_G, nil)",
+        "for name in pairs(redis) do redis[name] = 1 end",
+    ] {
+        assert!(run(text).starts_with('-'), "{text}: {}", run(text));
+    }
+    assert_eq!(run("KEYS.x = 1 ARGV[9] = 2 return 1"), ":1");
+    assert_eq!(run("return {KEYS.x, #ARGV}"), "*0");
+    assert_eq!(run("return rawget(_G, 'leak') == nil and string.leak == nil and math[1] == nil"), ":1");
+    let seen = run("return math.random(1000000)");
+    assert_eq!(run("return math.random(1000000)"), seen, "every run has the same chance");
+    assert_eq!(run("math.randomseed(5) return 1"), ":1");
+    assert_eq!(run("return math.random(1000000)"), seen);
+    // What looks into a protected table sees it.
+    assert_eq!(run("local n = 0 for name in pairs(redis) do n = n + 1 end return n > 10"), ":1");
+    assert_eq!(run("return rawget(redis, 'call') ~= nil and next(math) ~= nil"), ":1");
+}
+
+#[test]
+fn the_sandbox_has_no_doors() {
+    for name in [
+        "print",
+        "dofile",
+        "loadfile",
+        "require",
+        "module",
+        "io",
+        "debug",
+        "package",
+        "getfenv",
+        "setfenv",
+        "os.execute",
+        "os.getenv",
+        "os.exit",
+        "os.time",
+    ] {
+        let text = format!("return {name} == nil");
+        let reply = run(&text);
+        assert!(reply == ":1" || reply.contains("nonexistent global variable"), "{name}: {reply}");
+    }
+    // Bytecode is no text.
+    assert_eq!(run("local f = loadstring(string.dump(function() return 1 end)) return f == nil"), ":1");
+    assert_eq!(run("return loadstring('return 5')()"), ":5");
+    assert_eq!(run("local t = {'return ', '7'} local i = 0 return load(function() i = i + 1 return t[i] end)()"), ":7");
+    assert_eq!(run("return loadstring('leak = 1') ~= nil"), ":1");
+    assert!(run("loadstring('leak = 1')()").contains("readonly"));
+    assert!(run("return redis.breakpoint()").contains("no script debugger"));
+    assert_eq!(run("return type(os.clock())"), "$6 number");
+}
+
+#[test]
+fn hostile_scripts_end() {
+    for text in [
+        "while true do end",
+        "while true do pcall(function() while true do end end) end",
+        "local function f() return f() end return f()",
+        "repeat local ok = pcall(error) until false",
+        "local t = setmetatable({}, {__index = function(t, k) return t[k + 1] end}) while true do pcall(function() return t[1] end) end",
+        "local co = coroutine.wrap(function() while true do end end) co()",
+        "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
+        "xpcall(function() while true do end end, function() while true do end end) while true do end",
+        "return string.find(string.rep('a', 40), string.rep('a?', 40) .. 'b')",
+        "local s = string.rep('a', 10000) return string.match(s, '.-.-.-.-b')",
+        "for i in string.gmatch(string.rep('a', 100000), '.-b') do end while true do end",
+        "return redis.call('halt')",
+        "pcall(redis.call, 'halt') return 1",
+        "pcall(function() redis.call('halt') end) return 1",
+        "xpcall(function() redis.call('halt') end, function() return 1 end) return 1",
+        "local co = coroutine.create(function() redis.call('halt') end) coroutine.resume(co) return 1",
+        "local t = {} t[1] = t t[2] = t return t",
+    ] {
+        let mut host = TestHost::new();
+        host.ticks_left = 50;
+        assert_eq!(run_with(&mut host, Version::Resp2, text, &[], &[]), None, "{text}");
+    }
+    assert_eq!(run("return 1"), ":1", "the virtual machine goes on");
+}
+
+#[test]
+fn memory_is_bounded() {
+    for text in [
+        "return string.rep('x', 1e9)",
+        "local s = 'x' while true do s = s .. s end",
+        "local t = {} while true do t[#t + 1] = string.rep('y', 1000) .. #t end",
+        "local t = {} for i = 1, 1e9 do t[i] = i end",
+        "return string.gsub(string.rep('x', 1e6), 'x', string.rep('y', 1000))",
+        "return cjson.encode(string.rep('\\0', 5e6))",
+        "local t = {} for i = 1, 1e9 do t[i] = coroutine.create(function() end) end",
+        "local function f() return 1 + f() end return f()",
+        "local t = {} for i = 1, 1e9 do t[i] = function() return i end end",
+        "return ('x'):rep(1e9)",
+        "return table.concat({string.rep('x', 9e6), string.rep('x', 9e6)})",
+    ] {
+        let reply = run(text);
+        assert!(reply.contains("not enough memory") || reply.contains("stack overflow"), "{text}: {:.200}", reply);
+    }
+    assert_eq!(run("return ('').rep('', 1e15)"), "$0", "an empty text is repeated at once");
+    assert_eq!(run("return 1"), ":1");
+}
+
+#[test]
+fn deep_things_are_errors() {
+    for text in [
+        "local t = {} for i = 1, 100000 do t = {t} end return t",
+        "local t = {} for i = 1, 100000 do t = {t} end return cjson.encode(t)",
+        "return cjson.decode(string.rep('[', 100000))",
+        "return cmsgpack.unpack(string.rep('\\145', 100000))",
+        "return string.match(string.rep('a', 100000), string.rep('a?', 100000))",
+        "return unpack({}, 1, 1e9)",
+        "return unpack({}, -2147483647, 2147483647)",
+        "return loadstring(string.rep('(', 100000))()",
+        "local t = {} for i = 1, 250 do t = setmetatable({}, {__index = t}) end return t.x .. 1",
+    ] {
+        let reply = run(text);
+        assert!(reply.starts_with('-') || reply.contains("-ERR reached lua stack limit"), "{text}: {:.200}", reply);
+    }
+    // As C does, what is too deep is nil.
+    assert!(run("local t = {} for i = 1, 100000 do t = {t} end return cmsgpack.pack(t)").starts_with('$'));
+    assert_eq!(run("return 1"), ":1");
+}
+
+#[test]
+fn libraries_pack_and_unpack() {
+    for (text, reply) in [
+        ("return cjson.encode({1, 2.5, 'x', true, cjson.null, {a = 1}})", "$29 [1,2.5,\"x\",true,null,{\"a\":1}]"),
+        ("return cjson.encode({})", "$2 {}"),
+        ("return cjson.encode('a/\"\\n')", "$9 \"a\\/\\\"\\n\""),
+        ("return cjson.decode('{\"a\": [1, 2, {\"b\": null}]}').a[3].b == cjson.null", ":1"),
+        ("return cjson.decode('\"\\\\u00e9\\\\ud83d\\\\ude00\"')", "$6 \u{e9}\u{1f600}"),
+        ("return cmsgpack.unpack(cmsgpack.pack({1, 'x', {a = -1.5}}))[3].a * 2", ":-3"),
+        ("return {cmsgpack.unpack(cmsgpack.pack(1, 2, 3))}", "*3 :1 :2 :3"),
+        ("return struct.size('!8ih')", ":6"),
+        ("return {struct.unpack('>I2s', struct.pack('>I2s', 258, 'ab'))}", "*3 :258 $2 ab :6"),
+        ("return bit.tohex(-1)", "$8 ffffffff"),
+        (
+            "return {bit.band(7, 12), bit.bor(1, 2), bit.bxor(5, 1), bit.lshift(1, 31), bit.bnot(0)}",
+            "*5 :4 :3 :4 :-2147483648 :-1",
+        ),
+        ("return {('hello'):find('l(.)')}", "*3 :3 :4 $1 l"),
+        ("return {('a,b'):match('(.),(.)')}", "*2 $1 a $1 b"),
+        ("return {string.gsub('hello', 'l', {l = 'L'})}", "*2 $5 heLLo :2"),
+        ("return {string.gsub('abc', '%w', '%0%0', 2)}", "*2 $5 aabbc :2"),
+        ("return string.gsub('abc', '', '-')", "$7 -a-b-c-"),
+        (
+            "local t = {} for k, v in string.gmatch('a=1, b=2', '(%w)=(%w)') do t[#t+1] = k .. v end return t",
+            "*2 $2 a1 $2 b2",
+        ),
+        ("return {string.find('a.b', '.', 1, true)}", "*2 :2 :2"),
+    ] {
+        assert_eq!(run(text), reply, "{text}");
+    }
+}
+
+#[test]
+fn libraries_register_functions() {
+    let text = b"#!lua name=lib\nlocal n = 2\nlocal function double(keys, args) return {keys[1], args[1] * n, redis.call('one')} end\nredis.register_function('double', double)\nredis.register_function{function_name='ro', callback=function() return KEYS end, flags={'no-writes'}, description='d'}";
+    let library = Arc::new(Library::new(text).unwrap());
+    let mut host = TestHost::new();
+    let registered = vm::load(&library).unwrap();
+    assert_eq!(registered.iter().map(|function| &*function.name).collect::<Vec<_>>(), ["double", "ro"]);
+    assert!(registered[1].flags.no_writes);
+    let mut call = |name: &str| {
+        let mut reply = Reply::new(Version::Resp2);
+        let (keys, arguments) = (["k"], ["21"]);
+        let keys = keys.iter().map(|key| key.as_bytes());
+        vm::run(
+            Runnable::Function(&library, name),
+            keys,
+            arguments.iter().map(|word| word.as_bytes()),
+            LIMITS,
+            &mut host,
+            &mut reply,
+        )
+        .unwrap();
+        String::from_utf8_lossy(&reply.buffer).replace("\r\n", " ").trim_end().to_owned()
+    };
+    assert_eq!(call("double"), "*3 $1 k :42 :1");
+    assert!(call("ro").contains("nonexistent global variable 'KEYS'"), "{}", call("ro"));
+    for (text, problem) in [
+        ("return 1", "ERR Missing library metadata"),
+        ("#!lua name=x\nreturn 1", "ERR No functions registered"),
+        ("#!lua\nreturn 1", "ERR Library name was not given"),
+        ("#!js name=x\nreturn 1", "ERR Engine 'js' not found"),
+        (
+            "#!lua name=a-b\nreturn 1",
+            "ERR Library names can only contain letters, numbers, or underscores(_) and must be at least one character long",
+        ),
+    ] {
+        let loaded = Library::new(text.as_bytes()).map_err(|problem| problem.to_string());
+        let problem_found = loaded.and_then(|library| vm::load(&Arc::new(library)));
+        assert_eq!(problem_found.unwrap_err(), problem, "{text}");
+    }
+}
