@@ -6,6 +6,7 @@
 pub mod chunk;
 pub mod codec;
 pub mod effect;
+pub mod functions;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod loading;

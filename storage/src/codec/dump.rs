@@ -100,18 +100,7 @@ pub fn dump_encoded_for(
 }
 
 pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>, RestoreError> {
-    let (rest, sum) = payload.split_last_chunk::<8>().ok_or(RestoreError::Envelope)?;
-    let (body, version) = rest.split_last_chunk::<2>().ok_or(RestoreError::Envelope)?;
-    let version = u16::from_le_bytes(*version);
-    let origin = match version {
-        VALKEY_VERSION => Dialect::Valkey,
-        ..=RDB_VERSION_MAX => Dialect::Redis,
-        _ => return Err(RestoreError::Envelope),
-    };
-    let sum = u64::from_le_bytes(*sum);
-    if sum != 0 && checksum(rest) != sum {
-        return Err(RestoreError::Envelope);
-    }
+    let (body, origin) = open(payload).ok_or(RestoreError::Envelope)?;
     let mut reader = Reader::new(body);
     let kind = reader.u8()?;
     if let Some(what) = unsupported(kind, origin) {
@@ -123,6 +112,23 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>
     let value = decode_value(kind, &mut reader, limits)?;
     reader.finish()?;
     Ok(value)
+}
+
+/// What is between a payload's beginning and its version, if that is known and the checksum is right.
+pub(super) fn body_of(payload: &[u8]) -> Option<&[u8]> {
+    open(payload).map(|(body, _)| body)
+}
+
+fn open(payload: &[u8]) -> Option<(&[u8], Dialect)> {
+    let (rest, sum) = payload.split_last_chunk::<8>()?;
+    let (body, version) = rest.split_last_chunk::<2>()?;
+    let origin = match u16::from_le_bytes(*version) {
+        VALKEY_VERSION => Dialect::Valkey,
+        ..=RDB_VERSION_MAX => Dialect::Redis,
+        _ => return None,
+    };
+    let sum = u64::from_le_bytes(*sum);
+    (sum == 0 || checksum(rest) == sum).then_some((body, origin))
 }
 
 /// A packed collection that exceeds the limits becomes a table; an element takes at most this many times its bytes

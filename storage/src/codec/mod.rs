@@ -16,6 +16,7 @@
 
 pub mod block;
 pub mod dump;
+pub mod functions;
 pub mod lzf;
 pub mod reader;
 pub mod segment;

@@ -27,6 +27,7 @@ use crate::codec::segment::{EncodedRecord, RawSegment};
 use crate::codec::string::{RdbString, write_plain_string};
 use crate::codec::value::{LoadedValue, decode_value, encode_object, kind};
 use crate::codec::{CodecError, Reader};
+use crate::functions;
 use crate::log::recovery::Recovered;
 use crate::manifest::{self, ChunkInfo, Manifest, Names, SegmentInfo};
 use crate::owner::Ownership;
@@ -102,10 +103,12 @@ impl Import<'_> {
     ) -> Result<Imported, ImportError> {
         let mut manifest = self.next_manifest().await?;
         let mut imported = Imported::default();
-        let sorter = self.read(input, manifest.seed, &mut imported, watch)?;
+        let (sorter, libraries) = self.read(input, manifest.seed, &mut imported, watch)?;
         if imported.unsupported > 0 && !self.skip_unsupported {
             return Err(ImportError::Unsupported(imported.unsupported));
         }
+        manifest.settings.retain(|key, _| !functions::is_library(key));
+        manifest.settings.extend(libraries);
         let cutter = Cutter::new(sorter.finish().map_err(ImportError::Spill)?);
         let written = async {
             self.write(&mut manifest, cutter, &mut imported, watch).await?;
@@ -154,15 +157,16 @@ impl Import<'_> {
         Ok(manifest)
     }
 
-    /// Step 1 and the first half of step 2.
+    /// Step 1 and the first half of step 2. Returns the keys, and the settings that keep the libraries of functions.
     fn read(
         &self,
         input: impl Read,
         seed: u64,
         imported: &mut Imported,
         watch: &mut (dyn FnMut(ImportStep<'_>) + Send),
-    ) -> Result<Sorter, ImportError> {
+    ) -> Result<(Sorter, Vec<(String, String)>), ImportError> {
         let mut reader = RdbReader::new(input)?;
+        let mut libraries = Vec::new();
         let mut sorter = Sorter::new(self.folder, self.memory_bytes);
         let mut encoder = Encoder::new(seed, self.now_ms);
         let (mut index, mut records) = (0, 0);
@@ -188,10 +192,16 @@ impl Import<'_> {
                 }
                 RdbEntry::Aux { .. } | RdbEntry::Resize { .. } => continue,
                 RdbEntry::Unsupported { key, what } => (key, what),
-                RdbEntry::Function(source) => {
-                    let first = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
-                    (first.to_vec(), "a library of functions".to_owned())
-                }
+                RdbEntry::Function(source) => match functions::name_of(&source) {
+                    Some(name) => {
+                        libraries.push(functions::setting(&name, &source));
+                        continue;
+                    }
+                    None => {
+                        let first = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
+                        (first.to_vec(), "a library of functions without a name".to_owned())
+                    }
+                },
                 RdbEntry::ModuleAux { module } => (module.into_bytes(), "what a module keeps beside keys".to_owned()),
                 RdbEntry::End => break,
             };
@@ -201,7 +211,7 @@ impl Import<'_> {
         watch(ImportStep::Read { bytes: reader.offset(), keys: records });
         let (mut input, behind) = reader.into_inner();
         match input.read(&mut [0]) {
-            Ok(0) if behind.is_empty() => Ok(sorter),
+            Ok(0) if behind.is_empty() => Ok((sorter, libraries)),
             _ => Err(ImportError::Trailing),
         }
     }
