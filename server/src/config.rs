@@ -146,6 +146,8 @@ pub struct DatabaseSettings {
     pub set_max_listpack_value: usize,
     pub zset_max_listpack_entries: usize,
     pub zset_max_listpack_value: usize,
+    /// Milliseconds after which other clients are told that a script runs; 0: never.
+    pub busy_reply_threshold_ms: u64,
     pub hints: Hints,
 }
 
@@ -210,6 +212,7 @@ impl Settings {
                 set_max_listpack_value: Limits::REDIS.set_max_listpack_value,
                 zset_max_listpack_entries: Limits::REDIS.zset_max_listpack_entries,
                 zset_max_listpack_value: Limits::REDIS.zset_max_listpack_value,
+                busy_reply_threshold_ms: 5000,
                 hints: Hints::default(),
             },
         }
@@ -452,6 +455,7 @@ const PARAMETERS: &[Parameter] = &[
         .alias("zset-max-ziplist-entries"),
     database_number!("zset-max-listpack-value", zset_max_listpack_value, LISTPACK_VALUE)
         .alias("zset-max-ziplist-value"),
+    database_number!("busy-reply-threshold", busy_reply_threshold_ms, 0..=i64::MAX).alias("lua-time-limit"),
     // Settings of the node.
     Parameter::node(
         "maxclients",

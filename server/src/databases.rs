@@ -29,6 +29,7 @@ use crate::replication::Replication;
 use crate::rights::Rights;
 use crate::saving::Saving;
 use crate::slowlog::Slowlog;
+use crate::surroundings::OfDatabase;
 
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
@@ -48,7 +49,7 @@ pub struct Tenant {
     pub account: Arc<Account>,
     /// Number of clients closed because of it.
     pub evicted_clients: AtomicU64,
-    pub pubsub: PubSub,
+    pub pubsub: Arc<PubSub>,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
     pub replication: Arc<Replication>,
@@ -132,7 +133,7 @@ impl Tenant {
             replication: Replication::new(&account),
             account,
             evicted_clients: AtomicU64::new(0),
-            pubsub: PubSub::default(),
+            pubsub: Arc::default(),
             pause: Pause::default(),
             slowlog: Slowlog::default(),
             events: Events::default(),
@@ -157,6 +158,8 @@ impl Tenant {
             Some(_) => {}
             None => tenant.database.shared.journal.declare(settings.loss_window),
         }
+        let surroundings = OfDatabase { name: name.into(), pubsub: Arc::clone(&tenant.pubsub) };
+        tenant.database.shared.scripts.surround(Arc::new(surroundings));
         Arc::new(tenant)
     }
 
@@ -194,6 +197,8 @@ impl Tenant {
     /// Applies changed settings, in the engine too, except for the loss window, which [`Database::declare_window`]
     /// changes.
     pub fn configure(&self, settings: DatabaseSettings) {
+        let busy_after_ms = Some(settings.busy_reply_threshold_ms).filter(|ms| *ms > 0);
+        self.database.shared.scripts.set_busy_after_ms(busy_after_ms.unwrap_or(u64::MAX));
         let seed = self.database.shared.placement.seed;
         self.database.shared.settings.store(Arc::new(EngineSettings {
             limits: Limits {

@@ -41,6 +41,7 @@ pub mod session;
 pub mod slowlog;
 pub mod snapshot;
 pub mod strangers;
+pub mod surroundings;
 pub mod table;
 pub mod turns;
 pub mod worker;

@@ -16,6 +16,7 @@ use dormouse_shard::execution::budget::TURN;
 use dormouse_shard::execution::{Outcome, Turn};
 use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
+use dormouse_shard::keyspace::scripts::Published;
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
 
@@ -457,6 +458,19 @@ impl Session {
         }
         self.hold_message(channel, message);
         self.tenant.pubsub.receivers(channel)
+    }
+
+    /// Publishes the messages of scripts, whose writes have been noted.
+    pub fn publish_all(&mut self, published: &[Published]) {
+        let cost = |one: &Published| self.tenant.pubsub.cost(&one.channel, &one.message);
+        let is_long = published.iter().map(cost).fold(0, usize::saturating_add) > TURN;
+        for Published { channel, message, .. } in published {
+            match is_long {
+                // They are published on the slow lane when the reply leaves.
+                true => self.hold_message(channel, message),
+                false => drop(self.publish(channel, message)),
+            }
+        }
     }
 
     /// Holds a message back until the writes before it are durable.

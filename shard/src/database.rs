@@ -97,6 +97,8 @@ pub struct Database {
     pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
     /// The loss window that was declared for this database rather than for the node, as the next manifest says it.
     pub(crate) own_window: Mutex<Option<Window>>,
+    /// The libraries of functions, as the next manifest says them.
+    pub(crate) kept_functions: Mutex<Vec<(String, String)>>,
     /// The store may have a manifest that says another one.
     pub(crate) is_window_unsure: AtomicBool,
     pub(crate) declaring: AsyncMutex<()>,
@@ -228,6 +230,7 @@ impl Database {
             unmoved: Mutex::default(),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
             own_window: Mutex::default(),
+            kept_functions: Mutex::default(),
             is_window_unsure: AtomicBool::new(false),
             declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
@@ -246,9 +249,12 @@ impl Database {
             database.counters.saved_ms.store(manifest.known.created_ms, Ordering::Relaxed);
             database.note_manifest(manifest);
             database.adopt_window(&manifest.known);
+            database.adopt_functions(&manifest.known);
         }
         *database.manifest.lock() = manifest;
-        Arc::new(database)
+        let database = Arc::new(database);
+        database.offer_loads();
+        database
     }
 
     /// Sets the meters that a manifest keeps beside the data; [`Self::saved_meters`] returns them.
@@ -397,6 +403,7 @@ impl Database {
                 return Ok(Some(manifest));
             }
             self.adopt_window(&manifest.known);
+            self.adopt_functions(&manifest.known);
             // Looks at the owner after reading the manifest: an earlier process finds that the later one has the store.
             let owned = match self.look_at_owner().await {
                 Ok(()) => manifest::take_over(&self.engine.store, &manifest, self.engine.writer).await,

@@ -15,6 +15,9 @@ use crate::snapshot::{SegmentCounts, Snapshot, Unreadable};
 /// Number of records between two reports of progress.
 const STEP: u64 = 1 << 12;
 
+/// The first version of RDB with functions.
+const FUNCTIONS_SINCE: u16 = 10;
+
 /// The volume that an export wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exported {
@@ -69,6 +72,9 @@ pub(crate) async fn export_readable<W: Write + Send>(
     watch: &mut (dyn FnMut(Exported) + Send),
     damaged: &mut (dyn FnMut(Unreadable) -> Result<(), Error> + Send),
 ) -> Result<(), ExportError> {
+    for text in snapshot.functions() {
+        export.library(&text)?;
+    }
     for index in 0..INDEXES {
         let counts = snapshot.counts(index);
         // An error of the output cannot pass through the visit, whose errors are the database's.
@@ -91,6 +97,7 @@ pub(crate) async fn export_readable<W: Write + Send>(
 /// An RDB that is being written, record by record, index after index.
 pub(crate) struct Export<W> {
     rdb: RdbWriter<W>,
+    version: u16,
     exported: Exported,
     selected: Option<usize>,
     /// Keys that expire by then are left out.
@@ -108,7 +115,12 @@ impl<W: Write> Export<W> {
         rdb.aux("aof-base", "0")?;
         let (exported, clock) = (Exported::default(), access_clock(now_ms));
         let expired_ms = if keeps_expired { 0 } else { now_ms };
-        Ok(Self { rdb, exported, selected: None, expired_ms, clock })
+        Ok(Self { rdb, version, exported, selected: None, expired_ms, clock })
+    }
+
+    /// Writes a library of functions, which versions before 10 do not have.
+    fn library(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.version >= FUNCTIONS_SINCE { self.rdb.function(text) } else { Ok(()) }
     }
 
     /// Writes a record, unless it has expired. `counts`: about how many its index has.

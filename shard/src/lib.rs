@@ -12,6 +12,7 @@ pub mod error;
 pub mod execution;
 pub mod export;
 mod following;
+mod functions;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gate;

@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::health::ConditionKind;
 use crate::keyspace::Fault;
 use crate::keyspace::place::Place;
+use crate::keyspace::settings::Loader;
 use crate::memory::MEMORY;
 use crate::places::places_of_page;
 use crate::replay::replayed;
@@ -214,12 +215,22 @@ impl Database {
     }
 
     async fn read_one(self: &Arc<Self>, wanted: &Wanted, read: Option<Bytes>) -> Result<()> {
+        let is_page = wanted.stored.page.is_some();
+        let (places, records) = self.read_places(wanted, read).await?;
+        if self.install(wanted, places).await && !is_page {
+            self.counters.loads.fetch_add(1, Ordering::Relaxed);
+            self.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The places that replace a stored one, and how many records they have.
+    async fn read_places(&self, wanted: &Wanted, read: Option<Bytes>) -> Result<(Vec<Place>, usize)> {
         let Wanted { keyspace, range, stored } = wanted;
         let store = &self.engine.store;
         if let Some((unread, replay)) = stored.page.as_ref().zip(stored.replay.as_ref()) {
             let page = unread.manifest.read_page(store, unread.info()).await.map_err(read_error)?;
-            self.install(wanted, places_of_page(unread, &page, replay)).await;
-            return Ok(());
+            return Ok((places_of_page(unread, &page, replay), 0));
         }
         let limits = self.shared.settings.load().limits;
         let loaded = load(store, stored, *range, &self.shared.placement, &limits, read).await;
@@ -230,11 +241,29 @@ impl Database {
         };
         effects.retain_unseen(&later);
         let records = segment.len();
-        if self.install(wanted, replayed(&self.shared, *keyspace, segment, &effects)?).await {
-            self.counters.loads.fetch_add(1, Ordering::Relaxed);
-            self.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
-        }
-        Ok(())
+        Ok((replayed(&self.shared, *keyspace, segment, &effects)?, records))
+    }
+
+    /// Lets commands that hold a shard's lock load places of it: see [`crate::keyspace::Keyspace::load_now`].
+    pub(crate) fn offer_loads(self: &Arc<Self>) {
+        let database = Arc::downgrade(self);
+        let loader = Loader::new(move |keyspace, range, stored| {
+            let gone = || Error::Store("the database is closed".into());
+            let database = database.upgrade().ok_or_else(gone)?;
+            let wanted = Wanted { keyspace, range, stored: Arc::clone(stored) };
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let its = Arc::clone(&database);
+            database.engine.background.spawn(async move {
+                // The receiver waits.
+                let _ = sender.send(its.read_places(&wanted, None).await);
+            });
+            let (places, records) = receiver.recv().map_err(|_| gone())??;
+            database.counters.loads.fetch_add(1, Ordering::Relaxed);
+            database.counters.loaded_keys.fetch_add(records as u64, Ordering::Relaxed);
+            Ok(places)
+        });
+        // It is offered once.
+        let _ = self.shared.loader.set(loader);
     }
 
     /// Replaces the wanted place by the places read. False if another caller was faster.

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dormouse_storage::functions;
 use dormouse_storage::loading::{Loaded, READ_TOGETHER, load};
 use dormouse_storage::log::format::Identity;
 use dormouse_storage::log::recovery::Recovered;
@@ -107,6 +108,11 @@ impl<'a> Snapshot<'a> {
         let log = Some(Arc::new(log)).filter(|log| !log.is_empty());
         let replay = Replay::read(store, known, log).await.map_err(store_error)?;
         Ok(Some(Self::of(store, manifest, replay)))
+    }
+
+    /// The texts of its libraries of functions.
+    pub fn functions(&self) -> Vec<Vec<u8>> {
+        functions::texts(&self.manifest.known.settings).filter_map(|(_, text)| text).collect()
     }
 
     /// A database as described by a manifest and the effects that are replayed onto it, whether or not that is all of

@@ -67,7 +67,8 @@ impl Database {
         }
     }
 
-    async fn claim(&self) -> Result<()> {
+    /// Makes sure that the newest manifest is one of this process.
+    pub(crate) async fn claim(&self) -> Result<()> {
         let _transition = self.transition.lock().await;
         self.check_open()?;
         self.check_owner().await?;
@@ -98,7 +99,7 @@ impl Database {
     async fn remember_window(self: &Arc<Self>, window: Window) -> Result<()> {
         let _transition = self.transition.lock().await;
         let before = self.own_window.lock().replace(window);
-        let done = self.write_window().await;
+        let done = self.write_settings().await;
         if done.is_err() {
             *self.own_window.lock() = before;
         }
@@ -106,7 +107,8 @@ impl Database {
         done
     }
 
-    async fn write_window(self: &Arc<Self>) -> Result<()> {
+    /// Commits a manifest with the settings as they are to be kept, if they have changed. Called under `transition`.
+    pub(crate) async fn write_settings(self: &Arc<Self>) -> Result<()> {
         self.check_open()?;
         let before = self.newest_manifest().await?;
         let mut manifest = self.manifest_after(before.as_deref());
@@ -141,6 +143,7 @@ impl Database {
             Some(window) => manifest.settings.insert(LOSS_WINDOW.to_owned(), window.to_string()),
             None => manifest.settings.remove(LOSS_WINDOW),
         };
+        self.keep_functions(&mut manifest);
         manifest
     }
 }

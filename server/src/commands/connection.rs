@@ -7,9 +7,8 @@ use dormouse_protocol::{Reply, Request, Version};
 use dormouse_shard::commands::args::{Args, Argument, Rest, parse};
 use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
-use dormouse_shard::keyspace::INDEXES;
 
-use crate::commands::{now, parsed};
+use crate::commands::{in_script, now, parsed};
 use crate::metrics::REDIS_VERSION;
 use crate::session::{ReplyMode, Session, rights_without_token};
 use crate::table::{LogIn, SessionRun};
@@ -31,15 +30,15 @@ pub const FAMILY: Family<SessionRun> = Family {
     commands: &[
         Command::new("PING", at_least(1), &[], FAST.union(Flags::WHILE_SUBSCRIBED), now!(ping))
             .doc("1.0.0", "O(1)", "Returns the server's liveliness response.")
+            .in_script(in_script::ping)
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"]),
-        Command::new("ECHO", exactly(2), &[], ANY_TIME.union(FAST), now!(echo)).doc(
-            "1.0.0",
-            "O(1)",
-            "Returns the given string.",
-        ),
+        Command::new("ECHO", exactly(2), &[], ANY_TIME.union(FAST), now!(echo))
+            .doc("1.0.0", "O(1)", "Returns the given string.")
+            .in_script(in_script::echo),
         Command::new("SELECT", exactly(2), &[], ANY_TIME.union(FAST), SessionRun::Now(select))
             .doc("1.0.0", "O(1)", "Changes the selected database.")
-            .foresee(|request, context| context.select = index(request).unwrap_or(context.select)),
+            .in_script(in_script::select)
+            .foresee(|request, context| context.select = in_script::index(request).unwrap_or(context.select)),
         Command::new("AUTH", at_least(2), &[], UNKNOWN, SessionRun::LogIn(AUTH)).doc(
             "1.0.0",
             "O(N) where N is the number of passwords defined for the user",
@@ -88,17 +87,9 @@ fn echo(_: &mut Session, reply: &mut Reply, (message,): (&[u8],)) -> Result<()> 
 
 /// `SELECT index`
 fn select(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
-    session.select(index(request)?);
+    session.select(in_script::index(request)?);
     reply.ok();
     Ok(())
-}
-
-fn index(request: Request<'_>) -> Result<u8> {
-    let (index,): (i64,) = parse(request, 1)?;
-    if i32::try_from(index).is_err() {
-        return Err(Error::text("ERR value is out of range, value must between -2147483648 and 2147483647"));
-    }
-    u8::try_from(index).ok().filter(|index| usize::from(*index) < INDEXES).ok_or(Error::DbIndexOutOfRange)
 }
 
 /// `AUTH [username] token`

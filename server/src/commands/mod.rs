@@ -7,16 +7,20 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod dormouse;
+pub mod functions;
+pub mod in_script;
 pub mod info;
 pub mod introspection;
 pub mod pubsub;
 pub mod replication;
+pub mod scripting;
 pub mod server;
 pub mod transaction;
 
 use std::sync::LazyLock;
 
 use dormouse_protocol::Reply;
+use dormouse_shard::commands::scripting::host::set_directory;
 use dormouse_shard::commands::write_help as help;
 use dormouse_shard::commands::{Family, Flags};
 use dormouse_shard::error::Result;
@@ -33,6 +37,8 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     connection::FAMILY,
     transaction::FAMILY,
     pubsub::FAMILY,
+    scripting::FAMILY,
+    functions::FAMILY,
     client::FAMILY,
     config::FAMILY,
     introspection::FAMILY,
@@ -45,8 +51,11 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     dormouse::FAMILY,
 ];
 
-/// Every command, found by name.
-pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| CommandTable::new(FAMILIES));
+/// Every command, found by name, also by scripts.
+pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| {
+    set_directory(in_script::find);
+    CommandTable::new(FAMILIES)
+});
 
 /// The table's commands as the meters count them.
 pub static COUNTED: LazyLock<CountedCommands> = LazyLock::new(|| CountedCommands {

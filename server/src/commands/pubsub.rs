@@ -13,7 +13,7 @@ use dormouse_shard::execution::budget::{BYTES_PER_ELEMENT, TURN};
 use futures::channel::oneshot;
 
 use crate::account;
-use crate::commands::{help, now, parsed};
+use crate::commands::{help, in_script, now, parsed};
 use crate::pubsub::{ChannelName, SubscriptionKind, bytes_of};
 use crate::session::{Session, Subscriptions};
 use crate::table::{SessionRun, Weighed};
@@ -56,11 +56,13 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(N) where N is the number of patterns to unsubscribe.",
             "Stops listening to messages published to channels that match one or more patterns.",
         ),
-        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST).union(Flags::MAY_REPLICATE), SessionRun::Weighed(PUBLISH)).doc(
-            "2.0.0",
-            "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
-            "Posts a message to a channel.",
-        ),
+        Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST).union(Flags::MAY_REPLICATE), SessionRun::Weighed(PUBLISH))
+            .doc(
+                "2.0.0",
+                "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",
+                "Posts a message to a channel.",
+            )
+            .in_script(in_script::publish),
         Command::container(
             "PUBSUB",
             &[

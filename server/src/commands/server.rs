@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use crate::clock::unix_ns;
 use crate::commands::TABLE;
 use crate::commands::absent::{self, refuse};
-use crate::commands::{access, answer, help, later, now};
+use crate::commands::{access, answer, help, in_script, later, now};
 use crate::config::Access;
 use crate::databases::Tenant;
 use crate::health;
@@ -38,6 +38,7 @@ pub const FAMILY: Family<SessionRun> = Family {
     commands: &[
         Command::new("TIME", exactly(1), &[], ANY_TIME.union(Flags::FAST), now!(time))
             .doc("2.6.0", "O(1)", "Returns the server time.")
+            .in_script(in_script::time)
             .tips(VARIES),
         Command::new("SAVE", exactly(1), &[], SAVES.union(Flags::NO_MULTI).union(Flags::PATIENT), later!(save)).doc(
             "1.0.0",

@@ -21,7 +21,7 @@ use dormouse_shard::keyspace::changes::Watching;
 
 use crate::account::{self, ENTRY_BYTES};
 use crate::commands::TABLE;
-use crate::commands::{info, now};
+use crate::commands::{info, now, scripting};
 use crate::session::{Session, Transaction};
 use crate::table::{CommandEntry, Handler, LogIn, SessionRun};
 
@@ -200,12 +200,16 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
         weave(session, &plan, &queued, &Answers::default(), reply).await;
         return Ok(());
     }
+    if session.tenant.database.shared.scripts.is_busy() {
+        return Err(Error::Text(scripting::busy(session).into()));
+    }
     session.client.worked_ms.store(now_ms, Ordering::Relaxed);
     let outcome = execution::run(&session.tenant.database, &plan, &session.turn()).await?;
     session.note_elsewhere(&outcome);
     session.count_keyspace(outcome.hits, outcome.misses);
     // The replies of session commands also wait for the transaction from here on.
     session.note(Left { awaited: outcome.left.awaited, written: 0 });
+    session.publish_all(&outcome.published);
     match outcome.ended {
         Ended::Refused(error) => return Err(error),
         Ended::Changed => reply.null_array(),

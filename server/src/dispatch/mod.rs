@@ -32,7 +32,7 @@ pub use self::batch::Next;
 use crate::account;
 use crate::blocked::{Blocked, Spent};
 use crate::commands::TABLE;
-use crate::commands::{info, transaction};
+use crate::commands::{info, scripting, transaction};
 use crate::databases::Tenant;
 use crate::metering::Batch;
 use crate::session::Session;
@@ -326,6 +326,10 @@ impl Session {
         reply: &mut Reply,
         now_ms: u64,
     ) -> bool {
+        if self.tenant.database.shared.scripts.is_busy() {
+            reply.error(&scripting::busy(self));
+            return false;
+        }
         let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
         plan.budget = Some(Arc::clone(&self.client) as _);
@@ -336,6 +340,7 @@ impl Session {
             Ok(outcome) => {
                 self.note_elsewhere(&outcome);
                 self.note(outcome.left);
+                self.publish_all(&outcome.published);
                 self.count_keyspace(outcome.hits, outcome.misses);
                 if let Some(waiter) = outcome.blocked {
                     // A client that polls an empty queue does not use its database.

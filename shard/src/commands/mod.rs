@@ -7,6 +7,7 @@
 pub mod args;
 pub(crate) mod cost;
 pub(crate) mod elements;
+pub(crate) mod growth;
 pub mod row;
 
 mod bitmaps;
@@ -26,6 +27,7 @@ mod long_double;
 mod memory;
 #[cfg(test)]
 mod replica_tests;
+pub mod scripting;
 mod sets;
 pub mod slots;
 mod sort;
@@ -72,6 +74,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     sorted_sets::FAMILY,
     geo::FAMILY,
     streams::FAMILY,
+    scripting::FAMILY,
 ];
 
 /// `run!(get)` wraps `fn get(db, reply, arguments)` so that its argument tuple is parsed from the request; for a

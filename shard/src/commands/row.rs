@@ -7,8 +7,8 @@ use bitflags::bitflags;
 use dormouse_protocol::{Request, Version};
 
 use crate::commands::args::Word;
-use crate::keyspace::Keyspace;
 use crate::keyspace::changes::KeyEvent;
+use crate::keyspace::{Keyspace, Shared};
 
 bitflags! {
     /// Redis's command flags, and below the gap those of our own.
@@ -300,6 +300,9 @@ pub type Cost = fn(&Keyspace<'_>, Request<'_>) -> usize;
 /// A key in another logical index than the selected one: which index, and which argument names it.
 pub type Elsewhere = fn(Request<'_>) -> Option<(u8, usize)>;
 
+/// Whether a request may use keys that it does not name: it takes every shard.
+pub type Strays = fn(&Shared, Request<'_>) -> bool;
+
 /// A request's use of its key, for a command whose key spec has [`Access::VARIABLE_FLAGS`].
 pub type AccessOf = fn(Request<'_>) -> Access;
 
@@ -368,6 +371,10 @@ pub struct Row {
     pub foresee: Option<Foresee>,
     /// The event of its changes of a key, except those that delete it.
     pub event: Option<KeyEvent>,
+    /// For commands that may use keys that they do not name.
+    pub strays: Option<Strays>,
+    /// For commands of the session that scripts may call: what runs there.
+    pub in_script: Option<super::Run>,
 }
 
 impl Row {
@@ -498,6 +505,8 @@ impl<R: Copy> Command<R> {
             access: None,
             foresee: None,
             event: None,
+            strays: None,
+            in_script: None,
         };
         Self { row, run: Some(run), subcommands: &[] }
     }
@@ -520,6 +529,8 @@ impl<R: Copy> Command<R> {
             access: None,
             foresee: None,
             event: None,
+            strays: None,
+            in_script: None,
         };
         Self { row, run: None, subcommands }
     }
@@ -568,6 +579,16 @@ impl<R: Copy> Command<R> {
 
     pub const fn event(mut self, event: KeyEvent) -> Self {
         self.row.event = Some(event);
+        self
+    }
+
+    pub const fn strays(mut self, strays: Strays) -> Self {
+        self.row.strays = Some(strays);
+        self
+    }
+
+    pub const fn in_script(mut self, run: super::Run) -> Self {
+        self.row.in_script = Some(run);
         self
     }
 

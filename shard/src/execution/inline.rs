@@ -150,7 +150,9 @@ pub fn run<'i, F: Front>(
     let (mut operations, mut freed, mut replies) = (0, 0, Replies::default());
     let mut at = 0;
     let stop = 'windows: loop {
-        let belongs = |row: &Row, request: Request<'_>| single || route::belongs(row, request, range);
+        let belongs = |row: &Row, request: Request<'_>| {
+            single || !route::strays(&database.shared, row, request) && route::belongs(row, request, range)
+        };
         let (parsed, after) = look_ahead(front, ahead, parser, (bytes, at), &mut db, belongs);
         for turn in 0..ahead.len() {
             let Waiting { entry, run, end, keys, .. } = ahead.get(turn);

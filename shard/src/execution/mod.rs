@@ -379,6 +379,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
     let mut outcome = Outcome::of(Ended::Done);
     let mut reply = Reply::within(Version::Resp2, plan.budget.clone());
     let (is_alone, bytes_before) = (plan.steps.len() == 1, db.resident_bytes());
+    db.set_must_finish(!is_alone);
     reply.set_inline_max((is_alone && seat == Seat::Worker).then_some(budget::REPLY_INLINE_MAX));
     if let Some(len) = plan.array {
         reply.array(len);
@@ -431,6 +432,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
         }
     }
     outcome.replies = reply;
+    outcome.published = db.take_published();
     Ok(outcome)
 }
 

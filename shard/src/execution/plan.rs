@@ -11,6 +11,7 @@ use crate::commands::{Context, Flags, Row, Run, cost};
 use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
+use crate::keyspace::scripts::Published;
 use crate::keyspace::{Fault, Keyspace, Left};
 use crate::waiters::{Candidate, Waiter};
 
@@ -90,6 +91,8 @@ pub struct Outcome {
     pub steps: Vec<Ran>,
     /// The log entries that the replies wait for.
     pub left: Left,
+    /// Messages of its scripts, to be published.
+    pub published: Vec<Published>,
     pub hits: u64,
     pub misses: u64,
     /// How long it ran on another thread than the caller's.
@@ -235,6 +238,7 @@ impl Outcome {
             served: Vec::new(),
             steps: Vec::new(),
             left: Left::default(),
+            published: Vec::new(),
             hits: 0,
             misses: 0,
             elsewhere: Duration::ZERO,

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use super::plan::{Plan, Step};
 use crate::commands::{self, Flags, Row};
 use crate::database::Database;
+use crate::keyspace::Shared;
 use crate::topology::Topology;
 pub use dormouse_types::segment::slot_of;
 
@@ -20,6 +21,11 @@ pub fn is_plain(row: &Row) -> bool {
 /// Whether all keys of a request are in the slots from `first` to before `end`.
 pub fn belongs(row: &Row, request: Request<'_>, (first, end): (u16, u16)) -> bool {
     row.key_indexes(request).all(|key| (first..end).contains(&slot_of(request.arg(key))))
+}
+
+/// Whether a request may use keys that it does not name.
+pub fn strays(shared: &Shared, row: &Row, request: Request<'_>) -> bool {
+    row.strays.is_some_and(|strays| strays(shared, request))
 }
 
 /// Whether all keys that waiters would write if a request makes its keys ready are in the slots from `first` to before
@@ -42,6 +48,7 @@ pub(super) fn shards(database: &Database, topology: &Topology, plan: &Plan) -> S
         match step {
             Step::Command(command) => {
                 let request = command.request.as_request();
+                all |= strays(&database.shared, command.row, request);
                 if command.row.flags.contains(Flags::BY_CURSOR) {
                     let cursor = request.get(1).and_then(commands::cursor_of).unwrap_or(0);
                     shards.push(topology.of_slot((cursor >> 39) as u16));

@@ -4,10 +4,11 @@ use dormouse_protocol::{Reply, Request};
 
 use super::plan::Plan;
 use super::serving::Replies;
+use crate::commands::growth::needs;
 use crate::commands::{self, Flags, Row, Run};
 use crate::database::Database;
 use crate::error::Error;
-use crate::keyspace::eviction::{Needs, NoRoom, added_bytes};
+use crate::keyspace::eviction::{Needs, NoRoom};
 use crate::keyspace::{Fault, Keyspace, Left};
 use crate::memory::COUNTED_BYTES;
 use crate::shard::HeldShard;
@@ -104,22 +105,6 @@ pub(super) fn check_growth(db: &mut Keyspace<'_>, row: &Row, request: Request<'_
     }
     let needs = needs(db, row, request);
     db.check_growth(before, needs)
-}
-
-/// About how many bytes a request needs, at most. A row without [`Flags::DENY_OOM`] may have a growth all the same:
-/// `XREADGROUP` adds nothing where it finds nothing new, and is then not refused.
-fn needs(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Needs {
-    let arguments = if row.flags.contains(Flags::DENY_OOM) { added_bytes(request) } else { 0 };
-    let adds = arguments.saturating_add(row.growth(db, request));
-    let need = row.need(db, request);
-    // An effect is written once into the entry and copied from there into the log.
-    let effect = match (db.shared().journal.is_recording(), row.flags.contains(Flags::BY_KEY)) {
-        (false, _) => 0,
-        (true, true) => adds.max(need),
-        (true, false) => request.bytes(),
-    };
-    let logged = if row.flags.contains(Flags::WRITE) { effect } else { 0 };
-    Needs { adds, while_it_runs: adds.saturating_add(need).saturating_add(effect.saturating_mul(2)), logged }
 }
 
 /// A large effect is not added to a log that already waits for the disk.

@@ -22,12 +22,15 @@ pub mod damage;
 pub mod eviction;
 pub mod expiry;
 pub mod foreseen;
+pub mod functions;
 pub mod graveyard;
 pub mod index;
 mod keys;
 pub mod place;
 mod recording;
 mod restored;
+mod scripted;
+pub mod scripts;
 pub mod settings;
 pub mod staging;
 mod strings;
@@ -66,6 +69,7 @@ pub use dormouse_types::Limits;
 use self::changes::KeyEvent;
 use self::index::prefix;
 use self::recording::Recording;
+use self::scripts::Published;
 
 /// Objects with more heap than this, one of them or all that one turn drops, are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
@@ -114,6 +118,9 @@ pub struct Keyspace<'a> {
     foreseen: Foreseen,
     graveyard: Option<Graveyard>,
     freed_bytes: usize,
+    /// Messages of scripts.
+    published: Vec<Published>,
+    must_finish: bool,
     pub hits: u64,
     pub misses: u64,
     asked: Asked,
@@ -155,6 +162,8 @@ impl<'a> Keyspace<'a> {
             foreseen: Foreseen::default(),
             graveyard: None,
             freed_bytes: 0,
+            published: Vec::new(),
+            must_finish: false,
             hits: 0,
             misses: 0,
             asked: Asked::Now,

@@ -1,19 +1,24 @@
 //! Settings per database that commands read.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use dormouse_storage::codec::value::pieces::Sizes;
 use dormouse_storage::log::{Journal, Lsn};
+use dormouse_storage::replay::Stored;
 use dormouse_storage::shown::ALL_INDEXES;
 use dormouse_types::Limits;
 use dormouse_types::record::Record;
-use dormouse_types::segment::SlotPlacement;
+use dormouse_types::segment::{Range53, SlotPlacement};
 
 use super::changes::{KeyEvent, Listener, Watches};
 use super::damage::CheckpointDamage;
+use super::functions::Functions;
 use super::graveyard::{Dead, Graveyard, Parked};
+use super::place::Place;
+use super::scripts::Scripts;
 use super::waiting::Interest;
 use crate::error::{Error, Result};
 use crate::memory::{MEMORY, Memory};
@@ -51,6 +56,29 @@ impl EngineSettings {
     }
 }
 
+/// Reads the places that replace a stored one of a keyspace, while the caller waits.
+pub struct Loader(Box<ReadPlaces>);
+
+type ReadPlaces = dyn Fn(u32, Range53, &Arc<Stored>) -> Result<Vec<Place>> + Send + Sync;
+
+impl Loader {
+    pub fn new(read: impl Fn(u32, Range53, &Arc<Stored>) -> Result<Vec<Place>> + Send + Sync + 'static) -> Self {
+        Self(Box::new(read))
+    }
+
+    /// # Errors
+    /// When the place cannot be read.
+    pub fn read(&self, keyspace: u32, range: Range53, stored: &Arc<Stored>) -> Result<Vec<Place>> {
+        self.0(keyspace, range, stored)
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loader")
+    }
+}
+
 /// State shared by all shards of a database.
 #[derive(Debug)]
 pub struct Shared {
@@ -82,6 +110,10 @@ pub struct Shared {
     pub parked: Parked,
     /// The damage that keeps it from being stored.
     pub damage: CheckpointDamage,
+    pub scripts: Scripts,
+    pub functions: Functions,
+    /// Reads a place for a caller that holds its shard's lock. `None`: the database has no store.
+    pub loader: OnceLock<Loader>,
     pub expired: AtomicU64,
     pub evicted: AtomicU64,
     /// A bit for each logical index, the staged ones included, whose keys do not expire by this server's clock. It changes
@@ -109,6 +141,9 @@ impl Shared {
             listener: Listener::default(),
             parked: Parked::default(),
             damage: CheckpointDamage::default(),
+            scripts: Scripts::new(),
+            functions: Functions::default(),
+            loader: OnceLock::new(),
             expired: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             followed: AtomicU32::new(0),

@@ -1,0 +1,33 @@
+//! What the scripts of a database reach beyond the engine: subscribers, the clock, the log.
+
+use std::sync::Arc;
+
+use dormouse_shard::keyspace::scripts::ScriptSurroundings;
+
+use crate::clock::unix_ns;
+use crate::pubsub::PubSub;
+
+/// The surroundings of the database `name`.
+pub struct OfDatabase {
+    pub name: Box<str>,
+    pub pubsub: Arc<PubSub>,
+}
+
+impl ScriptSurroundings for OfDatabase {
+    fn receivers(&self, channel: &[u8], _: bool) -> usize {
+        self.pubsub.receivers(channel)
+    }
+
+    fn now_us(&self) -> u64 {
+        unix_ns() / 1000
+    }
+
+    fn log(&self, level: i64, line: &str) {
+        let database = &*self.name;
+        match level {
+            3 => tracing::warn!(database, "a script says: {line}"),
+            2 => tracing::info!(database, "a script says: {line}"),
+            _ => tracing::debug!(database, "a script says: {line}"),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The calls of a running script: each goes to the wrapper around every command, with what the executor would do before.
+//!
+//! Invariant: until the script's first write everything that it did can be forgotten, so it may end with a fault, or
+//! because it is long, and run again. From then on it runs to its end, and what it lacks is fetched under its locks.
+
+use std::sync::{Arc, OnceLock};
+
+use dormouse_protocol::{Reply, Request};
+use dormouse_scripting::{Halt, Host, RunLimits};
+
+use crate::commands::cost::{self, BYTES_PER_ELEMENT, TURN};
+use crate::commands::growth::needs;
+use crate::commands::{self, Flags, Row, Run};
+use crate::error::Error;
+use crate::keyspace::scripts::Running;
+use crate::keyspace::{Fault, Keyspace};
+
+/// Memory of a script.
+const MEMORY_BYTES_MAX: usize = 64 << 20;
+
+/// Memory of a plain script on a worker.
+const PLAIN_MEMORY_BYTES_MAX: usize = 16 << 20;
+
+/// A script ends after this time, whatever it has done.
+pub(super) const TIME_MS_MAX: u64 = 30_000;
+
+/// The table in which scripts find their commands; the engine's own where a process has no other.
+static DIRECTORY: OnceLock<FindCommand> = OnceLock::new();
+
+/// Finds a command of any kind, and what runs in a script.
+pub type FindCommand = fn(Request<'_>) -> Result<(&'static Row, Option<Run>), Uncallable>;
+
+/// Why a request is no call of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uncallable {
+    Unknown,
+    WrongArity,
+}
+
+/// Names the table of the process, once.
+pub fn set_directory(find: FindCommand) {
+    // The same table, if a process has several servers.
+    let _ = DIRECTORY.set(find);
+}
+
+/// Why a script was ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// A place must be loaded first.
+    Fault(Fault),
+    /// It takes more than a turn.
+    Long,
+    Killed,
+    TimedOut,
+    /// The name of the limit.
+    OutOfMemory(&'static str),
+    /// A place could not be loaded.
+    Store(Error),
+}
+
+/// The calls of one run.
+pub(super) struct Calls<'d, 'k> {
+    db: &'d mut Keyspace<'k>,
+    /// The index that is selected outside.
+    select: u8,
+    reads_only: bool,
+    allow_oom: bool,
+    is_plain: bool,
+    /// Whether the thread serves connections: what is left of its turn.
+    turn: Option<usize>,
+    has_written: bool,
+    /// Whether memory was full when the script began.
+    was_full: bool,
+    /// Bytes of data when it began.
+    bytes_before: usize,
+    /// `None`: it cannot be long.
+    running: Option<Arc<Running>>,
+    /// Takes memory for its work from the client's budget.
+    work: Reply,
+    work_bytes: usize,
+    ended: Option<Ended>,
+}
+
+impl<'d, 'k> Calls<'d, 'k> {
+    pub(super) fn new(
+        db: &'d mut Keyspace<'k>,
+        reply: &Reply,
+        request: Request<'_>,
+        title: &str,
+        is_function: bool,
+        is_plain: bool,
+    ) -> Self {
+        let turn = reply.is_inline().then_some(TURN);
+        let running = (!is_plain).then(|| db.shared().scripts.begin(Running::new(title, is_function, request)));
+        Self {
+            select: db.selected(),
+            reads_only: false,
+            allow_oom: false,
+            is_plain,
+            turn,
+            // In a transaction nothing may run again.
+            has_written: db.must_finish(),
+            was_full: db.shared().is_full(),
+            bytes_before: db.resident_bytes(),
+            running,
+            work: reply.another(),
+            work_bytes: 0,
+            ended: None,
+            db,
+        }
+    }
+
+    /// Sets what the script's flags allow it.
+    pub(super) fn restrict(&mut self, reads_only: bool, allow_oom: bool) {
+        (self.reads_only, self.allow_oom) = (reads_only, allow_oom);
+    }
+
+    pub(super) fn limits(&self) -> RunLimits {
+        let memory_bytes = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
+        RunLimits { memory_bytes, ticks: !self.is_plain }
+    }
+
+    /// Ends the run; returns why it was ended early.
+    pub(super) fn end(self) -> Option<Ended> {
+        if let Some(running) = &self.running {
+            self.db.shared().scripts.end(running);
+        }
+        self.db.select(self.select);
+        self.ended
+    }
+
+    fn halt<T>(&mut self, why: Ended) -> Result<T, Halt> {
+        self.ended = Some(why);
+        Err(Halt)
+    }
+
+    fn find(&self, request: Request<'_>) -> Result<(&'static Row, Option<Run>), Uncallable> {
+        match DIRECTORY.get() {
+            Some(find) => find(request),
+            None => commands::find(request).map(|(row, run)| (row, Some(run))).ok_or(Uncallable::Unknown),
+        }
+    }
+
+    /// The command of a request, or the error text.
+    fn admit(&self, request: Request<'_>) -> Result<(&'static Row, Run), Error> {
+        let (row, run) = self.find(request).map_err(|why| match why {
+            Uncallable::Unknown => Error::text("ERR Unknown Redis command called from script"),
+            Uncallable::WrongArity => Error::text("ERR Wrong number of args calling Redis command from script"),
+        })?;
+        let run = run.filter(|_| !row.flags.contains(Flags::NO_SCRIPT));
+        let run = run.ok_or(Error::text("ERR This Redis command is not allowed from script"))?;
+        let writes = row.flags.contains(Flags::WRITE);
+        if writes && self.reads_only {
+            return Err(Error::text("ERR Write commands are not allowed from read-only scripts."));
+        }
+        if row.flags.contains(Flags::DENY_OOM) && self.was_full && !self.allow_oom {
+            return Err(Error::OutOfMemory);
+        }
+        if writes {
+            self.db.shared().admit()?;
+        }
+        Ok((row, run))
+    }
+
+    /// Sees to it that everything that the request needs is in memory.
+    fn load(&mut self, row: &Row, request: Request<'_>) -> Result<(), Halt> {
+        while let Some(fault) = missing(self.db, row, request) {
+            self.fetch(fault)?;
+        }
+        Ok(())
+    }
+
+    /// Loads a place, now or before the script runs again.
+    fn fetch(&mut self, fault: Fault) -> Result<(), Halt> {
+        if !self.has_written {
+            return self.halt(Ended::Fault(fault));
+        }
+        self.db.load_now(fault).or_else(|error| self.halt(Ended::Store(error)))
+    }
+
+    /// Takes the request's cost from the turn.
+    fn spend(&mut self, cost: usize) -> Result<(), Halt> {
+        let Some(left) = &mut self.turn else { return Ok(()) };
+        match left.checked_sub(cost) {
+            Some(rest) => *left = rest,
+            None if self.has_written => *left = 0,
+            None => return self.halt(Ended::Long),
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, row: &'static Row, run: Run, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+        // What is to be written elsewhere is noticed as soon as it becomes long.
+        reply.set_inline_max(self.turn.filter(|_| !self.has_written).map(|_| 2 * BYTES_PER_ELEMENT * TURN / 10));
+        loop {
+            let done = commands::call(row, run, self.db, reply, request);
+            if self.db.changes() > 0 && !self.has_written {
+                self.has_written = true;
+                if let Some(running) = &self.running {
+                    // Killed in the same moment: what is written is.
+                    running.writes();
+                }
+            }
+            match done {
+                Ok(()) if reply.was_deferred(0) => return self.halt(Ended::Long),
+                Ok(()) => return self.spend(reply.len() / BYTES_PER_ELEMENT),
+                Err(fault) => self.fetch(fault)?,
+            }
+        }
+    }
+}
+
+/// A place that a request needs and that is not in memory.
+fn missing(db: &Keyspace<'_>, row: &Row, request: Request<'_>) -> Option<Fault> {
+    if row.flags.contains(Flags::ALL_RESIDENT)
+        && let Some(fault) = db.any_missing()
+    {
+        return Some(fault);
+    }
+    let here = row.key_indexes(request).find_map(|key| db.missing(db.position(request.arg(key))));
+    here.or_else(|| {
+        let (select, key) = row.elsewhere?(request)?;
+        db.missing_in(select, db.position(request.arg(key)))
+    })
+}
+
+impl Host for Calls<'_, '_> {
+    fn call(&mut self, request: Request<'_>, reply: &mut Reply) -> Result<(), Halt> {
+        let (row, run) = match self.admit(request) {
+            Ok(found) => found,
+            Err(error) => {
+                reply.error(&error.to_string());
+                return Ok(());
+            }
+        };
+        let strays = row.flags.intersects(Flags::WHOLE | Flags::BY_CURSOR) && !self.db.holds_all();
+        if strays || !row.key_indexes(request).all(|key| self.db.holds(request.arg(key))) {
+            // A plain script names its keys, so this is none that it has declared.
+            reply.error("ERR Script attempted to access a non local key in a cluster node");
+            return Ok(());
+        }
+        self.load(row, request)?;
+        let cost = row.cost.map_or(0, |cost| cost(self.db, request));
+        self.spend(cost.saturating_add(cost::of_request(request)))?;
+        let needs = needs(self.db, row, request);
+        if (needs.adds > 0 || needs.while_it_runs > 0)
+            && let Err(error) = self.db.check_growth(self.bytes_before, needs)
+        {
+            reply.error(&error.to_string());
+            return Ok(());
+        }
+        self.run(row, run, request, reply)
+    }
+
+    fn tick(&mut self, held_bytes: usize) -> Result<(), Halt> {
+        let Some(running) = &self.running else { return Ok(()) };
+        let elapsed_ms = running.tick(&self.db.shared().scripts);
+        if running.is_killed() && !self.has_written {
+            return self.halt(Ended::Killed);
+        }
+        if elapsed_ms > TIME_MS_MAX {
+            return self.halt(Ended::TimedOut);
+        }
+        if held_bytes > self.work_bytes {
+            let more = held_bytes - self.work_bytes;
+            self.work_bytes = held_bytes;
+            if let Err(limit) = self.work.work(more) {
+                return self.halt(Ended::OutOfMemory(limit));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_final(&self) -> bool {
+        self.has_written
+    }
+
+    fn allows(&mut self, request: Request<'_>) -> Option<bool> {
+        self.find(request).is_ok().then_some(true)
+    }
+
+    fn log(&mut self, level: i64, line: &[u8]) {
+        if let Some(surroundings) = self.db.shared().scripts.surroundings() {
+            surroundings.log(level, &String::from_utf8_lossy(line));
+        }
+    }
+}

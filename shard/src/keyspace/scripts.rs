@@ -1,0 +1,355 @@
+//! The scripts of a database: the known ones, the running one, and what they reach beyond the engine.
+//!
+//! - A script is known from its first `EVAL` or `SCRIPT LOAD` on, until `SCRIPT FLUSH` or the end of the process.
+//!   Those that clients have loaded stay; of those that were only run, the last [`RUN_MAX`] stay, as in Redis 7.4. Their
+//!   texts count in the memory of the database, and are bounded by [`BYTES_MAX`].
+//! - One script at a time may be long in a database: it holds all shards that it may use. While it runs, others see it
+//!   here, and may end it as long as it has not written.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use dormouse_protocol::Request;
+use dormouse_scripting::{Script, Sha};
+use dormouse_storage::stopwatch::Stopwatch;
+use parking_lot::{Mutex, RwLock};
+use rapidhash::RapidHashMap;
+
+/// Scripts that were run and not loaded.
+pub const RUN_MAX: usize = 500;
+
+/// Bytes of the known scripts of a database.
+pub const BYTES_MAX: usize = 16 << 20;
+
+/// A known script.
+#[derive(Debug)]
+pub struct KnownScript {
+    pub script: Script,
+    /// It is a straight line over declared keys, whose length is known before its first write. See
+    /// [`crate::commands::scripting`].
+    pub is_plain: bool,
+}
+
+/// The scripts of a database.
+#[derive(Default)]
+pub struct Scripts {
+    known: RwLock<Known>,
+    running: Mutex<Option<Arc<Running>>>,
+    /// What scripts reach beyond the engine.
+    surroundings: OnceLock<Arc<dyn ScriptSurroundings>>,
+    /// Milliseconds after which other clients are told that a script runs.
+    busy_after_ms: AtomicU64,
+}
+
+#[derive(Default)]
+struct Known {
+    scripts: RapidHashMap<Sha, Entry>,
+    /// Those that were run and not loaded, by the number of the run that made them known.
+    run: std::collections::BTreeMap<u64, Sha>,
+    next: u64,
+    bytes: usize,
+}
+
+struct Entry {
+    known: Arc<KnownScript>,
+    /// Its number among those that were only run.
+    run: Option<u64>,
+}
+
+/// A script that runs and may be ended.
+#[derive(Debug)]
+pub struct Running {
+    /// The script's hash, or the function's name.
+    pub title: Box<str>,
+    pub is_function: bool,
+    /// The request that runs it, shortened.
+    pub request: Vec<Box<[u8]>>,
+    started: Stopwatch,
+    has_written: AtomicBool,
+    is_killed: AtomicBool,
+    is_slow: AtomicBool,
+}
+
+/// Why a script cannot be ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unkillable {
+    NotRunning,
+    /// It has changed data.
+    HasWritten,
+    /// It is a function where a script was meant, or the other way round.
+    OtherKind,
+}
+
+/// What scripts reach beyond the engine.
+pub trait ScriptSurroundings: Send + Sync {
+    /// How many clients a message to a channel reaches.
+    fn receivers(&self, channel: &[u8], is_sharded: bool) -> usize;
+
+    /// Unix microseconds.
+    fn now_us(&self) -> u64;
+
+    /// Takes a line that a script has logged.
+    fn log(&self, level: i64, line: &str);
+}
+
+/// A message that a script has published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    pub channel: Box<[u8]>,
+    pub message: Box<[u8]>,
+    pub is_sharded: bool,
+}
+
+/// Milliseconds for which a script runs before others are told, unless the settings say otherwise.
+const BUSY_AFTER_MS: u64 = 5000;
+
+impl fmt::Debug for Scripts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scripts({})", self.known.read().scripts.len())
+    }
+}
+
+impl Scripts {
+    pub fn new() -> Self {
+        let scripts = Self::default();
+        scripts.busy_after_ms.store(BUSY_AFTER_MS, Ordering::Relaxed);
+        scripts
+    }
+
+    /// Names what scripts reach beyond the engine, once.
+    pub fn surround(&self, surroundings: Arc<dyn ScriptSurroundings>) {
+        // A second database of the name is the same one.
+        let _ = self.surroundings.set(surroundings);
+    }
+
+    pub fn surroundings(&self) -> Option<&Arc<dyn ScriptSurroundings>> {
+        self.surroundings.get()
+    }
+
+    pub fn set_busy_after_ms(&self, ms: u64) {
+        self.busy_after_ms.store(ms, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, sha: Sha) -> Option<Arc<KnownScript>> {
+        self.known.read().scripts.get(&sha).map(|entry| Arc::clone(&entry.known))
+    }
+
+    /// Notes a script. `loaded`: a client has loaded it, so it stays. False: it does not fit. The change of the bytes is
+    /// added to `used`.
+    pub fn learn(&self, known: &Arc<KnownScript>, loaded: bool, used: &AtomicUsize) -> bool {
+        let sha = known.script.sha;
+        if !loaded && self.known.read().scripts.contains_key(&sha) {
+            return true;
+        }
+        let mut all = self.known.write();
+        let before = all.bytes;
+        let fits = all.learn(known, loaded);
+        used.fetch_add(all.bytes, Ordering::Relaxed);
+        used.fetch_sub(before, Ordering::Relaxed);
+        fits
+    }
+
+    /// Forgets all scripts.
+    pub fn flush(&self, used: &AtomicUsize) {
+        let all = std::mem::take(&mut *self.known.write());
+        used.fetch_sub(all.bytes, Ordering::Relaxed);
+    }
+
+    /// How many are known, and their bytes.
+    pub fn size(&self) -> (usize, usize) {
+        let known = self.known.read();
+        (known.scripts.len(), known.bytes)
+    }
+
+    pub fn begin(&self, running: Running) -> Arc<Running> {
+        let running = Arc::new(running);
+        *self.running.lock() = Some(Arc::clone(&running));
+        running
+    }
+
+    pub fn end(&self, running: &Arc<Running>) {
+        let mut slot = self.running.lock();
+        if slot.as_ref().is_some_and(|current| Arc::ptr_eq(current, running)) {
+            *slot = None;
+        }
+    }
+
+    pub fn running(&self) -> Option<Arc<Running>> {
+        self.running.lock().clone()
+    }
+
+    /// Whether a script has run for so long that other clients are told.
+    pub fn is_busy(&self) -> bool {
+        self.running.lock().as_ref().is_some_and(|running| running.is_slow.load(Ordering::Relaxed))
+    }
+
+    /// Ends the running script.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub fn kill(&self, is_function: bool) -> Result<(), Unkillable> {
+        let running = self.running().ok_or(Unkillable::NotRunning)?;
+        if running.is_function != is_function {
+            return Err(Unkillable::OtherKind);
+        }
+        running.is_killed.store(true, Ordering::SeqCst);
+        if running.has_written.load(Ordering::SeqCst) {
+            running.is_killed.store(false, Ordering::SeqCst);
+            return Err(Unkillable::HasWritten);
+        }
+        Ok(())
+    }
+}
+
+impl Known {
+    fn learn(&mut self, known: &Arc<KnownScript>, loaded: bool) -> bool {
+        let sha = known.script.sha;
+        if let Some(entry) = self.scripts.get_mut(&sha) {
+            if loaded && let Some(run) = entry.run.take() {
+                self.run.remove(&run);
+            }
+            return true;
+        }
+        let bytes = known.script.bytes();
+        while !self.run.is_empty() && (self.run.len() >= RUN_MAX || self.bytes + bytes > BYTES_MAX) {
+            let Some((_, oldest)) = self.run.pop_first() else { break };
+            self.forget(oldest);
+        }
+        if self.bytes + bytes > BYTES_MAX {
+            return false;
+        }
+        self.bytes += bytes;
+        let run = (!loaded).then(|| {
+            self.next += 1;
+            self.run.insert(self.next, sha);
+            self.next
+        });
+        self.scripts.insert(sha, Entry { known: Arc::clone(known), run });
+        true
+    }
+
+    fn forget(&mut self, sha: Sha) {
+        if let Some(entry) = self.scripts.remove(&sha) {
+            self.bytes -= entry.known.script.bytes();
+        }
+    }
+}
+
+impl Running {
+    pub fn new(title: &str, is_function: bool, request: Request<'_>) -> Self {
+        const WORDS_MAX: usize = 32;
+        const WORD_BYTES_MAX: usize = 128;
+        let request =
+            request.iter().take(WORDS_MAX).map(|word| word[..word.len().min(WORD_BYTES_MAX)].into()).collect();
+        Self {
+            title: title.into(),
+            is_function,
+            request,
+            started: Stopwatch::start(),
+            has_written: AtomicBool::new(false),
+            is_killed: AtomicBool::new(false),
+            is_slow: AtomicBool::new(false),
+        }
+    }
+
+    pub fn elapsed_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// It changes data from now on. False: it was killed before.
+    pub fn writes(&self) -> bool {
+        self.has_written.store(true, Ordering::SeqCst);
+        !self.is_killed.load(Ordering::SeqCst)
+    }
+
+    pub fn is_killed(&self) -> bool {
+        self.is_killed.load(Ordering::SeqCst)
+    }
+
+    /// Notes the time; returns it in milliseconds.
+    pub fn tick(&self, scripts: &Scripts) -> u64 {
+        let elapsed_ms = self.elapsed_ms();
+        if elapsed_ms >= scripts.busy_after_ms.load(Ordering::Relaxed) {
+            self.is_slow.store(true, Ordering::Relaxed);
+        }
+        elapsed_ms
+    }
+}
+
+/// Scripts by their texts, so that a text that is sent again and again need not be hashed each time.
+#[derive(Default)]
+pub struct Texts {
+    by_hash: HashMap<u64, Arc<KnownScript>>,
+}
+
+/// Texts that a thread keeps, and the bytes of each at most.
+const TEXTS_MAX: usize = 256;
+pub const TEXT_BYTES_MAX: usize = 8 << 10;
+
+impl Texts {
+    pub fn get(&self, hash: u64, text: &[u8]) -> Option<Arc<KnownScript>> {
+        self.by_hash.get(&hash).filter(|known| &*known.script.text == text).cloned()
+    }
+
+    pub fn keep(&mut self, hash: u64, known: &Arc<KnownScript>) {
+        if known.script.text.len() > TEXT_BYTES_MAX {
+            return;
+        }
+        if self.by_hash.len() >= TEXTS_MAX {
+            self.by_hash.clear();
+        }
+        self.by_hash.insert(hash, Arc::clone(known));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(text: &str) -> Arc<KnownScript> {
+        Arc::new(KnownScript { script: Script::new(text.as_bytes()).unwrap(), is_plain: false })
+    }
+
+    #[test]
+    fn scripts_that_were_only_run_give_way() {
+        let (scripts, used) = (Scripts::new(), AtomicUsize::new(0));
+        let loaded = known("return 'loaded'");
+        assert!(scripts.learn(&loaded, true, &used));
+        let first = known("return 0");
+        for number in 0..=RUN_MAX {
+            assert!(scripts.learn(&known(&format!("return {number}")), false, &used));
+        }
+        assert!(scripts.get(first.script.sha).is_none());
+        assert!(scripts.get(loaded.script.sha).is_some());
+        assert_eq!((scripts.size().0, scripts.size().1), (RUN_MAX + 1, used.load(Ordering::Relaxed)));
+        scripts.flush(&used);
+        assert_eq!((scripts.size(), used.load(Ordering::Relaxed)), ((0, 0), 0));
+    }
+
+    #[test]
+    fn texts_are_bounded() {
+        let (scripts, used) = (Scripts::new(), AtomicUsize::new(0));
+        let large = |number: usize| known(&format!("--{number}{}", "x".repeat(1 << 20)));
+        let fitting = (0..32).filter(|number| scripts.learn(&large(*number), true, &used)).count();
+        assert_eq!(fitting, 15);
+        assert!(!scripts.learn(&large(99), false, &used));
+    }
+
+    #[test]
+    fn a_script_that_has_written_is_not_ended() {
+        let scripts = Scripts::new();
+        assert_eq!(scripts.kill(false), Err(Unkillable::NotRunning));
+        let request = dormouse_protocol::OwnedRequest::from_args(&[b"EVAL", b"x", b"0"]);
+        let running = scripts.begin(Running::new("x", false, request.as_request()));
+        assert_eq!(scripts.kill(true), Err(Unkillable::OtherKind));
+        assert!(running.writes());
+        assert_eq!(scripts.kill(false), Err(Unkillable::HasWritten));
+        assert!(!running.is_killed());
+        scripts.end(&running);
+        let running = scripts.begin(Running::new("y", false, request.as_request()));
+        assert_eq!(scripts.kill(false), Ok(()));
+        assert!(running.is_killed() && !running.writes());
+    }
+}
