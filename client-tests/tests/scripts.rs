@@ -1,0 +1,268 @@
+//! Scripts for the server and for a real redis-server: every reply must be the same.
+
+use dormouse_client_tests::compare;
+use dormouse_client_tests::resp::{Connection, Reply, Words};
+use dormouse_client_tests::script::{Random, Script, Step};
+use dormouse_client_tests::{Kind, Server, Settings};
+
+const TEST: &str = "comparison of scripts with a real server";
+
+/// Commands of the random script that are run by scripts.
+const COMMANDS: usize = 10_000;
+
+/// Random values for the libraries.
+const VALUES: usize = 3000;
+
+struct Pair {
+    ours: Connection,
+    theirs: Connection,
+    peer: Kind,
+}
+
+impl Pair {
+    fn new(ours: &Server, theirs: &Server, resp3: bool) -> Self {
+        let mut pair =
+            Self { ours: Connection::open(ours.port()), theirs: Connection::open(theirs.port()), peer: theirs.kind() };
+        if resp3 {
+            pair.ours.run("HELLO 3");
+            pair.theirs.run("HELLO 3");
+        }
+        pair.both(&[b"FLUSHALL".to_vec()]);
+        pair
+    }
+
+    fn both(&mut self, words: &[Vec<u8>]) -> (Reply, Reply) {
+        (self.ours.call(words), self.theirs.call(words))
+    }
+}
+
+fn servers() -> Option<(Server, Server)> {
+    let present = Kind::Redis.is_present(TEST);
+    present.then(|| {
+        (
+            Server::start_with(Kind::under_test(), Settings::default()),
+            Server::start_with(Kind::Redis, Settings::default()),
+        )
+    })
+}
+
+fn words(words: &[&str]) -> Words {
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn scripts_get_the_replies_of_redis() {
+    let Some((ours, theirs)) = servers() else { return };
+    let mut different = Vec::new();
+    for resp3 in [false, true] {
+        let mut pair = Pair::new(&ours, &theirs, resp3);
+        pair.both(&words(&["FUNCTION", "FLUSH"]));
+        pair.both(&words(&["SCRIPT", "FLUSH"]));
+        for line in include_str!("scripts.txt").lines().filter(|line| !line.is_empty() && !line.starts_with("# ")) {
+            let request = match line.strip_prefix("! ") {
+                Some(command) => command_of(command),
+                None => words(&["EVAL", line, "2", "k1", "k2", "a1", "2", "3.5"]),
+            };
+            let (ours, theirs) = pair.both(&request);
+            if ours != theirs {
+                different.push(format!("{line}\n    ours   {ours:?}\n    theirs {theirs:?}"));
+            }
+        }
+    }
+    assert!(different.is_empty(), "{} replies differ:\n{}", different.len(), different.join("\n"));
+}
+
+/// A command whose text of a script has no word of its own: `\n` is a line end, and the words of a first line belong to it.
+fn command_of(line: &str) -> Words {
+    let Some(start) = line.find("#!") else { return words(&line.split(' ').collect::<Vec<_>>()) };
+    let (before, rest) = line.split_at(start);
+    let mut all = words(&before.split_terminator(' ').collect::<Vec<_>>());
+    let (text, after) = match before.starts_with("EVAL") {
+        true => rest.rsplit_once(' ').expect("a number of keys"),
+        false => (rest, ""),
+    };
+    all.push(text.replace("\\n", "\n").into_bytes());
+    if !after.is_empty() {
+        all.push(after.as_bytes().to_vec());
+    }
+    all
+}
+
+/// Every command of the random script, run by a script: its reply goes through Lua and back.
+#[test]
+fn commands_of_scripts_get_the_replies_of_redis() {
+    let Some((ours, theirs)) = servers() else { return };
+    for seed in [1, 2] {
+        let mut pair = Pair::new(&ours, &theirs, seed % 2 == 1);
+        let text = if seed == 1 {
+            "redis.setresp(3) return redis.pcall(unpack(ARGV))"
+        } else {
+            "return redis.pcall(unpack(ARGV))"
+        };
+        let (mut commands, mut refused) = (0, 0);
+        for step in Script::new(seed) {
+            if commands == COMMANDS {
+                break;
+            }
+            let Step::Command(command) = step else { continue };
+            if compare::is_left_out(pair.peer, &command, false) || lives_for_moments(&command) {
+                continue;
+            }
+            let request: Words = words(&["EVAL", text, "0"]).into_iter().chain(command.iter().cloned()).collect();
+            let (ours, theirs) = pair.both(&request);
+            commands += 1;
+            refused += usize::from(theirs.is_error());
+            if ours == Reply::error("ERR This Redis command is not allowed from script") {
+                // Few of the commands that concern the connection or the server run in scripts.
+                continue;
+            }
+            if compare::diverges(&command, &ours, &theirs) {
+                pair.both(&[b"FLUSHALL".to_vec()]);
+                continue;
+            }
+            let is_same = same_numbers(&ours, &theirs) || compare::agree(pair.peer, &command, &ours, &theirs);
+            let shown: Vec<_> = command.iter().map(|word| word.escape_ascii().to_string()).collect();
+            assert!(is_same, "seed {seed}, command {commands}: {shown:?}\nours   {ours:?}\ntheirs {theirs:?}");
+        }
+        println!("seed {seed}: {commands} commands, {refused} of them refused");
+    }
+}
+
+/// Whether two replies are the same but for the digits of doubles, of which 7.0 writes seventeen.
+fn same_numbers(ours: &Reply, theirs: &Reply) -> bool {
+    match (ours, theirs) {
+        (Reply::Many(kind, Some(ours)), Reply::Many(other, Some(theirs))) => {
+            kind == other && ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| same_numbers(a, b))
+        }
+        (Reply::Line(',', _), Reply::Line(',', _)) => ours.number() == theirs.number(),
+        _ => ours == theirs,
+    }
+}
+
+/// Whether a command gives a key a time to live that may end while the two servers are compared.
+fn lives_for_moments(words: &Words) -> bool {
+    let name = words[0].to_ascii_uppercase();
+    [&b"EXPIRE"[..], b"PEXPIRE", b"SETEX", b"PSETEX", b"GETEX", b"EXPIREAT", b"PEXPIREAT", b"RESTORE", b"TIME"]
+        .contains(&&name[..])
+        || name == b"SET" && words.len() > 3
+}
+
+/// Random values through `cjson` and `cmsgpack`, and random texts into their readers.
+#[test]
+fn libraries_answer_as_in_redis() {
+    let Some((ours, theirs)) = servers() else { return };
+    let mut pair = Pair::new(&ours, &theirs, false);
+    let mut random = Random::new(7);
+    let mut different = Vec::new();
+    for _ in 0..VALUES {
+        let value = value(&mut random, 0);
+        let texts = [
+            format!("return cjson.encode({value})"),
+            format!("return cmsgpack.pack({value})"),
+            format!("return cjson.encode(cjson.decode(cjson.encode({value})))"),
+            format!("return cjson.encode({{cmsgpack.unpack(cmsgpack.pack({value}))}})"),
+        ];
+        for text in texts {
+            let (ours, theirs) = pair.both(&words(&["EVAL", &text, "0"]));
+            if ours != theirs {
+                different.push(format!("{text}\n    ours   {ours:?}\n    theirs {theirs:?}"));
+            }
+        }
+        let json = spoiled(&mut random);
+        for text in ["return cjson.encode(cjson.decode(ARGV[1]))", "return cjson.encode({cmsgpack.unpack(ARGV[1])})"] {
+            let request = [words(&["EVAL", text, "0"]), vec![json.clone()]].concat();
+            let (ours, theirs) = pair.both(&request);
+            if ours != theirs {
+                different.push(format!("{text} {}\n    ours   {ours:?}\n    theirs {theirs:?}", json.escape_ascii()));
+            }
+        }
+    }
+    different.truncate(20);
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+/// A Lua expression for a random value.
+fn value(random: &mut Random, depth: usize) -> String {
+    let numbers = [
+        "0",
+        "1",
+        "-1",
+        "127",
+        "128",
+        "255",
+        "256",
+        "65535",
+        "65536",
+        "4294967295",
+        "4294967296",
+        "-32",
+        "-33",
+        "-129",
+        "-32769",
+        "-2147483649",
+        "9007199254740992",
+        "1e15",
+        "1e14",
+        "99999999999999",
+        "0.1",
+        "1/3",
+        "-1.5",
+        "1e300",
+        "1e-7",
+        "123456.789",
+        "2^63",
+        "-2^63",
+        "2^64",
+        "1e18",
+        "3.4e38",
+        "16777217",
+    ];
+    let strings = ["''", "'x'", "'1'", "'a/b'", "'\\n\\t\\0'", "'\\200\\255'", "'é'", "('x'):rep(40)", "'\"'"];
+    match random.below(if depth > 3 { 4 } else { 8 }) {
+        0 | 1 => (*random.pick(&numbers)).to_owned(),
+        2 => (*random.pick(&strings)).to_owned(),
+        3 => (*random.pick(&["true", "false", "nil", "cjson.null"])).to_owned(),
+        4 | 5 => {
+            let items: Vec<_> = (0..random.below(6)).map(|_| value(random, depth + 1)).collect();
+            format!("{{{}}}", items.join(", "))
+        }
+        6 => {
+            let pairs: Vec<_> = (0..random.below(5))
+                .map(|_| {
+                    let key = match random.below(3) {
+                        0 => random.pick(&numbers[1..12]).to_owned(),
+                        // The order of a table's fields depends on how a build hashes long strings.
+                        _ => *random.pick(&strings[..7]),
+                    };
+                    format!("[{key}] = {}", value(random, depth + 1))
+                })
+                .collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        _ => format!("{{{}, x = {}}}", value(random, depth + 1), value(random, depth + 1)),
+    }
+}
+
+/// JSON with a few bytes changed.
+fn spoiled(random: &mut Random) -> Vec<u8> {
+    let texts: [&[u8]; 8] = [
+        b"{\"a\": [1, 2.5e3, \"x\\n\\u00e9\", true, null, {}]}",
+        b"[[[]], {\"k\": {\"l\": -0.5}}]",
+        b"\"\\ud83d\\ude00\"",
+        b" [ 1 , 2 ] ",
+        b"\x93\x01\xa1x\x81\xa1k\xcb\x3f\xf0\0\0\0\0\0\0",
+        b"\xcc\xff\xd1\xff\x00\xce\xff\xff\xff\xff",
+        b"\xda\x00\x03abc\xc0\xc2\xc3",
+        b"-12.5e-3",
+    ];
+    let mut text = random.pick(&texts).to_vec();
+    for _ in 0..random.below(3) {
+        let at = random.below(text.len());
+        match random.below(3) {
+            0 => text[at] = random.below(256) as u8,
+            1 => text.insert(at, *random.pick(b"{}[],:\"\\0xe-.nul ")),
+            _ => _ = text.remove(at),
+        }
+    }
+    text
+}
