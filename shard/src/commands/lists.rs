@@ -1,18 +1,19 @@
 //! Lists: ordered elements, quick at both ends.
 
+mod waiting;
+
 use std::ops::Range;
 
 use dormouse_protocol::{Reply, Request};
 use dormouse_types::{End, Item, List};
 
 use crate::commands::args::{Args, Argument, Rest, canonical_integer, integer};
-use crate::commands::blocking::{KeysAndTimeout, Timeout, wait_or};
 use crate::commands::cost::{BYTES_PER_ELEMENT, TURN};
 use crate::commands::elements::{Count, Negatable, write_item};
 use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
-use crate::keyspace::{Change, Keyspace, Offer, Wait};
+use crate::keyspace::{Change, Keyspace};
 
 const READ: Flags = Flags::READ;
 const READ_FAST: Flags = READ.union(Flags::FAST);
@@ -140,33 +141,33 @@ pub(crate) const FAMILY: Family<Run> = Family {
             "Returns multiple elements from a list after removing them. Deletes the list if the last element was \
              popped.",
         ).cost(|db, request| cost_of_pops(db, request, 1)),
-        Command::new("BLPOP", at_least(3), KEYS_BLOCK, BLOCK_POP, run!(blpop)).doc(
+        Command::new("BLPOP", at_least(3), KEYS_BLOCK, BLOCK_POP, run!(waiting::blpop)).doc(
             "2.0.0",
             "O(N) where N is the number of provided keys.",
             "Removes and returns the first element in a list. Blocks until an element is available otherwise. Deletes \
              the list if the last element was popped.",
         )
-        .cost(|db, request| cost_of_first(db, request, End::Head)),
-        Command::new("BRPOP", at_least(3), KEYS_BLOCK, BLOCK_POP, run!(brpop)).doc(
+        .cost(|db, request| waiting::cost_of_first(db, request, End::Head)),
+        Command::new("BRPOP", at_least(3), KEYS_BLOCK, BLOCK_POP, run!(waiting::brpop)).doc(
             "2.0.0",
             "O(N) where N is the number of provided keys.",
             "Removes and returns the last element in a list. Blocks until an element is available otherwise. Deletes \
              the list if the last element was popped.",
         )
-        .cost(|db, request| cost_of_first(db, request, End::Tail)),
-        Command::new("BLMOVE", exactly(6), KEYS_MOVE, BLOCK_MOVE, run!(blmove)).cost(cost_of_move).needs(bytes_of_move).doc(
+        .cost(|db, request| waiting::cost_of_first(db, request, End::Tail)),
+        Command::new("BLMOVE", exactly(6), KEYS_MOVE, BLOCK_MOVE, run!(waiting::blmove)).cost(cost_of_move).needs(bytes_of_move).doc(
             "6.2.0",
             "O(1)",
             "Pops an element from a list, pushes it to another list and returns it. Blocks until an element is available \
              otherwise. Deletes the list if the last element was moved.",
         ),
-        Command::new("BRPOPLPUSH", exactly(4), KEYS_MOVE, BLOCK_MOVE, run!(brpoplpush)).cost(cost_of_move).needs(bytes_of_move).doc(
+        Command::new("BRPOPLPUSH", exactly(4), KEYS_MOVE, BLOCK_MOVE, run!(waiting::brpoplpush)).cost(cost_of_move).needs(bytes_of_move).doc(
             "2.2.0",
             "O(1)",
             "Pops an element from a list, pushes it to another list and returns it. Block until an element is available \
              otherwise. Deletes the list if the last element was popped.",
         ),
-        Command::new("BLMPOP", at_least(5), KEYS_BLOCK_SOME, POP_SOME.union(Flags::BLOCKING), run!(blmpop)).doc(
+        Command::new("BLMPOP", at_least(5), KEYS_BLOCK_SOME, POP_SOME.union(Flags::BLOCKING), run!(waiting::blmpop)).doc(
             "7.0.0",
             "O(N+M) where N is the number of provided keys and M is the number of elements returned.",
             "Pops the first element from one of multiple lists. Blocks until an element is available otherwise. Deletes \
@@ -480,78 +481,6 @@ fn pop_some(
     Ok(false)
 }
 
-/// `BLPOP key [key ...] timeout`
-fn blpop(db: &mut Keyspace<'_>, reply: &mut Reply, (wanted,): (KeysAndTimeout<'_>,)) -> Result<()> {
-    pop_or_wait(db, reply, wanted, End::Head)
-}
-
-/// `BRPOP key [key ...] timeout`
-fn brpop(db: &mut Keyspace<'_>, reply: &mut Reply, (wanted,): (KeysAndTimeout<'_>,)) -> Result<()> {
-    pop_or_wait(db, reply, wanted, End::Tail)
-}
-
-fn pop_or_wait(
-    db: &mut Keyspace<'_>,
-    reply: &mut Reply,
-    KeysAndTimeout { keys, timeout }: KeysAndTimeout<'_>,
-    end: End,
-) -> Result<()> {
-    let timeout_ms = timeout.after(db.now())?;
-    db.call_changes(pop_event(end));
-    for key in keys.iter() {
-        if !db.looks_at(key) {
-            continue;
-        }
-        let popped = db.update_existing(key, |list: &mut List, limits| {
-            reply.array(2);
-            reply.bulk(key);
-            list.pop(end, limits, |item| write_item(reply, item));
-            Change::Yes(())
-        });
-        if db.found_waiting(popped)?.is_some() {
-            db.effect(key, &[pop_name(end), key]);
-            return Ok(());
-        }
-    }
-    wait_or(db, reply, Wait::new(Offer::List, timeout_ms), Reply::null_array)
-}
-
-/// `BLMOVE source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout`
-fn blmove(
-    db: &mut Keyspace<'_>,
-    reply: &mut Reply,
-    (source, destination, from, to, timeout): (&[u8], &[u8], End, End, Timeout),
-) -> Result<()> {
-    let timeout_ms = timeout.after(db.now())?;
-    if move_one(db, reply, (source, destination, from, to))? {
-        return Ok(());
-    }
-    let wait = Wait { moves: true, ..Wait::new(Offer::List, timeout_ms) };
-    wait_or(db, reply, wait, Reply::null)
-}
-
-/// `BRPOPLPUSH source destination timeout`
-fn brpoplpush(
-    db: &mut Keyspace<'_>,
-    reply: &mut Reply,
-    (source, destination, timeout): (&[u8], &[u8], Timeout),
-) -> Result<()> {
-    blmove(db, reply, (source, destination, End::Tail, End::Head, timeout))
-}
-
-/// `BLMPOP timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]`
-fn blmpop(
-    db: &mut Keyspace<'_>,
-    reply: &mut Reply,
-    (timeout, keys, end, count): (Timeout, Keys<'_>, End, PopAtMost),
-) -> Result<()> {
-    let timeout_ms = timeout.after(db.now())?;
-    if pop_some(db, reply, keys, end, count)? {
-        return Ok(());
-    }
-    wait_or(db, reply, Wait::new(Offer::List, timeout_ms), Reply::null_array)
-}
-
 fn write_items<'a>(reply: &mut Reply, items: impl ExactSizeIterator<Item = Item<'a>>) {
     reply.array(items.len());
     items.for_each(|item| write_item(reply, item));
@@ -608,12 +537,6 @@ fn cost_of_all(db: &Keyspace<'_>, request: Request<'_>) -> usize {
 fn cost_of_pop(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
     let count = request.get(2).map_or(1, |count| integer(count).unwrap_or(0));
     cost_of_end(db, request.arg(1), end, usize::try_from(count).unwrap_or(0))
-}
-
-/// An element of any of the keys, the last argument not counted.
-fn cost_of_first(db: &Keyspace<'_>, request: Request<'_>, end: End) -> usize {
-    let keys = request.iter().take(request.len() - 1).skip(1);
-    keys.map(|key| cost_of_end(db, key, end, 1)).max().unwrap_or(0)
 }
 
 /// The same of the costlier end of any of the keys, whose number is argument `at`.
