@@ -1,7 +1,15 @@
 //! Blocking commands over the wire: several clients with the same schedule on Dormouse and on real servers, and what only
 //! a server can show.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use dormouse_client_tests::{
     Kind, Server, Settings,
@@ -266,5 +274,123 @@ impl Side {
             self.clients[client].has_reply().then_some(false)
         });
         decided.expect("the command is run")
+    }
+}
+
+const QUEUES: usize = 5;
+const PRODUCERS: usize = 2;
+const PUSHED_EACH: usize = 1500;
+
+/// Elements that a reply of BLPOP, BRPOP or BLMPOP has taken.
+fn taken(reply: &Reply, into: &mut Vec<String>) {
+    let items = reply.items().unwrap_or_default();
+    match items {
+        [_, Reply::Many(_, Some(many))] => into.extend(many.iter().map(text)),
+        [_, one] => into.push(text(one)),
+        _ => {}
+    }
+}
+
+/// Clients push, pop, move and are unblocked at once, while shards split and merge and the database falls asleep: each
+/// element is taken once, and no client waits beside one.
+#[test]
+fn elements_are_neither_lost_nor_taken_twice() {
+    let server = Server::start_with(Kind::under_test(), WORKERS);
+    let port = server.port();
+    let unrest = (Kind::under_test() == Kind::Dormouse)
+        .then(|| (Unrest::of_shards(port, 1), Unrest::of_shards(port, 2), Unrest::of_sleep(port, 3)));
+    let is_over = Arc::new(AtomicBool::new(false));
+    let producers: Vec<_> = (0..PRODUCERS).map(|producer| thread::spawn(move || produce(port, producer))).collect();
+    let consumers: Vec<_> = (0..6)
+        .map(|consumer| {
+            let is_over = Arc::clone(&is_over);
+            thread::spawn(move || consume(port, consumer, &is_over))
+        })
+        .collect();
+    let unblocker = {
+        let is_over = Arc::clone(&is_over);
+        thread::spawn(move || {
+            let (mut control, mut chance) = (Connection::open(port), Rng::with_seed(7));
+            while !is_over.load(Ordering::SeqCst) {
+                control.run(&format!("CLIENT UNBLOCK {}", chance.u8(1..20)));
+                thread::yield_now();
+            }
+        })
+    };
+    producers.into_iter().for_each(|producer| producer.join().expect("a producer"));
+    let mut control = Connection::open(port);
+    let lengths = |control: &mut Connection| -> Vec<String> {
+        (0..QUEUES).map(|queue| shown(&control.run(&format!("LLEN q{queue}")))).collect()
+    };
+    let is_empty = wait_for(LIMIT, || lengths(&mut control).iter().all(|length| length == ":0").then_some(()));
+    assert!(is_empty.is_some(), "clients wait beside elements: {:?}", lengths(&mut control));
+    is_over.store(true, Ordering::SeqCst);
+    unblocker.join().expect("the unblocker");
+    // Those that wait for ever end with one more element each.
+    let have_ended = wait_for(LIMIT, || {
+        if shown(&control.run("LLEN q0")) == ":0" {
+            control.run("RPUSH q0 stop");
+        }
+        consumers.iter().all(thread::JoinHandle::is_finished).then_some(())
+    });
+    assert!(have_ended.is_some(), "a client waits beside an element");
+    let mut all: Vec<String> =
+        consumers.into_iter().flat_map(|consumer| consumer.join().expect("a consumer")).collect();
+    drop(unrest);
+    all.retain(|element| element != "stop");
+    all.sort_unstable();
+    let mut expected: Vec<String> =
+        (0..PRODUCERS).flat_map(|producer| (0..PUSHED_EACH).map(move |n| format!("{producer}-{n}"))).collect();
+    expected.sort_unstable();
+    let missing: Vec<_> = expected.iter().filter(|element| all.binary_search(element).is_err()).collect();
+    assert!(missing.is_empty(), "lost: {missing:?}");
+    assert_eq!(all.len(), expected.len(), "taken twice");
+}
+
+fn produce(port: u16, producer: usize) {
+    let (mut client, mut chance) = (Connection::open(port), Rng::with_seed(producer as u64));
+    let mut n = 0;
+    while n < PUSHED_EACH {
+        let some = chance.usize(1..4).min(PUSHED_EACH - n);
+        let elements: Vec<String> = (n..n + some).map(|n| format!("{producer}-{n}")).collect();
+        let line = format!("RPUSH q{} {}", chance.usize(..QUEUES), elements.join(" "));
+        if chance.bool() {
+            client.run(&line);
+        } else {
+            client.run("MULTI");
+            client.run(&line);
+            client.run("EXEC");
+        }
+        n += some;
+    }
+}
+
+/// Consumers that wait for ever.
+const ENDLESS: [usize; 2] = [0, 1];
+
+/// Takes elements until all is over, or one that says so. Returns what it has taken.
+fn consume(port: u16, consumer: usize, is_over: &AtomicBool) -> Vec<String> {
+    let (mut client, mut chance) = (Connection::open(port), Rng::with_seed(100 + consumer as u64));
+    client.set_patience(3 * LIMIT).expect("a socket takes a timeout");
+    let mut all = Vec::new();
+    let queues: Vec<String> = (0..QUEUES).map(|queue| format!("q{queue}")).collect();
+    loop {
+        let [one, two] = [0, 1].map(|_| chance.usize(..QUEUES));
+        if ENDLESS.contains(&consumer) {
+            taken(&client.run(&format!("BLPOP {} 0", queues.join(" "))), &mut all);
+            if all.last().is_some_and(|last| last == "stop") {
+                return all;
+            }
+            continue;
+        }
+        if is_over.load(Ordering::SeqCst) {
+            return all;
+        }
+        match chance.u8(..4) {
+            0 => _ = client.run(&format!("BLMOVE q{one} q{two} LEFT RIGHT 0.02")),
+            1 => taken(&client.run(&format!("BLMPOP 0.02 2 q{one} q{two} LEFT COUNT 3")), &mut all),
+            2 => taken(&client.run(&format!("BRPOP q{one} q{two} 0.02")), &mut all),
+            _ => taken(&client.run(&format!("BLPOP q{one} 0.02")), &mut all),
+        }
     }
 }
