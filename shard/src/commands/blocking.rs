@@ -17,6 +17,16 @@ pub struct Timeout {
 }
 
 impl Timeout {
+    /// Reads seconds, for a command that looks at its other arguments first.
+    pub fn seconds(word: &[u8]) -> Result<Self> {
+        let ms = LongDouble::parse(word);
+        let ms = ms.ok_or(Error::text("ERR timeout is not a float or out of range"))?.thousandfold();
+        if ms < 0 {
+            return Err(NEGATIVE);
+        }
+        i64::try_from(ms).map(|ms| Self { ms }).map_err(|_| OUT_OF_RANGE)
+    }
+
     /// Reads whole milliseconds, as after `BLOCK`.
     pub fn milliseconds(word: &[u8]) -> Result<Self> {
         let ms = integer(word).map_err(|_| Error::text("ERR timeout is not an integer or out of range"))?;
@@ -36,12 +46,7 @@ impl Timeout {
 
 impl<'a> Argument<'a> for Timeout {
     fn take(args: &mut Args<'a>) -> Result<Self> {
-        let seconds = LongDouble::parse(args.bytes()?);
-        let ms = seconds.ok_or(Error::text("ERR timeout is not a float or out of range"))?.thousandfold();
-        if ms < 0 {
-            return Err(NEGATIVE);
-        }
-        i64::try_from(ms).map(|ms| Self { ms }).map_err(|_| OUT_OF_RANGE)
+        Self::seconds(args.bytes()?)
     }
 }
 

@@ -72,9 +72,9 @@ pub fn brpoplpush(
 pub fn blmpop(
     db: &mut Keyspace<'_>,
     reply: &mut Reply,
-    (timeout, keys, end, count): (Timeout, Keys<'_>, End, PopAtMost),
+    (timeout, keys, end, count): (&[u8], Keys<'_>, End, PopAtMost),
 ) -> Result<()> {
-    let timeout_ms = timeout.after(db.now())?;
+    let timeout_ms = Timeout::seconds(timeout)?.after(db.now())?;
     if pop_some(db, reply, keys, end, count)? {
         return Ok(());
     }

@@ -109,8 +109,8 @@ fn pop_or_wait(
 }
 
 /// `BZMPOP timeout numkeys key [key ...] <MIN | MAX> [COUNT count]`
-pub fn bzmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (timeout, pops): (Timeout, Pops<'_>)) -> Result<()> {
-    let timeout_ms = timeout.after(db.now())?;
+pub fn bzmpop(db: &mut Keyspace<'_>, reply: &mut Reply, (timeout, pops): (&[u8], Pops<'_>)) -> Result<()> {
+    let timeout_ms = Timeout::seconds(timeout)?.after(db.now())?;
     if pop_some(db, reply, pops)? {
         return Ok(());
     }
