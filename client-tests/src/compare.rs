@@ -9,7 +9,7 @@
 //! | one page of a SCAN, where to stop is the server's choice | by their form alone; whole iterations are compared elsewhere |
 //! | `DUMP`, whose version of RDB differs, `OBJECT REFCOUNT`, `OBJECT IDLETIME`, `MEMORY USAGE`, `SLOWLOG` | by their form alone |
 //! | `XPENDING`, `XINFO` | without times, and without the number of nodes of Redis's radix tree |
-//! | searches by distance | without the order of equally distant members |
+//! | searches by distance | without the order of equally distant members; with 7.0 by their form alone if the circle reaches around the earth |
 //! | `LPOS` with the lowest `RANK`; arguments of `BITCOUNT` and `BITPOS` for a key that is missing or no string | refused, as 7.2 does |
 //! | HyperLogLogs | without the count that Redis's `PFCOUNT` caches in them |
 //! | all others, and all errors | byte for byte |
@@ -65,7 +65,7 @@ pub fn agree(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
         // 7.0 makes a consumer when it is first given an entry.
         b"XGROUP" => is_older && ours.number().is_some() && theirs.number().is_some(),
         _ if name.starts_with(b"GEO") && is_by_distance(words) => same_places(peer, words, ours, theirs),
-        _ if name.starts_with(b"Z") => is_older && same_numbers(ours, theirs),
+        _ if name.starts_with(b"Z") || name.starts_with(b"BZ") => is_older && same_numbers(ours, theirs),
         _ => without_cached_counts(ours) == without_cached_counts(theirs),
     }
 }
@@ -97,6 +97,10 @@ fn is_newer(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
             let found = Reply::error("WRONGTYPE Operation against a key holding the wrong kind of value");
             texts.iter().any(|text| *ours == Reply::error(text)) && (!theirs.is_error() || *theirs == found)
         }
+        // 7.0 lets so long a timeout wrap around.
+        [b'B', ..] if *ours == Reply::error("ERR timeout is out of range") => {
+            *theirs == Reply::error("ERR timeout is negative")
+        }
         _ => false,
     }
 }
@@ -105,6 +109,20 @@ fn is_newer(words: &Words, ours: &Reply, theirs: &Reply) -> bool {
 /// them.
 fn is_by_distance(words: &Words) -> bool {
     words.iter().any(|word| [&b"ASC"[..], b"DESC", b"COUNT"].iter().any(|sorts| word.eq_ignore_ascii_case(sorts)))
+}
+
+/// Whether the radius of a search is more than half of the earth's circumference.
+fn reaches_around(words: &Words) -> bool {
+    let number = |word: &[u8]| std::str::from_utf8(word).ok()?.parse::<f64>().ok();
+    let meters = |unit: &[u8]| match unit.to_ascii_lowercase().as_slice() {
+        b"m" => Some(1.0),
+        b"km" => Some(1000.0),
+        b"ft" => Some(0.3048),
+        b"mi" => Some(1609.34),
+        _ => None,
+    };
+    let mut pairs = words.windows(2).filter_map(|pair| Some(number(&pair[0])? * meters(&pair[1])?));
+    pairs.any(|radius| radius > 20_000_000.0)
 }
 
 fn same_places(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool {
@@ -117,6 +135,10 @@ fn same_places(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply) -> bool 
     // Members of a non-geo sorted set decode to one corner of the world, equally distant. Which of them come first is
     // open.
     let is_corner = words.get(1).is_none_or(|key| !key.starts_with(b"g"));
+    // 7.0 misses members if the circle reaches around the earth.
+    if peer == Kind::Redis && reaches_around(words) {
+        return kind == other;
+    }
     if is_corner && words.iter().any(|word| word.eq_ignore_ascii_case(b"COUNT")) {
         return kind == other && ours.len() == theirs.len();
     }

@@ -36,6 +36,20 @@ const ERRORS: &[(Kind, &[&str], &str, &str, &str)] = &[
         "Redis 8 names the `+` id",
     ),
     (
+        Kind::Valkey,
+        &["XSETID"],
+        "ERR The ID specified in XSETID is smaller than the target stream top item",
+        "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id",
+        "newer servers look at the greatest deleted id, and do so first",
+    ),
+    (
+        Kind::Redis8,
+        &["XSETID"],
+        "ERR The ID specified in XSETID is smaller than the target stream top item",
+        "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id",
+        "newer servers look at the greatest deleted id, and do so first",
+    ),
+    (
         Kind::Redis8,
         &["*"],
         "ERR unknown command '*', with args beginning with: ",
@@ -72,7 +86,7 @@ pub(super) fn is_listed(peer: Kind, words: &Words, ours: &Reply, theirs: &Reply)
             "GEOPOS" | "GEOSEARCH" | "GEORADIUS" | "GEORADIUS_RO" | "GEORADIUSBYMEMBER" | "GEORADIUSBYMEMBER_RO",
         ) => same_coordinates(ours, theirs),
         // Its packed sorted sets keep no -0, its others do. Ours never do.
-        _ if name.starts_with('Z') => without_negative_zeros(theirs) == *ours,
+        _ if name.starts_with('Z') || name.starts_with("BZ") => without_negative_zeros(theirs) == *ours,
         _ => false,
     }
 }
