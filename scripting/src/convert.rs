@@ -5,13 +5,10 @@ use mlua::{Lua, LuaString, Table, Value};
 
 use crate::errors::Raised;
 use crate::number;
-use crate::vm::{HOST, State};
+use crate::vm::State;
 
 /// The depth of nested tables in a reply.
 const DEPTH_MAX: usize = 1000;
-
-/// Values between two questions whether the script may go on.
-const TICK: usize = 1024;
 
 /// The names of fields with a meaning in replies.
 pub(crate) struct Names {
@@ -145,23 +142,18 @@ fn integer(digits: &[u8]) -> Option<i64> {
 /// # Errors
 /// If the script must end, or the virtual machine has no memory left.
 pub(crate) fn to_reply(state: &State, names: &Names, value: &Value, reply: &mut Reply) -> mlua::Result<()> {
-    Writer { state, names, reply, written: 0 }.value(value, 0)
+    Writer { state, names, reply }.value(value, 0)
 }
 
 struct Writer<'a> {
     state: &'a State,
     names: &'a Names,
     reply: &'a mut Reply,
-    written: usize,
 }
 
 impl Writer<'_> {
     fn value(&mut self, value: &Value, depth: usize) -> mlua::Result<()> {
-        self.written += 1;
-        if self.written.is_multiple_of(TICK) && HOST.with(|host| host.tick(0)).is_err() {
-            self.state.halted.set(true);
-            return Err(Raised::Halt.into());
-        }
+        self.state.count_value()?;
         match value {
             Value::String(text) => self.reply.bulk(&text.as_bytes()),
             Value::Integer(value) => self.reply.integer(*value),
@@ -178,8 +170,7 @@ impl Writer<'_> {
 
     fn table(&mut self, table: &Table, depth: usize) -> mlua::Result<()> {
         if depth == DEPTH_MAX {
-            self.reply.error("ERR reached lua stack limit");
-            return Ok(());
+            return Err(Raised::Command(b"ERR reached lua stack limit".to_vec()).into());
         }
         match self.single(table)? {
             Form::Written => Ok(()),

@@ -130,16 +130,16 @@ fn encode(lua: &Lua, state: &State, arguments: &MultiValue) -> mlua::Result<LuaS
         return Err(bad_argument(lua, 1, "encode", "expected 1 argument"));
     };
     let settings = *state.json.borrow();
-    let mut encoder = Encoder { lua, settings, json: Vec::new(), bytes_max: state.memory_bytes.get() };
+    let mut encoder = Encoder { lua, state, settings, json: Vec::new() };
     encoder.value(value, 0)?;
     lua.create_string(encoder.json)
 }
 
 struct Encoder<'a> {
     lua: &'a Lua,
+    state: &'a State,
     settings: Settings,
     json: Vec<u8>,
-    bytes_max: usize,
 }
 
 impl Encoder<'_> {
@@ -148,7 +148,8 @@ impl Encoder<'_> {
     }
 
     fn value(&mut self, value: &Value, depth: i64) -> mlua::Result<()> {
-        if self.json.len() > self.bytes_max {
+        self.state.count_value()?;
+        if self.json.len() > self.state.memory_bytes.get() {
             return Err(raise(self.lua, "not enough memory"));
         }
         match value {

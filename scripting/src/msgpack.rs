@@ -1,9 +1,12 @@
 //! `cmsgpack`: MessagePack as lua_cmsgpack 0.4 writes and reads it.
 
+use std::rc::Rc;
+
 use mlua::{Lua, LuaString, MultiValue, Table, Value};
 
 use crate::errors::{Raised, bad_argument, raise};
 use crate::strings::{number_argument, string_argument};
+use crate::vm::State;
 
 /// Deeper tables are written as nil.
 const NESTING_MAX: usize = 16;
@@ -11,9 +14,10 @@ const NESTING_MAX: usize = 16;
 /// Depth of what is read: each level takes memory of the thread's stack.
 const READ_DEPTH_MAX: usize = 1000;
 
-pub(crate) fn table(lua: &Lua) -> mlua::Result<Table> {
+pub(crate) fn table(lua: &Lua, state: &Rc<State>) -> mlua::Result<Table> {
     let cmsgpack = lua.create_table()?;
-    cmsgpack.raw_set("pack", lua.create_function(pack)?)?;
+    let its = Rc::clone(state);
+    cmsgpack.raw_set("pack", lua.create_function(move |lua, arguments| pack(lua, &its, arguments))?)?;
     cmsgpack.raw_set("unpack", lua.create_function(|lua, arguments| unpack_all(lua, &arguments))?)?;
     cmsgpack.raw_set("unpack_one", lua.create_function(|lua, arguments| unpack_one(lua, &arguments))?)?;
     cmsgpack.raw_set("unpack_limit", lua.create_function(|lua, arguments| unpack_limit(lua, &arguments))?)?;
@@ -25,18 +29,22 @@ pub(crate) fn table(lua: &Lua) -> mlua::Result<Table> {
 }
 
 /// `cmsgpack.pack(value, ...)`
-fn pack(lua: &Lua, arguments: MultiValue) -> mlua::Result<LuaString> {
+fn pack(lua: &Lua, state: &State, arguments: MultiValue) -> mlua::Result<LuaString> {
     if arguments.is_empty() {
         return Err(bad_argument(lua, 0, "pack", "MessagePack pack needs input."));
     }
     let mut packed = Vec::new();
     for value in &arguments {
-        write(&mut packed, value, 0)?;
+        write(lua, state, &mut packed, value, 0)?;
     }
     lua.create_string(packed)
 }
 
-fn write(packed: &mut Vec<u8>, value: &Value, level: usize) -> mlua::Result<()> {
+fn write(lua: &Lua, state: &State, packed: &mut Vec<u8>, value: &Value, level: usize) -> mlua::Result<()> {
+    state.count_value()?;
+    if packed.len() > state.memory_bytes.get() {
+        return Err(raise(lua, "not enough memory"));
+    }
     match value {
         Value::String(text) => write_bytes(packed, &text.as_bytes()),
         Value::Boolean(value) => packed.push(if *value { 0xc3 } else { 0xc2 }),
@@ -47,7 +55,7 @@ fn write(packed: &mut Vec<u8>, value: &Value, level: usize) -> mlua::Result<()> 
             let len = table.raw_len();
             write_header(packed, len, (0x90, 16), (0xdc, 0xdd));
             for at in 1..=len {
-                write(packed, &table.get::<Value>(at)?, level + 1)?;
+                write(lua, state, packed, &table.get::<Value>(at)?, level + 1)?;
             }
         }
         Value::Table(table) => {
@@ -59,8 +67,8 @@ fn write(packed: &mut Vec<u8>, value: &Value, level: usize) -> mlua::Result<()> 
             write_header(packed, pairs, (0x80, 16), (0xde, 0xdf));
             for pair in table.pairs::<Value, Value>() {
                 let (key, value) = pair?;
-                write(packed, &key, level + 1)?;
-                write(packed, &value, level + 1)?;
+                write(lua, state, packed, &key, level + 1)?;
+                write(lua, state, packed, &value, level + 1)?;
             }
         }
         _ => packed.push(0xc0),

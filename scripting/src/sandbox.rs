@@ -143,7 +143,7 @@ pub(crate) fn new(state: &Rc<State>) -> mlua::Result<Sandbox> {
         ("math", math),
         ("os", os(&lua)?),
         ("cjson", json::table(&lua, state)?),
-        ("cmsgpack", msgpack::table(&lua)?),
+        ("cmsgpack", msgpack::table(&lua, state)?),
         ("struct", structs::table(&lua)?),
         ("bit", bits::table(&lua)?),
     ] {

@@ -26,6 +26,9 @@ use crate::script::{Library, Script, ScriptFlags, Sha};
 use crate::{Halt, Host, sandbox};
 
 /// Steps of the virtual machine between two questions whether a script may go on.
+/// Values between two such questions.
+const TICK_VALUES: usize = 1024;
+
 /// Bytes of a text that a script compiles.
 pub(crate) const TEXT_BYTES_MAX: usize = 16 << 20;
 
@@ -40,7 +43,7 @@ const COMPILED_BYTES_MAX: usize = 8 << 20;
 const LEFT_BYTES_MAX: usize = 4 << 20;
 
 /// The bounds of a library that registers its functions.
-const LOADING: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true };
+const LOADING: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 20 };
 const LOADING_TIME: Duration = Duration::from_millis(500);
 
 /// Memory for compiling, in bytes for each byte of text, and at least.
@@ -63,6 +66,9 @@ pub struct RunLimits {
     pub memory_bytes: usize,
     /// Whether the host is asked again and again.
     pub ticks: bool,
+    /// Values that a script may write as a reply, JSON or MessagePack. A few tables that hold each other may stand for
+    /// any number of them.
+    pub values: usize,
 }
 
 /// Something to run.
@@ -95,8 +101,29 @@ pub(crate) struct State {
     pub(crate) memory_bytes: Cell<usize>,
     /// The memory in use when the run began.
     pub(crate) base_bytes: Cell<usize>,
+    /// Values that may still be written.
+    pub(crate) values_left: Cell<usize>,
     /// The library that is being loaded, with its functions so far.
     pub(crate) loading: RefCell<Option<Vec<(Registered, Function)>>>,
+}
+
+impl State {
+    /// Called for each value that is written.
+    ///
+    /// # Errors
+    /// When there are too many, or the script must end.
+    pub(crate) fn count_value(&self) -> mlua::Result<()> {
+        let left = self.values_left.get();
+        let Some(left) = left.checked_sub(1) else {
+            return Err(Raised::Command(b"ERR the script makes too many values".to_vec()).into());
+        };
+        self.values_left.set(left);
+        if left.is_multiple_of(TICK_VALUES) && HOST.is_set() && HOST.with(|host| host.tick(0)).is_err() {
+            self.halted.set(true);
+            return Err(Raised::Halt.into());
+        }
+        Ok(())
+    }
 }
 
 /// Buffers of the last call of a command, for the next.
@@ -244,6 +271,7 @@ impl Vm {
         let used = self.lua.used_memory();
         state.base_bytes.set(used);
         state.memory_bytes.set(limits.memory_bytes);
+        state.values_left.set(limits.values);
     }
 
     fn limit_memory(&self) -> mlua::Result<()> {

@@ -75,7 +75,7 @@ impl Host for TestHost {
     }
 }
 
-const LIMITS: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true };
+const LIMITS: RunLimits = RunLimits { memory_bytes: 16 << 20, ticks: true, values: 1 << 18 };
 
 fn run_with(host: &mut TestHost, version: Version, text: &str, keys: &[&str], arguments: &[&str]) -> Option<String> {
     let script = match Script::new(text.as_bytes()) {
@@ -298,7 +298,6 @@ fn hostile_scripts_end() {
         "pcall(function() redis.call('halt') end) return 1",
         "xpcall(function() redis.call('halt') end, function() return 1 end) return 1",
         "local co = coroutine.create(function() redis.call('halt') end) coroutine.resume(co) return 1",
-        "local t = {} t[1] = t t[2] = t return t",
     ] {
         let mut host = TestHost::new();
         host.ticks_left = 50;
@@ -327,6 +326,20 @@ fn memory_is_bounded() {
     }
     assert_eq!(run("return ('').rep('', 1e15)"), "$0", "an empty text is repeated at once");
     assert_eq!(run("return 1"), ":1");
+}
+
+#[test]
+fn tables_that_hold_each_other_are_few_values() {
+    for text in [
+        "local t = {} t[1] = t t[2] = t return t",
+        "local t = {1} t = {t, t} t = {t, t} for i = 1, 30 do t = {t, t} end return t",
+        "local t = {} for i = 1, 30 do t = {t, t} end return cjson.encode(t)",
+        "local t = {} for i = 1, 900 do t[i] = t end return cmsgpack.pack(t)",
+    ] {
+        let reply = run(text);
+        let is_bounded = ["too many values", "not enough memory", "stack limit"].iter().any(|why| reply.contains(why));
+        assert!(is_bounded, "{text}: {reply:.200}");
+    }
 }
 
 #[test]

@@ -21,6 +21,12 @@ const MEMORY_BYTES_MAX: usize = 64 << 20;
 /// Memory of a plain script on a worker.
 const PLAIN_MEMORY_BYTES_MAX: usize = 16 << 20;
 
+/// Values that a script writes as a reply, JSON or MessagePack.
+const VALUES_MAX: usize = 1 << 26;
+
+/// The same of a plain script, which nothing interrupts.
+const PLAIN_VALUES_MAX: usize = 1 << 17;
+
 /// A script ends after this time, whatever it has done.
 pub(super) const TIME_MS_MAX: u64 = 30_000;
 
@@ -117,7 +123,8 @@ impl<'d, 'k> Calls<'d, 'k> {
 
     pub(super) fn limits(&self) -> RunLimits {
         let memory_bytes = if self.is_plain { PLAIN_MEMORY_BYTES_MAX } else { MEMORY_BYTES_MAX };
-        RunLimits { memory_bytes, ticks: !self.is_plain }
+        let values = if self.is_plain { PLAIN_VALUES_MAX } else { VALUES_MAX };
+        RunLimits { memory_bytes, ticks: !self.is_plain, values }
     }
 
     /// Ends the run; returns why it was ended early.
