@@ -136,6 +136,8 @@ pub struct ReadLog {
     pub cut_short: Option<u64>,
     /// Only the entries of this database are wanted.
     pub(super) only: Option<Identity>,
+    /// How many entries each database had when a file that mentions it had been read.
+    pub(super) counted: HashMap<Identity, usize>,
 }
 
 impl ReadLog {
@@ -158,7 +160,10 @@ pub fn collect(logs: Vec<ReadLog>) -> Recovered {
         }
         for (identity, mut entries) in log.databases {
             let all = recovered.databases.entry(identity).or_default();
-            all.entries.append(&mut entries);
+            match all.entries.is_empty() {
+                true => all.entries = entries,
+                false => all.entries.append(&mut entries),
+            }
             if all.damage.is_none() {
                 all.damage.clone_from(&damage);
             }

@@ -13,6 +13,7 @@
 //! A database is refused rather than served without what it has acknowledged: where its log is damaged, or lacks a
 //! sequence number. It is not told from the manifest here what a database needs; see [`super::tail`].
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
@@ -235,7 +236,8 @@ fn read_files(
     let mut gap = false;
     // The offset of a frame that could not be read, and its length if no crash has broken it.
     let mut broken: Option<(u64, usize, u64, CodecError, Option<usize>)> = None;
-    for file in files {
+    let mut files = files;
+    while let Some(file) = files.next() {
         let (number, file) = file?;
         // Unneeded files are gone, also from between others. The sequence numbers of a database tell what it lacks.
         gap |= before.is_some_and(|before| before + 1 != number);
@@ -287,6 +289,7 @@ fn read_files(
         } else {
             broken = None;
         }
+        make_room(&mut log, number, files.size_hint().1.unwrap_or(0));
     }
     // A file's broken end may have been written again into the next one.
     if let Some((number, at, at_lsn, error, doubted)) = broken
@@ -305,6 +308,18 @@ fn read_files(
         }
     }
     Ok(log)
+}
+
+/// Makes room for the entries of `left` files like the one just read. Room that is not used costs nothing, but growing step
+/// by step moves all entries into fresh memory each time.
+fn make_room(log: &mut ReadLog, number: u64, left: usize) {
+    let Some(mentions) = log.files.get(&number) else { return };
+    for identity in mentions.last.keys() {
+        let Some(entries) = log.databases.get_mut(identity) else { continue };
+        let of_file = entries.len() - log.counted.get(identity).copied().unwrap_or(0);
+        log.counted.insert(identity.clone(), entries.len());
+        entries.reserve(of_file * left);
+    }
 }
 
 /// The files of a log, in the order in which their frames follow each other.
@@ -388,7 +403,7 @@ fn read_entries(
     again: bool,
 ) -> Result<(), CodecError> {
     let mut reader = Reader::new(&file[range]);
-    // Dealt out by number first: a frame has many entries of few databases.
+    // Dealt out by number: a frame has many entries of few databases.
     let mut found: HashMap<u32, (u64, Vec<LogEntry>)> = HashMap::new();
     let mentions = log.files.entry(number).or_default();
     while !reader.is_empty() {
@@ -400,7 +415,14 @@ fn read_entries(
             log.gone.insert(identity.clone());
             continue;
         }
-        let (last, entries) = found.entry(head.database).or_default();
+        let (last, entries) = match found.entry(head.database) {
+            Entry::Occupied(found) => found.into_mut(),
+            // Those of earlier frames, which would only be copied.
+            Entry::Vacant(new) => {
+                let before = log.databases.get_mut(named(names, head.database)?).map(std::mem::take);
+                new.insert((0, before.unwrap_or_default()))
+            }
+        };
         *last = head.sequence.max(*last);
         let is_wanted = match &log.only {
             Some(only) => named(names, head.database)? == only,
@@ -416,7 +438,11 @@ fn read_entries(
         let identity = named(names, database)?;
         let mentioned = mentions.last.entry(identity.clone()).or_default();
         *mentioned = last.max(*mentioned);
-        log.databases.entry(identity.clone()).or_default().append(&mut entries);
+        let all = log.databases.entry(identity.clone()).or_default();
+        match all.is_empty() {
+            true => *all = entries,
+            false => all.append(&mut entries),
+        }
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 //! 1. The entries after the manifest's sequence number are taken in order, up to one that says that writes before it
 //!    were not logged: it and what follows belong to a manifest that was never committed. If a later process has gone
 //!    on from there all the same, it says so, and its entries are next.
-//! 2. Their effects are sorted by keyspace and position. When a segment is loaded, those of its range are replayed onto
-//!    it, as far as they are younger than what it has seen.
+//! 2. Their effects are dealt out by keyspace and slot. When a segment is loaded, those of its range are put in order and
+//!    replayed onto it, as far as they are younger than what it has seen.
 //!
 //! Invariant: all numbers from the manifest's on are present, at least up to its cut. A database whose log lacks one is
 //! refused, as it would be served without something that was acknowledged.
@@ -18,8 +18,8 @@ use crate::shown::FOLLOWED_TIME;
 use crate::shown::Shown;
 use crate::tail::TailRecord;
 
-/// The bits of a position below its slot.
-const SLOT_SHIFT: u32 = 50;
+/// The bits of a prefix below its slot.
+const SLOT_SHIFT: u32 = 39;
 
 /// The location of an effect. A log has very many, so each is small: it is read again when its place is loaded. Effects of
 /// one position are ordered as they were written.
@@ -32,10 +32,22 @@ struct Place {
     start: usize,
 }
 
+impl Place {
+    fn slot(&self) -> u32 {
+        slot_of(prefix53(self.position))
+    }
+}
+
+/// The slot of a prefix.
+fn slot_of(prefix: u64) -> u32 {
+    (prefix >> SLOT_SHIFT) as u32
+}
+
 /// Effects of a database that are in the log only.
 #[derive(Debug, Default)]
 pub struct LogTail {
     entries: Vec<LogEntry>,
+    /// In the order of keyspaces and slots; those of a [crowded](CROWDED) slot in full order.
     effects: Vec<Place>,
     /// How many entries count.
     used: usize,
@@ -81,7 +93,7 @@ impl LogTail {
         let effects = Vec::with_capacity(entries.len());
         let mut tail = LogTail { effects, sequence: floor, highest, ..LogTail::default() };
         let problem = tail.append(&entries).err();
-        sort(&mut tail.effects);
+        deal(&mut tail.effects);
         tail.entries = entries;
         (tail, problem)
     }
@@ -145,12 +157,12 @@ impl LogTail {
 
     /// Whether it has effects on keys of this range.
     pub fn touches(&self, keyspace: u32, range: Range53) -> bool {
-        !self.of(keyspace, range).is_empty()
+        self.of(keyspace, range).next().is_some()
     }
 
     /// The effects on the keys of one segment that come after `sequence`, in their order.
     pub fn effects(&self, keyspace: u32, range: Range53, sequence: u64) -> Vec<TailRecord> {
-        let mut found: Vec<&Place> = self.of(keyspace, range).iter().collect();
+        let mut found: Vec<&Place> = self.of(keyspace, range).collect();
         found.sort_unstable_by_key(|place| (place.entry, place.start));
         found.into_iter().filter_map(|place| self.effect(place, sequence)).collect()
     }
@@ -165,12 +177,18 @@ impl LogTail {
         Some(TailRecord { sequence: *at, now_ms, keyspace, position, body: items.slice_ref(body) })
     }
 
-    fn of(&self, keyspace: u32, range: Range53) -> &[Place] {
-        let before = |place: &Place| (place.keyspace, prefix53(place.position)) < (keyspace, range.start);
-        let inside = |place: &Place| place.keyspace == keyspace && prefix53(place.position) < range.end();
-        let start = self.effects.partition_point(before);
-        let len = self.effects[start..].partition_point(inside);
-        &self.effects[start..start + len]
+    fn of(&self, keyspace: u32, range: Range53) -> impl Iterator<Item = &Place> {
+        // Ranges are aligned, so this one consists of slots or is a part of one.
+        let (first, end) = (slot_of(range.start), slot_of(range.end() - 1) + 1);
+        let start = self.effects.partition_point(|place| (place.keyspace, place.slot()) < (keyspace, first));
+        let slots = &self.effects[start..];
+        let mut found = &slots[..slots.partition_point(|place| (place.keyspace, place.slot()) < (keyspace, end))];
+        if found.len() > CROWDED && end - first == 1 {
+            let start = found.partition_point(|place| prefix53(place.position) < range.start);
+            let len = found[start..].partition_point(|place| prefix53(place.position) < range.end());
+            found = &found[start..start + len];
+        }
+        found.iter().filter(move |place| range.contains(prefix53(place.position)))
     }
 
     /// The number of effects.
@@ -179,14 +197,16 @@ impl LogTail {
     }
 }
 
-/// Fewer than this are sorted as they are.
+/// Fewer effects than this are sorted.
 const DEALT_MIN: usize = 1 << 12;
 /// Keyspaces that are told apart when effects are dealt out.
 const DEALT_KEYSPACES_MAX: usize = 32;
+/// A slot with more effects than this is searched, any other one is looked through.
+const CROWDED: usize = 64;
 
-/// Sorts effects by place. Positions begin with the slot, over which they are spread evenly: so many effects are dealt out by
-/// slot first, and the few of each slot are then sorted in the processor's cache.
-fn sort(effects: &mut Vec<Place>) {
+/// Orders effects by keyspace and slot, and those of crowded slots in full. Positions are spread evenly over the slots, so
+/// few are crowded. Sorting the others too would cost more than all loads save by it.
+fn deal(effects: &mut Vec<Place>) {
     let mut keyspaces: Vec<u32> = Vec::new();
     for place in &*effects {
         if keyspaces.last() != Some(&place.keyspace) && !keyspaces.contains(&place.keyspace) {
@@ -202,27 +222,32 @@ fn sort(effects: &mut Vec<Place>) {
     }
     keyspaces.sort_unstable();
     let rank = |place: &Place| keyspaces.partition_point(|keyspace| *keyspace < place.keyspace);
-    let slots = usize::from(SLOTS);
-    let hand = |place: &Place| rank(place) * slots + (place.position >> SLOT_SHIFT) as usize;
-    // The end of the effects of each slot, once they are all dealt out.
-    let mut ends = vec![0u32; keyspaces.len() * slots];
+    let hand = |place: &Place| rank(place) * usize::from(SLOTS) + place.slot() as usize;
+    let mut ends = vec![0u32; keyspaces.len() * usize::from(SLOTS)];
     effects.iter().for_each(|place| ends[hand(place)] += 1);
     let mut before = 0;
-    for end in &mut ends {
-        (*end, before) = (before, before + *end);
-    }
-    let mut dealt = vec![Place::default(); effects.len()];
-    for place in &*effects {
-        let end = &mut ends[hand(place)];
-        dealt[*end as usize] = *place;
-        *end += 1;
+    // The next free place of each hand.
+    let mut next = ends.clone();
+    for (next, end) in next.iter_mut().zip(&mut ends) {
+        *next = before;
+        before += *end;
+        *end = before;
     }
     let mut start = 0;
-    for end in ends {
-        dealt[start..end as usize].sort_unstable();
+    for (own, end) in ends.into_iter().enumerate() {
+        // In place, since fresh memory costs more than the exchanges.
+        while next[own] < end {
+            let at = next[own] as usize;
+            let other = hand(&effects[at]);
+            effects.swap(at, next[other] as usize);
+            next[other] += 1;
+        }
+        let dealt = &mut effects[start..end as usize];
+        if dealt.len() > CROWDED {
+            dealt.sort_unstable();
+        }
         start = end as usize;
     }
-    *effects = dealt;
 }
 
 #[cfg(test)]

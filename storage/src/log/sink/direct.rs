@@ -187,10 +187,11 @@ fn read_direct(path: &Path) -> io::Result<Option<Bytes>> {
     let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     // A block more than it has, so that the end of the file shows.
     let room = (length / BLOCK + 1) * BLOCK;
-    let mut memory = vec![0; room + BLOCK];
-    let start = memory.as_ptr().align_offset(BLOCK).min(BLOCK);
-    match file.read_at(&mut memory[start..start + room], 0) {
-        Ok(read) if read == length => Ok(Some(Bytes::from(memory).slice(start..start + length))),
+    // Begins at a block. Preparing it page by page would take longer than the read itself, so large pages are asked for.
+    let Ok(mut memory) = memmap2::MmapMut::map_anon(room) else { return Ok(None) };
+    let _ = memory.advise(memmap2::Advice::HugePage);
+    match file.read_at(&mut memory, 0) {
+        Ok(read) if read == length => Ok(Some(Bytes::from_owner(memory).slice(..length))),
         _ => Ok(None),
     }
 }

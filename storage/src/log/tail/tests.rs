@@ -93,7 +93,7 @@ proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
     #[test]
-    fn dealt_out_they_are_in_the_same_order(
+    fn dealt_out_they_are_found_in_every_range(
         seed: u64,
         count in DEALT_MIN - 1..DEALT_MIN * 3,
         keyspaces in 1u32..40,
@@ -108,14 +108,26 @@ proptest::proptest! {
         };
         let mut effects: Vec<Place> = (0..count as u32)
             .map(|entry| {
-                let position = if crowded { random() >> 50 | 7 << SLOT_SHIFT } else { random() };
+                let position = if crowded { random() >> 14 | (random() % 3) << 50 } else { random() };
                 let keyspace = (random() >> 32) as u32 % keyspaces * 5;
                 Place { keyspace, position, entry, start: 0 }
             })
             .collect();
         let mut expected = effects.clone();
         expected.sort();
-        sort(&mut effects);
-        proptest::prop_assert_eq!(effects, expected);
+        deal(&mut effects);
+        let tail = LogTail { effects, ..LogTail::default() };
+        for _ in 0..200 {
+            let (keyspace, bits) = (random() as u32 % keyspaces * 5, random() as u32 % 54);
+            let place = expected[random() as usize % expected.len()];
+            let range = Range53 { start: prefix53(place.position) >> bits << bits, bits: bits as u8 };
+            for keyspace in [keyspace, place.keyspace] {
+                let inside = |place: &&Place| place.keyspace == keyspace && range.contains(prefix53(place.position));
+                let mut found: Vec<&Place> = tail.of(keyspace, range).collect();
+                found.sort();
+                proptest::prop_assert_eq!(&found, &expected.iter().filter(inside).collect::<Vec<_>>());
+                proptest::prop_assert_eq!(tail.touches(keyspace, range), !found.is_empty());
+            }
+        }
     }
 }
