@@ -57,7 +57,7 @@ impl Relief {
         node.engine.background.spawn(async move {
             let mut turn = turn;
             // The engine logs a failure.
-            let done = turn.tenant.database.sleep().await;
+            let done = turn.tenant.database.sleep_promptly().await;
             if done == Ok(SleepOutcome::InUse) {
                 // A client writes to it: another database is a better choice for a while.
                 turn.tenant.worked_ms.fetch_max(clock(), Ordering::Relaxed);

@@ -36,7 +36,8 @@ impl Database {
             self.awake().await?;
         }
         let (database, name) = (Arc::clone(self), name.to_owned());
-        let made = self.engine.background.spawn(async move {
+        // It gives way to clients: only the caller waits for it.
+        let made = self.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let made = database.make_branch(&name, expires_ms).await;
             database.stop_if_overtaken().await;
@@ -45,7 +46,8 @@ impl Database {
             }
             made
         });
-        made.await.map_err(|error| Error::Store(format!("a branch of database {} failed: {error}", self.name())))?
+        let failed = || Error::Store(format!("a branch of database {} failed", self.name()));
+        made.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }
 
     async fn make_branch(self: &Arc<Self>, name: &str, expires_ms: Option<u64>) -> Result<()> {

@@ -509,7 +509,7 @@ impl Database {
     /// process.
     pub async fn close(self: &Arc<Self>) -> Result<()> {
         self.closed.store(true, Ordering::SeqCst);
-        self.sleep().await.map(drop)
+        self.sleep_promptly().await.map(drop)
     }
 
     /// Takes every lock of the database; `None` when it is asleep.

@@ -63,7 +63,8 @@ impl Database {
             self.awake().await?;
         }
         let database = Arc::clone(self);
-        let pinned = self.engine.background.spawn(async move {
+        // It gives way to clients, as a branch does.
+        let pinned = self.patient.drive(async move {
             let _transition = database.transition.lock().await;
             let pinned = database.make_pin(at).await;
             database.stop_if_overtaken().await;
@@ -72,7 +73,8 @@ impl Database {
             }
             pinned
         });
-        pinned.await.map_err(|error| Error::Store(format!("a copy of database {} failed: {error}", self.name())))?
+        let failed = || Error::Store(format!("a copy of database {} failed", self.name()));
+        pinned.await.unwrap_or_else(|undone| Err(undone.error(failed)))
     }
 
     async fn make_pin(self: &Arc<Self>, at: AtMoment) -> Result<PinnedMoment> {

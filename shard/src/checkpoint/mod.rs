@@ -90,7 +90,7 @@ enum Extent {
 /// The pace at which a checkpoint writes objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Writes {
-    /// No client waits for it, so it gives way to clients.
+    /// It gives way to clients.
     Patient,
     Prompt,
 }

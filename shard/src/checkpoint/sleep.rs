@@ -1,7 +1,7 @@
 //! Sleep: a database is written until the store has all of it, and its memory is given back.
 //!
 //! Clients are served meanwhile. Fuzzy checkpoints leave little to the one that is of one moment; if clients write on all the
-//! while, the database stays awake.
+//! while, the database stays awake. A sleep gives way to clients, except one that makes room or ends the process.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,33 +37,46 @@ impl Database {
     /// As [`Self::checkpoint`]; the database stays awake.
     pub async fn sleep(self: &Arc<Self>) -> Result<SleepOutcome> {
         let database = Arc::clone(self);
-        let done = self.engine.background.spawn(async move {
-            let _transition = database.transition.lock().await;
-            let done = match database.check_promise().await {
-                Ok(()) => database.fall_asleep().await,
-                Err(error) => Err(error),
-            };
-            database.stop_if_overtaken().await;
-            done
-        });
+        let done = self.patient.drive(async move { database.sleep_at(Writes::Patient).await });
+        let failed = || Error::Store(format!("the sleep of database {} failed", self.name()));
+        done.await.unwrap_or_else(|undone| Err(undone.error(failed)))
+    }
+
+    /// The same at the priority of clients, who wait for the memory or for the end of the process.
+    ///
+    /// # Errors
+    /// As [`Self::sleep`].
+    pub async fn sleep_promptly(self: &Arc<Self>) -> Result<SleepOutcome> {
+        let database = Arc::clone(self);
+        let done = self.engine.background.spawn(async move { database.sleep_at(Writes::Prompt).await });
         done.await.map_err(|error| Error::Store(format!("the sleep of database {} failed: {error}", self.name())))?
     }
 
-    async fn fall_asleep(self: &Arc<Self>) -> Result<SleepOutcome> {
+    async fn sleep_at(self: &Arc<Self>, writes: Writes) -> Result<SleepOutcome> {
+        let _transition = self.transition.lock().await;
+        let done = match self.check_promise().await {
+            Ok(()) => self.fall_asleep(writes).await,
+            Err(error) => Err(error),
+        };
+        self.stop_if_overtaken().await;
+        done
+    }
+
+    async fn fall_asleep(self: &Arc<Self>, writes: Writes) -> Result<SleepOutcome> {
         if !self.is_awake() {
             return Ok(SleepOutcome::WasAsleep);
         }
         let started = Stopwatch::start();
         let mut retired = None;
         for _ in 0..SLEEP_ATTEMPTS {
-            self.write_everything(&mut None).await?;
+            self.write_all(writes, &mut None).await?;
             retired = self.retire_if_saved().await;
             if retired.is_some() {
                 break;
             }
         }
         if retired.is_none() && self.is_closed() {
-            retired = self.checkpoint_with(Extent::Last, Writes::Prompt).await?.1;
+            retired = self.checkpoint_with(Extent::Last, writes).await?.1;
         }
         let Some(contents) = retired else { return Ok(SleepOutcome::InUse) };
         self.collect_superseded().await;
@@ -82,13 +95,17 @@ impl Database {
     /// Writes everything that was acknowledged until now: the newest manifest is the database as it was at one moment. Nothing
     /// is written where it sleeps. At that moment, under all locks, `at` is taken and run.
     pub(crate) async fn write_everything(self: &Arc<Self>, at: &mut Option<AtMoment>) -> Result<()> {
+        self.write_all(Writes::Patient, at).await
+    }
+
+    async fn write_all(self: &Arc<Self>, writes: Writes, at: &mut Option<AtMoment>) -> Result<()> {
         for _ in 0..FUZZY_MAX {
-            if self.checkpoint_with(Extent::Fuzzy, Writes::Prompt).await?.0.segments == 0 {
+            if self.checkpoint_with(Extent::Fuzzy, writes).await?.0.segments == 0 {
                 break;
             }
         }
         // Under all locks, at most the few latest writes are left to encode.
-        self.checkpoint_at(Extent::Moment, Writes::Prompt, at).await.map(drop)
+        self.checkpoint_at(Extent::Moment, writes, at).await.map(drop)
     }
 
     /// Retires the database's contents if the store has all of it.
