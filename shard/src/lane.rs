@@ -28,7 +28,9 @@
 //! threads.
 //!
 //! A thread of a lane may lose the processor at any moment, for long where its priority is low. So a worker that queues a
-//! job never waits for the lane's lock: it leaves the job to the thread that holds it ([`Pool::send`]).
+//! job waits neither for the lane's lock, which may be held: it leaves the job to the holder ([`Pool::send`]). Nor does
+//! it create a thread, which waits for page faults of all others: the lane's starter does, and threads that have nothing
+//! to do any more stay for a while ([`IDLE_FOR`]).
 //!
 //! Invariants: a job never waits for another job of its own queue, so a lane cannot lock itself up. It may wait for its
 //! write, which waits for no job and for no bound. A job that was sent is taken in by whoever holds the lock, at the
@@ -40,8 +42,9 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Weak, mpsc};
 use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crossbeam::queue::SegQueue;
 use dormouse_types::entry::slab;
@@ -63,6 +66,8 @@ const THREADS_MAX: usize = 64;
 pub const WASTE_BYTES_MAX: usize = 64 << 20;
 /// Waiting jobs of one queue that are looked at for one that needs no shard of a job before it.
 const LOOKED_AT_MAX: usize = 32;
+/// A thread beyond the lane's own ends when it has had no job for this long.
+const IDLE_FOR: Duration = Duration::from_secs(60);
 /// Threads of a lane where it runs on a test's runtime.
 const TEST_THREADS: usize = 2;
 
@@ -111,12 +116,24 @@ impl Lane {
     /// When the system refuses a thread.
     pub fn new(name: &str, threads: usize, nicer: i32) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let pool = Arc::new(Pool::new(name, threads, nicer, None));
-        for _ in 0..threads {
-            let mut state = pool.lock();
-            state.coming += 1;
-            pool.spawn_thread(&mut state)?;
+        let (give, take) = mpsc::channel::<Arc<Pool>>();
+        let starter = thread::Builder::new().name(format!("{name}-start")).spawn(move || {
+            if let Ok(pool) = take.recv() {
+                pool.start_threads();
+            }
+        })?;
+        let starter = Some(Bell::of(starter.thread().clone()));
+        let pool = Arc::new(Pool { starter, ..Pool::new(name, threads, nicer, None) });
+        for number in 0..threads {
+            {
+                let mut state = pool.lock();
+                state.threads += 1;
+                state.coming += 1;
+            }
+            pool.start_thread(number)?;
         }
+        // It is waiting for this.
+        drop(give.send(Arc::clone(&pool)));
         Ok(Self { open: Arc::new(Open(pool)) })
     }
 
@@ -375,8 +392,9 @@ struct State {
     running: usize,
     /// Threads that free memory.
     freeing: usize,
-    /// Threads, with those that are being started.
+    /// Threads, with those that are being started, and with those that the starter has not begun to start.
     threads: usize,
+    unstarted: usize,
     /// Threads that wait for a call.
     idle: Vec<Arc<Bell>>,
     /// Threads that are about to look for a job: called or just started.
@@ -466,6 +484,12 @@ impl State {
         Some((id, job))
     }
 
+    /// The number of a thread that is to be started.
+    fn start(&mut self) -> Option<usize> {
+        self.unstarted = self.unstarted.checked_sub(1)?;
+        Some(self.threads - self.unstarted - 1)
+    }
+
     /// Calls an idle thread, if there is one.
     fn call(&mut self) -> bool {
         let Some(bell) = self.idle.pop() else { return false };
@@ -474,9 +498,18 @@ impl State {
         true
     }
 
-    /// Takes back the last write of a line, unless as many threads come as there are lines with writes.
+    /// Ends an idle thread, unless it has been called meanwhile.
+    fn leave(&mut self, bell: &Arc<Bell>) -> bool {
+        let Some(at) = self.idle.iter().position(|other| Arc::ptr_eq(other, bell)) else { return false };
+        self.idle.remove(at);
+        self.threads -= 1;
+        true
+    }
+
+    /// Takes back the last write of a line, unless as many threads come as there are lines with writes. A thread that is
+    /// not started yet may be refused.
     fn take_back(&mut self, id: LineId) -> Option<Job> {
-        if self.coming >= self.writes.len() {
+        if self.coming - self.unstarted >= self.writes.len() {
             return None;
         }
         let line = self.lines.get_mut(&id)?;
@@ -523,6 +556,8 @@ struct Pool {
     width: usize,
     nicer: i32,
     runtime: Option<Handle>,
+    /// Of the thread that starts others, if there are threads.
+    starter: Option<Arc<Bell>>,
     state: Mutex<State>,
     /// Jobs that no holder of the lock has taken in yet.
     sent: SegQueue<(LineId, Job)>,
@@ -562,9 +597,8 @@ struct Bell {
 }
 
 impl Bell {
-    /// The bell of the calling thread.
-    fn new() -> Arc<Self> {
-        Arc::new(Self { rung: AtomicBool::new(false), thread: thread::current() })
+    fn of(thread: Thread) -> Arc<Self> {
+        Arc::new(Self { rung: AtomicBool::new(false), thread })
     }
 
     fn ring(&self) {
@@ -572,10 +606,20 @@ impl Bell {
         self.thread.unpark();
     }
 
+    /// Waits on the bell's own thread.
     fn wait(&self) {
         while !self.rung.swap(false, Ordering::Acquire) {
             thread::park();
         }
+    }
+
+    /// The same for about as long as `time`. Returns whether it was rung.
+    fn wait_for(&self, time: Duration) -> bool {
+        // An earlier ring that was heard before it woke the thread ends one of the two waits.
+        (0..2).any(|_| {
+            thread::park_timeout(time / 2);
+            self.rung.swap(false, Ordering::Acquire)
+        })
     }
 }
 
@@ -587,12 +631,15 @@ impl Drop for Open {
         let mut state = self.0.lock();
         state.closed = true;
         while state.call() {}
+        if let Some(starter) = &self.0.starter {
+            starter.ring();
+        }
     }
 }
 
 impl Pool {
     fn new(name: &str, width: usize, nicer: i32, runtime: Option<Handle>) -> Self {
-        Self { name: name.into(), width, nicer, runtime, state: Mutex::default(), sent: SegQueue::new() }
+        Self { name: name.into(), width, nicer, runtime, starter: None, state: Mutex::default(), sent: SegQueue::new() }
     }
 
     fn lock(self: &Arc<Self>) -> Locked<'_> {
@@ -635,17 +682,38 @@ impl Pool {
         if let Some(runtime) = &self.runtime {
             state.coming += 1;
             drop(runtime.spawn(Arc::clone(self).serve_as_task()));
-        } else if !state.call() && state.threads < THREADS_MAX {
+        } else if !state.call()
+            && let Some(starter) = self.starter.as_ref().filter(|_| state.threads < THREADS_MAX)
+        {
+            state.threads += 1;
+            state.unstarted += 1;
             state.coming += 1;
-            // Refused: then the job waits for one of the existing threads.
-            if let Err(error) = self.spawn_thread(state) {
-                state.coming -= 1;
-                tracing::warn!(lane = &*self.name, %error, "the system refuses a thread");
+            starter.ring();
+        }
+    }
+
+    /// The starter's life.
+    fn start_threads(self: Arc<Self>) {
+        let Some(bell) = self.starter.clone() else { return };
+        loop {
+            bell.wait();
+            while let Some(number) = self.lock().start() {
+                if let Err(error) = self.start_thread(number) {
+                    // The job waits for one of the existing threads.
+                    let mut state = self.lock();
+                    state.threads -= 1;
+                    state.coming -= 1;
+                    drop(state);
+                    tracing::warn!(lane = &*self.name, %error, "the system refuses a thread");
+                }
+            }
+            if self.lock().closed {
+                return;
             }
         }
     }
 
-    fn spawn_thread(self: &Arc<Self>, state: &mut State) -> std::io::Result<()> {
+    fn start_thread(self: &Arc<Self>, number: usize) -> std::io::Result<()> {
         let pool = Arc::clone(self);
         let serve = move || {
             if pool.nicer > 0 {
@@ -654,14 +722,12 @@ impl Pool {
             }
             pool.serve();
         };
-        thread::Builder::new().name(format!("{}-{}", self.name, state.threads)).spawn(serve)?;
-        state.threads += 1;
-        Ok(())
+        thread::Builder::new().name(format!("{}-{number}", self.name)).spawn(serve).map(drop)
     }
 
     /// A thread's life.
     fn serve(self: Arc<Self>) {
-        let bell = Bell::new();
+        let bell = Bell::of(thread::current());
         let mut state = self.lock();
         state.coming -= 1;
         loop {
@@ -673,13 +739,20 @@ impl Pool {
                 slab::flush();
                 state = self.lock();
                 state.end(id, &claims);
-            } else if state.closed || state.threads > self.width {
+            } else if state.closed {
                 state.threads -= 1;
                 return;
             } else {
                 state.idle.push(Arc::clone(&bell));
+                let is_spare = state.threads > self.width;
                 drop(state);
-                bell.wait();
+                let is_called = is_spare && bell.wait_for(IDLE_FOR);
+                if is_spare && !is_called && self.lock().leave(&bell) {
+                    return;
+                }
+                if !is_called {
+                    bell.wait();
+                }
                 state = self.lock();
                 state.coming -= 1;
             }
