@@ -10,8 +10,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::str::FromStr;
 
+use dormouse_protocol::RequestLimits;
 use dormouse_protocol::glob::Glob;
-use dormouse_shard::keyspace::Limits;
+use dormouse_shard::keyspace::{LfuSettings, Limits};
 use dormouse_storage::log::Window;
 use thiserror::Error;
 
@@ -135,6 +136,9 @@ pub struct DatabaseSettings {
     pub max_memory_policy: EvictionPolicy,
     /// Number of keys that eviction chooses among.
     pub max_memory_samples: u32,
+    pub lfu_log_factor: u32,
+    /// Minutes.
+    pub lfu_decay_time: u32,
     pub sleep_after: Interval,
     /// The writes that a crash may lose.
     pub loss_window: Window,
@@ -148,6 +152,9 @@ pub struct DatabaseSettings {
     pub zset_max_listpack_value: usize,
     /// Milliseconds after which other clients are told that a script runs; 0: never.
     pub busy_reply_threshold_ms: u64,
+    pub hll_sparse_max_bytes: usize,
+    pub stream_node_max_bytes: usize,
+    pub stream_node_max_entries: usize,
     pub hints: Hints,
 }
 
@@ -202,6 +209,8 @@ impl Settings {
                 max_memory_clients: options.memory_clients(),
                 max_memory_policy: options.max_memory_policy,
                 max_memory_samples: 5,
+                lfu_log_factor: LfuSettings::REDIS.log_factor,
+                lfu_decay_time: LfuSettings::REDIS.decay_minutes,
                 sleep_after: options.sleep_after,
                 loss_window: options.loss_window,
                 hash_max_listpack_entries: Limits::REDIS.hash_max_listpack_entries,
@@ -213,6 +222,9 @@ impl Settings {
                 zset_max_listpack_entries: Limits::REDIS.zset_max_listpack_entries,
                 zset_max_listpack_value: Limits::REDIS.zset_max_listpack_value,
                 busy_reply_threshold_ms: 5000,
+                hll_sparse_max_bytes: Limits::REDIS.hll_sparse_max_bytes,
+                stream_node_max_bytes: Limits::REDIS.stream_node_max_bytes,
+                stream_node_max_entries: Limits::REDIS.stream_node_max_entries,
                 hints: Hints::default(),
             },
         }
@@ -292,7 +304,14 @@ pub fn set(settings: &mut Settings, pairs: &[(&[u8], &[u8])], access: Access) ->
     for (name, value) in pairs {
         let found = names().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
         let (known, parameter) = found.ok_or_else(|| ConfigError::Unknown(text(name)))?;
-        let setter = parameter.set.ok_or_else(|| failed(name, "can't set immutable config"))?;
+        let Some(setter) = parameter.set else {
+            // Tools set what they have read before. A tenant does not learn of a place by trying.
+            let is_shown = parameter.scope == Scope::Fact || access == Access::Node;
+            if is_shown && (parameter.get)(settings).as_bytes() == *value {
+                continue;
+            }
+            return Err(failed(name, "can't set immutable config"));
+        };
         if parameter.scope == Scope::Node && access == Access::Database {
             return Err(failed(name, "can't set protected config"));
         }
@@ -423,7 +442,14 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::database(
         "maxmemory-clients",
         |settings| settings.database.max_memory_clients.to_string(),
-        |settings, text| assign(&mut settings.database.max_memory_clients, memory(text)),
+        |settings, text| {
+            let percent = text.strip_suffix('%').map(|percent| percent.parse::<u64>());
+            let bytes = match percent {
+                Some(Ok(101..)) => Err("percentage argument must be less or equal to 100".to_string()),
+                _ => memory(text),
+            };
+            assign(&mut settings.database.max_memory_clients, bytes)
+        },
     )
     .within(|settings| settings.limits.check_max_memory_clients(settings.database.max_memory_clients)),
     Parameter::database(
@@ -432,6 +458,8 @@ const PARAMETERS: &[Parameter] = &[
         |settings, text| assign(&mut settings.database.max_memory_policy, policy(text)),
     ),
     database_number!("maxmemory-samples", max_memory_samples, 1..=SAMPLES_MAX),
+    database_number!("lfu-log-factor", lfu_log_factor, 0..=i32::MAX as i64),
+    database_number!("lfu-decay-time", lfu_decay_time, 0..=i32::MAX as i64),
     Parameter::database(
         "loss-window",
         |settings| settings.database.loss_window.to_string(),
@@ -456,6 +484,13 @@ const PARAMETERS: &[Parameter] = &[
     database_number!("zset-max-listpack-value", zset_max_listpack_value, LISTPACK_VALUE)
         .alias("zset-max-ziplist-value"),
     database_number!("busy-reply-threshold", busy_reply_threshold_ms, 0..=i64::MAX).alias("lua-time-limit"),
+    database_number!("hll-sparse-max-bytes", hll_sparse_max_bytes, 0..=Limits::REDIS.hll_sparse_max_bytes as i64),
+    database_number!("stream-node-max-bytes", stream_node_max_bytes, 1..=Limits::REDIS.stream_node_max_bytes as i64),
+    database_number!(
+        "stream-node-max-entries",
+        stream_node_max_entries,
+        1..=Limits::REDIS.stream_node_max_entries as i64
+    ),
     // Settings of the node.
     Parameter::node(
         "maxclients",
@@ -505,8 +540,7 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("cluster-announce-ip", |settings| settings.facts.cluster.host.clone().unwrap_or_default()),
     Parameter::fact("cluster-announce-port", |settings| settings.facts.cluster.port.unwrap_or_default().to_string()),
     Parameter::fact("daemonize", |_| "no".to_string()),
-    // Checkpoints replace these. Scripts that switch Redis's snapshots off keep working.
-    Parameter::fact("save", |_| String::new()).settable(|_, text| only(&[""], text)),
+    // The log and checkpoints replace these.
     Parameter::fact("appendonly", |settings| yes_no(settings.database.loss_window != Window::None)).settable(
         |settings, text| {
             switch(text).and_then(|()| only(&["no", &yes_no(settings.database.loss_window != Window::None)], text))
@@ -515,6 +549,8 @@ const PARAMETERS: &[Parameter] = &[
     Parameter::fact("appendfsync", |settings| appendfsync(settings.database.loss_window).to_string())
         .settable(|settings, text| only(&[appendfsync(settings.database.loss_window)], text)),
     // Behavior that is always or never on in Dormouse. Redis's value for it may be set.
+    Parameter::fact("proto-max-bulk-len", |_| bulk_bytes_max().to_string())
+        .settable(|_, text| memory(text).and_then(|bytes| always(&bulk_bytes_max().to_string(), &bytes.to_string()))),
     Parameter::fact("latency-tracking", |_| "yes".to_string())
         .settable(|_, text| switch(text).and_then(|()| always("yes", text))),
     Parameter::fact("latency-tracking-info-percentiles", |_| PERCENTILES.map(|p| p.to_string()).join(" ")),
@@ -580,6 +616,10 @@ fn parsed<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
 
 fn yes_no(yes: bool) -> String {
     if yes { "yes" } else { "no" }.to_string()
+}
+
+fn bulk_bytes_max() -> u32 {
+    RequestLimits::default().bulk_bytes_max
 }
 
 /// Accepts values that change nothing: another parameter sets how much a crash may lose.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use dormouse_shard::database::{Database, Engine};
 use dormouse_shard::error::{Error, Result};
-use dormouse_shard::keyspace::{EngineSettings, Eviction, Limits};
+use dormouse_shard::keyspace::{EngineSettings, Eviction, LfuSettings, Limits};
 use dormouse_storage::manifest;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -210,18 +210,24 @@ impl Tenant {
                 set_max_listpack_value: settings.set_max_listpack_value,
                 zset_max_listpack_entries: settings.zset_max_listpack_entries,
                 zset_max_listpack_value: settings.zset_max_listpack_value,
+                hll_sparse_max_bytes: settings.hll_sparse_max_bytes,
+                stream_node_max_bytes: settings.stream_node_max_bytes,
+                stream_node_max_entries: settings.stream_node_max_entries,
                 seed,
             },
             memory_max: usize::try_from(settings.max_memory).unwrap_or(usize::MAX),
             eviction: match settings.max_memory_policy {
                 EvictionPolicy::Noeviction => Eviction::NoEviction,
+                EvictionPolicy::AllkeysLfu => Eviction::AllKeysLfu,
                 EvictionPolicy::AllkeysLru => Eviction::AllKeysLru,
                 EvictionPolicy::AllkeysRandom => Eviction::AllKeysRandom,
+                EvictionPolicy::VolatileLfu => Eviction::VolatileLfu,
                 EvictionPolicy::VolatileLru => Eviction::VolatileLru,
                 EvictionPolicy::VolatileRandom => Eviction::VolatileRandom,
                 EvictionPolicy::VolatileTtl => Eviction::VolatileTtl,
             },
             eviction_samples: settings.max_memory_samples as usize,
+            lfu: LfuSettings { log_factor: settings.lfu_log_factor, decay_minutes: settings.lfu_decay_time },
             sizes: Default::default(),
         }));
         let clients_max = usize::try_from(settings.max_memory_clients).ok().filter(|max| *max > 0);

@@ -173,7 +173,7 @@ impl Book {
         let Some(expiry) = expiry else { return };
         let is_allowed = match limit.map(|limit| limit.policy) {
             None | Some(Eviction::NoEviction) => false,
-            Some(Eviction::AllKeysLru | Eviction::AllKeysRandom) => true,
+            Some(Eviction::AllKeysLfu | Eviction::AllKeysLru | Eviction::AllKeysRandom) => true,
             Some(_) => expiry.is_some(),
         };
         if !is_allowed {

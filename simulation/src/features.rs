@@ -138,8 +138,10 @@ impl Extras {
     fn limit(&mut self) -> Limit {
         let policies = [
             Eviction::NoEviction,
+            Eviction::AllKeysLfu,
             Eviction::AllKeysLru,
             Eviction::AllKeysRandom,
+            Eviction::VolatileLfu,
             Eviction::VolatileLru,
             Eviction::VolatileRandom,
             Eviction::VolatileTtl,

@@ -33,7 +33,7 @@ pub fn refuse(disk: &Disk, book: &Mutex<Book>, at: usize, limit: Option<Limit>) 
     let droppable = match limit.map(|limit| limit.policy) {
         None => usize::MAX,
         Some(Eviction::NoEviction) => 0,
-        Some(Eviction::AllKeysLru | Eviction::AllKeysRandom) => book.live(at).keys.len(),
+        Some(Eviction::AllKeysLfu | Eviction::AllKeysLru | Eviction::AllKeysRandom) => book.live(at).keys.len(),
         Some(_) => book.live(at).keys.values().filter(|entry| entry.expiry.is_some()).count(),
     };
     if book.is_open && droppable > DROPPABLE_MAX {

@@ -18,7 +18,7 @@
 use std::array;
 
 pub const REGISTERS: usize = 1 << INDEX_BITS;
-/// Longer sparse forms become dense: Redis's default for `hll-sparse-max-bytes`.
+/// Most bytes of a sparse form: Redis's default for `hll-sparse-max-bytes`.
 pub const SPARSE_BYTES_MAX: usize = 3000;
 
 const INDEX_BITS: u32 = 14;
@@ -74,15 +74,19 @@ pub fn check(bytes: &[u8]) -> Result<(), Corrupted> {
     if is_dense(bytes) { Ok(()) } else { each_run(bytes, |_, _, _| {}) }
 }
 
-/// Adds an element to one that [`check`] has passed; whether a register rose.
-pub fn add(bytes: &mut Vec<u8>, element: &[u8]) -> bool {
+/// Adds an element to one that [`check`] has passed; whether a register rose. A sparse form that would have more than
+/// `sparse_max` bytes becomes dense.
+pub fn add(bytes: &mut Vec<u8>, element: &[u8], sparse_max: usize) -> bool {
     let (index, rank) = place(element);
-    raise(bytes, index, rank)
+    raise(bytes, index, rank, sparse_max)
 }
 
 /// Raises a register of one that [`check`] has passed to `rank`, if it is lower; whether it was.
-pub fn raise(bytes: &mut Vec<u8>, index: usize, rank: u8) -> bool {
-    let raised = if is_dense(bytes) { raise_dense(bytes, index, rank) } else { raise_sparse(bytes, index, rank) };
+pub fn raise(bytes: &mut Vec<u8>, index: usize, rank: u8, sparse_max: usize) -> bool {
+    let raised = match is_dense(bytes) {
+        true => raise_dense(bytes, index, rank),
+        false => raise_sparse(bytes, index, rank, sparse_max),
+    };
     if raised {
         mark_stale(bytes);
     }
@@ -346,7 +350,7 @@ fn values(value: u8, len: usize) -> u8 {
 /// The opcode that covers the register is replaced by up to three: the registers before it, the register itself, the
 /// registers after it. Then runs around are joined. A sparse form that becomes too long, or needs too high a rank,
 /// becomes dense.
-fn raise_sparse(bytes: &mut Vec<u8>, index: usize, rank: u8) -> bool {
+fn raise_sparse(bytes: &mut Vec<u8>, index: usize, rank: u8, sparse_max: usize) -> bool {
     if rank > VALUE_MAX {
         make_dense(bytes);
         return raise_dense(bytes, index, rank);
@@ -375,7 +379,7 @@ fn raise_sparse(bytes: &mut Vec<u8>, index: usize, rank: u8) -> bool {
         push_values(&mut parts, rank, 1);
         push_zeros(&mut parts, right);
     }
-    if parts.len() > size && bytes.len() + parts.len() - size > SPARSE_BYTES_MAX {
+    if parts.len() > size && bytes.len() + parts.len() - size > sparse_max {
         make_dense(bytes);
         return raise_dense(bytes, index, rank);
     }
@@ -410,9 +414,9 @@ mod tests {
         // The bytes that Redis makes of `PFADD h a b c`.
         let mut bytes = empty();
         for element in ["a", "b", "c"] {
-            assert!(add(&mut bytes, element.as_bytes()));
+            assert!(add(&mut bytes, element.as_bytes(), SPARSE_BYTES_MAX));
         }
-        assert!(!add(&mut bytes, b"b"));
+        assert!(!add(&mut bytes, b"b", SPARSE_BYTES_MAX));
         assert_eq!(Registers::of(&bytes).map(|registers| registers.count()), Ok(3));
         assert_eq!(describe_sparse(&bytes).unwrap(), DESCRIBED);
     }
@@ -429,8 +433,8 @@ mod tests {
             let (index, rank) = place(element.as_bytes());
             let rises = rank > reference[index];
             reference[index] = reference[index].max(rank);
-            assert_eq!(add(&mut sparse, element.as_bytes()), rises);
-            assert_eq!(add(&mut dense, element.as_bytes()), rises);
+            assert_eq!(add(&mut sparse, element.as_bytes(), SPARSE_BYTES_MAX), rises);
+            assert_eq!(add(&mut dense, element.as_bytes(), SPARSE_BYTES_MAX), rises);
             if number.is_multiple_of(97) {
                 assert_eq!(check(&sparse), Ok(()));
                 assert_eq!(Registers::of(&sparse).unwrap().as_slice(), reference);
@@ -441,6 +445,18 @@ mod tests {
         assert!(is_dense(&sparse));
         let count = Registers::of(&sparse).unwrap().count();
         assert!(count.abs_diff(40_000) < 1_000, "{count}");
+    }
+
+    #[test]
+    fn a_sparse_form_stays_within_its_limit() {
+        for sparse_max in [0, 30, 500] {
+            let mut bytes = empty();
+            for number in 0..1000u32 {
+                add(&mut bytes, &number.to_le_bytes(), sparse_max);
+                assert!(is_dense(&bytes) || bytes.len() <= sparse_max.max(empty().len()), "{sparse_max}");
+            }
+            assert!(is_dense(&bytes), "{sparse_max}");
+        }
     }
 
     #[test]

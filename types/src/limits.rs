@@ -1,5 +1,8 @@
 //! Limits up to which collections stay packed.
 
+use crate::hyperloglog::SPARSE_BYTES_MAX;
+use crate::stream::{NODE_BYTES_MAX, NODE_ENTRIES_MAX};
+
 /// Limits up to which collections stay packed (Redis's settings of the same names), and the seed that places the
 /// elements of large ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +16,12 @@ pub struct Limits {
     pub set_max_listpack_value: usize,
     pub zset_max_listpack_entries: usize,
     pub zset_max_listpack_value: usize,
+    /// Bytes that a sparse HyperLogLog may have without its header; at most [`crate::hyperloglog::SPARSE_BYTES_MAX`].
+    pub hll_sparse_max_bytes: usize,
+    /// Bytes and entries of a stream's node; at most [`crate::stream::NODE_BYTES_MAX`] and
+    /// [`crate::stream::NODE_ENTRIES_MAX`].
+    pub stream_node_max_bytes: usize,
+    pub stream_node_max_entries: usize,
     pub seed: u64,
 }
 
@@ -27,6 +36,9 @@ impl Limits {
         set_max_listpack_value: 64,
         zset_max_listpack_entries: 128,
         zset_max_listpack_value: 64,
+        hll_sparse_max_bytes: SPARSE_BYTES_MAX,
+        stream_node_max_bytes: NODE_BYTES_MAX,
+        stream_node_max_entries: NODE_ENTRIES_MAX,
         seed: 0,
     };
 }

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Parameter, number};
+use dormouse_storage::log::Window;
+
+use super::{Parameter, Settings, number};
 
 /// Values that were set, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +52,31 @@ macro_rules! count {
     };
 }
 
+/// The moments of Redis's snapshots: pairs of seconds and changes. While a database writes a log, it keeps more than any
+/// snapshot would. Without one, its checkpoints have an interval of their own.
+fn save_points(settings: &mut Settings, text: &str) -> Result<(), String> {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let is_pair = |pair: &[&str]| {
+        matches!(pair, [seconds, changes]
+            if number::<i64>(seconds, 1..=i64::MAX).is_ok() && number::<i64>(changes, 0..=i64::from(i32::MAX)).is_ok())
+    };
+    if !words.chunks(2).all(is_pair) {
+        return Err("Invalid save parameters".to_string());
+    }
+    if !words.is_empty() && settings.database.loss_window == Window::None {
+        return Err("argument must be '' without a loss window: see checkpoint-every and loss-window".to_string());
+    }
+    settings.database.hints.0.insert("save", words.join(" "));
+    Ok(())
+}
+
+fn shown_save_points(settings: &Settings) -> String {
+    match settings.database.loss_window {
+        Window::None => String::new(),
+        _ => settings.database.hints.get("save", ""),
+    }
+}
+
 pub(super) const HINTS: &[Parameter] = &[
     count!("active-expire-effort", "1", 1..=10),
     switch!("activedefrag", "no"),
@@ -65,12 +92,11 @@ pub(super) const HINTS: &[Parameter] = &[
     switch!("lazyfree-lazy-server-del", "no"),
     switch!("lazyfree-lazy-user-del", "no"),
     switch!("lazyfree-lazy-user-flush", "no"),
-    count!("lfu-decay-time", "1", 0..=i32::MAX as i64),
-    count!("lfu-log-factor", "10", 0..=i32::MAX as i64),
     count!("list-compress-depth", "0", 0..=i32::MAX as i64),
     count!("maxmemory-eviction-tenacity", "10", 0..=100),
     switch!("no-appendfsync-on-rewrite", "no"),
     switch!("rdb-save-incremental-fsync", "yes"),
     switch!("rdbcompression", "yes"),
+    Parameter::database("save", shown_save_points, save_points),
     count!("tcp-keepalive", "300", 0..=i32::MAX as i64),
 ];

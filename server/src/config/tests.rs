@@ -58,6 +58,9 @@ fn names_are_unique_and_defaults_are_redis_s() {
         ("set-max-intset-entries", "512"),
         ("set-max-listpack-entries", "128"),
         ("set-max-listpack-value", "64"),
+        ("hll-sparse-max-bytes", "3000"),
+        ("stream-node-max-bytes", "4096"),
+        ("stream-node-max-entries", "100"),
         ("zset-max-listpack-entries", "128"),
         ("zset-max-listpack-value", "64"),
         ("latency-monitor-threshold", "0"),
@@ -107,6 +110,9 @@ fn set_changes_what_get_shows() {
         ("MaxMemory 1k", "maxmemory", "1000"),
         ("maxmemory-policy ALLKEYS-LRU", "maxmemory-policy", "allkeys-lru"),
         ("maxmemory-samples 64", "maxmemory-samples", "64"),
+        ("maxmemory-policy volatile-lfu", "maxmemory-policy", "volatile-lfu"),
+        ("lfu-log-factor 3", "lfu-log-factor", "3"),
+        ("lfu-decay-time 0", "lfu-decay-time", "0"),
         ("sleep-after never", "sleep-after", "never"),
         ("sleep-after 90s", "sleep-after", "1m30s"),
         ("checkpoint-every 5s", "checkpoint-every", "5s"),
@@ -138,6 +144,10 @@ fn set_changes_what_get_shows() {
         ("loss-window 0", "appendfsync", "always"),
         ("loss-window 250ms", "loss-window", "250ms"),
         ("save ", "save", ""),
+        ("save 3600,1,,300,100", "save", "3600 1 300 100"),
+        ("save 900,1 loss-window none", "save", ""),
+        ("databases 16 port 6379 dir /data", "port", "6379"),
+        ("proto-max-bulk-len 512mb", "proto-max-bulk-len", "536870912"),
         ("timeout 1 hash-max-ziplist-entries 5 hash-max-listpack-entries 6", "hash-max-listpack-entries", "6"),
     ] {
         let mut settings = settings();
@@ -169,7 +179,7 @@ fn errors_are_redis_s_and_change_nothing() {
             "maxmemory-policy lru",
             failed(
                 "maxmemory-policy",
-                "argument(s) must be one of the following: allkeys-lru, allkeys-random, noeviction, volatile-lru, volatile-random, volatile-ttl",
+                "argument(s) must be one of the following: allkeys-lfu, allkeys-lru, allkeys-random, noeviction, volatile-lfu, volatile-lru, volatile-random, volatile-ttl",
             ),
         ),
         (
@@ -191,6 +201,18 @@ fn errors_are_redis_s_and_change_nothing() {
         ),
         ("active-expire-effort 11", failed("active-expire-effort", "argument must be between 1 and 10 inclusive")),
         ("activedefrag maybe", failed("activedefrag", "argument must be 'yes' or 'no'")),
+        ("save 900", failed("save", "Invalid save parameters")),
+        ("save 0,1", failed("save", "Invalid save parameters")),
+        (
+            "loss-window none save 900,1",
+            failed("save", "argument must be '' without a loss window: see checkpoint-every and loss-window"),
+        ),
+        ("maxmemory-clients 101%", failed("maxmemory-clients", "percentage argument must be less or equal to 100")),
+        ("maxmemory-clients 5%", failed("maxmemory-clients", "argument must be a memory value")),
+        (
+            "proto-max-bulk-len 1mb",
+            failed("proto-max-bulk-len", "argument must be '536870912': this server supports no other value"),
+        ),
         ("sleep-after 0", failed("sleep-after", "must be longer than zero (to switch it off, write `never`)")),
     ] {
         let (before, mut settings) = (settings(), settings());
@@ -265,6 +287,9 @@ fn every_number_is_bounded() {
         ("set-max-listpack-value", 4096),
         ("zset-max-listpack-entries", 4096),
         ("zset-max-listpack-value", 4096),
+        ("hll-sparse-max-bytes", 3000),
+        ("stream-node-max-bytes", 4096),
+        ("stream-node-max-entries", 100),
         ("slowlog-max-len", 10_000),
         ("timeout", i64::from(i32::MAX)),
     ] {
@@ -283,6 +308,8 @@ fn a_tenant_is_not_told_where_data_lies() {
     let settings = settings();
     for name in ["dir", "store", "bind", "unixsocket", "unixsocketperm"] {
         assert!(get(&settings, &[name.as_bytes()], Access::Database).is_empty(), "{name}");
+        let guess = format!("{name} {}", value(&settings, name));
+        assert!(config_set(&mut settings.clone(), &guess, Access::Database).contains("immutable"), "{name}");
         assert_eq!(get(&settings, &[name.as_bytes()], Access::Node).len(), 1, "{name}");
     }
     let of_tenant = get(&settings, &[b"*"], Access::Database).len();

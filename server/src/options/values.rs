@@ -195,10 +195,14 @@ pub enum EvictionPolicy {
     /// Refuse the write
     #[default]
     Noeviction,
+    /// Remove keys that are used seldom
+    AllkeysLfu,
     /// Remove keys that have not been used for long
     AllkeysLru,
     /// Remove any keys
     AllkeysRandom,
+    /// Remove keys with an expiry that are used seldom
+    VolatileLfu,
     /// Remove keys with an expiry that have not been used for long
     VolatileLru,
     /// Remove any keys with an expiry
@@ -208,10 +212,12 @@ pub enum EvictionPolicy {
 }
 
 impl EvictionPolicy {
-    pub const ALL: [EvictionPolicy; 6] = [
+    pub const ALL: [EvictionPolicy; 8] = [
+        EvictionPolicy::AllkeysLfu,
         EvictionPolicy::AllkeysLru,
         EvictionPolicy::AllkeysRandom,
         EvictionPolicy::Noeviction,
+        EvictionPolicy::VolatileLfu,
         EvictionPolicy::VolatileLru,
         EvictionPolicy::VolatileRandom,
         EvictionPolicy::VolatileTtl,
@@ -221,8 +227,10 @@ impl EvictionPolicy {
     pub fn name(self) -> &'static str {
         match self {
             EvictionPolicy::Noeviction => "noeviction",
+            EvictionPolicy::AllkeysLfu => "allkeys-lfu",
             EvictionPolicy::AllkeysLru => "allkeys-lru",
             EvictionPolicy::AllkeysRandom => "allkeys-random",
+            EvictionPolicy::VolatileLfu => "volatile-lfu",
             EvictionPolicy::VolatileLru => "volatile-lru",
             EvictionPolicy::VolatileRandom => "volatile-random",
             EvictionPolicy::VolatileTtl => "volatile-ttl",

@@ -109,7 +109,7 @@ fn restore_key(
             db.delete(key);
         }
     } else {
-        db.restore(key, value, expiry, options.idle_s);
+        db.restore(key, value, expiry, (options.idle_s, options.frequency));
     }
     reply.ok();
     Ok(())
@@ -165,7 +165,7 @@ impl<'a> Argument<'a> for Options {
 mod tests {
     use super::super::testing::{Bench, check_effects};
     use super::restored_bytes_max;
-    use crate::keyspace::Limits;
+    use crate::keyspace::{EngineSettings, Eviction, Limits};
 
     /// The payload that `DUMP key` answers, as a bulk string.
     fn payload(bench: &mut Bench, key: &str) -> Vec<u8> {
@@ -326,6 +326,13 @@ mod tests {
         assert_eq!((bench.run("PTTL n"), bench.run("OBJECT IDLETIME n")), ("5000".into(), "100".into()));
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"7000", &good, b"REPLACE", b"FREQ", b"255"]), "OK");
         assert_eq!((bench.run("PTTL n"), bench.run("OBJECT IDLETIME n")), ("7000".into(), "0".into()));
+        let settings = EngineSettings { eviction: Eviction::AllKeysLfu, ..EngineSettings::new(7) };
+        bench.shared.settings.store(settings.into());
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"7000", &good, b"REPLACE", b"FREQ", b"100"]), "OK");
+        assert_eq!(bench.run("OBJECT FREQ n"), "100");
+        assert!(bench.run("OBJECT IDLETIME n").starts_with("(error) ERR An LFU maxmemory policy is selected"));
+        assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"7000", &good, b"REPLACE", b"IDLETIME", b"100"]), "OK");
+        bench.shared.settings.store(EngineSettings::new(7).into());
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"9223372036854775807", &good, b"REPLACE"]), "OK");
         assert_eq!(bench.run("EXISTS n"), "0", "it is beyond the end of time");
         assert_eq!(bench.run_args(&[b"RESTORE", b"n", b"1", &good, b"REPLACE", b"ABSTTL"]), "OK");

@@ -83,8 +83,9 @@ pub(crate) const FAMILY: Family<Run> = Family {
 
 /// `PFADD key [element [element ...]]`
 fn pfadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, elements): (&[u8], Rest<'_>)) -> Result<()> {
+    let sparse_max = db.limits().hll_sparse_max_bytes;
     let changed = change(db, key, |bytes, is_new| {
-        elements.iter().fold(is_new, |changed, element| hyperloglog::add(bytes, element) || changed)
+        elements.iter().fold(is_new, |changed, element| hyperloglog::add(bytes, element, sparse_max) || changed)
     })?;
     reply.integer(i64::from(changed));
     Ok(())
@@ -122,12 +123,13 @@ fn pfmerge(db: &mut Keyspace<'_>, reply: &mut Reply, (destination, sources): (&[
             is_dense |= hyperloglog::is_dense(bytes);
         }
     }
+    let sparse_max = db.limits().hll_sparse_max_bytes;
     change(db, destination, |bytes, _| {
         if is_dense {
             hyperloglog::make_dense(bytes);
         }
         for (index, rank) in registers.iter() {
-            hyperloglog::raise(bytes, index, rank);
+            hyperloglog::raise(bytes, index, rank, sparse_max);
         }
         hyperloglog::mark_stale(bytes);
         true
@@ -172,7 +174,8 @@ fn pfselftest(_: &mut Keyspace<'_>, reply: &mut Reply, (): ()) -> Result<()> {
     hyperloglog::make_dense(&mut dense);
     for number in 1..=ELEMENTS {
         let element = number.to_le_bytes();
-        if hyperloglog::add(&mut sparse, &element) != hyperloglog::add(&mut dense, &element) {
+        let add = |bytes: &mut Vec<u8>| hyperloglog::add(bytes, &element, hyperloglog::SPARSE_BYTES_MAX);
+        if add(&mut sparse) != add(&mut dense) {
             return Err(Error::text("TESTFAILED dense and sparse registers disagree"));
         }
         if number.is_power_of_two() || number == ELEMENTS {

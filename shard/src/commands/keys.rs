@@ -3,7 +3,6 @@
 use dormouse_protocol::glob::Glob;
 use dormouse_protocol::{Reply, Request};
 use dormouse_storage::shown::INDEXES;
-use dormouse_types::record::access_clock;
 use dormouse_types::record::{Origin, Record, Value};
 
 use crate::commands::args::{Args, Argument, Rest, integer};
@@ -12,6 +11,7 @@ use crate::commands::{
     Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, write_help,
 };
 use crate::error::{Error, Result};
+use crate::keyspace::access::Uses;
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Keyspace, kind_of};
 
@@ -322,20 +322,31 @@ fn refcount(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Resul
 
 /// `OBJECT IDLETIME key`
 fn idletime(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
-    let clock = access_clock(db.now());
-    examine(db, reply, key, |reply, record| {
-        reply.integer(i64::from(clock.wrapping_sub(record.access()) & 0xff_ffff));
-        Ok(())
+    let uses = db.uses();
+    examine(db, reply, key, |reply, record| match uses {
+        Uses::Clock(clock) => {
+            reply.integer(i64::from(clock.wrapping_sub(record.access()) & 0xff_ffff));
+            Ok(())
+        }
+        Uses::Frequency(_) => Err(Error::text(
+            "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between \
+             policies at runtime LRU and LFU data will take some time to adjust.",
+        )),
     })
 }
 
-/// `OBJECT FREQ key`: no eviction policy here counts accesses.
+/// `OBJECT FREQ key`
 fn freq(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
-    examine(db, reply, key, |_, _| {
-        Err(Error::text(
+    let uses = db.uses();
+    examine(db, reply, key, |reply, record| match uses {
+        Uses::Frequency(now) => {
+            reply.integer(i64::from(now.counter(record.access())));
+            Ok(())
+        }
+        Uses::Clock(_) => Err(Error::text(
             "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that when switching \
              between policies at runtime LRU and LFU data will take some time to adjust.",
-        ))
+        )),
     })
 }
 

@@ -1,11 +1,11 @@
-//! Properties of every row: it is complete, it does not contradict itself, and it agrees with Redis 7.2.
+//! Properties of every row: it is complete, and it does not contradict itself. A test of the server compares all rows with
+//! those of other servers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use dormouse_protocol::OwnedRequest;
-use serde_json::Value;
 
-use super::{Category, Command, FAMILIES, Find, Flags, KeySpec, Row, Run};
+use super::{Category, Command, FAMILIES, Find, Flags, KeySpec, Run};
 
 /// Every command and subcommand with its family's category and its name as Redis spells it: `object|encoding`.
 fn rows() -> Vec<(String, Category, &'static Command<Run>)> {
@@ -20,21 +20,6 @@ fn rows() -> Vec<(String, Category, &'static Command<Run>)> {
         }
     }
     rows
-}
-
-/// Redis's table: its `COMMAND` reply, by name.
-fn redis() -> BTreeMap<String, Value> {
-    let table: Vec<Value> =
-        serde_json::from_str(include_str!("../../tests/data/command-table-7.2.json")).expect("the table is JSON");
-    let mut commands = BTreeMap::new();
-    for mut command in table {
-        let subcommands = command.as_object_mut().and_then(|command| command.remove("subcommands"));
-        let subcommands = subcommands.as_ref().and_then(Value::as_array).cloned().unwrap_or_default();
-        for command in subcommands.into_iter().chain([command]) {
-            commands.insert(command["name"].as_str().expect("a name").to_owned(), command);
-        }
-    }
-    commands
 }
 
 #[test]
@@ -152,91 +137,5 @@ fn every_command_is_documented() {
             assert!(!text.is_empty(), "{name} lacks its {what}");
         }
         assert_eq!(row.since.split('.').count(), 3, "{name} is since {:?}", row.since);
-    }
-}
-
-#[test]
-fn every_command_is_as_in_redis() {
-    let redis = redis();
-    let mut checked = 0;
-    for (name, family, command) in rows() {
-        let Some(theirs) = redis.get(&name) else { continue };
-        assert_eq!(ours(&command.row, command.categories(family)), facts(theirs), "{name}");
-        checked += 1;
-    }
-    assert!(checked > 0);
-}
-
-/// The properties by which the two tables are compared. Sets of words are in alphabetical order.
-#[derive(Debug, PartialEq)]
-struct Facts {
-    arity: i64,
-    flags: BTreeSet<String>,
-    key_range: (i64, i64, i64),
-    categories: BTreeSet<String>,
-    tips: Vec<String>,
-    keys: Vec<(BTreeSet<String>, String, String)>,
-}
-
-fn ours(row: &Row, categories: Category) -> Facts {
-    let words = |names: &mut dyn Iterator<Item = &'static str>| names.map(str::to_owned).collect();
-    let keys = row.keys.iter().map(|spec| {
-        let place = match spec.find {
-            Find::Range { first, last, step } => format!("{first}: range {last} {step}"),
-            Find::Counted { at } => format!("{at}: keynum 0 1 1"),
-            Find::After { word, from } => format!("{word} from {from}: range 0 1"),
-            Find::Streams { from } => format!("STREAMS from {from}: range -1 1"),
-            Find::Store | Find::Unknown => "unknown".to_owned(),
-        };
-        (words(&mut spec.access.names()), spec.notes.to_owned(), place)
-    });
-    Facts {
-        arity: i64::from(row.arity.0),
-        flags: words(&mut row.flags_derived().names()),
-        key_range: row.key_range(),
-        categories: words(&mut categories.names()),
-        tips: row.tips.iter().map(|tip| (*tip).to_owned()).collect(),
-        keys: keys.collect(),
-    }
-}
-
-fn facts(command: &Value) -> Facts {
-    let number = |value: &Value| value.as_i64().expect("a number");
-    let keys = command["key_specs"].as_array().expect("an array").iter().map(|spec| {
-        let find = &spec["find_keys"]["spec"];
-        let place = match spec["find_keys"]["type"].as_str() {
-            Some("range") => format!("range {} {}", find["lastkey"], find["keystep"]),
-            Some("keynum") => format!("keynum {} {} {}", find["keynumidx"], find["firstkey"], find["keystep"]),
-            other => other.expect("a word").to_owned(),
-        };
-        let begin = &spec["begin_search"]["spec"];
-        let place = match (begin["index"].as_i64(), begin["keyword"].as_str()) {
-            (Some(index), _) => format!("{index}: {place}"),
-            (None, Some(word)) => format!("{word} from {}: {place}", begin["startfrom"]),
-            (None, None) => place,
-        };
-        (words(&spec["flags"]), spec["notes"].as_str().unwrap_or_default().to_owned(), place)
-    });
-    Facts {
-        arity: number(&command["arity"]),
-        flags: words(&command["flags"]),
-        key_range: (number(&command["first_key"]), number(&command["last_key"]), number(&command["key_step"])),
-        categories: words(&command["acl_categories"]),
-        tips: words_in_order(&command["tips"]),
-        keys: keys.collect(),
-    }
-}
-
-fn words(value: &Value) -> BTreeSet<String> {
-    words_in_order(value).into_iter().collect()
-}
-
-/// The words of a list; the recording has some sets of an even number of words as maps.
-fn words_in_order(value: &Value) -> Vec<String> {
-    let word = |value: &Value| value.as_str().expect("a word").to_owned();
-    match value {
-        Value::Array(words) => words.iter().map(word).collect(),
-        Value::Object(pairs) => pairs.iter().flat_map(|(key, value)| [key.clone(), word(value)]).collect(),
-        other => panic!("{other} are no words"),
     }
 }

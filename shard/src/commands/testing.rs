@@ -1,6 +1,7 @@
 //! Commands are tested as commands: tables of command and reply over one keyspace whose clock stands still.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use dormouse_protocol::{OwnedRequest, Reply, Response, Version};
 use dormouse_storage::shown::{INDEXES, first_ids};
@@ -11,7 +12,7 @@ use dormouse_types::segment::SLOTS;
 use super::{call, find, replay};
 use crate::error::Error;
 use crate::keyspace::testing::TestLog;
-use crate::keyspace::{Contents, Keyspace, Shared};
+use crate::keyspace::{Contents, EngineSettings, Keyspace, Limits, Shared};
 
 /// One shard with one database, a held clock and a fixed seed.
 pub(crate) struct Bench {
@@ -28,6 +29,13 @@ impl Bench {
         let shared = Shared::new("test", 7);
         let contents = Contents::empty(0, SLOTS, shared.placement, first_ids());
         Self { contents, shared, select: 0, now_ms: 1_700_000_000_000, version: Version::Resp2, seed: 1 }
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(limits: Limits) -> Self {
+        let bench = Self::new();
+        bench.shared.settings.store(Arc::new(EngineSettings { limits, ..EngineSettings::new(7) }));
+        bench
     }
 
     /// Runs a command given as a line: words between spaces, or in double quotes with `\xHH`, `\n`, `\"` and `\\`.
@@ -130,7 +138,11 @@ fn check_with(version: Version, table: &[(&str, &str)]) {
 /// Runs the commands and checks that replaying their effects onto nothing yields the same data. The effects are
 /// replayed key by key, as segments are: an effect that needed another key would show.
 pub(crate) fn check_effects(commands: &[Vec<Vec<u8>>]) {
-    let mut bench = Bench::new();
+    check_effects_of(Bench::new(), commands);
+}
+
+/// The same with a bench whose settings differ from those under which the effects are replayed.
+pub(crate) fn check_effects_of(mut bench: Bench, commands: &[Vec<Vec<u8>>]) {
     let log = TestLog::of(&mut bench.shared);
     for command in commands {
         let args: Vec<&[u8]> = command.iter().map(Vec::as_slice).collect();

@@ -142,10 +142,10 @@ impl Keyspace<'_> {
         change: &mut Option<F>,
     ) -> Result<Option<R>> {
         self.reads_collections(true);
-        let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
+        let (select, uses, placement) = (self.select, self.uses, self.shared.placement);
         let Some(at) = self.ready(position, key) else { return Ok(None) };
         let Some(index) = self.shards[at].index_mut(select) else { return Ok(None) };
-        let limits = &self.settings.limits;
+        let (limits, random) = (&self.settings.limits, &mut self.random);
         let outcome = index.update(position, key, &placement, |record| {
             let Some(collection) = record.object_mut().and_then(T::as_object_mut) else {
                 return (false, Err(Error::WrongType));
@@ -153,7 +153,7 @@ impl Keyspace<'_> {
             let change = change.take().expect("a record is updated once");
             let (changed, result) = change(collection, limits).split();
             let empty = collection.is_empty() && !T::MAY_BE_EMPTY;
-            record.set_access(clock);
+            record.set_access(uses.next(record.access(), || random.u64(..)));
             (changed, Ok((changed, empty, result)))
         });
         let Some(outcome) = outcome else { return Ok(None) };

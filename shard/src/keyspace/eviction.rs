@@ -21,10 +21,11 @@ use dormouse_protocol::Request;
 use dormouse_storage::log::Lsn;
 use dormouse_storage::shown::INDEXES;
 use dormouse_storage::{effect, log};
-use dormouse_types::record::{Entry, Record, access_clock, size_class};
+use dormouse_types::record::{Entry, Record, size_class};
 use dormouse_types::segment::{Placement, SlotPlacement};
 use fastrand::Rng;
 
+use super::access::Uses;
 use super::changes::KeyEvent;
 use super::graveyard::{Dead, Parked, takes_long_to_free};
 use super::index::{Index, place_at};
@@ -288,14 +289,14 @@ impl Index {
         wanted: usize,
         placement: &SlotPlacement,
     ) -> Vec<(u64, Box<[u8]>)> {
-        let (policy, clock) = (settings.eviction, access_clock(now_ms));
+        let (policy, uses) = (settings.eviction, Uses::new(settings, now_ms));
         let Some(at) = self.place_to_look_at(policy, random) else { return Vec::new() };
         let Some(segment) = place_at(&self.places, at).segment() else { return Vec::new() };
         // A parked record frees no memory.
         let may_go =
             |record: &&Record| (!policy.is_volatile() || record.expiry().is_some()) && !parked.wants_record(record);
         let seen = segment.from_random(random()).filter(may_go).take(settings.eviction_samples * SEEN_EACH);
-        let mut seen: Vec<(u64, &Record)> = seen.map(|record| (policy.dislike(record, clock), record)).collect();
+        let mut seen: Vec<(u64, &Record)> = seen.map(|record| (policy.dislike(record, uses), record)).collect();
         let most = seen.len().div_ceil(DROPPED_ONE_IN);
         if most < seen.len() {
             seen.select_nth_unstable_by_key(most, |(dislike, _)| Reverse(*dislike));
@@ -344,15 +345,21 @@ impl Index {
 impl Eviction {
     /// Whether only keys with an expiry are dropped.
     pub fn is_volatile(self) -> bool {
-        matches!(self, Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl)
+        matches!(self, Self::VolatileLfu | Self::VolatileLru | Self::VolatileRandom | Self::VolatileTtl)
+    }
+
+    /// Whether records count their uses.
+    pub fn is_by_frequency(self) -> bool {
+        matches!(self, Self::AllKeysLfu | Self::VolatileLfu)
     }
 
     /// The policy's dislike of a record: the one with the most goes first.
-    fn dislike(self, record: &Record, clock: u32) -> u64 {
-        match self {
-            Self::NoEviction | Self::AllKeysRandom | Self::VolatileRandom => 0,
-            Self::AllKeysLru | Self::VolatileLru => u64::from(clock.wrapping_sub(record.access()) & 0xff_ffff),
-            Self::VolatileTtl => u64::MAX - record.expiry().unwrap_or(u64::MAX),
+    fn dislike(self, record: &Record, uses: Uses) -> u64 {
+        match (self, uses) {
+            (Self::NoEviction | Self::AllKeysRandom | Self::VolatileRandom, _) => 0,
+            (Self::VolatileTtl, _) => u64::MAX - record.expiry().unwrap_or(u64::MAX),
+            (_, Uses::Clock(clock)) => u64::from(clock.wrapping_sub(record.access()) & 0xff_ffff),
+            (_, Uses::Frequency(now)) => u64::from(u8::MAX - now.counter(record.access())),
         }
     }
 }

@@ -15,6 +15,7 @@
 //!   loads the place and runs the command again. Commands with named keys are checked before they run, so that a fault
 //!   can only come from one that has not changed anything.
 
+pub mod access;
 pub mod changes;
 mod collections;
 pub mod contents;
@@ -47,7 +48,7 @@ use dormouse_storage::codec::value::pieces;
 use dormouse_storage::effect;
 use dormouse_storage::log::{self, Lsn};
 use dormouse_types::Object;
-use dormouse_types::record::{Entry, Record, Value, access_clock};
+use dormouse_types::record::{Entry, Record, Value};
 use dormouse_types::segment::Placement;
 use fastrand::Rng;
 use smallvec::SmallVec;
@@ -59,13 +60,14 @@ pub use graveyard::{Dead, Graveyard};
 pub use index::Index;
 pub use keys::Taken;
 pub use recording::Left;
-pub use settings::{EngineSettings, Eviction, Shared};
+pub use settings::{EngineSettings, Eviction, LfuSettings, Shared};
 pub use text::{Text, kind_of};
 pub use waiting::{Asked, Offer, ReadyKey, Wait};
 
 pub use dormouse_storage::shown::{ALL_INDEXES, INDEXES, Shown};
 pub use dormouse_types::Limits;
 
+use self::access::Uses;
 use self::changes::KeyEvent;
 use self::index::prefix;
 use self::recording::Recording;
@@ -103,8 +105,8 @@ pub struct Keyspace<'a> {
     sees_expired: bool,
     now_ms: u64,
     random: Rng,
-    /// The access clock of records read or written now, 24 bits: seconds.
-    clock: u32,
+    /// What is noted in records that are read or written now.
+    uses: Uses,
     recording: Recording,
     /// The effects of the commands so far, as items of the log.
     items: Vec<u8>,
@@ -142,16 +144,17 @@ impl<'a> Keyspace<'a> {
         now_ms: u64,
         seed: u64,
     ) -> Self {
+        let settings = shared.settings.load_full();
         Self {
             shards: shards.into_iter().collect(),
             shared,
-            settings: shared.settings.load_full(),
+            uses: Uses::new(&settings, now_ms),
+            settings,
             select,
             followed: shared.followed.load(Ordering::Relaxed),
             sees_expired: true,
             now_ms,
             random: Rng::with_seed(seed),
-            clock: access_clock(now_ms),
             recording: Recording::Off,
             items: Vec::new(),
             awaited: 0,
@@ -191,6 +194,11 @@ impl<'a> Keyspace<'a> {
 
     pub fn limits(&self) -> &Limits {
         &self.settings.limits
+    }
+
+    /// What is noted in records that are used now.
+    pub fn uses(&self) -> Uses {
+        self.uses
     }
 
     pub fn settings(&self) -> &EngineSettings {
@@ -321,7 +329,7 @@ impl<'a> Keyspace<'a> {
 
     fn read_record(&mut self, key: &[u8]) -> Option<&Record> {
         let position = self.position(key);
-        let (clock, keep, select) = (self.clock, self.keep_access, self.select);
+        let (uses, keep, select) = (self.uses, self.keep_access, self.select);
         let found = match self.ready(position, key) {
             Some(at) => self.shards[at].index_mut(select).and_then(|index| index.get_mut(position, key)),
             None => None,
@@ -331,8 +339,11 @@ impl<'a> Keyspace<'a> {
             return None;
         };
         self.hits += 1;
-        if !keep && record.access() != clock {
-            record.set_access(clock);
+        if !keep {
+            let next = uses.next(record.access(), || self.random.u64(..));
+            if record.access() != next {
+                record.set_access(next);
+            }
         }
         Some(record)
     }
@@ -403,16 +414,24 @@ impl<'a> Keyspace<'a> {
 
     pub(crate) fn replace(&mut self, key: &[u8], record: Record) {
         let (position, select, placement) = (self.position(key), self.select, self.shared.placement);
+        let mut access = self.uses.first();
         if let Some(at) = self.ready(position, key) {
             let old = self.shards[at].index_mut(select).and_then(|index| index.remove(position, key, true, &placement));
+            if let Some(old) = &old {
+                access = self.uses.next(old.access(), || self.random.u64(..));
+            }
             self.bury(old);
         }
-        self.add(position, record);
+        self.add_used(position, record, access);
     }
 
-    fn add(&mut self, position: u64, mut record: Record) {
+    fn add(&mut self, position: u64, record: Record) {
+        self.add_used(position, record, self.uses.first());
+    }
+
+    fn add_used(&mut self, position: u64, mut record: Record, access: u32) {
         let (select, placement) = (self.select, self.shared.placement);
-        record.set_access(self.clock);
+        record.set_access(access);
         self.changed(self.event, record.key());
         if self.recording == Recording::ByKey {
             let keyspace = self.shard(position).ids[usize::from(select)];

@@ -146,6 +146,14 @@ impl Keyspace<'_> {
         }
     }
 
+    /// Records an effect that replaces the command itself, for a command that changed `key` and is its own effect otherwise.
+    pub fn effect_instead<'a>(&mut self, key: &[u8], args: impl ExactSizeIterator<Item = &'a [u8]>) {
+        if self.is_to_record() {
+            self.record(key, |body| effect::command(body, args));
+            self.recording = Recording::Off;
+        }
+    }
+
     /// Records the value that `key` has now as the effect: for a change by `update` in a command that records by key.
     pub fn effect_value(&mut self, key: &[u8]) {
         if self.records_by_key() {

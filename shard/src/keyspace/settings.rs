@@ -26,11 +26,27 @@ use crate::memory::{MEMORY, Memory};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eviction {
     NoEviction,
+    AllKeysLfu,
     AllKeysLru,
     AllKeysRandom,
+    VolatileLfu,
     VolatileLru,
     VolatileRandom,
     VolatileTtl,
+}
+
+/// How the counters of policies by frequency move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LfuSettings {
+    /// The higher, the more uses raise a counter by one.
+    pub log_factor: u32,
+    /// Minutes without a use after which a counter falls by one; 0: it never falls.
+    pub decay_minutes: u32,
+}
+
+impl LfuSettings {
+    /// Redis's defaults.
+    pub const REDIS: Self = Self { log_factor: 10, decay_minutes: 1 };
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +56,7 @@ pub struct EngineSettings {
     pub memory_max: usize,
     pub eviction: Eviction,
     pub eviction_samples: usize,
+    pub lfu: LfuSettings,
     /// How checkpoints write large values.
     pub sizes: Sizes,
 }
@@ -51,6 +68,7 @@ impl EngineSettings {
             memory_max: 0,
             eviction: Eviction::NoEviction,
             eviction_samples: 5,
+            lfu: LfuSettings::REDIS,
             sizes: Sizes::DEFAULT,
         }
     }

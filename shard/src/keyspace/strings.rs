@@ -100,10 +100,11 @@ impl Keyspace<'_> {
         change: impl FnOnce(&mut Record) -> (bool, R),
     ) -> Option<R> {
         self.reads_collections(false);
-        let (select, clock, placement) = (self.select, self.clock, self.shared.placement);
+        let (select, uses, placement) = (self.select, self.uses, self.shared.placement);
         let at = self.ready(position, key)?;
+        let random = &mut self.random;
         self.shards[at].index_mut(select)?.update(position, key, &placement, |record| {
-            record.set_access(clock);
+            record.set_access(uses.next(record.access(), || random.u64(..)));
             change(record)
         })
     }

@@ -7,12 +7,13 @@ use super::moment::Moment;
 use super::node::{Node, Placed, Shape, StreamEntry, nodes_bytes};
 use super::{StreamId, Trim, Until};
 use crate::listpack::ListpackRef;
-use crate::{Malformed, heap};
+use crate::{Limits, Malformed, heap};
 
-/// A node takes no more entries when it has this many, deleted ones too, or when it would have so many bytes: Redis's
-/// `stream-node-max-entries` and `stream-node-max-bytes`.
+/// The most that a node may take, whatever the limits of the database say: it takes no more entries when it has this many,
+/// deleted ones too, or when it would have so many bytes. Redis's defaults for `stream-node-max-entries` and
+/// `stream-node-max-bytes`.
 pub const NODE_ENTRIES_MAX: usize = 100;
-const NODE_BYTES_MAX: usize = 4096;
+pub const NODE_BYTES_MAX: usize = 4096;
 
 /// StreamEntries, and what a stream knows of those that it has had.
 #[derive(Debug, Default)]
@@ -82,11 +83,13 @@ impl StreamEntries {
         &mut self,
         id: StreamId,
         pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
+        limits: &Limits,
     ) {
+        let (bytes_max, entries_max) = (limits.stream_node_max_bytes, limits.stream_node_max_entries);
         let bytes: usize = pairs.clone().map(|(field, value)| field.len() + value.len()).sum();
         let has_room = self.nodes.back().is_some_and(|node| {
             let (used, entries) = node.fullness();
-            used.saturating_add(bytes) < NODE_BYTES_MAX && entries < NODE_ENTRIES_MAX
+            used.saturating_add(bytes) < bytes_max && entries < entries_max
         });
         if has_room {
             self.edit(self.nodes.len() - 1, |node| node.push(id, pairs));
@@ -195,8 +198,6 @@ impl StreamEntries {
         if !self.nodes.is_empty() && first <= self.head.last {
             return Err(Malformed("order of stream nodes"));
         }
-        // Nodes of this server have no more entries. They must stay as they are, since approximate trimming is replayed onto
-        // them.
         if node.fullness().1 > NODE_ENTRIES_MAX {
             self.append_all(&node);
         } else {
@@ -214,7 +215,11 @@ impl StreamEntries {
             if !placed.is_deleted {
                 let pairs = placed.entry.fields().map(|(field, value)| (field.to_vec(), value.to_vec()));
                 let pairs: Vec<(Vec<u8>, Vec<u8>)> = pairs.collect();
-                self.append(placed.entry.id, pairs.iter().map(|(field, value)| (&field[..], &value[..])));
+                self.append(
+                    placed.entry.id,
+                    pairs.iter().map(|(field, value)| (&field[..], &value[..])),
+                    &Limits::REDIS,
+                );
             }
             at = placed.after();
         }

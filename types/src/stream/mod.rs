@@ -17,7 +17,7 @@ mod moment;
 mod node;
 
 pub use capture::StreamPart;
-pub use entries::{EntryRange, EntryRangeBack, Head, NODE_ENTRIES_MAX, StreamEntries};
+pub use entries::{EntryRange, EntryRangeBack, Head, NODE_BYTES_MAX, NODE_ENTRIES_MAX, StreamEntries};
 pub use group::{Claim, Claimed, Consumer, Group, Owner, Pending};
 pub use id::StreamId;
 pub use node::{Fields, StreamEntry};
@@ -26,8 +26,8 @@ use std::fmt;
 
 use capture::Capture;
 
-use super::Malformed;
 use super::heap;
+use super::{Limits, Malformed};
 
 #[derive(Clone, Default)]
 pub struct Stream(Box<Body>);
@@ -108,8 +108,13 @@ impl Stream {
     }
 
     /// Appends an entry, whose id must be above the last one.
-    pub fn append<'f>(&mut self, id: StreamId, pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone) {
-        self.0.entries.append(id, pairs);
+    pub fn append<'f>(
+        &mut self,
+        id: StreamId,
+        pairs: impl ExactSizeIterator<Item = (&'f [u8], &'f [u8])> + Clone,
+        limits: &Limits,
+    ) {
+        self.0.entries.append(id, pairs, limits);
     }
 
     /// Deletes the entries with these ids; returns how many existed.

@@ -97,7 +97,7 @@ fn pairs(random: &mut fastrand::Rng) -> Pairs {
 }
 
 fn append(stream: &mut Stream, id: StreamId, pairs: &Pairs) {
-    stream.append(id, pairs.iter().map(|(field, value)| (&field[..], &value[..])));
+    stream.append(id, pairs.iter().map(|(field, value)| (&field[..], &value[..])), &Limits::REDIS);
 }
 
 impl Model {
@@ -333,13 +333,13 @@ fn a_capture_shows_one_moment() {
 fn nodes_are_cut_where_redis_cuts_them() {
     let mut stream = Stream::new();
     for seq in 1..=250 {
-        stream.append(StreamId::new(1, seq), [(&b"a"[..], &b"1"[..])].into_iter());
+        stream.append(StreamId::new(1, seq), [(&b"a"[..], &b"1"[..])].into_iter(), &Limits::REDIS);
     }
     let firsts: Vec<u64> = stream.entries().nodes().map(|(first, _)| first.seq).collect();
     assert_eq!(firsts, [1, 101, 201]);
     let large = vec![b'x'; 3000];
-    stream.append(StreamId::new(1, 251), [(&b"a"[..], &large[..])].into_iter());
-    stream.append(StreamId::new(1, 252), [(&b"a"[..], &large[..])].into_iter());
+    stream.append(StreamId::new(1, 251), [(&b"a"[..], &large[..])].into_iter(), &Limits::REDIS);
+    stream.append(StreamId::new(1, 252), [(&b"a"[..], &large[..])].into_iter(), &Limits::REDIS);
     assert_eq!(stream.entries().nodes().len(), 4);
 }
 
@@ -349,7 +349,7 @@ fn an_entry_of_two_small_fields_takes_little_beside_its_listpack() {
     for n in 0..100_000u64 {
         let value = (n % 100).to_string();
         let pairs = [(&b"a"[..], value.as_bytes()), (&b"b"[..], &b"xy"[..])];
-        stream.append(StreamId::new(1_700_000_000_000 + n, 0), pairs.into_iter());
+        stream.append(StreamId::new(1_700_000_000_000 + n, 0), pairs.into_iter(), &Limits::REDIS);
     }
     let listpacks: usize = stream.entries().nodes().map(|(_, listpack)| heap::allocation(listpack.bytes_len())).sum();
     let beside = (stream.heap_bytes() - listpacks) as f64 / 100_000.0;
@@ -361,7 +361,7 @@ fn malformed_nodes_are_refused() {
     let mut stream = Stream::new();
     for seq in 1..5 {
         let field = format!("field {}", seq / 2);
-        stream.append(StreamId::new(1, seq), [(field.as_bytes(), &b"value"[..])].into_iter());
+        stream.append(StreamId::new(1, seq), [(field.as_bytes(), &b"value"[..])].into_iter(), &Limits::REDIS);
     }
     stream.delete([StreamId::new(1, 2)].into_iter());
     let (first, listpack) = stream.entries().nodes().next().unwrap();
@@ -423,11 +423,11 @@ fn a_node_from_outside_that_is_too_large_is_divided() {
 fn a_node_stays_as_it_is_however_many_bytes_it_has() {
     let mut stream = Stream::new();
     for seq in 1..=50 {
-        stream.append(StreamId::new(1, seq), [(&b"field"[..], &b"value"[..])].into_iter());
+        stream.append(StreamId::new(1, seq), [(&b"field"[..], &b"value"[..])].into_iter(), &Limits::REDIS);
     }
     stream.delete((10..20).map(|seq| StreamId::new(1, seq)));
     // The bytes of fields and values count, and not their overhead.
-    stream.append(StreamId::new(1, 51), vec![(&b""[..], &b""[..]); 50_000].into_iter());
+    stream.append(StreamId::new(1, 51), vec![(&b""[..], &b""[..]); 50_000].into_iter(), &Limits::REDIS);
     assert_eq!(stream.entries().node_count(), 1);
     let mut again = Stream::new();
     stream.entries().nodes().for_each(|(first, node)| again.load_node(first, node.bytes()).unwrap());

@@ -1,3 +1,5 @@
+use dormouse_types::Limits;
+
 use crate::commands::testing::{Bench, check, check_effects};
 
 const WRONGTYPE: &str = "(error) WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -38,6 +40,20 @@ fn elements_are_added_counted_and_merged() {
         ("PFDEBUG FOO none", "(error) ERR The specified key does not exist"),
         ("PFSELFTEST", "OK"),
     ]);
+}
+
+#[test]
+fn a_value_becomes_dense_at_its_limit() {
+    let mut bench = Bench::with_limits(Limits { hll_sparse_max_bytes: 30, seed: 7, ..Limits::REDIS });
+    for (command, reply) in [
+        ("PFADD h a b", "1"),
+        ("PFDEBUG ENCODING h", "sparse"),
+        ("PFADD h c d e", "1"),
+        ("PFDEBUG ENCODING h", "dense"),
+        ("PFCOUNT h", "5"),
+    ] {
+        assert_eq!(bench.run(command), reply, "{command}");
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //!
 //! A stream without entries exists until it is deleted: its groups and its last id stay.
 //!
-//! Commands on one stream are their own effects: the ids and times that they choose follow from the effect's time. A
-//! consumer's attempt to read that finds nothing changes only when the consumer was seen, and is not recorded, as in
+//! Commands on one stream are their own effects: the ids and times that they choose follow from the effect's time. What
+//! approximate trimming removes depends on the borders of nodes, so its effect is an exact trimming to the length that was left.
+//! A consumer's attempt to read that finds nothing changes only when the consumer was seen, and is not recorded, as in
 //! Redis's own log.
 
 mod groups;
@@ -16,11 +17,12 @@ mod tests;
 mod trimming;
 
 use dormouse_protocol::{Reply, Request};
-use dormouse_types::stream::{Head, StreamEntries, Trim, Until};
-use dormouse_types::{Stream, StreamId};
+use dormouse_types::stream::{Head, StreamEntries, Until};
+use dormouse_types::{Limits, Stream, StreamId};
+use smallvec::SmallVec;
 
 use self::ids::{ids, range_end, range_start, strict_id, write_entries, write_id};
-use self::trimming::{AddOptions, TrimOptions};
+use self::trimming::{AddOptions, TrimOptions, TrimRule};
 use crate::commands::args::{Args, Argument, Rest, integer, parse};
 use crate::commands::{
     Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, cost, exactly, run, write_help,
@@ -266,7 +268,8 @@ fn look(stream: &Stream) -> usize {
 }
 
 /// Removing a node costs about as much as looking at two entries.
-fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], trim: Trim) -> usize {
+fn cost_of_trim(db: &Keyspace<'_>, key: &[u8], trim: TrimRule) -> usize {
+    let trim = trim.trim(db.limits());
     let Some(stream) = db.peek_collection::<Stream>(key) else { return 0 };
     let removed = match trim.until {
         Until::Length(kept) => stream.len().saturating_sub(kept),
@@ -295,13 +298,14 @@ fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptio
         return Err(Error::text("ERR The ID specified in XADD must be greater than 0-0"));
     }
     let now = db.now();
-    let mut trimmed = 0;
-    let change = |stream: &mut Stream, _: &_| {
+    let (mut trimmed, mut len) = (0, 0);
+    let change = |stream: &mut Stream, limits: &Limits| {
         let id = new_id(stream.entries(), wanted, now);
         if let Ok(id) = id {
             let pairs = (0..pairs.len() / 2).map(|at| (pairs.at(2 * at), pairs.at(2 * at + 1)));
-            stream.append(id, pairs);
-            trimmed = options.trim.map_or(0, |trim| stream.trim(trim));
+            stream.append(id, pairs, limits);
+            trimmed = options.trim.map_or(0, |rule| stream.trim(rule.trim(limits)));
+            len = stream.len();
         }
         Change::when(id.is_ok(), id)
     };
@@ -309,17 +313,20 @@ fn xadd(db: &mut Keyspace<'_>, reply: &mut Reply, (key, added): (&[u8], AddOptio
         true => db.update_existing(key, change)?,
         false => Some(db.update(key, change)?),
     };
-    match id {
-        Some(id) => {
-            let id = id?;
-            write_id(reply, id);
-            if db.records_by_key() {
-                let id = id.to_string();
-                let words: Vec<&[u8]> = [&b"XADD"[..], key, id.as_bytes()].into_iter().chain(pairs.iter()).collect();
-                db.effect(key, &words);
-            }
-        }
-        None => reply.null(),
+    let Some(id) = id.transpose()? else {
+        reply.null();
+        return Ok(());
+    };
+    write_id(reply, id);
+    if db.records_by_key() {
+        let id = id.to_string();
+        let words: Vec<&[u8]> = [&b"XADD"[..], key, id.as_bytes()].into_iter().chain(pairs.iter()).collect();
+        db.effect(key, &words);
+    } else if options.trim.is_some_and(|rule| rule.is_approximate) {
+        let (len, id) = (len.to_string(), id.to_string());
+        let head = [&b"XADD"[..], key, b"MAXLEN", b"=", len.as_bytes(), id.as_bytes()];
+        let words: SmallVec<[&[u8]; 16]> = head.into_iter().chain(pairs.iter()).collect();
+        db.effect_instead(key, words.into_iter());
     }
     if trimmed > 0 {
         record_trim(db, key);
@@ -421,14 +428,18 @@ fn xdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, words): (&[u8], Rest<'_>
 
 /// `XTRIM key MAXLEN | MINID [= | ~] threshold [LIMIT count]`
 fn xtrim(db: &mut Keyspace<'_>, reply: &mut Reply, (key, TrimOptions(trim)): (&[u8], TrimOptions)) -> Result<()> {
-    let removed = db.update_existing(key, |stream: &mut Stream, _| {
-        let removed = stream.trim(trim);
-        Change::when(removed > 0, removed)
+    let trimmed = db.update_existing(key, |stream: &mut Stream, limits| {
+        let removed = stream.trim(trim.trim(limits));
+        Change::when(removed > 0, (removed, stream.len()))
     })?;
-    if removed.is_some_and(|removed| removed > 0) {
+    let (removed, len) = trimmed.unwrap_or_default();
+    reply.integer(removed as i64);
+    if removed > 0 && db.records_by_key() {
         record_trim(db, key);
+    } else if trim.is_approximate {
+        let len = len.to_string();
+        db.effect_instead(key, [&b"XTRIM"[..], key, b"MAXLEN", b"=", len.as_bytes()].into_iter());
     }
-    reply.integer(removed.unwrap_or(0) as i64);
     Ok(())
 }
 

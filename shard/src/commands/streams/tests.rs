@@ -1,4 +1,6 @@
-use super::super::testing::{Bench, check, check_effects, check_resp3};
+use dormouse_types::Limits;
+
+use super::super::testing::{Bench, check, check_effects, check_effects_of, check_resp3};
 
 const NO_ID: &str = "(error) ERR Invalid stream ID specified as stream command argument";
 
@@ -279,6 +281,53 @@ fn a_stream_is_shown_in_full() {
     assert_eq!(bench.run("COPY s t"), "1");
     let data = bench.data();
     assert_eq!(data[&b"s"[..]], data[&b"t"[..]]);
+}
+
+const SMALL_NODES: Limits = Limits { stream_node_max_entries: 10, seed: 7, ..Limits::REDIS };
+
+#[test]
+fn the_size_of_nodes_bounds_approximate_trimming() {
+    let mut bench = Bench::with_limits(SMALL_NODES);
+    for id in 1..=100 {
+        bench.run(&format!("XADD s {id} f v"));
+    }
+    for (command, reply, len) in [
+        ("XTRIM s MAXLEN ~ 95", "0", "100"),
+        ("XTRIM s MAXLEN ~ 85", "10", "90"),
+        ("XTRIM s MAXLEN ~ 55 LIMIT 25", "20", "70"),
+        ("XADD s MAXLEN ~ 55 LIMIT 9 101 f v", "101-0", "71"),
+        ("XADD s MINID ~ 55 102 f v", "102-0", "52"),
+    ] {
+        assert_eq!(bench.run(command), reply, "{command}");
+        assert_eq!(bench.run("XLEN s"), len, "{command}");
+    }
+    // One trimming removes the entries of at most a hundred nodes.
+    let mut bench = Bench::with_limits(Limits { stream_node_max_entries: 1, ..SMALL_NODES });
+    for id in 1..=102 {
+        bench.run(&format!("XADD s {id} f v"));
+    }
+    assert_eq!(bench.run("XTRIM s MAXLEN ~ 1"), "100");
+}
+
+#[test]
+fn approximate_trimming_replays_with_nodes_of_another_size() {
+    let mut lines: Vec<String> = (1..=100).map(|id| format!("XADD s {id} f v")).collect();
+    lines.extend(
+        [
+            "XTRIM s MAXLEN ~ 85",
+            "XADD s MAXLEN ~ 85 * f v",
+            "XADD s MAXLEN ~ 55 LIMIT 20 * f v",
+            "XADD s MINID ~ 45 * f v",
+            "XTRIM s MINID ~ 58 LIMIT 10",
+            "XADD s NOMKSTREAM MAXLEN ~ 1000 * f v g w",
+            "XADD t MAXLEN ~ 0 7 f v",
+            "XADD t MAXLEN ~ 0 *",
+        ]
+        .map(str::to_string),
+    );
+    let commands: Vec<Vec<Vec<u8>>> =
+        lines.iter().map(|line| line.split(' ').map(|word| word.as_bytes().to_vec()).collect()).collect();
+    check_effects_of(Bench::with_limits(SMALL_NODES), &commands);
 }
 
 #[test]

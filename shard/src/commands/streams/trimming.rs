@@ -1,18 +1,35 @@
 //! `[MAXLEN | MINID [= | ~] threshold] [LIMIT count]`, for `XADD` and `XTRIM`.
 
-use dormouse_types::stream::{NODE_ENTRIES_MAX, Trim, Until};
+use dormouse_types::Limits;
+use dormouse_types::stream::{Trim, Until};
 
 use super::ids::{PartialId, partial_id, strict_id};
 use crate::commands::args::{Args, Argument, Rest, integer};
 use crate::error::{Error, Result};
 
-/// Approximate trimming removes at most so many entries at once, unless a client says otherwise.
-const LIMIT: usize = 100 * NODE_ENTRIES_MAX;
+/// Approximate trimming removes at most the entries of so many nodes at once, unless a client says otherwise.
+const NODES_MAX: usize = 100;
+
+/// A trimming as a client asks for it.
+#[derive(Clone, Copy, Debug)]
+pub struct TrimRule {
+    until: Until,
+    pub is_approximate: bool,
+    limit: Option<usize>,
+}
+
+impl TrimRule {
+    pub fn trim(self, limits: &Limits) -> Trim {
+        let TrimRule { until, is_approximate, limit } = self;
+        let usual = if is_approximate { NODES_MAX * limits.stream_node_max_entries } else { 0 };
+        Trim { until, is_approximate, limit: limit.unwrap_or(usual) }
+    }
+}
 
 /// The options of `XADD`, which precede its id.
 #[derive(Debug, Default)]
 pub struct AddRules {
-    pub trim: Option<Trim>,
+    pub trim: Option<TrimRule>,
     pub must_exist: bool,
 }
 
@@ -46,7 +63,7 @@ impl<'a> Argument<'a> for AddOptions<'a> {
 
 /// The options of `XTRIM`.
 #[derive(Debug)]
-pub struct TrimOptions(pub Trim);
+pub struct TrimOptions(pub TrimRule);
 
 impl<'a> Argument<'a> for TrimOptions {
     fn take(args: &mut Args<'a>) -> Result<Self> {
@@ -83,8 +100,7 @@ impl Read {
         if limit.is_some() && !is_approximate {
             return Err(only_approximate());
         }
-        let limit = limit.unwrap_or(if is_approximate { LIMIT } else { 0 });
-        Ok(AddRules { trim: Some(Trim { until, is_approximate, limit }), must_exist })
+        Ok(AddRules { trim: Some(TrimRule { until, is_approximate, limit }), must_exist })
     }
 }
 

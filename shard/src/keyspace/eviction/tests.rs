@@ -59,7 +59,7 @@ impl Held {
 #[test]
 fn the_limit_holds_for_values_of_any_size() {
     const LIMIT: usize = 4 << 20;
-    for policy in [Eviction::AllKeysLru, Eviction::AllKeysRandom] {
+    for policy in [Eviction::AllKeysLfu, Eviction::AllKeysLru, Eviction::AllKeysRandom] {
         let mut held = Held::new(policy, LIMIT);
         let mut random = numbers(3);
         let mut most = 0;
@@ -92,7 +92,7 @@ fn what_cannot_fit_is_refused_and_drops_nothing() {
 
 #[test]
 fn a_volatile_policy_drops_only_what_expires() {
-    for policy in [Eviction::VolatileLru, Eviction::VolatileRandom, Eviction::VolatileTtl] {
+    for policy in [Eviction::VolatileLfu, Eviction::VolatileLru, Eviction::VolatileRandom, Eviction::VolatileTtl] {
         let mut held = Held::new(policy, 1 << 20);
         for n in 0..2_000u64 {
             assert!(held.set(&n.to_be_bytes(), &[b'x'; 100], Expiry::None));
@@ -164,6 +164,25 @@ fn what_was_used_lately_stays() {
     }
     let (share, exact) = (hits as f64 / f64::from(reads), hits_exact as f64 / f64::from(reads));
     assert!(share > exact - 0.02, "{share:.3} of the reads found their key, {exact:.3} with an exact order");
+}
+
+/// Keys that are used often stay, even if all others were used later.
+#[test]
+fn what_is_used_often_stays() {
+    const OFTEN: u64 = 300;
+    let mut held = Held::new(Eviction::AllKeysLfu, 1 << 20);
+    for n in 0..OFTEN {
+        assert!(held.set(&n.to_be_bytes(), &[b'x'; 100], Expiry::None));
+        let mut db = held.keyspace();
+        (0..200).for_each(|_| assert!(db.exists(&n.to_be_bytes())));
+    }
+    for n in OFTEN..40_000 {
+        held.now_ms += 1;
+        assert!(held.set(&n.to_be_bytes(), &[b'x'; 100], Expiry::None));
+    }
+    let mut db = held.keyspace();
+    let left = (0..OFTEN).filter(|n| db.contains(&n.to_be_bytes())).count();
+    assert!(left > 290, "{left} of {OFTEN} are left");
 }
 
 /// A key that is set and dropped in one batch stays dropped in replay, and one that is set again stays set.

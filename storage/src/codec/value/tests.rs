@@ -1,5 +1,5 @@
 use dormouse_types::stream::Head;
-use dormouse_types::{End, Hash, Inserted, List, Set, SortedSet, Stream, StreamId};
+use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SortedSet, Stream, StreamId};
 use proptest::prelude::*;
 
 use super::*;
@@ -98,7 +98,7 @@ fn stream(count: u64) -> Stream {
     let mut stream = Stream::new();
     for at in 1..=count {
         let value = format!("value {at}");
-        stream.append(StreamId::new(at / 3, at), [(&b"field"[..], value.as_bytes())].into_iter());
+        stream.append(StreamId::new(at / 3, at), [(&b"field"[..], value.as_bytes())].into_iter(), &Limits::REDIS);
     }
     stream.delete((1..=count / 7).map(|at| StreamId::new(at * 7 / 3, at * 7)));
     stream.add_group(b"unread", StreamId::MIN, None);
@@ -328,7 +328,7 @@ fn object() -> impl Strategy<Value = Object> {
                 2 => drop(set.add(first, &limits)),
                 3 => {
                     let id = stream.entries().next_id(second.len() as u64).expect("ids are small");
-                    stream.append(id, [(&first[..], &second[..])].into_iter());
+                    stream.append(id, [(&first[..], &second[..])].into_iter(), &Limits::REDIS);
                 }
                 _ if score.is_nan() => drop::<Inserted>(sorted.insert(0.0, first, &limits)),
                 _ => drop::<Inserted>(sorted.insert(*score, first, &limits)),

@@ -1,5 +1,5 @@
 use dormouse_types::stream::{Head, Trim, Until};
-use dormouse_types::{Collection, End, Stream, StreamId};
+use dormouse_types::{Collection, End, Limits, Stream, StreamId};
 use proptest::prelude::*;
 
 use super::*;
@@ -85,7 +85,7 @@ fn apply(object: &mut Object, step: &Step) {
         }
         (Object::Stream(stream), Step::Set(number)) => {
             let id = stream.entries().next_id(u64::from(*number)).expect("ids are small");
-            stream.append(id, [(&b"field"[..], &name(*number)[..])].into_iter());
+            stream.append(id, [(&b"field"[..], &name(*number)[..])].into_iter(), &Limits::REDIS);
         }
         (Object::Stream(stream), Step::Remove(number)) => {
             let _ = stream.delete([StreamId::new(u64::from(*number % 3000), 0)].into_iter());
@@ -147,7 +147,11 @@ fn filled(kind: u8) -> Object {
             let mut stream = Stream::new();
             numbers.for_each(|number| {
                 let value = format!("{number:0>40}");
-                stream.append(StreamId::new(u64::from(number) + 1, 0), [(&b"field"[..], value.as_bytes())].into_iter());
+                stream.append(
+                    StreamId::new(u64::from(number) + 1, 0),
+                    [(&b"field"[..], value.as_bytes())].into_iter(),
+                    &Limits::REDIS,
+                );
             });
             for group in [&b"first"[..], b"second", b"third"] {
                 stream.add_group(group, StreamId::MIN, Some(0));
