@@ -16,6 +16,7 @@
 //!    [`proxy`] cuts links, and [`sameness`] compares all data of two servers.
 //! 7. [`crash`] kills a server at random moments and checks that it has kept what it promised to keep.
 //! 8. [`siege`] lets tenants misbehave in every way beside quiet ones.
+//! 9. [`upstream`] runs the test suite of Redis or Valkey.
 //!
 //! # Protocol of a suite
 //!
@@ -59,6 +60,7 @@ pub mod siege;
 mod suite;
 pub mod toolchain;
 pub mod unrest;
+pub mod upstream;
 
 pub use server::{Kind, Server, Settings};
 pub use suite::Suite;

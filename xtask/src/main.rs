@@ -7,6 +7,8 @@
 //! | `clients` | real clients of many languages against a real server |
 //! | `crash` | a server that is killed again and again, and what it has kept |
 //! | `siege` | tenants that misbehave in every way, beside quiet ones |
+//! | `upstream` | the test suite of Redis or Valkey, from a checkout, against a real server |
+//! | `docs` | the generated part of `docs/compatibility.md` |
 //! | `simulate` | the engine on a simulated disk, a schedule of faults and crashes for each seed |
 //! | `chart` | the Helm chart: lint, templates, and values that must be refused |
 //! | `bench` | Dormouse beside real peers, on this machine |
@@ -22,6 +24,7 @@ mod stores;
 mod test;
 mod tidy;
 mod tools;
+mod upstream;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,6 +77,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run the test suite of Redis or Valkey from a checkout; `upstream --help` for its options
+    #[command(disable_help_flag = true)]
+    Upstream {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Write the generated part of docs/compatibility.md
+    Docs,
     /// Run the engine on a simulated disk; `simulate --help` for its options
     #[command(disable_help_flag = true)]
     Simulate {
@@ -99,6 +110,8 @@ fn main() -> ExitCode {
         Task::Clients { long, arguments } => test::clients(root, &arguments, long),
         Task::Crash { arguments } => crash::run(root, &arguments),
         Task::Siege { arguments } => siege::run(root, &arguments),
+        Task::Upstream { arguments } => upstream::run(root, &arguments),
+        Task::Docs => docs(root),
         Task::Simulate { arguments } => simulate(root, &arguments),
         Task::Chart => chart::run(root),
         Task::Bench { arguments } => bench(root, &arguments),
@@ -113,6 +126,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The test that checks the page writes it instead, since it knows the command table.
+fn docs(root: &std::path::Path) -> Outcome {
+    let mut test = run::cargo(root);
+    test.args(["test", "--quiet", "--package", "dormouse", "--test", "compatibility", "page"])
+        .env("DORMOUSE_WRITE_DOCS", "1");
+    run::check(&mut test)
 }
 
 /// Runs a build without optimisations, since assertions are part of the check.

@@ -1,0 +1,48 @@
+//! The list of known failures: a line `unit: test => reason` for each.
+
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub struct Known(BTreeMap<(String, String), String>);
+
+impl Known {
+    /// Reads the list. Blank lines and lines that begin with `#` say nothing.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let mut known = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+            let parts = line.split_once(" => ").and_then(|(test, reason)| Some((test.split_once(": ")?, reason)));
+            let ((unit, test), reason) = parts.ok_or_else(|| format!("not `unit: test => reason`: {line}"))?;
+            if reason.trim().is_empty() {
+                return Err(format!("no reason: {line}"));
+            }
+            if known.insert((unit.to_string(), test.to_string()), reason.to_string()).is_some() {
+                return Err(format!("listed twice: {line}"));
+            }
+        }
+        Ok(Self(known))
+    }
+
+    pub fn reason(&self, unit: &str, test: &str) -> Option<&str> {
+        self.0.get(&(unit.to_string(), test.to_string())).map(String::as_str)
+    }
+
+    /// The tests of a unit that are known to fail.
+    pub fn of_unit<'a>(&'a self, unit: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.keys().filter(move |(of, _)| of == unit).map(|(_, test)| test.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_read() {
+        let known = Known::read("# why\n\nunit/dump: RESTORE: a => b => there is no a\n").expect("a list");
+        assert_eq!(known.reason("unit/dump", "RESTORE: a"), Some("b => there is no a"));
+        assert_eq!(known.of_unit("unit/dump").collect::<Vec<_>>(), ["RESTORE: a"]);
+        assert!(Known::read("unit/dump: RESTORE").is_err());
+        assert!(Known::read("unit/dump: RESTORE => ").is_err());
+        assert!(Known::read("a: b => c\na: b => d").is_err());
+    }
+}
