@@ -4,11 +4,7 @@
 
 mod served;
 
-use std::collections::BTreeSet;
-
-use serde_json::Value as Json;
-
-use served::{Served, Value};
+use served::Served;
 
 #[test]
 fn commands_answer_as_redis_does() {
@@ -470,97 +466,4 @@ fn no_database_sees_another() {
     blue.say("RESET");
     assert!(!observer.say("CLIENT LIST").text().contains(&mine));
     assert_eq!(blue.say("GET key").to_string(), "-NOAUTH Authentication required.");
-}
-
-/// Every command that Redis has too is described as in Redis 7.2.
-#[test]
-fn command_info_is_that_of_redis() {
-    let table: Vec<Json> = serde_json::from_str(include_str!("../../shard/tests/data/command-table-7.2.json")).unwrap();
-    let server = Served::start(&[]);
-    let mut client = server.connect();
-    client.say("HELLO 3");
-    let ours = client.say("COMMAND");
-    assert_eq!(client.say("COMMAND COUNT").integer() as usize, ours.items().len());
-    assert_eq!(client.say("COMMAND INFO"), ours);
-    let mut wrong = Vec::new();
-    for command in ours.items() {
-        let name = command.items()[0].text();
-        match table.iter().find(|theirs| theirs["name"] == name) {
-            Some(theirs) => compare(command, theirs, &mut wrong),
-            None => assert_eq!(name, "dormouse", "Redis has no such command"),
-        }
-        let docs = client.say(&format!("COMMAND DOCS {name}"));
-        let docs = docs.at(name);
-        ["summary", "since", "group", "complexity"]
-            .iter()
-            .for_each(|field| assert!(!docs.at(field).text().is_empty(), "{name}"));
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let names: BTreeSet<String> =
-        client.say("COMMAND LIST").items().iter().map(|name| name.text().to_string()).collect();
-    assert!(names.contains("client|list") && names.contains("get"));
-}
-
-fn compare(ours: &Value, theirs: &Json, wrong: &mut Vec<String>) {
-    let [name, arity, flags, first, last, step, categories, tips, specs, subcommands] = ours.items() else {
-        panic!("{ours} has not ten elements");
-    };
-    let name = name.text();
-    let mut differs = |what: &str, ours: String, theirs: String| {
-        if ours != theirs {
-            wrong.push(format!("{name}: {what}: {ours}, Redis: {theirs}"));
-        }
-    };
-    for (what, ours) in [("arity", arity), ("first_key", first), ("last_key", last), ("key_step", step)] {
-        differs(what, ours.integer().to_string(), theirs[what].to_string());
-    }
-    let sorted = |names: Vec<String>| names.into_iter().collect::<BTreeSet<_>>();
-    let texts = |value: &Value| sorted(value.items().iter().map(|item| item.text().to_string()).collect());
-    let strings = |json: &Json| {
-        let json = json.as_array().cloned().unwrap_or_default();
-        sorted(json.iter().map(|item| item.as_str().unwrap_or_default().to_string()).collect())
-    };
-    for (what, ours) in [("flags", flags), ("acl_categories", categories), ("tips", tips)] {
-        differs(what, format!("{:?}", texts(ours)), format!("{:?}", strings(&theirs[what])));
-    }
-    let told = |value: &Value| match value {
-        Value::Simple(text) | Value::Bulk(text) => format!("{text:?}"),
-        number => number.integer().to_string(),
-    };
-    let spec = |spec: &Value| {
-        let search = |name: &str| {
-            let search = spec.at(name);
-            let pairs = search.at("spec").items().chunks_exact(2);
-            let fields: BTreeSet<String> = pairs.map(|pair| format!("{}={}", pair[0].text(), told(&pair[1]))).collect();
-            format!("{} {fields:?}", search.at("type").text())
-        };
-        format!("{:?} {} {}", texts(spec.at("flags")), search("begin_search"), search("find_keys"))
-    };
-    let their_spec = |spec: &Json| {
-        let search = |name: &str| {
-            let fields = spec[name]["spec"].as_object().cloned().unwrap_or_default();
-            let fields: BTreeSet<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            format!("{} {fields:?}", spec[name]["type"].as_str().unwrap())
-        };
-        // The file holds the flags as pairs, or as a list if there is only one.
-        let flags = match &spec["flags"] {
-            Json::Object(pairs) => {
-                let words = pairs.iter().flat_map(|(a, b)| [a.clone(), b.as_str().unwrap().to_string()]);
-                words.collect()
-            }
-            list => strings(list),
-        };
-        format!("{flags:?} {} {}", search("begin_search"), search("find_keys"))
-    };
-    let our_specs: Vec<String> = specs.items().iter().map(spec).collect();
-    let their_specs: Vec<String> = theirs["key_specs"].as_array().unwrap().iter().map(their_spec).collect();
-    differs("key_specs", our_specs.join("; "), their_specs.join("; "));
-    let of_theirs = theirs["subcommands"].as_array().cloned().unwrap_or_default();
-    for subcommand in subcommands.items() {
-        let name = subcommand.items()[0].text();
-        match of_theirs.iter().find(|theirs| theirs["name"] == name) {
-            Some(theirs) => compare(subcommand, theirs, wrong),
-            None => wrong.push(format!("Redis has no {name}")),
-        }
-    }
 }
