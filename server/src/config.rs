@@ -429,7 +429,8 @@ macro_rules! node_number {
 
 const LISTPACK_ENTRIES: RangeInclusive<i64> = 0..=LISTPACK_ENTRIES_MAX;
 const LISTPACK_VALUE: RangeInclusive<i64> = 0..=LISTPACK_VALUE_MAX;
-const LIST_NODE: RangeInclusive<i64> = -5..=0x7fff;
+/// Redis takes what is below -5 for -5.
+const LIST_NODE: RangeInclusive<i64> = i32::MIN as i64..=0x7fff;
 
 const PARAMETERS: &[Parameter] = &[
     // Settings of each database.

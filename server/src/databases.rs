@@ -204,7 +204,7 @@ impl Tenant {
             limits: Limits {
                 hash_max_listpack_entries: settings.hash_max_listpack_entries,
                 hash_max_listpack_value: settings.hash_max_listpack_value,
-                list_max_listpack_size: settings.list_max_listpack_size,
+                list_max_listpack_size: settings.list_max_listpack_size.max(-5),
                 set_max_intset_entries: settings.set_max_intset_entries,
                 set_max_listpack_entries: settings.set_max_listpack_entries,
                 set_max_listpack_value: settings.set_max_listpack_value,

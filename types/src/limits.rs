@@ -1,7 +1,12 @@
 //! Limits up to which collections stay packed.
 
 use crate::hyperloglog::SPARSE_BYTES_MAX;
-use crate::stream::{NODE_BYTES_MAX, NODE_ENTRIES_MAX};
+
+/// The most that a node of a stream may take, whatever the limits of its database say: it takes no more entries when it has
+/// so many, deleted ones too, or when it would have so many bytes. Redis's defaults for `stream-node-max-entries` and
+/// `stream-node-max-bytes`.
+pub const NODE_ENTRIES_MAX: usize = 100;
+pub const NODE_BYTES_MAX: usize = 4096;
 
 /// Limits up to which collections stay packed (Redis's settings of the same names), and the seed that places the
 /// elements of large ones.
@@ -18,8 +23,7 @@ pub struct Limits {
     pub zset_max_listpack_value: usize,
     /// Bytes that a sparse HyperLogLog may have without its header; at most [`crate::hyperloglog::SPARSE_BYTES_MAX`].
     pub hll_sparse_max_bytes: usize,
-    /// Bytes and entries of a stream's node; at most [`crate::stream::NODE_BYTES_MAX`] and
-    /// [`crate::stream::NODE_ENTRIES_MAX`].
+    /// Bytes and entries of a stream's node; at most [`NODE_BYTES_MAX`] and [`NODE_ENTRIES_MAX`].
     pub stream_node_max_bytes: usize,
     pub stream_node_max_entries: usize,
     pub seed: u64,

@@ -36,9 +36,10 @@ use self::output::Outcomes;
 /// The name of a failure outside of the unit's tests: in its preparations, for example.
 const OUTSIDE: &str = "(outside of tests)";
 
-const PORT_FIRST: u16 = 15_000;
+/// Below those that the system gives to connections.
+const PORT_FIRST: u16 = 10_000;
 const PORTS_EACH: u16 = 40;
-const UNITS_APART: u16 = 1000;
+const UNITS_APART: u16 = 550;
 
 /// Most tests of a unit that may hang before the unit is given up.
 const HUNG_MAX: usize = 20;

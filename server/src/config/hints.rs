@@ -52,6 +52,9 @@ macro_rules! count {
     };
 }
 
+/// The name of the parameter, which is also one of a command.
+const SAVE: &str = "save";
+
 /// The moments of Redis's snapshots: pairs of seconds and changes. While a database writes a log, it keeps more than any
 /// snapshot would. Without one, its checkpoints have an interval of their own.
 fn save_points(settings: &mut Settings, text: &str) -> Result<(), String> {
@@ -66,14 +69,14 @@ fn save_points(settings: &mut Settings, text: &str) -> Result<(), String> {
     if !words.is_empty() && settings.database.loss_window == Window::None {
         return Err("argument must be '' without a loss window: see checkpoint-every and loss-window".to_string());
     }
-    settings.database.hints.0.insert("save", words.join(" "));
+    settings.database.hints.0.insert(SAVE, words.join(" "));
     Ok(())
 }
 
 fn shown_save_points(settings: &Settings) -> String {
     match settings.database.loss_window {
         Window::None => String::new(),
-        _ => settings.database.hints.get("save", ""),
+        _ => settings.database.hints.get(SAVE, ""),
     }
 }
 
@@ -97,6 +100,6 @@ pub(super) const HINTS: &[Parameter] = &[
     switch!("no-appendfsync-on-rewrite", "no"),
     switch!("rdb-save-incremental-fsync", "yes"),
     switch!("rdbcompression", "yes"),
-    Parameter::database("save", shown_save_points, save_points),
+    Parameter::database(SAVE, shown_save_points, save_points),
     count!("tcp-keepalive", "300", 0..=i32::MAX as i64),
 ];

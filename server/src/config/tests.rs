@@ -119,7 +119,7 @@ fn set_changes_what_get_shows() {
         ("reply-timeout never", "reply-timeout", "never"),
         ("hash-max-ziplist-entries 7", "hash-max-listpack-entries", "7"),
         ("hash-max-listpack-value 8", "hash-max-ziplist-value", "8"),
-        ("list-max-listpack-size -5", "list-max-ziplist-size", "-5"),
+        ("list-max-listpack-size -6", "list-max-ziplist-size", "-6"),
         ("set-max-intset-entries 0", "set-max-intset-entries", "0"),
         ("set-max-listpack-entries 1", "set-max-listpack-entries", "1"),
         ("set-max-listpack-value 2", "set-max-listpack-value", "2"),

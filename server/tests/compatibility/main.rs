@@ -11,6 +11,7 @@
 
 mod page;
 mod peers;
+#[expect(dead_code, reason = "other tests use the rest")]
 #[path = "../served/mod.rs"]
 mod served;
 mod words;

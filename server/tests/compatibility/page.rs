@@ -102,7 +102,7 @@ fn rows(words: &Words) -> String {
     )
 }
 
-/// The results of Redis's own test suite.
+/// The results of Redis's own test suite; nothing before a run has been recorded.
 fn suite() -> String {
     let results = include_str!("../../../client-tests/upstream/results.txt");
     let reasons = include_str!("../../../client-tests/upstream/known.txt");
@@ -112,7 +112,7 @@ fn suite() -> String {
         found.unwrap_or_else(|| panic!("known.txt has no reason for {line}"))
     };
     let mut lines = results.lines().filter(|line| !line.starts_with('#'));
-    let version = lines.next().expect("the results begin with the suite's version");
+    let Some(version) = lines.next() else { return String::new() };
     let (mut units, mut failures, mut unit) = (String::new(), String::new(), "");
     let mut sums = [0; 3];
     for line in lines {

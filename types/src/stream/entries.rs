@@ -6,14 +6,9 @@ use std::ops::Deref;
 use super::moment::Moment;
 use super::node::{Node, Placed, Shape, StreamEntry, nodes_bytes};
 use super::{StreamId, Trim, Until};
+use crate::limits::{NODE_BYTES_MAX, NODE_ENTRIES_MAX};
 use crate::listpack::ListpackRef;
 use crate::{Limits, Malformed, heap};
-
-/// The most that a node may take, whatever the limits of the database say: it takes no more entries when it has this many,
-/// deleted ones too, or when it would have so many bytes. Redis's defaults for `stream-node-max-entries` and
-/// `stream-node-max-bytes`.
-pub const NODE_ENTRIES_MAX: usize = 100;
-pub const NODE_BYTES_MAX: usize = 4096;
 
 /// StreamEntries, and what a stream knows of those that it has had.
 #[derive(Debug, Default)]

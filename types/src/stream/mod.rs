@@ -17,7 +17,7 @@ mod moment;
 mod node;
 
 pub use capture::StreamPart;
-pub use entries::{EntryRange, EntryRangeBack, Head, NODE_BYTES_MAX, NODE_ENTRIES_MAX, StreamEntries};
+pub use entries::{EntryRange, EntryRangeBack, Head, StreamEntries};
 pub use group::{Claim, Claimed, Consumer, Group, Owner, Pending};
 pub use id::StreamId;
 pub use node::{Fields, StreamEntry};

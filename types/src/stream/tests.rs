@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::item::Item;
+use crate::limits::NODE_ENTRIES_MAX;
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
