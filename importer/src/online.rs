@@ -279,6 +279,7 @@ impl Writer {
 /// Returns the oldest RDB version that has an encoding: a server refuses payloads of versions newer than its own.
 fn payload_version(encoding: u8) -> u16 {
     match encoding {
+        kind::HASH_TTL | kind::HASH_TTL_LISTPACK => 12,
         kind::SET_LISTPACK => 11,
         kind::HASH_LISTPACK | kind::SORTED_SET_LISTPACK | kind::LIST_QUICKLIST_2 => 10,
         _ => 9,

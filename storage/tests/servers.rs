@@ -26,7 +26,10 @@ fn show(loaded: LoadedValue<'_>) -> String {
         LoadedValue::Object(Object::List(list)) => return list.iter().map(item).collect::<Vec<_>>().join(" "),
         LoadedValue::Object(Object::Set(set)) => set.iter().map(item).collect(),
         LoadedValue::Object(Object::Hash(hash)) => {
-            hash.iter().map(|(field, value)| format!("{}={}", item(field), item(value))).collect()
+            let until = |expiry: Option<u64>| expiry.map(|at| format!(" until {at}")).unwrap_or_default();
+            hash.entries()
+                .map(|(field, value, expiry)| format!("{}={}{}", item(field), item(value), until(expiry)))
+                .collect()
         }
         LoadedValue::Object(Object::Stream(stream)) => return format!("{stream:?}"),
         LoadedValue::Object(Object::SortedSet(set)) => {
@@ -82,12 +85,15 @@ const STREAM_OF_REDIS: &str = "3 of 3, 1-1 to 1795883611579-0, deleted 0-0; 1-1 
     alice seen 1795883611568 active Some(1795883611568), \
     bob seen 1795883611579 active Some(1795883611579) 2-1 at 1795883611579 x1";
 
+/// The expiry of fields that expire.
+const UNTIL: &str = " until 4102444800000";
+
 /// The data that both servers were given.
 fn common() -> BTreeMap<String, String> {
     let list: Vec<String> = (0..40).map(|at| format!("element {at}")).chain(["x".repeat(9000)]).collect();
     let fields = |count| move |at| if at == count { "number=3".to_owned() } else { format!("field {at}=v{at}") };
     let hash = |at| if at == 30 { format!("long={}", "y".repeat(80)) } else { fields(30)(at) };
-    let expires = "cannot be taken: a hash whose fields expire";
+    let mortal = |at| format!("field {at}=v{at}{}", if at == 0 || at == 2 { UNTIL } else { "" });
     let library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)";
     [
         ("0 int8", "12".to_owned()),
@@ -108,9 +114,9 @@ fn common() -> BTreeMap<String, String> {
         ("0 zset:small", "a=1.5 b=-inf c=3".to_owned()),
         ("0 zset:large", joined(140, |at| format!("member {at}={}", at as f64 / 8.0))),
         ("0 stream", STREAM_OF_VALKEY.to_owned()),
-        ("0 ttl:small", expires.to_owned()),
-        ("0 ttl:large", expires.to_owned()),
-        ("0 ttl:wide", expires.to_owned()),
+        ("0 ttl:small", joined(4, mortal)),
+        ("0 ttl:large", joined(150, mortal)),
+        ("0 ttl:wide", format!("f={} g=1{UNTIL}", "z".repeat(100))),
         ("0 persisted:small", joined(5, fields(4))),
         ("0 persisted:large", joined(151, fields(150))),
         ("3 other", "index".to_owned()),
@@ -144,7 +150,7 @@ fn a_file_of_redis_8_10_2() {
         ("array", "cannot be taken: an array".to_owned()),
         // Hashes that were made with HIMPORT: packed, with a long value, with many fields, with long ones.
         ("person:1", "age=41 name=dora".to_owned()),
-        ("person:2", "cannot be taken: a hash whose fields expire".to_owned()),
+        ("person:2", format!("age=7{UNTIL} name=emil")),
         ("person:long", format!("age=40 name={}", "x".repeat(200))),
         ("wide", joined(600, |at| format!("f{at:03}={at}"))),
         ("longnames", format!("{long}0=1 {long}1=2 {long}2=3")),
@@ -199,11 +205,11 @@ fn payloads() -> Vec<(&'static str, String)> {
         ),
         (
             "1900d8c32cbb030000c33e40531c530000000c00876669656c6420320882763203f400d8c32cbb03000009a016003020160030e00916003120160331030001a0250033200e0033200e00ff0f0088a596b5002dc021",
-            "a hash whose fields expire".to_owned(),
+            format!("field 0=v0{UNTIL} field 1=v1 field 2=v2{UNTIL} field 3=v3"),
         ),
         (
             "1800d8c32cbb03000002000166c3094064017a7ae05700017a7a010167c0010f00444f159393ffca37",
-            "a hash whose fields expire".to_owned(),
+            format!("f={} g=1{UNTIL}", "z".repeat(100)),
         ),
         (
             "1c050100000008696e7365727465640103036f6e650201020000000000000003020000000000000c4043e8000874686f7573616e640f0057f18da4fe7902a1",

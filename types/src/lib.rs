@@ -7,7 +7,7 @@
 //! | collection | packed | large |
 //! | --- | --- | --- |
 //! | [`List`] | [`listpack`] | a deque of listpacks |
-//! | [`Hash`] | [`listpack`] | a hash table of fields |
+//! | [`Hash`] | [`listpack`], with expiries if fields expire | a hash table of fields |
 //! | [`Set`] | [`intset`], [`listpack`] | a hash table of members |
 //! | [`SortedSet`] | [`listpack`] | a hash table of members beside a counted B+ tree |
 //! | [`Stream`] | | a deque of listpacks, in the order of their ids |
@@ -34,7 +34,7 @@ pub mod stream;
 mod heap;
 mod limits;
 
-pub use hash::Hash;
+pub use hash::{Hash, Live, SetExpiry};
 pub use item::{Digits, Item, parse_i64};
 pub use limits::{Limits, Malformed};
 pub use list::{End, List};

@@ -30,8 +30,9 @@ const END: u8 = 0xFF;
 const EMPTY: &[u8] = &[7, 0, 0, 0, 0, 0, END];
 const COUNT_UNKNOWN: u16 = u16::MAX;
 
-/// A listpack never grows beyond this, whatever the settings say.
-pub const BYTES_MAX: usize = 1 << 30;
+/// A listpack never grows beyond this by more than a few entries' overhead, whatever the settings say: a buffer has 30
+/// bits for its total.
+pub const BYTES_MAX: usize = (1 << 30) - (1 << 10);
 
 packed! {
     /// An owned listpack.
@@ -122,6 +123,36 @@ impl Listpack {
         self.splice(at, at, after - at, 2);
         first.write(self.written(at, between));
         second.write(self.written(between, after));
+    }
+
+    /// Inserts entries that belong together.
+    pub fn insert_run<const N: usize>(&mut self, at: usize, items: [Item<'_>; N]) {
+        let entries = items.map(Encoded::new);
+        self.splice(at, at, entries.iter().map(Encoded::len).sum(), N as isize);
+        let mut at = at;
+        for entry in entries {
+            entry.write(self.written(at, at + entry.len()));
+            at += entry.len();
+        }
+    }
+
+    /// Marks a listpack that is not empty; it stays marked until it is. The mark says nothing about the entries, but it is
+    /// in the bytes of [`ListpackRef::bytes`], which Redis does not know then: see [`Self::to_bytes`].
+    pub(super) fn mark(&mut self) {
+        self.storage.mark();
+    }
+
+    #[inline]
+    pub(super) fn is_marked(&self) -> bool {
+        self.storage.is_marked()
+    }
+
+    /// A copy in Redis's format, without the mark.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.view().bytes().to_vec();
+        let total = bytes.len() as u32;
+        bytes[..TOTAL_BYTES].copy_from_slice(&total.to_le_bytes());
+        bytes
     }
 
     /// Replaces the two entries at `at` by others, which go before the entry at `to`, or to the end. `to` is a position of

@@ -18,6 +18,7 @@
 use std::io::{self, Read};
 use std::sync::atomic::Ordering;
 
+use dormouse_storage::codec::value::kind;
 use dormouse_storage::codec::{CodecError, checksum};
 use dormouse_storage::rdb::error::{RdbError, RdbProblem};
 use dormouse_storage::rdb::{RdbEntry, RdbReader, RdbRecord};
@@ -121,8 +122,18 @@ impl SourceReader<'_> {
         let mut rdb = RdbReader::new(self.feed.by_ref().take(bytes)).map_err(faulty)?;
         let version =
             u16::try_from(rdb.version()).map_or(PAYLOAD_VERSION_MAX, |version| version.min(PAYLOAD_VERSION_MAX));
+        let takes_expiries = self.abilities.commands.contains("HPEXPIREAT");
         loop {
-            match rdb.next().map_err(faulty)? {
+            let entry = match rdb.next().map_err(faulty)? {
+                RdbEntry::Key(RdbRecord { kind: kind::HASH_TTL | kind::HASH_TTL_LISTPACK, key, .. })
+                    if !takes_expiries =>
+                {
+                    let what = "a hash whose fields expire".to_owned();
+                    RdbEntry::Unsupported { key: key.with_bytes(<[u8]>::to_vec), what }
+                }
+                entry => entry,
+            };
+            match entry {
                 RdbEntry::Key(record) => loading.restore(version, record)?,
                 RdbEntry::Select(index) if index < indexes => loading.index = index,
                 RdbEntry::Select(index) => return Err(too_high(index, indexes).into()),

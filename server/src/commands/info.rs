@@ -312,6 +312,7 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("expired_keys", statistics[Meter::ExpiredKeys]);
     section.field("expired_stale_perc", "0.00");
     section.field("expired_time_cap_reached_count", 0);
+    section.field("expired_subkeys", state.tenant.database.shared.expired_fields.load(Ordering::Relaxed));
     section.field("evicted_keys", statistics[Meter::EvictedKeys]);
     section.field("evicted_clients", state.tenant.evicted_clients.load(Ordering::Relaxed));
     section.field("keyspace_hits", statistics[Meter::KeyspaceHits]);

@@ -150,6 +150,15 @@ impl<'a> Argument<'a> for f64 {
     }
 }
 
+/// All arguments that are left, to be parsed later: a command that first looks at its key takes them so.
+impl<'a> Argument<'a> for Args<'a> {
+    fn take(args: &mut Args<'a>) -> Result<Self> {
+        let later = *args;
+        args.next = args.request.len();
+        Ok(later)
+    }
+}
+
 impl<'a, T: Argument<'a>> Argument<'a> for Option<T> {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         if args.is_empty() { Ok(None) } else { T::take(args).map(Some) }

@@ -304,7 +304,8 @@ mod tests {
             (b"\x1b\x00", ""),
             (b"\x07\x00", ": a module's value is not supported"),
             (b"\x1c\x00", ": an array is not supported"),
-            (b"\x18........\x01\x01\x01f\x01v", ": a hash whose fields expire is not supported"),
+            (b"\x18........\x01\x01\x01f", ""),
+            (b"\x19........\x01f", ""),
         ] {
             let payload = sealed(body.to_vec());
             let expected = format!("(error) ERR Bad data format{complaint}");

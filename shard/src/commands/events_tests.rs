@@ -11,9 +11,16 @@ use crate::keyspace::changes::KeyEvent;
 
 /// Written by `keyspace-events.py`, which says how it reads.
 const EVENTS: &str = include_str!("../../tests/data/keyspace-events.txt");
+/// The same of commands that are newer, and of a newer Redis.
+const NEWER_EVENTS: &str = include_str!("../../tests/data/keyspace-events-8.txt");
 
 #[test]
 fn the_events_are_those_of_redis() {
+    compare(EVENTS);
+    compare(NEWER_EVENTS);
+}
+
+fn compare(events: &str) {
     let heard = Arc::<Mutex<Vec<String>>>::default();
     let listening = |heard: &Arc<Mutex<Vec<String>>>| {
         let bench = Bench::new();
@@ -29,7 +36,7 @@ fn the_events_are_those_of_redis() {
         bench
     };
     let mut bench = listening(&heard);
-    let mut lines = EVENTS.lines().filter(|line| !line.starts_with('#')).peekable();
+    let mut lines = events.lines().filter(|line| !line.starts_with('#')).peekable();
     let mut wrong = Vec::new();
     while let Some(line) = lines.next() {
         let mut expected = Vec::new();
@@ -51,7 +58,8 @@ fn the_events_are_those_of_redis() {
 
 #[test]
 fn every_write_is_compared() {
-    let compared: BTreeSet<&str> = EVENTS.lines().filter_map(|line| line.split(' ').next()).collect();
+    let compared: BTreeSet<&str> =
+        EVENTS.lines().chain(NEWER_EVENTS.lines()).filter_map(|line| line.split(' ').next()).collect();
     let rows = FAMILIES.iter().flat_map(|family| family.commands).map(|command| &command.row);
     let writes = rows.filter(|row| row.flags.contains(Flags::WRITE));
     let missing: Vec<_> = writes.map(|row| row.name).filter(|name| !compared.contains(name)).collect();

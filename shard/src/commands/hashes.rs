@@ -1,14 +1,15 @@
-//! Hashes: fields and their values.
+//! Hashes: fields and their values. [`hash_fields`](super::hash_fields) has the commands for fields that expire.
 
 use std::collections::HashSet;
+use std::iter;
 
 use dormouse_protocol::{Reply, Request, Version};
-use dormouse_types::{Hash, Item};
+use dormouse_types::{Hash, Item, Live, SetExpiry};
 
 use crate::commands::args::{Args, Argument, Pairs, Rest, integer};
 use crate::commands::elements::{Cursor, Negatable, ScanOptions, Selection, write_item, write_page, write_repeatedly};
 use crate::commands::long_double::LongDouble;
-use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run};
+use crate::commands::{Access, Category, Command, Family, Flags, KeySpec, Run, at_least, cost, exactly, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Change, Keyspace};
@@ -153,8 +154,15 @@ fn set(db: &mut Keyspace<'_>, key: &[u8], Fields(fields): Fields<'_>) -> Result<
     })
 }
 
+/// The hash under `key` as readers see it.
+fn read<'a>(db: &'a mut Keyspace<'_>, key: &[u8]) -> Result<Option<Live<'a>>> {
+    let now = db.horizon();
+    Ok(db.read::<Hash>(key)?.map(|hash| hash.live(now)))
+}
+
 /// `HSETNX key field value`
 fn hsetnx(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field, value): (&[u8], &[u8], &[u8])) -> Result<()> {
+    db.reclaim(key, iter::once(field));
     let is_new = db.update(key, |hash: &mut Hash, limits| {
         let is_new = !hash.contains(field);
         if is_new {
@@ -168,19 +176,21 @@ fn hsetnx(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field, value): (&[u8],
 
 /// `HGET key field`
 fn hget(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field): (&[u8], &[u8])) -> Result<()> {
-    write_value(reply, db.read::<Hash>(key)?, field);
+    db.reclaim(key, iter::once(field));
+    write_value(reply, read(db, key)?, field);
     Ok(())
 }
 
 /// `HMGET key field [field ...]`
 fn hmget(db: &mut Keyspace<'_>, reply: &mut Reply, (key, fields): (&[u8], Rest<'_>)) -> Result<()> {
-    let hash = db.read::<Hash>(key)?;
+    db.reclaim(key, fields.iter());
+    let hash = read(db, key)?;
     reply.array(fields.len());
     fields.iter().for_each(|field| write_value(reply, hash, field));
     Ok(())
 }
 
-fn write_value(reply: &mut Reply, hash: Option<&Hash>, field: &[u8]) {
+fn write_value(reply: &mut Reply, hash: Option<Live<'_>>, field: &[u8]) {
     match hash.and_then(|hash| hash.get(field)) {
         Some(value) => write_item(reply, value),
         None => reply.null(),
@@ -189,9 +199,9 @@ fn write_value(reply: &mut Reply, hash: Option<&Hash>, field: &[u8]) {
 
 /// `HGETALL key`
 fn hgetall(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
-    let hash = db.read::<Hash>(key)?;
-    reply.map(hash.map_or(0, Hash::len));
-    for (field, value) in hash.into_iter().flat_map(Hash::iter) {
+    let hash = read(db, key)?;
+    reply.map(hash.map_or(0, Live::len));
+    for (field, value) in hash.into_iter().flat_map(Live::iter) {
         write_item(reply, field);
         write_item(reply, value);
     }
@@ -210,12 +220,13 @@ fn hdel(db: &mut Keyspace<'_>, reply: &mut Reply, (key, fields): (&[u8], Rest<'_
 
 /// `HEXISTS key field`
 fn hexists(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field): (&[u8], &[u8])) -> Result<()> {
-    let exists = db.read::<Hash>(key)?.is_some_and(|hash| hash.contains(field));
+    db.reclaim(key, iter::once(field));
+    let exists = read(db, key)?.is_some_and(|hash| hash.contains(field));
     reply.integer(i64::from(exists));
     Ok(())
 }
 
-/// `HLEN key`
+/// `HLEN key`; as in Redis, fields that have expired count until they are reclaimed.
 fn hlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     let len = db.read::<Hash>(key)?.map_or(0, Hash::len);
     reply.integer(len as i64);
@@ -224,29 +235,31 @@ fn hlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()
 
 /// `HSTRLEN key field`
 fn hstrlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field): (&[u8], &[u8])) -> Result<()> {
-    let len = db.read::<Hash>(key)?.and_then(|hash| hash.get(field)).map_or(0, Item::len);
+    db.reclaim(key, iter::once(field));
+    let len = read(db, key)?.and_then(|hash| hash.get(field)).map_or(0, Item::len);
     reply.integer(len as i64);
     Ok(())
 }
 
 /// `HKEYS key`
 fn hkeys(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
-    let hash = db.read::<Hash>(key)?;
-    reply.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(field, _)| write_item(reply, field));
+    let hash = read(db, key)?;
+    reply.array(hash.map_or(0, Live::len));
+    hash.into_iter().flat_map(Live::iter).for_each(|(field, _)| write_item(reply, field));
     Ok(())
 }
 
 /// `HVALS key`
 fn hvals(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
-    let hash = db.read::<Hash>(key)?;
-    reply.array(hash.map_or(0, Hash::len));
-    hash.into_iter().flat_map(Hash::iter).for_each(|(_, value)| write_item(reply, value));
+    let hash = read(db, key)?;
+    reply.array(hash.map_or(0, Live::len));
+    hash.into_iter().flat_map(Live::iter).for_each(|(_, value)| write_item(reply, value));
     Ok(())
 }
 
 /// `HINCRBY key field increment`
 fn hincrby(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field, increment): (&[u8], &[u8], i64)) -> Result<()> {
+    db.reclaim(key, iter::once(field));
     let sum = db.update(key, |hash: &mut Hash, limits| {
         let old = match hash.get(field) {
             None => Ok(0),
@@ -255,7 +268,7 @@ fn hincrby(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field, increment): (&
         };
         let sum = old.and_then(|old| old.checked_add(increment).ok_or(Error::Overflow));
         if let Ok(sum) = sum {
-            hash.set(field, itoa::Buffer::new().format(sum).as_bytes(), limits);
+            hash.set_with(field, itoa::Buffer::new().format(sum).as_bytes(), SetExpiry::Keep, limits);
         }
         Change::when(sum.is_ok(), sum)
     })??;
@@ -273,6 +286,7 @@ fn hincrbyfloat(
     if !increment.is_finite() {
         return Err(Error::text("ERR value is NaN or Infinity"));
     }
+    db.reclaim(key, iter::once(field));
     let sum = db.update(key, |hash: &mut Hash, limits| {
         let old = match hash.get(field) {
             None => Ok(LongDouble::from_integer(0)),
@@ -281,7 +295,7 @@ fn hincrbyfloat(
         };
         let sum = old.and_then(|old| old.plus(increment).ok_or(Error::NotFinite)).map(LongDouble::format);
         if let Ok(sum) = &sum {
-            hash.set(field, sum.as_bytes(), limits);
+            hash.set_with(field, sum.as_bytes(), SetExpiry::Keep, limits);
         }
         Change::when(sum.is_ok(), sum)
     })??;
@@ -297,14 +311,27 @@ fn hrandfield(db: &mut Keyspace<'_>, reply: &mut Reply, (key, draw): (&[u8], Opt
         return Err(Error::OutOfRange);
     }
     let mut random = db.randoms();
-    let hash = db.read::<Hash>(key)?;
+    let hash = read(db, key)?;
     match (hash, draw) {
         (None, None) => reply.null(),
         (None, Some(_)) => reply.array(0),
-        (Some(hash), None) => hash.random(&mut random).into_iter().for_each(|(field, _)| write_item(reply, field)),
+        (Some(hash), None) => match hash.random(&mut random) {
+            Some((field, _)) => write_item(reply, field),
+            None => reply.null(),
+        },
+        (Some(hash), Some(_)) if hash.is_empty() => reply.array(0),
         (Some(hash), Some(draw)) if draw.count < 0 => {
             let count = draw.count.unsigned_abs();
             draw.write_header(reply, count as usize);
+            if hash.may_hide() {
+                // So that no draw looks for a field that has not expired among many that have.
+                work(reply, hash.len().saturating_mul(size_of::<(Item<'_>, Item<'_>)>()))?;
+                let shown: Vec<_> = hash.iter().collect();
+                return write_repeatedly(reply, count, |reply| {
+                    let at = (u128::from(random()) * shown.len() as u128) >> 64;
+                    shown.get(at as usize).into_iter().for_each(|pair| draw.write(reply, *pair));
+                });
+            }
             write_repeatedly(reply, count, |reply| {
                 hash.random(&mut random).into_iter().for_each(|pair| draw.write(reply, pair));
             })?;
@@ -315,12 +342,12 @@ fn hrandfield(db: &mut Keyspace<'_>, reply: &mut Reply, (key, draw): (&[u8], Opt
 }
 
 /// Writes `draw.count` different fields, or all if there are not as many.
-fn write_distinct(reply: &mut Reply, hash: &Hash, draw: Draw, mut random: impl FnMut() -> u64) {
+fn write_distinct(reply: &mut Reply, hash: Live<'_>, draw: Draw, mut random: impl FnMut() -> u64) {
     let len = hash.len();
     let count = usize::try_from(draw.count).unwrap_or(0).min(len);
     draw.write_header(reply, count);
     // Few wanted: fields are rarely drawn twice. Many wanted: walking over all is better.
-    if hash.packed().is_some() || count > len / 3 {
+    if hash.is_packed() || hash.may_hide() || count > len / 3 {
         let mut selection = Selection::new(count, len);
         hash.iter().filter(|_| selection.takes(random())).for_each(|pair| draw.write(reply, pair));
         return;
@@ -342,7 +369,7 @@ fn write_distinct(reply: &mut Reply, hash: &Hash, draw: Draw, mut random: impl F
 fn hscan(db: &mut Keyspace<'_>, reply: &mut Reply, (key, cursor, options): (&[u8], Cursor, Rest<'_>)) -> Result<()> {
     let start = reply.len();
     let (mut next, mut written) = (0, 0);
-    if let Some(hash) = db.read::<Hash>(key)? {
+    if let Some(hash) = read(db, key)? {
         let options = ScanOptions::read(options)?;
         next = hash.scan(cursor.0, options.count, |field, value| {
             if options.matches(field) {
@@ -366,11 +393,17 @@ fn cost_of_draw(db: &Keyspace<'_>, request: Request<'_>) -> usize {
     let len = db.cardinality(request.arg(1));
     match count {
         _ if len == 0 => 0,
+        ..0 if may_hide(db, request) => cost::repeated(db, request, count.unsigned_abs()).saturating_add(len),
         ..0 => cost::repeated(db, request, count.unsigned_abs()),
         // Then the whole hash is walked over.
-        _ if drawn > len / 3 => len,
+        _ if drawn > len / 3 || may_hide(db, request) => len,
         _ => drawn,
     }
+}
+
+/// Whether fields may have expired, which makes a look at all of them necessary.
+fn may_hide(db: &Keyspace<'_>, request: Request<'_>) -> bool {
+    db.peek_collection::<Hash>(request.arg(1)).is_some_and(|hash| hash.live(db.horizon()).may_hide())
 }
 
 /// `field value [field value ...]`; one without the other is a wrong number of arguments.

@@ -17,6 +17,7 @@ mod dump;
 mod events_tests;
 mod expiry;
 mod geo;
+mod hash_fields;
 mod hashes;
 mod hyperloglogs;
 mod indexes;
@@ -69,6 +70,7 @@ pub const FAMILIES: &[Family<Run>] = &[
     memory::FAMILY,
     sort::FAMILY,
     hashes::FAMILY,
+    hash_fields::FAMILY,
     lists::FAMILY,
     sets::FAMILY,
     sorted_sets::FAMILY,

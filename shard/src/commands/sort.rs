@@ -16,7 +16,7 @@ use std::cmp::Ordering;
 
 use dormouse_protocol::Reply;
 use dormouse_types::record::{Record, Value};
-use dormouse_types::{End, Item, List, ObjectRef};
+use dormouse_types::{End, Hash, Item, List, ObjectRef};
 
 use crate::commands::args::{Args, Argument, parse_double};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
@@ -220,7 +220,10 @@ fn lookup(db: &mut Keyspace<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u
     };
     let key = [prefix, element, postfix].concat();
     match field {
-        Some(field) => db.read::<dormouse_types::Hash>(&key).ok()??.get(field).map(Item::to_vec),
+        Some(field) => {
+            let now = db.horizon();
+            db.read::<Hash>(&key).ok()??.live(now).get(field).map(Item::to_vec)
+        }
         None => db.string(&key).ok()?.map(|text| text.to_vec()),
     }
 }

@@ -93,7 +93,12 @@ impl Bench {
         let mut data = BTreeMap::new();
         self.keyspace().for_each(|record| {
             let value = match record.value() {
-                Value::Object(ObjectRef::Hash(hash)) => sorted(hash.iter().map(|(f, v)| (f.to_vec(), v.to_vec()))),
+                Value::Object(ObjectRef::Hash(hash)) => {
+                    let until = |expiry: Option<u64>| expiry.map(|at| format!(" until {at}")).unwrap_or_default();
+                    sorted(
+                        hash.entries().map(|(f, v, expiry)| (f.to_vec(), [v.to_vec(), until(expiry).into()].concat())),
+                    )
+                }
                 Value::Object(ObjectRef::Set(set)) => sorted(set.iter().map(|member| (member.to_vec(), Vec::new()))),
                 Value::Object(ObjectRef::List(list)) => {
                     format!("{:?}", list.iter().map(|i| i.to_vec()).collect::<Vec<_>>())

@@ -168,6 +168,37 @@ const SAMPLES: &[(&str, &str)] = &[
     ("HRANDFIELD k -{n}", "hash"),
     ("HSCAN k 0", "hash"),
     ("HSCAN k 0 COUNT {n} MATCH *{class}x", "hash"),
+    ("HEXPIRE k 10 FIELDS 1 m1", "hash"),
+    ("HEXPIRE k 10 FIELDS {n} {old}", "hash"),
+    ("HEXPIRE k 0 FIELDS {n} {old}", "hash"),
+    ("HPEXPIRE k 10 FIELDS 1 m1", "timed"),
+    ("HPEXPIRE k 10 FIELDS {n} {old}", "timed"),
+    ("HEXPIREAT k 10 FIELDS 1 m1", "timed"),
+    ("HPEXPIREAT k 10 FIELDS {n} {old}", "timed"),
+    ("HPERSIST k FIELDS 1 m1", "timed"),
+    ("HPERSIST k FIELDS {n} {old}", "timed"),
+    ("HTTL k FIELDS {n} {old}", "timed"),
+    ("HPTTL k FIELDS 1 m1", "timed"),
+    ("HEXPIRETIME k FIELDS {n} {old}", "timed"),
+    ("HPEXPIRETIME k FIELDS 1 m1", "timed"),
+    ("HGETEX k EX 10 FIELDS 1 m1", "timed"),
+    ("HGETEX k EX 10 FIELDS {n} {old}", "hash"),
+    ("HSETEX k EX 10 FIELDS 1 m1 v", "timed"),
+    ("HSETEX k EX 10 FIELDS {n} {fields}", "hash"),
+    ("HSETEX d EX 10 FIELDS {n} {fields}", "none"),
+    ("HSETEX k FNX FIELDS 1 new v", "timed"),
+    ("HGETDEL k FIELDS 1 m1", "timed"),
+    ("HGETDEL k FIELDS {n} {old}", "timed"),
+    ("HSET k m1 v", "timed"),
+    ("HDEL k m1", "timed"),
+    ("HGETALL k", "stale"),
+    ("HRANDFIELD k", "stale"),
+    ("HRANDFIELD k -{n}", "stale"),
+    ("HGET k m1", "stale"),
+    ("HMGET k {old}", "stale"),
+    ("HSCAN k 0", "stale"),
+    ("DUMP k", "timed"),
+    ("COPY k d", "timed"),
     ("LPUSH k v", "list"),
     ("LPUSH k {new}", "list"),
     ("RPUSH k {new}", "list"),
@@ -354,7 +385,7 @@ const COLLECTIONS: [&str; 4] = ["list", "set", "hash", "zset"];
 
 /// Commands that add members enlarge a table now and then, and rehash its members. All additions share that cost, so it
 /// is not counted where a few long members come before many short ones.
-const AMORTIZED: [&str; 4] = ["SADD", "HSET", "HMSET", "ZADD"];
+const AMORTIZED: [&str; 5] = ["SADD", "HSET", "HSETEX", "HMSET", "ZADD"];
 
 #[test]
 fn every_row_has_a_sample() {
@@ -447,6 +478,8 @@ fn filled(size: usize) -> Bench {
         "RPUSH list {old}",
         "SADD set {old}",
         "HSET hash {fields}",
+        "HSETEX timed EX 1000 FIELDS {n} {fields}",
+        "HSETEX stale PX 1 FIELDS {n} {fields}",
         "ZADD zset {scores}",
         "GEOADD geo {places}",
         "PFADD hll {old}",
@@ -459,6 +492,7 @@ fn filled(size: usize) -> Bench {
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         bench.run_args(&words);
     }
+    bench.now_ms += 1;
     for n in 1..=size {
         bench.run(&format!("XADD stream {n} field value:{n}"));
     }

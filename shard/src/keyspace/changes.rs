@@ -58,6 +58,10 @@ impl KeyEvent {
     pub const DEL: Self = Self::new(EventClass::Generic, "del");
     pub const EXPIRE: Self = Self::new(EventClass::Generic, "expire");
     pub const EXPIRED: Self = Self::new(EventClass::Expired, "expired");
+    pub const HDEL: Self = Self::hash("hdel");
+    pub const HEXPIRE: Self = Self::hash("hexpire");
+    pub const HEXPIRED: Self = Self::hash("hexpired");
+    pub const HPERSIST: Self = Self::hash("hpersist");
     pub const EVICTED: Self = Self::new(EventClass::Evicted, "evicted");
 
     pub const fn new(class: EventClass, name: &'static str) -> Self {

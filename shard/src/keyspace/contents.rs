@@ -237,10 +237,11 @@ impl Contents {
         self.indexes().map(|(_, index)| index.bytes() + size_of::<Index>()).sum()
     }
 
-    /// Unix milliseconds; no later than the first moment at which a key in memory expires by this server's clock.
+    /// Unix milliseconds; no later than the first moment at which a key in memory, or a field of a hash, expires by this
+    /// server's clock.
     pub fn soonest(&self, shared: &Shared) -> u64 {
         let own = self.indexes().filter(|(select, _)| !shared.is_followed(*select));
-        own.map(|(_, index)| index.soonest()).min().unwrap_or(u64::MAX)
+        own.map(|(_, index)| index.soonest().min(index.soonest_field())).min().unwrap_or(u64::MAX)
     }
 
     /// Prepares a split: every index gets a boundary at `slot`. Returns false if a place that is not resident straddles

@@ -1,4 +1,5 @@
-//! Active expiry: keys that have expired and that no command asks for are removed.
+//! Active expiry: keys that have expired and that no command asks for are removed, and so are fields of hashes (see
+//! [`fields`](super::fields)).
 //!
 //! A key is removed when a command looks for it, and otherwise here. Each place knows without a look at any record when
 //! its first key expires at the earliest (`soonest`, as do each index and each shard), so where nothing is stale
@@ -9,6 +10,7 @@
 //! 2. Of any other it looks at [`PROBE`] records first. If [one in eight](WORTH_PLACE) of them is stale, the place is
 //!    swept: all stale records in it go, and its `soonest` becomes exact. A place that is small, or whose first expiry
 //!    was [a second](OVERDUE_MS) ago, is swept without a probe, so that a single key does not stay for long either.
+//!    Hashes with stale fields are looked for on the same terms, but without a probe.
 //! 3. A slice ends when its steps are used up: one for each record looked at, some more for each removed. The shard's
 //!    lock is held for one slice only.
 //! 4. The keeper asks for another slice of the same shard at once while [one in sixteen](WORTH_MORE) of the records
@@ -24,11 +26,14 @@ use std::sync::atomic::Ordering;
 use dormouse_storage::effect;
 use dormouse_storage::log;
 use dormouse_storage::shown::INDEXES;
+use dormouse_types::Item;
 use dormouse_types::record::Record;
 use dormouse_types::segment::{Placement, SlotPlacement};
 
 use super::changes::KeyEvent;
+use super::fields::{Lapsed, hash_mut};
 use super::index::{Index, place_at, place_mut, slot_start};
+use super::place::field_expiry;
 use super::{Contents, Shared};
 
 /// Records looked at before a place is swept: two buckets or so.
@@ -49,22 +54,32 @@ pub struct Slice {
     pub looked: usize,
     /// Removed records, to be freed without the lock.
     pub removed: Vec<Record>,
+    /// Hashes that have lost fields.
+    pub lapsed: Vec<Lapsed>,
+    /// Records of those that have lost all; [`Self::removed`] gets them at the end.
+    pub(super) emptied: Vec<Record>,
 }
 
 impl Slice {
     /// Whether so many records were stale that it is worth going on at once.
     pub fn is_worth_more(&self) -> bool {
-        !self.removed.is_empty() && self.removed.len() * WORTH_MORE >= self.looked
+        self.stale() > 0 && self.stale() * WORTH_MORE >= self.looked
     }
 
     /// Steps that the slice took.
-    fn steps(&self) -> usize {
-        self.looked + self.removed.len() * REMOVAL_STEPS
+    pub(super) fn steps(&self) -> usize {
+        self.looked + self.stale() * REMOVAL_STEPS
+    }
+
+    /// Removed keys and fields.
+    fn stale(&self) -> usize {
+        self.removed.len() + self.lapsed.iter().map(|lapsed| lapsed.fields.len()).sum::<usize>()
     }
 }
 
 impl Contents {
-    /// Removes keys that have expired, in about `steps` steps but at least from one place, going round the indexes.
+    /// Removes keys and fields that have expired, in about `steps` steps but at least from one place, going round the
+    /// indexes.
     pub fn expire(&mut self, shared: &Shared, now_ms: u64, steps: usize) -> Slice {
         let mut slice = Slice::default();
         let records = shared.journal.is_recording();
@@ -82,13 +97,15 @@ impl Contents {
             if shared.is_followed(select) {
                 continue;
             }
-            let Some(index) = self.index_mut(select).filter(|index| index.soonest() <= now_ms) else { continue };
-            let (keyspace, before) = (index.id, slice.removed.len());
+            let is_due = |index: &&mut Index| index.soonest().min(index.soonest_field()) <= now_ms;
+            let Some(index) = self.index_mut(select).filter(is_due) else { continue };
+            let (keyspace, before, first) = (index.id, slice.removed.len(), slice.lapsed.len());
             let next = index.sweep(from, now_ms, records, &placement, steps, &mut slice);
-            let removed = &slice.removed[before..];
+            let (removed, lapsed) = (&slice.removed[before..], &slice.lapsed[first..]);
+            lapsed.iter().for_each(|lapsed| lapsed.tell(shared, select));
             removed.iter().for_each(|record| shared.dropped(KeyEvent::EXPIRED, select, record.key()));
-            if records && !removed.is_empty() {
-                self.log_removed(shared, now_ms, keyspace, removed);
+            if records && !(removed.is_empty() && lapsed.is_empty()) {
+                self.log_removed(shared, now_ms, keyspace, removed, lapsed);
             }
             match next {
                 Some(next) => {
@@ -99,16 +116,22 @@ impl Contents {
             }
         }
         shared.expired.fetch_add(slice.removed.len() as u64, Ordering::Relaxed);
+        shared.expired_fields.fetch_add((slice.stale() - slice.removed.len()) as u64, Ordering::Relaxed);
+        slice.removed.append(&mut slice.emptied);
         slice
     }
 
-    /// A command may still come whose time is before this one's: replay must not find these keys again.
-    fn log_removed(&mut self, shared: &Shared, now_ms: u64, keyspace: u32, removed: &[Record]) {
+    /// A command may still come whose time is before this one's: replay must not find these keys and fields again.
+    fn log_removed(&mut self, shared: &Shared, now_ms: u64, keyspace: u32, removed: &[Record], lapsed: &[Lapsed]) {
         let mut items = Vec::new();
-        let positions: Vec<u64> = removed.iter().map(|record| shared.placement.position(record.key())).collect();
-        for (record, position) in removed.iter().zip(&positions) {
-            log::format::write_effect(&mut items, keyspace, *position, |body| effect::delete(body, record.key()));
-        }
+        let mut positions = Vec::with_capacity(removed.len() + lapsed.len());
+        let mut write = |key: &[u8], write: &dyn Fn(&mut Vec<u8>)| {
+            let position = shared.placement.position(key);
+            positions.push(position);
+            log::format::write_effect(&mut items, keyspace, position, write);
+        };
+        lapsed.iter().for_each(|lapsed| write(&lapsed.key, &|body| lapsed.write_effect(body)));
+        removed.iter().for_each(|record| write(record.key(), &|body| effect::delete(body, record.key())));
         let lsn = shared.journal.append(&shared.sequence, now_ms, &items);
         self.note_unflushed(shared, positions.into_iter(), lsn);
     }
@@ -130,8 +153,16 @@ impl Index {
         let mut passed = 0;
         while at < self.places.len() {
             let end = place_at(&self.places, at).range.end();
-            if self.is_worth_sweeping(at, now_ms, slice) {
+            let has_stale_fields = self.has_stale_fields(at, now_ms);
+            if has_stale_fields {
+                at = self.sweep_fields(at, now_ms, dirty, placement, steps, slice);
+            }
+            let has_stale_keys = self.is_worth_sweeping(at, now_ms, slice);
+            if has_stale_keys {
                 self.sweep_place(at, now_ms, dirty, placement, slice);
+            }
+            if has_stale_fields || has_stale_keys {
+                self.tidy(at, placement);
                 if end >= self.places.end() {
                     break;
                 }
@@ -147,6 +178,15 @@ impl Index {
         }
         self.recount_soonest();
         None
+    }
+
+    /// Whether the fields of a hash in place `at` are stale, and have been for long enough where the place is large.
+    fn has_stale_fields(&self, at: usize, now_ms: u64) -> bool {
+        let place = place_at(&self.places, at);
+        let patience_ms = if place.records() <= 2 * PROBE { 0 } else { OVERDUE_MS };
+        place.segment().is_some()
+            && place.expiring_hashes > 0
+            && place.soonest_field.saturating_add(patience_ms) <= now_ms
     }
 
     /// Whether enough of place `at` is stale, by a sample of it.
@@ -165,6 +205,64 @@ impl Index {
         stale * WORTH_PLACE >= PROBE
     }
 
+    /// Removes stale fields of hashes in place `at` until `slice` has taken `steps`. Returns the number of the place, which
+    /// may have been merged.
+    fn sweep_fields(
+        &mut self,
+        at: usize,
+        now_ms: u64,
+        dirty: bool,
+        placement: &SlotPlacement,
+        steps: usize,
+        slice: &mut Slice,
+    ) -> usize {
+        let place = place_at(&self.places, at);
+        let start = place.range.start;
+        slice.looked += place.records();
+        let is_stale = |record: &&Record| field_expiry(record).is_some_and(|soonest| soonest <= now_ms);
+        let records = place.segment().into_iter().flat_map(|segment| segment.iter());
+        let stale: Vec<Box<[u8]>> = records.filter(is_stale).map(|record| record.key().into()).collect();
+        for key in stale {
+            self.sweep_hash(key, now_ms, dirty, placement, steps, slice);
+            if slice.steps() >= steps {
+                break;
+            }
+        }
+        let at = self.places.find(start);
+        let place = place_mut(&mut self.places, at);
+        let expiries = place.segment().into_iter().flat_map(|segment| segment.iter()).filter_map(field_expiry);
+        place.soonest_field = expiries.min().unwrap_or(u64::MAX);
+        at
+    }
+
+    fn sweep_hash(
+        &mut self,
+        key: Box<[u8]>,
+        now_ms: u64,
+        dirty: bool,
+        placement: &SlotPlacement,
+        steps: usize,
+        slice: &mut Slice,
+    ) {
+        let position = placement.position(&key);
+        let budget = steps.saturating_sub(slice.steps());
+        let mut fields: Vec<Box<[u8]>> = Vec::new();
+        let swept = self.update(position, &key, placement, |record| {
+            let Some(hash) = hash_mut(record) else { return (false, (0, false)) };
+            let looked = hash.sweep(now_ms, OVERDUE_MS, budget, |field: Item<'_>| fields.push(field.to_vec().into()));
+            (dirty && !fields.is_empty(), (looked, hash.is_empty()))
+        });
+        let Some((looked, is_gone)) = swept else { return };
+        slice.looked += looked;
+        if fields.is_empty() {
+            return;
+        }
+        if is_gone {
+            slice.emptied.extend(self.remove(position, &key, dirty, placement));
+        }
+        slice.lapsed.push(Lapsed { key, fields, is_gone });
+    }
+
     fn sweep_place(&mut self, at: usize, now_ms: u64, dirty: bool, placement: &SlotPlacement, slice: &mut Slice) {
         let mut soonest = u64::MAX;
         slice.looked += place_at(&self.places, at).records();
@@ -178,7 +276,6 @@ impl Index {
         };
         self.extract(at, dirty, placement, chosen, &mut slice.removed);
         place_mut(&mut self.places, at).soonest = soonest;
-        self.tidy(at, placement);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants: the places cover the shard's slots without a gap or an overlap; `records`, `expiring` and `bytes` are the
 //! sums over the places; `stored` counts the places that are not resident; no key of a resident place expires before
-//! `soonest`. Every change of a record passes through a method of this module, which keeps the sums.
+//! `soonest`, and no field of a hash before `soonest_field`. Every change of a record passes through a method of this module, which keeps the sums.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use dormouse_storage::replay::Stored;
 use dormouse_types::record::{Entry, Record};
 use dormouse_types::segment::{Directory, Range53, Ranged, Segment, SlotPlacement};
 
-use crate::keyspace::place::{Dirty, Holding, Place};
+use crate::keyspace::place::{Dirty, Holding, Place, field_expiry};
 
 /// Two neighbours are merged if they have at most this many records together, a fraction of what one segment holds.
 const MERGE_BELOW: usize = 400;
@@ -28,6 +28,9 @@ pub struct Index {
     bytes: usize,
     stored: usize,
     soonest: u64,
+    /// Resident hashes whose fields expire.
+    expiring_hashes: usize,
+    soonest_field: u64,
     /// Prefix53 of the place where eviction has last found a record that may go, where few may.
     pub(super) evicted_from: u64,
 }
@@ -71,6 +74,8 @@ impl Index {
             bytes: 0,
             stored: 0,
             soonest: u64::MAX,
+            expiring_hashes: 0,
+            soonest_field: u64::MAX,
             evicted_from: 0,
         };
         index.recount();
@@ -82,12 +87,15 @@ impl Index {
         self.expiring = self.places.iter().map(|place| place.expiring as usize).sum();
         self.bytes = self.places.iter().map(Place::resident_bytes).sum();
         self.stored = self.places.iter().filter(|place| place.stored().is_some()).count();
+        self.expiring_hashes = self.places.iter().map(|place| place.expiring_hashes as usize).sum();
         self.recount_soonest();
     }
 
     pub(super) fn recount_soonest(&mut self) {
         let resident = self.places.iter().filter(|place| place.segment().is_some());
-        self.soonest = resident.map(|place| place.soonest).min().unwrap_or(u64::MAX);
+        let both = resident.map(|place| (place.soonest, place.soonest_field));
+        (self.soonest, self.soonest_field) =
+            both.fold((u64::MAX, u64::MAX), |(key, field), of| (key.min(of.0), field.min(of.1)));
     }
 
     pub fn len(&self) -> usize {
@@ -128,6 +136,21 @@ impl Index {
     /// Unix milliseconds; no later than the first moment at which a key in memory expires.
     pub fn soonest(&self) -> u64 {
         self.soonest
+    }
+
+    /// Hashes in memory whose fields expire.
+    pub fn expiring_hashes(&self) -> usize {
+        self.expiring_hashes
+    }
+
+    /// Unix milliseconds; no later than the first moment at which a field of a hash in memory expires.
+    pub fn soonest_field(&self) -> u64 {
+        self.soonest_field
+    }
+
+    /// False: no field of a key that shares a place with `position` has expired at `now`.
+    pub fn may_have_stale_field(&self, position: u64, now_ms: u64) -> bool {
+        self.expiring_hashes > 0 && self.place(prefix(position)).soonest_field <= now_ms
     }
 
     /// The expiries of some keys, spread over the places that are in memory: a sample of up to a few hundred.
@@ -256,9 +279,9 @@ impl Index {
         let place = place_mut(&mut self.places, at);
         let Holding::Resident(segment) = &mut place.holding else { return None };
         let record = segment.get_mut(position, key)?;
-        let (bytes, expiry) = (record.heap_bytes(), record.expiry());
+        let (bytes, expiry, field) = (record.heap_bytes(), record.expiry(), field_expiry(record));
         let (changed, result) = change(record);
-        let (bytes_now, expiry_now) = (record.heap_bytes(), record.expiry());
+        let (bytes_now, expiry_now, field_now) = (record.heap_bytes(), record.expiry(), field_expiry(record));
         if changed {
             place.dirty.note(position, key);
         }
@@ -271,6 +294,13 @@ impl Index {
             place.soonest = place.soonest.min(expiry_now.unwrap_or(u64::MAX));
             self.soonest = self.soonest.min(place.soonest);
         }
+        if field != field_now {
+            let (before, now) = (field.is_some(), field_now.is_some());
+            place.expiring_hashes = place.expiring_hashes - u32::from(before) + u32::from(now);
+            self.expiring_hashes = self.expiring_hashes - usize::from(before) + usize::from(now);
+            place.soonest_field = place.soonest_field.min(field_now.unwrap_or(u64::MAX));
+            self.soonest_field = self.soonest_field.min(place.soonest_field);
+        }
         if is_heavy {
             self.split(at, placement);
         }
@@ -282,7 +312,7 @@ impl Index {
         let at = self.places.find(prefix(position));
         let place = place_mut(&mut self.places, at);
         let Holding::Resident(segment) = &mut place.holding else { return };
-        let (bytes, expiry) = (record.heap_bytes(), record.expiry());
+        let (bytes, expiry, field) = (record.heap_bytes(), record.expiry(), field_expiry(&record));
         let table = segment.heap_bytes();
         place.dirty.note(position, record.key());
         segment.insert(position, record, placement);
@@ -297,6 +327,12 @@ impl Index {
             place.soonest = place.soonest.min(expiry);
             self.soonest = self.soonest.min(expiry);
             self.expiring += 1;
+        }
+        if let Some(expiry) = field {
+            place.expiring_hashes += 1;
+            place.soonest_field = place.soonest_field.min(expiry);
+            self.soonest_field = self.soonest_field.min(expiry);
+            self.expiring_hashes += 1;
         }
         if full {
             self.split(at, placement);
@@ -323,6 +359,10 @@ impl Index {
             place.expiring -= 1;
             self.expiring -= 1;
         }
+        if field_expiry(&record).is_some() {
+            place.expiring_hashes -= 1;
+            self.expiring_hashes -= 1;
+        }
         if few {
             self.merge(at, placement);
         }
@@ -347,14 +387,17 @@ impl Index {
         let taken = &taken[first..];
         let bytes: usize = taken.iter().map(Entry::heap_bytes).sum();
         let expiring = taken.iter().filter(|record| record.expiry().is_some()).count();
+        let hashes = taken.iter().filter(|record| field_expiry(record).is_some()).count();
         if dirty {
             place.dirty.note_many(taken, placement);
         }
         place.bytes -= bytes;
         place.expiring -= expiring as u32;
+        place.expiring_hashes -= hashes as u32;
         self.bytes = self.bytes - bytes - table + table_now;
         self.records -= taken.len();
         self.expiring -= expiring;
+        self.expiring_hashes -= hashes;
     }
 
     /// Merges place `at` with its neighbour where both have become small.
@@ -479,9 +522,13 @@ impl Index {
             self.records += piece.records();
             self.expiring += piece.expiring as usize;
             self.bytes += piece.resident_bytes();
+            self.expiring_hashes += piece.expiring_hashes as usize;
             match piece.stored() {
                 Some(_) => self.stored += 1,
-                None => self.soonest = self.soonest.min(piece.soonest),
+                None => {
+                    self.soonest = self.soonest.min(piece.soonest);
+                    self.soonest_field = self.soonest_field.min(piece.soonest_field);
+                }
             }
         }
         self.places.replace(at, loaded);

@@ -22,6 +22,7 @@ pub mod contents;
 pub mod damage;
 pub mod eviction;
 pub mod expiry;
+pub mod fields;
 pub mod foreseen;
 pub mod functions;
 pub mod graveyard;

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use dormouse_storage::replay::Stored;
-use dormouse_types::record::{Entry, Record};
+use dormouse_types::ObjectRef;
+use dormouse_types::record::{Entry, Record, Value};
 use dormouse_types::segment::{Placement, Range53, Ranged, Segment, SlotPlacement};
 
 /// The keys of one range of positions.
 ///
 /// Invariant: `bytes` is the sum of `heap_bytes` of the resident segment's records, `expiring` the number of those with
-/// an expiry, `soonest` no later than the earliest of them. For a stored place they are as the manifest says.
+/// an expiry, `soonest` no later than the earliest of them. `expiring_hashes` is the number of hashes whose fields expire,
+/// `soonest_field` no later than the first of those fields. For a stored place they are as the manifest says, which says
+/// nothing of fields.
 pub struct Place {
     pub range: Range53,
     pub holding: Holding,
@@ -18,6 +21,17 @@ pub struct Place {
     pub bytes: usize,
     pub expiring: u32,
     pub soonest: u64,
+    pub expiring_hashes: u32,
+    pub soonest_field: u64,
+}
+
+/// A moment before which no field of a record's hash expires, if one does at all.
+#[inline]
+pub fn field_expiry(record: &Record) -> Option<u64> {
+    match record.value() {
+        Value::Object(ObjectRef::Hash(hash)) => Some(hash.soonest()).filter(|soonest| *soonest < u64::MAX),
+        _ => None,
+    }
 }
 
 pub enum Holding {
@@ -96,14 +110,20 @@ impl Place {
     /// Takes the counts of `segment` by looking at each record.
     pub fn resident(segment: Segment<Record>, dirty: Dirty) -> Self {
         let (mut bytes, mut expiring, mut soonest) = (0, 0, u64::MAX);
+        let (mut expiring_hashes, mut soonest_field) = (0, u64::MAX);
         for record in segment.iter() {
             bytes += record.heap_bytes();
             if let Some(at) = record.expiry() {
                 expiring += 1;
                 soonest = soonest.min(at);
             }
+            if let Some(at) = field_expiry(record) {
+                expiring_hashes += 1;
+                soonest_field = soonest_field.min(at);
+            }
         }
-        Self { range: segment.range(), holding: Holding::Resident(segment), dirty, bytes, expiring, soonest }
+        let (range, holding) = (segment.range(), Holding::Resident(segment));
+        Self { range, holding, dirty, bytes, expiring, soonest, expiring_hashes, soonest_field }
     }
 
     pub fn segment(&self) -> Option<&Segment<Record>> {

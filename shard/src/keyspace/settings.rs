@@ -133,6 +133,8 @@ pub struct Shared {
     /// Reads a place for a caller that holds its shard's lock. `None`: the database has no store.
     pub loader: OnceLock<Loader>,
     pub expired: AtomicU64,
+    /// Fields of hashes that have expired, since the start.
+    pub expired_fields: AtomicU64,
     pub evicted: AtomicU64,
     /// A bit for each logical index, the staged ones included, whose keys do not expire by this server's clock. It changes
     /// only under all locks of the database.
@@ -163,6 +165,7 @@ impl Shared {
             functions: Functions::default(),
             loader: OnceLock::new(),
             expired: AtomicU64::new(0),
+            expired_fields: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             followed: AtomicU32::new(0),
         }

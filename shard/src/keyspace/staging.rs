@@ -112,8 +112,8 @@ impl Keyspace<'_> {
         at <= self.horizon()
     }
 
-    /// The moment up to which expired keys do not exist for the command that runs.
-    pub(super) fn horizon(&self) -> u64 {
+    /// The moment up to which expired keys, and fields of hashes, do not exist for the command that runs.
+    pub(crate) fn horizon(&self) -> u64 {
         if self.is_followed() && self.sees_expired { 0 } else { self.now_ms }
     }
 

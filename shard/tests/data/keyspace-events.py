@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fills `keyspace-events.txt` with the events that a real Redis publishes.
 
-    ./keyspace-events.py [path/to/redis-server]
+    ./keyspace-events.py [path/to/redis-server] [keyspace-events-8.txt]
 
 The file has a line for each command, and below it, indented, a line for each event in order: the letter of its class in
 `notify-keyspace-events`, its name, its key, and its logical index unless that is 0. This script keeps the commands and
@@ -75,7 +75,8 @@ def run(client, subscriber, lines, classes):
 
 def main():
     server = sys.argv[1] if len(sys.argv) > 1 else "redis-server"
-    text = FILE.read_text().splitlines()
+    file = FILE.with_name(sys.argv[2]) if len(sys.argv) > 2 else FILE
+    text = file.read_text().splitlines()
     head = [line for line in text if line.startswith("#")]
     lines = [line for line in text if not line.startswith(("#", " "))]
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +103,7 @@ def main():
             letters = [letter for letter in CLASSES if event in by_class[letter][at]]
             assert len(letters) == 1, (line, event, letters)
             written.append(f"    {letters[0]} {event}")
-    FILE.write_text("\n".join(written) + "\n")
+    file.write_text("\n".join(written) + "\n")
 
 
 if __name__ == "__main__":

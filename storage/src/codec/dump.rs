@@ -17,12 +17,14 @@ use super::{
     string::skip_string,
     value::{
         LoadedValue, decode_value, encode_for, encode_value, encoding_for, encoding_of, is_known, kind,
-        newer::{Dialect, Flattened, Templates, flatten, is_newer_hash, unsupported},
+        newer::{Dialect, Templates, flatten, is_newer_hash, unsupported},
     },
 };
 
 /// Redis 7.2's, which is what we write.
 pub const RDB_VERSION: u16 = 11;
+/// Redis 7.4's, in payloads of hashes whose fields expire: earlier servers refuse them.
+const RDB_VERSION_OF_EXPIRIES: u16 = 12;
 /// Redis 8.10's.
 const RDB_VERSION_MAX: u16 = 15;
 /// Valkey 9.0's and 9.1's.
@@ -61,9 +63,12 @@ pub fn dump_bytes(value: &Value<'_>) -> u64 {
 /// Appends the payload: the second pass.
 pub fn dump_into(value: &Value<'_>, out: &mut Vec<u8>) {
     let start = out.len();
-    out.push(encoding_of(value));
+    let kind = encoding_of(value);
+    out.push(kind);
     encode_value(value, out);
-    out.extend_from_slice(&RDB_VERSION.to_le_bytes());
+    let expires = matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK);
+    let version = if expires { RDB_VERSION_OF_EXPIRIES } else { RDB_VERSION };
+    out.extend_from_slice(&version.to_le_bytes());
     let sum = checksum(&out[start..]);
     out.extend_from_slice(&sum.to_le_bytes());
 }
@@ -106,8 +111,12 @@ pub fn restore<'a>(payload: &'a [u8], limits: &Limits) -> Result<LoadedValue<'a>
     if let Some(what) = unsupported(kind, origin) {
         return Err(RestoreError::Unsupported(what));
     }
-    if is_newer_hash(kind, origin) {
+    let is_own = origin == Dialect::Redis && matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK);
+    if is_newer_hash(kind, origin) && !is_own {
         return restore_hash(kind, origin, &mut reader, limits);
+    }
+    if origin == Dialect::Valkey && matches!(kind, kind::HASH_TTL | kind::HASH_TTL_LISTPACK) {
+        return Err(CodecError::Type(kind).into());
     }
     let value = decode_value(kind, &mut reader, limits)?;
     reader.finish()?;
@@ -160,6 +169,10 @@ pub fn restored_bytes_max(payload: &[u8]) -> usize {
         | kind::HASH_LISTPACK
         | kind::SORTED_SET_LISTPACK
         | kind::SET_LISTPACK => skip_string(&mut reader).unwrap_or(0).saturating_mul(UNPACKED),
+        kind::HASH_TTL_LISTPACK if reader.take(8).is_ok() => {
+            skip_string(&mut reader).unwrap_or(0).saturating_mul(UNPACKED)
+        }
+        kind::HASH_TTL => fields_bytes(&mut reader),
         kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | kind::STREAM_4 | kind::STREAM_5 => {
             // Beside its nodes it has consumers, the shortest of which takes ten bytes and a hundred here.
             let nodes = elements_bytes(&mut reader, 2, 0).saturating_mul(2);
@@ -185,6 +198,18 @@ fn elements_bytes(reader: &mut Reader<'_>, strings: usize, bytes: usize) -> usiz
     sum
 }
 
+/// As many fields as a number says, each with an expiry.
+fn fields_bytes(reader: &mut Reader<'_>) -> usize {
+    let count = reader.take(8).and_then(|_| reader.rdb_plain_length()).unwrap_or(0);
+    let mut sum = 0usize;
+    for _ in 0..count {
+        let strings = reader.rdb_plain_length().and_then(|_| Ok((skip_string(reader)?, skip_string(reader)?)));
+        let Ok((field, value)) = strings else { return sum };
+        sum = sum.saturating_add(field).saturating_add(value).saturating_add(2 * ELEMENT_BYTES);
+    }
+    sum
+}
+
 /// The nodes of a list of listpacks, which may be repacked.
 fn nodes_bytes(reader: &mut Reader<'_>) -> usize {
     let count = reader.rdb_plain_length().unwrap_or(0);
@@ -203,11 +228,9 @@ fn restore_hash(
     limits: &Limits,
 ) -> Result<LoadedValue<'static>, RestoreError> {
     let mut flat = Vec::new();
-    match flatten(kind, origin, &Templates::default(), reader, &mut flat)? {
-        Flattened::Plain => reader.finish()?,
-        Flattened::FieldsExpire => return Err(RestoreError::Unsupported("a hash whose fields expire")),
-    }
-    match decode_value(kind::HASH, &mut Reader::new(&flat), limits)? {
+    let flat_kind = flatten(kind, origin, &Templates::default(), reader, &mut flat)?;
+    reader.finish()?;
+    match decode_value(flat_kind, &mut Reader::new(&flat), limits)? {
         LoadedValue::Object(object) => Ok(LoadedValue::Object(object)),
         LoadedValue::Text(_) => Err(CodecError::Type(kind).into()),
     }

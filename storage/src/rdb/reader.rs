@@ -3,7 +3,7 @@
 //! 1. The header gives the writer and the version.
 //! 2. An opcode that stands for itself is one item. Expiry, idle time and frequency are kept for the key after them.
 //! 3. A type that the codec knows: key and value are found by skimming, stay in the buffer, and are lent to the caller.
-//! 4. A hash encoding of newer servers is converted to the plain one, unless a field expires.
+//! 4. A hash encoding of newer servers is converted to one that the codec knows.
 //! 5. A type that it does not know: the key is copied, the value is passed over without being kept.
 //! 6. The end: the checksum is compared, and nothing after it is read as part of the RDB. [`RdbReader::into_inner`]
 //!    gives back the bytes that the buffer had taken from the stream already.
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::codec::string::{RdbString, STRING_BYTES_MAX, read_string};
 use crate::codec::value::kind;
-use crate::codec::value::newer::{Dialect, Flattened, Templates, flatten};
+use crate::codec::value::newer::{Dialect, Templates, flatten};
 use crate::codec::{CodecError, Reader};
 
 /// Redis 8.10's.
@@ -85,7 +85,7 @@ pub struct RdbReader<R> {
     origin: Dialect,
     version: u32,
     templates: Templates,
-    /// The plain encoding of a hash that was stored in another one.
+    /// The encoding that the codec knows of a hash that was stored in another one.
     flat: Vec<u8>,
     done: bool,
 }
@@ -213,15 +213,10 @@ impl<R: Read> RdbReader<R> {
                     skim::value(input, kind, self.origin, &self.templates)?;
                     let mut form = kind;
                     if support == Support::Hash {
-                        form = kind::HASH;
                         let key = parse(input, key_from, value_from)?;
                         let mut inside = Reader::new(input.kept(value_from, input.mark()));
                         match flatten(kind, self.origin, &self.templates, &mut inside, &mut self.flat) {
-                            Ok(Flattened::Plain) => {}
-                            Ok(Flattened::FieldsExpire) => {
-                                let what = "a hash whose fields expire".to_owned();
-                                break RdbEntry::Unsupported { key: key.into_vec(), what };
-                            }
+                            Ok(flat) => form = flat,
                             Err(problem) => {
                                 let key = key.with_bytes(|key| String::from_utf8_lossy(key).into_owned());
                                 return Err(input.error(RdbProblem::Value { key, problem }));
@@ -231,7 +226,7 @@ impl<R: Read> RdbReader<R> {
                     self.done = false;
                     let key = parse(&self.input, key_from, value_from)?;
                     let value = self.input.kept(value_from, self.input.mark());
-                    let value = if form == kind { value } else { &self.flat };
+                    let value = if support == Support::Hash { &self.flat } else { value };
                     // A time before 1970 has passed.
                     let expiry_ms = expiry_ms.map(|at| u64::try_from(at).unwrap_or(0));
                     return Ok(RdbEntry::Key(RdbRecord { expiry_ms, idle_s, frequency, kind: form, key, value }));

@@ -39,7 +39,7 @@ const VECTOR_SETS: &str = "vectorset";
 pub(super) enum Support {
     /// The codec decodes it.
     Whole,
-    /// A hash that [`newer`](crate::codec::value::newer) may convert to one that the codec decodes.
+    /// A hash that [`newer`](crate::codec::value::newer) converts to one that the codec decodes.
     Hash,
     /// It can be passed over. What it is, for messages.
     Skipped(&'static str),

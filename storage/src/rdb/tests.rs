@@ -208,22 +208,25 @@ fn every_item_is_read() {
             "VALKEY080",
             b"\x16\x01h\x01\x01f\x01v\xff\xff\xff\xff\xff\xff\xff\xff\x16\x01i\x01\x01f\x01v\0\0\0\0\x01\0\0\0"
                 .to_vec(),
-            &["h type 4 value \\x01\\x01f\\x01v", "i is a hash whose fields expire"],
+            &[
+                "h type 4 value \\x01\\x01f\\x01v",
+                "i type 24 value \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x81\\x00\\x00\\x00\\x01\\x00\\x00\\x00\\x01\\x01f\\x01v",
+            ],
         ),
         (
             "REDIS0012",
             [
-                &b"\x18\x01h........\x01\x05\x01f\x01v\x19\x01i........"[..],
+                &b"\x18\x01h\x03\0\0\0\0\0\0\0\x01\x05\x01f\x01v\x19\x01i........"[..],
                 &listpack(&["f", "v", "99999"]),
                 b"\x16\x01j\x02\x00\x01e\x01v\x05\x01f\x01v\x17\x01k",
                 &listpack(&["e", "v", "0", "f", "v", "99999"]),
             ]
             .concat(),
             &[
-                "h is a hash whose fields expire",
-                "i is a hash whose fields expire",
-                "j is a hash whose fields expire",
-                "k is a hash whose fields expire",
+                "h type 24 value \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x08\\x01f\\x01v",
+                "i type 24 value \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x01\\x80\\x00\\x01\\x86\\xa0\\x01f\\x01v",
+                "j type 24 value \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x01e\\x01v\\x06\\x01f\\x01v",
+                "k type 24 value \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x02\\x00\\x01e\\x01v\\x80\\x00\\x01\\x86\\xa0\\x01f\\x01v",
             ],
         ),
         // None of the fields expires.

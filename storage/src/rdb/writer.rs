@@ -9,7 +9,9 @@
 //! | 10 | Redis 7.0 | all but those of sets |
 //! | 9 | Redis 5.0 | sets of integers |
 //!
-//! Streams are written in the form of the version: the third, the second or the first.
+//! Streams are written in the form of the version: the third, the second or the first. A hash whose fields expire is
+//! written in the form of Redis 7.4 where the version is 11, as its readers know the form in files of any version, and
+//! refused where it is an older one.
 //!
 //! The caller says the items in the order in which readers
 //! want them: [`RdbWriter::aux`], then for each index [`RdbWriter::select`], [`RdbWriter::resize`] and its records, then
@@ -104,8 +106,14 @@ impl<W: Write> RdbWriter<W> {
 
     /// A key and its value.
     pub fn record(&mut self, key: &[u8], value: &Value<'_>, beside: Beside) -> io::Result<()> {
+        let encoding = encoding_for(self.version, value);
+        if matches!(value, Value::Object(ObjectRef::Hash(hash)) if hash.expires()) && self.version < VERSION_MAX {
+            let (key, version) = (String::from_utf8_lossy(key), self.version);
+            let text = format!("fields of the hash `{key}` expire, which RDB version {version} cannot say");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let at = self.begin(beside);
-        self.run[at] = encoding_for(self.version, value);
+        self.run[at] = encoding;
         write_string(self, key);
         encode_for(self.version, value, self);
         self.write_run()

@@ -11,10 +11,12 @@ pub const TOTAL_BYTES: usize = 4;
 ///
 /// ```text
 /// | total u32 LE: bytes in use, with these four | bytes | free |
+/// | 0 (1 bit) | mark (1 bit) | total (30 bits)    | bytes | free |
 /// | 1 (1 bit) | tag (15 bits) | total (16 bits)   | bytes | free |       tagged
 /// ```
 ///
 /// A listpack begins like this too, so it is the buffer that keeps its length, and it takes no space for one of its own.
+/// The mark is its owner's, and stays while the buffer is not empty.
 /// The block is as large as the [block size](block_size) of the total, so most changes happen in place.
 ///
 /// Invariant: all bytes of the block are initialised, those that are free too.
@@ -28,6 +30,7 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 const TAGGED: u32 = 1 << 31;
+const MARKED: u32 = 1 << 30;
 
 impl Buffer {
     pub const TAG_MAX: u16 = 0x7FFF;
@@ -44,7 +47,21 @@ impl Buffer {
     #[inline]
     pub fn len(&self) -> usize {
         let word = self.word();
-        (if word & TAGGED == 0 { word } else { word & 0xFFFF }) as usize
+        (if word & TAGGED == 0 { word & !MARKED } else { word & 0xFFFF }) as usize
+    }
+
+    /// Whether [`Self::mark`] was called since the buffer was empty.
+    #[inline]
+    pub fn is_marked(&self) -> bool {
+        self.word() & (TAGGED | MARKED) == MARKED
+    }
+
+    /// Marks a buffer that is neither empty nor tagged; any other stays as it is.
+    pub fn mark(&mut self) {
+        let word = self.word();
+        if word & TAGGED == 0 {
+            self.set_word(word | MARKED);
+        }
     }
 
     /// The number that the buffer was tagged with.
@@ -97,10 +114,11 @@ impl Buffer {
     /// values.
     ///
     /// # Panics
-    /// If the total needs more than 31 bits.
+    /// If the total needs more than 30 bits.
     pub fn resize(&mut self, kept: usize, total: usize) {
-        let word = u32::try_from(total).ok().filter(|word| word & TAGGED == 0);
-        self.resize_to(kept, total, word.expect("what is packed is shorter than 2 GiB"));
+        let word = u32::try_from(total).ok().filter(|word| word & (TAGGED | MARKED) == 0);
+        let mark = if self.is_marked() { MARKED } else { 0 };
+        self.resize_to(kept, total, word.expect("what is packed is shorter than 1 GiB") | mark);
     }
 
     /// As [`Self::resize`], and tags the buffer.
@@ -115,8 +133,8 @@ impl Buffer {
     fn resize_to(&mut self, kept: usize, total: usize, word: u32) {
         assert!(total >= TOTAL_BYTES, "a buffer has room for its total");
         let size = block_size(total);
-        let block = match self.0 {
-            Some(block) if block_size(self.len()) == size => block,
+        match self.0 {
+            Some(_) if block_size(self.len()) == size => {}
             before => {
                 let before = before.map(|block| (block, self.len()));
                 let kept = kept.min(total).min(self.len());
@@ -125,11 +143,16 @@ impl Buffer {
                 // SAFETY: the block has so many bytes.
                 unsafe { block.as_ptr().add(kept).write_bytes(0, size - kept) };
                 self.0 = Some(block);
-                block
             }
-        };
-        // SAFETY: every block has room for its total, and is aligned to 8.
-        unsafe { block.cast::<u32>().write(word.to_le()) };
+        }
+        self.set_word(word);
+    }
+
+    fn set_word(&mut self, word: u32) {
+        if let Some(block) = self.0 {
+            // SAFETY: every block has room for its total, and is aligned to 8.
+            unsafe { block.cast::<u32>().write(word.to_le()) };
+        }
     }
 
     /// The bytes of the block.
@@ -195,6 +218,18 @@ mod tests {
         assert_eq!(buffer.body()[..6], model[..6]);
         buffer.resize(10, 20);
         assert_eq!((buffer.len(), buffer.tag()), (20, None));
+        buffer.mark();
+        for total in [2000, 12, 100_000, 20] {
+            buffer.resize(10, total);
+            assert_eq!((buffer.len(), buffer.tag(), buffer.is_marked()), (total, None, true));
+            assert_eq!((buffer.body()[..6] == model[..6], buffer.clone().is_marked()), (true, true));
+        }
+        buffer.resize_tagged(10, 20, 0x7FFF);
+        buffer.mark();
+        assert_eq!((buffer.len(), buffer.tag(), buffer.is_marked()), (20, Some(0x7FFF), false));
+        let mut nothing = Buffer::default();
+        nothing.mark();
+        assert!(!nothing.is_marked() && nothing.is_empty());
         assert_eq!(Buffer::of(b"").len(), TOTAL_BYTES);
         assert_eq!(Buffer::of(b"abc").body(), b"abc");
     }

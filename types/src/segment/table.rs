@@ -164,8 +164,8 @@ impl<E: Entry, P: Placement> Table<E, P> {
         if from < PREFIX_END { from } else { 0 }
     }
 
-    /// Visits the entries whose prefixes are in `range`.
-    pub(super) fn visit_range(&self, range: Range<u64>, mut visit: impl FnMut(&E)) {
+    /// Visits the entries whose prefixes (see [`prefix53`]) are in `range`.
+    pub fn visit_range(&self, range: Range<u64>, mut visit: impl FnMut(&E)) {
         let mut from = range.start;
         while from < range.end {
             let Some(segment) = self.segments.get(self.segments.find(from)) else { break };

@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
 
-use dormouse_types::record::Entry;
+use dormouse_types::record::{Entry, Value};
 use dormouse_types::segment::SLOTS;
+use dormouse_types::{Hash, ObjectRef, SetExpiry};
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyspace::{Expiry, Keyspace};
+use crate::keyspace::place::field_expiry;
+use crate::keyspace::{Change, Expiry, Keyspace};
 
 const NOW: u64 = 1_700_000_000_000;
 const TICK_MS: u64 = 100;
@@ -38,7 +40,7 @@ impl Held {
         let (mut looked, mut removed) = (0, 0);
         loop {
             let slice = self.slice(STEPS);
-            (looked, removed) = (looked + slice.looked, removed + slice.removed.len());
+            (looked, removed) = (looked + slice.looked, removed + slice.stale());
             if !slice.is_worth_more() {
                 return (looked, removed);
             }
@@ -59,11 +61,16 @@ impl Held {
                 assert_eq!(place.expiring as usize, segment.iter().filter_map(Record::expiry).count());
                 assert!(segment.iter().filter_map(Record::expiry).all(|expiry| expiry >= place.soonest));
                 assert!(place.expiring == 0 || index.soonest() <= place.soonest);
+                assert_eq!(place.expiring_hashes as usize, segment.iter().filter_map(field_expiry).count());
+                assert!(segment.iter().filter_map(field_expiry).all(|expiry| expiry >= place.soonest_field));
+                assert!(place.expiring_hashes == 0 || index.soonest_field() <= place.soonest_field);
                 records += segment.len();
                 bytes += place.bytes + segment.heap_bytes();
                 expiring += place.expiring as usize;
             }
             assert_eq!((index.len(), index.expiring()), (records, expiring));
+            let hashes = index.places().iter().map(|place| place.expiring_hashes as usize).sum::<usize>();
+            assert_eq!(index.expiring_hashes(), hashes);
             assert_eq!(index.bytes(), bytes + index.places().heap_bytes());
         }
     }
@@ -144,6 +151,80 @@ fn one_key_among_many_does_not_stay() {
     held.now_ms += 1 + OVERDUE_MS;
     held.tick();
     assert_eq!(held.keys(), 20_000);
+}
+
+fn set_field(db: &mut Keyspace<'_>, key: &[u8], field: &str, rule: SetExpiry) {
+    let set = |hash: &mut Hash, limits: &_| Change::Yes(hash.set_with(field.as_bytes(), b"v", rule, limits));
+    db.update(key, set).expect("it is a hash");
+}
+
+fn fields(held: &Held) -> usize {
+    let records = held.contents.indexes().flat_map(|(_, index)| index.iter());
+    records.filter_map(hash_of).map(Hash::len).sum()
+}
+
+fn hash_of(record: &Record) -> Option<&Hash> {
+    match record.value() {
+        Value::Object(ObjectRef::Hash(hash)) => Some(hash),
+        _ => None,
+    }
+}
+
+#[test]
+fn fields_go_when_they_have_expired_and_emptied_hashes_with_them() {
+    let mut held = Held::new();
+    let mut db = held.keyspace();
+    for hash in 0..3000 {
+        let key = format!("hash:{hash}");
+        set_field(&mut db, key.as_bytes(), "soon", SetExpiry::At(NOW + 10));
+        if hash % 2 == 0 {
+            set_field(&mut db, key.as_bytes(), "late", SetExpiry::At(NOW + 100_000));
+        }
+        if hash % 3 == 0 {
+            set_field(&mut db, key.as_bytes(), "never", SetExpiry::Drop);
+        }
+    }
+    drop(db);
+    assert_eq!(held.tick(), (0, 0), "nothing is stale yet");
+    held.now_ms += 10 + OVERDUE_MS;
+    held.tick();
+    held.check();
+    assert_eq!((held.keys(), fields(&held)), (2000, 2500));
+    held.now_ms += 200_000;
+    held.tick();
+    held.check();
+    assert_eq!((held.keys(), fields(&held)), (1000, 1000));
+    assert_eq!(held.shared.expired_fields.load(Ordering::Relaxed), 4500);
+    held.now_ms += 1;
+    assert_eq!(held.tick(), (0, 0), "no field is left that expires");
+}
+
+#[test]
+fn the_work_in_a_large_hash_is_in_proportion_to_what_is_stale() {
+    const FIELDS: u64 = 100_000;
+    let mut held = Held::new();
+    let mut db = held.keyspace();
+    for n in 0..FIELDS {
+        // A hundredth of them expires, one each ten milliseconds.
+        let after = if n % 100 == 0 { n / 10 } else { 1_000_000 + n };
+        set_field(&mut db, b"hash", &format!("field:{n}"), SetExpiry::At(NOW + 1 + after));
+    }
+    drop(db);
+    assert_eq!(held.tick(), (0, 0), "nothing is stale yet");
+    let mut looked = 0;
+    for _ in 0..120 {
+        held.now_ms += TICK_MS;
+        looked += held.tick().0;
+    }
+    assert_eq!(fields(&held), 99_000);
+    assert!(looked < 1_200_000, "{looked} fields were looked at for 1,000");
+    held.now_ms += 2_000_000;
+    let slice = held.slice(STEPS);
+    assert!(slice.is_worth_more() && slice.steps() < 2 * STEPS, "{} steps", slice.steps());
+    held.check();
+    held.tick();
+    assert_eq!(held.keys(), 0);
+    held.check();
 }
 
 #[derive(Clone, Debug)]

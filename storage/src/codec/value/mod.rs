@@ -6,10 +6,11 @@
 //! | 1 / 10 / 14 / 18 | list: plain / ziplist / quicklist of ziplists / quicklist of listpacks | 18 | all |
 //! | 2 / 11 / 20 | set: plain / intset / listpack | all | all |
 //! | 4 / 9 / 13 / 16 | hash: plain / zipmap / ziplist / listpack | 4, 16 | all |
+//! | 24 / 25 | hash whose fields expire: plain / listpack, see [`newer`] | yes | yes |
 //! | 3 / 5 / 12 / 17 | sorted set: decimal scores / binary scores / ziplist / listpack | 5, 17 | all |
 //! | 15 / 19 / 21 / 26 / 27 | stream, see [`stream`] | 15, 21 | all |
 //!
-//! [`newer`] converts the hash encodings of newer servers to type 4.
+//! [`newer`] converts the other hash encodings of newer servers to types 4 and 24.
 //!
 //! Packed collections are Redis's own bytes in memory too, so they are copied both ways; on the way in they are checked
 //! first. Which form a collection has after loading is decided by [`Limits`], not by how it was written.
@@ -61,12 +62,14 @@ pub mod kind {
     pub const MODULE_2: u8 = 7;
     pub const ARRAY: u8 = 28;
 
-    // Hash encodings of newer servers, see [`super::newer`]. Only release candidates wrote those that are called early;
-    // Valkey uses the first number for an encoding of its own.
-    pub const HASH_TTL_EARLY: u8 = 22;
-    pub const HASH_TTL_LISTPACK_EARLY: u8 = 23;
+    /// Redis 7.4's, of hashes whose fields expire.
     pub const HASH_TTL: u8 = 24;
     pub const HASH_TTL_LISTPACK: u8 = 25;
+
+    // Other hash encodings of newer servers, see [`super::newer`]. Only release candidates wrote those that are called
+    // early; Valkey uses the first number for an encoding of its own.
+    pub const HASH_TTL_EARLY: u8 = 22;
+    pub const HASH_TTL_LISTPACK_EARLY: u8 = 23;
     pub const HASH_TEMPLATE_LISTPACK: u8 = 29;
     pub const HASH_TEMPLATE_LISTPACK_REFERRED: u8 = 30;
     pub const HASH_TEMPLATE_VALUES: u8 = 31;
@@ -111,8 +114,12 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
     match value {
         Value::Int(_) | Value::Raw(_) | Value::Object(ObjectRef::Text(_)) => kind::STRING,
         Value::Object(ObjectRef::List(_)) => kind::LIST_QUICKLIST_2,
-        Value::Object(ObjectRef::Hash(hash)) if hash.packed().is_some() => kind::HASH_LISTPACK,
-        Value::Object(ObjectRef::Hash(_)) => kind::HASH,
+        Value::Object(ObjectRef::Hash(hash)) => match (hash.is_packed(), hash.expires()) {
+            (true, false) => kind::HASH_LISTPACK,
+            (true, true) => kind::HASH_TTL_LISTPACK,
+            (false, true) => kind::HASH_TTL,
+            (false, false) => kind::HASH,
+        },
         Value::Object(ObjectRef::Set(set)) if set.integers().is_some() => kind::SET_INTSET,
         Value::Object(ObjectRef::Set(set)) if set.packed().is_some() => kind::SET_LISTPACK,
         Value::Object(ObjectRef::Set(_)) => kind::SET,
@@ -122,7 +129,8 @@ pub fn encoding_of(value: &Value<'_>) -> u8 {
     }
 }
 
-/// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads.
+/// As [`encode_object`], element by element where it would be packed: the forms that every version of Redis reads. The
+/// expiries of a hash's fields are left out, as those versions know none.
 pub fn encode_unpacked(object: ObjectRef<'_>, out: &mut impl ByteSink) -> u8 {
     match object {
         ObjectRef::List(list) => {
@@ -213,6 +221,8 @@ pub fn decode_value<'a>(kind: u8, reader: &mut Reader<'a>, limits: &Limits) -> R
         kind::HASH_ZIPMAP => hash::decode_zipmap(reader, limits)?,
         kind::HASH_ZIPLIST => hash::decode_ziplist(reader, limits)?,
         kind::HASH_LISTPACK => hash::decode_listpack(reader, limits)?,
+        kind::HASH_TTL => hash::decode_with_expiries(reader, limits)?,
+        kind::HASH_TTL_LISTPACK => hash::decode_listpack_with_expiries(reader, limits)?,
         kind::SET => set::decode_plain(reader, limits)?,
         kind::SET_INTSET => set::decode_intset(reader, limits)?,
         kind::SET_LISTPACK => set::decode_listpack(reader, limits)?,

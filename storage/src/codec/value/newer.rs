@@ -1,10 +1,10 @@
-//! Converts the hash encodings of newer servers to the plain one.
+//! Converts the hash encodings of newer servers: to the plain one, or to Redis 7.4's if a field expires.
 //!
 //! | type | written by | value |
 //! | --- | --- | --- |
 //! | 22 | Valkey 9 | n, n of (field, value, expiry i64 LE, -1: none) |
 //! | 24 | Redis 7.4 | earliest expiry i64 LE, n, n of (expiry - earliest + 1, 0: none; field; value) |
-//! | 25 | Redis 7.4 | earliest expiry i64 LE, listpack of (field, value, expiry, 0: none) |
+//! | 25 | Redis 7.4 | earliest expiry i64 LE, listpack of (field, value, expiry, 0: none), those that expire first in front |
 //! | 22, 23 | Redis 7.4's release candidates | as 24 and 25 without the earliest expiry |
 //! | 29 | Redis 8.10, payloads | fields, listpack of (number, value ...) |
 //! | 30 | Redis 8.10, files | listpack of (template's number, value ...) |
@@ -14,13 +14,14 @@
 //! *fields* is 0 and a listpack, or 1, n, n strings. A **template** is a list of fields that many hashes share; a file
 //! stores its templates before its keys. The template's number in a payload is the sender's and is ignored.
 //!
-//! A hash without expiring fields loses nothing by the conversion. Strings are copied in their encoded form.
+//! Expiries are Unix milliseconds. Strings are copied in their encoded form.
 
 use std::collections::HashMap;
 
 use dormouse_types::Item;
 use dormouse_types::listpack::Listpack;
 
+use super::hash::write_expiry;
 use super::kind;
 use crate::codec::reader::{RdbLength, write_rdb_length};
 use crate::codec::string::{read_string, write_item};
@@ -41,14 +42,6 @@ const TEMPLATE: CodecError = CodecError::Malformed("hash without its template");
 pub enum Dialect {
     Redis,
     Valkey,
-}
-
-/// The outcome of [`flatten`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flattened {
-    Plain,
-    /// A field expires, which a plain hash cannot express.
-    FieldsExpire,
 }
 
 /// A file's templates by number.
@@ -174,7 +167,7 @@ fn is_template(kind: u8) -> bool {
     matches!(kind, kind::HASH_TEMPLATE_LISTPACK..=kind::HASH_TEMPLATE_VALUES_REFERRED)
 }
 
-/// Reads a hash and writes it to `out` as type 4. If a field expires, `reader` and `out` are left in the middle.
+/// Reads a hash and writes it to `out` as type 4, or as type 24 if a field expires. Returns that type.
 ///
 /// # Errors
 /// When the value is malformed or of another type.
@@ -184,16 +177,16 @@ pub fn flatten(
     templates: &Templates,
     reader: &mut Reader<'_>,
     out: &mut Vec<u8>,
-) -> Result<Flattened> {
+) -> Result<u8> {
     out.clear();
     match kind {
-        kind::HASH_TTL_EARLY if origin == Dialect::Valkey => return behind_each(reader, out),
+        kind::HASH_TTL_EARLY if origin == Dialect::Valkey => return write_entries(reader, behind_each, out),
         _ if origin == Dialect::Valkey => return Err(CodecError::Type(kind)),
-        kind::HASH_TTL_EARLY => return before_each(reader, out),
+        kind::HASH_TTL_EARLY => return write_entries(reader, |reader, each| before_each(reader, None, each), out),
         kind::HASH_TTL_LISTPACK_EARLY => return in_listpack(reader, out),
         kind::HASH_TTL => {
-            reader.take(8)?;
-            return before_each(reader, out);
+            let earliest = reader.u64_le()?;
+            return write_entries(reader, |reader, each| before_each(reader, Some(earliest), each), out);
         }
         kind::HASH_TTL_LISTPACK => {
             reader.take(8)?;
@@ -216,52 +209,82 @@ pub fn flatten(
         }
         other => return Err(CodecError::Type(other)),
     }
-    Ok(Flattened::Plain)
+    Ok(kind::HASH)
 }
 
-fn behind_each(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<Flattened> {
+/// Receives the expiry of a field, its name and its value, these two encoded.
+type Each<'e> = &'e mut dyn FnMut(Option<u64>, &[u8], &[u8]);
+
+/// Writes the fields that `read` finds and counts. It reads them twice, as only the last may expire.
+fn write_entries(
+    reader: &mut Reader<'_>,
+    read: impl Fn(&mut Reader<'_>, Each<'_>) -> Result<usize>,
+    out: &mut Vec<u8>,
+) -> Result<u8> {
+    let mut expires = false;
+    let mut ahead = *reader;
+    let count = read(&mut ahead, &mut |expiry, _, _| expires |= expiry.is_some())?;
+    write_head(count, expires, out);
+    read(reader, &mut |expiry, field, value| {
+        if expires {
+            write_expiry(out, expiry, 0);
+        }
+        out.extend_from_slice(field);
+        out.extend_from_slice(value);
+    })?;
+    Ok(if expires { kind::HASH_TTL } else { kind::HASH })
+}
+
+/// Writes everything before the fields. Expiries are given from 0 on.
+fn write_head(count: usize, expires: bool, out: &mut Vec<u8>) {
+    if expires {
+        out.extend_from_slice(&[0; 8]);
+    }
+    write_rdb_length(out, count as u64);
+}
+
+fn behind_each(reader: &mut Reader<'_>, each: Each<'_>) -> Result<usize> {
     const NONE: i64 = -1;
     let count = reader.rdb_count(10)?;
-    write_rdb_length(out, count as u64);
     for _ in 0..count {
-        out.extend_from_slice(raw_string(reader)?);
-        out.extend_from_slice(raw_string(reader)?);
-        if i64::from_le_bytes(reader.array()?) != NONE {
-            return Ok(Flattened::FieldsExpire);
-        }
+        let (field, value) = (raw_string(reader)?, raw_string(reader)?);
+        let expiry = i64::from_le_bytes(reader.array()?);
+        // A time before 1970 has passed.
+        each((expiry != NONE).then(|| u64::try_from(expiry).unwrap_or(1)), field, value);
     }
-    Ok(Flattened::Plain)
+    Ok(count)
 }
 
-fn before_each(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<Flattened> {
+/// `earliest`: what the expiries are relative to, plus 1; the first forms have the expiries themselves.
+fn before_each(reader: &mut Reader<'_>, earliest: Option<u64>, each: Each<'_>) -> Result<usize> {
     let count = reader.rdb_count(3)?;
-    write_rdb_length(out, count as u64);
     for _ in 0..count {
-        if reader.rdb_plain_length()? != 0 {
-            return Ok(Flattened::FieldsExpire);
-        }
-        out.extend_from_slice(raw_string(reader)?);
-        out.extend_from_slice(raw_string(reader)?);
+        let expiry = match reader.rdb_plain_length()? {
+            0 => None,
+            given => Some(earliest.map_or(given, |earliest| earliest.saturating_add(given - 1))),
+        };
+        each(expiry, raw_string(reader)?, raw_string(reader)?);
     }
-    Ok(Flattened::Plain)
+    Ok(count)
 }
 
-fn in_listpack(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<Flattened> {
+fn in_listpack(reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Result<u8> {
     let listpack = read_listpack(reader)?;
     let view = listpack.view();
-    if !view.len().is_multiple_of(3) {
+    if !view.len().is_multiple_of(3) || view.iter().skip(2).step_by(3).any(|expiry| !matches!(expiry, Item::Int(0..))) {
         return Err(LISTPACK);
     }
-    write_rdb_length(out, (view.len() / 3) as u64);
+    let expires = view.iter().skip(2).step_by(3).any(|expiry| expiry != Item::Int(0));
+    write_head(view.len() / 3, expires, out);
     let mut items = view.iter();
-    while let (Some(field), Some(value), Some(expiry)) = (items.next(), items.next(), items.next()) {
-        if expiry != Item::Int(0) {
-            return Ok(Flattened::FieldsExpire);
+    while let (Some(field), Some(value), Some(Item::Int(expiry))) = (items.next(), items.next(), items.next()) {
+        if expires {
+            write_expiry(out, u64::try_from(expiry).ok().filter(|expiry| *expiry > 0), 0);
         }
         write_item(out, field);
         write_item(out, value);
     }
-    Ok(Flattened::Plain)
+    Ok(if expires { kind::HASH_TTL } else { kind::HASH })
 }
 
 fn read_listpack(reader: &mut Reader<'_>) -> Result<Listpack> {

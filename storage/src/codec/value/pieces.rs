@@ -11,8 +11,10 @@
 //! | 5 | member, score f64 LE |
 //! | 18 | node of a quicklist: 1, string or 2, listpack |
 //! | 21 | part of a stream, see [`super::stream`] |
+//! | 24 | expiry (a length: Unix milliseconds and 1 more, 0: none), field, value |
 //!
-//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it, except of a stream.
+//! So the number of all elements, followed by all pieces of a value, is the value as RDB has it, except of a stream. Of a
+//! hash whose fields expire, RDB has an earliest expiry before the number, which is 0 here.
 //!
 //! Writing: [`begin`] takes an [`Outline`] at one moment and makes the value remember it, [`take`] writes the elements of
 //! that moment some at a time, while the value goes on changing. A text remembers nothing: it is copied at once, and cut.
@@ -20,12 +22,12 @@
 
 use dormouse_types::entry::{Entry, Field, Member, Scored};
 use dormouse_types::list::ChunkRef;
-use dormouse_types::segment::Captured;
+use dormouse_types::segment::{Captured, WriteEntry};
 use dormouse_types::sorted_set::{SortedSet, Unordered};
 use dormouse_types::{Hash, Item, Limits, List, Object, ObjectMut, ObjectRef, Set};
 
 use super::stream::{self, PartialStream};
-use super::{kind, list};
+use super::{hash, kind, list};
 use crate::codec::reader::write_rdb_length;
 use crate::codec::string::{read_string, write_item, write_plain_string};
 use crate::codec::{CodecError, Reader};
@@ -54,6 +56,9 @@ impl Default for Sizes {
     }
 }
 
+/// The earliest expiry of a hash in pieces.
+const EARLIEST: u64 = 0;
+
 /// Room is made ahead for no more elements than this, whatever a stored value claims to have.
 const ROOM_MAX: u64 = 1 << 20;
 
@@ -71,7 +76,7 @@ pub fn is_large(object: ObjectRef<'_>, sizes: &Sizes) -> bool {
     let in_parts = match object {
         ObjectRef::Text(_) => true,
         ObjectRef::List(list) => list.chunks().len() > 1,
-        ObjectRef::Hash(hash) => hash.packed().is_none(),
+        ObjectRef::Hash(hash) => !hash.is_packed(),
         ObjectRef::Set(set) => set.integers().is_none() && set.packed().is_none(),
         ObjectRef::SortedSet(set) => set.packed().is_none(),
         ObjectRef::Stream(_) => true,
@@ -87,8 +92,13 @@ pub fn begin(object: ObjectMut<'_>, id: u64, sizes: &Sizes) -> Option<Outline> {
         ObjectMut::Text(_) => return None,
         ObjectMut::List(list) => (kind::LIST_QUICKLIST_2, list.begin_capture(id)?),
         ObjectMut::Hash(hash) => {
-            hash.table_mut()?.begin_capture(id, cell, write_field);
-            (kind::HASH, hash.len())
+            // A field that comes to expire later does so in a cell that is put aside before.
+            let (kind, write): (u8, WriteEntry<Field>) = match hash.expires() {
+                true => (kind::HASH_TTL, write_field_with_expiry),
+                false => (kind::HASH, write_field),
+            };
+            hash.table_mut()?.begin_capture(id, cell, write);
+            (kind, hash.len())
         }
         ObjectMut::Set(set) => {
             set.table_mut()?.begin_capture(id, cell, write_member);
@@ -173,6 +183,12 @@ fn write_field(field: &Field, out: &mut Vec<u8>) {
     write_item(out, Item::Bytes(field.value()));
 }
 
+/// Expiries count from 1970: those of the moment are not known together.
+fn write_field_with_expiry(field: &Field, out: &mut Vec<u8>) {
+    hash::write_expiry(out, field.expiry(), EARLIEST);
+    write_field(field, out);
+}
+
 fn write_member(member: &Member, out: &mut Vec<u8>) {
     write_item(out, Item::Bytes(member.key()));
 }
@@ -206,6 +222,7 @@ enum Partial {
     Text(Vec<u8>),
     List(List),
     Hash(Hash),
+    HashWithExpiries(Hash),
     Set(Set),
     SortedSet(Unordered),
     Stream(PartialStream),
@@ -220,6 +237,7 @@ impl Assembly {
             kind::STRING => Partial::Text(Vec::with_capacity(room)),
             kind::LIST_QUICKLIST_2 => Partial::List(List::new()),
             kind::HASH => Partial::Hash(Hash::with_capacity(room, limits)),
+            kind::HASH_TTL => Partial::HashWithExpiries(Hash::with_capacity(room, limits)),
             kind::SET => Partial::Set(Set::with_capacity(room, limits)),
             kind::SORTED_SET => Partial::SortedSet(SortedSet::unordered(room, limits)),
             kind::STREAM_3 => Partial::Stream(PartialStream::default()),
@@ -251,6 +269,11 @@ impl Assembly {
                 Partial::Hash(hash) => {
                     let (field, value) = (read_string(&mut reader)?, read_string(&mut reader)?);
                     field.with_bytes(|field| value.with_bytes(|value| hash.set(field, value, limits)))
+                }
+                Partial::HashWithExpiries(hash) => {
+                    let expiry = hash::read_expiry(&mut reader, EARLIEST)?;
+                    let (field, value) = (read_string(&mut reader)?, read_string(&mut reader)?);
+                    field.with_bytes(|field| value.with_bytes(|value| hash.set_with(field, value, expiry, limits)))
                 }
                 Partial::Set(set) => read_string(&mut reader)?.with_bytes(|member| set.add(member, limits)),
                 Partial::SortedSet(set) => {
@@ -284,7 +307,7 @@ impl Assembly {
                 list.loaded(limits);
                 Object::List(list)
             }
-            Partial::Hash(hash) => Object::Hash(hash),
+            Partial::Hash(hash) | Partial::HashWithExpiries(hash) => Object::Hash(hash),
             Partial::Set(set) => Object::Set(set),
             Partial::SortedSet(set) => Object::SortedSet(set.finish()),
             Partial::Stream(stream) => stream.finish()?,

@@ -1,5 +1,5 @@
 use dormouse_types::stream::Head;
-use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SortedSet, Stream, StreamId};
+use dormouse_types::{End, Hash, Inserted, Limits, List, Set, SetExpiry, SortedSet, Stream, StreamId};
 use proptest::prelude::*;
 
 use super::*;
@@ -63,7 +63,12 @@ fn show(object: &Object) -> String {
         Object::Text(text) => return String::from_utf8_lossy(text).into_owned(),
         Object::List(list) => list.iter().map(text).collect(),
         Object::Set(set) => set.iter().map(text).collect(),
-        Object::Hash(hash) => hash.iter().map(|(field, value)| format!("{}={}", text(field), text(value))).collect(),
+        Object::Hash(hash) => {
+            let until = |expiry: Option<u64>| expiry.map(|at| format!(" until {at}")).unwrap_or_default();
+            hash.entries()
+                .map(|(field, value, expiry)| format!("{}={}{}", text(field), text(value), until(expiry)))
+                .collect()
+        }
         Object::SortedSet(set) => {
             set.iter().map(|(member, score)| format!("{}={}", text(member), score + 0.0)).collect()
         }
@@ -75,7 +80,12 @@ fn show(object: &Object) -> String {
             elements.sort_by_key(|element| element.parse::<i64>().unwrap());
         }
     }
-    let encoding = if let Object::List(_) = object { "list" } else { object.as_ref().encoding() };
+    let encoding = match object {
+        Object::List(_) => "list",
+        // It keeps this form until it is stored.
+        Object::Hash(hash) if hash.is_packed() && !hash.expires() => "listpack",
+        _ => object.as_ref().encoding(),
+    };
     format!("{encoding} [{}]", elements.join(" "))
 }
 
@@ -119,7 +129,7 @@ fn collections() -> Vec<Object> {
     let mut all = vec![Object::Text(vec![b'x'; 100_000])];
     for count in [2, 5000] {
         let (mut list, mut hash, mut set) = (List::new(), Hash::new(), Set::new());
-        let (mut sorted, mut numbers) = (SortedSet::new(), Set::new());
+        let (mut sorted, mut numbers, mut expiring) = (SortedSet::new(), Set::new(), Hash::new());
         for at in 0..count {
             let element = format!("element {at}");
             list.push(End::Tail, element.as_bytes(), &limits);
@@ -127,9 +137,12 @@ fn collections() -> Vec<Object> {
             set.add(element.as_bytes(), &limits);
             sorted.insert(f64::from(at), element.as_bytes(), &limits);
             numbers.add(at.to_string().as_bytes(), &limits);
+            let expiry = if at % 3 == 0 { SetExpiry::Drop } else { SetExpiry::At(1_700_000_000_000 + at as u64) };
+            expiring.set_with(element.as_bytes(), b"v", expiry, &limits);
         }
         all.extend([Object::List(list), Object::Hash(hash), Object::Set(set)]);
         all.extend([Object::SortedSet(sorted), Object::Set(numbers), Object::Stream(stream(count as u64))]);
+        all.push(Object::Hash(expiring));
     }
     all
 }
@@ -318,7 +331,7 @@ fn object() -> impl Strategy<Value = Object> {
         ]
     };
     let limits = Limits::default();
-    (0..5, proptest::collection::vec((element(), element(), any::<f64>()), 1..300)).prop_map(move |(kind, elements)| {
+    (0..6, proptest::collection::vec((element(), element(), any::<f64>()), 1..300)).prop_map(move |(kind, elements)| {
         let (mut list, mut hash, mut set, mut sorted) = (List::new(), Hash::new(), Set::new(), SortedSet::new());
         let mut stream = Stream::new();
         for (first, second, score) in &elements {
@@ -326,6 +339,10 @@ fn object() -> impl Strategy<Value = Object> {
                 0 => list.push(End::Tail, first, &limits),
                 1 => drop(hash.set(first, second, &limits)),
                 2 => drop(set.add(first, &limits)),
+                5 => {
+                    let expiry = if score.is_nan() { SetExpiry::Drop } else { SetExpiry::At(score.to_bits()) };
+                    hash.set_with(first, second, expiry, &limits);
+                }
                 3 => {
                     let id = stream.entries().next_id(second.len() as u64).expect("ids are small");
                     stream.append(id, [(&first[..], &second[..])].into_iter(), &Limits::REDIS);
@@ -336,7 +353,7 @@ fn object() -> impl Strategy<Value = Object> {
         }
         match kind {
             0 => Object::List(list),
-            1 => Object::Hash(hash),
+            1 | 5 => Object::Hash(hash),
             2 => Object::Set(set),
             3 => Object::Stream(stream),
             _ => Object::SortedSet(sorted),
@@ -358,6 +375,12 @@ proptest! {
         let kind = encode_unpacked(object.as_ref(), &mut bytes);
         prop_assert!(kind <= kind::SORTED_SET || kind == kind::STREAM);
         // The members of a set may be in another order, but must be the same.
+        let mut object = object;
+        if let Object::Hash(hash) = &mut object {
+            // Expiries are left out.
+            let fields: Vec<Vec<u8>> = hash.iter().map(|(field, _)| field.to_vec()).collect();
+            fields.iter().for_each(|field| assert!(hash.set_expiry(field, None)));
+        }
         prop_assert_eq!(decode(kind, &bytes).unwrap(), show(&object));
     }
 

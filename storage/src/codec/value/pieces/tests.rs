@@ -1,5 +1,5 @@
 use dormouse_types::stream::{Head, Trim, Until};
-use dormouse_types::{Collection, End, Limits, Stream, StreamId};
+use dormouse_types::{Collection, End, Limits, SetExpiry, Stream, StreamId};
 use proptest::prelude::*;
 
 use super::*;
@@ -54,6 +54,10 @@ fn apply(object: &mut Object, step: &Step) {
                 hash.set(&field, &[b'x'; 90], &LIMITS);
             }
         }
+        (Object::Hash(hash), Step::Push(expires, number)) => {
+            let _ = hash.set_expiry(&name(*number % 3000), expires.then_some(u64::from(*number) + 1));
+        }
+        (Object::Hash(hash), Step::Trim(from, _)) => drop(hash.sweep(u64::from(*from), 0, 2000, |_| {})),
         (Object::Hash(hash), Step::Remove(number)) => {
             let _ = hash.remove(&name(*number % 3000));
         }
@@ -129,6 +133,14 @@ fn filled(kind: u8) -> Object {
             });
             hash.into_object()
         }
+        5 => {
+            let mut hash = Hash::new();
+            numbers.for_each(|number| {
+                let expiry = if number % 3 == 0 { SetExpiry::Drop } else { SetExpiry::At(u64::from(number) * 20) };
+                let _ = hash.set_with(&name(number), &name(number / 2), expiry, &LIMITS);
+            });
+            hash.into_object()
+        }
         1 => {
             let mut set = Set::new();
             numbers.for_each(|number| {
@@ -179,7 +191,12 @@ fn shown(object: &Object) -> Vec<Vec<u8>> {
     let mut elements: Vec<Vec<u8>> = match object {
         Object::Text(text) => vec![text.clone()],
         Object::List(list) => list.iter().map(|item| item.to_vec()).collect(),
-        Object::Hash(hash) => hash.iter().map(|(field, value)| pair(field, value.to_vec())).collect(),
+        Object::Hash(hash) => {
+            let until = |expiry: Option<u64>| format!(" until {expiry:?}").into_bytes();
+            let shown =
+                |(field, value, expiry): (Item<'_>, Item<'_>, _)| pair(field, [value.to_vec(), until(expiry)].concat());
+            hash.entries().map(shown).collect()
+        }
         Object::Set(set) => set.iter().map(|item| item.to_vec()).collect(),
         // In order, which must be that of the scores.
         Object::SortedSet(set) => set.iter().map(|(member, score)| pair(member, score.to_string().into())).collect(),
@@ -214,7 +231,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_value_is_taken_as_it_was(kind in 0u8..5, steps in proptest::collection::vec(step(), 0..300)) {
+    fn a_value_is_taken_as_it_was(kind in 0u8..6, steps in proptest::collection::vec(step(), 0..300)) {
         let mut object = filled(kind);
         prop_assert!(is_large(object.as_ref(), &SIZES));
         let then = shown(&object);
@@ -254,7 +271,7 @@ proptest! {
 
 #[test]
 fn only_the_moment_that_was_begun_last_is_remembered() {
-    for kind in 0..5 {
+    for kind in 0..6 {
         let mut object = filled(kind);
         let mut out = Vec::new();
         assert_eq!(take(object.as_mut(), 1, 100, &mut out), None);
@@ -273,7 +290,7 @@ fn only_the_moment_that_was_begun_last_is_remembered() {
 #[test]
 fn a_step_may_be_as_long_as_the_rest() {
     let sizes = Sizes { step_bytes: 16, ..SIZES };
-    for kind in 0..5 {
+    for kind in 0..6 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &sizes).unwrap();
         assert!(!take(object.as_mut(), 1, 1, &mut Vec::new()).unwrap().is_done);
@@ -299,7 +316,7 @@ fn what_is_removed_from_a_list_puts_aside_its_own_chunk_only() {
 
 #[test]
 fn a_step_is_bounded() {
-    for kind in 0..5 {
+    for kind in 0..6 {
         let mut object = filled(kind);
         begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut steps = 0;
@@ -342,7 +359,7 @@ fn texts_come_back() {
 
 #[test]
 fn what_does_not_fit_its_outline_is_refused() {
-    for kind in 0..5 {
+    for kind in 0..6 {
         let mut object = filled(kind);
         let outline = begin(object.as_mut(), 1, &SIZES).unwrap();
         let mut pieces = Vec::new();
