@@ -20,6 +20,7 @@
 use std::io::{self, Write};
 
 use crc_fast::{CrcAlgorithm, Digest};
+use dormouse_types::ObjectRef;
 use dormouse_types::record::Value;
 
 use super::{
