@@ -336,10 +336,7 @@ impl Book {
     /// Returns the lengths of the prefixes after which a database held what was found.
     fn fitting(&self, at: usize, found: &Model, now_ms: u64) -> Result<BTreeSet<usize>, String> {
         let mut state = self.databases[at].base.clone();
-        let alive = |state: &Model, key: &Key| {
-            state.keys.get(key).filter(|entry| entry.expiry.is_none_or(|at| at > now_ms)).cloned()
-        };
-        let differs = |state: &Model, key: &Key| alive(state, key) != alive(found, key);
+        let differs = |state: &Model, key: &Key| state.alive_entry(key, now_ms) != found.alive_entry(key, now_ms);
         let all = |state: &Model| -> BTreeSet<Key> {
             state.keys.keys().chain(found.keys.keys()).filter(|key| differs(state, key)).cloned().collect()
         };

@@ -31,6 +31,8 @@ const BLOCKS: u64 = 100;
 const DAMAGES: u64 = 500;
 /// Batches in a thousand with a command that counts keys.
 const COUNTINGS: u64 = 200;
+/// Batches in a thousand with commands over hashes whose fields expire.
+const FIELDS: u64 = 250;
 /// Batches in a thousand that belong to an import.
 const IMPORTS: u64 = 300;
 /// Keys of each kind where manifests have pages.
@@ -61,6 +63,8 @@ pub struct Features {
     pub imports: bool,
     /// Clients wait in blocking commands, see [`crate::waits`].
     pub waits: bool,
+    /// Fields of hashes expire.
+    pub fields: bool,
 }
 
 impl Features {
@@ -76,6 +80,7 @@ impl Features {
         counts: false,
         imports: false,
         waits: false,
+        fields: false,
     };
 
     /// Returns the features of a seed.
@@ -95,6 +100,7 @@ impl Features {
             counts: has(9),
             imports: has(10),
             waits: has(11),
+            fields: has(12),
         }
     }
 }
@@ -109,6 +115,8 @@ pub struct Extras {
     last: Chance,
     /// Chance for clients that wait.
     waits: Chance,
+    /// Chance for fields.
+    fields: Chance,
 }
 
 impl Extras {
@@ -119,6 +127,7 @@ impl Extras {
             later: Chance::new(seed.rotate_left(32)),
             last: Chance::new(seed.rotate_left(16)),
             waits: Chance::new(seed.rotate_left(48)),
+            fields: Chance::new(seed.rotate_left(24)),
         }
     }
 
@@ -205,6 +214,9 @@ impl Extras {
         }
         if self.features.imports && self.last.permille(IMPORTS) {
             *asked = script.import(&mut self.last);
+        }
+        if self.features.fields && script.has_expiries && self.fields.permille(FIELDS) {
+            asked.extend((0..=self.fields.below(3)).map(|_| script.field(&mut self.fields)));
         }
         if self.features.counts && self.last.permille(COUNTINGS) {
             asked.push(script.counting(&mut self.last));

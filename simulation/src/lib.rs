@@ -22,6 +22,7 @@
 //! | `branches` | [branches] that must stay as they were made, beside eviction and everything else |
 //! | `imports` | data that is staged beside a database and replaces it at once, whatever happens in between |
 //! | `waits` | clients that [wait](waits) in blocking commands, and leave; they are served in the entry that serves them |
+//! | `fields` | fields of hashes that expire, by name and by sweeps |
 //! | `counts` | `DBSIZE` while keys expire; after a sweep, every count is that of the keys held |
 //!
 //! [`rivals`] has schedules of another kind: several processes at once on a store that has no lock.

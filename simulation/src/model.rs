@@ -19,9 +19,23 @@ pub fn all_indexes() -> impl Iterator<Item = u8> {
 pub enum Value {
     Text(String),
     List(VecDeque<String>),
-    Hash(BTreeMap<String, String>),
+    Hash(BTreeMap<String, Field>),
     Set(BTreeSet<String>),
     Sorted(BTreeMap<String, i64>),
+}
+
+/// The value of a hash's field, and its expiry. A field that has expired is kept until a command writes or deletes it: the
+/// engine may have it or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    pub value: String,
+    pub expiry: Option<u64>,
+}
+
+impl Field {
+    fn lives(&self, now_ms: u64) -> bool {
+        self.expiry.is_none_or(|at| at > now_ms)
+    }
 }
 
 /// A value with its expiry.
@@ -29,6 +43,19 @@ pub enum Value {
 pub struct Entry {
     pub value: Value,
     pub expiry: Option<u64>,
+}
+
+impl Entry {
+    /// The entry as readers see it at `now_ms`; `None`: nothing of it is left.
+    fn alive(&self, now_ms: u64) -> Option<Self> {
+        if self.expiry.is_some_and(|at| at <= now_ms) {
+            return None;
+        }
+        let Value::Hash(fields) = &self.value else { return Some(self.clone()) };
+        let living = fields.iter().filter(|(_, field)| field.lives(now_ms));
+        let fields: BTreeMap<_, _> = living.map(|(name, field)| (name.clone(), field.clone())).collect();
+        (!fields.is_empty()).then_some(Entry { value: Value::Hash(fields), expiry: self.expiry })
+    }
 }
 
 pub type Key = (u8, String);
@@ -93,14 +120,14 @@ macro_rules! of_kind {
 
 impl Model {
     /// Returns the entry of a key at `now_ms`.
-    pub fn alive_entry(&self, key: &Key, now_ms: u64) -> Option<&Entry> {
-        self.keys.get(key).filter(|entry| entry.expiry.is_none_or(|at| at > now_ms))
+    pub fn alive_entry(&self, key: &Key, now_ms: u64) -> Option<Entry> {
+        self.keys.get(key)?.alive(now_ms)
     }
 
     /// Returns the contents at `now_ms`.
     pub fn alive(&self, now_ms: u64) -> Self {
-        let keys = self.keys.iter().filter(|(_, entry)| entry.expiry.is_none_or(|at| at > now_ms));
-        Self { keys: keys.map(|(key, entry)| (key.clone(), entry.clone())).collect(), is_staging: self.is_staging }
+        let keys = self.keys.iter().filter_map(|(key, entry)| Some((key.clone(), entry.alive(now_ms)?)));
+        Self { keys: keys.collect(), is_staging: self.is_staging }
     }
 
     /// Returns the contents that clients see: without staged data, as a branch begins.
@@ -213,7 +240,7 @@ impl Model {
             }
             // Keys whose time is over count until they are removed.
             "DBSIZE" => {
-                let alive = |(key, entry): (&Key, &Entry)| key.0 == select && entry.expiry.is_none_or(|at| at > now_ms);
+                let alive = |(key, entry): (&Key, &Entry)| key.0 == select && entry.alive(now_ms).is_some();
                 let least = self.keys.iter().filter(|pair| alive(*pair)).count();
                 let told = replied.strip_prefix(':').and_then(|rest| rest.trim_end().parse::<usize>().ok());
                 if told.is_some_and(|told| told >= least) { replied.to_owned() } else { format!("{least} or more") }
@@ -285,22 +312,95 @@ impl Model {
             "HSET" => {
                 let hash = of_kind!(self, &key(1), Hash);
                 let pairs = words[2..].chunks(2);
-                integer(pairs.filter(|pair| hash.insert(pair[0].clone(), pair[1].clone()).is_none()).count())
+                let before = hash.clone();
+                let mut added = 0;
+                for pair in pairs {
+                    added += usize::from(!hash.get(&pair[0]).is_some_and(|field| field.lives(now_ms)));
+                    hash.insert(pair[0].clone(), Field { value: pair[1].clone(), expiry: None });
+                }
+                counted(added, words[2..].iter().step_by(2), &before, now_ms, replied, false)
             }
             "HDEL" => {
                 let hash = of_kind!(self, &key(1), Hash);
-                integer(rest(2).filter(|field| hash.remove(*field).is_some()).count())
+                let before = hash.clone();
+                let removed =
+                    rest(2).filter_map(|field| hash.remove(field)).filter(|field| field.lives(now_ms)).count();
+                counted(removed, words[2..].iter(), &before, now_ms, replied, true)
             }
-            "HGET" => of_kind!(self, &key(1), Hash).get(&words[2]).map_or(NIL.into(), |value| bulk(value)),
+            "HGET" => {
+                field(of_kind!(self, &key(1), Hash), &words[2], now_ms).map_or(NIL.into(), |found| bulk(&found.value))
+            }
             "HINCRBY" => {
                 let hash = of_kind!(self, &key(1), Hash);
-                let before = match hash.get(&words[2]) {
-                    Some(value) => value.parse::<i64>().map_err(|_| "-ERR hash value is not an integer\r\n")?,
+                let found = field(hash, &words[2], now_ms);
+                let before = match &found {
+                    Some(found) => found.value.parse::<i64>().map_err(|_| "-ERR hash value is not an integer\r\n")?,
                     None => 0,
                 };
                 let after = before + words[3].parse::<i64>().unwrap_or(0);
-                hash.insert(words[2].clone(), after.to_string());
+                let expiry = found.and_then(|found| found.expiry);
+                hash.insert(words[2].clone(), Field { value: after.to_string(), expiry });
                 integer(after)
+            }
+            // HPEXPIREAT key time FIELDS 1 field
+            "HPEXPIREAT" => {
+                let at: u64 = words[2].parse().unwrap_or(0);
+                let Some(Entry { value: Value::Hash(hash), .. }) = self.keys.get_mut(&key(1)) else {
+                    return self.no_hash(&key(1), "*1\r\n:-2\r\n");
+                };
+                let code = match field(hash, &words[5], now_ms) {
+                    None => -2,
+                    Some(_) if at <= now_ms => {
+                        hash.remove(&words[5]);
+                        2
+                    }
+                    Some(found) => {
+                        hash.insert(words[5].clone(), Field { expiry: Some(at), ..found });
+                        1
+                    }
+                };
+                array([integer(code)].into_iter())
+            }
+            // HPERSIST key FIELDS 1 field
+            "HPERSIST" => {
+                let Some(Entry { value: Value::Hash(hash), .. }) = self.keys.get_mut(&key(1)) else {
+                    return self.no_hash(&key(1), "*1\r\n:-2\r\n");
+                };
+                let code = match field(hash, &words[4], now_ms) {
+                    None => -2,
+                    Some(Field { expiry: None, .. }) => -1,
+                    Some(found) => {
+                        hash.insert(words[4].clone(), Field { expiry: None, ..found });
+                        1
+                    }
+                };
+                array([integer(code)].into_iter())
+            }
+            // HGETDEL key FIELDS 1 field; HGETEX key PXAT time FIELDS 1 field
+            "HGETDEL" | "HGETEX" => {
+                let Some(Entry { value: Value::Hash(hash), .. }) = self.keys.get_mut(&key(1)) else {
+                    return self.no_hash(&key(1), "*1\r\n$-1\r\n");
+                };
+                let name = &words[words.len() - 1];
+                let found = field(hash, name, now_ms);
+                let at: Option<u64> = if words[0] == "HGETEX" { words[3].parse().ok() } else { None };
+                match &found {
+                    Some(found) if at.is_some_and(|at| at > now_ms) => {
+                        hash.insert(name.clone(), Field { expiry: at, ..found.clone() });
+                    }
+                    _ => drop(hash.remove(name)),
+                }
+                array([found.map_or(NIL.into(), |found| bulk(&found.value))].into_iter())
+            }
+            // HSETEX key PXAT time FIELDS 1 field value
+            "HSETEX" => {
+                let at: u64 = words[3].parse().unwrap_or(0);
+                let hash = of_kind!(self, &key(1), Hash);
+                match at > now_ms {
+                    true => _ = hash.insert(words[6].clone(), Field { value: words[7].clone(), expiry: Some(at) }),
+                    false => _ = hash.remove(&words[6]),
+                }
+                integer(1)
             }
             "SADD" => {
                 let set = of_kind!(self, &key(1), Set);
@@ -430,6 +530,11 @@ impl Model {
         Ok(String::new())
     }
 
+    /// The reply to a command over a key without a hash.
+    fn no_hash(&self, key: &Key, missing: &str) -> Result<String, String> {
+        if self.keys.contains_key(key) { Err(WRONG_TYPE.into()) } else { Ok(missing.into()) }
+    }
+
     fn text(&self, key: &Key) -> Result<Option<&str>, String> {
         match self.keys.get(key).map(|entry| &entry.value) {
             None => Ok(None),
@@ -442,6 +547,31 @@ impl Model {
 /// The same request with another command.
 fn renamed(name: &str, words: &[String]) -> Vec<String> {
     [name.to_owned()].into_iter().chain(words[1..].iter().cloned()).collect()
+}
+
+/// A field that has not expired.
+fn field(hash: &BTreeMap<String, Field>, name: &str, now_ms: u64) -> Option<Field> {
+    hash.get(name).filter(|field| field.lives(now_ms)).cloned()
+}
+
+/// The number of fields that a command has added, or deleted. One that has expired counts as old if the engine still has
+/// it, so the reply is believed within these bounds.
+fn counted<'n>(
+    living: usize,
+    names: impl Iterator<Item = &'n String>,
+    before: &BTreeMap<String, Field>,
+    now_ms: u64,
+    replied: &str,
+    deletes: bool,
+) -> String {
+    let names: BTreeSet<&String> = names.collect();
+    let stale = names.into_iter().filter(|name| before.get(*name).is_some_and(|field| !field.lives(now_ms))).count();
+    let possible = if deletes { living..=living + stale } else { living.saturating_sub(stale)..=living };
+    let told = replied.strip_prefix(':').and_then(|rest| rest.trim_end().parse::<usize>().ok());
+    match told.filter(|told| possible.contains(told)) {
+        Some(told) => integer(told),
+        None => integer(living),
+    }
 }
 
 /// Returns the keys that a command concerns.

@@ -196,4 +196,26 @@ impl Script {
             },
         }
     }
+
+    /// Returns a command over a hash whose fields expire. Such hashes have keys of their own.
+    pub fn field(&self, chance: &mut Chance) -> Asked {
+        let c = chance;
+        let select = c.below(u64::from(self.selects)) as u8;
+        let key = format!("f{}", c.below(self.keys));
+        let names = c.pick(&[6, 300]);
+        let name = format!("m{}", c.below(names));
+        let at = (crate::clock::now_ms() + c.below(4000)).saturating_sub(300).to_string();
+        let number = c.below(100).to_string();
+        let words: Vec<&str> = match c.below(12) {
+            0..4 => vec!["HSETEX", &key, "PXAT", &at, "FIELDS", "1", &name, &number],
+            4 | 5 => vec!["HPEXPIREAT", &key, &at, "FIELDS", "1", &name],
+            6 => vec!["HPERSIST", &key, "FIELDS", "1", &name],
+            7 => vec!["HGETDEL", &key, "FIELDS", "1", &name],
+            8 => vec!["HGETEX", &key, "PXAT", &at, "FIELDS", "1", &name],
+            9 => vec!["HSET", &key, &name, &number],
+            10 => vec!["HINCRBY", &key, &name, &number],
+            _ => vec!["HGET", &key, &name],
+        };
+        Asked { select, words: words.into_iter().map(str::to_owned).collect() }
+    }
 }

@@ -9,11 +9,11 @@ use dormouse_shard::keyspace::Keyspace;
 use dormouse_shard::snapshot::Snapshot;
 use dormouse_storage::log::recovery::Recovered;
 use dormouse_storage::store::Store;
-use dormouse_types::ObjectRef;
 use dormouse_types::record::{Record, Value as Held};
+use dormouse_types::{Item, ObjectRef};
 
 use crate::clock;
-use crate::model::{Entry, INDEXES, Model, Value, all_indexes};
+use crate::model::{Entry, Field, INDEXES, Model, Value, all_indexes};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -26,7 +26,10 @@ fn entry(record: &Record) -> Entry {
         Held::Object(ObjectRef::Text(bytes)) => Value::Text(text(bytes)),
         Held::Object(ObjectRef::List(list)) => Value::List(list.iter().map(|item| text(&item.to_vec())).collect()),
         Held::Object(ObjectRef::Hash(hash)) => {
-            Value::Hash(hash.iter().map(|(field, value)| (text(&field.to_vec()), text(&value.to_vec()))).collect())
+            let field = |(name, value, expiry): (Item<'_>, Item<'_>, Option<u64>)| {
+                (text(&name.to_vec()), Field { value: text(&value.to_vec()), expiry })
+            };
+            Value::Hash(hash.entries().map(field).collect())
         }
         Held::Object(ObjectRef::Set(set)) => Value::Set(set.iter().map(|member| text(&member.to_vec())).collect()),
         Held::Object(ObjectRef::SortedSet(set)) => {
@@ -56,6 +59,17 @@ pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<M
     Ok(model.alive(clock::now_ms()))
 }
 
+/// When nothing of a record is left: its own expiry, or the last of its fields.
+fn gone_at(record: &Record) -> Option<u64> {
+    let fields = match record.value() {
+        Held::Object(ObjectRef::Hash(hash)) => {
+            hash.entries().map(|(_, _, expiry)| expiry.unwrap_or(u64::MAX)).max().filter(|at| *at < u64::MAX)
+        }
+        _ => None,
+    };
+    [record.expiry(), fields].into_iter().flatten().min()
+}
+
 /// The keys of a logical index in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Counts {
@@ -79,7 +93,7 @@ pub async fn counts(database: &Arc<Database>, since: u64) -> Result<Vec<Counts>>
         let now_ms = clock::now_ms();
         let records =
             |select| contents.iter().filter_map(move |shard| shard.index(select)).flat_map(|index| index.iter());
-        let is_stale = |record: &&Record| record.expiry().is_some_and(|at| (since + 1..=now_ms).contains(&at));
+        let is_stale = |record: &&Record| gone_at(record).is_some_and(|at| (since + 1..=now_ms).contains(&at));
         let found: Vec<(usize, usize)> =
             (0..INDEXES).map(|select| (records(select).count(), records(select).filter(is_stale).count())).collect();
         let parts = contents.iter_mut().map(|contents| &mut **contents);
@@ -114,6 +128,6 @@ pub async fn awake(database: &Arc<Database>) -> Result<Model> {
             db.select(select);
             db.for_each(|record| drop(model.keys.insert((select, text(record.key())), entry(record))));
         }
-        return Ok(model);
+        return Ok(model.alive(clock::now_ms()));
     }
 }

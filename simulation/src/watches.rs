@@ -18,7 +18,7 @@ pub struct Watch {
 
 impl Watch {
     pub fn new(database: usize, keys: &[Key], live: &Model, now_ms: u64) -> Self {
-        let keys = keys.iter().map(|key| (key.clone(), live.alive_entry(key, now_ms).cloned())).collect();
+        let keys = keys.iter().map(|key| (key.clone(), live.alive_entry(key, now_ms))).collect();
         Self { database, keys, is_named: false, has_changed: false }
     }
 
@@ -44,6 +44,6 @@ impl Watch {
     }
 
     fn differs(&self, live: &Model, now_ms: u64) -> bool {
-        self.keys.iter().any(|(key, entry)| live.alive_entry(key, now_ms) != entry.as_ref())
+        self.keys.iter().any(|(key, entry)| live.alive_entry(key, now_ms) != *entry)
     }
 }
