@@ -99,5 +99,18 @@ fn questions(connection: &mut Connection, key: &[u8]) -> Vec<Words> {
     if kind.bytes() == Some(b"stream") {
         questions.push(words(&[b"XINFO", b"STREAM", key, b"FULL", b"COUNT", b"0"]));
     }
+    if kind.bytes() == Some(b"hash") {
+        questions.extend(expiries(connection, key));
+    }
     questions
+}
+
+/// Returns the question for the expiries of a hash's fields, if the server knows any.
+fn expiries(connection: &mut Connection, key: &[u8]) -> Option<Words> {
+    let reply = connection.call(&[b"HKEYS", key]);
+    let fields: Words = reply.items()?.iter().filter_map(Reply::bytes).map(<[u8]>::to_vec).collect();
+    let count = fields.len().to_string().into_bytes();
+    let head = [b"HPEXPIRETIME".to_vec(), key.to_vec(), b"FIELDS".to_vec(), count];
+    let question: Words = head.into_iter().chain(fields).collect();
+    (!connection.call(&question).is_error()).then_some(question)
 }

@@ -13,7 +13,7 @@ use dormouse_client_tests::{
     resp::{Connection, Reply, Words},
 };
 
-use super::{LIMIT, MoveIn};
+use super::{LIMIT, MoveIn, wait_for};
 
 const ROUNDS: usize = 8;
 
@@ -51,14 +51,41 @@ const SENT: &[(&str, &[&str])] = &[
     ("GETSET", &["GETSET s:# w"]),
     ("HDEL", &["HSET h:# a 1 b 2", "HDEL h:# a"]),
     ("HGETDEL", &["HSET h:# a 1 b 2 c 3", "HGETDEL h:# FIELDS 2 a b"]),
-    ("HGETEX", &["HGETEX h:# FIELDS 1 c"]),
+    ("HEXPIRE", &["HSET ttl:# a 1 b 2 c 3", "HEXPIRE ttl:# 100000 FIELDS 3 a b none", "HEXPIRE ttl:# 0 FIELDS 1 c"]),
+    ("HEXPIREAT", &["HSET ttl:# d 4", "HEXPIREAT ttl:# 4000000000 NX FIELDS 2 a d"]),
+    (
+        "HGETEX",
+        &[
+            "HGETEX h:# FIELDS 1 c",
+            "HSET ttl:# g 1 h 2 i 3",
+            "HGETEX ttl:# EX 100000 FIELDS 3 g h i",
+            "HGETEX ttl:# PERSIST FIELDS 1 h",
+            "HGETEX ttl:# EXAT 1 FIELDS 1 i",
+        ],
+    ),
     // Replicas get it as a RESTORE with a form of its own, without a checksum.
     ("HIMPORT|SET", &["HIMPORT PREPARE fields f g", "HIMPORT SET himported:# fields 1 two"]),
     ("HINCRBY", &["HINCRBY h:# n 5"]),
     ("HINCRBYFLOAT", &["HINCRBYFLOAT h:# f 0.5", "HINCRBYFLOAT h:# n 1.25"]),
+    ("HPERSIST", &["HSETEX ttl:# EX 1000 FIELDS 2 p 1 q 2", "HPERSIST ttl:# FIELDS 2 p none"]),
+    ("HPEXPIRE", &["HSET ttl:# j 1", "HPEXPIRE ttl:# 100000000 FIELDS 1 j", "HPEXPIRE ttl:# 200000000 GT FIELDS 1 j"]),
+    ("HPEXPIREAT", &["HSET ttl:# k 1", "HPEXPIREAT ttl:# 4000000000000 FIELDS 1 k"]),
     ("HMSET", &["HMSET h:# d 4 e 5"]),
     ("HSET", &["HSET h:# d 5"]),
     ("HSETEX", &["HSETEX h:# FIELDS 1 x 1", "HSETEX h:# FNX FIELDS 1 only:# 1", "HSETEX h:# FXX KEEPTTL FIELDS 1 x 2"]),
+    (
+        "HSETEX",
+        &[
+            "HSETEX ttl:# EX 100000 FIELDS 2 l 1 m 2",
+            "HSETEX ttl:# KEEPTTL FIELDS 1 l 3",
+            "HSETEX ttl:# FIELDS 1 m 3",
+            "HSETEX ttl:# PXAT 1 FIELDS 2 l 1 never 1",
+            // Counters keep their expiries.
+            "HSETEX ttl:# EX 100000 FIELDS 2 n 1 o 1",
+            "HINCRBY ttl:# n 1",
+            "HINCRBYFLOAT ttl:# o 0.5",
+        ],
+    ),
     ("HSETNX", &["HSETNX h:# once v"]),
     ("INCR", &["INCR n:#"]),
     ("INCRBY", &["INCRBY n:# 7"]),
@@ -150,9 +177,6 @@ const NOT_SENT: &[(&str, &str)] = &[
     ("AR", "Dormouse has no arrays"),
     ("CLUSTER", "it is for clusters"),
     ("FUNCTION", "Dormouse has no functions"),
-    ("HEXPIRE", "fields of Dormouse's hashes do not expire"),
-    ("HPEXPIRE", "fields of Dormouse's hashes do not expire"),
-    ("HPERSIST", "fields of Dormouse's hashes do not expire"),
     ("MIGRATE", "it needs another server; replicas are sent DEL"),
     ("RESTORE-ASKING", "it is for clusters"),
     ("TRIMSLOTS", "it is for clusters"),
@@ -215,56 +239,91 @@ fn every_write_arrives(kind: Kind) {
     move_in.compare();
 }
 
-/// Hashes with expiring fields are named, or left out. The import ends either way, and asks the source once.
+/// Fields expire when the source says so, and by the target's clock after the cutover.
 #[test]
-fn hashes_whose_fields_expire_are_named() {
+fn fields_expire_by_the_clock_of_the_source() {
     for kind in [Kind::Valkey, Kind::Redis8] {
-        let Some(move_in) = MoveIn::start_from(kind, Kind::under_test(), 32) else { continue };
+        let Some(mut move_in) = MoveIn::start_from(kind, Kind::under_test(), 35) else { continue };
         if move_in.target.kind() != Kind::Dormouse {
             return;
         }
         let mut source = Connection::open(move_in.source.port());
-        for line in ["HSET mortal f v g w", "HEXPIRE mortal 1000 FIELDS 1 f", "HSET plain f v", "SET k v"] {
+        let mut target = Connection::open(move_in.target.port());
+        // The source removes nothing by itself.
+        assert!(!source.run("DEBUG SET-ACTIVE-EXPIRE 0").is_error());
+        for line in ["HSETEX copied PX 40 FIELDS 2 a 1 b 2", "HSET copied c 3", "HSETEX only PX 40 FIELDS 1 a 1"] {
             send(&mut source, line, 0);
         }
-        let mut importer = move_in.follow(&["--stop-when-caught-up"]);
-        let (status, log, _) = importer.wait(LIMIT);
-        assert!(!status.success() && log.contains("`mortal`"), "{log}");
-        assert!(!log.contains("output-buffer"), "{log}");
-        let mut target = Connection::open(move_in.target.port());
-        assert_eq!(target.run("DBSIZE"), Reply::Line(':', "0".into()));
-        let mut importer = move_in.follow(&["--stop-when-caught-up", "--skip-unsupported"]);
-        let (status, log, said) = importer.wait(LIMIT);
-        assert!(status.success() && said.contains("cut over"), "{log}");
-        assert!(log.contains("left out: "), "{log}");
-        assert_eq!(target.run("EXISTS k plain mortal"), Reply::Line(':', "2".into()));
+        move_in.importer = Some(move_in.follow(&[]));
+        move_in.get_further();
+        send(&mut source, "HSETEX streamed PX 40 FIELDS 2 a 1 b 2", 0);
+        send(&mut source, "HSETEX kept PX 600000 FIELDS 1 a 1", 0);
+        move_in.catch_up();
+        let is_hidden = |target: &mut Connection| target.run("HGETALL streamed") == Reply::Many('*', Some(Vec::new()));
+        assert!(wait_for(LIMIT, || is_hidden(&mut target).then_some(())).is_some());
+        for (line, expected) in
+            [("HLEN copied", "3"), ("HLEN only", "1"), ("EXISTS streamed", "1"), ("HGET copied a", "")]
+        {
+            let reply = target.run(line);
+            assert_eq!(reply.number(), expected.parse().ok(), "{kind:?} {line}: {reply:?}");
+        }
+        assert!(!source.run("DEBUG SET-ACTIVE-EXPIRE 1").is_error());
+        let gone = || (target.run("EXISTS only streamed").number() == Some(0.0)).then_some(());
+        assert!(wait_for(LIMIT, gone).is_some(), "{kind:?}");
+        move_in.catch_up();
+        send(&mut source, "HSETEX last PX 1 FIELDS 1 a 1", 0);
+        move_in.cut_over();
+        let gone = || (target.run("EXISTS last").number() == Some(0.0)).then_some(());
+        assert!(wait_for(LIMIT, gone).is_some(), "{kind:?}");
+        assert_eq!(target.run("HLEN copied").number(), Some(1.0));
+        assert_eq!(target.run("HTTL kept FIELDS 1 a").items().map(<[Reply]>::len), Some(1));
     }
 }
 
-/// A later write does not recreate a part of a hash that the copy has left out.
+/// Values that Dormouse lacks are named, or left out. The import ends either way, and asks the source once.
 #[test]
-fn a_hash_that_was_left_out_stays_out() {
-    let Some(mut move_in) = MoveIn::start_from(Kind::Valkey, Kind::under_test(), 33) else { return };
+fn unsupported_values_are_named() {
+    let Some(move_in) = MoveIn::start_from(Kind::Redis8, Kind::under_test(), 32) else { return };
     if move_in.target.kind() != Kind::Dormouse {
         return;
     }
     let mut source = Connection::open(move_in.source.port());
-    for line in
-        ["HSET mortal f v g w", "HEXPIRE mortal 1000 FIELDS 1 f", "HSET gone f v", "HEXPIRE gone 1000 FIELDS 1 f"]
-    {
+    for line in ["ARSET array 0 v", "HSET plain f v", "SET k v"] {
+        send(&mut source, line, 0);
+    }
+    let mut importer = move_in.follow(&["--stop-when-caught-up"]);
+    let (status, log, _) = importer.wait(LIMIT);
+    assert!(!status.success() && log.contains("`array`"), "{log}");
+    assert!(!log.contains("output-buffer"), "{log}");
+    let mut target = Connection::open(move_in.target.port());
+    assert_eq!(target.run("DBSIZE"), Reply::Line(':', "0".into()));
+    let mut importer = move_in.follow(&["--stop-when-caught-up", "--skip-unsupported"]);
+    let (status, log, said) = importer.wait(LIMIT);
+    assert!(status.success() && said.contains("cut over"), "{log}");
+    assert!(log.contains("left out: "), "{log}");
+    assert_eq!(target.run("EXISTS k plain array"), Reply::Line(':', "2".into()));
+}
+
+/// A later write to a key that the copy has left out is left out too, until the key is deleted.
+#[test]
+fn a_key_that_was_left_out_stays_out() {
+    let Some(mut move_in) = MoveIn::start_from(Kind::Redis8, Kind::under_test(), 33) else { return };
+    if move_in.target.kind() != Kind::Dormouse {
+        return;
+    }
+    let mut source = Connection::open(move_in.source.port());
+    for line in ["ARSET array 0 v", "ARSET gone 0 v"] {
         send(&mut source, line, 0);
     }
     move_in.importer = Some(move_in.follow(&["--skip-unsupported"]));
     move_in.get_further();
-    for line in
-        ["HSET mortal h x", "HINCRBY mortal n 1", "RENAME mortal moved", "HSET moved i y", "DEL gone", "HSET gone a b"]
-    {
+    for line in ["EXPIRE array 100000", "RENAME array moved", "PERSIST moved", "DEL gone", "HSET gone a b"] {
         send(&mut source, line, 0);
     }
     move_in.catch_up();
     move_in.cut_over();
     let mut target = Connection::open(move_in.target.port());
-    assert_eq!(target.run("EXISTS mortal moved"), Reply::Line(':', "0".into()));
+    assert_eq!(target.run("EXISTS array moved"), Reply::Line(':', "0".into()));
     assert_eq!(target.run("HLEN gone"), Reply::Line(':', "1".into()));
 }
 
@@ -272,23 +331,22 @@ fn a_hash_that_was_left_out_stays_out() {
 /// mark is where it was before.
 #[test]
 fn what_was_left_out_is_the_same_when_the_stream_is_read_again() {
-    let Some(mut move_in) = MoveIn::start_from(Kind::Valkey, Kind::under_test(), 34) else { return };
+    let Some(mut move_in) = MoveIn::start_from(Kind::Redis8, Kind::under_test(), 34) else { return };
     if move_in.target.kind() != Kind::Dormouse {
         return;
     }
     let mut source = Connection::open(move_in.source.port());
     for name in ["a", "b", "c", "d"] {
-        send(&mut source, &format!("HSET {name} f v"), 0);
-        send(&mut source, &format!("HEXPIRE {name} 1000 FIELDS 1 f"), 0);
+        send(&mut source, &format!("ARSET {name} 0 v"), 0);
     }
     move_in.importer = Some(move_in.follow(&["--skip-unsupported"]));
     move_in.get_further();
     // Each batch is read and sent, and the link is cut before it arrives.
     for lines in [
-        ["RENAME a moved", "HSET moved g 1"],
+        ["RENAME a moved", "EXPIRE moved 100000"],
         ["DEL b", "HSET b g 1"],
         ["SET c v", "APPEND c w"],
-        ["HSET d g 1", "HSET d h 1"],
+        ["EXPIRE d 100000", "PERSIST d"],
     ] {
         let mut cut = move_in.to_target.cut_when_used();
         lines.iter().for_each(|line| send(&mut source, line, 0));
@@ -296,7 +354,7 @@ fn what_was_left_out_is_the_same_when_the_stream_is_read_again() {
         cut.wait();
         move_in.catch_up();
     }
-    for line in ["HSET moved h 2", "HSET b h 2", "HSET d i 2"] {
+    for line in ["PERSIST moved", "HSET b h 2", "EXPIRE d 100000"] {
         send(&mut source, line, 0);
     }
     move_in.catch_up();
@@ -305,7 +363,7 @@ fn what_was_left_out_is_the_same_when_the_stream_is_read_again() {
     for (line, expected) in [("EXISTS a moved d", "0"), ("HLEN b", "2"), ("STRLEN c", "2"), ("GET sent", "4")] {
         assert_eq!(target.run(line).number(), expected.parse().ok(), "{line}\n{log}");
     }
-    // RENAME, HSET moved twice, HSET d three times.
+    // RENAME, two writes to the moved key, three to d.
     assert!(log.contains("left out: writes to keys that the copy has left out, 6 times"), "{log}");
     assert!(!log.contains("no such key"), "{log}");
 }
