@@ -1,9 +1,11 @@
 //! Scripts for the server and for a real redis-server: every reply must be the same.
 
+use std::time::Duration;
+
 use dormouse_client_tests::compare;
-use dormouse_client_tests::resp::{Connection, Reply, Words};
+use dormouse_client_tests::resp::{Connection, Reply, Words, request};
 use dormouse_client_tests::script::{Random, Script, Step};
-use dormouse_client_tests::{Kind, Server, Settings};
+use dormouse_client_tests::{Kind, Server, Settings, wait_for};
 
 const TEST: &str = "comparison of scripts with a real server";
 
@@ -105,7 +107,7 @@ fn commands_of_scripts_get_the_replies_of_redis() {
                 break;
             }
             let Step::Command(command) = step else { continue };
-            if compare::is_left_out(pair.peer, &command, false) || lives_for_moments(&command) {
+            if compare::is_left_out(pair.peer, &command, false) || lives_for_moments(&command) || blocks(&command) {
                 continue;
             }
             let request: Words = words(&["EVAL", text, "0"]).into_iter().chain(command.iter().cloned()).collect();
@@ -137,6 +139,24 @@ fn same_numbers(ours: &Reply, theirs: &Reply) -> bool {
         (Reply::Line(',', _), Reply::Line(',', _)) => ours.number() == theirs.number(),
         _ => ours == theirs,
     }
+}
+
+/// Whether a command may block, which 7.0 refuses in a script. Newer servers run it without waiting.
+fn blocks(words: &Words) -> bool {
+    let name = words[0].to_ascii_uppercase();
+    let names = [
+        &b"BLPOP"[..],
+        b"BRPOP",
+        b"BLMOVE",
+        b"BRPOPLPUSH",
+        b"BLMPOP",
+        b"BZPOPMIN",
+        b"BZPOPMAX",
+        b"BZMPOP",
+        b"WAIT",
+        b"WAITAOF",
+    ];
+    names.contains(&&name[..]) || words.iter().any(|word| word.eq_ignore_ascii_case(b"BLOCK"))
 }
 
 /// Whether a command gives a key a time to live that may end while the two servers are compared.
@@ -265,4 +285,77 @@ fn spoiled(random: &mut Random) -> Vec<u8> {
         }
     }
     text
+}
+
+/// A script uses keys that it does not declare, of any shard, and whether or not they are in memory, even after it has
+/// written.
+#[test]
+fn scripts_use_keys_of_any_shard_that_are_not_in_memory() {
+    const KEYS: usize = 500;
+    let server = Server::start();
+    let mut connection = Connection::open(server.port());
+    for key in 0..KEYS {
+        connection.run(&format!("SET k{key} {key}"));
+    }
+    for slot in [4000, 8000, 12000] {
+        assert_eq!(connection.run(&format!("DORMOUSE SPLIT {slot}")), Reply::Line('+', "OK".into()));
+    }
+    let all = format!(
+        "redis.call('incr', 'runs') local n = 0 for i = 0, {} do n = n + redis.call('get', 'k' .. i) end return n",
+        KEYS - 1
+    );
+    let sum = Some((KEYS * (KEYS - 1) / 2) as f64);
+    for run in 1..=3 {
+        assert_eq!(connection.run("DORMOUSE SLEEP"), Reply::Line('+', "OK".into()));
+        assert_eq!(connection.call(&words(&["EVAL", &all, "0"])).number(), sum);
+        // It has run once, whatever it had to wait for.
+        assert_eq!(connection.run("GET runs").number(), Some(f64::from(run)));
+        assert_eq!(connection.run("DORMOUSE SLEEP"), Reply::Line('+', "OK".into()));
+        connection.run("MULTI");
+        connection.run("SET written 1");
+        connection.call(&words(&["EVAL", "return redis.call('get', 'k7') + redis.call('get', 'written')", "0"]));
+        let replies = connection.run("EXEC");
+        assert_eq!(replies.items().and_then(|replies| replies.last()).and_then(Reply::number), Some(8.0));
+    }
+}
+
+#[test]
+fn a_script_without_an_end_is_killed() {
+    let server = Server::start();
+    let (mut connection, mut other) = (Connection::open(server.port()), Connection::open(server.port()));
+    connection.run("CONFIG SET busy-reply-threshold 50");
+    other.write(&request(&words(&["EVAL", "while true do pcall(function() while true do end end) end", "0"]))).unwrap();
+    let busy = Reply::error("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.");
+    let is_busy = wait_for(Duration::from_secs(20), || (connection.run("GET k") == busy).then_some(()));
+    is_busy.expect("the script is long");
+    assert_eq!(connection.run("PING"), Reply::Line('+', "PONG".into()));
+    assert_eq!(connection.run("SCRIPT KILL"), Reply::Line('+', "OK".into()));
+    let ended = other.read().unwrap();
+    assert!(matches!(&ended, Reply::Line('-', text) if text.starts_with("ERR Script killed by user")), "{ended:?}");
+    assert_eq!(connection.run("SET k v"), Reply::Line('+', "OK".into()));
+    assert_eq!(connection.run("SCRIPT KILL"), Reply::error("NOTBUSY No scripts in execution right now."));
+}
+
+#[test]
+fn functions_survive_sleep_and_crash_and_go_with_branches() {
+    let mut server = Server::start();
+    let mut connection = Connection::open(server.port());
+    let library = "#!lua name=counters\nredis.register_function('add', function(keys, args) return redis.call('incrby', keys[1], args[1]) end)";
+    assert_eq!(connection.call(&words(&["FUNCTION", "LOAD", library])).bytes(), Some(&b"counters"[..]));
+    assert_eq!(connection.run("FCALL add 1 n 5").number(), Some(5.0));
+    connection.run("DORMOUSE SLEEP");
+    assert_eq!(connection.run("FCALL add 1 n 5").number(), Some(10.0));
+    connection.run("DORMOUSE BRANCH copy");
+    connection.run("DORMOUSE CHECKPOINT");
+    server.crash();
+    let mut connection = Connection::open(server.port());
+    assert_eq!(connection.run("FCALL add 1 n 5").number(), Some(15.0));
+    let dump = connection.run("FUNCTION DUMP").bytes().expect("a payload").to_vec();
+    connection.run("FUNCTION FLUSH");
+    assert_eq!(connection.run("FCALL add 1 n 5"), Reply::error("ERR Function not found"));
+    let restore = [words(&["FUNCTION", "RESTORE"]), vec![dump]].concat();
+    assert_eq!(connection.call(&restore), Reply::Line('+', "OK".into()));
+    assert_eq!(connection.run("FCALL add 1 n 5").number(), Some(20.0));
+    connection.run("AUTH default.copy x");
+    assert_eq!(connection.run("FCALL add 1 n 1").number(), Some(11.0));
 }
