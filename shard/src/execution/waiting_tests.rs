@@ -185,6 +185,16 @@ fn a_transaction_serves_when_it_has_run() {
 }
 
 #[test]
+fn a_script_serves_when_it_has_run_and_does_not_wait() {
+    let mut clients = Clients::new();
+    assert_eq!(clients.send("BLPOP k 0"), None);
+    let script = "redis.call('rpush',KEYS[1],'1','2');return(redis.call('lpop',KEYS[1]))";
+    assert_eq!(clients.replies(&format!("EVAL {script} 1 k")), "1");
+    check_served(&mut clients, &[(1, "[k 2]")]);
+    assert_eq!(clients.replies("EVAL return(redis.call('blpop',KEYS[1],0)) 1 k"), "nil");
+}
+
+#[test]
 fn a_key_of_another_type_is_passed_over_while_waiting() {
     let mut clients = Clients::new();
     assert_eq!(clients.send("BLPOP a b 0"), None);

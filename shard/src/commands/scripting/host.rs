@@ -13,7 +13,7 @@ use crate::commands::growth::needs;
 use crate::commands::{self, Flags, Row, Run};
 use crate::error::Error;
 use crate::keyspace::scripts::Running;
-use crate::keyspace::{Fault, Keyspace};
+use crate::keyspace::{Asked, Fault, Keyspace};
 
 /// Memory of a script.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
@@ -200,7 +200,10 @@ impl<'d, 'k> Calls<'d, 'k> {
         // What is to be written elsewhere is noticed as soon as it becomes long.
         reply.set_inline_max(self.turn.filter(|_| !self.has_written).map(|_| 2 * BYTES_PER_ELEMENT * TURN / 10));
         loop {
+            // A script never waits, even where its own caller may.
+            let asked = self.db.ask(Asked::Now);
             let done = commands::call(row, run, self.db, reply, request);
+            self.db.ask(asked);
             if self.db.changes() > 0 && !self.has_written {
                 self.has_written = true;
                 if let Some(running) = &self.running {
