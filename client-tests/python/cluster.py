@@ -30,7 +30,6 @@ def keys_of_many_slots(r):
         assert r.set(f"key:{n}", n)
     assert [r.get(f"key:{n}") for n in range(300)] == [str(n) for n in range(300)]
     assert r.mget_nonatomic("key:1", "none", "key:2") == ["1", None, "2"]
-    assert r.execute_command("MGET", "key:1", "key:2", target_nodes=RedisCluster.RANDOM) == ["1", "2"]
     assert sorted(r.scan_iter("key:29?")) == [f"key:29{n}" for n in range(10)] and r.dbsize() == 300
     pipe = r.pipeline()
     for n in range(100):

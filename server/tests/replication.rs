@@ -161,7 +161,27 @@ fn what_replicas_say_is_checked() {
     }
 }
 
-/// WAIT-like questions are answered by replicas that have acknowledged.
+/// WAIT is answered by replicas that have acknowledged.
+#[test]
+fn wait_counts_acknowledgements() {
+    let server = Served::start(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.say("WAIT 1 10").to_string(), ":0");
+    let mut replica = Replica::start(&server);
+    client.say("SET k v");
+    assert_eq!((client.say("WAIT 1 10").to_string(), client.say("WAIT 0 0").to_string()), (":0".into(), ":0".into()));
+    client.send(&["WAIT", "1", "0"]);
+    // The third question is the one that waits.
+    let asked = |replica: &mut Replica| while replica.told() != "REPLCONF GETACK *" {};
+    (0..3).for_each(|_| asked(&mut replica));
+    replica.connection.send(&["REPLCONF", "ACK", &replica.offset.to_string()]);
+    assert_eq!(client.read().unwrap().to_string(), ":1");
+    for line in ["MULTI", "WAIT 1 0"] {
+        client.say(line);
+    }
+    assert_eq!(client.say("EXEC").to_string(), "[:1]");
+}
+
 #[test]
 fn a_database_is_told_to_its_own_replicas_only() {
     let server = Served::start(&["--token", "dm_shop_abcdefgh", "--token", "dm_other_abcdefgh"]);

@@ -141,7 +141,7 @@ pub const GENERIC: Family<SessionRun> = Family {
     group: "generic",
     category: Category::CONNECTION,
     commands: &[
-        Command::new("WAIT", exactly(3), &[], Flags::BLOCKING, now!(wait))
+        Command::new("WAIT", exactly(3), &[], Flags::BLOCKING.union(Flags::PATIENT), SessionRun::Either(wait_at_once, wait))
         .doc(
             "3.0.0",
             "O(1)",
@@ -446,19 +446,33 @@ fn module_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     Ok(())
 }
 
-/// `WAIT numreplicas timeout`: returns at once, as the server has no replicas.
-fn wait(_: &mut Session, reply: &mut Reply, (_replicas, timeout): (i64, Timeout)) -> Result<()> {
-    let Timeout = timeout;
-    reply.integer(0);
+/// `WAIT numreplicas timeout`: waits until so many replicas have acknowledged everything that was written until now.
+fn wait(session: &mut Session, request: Request<'_>) -> Result<BoxFuture<'static, Answer>> {
+    let (wanted, Timeout(ms)): (i64, Timeout) = args::parse(request, 1)?;
+    let replication = Arc::clone(&session.tenant.replication);
+    let patience = (ms > 0).then(|| std::time::Duration::from_millis(ms));
+    Ok(async move {
+        let count = replication.wait(usize::try_from(wanted).unwrap_or(0), patience).await;
+        answer(Ok(count), |count, reply| reply.integer(count as i64))
+    }
+    .boxed())
+}
+
+/// The same in a transaction, which does not wait and reports the current state.
+fn wait_at_once(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Result<()> {
+    let (_wanted, Timeout(_ms)): (i64, Timeout) = args::parse(request, 1)?;
+    let replication = &session.tenant.replication;
+    reply.integer(replication.acknowledged(replication.view().offset) as i64);
     Ok(())
 }
 
-struct Timeout;
+/// Milliseconds; 0: for ever.
+struct Timeout(u64);
 
 impl<'a> Argument<'a> for Timeout {
     fn take(args: &mut Args<'a>) -> Result<Self> {
         match args.take::<i64>() {
-            Ok(ms) if ms >= 0 => Ok(Self),
+            Ok(ms) if ms >= 0 => Ok(Self(ms as u64)),
             Ok(_) => Err(Error::text("ERR timeout is negative")),
             Err(_) => Err(Error::text("ERR timeout is not an integer or out of range")),
         }

@@ -176,11 +176,6 @@ impl Replication {
         }
     }
 
-    /// Number of replicas that have got everything once.
-    pub fn online(&self) -> usize {
-        self.history.lock().replicas.iter().filter(|replica| replica.state() == ReplicaState::Online).count()
-    }
-
     /// Number of replicas that have acknowledged the stream up to `offset`.
     pub fn acknowledged(&self, offset: u64) -> usize {
         self.history.lock().replicas.iter().filter(|replica| replica.has_acknowledged(offset)).count()
@@ -192,15 +187,16 @@ impl Replication {
         let (sender, receiver) = oneshot::channel();
         {
             let mut queue = self.queue.lock();
-            if !queue.is_open {
-                return 0;
+            match queue.is_open {
+                true => queue.waiting.push_back(Waiting::Ask(sender)),
+                false => drop(sender),
             }
-            queue.waiting.push_back(Waiting::Ask(sender));
         }
         self.wake.notify_one();
-        // The stream may end first.
-        let Ok(offset) = receiver.await else { return 0 };
+        let mut offset = u64::MAX;
         let all = async {
+            // A replica of a later history has got everything.
+            offset = receiver.await.unwrap_or(0);
             loop {
                 let mut notified = std::pin::pin!(self.acknowledged.notified());
                 notified.as_mut().enable();

@@ -67,6 +67,8 @@ pub struct Replica {
     /// The offset up to which it has the stream, and when it was heard last, in Unix milliseconds.
     acknowledged: AtomicU64,
     heard_ms: AtomicU64,
+    /// It has acknowledged something.
+    has_spoken: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -98,6 +100,7 @@ impl Replica {
             acknowledged: AtomicU64::new(0),
             heard_ms: AtomicU64::new(node.now_ms()),
             node,
+            has_spoken: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         })
     }
@@ -127,7 +130,7 @@ impl Replica {
     }
 
     pub(super) fn has_acknowledged(&self, offset: u64) -> bool {
-        self.state() == ReplicaState::Online && self.offset() >= offset
+        self.has_spoken.load(Ordering::Relaxed) && self.state() == ReplicaState::Online && self.offset() >= offset
     }
 
     /// Whether its connection has ended, or is about to.
@@ -145,6 +148,7 @@ impl Replica {
     pub(super) fn acknowledge(&self, offset: u64, now_ms: u64) {
         self.acknowledged.store(offset, Ordering::Relaxed);
         self.heard_ms.store(now_ms, Ordering::Relaxed);
+        self.has_spoken.store(true, Ordering::Relaxed);
         if self.progress.lock().awaits_word {
             self.go_online();
         }
