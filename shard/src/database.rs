@@ -72,6 +72,17 @@ pub struct Engine {
 /// Returns the counters that a manifest keeps for its database.
 pub type Meters = Box<dyn Fn() -> Vec<u8> + Send>;
 
+/// The declarations of a database; `None`: what holds for the node, or for a new database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Declared {
+    pub window: Option<Window>,
+    /// A text that only the server reads.
+    pub users: Option<Arc<str>>,
+}
+
+/// Called with the users that a manifest of another process has.
+pub type UsersAdopted = Box<dyn Fn(Option<&str>) + Send + Sync>;
+
 pub struct Database {
     pub shared: Arc<Shared>,
     /// Clients whose blocking commands have found nothing.
@@ -95,12 +106,13 @@ pub struct Database {
     pub(crate) goes_on_after: Mutex<Option<u64>>,
     /// Places that could not be told their present location in the store.
     pub(crate) unmoved: Mutex<Vec<(u32, Range53)>>,
-    /// The loss window that was declared for this database rather than for the node, as the next manifest says it.
-    pub(crate) own_window: Mutex<Option<Window>>,
+    /// What was declared for this database rather than for the node, as the next manifest says it.
+    pub(crate) declared: Mutex<Declared>,
+    /// The store may have a manifest that says otherwise.
+    pub(crate) is_declared_unsure: AtomicBool,
+    pub(crate) users_adopted: Mutex<Option<UsersAdopted>>,
     /// The libraries of functions, as the next manifest says them.
     pub(crate) kept_functions: Mutex<Vec<(String, String)>>,
-    /// The store may have a manifest that says another one.
-    pub(crate) is_window_unsure: AtomicBool,
     pub(crate) declaring: AsyncMutex<()>,
     /// It sleeps for good: the process ends.
     closed: AtomicBool,
@@ -229,9 +241,10 @@ impl Database {
             goes_on_after: Mutex::new(goes_on_after),
             unmoved: Mutex::default(),
             recovered: Mutex::new(Some(Arc::new(recovered)).filter(|recovered| !recovered.is_empty())),
-            own_window: Mutex::default(),
+            declared: Mutex::default(),
+            is_declared_unsure: AtomicBool::new(false),
+            users_adopted: Mutex::default(),
             kept_functions: Mutex::default(),
-            is_window_unsure: AtomicBool::new(false),
             declaring: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
             refused,
@@ -248,7 +261,7 @@ impl Database {
         if let Some(manifest) = &manifest {
             database.counters.saved_ms.store(manifest.known.created_ms, Ordering::Relaxed);
             database.note_manifest(manifest);
-            database.adopt_window(&manifest.known);
+            database.adopt_declared(&manifest.known);
             database.adopt_functions(&manifest.known);
         }
         *database.manifest.lock() = manifest;
@@ -402,7 +415,7 @@ impl Database {
             if manifest.known.writer == self.engine.writer || !shared {
                 return Ok(Some(manifest));
             }
-            self.adopt_window(&manifest.known);
+            self.adopt_declared(&manifest.known);
             self.adopt_functions(&manifest.known);
             // Looks at the owner after reading the manifest: an earlier process finds that the later one has the store.
             let owned = match self.look_at_owner().await {

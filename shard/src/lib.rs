@@ -8,6 +8,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod commands;
 pub mod database;
+pub mod declared;
 pub mod error;
 pub mod execution;
 pub mod export;

@@ -392,7 +392,7 @@ impl Database {
         output.report.effects = manifest.tails.iter().map(|tail| tail.effects as usize).sum();
         output.report.bytes += manifest.encode().len() as u64;
         self.commit_with_reserve(&mut manifest, output).await.map_err(|error| self.note_refused(error))?;
-        self.is_window_unsure.store(false, Ordering::SeqCst);
+        self.is_declared_unsure.store(false, Ordering::SeqCst);
         self.committed(manifest, topology, &moved).await;
         // Before a sleep and for a branch the caller collects at the end.
         if extent == Extent::Fuzzy {
@@ -428,7 +428,7 @@ impl Database {
                     && manifest.sequence == sequence
             }
         };
-        let needed = dirty || !unchanged || self.is_window_unsure.load(Ordering::SeqCst);
+        let needed = dirty || !unchanged || self.is_declared_unsure.load(Ordering::SeqCst);
         let next_id = shared.next_id.load(Ordering::SeqCst);
         Beginning { sequence, ids, followed, next_id, needed, end: 0, unloaded }
     }

@@ -94,7 +94,7 @@ pub struct Manifest {
     pub source: Option<String>,
     /// When to delete it, unix milliseconds.
     pub expires_ms: Option<u64>,
-    /// Settings of this database that override the node's, by name: `loss-window`.
+    /// Settings of this database that override the node's, by name: `loss-window`, `users`.
     pub settings: BTreeMap<String, String>,
 }
 

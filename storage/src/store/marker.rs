@@ -32,7 +32,7 @@
 //! | 1 | 0.1.0 | no marker: manifests 1 and 2, chunks 1, tails 1, logs 1 |
 //! | 2 | builds between 0.1.0 and 0.2.0 | markers, the guard, records of owners, merged log objects |
 //! | 3 | builds between 0.1.0 and 0.2.0 | values in pieces: manifests 4, chunks 3 |
-//! | 4 | 0.2.0 | manifests in two levels: manifests 5 |
+//! | 4 | 0.2.0 | manifests in two levels: manifests 5; users among a manifest's settings |
 
 use std::{
     fs::{self, File},

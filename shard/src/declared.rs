@@ -1,0 +1,128 @@
+//! What a database declares for itself, rather than for the node: its loss window and its users.
+//!
+//! The newest manifest holds it, among its settings. A change is *remembered* by committing a copy of the manifest
+//! before with it, whether the database sleeps or not. So it is in force after a crash, and a branch begins with a copy.
+//!
+//! If the store does not answer, its manifest may hold the change all the same. So after a failure the next checkpoint
+//! commits one that does not, even if nothing else was written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dormouse_storage::log::Window;
+use dormouse_storage::manifest::Manifest;
+
+use crate::database::{Database, Declared, UsersAdopted};
+use crate::error::{Error, Result};
+
+/// The keys in a manifest's settings.
+const LOSS_WINDOW: &str = "loss-window";
+const USERS: &str = "users";
+
+impl Database {
+    /// The users that the database has declared, as the server has written them.
+    pub fn users(&self) -> Option<Arc<str>> {
+        self.declared.lock().users.clone()
+    }
+
+    /// Sets a function that learns of users which this process finds in a later manifest of another one.
+    pub fn on_users_adopted(&self, adopted: UsersAdopted) {
+        *self.users_adopted.lock() = Some(adopted);
+    }
+
+    /// Declares the users that `change` returns. It is called once no other process can declare any, and `publish` once
+    /// they are in the manifest. One declaration waits for another.
+    ///
+    /// # Errors
+    /// Those of `change`, or when the store refuses: the users before are in force.
+    pub async fn declare_users<S: Send + 'static, T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce() -> Result<(Option<Arc<str>>, S)> + Send + 'static,
+        publish: impl FnOnce(S) -> T + Send + 'static,
+    ) -> Result<T> {
+        let database = Arc::clone(self);
+        // Runs to its end, even if the client disconnects.
+        let done = self.engine.background.spawn(async move {
+            let _turn = database.declaring.lock().await;
+            database.claim().await?;
+            let (users, staged) = change()?;
+            database.remember(|own| own.users = users).await?;
+            Ok(publish(staged))
+        });
+        done.await.map_err(|error| Error::Store(format!("database {}: {error}", self.name())))?
+    }
+
+    /// Takes over what a manifest declares that another process has committed.
+    pub(crate) fn adopt_declared(&self, manifest: &Manifest) {
+        // A window that only a later version knows counts as the strictest one that this version has.
+        let window = manifest.settings.get(LOSS_WINDOW).map(|text| text.parse().unwrap_or(Window::Zero));
+        let users: Option<Arc<str>> = manifest.settings.get(USERS).map(|text| text.as_str().into());
+        let before = std::mem::replace(&mut *self.declared.lock(), Declared { window, users: users.clone() });
+        if let Some(window) = window {
+            self.shared.journal.declare(window);
+        }
+        if let Some(adopted) = &*self.users_adopted.lock()
+            && before.users != users
+        {
+            adopted(users.as_deref());
+        }
+    }
+
+    /// Changes the declarations, and commits a manifest with the change.
+    pub(crate) async fn remember(self: &Arc<Self>, change: impl FnOnce(&mut Declared)) -> Result<()> {
+        let _transition = self.transition.lock().await;
+        let before = self.declared.lock().clone();
+        change(&mut self.declared.lock());
+        let done = self.write_settings().await;
+        if done.is_err() {
+            *self.declared.lock() = before;
+        }
+        self.stop_if_overtaken().await;
+        done
+    }
+
+    /// Commits a manifest with the settings as they are to be kept, if they have changed. Called under `transition`.
+    pub(crate) async fn write_settings(self: &Arc<Self>) -> Result<()> {
+        self.check_open()?;
+        let before = self.newest_manifest().await?;
+        let mut manifest = self.manifest_after(before.as_deref());
+        let is_known = before.is_some_and(|before| before.settings == manifest.settings);
+        if is_known && !self.is_declared_unsure.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if let Some(topology) = self.topology() {
+            // A place's knowledge of a page leads to the previous manifest, which is deleted after the next commits.
+            self.read_pages(&topology).await?;
+        }
+        self.is_declared_unsure.store(true, Ordering::SeqCst);
+        self.commit(&mut manifest).await.map_err(|error| self.note_refused(error))?;
+        self.is_declared_unsure.store(false, Ordering::SeqCst);
+        let manifest = Arc::new(Arc::new(manifest).into());
+        self.note_manifest(&manifest);
+        *self.manifest.lock() = self.is_awake().then_some(manifest);
+        Ok(())
+    }
+
+    /// The manifest that would be committed next if nothing had been written.
+    pub(crate) fn manifest_after(&self, before: Option<&Manifest>) -> Manifest {
+        let mut manifest = match before {
+            Some(manifest) => manifest.clone(),
+            None => self.first_manifest(),
+        };
+        if manifest.writer != self.engine.writer {
+            manifest.writer = self.engine.writer;
+            manifest.epoch += 1;
+        }
+        let Declared { window, users } = self.declared.lock().clone();
+        let values =
+            [(LOSS_WINDOW, window.map(|window| window.to_string())), (USERS, users.map(|users| users.to_string()))];
+        for (name, value) in values {
+            match value {
+                Some(value) => manifest.settings.insert(name.to_owned(), value),
+                None => manifest.settings.remove(name),
+            };
+        }
+        self.keep_functions(&mut manifest);
+        manifest
+    }
+}
