@@ -4,7 +4,8 @@ use dormouse_protocol::Reply;
 use dormouse_storage::shown::INDEXES;
 
 use crate::commands::args::{Args, Argument, integer};
-use crate::commands::{Category, Command, Family, Flags, Run, at_least, exactly, run};
+use crate::commands::reach::database_at;
+use crate::commands::{Category, Command, Databases, Family, Flags, Run, at_least, exactly, run};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
 
@@ -17,17 +18,21 @@ pub(crate) const FAMILY: Family<Run> = Family {
     commands: &[
         Command::new("DBSIZE", exactly(1), &[], READ_FAST, run!(dbsize))
             .doc("1.0.0", "O(1)", "Returns the number of keys in the database.")
-            .tips(&["request_policy:all_shards", "response_policy:agg_sum"]),
+            .tips(&["request_policy:all_shards", "response_policy:agg_sum"])
+            .databases(Databases::Selected),
         Command::new("FLUSHDB", at_least(1), &[], WRITE, run!(flushdb))
             .doc("1.0.0", "O(1): the keys are freed by another thread.", "Remove all keys from the current database.")
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+            .databases(Databases::Selected)
             .also(Category::DANGEROUS),
         Command::new("FLUSHALL", at_least(1), &[], WRITE.union(Flags::FREES_ALL), run!(flushall))
             .doc("1.0.0", "O(1): the keys are freed by another thread.", "Removes all keys from all databases.")
             .tips(&["request_policy:all_shards", "response_policy:all_succeeded"])
+            .databases(Databases::All)
             .also(Category::DANGEROUS),
         Command::new("SWAPDB", exactly(3), &[], WRITE.union(Flags::FAST).union(Flags::SWAPS_INDEXES), run!(swapdb))
             .doc("4.0.0", "O(N) where N is the count of watched keys.", "Swaps two Redis databases.")
+            .databases(Databases::Named(|request| [database_at(request, 1), database_at(request, 2)]))
             .also(Category::DANGEROUS),
     ],
 };

@@ -8,6 +8,7 @@ pub mod args;
 pub(crate) mod cost;
 pub(crate) mod elements;
 pub(crate) mod growth;
+pub mod reach;
 pub mod row;
 
 mod bitmaps;
@@ -48,6 +49,7 @@ use dormouse_storage::codec;
 use dormouse_storage::effect::{self, EffectBody};
 use dormouse_types::record::Record;
 
+pub use reach::{Channels, Databases};
 pub use row::{Access, Arity, Category, Command, Context, Cost, Family, Find, Flags, KeySpec, Row, at_least, exactly};
 
 use crate::error::Error;

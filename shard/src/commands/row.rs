@@ -1,12 +1,13 @@
 //! Rows of commands: everything that the rest of the system needs to know of a command without running it.
 //!
-//! A row names the arity, the keys (for routing, residency, `COMMAND GETKEYS` and later ACL), the flags, and the
+//! A row names the arity, the keys (for routing, residency, `COMMAND GETKEYS` and ACL), the flags, and the
 //! documentation. `COMMAND INFO` and `COMMAND DOCS` are answered from rows alone.
 
 use bitflags::bitflags;
 use dormouse_protocol::{Request, Version};
 
 use crate::commands::args::Word;
+use crate::commands::reach::{Channels, Databases, UnnamedKeys};
 use crate::keyspace::changes::KeyEvent;
 use crate::keyspace::{Keyspace, Shared};
 
@@ -369,6 +370,9 @@ pub struct Row {
     pub elsewhere: Option<Elsewhere>,
     pub access: Option<AccessOf>,
     pub foresee: Option<Foresee>,
+    pub channels: Option<Channels>,
+    pub databases: Databases,
+    pub unnamed: Option<UnnamedKeys>,
     /// The event of its changes of a key, except those that delete it.
     pub event: Option<KeyEvent>,
     /// For commands that may use keys that they do not name.
@@ -378,6 +382,32 @@ pub struct Row {
 }
 
 impl Row {
+    const fn bare(name: &'static str, arity: Arity, keys: &'static [KeySpec], flags: Flags) -> Self {
+        Self {
+            name,
+            arity,
+            keys,
+            flags,
+            category: Category::empty(),
+            summary: "",
+            since: "",
+            complexity: "",
+            tips: &[],
+            cost: None,
+            grows: None,
+            needs: None,
+            elsewhere: None,
+            access: None,
+            foresee: None,
+            channels: None,
+            databases: Databases::OfKeys,
+            unnamed: None,
+            event: None,
+            strays: None,
+            in_script: None,
+        }
+    }
+
     /// The indexes of all keys in `request`.
     pub fn key_indexes<'a>(&'a self, request: Request<'a>) -> impl Iterator<Item = usize> + 'a {
         self.keys.iter().flat_map(move |spec| spec.indexes(request))
@@ -488,51 +518,11 @@ pub struct Command<R: 'static> {
 
 impl<R: Copy> Command<R> {
     pub const fn new(name: &'static str, arity: Arity, keys: &'static [KeySpec], flags: Flags, run: R) -> Self {
-        let row = Row {
-            name,
-            arity,
-            keys,
-            flags,
-            category: Category::empty(),
-            summary: "",
-            since: "",
-            complexity: "",
-            tips: &[],
-            cost: None,
-            grows: None,
-            needs: None,
-            elsewhere: None,
-            access: None,
-            foresee: None,
-            event: None,
-            strays: None,
-            in_script: None,
-        };
-        Self { row, run: Some(run), subcommands: &[] }
+        Self { row: Row::bare(name, arity, keys, flags), run: Some(run), subcommands: &[] }
     }
 
     pub const fn container(name: &'static str, subcommands: &'static [Command<R>]) -> Self {
-        let row = Row {
-            name,
-            arity: at_least(2),
-            keys: &[],
-            flags: Flags::empty(),
-            category: Category::empty(),
-            summary: "",
-            since: "",
-            complexity: "",
-            tips: &[],
-            cost: None,
-            grows: None,
-            needs: None,
-            elsewhere: None,
-            access: None,
-            foresee: None,
-            event: None,
-            strays: None,
-            in_script: None,
-        };
-        Self { row, run: None, subcommands }
+        Self { row: Row::bare(name, at_least(2), &[], Flags::empty()), run: None, subcommands }
     }
 
     /// All ACL categories of a command of `family`; a container has none but `@slow`, its subcommands have theirs.
@@ -574,6 +564,21 @@ impl<R: Copy> Command<R> {
 
     pub const fn foresee(mut self, foresee: Foresee) -> Self {
         self.row.foresee = Some(foresee);
+        self
+    }
+
+    pub const fn channels(mut self, channels: Channels) -> Self {
+        self.row.channels = Some(channels);
+        self
+    }
+
+    pub const fn databases(mut self, databases: Databases) -> Self {
+        self.row.databases = databases;
+        self
+    }
+
+    pub const fn unnamed(mut self, unnamed: UnnamedKeys) -> Self {
+        self.row.unnamed = Some(unnamed);
         self
     }
 

@@ -14,11 +14,11 @@
 
 use std::cmp::Ordering;
 
-use dormouse_protocol::Reply;
+use dormouse_protocol::{Reply, Request};
 use dormouse_types::record::{Record, Value};
 use dormouse_types::{End, Hash, Item, List, ObjectRef};
 
-use crate::commands::args::{Args, Argument, parse_double};
+use crate::commands::args::{Args, Argument, Word, integer, parse_double};
 use crate::commands::{Access, Category, Command, Family, Find, Flags, KeySpec, Run, at_least, run, work};
 use crate::error::{Error, Result};
 use crate::keyspace::Keyspace;
@@ -55,18 +55,43 @@ pub(crate) const FAMILY: Family<Run> = Family {
     commands: &[
         Command::new("SORT", at_least(2), &[SORTED, PATTERNS, STORED], WRITE, run!(sort))
             .event(KeyEvent::list("sortstore"))
+            .unnamed(|request| unnamed_keys(request, true))
             .doc(
                 "1.0.0",
                 COMPLEXITY,
                 "Sorts the elements in a list, a set, or a sorted set, optionally storing the result.",
             ),
-        Command::new("SORT_RO", at_least(2), &[SORTED, PATTERNS], Flags::READ.union(WHOLE), run!(sort_ro)).doc(
-            "7.0.0",
-            COMPLEXITY,
-            "Returns the sorted elements of a list, a set, or a sorted set.",
-        ),
+        Command::new("SORT_RO", at_least(2), &[SORTED, PATTERNS], Flags::READ.union(WHOLE), run!(sort_ro))
+            .unnamed(|request| unnamed_keys(request, false))
+            .doc("7.0.0", COMPLEXITY, "Returns the sorted elements of a list, a set, or a sorted set."),
     ],
 };
+
+/// The error for a user who may not read every key: a pattern leads to keys that the request does not name. `None` if
+/// there is none before the first syntax error, as Redis reads the options in their order.
+fn unnamed_keys(request: Request<'_>, stores: bool) -> Option<&'static str> {
+    let mut at = 2;
+    while let Some(word) = request.get(at) {
+        let following = request.len() - at - 1;
+        at += match Word::new(word).as_bytes() {
+            b"ASC" | b"DESC" | b"ALPHA" => 1,
+            b"LIMIT" if following >= 2 => {
+                integer(request.arg(at + 1)).and(integer(request.arg(at + 2))).ok()?;
+                3
+            }
+            b"STORE" if following >= 1 && stores => 2,
+            b"BY" if following >= 1 && request.arg(at + 1).contains(&b'*') => {
+                return Some("ERR BY option of SORT denied due to insufficient ACL permissions.");
+            }
+            b"BY" if following >= 1 => 2,
+            b"GET" if following >= 1 => {
+                return Some("ERR GET option of SORT denied due to insufficient ACL permissions.");
+            }
+            _ => return None,
+        };
+    }
+    None
+}
 
 /// `SORT key [BY pattern] [LIMIT offset count] [GET pattern [GET pattern ...]] [ASC | DESC] [ALPHA] [STORE destination]`
 fn sort(db: &mut Keyspace<'_>, reply: &mut Reply, (key, options): (&[u8], Options<'_, true>)) -> Result<()> {

@@ -43,6 +43,9 @@ pub trait Front {
 
     fn row(entry: Self::Entry) -> &'static Row;
 
+    /// Whether the caller may run this request. If not, the batch ends before it.
+    fn permits(&self, entry: Self::Entry, request: Request<'_>) -> bool;
+
     /// Called before a command runs, with its bytes of input and its estimated cost.
     fn begin(&mut self, entry: Self::Entry, bytes: usize, cost: usize) -> Self::Mark;
 
@@ -178,6 +181,10 @@ pub fn run<'i, F: Front>(
                     parser.restart();
                     break 'windows if fit == Fit::Later { Stop::Yield } else { Stop::Wait };
                 }
+            }
+            if !front.permits(entry, request) {
+                parser.restart();
+                break 'windows Stop::Wait;
             }
             let before = reply.len();
             let mark = front.begin(entry, end - at, cost);
