@@ -80,12 +80,13 @@ pub struct Client {
     welcome_in: Mutex<Option<Arc<str>>>,
 }
 
-/// Information that a client has given about itself, and its database (none before it has authenticated).
+/// Information that a client has given about itself, its user, and its database (none before it has authenticated).
 #[derive(Debug, Default, Clone)]
 pub struct Told {
     pub name: Box<[u8]>,
     pub library: Box<str>,
     pub library_version: Box<str>,
+    pub user: Box<[u8]>,
     pub database: Arc<str>,
 }
 

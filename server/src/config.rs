@@ -32,6 +32,9 @@ const SAMPLES_MAX: i64 = 64;
 const LISTPACK_ENTRIES_MAX: i64 = 4096;
 const LISTPACK_VALUE_MAX: i64 = 4096;
 
+/// Most entries of the security log of a database.
+const ACL_LOG_LEN_MAX: i64 = 1024;
+
 /// Most entries of a set of integers, all of which an insertion may move.
 const INTSET_ENTRIES_MAX: i64 = 65_536;
 
@@ -155,6 +158,8 @@ pub struct DatabaseSettings {
     pub hll_sparse_max_bytes: usize,
     pub stream_node_max_bytes: usize,
     pub stream_node_max_entries: usize,
+    /// Entries of `ACL LOG`.
+    pub acl_log_len_max: usize,
     pub hints: Hints,
 }
 
@@ -225,6 +230,7 @@ impl Settings {
                 hll_sparse_max_bytes: Limits::REDIS.hll_sparse_max_bytes,
                 stream_node_max_bytes: Limits::REDIS.stream_node_max_bytes,
                 stream_node_max_entries: Limits::REDIS.stream_node_max_entries,
+                acl_log_len_max: 128,
                 hints: Hints::default(),
             },
         }
@@ -492,6 +498,7 @@ const PARAMETERS: &[Parameter] = &[
         stream_node_max_entries,
         1..=Limits::REDIS.stream_node_max_entries as i64
     ),
+    database_number!("acllog-max-len", acl_log_len_max, 0..=ACL_LOG_LEN_MAX),
     // Settings of the node.
     Parameter::node(
         "maxclients",
@@ -526,6 +533,9 @@ const PARAMETERS: &[Parameter] = &[
         |settings, text| assign(&mut settings.node.reply_timeout, parsed(text)),
     ),
     // Facts.
+    Parameter::fact("acl-pubsub-default", |_| "resetchannels".to_string())
+        .settable(|_, text| always("resetchannels", text)),
+    Parameter::fact("aclfile", |_| String::new()),
     Parameter::fact("databases", |_| LOGICAL_DATABASES.to_string()),
     Parameter::fact("port", |settings| settings.facts.port.to_string()),
     Parameter::place("bind", |settings| settings.facts.bind.clone()),

@@ -139,7 +139,8 @@ pub async fn serve(stream: ClientSocket, peer: Peer, worker: Rc<Worker>, node: A
     let tenant = node.tenants.default();
     node.newcomers.wait().await;
     let places = node.places();
-    let added = if !node.tenants.needs_token() {
+    let is_admitted = node.tenants.admits_newcomers();
+    let added = if is_admitted {
         node.clients.add(peer, &tenant.name().into(), &tenant.account, now_ms, places)
     } else if places.is_out_of_memory && node.clients.strangers() >= strangers::PLACES_MIN {
         // A few are still let in: one of them may have the admin token.
@@ -158,7 +159,7 @@ pub async fn serve(stream: ClientSocket, peer: Peer, worker: Rc<Worker>, node: A
         }
     };
     client.fd.store(stream.as_raw_fd(), Ordering::Relaxed);
-    let session = Session::new(&node, &worker, &client, tenant);
+    let session = Session::new(&node, &worker, &client, tenant, is_admitted);
     let limits = if session.authenticated { RequestLimits::default() } else { RequestLimits::unauthenticated() };
     let budget: Arc<dyn Budget> = Arc::clone(&client) as _;
     let mut reply = Reply::within(session.version, Some(budget));
@@ -248,6 +249,9 @@ impl Connection {
             reply.set_version(self.session.version);
             reply.buffer = worker.take_reply();
             if self.client.has_messages() {
+                if !self.session.renew() {
+                    return Err(End::Closed);
+                }
                 self.client.take_messages(&mut reply.buffer, SENT_AT_ONCE);
                 self.session.count_messages(reply.len());
             }

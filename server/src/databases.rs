@@ -1,4 +1,4 @@
-//! The databases of a node, and the tokens that lead to them.
+//! The databases of a node, and what leads to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,21 +15,22 @@ use futures::stream;
 use parking_lot::Mutex;
 
 use crate::account::{self, Account};
+use crate::acl::Acl;
+use crate::acl::catalogue::Catalogue;
 use crate::clock;
 use crate::config::DatabaseSettings;
 use crate::errors::Errors;
 use crate::latency::Events;
 use crate::metering::{CountedCommands, DatabaseMeters, Totals};
-use crate::options::{
-    DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, named_database, owner_and_branch,
-};
+use crate::options::{DEFAULT_DATABASE, EvictionPolicy, Tokens, branch_name, check_full_name, owner_and_branch};
 use crate::pause::Pause;
 use crate::pubsub::PubSub;
 use crate::replication::Replication;
-use crate::rights::Rights;
 use crate::saving::Saving;
 use crate::slowlog::Slowlog;
 use crate::surroundings::OfDatabase;
+
+pub mod login;
 
 /// The user name of a connection with the admin token.
 pub const ADMIN: &str = "admin";
@@ -49,6 +50,7 @@ pub struct Tenant {
     pub account: Arc<Account>,
     /// Number of clients closed because of it.
     pub evicted_clients: AtomicU64,
+    pub acl: Arc<Acl>,
     pub pubsub: Arc<PubSub>,
     /// `CLIENT PAUSE`.
     pub pause: Pause,
@@ -102,6 +104,7 @@ impl Tenant {
         engine: &Engine,
         settings: &DatabaseSettings,
         counted: &'static CountedCommands,
+        catalogue: &'static Catalogue,
         seed: u64,
     ) -> Arc<Self> {
         let now_ms = (engine.clock)();
@@ -126,7 +129,11 @@ impl Tenant {
             kept.save(&counted.names, clock())
         }));
         let account = Account::new(account::OF_DATABASE, usize::MAX);
+        let acl = Arc::new(Acl::new(name, catalogue, database.users().as_deref(), &account));
+        let (adopting, of) = (Arc::clone(&acl), name.to_string());
+        database.on_users_adopted(Box::new(move |users| adopting.adopt(&of, users)));
         let tenant = Self {
+            acl,
             owner: owner_of(name, &database.lineage().ancestors).into(),
             database,
             meters,
@@ -283,6 +290,7 @@ pub struct Tenants {
     /// Names of databases that are being made or deleted.
     changing: Mutex<BTreeSet<String>>,
     counted: &'static CountedCommands,
+    catalogue: &'static Catalogue,
 }
 
 impl Tenants {
@@ -295,10 +303,11 @@ impl Tenants {
         engine: &Engine,
         settings: &DatabaseSettings,
         counted: &'static CountedCommands,
+        catalogue: &'static Catalogue,
         mut seed: impl FnMut() -> u64,
     ) -> std::result::Result<Self, String> {
         let (default, swept, stored) = futures::join!(
-            Tenant::open(DEFAULT_DATABASE, engine, settings, counted, seed()),
+            Tenant::open(DEFAULT_DATABASE, engine, settings, counted, catalogue, seed()),
             manifest::sweep(&engine.store, (engine.clock)()),
             manifest::databases(&engine.store),
         );
@@ -313,7 +322,7 @@ impl Tenants {
         let named = tokens.iter().filter(|token| !token.is_of_branch()).map(|token| token.name());
         let named = named.chain(logged.iter().map(|name| &**name));
         let named: BTreeSet<&str> = named.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(named, engine, settings, counted, &mut seed).await {
+        for tenant in open_all(named, engine, settings, (counted, catalogue), &mut seed).await {
             by_name.insert(tenant.name().into(), tenant);
         }
         let stored = stored.unwrap_or_else(|error| {
@@ -322,7 +331,8 @@ impl Tenants {
         });
         let stored = stored.iter().map(String::as_str).filter(|name| check_full_name(name).is_ok());
         let others: BTreeSet<&str> = stored.filter(|name| !by_name.contains_key(*name)).collect();
-        for tenant in open_all(existing(others, engine).await, engine, settings, counted, &mut seed).await {
+        for tenant in open_all(existing(others, engine).await, engine, settings, (counted, catalogue), &mut seed).await
+        {
             by_name.insert(tenant.name().into(), tenant);
         }
         if !tokens.is_empty() {
@@ -358,6 +368,7 @@ impl Tenants {
             branches_max: AtomicUsize::new(usize::MAX),
             changing: Mutex::default(),
             counted,
+            catalogue,
         })
     }
 
@@ -368,41 +379,6 @@ impl Tenants {
     /// Whether a client must authenticate.
     pub fn needs_token(&self) -> bool {
         !self.tokens.is_empty()
-    }
-
-    /// Returns the database that `AUTH user presented` leads to, and the rights there; an empty user means none. Every
-    /// token is compared, whatever is presented.
-    ///
-    /// 1. The admin token, behind `admin` or the name of a database.
-    /// 2. A token, whole. Behind the name of a branch of its database it leads there.
-    /// 3. The secret of a database with the name of one of its branches: `dm_shop.pr-1_s3cret`.
-    pub fn log_in(&self, user: &str, presented: &[u8]) -> Option<(Arc<Tenant>, Rights)> {
-        let by_name = self.by_name.load();
-        if self.tokens.is_admin(presented) {
-            let name = if user == ADMIN { DEFAULT_DATABASE } else { user };
-            return find(&by_name, name).map(|tenant| (Arc::clone(tenant), Rights::Node));
-        }
-        let whole = self.tokens.find(presented);
-        let named = named_database(presented).unwrap_or_default();
-        let branch = match owner_and_branch(named) {
-            Some((owner, branch)) => find_branch(&by_name, owner, branch),
-            None => by_name.get(named).filter(|tenant| tenant.is_branch()),
-        };
-        let inherited = self.tokens.has_secret_of(branch.map_or("", |branch| branch.owner()), presented);
-        let (own, rights) = match whole {
-            Some(token) if token.is_of_branch() => (branch?, Rights::Branch),
-            Some(token) => (by_name.get(token.name())?, Rights::Database),
-            None => (branch.filter(|_| inherited)?, Rights::Database),
-        };
-        let tenant = match user {
-            "" | DEFAULT_DATABASE => own,
-            user if user == own.name() || user == named => own,
-            user if rights == Rights::Database && !own.is_branch() => {
-                find(&by_name, user).filter(|tenant| tenant.owner() == own.name())?
-            }
-            _ => return None,
-        };
-        Some((Arc::clone(tenant), rights))
     }
 
     /// Whether clients can still enter `tenant`: it has not been deleted.
@@ -476,7 +452,7 @@ impl Tenants {
         let made = source.database.branch(&name, expires_ms).await;
         if made.is_ok() || matches!(made, Err(Error::Store(_) | Error::Damaged(_))) {
             let seed = source.database.shared.placement.seed ^ (engine.clock)();
-            let tenant = Tenant::open(&name, engine, &source.settings_now(), self.counted, seed).await;
+            let tenant = Tenant::open(&name, engine, &source.settings_now(), self.counted, self.catalogue, seed).await;
             // A store that did not answer may have made it nevertheless.
             if made.is_ok() || tenant.database.lineage().source().is_some() {
                 self.change(|by_name| drop(by_name.insert(name.as_str().into(), Arc::clone(&tenant))));
@@ -502,7 +478,8 @@ impl Tenants {
             // There always is one: an empty database replaces the branch that had its name.
             let engine = &tenant.database.engine;
             let seed = tenant.database.shared.placement.seed ^ (engine.clock)();
-            let fresh = Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), self.counted, seed).await;
+            let fresh =
+                Tenant::open(DEFAULT_DATABASE, engine, &tenant.settings(), self.counted, self.catalogue, seed).await;
             self.default.store(Arc::clone(&fresh));
             self.change(|by_name| drop(by_name.insert(DEFAULT_DATABASE.into(), Arc::clone(&fresh))));
         } else if deleted.is_ok() {
@@ -598,14 +575,15 @@ async fn open_all(
     names: BTreeSet<&str>,
     engine: &Engine,
     settings: &DatabaseSettings,
-    counted: &'static CountedCommands,
+    (counted, catalogue): (&'static CountedCommands, &'static Catalogue),
     seed: &mut impl FnMut() -> u64,
 ) -> Vec<Arc<Tenant>> {
     let names: Vec<(&str, u64)> = names.into_iter().map(|name| (name, seed())).collect();
     let mut opened = Vec::with_capacity(names.len());
     for some in names.chunks(OPENED_TOGETHER) {
         opened.extend(
-            join_all(some.iter().map(|(name, seed)| Tenant::open(name, engine, settings, counted, *seed))).await,
+            join_all(some.iter().map(|(name, seed)| Tenant::open(name, engine, settings, counted, catalogue, *seed)))
+                .await,
         );
     }
     opened

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+pub mod acl;
 pub mod blocked;
 pub mod cli;
 pub mod clients;

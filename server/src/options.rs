@@ -34,7 +34,7 @@ pub use self::name::{
 };
 use self::reshaping::Reshaping;
 use self::token::{AdminToken, Token};
-pub use self::token::{Tokens, named_database};
+pub use self::token::{Tokens, named_database, named_secret};
 pub use self::values::{Bind, EvictionPolicy, FileMode, Interval, OutputBufferLimit, OutputBufferLimits, Size};
 use crate::logging::{self, LogFormat};
 use crate::process;

@@ -151,6 +151,28 @@ impl PubSub {
         self.subscribers(channel) + matching.map(|(_, subscribers)| subscribers).sum::<usize>()
     }
 
+    /// Clients among those that `is_concerned` names that listen to a channel, or by a pattern, which `is_forbidden`
+    /// says is not for them. No other call waits for a lock while it is decided.
+    pub fn listeners(
+        &self,
+        is_concerned: impl Fn(&Client) -> bool,
+        is_forbidden: impl Fn(&[u8], SubscriptionKind) -> bool,
+    ) -> Vec<Arc<Client>> {
+        let mut found = Vec::new();
+        let mut add = |subscribers: &Subscribers| {
+            found.extend(subscribers.values().filter(|client| is_concerned(client)).cloned());
+        };
+        let channels: Vec<ChannelName> = self.channels.read().keys().cloned().collect();
+        for name in channels.iter().filter(|name| is_forbidden(name, SubscriptionKind::Channel)) {
+            self.channels.read().get(name).into_iter().for_each(&mut add);
+        }
+        let patterns: Vec<ChannelName> = self.patterns.read().keys().cloned().collect();
+        for name in patterns.iter().filter(|name| is_forbidden(name, SubscriptionKind::Pattern)) {
+            self.patterns.read().get(name).into_iter().for_each(|(_, subscribers)| add(subscribers));
+        }
+        found
+    }
+
     /// Channels with subscribers that match `pattern`.
     pub fn channels(&self, pattern: Option<&Glob<'_>>) -> Vec<ChannelName> {
         let channels = self.channels.read();

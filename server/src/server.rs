@@ -19,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::clock::{monotonic_ms, now_ms};
-use crate::commands::COUNTED;
+use crate::commands::{COUNTED, SUBJECTS};
 use crate::config::{Settings, directory};
 use crate::databases::Tenants;
 use crate::http::{Http, Readiness};
@@ -159,6 +159,7 @@ impl Server {
             &engine,
             &settings.database,
             &COUNTED,
+            &SUBJECTS,
             // Each has its own: no tenant may infer another's seed from what it sees of its own.
             process::random_seed,
         ))?;

@@ -20,9 +20,11 @@ use dormouse_shard::keyspace::scripts::Published;
 use dormouse_storage::log::Lsn;
 use futures::channel::oneshot;
 
+use crate::acl::permissions::Permissions;
 use crate::blocked::Blocked;
 use crate::clients::Client;
 use crate::databases::Tenant;
+use crate::databases::login::Entrance;
 use crate::late::Awaiting;
 use crate::metering::{REQUEST_UNIT_BYTES, Writer};
 use crate::node::Node;
@@ -95,6 +97,8 @@ pub struct Session {
     pub authenticated: bool,
     /// Its rights. Meaningless before it is authenticated.
     pub rights: Rights,
+    /// What its user may do in its database. Meaningless before it is authenticated.
+    pub permissions: Permissions,
     /// Number of wrong tokens that it has shown, and the time for which the reply to the last is held back.
     guesses: u32,
     pub held_back: Duration,
@@ -140,8 +144,16 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(node: &Arc<Node>, worker: &Rc<Worker>, client: &Arc<Client>, tenant: Arc<Tenant>) -> Self {
-        let authenticated = !node.tenants.needs_token();
+    /// Creates the session of a new connection. `authenticated`: whether it needs no secret.
+    pub fn new(
+        node: &Arc<Node>,
+        worker: &Rc<Worker>,
+        client: &Arc<Client>,
+        tenant: Arc<Tenant>,
+        authenticated: bool,
+    ) -> Self {
+        let permissions = tenant.acl.permissions(&tenant.acl.default_user());
+        client.told.lock().user = permissions.user().name.clone();
         if authenticated {
             tenant.connections.fetch_add(1, Ordering::Relaxed);
         }
@@ -150,6 +162,7 @@ impl Session {
             share: worker.turns.share(tenant.owner()),
             authenticated,
             rights: rights_without_token(client),
+            permissions,
             guesses: 0,
             held_back: Duration::ZERO,
             refusals: 0,
@@ -226,11 +239,11 @@ impl Session {
         Context { select: self.select, version: self.version, no_touch }
     }
 
-    /// Enters `tenant` with these rights.
+    /// Enters a database.
     ///
     /// # Errors
     /// When the node takes no more clients. Then the connection ends.
-    pub fn enter(&mut self, tenant: Arc<Tenant>, rights: Rights) -> Result<(), Error> {
+    pub fn enter(&mut self, Entrance { tenant, rights, permissions }: Entrance) -> Result<(), Error> {
         // The admin gets in even if tenants have taken all places: it can free some.
         let is_admin = rights == Rights::Node;
         let mut places = self.node.places();
@@ -253,6 +266,8 @@ impl Session {
             self.select(0);
             self.authenticated = false;
         }
+        self.permissions = permissions;
+        self.client.told.lock().user = self.permissions.user().name.clone();
         if !self.authenticated {
             self.tenant.connections.fetch_add(1, Ordering::Relaxed);
             self.client.told.lock().database = self.tenant.name().into();
@@ -262,15 +277,18 @@ impl Session {
         Ok(())
     }
 
-    /// Resets the session to that of a new connection: it must present a token again where tokens are required, else it
+    /// Resets the session to that of a new connection: it must present a secret again where one is required, else it
     /// is in the default database.
     pub fn forget(&mut self) {
         self.leave();
         self.select(0);
-        if self.node.tenants.needs_token() {
+        let tenant = self.node.tenants.default();
+        let permissions = tenant.acl.permissions(&tenant.acl.default_user());
+        let entrance = Entrance { tenant, rights: rights_without_token(&self.client), permissions };
+        if !self.node.tenants.admits_newcomers() {
             self.tenant.worked(self.client.worked_ms.swap(0, Ordering::Relaxed));
             self.dismiss();
-        } else if self.enter(self.node.tenants.default(), rights_without_token(&self.client)).is_err() {
+        } else if self.enter(entrance).is_err() {
             self.dismiss();
         }
     }
@@ -286,12 +304,39 @@ impl Session {
         self.node.clients.estrange(&self.client, now_ms, strangers::places(self.node.max_clients()));
     }
 
-    /// Notes a wrong token: the reply is held back, and after several the connection ends.
+    /// Notes a wrong token or password: the reply is held back, and after several the connection ends. On a server
+    /// without tokens, a connection that is in a database may go on guessing, as with Redis.
     pub fn guessed(&mut self) {
         let (_, now_ms) = self.worker.now();
-        self.guesses += 1;
-        self.closing |= self.guesses >= strangers::GUESSES_MAX;
+        if !self.authenticated || self.node.tenants.needs_token() {
+            self.guesses += 1;
+            self.closing |= self.guesses >= strangers::GUESSES_MAX;
+        }
         self.held_back = self.node.guesses.note(Neighbourhood::of(&self.client.peer), self.guesses, now_ms);
+    }
+
+    /// Brings what the user may do up to date, if the users of the database have changed. Returns whether the connection
+    /// may go on: that of a user who was deleted, or may not listen any more to what it has subscribed to, ends.
+    #[inline]
+    pub fn renew(&mut self) -> bool {
+        self.permissions.is_of(self.tenant.acl.generation()) || self.renew_permissions()
+    }
+
+    #[cold]
+    fn renew_permissions(&mut self) -> bool {
+        match self.tenant.acl.renewed(&self.permissions) {
+            Some(permissions) => self.permissions = permissions,
+            None => self.client.kill(),
+        }
+        if let (Some(user), Some(subscriptions)) = (self.permissions.restricted(), &self.subscriptions) {
+            let is_permitted = |(kind, name): (SubscriptionKind, &ChannelName)| {
+                user.may_use_channel(name, kind == SubscriptionKind::Pattern)
+            };
+            if !subscriptions.names().all(is_permitted) {
+                self.client.kill();
+            }
+        }
+        !self.client.is_killed()
     }
 
     /// Notes that a request was refused. A stranger may send a limited number of such requests.

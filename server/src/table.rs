@@ -27,6 +27,8 @@ pub enum SessionRun {
     LogIn(LogIn),
     /// It waits for something. Not allowed in a transaction, whose replies would wait for it.
     Later(Patient),
+    /// It waits for something, even in a transaction.
+    Waits(InTurns),
     /// It may wait for something, but not in a transaction.
     Either(InTransaction, Patient),
     Exec,
@@ -37,7 +39,7 @@ pub enum SessionRun {
     Keyspace(Run),
 }
 
-/// Runs a request in several turns, between which others have theirs.
+/// Runs a request in several turns, between which others have theirs, or waits.
 pub type InTurns = for<'a> fn(&'a mut Session, &'a mut Reply, Request<'a>) -> LocalBoxFuture<'a, Result<(), Error>>;
 
 /// A command whose work grows with its arguments, or with data that its database's clients have left.

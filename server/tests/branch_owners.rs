@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::sync::Arc;
 
 use dormouse::cli::Invocation;
-use dormouse::commands::COUNTED;
+use dormouse::commands::{COUNTED, SUBJECTS};
 use dormouse::config::Settings;
 use dormouse::databases::Tenants;
 use dormouse::rights::Rights;
@@ -81,7 +81,14 @@ impl Bench {
         let words = ["dormouse", "--store", "memory://"].into_iter().chain(words).map(OsString::from);
         let Ok(Invocation::Serve(options)) = Invocation::parse(words, []) else { unreachable!() };
         let settings = Settings::new(&options).database;
-        self.runtime.block_on(Tenants::open(options.tokens.clone(), &self.engine(), &settings, &COUNTED, || 42))
+        self.runtime.block_on(Tenants::open(
+            options.tokens.clone(),
+            &self.engine(),
+            &settings,
+            &COUNTED,
+            &SUBJECTS,
+            || 42,
+        ))
     }
 
     fn branch(&self, tenants: &Tenants, source: &str, name: &str) -> Result<(), String> {
@@ -97,8 +104,8 @@ impl Bench {
 
 #[track_caller]
 fn check(tenants: &Tenants, user: &str, token: &str, expected: Option<(&str, Rights)>) {
-    let found = tenants.log_in(user, token.as_bytes());
-    let found = found.as_ref().map(|(tenant, rights)| (tenant.name(), *rights));
+    let found = tenants.log_in(user.as_bytes(), token.as_bytes());
+    let found = found.as_ref().map(|entrance| (entrance.tenant.name(), entrance.rights));
     assert_eq!(found, expected, "AUTH {user:?} {token}");
 }
 

@@ -411,7 +411,7 @@ fn no_database_sees_another() {
         (server.connect_with("dm_blue_sky"), server.connect_with("dm_red_rose"), server.connect_as_admin());
     let mut nobody = server.connect_without();
     assert_eq!(nobody.say("CLIENT LIST").to_string(), "-NOAUTH Authentication required.");
-    assert_eq!(blue.say("ACL WHOAMI").text(), "blue");
+    assert_eq!(blue.say("ACL WHOAMI").text(), "default");
     // Keys.
     blue.say("SET key blue");
     assert_eq!(red.say("GET key").to_string(), "nil");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dormouse::clients::OutputLimit;
 use dormouse::clock;
-use dormouse::commands::COUNTED;
+use dormouse::commands::{COUNTED, SUBJECTS};
 use dormouse::databases::Tenant;
 use dormouse::keeper;
 use dormouse_autoscaler::Autoscaler;
@@ -457,8 +457,14 @@ fn a_database_that_is_closed_serves_until_its_last_checkpoint_and_again_if_that_
     client.check("GET k", "-ERR the server is shutting down\r\n");
     bench.faults.release(StoreRequest::Put);
     let engine = bench.node.engine.clone();
-    let again =
-        bench.runtime.block_on(Tenant::open("default", &engine, &bench.tenant("default").settings(), &COUNTED, 1));
+    let again = bench.runtime.block_on(Tenant::open(
+        "default",
+        &engine,
+        &bench.tenant("default").settings(),
+        &COUNTED,
+        &SUBJECTS,
+        1,
+    ));
     let held = bench.runtime.block_on(async {
         again.database.awake().await.expect("the store is well");
         again.database.load_all().await.expect("the store is well");

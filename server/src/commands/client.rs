@@ -1,8 +1,6 @@
 //! `CLIENT`: the connection itself and the other connections to the same database. Connections to other databases are
 //! neither shown nor can they be closed.
 
-mod line;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +11,9 @@ use dormouse_shard::commands::blocking::Timeout;
 use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 
-use self::line::line;
+use crate::acl::Acl;
 use crate::clients::Client;
+use crate::commands::client_line::line;
 use crate::commands::connection::{check_name_length, set_name};
 use crate::commands::{help, now};
 use crate::rights::Rights;
@@ -241,7 +240,7 @@ fn kill(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Resul
     let filter = if old {
         Filter { address: Some(args.bytes()?), skip_me: false, ..Filter::default() }
     } else {
-        Filter::take(&mut args, session.tenant.name())?
+        Filter::take(&mut args, &session.tenant.acl)?
     };
     let (_, now_ms) = session.worker.now();
     let mut killed = 0;
@@ -271,19 +270,20 @@ struct Filter<'a> {
     class: Option<Class>,
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
+    user: Option<&'a [u8]>,
     age_seconds: Option<u64>,
     skip_me: bool,
 }
 
 impl Default for Filter<'_> {
     fn default() -> Self {
-        Self { id: None, class: None, address: None, local_address: None, age_seconds: None, skip_me: true }
+        Self { id: None, class: None, address: None, local_address: None, user: None, age_seconds: None, skip_me: true }
     }
 }
 
 impl<'a> Filter<'a> {
-    /// Reads the filter. `own`: the database's name, which is also that of its only user.
-    fn take(args: &mut Args<'a>, own: &str) -> Result<Self> {
+    /// Reads the filter.
+    fn take(args: &mut Args<'a>, acl: &Acl) -> Result<Self> {
         let mut filter = Self::default();
         while !args.is_empty() {
             let word = args.upper().ok_or(Error::Syntax)?;
@@ -292,7 +292,7 @@ impl<'a> Filter<'a> {
             match word.as_bytes() {
                 b"ID" => filter.id = Some(positive(value, "ERR client-id should be greater than 0")?),
                 b"TYPE" => filter.class = Some(Class::named(value)?),
-                b"USER" if value == own.as_bytes() => {}
+                b"USER" if acl.user(value).is_some() => filter.user = Some(value),
                 b"USER" => return Err(Error::Text(format!("ERR No such user '{}'", repeated(value)).into())),
                 b"ADDR" => filter.address = Some(value),
                 b"LADDR" => filter.local_address = Some(value),
@@ -322,6 +322,7 @@ impl Filter<'_> {
             && self.class.is_none_or(|class| class == Class::of(client))
             && self.address.is_none_or(|address| address == client.peer.to_string().as_bytes())
             && self.local_address.is_none_or(|address| address == client.peer.local().as_bytes())
+            && self.user.is_none_or(|user| user == &*client.told.lock().user)
             && self.age_seconds.is_none_or(|age| age_seconds >= age)
             && !(self.skip_me && client.id == session.client.id)
             && (session.rights == Rights::Node || !client.is_admin.load(Ordering::Relaxed))

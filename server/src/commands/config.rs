@@ -138,6 +138,7 @@ fn set(session: &mut Session, (words,): (Rest<'_>,)) -> Result<BoxFuture<'static
     }
     let declared = pairs.iter().copied().any(names_window).then_some(settings.database.loss_window);
     if changes.database {
+        session.tenant.acl.truncate_log(settings.database.acl_log_len_max);
         session.tenant.configure(settings.database);
     }
     let tenant = Arc::clone(&session.tenant);
@@ -158,6 +159,7 @@ fn resetstat(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
     keeper::settle(&session.tenant, now_ms);
     session.tenant.meters.reset_statistics(now_ms);
     session.tenant.errors.reset();
+    session.tenant.acl.log.reset_counts();
     session.tenant.connections.store(0, Ordering::Relaxed);
     if access(session) == Access::Node {
         session.node.clients.rejected.store(0, Ordering::Relaxed);

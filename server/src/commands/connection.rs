@@ -5,11 +5,16 @@ use std::sync::atomic::Ordering;
 
 use dormouse_protocol::{Reply, Request, Version};
 use dormouse_shard::commands::args::{Args, Argument, Rest, parse};
-use dormouse_shard::commands::{Category, Command, Context, Family, Flags, at_least, exactly};
+use dormouse_shard::commands::reach::database_at;
+use dormouse_shard::commands::{Category, Command, Context, Databases, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result, repeated};
 
-use crate::commands::{in_script, now, parsed};
+use crate::acl::security_log::{DenialContext, DenialReason, Denied};
+use crate::acl::user::DEFAULT_USER;
+use crate::commands::{acl, in_script, now, parsed};
+use crate::databases::login::Unopened;
 use crate::metrics::REDIS_VERSION;
+use crate::options::DEFAULT_DATABASE;
 use crate::session::{ReplyMode, Session, rights_without_token};
 use crate::table::{LogIn, SessionRun};
 
@@ -37,6 +42,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             .in_script(in_script::echo),
         Command::new("SELECT", exactly(2), &[], ANY_TIME.union(FAST), SessionRun::Now(select))
             .doc("1.0.0", "O(1)", "Changes the selected database.")
+            .databases(Databases::Named(|request| [database_at(request, 1), None]))
             .in_script(in_script::select)
             .foresee(|request, context| context.select = in_script::index(request).unwrap_or(context.select)),
         Command::new("AUTH", at_least(2), &[], UNKNOWN, SessionRun::LogIn(AUTH)).doc(
@@ -92,11 +98,18 @@ fn select(session: &mut Session, reply: &mut Reply, request: Request<'_>) -> Res
     Ok(())
 }
 
-/// `AUTH [username] token`
+/// `AUTH [username] <token | password>`
 fn auth(session: &mut Session, reply: &mut Reply, (words,): (Rest<'_>,)) -> Result<()> {
     match words.len() {
-        1 => log_in(session, None, words.at(0))?,
-        2 => log_in(session, Some(words.at(0)), words.at(1))?,
+        1 => {
+            if !session.node.tenants.needs_token() && session.node.tenants.default().acl.default_user().is_nopass {
+                return Err(Error::text(
+                    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+                ));
+            }
+            log_in(session, b"", words.at(0), b"AUTH")?;
+        }
+        2 => log_in(session, words.at(0), words.at(1), b"AUTH")?,
         _ => return Err(Error::Syntax),
     }
     reply.ok();
@@ -113,38 +126,42 @@ fn auth_leaves(session: &Session, request: Request<'_>) -> bool {
 
 /// Whether a name, with a token where tokens are required, may lead to another database.
 fn is_other(session: &Session, user: &[u8]) -> bool {
-    session.node.tenants.needs_token() || user != session.tenant.name().as_bytes()
+    let tenants = &session.node.tenants;
+    let is_here = user == session.tenant.name().as_bytes()
+        || session.tenant.name() == DEFAULT_DATABASE && session.tenant.acl.user(user).is_some();
+    tenants.needs_token() || !is_here
 }
 
-/// Enters the database that the token leads to: see [`Tenants::log_in`]. Without configured tokens, a name alone leads
-/// to its database, with any password.
-///
-/// [`Tenants::log_in`]: crate::databases::Tenants::log_in
-fn log_in(session: &mut Session, user: Option<&[u8]>, token: &[u8]) -> Result<()> {
+/// Enters the database that a secret opens: see [`crate::databases::login`]. `command`: its name, for `ACL LOG`.
+fn log_in(session: &mut Session, user: &[u8], secret: &[u8], command: &[u8]) -> Result<()> {
     let node = Arc::clone(&session.node);
-    let name = std::str::from_utf8(user.unwrap_or_default());
-    let (tenant, rights) = if node.tenants.needs_token() {
-        match name.ok().and_then(|name| node.tenants.log_in(name, token)) {
-            Some(found) => found,
-            None => {
-                session.guessed();
-                return Err(wrong_password());
+    let opened = match node.tenants.needs_token() {
+        true => node.tenants.log_in(user, secret).ok_or(Unopened::Wrong),
+        false => node.tenants.log_in_without_token(user, secret, rights_without_token(&session.client)),
+    };
+    let entrance = match opened {
+        Ok(entrance) => entrance,
+        Err(Unopened::Wrong) => {
+            session.guessed();
+            if let Some(tenant) = node.tenants.aimed_at(secret) {
+                let user = if user.is_empty() { DEFAULT_USER } else { user };
+                let origin = if session.transaction.is_some() { DenialContext::Multi } else { DenialContext::Toplevel };
+                acl::note(
+                    &session.client,
+                    &tenant,
+                    Denied { reason: DenialReason::Auth, origin, object: command, user },
+                );
             }
+            return Err(wrong_password());
         }
-    } else {
-        let Some(user) = user.filter(|user| !user.is_empty()) else {
-            return Err(Error::text(
-                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
-            ));
-        };
-        let Some(tenant) = name.ok().and_then(|name| node.tenants.find(name)) else {
+        Err(Unopened::Unknown) => {
             session.dismiss();
             let name = String::from_utf8_lossy(user).escape_debug().to_string();
             return Err(Error::Text(format!("WRONGPASS there is no database '{name}'").into()));
-        };
-        (tenant, rights_without_token(&session.client))
+        }
     };
-    session.enter(Arc::clone(&tenant), rights)?;
+    let tenant = Arc::clone(&entrance.tenant);
+    session.enter(entrance)?;
     // Deleting a database disconnects its clients. A client that enters too late to be among them finds here that the
     // database is gone.
     if !node.tenants.has(&tenant) {
@@ -163,7 +180,7 @@ fn hello(session: &mut Session, reply: &mut Reply, (options,): (Option<Hello>,))
     if let Some(options) = &options
         && let Some((user, token)) = options.auth
     {
-        log_in(session, Some(user), token)?;
+        log_in(session, user, token, b"HELLO")?;
     }
     if !session.authenticated {
         return Err(Error::text(

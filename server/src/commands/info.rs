@@ -15,6 +15,7 @@ use dormouse_shard::keyspace::{INDEXES, Left};
 use dormouse_shard::shard::ShardView;
 use dormouse_storage::log::Window;
 
+use crate::acl::security_log::DenialReason;
 use crate::clients::{Client, blocked};
 use crate::commands::TABLE;
 use crate::config::PERCENTILES;
@@ -331,6 +332,9 @@ fn stats(state: &State, section: &mut Section<'_>) {
     section.field("tracking_total_prefixes", 0);
     section.field("unexpected_error_replies", 0);
     section.field("total_error_replies", tenant.errors.total());
+    for reason in [DenialReason::Auth, DenialReason::Command, DenialReason::Key, DenialReason::Channel] {
+        section.field(reason.info_name(), tenant.acl.log.count(reason));
+    }
 }
 
 fn replication(state: &State, section: &mut Section<'_>) {

@@ -155,7 +155,8 @@ fn write_info(reply: &mut Reply, entry: &CommandEntry) {
     }
 }
 
-fn categories(entry: &CommandEntry) -> Category {
+/// Returns all ACL categories of a command.
+pub fn categories(entry: &CommandEntry) -> Category {
     match entry.action {
         Handler::Container => Category::SLOW,
         _ => entry.row.categories(entry.category),

@@ -1,8 +1,10 @@
 //! Commands that concern the connection, the server, or other clients. Commands over the keyspace are in the engine.
 
 pub mod absent;
+pub mod acl;
 pub mod arguments;
 pub mod client;
+pub mod client_line;
 pub mod cluster;
 pub mod config;
 pub mod connection;
@@ -27,11 +29,12 @@ use dormouse_shard::error::Result;
 use dormouse_shard::keyspace::Left;
 use dormouse_storage::log::Lsn;
 
+use crate::acl::catalogue::{Catalogue, Subject};
 use crate::config::Access;
 use crate::metering::CountedCommands;
 use crate::rights::Rights;
 use crate::session::Session;
-use crate::table::{Answer, CommandTable, SessionRun};
+use crate::table::{Answer, CommandEntry, CommandTable, SessionRun};
 
 pub const FAMILIES: &[Family<SessionRun>] = &[
     connection::FAMILY,
@@ -47,7 +50,7 @@ pub const FAMILIES: &[Family<SessionRun>] = &[
     replication::FAMILY,
     cluster::FAMILY,
     server::GENERIC,
-    server::ACL,
+    acl::FAMILY,
     dormouse::FAMILY,
 ];
 
@@ -61,6 +64,19 @@ pub static TABLE: LazyLock<CommandTable> = LazyLock::new(|| {
 pub static COUNTED: LazyLock<CountedCommands> = LazyLock::new(|| CountedCommands {
     names: TABLE.entries().iter().map(|entry| &*entry.name).collect(),
     writes: TABLE.entries().iter().map(|entry| entry.row.flags.contains(Flags::WRITE)).collect(),
+});
+
+/// The table's commands as rules of users name them.
+pub static SUBJECTS: LazyLock<Catalogue> = LazyLock::new(|| {
+    let subject = |entry: &CommandEntry| Subject {
+        id: entry.id,
+        row: entry.row,
+        name: entry.name.clone(),
+        categories: introspection::categories(entry),
+        is_subcommand: entry.name.contains('|'),
+        subcommands: entry.subcommands.clone(),
+    };
+    Catalogue::new(TABLE.entries().iter().map(subject).collect())
 });
 
 /// Returns the session's access to settings.

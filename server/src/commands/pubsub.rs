@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use dormouse_protocol::glob::{Glob, reading_cost};
 use dormouse_protocol::{Reply, Request};
 use dormouse_shard::commands::args::{LastOfSubcommand, Rest, parse};
-use dormouse_shard::commands::{Category, Command, Family, Flags, at_least, exactly};
+use dormouse_shard::commands::{Category, Channels, Command, Family, Flags, at_least, exactly};
 use dormouse_shard::error::{Error, Result};
 use dormouse_shard::execution::budget::{BYTES_PER_ELEMENT, TURN};
 use futures::channel::oneshot;
@@ -36,7 +36,9 @@ pub const FAMILY: Family<SessionRun> = Family {
     // Their flags imply the category, except for HELP.
     category: Category::empty(),
     commands: &[
-        Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(SUBSCRIBE)).doc(
+        Command::new("SUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(SUBSCRIBE))
+            .channels(Channels::All)
+            .doc(
             "2.0.0",
             "O(N) where N is the number of channels to subscribe to.",
             "Listens for messages published to channels.",
@@ -46,7 +48,9 @@ pub const FAMILY: Family<SessionRun> = Family {
             "O(N) where N is the number of channels to unsubscribe.",
             "Stops listening to messages posted to channels.",
         ),
-        Command::new("PSUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(PSUBSCRIBE)).doc(
+        Command::new("PSUBSCRIBE", at_least(2), &[], SUBSCRIBER, SessionRun::Weighed(PSUBSCRIBE))
+            .channels(Channels::Patterns)
+            .doc(
             "2.0.0",
             "O(N) where N is the number of patterns to subscribe to.",
             "Listens for messages published to channels that match one or more patterns.",
@@ -57,6 +61,7 @@ pub const FAMILY: Family<SessionRun> = Family {
             "Stops listening to messages published to channels that match one or more patterns.",
         ),
         Command::new("PUBLISH", exactly(3), &[], BASE.union(Flags::FAST).union(Flags::MAY_REPLICATE), SessionRun::Weighed(PUBLISH))
+            .channels(Channels::First)
             .doc(
                 "2.0.0",
                 "O(N+M) where N is the number of clients subscribed to the receiving channel and M is the total number of subscribed patterns (by any client).",

@@ -158,23 +158,6 @@ pub const GENERIC: Family<SessionRun> = Family {
     ],
 };
 
-pub const ACL: Family<SessionRun> = Family {
-    group: "server",
-    category: Category::empty(),
-    commands: &[Command::container(
-        "ACL",
-        &[
-            Command::new("WHOAMI", exactly(2), &[], ANY_TIME.union(Flags::NO_SCRIPT), now!(whoami, 2)).doc(
-                "6.0.0",
-                "O(1)",
-                "Returns the authenticated username of the current connection.",
-            ),
-            Command::new("HELP", exactly(2), &[], ANY_TIME, now!(acl_help, 2)).doc("6.0.0", "O(1)", HELP_DOC),
-        ],
-    )
-    .doc("6.0.0", "Depends on subcommand.", "A container for Access List Control commands.")],
-};
-
 /// `TIME`: the time at which the other commands of its batch run, so that no key that they let expire is gone too
 /// early. A worker's clock may be ahead of the system's by the time it takes to read both, and workers differ in this.
 fn time(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
@@ -546,16 +529,4 @@ fn write_durable(reply: &mut Reply, is_durable: bool) {
     reply.array(2);
     reply.integer(i64::from(is_durable));
     reply.integer(0);
-}
-
-/// `ACL WHOAMI`: a user has the name of its database.
-fn whoami(session: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    reply.bulk(session.tenant.name().as_bytes());
-    Ok(())
-}
-
-/// `ACL HELP`
-fn acl_help(_: &mut Session, reply: &mut Reply, (): ()) -> Result<()> {
-    help(reply, "ACL", &["WHOAMI", "    Return the current connection username."]);
-    Ok(())
 }

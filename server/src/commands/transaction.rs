@@ -20,6 +20,7 @@ use dormouse_shard::keyspace::Left;
 use dormouse_shard::keyspace::changes::Watching;
 
 use crate::account::{self, ENTRY_BYTES};
+use crate::acl::security_log::DenialContext;
 use crate::commands::TABLE;
 use crate::commands::{info, now, scripting};
 use crate::session::{Session, Transaction};
@@ -166,6 +167,8 @@ enum Queued {
     OfSession(OfSession),
     /// A session command for which the step before it has counted the keys.
     Counting(OfSession),
+    /// The user may not run it any more. The error reply.
+    Denied(String),
 }
 
 async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut Reply, now_ms: u64) -> Result<()> {
@@ -175,6 +178,12 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     let mut queued = Vec::with_capacity(queue.len());
     for request in queue {
         let Ok(entry) = TABLE.resolve(request.as_request()) else { continue };
+        if let Err(denial) = session.check(entry, &request, context.select).await {
+            session.note_denial(denial, entry, request.as_request(), DenialContext::Multi);
+            let subject = session.tenant.acl.catalogue.get(entry.id);
+            queued.push(Queued::Denied(denial.changed_reply(&session.permissions.user().name, subject)));
+            continue;
+        }
         if let Handler::Keyspace(run) = entry.action {
             queued.push(Queued::Planned(entry, plan.steps.len()));
             plan.steps.push(Step::Command(execution::PlannedCommand { row: entry.row, run, request, context }));
@@ -193,6 +202,7 @@ async fn run_queue(session: &mut Session, queue: Vec<OwnedRequest>, reply: &mut 
     }
     plan.array = Some(queued.len());
     plan.budget = Some(Arc::clone(&session.client) as _);
+    plan.script_user = session.script_user();
     let plan = Arc::new(plan);
     if plan.watching.is_none() && plan.commands().next().is_none() {
         // The queue has no commands over the keyspace, so the database need not be woken.
@@ -264,6 +274,10 @@ async fn weave(session: &mut Session, plan: &Plan, queued: &[Queued], answers: &
                     reply.settle(before);
                 }
             }
+            Queued::Denied(error) => {
+                reply.error(error);
+                session.tenant.errors.count(&reply.buffer[before..]);
+            }
             Queued::OfSession((entry, request)) | Queued::Counting((entry, request)) => {
                 let began = Instant::now();
                 let counts = match one {
@@ -309,6 +323,7 @@ async fn run_in_session(
         Handler::Session(SessionRun::Now(run) | SessionRun::LogIn(LogIn { run, .. }) | SessionRun::Either(run, _)) => {
             run(session, reply, request)
         }
+        Handler::Session(SessionRun::Waits(run)) => run(session, reply, request).await,
         Handler::Session(SessionRun::Info) => {
             let counts = if let Some(Ran::Count(counts)) = counted { Some(&**counts) } else { None };
             info::info(session, reply, request, counts);

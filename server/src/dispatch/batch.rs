@@ -60,6 +60,9 @@ thread_local! {
 impl Session {
     /// Runs the requests in `input`. Returns the number of consumed bytes, and what to do next.
     pub fn batch(&mut self, parser: &mut Parser, input: &[u8], reply: &mut Reply) -> (usize, Next) {
+        if !self.renew() {
+            return (0, Next::Close);
+        }
         let (started, now_us) = self.worker.now_us();
         self.since = started;
         self.now_us = now_us;
@@ -184,7 +187,10 @@ impl Session {
                     // A command that may lead to another database ends the batch, which is counted for this one.
                     // Messages to a subscriber go between its replies.
                     Handler::Session(SessionRun::Now(run) | SessionRun::Weighed(Weighed { run, .. }))
-                        if entry.subcommands.is_empty() && !entry.logs_in() && self.subscriptions.is_none() =>
+                        if entry.subcommands.is_empty()
+                            && !entry.logs_in()
+                            && self.subscriptions.is_none()
+                            && self.is_permitted(entry, request) =>
                     {
                         match budget.take(self.cost(entry, request)) {
                             Fit::Now => {
@@ -305,6 +311,11 @@ impl Front for Metered<'_> {
     #[inline]
     fn row(entry: &'static CommandEntry) -> &'static Row {
         entry.row
+    }
+
+    #[inline]
+    fn permits(&self, entry: &'static CommandEntry, request: Request<'_>) -> bool {
+        self.session.is_permitted(entry, request)
     }
 
     #[inline]

@@ -11,6 +11,7 @@
 //! Invariant: a connection's commands run and reply in order.
 
 mod batch;
+mod permits;
 mod waiting;
 
 use std::future::{Future, poll_fn};
@@ -30,6 +31,7 @@ use futures::future::BoxFuture;
 
 pub use self::batch::Next;
 use crate::account;
+use crate::acl::security_log::DenialContext;
 use crate::blocked::{Blocked, Spent};
 use crate::commands::TABLE;
 use crate::commands::{info, scripting, transaction};
@@ -57,7 +59,7 @@ const COPY_BYTES_FREE: usize = 1024;
 impl Session {
     /// Runs one request, which has taken `bytes` of input, waiting for what it needs.
     pub async fn execute(&mut self, request: OwnedRequest, bytes: usize, reply: &mut Reply) {
-        if self.node.tenants.needs_token() && shows_token(request.as_request()) {
+        if shows_token(request.as_request()) {
             let (_, now_ms) = self.worker.now();
             self.held_back = self.node.guesses.wait(Neighbourhood::of(&self.client.peer), now_ms);
             self.hold_back().await;
@@ -206,7 +208,7 @@ impl Session {
                 return Fate::Refused(None);
             }
         };
-        if let Err(refusal) = self.admit(entry) {
+        if let Err(refusal) = self.admit(entry, owned).await {
             if is_exec(entry) {
                 self.refuse_exec(&refusal, reply);
             } else {
@@ -245,6 +247,13 @@ impl Session {
                 if let Err(error) = done {
                     reply.truncate(before);
                     self.forget_pushes(before);
+                    reply.error(&error.to_string());
+                }
+            }
+            Handler::Session(SessionRun::Waits(run)) => {
+                let before = reply.len();
+                if let Err(error) = run(self, reply, request).await {
+                    reply.truncate(before);
                     reply.error(&error.to_string());
                 }
             }
@@ -303,10 +312,20 @@ impl Session {
         }
     }
 
-    /// Whether the client may run this command now.
-    fn admit(&self, entry: &CommandEntry) -> Result<(), String> {
-        if !self.authenticated && !entry.logs_in() {
-            return Err("NOAUTH Authentication required.".into());
+    /// Whether the client may run this request now.
+    async fn admit(&mut self, entry: &CommandEntry, request: &OwnedRequest) -> Result<(), String> {
+        if !self.authenticated {
+            return match entry.logs_in() {
+                true => Ok(()),
+                false => Err("NOAUTH Authentication required.".into()),
+            };
+        }
+        // It may have waited since its batch began.
+        self.renew();
+        if let Err(denial) = self.check(entry, request, self.select).await {
+            let origin = if self.transaction.is_some() { DenialContext::Multi } else { DenialContext::Toplevel };
+            self.note_denial(denial, entry, request.as_request(), origin);
+            return Err(denial.reply(&self.permissions.user().name, self.tenant.acl.catalogue.get(entry.id)));
         }
         if self.is_subscribed() && !entry.row.flags.contains(Flags::WHILE_SUBSCRIBED) {
             return Err(format!(
@@ -333,6 +352,7 @@ impl Session {
         let command = PlannedCommand { row: entry.row, run, request: request.clone(), context: self.context() };
         let mut plan = Plan::one(command, now_ms, self.worker.random());
         plan.budget = Some(Arc::clone(&self.client) as _);
+        plan.script_user = self.script_user();
         if entry.row.flags.contains(Flags::BLOCKING) {
             plan.blocking = Blocking::First;
         }
@@ -398,7 +418,7 @@ fn is_exec(entry: &CommandEntry) -> bool {
     matches!(entry.action, Handler::Session(SessionRun::Exec))
 }
 
-/// Whether a request may show a token.
+/// Whether a request may show a token or a password.
 fn shows_token(request: Request<'_>) -> bool {
     let action = TABLE.by_name(request.arg(0)).map(|entry| entry.action);
     matches!(action, Some(Handler::Session(SessionRun::LogIn(log_in))) if (log_in.shows_token)(request))

@@ -134,6 +134,13 @@ pub fn named_database(presented: &[u8]) -> Option<&str> {
     parts(presented).and_then(|(name, _)| std::str::from_utf8(name).ok())
 }
 
+/// The database or branch that a presented secret is for, and the secret without its name: `default` and the whole text
+/// if it names none.
+pub fn named_secret(presented: &[u8]) -> (&str, &[u8]) {
+    let named = parts(presented).and_then(|(name, secret)| Some((std::str::from_utf8(name).ok()?, secret)));
+    named.unwrap_or((DEFAULT_DATABASE, presented))
+}
+
 fn check_text(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Err("a token must not be empty".to_string());

@@ -398,6 +398,7 @@ fn call_all(db: &mut Keyspace<'_>, plan: &Plan, seat: Seat) -> Result<Outcome, F
             Step::Command(PlannedCommand { row, run, request, context }) => {
                 db.select(context.select);
                 db.no_touch(context.no_touch);
+                db.set_script_user(plan.script_user.clone());
                 reply.set_version(context.version);
                 let request = request.as_request();
                 match if is_alone { Ok(()) } else { step::check_growth(db, row, request, bytes_before) } {

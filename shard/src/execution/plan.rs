@@ -11,7 +11,7 @@ use crate::commands::{Context, Flags, Row, Run, cost};
 use crate::database::Counts;
 use crate::error::Error;
 use crate::keyspace::changes::Watching;
-use crate::keyspace::scripts::Published;
+use crate::keyspace::scripts::{Published, ScriptUser};
 use crate::keyspace::{Fault, Keyspace, Left};
 use crate::waiters::{Candidate, Waiter};
 
@@ -28,6 +28,8 @@ pub struct Plan {
     pub witness: Option<Witness>,
     /// A limit on the memory of its replies; `None`: no limit.
     pub budget: Option<Arc<dyn Budget>>,
+    /// The user on whose behalf its scripts run; `None`: one who may do everything.
+    pub script_user: Option<Arc<dyn ScriptUser>>,
     /// For a plan of one command: what it does if that finds nothing and would wait.
     pub blocking: Blocking,
     /// Its replies are in an array of this length, perhaps with others between them.
@@ -139,6 +141,7 @@ impl Plan {
             seed,
             witness: None,
             budget: None,
+            script_user: None,
             blocking: Blocking::No,
             array: None,
         }

@@ -72,7 +72,7 @@ use self::access::Uses;
 use self::changes::KeyEvent;
 use self::index::prefix;
 use self::recording::Recording;
-use self::scripts::Published;
+use self::scripts::{Published, ScriptUser};
 
 /// Objects with more heap than this, one of them or all that one turn drops, are freed in pieces on the slow lane.
 const BURY_ABOVE: usize = 64 << 10;
@@ -134,6 +134,8 @@ pub struct Keyspace<'a> {
     keep_access: bool,
     /// The value of `keep_access` at the beginning of each command.
     no_touch: bool,
+    /// Of the scripts that run.
+    script_user: Option<Arc<dyn ScriptUser>>,
 }
 
 impl<'a> Keyspace<'a> {
@@ -175,6 +177,7 @@ impl<'a> Keyspace<'a> {
             ready: Vec::new(),
             keep_access: false,
             no_touch: false,
+            script_user: None,
         }
     }
 
@@ -227,6 +230,15 @@ impl<'a> Keyspace<'a> {
     /// `CLIENT NO-TOUCH`: only `TOUCH` itself changes access clocks.
     pub fn no_touch(&mut self, on: bool) {
         self.no_touch = on;
+    }
+
+    /// Sets the user on whose behalf scripts run; `None`: one who may do everything.
+    pub fn set_script_user(&mut self, user: Option<Arc<dyn ScriptUser>>) {
+        self.script_user = user;
+    }
+
+    pub fn script_user(&self) -> Option<&Arc<dyn ScriptUser>> {
+        self.script_user.as_ref()
     }
 
     pub fn is_no_touch(&self) -> bool {

@@ -94,6 +94,18 @@ pub trait ScriptSurroundings: Send + Sync {
     fn log(&self, level: i64, line: &str);
 }
 
+/// The user on whose behalf a script runs, if requests of the user have to be checked.
+pub trait ScriptUser: fmt::Debug + Send + Sync {
+    /// Checks a request of a script, and logs what is denied.
+    ///
+    /// # Errors
+    /// The text that says what is denied.
+    fn check(&self, request: Request<'_>, select: u8) -> Result<(), String>;
+
+    /// Whether the user may run a request.
+    fn may_run(&self, request: Request<'_>, select: u8) -> bool;
+}
+
 /// A message that a script has published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Published {

@@ -156,6 +156,10 @@ impl<'d, 'k> Calls<'d, 'k> {
         })?;
         let run = run.filter(|_| !row.flags.contains(Flags::NO_SCRIPT));
         let run = run.ok_or(Error::text("ERR This Redis command is not allowed from script"))?;
+        if let Some(user) = self.db.script_user() {
+            let denied = |text| Error::Text(format!("ERR ACL failure in script: {text}").into());
+            user.check(request, self.db.selected()).map_err(denied)?;
+        }
         let writes = row.flags.contains(Flags::WRITE);
         if writes && self.reads_only {
             return Err(Error::text("ERR Write commands are not allowed from read-only scripts."));
@@ -286,7 +290,8 @@ impl Host for Calls<'_, '_> {
     }
 
     fn allows(&mut self, request: Request<'_>) -> Option<bool> {
-        self.find(request).is_ok().then_some(true)
+        self.find(request).ok()?;
+        Some(self.db.script_user().is_none_or(|user| user.may_run(request, self.db.selected())))
     }
 
     fn log(&mut self, level: i64, line: &[u8]) {

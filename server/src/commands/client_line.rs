@@ -41,7 +41,7 @@ pub fn line(client: &Client, now_ms: u64) -> String {
             .max(client.held_bytes()),
         if output > 0 { "rw" } else { "r" },
         if last < TABLE.entries().len() { &*TABLE.get(last).name } else { "NULL" },
-        told.database,
+        String::from_utf8_lossy(&told.user),
         client.resp.load(Ordering::Relaxed),
         told.library,
         told.library_version,
