@@ -287,7 +287,7 @@ mod tests {
         let mut set = Set::new();
         set.add(b"member", &Limits::REDIS);
         let mut stream = Stream::new();
-        stream.append(StreamId { ms: 1, seq: 1 }, [(&b"f"[..], &b"v"[..])].into_iter());
+        stream.append(StreamId { ms: 1, seq: 1 }, [(&b"f"[..], &b"v"[..])].into_iter(), &Limits::REDIS);
         for (object, encoding) in [(set.into_object(), kind::SET), (stream.into_object(), kind::STREAM_2)] {
             let record = Record::new_object(b"key", object, Some(9));
             let mut out = Vec::new();
