@@ -415,7 +415,11 @@ fn may_use(permitted: &BTreeSet<u32>, row: &Row, request: Request<'_>, select: u
     let is_selected = has(u32::from(select));
     let elsewhere = row.elsewhere.and_then(|elsewhere| elsewhere(request));
     let uses_own = match row.databases {
-        Databases::OfKeys => row.keys.is_empty() || is_selected,
+        // `KEYS` and its like name no keys, but read them.
+        Databases::OfKeys => {
+            let is_over_keys = !row.keys.is_empty() || row.flags.intersects(Flags::READ.union(Flags::WRITE));
+            !is_over_keys || is_selected
+        }
         Databases::Selected => is_selected,
         Databases::All => false,
         Databases::Named(named) => named(request).into_iter().flatten().all(has),

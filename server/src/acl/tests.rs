@@ -152,6 +152,18 @@ fn rules_permit_requests() {
         ("+get ~a (+set ~b)", "DEL a", no("del")),
         ("+mget ~a (+mget ~a ~b)", "MGET a b c", no_key("c")),
         ("(+@all ~x) +@all &y", "PUBLISH c m", no_channel("c")),
+        // Logical databases: these are asked for in number 0.
+        ("+@all ~* db=0", "KEYS *", permitted()),
+        ("+@all ~* db=0", "FLUSHALL", "No permissions to access database".to_string()),
+        ("+@all ~* db=0,1", "SWAPDB 0 1", permitted()),
+        ("+@all ~* db=1", "GET k", "No permissions to access database".to_string()),
+        ("+@all ~* db=1", "KEYS *", "No permissions to access database".to_string()),
+        ("+@all ~* db=1", "SCAN 0", "No permissions to access database".to_string()),
+        ("+@all ~* db=1", "RANDOMKEY", "No permissions to access database".to_string()),
+        ("+@all ~* db=1", "DBSIZE", "No permissions to access database".to_string()),
+        ("+@all ~* db=1", "SELECT 1", permitted()),
+        ("+@all ~* db=1", "SELECT 2", "No permissions to access database".to_string()),
+        ("+@all ~* db=1", "PING", permitted()),
         // Keys that SORT finds by itself.
         ("+@all ~l", "SORT l", permitted()),
         ("+@all ~l", "SORT l BY nosort", permitted()),

@@ -16,7 +16,7 @@ pub enum Channels {
 /// The logical databases that a command uses, beside that of a key elsewhere.
 #[derive(Debug, Clone, Copy)]
 pub enum Databases {
-    /// The selected one, if it has keys.
+    /// The selected one, if it has keys, or reads or writes any.
     OfKeys,
     /// The selected one, whatever its arguments.
     Selected,
