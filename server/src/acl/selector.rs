@@ -123,6 +123,7 @@ impl Selector {
             _ if is("alldbs") => self.databases = None,
             _ if is("resetdbs") => self.databases = Some(BTreeSet::new()),
             [b'~', pattern @ ..] => self.add_keys(KeyUse::ALL, pattern)?,
+            [b'%', ..] if self.all_keys => return Err(RuleError::AfterAllKeys),
             [b'%', rest @ ..] => {
                 let (permits, pattern) = key_use(rest).ok_or(RuleError::Syntax)?;
                 self.add_keys(permits, pattern)?;
