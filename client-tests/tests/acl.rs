@@ -50,10 +50,14 @@ fn compare(peer: Kind, seed: u64) {
     // Where the categories of commands differ, categories permit different commands.
     let common: Vec<(&String, i64)> = known
         .iter()
-        .filter(|(name, traits)| others.get(*name) == Some(traits))
+        // Redis 7.0 and Valkey find no key in a PFMERGE without a source.
+        .filter(|(name, _)| *name != "pfmerge")
+        // For Valkey, `OBJECT HELP` uses a logical database.
+        .filter(|(name, _)| !name.ends_with("|help"))
+        .filter(|(name, traits)| traits.1 != 0 && others.get(*name) == Some(traits))
         .map(|(name, (_, arity))| (name, *arity))
         .collect();
-    assert!(common.len() > 250, "only {} commands are the same", common.len());
+    assert!(common.len() > 200, "only {} commands are the same", common.len());
     let names: Vec<&str> = known.keys().filter(|name| others.contains_key(*name)).map(String::as_str).collect();
     let mut random = Random::new(seed);
     let mut denied = 0;
@@ -82,7 +86,14 @@ fn compare(peer: Kind, seed: u64) {
         };
         let (replies, expected) = (ask(&mut us), ask(&mut them));
         for ((line, ours), theirs) in lines.iter().zip(&replies).zip(&expected) {
-            let same = if peer == Kind::Redis { verdict(ours) == verdict(theirs) } else { ours == theirs };
+            let same = match peer {
+                Kind::Redis => verdict(ours) == verdict(theirs),
+                // Valkey tells either a denied database or a denied command, in an order of its own, and passes over
+                // numbers of databases that are none.
+                _ if is_of_database(theirs) => verdict(ours) != Some("OK"),
+                _ if is_of_database(ours) => true,
+                _ => ours == theirs,
+            };
             assert!(same, "{shown}\n{}\n  ours: {ours:?}\n  {}: {theirs:?}", line.join(" "), peer.name());
             denied += usize::from(verdict(ours) != Some("OK"));
         }
@@ -104,7 +115,10 @@ fn commands(connection: &mut Connection) -> BTreeMap<String, Traits> {
         let fields = row.items().expect("a row");
         let mut categories: Vec<String> = fields[6].items().expect("categories").iter().map(text).collect();
         categories.sort();
-        found.insert(text(&fields[0]), (categories, fields[1].number().expect("an arity") as i64));
+        // A malformed request of a command whose keys move has no keys for Redis, and may have some for us.
+        let moves = fields[2].items().expect("flags").iter().any(|flag| text(flag) == "movablekeys");
+        let arity = if moves { 0 } else { fields[1].number().expect("an arity") as i64 };
+        found.insert(text(&fields[0]), (categories, arity));
         rows.extend(fields[9].items().expect("subcommands").iter().cloned());
     }
     found
@@ -156,7 +170,7 @@ fn rule(random: &mut Random, names: &[&str], peer: Kind) -> String {
             format!("({})", rules.join(" "))
         }
         _ if peer == Kind::Valkey => random.pick(&["db=0", "db=1,2", "alldbs", "resetdbs", "db=x"]).to_string(),
-        _ => random.pick(&["+nope", "+@nope", "nope", "+config|nope", "%", "+select|", "#12"]).to_string(),
+        _ => random.pick(&["+nope", "+@nope", "nope", "+config|nope", "%X~a", "+select|", "#12"]).to_string(),
     }
 }
 
@@ -181,6 +195,11 @@ fn verdict(reply: &Reply) -> Option<&'static str> {
         other => String::from_utf8_lossy(other.bytes()?).into_owned(),
     };
     ["command", "key", "channel"].into_iter().find(|what| text.ends_with(what))
+}
+
+/// Whether a logical database is denied.
+fn is_of_database(reply: &Reply) -> bool {
+    reply.bytes().is_some_and(|text| String::from_utf8_lossy(text).contains("access database"))
 }
 
 /// A line of `ACL LIST` without a flag that Redis shows and Valkey does not.
@@ -222,7 +241,9 @@ fn users_outlive_crashes_and_sleep() {
         admin = Connection::open(server.port());
         assert_eq!(admin.run("ACL LIST").items(), Some(&expected[..]), "round {round}");
         // After a crash, the server brings what the log has into the store.
-        assert!(round % 2 == 1 || said(&mut admin, "INFO").contains("awake:0"), "users are known without a wake");
+        let info = admin.run("INFO").bytes().map(|text| String::from_utf8_lossy(text).into_owned());
+        let info = info.expect("a text");
+        assert!(round % 2 == 1 || info.contains("awake:0"), "users are known without a wake: {info}");
         let mut user = Connection::open(server.port());
         assert_eq!(said(&mut user, &format!("AUTH user{round} pw{round}")), "+OK");
         assert_eq!(said(&mut user, "GET other"), "-NOPERM No permissions to access a key");
