@@ -235,7 +235,9 @@ mod tests {
         ReplicaStream::new(first_ids(), Limits::REDIS)
     }
 
-    fn items(effects: &[(u32, &dyn Fn(&mut Vec<u8>))]) -> Vec<u8> {
+    type Write<'w> = &'w dyn Fn(&mut Vec<u8>);
+
+    fn items(effects: &[(u32, Write<'_>)]) -> Vec<u8> {
         let mut items = Vec::new();
         effects.iter().for_each(|(keyspace, write)| write_effect(&mut items, *keyspace, 7, |body| write(body)));
         items

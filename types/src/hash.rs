@@ -338,6 +338,22 @@ impl Hash {
         pairs.chain(triplets.into_iter().flatten()).chain(table)
     }
 
+    /// Visits all fields as [`Hash::entries`] does, with less work.
+    pub fn for_each(&self, mut visit: impl FnMut(Item<'_>, Item<'_>, Option<u64>)) {
+        match self.0.view() {
+            FormRef::Packed(listpack) if listpack.is_marked() => {
+                triplets::iter(listpack.view()).for_each(|(field, value, expiry)| visit(field, value, expiry));
+            }
+            FormRef::Packed(listpack) => {
+                listpack.view().pairs().for_each(|(field, value)| visit(field, value, None));
+            }
+            FormRef::Large(large) => large.fields.iter().for_each(|entry| {
+                let (field, value, expiry) = whole(entry);
+                visit(field, value, expiry);
+            }),
+        }
+    }
+
     /// Visits about `count` fields from `cursor` on, first 0, with their values and expiries; returns the next cursor, 0
     /// at the end. A packed hash is visited whole.
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Item<'_>, Item<'_>, Option<u64>)) -> u64 {

@@ -55,11 +55,9 @@ pub(crate) const FAMILY: Family<Run> =
             Command::new("HPEXPIREAT", at_least(6), KEY_UPDATED, EXPIRE, run!(hpexpireat))
                 .event(KeyEvent::HEXPIRE)
                 .doc("7.4.0", EACH, "Sets expiry time on hash fields, as a Unix timestamp in milliseconds."),
-            Command::new("HPERSIST", at_least(5), KEY_UPDATED, WRITE, run!(hpersist)).event(KeyEvent::HPERSIST).doc(
-                "7.4.0",
-                EACH,
-                "Removes the expiry time of hash fields.",
-            ),
+            Command::new("HPERSIST", at_least(5), KEY_UPDATED, WRITE.union(Flags::BY_KEY_TO_REPLICAS), run!(hpersist))
+                .event(KeyEvent::HPERSIST)
+                .doc("7.4.0", EACH, "Removes the expiry time of hash fields."),
             Command::new("HTTL", at_least(5), KEY_READ, READ, run!(httl))
                 .doc("7.4.0", EACH, "Returns the remaining time to live of hash fields, in seconds.")
                 .tips(&["nondeterministic_output"]),
@@ -86,11 +84,13 @@ pub(crate) const FAMILY: Family<Run> =
                 "O(N) where N is the number of fields being set.",
                 "Sets the values of hash fields, and their expiry time.",
             ),
-            Command::new("HGETDEL", at_least(5), KEY_TAKEN_FROM, WRITE, run!(hgetdel)).event(KeyEvent::HDEL).doc(
-                "8.0.0",
-                EACH,
-                "Returns the values of hash fields and deletes them. Deletes the hash if no fields remain.",
-            ),
+            Command::new("HGETDEL", at_least(5), KEY_TAKEN_FROM, WRITE.union(Flags::BY_KEY_TO_REPLICAS), run!(hgetdel))
+                .event(KeyEvent::HDEL)
+                .doc(
+                    "8.0.0",
+                    EACH,
+                    "Returns the values of hash fields and deletes them. Deletes the hash if no fields remain.",
+                ),
         ],
     };
 

@@ -201,9 +201,11 @@ fn write_value(reply: &mut Reply, hash: Option<Live<'_>>, field: &[u8]) {
 fn hgetall(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     let hash = read(db, key)?;
     reply.map(hash.map_or(0, Live::len));
-    for (field, value) in hash.into_iter().flat_map(Live::iter) {
-        write_item(reply, field);
-        write_item(reply, value);
+    if let Some(hash) = hash {
+        hash.for_each(|field, value| {
+            write_item(reply, field);
+            write_item(reply, value);
+        });
     }
     Ok(())
 }
@@ -245,7 +247,9 @@ fn hstrlen(db: &mut Keyspace<'_>, reply: &mut Reply, (key, field): (&[u8], &[u8]
 fn hkeys(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     let hash = read(db, key)?;
     reply.array(hash.map_or(0, Live::len));
-    hash.into_iter().flat_map(Live::iter).for_each(|(field, _)| write_item(reply, field));
+    if let Some(hash) = hash {
+        hash.for_each(|field, _| write_item(reply, field));
+    }
     Ok(())
 }
 
@@ -253,7 +257,9 @@ fn hkeys(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<(
 fn hvals(db: &mut Keyspace<'_>, reply: &mut Reply, (key,): (&[u8],)) -> Result<()> {
     let hash = read(db, key)?;
     reply.array(hash.map_or(0, Live::len));
-    hash.into_iter().flat_map(Live::iter).for_each(|(_, value)| write_item(reply, value));
+    if let Some(hash) = hash {
+        hash.for_each(|_, value| write_item(reply, value));
+    }
     Ok(())
 }
 

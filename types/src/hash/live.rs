@@ -53,7 +53,12 @@ impl<'a> Live<'a> {
 
     /// The number of fields. They are counted if some may have expired.
     pub fn len(self) -> usize {
-        if self.may_hide() { self.iter().count() } else { self.hash.len() }
+        if !self.may_hide() {
+            return self.hash.len();
+        }
+        let mut len = 0;
+        self.for_each(|_, _| len += 1);
+        len
     }
 
     pub fn is_empty(self) -> bool {
@@ -68,6 +73,15 @@ impl<'a> Live<'a> {
         };
         let shown = some.into_iter().flatten().filter(move |(_, _, expiry)| self.shows(*expiry));
         all.into_iter().flatten().chain(shown.map(|(field, value, _)| (field, value)))
+    }
+
+    /// Visits all fields and values.
+    pub fn for_each(self, mut visit: impl FnMut(Item<'_>, Item<'_>)) {
+        self.hash.for_each(|field, value, expiry| {
+            if self.shows(expiry) {
+                visit(field, value);
+            }
+        });
     }
 
     /// As [`Hash::scan`].
