@@ -25,6 +25,7 @@ impl Branches {
     pub fn check(&mut self, name: &str, found: &Model) -> Result<(), String> {
         let Some(states) = self.0.get_mut(name) else { return Ok(()) };
         let now_ms = clock::now_ms();
+        let found = &found.alive(now_ms);
         let closest = states.first().map(|state| state.alive(now_ms)).unwrap_or_default();
         states.retain(|state| state.alive(now_ms) == *found);
         if !states.is_empty() {

@@ -240,7 +240,8 @@ impl Schedule {
             let now_ms = clock::now_ms();
             let since = now_ms - STALE_MS;
             state::counts(database, since).await.map_err(counted)?;
-            database.expire_slice(usize::MAX);
+            // The first slice begins where the last one stopped, and ends at the end.
+            (0..2).for_each(|_| database.expire_slice(usize::MAX));
             let counts = state::counts(database, since).await.map_err(counted)?;
             let live = self.book.lock().live(at).alive(now_ms);
             for (select, counts) in counts.into_iter().enumerate() {

@@ -40,7 +40,7 @@ fn entry(record: &Record) -> Entry {
     Entry { value, expiry: record.expiry() }
 }
 
-/// Returns the contents of a database in the store and the log.
+/// Returns the contents of a database in the store and the log, with what has expired and was not removed yet.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -56,7 +56,7 @@ pub async fn stored(store: &Store, name: &str, recovered: Recovered) -> Result<M
             snapshot.visit(usize::from(select), &mut visit).await?;
         }
     }
-    Ok(model.alive(clock::now_ms()))
+    Ok(model)
 }
 
 /// When nothing of a record is left: its own expiry, or the last of its fields.
